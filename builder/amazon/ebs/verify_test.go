@@ -176,37 +176,42 @@ func TestMarked(t *testing.T) {
 	}
 }
 
-// What looking at an image takes beyond a build is in its policy, and not without it.
+// What looking at an image takes beyond a build is in its policy, and not without it: the cloud
+// refuses what the policy does not allow.
 func TestPolicyOfVerifying(t *testing.T) {
-	w := newWorld(t)
 	boot := builder.Boot{InstanceType: "t3.small"}
-	w.Made = func(ctx context.Context, image builder.Image) error {
-		err := image.Boot(ctx, boot, func(context.Context, builder.Machine) error { return errors.New("it does not start") })
-		return &builder.RejectedError{Fate: builder.Quarantine, Err: err}
-	}
-	foreign := strings.Join(w.Holdings(), "\n")
 	body := plain("ami_name = \"web\"\ntags = { Name = \"web\" }")
-	b := w.Bake(t)
-	if _, err := b.Build(t.Context(), body); !errors.Is(err, builder.ErrGate) {
-		t.Errorf("error %v", err)
+	build := func(p amazon.Policy) (image types.Image, refused []string, err error) {
+		w := newWorld(t)
+		w.Made = func(ctx context.Context, image builder.Image) error {
+			err := image.Boot(ctx, boot, func(context.Context, builder.Machine) error { return errors.New("it does not start") })
+			return &builder.RejectedError{Fate: builder.Quarantine, Err: err}
+		}
+		w.Enforce(&amazontest.Evaluator{Foreign: strings.Join(w.Holdings(), "\n"), Policy: p}, func(what string) { refused = append(refused, what) })
+		b := w.Bake(t)
+		_, err = b.Build(t.Context(), body)
+		w.Fatal(b.Scope.Close(t.Context(), context.Background()))
+		w.Intercept = nil
+		out, failed := w.Client(region).DescribeImages(t.Context(), &awsec2.DescribeImagesInput{Owners: []string{"self"}, IncludeDisabled: new(true)})
+		w.Fatal(failed)
+		if len(out.Images) > 0 {
+			image = out.Images[0]
+		}
+		return image, refused, err
 	}
-	w.Fatal(b.Scope.Close(t.Context(), context.Background()))
 	made, diags := ebs.Factory(amazon.Cloud{}).Outline(input(body))
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	e := amazontest.Evaluator{Foreign: foreign, Policy: amazon.PolicyFor([]amazon.Permitted{
+	image, refused, err := build(amazon.PolicyFor([]amazon.Permitted{
 		made.(amazon.Permitted), amazon.Verification{Of: made.(amazon.Verifying), Boots: []builder.Boot{boot}, Quarantines: true},
-	})}
-	if refused := e.Refused(w.Calls); refused != nil {
-		t.Errorf("the policy does not allow:\n%s", strings.Join(refused, "\n"))
+	}))
+	if !errors.Is(err, builder.ErrGate) || refused != nil || image.State != types.ImageStateDisabled {
+		t.Errorf("the image is %q; refused: %q; %v", image.State, refused, err)
 	}
-	e = amazontest.Evaluator{Foreign: foreign, Policy: policyOf(t, input(body))}
-	refused := strings.Join(e.Refused(w.Calls), "\n")
-	for _, action := range []string{"ec2:DisableImage", "ec2:CreateTags on arn:aws:ec2:us-east-1::image/ami"} {
-		if !strings.Contains(refused, action) {
-			t.Errorf("%s is allowed although nothing is verified:\n%s", action, refused)
-		}
+	image, refused, err = build(policyOf(t, input(body)))
+	if err == nil || image.State == types.ImageStateDisabled || !strings.Contains(strings.Join(refused, "\n"), "ec2:CreateTags on arn:aws:ec2:us-east-1::image/ami") {
+		t.Errorf("without the policy of the verification the image is %q; refused: %q; %v", image.State, refused, err)
 	}
 }
 

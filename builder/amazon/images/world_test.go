@@ -42,6 +42,7 @@ const soon = 20 * time.Millisecond
 type call struct {
 	Region, Service, Action string
 	Params                  url.Values
+	Body                    string
 }
 
 // changes reports whether the call may change something.
@@ -107,7 +108,7 @@ func (w *world) handle(forward http.Handler, rw http.ResponseWriter, r *http.Req
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	c := call{}
+	c := call{Body: string(body)}
 	if m := scope.FindStringSubmatch(r.Header.Get("Authorization")); m != nil {
 		c.Region, c.Service = m[1], m[2]
 	}

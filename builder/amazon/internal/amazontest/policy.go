@@ -3,11 +3,13 @@ package amazontest
 import (
 	"cmp"
 	"maps"
+	"net/http"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"bake/builder/amazon"
@@ -64,6 +66,23 @@ func (e *Evaluator) Refused(calls []Call) (refused []string) {
 	}
 	slices.Sort(refused)
 	return slices.Compact(refused)
+}
+
+// Enforce has the world's cloud refuse, from now on, the calls that take what the policy does
+// not allow, as IAM does, and tells refused of each.
+func (w *World) Enforce(e *Evaluator, refused func(what string)) {
+	var mu sync.Mutex
+	w.Intercept = func(_ int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		mu.Lock()
+		why := e.Refused([]Call{c})
+		mu.Unlock()
+		if len(why) == 0 {
+			serve(rw)
+			return
+		}
+		refused(strings.Join(why, ", "))
+		writeError(w.t, rw, "UnauthorizedOperation")
+	}
 }
 
 // Unused returns the actions of the policy that no call takes.
@@ -227,6 +246,12 @@ func partition(region string) string {
 		return "aws-us-gov"
 	}
 	return "aws"
+}
+
+// Allows reports whether the policy lets an action, with its service, have a resource in a
+// region; "*" is what AWS knows no resource of.
+func (e *Evaluator) Allows(action, resource, region string) bool {
+	return e.allows(demand{action, resource, map[string][]string{"aws:RequestedRegion": {region}}})
 }
 
 func (e *Evaluator) allows(d demand) bool {
