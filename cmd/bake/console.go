@@ -10,9 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
-	"github.com/zclconf/go-cty/cty"
 
 	"bake/config"
 	"bake/inspect"
@@ -81,7 +79,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: outline.Files()}
 	}
-	c := &console{program: p, outline: outline}
+	c := &console{program: p, outline: outline, session: inspect.Session{Outline: outline}}
 	if terminal.Is(p.stdin) && p.stdout.draws() && !p.machineReadable && !p.json.on {
 		return c.interact(ctx)
 	}
@@ -92,7 +90,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 type console struct {
 	*program
 	outline *config.Outline
-	pending string // the lines of an expression that goes on
+	session inspect.Session
 }
 
 // read evaluates the lines of standard input, up to the first that fails.
@@ -113,47 +111,33 @@ func (c *console) read(ctx context.Context) error {
 	}
 }
 
-// line takes one line of input. With last set, no other line can complete the
-// expression. It reports whether the user has had enough, and whether the line
+// line takes one line of input, and shows what comes of it. With last set, no other line can
+// complete the expression. It reports whether the user has had enough, and whether the line
 // failed, which has been shown then.
 func (c *console) line(ctx context.Context, text string, last bool) (done, failed bool) {
-	word := strings.TrimSpace(text)
-	if c.pending == "" {
-		switch {
-		case word == "" || strings.HasPrefix(word, "#") || strings.HasPrefix(word, "//"):
-			return false, false
-		case word == "exit":
-			return true, false
-		case word == "help":
-			c.say(consoleHelp)
-			return false, false
-		case word == "variables":
-			c.values()
-			return false, false
-		}
-	}
-	text = c.pending + text
-	if !last && config.Incomplete(text) {
-		c.pending = text + "\n"
-		return false, false
-	}
-	c.pending = ""
-	val, diags, err := c.evaluate(ctx, text)
+	a, err := c.session.Line(ctx, text, last)
 	if err != nil {
 		c.report(fmt.Errorf("the console has to stop: %w", err))
 		return true, true
 	}
-	c.diagnostics(c.outline.Files(), diags)
-	if diags.HasErrors() {
-		return false, true
+	switch a.Command {
+	case inspect.Exit:
+		return true, false
+	case inspect.Help:
+		c.say(consoleHelp)
+	case inspect.Variables:
+		c.values()
 	}
-	shown := inspect.ValueOf(c.outline, val)
+	c.diagnostics(c.outline.Files(), a.Diags)
+	if a.Value == nil {
+		return false, a.Diags.HasErrors()
+	}
 	if c.json.on {
 		c.writeJSON(c.header("value"), struct {
 			Expression string `json:"expression"`
-		}{c.outline.Secrets().Redact(text)}, shown)
+		}{a.Expression}, *a.Value)
 	}
-	c.say(shown.Text)
+	c.say(a.Value.Text)
 	return false, false
 }
 
@@ -171,27 +155,6 @@ func (c *console) values() {
 	c.say(strings.TrimRight(b.String(), "\n"))
 }
 
-// evaluate computes an expression, and gives up when ctx ends: a function may take
-// long. The error ends the console.
-func (c *console) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
-	type result struct {
-		val   cty.Value
-		diags hcl.Diagnostics
-		err   error
-	}
-	ended := make(chan result, 1)
-	go func() {
-		val, diags, err := c.outline.Evaluate(ctx, text)
-		ended <- result{val, diags, err}
-	}()
-	select {
-	case r := <-ended:
-		return r.val, r.diags, r.err
-	case <-ctx.Done():
-		return cty.DynamicVal, nil, context.Cause(ctx)
-	}
-}
-
 // interact evaluates what a user types at the terminal.
 func (c *console) interact(ctx context.Context) (err error) {
 	ctx, _, release := c.interrupts(ctx, ignoreSignals)
@@ -206,13 +169,13 @@ func (c *console) interact(ctx context.Context) (err error) {
 	e := &lineedit.Editor{In: c.stdin.(*os.File), Out: c.stdout.file(), History: history, Words: words}
 	for {
 		prompt := "> "
-		if c.pending != "" {
+		if c.session.Pending() {
 			prompt = "  "
 		}
 		text, err := e.Read(ctx, prompt)
 		switch {
-		case errors.Is(err, lineedit.ErrDiscarded) && (c.pending != "" || text != ""):
-			c.pending = ""
+		case errors.Is(err, lineedit.ErrDiscarded) && (c.session.Pending() || text != ""):
+			c.session.Discard()
 			continue
 		case err != nil && (errors.Is(err, lineedit.ErrDiscarded) || errors.Is(err, io.EOF) || context.Cause(ctx) != nil):
 			return nil
