@@ -81,6 +81,10 @@ type Host struct {
 	// ended that it needs. The caller may change what it gets, such as Emit and ID.
 	Options func(ctx context.Context, c Cell, parents []Outcome) (run.Options, error)
 
+	// Copies are the regions that the image of a cell is copied to, as far as they are known.
+	// Nil: none.
+	Copies func(ctx context.Context, c Cell) []string
+
 	// Approve approves the image of an outcome.
 	Approve func(ctx context.Context, o Outcome, a Approval) error
 

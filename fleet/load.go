@@ -21,6 +21,7 @@ type Template struct {
 
 	options config.Options
 	images  []config.ImageOf
+	loaded  *config.Template // for none of the images
 }
 
 // mostCells is how many cells a fleet may have.
@@ -38,7 +39,7 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 	out.images = images.All
 	o.Instance, o.AllowUnset, o.ReadData = &config.Instance{}, true, false // none of the images
 	loaded, diags := config.Load(ctx, o)
-	out.Files = loaded.Files()
+	out.Files, out.loaded = loaded.Files(), loaded
 	if diags.HasErrors() {
 		return out, diags
 	}
@@ -51,6 +52,18 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 		out.Fleets = append(out.Fleets, one)
 	}
 	return out, diags
+}
+
+// Copies are the regions that the image of a cell is copied to, as far as the template tells
+// before anything is baked.
+func (t *Template) Copies(ctx context.Context, c Cell) []string {
+	for _, i := range t.images {
+		if i.Image != "" && i.Name() == c.Image {
+			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // what is wrong has been said
+			return settings.Copies(ctx, i.Image)
+		}
+	}
+	return nil // it is gone from the template
 }
 
 // directory is the one that the template is in, by the same name whichever way it was

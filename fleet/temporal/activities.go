@@ -262,8 +262,17 @@ func (a *activities) available(ctx context.Context, in availableIn) (bool, error
 	return true, nil
 }
 
+// regions are those that a run of the cell makes something in: its own, and those of copies.
+func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
+	regions := []string{c.Region}
+	if a.host.Copies != nil {
+		regions = append(regions, a.host.Copies(ctx, c)...)
+	}
+	return regions
+}
+
 // teardown deletes what a run has left: what its state tells, and what carries its tag in
-// the region of the cell.
+// the regions of the cell.
 func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	if err := named(in.Run); err != nil {
 		return err
@@ -292,8 +301,8 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	}
 	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now}
 	_, err := run.Sweep(ctx, sweep)
-	sweep.Tags = &run.Tags{Regions: []string{in.Cell.Region}, Find: func(ctx context.Context, p amazon.Place, id string) (_ []step.Resource, err error) {
-		if p.Cloud, err = a.cloud(ctx, in.Cell, in.Run, in.Cell.Region); err != nil {
+	sweep.Tags = &run.Tags{Regions: a.regions(ctx, in.Cell), Find: func(ctx context.Context, p amazon.Place, id string) (_ []step.Resource, err error) {
+		if p.Cloud, err = a.cloud(ctx, in.Cell, in.Run, p.Region); err != nil {
 			return nil, err
 		}
 		return amazon.FindTagged(ctx, p, id)

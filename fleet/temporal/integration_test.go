@@ -81,7 +81,7 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 	if diags.HasErrors() {
 		return nil, fleet.Host{}, diags
 	}
-	h := fleet.Host{State: run.State(state), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}}
+	h := fleet.Host{State: run.State(state), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}, Copies: loaded.Copies}
 	h.Emit = func(e step.Event) {
 		if e.Kind == step.StepFailed || e.Kind == step.Warning {
 			fmt.Fprintln(os.Stderr, e.Build, e.Step, e.Text, e.Error)

@@ -248,8 +248,27 @@ func (r *reader) twice(ctx context.Context, f FleetBlock) {
 // copiedTwice is [reader.twice] for the regions that sources of an image name. The region of
 // the cell itself may be among them.
 func (r *reader) copiedTwice(ctx context.Context, f FleetBlock, ref ImageRef) {
-	for _, p := range r.settings.pipelines {
-		if p.Block.Labels[0] != ref.Label || len(f.Options.Matrix.Region) < 2 {
+	if len(f.Options.Matrix.Region) < 2 {
+		return
+	}
+	for _, c := range r.settings.copies(ctx, ref.Label) {
+		if slices.Contains(f.Options.Matrix.Region, c.region) {
+			at := c.at
+			r.complain(&at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, c.region, f.Name)
+		}
+	}
+}
+
+// copied is a region that an image is copied to by a source.
+type copied struct {
+	region string
+	at     hcl.Range // of ami_regions
+}
+
+// copies are the regions that the sources of an image name, as far as they are known.
+func (s *Settings) copies(ctx context.Context, label string) (all []copied) {
+	for _, p := range s.pipelines {
+		if p.Block.Labels[0] != label {
 			continue
 		}
 		in, diags := p.Build.Builder.Input(ctx, cty.EmptyObjectVal)
@@ -267,11 +286,25 @@ func (r *reader) copiedTwice(ctx context.Context, f FleetBlock, ref ImageRef) {
 			continue
 		}
 		for _, one := range val.AsValueSlice() {
-			if one.IsNull() || one.Type() != cty.String || !slices.Contains(f.Options.Matrix.Region, one.AsString()) {
-				continue
+			if !one.IsNull() && one.Type() == cty.String {
+				all = append(all, copied{one.AsString(), attr.Expr.Range()})
 			}
-			at := attr.Expr.Range()
-			r.complain(&at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, one.AsString(), f.Name)
 		}
 	}
+	return all
+}
+
+// Copies are the regions, each once, that an image block of this label or its sources say the
+// image is copied to, as far as they are known before anything is baked.
+func (s *Settings) Copies(ctx context.Context, label string) (regions []string) {
+	for _, c := range s.copies(ctx, label) {
+		regions = append(regions, c.region)
+	}
+	for _, i := range s.images {
+		if i.block.Labels[0] == label && i.options.Distribute != nil {
+			regions = append(regions, i.options.Distribute.Regions...)
+		}
+	}
+	slices.Sort(regions)
+	return slices.Compact(regions)
 }

@@ -1,0 +1,85 @@
+package temporal
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/testsuite"
+
+	"bake/cloud"
+	"bake/fleet"
+	"bake/run"
+	"bake/run/runtest"
+)
+
+const copiesBakefile = `
+image "base" {
+  sources = ["amazon-ebs.base"]
+  distribute { regions = ["eu-central-1"] }
+}
+fleet "nightly" {
+  images = [image.base]
+  matrix {
+    account = ["123456789012"]
+    region  = ["eu-west-1"]
+  }
+  role = "arn:aws:iam::${each.account}:role/bake-build"
+}
+`
+
+// TestTeardownOfCopies: of a run whose state is lost, all is found that carries its tag, in the
+// region of its cell and in those that its image is copied to; that of another run stays.
+func TestTeardownOfCopies(t *testing.T) {
+	w := runtest.Start(t, cloud.Options{})
+	if _, err := iam.NewFromConfig(w.Config("default", "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("bake-build"), AssumeRolePolicyDocument: aws.String(trust)}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	source := strings.Replace(strings.ReplaceAll(fleetSource, "NAME", "base"), `ami_name `, `ami_regions = ["us-west-2"]
+  ami_name `, 1)
+	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": copiesBakefile} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loaded, host, err := open(t.Context(), dir, filepath.Join(dir, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, other := uuid.NewString(), uuid.NewString()
+	regions := []string{"eu-west-1", "us-west-2", "eu-central-1"}
+	for _, region := range regions {
+		for _, of := range []string{id, other} {
+			_, err := ec2.NewFromConfig(w.Config("default", region)).CreateVolume(t.Context(), &ec2.CreateVolumeInput{
+				AvailabilityZone: aws.String(region + "a"), Size: aws.Int32(1),
+				TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: []types.Tag{{Key: aws.String("bake:run"), Value: aws.String(of)}}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f := loaded.Fleets[0]
+	a := &activities{host: host, fleets: map[string]*fleet.Fleet{f.Name: f}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
+	if a.key, err = run.NewKey("a key for the tests"); err != nil {
+		t.Fatal(err)
+	}
+	env := new(testsuite.WorkflowTestSuite).NewTestActivityEnvironment()
+	env.RegisterActivity(a.teardown)
+	if _, err := env.ExecuteActivity(a.teardown, teardownIn{Cell: f.Cells[0], Run: id}); err != nil {
+		t.Fatal(err)
+	}
+	for _, region := range regions {
+		left, err := ec2.NewFromConfig(w.Config("default", region)).DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{})
+		if err != nil || len(left.Volumes) != 1 || aws.ToString(left.Volumes[0].Tags[0].Value) != other {
+			t.Errorf("in %s there is left: %v, %v", region, left, err)
+		}
+	}
+}
