@@ -55,6 +55,7 @@ type (
 	Images       = ec2.Images
 	Publication  = ec2.Publication
 	ImportedDisk = ec2.ImportedDisk
+	Contents     = ec2.Contents
 	Progress     = ec2.Progress
 	Clock        = ec2.Clock
 	Delays       = ec2.Delays

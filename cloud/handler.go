@@ -63,6 +63,10 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		c.serveRehearsal(w, r, scope)
 		return
 	}
+	if scope.Service == contentsService {
+		c.serveContents(w, r, scope)
+		return
+	}
 	service, ok := c.services[scope.Service]
 	if !ok {
 		if err == nil {

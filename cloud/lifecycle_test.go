@@ -1,7 +1,9 @@
 package cloud_test
 
 import (
+	"bake/cloud/machine/machinetest"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,5 +151,33 @@ func TestMachineDecides(t *testing.T) {
 	s.Driver.Machine(id).End(machine.Exit{Reason: machine.Crashed, Err: context.DeadlineExceeded})
 	if in := await(t, client, id, types.InstanceStateNameStopped); *in.StateReason.Code != "Server.InternalError" {
 		t.Errorf("reason = %s", *in.StateReason.Code)
+	}
+}
+
+// An image for a processor whose programs no machine here can run is refused at once;
+// elsewhere the machine is told which it is.
+func TestProcessor(t *testing.T) {
+	for _, lacks := range [][]string{nil, {"arm64"}} {
+		s := cloudtest.Start(t, cloud.Options{Driver: &machinetest.Driver{Lacks: lacks}})
+		s.Images.Publish(cloud.Publication{Owner: "136693071363", Name: "for-arm", Architecture: "arm64", Created: time.Now(), Base: "debian-12", User: "admin"})
+		client := s.EC2("default", "us-east-1")
+		found, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("architecture"), Values: []string{"arm64"}}}})
+		if err != nil || len(found.Images) != 1 {
+			t.Fatal(found, err)
+		}
+		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: found.Images[0].ImageId, InstanceType: types.InstanceTypeT4gMicro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
+		if lacks != nil {
+			if code(err) != "Unsupported" || !strings.Contains(err.Error(), "nothing that emulates arm64") {
+				t.Error(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, client, *out.Instances[0].InstanceId, types.InstanceStateNameRunning)
+		if specs := s.Driver.Specs(); len(specs) != 1 || specs[0].Arch != "arm64" {
+			t.Errorf("%+v", specs)
+		}
 	}
 }

@@ -23,37 +23,47 @@ type Rehearsed struct {
 	Counts []ec2.Counts `json:"counts"` // of each rule
 }
 
-// serveRehearsal answers the owner of an account; a role that is lent is not enough.
-func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
-	refuse := func(err error) {
-		e := wire.AsError(err)
-		http.Error(w, e.Message, e.HTTPStatus())
-	}
+// ownRequest reads a request to a service that is none of AWS's, and answers it if it is
+// not one of the owner of an account: a role that is lent is not enough.
+func (c *Cloud) ownRequest(w http.ResponseWriter, r *http.Request, scope wire.Scope) (caller wire.Caller, body []byte, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRehearsal))
 	if err != nil {
-		refuse(requestError(err))
-		return
+		refuse(w, requestError(err))
+		return caller, nil, false
 	}
 	caller, secret, err := c.identify(r, scope)
 	if err == nil {
 		err = scope.Verify(r.Context(), r, body, secret, time.Now())
 	}
 	if err == nil && caller.SessionARN != "" {
-		err = &wire.Error{Code: "AccessDenied", Message: "Only an account's own access key can change the rehearsal.", Status: http.StatusForbidden}
+		err = &wire.Error{Code: "AccessDenied", Message: "This takes an account's own access key.", Status: http.StatusForbidden}
 	}
 	if err != nil {
-		refuse(err)
+		refuse(w, err)
+		return caller, nil, false
+	}
+	return caller, body, true
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	e := wire.AsError(err)
+	http.Error(w, e.Message, e.HTTPStatus())
+}
+
+func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
+	_, body, ok := c.ownRequest(w, r, scope)
+	if !ok {
 		return
 	}
 	if r.Method == http.MethodPut {
 		next, err := readRehearsal("rehearsal", body)
 		if err != nil {
-			refuse(wire.Errorf("InvalidParameterValue", "%v", err))
+			refuse(w, wire.Errorf("InvalidParameterValue", "%v", err))
 			return
 		}
 		var given struct{ Delays json.RawMessage }
 		if err := json.Unmarshal(body, &given); err != nil {
-			refuse(err)
+			refuse(w, err)
 			return
 		}
 		if given.Delays != nil {

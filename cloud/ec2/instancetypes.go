@@ -52,6 +52,12 @@ func burstable() map[string]int32 {
 
 var armFamily = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`) })
 
+// processorOf is an architecture of EC2 in Go's words; empty for one of which nothing is
+// known.
+func processorOf(architecture types.ArchitectureValues) string {
+	return map[types.ArchitectureValues]string{types.ArchitectureValuesX8664: "amd64", types.ArchitectureValuesArm64: "arm64"}[architecture]
+}
+
 // architectureOf tells an instance type's architecture from its name: a g after
 // the generation is Amazon's own processor. It holds for types that are not
 // described here too.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -150,6 +151,9 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 		}
 	}
 	if !in.booted() {
+		if arch := processorOf(in.Architecture); arch != "" && arch != runtime.GOARCH {
+			s.opts.Progress(Progress{Note: fmt.Sprintf("The programs of %s are for %s and run in emulation here, many times slower.", id, in.Architecture)})
+		}
 		if err := s.opts.Clock.Sleep(ctx, s.delays().Launch); err != nil {
 			return nil, err
 		}
@@ -233,6 +237,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 	spec := machine.Spec{
 		ID:          id,
 		Dir:         s.machineDir(id),
+		Arch:        processorOf(in.Architecture),
 		Type:        string(in.InstanceType),
 		Limits:      limitsOf(in.InstanceType),
 		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),

@@ -86,6 +86,9 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	if err := checkRun(in, img); err != nil {
 		return nil, err
 	}
+	if err := s.opts.Driver.Runs(processorOf(img.Architecture)); err != nil {
+		return nil, wire.Errorf("Unsupported", "The image %s is for %s: %v", *img.ImageId, img.Architecture, err)
+	}
 	var publicKey string
 	if name := aws.ToString(in.KeyName); name != "" {
 		key := s.keys.named(c, name)

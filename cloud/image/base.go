@@ -15,6 +15,7 @@ type Base struct {
 	Arch       string    `json:"arch"`               // as Go names it: amd64, arm64
 	User       string    `json:"user"`               // the login user
 	RootDevice string    `json:"root_device"`        // such as /dev/xvda
+	Size       int32     `json:"size,omitempty"`     // of a root volume for it, GiB; 0 is 8
 	Env        []string  `json:"env,omitempty"`      // from the configuration of an OCI image
 	Source     string    `json:"source"`             // what it was made from, for people
 	Packages   []string  `json:"packages,omitempty"` // name=version, where known

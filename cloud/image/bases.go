@@ -72,7 +72,7 @@ func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill f
 	if _, err := s.Base(id); !errors.Is(err, ErrNotFound) && !replace {
 		return Base{}, errors.Join(errThere(id), err)
 	}
-	b, err := fill(ImportOptions{Name: id, User: r.User})
+	b, err := fill(ImportOptions{Name: id, User: r.User, Arch: r.Arch})
 	if err != nil {
 		return Base{}, err
 	}
@@ -144,7 +144,7 @@ func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 			continue
 		}
 		for n, known := range r.Series {
-			version, ok := versionIn(name, known)
+			version, ok := r.versionIn(name, known)
 			if !ok || dateOf(version).IsZero() || dateOf(version).After(time.Now()) {
 				continue
 			}
@@ -160,7 +160,7 @@ func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 
 // versionIn returns the version in a name that is one of the series': it is built as the
 // newest version is.
-func versionIn(name string, of series) (version string, ok bool) {
+func (r release) versionIn(name string, of series) (version string, ok bool) {
 	newest := of.Versions[len(of.Versions)-1]
 	pattern := digits().ReplaceAllStringFunc(regexp.QuoteMeta(newest), func(run string) string {
 		if len(run) == 8 {
@@ -168,7 +168,7 @@ func versionIn(name string, of series) (version string, ok bool) {
 		}
 		return `\d{1,8}`
 	})
-	parts := strings.SplitN(fill([]string{of.Name}, "\x00")[0], "\x00", 2)
+	parts := strings.SplitN(r.fill([]string{of.Name}, "\x00")[0], "\x00", 2)
 	version, ok = strings.CutPrefix(name, parts[0])
 	if ok {
 		version, ok = strings.CutSuffix(version, parts[1])

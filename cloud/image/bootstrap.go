@@ -58,9 +58,15 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 	if report == nil {
 		report = func(Progress) {}
 	}
+	if err := s.driver.Runs(r.Arch); err != nil {
+		return Base{}, fmt.Errorf("make base %s: %w", r.ID, err)
+	}
+	if r.Arch != runtime.GOARCH {
+		report(Progress{Note: "The base " + r.ID + " is made in emulation, which takes many minutes."})
+	}
 	system, err := debian.Prepare(ctx, debian.Options{
 		Suite:    r.Suite,
-		Arch:     runtime.GOARCH, // Debian names the two that matter as Go does
+		Arch:     r.Arch, // Debian names the two that matter as Go does
 		Include:  CloudPackages(),
 		Optional: furtherPackages(r),
 		Mirror:   o.Mirrors[debian.Distribution(r.Suite)],
@@ -76,7 +82,7 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 	}
 	base := Base{
 		Name:       r.ID,
-		Arch:       runtime.GOARCH,
+		Arch:       r.Arch,
 		User:       r.User,
 		RootDevice: publisherOf(r.Owner).RootDevice,
 		Source:     strings.Join(strings.Fields(system.Name+" "+system.Version+" "+r.Suite+", "+system.Sources[0]), " "),
@@ -87,7 +93,7 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 		base.Packages = append(base.Packages, p.Name+"="+p.Version)
 	}
 	err = s.work(ctx, func(dir string) error {
-		root, err := s.buildDebian(ctx, system, dir, report)
+		root, err := s.buildDebian(ctx, system, r.Arch, dir, report)
 		if err != nil {
 			return err
 		}
@@ -113,8 +119,8 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 // configures them, over a lower layer with nothing in it. Were they a layer below,
 // dpkg would have to copy up most of what it touches, and overlayfs waits for the
 // disk after every copy: that doubles the time.
-func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir string, report func(Progress)) (root string, err error) {
-	spec := s.oneOff(dir, strings.ToLower(system.Name))
+func (s *Store) buildDebian(ctx context.Context, system *debian.System, arch, dir string, report func(Progress)) (root string, err error) {
+	spec := s.oneOff(dir, strings.ToLower(system.Name), arch)
 	spec.Layers, spec.Command = []string{filepath.Join(dir, "empty")}, system.Command()
 	root = filepath.Join(spec.Dir, "upper")
 	if err := s.driver.Private(spec.Dir); err != nil {

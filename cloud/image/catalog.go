@@ -67,9 +67,13 @@ func (s *Store) Publications() ([]Publication, error) {
 	for i, p := range added {
 		added[i].OwnerAlias = cmp.Or(p.OwnerAlias, publisherOf(p.Owner).Alias)
 	}
+	offered := map[string]bool{}
+	for _, r := range releases() {
+		offered[r.ID] = s.offers(r)
+	}
 	all := slices.DeleteFunc(append(builtin(), added...), func(p Publication) bool {
-		r, known := findRelease(p.Base)
-		return known && p.ID == "" && !s.offers(r) // an id is there as long as the user wants it
+		there, known := offered[p.Base]
+		return known && p.ID == "" && !there // an id is there as long as the user wants it
 	})
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
@@ -79,8 +83,11 @@ func (s *Store) Publications() ([]Publication, error) {
 }
 
 // offers reports whether images of a release can be launched: what is not made by itself
-// is there only when it has been made.
+// is there only when it has been made, and the host must run what is for another processor.
 func (s *Store) offers(r release) bool {
+	if s.driver.Runs(r.Arch) != nil {
+		return false
+	}
 	if r.Suite != "" {
 		return true
 	}
@@ -114,6 +121,7 @@ func (s *Store) Publish(p Publication) error {
 	if p.LoginUser == "" {
 		p.LoginUser = base.User
 	}
+	p.Size = cmp.Or(p.Size, base.Size)
 	if p.CreationDate.IsZero() {
 		p.CreationDate = base.Created
 	}

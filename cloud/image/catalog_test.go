@@ -1,6 +1,7 @@
 package image_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -465,5 +466,73 @@ func TestBootstrapFails(t *testing.T) {
 				t.Errorf("there is a base: %v", err)
 			}
 		})
+	}
+}
+
+// Images for another processor are there where the host runs them, and then say which.
+func TestOtherProcessors(t *testing.T) {
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	for _, runs := range []bool{false, true} {
+		driver := &machinetest.Driver{}
+		if !runs {
+			driver.Lacks = []string{other}
+		}
+		s, err := image.Open(t.TempDir(), driver)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Publications()
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := slices.ContainsFunc(all, func(p image.Publication) bool {
+			return p.Name == "debian-12-"+other+"-20251006-2257" && p.Base == "debian-12-"+other && p.Architecture == image.EC2Arch(other) &&
+				slices.Contains(p.Parameters, "/aws/service/debian/release/12/latest/"+other)
+		})
+		if there != runs {
+			t.Errorf("host runs them: %v, there: %v", runs, there)
+		}
+		text, err := s.Explain("", []string{"amazon"}, map[string][]string{"name": {"debian-12-" + other + "-2019*"}})
+		if err != nil || strings.Contains(text, "nothing that emulates "+other) == runs {
+			t.Errorf("host runs them: %v: %s, %v", runs, text, err)
+		}
+		_, err = s.Make(t.Context(), "debian-12-"+other, false, image.EnsureOptions{Mirrors: image.Mirrors{"debian": "http://127.0.0.1:1/"}})
+		if err == nil || strings.Contains(err.Error(), "nothing that emulates") == runs {
+			t.Errorf("host runs them: %v: %v", runs, err)
+		}
+	}
+	s := openStore(t, t.TempDir())
+	b, err := s.FillRelease(t.Context(), "debian-12-"+other, false, func(o image.ImportOptions) (image.Base, error) {
+		return s.ImportTar(t.Context(), bytes.NewReader(archive(t, "bin/sh")), o)
+	})
+	if err != nil || b.Arch != other {
+		t.Errorf("%+v, %v", b, err)
+	}
+}
+
+// A base of layers that are there is the layers' as they are.
+func TestImportLayers(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	id, err := s.Import(t.Context(), bytes.NewReader(archive(t, "etc/a")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.ImportLayers(t.Context(), image.ImportOptions{Name: "import-1-x", Source: "ami-1"}, func() (image.Base, error) {
+		return image.Base{Layers: []image.LayerID{id}, User: "ops", Size: 20}, nil
+	})
+	if err != nil || b.User != "ops" || b.Arch != runtime.GOARCH || b.RootDevice != "/dev/xvda" || b.Source != "ami-1" {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if err := s.Publish(image.Publication{Owner: "111122223333", Name: "our-base", Base: b.Name}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Publications()
+	if err != nil || !slices.ContainsFunc(all, func(p image.Publication) bool { return p.Name == "our-base" && p.Size == 20 }) {
+		t.Errorf("%v, %v", all, err)
+	}
+	if _, err := s.ImportLayers(t.Context(), image.ImportOptions{Name: "x"}, func() (image.Base, error) {
+		return image.Base{Layers: []image.LayerID{"layer-0123456789abcdef"}}, nil
+	}); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("layers that are not there: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 	if text := elsewhere(owners, filters, names); text != "" {
 		return text, nil
 	}
-	if text := otherArch(filters, names); text != "" {
+	if text := s.otherArch(filters, names); text != "" {
 		return text, nil
 	}
 	named := slices.DeleteFunc(all, func(p Publication) bool { return p.ID != "" || !matches(p.Name, filters["name"]) })
@@ -66,12 +66,13 @@ func elsewhere(owners []string, filters map[string][]string, names string) strin
 	return what + " cannot run on the local cloud. Bake this source on AWS, without -local, or leave it out with -except."
 }
 
-// otherArch explains images for processors that this host has not.
-func otherArch(filters map[string][]string, names string) string {
+// otherArch explains images for processors that no machine here can have.
+func (s *Store) otherArch(filters map[string][]string, names string) string {
 	here := EC2Arch(runtime.GOARCH)
 	for _, arch := range []struct{ name, pattern string }{{"arm64", "arm64"}, {"arm64", "aarch64"}, {"x86_64", "amd64"}, {"x86_64", "x86_64"}} {
-		if arch.name != here && (slices.Contains(filters["architecture"], arch.name) || strings.Contains(names, arch.pattern)) {
-			return fmt.Sprintf("The wanted image is for %s, and this host runs %s. With -local use the name and the instance type of %s, or bake on a host with %s.", arch.name, here, here, arch.name)
+		why := s.driver.Runs(strings.Replace(arch.name, "x86_64", "amd64", 1))
+		if why != nil && (slices.Contains(filters["architecture"], arch.name) || strings.Contains(names, arch.pattern)) {
+			return fmt.Sprintf("The wanted image is for %s: %v. With -local use the name and the instance type of %s, or bake on a host with %s.", arch.name, why, here, arch.name)
 		}
 	}
 	return ""

@@ -219,7 +219,7 @@ func FuzzOpenArchive(f *testing.F) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		img, err := openOCI(context.Background(), name, dir)
+		img, err := openOCI(context.Background(), name, dir, "")
 		if entries, readErr := os.ReadDir(parent); readErr != nil || len(entries) != 2 {
 			t.Fatalf("beside the directory: %v, %v", entries, readErr)
 		}

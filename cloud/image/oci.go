@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,7 +39,7 @@ func (s *Store) ImportOCI(ctx context.Context, ref string, o ImportOptions) (Bas
 	}
 	var base Base
 	err := s.work(ctx, func(dir string) error {
-		img, err := openOCI(ctx, ref, dir)
+		img, err := openOCI(ctx, ref, dir, o.Arch)
 		if err != nil {
 			return err
 		}
@@ -68,8 +69,8 @@ type ociLayer struct {
 
 func (s *Store) importImage(ctx context.Context, img *ociImage, ref string, o ImportOptions) (Base, error) {
 	config := img.config
-	if config.OS != "linux" || config.Architecture != runtime.GOARCH {
-		return Base{}, fmt.Errorf("the image is for %s/%s and this host runs linux/%s", config.OS, config.Architecture, runtime.GOARCH)
+	if want := cmp.Or(o.Arch, runtime.GOARCH); config.OS != "linux" || config.Architecture != want {
+		return Base{}, fmt.Errorf("the image is for %s/%s and not for linux/%s", config.OS, config.Architecture, want)
 	}
 	ids, err := s.importLayers(ctx, img.layers, o.Progress)
 	if err != nil {
@@ -203,8 +204,8 @@ func (s *sharedProgress) Write(b []byte) (int, error) {
 
 // openOCI finds the image that ref means. It may put files into dir, which must
 // outlive the image.
-func openOCI(ctx context.Context, ref, dir string) (*ociImage, error) {
-	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+func openOCI(ctx context.Context, ref, dir, arch string) (*ociImage, error) {
+	platform := v1.Platform{OS: "linux", Architecture: cmp.Or(arch, runtime.GOARCH)}
 	info, err := os.Stat(ref)
 	switch {
 	case err == nil && info.IsDir():

@@ -57,6 +57,7 @@ type release struct {
 	Title string
 	Owner string
 	User  string // who logs in
+	Arch  string // of the processor, as Go names it
 	Suite string // of the archive that the base is made from; empty if it is made of a container image
 
 	VolumeType string
@@ -81,10 +82,27 @@ type series struct {
 
 const year = 365 * 24 * time.Hour
 
-// releases are the releases that this package knows how to make. What their images are
-// like is what DescribeImages says of the real ones.
+// releases are the releases that this package knows how to make, those for this host's
+// processor first. The ids of the others end in that of theirs.
 func releases() []release {
-	return []release{
+	all := releasesFor(runtime.GOARCH)
+	for _, arch := range []string{"amd64", "arm64"} {
+		if arch == runtime.GOARCH {
+			continue
+		}
+		for _, r := range releasesFor(arch) {
+			r.ID += "-" + arch
+			r.Title += " for " + EC2Arch(arch)
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// releasesFor are the releases for a processor, in Go's words. What their images are
+// like is what DescribeImages says of the real ones.
+func releasesFor(arch string) []release {
+	all := []release{
 		ubuntuRelease("20.04", "focal", "gp2", "", "", "20230517", "20250610"),
 		ubuntuRelease("22.04", "jammy", "gp2", "uefi-preferred", "", "20250305", "20250516", "20251015", "20251212"),
 		ubuntuRelease("24.04", "noble", "gp3", "uefi-preferred", "v2.0", "20250305", "20250610", "20250821"),
@@ -103,6 +121,10 @@ func releases() []release {
 		fedoraRelease("42", "20250415.0"),
 		fedoraRelease("43", "20260226.0", "20260305.0"),
 	}
+	for i := range all {
+		all[i].Arch = arch
+	}
+	return all
 }
 
 func fedoraRelease(number string, versions ...string) release {
@@ -176,15 +198,15 @@ func findRelease(id string) (release, bool) {
 	return all[i], true
 }
 
-// publications are the images of a release for this host's architecture.
+// publications are the images of a release.
 func (r release) publications() []Publication {
 	var list []Publication
 	for n, s := range r.Series {
 		for i, version := range s.Versions {
 			p := r.publication(n, version)
-			p.Parameters = fill(s.Parameters, version)
+			p.Parameters = r.fill(s.Parameters, version)
 			if i == len(s.Versions)-1 {
-				p.Parameters = append(p.Parameters, fill(s.Current, version)...)
+				p.Parameters = append(p.Parameters, r.fill(s.Current, version)...)
 			} else if r.Lifetime > 0 {
 				p.Deprecated = p.CreationDate.Add(r.Lifetime)
 			}
@@ -197,9 +219,9 @@ func (r release) publications() []Publication {
 // publication is the image of a version in the release's series n.
 func (r release) publication(n int, version string) Publication {
 	from := publisherOf(r.Owner)
-	texts := fill([]string{r.Series[n].Name, r.Series[n].Description}, version)
+	texts := r.fill([]string{r.Series[n].Name, r.Series[n].Description}, version)
 	return Publication{
-		Owner: r.Owner, OwnerAlias: from.Alias, Name: texts[0], Description: texts[1], Architecture: EC2Arch(runtime.GOARCH),
+		Owner: r.Owner, OwnerAlias: from.Alias, Name: texts[0], Description: texts[1], Architecture: EC2Arch(r.Arch),
 		RootDeviceName: from.RootDevice, VolumeType: r.VolumeType, Size: r.Size, Ephemeral: r.Ephemeral, BootMode: r.BootMode, ImdsSupport: r.IMDS,
 		// The first series of a release is the newest of those of one day.
 		CreationDate: dateOf(version).Add(6*time.Hour - time.Duration(n)*time.Minute),
@@ -208,11 +230,11 @@ func (r release) publication(n int, version string) Publication {
 }
 
 // fill replaces what stands in for something in the texts of a series.
-func fill(texts []string, version string) []string {
-	r := strings.NewReplacer("{version}", version, "{arch}", runtime.GOARCH, "{machine}", EC2Arch(runtime.GOARCH), "{uname}", unameArch(runtime.GOARCH))
+func (r release) fill(texts []string, version string) []string {
+	words := strings.NewReplacer("{version}", version, "{arch}", r.Arch, "{machine}", EC2Arch(r.Arch), "{uname}", unameArch(r.Arch))
 	out := make([]string, len(texts))
 	for i, text := range texts {
-		out[i] = r.Replace(text)
+		out[i] = words.Replace(text)
 	}
 	return out
 }

@@ -27,7 +27,7 @@ func (s *Store) Install(ctx context.Context, b Base, reach *network.Reach, repor
 	}
 	report(Progress{Phase: "install packages"})
 	err = s.work(ctx, func(dir string) error {
-		spec := s.oneOff(dir, b.Name)
+		spec := s.oneOff(dir, b.Name, b.Arch)
 		spec.Layers, spec.Network.Policy, spec.Network.Reach = layers, outward{}, reach
 		spec.Command = []string{"/bin/sh", "-c", secondStage, "second-stage", b.User}
 		if err := s.driver.Private(spec.Dir); err != nil {
@@ -49,10 +49,11 @@ func (s *Store) Install(ctx context.Context, b Base, reach *network.Reach, repor
 	return b, s.explain("install what a machine needs in "+b.Name, err)
 }
 
-// oneOff is a machine below dir that runs one command and ends.
-func (s *Store) oneOff(dir, hostname string) machine.Spec {
+// oneOff is a machine below dir, for a processor, that runs one command and ends.
+func (s *Store) oneOff(dir, hostname, arch string) machine.Spec {
 	return machine.Spec{
 		ID:       filepath.Base(dir),
+		Arch:     arch,
 		Dir:      filepath.Join(dir, "machine"),
 		Hostname: hostname,
 		Console:  filepath.Join(dir, "console.log"),

@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -22,6 +23,7 @@ import (
 type ImportOptions struct {
 	Name     string         // of the base
 	User     string         // its login user; empty means root, or what the image says
+	Arch     string         // of its processor, as Go names it; empty is the host's
 	Source   string         // where it comes from, for people
 	Size     int64          // bytes that will be read, for the progress; 0 when unknown
 	Progress func(Progress) // may be nil; calls do not overlap
@@ -45,7 +47,7 @@ func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Ba
 	b := Base{
 		Name:       o.Name,
 		Layers:     []LayerID{id},
-		Arch:       runtime.GOARCH,
+		Arch:       cmp.Or(o.Arch, runtime.GOARCH),
 		User:       orRoot(o.User),
 		RootDevice: rootDevice,
 		Source:     o.Source,

@@ -56,6 +56,10 @@ type Driver interface {
 	// below it.
 	Private(dir string) error
 
+	// Runs reports whether machines can run programs for a processor, in Go's words: nil,
+	// or why not and what the user can do about it. "" is the host's own.
+	Runs(arch string) error
+
 	// Check reports what this host has and lacks for running machines.
 	Check(ctx context.Context) []Finding
 }
@@ -87,6 +91,10 @@ type Spec struct {
 
 	// Layers are the read-only layers below Dir/upper, topmost first.
 	Layers []string
+
+	// Arch is the processor that the programs on the disk are for, in Go's words; empty is
+	// the host's. What Runs denies cannot be started.
+	Arch string
 
 	// Type is the instance type that the machine says it has.
 	Type string

@@ -76,7 +76,7 @@ publisher's own names.`,
 				return usageError{"-from takes no -mirror and no -keyring", cmd.CommandPath()}
 			}
 			if from != "" {
-				return p.cloudImport(cmd.Context(), cloudImportOptions{source: from, as: o.Release, replace: o.Replace})
+				return p.cloudImport(cmd.Context(), cloudImportOptions{source: from, as: o.Release, replace: o.Replace, region: local.DefaultRegion})
 			}
 			return p.cloudBase(cmd.Context(), o)
 		},

@@ -18,8 +18,8 @@ import (
 
 // cloudImportOptions are the flags of bake cloud import.
 type cloudImportOptions struct {
-	source, name, owner, user, as string
-	replace                       bool
+	source, name, owner, user, as, arch, region string
+	replace                                     bool
 }
 
 func (p *program) cloudImportCommand() *cobra.Command {
@@ -29,13 +29,15 @@ func (p *program) cloudImportCommand() *cobra.Command {
 		Short: "Import an OCI image or a root file system as an image",
 		Long: `Make a launchable image from SOURCE, which is a tar archive of a root file system
 (plain, gzip, xz or zstd), an image saved by 'docker save' or 'podman save', a
-directory with an OCI layout, or a reference to an OCI image including its registry.
+directory with an OCI layout, a reference to an OCI image including its registry, or
+the id of an image of the local cloud, such as one that a template made.
 The image is available in every region under the given name and owner. With -as it is
 the base of a release of 'bake cloud bases': owner, names, root device and login user are
 then those of the publisher's own images.`,
 		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
   bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012
-  bake cloud import rootfs.tar.xz -as ubuntu-22.04`,
+  bake cloud import rootfs.tar.xz -as ubuntu-22.04
+  bake cloud import ami-0f1e2d3c4b5a69788 -owner 888995627335 -name our-base-1`,
 		Args: exactly("the source"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.source = args[0]
@@ -47,6 +49,8 @@ then those of the publisher's own images.`,
 	flags.StringVar(&o.owner, "owner", o.owner, "`account` that owns the image: 12 digits, or self")
 	flags.StringVar(&o.user, "user", "", "login `user`; default: the user set in the image, or root")
 	flags.StringVar(&o.as, "as", "", "make it the base of this `release`, such as ubuntu-22.04")
+	flags.StringVar(&o.arch, "arch", "", "`processor` that its programs are for: amd64 or arm64; default: this host's")
+	flags.StringVar(&o.region, "region", local.DefaultRegion, "the `region` of an image that SOURCE names by its id")
 	flags.BoolVar(&o.replace, "replace", false, "take the place of what was imported under the same name or made for the release; machines and images made from that stay as they are")
 	p.jsonFlag(cmd)
 	return cmd
@@ -56,8 +60,12 @@ var accountPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCo
 
 func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	switch {
-	case o.as != "" && (o.name != "" || o.user != "" || o.owner != "" && o.owner != "self"):
-		return usageError{"-as takes no -name, -owner and -user: they are those of the release", "bake cloud import"}
+	case o.as != "" && (o.name != "" || o.user != "" || o.arch != "" || o.owner != "" && o.owner != "self"):
+		return usageError{"-as takes no -name, -owner, -user and -arch: they are those of the release", "bake cloud import"}
+	case o.arch != "" && local.IsImageID(o.source):
+		return usageError{"-arch is not for an image of the local cloud, which says it itself", "bake cloud import"}
+	case o.arch != "" && o.arch != "amd64" && o.arch != "arm64":
+		return usageError{fmt.Sprintf("-arch %s: it must be amd64 or arm64", o.arch), "bake cloud import"}
 	case o.as == "" && o.name == "":
 		return usageError{"name the image with -name, or the release that it stands for with -as", "bake cloud import"}
 	case o.as == "" && o.owner != "self" && !accountPattern().MatchString(o.owner):
@@ -70,7 +78,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 				return err
 			}
 		}
-		if err := p.importImage(ctx, o, owner); err != nil {
+		if err := p.importImage(ctx, c, o, owner); err != nil {
 			return err
 		}
 		if o.as != "" {
@@ -90,14 +98,14 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 }
 
 // importImage imports what o names and says what it lacks.
-func (p *program) importImage(ctx context.Context, o cloudImportOptions, owner string) error {
+func (p *program) importImage(ctx context.Context, c *localcloud.Cloud, o cloudImportOptions, owner string) error {
 	emit, done := p.progressDisplay()
 	options, err := p.localOptions(emit)
 	if err != nil {
 		return err
 	}
 	lacks, err := local.ImportImage(ctx, options.Dir, p.log.Logger, local.Import{
-		Options: options, Source: o.source, Name: o.name, Owner: owner, User: o.user, As: o.as, Replace: o.replace, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
+		Options: options, Source: o.source, Name: o.name, Owner: owner, User: o.user, Arch: o.arch, As: o.as, Region: o.region, Endpoint: c.Endpoint, Key: local.Key{AccessKey: c.AccessKey, SecretKey: c.SecretKey}, Replace: o.replace, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
 	})
 	done()
 	if len(lacks) > 0 {

@@ -70,12 +70,7 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 			for _, typed := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 				command, shown, _ := strings.Cut(strings.TrimSuffix(typed, "\n"), "\n")
 				ts.Logf("%s: $ %s", at, command)
-				command = named.ReplaceAllStringFunc(command, func(shown string) string {
-					if is, ok := means[shown]; ok {
-						return is
-					}
-					return shown
-				})
+				command = typedHere(command, means)
 				if in, ok := strings.CutSuffix(command, " &"); ok {
 					jobs = append(jobs, behind(ts, known+in, shown, means))
 					continue
@@ -98,6 +93,20 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	}
+}
+
+// typedHere is a command that the document shows, with what was printed in place of what
+// is shown.
+func typedHere(command string, means map[string]string) string {
+	return named.ReplaceAllStringFunc(command, func(shown string) string {
+		if is, ok := means[shown]; ok {
+			return is
+		}
+		if address, ok := strings.CutPrefix(shown, "http://"); ok {
+			return "http://" + typedHere(address, means)
+		}
+		return shown
+	})
 }
 
 // conforms is the script command "conforms SCHEMA FILE...": the files must be as a JSON schema
@@ -183,13 +192,17 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 	return string(bytes.ToValidUTF8(out, []byte("?"))), cmd.ProcessState.ExitCode()
 }
 
+// webPage is the URL of a machine's web server, which is on another port where the user
+// may not open its own.
+const webPage = `http://127(?:\.[0-9]{1,3}){3}(?::[0-9]+)?/`
+
 var (
 	assignment = regexp.MustCompile(`^(?:[a-z]+=\S|\. \./)`)
 	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
-	named      = regexp.MustCompile(`(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|\b[0-9a-f]{8}\b`)
-	meant      = regexp.MustCompile(`^(?:(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
+	named      = regexp.MustCompile(webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|\b[0-9a-f]{8}\b`)
+	meant      = regexp.MustCompile(`^(?:` + webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
 	// anyOther is what is different in each run.
-	anyOther = regexp.MustCompile(`(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
+	anyOther = regexp.MustCompile(webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
 )
 
 // differs says how what a command printed is not what the document shows; empty: it is.
@@ -265,6 +278,11 @@ func TestGuides(t *testing.T) {
 	differs("Reusing ami-ffffffffffffffff1 (web-20260101-000000), 12m old", printed, 0, means)
 	if diff := cmp.Diff(map[string]string{"ami-ffffffffffffffff1": "ami-0123456789abcdef0"}, means); diff != "" {
 		t.Error(diff)
+	}
+	differs("runs at 127.1.2.3\nHTTP: http://127.1.2.3/", "runs at 127.4.5.6\nHTTP: http://127.4.5.6:20080/", 0, means)
+	differs("runs at 127.1.1.1", "runs at 127.9.9.9", 0, means)
+	if got, want := typedHere("curl http://127.1.2.3/ http://127.1.1.1/x http://127.1.1.2/; ping 127.1.2.3", means), "curl http://127.4.5.6:20080/ http://127.9.9.9/x http://127.1.1.2/; ping 127.4.5.6"; got != want {
+		t.Errorf("%s, not %s", got, want)
 	}
 	if got := blocks("a\n```hcl x.hcl\nb\n```\n```console\n$ c\n```\n"); len(got) != 2 || got[0].text != "b\n" || got[1].info[0] != "console" || got[1].line != 5 {
 		t.Error(got)

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"bake/cloud"
 	"bake/cloud/image"
 )
 
@@ -75,7 +78,7 @@ func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, 
 		}
 	}
 	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(in.Name), "-"), "-._")
-	base, err := importBase(ctx, store, in, image.ImportOptions{Name: fmt.Sprintf("%s%d-%s", image.ImportPrefix, in.Now.UnixMilli(), slug), User: in.User})
+	base, err := importBase(ctx, store, in, image.ImportOptions{Name: fmt.Sprintf("%s%d-%s", image.ImportPrefix, in.Now.UnixMilli(), slug), User: in.User, Arch: in.Arch})
 	if err != nil {
 		return image.Base{}, err
 	}
@@ -84,7 +87,7 @@ func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, 
 	}
 	if err == nil {
 		err = store.Publish(image.Publication{
-			Owner: in.Owner, Name: in.Name, Description: "imported from " + in.Source, Architecture: image.EC2Arch(runtime.GOARCH),
+			Owner: in.Owner, Name: in.Name, Description: "imported from " + in.Source,
 			LoginUser: in.User, Base: base.Name, CreationDate: in.Now,
 		})
 	}
@@ -96,6 +99,9 @@ func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, 
 
 // importBase makes a base of what in names as source.
 func importBase(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (image.Base, error) {
+	if IsImageID(in.Source) {
+		return importAMI(ctx, store, in, o)
+	}
 	o.Source, o.Progress = in.Source, func(r image.Progress) { in.Progress(r.Phase, r.Done, r.Total) }
 	info, err := os.Stat(in.Source)
 	if err != nil || info.IsDir() {
@@ -115,6 +121,36 @@ func importBase(ctx context.Context, store *image.Store, in Import, o image.Impo
 	}
 	o.Size = info.Size()
 	return store.ImportTar(ctx, f, o)
+}
+
+// importAMI makes a base of what an image of the local cloud is made of. The layers are
+// those of the image, which can be deregistered afterwards.
+func importAMI(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (image.Base, error) {
+	o.Source = in.Source
+	return store.ImportLayers(ctx, o, func() (b image.Base, err error) {
+		var from cloud.Contents
+		err = ask(ctx, asked{service: "contents", region: in.Region, method: http.MethodGet, url: in.Endpoint + "/" + in.Source,
+			key: aws.Credentials{AccessKeyID: in.Key.AccessKey, SecretAccessKey: in.Key.SecretKey}}, &from)
+		if err != nil {
+			return b, fmt.Errorf("%s: %w. An image of AWS is not fetched by its id: let the id stand for a release, with bake cloud alias %s RELEASE, "+
+				"or bake its template with -local", in.Region, err, in.Source)
+		}
+		if o.Arch != "" && from.Arch != "" && o.Arch != from.Arch {
+			return b, fmt.Errorf("%s is for %s, and not for %s", in.Source, from.Arch, o.Arch)
+		}
+		b.User, b.Arch, b.RootDevice, b.Size = from.User, from.Arch, from.RootDevice, from.Size
+		for _, id := range from.Layers {
+			b.Layers = append(b.Layers, image.LayerID(id))
+		}
+		if from.Base != "" {
+			made, err := store.Base(from.Base)
+			if err != nil {
+				return b, fmt.Errorf("%w: make it first, with bake cloud base %s", err, from.Base)
+			}
+			b.Layers, b.Mirrors = made.Layers, made.Mirrors
+		}
+		return b, nil
+	})
 }
 
 // isSavedImage says whether f is an archive of an image, as "docker save" writes

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"sync"
 	"time"
 )
 
@@ -167,16 +169,25 @@ type Rehearsed struct {
 
 // Import says what is made an image of.
 type Import struct {
-	Source   string  // an archive, a directory, or a reference to an OCI image
+	Source   string // an archive, a directory, a reference to an OCI image, or the id of an image of the cloud
+	Region   string // of the image that is meant by its id
+	Endpoint string // of the cloud, which is open; and a key of an account that may launch the image
+	Key      Key
 	Name     string  // of the image
 	Owner    string  // account that offers it
 	User     string  // login user; empty for what the source says
+	Arch     string  // of its processor, as Go names it; empty for this host's
 	Options  Options // of the cloud: what a machine that installs packages reaches
 	As       string  // release whose base it becomes, instead of an image with a name and an owner
 	Replace  bool    // what was imported or made under the same name before
 	Now      time.Time
 	Progress func(phase string, done, total int64)
 }
+
+var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`) })
+
+// IsImageID reports whether a source of an import is the id of an image.
+func IsImageID(source string) bool { return imageID().MatchString(source) }
 
 // Base is what the images of a release, or one that was imported, boot from.
 type Base struct {

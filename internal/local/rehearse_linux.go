@@ -1,23 +1,15 @@
 package local
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"bake/cloud"
@@ -61,30 +53,6 @@ func rehearse(ctx context.Context, dir, method string, body []byte) (r Rehearsed
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", file, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, url+"/", bytes.NewReader(body))
-	if err != nil {
-		return r, err
-	}
-	sum := sha256.Sum256(body)
-	signer := v4.NewSigner()
 	key := aws.Credentials{AccessKeyID: profile.Credentials.AccessKeyID, SecretAccessKey: profile.Credentials.SecretAccessKey}
-	if err := signer.SignHTTP(ctx, key, req, hex.EncodeToString(sum[:]), "rehearsal", DefaultRegion, time.Now()); err != nil {
-		return r, err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Do(req)
-	if err != nil {
-		return r, fmt.Errorf("the process that serves the local cloud does not answer: %w. If it was killed, start it again with: bake cloud up", err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
-	if err != nil {
-		return r, err
-	}
-	if answer.StatusCode != http.StatusOK {
-		return r, fmt.Errorf("the local cloud refuses: %s", strings.TrimSpace(string(text)))
-	}
-	return r, json.Unmarshal(text, &r)
+	return r, ask(ctx, asked{service: "rehearsal", region: DefaultRegion, method: method, url: url + "/", key: key, body: body}, &r)
 }

@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -32,6 +34,9 @@ type Driver struct {
 	// Run stands for the command of a spec that has one; the machine ends with
 	// it. When nil every command succeeds at once.
 	Run func(machine.Spec) error
+
+	// Lacks are the processors that Runs says no to.
+	Lacks []string
 
 	// Findings is the answer of Check.
 	Findings []machine.Finding
@@ -186,6 +191,14 @@ func (u untilDone) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return u.r.Read(b)
+}
+
+// Runs implements [machine.Driver].
+func (d *Driver) Runs(arch string) error {
+	if !slices.Contains(d.Lacks, arch) {
+		return nil
+	}
+	return fmt.Errorf("this host runs programs for %s and has nothing that emulates %s", runtime.GOARCH, arch)
 }
 
 // Check implements [machine.Driver].

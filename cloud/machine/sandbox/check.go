@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +32,7 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 		d.checkCgroup,
 		d.checkLimits,
 		d.checkInotify,
+		d.checkEmulation,
 		checkLowPorts,
 	}
 	findings := make([]machine.Finding, len(checks))
@@ -90,6 +94,23 @@ func (d *Driver) checkIDs() machine.Finding {
 		detail = err.Error() + "; " + detail
 	}
 	return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+}
+
+// checkEmulation looks for what runs the programs of the other processor that EC2 has.
+func (d *Driver) checkEmulation() machine.Finding {
+	const name = "other processors"
+	var ran []string
+	for _, arch := range slices.Sorted(maps.Keys(knownProcessors)) {
+		if arch == runtime.GOARCH {
+			continue
+		}
+		if err := d.Runs(arch); err != nil {
+			detail, remedy, _ := strings.Cut(err.Error(), ": ")
+			return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+		}
+		ran = append(ran, arch)
+	}
+	return good(name, "qemu-user runs programs for "+strings.Join(ran, ", ")+", many times slower than a processor")
 }
 
 func (d *Driver) checkStateDir() machine.Finding {

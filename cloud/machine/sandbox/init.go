@@ -161,6 +161,9 @@ func (b *bootSpec) mountAll() error {
 	if err := b.mountKernel(); err != nil {
 		return err
 	}
+	if err := b.emulate(); err != nil {
+		return err
+	}
 	if err := b.mountDevices(); err != nil {
 		return err
 	}

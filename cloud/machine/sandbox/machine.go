@@ -68,6 +68,8 @@ type bootSpec struct {
 	Memory       int64  // bytes; 0 is not limited
 	MemoryGroup  string // the control group that holds the machine to it; empty if none does
 	InstanceType string
+	Arch         string // as in machine.Spec
+	Emulator     string // the host's program that runs those for Arch; empty if none is needed
 	First        bool
 	User         string
 	Keys         []string
@@ -198,7 +200,12 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 	if len(spec.Layers) == 0 {
 		return nil, "", errors.New("no layers: a machine needs a root file system")
 	}
+	emulator, err := emulator(spec.Arch, exec.LookPath, binfmtDir, release())
+	if err != nil {
+		return nil, "", err
+	}
 	boot = &bootSpec{
+		Arch: spec.Arch, Emulator: emulator,
 		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, Memory: spec.Limits.Memory, InstanceType: spec.Type, First: spec.First,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,

@@ -1,0 +1,164 @@
+package sandbox
+
+import (
+	"bufio"
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// processor is what the kernel and qemu-user call a processor that this package knows.
+type processor struct {
+	qemu    string // as in the names of qemu's programs
+	machine elf.Machine
+}
+
+// knownProcessors are those that machines of EC2 have, by Go's names.
+var knownProcessors = map[string]processor{"amd64": {"x86_64", elf.EM_X86_64}, "arm64": {"aarch64", elf.EM_AARCH64}}
+
+// binfmtDir is where the kernel is told what runs programs that it cannot run itself.
+const binfmtDir = "/proc/sys/fs/binfmt_misc"
+
+// Runs implements [machine.Driver].
+func (d *Driver) Runs(arch string) error {
+	_, err := emulator(arch, exec.LookPath, binfmtDir, release())
+	return err
+}
+
+// emulator returns the program that a machine's programs for a processor are run with;
+// it is empty if the kernel needs none, or has one already. The kernel lets a machine
+// name one of its own since Linux 6.7; before, only the host can. kernel is the release
+// of the kernel, and look finds a program by its name.
+func emulator(arch string, look func(string) (string, error), registered, kernel string) (string, error) {
+	if arch == "" || arch == runtime.GOARCH {
+		return "", nil
+	}
+	p, known := knownProcessors[arch]
+	if !known {
+		return "", fmt.Errorf("machines cannot be for %s", arch)
+	}
+	if hostEmulates(registered, p.machine) {
+		return "", nil
+	}
+	for _, name := range []string{"qemu-" + p.qemu + "-static", "qemu-" + p.qemu} {
+		path, err := look(name)
+		if err != nil || !static(path) || strings.Contains(path, ":") {
+			continue
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return "", err
+		}
+		if !atLeast(kernel, 6, 7) {
+			return "", fmt.Errorf("this host runs programs for %s, and its kernel (%s) lets only the host say what emulates others. "+
+				"Register %s with the kernel: systemctl restart systemd-binfmt, or apt-get install binfmt-support", runtime.GOARCH, kernel, path)
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("this host runs programs for %s and has nothing that emulates %s: apt-get install qemu-user-static", runtime.GOARCH, arch)
+}
+
+// hostEmulates reports whether the host's kernel has an emulator for a processor that
+// machines have too: one that the kernel has opened already, as it is not in their view.
+func hostEmulates(dir string, machine elf.Machine) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		fields := map[string]string{}
+		lines := bufio.NewScanner(bytes.NewReader(text))
+		for lines.Scan() {
+			key, value, _ := strings.Cut(lines.Text(), " ")
+			fields[strings.TrimSuffix(key, ":")] = value
+		}
+		_, enabled := fields["enabled"]
+		// The magic is the beginning of an ELF file in hexadecimal; the processor is in its bytes 18 and 19.
+		magic := fields["magic"]
+		if enabled && strings.Contains(fields["flags"], "F") && fields["offset"] == "0" && len(magic) >= 40 && magic[36:40] == fmt.Sprintf("%02x%02x", byte(machine), byte(machine>>8)) {
+			return true
+		}
+	}
+	return false
+}
+
+// static reports whether the file is a program that needs no other file.
+func static(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false
+		}
+	}
+	return true
+}
+
+// release is that of the kernel.
+func release() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// atLeast compares the beginning of a kernel's release with a version.
+func atLeast(release string, major, minor int) bool {
+	first, rest, _ := strings.Cut(release, ".")
+	second := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+	a, err1 := strconv.Atoi(first)
+	b, err2 := strconv.Atoi(second)
+	return err1 == nil && err2 == nil && (a > major || a == major && b >= minor)
+}
+
+// emulate tells the kernel what runs the machine's programs, if it cannot run them
+// itself. This is about the machine's user namespace only. The working directory is the
+// machine's root, and the host's files are in view: the kernel opens the emulator now (F).
+// It gets each program as an open file, with the rights that the program's owner and mode
+// give (C), which sudo needs, and with the name that it was called by (P).
+// See Documentation/admin-guide/binfmt-misc.rst of Linux.
+func (b *bootSpec) emulate() error {
+	if b.Emulator == "" {
+		return nil
+	}
+	where := strings.TrimPrefix(binfmtDir, "/")
+	if err := (mount{kind: "binfmt_misc", target: where, flags: noSpecial}).do(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(where, "register"), []byte(registration(b.Arch, b.Emulator)), 0); err != nil {
+		return fmt.Errorf("have %s run programs for %s: %w", b.Emulator, b.Arch, err)
+	}
+	return nil
+}
+
+// registration is the line that names an emulator to the kernel: by the beginning of
+// ELF files for 64 bits, least byte first, that are programs (2) or shared objects (3).
+func registration(arch, emulator string) string {
+	machine := knownProcessors[arch].machine
+	magic := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, byte(machine), byte(machine >> 8)}
+	mask := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff}
+	return ":bake-" + arch + ":M::" + escaped(magic) + ":" + escaped(mask) + ":" + emulator + ":POCF"
+}
+
+func escaped(b []byte) string {
+	var text strings.Builder
+	for _, c := range b {
+		fmt.Fprintf(&text, `\x%02x`, c)
+	}
+	return text.String()
+}

@@ -1,0 +1,89 @@
+package sandbox
+
+import (
+	"debug/elf"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// program writes the header of a program; a loader is named in those that are not static.
+func program(t *testing.T, loader bool) string {
+	t.Helper()
+	text := make([]byte, 64+56)
+	copy(text, "\x7fELF\x02\x01\x01")
+	text[16], text[18], text[20] = 2, byte(elf.EM_X86_64), 1
+	text[32], text[52], text[54], text[58] = 64, 64, 56, 64
+	text[64] = byte(elf.PT_LOAD)
+	if loader {
+		text[64] = byte(elf.PT_INTERP)
+	}
+	text[56] = 1
+	path := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(path, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What runs programs of another processor is the host's kernel, or else a static qemu
+// that the kernel of a machine can be told.
+func TestEmulator(t *testing.T) {
+	other, machine := "arm64", "b700"
+	if runtime.GOARCH == "arm64" {
+		other, machine = "amd64", "3e00"
+	}
+	host := t.TempDir()
+	entry := func(flags, state string) {
+		text := state + "\ninterpreter /usr/libexec/qemu\nflags: " + flags + "\noffset 0\nmagic 7f454c4602010100000000000000000002" + "00" + machine + "\nmask ffff\n"
+		if err := os.WriteFile(filepath.Join(host, "qemu"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	static, dynamic := program(t, false), program(t, true)
+	find := func(path string) func(string) (string, error) {
+		return func(name string) (string, error) {
+			if path == "" {
+				return "", errors.New("not found")
+			}
+			return path, nil
+		}
+	}
+	for _, test := range []struct {
+		arch, flags, state, qemu, kernel string
+		want, fails                      string
+	}{
+		{arch: "", want: ""},
+		{arch: runtime.GOARCH, want: ""},
+		{arch: "s390x", fails: "machines cannot be for s390x"},
+		{arch: other, qemu: static, kernel: "6.7.0-generic", want: static},
+		{arch: other, qemu: static, kernel: "10.0", want: static},
+		{arch: other, qemu: static, kernel: "6.1.0-37-amd64", fails: "systemctl restart systemd-binfmt"},
+		{arch: other, qemu: static, kernel: "odd", fails: "only the host"},
+		{arch: other, qemu: dynamic, kernel: "6.18.0", fails: "apt-get install qemu-user-static"},
+		{arch: other, kernel: "6.18.0", fails: "apt-get install qemu-user-static"},
+		{arch: other, flags: "POCF", state: "enabled", kernel: "6.1.0", want: ""},
+		{arch: other, flags: "POC", state: "enabled", kernel: "6.1.0", fails: "apt-get"}, // its file is not in a machine's view
+		{arch: other, flags: "F", state: "disabled", kernel: "6.1.0", fails: "apt-get"},
+	} {
+		entry(test.flags, test.state)
+		got, err := emulator(test.arch, find(test.qemu), host, test.kernel)
+		switch {
+		case test.fails == "" && (err != nil || got != test.want):
+			t.Errorf("%+v: %q, %v", test, got, err)
+		case test.fails != "" && (err == nil || !strings.Contains(err.Error(), test.fails)):
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
+func TestRegistration(t *testing.T) {
+	const want = `:bake-arm64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:` +
+		`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:POCF`
+	if got := registration("arm64", "/usr/bin/qemu-aarch64-static"); got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}
