@@ -158,6 +158,7 @@ func (s *Service) actions() wire.Actions {
 		"ModifyInstanceMetadataOptions":               wire.Answer(locked(s, (*state).ModifyInstanceMetadataOptions)),
 		"ModifyLaunchTemplate":                        wire.Answer(locked(s, (*state).ModifyLaunchTemplate)),
 		"ModifyNetworkInterfaceAttribute":             wire.Answer(locked(s, (*state).ModifyNetworkInterfaceAttribute)),
+		"ModifySecurityGroupRules":                    wire.Answer(locked(s, (*state).ModifySecurityGroupRules)),
 		"ModifySnapshotAttribute":                     wire.Answer(locked(s, (*state).ModifySnapshotAttribute)),
 		"ModifySubnetAttribute":                       wire.Answer(locked(s, (*state).ModifySubnetAttribute)),
 		"ModifyVolume":                                wire.Answer(locked(s, (*state).ModifyVolume)),

@@ -425,8 +425,7 @@ func (s *state) authorize(ctx context.Context, id, name *string, permissions []t
 	for i := range rules {
 		r := &rules[i]
 		if slices.ContainsFunc(have, func(h types.SecurityGroupRule) bool { return sameRule(h, *r) }) {
-			return nil, wire.Errorf("InvalidPermission.Duplicate", "the specified rule \"peer: %s, %s, from port: %d, to port: %d, ALLOW\" already exists",
-				peerOf(*r), strings.ToUpper(*r.IpProtocol), *r.FromPort, *r.ToPort)
+			return nil, errDuplicateRule(*r)
 		}
 		r.SecurityGroupRuleId, r.Tags = aws.String(newID("sgr")), tags[kindRule.resource]
 		r.SecurityGroupRuleArn = aws.String(arn(c, "ec2", "security-group-rule/"+*r.SecurityGroupRuleId))
@@ -507,4 +506,84 @@ func (s *state) RevokeSecurityGroupEgress(ctx context.Context, in *ec2.RevokeSec
 	flat := flatPermission{in.IpProtocol, in.CidrIp, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, in.FromPort, in.ToPort}
 	rules, err := s.revoke(ctx, in.GroupId, nil, flat.with(in.IpPermissions), in.SecurityGroupRuleIds, true)
 	return &ec2.RevokeSecurityGroupEgressOutput{Return: aws.Bool(true), RevokedSecurityGroupRules: rules}, err
+}
+
+// ModifySecurityGroupRules puts other protocols, ports, peers and descriptions into rules,
+// which keep their ids. A rule goes on to be about the same kind of peer.
+func (s *state) ModifySecurityGroupRules(ctx context.Context, in *ec2.ModifySecurityGroupRulesInput) (*ec2.ModifySecurityGroupRulesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if aws.ToString(in.GroupId) == "" {
+		return nil, missing("GroupId")
+	}
+	g, err := s.findGroup(c, in.GroupId, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.SecurityGroupRules) == 0 {
+		return nil, missing("SecurityGroupRule")
+	}
+	rules := slices.Clone(g.Rules)
+	var changed []int
+	for _, u := range in.SecurityGroupRules {
+		i := slices.IndexFunc(rules, func(r types.SecurityGroupRule) bool {
+			return *r.SecurityGroupRuleId == aws.ToString(u.SecurityGroupRuleId)
+		})
+		switch {
+		case i < 0:
+			return nil, kindRule.notFound(aws.ToString(u.SecurityGroupRuleId))
+		case slices.Contains(changed, i):
+			return nil, invalidValue("The rule %s is named more than once.", *u.SecurityGroupRuleId)
+		case u.SecurityGroupRule == nil:
+			return nil, missing("SecurityGroupRule.SecurityGroupRule")
+		}
+		now, err := s.rulesOf(c, g, []types.IpPermission{permissionOf(*u.SecurityGroupRule)}, *rules[i].IsEgress)
+		if err != nil {
+			return nil, err
+		}
+		if len(now) != 1 {
+			return nil, wire.Errorf("InvalidParameterCombination", "Specify exactly one of CidrIpv4, CidrIpv6, PrefixListId and ReferencedGroupId for the rule %s.", *u.SecurityGroupRuleId)
+		}
+		was := rules[i]
+		if (was.CidrIpv4 == nil) != (now[0].CidrIpv4 == nil) || (was.CidrIpv6 == nil) != (now[0].CidrIpv6 == nil) {
+			return nil, invalidValue("The kind of peer of the rule %s cannot be changed.", *u.SecurityGroupRuleId)
+		}
+		now[0].SecurityGroupRuleId, now[0].SecurityGroupRuleArn, now[0].Tags = was.SecurityGroupRuleId, was.SecurityGroupRuleArn, was.Tags
+		rules[i] = now[0]
+		changed = append(changed, i)
+	}
+	for _, i := range changed {
+		for j, other := range rules {
+			if i != j && sameRule(rules[i], other) {
+				return nil, errDuplicateRule(rules[i])
+			}
+		}
+	}
+	if err := s.groups.Edit(*g.GroupId, func(g *group) { g.Rules = rules }); err != nil {
+		return nil, err
+	}
+	s.refreshPolicies()
+	return &ec2.ModifySecurityGroupRulesOutput{Return: aws.Bool(true)}, nil
+}
+
+// permissionOf is the permission that a request for one rule means.
+func permissionOf(r types.SecurityGroupRuleRequest) types.IpPermission {
+	p := types.IpPermission{IpProtocol: r.IpProtocol, FromPort: r.FromPort, ToPort: r.ToPort}
+	if r.CidrIpv4 != nil {
+		p.IpRanges = []types.IpRange{{CidrIp: r.CidrIpv4, Description: r.Description}}
+	}
+	if r.CidrIpv6 != nil {
+		p.Ipv6Ranges = []types.Ipv6Range{{CidrIpv6: r.CidrIpv6, Description: r.Description}}
+	}
+	if r.ReferencedGroupId != nil {
+		p.UserIdGroupPairs = []types.UserIdGroupPair{{GroupId: r.ReferencedGroupId, Description: r.Description}}
+	}
+	if r.PrefixListId != nil {
+		p.PrefixListIds = []types.PrefixListId{{PrefixListId: r.PrefixListId, Description: r.Description}}
+	}
+	return p
+}
+
+func errDuplicateRule(r types.SecurityGroupRule) error {
+	return wire.Errorf("InvalidPermission.Duplicate", "the specified rule \"peer: %s, %s, from port: %d, to port: %d, ALLOW\" already exists",
+		peerOf(r), strings.ToUpper(*r.IpProtocol), *r.FromPort, *r.ToPort)
 }

@@ -41,7 +41,7 @@ var kinds = map[string]string{
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
 	"golden":      "cache checks fleet-machines golden golden-example plan scan supply-chain verify",
 	"builds":      "amazon-secrets ami-options ansible cloud-init examples iam-profile imds-required side-by-side spot surrogate",
-	"cloud":       "aws-cli-secrets aws-cli-tutorial cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples",
+	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples",
 }
 
 // today reports whether a script is run. Those that need machines take turns; the main job
@@ -129,6 +129,8 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "machines":
 				return machines, nil
+			case "boto3":
+				return exec.Command("/usr/bin/python3", "-c", "import boto3").Run() == nil, nil
 			case "root":
 				return os.Getuid() == 0, nil
 			}

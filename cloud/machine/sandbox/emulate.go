@@ -143,8 +143,15 @@ func (b *bootSpec) emulate() error {
 	if err := os.WriteFile(filepath.Join(where, "register"), []byte(registration(b.Arch, b.Emulator)), 0); err != nil {
 		return fmt.Errorf("have %s run programs for %s: %w", b.Emulator, b.Arch, err)
 	}
+	// The machine must not take it back, as systemd-binfmt does at its start.
+	if err := unix.Mount("", where, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noSpecial, ""); err != nil {
+		return fmt.Errorf("protect %s: %w", binfmtDir, err)
+	}
 	return nil
 }
+
+// emulated reports whether the machine's programs are for another processor.
+func (b *bootSpec) emulated() bool { return b.Arch != "" && b.Arch != runtime.GOARCH }
 
 // registration is the line that names an emulator to the kernel: by the beginning of
 // ELF files for 64 bits, least byte first, that are programs (2) or shared objects (3).

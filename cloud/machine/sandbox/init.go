@@ -85,7 +85,7 @@ func (b *bootSpec) run(report *os.File) error {
 }
 
 // chooseInit prefers systemd, which needs to be in the image and to have a
-// control group.
+// control group. qemu-user has not all of the calls by which it mounts things.
 func (b *bootSpec) chooseInit() (Init, error) {
 	systemd := ""
 	for _, path := range []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
@@ -93,10 +93,10 @@ func (b *bootSpec) chooseInit() (Init, error) {
 			systemd = path
 		}
 	}
-	able := systemd != "" && b.InitCgroup != "" && b.Mode != ModeSingle
+	able := systemd != "" && b.InitCgroup != "" && b.Mode != ModeSingle && !b.emulated()
 	switch {
 	case b.Init == InitSystemd && !able:
-		return "", errors.New("systemd cannot run here: it must be in the image, and needs a delegated control group and more than one user id")
+		return "", errors.New("systemd cannot run here: it must be in the image, and needs a delegated control group, more than one user id and the host's processor")
 	case b.Init == InitBuiltin || !able:
 		return InitBuiltin, nil
 	}
