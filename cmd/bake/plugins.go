@@ -259,39 +259,23 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 		p.say(fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.Source, b.Version))
 		return nil
 	}
-	dir, err := p.pluginDir()
-	if err != nil {
+	if _, err := p.pluginDir(); err != nil {
 		return err
 	}
-	fresh := true
-	var made *registry.Installed
-	err = p.withRegistry(func(r *registry.Registry) error {
-		rel, err := r.Find(ctx, source, setup.Platform().Only(), allows)
-		if err != nil {
-			return err
-		}
+	var made setup.Installation
+	err = p.withRegistry(func(r *registry.Registry) (err error) {
+		made, err = setup.Install(ctx, source, allows, setup.Options{Registry: r, Dirs: p.pluginDirs(), Env: p.env, Force: force})
+		return err
+	})
+	if rel := made.Release; rel != nil {
 		for _, why := range rel.Failures {
 			fmt.Fprintf(p.stderr, "Warning: v%s was found on %s; another site, which may have a newer release, did not respond: %s\n", rel.Version, rel.Site, why)
 		}
-		if !force {
-			there, _, err := p.installed(ctx, nil, func(b host.Binary) bool {
-				return strings.EqualFold(b.Source, source.String()) && b.Version == rel.Version
-			})
-			if err != nil {
-				return err
-			}
-			if len(there) > 0 {
-				fresh, made = false, &registry.Installed{Path: there[0].Path, Source: source, Version: rel.Version}
-				return nil
-			}
-		}
-		made, err = r.Install(ctx, dir, rel, setup.Platform(), "", setup.Describe(p.env))
-		return err
-	})
+	}
 	if err != nil {
 		return err
 	}
-	p.sayInstalled(made, fresh)
+	p.sayInstalled(made.Installed, made.New)
 	return nil
 }
 

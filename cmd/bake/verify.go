@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -188,23 +187,15 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	if err != nil {
 		return err
 	}
+	found, failed := attested.Files(files, key, o.expected)
 	var all []verified
-	var failed []error
-	for _, path := range files {
-		st, err := attested.Open(path, key)
-		if err == nil {
-			err = st.Meet(o.expected)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", path, err))
-			continue
-		}
-		all = append(all, verified{path, id, st.PredicateType, st.Subject})
+	for _, f := range found {
+		all = append(all, verified{f.Path, id, f.Statement.PredicateType, f.Statement.Subject})
 		if p.json.on {
 			continue
 		}
-		fmt.Fprintf(p.stdout, "%s: verified: %s\n", path, st.PredicateType)
-		for _, s := range st.Subject {
+		fmt.Fprintf(p.stdout, "%s: verified: %s\n", f.Path, f.Statement.PredicateType)
+		for _, s := range f.Statement.Subject {
 			fmt.Fprintf(p.stdout, "  %s sha256:%s\n", s.Name, s.Digest["sha256"])
 		}
 	}
@@ -213,7 +204,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 			Attestations []verified `json:"attestations"`
 		}{list(all)}
 	}
-	return errors.Join(failed...)
+	return failed
 }
 
 // verifier is the public key that the flags name.

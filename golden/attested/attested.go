@@ -29,6 +29,29 @@ func Open(path string, key crypto.PublicKey) (*attest.Statement, error) {
 	return attest.Open(text, key)
 }
 
+// File is a file whose attestation is what is demanded.
+type File struct {
+	Path      string
+	Statement *attest.Statement
+}
+
+// Files reads attestations, which must be signed with key and be what is expected. Those that are not
+// are named in the error, beside the others.
+func Files(paths []string, key crypto.PublicKey, expected attest.Expected) (all []File, err error) {
+	for _, path := range paths {
+		st, failed := Open(path, key)
+		if failed == nil {
+			failed = st.Meet(expected)
+		}
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", path, failed))
+			continue
+		}
+		all = append(all, File{path, st})
+	}
+	return all, err
+}
+
 // IsImage reports whether an argument is the ID of an image, and not a file.
 func IsImage(arg string) bool {
 	rest, ok := strings.CutPrefix(arg, "ami-")

@@ -212,3 +212,29 @@ func TestIsImage(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesOnDisk: of several attestations those that are not what is demanded are named, and
+// the others are returned.
+func TestFilesOnDisk(t *testing.T) {
+	w := newWorld(t)
+	key := w.key.Public()
+	good := w.attest(w.id, "web", digest)
+	w.key, w.reports = newKey(t), t.TempDir()
+	forged := w.attest(w.id, "web", digest) // it says the same, and somebody else has signed it
+	missing := filepath.Join(t.TempDir(), "missing.json")
+	expected := attest.Expected{Subjects: []attest.Resource{attest.Image(region, w.id)}}
+	all, err := attested.Files([]string{forged, good, missing}, key, expected)
+	if len(all) != 1 || all[0].Path != good || len(all[0].Statement.Subject) == 0 {
+		t.Errorf("%+v", all)
+	}
+	if err == nil || !strings.Contains(err.Error(), forged+": ") || !strings.Contains(err.Error(), missing+": ") || strings.Contains(err.Error(), good) {
+		t.Error(err)
+	}
+	expected.Subjects = []attest.Resource{attest.Image(region, "ami-00000000")}
+	if all, err := attested.Files([]string{good}, key, expected); err == nil || len(all) > 0 {
+		t.Errorf("of another image: %+v, %v", all, err)
+	}
+	if all, err := attested.Files([]string{good}, newKey(t).Public(), attest.Expected{}); err == nil || len(all) > 0 {
+		t.Errorf("of another key: %+v, %v", all, err)
+	}
+}

@@ -125,6 +125,36 @@ func Init(ctx context.Context, required []Requirement, o Options) []Outcome {
 	return outcomes
 }
 
+// Installation is what has become of a plugin that was asked for without a template.
+type Installation struct {
+	Release             *registry.Release // nil if none was found
+	*registry.Installed                   // nil if it could not be installed
+	New                 bool              // it was installed just now, and not there already
+}
+
+// Install installs the newest release that is allowed for this platform into the first of o.Dirs,
+// unless it is in one of them and o.Force is not set. It knows no lock file.
+func Install(ctx context.Context, source registry.Source, allows func(version string) bool, o Options) (i Installation, err error) {
+	if i.Release, err = o.Registry.Find(ctx, source, Platform().Only(), allows); err != nil {
+		return i, err
+	}
+	if !o.Force {
+		there, _, err := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env}).Usable(ctx, func(b host.Binary) bool {
+			return strings.EqualFold(b.Source, source.String()) && b.Version == i.Release.Version
+		})
+		if err != nil {
+			return i, err
+		}
+		if len(there) > 0 {
+			i.Installed = &registry.Installed{Path: there[0].Path, Source: source, Version: i.Release.Version}
+			return i, nil
+		}
+	}
+	i.New = true
+	i.Installed, err = o.Registry.Install(ctx, o.Dirs[0], i.Release, Platform(), "", Describe(o.Env))
+	return i, err
+}
+
 // merge makes one requirement of those with the same source.
 func merge(required []Requirement) (merged []Requirement) {
 	for _, r := range required {

@@ -338,3 +338,35 @@ func TestMirrorIsOfTheLockedRelease(t *testing.T) {
 		t.Errorf("copied %+v, %v", copied, diags)
 	}
 }
+
+// TestInstall: without a template, the newest release that is allowed is installed, once; what
+// was found is known even if it cannot be installed.
+func TestInstall(t *testing.T) {
+	w := newWorld(t)
+	w.publish(thing, "released", "1.0.0", "1.1.0", "2.0.0")
+	source, err := registry.ParseSource(thing)
+	w.check(err)
+	install := func(change func(*Options)) (Installation, error) {
+		t.Helper()
+		return Install(t.Context(), source, func(v string) bool { return strings.HasPrefix(v, "1.") }, w.options(change))
+	}
+	for n, want := range []bool{true, false} {
+		i, err := install(nil)
+		w.check(err)
+		if i.New != want || i.Version != "1.1.0" || i.Release.Version != "1.1.0" || !strings.HasPrefix(i.Path, w.root) {
+			t.Errorf("time %d: %+v", n, i)
+		}
+	}
+	i, err := install(force)
+	if err != nil || !i.New {
+		t.Errorf("again: %+v, %v", i, err)
+	}
+	w.check(w.start(thing))
+	i, err = install(func(o *Options) { o.Dirs, o.Force = []string{filepath.Join(i.Path, "no directory")}, true })
+	if err == nil || i.Release == nil || i.Installed != nil {
+		t.Errorf("into a file: %+v, %v", i, err)
+	}
+	if i, err := Install(t.Context(), source, func(string) bool { return false }, w.options(nil)); err == nil || i.Release != nil {
+		t.Errorf("no version: %+v, %v", i, err)
+	}
+}
