@@ -13,9 +13,10 @@ import (
 // Engine runs fleets. Its methods may be called by processes that have nothing to do with
 // the one that runs the fleet.
 type Engine interface {
-	// Apply makes the engine run the fleet by its schedule, and says what it has changed,
-	// a sentence each. If it cannot, nothing has changed.
-	Apply(ctx context.Context, f *Fleet) ([]string, error)
+	// Apply makes the engine run the fleet by its schedule, and says what it has changed, even
+	// if there is an error: then another call does the rest. With prune it deletes the schedules
+	// of fleets that the template had, and has no more.
+	Apply(ctx context.Context, f *Fleet, prune bool) (Applied, error)
 
 	// Run runs cells of the fleet to their end. The error is for what kept it from that;
 	// that cells failed is in the status.
@@ -48,6 +49,12 @@ var ErrNotHere = errors.New("not without an engine block")
 
 // ErrNoRun says that a fleet has never been run, or is not being run.
 var ErrNoRun = errors.New("the fleet has no such run")
+
+// Applied is what [Engine.Apply] has done.
+type Applied struct {
+	Changes []string `json:"changes"`         // sentences
+	Stale   []string `json:"stale,omitempty"` // schedules of fleets that the template does not have any more
+}
 
 // RunOptions say what [Engine.Run] does.
 type RunOptions struct {

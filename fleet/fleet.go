@@ -15,6 +15,7 @@ import (
 type Fleet struct {
 	Name     string    `json:"name"`
 	Dir      string    `json:"-"`     // that the template is in, absolute
+	Fleets   []string  `json:"-"`     // the names of all fleets of the template
 	Cells    []Cell    `json:"cells"` // each after those that it needs
 	Schedule *Schedule `json:"schedule,omitempty"`
 	Limits   Limits    `json:"limits"`

@@ -51,6 +51,11 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 		one.Dir, one.Engine = directory(o), temporal(settings.Engine())
 		out.Fleets = append(out.Fleets, one)
 	}
+	for _, f := range out.Fleets {
+		for _, one := range out.Fleets {
+			f.Fleets = append(f.Fleets, one.Name)
+		}
+	}
 	return out, diags
 }
 

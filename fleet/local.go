@@ -46,7 +46,9 @@ func NewLocal(h Host) Engine {
 }
 
 // Apply implements [Engine]: nothing here can begin a fleet by a schedule.
-func (l *local) Apply(context.Context, *Fleet) ([]string, error) { return nil, ErrNotHere }
+func (l *local) Apply(context.Context, *Fleet, bool) (Applied, error) {
+	return Applied{}, ErrNotHere
+}
 
 // Work implements [Engine]: the process that runs a fleet does all of it.
 func (l *local) Work(context.Context, WorkerOptions) error { return ErrNotHere }

@@ -260,40 +260,45 @@ func (h *fleetHost) connect(p *program, f *fleetFlags, emit func(step.Event), fl
 
 func (p *program) fleetApplyCommand() *cobra.Command {
 	var f fleetFlags
+	var prune bool
 	cmd := &cobra.Command{
 		Use:   "apply [FLEET]",
 		Short: "Have a fleet run by its schedule",
 		Long: `Create or update the schedule of a fleet in Temporal, as its schedule block says, and what
 else it needs there, such as the schedule of its janitor, which deletes what terminated
-workflows have left. A fleet without a schedule block loses the schedule that it had. It
-takes an engine block. Without one, nothing that goes on all the time is part of bake: have
+workflows have left. A fleet without a schedule block loses the schedule that it had, and
+with -prune so do fleets that the template had, and has no more. It takes an engine block. Without one, nothing that goes on all the time is part of bake: have
 cron or a timer of systemd run 'bake fleet run'.`,
 		Example: `  bake fleet apply nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
-				changes, err := e.Apply(ctx, one)
+				done, err := e.Apply(ctx, one, prune)
 				if errors.Is(err, fleet.ErrNotHere) {
 					return noSchedule(one)
 				}
-				if err != nil {
-					return err
+				done.Changes = list(done.Changes)
+				p.json.result = done
+				said := done.Changes
+				switch {
+				case err != nil: // some may be done
+				case len(said) == 0:
+					said = []string{"Nothing has changed."}
+				case one.Schedule == nil:
+					said = append(said, fmt.Sprintf("The fleet %s has no schedule block: only bake fleet run %s runs it.", one.Name, one.Name))
 				}
-				p.json.result = struct {
-					Changes []string `json:"changes"`
-				}{list(changes)}
-				if len(changes) == 0 {
-					changes = []string{"Nothing has changed."}
+				if len(done.Stale) > 0 && !prune {
+					said = append(said, fmt.Sprintf("The template has no fleets any more for the schedules %s: bake fleet apply -prune deletes them.", strings.Join(done.Stale, ", ")))
 				}
-				if one.Schedule == nil {
-					changes = append(changes, fmt.Sprintf("The fleet %s has no schedule block: only bake fleet run %s runs it.", one.Name, one.Name))
+				if len(said) > 0 {
+					p.say(strings.Join(said, "\n"))
 				}
-				p.say(strings.Join(changes, "\n"))
-				return nil
+				return err
 			})
 		},
 	}
 	f.register(p, cmd)
+	cmd.Flags().BoolVar(&prune, "prune", false, "delete the schedules of fleets that this template had, and has no more")
 	return cmd
 }
 

@@ -321,10 +321,23 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	if f == nil {
 		return temporal.NewNonRetryableApplicationError("this worker does not know the fleet "+in.Outcome.Cell.Fleet, "Fleet", nil)
 	}
+	told := map[string]bool{} // by an earlier attempt, too
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &told) // or else they are told again
+	}
 	var errs []error
 	for _, n := range fleet.Notices(in.Whole, in.Outcome, a.before(ctx, in.Outcome.Cell)) {
-		for _, w := range f.Notify {
-			errs = append(errs, w.Tell(ctx, n))
+		for i, w := range f.Notify {
+			what := fmt.Sprint(i, " ", n.Kind, " ", n.Channel)
+			if told[what] {
+				continue
+			}
+			if err := w.Tell(ctx, n); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			told[what] = true
+			activity.RecordHeartbeat(ctx, told)
 		}
 	}
 	return errors.Join(errs...)

@@ -42,7 +42,7 @@ type orphansIn struct {
 // janitorOf is the schedule of the janitor of a fleet.
 func janitorOf(f *fleet.Fleet) *client.ScheduleOptions {
 	return &client.ScheduleOptions{
-		ID:   janitorID(f.Name),
+		ID: janitorID(f.Name), TypedSearchAttributes: aboutSchedule(f),
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
 		Action: &client.ScheduleWorkflowAction{
 			ID: janitorID(f.Name), Workflow: janitorWorkflow, Args: []any{janitorIn{f.Name}}, TaskQueue: workflowQueue(f.Name),

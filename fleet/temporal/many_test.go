@@ -58,7 +58,7 @@ func manyCells(t *testing.T, images int, rate float64, parallel int) {
 	w.serve()
 	address, calls := w.Watch()
 	t.Setenv("AWS_ENDPOINT_URL", address)
-	if _, err := w.engine.Apply(t.Context(), w.fleet); err != nil {
+	if _, err := w.engine.Apply(t.Context(), w.fleet, false); err != nil {
 		t.Fatal(err)
 	}
 	pid := w.worker().Process.Pid

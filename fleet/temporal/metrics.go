@@ -11,18 +11,41 @@ import (
 	"bake/step"
 )
 
-// Metrics counts what a worker does. Its zero value is ready.
+// Metrics counts what a worker does.
 type Metrics struct {
 	mu       sync.Mutex
 	counters map[string]float64
 }
 
+// newMetrics returns the metrics of a worker for these regions. All that can be known of before
+// it happens is 0, since a counter that is not there yet does not show that it grows.
+func newMetrics(regions ...string) *Metrics {
+	m := &Metrics{counters: map[string]float64{"bake_step_seconds_total": 0, "bake_teardown_failures_total": 0}}
+	for _, r := range []fleet.Result{fleet.Built, fleet.Reused, fleet.Failed, fleet.Cancelled} {
+		m.counters[cells(r)] = 0
+	}
+	for _, result := range []string{"finished", "failed"} {
+		m.counters[fmt.Sprintf("bake_steps_total{result=%q}", result)] = 0
+	}
+	for _, change := range []string{"created", "destroyed", "kept"} {
+		m.counters[fmt.Sprintf("bake_resources_total{change=%q}", change)] = 0
+	}
+	for _, region := range regions {
+		m.counters[calls("ec2", region)] = 0
+	}
+	return m
+}
+
+// cells and calls are names of counters.
+func cells(r fleet.Result) string { return fmt.Sprintf("bake_cells_total{result=%q}", r) }
+
+func calls(service, region string) string {
+	return fmt.Sprintf("bake_api_calls_total{service=%q,region=%q}", service, region)
+}
+
 func (m *Metrics) add(name string, n float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.counters == nil {
-		m.counters = map[string]float64{}
-	}
 	m.counters[name] += n
 }
 
@@ -44,13 +67,11 @@ func (m *Metrics) event(e step.Event) {
 }
 
 // ended counts cells.
-func (m *Metrics) ended(o *fleet.Outcome) {
-	m.add(fmt.Sprintf("bake_cells_total{result=%q}", o.Result), 1)
-}
+func (m *Metrics) ended(o *fleet.Outcome) { m.add(cells(o.Result), 1) }
 
 // call counts a request to a service of AWS.
 func (m *Metrics) call(service, region string) {
-	m.add(fmt.Sprintf("bake_api_calls_total{service=%q,region=%q}", service, region), 1)
+	m.add(calls(service, region), 1)
 }
 
 // leak counts attempts to tear down that have left something.

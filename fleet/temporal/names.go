@@ -3,6 +3,9 @@
 package temporal
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"go.temporal.io/sdk/temporal"
 
 	"bake/fleet"
@@ -65,10 +68,25 @@ var (
 	byRegion  = temporal.NewSearchAttributeKeyKeyword("BakeRegion")
 	byPhase   = temporal.NewSearchAttributeKeyKeyword("BakePhase")
 	byResult  = temporal.NewSearchAttributeKeyKeyword("BakeResult")
+
+	// byTemplate is that of schedules, which are so told from those of other templates.
+	byTemplate = temporal.NewSearchAttributeKeyKeyword("BakeTemplate")
 )
 
 // attributeNames are all of them.
-var attributeNames = []string{"BakeAccount", "BakeFleet", "BakeImage", "BakePhase", "BakeRegion", "BakeResult"}
+var attributeNames = []string{"BakeAccount", "BakeFleet", "BakeImage", "BakePhase", "BakeRegion", "BakeResult", "BakeTemplate"}
+
+// templateOf tells the template of a fleet, which all who use it have at the same path, from
+// others.
+func templateOf(f *fleet.Fleet) string {
+	sum := sha256.Sum256([]byte(f.Dir))
+	return hex.EncodeToString(sum[:16])
+}
+
+// aboutSchedule are the search attributes of the schedules of a fleet.
+func aboutSchedule(f *fleet.Fleet) temporal.SearchAttributes {
+	return temporal.NewSearchAttributes(byFleet.ValueSet(f.Name), byTemplate.ValueSet(templateOf(f)))
+}
 
 // about are the search attributes of the workflow that bakes a cell.
 func about(c fleet.Cell) temporal.SearchAttributes {

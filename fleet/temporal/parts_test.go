@@ -222,7 +222,7 @@ func TestPlace(t *testing.T) {
 
 // TestMetrics: they are in the format of Prometheus, each below what it is.
 func TestMetrics(t *testing.T) {
-	var m Metrics
+	m := newMetrics("eu-west-1", "eu-west-2")
 	m.event(step.Event{Kind: step.StepFinished, Elapsed: 1500 * time.Millisecond})
 	m.event(step.Event{Kind: step.StepFailed})
 	m.ended(&fleet.Outcome{Result: fleet.Built})
@@ -234,7 +234,9 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, want := range []string{
 		"# TYPE bake_api_calls_total counter\nbake_api_calls_total{service=\"ec2\",region=\"eu-west-1\"} 2\n",
-		"bake_cells_total{result=\"built\"} 1\n", "bake_step_seconds_total 1.5\n", "bake_steps_total{result=\"failed\"} 1\nbake_steps_total{result=\"finished\"} 1\n",
+		"bake_api_calls_total{service=\"ec2\",region=\"eu-west-2\"} 0\n",
+		"bake_cells_total{result=\"built\"} 1\n", "bake_cells_total{result=\"failed\"} 0\n", "bake_resources_total{change=\"kept\"} 0\n", "bake_teardown_failures_total 0\n",
+		"bake_step_seconds_total 1.5\n", "bake_steps_total{result=\"failed\"} 1\nbake_steps_total{result=\"finished\"} 1\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it lacks %q:\n%s", want, out.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,29 +26,29 @@ var overlaps = map[string]enums.ScheduleOverlapPolicy{
 	"allow_all":       enums.SCHEDULE_OVERLAP_POLICY_ALLOW_ALL,
 }
 
-// Apply implements [fleet.Engine]: it makes the search attributes and the schedule of the
+// Apply implements [fleet.Engine]: it makes the search attributes and the schedules of the
 // fleet what the template says.
-func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err error) {
+func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fleet.Applied, err error) {
 	defer func() { err = explained(f, err) }()
 	if f.Schedule != nil {
 		if _, ok := overlaps[f.Schedule.Overlap]; !ok {
-			return nil, fmt.Errorf("the schedule of the fleet %s: there is no overlap %q", f.Name, f.Schedule.Overlap)
+			return done, fmt.Errorf("the schedule of the fleet %s: there is no overlap %q", f.Name, f.Schedule.Overlap)
 		}
 	}
 	if err := tooLarge(input(f, f.Cells)); err != nil {
-		return nil, err
+		return done, err
 	}
 	c, err := e.dial(ctx, f)
 	if err != nil {
-		return nil, err
+		return done, err
 	}
 	defer c.Close()
 	made, err := attributes(ctx, c, f)
 	if err != nil {
-		return nil, err
+		return done, err
 	}
 	if len(made) > 0 {
-		done = append(done, "Created the search attributes "+strings.Join(made, ", ")+".")
+		done.Changes = append(done.Changes, "Created the search attributes "+strings.Join(made, ", ")+".")
 	}
 	var own *client.ScheduleOptions
 	at := ""
@@ -55,12 +56,58 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err 
 		own, at = scheduleOf(f), when(f.Schedule)
 	}
 	said, err := schedule(ctx, c.ScheduleClient(), fleetID(f.Name), own, at)
-	done = append(done, said...)
+	done.Changes = append(done.Changes, said...)
 	if err != nil {
 		return done, err
 	}
 	said, err = schedule(ctx, c.ScheduleClient(), janitorID(f.Name), janitorOf(f), "every "+everyHour)
-	return append(done, said...), err
+	done.Changes = append(done.Changes, said...)
+	if err != nil {
+		return done, err
+	}
+	if done.Stale, err = stale(ctx, c, f); err != nil || !prune {
+		return done, err
+	}
+	var kept []string
+	var errs []error
+	for _, id := range done.Stale {
+		_, name, _ := strings.Cut(id, "/")
+		_, _, running, err := last(ctx, c, &fleet.Fleet{Name: name, Engine: f.Engine})
+		switch {
+		case err != nil && !errors.Is(err, fleet.ErrNoRun):
+		case running: // its janitor may be needed yet
+			err = fmt.Errorf("the schedule %s is not deleted, since the fleet %s, which the template does not have any more, is being run: cancel that with a template that has it", id, name)
+		default:
+			said, err = schedule(ctx, c.ScheduleClient(), id, nil, "")
+			done.Changes = append(done.Changes, said...)
+		}
+		if err != nil {
+			kept, errs = append(kept, id), append(errs, err)
+		}
+	}
+	done.Stale = kept
+	return done, errors.Join(errs...)
+}
+
+// stale are the schedules that the template of a fleet once had, and that are of none of its
+// fleets.
+func stale(ctx context.Context, c client.Client, f *fleet.Fleet) (ids []string, err error) {
+	all, err := c.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: 100, Query: fmt.Sprintf("BakeTemplate = '%s'", templateOf(f))})
+	if err != nil {
+		return nil, err
+	}
+	for all.HasNext() {
+		one, err := all.Next()
+		if err != nil {
+			return nil, err
+		}
+		kind, name, ok := strings.Cut(one.ID, "/")
+		if ok && (kind+"/"+name == fleetID(name) || kind+"/"+name == janitorID(name)) && !slices.Contains(f.Fleets, name) {
+			ids = append(ids, one.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
 }
 
 // schedule creates or updates a schedule, at the times that at tells; with o nil it deletes
@@ -94,7 +141,7 @@ func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client
 		s := in.Description.Schedule // its state, such as a pause, stays
 		s.Action, s.Spec = o.Action, &o.Spec
 		s.Policy = &client.SchedulePolicies{Overlap: o.Overlap, CatchupWindow: o.CatchupWindow}
-		return &client.ScheduleUpdate{Schedule: &s}, nil
+		return &client.ScheduleUpdate{Schedule: &s, TypedSearchAttributes: &o.TypedSearchAttributes}, nil
 	}})
 	if err != nil {
 		return nil, err
@@ -120,7 +167,7 @@ func scheduleOf(f *fleet.Fleet) *client.ScheduleOptions {
 		catchUp = time.Minute // as short as the service allows: sooner than never
 	}
 	return &client.ScheduleOptions{
-		ID:   fleetID(f.Name),
+		ID: fleetID(f.Name), TypedSearchAttributes: aboutSchedule(f),
 		Spec: client.ScheduleSpec{CronExpressions: []string{s.Cron}, TimeZoneName: s.Timezone, Jitter: s.Jitter},
 		Action: &client.ScheduleWorkflowAction{
 			ID: fleetID(f.Name), Workflow: fleetWorkflow, Args: []any{in}, TaskQueue: workflowQueue(f.Name),

@@ -69,10 +69,17 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	defer c.Close()
 	host := e.Host
 	host.Emit = oneByOne(host.Emit)
-	a := &activities{host: host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
+	a := &activities{host: host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}}
 	for _, f := range o.Fleets {
 		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
 	}
+	var regions []string
+	for _, f := range o.Fleets {
+		for _, p := range places(f, o) {
+			regions = append(regions, p.Region)
+		}
+	}
+	a.metrics = newMetrics(regions...)
 	health := newHealth(func(ctx context.Context) error {
 		_, err := c.CheckHealth(ctx, &client.CheckHealthRequest{})
 		return err
