@@ -46,7 +46,7 @@ func resident(t *testing.T, pid int) int {
 // they take the time for, and a worker's memory does not grow with the cells that it has done.
 func TestTwoHundredCellsOnTemporal(t *testing.T) {
 	turns.Skip(t, 10)
-	manyCells(t, 50, 10, 40)
+	manyCells(t, 50, 10, 24)
 }
 
 // TestManyCellsOnTemporal is that with few cells.
@@ -64,6 +64,7 @@ func manyCells(t *testing.T, images int, rate float64, parallel int) {
 	pid := w.worker().Process.Pid
 	type sample struct{ cells, memory int }
 	var samples []sample
+	shown := 0
 	began := time.Now()
 	s, err := w.engine.Run(t.Context(), w.fleet, fleet.RunOptions{Cells: w.fleet.Cells, Told: func(s fleet.Status) {
 		n := 0
@@ -73,8 +74,18 @@ func manyCells(t *testing.T, images int, rate float64, parallel int) {
 			}
 		}
 		samples = append(samples, sample{n, resident(t, pid)})
+		if n/20 > shown {
+			shown = n / 20
+			t.Logf("%d cells in %s: the worker has %d MB", n, time.Since(began).Round(time.Second), resident(t, pid))
+			calls.Held(t, rate)
+		}
 	}})
 	took := time.Since(began)
+	for _, c := range s.Cells {
+		if c.Outcome == nil || c.Outcome.Result != fleet.Built {
+			t.Errorf("%s: %+v", c.Cell.Short(), c.Outcome)
+		}
+	}
 	if err != nil || s.State != fleet.StateDone {
 		t.Fatalf("%s, %v", s.State, err)
 	}
@@ -88,12 +99,7 @@ func manyCells(t *testing.T, images int, rate float64, parallel int) {
 	}
 	t.Logf("%d cells in %.0f s; their calls alone take %.0f s at %.0f a second", len(s.Cells), took.Seconds(), ideal, rate)
 	early, late := 0, 0
-	shown := -1
 	for _, one := range samples {
-		if n := one.cells / 20; n != shown {
-			shown = n
-			t.Logf("%d cells: the worker has %d MB", one.cells, one.memory)
-		}
 		switch {
 		case one.cells < len(s.Cells)/4:
 		case one.cells < len(s.Cells)/2:
