@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
@@ -74,12 +75,18 @@ func (f *fake) Pause(_ context.Context, in pauseIn) error {
 
 func (f *fake) Orphans(context.Context, orphansIn) ([]teardownIn, error) { return f.orphans, nil }
 
+// patient lets a host that is busy with other things take its time.
+func patient(env *testsuite.TestWorkflowEnvironment) {
+	env.SetTestTimeout(5 * time.Minute)
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+}
+
 func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{})
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(time.Minute)
+	patient(env)
 	registerWorkflows(env)
 	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, pauseActivity: f.Pause, orphansActivity: f.Orphans} {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
@@ -415,7 +422,7 @@ func TestLargeFleet(t *testing.T) {
 			var suite testsuite.WorkflowTestSuite
 			suite.SetLogger(quiet{})
 			env := suite.NewTestWorkflowEnvironment()
-			env.SetTestTimeout(time.Minute)
+			patient(env)
 			env.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 			env.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
 			var ran, peak int
