@@ -68,7 +68,7 @@ func (e *Engine) Approve(ctx context.Context, f *fleet.Fleet, a fleet.Approval) 
 	}
 	i := slices.IndexFunc(s.Cells, func(c fleet.CellStatus) bool { return c.Cell.ID() == a.Cell.ID() })
 	if i < 0 || s.Cells[i].Outcome == nil || len(s.Cells[i].Outcome.Awaiting) == 0 {
-		return fmt.Errorf("%w: %s has no image that waits for an approval", fleet.ErrNoRun, a.Cell.Short())
+		return fmt.Errorf("%w: in the last run of the fleet, %s has no image that waits for an approval; that of an older run is approved by bake images approve", fleet.ErrNoRun, a.Cell.Short())
 	}
 	return e.onRun(ctx, f, func(c client.Client) error {
 		h, err := c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
