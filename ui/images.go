@@ -8,42 +8,46 @@ import (
 )
 
 // launches is a table of the images that were made, by region, with a command for each that
-// launches a machine of it.
-func (t *transcript) launches(local bool) (lines []string) {
-	type row struct{ build, region, image string }
-	var rows []row
-	seen := map[row]bool{}
-	builds, regions, ids := len("Build"), len("Region"), len("Image")
+// launches a machine of it: beside the image if all fits into width columns, else below it.
+func (t *transcript) launches(local bool, width int) (lines []string) {
+	type row struct{ build, region, image, launch string }
+	rows, seen := []row{{"Build", "Region", "Image", "Launch it with"}}, map[row]bool{}
 	for _, o := range t.builds {
 		for _, a := range o.artifacts {
 			if a == nil {
 				continue
 			}
 			for _, region := range slices.Sorted(maps.Keys(a.Images)) {
-				r := row{strip(o.name), strip(region), strip(a.Images[region])}
+				r := row{build: strip(o.name), region: strip(region), image: strip(a.Images[region])}
+				r.launch = fmt.Sprintf("aws ec2 run-instances --image-id %s --region %s", r.image, r.region)
+				if local {
+					r.launch = fmt.Sprintf("bake cloud run -region %s %s", r.region, r.image)
+				}
 				if seen[r] {
 					continue // a post-processor has passed the image on
 				}
 				seen[r] = true
 				rows = append(rows, r)
-				builds, regions, ids = max(builds, cells(r.build)), max(regions, cells(r.region)), max(ids, cells(r.image))
 			}
 		}
 	}
-	if rows == nil {
+	if len(rows) == 1 {
 		return nil
 	}
-	add := func(r row, launch string) {
-		pad := func(s string, n int) string { return s + strings.Repeat(" ", n-cells(s)+2) }
-		lines = append(lines, pad(r.build, builds)+pad(r.region, regions)+pad(r.image, ids)+launch)
-	}
-	lines = append(lines, "")
-	add(row{"Build", "Region", "Image"}, "Launch it with")
+	var builds, regions, ids, commands int // widths of the columns
 	for _, r := range rows {
-		if local {
-			add(r, fmt.Sprintf("bake cloud run -region %s %s", r.region, r.image))
+		builds, regions = max(builds, cells(r.build)), max(regions, cells(r.region))
+		ids, commands = max(ids, cells(r.image)), max(commands, cells(r.launch))
+	}
+	pad := func(s string, n int) string { return s + strings.Repeat(" ", n-cells(s)+2) }
+	beside := builds+regions+ids+commands+3*2 < width
+	lines = append(lines, "")
+	for _, r := range rows {
+		line := pad(r.build, builds) + pad(r.region, regions)
+		if beside {
+			lines = append(lines, line+pad(r.image, ids)+r.launch)
 		} else {
-			add(r, fmt.Sprintf("aws ec2 run-instances --image-id %s --region %s", r.image, r.region))
+			lines = append(lines, line+r.image, "  "+r.launch)
 		}
 	}
 	return lines

@@ -25,6 +25,7 @@ type Live struct {
 
 	builds  []*buildView
 	ended   bool     // the run has
+	over    bool     // and the last frame has been drawn
 	scroll  []string // lines that have not been written yet, to go above the list
 	summary []string // lines to go below the list when the run has ended
 	drawn   []int    // widths in cells of the lines at the bottom of the screen
@@ -79,7 +80,6 @@ func (d *Live) Handle(e step.Event) {
 		return
 	case step.RunFinished:
 		d.ended = true
-		d.summary = append(d.summary, d.script.launches(d.local)...)
 		return
 	}
 	b := d.view(e.Build)
@@ -142,9 +142,15 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	if !d.ended {
 		room = max(1, height/2-1) // the cursor's row is below the list; at least half is for what builds say
 	}
-	list := d.list(now, width, room)
+	var list []string
+	if !d.over {
+		list = d.list(now, width, room)
+	}
 	lines := slices.Concat(d.scroll, list, d.summary)
-	d.scroll, d.summary = nil, nil
+	if d.ended && !d.over {
+		lines = append(lines, d.script.launches(d.local, width)...)
+	}
+	d.scroll, d.summary, d.over = nil, nil, d.ended
 
 	var b strings.Builder
 	b.WriteString("\x1b[?2026h")

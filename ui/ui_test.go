@@ -351,7 +351,8 @@ func TestLiveFolds(t *testing.T) {
 }
 
 // TestLiveTellsHowToLaunch has two builds, one of which passes its image on: the end of
-// the screen has each image of each region once, with the command that launches it.
+// the screen has each image of each region once, with the command that launches it, below
+// it where the terminal is too narrow for the table; another frame adds nothing.
 func TestLiveTellsHowToLaunch(t *testing.T) {
 	const aws = `
 Build     Region     Image  Launch it with
@@ -365,7 +366,22 @@ x.debian  eu-west-1  ami-2  bake cloud run -region eu-west-1 ami-2
 x.debian  us-east-1  ami-1  bake cloud run -region us-east-1 ami-1
 x.y       us-east-1  ami-3  bake cloud run -region us-east-1 ami-3
 `
-	for onLocal, want := range map[bool]string{false: aws, true: local} {
+	const narrow = `
+Build     Region     Image
+  Launch it with
+x.debian  eu-west-1  ami-2
+  aws ec2 run-instances --image-id ami-2 --region eu-west-1
+x.debian  us-east-1  ami-1
+  aws ec2 run-instances --image-id ami-1 --region us-east-1
+x.y       us-east-1  ami-3
+  aws ec2 run-instances --image-id ami-3 --region us-east-1
+`
+	for _, tt := range []struct {
+		onLocal bool
+		width   int
+		want    string
+	}{{false, 120, aws}, {true, 120, local}, {true, 80, local}, {false, 80, narrow}} {
+		onLocal, width, want := tt.onLocal, tt.width, tt.want
 		var out bytes.Buffer
 		d := NewLive(&out, PlainOptions{Local: onLocal})
 		d.Handle(step.Event{Kind: step.RunStarted, Text: "x.debian\nx.y\nz"})
@@ -380,9 +396,13 @@ x.y       us-east-1  ami-3  bake cloud run -region us-east-1 ami-3
 			d.Handle(e)
 		}
 		d.Handle(step.Event{Kind: step.RunFinished})
-		d.Draw(time.Unix(0, 0), 120, 24)
-		s := &screen{width: 120}
+		d.Draw(time.Unix(0, 0), width, 24)
+		d.Draw(time.Unix(0, 0), width, 24)
+		s := &screen{width: width}
 		s.write(t, out.Bytes())
+		if n := strings.Count(s.String(), "\nBuild "); n != 1 || strings.Count(s.String(), " x.y ") > 1 {
+			t.Errorf("the end of the run is drawn %d times:\n%s", n, s)
+		}
 		if !strings.HasSuffix(strings.TrimRight(s.String(), "\n")+"\n", want) {
 			t.Errorf("the screen is\n%s", s)
 		}
