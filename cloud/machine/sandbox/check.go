@@ -31,6 +31,7 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 		func() machine.Finding { return d.checkCard(ctx) },
 		d.checkCgroup,
 		d.checkLimits,
+		func() machine.Finding { return d.checkFuse(ctx) },
 		d.checkInotify,
 		d.checkEmulation,
 		checkLowPorts,
@@ -212,6 +213,46 @@ func (d *Driver) checkLimits() machine.Finding {
 	}
 }
 
+// checkFuse mounts what shows a machine its own memory and load, see [kernelFile].
+func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
+	const name = "sizes that machines see"
+	err := d.probeFuse(ctx)
+	if err == nil {
+		return good(name, "/proc/meminfo and /proc/stat are the machine's own, through FUSE")
+	}
+	f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; free, top and what else reads /proc/meminfo or /proc/stat show the host's memory and CPUs, not the machine's", err)}
+	systems, _ := os.ReadFile("/proc/filesystems")
+	f.Remedy = fuseRemedy(string(systems))
+	return f
+}
+
+// fuseRemedy makes FUSE usable on a host with these file systems, as /proc/filesystems has them.
+func fuseRemedy(systems string) string {
+	if !slices.Contains(strings.Fields(systems), "fuse") {
+		return "modprobe fuse, or use a kernel with CONFIG_FUSE_FS; if this is a container, do so on its host"
+	}
+	return "chmod 0666 " + fusePath + "; if this is a container, start it with --device " + fusePath
+}
+
+func (d *Driver) probeFuse(ctx context.Context) error {
+	if d.ids.mode != ModeRange {
+		return d.probe(ctx, "fuse", "")
+	}
+	dir, err := os.MkdirTemp(existing(d.options.Dir), ".check-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Remove(context.WithoutCancel(ctx), dir) }()
+	if err := d.Private(dir); err != nil {
+		return err
+	}
+	node, err := d.makeFuseNode(dir)
+	if err == nil {
+		defer os.Remove(node)
+	}
+	return d.probe(ctx, "fuse", dir) // which may have the host's own device
+}
+
 // checkLowPorts opens the ports that clients expect on an address that nobody
 // else should use.
 func checkLowPorts() machine.Finding {
@@ -303,6 +344,13 @@ func probeMain(args []string) error {
 		return closing(newTap(nil))
 	case "packet":
 		return closing(newPacketPair())
+	case "fuse":
+		connection, err := openFuse(".")
+		if err != nil {
+			return err
+		}
+		defer connection.Close()
+		return closing(mountFuse(connection))
 	default:
 		return fmt.Errorf("unknown probe %q", what)
 	}

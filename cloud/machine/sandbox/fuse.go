@@ -23,6 +23,9 @@ type kernelFile struct {
 // shims: on some hosts nobody else may open the one in /dev.
 const fuseNode = "fuse"
 
+// fusePath is the host's own device.
+const fusePath = "/dev/fuse"
+
 // makeFuseNode makes fuseNode for the machine's root. The caller removes it when the
 // machine has begun.
 func (d *Driver) makeFuseNode(dir string) (path string, err error) {
@@ -40,12 +43,14 @@ func (d *Driver) makeFuseNode(dir string) (path string, err error) {
 // openFuse opens a new connection of FUSE for the user namespace that it is called in.
 func openFuse(dir string) (*os.File, error) {
 	var errs []error
-	for _, path := range []string{filepath.Join(dir, fuseNode), "/dev/fuse"} {
+	for _, path := range []string{filepath.Join(dir, fuseNode), fusePath} {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		errs = append(errs, &os.PathError{Op: "open", Path: path, Err: err})
+		if path == fusePath || !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, &os.PathError{Op: "open", Path: path, Err: err})
+		}
 	}
 	return nil, errors.Join(errs...)
 }

@@ -34,6 +34,9 @@ func TestLimits(t *testing.T) {
 	if got := b.run(c, `perl -e '$| = 1; for (1..600) { $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } print @p < 300 ? "limited" : "free"; kill 9, @p'`); !strings.Contains(got, "limited") {
 		t.Errorf("600 processes: %s", got)
 	}
+	if f := b.driver.checkFuse(t.Context()); !f.OK {
+		t.Errorf("bake doctor finds %+v", f)
+	}
 	looksItsSize(b, c, spec.Limits)
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)

@@ -207,6 +207,26 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestFuseRemedies has hosts with and without FUSE; the one here either shows machines their
+// own size, or its remedy is one of those.
+func TestFuseRemedies(t *testing.T) {
+	without, with := fuseRemedy("nodev\tproc\n\text4\n"), fuseRemedy("nodev\tproc\n\tfuseblk\nnodev\tfuse\n")
+	if fuseRemedy("\tfuseblk\n") != without || !strings.HasPrefix(without, "modprobe fuse") || !strings.HasPrefix(with, "chmod 0666 /dev/fuse") {
+		t.Errorf("%s; %s", without, with)
+	}
+	d, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := d.checkFuse(t.Context())
+	if f.Fatal || !strings.Contains(f.Detail, "/proc/meminfo") || !f.OK && f.Remedy != with && f.Remedy != without {
+		t.Errorf("%+v", f)
+	}
+	if left, _ := os.ReadDir(d.options.Dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestForcedModes(t *testing.T) {
 	if _, err := New(Options{Mode: "other"}); err == nil {
 		t.Error("an unknown mode is accepted")
