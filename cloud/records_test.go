@@ -1,6 +1,10 @@
 package cloud_test
 
 import (
+	"cmp"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -181,7 +185,128 @@ func TestNetworkInterfaces(t *testing.T) {
 	if have := describe(kept); have.Status != types.NetworkInterfaceStatusAvailable || have.Attachment != nil {
 		t.Errorf("after its instance it is %+v", have)
 	}
+	if have := describe(primary); have.Status != types.NetworkInterfaceStatusAvailable || have.Attachment != nil || *have.Description != "first" || *have.SourceDestCheck {
+		t.Errorf("after its instance the one that it was launched with is %+v", have)
+	}
 	refused[*ec2.DescribeNetworkInterfacesOutput](t, "InvalidNetworkInterfaceID.NotFound")(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{ends}}))
+}
+
+// TestLaunchWithInterface launches an instance with an interface that exists, whose address and
+// groups it has, and sees the interface outlive it, and end with the next one.
+func TestLaunchWithInterface(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o := newOwnVpc(t, client)
+	made := got[*ec2.CreateNetworkInterfaceOutput](t)(client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet, Groups: []string{o.group}, Description: aws.String("mine"),
+		PrivateIpAddress: aws.String("10.0.1.77"), TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeNetworkInterface, Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String("mine")}}}}})).NetworkInterface
+	id := *made.NetworkInterfaceId
+	describe := func() types.NetworkInterface {
+		t.Helper()
+		found := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: where("network-interface-id", id)})).NetworkInterfaces
+		if len(found) != 1 {
+			t.Fatalf("there are %d of it", len(found))
+		}
+		return found[0]
+	}
+	asked := func(change func(in *ec2.RunInstancesInput, i *types.InstanceNetworkInterfaceSpecification)) ec2.RunInstancesInput {
+		in := ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), NetworkInterfaceId: &id}}}
+		if change != nil {
+			change(&in, &in.NetworkInterfaces[0])
+		}
+		return in
+	}
+	first := run(t, client, asked(nil))
+	if *first.PrivateIpAddress != "10.0.1.77" || *first.SubnetId != o.subnet || *first.SecurityGroups[0].GroupId != o.group || len(first.NetworkInterfaces) != 1 {
+		t.Errorf("the instance is %+v", first)
+	}
+	if i := first.NetworkInterfaces[0]; *i.NetworkInterfaceId != id || *i.MacAddress != *made.MacAddress || *i.Attachment.DeleteOnTermination || *i.Attachment.DeviceIndex != 0 {
+		t.Errorf("its interface is %+v", i)
+	}
+	if running := await(t, client, *first.InstanceId, types.InstanceStateNameRunning); aws.ToString(running.PublicIpAddress) != "" {
+		t.Errorf("an interface that exists got the public address %s", *running.PublicIpAddress)
+	}
+	if have := describe(); have.Status != types.NetworkInterfaceStatusInUse || *have.Attachment.InstanceId != *first.InstanceId || *have.Description != "mine" || len(have.TagSet) != 1 {
+		t.Errorf("in use, it is %+v", have)
+	}
+	type spec = types.InstanceNetworkInterfaceSpecification
+	launch := func(change func(in *ec2.RunInstancesInput, i *spec)) (*ec2.RunInstancesOutput, error) {
+		in := asked(change)
+		in.ImageId, in.InstanceType, in.MinCount, in.MaxCount = first.ImageId, types.InstanceTypeT3Micro, aws.Int32(1), cmp.Or(in.MaxCount, aws.Int32(1))
+		return client.RunInstances(ctx, &in)
+	}
+	named := func(id string) func(*ec2.RunInstancesInput, *spec) {
+		return func(_ *ec2.RunInstancesInput, i *spec) { i.NetworkInterfaceId = &id }
+	}
+	refused[*ec2.RunInstancesOutput](t, "InvalidNetworkInterface.InUse")(launch(nil))
+	refused[*ec2.RunInstancesOutput](t, "InvalidNetworkInterfaceID.NotFound")(launch(named("eni-0123456789abcdef0")))
+	refused[*ec2.RunInstancesOutput](t, "InvalidNetworkInterfaceID.Malformed")(launch(named("eni")))
+	end := func(instance types.Instance) {
+		t.Helper()
+		got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*instance.InstanceId}}))
+		await(t, client, *instance.InstanceId, types.InstanceStateNameTerminated)
+	}
+	end(first)
+	if have := describe(); have.Status != types.NetworkInterfaceStatusAvailable || have.Attachment != nil || *have.PrivateIpAddress != "10.0.1.77" || *have.Groups[0].GroupId != o.group || len(have.TagSet) != 1 {
+		t.Errorf("after its instance it is %+v", have)
+	}
+
+	for _, change := range []func(in *ec2.RunInstancesInput, i *spec){
+		func(in *ec2.RunInstancesInput, _ *spec) { in.SubnetId = &o.subnet },
+		func(in *ec2.RunInstancesInput, _ *spec) { in.SecurityGroupIds = []string{o.group} },
+		func(in *ec2.RunInstancesInput, _ *spec) { in.PrivateIpAddress = aws.String("10.0.1.9") },
+		func(in *ec2.RunInstancesInput, _ *spec) { in.MaxCount = aws.Int32(2) },
+		func(in *ec2.RunInstancesInput, _ *spec) {
+			in.Placement = &types.Placement{AvailabilityZone: aws.String("us-east-1f")}
+		},
+		func(_ *ec2.RunInstancesInput, i *spec) { i.SubnetId = &o.subnet },
+		func(_ *ec2.RunInstancesInput, i *spec) { i.Groups = []string{o.group} },
+		func(_ *ec2.RunInstancesInput, i *spec) { i.PrivateIpAddress = aws.String("10.0.1.9") },
+		func(_ *ec2.RunInstancesInput, i *spec) { i.Description = aws.String("other") },
+		func(_ *ec2.RunInstancesInput, i *spec) { i.AssociatePublicIpAddress = aws.Bool(true) },
+		func(_ *ec2.RunInstancesInput, i *spec) { i.DeleteOnTermination = aws.Bool(true) },
+	} {
+		refused[*ec2.RunInstancesOutput](t, "InvalidParameterCombination")(launch(change))
+	}
+	second := run(t, client, asked(nil))
+	got[*ec2.ModifyNetworkInterfaceAttributeOutput](t)(client.ModifyNetworkInterfaceAttribute(ctx, &ec2.ModifyNetworkInterfaceAttributeInput{NetworkInterfaceId: &id,
+		Attachment: &types.NetworkInterfaceAttachmentChanges{AttachmentId: describe().Attachment.AttachmentId, DeleteOnTermination: aws.Bool(true)}}))
+	end(second)
+	refused[*ec2.DescribeNetworkInterfacesOutput](t, "InvalidNetworkInterfaceID.NotFound")(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{id}}))
+}
+
+// TestInterfaceAfterCrash has the cloud end between the two writes of a launch with an interface:
+// the interface is the instance's alone.
+func TestInterfaceAfterCrash(t *testing.T) {
+	dir := t.TempDir()
+	networks := map[string][]byte{}
+	var id string
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+		client := s.EC2("default", "us-east-1")
+		o := newOwnVpc(t, client)
+		id = *got[*ec2.CreateNetworkInterfaceOutput](t)(client.CreateNetworkInterface(t.Context(), &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet})).NetworkInterface.NetworkInterfaceId
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && filepath.Base(filepath.Dir(path)) == "networks" {
+				networks[path], err = os.ReadFile(path)
+			}
+			return err
+		})
+		if err != nil || len(networks) == 0 {
+			t.Fatalf("%d files of networks, %v", len(networks), err)
+		}
+		run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), NetworkInterfaceId: &id}}})
+	})
+	for path, data := range networks {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+		found := got[*ec2.DescribeNetworkInterfacesOutput](t)(s.EC2("default", "us-east-1").DescribeNetworkInterfaces(t.Context(), &ec2.DescribeNetworkInterfacesInput{Filters: where("network-interface-id", id)})).NetworkInterfaces
+		if len(found) != 1 || found[0].Status != types.NetworkInterfaceStatusInUse {
+			t.Errorf("after the crash there are %+v", found)
+		}
+	})
 }
 
 // TestVpcEndpoints makes endpoints of both types, and takes them away.

@@ -16,7 +16,8 @@ import (
 
 // Network interfaces besides those that instances are launched with are records: they
 // hold an address of their subnet, and can be attached to an instance, whose machine does
-// not get another card.
+// not get another card. The one that an instance is launched with is in the instance's row,
+// be it new or one of these; when the instance ends, it becomes a record if it shall stay.
 
 // newInterface is an interface in a subnet, with an address that is free there.
 func (s *state) newInterface(c wire.Caller, subnet types.Subnet, groups []types.GroupIdentifier, private string) (types.NetworkInterface, error) {
@@ -74,6 +75,26 @@ func (s *state) launchedWith(c wire.Caller, id *string) *instance {
 		}
 	}
 	return nil
+}
+
+// freeInterface returns an interface that an instance may be launched with.
+func (s *state) freeInterface(c wire.Caller, id string) (*types.NetworkInterface, error) {
+	if s.launchedWith(c, &id) != nil {
+		return nil, errInterfaceInUse(&id)
+	}
+	n, i, err := s.interfaceOf(c, &id)
+	if err != nil {
+		return nil, err
+	}
+	if n.Interfaces[i].Status == types.NetworkInterfaceStatusInUse {
+		return nil, errInterfaceInUse(&id)
+	}
+	free := n.Interfaces[i]
+	return &free, nil
+}
+
+func (n *networking) dropInterface(id string) {
+	n.Interfaces = slices.DeleteFunc(n.Interfaces, func(i types.NetworkInterface) bool { return *i.NetworkInterfaceId == id })
 }
 
 // oneInterface reports an instance with several interfaces, of which a request has to name the
@@ -240,11 +261,24 @@ func unattach(i *types.NetworkInterface) {
 	i.Attachment, i.Status = nil, types.NetworkInterfaceStatusAvailable
 }
 
-// releaseInterfaces frees or deletes the interfaces of an instance that has ended.
+// releaseInterfaces frees or deletes the interfaces of an instance that ends. Its row, which
+// has the one that it was launched with, is written afterwards, see [state.repairInterfaces].
 func (s *state) releaseInterfaces(in *instance) error {
 	key := in.OwnerId + "." + in.Region
 	n, ok := s.networks.Get(key)
-	if !ok || len(n.attachedInterfaces(*in.InstanceId)) == 0 {
+	if !ok {
+		return nil
+	}
+	var stays []types.NetworkInterface
+	for _, i := range in.NetworkInterfaces {
+		if !aws.ToBool(i.Attachment.DeleteOnTermination) {
+			i.Association = nil
+			record := s.primaryInterface(in, i)
+			unattach(&record)
+			stays = append(stays, record)
+		}
+	}
+	if len(stays)+len(n.attachedInterfaces(*in.InstanceId)) == 0 {
 		return nil
 	}
 	return s.networks.Edit(key, func(n *networking) {
@@ -256,7 +290,26 @@ func (s *state) releaseInterfaces(in *instance) error {
 				unattach(&n.Interfaces[i])
 			}
 		}
+		n.Interfaces = append(n.Interfaces, stays...)
 	})
+}
+
+// repairInterfaces deletes the records of interfaces that are in an instance's row as well: a
+// crash came between the two when an instance began or ended.
+func (s *state) repairInterfaces() error {
+	for _, in := range s.instances.Rows {
+		for _, i := range in.NetworkInterfaces {
+			id, key := *i.NetworkInterfaceId, in.OwnerId+"."+in.Region
+			n, ok := s.networks.Get(key)
+			if !ok || !slices.ContainsFunc(n.Interfaces, func(i types.NetworkInterface) bool { return *i.NetworkInterfaceId == id }) {
+				continue
+			}
+			if err := s.networks.Edit(key, func(n *networking) { n.dropInterface(id) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ModifyNetworkInterfaceAttribute changes one attribute of an interface.
@@ -422,16 +475,21 @@ func (s *state) withInterfaces(in *instance) *instance {
 	view := *in
 	view.NetworkInterfaces = slices.Clone(in.NetworkInterfaces)
 	for _, i := range more {
-		address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
-		view.NetworkInterfaces = append(view.NetworkInterfaces, types.InstanceNetworkInterface{
-			NetworkInterfaceId: i.NetworkInterfaceId, Description: i.Description, Groups: i.Groups, InterfaceType: aws.String(string(i.InterfaceType)),
-			MacAddress: i.MacAddress, OwnerId: i.OwnerId, PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress,
-			PrivateIpAddresses: []types.InstancePrivateIpAddress{address}, SourceDestCheck: i.SourceDestCheck, Status: i.Status, SubnetId: i.SubnetId, VpcId: i.VpcId,
-			Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: i.Attachment.AttachmentId, AttachTime: i.Attachment.AttachTime,
-				DeleteOnTermination: i.Attachment.DeleteOnTermination, DeviceIndex: i.Attachment.DeviceIndex, NetworkCardIndex: i.Attachment.NetworkCardIndex, Status: i.Attachment.Status},
-		})
+		view.NetworkInterfaces = append(view.NetworkInterfaces, instanceInterface(i))
 	}
 	return &view
+}
+
+// instanceInterface is an attached interface as instances have it.
+func instanceInterface(i types.NetworkInterface) types.InstanceNetworkInterface {
+	address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
+	return types.InstanceNetworkInterface{
+		NetworkInterfaceId: i.NetworkInterfaceId, Description: i.Description, Groups: i.Groups, InterfaceType: aws.String(string(i.InterfaceType)),
+		MacAddress: i.MacAddress, OwnerId: i.OwnerId, PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress,
+		PrivateIpAddresses: []types.InstancePrivateIpAddress{address}, SourceDestCheck: i.SourceDestCheck, Status: i.Status, SubnetId: i.SubnetId, VpcId: i.VpcId,
+		Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: i.Attachment.AttachmentId, AttachTime: i.Attachment.AttachTime,
+			DeleteOnTermination: i.Attachment.DeleteOnTermination, DeviceIndex: i.Attachment.DeviceIndex, NetworkCardIndex: i.Attachment.NetworkCardIndex, Status: i.Attachment.Status},
+	}
 }
 
 // DescribeNetworkInterfaces lists interfaces.

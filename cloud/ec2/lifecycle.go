@@ -581,7 +581,9 @@ func (e *env) consoleFile(id string) string {
 
 // repair puts right what a crash left half done, and stops what ran.
 func (s *Service) repair(ctx context.Context) error {
-	err := s.update(func(st *state) error { return errors.Join(st.repairImports(), st.repairGroups()) })
+	err := s.update(func(st *state) error {
+		return errors.Join(st.repairImports(), st.repairGroups(), st.repairInterfaces())
+	})
 	if err != nil {
 		return err
 	}

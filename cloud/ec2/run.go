@@ -28,12 +28,14 @@ const maxUserData = 16 << 10
 
 // placement is what RunInstances found out about where an instance goes.
 type placement struct {
-	network *networking
-	subnet  types.Subnet
-	groups  []types.GroupIdentifier
-	public  bool
-	private string // wanted address
-	deletes bool   // the interface ends with the instance
+	network     *networking
+	subnet      types.Subnet
+	groups      []types.GroupIdentifier
+	public      bool
+	private     string                  // wanted address
+	description string                  // of the interface
+	deletes     bool                    // the interface ends with the instance
+	existing    *types.NetworkInterface // the interface to take; nil: a new one
 }
 
 // RunInstances launches instances; they are pending in the answer.
@@ -120,6 +122,9 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	template := s.newInstance(c, in, img, place)
 	template.Request, template.PublicKey, template.IamInstanceProfile = request, publicKey, profile
 	template.Tags, template.InterfaceTags = merged(tags[kindInstance.resource], system), tags[kindInterface.resource]
+	if i := place.existing; i != nil {
+		template.InterfaceTags, template.SourceDestCheck = i.TagSet, i.SourceDestCheck
+	}
 	if err := s.launched(*img.ImageId); err != nil {
 		return nil, err
 	}
@@ -226,6 +231,19 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	if len(in.NetworkInterfaces) == 1 && (aws.ToString(in.SubnetId) != "" || len(in.SecurityGroupIds)+len(in.SecurityGroups) > 0) {
 		return wire.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
 	}
+	if len(in.NetworkInterfaces) == 1 && aws.ToString(in.NetworkInterfaces[0].NetworkInterfaceId) != "" {
+		i := in.NetworkInterfaces[0]
+		switch {
+		case aws.ToString(i.SubnetId) != "" || len(i.Groups) > 0 || aws.ToString(i.PrivateIpAddress) != "" || aws.ToString(in.PrivateIpAddress) != "" || aws.ToString(i.Description) != "":
+			return wire.Errorf("InvalidParameterCombination", "A network interface that exists has its subnet, security groups, private address and description: they may not be specified together with a network interface ID")
+		case aws.ToBool(i.AssociatePublicIpAddress):
+			return wire.Errorf("InvalidParameterCombination", "A public address can only be given to a new network interface, not to an existing one")
+		case aws.ToBool(i.DeleteOnTermination):
+			return wire.Errorf("InvalidParameterCombination", "A network interface may not specify both a network interface ID and delete on termination as true")
+		case most > 1:
+			return wire.Errorf("InvalidParameterCombination", "A network interface ID may not be specified when launching more than one instance")
+		}
+	}
 	return nil
 }
 
@@ -243,7 +261,7 @@ func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstances
 		return nil, err
 	}
 	refused := refusal(first)
-	pinned := aws.ToString(in.SubnetId) != "" || len(in.NetworkInterfaces) == 1 && aws.ToString(in.NetworkInterfaces[0].SubnetId) != "" ||
+	pinned := first.existing != nil || aws.ToString(in.SubnetId) != "" || len(in.NetworkInterfaces) == 1 && aws.ToString(in.NetworkInterfaces[0].SubnetId) != "" ||
 		in.Placement != nil && aws.ToString(in.Placement.AvailabilityZone) != ""
 	if refused == nil || pinned {
 		return first, refused
@@ -274,14 +292,17 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 			return nil, invalidValue("The first network interface must have the device index 0, not %d", i)
 		}
 		if id := aws.ToString(ni.NetworkInterfaceId); id != "" {
-			if _, _, err := s.interfaceOf(c, &id); err != nil {
+			if p.existing, err = s.freeInterface(c, id); err != nil {
 				return nil, err
 			}
-			return nil, wire.Errorf("Unsupported", "An instance of the embedded cloud is launched with a network interface of its own. Attach %s to it later.", id)
 		}
 		subnetID, groupIDs, wantsPublic = aws.ToString(ni.SubnetId), ni.Groups, ni.AssociatePublicIpAddress
 		p.private = cmp.Or(aws.ToString(ni.PrivateIpAddress), p.private)
-		p.deletes = ni.DeleteOnTermination == nil || *ni.DeleteOnTermination
+		p.description = aws.ToString(ni.Description)
+		p.deletes = p.existing == nil && ni.DeleteOnTermination == nil || aws.ToBool(ni.DeleteOnTermination)
+		if p.existing != nil {
+			subnetID, wantsPublic = *p.existing.SubnetId, aws.Bool(false)
+		}
 	}
 	zone := ""
 	if in.Placement != nil {
@@ -317,6 +338,10 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 	p.public = aws.ToBool(p.subnet.MapPublicIpOnLaunch)
 	if wantsPublic != nil {
 		p.public = *wantsPublic
+	}
+	if p.existing != nil {
+		p.groups = p.existing.Groups
+		return p, nil
 	}
 	p.groups, err = s.groupsFor(c, *p.subnet.VpcId, groupIDs, in.SecurityGroups)
 	return p, err
@@ -423,20 +448,22 @@ func monitoring(want *types.RunInstancesMonitoringEnabled) types.MonitoringState
 func (s *state) create(row *instance, index int32, p *placement, devices []device, volumeTags []types.Tag) (string, error) {
 	id := newID("i")
 	row.InstanceId, row.AmiLaunchIndex = &id, &index
-	private, err := s.privateAddress(p, id)
-	if err != nil {
-		return "", err
+	c := wire.Caller{Account: row.OwnerId, Region: row.Region}
+	var card types.NetworkInterface
+	if p.existing != nil {
+		card = *p.existing
+	} else {
+		var err error
+		if card, err = s.newInterface(c, p.subnet, p.groups, p.private); err != nil {
+			return "", err
+		}
+		card.Description = &p.description
 	}
-	name := privateName(private, row.Region)
-	row.PrivateIpAddress, row.PrivateDnsName = aws.String(private.String()), &name
-	row.NetworkInterfaces = []types.InstanceNetworkInterface{{
-		NetworkInterfaceId: aws.String(newID("eni")), Description: aws.String(""), Groups: row.SecurityGroups, InterfaceType: aws.String("interface"),
-		MacAddress: aws.String(macAddress(id)), OwnerId: &row.OwnerId, PrivateDnsName: &name, PrivateIpAddress: row.PrivateIpAddress,
-		PrivateIpAddresses: []types.InstancePrivateIpAddress{{Primary: aws.Bool(true), PrivateDnsName: &name, PrivateIpAddress: row.PrivateIpAddress}},
-		SourceDestCheck:    aws.Bool(true), Status: types.NetworkInterfaceStatusInUse, SubnetId: row.SubnetId, VpcId: row.VpcId,
-		Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
-			DeleteOnTermination: aws.Bool(p.deletes), DeviceIndex: aws.Int32(0), NetworkCardIndex: aws.Int32(0), Status: types.AttachmentStatusAttached},
-	}}
+	card.Status = types.NetworkInterfaceStatusInUse
+	card.Attachment = &types.NetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
+		DeleteOnTermination: aws.Bool(p.deletes), DeviceIndex: aws.Int32(0), NetworkCardIndex: aws.Int32(0), Status: types.AttachmentStatusAttached}
+	row.PrivateIpAddress, row.PrivateDnsName = card.PrivateIpAddress, card.PrivateDnsName
+	row.NetworkInterfaces = []types.InstanceNetworkInterface{instanceInterface(card)}
 	s.setAddress(row, true)
 	row.BlockDeviceMappings = nil
 	for _, d := range devices {
@@ -450,7 +477,10 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 				Status: types.AttachmentStatusAttached, VolumeId: v.VolumeId},
 		})
 	}
-	return id, s.instances.Put(id, row)
+	if err := s.instances.Put(id, row); err != nil || p.existing == nil {
+		return id, err
+	}
+	return id, s.editNetwork(c, func(n *networking) { n.dropInterface(*card.NetworkInterfaceId) })
 }
 
 // probe calls try with numbers that seed determines until it accepts one.
