@@ -63,6 +63,19 @@ func NewOrder(cells []Cell, limits Limits, failFast bool, done []Outcome) (*Orde
 // Limit changes how many cells may go on at a time. Those that do go on.
 func (o *Order) Limit(l Limits) { o.limits = l }
 
+// Within reports whether no more cells go on than the limits say, as it may be after [Order.Limit].
+func (o *Order) Within() bool {
+	if o.limits.Parallel > 0 && o.running > o.limits.Parallel {
+		return false
+	}
+	for _, n := range o.accounts {
+		if o.limits.PerAccount > 0 && n > o.limits.PerAccount {
+			return false
+		}
+	}
+	return true
+}
+
 // Begin returns the cells that are to begin now. They count as running from then on.
 func (o *Order) Begin() (begin []Cell) {
 	if o.paused || o.stopped {

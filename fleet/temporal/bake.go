@@ -88,7 +88,7 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	if out.Result == fleet.Cancelled && ctx.Err() == nil {
 		out.Result, out.Code = fleet.Failed, 1
 	}
-	out.Error = cut(out.Error)
+	out.Error = cut(out.Error, longestError)
 	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
 	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
 	b.phase(ctx, "")
@@ -102,12 +102,12 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 // in the status of its fleet. The log has all of it.
 const longestError = 1 << 10
 
-// cut is the beginning of a text that is too long.
-func cut(text string) string {
-	if len(text) <= longestError {
+// cut is a text, or the beginning of it if it is longer than most bytes.
+func cut(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:longestError], "") + "..."
+	return strings.ToValidUTF8(text[:most-len("...")], "") + "..."
 }
 
 // baking is a cell that is baked.

@@ -67,7 +67,7 @@ func TestTeardownOfCopies(t *testing.T) {
 		}
 	}
 	f := loaded.Fleets[0]
-	a := &activities{host: host, fleets: map[string]*fleet.Fleet{f.Name: f}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
+	a := &activities{host: host, fleets: map[string]*fleet.Fleet{f.Name: f}, rates: map[string]*fleet.Rates{}, metrics: newMetrics()}
 	if a.key, err = run.NewKey("a key for the tests"); err != nil {
 		t.Fatal(err)
 	}

@@ -164,13 +164,13 @@ func attributes(ctx context.Context, c client.Client, f *fleet.Fleet) (made []st
 }
 
 // endBytes is about what the end of a cell adds to the status of its fleet, compressed: ids and
-// digests.
+// digests, or a short error.
 const endBytes = 150
 
 // tooLarge is the error of a fleet that the service does not take in one piece.
 func tooLarge(in fleetIn) error {
 	p, err := packing().ToPayload(in)
-	if err == nil && len(p.GetData())+endBytes*len(in.Cells) > payloadLimit {
+	if err == nil && len(p.GetData())+endBytes*len(in.Cells)+min(longErrors, len(in.Cells))*(longestError-shortError) > payloadLimit {
 		err = fmt.Errorf("the fleet %s has %d cells, which is more than the Temporal service takes; make several fleets of it", in.Fleet, len(in.Cells))
 	}
 	return err

@@ -29,7 +29,8 @@ type fleetIn struct {
 	Run     string          `json:"run,omitempty"`
 	Started time.Time       `json:"started,omitzero"`
 	Paused  bool            `json:"paused,omitempty"`
-	Done    []fleet.Outcome `json:"done,omitempty"` // of all cells that have ended, failed ones too
+	Done    []fleet.Outcome `json:"done,omitempty"`  // of all cells that have ended, failed ones too
+	Asked   bool            `json:"asked,omitempty"` // an image's workflow has to tell that it is within its limits
 }
 
 const (
@@ -51,8 +52,11 @@ type fleetRun struct {
 	begun    map[string]time.Time
 	children int
 	draining bool // a new workflow goes on once no cell goes on
+	long     int  // errors among the outcomes that are not short
 
 	parts *parts // nil: the cells are children of this workflow
+	freed bool   // the answer to Asked is under way
+	asks  int    // how often this workflow was asked
 }
 
 // runFleet bakes the cells of a fleet, each when those that it needs are there.
@@ -115,6 +119,11 @@ func (r *fleetRun) goOn() (err error) {
 		return err
 	}
 	r.outcomes = slices.Clone(r.Done)
+	for _, o := range r.outcomes {
+		if len(o.Error) > shortError {
+			r.long++
+		}
+	}
 	r.order.Pause(r.Paused)
 	return nil
 }
@@ -128,11 +137,18 @@ func (r *fleetRun) drive(ctx workflow.Context) {
 		r.parts.signal(ctx, pauseSignal, paused)
 	}
 	limit := func(l fleet.Limits) {
+		if l.Parallel < r.Limits.Parallel || l.PerAccount < r.Limits.PerAccount {
+			r.Asked = true
+			r.asks++
+		}
 		r.Limits = l
 		r.order.Limit(l)
 	}
 	selector.AddReceive(pauses, received(ctx, pause))
 	selector.AddReceive(limits, received(ctx, limit))
+	if r.parts != nil {
+		selector.AddReceive(workflow.GetSignalChannel(ctx, freedSignal), received(ctx, r.parts.free))
+	}
 	defer func() { // what the next workflow is to know
 		for paused := false; pauses.ReceiveAsync(&paused); {
 			pause(paused)
@@ -147,6 +163,7 @@ func (r *fleetRun) drive(ctx workflow.Context) {
 		if info := workflow.GetInfo(ctx); info.GetCurrentHistoryLength() > longHistory || info.GetCurrentHistorySize() > largeHistory {
 			r.draining = true
 		}
+		r.tellFreed(ctx, selector)
 		if r.draining && r.children == 0 {
 			return
 		}
@@ -199,6 +216,25 @@ func ended(ctx workflow.Context) workflow.Future {
 // end takes how cells have ended that were never begun.
 func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes, others...) }
 
+const (
+	// longErrors is how many cells have their errors in the status as long as longestError; those
+	// of later ones are cut after shortError. All of them have to go through the service in one
+	// piece, and the log has each whole.
+	longErrors = 200
+	shortError = 120
+)
+
+// ended takes how a cell has ended that was begun.
+func (r *fleetRun) ended(out fleet.Outcome) {
+	if len(out.Error) > shortError {
+		if r.long++; r.long > longErrors {
+			out.Error = cut(out.Error, shortError)
+		}
+	}
+	r.outcomes = append(r.outcomes, out)
+	r.end(r.order.End(out))
+}
+
 // begin starts the workflow that bakes a cell.
 func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.Selector) {
 	r.begun[c.ID()] = workflow.Now(ctx)
@@ -219,8 +255,7 @@ func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.S
 				out.Result, out.Code = fleet.Cancelled, 130
 			}
 		}
-		r.outcomes = append(r.outcomes, out)
-		r.end(r.order.End(out))
+		r.ended(out)
 	})
 }
 

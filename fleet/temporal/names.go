@@ -32,6 +32,7 @@ const (
 	partsQuery    = "parts"
 	pauseSignal   = "pause"
 	limitsSignal  = "limits"
+	freedSignal   = "freed"
 	approveUpdate = "approve"
 )
 

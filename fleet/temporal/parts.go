@@ -24,8 +24,9 @@ const (
 
 // parts are the workflows that bake the images of a large fleet.
 type parts struct {
-	begun   int     // how many ever were, in this workflow
-	waiting []*part // whose cells could begin
+	begun   int          // how many ever were, in this workflow
+	left    fleet.Limits // what none of them has
+	waiting []*part      // whose cells could begin
 	running []*part
 }
 
@@ -33,13 +34,21 @@ type parts struct {
 type part struct {
 	id     string // of its workflow
 	cells  []fleet.Cell
-	limits fleet.Limits // its part of them
+	limits fleet.Limits  // its part of them
+	asked  *fleet.Limits // those that it is to come down to; nil: it may use what it has
 	child  workflow.ChildWorkflowFuture
+}
+
+// freed is what the workflow of an image tells once no more of its cells go on than its limits
+// say, which were lowered.
+type freed struct {
+	ID     string       `json:"id"` // of the workflow
+	Limits fleet.Limits `json:"limits"`
 }
 
 // split has images baked by workflows of their own.
 func (r *fleetRun) split(ctx workflow.Context) error {
-	r.parts = &parts{}
+	r.parts = &parts{left: r.Limits}
 	r.order.Limit(fleet.Limits{}) // that is what the parts are held to
 	return workflow.SetQueryHandler(ctx, partsQuery, func() (ids []string, _ error) {
 		for _, p := range r.parts.running {
@@ -60,8 +69,8 @@ func (p *parts) signal(ctx workflow.Context, name string, v any) {
 }
 
 // beginParts starts the workflows of images whose parents are there, as many as the limits can
-// be divided by. What becomes free goes to one that waits, or else to those that go on: together
-// they never have more than there is.
+// be divided by, and asks those that go on for a share if nothing is left. What nobody waits for
+// goes to those that go on. Together they never have more than there is.
 func (r *fleetRun) beginParts(ctx workflow.Context, selector workflow.Selector) {
 	var last *part
 	for _, c := range r.order.Begin() {
@@ -71,25 +80,93 @@ func (r *fleetRun) beginParts(ctx workflow.Context, selector workflow.Selector) 
 		}
 		last.cells = append(last.cells, c)
 	}
-	if len(r.parts.running) > 0 || len(r.parts.waiting) == 0 {
-		return
+	p := r.parts
+	if n := min(len(p.waiting), mostParts-len(p.running), most(p.left, r.Limits)); n > 0 {
+		for i, l := range divide(p.left, n) {
+			r.beginPart(ctx, p.waiting[i], l, selector)
+		}
+		p.waiting, p.left = p.waiting[n:], fleet.Limits{}
 	}
-	n := min(len(r.parts.waiting), mostParts, r.Limits.Parallel)
-	if r.Limits.PerAccount > 0 {
-		n = min(n, r.Limits.PerAccount)
+	if len(p.waiting) > 0 {
+		p.ask(ctx, r.Limits)
+	} else {
+		p.give(ctx)
 	}
-	for i, l := range divide(r.Limits, n) {
-		r.beginPart(ctx, r.parts.waiting[i], l, selector)
-	}
-	r.parts.waiting = r.parts.waiting[n:]
 }
 
-// divide divides limits into n parts. None of them is nothing if no limit is less than n.
+// most is by how many the limits can be divided that are left of all.
+func most(left, all fleet.Limits) int {
+	if all.PerAccount > 0 {
+		return min(left.Parallel, left.PerAccount)
+	}
+	return left.Parallel
+}
+
+// ask asks parts that have more than each would have if as many went on as can for the rest.
+func (p *parts) ask(ctx workflow.Context, all fleet.Limits) {
+	n := min(len(p.running)+len(p.waiting), mostParts, most(all, all))
+	if n <= len(p.running) {
+		return
+	}
+	fair := divide(all, n)[n-1]
+	for _, one := range p.running {
+		l := one.limits
+		l.Parallel, l.PerAccount = min(l.Parallel, fair.Parallel), min(l.PerAccount, fair.PerAccount)
+		if one.asked == nil && (l.Parallel < one.limits.Parallel || l.PerAccount < one.limits.PerAccount) {
+			one.asked = &l
+			one.child.SignalChildWorkflow(ctx, limitsSignal, l)
+		}
+	}
+}
+
+// free takes what a part has given up.
+func (p *parts) free(f freed) {
+	for _, one := range p.running {
+		if one.id == f.ID && one.asked != nil && one.asked.Parallel == f.Limits.Parallel && one.asked.PerAccount == f.Limits.PerAccount {
+			p.left.Parallel += one.limits.Parallel - f.Limits.Parallel
+			p.left.PerAccount += one.limits.PerAccount - f.Limits.PerAccount
+			one.limits, one.asked = *one.asked, nil
+		}
+	}
+}
+
+// give gives what is left to the parts that go on, but to those that were asked: what they have
+// is not known until they answer.
+func (p *parts) give(ctx workflow.Context) {
+	to := slices.DeleteFunc(slices.Clone(p.running), func(one *part) bool { return one.asked != nil })
+	if len(to) == 0 || p.left.Parallel+p.left.PerAccount == 0 {
+		return
+	}
+	for i, l := range divide(p.left, len(to)) {
+		if l.Parallel+l.PerAccount > 0 {
+			to[i].limits.Parallel += l.Parallel
+			to[i].limits.PerAccount += l.PerAccount
+			to[i].child.SignalChildWorkflow(ctx, limitsSignal, to[i].limits)
+		}
+	}
+	p.left = fleet.Limits{}
+}
+
+// tellFreed answers the workflow that has begun this one, of an image, if that has asked.
+func (r *fleetRun) tellFreed(ctx workflow.Context, selector workflow.Selector) {
+	parent := workflow.GetInfo(ctx).ParentWorkflowExecution
+	if !r.Asked || r.freed || parent == nil || !r.order.Within() {
+		return
+	}
+	r.freed = true
+	asks, answer := r.asks, freed{workflow.GetInfo(ctx).WorkflowExecution.ID, r.Limits}
+	selector.AddFuture(workflow.SignalExternalWorkflow(ctx, parent.ID, "", freedSignal, answer), func(workflow.Future) {
+		r.Asked, r.freed = r.asks > asks, false
+	})
+}
+
+// divide divides limits into n parts, of which the first are the larger ones: what others need
+// comes first. None of them is nothing if no limit is less than n.
 func divide(l fleet.Limits, n int) []fleet.Limits {
 	all := make([]fleet.Limits, n)
 	for i := range all {
 		all[i] = l
-		all[i].Parallel, all[i].PerAccount = (l.Parallel+i)/n, (l.PerAccount+i)/n
+		all[i].Parallel, all[i].PerAccount = (l.Parallel+n-1-i)/n, (l.PerAccount+n-1-i)/n
 	}
 	return all
 }
@@ -100,7 +177,7 @@ func (r *fleetRun) beginPart(ctx workflow.Context, p *part, l fleet.Limits, sele
 	r.children++
 	p.id, p.limits = fmt.Sprintf("%s/%s/%d", fleetID(r.Fleet), p.cells[0].Image, r.parts.begun), l
 	in := r.fleetIn
-	in.Strict, in.PauseAfter, in.Limits, in.Paused, in.Cells, in.Done = false, 0, l, r.order.Paused(), nil, nil
+	in.Strict, in.PauseAfter, in.Asked, in.Limits, in.Paused, in.Cells, in.Done = false, 0, false, l, r.order.Paused(), nil, nil
 	there := map[string]bool{}
 	for _, c := range p.cells {
 		for _, o := range r.order.Parents(c) {
@@ -124,13 +201,14 @@ func (r *fleetRun) beginPart(ctx workflow.Context, p *part, l fleet.Limits, sele
 		var all []fleet.Outcome
 		err := f.Get(ctx, &all)
 		r.endPart(p, all, err, workflow.Now(ctx))
-		r.passOn(ctx, p.limits, selector)
 	})
 }
 
 // endPart takes how the cells of a part have ended.
 func (r *fleetRun) endPart(p *part, all []fleet.Outcome, err error, at time.Time) {
 	r.parts.running = slices.DeleteFunc(r.parts.running, func(o *part) bool { return o == p })
+	r.parts.left.Parallel += p.limits.Parallel
+	r.parts.left.PerAccount += p.limits.PerAccount
 	ended := map[string]fleet.Outcome{}
 	for _, o := range all {
 		ended[o.Cell.ID()] = o
@@ -146,29 +224,7 @@ func (r *fleetRun) endPart(p *part, all []fleet.Outcome, err error, at time.Time
 				out.Error = childError(err)
 			}
 		}
-		r.outcomes = append(r.outcomes, out)
-		r.end(r.order.End(out))
-	}
-}
-
-// passOn gives the limits of a part that has ended to another one, or to all that go on.
-func (r *fleetRun) passOn(ctx workflow.Context, free fleet.Limits, selector workflow.Selector) {
-	switch running := r.parts.running; {
-	case r.order.Stopped() || r.draining:
-	case len(running) == 0: // all of them are free then
-	case len(r.parts.waiting) > 0:
-		next := r.parts.waiting[0]
-		r.parts.waiting = r.parts.waiting[1:]
-		r.beginPart(ctx, next, free, selector)
-	default:
-		for i, l := range divide(free, len(running)) {
-			p := running[i]
-			if l.Parallel+l.PerAccount > 0 {
-				p.limits.Parallel += l.Parallel
-				p.limits.PerAccount += l.PerAccount
-				p.child.SignalChildWorkflow(ctx, limitsSignal, p.limits)
-			}
-		}
+		r.ended(out)
 	}
 }
 

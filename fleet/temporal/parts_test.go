@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
@@ -128,6 +129,63 @@ func TestPacked(t *testing.T) {
 	}
 	if _, err := (packer{}).Decode(bomb); err == nil {
 		t.Errorf("%d bytes become too many without an error", len(bomb[0].GetData()))
+	}
+}
+
+// TestAllFailed: the result of a fleet goes through the service though all of its cells have
+// failed with long errors that do not compress; the first ones are told whole, and a workflow
+// that goes on does not begin to count anew.
+func TestAllFailed(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	text := func() string {
+		b := make([]byte, longestError)
+		for i := range b {
+			b[i] = byte(' ' + 1 + random.IntN(94))
+		}
+		return string(b)
+	}
+	for _, many := range []int{300, 3000, 10_000} {
+		in := fleetIn{Fleet: "big"}
+		for i := range many {
+			in.Cells = append(in.Cells, fleet.Cell{Fleet: "big", Image: fmt.Sprint("image", i%100), Account: fmt.Sprintf("1111111111%02d", i/100), Region: "eu-west-1", Role: fmt.Sprintf("arn:aws:iam::1111111111%02d:role/bake-build", i/100)})
+		}
+		if err := tooLarge(in); err != nil {
+			t.Error(err)
+		}
+		r := &fleetRun{fleetIn: in}
+		if err := r.goOn(); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range r.order.Begin() {
+			if i == many/2 { // another workflow goes on
+				done := r.outcomes
+				r = &fleetRun{fleetIn: in}
+				r.Done = done
+				if err := r.goOn(); err != nil {
+					t.Fatal(err)
+				}
+				r.order.Begin()
+			}
+			r.ended(fleet.Outcome{Cell: c, Result: fleet.Failed, Run: uuid.NewString(), Code: 1, Error: text(), Started: time.Unix(int64(i), 0), Ended: time.Unix(int64(2*i), int64(i))})
+		}
+		s := r.status()
+		p, err := packing().ToPayload(s)
+		if err != nil || len(p.GetData()) > payloadLimit {
+			t.Errorf("%d cells: %d bytes, %v", many, len(p.GetData()), err)
+		}
+		t.Logf("%d cells that have failed: %d bytes", many, len(p.GetData()))
+		whole := 0
+		for _, c := range s.Cells {
+			switch {
+			case len(c.Outcome.Error) == longestError:
+				whole++
+			case len(c.Outcome.Error) > shortError || !strings.HasSuffix(c.Outcome.Error, "..."):
+				t.Errorf("%s: %q", c.Cell.Short(), c.Outcome.Error)
+			}
+		}
+		if whole != longErrors {
+			t.Errorf("%d of %d errors are told whole", whole, many)
+		}
 	}
 }
 

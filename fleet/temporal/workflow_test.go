@@ -490,3 +490,63 @@ func TestLargeFleet(t *testing.T) {
 		})
 	}
 }
+
+// TestReadyImagesDoNotWait: in a fleet whose images have workflows of their own, those whose
+// parents are done get a share of the limits from others, which have no more than there is.
+func TestReadyImagesDoNotWait(t *testing.T) {
+	const parallel, children = 20, 3
+	var cells []fleet.Cell
+	add := func(image string, n int, parent string) {
+		for i := range n {
+			c := fleet.Cell{Fleet: "big", Image: image, Account: fmt.Sprintf("1111111111%02d", i%10), Region: fmt.Sprintf("eu-west-%d", i/10)}
+			if parent != "" {
+				p := c
+				p.Image = parent
+				c.Needs = []string{p.ID()}
+			}
+			cells = append(cells, c)
+		}
+	}
+	add("base", 10, "")
+	for i := range 10 {
+		add(fmt.Sprint("other", i), 100, "")
+	}
+	for i := range children {
+		add(fmt.Sprint("child", i), 10, "base")
+	}
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	env := suite.NewTestWorkflowEnvironment()
+	patient(env)
+	env.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
+	env.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
+	began := env.Now()
+	first, last := map[string]time.Duration{}, map[string]time.Duration{}
+	ran, peak := 0, 0
+	env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
+		if _, ok := first[in.Cell.Image]; !ok {
+			first[in.Cell.Image] = workflow.Now(ctx).Sub(began)
+		}
+		ran++
+		peak = max(peak, ran)
+		err := workflow.Sleep(ctx, 10*time.Minute)
+		ran--
+		last[in.Cell.Image] = workflow.Now(ctx).Sub(began)
+		return fleet.Outcome{Cell: in.Cell, Result: fleet.Built, Ended: workflow.Now(ctx)}, err
+	}, workflow.RegisterOptions{Name: bakeWorkflow})
+	env.ExecuteWorkflow(fleetWorkflow, fleetIn{Fleet: "big", Cells: cells, Limits: fleet.Limits{Parallel: parallel}})
+	var s fleet.Status
+	if err := env.GetWorkflowResult(&s); err != nil || s.State != fleet.StateDone {
+		t.Fatalf("%s, %v", s.State, err)
+	}
+	took := env.Now().Sub(began)
+	t.Logf("base ended after %s, the others began at %v, all took %s; %d at a time", last["base"], first, took, peak)
+	for i := range children {
+		if wait := first[fmt.Sprint("child", i)] - last["base"]; wait < 0 || wait > 11*time.Minute {
+			t.Errorf("child%d began %s after its parent had ended", i, wait)
+		}
+	}
+	if ideal := time.Duration(len(cells)/parallel) * 10 * time.Minute; peak > parallel || took > ideal+ideal/8 {
+		t.Errorf("%d at a time; it took %s, and %s is the least", peak, took, ideal)
+	}
+}
