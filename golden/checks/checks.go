@@ -123,7 +123,7 @@ func (c *Checks) Rules() []findings.Report {
 		case p.profile != nil:
 			r.Findings = p.profile.rules()
 		case p.suite != nil:
-			r.Findings = p.suite.Judge(nil)
+			r.Findings = p.suite.Judge(context.Background(), nil)
 		}
 		for i := range r.Findings {
 			r.Findings[i].Result, r.Findings[i].Evidence = findings.NotChecked, ""
@@ -296,7 +296,10 @@ func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []
 		if err := c.again(ctx, m, p.suite, answers[:n]); err != nil {
 			return err
 		}
-		p.results = p.suite.Results(answers[:n])
+		p.results = p.suite.Results(ctx, answers[:n])
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		p.report = findings.Report{Started: start, Findings: goss.Findings(p.results)}
 		answers = answers[n:]
 	}

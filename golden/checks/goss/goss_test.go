@@ -172,9 +172,19 @@ func TestMatching(t *testing.T) {
 		{xmlDocument, `{xml: {xpath: '//book[2]/preceding-sibling::book/@isbn', result: '<isbn>1</isbn>'}}`, "pass"},
 		{xmlDocument, `{xml: {xpath: '//price/..//title/text()', result: 'A &amp; B<![CDATA[C]]>'}}`, "pass"},
 		{xmlDocument, `{xml: {xpath: '/shop/comment()', result: '<!-- x -->'}}`, "pass"},
-		{`"<a>"`, `{xml: {xpath: //a}}`, "invalid XML: <a> does not end"},
-		{`"<a></b>"`, `{xml: {xpath: //a}}`, "invalid XML: </b> ends nothing"},
-		{`"x"`, `{xml: {xpath: //a}}`, "invalid XML: there is no element"},
+		{`["<a/>", "<a/>", "<a><a/></a>"]`, `{contain-element: {xml: {xpath: 'count(//a[last()])', result: "2"}}}`, "pass"},
+		{`"<b>2</b>"`, `{xml: {xpath: //b, result: "<b>2</b>"}}`, "pass"},
+		{`"<b>2</b>"`, `{xml: {xpath: //b, result: "<b>2</b"}}`, "fail"},
+		{`"<b>2</b>"`, `{xml: {xpath: //b, result: "<b>2</b> "}}`, "fail"},
+		{`"\uFEFF<a/>\n"`, `{xml: {xpath: //a}}`, "pass"},
+		{`"\n<a>"`, `{xml: {xpath: //a}}`, "invalid XML: line 2: the element that begins at line 2 does not end"},
+		{`"<a></b>"`, `{xml: {xpath: //a}}`, "invalid XML: line 1: an end tag that ends nothing"},
+		{`" "`, `{xml: {xpath: //a}}`, "invalid XML: there is no element"},
+		{`"x"`, `{xml: {xpath: //a}}`, "invalid XML: line 1: there is text outside of the element"},
+		{`"<a/>\n<a/>"`, `{xml: {xpath: //a}}`, "invalid XML: line 2: there is a second element beside the first"},
+		{`"<a b='1' b='2'/>"`, `{xml: {xpath: //a}}`, "invalid XML: line 1: an element has an attribute twice"},
+		{`"<?xml version='1.0' encoding='ISO-8859-1'?><a/>"`, `{xml: {xpath: //a}}`, "invalid XML: it is in ISO-8859-1; only UTF-8 is read"},
+		{`"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"`, `{xml: {xpath: //a}}`, "invalid XML: line 1: it is not well-formed"},
 		{"'" + strings.Repeat("<a>", 300) + "'", `{xml: {xpath: //a}}`, "nested more than 200 deep"},
 		{`'{"foo": "bar"}'`, `{gjson: {"@this": {equal: {foo: bar}}}}`, "pass"},
 		{`["45", "46", "47"]`, `[{contain-element: {match-regexp: "4."}}, "45", {and: [{ge: 46}, {le: 50}]}]`, "pass"},
@@ -182,7 +192,7 @@ func TestMatching(t *testing.T) {
 	}
 	for _, test := range tests {
 		s := load(t, fmt.Sprintf("matching:\n  x: {content: %s, matches: %s}\n", test.content, test.matches), goss.Options{})
-		check(t, test.content+" "+test.matches, s.Results(nil)[0], test.want)
+		check(t, test.content+" "+test.matches, s.Results(t.Context(), nil)[0], test.want)
 	}
 }
 
@@ -207,7 +217,73 @@ func TestHostileJSON(t *testing.T) {
 	s := load(t, "command:\n  x: {exit-status: 0, stdout: {gjson: {a: 1}}}\n", goss.Options{})
 	for _, text := range []string{strings.Repeat("[", 8<<20), strings.Repeat(`{"a":`, 2<<20), strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20)} {
 		answers := []facts.Answer{{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(text)}}}
-		check(t, text[:9], s.Results(answers)[1], "invalid JSON")
+		check(t, text[:9], s.Results(t.Context(), answers)[1], "invalid JSON")
+	}
+}
+
+// TestHostileXML: a document of a machine can be one that an expression takes the square of its
+// size on. It ends soon, with an error if need be.
+func TestHostileXML(t *testing.T) {
+	const long = "takes too long"
+	deep := strings.Repeat("<a>", 199) + strings.Repeat("x", 1<<20) + strings.Repeat("</a>", 199)
+	wide := "<r>" + strings.Repeat("<a>1</a>", 33_000) + "</r>"
+	attributes := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, " x%d=''", i)
+		}
+		return b.String()
+	}
+	half := "<a" + attributes(60_000) + "/>"
+	for _, test := range []struct{ text, matcher, want string }{
+		{deep, `{xpath: //a, result: x}`, "fail"},
+		{deep, `{xpath: //a}`, "pass"},
+		{deep, `{xpath: '//a[.="y"]'}`, long},
+		{wide, `{xpath: //a}`, "pass"},
+		{wide, `{xpath: 'count(//a)', result: "33000"}`, "pass"},
+		{wide, `{xpath: //a//a}`, "fail"},
+		{wide, `{xpath: '//a[last()]'}`, long},
+		{wide, `{xpath: '//a[//a=2]'}`, long},
+		{wide, `{xpath: '//a/following::a', result: x}`, "fail"},
+		{wide, `{xpath: 'count(//a/following::a)'}`, long},
+		{wide, `{xpath: 'count(//a/ancestor::r)', result: "1"}`, "pass"},
+		{wide, `{xpath: 'count(//a | //r/a)', result: x}`, long},
+		{"<r" + attributes(40_000) + ">" + strings.Repeat("<a/>", 50_000) + "</r>", `{xpath: '//*[namespace-uri()="x"]'}`, long},
+		{"<r>" + half + half + "</r>", `{xpath: //a}`, "more than 100000 nodes"},
+	} {
+		s := load(t, "command:\n  x: {exit-status: 0, stdout: {xml: "+test.matcher+"}}\n", goss.Options{})
+		answers := []facts.Answer{{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(test.text)}}}
+		start := time.Now()
+		check(t, test.text[:9]+test.matcher, s.Results(t.Context(), answers)[1], test.want)
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%s took %s", test.matcher, took)
+		}
+	}
+}
+
+// TestHidden: nothing of what a file holds is in a finding, whatever is wrong with it.
+func TestHidden(t *testing.T) {
+	const secret = "hunter2"
+	for contents, text := range map[string]string{
+		`{gt: 1}`:                                     secret,
+		`{lt: 1}`:                                     secret + "\n1",
+		`{semver-constraint: ">1.0.0"}`:               secret,
+		`{have-key: a}`:                               secret,
+		`{consist-of: [a]}`:                           secret,
+		`{gjson: {a: {consist-of: [b]}}}`:             `{"a": ["` + secret + `"]}`,
+		`{gjson: {a: {have-len: 1}}}`:                 `{"a": 1234567}`,
+		`{gjson: {a: [b]}}`:                           `{"a": {"` + secret + `": 1}}`,
+		`{xml: {xpath: //a}}`:                         "<" + secret + ">",
+		`{xml: {xpath: /a}}`:                          "<a></" + secret + ">",
+		`{xml: {xpath: /b}}`:                          "<a>&" + secret + ";</a>",
+		`{xml: {xpath: 'sum(//a) + (//a > 1)'}}`:      "<a>" + secret + "</a>",
+		`{xml: {xpath: 'matches("x", string(//a))'}}`: "<a>(" + secret + "</a>",
+	} {
+		s := load(t, "file:\n  /x: {exists: true, contents: "+contents+"}\n", goss.Options{})
+		f := s.Judge(t.Context(), []facts.Answer{{"exists": {Value: true}, "contents": {Value: facts.Text(text)}}})[1]
+		if f.Result != findings.Error && f.Result != findings.Fail || strings.Contains(f.Evidence, secret) || strings.Contains(f.Evidence, "1234567") {
+			t.Errorf("%s: %s, %s", contents, f.Result, f.Evidence)
+		}
 	}
 }
 
@@ -233,7 +309,7 @@ func TestPatterns(t *testing.T) {
 	for _, test := range tests {
 		s := load(t, "command:\n  x: {exit-status: 0, stdout: "+test.patterns+"}\n", goss.Options{})
 		answers := []facts.Answer{{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(test.text)}}}
-		check(t, fmt.Sprintf("%.40q %s", test.text, test.patterns), s.Results(answers)[1], test.want)
+		check(t, fmt.Sprintf("%.40q %s", test.text, test.patterns), s.Results(t.Context(), answers)[1], test.want)
 	}
 }
 
@@ -315,7 +391,7 @@ func TestResources(t *testing.T) {
 	for _, test := range tests {
 		s := load(t, test.kind+":\n  x: "+test.attributes+"\n", goss.Options{})
 		var got []string
-		for _, r := range s.Results([]facts.Answer{test.answer}) {
+		for _, r := range s.Results(t.Context(), []facts.Answer{test.answer}) {
 			outcome := []string{"pass", "fail", "skip"}[r.Outcome]
 			if r.Err != "" {
 				outcome = "error"
@@ -358,7 +434,7 @@ command:
 		{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(strings.Repeat("long ", 1000))}},
 	}
 	var got []string
-	for _, f := range s.Judge(results) {
+	for _, f := range s.Judge(t.Context(), results) {
 		if f.Source == nil || f.Source.Start.Line == 0 {
 			t.Errorf("%s has no source", f.ID)
 		}
@@ -381,7 +457,7 @@ Command: ls: stdout||unknown|fail|expected "` + strings.Repeat("long ", 22) + `|
 		t.Error(diff)
 	}
 	// Answers that are not there are errors.
-	for _, f := range s.Judge(nil) {
+	for _, f := range s.Judge(t.Context(), nil) {
 		if f.Result == findings.Pass || f.Result == findings.Fail {
 			t.Errorf("%s: %s without an answer", f.ID, f.Result)
 		}
@@ -400,7 +476,7 @@ func TestWriteJSON(t *testing.T) {
 `, goss.Options{})
 	var b strings.Builder
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if err := goss.WriteJSON(&b, s.Results(nil), start, start.Add(1500*time.Millisecond)); err != nil {
+	if err := goss.WriteJSON(&b, s.Results(t.Context(), nil), start, start.Add(1500*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	var got struct {
@@ -468,13 +544,13 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 		ids := map[string]bool{}
-		for _, f := range s.Judge(answers) {
+		for _, f := range s.Judge(t.Context(), answers) {
 			if ids[f.ID] {
 				t.Errorf("%q: two findings are %q", text, f.ID)
 			}
 			ids[f.ID] = true
 		}
-		if err := goss.WriteJSON(io.Discard, s.Results(answers), time.Time{}, time.Time{}); err != nil {
+		if err := goss.WriteJSON(io.Discard, s.Results(t.Context(), answers), time.Time{}, time.Time{}); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

@@ -2,7 +2,9 @@ package goss
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -40,12 +42,13 @@ type Result struct {
 }
 
 // Results judges answers, which are those to [Suite.Questions] in their order. There is one
-// result for each check, in the order of the files.
-func (s *Suite) Results(answers []facts.Answer) []Result {
+// result for each check, in the order of the files. What is not judged yet when ctx is done was
+// not learned.
+func (s *Suite) Results(ctx context.Context, answers []facts.Answer) []Result {
 	var out []Result
 	for _, r := range s.resources {
 		var answer facts.Answer
-		if r.question >= 0 && r.question < len(answers) {
+		if ctx.Err() == nil && r.question >= 0 && r.question < len(answers) {
 			answer = answers[r.question]
 		}
 		out = append(out, r.judge(answer)...)
@@ -124,6 +127,9 @@ func (c *check) judge(fact facts.Fact, result *Result) {
 	switch {
 	case err != nil:
 		result.Outcome, result.Err, result.Match = Failed, err.Error(), c.matcher.failure(actual)
+		if u, ok := errors.AsType[unfit](err); ok && result.contents() {
+			result.Err = u.hidden()
+		}
 	case !ok:
 		result.Outcome, result.Match = Failed, c.matcher.failure(actual)
 	default:
@@ -132,7 +138,9 @@ func (c *check) judge(fact facts.Fact, result *Result) {
 }
 
 // Judge is [Suite.Results] as findings.
-func (s *Suite) Judge(answers []facts.Answer) []findings.Finding { return Findings(s.Results(answers)) }
+func (s *Suite) Judge(ctx context.Context, answers []facts.Answer) []findings.Finding {
+	return Findings(s.Results(ctx, answers))
+}
 
 // Findings has a finding for each result.
 func Findings(results []Result) []findings.Finding {
@@ -201,18 +209,22 @@ const (
 	maxEvidence = 2000
 )
 
-// evidence says in one line what was wrong. What a file holds is not shown: it may be a secret.
+// contents reports whether the result is of what a file holds, which is not shown: it may be a
+// secret.
+func (r Result) contents() bool { return r.Type == "File" && r.text }
+
+// evidence says in one line what was wrong.
 func (r Result) evidence() string {
 	m := r.Match
 	shown := clip(asJSON(m.Actual), maxShown)
-	if r.Type == "File" && r.text {
+	if r.contents() {
 		shown = "the contents"
 	}
 	out := "expected " + shown + " " + m.Message + " " + clip(asJSON(m.Expected), maxShown)
 	if m.Missing != nil {
 		out += "; missing: " + clip(asJSON(m.Missing), maxShown)
 	}
-	if m.Extra != nil {
+	if m.Extra != nil && !r.contents() {
 		out += "; not expected: " + clip(asJSON(m.Extra), maxShown)
 	}
 	return clip(out, maxEvidence)

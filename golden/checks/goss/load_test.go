@@ -118,7 +118,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s\n%s\nwant %s", text, got, want)
 		}
 		if want == "" {
-			for _, r := range s.Results([]facts.Answer{{"exists": {Value: true}, "mode": {Value: "0644"}, "uid": {Value: int64(0)}}}) {
+			for _, r := range s.Results(t.Context(), []facts.Answer{{"exists": {Value: true}, "mode": {Value: "0644"}, "uid": {Value: int64(0)}}}) {
 				check(t, text, r, "pass")
 			}
 		}
@@ -141,7 +141,7 @@ func TestIncludes(t *testing.T) {
 		t.Error(got)
 	}
 	var got []string
-	for _, r := range s.Results(nil) {
+	for _, r := range s.Results(t.Context(), nil) {
 		got = append(got, r.ID)
 	}
 	want := "File: /a: exists, File: /a: mode, File: /a: owner, User: root: exists, Port: 22: listening, Group: adm: exists, File: /b: exists"
@@ -169,8 +169,8 @@ func TestDocs(t *testing.T) {
 	example, _, _ = strings.Cut(example, "```")
 	dir := write(t, map[string]string{"goss.yaml": example, "goss.d/more.yaml": "user: {root: {exists: true}}\n"})
 	s, diags := goss.Load(filepath.Join(dir, "goss.yaml"), goss.Options{})
-	if len(diags) > 0 || len(s.Results(nil)) != 5 || s.Results(nil)[0].ID != "ssh-root-login: exists" {
-		t.Error(diags, s.Results(nil))
+	if len(diags) > 0 || len(s.Results(t.Context(), nil)) != 5 || s.Results(t.Context(), nil)[0].ID != "ssh-root-login: exists" {
+		t.Error(diags, s.Results(t.Context(), nil))
 	}
 }
 

@@ -135,7 +135,7 @@ func numeric(relation string, want any, holds func(c int) bool) matcher {
 	return transformed{toNumeric(), simple{"be numerically " + relation, want, map[string]any{relation: want}, func(actual any) (bool, error) {
 		n, ok := toFloat(actual)
 		if !ok {
-			return false, fmt.Errorf("not a number: %s", describe(actual))
+			return false, unfit{"not a number: %s", actual}
 		}
 		return !math.IsNaN(n) && !math.IsNaN(limit) && holds(cmp.Compare(n, limit)), nil
 	}}}
@@ -158,7 +158,7 @@ func haveLen(want any) matcher {
 		default:
 			list, ok := members(v)
 			if !ok {
-				return false, fmt.Errorf("only a string, a list or a map has a length, not %s", describe(actual))
+				return false, unfit{"only a string, a list or a map has a length, not %s", actual}
 			}
 			length = len(list)
 		}
@@ -170,7 +170,7 @@ func haveKey(key matcher) matcher {
 	return simple{"have key matching", key.plain(), map[string]any{"have-key": key.plain()}, func(actual any) (bool, error) {
 		m, ok := actual.(map[string]any)
 		if !ok {
-			return false, fmt.Errorf("only a map has keys, not %s", describe(actual))
+			return false, unfit{"only a map has keys, not %s", actual}
 		}
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			if ok, err := key.match(k); ok || err != nil {
@@ -185,7 +185,7 @@ func containElement(element matcher) matcher {
 	return transformed{toList(), simple{"contain element matching", element.plain(), map[string]any{"contain-element": element.plain()}, func(actual any) (bool, error) {
 		list, ok := members(actual)
 		if !ok {
-			return false, fmt.Errorf("only a list or a map contains elements, not %s", describe(actual))
+			return false, unfit{"only a list or a map contains elements, not %s", actual}
 		}
 		var last error
 		for _, v := range list {
@@ -213,7 +213,7 @@ func semverConstraint(want string, allowed semver.Range) matcher {
 			text, _ := v.(string)
 			var err error
 			if versions[i], err = semver.Parse(text); err != nil {
-				return false, fmt.Errorf("not a semantic version such as 1.2.3: %s", describe(v))
+				return false, unfit{"not a semantic version such as 1.2.3: %s", v}
 			}
 		}
 		if len(versions) == 0 {
@@ -278,7 +278,7 @@ func (m contain) pair(list []any) (found, missing []matcher, extra []any) {
 func (m contain) match(actual any) (bool, error) {
 	list, ok := members(actual)
 	if !ok {
-		return false, fmt.Errorf("only a list or a map contains elements, not %s", describe(actual))
+		return false, unfit{"only a list or a map contains elements, not %s", actual}
 	}
 	_, missing, extra := m.pair(list)
 	return len(missing) == 0 && (!m.exact || len(extra) == 0), nil
@@ -443,7 +443,7 @@ func asNumber(v any) (any, error) {
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("not a number: %s", describe(v))
+	return nil, unfit{"not a number: %s", v}
 }
 
 // atPath is the value at a path in JSON.
@@ -451,7 +451,7 @@ func atPath(path string) transform {
 	return transform{map[string]any{"gjson": map[string]any{"Path": path}}, func(v any) (any, error) {
 		text, ok := v.(string)
 		if !ok {
-			return nil, fmt.Errorf("not a text of JSON: %s", describe(v))
+			return nil, unfit{"not a text of JSON: %s", v}
 		}
 		if !json.Valid([]byte(text)) { // limits the depth, which gjson's own does not
 			return nil, errors.New("invalid JSON")
@@ -496,6 +496,20 @@ func (m transformed) through(actual any, why func(any) Failure) Failure {
 }
 
 func (m transformed) plain() any { return m.matcher.plain() }
+
+// unfit is the error of a value that a matcher cannot take.
+type unfit struct {
+	why   string // with a %s for the value
+	value any
+}
+
+func (u unfit) Error() string { return fmt.Sprintf(u.why, describe(u.value)) }
+
+// hidden is the error without the value.
+func (u unfit) hidden() string {
+	words := strings.SplitN(describe(u.value), " ", 3)
+	return fmt.Sprintf(u.why, strings.Join(words[:min(2, len(words))], " "))
+}
 
 // describe shows a value in an error.
 func describe(v any) string {

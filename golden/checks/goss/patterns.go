@@ -55,7 +55,7 @@ func (m havePatterns) try(actual any) (found []string, err error) {
 		text, ok = strings.Join(list, "\n"), true
 	}
 	if !ok && len(m.patterns) > 0 {
-		return nil, fmt.Errorf("patterns need a text, not %s", describe(actual))
+		return nil, unfit{"patterns need a text, not %s", actual}
 	}
 	open := slices.Clone(m.patterns)
 	lines := bufio.NewScanner(strings.NewReader(text))

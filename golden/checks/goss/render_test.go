@@ -55,7 +55,7 @@ matching:
   ver110: {content: {{ .Vars.v110 }}, matches: 1.1}
 {{ template "port" 22 }}
 `, goss.Options{Vars: vars(t, `{packages: {curl: {version: "7.1"}, bash: null}, n: 5, m: {k: v}, d-ash: q, "yes": true, "no": false, v110: "1.10"}`), Env: map[string]string{"HOME": "/root"}})
-	results := s.Results([]facts.Answer{{"listening": {Value: true}}})
+	results := s.Results(t.Context(), []facts.Answer{{"listening": {Value: true}}})
 	for _, r := range results {
 		check(t, r.ID, r, "pass")
 	}
@@ -109,7 +109,7 @@ func TestReadFile(t *testing.T) {
   a: {content: {{ readFile "/etc/c" }}, matches: c}
   b: {content: {{ $l := splitList " " (readFile "/etc/list") }}{{ readFile (index $l 0) }}, matches: x}
 `, o)
-	for _, r := range s.Results(nil) {
+	for _, r := range s.Results(t.Context(), nil) {
 		check(t, r.ID, r, "pass")
 	}
 	want := [][]string{{"/etc/c"}, {"/etc/list"}, {"/etc/a"}}

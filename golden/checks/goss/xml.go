@@ -1,6 +1,7 @@
 package goss
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -16,10 +17,11 @@ import (
 	"bake/config/lang"
 )
 
-// Bounds of a document that a machine sends.
+// Bounds of a document that a machine sends, and of what an expression may take on it.
 const (
 	maxXMLDepth = 200
-	maxXMLNodes = 100_000
+	maxXMLNodes = 100_000    // with attributes
+	maxXMLSteps = 10_000_000 // as navigator counts them: less than a few seconds
 )
 
 // compileXML makes a matcher of "xml: {xpath: EXPRESSION, result: TEXT}". Without a result
@@ -46,55 +48,62 @@ func compileXML(f field) (matcher, *hcl.Diagnostic) {
 	if at.node == nil {
 		return nil, hint(f.at, "Wrong argument", "xml needs an xpath.")
 	}
-	query, err := xpath.Compile(texts["xpath"])
-	if err != nil {
+	if _, err := xpath.Compile(texts["xpath"]); err != nil {
 		return nil, hint(at.node.at, "Invalid XPath expression", "%s.", err)
 	}
 	want := texts["result"]
 	return simple{"match XPath " + texts["xpath"], want, map[string]any{"xml": texts["xpath"]}, func(actual any) (bool, error) {
 		text, ok := actual.(string)
 		if !ok {
-			return false, fmt.Errorf("not a text of XML: %s", describe(actual))
+			return false, unfit{"not a text of XML: %s", actual}
 		}
-		root, err := parseXML(strings.NewReader(text))
+		root, err := parseXML(text)
 		if err != nil {
 			return false, fmt.Errorf("invalid XML: %w", err)
 		}
-		found, some, err := evaluate(query, root)
-		if err == nil && strings.TrimSpace(want) == "" && some != nil {
-			return *some, nil
-		}
-		return err == nil && found == want, err
+		return found(texts["xpath"], root, want)
 	}}, nil
 }
 
-// evaluate is the result of an expression as text: the nodes that it finds, one after the
-// other, or else a number, text or boolean. some is whether there are nodes; nil if it does
-// not look for any.
-func evaluate(query *xpath.Expr, root *xmlNode) (text string, some *bool, err error) {
+// found reports whether the result of an expression as text is what is wanted: the nodes that it
+// finds, one after the other, or else a number, text or boolean. If nothing is wanted of nodes,
+// there has to be one.
+func found(expression string, root *xmlNode, want string) (ok bool, err error) {
 	defer func() { // the library panics when functions get what they cannot take
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: %v", query, r)
+			ok, err = false, fmt.Errorf("%s: %s", expression, panicked(r))
 		}
 	}()
-	switch v := query.Evaluate(&navigator{root, -1}).(type) {
+	query := xpath.MustCompile(expression) // it was compiled before, and remembers what it was used for
+	steps := maxXMLSteps
+	switch v := query.Evaluate(&navigator{root, -1, &steps}).(type) {
 	case *xpath.NodeIterator:
-		var b strings.Builder
-		some = new(false)
-		for v.MoveNext() {
-			*some = true
-			v.Current().(*navigator).write(&b)
+		if strings.TrimSpace(want) == "" {
+			return v.MoveNext(), nil
 		}
-		return b.String(), some, nil
+		w := writer{most: len(want)}
+		for !w.full() && v.MoveNext() {
+			w.place(v.Current().(*navigator))
+		}
+		return w.String() == want, nil
 	case float64:
-		return strconv.FormatFloat(v, 'G', -1, 64), nil, nil
+		return strconv.FormatFloat(v, 'G', -1, 64) == want, nil
 	case bool:
-		return strconv.FormatBool(v), nil, nil
+		return strconv.FormatBool(v) == want, nil
 	case string:
-		return v, nil, nil
+		return v == want, nil
 	default:
-		return "", nil, fmt.Errorf("%s has a result that cannot be compared", query)
+		return false, errors.New(expression + " has a result that cannot be compared")
 	}
+}
+
+// panicked says why an expression could not be evaluated, without what the document holds.
+func panicked(r any) string {
+	if _, ok := r.(*strconv.NumError); ok {
+		return "what it compares with a number is none"
+	}
+	text, _, _ := strings.Cut(fmt.Sprint(r), ", err: ") // of a regular expression that is in the document
+	return text
 }
 
 // xmlNode is a node of a document: the root, an element, a text or a comment.
@@ -115,61 +124,119 @@ func (n *xmlNode) add(child *xmlNode) *xmlNode {
 	return child
 }
 
-// parseXML reads a document. Prefixes stay as they are written.
-func parseXML(r *strings.Reader) (*xmlNode, error) {
-	size := r.Size()
+// parseXML reads a document. Prefixes stay as they are written. Errors have the line, and
+// nothing of what the document holds: it may be a secret.
+func parseXML(text string) (*xmlNode, error) {
+	r := strings.NewReader(strings.TrimPrefix(text, "\ufeff"))
 	d := xml.NewDecoder(r)
+	d.CharsetReader = func(label string, _ io.Reader) (io.Reader, error) { return nil, encodingError(label) }
 	root := &xmlNode{kind: xpath.RootNode}
-	at, depth, elements := root, 0, 0
-	for nodes := 0; ; nodes++ {
+	at, nodes := root, 0
+	var begins []int // lines of the elements around
+	fault := func(format string, args ...any) error {
+		line, _ := d.InputPos()
+		return fmt.Errorf("line %d: "+format, append([]any{line}, args...)...)
+	}
+	for {
 		before := d.InputOffset()
 		token, err := d.RawToken()
-		switch {
-		case errors.Is(err, io.EOF) && at != root:
-			return nil, fmt.Errorf("<%s> does not end", qualified(at.name))
-		case errors.Is(err, io.EOF) && elements == 0:
-			return nil, errors.New("there is no element")
-		case errors.Is(err, io.EOF):
-			return root, nil
-		case err != nil:
-			return nil, err
-		case nodes > maxXMLNodes:
-			return nil, fmt.Errorf("there are more than %d nodes", maxXMLNodes)
+		if charset, ok := errors.AsType[encodingError](err); ok {
+			return nil, charset
 		}
+		if errors.Is(err, io.EOF) {
+			switch {
+			case at != root:
+				return nil, fault("the element that begins at line %d does not end", begins[len(begins)-1])
+			case !slices.ContainsFunc(root.children, isElement):
+				return nil, errors.New("there is no element")
+			}
+			return root, nil
+		}
+		if err != nil {
+			return nil, fault("it is not well-formed")
+		}
+		var node *xmlNode
 		switch t := token.(type) {
 		case xml.StartElement:
-			if depth++; depth > maxXMLDepth {
-				return nil, fmt.Errorf("elements are nested more than %d deep", maxXMLDepth)
-			}
-			if elements++; len(t.Attr) > maxXMLNodes-nodes {
-				return nil, fmt.Errorf("there are more than %d nodes", maxXMLNodes)
-			}
-			at = at.add(&xmlNode{kind: xpath.ElementNode, name: t.Name, attrs: slices.Clone(t.Attr)})
+			node = &xmlNode{kind: xpath.ElementNode, name: t.Name, attrs: slices.Clone(t.Attr)}
 		case xml.EndElement:
 			if at == root || at.name != t.Name {
-				return nil, fmt.Errorf("</%s> ends nothing", qualified(t.Name))
+				return nil, fault("an end tag that ends nothing")
 			}
-			at, depth = at.parent, depth-1
+			at, begins = at.parent, begins[:len(begins)-1]
 		case xml.CharData:
+			if at == root {
+				if len(bytes.TrimSpace(t)) > 0 {
+					return nil, fault("there is text outside of the element")
+				}
+				continue
+			}
 			start := make([]byte, len("<![CDATA["))
-			if before+int64(len(start)) <= size {
+			if before+int64(len(start)) <= r.Size() {
 				_, _ = r.ReadAt(start, before) // it is in memory
 			}
-			if at != root {
-				at.add(&xmlNode{kind: xpath.TextNode, data: string(t), cdata: string(start) == "<![CDATA["})
-			}
+			node = &xmlNode{kind: xpath.TextNode, data: string(t), cdata: string(start) == "<![CDATA["}
 		case xml.Comment:
-			at.add(&xmlNode{kind: xpath.CommentNode, data: string(t)})
+			node = &xmlNode{kind: xpath.CommentNode, data: string(t)}
+		}
+		if node == nil {
+			continue
+		}
+		if nodes += 1 + len(node.attrs); nodes > maxXMLNodes {
+			return nil, fault("there are more than %d nodes", maxXMLNodes)
+		}
+		if isElement(node) {
+			switch {
+			case len(begins) == maxXMLDepth:
+				return nil, fault("elements are nested more than %d deep", maxXMLDepth)
+			case at == root && slices.ContainsFunc(root.children, isElement):
+				return nil, fault("there is a second element beside the first")
+			case twice(node.attrs):
+				return nil, fault("an element has an attribute twice")
+			}
+			line, _ := d.InputPos()
+			begins = append(begins, line)
+		}
+		if at.add(node); isElement(node) {
+			at = node
 		}
 	}
 }
 
+func isElement(n *xmlNode) bool { return n.kind == xpath.ElementNode }
+
+// twice reports whether there are attributes of one name.
+func twice(attrs []xml.Attr) bool {
+	seen := make(map[xml.Name]bool, len(attrs))
+	for _, a := range attrs {
+		seen[a.Name] = true
+	}
+	return len(seen) < len(attrs)
+}
+
+// encodingError is of a document in another encoding than UTF-8.
+type encodingError string
+
+func (e encodingError) Error() string {
+	return fmt.Sprintf("it is in %s; only UTF-8 is read", strings.Trim(strconv.QuoteToASCII(clip(string(e), 40)), `"`))
+}
+
 func qualified(n xml.Name) string { return strings.TrimPrefix(n.Space+":"+n.Local, ":") }
 
-// navigator is a place in a document: a node, or one of its attributes.
+// navigator is a place in a document: a node, or one of its attributes. Expressions can take the
+// square of the time and space that the document takes, or more: each step from a place to
+// another, and what else takes time, is counted, and one too many ends the expression.
 type navigator struct {
 	*xmlNode
-	attr int // -1: the node itself
+	attr  int  // -1: the node itself
+	steps *int // that are left, of the expression
+}
+
+// spend counts steps. It panics if there are too many.
+func (n *navigator) spend(steps int) {
+	if *n.steps -= steps; *n.steps < 0 {
+		panic("it takes too long on this document")
+	}
 }
 
 func (n *navigator) NodeType() xpath.NodeType {
@@ -199,6 +266,7 @@ func (n *navigator) NamespaceURL() string {
 		want = xml.Name{Local: "xmlns"}
 	}
 	for e := n.xmlNode; e != nil; e = e.parent {
+		n.spend(1 + len(e.attrs))
 		for _, a := range e.attrs {
 			if a.Name == want {
 				return a.Value
@@ -210,26 +278,35 @@ func (n *navigator) NamespaceURL() string {
 
 func (n *navigator) Value() string {
 	if n.attr >= 0 {
-		return n.attrs[n.attr].Value
+		value := n.attrs[n.attr].Value
+		n.spend(1 + len(value)/8)
+		return value
 	}
 	var b strings.Builder
-	n.text(&b)
+	n.text(n.xmlNode, &b)
 	return b.String()
 }
 
-func (n *xmlNode) text(b *strings.Builder) {
-	b.WriteString(n.data)
-	for _, c := range n.children {
+func (n *navigator) text(of *xmlNode, b *strings.Builder) {
+	n.spend(1 + len(of.data)/8) // whoever asks will read it, perhaps with a regular expression
+	b.WriteString(of.data)
+	for _, c := range of.children {
 		if c.kind != xpath.CommentNode {
-			c.text(b)
+			n.text(c, b)
 		}
 	}
 }
 
-func (n *navigator) Copy() xpath.NodeNavigator { c := *n; return &c }
+// Copy counts for what it takes of the memory.
+func (n *navigator) Copy() xpath.NodeNavigator {
+	n.spend(8)
+	c := *n
+	return &c
+}
 
 func (n *navigator) MoveToRoot() {
 	for n.parent != nil {
+		n.spend(1)
 		n.xmlNode = n.parent
 	}
 	n.attr = -1
@@ -237,6 +314,7 @@ func (n *navigator) MoveToRoot() {
 
 func (n *navigator) MoveToParent() bool {
 	if n.attr >= 0 {
+		n.spend(1)
 		n.attr = -1
 		return true
 	}
@@ -244,6 +322,7 @@ func (n *navigator) MoveToParent() bool {
 }
 
 func (n *navigator) to(other *xmlNode) bool {
+	n.spend(1)
 	if other == nil || n.attr >= 0 {
 		return false
 	}
@@ -252,6 +331,7 @@ func (n *navigator) to(other *xmlNode) bool {
 }
 
 func (n *navigator) MoveToNextAttribute() bool {
+	n.spend(1)
 	if n.attr+1 >= len(n.attrs) {
 		return false
 	}
@@ -278,16 +358,23 @@ func (n *navigator) MoveTo(other xpath.NodeNavigator) bool {
 	return ok
 }
 
-// write writes a node as goss does: texts without what surrounds them, attributes as elements.
-func (n *navigator) write(b *strings.Builder) {
-	if n.attr >= 0 {
-		fmt.Fprintf(b, "<%s>%s</%[1]s>", n.LocalName(), html.EscapeString(n.Value()))
-		return
-	}
-	n.xmlNode.write(b, false)
+// writer writes nodes as goss does: texts without what surrounds them, attributes as elements.
+type writer struct {
+	strings.Builder
+	most int // once there are more bytes than these, nobody wants to know the rest
 }
 
-func (n *xmlNode) write(b *strings.Builder, spaces bool) {
+func (w *writer) full() bool { return w.Len() > w.most }
+
+func (w *writer) place(n *navigator) {
+	if n.attr >= 0 {
+		fmt.Fprintf(w, "<%s>%s</%[1]s>", n.LocalName(), html.EscapeString(n.Value()))
+		return
+	}
+	w.node(n.xmlNode, false)
+}
+
+func (w *writer) node(n *xmlNode, spaces bool) {
 	for _, a := range n.attrs {
 		if qualified(a.Name) == "xml:space" {
 			spaces = a.Value == "preserve"
@@ -295,34 +382,37 @@ func (n *xmlNode) write(b *strings.Builder, spaces bool) {
 	}
 	switch {
 	case n.kind == xpath.CommentNode:
-		fmt.Fprintf(b, "<!--%s-->", n.data)
+		fmt.Fprintf(w, "<!--%s-->", n.data)
 		return
 	case n.cdata:
-		fmt.Fprintf(b, "<![CDATA[%s]]>", n.data)
+		fmt.Fprintf(w, "<![CDATA[%s]]>", n.data)
 		return
 	case n.kind == xpath.TextNode && spaces:
-		b.WriteString(html.EscapeString(n.data))
+		w.WriteString(html.EscapeString(n.data))
 		return
 	case n.kind == xpath.TextNode:
-		b.WriteString(html.EscapeString(strings.TrimSpace(n.data)))
+		w.WriteString(html.EscapeString(strings.TrimSpace(n.data)))
 		return
 	}
 	name := qualified(n.name)
 	if n.kind == xpath.ElementNode {
-		b.WriteString("<" + name)
+		w.WriteString("<" + name)
 		for _, a := range n.attrs {
-			fmt.Fprintf(b, ` %s="%s"`, qualified(a.Name), html.EscapeString(a.Value))
+			fmt.Fprintf(w, ` %s="%s"`, qualified(a.Name), html.EscapeString(a.Value))
 		}
 		if len(n.children) == 0 {
-			b.WriteString("/>")
+			w.WriteString("/>")
 			return
 		}
-		b.WriteString(">")
+		w.WriteString(">")
 	}
 	for _, c := range n.children {
-		c.write(b, spaces)
+		if w.full() {
+			return
+		}
+		w.node(c, spaces)
 	}
 	if n.kind == xpath.ElementNode {
-		b.WriteString("</" + name + ">")
+		w.WriteString("</" + name + ">")
 	}
 }
