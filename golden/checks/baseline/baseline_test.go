@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -287,6 +292,50 @@ func TestOnlyVerdictsPass(t *testing.T) {
 	}
 }
 
+// TestCut: when the session is cut, nothing of what runs aside goes on or stays.
+func TestCut(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTERM} {
+		dir := t.TempDir()
+		cmd := exec.Command("sh", "-s")
+		cmd.Stdin = strings.NewReader(scripts() + `
+learn_system() { family=deb virtual=none; }
+mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
+check_pkg_updates() { sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh '` + dir + `/pid'; }
+check pkg-updates
+exit
+`)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var pid int
+		for deadline := time.Now().Add(30 * time.Second); pid == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			text, _ := os.ReadFile(filepath.Join(dir, "pid"))
+			pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		if pid == 0 {
+			t.Fatal("the rule does not begin")
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("%s: the script goes on", signal)
+		}
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(text), ") Z ") {
+			t.Errorf("%s: what ran aside goes on", signal)
+			if p, err := os.FindProcess(pid); err == nil {
+				_ = p.Kill()
+			}
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "bake-baseline.*")); left != nil {
+			t.Errorf("%s: %v stays", signal, left)
+		}
+	}
+}
+
 // TestHelpers: what fixes write with is written once.
 func TestHelpers(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -305,6 +354,7 @@ touch f; chmod 4666 f; at_most 640 "$(id -un)" "nobody_ $(id -gn)" f missing; ec
 limit 640 "$(id -un)" "$(id -gn)" f; stat -c %a f; bad=; at_most 640 "$(id -un)" "$(id -gn)" f; echo "[$bad]"
 printf '1\n2\n3\n4\n5\n6\n7\n8\n9\n' | some
 ls -A | paste -sd ' ' -
+check_x() { sshd_where no-such-key; fail "[$where]"; }; looked_for=no-such-key where=old; try x; echo "$said"
 `
 	cmd := exec.Command("sh", "-s")
 	cmd.Stdin = strings.NewReader("bad=\n" + script)
@@ -313,7 +363,7 @@ ls -A | paste -sd ' ' -
 		t.Fatalf("%v\n%s", err, out)
 	}
 	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(string(out), "f is too open")
-	want := "2,4\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\n5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n"
+	want := "2,4\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\n5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n[]\n"
 	if d := cmp.Diff(want, text); d != "" {
 		t.Error(d)
 	}

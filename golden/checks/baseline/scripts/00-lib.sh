@@ -74,7 +74,7 @@ learn_system() {
 # try ID sets status and said to what the check of a rule comes to. A check that passes
 # says nothing: if it does, some command in it has failed.
 try() {
-	bad=
+	bad='' looked_for='' where=''
 	function_of check "$1"
 	said=$("$name" 2>&1; exit 9)
 	status=$?
@@ -102,6 +102,7 @@ check() {
 	for rule; do
 		if [ "$rule" = pkg-updates ] && aside=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null); then
 			trap 'rm -f "$aside"' EXIT
+			trap 'end_aside; exit 1' HUP INT PIPE TERM
 			{
 				try "$rule"
 				answer "$rule" "$status" "$said"
@@ -116,6 +117,19 @@ check() {
 		cat "$aside"
 	fi
 	printf '\001bake end\n'
+}
+
+# end_aside ends what runs aside, when the session is cut: the shell of the rule, and what that
+# waits for.
+end_aside() {
+	for child in $(descendants $!); do kill "$child" 2>/dev/null; done
+	wait
+}
+
+# descendants PID prints a process and those below it.
+descendants() {
+	echo "$1"
+	for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do descendants "$child"; done
 }
 
 # fix ID... mends what the rules ask for, unless they are kept: what was learned before may

@@ -78,18 +78,18 @@ check_pkg_updates() {
 	lists=/var/lib/apt/lists own=
 	if [ -z "$(find $lists -maxdepth 1 -name '*Release' -mtime -1 2>/dev/null | head -n 1)" ] || [ -z "$(find $lists -maxdepth 1 -name '*_Packages*' | head -n 1)" ]; then
 		own=$(mktemp -d /run/bake-lists.XXXXXX) || error "cannot write to /run"
+		trap 'rm -rf "$own"' EXIT
+		trap 'exit 2' HUP INT PIPE TERM
 		mkdir "$own/partial"
 		lists=$own
 		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
 			-o Acquire::Languages=none -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false -o pkgCacheFile::Generate=false \
 			-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 update 2>&1) || {
-			rm -rf "$own"
 			error "apt-get update fails: $(printf '%s\n' "$said" | grep -E '^[EW]:' | some)"
 		}
 	fi
 	said=$(apt-get -s -q -o Dir::State::Lists="$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1)
 	status=$?
-	[ -z "$own" ] || rm -rf "$own"
 	[ $status = 0 ] || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
 	verdict "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }' | some)"
 }

@@ -54,9 +54,9 @@ sshd_value() {
 "*}
 }
 
-# sshd_where KEY sets where to the files that set a key, unless it was looked for already.
+# sshd_where KEY sets where to the files that set a key, unless the rule looked for it already.
 sshd_where() {
-	[ "${looked_for:-}" != "$1" ] || return 0
+	[ "$looked_for" != "$1" ] || return 0
 	looked_for=$1
 	where=$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | some)
 	where=${where:+ (set in $where)}
