@@ -147,6 +147,7 @@ func (m *Mover) untold(ctx context.Context, c run.Channel, err error) {
 func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placed, passed []string) {
 	if c.Unheard {
 		m.Scope.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
+		return
 	}
 	notice.New(m.Image, c.Name, m.Scope.Run.ID, m.Now(), at, passed).Tell(ctx, m.Scope, c.Webhook)
 }
