@@ -84,9 +84,7 @@ func (t *torture) run(ctx context.Context) (err error) {
 	verdicts, err := t.hold(ctx, plan)
 	goals := summarize(verdicts)
 	for _, more := range []func(context.Context) error{t.promote, t.gather} {
-		if failed := more(ctx); failed != nil {
-			goals = failed
-		}
+		goals = errors.Join(goals, more(ctx))
 	}
 	return errors.Join(err, goals)
 }
