@@ -97,3 +97,29 @@ func TestLoadComplains(t *testing.T) {
 		}
 	}
 }
+
+// TestLoadTwice: what an image is copied or distributed to is no region that its fleet bakes it
+// in, too; each such region is said once.
+func TestLoadTwice(t *testing.T) {
+	const sources = "source \"amazon-ebs\" \"web\" {\n  ami_regions = [\"eu-west-1\", \"us-west-2\"]\n}\nbuild {\n  sources = [\"amazon-ebs.web\"]\n}\n"
+	const web = "image \"web\" {\n  sources = [\"amazon-ebs.web\"]\n  for_each = toset([\"a\", \"b\"])\n DISTRIBUTE\n}\n"
+	for _, test := range []struct{ distribute, regions, want string }{
+		{"", `"eu-west-1", "us-east-1"`, "x.pkr.hcl:2,17-43: Baked and copied there; The image \"web\" is copied to eu-west-1"},
+		{`distribute { regions = ["us-east-1"] }`, `"us-east-1", "sa-east-1"`, "Baked and distributed there; The image \"web\" is distributed to us-east-1"},
+		{`distribute { regions = ["eu-north-1"] }`, `"us-east-1", "sa-east-1"`, ""},
+		{"", `"eu-west-1"`, ""}, // that of the cell itself
+	} {
+		dir := t.TempDir()
+		files := map[string]string{"x.pkr.hcl": sources, "x.bake.hcl": strings.Replace(web, "DISTRIBUTE", test.distribute, 1) +
+			"fleet \"f\" {\n  images = [image.web]\n  matrix {\n    account = [\"111111111111\"]\n    region = [" + test.regions + "]\n  }\n}\n"}
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, diags := Load(t.Context(), config.Options{Path: ".", Cwd: dir})
+		if diags.HasErrors() != (test.want != "") || len(diags) > 1 || test.want != "" && !strings.Contains(diags[0].Error(), test.want) {
+			t.Errorf("%s in %s: %v", test.distribute, test.regions, diags)
+		}
+	}
+}

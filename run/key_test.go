@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +29,16 @@ func TestKeyOf(t *testing.T) {
 	if got, err := run.KeyOf([]string{"BAKE_FLEET_KEY=a key for the tests", "BAKE_FLEET_KEY_FILE=/none"}); err != nil || got != want {
 		t.Errorf("of both: %v", err)
 	}
-	for file, want := range map[string]string{"/none": "no such file", write("short"): "is too short", write(""): "set BAKE_FLEET_KEY"} {
-		if _, err := run.KeyOf([]string{"BAKE_FLEET_KEY_FILE=" + file}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "BAKE_FLEET_KEY_FILE") {
+	if got, err := run.KeyOf([]string{"BAKE_FLEET_KEY= a key for the tests\n"}); err != nil || got != want {
+		t.Errorf("with white space: %v", err)
+	}
+	for _, env := range [][]string{nil, {"BAKE_FLEET_KEY=\n"}} {
+		if _, err := run.KeyOf(env); !errors.Is(err, run.ErrNoKey) {
+			t.Errorf("of %q: %v", env, err)
+		}
+	}
+	for file, want := range map[string]string{"/none": "no such file", write("short"): "is too short", write(" \n"): "is empty", write(strings.Repeat("k", 4097)): "more than 4096 bytes"} {
+		if _, err := run.KeyOf([]string{"BAKE_FLEET_KEY_FILE=" + file}); err == nil || errors.Is(err, run.ErrNoKey) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "BAKE_FLEET_KEY_FILE") {
 			t.Errorf("%s: %v", file, err)
 		}
 	}

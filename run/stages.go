@@ -56,22 +56,37 @@ const (
 // longestKey is far more than the text of any key has.
 const longestKey = 1 << 12
 
-// KeyOf is the key that an environment has, or names the file of.
+// ErrNoKey is the error of an environment that neither has a key nor names a file with one.
+var ErrNoKey = errors.New("set " + KeyVar + " to a secret that all workers share, such as the output of: openssl rand -hex 32")
+
+// KeyOf is the key that an environment has, or else the one in the file that it names. White
+// space around either is no part of it.
 func KeyOf(env []string) (k Key, err error) {
-	text, name := envvar.Get(env, KeyVar), envvar.Get(env, KeyFileVar)
-	if text != "" || name == "" {
+	text, name := strings.TrimSpace(envvar.Get(env, KeyVar)), envvar.Get(env, KeyFileVar)
+	switch {
+	case text != "":
 		return NewKey(text)
+	case name == "":
+		return k, ErrNoKey
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return k, fmt.Errorf("%s: %w", KeyFileVar, err)
 	}
 	defer f.Close()
-	read, err := io.ReadAll(io.LimitReader(f, longestKey))
+	read, err := io.ReadAll(io.LimitReader(f, longestKey+1))
 	if err != nil {
 		return k, fmt.Errorf("%s: %w", KeyFileVar, err)
 	}
-	if k, err = NewKey(strings.TrimSpace(string(read))); err != nil {
+	switch text = strings.TrimSpace(string(read)); {
+	case len(read) > longestKey:
+		err = fmt.Errorf("it has more than %d bytes, and should hold a key alone", longestKey)
+	case text == "":
+		err = errors.New("it is empty")
+	default:
+		k, err = NewKey(text)
+	}
+	if err != nil {
 		return k, fmt.Errorf("%s names %s: %w", KeyFileVar, name, err)
 	}
 	return k, nil
@@ -81,7 +96,7 @@ func KeyOf(env []string) (k Key, err error) {
 func NewKey(text string) (k Key, err error) {
 	switch {
 	case text == "":
-		return k, errors.New("set " + KeyVar + " to a secret that all workers share, such as the output of: openssl rand -hex 32")
+		return k, ErrNoKey
 	case len(text) < 16:
 		return k, errors.New(KeyVar + " is too short: it must have at least 16 characters, such as the output of: openssl rand -hex 32")
 	}

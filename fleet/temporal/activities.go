@@ -164,7 +164,6 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if ctx.Err() != nil && !ended.Result.OK() {
 		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
 	}
-	a.metrics.ended(&ended)
 	out.Outcome = &ended
 	return out, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -59,6 +60,18 @@ func approval(ctx workflow.Context, o fleet.Outcome) error {
 	return err
 }
 
+// approvable returns an error if no worker is there to approve the image of a cell: who asks
+// would wait until one is.
+func approvable(ctx context.Context, c client.Client, f *fleet.Fleet, cell fleet.Cell) error {
+	p := &pollers{c: c}
+	for queue, kind := range map[string]enums.TaskQueueType{workflowQueue(f.Name): enums.TASK_QUEUE_TYPE_WORKFLOW, promptQueue(cell): enums.TASK_QUEUE_TYPE_ACTIVITY} {
+		if !p.there(ctx, queue, kind) {
+			return fmt.Errorf("nothing is approved: no worker polls %s, where that is done; start a bake worker, or approve the image by bake images approve", queue)
+		}
+	}
+	return nil
+}
+
 // Approve implements [fleet.Engine].
 func (e *Engine) Approve(ctx context.Context, f *fleet.Fleet, a fleet.Approval) (err error) {
 	defer func() { err = explained(f, err) }()
@@ -71,6 +84,9 @@ func (e *Engine) Approve(ctx context.Context, f *fleet.Fleet, a fleet.Approval) 
 		return fmt.Errorf("%w: in the last run of the fleet, %s has no image that waits for an approval; that of an older run is approved by bake images approve", fleet.ErrNoRun, a.Cell.Short())
 	}
 	return e.onRun(ctx, f, func(c client.Client) error {
+		if err := approvable(ctx, c, f, a.Cell); err != nil {
+			return err
+		}
 		h, err := c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 			WorkflowID: approvalID(*s.Cells[i].Outcome), UpdateName: approveUpdate, Args: []any{a}, WaitForStage: client.WorkflowUpdateStageCompleted,
 		})

@@ -92,6 +92,7 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
 	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
 	b.phase(ctx, "")
+	workflow.GetMetricsHandler(ctx).WithTags(map[string]string{resultTag: string(out.Result)}).Counter(cellsCounter).Inc(1)
 	if err := workflow.UpsertTypedSearchAttributes(ctx, byResult.ValueSet(string(out.Result))); err != nil {
 		return out, err
 	}

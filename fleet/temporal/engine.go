@@ -45,22 +45,22 @@ const dialTime = 10 * time.Second
 
 // dial connects to the service of a fleet. The caller closes the client.
 func (e *Engine) dial(ctx context.Context, f *fleet.Fleet) (client.Client, error) {
-	return e.dialLogging(ctx, f, slog.DiscardHandler)
+	return e.dialLogging(ctx, f, slog.DiscardHandler, nil)
 }
 
-// dialLogging is dial with what hears the log of the SDK.
-func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler) (client.Client, error) {
+// dialLogging is dial with what hears the log of the SDK, and what workflows count; nil: nothing.
+func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler, m client.MetricsHandler) (client.Client, error) {
 	if f.Engine == nil {
 		return nil, fmt.Errorf("the fleet %s has no engine block: %w", f.Name, fleet.ErrNotHere)
 	}
-	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, DataConverter: packing(), Logger: log.NewStructuredLogger(slog.New(h))}
+	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, DataConverter: packing(), Logger: log.NewStructuredLogger(slog.New(h)), MetricsHandler: m}
 	key, err := e.key()
 	encrypt := envvar.Get(e.Host.Env, codecVar) != ""
 	switch {
 	case err == nil:
 		o.DataConverter = sealed(key, encrypt)
 		o.FailureConverter = failures(o.DataConverter, encrypt)
-	case encrypt:
+	case encrypt || !errors.Is(err, run.ErrNoKey):
 		return nil, err
 	}
 	if f.Engine.TLS != nil {
@@ -367,10 +367,13 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 // mostAsked is of how many cells a status tells in which step they are.
 const mostAsked = 100
 
-// ofParts adds to the status of a large fleet that of the workflows that bake its images.
+// ofParts adds to the status of a large fleet that of the workflows that bake its images. A run
+// that an older version has begun has none, and does not know the query.
 func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Status) error {
 	v, err := c.QueryWorkflow(ctx, id, run, partsQuery)
-	if err != nil {
+	if _, unknown := errors.AsType[*serviceerror.QueryFailed](err); unknown {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	var ids []string
@@ -420,7 +423,19 @@ func (e *Engine) unanswered(ctx context.Context, c client.Client, f *fleet.Fleet
 		r.Run, r.Started = run, d.GetWorkflowExecutionInfo().GetStartTime().AsTime()
 	}
 	for _, child := range d.GetPendingChildren() {
-		r.begun[child.GetWorkflowId()] = time.Time{}
+		if child.GetWorkflowTypeName() != imageWorkflow {
+			r.begun[child.GetWorkflowId()] = time.Time{}
+			continue
+		}
+		of, err := c.DescribeWorkflowExecution(ctx, child.GetWorkflowId(), child.GetRunId())
+		if isNotFound(err) { // it has just ended
+			continue
+		} else if err != nil {
+			return fleet.Status{}, err
+		}
+		for _, cell := range of.GetPendingChildren() {
+			r.begun[cell.GetWorkflowId()] = time.Time{}
+		}
 	}
 	return r.status(), nil
 }
@@ -557,22 +572,32 @@ func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit fu
 // Cancel implements [fleet.Engine].
 func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) (err error) {
 	defer func() { err = explained(f, err) }()
-	return e.onRun(ctx, f, func(c client.Client) error {
-		id, run, running, err := last(ctx, c, f)
-		if err != nil {
-			return err
-		}
-		if !running {
-			return fmt.Errorf("the fleet %s is not being run", f.Name)
-		}
-		if err := c.CancelWorkflow(ctx, id, run); err != nil {
-			return err
-		}
-		if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {
-			return err
-		}
-		return nil // all is deleted that the cells had made
-	})
+	return e.onRun(ctx, f, func(c client.Client) error { return e.cancel(ctx, c, f) })
+}
+
+// cancel returns when all is deleted that the cells had made, unless there is no worker to do it.
+func (e *Engine) cancel(ctx context.Context, c client.Client, f *fleet.Fleet) error {
+	id, run, running, err := last(ctx, c, f)
+	if err != nil {
+		return err
+	}
+	if !running {
+		return fmt.Errorf("the fleet %s is not being run", f.Name)
+	}
+	s, err := e.query(ctx, c, f, id, run, &pollers{c: c})
+	if err != nil {
+		s.Unpolled = nil // it is cancelled whatever it does
+	}
+	if err := c.CancelWorkflow(ctx, id, run); err != nil {
+		return err
+	}
+	if len(s.Unpolled) > 0 {
+		return fmt.Errorf("the run of the fleet %s is told to end, and does not yet: no worker polls %s; it ends once a bake worker does", f.Name, strings.Join(s.Unpolled, ", "))
+	}
+	if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {
+		return err
+	}
+	return nil
 }
 
 // onRun does something with the run of the fleet that goes on.

@@ -1,12 +1,16 @@
 package temporal
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
+	api "go.temporal.io/api/workflow/v1"
 	sdk "go.temporal.io/sdk/temporal"
 
 	"bake/fleet"
@@ -57,5 +61,64 @@ func TestResume(t *testing.T) {
 	c.executions = append(c.executions, execution{id: "fleet/nightly", run: "now", status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING, result: state(1)})
 	if got, err := (&Engine{}).resume(t.Context(), c, f, fleet.RunOptions{Resume: "last"}); err != nil || len(got.Cells) != len(f.Cells) || c.begun != nil {
 		t.Errorf("one that goes on: %+v, %v", got, err)
+	}
+}
+
+// TestWithoutWorkers: who asks, cancels or approves while no worker is there is told so, and does
+// not wait. Of a large fleet, the cells are known that go on.
+func TestWithoutWorkers(t *testing.T) {
+	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
+	began := []*history.HistoryEvent{{Attributes: &history.HistoryEvent_WorkflowExecutionStartedEventAttributes{
+		WorkflowExecutionStartedEventAttributes: &history.WorkflowExecutionStartedEventAttributes{Input: payloads(t, input(f, f.Cells))},
+	}}}
+	running := enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+	c := &service{executions: []execution{
+		{id: "fleet/nightly/base/1", run: "image", status: running, children: []*api.PendingChildExecutionInfo{{WorkflowId: f.Cells[0].ID(), WorkflowTypeName: bakeWorkflow}}},
+		{id: "fleet/nightly", run: "now", status: running, history: began, children: []*api.PendingChildExecutionInfo{
+			{WorkflowId: "fleet/nightly/base/1", RunId: "image", WorkflowTypeName: imageWorkflow},
+			{WorkflowId: "fleet/nightly/gone/2", WorkflowTypeName: imageWorkflow},
+			{WorkflowId: f.Cells[3].ID(), WorkflowTypeName: bakeWorkflow},
+		}},
+	}}
+	s, err := (&Engine{}).query(t.Context(), c, f, "fleet/nightly", "now", &pollers{c: c})
+	if err != nil || len(s.Cells) != len(f.Cells) || !slices.Equal(s.Unpolled, []string{"bake/nightly"}) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	for i, one := range s.Cells {
+		if goesOn := i == 0 || i == 3; (one.State == fleet.StateRunning) != goesOn {
+			t.Errorf("%s is %s", one.Cell.Short(), one.State)
+		}
+	}
+	if err := (&Engine{}).cancel(t.Context(), c, f); err == nil || !strings.Contains(err.Error(), "no worker polls bake/nightly;") || !slices.Equal(c.cancelled, []string{"now"}) {
+		t.Errorf("cancelled: %q, %v", c.cancelled, err)
+	}
+	for _, polled := range []string{"", "bake/nightly", promptQueue(f.Cells[0])} {
+		c.polled = []string{polled}
+		if err := approvable(t.Context(), c, f, f.Cells[0]); err == nil || !strings.Contains(err.Error(), "no worker polls bake/nightly") || strings.Contains(err.Error(), "polls "+polled+",") {
+			t.Errorf("with a worker for %q: %v", polled, err)
+		}
+	}
+	c.polled = []string{"bake/nightly", promptQueue(f.Cells[0])}
+	if err := approvable(t.Context(), c, f, f.Cells[0]); err != nil {
+		t.Error(err)
+	}
+	if err := (&Engine{}).cancel(t.Context(), c, f); err != nil || len(c.cancelled) != 2 {
+		t.Errorf("with workers: %q, %v", c.cancelled, err)
+	}
+}
+
+// TestOfPartsOfAnOlderRun: a run that does not know the query has no parts.
+func TestOfPartsOfAnOlderRun(t *testing.T) {
+	s := &fleet.Status{}
+	if err := ofParts(t.Context(), &service{}, "fleet/nightly", "now", s); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestKeyThatCannotBeRead: it is not taken for none, which would leave histories unread.
+func TestKeyThatCannotBeRead(t *testing.T) {
+	e := &Engine{Host: fleet.Host{Env: []string{"BAKE_FLEET_KEY_FILE=/none/key"}}}
+	if _, err := e.dial(t.Context(), &fleet.Fleet{Name: "nightly", Engine: &fleet.Temporal{Address: "127.0.0.1:1"}}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "BAKE_FLEET_KEY_FILE") {
+		t.Error(err)
 	}
 }

@@ -28,6 +28,18 @@ func newHealth(service func(context.Context) error) *health {
 
 func (h *health) set(why string) { h.state.Store(&why) }
 
+// atEnd waits until ctx ends, or the worker cannot go on, which is the error. Probes are told of
+// either.
+func (h *health) atEnd(ctx context.Context, fatal <-chan error) error {
+	defer h.set(isEnding)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-fatal:
+		return err
+	}
+}
+
 // takesWork says that the worker takes work from now on.
 func (h *health) takesWork() { h.state.Store(nil) }
 

@@ -41,7 +41,18 @@ func TestHealth(t *testing.T) {
 	ask("/ready", 503, "the Temporal service does not answer: connection refused")
 	ask("/live", 200, "live")
 	ask("/metrics", 200, "# TYPE bake_cells_total counter")
-	h.set(isEnding)
+	fatal := make(chan error, 1)
+	fatal <- errors.New("the namespace is gone")
+	if err := h.atEnd(t.Context(), fatal); err == nil {
+		t.Error("what it cannot go on for is lost")
+	}
+	ask("/ready", 503, "ending")
+	h.takesWork()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.atEnd(ctx, fatal); err != nil {
+		t.Error(err)
+	}
 	ask("/ready", 503, "ending")
 	ask("/live", 200, "live")
 	ask("/other", 404, "")

@@ -11,6 +11,7 @@ import (
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
+	taskqueue "go.temporal.io/api/taskqueue/v1"
 	api "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -28,6 +29,9 @@ type service struct {
 	executions []execution
 
 	begun *fleetIn // what ExecuteWorkflow was called with
+
+	polled    []string // task queues that workers poll
+	cancelled []string // runs that were told to end
 }
 
 type execution struct {
@@ -36,6 +40,8 @@ type execution struct {
 	history []*history.HistoryEvent
 	result  fleet.Status
 	err     error
+
+	children []*api.PendingChildExecutionInfo
 }
 
 func (e execution) info() *api.WorkflowExecutionInfo {
@@ -67,10 +73,28 @@ func (s *service) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflo
 func (s *service) DescribeWorkflowExecution(_ context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 	for _, e := range slices.Backward(s.executions) {
 		if e.id == id {
-			return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: e.info()}, nil
+			return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: e.info(), PendingChildren: e.children}, nil
 		}
 	}
 	return nil, serviceerror.NewNotFound("there is none")
+}
+
+func (s *service) DescribeTaskQueue(_ context.Context, queue string, _ enums.TaskQueueType) (*workflowservice.DescribeTaskQueueResponse, error) {
+	out := &workflowservice.DescribeTaskQueueResponse{}
+	if slices.Contains(s.polled, queue) {
+		out.Pollers = []*taskqueue.PollerInfo{{}}
+	}
+	return out, nil
+}
+
+// QueryWorkflow knows no query, as the workflows of another version may.
+func (s *service) QueryWorkflow(_ context.Context, _, _, query string, _ ...any) (converter.EncodedValue, error) {
+	return nil, serviceerror.NewQueryFailed("unknown queryType " + query)
+}
+
+func (s *service) CancelWorkflow(_ context.Context, _, run string) error {
+	s.cancelled = append(s.cancelled, run)
+	return nil
 }
 
 func (s *service) GetWorkflowHistory(_ context.Context, id, run string, _ bool, _ enums.HistoryEventFilterType) client.HistoryEventIterator {
@@ -103,8 +127,8 @@ func (e execution) GetRunID() string { return e.run }
 func (e execution) GetFirstExecutionRunID() string { return e.run }
 
 func (e execution) Get(_ context.Context, to any) error {
-	if e.err == nil {
-		*to.(*fleet.Status) = e.result
+	if s, ok := to.(*fleet.Status); ok && e.err == nil {
+		*s = e.result
 	}
 	return e.err
 }

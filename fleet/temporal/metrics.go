@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"go.temporal.io/sdk/client"
+
 	"bake/fleet"
 	"bake/step"
 )
@@ -37,7 +39,7 @@ func newMetrics(regions ...string) *Metrics {
 }
 
 // cells and calls are names of counters.
-func cells(r fleet.Result) string { return fmt.Sprintf("bake_cells_total{result=%q}", r) }
+func cells(r fleet.Result) string { return fmt.Sprintf("%s{%s=%q}", cellsCounter, resultTag, r) }
 
 func calls(service, region string) string {
 	return fmt.Sprintf("bake_api_calls_total{service=%q,region=%q}", service, region)
@@ -66,8 +68,46 @@ func (m *Metrics) event(e step.Event) {
 	}
 }
 
-// ended counts cells.
-func (m *Metrics) ended(o *fleet.Outcome) { m.add(cells(o.Result), 1) }
+// tally takes the ends of cells from their workflows, each once: a workflow that is replayed does
+// not count again. What the SDK itself measures is dropped.
+type tally struct {
+	*Metrics
+	result string
+}
+
+// cellsCounter and resultTag are what workflows count the ends of cells by.
+const (
+	cellsCounter = "bake_cells_total"
+	resultTag    = "result"
+)
+
+// WithTags implements [client.MetricsHandler].
+func (t tally) WithTags(tags map[string]string) client.MetricsHandler {
+	if r, ok := tags[resultTag]; ok {
+		t.result = r
+	}
+	return t
+}
+
+// Counter implements [client.MetricsHandler].
+func (t tally) Counter(name string) client.MetricsCounter {
+	if name != cellsCounter {
+		return client.MetricsNopHandler.Counter(name)
+	}
+	return ends(t)
+}
+
+// Gauge implements [client.MetricsHandler].
+func (t tally) Gauge(name string) client.MetricsGauge { return client.MetricsNopHandler.Gauge(name) }
+
+// Timer implements [client.MetricsHandler].
+func (t tally) Timer(name string) client.MetricsTimer { return client.MetricsNopHandler.Timer(name) }
+
+// ends counts the cells that have ended with a result.
+type ends tally
+
+// Inc implements [client.MetricsCounter].
+func (e ends) Inc(n int64) { e.add(cells(fleet.Result(e.result)), float64(n)) }
 
 // call counts a request to a service of AWS.
 func (m *Metrics) call(service, region string) {
@@ -80,7 +120,7 @@ func (m *Metrics) leak() { m.add("bake_teardown_failures_total", 1) }
 // help is what the metrics are, in the order of their names.
 var help = []struct{ name, text string }{
 	{"bake_api_calls_total", "Requests sent to AWS."},
-	{"bake_cells_total", "Cells that have ended."},
+	{cellsCounter, "Cells that have ended, each counted once by one of the workers."},
 	{"bake_resources_total", "Resources created, destroyed, and kept for the user."},
 	{"bake_step_seconds_total", "Time spent in steps, those inside others included."},
 	{"bake_steps_total", "Steps that have ended."},

@@ -283,7 +283,8 @@ func TestMetrics(t *testing.T) {
 	m := newMetrics("eu-west-1", "eu-west-2")
 	m.event(step.Event{Kind: step.StepFinished, Elapsed: 1500 * time.Millisecond})
 	m.event(step.Event{Kind: step.StepFailed})
-	m.ended(&fleet.Outcome{Result: fleet.Built})
+	tally{Metrics: m}.WithTags(map[string]string{resultTag: string(fleet.Built)}).Counter(cellsCounter).Inc(1)
+	tally{Metrics: m}.Counter("temporal_request").Inc(1) // which is the SDK's
 	m.call("ec2", "eu-west-1")
 	m.call("ec2", "eu-west-1")
 	var out strings.Builder

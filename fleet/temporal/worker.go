@@ -62,24 +62,24 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.dialLogging(ctx, o.Fleets[0], slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	host := e.Host
-	host.Emit = oneByOne(host.Emit)
-	a := &activities{host: host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}}
-	for _, f := range o.Fleets {
-		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
-	}
 	var regions []string
 	for _, f := range o.Fleets {
 		for _, p := range places(f, o) {
 			regions = append(regions, p.Region)
 		}
 	}
-	a.metrics = newMetrics(regions...)
+	m := newMetrics(regions...)
+	c, err := e.dialLogging(ctx, o.Fleets[0], slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}), tally{Metrics: m})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	host := e.Host
+	host.Emit = oneByOne(host.Emit)
+	a := &activities{host: host, key: key, client: c, metrics: m, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}}
+	for _, f := range o.Fleets {
+		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
+	}
 	health := newHealth(func(ctx context.Context) error {
 		_, err := c.CheckHealth(ctx, &client.CheckHealthRequest{})
 		return err
@@ -120,15 +120,12 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	tidied, stopTidying := context.WithCancel(ctx)
 	defer stopTidying()
 	go tidy(tidied, host)
-	select {
-	case <-ctx.Done():
-		health.set(isEnding)
-		stopAll(workers, drain+time.Minute)
-		return nil
-	case err := <-fatal:
+	if err := health.atEnd(ctx, fatal); err != nil {
 		stopAll(workers, fatalDrain)
 		return fmt.Errorf("the worker cannot go on: %w", explained(o.Fleets[0], err))
 	}
+	stopAll(workers, drain+time.Minute)
+	return nil
 }
 
 // stagesKept is how long a worker keeps its copy of a run that it has done a stage of: longer

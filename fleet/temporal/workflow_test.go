@@ -30,6 +30,8 @@ type fake struct {
 
 	teardowns int // that fail before one succeeds
 	orphans   []teardownIn
+
+	metrics *Metrics // may be nil
 }
 
 func (f *fake) note(text string) {
@@ -85,6 +87,9 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{})
+	if f.metrics != nil {
+		suite.SetMetricsHandler(tally{Metrics: f.metrics})
+	}
 	env := suite.NewTestWorkflowEnvironment()
 	patient(env)
 	registerWorkflows(env)
@@ -144,7 +149,7 @@ func TestBakeBeginsAgain(t *testing.T) {
 		deaths int
 		want   fleet.Result
 	}{"once": {1, fleet.Built}, "twice": {2, fleet.Built}, "always": {99, fleet.Failed}} {
-		f := &fake{teardowns: 2}
+		f := &fake{teardowns: 2, metrics: newMetrics()}
 		died := 0
 		runs := map[string]bool{}
 		f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
@@ -163,6 +168,11 @@ func TestBakeBeginsAgain(t *testing.T) {
 		var out fleet.Outcome
 		if err := env.GetWorkflowResult(&out); err != nil || out.Result != c.want {
 			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		for _, r := range []fleet.Result{fleet.Built, fleet.Failed, fleet.Cancelled} { // not once for each run
+			if n := f.metrics.counters[cells(r)]; n != 0 && r != c.want || n != 1 && r == c.want {
+				t.Errorf("%s: %g cells were %s", name, n, r)
+			}
 		}
 		if want := min(c.deaths, lives); len(f.gone) != want || len(runs) != min(c.deaths+1, lives) {
 			t.Errorf("%s: %d runs, torn down: %q", name, len(runs), f.gone)

@@ -78,9 +78,9 @@ func (r *reader) fleets(ctx context.Context) {
 		one := FleetBlock{Name: name, Options: o, Src: f.src, Block: f.block, roles: map[[2]string]string{}}
 		one.Images = r.fleetImages(o.Images)
 		r.roles(&one, f)
-		r.twice(ctx, one)
 		r.settings.blocks = append(r.settings.blocks, one)
 	}
+	r.diags = append(r.diags, r.settings.Twice(ctx)...)
 }
 
 // fleetImages reads which images a fleet has.
@@ -222,41 +222,39 @@ func accountOfRole(arn string) (account string, ok bool) {
 	return parts[4], true
 }
 
-// twice complains about images that would go to a region from two cells: the one there, and
-// another that distributes its own.
-func (r *reader) twice(ctx context.Context, f FleetBlock) {
-	if f.Options.Matrix == nil {
-		return
+// Twice complains about images that would go to a region from two cells of a fleet: the one
+// there, and another that copies or distributes its own. Of a template that was loaded for an
+// image, it knows that image alone.
+func (s *Settings) Twice(ctx context.Context) (diags hcl.Diagnostics) {
+	complain := func(at hcl.Range, summary, format string, args ...any) {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
 	}
-	for _, ref := range f.Images {
-		r.copiedTwice(ctx, f, ref)
-		for _, i := range r.settings.images {
-			d := i.options.Distribute
-			if i.block.Labels[0] != ref.Label || d == nil {
-				continue
+	for _, f := range s.blocks {
+		if f.Options.Matrix == nil {
+			continue
+		}
+		for _, ref := range f.Images {
+			if len(f.Options.Matrix.Region) > 1 { // the region of the cell itself may be named
+				for _, c := range s.copies(ctx, ref.Label) {
+					if slices.Contains(f.Options.Matrix.Region, c.region) {
+						complain(c.at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, c.region, f.Name)
+					}
+				}
 			}
-			for _, region := range d.Regions {
-				if slices.Contains(f.Options.Matrix.Region, region) {
-					at := ref.At
-					r.complain(&at, "Baked and distributed there", "The image %q is distributed to %s, and the fleet bakes it there too. Take the region out of the matrix, or out of regions at %s.", ref.Label, region, i.src.Range(&d.Regions))
+			for _, i := range s.images {
+				d := i.options.Distribute
+				if i.block.Labels[0] != ref.Label || d == nil {
+					continue
+				}
+				for _, region := range d.Regions {
+					if slices.Contains(f.Options.Matrix.Region, region) {
+						complain(ref.At, "Baked and distributed there", "The image %q is distributed to %s, and the fleet bakes it there too. Take the region out of the matrix, or out of regions at %s.", ref.Label, region, i.src.Range(&d.Regions))
+					}
 				}
 			}
 		}
 	}
-}
-
-// copiedTwice is [reader.twice] for the regions that sources of an image name. The region of
-// the cell itself may be among them.
-func (r *reader) copiedTwice(ctx context.Context, f FleetBlock, ref ImageRef) {
-	if len(f.Options.Matrix.Region) < 2 {
-		return
-	}
-	for _, c := range r.settings.copies(ctx, ref.Label) {
-		if slices.Contains(f.Options.Matrix.Region, c.region) {
-			at := c.at
-			r.complain(&at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, c.region, f.Name)
-		}
-	}
+	return diags
 }
 
 // copied is a region that an image is copied to by a source.
