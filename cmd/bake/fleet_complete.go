@@ -63,7 +63,10 @@ func (p *program) fleetsOf(cmd *cobra.Command) []*fleet.Fleet {
 	if f := cmd.Flags().Lookup("template"); f != nil {
 		path = f.Value.String()
 	}
-	o, err := new(templateFlags).options(p, "bake completion", path)
+	var flags templateFlags
+	flags.vars, _ = cmd.Flags().GetStringArray("var") // a command without it has none
+	flags.varFiles, _ = cmd.Flags().GetStringArray("var-file")
+	o, err := flags.options(p, "bake completion", path)
 	if err != nil {
 		return nil
 	}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/fleet"
+)
+
+// TestUnpolled: who looks at a fleet is told of the task queues that no worker polls, and when
+// workers poll them again, each once.
+func TestUnpolled(t *testing.T) {
+	waits := fleet.Status{Fleet: "nightly", State: fleet.StateRunning, Unpolled: []string{"bake/nightly", "bake/nightly/111111111111/eu-west-1/api"}}
+	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: what waits there goes on once a bake worker does"
+	if tree := fleetTree(waits, time.Now()); !strings.Contains(tree, "\n"+text) {
+		t.Errorf("the status: %s", tree)
+	}
+	goesOn := waits
+	goesOn.Unpolled = nil
+	if tree := fleetTree(goesOn, time.Now()); strings.Contains(tree, "No worker") {
+		t.Errorf("the status with workers: %s", tree)
+	}
+	for _, json := range []bool{false, true} {
+		var out bytes.Buffer
+		p := &program{stdout: newOutput(&out), stderr: newOutput(&out), now: time.Now, command: "fleet status"}
+		p.json.on = json
+		told := p.cellChanges()
+		for _, s := range []fleet.Status{waits, waits, goesOn, goesOn} {
+			told(s)
+		}
+		want := []string{text + ".", "Workers poll all task queues again."}
+		if json {
+			want = []string{`"kind":"unpolled","unpolled":["bake/nightly","bake/nightly/111111111111/eu-west-1/api"]`, `"kind":"unpolled","unpolled":[]`}
+		}
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], want[0]) || !strings.Contains(lines[1], want[1]) {
+			t.Errorf("json %t: %s", json, out.String())
+		}
+	}
+}
