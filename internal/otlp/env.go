@@ -37,17 +37,27 @@ type Parent struct {
 	State string
 }
 
+// String is the traceparent of a span that is sampled.
+func (p Parent) String() string { return fmt.Sprintf("00-%x-%x-01", p.Trace[:], p.Span[:]) }
+
+// general is what the names of variables for all signals begin with, and traces is that of those
+// for traces, which come first.
+const (
+	general = "OTEL_EXPORTER_OTLP_"
+	traces  = general + "TRACES_"
+)
+
 // FromEnv is what variables say, as OpenTelemetry's specification has them, which get returns
 // the values of; nil if they name no collector, or turn traces off. service is the program's
 // name for itself, unless they have another one.
 func FromEnv(get func(name string) string, service string) (*Config, error) {
-	own := func(name string) string { // that of traces comes first
-		if v := get("OTEL_EXPORTER_OTLP_TRACES_" + name); v != "" {
-			return v
+	own := func(short string) (name, value string) {
+		if v := get(traces + short); v != "" {
+			return traces + short, v
 		}
-		return get("OTEL_EXPORTER_OTLP_" + name)
+		return general + short, get(general + short)
 	}
-	if own("ENDPOINT") == "" || strings.EqualFold(get("OTEL_SDK_DISABLED"), "true") {
+	if _, at := own("ENDPOINT"); at == "" || strings.EqualFold(get("OTEL_SDK_DISABLED"), "true") {
 		return nil, nil
 	}
 	switch exporter := get("OTEL_TRACES_EXPORTER"); exporter {
@@ -57,26 +67,39 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 	default:
 		return nil, fmt.Errorf("OTEL_TRACES_EXPORTER is %q; there are otlp and none", exporter)
 	}
-	if p := own("PROTOCOL"); p != "" && p != "http/json" && p != "http/protobuf" {
-		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q; spans are sent by HTTP, which collectors take at another port, 4318 if nobody has changed it: set it to http/json", p)
+	if name, p := own("PROTOCOL"); p != "" && p != "http/json" && p != "http/protobuf" {
+		return nil, fmt.Errorf("%s is %q; spans are sent by HTTP, which collectors take at another port, 4318 if nobody has changed it: set it to http/json", name, p)
 	}
 	parent, sampled := parseParent(get("TRACEPARENT"))
 	if !sampled {
 		return nil, nil
 	}
-	parent.State = get("TRACESTATE")
-	c := &Config{Timeout: 10 * time.Second, Parent: parent, Gzip: own("COMPRESSION") == "gzip"}
+	if parent.Trace != (TraceID{}) { // it says nothing about another one
+		parent.State = get("TRACESTATE")
+	}
+	c := &Config{Timeout: 10 * time.Second, Parent: parent}
+	switch name, how := own("COMPRESSION"); how {
+	case "", "none":
+	case "gzip":
+		c.Gzip = true
+	default:
+		return nil, fmt.Errorf("%s is %q; there are gzip and none", name, how)
+	}
 	var err error
 	if c.URL, err = endpoint(get); err != nil {
 		return nil, err
 	}
-	if c.Headers, err = pairs(own("HEADERS")); err != nil {
-		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_HEADERS: %w", err)
+	name, text := own("HEADERS")
+	if c.Headers, err = pairs(text); err == nil {
+		err = checkHeaders(c.Headers)
 	}
-	if t := own("TIMEOUT"); t != "" {
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if name, t := own("TIMEOUT"); t != "" {
 		ms, err := strconv.ParseInt(t, 10, 32)
 		if err != nil || ms <= 0 {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_TIMEOUT is %q, which is no number of milliseconds", t)
+			return nil, fmt.Errorf("%s is %q, which is no number of milliseconds", name, t)
 		}
 		c.Timeout = time.Duration(ms) * time.Millisecond
 	}
@@ -102,10 +125,10 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 // endpoint is the URL for traces: one for them alone is taken as it is, and one for all
 // signals leads to theirs by a path.
 func endpoint(get func(string) string) (string, error) {
-	name, path := "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""
+	name, path := traces+"ENDPOINT", ""
 	text := get(name)
 	if text == "" {
-		name, path = "OTEL_EXPORTER_OTLP_ENDPOINT", "v1/traces"
+		name, path = general+"ENDPOINT", "v1/traces"
 		text = get(name)
 	}
 	u, err := url.Parse(text)
@@ -135,9 +158,26 @@ func pairs(text string) (map[string]string, error) {
 	return out, nil
 }
 
+// checkHeaders says which headers HTTP does not have. It shows no values, nor what is no name,
+// which may be secrets.
+func checkHeaders(all map[string]string) error {
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz" // RFC 9110, section 5.6.2
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if strings.ContainsFunc(strings.ToLower(name), func(r rune) bool { return !strings.ContainsRune(token, r) }) {
+			return errors.New("it has a name that no header of HTTP has: there are only letters, digits and - in such names")
+		}
+		if strings.ContainsFunc(all[name], func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			return fmt.Errorf("the value of %s has a control character in it", name)
+		}
+	}
+	return nil
+}
+
 // certificates is what own says about TLS; nil if nothing.
-func certificates(own func(string) string) (*tls.Config, error) {
-	ca, cert, key := own("CERTIFICATE"), own("CLIENT_CERTIFICATE"), own("CLIENT_KEY")
+func certificates(own func(string) (name, value string)) (*tls.Config, error) {
+	caName, ca := own("CERTIFICATE")
+	certName, cert := own("CLIENT_CERTIFICATE")
+	keyName, key := own("CLIENT_KEY")
 	if ca == "" && cert == "" && key == "" {
 		return nil, nil
 	}
@@ -145,20 +185,26 @@ func certificates(own func(string) string) (*tls.Config, error) {
 	if ca != "" {
 		text, err := os.ReadFile(ca)
 		if err != nil {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %w", err)
+			return nil, fmt.Errorf("%s: %w", caName, err)
 		}
 		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %s holds no certificate in PEM", ca)
+			return nil, fmt.Errorf("%s: %s holds no certificate in PEM", caName, ca)
 		}
 	}
 	if cert != "" || key != "" {
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _KEY: %w", err)
+			return nil, fmt.Errorf("%s and %s: %w", certName, keyName, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// ParseParent reads a traceparent. ok reports whether it is one.
+func ParseParent(text string) (p Parent, ok bool) {
+	p, _ = parseParent(text)
+	return p, p.Trace != (TraceID{})
 }
 
 // parseParent reads a traceparent. Without one there is none, and who is within none is

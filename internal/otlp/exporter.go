@@ -4,19 +4,28 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	queueSize = 2048            // spans that wait to be sent; more are dropped
-	batchSize = 512             // spans of a request
-	batchTime = 2 * time.Second // that a span waits for others
+	queueSize  = 2048            // spans that wait to be sent, and
+	queueBytes = 16 << 20        // what they take; more are dropped
+	batchSize  = 512             // spans of a request, and
+	batchBytes = 1 << 20         // what they take, but for the last one
+	batchTime  = 2 * time.Second // that a span waits for others
+
+	longestAnswer = 1 << 16 // of a collector, in bytes
+	longestReason = 500     // of what it says, in bytes
 
 	// What could not be sent is sent again after pauses that grow.
 	firstWait = time.Second
@@ -37,15 +46,17 @@ type Exporter struct {
 	ctx     context.Context // of requests
 	cancel  context.CancelFunc
 
-	mu     sync.Mutex
-	lost   int  // spans
-	closed bool // nothing is taken any more
-	warned bool // since the collector last took something
+	mu      sync.Mutex
+	waiting int  // bytes of the queue
+	lost    int  // spans
+	told    bool // that some are lost
+	closed  bool // nothing is taken any more
+	warned  bool // since the collector last took something
 }
 
 // NewExporter sends spans as c says, for a program of that name and version, until Close.
-// warn is told when the collector does not take them, once until it does again; it is called
-// by another goroutine.
+// warn is told when the collector does not take them, once until it does again; when the first
+// ones are lost, and at the end how many are. It is called by another goroutine, or by Close.
 func NewExporter(c Config, name, version string, warn func(error)) *Exporter {
 	return newExporter(c, name, version, warn, c.client())
 }
@@ -67,15 +78,21 @@ func (e *Exporter) Export(s Span) {
 	if e.closed {
 		return
 	}
+	size := s.size()
+	if e.waiting+size > queueBytes {
+		e.lost++
+		return
+	}
 	select {
 	case e.queue <- s:
+		e.waiting += size
 	default:
 		e.lost++
 	}
 }
 
 // Close sends what waits, for as long as ctx lasts, and ends the exporter. What is not sent
-// then is lost, and warned of. Only the first call does something.
+// then is lost, and it is warned of all that is. Only the first call does something.
 func (e *Exporter) Close(ctx context.Context) {
 	e.mu.Lock()
 	closed := e.closed
@@ -84,11 +101,20 @@ func (e *Exporter) Close(ctx context.Context) {
 	if closed {
 		return
 	}
+	start := time.Now()
 	close(e.closing)
 	defer context.AfterFunc(ctx, e.cancel)()
 	<-e.over
+	late := e.ctx.Err() != nil
 	e.cancel()
 	e.client.CloseIdleConnections()
+	switch {
+	case e.lost == 0:
+	case late:
+		e.warn(fmt.Errorf("the collector of traces did not answer within %s; spans that are lost: %d", time.Since(start).Round(100*time.Millisecond), e.lost))
+	default:
+		e.warn(fmt.Errorf("the collector of traces was too slow, or did not take all; spans that are lost: %d", e.lost))
+	}
 }
 
 // run sends batches until the exporter is closed and the queue is empty.
@@ -107,23 +133,31 @@ func (e *Exporter) run() {
 
 // next waits for spans, and a little for more of them. last says that there will be no more.
 func (e *Exporter) next() (batch []Span, last bool) {
+	size := 0
+	take := func(s Span) {
+		n := s.size()
+		batch, size = append(batch, s), size+n
+		e.mu.Lock()
+		e.waiting -= n
+		e.mu.Unlock()
+	}
 	select {
 	case s := <-e.queue:
-		batch = append(batch, s)
+		take(s)
 	case <-e.closing:
 	}
 	more := time.NewTimer(batchTime)
 	defer more.Stop()
-	for len(batch) < batchSize {
+	for len(batch) < batchSize && size < batchBytes {
 		select {
 		case s := <-e.queue:
-			batch = append(batch, s)
+			take(s)
 			continue
 		default:
 		}
 		select {
 		case s := <-e.queue:
-			batch = append(batch, s)
+			take(s)
 		case <-more.C:
 			return batch, false
 		case <-e.closing: // nothing is taken any more
@@ -136,6 +170,7 @@ func (e *Exporter) next() (batch []Span, last bool) {
 // deliver sends a batch, and again while that may help.
 func (e *Exporter) deliver(batch []Span) {
 	body, err := encode(e.config.Resource, e.name, e.version, batch)
+	lost := len(batch)
 	for wait := firstWait; err == nil; wait = min(2*wait, longWait) {
 		again, failure := e.post(body)
 		if failure == nil {
@@ -143,12 +178,15 @@ func (e *Exporter) deliver(batch []Span) {
 			return
 		}
 		e.fail(failure)
+		if some, ok := errors.AsType[*rejectedError](failure); ok {
+			lost = min(some.spans, lost)
+		}
 		if !again || !e.pause(wait) {
 			break
 		}
 	}
 	e.mu.Lock()
-	e.lost += len(batch)
+	e.lost += lost
 	e.mu.Unlock()
 }
 
@@ -167,19 +205,22 @@ func (e *Exporter) pause(wait time.Duration) bool {
 	return true
 }
 
-// taken notes that the collector has taken something, and tells what was lost before.
+// taken notes that the collector has taken something, and tells once that some were lost before.
 func (e *Exporter) taken() {
 	e.mu.Lock()
-	lost := e.lost
-	e.lost, e.warned = 0, false
+	tell := e.lost > 0 && !e.told && !e.closed
+	e.warned, e.told = false, e.told || tell
 	e.mu.Unlock()
-	if lost > 0 {
-		e.warn(fmt.Errorf("%d spans are lost: the collector of traces was too slow, or away", lost))
+	if tell {
+		e.warn(errors.New("the collector of traces was too slow, or away, so that some spans are lost; how many is told at the end"))
 	}
 }
 
-// fail warns, unless it has.
+// fail warns, unless it has, or it is for Close to tell.
 func (e *Exporter) fail(err error) {
+	if e.ctx.Err() != nil {
+		return
+	}
 	e.mu.Lock()
 	warned := e.warned
 	e.warned = true
@@ -187,6 +228,40 @@ func (e *Exporter) fail(err error) {
 	if !warned {
 		e.warn(fmt.Errorf("the collector of traces does not take them: %w", err))
 	}
+}
+
+// rejectedError is the answer of a collector that does not take all spans of a request.
+type rejectedError struct {
+	host  string
+	spans int
+	why   string // empty if it does not say
+}
+
+func (e *rejectedError) Error() string {
+	text := fmt.Sprintf("%s rejects %d of the spans of a request", e.host, e.spans)
+	if e.why != "" {
+		text += ": " + e.why
+	}
+	return text
+}
+
+// partly is what an answer says of spans that were not taken; nil if it says nothing.
+func partly(host string, body io.Reader) error {
+	var answer struct {
+		PartialSuccess struct {
+			RejectedSpans json.RawMessage // a number, or a text with one
+			ErrorMessage  string
+		}
+	}
+	if json.NewDecoder(body).Decode(&answer) != nil {
+		return nil // it has taken them, whatever it says
+	}
+	partial := answer.PartialSuccess
+	n, err := strconv.ParseInt(strings.Trim(string(partial.RejectedSpans), `"`), 10, 32)
+	if err != nil || n <= 0 {
+		return nil
+	}
+	return &rejectedError{host, int(n), strings.ToValidUTF8(partial.ErrorMessage[:min(len(partial.ErrorMessage), longestReason)], "")}
 }
 
 // post sends a request. again says that it may succeed later.
@@ -215,15 +290,19 @@ func (e *Exporter) post(body []byte) (again bool, err error) {
 		req.Header.Set("Content-Encoding", encoding)
 	}
 	answer, err := e.client.Do(req)
+	if wait, ok := errors.AsType[net.Error](err); ok && wait.Timeout() {
+		return true, fmt.Errorf("%s did not answer within %s", req.URL.Host, e.client.Timeout)
+	}
 	if wrapped, ok := errors.AsType[*url.Error](err); ok { // its URL may hold secrets
 		return true, fmt.Errorf("%s: %w", req.URL.Host, wrapped.Err)
 	} else if err != nil {
 		return true, err
 	}
 	defer answer.Body.Close()
-	_, _ = io.CopyN(io.Discard, answer.Body, 1<<16)
+	said := io.LimitReader(answer.Body, longestAnswer)
+	defer func() { _, _ = io.Copy(io.Discard, said) }() // so that the connection can be used again
 	if answer.StatusCode/100 == 2 {
-		return false, nil
+		return false, partly(req.URL.Host, said)
 	}
 	switch answer.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -40,6 +40,23 @@ type Span struct {
 	Error  string // why, if it has failed
 }
 
+// size is about what a span takes in memory, and in a request, in bytes.
+func (s *Span) size() int {
+	const item = 64 // of an attribute, an event or the rest
+	n := 4*item + len(s.State) + len(s.Name) + len(s.Error)
+	count := func(all []Attr) {
+		for _, a := range all {
+			n += item + len(a.Key) + len(a.Value)
+		}
+	}
+	count(s.Attrs)
+	for _, e := range s.Events {
+		n += item + len(e.Name)
+		count(e.Attrs)
+	}
+	return n
+}
+
 // The names of the encoding.
 type (
 	jsonValue struct {

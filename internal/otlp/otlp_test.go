@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -54,6 +56,17 @@ func TestFromEnv(t *testing.T) {
 		{[]string{at, traceparent + "01"}, "http://c:4318/v1/traces 0af7651916cd43dd8448eb211c80319c b7ad6b7169203331"},
 		{[]string{at, "TRACEPARENT=00-00000000000000000000000000000000-b7ad6b7169203331-01"}, "http://c:4318/v1/traces"},
 		{[]string{at, "TRACEPARENT=rubbish"}, "http://c:4318/v1/traces"},
+		{[]string{at, traceparent + "01", "TRACESTATE=a=b"}, "http://c:4318/v1/traces 0af7651916cd43dd8448eb211c80319c b7ad6b7169203331 state a=b"},
+		{[]string{at, "TRACEPARENT=rubbish", "TRACESTATE=a=b"}, "http://c:4318/v1/traces"},
+		{[]string{at, "TRACESTATE=a=b"}, "http://c:4318/v1/traces"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_COMPRESSION=gzip"}, "http://c:4318/v1/traces gzip"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_COMPRESSION=gzip", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION=none"}, "http://c:4318/v1/traces"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_COMPRESSION=zstd"}, `error: OTEL_EXPORTER_OTLP_COMPRESSION is "zstd"; there are gzip and none`},
+		{[]string{at, "OTEL_EXPORTER_OTLP_TRACES_HEADERS=secret"}, "error: OTEL_EXPORTER_OTLP_TRACES_HEADERS: it is not as in name=value,name=value, with %2C for a comma in a value"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_HEADERS=a secret=x"}, "error: OTEL_EXPORTER_OTLP_HEADERS: it has a name that no header of HTTP has: there are only letters, digits and - in such names"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_HEADERS=api-key=secret%0A"}, "error: OTEL_EXPORTER_OTLP_HEADERS: the value of api-key has a control character in it"},
+		{[]string{at, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=0"}, `error: OTEL_EXPORTER_OTLP_TRACES_TIMEOUT is "0", which is no number of milliseconds`},
+		{[]string{at, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE=/none"}, "error: OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: open /none: no such file or directory"},
 	} {
 		c, err := FromEnv(env(tt.env...), "bake")
 		got := ""
@@ -64,6 +77,15 @@ func TestFromEnv(t *testing.T) {
 			got = c.URL
 			if c.Parent.Span != (SpanID{}) {
 				got += " " + hex.EncodeToString(c.Parent.Trace[:]) + " " + hex.EncodeToString(c.Parent.Span[:])
+				if again, ok := ParseParent(c.Parent.String()); !ok || again.Trace != c.Parent.Trace || again.Span != c.Parent.Span {
+					t.Errorf("%q is read as %+v", c.Parent.String(), again)
+				}
+			}
+			if c.Parent.State != "" {
+				got += " state " + c.Parent.State
+			}
+			if c.Gzip {
+				got += " gzip"
 			}
 		}
 		if got != tt.want {
@@ -110,38 +132,38 @@ func TestExport(t *testing.T) {
 }
 
 // transport answers requests without a network.
-type transport func(*http.Request) (int, error)
+type transport func(*http.Request) (int, string, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	_, _ = io.Copy(io.Discard, r.Body)
-	status, err := f(r)
+	status, body, err := f(r)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Response{StatusCode: status, Status: fmt.Sprint(status), Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+	return &http.Response{StatusCode: status, Status: fmt.Sprint(status), Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{}, Request: r}, nil
 }
 
-// TestAway: a collector that is away, or in trouble, holds nobody up and is warned of once.
+// TestAway: a collector that is away, or in trouble, holds nobody up and is warned of once, and
+// once more of all that is lost.
 func TestAway(t *testing.T) {
 	away := errors.New("connection refused")
 	for _, tt := range []struct {
 		name   string
 		answer func(n int) (int, error) // of the nth request; status 0: never
 		first  int                      // warnings when a minute is over
-		all    string                   // when the exporter is closed
+		all    []string                 // when the exporter is closed
 		sent   bool
 		takes  time.Duration // closing it
 	}{
-		{"away", func(int) (int, error) { return 0, away }, 1, "the collector of traces does not take them: c:4318: connection refused", false, 0},
-		{"refuses", func(int) (int, error) { return 401, nil }, 1, "the collector of traces does not take them: c:4318 answers 401", false, 0},
-		{"busy", func(n int) (int, error) { return map[bool]int{true: 503, false: 200}[n < 3], nil }, 1, "the collector of traces does not take them: c:4318 answers 503", true, 0},
-		{"hangs", func(int) (int, error) { return 0, nil }, 0, "the collector of traces does not take them: c:4318: context canceled", false, 3 * time.Second},
+		{"away", func(int) (int, error) { return 0, away }, 1, []string{"the collector of traces does not take them: c:4318: connection refused", "the collector of traces was too slow, or did not take all; spans that are lost: 6145"}, false, 0},
+		{"refuses", func(int) (int, error) { return 401, nil }, 1, []string{"the collector of traces does not take them: c:4318 answers 401", "the collector of traces was too slow, or did not take all; spans that are lost: 6145"}, false, 0},
+		{"busy", func(n int) (int, error) { return map[bool]int{true: 503, false: 200}[n < 3], nil }, 1, []string{"the collector of traces does not take them: c:4318 answers 503", lostSome, "the collector of traces was too slow, or did not take all; spans that are lost: N"}, true, 0},
+		{"hangs", func(int) (int, error) { return 0, nil }, 0, []string{"the collector of traces did not answer within 3s; spans that are lost: 6145"}, false, 3 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var warnings []string
 				requests, taken := 0, false
-				e := newExporter(Config{URL: "http://c:4318/v1/traces"}, "scope", "1", func(err error) { warnings = append(warnings, err.Error()) }, &http.Client{Transport: transport(func(r *http.Request) (int, error) {
+				e := newExporter(Config{URL: "http://c:4318/v1/traces"}, "scope", "1", func(err error) { warnings = append(warnings, err.Error()) }, &http.Client{Transport: transport(func(r *http.Request) (int, string, error) {
 					requests++
 					status, err := tt.answer(requests)
 					if status == 0 && err == nil {
@@ -149,7 +171,7 @@ func TestAway(t *testing.T) {
 						err = r.Context().Err()
 					}
 					taken = taken || status == 200
-					return status, err
+					return status, "", err
 				})})
 				e.Export(span(1))
 				time.Sleep(time.Minute)
@@ -170,14 +192,85 @@ func TestAway(t *testing.T) {
 				if took := time.Since(start); took > tt.takes {
 					t.Errorf("the end took %s", took)
 				}
-				if len(warnings) == 0 || warnings[0] != tt.all || taken != tt.sent {
-					t.Errorf("%q, want %q; taken: %t", warnings, tt.all, taken)
+				if tt.sent { // how many depends on what was on the way
+					warnings[len(warnings)-1] = regexp.MustCompile(`[1-9]\d+$`).ReplaceAllString(warnings[len(warnings)-1], "N")
 				}
-				if tt.sent && (len(warnings) != 2 || !strings.Contains(warnings[1], "spans are lost")) || !tt.sent && len(warnings) != 1 {
-					t.Errorf("%d warnings: %q", len(warnings), warnings)
+				if !slices.Equal(warnings, tt.all) || taken != tt.sent {
+					t.Errorf("%q, want %q; taken: %t", warnings, tt.all, taken)
 				}
 			})
 		})
+	}
+}
+
+const lostSome = "the collector of traces was too slow, or away, so that some spans are lost; how many is told at the end"
+
+// TestLost: whatever is lost is told: once while spans are sent, and in the end how many.
+func TestLost(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		big    int    // bytes of each span
+		answer string // to each request
+		most   int    // bytes of a request
+		want   []string
+	}{
+		{"slow", 10, "{}", 1 << 20, []string{lostSome, "the collector of traces was too slow, or did not take all; spans that are lost: N"}},
+		{"large", 1 << 17, "{}", batchBytes + 3<<17, []string{lostSome, "the collector of traces was too slow, or did not take all; spans that are lost: N"}},
+		{"rejects", 10, `{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}`, 1 << 20, []string{"the collector of traces does not take them: c:4318 rejects 3 of the spans of a request: too old", "the collector of traces was too slow, or did not take all; spans that are lost: N"}},
+		{"takes", 10, `{"partialSuccess":{"rejectedSpans":0,"errorMessage":"use gRPC"}}`, 1 << 20, []string{lostSome, "the collector of traces was too slow, or did not take all; spans that are lost: N"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var warnings []string
+				requests := 0
+				e := newExporter(Config{URL: "http://c:4318/v1/traces"}, "scope", "1", func(err error) { warnings = append(warnings, err.Error()) }, &http.Client{Transport: transport(func(r *http.Request) (int, string, error) {
+					if body, err := io.ReadAll(r.Body); err != nil || len(body) > tt.most {
+						t.Errorf("a request of %d bytes, %v", len(body), err)
+					}
+					requests++
+					time.Sleep(time.Second)
+					return http.StatusOK, tt.answer, nil
+				})})
+				for range 5 {
+					for n := range 2 * queueSize {
+						s := span(n)
+						s.Error = strings.Repeat("x", tt.big)
+						e.Export(s)
+					}
+					if e.waiting > queueBytes {
+						t.Errorf("%d bytes wait", e.waiting)
+					}
+					time.Sleep(time.Minute)
+					synctest.Wait()
+				}
+				e.Close(t.Context())
+				if e.waiting != 0 {
+					t.Errorf("%d bytes wait for nothing", e.waiting)
+				}
+				last := len(warnings) - 1
+				warnings[last] = regexp.MustCompile(`[1-9]\d+$`).ReplaceAllString(warnings[last], "N")
+				if !slices.Equal(warnings, tt.want) || requests == 0 {
+					t.Errorf("%d requests, %q", requests, warnings)
+				}
+			})
+		})
+	}
+}
+
+// TestLate: what a request waits for is told, and not how it is made to end.
+func TestLate(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	var warnings []string
+	e := NewExporter(Config{URL: s.URL, Timeout: 100 * time.Millisecond}, "", "", func(err error) { warnings = append(warnings, err.Error()) })
+	e.Export(span(1))
+	e.Close(t.Context())
+	want := []string{"the collector of traces does not take them: " + s.Listener.Addr().String() + " did not answer within 100ms", "the collector of traces was too slow, or did not take all; spans that are lost: 1"}
+	if !slices.Equal(warnings, want) {
+		t.Errorf("%q", warnings)
 	}
 }
 
@@ -189,7 +282,7 @@ func TestNowhereElse(t *testing.T) {
 	s := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
 	defer s.Close()
 	warned := ""
-	e := NewExporter(Config{URL: s.URL, Timeout: time.Second}, "", "", func(err error) { warned = err.Error() })
+	e := NewExporter(Config{URL: s.URL, Timeout: time.Second}, "", "", func(err error) { warned += err.Error() })
 	e.Export(span(1))
 	e.Close(t.Context())
 	if got.Load() != 0 || !strings.Contains(warned, "answers 307") {
