@@ -252,6 +252,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	events.trace = o.record(run)
+	defer events.trace.End()
 	result, err := build(limit, o, run, parts, events)
 	if _, ok := errors.AsType[*TemplateError](err); ok {
 		events.trace.Fail(errors.New("the template is wrong")) // its values may be secrets
@@ -275,9 +276,9 @@ func (o Options) record(run step.Invocation) *trace.Recorder {
 	}
 	switch {
 	case o.Stages:
-		r.Part = "stage"
+		r.Part, r.Stages = "stage", true
 	case o.again != nil:
-		r.Part = "resume"
+		r.Part, r.First = "resume", o.again.Trace
 	}
 	return o.Trace.Begin(r)
 }
@@ -406,7 +407,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	run.Redact = template.Secrets().Redact
 	among := o.Template.among(ctx, template, settings)
 	builds := o.selected(template, among)
-	journal, err := o.journal(run, template, builds)
+	journal, err := o.journal(run, template, builds, events.trace.First())
 	switch {
 	case err != nil && o.again != nil:
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", run.ID, err)
@@ -477,6 +478,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
 	}
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
+	if _, wrong := errors.AsType[*TemplateError](err); err != nil && !wrong {
+		events.trace.Fail(errors.New(template.Secrets().RedactMessage(err.Error())))
+	}
 	if goesOn {
 		result.Next = next.all
 	}

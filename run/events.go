@@ -15,7 +15,7 @@ type events struct {
 	file   *log
 	json   *ui.JSON
 	emit   func(step.Event) // may be nil
-	trace  *trace.Recorder
+	trace  *trace.Recorder  // which gets what comes before close; nil: none
 	closed bool
 }
 
@@ -57,7 +57,6 @@ func (v *events) close() error {
 		return nil
 	}
 	v.closed = true
-	v.trace.End()
 	err := v.json.Err
 	if cerr := v.file.Close(); err == nil {
 		err = cerr

@@ -69,7 +69,7 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	}
 	whole := o.record(step.Invocation{ID: o.ID, Start: o.Template.Now})
 	defer whole.End()
-	r.o.Trace = whole.Within()
+	r.events.trace, r.o.Trace = whole, whole.Within()
 	r.share()
 	switch {
 	case o.Debug:
@@ -89,7 +89,7 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	running.Wait()
 	result, err := r.conclude(ctx, found)
 	if err != nil {
-		whole.Fail(errors.New("not all images are there"))
+		whole.Fail(errors.New("not all images are there")) // unless a build has told why
 	}
 	return result, errors.Join(err, r.events.close())
 }

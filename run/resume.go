@@ -52,6 +52,8 @@ type Memory struct {
 	Within *amazon.Within `json:"within,omitempty"` // the account and region that it is held to
 
 	Stages bool `json:"stages,omitempty"` // it goes by stages, perhaps on other hosts
+
+	Trace string `json:"trace,omitempty"` // of its first span, a traceparent
 }
 
 // Ledger is the path of the ledger of a run. There is none when the run owns nothing.
@@ -241,13 +243,14 @@ func (m Memory) vars(given []string) ([]string, error) {
 	return slices.Concat(m.Vars, given), nil
 }
 
-// journal starts the journal of a run, or returns the one that it goes on with. The
+// journal starts the journal of a run, or returns the one that it goes on with; trace is the
+// traceparent of the first span of one that begins. The
 // error of one that goes on says what has changed since.
-func (o Options) journal(run step.Invocation, t *config.Template, builds []string) (*step.FileJournal, error) {
+func (o Options) journal(run step.Invocation, t *config.Template, builds []string, trace string) (*step.FileJournal, error) {
 	m := Memory{
 		Run: run.ID, Whole: o.Whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
-		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages,
+		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages, Trace: trace,
 	}
 	for name, f := range t.Files() {
 		sum := sha256.Sum256(f.Bytes)

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"bake/config"
+	"bake/internal/envvar"
 	"bake/internal/otlp/otlptest"
 	"bake/run"
 	"bake/run/trace"
@@ -11,10 +13,10 @@ import (
 
 // traced gives the runs of o a collector, and returns what closes the tracer, and its spans by
 // their ids.
-func traced(t *testing.T, o *run.Options) func() map[string]otlptest.Span {
+func traced(t *testing.T, o *run.Options, env ...string) func() map[string]otlptest.Span {
 	t.Helper()
 	c := otlptest.Start(t)
-	get := func(name string) string { return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL}[name] }
+	get := func(name string) string { return envvar.Get(append(env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL), name) }
 	o.Trace = trace.Open(get, "bake", "test", "host", func(err error) { t.Error(err) })
 	return func() map[string]otlptest.Span {
 		o.Trace.Close()
@@ -33,13 +35,16 @@ func traced(t *testing.T, o *run.Options) func() map[string]otlptest.Span {
 // each step is within another; how it fails is told, and no secret.
 func TestTraceOfStages(t *testing.T) {
 	const secret = "correct horse battery staple"
-	for _, last := range []string{"echo two", "echo " + secret + " failed >&2; exit 3"} {
+	for _, to := range []string{"", "/none"} {
 		s := newStages(t, `
 variable "password" {
   default   = "`+secret+`"
   sensitive = true
 }
-`+strings.Replace(staged, `["echo two >> DIR/log"]`, `["`+last+`"]`, 1))
+`+strings.Replace(staged, `provisioner "shell" { inline = ["echo two >> DIR/log"] }`, `provisioner "file" {
+  content     = "two"
+  destination = "DIR`+to+`/${var.password}"
+}`, 1))
 		spans := traced(t, &s.opts)
 		sealed, result, err := s.stage(t, nil)
 		stages := 1
@@ -47,12 +52,12 @@ variable "password" {
 			sealed, result, err = s.stage(t, sealed)
 			stages++
 		}
-		failed := strings.Contains(last, "exit")
+		failed := to != ""
 		if failed != (err != nil) {
 			t.Fatal(err)
 		}
 		all := spans()
-		names := map[string]int{}
+		names, hidden, why := map[string]int{}, false, ""
 		for _, one := range all {
 			names[one.Name]++
 			outer, within := all[one.Parent]
@@ -70,10 +75,79 @@ variable "password" {
 				if strings.Contains(text, secret) {
 					t.Errorf("%s tells the secret: %s", one.Name, text)
 				}
+				hidden = hidden || strings.HasPrefix(text, "said ") && strings.Contains(text, "<sensitive>")
 			}
+			if one.Name == "bake" {
+				why = one.Error
+			}
+		}
+		if !hidden || failed && !strings.Contains(why, "<sensitive>") {
+			t.Errorf("no text had a secret in it; the run failed with %q", why)
 		}
 		if names["bake"] != 1 || names["stage"] != stages || names["launch the instance"]+names["launch instance"] != 1 {
 			t.Errorf("after %d stages: %v", stages, names)
 		}
+	}
+}
+
+// one is the span of that name; the test fails unless there is one.
+func one(t *testing.T, all map[string]otlptest.Span, name string) (found otlptest.Span) {
+	t.Helper()
+	n := 0
+	for _, s := range all {
+		if s.Name == name {
+			found, n = s, n+1
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d spans %s", n, name)
+	}
+	return found
+}
+
+// TestTraceOfResume: each process that goes on with a run is within its first span, which is
+// sent once, wherever the process is called from.
+func TestTraceOfResume(t *testing.T) {
+	var b bench
+	o := b.options(t, chains)
+	o.Template.Only = []string{"file.f"}
+	parent := "TRACEPARENT=00-" + strings.Repeat("ab", 16) + "-" + strings.Repeat("cd", 8) + "-01"
+	spans := traced(t, &o, parent)
+	if _, err := run.Build(t.Context(), o); err == nil {
+		t.Fatal("nothing failed")
+	}
+	first := one(t, spans(), "bake")
+	if first.Trace != strings.Repeat("ab", 16) || first.Parent != strings.Repeat("cd", 8) || !strings.Contains(first.Error, "exit status: 1") {
+		t.Errorf("%+v", first)
+	}
+	b.ready(t)
+	o.Template.Options = config.Options{Env: o.Template.Env}
+	spans = traced(t, &o)
+	if _, err := run.Resume(t.Context(), run.ResumeOptions{Options: o, Run: "r1"}); err != nil {
+		t.Fatal(err)
+	}
+	all := spans()
+	again := one(t, all, "resume")
+	if again.Trace != first.Trace || again.Parent != first.ID || again.Failed {
+		t.Errorf("it goes on with %+v: %+v", first, again)
+	}
+	for _, s := range all {
+		if s.Name == "bake" || s.ID == first.ID {
+			t.Errorf("the first span again: %+v", s)
+		}
+	}
+}
+
+// TestTraceOfNoBuild: a run that fails though no build of it does says why.
+func TestTraceOfNoBuild(t *testing.T) {
+	var b bench
+	o := b.options(t, chains)
+	o.Template.Only = []string{"nothing.*"}
+	spans := traced(t, &o)
+	if _, err := run.Build(t.Context(), o); err == nil {
+		t.Fatal("there is nothing to build, and nothing failed")
+	}
+	if s := one(t, spans(), "bake"); !s.Failed || s.Error != "the template is wrong" {
+		t.Errorf("%+v", s)
 	}
 }

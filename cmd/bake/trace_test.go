@@ -13,7 +13,7 @@ import (
 // collector is the script command "collector VARIABLE": it starts a collector of traces, and
 // sets a variable to its URL. "collector VARIABLE FILE" writes what it has got since to a file, a
 // line for each span: its service, its trace, its name, that of the span around it or what its
-// id is, and how it failed.
+// id is, how it failed, and its events.
 func collector() func(*testscript.TestScript, bool, []string) {
 	started := map[string]*otlptest.Collector{} // by URL
 	return func(ts *testscript.TestScript, neg bool, args []string) {
@@ -39,7 +39,11 @@ func collector() func(*testscript.TestScript, bool, []string) {
 				if !ok {
 					around = s.Parent
 				}
-				fmt.Fprintf(&b, "%s %s: %s < %s; %s\n", s.Resource["service.name"], s.Trace, s.Name, around, strings.ReplaceAll(s.Error, "\n", " "))
+				fmt.Fprintf(&b, "%s %s: %s < %s; %s", s.Resource["service.name"], s.Trace, s.Name, around, strings.ReplaceAll(s.Error, "\n", " "))
+				for _, e := range s.Events {
+					fmt.Fprintf(&b, " [%s]", strings.ReplaceAll(e, "\n", " "))
+				}
+				b.WriteString("\n")
 			}
 			ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b.String()), 0o600))
 		default:

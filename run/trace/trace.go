@@ -87,9 +87,15 @@ type Run struct {
 	Account string    // that it is held to; empty if to none
 	Region  string
 
-	// Part names what is done of the run here, such as a stage; the first span of the run is
-	// then sent by the part in which it ends. Empty: all of it.
+	// Part names what is done of the run here, if it is not all of it: a stage or a resume.
 	Part string
+
+	// Stages says that the run goes by parts: its first span is sent by that in which it ends.
+	Stages bool
+
+	// First is what [Recorder.First] has said of the run in the process that sends its first
+	// span; empty if there is none. It is for a part of a run that does not go by stages.
+	First string
 }
 
 // Recorder makes the spans of a run. Nil makes none. It is used by one goroutine at a time.
@@ -100,10 +106,11 @@ type Recorder struct {
 	root   otlp.SpanID // of the run
 	attrs  []otlp.Attr // of all spans
 
-	top   *otlp.Span             // of the run or of the part
-	open  map[place][]*otlp.Span // that are not over
-	ended bool                   // the run is over
-	now   func() time.Time
+	top    *otlp.Span             // of the run or of the part
+	open   map[place][]*otlp.Span // that are not over
+	within bool                   // other recorders have its builds
+	ended  bool                   // the run is over
+	now    func() time.Time
 }
 
 // place is where in a run something happens.
@@ -124,6 +131,10 @@ func (t *Tracer) Begin(r Run) *Recorder {
 	if t.parent.Trace != (otlp.TraceID{}) {
 		c.trace = t.parent.Trace
 	}
+	alone := r.Part != "" && !r.Stages // nobody need have sent the first span
+	if first, ok := otlp.ParseParent(r.First); ok && alone {
+		c.trace, c.root, alone = first.Trace, first.Span, false
+	}
 	c.attrs = append(slices.Clone(t.attrs), otlp.Attr{Key: "bake.run", Value: r.ID})
 	if r.Account != "" {
 		c.attrs = append(c.attrs, otlp.Attr{Key: "cloud.account.id", Value: r.Account})
@@ -131,12 +142,24 @@ func (t *Tracer) Begin(r Run) *Recorder {
 	if r.Region != "" {
 		c.attrs = append(c.attrs, otlp.Attr{Key: "cloud.region", Value: r.Region})
 	}
-	if r.Part == "" {
+	switch {
+	case r.Part == "":
 		c.top = c.first()
-	} else {
+	case alone:
+		c.top = c.span(r.Part, t.parent.Span, c.now())
+	default:
 		c.top = c.span(r.Part, c.root, c.now())
 	}
 	return c
+}
+
+// First describes the first span of the run, as a traceparent of W3C's Trace Context, to those
+// who go on with the run once it is over here; empty for nil.
+func (c *Recorder) First() string {
+	if c == nil {
+		return ""
+	}
+	return otlp.Parent{Trace: c.trace, Span: c.root}.String()
 }
 
 // first is the first span of the run.
@@ -152,11 +175,13 @@ func (c *Recorder) span(name string, parent otlp.SpanID, start time.Time) *otlp.
 	return s
 }
 
-// Within returns a tracer of runs that are parts of this one.
+// Within returns a tracer of runs that are parts of this one. The builds are theirs from then
+// on: here it is only noted what they have made, and why they have failed.
 func (c *Recorder) Within() *Tracer {
 	if c == nil {
 		return nil
 	}
+	c.within = true
 	t := *c.tracer
 	t.parent = otlp.Parent{Trace: c.trace, Span: c.root, State: t.parent.State}
 	return &t
@@ -167,12 +192,15 @@ func (c *Recorder) Handle(e step.Event) {
 	if c == nil {
 		return
 	}
+	if c.within && e.Build != "" && e.Kind != step.BuildFailed && e.Kind != step.ArtifactMade {
+		return
+	}
 	at := place{e.Build, e.Step}
 	switch e.Kind {
 	case step.RunFinished:
 		c.ended = true
 		if e.Error != nil {
-			fail(c.top, e.Error)
+			c.Fail(e.Error)
 		}
 	case step.BuildStarted:
 		s := c.begin(place{e.Build, ""}, "build "+e.Build, c.top.ID, e.Time)
@@ -187,19 +215,18 @@ func (c *Recorder) Handle(e step.Event) {
 	case step.BuildFinished, step.BuildFailed:
 		c.end(place{e.Build, ""}, e)
 		if e.Error != nil {
-			fail(c.top, e.Error)
+			c.Fail(e.Error)
 		}
 	case step.ArtifactMade:
 		c.made(e)
 	case step.ImagePlaced:
 		note(c.at(at), e, "image placed", otlp.Attr{Key: "bake.image.id", Value: e.Placed.ID}, otlp.Attr{Key: "cloud.account.id", Value: e.Placed.Account}, otlp.Attr{Key: "cloud.region", Value: e.Placed.Region})
-	case step.ResourceIntended, step.ResourceCreated, step.ResourceDestroyed:
-		s := c.at(at)
-		set(s, "bake.resource.kind", e.Resource.Kind)
-		set(s, "bake.resource.id", e.Resource.ID)
-		set(s, "cloud.region", e.Resource.Where)
+	case step.ResourceCreated:
+		c.resource(e, "created")
+	case step.ResourceDestroyed:
+		c.resource(e, "deleted")
 	case step.ResourceLeft:
-		note(c.at(at), e, "left behind", otlp.Attr{Key: "bake.resource.kind", Value: e.Resource.Kind}, otlp.Attr{Key: "bake.resource.id", Value: e.Resource.ID}, otlp.Attr{Key: "cloud.region", Value: e.Resource.Where})
+		c.resource(e, "left behind")
 	case step.Say:
 		note(c.at(at), e, "said", otlp.Attr{Key: "message", Value: cut(e.Text)})
 	case step.Warning:
@@ -265,6 +292,11 @@ func (c *Recorder) end(at place, e step.Event) {
 	c.tracer.exporter.Export(*s)
 }
 
+// resource notes what has become of a resource.
+func (c *Recorder) resource(e step.Event, name string) {
+	note(c.at(place{e.Build, e.Step}), e, name, otlp.Attr{Key: "bake.resource.kind", Value: e.Resource.Kind}, otlp.Attr{Key: "bake.resource.id", Value: e.Resource.ID}, otlp.Attr{Key: "cloud.region", Value: e.Resource.Where})
+}
+
 // made notes what a build has made.
 func (c *Recorder) made(e step.Event) {
 	a, ok := e.Artifact.(*builder.Artifact)
@@ -272,16 +304,16 @@ func (c *Recorder) made(e step.Event) {
 		return
 	}
 	s := c.at(place{e.Build, ""})
-	var ids []string
 	for _, region := range slices.Sorted(maps.Keys(a.Images)) {
-		ids = append(ids, a.Images[region])
 		note(s, e, "image", otlp.Attr{Key: "bake.image.id", Value: a.Images[region]}, otlp.Attr{Key: "cloud.region", Value: region})
+		add(s, "bake.image.id", a.Images[region])
+		if s != c.top {
+			add(c.top, "bake.image.id", a.Images[region])
+		}
 	}
-	set(s, "bake.image.id", strings.Join(ids, ","))
-	set(c.top, "bake.image.id", strings.Join(ids, ","))
 }
 
-// Fail says why the run has failed, if no build of it tells.
+// Fail says why the run has failed, unless that is known; what fails first is the reason.
 func (c *Recorder) Fail(why error) {
 	if c != nil && !c.top.Failed {
 		fail(c.top, why)
@@ -303,7 +335,7 @@ func (c *Recorder) End() {
 	c.open = nil
 	c.top.End = now
 	c.tracer.exporter.Export(*c.top)
-	if c.run.Part != "" && c.ended {
+	if c.run.Stages && c.ended {
 		s := c.first()
 		s.Attrs, s.Failed, s.Error, s.End = c.top.Attrs, c.top.Failed, c.top.Error, now
 		c.tracer.exporter.Export(*s)
@@ -333,6 +365,16 @@ func set(s *otlp.Span, key, value string) {
 		return
 	}
 	s.Attrs[i].Value = value
+}
+
+// add adds to an attribute of a span whose values are separated by commas.
+func add(s *otlp.Span, key, value string) {
+	i := slices.IndexFunc(s.Attrs, func(a otlp.Attr) bool { return a.Key == key })
+	if i < 0 {
+		set(s, key, value)
+	} else if all := strings.Split(s.Attrs[i].Value, ","); !slices.Contains(all, value) {
+		s.Attrs[i].Value = strings.Join(append(all, value), ",")
+	}
 }
 
 func fail(s *otlp.Span, why error) { s.Failed, s.Error = true, cut(why.Error()) }

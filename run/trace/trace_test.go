@@ -58,7 +58,7 @@ func tree(all []otlptest.Span) string {
 			if s.Failed {
 				fmt.Fprintf(&b, ": error %s", s.Error)
 			}
-			for _, name := range []string{"bake.resource.id", "cloud.region", "bake.image.id", "bake.reused"} {
+			for _, name := range []string{"cloud.region", "bake.image.id", "bake.reused"} {
 				if v := s.Attrs[name]; v != "" {
 					fmt.Fprintf(&b, " %s=%s", name, v)
 				}
@@ -115,7 +115,7 @@ func TestSpans(t *testing.T) {
 	const want = `bake: error it failed bake.image.id=ami-1,ami-2
   build a bake.image.id=ami-1,ami-2 bake.reused=true [image ami-1 r1] [image ami-2 r2]
     launch
-      instance bake.resource.id=i-1 cloud.region=eu-west-1 [said Launching]
+      instance [created ec2:instance i-1 eu-west-1] [said Launching]
     unknown > within [warning careful] [image placed ami-2 1 r]
   build b: error it failed [left behind ec2:instance i-1 eu-west-1]
     launch: error no capacity
@@ -132,7 +132,7 @@ func TestParts(t *testing.T) {
 	tracer, end := open(t)
 	tracer = tracer.Named("bake web", "bake.cell", "web/1/r")
 	for _, last := range []bool{false, true} {
-		c := tracer.Begin(Run{ID: id, Start: start, Part: "stage", Account: "1", Region: "r"})
+		c := tracer.Begin(Run{ID: id, Start: start, Part: "stage", Stages: true, Account: "1", Region: "r"})
 		all := []step.Event{{Kind: step.BuildStarted, Build: "a"}, {Kind: step.StepStarted, Build: "a", Step: "x"}}
 		if last {
 			all = append(all, step.Event{Kind: step.StepFailed, Build: "a", Step: "x", Error: errors.New("oh")}, step.Event{Kind: step.BuildFailed, Build: "a", Error: errors.New("oh")}, step.Event{Kind: step.RunFinished})
@@ -148,6 +148,65 @@ func TestParts(t *testing.T) {
     build a: error oh cloud.region=r
       x: error oh cloud.region=r
 `
+	if got := end(); got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
+
+// TestResume: who goes on with a run sends no first span again, and is within the one that
+// there is, in whatever trace that is; without one, it has a trace in which it is the first.
+func TestResume(t *testing.T) {
+	tracer, end := open(t, "TRACEPARENT=00-"+strings.Repeat("ab", 16)+"-"+strings.Repeat("cd", 8)+"-01")
+	c := tracer.Begin(Run{ID: id, Start: start})
+	first := c.First()
+	c.Fail(errors.New("oh"))
+	c.End()
+	end()
+	if want := "00-" + strings.Repeat("ab", 16) + "-" + root + "-01"; first != want {
+		t.Errorf("the first span is %s, want %s", first, want)
+	}
+	for _, tt := range []struct{ first, trace, parent string }{
+		{first, strings.Repeat("ab", 16), root},
+		{"", strings.ReplaceAll(id, "-", ""), ""},
+		{"rubbish", strings.ReplaceAll(id, "-", ""), ""},
+	} {
+		collector := otlptest.Start(t)
+		get := func(name string) string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL}[name]
+		}
+		tracer := Open(get, "bake", "1.2", "host", func(err error) { t.Error(err) })
+		c := tracer.Begin(Run{ID: id, Start: start, Part: "resume", First: tt.first})
+		events(c, step.Event{Kind: step.BuildStarted, Build: "a"}, step.Event{Kind: step.BuildFinished, Build: "a"}, step.Event{Kind: step.RunFinished})
+		c.End()
+		tracer.Close()
+		got := collector.Spans()
+		if len(got) != 2 || got[1].Name != "resume" || got[1].ID == root || got[1].Trace != tt.trace || got[1].Parent != tt.parent || got[0].Parent != got[1].ID {
+			t.Errorf("%q: %+v", tt.first, got)
+		}
+	}
+}
+
+// TestManyImages: the first span has the images of all builds, and the first failure.
+func TestManyImages(t *testing.T) {
+	tracer, end := open(t, "OTEL_RESOURCE_ATTRIBUTES=x=y")
+	c := tracer.Begin(Run{ID: id, Start: start, Region: "here"})
+	c.Within() // the builds are recorded elsewhere
+	made := func(build, image string) step.Event {
+		return step.Event{Kind: step.ArtifactMade, Build: build, Artifact: &builder.Artifact{Images: map[string]string{"r": image}}}
+	}
+	events(c,
+		step.Event{Kind: step.BuildStarted, Build: "a"},
+		step.Event{Kind: step.StepStarted, Build: "a", Step: "x"},
+		step.Event{Kind: step.Say, Build: "a", Step: "x", Text: "of the build"},
+		step.Event{Kind: step.Say, Text: "of all"},
+		step.Event{Kind: step.ResourceCreated, Resource: &step.Resource{Kind: "k", ID: "i", Where: "there"}},
+		made("a", "ami-1"), made("a", "ami-1"), made("b", "ami-2"),
+		step.Event{Kind: step.BuildFailed, Build: "c", Error: errors.New("first")},
+		step.Event{Kind: step.BuildFailed, Build: "d", Error: errors.New("second")},
+	)
+	c.Fail(errors.New("third"))
+	c.End()
+	const want = "bake: error first cloud.region=here bake.image.id=ami-1,ami-2 [said of all] [created k i there] [image ami-1 r] [image ami-1 r] [image ami-2 r]\n"
 	if got := end(); got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
