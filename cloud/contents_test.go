@@ -6,11 +6,16 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud"
 	"bake/cloud/cloudtest"
@@ -58,6 +63,9 @@ func TestContents(t *testing.T) {
 	if status, text := ask("default", "us-east-1", source); status != http.StatusOK || !strings.Contains(text, `"Base":"`) {
 		t.Error(status, text)
 	}
+	if status, text := ask("default", "us-east-1", *image.ImageId+"?own"); status != http.StatusOK || !strings.Contains(text, `"Own":[{"ID":"`+got.Layers[0]+`","Bytes":`) || strings.Contains(text, `"ID":"base-`) {
+		t.Error(status, text)
+	}
 	for _, refused := range []struct{ profile, region, id, want string }{
 		{"default", "eu-west-1", *image.ImageId, "does not exist"},
 		{"other", "us-east-1", *image.ImageId, "Not authorized for images"},
@@ -67,4 +75,38 @@ func TestContents(t *testing.T) {
 			t.Errorf("%+v: %d %s", refused, status, text)
 		}
 	}
+}
+
+// A completed snapshot has the bytes of all its layers, one that is not completed none.
+func TestSnapshotSizes(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{Delays: cloud.Delays{Snapshot: time.Second}})
+	client := s.EC2("default", "us-east-1")
+	id := run(t, client, ec2.RunInstancesInput{}).InstanceId
+	size := func(image string) (types.SnapshotState, *int64) {
+		t.Helper()
+		img := got[*ec2.DescribeImagesOutput](t)(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{image}})).Images[0]
+		snaps := got[*ec2.DescribeSnapshotsOutput](t)(client.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*img.BlockDeviceMappings[0].Ebs.SnapshotId}})).Snapshots
+		return snaps[0].State, snaps[0].FullSnapshotSizeInBytes
+	}
+	create := func(name string) string {
+		t.Helper()
+		return *got[*ec2.CreateImageOutput](t)(client.CreateImage(t.Context(), &ec2.CreateImageInput{InstanceId: id, Name: &name, NoReboot: aws.Bool(true)})).ImageId
+	}
+	whole := func(image string, want int64) {
+		t.Helper()
+		awaitImage(t, client, image)
+		if state, n := size(image); state != types.SnapshotStateCompleted || n == nil || *n != want {
+			t.Errorf("%s: %s, %v bytes, not %d", image, state, n, want)
+		}
+	}
+	upper := filepath.Join(s.Driver.Specs()[0].Dir, "upper")
+	whole(create("empty"), 0)
+	if err := os.WriteFile(filepath.Join(upper, "file"), make([]byte, 12345), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	image := create("file")
+	if state, n := size(image); state != types.SnapshotStatePending || n != nil {
+		t.Errorf("%s, %v", state, n)
+	}
+	whole(image, 12345)
 }

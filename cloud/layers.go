@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"bake/cloud/confined"
@@ -95,6 +96,26 @@ func (l layers) Paths(ids []string) ([]string, error) {
 		}
 	}
 	return l.store.Paths(layerIDs(ids))
+}
+
+func (l layers) Size(ctx context.Context, id string) (int64, error) {
+	n, err := l.store.Size(ctx, image.LayerID(id))
+	if errors.Is(err, image.ErrNotFound) {
+		return 0, nil
+	}
+	return n, err
+}
+
+func (l layers) InBases(ids []string) (map[string]bool, error) {
+	bases, err := l.store.Bases()
+	if err != nil {
+		return nil, err
+	}
+	in := map[string]bool{}
+	for _, id := range ids {
+		in[id] = slices.ContainsFunc(bases, func(b image.Base) bool { return slices.Contains(b.Layers, image.LayerID(id)) })
+	}
+	return in, nil
 }
 
 func (l layers) Collect(ctx context.Context, inUse func() (layers, bases []string)) error {

@@ -60,6 +60,9 @@ type Options struct {
 	// then, unless CacheReleases is set.
 	Cache, CacheReleases bool
 
+	// CacheLimit is how many bytes are left in the cache afterwards; 0 is [localcloud.CacheBytes].
+	CacheLimit int64
+
 	// CloudInit is how long a build waits, before its first provisioner or what its image
 	// block asks of the machine, until cloud-init has set that up; 0: not at all.
 	CloudInit time.Duration
@@ -335,7 +338,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })()
 
 	teardown := stop
-	var cache engine.Cache
+	var cache *localcloud.Cache
 	if o.Cloud != nil {
 		cloud, err := o.Cloud(ctx, events.handle)
 		if err != nil {
@@ -359,7 +362,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		})()
 		parts.Cloud = o.hold(cloud.Cloud)
 		if o.Cache && o.again == nil {
-			cache = localcloud.Cache{Cloud: cloud, Now: o.Now}
+			cache = &localcloud.Cache{Cloud: cloud, Now: o.Now}
 		}
 		parts.Env = slices.Concat(parts.Env, cloud.Environment())
 		run.Env = slices.Concat(run.Env, cloud.Environment())
@@ -388,8 +391,12 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			Signer: o.signer(ctx, parts),
 		})
 		diags = append(diags, more...)
-		if cache != nil && !o.CacheReleases && !diags.HasErrors() {
-			diags = append(diags, noReleases(template, o.selected(template, o.Template.among(ctx, template, settings)), pipelines)...)
+		if cache != nil && !diags.HasErrors() {
+			selected := o.selected(template, o.Template.among(ctx, template, settings))
+			diags = append(diags, uncached(template, selected)...)
+			if !o.CacheReleases {
+				diags = append(diags, noReleases(template, selected, pipelines)...)
+			}
 		}
 		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
 			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
@@ -453,9 +460,17 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if o.Stages {
 		options.Boundary = next.add
 	}
-	options.Uploads, options.Cache = settings.Uploads(), cache
+	options.Uploads = settings.Uploads()
+	if cache != nil {
+		options.Cache = cache
+	}
 	options.Pipelines = pipelines
 	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
+	if cache != nil {
+		if err := cache.Shrink(ctx, cmp.Or(o.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
+			say(step.Warning, sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err)))
+		}
+	}
 	goesOn := unfinished(ended.Builds)
 	if !goesOn && !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
 		diags = append(diags, settings.Unused(options.Uploads)...)

@@ -3,12 +3,36 @@ package run
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/config"
 	"bake/engine"
 )
+
+// fits is the type of the builders whose machines the cache keeps.
+const fits = "amazon-ebs"
+
+// uncached warns of sources whose builds run all their provisioners for all that, and says why.
+func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
+	said := map[*config.Component]bool{}
+	for _, b := range t.Builds {
+		if b.Builder.Type == fits || said[b.Builder] || !slices.Contains(selected, b.Name) {
+			continue
+		}
+		said[b.Builder] = true
+		why := fmt.Sprintf("Builders of the type %s do not launch a machine of an image of the local cloud that the cache could replace.", b.Builder.Type)
+		if strings.HasPrefix(b.Builder.Type, fits) { // amazon-ebssurrogate, amazon-ebsvolume
+			why = fmt.Sprintf("The result of %s is on volumes beside the root of its machine, and the cache keeps the root alone.", b.Builder.Type)
+		}
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagWarning, Subject: &b.Builder.TypeRange, Summary: "The cache is not used",
+			Detail: why + " All provisioners run; only " + fits + " begins from the cache.",
+		})
+	}
+	return diags
+}
 
 // noReleases reports builds of image blocks: what comes of an earlier build, and not of the
 // template alone, is nothing to hand out.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -225,6 +226,33 @@ func (i *Images) Layers() ([]string, error) {
 		out = append(out, e.Name())
 	}
 	return out, err
+}
+
+// Size implements [cloud.Images]: it is that of the files.
+func (i *Images) Size(_ context.Context, id string) (size int64, err error) {
+	err = fs.WalkDir(os.DirFS(i.dir), id, func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !e.Type().IsRegular() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
+}
+
+// InBases implements [cloud.Images].
+func (i *Images) InBases(layers []string) (map[string]bool, error) {
+	in := map[string]bool{}
+	for _, id := range layers {
+		in[id] = strings.HasPrefix(id, "base-")
+	}
+	return in, nil
 }
 
 // Collect implements [cloud.Images]; it deletes nothing, since all layers of a

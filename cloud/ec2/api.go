@@ -105,7 +105,7 @@ func (s *Service) actions() wire.Actions {
 		"DescribeSecurityGroupRules":                  wire.Answer(locked(s, (*state).DescribeSecurityGroupRules)),
 		"DescribeSecurityGroups":                      wire.Answer(locked(s, (*state).DescribeSecurityGroups)),
 		"DescribeSnapshotAttribute":                   wire.Answer(locked(s, (*state).DescribeSnapshotAttribute)),
-		"DescribeSnapshots":                           wire.Answer(locked(s, (*state).DescribeSnapshots)),
+		"DescribeSnapshots":                           wire.Answer(s.DescribeSnapshots),
 		"DescribeSpotFleetRequests":                   wire.Answer(locked(s, (*state).DescribeSpotFleetRequests)),
 		"DescribeSpotInstanceRequests":                wire.Answer(locked(s, (*state).DescribeSpotInstanceRequests)),
 		"DescribeSubnets":                             wire.Answer(locked(s, (*state).DescribeSubnets)),

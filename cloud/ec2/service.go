@@ -51,6 +51,11 @@ type Images interface {
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
 	// Paths are the directories of layers; it is an error if one does not exist.
 	Paths(layers []string) ([]string, error)
+	// Size is how many bytes a layer has as a tar: worked out, by reading it, when first
+	// asked for. It is 0 for one that does not exist.
+	Size(ctx context.Context, layer string) (int64, error)
+	// InBases says which of the layers bases are made of.
+	InBases(layers []string) (map[string]bool, error)
 	// Collect deletes the imported bases that no publication names, and the layers that
 	// are no base's, except what is in use and what was made so recently that its use may
 	// not be recorded yet.
@@ -171,6 +176,8 @@ type Service struct {
 	guarded *durable.Guarded[*state] // see update and view
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup
+
+	measured sync.Map // sizes of layers: a layer does not change
 
 	launchingFleet sync.Mutex // one at a time, so that a client token is used once
 }

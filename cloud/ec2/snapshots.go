@@ -286,6 +286,59 @@ var snapshotFilters = filters{
 	"volume-id": "VolumeId", "volume-size": "VolumeSize",
 }
 
+// DescribeSnapshots shows snapshots, completed ones with their sizes.
+func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
+	out, err := locked(s, (*state).DescribeSnapshots)(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	layers := view(s, func(st *state) map[string][]string {
+		of := map[string][]string{}
+		for _, snap := range out.Snapshots {
+			if r, ok := st.snapshots.Get(*snap.SnapshotId); ok && r.Base == "" && r.State == types.SnapshotStateCompleted {
+				of[*r.SnapshotId] = r.Layers
+			}
+		}
+		return of
+	})
+	for i, snap := range out.Snapshots {
+		of, ok := layers[*snap.SnapshotId]
+		if !ok {
+			continue // a base is yet to bring its content, or it has none yet
+		}
+		sizes, err := s.sizes(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		full := int64(0)
+		for _, n := range sizes {
+			full += n
+		}
+		out.Snapshots[i].FullSnapshotSizeInBytes = &full
+	}
+	return out, nil
+}
+
+// sizes are those of layers, in bytes.
+func (s *Service) sizes(ctx context.Context, layers []string) ([]int64, error) {
+	all := make([]int64, len(layers))
+	for i, id := range layers {
+		if n, ok := s.measured.Load(id); ok {
+			all[i] = n.(int64)
+			continue
+		}
+		n, err := s.opts.Images.Size(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			s.measured.Store(id, n)
+		}
+		all[i] = n
+	}
+	return all, nil
+}
+
 func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	var rows []types.Snapshot

@@ -33,6 +33,7 @@ type buildOptions struct {
 	onError        choice
 	exitCodes      choice
 	cache          choice
+	cacheLimit     bytesFlag
 	parallel       int
 	failFast       bool
 	detailed       bool // exit code 3 if everything was reused
@@ -76,6 +77,7 @@ immediately and lists what was left behind.`,
 	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
 	flags.Var(&o.cache, "cache", "with -local: begin after the last provisioner that has not changed since an earlier -cache build, and keep the machines of this one; -cache=release: also for image blocks; bake cloud cache lists what is kept")
 	flags.Lookup("cache").NoOptDefVal = cacheOn
+	flags.Var(&o.cacheLimit, "cache-limit", "with -cache: at the end, delete machines from the cache, the least recently used first, until the others have at most this `size`; default 10GB")
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")
@@ -126,6 +128,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	if o.cache.value != "" && !o.local {
 		return nil, usageError{"-cache applies to the local cloud only: use it with -local", "bake build"}
 	}
+	if o.cacheLimit > 0 && o.cache.value == "" {
+		return nil, usageError{"-cache-limit is for the cache: use it with -cache", "bake build"}
+	}
 	if o.timeout < 0 && o.timeout != run.NoTimeout {
 		return nil, usageError{"-timeout cannot be negative", "bake build"}
 	}
@@ -138,6 +143,12 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	if err != nil {
 		return nil, err
 	}
+	var cacheLimit int64
+	if o.cache.value != "" {
+		if cacheLimit, err = p.env.cacheLimit(o.cacheLimit); err != nil {
+			return nil, err
+		}
+	}
 	state, err := p.env.state()
 	if err != nil {
 		return nil, err
@@ -145,7 +156,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	options := run.Options{
 		Template: template, State: state, ID: uuid.NewString(), Command: p.commandLine(),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
-		Cache: o.cache.value != "", CacheReleases: o.cache.value == cacheReleases,
+		Cache: o.cache.value != "", CacheReleases: o.cache.value == cacheReleases, CacheLimit: cacheLimit,
 	}
 	return p.bake(ctx, o, options, run.Build)
 }

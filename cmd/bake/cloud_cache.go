@@ -1,43 +1,82 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
 	"bake/run/localcloud"
+	"bake/ui"
 )
 
+type cloudCacheOptions struct {
+	region       string
+	clear, prune bool
+	limit        bytesFlag
+	olderThan    age
+}
+
 func (p *program) cloudCacheCommand() *cobra.Command {
-	var region string
-	var clear bool
+	var o cloudCacheOptions
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "List or clear the machines that bake build -local -cache begins from",
-		Long: fmt.Sprintf(`List the machines that 'bake build -local -cache' has kept after provisioners, the newest
-first. A later -cache build whose provisioners are unchanged up to one of them begins
-there. At most %d are kept, for at most %d days; -clear deletes them all at once.`, localcloud.CacheImages, int(localcloud.CacheAge.Hours()/24)),
+		Short: "List or delete the machines that bake build -local -cache begins from",
+		Long: fmt.Sprintf(`List the machines that 'bake build -local -cache' has kept after provisioners, the last
+used first, with their sizes: what they hold besides their base. A later -cache build
+whose provisioners are unchanged up to one of them begins there. At most %d are kept, for
+at most %d days, and after a build they have at most %s, or what -cache-limit of that
+build says. -prune deletes those that -older-than names, and the least recently used
+until the others are within the limit; -clear deletes them all. What a machine runs from
+stays.`, localcloud.CacheImages, int(localcloud.CacheAge.Hours()/24), ui.Bytes(localcloud.CacheBytes)),
 		Example: `  bake cloud cache
+  bake cloud cache -prune -cache-limit 2GB
+  bake cloud cache -prune -older-than 2d
   bake cloud cache -clear`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			to, err := o.bounds(p.env)
+			if err != nil {
+				return err
+			}
 			return p.withLocal(cmd.Context(), "", "", func(ctx context.Context, c *localcloud.Cloud) error {
-				return p.cloudCache(ctx, localcloud.Cache{Cloud: c, Now: p.now}, region, clear)
+				return p.cloudCache(ctx, &localcloud.Cache{Cloud: c, Now: p.now}, o.region, to)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&region, "region", local.DefaultRegion, "the `region` of the local cloud")
-	cmd.Flags().BoolVar(&clear, "clear", false, "delete them")
+	flags := cmd.Flags()
+	flags.StringVar(&o.region, "region", local.DefaultRegion, "the `region` of the local cloud")
+	flags.BoolVar(&o.clear, "clear", false, "delete them all")
+	flags.BoolVar(&o.prune, "prune", false, "delete those that are too old, or more than the limit")
+	flags.Var(&o.limit, "cache-limit", "with -prune: delete the least recently used until the others have at most this `size`; default 10GB")
+	flags.Var(&o.olderThan, "older-than", "with -prune: delete those that are at least this `old`, such as 24h or 7d")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) cloudCache(ctx context.Context, cache localcloud.Cache, region string, clear bool) error {
-	if clear {
-		n, err := cache.Trim(ctx, region, 0)
+// bounds are what the cache is to be cut down to; without any it is listed.
+func (o *cloudCacheOptions) bounds(env environ) (to localcloud.Bounds, err error) {
+	switch {
+	case o.clear && (o.prune || o.limit > 0 || o.olderThan > 0):
+		return to, usageError{"-clear deletes all: it cannot be combined with -prune, -cache-limit and -older-than", "bake cloud cache"}
+	case o.clear:
+		return localcloud.Bounds{None: true}, nil
+	case !o.prune && (o.limit > 0 || o.olderThan > 0):
+		return to, usageError{"-cache-limit and -older-than say what is deleted: use them with -prune", "bake cloud cache"}
+	case !o.prune:
+		return to, nil
+	}
+	limit, err := env.cacheLimit(o.limit)
+	return localcloud.Bounds{Bytes: cmp.Or(limit, localcloud.CacheBytes), Age: time.Duration(o.olderThan)}, err
+}
+
+func (p *program) cloudCache(ctx context.Context, cache *localcloud.Cache, region string, to localcloud.Bounds) error {
+	if to != (localcloud.Bounds{}) {
+		n, err := cache.Trim(ctx, region, to)
 		p.json.result = struct {
 			Deleted int `json:"deleted"`
 		}{n}
@@ -53,7 +92,8 @@ func (p *program) cloudCache(ctx context.Context, cache localcloud.Cache, region
 	if p.json.on {
 		p.json.result = struct {
 			Machines []localcloud.Cached `json:"machines"`
-		}{append([]localcloud.Cached{}, all...)} // not null where there are none
+			Bytes    int64               `json:"bytes"`
+		}{all, localcloud.Bytes(all)}
 		return nil
 	}
 	if len(all) == 0 {
@@ -61,9 +101,15 @@ func (p *program) cloudCache(ctx context.Context, cache localcloud.Cache, region
 		return nil
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tCREATED\tMACHINE")
+	fmt.Fprintln(w, "ID\tCREATED\tUSED\tSIZE\tMACHINE")
 	for _, i := range all {
-		fmt.Fprintf(w, "%s\t%.19s\t%s\n", i.ID, i.Created, i.About)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", i.ID, i.Created.Format(cacheTime), i.Used.Format(cacheTime), ui.Bytes(i.Bytes), i.About)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "%s: %s\n", counted(len(all), "machine"), ui.Bytes(localcloud.Bytes(all)))
+	return nil
 }
+
+const cacheTime = "2006-01-02T15:04:05"

@@ -147,6 +147,8 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 		return cobra.FixedCompletions([]string{"all"}, cobra.ShellCompDirectiveNoFileComp)
 	case "older-than":
 		return cobra.FixedCompletions([]string{"24h", "7d"}, cobra.ShellCompDirectiveNoFileComp)
+	case "cache-limit":
+		return cobra.FixedCompletions([]string{"2GB", "20GB"}, cobra.ShellCompDirectiveNoFileComp)
 	case "var-file":
 		return cobra.FixedCompletions([]string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt)
 	}

@@ -8,11 +8,13 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/internal/bytesize"
 	"bake/internal/envvar"
 	"bake/internal/settings"
 	"bake/run"
@@ -125,4 +127,39 @@ func (e environ) cloudInit(flag string) (time.Duration, error) {
 		return 0, usageError{fmt.Sprintf("-cloud-init-timeout is %q, which is not a duration such as 10m, or 0", flag), "bake build"}
 	}
 	return 0, fmt.Errorf("%s is %q, which is not a duration such as 10m, or 0", cloudInitVariable, e.get(cloudInitVariable))
+}
+
+// cacheLimitVariable sets how large the cache of machines may be, if no flag does.
+const cacheLimitVariable = "BAKE_CACHE_LIMIT"
+
+// cacheLimit is how many bytes the cache of machines may have after a build, 0 if nothing
+// says it; flag is 0 if it is not set.
+func (e environ) cacheLimit(flag bytesFlag) (int64, error) {
+	text := e.get(cacheLimitVariable)
+	if flag > 0 || text == "" {
+		return int64(flag), nil
+	}
+	n, err := bytesize.Parse(text)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", cacheLimitVariable, err)
+	}
+	return n, nil
+}
+
+// bytesFlag is a flag whose value is a number of bytes.
+type bytesFlag int64
+
+func (b *bytesFlag) Type() string { return "size" }
+
+func (b *bytesFlag) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(*b), 10)
+}
+
+func (b *bytesFlag) Set(text string) error {
+	n, err := bytesize.Parse(text)
+	*b = bytesFlag(n)
+	return err
 }

@@ -43,6 +43,7 @@ func variables() [][3]string {
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{cloudInitVariable, cloudInitVariable, "how long builds wait for cloud-init, as -cloud-init-timeout"},
+		{cacheLimitVariable, cacheLimitVariable, "how large the cache of local machines may be, as -cache-limit"},
 		{exitCodesVariable, exitCodesVariable, "packer: exit codes 0 and 1 alone, as -exit-codes=packer"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"BAKE_MIRROR", "BAKE_MIRROR", "archives that bases are made from, as -mirror of 'bake cloud up'"},
@@ -73,6 +74,7 @@ func reads(cmd *cobra.Command) []string {
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
 	add(command == "build", cloudInitVariable)
+	add(cmd.Flags().Lookup("cache-limit") != nil, cacheLimitVariable)
 	add(cmd.Flags().Lookup("exit-codes") != nil, exitCodesVariable)
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
 	add(cmd.Flags().Lookup("allow-egress") != nil || command == "cloud base", "BAKE_MIRROR")

@@ -19,6 +19,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
+
+	"bake/internal/bytesize"
 )
 
 // setting is an attribute of the file.
@@ -36,6 +38,7 @@ func all() []setting {
 		{"cloud_dir", "BAKE_CLOUD_DIR", directory},
 		{"allow_egress", "BAKE_ALLOW_EGRESS", texts},
 		{"cloud_init_timeout", "BAKE_CLOUD_INIT_TIMEOUT", duration},
+		{"cache_limit", "BAKE_CACHE_LIMIT", size},
 		{"exit_codes", "BAKE_EXIT_CODES", exitCodes},
 		{"color", "PACKER_NO_COLOR", color},
 	}
@@ -184,6 +187,14 @@ func duration(v cty.Value, _ string) (string, error) {
 		return "", fmt.Errorf("%s is not a duration such as \"10m\", or \"0\"", strconv.Quote(s))
 	}
 	return s, nil
+}
+
+func size(v cty.Value, _ string) (string, error) {
+	s, err := text(v)
+	if err == nil && s != "" {
+		_, err = bytesize.Parse(s)
+	}
+	return s, err
 }
 
 func exitCodes(v cty.Value, _ string) (string, error) {

@@ -39,6 +39,7 @@ state_dir          = "`+dir+`"
 cloud_dir          = "~/cloud"
 allow_egress       = "10.1.0.0/16"
 cloud_init_timeout = "10m"
+cache_limit        = "20GB"
 exit_codes         = "packer"
 color              = false
 `)
@@ -48,7 +49,7 @@ color              = false
 	}
 	want := []string{
 		"BAKE_MIRROR=debian=http://a.example/debian,ubuntu=http://a.example/ubuntu", "BAKE_PLUGIN_MIRROR=https://a.example/plugins", "BAKE_STATE_DIR=" + dir,
-		"BAKE_CLOUD_DIR=" + home, "BAKE_ALLOW_EGRESS=10.1.0.0/16", "BAKE_CLOUD_INIT_TIMEOUT=10m", "BAKE_EXIT_CODES=packer", "PACKER_NO_COLOR=1",
+		"BAKE_CLOUD_DIR=" + home, "BAKE_ALLOW_EGRESS=10.1.0.0/16", "BAKE_CLOUD_INIT_TIMEOUT=10m", "BAKE_CACHE_LIMIT=20GB", "BAKE_EXIT_CODES=packer", "PACKER_NO_COLOR=1",
 	}
 	if diff := cmp.Diff(want, env); diff != "" || errs != nil {
 		t.Errorf("%v, (-want +got):\n%s", errs, diff)
@@ -69,6 +70,7 @@ func TestWrongSettings(t *testing.T) {
 		"plugin_mirror = \"p\"":               `1: Invalid setting: plugin_mirror: "p" is not an absolute path`,
 		"plugin_mirror = 1":                   `1: Invalid setting: plugin_mirror: a text in quotes is wanted, not number`,
 		"cloud_init_timeout = \"soon\"":       `1: Invalid setting: cloud_init_timeout: "soon" is not a duration`,
+		"cache_limit = \"much\"":              `1: Invalid setting: cache_limit: "much" is not a size`,
 		"exit_codes = \"all\"":                `1: Invalid setting: exit_codes: "all" is neither`,
 		"color = \"no\"":                      `1: Invalid setting: color: true or false is wanted`,
 		"mirror = {}":                         `1: Invalid setting: mirror: a text, or a list of texts, is wanted`,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,23 +18,36 @@ import (
 
 	"bake/builder/amazon"
 	"bake/internal/delay"
+	"bake/internal/local"
 )
 
-// The limits of the cache: what is older, or more, is deleted when something is added.
+// The limits of the cache. What is older, or more, is deleted when something is added;
+// what is larger, at the end of a run, unless another limit is set.
 const (
 	CacheImages = 40
 	CacheAge    = 14 * 24 * time.Hour
+	CacheBytes  = int64(10e9)
 )
+
+// usedTag says when a build has begun from an image of the cache for the last time.
+const usedTag = amazon.CacheTag + "-used"
+
+// starting is how long an image is a build's that has found it and whose machine is not
+// there yet.
+const starting = time.Minute
 
 // Cache keeps machines of builds, as they were after each provisioner, as images of the
 // cloud. It is an [bake/engine.Cache].
 type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
+
+	mu      sync.Mutex
+	regions map[string]bool // in which something was kept
 }
 
 // Find implements [bake/engine.Cache].
-func (c Cache) Find(ctx context.Context, region string, keys []string) (image string, at int, err error) {
+func (c *Cache) Find(ctx context.Context, region string, keys []string) (image string, at int, err error) {
 	all, err := c.images(ctx, region, keys)
 	if err != nil {
 		return "", -1, err
@@ -41,7 +55,10 @@ func (c Cache) Find(ctx context.Context, region string, keys []string) (image st
 	for at := len(keys) - 1; at >= 0; at-- {
 		for _, i := range all { // the newest first
 			if i.State == types.ImageStateAvailable && key(i) == keys[at] {
-				return aws.ToString(i.ImageId), at, nil
+				_, err := c.Cloud.EC2(region).CreateTags(ctx, &ec2.CreateTagsInput{
+					Resources: []string{aws.ToString(i.ImageId)}, Tags: []types.Tag{{Key: aws.String(usedTag), Value: aws.String(c.Now().UTC().Format(time.RFC3339))}},
+				})
+				return aws.ToString(i.ImageId), at, err
 			}
 		}
 	}
@@ -49,7 +66,7 @@ func (c Cache) Find(ctx context.Context, region string, keys []string) (image st
 }
 
 // Keep implements [bake/engine.Cache].
-func (c Cache) Keep(ctx context.Context, region, instance, key, about string) error {
+func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) error {
 	switch have, err := c.images(ctx, region, []string{key}); {
 	case err != nil:
 		return err
@@ -73,12 +90,30 @@ func (c Cache) Keep(ctx context.Context, region, instance, key, about string) er
 		defer cancel()
 		return errors.Join(err, c.remove(ctx, region, aws.ToString(made.ImageId)))
 	}
-	_, err = c.Trim(ctx, region, CacheImages)
+	c.mu.Lock()
+	if c.regions == nil {
+		c.regions = map[string]bool{}
+	}
+	c.regions[region] = true
+	c.mu.Unlock()
+	_, err = c.Trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge})
+	return err
+}
+
+// Shrink deletes images of the cache, where this one has kept something, until what is
+// left has no more bytes than limit.
+func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for region := range c.regions {
+		_, more := c.Trim(ctx, region, Bounds{Bytes: limit})
+		err = errors.Join(err, more)
+	}
 	return err
 }
 
 // await waits until the image is whole: then the machine may change again.
-func (c Cache) await(ctx context.Context, region, id string) error {
+func (c *Cache) await(ctx context.Context, region, id string) error {
 	for {
 		out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
 		if err != nil {
@@ -106,42 +141,149 @@ func (c Cache) await(ctx context.Context, region, id string) error {
 
 // Cached is an image of the cache.
 type Cached struct {
-	ID      string `json:"id"`
-	Created string `json:"created"`
-	About   string `json:"about"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	Used    time.Time `json:"used"`  // when it was made, or when a build has begun from it for the last time
+	Bytes   int64     `json:"bytes"` // besides the base; images can have some of them in common
+	About   string    `json:"about"`
+
+	layers []local.Layer
+	busy   bool // a machine runs from it, or is about to
 }
 
-// List lists the images of the cache in a region, the newest first.
-func (c Cache) List(ctx context.Context, region string) ([]Cached, error) {
+// Bytes is what images of the cache take on the disk.
+func Bytes(all []Cached) (total int64) {
+	counted := map[string]bool{}
+	for _, i := range all {
+		for _, l := range i.layers {
+			if !counted[l.ID] {
+				counted[l.ID], total = true, total+l.Bytes
+			}
+		}
+	}
+	return total
+}
+
+// List lists the images of the cache in a region, the last used first.
+func (c *Cache) List(ctx context.Context, region string) ([]Cached, error) {
+	all, err := c.list(ctx, region)
+	if err != nil {
+		return nil, err
+	}
+	return c.measured(ctx, region, all)
+}
+
+func (c *Cache) list(ctx context.Context, region string) ([]Cached, error) {
 	images, err := c.images(ctx, region, nil)
+	if err != nil {
+		return nil, err
+	}
 	all := []Cached{}
 	for _, i := range images {
-		all = append(all, Cached{aws.ToString(i.ImageId), aws.ToString(i.CreationDate), aws.ToString(i.Description)})
+		made, err := time.Parse(time.RFC3339, aws.ToString(i.CreationDate))
+		if err != nil {
+			return nil, fmt.Errorf("image %s of the cache: %w", aws.ToString(i.ImageId), err)
+		}
+		cached := Cached{ID: aws.ToString(i.ImageId), Created: made, Used: made, About: aws.ToString(i.Description)}
+		if used, err := time.Parse(time.RFC3339, tag(i, usedTag)); err == nil {
+			cached.Used, cached.busy = latest(made, used), c.Now().Sub(used) < starting
+		}
+		all = append(all, cached)
 	}
-	return all, err
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Used.After(all[j].Used) })
+	return all, nil
 }
 
-// Trim deletes images of the cache in a region but the newest ones, at most that many and
-// none that is older than [CacheAge], and says how many it has deleted.
-func (c Cache) Trim(ctx context.Context, region string, most int) (deleted int, err error) {
-	all, err := c.images(ctx, region, nil)
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// measured adds the sizes of images, and leaves out those that are not there any more.
+func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Cached, error) {
+	there := []Cached{}
+	for _, i := range all {
+		layers, err := local.Layers(ctx, c.Cloud.Endpoint, region, i.ID, local.Key{AccessKey: c.Cloud.AccessKey, SecretKey: c.Cloud.SecretKey})
+		if err != nil {
+			left, failed := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{
+				Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("image-id"), Values: []string{i.ID}}},
+			})
+			if failed == nil && len(left.Images) == 0 {
+				continue
+			}
+			return nil, err
+		}
+		i.layers = layers
+		i.Bytes = Bytes([]Cached{i})
+		there = append(there, i)
+	}
+	return there, nil
+}
+
+// Bounds are what a cache is cut down to; what is zero is no bound.
+type Bounds struct {
+	None   bool // nothing is to be left
+	Images int  // at most so many
+	Age    time.Duration
+	Bytes  int64
+}
+
+// Trim deletes images of the cache in a region that are older than the bounds allow, and
+// then those that were used least recently, until the others are within the bounds. It
+// says how many it has deleted. What a machine runs from stays.
+func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
+	all, err := c.list(ctx, region)
+	if err == nil && to.Bytes > 0 {
+		all, err = c.measured(ctx, region, all)
+	}
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	running, err := c.running(ctx, region, all)
 	if err != nil {
 		return 0, err
 	}
-	for n, i := range all {
-		made, err := time.Parse(time.RFC3339, aws.ToString(i.CreationDate))
-		if n < most && err == nil && c.Now().Sub(made) < CacheAge {
+	for n := len(all) - 1; n >= 0; n-- {
+		i := all[n]
+		tooMany := to.Images > 0 && len(all) > to.Images || to.Bytes > 0 && Bytes(all) > to.Bytes
+		tooOld := to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
+		if !to.None && (i.busy || !tooMany && !tooOld) || running[i.ID] {
 			continue
 		}
-		if err := c.remove(ctx, region, aws.ToString(i.ImageId)); err != nil {
+		if err := c.remove(ctx, region, i.ID); err != nil {
 			return deleted, err
 		}
+		all = slices.Delete(all, n, n+1)
 		deleted++
 	}
 	return deleted, nil
 }
 
-func (c Cache) remove(ctx context.Context, region, id string) error {
+// running are the images that machines were launched from which are not terminated.
+func (c *Cache) running(ctx context.Context, region string, all []Cached) (map[string]bool, error) {
+	var ids []string
+	for _, i := range all {
+		ids = append(ids, i.ID)
+	}
+	in := map[string]bool{}
+	out, err := c.Cloud.EC2(region).DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{ // the local cloud answers with all at once
+		{Name: aws.String("image-id"), Values: ids},
+		{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "stopping", "stopped"}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			in[aws.ToString(i.ImageId)] = true
+		}
+	}
+	return in, nil
+}
+
+func (c *Cache) remove(ctx context.Context, region, id string) error {
 	_, err := c.Cloud.EC2(region).DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: &id, DeleteAssociatedSnapshots: aws.Bool(true)})
 	if api, ok := errors.AsType[smithy.APIError](err); ok && slices.Contains(gone, api.ErrorCode()) {
 		return nil // another build was faster
@@ -153,7 +295,7 @@ func (c Cache) remove(ctx context.Context, region, id string) error {
 var gone = []string{"InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"}
 
 // images are those of the cache, the newest first; with keys, only those.
-func (c Cache) images(ctx context.Context, region string, keys []string) ([]types.Image, error) {
+func (c *Cache) images(ctx context.Context, region string, keys []string) ([]types.Image, error) {
 	filter := types.Filter{Name: aws.String("tag-key"), Values: []string{amazon.CacheTag}}
 	if len(keys) > 0 {
 		filter = types.Filter{Name: aws.String("tag:" + amazon.CacheTag), Values: keys}
@@ -167,9 +309,11 @@ func (c Cache) images(ctx context.Context, region string, keys []string) ([]type
 	return all, nil
 }
 
-func key(i types.Image) string {
+func key(i types.Image) string { return tag(i, amazon.CacheTag) }
+
+func tag(i types.Image, name string) string {
 	for _, t := range i.Tags {
-		if aws.ToString(t.Key) == amazon.CacheTag {
+		if aws.ToString(t.Key) == name {
 			return aws.ToString(t.Value)
 		}
 	}

@@ -2,6 +2,9 @@ package localcloud
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,8 +24,8 @@ func TestCache(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	credentials := s.Credentials()[0]
 	client := s.EC2("default", region)
-	now := time.Now()
-	c := Cache{
+	now := time.Now().UTC().Truncate(time.Second).Add(time.Second)
+	c := &Cache{
 		Cloud: &Cloud{Cloud: amazon.Cloud{Name: Name, Endpoint: s.URL, AccessKey: credentials.AccessKeyID, SecretKey: credentials.SecretAccessKey, Region: region}},
 		Now:   func() time.Time { return now },
 	}
@@ -43,7 +46,11 @@ func TestCache(t *testing.T) {
 	if err := waiter.Wait(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{machine}}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	upper := filepath.Join(s.Driver.Specs()[0].Dir, "upper")
 	for i := range 3 {
+		if err := os.WriteFile(filepath.Join(upper, fmt.Sprint("file", i)), make([]byte, 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		for range 2 { // the second time it is there
 			if err := c.Keep(t.Context(), region, machine, fmt.Sprintf("key-%d", i), fmt.Sprintf("after %d", i)); err != nil {
 				t.Fatal(err)
@@ -71,20 +78,126 @@ func TestCache(t *testing.T) {
 			t.Errorf("%v: %q at %d, not %d: %v", want.keys, image, at, want.at, err)
 		}
 	}
+	all, err := c.List(t.Context(), region)
+	if err != nil || Bytes(all) != 6000 {
+		t.Errorf("%d bytes: %+v, %v", Bytes(all), all, err)
+	}
 	images, err := c.Cloud.Images(t.Context(), region)
 	if err != nil || len(images) != len(sources.Images) {
 		t.Errorf("the cache is among the images: %v, %v", images, err)
 	}
-	if n, err := c.Trim(t.Context(), region, 2); n != 1 || err != nil {
+	if n, err := c.Trim(t.Context(), region, Bounds{Images: 2}); n != 1 || err != nil {
 		t.Errorf("deleted %d, %v", n, err)
 	}
 	count(2)
 	now = now.Add(CacheAge + time.Minute)
-	if n, err := c.Trim(t.Context(), region, 2); n != 2 || err != nil {
+	if n, err := c.Trim(t.Context(), region, Bounds{Images: 2, Age: CacheAge}); n != 2 || err != nil {
 		t.Errorf("deleted %d of those that are too old, %v", n, err)
 	}
 	count(0)
 	if err := c.Keep(t.Context(), region, "i-0123456789abcdef0", "key", ""); err == nil {
 		t.Error("a machine that is not there is kept")
 	}
+}
+
+// Over its limit, the cache loses what was used least recently; what a machine runs from,
+// or is about to, stays, and layers that images have in common are counted once.
+func TestCacheLimit(t *testing.T) {
+	const region = "us-east-1"
+	s := cloudtest.Start(t, cloud.Options{})
+	credentials := s.Credentials()[0]
+	client := s.EC2("default", region)
+	now := time.Now().UTC().Truncate(time.Second).Add(time.Hour)
+	c := &Cache{
+		Cloud: &Cloud{Cloud: amazon.Cloud{Name: Name, Endpoint: s.URL, AccessKey: credentials.AccessKeyID, SecretKey: credentials.SecretAccessKey, Region: region}},
+		Now:   func() time.Time { return now },
+	}
+	launch := func(image string) (machine, upper string) {
+		t.Helper()
+		ran, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: &image, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiter := ec2.NewInstanceRunningWaiter(client, func(o *ec2.InstanceRunningWaiterOptions) {
+			o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond
+		})
+		if err := waiter.Wait(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{*ran.Instances[0].InstanceId}}, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		specs := s.Driver.Specs()
+		return *ran.Instances[0].InstanceId, filepath.Join(specs[len(specs)-1].Dir, "upper")
+	}
+	keep := func(machine, upper, key string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(upper, key), make([]byte, 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Keep(t.Context(), region, machine, key, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func(what string, bytes int64, want ...string) []Cached {
+		t.Helper()
+		all, err := c.List(t.Context(), region)
+		var got []string
+		for _, i := range all {
+			got = append(got, i.About)
+		}
+		if err != nil || !slices.Equal(got, want) || Bytes(all) != bytes {
+			t.Errorf("%s: left %v with %d bytes, not %v with %d: %v", what, got, Bytes(all), want, bytes, err)
+		}
+		return all
+	}
+	find := func(key string) string {
+		t.Helper()
+		id, at, err := c.Find(t.Context(), region, []string{key})
+		if err != nil || at != 0 {
+			t.Fatal(key, at, err)
+		}
+		now = now.Add(time.Second)
+		return id
+	}
+	sources, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{})
+	if err != nil || len(sources.Images) == 0 {
+		t.Fatal(err)
+	}
+	first, upper := launch(*sources.Images[0].ImageId)
+	keep(first, upper, "a") // 1000 bytes
+	keep(first, upper, "b") // 2000
+	if err := c.Shrink(t.Context(), 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	find("b")
+	from := find("a")
+	second, upper := launch(from)
+	keep(second, upper, "c") // 1000, and those of a, which are counted already
+	now = now.Add(2 * starting)
+	find("c")
+	left("all", 4000, "c", "a", "b")
+	for _, i := range []string{"b", ""} { // then the machine of a is in the way, and c is about to be used
+		if err := c.Shrink(t.Context(), 100); err != nil {
+			t.Fatal(err)
+		}
+		left("without "+i, 2000, "c", "a")
+	}
+	if n, err := c.Trim(t.Context(), region, Bounds{Age: starting}); n != 0 || err != nil {
+		t.Errorf("in use, and deleted: %d, %v", n, err)
+	}
+	if n, err := c.Trim(t.Context(), region, Bounds{None: true}); n != 1 || err != nil {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	left("cleared", 1000, "a")
+	if _, err := client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{second}}); err != nil {
+		t.Fatal(err)
+	}
+	waiter := ec2.NewInstanceTerminatedWaiter(client, func(o *ec2.InstanceTerminatedWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond
+	})
+	if err := waiter.Wait(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{second}}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Shrink(t.Context(), 100); err != nil {
+		t.Fatal(err)
+	}
+	left("at the end", 0)
 }

@@ -568,6 +568,12 @@ func (s *imageStore) Paths(layers []string) (paths []string, err error) {
 	return paths, nil
 }
 
+func (s *imageStore) Size(context.Context, string) (int64, error) { return 1 << 20, nil }
+
+func (s *imageStore) InBases(layers []string) (map[string]bool, error) {
+	return map[string]bool{"base": slices.Contains(layers, "base")}, nil
+}
+
 func (s *imageStore) Collect(context.Context, func() (layers, bases []string)) error { return nil }
 
 // ReadCalls reads a recording.

@@ -51,3 +51,18 @@ func ask(ctx context.Context, a asked, answer any) error {
 	}
 	return json.Unmarshal(text, answer)
 }
+
+// Layer is a part of what an image is made of; images can have it in common.
+type Layer struct {
+	ID    string
+	Bytes int64
+}
+
+// Layers returns the layers of an image of the local cloud at an endpoint that no base
+// has. Nil for an image that is not there.
+func Layers(ctx context.Context, endpoint, region, image string, key Key) ([]Layer, error) {
+	var of struct{ Own []Layer }
+	err := ask(ctx, asked{service: "contents", region: region, method: http.MethodGet, url: endpoint + "/" + image + "?own",
+		key: aws.Credentials{AccessKeyID: key.AccessKey, SecretAccessKey: key.SecretKey}}, &of)
+	return of.Own, err
+}

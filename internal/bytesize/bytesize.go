@@ -1,0 +1,28 @@
+// Package bytesize reads numbers of bytes that people write.
+package bytesize
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// units are the names of units, in small letters, and their bytes.
+var units = []struct {
+	name  string
+	bytes float64
+}{{"", 1}, {"b", 1}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12}, {"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40}}
+
+// Parse reads a number of bytes such as "10GB", "1.5 GiB" or "0".
+func Parse(text string) (int64, error) {
+	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+	unit := strings.ToLower(strings.TrimSpace(text[len(number):]))
+	for _, u := range units {
+		n, err := strconv.ParseFloat(number, 64)
+		if u.name == unit && err == nil && n >= 0 && n*u.bytes < math.MaxInt64 && strings.Trim(number, "0123456789.") == "" {
+			return int64(n * u.bytes), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a size such as 500MB, 10GB or 1.5GiB", text)
+}
