@@ -107,6 +107,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"size", b.size},
 		{"validate", b.validate},
 		{"main", b.mainJob},
+		{"cache", b.cache},
 		{"launch", b.launch},
 		{"image", b.image},
 		{"upload", b.upload},

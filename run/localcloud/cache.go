@@ -43,11 +43,17 @@ type Cache struct {
 	Now   func() time.Time
 
 	mu      sync.Mutex
-	regions map[string]bool // in which something was kept
+	regions map[string]bool // in which a machine was looked for
 }
 
 // Find implements [bake/engine.Cache].
 func (c *Cache) Find(ctx context.Context, region string, keys []string) (image string, at int, err error) {
+	c.mu.Lock()
+	if c.regions == nil {
+		c.regions = map[string]bool{}
+	}
+	c.regions[region] = true
+	c.mu.Unlock()
 	all, err := c.images(ctx, region, keys)
 	if err != nil {
 		return "", -1, err
@@ -90,17 +96,11 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 		defer cancel()
 		return errors.Join(err, c.remove(ctx, region, aws.ToString(made.ImageId)))
 	}
-	c.mu.Lock()
-	if c.regions == nil {
-		c.regions = map[string]bool{}
-	}
-	c.regions[region] = true
-	c.mu.Unlock()
 	_, err = c.Trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge})
 	return err
 }
 
-// Shrink deletes images of the cache, where this one has kept something, until what is
+// Shrink deletes images of the cache, where this one has looked for some, until what is
 // left has no more bytes than limit.
 func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
 	c.mu.Lock()

@@ -164,6 +164,9 @@ func TestCacheLimit(t *testing.T) {
 	first, upper := launch(*sources.Images[0].ImageId)
 	keep(first, upper, "a") // 1000 bytes
 	keep(first, upper, "b") // 2000
+	if _, at, err := c.Find(t.Context(), region, []string{"none"}); at >= 0 || err != nil {
+		t.Fatal(at, err)
+	}
 	if err := c.Shrink(t.Context(), 1<<30); err != nil {
 		t.Fatal(err)
 	}
