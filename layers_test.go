@@ -46,7 +46,7 @@ var rules = []rule{
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
 	{"internal/webhook", []string{"internal/delay"}, "a server that does not answer is tried again as long as the context lasts"},
 	{"internal/startup", []string{"internal/wholefile"}, "what a user has written is replaced at once or not at all"},
-	{"internal/settings", nil, "the file of a user's settings stands for variables, and knows nobody who reads them"},
+	{"internal/settings", []string{"internal/bytesize"}, "the file of a user's settings stands for variables, and knows nobody who reads them"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
 	{"step/onhost", []string{"internal/procgroup", "step"}, "what a step has on this host is a resource like any other"},
