@@ -23,5 +23,6 @@ func (o *Options) permissions(src *schema.Source, region string, here policy.Pla
 		here.Use("AttachVolume", "instance"), here.Use("DetachVolume", "instance"))
 	needs = append(needs, here.Keys(key)...)
 	needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
-	return append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
+	needs = append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
+	return append(needs, o.Image.Suiting(src, region)...)
 }

@@ -15,24 +15,35 @@ import (
 // everything with the key of AWS: that is said before there is a machine.
 func TestSharingByDefaultKey(t *testing.T) {
 	const undecryptable = "Sharing an image that others cannot decrypt"
+	mapping := func(lines string) string {
+		return "launch_block_device_mappings {\n device_name = \"/dev/sdf\"\n volume_size = 1\n" + lines + "\n}\n"
+	}
 	users := "ami_users = [\"123456789012\"]\n"
 	for name, tt := range map[string]struct {
 		more        string
 		key         string // the default one in place of that of AWS
+		off         bool   // nothing is encrypted unless the template says so
 		west        bool   // it is there that all is encrypted
 		shared      bool   // by a bake file
 		summary, at string
 	}{
-		"shared":                {more: users, summary: undecryptable, at: `["123456789012"]`},
-		"public":                {more: "ami_groups = [\"all\"]\n", summary: "Sharing an encrypted image with everyone", at: `["all"]`},
-		"a copy":                {more: users + "ami_regions = [\"us-west-2\"]\n", west: true, summary: undecryptable, at: `["123456789012"]`},
-		"by a bake file":        {shared: true, summary: undecryptable, at: `"web"`},
-		"encrypted for it":      {more: "encrypt_boot = true\n", shared: true, summary: undecryptable, at: `"web"`},
-		"nobody gets it":        {},
-		"another default key":   {more: users, key: "alias/golden"},
-		"a key of its own":      {more: "encrypt_boot = true\nkms_key_id = \"alias/golden\"\n", shared: true},
-		"elsewhere":             {more: users, west: true},
-		"a bake file elsewhere": {more: "ami_regions = [\"us-west-2\"]\n", west: true, shared: true},
+		"shared":                              {more: users, summary: undecryptable, at: `["123456789012"]`},
+		"public":                              {more: "ami_groups = [\"all\"]\n", summary: "Sharing an encrypted image with everyone", at: `["all"]`},
+		"a copy":                              {more: users + "ami_regions = [\"us-west-2\"]\n", west: true, summary: undecryptable, at: `["123456789012"]`},
+		"a mapping":                           {more: users + mapping("encrypted = true"), off: true, summary: undecryptable, at: `["123456789012"]`},
+		"a mapping, public":                   {more: "ami_groups = [\"all\"]\n" + mapping("encrypted = true"), off: true, summary: "Sharing an encrypted image with everyone", at: `["all"]`},
+		"a copy of what the account encrypts": {more: users + "ami_regions = [\"us-west-2\"]\n", key: "alias/golden", summary: undecryptable, at: `["123456789012"]`},
+		"a copy of what a mapping encrypts":   {more: users + "ami_regions = [\"us-west-2\"]\n" + mapping("encrypted = true\nkms_key_id = \"alias/golden\""), off: true, summary: undecryptable, at: `["123456789012"]`},
+		"a mapping with a key":                {more: users + mapping("encrypted = true\nkms_key_id = \"alias/golden\""), off: true},
+		"a mapping, for nobody":               {more: mapping("encrypted = true"), off: true},
+		"a mapping that is no volume":         {more: users + "launch_block_device_mappings {\n device_name = \"/dev/sdf\"\n virtual_name = \"ephemeral0\"\n}\n", off: true},
+		"by a bake file":                      {shared: true, summary: undecryptable, at: `"web"`},
+		"encrypted for it":                    {more: "encrypt_boot = true\n", shared: true, summary: undecryptable, at: `"web"`},
+		"nobody gets it":                      {},
+		"another default key":                 {more: users, key: "alias/golden"},
+		"a key of its own":                    {more: "encrypt_boot = true\nkms_key_id = \"alias/golden\"\n", shared: true},
+		"elsewhere":                           {more: users, west: true},
+		"a bake file elsewhere":               {more: "ami_regions = [\"us-west-2\"]\n", west: true, shared: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -41,6 +52,9 @@ func TestSharingByDefaultKey(t *testing.T) {
 				in = "us-west-2"
 			}
 			w.Quietly(func() {
+				if tt.off {
+					return
+				}
 				if _, err := w.Client(in).EnableEbsEncryptionByDefault(t.Context(), &awsec2.EnableEbsEncryptionByDefaultInput{}); err != nil {
 					t.Fatal(err)
 				}

@@ -15,6 +15,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazonbuild"
+	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/step"
 )
@@ -35,13 +36,35 @@ func Factory(cloud access.Cloud) amazonbuild.Factory {
 
 func (o *Options) hooks(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
 	s := &surrogate{o, b}
-	return amazonbuild.Hooks{Make: s.create}, nil
+	return amazonbuild.Hooks{Suits: s.suits, Make: s.create}, nil
 }
 
 // surrogate is one build.
 type surrogate struct {
 	*Options
 	*amazonbuild.Build
+}
+
+// suits reports an image that could not be shared. It has only the volumes of the template
+// that are not omitted, and with CreateImage those of the source that are not its root.
+func (s *surrogate) suits(ctx context.Context, source types.Image) error {
+	var volumes []*device.Mapping
+	given, gone := map[string]bool{}, map[string]bool{}
+	if s.UseCreateImage {
+		gone[aws.ToString(source.RootDeviceName)] = true
+	}
+	for i := range s.LaunchBlockDeviceMappings {
+		m := &s.LaunchBlockDeviceMappings[i]
+		given[m.DeviceName] = true
+		if gone[m.DeviceName] = gone[m.DeviceName] || m.OmitFromArtifact; !gone[m.DeviceName] {
+			volumes = append(volumes, &m.Mapping)
+		}
+	}
+	source.BlockDeviceMappings = slices.DeleteFunc(slices.Clone(source.BlockDeviceMappings), func(b types.BlockDeviceMapping) bool {
+		name := aws.ToString(b.DeviceName)
+		return gone[name] || !given[name] && !s.UseCreateImage
+	})
+	return s.Images.Suits(ctx, source, volumes)
 }
 
 // create makes the first image of the volumes.

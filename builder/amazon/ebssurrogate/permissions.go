@@ -16,5 +16,5 @@ func (o *Options) permissions(src *schema.Source, region string, here policy.Pla
 		needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 		needs = append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
 	}
-	return needs
+	return append(needs, o.Image.Suiting(src, region)...)
 }

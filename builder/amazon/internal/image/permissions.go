@@ -59,16 +59,10 @@ func (o *Options) first(src *schema.Source, here policy.Place, action string) (n
 
 // attributes is what sharing and protecting the images takes, and making way for them.
 func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []policy.Need) {
-	lists := func(lists ...*[]string) bool {
-		return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.Perhaps(src, l, len(*l) > 0) })
-	}
-	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.Perhaps(src, &o.IMDSSupport, o.IMDSSupport != "") {
+	if given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.Perhaps(src, &o.IMDSSupport, o.IMDSSupport != "") {
 		needs = append(needs, all.Own("ModifyImageAttribute", "image"))
 	}
-	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers, &o.SnapshotGroups) {
-		needs = append(needs, all.Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault"))
-	}
-	if lists(&o.SnapshotUsers, &o.SnapshotGroups) {
+	if given(src, &o.SnapshotUsers, &o.SnapshotGroups) {
 		needs = append(needs, all.Own("ModifySnapshotAttribute", "snapshot"))
 	}
 	if policy.Perhaps(src, &o.DeprecateAt, o.DeprecateAt != "") {
@@ -85,6 +79,18 @@ func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []poli
 		}
 	}
 	return needs
+}
+
+func given(src *schema.Source, lists ...*[]string) bool {
+	return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.Perhaps(src, l, len(*l) > 0) })
+}
+
+// Suiting is what [Maker.Suits] takes.
+func (o *Options) Suiting(src *schema.Source, region string) []policy.Need {
+	if !given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers, &o.SnapshotGroups) {
+		return nil
+	}
+	return []policy.Need{o.Place(src, region).Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault")}
 }
 
 // InstanceAttributes is what [launch.Launcher.ModifyInstance] takes.

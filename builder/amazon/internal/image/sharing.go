@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -90,25 +91,23 @@ func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) 
 }
 
 // Suits reports an image that could not be shared as the options want, because it is
-// encrypted or would inherit that from its source; volumes are those of the instance.
-// Which key the source has is not said by EC2: where that matters there is a warning.
+// encrypted or would inherit that from its source; volumes are those of the instance, and
+// source has the devices of others that get into the image. Which key the source has is not
+// said by EC2: where that matters there is a warning.
 func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
-	if m.None {
+	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && !m.Shared {
 		return nil
 	}
-	why, inherited := m.encrypted(source, volumes)
-	if why != "" {
+	e := m.encryption(source, volumes)
+	if why := cmp.Or(e.why, e.inherited); why != "" {
 		if err := m.notPublic(why); err != nil {
 			return err
 		}
 	}
-	if inherited && (m.Shared || len(m.sharedWith()) > 0) {
-		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", why)
+	if e.inherited != "" && (m.Shared || len(m.sharedWith()) > 0) {
+		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", e.inherited)
 	}
-	if why != "" && !m.encrypts() {
-		return nil
-	}
-	return m.suitsDefaults(ctx, source, volumes)
+	return m.suitsDefaults(ctx, e)
 }
 
 // notPublic reports that an image which is encrypted, and why, is to be public.
@@ -120,37 +119,49 @@ func (m *Maker) notPublic(why string) error {
 	return nil
 }
 
-// suitsDefaults reports a region where the image would be encrypted because the account
-// encrypts everything there, or with the account's key, and could not be shared as the
-// options want. Who may not ask is told by EC2 when the image is shared.
-func (m *Maker) suitsDefaults(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
-	shared := m.sharedWith()
+// suitsDefaults reports a region where the image would be encrypted with the account's
+// default key, and could not be shared as the options want: because they say so, because
+// the account encrypts everything there, or as a copy of an encrypted image. Who may not
+// ask is told by EC2 when the image is shared.
+func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
+	home, shared := m.Session.Region, m.sharedWith()
+	if e.plain {
+		on, err := m.encryptsAll(ctx, home)
+		if err != nil {
+			return err
+		}
+		if on {
+			e.why, e.byDefault = "The account encrypts everything in "+home, true
+		}
+	}
 	for _, region := range m.Targets() {
-		home := region == m.Session.Region
-		handed := home && m.Shared
+		handed := region == home && m.Shared
 		if len(shared) == 0 && len(m.public()) == 0 && !handed {
 			continue
 		}
-		if m.key(region) != "" || home && !m.encrypts() && keyed(source, volumes) {
-			continue
+		if region == home && !e.byDefault || region != home && m.key(region) != "" {
+			continue // it is not encrypted, or with keys that were named
 		}
-		on := m.encrypts()
-		if !on {
-			all, err := access.Call(ctx, m.Session.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
+		why := cmp.Or(e.why, e.inherited)
+		if why == "" {
+			on, err := m.encryptsAll(ctx, region)
 			if err != nil {
-				return context.Cause(ctx)
+				return err
 			}
-			on = aws.ToBool(all.EbsEncryptionByDefault)
+			if !on {
+				continue
+			}
+			why = "The account encrypts everything in " + region
 		}
-		if !on {
-			continue
-		}
-		if err := m.notPublic("The account encrypts everything in " + region); err != nil {
+		if err := m.notPublic(why); err != nil {
 			return err
 		}
 		key, err := access.Call(ctx, m.Session.EC2(region).GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
 		if err != nil {
-			return context.Cause(ctx)
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if id := aws.ToString(key.KmsKeyId); managedKey(id) {
 			blame := any(&m.Name)
@@ -158,40 +169,65 @@ func (m *Maker) suitsDefaults(ctx context.Context, source types.Image, volumes [
 				blame = shared[0]
 			}
 			return m.Src.Errorf(blame, undecryptable,
-				"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use: that is how the account encrypts there. Set encrypt_boot and kms_key_id, and region_kms_key_ids for copies, to a customer managed KMS key, or give the account another default key.", region, id)
+				"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use. %s, and no key is named for %s. Set encrypt_boot and kms_key_id, and region_kms_key_ids for copies, to a customer managed KMS key, or give the account another default key.", region, id, why, region)
 		}
 	}
 	return nil
 }
 
-// keyed reports whether all volumes of the instance are encrypted with keys of the options.
-func keyed(source types.Image, volumes []*device.Mapping) bool {
-	given := map[string]bool{}
-	for _, v := range volumes {
-		if given[v.DeviceName] = v.NoDevice || v.KMSKeyID != ""; !given[v.DeviceName] {
-			return false
-		}
+// encryptsAll reports whether the account encrypts everything in a region, as far as it may
+// be asked. The error is that of ctx.
+func (m *Maker) encryptsAll(ctx context.Context, region string) (bool, error) {
+	all, err := access.Call(ctx, m.Session.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
+	if err != nil {
+		return false, context.Cause(ctx)
 	}
-	return !slices.ContainsFunc(source.BlockDeviceMappings, func(b types.BlockDeviceMapping) bool { return b.Ebs != nil && !given[aws.ToString(b.DeviceName)] })
+	return aws.ToBool(all.EbsEncryptionByDefault), nil
 }
 
-// encrypted says what makes the image an encrypted one, if anything does, and
-// whether that is the source image's key.
-func (m *Maker) encrypted(source types.Image, volumes []*device.Mapping) (why string, inherited bool) {
+// encryption is what is known, before it is made, of how the image in the build region is
+// encrypted.
+type encryption struct {
+	why       string // it is encrypted; empty: as far as the options say, it is not
+	byDefault bool   // with the account's default key, at least one volume of it
+	inherited string // why it is encrypted with a key of the source, which is not known
+	plain     bool   // a volume is encrypted only if the account encrypts everything
+}
+
+func (m *Maker) encryption(source types.Image, volumes []*device.Mapping) (e encryption) {
 	if m.encrypts() {
-		return "encrypt_boot is set", false
+		return encryption{why: "encrypt_boot is set", byDefault: m.key(m.Session.Region) == ""}
 	}
-	given := map[string]bool{}
-	for _, v := range volumes {
-		given[v.DeviceName] = v.NoDevice || v.KMSKeyID != ""
-		if !v.NoDevice && v.Encrypted != nil && *v.Encrypted {
-			return v.DeviceName + " of the instance is encrypted", false
-		}
-	}
+	was := map[string]bool{} // encrypted, by device of the source
 	for _, b := range source.BlockDeviceMappings {
-		if name := aws.ToString(b.DeviceName); b.Ebs != nil && aws.ToBool(b.Ebs.Encrypted) && !given[name] {
-			return fmt.Sprintf("%s of the source image %s is encrypted", name, aws.ToString(source.ImageId)), true
+		if b.Ebs != nil {
+			was[aws.ToString(b.DeviceName)] = aws.ToBool(b.Ebs.Encrypted)
 		}
 	}
-	return "", false
+	inherit := func(name string, encrypted bool) {
+		if !encrypted {
+			e.plain = true
+		} else if e.inherited == "" {
+			e.inherited = fmt.Sprintf("%s of the source image %s is encrypted", name, aws.ToString(source.ImageId))
+		}
+	}
+	for _, v := range volumes {
+		encrypted, why := was[v.DeviceName], v.DeviceName+" is encrypted"
+		delete(was, v.DeviceName)
+		on := v.Encrypted != nil && *v.Encrypted
+		switch {
+		case v.NoDevice || v.VirtualName != "":
+		case v.KMSKeyID != "" || on && v.SnapshotID != "": // which has a key of its own, maybe
+			e.why = cmp.Or(e.why, why)
+		case v.SnapshotID != "":
+		case on && !encrypted:
+			e.why, e.byDefault = why, true
+		default:
+			inherit(v.DeviceName, encrypted)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		inherit(name, was[name])
+	}
+	return e
 }
