@@ -134,6 +134,67 @@ func TestForceLeavesWhatMustStay(t *testing.T) {
 	}
 }
 
+// TestForceLeavesQuarantine: an image in quarantine is not replaced, whether it is put there
+// before the launch or while the machine is provisioned; a disabled one without that tag is,
+// and without force the name that it has is said to be that of a disabled image.
+func TestForceLeavesQuarantine(t *testing.T) {
+	body := "ami_name = \"web\"\nforce_deregister = true\nforce_delete_snapshot = true"
+	for name, tt := range map[string]struct{ late, retired bool }{"before the launch": {}, "meanwhile": {late: true}, "retired": {retired: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.MustBuild(t, plain(body))[region]
+			disable := func() {
+				if !tt.retired {
+					if _, err := w.Client(region).CreateTags(t.Context(), &awsec2.CreateTagsInput{Resources: []string{old}, Tags: []types.Tag{{Key: aws.String("bake:quarantine"), Value: aws.String("")}}}); err != nil {
+						t.Error(err)
+					}
+				}
+				if _, err := w.Client(region).DisableImage(t.Context(), &awsec2.DisableImageInput{ImageId: &old}); err != nil {
+					t.Error(err)
+				}
+			}
+			if !tt.late {
+				disable()
+				b := w.Bake(t)
+				_, err := b.Build(t.Context(), plain("ami_name = \"web\""))
+				wantDiagnostic(t, err, plain("ami_name = \"web\""), "The image name is taken", `"web"`)
+				if !strings.Contains(err.Error(), old+" (disabled)") {
+					t.Errorf("the state is not said: %v", err)
+				}
+				if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+			b := w.Bake(t)
+			b.Provision = func(context.Context, builder.Machine) error {
+				if tt.late {
+					disable()
+				}
+				return nil
+			}
+			_, err := b.Build(t.Context(), plain(body))
+			if tt.retired {
+				if err != nil {
+					t.Error(err)
+				}
+			} else {
+				wantDiagnostic(t, err, plain(body), "The image to replace is in quarantine", "true")
+			}
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+				t.Error(err)
+			}
+			out, err := w.Client(region).DescribeImages(t.Context(), &awsec2.DescribeImagesInput{Owners: []string{"self"}, IncludeDisabled: new(true)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept := slices.ContainsFunc(out.Images, func(i types.Image) bool { return *i.ImageId == old })
+			if kept == tt.retired {
+				t.Errorf("the old image is there: %t", kept)
+			}
+		})
+	}
+}
+
 // TestForceFaults has each call go wrong of builds that are to replace an image, which is
 // tagged to stay while the machine is provisioned: it does.
 func TestForceFaults(t *testing.T) {

@@ -194,18 +194,32 @@ func (l *look) channels(ctx context.Context) error {
 
 // naming finds the images that parameters name, and those that they named before.
 func (l *look) naming(ctx context.Context, names []string) error {
-	current, err := l.values(ctx, names)
+	current, err := l.current(ctx, names)
 	if err != nil {
 		return err
 	}
+	return l.previous(ctx, names, current)
+}
+
+// current finds the images that parameters name, and returns their values.
+func (l *look) current(ctx context.Context, names []string) (map[string]parameterVersion, error) {
+	current, err := l.values(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if p, ok := current[name]; ok { // or it was deleted in between
+			l.use(p.Value, Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
+		}
+	}
+	return current, nil
+}
+
+// previous finds the images that parameters named before their current values.
+func (l *look) previous(ctx context.Context, names []string, current map[string]parameterVersion) error {
 	var before []string
 	for _, name := range names {
-		p, ok := current[name]
-		if !ok {
-			continue // deleted in between
-		}
-		l.use(p.Value, Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
-		if p.Version > 1 {
+		if p := current[name]; p.Version > 1 {
 			before = append(before, previousName(p))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -14,25 +15,53 @@ import (
 // byBake begins the descriptions that bake gives to parameters when it moves channels.
 const byBake = "bake: "
 
-// usersTime is how long services are asked at most, which may not be reached from here.
-const usersTime = 30 * time.Second
+// usersTime is how long services are asked at most, which may not be reached from here, and
+// informTime how long those are whose answers only inform.
+const (
+	usersTime  = 30 * time.Second
+	informTime = 5 * time.Second
+)
 
 // Users finds out what uses images of the account that are to give way to new ones of the
 // same name. One that is held, or that a channel names which bake has moved, must stay; so
 // must an image of bake's if it cannot be found out what channels name. What else uses them
-// is told as far as the credentials may ask.
-func Users(ctx context.Context, session *access.Session, region string, found []types.Image) (all []access.Use) {
-	ctx, cancel := context.WithTimeout(ctx, usersTime)
+// is told as far as the credentials may ask and the services answer soon; with must it is not
+// looked for.
+func Users(ctx context.Context, session *access.Session, region string, found []types.Image, must bool) (all []access.Use) {
+	soon, cancel := context.WithTimeout(ctx, informTime)
 	defer cancel()
+	ctx, cancelAll := context.WithTimeout(ctx, usersTime)
+	defer cancelAll()
 	a := &Account{ID: session.Account, Regions: []string{region}, session: session, page: pageSize}
 	var images []Image
 	for _, i := range found {
 		images = append(images, imageOf(region, i))
 	}
 	l := a.newLook(region, images, Guards{})
+	var late []string
+	l.onFailure = func(guard string, _ error) {
+		if guard != GuardChannel && soon.Err() != nil {
+			late = append(late, guard)
+		}
+	}
 	l.held()
-	l.launchers(ctx, map[string]func(context.Context) error{GuardInstances: l.instances, GuardChannel: l.moved})
-	l.resolve(ctx)
+	var each sync.WaitGroup
+	each.Go(func() {
+		names, current, err := l.moved(ctx)
+		l.unless(GuardChannel, err)
+		if err == nil && !must && l.previous(soon, names, current) != nil && soon.Err() != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			late = append(late, "previous values of channels")
+		}
+	})
+	if !must {
+		each.Go(func() {
+			l.launchers(soon, map[string]func(context.Context) error{GuardInstances: l.instances})
+		})
+	}
+	each.Wait()
+	l.resolve(soon)
 	unknown := l.failed[GuardChannel]
 	clear(l.failed)
 	for _, i := range images {
@@ -43,28 +72,33 @@ func Users(ctx context.Context, session *access.Session, region string, found []
 	l.finish()
 	for _, i := range images {
 		for _, u := range l.uses[i.ID] {
-			by := access.Use{Image: i.ID, By: u.User, Must: u.Guard == GuardHeld || u.Guard == GuardChannel && !u.past}
+			by := access.Use{Image: i.ID, By: u.User, Unknown: u.Unknown, Must: u.Guard == GuardHeld || u.Guard == GuardChannel && !u.past}
 			if by.Must && u.Guard == GuardChannel && !u.Unknown {
 				by.By = "a channel names it, the " + u.User
 			}
 			all = append(all, by)
 		}
+		if len(late) > 0 {
+			slices.Sort(late)
+			all = append(all, access.Use{Image: i.ID, By: "it was not found out in time who uses it: " + strings.Join(late, ", "), Unknown: true})
+		}
 	}
 	return all
 }
 
-// moved finds the images that channels name which bake has moved, and those that they named
-// before.
-func (l *look) moved(ctx context.Context) error {
+// moved finds the images that channels name which bake has moved. It returns the parameters
+// of these channels and their values.
+func (l *look) moved(ctx context.Context) (names []string, current map[string]parameterVersion, err error) {
 	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "DataType", "Option": "Equals", "Values": []string{imageType}}}}
-	var names []string
-	err := parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
+	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
 		if strings.HasPrefix(p.Description, byBake) {
 			names = append(names, p.Name)
 		}
 	})
-	if err != nil || len(names) == 0 {
-		return err
+	if err != nil {
+		return nil, nil, err
 	}
-	return l.naming(ctx, slices.Sorted(slices.Values(names)))
+	slices.Sort(names)
+	current, err = l.current(ctx, names)
+	return names, current, err
 }

@@ -2,8 +2,11 @@ package images_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -30,7 +33,7 @@ func TestUsers(t *testing.T) {
 	users := func(ids ...string) (out []string) {
 		found, err := w.client("default", home).DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: ids})
 		w.fatal(err)
-		for _, u := range images.Users(t.Context(), session, home, found.Images) {
+		for _, u := range images.Users(t.Context(), session, home, found.Images, false) {
 			text := strings.NewReplacer(ids[0], "AMI").Replace(u.Image + " " + u.By)
 			if u.Must {
 				text += " !"
@@ -62,8 +65,43 @@ func TestUsers(t *testing.T) {
 	w.template("fixed", next)
 	w.template("by-parameter", "resolve:ssm:/golden/web")
 	got := users(next)
-	if len(got) != 3 || !strings.Contains(got[0], "a channel names it") || !strings.Contains(got[1], "launch template lt-") || strings.Contains(got[1], "!") || !strings.Contains(got[2], "by the parameter /golden/web") {
+	if len(got) != 3 || !strings.Contains(got[0], "a channel names it") || !strings.Contains(got[1], "launch template lt-") || strings.Contains(got[1]+got[2], "!") || !strings.Contains(got[1]+got[2], "by the parameter /golden/web") {
 		t.Errorf("%q", got)
+	}
+
+	// An old value that cannot be read does not keep an image, and neither does a service
+	// that is slow: that is told. Of what must stay alone, nobody else is asked.
+	release := make(chan struct{})
+	var calls []string
+	var mu sync.Mutex
+	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		mu.Lock()
+		calls = append(calls, c.Action)
+		mu.Unlock()
+		switch {
+		case c.Action == "DescribeAutoScalingGroups":
+			<-release
+		case c.Action == "GetParameterHistory" || c.Action == "GetParameters" && strings.Contains(c.Body, ":1"):
+			http.Error(rw, `{"__type":"AccessDeniedException","message":"No."}`, http.StatusBadRequest)
+			return
+		}
+		serve(rw)
+	})
+	marked := w.image(home, "marked", images.ImageTag, "web")
+	begun := time.Now()
+	if got := users(marked); len(got) != 1 || !strings.HasPrefix(got[0], "AMI it was not found out in time who uses it: scaling") || strings.Contains(got[0], "!") {
+		t.Errorf("slow services: %q", got)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("a service that only informs was waited for %s", took)
+	}
+	close(release)
+	mu.Lock()
+	calls = nil
+	mu.Unlock()
+	late := images.Users(t.Context(), session, home, []types.Image{{ImageId: aws.String(next)}}, true)
+	if len(late) != 1 || !late[0].Must || slices.ContainsFunc(calls, func(c string) bool { return c != "DescribeParameters" && c != "GetParameters" }) {
+		t.Errorf("late: %v, asked by %v", late, calls)
 	}
 
 	// Whoever may not ask is not told, and images of bake's stay then.
@@ -78,10 +116,10 @@ func TestUsers(t *testing.T) {
 	of := func(id string, tags ...types.Tag) []types.Image {
 		return []types.Image{{ImageId: aws.String(id), Tags: tags}}
 	}
-	if got := images.Users(t.Context(), session, home, of(next)); got != nil {
+	if got := images.Users(t.Context(), session, home, of(next), false); got != nil {
 		t.Errorf("who may not ask is told %v", got)
 	}
-	refused := images.Users(t.Context(), session, home, of(tagged, types.Tag{Key: aws.String(images.ImageTag), Value: aws.String("web")}))
+	refused := images.Users(t.Context(), session, home, of(tagged, types.Tag{Key: aws.String(images.ImageTag), Value: aws.String("web")}), false)
 	if len(refused) != 1 || !refused[0].Must || !strings.Contains(refused[0].By, "whether a channel names it is not known") || !strings.Contains(refused[0].By, "DescribeParameters") {
 		t.Errorf("who may not ask about an image of bake's is told %v", refused)
 	}

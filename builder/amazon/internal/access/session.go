@@ -60,8 +60,9 @@ type Cloud struct {
 	Explain func(id string, owners []string, filters map[string][]string) string
 
 	// Users finds out what is made of images of a region that are to give way to new ones of
-	// the same name. What it may not ask does not count. Nil: nobody looks.
-	Users func(ctx context.Context, s *Session, region string, images []types.Image) []Use
+	// the same name, or with must only what makes them stay. What it may not ask does not
+	// count. Nil: nobody looks.
+	Users func(ctx context.Context, s *Session, region string, images []types.Image, must bool) []Use
 
 	// Within is where all components work. Nil: where their options say.
 	Within *Within
@@ -80,6 +81,8 @@ type Use struct {
 	Image string // ID
 	By    string // such as "instance i-0abc (running)"
 	Must  bool   // the image must stay
+
+	Unknown bool // By says what was not found out instead
 }
 
 // Session is an open way into one account.

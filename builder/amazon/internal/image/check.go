@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -120,32 +121,41 @@ func (m *Maker) checkName(ctx context.Context, region string) error {
 		return err
 	}
 	if !m.force() {
-		return m.nameTaken(region, aws.ToString(images[0].ImageId))
+		return m.nameTaken(region, describe(images[0]))
 	}
 	if err := m.checkProtection(region, images); err != nil {
 		return err
 	}
-	return m.checkUse(ctx, region, images, true)
+	if err := m.checkQuarantine(region, images); err != nil {
+		return err
+	}
+	return m.checkUse(ctx, region, images, false)
 }
 
 // checkUse reports an image that is to be replaced and must stay. Who else uses one that is
-// not is told if tell is set: its machines go on without it, but no more can be launched.
-func (m *Maker) checkUse(ctx context.Context, region string, images []types.Image, tell bool) error {
+// not is told unless late is set: its machines go on without it, but no more can be launched.
+func (m *Maker) checkUse(ctx context.Context, region string, images []types.Image, late bool) error {
 	if m.Session.Cloud.Users == nil {
 		return nil
 	}
-	uses := m.Session.Cloud.Users(ctx, m.Session, region, images)
+	uses := m.Session.Cloud.Users(ctx, m.Session, region, images, late)
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	for _, u := range uses {
+		if u.Must && u.Unknown {
+			return m.Src.Errorf(m.forcedBy(), "Whether the image to replace must stay is not known",
+				"Image %s in %s has the name %q and is not replaced: %s. Let the credentials do ssm:DescribeParameters and ssm:GetParameters in %s, as bake policy has it, and see that Systems Manager can be reached from here; or choose another name, such as one that contains a time.", u.Image, region, m.Name, u.By, region)
+		}
 		if u.Must {
 			return m.Src.Errorf(m.forcedBy(), "The image to replace must stay",
 				"Image %s in %s has the name %q and is not replaced: %s. Choose another name, such as one that contains a time, or have it needed no more.", u.Image, region, m.Name, u.By)
 		}
-		if tell {
-			m.Scope.Warn(ctx, "Image %s in %s, which is to be replaced, is used by %s", u.Image, region, u.By)
+		if u.Unknown {
+			m.Scope.Warn(ctx, "Of image %s in %s, which is to be replaced, %s", u.Image, region, u.By)
+			continue
 		}
+		m.Scope.Warn(ctx, "Image %s in %s, which is to be replaced, is used by %s", u.Image, region, u.By)
 	}
 	return nil
 }
@@ -169,6 +179,28 @@ func (m *Maker) checkProtection(region string, images []types.Image) error {
 		}
 	}
 	return nil
+}
+
+// checkQuarantine reports an image that is to be replaced and was put into quarantine: its
+// data are to be looked at, and it can be taken out again.
+func (m *Maker) checkQuarantine(region string, images []types.Image) error {
+	for _, i := range images {
+		if slices.ContainsFunc(i.Tags, func(t types.Tag) bool { return aws.ToString(t.Key) == ownership.QuarantineTag }) {
+			id := aws.ToString(i.ImageId)
+			return m.Src.Errorf(m.forcedBy(), "The image to replace is in quarantine",
+				"Image %s in %s has the name %q and the tag %s, because its verification has failed, and is not replaced. Choose another name, or let it go first: bake images rm %s -region %s.",
+				id, region, m.Name, ownership.QuarantineTag, id, region)
+		}
+	}
+	return nil
+}
+
+// describe is an image as a text, with its state if that is not the usual one.
+func describe(i types.Image) string {
+	if i.State == "" || i.State == types.ImageStateAvailable {
+		return aws.ToString(i.ImageId)
+	}
+	return fmt.Sprintf("%s (%s)", aws.ToString(i.ImageId), i.State)
 }
 
 func (m *Maker) nameTaken(region, id string) error {

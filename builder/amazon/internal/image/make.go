@@ -313,7 +313,10 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		if len(images) == 0 {
 			return nil
 		}
-		if err := m.checkUse(ctx, region, images, false); err != nil { // it may have been tagged or promoted since the launch
+		if err := m.checkQuarantine(region, images); err != nil {
+			return err
+		}
+		if err := m.checkUse(ctx, region, images, true); err != nil { // it may have been tagged or promoted since the launch
 			return err
 		}
 		client := m.Session.EC2(region)

@@ -99,8 +99,10 @@ type Options struct {
 	// Replace an image that already has the name `ami_name`: it is deregistered just before
 	// the new one is created. Instances of the old image keep running, but nothing can
 	// launch it any more. The flag -force does the same. An image is not replaced that the
-	// tag `bake:hold` keeps, or that a channel names which bake has moved; what else uses it
-	// is told before the launch, as far as the credentials may ask.
+	// tag `bake:hold` or `bake:quarantine` keeps, or that a channel of this account names which
+	// bake has moved. One with the tag `bake:image` stays too if Systems Manager cannot be asked
+	// for channels. What else uses it is told before the launch, as far as the credentials may
+	// ask and the services answer soon.
 	ForceDeregister bool `hcl:"force_deregister,optional"`
 
 	// Also delete the snapshots of the image that `force_deregister` replaces. The data
