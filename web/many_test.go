@@ -55,15 +55,7 @@ func TestMany(t *testing.T) {
 		}
 	}
 	settle()
-	look := func(what string) {
-		node := exec.CommandContext(ctx, "node", "e2e/many.mjs", server.URL+c.path+"?token="+c.token, what)
-		node.Env = append(os.Environ(), "CONSOLE_MODULES="+modules)
-		out, err := node.CombinedOutput()
-		t.Logf("%s", out)
-		if err != nil {
-			t.Error(err)
-		}
-	}
+	look := func(what string) { browse(t, modules, c, server.URL, "many.mjs", what) }
 	look("instances")
 	volume, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1)})
 	if err != nil {
@@ -82,4 +74,34 @@ func TestMany(t *testing.T) {
 		}
 	}
 	look("images")
+}
+
+// TestFaults: in a browser, a page shows what it got of an answer that is not whole, and does not
+// wait for the one of another page.
+func TestFaults(t *testing.T) {
+	modules := os.Getenv("BAKE_TEST_CONSOLE")
+	if modules == "" {
+		t.Skip("scripts/console tests with a browser")
+	}
+	s := cloudtest.Start(t, cloud.Options{})
+	key := s.Credentials()[0]
+	c := New(Options{
+		Endpoint: s.URL, Accounts: []Account{{key.Account, key.Profile, key.AccessKeyID, key.SecretAccessKey}}, Region: "us-east-1",
+		Changes: s.Watch, Calls: func() []local.Call { return nil }, Runs: runs(t),
+	})
+	server := httptest.NewServer(c)
+	defer server.Close()
+	browse(t, modules, c, server.URL, "faults.mjs")
+}
+
+// browse runs a program of e2e/ on a console.
+func browse(t *testing.T, modules string, c *Console, url, program string, args ...string) {
+	t.Helper()
+	node := exec.CommandContext(t.Context(), "node", append([]string{"e2e/" + program, url + c.path + "?token=" + c.token}, args...)...)
+	node.Env = append(os.Environ(), "CONSOLE_MODULES="+modules)
+	out, err := node.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -52,16 +52,22 @@ async function show() {
 }
 
 // refresh fetches the page again, once for all that was heard meanwhile.
-let fetching = false;
+let fetching; // the page that is being fetched; another one need not wait for it
 const refresh = later(async () => {
-  if (document.hidden || !shown) return;
-  if (fetching) {
+  const page = shown;
+  if (document.hidden || !page) return;
+  if (fetching === page) {
     refresh();
     return;
   }
-  fetching = true;
-  await shown().catch(complain);
-  fetching = false;
+  fetching = page;
+  try {
+    await page();
+  } catch (err) {
+    if (page === shown) complain(err);
+  } finally {
+    if (fetching === page) fetching = undefined;
+  }
 }, 150);
 
 function choice(id, values, key) {

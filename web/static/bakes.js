@@ -9,7 +9,7 @@ const imageLink = ([region, id]) => [link(id, `#/images/${id}`), ` ${region} `];
 const poll = 3000;
 
 async function get(path) {
-  const answer = await fetch(path);
+  const answer = await fetch(path, { signal: AbortSignal.timeout(60_000) }); // one that does not come would keep the page from asking again
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
@@ -54,11 +54,12 @@ export async function bake(main, id) {
       case "run-finished": error = e.error; break;
       case "build-failed": places.set(e.build, e.place); break;
       case "step-started": // there may be several of one name
-        open.set(key, { build: e.build, step: e.step ?? "", from: at });
-        rows.push(open.get(key));
+        rows.push({ build: e.build, step: e.step ?? "", from: at });
+        if (!open.has(key)) open.set(key, []);
+        open.get(key).push(rows.at(-1));
         break;
-      case "step-finished": case "step-failed":
-        Object.assign(open.get(key) ?? {}, { to: at, failed: e.kind === "step-failed" });
+      case "step-finished": case "step-failed": // of several at a time, the first
+        Object.assign(open.get(key)?.shift() ?? {}, { to: at, failed: e.kind === "step-failed" });
         break;
     }
     if (["say", "output", "error-output", "warning"].includes(e.kind)) String(e.text ?? "").split("\n").forEach((l) => lines.push(`${e.build ? `${e.build}: ` : ""}${l}`));
@@ -102,26 +103,26 @@ export async function bake(main, id) {
     count.textContent = shown.length < found.length ? `the last ${shown.length} of ${found.length} lines` : `${found.length} lines`;
   }
 
-  let busy = false;
+  let busy = false, more = true; // more: there are events that were not read, if only as the host did not answer
   async function show() {
     if (busy) return;
     busy = true;
+    let got = false;
     try {
-      let more = true, got = false;
-      while (more) {
+      do {
         const r = await get(`bakes/${encodeURIComponent(id)}?after=${next}`);
         r.events.forEach(take);
         got ||= r.events.length > 0;
         ({ next, more, past } = r);
         heard([[id, "The bake", past.state]]);
-      }
-      drawSteps();
-      if (got) drawOutput(); // else what is selected in it stays so
+      } while (more);
     } finally {
       busy = false;
+      if (next !== "0-0") drawSteps();
+      if (got) drawOutput(); // else what is selected in it stays so
     }
   }
-  const timer = setInterval(() => { past.state !== "running" || document.hidden || show().catch(() => {}); }, 1000);
+  const timer = setInterval(() => { (past.state !== "running" && !more) || document.hidden || show().catch(() => {}); }, 1000);
   return Object.assign(show, { close: () => clearInterval(timer) });
 }
 
