@@ -71,8 +71,22 @@ func TestDeploy(t *testing.T) {
 					Spec struct {
 						AutomountServiceAccountToken *bool `yaml:"automountServiceAccountToken"`
 						Grace                        int   `yaml:"terminationGracePeriodSeconds"`
-						Containers                   []struct {
-							Args            []string
+						Volumes                      []struct {
+							Name   string
+							Secret struct {
+								Name string `yaml:"secretName"`
+								Mode int    `yaml:"defaultMode"`
+							}
+						}
+						Containers []struct {
+							Args   []string
+							Env    []struct{ Name, Value string }
+							From   []any `yaml:"envFrom"`
+							Mounts []struct {
+								Name     string
+								Path     string `yaml:"mountPath"`
+								ReadOnly bool   `yaml:"readOnly"`
+							} `yaml:"volumeMounts"`
 							SecurityContext map[string]any `yaml:"securityContext"`
 							Startup         probe          `yaml:"startupProbe"`
 							Liveness        probe          `yaml:"livenessProbe"`
@@ -93,6 +107,22 @@ func TestDeploy(t *testing.T) {
 			check("kubernetes", c.Args)
 			if c.Startup.HTTPGet.Path != "/live" || c.Liveness.HTTPGet.Path != "/live" || c.Readiness.HTTPGet.Path != "/ready" || c.Liveness.HTTPGet.Port != "metrics" || c.Readiness.HTTPGet.Port != "metrics" {
 				t.Errorf("the probes: %+v", c)
+			}
+			key := map[string]string{} // where it is, by who says so
+			for _, v := range c.Env {
+				if strings.HasPrefix(v.Name, "BAKE_FLEET_KEY") {
+					key[v.Name] = v.Value
+				}
+			}
+			for _, m := range c.Mounts {
+				for _, v := range pod.Volumes {
+					if v.Name == m.Name && v.Secret.Name == "bake-fleet" && v.Secret.Mode == 0o440 && m.ReadOnly {
+						key["mount"] = m.Path + "/fleet-key"
+					}
+				}
+			}
+			if len(c.From) > 0 || len(key) != 2 || key["mount"] == "" || key["mount"] != key["BAKE_FLEET_KEY_FILE"] {
+				t.Errorf("the pod has its key as in %v, and variables of %v", key, c.From)
 			}
 			if pod.Grace < 35*60 {
 				t.Errorf("the pod has %d s to end", pod.Grace)

@@ -153,7 +153,7 @@ type fleetHost struct {
 func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *fleetHost {
 	h := &fleetHost{stop: context.Background()}
 	h.Host = fleet.Host{
-		State: state, Local: f.local, Env: p.env, Now: p.now, Copies: t.Copies,
+		State: state, Local: f.local, Env: slices.Concat(p.env, p.keys), Now: p.now, Copies: t.Copies,
 		Options: func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
 			cloudInit, err := p.env.cloudInit(f.cloudInit)
 			if err != nil {

@@ -44,7 +44,7 @@ func (p *program) handOver() error {
 		}
 		path = found
 	}
-	return replace(path, p.args)
+	return replace(path, p.args, append(os.Environ(), p.keys...))
 }
 
 // workerFlags are the flags of bake worker.

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/builtin"
+	"bake/internal/envvar"
 	"bake/internal/local"
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
@@ -29,15 +30,24 @@ func main() {
 	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
-	os.Exit(bake(os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	env := os.Environ()
+	for _, name := range withheld {
+		os.Unsetenv(name)
+	}
+	os.Exit(bake(os.Args, env, os.Stdin, os.Stdout, os.Stderr))
 }
+
+// withheld are variables that no program gets which bake starts, such as plugins and commands of
+// provisioners.
+var withheld = []string{run.KeyVar, run.KeyFileVar}
 
 // bake is the whole program: it returns the exit code. args begin with its name.
 func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	name, args := args[0], args[1:]
+	keys, env := envvar.Split(env, withheld...)
 	p := &program{
 		name: name, args: args,
-		env: environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
+		env: environ(env), keys: keys, stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return terminal.Open() },
 	}
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
@@ -91,7 +101,8 @@ const machineReadable = "machine-readable"
 type program struct {
 	name           string   // that the program was called by
 	args           []string // as the user gave them
-	env            environ
+	env            environ  // of it, and of what it starts
+	keys           []string // of fleets, as in env
 	stdin          io.Reader
 	input          []byte // what was read of it, for diagnostics
 	stdout, stderr *output

@@ -8,12 +8,12 @@ import (
 	"os/signal"
 )
 
-// replace runs another program with the streams of this one, which ends as that does. Ctrl-C
+// replace runs another program with an environment and the streams of this one, which ends as that does. Ctrl-C
 // reaches both.
-func replace(path string, args []string) error {
+func replace(path string, args, env []string) error {
 	signal.Ignore(os.Interrupt)
 	cmd := exec.Command(path, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, os.Stdout, os.Stderr
 	err := cmd.Run()
 	if ended, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exitStatus(ended.ExitCode())

@@ -11,6 +11,23 @@ import (
 // last one counts. On Windows names are the same in any case.
 func Get(env []string, name string) string { return get(env, name, runtime.GOOS == "windows") }
 
+// Split takes variables out of an environment: rest is what else there is.
+func Split(env []string, names ...string) (taken, rest []string) {
+	return split(env, names, runtime.GOOS == "windows")
+}
+
+func split(env, names []string, anyCase bool) (taken, rest []string) {
+	for _, entry := range env {
+		n, _, _ := strings.Cut(entry, "=")
+		if slices.ContainsFunc(names, func(name string) bool { return n == name || anyCase && strings.EqualFold(n, name) }) {
+			taken = append(taken, entry)
+		} else {
+			rest = append(rest, entry)
+		}
+	}
+	return taken, rest
+}
+
 func get(env []string, name string, anyCase bool) string {
 	for _, entry := range slices.Backward(env) {
 		if n, value, ok := strings.Cut(entry, "="); ok && (n == name || anyCase && strings.EqualFold(n, name)) {

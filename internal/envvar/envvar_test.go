@@ -1,6 +1,9 @@
 package envvar
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 func TestGet(t *testing.T) {
 	env := []string{"A=1", "a=2", "AB=3", "A=4=5", "EMPTY=", "A"}
@@ -14,6 +17,16 @@ func TestGet(t *testing.T) {
 	} {
 		if got := get(env, tt.name, tt.anyCase); got != tt.want {
 			t.Errorf("%s, in any case %v: %q, want %q", tt.name, tt.anyCase, got, tt.want)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	env := []string{"KEY=1", "key=2", "KEY_FILE=3", "X=KEY=4", "KEY=5", "KEY"}
+	for anyCase, want := range map[bool]string{false: "[KEY=1 KEY=5 KEY] [key=2 KEY_FILE=3 X=KEY=4]", true: "[KEY=1 key=2 KEY=5 KEY] [KEY_FILE=3 X=KEY=4]"} {
+		taken, rest := split(env, []string{"KEY", "OTHER"}, anyCase)
+		if got := fmt.Sprint(taken, rest); got != want {
+			t.Errorf("in any case %v: %s, want %s", anyCase, got, want)
 		}
 	}
 }
