@@ -49,13 +49,15 @@ import (
 	"bake/cloud/wire"
 )
 
+// Contents are what an image is made of; see package ec2.
+type Contents = ec2.Contents
+
 type (
 	// What an embedded cloud is made of; see package ec2.
 
 	Images       = ec2.Images
 	Publication  = ec2.Publication
 	ImportedDisk = ec2.ImportedDisk
-	Contents     = ec2.Contents
 	Progress     = ec2.Progress
 	Clock        = ec2.Clock
 	Delays       = ec2.Delays

@@ -334,7 +334,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 // there is none, it is what the service itself knows.
 func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (s fleet.Status, err error) {
 	if !p.there(ctx, workflowQueue(f.Name), enums.TASK_QUEUE_TYPE_WORKFLOW) {
-		s, err = e.unanswered(ctx, c, f, id, run)
+		s, err = e.unanswered(ctx, c, id, run)
 		s.Unpolled = []string{workflowQueue(f.Name)}
 		return s, err
 	}
@@ -406,7 +406,7 @@ func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Stat
 }
 
 // unanswered is how a run goes that no worker can be asked about.
-func (e *Engine) unanswered(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) (fleet.Status, error) {
+func (e *Engine) unanswered(ctx context.Context, c client.Client, id, run string) (fleet.Status, error) {
 	in, err := e.began(ctx, c, id, run)
 	if err != nil {
 		return fleet.Status{}, err

@@ -86,7 +86,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 			ledger, _ = os.ReadFile(b.Ledger)
 		} else if dead {
 			mu.Unlock()
-			writeError(t, rw, "UnauthorizedOperation") // nobody is there to make it
+			refuse(t, rw) // nobody is there to make it
 			return
 		}
 		mu.Unlock()
@@ -95,7 +95,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 			return
 		}
 		if f.refuse {
-			writeError(t, rw, "UnauthorizedOperation")
+			refuse(t, rw)
 			return
 		}
 		answer := httptest.NewRecorder()
@@ -188,10 +188,10 @@ func (f fault) inspect(t *testing.T, w *World, b *Bake, n int, action string, wa
 	})
 }
 
-// writeError refuses a call as EC2 does.
-func writeError(t testing.TB, rw http.ResponseWriter, code string) {
+// refuse says, as EC2 does, that a call is not allowed.
+func refuse(t testing.TB, rw http.ResponseWriter) {
 	rw.WriteHeader(http.StatusForbidden)
-	_, err := fmt.Fprintf(rw, "<Response><Errors><Error><Code>%s</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>", code)
+	_, err := fmt.Fprint(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>")
 	if err != nil {
 		t.Error(err)
 	}

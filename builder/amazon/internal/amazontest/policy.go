@@ -81,7 +81,7 @@ func (w *World) Enforce(e *Evaluator, refused func(what string)) {
 			return
 		}
 		refused(strings.Join(why, ", "))
-		writeError(w.t, rw, "UnauthorizedOperation")
+		refuse(w.t, rw)
 	}
 }
 

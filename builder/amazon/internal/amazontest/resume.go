@@ -90,7 +90,7 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 			dead := action != ""
 			mu.Unlock()
 			if dead {
-				writeError(t, rw, "UnauthorizedOperation") // nobody is there to make it
+				refuse(t, rw) // nobody is there to make it
 				return
 			}
 			serve(rw)
