@@ -85,7 +85,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 			p.say("The base " + o.as + " is ready.")
 			return nil
 		}
-		img, err := c.Image(ctx, local.DefaultRegion, o.name)
+		img, err := c.Image(ctx, local.DefaultRegion, o.name, "")
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -55,8 +56,9 @@ func imageOf(i types.Image) Image {
 }
 
 // Image returns the image of a region with this id or, if it is no id, the newest one
-// whose name it matches.
-func (c *Cloud) Image(ctx context.Context, region, idOrName string) (Image, error) {
+// whose name it matches: of those that an instance of instanceType can run, if that is not
+// empty and there are any.
+func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string) (Image, error) {
 	in := &ec2.DescribeImagesInput{ImageIds: []string{idOrName}}
 	if !strings.HasPrefix(idOrName, "ami-") {
 		in = &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("name"), Values: []string{idOrName}}}}
@@ -69,9 +71,14 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName string) (Image, erro
 	if err != nil {
 		return Image{}, err
 	}
+	fitting, err := c.architectures(ctx, region, instanceType)
+	if err != nil {
+		return Image{}, err
+	}
 	var newest types.Image
+	fits := func(i types.Image) bool { return slices.Contains(fitting, types.ArchitectureType(i.Architecture)) }
 	for _, i := range out.Images {
-		if aws.ToString(i.CreationDate) >= aws.ToString(newest.CreationDate) {
+		if later := aws.ToString(i.CreationDate) >= aws.ToString(newest.CreationDate); fits(i) && !fits(newest) || later && fits(i) == fits(newest) {
 			newest = i
 		}
 	}
@@ -79,4 +86,20 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName string) (Image, erro
 		return Image{}, fmt.Errorf("there is no image %s; bake cloud images lists the available images", idOrName)
 	}
 	return imageOf(newest), nil
+}
+
+// architectures are those of an instance type; none if it is empty or unknown.
+func (c *Cloud) architectures(ctx context.Context, region, instanceType string) ([]types.ArchitectureType, error) {
+	if instanceType == "" {
+		return nil, nil
+	}
+	out, err := c.EC2(region).DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{types.InstanceType(instanceType)}})
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &api), err == nil && len(out.InstanceTypes) == 0: // the launch says what is wrong with it
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return out.InstanceTypes[0].ProcessorInfo.SupportedArchitectures, nil
 }
