@@ -29,7 +29,7 @@ var rules = []rule{
 	{"docs", nil, "documents are text that anybody may show"},
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "golden/reports", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "run/trace", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/trace", []string{"builder", "internal/otlp", "step"}, "traces are made of events, as displays are, and only sent where someone wants them"},
-	{"fleet", []string{"builder/amazon", "config", "engine", "golden/bakefile", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
+	{"fleet", []string{"builder/amazon", "config", "config/lang", "engine", "golden/bakefile", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
 	{"fleet/temporal", []string{"builder/amazon", "engine", "fleet", "internal/...", "run", "run/localcloud", "step"}, "it is the one way of fleets to Temporal, and a second engine beside the one in this process"},
 	{"run/releases", []string{"builder", "builder/amazon/images", "golden/channels", "golden/notice", "internal/imagetag", "run", "step"}, "channels are moved for whoever asks, by what blocks and tags say"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
