@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -52,6 +53,7 @@ func TestMany(t *testing.T) {
 			if len(out.Reservations) == 0 {
 				return
 			}
+			time.Sleep(200 * time.Millisecond) // other tests run beside this
 		}
 	}
 	settle()
