@@ -96,10 +96,7 @@ func writeFile(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
 		return err
 	}
-	return wholefile.Write(path, 0o644, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	})
+	return wholefile.WriteData(path, 0o644, text)
 }
 
 // Read returns the document with that digest, of at most limit bytes. One that only the bucket

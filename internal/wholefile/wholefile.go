@@ -11,6 +11,14 @@ import (
 	"path/filepath"
 )
 
+// WriteData is [Write] of data.
+func WriteData(path string, perm fs.FileMode, data []byte) error {
+	return Write(path, perm, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
 // Write makes the file at path hold what fill writes. If fill fails, the file is
 // what it was before. A new file has the permissions perm less those that the
 // umask takes away; a file that exists keeps its permissions, and for root its

@@ -166,10 +166,7 @@ func place(ctx context.Context, root string, s Source, fill func(dir string) (pa
 		if err := replace(path, made.Path); err != nil {
 			return err
 		}
-		return wholefile.Write(made.Path+sumSuffix, 0o644, func(f *os.File) error {
-			_, err := f.WriteString(sum)
-			return err
-		})
+		return wholefile.WriteData(made.Path+sumSuffix, 0o644, []byte(sum))
 	})
 }
 

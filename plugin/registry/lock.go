@@ -268,10 +268,7 @@ func (l *Lock) Save() error {
 	if l.exists && bytes.Equal(text, l.old) || !l.exists && len(l.plugins) == 0 {
 		return nil
 	}
-	if err := wholefile.Write(l.path, 0o644, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	}); err != nil {
+	if err := wholefile.WriteData(l.path, 0o644, text); err != nil {
 		return fmt.Errorf("write the lock file: %w", err)
 	}
 	l.exists, l.old = true, text

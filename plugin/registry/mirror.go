@@ -75,10 +75,7 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 }
 
 func writeText(path string, text []byte) error {
-	return wholefile.Write(path, 0o644, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	})
+	return wholefile.WriteData(path, 0o644, text)
 }
 
 // signed says whether there is a signature of the checksums as a tree has them.

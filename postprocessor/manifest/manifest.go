@@ -178,10 +178,7 @@ func (p *manifest) add(s *step.Scope, entry build) error {
 	if err != nil {
 		return err
 	}
-	err = wholefile.Write(p.Output, 0o664, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	})
+	err = wholefile.WriteData(p.Output, 0o664, text)
 	if err != nil {
 		return p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
 	}

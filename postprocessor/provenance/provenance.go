@@ -301,10 +301,7 @@ func (r *run) write(ctx context.Context, end, kind string, predicate any) error 
 
 func (r *run) file(ctx context.Context, end string, text []byte) error {
 	path := r.base + end
-	err := wholefile.Write(path, 0o644, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	})
+	err := wholefile.WriteData(path, 0o644, text)
 	if err != nil {
 		return r.src.Errorf(&r.OutputDir, "Cannot write attestations", "%s.", err)
 	}

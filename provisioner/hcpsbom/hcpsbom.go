@@ -102,10 +102,7 @@ func (p *provision) write(text []byte, format contents.Format) (string, error) {
 	} else if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return "", err
 	}
-	return to, wholefile.Write(to, 0o644, func(f *os.File) error {
-		_, err := f.Write(text)
-		return err
-	})
+	return to, wholefile.WriteData(to, 0o644, text)
 }
 
 // run is one call of Provision.
