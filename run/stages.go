@@ -94,10 +94,7 @@ func KeyOf(env []string) (k Key, err error) {
 
 // NewKey makes the key of a text.
 func NewKey(text string) (k Key, err error) {
-	switch {
-	case text == "":
-		return k, ErrNoKey
-	case len(text) < 16:
+	if len(text) < 16 {
 		return k, errors.New(KeyVar + " is too short: it must have at least 16 characters, such as the output of: openssl rand -hex 32")
 	}
 	return sha256.Sum256([]byte("bake fleet " + text)), nil
@@ -212,10 +209,10 @@ func (s State) Import(sealed []byte, key Key) (run string, err error) {
 			err = nil
 		}
 	} else {
-		err = writeWhole(s.Ledger(e.Run), e.Ledger)
+		err = wholefile.WriteData(s.Ledger(e.Run), 0o600, e.Ledger)
 	}
 	if err == nil { // last: without it there is nothing to go on with
-		err = writeWhole(s.Journal(e.Run), e.Journal)
+		err = wholefile.WriteData(s.Journal(e.Run), 0o600, e.Journal)
 	}
 	return e.Run, err
 }
@@ -289,11 +286,4 @@ func (s State) ForgetStages(before time.Time) error {
 // goes on with it.
 func (s State) Forget(run string) error {
 	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.Ledger(run)), os.RemoveAll(s.keys(run)))
-}
-
-func writeWhole(path string, data []byte) error {
-	return wholefile.Write(path, 0o600, func(f *os.File) error {
-		_, err := f.Write(data)
-		return err
-	})
 }

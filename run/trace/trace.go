@@ -110,7 +110,6 @@ type Recorder struct {
 	open   map[place][]*otlp.Span // that are not over
 	within bool                   // other recorders have its builds
 	ended  bool                   // the run is over
-	now    func() time.Time
 }
 
 // place is where in a run something happens.
@@ -126,7 +125,7 @@ func (t *Tracer) Begin(r Run) *Recorder {
 		sum := sha256.Sum256([]byte(r.ID))
 		copy(id[:], sum[:])
 	}
-	c := &Recorder{tracer: t, run: r, trace: otlp.TraceID(id), open: map[place][]*otlp.Span{}, now: time.Now}
+	c := &Recorder{tracer: t, run: r, trace: otlp.TraceID(id), open: map[place][]*otlp.Span{}}
 	copy(c.root[:], id[8:])
 	if t.parent.Trace != (otlp.TraceID{}) {
 		c.trace = t.parent.Trace
@@ -146,9 +145,9 @@ func (t *Tracer) Begin(r Run) *Recorder {
 	case r.Part == "":
 		c.top = c.first()
 	case alone:
-		c.top = c.span(r.Part, t.parent.Span, c.now())
+		c.top = c.span(r.Part, t.parent.Span, time.Now())
 	default:
-		c.top = c.span(r.Part, c.root, c.now())
+		c.top = c.span(r.Part, c.root, time.Now())
 	}
 	return c
 }
@@ -325,7 +324,7 @@ func (c *Recorder) End() {
 	if c == nil {
 		return
 	}
-	now := c.now()
+	now := time.Now()
 	for _, all := range c.open {
 		for _, s := range all {
 			s.End = now
