@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -212,8 +213,10 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 	if err != nil && !isNotFound(err) {
 		return nil, err
 	}
-	if info := now.GetWorkflowExecutionInfo(); info != nil {
-		executions = append(executions, info)
+	if info := now.GetWorkflowExecutionInfo(); info != nil { // the last one that is read counts
+		executions = append(slices.DeleteFunc(executions, func(w *workflow.WorkflowExecutionInfo) bool {
+			return w.GetExecution().GetRunId() == info.GetExecution().GetRunId()
+		}), info)
 	}
 	lives := map[string]life{}
 	var order []string

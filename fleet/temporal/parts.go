@@ -235,9 +235,7 @@ func (r *fleetRun) dropParts(at time.Time) {
 	}
 	for _, p := range r.parts.waiting {
 		for _, c := range p.cells {
-			out := fleet.Outcome{Cell: c, Result: fleet.Cancelled, Ended: at, Error: "cancelled"}
-			r.outcomes = append(r.outcomes, out)
-			r.end(r.order.End(out))
+			r.ended(fleet.Outcome{Cell: c, Result: fleet.Cancelled, Ended: at, Error: "cancelled"})
 		}
 	}
 	r.parts.waiting = nil
