@@ -241,15 +241,20 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
-	running, err := c.running(ctx, region, all)
-	if err != nil {
-		return 0, err
-	}
+	var running map[string]bool // asked for once something is to go
 	for n := len(all) - 1; n >= 0; n-- {
 		i := all[n]
 		tooMany := to.Images > 0 && len(all) > to.Images || to.Bytes > 0 && Bytes(all) > to.Bytes
 		tooOld := to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
-		if !to.None && (i.busy || !tooMany && !tooOld) || running[i.ID] {
+		if !to.None && (i.busy || !tooMany && !tooOld) {
+			continue
+		}
+		if running == nil {
+			if running, err = c.running(ctx, region, all); err != nil {
+				return deleted, err
+			}
+		}
+		if running[i.ID] {
 			continue
 		}
 		if err := c.remove(ctx, region, i.ID); err != nil {
