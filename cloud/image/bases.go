@@ -139,8 +139,9 @@ func (s *Store) Alias(id, releaseID string) error {
 // as that of another day than the images of the catalog, and publishes it. fresh reports
 // that it was not there before.
 func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
+	offered := s.offered()
 	for _, r := range releases() {
-		if !s.offers(r) {
+		if !offered[r.ID] {
 			continue
 		}
 		for n, known := range r.Series {

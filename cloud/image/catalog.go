@@ -67,10 +67,7 @@ func (s *Store) Publications() ([]Publication, error) {
 	for i, p := range added {
 		added[i].OwnerAlias = cmp.Or(p.OwnerAlias, publisherOf(p.Owner).Alias)
 	}
-	offered := map[string]bool{}
-	for _, r := range releases() {
-		offered[r.ID] = s.offers(r)
-	}
+	offered := s.offered()
 	all := slices.DeleteFunc(append(builtin(), added...), func(p Publication) bool {
 		there, known := offered[p.Base]
 		return known && p.ID == "" && !there // an id is there as long as the user wants it
@@ -82,16 +79,23 @@ func (s *Store) Publications() ([]Publication, error) {
 	return all, nil
 }
 
-// offers reports whether images of a release can be launched: what is not made by itself
-// is there only when it has been made, and the host must run what is for another processor.
-func (s *Store) offers(r release) bool {
-	if s.driver.Runs(r.Arch) != nil {
-		return false
+// offered says, by the id of each release, whether its images can be launched: what is not
+// made by itself is there only when it has been made, and the host must run what is for
+// another processor.
+func (s *Store) offered() map[string]bool {
+	runs, all := map[string]bool{}, map[string]bool{}
+	for _, r := range releases() {
+		if _, asked := runs[r.Arch]; !asked {
+			runs[r.Arch] = s.driver.Runs(r.Arch) == nil
+		}
+		all[r.ID] = runs[r.Arch] && (r.Suite != "" || s.made(r.ID))
 	}
-	if r.Suite != "" {
-		return true
-	}
-	_, err := os.Stat(s.path("bases", r.ID+".json"))
+	return all
+}
+
+// made reports whether there is a base with this id.
+func (s *Store) made(id string) bool {
+	_, err := os.Stat(s.path("bases", id+".json"))
 	return err == nil
 }
 

@@ -41,8 +41,9 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 		p := newest(named)
 		return fmt.Sprintf("The local cloud has %s of owner %s (%s), which is not among the owners %s.", p.Name, p.Owner, publisherOf(p.Owner).Name, strings.Join(owners, ", ")), nil
 	}
+	offered := s.offered()
 	for _, r := range releases() {
-		if p := r.publications(); !s.offers(r) && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
+		if p := r.publications(); !offered[r.ID] && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
 			return fmt.Sprintf("%s of %s is not on this host. Make its base of a container image of it, which names its registry: bake cloud base %s -from IMAGE.", r.Title, publisherOf(r.Owner).Name, r.ID), nil
 		}
 	}
@@ -69,10 +70,13 @@ func elsewhere(owners []string, filters map[string][]string, names string) strin
 // otherArch explains images for processors that no machine here can have.
 func (s *Store) otherArch(filters map[string][]string, names string) string {
 	here := EC2Arch(runtime.GOARCH)
-	for _, arch := range []struct{ name, pattern string }{{"arm64", "arm64"}, {"arm64", "aarch64"}, {"x86_64", "amd64"}, {"x86_64", "x86_64"}} {
-		why := s.driver.Runs(strings.Replace(arch.name, "x86_64", "amd64", 1))
-		if why != nil && (slices.Contains(filters["architecture"], arch.name) || strings.Contains(names, arch.pattern)) {
-			return fmt.Sprintf("The wanted image is for %s: %v. With -local use the name and the instance type of %s, or bake on a host with %s.", arch.name, why, here, arch.name)
+	for _, arch := range []struct{ name, pattern string }{{"arm64", "arm64"}, {"arm64", "aarch64"}, {"amd64", "amd64"}, {"amd64", "x86_64"}} {
+		there := EC2Arch(arch.name)
+		if !slices.Contains(filters["architecture"], there) && !strings.Contains(names, arch.pattern) {
+			continue
+		}
+		if why := s.driver.Runs(arch.name); why != nil {
+			return fmt.Sprintf("The wanted image is for %s: %v. With -local use the name and the instance type of %s, or bake on a host with %s.", there, why, here, there)
 		}
 	}
 	return ""
@@ -112,8 +116,9 @@ func (s *Store) missing(owners []string, names string) string {
 	}
 	from := publisherOf(owner)
 	var ids []string
+	offered := s.offered()
 	for _, r := range releases() {
-		if r.Owner == owner && s.offers(r) {
+		if r.Owner == owner && offered[r.ID] {
 			ids = append(ids, r.ID)
 		}
 	}
