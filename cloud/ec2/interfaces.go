@@ -608,7 +608,7 @@ func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayIn
 		if n.Nats[i].State != types.NatGatewayStateDeleted {
 			n.Nats[i].State, n.Nats[i].DeleteTime = types.NatGatewayStateDeleted, aws.Time(s.now())
 		}
-		n.Interfaces = slices.DeleteFunc(n.Interfaces, func(e types.NetworkInterface) bool { return *e.NetworkInterfaceId == *card })
+		n.dropInterface(*card)
 		for i := range n.Addresses {
 			if aws.ToString(n.Addresses[i].NetworkInterfaceId) == *card {
 				free(&n.Addresses[i])
