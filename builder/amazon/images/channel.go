@@ -353,7 +353,7 @@ func (m *move) back(ctx context.Context) error {
 		}
 		return err
 	}
-	old, why := m.before[0].Image, "bake: put back, because another place could not be written"
+	old, why := m.before[0].Image, byBake+"put back, because another place could not be written"
 	err = client.Do(ctx, "PutParameter", map[string]any{
 		"Name": m.parameter, "Value": old, "Type": "String", "DataType": imageType, "Description": why, "Overwrite": true,
 	}, nil)

@@ -335,7 +335,7 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 			ids = append(ids, i.ID)
 		}
 	}
-	still, err := o.vacate(ctx, s, ids, "bake: "+ref+" revoked; run "+s.Run.ID)
+	still, err := o.vacate(ctx, s, ids, byBake+ref+" revoked; run "+s.Run.ID)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
