@@ -18,9 +18,10 @@ var units = []struct {
 func Parse(text string) (int64, error) {
 	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
 	unit := strings.ToLower(strings.TrimSpace(text[len(number):]))
+	n, err := strconv.ParseFloat(number, 64)
+	wrong := err != nil || strings.Trim(number, "0123456789.") != ""
 	for _, u := range units {
-		n, err := strconv.ParseFloat(number, 64)
-		if u.name == unit && err == nil && n >= 0 && n*u.bytes < math.MaxInt64 && strings.Trim(number, "0123456789.") == "" {
+		if u.name == unit && !wrong && n*u.bytes < math.MaxInt64 {
 			return int64(n * u.bytes), nil
 		}
 	}

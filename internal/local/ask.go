@@ -52,6 +52,14 @@ func ask(ctx context.Context, a asked, answer any) error {
 	return json.Unmarshal(text, answer)
 }
 
+// contents asks the local cloud at an endpoint what an image is made of.
+func contents(ctx context.Context, endpoint, region, image string, key Key, answer any) error {
+	return ask(ctx, asked{
+		service: "contents", region: region, method: http.MethodGet, url: endpoint + "/" + image,
+		key: aws.Credentials{AccessKeyID: key.AccessKey, SecretAccessKey: key.SecretKey},
+	}, answer)
+}
+
 // Layer is a part of what an image is made of; images can have it in common.
 type Layer struct {
 	ID    string
@@ -62,7 +70,6 @@ type Layer struct {
 // has. Nil for an image that is not there.
 func Layers(ctx context.Context, endpoint, region, image string, key Key) ([]Layer, error) {
 	var of struct{ Own []Layer }
-	err := ask(ctx, asked{service: "contents", region: region, method: http.MethodGet, url: endpoint + "/" + image + "?own",
-		key: aws.Credentials{AccessKeyID: key.AccessKey, SecretAccessKey: key.SecretKey}}, &of)
+	err := contents(ctx, endpoint, region, image+"?own", key, &of)
 	return of.Own, err
 }

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud"
 	"bake/cloud/image"
@@ -129,9 +126,7 @@ func importAMI(ctx context.Context, store *image.Store, in Import, o image.Impor
 	o.Source = in.Source
 	return store.ImportLayers(ctx, o, func() (b image.Base, err error) {
 		var from cloud.Contents
-		err = ask(ctx, asked{service: "contents", region: in.Region, method: http.MethodGet, url: in.Endpoint + "/" + in.Source,
-			key: aws.Credentials{AccessKeyID: in.Key.AccessKey, SecretAccessKey: in.Key.SecretKey}}, &from)
-		if err != nil {
+		if err := contents(ctx, in.Endpoint, in.Region, in.Source, in.Key, &from); err != nil {
 			return b, fmt.Errorf("%s: %w. An image of AWS is not fetched by its id: let the id stand for a release, with bake cloud alias %s RELEASE, "+
 				"or bake its template with -local", in.Region, err, in.Source)
 		}
