@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,17 +34,8 @@ type activities struct {
 	looks   looks
 }
 
-// beat is how often an activity says that it is alive, and hears that it is cancelled.
-const beat = 3 * time.Second
-
 // payloadLimit is a little less than what the service takes in one piece.
 const payloadLimit = 1_900_000
-
-// progress is what a heartbeat says: how far the log of the run has come.
-type progress struct {
-	Events int64  `json:"events"`
-	Step   string `json:"step,omitempty"`
-}
 
 // oneByOne is emit for several goroutines at once.
 func oneByOne(emit func(step.Event)) func(step.Event) {
@@ -58,44 +48,6 @@ func oneByOne(emit func(step.Event)) func(step.Event) {
 		defer mu.Unlock()
 		emit(e)
 	}
-}
-
-// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the
-// events that emit gets.
-func (a *activities) watch(ctx context.Context, emit func(step.Event)) (func(step.Event), func()) {
-	var events atomic.Int64
-	var at atomic.Pointer[string]
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down then takes its time
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		for tick := time.NewTicker(beat); ; {
-			p := progress{Events: events.Load()}
-			if s := at.Load(); s != nil {
-				p.Step = *s
-			}
-			activity.RecordHeartbeat(ctx, p)
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return func(e step.Event) {
-			events.Add(1)
-			if e.Kind == step.StepStarted {
-				at.Store(&e.Step)
-			}
-			a.metrics.event(e)
-			if emit != nil {
-				emit(e)
-			}
-		}, func() {
-			cancel()
-			<-over
-		}
 }
 
 // stage does one stage of the run of a cell. That the run has failed is in what it returns;
@@ -117,7 +69,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
 	var awaiting []string
-	emit, end := a.watch(ctx, func(e step.Event) {
+	ctx, emit, end := a.watch(ctx, func(e step.Event) {
 		if e.Kind == step.ChannelAsked && fleet.Unapproved(e.Channel) {
 			awaiting = append(awaiting, e.Channel.Name)
 		}
@@ -161,8 +113,9 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	}
 	ended := fleet.Ended(in.Cell, result, err, started, a.host.Now())
 	ended.Awaiting = awaiting
-	if ctx.Err() != nil && !ended.Result.OK() {
+	if cause := context.Cause(ctx); cause != nil && !ended.Result.OK() {
 		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
+		out.Interrupted = !temporal.IsCanceledError(cause) // nobody has cancelled the cell
 	}
 	out.Outcome = &ended
 	return out, nil
@@ -276,7 +229,7 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	if err := named(in.Run); err != nil {
 		return err
 	}
-	emit, end := a.watch(ctx, a.host.Emit)
+	ctx, emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
 	if in.State == nil && in.Workflow != "" {
 		err := a.livesOf(ctx, in.Cell.ID(), in.Workflow, func(l life) {

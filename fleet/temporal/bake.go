@@ -68,8 +68,14 @@ type teardownIn struct {
 	Workflow string `json:"workflow,omitempty"`
 }
 
-// lives is how often a cell is begun in all when stages are interrupted.
-const lives = 3
+const (
+	// lives is how often a cell is begun in all when stages are interrupted.
+	lives = 5
+
+	// firstRest is how long it is left alone before the second time, and twice as long before
+	// each further one: what was overrun would be so again.
+	firstRest = 10 * time.Second
+)
 
 // bake bakes a cell, and leaves nothing behind, whatever happens.
 func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
@@ -81,7 +87,7 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	for life := 1; ; life++ {
 		var again bool
 		out, again = b.live(ctx)
-		if !again || life == lives || ctx.Err() != nil {
+		if !again || ctx.Err() != nil || !b.rest(ctx, life, &out) {
 			break
 		}
 	}
@@ -117,6 +123,23 @@ type baking struct {
 	status fleet.CellStatus
 }
 
+// rest waits until the cell may begin again after so many lives. It is false if it may not, or is
+// cancelled then, which out tells.
+func (b *baking) rest(ctx workflow.Context, lived int, out *fleet.Outcome) bool {
+	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return lived < 3
+	}
+	if lived >= lives {
+		return false
+	}
+	b.phase(ctx, "rest")
+	if err := workflow.Sleep(ctx, firstRest<<(lived-1)); err != nil {
+		*out = b.ended(ctx, b.status.Run, err)
+		return false
+	}
+	return true
+}
+
 // live bakes the cell by one run. again says that the run was interrupted, and another one
 // may have more luck.
 func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
@@ -135,7 +158,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 	}()
 	for {
 		if err := b.await(ctx, next); err != nil {
-			return b.ended(ctx, id, err), false
+			return b.ended(ctx, id, err), ctx.Err() == nil && cutOff(err)
 		}
 		var end stageOut
 		err := workflow.ExecuteActivity(b.stageContext(ctx, next), stageActivity, in).Get(ctx, &end)
@@ -143,24 +166,22 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 			in.State = end.State
 		}
 		switch {
-		case err != nil && ctx.Err() == nil && worth(err):
-			return b.ended(ctx, id, err), true
 		case err != nil:
-			return b.ended(ctx, id, err), false
+			return b.ended(ctx, id, err), ctx.Err() == nil && cutOff(err)
 		case end.Outcome != nil:
 			dirty = end.Left
-			// A worker that was cut off from the service has cancelled what it did.
 			return *end.Outcome, end.Interrupted || end.Outcome.Result == fleet.Cancelled
 		}
 		next = end.Next
 	}
 }
 
-// worth reports whether a run whose stage has ended with an error may go better another
-// time: its worker has died, or was cut off.
-func worth(err error) bool {
+// cutOff reports whether the service itself has ended an activity with this error: its worker has
+// died, or could not be reached, or the activity hung. What the template does not wait for longer
+// ends in an outcome, and not in an error.
+func cutOff(err error) bool {
 	var timeout *temporal.TimeoutError
-	return errors.As(err, &timeout) && timeout.TimeoutType() != enums.TIMEOUT_TYPE_START_TO_CLOSE
+	return errors.As(err, &timeout)
 }
 
 // ended is the outcome of a run that the workflow has ended.
@@ -228,10 +249,6 @@ func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workfl
 	}
 	return workflow.WithActivityOptions(ctx, o)
 }
-
-// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
-// a busy service may lose one.
-const heartbeatTimeout = 45 * time.Second
 
 // The pauses between two looks at images that a run waits for.
 const (

@@ -67,7 +67,7 @@ func TestTeardownOfCopies(t *testing.T) {
 		}
 	}
 	f := loaded.Fleets[0]
-	a := &activities{host: host, fleets: map[string]*fleet.Fleet{f.Name: f}, rates: map[string]*fleet.Rates{}, metrics: newMetrics()}
+	a := &activities{host: host, client: heart{answer: func() error { return nil }}, fleets: map[string]*fleet.Fleet{f.Name: f}, rates: map[string]*fleet.Rates{}, metrics: newMetrics()}
 	if a.key, err = run.NewKey("a key for the tests"); err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,10 @@ const stageCalls = 10
 // stagesAtOnce is how many stages of one account and region a worker does at a time.
 const stagesAtOnce = 50
 
+// busyHost is how long code of a workflow may take until it goes on, on a host that is busy with
+// other things. It does nothing that blocks.
+const busyHost = 10 * time.Second
+
 // fatalDrain is how long a worker that cannot go on waits for what it has begun.
 const fatalDrain = time.Minute
 
@@ -180,7 +184,7 @@ func places(f *fleet.Fleet, o fleet.WorkerOptions) (all []fleet.Cell) {
 }
 
 func (e *Engine) workflowWorker(c client.Client, a *activities, f *fleet.Fleet, failed func(error)) worker.Worker {
-	w := worker.New(c, workflowQueue(f.Name), worker.Options{WorkerStopTimeout: drain, OnFatalError: failed})
+	w := worker.New(c, workflowQueue(f.Name), worker.Options{WorkerStopTimeout: drain, DeadlockDetectionTimeout: busyHost, OnFatalError: failed})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
 	w.RegisterActivityWithOptions(a.orphans, activity.RegisterOptions{Name: orphansActivity})
@@ -190,7 +194,7 @@ func (e *Engine) workflowWorker(c client.Client, a *activities, f *fleet.Fleet, 
 
 func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, calls float64, failed func(error)) []worker.Worker {
 	o := worker.Options{
-		DisableWorkflowWorker: true, WorkerStopTimeout: drain, MaxHeartbeatThrottleInterval: beat,
+		DisableWorkflowWorker: true, WorkerStopTimeout: drain,
 		MaxConcurrentActivityExecutionSize: stagesAtOnce, OnFatalError: failed,
 	}
 	machines, prompt := worker.New(c, machineQueue(place), o), worker.New(c, promptQueue(place), o)

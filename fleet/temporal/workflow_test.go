@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
@@ -177,6 +178,63 @@ func TestBakeBeginsAgain(t *testing.T) {
 		if want := min(c.deaths, lives); len(f.gone) != want || len(runs) != min(c.deaths+1, lives) {
 			t.Errorf("%s: %d runs, torn down: %q", name, len(runs), f.gone)
 		}
+	}
+}
+
+// TestServiceEndsActivities: a cell whose activity the service itself has ended, whyever, is torn
+// down and begins again. What says that it has failed has failed, whatever it says.
+func TestServiceEndsActivities(t *testing.T) {
+	ends := map[string]error{
+		"deadline":  sdk.NewTimeoutError(enums.TIMEOUT_TYPE_START_TO_CLOSE, nil),
+		"heartbeat": sdk.NewHeartbeatTimeoutError(),
+		"no worker": sdk.NewTimeoutError(enums.TIMEOUT_TYPE_SCHEDULE_TO_START, nil),
+		"own error": sdk.NewNonRetryableApplicationError("context deadline exceeded", "State", nil),
+		"outcome":   nil,
+	}
+	for name, end := range ends {
+		for _, at := range []int{0, 1, 3} { // the launch, a provisioner, and what comes after the image
+			f := &fake{looks: 99}
+			first, runs := "", map[string]bool{}
+			f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
+				runs[in.Run] = true
+				if first == "" {
+					first = in.Run
+				}
+				switch {
+				case in.Run != first || len(in.State) != at:
+					return f.script(ctx, in)
+				case end != nil: // each attempt
+					return stageOut{}, end
+				}
+				return stageOut{Left: true, Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Failed, Code: 3, Error: "context deadline exceeded"}}, nil
+			}
+			env := f.env(t)
+			env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+			var out fleet.Outcome
+			if err := env.GetWorkflowResult(&out); err != nil {
+				t.Fatal(name, err)
+			}
+			want, lived := fleet.Failed, 1
+			if strings.Contains("deadline heartbeat no worker", name) {
+				want, lived = fleet.Built, 2
+			}
+			if out.Result != want || len(runs) != lived || len(f.gone) != 1 {
+				t.Errorf("%s at %d: %s (%s) in %d runs, torn down: %q", name, at, out.Result, out.Error, len(runs), f.gone)
+			}
+		}
+	}
+}
+
+// TestBakeRests: before a cell begins again it is left alone for a while, and may be cancelled then.
+func TestBakeRests(t *testing.T) {
+	f := &fake{}
+	f.stage = func(context.Context, stageIn) (stageOut, error) { return stageOut{}, sdk.NewHeartbeatTimeoutError() }
+	env := f.env(t)
+	env.RegisterDelayedCallback(env.CancelWorkflow, firstRest+firstRest/2) // while it rests for the second time
+	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+	var out fleet.Outcome
+	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Cancelled || len(f.gone) != 2 {
+		t.Errorf("%+v, %v; torn down: %q", out, err, f.gone)
 	}
 }
 

@@ -1,0 +1,107 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"bake/step"
+)
+
+const (
+	// beat is how often an activity says that it is alive, and hears that it is cancelled.
+	beat = 3 * time.Second
+
+	// beatTime is how long that may take: a service that is busy is there nevertheless. The SDK
+	// takes half of it for a call.
+	beatTime = 20 * time.Second
+
+	// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
+	// a busy service may lose one.
+	heartbeatTimeout = 45 * time.Second
+)
+
+// errCutOff is the cause that an activity is ended with from which the service has heard nothing
+// for heartbeatTimeout, and has given it up.
+var errCutOff = errors.New("the worker was cut off from the Temporal service")
+
+// progress is what a heartbeat says: how far the log of the run has come.
+type progress struct {
+	Events int64  `json:"events"`
+	Step   string `json:"step,omitempty"`
+}
+
+// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the
+// events that emit gets. The context that it returns ends when the service has cancelled the
+// activity, which its cause tells ([temporal.IsCanceledError]), or when nobody waits for the
+// activity any more. The heartbeats of the SDK itself would end it once a single one is late.
+func (a *activities) watch(ctx context.Context, emit func(step.Event)) (_ context.Context, _ func(step.Event), end func()) {
+	var events atomic.Int64
+	var at atomic.Pointer[string]
+	token := activity.GetInfo(ctx).TaskToken
+	apart, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down after a cancellation takes its time
+	ctx, cancel := context.WithCancelCause(ctx)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		pulse(apart, cancel, func(ctx context.Context) error {
+			p := progress{Events: events.Load()}
+			if s := at.Load(); s != nil {
+				p.Step = *s
+			}
+			return a.client.RecordActivityHeartbeat(ctx, token, p)
+		})
+	}()
+	return ctx, func(e step.Event) {
+			events.Add(1)
+			if e.Kind == step.StepStarted {
+				at.Store(&e.Step)
+			}
+			a.metrics.event(e)
+			if emit != nil {
+				emit(e)
+			}
+		}, func() {
+			stop()
+			<-over
+			cancel(nil)
+		}
+}
+
+// pulse calls send every beat until ctx ends. It calls cancel with the reason once the activity
+// is to end.
+func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(context.Context) error) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for heard := time.Now(); ; {
+		call, end := context.WithTimeout(ctx, beatTime)
+		err := send(call)
+		end()
+		switch {
+		case err == nil:
+			heard = time.Now()
+		case unwanted(err):
+			cancel(err)
+		case time.Since(heard) >= heartbeatTimeout:
+			cancel(fmt.Errorf("%w: %w", errCutOff, err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// unwanted reports whether the service has answered a heartbeat by this error because the
+// activity is cancelled, or given up, or its workflow is gone.
+func unwanted(err error) bool {
+	_, nowhere := errors.AsType[*serviceerror.NamespaceNotFound](err)
+	return temporal.IsCanceledError(err) || isNotFound(err) || nowhere || errors.Is(err, activity.ErrActivityPaused) || errors.Is(err, activity.ErrActivityReset)
+}

@@ -1,0 +1,161 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	sdk "go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"bake/config"
+	"bake/fleet"
+	"bake/run"
+	"bake/run/localcloud"
+)
+
+// TestPulse: a service that is slow, or silent for a while, ends nothing. One that has been
+// silent for too long does, and one that says so.
+func TestPulse(t *testing.T) {
+	busy := serviceerror.NewDeadlineExceeded("context deadline exceeded")
+	for name, c := range map[string]struct {
+		answer func(since time.Duration) (takes time.Duration, err error)
+		ends   time.Duration // at about this time; 0: never
+		cause  error
+	}{
+		"quick": {func(time.Duration) (time.Duration, error) { return 0, nil }, 0, nil},
+		"slow":  {func(time.Duration) (time.Duration, error) { return 8 * time.Second, nil }, 0, nil},
+		"lost once": {func(s time.Duration) (time.Duration, error) {
+			return beatTime, errIn(s < time.Minute && s > 40*time.Second, busy)
+		}, 0, nil},
+		"gone": {func(s time.Duration) (time.Duration, error) {
+			return beatTime, errIn(s > 30*time.Second, busy)
+		}, 100 * time.Second, errCutOff},
+		"cancelled": {func(s time.Duration) (time.Duration, error) {
+			return 0, errIn(s > 30*time.Second, sdk.NewCanceledError())
+		}, 34 * time.Second, sdk.NewCanceledError()},
+		"terminated": {func(s time.Duration) (time.Duration, error) {
+			return 0, errIn(s > 30*time.Second, serviceerror.NewNotFound("workflow execution already completed"))
+		}, 34 * time.Second, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				apart, stop := context.WithCancel(t.Context())
+				ctx, cancel := context.WithCancelCause(t.Context())
+				began := time.Now()
+				var ended time.Duration
+				context.AfterFunc(ctx, func() { ended = time.Since(began) })
+				beats, over := 0, make(chan struct{})
+				go func() {
+					defer close(over)
+					pulse(apart, cancel, func(ctx context.Context) error {
+						beats++
+						takes, err := c.answer(time.Since(began))
+						select {
+						case <-time.After(takes):
+							return err
+						case <-ctx.Done():
+							return errors.Join(err, ctx.Err())
+						}
+					})
+				}()
+				time.Sleep(5 * time.Minute)
+				stop()
+				<-over
+				synctest.Wait()
+				switch cause := context.Cause(ctx); {
+				case c.ends == 0 && cause != nil:
+					t.Errorf("it was ended after %s: %v", ended, cause)
+				case c.ends > 0 && (cause == nil || ended > c.ends || ended < c.ends/2):
+					t.Errorf("it was ended after %s: %v", ended, cause)
+				case c.ends > 0 && sdk.IsCanceledError(cause) != sdk.IsCanceledError(c.cause), c.cause == errCutOff && !errors.Is(cause, errCutOff):
+					t.Errorf("the cause is %v", cause)
+				}
+				if beats < 10 {
+					t.Errorf("%d heartbeats in five minutes", beats)
+				}
+			})
+		})
+	}
+}
+
+func errIn(there bool, err error) error {
+	if there {
+		return err
+	}
+	return nil
+}
+
+// heart is a client whose service answers heartbeats.
+type heart struct {
+	client.Client
+	answer func() error
+}
+
+func (h heart) RecordActivityHeartbeat(context.Context, []byte, ...any) error { return h.answer() }
+
+// TestStageEnds: a stage that the worker has ended since nobody waits for it is interrupted, and
+// the cell begins again; one that was cancelled is not, and one that took longer than its template
+// lets it has failed.
+func TestStageEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer      error // to heartbeats, once the provisioner has begun
+		provisioner string
+		want        fleet.Result
+		interrupted bool
+	}{
+		"cut off":          {serviceerror.NewNotFound("activity not found"), "", fleet.Cancelled, true},
+		"cancelled":        {sdk.NewCanceledError(), "", fleet.Cancelled, false},
+		"its own time":     {nil, `timeout = "1s"`, fleet.Failed, false},
+		"its own deadline": {nil, `inline = ["echo context deadline exceeded >&2; exit 3"]`, fleet.Failed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			begun := filepath.Join(dir, "begun")
+			provisioner := c.provisioner
+			if !strings.Contains(provisioner, "inline") {
+				provisioner += "\ninline = [\"touch " + begun + "; sleep 60\"]"
+			}
+			text := "source \"null\" \"x\" { communicator = \"none\" }\nbuild {\n sources = [\"null.x\"]\n provisioner \"shell-local\" {\n" + provisioner + "\n}\n}\n"
+			if err := os.WriteFile(filepath.Join(dir, "x.pkr.hcl"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			key, err := run.NewKey("a key for the tests")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := &activities{key: key, metrics: newMetrics(), fleets: map[string]*fleet.Fleet{"nightly": {Name: "nightly", Cells: []fleet.Cell{web}}}}
+			a.host = fleet.Host{State: run.State(filepath.Join(dir, "state")), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}}
+			a.host.Options = func(context.Context, fleet.Cell, []fleet.Outcome) (run.Options, error) {
+				return run.Options{Template: run.Template{Options: config.Options{Path: ".", Cwd: dir, Env: os.Environ()}}, Version: "test"}, nil
+			}
+			a.client = heart{answer: func() error {
+				if _, err := os.Stat(begun); err != nil {
+					return nil
+				}
+				return c.answer
+			}}
+			var suite testsuite.WorkflowTestSuite
+			suite.SetLogger(quiet{})
+			env := suite.NewTestActivityEnvironment()
+			env.SetTestTimeout(time.Minute)
+			env.RegisterActivity(a.stage)
+			v, err := env.ExecuteActivity(a.stage, stageIn{Cell: web, Run: uuid.NewString()})
+			var out stageOut
+			if err == nil {
+				err = v.Get(&out)
+			}
+			if err != nil || out.Outcome == nil || out.Outcome.Result != c.want || out.Interrupted != c.interrupted {
+				t.Errorf("interrupted: %t, %+v, %v", out.Interrupted, out.Outcome, err)
+			}
+		})
+	}
+}
