@@ -45,6 +45,10 @@ type Options struct {
 	Journal  step.Journal // of results that a later run can go on with; nil: none
 	Resume   bool         // go on with the builds that Journal tells of; the others are errors
 
+	// Destroyers delete what builds own that are resumed, and end before their builders have a
+	// destroyer for it.
+	Destroyers step.Destroyers
+
 	// From is the provisioner that builds whose provisioning had not finished go on with,
 	// on the machines that they have: its name, type or number. Empty: they are errors.
 	From string

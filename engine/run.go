@@ -98,7 +98,7 @@ func (r *runner) emit(e step.Event) {
 // build runs one build from launch to teardown.
 func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	result := BuildResult{Name: b.Name}
-	if err := context.Cause(ctx); err != nil { // cancelled before its turn came
+	if err := context.Cause(ctx); err != nil && !r.options.Resume { // cancelled before its turn came
 		result.Err = err
 		return result
 	}
@@ -197,6 +197,9 @@ func (r *runner) newExecution(b *config.Build) *execution {
 		s.Pause = func(ctx context.Context, step string) error { return r.options.Pause(ctx, b.Name, step) }
 	}
 	x.scope = step.NewScope(s)
+	for prefix, d := range r.options.Destroyers {
+		x.scope.Handle(prefix, d)
+	}
 	return x
 }
 

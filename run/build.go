@@ -339,6 +339,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 
 	teardown := stop
 	var cache *localcloud.Cache
+	var clouds localcloud.Clouds // that a run which goes on has made something in
 	if o.Cloud != nil {
 		cloud, err := o.Cloud(ctx, events.handle)
 		if err != nil {
@@ -361,6 +362,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			}
 		})()
 		parts.Cloud = o.hold(cloud.Cloud)
+		clouds.Open = func(context.Context) (*localcloud.Cloud, error) { return cloud, nil }
 		if o.Cache && o.again == nil {
 			cache = &localcloud.Cache{Cloud: cloud, Now: o.Now}
 		}
@@ -443,7 +445,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		if err := endEarlier(ctx, ledger); err != nil {
 			say(step.Warning, sentence(err))
 		}
-		options.From = o.again.from
+		options.From, options.Destroyers = o.again.from, clouds.Destroyers()
 		options.Key = func(build string) string { return o.State.key(run.ID, build) }
 	}
 	if o.OnError == engine.Ask && o.Ask == nil || o.Debug && o.Pause == nil {

@@ -256,6 +256,43 @@ func TestStagesFail(t *testing.T) {
 	}
 }
 
+// TestStageEndsEarly: a stage that is cancelled before its builder has a session, or before its
+// turn comes, takes down what the stages before have made.
+func TestStageEndsEarly(t *testing.T) {
+	for name, at := range map[string]func(step.Event) bool{
+		"at once": func(e step.Event) bool { return e.Kind == step.RunStarted },
+		"no session": func(e step.Event) bool {
+			return e.Kind == step.StepStarted && strings.HasSuffix(e.Step, "connect to AWS")
+		},
+		"with session": func(e step.Event) bool {
+			return e.Kind == step.StepFinished && strings.HasSuffix(e.Step, "connect to AWS")
+		},
+	} {
+		s := newStages(t, staged)
+		sealed, _, err := s.stage(t, nil)
+		if err != nil || len(s.all()) == 0 {
+			t.Fatal(err, s.all())
+		}
+		o := s.opts
+		o.State, o.Stages = run.State(filepath.Join(s.dir, "another")), true
+		id, err := o.State.Import(sealed, s.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		enough := errors.New("enough")
+		s.on = func(e step.Event) {
+			if at(e) {
+				cancel(enough)
+			}
+		}
+		result, err := run.Resume(ctx, run.ResumeOptions{Options: o, Run: id})
+		if !errors.Is(err, enough) || len(result.Left) > 0 || run.OutcomeOf(err) == run.OutcomeLeft || len(s.all()) > 0 {
+			t.Errorf("%s: %v; left %v; there is %q", name, err, result.Left, s.all())
+		}
+	}
+}
+
 // TestStageInterrupted: a provisioner that had begun in a stage that did not end is not run
 // again on the machine, and one that had finished is not run again either.
 func TestStageInterrupted(t *testing.T) {
