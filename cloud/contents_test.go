@@ -1,6 +1,7 @@
 package cloud_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,4 +111,57 @@ func TestSnapshotSizes(t *testing.T) {
 		t.Errorf("%s, %v", state, n)
 	}
 	whole(image, 12345)
+}
+
+// slowSizes is an image store that measures only when told to, and counts.
+type slowSizes struct {
+	*cloudtest.Images
+	mu    sync.Mutex
+	calls map[string]int
+	goOn  chan struct{}
+}
+
+func (i *slowSizes) Size(_ context.Context, layer string) (int64, error) {
+	i.mu.Lock()
+	i.calls[layer]++
+	i.mu.Unlock()
+	<-i.goOn
+	return 1, nil
+}
+
+func (i *slowSizes) count() (all, most int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, n := range i.calls {
+		all, most = all+n, max(most, n)
+	}
+	return all, most
+}
+
+// A layer is measured once, however many ask for it at once.
+func TestMeasuredOnce(t *testing.T) {
+	images := &slowSizes{Images: cloudtest.NewImages(t.TempDir()), calls: map[string]int{}, goOn: make(chan struct{})}
+	s := cloudtest.Start(t, cloud.Options{Images: images})
+	client := s.EC2("default", "us-east-1")
+	snapshot := *made(t, client, "mine").BlockDeviceMappings[0].Ebs.SnapshotId
+	const callers = 5
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			out, err := client.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{SnapshotIds: []string{snapshot}})
+			if err != nil || aws.ToInt64(out.Snapshots[0].FullSnapshotSizeInBytes) == 0 {
+				t.Errorf("%+v, %v", out, err)
+			}
+		})
+	}
+	for begin := time.Now(); time.Since(begin) < time.Second/2; time.Sleep(time.Millisecond) {
+		if n, _ := images.count(); n == callers {
+			break
+		}
+	}
+	close(images.goOn)
+	all.Wait()
+	if n, most := images.count(); n == 0 || most != 1 {
+		t.Errorf("%d measurements, %d of one layer", n, most)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"bake/cloud/confined"
@@ -111,9 +110,15 @@ func (l layers) InBases(ids []string) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	of := map[string]bool{}
+	for _, b := range bases {
+		for _, id := range b.Layers {
+			of[string(id)] = true
+		}
+	}
 	in := map[string]bool{}
 	for _, id := range ids {
-		in[id] = slices.ContainsFunc(bases, func(b image.Base) bool { return slices.Contains(b.Layers, image.LayerID(id)) })
+		in[id] = of[id]
 	}
 	return in, nil
 }

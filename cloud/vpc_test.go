@@ -366,6 +366,88 @@ func TestElasticAddress(t *testing.T) {
 	refused[*ec2.AssociateAddressOutput](t, "Gateway.NotAttached")(associate(inside.InstanceId, false))
 }
 
+// TestAddressOfInterface: an address is associated with an interface, and stays with it from
+// instance to instance, until the interface is no more.
+func TestAddressOfInterface(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o := newOwnVpc(t, client)
+	card := func() *string {
+		t.Helper()
+		return got[*ec2.CreateNetworkInterfaceOutput](t)(client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet})).NetworkInterface.NetworkInterfaceId
+	}
+	allocation := got[*ec2.AllocateAddressOutput](t)(client.AllocateAddress(ctx, &ec2.AllocateAddressInput{})).AllocationId
+	associate := func(in ec2.AssociateAddressInput) (*ec2.AssociateAddressOutput, error) {
+		in.AllocationId = allocation
+		return client.AssociateAddress(ctx, &in)
+	}
+	where := func(when string, card, instance *string) types.Address {
+		t.Helper()
+		a := got[*ec2.DescribeAddressesOutput](t)(client.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{AllocationIds: []string{*allocation}})).Addresses[0]
+		if aws.ToString(a.NetworkInterfaceId) != aws.ToString(card) || aws.ToString(a.InstanceId) != aws.ToString(instance) || (a.AssociationId == nil) != (card == nil) {
+			t.Errorf("%s the address is %+v", when, a)
+		}
+		if card == nil {
+			return a
+		}
+		i := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*card}})).NetworkInterfaces[0]
+		if i.Association == nil || *i.Association.PublicIp != *a.PublicIp || *i.Association.AssociationId != *a.AssociationId || i.PrivateIpAddresses[0].Association == nil || *i.PrivateIpAddress != *a.PrivateIpAddress {
+			t.Errorf("%s its interface is %+v", when, i)
+		}
+		return a
+	}
+	launch := func(card *string) types.Instance {
+		t.Helper()
+		in := run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), NetworkInterfaceId: card}}})
+		return await(t, client, *in.InstanceId, types.InstanceStateNameRunning)
+	}
+	end := func(in types.Instance) {
+		t.Helper()
+		got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*in.InstanceId}}))
+		await(t, client, *in.InstanceId, types.InstanceStateNameTerminated)
+	}
+
+	first := card()
+	got[*ec2.AssociateAddressOutput](t)(associate(ec2.AssociateAddressInput{NetworkInterfaceId: first}))
+	address := *where("without an instance", first, nil).PublicIp
+	in := launch(first)
+	if public := s.Driver.Machine(*in.InstanceId).Spec().Network.PublicNow(); aws.ToString(in.PublicIpAddress) != address || public.String() != address {
+		t.Errorf("the instance has %s and its machine %s, not %s", aws.ToString(in.PublicIpAddress), public, address)
+	}
+	where("in use", first, in.InstanceId)
+	end(in)
+	where("after the instance", first, nil)
+	refused[*ec2.ReleaseAddressOutput](t, "InvalidIPAddress.InUse")(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: allocation}))
+	second := card()
+	refused[*ec2.AssociateAddressOutput](t, "Resource.AlreadyAssociated")(associate(ec2.AssociateAddressInput{NetworkInterfaceId: second}))
+
+	in = launch(first)
+	other := run(t, client, ec2.RunInstancesInput{SubnetId: &o.subnet})
+	await(t, client, *other.InstanceId, types.InstanceStateNameRunning)
+	got[*ec2.AttachNetworkInterfaceOutput](t)(client.AttachNetworkInterface(ctx, &ec2.AttachNetworkInterfaceInput{NetworkInterfaceId: second, InstanceId: other.InstanceId, DeviceIndex: aws.Int32(1)}))
+	got[*ec2.AssociateAddressOutput](t)(associate(ec2.AssociateAddressInput{NetworkInterfaceId: second, AllowReassociation: aws.Bool(true)}))
+	where("of another card", second, other.InstanceId)
+	if now := await(t, client, *in.InstanceId, types.InstanceStateNameRunning); now.PublicIpAddress != nil {
+		t.Errorf("the instance kept %s", *now.PublicIpAddress)
+	}
+	if now := await(t, client, *other.InstanceId, types.InstanceStateNameRunning); len(now.NetworkInterfaces) != 2 || now.NetworkInterfaces[1].Association == nil || *now.NetworkInterfaces[1].Association.PublicIp != address {
+		t.Errorf("the instance with two cards shows %+v", now.NetworkInterfaces)
+	}
+	end(other)
+	where("after the instance with two cards", second, nil)
+	got[*ec2.DeleteNetworkInterfaceOutput](t)(client.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: second}))
+	where("after its interface", nil, nil)
+
+	got[*ec2.AssociateAddressOutput](t)(associate(ec2.AssociateAddressInput{InstanceId: in.InstanceId}))
+	where("again", first, in.InstanceId)
+	got[*ec2.ModifyNetworkInterfaceAttributeOutput](t)(client.ModifyNetworkInterfaceAttribute(ctx, &ec2.ModifyNetworkInterfaceAttributeInput{NetworkInterfaceId: first,
+		Attachment: &types.NetworkInterfaceAttachmentChanges{AttachmentId: in.NetworkInterfaces[0].Attachment.AttachmentId, DeleteOnTermination: aws.Bool(true)}}))
+	end(in)
+	where("after an interface that ended with its instance", nil, nil)
+	refused[*ec2.AssociateAddressOutput](t, "InvalidNetworkInterfaceID.NotFound")(associate(ec2.AssociateAddressInput{NetworkInterfaceId: first}))
+}
+
 // TestInstanceConnectEndpoints: a VPC has one, which keeps its subnet.
 func TestInstanceConnectEndpoints(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})

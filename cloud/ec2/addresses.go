@@ -11,13 +11,23 @@ import (
 	"bake/cloud/wire"
 )
 
-// elasticOf is the elastic address that is associated with an instance, or nil.
+// An elastic address is associated with a network interface, and has the instance that has the
+// interface: InstanceId is not kept, see [state.DescribeAddresses].
+
+// elasticOf is the elastic address of the interface that an instance was launched with, or nil.
 func (s *state) elasticOf(in *instance) *types.Address {
-	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
-		for i := range n.Addresses {
-			if aws.ToString(n.Addresses[i].InstanceId) == *in.InstanceId {
-				return &n.Addresses[i]
-			}
+	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
+	if !ok || len(in.NetworkInterfaces) == 0 {
+		return nil
+	}
+	return n.addressOf(*in.NetworkInterfaces[0].NetworkInterfaceId)
+}
+
+// addressOf is the elastic address that is associated with an interface, or nil.
+func (n *networking) addressOf(card string) *types.Address {
+	for i := range n.Addresses {
+		if aws.ToString(n.Addresses[i].NetworkInterfaceId) == card {
+			return &n.Addresses[i]
 		}
 	}
 	return nil
@@ -47,29 +57,19 @@ func (s *state) readdress(id string) error {
 	return err
 }
 
-// dissociate frees the elastic address of an instance that has ended.
-func (s *state) dissociate(in *instance) error {
-	if s.elasticOf(in) == nil {
-		return nil
-	}
-	return s.networks.Edit(in.OwnerId+"."+in.Region, func(n *networking) {
-		for i := range n.Addresses {
-			if a := &n.Addresses[i]; aws.ToString(a.InstanceId) == *in.InstanceId {
-				free(a)
-			}
-		}
+// ofService reports whether an elastic address is that of an interface of a service's.
+func (n *networking) ofService(a types.Address) bool {
+	return slices.ContainsFunc(n.Interfaces, func(i types.NetworkInterface) bool {
+		return *i.NetworkInterfaceId == aws.ToString(a.NetworkInterfaceId) && aws.ToBool(i.RequesterManaged)
 	})
 }
-
-// ofService reports whether a NAT gateway has an elastic address.
-func ofService(a types.Address) bool { return a.AssociationId != nil && a.InstanceId == nil }
 
 func errNotYours() error {
 	return wire.Errorf("AuthFailure", "You do not have permission to access the specified resource.")
 }
 
 func free(a *types.Address) {
-	a.AssociationId, a.InstanceId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil, nil
+	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil
 }
 
 // elastic returns the caller's networks, and the place of an elastic address in them,
@@ -131,38 +131,43 @@ func (s *state) ReleaseAddress(ctx context.Context, in *ec2.ReleaseAddressInput)
 	return &ec2.ReleaseAddressOutput{}, s.editNetwork(c, func(n *networking) { n.Addresses = slices.Delete(n.Addresses, i, i+1) })
 }
 
-// addressee is the instance that a request wants an elastic address for.
-func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (*instance, error) {
-	id := in.InstanceId
-	if aws.ToString(id) == "" {
-		if aws.ToString(in.NetworkInterfaceId) == "" {
-			return nil, missing("InstanceId")
+// addressee is the interface that a request wants an elastic address for, and the instance
+// that was launched with it, if one was.
+func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (card types.NetworkInterface, row *instance, err error) {
+	switch id := in.NetworkInterfaceId; {
+	case aws.ToString(id) != "":
+		if row = s.launchedWith(c, id); row == nil {
+			i, err := s.indexOf(kindInterface, n.Interfaces, id)
+			if err != nil {
+				return card, nil, err
+			}
+			if card = n.Interfaces[i]; aws.ToBool(card.RequesterManaged) {
+				return card, nil, errNotYours()
+			}
 		}
-		row := s.launchedWith(c, in.NetworkInterfaceId)
-		if row == nil {
-			return nil, kindInterface.notFound(*in.NetworkInterfaceId)
+	case aws.ToString(in.InstanceId) == "":
+		return card, nil, missing("InstanceId")
+	default:
+		if row, err = s.findInstance(c, in.InstanceId); err != nil {
+			return card, nil, err
 		}
-		id = row.InstanceId
-	}
-	row, err := s.findInstance(c, id)
-	if err != nil {
-		return nil, err
-	}
-	if state := row.state(); state != types.InstanceStateNameRunning && state != types.InstanceStateNameStopped {
-		return nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
-	}
-	if aws.ToString(in.NetworkInterfaceId) == "" {
 		if err := n.oneInterface(row); err != nil {
-			return nil, err
+			return card, nil, err
 		}
 	}
-	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *row.VpcId) }) {
-		return nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *row.VpcId)
+	if row != nil {
+		if state := row.state(); state != types.InstanceStateNameRunning && state != types.InstanceStateNameStopped {
+			return card, nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
+		}
+		card = s.primaryInterface(row, row.NetworkInterfaces[0])
 	}
-	if private := aws.ToString(in.PrivateIpAddress); private != "" && private != aws.ToString(row.PrivateIpAddress) {
-		return nil, invalidValue("The private address %s is not one of the instance's.", private)
+	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *card.VpcId) }) {
+		return card, nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *card.VpcId)
 	}
-	return row, nil
+	if private := aws.ToString(in.PrivateIpAddress); private != "" && private != aws.ToString(card.PrivateIpAddress) {
+		return card, nil, invalidValue("The private address %s is not one of the interface's.", private)
+	}
+	return card, row, nil
 }
 
 func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressInput) (*ec2.AssociateAddressOutput, error) {
@@ -171,36 +176,35 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.addressee(c, n, in)
+	card, row, err := s.addressee(c, n, in)
 	if err != nil {
 		return nil, err
 	}
-	if ofService(n.Addresses[i]) {
+	address := n.Addresses[i]
+	if n.ofService(address) {
 		return nil, errNotYours()
 	}
-	before := aws.ToString(n.Addresses[i].InstanceId)
-	if before == *row.InstanceId {
-		return &ec2.AssociateAddressOutput{AssociationId: n.Addresses[i].AssociationId}, nil
+	if aws.ToString(address.NetworkInterfaceId) == *card.NetworkInterfaceId {
+		return &ec2.AssociateAddressOutput{AssociationId: address.AssociationId}, nil
 	}
-	for _, a := range []*types.Address{&n.Addresses[i], s.elasticOf(row)} {
+	for _, a := range []*types.Address{&address, n.addressOf(*card.NetworkInterfaceId)} {
 		if a != nil && a.AssociationId != nil && !aws.ToBool(in.AllowReassociation) {
 			return nil, wire.Errorf("Resource.AlreadyAssociated", "resource %s is already associated with associate-id %s", *a.AllocationId, *a.AssociationId)
 		}
 	}
-	if err := s.dissociate(row); err != nil {
-		return nil, err
-	}
-	association := newID("eipassoc")
+	before, association := s.launchedWith(c, address.NetworkInterfaceId), newID("eipassoc")
 	err = s.editNetwork(c, func(n *networking) {
+		if a := n.addressOf(*card.NetworkInterfaceId); a != nil {
+			free(a)
+		}
 		a := &n.Addresses[i]
-		a.AssociationId, a.InstanceId, a.PrivateIpAddress = &association, row.InstanceId, row.PrivateIpAddress
-		a.NetworkInterfaceId, a.NetworkInterfaceOwnerId = row.NetworkInterfaces[0].NetworkInterfaceId, &c.Account
+		a.AssociationId, a.PrivateIpAddress = &association, card.PrivateIpAddress
+		a.NetworkInterfaceId, a.NetworkInterfaceOwnerId = card.NetworkInterfaceId, &c.Account
 	})
-	if err == nil && before != "" {
-		err = s.readdress(before)
-	}
-	if err == nil {
-		err = s.readdress(*row.InstanceId)
+	for _, of := range []*instance{before, row} {
+		if err == nil && of != nil {
+			err = s.readdress(*of.InstanceId)
+		}
 	}
 	return &ec2.AssociateAddressOutput{AssociationId: &association}, err
 }
@@ -221,14 +225,28 @@ func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAdd
 	if i < 0 {
 		return nil, wire.Errorf("InvalidAssociationID.NotFound", "The association ID '%s' does not exist", id)
 	}
-	if ofService(n.Addresses[i]) {
+	if n.ofService(n.Addresses[i]) {
 		return nil, errNotYours()
 	}
-	instance := aws.ToString(n.Addresses[i].InstanceId)
-	if err := s.editNetwork(c, func(n *networking) { free(&n.Addresses[i]) }); err != nil {
-		return nil, err
+	row := s.launchedWith(c, n.Addresses[i].NetworkInterfaceId)
+	err = s.editNetwork(c, func(n *networking) { free(&n.Addresses[i]) })
+	if err == nil && row != nil {
+		err = s.readdress(*row.InstanceId)
 	}
-	return &ec2.DisassociateAddressOutput{}, s.readdress(instance)
+	return &ec2.DisassociateAddressOutput{}, err
+}
+
+// holder is the instance that has an interface, or nil.
+func (s *state) holder(c wire.Caller, n *networking, card *string) *string {
+	if row := s.launchedWith(c, card); row != nil {
+		return row.InstanceId
+	}
+	for _, i := range n.Interfaces {
+		if *i.NetworkInterfaceId == aws.ToString(card) && i.Attachment != nil {
+			return i.Attachment.InstanceId
+		}
+	}
+	return nil
 }
 
 var addressFilters = filters{
@@ -250,7 +268,11 @@ func (s *state) DescribeAddresses(ctx context.Context, in *ec2.DescribeAddresses
 		}
 		ids = append(ids, *n.Addresses[i].AllocationId)
 	}
-	rows, _, err := list(s, kindAddress, query{ids: ids, filters: in.Filters}, n.Addresses)
+	all := slices.Clone(n.Addresses)
+	for i, a := range all {
+		all[i].InstanceId = s.holder(c, n, a.NetworkInterfaceId)
+	}
+	rows, _, err := list(s, kindAddress, query{ids: ids, filters: in.Filters}, all)
 	return &ec2.DescribeAddressesOutput{Addresses: rows}, err
 }
 

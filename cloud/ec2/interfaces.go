@@ -93,8 +93,17 @@ func (s *state) freeInterface(c wire.Caller, id string) (*types.NetworkInterface
 	return &free, nil
 }
 
+// dropInterface drops the record of an interface.
 func (n *networking) dropInterface(id string) {
 	n.Interfaces = slices.DeleteFunc(n.Interfaces, func(i types.NetworkInterface) bool { return *i.NetworkInterfaceId == id })
+}
+
+// endInterface drops the record of an interface that is no more, and frees its elastic address.
+func (n *networking) endInterface(id string) {
+	n.dropInterface(id)
+	if a := n.addressOf(id); a != nil {
+		free(a)
+	}
 }
 
 // oneInterface reports an instance with several interfaces, of which a request has to name the
@@ -160,7 +169,7 @@ func (s *state) DeleteNetworkInterface(ctx context.Context, in *ec2.DeleteNetwor
 	if n.Interfaces[i].Status == types.NetworkInterfaceStatusInUse {
 		return nil, wire.Errorf("InvalidParameterValue", "Network interface '%s' is currently in use.", *in.NetworkInterfaceId)
 	}
-	return &ec2.DeleteNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { n.Interfaces = slices.Delete(n.Interfaces, i, i+1) })
+	return &ec2.DeleteNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { n.endInterface(*in.NetworkInterfaceId) })
 }
 
 // maxInterfaces is how many interfaces an instance of a type can have.
@@ -180,10 +189,22 @@ func maxInterfaces(kind types.InstanceType) int {
 func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInterface) {
 	for _, i := range n.Interfaces {
 		if i.Attachment != nil && aws.ToString(i.Attachment.InstanceId) == instance {
-			all = append(all, i)
+			all = append(all, n.addressed(i))
 		}
 	}
 	return all
+}
+
+// addressed is a record of an interface with its elastic address.
+func (n *networking) addressed(i types.NetworkInterface) types.NetworkInterface {
+	a := n.addressOf(*i.NetworkInterfaceId)
+	if a == nil {
+		return i
+	}
+	i.Association = &types.NetworkInterfaceAssociation{AllocationId: a.AllocationId, AssociationId: a.AssociationId, IpOwnerId: i.OwnerId, PublicIp: a.PublicIp, PublicDnsName: a.PublicIp}
+	i.PrivateIpAddresses = slices.Clone(i.PrivateIpAddresses)
+	i.PrivateIpAddresses[0].Association = i.Association
+	return i
 }
 
 func errInterfaceInUse(id *string) error {
@@ -270,21 +291,30 @@ func (s *state) releaseInterfaces(in *instance) error {
 		return nil
 	}
 	var stays []types.NetworkInterface
+	var ends []string
 	for _, i := range in.NetworkInterfaces {
-		if !aws.ToBool(i.Attachment.DeleteOnTermination) {
-			i.Association = nil
-			record := s.primaryInterface(in, i)
-			unattach(&record)
-			stays = append(stays, record)
+		if aws.ToBool(i.Attachment.DeleteOnTermination) {
+			ends = append(ends, *i.NetworkInterfaceId)
+			continue
 		}
+		i.Association = nil
+		record := s.primaryInterface(in, i)
+		unattach(&record)
+		stays = append(stays, record)
 	}
-	if len(stays)+len(n.attachedInterfaces(*in.InstanceId)) == 0 {
+	attached := n.attachedInterfaces(*in.InstanceId)
+	if len(stays)+len(attached) == 0 && s.elasticOf(in) == nil {
 		return nil
 	}
+	for _, i := range attached {
+		if aws.ToBool(i.Attachment.DeleteOnTermination) {
+			ends = append(ends, *i.NetworkInterfaceId)
+		}
+	}
 	return s.networks.Edit(key, func(n *networking) {
-		n.Interfaces = slices.DeleteFunc(n.Interfaces, func(i types.NetworkInterface) bool {
-			return i.Attachment != nil && aws.ToString(i.Attachment.InstanceId) == *in.InstanceId && aws.ToBool(i.Attachment.DeleteOnTermination)
-		})
+		for _, id := range ends {
+			n.endInterface(id)
+		}
 		for i := range n.Interfaces {
 			if a := n.Interfaces[i].Attachment; a != nil && aws.ToString(a.InstanceId) == *in.InstanceId {
 				unattach(&n.Interfaces[i])
@@ -429,7 +459,7 @@ func (s *state) allInterfaces(c wire.Caller) ([]interfaceRow, error) {
 	}
 	var rows []interfaceRow
 	for _, i := range n.Interfaces {
-		rows = append(rows, interfaceRow{i, i.TagSet})
+		rows = append(rows, interfaceRow{n.addressed(i), i.TagSet})
 	}
 	for _, i := range instances {
 		for _, ni := range i.NetworkInterfaces {
@@ -483,7 +513,10 @@ func (s *state) withInterfaces(in *instance) *instance {
 // instanceInterface is an attached interface as instances have it.
 func instanceInterface(i types.NetworkInterface) types.InstanceNetworkInterface {
 	address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
-	return types.InstanceNetworkInterface{
+	if a := i.Association; a != nil {
+		address.Association = &types.InstanceNetworkInterfaceAssociation{IpOwnerId: a.IpOwnerId, PublicIp: a.PublicIp, PublicDnsName: a.PublicDnsName}
+	}
+	return types.InstanceNetworkInterface{Association: address.Association,
 		NetworkInterfaceId: i.NetworkInterfaceId, Description: i.Description, Groups: i.Groups, InterfaceType: aws.String(string(i.InterfaceType)),
 		MacAddress: i.MacAddress, OwnerId: i.OwnerId, PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress,
 		PrivateIpAddresses: []types.InstancePrivateIpAddress{address}, SourceDestCheck: i.SourceDestCheck, Status: i.Status, SubnetId: i.SubnetId, VpcId: i.VpcId,
@@ -608,12 +641,7 @@ func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayIn
 		if n.Nats[i].State != types.NatGatewayStateDeleted {
 			n.Nats[i].State, n.Nats[i].DeleteTime = types.NatGatewayStateDeleted, aws.Time(s.now())
 		}
-		n.dropInterface(*card)
-		for i := range n.Addresses {
-			if aws.ToString(n.Addresses[i].NetworkInterfaceId) == *card {
-				free(&n.Addresses[i])
-			}
-		}
+		n.endInterface(*card)
 		n.Nats = slices.DeleteFunc(n.Nats, s.forgotten)
 	})
 }

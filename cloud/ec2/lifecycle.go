@@ -380,7 +380,6 @@ func (s *state) terminated(in *instance, layers []string) {
 		}))
 	}
 	delete(s.runners, id)
-	s.log(id, "elastic address", s.dissociate(in))
 	s.log(id, "network interfaces", s.releaseInterfaces(in))
 	s.log(id, "terminated", s.instances.Edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameTerminated)

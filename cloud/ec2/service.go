@@ -177,7 +177,8 @@ type Service struct {
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup
 
-	measured sync.Map // sizes of layers: a layer does not change
+	measured  sync.Map      // sizes of layers: a layer does not change
+	measuring chan struct{} // holds one while a layer is measured
 
 	launchingFleet sync.Mutex // one at a time, so that a client token is used once
 }
@@ -231,7 +232,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		}
 		opts.Faults = none
 	}
-	s := &Service{env: &env{opts: opts}}
+	s := &Service{env: &env{opts: opts}, measuring: make(chan struct{}, 1)}
 	s.slow.Store(&opts.Delays)
 	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	st, err := openState(s.env, func(f func(*Service)) { s.work.Go(func() { f(s) }) })

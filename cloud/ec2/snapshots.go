@@ -323,20 +323,33 @@ func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapsho
 func (s *Service) sizes(ctx context.Context, layers []string) ([]int64, error) {
 	all := make([]int64, len(layers))
 	for i, id := range layers {
-		if n, ok := s.measured.Load(id); ok {
-			all[i] = n.(int64)
-			continue
-		}
-		n, err := s.opts.Images.Size(ctx, id)
-		if err != nil {
+		var err error
+		if all[i], err = s.size(ctx, id); err != nil {
 			return nil, err
 		}
-		if n > 0 {
-			s.measured.Store(id, n)
-		}
-		all[i] = n
 	}
 	return all, nil
+}
+
+// size is that of a layer, in bytes. It is measured once, whoever asks meanwhile.
+func (s *Service) size(ctx context.Context, layer string) (int64, error) {
+	if n, ok := s.measured.Load(layer); ok {
+		return n.(int64), nil
+	}
+	select {
+	case s.measuring <- struct{}{}:
+		defer func() { <-s.measuring }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	if n, ok := s.measured.Load(layer); ok {
+		return n.(int64), nil
+	}
+	n, err := s.opts.Images.Size(ctx, layer)
+	if err == nil && n > 0 {
+		s.measured.Store(layer, n)
+	}
+	return n, err
 }
 
 func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
