@@ -133,7 +133,8 @@ func (d *Driver) checkStateDir() machine.Finding {
 	return good(name, fmt.Sprintf("%s, %d GB free", dir, fs.Bavail*uint64(fs.Bsize)>>30))
 }
 
-// checkOverlay mounts one on the state directory, from where machines do.
+// checkOverlay mounts one on the state directory, in a directory like those of machines. What
+// is above that need not be open to their root.
 func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	const name = "overlay file system"
 	dir := existing(d.options.Dir)
@@ -153,7 +154,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 			return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
 		}
 	}
-	if err := d.probe(ctx, "overlay", dir, filepath.Base(probe)); err != nil {
+	if err := d.probe(ctx, "overlay", probe); err != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs"}
 	}
 	return good(name, "works on "+dir+" with its metadata in user attributes")
@@ -279,7 +280,7 @@ func checkLowPorts() machine.Finding {
 
 // probe tries something in fresh namespaces; dir is the child's working
 // directory, which it may not be able to walk to by name.
-func (d *Driver) probe(ctx context.Context, what, dir string, args ...string) error {
+func (d *Driver) probe(ctx context.Context, what, dir string) error {
 	gate, open, err := os.Pipe()
 	if err != nil {
 		return err
@@ -292,7 +293,7 @@ func (d *Driver) probe(ctx context.Context, what, dir string, args ...string) er
 		return err
 	}
 	cmd := exec.Command(program)
-	cmd.Args = append([]string{roleProbe, what}, args...)
+	cmd.Args = []string{roleProbe, what}
 	cmd.Env = []string{}
 	cmd.Stderr = &complaint
 	cmd.ExtraFiles = []*os.File{gate}
@@ -333,13 +334,7 @@ func probeMain(args []string) error {
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return fmt.Errorf("make mounts private: %w", err)
 		}
-		dir := operands(args)[1]
-		at := func(name string) string { return filepath.Join(dir, name) }
-		err := overlay{lower: []string{at("lower")}, upper: at(upperDir), work: at(workDir)}.mount(at(rootDir), false)
-		if errors.Is(err, unix.EACCES) {
-			err = fmt.Errorf("%w: the machines' root user cannot search the state directory; chmod o+x it", err)
-		}
-		return err
+		return overlay{lower: []string{"lower"}, upper: upperDir, work: workDir}.mount(rootDir, false)
 	case "tap":
 		return closing(newTap(nil))
 	case "packet":

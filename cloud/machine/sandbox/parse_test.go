@@ -207,6 +207,26 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckClosedHome: the state directory is yet to be made, below a home that is closed to the
+// machines' root, as root's own often is.
+func TestCheckClosedHome(t *testing.T) {
+	home := t.TempDir()
+	if err := os.Chmod(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed, err := New(Options{Dir: filepath.Join(home, "share", "cloud")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, have := open.checkOverlay(t.Context()), closed.checkOverlay(t.Context()); have.OK != want.OK {
+		t.Errorf("%+v; elsewhere %+v", have, want)
+	}
+}
+
 // TestFuseRemedies has hosts with and without FUSE; the one here either shows machines their
 // own size, or its remedy is one of those.
 func TestFuseRemedies(t *testing.T) {
