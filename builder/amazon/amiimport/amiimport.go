@@ -347,7 +347,7 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 		return step.Resource{}, err
 	}
 	up := &uploader{
-		client: r.session.S3(r.session.Region), bucket: r.Bucket, key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
+		bucket: r.session.S3(r.session.Region, r.Bucket), key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
 		progress: func(ctx context.Context, done int64) {
 			r.scope.Progress(ctx, step.Progress{Done: done, Total: info.Size(), Unit: "B"})
 		},

@@ -1,12 +1,15 @@
 package amiimport
 
 import (
+	"bytes"
 	"context"
+	"encoding/xml"
 	"io"
+	"net/http"
+	"net/url"
+	"strconv"
 	"sync/atomic"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon/internal/access"
@@ -22,30 +25,47 @@ const (
 
 // uploader puts one object into a bucket.
 type uploader struct {
-	client             *s3.Client
-	bucket, key        string
+	bucket             *access.S3
+	key                string
 	encryption, kmsKey string
 	progress           func(ctx context.Context, done int64)
+}
+
+// completed is what ends an upload in parts.
+type completed struct {
+	XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ CompleteMultipartUpload"`
+	Part    []part
+}
+
+type part struct {
+	PartNumber int
+	ETag       string
 }
 
 // upload sends a file of some size: in one piece if it is small, or in parts. An
 // upload that ends early leaves parts behind, which take room until it is aborted.
 func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error {
-	encryption, kmsKey := types.ServerSideEncryption(u.encryption), access.Optional(u.kmsKey)
+	encryption := http.Header{}
+	if u.encryption != "" {
+		encryption.Set("X-Amz-Server-Side-Encryption", u.encryption)
+	}
+	if u.kmsKey != "" {
+		encryption.Set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", u.kmsKey)
+	}
 	if size <= partSize {
-		_, err := access.Call(ctx, u.client.PutObject, &s3.PutObjectInput{
-			Bucket: &u.bucket, Key: &u.key, Body: io.NewSectionReader(f, 0, size), ServerSideEncryption: encryption, SSEKMSKeyId: kmsKey,
-		})
+		_, err := u.bucket.Put(ctx, "PutObject", access.S3Request{Key: u.key, Header: encryption, Body: io.NewSectionReader(f, 0, size)})
 		return err
 	}
-	begun, err := access.Call(ctx, u.client.CreateMultipartUpload, &s3.CreateMultipartUploadInput{
-		Bucket: &u.bucket, Key: &u.key, ServerSideEncryption: encryption, SSEKMSKeyId: kmsKey,
-	})
+	var begun struct {
+		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
+		UploadID string   `xml:"UploadId"`
+	}
+	err := u.bucket.Do(ctx, "CreateMultipartUpload", access.S3Request{Method: http.MethodPost, Key: u.key, Query: url.Values{"uploads": {""}}, Header: encryption}, &begun)
 	if err != nil {
 		return err
 	}
 	each := max(partSize, (size+maxParts-1)/maxParts)
-	parts := make([]types.CompletedPart, (size+each-1)/each)
+	parts := make([]part, (size+each-1)/each)
 	var sent atomic.Int64
 	g, limited := errgroup.WithContext(ctx)
 	g.SetLimit(atATime)
@@ -54,15 +74,15 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 			if limited.Err() != nil {
 				return context.Cause(limited)
 			}
-			number, start := int32(i+1), int64(i)*each
+			start := int64(i) * each
 			length := min(each, size-start)
-			out, err := access.Call(limited, u.client.UploadPart, &s3.UploadPartInput{
-				Bucket: &u.bucket, Key: &u.key, UploadId: begun.UploadId, PartNumber: &number, Body: io.NewSectionReader(f, start, length),
+			tag, err := u.bucket.Put(limited, "UploadPart", access.S3Request{
+				Key: u.key, Query: url.Values{"uploadId": {begun.UploadID}, "partNumber": {strconv.Itoa(i + 1)}}, Body: io.NewSectionReader(f, start, length),
 			})
 			if err != nil {
 				return err
 			}
-			parts[i] = types.CompletedPart{PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32}
+			parts[i] = part{i + 1, tag}
 			u.progress(limited, sent.Add(length))
 			return nil
 		})
@@ -70,8 +90,14 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	_, err = access.Call(ctx, u.client.CompleteMultipartUpload, &s3.CompleteMultipartUploadInput{
-		Bucket: &u.bucket, Key: &u.key, UploadId: begun.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
-	})
-	return err
+	body, err := xml.Marshal(completed{Part: parts})
+	if err != nil {
+		return err
+	}
+	return u.bucket.Do(ctx, "CompleteMultipartUpload", access.S3Request{
+		Method: http.MethodPost, Key: u.key, Query: url.Values{"uploadId": {begun.UploadID}},
+		Header: http.Header{"Content-Type": {"application/xml"}}, Body: bytes.NewReader(body),
+	}, &struct {
+		XMLName xml.Name `xml:"CompleteMultipartUploadResult"`
+	}{})
 }

@@ -187,6 +187,9 @@ func lacking(action, resource string) string {
 }
 
 func unreachable(err error) (message, hint string) {
+	if large, ok := errors.AsType[tooLarge](err); ok {
+		return large.Error(), ""
+	}
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2 {
 		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint is an EC2 endpoint"

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -35,12 +36,14 @@ type service struct {
 	global  bool   // one host serves all regions of a partition
 	govFIPS bool   // the hosts for FIPS in GovCloud have a name of their own
 	both    bool   // the usual hosts are dual stack
+	bucket  bool   // it is S3
+	limit   int64  // how much of an answer is read; 0: maxAnswer
 }
 
 // protocol is how a call is written and read.
 type protocol interface {
 	// encode writes a call into a request that is to be sent by POST to the endpoint,
-	// and may change all of that, and returns the body.
+	// and may change all of that, and returns the body, which is sent from its start.
 	encode(req *smithyhttp.Request, action string, params any) (body io.ReadSeeker, err error)
 	// decode reads the answer to a call, which has this text.
 	decode(action string, resp *smithyhttp.Response, text []byte) error
@@ -48,6 +51,13 @@ type protocol interface {
 
 // maxAnswer is how much of an answer is read. A page of the largest is a few megabytes.
 const maxAnswer = 64 << 20
+
+// tooLarge is the error of an answer of more bytes than that.
+type tooLarge int64
+
+func (t tooLarge) Error() string {
+	return fmt.Sprintf("the answer is larger than the limit of %d MB", t>>20)
+}
 
 // operation is a call as [Call] makes it.
 func operation[I any](s *service, action string, p protocol) func(context.Context, *I, ...func(*struct{})) (*struct{}, error) {
@@ -73,15 +83,19 @@ func (s *service) call(ctx context.Context, action string, p protocol, params an
 // names that the session's own middleware looks for.
 func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
 	stack := middleware.NewStack(action, smithyhttp.NewStackRequest)
+	retryer := s.session.config.Retryer()
+	if most := s.session.config.RetryMaxAttempts; most > 0 {
+		retryer = retry.AddWithMaxAttempts(retryer, most)
+	}
 	errs := []error{
 		stack.Initialize.Add(&awsmiddleware.RegisterServiceMetadata{ServiceID: s.sdkID, SigningName: s.name, Region: s.region, OperationName: action}, middleware.Before),
 		stack.Serialize.Add(middleware.SerializeMiddlewareFunc("OperationSerializer", s.serializer(p)), middleware.After),
 		awsmiddleware.AddClientRequestIDMiddleware(stack),
 		awsmiddleware.AddRequestUserAgentMiddleware(stack),
-		stack.Finalize.Add(retry.NewAttemptMiddleware(s.session.config.Retryer(), smithyhttp.RequestCloner), middleware.After),
+		stack.Finalize.Add(retry.NewAttemptMiddleware(retryer, smithyhttp.RequestCloner), middleware.After),
 		stack.Finalize.Add(middleware.FinalizeMiddlewareFunc("Signing", s.signer()), middleware.After),
 		awsmiddleware.AddRawResponseToMetadata(stack),
-		stack.Deserialize.Add(deserializer(action, p), middleware.After),
+		stack.Deserialize.Add(deserializer(action, p, cmp.Or(s.limit, maxAnswer)), middleware.After),
 		awsmiddleware.AddRecordResponseTiming(stack),
 		awsmiddleware.AddRequestIDRetrieverMiddleware(stack),
 	}
@@ -137,7 +151,13 @@ func (s *service) signer() func(context.Context, middleware.FinalizeInput, middl
 			return out, metadata, &v4.SigningError{Err: fmt.Errorf("get credentials: %w", err)}
 		}
 		region, _ := middleware.GetStackValue(ctx, signingRegion{}).(string)
-		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, hex.EncodeToString(hash.Sum(nil)), s.name, region, time.Now().Add(skew))
+		digest := hex.EncodeToString(hash.Sum(nil))
+		if s.bucket {
+			req.Header.Set("X-Amz-Content-Sha256", digest)
+		}
+		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, digest, s.name, region, time.Now().Add(skew), func(o *v4.SignerOptions) {
+			o.DisableURIPathEscaping = s.bucket
+		})
 		if err != nil {
 			return out, metadata, &v4.SigningError{Err: err}
 		}
@@ -147,8 +167,8 @@ func (s *service) signer() func(context.Context, middleware.FinalizeInput, middl
 	}
 }
 
-// deserializer reads the answers to a call.
-func deserializer(action string, p protocol) middleware.DeserializeMiddleware {
+// deserializer reads the answers to a call, of at most limit bytes if it is carried out.
+func deserializer(action string, p protocol, limit int64) middleware.DeserializeMiddleware {
 	return middleware.DeserializeMiddlewareFunc("OperationDeserializer",
 		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 			out, metadata, err := next.HandleDeserialize(ctx, in)
@@ -157,12 +177,16 @@ func deserializer(action string, p protocol) middleware.DeserializeMiddleware {
 				return out, metadata, err
 			}
 			defer resp.Body.Close()
-			text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+			limit := limit
+			if resp.StatusCode/100 != 2 {
+				limit = maxAnswer
+			}
+			text, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 			switch {
 			case err != nil:
 				err = &smithy.DeserializationError{Err: err}
-			case len(text) > maxAnswer:
-				err = fmt.Errorf("the answer is larger than %d MB", maxAnswer>>20)
+			case int64(len(text)) > limit:
+				err = tooLarge(limit)
 			default:
 				err = p.decode(action, resp, text)
 			}
@@ -195,6 +219,20 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 		}
 		host, home := globalHost(s.region, usual.Host, dual, fips)
 		return "https://" + s.name + host, home, nil
+	}
+	if s.bucket {
+		usual, err := at(false, false)
+		if err != nil {
+			return "", "", err
+		}
+		name := s.name
+		if fips {
+			name += "-fips"
+		}
+		if dual {
+			name += ".dualstack"
+		}
+		return "https://" + name + strings.TrimPrefix(usual.Host, "ec2"), s.region, nil
 	}
 	// They differ in the name of the service, and little else.
 	if s.both && dual {

@@ -24,7 +24,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go/logging"
@@ -345,11 +344,6 @@ func (s *Session) EC2(region string) *ec2.Client {
 			o.BaseEndpoint = &s.endpoint
 		}
 	})
-}
-
-// S3 returns the client of S3 in a region. A stand-in for AWS has no host names of buckets.
-func (s *Session) S3(region string) *s3.Client {
-	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.Region, o.UsePathStyle = region, o.BaseEndpoint != nil })
 }
 
 // With says how another process reaches resources of this session in a region.

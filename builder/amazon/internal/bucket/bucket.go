@@ -3,17 +3,13 @@ package bucket
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"bake/builder/amazon/internal/access"
@@ -22,7 +18,7 @@ import (
 
 // Bucket is a place in a bucket: everything is below its prefix.
 type Bucket struct {
-	client       *s3.Client
+	calls        *access.S3
 	name, prefix string
 }
 
@@ -33,8 +29,8 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	if err != nil {
 		return nil, err
 	}
-	b := &Bucket{session.S3(session.Region), name, prefix}
-	_, err = access.Call(ctx, b.client.HeadBucket, &s3.HeadBucketInput{Bucket: &name})
+	b := &Bucket{session.S3(session.Region, name), name, prefix}
+	err = b.calls.Do(ctx, "HeadBucket", access.S3Request{Method: http.MethodHead}, nil)
 	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	if !ok {
 		return b, err
@@ -47,7 +43,7 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 		return nil, fmt.Errorf("there is no bucket %s", name)
 	case status == http.StatusForbidden, status == http.StatusMovedPermanently, status == http.StatusBadRequest && at != "":
 		if at != "" { // who may not list it may still write
-			b.client = session.S3(at)
+			b.calls = session.S3(at, name)
 		}
 		return b, nil
 	}
@@ -61,7 +57,7 @@ func (b *Bucket) key(name string) string { return strings.TrimPrefix(b.prefix+"/
 
 // Put stores a document under a name. It is there as a whole, or not at all.
 func (b *Bucket) Put(ctx context.Context, name string, text []byte) error {
-	_, err := access.Call(ctx, b.client.PutObject, &s3.PutObjectInput{Bucket: &b.name, Key: aws.String(b.key(name)), Body: bytes.NewReader(text)})
+	_, err := b.calls.Put(ctx, "PutObject", access.S3Request{Key: b.key(name), Body: bytes.NewReader(text)})
 	if err != nil {
 		return fmt.Errorf("writing %s%s/%s: %w", s3uri.Scheme, b.name, b.key(name), err)
 	}
@@ -71,24 +67,12 @@ func (b *Bucket) Put(ctx context.Context, name string, text []byte) error {
 // Get returns the document with a name, of at most limit bytes. One that is not there is an
 // [fs.ErrNotExist].
 func (b *Bucket) Get(ctx context.Context, name string, limit int64) (text []byte, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("reading %s%s/%s: %w", s3uri.Scheme, b.name, b.key(name), err)
-		}
-	}()
-	out, err := access.Call(ctx, b.client.GetObject, &s3.GetObjectInput{Bucket: &b.name, Key: aws.String(b.key(name))})
+	text, err = b.calls.Get(ctx, b.key(name), limit)
 	if access.Is(err, "NoSuchKey") {
-		return nil, fs.ErrNotExist
-	} else if err != nil {
-		return nil, err
+		err = fs.ErrNotExist
 	}
-	defer out.Body.Close()
-	text, err = io.ReadAll(io.LimitReader(out.Body, limit+1))
-	switch {
-	case err != nil:
-		return nil, cmp.Or(context.Cause(ctx), err)
-	case int64(len(text)) > limit:
-		return nil, fmt.Errorf("it is larger than the limit of %d MB", limit>>20)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s%s/%s: %w", s3uri.Scheme, b.name, b.key(name), err)
 	}
 	return text, nil
 }

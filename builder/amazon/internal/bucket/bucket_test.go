@@ -53,6 +53,7 @@ func disturbed(t *testing.T, disturb func(w http.ResponseWriter, r *http.Request
 func open(t *testing.T, c access.Cloud, uri string) (*bucket.Bucket, error) {
 	t.Helper()
 	o := access.Defaults()
+	o.MaxRetries = 2
 	session, err := access.Open(t.Context(), &o, nil, c, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -2,12 +2,14 @@ package destroy
 
 import (
 	"context"
+	"encoding/xml"
+	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
@@ -75,23 +77,30 @@ func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
 
 // object deletes an object, and what an upload of it that did not end has left.
 func (j *job) object(ctx context.Context) error {
-	client, bucket, key := j.session.S3(j.session.Region), j.r.With[ownership.WithBucket], j.r.With[ownership.WithKey]
-	uploads, err := access.Call(ctx, client.ListMultipartUploads, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
+	key := j.r.With[ownership.WithKey]
+	bucket := j.session.S3(j.session.Region, j.r.With[ownership.WithBucket])
+	var begun struct {
+		XMLName xml.Name `xml:"ListMultipartUploadsResult"`
+		Upload  []struct {
+			Key      string
+			UploadID string `xml:"UploadId"`
+		}
+	}
+	err := bucket.Do(ctx, "ListMultipartUploads", access.S3Request{Method: http.MethodGet, Query: url.Values{"uploads": {""}, "prefix": {key}}}, &begun)
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect") { // there is none here
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, u := range uploads.Uploads {
-		if aws.ToString(u.Key) != key {
+	for _, u := range begun.Upload {
+		if u.Key != key {
 			continue
 		}
-		_, err := access.Call(ctx, client.AbortMultipartUpload, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId})
+		err := bucket.Do(ctx, "AbortMultipartUpload", access.S3Request{Method: http.MethodDelete, Key: key, Query: url.Values{"uploadId": {u.UploadID}}}, nil)
 		if err != nil && !access.Is(err, "NoSuchUpload") {
 			return err
 		}
 	}
-	_, err = access.Call(ctx, client.DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
-	return err
+	return bucket.Do(ctx, "DeleteObject", access.S3Request{Method: http.MethodDelete, Key: key}, nil)
 }
