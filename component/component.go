@@ -10,6 +10,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/schema"
+	"bake/docs"
 )
 
 // Factory makes components of kind C from template blocks. It hides the option
@@ -88,7 +89,7 @@ func (f *Definition[O, C]) Exporting(exports map[string]cty.Type) *Definition[O,
 func (f *Definition[O, C]) Name() string { return f.name }
 
 // Docs implements [Factory].
-func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return schema.Docs(f.defaults()) }
+func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return docs.Options(f.defaults()) }
 
 // Exports implements [Factory].
 func (f *Definition[O, C]) Exports(schema.Input) Exports { return Exports{Types: f.exports} }

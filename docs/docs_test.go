@@ -2,7 +2,11 @@ package docs
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write packed.gz")
 
 // maxPacked is how much room the documentation may take in the program.
-const maxPacked = 60 << 10
+const maxPacked = 100 << 10
 
 // TestPacked: the program says what the documents say.
 func TestPacked(t *testing.T) {
@@ -34,6 +38,7 @@ func TestPacked(t *testing.T) {
 			want = append(want, Page{filepath.ToSlash(name), string(text)})
 		}
 	}
+	want = append(want, Page{commentsPage, fieldComments(t)})
 	var b bytes.Buffer
 	if err := pack(&b, want); err != nil {
 		t.Fatal(err)
@@ -54,6 +59,57 @@ func TestPacked(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the program has other documents than docs has; write them with: make docs\n%s", diff)
 	}
+}
+
+// fieldComments are the comments of the fields of all structs of the project that are options.
+func fieldComments(t *testing.T) string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || d.Name() == "dist" || d.Name() == ".git"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		pkg := "bake/" + filepath.ToSlash(strings.TrimPrefix(filepath.Dir(path), ".."+string(filepath.Separator)))
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			fields, ok := spec.Type.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, field := range fields.Fields.List {
+				if field.Tag == nil || !strings.Contains(field.Tag.Value, `hcl:"`) {
+					continue
+				}
+				for _, name := range field.Names {
+					if text := strings.TrimSpace(field.Doc.Text()); text != "" {
+						all[pkg+"."+spec.Name.Name+"."+name.Name] = text
+					}
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || len(all) < 500 {
+		t.Fatalf("%d options: %v", len(all), err)
+	}
+	text, err := json.MarshalIndent(all, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 var quoted = regexp.MustCompile("(?m)^\\*\\*`(.+?)`\\*\\*")

@@ -3,7 +3,6 @@ package file
 
 import (
 	"context"
-	_ "embed"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,9 +19,6 @@ import (
 	"bake/step"
 )
 
-//go:embed file.go
-var source string
-
 // Options are the arguments of a file source.
 type Options struct {
 	// Path of the file to create. Missing directories are created.
@@ -34,9 +30,6 @@ type Options struct {
 	// Text to write. Not together with `source`.
 	Content string `hcl:"content,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

@@ -4,7 +4,6 @@ package null
 
 import (
 	"context"
-	_ "embed"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -15,9 +14,6 @@ import (
 	"bake/config/schema"
 	"bake/step"
 )
-
-//go:embed null.go
-var source string
 
 // Options are the arguments of a null source.
 type Options struct {
@@ -41,9 +37,6 @@ type Options struct {
 	// Has no effect, like `ssh_keypair_name`: there is no temporary key to remove.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

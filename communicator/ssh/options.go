@@ -2,7 +2,6 @@ package ssh
 
 import (
 	"cmp"
-	_ "embed"
 	"fmt"
 	"net"
 	"os"
@@ -17,9 +16,6 @@ import (
 
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options say how a machine is reached. Builders embed them. What depends on
 // where the machine comes from, such as a temporary key pair, is the builder's.
@@ -161,9 +157,6 @@ type Options struct {
 	// `port:host:hostport`. The machine listens on localhost.
 	RemoteTunnels []Tunnel `hcl:"ssh_remote_tunnels,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Defaults are the options of a template that sets none.
 func Defaults() Options {

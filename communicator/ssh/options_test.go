@@ -14,6 +14,7 @@ import (
 
 	"bake/communicator/ssh"
 	"bake/config/schema"
+	"bake/docs"
 )
 
 func decode(t *testing.T, body string) (ssh.Options, hcl.Diagnostics) {
@@ -133,7 +134,7 @@ func TestZeroIsNotSet(t *testing.T) {
 }
 
 func TestDocs(t *testing.T) {
-	if _, err := schema.Docs(ssh.Defaults()); err != nil {
+	if _, err := docs.Options(ssh.Defaults()); err != nil {
 		t.Error(err)
 	}
 }

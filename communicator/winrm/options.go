@@ -2,14 +2,10 @@ package winrm
 
 import (
 	"cmp"
-	_ "embed"
 	"time"
 
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Settings say how a Windows machine is reached where the communicator is
 // `winrm`. Builders embed them beside those of SSH.
@@ -45,9 +41,6 @@ type Settings struct {
 	// Connect directly, even if HTTP_PROXY and the like are set.
 	WinRMNoProxy bool `hcl:"winrm_no_proxy,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Settings) GoSource() string { return source }
 
 // Defaults are the settings of a template that has none.
 func Defaults() Settings { return Settings{WinRMTimeout: 30 * time.Minute} }

@@ -17,39 +17,11 @@ type Doc struct {
 	Block    []Doc  `json:"block,omitempty"` // the arguments of a block
 }
 
-// Documented is implemented by structs of options, with a pointer receiver:
-// GoSource is the Go source file that declares the struct, which the package embeds
-// with go:embed. It documents the other structs in the same file too, such as blocks.
-type Documented interface{ GoSource() string }
-
-// Docs reads the documentation of defaults' type out of the Go sources of the structs
-// that it consists of, which are [Documented]. A field without a doc comment is an error.
-func Docs(defaults any) ([]Doc, error) {
-	v := reflect.Indirect(reflect.ValueOf(defaults))
-	sources := map[string]bool{}
-	addSources(sources, v.Type())
-	comments := map[string]string{} // "package.Type.Field" -> text
-	for source := range sources {
-		addComments(comments, source)
-	}
-	return docs(comments, v)
-}
-
-// addSources adds the sources of the struct t, of those it embeds and of its blocks.
-func addSources(sources map[string]bool, t reflect.Type) {
-	if d, ok := reflect.New(t).Interface().(Documented); ok {
-		sources[d.GoSource()] = true
-	}
-	for i := range t.NumField() {
-		f := t.Field(i)
-		inner := f.Type
-		if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
-			inner = inner.Elem()
-		}
-		if _, option := f.Tag.Lookup("hcl"); (option || f.Anonymous) && inner.Kind() == reflect.Struct {
-			addSources(sources, inner)
-		}
-	}
+// Docs is the documentation of defaults' type, whose fields have these comments: by the path
+// of the package, the type and the field, as in "bake/provisioner/sleep.Options.Duration". A
+// field without a comment is an error.
+func Docs(defaults any, comments map[string]string) ([]Doc, error) {
+	return docs(comments, reflect.Indirect(reflect.ValueOf(defaults)))
 }
 
 func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
@@ -61,10 +33,10 @@ func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
 		if len(f.index) > 1 {
 			owner = v.Type().FieldByIndex(f.index[:len(f.index)-1]).Type
 		}
-		key := owner.String() + "." + v.Type().FieldByIndex(f.index).Name
+		key := owner.PkgPath() + "." + owner.Name() + "." + v.Type().FieldByIndex(f.index).Name
 		d := Doc{Name: f.name, Type: typeName(f), Required: !f.optional && !f.block, Secret: f.isSecret, Text: comments[key]}
 		if d.Text == "" {
-			return nil, fmt.Errorf("%s has no doc comment, or its struct no GoSource", key)
+			return nil, fmt.Errorf("%s has no doc comment that the program knows (make docs)", key)
 		}
 		fv := v.FieldByIndex(f.index)
 		if f.block {

@@ -3,6 +3,9 @@ package schema_test
 import (
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
 	"slices"
 	"strings"
@@ -422,19 +425,31 @@ type options struct {
 }
 `
 
-func (*options) GoSource() string { return documented }
+// comments are those of documented.
+func comments(t *testing.T) map[string]string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "", documented, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for name, o := range f.Scope.Objects {
+		for _, field := range o.Decl.(*ast.TypeSpec).Type.(*ast.StructType).Fields.List {
+			for _, id := range field.Names {
+				all["bake/config/schema_test."+name+"."+id.Name] = strings.TrimSpace(field.Doc.Text())
+			}
+		}
+	}
+	return all
+}
 
 // hasty has an option without a comment.
 type hasty struct {
 	Count int `hcl:"count"`
 }
 
-func (*hasty) GoSource() string {
-	return "package schema_test\n\ntype hasty struct {\n\tCount int\n}\n"
-}
-
 func TestDocs(t *testing.T) {
-	docs, err := schema.Docs(defaults())
+	docs, err := schema.Docs(defaults(), comments(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -461,7 +476,7 @@ func TestDocs(t *testing.T) {
 	if volumes.Type != "blocks" || len(volumes.Block) != 3 || volumes.Block[1].Default != "8" || byName["root"].Type != "block" {
 		t.Errorf("%+v", volumes)
 	}
-	if _, err := schema.Docs(&struct{ hasty }{}); err == nil || !strings.Contains(err.Error(), "hasty.Count has no doc comment") {
+	if _, err := schema.Docs(&struct{ hasty }{}, comments(t)); err == nil || !strings.Contains(err.Error(), "hasty.Count has no doc comment") {
 		t.Errorf("an option without a comment: %v", err)
 	}
 }

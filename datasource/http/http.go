@@ -3,7 +3,6 @@ package http
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +19,6 @@ import (
 	"bake/datasource"
 )
 
-//go:embed http.go
-var source string
-
 // Options of the data source http.
 type Options struct {
 	// URL to request, http or https.
@@ -37,9 +33,6 @@ type Options struct {
 	// Body of the request. Usually needs `method = "POST"`.
 	RequestBody string `hcl:"request_body,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Method is an HTTP method.
 type Method string

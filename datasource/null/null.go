@@ -4,7 +4,6 @@ package null
 
 import (
 	"context"
-	_ "embed"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -13,17 +12,11 @@ import (
 	"bake/datasource"
 )
 
-//go:embed null.go
-var source string
-
 // Options of the data source null.
 type Options struct {
 	// Value to return as the output.
 	Input string `hcl:"input"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Component describes the data source.
 func Component() component.Factory[datasource.DataSource] {

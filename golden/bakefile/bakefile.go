@@ -19,6 +19,7 @@ import (
 	"bake/config"
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/docs"
 	"bake/internal/limits"
 )
 
@@ -71,7 +72,7 @@ func kinds() []kind {
 func define[O any](name string, labels []string, once bool, put func(*Settings, placed[O])) kind {
 	return kind{
 		name: name, labels: labels, once: once,
-		docs: func() ([]schema.Doc, error) { return schema.Docs(*new(O)) },
+		docs: func() ([]schema.Doc, error) { return docs.Options(*new(O)) },
 		decode: func(s *Settings, b *hcl.Block, in schema.Input) (*schema.Source, hcl.Diagnostics) {
 			o := new(O)
 			src, diags := schema.Decode(in, o)

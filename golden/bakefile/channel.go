@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"net/url"
 	"regexp"
 	"slices"
@@ -13,9 +12,6 @@ import (
 	"bake/config/schema"
 	"bake/golden/channels"
 )
-
-//go:embed channel.go
-var channelSource string
 
 // Channel are the arguments of a channel block. A channel is a parameter of Systems Manager
 // that names the image which is current in it, in each region and account of the image.
@@ -41,9 +37,6 @@ type Channel struct {
 	// warning.
 	Webhook string `hcl:"webhook,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Channel) GoSource() string { return channelSource }
 
 var parameterName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,13}$`) })
 

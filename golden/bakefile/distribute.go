@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"maps"
 	"slices"
 	"strings"
@@ -9,9 +8,6 @@ import (
 	"bake/builder"
 	"bake/config/schema"
 )
-
-//go:embed distribute.go
-var distributeSource string
 
 // Distribute are the arguments of a distribute block: where the finished image goes once it
 // is verified, beside the region that it was made in.
@@ -49,9 +45,6 @@ func (Mode) Choices() []string { return []string{"share", "copy"} }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (m *Mode) UnmarshalText(b []byte) error { return schema.ParseChoice(m, b, m.Choices()) }
-
-// GoSource implements [schema.Documented].
-func (*Distribute) GoSource() string { return distributeSource }
 
 // SetDefaults implements [schema.Defaulter].
 func (d *Distribute) SetDefaults() { d.Mode = "share" }

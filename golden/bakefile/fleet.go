@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"maps"
 	"net"
 	"net/url"
@@ -17,9 +16,6 @@ import (
 	"bake/config/lang"
 	"bake/config/schema"
 )
-
-//go:embed fleet.go
-var fleetSource string
 
 // Fleet are the arguments of a fleet block: images that are baked in several accounts and
 // regions. Its label is the name of the fleet.
@@ -154,12 +150,6 @@ type EngineTLS struct {
 	// Name that the certificate of the server is for. Not set: the host in `address`.
 	ServerName string `hcl:"server_name,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Fleet) GoSource() string { return fleetSource }
-
-// GoSource implements [schema.Documented].
-func (*Engine) GoSource() string { return fleetSource }
 
 // SetDefaults implements [schema.Defaulter].
 func (s *Schedule) SetDefaults() { s.Timezone, s.Overlap, s.CatchUp = "UTC", "skip", time.Hour }

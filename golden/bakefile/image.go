@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"slices"
 	"strings"
 	"time"
@@ -13,9 +12,6 @@ import (
 	"bake/golden/gates"
 	"bake/golden/manifest"
 )
-
-//go:embed image.go
-var imageSource string
 
 // Image are the arguments of an image block: what is asked of the images of some builds
 // of the template. Its label is the name of the image.
@@ -78,9 +74,6 @@ type Image struct {
 	// label names the channel. Repeatable.
 	Channels []Channel `hcl:"channel,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Image) GoSource() string { return imageSource }
 
 // Validate implements [schema.Validator].
 func (o *Image) Validate(c *schema.Checker) {

@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"slices"
 	"strings"
 
@@ -13,9 +12,6 @@ import (
 	"bake/internal/age"
 )
 
-//go:embed inputs.go
-var inputsSource string
-
 // Inputs are the arguments of an inputs block: when an image has to be built anew.
 type Inputs struct {
 	// Files that the image depends on, besides those that the template itself names, as
@@ -26,9 +22,6 @@ type Inputs struct {
 	// Build anew if the image is older than this, such as `7d` or `36h`, whatever its inputs.
 	MaxAge age.Age `hcl:"max_age,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Inputs) GoSource() string { return inputsSource }
 
 // Validate implements [schema.Validator].
 func (o *Inputs) Validate(c *schema.Checker) {

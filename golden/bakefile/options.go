@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"fmt"
 	"regexp"
 	"strings"
@@ -14,9 +13,6 @@ import (
 	"bake/internal/release"
 	"bake/internal/s3uri"
 )
-
-//go:embed options.go
-var source string
 
 // Tool are the arguments of a bake block.
 type Tool struct {
@@ -32,9 +28,6 @@ type Tool struct {
 	// with it.
 	Reports string `hcl:"reports,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Tool) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Tool) Validate(c *schema.Checker) {
@@ -74,9 +67,6 @@ type Build struct {
 	TerminateAfter time.Duration `hcl:"terminate_after,optional"`
 }
 
-// GoSource implements [schema.Documented].
-func (*Build) GoSource() string { return source }
-
 // Validate implements [schema.Validator].
 func (o *Build) Validate(c *schema.Checker) {
 	for _, d := range []*time.Duration{&o.Timeout, &o.TerminateAfter} {
@@ -115,9 +105,6 @@ type Upload struct {
 	// Permissions of directories, likewise.
 	DirectoryMode string `hcl:"directory_mode,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Upload) GoSource() string { return source }
 
 var (
 	octal   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-7]{3,4}$`) })

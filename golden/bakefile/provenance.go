@@ -1,14 +1,10 @@
 package bakefile
 
 import (
-	_ "embed"
 	"strings"
 
 	"bake/config/schema"
 )
-
-//go:embed provenance.go
-var provenanceSource string
 
 // Provenance are the arguments of a provenance block.
 type Provenance struct {
@@ -18,9 +14,6 @@ type Provenance struct {
 	// environment variable `BAKE_SIGNING_PASSPHRASE`.
 	Key string `hcl:"key"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Provenance) GoSource() string { return provenanceSource }
 
 // Validate implements [schema.Validator].
 func (o *Provenance) Validate(c *schema.Checker) {

@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"slices"
 	"time"
 
@@ -11,9 +10,6 @@ import (
 	"bake/config/schema"
 	"bake/internal/age"
 )
-
-//go:embed retention.go
-var retentionSource string
 
 // Retention are the arguments of a retention block: what becomes of older images of the
 // same name, by the tag `bake:image`, in each region. Ages count from the creation of an
@@ -35,9 +31,6 @@ type Retention struct {
 	// Age at which an image is deregistered and its snapshots are deleted. Not set: never.
 	DeleteAfter age.Age `hcl:"delete_after,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Retention) GoSource() string { return retentionSource }
 
 // keep is how many images stay.
 func (o *Retention) keep() int {

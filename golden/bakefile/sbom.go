@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"slices"
 
 	"bake/config/lang"
@@ -9,18 +8,12 @@ import (
 	"bake/golden/contents"
 )
 
-//go:embed sbom.go
-var sbomSource string
-
 // SBOM are the arguments of an sbom block.
 type SBOM struct {
 	// Formats to write: `cyclonedx` (1.6) and `spdx` (2.3). Not set: `cyclonedx`. The first
 	// one is the SBOM of the image: its SHA-256 is in the tag `bake:sbom`.
 	Formats []string `hcl:"formats,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*SBOM) GoSource() string { return sbomSource }
 
 // SetDefaults implements [schema.Defaulter].
 func (o *SBOM) SetDefaults() { o.Formats = []string{string(contents.CycloneDX)} }

@@ -1,7 +1,6 @@
 package bakefile
 
 import (
-	_ "embed"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,9 +12,6 @@ import (
 	"bake/golden/gates"
 	"bake/internal/age"
 )
-
-//go:embed scan.go
-var scanSource string
 
 // Scan are the arguments of a scan block, whose label is its kind: `openscap`, or `command`
 // for any other scanner. What it looks at is the machine of the build, after its checks. A
@@ -80,9 +76,6 @@ const (
 	OpenSCAP = "openscap"
 	Command  = "command"
 )
-
-// GoSource implements [schema.Documented].
-func (*Scan) GoSource() string { return scanSource }
 
 // Reads implements [schema.Reader].
 func (o *Scan) Reads() []string { return []string{o.Content, o.Tailoring} }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/config/schema"
+	"bake/docs"
 	"bake/golden/findings"
 	"bake/golden/gates"
 )
@@ -139,9 +140,9 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s\ngot  %s\nwant %s", src, texts(diags), want)
 		}
 	}
-	docs, err := schema.Docs(gates.Options{})
-	if err != nil || len(docs) != 4 {
-		t.Errorf("%v %v", docs, err)
+	documented, err := docs.Options(gates.Options{})
+	if err != nil || len(documented) != 4 {
+		t.Errorf("%v %v", documented, err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package gates
 
 import (
-	_ "embed"
 	"maps"
 	"slices"
 	"strings"
@@ -10,9 +9,6 @@ import (
 	"bake/config/schema"
 	"bake/golden/findings"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of a gate block. What could not be judged closes every gate: a
 // rule that ended in an error, a file whose rules do not apply to the machine at all.
@@ -33,9 +29,6 @@ type Options struct {
 	// A file of waivers: rules that may fail until a date, each with a reason and an owner.
 	Waivers string `hcl:"waivers,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Reads implements [schema.Reader].
 func (o *Options) Reads() []string { return []string{o.Waivers} }

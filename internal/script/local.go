@@ -3,7 +3,6 @@ package script
 import (
 	"cmp"
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +19,6 @@ import (
 
 	"bake/internal/procgroup"
 )
-
-//go:embed local.go
-var localSource string
 
 // LocalOptions are embedded in the options of a component that runs scripts on
 // the computer where bake runs.
@@ -62,9 +58,6 @@ type LocalOptions struct {
 	// scripts and assignments are as on other systems. No effect on other systems.
 	UseLinuxPathing bool `hcl:"use_linux_pathing,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*LocalOptions) GoSource() string { return localSource }
 
 // LocalDefaults are the options of a block that sets none.
 func LocalDefaults() LocalOptions {

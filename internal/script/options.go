@@ -4,7 +4,6 @@
 package script
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,9 +11,6 @@ import (
 	"slices"
 	"strings"
 )
-
-//go:embed options.go
-var source string
 
 // Options are embedded in the options of a component that runs scripts.
 type Options struct {
@@ -39,9 +35,6 @@ type Options struct {
 	// Exit codes that mean success. Not set: `[0]`.
 	ValidExitCodes []int `hcl:"valid_exit_codes,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Reads implements [bake/config/schema.Reader].
 func (o *Options) Reads() []string { return append([]string{o.Script}, o.Scripts...) }

@@ -4,7 +4,6 @@ package artifice
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,9 +17,6 @@ import (
 	"bake/step"
 )
 
-//go:embed artifice.go
-var source string
-
 // Options are the arguments of an artifice post-processor.
 type Options struct {
 	// Files of the new artifact, which replaces the one that came in. The wildcards `*`, `?`
@@ -28,9 +24,6 @@ type Options struct {
 	// ignored, unless none matches.
 	Files []string `hcl:"files"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

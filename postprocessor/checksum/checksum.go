@@ -8,7 +8,6 @@ import (
 	"crypto/sha1" //nolint:gosec // asked for by name
 	"crypto/sha256"
 	"crypto/sha512"
-	_ "embed"
 	"errors"
 	"fmt"
 	"hash"
@@ -28,9 +27,6 @@ import (
 	"bake/step"
 )
 
-//go:embed checksum.go
-var source string
-
 // Options are the arguments of a checksum post-processor.
 type Options struct {
 	// Algorithms: `md5`, `sha1`, `sha224`, `sha256`, `sha384` and `sha512`. Do not rely on
@@ -41,9 +37,6 @@ type Options struct {
 	// `{{.BuilderType}}` and `{{.ChecksumType}}` can be used in it.
 	Output string `hcl:"output,optional,deferred"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{

@@ -4,7 +4,6 @@ package compress
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,9 +18,6 @@ import (
 	"bake/postprocessor"
 	"bake/step"
 )
-
-//go:embed compress.go
-var source string
 
 // Options are the arguments of a compress post-processor.
 type Options struct {
@@ -45,9 +41,6 @@ type Options struct {
 	// algorithm. No effect on `xz`.
 	Level int `hcl:"compression_level,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{Output: "packer_{{.BuildName}}_{{.BuilderType}}", Level: -1}

@@ -4,7 +4,6 @@ package manifest
 
 import (
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,9 +21,6 @@ import (
 	"bake/step"
 )
 
-//go:embed manifest.go
-var source string
-
 // Options are the arguments of a manifest post-processor.
 type Options struct {
 	// Path of the manifest, a JSON file. Builds are appended to an existing manifest; with
@@ -41,9 +37,6 @@ type Options struct {
 	// a plain file.
 	CustomData map[string]string `hcl:"custom_data,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options { return Options{Output: "packer-manifest.json"} }
 

@@ -1,16 +1,12 @@
 package provenance
 
 import (
-	_ "embed"
 	"net/url"
 	"strings"
 
 	"bake/config/schema"
 	"bake/golden/contents"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of a provenance post-processor.
 type Options struct {
@@ -92,9 +88,6 @@ type Options struct {
 	// For `keyless`, which is not supported.
 	KeylessOIDCIssuer string `hcl:"keyless_oidc_issuer,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{

@@ -1,7 +1,6 @@
 package ansible
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -10,9 +9,6 @@ import (
 
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of an ansible provisioner.
 type Options struct {
@@ -117,9 +113,6 @@ type Options struct {
 	// Let Ansible use HTTP for WinRM. Not set: whatever the communicator uses.
 	AnsibleWinRMUseHTTP bool `hcl:"ansible_winrm_use_http,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // beside are the directories that Ansible reads beside a playbook, and its configuration.
 var beside = []string{

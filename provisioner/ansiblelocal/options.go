@@ -1,7 +1,6 @@
 package ansiblelocal
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -9,9 +8,6 @@ import (
 
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of an ansible-local provisioner.
 type Options struct {
@@ -81,9 +77,6 @@ type Options struct {
 	// set either.
 	CleanStagingDirectory *bool `hcl:"clean_staging_directory,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Reads implements [schema.Reader].
 func (o *Options) Reads() []string {

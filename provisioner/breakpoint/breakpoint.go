@@ -4,7 +4,6 @@ package breakpoint
 import (
 	"bufio"
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +16,6 @@ import (
 	"bake/step"
 )
 
-//go:embed breakpoint.go
-var source string
-
 // Options are the arguments of a breakpoint provisioner.
 type Options struct {
 	// Do not stop here. Set it from a variable to turn breakpoints on and off.
@@ -28,9 +24,6 @@ type Options struct {
 	// Text to show while waiting.
 	Note string `hcl:"note,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Component describes the breakpoint provisioner. open opens what the user types at;
 // nil is the terminal that the process was started from.

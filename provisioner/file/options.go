@@ -1,16 +1,12 @@
 package file
 
 import (
-	_ "embed"
 	"errors"
 	"os"
 	"strings"
 
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of a file provisioner.
 type Options struct {
@@ -41,9 +37,6 @@ type Options struct {
 	// The sources need not exist before the build, because an earlier step creates them.
 	Generated bool `hcl:"generated,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Reads implements [schema.Reader]. What an earlier step makes is not there yet.
 func (o *Options) Reads() []string {

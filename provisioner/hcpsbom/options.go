@@ -1,7 +1,6 @@
 package hcpsbom
 
 import (
-	_ "embed"
 	"regexp"
 	"strings"
 	"sync"
@@ -9,9 +8,6 @@ import (
 	"bake/config/schema"
 	"bake/golden/contents"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of an hcp-sbom provisioner.
 type Options struct {
@@ -59,9 +55,6 @@ type Options struct {
 	// Ignored, as by Packer.
 	ScannerChecksum string `hcl:"scanner_checksum,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{ScannerArgs: []string{"-o", "cyclonedx-json"}, ScanPath: "/"}

@@ -3,16 +3,12 @@ package powershell
 
 import (
 	"cmp"
-	_ "embed"
 	"strings"
 	"time"
 
 	"bake/config/schema"
 	"bake/internal/script"
 )
-
-//go:embed options.go
-var source string
 
 // Policy is an execution policy of PowerShell, in lower case, or none.
 type Policy string
@@ -94,9 +90,6 @@ type Options struct {
 	// How long to wait after the last script, for example for a reboot.
 	PauseAfter time.Duration `hcl:"pause_after,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{ExecutionPolicy: "bypass", StartRetryTimeout: 5 * time.Minute}

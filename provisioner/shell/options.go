@@ -1,7 +1,6 @@
 package shell
 
 import (
-	_ "embed"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -9,9 +8,6 @@ import (
 	"bake/config/schema"
 	"bake/internal/script"
 )
-
-//go:embed options.go
-var source string
 
 // Options are the arguments of a shell provisioner.
 type Options struct {
@@ -66,9 +62,6 @@ type Options struct {
 	// How long to wait after the last script, for example for a reboot.
 	PauseAfter time.Duration `hcl:"pause_after,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{InlineShebang: "/bin/sh -e", RemoteFolder: "/tmp", StartRetryTimeout: 5 * time.Minute}

@@ -3,7 +3,6 @@ package sleep
 
 import (
 	"context"
-	_ "embed"
 	"time"
 
 	"bake/builder"
@@ -14,17 +13,11 @@ import (
 	"bake/step"
 )
 
-//go:embed sleep.go
-var source string
-
 // Options are the arguments of a sleep provisioner.
 type Options struct {
 	// How long to wait.
 	Duration time.Duration `hcl:"duration"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

@@ -4,7 +4,6 @@ package windowsrestart
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,9 +18,6 @@ import (
 	"bake/provisioner"
 	"bake/step"
 )
-
-//go:embed windowsrestart.go
-var source string
 
 // Options are the arguments of a windows-restart provisioner.
 type Options struct {
@@ -43,9 +39,6 @@ type Options struct {
 	// Registry keys that exist while a restart is pending. Needs `check_registry`.
 	RegistryKeys []string `hcl:"registry_keys,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	const cbs = `HKLM:SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\`

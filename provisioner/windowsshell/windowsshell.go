@@ -5,7 +5,6 @@ package windowsshell
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"fmt"
 	"os"
 	"strings"
@@ -19,9 +18,6 @@ import (
 	"bake/provisioner/internal/remote"
 	"bake/step"
 )
-
-//go:embed windowsshell.go
-var source string
 
 // Options are the arguments of a windows-shell provisioner.
 type Options struct {
@@ -44,9 +40,6 @@ type Options struct {
 	// How long to keep trying to start a script while the connection fails.
 	StartRetryTimeout time.Duration `hcl:"start_retry_timeout,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{

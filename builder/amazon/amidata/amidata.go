@@ -3,7 +3,6 @@ package amidata
 
 import (
 	"context"
-	_ "embed"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/zclconf/go-cty/cty"
@@ -14,9 +13,6 @@ import (
 	"bake/config/schema"
 	"bake/datasource"
 )
-
-//go:embed amidata.go
-var source string
 
 // Options of the data source amazon-ami.
 type Options struct {
@@ -33,9 +29,6 @@ type Options struct {
 	// Consider deprecated images of other accounts too. Images of this account always count.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

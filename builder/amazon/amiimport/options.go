@@ -1,7 +1,6 @@
 package amiimport
 
 import (
-	_ "embed"
 	"slices"
 	"strings"
 
@@ -10,9 +9,6 @@ import (
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options of the post-processor amazon-import.
 type Options struct {
@@ -92,9 +88,6 @@ type Options struct {
 	// Keep the uploaded S3 object after the import. Its storage is charged.
 	SkipClean bool `hcl:"skip_clean,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 func defaults() Options {
 	return Options{Options: access.Defaults(), Format: "ova", Architecture: "x86_64"}

@@ -1,7 +1,6 @@
 package chroot
 
 import (
-	_ "embed"
 	"slices"
 
 	"bake/builder/amazon/internal/access"
@@ -11,9 +10,6 @@ import (
 	"bake/builder/amazon/internal/sourceami"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options of the builder amazon-chroot.
 type Options struct {
@@ -90,9 +86,6 @@ type Options struct {
 	// A single tag, added to `root_volume_tags`. Repeatable.
 	RootVolumeTag []interpolate.Tag `hcl:"root_volume_tag,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // The groups of options, by which they are reached.
 type (

@@ -1,7 +1,6 @@
 package ebs
 
 import (
-	_ "embed"
 	"slices"
 
 	"bake/builder/amazon/internal/access"
@@ -11,18 +10,12 @@ import (
 	"bake/config/schema"
 )
 
-//go:embed options.go
-var source string
-
 // Options of the builder amazon-ebs.
 type Options struct {
 	Access
 	Launch
 	Image
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // The groups of options, by which they are reached.
 type (

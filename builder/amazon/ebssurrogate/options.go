@@ -1,17 +1,12 @@
 package ebssurrogate
 
 import (
-	_ "embed"
-
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/launch"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options of the builder amazon-ebssurrogate.
 type Options struct {
@@ -36,9 +31,6 @@ type Options struct {
 	// registered from the snapshots and inherits nothing.
 	UseCreateImage bool `hcl:"use_create_image,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // The groups of options, by which they are reached.
 type (

@@ -1,8 +1,6 @@
 package ebsvolume
 
 import (
-	_ "embed"
-
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/interpolate"
@@ -10,9 +8,6 @@ import (
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options of the builder amazon-ebsvolume.
 type Options struct {
@@ -38,9 +33,6 @@ type Options struct {
 	// A single tag, added to `run_volume_tags`. Repeatable.
 	RunVolumeTag []interpolate.Tag `hcl:"run_volume_tag,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // The groups of options, by which they are reached.
 type (

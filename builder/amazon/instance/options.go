@@ -1,7 +1,6 @@
 package instance
 
 import (
-	_ "embed"
 	"os"
 	"strings"
 
@@ -15,9 +14,6 @@ import (
 	"bake/internal/gotemplate"
 )
 
-//go:embed options.go
-var source string
-
 // Options of the builder amazon-instance.
 type Options struct {
 	Access
@@ -25,9 +21,6 @@ type Options struct {
 	Image
 	Bundle
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // The groups of options, by which they are reached.
 type (

@@ -4,7 +4,6 @@ package parameterstore
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -18,9 +17,6 @@ import (
 	"bake/datasource"
 )
 
-//go:embed parameterstore.go
-var source string
-
 // Options of the data source amazon-parameterstore.
 type Options struct {
 	access.Options
@@ -32,9 +28,6 @@ type Options struct {
 	// ciphertext.
 	WithDecryption bool `hcl:"with_decryption,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

@@ -4,7 +4,6 @@ package secretsmanager
 
 import (
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,9 +18,6 @@ import (
 	"bake/config/schema"
 	"bake/datasource"
 )
-
-//go:embed secretsmanager.go
-var source string
 
 // Options of the data source amazon-secretsmanager.
 type Options struct {
@@ -40,9 +36,6 @@ type Options struct {
 	// Staging label of the version to read.
 	VersionStage string `hcl:"version_stage,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {

@@ -3,7 +3,6 @@
 package access
 
 import (
-	_ "embed"
 	"encoding/json"
 	"net/url"
 	"regexp"
@@ -13,9 +12,6 @@ import (
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options say which account and region to work in, and as whom.
 type Options struct {
@@ -80,9 +76,6 @@ type Options struct {
 	// How often and how long to poll AWS while waiting.
 	Polling *Polling `hcl:"aws_polling,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // AssumeRole names a role and how it is taken on.
 type AssumeRole struct {

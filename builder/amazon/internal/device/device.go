@@ -2,17 +2,12 @@
 package device
 
 import (
-	_ "embed"
-
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
-
-//go:embed device.go
-var source string
 
 // Mapping says what is behind a device name.
 type Mapping struct {
@@ -58,9 +53,6 @@ type Mapping struct {
 	// Size in GiB. It cannot be smaller than the snapshot. Required for an empty volume.
 	VolumeSize int `hcl:"volume_size,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Mapping) GoSource() string { return source }
 
 // ratios are the most IOPS per GiB of a volume type.
 var ratios = map[string]int{"io1": 50, "io2": 500}

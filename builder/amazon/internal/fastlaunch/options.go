@@ -2,14 +2,7 @@
 // they start faster.
 package fastlaunch
 
-import (
-	_ "embed"
-
-	"bake/config/schema"
-)
-
-//go:embed options.go
-var source string
+import "bake/config/schema"
 
 // Options say whether and how instances are prepared. Any of them that is set
 // enables it.
@@ -38,9 +31,6 @@ type Options struct {
 	// block uses no launch template. Repeatable.
 	Regions []Region `hcl:"region_launch_templates,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Region says what is different in a region.
 type Region struct {

@@ -3,7 +3,6 @@
 package image
 
 import (
-	_ "embed"
 	"slices"
 	"strings"
 	"time"
@@ -13,9 +12,6 @@ import (
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options say what the finished image is like, where it is, and who may use it.
 type Options struct {
@@ -149,9 +145,6 @@ type Options struct {
 	// regions they are never copied.
 	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Protection protects an image from being deregistered.
 type Protection struct {

@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"regexp"
 	"slices"
@@ -24,9 +23,6 @@ import (
 	"bake/step"
 )
 
-//go:embed register.go
-var registerSource string
-
 // Firmware are the options of an image that is registered, and so takes nothing
 // over from an instance.
 type Firmware struct {
@@ -46,9 +42,6 @@ type Firmware struct {
 	// `boot_mode = "uefi"`.
 	TPMSupport TPM `hcl:"tpm_support,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Firmware) GoSource() string { return registerSource }
 
 // FirmwareDefaults are the options of a template that sets none.
 func FirmwareDefaults() Firmware { return Firmware{Architecture: "x86_64"} }

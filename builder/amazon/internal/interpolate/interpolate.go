@@ -2,7 +2,6 @@
 package interpolate
 
 import (
-	_ "embed"
 	"maps"
 	"slices"
 	"strings"
@@ -16,9 +15,6 @@ import (
 	"bake/step"
 )
 
-//go:embed interpolate.go
-var source string
-
 // Tag is one tag.
 type Tag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
@@ -28,9 +24,6 @@ type Tag struct {
 	Value string `hcl:"value,deferred"`
 }
 
-// GoSource implements [schema.Documented].
-func (*Tag) GoSource() string { return source }
-
 // NamedTag is one tag, for the block that calls its key a name.
 type NamedTag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
@@ -39,9 +32,6 @@ type NamedTag struct {
 	// Tag value, up to 256 characters.
 	Value string `hcl:"value,deferred"`
 }
-
-// GoSource implements [schema.Documented].
-func (*NamedTag) GoSource() string { return source }
 
 // Tags are a map of tags and the blocks that override it. The zero value has none.
 type Tags struct {

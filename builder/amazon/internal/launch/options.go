@@ -3,7 +3,6 @@
 package launch
 
 import (
-	_ "embed"
 	"encoding/base64"
 	"net"
 	"os"
@@ -22,9 +21,6 @@ import (
 	"bake/communicator/winrm"
 	"bake/config/schema"
 )
-
-//go:embed options.go
-var source string
 
 // Options say what is launched, where, and how it is reached.
 type Options struct {
@@ -234,9 +230,6 @@ type Options struct {
 	// build.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Options) GoSource() string { return source }
 
 // Reads implements [schema.Reader].
 func (o *Options) Reads() []string { return []string{o.UserDataFile} }

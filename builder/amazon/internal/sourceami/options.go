@@ -2,7 +2,6 @@ package sourceami
 
 import (
 	"context"
-	_ "embed"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -11,9 +10,6 @@ import (
 	"bake/config/schema"
 	"bake/step"
 )
-
-//go:embed options.go
-var selectionSource string
 
 // Selection is the image that a build starts from. Options embed it.
 type Selection struct {
@@ -25,9 +21,6 @@ type Selection struct {
 	// `most_recent` is set.
 	SourceAMIFilter *ImageFilter `hcl:"source_ami_filter,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Selection) GoSource() string { return selectionSource }
 
 // ImageFilter finds an image.
 type ImageFilter struct {

@@ -5,7 +5,6 @@ package sourceami
 import (
 	"cmp"
 	"context"
-	_ "embed"
 	"encoding/csv"
 	"fmt"
 	"maps"
@@ -25,9 +24,6 @@ import (
 	"bake/step"
 )
 
-//go:embed sourceami.go
-var source string
-
 // Filters narrow down what EC2 lists. Options embed it.
 type Filters struct {
 	// Filters of the EC2 API, by name, such as `name` or `tag:Role`. All must match. A value
@@ -38,9 +34,6 @@ type Filters struct {
 	// A single filter, added to `filters`. Repeatable.
 	Filter []NameValue `hcl:"filter,block"`
 }
-
-// GoSource implements [schema.Documented].
-func (*Filters) GoSource() string { return source }
 
 // NameValue is one filter.
 type NameValue struct {
