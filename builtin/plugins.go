@@ -45,6 +45,13 @@ func (all Plugins) Called(source string) (Plugin, bool) {
 	return all[i], true
 }
 
+// InsteadOf returns the one that is used in place of an installed plugin with this source: the
+// constraint of whoever wants it allows its version.
+func (all Plugins) InsteadOf(source string, allows func(version string) bool) (Plugin, bool) {
+	b, ok := all.Called(source)
+	return b, ok && allows(b.Version)
+}
+
 // Sources lists their sources.
 func (all Plugins) Sources() (out []string) {
 	for _, p := range all {

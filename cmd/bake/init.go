@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/config"
+	"bake/plugin/host"
+	"bake/plugin/installed"
 	"bake/plugin/registry"
 	"bake/plugin/setup"
 )
@@ -64,7 +66,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 		return err
 	}
 	if len(template.Plugins) == 0 {
-		p.json.result = pluginsResult{[]listedPlugin{}}
+		p.json.result = pluginsResult{[]installed.Plugin{}}
 		p.say("No plugins are required: the template has no required_plugins in a packer block.")
 		return nil
 	}
@@ -77,7 +79,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	result := pluginsResult{[]listedPlugin{}}
+	result := pluginsResult{[]installed.Plugin{}}
 	for _, r := range template.Plugins {
 		line, listed, more := p.initialized(r, outcomes[r.Name])
 		if line != "" {
@@ -115,9 +117,9 @@ func (p *program) requirements(ctx context.Context, flags templateFlags, command
 func (p *program) installRequired(ctx context.Context, plugins []config.Plugin, o setup.Options) (map[string]setup.Outcome, error) {
 	all := p.builtIn()
 	var required []setup.Requirement
-	for _, r := range plugins {
-		if b, ok := all.Called(r.Source); !ok || !r.Allows(b.Version) {
-			required = append(required, requirementOf(r))
+	for _, r := range requirementsOf(plugins) {
+		if _, ok := all.InsteadOf(r.Source, r.Allows); !ok {
+			required = append(required, r)
 		}
 	}
 	outcomes := map[string]setup.Outcome{}
@@ -125,7 +127,7 @@ func (p *program) installRequired(ctx context.Context, plugins []config.Plugin, 
 		return outcomes, nil
 	}
 	return outcomes, p.withRegistry(func(r *registry.Registry) error {
-		o.Registry, o.Dirs, o.Env = r, p.pluginDirs(), p.env
+		o.Registry, o.Dirs, o.Env = r, host.Dirs(p.env), p.env
 		for _, outcome := range setup.Init(ctx, required, o) {
 			outcomes[outcome.Name] = outcome
 		}
@@ -134,11 +136,11 @@ func (p *program) installRequired(ctx context.Context, plugins []config.Plugin, 
 }
 
 // initialized says what has become of a plugin that is required.
-func (p *program) initialized(r config.Plugin, outcome setup.Outcome) (line string, listed listedPlugin, diags hcl.Diagnostics) {
+func (p *program) initialized(r config.Plugin, outcome setup.Outcome) (line string, listed installed.Plugin, diags hcl.Diagnostics) {
 	b, builtIn := p.builtIn().Called(r.Source)
-	listed = listedPlugin{Components: []string{}}
+	listed = installed.Plugin{Components: []string{}}
 	if builtIn {
-		listed = listedAs(b, b.As(r.Name))
+		listed = installed.BuiltIn(b, r.Name)
 		line = fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.As(r.Name), ", "))
 	}
 	listed.Name, listed.Source, listed.Constraint = r.Name, r.Source, r.Version
@@ -169,8 +171,12 @@ func (p *program) initialized(r config.Plugin, outcome setup.Outcome) (line stri
 	return line, listed, diags
 }
 
-func requirementOf(r config.Plugin) setup.Requirement {
-	return setup.Requirement{Name: r.Name, Source: r.Source, Constraint: r.Version, Allows: r.Allows, Range: r.Range}
+// requirementsOf are what a template requires, for those who install it.
+func requirementsOf(plugins []config.Plugin) (all []setup.Requirement) {
+	for _, r := range plugins {
+		all = append(all, setup.Requirement{Name: r.Name, Source: r.Source, Constraint: r.Version, Allows: r.Allows, Range: r.Range})
+	}
+	return all
 }
 
 // bothFiles are what diagnostics about plugins can point at.

@@ -13,6 +13,7 @@ import (
 
 	"bake/builtin"
 	"bake/plugin/host"
+	"bake/plugin/installed"
 	"bake/plugin/registry"
 	"bake/plugin/setup"
 	"bake/run/localcloud"
@@ -21,36 +22,12 @@ import (
 
 // pluginsResult is what bake init and bake plugins write with -json.
 type pluginsResult struct {
-	Plugins []listedPlugin `json:"plugins"`
+	Plugins []installed.Plugin `json:"plugins"`
 }
 
-// listedPlugin is a plugin that is built in, that is installed, or that a template
-// requires.
-type listedPlugin struct {
-	Name       string   `json:"name,omitempty"` // in the template
-	Source     string   `json:"source"`
-	Constraint string   `json:"constraint,omitempty"` // that the template has
-	BuiltIn    bool     `json:"built_in"`
-	Version    string   `json:"version,omitempty"` // that is built in or installed
-	Path       string   `json:"path,omitempty"`    // of the binary
-	New        *bool    `json:"new,omitempty"`     // it was installed just now
-	Components []string `json:"components"`        // under the names that the template knows them by
-	Installed  []string `json:"installed,omitempty"`
-}
-
-func listedAs(b builtin.Plugin, components []string) listedPlugin {
-	return listedPlugin{Source: b.Source, BuiltIn: true, Version: b.Version, Components: list(components)}
-}
-
-// pluginDirs are where plugins are installed.
-func (p *program) pluginDirs() []string { return host.Dirs(p.env) }
-
-// pluginDir is where new ones are installed.
-func (p *program) pluginDir() (string, error) {
-	if dirs := p.pluginDirs(); len(dirs) > 0 {
-		return dirs[0], nil
-	}
-	return "", errors.New("no plugin directory: the home directory is unknown; set PACKER_PLUGIN_PATH to a directory")
+// places are where plugins are.
+func (p *program) places() installed.Places {
+	return installed.Places{BuiltIn: p.builtIn(), Dirs: host.Dirs(p.env), Env: p.env}
 }
 
 // withRegistry runs fn with what gets plugins. Downloads are shown on standard error.
@@ -113,30 +90,22 @@ used are listed on standard error, with the reason.`,
 }
 
 func (p *program) pluginsInstalled(ctx context.Context) error {
-	result := pluginsResult{[]listedPlugin{}}
-	for _, b := range p.builtIn() {
-		result.Plugins = append(result.Plugins, listedAs(b, b.Components))
-		p.say(fmt.Sprintf("%s v%s (built in): %s", b.Source, b.Version, strings.Join(b.Components, ", ")))
-	}
-	usable, skipped, err := p.installed(ctx, nil, func(host.Binary) bool { return true })
+	all, skipped, err := p.places().All(ctx)
 	if err != nil {
 		return err
 	}
-	for _, i := range usable {
-		result.Plugins = append(result.Plugins, listedPlugin{Source: i.Source, Version: i.Version, Path: i.Path, Components: i.Description.Labels(i.Name())})
-		p.say(i.Path)
+	for _, i := range all {
+		if i.BuiltIn {
+			p.say(fmt.Sprintf("%s v%s (built in): %s", i.Source, i.Version, strings.Join(i.Components, ", ")))
+		} else {
+			p.say(i.Path)
+		}
 	}
 	for _, s := range skipped {
 		fmt.Fprintf(p.stderr, "%s is not used: %s\n", s.Path, s.Why)
 	}
-	p.json.result = result
+	p.json.result = pluginsResult{all}
 	return nil
-}
-
-// installed returns the installed plugins that want accepts, and why others that it
-// accepts cannot be used. trust, if it is not nil, is asked before one is run.
-func (p *program) installed(ctx context.Context, trust func(host.Binary) error, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
-	return host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env, Trust: trust}).Usable(ctx, want)
 }
 
 func (p *program) pluginsRequiredCommand() *cobra.Command {
@@ -165,44 +134,20 @@ func (p *program) pluginsRequired(ctx context.Context, path string) error {
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: lock.Files()}
 	}
-	trust := func(b host.Binary) error {
-		err := setup.TrustLocked(lock)(b)
-		if err != nil {
-			fmt.Fprintf(p.stderr, "%s is not used: %v\n", b.Path, err)
-		}
+	all, err := p.places().Required(ctx, requirementsOf(template.Plugins), lock, func(b host.Binary, err error) {
+		fmt.Fprintf(p.stderr, "%s is not used: %v\n", b.Path, err)
+	})
+	if err != nil {
 		return err
 	}
-	all, result := p.builtIn(), pluginsResult{[]listedPlugin{}}
-	for _, r := range template.Plugins {
-		line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
-		l := listedPlugin{Components: []string{}}
-		b, ok := all.Called(r.Source)
-		if ok {
-			l = listedAs(b, b.As(r.Name))
+	for _, l := range all {
+		paths := l.Installed
+		if l.BuiltIn {
+			paths = []string{"(built in)"}
 		}
-		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Version
-		if ok && r.Allows(b.Version) {
-			line += " (built in)"
-		} else {
-			usable, _, err := p.installed(ctx, trust, func(b host.Binary) bool { return r.Is(b.Source) && r.Allows(setup.Core(b.Version)) })
-			if err != nil {
-				return err
-			}
-			for n, i := range usable {
-				line += " " + i.Path
-				l.Installed = append(l.Installed, i.Path)
-				if n == 0 {
-					l.BuiltIn, l.Version, l.Path, l.Components = false, i.Version, i.Path, i.Description.Labels(r.Name)
-				}
-			}
-			if ok && len(usable) == 0 {
-				line += " (built in)"
-			}
-		}
-		result.Plugins = append(result.Plugins, l)
-		p.say(line)
+		p.say(strings.TrimSpace(fmt.Sprintf("%s %s %q %s", l.Name, l.Source, l.Constraint, strings.Join(paths, " "))))
 	}
-	p.json.result = result
+	p.json.result = pluginsResult{list(all)}
 	return nil
 }
 
@@ -254,17 +199,14 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 	if err != nil {
 		return usageError{err.Error(), "bake plugins install"}
 	}
-	if b, ok := p.builtIn().Called(source.String()); ok && allows(b.Version) {
-		p.json.result = pluginsResult{[]listedPlugin{listedAs(b, b.Components)}}
+	if b, ok := p.builtIn().InsteadOf(source.String(), allows); ok {
+		p.json.result = pluginsResult{[]installed.Plugin{installed.BuiltIn(b, "")}}
 		p.say(fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.Source, b.Version))
 		return nil
 	}
-	if _, err := p.pluginDir(); err != nil {
-		return err
-	}
 	var made setup.Installation
 	err = p.withRegistry(func(r *registry.Registry) (err error) {
-		made, err = setup.Install(ctx, source, allows, setup.Options{Registry: r, Dirs: p.pluginDirs(), Env: p.env, Force: force})
+		made, err = setup.Install(ctx, source, allows, setup.Options{Registry: r, Dirs: host.Dirs(p.env), Env: p.env, Force: force})
 		return err
 	})
 	if rel := made.Release; rel != nil {
@@ -280,11 +222,7 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 }
 
 func (p *program) pluginsInstallFile(ctx context.Context, source registry.Source, binary string) error {
-	dir, err := p.pluginDir()
-	if err != nil {
-		return err
-	}
-	made, err := registry.InstallFile(ctx, dir, source, binary, setup.Platform(), setup.Describe(p.env))
+	made, err := setup.InstallFile(ctx, source, binary, setup.Options{Dirs: host.Dirs(p.env), Env: p.env})
 	if err != nil {
 		return err
 	}
@@ -293,7 +231,7 @@ func (p *program) pluginsInstallFile(ctx context.Context, source registry.Source
 }
 
 func (p *program) sayInstalled(made *registry.Installed, fresh bool) {
-	p.json.result = pluginsResult{[]listedPlugin{{Source: made.Source.String(), Version: made.Version, Path: made.Path, New: &fresh, Components: []string{}}}}
+	p.json.result = pluginsResult{[]installed.Plugin{{Source: made.Source.String(), Version: made.Version, Path: made.Path, New: &fresh, Components: []string{}}}}
 	if fresh {
 		p.say(fmt.Sprintf("Installed plugin %s v%s in %q", made.Source, made.Version, made.Path))
 	} else {
@@ -318,7 +256,10 @@ if there is nothing to remove. Built-in plugins cannot be removed.`,
 			return nil
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			removed, err := p.pluginsRemove(cmd.Context(), args[0], slices.Concat(args[1:], []string{""})[0])
+			removed, err := p.places().Remove(cmd.Context(), args[0], slices.Concat(args[1:], []string{""})[0])
+			if unreadable, ok := errors.AsType[*installed.UnreadableError](err); ok {
+				err = usageError{unreadable.Error(), cmd.CommandPath()}
+			}
 			for _, path := range removed {
 				p.say(path)
 			}
@@ -330,32 +271,6 @@ if there is nothing to remove. Built-in plugins cannot be removed.`,
 	}
 	p.jsonFlag(cmd)
 	return cmd
-}
-
-func (p *program) pluginsRemove(ctx context.Context, what, wanted string) (removed []string, err error) {
-	dirs := p.pluginDirs()
-	if filepath.IsAbs(what) {
-		if err := registry.RemoveFile(ctx, dirs, filepath.Clean(what)); err != nil {
-			return nil, err
-		}
-		return []string{what}, nil
-	}
-	source, err := registry.ParseSource(what)
-	if err != nil {
-		return nil, usageError{err.Error(), "bake plugins remove"}
-	}
-	allows, err := registry.ParseVersions(wanted)
-	if err != nil {
-		return nil, usageError{err.Error(), "bake plugins remove"}
-	}
-	removed, err = registry.Remove(ctx, dirs, source, setup.Platform(), allows)
-	if err == nil && len(removed) == 0 {
-		if b, ok := p.builtIn().Called(what); ok {
-			return nil, fmt.Errorf("%s is built in and cannot be removed", b.Source)
-		}
-		return nil, fmt.Errorf("no installed plugin matches %s; 'bake plugins installed' lists the installed plugins", strings.TrimSpace(what+" "+wanted))
-	}
-	return removed, err
 }
 
 // mirrorOptions are the flags of bake plugins mirror.
@@ -411,12 +326,12 @@ func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorO
 		return &templateError{Diags: diags, Files: lock.Files()}
 	}
 	all, required := p.builtIn(), []setup.Requirement{}
-	for _, r := range template.Plugins {
-		if b, ok := all.Called(r.Source); ok && r.Allows(b.Version) {
+	for _, r := range requirementsOf(template.Plugins) {
+		if _, ok := all.InsteadOf(r.Source, r.Allows); ok {
 			p.say(fmt.Sprintf("%s is built in", r.Source))
 			continue
 		}
-		required = append(required, requirementOf(r))
+		required = append(required, r)
 	}
 	var done []setup.Mirrored
 	err = p.withRegistry(func(r *registry.Registry) error {

@@ -132,9 +132,31 @@ type Installation struct {
 	New                 bool              // it was installed just now, and not there already
 }
 
+// dir is where new plugins go.
+func (o Options) dir() (string, error) {
+	if len(o.Dirs) == 0 {
+		return "", errors.New("no plugin directory: the home directory is unknown; set PACKER_PLUGIN_PATH to a directory")
+	}
+	return o.Dirs[0], nil
+}
+
+// InstallFile installs a binary of this host into the first of o.Dirs, as the version that it
+// reports.
+func InstallFile(ctx context.Context, source registry.Source, binary string, o Options) (*registry.Installed, error) {
+	dir, err := o.dir()
+	if err != nil {
+		return nil, err
+	}
+	return registry.InstallFile(ctx, dir, source, binary, Platform(), Describe(o.Env))
+}
+
 // Install installs the newest release that is allowed for this platform into the first of o.Dirs,
 // unless it is in one of them and o.Force is not set. It knows no lock file.
 func Install(ctx context.Context, source registry.Source, allows func(version string) bool, o Options) (i Installation, err error) {
+	dir, err := o.dir()
+	if err != nil {
+		return i, err
+	}
 	if i.Release, err = o.Registry.Find(ctx, source, Platform().Only(), allows); err != nil {
 		return i, err
 	}
@@ -151,7 +173,7 @@ func Install(ctx context.Context, source registry.Source, allows func(version st
 		}
 	}
 	i.New = true
-	i.Installed, err = o.Registry.Install(ctx, o.Dirs[0], i.Release, Platform(), "", Describe(o.Env))
+	i.Installed, err = o.Registry.Install(ctx, dir, i.Release, Platform(), "", Describe(o.Env))
 	return i, err
 }
 
@@ -226,14 +248,15 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 			return o.keep(ctx, f, p, rel)
 		}
 	}
-	if len(o.Dirs) == 0 {
-		return f.failed(notInstalled, r.Range, "No plugin directory: the home directory is unknown. Set PACKER_PLUGIN_PATH to a directory.")
+	dir, err := o.dir()
+	if err != nil {
+		return f.failed(notInstalled, r.Range, "%v.", err)
 	}
 	sum := ""
 	if same {
 		sum = locked.Hash(Platform(), "bin")
 	}
-	made, err := o.Registry.Install(ctx, o.Dirs[0], rel, Platform(), sum, Describe(o.Env))
+	made, err := o.Registry.Install(ctx, dir, rel, Platform(), sum, Describe(o.Env))
 	if err != nil {
 		return f.broken(notInstalled, err)
 	}

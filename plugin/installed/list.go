@@ -1,0 +1,131 @@
+package installed
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"bake/builtin"
+	"bake/plugin/host"
+	"bake/plugin/registry"
+	"bake/plugin/setup"
+)
+
+// Plugin is one that is built in, that is installed, or that a template requires.
+type Plugin struct {
+	Name       string   `json:"name,omitempty"` // in the template
+	Source     string   `json:"source"`
+	Constraint string   `json:"constraint,omitempty"` // that the template has
+	BuiltIn    bool     `json:"built_in"`
+	Version    string   `json:"version,omitempty"` // that is built in or installed
+	Path       string   `json:"path,omitempty"`    // of the binary
+	New        *bool    `json:"new,omitempty"`     // it was installed just now
+	Components []string `json:"components"`        // under the names that the template knows them by
+	Installed  []string `json:"installed,omitempty"`
+}
+
+// BuiltIn is a plugin that is built in, with its components as name begins them; empty: as
+// the plugin itself does.
+func BuiltIn(b builtin.Plugin, name string) Plugin {
+	components := b.Components
+	if name != "" {
+		components = b.As(name)
+	}
+	return Plugin{Source: b.Source, BuiltIn: true, Version: b.Version, Components: append([]string{}, components...)}
+}
+
+// Places says where plugins are, and what is built in.
+type Places struct {
+	BuiltIn builtin.Plugins
+	Dirs    []string
+	Env     []string // of plugins that are asked what they are
+}
+
+// usable returns the installed plugins that want accepts, and why others that it accepts
+// cannot be used. trust, if it is not nil, is asked before one is run.
+func (p Places) usable(ctx context.Context, trust func(host.Binary) error, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
+	return host.Installed(host.Options{Dirs: p.Dirs, Env: p.Env, Trust: trust}).Usable(ctx, want)
+}
+
+// All lists what is built in, then what is installed, and why other binaries cannot be used.
+func (p Places) All(ctx context.Context) (all []Plugin, skipped []host.Skipped, err error) {
+	for _, b := range p.BuiltIn {
+		all = append(all, BuiltIn(b, ""))
+	}
+	usable, skipped, err := p.usable(ctx, nil, func(host.Binary) bool { return true })
+	for _, i := range usable {
+		all = append(all, Plugin{Source: i.Source, Version: i.Version, Path: i.Path, Components: i.Description.Labels(i.Name())})
+	}
+	return all, skipped, err
+}
+
+// Required says which plugins meet requirements: what is built in if the constraint allows
+// it, or else the newest that is installed, or else what is built in after all. refused hears
+// of binaries that are not what the lock file says, which are not run.
+func (p Places) Required(ctx context.Context, required []setup.Requirement, lock *registry.Lock, refused func(host.Binary, error)) (all []Plugin, err error) {
+	trust := func(b host.Binary) error {
+		err := setup.TrustLocked(lock)(b)
+		if err != nil {
+			refused(b, err)
+		}
+		return err
+	}
+	for _, r := range required {
+		l := Plugin{Components: []string{}}
+		if b, ok := p.BuiltIn.Called(r.Source); ok {
+			l = BuiltIn(b, r.Name)
+		}
+		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Constraint
+		if _, enough := p.BuiltIn.InsteadOf(r.Source, r.Allows); !enough {
+			usable, _, err := p.usable(ctx, trust, func(b host.Binary) bool {
+				return strings.EqualFold(b.Source, r.Source) && r.Allows(setup.Core(b.Version))
+			})
+			if err != nil {
+				return nil, err
+			}
+			for n, i := range usable {
+				l.Installed = append(l.Installed, i.Path)
+				if n == 0 {
+					l.BuiltIn, l.Version, l.Path, l.Components = false, i.Version, i.Path, i.Description.Labels(r.Name)
+				}
+			}
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// Remove removes the installed binaries for this platform of a plugin, what, whose versions
+// fit a version or constraint; empty: all. what may be the absolute path of one binary
+// instead. It is an error if there is nothing to remove, and a [*UnreadableError] if what or
+// versions cannot be read.
+func (p Places) Remove(ctx context.Context, what, versions string) (removed []string, err error) {
+	if filepath.IsAbs(what) {
+		if err := registry.RemoveFile(ctx, p.Dirs, filepath.Clean(what)); err != nil {
+			return nil, err
+		}
+		return []string{what}, nil
+	}
+	source, err := registry.ParseSource(what)
+	if err != nil {
+		return nil, &UnreadableError{err}
+	}
+	allows, err := registry.ParseVersions(versions)
+	if err != nil {
+		return nil, &UnreadableError{err}
+	}
+	removed, err = registry.Remove(ctx, p.Dirs, source, setup.Platform(), allows)
+	if err == nil && len(removed) == 0 {
+		if b, ok := p.BuiltIn.Called(what); ok {
+			return nil, fmt.Errorf("%s is built in and cannot be removed", b.Source)
+		}
+		return nil, fmt.Errorf("no installed plugin matches %s; 'bake plugins installed' lists the installed plugins", strings.TrimSpace(what+" "+versions))
+	}
+	return removed, err
+}
+
+// UnreadableError is that of a source or of versions that are written wrongly.
+type UnreadableError struct{ err error }
+
+func (e *UnreadableError) Error() string { return e.err.Error() }
