@@ -28,6 +28,12 @@ var search string
 //go:embed remove.sh
 var remove string
 
+//go:embed settle.sh
+var settle string
+
+// patience is how many seconds cloud-init may take that has not ended when the provisioners have.
+const patience = 300
+
 // Plan says what is looked for, and what may stay.
 type Plan struct {
 	Allow   []string // paths on the machine: they and what is below them may stay
@@ -47,6 +53,7 @@ func kinds() []kind {
 		{"private-keys", "No private keys", findings.Critical, "delete the file, or allow it"},
 		{"credentials", "No credentials of clouds and services", findings.Critical, "delete the file, or allow it"},
 		{"secrets", "No sensitive values of the template", findings.Critical, "have the provisioners delete the file or leave the value out, or allow the file"},
+		{"cloud-init", "cloud-init has done its work", findings.High, "it would let keys in again that are removed: see what it waits for, with cloud-init status --long, or allow /run/cloud-init"},
 		{"host-keys", "No SSH host keys", findings.High, "nothing makes new ones at the first start: enable cloud-init, or a service that runs ssh-keygen -A"},
 		{"machine-id", "No machine ID", findings.High, "empty /etc/machine-id"},
 		{"instance-data", "No instance data of cloud-init", findings.High, "delete it"},
@@ -65,7 +72,7 @@ type line struct{ word, kind, path string }
 // as it is for whoever looks at it. The report says what was found and what was removed.
 func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
-	found, err := p.search(ctx, m, login(m), "DRY=1\n"+remove)
+	found, err := p.search(ctx, m, login(m), fmt.Sprintf("PATIENCE=%d\n%sDRY=1\n%s", patience, settle, remove))
 	if err != nil {
 		return report, err
 	}

@@ -219,6 +219,10 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 	}
 }
 
+// settle is shell that waits until cloud-init has ended, which would put the key there again. It
+// does not wait for long: what that waits for may never come.
+const settle = "n=0; while test -e /run/cloud-init/enabled && ! test -e /run/cloud-init/disabled && ! test -e /run/cloud-init/result.json && test $n -lt 300; do sleep 1; n=$((n+1)); done"
+
 // ClearKey takes the temporary key out of the authorized_keys of the login user
 // and of root, so that the image does not hold it.
 func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, key Key) error {
@@ -232,6 +236,7 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 			return fmt.Sprintf("if %[1]stest -f %[2]s; then %[1]ssed -i.bak -e '/ %[3]s$/d' %[2]s && %[1]srm -f %[2]s.bak; fi", sudo, file, pattern)
 		}
 		for _, line := range []string{
+			settle,
 			edit("", "~/.ssh/authorized_keys"),
 			"if test $(id -u) = 0; then " + edit("", "/root/.ssh/authorized_keys") + "; elif command -v sudo >/dev/null; then " + edit("sudo -n ", "/root/.ssh/authorized_keys") + "; fi",
 		} {
