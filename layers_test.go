@@ -47,6 +47,7 @@ var rules = []rule{
 	{"internal/webhook", []string{"internal/delay"}, "a server that does not answer is tried again as long as the context lasts"},
 	{"internal/startup", []string{"internal/wholefile"}, "what a user has written is replaced at once or not at all"},
 	{"internal/settings", []string{"internal/bytesize"}, "the file of a user's settings stands for variables, and knows nobody who reads them"},
+	{"internal/otlp", []string{"internal/tlsfiles"}, "a collector is spoken to as any other server is"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
 	{"step/onhost", []string{"internal/procgroup", "step"}, "what a step has on this host is a resource like any other"},

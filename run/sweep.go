@@ -19,6 +19,7 @@ import (
 	"bake/builder/amazon"
 	"bake/plugin/host"
 	"bake/run/localcloud"
+	"bake/run/trace"
 	"bake/step"
 	"bake/step/onhost"
 )
@@ -49,6 +50,9 @@ type SweepOptions struct {
 	Swept    func(SweptRun, error)
 	Spared   func(Spared)
 	Resource func(SweptResource)
+
+	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
+	Trace *trace.Tracer
 
 	// Emit gets every event of a deletion. It is called by one goroutine at a time, and
 	// may be nil.
@@ -329,6 +333,13 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, events.close()) }()
+		events.trace = o.Trace.Begin(trace.Run{ID: o.Run, Part: "teardown", Stages: true})
+		defer func() {
+			if left := errors.Join(append(incomplete.Left, err)...); left != nil {
+				events.trace.Fail(left)
+			}
+			events.trace.End()
+		}()
 		emit = events.handle
 	}
 	for _, d := range found {

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"bake/internal/otlp/otlptest"
 	"bake/run"
 	"bake/run/trace"
+	"bake/step"
 )
 
 // traced gives the runs of o a collector, and returns what closes the tracer, and its spans by
@@ -87,6 +89,52 @@ variable "password" {
 		if names["bake"] != 1 || names["stage"] != stages || names["launch the instance"]+names["launch instance"] != 1 {
 			t.Errorf("after %d stages: %v", stages, names)
 		}
+	}
+}
+
+// TestTraceOfTeardown: what is deleted of a run whose stages have ended is a part of its trace, and
+// so is what cannot be.
+func TestTraceOfTeardown(t *testing.T) {
+	s := newStages(t, staged)
+	spans := traced(t, &s.opts)
+	if sealed, _, err := s.stage(t, nil); err != nil || sealed == nil {
+		t.Fatal(err)
+	}
+	sweep := run.SweepOptions{State: run.State(filepath.Join(s.dir, "host1")), Run: s.opts.ID, Trace: s.opts.Trace}
+	refused := sweep
+	refused.Destroyers = step.Destroyers{}
+	if _, err := run.Sweep(t.Context(), refused); err == nil {
+		t.Error("what nobody can delete is gone")
+	}
+	if _, err := run.Sweep(t.Context(), sweep); err != nil {
+		t.Error(err)
+	}
+	var failed, deleted int
+	var stage otlptest.Span
+	all := spans()
+	for _, one := range all {
+		if one.Name == "stage" {
+			stage = one
+		}
+	}
+	for _, one := range all {
+		if one.Name != "teardown" {
+			continue
+		}
+		if one.Trace != stage.Trace || one.Parent != stage.Parent || one.Attrs["bake.run"] != s.opts.ID {
+			t.Errorf("%+v is not beside %+v", one, stage)
+		}
+		if one.Failed {
+			failed++
+		}
+		for _, inner := range all {
+			if inner.Parent == one.ID && !one.Failed && strings.HasPrefix(strings.Join(inner.Events, "\n"), "deleted") {
+				deleted++
+			}
+		}
+	}
+	if failed != 1 || deleted != 3 {
+		t.Errorf("%d teardowns have failed, and the other one has deleted %d of 3 resources", failed, deleted)
 	}
 }
 

@@ -95,7 +95,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
 	// Of several builds, some may have failed and others be at a boundary.
-	out := stageOut{Next: result.Next, Left: len(result.Left) > 0 || err != nil && len(result.Next) > 0, Interrupted: errors.Is(err, step.ErrInterrupted)}
+	out := stageOut{Next: result.Next, Left: len(result.Left) > 0 || err != nil && len(result.Next) > 0, Interrupted: errors.Is(err, step.ErrInterrupted), Log: result.Log}
 	if _, ran := errors.AsType[*run.FailedError](err); in.State != nil && err != nil && !ran { // such as a run of another version
 		out.State, out.Left, out.Interrupted = in.State, true, true
 	} else if len(out.Next) > 0 || out.Left {
@@ -252,6 +252,9 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 		}
 	}
 	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now}
+	if o, err := a.host.Options(ctx, in.Cell, nil); err == nil { // or else it is deleted without spans
+		sweep.Trace = o.Trace.Named("bake "+in.Cell.Image, "cloud.account.id", in.Cell.Account, "cloud.region", in.Cell.Region)
+	}
 	_, err := run.Sweep(ctx, sweep)
 	sweep.Tags = &run.Tags{Regions: a.regions(ctx, in.Cell), Find: func(ctx context.Context, p amazon.Place, id string) (_ []step.Resource, err error) {
 		if p.Cloud, err = a.cloud(ctx, in.Cell, in.Run, p.Region); err != nil {

@@ -1,13 +1,11 @@
 package temporal
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -17,14 +15,15 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"google.golang.org/grpc/status"
 
 	"bake/fleet"
 	"bake/internal/envvar"
+	"bake/internal/tlsfiles"
 	"bake/run"
-	"bake/step"
 )
 
 // Engine is a [fleet.Engine] on a Temporal service.
@@ -63,11 +62,12 @@ func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler
 	case encrypt || !errors.Is(err, run.ErrNoKey):
 		return nil, err
 	}
-	if f.Engine.TLS != nil {
-		config, err := tlsConfig(f.Engine.TLS)
+	if t := f.Engine.TLS; t != nil {
+		config, err := tlsfiles.Client(t.CAFile, t.CertFile, t.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("engine %q: tls: %w", "temporal", err)
 		}
+		config.ServerName = t.ServerName
 		o.ConnectionOptions.TLS = config
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
@@ -114,28 +114,6 @@ func explained(f *fleet.Fleet, err error) error {
 		return unreachable(f, err)
 	}
 	return err
-}
-
-func tlsConfig(t *fleet.TLS) (*tls.Config, error) {
-	c := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
-	if t.CAFile != "" {
-		text, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate in PEM", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, err
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
 }
 
 // attributes makes the search attributes that the namespace does not have.
@@ -265,11 +243,15 @@ func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in
 	if err != nil {
 		return in, fmt.Errorf("the history of the run %s: %w", run, err)
 	}
-	read := packing()
+	return in, e.converter().FromPayloads(first.GetWorkflowExecutionStartedEventAttributes().GetInput(), &in)
+}
+
+// converter reads what is in histories, as far as this process has the key.
+func (e *Engine) converter() converter.DataConverter {
 	if key, err := e.key(); err == nil {
-		read = sealed(key, false)
+		return sealed(key, false)
 	}
-	return in, read.FromPayloads(first.GetWorkflowExecutionStartedEventAttributes().GetInput(), &in)
+	return packing()
 }
 
 // ended is how a run of the fleet ended.
@@ -532,41 +514,28 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (s fleet.Status, er
 		s, err = e.ended(ctx, c, f, id, run)
 	}
 	if err == nil {
-		s.Next = next(ctx, c.ScheduleClient(), f)
+		s.Next, s.SchedulePaused = next(ctx, c.ScheduleClient(), f)
 	}
 	return s, err
 }
 
-// next is when the schedule of the fleet begins the next run; zero if it does not.
-func next(ctx context.Context, c client.ScheduleClient, f *fleet.Fleet) time.Time {
+// next is when the schedule of the fleet begins the next run, or why it does not; neither if
+// there is none.
+func next(ctx context.Context, c client.ScheduleClient, f *fleet.Fleet) (at time.Time, paused string) {
 	d, err := c.GetHandle(ctx, fleetID(f.Name)).Describe(ctx)
-	if err != nil || d.Schedule.State != nil && d.Schedule.State.Paused || len(d.Info.NextActionTimes) == 0 {
-		return time.Time{}
+	switch {
+	case err != nil:
+	case d.Schedule.State != nil && d.Schedule.State.Paused:
+		return at, cmp.Or(d.Schedule.State.Note, "paused")
+	case len(d.Info.NextActionTimes) > 0:
+		return d.Info.NextActionTimes[0], ""
 	}
-	return d.Info.NextActionTimes[0]
+	return at, ""
 }
 
 func isNotFound(err error) bool {
 	var missing *serviceerror.NotFound
 	return errors.As(err, &missing)
-}
-
-// Logs implements [fleet.Engine]: the log of a run is where its worker keeps it.
-func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) (err error) {
-	defer func() { err = explained(f, err) }()
-	s, err := e.Status(ctx, f)
-	if err != nil {
-		return err
-	}
-	for _, one := range s.Cells {
-		if one.Cell.ID() == c.ID() && one.Run != "" {
-			if err := e.Host.State.Events(one.Run, emit); err != nil {
-				return fmt.Errorf("the log of cell %s, run %s, is not on this host; the workers keep the logs of the stages that they did: %w", c.Short(), one.Run, err)
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("the cell %s: %w", c.Short(), fleet.ErrNoRun)
 }
 
 // Cancel implements [fleet.Engine].

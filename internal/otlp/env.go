@@ -2,18 +2,18 @@ package otlp
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"bake/internal/tlsfiles"
 )
 
 // Config says where spans go.
@@ -175,28 +175,19 @@ func checkHeaders(all map[string]string) error {
 
 // certificates is what own says about TLS; nil if nothing.
 func certificates(own func(string) (name, value string)) (*tls.Config, error) {
-	caName, ca := own("CERTIFICATE")
-	certName, cert := own("CLIENT_CERTIFICATE")
-	keyName, key := own("CLIENT_KEY")
-	if ca == "" && cert == "" && key == "" {
+	var names, files []string
+	for _, short := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
+		name, file := own(short)
+		if files = append(files, file); file != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
 		return nil, nil
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		text, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", caName, err)
-		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s: %s holds no certificate in PEM", caName, ca)
-		}
-	}
-	if cert != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("%s and %s: %w", certName, keyName, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
+	c, err := tlsfiles.Client(files[0], files[1], files[2])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", strings.Join(names, ", "), err)
 	}
 	return c, nil
 }

@@ -186,6 +186,10 @@ func TestAway(t *testing.T) {
 				if time.Since(start) > 0 {
 					t.Error("it was waited for the collector")
 				}
+				if tt.sent { // and is, before the end
+					time.Sleep(2 * batchTime)
+				}
+				start = time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
 				e.Close(ctx)
