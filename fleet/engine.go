@@ -34,7 +34,8 @@ type Engine interface {
 	// Approve approves the image of a cell for a channel.
 	Approve(ctx context.Context, f *Fleet, a Approval) error
 
-	// Pause keeps cells, and runs by the schedule, from beginning; Unpause ends that.
+	// Pause keeps cells of the run that goes on from beginning, and runs that nobody asks for:
+	// those of the schedule, or all if cron is the schedule. Unpause ends that.
 	Pause(ctx context.Context, f *Fleet) error
 	Unpause(ctx context.Context, f *Fleet) error
 
@@ -92,6 +93,10 @@ type Host struct {
 	// Nil: none.
 	Copies func(ctx context.Context, c Cell) []string
 
+	// Log calls emit for the events of a part of the log of a run, which its worker has put
+	// among the reports. Nil: the template has no place for those.
+	Log func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error
+
 	// Approve approves the image of an outcome.
 	Approve func(ctx context.Context, o Outcome, a Approval) error
 
@@ -126,6 +131,9 @@ type Status struct {
 	Ended   time.Time    `json:"ended,omitzero"`
 	Next    time.Time    `json:"next,omitzero"` // when the schedule begins the next run
 	Cells   []CellStatus `json:"cells"`
+
+	// SchedulePaused is why the schedule begins no runs; empty if it does, or there is none.
+	SchedulePaused string `json:"schedule_paused,omitempty"`
 
 	// Unpolled are the task queues that the run needs and no worker has polled for minutes:
 	// what is in them waits until one does.

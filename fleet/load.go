@@ -17,8 +17,9 @@ import (
 
 // Template is a template with its fleets.
 type Template struct {
-	Fleets []*Fleet
-	Files  map[string]*hcl.File // what diagnostics refer to
+	Fleets  []*Fleet
+	Files   map[string]*hcl.File // what diagnostics refer to
+	Reports string               // the place for reports that the bake block names; empty: none
 
 	options config.Options
 	images  []config.ImageOf
@@ -45,6 +46,7 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 		return out, diags
 	}
 	settings, diags := bakefile.Check(ctx, loaded)
+	out.Reports, _ = settings.Reports()
 	for _, f := range settings.Fleets() {
 		diags = append(diags, f.Src.Unknowns()...)
 		one, more := out.fleet(f)

@@ -85,8 +85,13 @@ type world struct {
 
 func newWorld(t *testing.T, template, bakeFile string) *world {
 	t.Helper()
+	return newWorldOn(t, cloud.Options{}, template, bakeFile)
+}
+
+func newWorldOn(t *testing.T, on cloud.Options, template, bakeFile string) *world {
+	t.Helper()
 	withoutRoot(t)
-	w := &world{World: runtest.Start(t, cloud.Options{}), t: t, dir: t.TempDir()}
+	w := &world{World: runtest.Start(t, on), t: t, dir: t.TempDir()}
 	for _, profile := range []string{"default", "other"} {
 		if _, err := iam.NewFromConfig(w.Config(profile, "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("bake-build"), AssumeRolePolicyDocument: aws.String(trust)}); err != nil {
 			t.Fatal(err)

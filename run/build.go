@@ -145,6 +145,10 @@ type Result struct {
 	// if the run is over.
 	Next []step.Boundary
 
+	// Log is what the log of a run that goes by stages has of this one; nil if the reports
+	// are beside the log, or it could not be written.
+	Log *LogPart
+
 	Resumable bool // [Resume] can go on with it
 	Reachable bool // and if provisioners are run again
 
@@ -488,6 +492,13 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
 		}
 	}
+	var logged *LogPart
+	if in := kept(run.ID); o.Stages && o.sharedReports(in, run.ID) {
+		var err error
+		if logged, err = o.keepLog(ctx, run.ID, events.from, in); err != nil {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err)), Detail: "It is on this host."})
+		}
+	}
 	useful := resumable(journal, builds, false) == nil
 	again := resumable(journal, builds, true) == nil
 	left, _ := ledger.Owned()
@@ -501,7 +512,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if goesOn {
 		result.Next = next.all
 	}
-	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
+	result.Resumable, result.Reachable, result.Planned, result.Log = useful, again, plans.all, logged
 	return result, err
 }
 

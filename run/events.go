@@ -17,6 +17,8 @@ type events struct {
 	emit   func(step.Event) // may be nil
 	trace  *trace.Recorder  // which gets what comes before close; nil: none
 	closed bool
+
+	from Position // where what is new begins in the log
 }
 
 // openEvents creates the log of a run, or opens that of one that goes on. The caller
@@ -30,7 +32,7 @@ func openEvents(state State, run string, again bool, emit func(step.Event)) (*ev
 	if err != nil {
 		return nil, err
 	}
-	return &events{file: file, json: &ui.JSON{Out: file}, emit: emit}, nil
+	return &events{file: file, json: &ui.JSON{Out: file}, emit: emit, from: file.end()}, nil
 }
 
 // handle takes e, which is dropped after close. It may be called by several

@@ -157,6 +157,9 @@ func lastLine(f *os.File) (int64, error) {
 	return 0, nil
 }
 
+// end is where the log ends now.
+func (l *log) end() Position { return Position{lastPart(l.parts) + 1, l.size} }
+
 // Write implements [io.Writer]. b holds whole lines.
 func (l *log) Write(b []byte) (int, error) {
 	if l.size > 0 && l.size+int64(len(b)) > l.limit {

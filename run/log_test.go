@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"bake/golden/reports"
 	"bake/step"
 	"bake/ui"
 )
@@ -314,5 +315,39 @@ func TestReopenLog(t *testing.T) {
 				t.Errorf("%q (%v)", got.String(), err)
 			}
 		})
+	}
+}
+
+// TestLogPartIsBounded: of a stage that has logged too much, the end is kept, and what tells how
+// the run went; what came before the stage is not.
+func TestLogPartIsBounded(t *testing.T) {
+	o := Options{State: State(t.TempDir()), Now: time.Now}
+	l, err := createLog(o.State, "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := (&ui.JSON{Out: l}).Handle
+	write(step.Event{Time: time.Unix(1, 0), Kind: step.Say, Text: "an earlier stage"})
+	from := l.end()
+	write(step.Event{Time: time.Unix(2, 0), Kind: step.RunStarted, Text: "web"})
+	long := strings.Repeat("x", 1<<16)
+	for i := range 3 * logPartBytes / 2 >> 16 {
+		write(step.Event{Time: time.Unix(3, int64(i)), Kind: step.Say, Text: long})
+	}
+	write(step.Event{Time: time.Unix(4, 0), Kind: step.Say, Text: "the last"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	in := reports.Store{Dir: t.TempDir()}
+	part, err := o.keepLog(t.Context(), "r1", from, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []step.Event
+	if err := ReadLog(t.Context(), in, *part, func(e step.Event) { got = append(got, e) }); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got) - 3; n < logPartBytes>>16-100 || n > logPartBytes>>16 || got[0].Kind != step.Warning || got[1].Kind != step.RunStarted || got[len(got)-1].Text != "the last" {
+		t.Errorf("%d events: %.200q, %.200q, …, %.200q", len(got), fmt.Sprint(got[0]), fmt.Sprint(got[1]), fmt.Sprint(got[len(got)-1]))
 	}
 }

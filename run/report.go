@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"bake/builder/amazon"
 	"bake/builtin"
 	"bake/golden/bakefile"
 	"bake/golden/findings"
@@ -108,31 +107,21 @@ func (o Options) sharedReports(in reports.Store, run string) bool {
 // and tried, before anything is paid for.
 func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts builtin.Parts) (of func(run string) reports.Store, diags hcl.Diagnostics) {
 	place, at := settings.Reports()
-	beside := func(run string) reports.Store { return reports.Store{Dir: o.State.Reports(run)} }
-	switch {
-	case place == "", o.planOnly && strings.HasPrefix(place, s3uri.Scheme):
-		return beside, nil // a plan reads and writes none
-	case !strings.HasPrefix(place, s3uri.Scheme):
-		return func(string) reports.Store { return reports.Store{Dir: place} }, nil
+	if o.planOnly && strings.HasPrefix(place, s3uri.Scheme) {
+		place = "" // a plan reads and writes none
 	}
-	cloud := parts.Cloud
-	cloud.Within = nil // of all cells of a fleet the reports are in one bucket
-	bucket, err := amazon.OpenBucket(ctx, cloud, parts.Env, place)
-	if err == nil {
+	of, err := o.State.OpenReports(ctx, parts.Cloud, parts.Env, place)
+	if bucket := of("").Bucket; err == nil && bucket != nil {
 		err = bucket.Put(ctx, "README.txt", []byte(aboutReports))
 	}
 	if err != nil {
-		return beside, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Reports cannot be written", Detail: fmt.Sprintf("Nothing can be kept in %s: %s.", place, err), Subject: at}}
+		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Reports cannot be written", Detail: fmt.Sprintf("Nothing can be kept in %s: %s.", place, err), Subject: at}}
 	}
-	return func(run string) reports.Store {
-		store := beside(run)
-		store.Bucket = bucket
-		return store
-	}, nil
+	return of, diags
 }
 
 // aboutReports is what a bucket says about the reports in it.
 const aboutReports = `Reports of bake about images: under the names of their builds those of the newest, and in
 sha256/ all of them by their SHA-256. Those of an image are found by its tags bake:report,
-bake:sbom, bake:manifest and bake:attestation.
+bake:sbom, bake:manifest and bake:attestation. In logs/ are those of the runs of fleets.
 `

@@ -733,7 +733,7 @@ source "file" "f" {
 }
 build { sources = ["amazon-ebs.a", "file.f"] }
 `)
-	policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components())
+	policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components(), run.PolicyFor{})
 	text, merr := json.Marshal(policy)
 	if err != nil || merr != nil || !strings.Contains(string(text), "ec2:RunInstances") || strings.Contains(string(text), "ssm:") {
 		t.Errorf("%v, %v: %s", err, merr, text)
@@ -742,7 +742,7 @@ build { sources = ["amazon-ebs.a", "file.f"] }
 		t.Errorf("no key is used: %s", text)
 	}
 	o.Template.Only = []string{"file.f"}
-	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components()); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
+	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components(), run.PolicyFor{}); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
 		t.Errorf("a file needs nothing in AWS: %v", err)
 	}
 	for key, want := range map[string]string{
@@ -760,7 +760,7 @@ build {
   }
 }
 `)
-		policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components())
+		policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components(), run.PolicyFor{})
 		if text, merr := json.Marshal(policy); err != nil || merr != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s: %v, %v: %s", key, err, merr, text)
 		}

@@ -12,12 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
 
 	"bake/cloud"
 	"bake/config"
 	"bake/run"
+	"bake/run/localcloud"
 	"bake/run/runtest"
 	"bake/step"
 )
@@ -446,5 +449,66 @@ func TestImport(t *testing.T) {
 	}
 	if err := there.Forget("r1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLogsOfStages: each stage puts what it has logged among the reports, where a host that has
+// done none of them reads it; without a place for reports it stays where it is.
+func TestLogsOfStages(t *testing.T) {
+	for _, place := range []string{"s3://acme-images/nightly", "/reports", ""} {
+		s := newStages(t, strings.Replace(staged, `["echo two >> DIR/log"]`, `["exit 3"]`, 1))
+		client := s3.NewFromConfig(s.Config("default", "us-east-1"), func(o *s3.Options) { o.UsePathStyle = true })
+		if _, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("acme-images")}); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(place, "/") {
+			place = s.dir + place
+		}
+		if err := os.WriteFile(filepath.Join(s.dir, "t.bake.hcl"), []byte(fmt.Sprintf("bake {\n reports = %q\n}\n", place)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.opts.Template.Path = s.dir
+		var parts []*run.LogPart
+		sealed, result, err := s.stage(t, nil)
+		for parts = append(parts, result.Log); sealed != nil && err == nil; parts = append(parts, result.Log) {
+			sealed, result, err = s.stage(t, sealed)
+		}
+		if run.OutcomeOf(err) != run.OutcomeProvisioning || len(parts) != 3 {
+			t.Fatalf("%q: %d stages, %v", place, len(parts), err)
+		}
+		if place == "" {
+			if !slices.Equal(parts, make([]*run.LogPart, 3)) {
+				t.Errorf("without a place: %v", parts)
+			}
+			continue
+		}
+		reader := run.State(filepath.Join(s.dir, "reader"))
+		of, err := reader.OpenReports(t.Context(), localcloud.Elsewhere(s.opts.Template.Env), s.opts.Template.Env, place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, part := range parts {
+			var here, there []string
+			say := func(to *[]string) func(step.Event) {
+				return func(e step.Event) { *to = append(*to, fmt.Sprint(e.Time, e.Kind, e.Step, e.Text, e.Error)) }
+			}
+			if part == nil || !strings.HasPrefix(part.Name, "logs/") || !strings.HasSuffix(part.Name, s.opts.ID+".jsonl.gz") {
+				t.Fatalf("%q: stage %d: %+v", place, i+1, part)
+			}
+			err := run.ReadLog(t.Context(), of(s.opts.ID), *part, say(&here))
+			herr := run.State(filepath.Join(s.dir, fmt.Sprint("host", i+1))).Events(s.opts.ID, say(&there))
+			if err != nil || herr != nil || len(here) == 0 || !slices.Equal(here, there) {
+				t.Errorf("%q: stage %d: %v, %v: %q, want %q", place, i+1, err, herr, here, there)
+			}
+		}
+		swapped := run.LogPart{Name: parts[0].Name, SHA256: parts[1].SHA256}
+		if err := run.ReadLog(t.Context(), of(s.opts.ID), swapped, func(step.Event) {}); err == nil || !strings.Contains(err.Error(), "was changed") {
+			t.Errorf("%q: what was changed: %v", place, err)
+		}
+		for _, name := range []string{"../secret", "/etc/passwd", ""} {
+			if err := run.ReadLog(t.Context(), of(s.opts.ID), run.LogPart{Name: name, SHA256: parts[0].SHA256}, func(step.Event) {}); err == nil {
+				t.Errorf("%q: %q is read", place, name)
+			}
+		}
 	}
 }

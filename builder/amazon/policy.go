@@ -17,6 +17,17 @@ type Permitted interface {
 	Permissions() []policy.Need
 }
 
+// Held is a component whose region the cell of a fleet takes the place of.
+type Held interface{ HoldTo(region string) }
+
+// Roles are the ARNs of roles to take on.
+type Roles []string
+
+// Permissions implements [Permitted].
+func (r Roles) Permissions() []policy.Need {
+	return []policy.Need{{Actions: []string{"sts:AssumeRole"}, Resources: r}}
+}
+
 // Verifying is a [bake/builder.Verifiable] that can say what it needs besides to look at
 // its images and to mark them.
 type Verifying interface {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -239,6 +240,89 @@ func TestUnitVerifies(t *testing.T) {
 	if err != nil || bytes.Contains(out, []byte("bake-worker.service:")) {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestTaskValidates: the AWS CLI, where it is, takes the task for ECS, and gets as far as to send it.
+func TestTaskValidates(t *testing.T) {
+	aws, err := exec.LookPath("aws")
+	if err != nil {
+		t.Skip("there is no AWS CLI")
+	}
+	task, err := filepath.Abs(filepath.Join("..", "..", "deploy", "ecs-task.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), aws, "ecs", "register-task-definition", "--cli-input-json", "file://"+task, "--endpoint-url", "http://127.0.0.1:1")
+	c.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_DEFAULT_REGION=eu-west-1", "AWS_MAX_ATTEMPTS=1", "AWS_CONFIG_FILE="+os.DevNull)
+	if out, err := c.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("Could not connect")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestManifestDecodes: kubectl, where it is, loses nothing of the Deployment, as it does of fields
+// that Kubernetes does not have.
+func TestManifestDecodes(t *testing.T) {
+	kubectl, err := exec.LookPath("kubectl")
+	if err != nil {
+		t.Skip("there is no kubectl")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "kubernetes.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typo := range []string{"", "readinesProbe"} {
+		for one := range strings.SplitSeq(string(text), "\n---\n") {
+			var want, got any
+			if typo != "" {
+				one = strings.ReplaceAll(one, "readinessProbe", typo)
+			}
+			if err := yaml.Unmarshal([]byte(one), &want); err != nil {
+				t.Fatal(err)
+			}
+			if want.(map[string]any)["kind"] != "Deployment" {
+				continue
+			}
+			c := exec.CommandContext(t.Context(), kubectl, "set", "serviceaccount", "--local", "-f", "-", "bake-worker", "-o", "yaml")
+			c.Stdin = strings.NewReader(one)
+			out, err := c.CombinedOutput()
+			if err == nil {
+				err = yaml.Unmarshal(out, &got)
+			}
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if at := lost(want, got, ""); at != "" != (typo != "") || !strings.HasSuffix(at, typo) {
+				t.Errorf("with %q, what is lost: %q", typo, at)
+			}
+		}
+	}
+}
+
+// lost is where the first thing is that got lacks.
+func lost(want, got any, at string) string {
+	switch want := want.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(want)) {
+			have, _ := got.(map[string]any)
+			if _, ok := have[k]; !ok {
+				return at + "." + k
+			}
+			if l := lost(want[k], have[k], at+"."+k); l != "" {
+				return l
+			}
+		}
+	case []any:
+		have, _ := got.([]any)
+		if len(have) != len(want) {
+			return at
+		}
+		for i := range want {
+			if l := lost(want[i], have[i], at); l != "" {
+				return l
+			}
+		}
+	}
+	return ""
 }
 
 // strictly reads JSON that nothing follows.

@@ -175,6 +175,15 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 			}, nil
 		},
 	}
+	if t.Reports != "" {
+		h.Log = func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error {
+			of, err := state.OpenReports(ctx, localcloud.Elsewhere(p.env), p.env, t.Reports)
+			if err != nil {
+				return err
+			}
+			return run.ReadLog(ctx, of(id), part, emit)
+		}
+	}
 	return h
 }
 
@@ -345,8 +354,10 @@ func (p *program) fleetPauseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pause [FLEET]",
 		Short: "Begin no more cells of a fleet",
-		Long: `Keep the cells of a fleet from beginning, in a run that is in progress and in new ones,
-until 'bake fleet resume'. Cells that have begun go on.`,
+		Long: `Keep the cells of a fleet from beginning, until 'bake fleet resume': in the run that is in
+progress, and in new ones that nobody asks for. With an engine block these are the runs of
+its schedule, and 'bake fleet run' runs the fleet all the same; without one, cron may have
+called 'bake fleet run', so that it runs nothing. Cells that have begun go on.`,
 		Example: `  bake fleet pause nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -61,6 +61,9 @@ func fleetTree(s fleet.Status, now time.Time) string {
 	if !s.Next.IsZero() {
 		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
 	}
+	if s.SchedulePaused != "" {
+		fmt.Fprintf(&b, "The schedule begins no runs: %s; bake fleet resume %s ends that\n", oneLine(s.SchedulePaused), s.Fleet)
+	}
 	if text := unpolledText(s); text != "" {
 		fmt.Fprintln(&b, text)
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bake/builder/amazon"
+	"bake/fleet"
 	"bake/run"
 	"bake/ui"
 )
@@ -21,11 +21,21 @@ const policyLimit = 6144
 // policyOptions are the flags of bake policy.
 type policyOptions struct {
 	templateFlags
-	path string
+	path      string
+	fleet     string
+	of        choice
+	principal string
 }
 
+// Whose policies of a fleet there are.
+const (
+	ofRole   = "role"
+	ofWorker = "worker"
+	ofTrust  = "trust"
+)
+
 func (p *program) policyCommand() *cobra.Command {
-	var o policyOptions
+	o := policyOptions{of: choice{value: ofRole, values: []string{ofRole, ofWorker, ofTrust}}}
 	cmd := &cobra.Command{
 		Use:   "policy TEMPLATE",
 		Short: "Print the IAM policy that a template's builds need in AWS",
@@ -38,8 +48,16 @@ called: where a value depends on a data source, every possible value is allowed.
 A template that does not set a region gets a policy for all regions. Three things are
 not covered: -force, which needs what force_deregister needs; the role of an
 iam_instance_profile, which the template does not name, so that any role may be passed
-to EC2; and assuming the role in assume_role, since this is the policy of that role.`,
+to EC2; and assuming the role in assume_role, since this is the policy of that role.
+
+With -fleet, the policy is that of the roles which the cells of a fleet take on, in the
+regions of the fleet. -for worker is that of whoever runs bake or its workers: to take on
+these roles, and to write the reports. -for trust is the trust policy of the roles, which
+lets -principal take them on.`,
 		Example: `  bake policy template.pkr.hcl
+  bake policy -fleet nightly . > role.json
+  bake policy -fleet nightly -for worker . > worker.json
+  bake policy -fleet nightly -for trust -principal arn:aws:iam::333333333333:role/bake-worker .
   bake policy -only='*.web' -var-file=prod.pkrvars.hcl . > policy.json
   aws iam create-policy --policy-name bake --policy-document file://policy.json`,
 		Args: exactly("the template"),
@@ -48,14 +66,18 @@ to EC2; and assuming the role in assume_role, since this is the policy of that r
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.policy(ctx, o) })
 		},
 	}
-	o.register(cmd.Flags())
+	flags := cmd.Flags()
+	o.register(flags)
+	flags.StringVar(&o.fleet, "fleet", "", "print a policy for the cells of this `fleet`")
+	flags.Var(&o.of, "for", "with -fleet: the policy of a `role` of the cells, of a worker, or the roles' trust policy: role, worker or trust")
+	flags.StringVar(&o.principal, "principal", "", "with -for trust: the `ARN` of the role or user that takes the roles on")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
 // policyResult is what bake policy prints with -json.
 type policyResult struct {
-	Policy amazon.Policy `json:"policy"`
+	Policy any `json:"policy"`
 }
 
 func (p *program) policy(ctx context.Context, o policyOptions) error {
@@ -63,7 +85,19 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	if err != nil {
 		return err
 	}
-	policy, doubts, err := run.Policy(ctx, template, p.components(template.Options, false)(ctx, p.parts()))
+	of := run.PolicyFor{}
+	switch {
+	case o.fleet == "" && (o.of.value != ofRole || o.principal != ""):
+		return usageError{"-for and -principal go with -fleet", "bake policy"}
+	case (o.of.value == ofTrust) != (o.principal != ""):
+		return usageError{"-for trust and -principal go together", "bake policy"}
+	case o.fleet != "":
+		var shown bool
+		if of, shown, err = p.fleetPolicy(ctx, o); shown || err != nil {
+			return err
+		}
+	}
+	policy, doubts, err := run.Policy(ctx, template, p.components(template.Options, false)(ctx, p.parts()), of)
 	if p.json.on || p.machineReadable {
 		p.diagnostics(doubts.Files, doubts.Diags)
 	} else { // standard output is for the policy alone
@@ -75,8 +109,37 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	return p.showPolicy(policy)
 }
 
+// fleetPolicy says of what the policy is that the roles of a fleet need, or has shown the other
+// one that o asks for.
+func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.PolicyFor, shown bool, err error) {
+	t, err := p.loadFleets(ctx, &fleetFlags{templateFlags: o.templateFlags, path: o.path}, "bake policy")
+	if err != nil {
+		return of, false, err
+	}
+	one, err := t.Fleet(o.fleet)
+	if err != nil {
+		return of, false, err
+	}
+	switch o.of.value {
+	case ofTrust:
+		policy, err := fleet.TrustPolicyFor(o.principal)
+		if err != nil {
+			return of, false, usageError{"-principal: " + err.Error(), "bake policy"}
+		}
+		return of, true, p.showPolicy(policy)
+	case ofWorker:
+		policy, err := t.WorkerPolicy(one)
+		if err != nil {
+			return of, false, err
+		}
+		return of, true, p.showPolicy(policy)
+	}
+	of, err = t.PolicyFor(one)
+	return of, false, err
+}
+
 // showPolicy shows a policy, and says if it is too long for a managed one.
-func (p *program) showPolicy(policy amazon.Policy) error {
+func (p *program) showPolicy(policy any) error {
 	if p.json.on {
 		p.json.result = policyResult{policy}
 		return nil

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
+	"bake/run"
 	"bake/step"
 )
 
@@ -49,6 +50,7 @@ type stageOut struct {
 	Outcome     *fleet.Outcome `json:"outcome,omitempty"`
 	Interrupted bool           `json:"interrupted,omitempty"` // the run has to begin again
 	Left        bool           `json:"left,omitempty"`        // something has to be torn down
+	Log         *run.LogPart   `json:"log,omitempty"`         // nil: its log is on the host of its worker alone
 }
 
 // availableIn asks for the images that a run waits for.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"bake/cloud"
 	"bake/config"
@@ -87,6 +88,15 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 	h.Emit = func(e step.Event) {
 		if e.Kind == step.StepFailed || e.Kind == step.Warning {
 			fmt.Fprintln(os.Stderr, e.Build, e.Step, e.Text, e.Error)
+		}
+	}
+	if loaded.Reports != "" {
+		h.Log = func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error {
+			of, err := h.State.OpenReports(ctx, localcloud.Elsewhere(h.Env), h.Env, loaded.Reports)
+			if err != nil {
+				return err
+			}
+			return run.ReadLog(ctx, of(id), part, emit)
 		}
 	}
 	h.Options = func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
@@ -380,16 +390,43 @@ func TestApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if at := next(ctx, c.ScheduleClient(), w.fleet); at.UTC().Format("15:04") != "02:30" {
-		t.Errorf("the next run begins at %s", at)
+	schedule := func(at, paused string) {
+		t.Helper()
+		begins, why := next(ctx, c.ScheduleClient(), w.fleet)
+		if text := begins.UTC().Format("15:04"); at != "" && text != at || begins.IsZero() != (at == "") || why != paused {
+			t.Errorf("the next run begins at %s, %q, want %s, %q", begins, why, at, paused)
+		}
 	}
+	schedule("02:30", "")
+	// A pause holds the schedule, and not who runs the fleet: the run waits for its workers.
+	if err := w.engine.Pause(ctx, w.fleet); err != nil {
+		t.Error(err)
+	}
+	schedule("", "bake fleet pause")
+	asked, stop := context.WithCancel(ctx)
+	begun := make(chan error, 1)
+	go func() {
+		_, err := w.engine.Run(asked, w.fleet, fleet.RunOptions{Cells: w.fleet.Cells})
+		begun <- err
+	}()
+	w.wait("a paused fleet is run", func() bool {
+		s, err := w.engine.Status(ctx, w.fleet)
+		return err == nil && s.State == fleet.StateRunning && s.SchedulePaused == "bake fleet pause"
+	})
+	w.worker() // which cancels it
+	stop()
+	if err := <-begun; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := w.engine.Unpause(ctx, w.fleet); err != nil {
+		t.Error(err)
+	}
+	schedule("02:30", "")
 	if found, err := (&activities{client: c}).orphans(ctx, orphansIn{"nightly", time.Now()}); err != nil || len(found) > 0 {
 		t.Errorf("the orphans: %v, %v", found, err)
 	}
 	apply(nil, "Deleted the schedule fleet/nightly.", "Updated the schedule janitor/nightly: every hour.")
-	if at := next(ctx, c.ScheduleClient(), w.fleet); !at.IsZero() {
-		t.Errorf("the next run begins at %s though there is no schedule", at)
-	}
+	schedule("", "")
 
 	// The template has another fleet instead: what the old one has is deleted only if one says so.
 	apply(s, "Created the schedule fleet/nightly: 30 2 * * * in UTC.", "Updated the schedule janitor/nightly: every hour.")
@@ -495,6 +532,55 @@ fleet "FLEET" {
 	}
 	if s := status(); s.State != fleet.StateDone || len(s.Unpolled) > 0 {
 		t.Errorf("with a worker: %+v", s)
+	}
+}
+
+// TestLogsOfAnotherHost: who has only the template sees what a worker elsewhere does and has done.
+func TestLogsOfAnotherHost(t *testing.T) {
+	template := strings.ReplaceAll(fleetSource, "NAME", "base") + strings.Replace(fleetTemplate, `, "amazon-ebs.web", "amazon-ebs.db"`, "", 1)
+	bakefile := regexp.MustCompile(`(?m)^image "(web|db)".*\n`).ReplaceAllString(strings.Replace(fleetBakefile, "[image.base, image.web, image.db]", "[image.base]", 1), "")
+	w := newReal(t, template, "bake { reports = \"s3://acme-images/nightly\" }\n"+bakefile)
+	if _, err := s3.NewFromConfig(w.Config("default", "us-east-1"), func(o *s3.Options) { o.UsePathStyle = true }).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("acme-images")}); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	cell := w.fleet.Cells[0]
+	logs := func() string {
+		var b strings.Builder
+		err := w.engine.Logs(t.Context(), w.fleet, cell, func(e step.Event) { fmt.Fprintln(&b, e.Kind, e.Step, e.Text) })
+		if err != nil {
+			fmt.Fprintln(&b, err)
+		}
+		return b.String()
+	}
+	if text := logs(); !strings.Contains(text, fleet.ErrNoRun.Error()) {
+		t.Errorf("before there is a run: %s", text)
+	}
+	w.worker()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.engine.Run(t.Context(), w.fleet, fleet.RunOptions{Cells: []fleet.Cell{cell}})
+		ended <- err
+	}()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wait("the log tells what was done and what goes on", func() bool {
+		text := logs()
+		return strings.Contains(text, " one\n") && strings.Contains(text, "A stage is under way on "+host+": ")
+	})
+	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	text := logs()
+	for _, want := range []string{" one\n", "build-finished", "artifact"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the log lacks %q:\n%s", want, text)
+		}
 	}
 }
 

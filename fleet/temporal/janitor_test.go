@@ -42,6 +42,7 @@ type execution struct {
 	err     error
 
 	children []*api.PendingChildExecutionInfo
+	pending  []*api.PendingActivityInfo
 }
 
 func (e execution) info() *api.WorkflowExecutionInfo {
@@ -73,7 +74,7 @@ func (s *service) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflo
 func (s *service) DescribeWorkflowExecution(_ context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 	for _, e := range slices.Backward(s.executions) {
 		if e.id == id {
-			return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: e.info(), PendingChildren: e.children}, nil
+			return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: e.info(), PendingChildren: e.children, PendingActivities: e.pending}, nil
 		}
 	}
 	return nil, serviceerror.NewNotFound("there is none")
@@ -160,6 +161,7 @@ func payloads(t *testing.T, v any) *common.Payloads {
 type did struct {
 	name    string
 	in, out any
+	host    string // of the worker; empty: it is not known
 }
 
 func historyOf(t *testing.T, all ...did) (events []*history.HistoryEvent) {
@@ -169,8 +171,13 @@ func historyOf(t *testing.T, all ...did) (events []*history.HistoryEvent) {
 		events = append(events, &history.HistoryEvent{EventId: id, Attributes: &history.HistoryEvent_ActivityTaskScheduledEventAttributes{
 			ActivityTaskScheduledEventAttributes: &history.ActivityTaskScheduledEventAttributes{ActivityType: &common.ActivityType{Name: one.name}, Input: payloads(t, one.in)},
 		}})
+		if one.host != "" {
+			events = append(events, &history.HistoryEvent{EventId: id + 1, Attributes: &history.HistoryEvent_ActivityTaskStartedEventAttributes{
+				ActivityTaskStartedEventAttributes: &history.ActivityTaskStartedEventAttributes{ScheduledEventId: id, Identity: "42@" + one.host + "@queue"},
+			}})
+		}
 		if one.out != nil {
-			events = append(events, &history.HistoryEvent{EventId: id + 1, Attributes: &history.HistoryEvent_ActivityTaskCompletedEventAttributes{
+			events = append(events, &history.HistoryEvent{EventId: id + 2, Attributes: &history.HistoryEvent_ActivityTaskCompletedEventAttributes{
 				ActivityTaskCompletedEventAttributes: &history.ActivityTaskCompletedEventAttributes{ScheduledEventId: id, Result: payloads(t, one.out)},
 			}})
 		}
@@ -183,22 +190,22 @@ func historyOf(t *testing.T, all ...did) (events []*history.HistoryEvent) {
 func TestOrphans(t *testing.T) {
 	const running, terminated, completed = enums.WORKFLOW_EXECUTION_STATUS_RUNNING, enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	launched := func(run string) did {
-		return did{stageActivity, stageIn{Cell: web, Run: run}, stageOut{State: []byte("state of " + run)}}
+		return did{name: stageActivity, in: stageIn{Cell: web, Run: run}, out: stageOut{State: []byte("state of " + run)}}
 	}
 	going := func(run string) did {
-		return did{stageActivity, stageIn{Cell: web, Run: run, State: []byte("state of " + run)}, nil}
+		return did{name: stageActivity, in: stageIn{Cell: web, Run: run, State: []byte("state of " + run)}, out: nil}
 	}
 	ended := func(run string, left bool) did {
-		return did{stageActivity, stageIn{Cell: web, Run: run}, stageOut{Outcome: &fleet.Outcome{Run: run}, Left: left}}
+		return did{name: stageActivity, in: stageIn{Cell: web, Run: run}, out: stageOut{Outcome: &fleet.Outcome{Run: run}, Left: left}}
 	}
-	looked := did{availableActivity, availableIn{Cell: web, Run: "r1"}, true}
-	gone := did{teardownActivity, teardownIn{Cell: web, Run: "r1"}, struct{}{}}
+	looked := did{name: availableActivity, in: availableIn{Cell: web, Run: "r1"}, out: true}
+	gone := did{name: teardownActivity, in: teardownIn{Cell: web, Run: "r1"}, out: struct{}{}}
 	for name, c := range map[string]struct {
 		executions []execution
 		want       []string
 	}{
 		"provisioning": {[]execution{{run: "w1", status: terminated, history: historyOf(t, launched("r1"), looked, going("r1"))}}, []string{"r1 of w1"}},
-		"launching":    {[]execution{{run: "w1", status: terminated, history: historyOf(t, did{stageActivity, stageIn{Cell: web, Run: "r1"}, nil})}}, []string{"r1 of w1"}},
+		"launching":    {[]execution{{run: "w1", status: terminated, history: historyOf(t, did{name: stageActivity, in: stageIn{Cell: web, Run: "r1"}, out: nil})}}, []string{"r1 of w1"}},
 		"over":         {[]execution{{run: "w1", status: terminated, history: historyOf(t, launched("r1"), ended("r1", false))}}, nil},
 		"left":         {[]execution{{run: "w1", status: terminated, history: historyOf(t, launched("r1"), ended("r1", true))}}, []string{"r1 of w1"}},
 		"torn down":    {[]execution{{run: "w1", status: terminated, history: historyOf(t, launched("r1"), ended("r1", true), gone)}}, nil},

@@ -102,20 +102,28 @@ func writeFile(path string, text []byte) error {
 // Read returns the document with that digest, of at most limit bytes. One that only the bucket
 // has is in the directory then, too.
 func (s Store) Read(ctx context.Context, digest string, limit int64) ([]byte, error) {
+	return s.ReadNamed(ctx, byDigest+"/"+digest, digest, limit)
+}
+
+// ReadNamed is Read for a document that was written under a name, and must have that digest.
+func (s Store) ReadNamed(ctx context.Context, name, digest string, limit int64) ([]byte, error) {
 	if len(digest) != 64 || strings.Trim(digest, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("%.80q is not the SHA-256 of a document", digest)
 	}
-	path := s.Path(digest)
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return nil, fmt.Errorf("%.80q is not the name of a document", name)
+	}
+	path := filepath.Join(s.Dir, filepath.FromSlash(name))
 	text, err := ReadFile(path, limit)
 	if errors.Is(err, fs.ErrNotExist) && s.Bucket != nil {
-		path = s.At(byDigest + "/" + digest)
-		if text, err = s.Bucket.Get(ctx, byDigest+"/"+digest, limit); err == nil && Digest(text) == digest {
-			err = writeFile(s.Path(digest), text)
+		if text, err = s.Bucket.Get(ctx, name, limit); err == nil && Digest(text) == digest {
+			err = writeFile(path, text)
 		}
+		path = s.At(name)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s is not among the reports in %s: %w", digest, s, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s is not among the reports in %s: %w", strings.TrimPrefix(name, byDigest+"/"), s, fs.ErrNotExist)
 	case err == nil && Digest(text) != digest:
 		return nil, fmt.Errorf("%s was changed: its SHA-256 is %s now", path, Digest(text))
 	}

@@ -151,11 +151,23 @@ func (w *World) Holdings(profile, region string) (out []string) {
 	return out
 }
 
-// Calls are when EC2 was called, by the account and region that the call was for, in its order.
+// Calls are when EC2 was called, by the account and region that the call was for, in its order,
+// and which calls there were of all services.
 type Calls struct {
 	mu       sync.Mutex
 	accounts map[string]string // by the id of an access key
 	at       map[string][]time.Time
+	made     map[Call]bool
+
+	// Refuse reports whether a call of EC2 is refused, as by a policy. Nil: none is.
+	Refuse func(Call) bool
+}
+
+// Call is a call of a service.
+type Call struct {
+	Account string // of the role that was assumed; empty: other credentials
+	Action  string // as permissions have it, such as ec2:RunInstances; of S3, the method
+	Region  string
 }
 
 // Watch starts a server that passes calls on to the cloud, until the test ends, and remembers
@@ -166,18 +178,13 @@ func (w *World) Watch() (address string, calls *Calls) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	calls = &Calls{accounts: map[string]string{}, at: map[string][]time.Time{}}
+	calls = &Calls{accounts: map[string]string{}, at: map[string][]time.Time{}, made: map[Call]bool{}}
 	key, role := regexp.MustCompile(`<AccessKeyId>(\w+)<`), regexp.MustCompile(`arn:aws:sts::(\d+):assumed-role/`)
 	proxy := &httputil.ReverseProxy{
 		ErrorLog: log.New(io.Discard, "", 0), // who calls may go away, as what watches a machine does
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host // which is signed
-			// Credential=KEY/DATE/REGION/SERVICE/aws4_request
-			_, credential, _ := strings.Cut(r.In.Header.Get("Authorization"), "Credential=")
-			if part := strings.Split(credential, "/"); len(part) > 3 && part[3] == "ec2" {
-				calls.add(part[0], part[2])
-			}
 		},
 		ModifyResponse: func(r *http.Response) error {
 			if !strings.Contains(r.Request.Header.Get("Authorization"), "/sts/aws4_request") {
@@ -195,7 +202,11 @@ func (w *World) Watch() (address string, calls *Calls) {
 		},
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect {
+		call := calls.add(r)
+		if calls.Refuse != nil && strings.HasPrefix(call.Action, "ec2:") && calls.Refuse(call) {
+			rw.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>1</RequestID></Response>")
+		} else if r.Method != http.MethodConnect {
 			proxy.ServeHTTP(rw, r)
 		} else if err := tunnel(to.Host, rw, r); err != nil { // to a machine
 			http.Error(rw, err.Error(), http.StatusBadGateway)
@@ -234,11 +245,38 @@ func tunnel(address string, rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (c *Calls) add(key, region string) {
+// add remembers a call that is signed.
+func (c *Calls) add(r *http.Request) (call Call) {
+	// Credential=KEY/DATE/REGION/SERVICE/aws4_request
+	_, credential, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	part := strings.Split(credential, "/")
+	if len(part) < 4 {
+		return call
+	}
+	call = Call{Action: part[3] + ":" + r.Method, Region: part[2]}
+	if part[3] != "s3" {
+		body, _ := io.ReadAll(r.Body) // what is cut, the cloud refuses
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		form, _ := url.ParseQuery(string(body))
+		_, target, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		call.Action = part[3] + ":" + form.Get("Action") + target
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	place := strings.TrimPrefix(c.accounts[key]+"/"+region, "/")
-	c.at[place] = append(c.at[place], time.Now())
+	call.Account = c.accounts[part[0]]
+	c.made[call] = true
+	if part[3] == "ec2" {
+		place := strings.TrimPrefix(call.Account+"/"+call.Region, "/")
+		c.at[place] = append(c.at[place], time.Now())
+	}
+	return call
+}
+
+// Made are the calls that there were, each once.
+func (c *Calls) Made() []Call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.made))
 }
 
 // Places are those that were called, ACCOUNT/REGION or REGION, with the times.

@@ -244,6 +244,9 @@ func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
 	}
 }
 
+// HoldTo implements [bake/builder/amazon.Held].
+func (q *sequence) HoldTo(region string) { q.Access.HoldTo(region) }
+
 // Permissions implements [bake/builder/amazon.Permitted].
 func (q *sequence) Permissions() []policy.Need {
 	region := q.Access.KnownRegion(q.src)

@@ -314,6 +314,42 @@ func Make(needs []Need) Document {
 	return d
 }
 
+// Across returns the policy, which is for the region home, for each of these regions instead.
+// What it allows elsewhere stays. Of several regions, which one a call is sent to is a condition:
+// ARNs for each of them would be more than a policy can hold.
+func (d Document) Across(home string, regions []string) Document {
+	out := Document{Version: d.Version}
+	for _, s := range d.Statement {
+		in := slices.Clone(s.Condition["StringEquals"]["aws:RequestedRegion"])
+		var there, others []string // resources in regions, and those of any or of none
+		for _, r := range s.Resource {
+			parts := strings.SplitN(r, ":", 5)
+			if len(parts) < 5 || parts[3] == "" || parts[3] == "*" {
+				others = append(others, r)
+				continue
+			}
+			in = append(in, parts[3])
+			parts[3] = "*"
+			there = append(there, strings.Join(parts, ":"))
+		}
+		if !slices.Contains(in, home) {
+			out.Statement = append(out.Statement, s)
+			continue
+		}
+		if len(there) == 0 {
+			there, others = others, nil
+		}
+		if len(others) > 0 {
+			out.Statement = append(out.Statement, Statement{s.Effect, s.Action, others, s.Condition})
+		}
+		in = slices.DeleteFunc(in, func(r string) bool { return r == home })
+		s.Resource = set(there)
+		s.Condition = both(s.Condition, Condition{"StringEquals": {"aws:RequestedRegion": set(append(in, regions...))}})
+		out.Statement = append(out.Statement, s)
+	}
+	return out
+}
+
 // creation is the condition, but for which actions make what is tagged.
 func (s Statement) creation() any {
 	if len(s.Condition["StringEquals"]["ec2:CreateAction"]) > 0 {

@@ -1,0 +1,195 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"bake/fleet"
+	"bake/run"
+	"bake/step"
+)
+
+// endedStage is a stage of a cell that has ended, as the history of its workflow tells.
+type endedStage struct {
+	run  string       // of the cell
+	host string       // of the worker
+	log  *run.LogPart // among the reports; nil: that host has it
+}
+
+// Logs implements [fleet.Engine]: those of the stages that the newest workflow of the cell has
+// done, from the reports or as far as they are on this host, and what goes on.
+func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) (err error) {
+	defer func() { err = explained(f, err) }()
+	service, err := e.dial(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	return e.logs(ctx, service, c, emit)
+}
+
+func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, emit func(step.Event)) error {
+	d, err := service.DescribeWorkflowExecution(ctx, c.ID(), "")
+	if isNotFound(err) {
+		return fmt.Errorf("the cell %s: %w", c.Short(), fleet.ErrNoRun)
+	} else if err != nil {
+		return err
+	}
+	h := service.GetWorkflowHistory(ctx, c.ID(), d.GetWorkflowExecutionInfo().GetExecution().GetRunId(), false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	read := e.converter()
+	stages, ids, err := readStages(read, h)
+	if err != nil {
+		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
+	}
+	shown := shownLogs{emit: emit, until: map[string]time.Time{}}
+	var errs []error
+	alone := map[string][]string{} // hosts that alone have parts of the log of a run
+	for _, s := range stages {
+		switch {
+		case s.log == nil:
+			alone[s.run] = append(alone[s.run], s.host)
+		case e.Host.Log == nil:
+			errs = append(errs, fmt.Errorf("a part of the log is %s among the reports, and the template here names no place for those", s.log.Name))
+		default:
+			errs = append(errs, e.Host.Log(ctx, s.run, *s.log, shown.take(s.run)))
+		}
+	}
+	for _, id := range ids {
+		hosts := alone[id]
+		switch err := e.Host.State.Events(id, shown.rest(id)); {
+		case err == nil: // this one has what it has done itself
+			self, _ := os.Hostname()
+			hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == self })
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, err)
+		}
+		slices.Sort(hosts)
+		lacks := fmt.Errorf("parts of the log of run %s are in the directories of state of %s alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere", id, strings.Join(slices.Compact(hosts), ", "))
+		switch {
+		case len(hosts) == 0:
+		case len(shown.until) == 0:
+			errs = append(errs, lacks)
+		default:
+			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: strings.ToUpper(lacks.Error()[:1]) + lacks.Error()[1:] + "."})
+		}
+	}
+	for _, p := range d.GetPendingActivities() {
+		if text := underWay(read, p); text != "" {
+			emit(step.Event{Time: e.Host.Now(), Kind: step.Say, Text: text})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shownLogs passes events on, and knows up to when it has those of each run.
+type shownLogs struct {
+	emit  func(step.Event)
+	until map[string]time.Time
+}
+
+// take passes all events of a run on.
+func (s *shownLogs) take(id string) func(step.Event) {
+	return func(e step.Event) {
+		s.until[id] = e.Time
+		s.emit(e)
+	}
+}
+
+// rest passes those events of a run on that came after all that was shown of it.
+func (s *shownLogs) rest(id string) func(step.Event) {
+	until := s.until[id]
+	return func(e step.Event) {
+		if e.Time.After(until) {
+			s.take(id)(e)
+		}
+	}
+}
+
+// underWay says what is known of a stage or teardown that has not ended; empty: it is neither.
+func underWay(read converter.DataConverter, p *workflow.PendingActivityInfo) string {
+	name := p.GetActivityType().GetName()
+	if name != stageActivity && name != teardownActivity {
+		return ""
+	}
+	text := "A " + strings.ToLower(name)
+	if p.GetState() == enums.PENDING_ACTIVITY_STATE_SCHEDULED {
+		text += " waits for a worker"
+		if p.GetLastFailure() != nil {
+			text += "; the last attempt: " + words(failures(read, false).FailureToError(p.GetLastFailure()))
+		}
+		return text
+	}
+	text += " is under way on " + hostOf(p.GetLastWorkerIdentity())
+	var at progress
+	if read.FromPayloads(p.GetHeartbeatDetails(), &at) == nil && at.Events > 0 { // else it has just begun
+		text += fmt.Sprintf(": %d events", at.Events)
+		if at.Step != "" {
+			text += ", at the step " + at.Step
+		}
+	}
+	return text
+}
+
+// hostOf is the host of a worker, whose identity is PID@HOST@QUEUE.
+func hostOf(identity string) string {
+	if parts := strings.Split(identity, "@"); len(parts) > 1 {
+		return parts[1]
+	}
+	return identity
+}
+
+// readStages returns the stages that have ended, in their order, and the ids of all runs that
+// stages were begun of.
+func readStages(read converter.DataConverter, h client.HistoryEventIterator) (all []endedStage, runs []string, err error) {
+	of := map[int64]*endedStage{} // by the event that schedules the stage
+	for h.HasNext() {
+		e, err := h.Next()
+		if err != nil {
+			return nil, nil, err
+		}
+		if s := e.GetActivityTaskScheduledEventAttributes(); s.GetActivityType().GetName() == stageActivity {
+			var in stageIn
+			if err := read.FromPayloads(s.GetInput(), &in); err != nil {
+				return nil, nil, err
+			}
+			if err := named(in.Run); err != nil {
+				return nil, nil, err
+			}
+			of[e.GetEventId()] = &endedStage{run: in.Run}
+			if !slices.Contains(runs, in.Run) {
+				runs = append(runs, in.Run)
+			}
+		}
+		if s := e.GetActivityTaskStartedEventAttributes(); of[s.GetScheduledEventId()] != nil {
+			of[s.GetScheduledEventId()].host = hostOf(s.GetIdentity())
+		}
+		c := e.GetActivityTaskCompletedEventAttributes()
+		for _, id := range []int64{c.GetScheduledEventId(), e.GetActivityTaskFailedEventAttributes().GetScheduledEventId(),
+			e.GetActivityTaskTimedOutEventAttributes().GetScheduledEventId(), e.GetActivityTaskCanceledEventAttributes().GetScheduledEventId()} {
+			s := of[id]
+			if s == nil {
+				continue
+			}
+			var out stageOut
+			if c != nil {
+				if err := read.FromPayloads(c.GetResult(), &out); err != nil {
+					return nil, nil, err
+				}
+			}
+			s.log = out.Log
+			all = append(all, *s)
+		}
+	}
+	return all, runs, nil
+}
