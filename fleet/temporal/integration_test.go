@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"go.temporal.io/sdk/client"
 
 	"bake/cloud"
 	"bake/config"
@@ -473,13 +475,12 @@ fleet "FLEET" {
 `
 	_, engine, _ := strings.Cut(fleetBakefile, "engine")
 	w := newReal(t, template, strings.ReplaceAll(block, "FLEET", "nightly")+strings.ReplaceAll(strings.Replace(block, `image "base" { sources = ["amazon-ebs.base"] }`, "", 1), "FLEET", "weekly")+"engine"+engine)
-	w.serve()
 	ctx := t.Context()
 	options := fleet.RunOptions{Cells: w.fleet.Cells}
 	elsewhere, temporal := *w.fleet, *w.fleet.Engine
 	elsewhere.Engine, temporal.Namespace = &temporal, "nowhere"
 	cell := elsewhere.Cells[0]
-	for what, call := range map[string]func() error{
+	calls := map[string]func() error{
 		"apply": func() error { _, err := w.engine.Apply(ctx, &elsewhere, false); return err },
 		"run":   func() error { _, err := w.engine.Run(ctx, &elsewhere, options); return err },
 		"resume": func() error {
@@ -493,7 +494,18 @@ fleet "FLEET" {
 		"unpause": func() error { return w.engine.Unpause(ctx, &elsewhere) },
 		"approve": func() error { return w.engine.Approve(ctx, &elsewhere, fleet.Approval{Cell: cell}) },
 		"worker":  func() error { return w.engine.Work(ctx, fleet.WorkerOptions{Fleets: []*fleet.Fleet{&elsewhere}}) },
-	} {
+	}
+	var unreachable sync.WaitGroup
+	for what, call := range calls {
+		unreachable.Go(func() {
+			if err := call(); err == nil || !strings.Contains(err.Error(), "the Temporal service at "+w.address+" cannot be reached") || !strings.Contains(err.Error(), "check address and tls of the engine block") {
+				t.Errorf("%s without the service: %v", what, err)
+			}
+		})
+	}
+	unreachable.Wait()
+	w.serve()
+	for what, call := range calls {
 		if err := call(); err == nil || !strings.Contains(err.Error(), "create it with: temporal operator namespace create --address "+w.address+" --namespace nowhere") {
 			t.Errorf("%s without the namespace: %v", what, err)
 		}
@@ -570,6 +582,20 @@ func TestLogsOfAnotherHost(t *testing.T) {
 		text := logs()
 		return strings.Contains(text, " one\n") && strings.Contains(text, "A stage is under way on "+host+": ")
 	})
+	// Nor does a run that a schedule begins beside it, as it may, bake the cell again.
+	c, err := w.engine.dial(t.Context(), w.fleet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	beside, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: fleetID("nightly") + "-2026-01-01T02:30:00Z", TaskQueue: workflowQueue("nightly")}, fleetWorkflow, input(w.fleet, []fleet.Cell{cell}))
+	var other fleet.Status
+	if err == nil {
+		err = beside.Get(t.Context(), &other)
+	}
+	if err != nil || other.State != fleet.StateFailed || other.Cells[0].Outcome.Error != "the cell is being baked by another run of the fleet" {
+		t.Errorf("a run beside it: %+v, %v", other, err)
+	}
 	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
