@@ -20,19 +20,8 @@ import (
 // TestMany: in a browser, with BAKE_TEST_CONSOLE, lists of a thousand instances and of
 // hundreds of images are a call for each page. The machines boot nothing.
 func TestMany(t *testing.T) {
-	modules := os.Getenv("BAKE_TEST_CONSOLE")
-	if modules == "" {
-		t.Skip("scripts/console tests with a browser")
-	}
 	const instances, images = 1000, 300
-	s := cloudtest.Start(t, cloud.Options{})
-	key := s.Credentials()[0]
-	c := New(Options{
-		Endpoint: s.URL, Accounts: []Account{{key.Account, key.Profile, key.AccessKeyID, key.SecretAccessKey}}, Region: "us-east-1",
-		Changes: s.Watch, Calls: func() []local.Call { return nil }, Runs: runs(t),
-	})
-	server := httptest.NewServer(c)
-	defer server.Close()
+	s, browse := browser(t)
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
 	bases, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ExecutableUsers: []string{"all"}})
 	if err != nil {
@@ -57,8 +46,7 @@ func TestMany(t *testing.T) {
 		}
 	}
 	settle()
-	look := func(what string) { browse(t, modules, c, server.URL, "many.mjs", what) }
-	look("instances")
+	browse("many.mjs", "instances")
 	volume, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1)})
 	if err != nil {
 		t.Fatal(err)
@@ -75,35 +63,40 @@ func TestMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	look("images")
+	browse("many.mjs", "images")
 }
 
 // TestFaults: in a browser, a page shows what it got of an answer that is not whole, and does not
 // wait for the one of another page.
 func TestFaults(t *testing.T) {
+	_, browse := browser(t)
+	browse("faults.mjs")
+}
+
+// browser opens a console on a cloud whose machines boot nothing, and returns what runs a
+// program of e2e/ on it. Without a browser the test is skipped.
+func browser(t *testing.T) (s *cloudtest.Server, browse func(program string, args ...string)) {
+	t.Helper()
 	modules := os.Getenv("BAKE_TEST_CONSOLE")
 	if modules == "" {
 		t.Skip("scripts/console tests with a browser")
 	}
-	s := cloudtest.Start(t, cloud.Options{})
+	s = cloudtest.Start(t, cloud.Options{})
 	key := s.Credentials()[0]
 	c := New(Options{
 		Endpoint: s.URL, Accounts: []Account{{key.Account, key.Profile, key.AccessKeyID, key.SecretAccessKey}}, Region: "us-east-1",
 		Changes: s.Watch, Calls: func() []local.Call { return nil }, Runs: runs(t),
 	})
 	server := httptest.NewServer(c)
-	defer server.Close()
-	browse(t, modules, c, server.URL, "faults.mjs")
-}
-
-// browse runs a program of e2e/ on a console.
-func browse(t *testing.T, modules string, c *Console, url, program string, args ...string) {
-	t.Helper()
-	node := exec.CommandContext(t.Context(), "node", append([]string{"e2e/" + program, url + c.path + "?token=" + c.token}, args...)...)
-	node.Env = append(os.Environ(), "CONSOLE_MODULES="+modules)
-	out, err := node.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
+	t.Cleanup(server.Close)
+	return s, func(program string, args ...string) {
+		t.Helper()
+		node := exec.CommandContext(t.Context(), "node", append([]string{"e2e/" + program, server.URL + c.path + "?token=" + c.token}, args...)...)
+		node.Env = append(os.Environ(), "CONSOLE_MODULES="+modules)
+		out, err := node.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: outline.Files()}
 	}
-	c := &console{program: p, outline: outline, session: inspect.Session{Outline: outline}}
+	c := &console{program: p, session: inspect.Session{Outline: outline}}
 	if terminal.Is(p.stdin) && p.stdout.draws() && !p.machineReadable && !p.json.on {
 		return c.interact(ctx)
 	}
@@ -89,7 +89,6 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 // console evaluates what it is given line by line.
 type console struct {
 	*program
-	outline *config.Outline
 	session inspect.Session
 }
 
@@ -128,7 +127,7 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 	case inspect.Variables:
 		c.values()
 	}
-	c.diagnostics(c.outline.Files(), a.Diags)
+	c.diagnostics(c.session.Outline.Files(), a.Diags)
 	if a.Value == nil {
 		return false, a.Diags.HasErrors()
 	}
@@ -143,7 +142,7 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 
 // values shows the variables and local values.
 func (c *console) values() {
-	variables, locals := inspect.ValuesOf(c.outline, c.outline.Variables), inspect.ValuesOf(c.outline, c.outline.Locals)
+	variables, locals := inspect.ValuesOf(c.session.Outline, c.session.Outline.Variables), inspect.ValuesOf(c.session.Outline, c.session.Outline.Locals)
 	if c.json.on {
 		c.writeJSON(c.header("variables"), struct {
 			Variables []inspect.Value `json:"variables"`
@@ -164,7 +163,7 @@ func (c *console) interact(ctx context.Context) (err error) {
 		fmt.Fprintf(c.stderr, "The console's history is not saved: %v\n", err)
 	}
 	defer func() { err = errors.Join(err, history.Close()) }()
-	words := c.outline.Words()
+	words := c.session.Outline.Words()
 	slices.Sort(words)
 	e := &lineedit.Editor{In: c.stdin.(*os.File), Out: c.stdout.file(), History: history, Words: words}
 	for {
@@ -194,7 +193,7 @@ func (c *console) interact(ctx context.Context) (err error) {
 // openHistory opens the lines of earlier times. It is never nil: without a file it
 // only remembers.
 func (c *console) openHistory() (*lineedit.History, error) {
-	secret := func(line string) bool { return c.outline.Secrets().Redact(line) != line }
+	secret := func(line string) bool { return c.session.Outline.Secrets().Redact(line) != line }
 	state, err := c.env.stateDir()
 	if err != nil {
 		return lineedit.Forgetful(), err

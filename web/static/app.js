@@ -53,11 +53,12 @@ async function show() {
 
 // refresh fetches the page again, once for all that was heard meanwhile.
 let fetching; // the page that is being fetched; another one need not wait for it
+let missed; // the page that something was heard of since
 const refresh = later(async () => {
   const page = shown;
   if (document.hidden || !page) return;
   if (fetching === page) {
-    refresh();
+    missed = page;
     return;
   }
   fetching = page;
@@ -67,6 +68,10 @@ const refresh = later(async () => {
     if (page === shown) complain(err);
   } finally {
     if (fetching === page) fetching = undefined;
+    if (missed === page) {
+      missed = undefined;
+      refresh();
+    }
   }
 }, 150);
 

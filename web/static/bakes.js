@@ -79,7 +79,7 @@ export async function bake(main, id) {
       ...list(past.builds).map((b) => el("div", {}, el("h2", {}, b.name), facts([
         ["Result", state(b.state)], ["Error", b.error], ["At", places.get(b.name)], ["Images", Object.keys(b.images ?? {}).length > 0 && imagesOf({ builds: [b] }).map(imageLink)],
       ]))));
-    const bars = (name) => rows.filter((r) => r.build === name).map((r) => {
+    const bars = (rows) => rows.map((r) => {
       const to = r.to ?? now;
       const bar = el("span", { class: r.failed ? "bad" : r.to || !running ? "" : "busy" });
       bar.style.left = `min(${((r.from - begin) / span) * 100}%, 100% - 2px)`; // where a short one is seen
@@ -89,8 +89,8 @@ export async function bake(main, id) {
       title.style.paddingLeft = `${depth}em`;
       return el("li", {}, title, el("span", { class: "number" }, seconds((to - r.from) * 1e6)), el("span", { class: "track", "aria-hidden": "true" }, bar));
     });
-    steps.replaceChildren(...[...new Set(rows.map((r) => r.build))].flatMap((name, _, all) => [
-      all.length > 1 && el("h3", {}, name ?? "All builds"), el("ol", { class: "steps", "aria-label": `Steps of ${name ?? "all builds"}` }, bars(name)),
+    steps.replaceChildren(...[...Map.groupBy(rows, (r) => r.build)].flatMap(([name, its], _, all) => [
+      all.length > 1 && el("h3", {}, name ?? "All builds"), el("ol", { class: "steps", "aria-label": `Steps of ${name ?? "all builds"}` }, bars(its)),
     ]).filter(Boolean));
   }
 

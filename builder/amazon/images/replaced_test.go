@@ -108,7 +108,7 @@ func TestUsers(t *testing.T) {
 	tagged := w.image(home, "tagged", images.ImageTag, "web")
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Service == "ec2" {
-			http.Error(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>No.</Message></Error></Errors></Response>", http.StatusForbidden)
+			refuse(rw)
 			return
 		}
 		http.Error(rw, `{"__type":"AccessDeniedException","message":"No."}`, http.StatusBadRequest)
@@ -128,7 +128,5 @@ func TestUsers(t *testing.T) {
 // moved has a channel name an image as bake has it.
 func (w *world) moved(name, image string) {
 	w.t.Helper()
-	s, _, _ := w.copying()
-	w.fatal(w.outlet(builder.Distribution{}).Enter(w.t.Context(), s, name, "bake: test", []builder.Placed{{Account: ownID, Region: home, ID: image}}))
-	w.fatal(s.Close(w.t.Context(), w.t.Context()))
+	w.enter(builder.Distribution{}, name, []builder.Placed{{Account: ownID, Region: home, ID: image}})
 }

@@ -52,18 +52,14 @@ func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
 	return step.Run(ctx, b.Scope, "find the machine of the run", func(ctx context.Context) error {
 		id := aws.ToString(m.Instance.InstanceId)
 		state, err := b.Machines.State(ctx, id)
-		gone := err != nil && state != ""
 		if err == nil && running && state != types.InstanceStateNameRunning && state != types.InstanceStateNamePending {
 			err = fmt.Errorf("instance %s in %s is %s; start it to run its provisioners again", id, b.Session.Region, state)
-			gone = true
 		}
 		if err != nil {
 			err = fmt.Errorf("the build cannot go on: %w", err)
-		}
-		if gone {
-			err = step.Interrupted(ctx, b.Scope, err)
-		}
-		if err != nil {
+			if state != "" {
+				err = step.Interrupted(ctx, b.Scope, err)
+			}
 			return err
 		}
 		b.Scope.Say(ctx, "Going on with instance %s", id)
