@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -154,22 +153,13 @@ func (o *checksOptions) complete(p *program, cmd *cobra.Command) error {
 		}
 		p.input = o.Input
 	}
-	o.Env = map[string]string{}
-	for _, e := range o.env {
-		name, value, ok := strings.Cut(e, "=")
-		if !ok || name == "" {
-			return usage("-env %q is not NAME=VALUE", e)
-		}
-		o.Env[name] = value
+	var err error
+	if o.Env, err = checks.ParseEnv(o.env); err != nil {
+		return usage("-env %v", err)
 	}
-	gate := gates.Options{MaxFailed: map[string]int{}}
-	for _, m := range o.maxFailed {
-		severity, number, _ := strings.Cut(m, "=")
-		n, err := strconv.ParseUint(number, 10, 31)
-		if err != nil || !slices.Contains(findings.Severities(), findings.Severity(severity)) {
-			return usage("-max-failed %q is not SEVERITY=N with one of %s", m, severities())
-		}
-		gate.MaxFailed[severity] = int(n)
+	var gate gates.Options
+	if gate.MaxFailed, err = gates.ParseMaxFailed(o.maxFailed); err != nil {
+		return usage("-max-failed %v", err)
 	}
 	if cmd.Flags().Changed("min-score") {
 		if !(o.minScore >= 0 && o.minScore <= 100) {
@@ -211,14 +201,6 @@ func (o *checksOptions) where(flags *pflag.FlagSet) error {
 
 // settling is how long a machine that has just started may take until nothing fails.
 const settling = 20 * time.Second
-
-func severities() string {
-	var all []string
-	for _, s := range findings.Severities() {
-		all = append(all, string(s))
-	}
-	return strings.Join(all, ", ")
-}
 
 // loadChecks reads the files, and shows what is wrong with them.
 func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {

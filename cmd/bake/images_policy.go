@@ -27,7 +27,7 @@ own -role or the image block names. What the role itself needs is not covered.`,
 		Args:      exactly("the command"),
 		ValidArgs: images.Commands(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkRole(role, cmd.CommandPath()); err != nil {
+			if err := checkRole(images.Role{ARN: role}, cmd.CommandPath()); err != nil {
 				return err
 			}
 			document, ok := images.PolicyFor(args[0], regions, role)

@@ -74,7 +74,7 @@ func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
 	if f.role.ARN == "" && f.role.ExternalID != "" {
 		return g, usageError{"-external-id has no effect without -role", command}
 	}
-	if err := checkRole(f.role.ARN, command); err != nil {
+	if err := checkRole(f.role, command); err != nil {
 		return g, err
 	}
 	if err := g.Check(); err != nil {
@@ -84,11 +84,11 @@ func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
 }
 
 // checkRole complains about what -role says, if it is not the ARN of a role.
-func checkRole(arn, command string) error {
-	if arn == "" || strings.HasPrefix(arn, "arn:") && strings.Contains(arn, ":role/") {
-		return nil
+func checkRole(r images.Role, command string) error {
+	if err := r.Check(); err != nil {
+		return usageError{fmt.Sprintf("-role=%s: %v", r.ARN, err), command}
 	}
-	return usageError{fmt.Sprintf("-role=%s: it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake", arn), command}
+	return nil
 }
 
 // guarded is the error of what a guard has kept from being removed.
@@ -382,44 +382,31 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 		defer func() { p.json.result = result }()
 		var errs []error
 		for _, options := range all {
-			keepers, err := a.Keepers(ctx, options.To, "")
-			errs = append(errs, err)
-			for _, in := range keepers {
-				if context.Cause(ctx) != nil {
-					break
-				}
-				if len(keepers) > 1 {
+			errs = append(errs, a.PlanEach(ctx, options, "", func(in *images.Account, g images.Guards, plan *images.Plan, several bool) error {
+				if several {
 					p.say("Account " + in.ID + ":")
 				}
-				options := options
-				if in != a { // a role there is the account's own business
-					options.Guards.Role = images.Role{}
-				}
-				errs = append(errs, p.pruneOne(ctx, stop, in, o, options, &result))
-			}
+				return p.prune(ctx, stop, in, o, g, plan, &result)
+			}))
 		}
 		return done(len(result.Images) > 0, errors.Join(errs...))
 	})
 }
 
-// pruneOne plans, shows and, if that is asked for, does what options ask for.
-func (p *program) pruneOne(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, options images.PruneOptions, result *pruneResult) error {
-	plan, err := a.Plan(ctx, options)
-	if plan == nil {
-		return err
-	}
+// prune shows a plan and, if that is asked for, carries it out.
+func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, g images.Guards, plan *images.Plan, result *pruneResult) error {
 	result.Images = append(result.Images, plan.Images...)
 	p.showPlan(plan, o)
 	if !o.apply || plan.Empty() {
-		return err
+		return nil
 	}
-	return errors.Join(err, p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-		r := images.Remover{Account: a, Scope: s, Guards: options.Guards, Told: func(r images.Removal) {
+	return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
+		r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
 			result.Removals = append(result.Removals, r)
 			p.showRemoval(r)
 		}}
 		return r.Prune(ctx, plan)
-	}))
+	})
 }
 
 // showPlan shows what is to become of images, but for those that stay as they are.
@@ -528,14 +515,15 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 		}
 		p.json.result = orphansResult{list(found), []string{}}
 		p.showOrphans(found, err)
-		free := slices.DeleteFunc(slices.Clone(found), func(s images.Orphan) bool { return s.Kept != "" })
-		if !o.delete || len(free) == 0 {
+		regions := images.Deletable(found)
+		if !o.delete || len(regions) == 0 {
 			return err
 		}
-		if free, err = p.confirmed(ctx, free, o.yes, err); len(free) == 0 {
+		agreed, err := p.confirmed(ctx, regions, o.yes, err)
+		if len(agreed) == 0 {
 			return err
 		}
-		deleted, failed := a.DeleteOrphans(ctx, free, options)
+		deleted, failed := a.DeleteOrphans(ctx, agreed, options)
 		p.json.result = orphansResult{list(found), list(deleted)}
 		p.say(fmt.Sprintf("Deleted %d snapshots.", len(deleted)))
 		return errors.Join(err, failed)
@@ -544,20 +532,17 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 
 // confirmed are the snapshots of those regions for which the user says yes. err is joined
 // to what keeps the user from being asked.
-func (p *program) confirmed(ctx context.Context, all []images.Orphan, yes bool, err error) ([]images.Orphan, error) {
+func (p *program) confirmed(ctx context.Context, regions [][]images.Orphan, yes bool, err error) ([]images.Orphan, error) {
 	if yes {
-		return all, err
+		return slices.Concat(regions...), err
 	}
 	ask := p.newPrompter(func() func() { return func() {} })
 	if ask == nil {
 		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since nobody can be asked: %w; -yes deletes without a question", prompt.ErrNoTerminal))
 	}
 	var agreed []images.Orphan
-	for len(all) > 0 {
-		region := all[0].Region
-		in := slices.DeleteFunc(slices.Clone(all), func(s images.Orphan) bool { return s.Region != region })
-		all = slices.DeleteFunc(all, func(s images.Orphan) bool { return s.Region == region })
-		answer, failed := ask.Ask(ctx, fmt.Sprintf("Delete %d snapshots in %s? [y/N] ", len(in), region))
+	for _, in := range regions {
+		answer, failed := ask.Ask(ctx, fmt.Sprintf("Delete %d snapshots in %s? [y/N] ", len(in), in[0].Region))
 		if failed != nil {
 			return nil, errors.Join(err, failed)
 		}

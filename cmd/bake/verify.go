@@ -209,27 +209,10 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 
 // verifier is the public key that the flags name.
 func (p *program) verifier(ctx context.Context, o verifyOptions, cloud amazon.Cloud) (crypto.PublicKey, error) {
-	var keys []crypto.PublicKey
-	pass := p.env.get(attest.PassphraseVar)
-	for _, from := range []string{o.key, o.verifier} {
-		switch {
-		case from == "":
-		case strings.HasPrefix(from, kmskey.Scheme):
-			signer, err := kmskey.Opener(cloud)(ctx, p.env, from)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", from, err)
-			}
-			keys = append(keys, signer.Public())
-		default:
-			key, err := attest.PublicKey(from, pass)
-			if err != nil {
-				return nil, err
-			}
-			keys = append(keys, key)
+	return attest.VerificationKey([]string{o.key, o.verifier}, p.env.get(attest.PassphraseVar), func(source string) (crypto.Signer, error) {
+		if !strings.HasPrefix(source, kmskey.Scheme) {
+			return nil, nil
 		}
-	}
-	if len(keys) == 2 && !attest.SameKey(keys[0], keys[1]) {
-		return nil, fmt.Errorf("%s and %s are different keys", o.key, o.verifier)
-	}
-	return keys[0], nil
+		return kmskey.Opener(cloud)(ctx, p.env, source)
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -348,6 +349,56 @@ func TestKeyFiles(t *testing.T) {
 			if got, err := attest.PublicKey(path, ""); err != nil || !attest.SameKey(got, key.Public()) {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+// TestVerificationKey: several places may name the key, and must name the same one.
+func TestVerificationKey(t *testing.T) {
+	all := keys(t)
+	file := func(key crypto.Signer) string {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "key.pem")
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key, other := all["Ed25519"], file(all["P-256"])
+	one := file(key)
+	remote := func(source string) (crypto.Signer, error) {
+		switch source {
+		case "far://key":
+			return key, nil
+		case "far://lost":
+			return nil, errors.New("it is lost")
+		}
+		return nil, nil
+	}
+	for _, c := range []struct {
+		sources []string
+		wrong   string
+	}{
+		{[]string{one, ""}, ""},
+		{[]string{"", one}, ""},
+		{[]string{"far://key", one}, ""},
+		{[]string{"far://key", other}, "far://key and " + other + " are different keys"},
+		{[]string{other, one}, other + " and " + one + " are different keys"},
+		{[]string{one, "far://lost"}, "far://lost: it is lost"},
+		{[]string{one, one + "x"}, "no such file"},
+		{[]string{"", ""}, "no key"},
+	} {
+		got, err := attest.VerificationKey(c.sources, "", remote)
+		switch {
+		case c.wrong != "":
+			if err == nil || !strings.Contains(err.Error(), c.wrong) {
+				t.Errorf("%q: %v, want %s", c.sources, err, c.wrong)
+			}
+		case err != nil || !attest.SameKey(got, key.Public()):
+			t.Errorf("%q: %v", c.sources, err)
 		}
 	}
 }

@@ -136,3 +136,35 @@ func SameKey(a, b crypto.PublicKey) bool {
 	}
 	return false
 }
+
+// VerificationKey is the public key that all of sources name: PEM files, as [PublicKey] reads
+// them, or what remote opens, which returns nil for others. Empty ones name none. It is an
+// error if they name different keys, or none.
+func VerificationKey(sources []string, passphrase string, remote func(source string) (crypto.Signer, error)) (key crypto.PublicKey, err error) {
+	var from string
+	for _, source := range sources {
+		if source == "" {
+			continue
+		}
+		var one crypto.PublicKey
+		signer, err := remote(source)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", source, err)
+		case signer != nil:
+			one = signer.Public()
+		default:
+			if one, err = PublicKey(source, passphrase); err != nil {
+				return nil, err
+			}
+		}
+		if key != nil && !SameKey(key, one) {
+			return nil, fmt.Errorf("%s and %s are different keys", from, source)
+		}
+		key, from = one, source
+	}
+	if key == nil {
+		return nil, errors.New("no key is named")
+	}
+	return key, nil
+}

@@ -67,6 +67,19 @@ type part struct {
 	report  findings.Report
 }
 
+// ParseEnv reads variables: each text is NAME=VALUE.
+func ParseEnv(texts []string) (map[string]string, error) {
+	env := map[string]string{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%q is not NAME=VALUE", text)
+		}
+		env[name] = value
+	}
+	return env, nil
+}
+
 // Load reads the files. What it returns can be run if the diagnostics hold no error. Files
 // whose templates read from the machine are read again when they are run.
 func Load(o Options) (*Checks, hcl.Diagnostics) {

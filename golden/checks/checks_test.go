@@ -207,3 +207,15 @@ func TestLoad(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestParseEnv(t *testing.T) {
+	got, err := checks.ParseEnv([]string{"ROLE=web", "EMPTY=", "EXPR=a=b", "ROLE=db"})
+	if err != nil || len(got) != 3 || got["ROLE"] != "db" || got["EXPR"] != "a=b" || got["EMPTY"] != "" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, text := range []string{"", "ROLE", "=web"} {
+		if _, err := checks.ParseEnv([]string{text}); err == nil || !strings.Contains(err.Error(), "is not NAME=VALUE") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

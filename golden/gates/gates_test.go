@@ -168,3 +168,15 @@ func TestGuide(t *testing.T) {
 		t.Error(texts(diags))
 	}
 }
+
+func TestParseMaxFailed(t *testing.T) {
+	got, err := gates.ParseMaxFailed([]string{"high=1", "low=20", "high=2"})
+	if diff := cmp.Diff(map[string]int{"high": 2, "low": 20}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for _, text := range []string{"", "high", "high=", "high=-1", "high=1.5", "high=9999999999", "hihg=1", "=1"} {
+		if _, err := gates.ParseMaxFailed([]string{"low=1", text}); err == nil || !strings.Contains(err.Error(), "is not SEVERITY=N with one of critical, high, medium, low, unknown") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package gates
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bake/config/lang"
@@ -35,10 +37,7 @@ func (o *Options) Reads() []string { return []string{o.Waivers} }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
-	var names []string
-	for _, s := range findings.Severities() {
-		names = append(names, string(s))
-	}
+	names := severities()
 	for _, s := range slices.Sorted(maps.Keys(o.MaxFailed)) {
 		switch {
 		case !slices.Contains(names, s):
@@ -65,4 +64,25 @@ func (o *Options) Gate(waivers []findings.Waiver) findings.Gate {
 		g.MaxFailed[findings.Severity(name)] = n
 	}
 	return g
+}
+
+// ParseMaxFailed reads how many rules of severities may fail: each text is SEVERITY=N.
+func ParseMaxFailed(texts []string) (map[string]int, error) {
+	all := map[string]int{}
+	for _, text := range texts {
+		severity, number, _ := strings.Cut(text, "=")
+		n, err := strconv.ParseUint(number, 10, 31)
+		if err != nil || !slices.Contains(severities(), severity) {
+			return nil, fmt.Errorf("%q is not SEVERITY=N with one of %s", text, strings.Join(severities(), ", "))
+		}
+		all[severity] = int(n)
+	}
+	return all, nil
+}
+
+func severities() (names []string) {
+	for _, s := range findings.Severities() {
+		names = append(names, string(s))
+	}
+	return names
 }

@@ -40,6 +40,14 @@ type Role struct {
 	Session    string // name of the sessions, by which logs know them; empty: bake
 }
 
+// Check says what is wrong with the ARN, if there is one.
+func (r Role) Check() error {
+	if r.ARN == "" || strings.HasPrefix(r.ARN, "arn:") && strings.Contains(r.ARN, ":role/") {
+		return nil
+	}
+	return errors.New("it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake")
+}
+
 // RoleOf is the role of a distribution, for a run of bake.
 func RoleOf(d builder.Distribution, run string) Role {
 	name := "bake"

@@ -85,6 +85,21 @@ func (o Orphan) Price() float64 {
 	return float64(o.Bytes) / (1 << 30) * price
 }
 
+// Deletable are the snapshots that nothing keeps, those of each region together.
+func Deletable(all []Orphan) (regions [][]Orphan) {
+	for _, s := range all {
+		if s.Kept != "" {
+			continue
+		}
+		i := slices.IndexFunc(regions, func(r []Orphan) bool { return r[0].Region == s.Region })
+		if i < 0 {
+			i, regions = len(regions), append(regions, nil)
+		}
+		regions[i] = append(regions[i], s)
+	}
+	return regions
+}
+
 // Orphans finds the snapshots that were made for images that are gone. One about which a
 // question had no answer is kept. The error joins those of the regions whose snapshots or
 // images could not be listed to the end, which have no orphans then.

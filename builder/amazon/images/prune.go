@@ -143,6 +143,30 @@ func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	return plan, err
 }
 
+// PlanEach plans in each account that has images of its own of o.To, as [Account.Keepers] has
+// them, and calls do with the account, the guards there and the plan; several says that there
+// are others. In another account the role of the guards is left out: whom its images are
+// shared with is its own business. One that could not be entered, or has no plan, does not
+// keep the others from theirs; the error joins all.
+func (a *Account) PlanEach(ctx context.Context, o PruneOptions, run string, do func(in *Account, g Guards, plan *Plan, several bool) error) error {
+	keepers, err := a.Keepers(ctx, o.To, run)
+	errs := []error{err}
+	for _, in := range keepers {
+		if context.Cause(ctx) != nil {
+			break
+		}
+		there := o
+		if in != a {
+			there.Guards.Role = Role{}
+		}
+		plan, err := in.Plan(ctx, there)
+		if errs = append(errs, err); plan != nil {
+			errs = append(errs, do(in, there.Guards, plan, len(keepers) > 1))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // guard asks about the candidates, the oldest first: all at once what can be asked at
 // once, and the rest of those that would go.
 func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, o PruneOptions) {

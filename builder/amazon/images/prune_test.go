@@ -351,6 +351,30 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// TestDeletable: users are asked for each region, about what nothing keeps.
+func TestDeletable(t *testing.T) {
+	all := []images.Orphan{{ID: "a", Region: west}, {ID: "b", Region: home}, {ID: "c", Region: west, Kept: "it is locked"}, {ID: "d", Region: west}, {ID: "e", Region: "eu-west-1", Kept: "it is shared"}}
+	var got []string
+	for _, region := range images.Deletable(all) {
+		for _, s := range region {
+			got = append(got, s.Region+"/"+s.ID)
+		}
+		got = append(got, "")
+	}
+	if want := []string{west + "/a", west + "/d", "", home + "/b", ""}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestRole: a role is named by its ARN.
+func TestRole(t *testing.T) {
+	for arn, fine := range map[string]bool{"": true, roles: true, "arn:aws-cn:iam::{account}:role/path/bake": true, "bake": false, "arn:aws:iam::1:user/bake": false, "role/bake": false} {
+		if err := (images.Role{ARN: arn}).Check(); (err == nil) != fine {
+			t.Errorf("%s: %v", arn, err)
+		}
+	}
+}
+
 // TestOrphansFaults: whatever call goes wrong, no other snapshot goes, and trying again
 // deletes what is left.
 func TestOrphansFaults(t *testing.T) {

@@ -38,18 +38,13 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	if a.Regions, err = a.Enabled(ctx); err != nil {
 		return err
 	}
-	keepers, err := a.Keepers(ctx, r.To, s.Run.ID)
-	errs := []error{err}
-	kept := spare(made)
-	for _, k := range keepers {
-		if context.Cause(ctx) == nil {
-			errs = append(errs, a.retire(ctx, s, k, r, kept, now))
-		}
-	}
+	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now, Role: RoleOf(r.To, s.Run.ID)})
+	o.Spare = spare(made)
+	err = a.PlanEach(ctx, o, s.Run.ID, func(in *Account, g Guards, plan *Plan, _ bool) error { return a.retire(ctx, s, in, g, plan) })
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // spare are the names and IDs of the images among made.
@@ -66,30 +61,19 @@ func spare(made []step.Resource) (all []string) {
 	return all
 }
 
-// retire does what a retention asks for in one account, which may be another one. Images with
-// the names or IDs in kept stay as they are.
-func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, r builder.Retention, kept []string, now func() time.Time) error {
-	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now})
-	o.Spare = kept
-	o.Guards.Role = Role{} // in another account, it is that one's own business
-	if in == a {
-		o.Guards.Role = RoleOf(r.To, s.Run.ID)
-	}
-	plan, err := in.Plan(ctx, o)
-	if plan == nil {
-		return err
-	}
+// retire does what is planned in an account, which may be another one.
+func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, g Guards, plan *Plan) error {
 	for _, i := range plan.Images {
 		if i.Action == PlanUsed {
 			s.Say(ctx, "Image %s (%s) in %s would be %s, but is in use: %s", i.Image.ID, i.Image.Name, i.Image.Region, participle(i.want), firstUse(i.Uses))
 		}
 	}
-	remover := Remover{Account: in, Scope: s, Guards: o.Guards, home: a, tolerant: true, Told: func(done Removal) {
+	remover := Remover{Account: in, Scope: s, Guards: g, home: a, tolerant: true, Told: func(done Removal) {
 		if done.Error == "" {
 			s.Say(ctx, "Image %s (%s) in %s is %s", done.Image.ID, done.Image.Name, done.Image.Region, done.Outcome)
 		}
 	}}
-	return errors.Join(err, remover.Prune(ctx, plan))
+	return remover.Prune(ctx, plan)
 }
 
 // firstUse is the first use that counts.

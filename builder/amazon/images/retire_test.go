@@ -319,6 +319,18 @@ func TestRetireElsewhere(t *testing.T) {
 			t.Errorf("%s has %d images", profile, len(out.Images))
 		}
 	}
+	named := map[string]bool{}
+	err = a.PlanEach(t.Context(), images.PruneOptions{Keep: 1, Stages: images.Stages{Delete: day}, Max: images.Share{N: 1}, Guards: images.Guards{Role: images.Role{ARN: roles}}, To: to}, "run",
+		func(in *images.Account, g images.Guards, plan *images.Plan, several bool) error {
+			named[in.ID] = g.Role.ARN != ""
+			if !several || in == a && len(plan.Images) != 1 { // in its region; the other has its own elsewhere
+				t.Errorf("%s: %v, one of several: %t", in.ID, plan, several)
+			}
+			return nil
+		})
+	if err == nil || !strings.Contains(err.Error(), "account 111122223333: ") || len(named) != 2 || !named[a.ID] || named[otherID] {
+		t.Errorf("plans of %v, which have a role for others: %v", named, err)
+	}
 	to.Copy = false // then others have none of their own
 	w.watch(nil)
 	if all, err := a.Keepers(t.Context(), to, "run"); err != nil || len(all) != 1 || all[0] != a || len(w.seen()) > 0 {
