@@ -69,6 +69,10 @@ system_info:
 END
 if [ -f /etc/ssh/sshd_config ]; then
 	sed -i -E 's/^#?PasswordAuthentication .*/PasswordAuthentication no/' /etc/ssh/sshd_config
+	# As cloud-init would, which then has no reason to restart the server.
+	if grep -q '^Include /etc/ssh/sshd_config.d/' /etc/ssh/sshd_config; then
+		(umask 077 && echo 'PasswordAuthentication no' >/etc/ssh/sshd_config.d/50-cloud-init.conf)
+	fi
 fi
 # No kernel of its own, and so no SELinux.
 if [ -f /etc/selinux/config ]; then

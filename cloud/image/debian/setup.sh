@@ -72,6 +72,10 @@ done
 useradd --uid 1000 --create-home --shell /bin/bash --comment "$distribution" --groups "$groups" "$user"
 passwd --quiet --lock root
 sed -i -E 's/^#?PasswordAuthentication .*/PasswordAuthentication no/' /etc/ssh/sshd_config
+# As cloud-init would, which then has no reason to restart the server.
+if grep -q '^Include /etc/ssh/sshd_config.d/' /etc/ssh/sshd_config; then
+	(umask 077 && echo 'PasswordAuthentication no' >/etc/ssh/sshd_config.d/50-cloud-init.conf)
+fi
 
 # Nothing that tells one machine from another stays, nor what can be made again.
 rm -f /usr/sbin/policy-rc.d /var/lib/dbus/machine-id /var/lib/systemd/random-seed

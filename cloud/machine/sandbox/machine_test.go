@@ -260,6 +260,12 @@ func TestBoot(t *testing.T) {
 				if got := b.run(c, "cat /etc/ssh/ssh_host_*.pub"); got != keys {
 					t.Errorf("cloud-init changed the host keys from %s to %s", keys, got)
 				}
+				if strings.Contains(b.run(c, "ps -p 1 -o comm="), "systemd") && b.run(c, "ls /usr/lib/systemd/system/cloud-init-main.service 2>/dev/null; true") == "" {
+					const stages = "journalctl -b -u cloud-init-local -u cloud-init -u cloud-config -u cloud-final -o json | sed -n 's/.*MESSAGE\\\":\\\"Cloud-init v.*running .\\([a-z:-]*\\). at.*/\\1/p'"
+					if got := b.run(c, "sudo sh -c \""+stages+"\"; systemctl is-active cloud-init-local cloud-init cloud-config cloud-final; pgrep -fc '^[^ ]*python3? .*/run/bake/cloud-init'; true"); got != "init-local\ninit\nmodules:config\nmodules:final\nactive\nactive\nactive\nactive\n0" {
+						t.Errorf("the stages of cloud-init: %s", got)
+					}
+				}
 				if got := b.run(c, "cloud-init query instance_id"); got != spec.ID {
 					t.Errorf("cloud-init knows the instance as %q", got)
 				}

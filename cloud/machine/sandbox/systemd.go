@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -196,6 +197,9 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := os.WriteFile(filepath.Join(local, "bake.conf"), []byte("[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal()+"\"\n"), 0o644); err != nil {
 		return err
 	}
+	if err := loadCloudInitOnce(units); err != nil {
+		return err
+	}
 	if b.HasUserData {
 		return nil
 	}
@@ -207,8 +211,81 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	return nil
 }
 
+// stages is the program that runs the stages of cloud-init.
+//
+//go:embed stages.py
+var stages []byte
+
+// loadCloudInitOnce has one process run all stages of cloud-init, as from version 24.3 on it does
+// by itself: four times in a row, to load it takes longer than what it does.
+func loadCloudInitOnce(units string) error {
+	program, err := os.ReadFile("/usr/bin/cloud-init")
+	if err != nil || findsUnit("cloud-init-main.service") {
+		return nil
+	}
+	python := interpreter(string(program))
+	if python == "" {
+		return nil
+	}
+	const path = "/run/bake/cloud-init"
+	if err := os.WriteFile(path, stages, 0o644); err != nil {
+		return err
+	}
+	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service"} {
+		text, err := unitText(unit)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(units, unit+".d")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "00-bake-stages.conf"), []byte(stageOf(string(text), python+" -S "+path)), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// interpreter is the command that runs a program of Python's; empty if that is something else.
+func interpreter(program string) string {
+	line, _, _ := strings.Cut(program, "\n")
+	command, ok := strings.CutPrefix(line, "#!")
+	if !ok || !strings.Contains(command, "/python3") {
+		return ""
+	}
+	return strings.TrimSpace(command)
+}
+
+// stageOf is an addition to a unit that has program run what cloud-init would; it is empty if the
+// unit runs anything else.
+func stageOf(unit, program string) string {
+	var args []string
+	for line := range strings.Lines(unit) {
+		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart="); ok {
+			args = append(args, command)
+		}
+	}
+	if len(args) != 1 || !strings.HasPrefix(args[0], "/usr/bin/cloud-init ") {
+		return ""
+	}
+	return "[Service]\nExecStart=\nExecStart=" + program + strings.TrimPrefix(args[0], "/usr/bin/cloud-init") + "\n"
+}
+
 func findsUnit(name string) bool {
-	return exists("/usr/lib/systemd/system/"+name) || exists("/lib/systemd/system/"+name)
+	text, err := unitText(name)
+	return err == nil && text != nil
+}
+
+// unitText is what the image's distribution says of a unit; nil if it has none.
+func unitText(name string) ([]byte, error) {
+	for _, from := range []string{"/usr/lib/systemd/system", "/lib/systemd/system"} {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return b, err
+		}
+	}
+	return nil, nil
 }
 
 // unorder lets a unit run beside the machine, and not before it: it begins when
@@ -217,17 +294,11 @@ func findsUnit(name string) bool {
 // The unit is the image's own, less its orderings against others than
 // cloud-init's.
 func unorder(dir, unit string) error {
-	for _, from := range []string{"/usr/lib/systemd/system", "/lib/systemd/system"} {
-		b, err := os.ReadFile(filepath.Join(from, unit))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(b))+"\n[Unit]\nAfter=ssh.service sshd.service\n"), 0o644)
+	text, err := unitText(unit)
+	if err != nil || text == nil {
+		return err
 	}
-	return nil
+	return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(text))+"\n[Unit]\nAfter=ssh.service sshd.service\n"), 0o644)
 }
 
 // withoutBefore removes from a unit file what must wait for the unit, except for
@@ -259,5 +330,5 @@ func cloudInitLocal() string {
 // cloud-init looks for it on the kernel's command line, for which it takes the
 // first process's in a container. The metadata service is the one of EC2, though
 // the host's firmware does not say so. The host keys are made already: cloud-init
-// shall neither delete them nor make more.
-const cloudInitConfig = "cc:{datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, ssh_deletekeys: false, ssh_genkeytypes: []}end_cc"
+// shall neither delete them nor make more. There is no boot loader to configure.
+const cloudInitConfig = "cc:{datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, ssh_deletekeys: false, ssh_genkeytypes: [], grub_dpkg: {enabled: false}}end_cc"

@@ -33,3 +33,24 @@ func TestAdditionsAreFirst(t *testing.T) {
 		}
 	}
 }
+
+// What cloud-init's units run is run by one process, and nothing else is.
+func TestStages(t *testing.T) {
+	for unit, want := range map[string]string{
+		"[Service]\nExecStart=/usr/bin/cloud-init init --local\nRemainAfterExit=yes\n":         "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init --local\n",
+		"[Service]\nExecStart=/bin/true\n":                                                     "",
+		"[Service]\nExecStart=/usr/bin/cloud-init init\nExecStart=/usr/bin/cloud-init clean\n": "",
+		"": "",
+	} {
+		if got := stageOf(unit, "/usr/bin/python3 -s /x"); got != want {
+			t.Errorf("%q: %q", unit, got)
+		}
+	}
+	for program, want := range map[string]string{
+		"#! /usr/bin/python3 -s\nimport re\n": "/usr/bin/python3 -s", "#!/bin/sh\n": "", "": "", "\x7fELF": "",
+	} {
+		if got := interpreter(program); got != want {
+			t.Errorf("%q: %q", program, got)
+		}
+	}
+}

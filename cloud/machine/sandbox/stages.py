@@ -1,0 +1,90 @@
+# Runs stages of cloud-init, called as that is. To load it takes longer than most stages, so
+# the first call loads it and stays; each stage is a copy of that process, with the files and the
+# environment and in the control group of the call that asks for it. It ends with the last stage.
+import array, os, socket, sys
+
+PATH = "/run/bake/cloud-init.socket"
+LAST = "--mode=final"
+PATIENCE = 600  # seconds until a process that nobody asks ends
+
+
+def group():
+    with open("/proc/self/cgroup") as f:
+        return "/sys/fs/cgroup" + f.read().strip().rpartition(":")[2] + "/cgroup.procs"
+
+
+def ask(args):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.connect(PATH)
+        environment = ["=".join(v) for v in os.environ.items()]
+        s.sendmsg(["\0".join([group(), str(len(args))] + args + environment).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+        return int(s.recv(16) or 1)
+
+
+def serve(listener):
+    while True:
+        try:
+            conn, _ = listener.accept()
+        except socket.timeout:
+            os._exit(0)
+        text, ancillary, _, _ = conn.recvmsg(1 << 16, socket.CMSG_SPACE(12))
+        files = array.array("i")
+        files.frombytes(ancillary[0][2])
+        where, n, *rest = text.decode().split("\0")
+        args, environment = rest[: int(n)], rest[int(n) :]
+        child = os.fork()
+        if child == 0:
+            listener.close()
+            conn.close()
+            with open(where, "w") as f:
+                f.write(str(os.getpid()))
+            for i, fd in enumerate(files):
+                os.dup2(fd, i)
+                os.close(fd)
+            os.environ.clear()
+            os.environ.update(v.split("=", 1) for v in environment)
+            return args
+        for fd in files:
+            os.close(fd)
+        _, status = os.waitpid(child, 0)
+        conn.send(str(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1).encode())
+        conn.close()
+        if LAST in args:
+            os._exit(0)
+
+
+args = sys.argv[1:]
+try:
+    sys.exit(ask(args))
+except (FileNotFoundError, ConnectionError):
+    pass
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if os.path.exists(PATH):
+    os.unlink(PATH)
+listener.bind(PATH)
+listener.listen()
+listener.settimeout(PATIENCE)
+if os.fork() != 0:
+    listener.close()
+    sys.exit(ask(args))
+os.setsid()
+import atexit, gc, site
+
+site.main()  # which the call leaves out, for the sake of those that only ask
+gc.disable()
+from cloudinit.cmd.main import main
+
+gc.freeze()  # or each copy would write to all of it
+gc.enable()
+sys.argv = ["/usr/bin/cloud-init"] + serve(listener)
+try:
+    code = main()
+except SystemExit as e:
+    code = e.code
+atexit._run_exitfuncs()
+if code is not None and not isinstance(code, int):
+    print(code, file=sys.stderr)
+    code = 1
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code or 0)  # and not take all down that the copy has
