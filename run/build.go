@@ -487,17 +487,20 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	if len(pipelines) > 0 && !o.planOnly && !goesOn {
-		if err := o.page(ctx, run.ID, kept(run.ID)); err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
-		}
-	}
 	var logged *LogPart
 	if in := kept(run.ID); o.Stages && o.sharedReports(in, run.ID) {
 		var err error
 		if logged, err = o.keepLog(ctx, run.ID, events.from, in); err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err)), Detail: "It is on this host."})
 		}
+	}
+	if len(pipelines) > 0 && !o.planOnly && !goesOn {
+		if err := o.page(ctx, run.ID, kept(run.ID)); err != nil {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
+		}
+	}
+	if !goesOn {
+		os.Remove(o.State.parts(run.ID))
 	}
 	useful := resumable(journal, builds, false) == nil
 	again := resumable(journal, builds, true) == nil

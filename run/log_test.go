@@ -322,6 +322,9 @@ func TestReopenLog(t *testing.T) {
 // the run went; what came before the stage is not.
 func TestLogPartIsBounded(t *testing.T) {
 	o := Options{State: State(t.TempDir()), Now: time.Now}
+	if err := os.Mkdir(o.State.Ledgers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	l, err := createLog(o.State, "r1")
 	if err != nil {
 		t.Fatal(err)

@@ -4,13 +4,19 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"bake/builder/amazon"
 	"bake/golden/reports"
 	"bake/internal/s3uri"
+	"bake/internal/wholefile"
 	"bake/step"
 	"bake/ui"
 )
@@ -45,6 +51,21 @@ func (s State) OpenReports(ctx context.Context, cloud amazon.Cloud, env []string
 		store.Bucket = bucket
 		return store
 	}, nil
+}
+
+// parts is the file with what earlier stages of a run have kept of its log among the reports,
+// wherever they were done.
+func (s State) parts(run string) string { return filepath.Join(s.Ledgers(), run+".parts") }
+
+// logParts are the parts in that file.
+func (s State) logParts(run string) (all []LogPart, err error) {
+	text, err := os.ReadFile(s.parts(run))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	return all, err
 }
 
 // keepLog keeps what the log of a run has from a position on among the reports, for other
@@ -83,7 +104,29 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 	if err := in.Write(ctx, name, packed.Bytes()); err != nil {
 		return nil, err
 	}
-	return &LogPart{name, reports.Digest(packed.Bytes())}, nil
+	part := LogPart{name, reports.Digest(packed.Bytes())}
+	all, err := o.State.logParts(run)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(append(all, part))
+	if err != nil {
+		return nil, err
+	}
+	return &part, wholefile.WriteData(o.State.parts(run), 0o600, text)
+}
+
+// allEvents calls emit for the events of a run, those of its stages on other hosts among them.
+func (o Options) allEvents(ctx context.Context, run string, in reports.Store, emit func(step.Event)) error {
+	parts, err := o.State.logParts(run)
+	if err != nil || len(parts) == 0 {
+		return errors.Join(err, o.State.Events(run, emit))
+	}
+	var errs []error
+	for _, part := range parts {
+		errs = append(errs, ReadLog(ctx, in, part, emit))
+	}
+	return errors.Join(errs...)
 }
 
 // ReadLog calls emit for the events of a part of a log.

@@ -53,10 +53,20 @@ func document(d step.Report) ([]byte, error) {
 
 // page writes the report of a run among the others, for people and for programs.
 func (o Options) page(ctx context.Context, run string, in reports.Store) error {
-	r, err := o.State.Report(run, o.Version)
-	if err != nil {
-		return err
-	}
+	// The run may have ended because it was cancelled, and what it was is told all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
+	defer cancel()
+	b := report.New(run, o.Version, func(d step.Report) ([]byte, error) {
+		text, err := document(d)
+		if err != nil { // another host has written it
+			if kept, kerr := in.Read(ctx, d.SHA256, findings.MaxRead); kerr == nil {
+				return kept, nil
+			}
+		}
+		return text, err
+	})
+	incomplete := o.allEvents(ctx, run, in, b.Handle)
+	r := b.Report()
 	prefix := ""
 	if o.sharedReports(in, run) { // those of other images, and of the same ones elsewhere, have pages too
 		prefix = o.pageDir()
@@ -65,10 +75,7 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	if err := errors.Join(r.HTML(&html), r.JSON(&text)); err != nil {
 		return err
 	}
-	// The run may have ended because it was cancelled, and what it was is told all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
-	defer cancel()
-	return errors.Join(in.Write(ctx, prefix+"report.html", html.Bytes()), in.Write(ctx, prefix+"report.json", text.Bytes()))
+	return errors.Join(incomplete, in.Write(ctx, prefix+"report.html", html.Bytes()), in.Write(ctx, prefix+"report.json", text.Bytes()))
 }
 
 // pageLimit is how long writing the report of a run may take.

@@ -145,6 +145,7 @@ type exported struct {
 	Journal []byte            `json:"journal"`
 	Ledger  []byte            `json:"ledger,omitempty"` // nil: the run owns nothing
 	Logins  map[string][]byte `json:"logins,omitempty"` // files, by name
+	Parts   []byte            `json:"parts,omitempty"`  // of its log, among the reports; nil: none
 }
 
 // exportLimit is far more than the state of any run has, compressed or not.
@@ -159,6 +160,9 @@ func (s State) Export(run string, key Key) ([]byte, error) {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
 	if e.Ledger, err = os.ReadFile(s.Ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the state of run %s: %w", run, err)
+	}
+	if e.Parts, err = os.ReadFile(s.parts(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
 	files, err := fs.Glob(os.DirFS(s.keys(run)), "*")
@@ -203,14 +207,13 @@ func (s State) Import(sealed []byte, key Key) (run string, err error) {
 	if err := login.Import(s.keys(e.Run), e.Logins); err != nil {
 		return "", err
 	}
-	if e.Ledger == nil {
-		err = os.Remove(s.Ledger(e.Run))
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
+	put := func(path string, data []byte) error {
+		if data == nil {
+			return os.RemoveAll(path)
 		}
-	} else {
-		err = wholefile.WriteData(s.Ledger(e.Run), 0o600, e.Ledger)
+		return wholefile.WriteData(path, 0o600, data)
 	}
+	err = errors.Join(put(s.Ledger(e.Run), e.Ledger), put(s.parts(e.Run), e.Parts))
 	if err == nil { // last: without it there is nothing to go on with
 		err = wholefile.WriteData(s.Journal(e.Run), 0o600, e.Journal)
 	}
@@ -285,5 +288,5 @@ func (s State) ForgetStages(before time.Time) error {
 // Forget deletes the state of a run that owns nothing on this host any more: another one
 // goes on with it.
 func (s State) Forget(run string) error {
-	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.Ledger(run)), os.RemoveAll(s.keys(run)))
+	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.Ledger(run)), os.RemoveAll(s.parts(run)), os.RemoveAll(s.keys(run)))
 }

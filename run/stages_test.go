@@ -512,3 +512,41 @@ func TestLogsOfStages(t *testing.T) {
 		}
 	}
 }
+
+// TestReportOfStages: the report of a run tells of all its stages, whichever host has done them, and
+// has the documents that they have written.
+func TestReportOfStages(t *testing.T) {
+	s := newStages(t, staged)
+	// What is run on the machine as root finds nothing and does nothing: it is this host.
+	bin := filepath.Join(s.dir, "bin")
+	const sh = "#!/bin/sh\ncase \"$*\" in\n*\"exec sh -s\"*) cat >/dev/null; printf '\\001bake done\\n' ;;\n*) exec /bin/sh \"$@\" ;;\nesac\n"
+	if err := errors.Join(os.Mkdir(bin, 0o700), os.WriteFile(filepath.Join(bin, "sh"), []byte(sh), 0o700)); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	place := filepath.Join(s.dir, "reports")
+	if err := os.WriteFile(filepath.Join(s.dir, "t.bake.hcl"), []byte(fmt.Sprintf("bake {\n reports = %q\n}\nimage \"web\" {\n sources = [\"amazon-ebs.web\"]\n}\n", place)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.opts.Template.Path = s.dir
+	s.opts.Template.Instance = &config.Instance{Image: "web"}
+	sealed, result, err := s.stage(t, nil)
+	for sealed != nil && err == nil {
+		sealed, result, err = s.stage(t, sealed)
+	}
+	if err != nil || s.host < 5 {
+		t.Fatalf("%d stages, %v", s.host, err)
+	}
+	text, err := os.ReadFile(filepath.Join(place, "web", "report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"state":"succeeded"`, `"leftovers"`, `"leftovers-private-keys"`} {
+		if !strings.Contains(strings.ReplaceAll(string(text), ": ", ":"), want) {
+			t.Errorf("the report lacks %s:\n%s", want, text)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(s.dir, fmt.Sprint("host", s.host), "ledgers", "*.parts")); err != nil || len(left) > 0 || result.Log == nil {
+		t.Errorf("left: %q, %v; %+v", left, err, result.Log)
+	}
+}
