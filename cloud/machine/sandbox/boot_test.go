@@ -77,6 +77,30 @@ func TestBootIdentity(t *testing.T) {
 	}
 }
 
+// TestCloudInitIsAnnounced: who logs in to a machine that cloud-init is still setting up can tell, with
+// systemd and without, and when it has ended.
+func TestCloudInitIsAnnounced(t *testing.T) {
+	b := newBench(t, Options{})
+	for _, init := range []Init{InitSystemd, InitBuiltin} {
+		t.Run(string(init), func(t *testing.T) {
+			d, err := New(Options{Dir: b.dir, Init: init})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := b.with(t)
+			b.driver = d
+			spec := b.spec()
+			spec.Network.Metadata = metadataService(spec)
+			b.start(spec)
+			c := b.login(spec)
+			b.run(c, "test -e /run/cloud-init/enabled")
+			if out, err := try(c, "n=0; while ! test -e /run/cloud-init/result.json; do sleep 1; n=$((n+1)); test $n -lt 300 || exit 1; done; sudo grep -c . /root/.ssh/authorized_keys"); err != nil || out != "1" {
+				t.Errorf("cloud-init does not end, or has let nobody in: %q, %v", out, err)
+			}
+		})
+	}
+}
+
 // TestStandIns calls this program by the names that it has in a machine without
 // systemd, and by others.
 func TestStandIns(t *testing.T) {

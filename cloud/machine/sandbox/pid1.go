@@ -64,7 +64,13 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
-	if b.Metadata && b.HasUserData {
+	setsUp := b.Metadata && hasCloudInit()
+	if setsUp {
+		if err := markCloudInit(); err != nil {
+			return err
+		}
+	}
+	if setsUp && b.HasUserData {
 		// The login user may be made by user data: the server waits for it.
 		if err := cloudInitStages(2); err != nil {
 			fmt.Println("bake: cloud-init:", err)
@@ -75,7 +81,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 		return fmt.Errorf("start the SSH server: %w", err)
 	}
 	boot := self(roleSupervise, "boot")
-	if b.Metadata {
+	if setsUp {
 		boot.Args = append(boot.Args, "cloud-init")
 	}
 	services, err := start(boot)
@@ -201,24 +207,28 @@ func endAll(ends <-chan end) {
 	}
 }
 
-// cloudInitStages runs the first n stages of the image's cloud-init, if it has it.
-func cloudInitStages(n int) error {
-	const program = "/usr/bin/cloud-init"
-	if !exists(program) {
-		return nil
-	}
+const cloudInitProgram = "/usr/bin/cloud-init"
+
+// hasCloudInit reports whether the image has cloud-init, and has not turned it off.
+func hasCloudInit() bool {
+	return exists(cloudInitProgram) && !exists("/etc/cloud/cloud-init.disabled")
+}
+
+// cloudInitStages runs the first n stages of the image's cloud-init. One that fails keeps none
+// from running, as with systemd: the last one says that all is over.
+func cloudInitStages(n int) (err error) {
 	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
 	for _, args := range stages[:n] {
-		cmd := exec.Command(program, args...)
+		cmd := exec.Command(cloudInitProgram, args...)
 		config := cloudInitConfig
 		if slices.Contains(args, "--local") {
 			config = cloudInitLocal()
 		}
 		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+config)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s %v: %w", program, args, err)
+		if rerr := cmd.Run(); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("%s %v: %w", cloudInitProgram, args, rerr))
 		}
 	}
-	return nil
+	return err
 }

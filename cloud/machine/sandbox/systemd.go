@@ -184,10 +184,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := os.Symlink("/usr/lib/systemd/system/cloud-init.target", filepath.Join(wants, "cloud-init.target")); err != nil {
 		return err
 	}
-	if err := os.MkdirAll("/run/cloud-init", 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile("/run/cloud-init/enabled", nil, 0o644); err != nil {
+	if err := markCloudInit(); err != nil {
 		return err
 	}
 	local := filepath.Join(units, "cloud-init-local.service.d")
@@ -270,6 +267,12 @@ func stageOf(unit, program string) string {
 		return ""
 	}
 	return "[Service]\nExecStart=\nExecStart=" + program + strings.TrimPrefix(args[0], "/usr/bin/cloud-init") + "\n"
+}
+
+// markCloudInit says, as cloud-init's generator does, that cloud-init is going to run: who logs in
+// waits for it.
+func markCloudInit() error {
+	return errors.Join(os.MkdirAll("/run/cloud-init", 0o755), os.WriteFile("/run/cloud-init/enabled", nil, 0o644))
 }
 
 func findsUnit(name string) bool {
