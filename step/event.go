@@ -52,6 +52,10 @@ type Channel struct {
 	Parameter string   `json:"parameter"`
 	Names     bool     `json:"names"`             // the image, in all its places
 	Reasons   []string `json:"reasons,omitempty"` // why it does not
+
+	// What it waits for, if nothing else keeps it out.
+	Until    time.Time `json:"until,omitzero"`     // when it has been in the channel before for long enough
+	Approval bool      `json:"approval,omitempty"` // somebody must approve it
 }
 
 // FindingsReport is the kind of a report of findings, as JSON.

@@ -27,27 +27,39 @@ type State struct {
 	Now      time.Time
 }
 
-// Closed says why the image may not enter the channel; nothing if it may.
-func (r Rule) Closed(s State) (reasons []string) {
+// Wait is what an image waits for that nothing but time, or somebody, keeps out of a channel.
+type Wait struct {
+	Until    time.Time // From has named it for long enough then; zero: it has
+	Approval bool      // somebody must approve it
+}
+
+// Closed says why the image may not enter the channel; nothing if it may. waits is not nil if
+// waiting is enough.
+func (r Rule) Closed(s State) (reasons []string, waits *Wait) {
 	for _, name := range r.Requires {
 		switch {
 		case s.Untold:
-			return []string{"what the image has passed is not in its tags; build it again"}
+			return []string{"what the image has passed is not in its tags; build it again"}, nil
 		case !slices.Contains(s.Passed, name):
 			reasons = append(reasons, name+" has not passed")
 		}
 	}
-	switch {
-	case r.From == "":
-	case !s.In:
+	if r.From != "" && !s.In {
 		reasons = append(reasons, fmt.Sprintf("channel %s does not name it", r.From))
-	case s.Now.Sub(s.Since) < r.Soak:
-		reasons = append(reasons, fmt.Sprintf("it must have been in channel %s for %s, which is so from %s on", r.From, r.Soak, s.Since.Add(r.Soak).UTC().Format(time.RFC3339)))
 	}
-	if r.Approval && !s.Approved {
+	var w Wait
+	never := len(reasons) > 0
+	if r.From != "" && s.In && s.Now.Sub(s.Since) < r.Soak {
+		w.Until = s.Since.Add(r.Soak).UTC()
+		reasons = append(reasons, fmt.Sprintf("it must have been in channel %s for %s, which is so from %s on", r.From, r.Soak, w.Until.Format(time.RFC3339)))
+	}
+	if w.Approval = r.Approval && !s.Approved; w.Approval {
 		reasons = append(reasons, "nobody has approved it: bake images approve AMI "+r.Name)
 	}
-	return reasons
+	if never || w == (Wait{}) {
+		return reasons, nil
+	}
+	return reasons, &w
 }
 
 // Parameter is the parameter that a channel of an image is, unless the user has named one.

@@ -12,26 +12,33 @@ import (
 func TestClosed(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	rule := channels.Rule{Name: "stable", Requires: []string{"verify.boot", "checks.base"}, From: "candidate", Soak: 24 * time.Hour, Approval: true}
+	late := now.Add(-24*time.Hour + time.Second)
 	good := channels.State{Passed: []string{"checks.base", "verify.boot"}, In: true, Since: now.Add(-24 * time.Hour), Approved: true, Now: now}
 	for name, test := range map[string]struct {
 		change func(*channels.State)
-		want   string // part of the only reason
+		want   string // part of the last reason
+		waits  *channels.Wait
 	}{
-		"open":        {func(*channels.State) {}, ""},
-		"not passed":  {func(s *channels.State) { s.Passed = []string{"verify.boot"} }, "checks.base has not passed"},
-		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "not in its tags"},
-		"not in from": {func(s *channels.State) { s.In = false }, "channel candidate does not name it"},
-		"too early":   {func(s *channels.State) { s.Since = now.Add(-24*time.Hour + time.Second) }, "from 2026-11-28T12:00:01Z on"},
-		"no approval": {func(s *channels.State) { s.Approved = false }, "bake images approve AMI stable"},
+		"open":        {func(*channels.State) {}, "", nil},
+		"not passed":  {func(s *channels.State) { s.Passed = []string{"verify.boot"} }, "checks.base has not passed", nil},
+		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "not in its tags", nil},
+		"not in from": {func(s *channels.State) { s.In = false }, "channel candidate does not name it", nil},
+		"too early":   {func(s *channels.State) { s.Since = late }, "from 2026-11-28T12:00:01Z on", &channels.Wait{Until: late.Add(rule.Soak)}},
+		"no approval": {func(s *channels.State) { s.Approved = false }, "bake images approve AMI stable", &channels.Wait{Approval: true}},
+		"both":        {func(s *channels.State) { s.Since, s.Approved = late, false }, "bake images approve AMI stable", &channels.Wait{Until: late.Add(rule.Soak), Approval: true}},
+		"more":        {func(s *channels.State) { s.Passed, s.Since, s.Approved = nil, late, false }, "bake images approve AMI stable", nil},
 	} {
 		s := good
 		test.change(&s)
-		reasons := rule.Closed(s)
-		if (test.want == "") != (len(reasons) == 0) || len(reasons) > 1 || test.want != "" && !strings.Contains(reasons[0], test.want) {
+		reasons, waits := rule.Closed(s)
+		if (test.want == "") != (len(reasons) == 0) || test.want != "" && !strings.Contains(reasons[len(reasons)-1], test.want) {
 			t.Errorf("%s: %q", name, reasons)
 		}
+		if (waits == nil) != (test.waits == nil) || waits != nil && *waits != *test.waits {
+			t.Errorf("%s: it waits for %+v", name, waits)
+		}
 	}
-	if reasons := (channels.Rule{Name: "candidate"}).Closed(channels.State{}); reasons != nil {
+	if reasons, waits := (channels.Rule{Name: "candidate"}).Closed(channels.State{}); reasons != nil || waits != nil {
 		t.Errorf("a channel that asks for nothing: %q", reasons)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bake/builder"
+	"bake/golden/channels"
 	"bake/step"
 )
 
@@ -119,7 +120,11 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 			if err != nil {
 				return err
 			}
-			if says.Reasons = h.Rule().Closed(state); len(says.Reasons) > 0 {
+			var waits *channels.Wait
+			if says.Reasons, waits = h.Rule().Closed(state); waits != nil {
+				says.Until, says.Approval = waits.Until, waits.Approval
+			}
+			if len(says.Reasons) > 0 {
 				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(says.Reasons, "; "))
 				return nil
 			}

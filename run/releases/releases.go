@@ -88,14 +88,80 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	if err != nil {
 		return Moved{}, err
 	}
-	if reasons := target.Closed(state); len(reasons) > 0 {
+	if reasons, _ := target.Closed(state); len(reasons) > 0 {
 		return Moved{}, &ClosedError{release, to, reasons}
 	}
-	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, channels.Why("promoted from "+from, m.Scope.Run.ID), at); err != nil {
-		return Moved{}, fmt.Errorf("channel %s: %w", to, err)
+	if err := m.enter(ctx, from, target, at, state.Passed); err != nil {
+		return Moved{}, err
 	}
-	m.tellOf(ctx, target, at, state.Passed)
 	return Moved{target.Parameter, release, at}, nil
+}
+
+// enter has a channel name images that have passed this, and tells of it.
+func (m *Mover) enter(ctx context.Context, from string, target run.Channel, at []builder.Placed, passed []string) error {
+	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, channels.Why("promoted from "+from, m.Scope.Run.ID), at); err != nil {
+		return fmt.Errorf("channel %s: %w", target.Name, err)
+	}
+	m.tellOf(ctx, target, at, passed)
+	return nil
+}
+
+// Offer has the channels that come after another one name an image, each if that one names it,
+// the rules let it in, and it was not taken back from there: in their order, as a build does.
+// ami is the image in a region of the own account. It returns what these channels say.
+func (m *Mover) Offer(ctx context.Context, ami string) (all []step.Channel, err error) {
+	for _, c := range m.channels() {
+		if c.From == "" {
+			continue
+		}
+		says, err := m.offer(ctx, c, ami)
+		if err != nil {
+			return all, fmt.Errorf("channel %s: %w", c.Name, err)
+		}
+		m.Scope.Channel(ctx, says)
+		all = append(all, says)
+	}
+	return all, nil
+}
+
+func (m *Mover) offer(ctx context.Context, target run.Channel, ami string) (step.Channel, error) {
+	says := step.Channel{Name: target.Name, Parameter: target.Parameter}
+	from, err := m.Channel(target.From)
+	if err != nil {
+		return says, err
+	}
+	at, _, err := m.Outlet.Named(ctx, from.Parameter)
+	switch {
+	case errors.Is(err, images.ErrNoChannel), err == nil && !slices.ContainsFunc(at, func(p builder.Placed) bool { return p.ID == ami }):
+		says.Reasons = []string{"channel " + from.Name + " does not name it"}
+		return says, nil
+	case err != nil:
+		return says, err
+	}
+	now, err := m.Outlet.Channel(ctx, target.Parameter, at)
+	switch {
+	case err != nil:
+		return says, err
+	case now.Names:
+		says.Names = true
+		return says, nil
+	case now.TakenBack:
+		says.Reasons = []string{"it was taken back"}
+		return says, nil
+	}
+	state, err := m.state(ctx, target, at)
+	if err != nil {
+		return says, err
+	}
+	reasons, waits := target.Closed(state)
+	if waits != nil {
+		says.Until, says.Approval = waits.Until, waits.Approval
+	}
+	if says.Reasons = reasons; len(reasons) > 0 {
+		return says, nil
+	}
+	says.Names = true
+	return says, m.enter(ctx, from.Name, target, at, state.Passed)
 }
 
 // Rollback has a channel name the release that it named before the one that it names now or, if "to" is not empty,

@@ -202,6 +202,86 @@ func TestMover(t *testing.T) {
 	}
 }
 
+// TestOffer: an image goes through the channels that come after another one as far as their rules
+// let it, and is told what it waits for; one that has been overtaken, or taken back, stays where
+// it is.
+func TestOffer(t *testing.T) {
+	w := newWorld(t)
+	candidate := run.Channel{Rule: channels.Rule{Name: "candidate"}, Parameter: "/bake/web/candidate"}
+	beta := run.Channel{Rule: channels.Rule{Name: "beta", From: "candidate", Soak: time.Hour}, Parameter: "/bake/web/beta"}
+	stable := run.Channel{Rule: channels.Rule{Name: "stable", From: "beta", Requires: []string{"verify.boot"}, Approval: true}, Parameter: "/bake/web/stable", Webhook: w.url}
+	block := &run.ImageBlock{Channels: []run.Channel{candidate, beta, stable}}
+	enter := func(id string) {
+		t.Helper()
+		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "bake: test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+		}))
+	}
+	offer := func(id string, after time.Duration) (said [2]step.Channel) {
+		t.Helper()
+		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+			m.Now = func() time.Time { return time.Now().Add(after) }
+			all, err := m.Offer(ctx, id)
+			if err == nil && len(all) != 2 {
+				t.Fatalf("said %+v", all)
+			}
+			copy(said[:], all)
+			return err
+		}))
+		return said
+	}
+	is := func(c step.Channel, names, soaks, approval bool, reason string) {
+		t.Helper()
+		if c.Names != names || c.Until.IsZero() == soaks || c.Approval != approval || (reason == "") != (len(c.Reasons) == 0) || !strings.Contains(strings.Join(c.Reasons, "; "), reason) {
+			t.Errorf("%s: %+v", c.Name, c)
+		}
+	}
+	ids := []string{w.image("web-1", "verify.boot"), w.image("web-2", "verify.boot"), w.image("web-3", "")}
+
+	said := offer(ids[0], 0)
+	is(said[0], false, false, false, "channel candidate does not name it")
+	enter(ids[0])
+	said = offer(ids[0], 0)
+	is(said[0], false, true, false, "it must have been in channel candidate for 1h")
+	is(said[1], false, false, false, "channel beta does not name it")
+	if left := time.Until(said[0].Until); left < 50*time.Minute || left > time.Hour {
+		t.Errorf("it soaks for %s", left)
+	}
+	said = offer(ids[0], 2*time.Hour)
+	is(said[0], true, false, false, "")
+	is(said[1], false, false, true, "nobody has approved it")
+	w.tag(ids[0], channels.ApprovalTag("stable"), "somebody")
+	for range 2 { // twice is once
+		said = offer(ids[0], 2*time.Hour)
+		is(said[0], true, false, false, "")
+		is(said[1], true, false, false, "")
+	}
+	if told := w.told("stable"); !slices.Equal(told, ids[:1]) {
+		t.Errorf("told %v", told)
+	}
+
+	enter(ids[1])
+	is(offer(ids[0], 0)[0], false, false, false, "channel candidate does not name it")
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // nothing has changed
+		at, _, err := m.Outlet.Named(ctx, beta.Parameter)
+		if err == nil && (len(at) != 1 || at[0].ID != ids[0]) {
+			t.Errorf("beta names %v", at)
+		}
+		return err
+	}))
+	is(offer(ids[1], 2*time.Hour)[0], true, false, false, "")
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+		_, err := m.Rollback(ctx, "beta", "")
+		return err
+	}))
+	is(offer(ids[1], 2*time.Hour)[0], false, false, false, "it was taken back")
+
+	enter(ids[2])
+	said = offer(ids[2], 2*time.Hour)
+	is(said[0], true, false, false, "")
+	is(said[1], false, false, false, "verify.boot has not passed; nobody has approved it") // which would not be enough
+}
+
 // TestChannels: a channel is one of the block's or, without a block, whatever it is called.
 func TestChannels(t *testing.T) {
 	m := &releases.Mover{Image: "web", Block: &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "beta"}}, {Rule: channels.Rule{Name: "stable"}}}}}
