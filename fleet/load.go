@@ -75,7 +75,7 @@ func (t *Template) twice(ctx context.Context) (diags hcl.Diagnostics) {
 	for _, i := range t.images {
 		if i.Image != "" && among[i.Name()] {
 			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // who bakes the image says what else is wrong
-			diags = lang.AppendNew(diags, settings.Twice(ctx))
+			diags = lang.AppendNew(diags, settings.Twice())
 		}
 	}
 	return diags

@@ -36,6 +36,7 @@ type Settings struct {
 	fleets []placed[Fleet]
 	engine placed[Engine]
 	blocks []FleetBlock
+	twice  hcl.Diagnostics // about images that would go to a region from two cells
 }
 
 // placed are the options of a block, and where they were written.

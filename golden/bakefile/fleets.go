@@ -80,7 +80,8 @@ func (r *reader) fleets(ctx context.Context) {
 		r.roles(&one, f)
 		r.settings.blocks = append(r.settings.blocks, one)
 	}
-	r.diags = append(r.diags, r.settings.Twice(ctx)...)
+	r.settings.twice = r.settings.bakedTwice(ctx)
+	r.diags = append(r.diags, r.settings.twice...)
 }
 
 // fleetImages reads which images a fleet has.
@@ -222,10 +223,12 @@ func accountOfRole(arn string) (account string, ok bool) {
 	return parts[4], true
 }
 
-// Twice complains about images that would go to a region from two cells of a fleet: the one
-// there, and another that copies or distributes its own. Of a template that was loaded for an
-// image, it knows that image alone.
-func (s *Settings) Twice(ctx context.Context) (diags hcl.Diagnostics) {
+// Twice are the complaints about images that would go to a region from two cells of a fleet:
+// the one there, and another that copies or distributes its own. Of a template that was loaded
+// for an image, it knows that image alone.
+func (s *Settings) Twice() hcl.Diagnostics { return s.twice }
+
+func (s *Settings) bakedTwice(ctx context.Context) (diags hcl.Diagnostics) {
 	complain := func(at hcl.Range, summary, format string, args ...any) {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
 	}
