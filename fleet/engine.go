@@ -28,7 +28,8 @@ type Engine interface {
 	// Logs calls emit for the events of a cell in the run that goes on, or in the last one.
 	Logs(ctx context.Context, f *Fleet, c Cell, emit func(step.Event)) error
 
-	// Cancel makes the run end that goes on: what its cells have made is deleted.
+	// Cancel makes the run end that goes on: what its cells have made is deleted. Images that
+	// wait for their channels wait no more, and the channels stay as they are.
 	Cancel(ctx context.Context, f *Fleet) error
 
 	// Approve approves the image of a cell for a channel.
@@ -99,6 +100,11 @@ type Host struct {
 
 	// Approve approves the image of an outcome.
 	Approve func(ctx context.Context, o Outcome, a Approval) error
+
+	// Promote has the channels that come after another one name the image of an outcome, as
+	// far as their rules let it in, and returns what each of them says. An engine that waits for
+	// images calls it.
+	Promote func(ctx context.Context, o Outcome, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State
 	Local  bool               // cells are baked on the local cloud

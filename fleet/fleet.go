@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bake/config"
+	"bake/step"
 )
 
 // A Fleet is what a fleet block says, and the engine block, with its cells. It holds no
@@ -122,8 +123,44 @@ type Outcome struct {
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended"`
 
-	// Awaiting are the channels that the image is not in because nobody has approved it.
-	Awaiting []string `json:"awaiting,omitempty"`
+	Waits // of the image
+}
+
+// Waits are what an image waits for that nothing else keeps out of channels.
+type Waits struct {
+	Awaiting []string `json:"awaiting,omitempty"` // channels for which nobody has approved it
+	Soaking  []Soak   `json:"soaking,omitempty"`
+}
+
+// Soak is until when an image has to be in the channel before.
+type Soak struct {
+	Channel string    `json:"channel"`
+	Until   time.Time `json:"until"`
+}
+
+// Add takes what a channel says of the image.
+func (w *Waits) Add(c *step.Channel) {
+	if c.Approval {
+		w.Awaiting = append(w.Awaiting, c.Name)
+	}
+	if !c.Until.IsZero() {
+		w.Soaking = append(w.Soaking, Soak{c.Name, c.Until})
+	}
+}
+
+// Over reports whether the image waits for nothing.
+func (w Waits) Over() bool { return len(w.Awaiting)+len(w.Soaking) == 0 }
+
+// Text says what the image waits for; empty if it does not.
+func (w Waits) Text() string {
+	var all []string
+	for _, s := range w.Soaking {
+		all = append(all, "soaking until "+s.Until.UTC().Format(time.RFC3339)+" for "+s.Channel)
+	}
+	for _, channel := range w.Awaiting {
+		all = append(all, "waits for approval for "+channel)
+	}
+	return strings.Join(all, ", ")
 }
 
 // Image is what a cell has made.

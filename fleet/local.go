@@ -332,7 +332,7 @@ func (a *attempt) bake(ctx context.Context, c Cell, parents []Outcome, id string
 		result.Run = id
 	}
 	o := Ended(c, result, err, started, a.host.Now())
-	o.Awaiting = speaker.awaiting
+	o.Waits = speaker.waits
 	end := step.Event{Time: o.Ended, Kind: step.BuildFinished, Build: c.Short(), Elapsed: time.Since(began), Reused: o.Result == Reused}
 	if err != nil {
 		end.Kind, end.Error, end.Step, end.Place = step.BuildFailed, errors.New(o.Error), speaker.failed.Step, speaker.failed.Place
@@ -446,10 +446,10 @@ func (a *attempt) sweep(ctx context.Context, dead string, emit func(step.Event))
 
 // speaker passes the events of the run of a cell on as those of one build.
 type speaker struct {
-	cell     Cell
-	handle   func(step.Event)
-	failed   step.Event // of the first build that failed
-	awaiting []string   // channels that the image waits for
+	cell   Cell
+	handle func(step.Event)
+	failed step.Event // of the first build that failed
+	waits  Waits
 }
 
 func (s *speaker) emit(e step.Event) {
@@ -462,22 +462,11 @@ func (s *speaker) emit(e step.Event) {
 		}
 		return
 	case step.ChannelAsked:
-		if Unapproved(e.Channel) {
-			s.awaiting = append(s.awaiting, e.Channel.Name)
-		}
+		s.waits.Add(e.Channel)
 	}
 	e.Build = s.cell.Short()
 	s.handle(e)
 }
-
-// Unapproved reports whether the image is not in a channel only because nobody has approved
-// it.
-func Unapproved(c *step.Channel) bool {
-	return c != nil && !c.Names && len(c.Reasons) == 1 && strings.HasPrefix(c.Reasons[0], unapproved)
-}
-
-// unapproved is how the reason of a channel begins that waits for approval.
-const unapproved = "nobody has approved it"
 
 // status is how the run goes, as far as it is known without a look at the disk.
 func (a *attempt) status() Status {

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"bake/golden/channels"
 	"bake/run"
 	"bake/step"
 )
@@ -64,7 +63,7 @@ func TestNotices(t *testing.T) {
 	expect(t, "recovered", kinds(Outcome{Result: Reused}, Failed), "recovered")
 	expect(t, "as before", kinds(Outcome{Result: Built}, Built), "")
 	expect(t, "skipped", kinds(Outcome{Result: Skipped}, Failed), "")
-	expect(t, "approval", kinds(Outcome{Result: Built, Awaiting: []string{"stable"}}, ""), "approvalstable")
+	expect(t, "approval", kinds(Outcome{Result: Built, Waits: Waits{Awaiting: []string{"stable"}}}, ""), "approvalstable")
 }
 
 // A webhook gets what it is for, with its headers, which no error shows.
@@ -92,15 +91,21 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// A channel waits for approval if nothing else is missing.
-func TestUnapproved(t *testing.T) {
-	rule := channels.Rule{Name: "stable", Approval: true}
-	reasons := rule.Closed(channels.State{})
-	if !Unapproved(&step.Channel{Name: "stable", Reasons: reasons}) {
-		t.Errorf("%q is not that nobody has approved", reasons)
+// TestWaits: an image waits for what its channels say that it waits for, and for nothing else.
+func TestWaits(t *testing.T) {
+	var w Waits
+	until := time.Date(2026, 11, 30, 2, 30, 0, 0, time.UTC)
+	for _, c := range []step.Channel{
+		{Name: "candidate", Names: true}, {Name: "beta", Reasons: []string{"not yet"}, Until: until},
+		{Name: "stable", Reasons: []string{"not yet", "nobody"}, Until: until, Approval: true}, {Name: "old", Reasons: []string{"it was taken back"}},
+	} {
+		w.Add(&c)
 	}
-	if Unapproved(&step.Channel{Name: "stable", Reasons: append(reasons, "and more")}) || Unapproved(&step.Channel{Names: true}) || Unapproved(nil) {
-		t.Error("something else is")
+	if want := "soaking until 2026-11-30T02:30:00Z for beta, soaking until 2026-11-30T02:30:00Z for stable, waits for approval for stable"; w.Text() != want || w.Over() {
+		t.Error(w.Text())
+	}
+	if none := (Waits{}); none.Text() != "" || !none.Over() {
+		t.Error(none)
 	}
 }
 

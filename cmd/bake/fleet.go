@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"bake/builder/amazon"
 	"bake/builder/amazon/images"
 	"bake/engine"
 	"bake/fleet"
@@ -330,15 +331,15 @@ func (p *program) fleetCancelCommand() *cobra.Command {
 		Use:   "cancel [FLEET]",
 		Short: "Cancel the run of a fleet that is in progress",
 		Long: `Cancel the run of a fleet that is in progress: cells that wait do not begin, and what the
-others have made is deleted. Images that are finished stay. The command returns once that
-is done.`,
+others have made is deleted. Images that are finished stay, and those that soak or wait for
+approval enter no channel by themselves any more. The command returns once that is done.`,
 		Example: `  bake fleet cancel nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
 				err := e.Cancel(ctx, one)
 				if err == nil {
-					p.say("The run of fleet " + one.Name + " is cancelled.")
+					p.say("Fleet " + one.Name + " is cancelled.")
 				}
 				return err
 			})
@@ -514,10 +515,10 @@ func cellNamed(t *fleet.Template, name string) (*fleet.Fleet, fleet.Cell, error)
 // cloud if this process has opened it; nil: it is opened for the approval.
 func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(context.Context, fleet.Outcome, fleet.Approval) error {
 	return func(ctx context.Context, o fleet.Outcome, a fleet.Approval) (err error) {
-		place := images.Place{Regions: []string{o.Cell.Region}, Env: p.env}
+		var cloud amazon.Cloud
 		switch {
 		case f.local && clouds != nil:
-			if place.Cloud, err = clouds.Named(ctx, localcloud.Name); err != nil {
+			if cloud, err = clouds.Named(ctx, localcloud.Name); err != nil {
 				return err
 			}
 		case f.local:
@@ -528,14 +529,19 @@ func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(con
 				return err
 			}
 			defer func() { err = errors.Join(err, c.Close(ctx)) }()
-			place.Cloud = c.Cloud
+			cloud = c.Cloud
 		}
-		place.Cloud.Within = fleet.Within(o.Cell, "approve")
-		account, err := images.Open(ctx, place)
+		account, err := p.accountOf(ctx, cloud, o.Cell, "approve")
 		if err != nil {
 			return err
 		}
 		_, _, err = account.Approve(ctx, o.Image.ID, channels.ApprovalTag(a.Channel), a.At)
 		return err
 	}
+}
+
+// accountOf is the account of a cell, in a session of its role that has this name.
+func (p *program) accountOf(ctx context.Context, cloud amazon.Cloud, c fleet.Cell, session string) (*images.Account, error) {
+	cloud.Within = fleet.Within(c, session)
+	return images.Open(ctx, images.Place{Regions: []string{c.Region}, Env: p.env, Cloud: cloud})
 }

@@ -125,7 +125,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 	}
 	p.json.result = status
 	all := outcomesOf(status)
-	p.say(fleetSummary(one.Name, status, o.local))
+	p.say(fleetSummary(one, status, o.local))
 	worst := fleet.Worst(all)
 	switch {
 	case err != nil:
@@ -211,7 +211,11 @@ func everyReused(all []fleet.Outcome) bool {
 }
 
 // fleetSummary says how the cells of a run ended.
-func fleetSummary(name string, s fleet.Status, local bool) string {
+func fleetSummary(one *fleet.Fleet, s fleet.Status, local bool) string {
+	then, by := "the next run of the fleet, or bake images promote, has it enter then", ""
+	if one.Engine != nil {
+		then, by = "the fleet has it enter then", " -by NAME"
+	}
 	var b strings.Builder
 	count := map[fleet.Result]int{}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -238,8 +242,11 @@ func fleetSummary(name string, s fleet.Status, local bool) string {
 	}
 	b.WriteString(strings.Join(parts, ", "))
 	for _, o := range outcomesOf(s) {
+		for _, k := range o.Soaking {
+			fmt.Fprintf(&b, "\n%s may enter channel %s from %s on: %s", o.Image.ID, k.Channel, k.Until.Local().Format(time.DateTime), then)
+		}
 		for _, channel := range o.Awaiting {
-			fmt.Fprintf(&b, "\nTo approve %s: bake fleet approve %s/%s %s", o.Image.ID, name, o.Cell.Short(), channel)
+			fmt.Fprintf(&b, "\nTo approve %s: bake fleet approve %s/%s %s%s", o.Image.ID, one.Name, o.Cell.Short(), channel, by)
 		}
 	}
 	if failed {
@@ -247,7 +254,7 @@ func fleetSummary(name string, s fleet.Status, local bool) string {
 		if local {
 			on = " -local"
 		}
-		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s%s -resume", name, on)
+		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s%s -resume", one.Name, on)
 	}
 	return b.String()
 }

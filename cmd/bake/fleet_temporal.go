@@ -5,9 +5,14 @@ package main
 import (
 	"context"
 
+	"bake/builder/amazon"
 	"bake/fleet"
 	"bake/fleet/temporal"
 	"bake/internal/envvar"
+	"bake/run"
+	"bake/run/localcloud"
+	"bake/run/releases"
+	"bake/step"
 )
 
 // metricsVar is the environment variable with the address at which a worker serves metrics.
@@ -16,4 +21,35 @@ const metricsVar = "BAKE_METRICS"
 // temporalEngine is the engine for Temporal.
 func temporalEngine(_ context.Context, h fleet.Host, _ *fleet.Temporal) (fleet.Engine, error) {
 	return &temporal.Engine{Host: h, Metrics: envvar.Get(h.Env, metricsVar)}, nil
+}
+
+// promoteCell has the channels of the image of a cell name it that let it in. clouds have the
+// local cloud.
+func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.Outcome, func(step.Event)) ([]step.Channel, error) {
+	return func(ctx context.Context, o fleet.Outcome, emit func(step.Event)) (said []step.Channel, err error) {
+		t, err := f.template(p, "bake worker", f.path)
+		if err != nil {
+			return nil, err
+		}
+		block, err := run.Image(ctx, t, p.components(t.Options, f.releases)(ctx, p.parts()), o.Cell.Image)
+		if err != nil || block == nil {
+			return nil, err
+		}
+		var cloud amazon.Cloud
+		if f.local {
+			if cloud, err = clouds.Named(ctx, localcloud.Name); err != nil {
+				return nil, err
+			}
+		}
+		account, err := p.accountOf(ctx, cloud, o.Cell, "promote")
+		if err != nil {
+			return nil, err
+		}
+		_, err = run.Task(ctx, run.TaskOptions{State: state, Command: p.commandLine(), Name: o.Cell.Short(), Emit: emit, Now: p.now}, func(ctx context.Context, s *step.Scope) (err error) {
+			m := &releases.Mover{Image: o.Cell.Image, Block: block, Outlet: account.NewOutlet(block.To, s.Run.ID), Scope: s, Now: p.now}
+			said, err = m.Offer(ctx, o.Image.ID)
+			return err
+		})
+		return said, err
+	}
 }

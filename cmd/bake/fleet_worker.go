@@ -109,7 +109,7 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	h.stop = stop
 	end := h.connect(p, &f.fleetFlags, feed.emit, t.Fleets...)
 	defer func() { err = errors.Join(err, end(stop)) }()
-	h.Approve = p.approveCell(&f.fleetFlags, h.Clouds)
+	h.Approve, h.Promote = p.approveCell(&f.fleetFlags, h.Clouds), p.promoteCell(&f.fleetFlags, h.Clouds, state)
 	e, err := p.fleetEngine(ctx, o.Fleets[0], h.Host)
 	if err != nil {
 		return err

@@ -68,10 +68,10 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if err != nil { // the template is wrong, or not what the fleet was when it began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
-	var awaiting []string
+	var waits fleet.Waits
 	ctx, emit, end := a.watch(ctx, func(e step.Event) {
-		if e.Kind == step.ChannelAsked && fleet.Unapproved(e.Channel) {
-			awaiting = append(awaiting, e.Channel.Name)
+		if e.Kind == step.ChannelAsked {
+			waits.Add(e.Channel)
 		}
 		if a.host.Emit != nil {
 			e.Build = in.Cell.Short()
@@ -112,7 +112,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		result.Run = in.Run
 	}
 	ended := fleet.Ended(in.Cell, result, err, started, a.host.Now())
-	ended.Awaiting = awaiting
+	ended.Waits = waits
 	if cause := context.Cause(ctx); cause != nil && !ended.Result.OK() {
 		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
 		out.Interrupted = !temporal.IsCanceledError(cause) // nobody has cancelled the cell
@@ -319,4 +319,14 @@ func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
 		return err
 	}
 	return a.host.Approve(ctx, in.Outcome, in.Approval)
+}
+
+// promote has the image of a cell enter the channels that let it in.
+func (a *activities) promote(ctx context.Context, o fleet.Outcome) (said []step.Channel, err error) {
+	if o.Cell, err = a.place(o.Cell); err != nil {
+		return nil, err
+	}
+	ctx, emit, end := a.watch(ctx, a.host.Emit)
+	defer end()
+	return a.host.Promote(ctx, o, emit)
 }

@@ -304,7 +304,7 @@ func tearDown(ctx workflow.Context, in teardownIn) error {
 	return workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil)
 }
 
-// after tells who wants to know of the outcome, and has the image wait for its approval.
+// after tells who wants to know of the outcome, and has the image wait for its channels.
 func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
@@ -315,11 +315,12 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 			workflow.GetLogger(ctx).Warn("nobody was notified", "cell", b.Cell.ID(), "error", err)
 		}
 	}
-	if len(out.Awaiting) == 0 {
+	if out.Waits.Over() {
 		return nil
 	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		TypedSearchAttributes: about(b.Cell),
 	})
 	// It need not end before the cell does: nobody may be there for days.
 	return workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)

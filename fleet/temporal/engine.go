@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -312,9 +313,25 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	}
 }
 
-// query asks a run of the fleet how it goes, with what its cells do. A worker answers that: if
-// there is none, it is what the service itself knows.
-func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (s fleet.Status, err error) {
+// query asks a run of the fleet how it goes, with what its cells do.
+func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (fleet.Status, error) {
+	s, err := e.overall(ctx, c, f, id, run, p)
+	asked := 0
+	for i, one := range s.Cells {
+		if one.State != fleet.StateRunning || asked == mostAsked || err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
+			continue
+		}
+		asked++
+		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
+			_ = v.Get(&s.Cells[i]) // it is for show
+		}
+	}
+	return s, err
+}
+
+// overall asks a run of the fleet how it goes. A worker answers that: if there is none, it is
+// what the service itself knows.
+func (e *Engine) overall(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (s fleet.Status, err error) {
 	if !p.there(ctx, workflowQueue(f.Name), enums.TASK_QUEUE_TYPE_WORKFLOW) {
 		s, err = e.unanswered(ctx, c, id, run)
 		s.Unpolled = []string{workflowQueue(f.Name)}
@@ -330,16 +347,6 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	if len(s.Cells) > mostCells {
 		if err := ofParts(ctx, c, id, run, &s); err != nil {
 			return s, err
-		}
-	}
-	asked := 0
-	for i, one := range s.Cells {
-		if one.State != fleet.StateRunning || asked == mostAsked {
-			continue
-		}
-		asked++
-		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
-			_ = v.Get(&s.Cells[i]) // it is for show
 		}
 	}
 	s.Unpolled = p.unpolled(ctx, s)
@@ -514,6 +521,7 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (s fleet.Status, er
 		s, err = e.ended(ctx, c, f, id, run)
 	}
 	if err == nil {
+		waiting(ctx, c, &s)
 		s.Next, s.SchedulePaused = next(ctx, c.ScheduleClient(), f)
 	}
 	return s, err
@@ -547,20 +555,28 @@ func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) (err error) {
 // cancel returns when all is deleted that the cells had made, unless there is no worker to do it.
 func (e *Engine) cancel(ctx context.Context, c client.Client, f *fleet.Fleet) error {
 	id, run, running, err := last(ctx, c, f)
-	if err != nil {
+	switch {
+	case running:
+		err = e.end(ctx, c, f, id, run)
+	case err == nil:
+		err = fmt.Errorf("the fleet %s is not being run, and no image of it waits for a channel", f.Name)
+	case !errors.Is(err, fleet.ErrNoRun):
 		return err
 	}
-	if !running {
-		return fmt.Errorf("the fleet %s is not being run", f.Name)
+	stopped, werr := stopWaiting(ctx, c, f)
+	if stopped && !running {
+		err = nil
 	}
-	s, err := e.query(ctx, c, f, id, run, &pollers{c: c})
-	if err != nil {
-		s.Unpolled = nil // it is cancelled whatever it does
-	}
+	return errors.Join(err, werr)
+}
+
+// end cancels a run, and waits until it is over.
+func (e *Engine) end(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) error {
 	if err := c.CancelWorkflow(ctx, id, run); err != nil {
 		return err
 	}
-	if len(s.Unpolled) > 0 {
+	s, err := e.overall(ctx, c, f, id, run, &pollers{c: c})
+	if err == nil && len(s.Unpolled) > 0 {
 		return fmt.Errorf("the run of the fleet %s is told to end, and does not yet: no worker polls %s; it ends once a bake worker does", f.Name, strings.Join(s.Unpolled, ", "))
 	}
 	if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
@@ -104,6 +105,38 @@ func TestWithoutWorkers(t *testing.T) {
 	}
 	if err := (&Engine{}).cancel(t.Context(), c, f); err != nil || len(c.cancelled) != 2 {
 		t.Errorf("with workers: %q, %v", c.cancelled, err)
+	}
+}
+
+// TestWaiting: the status of a fleet says what its images wait for now, and the end of the waits is
+// that of a fleet which is not being run.
+func TestWaiting(t *testing.T) {
+	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
+	var s fleet.Status
+	soaks := fleet.Waits{Soaking: []fleet.Soak{{Channel: "beta", Until: time.Unix(1000, 0)}}}
+	for i, c := range f.Cells[:4] {
+		out := &fleet.Outcome{Cell: c, Run: fmt.Sprint("r", i), Result: fleet.Built, Waits: soaks}
+		if i == 3 {
+			out.Waits = fleet.Waits{}
+		}
+		s.Cells = append(s.Cells, fleet.CellStatus{Cell: c, State: "built", Outcome: out})
+	}
+	c := &service{waits: map[string]fleet.Waits{approvalID(*s.Cells[0].Outcome): soaks, approvalID(*s.Cells[1].Outcome): {Awaiting: []string{"stable"}}, approvalID(*s.Cells[3].Outcome): soaks}}
+	c.executions = []execution{{id: "fleet/nightly", run: "done", status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED}}
+	waiting(t.Context(), c, &s)
+	for i, want := range []string{soaks.Text(), "waits for approval for stable", "", ""} {
+		if got := s.Cells[i].Outcome.Text(); got != want {
+			t.Errorf("%s: %q, want %q", s.Cells[i].Cell.Short(), got, want)
+		}
+	}
+	if err := (&Engine{}).cancel(t.Context(), c, f); err == nil || !strings.Contains(err.Error(), "is not being run, and no image of it waits") || len(c.cancelled) > 0 {
+		t.Errorf("nothing goes on: %q, %v", c.cancelled, err)
+	}
+	for i := range 2 {
+		c.executions = append(c.executions, execution{id: approvalID(*s.Cells[i].Outcome), run: fmt.Sprint("wait", i), status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING})
+	}
+	if err := (&Engine{}).cancel(t.Context(), c, f); err != nil || !slices.Equal(slices.Sorted(slices.Values(c.cancelled)), []string{"wait0", "wait1"}) {
+		t.Errorf("images wait: %q, %v", c.cancelled, err)
 	}
 }
 

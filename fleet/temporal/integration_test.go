@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -23,7 +22,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	common "go.temporal.io/api/common/v1"
+	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/proxy"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"bake/cloud"
 	"bake/config"
@@ -346,7 +350,10 @@ func TestDeaths(t *testing.T) {
 		t.Errorf("%d images; left: %q", images, left)
 	}
 
-	w.save("done")
+	saved := func(how string) {
+		w.save(map[string]string{"fleet-" + how: fleetID(w.fleet.Name), "bake-" + how: w.fleet.Cells[0].ID()})
+	}
+	saved("done")
 
 	// Cancelled midway, it is torn down within seconds.
 	if err := errors.Join(os.Remove(filepath.Join(w.dir, "go")), os.Remove(filepath.Join(w.dir, "begun"))); err != nil {
@@ -365,7 +372,7 @@ func TestDeaths(t *testing.T) {
 	if left, images := w.machines(); len(left) > 0 || images != 12 {
 		t.Errorf("%d images; left: %q", images, left)
 	}
-	w.save("cancelled")
+	saved("cancelled")
 }
 
 // TestApply: schedules are created, updated and deleted as the template says, and the service
@@ -610,36 +617,122 @@ func TestLogsOfAnotherHost(t *testing.T) {
 	}
 }
 
-// save keeps histories for the test that replays them, if it is told to: without the sealed
-// states of runs, which no workflow looks at.
-func (w *real) save(what string) {
+// TestApproveByCommand: an image whose channel asks for an approval waits for it, gets it by the
+// program itself, once and from nobody but whoever has a name, and enters the channel.
+func TestApproveByCommand(t *testing.T) {
+	_, engine, _ := strings.Cut(fleetBakefile, "engine")
+	w := newReal(t, strings.ReplaceAll(fleetSource, "NAME", "base")+`build { sources = ["amazon-ebs.base"] }`, `
+image "base" {
+  sources = ["amazon-ebs.base"]
+  channel "candidate" {}
+  channel "stable" {
+    from     = "candidate"
+    soak     = "5s"
+    approval = true
+  }
+}
+fleet "nightly" {
+  images = [image.base]
+  matrix {
+    account = ["123456789012"]
+    region  = ["eu-west-1"]
+  }
+  role = "arn:aws:iam::${each.account}:role/bake-build"
+}
+engine`+engine)
+	w.serve()
+	t.Setenv("BAKE_CLOUD_INIT_TIMEOUT", "0")
+	program := filepath.Join(w.dir, "bake-worker")
+	if out, err := exec.Command("go", "build", "-tags", "temporal", "-ldflags=-w", "-o", program, "bake/cmd/bake").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	command := func(state string, args ...string) *exec.Cmd {
+		c := exec.Command(program, args...)
+		c.Dir, c.Env = w.dir, append(os.Environ(), "BAKE_STATE_DIR="+filepath.Join(w.dir, state))
+		return c
+	}
+	bake := func(want string, fails bool, args ...string) {
+		t.Helper()
+		out, err := command("client", append([]string{"fleet"}, args...)...).CombinedOutput()
+		if (err != nil) != fails || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v, want %q:\n%s", args, err, want, out)
+		}
+	}
+	channel := func(name string) string {
+		out, err := ssm.NewFromConfig(w.Config("default", "eu-west-1")).GetParameter(t.Context(), &ssm.GetParameterInput{Name: aws.String("/bake/base/" + name)})
+		if err != nil {
+			return ""
+		}
+		return aws.ToString(out.Parameter.Value)
+	}
+	bake("Created the search attributes", false, "apply")
+	w.start(command("worker", "worker"))
+	const cell = "base/123456789012/eu-west-1"
+	bake("bake fleet approve nightly/"+cell+" stable -by NAME", false, "run", "nightly")
+	if channel("candidate") == "" || channel("stable") != "" {
+		t.Fatalf("candidate names %q, and stable %q", channel("candidate"), channel("stable"))
+	}
+	bake("waits for approval for stable", false, "status", "nightly")
+	bake("no fleet has a cell", true, "approve", "web/123456789012/eu-west-1", "stable", "-by", "ann")
+	bake(`has no channel "beta"`, true, "approve", cell, "beta", "-by", "ann")
+	bake("takes no approval", true, "approve", cell, "candidate", "-by", "ann")
+	bake("says who approves", true, "approve", cell, "stable")
+	if channel("stable") != "" {
+		t.Error("it was not approved, and is in the channel")
+	}
+	bake("is approved for channel stable", false, "approve", cell, "stable", "-by", "ann")
+	bake("wait", true, "approve", cell, "stable", "-by", "bob")
+	w.wait("the channel names the image", func() bool { return channel("stable") == channel("candidate") })
+	w.wait("nothing is waited for any more", func() bool {
+		out, err := command("client", "fleet", "status", "nightly").CombinedOutput()
+		return err == nil && !strings.Contains(string(out), "soaking") && !strings.Contains(string(out), "wait")
+	})
+	bake("is not being run, and no image of it waits", true, "cancel", "nightly")
+}
+
+// save keeps histories of workflows for the test that replays them, if it is told to, by the names
+// of their files: without the sealed states of runs, which no workflow looks at.
+func (w *real) save(workflows map[string]string) {
 	dir := os.Getenv("BAKE_SAVE_HISTORIES")
 	if dir == "" {
 		return
 	}
-	for id, file := range map[string]string{fleetID(w.fleet.Name): "fleet", w.fleet.Cells[0].ID(): "bake"} {
+	for file, id := range workflows {
 		c := exec.Command(os.Getenv(serverVar), "workflow", "show", "--address", w.address, "--workflow-id", id, "--output", "json")
 		text, err := c.Output()
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		text = regexp.MustCompile(`"identity": *"[^"]*"`).ReplaceAll(text, []byte(`"identity": "worker"`))
-		text = regexp.MustCompile(`"data": *"[^"]*"`).ReplaceAllFunc(text, func(field []byte) []byte {
-			_, coded, _ := strings.Cut(string(field), ":")
-			data, err := base64.StdEncoding.DecodeString(strings.Trim(coded, ` "`))
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			data = regexp.MustCompile(`"state":"[A-Za-z0-9+/=]{40,}"`).ReplaceAll(data, []byte(`"state":"c2VhbGVk"`))
-			return []byte(`"data": "` + base64.StdEncoding.EncodeToString(data) + `"`)
-		})
+		h, err := client.HistoryFromJSON(bytes.NewReader(text), client.HistoryJSONOptions{})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if err := slim(w.t.Context(), h); err != nil {
+			w.t.Fatal(err)
+		}
+		if text, err = protojson.Marshal(h); err != nil {
+			w.t.Fatal(err)
+		}
 		var packed bytes.Buffer
 		z := gzip.NewWriter(&packed)
 		if _, err := z.Write(text); err != nil {
 			w.t.Fatal(err)
 		}
-		if err := errors.Join(z.Close(), os.WriteFile(filepath.Join(dir, file+"-"+what+".json.gz"), packed.Bytes(), 0o600)); err != nil {
+		if err := errors.Join(z.Close(), os.WriteFile(filepath.Join(dir, file+".json.gz"), packed.Bytes(), 0o600)); err != nil {
 			w.t.Fatal(err)
 		}
 	}
+}
+
+// slim takes the sealed states of runs out of a history.
+func slim(ctx context.Context, h *history.History) error {
+	state := regexp.MustCompile(`"state":"[A-Za-z0-9+/=]{40,}"`)
+	return proxy.VisitPayloads(ctx, h, proxy.VisitPayloadsOptions{Visitor: func(_ *proxy.VisitPayloadsContext, all []*common.Payload) ([]*common.Payload, error) {
+		clear, err := packer{}.Decode(all)
+		for _, p := range clear {
+			p.Data = state.ReplaceAll(p.Data, []byte(`"state":"c2VhbGVk"`))
+		}
+		return clear, err
+	}})
 }

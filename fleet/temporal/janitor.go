@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -18,9 +19,6 @@ import (
 
 	"bake/fleet"
 )
-
-// everyHour is how often the janitor of a fleet looks, as people say it.
-const everyHour = "hour"
 
 // orphanAge is how long a workflow has been closed before its runs are orphans: a stage that
 // was under way hears of it with its next heartbeat, and then takes down what there is.
@@ -40,8 +38,8 @@ type orphansIn struct {
 	Before time.Time `json:"before"`
 }
 
-// janitorOf is the schedule of the janitor of a fleet.
-func janitorOf(f *fleet.Fleet) *client.ScheduleOptions {
+// janitorOf is the schedule of the janitor of a fleet, and when that is.
+func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	return &client.ScheduleOptions{
 		ID: janitorID(f.Name), TypedSearchAttributes: aboutSchedule(f),
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
@@ -50,7 +48,7 @@ func janitorOf(f *fleet.Fleet) *client.ScheduleOptions {
 			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 		},
 		Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Minute,
-	}
+	}, "every hour"
 }
 
 // leftID is the id of the workflow that deletes what a run has left. That there was one is how
@@ -97,21 +95,14 @@ type life struct {
 }
 
 // readLives calls add for the runs that events tell of, in their order.
-func readLives(read converter.DataConverter, events func() (*history.HistoryEvent, error, bool), add func(life)) error {
+func readLives(read converter.DataConverter, events iter.Seq2[*history.HistoryEvent, error], add func(life)) error {
 	lives := map[string]*life{}
 	var order []*life
 	of := map[int64]*life{}    // by the event that schedules the activity
 	stages := map[int64]bool{} // those that are stages
-	for {
-		e, err, ok := events()
-		switch {
-		case err != nil:
+	for e, err := range events {
+		if err != nil {
 			return err
-		case !ok:
-			for _, l := range order {
-				add(*l)
-			}
-			return nil
 		}
 		if s := e.GetActivityTaskScheduledEventAttributes(); s != nil {
 			var in stageIn
@@ -138,6 +129,10 @@ func readLives(read converter.DataConverter, events func() (*history.HistoryEven
 			}
 		}
 	}
+	for _, l := range order {
+		add(*l)
+	}
+	return nil
 }
 
 // completed takes how a stage of the run, or its teardown, has ended.
@@ -163,12 +158,9 @@ func (l *life) completed(read converter.DataConverter, c *history.ActivityTaskCo
 // livesOf calls add for the runs that the history of a workflow tells of.
 func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)) error {
 	h := a.client.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	err := readLives(sealed(a.key, false), func() (*history.HistoryEvent, error, bool) {
-		if !h.HasNext() {
-			return nil, nil, false
+	err := readLives(sealed(a.key, false), func(yield func(*history.HistoryEvent, error) bool) {
+		for h.HasNext() && yield(h.Next()) {
 		}
-		e, err := h.Next()
-		return e, err, true
 	}, add)
 	if isNotFound(err) { // it is older than the service keeps them
 		return nil
@@ -181,7 +173,7 @@ func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)
 // runs of the one that was closed: they are none.
 func (a *activities) orphans(ctx context.Context, in orphansIn) (all []teardownIn, err error) {
 	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed') AND CloseTime < '%s'", bakeWorkflow, in.Fleet, in.Before.UTC().Format(time.RFC3339))
-	closed, err := a.list(ctx, query)
+	closed, err := listed(ctx, a.client, query)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +197,7 @@ func (a *activities) orphans(ctx context.Context, in orphansIn) (all []teardownI
 
 // orphansOf are the orphans of the workflows with an id.
 func (a *activities) orphansOf(ctx context.Context, id string, before time.Time) (orphans []teardownIn, err error) {
-	executions, err := a.list(ctx, fmt.Sprintf("WorkflowId = '%s'", id))
+	executions, err := listed(ctx, a.client, fmt.Sprintf("WorkflowId = '%s'", id))
 	if err != nil {
 		return nil, err
 	}
@@ -263,11 +255,11 @@ func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
 	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, err
 }
 
-// list lists the executions that a query finds.
-func (a *activities) list(ctx context.Context, query string) (all []*workflow.WorkflowExecutionInfo, err error) {
+// listed are the executions that a query finds.
+func listed(ctx context.Context, c client.Client, query string) (all []*workflow.WorkflowExecutionInfo, err error) {
 	r := &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 200}
 	for {
-		page, err := a.client.ListWorkflow(ctx, r)
+		page, err := c.ListWorkflow(ctx, r)
 		if err != nil {
 			return nil, err
 		}

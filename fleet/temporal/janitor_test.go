@@ -10,6 +10,7 @@ import (
 	common "go.temporal.io/api/common/v1"
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
+	query "go.temporal.io/api/query/v1"
 	"go.temporal.io/api/serviceerror"
 	taskqueue "go.temporal.io/api/taskqueue/v1"
 	api "go.temporal.io/api/workflow/v1"
@@ -32,6 +33,8 @@ type service struct {
 
 	polled    []string // task queues that workers poll
 	cancelled []string // runs that were told to end
+
+	waits map[string]fleet.Waits // what open workflows say that their images wait for, by id
 }
 
 type execution struct {
@@ -60,7 +63,8 @@ func (s *service) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflo
 		q := r.GetQuery()
 		running := e.status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
 		switch {
-		case strings.Contains(q, "WorkflowId = ") && !strings.Contains(q, "'"+e.id+"'"),
+		case strings.Contains(q, "'"+approvalWorkflow+"'") != strings.HasPrefix(e.id, "approval/"),
+			strings.Contains(q, "WorkflowId = ") && !strings.Contains(q, "'"+e.id+"'"),
 			strings.Contains(q, "RunId = ") && !strings.Contains(q, "'"+e.run+"'"),
 			strings.Contains(q, "'Running'") && !running,
 			strings.Contains(q, "'Terminated'") && e.status != enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:
@@ -89,8 +93,29 @@ func (s *service) DescribeTaskQueue(_ context.Context, queue string, _ enums.Tas
 }
 
 // QueryWorkflow knows no query, as the workflows of another version may.
-func (s *service) QueryWorkflow(_ context.Context, _, _, query string, _ ...any) (converter.EncodedValue, error) {
-	return nil, serviceerror.NewQueryFailed("unknown queryType " + query)
+func (s *service) QueryWorkflow(_ context.Context, _, _, kind string, _ ...any) (converter.EncodedValue, error) {
+	return nil, serviceerror.NewQueryFailed("unknown queryType " + kind)
+}
+
+// QueryWorkflowWithOptions knows what images wait for.
+func (s *service) QueryWorkflowWithOptions(_ context.Context, r *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error) {
+	w, open := s.waits[r.WorkflowID]
+	if !open {
+		return &client.QueryWorkflowWithOptionsResponse{QueryRejected: &query.QueryRejected{}}, nil
+	}
+	return &client.QueryWorkflowWithOptionsResponse{QueryResult: value{w}}, nil
+}
+
+// value is what a query is answered by.
+type value struct{ v any }
+
+func (v value) HasValue() bool { return true }
+func (v value) Get(to any) error {
+	p, err := converter.GetDefaultDataConverter().ToPayloads(v.v)
+	if err != nil {
+		return err
+	}
+	return decode(p, to)
 }
 
 func (s *service) CancelWorkflow(_ context.Context, _, run string) error {

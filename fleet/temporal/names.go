@@ -24,6 +24,7 @@ const (
 	availableActivity = "Available"
 	teardownActivity  = "Teardown"
 	approveActivity   = "Approve"
+	promoteActivity   = "Promote"
 	notifyActivity    = "Notify"
 	pauseActivity     = "PauseSchedule"
 	orphansActivity   = "Orphans"
@@ -50,7 +51,7 @@ func machineQueue(c fleet.Cell) string {
 func apiQueue(c fleet.Cell) string { return machineQueue(c) + "/api" }
 
 // promptQueue is the task queue of what is done for a cell between and after its stages, and
-// must not wait until these have been: looks at images, teardown and approval. The service does
+// must not wait until these have been: looks at images, teardown, approval and promotion. The service does
 // not hold it to a rate.
 func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 

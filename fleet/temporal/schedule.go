@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,19 +51,17 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fl
 	if len(made) > 0 {
 		done.Changes = append(done.Changes, "Created the search attributes "+strings.Join(made, ", ")+".")
 	}
-	var own *client.ScheduleOptions
-	at := ""
-	if f.Schedule != nil {
-		own, at = scheduleOf(f), when(f.Schedule)
+	change := func(id string, o *client.ScheduleOptions, when string) error {
+		said, err := schedule(ctx, c.ScheduleClient(), id, o, when)
+		done.Changes = append(done.Changes, said...)
+		return err
 	}
-	said, err := schedule(ctx, c.ScheduleClient(), fleetID(f.Name), own, at)
-	done.Changes = append(done.Changes, said...)
-	if err != nil {
+	own, when := scheduleOf(f)
+	if err := change(fleetID(f.Name), own, when); err != nil {
 		return done, err
 	}
-	said, err = schedule(ctx, c.ScheduleClient(), janitorID(f.Name), janitorOf(f), "every "+everyHour)
-	done.Changes = append(done.Changes, said...)
-	if err != nil {
+	own, when = janitorOf(f)
+	if err := change(janitorID(f.Name), own, when); err != nil {
 		return done, err
 	}
 	if done.Stale, err = stale(ctx, c, f); err != nil || !prune {
@@ -78,8 +77,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fl
 		case running: // its janitor may be needed yet
 			err = fmt.Errorf("the schedule %s is not deleted, since the fleet %s, which the template does not have any more, is being run: cancel that with a template that has it", id, name)
 		default:
-			said, err = schedule(ctx, c.ScheduleClient(), id, nil, "")
-			done.Changes = append(done.Changes, said...)
+			err = change(id, nil, "")
 		}
 		if err != nil {
 			kept, errs = append(kept, id), append(errs, err)
@@ -110,9 +108,9 @@ func stale(ctx context.Context, c client.Client, f *fleet.Fleet) (ids []string, 
 	return ids, nil
 }
 
-// schedule creates or updates a schedule, at the times that at tells; with o nil it deletes
+// schedule creates or updates a schedule, at the times that when tells; with o nil it deletes
 // what there is.
-func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client.ScheduleOptions, at string) (said []string, err error) {
+func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client.ScheduleOptions, when string) (said []string, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("the schedule %s: %w", id, err)
@@ -135,7 +133,7 @@ func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client
 		if _, err := c.Create(ctx, *o); err != nil {
 			return nil, err
 		}
-		return []string{"Created the schedule " + id + ": " + at + "."}, nil
+		return []string{"Created the schedule " + id + ": " + when + "."}, nil
 	}
 	err = h.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 		s := in.Description.Schedule // its state, such as a pause, stays
@@ -146,20 +144,15 @@ func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client
 	if err != nil {
 		return nil, err
 	}
-	return []string{"Updated the schedule " + id + ": " + at + "."}, nil
+	return []string{"Updated the schedule " + id + ": " + when + "."}, nil
 }
 
-func when(s *fleet.Schedule) string {
-	zone := s.Timezone
-	if zone == "" {
-		zone = "UTC"
-	}
-	return s.Cron + " in " + zone
-}
-
-// scheduleOf is the schedule of a fleet.
-func scheduleOf(f *fleet.Fleet) *client.ScheduleOptions {
+// scheduleOf is the schedule of a fleet, and when that is; nil if it has none.
+func scheduleOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	s := f.Schedule
+	if s == nil {
+		return nil, ""
+	}
 	in := input(f, f.Cells)
 	in.Strict, in.PauseAfter = true, s.PauseAfterFailures
 	catchUp := s.CatchUp
@@ -174,7 +167,7 @@ func scheduleOf(f *fleet.Fleet) *client.ScheduleOptions {
 			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 		},
 		Overlap: overlaps[s.Overlap], CatchupWindow: catchUp,
-	}
+	}, s.Cron + " in " + cmp.Or(s.Timezone, "UTC")
 }
 
 // Pause implements [fleet.Engine]: of the run that goes on, and of the schedule.

@@ -207,6 +207,7 @@ func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, 
 	}
 	prompt.RegisterActivityWithOptions(a.available, activity.RegisterOptions{Name: availableActivity})
 	prompt.RegisterActivityWithOptions(a.approve, activity.RegisterOptions{Name: approveActivity})
+	prompt.RegisterActivityWithOptions(a.promote, activity.RegisterOptions{Name: promoteActivity})
 	prompt.RegisterActivityWithOptions(a.teardown, activity.RegisterOptions{Name: teardownActivity})
 	return []worker.Worker{machines, api, prompt}
 }

@@ -12,6 +12,7 @@ import (
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
@@ -30,7 +31,12 @@ type fake struct {
 	gone  []string // runs that were torn down
 
 	teardowns int // that fail before one succeeds
-	orphans   []teardownIn
+
+	promote    func(after time.Duration) []step.Channel // what channels say so long after the beginning; may be nil
+	promotions int                                      // that fail before one succeeds
+	began      time.Time
+	now        func() time.Time // by the clock of the workflow
+	orphans    []teardownIn
 
 	metrics *Metrics // may be nil
 }
@@ -71,6 +77,19 @@ func (f *fake) Approve(_ context.Context, in approveIn) error {
 	return nil
 }
 
+func (f *fake) Promote(context.Context, fleet.Outcome) ([]step.Channel, error) {
+	if f.promotions > 0 {
+		f.promotions--
+		return nil, errors.New("the channel is locked")
+	}
+	after := f.now().Sub(f.began)
+	f.note("promote after " + after.String())
+	if f.promote == nil {
+		return nil, nil
+	}
+	return f.promote(after), nil
+}
+
 func (f *fake) Pause(_ context.Context, in pauseIn) error {
 	f.note(fmt.Sprintf("pause %s after %d", in.Fleet, in.Failures))
 	return nil
@@ -92,9 +111,10 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 		suite.SetMetricsHandler(tally{Metrics: f.metrics})
 	}
 	env := suite.NewTestWorkflowEnvironment()
+	f.now, f.began = env.Now, env.Now()
 	patient(env)
 	registerWorkflows(env)
-	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, pauseActivity: f.Pause, orphansActivity: f.Orphans} {
+	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, promoteActivity: f.Promote, pauseActivity: f.Pause, orphansActivity: f.Orphans} {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 	return env
@@ -423,38 +443,155 @@ func TestFleetOfThousands(t *testing.T) {
 	}
 }
 
+// update approves an image in a workflow that is tested, and wants it to succeed or not.
+func update(t *testing.T, env *testsuite.TestWorkflowEnvironment, id, channel, by string, want bool) func() {
+	return func() {
+		env.UpdateWorkflow(approveUpdate, id, &testsuite.TestUpdateCallback{
+			OnAccept: func() {}, OnReject: func(err error) {
+				if want {
+					t.Errorf("%s: %v", channel, err)
+				}
+			},
+			OnComplete: func(_ any, err error) {
+				if (err == nil) != want {
+					t.Errorf("%s: %v", channel, err)
+				}
+			},
+		}, fleet.Approval{Cell: web, Channel: channel, By: by})
+	}
+}
+
 // TestApproval: an image waits for the channels that it is to be approved for, and for no
-// others, for days.
+// others, for days. Each approval has it offered to its channels.
 func TestApproval(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
-	approve := func(id, channel, by string, want bool) func() {
-		return func() {
-			env.UpdateWorkflow(approveUpdate, id, &testsuite.TestUpdateCallback{
-				OnAccept: func() {}, OnReject: func(err error) {
-					if want {
-						t.Errorf("%s: %v", channel, err)
-					}
-				},
-				OnComplete: func(_ any, err error) {
-					if (err == nil) != want {
-						t.Errorf("%s: %v", channel, err)
-					}
-				},
-			}, fleet.Approval{Cell: web, Channel: channel, By: by})
-		}
-	}
-	env.RegisterDelayedCallback(approve("1", "beta", "ann", false), time.Hour)
-	env.RegisterDelayedCallback(approve("2", "stable", "", false), 24*time.Hour)
-	env.RegisterDelayedCallback(approve("3", "stable", "ann", true), 72*time.Hour)
-	env.RegisterDelayedCallback(approve("4", "stable", "bob", false), 80*time.Hour)
-	env.RegisterDelayedCallback(approve("5", "latest", "bob", true), 81*time.Hour)
-	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Awaiting: []string{"stable", "latest"}})
+	env.RegisterDelayedCallback(update(t, env, "1", "beta", "ann", false), time.Hour)
+	env.RegisterDelayedCallback(update(t, env, "2", "stable", "", false), 24*time.Hour)
+	env.RegisterDelayedCallback(update(t, env, "3", "stable", "ann", true), 72*time.Hour)
+	env.RegisterDelayedCallback(update(t, env, "4", "stable", "bob", false), 80*time.Hour)
+	env.RegisterDelayedCallback(update(t, env, "5", "latest", "bob", true), 81*time.Hour)
+	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable", "latest"}}})
 	if err := env.GetWorkflowError(); err != nil {
 		t.Error(err)
 	}
-	if want := []string{"approve stable by ann", "approve latest by bob"}; !slices.Equal(f.log, want) {
+	if want := []string{"approve stable by ann", "promote after 72h0m0s", "approve latest by bob", "promote after 81h0m0s"}; !slices.Equal(f.log, want) {
 		t.Errorf("it did %q", f.log)
+	}
+}
+
+// TestApprovalOfAnOlderVersion: a workflow that began before images were promoted goes on as it was.
+func TestApprovalOfAnOlderVersion(t *testing.T) {
+	f := &fake{}
+	env := f.env(t)
+	env.OnGetVersion("promotion", workflow.DefaultVersion, workflow.Version(1)).Return(workflow.DefaultVersion)
+	env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", true), 72*time.Hour)
+	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable"}}})
+	if err := env.GetWorkflowError(); err != nil || !slices.Equal(f.log, []string{"approve stable by ann"}) {
+		t.Errorf("it did %q, %v", f.log, err)
+	}
+}
+
+// TestSoak: an image enters its channels one after the other, each when it has been in the one
+// before for long enough and somebody has approved it, and no worker does anything meanwhile.
+func TestSoak(t *testing.T) {
+	for name, c := range map[string]struct {
+		cancel time.Duration // 0: not
+		want   []string
+		end    time.Duration
+	}{
+		"to the end":      {0, []string{"promote after 24h0m0s", "approve stable by ann", "promote after 30h0m0s", "promote after 72h0m0s", "promote after 72h0m1s"}, 72*time.Hour + time.Second},
+		"cancelled":       {20 * time.Hour, nil, 20 * time.Hour},
+		"cancelled later": {40 * time.Hour, []string{"promote after 24h0m0s", "approve stable by ann", "promote after 30h0m0s"}, 40 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			env := f.env(t)
+			began := env.Now()
+			soaked := func(after time.Duration) []fleet.Soak {
+				return []fleet.Soak{{Channel: "beta", Until: began.Add(after)}}
+			}
+			f.promote = func(after time.Duration) []step.Channel {
+				beta, stable := step.Channel{Name: "beta", Names: true}, step.Channel{Name: "stable", Until: began.Add(72 * time.Hour)}
+				switch {
+				case after < 24*time.Hour:
+					t.Errorf("it is offered after %s", after)
+				case after < 30*time.Hour:
+					stable.Approval = true
+				case after == 72*time.Hour: // by the clock of AWS it is a little less
+					stable.Until = began.Add(72*time.Hour + time.Millisecond)
+				case after > 72*time.Hour:
+					stable = step.Channel{Name: "stable", Names: true}
+				}
+				return []step.Channel{beta, stable}
+			}
+			status := func(after time.Duration, want string) {
+				env.RegisterDelayedCallback(func() {
+					var w fleet.Waits
+					v, err := env.QueryWorkflow(statusQuery)
+					if err == nil {
+						err = v.Get(&w)
+					}
+					if err != nil || w.Text() != want {
+						t.Errorf("after %s: %q, %v, want %q", after, w.Text(), err, want)
+					}
+				}, after)
+			}
+			at := func(after time.Duration) string { return began.Add(after).UTC().Format(time.RFC3339) }
+			status(time.Hour, "soaking until "+at(24*time.Hour)+" for beta")
+			env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", false), 2*time.Hour) // it is not its turn
+			if c.cancel == 0 || c.cancel > 24*time.Hour {
+				status(25*time.Hour, "soaking until "+at(72*time.Hour)+" for stable, waits for approval for stable")
+				env.RegisterDelayedCallback(update(t, env, "2", "stable", "ann", true), 30*time.Hour)
+				status(31*time.Hour, "soaking until "+at(72*time.Hour)+" for stable")
+			}
+			if c.cancel > 0 {
+				env.RegisterDelayedCallback(env.CancelWorkflow, c.cancel)
+			}
+			env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: soaked(24 * time.Hour)}})
+			if err := env.GetWorkflowError(); (err != nil) != (c.cancel > 0) || c.cancel > 0 && !sdk.IsCanceledError(err) {
+				t.Error(err)
+			}
+			if !slices.Equal(f.log, c.want) {
+				t.Errorf("it did %q", f.log)
+			}
+			if took := env.Now().Sub(began); took != c.end {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}
+
+// TestPromotionIsTriedAgain: what keeps an image from its channel for a while does not keep it out.
+func TestPromotionIsTriedAgain(t *testing.T) {
+	f := &fake{promotions: 5}
+	env := f.env(t)
+	began := env.Now()
+	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(time.Hour)}}}})
+	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 || f.promotions != 0 {
+		t.Errorf("it did %q, %v; %d promotions would have failed", f.log, err, f.promotions)
+	}
+}
+
+// TestBakeWaits: the workflow of a cell ends when its image is made, and another one waits for its
+// channels.
+func TestBakeWaits(t *testing.T) {
+	f := &fake{}
+	env := f.env(t)
+	began := env.Now()
+	waits := fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(24 * time.Hour)}}}
+	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Built, Waits: waits}}, nil
+	}
+	var child string
+	env.SetOnChildWorkflowStartedListener(func(i *workflow.Info, _ workflow.Context, _ converter.EncodedValues) { child = i.WorkflowExecution.ID })
+	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+	var out fleet.Outcome
+	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Built || len(out.Soaking) != 1 || child != approvalID(out) {
+		t.Errorf("%+v, %v; it has begun %q", out, err, child)
+	}
+	if took := out.Ended.Sub(began); took > time.Hour {
+		t.Errorf("the cell took %s", took)
 	}
 }
 
