@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"bake/fleet"
+	"bake/internal/delay"
 	"bake/internal/envvar"
 	"bake/internal/tlsfiles"
 	"bake/run"
@@ -285,6 +286,10 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	go func() {
 		var s fleet.Status
 		err := w.Get(apart, &s)
+		for silent(err) { // the run goes on meanwhile
+			_ = delay.For(apart, time.Second)
+			err = w.Get(apart, &s)
+		}
 		if told(err, &s) {
 			err = nil
 		}
@@ -311,6 +316,14 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 			}
 		}
 	}
+}
+
+// silent reports whether an error says that the service has not answered, as one that is overrun
+// or being restarted.
+func silent(err error) bool {
+	_, gone := errors.AsType[*serviceerror.Unavailable](err)
+	_, late := errors.AsType[*serviceerror.DeadlineExceeded](err)
+	return gone || late || errors.Is(err, context.DeadlineExceeded)
 }
 
 // query asks a run of the fleet how it goes, with what its cells do.

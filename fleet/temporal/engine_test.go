@@ -108,6 +108,20 @@ func TestWithoutWorkers(t *testing.T) {
 	}
 }
 
+// TestFollowsThroughSilence: who follows a run goes on to while the service does not answer, and hears
+// how the run ends.
+func TestFollowsThroughSilence(t *testing.T) {
+	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
+	began := []*history.HistoryEvent{{Attributes: &history.HistoryEvent_WorkflowExecutionStartedEventAttributes{
+		WorkflowExecutionStartedEventAttributes: &history.WorkflowExecutionStartedEventAttributes{Input: payloads(t, input(f, f.Cells))},
+	}}}
+	silent := 2
+	w := execution{id: "fleet/nightly", run: "now", status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING, history: began, result: fleet.Status{State: fleet.StateDone}, silent: &silent}
+	if s, err := (&Engine{}).follow(t.Context(), &service{executions: []execution{w}}, f, w, nil); err != nil || s.State != fleet.StateDone || silent != 0 {
+		t.Errorf("%s, %v", s.State, err)
+	}
+}
+
 // TestWaiting: the status of a fleet says what its images wait for now, and the end of the waits is
 // that of a fleet which is not being run.
 func TestWaiting(t *testing.T) {

@@ -2,6 +2,7 @@ package temporal
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +44,7 @@ type execution struct {
 	history []*history.HistoryEvent
 	result  fleet.Status
 	err     error
+	silent  *int // how often the service does not answer when it is asked for the result; may be nil
 
 	children []*api.PendingChildExecutionInfo
 	pending  []*api.PendingActivityInfo
@@ -153,6 +155,10 @@ func (e execution) GetRunID() string { return e.run }
 func (e execution) GetFirstExecutionRunID() string { return e.run }
 
 func (e execution) Get(_ context.Context, to any) error {
+	if e.silent != nil && *e.silent > 0 {
+		*e.silent--
+		return fmt.Errorf("it is overrun: %w", serviceerror.NewDeadlineExceeded("context deadline exceeded"))
+	}
 	if s, ok := to.(*fleet.Status); ok && e.err == nil {
 		*s = e.result
 	}
