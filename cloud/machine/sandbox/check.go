@@ -106,8 +106,10 @@ func (d *Driver) checkEmulation() machine.Finding {
 			continue
 		}
 		if err := d.Runs(arch); err != nil {
-			detail, remedy, _ := strings.Cut(err.Error(), ": ")
-			return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+			if c, ok := errors.AsType[cannotRun](err); ok {
+				return machine.Finding{Name: name, Detail: c.why, Remedy: c.remedy}
+			}
+			return machine.Finding{Name: name, Detail: err.Error()}
 		}
 		ran = append(ran, arch)
 	}

@@ -27,6 +27,11 @@ var knownProcessors = map[string]processor{"amd64": {"x86_64", elf.EM_X86_64}, "
 // binfmtDir is where the kernel is told what runs programs that it cannot run itself.
 const binfmtDir = "/proc/sys/fs/binfmt_misc"
 
+// cannotRun is why this host does not run the programs of a processor, and what helps.
+type cannotRun struct{ why, remedy string }
+
+func (e cannotRun) Error() string { return e.why + ": " + e.remedy }
+
 // Runs implements [machine.Driver].
 func (d *Driver) Runs(arch string) error {
 	_, err := emulator(arch, exec.LookPath, binfmtDir, release())
@@ -57,12 +62,14 @@ func emulator(arch string, look func(string) (string, error), registered, kernel
 			return "", err
 		}
 		if !atLeast(kernel, 6, 7) {
-			return "", fmt.Errorf("this host runs programs for %s, and its kernel (%s) lets only the host say what emulates others. "+
-				"Register %s with the kernel: systemctl restart systemd-binfmt, or apt-get install binfmt-support", runtime.GOARCH, kernel, path)
+			return "", cannotRun{
+				fmt.Sprintf("this host runs programs for %s, and its kernel (%s) lets only the host say what emulates others, such as %s", runtime.GOARCH, kernel, path),
+				"systemctl restart systemd-binfmt, or apt-get install binfmt-support",
+			}
 		}
 		return path, nil
 	}
-	return "", fmt.Errorf("this host runs programs for %s and has nothing that emulates %s: apt-get install qemu-user-static", runtime.GOARCH, arch)
+	return "", cannotRun{fmt.Sprintf("this host runs programs for %s and has nothing that emulates %s", runtime.GOARCH, arch), "apt-get install qemu-user-static"}
 }
 
 // hostEmulates reports whether the host's kernel has an emulator for a processor that

@@ -503,27 +503,30 @@ type unfit struct {
 	value any
 }
 
-func (u unfit) Error() string { return fmt.Sprintf(u.why, describe(u.value)) }
+func (u unfit) Error() string {
+	kind, text := describe(u.value)
+	return fmt.Sprintf(u.why, strings.TrimSuffix(kind+" "+text, " "))
+}
 
 // hidden is the error without the value.
 func (u unfit) hidden() string {
-	words := strings.SplitN(describe(u.value), " ", 3)
-	return fmt.Sprintf(u.why, strings.Join(words[:min(2, len(words))], " "))
+	kind, _ := describe(u.value)
+	return fmt.Sprintf(u.why, kind)
 }
 
-// describe shows a value in an error.
-func describe(v any) string {
+// describe says for an error what kind of value v is, and which.
+func describe(v any) (kind, text string) {
 	switch v := v.(type) {
 	case nil:
-		return "nothing"
+		return "nothing", ""
 	case string:
-		return fmt.Sprintf("the string %q", clip(v, 100))
+		return "the string", strconv.Quote(clip(v, 100))
 	case bool:
-		return fmt.Sprintf("the boolean %t", v)
+		return "the boolean", strconv.FormatBool(v)
 	case int, int64, float64:
-		return fmt.Sprintf("the number %v", v)
+		return "the number", fmt.Sprint(v)
 	}
-	return "the value " + clip(asJSON(v), 100)
+	return "the value", clip(asJSON(v), 100)
 }
 
 // clip shortens a text that is longer than n bytes.
