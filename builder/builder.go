@@ -24,8 +24,9 @@ type Hooks struct {
 	Provision Provision
 
 	// Start is called by a builder of images before it launches its machine, and returns
-	// the ID of another image to launch that from; empty for the one that it was going to.
-	// Nil: there is no other.
+	// the ID of another image to launch that from; empty for the one that it was going to. If
+	// that other image is gone by then, it is called again, and Unfit says so. Nil: there is no
+	// other.
 	Start func(ctx context.Context, from Start) (image string, err error)
 
 	// Made is called once by a builder that is [Verifiable], when its image can be launched

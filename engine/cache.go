@@ -50,7 +50,7 @@ type caching struct {
 func (x *execution) start(ctx context.Context, from builder.Start) (image string, err error) {
 	defer recovered(&err)
 	c := &x.cache
-	c.started, c.region = true, from.Region
+	*c = caching{started: true, region: from.Region}
 	if from.Unfit != "" {
 		x.scope.Say(ctx, "The cache is not used: %s", from.Unfit)
 		return "", nil

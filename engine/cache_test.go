@@ -106,6 +106,12 @@ func TestCache(t *testing.T) {
 	}
 	check("the same file", "", "(1 of 1)", 0, read)
 
+	_, _, _ = c.build(t, "vanishes = true", one, two)
+	ran, said, err := c.build(t, "vanishes = true", one, two)
+	if ran != "one two" || !strings.Contains(said, "The cache is not used: it is gone") || err != nil {
+		t.Errorf("an image that is gone when it is launched: ran %q, said %q, error %v", ran, said, err)
+	}
+
 	c.err = errors.New("no room")
 	check("a full disk", "six seven", "From here on no machine is kept: keep the machine in the cache: no room", 0, script("six"), script("seven"))
 }

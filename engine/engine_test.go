@@ -103,6 +103,8 @@ type machineOptions struct {
 	Copy string `hcl:"copy,optional"`
 	// Generated is the password that the machine has made up.
 	Generated string `hcl:"generated,optional"`
+	// Vanishes is an image of the cache that is gone when it is launched.
+	Vanishes bool `hcl:"vanishes,optional"`
 	// Unreached is a machine that nobody can reach.
 	Unreached bool `hcl:"unreached,optional"`
 }
@@ -122,7 +124,11 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks)
 		return nil, err
 	}
 	if hooks.Start != nil {
-		if _, err := hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0"}); err != nil {
+		image, err := hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0"})
+		if err == nil && image != "" && m.o.Vanishes {
+			_, err = hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0", Unfit: "it is gone"})
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -96,7 +96,7 @@ func (b *Build) prepare(ctx context.Context, volumeTags interpolate.Tags, suits 
 		return err
 	}
 	m, spec := b.Machines, &b.Spec
-	if err := m.Preflight(ctx, *spec); err != nil {
+	if err := b.launching(ctx, func() error { return m.Preflight(ctx, *spec) }); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -134,7 +134,7 @@ func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits fun
 			return err
 		}
 		b.Texts = b.Texts.With(b.Source)
-		if spec.Image, err = b.start(ctx); err != nil {
+		if spec.Image, err = b.start(ctx, ""); err != nil {
 			return err
 		}
 		if spec.Tags, err = b.Texts.Tags(m.DeferredRunTags()); err != nil {
@@ -180,7 +180,11 @@ func (b *Build) labels(o *image.Options) (l image.Labels, err error) {
 
 // work launches the instance and provisions it.
 func (b *Build) work(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) (err error) {
-	if b.Instance, err = b.Machines.Run(ctx, b.Spec); err != nil {
+	err = b.launching(ctx, func() (err error) {
+		b.Instance, err = b.Machines.Run(ctx, b.Spec)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return b.provision(ctx, provision, finish, false)

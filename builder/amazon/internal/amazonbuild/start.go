@@ -16,8 +16,8 @@ import (
 )
 
 // start returns the image to launch the instance from: the source image, or the one that
-// Start knows.
-func (b *Build) start(ctx context.Context) (types.Image, error) {
+// Start knows. gone is what Start knew before, and is not there any more.
+func (b *Build) start(ctx context.Context, gone string) (types.Image, error) {
 	if b.Start == nil {
 		return b.Source, nil
 	}
@@ -25,18 +25,35 @@ func (b *Build) start(ctx context.Context) (types.Image, error) {
 	if err != nil {
 		return b.Source, err
 	}
+	if gone != "" {
+		from.Unfit = fmt.Sprintf("image %s, which the machine was to be launched from, is gone", gone)
+	}
 	id, err := b.Start(ctx, from)
 	if err != nil || id == "" {
 		return b.Source, err
 	}
 	out, err := access.Call(ctx, b.client().DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
-	if err != nil {
+	switch {
+	case access.NotFound(err) || err == nil && len(out.Images) == 0:
+		return b.start(ctx, id)
+	case err != nil:
 		return b.Source, err
 	}
-	if len(out.Images) == 0 {
-		return b.Source, fmt.Errorf("there is no image %s in %s any more", id, b.Session.Region)
-	}
 	return out.Images[0], nil
+}
+
+// launching calls what launches the instance, or asks whether it can be. If the image that
+// Start knew is gone by then, it is called once more, for the source image.
+func (b *Build) launching(ctx context.Context, launch func() error) error {
+	err := launch()
+	id := aws.ToString(b.Spec.Image.ImageId)
+	if id == aws.ToString(b.Source.ImageId) || !access.Is(err, "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable") {
+		return err
+	}
+	if b.Spec.Image, err = b.start(ctx, id); err != nil {
+		return err
+	}
+	return launch()
 }
 
 // from is what the instance would be launched from, and with.
