@@ -32,8 +32,8 @@ type Outlet interface {
 	Channel(ctx context.Context, parameter string, at []Placed) (ChannelState, error)
 
 	// Enter has a channel name the images that were placed, each in its own region and
-	// account: all of them, or as before none. why is a line for its history.
-	Enter(ctx context.Context, s *step.Scope, parameter, why string, at []Placed) error
+	// account: all of them, or as before none. what has happened is for its history.
+	Enter(ctx context.Context, s *step.Scope, parameter, what string, at []Placed) error
 
 	// Tags are those of an image that was placed in the builder's own account.
 	Tags(ctx context.Context, at Placed) (map[string]string, error)

@@ -80,6 +80,3 @@ func Passed(tag string) ([]string, bool) {
 	}
 	return strings.Split(tag, ","), true
 }
-
-// Why is a line for the history of a channel.
-func Why(what, run string) string { return "bake: " + what + "; run " + run }

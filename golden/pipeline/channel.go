@@ -13,15 +13,6 @@ import (
 	"bake/step"
 )
 
-// why is a line for the history of a channel.
-func (p *pipeline) why(s *step.Scope, from string) string {
-	what := "built"
-	if from != "" {
-		what = "promoted from " + from
-	}
-	return channels.Why(what, s.Run.ID)
-}
-
 // state is what is known of the image for a channel.
 func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Outlet, h *bakefile.Channel) (channels.State, error) {
 	p.mu.Lock()

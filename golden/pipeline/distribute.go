@@ -128,7 +128,11 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(says.Reasons, "; "))
 				return nil
 			}
-			if err := out.Enter(ctx, s, parameter, p.why(s, h.From), p.placed); err != nil {
+			what := "built"
+			if h.From != "" {
+				what = "promoted from " + h.From
+			}
+			if err := out.Enter(ctx, s, parameter, what, p.placed); err != nil {
 				return err
 			}
 			says.Names = true

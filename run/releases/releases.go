@@ -99,7 +99,7 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 
 // enter has a channel name images that have passed this, and tells of it.
 func (m *Mover) enter(ctx context.Context, from string, target run.Channel, at []builder.Placed, passed []string) error {
-	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, channels.Why("promoted from "+from, m.Scope.Run.ID), at); err != nil {
+	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, "promoted from "+from, at); err != nil {
 		return fmt.Errorf("channel %s: %w", target.Name, err)
 	}
 	m.tellOf(ctx, target, at, passed)
@@ -171,7 +171,7 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 	if err != nil {
 		return Moved{}, err
 	}
-	release, err := m.Outlet.Rollback(ctx, m.Scope, c.Parameter, to, channels.Why("rolled back", m.Scope.Run.ID))
+	release, err := m.Outlet.Rollback(ctx, m.Scope, c.Parameter, to, "rolled back")
 	if err != nil {
 		return Moved{}, err
 	}

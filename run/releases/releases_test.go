@@ -132,7 +132,7 @@ func TestMover(t *testing.T) {
 	enter := func(id string) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
-			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "bake: test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
 		}))
 	}
 	promote := func() (moved releases.Moved, err error) {

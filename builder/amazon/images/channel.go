@@ -115,12 +115,18 @@ type move struct {
 	blind     error   // why the last look did not tell what the channel names
 }
 
+// byBake begins the lines that moves of channels by bake have in their histories.
+const byBake = "bake: "
+
+// line is that of a move for the history, which says what has happened.
+func line(s *step.Scope, what string) string { return byBake + what + "; run " + s.Run.ID }
+
 // errSplit says that a channel could not be put back.
 var errSplit = errors.New("the channel may name different images in different places now: have it name one everywhere with bake images promote or bake images rollback")
 
 // Enter implements [builder.Outlet]. Where there is no role to take on in an account, it has
 // no channel.
-func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, why string, at []builder.Placed) error {
+func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, what string, at []builder.Placed) error {
 	var moves []*move
 	warned := map[string]bool{}
 	for _, p := range at {
@@ -136,7 +142,7 @@ func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, why string
 			s.Warn(ctx, "The channel %s is not written in account %s: the distribute block names no role in it", parameter, p.Account)
 			continue
 		}
-		moves = append(moves, &move{Account: a, region: p.Region, parameter: parameter, image: p.ID, why: why})
+		moves = append(moves, &move{Account: a, region: p.Region, parameter: parameter, image: p.ID, why: line(s, what)})
 	}
 	return o.own.change(ctx, s, moves)
 }

@@ -63,7 +63,7 @@ func TestEnter(t *testing.T) {
 	ctx, d := t.Context(), builder.Distribution{Accounts: []string{otherID}, Role: roles}
 	enter := func(name string, at []builder.Placed) error {
 		s, l, _ := w.copying()
-		err := w.outlet(d).Enter(ctx, s, name, "bake: test", at)
+		err := w.outlet(d).Enter(ctx, s, name, "test", at)
 		w.fatal(s.Close(ctx, context.Background()))
 		if owned, _ := l.Owned(); len(owned) > 0 {
 			t.Errorf("the ledger owns %v", owned)
@@ -82,7 +82,7 @@ func TestEnter(t *testing.T) {
 	}
 	history, err := w.open(home).History(ctx, home, channel)
 	w.fatal(err)
-	if len(history) != 1 || history[0].Why != "bake: test" || !strings.HasPrefix(history[0].By, "arn:") {
+	if len(history) != 1 || history[0].Why != "bake: test; run run" || !strings.HasPrefix(history[0].By, "arn:") {
 		t.Errorf("history %+v", history)
 	}
 	if w.channelAt("default", home, channel+".lock") != "" {
@@ -134,12 +134,12 @@ func TestFaultsOfEnter(t *testing.T) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			if n%2 == 0 { // the channel is there already
 				s, _, _ := w.copying()
-				w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "bake: before", at[0]))
+				w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "before", at[0]))
 				w.fatal(s.Close(w.t.Context(), context.Background()))
 			}
 			o := w.outlet(d)
 			do := func(ctx context.Context, s *step.Scope) error {
-				return o.Enter(ctx, s, channel, "bake: test", at[1])
+				return o.Enter(ctx, s, channel, "test", at[1])
 			}
 			return do, func(what string, err error, struck bool) {
 				var now, before int
@@ -194,7 +194,7 @@ func TestTwoBreakLock(t *testing.T) {
 			}
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "bake: test", at)
+		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", at)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
 		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", home, channel) != "" {
@@ -232,7 +232,7 @@ func TestSameImageByAnother(t *testing.T) {
 			serve(rw)
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "bake: test", next)
+		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", next)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
 		if late == "the same" && (err != nil || w.channelAt("default", home, channel) != next[0].ID) {

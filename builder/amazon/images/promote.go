@@ -149,7 +149,7 @@ type candidate struct{ id, name, release string }
 // returns the name of its image. With to, which is an ID, the name of an image or the value
 // of its tag bake:release, it is that one, whenever the channel named it. Images that are
 // not whole any more, or among without, are passed over.
-func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, why string, without ...string) (release string, err error) {
+func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, what string, without ...string) (release string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
 		return "", err
@@ -181,7 +181,7 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, why
 		var moves []*move
 		for _, at := range spots {
 			if i := slices.IndexFunc(named[at], func(other candidate) bool { return other.name == c.name }); i >= 0 {
-				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: named[at][i].id, why: why})
+				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: named[at][i].id, why: line(s, what)})
 			}
 		}
 		if len(moves) == len(spots) {
@@ -335,7 +335,7 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 			ids = append(ids, i.ID)
 		}
 	}
-	still, err := o.vacate(ctx, s, ids, byBake+ref+" revoked; run "+s.Run.ID)
+	still, err := o.vacate(ctx, s, ids, ref+" revoked")
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
@@ -439,7 +439,7 @@ const ParentTag = imagetag.Parent
 
 // vacate rolls back all channels that name one of the images. It returns the channels that
 // name one still, by image; of places that are refused it is not known.
-func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why string) (still map[string][]string, err error) {
+func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, what string) (still map[string][]string, err error) {
 	spots, err := o.spots(ctx)
 	if err != nil {
 		return nil, err
@@ -455,7 +455,7 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why st
 		for name, image := range names {
 			if !tried[name] {
 				tried[name] = true
-				if _, err := o.Rollback(ctx, s, name, "", why, ids...); err == nil {
+				if _, err := o.Rollback(ctx, s, name, "", what, ids...); err == nil {
 					continue
 				} else if cause := context.Cause(ctx); cause != nil {
 					return nil, cause

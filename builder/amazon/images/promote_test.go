@@ -26,7 +26,7 @@ import (
 func (w *world) enter(d builder.Distribution, channel string, at []builder.Placed) {
 	w.t.Helper()
 	s, _, _ := w.copying()
-	w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "bake: test", at))
+	w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "test", at))
 	w.fatal(s.Close(w.t.Context(), context.Background()))
 }
 
@@ -65,7 +65,7 @@ func TestRollback(t *testing.T) {
 	if len(done) != 1 || !done[0].Disabled || names4(w, channel, three) != 4 {
 		t.Errorf("revoked %+v", done)
 	}
-	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "", "bake: back")
+	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "", "back")
 	w.fatal(err)
 	if release != "one" || names4(w, channel, one) != 4 {
 		t.Errorf("rolled back to %s", release)
@@ -77,11 +77,11 @@ func TestRollback(t *testing.T) {
 		w.enter(d, twice, at)
 	}
 	for _, want := range []string{"four", "one"} {
-		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "", "bake: back"); err != nil || release != want {
+		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "", "back"); err != nil || release != want {
 			t.Errorf("rolled back to %q, not to %s: %v", release, want, err)
 		}
 	}
-	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "", "bake: back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
+	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "", "back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
 		t.Errorf("no channel: %v", err)
 	}
 }
@@ -149,7 +149,7 @@ func TestFaultsOfRollback(t *testing.T) {
 			w.history(channel, zero, one, two)
 			o := w.outlet(d)
 			do := func(ctx context.Context, s *step.Scope) error {
-				_, err := o.Rollback(ctx, s, channel, "", "bake: back")
+				_, err := o.Rollback(ctx, s, channel, "", "back")
 				return err
 			}
 			return do, func(what string, err error, _ bool) {
@@ -164,7 +164,7 @@ func TestFaultsOfRollback(t *testing.T) {
 					return
 				}
 				again, _, _ := w.copying()
-				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "", "bake: back")
+				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "", "back")
 				if err != nil || release != "one" || names4(w, channel, one) != 2 {
 					w.t.Errorf("%s: repeated: %s, in %d places: %v", what, release, names4(w, channel, one), err)
 				}
@@ -300,12 +300,12 @@ func TestRollbackTo(t *testing.T) {
 		to   string
 		want []builder.Placed
 	}{{one[1].ID, one}, {"three", three}, {"r2", two}} {
-		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, c.to, "bake: back"); err != nil || names4(w, channel, c.want) != 2 {
+		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, c.to, "back"); err != nil || names4(w, channel, c.want) != 2 {
 			t.Errorf("to %s: %v", c.to, err)
 		}
 	}
 	for _, to := range []string{never[0].ID, "never"} {
-		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, to, "bake: back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
+		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, to, "back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
 			t.Errorf("to what it has not named: %v", err)
 		}
 	}
@@ -433,7 +433,7 @@ func TestFaultsOfPromote(t *testing.T) {
 				if _, err := o.Channel(ctx, "/bake/web/candidate", at); err != nil {
 					return err
 				}
-				return o.Enter(ctx, s, channel, "bake: test", at)
+				return o.Enter(ctx, s, channel, "test", at)
 			}
 			return do, func(what string, err error, _ bool) {
 				if errors.Is(err, errKilled) {

@@ -12,9 +12,6 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// byBake begins the descriptions that bake gives to parameters when it moves channels.
-const byBake = "bake: "
-
 // usersTime is how long services are asked at most, which may not be reached from here, and
 // informTime how long those are whose answers only inform.
 const (
