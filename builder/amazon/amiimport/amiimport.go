@@ -3,7 +3,9 @@
 package amiimport
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -94,6 +96,9 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	if err != nil {
 		return nil, r.src.Errorf(&r.Key, "Invalid s3_key_name", "%s.", err)
 	}
+	if err := r.suits(ctx); err != nil {
+		return nil, err
+	}
 	object, err := r.upload(ctx, file, key)
 	if err != nil {
 		return nil, err
@@ -129,6 +134,27 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 		BuilderID: BuilderID, ID: id, Text: fmt.Sprintf("AMIs were created:\n%s: %s\n", r.session.Region, image.id),
 		Images: map[string]string{r.session.Region: image.id}, Resources: []step.Resource{image.artifact(r.owner)},
 	}, nil
+}
+
+// suits reports an image that could not be shared because the account encrypts everything.
+// Who may not ask is told by EC2 when the image is shared.
+func (r *run) suits(ctx context.Context) error {
+	if r.Encrypt || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
+		return nil
+	}
+	on, err := r.session.EncryptsAll(ctx, r.session.Region)
+	if err != nil || !on {
+		return err
+	}
+	key, err := r.session.DefaultKey(ctx, r.session.Region)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	r.cannotShare("The account encrypts everything in "+r.session.Region, cmp.Or(key, "unknown"), func(ptr any, summary, format string, args ...any) {
+		errs = append(errs, r.src.Errorf(ptr, summary, format, args...))
+	})
+	return errors.Join(errs...)
 }
 
 // made is an image that is available.

@@ -57,6 +57,10 @@ func TestValidate(t *testing.T) {
 		{"s3_bucket_name = \"b\"\nami_name = \"a*b\"", "Invalid image name"},
 		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_kms_key = \"my key\"", "Not a KMS key"},
 		{"s3_bucket_name = \"b\"\nami_groups = [\"some\"]", "Unknown group"},
+		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_groups = [\"all\"]\nami_kms_key = \"alias/golden\"", "Sharing an encrypted image with everyone"},
+		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]", "Sharing an image that others cannot decrypt"},
+		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/aws/ebs\"", "Sharing an image that others cannot decrypt"},
+		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/golden\"", ""},
 		{"s3_bucket_name = \"b\"\naccess_key = \"a\"", "secret_key"},
 	} {
 		_, err := component(t, amazon.Cloud{}, test.body)
@@ -268,6 +272,43 @@ func TestImportFails(t *testing.T) {
 				test.body += "\ns3_bucket_name = \"disks\""
 			}
 			_, err := w.process(t, t.Context(), 1<<20, test.body)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v; want %q", err, test.want)
+			}
+			if images, left := w.images(t), w.left(t); len(images)+len(left) > 0 {
+				t.Errorf("left: %d images, %q", len(images), left)
+			}
+		})
+	}
+}
+
+// TestSharingByDefaultKey imports images that are to be shared where the account encrypts
+// everything: with the key of AWS that is said before anything is uploaded.
+func TestSharingByDefaultKey(t *testing.T) {
+	for _, test := range []struct{ name, body, key, want string }{
+		{"shared", `ami_users = ["987654321098"]`, "", "Sharing an image that others cannot decrypt"},
+		{"public", `ami_groups = ["all"]`, "alias/golden", "Sharing an encrypted image with everyone"},
+		{"another default key", `ami_users = ["987654321098"]`, "alias/golden", ""},
+		{"a key of its own", "ami_users = [\"987654321098\"]\nami_encrypt = true\nami_kms_key = \"alias/golden\"", "", ""},
+		{"for nobody", "", "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, cloud.Options{})
+			if _, err := w.ec2.EnableEbsEncryptionByDefault(t.Context(), &ec2.EnableEbsEncryptionByDefaultInput{}); err != nil {
+				t.Fatal(err)
+			}
+			if test.key != "" {
+				if _, err := w.ec2.ModifyEbsDefaultKmsKeyId(t.Context(), &ec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: &test.key}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := w.process(t, t.Context(), 1<<20, "s3_bucket_name = \"disks\"\nformat = \"raw\"\n"+test.body)
+			if test.want == "" {
+				if err != nil || len(w.images(t)) != 1 {
+					t.Errorf("%v", err)
+				}
+				return
+			}
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v; want %q", err, test.want)
 			}

@@ -153,9 +153,27 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.Name != "" {
 		names.Image(c, &o.Name)
 	}
+	if o.Encrypt && c.Known(&o.KMSKey) {
+		o.cannotShare("ami_encrypt is set", o.KMSKey, func(ptr any, summary, format string, args ...any) { c.Errorf(ptr, summary, format, args...) })
+	}
 	names.Accounts(c, &o.Users)
 	names.Groups(c, &o.Groups)
 	names.ARNs(c, &o.OrgARNs, names.Organization)
 	names.ARNs(c, &o.OUARNs, names.Unit)
 	interpolate.CheckTags(c, interpolate.Of(&o.Tags, nil))
+}
+
+// cannotShare reports sharing that AWS refuses because the image is encrypted, and why, with
+// a key; an empty one counts as the one that AWS manages.
+func (o *Options) cannotShare(why, key string, report func(ptr any, summary, format string, args ...any)) {
+	if slices.Contains(o.Groups, "all") {
+		report(&o.Groups, "Sharing an encrypted image with everyone",
+			"%s, and AWS does not allow encrypted images to be public: share with accounts, organizations or organizational units instead.", why)
+	}
+	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs} {
+		if len(names.Given(*list)) > 0 && (key == "" || access.ManagedKey(key)) {
+			report(list, "Sharing an image that others cannot decrypt",
+				"%s, and with no key of the account's own: set ami_encrypt, and ami_kms_key to a customer managed KMS key.", why)
+		}
+	}
 }

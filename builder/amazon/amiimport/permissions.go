@@ -62,11 +62,14 @@ func (p *importer) imagePermissions(here policy.Place) (needs []policy.Need) {
 	if policy.Perhaps(p.src, &p.Tags, len(p.Tags) > 0) && policy.Perhaps(p.src, &p.Name, p.Name == "") {
 		needs = append(needs, here.Use("CreateTags", "image", "snapshot"))
 	}
-	shared := len(p.Users)+len(p.Groups)+len(p.OrgARNs)+len(p.OUARNs) > 0 || p.Description != "" || p.IMDSSupport != ""
-	for _, option := range []any{&p.Users, &p.Groups, &p.OrgARNs, &p.OUARNs, &p.Description, &p.IMDSSupport} {
-		shared = shared || !p.src.Known(option)
+	shared := false
+	for _, list := range []*[]string{&p.Users, &p.Groups, &p.OrgARNs, &p.OUARNs} {
+		shared = shared || policy.Perhaps(p.src, list, len(*list) > 0)
 	}
-	if shared {
+	if shared && policy.Perhaps(p.src, &p.Encrypt, !p.Encrypt) {
+		needs = append(needs, here.Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault"))
+	}
+	if shared || policy.Perhaps(p.src, &p.Description, p.Description != "") || policy.Perhaps(p.src, &p.IMDSSupport, p.IMDSSupport != "") {
 		needs = append(needs, here.Use("ModifyImageAttribute", "image"))
 	}
 	return needs

@@ -176,8 +176,8 @@ func (r *refusals) has(account, region string) bool {
 // home is a builder whose images an [Outlet] can hand out.
 type home interface {
 	OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error)
-	HomeRegion() string
-	Share()
+	Regions() []string
+	HandOut(to builder.Distribution)
 }
 
 // Distributes reports whether there is an outlet for a builder's images.
@@ -196,11 +196,8 @@ func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.D
 	if err != nil {
 		return nil, err
 	}
-	o := Of(session).NewOutlet(d, s.Run.ID)
-	if len(o.accounts()) > 0 && homeShared(d, o.own.Home()) {
-		h.Share()
-	}
-	return o, nil
+	h.HandOut(d)
+	return Of(session).NewOutlet(d, s.Run.ID), nil
 }
 
 // HandingOut is what distributing the images of a builder, and putting them into
@@ -217,7 +214,7 @@ func (h HandingOut) Permissions() []policy.Need {
 	if !ok {
 		return nil
 	}
-	return DistributionNeeds(of.HomeRegion(), h.To, h.Parameters)
+	return DistributionNeeds(of.Regions(), h.To, h.Parameters)
 }
 
 // Retiring is what a retention takes, which looks in all regions.
@@ -297,39 +294,8 @@ func (o *Outlet) checkAccount(ctx context.Context, a *Account, regions []string)
 				return err
 			}
 		}
-		if a == o.own && shareable(o.to, a.Home(), r) {
-			if err := a.checkDefaultKey(ctx, r); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
-}
-
-// shareable reports whether a region gets a copy that is shared with other accounts, if only
-// for them to copy it, and is encrypted as the account usually does, if at all.
-func shareable(d builder.Distribution, home, region string) bool {
-	return len(d.Accounts) > 0 && region != home && d.Keys[region] == ""
-}
-
-// homeShared reports whether the image in its own region is, which the builder encrypts.
-func homeShared(d builder.Distribution, region string) bool {
-	return len(d.Accounts) > 0 && (len(d.Regions) == 0 || slices.Contains(d.Regions, region))
-}
-
-// checkDefaultKey finds a region where the account encrypts all with the key that AWS manages,
-// which no other account may use. Who may not ask is told by EC2 when the copy is shared.
-func (a *Account) checkDefaultKey(ctx context.Context, region string) error {
-	client := a.session.EC2(region)
-	on, err := access.Call(ctx, client.GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
-	if err != nil || !aws.ToBool(on.EbsEncryptionByDefault) {
-		return context.Cause(ctx)
-	}
-	key, err := access.Call(ctx, client.GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
-	if err != nil || !strings.HasSuffix(aws.ToString(key.KmsKeyId), ebsAlias) {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("account %s encrypts everything in %s with %s, the key of AWS, which no other account may use, so that a copy there cannot be shared: set a key of the account for %s in kms_keys", a.ID, region, ebsAlias, region)
 }
 
 // checkKey looks for a key, if the account may.

@@ -309,8 +309,14 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	if image.Encrypted() && in.KmsKeyId == nil {
-		c.scope.Warn(ctx, "Image %s in %s is encrypted with the account's default key for EBS there. Unless you have changed which key that is, the image cannot be shared; -kms-key chooses another.", id, region)
+	if image.Encrypted() && in.KmsKeyId == nil && c.unnamed == "" {
+		used, err := c.session.DefaultKey(ctx, region)
+		if err != nil {
+			return Image{}, err
+		}
+		if used == "" || access.ManagedKey(used) {
+			c.scope.Warn(ctx, "Image %s in %s is encrypted with the account's default key for EBS there (%s), and cannot be shared; -kms-key chooses another.", id, region, cmp.Or(used, "that of AWS, as far as is known"))
+		}
 	}
 	return c.handOver(ctx, image, key)
 }

@@ -48,6 +48,61 @@ func (w *world) copyAll(ctx context.Context, a *images.Account, ref string, o im
 	return all, err
 }
 
+// TestEncryptedByDefault: of a copy that is encrypted with a key that was not named it is
+// said whether it can be shared, and sharing it agrees.
+func TestEncryptedByDefault(t *testing.T) {
+	for name, c := range map[string]struct {
+		from      *string // key of the image; nil: it is not encrypted
+		all       bool    // the account encrypts everything in the region of the copy
+		other     bool    // with a key of its own unless another is named
+		o         images.CopyOptions
+		shareable bool
+	}{
+		"plain":                             {shareable: true},
+		"of an image with the default key":  {from: aws.String("")},
+		"of an image with a key":            {from: aws.String("alias/golden")},
+		"asked for":                         {o: images.CopyOptions{Encrypt: true}},
+		"by the account":                    {all: true},
+		"by the account, with its key":      {all: true, other: true, shareable: true},
+		"asked for, with its key":           {other: true, o: images.CopyOptions{Encrypt: true}, shareable: true},
+		"of an encrypted one, with its key": {from: aws.String(""), other: true, shareable: true},
+		"with a key":                        {from: aws.String(""), all: true, o: images.CopyOptions{Keys: map[string]string{west: "alias/golden"}}, shareable: true},
+		"with the key of AWS":               {o: images.CopyOptions{Keys: map[string]string{west: "alias/aws/ebs"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, cloud.Options{})
+			there := w.client("default", west)
+			if c.all {
+				_, err := there.EnableEbsEncryptionByDefault(t.Context(), &ec2.EnableEbsEncryptionByDefaultInput{})
+				w.fatal(err)
+			}
+			if c.other {
+				_, err := there.ModifyEbsDefaultKmsKeyId(t.Context(), &ec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: aws.String("alias/golden")})
+				w.fatal(err)
+			}
+			id := w.register("default", home, "web", []string{w.snapshot("default", home, c.from)})
+			c.o.To = []string{west}
+			s, _, _ := w.copying()
+			var warned []string
+			s.Emit = func(e step.Event) {
+				if e.Kind == step.Warning {
+					warned = append(warned, e.Text)
+				}
+			}
+			all, err := w.open(home).Copy(t.Context(), s, id, c.o)
+			w.fatal(errors.Join(err, s.Close(t.Context(), context.Background())))
+			named := len(c.o.Keys) > 0
+			if said := strings.Contains(strings.Join(warned, "\n"), "(alias/aws/ebs), and cannot be shared"); said == (c.shareable || named) {
+				t.Errorf("warnings: %q", warned)
+			}
+			_, err = w.open(west).Share(t.Context(), all[0].ID, images.SharingChange{With: []string{alice}})
+			if refused := err != nil && strings.Contains(err.Error(), "the account's default key for EBS"); refused == c.shareable || err != nil && !refused {
+				t.Errorf("shared: %v", err)
+			}
+		})
+	}
+}
+
 // whole is all that the account has in both regions.
 func (w *world) whole() (out []string) {
 	w.t.Helper()

@@ -150,27 +150,6 @@ func TestNotDistributable(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	// What the account encrypts with the key of AWS cannot be shared; with one of its own it can.
-	shared := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}}
-	w.fatal(w.outlet(shared).Check(t.Context()))
-	c := w.client("default", west)
-	_, err := c.EnableEbsEncryptionByDefault(t.Context(), &ec2.EnableEbsEncryptionByDefaultInput{})
-	w.fatal(err)
-	if err := w.outlet(shared).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "encrypts everything in "+west+" with alias/aws/ebs") || !strings.Contains(err.Error(), "kms_keys") {
-		t.Errorf("encryption by default: %v", err)
-	}
-	alone := shared
-	alone.Accounts = nil
-	w.fatal(w.outlet(alone).Check(t.Context()))
-	keyed := shared
-	keyed.Keys = map[string]string{west: "alias/golden"}
-	w.fatal(w.outlet(keyed).Check(t.Context()))
-	_, err = c.ModifyEbsDefaultKmsKeyId(t.Context(), &ec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: aws.String("alias/golden")})
-	w.fatal(err)
-	w.fatal(w.outlet(shared).Check(t.Context()))
-	_, err = c.DisableEbsEncryptionByDefault(t.Context(), &ec2.DisableEbsEncryptionByDefaultInput{})
-	w.fatal(err)
-
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Action == "CopyImage" {
 			refuse(rw)

@@ -94,7 +94,9 @@ func needs() map[string]func(policy.Place) []policy.Need {
 		},
 		"show": details,
 		"diff": details,
-		"copy": func(p policy.Place) []policy.Need { return append(look(p), copyNeeds(p)...) },
+		"copy": func(p policy.Place) []policy.Need {
+			return append(append(look(p), p.Look("GetEbsDefaultKmsKeyId")), copyNeeds(p)...)
+		},
 		"share": func(p policy.Place) []policy.Need {
 			return append(change(p), p.Look("GetImageBlockPublicAccessState"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: p.ARNs("kms", "key/*")})
 		},
@@ -142,10 +144,10 @@ func receiverNeeds(p policy.Place) []policy.Need {
 	}
 }
 
-// DistributionNeeds are what handing out images of the region home takes in their own
-// account, and moving channels; the roles in other accounts need the same there.
-func DistributionNeeds(home string, d builder.Distribution, parameters []string) (needs []policy.Need) {
-	here := policy.In(append(slices.Clone(d.Regions), home)...)
+// DistributionNeeds are what handing out images, which were made in some regions, takes in
+// their own account, and moving channels; the roles in other accounts need the same there.
+func DistributionNeeds(made []string, d builder.Distribution, parameters []string) (needs []policy.Need) {
+	here := policy.In(slices.Concat(d.Regions, made)...)
 	needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}}, policy.Place{}.Look("DescribeRegions"), here.Look("DescribeImages", "DescribeSnapshots"))
 	if len(d.Regions) > 0 {
 		needs = append(needs, copyNeeds(here)...)
@@ -157,10 +159,8 @@ func DistributionNeeds(home string, d builder.Distribution, parameters []string)
 	}
 	if len(d.Accounts) > 0 {
 		needs = append(needs, here.Look("DescribeImageAttribute", "DescribeSnapshotAttribute"), here.Use("ModifyImageAttribute", "image"), here.Use("ModifySnapshotAttribute", "snapshot"),
-			here.Use("CreateTags", "image"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: here.ARNs("kms", "key/*")})
-	}
-	if homeShared(d, home) || slices.ContainsFunc(d.Regions, func(r string) bool { return shareable(d, home, r) }) {
-		needs = append(needs, here.Look("GetEbsEncryptionByDefault", "GetEbsDefaultKmsKeyId"))
+			here.Use("CreateTags", "image"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: here.ARNs("kms", "key/*")},
+			here.Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault"))
 	}
 	for _, account := range d.Accounts {
 		if d.Role != "" {

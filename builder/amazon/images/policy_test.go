@@ -109,8 +109,10 @@ func TestPolicies(t *testing.T) {
 			return err
 		}, []string{"ec2:DescribeSnapshotAttribute"}},
 		{"copy", func(ctx context.Context, a *images.Account) error {
-			_, err := w.copyAll(ctx, a, id, images.CopyOptions{To: []string{west}, Keys: map[string]string{"": "alias/golden"}})
-			return err
+			_, keyed := w.copyAll(ctx, a, id, images.CopyOptions{To: []string{west}, Keys: map[string]string{"": "alias/golden"}})
+			_, err := w.client("default", west).ModifyEbsDefaultKmsKeyId(ctx, &ec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: aws.String("alias/golden")})
+			_, unkeyed := w.copyAll(ctx, a, id, images.CopyOptions{To: []string{west}, Name: "unkeyed", Encrypt: true})
+			return errors.Join(keyed, err, unkeyed)
 		}, rest},
 		{"share", func(ctx context.Context, a *images.Account) error {
 			_, first := a.Share(ctx, id, both)
@@ -124,11 +126,11 @@ func TestPolicies(t *testing.T) {
 		{"promote", func(ctx context.Context, a *images.Account) error {
 			at, _, err := outlet(a).Named(ctx, "/golden/moved")
 			s, _, _ := w.copying()
-			return errors.Join(err, outlet(a).Enter(ctx, s, "/golden/promoted", "bake: test", at), s.Close(ctx, ctx))
+			return errors.Join(err, outlet(a).Enter(ctx, s, "/golden/promoted", "test", at), s.Close(ctx, ctx))
 		}, nil},
 		{"rollback", func(ctx context.Context, a *images.Account) error {
 			s, _, _ := w.copying()
-			_, err := outlet(a).Rollback(ctx, s, "/golden/moved", "", "bake: test")
+			_, err := outlet(a).Rollback(ctx, s, "/golden/moved", "", "test")
 			return errors.Join(err, s.Close(ctx, ctx))
 		}, nil},
 		{"approve", func(ctx context.Context, a *images.Account) error {
@@ -258,7 +260,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 	newest := w.image(home, "web-2", "bake:image", "web", "bake:verified", "verify.boot")
 	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Keys: map[string]string{west: "alias/golden"}}
 	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day, Disable: 2 * day, Delete: 3 * day, To: d}
-	document := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds(home, d, []string{"/golden/web"})), images.Retiring{}})
+	document := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{home}, d, []string{"/golden/web"})), images.Retiring{}})
 	foreign := strings.Join([]string{doomed, older, newest}, " ")
 	w.watch(enforcing(document, foreign, answering(nobody), func(what string) { t.Errorf("%s is called, which the policy does not allow", what) }))
 
@@ -269,7 +271,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 	w.fatal(err)
 	_, err = out.Channel(t.Context(), "/golden/web", placed)
 	w.fatal(err)
-	w.fatal(out.Enter(t.Context(), s, "/golden/web", "bake: test", placed))
+	w.fatal(out.Enter(t.Context(), s, "/golden/web", "test", placed))
 	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: newest, Where: home, With: map[string]string{"account": ownID}}}
 	for n := range 3 {
 		w.fatal(images.Retire(t.Context(), s, built, w.cloud, r, in(time.Duration(n+2)*10*day)))
@@ -302,11 +304,11 @@ func TestPolicyOfPipeline(t *testing.T) {
 
 	// Where the policy lacks something, or has it for another channel, nothing moves.
 	for name, parameters := range map[string][]string{"no channel": nil, "another channel": {"/golden/other"}} {
-		less := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds(home, d, parameters))})
+		less := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{home}, d, parameters))})
 		refused := 0
 		w.watch(enforcing(less, foreign, answering(), func(string) { refused++ }))
 		s, _, _ := w.copying()
-		err := w.outlet(d).Enter(t.Context(), s, "/golden/next", "bake: test", placed)
+		err := w.outlet(d).Enter(t.Context(), s, "/golden/next", "test", placed)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
 		if err == nil || refused == 0 || w.channelAt("default", home, "/golden/next") != "" {

@@ -247,14 +247,14 @@ func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *
 	defer cancel(nil)
 	var (
 		mu       sync.Mutex
-		underWay sync.WaitGroup
-		ledger   []byte // as it was when the call arrived
+		underWay sync.RWMutex // held for reading by each call that is
+		ledger   []byte       // as it was when the call arrived
 		action   string
 	)
 	none := w.keepingSnapshots(nobody)
 	w.watch(func(i int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-		underWay.Add(1)
-		defer underWay.Done()
+		underWay.RLock()
+		defer underWay.RUnlock()
 		mu.Lock()
 		dead := f.killed && action != ""
 		if i == n {
@@ -306,7 +306,8 @@ func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *
 	mu.Lock()
 	struck := action != ""
 	mu.Unlock()
-	underWay.Wait()
+	underWay.Lock()
+	underWay.Unlock() //nolint:staticcheck // all have ended
 	w.watch(answering(nobody))
 	where := fmt.Sprintf("%s, call %d (%s): error %v", f.name, n, action, err)
 	if f.killed && struck {

@@ -240,7 +240,7 @@ func (a *Account) shareable(ctx context.Context, region string, all []Shared, c 
 			}
 		}
 		for _, key := range s.Keys {
-			if key == managed || strings.HasSuffix(key, ":"+ebsAlias) {
+			if key == managed || access.ManagedKey(key) {
 				refuse(i, "it is encrypted with the account's default key for EBS (%s), which no other account can use. Copy it with a customer managed key and share the copy: bake images copy %s -region %s -to %s -name NEW-NAME -kms-key KEY", key, i.ID, region, region)
 			}
 		}

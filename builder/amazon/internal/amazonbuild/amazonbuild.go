@@ -94,7 +94,7 @@ type sequence struct {
 	begun *Build // by Lookup
 	hooks Hooks
 
-	shared bool // the image in the build region is to be shared once it is made
+	handedTo builder.Distribution // where images go once they are made
 }
 
 // begin connects to AWS, unless that has been done.
@@ -128,7 +128,7 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 		b.Start = calls.Start
 	}
 	if b.Images != nil {
-		b.Images.Shared = q.shared
+		b.Images.HandedTo = q.handedTo
 	}
 	hooks.complete(b, q.VolumeTags)
 	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {

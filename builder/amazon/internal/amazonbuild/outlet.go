@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/step"
 )
@@ -24,9 +25,14 @@ func (q *sequence) OpenSession(ctx context.Context, s *step.Scope) (*access.Sess
 	return session, nil
 }
 
-// HomeRegion is the region that images are made in; empty if it is not known yet.
-func (q *sequence) HomeRegion() string { return q.Access.KnownRegion(q.src) }
+// Regions are those that images are made in. One that is not known yet is empty.
+func (q *sequence) Regions() []string {
+	region := q.Access.KnownRegion(q.src)
+	if q.Image == nil {
+		return []string{region}
+	}
+	return q.Image.Where(q.src, region)
+}
 
-// Share says that the image in the build region is to be shared with other accounts once it
-// is made. It is called before Build.
-func (q *sequence) Share() { q.shared = true }
+// HandOut says where images go once they are made. It is called before Build.
+func (q *sequence) HandOut(to builder.Distribution) { q.handedTo = to }

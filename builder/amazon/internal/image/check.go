@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"golang.org/x/sync/errgroup"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
@@ -31,9 +32,8 @@ type Maker struct {
 	// Finish, if not nil, does more with an image before it is shared.
 	Finish func(ctx context.Context, made Made) error
 
-	// Shared is set when the image in the build region is to be shared with other accounts
-	// once it is made, whatever the options say.
-	Shared bool
+	// HandedTo is where images go once they are made, whatever the options say.
+	HandedTo builder.Distribution
 
 	// None is set when no image is made, so that no name needs to be free.
 	None bool

@@ -36,10 +36,15 @@ func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need
 
 // Place is where images are made, the region of the build among it.
 func (o *Options) Place(src *schema.Source, region string) policy.Place {
+	return policy.In(o.Where(src, region)...)
+}
+
+// Where are the regions of Place. One that is not known is empty.
+func (o *Options) Where(src *schema.Source, region string) []string {
 	if !src.Known(&o.Regions) {
-		return policy.In("")
+		return []string{""}
 	}
-	return policy.In(append(o.copies(region), region)...)
+	return append(o.copies(region), region)
 }
 
 // first is what the first image takes.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
@@ -23,13 +21,6 @@ import (
 // AWS manages cannot be used by other accounts. This is said before.
 
 const undecryptable = "Sharing an image that others cannot decrypt"
-
-// managedKey reports whether a KMS key, by its alias or the ARN of that, is one
-// that AWS manages for the account: nobody else can be let use it.
-func managedKey(key string) bool {
-	_, alias, arn := strings.Cut(key, ":alias/")
-	return strings.HasPrefix(key, "alias/aws/") || arn && strings.HasPrefix(alias, "aws/")
-}
 
 // sharedWith returns the options that let other accounts use the image or its snapshots.
 func (o *Options) sharedWith() (lists []*[]string) {
@@ -61,7 +52,7 @@ func (o *Options) validateSharing(c *schema.Checker) {
 	refused := o.encrypts() && o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
 	why := ""
 	for _, key := range append([]string{o.KMSKeyID}, slices.Sorted(maps.Values(o.RegionKMSKeyIDs))...) {
-		if managedKey(key) {
+		if access.ManagedKey(key) {
 			refused, why = true, fmt.Sprintf(" (AWS manages %s)", key)
 		}
 	}
@@ -84,18 +75,18 @@ func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) 
 		return
 	}
 	for _, v := range volumes {
-		if managedKey(v.KMSKeyID) && !v.NoDevice {
+		if access.ManagedKey(v.KMSKeyID) && !v.NoDevice {
 			c.Errorf(&v.KMSKeyID, undecryptable, "The image is shared, but only its own account may use %s, which AWS manages; use a customer managed KMS key.", v.KMSKeyID)
 		}
 	}
 }
 
-// Suits reports an image that could not be shared as the options want, because it is
-// encrypted or would inherit that from its source; volumes are those of the instance, and
+// Suits reports an image that could not be shared as the options or HandedTo want, because it
+// is encrypted or would inherit that from its source; volumes are those of the instance, and
 // source has the devices of others that get into the image. Which key the source has is not
 // said by EC2: where that matters there is a warning.
 func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
-	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && !m.Shared {
+	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && len(m.HandedTo.Accounts) == 0 {
 		return nil
 	}
 	e := m.encryption(source, volumes)
@@ -104,10 +95,18 @@ func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device
 			return err
 		}
 	}
-	if e.inherited != "" && (m.Shared || len(m.sharedWith()) > 0) {
+	if e.inherited != "" && (m.handed(m.Session.Region, !m.SkipSaveBuildRegion) || len(m.sharedWith()) > 0) {
 		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", e.inherited)
 	}
 	return m.suitsDefaults(ctx, e)
+}
+
+// handed reports whether other accounts get the image in a region, which the build makes
+// or somebody copies there, by HandedTo.
+func (m *Maker) handed(region string, made bool) bool {
+	to := m.HandedTo
+	return slices.ContainsFunc(to.Accounts, func(id string) bool { return id != m.Session.Account }) &&
+		(slices.Contains(to.Regions, region) || len(to.Regions) == 0 && made)
 }
 
 // notPublic reports that an image which is encrypted, and why, is to be public.
@@ -120,13 +119,13 @@ func (m *Maker) notPublic(why string) error {
 }
 
 // suitsDefaults reports a region where the image would be encrypted with the account's
-// default key, and could not be shared as the options want: because they say so, because
+// default key, and could not be shared as it is to be: because the options say so, because
 // the account encrypts everything there, or as a copy of an encrypted image. Who may not
 // ask is told by EC2 when the image is shared.
 func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
-	home, shared := m.Session.Region, m.sharedWith()
+	home, made := m.Session.Region, m.Targets()
 	if e.plain {
-		on, err := m.encryptsAll(ctx, home)
+		on, err := m.Session.EncryptsAll(ctx, home)
 		if err != nil {
 			return err
 		}
@@ -134,55 +133,53 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 			e.why, e.byDefault = "The account encrypts everything in "+home, true
 		}
 	}
-	for _, region := range m.Targets() {
-		handed := region == home && m.Shared
-		if len(shared) == 0 && len(m.public()) == 0 && !handed {
-			continue
-		}
-		if region == home && !e.byDefault || region != home && m.key(region) != "" {
-			continue // it is not encrypted, or with keys that were named
-		}
-		why := cmp.Or(e.why, e.inherited)
-		if why == "" {
-			on, err := m.encryptsAll(ctx, region)
-			if err != nil {
+	for _, region := range made {
+		if m.handed(region, true) || len(m.sharedWith()) > 0 || len(m.public()) > 0 {
+			if region == home && !e.byDefault || region != home && m.key(region) != "" {
+				continue // it is not encrypted, or with keys that were named
+			}
+			if err := m.suitsDefault(ctx, region, true, e); err != nil {
 				return err
 			}
-			if !on {
-				continue
-			}
-			why = "The account encrypts everything in " + region
 		}
-		if err := m.notPublic(why); err != nil {
-			return err
-		}
-		key, err := access.Call(ctx, m.Session.EC2(region).GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
-		if err != nil {
-			if err := context.Cause(ctx); err != nil {
+	}
+	for _, region := range m.HandedTo.Regions {
+		if !slices.Contains(made, region) && m.handed(region, false) && m.HandedTo.Keys[region] == "" {
+			if err := m.suitsDefault(ctx, region, false, e); err != nil {
 				return err
 			}
-			continue
-		}
-		if id := aws.ToString(key.KmsKeyId); managedKey(id) {
-			blame := any(&m.Name)
-			if len(shared) > 0 {
-				blame = shared[0]
-			}
-			return m.Src.Errorf(blame, undecryptable,
-				"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use. %s, and no key is named for %s. Set encrypt_boot and kms_key_id, and region_kms_key_ids for copies, to a customer managed KMS key, or give the account another default key.", region, id, why, region)
 		}
 	}
 	return nil
 }
 
-// encryptsAll reports whether the account encrypts everything in a region, as far as it may
-// be asked. The error is that of ctx.
-func (m *Maker) encryptsAll(ctx context.Context, region string) (bool, error) {
-	all, err := access.Call(ctx, m.Session.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
-	if err != nil {
-		return false, context.Cause(ctx)
+// suitsDefault is [Maker.suitsDefaults] for the image that is made in one region without a
+// key that was named, or a copy that is made there afterwards.
+func (m *Maker) suitsDefault(ctx context.Context, region string, made bool, e encryption) error {
+	why := cmp.Or(e.why, e.inherited)
+	if why == "" {
+		on, err := m.Session.EncryptsAll(ctx, region)
+		if err != nil || !on {
+			return err
+		}
+		why = "The account encrypts everything in " + region
 	}
-	return aws.ToBool(all.EbsEncryptionByDefault), nil
+	blame, remedy := any(&m.Name), "Name a customer managed KMS key for it in kms_keys of the distribute block"
+	if made {
+		if err := m.notPublic(why); err != nil {
+			return err
+		}
+		if shared := m.sharedWith(); len(shared) > 0 {
+			blame = shared[0]
+		}
+		remedy = "Set encrypt_boot and kms_key_id, and region_kms_key_ids for copies, to a customer managed KMS key"
+	}
+	key, err := m.Session.DefaultKey(ctx, region)
+	if err != nil || !access.ManagedKey(key) {
+		return err
+	}
+	return m.Src.Errorf(blame, undecryptable,
+		"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use. %s, and no key is named for %s. %s, or give the account another default key.", region, key, why, region, remedy)
 }
 
 // encryption is what is known, before it is made, of how the image in the build region is
