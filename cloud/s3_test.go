@@ -3,6 +3,8 @@ package cloud_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"os"
@@ -186,6 +188,78 @@ func TestS3Uploads(t *testing.T) {
 	_, err = client.ListParts(ctx, &s3.ListPartsInput{Bucket: bucket, Key: key, UploadId: id})
 	if code(err) != "NoSuchUpload" {
 		t.Errorf("an aborted upload: %v", err)
+	}
+}
+
+// TestS3Checksums: what comes with a checksum is compared with it, and keeps it.
+func TestS3Checksums(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s3Client(s, 0, "us-east-1"), t.Context()
+	bucket, key := aws.String("images"), aws.String("disk.raw")
+	if _, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket}); err != nil {
+		t.Fatal(err)
+	}
+	sum := func(text string) *string {
+		digest := sha256.Sum256([]byte(text))
+		return aws.String(base64.StdEncoding.EncodeToString(digest[:]))
+	}
+	put := func(text string) error {
+		_, err := client.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: strings.NewReader("text"), ChecksumSHA256: sum(text)})
+		return err
+	}
+	stored := func(mode types.ChecksumMode) string {
+		t.Helper()
+		out, err := client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key, ChecksumMode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return aws.ToString(out.ChecksumSHA256)
+	}
+	if err := put("text"); err != nil {
+		t.Fatal(err)
+	}
+	if err := put("another"); code(err) != "BadDigest" {
+		t.Errorf("another text: %v", err)
+	}
+	if got := stored("ENABLED"); got != *sum("text") || stored("") != "" {
+		t.Errorf("the checksum is %s, and %s to those who do not ask", got, stored(""))
+	}
+
+	upload, err := client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: bucket, Key: key, ChecksumAlgorithm: types.ChecksumAlgorithmSha256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(sum *string) (*string, error) {
+		out, err := client.UploadPart(ctx, &s3.UploadPartInput{Bucket: bucket, Key: key, UploadId: upload.UploadId, PartNumber: aws.Int32(1), Body: strings.NewReader("text"), ChecksumSHA256: sum})
+		if err != nil {
+			return nil, err
+		}
+		return out.ETag, nil
+	}
+	if _, err := send(nil); code(err) != "InvalidRequest" {
+		t.Errorf("a part without a checksum: %v", err)
+	}
+	tag, err := send(sum("text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete := func(sum *string) error {
+		_, err := client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: bucket, Key: key, UploadId: upload.UploadId,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: tag, ChecksumSHA256: sum}}}})
+		return err
+	}
+	if err := complete(nil); code(err) != "InvalidRequest" {
+		t.Errorf("completed without a checksum: %v", err)
+	}
+	if err := complete(sum("another")); code(err) != "InvalidPart" {
+		t.Errorf("completed with another: %v", err)
+	}
+	if err := complete(sum("text")); err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte("text"))
+	if got, want := stored("ENABLED"), *sum(string(digest[:]))+"-1"; got != want {
+		t.Errorf("the checksum is %s, want %s", got, want)
 	}
 }
 

@@ -29,6 +29,7 @@ type object struct {
 	ETag     string // with its quotes
 	Size     int64
 	Modified time.Time
+	SHA256   string            `json:",omitempty"` // in base64, if the client gave it; of one in parts it is that of theirs
 	Headers  map[string]string // what clients give and get back
 }
 
@@ -65,17 +66,24 @@ func record(key string) string {
 	return hex.EncodeToString(sum[:]) + ".json"
 }
 
+// sha256Header has the SHA-256 of an object or a part, in base64.
+const sha256Header = "X-Amz-Checksum-Sha256"
+
 // receive writes the body of a request into a new file of a directory, and
-// returns its name and the MD5 of its content.
+// returns its name and the MD5 of its content, which has the checksums that the request gives.
 func receive(q *request, dir string) (name string, sum []byte, size int64, err error) {
 	f, err := os.CreateTemp(dir, durable.Temp)
 	if err != nil {
 		return "", nil, 0, err
 	}
 	h := md5.New() //nolint:gosec // what S3's entity tags are
-	size, err = io.Copy(io.MultiWriter(f, h), q.Body)
+	checksum := sha256.New()
+	size, err = io.Copy(io.MultiWriter(f, h, checksum), q.Body)
 	if want := q.Header.Get("Content-Md5"); err == nil && want != "" && want != base64.StdEncoding.EncodeToString(h.Sum(nil)) {
 		err = wire.Errorf("BadDigest", "The Content-MD5 you specified did not match what we received.")
+	}
+	if want := q.Header.Get(sha256Header); err == nil && want != "" && want != base64.StdEncoding.EncodeToString(checksum.Sum(nil)) {
+		err = wire.Errorf("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return "", nil, 0, errors.Join(err, os.Remove(f.Name()))
@@ -105,7 +113,7 @@ func (s *Service) putObject(q *request) error {
 	if err != nil {
 		return err
 	}
-	o.ETag, o.Size = strconv.Quote(hex.EncodeToString(sum)), size
+	o.ETag, o.Size, o.SHA256 = strconv.Quote(hex.EncodeToString(sum)), size, q.Header.Get(sha256Header)
 	return s.guarded.Update(func(b *buckets) error { return b.place(q, o, name) })
 }
 
@@ -192,6 +200,9 @@ func (s *Service) getObject(q *request) error {
 	header.Set("Content-Type", "binary/octet-stream")
 	for name, v := range o.Headers {
 		header.Set(name, v)
+	}
+	if q.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" && q.Header.Get("Range") == "" && o.SHA256 != "" {
+		header.Set(sha256Header, o.SHA256)
 	}
 	w := &refusing{ResponseWriter: q.w}
 	http.ServeContent(w, q.Request, "", o.Modified, f)

@@ -2,6 +2,8 @@ package s3
 
 import (
 	"crypto/md5" //nolint:gosec // what S3's entity tags are
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
@@ -29,11 +31,13 @@ type upload struct {
 	ID      string
 	Started time.Time
 	Object  object // what it becomes
+	SHA256  bool   `json:",omitempty"` // each part has a checksum
 	Parts   map[int]part
 }
 
 type part struct {
 	ETag     string // with its quotes
+	SHA256   string `json:",omitempty"`
 	Size     int64
 	Modified time.Time
 }
@@ -72,7 +76,7 @@ func (s *buckets) createUpload(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}
-	u := upload{ID: wire.NewRequestID(), Started: s.now().UTC(), Object: o}
+	u := upload{ID: wire.NewRequestID(), Started: s.now().UTC(), Object: o, SHA256: q.Header.Get("X-Amz-Checksum-Algorithm") == "SHA256"}
 	if err := os.Mkdir(s.path(q.bucket, "uploads", u.ID), 0o700); err != nil {
 		return err
 	}
@@ -100,11 +104,15 @@ func (s *Service) putPart(q *request) error {
 	if err != nil {
 		return err
 	}
+	checksum := q.Header.Get(sha256Header)
+	if u.SHA256 && checksum == "" {
+		return wire.Errorf("InvalidRequest", "Checksum Type mismatch occurred, expected checksum Type: sha256, actual checksum Type: null")
+	}
 	name, sum, size, err := receive(q, s.path(q.bucket, "uploads", u.ID))
 	if err != nil {
 		return err
 	}
-	p := part{ETag: strconv.Quote(hex.EncodeToString(sum)), Size: size}
+	p := part{ETag: strconv.Quote(hex.EncodeToString(sum)), SHA256: checksum, Size: size}
 	if err := s.guarded.Update(func(b *buckets) error { return b.placePart(q, number, p, name) }); err != nil {
 		return err
 	}
@@ -141,8 +149,9 @@ func (s *buckets) abortUpload(q *request) error {
 func (s *Service) completeUpload(q *request) error {
 	var in struct {
 		Part []struct {
-			PartNumber int
-			ETag       string
+			PartNumber     int
+			ETag           string
+			ChecksumSHA256 string
 		}
 	}
 	if err := decode(q, &in); err != nil {
@@ -155,7 +164,7 @@ func (s *Service) completeUpload(q *request) error {
 	if err != nil {
 		return err
 	}
-	sums := md5.New() //nolint:gosec // what S3's entity tags are
+	sums, checksums := md5.New(), sha256.New() //nolint:gosec // what S3's entity tags are
 	for i := 1; i < len(in.Part); i++ {
 		if in.Part[i].PartNumber <= in.Part[i-1].PartNumber {
 			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")
@@ -163,7 +172,10 @@ func (s *Service) completeUpload(q *request) error {
 	}
 	for i, p := range in.Part {
 		have, ok := u.Parts[p.PartNumber]
-		if !ok || strings.Trim(have.ETag, `"`) != strings.Trim(p.ETag, `"`) {
+		if u.SHA256 && p.ChecksumSHA256 == "" {
+			return wire.Errorf("InvalidRequest", "The upload was created using a sha256 checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", p.PartNumber)
+		}
+		if !ok || strings.Trim(have.ETag, `"`) != strings.Trim(p.ETag, `"`) || p.ChecksumSHA256 != "" && p.ChecksumSHA256 != have.SHA256 {
 			return wire.Errorf("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
 		}
 		if have.Size < smallestPart && i < len(in.Part)-1 {
@@ -174,9 +186,18 @@ func (s *Service) completeUpload(q *request) error {
 			return err
 		}
 		sums.Write(sum)
+		if u.SHA256 {
+			if sum, err = base64.StdEncoding.DecodeString(have.SHA256); err != nil {
+				return err
+			}
+			checksums.Write(sum)
+		}
 		u.Object.Size += have.Size
 	}
 	u.Object.ETag = fmt.Sprintf(`"%x-%d"`, sums.Sum(nil), len(in.Part))
+	if u.SHA256 {
+		u.Object.SHA256 = fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(checksums.Sum(nil)), len(in.Part))
+	}
 	f, err := os.CreateTemp(s.path(q.bucket, "uploads"), durable.Temp)
 	if err != nil {
 		return err

@@ -11,7 +11,20 @@ import (
 // Scheme is what an address begins with.
 const Scheme = "s3://"
 
-var bucket = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) })
+// bucket fits names, with the capitals, underscores and lengths of those of us-east-1 from
+// before 2018.
+var bucket = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`) })
+
+// CheckBucket says why a name is none of a general purpose bucket.
+func CheckBucket(name string) error {
+	switch {
+	case !bucket().MatchString(name):
+		return fmt.Errorf("%q is not the name of a bucket", name)
+	case strings.HasSuffix(name, "--x-s3"):
+		return fmt.Errorf("%q is a directory bucket; give a general purpose bucket", name)
+	}
+	return nil
+}
 
 // longest is how long a prefix may be: keys have at most 1,024 bytes.
 const longest = 512
@@ -22,8 +35,11 @@ func Parse(uri string) (name, prefix string, err error) {
 	rest, ok := strings.CutPrefix(uri, Scheme)
 	name, prefix, _ = strings.Cut(rest, "/")
 	prefix = strings.TrimSuffix(prefix, "/")
-	if !ok || !bucket().MatchString(name) || len(prefix) > longest {
+	if !ok || len(prefix) > longest {
 		return "", "", fmt.Errorf("%q is not s3://BUCKET or s3://BUCKET/PREFIX", uri)
+	}
+	if err := CheckBucket(name); err != nil {
+		return "", "", fmt.Errorf("%q is not s3://BUCKET or s3://BUCKET/PREFIX: %w", uri, err)
 	}
 	if prefix == "" {
 		return name, "", nil

@@ -96,6 +96,9 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	if err != nil {
 		return nil, r.src.Errorf(&r.Key, "Invalid s3_key_name", "%s.", err)
 	}
+	if key == "" {
+		return nil, r.src.Errorf(&r.Key, "Invalid s3_key_name", "The template makes an empty key of it; an object needs one.")
+	}
 	if err := r.suits(ctx); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,11 @@ package amiimport_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,31 +42,34 @@ func TestDocs(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	for _, test := range []struct{ body, want string }{
-		{`s3_bucket_name = "b"`, ""},
+		{`s3_bucket_name = "disks"`, ""},
+		{`s3_bucket_name = "Acme_Old"`, ""},
+		{`s3_bucket_name = "disks/imports"`, `"disks/imports" is not the name of a bucket`},
+		{`s3_bucket_name = "disks--use1-az4--x-s3"`, "is a directory bucket"},
 		{``, "s3_bucket_name"},
 		{`s3_bucket_name = ""`, "No bucket"},
-		{"s3_bucket_name = \"b\"\nformat = \"qcow2\"", "format must be one of"},
-		{"s3_bucket_name = \"b\"\ns3_encryption = \"rot13\"", "s3_encryption must be one of"},
-		{"s3_bucket_name = \"b\"\ns3_encryption_key = \"alias/x\"", ""},
-		{"s3_bucket_name = \"b\"\ns3_encryption = \"aws:kms\"\ns3_encryption_key = \"alias/x\"", ""},
-		{"s3_bucket_name = \"b\"\narchitecture = \"mips\"", "architecture must be one of"},
-		{"s3_bucket_name = \"b\"\narchitecture = \"arm64\"", "No platform"},
-		{"s3_bucket_name = \"b\"\narchitecture = \"arm64\"\nplatform = \"linux\"", ""},
-		{"s3_bucket_name = \"b\"\nboot_mode = \"bios\"", "boot_mode must be one of"},
-		{"s3_bucket_name = \"b\"\nboot_mode = \"uefi\"", "No platform"},
-		{"s3_bucket_name = \"b\"\nplatform = \"macos\"", "platform must be one of"},
-		{"s3_bucket_name = \"b\"\nlicense_type = \"GPL\"", "license_type must be one of"},
-		{"s3_bucket_name = \"b\"\nimds_support = \"v3.0\"", "imds_support must be one of"},
-		{"s3_bucket_name = \"b\"\nami_kms_key = \"alias/x\"", ""},
-		{"s3_bucket_name = \"b\"\nami_users = [\"me\"]", "Invalid account ID"},
-		{"s3_bucket_name = \"b\"\nami_name = \"a*b\"", "Invalid image name"},
-		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_kms_key = \"my key\"", "Not a KMS key"},
-		{"s3_bucket_name = \"b\"\nami_groups = [\"some\"]", "Unknown group"},
-		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_groups = [\"all\"]\nami_kms_key = \"alias/golden\"", "Sharing an encrypted image with everyone"},
-		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]", "Sharing an image that others cannot decrypt"},
-		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/aws/ebs\"", "Sharing an image that others cannot decrypt"},
-		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/golden\"", ""},
-		{"s3_bucket_name = \"b\"\naccess_key = \"a\"", "secret_key"},
+		{"s3_bucket_name = \"disks\"\nformat = \"qcow2\"", "format must be one of"},
+		{"s3_bucket_name = \"disks\"\ns3_encryption = \"rot13\"", "s3_encryption must be one of"},
+		{"s3_bucket_name = \"disks\"\ns3_encryption_key = \"alias/x\"", ""},
+		{"s3_bucket_name = \"disks\"\ns3_encryption = \"aws:kms\"\ns3_encryption_key = \"alias/x\"", ""},
+		{"s3_bucket_name = \"disks\"\narchitecture = \"mips\"", "architecture must be one of"},
+		{"s3_bucket_name = \"disks\"\narchitecture = \"arm64\"", "No platform"},
+		{"s3_bucket_name = \"disks\"\narchitecture = \"arm64\"\nplatform = \"linux\"", ""},
+		{"s3_bucket_name = \"disks\"\nboot_mode = \"bios\"", "boot_mode must be one of"},
+		{"s3_bucket_name = \"disks\"\nboot_mode = \"uefi\"", "No platform"},
+		{"s3_bucket_name = \"disks\"\nplatform = \"macos\"", "platform must be one of"},
+		{"s3_bucket_name = \"disks\"\nlicense_type = \"GPL\"", "license_type must be one of"},
+		{"s3_bucket_name = \"disks\"\nimds_support = \"v3.0\"", "imds_support must be one of"},
+		{"s3_bucket_name = \"disks\"\nami_kms_key = \"alias/x\"", ""},
+		{"s3_bucket_name = \"disks\"\nami_users = [\"me\"]", "Invalid account ID"},
+		{"s3_bucket_name = \"disks\"\nami_name = \"a*b\"", "Invalid image name"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_kms_key = \"my key\"", "Not a KMS key"},
+		{"s3_bucket_name = \"disks\"\nami_groups = [\"some\"]", "Unknown group"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_groups = [\"all\"]\nami_kms_key = \"alias/golden\"", "Sharing an encrypted image with everyone"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]", "Sharing an image that others cannot decrypt"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/aws/ebs\"", "Sharing an image that others cannot decrypt"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/golden\"", ""},
+		{"s3_bucket_name = \"disks\"\naccess_key = \"a\"", "secret_key"},
 	} {
 		_, err := component(t, amazon.Cloud{}, test.body)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
@@ -264,6 +272,7 @@ func TestImportFails(t *testing.T) {
 		{"no such file", `format = "vmdk"`, "None of the artifact's files is named *.vmdk"},
 		{"no such bucket", "format = \"raw\"\ns3_bucket_name = \"nothing\"", "The bucket cannot be used"},
 		{"another region's bucket", "format = \"raw\"\nregion = \"eu-west-1\"", "The bucket cannot be used"},
+		{"no key", "format = \"raw\"\ns3_key_name = \"{{if false}}k{{end}}\"", "makes an empty key of it"},
 		{"not Linux", "format = \"raw\"\nplatform = \"windows\"", "runs Linux only"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -316,6 +325,79 @@ func TestSharingByDefaultKey(t *testing.T) {
 				t.Errorf("left: %d images, %q", len(images), left)
 			}
 		})
+	}
+}
+
+// answering puts a server before the cloud, whose answers to requests about objects may be
+// others: answer says whether it has given one.
+func (w *world) answering(t *testing.T, answer func(rw http.ResponseWriter, r *http.Request) bool) {
+	t.Helper()
+	at, err := url.Parse(w.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httputil.NewSingleHostReverseProxy(at)
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/disks/") || !answer(rw, r) {
+			front.ServeHTTP(rw, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	w.cloud.Endpoint = srv.URL
+}
+
+// TestUploadFails: an upload that S3 ends after it has begun leaves nothing, and one that has
+// no ID is not begun.
+func TestUploadFails(t *testing.T) {
+	for _, test := range []struct {
+		name, with, body string
+		status           int
+		want             string
+	}{
+		{"a part is refused", "partNumber", "<Error><Code>ExpiredToken</Code><Message>said</Message></Error>", 400, "UploadPart: ExpiredToken"},
+		{"no upload", "uploads", "<InitiateMultipartUploadResult/>", 200, "CreateMultipartUpload: the answer names no upload"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, cloud.Options{})
+			w.answering(t, func(rw http.ResponseWriter, r *http.Request) bool {
+				if !r.URL.Query().Has(test.with) || r.Method == http.MethodGet {
+					return false
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				rw.WriteHeader(test.status)
+				fmt.Fprint(rw, test.body)
+				return true
+			})
+			_, err := w.process(t, t.Context(), 20<<20, "s3_bucket_name = \"disks\"\nformat = \"raw\"")
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v; want %q", err, test.want)
+			}
+			if left := w.left(t); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+		})
+	}
+}
+
+// TestChecksums: all that is uploaded has checksums, without which S3 puts nothing into buckets
+// with a default retention.
+func TestChecksums(t *testing.T) {
+	for _, size := range []int64{1 << 20, 20 << 20} {
+		w := newWorld(t, cloud.Options{})
+		var without []string
+		w.answering(t, func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut && r.Header.Get("X-Amz-Checksum-Sha256") == "" {
+				without = append(without, r.URL.String())
+			}
+			return false
+		})
+		if _, err := w.process(t, t.Context(), size, "s3_bucket_name = \"disks\"\nformat = \"raw\"\nskip_clean = true\ns3_key_name = \"k/\""); err != nil {
+			t.Fatal(err)
+		}
+		head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("disks"), Key: aws.String("k/"), ChecksumMode: "ENABLED"})
+		if err != nil || aws.ToString(head.ChecksumSHA256) == "" || len(without) > 0 {
+			t.Errorf("the object is %+v, %v; without a checksum: %q", head, err, without)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
+	"bake/internal/s3uri"
 )
 
 // Options of the post-processor amazon-import.
@@ -137,6 +138,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	one(&o.IMDSSupport, "v2.0")
 	if o.Bucket == "" {
 		c.Errorf(&o.Bucket, "No bucket", "Set s3_bucket_name to the bucket to upload the disk image to.")
+	} else if err := s3uri.CheckBucket(o.Bucket); err != nil {
+		c.Errorf(&o.Bucket, "Not a bucket", "%s.", err)
 	}
 	if o.EncryptionKey != "" && o.Encryption != "aws:kms" && c.Known(&o.Encryption) {
 		c.Warnf(&o.EncryptionKey, "Key without encryption", `s3_encryption_key has no effect without s3_encryption = "aws:kms".`)

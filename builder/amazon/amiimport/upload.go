@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -38,8 +39,9 @@ type completed struct {
 }
 
 type part struct {
-	PartNumber int
+	SHA256     string `xml:"ChecksumSHA256,omitempty"`
 	ETag       string
+	PartNumber int
 }
 
 // upload sends a file of some size: in one piece if it is small, or in parts. An
@@ -64,6 +66,26 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 	if err != nil {
 		return err
 	}
+	if begun.UploadID == "" {
+		return errors.New("CreateMultipartUpload: the answer names no upload")
+	}
+	return partly(u.rest(ctx, f, size, begun.UploadID))
+}
+
+// partly is the error of a call after others that have made something: that it was refused
+// does not mean that there is nothing.
+func partly(err error) error {
+	e, ok := errors.AsType[*access.Error](err)
+	if !ok {
+		return err
+	}
+	some := *e
+	some.Refused = false
+	return &some
+}
+
+// rest sends the parts of an upload that has begun, and completes it.
+func (u *uploader) rest(ctx context.Context, f io.ReaderAt, size int64, id string) error {
 	each := max(partSize, (size+maxParts-1)/maxParts)
 	parts := make([]part, (size+each-1)/each)
 	var sent atomic.Int64
@@ -76,13 +98,13 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 			}
 			start := int64(i) * each
 			length := min(each, size-start)
-			tag, err := u.bucket.Put(limited, "UploadPart", access.S3Request{
-				Key: u.key, Query: url.Values{"uploadId": {begun.UploadID}, "partNumber": {strconv.Itoa(i + 1)}}, Body: io.NewSectionReader(f, start, length),
+			stored, err := u.bucket.Put(limited, "UploadPart", access.S3Request{
+				Key: u.key, Query: url.Values{"uploadId": {id}, "partNumber": {strconv.Itoa(i + 1)}}, Body: io.NewSectionReader(f, start, length),
 			})
 			if err != nil {
 				return err
 			}
-			parts[i] = part{i + 1, tag}
+			parts[i] = part{stored.SHA256, stored.ETag, i + 1}
 			u.progress(limited, sent.Add(length))
 			return nil
 		})
@@ -95,7 +117,7 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 		return err
 	}
 	return u.bucket.Do(ctx, "CompleteMultipartUpload", access.S3Request{
-		Method: http.MethodPost, Key: u.key, Query: url.Values{"uploadId": {begun.UploadID}},
+		Method: http.MethodPost, Key: u.key, Query: url.Values{"uploadId": {id}},
 		Header: http.Header{"Content-Type": {"application/xml"}}, Body: bytes.NewReader(body),
 	}, &struct {
 		XMLName xml.Name `xml:"CompleteMultipartUploadResult"`

@@ -90,7 +90,7 @@ func Refused(err error) bool {
 	return errors.As(err, &e) && e.Refused || errors.As(err, &u)
 }
 
-// unsent is the end of a context before a call was made.
+// unsent is why a call was not made, as the end of its context.
 type unsent struct{ error }
 
 func (u unsent) Unwrap() error { return u.error }
@@ -160,7 +160,7 @@ func hint(e *Error) (message, hint string) {
 	switch e.Code {
 	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException":
 		message, _, encoded := strings.Cut(e.Message, " Encoded authorization failure message:")
-		hint := lacking(strings.ToLower(e.Service)+":"+e.Op, "*")
+		hint := lacking(permission(e), "*")
 		if encoded {
 			hint += " (aws sts decode-authorization-message shows more)"
 		}
@@ -181,6 +181,20 @@ func hint(e *Error) (message, hint string) {
 	return e.Message, ""
 }
 
+// permission is what allows the call, which in S3 may be named otherwise.
+func permission(call *Error) string {
+	op := call.Op
+	switch op {
+	case "HeadBucket":
+		op = "ListBucket"
+	case "ListMultipartUploads":
+		op = "ListBucketMultipartUploads"
+	case "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
+		op = "PutObject"
+	}
+	return strings.ToLower(call.Service) + ":" + op
+}
+
 // lacking says how to get the permission to do action with resource.
 func lacking(action, resource string) string {
 	return fmt.Sprintf(`The credentials lack the permission %s; add {"Effect": "Allow", "Action": %q, "Resource": %q} to their policy, or use other credentials`, action, action, resource)
@@ -190,13 +204,18 @@ func unreachable(err error) (message, hint string) {
 	if large, ok := errors.AsType[tooLarge](err); ok {
 		return large.Error(), ""
 	}
+	service := "AWS"
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		service = op.ServiceID
+	}
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2 {
-		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint is an EC2 endpoint"
+		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint serves " + service
 	}
 	if errors.As(err, &resp) && resp.HTTPStatusCode() > 0 {
 		return fmt.Sprintf("the endpoint answered with HTTP status %d and a body that is not an AWS response", resp.HTTPStatusCode()),
-			"Check that the endpoint is an EC2 endpoint"
+			"Check that the endpoint serves " + service
 	}
 	if noCredentials(err) {
 		return "there are no credentials", howToLogIn
@@ -219,8 +238,7 @@ func unreachable(err error) (message, hint string) {
 	if errors.As(err, &u) {
 		return fmt.Sprintf("%s cannot be used: %s", endpoint, u.Err), "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
 	}
-	var op *smithy.OperationError
-	if errors.As(err, &op) {
+	if op != nil {
 		return op.Err.Error(), ""
 	}
 	return err.Error(), ""

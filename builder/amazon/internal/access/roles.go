@@ -74,7 +74,7 @@ func (e *explained) permission(call *Error) string {
 		} `json:"context"`
 	}
 	_ = json.Unmarshal([]byte(e.why), &said) // what is not JSON names no action
-	action := cmp.Or(said.Context.Action, strings.ToLower(call.Service)+":"+call.Op)
+	action := cmp.Or(said.Context.Action, permission(call))
 	resource := cmp.Or(said.Context.Resource, "*")
 	if said.ExplicitDeny {
 		return fmt.Sprintf("A policy denies these credentials %s on %s; change the policy, or use other credentials", action, resource)

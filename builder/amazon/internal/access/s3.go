@@ -3,79 +3,108 @@ package access
 import (
 	"cmp"
 	"context"
+	"crypto/sha1" //nolint:gosec // one of the checksums that S3 may have
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/xml"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"hash/crc64"
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
-	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"bake/internal/s3uri"
 )
 
-// S3 makes calls of S3 about one bucket.
+// S3 makes calls of S3 about one bucket and its objects.
 type S3 struct {
 	service
 	bucket string
 }
 
-// S3 makes calls of S3 in a region, about a bucket.
+// S3 makes calls of S3 in a region, about a bucket. A name that is none of a general purpose
+// bucket is an error of each call.
 func (s *Session) S3(region, bucket string) *S3 {
-	return &S3{service{session: s, region: region, name: "s3", sdkID: "S3", bucket: true}, bucket}
+	return &S3{service{session: s, region: region, name: "s3", sdkID: "S3", s3: true}, bucket}
 }
 
 // S3Request is what is sent to S3.
 type S3Request struct {
-	Method string
-	Key    string // of the object; empty: it is about the bucket
-	Query  url.Values
-	Header http.Header
-	Body   io.ReadSeeker // nil: there is none
+	Method   string
+	OfBucket bool   // it is about the bucket, and has no key
+	Key      string // of the object
+	Query    url.Values
+	Header   http.Header
+	Body     io.ReadSeeker // nil: there is none
 }
 
-// Do makes one call, which permissions name action, and decodes its answer into out as
-// [encoding/xml] does; nil: it does not matter. Its errors are those of [Call].
+// Do makes one call, an operation that the API names action, and decodes its answer into out
+// as [encoding/xml] does; nil: it does not matter. Its errors are those of [Call], and where
+// the bucket or the key cannot be, nothing is sent.
 func (b *S3) Do(ctx context.Context, action string, r S3Request, out any) error {
 	return b.do(ctx, action, r, &s3Call{out: out})
 }
 
-// Put makes a call that stores an object or a part of one, and returns its entity tag.
-func (b *S3) Put(ctx context.Context, action string, r S3Request) (tag string, err error) {
-	r.Method = http.MethodPut
-	c := &s3Call{}
-	err = b.do(ctx, action, r, c)
-	return c.header.Get("ETag"), err
+// Stored is what S3 has stored: an object, or a part of one.
+type Stored struct {
+	ETag   string
+	SHA256 string // in base64, as it was sent; empty if no checksum was to be
 }
 
-// Get returns an object of at most limit bytes.
+// Put makes a call that stores an object or a part of one. S3 checks what it receives, and
+// takes objects into buckets with a default retention only so.
+func (b *S3) Put(ctx context.Context, action string, r S3Request) (Stored, error) {
+	r.Method = http.MethodPut
+	c := &s3Call{}
+	err := b.do(ctx, action, r, c)
+	return Stored{c.header.Get("ETag"), c.sum}, err
+}
+
+// Get returns an object of at most limit bytes, which is what was stored if S3 has a checksum
+// of the whole.
 func (b *S3) Get(ctx context.Context, key string, limit int64) (text []byte, err error) {
 	limited := *b
-	limited.limit = limit
+	limited.limit = &limit
 	err = limited.do(ctx, "GetObject", S3Request{Method: http.MethodGet, Key: key}, &s3Call{text: &text})
 	return text, err
 }
 
 func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) error {
+	if err := s3uri.CheckBucket(b.bucket); err != nil {
+		return unsent{fmt.Errorf("%s: %w", action, err)}
+	}
+	if r.OfBucket != (r.Key == "") { // with no key it would be another call, of the bucket
+		return unsent{fmt.Errorf("%s: the key of an object in bucket %s is %q", action, b.bucket, r.Key)}
+	}
 	given, err := b.given(ctx)
 	if err != nil {
 		return err
 	}
 	// One that stands in for AWS has no host names of buckets.
 	c.bucket, c.inPath = b.bucket, given != "" || !hostLabel().MatchString(b.bucket)
+	// Some that do not know checksums refuse them.
+	c.send = b.session.config.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
+	c.verify = b.session.config.ResponseChecksumValidation != aws.ResponseChecksumValidationWhenRequired
 	_, err = Call(ctx, operation[S3Request](&b.service, action, c), &r)
 	return err
 }
-
-// hostLabel fits a bucket that has a host of its own, for which the certificate of S3 is good.
-var hostLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`) })
 
 // s3Call is a call of S3, whose protocol is HTTP and XML.
 type s3Call struct {
 	bucket string
 	inPath bool // it is named in the path
+	send   bool // S3 is told the checksum of what it is to store
+	verify bool // S3 is asked for the checksum of what it has
+	sum    string
 	out    any
 	text   *[]byte // what takes the answer as it is, instead of out
 	header http.Header
@@ -86,34 +115,57 @@ type s3Call struct {
 const largeBody = 2 << 20
 
 // encode implements [protocol].
-func (c *s3Call) encode(req *smithyhttp.Request, _ string, params any) (io.ReadSeeker, error) {
+func (c *s3Call) encode(req *smithyhttp.Request, action string, params any) (io.ReadSeeker, error) {
 	r := params.(*S3Request)
 	req.Method = r.Method
 	path := strings.TrimSuffix(req.URL.Path, "/") + "/"
-	if c.inPath {
-		path += strings.TrimSuffix(c.bucket+"/"+r.Key, "/")
-	} else {
+	switch {
+	case !c.inPath:
 		req.URL.Host, path = c.bucket+"."+req.URL.Host, path+r.Key
+	case r.OfBucket:
+		path += c.bucket
+	default:
+		path += c.bucket + "/" + r.Key
 	}
 	req.URL.Path, req.URL.RawPath = path, httpbinding.EscapePath(path, false)
 	req.URL.RawQuery = r.Query.Encode()
 	for name, values := range r.Header {
 		req.Header[name] = values
 	}
-	if r.Body == nil {
-		return strings.NewReader(""), nil
-	}
-	if req.Header.Get("Content-Type") == "" {
+	req.Header.Set("Accept-Encoding", "identity") // what is stored, and not unpacked
+	body := r.Body
+	if body == nil {
+		body = strings.NewReader("")
+	} else if req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/octet-stream")
 	}
-	size, err := r.Body.Seek(0, io.SeekEnd)
-	if err == nil {
-		_, err = r.Body.Seek(0, io.SeekStart)
+	sum := sha256.New()
+	_, err := body.Seek(0, io.SeekStart)
+	if err != nil {
+		return nil, err
+	}
+	size, err := io.Copy(sum, body)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return nil, err
 	}
 	if size >= largeBody {
 		req.Header.Set("Expect", "100-continue")
 	}
-	return r.Body, err
+	digest := sum.Sum(nil)
+	req.Header.Set(bodyDigest, hex.EncodeToString(digest))
+	switch {
+	case c.send && r.Method == http.MethodPut:
+		c.sum = base64.StdEncoding.EncodeToString(digest)
+		req.Header.Set("X-Amz-Checksum-Sha256", c.sum)
+	case c.send && action == "CreateMultipartUpload":
+		req.Header.Set("X-Amz-Checksum-Algorithm", "SHA256")
+	case c.verify && action == "GetObject":
+		req.Header.Set("X-Amz-Checksum-Mode", "ENABLED")
+	}
+	return body, nil
 }
 
 // decode implements [protocol].
@@ -136,6 +188,11 @@ func (c *s3Call) decode(_ string, resp *smithyhttp.Response, text []byte) error 
 	}
 	c.header = resp.Header
 	if c.text != nil {
+		if c.verify {
+			if err := checkSum(resp.Header, text); err != nil {
+				return &smithy.DeserializationError{Err: err}
+			}
+		}
 		*c.text = text
 	}
 	if c.out == nil {
@@ -143,6 +200,29 @@ func (c *s3Call) decode(_ string, resp *smithyhttp.Response, text []byte) error 
 	}
 	if err := xml.Unmarshal(text, c.out); err != nil {
 		return &smithy.DeserializationError{Err: err}
+	}
+	return nil
+}
+
+// checkSum compares an object with the checksums of the whole that its headers have. One of
+// an object that was stored in parts may be of the checksums of those; it ends in their number.
+func checkSum(h http.Header, text []byte) error {
+	for name, sum := range map[string]func() hash.Hash{
+		"Sha256":    sha256.New,
+		"Sha1":      sha1.New,
+		"Crc32":     func() hash.Hash { return crc32.NewIEEE() },
+		"Crc32c":    func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) },
+		"Crc64nvme": func() hash.Hash { return crc64.New(crc64.MakeTable(0x9a6c9329ac4bc9b5)) },
+	} {
+		want := h.Get("X-Amz-Checksum-" + name)
+		if want == "" || strings.Contains(want, "-") {
+			continue
+		}
+		have := sum()
+		have.Write(text)
+		if got := base64.StdEncoding.EncodeToString(have.Sum(nil)); got != want {
+			return fmt.Errorf("the checksum %s is %s, and not %s", name, got, want)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package access
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -36,8 +37,8 @@ type service struct {
 	global  bool   // one host serves all regions of a partition
 	govFIPS bool   // the hosts for FIPS in GovCloud have a name of their own
 	both    bool   // the usual hosts are dual stack
-	bucket  bool   // it is S3
-	limit   int64  // how much of an answer is read; 0: maxAnswer
+	s3      bool   // it is S3
+	limit   *int64 // how many bytes of an answer are read; nil: maxAnswer
 }
 
 // protocol is how a call is written and read.
@@ -56,7 +57,7 @@ const maxAnswer = 64 << 20
 type tooLarge int64
 
 func (t tooLarge) Error() string {
-	return fmt.Sprintf("the answer is larger than the limit of %d MB", t>>20)
+	return fmt.Sprintf("the answer is larger than the limit of %d bytes", int64(t))
 }
 
 // operation is a call as [Call] makes it.
@@ -82,6 +83,10 @@ func (s *service) call(ctx context.Context, action string, p protocol, params an
 // stack is what a call passes through, in the steps of the SDK's clients and with the
 // names that the session's own middleware looks for.
 func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
+	limit := int64(maxAnswer)
+	if s.limit != nil {
+		limit = *s.limit
+	}
 	stack := middleware.NewStack(action, smithyhttp.NewStackRequest)
 	retryer := s.session.config.Retryer()
 	if most := s.session.config.RetryMaxAttempts; most > 0 {
@@ -95,7 +100,7 @@ func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
 		stack.Finalize.Add(retry.NewAttemptMiddleware(retryer, smithyhttp.RequestCloner), middleware.After),
 		stack.Finalize.Add(middleware.FinalizeMiddlewareFunc("Signing", s.signer()), middleware.After),
 		awsmiddleware.AddRawResponseToMetadata(stack),
-		stack.Deserialize.Add(deserializer(action, p, cmp.Or(s.limit, maxAnswer)), middleware.After),
+		stack.Deserialize.Add(deserializer(action, p, limit), middleware.After),
 		awsmiddleware.AddRecordResponseTiming(stack),
 		awsmiddleware.AddRequestIDRetrieverMiddleware(stack),
 	}
@@ -139,24 +144,24 @@ func (s *service) signer() func(context.Context, middleware.FinalizeInput, middl
 	var skew time.Duration
 	return func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (out middleware.FinalizeOutput, metadata middleware.Metadata, err error) {
 		req := in.Request.(*smithyhttp.Request)
-		hash := sha256.New()
-		if _, err := io.Copy(hash, req.GetStream()); err != nil {
-			return out, metadata, err
-		}
-		if err := req.RewindStream(); err != nil {
-			return out, metadata, err
+		digest := req.Header.Get(bodyDigest)
+		if digest == "" {
+			hash := sha256.New()
+			if _, err := io.Copy(hash, req.GetStream()); err != nil {
+				return out, metadata, err
+			}
+			if err := req.RewindStream(); err != nil {
+				return out, metadata, err
+			}
+			digest = hex.EncodeToString(hash.Sum(nil))
 		}
 		creds, err := s.session.config.Credentials.Retrieve(ctx)
 		if err != nil {
 			return out, metadata, &v4.SigningError{Err: fmt.Errorf("get credentials: %w", err)}
 		}
 		region, _ := middleware.GetStackValue(ctx, signingRegion{}).(string)
-		digest := hex.EncodeToString(hash.Sum(nil))
-		if s.bucket {
-			req.Header.Set("X-Amz-Content-Sha256", digest)
-		}
 		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, digest, s.name, region, time.Now().Add(skew), func(o *v4.SignerOptions) {
-			o.DisableURIPathEscaping = s.bucket
+			o.DisableURIPathEscaping = s.s3
 		})
 		if err != nil {
 			return out, metadata, &v4.SigningError{Err: err}
@@ -197,14 +202,25 @@ func deserializer(action string, p protocol, limit int64) middleware.Deserialize
 		})
 }
 
+// bodyDigest is the header with the SHA-256 of a body, in hexadecimal digits: the protocol of
+// S3 has it, and computes it once for all attempts.
+const bodyDigest = "X-Amz-Content-Sha256"
+
 // signingRegion is the key of the region that a call is signed for, in its context.
 type signingRegion struct{}
+
+// hostLabel fits a region, and a bucket that has a host of its own for which the certificate
+// of S3 is good.
+var hostLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`) })
 
 // endpoint is where the SDK's client of the service would send its calls, and the region
 // that it would sign them for.
 func (s *service) endpoint(ctx context.Context) (address, region string, err error) {
 	if own, err := s.given(ctx); own != "" || err != nil {
 		return own, s.region, err
+	}
+	if !hostLabel().MatchString(s.region) { // a service may have named it
+		return "", "", fmt.Errorf("%q is not the name of a region", s.region)
 	}
 	of := s.session.EC2(s.region).Options().EndpointOptions
 	dual, fips := of.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled, of.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled
@@ -220,7 +236,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 		host, home := globalHost(s.region, usual.Host, dual, fips)
 		return "https://" + s.name + host, home, nil
 	}
-	if s.bucket {
+	if s.s3 {
 		usual, err := at(false, false)
 		if err != nil {
 			return "", "", err

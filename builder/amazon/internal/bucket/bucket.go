@@ -30,7 +30,7 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 		return nil, err
 	}
 	b := &Bucket{session.S3(session.Region, name), name, prefix}
-	err = b.calls.Do(ctx, "HeadBucket", access.S3Request{Method: http.MethodHead}, nil)
+	err = b.calls.Do(ctx, "HeadBucket", access.S3Request{Method: http.MethodHead, OfBucket: true}, nil)
 	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	if !ok {
 		return b, err

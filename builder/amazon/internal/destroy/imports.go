@@ -86,7 +86,7 @@ func (j *job) object(ctx context.Context) error {
 			UploadID string `xml:"UploadId"`
 		}
 	}
-	err := bucket.Do(ctx, "ListMultipartUploads", access.S3Request{Method: http.MethodGet, Query: url.Values{"uploads": {""}, "prefix": {key}}}, &begun)
+	err := bucket.Do(ctx, "ListMultipartUploads", access.S3Request{Method: http.MethodGet, OfBucket: true, Query: url.Values{"uploads": {""}, "prefix": {key}}}, &begun)
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect") { // there is none here
 		return nil
 	}
