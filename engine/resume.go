@@ -57,6 +57,8 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 			made, _ := step.Recall[[]*builder.Artifact](x.scope, finished)
 			x.scope.Say(ctx, "This build had finished before")
 			return made, nil
+		case err != nil && context.Cause(ctx) != nil:
+			return nil, context.Cause(ctx)
 		case err != nil:
 			return nil, fmt.Errorf("this build cannot be resumed: %w", err)
 		}

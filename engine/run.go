@@ -98,7 +98,7 @@ func (r *runner) emit(e step.Event) {
 // build runs one build from launch to teardown.
 func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	result := BuildResult{Name: b.Name}
-	if err := context.Cause(ctx); err != nil && !r.options.Resume { // cancelled before its turn came
+	if err := context.Cause(ctx); err != nil && (r.options.Boundary == nil || !r.options.Resume) { // cancelled before its turn came
 		result.Err = err
 		return result
 	}

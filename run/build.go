@@ -343,7 +343,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 
 	teardown := stop
 	var cache *localcloud.Cache
-	var clouds localcloud.Clouds // that a run which goes on has made something in
+	clouds := localcloud.Clouds{Hold: o.hold} // that a run which goes on has made something in
 	if o.Cloud != nil {
 		cloud, err := o.Cloud(ctx, events.handle)
 		if err != nil {

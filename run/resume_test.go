@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,5 +169,31 @@ func TestResumeRefused(t *testing.T) {
 	o.Changed = true
 	if _, err := run.Resume(t.Context(), o); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestResumeCancelledBeforeItsTurn: a build whose turn does not come before its resumed run is
+// cancelled is left as it is, and says that it was cancelled.
+func TestResumeCancelledBeforeItsTurn(t *testing.T) {
+	var b bench
+	o := b.options(t, chains)
+	o.Parallel, o.FailFast = 1, true
+	if result, err := run.Build(t.Context(), o); err == nil || !result.Resumable {
+		t.Fatalf("the build: %v; resumable: %v", err, result.Resumable)
+	}
+	o.Template.Options = config.Options{Env: o.Template.Env}
+	b.events = nil
+	result, err := run.Resume(t.Context(), run.ResumeOptions{Options: o, Run: "r1"})
+	var cancelled []string
+	for _, one := range result.Builds {
+		if _, ok := errors.AsType[*engine.FailFastError](one.Err); ok {
+			cancelled = append(cancelled, one.Name)
+		}
+	}
+	if err == nil || !result.Resumable || len(cancelled) != 1 {
+		t.Fatalf("the second life: %v; resumable: %v; cancelled: %q", err, result.Resumable, cancelled)
+	}
+	if slices.ContainsFunc(b.events, func(e step.Event) bool { return e.Kind == step.BuildStarted && e.Build == cancelled[0] }) {
+		t.Errorf("%s has begun", cancelled[0])
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,6 +285,8 @@ func TestStageEndsEarly(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		enough := errors.New("enough")
+		var calls atomic.Int64
+		o.Wait = func(context.Context, string, string) error { calls.Add(1); return nil }
 		s.on = func(e step.Event) {
 			if at(e) {
 				cancel(enough)
@@ -292,6 +295,9 @@ func TestStageEndsEarly(t *testing.T) {
 		result, err := run.Resume(ctx, run.ResumeOptions{Options: o, Run: id})
 		if !errors.Is(err, enough) || len(result.Left) > 0 || run.OutcomeOf(err) == run.OutcomeLeft || len(s.all()) > 0 {
 			t.Errorf("%s: %v; left %v; there is %q", name, err, result.Left, s.all())
+		}
+		if calls.Load() == 0 { // what deletes is held to the rate, too
+			t.Errorf("%s: no call has waited for its turn", name)
 		}
 	}
 }

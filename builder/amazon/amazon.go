@@ -40,8 +40,8 @@ const (
 const CacheTag = ownership.CacheTag
 
 // Destroyer deletes resources of builds that are over, by what they say of
-// themselves. cloud brings up the cloud of that name, for resources that are not
-// in AWS; it may be nil. It is called again for each region.
+// themselves. cloud brings up the cloud of that name, which is empty for AWS; it
+// may be nil if all are there. It is called again for each region.
 func Destroyer(cloud func(ctx context.Context, name string) (Cloud, error)) step.Destroyer {
 	return destroy.Reopening(cloud)
 }

@@ -17,12 +17,23 @@ type Clouds struct {
 	// Nil: what is on it cannot be reached.
 	Open func(context.Context) (*Cloud, error)
 
+	// Hold holds each cloud to what limits the run, before it is used. Nil: nothing does.
+	Hold func(amazon.Cloud) amazon.Cloud
+
 	mu    sync.Mutex
 	local *Cloud
 }
 
 // Named returns the cloud that a resource names. It is what [amazon.Destroyer] asks.
 func (c *Clouds) Named(ctx context.Context, name string) (amazon.Cloud, error) {
+	cloud, err := c.named(ctx, name)
+	if err == nil && c.Hold != nil {
+		cloud = c.Hold(cloud)
+	}
+	return cloud, err
+}
+
+func (c *Clouds) named(ctx context.Context, name string) (amazon.Cloud, error) {
 	if name == "" {
 		return amazon.Cloud{}, nil
 	}

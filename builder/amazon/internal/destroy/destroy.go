@@ -36,8 +36,8 @@ func For(s *access.Session) *Destroyer {
 }
 
 // Reopening returns a destroyer that opens sessions by what the resources say,
-// one for all that need the same. cloud brings up the cloud of that name, for
-// resources that are not in AWS.
+// one for all that need the same. cloud brings up the cloud of that name, which
+// is empty for AWS.
 func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error)) *Destroyer {
 	var mu sync.Mutex
 	sessions := map[string]*access.Session{}
@@ -49,14 +49,14 @@ func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error
 			return s, nil
 		}
 		var c access.Cloud
-		if name := r.With["cloud"]; name != "" {
-			if cloud == nil {
-				return nil, fmt.Errorf("it is in the cloud %q, which cannot be reached from here", name)
-			}
+		switch name := r.With["cloud"]; {
+		case cloud != nil: // AWS, too, may be held to a rate
 			var err error
 			if c, err = cloud(ctx, name); err != nil {
 				return nil, err
 			}
+		case name != "":
+			return nil, fmt.Errorf("it is in the cloud %q, which cannot be reached from here", name)
 		}
 		s, err := access.Reopen(ctx, r.With, r.Where, c)
 		if err == nil {
