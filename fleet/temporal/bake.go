@@ -87,9 +87,9 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	}
 	var out fleet.Outcome
 	for life := 1; ; life++ {
-		var again bool
-		out, again = b.live(ctx)
-		if !again || ctx.Err() != nil || !b.rest(ctx, life, &out) {
+		var end ending
+		out, end = b.live(ctx)
+		if !end.unlucky() || ctx.Err() != nil || !b.again(ctx, life, end, &out) {
 			break
 		}
 	}
@@ -125,11 +125,29 @@ type baking struct {
 	status fleet.CellStatus
 }
 
-// rest waits until the cell may begin again after so many lives. It is false if it may not, or is
-// cancelled then, which out tells.
-func (b *baking) rest(ctx workflow.Context, lived int, out *fleet.Outcome) bool {
-	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return lived < 3
+// ending is why a life has ended.
+type ending struct {
+	service     enums.TimeoutType // of an activity that the service has ended; 0: none
+	awaiting    bool              // it was a look at the images that the life waited for
+	interrupted bool              // a stage says so
+	cancelled   bool              // a stage says so
+}
+
+// unlucky reports whether another life may have more luck, by any version of [baking.again].
+func (e ending) unlucky() bool { return e.service != 0 || e.interrupted || e.cancelled }
+
+// again waits until the cell may begin again after so many lives. It is false if it does not, or is
+// cancelled then, which out tells. A stage that has used up its time would use it up again.
+func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.Outcome) bool {
+	late := end.service == enums.TIMEOUT_TYPE_START_TO_CLOSE
+	switch workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 2) {
+	case workflow.DefaultVersion:
+		return lived < 3 && !late && !end.awaiting
+	case 1: // all of them begin again
+	default:
+		if late || end.cancelled && !end.interrupted {
+			return false
+		}
 	}
 	if lived >= lives {
 		return false
@@ -142,12 +160,11 @@ func (b *baking) rest(ctx workflow.Context, lived int, out *fleet.Outcome) bool 
 	return true
 }
 
-// live bakes the cell by one run. again says that the run was interrupted, and another one
-// may have more luck.
-func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
+// live bakes the cell by one run.
+func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	var id string
 	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return uuid.NewString() }).Get(&id); err != nil {
-		return fleet.Outcome{Result: fleet.Failed, Error: err.Error()}, false
+		return fleet.Outcome{Result: fleet.Failed, Error: err.Error()}, ending{}
 	}
 	b.status.Run = id
 	next := []step.Boundary{{Next: step.StageLaunch}}
@@ -160,7 +177,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 	}()
 	for {
 		if err := b.await(ctx, next); err != nil {
-			return b.ended(ctx, id, err), ctx.Err() == nil && cutOff(err)
+			return b.ended(ctx, id, err), ending{service: timeout(err), awaiting: true}
 		}
 		var end stageOut
 		err := workflow.ExecuteActivity(b.stageContext(ctx, next), stageActivity, in).Get(ctx, &end)
@@ -169,21 +186,24 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 		}
 		switch {
 		case err != nil:
-			return b.ended(ctx, id, err), ctx.Err() == nil && cutOff(err)
+			return b.ended(ctx, id, err), ending{service: timeout(err)}
 		case end.Outcome != nil:
 			dirty = end.Left
-			return *end.Outcome, end.Interrupted || end.Outcome.Result == fleet.Cancelled
+			return *end.Outcome, ending{interrupted: end.Interrupted, cancelled: end.Outcome.Result == fleet.Cancelled}
 		}
 		next = end.Next
 	}
 }
 
-// cutOff reports whether the service itself has ended an activity with this error: its worker has
-// died, or could not be reached, or the activity hung. What the template does not wait for longer
+// timeout is the time that the service has ended an activity after with this error, or 0: its worker
+// has died, or could not be reached, or the activity hung. What the template does not wait for longer
 // ends in an outcome, and not in an error.
-func cutOff(err error) bool {
-	var timeout *temporal.TimeoutError
-	return errors.As(err, &timeout)
+func timeout(err error) enums.TimeoutType {
+	var t *temporal.TimeoutError
+	if !errors.As(err, &t) {
+		return 0
+	}
+	return t.TimeoutType()
 }
 
 // ended is the outcome of a run that the workflow has ended.
@@ -198,20 +218,18 @@ func (b *baking) ended(ctx workflow.Context, id string, err error) fleet.Outcome
 // words is an error without what Temporal wraps it in.
 func words(err error) string {
 	var told *temporal.ApplicationError
-	var timeout *temporal.TimeoutError
-	switch {
-	case errors.As(err, &told):
+	if errors.As(err, &told) {
 		return told.Message()
-	case errors.As(err, &timeout):
-		switch timeout.TimeoutType() {
-		case enums.TIMEOUT_TYPE_HEARTBEAT:
-			return "the worker has died, or was cut off from the service"
-		case enums.TIMEOUT_TYPE_START_TO_CLOSE:
-			return "the stage has taken longer than it may"
-		}
-		return "no worker has done it in time"
 	}
-	return err.Error()
+	switch timeout(err) {
+	case 0:
+		return err.Error()
+	case enums.TIMEOUT_TYPE_HEARTBEAT:
+		return "the worker has died, or was cut off from the service"
+	case enums.TIMEOUT_TYPE_START_TO_CLOSE:
+		return "the stage has taken longer than it may"
+	}
+	return "no worker has done it in time"
 }
 
 // phase says what the cell is doing.
@@ -241,7 +259,10 @@ func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workfl
 	b.phase(ctx, what)
 	o := workflow.ActivityOptions{
 		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: longestStage, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: time.Minute, MaximumAttempts: 10},
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: 5 * time.Second, MaximumInterval: time.Minute, MaximumAttempts: 10,
+			NonRetryableErrorTypes: []string{"TemporalTimeout:StartToClose"}, // ten days of a machine that hangs
+		},
 	}
 	if slices.ContainsFunc(next, func(n step.Boundary) bool { return n.Next.OnMachine() }) {
 		o.TaskQueue = machineQueue(b.Cell)

@@ -25,10 +25,14 @@ const (
 	// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
 	// a busy service may lose one.
 	heartbeatTimeout = 45 * time.Second
+
+	// silence is how long nothing is heard from the service until an activity ends by itself:
+	// early enough that what it takes down then is not gone on with elsewhere.
+	silence = heartbeatTimeout * 2 / 3
 )
 
 // errCutOff is the cause that an activity is ended with from which the service has heard nothing
-// for heartbeatTimeout, and has given it up.
+// for so long that it is about to give it up.
 var errCutOff = errors.New("the worker was cut off from the Temporal service")
 
 // progress is what a heartbeat says: how far the log of the run has come.
@@ -79,16 +83,20 @@ func (a *activities) watch(ctx context.Context, emit func(step.Event)) (_ contex
 func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(context.Context) error) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
-	for heard := time.Now(); ; {
-		call, end := context.WithTimeout(ctx, beatTime)
+	for heard := time.Now(); ; { // when the last heartbeat was sent that was answered
+		sent, limit := time.Now(), beatTime
+		if left := silence - time.Since(heard); left > 0 {
+			limit = min(limit, left)
+		}
+		call, end := context.WithTimeout(ctx, limit)
 		err := send(call)
 		end()
 		switch {
 		case err == nil:
-			heard = time.Now()
+			heard = sent
 		case unwanted(err):
 			cancel(err)
-		case time.Since(heard) >= heartbeatTimeout:
+		case time.Since(heard) >= silence:
 			cancel(fmt.Errorf("%w: %w", errCutOff, err))
 		}
 		select {

@@ -34,11 +34,20 @@ func TestPulse(t *testing.T) {
 		"quick": {func(time.Duration) (time.Duration, error) { return 0, nil }, 0, nil},
 		"slow":  {func(time.Duration) (time.Duration, error) { return 8 * time.Second, nil }, 0, nil},
 		"lost once": {func(s time.Duration) (time.Duration, error) {
-			return beatTime, errIn(s < time.Minute && s > 40*time.Second, busy)
+			if err := errIn(s < 43*time.Second && s > 40*time.Second, busy); err != nil {
+				return time.Hour, err
+			}
+			return time.Second, nil
 		}, 0, nil},
 		"gone": {func(s time.Duration) (time.Duration, error) {
-			return beatTime, errIn(s > 30*time.Second, busy)
-		}, 100 * time.Second, errCutOff},
+			return 9 * time.Second, errIn(s > 30*time.Second, busy)
+		}, 70 * time.Second, errCutOff},
+		"gone and silent": {func(s time.Duration) (time.Duration, error) {
+			if s > 30*time.Second {
+				return time.Hour, busy
+			}
+			return 9 * time.Second, nil
+		}, 70 * time.Second, errCutOff},
 		"cancelled": {func(s time.Duration) (time.Duration, error) {
 			return 0, errIn(s > 30*time.Second, sdk.NewCanceledError())
 		}, 34 * time.Second, sdk.NewCanceledError()},
@@ -51,16 +60,20 @@ func TestPulse(t *testing.T) {
 				apart, stop := context.WithCancel(t.Context())
 				ctx, cancel := context.WithCancelCause(t.Context())
 				began := time.Now()
-				var ended time.Duration
+				var ended, heard time.Duration // heard: when a heartbeat was sent that was answered
 				context.AfterFunc(ctx, func() { ended = time.Since(began) })
 				beats, over := 0, make(chan struct{})
 				go func() {
 					defer close(over)
 					pulse(apart, cancel, func(ctx context.Context) error {
 						beats++
-						takes, err := c.answer(time.Since(began))
+						sent := time.Since(began)
+						takes, err := c.answer(sent)
 						select {
 						case <-time.After(takes):
+							if err == nil && ctx.Err() == nil && (ended == 0 || sent < ended) {
+								heard = sent
+							}
 							return err
 						case <-ctx.Done():
 							return errors.Join(err, ctx.Err())
@@ -78,6 +91,8 @@ func TestPulse(t *testing.T) {
 					t.Errorf("it was ended after %s: %v", ended, cause)
 				case c.ends > 0 && sdk.IsCanceledError(cause) != sdk.IsCanceledError(c.cause), c.cause == errCutOff && !errors.Is(cause, errCutOff):
 					t.Errorf("the cause is %v", cause)
+				case c.cause == errCutOff && ended-heard > heartbeatTimeout-10*time.Second:
+					t.Errorf("it was ended %s after the last that the service has heard, which gives it up after %s", ended-heard, heartbeatTimeout)
 				}
 				if beats < 10 {
 					t.Errorf("%d heartbeats in five minutes", beats)

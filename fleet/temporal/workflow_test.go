@@ -201,8 +201,9 @@ func TestBakeBeginsAgain(t *testing.T) {
 	}
 }
 
-// TestServiceEndsActivities: a cell whose activity the service itself has ended, whyever, is torn
-// down and begins again. What says that it has failed has failed, whatever it says.
+// TestServiceEndsActivities: a cell whose activity the service itself has ended is torn down, and
+// begins again unless the activity had all of its time. What says that it has failed has failed,
+// whatever it says.
 func TestServiceEndsActivities(t *testing.T) {
 	ends := map[string]error{
 		"deadline":  sdk.NewTimeoutError(enums.TIMEOUT_TYPE_START_TO_CLOSE, nil),
@@ -235,7 +236,7 @@ func TestServiceEndsActivities(t *testing.T) {
 				t.Fatal(name, err)
 			}
 			want, lived := fleet.Failed, 1
-			if strings.Contains("deadline heartbeat no worker", name) {
+			if strings.Contains("heartbeat no worker", name) {
 				want, lived = fleet.Built, 2
 			}
 			if out.Result != want || len(runs) != lived || len(f.gone) != 1 {
@@ -274,22 +275,33 @@ func TestBakeCancelled(t *testing.T) {
 	}
 }
 
-// TestBakeCutOff: a stage that was cancelled though nobody has cancelled the cell begins again.
+// TestBakeCutOff: a stage that ended though nobody has cancelled the cell begins again if it says
+// that it was interrupted, and not because it was cancelled. Of runs that older versions have
+// begun, both do.
 func TestBakeCutOff(t *testing.T) {
-	f := &fake{}
-	first := true
-	f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
-		if first {
-			first = false
-			return stageOut{Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Cancelled, Code: 130}}, nil
+	for _, v := range []workflow.Version{workflow.DefaultVersion, 1, 2} {
+		for _, interrupted := range []bool{false, true} {
+			f := &fake{}
+			first := true
+			f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
+				if first {
+					first = false
+					return stageOut{Interrupted: interrupted, Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Cancelled, Code: 130}}, nil
+				}
+				return f.script(ctx, in)
+			}
+			env := f.env(t)
+			env.OnGetVersion("rest", workflow.DefaultVersion, workflow.Version(2)).Return(v)
+			env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+			want := fleet.Built
+			if v == 2 && !interrupted {
+				want = fleet.Failed
+			}
+			var out fleet.Outcome
+			if err := env.GetWorkflowResult(&out); err != nil || out.Result != want {
+				t.Errorf("version %d, interrupted: %t: %+v, %v", v, interrupted, out, err)
+			}
 		}
-		return f.script(ctx, in)
-	}
-	env := f.env(t)
-	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
-	var out fleet.Outcome
-	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Built {
-		t.Errorf("%+v, %v", out, err)
 	}
 }
 
