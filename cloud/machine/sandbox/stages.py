@@ -1,7 +1,8 @@
 # Runs stages of cloud-init, called as that is. To load it takes longer than most stages, so
 # the first call loads it and stays; each stage is a copy of that process, with the files and the
-# environment and in the control group of the call that asks for it. It ends with the last stage.
-import array, os, socket, sys
+# environment and in the control group of the call that asks for it. A call that ends ends its
+# stage; the process ends with the last stage.
+import array, os, select, signal, socket, sys
 
 PATH = "/run/bake/cloud-init.socket"
 LAST = "--mode=final"
@@ -28,12 +29,17 @@ def serve(listener):
         except socket.timeout:
             os._exit(0)
         text, ancillary, _, _ = conn.recvmsg(1 << 16, socket.CMSG_SPACE(12))
+        if not ancillary:  # the call ended before it asked
+            conn.close()
+            continue
         files = array.array("i")
         files.frombytes(ancillary[0][2])
         where, n, *rest = text.decode().split("\0")
         args, environment = rest[: int(n)], rest[int(n) :]
+        done, running = os.pipe()  # closed by the end of the stage
         child = os.fork()
         if child == 0:
+            os.close(done)
             listener.close()
             conn.close()
             with open(where, "w") as f:
@@ -44,10 +50,17 @@ def serve(listener):
             os.environ.clear()
             os.environ.update(v.split("=", 1) for v in environment)
             return args
-        for fd in files:
+        for fd in [running, *files]:
             os.close(fd)
+        ended, _, _ = select.select([conn, done], [], [])
+        if done not in ended:
+            os.kill(child, signal.SIGTERM)
         _, status = os.waitpid(child, 0)
-        conn.send(str(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1).encode())
+        os.close(done)
+        try:
+            conn.send(str(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1).encode())
+        except OSError:  # nobody waits for it
+            pass
         conn.close()
         if LAST in args:
             os._exit(0)

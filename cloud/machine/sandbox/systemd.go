@@ -82,20 +82,34 @@ func rcLocalGenerator() []string {
 	return []string{"systemd-rc-local-generator"}
 }
 
-// ownServer reports whether the image changes the unit of its SSH server. What it says is to
-// hold: an emptied list would take its commands away, whichever file says them.
-func ownServer(exists func(path string) bool) bool {
-	return exists("/etc/systemd/system/ssh.service") || exists("/etc/systemd/system/ssh.service.d")
+// changesUnit reports whether the image has a unit of its own in place of the distribution's, or
+// whether anything adds to the unit, see systemd.unit(5). What those say is to hold: bake neither
+// empties their lists of commands nor runs them elsewhere.
+func changesUnit(unit string, exists func(path string) bool) bool {
+	stem, suffix, _ := strings.Cut(unit, ".")
+	additions := []string{unit + ".d", suffix + ".d"}
+	for i, letter := range stem {
+		if letter == '-' {
+			additions = append(additions, stem[:i+1]+"."+suffix+".d")
+		}
+	}
+	own := []string{"/etc/systemd/system/", "/usr/local/lib/systemd/system/"}
+	for _, dir := range append(own, "/usr/lib/systemd/system/", "/lib/systemd/system/") {
+		if slices.Contains(own, dir) && exists(dir+unit) || slices.ContainsFunc(additions, func(name string) bool { return exists(dir + name) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // hastenLogin has the first login wait for less. The SSH server reads its
-// configuration once and not twice unless the image has a unit of its own, the manager of the login user's services, for
+// configuration once and not twice unless the image changes its unit, the manager of the login user's services, for
 // which a session waits, begins when the SSH server is there and not when somebody has
 // logged in, and what nobody waits for begins after it.
 func (b *bootSpec) hastenLogin(units string) error {
 	const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
 	addition := map[string]string{"cron.service": afterServer, "crond.service": afterServer}
-	if !ownServer(exists) {
+	if !changesUnit("ssh.service", exists) {
 		addition["ssh.service"] = "[Service]\nExecStartPre=\n"
 	}
 	if a, err := lookupAccount(b.User); err == nil && findsUnit("user@.service") && findsUnit("systemd-logind.service") {
@@ -214,7 +228,8 @@ func (b *bootSpec) enableCloudInit(units string) error {
 var stages []byte
 
 // loadCloudInitOnce has one process run all stages of cloud-init, as from version 24.3 on it does
-// by itself: four times in a row, to load it takes longer than what it does.
+// by itself: four times in a row, to load it takes longer than what it does. Where the image or its
+// distribution wants of a stage what that process would not know of, all stay as they are.
 func loadCloudInitOnce(units string) error {
 	program, err := os.ReadFile("/usr/bin/cloud-init")
 	if err != nil || findsUnit("cloud-init-main.service") {
@@ -225,42 +240,66 @@ func loadCloudInitOnce(units string) error {
 		return nil
 	}
 	const path = "/run/bake/cloud-init"
-	if err := os.WriteFile(path, stages, 0o644); err != nil {
-		return err
-	}
+	additions := make(map[string]string)
 	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service"} {
 		text, err := unitText(unit)
 		if err != nil {
 			return err
 		}
+		addition := stageOf(string(text), python+" -S "+path)
+		if addition == "" || changesUnit(unit, exists) {
+			return nil
+		}
+		additions[unit] = addition
+	}
+	if err := os.WriteFile(path, stages, 0o644); err != nil {
+		return err
+	}
+	for unit, text := range additions {
 		dir := filepath.Join(units, unit+".d")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, "00-bake-stages.conf"), []byte(stageOf(string(text), python+" -S "+path)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "00-bake-stages.conf"), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// interpreter is the command that runs a program of Python's; empty if that is something else.
+// interpreter is the command that runs a program of Python's which does nothing but call
+// cloud-init, as the scripts that setuptools makes of an entry point do; empty if that is
+// something else.
 func interpreter(program string) string {
-	line, _, _ := strings.Cut(program, "\n")
+	line, rest, _ := strings.Cut(program, "\n")
 	command, ok := strings.CutPrefix(line, "#!")
-	if !ok || !strings.Contains(command, "/python3") {
+	if !ok || !strings.Contains(command, "/python3") ||
+		!strings.Contains(rest, "from cloudinit.cmd.main import main\n") && !strings.Contains(rest, "'console_scripts', 'cloud-init')") {
 		return ""
 	}
 	return strings.TrimSpace(command)
 }
 
+// passedOn are the settings of a service that hold for a stage too: systemd heeds them itself, or the
+// stage has the files, the environment and the control group that it made of them.
+const passedOn = " Type ExecStart ExecStartPre ExecStartPost RemainAfterExit TimeoutSec KillMode TasksMax StandardOutput Environment EnvironmentFile "
+
 // stageOf is an addition to a unit that has program run what cloud-init would; it is empty if the
-// unit runs anything else.
+// unit runs anything else, or wants more of the process than it would get.
 func stageOf(unit, program string) string {
 	var args []string
+	service := false
 	for line := range strings.Lines(unit) {
-		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart="); ok {
-			args = append(args, command)
+		line = strings.TrimSpace(line)
+		key, value, ok := strings.Cut(line, "=")
+		switch {
+		case strings.HasPrefix(line, "["):
+			service = line == "[Service]"
+		case !service || !ok || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";"):
+		case !strings.Contains(passedOn, " "+key+" "):
+			return ""
+		case key == "ExecStart":
+			args = append(args, value)
 		}
 	}
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/usr/bin/cloud-init ") {
@@ -280,9 +319,10 @@ func findsUnit(name string) bool {
 	return err == nil && text != nil
 }
 
-// unitText is what the image's distribution says of a unit; nil if it has none.
+// unitText is what the image says of a unit, less what is in /etc and outranks bake's own; nil if
+// it has none.
 func unitText(name string) ([]byte, error) {
-	for _, from := range []string{"/usr/lib/systemd/system", "/lib/systemd/system"} {
+	for _, from := range []string{"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return b, err

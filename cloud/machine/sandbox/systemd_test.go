@@ -3,18 +3,26 @@ package sandbox
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// What an image says of the unit of its SSH server holds.
-func TestOwnServer(t *testing.T) {
+// What an image says of a unit holds, and what anything adds to it.
+func TestChangesUnit(t *testing.T) {
 	for path, want := range map[string]bool{
-		"/etc/systemd/system/ssh.service": true, "/etc/systemd/system/ssh.service.d": true,
-		"/usr/lib/systemd/system/ssh.service": false, "/etc/systemd/system/cron.service.d": false,
+		"/etc/systemd/system/cloud-init.service": true, "/etc/systemd/system/cloud-init.service.d": true,
+		"/usr/local/lib/systemd/system/cloud-init.service": true, "/usr/lib/systemd/system/cloud-init.service.d": true,
+		"/etc/systemd/system/service.d": true, "/etc/systemd/system/cloud-.service.d": true,
+		"/usr/lib/systemd/system/cloud-init.service": false, "/etc/systemd/system/cron.service.d": false,
+		"/etc/systemd/system/cloud-init-.service.d": false,
 	} {
-		if got := ownServer(func(have string) bool { return have == path }); got != want {
+		if got := changesUnit("cloud-init.service", func(have string) bool { return have == path }); got != want {
 			t.Errorf("with %s: %t", path, got)
 		}
 	}
@@ -26,7 +34,7 @@ func TestAdditionsAreFirst(t *testing.T) {
 	if err := (&bootSpec{}).hastenLogin(units); err != nil {
 		t.Fatal(err)
 	}
-	for unit, want := range map[string]bool{"cron.service": true, "ssh.service": !ownServer(exists)} {
+	for unit, want := range map[string]bool{"cron.service": true, "ssh.service": !changesUnit("ssh.service", exists)} {
 		_, err := os.Stat(filepath.Join(units, unit+".d", "00-bake.conf"))
 		if (err == nil) != want || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", unit, err)
@@ -37,9 +45,12 @@ func TestAdditionsAreFirst(t *testing.T) {
 // What cloud-init's units run is run by one process, and nothing else is.
 func TestStages(t *testing.T) {
 	for unit, want := range map[string]string{
-		"[Service]\nExecStart=/usr/bin/cloud-init init --local\nRemainAfterExit=yes\n":         "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init --local\n",
-		"[Service]\nExecStart=/bin/true\n":                                                     "",
-		"[Service]\nExecStart=/usr/bin/cloud-init init\nExecStart=/usr/bin/cloud-init clean\n": "",
+		"[Service]\nExecStart=/usr/bin/cloud-init init --local\nRemainAfterExit=yes\n":                         "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init --local\n",
+		"[Service]\nExecStart=/bin/true\n":                                                                     "",
+		"[Service]\nExecStart=/usr/bin/cloud-init init\nExecStart=/usr/bin/cloud-init clean\n":                 "",
+		"[Unit]\nNice=no setting\n[Service]\n# Nice=5\nKillMode=process\nExecStart=/usr/bin/cloud-init init\n": "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init\n",
+		"[Service]\nExecStart=/usr/bin/cloud-init init\nLimitNOFILE=99\n":                                      "",
+		"[Service]\nPrivateTmp=yes\nExecStart=/usr/bin/cloud-init init\n":                                      "",
 		"": "",
 	} {
 		if got := stageOf(unit, "/usr/bin/python3 -s /x"); got != want {
@@ -47,10 +58,104 @@ func TestStages(t *testing.T) {
 		}
 	}
 	for program, want := range map[string]string{
-		"#! /usr/bin/python3 -s\nimport re\n": "/usr/bin/python3 -s", "#!/bin/sh\n": "", "": "", "\x7fELF": "",
+		"#! /usr/bin/python3 -s\nimport sys\nfrom cloudinit.cmd.main import main\nsys.exit(main())\n":                   "/usr/bin/python3 -s",
+		"#!/usr/bin/python3\n    sys.exit(load_entry_point('cloud-init==22.4.2', 'console_scripts', 'cloud-init')())\n": "/usr/bin/python3",
+		"#!/usr/bin/python3\nimport wrapper\n": "", "#!/bin/sh\n": "", "": "", "\x7fELF": "",
 	} {
 		if got := interpreter(program); got != want {
 			t.Errorf("%q: %q", program, got)
 		}
+	}
+}
+
+// stagedMain stands for cloud-init: it tells which process it is a copy of, and ends with the
+// status that it is called with, or with a signal.
+const stagedMain = `import os, signal, sys, time
+
+def stop(*_):
+    open("stopped", "w").close()
+    sys.exit(9)
+
+def main():
+    if sys.argv[1] == "wait":
+        signal.signal(signal.SIGTERM, stop)
+        open("began", "w").close()
+        time.sleep(60)
+    print(os.getppid(), os.environ["OF"], *sys.argv)
+    sys.exit(int(sys.argv[1]))
+`
+
+// Each call has its own files, environment and status of one process, which outlives calls that
+// end early, and ends what they have begun.
+func TestStagesProcess(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3")
+	}
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("cloudinit/__init__.py", "")
+	write("cloudinit/cmd/__init__.py", "")
+	write("cloudinit/cmd/main.py", stagedMain)
+	// Control groups are those of a machine.
+	program := strings.Replace(string(stages), "return \"/sys/fs/cgroup\"", "return \"/dev/null\" #", 1)
+	program = strings.Replace(program, "PATIENCE = 600", "PATIENCE = 60", 1)
+	write("stages", strings.Replace(program, "/run/bake/cloud-init.socket", "socket", 1))
+	call := func(of string, args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), python, append([]string{"-S", "stages"}, args...)...)
+		cmd.Dir, cmd.Env = dir, []string{"OF=" + of, "PYTHONPATH=" + dir, "PYTHONDONTWRITEBYTECODE=1"}
+		return cmd
+	}
+	// The process has the files of the first call, and so no end of a pipe would come.
+	output := func(cmd *exec.Cmd) (string, error) {
+		path := filepath.Join(dir, "output")
+		f, err := os.Create(path)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		cmd.Stdout, cmd.Stderr = f, f
+		err = cmd.Run()
+		return readText(path), err
+	}
+	awaited := func(name string) {
+		for began := time.Now(); !exists(filepath.Join(dir, name)); time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("%s does not come", name)
+			}
+		}
+	}
+	first, err := output(call("first", "0", "--local"))
+	process, rest, _ := strings.Cut(first, " ")
+	if err != nil || rest != "first /usr/bin/cloud-init 0 --local\n" {
+		t.Fatalf("%q, %v", first, err)
+	}
+
+	stopped := call("second", "wait")
+	if err := stopped.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaited("began")
+	if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := stopped.Wait(); err == nil {
+		t.Error("a call that was ended succeeded")
+	}
+	awaited("stopped")
+	conn, err := net.Dial("unixpacket", filepath.Join(dir, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+
+	last, err := output(call("third", "3", "--mode=final"))
+	var status *exec.ExitError
+	if !errors.As(err, &status) || status.ExitCode() != 3 || last != process+" third /usr/bin/cloud-init 3 --mode=final\n" {
+		t.Errorf("%q, %v; the first was a copy of %s", last, err, process)
 	}
 }
