@@ -236,17 +236,20 @@ func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAdd
 	return &ec2.DisassociateAddressOutput{}, err
 }
 
-// holder is the instance that has an interface, or nil.
-func (s *state) holder(c wire.Caller, n *networking, card *string) *string {
-	if row := s.launchedWith(c, card); row != nil {
-		return row.InstanceId
-	}
+// holders are the instances that have network interfaces, by the interfaces.
+func (s *state) holders(c wire.Caller, n *networking) map[string]*string {
+	holders := make(map[string]*string)
 	for _, i := range n.Interfaces {
-		if *i.NetworkInterfaceId == aws.ToString(card) && i.Attachment != nil {
-			return i.Attachment.InstanceId
+		if i.Attachment != nil {
+			holders[*i.NetworkInterfaceId] = i.Attachment.InstanceId
 		}
 	}
-	return nil
+	for _, row := range s.instances.of(c) {
+		for _, i := range row.NetworkInterfaces {
+			holders[*i.NetworkInterfaceId] = row.InstanceId
+		}
+	}
+	return holders
 }
 
 var addressFilters = filters{
@@ -269,8 +272,9 @@ func (s *state) DescribeAddresses(ctx context.Context, in *ec2.DescribeAddresses
 		ids = append(ids, *n.Addresses[i].AllocationId)
 	}
 	all := slices.Clone(n.Addresses)
+	holders := s.holders(c, n)
 	for i, a := range all {
-		all[i].InstanceId = s.holder(c, n, a.NetworkInterfaceId)
+		all[i].InstanceId = holders[aws.ToString(a.NetworkInterfaceId)]
 	}
 	rows, _, err := list(s, kindAddress, query{ids: ids, filters: in.Filters}, all)
 	return &ec2.DescribeAddressesOutput{Addresses: rows}, err

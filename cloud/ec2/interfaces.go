@@ -69,8 +69,11 @@ func (s *state) interfaceOf(c wire.Caller, id *string) (*networking, int, error)
 
 // launchedWith returns the caller's instance that was launched with an interface. Nil: none was.
 func (s *state) launchedWith(c wire.Caller, id *string) *instance {
+	if aws.ToString(id) == "" {
+		return nil
+	}
 	for _, row := range s.instances.of(c) {
-		if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == aws.ToString(id) }) {
+		if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == *id }) {
 			return row
 		}
 	}

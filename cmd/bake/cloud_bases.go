@@ -18,8 +18,7 @@ func (p *program) cloudBasesCommand() *cobra.Command {
 		Short: "List the bases that machines boot from, made or not",
 		Long: `List the bases of the local cloud: those of the releases whose images it offers, which
 are made when one is first launched or by 'bake cloud base', and those of imported
-images. Debian's have been made of its own archive; those of the others, so far, only of
-archives and images of bake's tests.`,
+images. docs/bases.md says which of them have been made of their publisher's own packages.`,
 		Example: `  bake cloud bases`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudBases(cmd.Context()) },

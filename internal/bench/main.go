@@ -468,13 +468,20 @@ func (b *bench) runMachine(ctx context.Context) (in *types.Instance, took launch
 		return nil, took, err
 	}
 	id := *out.Instances[0].InstanceId
-	d, err := b.client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
-	if err != nil {
-		return nil, took, err
-	}
-	in = &d.Reservations[0].Instances[0]
-	for err = errors.New("it has no public address"); time.Since(start) < 3*time.Minute; time.Sleep(5 * time.Millisecond) {
-		if took, err = b.firstCommand(aws.ToString(in.PublicIpAddress), start); err == nil {
+	for ; time.Since(start) < 3*time.Minute; time.Sleep(5 * time.Millisecond) {
+		if in == nil || aws.ToString(in.PublicIpAddress) == "" {
+			d, err := b.client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+			if err != nil {
+				return nil, took, err
+			}
+			in = &d.Reservations[0].Instances[0]
+		}
+		host := aws.ToString(in.PublicIpAddress)
+		if host == "" {
+			err = errors.New("it has no public address")
+			continue
+		}
+		if took, err = b.firstCommand(host, start); err == nil {
 			return in, took, nil
 		}
 	}
@@ -488,6 +495,9 @@ func (b *bench) firstCommand(host string, start time.Time) (took launched, err e
 		return took, err
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(start.Add(3 * time.Minute)); err != nil {
+		return took, err
+	}
 	answers := bufio.NewReader(conn)
 	if _, err := answers.Peek(1); err != nil { // nobody listens in the machine yet
 		return took, err

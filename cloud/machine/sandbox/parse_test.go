@@ -210,20 +210,26 @@ func TestCheck(t *testing.T) {
 // TestCheckClosedHome: the state directory is yet to be made, below a home that is closed to the
 // machines' root, as root's own often is.
 func TestCheckClosedHome(t *testing.T) {
-	home := t.TempDir()
-	if err := os.Chmod(home, 0o700); err != nil {
-		t.Fatal(err)
+	if os.Geteuid() != 0 {
+		t.Skip("only root's machines have a root to whom the home is closed")
 	}
 	open, err := New(Options{Dir: t.TempDir()})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if f := open.checkOverlay(t.Context()); !f.OK {
+		t.Skip("no overlay works here: ", f.Detail)
+	}
+	home := t.TempDir()
+	if err := os.Chmod(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	closed, err := New(Options{Dir: filepath.Join(home, "share", "cloud")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want, have := open.checkOverlay(t.Context()), closed.checkOverlay(t.Context()); have.OK != want.OK {
-		t.Errorf("%+v; elsewhere %+v", have, want)
+	if f := closed.checkOverlay(t.Context()); !f.OK {
+		t.Errorf("%+v", f)
 	}
 }
 
