@@ -76,7 +76,7 @@ var rules = []rule{
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
 	{"golden/gates", []string{"config", "config/lang", "config/schema", "golden/findings", "internal/limits"}, "what users write about gates is read as templates are, and judged elsewhere"},
-	{"golden/leftovers", []string{"builder", "communicator", "golden/asroot", "golden/findings", "internal/shellquote"}, "what is left on a machine is looked for and removed, whoever decides about it"},
+	{"golden/leftovers", []string{"builder", "communicator", "golden/asroot", "golden/findings", "internal/cloudinit", "internal/shellquote"}, "what is left on a machine is looked for and removed, whoever decides about it"},
 	{"golden/changes", []string{"golden/contents", "golden/findings", "golden/manifest", "golden/reports"}, "two images are compared by what is known of them, however that was learned"},
 	{"golden/manifest", []string{"communicator", "golden/asroot", "internal/shellquote"}, "the files of a machine are listed and compared, whoever asks"},
 	{"golden/pipeline", []string{"builder", "config", "config/lang", "engine", "golden/...", "internal/...", "step", "step/onhost"}, "it is the way of bake files to the builds of the engine"},

@@ -23,6 +23,10 @@ type Builder interface {
 type Hooks struct {
 	Provision Provision
 
+	// Settle is called by a builder before it takes out of its machine what the first start
+	// puts there, and waits until that has ended, though not for ever. Nil: it is not waited for.
+	Settle func(ctx context.Context, m Machine) error
+
 	// Start is called by a builder of images before it launches its machine, and returns
 	// the ID of another image to launch that from; empty for the one that it was going to. If
 	// that other image is gone by then, it is called again, and Unfit says so. Nil: there is no

@@ -85,7 +85,19 @@ func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
 	x.mu.Lock()
 	x.seen = true
 	x.mu.Unlock()
+	if err := x.settle(ctx, m); err != nil {
+		return err
+	}
 	return p.Provisioned(ctx, x.scope, m)
+}
+
+// settle is [builder.Hooks.Settle].
+func (x *execution) settle(ctx context.Context, m builder.Machine) (err error) {
+	defer recovered(&err)
+	if x.options.Settle == nil {
+		return nil
+	}
+	return x.options.Settle(ctx, x.scope, m)
 }
 
 // finish does what the pipeline asks for last.
@@ -149,7 +161,7 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 
 // hooks are what the builder b calls on its way.
 func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
-	hooks := builder.Hooks{Provision: x.provision}
+	hooks := builder.Hooks{Provision: x.provision, Settle: x.settle}
 	p := x.pipeline(x.build)
 	if p == nil {
 		return hooks, nil

@@ -116,7 +116,8 @@ build { sources = ["machine.web"] }
 	}
 }
 
-// A machine is ready before anything is done on it, which may be what a pipeline does alone.
+// A machine is ready before anything is done on it, which may be what a pipeline does alone,
+// and has settled again before a pipeline does that.
 func TestReady(t *testing.T) {
 	const source, provisioner = `source "machine" "web" {}
 build {
@@ -142,8 +143,19 @@ build {
 			ready++
 			return nil
 		}
+		settled, asks := 0, 0
+		f.options.Settle = func(context.Context, *step.Scope, builder.Machine) error {
+			settled++
+			return nil
+		}
+		if c.pipeline == looked {
+			asks = 1
+		}
 		if b := f.one(t.Context()); b.Err != nil || ready != c.want {
 			t.Errorf("%s%+v: ready %d times, want %d; error %v", c.template, c.pipeline, ready, c.want, b.Err)
+		}
+		if settled != asks {
+			t.Errorf("%s%+v: settled %d times, want %d", c.template, c.pipeline, settled, asks)
 		}
 	}
 }

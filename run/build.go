@@ -63,8 +63,9 @@ type Options struct {
 	// CacheLimit is how many bytes are left in the cache afterwards; 0 is [localcloud.CacheBytes].
 	CacheLimit int64
 
-	// CloudInit is how long a build waits, before its first provisioner or what its image
-	// block asks of the machine, until cloud-init has set that up; 0: not at all.
+	// CloudInit is how long a build waits until cloud-init has set up its machine, before
+	// the first provisioner, before what its image block asks of the machine, and before the
+	// temporary key is taken out of it; 0: not at all.
 	CloudInit time.Duration
 
 	// Stop ends the run at once when it ends itself: teardown too, and what is still
@@ -443,6 +444,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
 			return cloudinit.Wait(ctx, s, m, o.CloudInit)
+		},
+		Settle: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
+			return cloudinit.Again(ctx, s, m, o.CloudInit)
 		},
 	}
 	if o.again != nil {

@@ -19,6 +19,7 @@ import (
 	"bake/communicator"
 	"bake/golden/asroot"
 	"bake/golden/findings"
+	"bake/internal/cloudinit"
 	"bake/internal/shellquote"
 )
 
@@ -28,11 +29,9 @@ var search string
 //go:embed remove.sh
 var remove string
 
-//go:embed settle.sh
-var settle string
-
-// patience is how many seconds cloud-init may take that has not ended when the provisioners have.
-const patience = 300
+// settled is shell that closes the gate for cloud-init that is at work: it comes before
+// what looks for things that it may put there.
+const settled = cloudinit.Busy + "if busy; then say found cloud-init /run/cloud-init; fi\n"
 
 // Plan says what is looked for, and what may stay.
 type Plan struct {
@@ -72,7 +71,7 @@ type line struct{ word, kind, path string }
 // as it is for whoever looks at it. The report says what was found and what was removed.
 func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
-	found, err := p.search(ctx, m, login(m), fmt.Sprintf("PATIENCE=%d\n%sDRY=1\n%s", patience, settle, remove))
+	found, err := p.search(ctx, m, login(m), "DRY=1\n"+remove)
 	if err != nil {
 		return report, err
 	}
@@ -159,7 +158,7 @@ func (p Plan) run(ctx context.Context, m builder.Machine, key, more string) ([]l
 		quoted := shellquote.Join(path.Clean(a))
 		fmt.Fprintf(&cases, "%s|%s/*) return 0;; ", quoted, quoted)
 	}
-	script := "KEYS=" + shellquote.Join(key) + "\nallowed() { case $1 in " + cases.String() + "esac; return 1; }\n" + hostKeys + search + more
+	script := "KEYS=" + shellquote.Join(key) + "\nallowed() { case $1 in " + cases.String() + "esac; return 1; }\n" + hostKeys + settled + search + more
 	said, err := asroot.Run(ctx, m, script)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"bake/golden/findings"
 )
@@ -103,7 +102,7 @@ func TestScriptsAreShell(t *testing.T) {
 		t.Skip(err)
 	}
 	c := exec.CommandContext(t.Context(), sh, "-n")
-	c.Stdin = strings.NewReader(hostKeys + search + settle + remove)
+	c.Stdin = strings.NewReader(hostKeys + settled + search + remove)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Errorf("%s: %s", err, out)
 	}
@@ -192,58 +191,40 @@ func TestLogins(t *testing.T) {
 	}
 }
 
-// TestSettle: cloud-init that is at work is waited for, and one that does not end closes the gate.
-func TestSettle(t *testing.T) {
+// TestSettled: cloud-init that is at work closes the gate. Its result is a link that leads
+// nowhere after cloud-init clean, and after Remove has run once.
+func TestSettled(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
 		t.Skip(err)
 	}
-	const found = "found cloud-init "
 	for name, c := range map[string]struct {
-		files   []string
-		allowed bool
-		ends    bool // after a second
-		want    string
+		files []string
+		link  bool
+		want  string
 	}{
 		"not there":  {},
 		"turned off": {files: []string{"enabled", "disabled"}},
 		"done":       {files: []string{"enabled", "result.json"}},
-		"at work":    {files: []string{"enabled"}, want: found},
-		"allowed":    {files: []string{"enabled"}, allowed: true},
-		"about done": {files: []string{"enabled"}, ends: true},
+		"cleaned":    {files: []string{"enabled"}, link: true},
+		"at work":    {files: []string{"enabled"}, want: "found cloud-init /run/cloud-init\n"},
 	} {
-		dir := filepath.Join(t.TempDir(), "cloud-init")
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		dir := t.TempDir()
 		for _, f := range c.files {
 			if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		patience, status := "1", "1"
-		if c.ends {
-			patience = "20"
-			end := time.AfterFunc(time.Second, func() {
-				if err := os.WriteFile(filepath.Join(dir, "result.json"), nil, 0o600); err != nil {
-					t.Error(err)
-				}
-			})
-			defer end.Stop()
+		if c.link {
+			if err := os.Symlink("../../var/lib/cloud/data/result.json", filepath.Join(dir, "result.json")); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if c.allowed {
-			status = "0"
-		}
-		script := "say() { echo \"$@\"; }\nallowed() { return " + status + "; }\nPATIENCE=" + patience + "\n" + strings.ReplaceAll(settle, "/run/cloud-init", dir)
+		script := "say() { echo \"$@\"; }\n" + strings.ReplaceAll(settled, "/run/cloud-init/", dir+"/")
 		cmd := exec.CommandContext(t.Context(), sh)
 		cmd.Stdin = strings.NewReader(script)
-		out, err := cmd.CombinedOutput()
-		want := c.want
-		if want != "" {
-			want += dir + "\n"
-		}
-		if err != nil || string(out) != want {
-			t.Errorf("%s: %q, %v, want %q", name, out, err, want)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want {
+			t.Errorf("%s: %q, %v, want %q", name, out, err, c.want)
 		}
 	}
 }

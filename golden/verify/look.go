@@ -9,6 +9,7 @@ import (
 	"bake/builder"
 	"bake/golden/asroot"
 	"bake/golden/findings"
+	"bake/internal/cloudinit"
 )
 
 // Identity is what a machine has that no other may have, and who is let in there. It is
@@ -42,7 +43,7 @@ type sight struct {
 }
 
 // script says what is seen, a word before each text.
-const script = `
+const script = cloudinit.Busy + `
 if [ -d /run/systemd/system ]; then
 	say state "$(systemctl is-system-running 2>/dev/null)"
 	systemctl list-units --state=failed --plain --no-legend 2>/dev/null | head -n 50 | while read -r unit rest; do say unit "$unit"; done
@@ -53,7 +54,7 @@ if [ -e $d/result.json ]; then
 	*'"errors":[]'*) say cloud-init done;;
 	*) say cloud-init failed; say cloud-text "$(head -c 2000 $d/result.json)";;
 	esac
-elif [ -e $d/enabled ] && [ ! -e $d/disabled ]; then say cloud-init running; fi
+elif busy; then say cloud-init running; fi
 say machine-id "$(head -c 64 /etc/machine-id 2>/dev/null)"
 for f in /etc/ssh/ssh_host_*_key.pub; do
 	if [ -f "$f" ]; then say host-key "$(head -c 4000 "$f" | head -n 1)"; fi

@@ -11,6 +11,7 @@ import (
 
 	"bake/builder"
 	"bake/communicator"
+	"bake/internal/cloudinit"
 	"bake/internal/delay"
 	"bake/step"
 )
@@ -25,17 +26,17 @@ const (
 
 // look is shell that prints how far cloud-init is: nothing where it is not there, is
 // turned off or has done all. It prints the end of the log of what has failed.
-const look = `d=/run/cloud-init
+const look = cloudinit.Busy + `d=/run/cloud-init
 if [ -e $d/result.json ]; then
 	case $(tr -d ' \t\n' <$d/result.json) in
 	*'"errors":[]'*) ;;
 	*) echo '` + mark + failed + `'; tr -d '\t\n' <$d/result.json; echo
-		f=/var/log/cloud-init-output.log; tail -n 15 $f 2>/dev/null || sudo -n tail -n 15 $f 2>/dev/null;;
+		f=/var/log/cloud-init-output.log; tail -n 15 $f 2>/dev/null || sudo -n tail -n 15 $f 2>/dev/null || :;;
 	esac
-elif [ -e $d/enabled ] && [ ! -e $d/disabled ]; then echo '` + mark + running + `'; fi`
+elif busy; then echo '` + mark + running + `'; fi`
 
 // wait is shell that does not end before cloud-init, nor long after so many seconds.
-const wait = `n=0; while [ ! -e /run/cloud-init/result.json ] && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
+const wait = cloudinit.Busy + `n=0; while busy && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
 
 // polls is how often wait looks in a second, at most.
 const polls = 5
@@ -47,8 +48,25 @@ const Flag = "-cloud-init-timeout"
 // fails or takes longer is a warning: what needs it will tell. Machines that are not
 // reached over SSH have no shell to ask.
 func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+	said, err := settled(ctx, s, m, limit)
+	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {
+		s.Warn(ctx, "cloud-init has finished with errors. What it reports, and the end of its log, /var/log/cloud-init-output.log:\n%s", log)
+	}
+	return err
+}
+
+// Again waits like [Wait], but says nothing of what has failed: it is for a machine that was
+// waited for when it came up, and may have been started anew since.
+func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+	_, err := settled(ctx, s, m, limit)
+	return err
+}
+
+// settled waits until cloud-init has finished or limit has passed, and returns what the
+// machine answers then.
+func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) (string, error) {
 	if _, ok := m.Communicator.(communicator.Accessible); !ok || limit <= 0 {
-		return nil
+		return "", nil
 	}
 	said := ask(ctx, m)
 	if said == running {
@@ -57,14 +75,11 @@ func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dura
 			return await(ctx, s, m, limit)
 		})
 		if err != nil {
-			return err
+			return "", err
 		}
 		said = ask(ctx, m)
 	}
-	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {
-		s.Warn(ctx, "cloud-init has finished with errors. What it reports, and the end of its log, /var/log/cloud-init-output.log:\n%s", log)
-	}
-	return context.Cause(ctx)
+	return said, context.Cause(ctx)
 }
 
 // ask returns what a machine answers; nothing if it cannot be asked, which is for

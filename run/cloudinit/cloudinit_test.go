@@ -3,8 +3,12 @@ package cloudinit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -95,6 +99,88 @@ func TestWait(t *testing.T) {
 		m := &machine{done: time.Now().Add(time.Hour)}
 		if err := Wait(ctx, step.NewScope(step.Scope{Emit: func(step.Event) {}}), builder.Machine{Communicator: m}, time.Minute); !errors.Is(err, why) {
 			t.Errorf("got %v, want the cause", err)
+		}
+	})
+}
+
+// TestShell asks machines as they are: the result is a link, which leads nowhere once
+// /var/lib/cloud is cleaned, as cloud-init clean and the removal of leftovers do.
+func TestShell(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	for name, c := range map[string]struct {
+		files map[string]string // what is in /run/cloud-init, and in /var/lib/cloud/data as data/
+		ends  time.Duration     // when the link is made
+		want  string
+	}{
+		"not there":        {},
+		"turned off":       {files: map[string]string{"enabled": "", "disabled": ""}},
+		"at work":          {files: map[string]string{"enabled": ""}, want: running},
+		"about to be done": {files: map[string]string{"enabled": "", "data/result.json": `{"errors": []}`}, ends: 500 * time.Millisecond},
+		"done":             {files: map[string]string{"enabled": "", "result.json": "", "data/result.json": `{"v1": {"errors": [ ]}}`}},
+		"failed":           {files: map[string]string{"enabled": "", "result.json": "", "data/result.json": `{"errors": ["no"]}`}, want: failed},
+		"cleaned":          {files: map[string]string{"enabled": "", "result.json": ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			finish := func() error { return os.Symlink("data/result.json", filepath.Join(dir, "result.json")) }
+			for file, text := range c.files {
+				if file == "result.json" {
+					err = finish()
+				} else {
+					err = os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.ends > 0 {
+				time.AfterFunc(c.ends, func() {
+					if err := finish(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			shell := func(script string) string {
+				out, err := exec.CommandContext(t.Context(), sh, "-c", strings.ReplaceAll(script, "/run/cloud-init", dir)).CombinedOutput()
+				if err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+				return string(out)
+			}
+			most := 1 // polls, which are no end where it is not done
+			if c.want == "" {
+				most = 1 << 20
+			}
+			if out := shell(fmt.Sprintf(wait, most)); out != "" {
+				t.Errorf("the wait says %q", out)
+			}
+			out := shell(look)
+			if got, _, _ := strings.Cut(strings.TrimPrefix(out, mark), "\n"); got != c.want {
+				t.Errorf("got %q, want %q", out, c.want)
+			}
+		})
+	}
+}
+
+// TestAgain: a machine that was waited for is waited for as long again, and what has failed
+// is not said twice.
+func TestAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said []string
+		s := step.NewScope(step.Scope{Emit: func(e step.Event) { said = append(said, e.Text) }})
+		m := &machine{fails: true, done: time.Now().Add(30 * time.Second)}
+		start := time.Now()
+		if err := Again(t.Context(), s, builder.Machine{Communicator: m}, time.Minute); err != nil {
+			t.Error(err)
+		}
+		if took, all := time.Since(start), strings.Join(said, "\n"); took != 30*time.Second || !strings.Contains(all, "up to 1m0s") || strings.Contains(all, "errors") {
+			t.Errorf("took %s, said %q", took, all)
 		}
 	})
 }

@@ -127,6 +127,9 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 	if hooks.Make == nil && hooks.Prepare == nil && hooks.Work == nil { // the image is of the whole machine
 		b.Start = calls.Start
 	}
+	if b.Machines != nil {
+		b.Machines.Settle = calls.Settle
+	}
 	if b.Images != nil {
 		b.Images.HandedTo = q.handedTo
 	}

@@ -209,9 +209,10 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 	ending := m.EndsItself(ctx, machine, b.Source, again)
 	defer ending.Close()
 	b.Data = b.values(machine)
+	there := builder.Machine{Communicator: machine, Data: b.Data}
 	step.Record(b.Scope, step.Reached, b.milestone())
 	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {
-		err := provision(ctx, builder.Machine{Communicator: machine, Data: b.Data})
+		err := provision(ctx, there)
 		if errors.Is(err, step.ErrBoundary) {
 			return err
 		}
@@ -226,7 +227,7 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 		return err
 	}
 	ending.Cancel(ctx)
-	if err := m.ClearKey(ctx, machine, spec.Key); err != nil {
+	if err := m.ClearKey(ctx, there, spec.Key); err != nil {
 		return err
 	}
 	return finish(ctx, machine)

@@ -95,6 +95,9 @@ type World struct {
 	// Marks is [builder.Hooks.Marks] of the builds.
 	Marks func(ctx context.Context) (map[string]string, error)
 
+	// Settle is [builder.Hooks.Settle] of the builds.
+	Settle func(ctx context.Context, m builder.Machine) error
+
 	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
 	FaultsFrom string
 
@@ -424,7 +427,7 @@ func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifa
 	if provision == nil {
 		provision = func(context.Context, builder.Machine) error { return nil }
 	}
-	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Made: b.World.Made, Marks: b.World.Marks})
+	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Settle: b.World.Settle, Made: b.World.Made, Marks: b.World.Marks})
 }
 
 // Said returns what was said, one text a line.

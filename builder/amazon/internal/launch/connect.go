@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	gossh "golang.org/x/crypto/ssh"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/communicator"
 	"bake/communicator/ssh"
@@ -219,15 +220,16 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 	}
 }
 
-// settle is shell that waits until cloud-init has ended, which would put the key there again. It
-// does not wait for long: what that waits for may never come.
-const settle = "n=0; while test -e /run/cloud-init/enabled && ! test -e /run/cloud-init/disabled && ! test -e /run/cloud-init/result.json && test $n -lt 300; do sleep 1; n=$((n+1)); done"
-
 // ClearKey takes the temporary key out of the authorized_keys of the login user
-// and of root, so that the image does not hold it.
-func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, key Key) error {
+// and of root, so that the image does not hold it, once nothing puts it there again.
+func (l *Launcher) ClearKey(ctx context.Context, m builder.Machine, key Key) error {
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil
+	}
+	if l.Settle != nil {
+		if err := l.Settle(ctx, m); err != nil {
+			return err
+		}
 	}
 	return step.Run(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) error {
 		// A key pair's name is the comment of its key.
@@ -236,7 +238,6 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 			return fmt.Sprintf("if %[1]stest -f %[2]s; then %[1]ssed -i.bak -e '/ %[3]s$/d' %[2]s && %[1]srm -f %[2]s.bak; fi", sudo, file, pattern)
 		}
 		for _, line := range []string{
-			settle,
 			edit("", "~/.ssh/authorized_keys"),
 			"if test $(id -u) = 0; then " + edit("", "/root/.ssh/authorized_keys") + "; elif command -v sudo >/dev/null; then " + edit("sudo -n ", "/root/.ssh/authorized_keys") + "; fi",
 		} {

@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/ownership"
@@ -34,6 +35,9 @@ type Launcher struct {
 	// Keep are the names of devices whose volumes outlive the instance, whatever
 	// becomes of the build.
 	Keep []string
+
+	// Settle is that of [builder.Hooks].
+	Settle func(context.Context, builder.Machine) error
 }
 
 func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }
