@@ -214,7 +214,7 @@ func TestOffer(t *testing.T) {
 	enter := func(id string) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
-			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "bake: test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
 		}))
 	}
 	offer := func(id string, after time.Duration) (said [2]step.Channel) {

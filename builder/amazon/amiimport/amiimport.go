@@ -3,7 +3,6 @@
 package amiimport
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,22 +138,27 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	}, nil
 }
 
-// suits reports an image that could not be shared because the account encrypts everything.
-// Who may not ask is told by EC2 when the image is shared.
+// suits reports an image that could not be shared because of the account's default key: since
+// the options name no key, or the account encrypts everything. Who may not ask is told by EC2
+// when the image is shared.
 func (r *run) suits(ctx context.Context) error {
-	if r.Encrypt || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
+	if r.kmsKey() != "" || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
 		return nil
 	}
-	on, err := r.session.EncryptsAll(ctx, r.session.Region)
-	if err != nil || !on {
-		return err
+	why := "ami_encrypt is set"
+	if !r.Encrypt {
+		on, err := r.session.EncryptsAll(ctx, r.session.Region)
+		if err != nil || !on {
+			return err
+		}
+		why = "The account encrypts everything in " + r.session.Region
 	}
 	key, err := r.session.DefaultKey(ctx, r.session.Region)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	r.cannotShare("The account encrypts everything in "+r.session.Region, cmp.Or(key, "unknown"), func(ptr any, summary, format string, args ...any) {
+	r.cannotShare(why, key, func(ptr any, summary, format string, args ...any) {
 		errs = append(errs, r.src.Errorf(ptr, summary, format, args...))
 	})
 	return errors.Join(errs...)

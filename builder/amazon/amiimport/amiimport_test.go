@@ -66,7 +66,7 @@ func TestValidate(t *testing.T) {
 		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_kms_key = \"my key\"", "Not a KMS key"},
 		{"s3_bucket_name = \"disks\"\nami_groups = [\"some\"]", "Unknown group"},
 		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_groups = [\"all\"]\nami_kms_key = \"alias/golden\"", "Sharing an encrypted image with everyone"},
-		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]", "Sharing an image that others cannot decrypt"},
+		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]", ""},
 		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/aws/ebs\"", "Sharing an image that others cannot decrypt"},
 		{"s3_bucket_name = \"disks\"\nami_encrypt = true\nami_users = [\"123456789012\"]\nami_kms_key = \"alias/golden\"", ""},
 		{"s3_bucket_name = \"disks\"\naccess_key = \"a\"", "secret_key"},
@@ -292,9 +292,12 @@ func TestImportFails(t *testing.T) {
 }
 
 // TestSharingByDefaultKey imports images that are to be shared where the account encrypts
-// everything: with the key of AWS that is said before anything is uploaded.
+// everything, or with its default key: if that is the one of AWS it is said before anything
+// is uploaded.
 func TestSharingByDefaultKey(t *testing.T) {
 	for _, test := range []struct{ name, body, key, want string }{
+		{"encrypted", "ami_users = [\"987654321098\"]\nami_encrypt = true", "", "Sharing an image that others cannot decrypt"},
+		{"encrypted with another default key", "ami_users = [\"987654321098\"]\nami_encrypt = true", "alias/golden", ""},
 		{"shared", `ami_users = ["987654321098"]`, "", "Sharing an image that others cannot decrypt"},
 		{"public", `ami_groups = ["all"]`, "alias/golden", "Sharing an encrypted image with everyone"},
 		{"another default key", `ami_users = ["987654321098"]`, "alias/golden", ""},

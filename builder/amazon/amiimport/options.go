@@ -40,7 +40,7 @@ type Options struct {
 	Description string `hcl:"ami_description,optional"`
 
 	// AWS accounts that may launch the image, as 12-digit account IDs. Not set: only the
-	// account that owns it. Encrypted images can be shared only if `ami_kms_key` is a
+	// account that owns it. An encrypted image can be shared only if its key is a
 	// customer managed key.
 	Users []string `hcl:"ami_users,optional"`
 
@@ -58,7 +58,7 @@ type Options struct {
 	Encrypt bool `hcl:"ami_encrypt,optional"`
 
 	// KMS key for the image: key ID, alias or ARN. Needs `ami_encrypt`. Not set: the
-	// account's default key for EBS, with which an image cannot be shared.
+	// account's default key for EBS; if AWS manages that, the image cannot be shared.
 	KMSKey string `hcl:"ami_kms_key,optional"`
 
 	// Tags for the image and its snapshots.
@@ -167,16 +167,16 @@ func (o *Options) Validate(c *schema.Checker) {
 }
 
 // cannotShare reports sharing that AWS refuses because the image is encrypted, and why, with
-// a key; an empty one counts as the one that AWS manages.
+// a key; empty if that is not known.
 func (o *Options) cannotShare(why, key string, report func(ptr any, summary, format string, args ...any)) {
 	if slices.Contains(o.Groups, "all") {
 		report(&o.Groups, "Sharing an encrypted image with everyone",
 			"%s, and AWS does not allow encrypted images to be public: share with accounts, organizations or organizational units instead.", why)
 	}
 	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs} {
-		if len(names.Given(*list)) > 0 && (key == "" || access.ManagedKey(key)) {
+		if len(names.Given(*list)) > 0 && access.ManagedKey(key) {
 			report(list, "Sharing an image that others cannot decrypt",
-				"%s, and with no key of the account's own: set ami_encrypt, and ami_kms_key to a customer managed KMS key.", why)
+				"%s, and the key is %s, which only its own account may use: set ami_encrypt, and ami_kms_key to a customer managed KMS key.", why, key)
 		}
 	}
 }

@@ -66,8 +66,12 @@ func (p *importer) imagePermissions(here policy.Place) (needs []policy.Need) {
 	for _, list := range []*[]string{&p.Users, &p.Groups, &p.OrgARNs, &p.OUARNs} {
 		shared = shared || policy.Perhaps(p.src, list, len(*list) > 0)
 	}
-	if shared && policy.Perhaps(p.src, &p.Encrypt, !p.Encrypt) {
-		needs = append(needs, here.Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault"))
+	plain := policy.Perhaps(p.src, &p.Encrypt, !p.Encrypt)
+	if shared && plain {
+		needs = append(needs, here.Look("GetEbsEncryptionByDefault"))
+	}
+	if shared && (plain || policy.Perhaps(p.src, &p.KMSKey, p.KMSKey == "")) {
+		needs = append(needs, here.Look("GetEbsDefaultKmsKeyId"))
 	}
 	if shared || policy.Perhaps(p.src, &p.Description, p.Description != "") || policy.Perhaps(p.src, &p.IMDSSupport, p.IMDSSupport != "") {
 		needs = append(needs, here.Use("ModifyImageAttribute", "image"))
