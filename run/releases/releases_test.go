@@ -267,7 +267,11 @@ func TestOffer(t *testing.T) {
 		if err == nil && (len(at) != 1 || at[0].ID != ids[0]) {
 			t.Errorf("beta names %v", at)
 		}
-		return err
+		all, herr := m.Outlet.Histories(ctx, beta.Parameter)
+		if herr == nil && (len(all) != 1 || len(all[0].Entries) != 1 || all[0].Entries[0].Why != "bake: promoted from candidate; run "+m.Scope.Run.ID) {
+			t.Errorf("history of beta: %+v", all)
+		}
+		return errors.Join(err, herr)
 	}))
 	is(offer(ids[1], 2*time.Hour)[0], true, false, false, "")
 	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
