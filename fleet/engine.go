@@ -52,6 +52,10 @@ var ErrNotHere = errors.New("not without an engine block")
 // ErrNoRun says that a fleet has never been run, or is not being run.
 var ErrNoRun = errors.New("the fleet has no such run")
 
+// ErrGone is the error of something that is to be done with an image of a template that has none
+// of that name any more.
+var ErrGone = errors.New("the template has no such image any more")
+
 // Applied is what [Engine.Apply] has done.
 type Applied struct {
 	Changes []string `json:"changes"`         // sentences
@@ -103,7 +107,7 @@ type Host struct {
 
 	// Promote has the channels that come after another one name the image of an outcome, as
 	// far as their rules let it in, and returns what each of them says. An engine that waits for
-	// images calls it.
+	// images calls it. Its error is [ErrGone] if there is no such image any more.
 	Promote func(ctx context.Context, o Outcome, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State

@@ -130,6 +130,7 @@ type Outcome struct {
 type Waits struct {
 	Awaiting []string `json:"awaiting,omitempty"` // channels for which nobody has approved it
 	Soaking  []Soak   `json:"soaking,omitempty"`
+	Failed   string   `json:"promotion_error,omitempty"` // why it could not enter a channel the last time
 }
 
 // Soak is until when an image has to be in the channel before.
@@ -159,6 +160,9 @@ func (w Waits) Text() string {
 	}
 	for _, channel := range w.Awaiting {
 		all = append(all, "waits for approval for "+channel)
+	}
+	if w.Failed != "" {
+		all = append(all, "could not enter its channels: "+w.Failed)
 	}
 	return strings.Join(all, ", ")
 }

@@ -94,7 +94,7 @@ func cellDoes(c fleet.CellStatus, now time.Time) string {
 	case o != nil && o.Error != "":
 		return oneLine(o.Error)
 	case o != nil && o.Image.ID != "":
-		return strings.TrimSpace(o.Image.ID + "  " + o.Waits.Text())
+		return oneLine(strings.TrimSpace(o.Image.ID + "  " + o.Waits.Text()))
 	case o == nil && !c.Started.IsZero() && c.State == fleet.StateRunning:
 		return strings.TrimSpace(c.Phase + " " + now.Sub(c.Started).Round(time.Second).String())
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"bake/builder/amazon"
 	"bake/fleet"
@@ -32,7 +33,10 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 			return nil, err
 		}
 		block, err := run.Image(ctx, t, p.components(t.Options, f.releases)(ctx, p.parts()), o.Cell.Image)
-		if err != nil || block == nil {
+		if err == nil && block == nil {
+			err = fmt.Errorf("%w: %s", fleet.ErrGone, o.Cell.Image)
+		}
+		if err != nil {
 			return nil, err
 		}
 		var cloud amazon.Cloud

@@ -328,5 +328,9 @@ func (a *activities) promote(ctx context.Context, o fleet.Outcome) (said []step.
 	}
 	ctx, emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
-	return a.host.Promote(ctx, o, emit)
+	said, err = a.host.Promote(ctx, o, emit)
+	if errors.Is(err, fleet.ErrGone) {
+		return nil, temporal.NewNonRetryableApplicationError(err.Error(), goneType, err)
+	}
+	return said, err
 }

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -23,14 +24,28 @@ type approveIn struct {
 	Approval fleet.Approval `json:"approval"`
 }
 
-// approvalID is the id of the workflow in which the image of an outcome waits.
-func approvalID(o fleet.Outcome) string {
-	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + o.Run
+// approvalID is the id of the workflow in which the image of an outcome waits, whatever run has
+// made or reused it.
+func approvalID(o fleet.Outcome) string { return approvalOf(o, o.Image.ID) }
+
+func approvalOf(o fleet.Outcome, what string) string {
+	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + what
 }
 
-// patience is how long an image waits for its channels. What bake images approve and bake images
-// promote do can be done after that.
-const patience = 30 * 24 * time.Hour
+const (
+	// patience is how long an image waits for its channels, and soaked how long after it may enter
+	// the last one. What bake images approve and bake images promote do can be done after that.
+	patience = 30 * 24 * time.Hour
+	soaked   = 7 * 24 * time.Hour
+
+	// An image that waits for an approval, or could not be promoted, is offered again after a
+	// 24th of the time that it has waited, within these: bake images approve tells no workflow.
+	firstOffer = time.Hour
+	lastOffer  = 6 * time.Hour
+)
+
+// promotions is the version of how images are promoted, by [workflow.GetVersion].
+const promotions = 2
 
 // approval waits until the image of an outcome is in the channels that it waits for, or is kept
 // out of by something else. No worker is held meanwhile. Cancelled, it leaves them as they are.
@@ -64,35 +79,84 @@ func approval(ctx workflow.Context, o fleet.Outcome) error {
 	if err != nil {
 		return err
 	}
-	if workflow.GetVersion(ctx, "promotion", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	version := workflow.GetVersion(ctx, "promotion", workflow.DefaultVersion, promotions)
+	if version == workflow.DefaultVersion {
 		_, err = workflow.AwaitWithTimeout(ctx, patience, func() bool { return len(w.Awaiting) == 0 && workflow.AllHandlersFinished(ctx) })
 		return err
 	}
-	for end := workflow.Now(ctx).Add(patience); ; {
-		at := end
+	began := workflow.Now(ctx)
+	for end := began.Add(patience); ; {
 		for _, s := range w.Soaking {
-			if s.Until.Before(at) {
-				at = s.Until
+			if version > 1 && s.Until.Add(soaked).After(end) {
+				end = s.Until.Add(soaked)
+			}
+		}
+		at := end
+		if now := workflow.Now(ctx); version > 1 && (len(w.Awaiting) > 0 || w.Failed != "") {
+			at = earlier(at, now.Add(min(max(now.Sub(began)/24, firstOffer), lastOffer)))
+		}
+		for _, s := range w.Soaking {
+			if version == 1 || s.Until.After(workflow.Now(ctx)) || w.Failed == "" {
+				at = earlier(at, s.Until)
 			}
 		}
 		pause := max(at.Sub(workflow.Now(ctx)), time.Second)
-		_, err := workflow.AwaitWithTimeout(ctx, pause, func() bool { return workflow.AllHandlersFinished(ctx) && (approved || w.Over()) })
-		if err != nil || w.Over() && !approved || !workflow.Now(ctx).Before(end) {
+		_, err := workflow.AwaitWithTimeout(ctx, pause, func() bool { return workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "") })
+		over := !workflow.Now(ctx).Before(end)
+		if err != nil || w.Over() && w.Failed == "" && !approved || over && version == 1 {
 			return err
 		}
 		approved = false
-		if err := promote(ctx, o, &w); err != nil {
+		err = promote(ctx, o, &w)
+		var told *temporal.ApplicationError
+		switch {
+		case err == nil:
+			w.Failed = ""
+		case version == 1 || ctx.Err() != nil:
+			return err
+		case errors.As(err, &told) && told.Type() == goneType:
+			w = fleet.Waits{}
+			return nil
+		default:
+			fresh := w.Failed == ""
+			if w.Failed = cut(words(err), longestError); fresh {
+				notPromoted(ctx, o, w.Failed)
+			}
+		}
+		if over {
 			return err
 		}
 	}
 }
 
-// promote offers the image of an outcome to its channels, and says what it waits for then. It is
-// tried for a day.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// notPromoted tells the webhooks that the image of an outcome could not be promoted, for the
+// first time or after it could.
+func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
+	o.Result, o.Error, o.Waits, o.Ended = fleet.Failed, "its image cannot enter its channels, which is tried again: "+why, fleet.Waits{}, workflow.Now(ctx)
+	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: workflowQueue(o.Cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
+	})
+	if err := workflow.ExecuteActivity(at, notifyActivity, notifyIn{Outcome: o}).Get(ctx, nil); err != nil {
+		workflow.GetLogger(ctx).Warn("nobody was notified", "cell", o.Cell.ID(), "error", err)
+	}
+}
+
+// goneType is of an error of a promotion that nobody need try again.
+const goneType = "Gone"
+
+// promote offers the image of an outcome to its channels, and says what it waits for then. It
+// begins when a worker is there, and is tried some times in a few minutes.
 func promote(ctx workflow.Context, o fleet.Outcome, w *fleet.Waits) error {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: time.Hour, ScheduleToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: heartbeatTimeout,
-		WaitForCancellation: true, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: 10 * time.Minute},
+		TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
+		WaitForCancellation: true, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: 2 * time.Minute, MaximumAttempts: 6},
 	})
 	var said []step.Channel
 	if err := workflow.ExecuteActivity(at, promoteActivity, o).Get(ctx, &said); err != nil {
@@ -109,16 +173,25 @@ func promote(ctx workflow.Context, o fleet.Outcome, w *fleet.Waits) error {
 	return nil
 }
 
+// waitingTime is how long a status asks in all for what images wait for.
+const waitingTime = 10 * time.Second
+
 // waiting makes the cells of a status wait for what their images wait for now, as far as the
 // service can be asked.
 func waiting(ctx context.Context, c client.Client, s *fleet.Status) {
+	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
+	if !slices.ContainsFunc(s.Cells, waits) || !(&pollers{c: c}).there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
+		return // who asks without a worker waits in vain
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitingTime)
+	defer cancel()
 	asked := 0
 	for _, one := range s.Cells {
-		o := one.Outcome
-		if o == nil || o.Waits.Over() || asked == mostAsked {
+		if !waits(one) || asked == mostAsked {
 			continue
 		}
 		asked++
+		o := one.Outcome
 		out, err := c.QueryWorkflowWithOptions(ctx, &client.QueryWorkflowWithOptionsRequest{
 			WorkflowID: approvalID(*o), QueryType: statusQuery, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,
 		})
@@ -135,18 +208,37 @@ func waiting(ctx context.Context, c client.Client, s *fleet.Status) {
 }
 
 // stopWaiting cancels what waits for the channels of a fleet's images, and reports whether
-// something did.
+// something did. It lists them until there is none that it has not told: those that have just
+// begun are listed late.
 func stopWaiting(ctx context.Context, c client.Client, f *fleet.Fleet) (stopped bool, err error) {
-	found, err := listed(ctx, c, fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus = 'Running'", approvalWorkflow, f.Name))
-	errs := []error{err}
-	for _, w := range found {
-		err := c.CancelWorkflow(ctx, w.GetExecution().GetWorkflowId(), w.GetExecution().GetRunId())
-		if stopped = stopped || err == nil; !isNotFound(err) {
-			errs = append(errs, err)
+	told, listedOnce := map[string]bool{}, false
+	for {
+		found, err := listed(ctx, c, fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus = 'Running'", approvalWorkflow, f.Name))
+		errs, before := []error{err}, len(told)
+		for _, w := range found {
+			run := w.GetExecution().GetRunId()
+			if told[run] {
+				continue
+			}
+			told[run] = true
+			err := c.CancelWorkflow(ctx, w.GetExecution().GetWorkflowId(), run)
+			if stopped = stopped || err == nil; !isNotFound(err) {
+				errs = append(errs, err)
+			}
+		}
+		if err := errors.Join(errs...); err != nil || listedOnce && len(told) == before {
+			return stopped, err
+		}
+		listedOnce = true
+		if err := delay.For(ctx, listedLate); err != nil {
+			return stopped, err
 		}
 	}
-	return stopped, errors.Join(errs...)
 }
+
+// listedLate is how long the service takes at most to list a workflow that has begun, when it is
+// not overrun.
+const listedLate = 2 * time.Second
 
 // approvable returns an error if no worker is there to approve the image of a cell: who asks
 // would wait until one is.

@@ -339,10 +339,18 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 	if out.Waits.Over() {
 		return nil
 	}
+	id := approvalID(out)
+	if workflow.GetVersion(ctx, "approval of an image", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		id = approvalOf(out, out.Run)
+	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID: id, TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
 	// It need not end before the cell does: nobody may be there for days.
-	return workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)
+	err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)
+	if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
+		return nil
+	}
+	return err
 }

@@ -68,7 +68,7 @@ func (f *fake) Teardown(_ context.Context, in teardownIn) error {
 }
 
 func (f *fake) Notify(_ context.Context, in notifyIn) error {
-	f.note("notify " + string(in.Outcome.Result))
+	f.note(strings.TrimSpace("notify " + string(in.Outcome.Result) + " " + in.Outcome.Error))
 	return nil
 }
 
@@ -81,6 +81,9 @@ func (f *fake) Promote(context.Context, fleet.Outcome) ([]step.Channel, error) {
 	if f.promotions > 0 {
 		f.promotions--
 		return nil, errors.New("the channel is locked")
+	}
+	if f.promotions < 0 {
+		return nil, sdk.NewNonRetryableApplicationError("there is no such image", goneType, fleet.ErrGone)
 	}
 	after := f.now().Sub(f.began)
 	f.note("promote after " + after.String())
@@ -487,7 +490,8 @@ func TestApproval(t *testing.T) {
 	if err := env.GetWorkflowError(); err != nil {
 		t.Error(err)
 	}
-	if want := []string{"approve stable by ann", "promote after 72h0m0s", "approve latest by bob", "promote after 81h0m0s"}; !slices.Equal(f.log, want) {
+	want := []string{"approve stable by ann", "promote after 72h0m0s", "approve latest by bob", "promote after 81h0m0s"}
+	if log, more := unasked(f.log, want); !slices.Equal(log, want) || more < 40 || more > 80 { // it looks for what bake images approve has done
 		t.Errorf("it did %q", f.log)
 	}
 }
@@ -496,7 +500,7 @@ func TestApproval(t *testing.T) {
 func TestApprovalOfAnOlderVersion(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
-	env.OnGetVersion("promotion", workflow.DefaultVersion, workflow.Version(1)).Return(workflow.DefaultVersion)
+	env.OnGetVersion("promotion", workflow.DefaultVersion, workflow.Version(promotions)).Return(workflow.DefaultVersion)
 	env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", true), 72*time.Hour)
 	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable"}}})
 	if err := env.GetWorkflowError(); err != nil || !slices.Equal(f.log, []string{"approve stable by ann"}) {
@@ -564,13 +568,88 @@ func TestSoak(t *testing.T) {
 			if err := env.GetWorkflowError(); (err != nil) != (c.cancel > 0) || c.cancel > 0 && !sdk.IsCanceledError(err) {
 				t.Error(err)
 			}
-			if !slices.Equal(f.log, c.want) {
+			if log, more := unasked(f.log, c.want); !slices.Equal(log, c.want) || more > 6 || len(c.want) > 0 && more < 4 {
 				t.Errorf("it did %q", f.log)
 			}
 			if took := env.Now().Sub(began); took != c.end {
 				t.Errorf("it took %s", took)
 			}
 		})
+	}
+}
+
+// unasked are the entries of a log that are wanted or no promotions, and how many others there are.
+func unasked(log, want []string) (few []string, more int) {
+	for _, one := range log {
+		if strings.HasPrefix(one, "promote ") && !slices.Contains(want, one) {
+			more++
+			continue
+		}
+		few = append(few, one)
+	}
+	return few, more
+}
+
+// TestPromotionFails: an image that cannot enter its channels for days goes on waiting, says why,
+// and tells it once. One that the template has no more waits for nothing.
+func TestPromotionFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		failures int
+		until    time.Duration
+		want     []string
+	}{
+		"a weekend": {200, time.Hour, []string{"notify failed its image cannot enter its channels, which is tried again: the channel is locked"}},
+		"gone":      {-1, time.Hour, nil},
+		"long soak": {0, 45 * 24 * time.Hour, nil},
+	} {
+		f := &fake{promotions: c.failures}
+		env := f.env(t)
+		began := env.Now()
+		if c.failures > 0 {
+			env.RegisterDelayedCallback(func() {
+				var w fleet.Waits
+				v, err := env.QueryWorkflow(statusQuery)
+				if err == nil {
+					err = v.Get(&w)
+				}
+				if err != nil || !strings.HasSuffix(w.Text(), "could not enter its channels: the channel is locked") {
+					t.Errorf("%s: %q, %v", name, w.Text(), err)
+				}
+			}, 24*time.Hour)
+		}
+		env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(c.until)}}}})
+		log, more := unasked(f.log, nil)
+		if err := env.GetWorkflowError(); err != nil || !slices.Equal(log, c.want) || f.promotions > 0 || (more == 1) != (c.failures >= 0) {
+			t.Errorf("%s: it did %q, %v; %d promotions would have failed", name, f.log, err, f.promotions)
+		}
+	}
+}
+
+// TestReusedImageWaitsOnce: the runs that reuse an image which waits for its channels succeed, and
+// have it wait there once.
+func TestReusedImageWaitsOnce(t *testing.T) {
+	f := &fake{}
+	env := f.env(t)
+	waits := fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: env.Now().Add(100 * time.Hour)}}}
+	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: waits}}, nil
+	}
+	env.RegisterWorkflowWithOptions(func(ctx workflow.Context) error {
+		for i := range 3 {
+			var out fleet.Outcome
+			of := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{WorkflowID: fmt.Sprint("night ", i)})
+			if err := workflow.ExecuteChildWorkflow(of, bakeWorkflow, bakeIn{Cell: web}).Get(ctx, &out); err != nil || out.Result != fleet.Reused {
+				return fmt.Errorf("night %d: %s, %w", i, out.Result, err)
+			}
+			if err := workflow.Sleep(ctx, 24*time.Hour); err != nil {
+				return err
+			}
+		}
+		return workflow.Sleep(ctx, 100*time.Hour)
+	}, workflow.RegisterOptions{Name: "nights"})
+	env.ExecuteWorkflow("nights")
+	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 {
+		t.Errorf("it did %q, %v", f.log, err)
 	}
 }
 
