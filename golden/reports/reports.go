@@ -8,10 +8,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/google/uuid"
 
@@ -32,6 +35,10 @@ const Run = "bake:reports"
 
 // byDigest is the directory of documents whose names are their digests.
 const byDigest = "sha256"
+
+// Logs is the directory of logs, which only their owner may read in a directory, as beside the
+// state of runs.
+const Logs = "logs"
 
 // Digest is the SHA-256 of a document.
 func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
@@ -86,17 +93,33 @@ func (s Store) Keep(ctx context.Context, name string, text []byte) (digest strin
 
 // Write writes a document under a name alone, in which slashes are directories.
 func (s Store) Write(ctx context.Context, name string, text []byte) error {
-	if err := writeFile(filepath.Join(s.Dir, filepath.FromSlash(name)), text); err != nil || s.Bucket == nil {
+	if err := s.writeFile(name, text); err != nil || s.Bucket == nil {
 		return err
 	}
 	return s.Bucket.Put(ctx, name, text)
 }
 
-func writeFile(path string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+// writeFile writes a document into the directory, out of which no link leads.
+func (s Store) writeFile(name string, text []byte) error {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
 		return err
 	}
-	return wholefile.WriteData(path, 0o644, text)
+	root, err := os.OpenRoot(s.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	ofDirs, mode := fs.FileMode(0o755), fs.FileMode(0o644)
+	if strings.HasPrefix(name, Logs+"/") {
+		ofDirs, mode = 0o700, 0o600
+	}
+	if err = root.MkdirAll(filepath.FromSlash(path.Dir(name)), ofDirs); err == nil {
+		err = wholefile.WriteIn(root, filepath.FromSlash(name), mode, text)
+	}
+	if err != nil {
+		return fmt.Errorf("in %s: %w", s.Dir, err)
+	}
+	return nil
 }
 
 // Read returns the document with that digest, of at most limit bytes. One that only the bucket
@@ -113,19 +136,19 @@ func (s Store) ReadNamed(ctx context.Context, name, digest string, limit int64) 
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
 		return nil, fmt.Errorf("%.80q is not the name of a document", name)
 	}
-	path := filepath.Join(s.Dir, filepath.FromSlash(name))
-	text, err := ReadFile(path, limit)
+	at := filepath.Join(s.Dir, filepath.FromSlash(name))
+	text, err := s.readFile(name, limit)
 	if errors.Is(err, fs.ErrNotExist) && s.Bucket != nil {
 		if text, err = s.Bucket.Get(ctx, name, limit); err == nil && Digest(text) == digest {
-			err = writeFile(path, text)
+			err = s.writeFile(name, text)
 		}
-		path = s.At(name)
+		at = s.At(name)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s is not among the reports in %s: %w", strings.TrimPrefix(name, byDigest+"/"), s, fs.ErrNotExist)
 	case err == nil && Digest(text) != digest:
-		return nil, fmt.Errorf("%s was changed: its SHA-256 is %s now", path, Digest(text))
+		return nil, fmt.Errorf("%s was changed: its SHA-256 is %s now", at, Digest(text))
 	}
 	return text, err
 }
@@ -139,14 +162,39 @@ func RunOf(tags map[string]string) string {
 	return ""
 }
 
-// ReadFile reads a file of at most limit bytes.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+// readFile reads a document in the directory, out of which no link leads.
+func (s Store) readFile(name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(s.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s is %d MB, more than the limit of %d MB", path, info.Size()>>20, limit>>20)
+	defer root.Close()
+	text, err := read(root.OpenFile, filepath.FromSlash(name), limit)
+	if err != nil {
+		return nil, fmt.Errorf("in %s: %w", s.Dir, err)
 	}
-	return os.ReadFile(path)
+	return text, nil
+}
+
+// ReadFile reads a regular file of at most limit bytes, and waits for no other kind of file.
+func ReadFile(path string, limit int64) ([]byte, error) { return read(os.OpenFile, path, limit) }
+
+func read(open func(name string, flag int, perm fs.FileMode) (*os.File, error), name string, limit int64) ([]byte, error) {
+	f, err := open(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have us wait
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		return nil, fmt.Errorf("%s is larger than the limit of %d MB", name, limit>>20)
+	}
+	return text, err
 }

@@ -31,22 +31,50 @@ func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	if err == nil && !old.Mode().IsRegular() {
 		return direct(path, fill)
 	}
-	f, err := create(path, perm)
+	f, part, err := create(os.OpenFile, path, perm)
 	if err != nil {
 		return err
 	}
-	err = fill(f)
+	if err = finish(f, old, fill); err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return nil
+}
+
+// WriteIn is [WriteData] of a file in a directory, out of which no link is followed. What is
+// there under its name and is no file is replaced as well: a link, or a pipe.
+func WriteIn(root *os.Root, name string, perm fs.FileMode, data []byte) error {
+	old, err := root.Lstat(name)
+	if err != nil || !old.Mode().IsRegular() {
+		old = nil
+	}
+	f, part, err := create(root.OpenFile, name, perm)
+	if err != nil {
+		return err
+	}
+	err = finish(f, old, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+	if err == nil {
+		err = root.Rename(part, name)
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(part))
+	}
+	return nil
+}
+
+// finish fills and closes f, which gets the mode and owner of an old file; nil: there is none.
+func finish(f *os.File, old fs.FileInfo, fill func(*os.File) error) error {
+	err := fill(f)
 	if old != nil {
 		err = errors.Join(err, keepOwner(f, old), f.Chmod(old.Mode().Perm()))
 	}
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // direct writes to what cannot be replaced, such as a device.
@@ -58,13 +86,14 @@ func direct(path string, fill func(*os.File) error) error {
 	return errors.Join(fill(f), f.Close())
 }
 
-// create makes a file beside path. Unlike [os.CreateTemp] it leaves the
+// create makes a file beside path, and returns its name. Unlike [os.CreateTemp] it leaves the
 // permissions to the umask.
-func create(path string, perm fs.FileMode) (*os.File, error) {
+func create(open func(name string, flag int, perm fs.FileMode) (*os.File, error), path string, perm fs.FileMode) (f *os.File, part string, err error) {
 	for {
-		f, err := os.OpenFile(fmt.Sprintf("%s.%d.part", path, rand.Uint32()), os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+		part = fmt.Sprintf("%s.%d.part", path, rand.Uint32())
+		f, err = open(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 		if !errors.Is(err, fs.ErrExist) {
-			return f, err
+			return f, part, err
 		}
 	}
 }
