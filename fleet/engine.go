@@ -99,7 +99,8 @@ type Host struct {
 	Copies func(ctx context.Context, c Cell) []string
 
 	// Log calls emit for the events of a part of the log of a run, which its worker has put
-	// among the reports. Nil: the template has no place for those.
+	// among the reports. The error of one that is not there is an [fs.ErrNotExist]. Nil: the
+	// template has no place for those.
 	Log func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error
 
 	// Approve approves the image of an outcome.

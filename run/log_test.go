@@ -3,9 +3,11 @@ package run
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -352,5 +354,122 @@ func TestLogPartIsBounded(t *testing.T) {
 	}
 	if n := len(got) - 3; n < logPartBytes>>16-100 || n > logPartBytes>>16 || got[0].Kind != step.Warning || got[1].Kind != step.RunStarted || got[len(got)-1].Text != "the last" {
 		t.Errorf("%d events: %.200q, %.200q, …, %.200q", len(got), fmt.Sprint(got[0]), fmt.Sprint(got[1]), fmt.Sprint(got[len(got)-1]))
+	}
+}
+
+// TestLogPartIsReadToItsLimit: what is written of a log that tells too much can be read, and what a
+// part has above that is said to be missing.
+func TestLogPartIsReadToItsLimit(t *testing.T) {
+	o := Options{State: State(t.TempDir()), Now: time.Now}
+	l, err := createLog(o.State, "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := l.end()
+	long := strings.Repeat("x", 1<<20)
+	for range 5 * logPartBytes / 2 >> 20 {
+		(&ui.JSON{Out: l}).Handle(step.Event{Time: time.Unix(2, 0), Kind: step.BuildFailed, Text: long})
+	}
+	if err := errors.Join(l.Close(), os.MkdirAll(o.State.Ledgers(), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	in := reports.Store{Dir: t.TempDir()}
+	part, err := o.keepLog(t.Context(), "r1", from, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ReadLog(t.Context(), in, *part, func(step.Event) {}); err != nil {
+		t.Error(err)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	for range 3 * logPartBytes >> 20 {
+		(&ui.JSON{Out: z}).Handle(step.Event{Kind: step.Say, Text: long})
+	}
+	if err := errors.Join(z.Close(), in.Write(t.Context(), "logs/large", packed.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err = ReadLog(t.Context(), in, LogPart{"logs/large", reports.Digest(packed.Bytes())}, func(step.Event) { n++ })
+	if n == 0 || err == nil || !strings.Contains(err.Error(), "it has more than 64 MB") {
+		t.Errorf("%d events, %v", n, err)
+	}
+}
+
+// fullOnce is a bucket that takes nothing the first time.
+type fullOnce struct {
+	docs map[string][]byte
+	full bool
+	by   []time.Time // deadlines of calls
+}
+
+func (f *fullOnce) Put(ctx context.Context, name string, text []byte) error {
+	if !f.full {
+		f.full = true
+		return errors.New("no room")
+	}
+	f.docs[name] = text
+	return f.note(ctx)
+}
+
+func (f *fullOnce) Get(ctx context.Context, name string, _ int64) ([]byte, error) {
+	text, ok := f.docs[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return text, f.note(ctx)
+}
+
+func (f *fullOnce) note(ctx context.Context) error {
+	at, _ := ctx.Deadline()
+	f.by = append(f.by, at)
+	return ctx.Err()
+}
+
+func (*fullOnce) String() string { return "s3://reports" }
+
+// TestLogPartIsLost: the log of a stage that could not be kept is in what the report of the run is
+// made of, if that is made on the same host; each document has its own time.
+func TestLogPartIsLost(t *testing.T) {
+	o := Options{State: State(t.TempDir()), Now: time.Now}
+	if err := os.MkdirAll(o.State.Ledgers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	bucket := &fullOnce{docs: map[string][]byte{}}
+	in := reports.Store{Dir: t.TempDir(), Bucket: bucket}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // the run was cancelled
+	for i, text := range []string{"lost", "kept", "kept, too"} {
+		l, err := createLog(o.State, "r1")
+		if i > 0 {
+			l, err = reopenLog(o.State, "r1")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := l.end()
+		(&ui.JSON{Out: l}).Handle(step.Event{Time: time.Unix(1, int64(i)), Kind: step.Say, Text: text})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if part, err := o.keepLog(ended, "r1", from, in); (part == nil) != (i == 0) || (err != nil) != (i == 0) {
+			t.Fatalf("stage %d: %v, %v", i+1, part, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	in.Dir = t.TempDir() // another host's
+	var got []string
+	err := o.allEvents(ended, "r1", in, func(e step.Event) { got = append(got, e.Text) })
+	if want := []string{"kept", "kept, too", "lost"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if len(slices.Compact(bucket.by)) != 4 || bucket.by[0].IsZero() {
+		t.Errorf("two parts were written and read by: %v", bucket.by)
+	}
+	if err := os.WriteFile(o.State.parts("r1"), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if part, err := o.keepLog(ended, "r1", Position{}, in); part == nil || err == nil {
+		t.Errorf("with a damaged list: %v, %v", part, err)
 	}
 }

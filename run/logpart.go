@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"bake/builder/amazon"
 	"bake/golden/reports"
@@ -22,8 +23,11 @@ import (
 )
 
 // logPartBytes bounds what of the log of a stage goes among the reports, before it is
-// compressed, but for the events that tell how the run went.
+// compressed; as much again may be events before that which tell how the run went.
 const logPartBytes = 32 << 20
+
+// logReadBytes bounds what is read of a part: both, and the note between them.
+const logReadBytes = 2*logPartBytes + 4096
 
 // LogPart is what a stage has added to the log of its run, as a document among the reports.
 type LogPart struct {
@@ -69,7 +73,8 @@ func (s State) logParts(run string) (all []LogPart, err error) {
 }
 
 // keepLog keeps what the log of a run has from a position on among the reports, for other
-// hosts. Nil: it has nothing there.
+// hosts. Nil: it has nothing there. If there is an error beside it, the report of the run will
+// lack it unless it is made on this host.
 func (o Options) keepLog(ctx context.Context, run string, from Position, in reports.Store) (*LogPart, error) {
 	size := 0
 	_, err := o.State.Lines(run, from, func(line []byte) bool {
@@ -86,10 +91,16 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 		note := &ui.JSON{Out: z}
 		note.Handle(step.Event{Time: o.Now(), Kind: step.Warning, Text: fmt.Sprintf("Lines are missing from the log here: the stage has written %d MB, and the last %d are kept.", size>>20, logPartBytes>>20)})
 	}
+	room := logPartBytes
 	_, err = o.State.Lines(run, from, func(line []byte) bool {
-		if skip -= len(line); skip < 0 || tells(line) {
+		switch {
+		case skip <= 0:
 			_, _ = z.Write(line) // into memory
+		case tells(line) && len(line) <= room:
+			room -= len(line)
+			_, _ = z.Write(line)
 		}
+		skip -= len(line)
 		return true
 	})
 	if err == nil {
@@ -98,49 +109,99 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
-	defer cancel()
-	name := "logs/" + o.pageDir() + o.Now().UTC().Format("20060102T150405.000Z-") + run + ".jsonl.gz"
-	if err := in.Write(ctx, name, packed.Bytes()); err != nil {
+	name := reports.Logs + "/" + o.pageDir() + o.Now().UTC().Format("20060102T150405.000Z-") + run + ".jsonl.gz"
+	if err := inTime(ctx, func(ctx context.Context) error { return in.Write(ctx, name, packed.Bytes()) }); err != nil {
 		return nil, err
 	}
-	part := LogPart{name, reports.Digest(packed.Bytes())}
+	part := &LogPart{name, reports.Digest(packed.Bytes())}
 	all, err := o.State.logParts(run)
 	if err != nil {
-		return nil, err
+		return part, err
 	}
-	text, err := json.Marshal(append(all, part))
+	text, err := json.Marshal(append(all, *part))
 	if err != nil {
-		return nil, err
+		return part, err
 	}
-	return &part, wholefile.WriteData(o.State.parts(run), 0o600, text)
+	return part, wholefile.WriteData(o.State.parts(run), 0o600, text)
 }
 
-// allEvents calls emit for the events of a run, those of its stages on other hosts among them.
+// JoinedLog puts the log of a run together, of what its stages have put among the reports and
+// of what is on this host. An event in both is known by its time, so that neither the order of
+// the stages nor the clocks of other hosts matter.
+type JoinedLog struct {
+	Emit func(step.Event) // gets each event once
+	seen map[int64]bool   // times of events of parts, in nanoseconds
+}
+
+// Part passes an event of a part on.
+func (j *JoinedLog) Part(e step.Event) {
+	if j.seen == nil {
+		j.seen = map[int64]bool{}
+	}
+	j.seen[e.Time.UnixNano()] = true
+	j.Emit(e)
+}
+
+// Here passes an event of the log on this host on, unless a part had it.
+func (j *JoinedLog) Here(e step.Event) {
+	if !j.seen[e.Time.UnixNano()] {
+		j.Emit(e)
+	}
+}
+
+// allEvents calls emit for the events of a run, those of its stages on other hosts among them,
+// and then for those of stages on this one whose logs could not be kept.
 func (o Options) allEvents(ctx context.Context, run string, in reports.Store, emit func(step.Event)) error {
 	parts, err := o.State.logParts(run)
-	if err != nil || len(parts) == 0 {
-		return errors.Join(err, o.State.Events(run, emit))
-	}
-	var errs []error
+	errs := []error{err}
+	all := JoinedLog{Emit: emit}
 	for _, part := range parts {
-		errs = append(errs, ReadLog(ctx, in, part, emit))
+		errs = append(errs, inTime(ctx, func(ctx context.Context) error { return ReadLog(ctx, in, part, all.Part) }))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.State.Events(run, all.Here))...)
 }
 
-// ReadLog calls emit for the events of a part of a log.
+// ReadLog calls emit for the events of a part of a log. The error of one that is not among the
+// reports is an [fs.ErrNotExist].
 func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step.Event)) error {
-	text, err := in.ReadNamed(ctx, part.Name, part.SHA256, 2*logPartBytes)
+	text, err := in.ReadNamed(ctx, part.Name, part.SHA256, logReadBytes)
 	if err != nil {
 		return err
 	}
 	z, err := gzip.NewReader(bytes.NewReader(text))
 	if err == nil {
-		err = ui.ReadEvents(io.LimitReader(z, 2*logPartBytes), emit)
+		whole := &io.LimitedReader{R: z, N: logReadBytes + 1}
+		if err = ui.ReadEvents(whole, emit); whole.N == 0 {
+			err = fmt.Errorf("it has more than %d MB, and the rest is not read", logReadBytes>>20)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("the log %s: %w", in.At(part.Name), err)
 	}
 	return nil
+}
+
+// LogReader returns what calls emit for the events of a part of the log of a run, among the
+// reports at a place, as [State.OpenReports] has it. The place is opened once, when the first
+// part is read.
+func (s State) LogReader(cloud amazon.Cloud, env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
+	var mu sync.Mutex
+	var of func(run string) reports.Store
+	open := func(ctx context.Context) (err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if of == nil {
+			var opened func(run string) reports.Store
+			if opened, err = s.OpenReports(ctx, cloud, env, place); err == nil {
+				of = opened
+			}
+		}
+		return err
+	}
+	return func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
+		if err := open(ctx); err != nil {
+			return err
+		}
+		return ReadLog(ctx, of(run), part, emit)
+	}
 }

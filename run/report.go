@@ -3,11 +3,8 @@ package run
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -34,18 +31,11 @@ func (s State) Report(run, version string) (*report.Report, error) {
 
 // document reads a document that a log names.
 func document(d step.Report) ([]byte, error) {
-	info, err := os.Stat(d.Path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular() || info.Size() > findings.MaxRead:
-		return nil, fmt.Errorf("%s is not a file of at most %d MB", d.Path, findings.MaxRead>>20)
-	}
-	text, err := os.ReadFile(d.Path)
+	text, err := reports.ReadFile(d.Path, findings.MaxRead)
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != d.SHA256 {
+	if reports.Digest(text) != d.SHA256 {
 		return nil, fmt.Errorf("%s is not what it was when the run wrote it", d.Path)
 	}
 	return text, nil
@@ -53,14 +43,15 @@ func document(d step.Report) ([]byte, error) {
 
 // page writes the report of a run among the others, for people and for programs.
 func (o Options) page(ctx context.Context, run string, in reports.Store) error {
-	// The run may have ended because it was cancelled, and what it was is told all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
-	defer cancel()
 	b := report.New(run, o.Version, func(d step.Report) ([]byte, error) {
 		text, err := document(d)
 		if err != nil { // another host has written it
-			if kept, kerr := in.Read(ctx, d.SHA256, findings.MaxRead); kerr == nil {
-				return kept, nil
+			kerr := inTime(ctx, func(ctx context.Context) (err error) {
+				text, err = in.Read(ctx, d.SHA256, findings.MaxRead)
+				return err
+			})
+			if kerr == nil {
+				return text, nil
 			}
 		}
 		return text, err
@@ -75,11 +66,22 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	if err := errors.Join(r.HTML(&html), r.JSON(&text)); err != nil {
 		return err
 	}
-	return errors.Join(incomplete, in.Write(ctx, prefix+"report.html", html.Bytes()), in.Write(ctx, prefix+"report.json", text.Bytes()))
+	write := func(name string, page []byte) error {
+		return inTime(ctx, func(ctx context.Context) error { return in.Write(ctx, prefix+name, page) })
+	}
+	return errors.Join(incomplete, write("report.html", html.Bytes()), write("report.json", text.Bytes()))
 }
 
-// pageLimit is how long writing the report of a run may take.
-const pageLimit = time.Minute
+// documentLimit is how long reading or writing one document may take at the end of a run.
+const documentLimit = time.Minute
+
+// inTime reads or writes one document, within [documentLimit]. The run may have ended because it
+// was cancelled, and what it was is told all the same.
+func inTime(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), documentLimit)
+	defer cancel()
+	return do(ctx)
+}
 
 // pageDir is the directory of the pages of an image among those of others, with a slash, or empty.
 func (o Options) pageDir() string {

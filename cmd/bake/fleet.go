@@ -177,13 +177,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 		},
 	}
 	if t.Reports != "" {
-		h.Log = func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error {
-			of, err := state.OpenReports(ctx, localcloud.Elsewhere(p.env), p.env, t.Reports)
-			if err != nil {
-				return err
-			}
-			return run.ReadLog(ctx, of(id), part, emit)
-		}
+		h.Log = state.LogReader(localcloud.Elsewhere(p.env), p.env, t.Reports)
 	}
 	return h
 }

@@ -97,13 +97,7 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 		}
 	}
 	if loaded.Reports != "" {
-		h.Log = func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error {
-			of, err := h.State.OpenReports(ctx, localcloud.Elsewhere(h.Env), h.Env, loaded.Reports)
-			if err != nil {
-				return err
-			}
-			return run.ReadLog(ctx, of(id), part, emit)
-		}
+		h.Log = h.State.LogReader(localcloud.Elsewhere(h.Env), h.Env, loaded.Reports)
 	}
 	h.Options = func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
 		i, err := loaded.Instance(c, parents)

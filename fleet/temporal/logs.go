@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflow/v1"
@@ -52,8 +51,15 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	if err != nil {
 		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
 	}
-	shown := shownLogs{emit: emit, until: map[string]time.Time{}}
 	var errs []error
+	shown := 0
+	logs := map[string]*run.JoinedLog{}
+	for _, id := range ids {
+		logs[id] = &run.JoinedLog{Emit: func(e step.Event) {
+			shown++
+			emit(e)
+		}}
+	}
 	alone := map[string][]string{} // hosts that alone have parts of the log of a run
 	for _, s := range stages {
 		switch {
@@ -62,12 +68,17 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		case e.Host.Log == nil:
 			errs = append(errs, fmt.Errorf("a part of the log is %s among the reports, and the template here names no place for those", s.log.Name))
 		default:
-			errs = append(errs, e.Host.Log(ctx, s.run, *s.log, shown.take(s.run)))
+			err := e.Host.Log(ctx, s.run, *s.log, logs[s.run].Part)
+			if errors.Is(err, fs.ErrNotExist) { // the reports are in a directory of that host, or were removed
+				alone[s.run] = append(alone[s.run], s.host)
+				err = nil
+			}
+			errs = append(errs, err)
 		}
 	}
 	for _, id := range ids {
 		hosts := alone[id]
-		switch err := e.Host.State.Events(id, shown.rest(id)); {
+		switch err := e.Host.State.Events(id, logs[id].Here); {
 		case err == nil: // this one has what it has done itself
 			self, _ := os.Hostname()
 			hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == self })
@@ -78,7 +89,7 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		lacks := fmt.Errorf("parts of the log of run %s are in the directories of state of %s alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere", id, strings.Join(slices.Compact(hosts), ", "))
 		switch {
 		case len(hosts) == 0:
-		case len(shown.until) == 0:
+		case shown == 0:
 			errs = append(errs, lacks)
 		default:
 			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: strings.ToUpper(lacks.Error()[:1]) + lacks.Error()[1:] + "."})
@@ -90,30 +101,6 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// shownLogs passes events on, and knows up to when it has those of each run.
-type shownLogs struct {
-	emit  func(step.Event)
-	until map[string]time.Time
-}
-
-// take passes all events of a run on.
-func (s *shownLogs) take(id string) func(step.Event) {
-	return func(e step.Event) {
-		s.until[id] = e.Time
-		s.emit(e)
-	}
-}
-
-// rest passes those events of a run on that came after all that was shown of it.
-func (s *shownLogs) rest(id string) func(step.Event) {
-	until := s.until[id]
-	return func(e step.Event) {
-		if e.Time.After(until) {
-			s.take(id)(e)
-		}
-	}
 }
 
 // underWay says what is known of a stage or teardown that has not ended; empty: it is neither.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,8 +63,14 @@ func TestLogs(t *testing.T) {
 			history: []did{stage(r2, "a", "one")}, pending: under(scheduled, teardownActivity, progress{}),
 			want: []string{"one of " + r2, "A teardown waits for a worker; the last attempt: the disk is full"},
 		},
-		"a look":    {history: []did{stage(r2, "a", "one")}, pending: under(started, availableActivity, progress{}), want: []string{"one of " + r2}},
-		"elsewhere": {history: []did{stage(r2, "b", ""), stage(r2, "a", ""), stage(r2, "b", "")}, err: "in the directories of state of a, b alone. With reports = "},
+		"a look":     {history: []did{stage(r2, "a", "one")}, pending: under(started, availableActivity, progress{}), want: []string{"one of " + r2}},
+		"elsewhere":  {history: []did{stage(r2, "b", ""), stage(r2, "a", ""), stage(r2, "b", "")}, err: "in the directories of state of a, b alone. With reports = "},
+		"no share":   {history: []did{stage(r2, "a", "nowhere"), stage(r2, "b", "two")}, want: []string{"two of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of a alone."}},
+		"not shared": {history: []did{stage(r2, "a", "nowhere")}, err: "in the directories of state of a alone"},
+		"not kept": { // here, and what came later elsewhere was
+			history: []did{stage(r2, self, ""), stage(r2, "b", "two")}, here: []string{"old", "new"},
+			want: []string{"two of " + r2, "old", "new"},
+		},
 		"here":      {history: []did{stage(r2, self, "")}, here: []string{"old", "new"}, want: []string{"old", "new"}},
 		"half here": {history: []did{stage(r2, self, ""), stage(r2, "b", "")}, here: []string{"old"}, want: []string{"old", "Parts of the log of run " + r2 + " are in the directories of state of b alone."}},
 		"died":      {history: []did{stage(r1, "a", ""), stage(r2, "b", "two")}, want: []string{"two of " + r2, "Parts of the log of run " + r1 + " are in the directories of state of a alone. With"}},
@@ -78,7 +85,14 @@ func TestLogs(t *testing.T) {
 				if part.Name == "gone" {
 					return errors.New("gone is gone")
 				}
-				emit(step.Event{Time: time.Unix(50, 0), Kind: step.Say, Text: part.Name + " of " + id})
+				if part.Name == "nowhere" {
+					return fmt.Errorf("it is nowhere: %w", fs.ErrNotExist)
+				}
+				at := time.Unix(95, 0)
+				if part.Name == "one" {
+					at = time.Unix(10, 0) // which is "old", if that is here
+				}
+				emit(step.Event{Time: at, Kind: step.Say, Text: part.Name + " of " + id})
 				return nil
 			}
 		}
