@@ -54,6 +54,9 @@ type SweepOptions struct {
 	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
 	Trace *trace.Tracer
 
+	// Again says that Run was swept before: it is in the trace only if something is deleted.
+	Again bool
+
 	// Emit gets every event of a deletion. It is called by one goroutine at a time, and
 	// may be nil.
 	Emit func(step.Event)
@@ -333,7 +336,7 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, events.close()) }()
-		events.trace = o.Trace.Begin(trace.Run{ID: o.Run, Part: "teardown", Stages: true})
+		events.trace = o.Trace.Begin(trace.Run{ID: o.Run, Part: "teardown", Stages: true, Again: o.Again})
 		defer func() {
 			if left := errors.Join(append(incomplete.Left, err)...); left != nil {
 				events.trace.Fail(left)

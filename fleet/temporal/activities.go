@@ -251,7 +251,7 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 			}
 		}
 	}
-	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now}
+	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now, Again: activity.GetInfo(ctx).Attempt > 1}
 	if o, err := a.host.Options(ctx, in.Cell, nil); err == nil { // or else it is deleted without spans
 		sweep.Trace = o.Trace.Named("bake "+in.Cell.Image, "cloud.account.id", in.Cell.Account, "cloud.region", in.Cell.Region)
 	}

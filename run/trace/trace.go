@@ -93,6 +93,10 @@ type Run struct {
 	// Stages says that the run goes by parts: its first span is sent by that in which it ends.
 	Stages bool
 
+	// Again says that the same part was tried before: it is told of only if it deletes
+	// something, so that the trace of what cannot be deleted does not grow for ever.
+	Again bool
+
 	// First is what [Recorder.First] has said of the run in the process that sends its first
 	// span; empty if there is none. It is for a part of a run that does not go by stages.
 	First string
@@ -110,6 +114,9 @@ type Recorder struct {
 	open   map[place][]*otlp.Span // that are not over
 	within bool                   // other recorders have its builds
 	ended  bool                   // the run is over
+
+	held []otlp.Span // which are sent once something was deleted
+	did  bool        // that is so
 }
 
 // place is where in a run something happens.
@@ -223,6 +230,7 @@ func (c *Recorder) Handle(e step.Event) {
 	case step.ResourceCreated:
 		c.resource(e, "created")
 	case step.ResourceDestroyed:
+		c.did = true
 		c.resource(e, "deleted")
 	case step.ResourceLeft:
 		c.resource(e, "left behind")
@@ -288,6 +296,19 @@ func (c *Recorder) end(at place, e step.Event) {
 	}
 	set(s, "bake.place", e.Place)
 	s.End = e.Time
+	c.export(s)
+}
+
+// export sends a span, or holds it until it is known whether the part did anything.
+func (c *Recorder) export(s *otlp.Span) {
+	if c.run.Again && !c.did {
+		c.held = append(c.held, *s)
+		return
+	}
+	for _, one := range c.held {
+		c.tracer.exporter.Export(one)
+	}
+	c.held = nil
 	c.tracer.exporter.Export(*s)
 }
 
@@ -328,12 +349,12 @@ func (c *Recorder) End() {
 	for _, all := range c.open {
 		for _, s := range all {
 			s.End = now
-			c.tracer.exporter.Export(*s)
+			c.export(s)
 		}
 	}
 	c.open = nil
 	c.top.End = now
-	c.tracer.exporter.Export(*c.top)
+	c.export(c.top)
 	if c.run.Stages && c.ended {
 		s := c.first()
 		s.Attrs, s.Failed, s.Error, s.End = c.top.Attrs, c.top.Failed, c.top.Error, now
