@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"bake/builder/amazon"
 	"bake/internal/s3uri"
@@ -12,9 +14,11 @@ import (
 
 // PolicyFor says of what the policy is that the roles of the fleet's cells need: of its images,
 // in its regions. It is the same in all accounts.
-func (t *Template) PolicyFor(f *Fleet) (of run.PolicyFor, err error) {
+func (t *Template) PolicyFor(f *Fleet) (run.PolicyFor, error) { return t.policyFor(f.Cells) }
+
+func (t *Template) policyFor(cells []Cell) (of run.PolicyFor, err error) {
 	known := map[string]bool{}
-	for _, c := range f.Cells {
+	for _, c := range cells {
 		if !slices.Contains(of.Regions, c.Region) {
 			of.Regions = append(of.Regions, c.Region)
 		}
@@ -32,23 +36,27 @@ func (t *Template) PolicyFor(f *Fleet) (of run.PolicyFor, err error) {
 	return of, nil
 }
 
-// WorkerPolicy is the policy of whoever runs the fleet, or works for it: to take on the roles of
-// its cells, and to write the reports and to read them.
-func (t *Template) WorkerPolicy(f *Fleet) (amazon.Policy, error) {
+// WorkerPolicyFor says of what the policy is of whoever runs the fleet, or works for it: to take
+// on the roles of its cells, to bake those that have none, and to write the reports and to read
+// them.
+func (t *Template) WorkerPolicyFor(f *Fleet) (run.PolicyFor, error) {
 	var roles amazon.Roles
+	var own []Cell
 	for _, c := range f.Cells {
 		if c.Role != "" {
 			roles = append(roles, c.Role)
+		} else {
+			own = append(own, c)
 		}
 	}
-	if len(roles) == 0 {
-		return amazon.Policy{}, fmt.Errorf("the fleet %s names no role: whoever runs it needs the policy of -for role", f.Name)
+	of, err := t.policyFor(own)
+	if len(roles) > 0 {
+		of.Besides = append(of.Besides, roles)
 	}
-	needs := []amazon.Permitted{roles}
 	if strings.HasPrefix(t.Reports, s3uri.Scheme) {
-		needs = append(needs, amazon.Documents(t.Reports))
+		of.Besides = append(of.Besides, amazon.Documents(t.Reports))
 	}
-	return amazon.PolicyFor(needs), nil
+	return of, err
 }
 
 // TrustPolicy is the trust policy of a role, as IAM reads it.
@@ -64,10 +72,16 @@ type TrustStatement struct {
 	Action    string
 }
 
+// principals are the ARNs of roles and users:
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
+var principals = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]*[\w+=,.@-]$`)
+})
+
 // TrustPolicyFor lets the role or user with an ARN take on a role.
 func TrustPolicyFor(principal string) (TrustPolicy, error) {
-	if !strings.HasPrefix(principal, "arn:") || strings.Contains(principal, "*") {
-		return TrustPolicy{}, fmt.Errorf("%q is not the ARN of a role or user", principal)
+	if !principals().MatchString(principal) {
+		return TrustPolicy{}, fmt.Errorf("%q is not the ARN of a role or user, such as arn:aws:iam::333333333333:role/bake-worker", principal)
 	}
 	s := TrustStatement{Effect: "Allow", Action: "sts:AssumeRole"}
 	s.Principal.AWS = principal

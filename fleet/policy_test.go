@@ -55,7 +55,11 @@ func TestPolicyOfFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	worker, err := w.template.WorkerPolicy(f)
+	of, err = w.template.WorkerPolicyFor(f)
+	if err != nil || of.Images != nil {
+		t.Fatalf("%+v, %v", of, err)
+	}
+	worker, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components(), of)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,5 +111,80 @@ func TestPolicyOfFleet(t *testing.T) {
 	if want := []string{"sts:AssumeRole", "arn:aws:iam::123456789012:role/bake-build", "arn:aws:iam::987654321098:role/bake-build",
 		"s3:GetObject", "s3:PutObject", "arn:aws:s3:::acme-images/nightly/*", "s3:ListBucket", "arn:aws:s3:::acme-images"}; !slices.Equal(all, want) {
 		t.Errorf("the worker may: %q", all)
+	}
+}
+
+// TestPolicyOfWorker: who runs cells without roles may bake them, in their regions alone, and may
+// write their reports.
+func TestPolicyOfWorker(t *testing.T) {
+	const reports = "bake { reports = \"s3://acme-images/nightly\" }\n"
+	role := `role = "arn:aws:iam::${each.account}:role/bake-build"`
+	for name, c := range map[string]struct {
+		bakeFile string
+		roles    []string
+		west     bool // it bakes there
+	}{
+		"none":  {strings.Replace(strings.Replace(bakeFile, role, "", 1), `"123456789012", "987654321098"`, `"123456789012"`, 1), nil, true},
+		"mixed": {bakeFile, []string{"arn:aws:iam::123456789012:role/bake-build", "arn:aws:iam::987654321098:role/bake-build"}, false},
+	} {
+		w := newWorld(t, template, reports+c.bakeFile)
+		f := w.template.Fleets[0]
+		for i, one := range f.Cells {
+			if one.Account == "123456789012" && one.Region == "eu-west-1" { // as no bake file says it yet
+				f.Cells[i].Role = ""
+			}
+		}
+		of, err := w.template.WorkerPolicyFor(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := w.host.Options(t.Context(), f.Cells[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for action, want := range map[string]map[string]bool{
+			"ec2:RunInstances": {"eu-west-1": true, "us-west-2": c.west, "us-east-1": false},
+			"s3:PutObject":     {"us-east-1": true},
+			"sts:AssumeRole":   {"us-east-1": c.roles != nil},
+		} {
+			for region, may := range want {
+				if allows(p, action, region) != may {
+					t.Errorf("%s: %s in %s: %v\n%+v", name, action, region, !may, p)
+				}
+			}
+		}
+		var roles []string
+		for _, s := range p.Statement {
+			if slices.Contains(s.Action, "sts:AssumeRole") {
+				roles = append(roles, s.Resource...)
+			}
+		}
+		if !slices.Equal(roles, c.roles) {
+			t.Errorf("%s: %q", name, roles)
+		}
+	}
+}
+
+// TestTrustPolicy: only a role or a user can be let in.
+func TestTrustPolicy(t *testing.T) {
+	for arn, want := range map[string]bool{
+		"arn:aws:iam::333333333333:role/bake-worker":       true,
+		"arn:aws-cn:iam::333333333333:user/teams/ci+a@b.c": true,
+		"*":                                                 false,
+		"arn:aws:iam::333333333333:role/*":                  false,
+		"arn:aws:iam::333333333333:role/":                   false,
+		"arn:aws:iam::333333333333:root":                    false,
+		"arn:aws:iam::3333:role/bake-worker":                false,
+		"arn:aws:iam::333333333333:group/ops":               false,
+		"arn:aws:s3:::acme-images":                          false,
+		"arn:aws:sts::333333333333:assumed-role/worker/one": false,
+	} {
+		if _, err := fleet.TrustPolicyFor(arn); (err == nil) != want {
+			t.Errorf("%s: %v", arn, err)
+		}
 	}
 }

@@ -28,6 +28,9 @@ type PolicyFor struct {
 	// of their roles, which do not write the reports.
 	Regions []string
 	Images  []config.Instance // of the fleet
+
+	// Besides is what a worker of a fleet needs as well. Then, without Images, that is all.
+	Besides []amazon.Permitted
 }
 
 // Policy returns the smallest IAM policy with which the builds of a template can be run
@@ -86,7 +89,7 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 		return err
 	}
 	var err error
-	if len(of.Images) == 0 {
+	if len(of.Images)+len(of.Besides) == 0 {
 		err = look()
 	}
 	for i := 0; i < len(of.Images) && err == nil; i++ {
@@ -96,10 +99,10 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 	if err != nil {
 		return amazon.Policy{}, Diagnosis{}, err
 	}
-	if len(run) == 0 {
+	if len(run)+len(of.Besides) == 0 {
 		return amazon.Policy{}, doubts, fmt.Errorf("%s has no build that uses AWS: none of the selected builds has an amazon builder or post-processor", t.Path)
 	}
-	policy := amazon.PolicyFor(slices.Concat(read, run))
+	policy := amazon.PolicyFor(slices.Concat(read, run, of.Besides))
 	if len(of.Regions) > 1 {
 		policy = policy.Across(of.Regions[0], of.Regions)
 	}

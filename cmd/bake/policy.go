@@ -52,8 +52,8 @@ to EC2; and assuming the role in assume_role, since this is the policy of that r
 
 With -fleet, the policy is that of the roles which the cells of a fleet take on, in the
 regions of the fleet. -for worker is that of whoever runs bake or its workers: to take on
-these roles, and to write the reports. -for trust is the trust policy of the roles, which
-lets -principal take them on.`,
+these roles, to bake the cells that have none, and to write the reports. -for trust is the
+trust policy of the roles, which lets -principal take them on.`,
 		Example: `  bake policy template.pkr.hcl
   bake policy -fleet nightly . > role.json
   bake policy -fleet nightly -for worker . > worker.json
@@ -109,8 +109,8 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	return p.showPolicy(policy)
 }
 
-// fleetPolicy says of what the policy is that the roles of a fleet need, or has shown the other
-// one that o asks for.
+// fleetPolicy says of what the policy is that the roles of a fleet need, or its workers, or has
+// shown the trust policy if o asks for that.
 func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.PolicyFor, shown bool, err error) {
 	t, err := p.loadFleets(ctx, &fleetFlags{templateFlags: o.templateFlags, path: o.path}, "bake policy")
 	if err != nil {
@@ -128,11 +128,8 @@ func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.Poli
 		}
 		return of, true, p.showPolicy(policy)
 	case ofWorker:
-		policy, err := t.WorkerPolicy(one)
-		if err != nil {
-			return of, false, err
-		}
-		return of, true, p.showPolicy(policy)
+		of, err = t.WorkerPolicyFor(one)
+		return of, false, err
 	}
 	of, err = t.PolicyFor(one)
 	return of, false, err
