@@ -89,9 +89,9 @@ func TestPulse(t *testing.T) {
 					t.Errorf("it was ended after %s: %v", ended, cause)
 				case c.ends > 0 && (cause == nil || ended > c.ends || ended < c.ends/2):
 					t.Errorf("it was ended after %s: %v", ended, cause)
-				case c.ends > 0 && sdk.IsCanceledError(cause) != sdk.IsCanceledError(c.cause), c.cause == errCutOff && !errors.Is(cause, errCutOff):
+				case c.ends > 0 && sdk.IsCanceledError(cause) != sdk.IsCanceledError(c.cause), errors.Is(c.cause, errCutOff) && !errors.Is(cause, errCutOff):
 					t.Errorf("the cause is %v", cause)
-				case c.cause == errCutOff && ended-heard > heartbeatTimeout-10*time.Second:
+				case errors.Is(c.cause, errCutOff) && ended-heard > heartbeatTimeout-10*time.Second:
 					t.Errorf("it was ended %s after the last that the service has heard, which gives it up after %s", ended-heard, heartbeatTimeout)
 				}
 				if beats < 10 {

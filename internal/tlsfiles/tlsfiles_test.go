@@ -81,7 +81,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 			continue
 		}
-		got := ""
+		var got string
 		answer, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: config}}).Get(s.URL)
 		if err != nil {
 			got = err.Error()

@@ -159,7 +159,9 @@ func s3Pairs(bucket *S3, client *s3.Client, key string, sums bool) map[string]s3
 	do := func(action string, r S3Request, out any) func(context.Context) error {
 		return func(ctx context.Context) error { return bucket.Do(ctx, action, r, out) }
 	}
-	var begun struct{ UploadId string }
+	var begun struct {
+		ID string `xml:"UploadId"`
+	}
 	begin := s3.CreateMultipartUploadInput{Bucket: name, Key: &key}
 	completed := types.CompletedPart{ETag: aws.String("tag"), PartNumber: aws.Int32(2), ChecksumSHA256: sum(nil)}
 	document := `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Part><ETag>tag</ETag><PartNumber>2</PartNumber></Part></CompleteMultipartUpload>`
@@ -206,8 +208,8 @@ func s3Pairs(bucket *S3, client *s3.Client, key string, sums bool) map[string]s3
 		}},
 		"CreateMultipartUpload": {func(ctx context.Context) error {
 			err := bucket.Do(ctx, "CreateMultipartUpload", S3Request{Method: http.MethodPost, Key: key, Query: url.Values{"uploads": {""}}}, &begun)
-			if err == nil && begun.UploadId != "u+1" {
-				err = errors.New(begun.UploadId)
+			if err == nil && begun.ID != "u+1" {
+				err = errors.New(begun.ID)
 			}
 			return err
 		}, func(ctx context.Context) error {
