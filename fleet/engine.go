@@ -149,6 +149,10 @@ type Status struct {
 	// Unpolled are the task queues that the run needs and no worker has polled for minutes:
 	// what is in them waits until one does.
 	Unpolled []string `json:"unpolled,omitempty"`
+
+	// Unanswered is why a run that is being followed cannot be asked how it goes: the rest is
+	// what was known before. Empty if it can.
+	Unanswered string `json:"unanswered,omitempty"`
 }
 
 // CellStatus is how a cell goes.

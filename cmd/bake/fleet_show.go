@@ -125,8 +125,21 @@ func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fl
 // cellChanges returns what shows the changes of cells since it was called before.
 func (p *program) cellChanges() func(fleet.Status) {
 	shown := map[string]string{}
-	unpolled := ""
+	unpolled, unanswered := "", ""
 	return func(s fleet.Status) {
+		if s.Unanswered != unanswered {
+			unanswered = s.Unanswered
+			switch {
+			case p.json.on:
+				p.writeJSON(p.header("unanswered"), struct {
+					Unanswered string `json:"unanswered"`
+				}{unanswered})
+			case unanswered == "":
+				p.say("The run can be asked again how it goes.")
+			default:
+				p.say("The run cannot be asked how it goes, and goes on: " + oneLine(unanswered))
+			}
+		}
 		if text := unpolledText(s); text != unpolled {
 			unpolled = text
 			switch {

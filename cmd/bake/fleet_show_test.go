@@ -40,3 +40,27 @@ func TestUnpolled(t *testing.T) {
 		}
 	}
 }
+
+// TestUnanswered: who follows a run is told that nothing new is known of it, and when that is over,
+// each once.
+func TestUnanswered(t *testing.T) {
+	answers := fleet.Status{Fleet: "nightly", State: fleet.StateRunning}
+	late := answers
+	late.Unanswered = "context deadline exceeded\nx"
+	for json, want := range map[bool][]string{
+		false: {"The run cannot be asked how it goes, and goes on: context deadline exceeded", "The run can be asked again how it goes."},
+		true:  {`"kind":"unanswered","unanswered":"context deadline exceeded\nx"`, `"kind":"unanswered","unanswered":""`},
+	} {
+		var out bytes.Buffer
+		p := &program{stdout: newOutput(&out), stderr: newOutput(&out), now: time.Now, command: "fleet run"}
+		p.json.on = json
+		told := p.cellChanges()
+		for _, s := range []fleet.Status{answers, late, late, answers, answers} {
+			told(s)
+		}
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], want[0]) || !strings.Contains(lines[1], want[1]) {
+			t.Errorf("json %t: %s", json, out.String())
+		}
+	}
+}

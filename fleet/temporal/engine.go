@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/status"
 
 	"bake/fleet"
@@ -275,13 +276,14 @@ func isBeingRun(f *fleet.Fleet) error {
 	return fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
 }
 
-// follow tells how a run goes until it ends.
+// follow tells how a run goes until it ends. A service that answers slowly keeps neither the end
+// nor a cancellation waiting.
 func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w client.WorkflowRun, tell func(fleet.Status)) (fleet.Status, error) {
-	type end struct {
+	type answer struct {
 		status fleet.Status
 		err    error
 	}
-	ended := make(chan end, 1)
+	ended, answers := make(chan answer, 1), make(chan answer, 1)
 	apart := context.WithoutCancel(ctx)
 	go func() {
 		var s fleet.Status
@@ -293,27 +295,44 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 		if told(err, &s) {
 			err = nil
 		}
-		ended <- end{s, err}
+		ended <- answer{s, err}
 	}()
+	looking, stop := context.WithCancel(apart)
+	defer stop()
 	cancelled := ctx.Done()
 	p := &pollers{c: c}
-	for tick := time.NewTicker(2 * time.Second); ; {
+	var last fleet.Status // that was told
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for next := tick.C; ; {
 		select {
-		case e := <-ended:
-			tick.Stop()
-			if e.err == nil && tell != nil {
-				tell(e.status)
+		case a := <-ended:
+			if a.err == nil && tell != nil {
+				tell(a.status)
 			}
-			return e.status, e.err
+			return a.status, a.err
 		case <-cancelled:
 			cancelled = nil
 			if err := c.CancelWorkflow(apart, w.GetID(), ""); err != nil {
 				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
 			}
-		case <-tick.C:
-			if s, err := e.query(apart, c, f, w.GetID(), w.GetRunID(), p); err == nil && tell != nil {
-				tell(s)
+		case <-next:
+			if tell == nil {
+				continue
 			}
+			next = nil // one question at a time
+			go func() {
+				s, err := e.query(looking, c, f, w.GetID(), w.GetRunID(), p)
+				answers <- answer{s, err}
+			}()
+		case a := <-answers:
+			next = tick.C
+			if a.err == nil {
+				last = a.status
+			} else {
+				last.Unanswered = a.err.Error()
+			}
+			tell(last)
 		}
 	}
 }
@@ -326,20 +345,31 @@ func silent(err error) bool {
 	return gone || late || errors.Is(err, context.DeadlineExceeded)
 }
 
-// query asks a run of the fleet how it goes, with what its cells do.
+// query asks a run of the fleet how it goes, with what its cells do, as far as they answer within
+// cellsAnswer.
 func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (fleet.Status, error) {
 	s, err := e.overall(ctx, c, f, id, run, p)
+	if err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
+		return s, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(10)
 	asked := 0
 	for i, one := range s.Cells {
-		if one.State != fleet.StateRunning || asked == mostAsked || err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
+		if one.State != fleet.StateRunning || asked == mostAsked {
 			continue
 		}
 		asked++
-		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
-			_ = v.Get(&s.Cells[i]) // it is for show
-		}
+		g.Go(func() error {
+			if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
+				_ = v.Get(&s.Cells[i]) // it is for show
+			}
+			return nil
+		})
 	}
-	return s, err
+	return s, g.Wait()
 }
 
 // overall asks a run of the fleet how it goes. A worker answers that: if there is none, it is
@@ -368,6 +398,9 @@ func (e *Engine) overall(ctx context.Context, c client.Client, f *fleet.Fleet, i
 
 // mostAsked is of how many cells a status tells in which step they are.
 const mostAsked = 100
+
+// cellsAnswer is how long cells may take to say what they do: workers answer, which may be busy.
+const cellsAnswer = 10 * time.Second
 
 // ofParts adds to the status of a large fleet that of the workflows that bake its images. A run
 // that an older version has begun has none, and does not know the query.

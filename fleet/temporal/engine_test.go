@@ -1,20 +1,27 @@
 package temporal
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/serviceerror"
 	api "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
 
 	"bake/fleet"
+	"bake/internal/delay"
 )
 
 // TestResume: a run that has failed is gone on with by one that has its images, and one that
@@ -122,11 +129,65 @@ func TestFollowsThroughSilence(t *testing.T) {
 	}
 }
 
+// busy is a service whose worker answers no query before its patience is over, and a run that
+// ends once it is cancelled.
+type busy struct {
+	*service
+	patience time.Duration
+	ended    chan struct{}
+}
+
+func (b busy) QueryWorkflow(ctx context.Context, _, _, _ string, _ ...any) (converter.EncodedValue, error) {
+	return nil, cmp.Or(delay.For(ctx, b.patience), error(serviceerror.NewDeadlineExceeded("nobody answers")))
+}
+
+func (b busy) CancelWorkflow(context.Context, string, string) error {
+	close(b.ended)
+	return nil
+}
+
+func (b busy) GetID() string    { return "fleet/nightly" }
+func (b busy) GetRunID() string { return "now" }
+
+func (b busy) GetFirstExecutionRunID() string { return "now" }
+
+func (b busy) Get(_ context.Context, result any) error {
+	<-b.ended
+	result.(*fleet.Status).State = fleet.StateCancelled
+	return nil
+}
+
+func (b busy) GetWithOptions(ctx context.Context, result any, _ client.WorkflowRunGetOptions) error {
+	return b.Get(ctx, result)
+}
+
+// TestFollowsWhatIsBusy: a worker that answers slowly does not keep a cancellation waiting, and who
+// follows the run is told that it cannot be asked.
+func TestFollowsWhatIsBusy(t *testing.T) {
+	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
+	for patience, want := range map[time.Duration][]string{time.Hour: {""}, time.Second: {"nobody answers", "nobody answers", "nobody answers", "nobody answers", ""}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := busy{&service{polled: []string{workflowQueue(f.Name)}}, patience, make(chan struct{})}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second-time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			var told []string
+			s, err := (&Engine{}).follow(ctx, b, f, b, func(s fleet.Status) { told = append(told, s.Unanswered) })
+			if took := time.Since(began); err != nil || s.State != fleet.StateCancelled || took > 10*time.Second {
+				t.Errorf("answers after %s: it was %s after %s, %v", patience, s.State, took, err)
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("answers after %s: told were %q", patience, told)
+			}
+		})
+	}
+}
+
 // TestWaiting: the status of a fleet says what its images wait for now, and the end of the waits is
 // that of a fleet which is not being run.
 func TestWaiting(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
-	var s fleet.Status
+	s := fleet.Status{Fleet: f.Name}
 	soaks := fleet.Waits{Soaking: []fleet.Soak{{Channel: "beta", Until: time.Unix(1000, 0)}}}
 	for i, c := range f.Cells[:4] {
 		out := &fleet.Outcome{Cell: c, Run: fmt.Sprint("r", i), Result: fleet.Built, Waits: soaks}
@@ -138,20 +199,27 @@ func TestWaiting(t *testing.T) {
 	c := &service{waits: map[string]fleet.Waits{approvalID(*s.Cells[0].Outcome): soaks, approvalID(*s.Cells[1].Outcome): {Awaiting: []string{"stable"}}, approvalID(*s.Cells[3].Outcome): soaks}}
 	c.executions = []execution{{id: "fleet/nightly", run: "done", status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED}}
 	waiting(t.Context(), c, &s)
+	if got := s.Cells[1].Outcome.Text(); got != soaks.Text() {
+		t.Errorf("nobody answers: %q, want %q", got, soaks.Text())
+	}
+	c.polled = []string{workflowQueue(f.Name)}
+	waiting(t.Context(), c, &s)
 	for i, want := range []string{soaks.Text(), "waits for approval for stable", "", ""} {
 		if got := s.Cells[i].Outcome.Text(); got != want {
 			t.Errorf("%s: %q, want %q", s.Cells[i].Cell.Short(), got, want)
 		}
 	}
-	if err := (&Engine{}).cancel(t.Context(), c, f); err == nil || !strings.Contains(err.Error(), "is not being run, and no image of it waits") || len(c.cancelled) > 0 {
-		t.Errorf("nothing goes on: %q, %v", c.cancelled, err)
-	}
-	for i := range 2 {
-		c.executions = append(c.executions, execution{id: approvalID(*s.Cells[i].Outcome), run: fmt.Sprint("wait", i), status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING})
-	}
-	if err := (&Engine{}).cancel(t.Context(), c, f); err != nil || !slices.Equal(slices.Sorted(slices.Values(c.cancelled)), []string{"wait0", "wait1"}) {
-		t.Errorf("images wait: %q, %v", c.cancelled, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		if err := (&Engine{}).cancel(t.Context(), c, f); err == nil || !strings.Contains(err.Error(), "is not being run, and no image of it waits") || len(c.cancelled) > 0 {
+			t.Errorf("nothing goes on: %q, %v", c.cancelled, err)
+		}
+		for i := range 2 {
+			c.executions = append(c.executions, execution{id: approvalID(*s.Cells[i].Outcome), run: fmt.Sprint("wait", i), status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING})
+		}
+		if err := (&Engine{}).cancel(t.Context(), c, f); err != nil || !slices.Equal(slices.Sorted(slices.Values(c.cancelled)), []string{"wait0", "wait1"}) {
+			t.Errorf("images wait: %q, %v", c.cancelled, err)
+		}
+	})
 }
 
 // TestOfPartsOfAnOlderRun: a run that does not know the query has no parts.
