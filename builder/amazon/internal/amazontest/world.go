@@ -459,10 +459,13 @@ func (b *Bake) Sweep(t testing.TB, ledger []byte) error {
 		return err
 	}
 	d := amazon.Destroyer(func(_ context.Context, name string) (amazon.Cloud, error) {
-		if name != "test" {
-			return amazon.Cloud{}, fmt.Errorf("unknown cloud %q", name)
+		switch name {
+		case "": // AWS, with what the environment says of it
+			return amazon.Cloud{Dial: b.World.Cloud.Dial}, nil
+		case "test":
+			return b.World.Cloud, nil
 		}
-		return b.World.Cloud, nil
+		return amazon.Cloud{}, fmt.Errorf("unknown cloud %q", name)
 	})
 	for _, r := range slices.Backward(owned) {
 		if err := d.Destroy(t.Context(), r); err != nil {
