@@ -138,7 +138,7 @@ type busy struct {
 }
 
 func (b busy) QueryWorkflow(ctx context.Context, _, _, _ string, _ ...any) (converter.EncodedValue, error) {
-	return nil, cmp.Or(delay.For(ctx, b.patience), error(serviceerror.NewDeadlineExceeded("nobody answers")))
+	return nil, cmp.Or(delay.For(ctx, b.patience), serviceerror.NewDeadlineExceeded("nobody answers"))
 }
 
 func (b busy) CancelWorkflow(context.Context, string, string) error {
