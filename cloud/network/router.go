@@ -223,6 +223,9 @@ func (r *Router) startStack() error {
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
+	// Packets may come as soon as there is a card.
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxHandshake, r.handleTCP).HandlePacket)
+	s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s, r.handleUDP).HandlePacket)
 	if err := s.CreateNIC(nic, newPingFilter(newPatientCard(card, fd), r.answersPing)); err != nil {
 		return stackError("create card", err)
 	}
@@ -237,8 +240,6 @@ func (r *Router) startStack() error {
 		return err
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
-	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxHandshake, r.handleTCP).HandlePacket)
-	s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s, r.handleUDP).HandlePacket)
 	return nil
 }
 
