@@ -13,10 +13,7 @@ import (
 
 // WriteData is [Write] of data.
 func WriteData(path string, perm fs.FileMode, data []byte) error {
-	return Write(path, perm, func(f *os.File) error {
-		_, err := f.Write(data)
-		return err
-	})
+	return Write(path, perm, holding(data))
 }
 
 // Write makes the file at path hold what fill writes. If fill fails, the file is
@@ -31,17 +28,7 @@ func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	if err == nil && !old.Mode().IsRegular() {
 		return direct(path, fill)
 	}
-	f, part, err := create(os.OpenFile, path, perm)
-	if err != nil {
-		return err
-	}
-	if err = finish(f, old, fill); err == nil {
-		err = os.Rename(part, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(part))
-	}
-	return nil
+	return files{os.OpenFile, os.Rename, os.Remove}.replace(path, perm, old, fill)
 }
 
 // WriteIn is [WriteData] of a file in a directory, out of which no link is followed. What is
@@ -51,30 +38,41 @@ func WriteIn(root *os.Root, name string, perm fs.FileMode, data []byte) error {
 	if err != nil || !old.Mode().IsRegular() {
 		old = nil
 	}
-	f, part, err := create(root.OpenFile, name, perm)
-	if err != nil {
-		return err
-	}
-	err = finish(f, old, func(f *os.File) error {
-		_, err := f.Write(data)
-		return err
-	})
-	if err == nil {
-		err = root.Rename(part, name)
-	}
-	if err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	return nil
+	return files{root.OpenFile, root.Rename, root.Remove}.replace(name, perm, old, holding(data))
 }
 
-// finish fills and closes f, which gets the mode and owner of an old file; nil: there is none.
-func finish(f *os.File, old fs.FileInfo, fill func(*os.File) error) error {
-	err := fill(f)
+// holding writes data.
+func holding(data []byte) func(*os.File) error {
+	return func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	}
+}
+
+// files are where a file is replaced.
+type files struct {
+	open   func(name string, flag int, perm fs.FileMode) (*os.File, error)
+	rename func(from, to string) error
+	remove func(name string) error
+}
+
+// replace is [Write] of a file that has the mode and owner of an old one; nil: there is none.
+func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill func(*os.File) error) error {
+	f, part, err := create(in.open, name, perm)
+	if err != nil {
+		return err
+	}
+	err = fill(f)
 	if old != nil {
 		err = errors.Join(err, keepOwner(f, old), f.Chmod(old.Mode().Perm()))
 	}
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = in.rename(part, name)
+	}
+	if err != nil {
+		return errors.Join(err, in.remove(part))
+	}
+	return nil
 }
 
 // direct writes to what cannot be replaced, such as a device.
