@@ -42,18 +42,12 @@ type Places struct {
 	Env     []string // of plugins that are asked what they are
 }
 
-// usable returns the installed plugins that want accepts, and why others that it accepts
-// cannot be used. trust, if it is not nil, is asked before one is run.
-func (p Places) usable(ctx context.Context, trust func(host.Binary) error, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
-	return host.Installed(host.Options{Dirs: p.Dirs, Env: p.Env, Trust: trust}).Usable(ctx, want)
-}
-
 // All lists what is built in, then what is installed, and why other binaries cannot be used.
 func (p Places) All(ctx context.Context) (all []Plugin, skipped []host.Skipped, err error) {
 	for _, b := range p.BuiltIn {
 		all = append(all, BuiltIn(b, ""))
 	}
-	usable, skipped, err := p.usable(ctx, nil, func(host.Binary) bool { return true })
+	usable, skipped, err := host.Installed(host.Options{Dirs: p.Dirs, Env: p.Env}).Usable(ctx, func(host.Binary) bool { return true })
 	for _, i := range usable {
 		all = append(all, Plugin{Source: i.Source, Version: i.Version, Path: i.Path, Components: i.Description.Labels(i.Name())})
 	}
@@ -71,6 +65,7 @@ func (p Places) Required(ctx context.Context, required []setup.Requirement, lock
 		}
 		return err
 	}
+	set := host.Installed(host.Options{Dirs: p.Dirs, Env: p.Env, Trust: trust})
 	for _, r := range required {
 		l := Plugin{Components: []string{}}
 		if b, ok := p.BuiltIn.Called(r.Source); ok {
@@ -78,7 +73,7 @@ func (p Places) Required(ctx context.Context, required []setup.Requirement, lock
 		}
 		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Constraint
 		if _, enough := p.BuiltIn.InsteadOf(r.Source, r.Allows); !enough {
-			usable, _, err := p.usable(ctx, trust, func(b host.Binary) bool {
+			usable, _, err := set.Usable(ctx, func(b host.Binary) bool {
 				return strings.EqualFold(b.Source, r.Source) && r.Allows(setup.Core(b.Version))
 			})
 			if err != nil {

@@ -66,16 +66,12 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 			return err // of other checksums: the release was copied from another site before
 		}
 		for name, text := range texts {
-			if err := writeText(filepath.Join(files, treeFile(s, rel.Version, name)), text); err != nil {
+			if err := wholefile.WriteData(filepath.Join(files, treeFile(s, rel.Version, name)), 0o644, text); err != nil {
 				return err
 			}
 		}
 		return addToIndex(filepath.Join(home, "index.json"), rel)
 	})
-}
-
-func writeText(path string, text []byte) error {
-	return wholefile.WriteData(path, 0o644, text)
 }
 
 // signed says whether there is a signature of the checksums as a tree has them.
@@ -156,5 +152,5 @@ func addToIndex(path string, rel *Release) error {
 	if err != nil {
 		return err
 	}
-	return writeText(path, append(text, '\n'))
+	return wholefile.WriteData(path, 0o644, append(text, '\n'))
 }
