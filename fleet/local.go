@@ -182,7 +182,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 func (l *local) warnOfDead(dir folder, a *attempt) {
 	all, err := dir.all()
 	if err != nil {
-		a.warn("%s", sentence(err))
+		a.warn("%s", Sentence(err))
 	}
 	for _, p := range all {
 		if p.Run != a.Run && a.left(p) {
@@ -313,7 +313,7 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 		for _, w := range a.fleet.Notify {
 			a.notices.Go(func() {
 				if err := w.Tell(context.WithoutCancel(ctx), n); err != nil {
-					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: sentence(err)})
+					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: Sentence(err)})
 				}
 			})
 		}
@@ -641,8 +641,8 @@ func (l *local) Approve(ctx context.Context, f *Fleet, a Approval) error {
 	return fmt.Errorf("%w: %s has no image that was baked on this machine", ErrNoRun, a.Cell.Short())
 }
 
-// sentence is an error as a sentence.
-func sentence(err error) string {
+// Sentence is an error as a sentence.
+func Sentence(err error) string {
 	text := err.Error()
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }

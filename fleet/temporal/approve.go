@@ -140,12 +140,7 @@ func earlier(a, b time.Time) time.Time {
 // first time or after it could.
 func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
 	o.Result, o.Error, o.Waits, o.Ended = fleet.Failed, "its image cannot enter its channels, which is tried again: "+why, fleet.Waits{}, workflow.Now(ctx)
-	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: workflowQueue(o.Cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
-	})
-	if err := workflow.ExecuteActivity(at, notifyActivity, notifyIn{Outcome: o}).Get(ctx, nil); err != nil {
-		workflow.GetLogger(ctx).Warn("nobody was notified", "cell", o.Cell.ID(), "error", err)
-	}
+	notify(ctx, o.Cell, notifyIn{Outcome: o})
 }
 
 // goneType is of an error of a promotion that nobody need try again.
@@ -173,38 +168,27 @@ func promote(ctx workflow.Context, o fleet.Outcome, w *fleet.Waits) error {
 	return nil
 }
 
-// waitingTime is how long a status asks in all for what images wait for.
-const waitingTime = 10 * time.Second
-
 // waiting makes the cells of a status wait for what their images wait for now, as far as the
 // service can be asked.
-func waiting(ctx context.Context, c client.Client, s *fleet.Status) {
+func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) {
 	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
-	if !slices.ContainsFunc(s.Cells, waits) || !(&pollers{c: c}).there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
+	if !slices.ContainsFunc(s.Cells, waits) || !p.there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
 		return // who asks without a worker waits in vain
 	}
-	ctx, cancel := context.WithTimeout(ctx, waitingTime)
-	defer cancel()
-	asked := 0
-	for _, one := range s.Cells {
-		if !waits(one) || asked == mostAsked {
-			continue
-		}
-		asked++
-		o := one.Outcome
+	eachCell(ctx, s.Cells, waits, func(ctx context.Context, one *fleet.CellStatus) {
 		out, err := c.QueryWorkflowWithOptions(ctx, &client.QueryWorkflowWithOptionsRequest{
-			WorkflowID: approvalID(*o), QueryType: statusQuery, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,
+			WorkflowID: approvalID(*one.Outcome), QueryType: statusQuery, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,
 		})
 		switch {
 		case isNotFound(err), err == nil && out.QueryRejected != nil:
-			o.Waits = fleet.Waits{}
+			one.Outcome.Waits = fleet.Waits{}
 		case err == nil:
 			var now fleet.Waits
 			if out.QueryResult.Get(&now) == nil {
-				o.Waits = now
+				one.Outcome.Waits = now
 			}
 		}
-	}
+	})
 }
 
 // stopWaiting cancels what waits for the channels of a fleet's images, and reports whether

@@ -325,16 +325,21 @@ func tearDown(ctx workflow.Context, in teardownIn) error {
 	return workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil)
 }
 
+// notify tells the webhooks of a cell's fleet of an outcome. That they cannot be told is no failure.
+func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
+	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: workflowQueue(cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
+	})
+	if err := workflow.ExecuteActivity(at, notifyActivity, in).Get(ctx, nil); err != nil {
+		workflow.GetLogger(ctx).Warn("nobody was notified", "cell", cell.ID(), "error", err)
+	}
+}
+
 // after tells who wants to know of the outcome, and has the image wait for its channels.
 func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
-		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: workflowQueue(b.Cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
-		})
-		if err := workflow.ExecuteActivity(at, notifyActivity, notifyIn{b.Whole, out}).Get(ctx, nil); err != nil {
-			workflow.GetLogger(ctx).Warn("nobody was notified", "cell", b.Cell.ID(), "error", err)
-		}
+		notify(ctx, b.Cell, notifyIn{b.Whole, out})
 	}
 	if out.Waits.Over() {
 		return nil

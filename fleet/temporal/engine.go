@@ -352,24 +352,34 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	if err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
 		return s, err
 	}
+	running := func(one fleet.CellStatus) bool { return one.State == fleet.StateRunning }
+	eachCell(ctx, s.Cells, running, func(ctx context.Context, one *fleet.CellStatus) {
+		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
+			_ = v.Get(one) // it is for show
+		}
+	})
+	return s, nil
+}
+
+// eachCell calls ask for the wanted ones of a status's cells, several at a time, as far as they
+// can be asked within cellsAnswer, and for mostAsked at most.
+func eachCell(ctx context.Context, cells []fleet.CellStatus, wanted func(fleet.CellStatus) bool, ask func(context.Context, *fleet.CellStatus)) {
 	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
 	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(10)
 	asked := 0
-	for i, one := range s.Cells {
-		if one.State != fleet.StateRunning || asked == mostAsked {
+	for i := range cells {
+		if !wanted(cells[i]) || asked == mostAsked {
 			continue
 		}
 		asked++
 		g.Go(func() error {
-			if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
-				_ = v.Get(&s.Cells[i]) // it is for show
-			}
+			ask(ctx, &cells[i])
 			return nil
 		})
 	}
-	return s, g.Wait()
+	_ = g.Wait() // nothing fails
 }
 
 // overall asks a run of the fleet how it goes. A worker answers that: if there is none, it is
@@ -561,13 +571,14 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (s fleet.Status, er
 	if err != nil {
 		return fleet.Status{}, err
 	}
+	p := &pollers{c: c}
 	if running {
-		s, err = e.query(ctx, c, f, id, run, &pollers{c: c})
+		s, err = e.query(ctx, c, f, id, run, p)
 	} else {
 		s, err = e.ended(ctx, c, f, id, run)
 	}
 	if err == nil {
-		waiting(ctx, c, &s)
+		waiting(ctx, c, &s, p)
 		s.Next, s.SchedulePaused = next(ctx, c.ScheduleClient(), f)
 	}
 	return s, err

@@ -155,13 +155,18 @@ func (l *life) completed(read converter.DataConverter, c *history.ActivityTaskCo
 	return nil
 }
 
+// eventsOf are the events of a history, and why no more of it can be read.
+func eventsOf(h client.HistoryEventIterator) iter.Seq2[*history.HistoryEvent, error] {
+	return func(yield func(*history.HistoryEvent, error) bool) {
+		for h.HasNext() && yield(h.Next()) {
+		}
+	}
+}
+
 // livesOf calls add for the runs that the history of a workflow tells of.
 func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)) error {
 	h := a.client.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	err := readLives(sealed(a.key, false), func(yield func(*history.HistoryEvent, error) bool) {
-		for h.HasNext() && yield(h.Next()) {
-		}
-	}, add)
+	err := readLives(sealed(a.key, false), eventsOf(h), add)
 	if isNotFound(err) { // it is older than the service keeps them
 		return nil
 	}

@@ -92,7 +92,7 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		case shown == 0:
 			errs = append(errs, lacks)
 		default:
-			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: strings.ToUpper(lacks.Error()[:1]) + lacks.Error()[1:] + "."})
+			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: fleet.Sentence(lacks)})
 		}
 	}
 	for _, p := range d.GetPendingActivities() {
@@ -140,8 +140,7 @@ func hostOf(identity string) string {
 // stages were begun of.
 func readStages(read converter.DataConverter, h client.HistoryEventIterator) (all []endedStage, runs []string, err error) {
 	of := map[int64]*endedStage{} // by the event that schedules the stage
-	for h.HasNext() {
-		e, err := h.Next()
+	for e, err := range eventsOf(h) {
 		if err != nil {
 			return nil, nil, err
 		}
