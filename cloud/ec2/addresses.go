@@ -72,6 +72,11 @@ func free(a *types.Address) {
 	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil
 }
 
+// associate gives an interface of an account an elastic address.
+func associate(a *types.Address, association, account *string, card types.NetworkInterface) {
+	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = association, card.NetworkInterfaceId, account, card.PrivateIpAddress
+}
+
 // elastic returns the caller's networks, and the place of an elastic address in them,
 // which a request names by its allocation or by itself.
 func (s *state) elastic(c wire.Caller, allocation, address *string) (*networking, int, error) {
@@ -197,9 +202,7 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 		if a := n.addressOf(*card.NetworkInterfaceId); a != nil {
 			free(a)
 		}
-		a := &n.Addresses[i]
-		a.AssociationId, a.PrivateIpAddress = &association, card.PrivateIpAddress
-		a.NetworkInterfaceId, a.NetworkInterfaceOwnerId = card.NetworkInterfaceId, &c.Account
+		associate(&n.Addresses[i], &association, &c.Account, card)
 	})
 	for _, of := range []*instance{before, row} {
 		if err == nil && of != nil {

@@ -612,8 +612,7 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 		}
 		n.Interfaces = append(n.Interfaces, card)
 		if public {
-			a := &n.Addresses[elastic]
-			a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = address.AssociationId, card.NetworkInterfaceId, &c.Account, card.PrivateIpAddress
+			associate(&n.Addresses[elastic], address.AssociationId, &c.Account, card)
 		}
 	})
 	s.hide(ctx, id)

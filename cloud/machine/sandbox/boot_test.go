@@ -13,92 +13,76 @@ import (
 // a program that it is on EC2.
 func TestBootIdentity(t *testing.T) {
 	b := newBench(t, Options{})
-	for _, init := range []Init{InitSystemd, InitBuiltin} {
-		t.Run(string(init), func(t *testing.T) {
-			d, err := New(Options{Dir: b.dir, Init: init})
-			if err != nil {
-				t.Fatal(err)
+	b.eachInit(t, func(t *testing.T, b *bench, init Init) {
+		spec := b.spec()
+		spec.Type = "t3.micro"
+		m := b.start(spec)
+		c := b.login(spec)
+		const look = "cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime; awk '/^btime/ {print $2}' /proc/stat"
+		first := strings.Fields(b.run(c, look))
+		if first[0] == strings.TrimSpace(readText("/proc/sys/kernel/random/boot_id")) || len(first[0]) != 36 {
+			t.Errorf("the boot's id is %s, which is the host's", first[0])
+		}
+		if up, err := strconv.Atoi(first[1]); err != nil || up > 120 {
+			t.Errorf("the machine is up for %s s", first[1])
+		}
+		if boot, err := strconv.ParseInt(first[2], 10, 64); err != nil || time.Since(time.Unix(boot, 0)) > 3*time.Minute {
+			t.Errorf("the machine booted at %s", first[2])
+		}
+		if out, err := try(c, "echo x | sudo tee /proc/sys/kernel/random/boot_id"); err == nil {
+			t.Errorf("the boot's id can be changed: %s", out)
+		}
+		if init == InitSystemd {
+			if got := b.run(c, "journalctl --list-boots -q --no-pager | wc -l; sudo systemctl is-system-running --wait; systemctl --failed --no-legend"); got != "1\nrunning" {
+				t.Errorf("systemd says %q", got)
 			}
-			b := b.with(t)
-			b.driver = d
-			spec := b.spec()
-			spec.Type = "t3.micro"
-			m := b.start(spec)
-			c := b.login(spec)
-			const look = "cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime; awk '/^btime/ {print $2}' /proc/stat"
-			first := strings.Fields(b.run(c, look))
-			if first[0] == strings.TrimSpace(readText("/proc/sys/kernel/random/boot_id")) || len(first[0]) != 36 {
-				t.Errorf("the boot's id is %s, which is the host's", first[0])
-			}
-			if up, err := strconv.Atoi(first[1]); err != nil || up > 120 {
-				t.Errorf("the machine is up for %s s", first[1])
-			}
-			if boot, err := strconv.ParseInt(first[2], 10, 64); err != nil || time.Since(time.Unix(boot, 0)) > 3*time.Minute {
-				t.Errorf("the machine booted at %s", first[2])
-			}
-			if out, err := try(c, "echo x | sudo tee /proc/sys/kernel/random/boot_id"); err == nil {
-				t.Errorf("the boot's id can be changed: %s", out)
-			}
-			if init == InitSystemd {
-				if got := b.run(c, "journalctl --list-boots -q --no-pager | wc -l; sudo systemctl is-system-running --wait; systemctl --failed --no-legend"); got != "1\nrunning" {
-					t.Errorf("systemd says %q", got)
-				}
-			}
-			const firmware = "cd /sys/class/dmi/id && cat sys_vendor bios_vendor board_asset_tag product_name /sys/devices/virtual/dmi/id/chassis_asset_tag && sudo cat product_uuid product_serial /sys/hypervisor/uuid"
-			facts := strings.Split(b.run(c, firmware), "\n")
-			if got := strings.Join(facts[:5], "|"); got != "Amazon EC2|Amazon EC2|"+spec.ID+"|t3.micro|Amazon EC2" {
-				t.Errorf("the firmware says %q", got)
-			}
-			if u := facts[5]; !strings.HasPrefix(u, "ec2") || len(u) != 36 || u != facts[6] || u != facts[7] {
-				t.Errorf("the machine's UUIDs are %q", facts[5:])
-			}
-			// The rest of /sys is there, and read-only.
-			b.run(c, "cat /sys/class/net/eth0/address /sys/devices/system/cpu/online && ! sudo touch /sys/class/dmi/id/x && ! sudo sh -c 'echo 1 > /sys/class/net/eth0/mtu'")
+		}
+		const firmware = "cd /sys/class/dmi/id && cat sys_vendor bios_vendor board_asset_tag product_name /sys/devices/virtual/dmi/id/chassis_asset_tag && sudo cat product_uuid product_serial /sys/hypervisor/uuid"
+		facts := strings.Split(b.run(c, firmware), "\n")
+		if got := strings.Join(facts[:5], "|"); got != "Amazon EC2|Amazon EC2|"+spec.ID+"|t3.micro|Amazon EC2" {
+			t.Errorf("the firmware says %q", got)
+		}
+		if u := facts[5]; !strings.HasPrefix(u, "ec2") || len(u) != 36 || u != facts[6] || u != facts[7] {
+			t.Errorf("the machine's UUIDs are %q", facts[5:])
+		}
+		// The rest of /sys is there, and read-only.
+		b.run(c, "cat /sys/class/net/eth0/address /sys/devices/system/cpu/online && ! sudo touch /sys/class/dmi/id/x && ! sudo sh -c 'echo 1 > /sys/class/net/eth0/mtu'")
 
-			try(c, "sudo reboot")
-			b.waitEnd(m)
-			if e := m.Exit(); e.Reason != machine.Reboot {
-				t.Fatalf("exit is %+v", e)
-			}
-			spec.First = false
-			b.start(spec)
-			c = b.login(spec)
-			second := strings.Fields(b.run(c, look))
-			if second[0] == first[0] {
-				t.Errorf("the boot's id is %s after a reboot too", second[0])
-			}
-			if up, err := strconv.Atoi(second[1]); err != nil || up > 120 {
-				t.Errorf("the machine is up for %s s after a reboot", second[1])
-			}
-			if after := strings.Split(b.run(c, firmware), "\n"); after[5] != facts[5] {
-				t.Errorf("a reboot changed the UUID from %s to %s", facts[5], after[5])
-			}
-		})
-	}
+		try(c, "sudo reboot")
+		b.waitEnd(m)
+		if e := m.Exit(); e.Reason != machine.Reboot {
+			t.Fatalf("exit is %+v", e)
+		}
+		spec.First = false
+		b.start(spec)
+		c = b.login(spec)
+		second := strings.Fields(b.run(c, look))
+		if second[0] == first[0] {
+			t.Errorf("the boot's id is %s after a reboot too", second[0])
+		}
+		if up, err := strconv.Atoi(second[1]); err != nil || up > 120 {
+			t.Errorf("the machine is up for %s s after a reboot", second[1])
+		}
+		if after := strings.Split(b.run(c, firmware), "\n"); after[5] != facts[5] {
+			t.Errorf("a reboot changed the UUID from %s to %s", facts[5], after[5])
+		}
+	})
 }
 
 // TestCloudInitIsAnnounced: who logs in to a machine that cloud-init is still setting up can tell, with
 // systemd and without, and when it has ended.
 func TestCloudInitIsAnnounced(t *testing.T) {
 	b := newBench(t, Options{})
-	for _, init := range []Init{InitSystemd, InitBuiltin} {
-		t.Run(string(init), func(t *testing.T) {
-			d, err := New(Options{Dir: b.dir, Init: init})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := b.with(t)
-			b.driver = d
-			spec := b.spec()
-			spec.Network.Metadata = metadataService(spec)
-			b.start(spec)
-			c := b.login(spec)
-			b.run(c, "test -e /run/cloud-init/enabled")
-			if out, err := try(c, "n=0; while ! test -e /run/cloud-init/result.json; do sleep 1; n=$((n+1)); test $n -lt 300 || exit 1; done; sudo grep -c . /root/.ssh/authorized_keys"); err != nil || out != "1" {
-				t.Errorf("cloud-init does not end, or has let nobody in: %q, %v", out, err)
-			}
-		})
-	}
+	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		spec := b.spec()
+		spec.Network.Metadata = metadataService(spec)
+		b.start(spec)
+		c := b.login(spec)
+		b.run(c, "test -e /run/cloud-init/enabled")
+		if out, err := try(c, "n=0; while ! test -e /run/cloud-init/result.json; do sleep 1; n=$((n+1)); test $n -lt 300 || exit 1; done; sudo grep -c . /root/.ssh/authorized_keys"); err != nil || out != "1" {
+			t.Errorf("cloud-init does not end, or has let nobody in: %q, %v", out, err)
+		}
+	})
 }
 
 // TestStandIns calls this program by the names that it has in a machine without

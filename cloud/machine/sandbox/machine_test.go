@@ -292,6 +292,21 @@ func (b *bench) with(t *testing.T) *bench {
 	return &bench{t: t, driver: b.driver, dir: b.dir, layers: b.layers, key: b.key, next: b.next}
 }
 
+// eachInit runs a subtest for each first process that machines can have.
+func (b *bench) eachInit(t *testing.T, test func(t *testing.T, b *bench, init Init)) {
+	for _, init := range []Init{InitSystemd, InitBuiltin} {
+		t.Run(string(init), func(t *testing.T) {
+			d, err := New(Options{Dir: b.dir, Init: init})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := b.with(t)
+			b.driver = d
+			test(t, b, init)
+		})
+	}
+}
+
 func mountsBelow(dir string) string {
 	var found []string
 	for line := range strings.Lines(readText("/proc/self/mountinfo")) {

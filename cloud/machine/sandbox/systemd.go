@@ -124,16 +124,21 @@ func (b *bootSpec) hastenLogin(units string) error {
 		}
 	}
 	for unit, text := range addition {
-		dir := filepath.Join(units, unit+".d")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
 		// First by its name, wherever the others are: they have the last word.
-		if err := os.WriteFile(filepath.Join(dir, "00-bake.conf"), []byte(text), 0o644); err != nil {
+		if err := writeAddition(units, unit, "00-bake.conf", text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeAddition writes an addition to a unit, below the directory of units.
+func writeAddition(units, unit, file, text string) error {
+	dir := filepath.Join(units, unit+".d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644)
 }
 
 // limitTmp gives a /tmp in memory, where the distribution has it there, half of the
@@ -142,12 +147,7 @@ func (b *bootSpec) limitTmp(units string) error {
 	if b.Memory == 0 || !findsUnit("tmp.mount") {
 		return nil
 	}
-	dir := filepath.Join(units, "tmp.mount.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	text := fmt.Sprintf("[Mount]\nOptions=mode=1777,strictatime,nosuid,nodev,size=%d,nr_inodes=1m\n", b.Memory/2)
-	return os.WriteFile(filepath.Join(dir, "bake.conf"), []byte(text), 0o644)
+	return writeAddition(units, "tmp.mount", "bake.conf", fmt.Sprintf("[Mount]\nOptions=mode=1777,strictatime,nosuid,nodev,size=%d,nr_inodes=1m\n", b.Memory/2))
 }
 
 // mountTable keeps systemd from waiting for the partitions that an image's
@@ -201,11 +201,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := markCloudInit(); err != nil {
 		return err
 	}
-	local := filepath.Join(units, "cloud-init-local.service.d")
-	if err := os.MkdirAll(local, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(local, "bake.conf"), []byte("[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal()+"\"\n"), 0o644); err != nil {
+	if err := writeAddition(units, "cloud-init-local.service", "bake.conf", "[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal()+"\"\n"); err != nil {
 		return err
 	}
 	if err := loadCloudInitOnce(units); err != nil {
@@ -256,11 +252,7 @@ func loadCloudInitOnce(units string) error {
 		return err
 	}
 	for unit, text := range additions {
-		dir := filepath.Join(units, unit+".d")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "00-bake-stages.conf"), []byte(text), 0o644); err != nil {
+		if err := writeAddition(units, unit, "00-bake-stages.conf", text); err != nil {
 			return err
 		}
 	}

@@ -19,106 +19,98 @@ import (
 // comes while the machine runs, and starts a machine from one.
 func TestVolume(t *testing.T) {
 	b := newBench(t, Options{})
-	for _, init := range []Init{InitSystemd, InitBuiltin} {
-		t.Run(string(init), func(t *testing.T) {
-			d, err := New(Options{Dir: b.dir, Init: init})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := b.with(t)
-			b.driver = d
-			spec := b.spec()
-			place := func(name string) string { return filepath.Join(spec.Dir, machine.VolumesDir, name) }
-			if err := os.MkdirAll(place(""), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.MakeVolume(t.Context(), place("xvdf"), nil, 1<<30); err != nil {
-				t.Fatal(err)
-			}
-			m := b.start(spec)
-			c := b.login(spec)
+	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		spec := b.spec()
+		place := func(name string) string { return filepath.Join(spec.Dir, machine.VolumesDir, name) }
+		if err := os.MkdirAll(place(""), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.driver.MakeVolume(t.Context(), place("xvdf"), nil, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+		m := b.start(spec)
+		c := b.login(spec)
 
-			expect(t, c, "sudo mount /dev/xvdf /mnt", "wrong fs type")
-			b.run(c, "sudo mkfs.ext4 -q -L root /dev/sdf")
-			if got := b.run(c, "sudo blkid -o value -s LABEL /dev/xvdf"); got != "root" {
-				t.Errorf("blkid says %q", got)
-			}
-			expect(t, c, "sudo mount -t xfs /dev/xvdf /mnt", "wrong fs type")
-			b.run(c, "sudo mount -o noatime /dev/nvme1n1 /mnt && echo data | sudo tee /mnt/file && sudo mkdir /mnt/proc && sudo mount -t proc proc /mnt/proc && sudo umount /mnt/proc")
-			if err := m.Unplug(t.Context(), "xvdf"); err == nil || !strings.Contains(err.Error(), "mounted at /mnt") {
-				t.Errorf("a mounted volume was unplugged: %v", err)
-			}
-			if got := b.run(c, "sudo umount /dev/xvdf && ls /mnt && sudo mount /dev/xvdf /mnt && cat /mnt/file"); got != "data" {
-				t.Errorf("the volume holds %q", got)
-			}
-			expect(t, c, "sudo umount /mnt && sudo mount -o ro /dev/xvdf /mnt && sudo touch /mnt/other", "Read-only")
-			b.run(c, "sudo umount /mnt && sudo mkfs.ext4 -qF /dev/xvdf && sudo mount /dev/xvdf /mnt")
-			if got := b.run(c, "ls /mnt"); got != "" {
-				t.Errorf("a new file system has %q", got)
-			}
+		expect(t, c, "sudo mount /dev/xvdf /mnt", "wrong fs type")
+		b.run(c, "sudo mkfs.ext4 -q -L root /dev/sdf")
+		if got := b.run(c, "sudo blkid -o value -s LABEL /dev/xvdf"); got != "root" {
+			t.Errorf("blkid says %q", got)
+		}
+		expect(t, c, "sudo mount -t xfs /dev/xvdf /mnt", "wrong fs type")
+		b.run(c, "sudo mount -o noatime /dev/nvme1n1 /mnt && echo data | sudo tee /mnt/file && sudo mkdir /mnt/proc && sudo mount -t proc proc /mnt/proc && sudo umount /mnt/proc")
+		if err := m.Unplug(t.Context(), "xvdf"); err == nil || !strings.Contains(err.Error(), "mounted at /mnt") {
+			t.Errorf("a mounted volume was unplugged: %v", err)
+		}
+		if got := b.run(c, "sudo umount /dev/xvdf && ls /mnt && sudo mount /dev/xvdf /mnt && cat /mnt/file"); got != "data" {
+			t.Errorf("the volume holds %q", got)
+		}
+		expect(t, c, "sudo umount /mnt && sudo mount -o ro /dev/xvdf /mnt && sudo touch /mnt/other", "Read-only")
+		b.run(c, "sudo umount /mnt && sudo mkfs.ext4 -qF /dev/xvdf && sudo mount /dev/xvdf /mnt")
+		if got := b.run(c, "ls /mnt"); got != "" {
+			t.Errorf("a new file system has %q", got)
+		}
 
-			// Nothing above a volume's own parts is the host's, and none of them can
-			// be made to lead elsewhere there.
-			if got := b.run(c, "stat -f -c %T /run/bake/volumes /run/bake/volumes/xvdf"); got != "tmpfs\ntmpfs" {
-				t.Errorf("the volumes' directories are %q", got)
+		// Nothing above a volume's own parts is the host's, and none of them can
+		// be made to lead elsewhere there.
+		if got := b.run(c, "stat -f -c %T /run/bake/volumes /run/bake/volumes/xvdf"); got != "tmpfs\ntmpfs" {
+			t.Errorf("the volumes' directories are %q", got)
+		}
+		for _, command := range []string{
+			"sudo mv /run/bake/volumes/xvdf /run/bake/volumes/zz && sudo ln -s /home/victim /run/bake/volumes/xvdf; sudo rm /run/bake/volumes/xvdf; sudo mv /run/bake/volumes/zz /run/bake/volumes/xvdf",
+			"sudo mv /run/bake/volumes/xvdf/content /run/bake/volumes/xvdf/zz", "sudo rm -rf /run/bake/volumes/xvdf/device",
+		} {
+			try(c, command)
+		}
+		for path, dir := range map[string]bool{"": true, machine.VolumeContent: true, volumeDevice: false, volumeFilesystem: false} {
+			if st, err := os.Lstat(filepath.Join(place("xvdf"), path)); err != nil || st.IsDir() != dir || !dir && !st.Mode().IsRegular() {
+				t.Errorf("on the host %q is %v, %v", path, st, err)
 			}
-			for _, command := range []string{
-				"sudo mv /run/bake/volumes/xvdf /run/bake/volumes/zz && sudo ln -s /home/victim /run/bake/volumes/xvdf; sudo rm /run/bake/volumes/xvdf; sudo mv /run/bake/volumes/zz /run/bake/volumes/xvdf",
-				"sudo mv /run/bake/volumes/xvdf/content /run/bake/volumes/xvdf/zz", "sudo rm -rf /run/bake/volumes/xvdf/device",
-			} {
-				try(c, command)
-			}
-			for path, dir := range map[string]bool{"": true, machine.VolumeContent: true, volumeDevice: false, volumeFilesystem: false} {
-				if st, err := os.Lstat(filepath.Join(place("xvdf"), path)); err != nil || st.IsDir() != dir || !dir && !st.Mode().IsRegular() {
-					t.Errorf("on the host %q is %v, %v", path, st, err)
-				}
-			}
+		}
 
-			other := filepath.Join(spec.Dir, "other")
-			if err := d.MakeVolume(t.Context(), other, b.layers, 8<<30); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(other, place("xvdg")); err != nil {
-				t.Fatal(err)
-			}
-			if err := m.Plug(t.Context(), "xvdg"); err != nil {
-				t.Fatal(err)
-			}
-			b.run(c, "sudo mkdir /data && sudo mount /dev/xvdg /data && sudo chroot /data /bin/true && echo here | sudo tee /data/etc/volume && sudo umount /data")
-			holder, err := c.NewSession()
-			if err != nil {
-				t.Fatal(err)
-			}
-			pipe, err := holder.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := holder.Start("cd /run/bake/volumes/xvdg/content && touch /tmp/held && cat"); err != nil {
-				t.Fatal(err)
-			}
-			b.run(c, "until test -e /tmp/held; do sleep 0.05; done")
-			if err := m.Unplug(t.Context(), "xvdg"); !errors.Is(err, unix.EBUSY) {
-				t.Errorf("a volume in use was unplugged: %v", err)
-			}
-			b.run(c, "sudo blkid /dev/xvdg; test -f /run/bake/volumes/xvdg/device && test -d /run/bake/volumes/xvdg/content/etc")
-			pipe.Close()
-			holder.Wait()
-			if err := m.Unplug(t.Context(), "xvdg"); err != nil {
-				t.Error(err)
-			}
-			expect(t, c, "stat /dev/xvdg", "No such file")
-			if err := m.Stop(t.Context()); err != nil {
-				t.Error(err)
-			}
+		other := filepath.Join(spec.Dir, "other")
+		if err := b.driver.MakeVolume(t.Context(), other, b.layers, 8<<30); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(other, place("xvdg")); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Plug(t.Context(), "xvdg"); err != nil {
+			t.Fatal(err)
+		}
+		b.run(c, "sudo mkdir /data && sudo mount /dev/xvdg /data && sudo chroot /data /bin/true && echo here | sudo tee /data/etc/volume && sudo umount /data")
+		holder, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pipe, err := holder.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := holder.Start("cd /run/bake/volumes/xvdg/content && touch /tmp/held && cat"); err != nil {
+			t.Fatal(err)
+		}
+		b.run(c, "until test -e /tmp/held; do sleep 0.05; done")
+		if err := m.Unplug(t.Context(), "xvdg"); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("a volume in use was unplugged: %v", err)
+		}
+		b.run(c, "sudo blkid /dev/xvdg; test -f /run/bake/volumes/xvdg/device && test -d /run/bake/volumes/xvdg/content/etc")
+		pipe.Close()
+		holder.Wait()
+		if err := m.Unplug(t.Context(), "xvdg"); err != nil {
+			t.Error(err)
+		}
+		expect(t, c, "stat /dev/xvdg", "No such file")
+		if err := m.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
 
-			again := b.spec()
-			again.Layers = []string{filepath.Join(place("xvdg"), machine.VolumeContent)}
-			b.start(again)
-			if got := b.run(b.login(again), "cat /etc/volume"); got != "here" {
-				t.Errorf("a machine of the volume says %q", got)
-			}
-		})
-	}
+		again := b.spec()
+		again.Layers = []string{filepath.Join(place("xvdg"), machine.VolumeContent)}
+		b.start(again)
+		if got := b.run(b.login(again), "cat /etc/volume"); got != "here" {
+			t.Errorf("a machine of the volume says %q", got)
+		}
+	})
 }
 
 func expect(t *testing.T, c *ssh.Client, command, failure string) {
