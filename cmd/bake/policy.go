@@ -112,11 +112,7 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 // fleetPolicy says of what the policy is that the roles of a fleet need, or its workers, or has
 // shown the trust policy if o asks for that.
 func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.PolicyFor, shown bool, err error) {
-	t, err := p.loadFleets(ctx, &fleetFlags{templateFlags: o.templateFlags, path: o.path}, "bake policy")
-	if err != nil {
-		return of, false, err
-	}
-	one, err := t.Fleet(o.fleet)
+	t, one, err := p.oneFleet(ctx, &fleetFlags{templateFlags: o.templateFlags, path: o.path}, "bake policy", []string{o.fleet})
 	if err != nil {
 		return of, false, err
 	}

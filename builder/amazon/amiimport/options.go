@@ -157,7 +157,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		names.Image(c, &o.Name)
 	}
 	if o.Encrypt && c.Known(&o.KMSKey) {
-		o.cannotShare("ami_encrypt is set", o.KMSKey, func(ptr any, summary, format string, args ...any) { c.Errorf(ptr, summary, format, args...) })
+		o.cannotShare("ami_encrypt is set", o.KMSKey, c.Errorf)
 	}
 	names.Accounts(c, &o.Users)
 	names.Groups(c, &o.Groups)

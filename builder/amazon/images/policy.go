@@ -20,7 +20,7 @@ func PolicyFor(command string, regions []string, role string) (amazon.Policy, bo
 	}
 	needs := make(policy.In(regions...))
 	if role != "" {
-		needs = append(needs, policy.Need{Actions: []string{"sts:AssumeRole"}, Resources: []string{strings.ReplaceAll(role, "{account}", "*")}})
+		needs = append(needs, amazon.Roles{strings.ReplaceAll(role, "{account}", "*")}.Permissions()...)
 	}
 	return policy.Make(needs), true
 }
@@ -164,7 +164,7 @@ func DistributionNeeds(made []string, d builder.Distribution, parameters []strin
 	}
 	for _, account := range d.Accounts {
 		if d.Role != "" {
-			needs = append(needs, policy.Need{Actions: []string{"sts:AssumeRole"}, Resources: []string{strings.ReplaceAll(d.Role, "{account}", account)}})
+			needs = append(needs, amazon.Roles{strings.ReplaceAll(d.Role, "{account}", account)}.Permissions()...)
 		}
 	}
 	for _, name := range parameters {
