@@ -3,7 +3,6 @@ package run
 import (
 	"cmp"
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -18,18 +17,12 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
-	"bake/builder/amazon/images"
-	"bake/builder/amazon/kmskey"
 	"bake/builtin"
 	"bake/config"
 	"bake/engine"
-	"bake/golden/attest"
 	"bake/golden/bakefile"
 	"bake/golden/pipeline"
-	"bake/golden/reports"
-	"bake/internal/envvar"
 	"bake/plugin/host"
-	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/run/trace"
 	"bake/step"
@@ -209,29 +202,8 @@ func (e *TimeoutError) Cancelling() string {
 // a *[FailedError] if not all went well: then the result is that of what was run. Any
 // other says what kept the run from starting or its ledger from being written.
 func Build(ctx context.Context, o Options) (Result, error) {
-	o.ID = cmp.Or(o.ID, uuid.NewString())
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Stages && o.Cache {
-		return Result{}, errors.New("a run that goes by stages has no cache")
-	}
-	o.began = time.Now()
-	if o.Stop == nil {
-		o.Stop = context.Background()
-	}
-	if o.Components == nil {
-		o.Components = func(_ context.Context, p builtin.Parts) engine.Components { return p.Catalog().Components() }
-	}
-	if o.Template.Now.IsZero() {
-		o.Template.Now = o.Now()
-	}
-	if o.Template.Cwd == "" {
-		cwd, err := os.Getwd()
-		if err != nil {
-			return Result{}, err
-		}
-		o.Template.Cwd = cwd
+	if err := o.complete(); err != nil {
+		return Result{}, err
 	}
 	switch images, diags := o.imagesApart(ctx); {
 	case diags.HasErrors():
@@ -271,6 +243,31 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		events.trace.Fail(err)
 	}
 	return result, errors.Join(err, events.close())
+}
+
+// complete sets what the caller has left to Build, and refuses what does not go together.
+func (o *Options) complete() (err error) {
+	if o.Stages && o.Cache {
+		return errors.New("a run that goes by stages has no cache")
+	}
+	o.began = time.Now()
+	o.ID = cmp.Or(o.ID, uuid.NewString())
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Stop == nil {
+		o.Stop = context.Background()
+	}
+	if o.Components == nil {
+		o.Components = func(_ context.Context, p builtin.Parts) engine.Components { return p.Catalog().Components() }
+	}
+	if o.Template.Now.IsZero() {
+		o.Template.Now = o.Now()
+	}
+	if o.Template.Cwd == "" {
+		o.Template.Cwd, err = os.Getwd()
+	}
+	return err
 }
 
 // record begins the trace of the run, or that of what is done of it now.
@@ -333,282 +330,36 @@ func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Dura
 // build is Build with everything that it needs. It has closed the events if the run
 // was started.
 func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts, events *events) (Result, error) {
-	say := func(kind step.Kind, text string) { events.handle(step.Event{Time: o.Now(), Kind: kind, Text: text}) }
-	ctx, release := announced(limit, func(cause error) { say(step.Say, cancelling(cause)) })
+	e := &execution{Options: o, run: run, parts: parts, events: events, clouds: localcloud.Clouds{Hold: o.hold}}
+	ctx, stop, release := e.announce(limit)
 	defer release()
-	stop, release := announced(o.Stop, func(error) { say(step.Say, "Stopping immediately") })
-	defer release()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })()
-
-	teardown := stop
-	var cache *localcloud.Cache
-	clouds := localcloud.Clouds{Hold: o.hold} // that a run which goes on has made something in
-	if o.Cloud != nil {
-		cloud, err := o.Cloud(ctx, events.handle)
-		if err != nil {
-			return Result{}, err
-		}
-		if text := cloud.Dependence(); text != "" {
-			say(step.Say, text)
-		}
-		var unwatch func()
-		ctx, unwatch = cloud.Watch(ctx)
-		defer unwatch()
-		// Nobody is left to delete anything of this run in the cloud.
-		var end context.CancelCauseFunc
-		teardown, end = context.WithCancelCause(stop)
-		defer end(nil)
-		watched := ctx
-		defer context.AfterFunc(watched, func() {
-			if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(watched)); ok {
-				end(gone)
-			}
-		})()
-		parts.Cloud = o.hold(cloud.Cloud)
-		clouds.Open = func(context.Context) (*localcloud.Cloud, error) { return cloud, nil }
-		if o.Cache && o.again == nil {
-			cache = &localcloud.Cache{Cloud: cloud, Now: o.Now}
-		}
-		parts.Env = slices.Concat(parts.Env, cloud.Environment())
-		run.Env = slices.Concat(run.Env, cloud.Environment())
-	}
-	all := o.Components(ctx, parts)
-	load := o.Template.Options
-	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
-	template, diags := config.Load(ctx, load)
-	settings := new(bakefile.Settings)
-	var pipelines map[*config.Component]*engine.Pipeline
-	var kept func(run string) reports.Store
-	plans := &planned{}
-	if !diags.HasErrors() {
-		var more hcl.Diagnostics
-		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
-		diags = append(diags, more...)
-		kept, more = o.reports(ctx, settings, parts)
-		diags = append(diags, more...)
-		pipelines, more = pipeline.Of(settings, pipeline.Options{
-			Template: template, Place: o.place(), Reports: kept(run.ID), Earlier: kept, Version: o.Version, Now: o.Now,
-			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.ReuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
-			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
-				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
-			},
-			Outlet: images.OutletOf, Distributes: images.Distributes,
-			Signer: o.signer(ctx, parts),
-		})
-		diags = append(diags, more...)
-		if cache != nil && !diags.HasErrors() {
-			selected := o.selected(template, o.Template.among(ctx, template, settings))
-			diags = append(diags, uncached(template, selected)...)
-			if !o.CacheReleases {
-				diags = append(diags, noReleases(template, selected, pipelines)...)
-			}
-		}
-		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
-			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
-		}
-	}
-	switch {
-	case diags.HasErrors() && ctx.Err() != nil: // that is why
-		return Result{}, context.Cause(ctx)
-	case diags.HasErrors():
-		return Result{}, &TemplateError{diags, template.Files()}
-	}
-	if o.Doubts != nil {
-		o.Doubts(Diagnosis{diags, template.Files()})
-	}
-	run.Redact = template.Secrets().Redact
-	among := o.Template.among(ctx, template, settings)
-	builds := o.selected(template, among)
-	journal, err := o.journal(run, template, builds, events.trace.First())
-	switch {
-	case err != nil && o.again != nil:
-		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", run.ID, err)
-	case err != nil:
-		return Result{}, fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
-	}
-	ledger, err := o.ledger(step.Header{
-		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command), Whole: o.Whole,
-	})
+	ctx, teardown, leave, err := e.enter(ctx, stop)
 	if err != nil {
-		return Result{}, errors.Join(err, o.closeJournal(journal, o.again != nil))
+		return Result{}, err
 	}
-	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, endpoint: localcloud.Endpoint(o.Template.Env), connect: o.Connect}
-	if o.again != nil {
-		say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", run.ID, run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
+	defer leave()
+	if err := e.load(ctx, limit); err != nil {
+		return Result{}, err
 	}
-	options := engine.Options{
-		Only: o.Template.Only, Except: o.Template.Except, Builds: among, PlanOnly: o.planOnly, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
-		Run: run, Ledger: ledger, Journal: journal, Resume: o.again != nil, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
-		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
-		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
-			return cloudinit.Wait(ctx, s, m, o.CloudInit)
-		},
-		Settle: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
-			return cloudinit.Again(ctx, s, m, o.CloudInit)
-		},
+	if err := e.open(); err != nil {
+		return Result{}, err
 	}
-	if o.again != nil {
-		if err := endEarlier(ctx, ledger); err != nil {
-			say(step.Warning, sentence(err))
-		}
-		options.From, options.Destroyers = o.again.from, clouds.Destroyers()
-		options.Key = func(build string) string { return o.State.key(run.ID, build) }
-	}
-	if o.OnError == engine.Ask && o.Ask == nil || o.Debug && o.Pause == nil {
-		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
-		if o.Unattended != nil {
-			text += " " + sentence(o.Unattended)
-		}
-		say(step.Warning, text)
-		if o.Ask == nil && o.OnError == engine.Ask {
-			options.OnError = engine.Cleanup
-		}
-	}
-	var next boundaries
-	if o.Stages {
-		options.Boundary = next.add
-	}
-	options.Uploads = settings.Uploads()
-	if cache != nil {
-		options.Cache = cache
-	}
-	options.Pipelines = pipelines
-	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
-	if cache != nil {
-		if err := cache.Shrink(ctx, cmp.Or(o.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
-			say(step.Warning, sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err)))
-		}
-	}
-	goesOn := unfinished(ended.Builds)
-	if !goesOn && !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
-		diags = append(diags, settings.Unused(options.Uploads)...)
+	options := e.options(ctx)
+	ended, diags := runToEnd(ctx, stop, teardown, e.template, e.components, options)
+	e.diags = diags // load's were told before anything was run
+	e.shrinkCache(ctx)
+	if len(e.Template.Only)+len(e.Template.Except) == 0 && succeeded(ended.Builds) {
+		e.diags = append(e.diags, e.settings.Unused(options.Uploads)...)
 	}
 	if stop.Err() == nil && teardown.Err() != nil {
-		deleteFiles(ctx, ledger)
+		deleteFiles(ctx, e.ledger)
 	}
-	if err := events.close(); err != nil { // the images are as good as with a log
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
-	}
-	var logged *LogPart
-	if in := kept(run.ID); o.Stages && o.sharedReports(in, run.ID) {
-		var err error
-		if logged, err = o.keepLog(ctx, run.ID, events.from, in); err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err)), Detail: "It is on this host."})
-		}
-	}
-	if len(pipelines) > 0 && !o.planOnly && !goesOn {
-		if err := o.page(ctx, run.ID, kept(run.ID)); err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
-		}
-	}
-	if !goesOn {
-		os.Remove(o.State.parts(run.ID))
-	}
-	useful := resumable(journal, builds, false) == nil
-	again := resumable(journal, builds, true) == nil
-	left, _ := ledger.Owned()
-	if err := o.closeJournal(journal, again || len(left) > 0); err != nil {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
-	}
-	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
-	if _, wrong := errors.AsType[*TemplateError](err); err != nil && !wrong {
-		events.trace.Fail(errors.New(template.Secrets().RedactMessage(err.Error())))
-	}
-	if goesOn {
-		result.Next = next.all
-	}
-	result.Resumable, result.Reachable, result.Planned, result.Log = useful, again, plans.all, logged
-	return result, err
+	return e.finish(ctx, ended)
 }
 
-// signer opens the keys that attestations are signed with; a plan has no need of them.
-func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key string) (crypto.Signer, error) {
-	if o.planOnly {
-		return nil
-	}
-	return func(key string) (crypto.Signer, error) {
-		if strings.HasPrefix(key, kmskey.Scheme) {
-			return kmskey.Opener(parts.Cloud)(ctx, parts.Env, key)
-		}
-		return attest.PrivateKey(key, envvar.Get(parts.Env, attest.PassphraseVar))
-	}
-}
-
-// terminal is what components get that wait for the user.
-func (o Options) terminal() (io.ReadCloser, error) {
-	switch {
-	case o.Terminal != nil:
-		return o.Terminal()
-	case o.Unattended != nil:
-		return nil, o.Unattended
-	}
-	return nil, errors.New("there is no terminal to ask on")
-}
-
-// announced returns a context that ends when parent does, with the same cause, after
-// tell was called. The caller releases it; tell is not called after that.
-func announced(parent context.Context, tell func(cause error)) (ctx context.Context, release func()) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
-	told := make(chan struct{})
-	keep := context.AfterFunc(parent, func() {
-		defer close(told)
-		tell(context.Cause(parent))
-		cancel(context.Cause(parent))
-	})
-	if parent.Err() != nil {
-		<-told
-	}
-	return ctx, func() {
-		if !keep() {
-			<-told
-		}
-		cancel(nil)
-	}
-}
-
-// cancelling says why a run is cancelled.
-func cancelling(cause error) string {
-	if c, ok := errors.AsType[interface {
-		error
-		Cancelling() string
-	}](cause); ok {
-		return c.Cancelling()
-	}
-	return fmt.Sprintf("Cancelling build: %v", cause)
-}
-
-// sentence is an error as a sentence.
-func sentence(err error) string {
-	text := err.Error()
-	return strings.ToUpper(text[:1]) + text[1:] + "."
-}
-
-// runToEnd is [engine.Run], but does not wait for builds that go on after they
-// were told to stop at once. When teardown ends, which it does with stop, nothing
-// more is deleted.
-func runToEnd(ctx, stop, teardown context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
-	type end struct {
-		result engine.Result
-		diags  hcl.Diagnostics
-	}
-	ended := make(chan end, 1)
-	go func() {
-		result, diags := engine.Run(ctx, teardown, t, c, o)
-		ended <- end{result, diags}
-	}()
-	select {
-	case e := <-ended:
-		return e.result, e.diags
-	case <-stop.Done():
-	}
-	select {
-	case e := <-ended:
-		return e.result, e.diags
-	case <-time.After(hurry):
-		return engine.Result{}, nil
-	}
+// succeeded reports whether all builds have ended, without an error.
+func succeeded(builds []engine.BuildResult) bool {
+	return !slices.ContainsFunc(builds, func(b engine.BuildResult) bool { return b.Unfinished || b.Err != nil })
 }
 
 // deleteFiles deletes the local files that the ledger owns, which needs no cloud. What

@@ -1,0 +1,382 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/builder/amazon/images"
+	"bake/builder/amazon/kmskey"
+	"bake/builtin"
+	"bake/config"
+	"bake/engine"
+	"bake/golden/attest"
+	"bake/golden/bakefile"
+	"bake/golden/pipeline"
+	"bake/golden/reports"
+	"bake/internal/envvar"
+	"bake/run/cloudinit"
+	"bake/run/localcloud"
+	"bake/step"
+)
+
+// execution is what a run has while it goes on, in the order in which [build] comes by it.
+type execution struct {
+	Options
+	run    step.Invocation
+	parts  builtin.Parts
+	events *events
+
+	cache  *localcloud.Cache // nil: none
+	clouds localcloud.Clouds // that a run which goes on has made something in
+
+	components engine.Components
+	template   *config.Template
+	settings   *bakefile.Settings // what bake files say
+	kept       func(run string) reports.Store
+	pipelines  map[*config.Component]*engine.Pipeline
+	planned    planned
+	among      map[*config.Build]bool // as in [engine.Options]
+	builds     []string               // that are run
+	diags      hcl.Diagnostics
+
+	journal *step.FileJournal
+	ledger  *step.FileLedger
+	stages  boundaries // at which builds have ended a stage
+}
+
+// say tells the user something about the run.
+func (e *execution) say(kind step.Kind, text string) {
+	e.events.handle(step.Event{Time: e.Now(), Kind: kind, Text: text})
+}
+
+// warn adds to what is doubtful about a run that is over.
+func (e *execution) warn(err error, detail string) {
+	e.diags = append(e.diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: detail})
+}
+
+// announce returns the contexts that end when the run is cancelled and when it is to stop at
+// once, after that was said. The first ends with the second.
+func (e *execution) announce(limit *timeLimit) (ctx, stop context.Context, release func()) {
+	ctx, unlimit := announced(limit, func(cause error) { e.say(step.Say, cancelling(cause)) })
+	stop, unstop := announced(e.Stop, func(error) { e.say(step.Say, "Stopping immediately") })
+	ctx, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })
+	return ctx, stop, func() {
+		unhook()
+		cancel(nil)
+		unstop()
+		unlimit()
+	}
+}
+
+// enter opens the cloud that takes the place of AWS, if there is one. inside ends with ctx, and
+// when that cloud has gone away; teardown ends with stop, and then too: nobody is left to
+// delete anything of this run in the cloud.
+func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.Context, leave func(), err error) {
+	if e.Cloud == nil {
+		return ctx, stop, func() {}, nil
+	}
+	cloud, err := e.Cloud(ctx, e.events.handle)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if text := cloud.Dependence(); text != "" {
+		e.say(step.Say, text)
+	}
+	e.parts.Cloud = e.hold(cloud.Cloud)
+	e.parts.Env = slices.Concat(e.parts.Env, cloud.Environment())
+	e.run.Env = slices.Concat(e.run.Env, cloud.Environment())
+	e.clouds.Open = func(context.Context) (*localcloud.Cloud, error) { return cloud, nil }
+	if e.Cache && e.again == nil {
+		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now}
+	}
+	inside, unwatch := cloud.Watch(ctx)
+	teardown, end := context.WithCancelCause(stop)
+	unhook := context.AfterFunc(inside, func() {
+		if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(inside)); ok {
+			end(gone)
+		}
+	})
+	return inside, teardown, func() {
+		unhook()
+		end(nil)
+		unwatch()
+	}, nil
+}
+
+// load reads the template and its bake files, and tells what is doubtful about them. The error
+// is a *[TemplateError], or why the run is cancelled.
+func (e *execution) load(ctx context.Context, limit *timeLimit) error {
+	e.components = e.Components(ctx, e.parts)
+	load := e.Template.Options
+	load.DataSources, load.ReadData, load.SecretsManager = e.components.DataSources, true, amazon.Secrets(e.parts.Cloud, e.parts.Env)
+	e.template, e.diags = config.Load(ctx, load)
+	if !e.diags.HasErrors() {
+		e.loadBakeFiles(ctx, limit)
+	}
+	switch {
+	case e.diags.HasErrors() && ctx.Err() != nil: // that is why
+		return context.Cause(ctx)
+	case e.diags.HasErrors():
+		return &TemplateError{e.diags, e.template.Files()}
+	}
+	if e.Doubts != nil {
+		e.Doubts(Diagnosis{e.diags, e.template.Files()})
+	}
+	e.run.Redact = e.template.Secrets().Redact
+	return nil
+}
+
+// loadBakeFiles reads the bake files of the template, and makes what they ask of its builds.
+func (e *execution) loadBakeFiles(ctx context.Context, limit *timeLimit) {
+	found := func(more hcl.Diagnostics) { e.diags = append(e.diags, more...) }
+	var more hcl.Diagnostics
+	e.settings, e.run.MachinesEnd, more = limit.read(ctx, e.template, e.Timeout)
+	found(more)
+	if e.again != nil && e.run.MachinesEnd > 0 { // limits count from now
+		e.run.MachinesEnd += max(0, e.Now().Sub(e.run.Start))
+	}
+	e.kept, more = e.reports(ctx, e.settings, e.parts)
+	found(more)
+	e.pipelines, more = pipeline.Of(e.settings, pipeline.Options{
+		Template: e.template, Place: e.place(), Reports: e.kept(e.run.ID), Earlier: e.kept, Version: e.Version, Now: e.Now,
+		Key: envvar.Get(e.Template.Env, pipeline.InputsKey), Parents: e.Template.parents(), ReuseOnly: e.ReuseOnly, PlanOnly: e.planOnly, Planned: e.planned.add,
+		Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
+			return images.Retire(ctx, s, made.Resources, e.parts.Cloud, r, e.Now)
+		},
+		Outlet: images.OutletOf, Distributes: images.Distributes,
+		Signer: e.signer(ctx, e.parts),
+	})
+	found(more)
+	if e.diags.HasErrors() {
+		return
+	}
+	e.among = e.Template.among(ctx, e.template, e.settings)
+	e.builds = e.selected(e.template, e.among)
+	if e.cache == nil {
+		return
+	}
+	found(uncached(e.template, e.builds))
+	if !e.CacheReleases {
+		found(noReleases(e.template, e.builds, e.pipelines))
+	}
+}
+
+// open begins the journal and the ledger of the run, or opens those that it goes on with.
+func (e *execution) open() error {
+	var err error
+	e.journal, err = e.Options.journal(e.run, e.template, e.builds, e.events.trace.First())
+	switch {
+	case err != nil && e.again != nil:
+		return fmt.Errorf("run %s cannot be resumed: %w", e.run.ID, err)
+	case err != nil:
+		return fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
+	}
+	e.ledger, err = e.Options.ledger(step.Header{
+		Run: e.run.ID, Started: e.run.Start, PID: os.Getpid(), Command: e.template.Secrets().Redact(e.Command), Whole: e.Whole,
+	})
+	if err != nil {
+		return errors.Join(err, e.closeJournal(e.journal, e.again != nil))
+	}
+	return nil
+}
+
+// options are what the engine is told. What an earlier process of the run has left on this host
+// is ended before.
+func (e *execution) options(ctx context.Context) engine.Options {
+	logins := &logins{dir: e.State.keys(e.run.ID), run: e.run.ID, onLocal: e.Cloud != nil, endpoint: localcloud.Endpoint(e.Template.Env), connect: e.Connect}
+	options := engine.Options{
+		Only: e.Template.Only, Except: e.Template.Except, Builds: e.among, PlanOnly: e.planOnly, Parallel: e.Parallel, OnError: e.OnError, FailFast: e.FailFast,
+		Run: e.run, Ledger: e.ledger, Journal: e.journal, Resume: e.again != nil, Start: e.run.Start, Grace: teardownGrace, Emit: e.events.handle,
+		Ask: e.Ask, Pause: e.Pause, Login: logins.text, Uploads: e.settings.Uploads(), Pipelines: e.pipelines,
+		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
+			return cloudinit.Wait(ctx, s, m, e.CloudInit)
+		},
+		Settle: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
+			return cloudinit.Again(ctx, s, m, e.CloudInit)
+		},
+	}
+	if e.again != nil {
+		e.say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", e.run.ID, e.run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
+		if err := endEarlier(ctx, e.ledger); err != nil {
+			e.say(step.Warning, sentence(err))
+		}
+		options.From, options.Destroyers = e.again.from, e.clouds.Destroyers()
+		options.Key = func(build string) string { return e.State.key(e.run.ID, build) }
+	}
+	if e.OnError == engine.Ask && e.Ask == nil || e.Debug && e.Pause == nil {
+		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
+		if e.Unattended != nil {
+			text += " " + sentence(e.Unattended)
+		}
+		e.say(step.Warning, text)
+	}
+	if e.OnError == engine.Ask && e.Ask == nil {
+		options.OnError = engine.Cleanup
+	}
+	if e.Stages {
+		options.Boundary = e.stages.add
+	}
+	if e.cache != nil { // a nil pointer is not no cache
+		options.Cache = e.cache
+	}
+	return options
+}
+
+// shrinkCache keeps the cache within its limit.
+func (e *execution) shrinkCache(ctx context.Context) {
+	if e.cache == nil {
+		return
+	}
+	if err := e.cache.Shrink(ctx, cmp.Or(e.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
+		e.say(step.Warning, sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err)))
+	}
+}
+
+// finish writes what is kept of a run that has ended, or has ended a stage, and says how it
+// ended.
+func (e *execution) finish(ctx context.Context, ended engine.Result) (Result, error) {
+	goesOn := unfinished(ended.Builds)
+	logged := e.keep(ctx, goesOn)
+	useful := resumable(e.journal, e.builds, false) == nil
+	reachable := resumable(e.journal, e.builds, true) == nil
+	left, _ := e.ledger.Owned()
+	if err := e.closeJournal(e.journal, reachable || len(left) > 0); err != nil {
+		e.warn(fmt.Errorf("the journal of the run: %w", err), "")
+	}
+	result, err := conclude(ctx, e.Options, e.run, e.ledger, ended, Diagnosis{e.diags, e.template.Files()})
+	if _, wrong := errors.AsType[*TemplateError](err); err != nil && !wrong {
+		e.events.trace.Fail(errors.New(e.template.Secrets().RedactMessage(err.Error())))
+	}
+	if goesOn {
+		result.Next = e.stages.all
+	}
+	result.Resumable, result.Reachable, result.Planned, result.Log = useful, reachable, e.planned.all, logged
+	return result, err
+}
+
+// keep ends the log of the run, puts a stage's among the reports, and writes the page of a run
+// that does not go on. That something of it cannot be written is a warning: the images are as
+// good as with it.
+func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
+	if err := e.events.close(); err != nil {
+		e.warn(err, "Free some space there, or set BAKE_STATE_DIR to another directory.")
+	}
+	in := e.kept(e.run.ID)
+	if e.Stages && e.sharedReports(in, e.run.ID) {
+		var err error
+		if logged, err = e.keepLog(ctx, e.run.ID, e.events.from, in); err != nil {
+			e.warn(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err), "It is on this host.")
+		}
+	}
+	if goesOn {
+		return logged
+	}
+	if len(e.pipelines) > 0 && !e.planOnly {
+		if err := e.page(ctx, e.run.ID, in); err != nil {
+			e.warn(fmt.Errorf("the report of the run cannot be written: %w", err), "'bake report' makes it of the log of the run.")
+		}
+	}
+	os.Remove(e.State.parts(e.run.ID))
+	return logged
+}
+
+// signer opens the keys that attestations are signed with; a plan has no need of them.
+func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key string) (crypto.Signer, error) {
+	if o.planOnly {
+		return nil
+	}
+	return func(key string) (crypto.Signer, error) {
+		if strings.HasPrefix(key, kmskey.Scheme) {
+			return kmskey.Opener(parts.Cloud)(ctx, parts.Env, key)
+		}
+		return attest.PrivateKey(key, envvar.Get(parts.Env, attest.PassphraseVar))
+	}
+}
+
+// terminal is what components get that wait for the user.
+func (o Options) terminal() (io.ReadCloser, error) {
+	switch {
+	case o.Terminal != nil:
+		return o.Terminal()
+	case o.Unattended != nil:
+		return nil, o.Unattended
+	}
+	return nil, errors.New("there is no terminal to ask on")
+}
+
+// announced returns a context that ends when parent does, with the same cause, after
+// tell was called. The caller releases it; tell is not called after that.
+func announced(parent context.Context, tell func(cause error)) (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	told := make(chan struct{})
+	keep := context.AfterFunc(parent, func() {
+		defer close(told)
+		tell(context.Cause(parent))
+		cancel(context.Cause(parent))
+	})
+	if parent.Err() != nil {
+		<-told
+	}
+	return ctx, func() {
+		if !keep() {
+			<-told
+		}
+		cancel(nil)
+	}
+}
+
+// cancelling says why a run is cancelled.
+func cancelling(cause error) string {
+	if c, ok := errors.AsType[interface {
+		error
+		Cancelling() string
+	}](cause); ok {
+		return c.Cancelling()
+	}
+	return fmt.Sprintf("Cancelling build: %v", cause)
+}
+
+// sentence is an error as a sentence.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// runToEnd is [engine.Run], but does not wait for builds that go on after they
+// were told to stop at once. When teardown ends, which it does with stop, nothing
+// more is deleted.
+func runToEnd(ctx, stop, teardown context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
+	type end struct {
+		result engine.Result
+		diags  hcl.Diagnostics
+	}
+	ended := make(chan end, 1)
+	go func() {
+		result, diags := engine.Run(ctx, teardown, t, c, o)
+		ended <- end{result, diags}
+	}()
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-stop.Done():
+	}
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-time.After(hurry):
+		return engine.Result{}, nil
+	}
+}
