@@ -355,7 +355,7 @@ func (s State) key(run, build string) string {
 func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
 
 // forgetJournals deletes the journals of runs that own nothing any more, if they ended
-// some time ago or have nothing to go on with.
+// some time ago, have nothing to go on with, or were killed before they had begun.
 func (s State) forgetJournals(now time.Time) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -370,16 +370,19 @@ func (s State) forgetJournals(now time.Time) {
 		if _, err := os.Stat(s.Ledger(run)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if now.Sub(info.ModTime()) >= loginsKept || s.over(run) {
+		switch over, err := s.over(run); {
+		case errors.Is(err, step.ErrUnbegun):
+			_ = step.DiscardUnbegun(s.Journal(run)) // unless the run begins just now
+		case over || now.Sub(info.ModTime()) >= loginsKept:
 			s.forgetRun(run)
 		}
 	}
 }
 
-// over says that a run has ended and cannot be resumed, as its journal tells, which can
-// be read.
-func (s State) over(run string) bool {
+// over says that a run has ended and cannot be resumed. The error is that of
+// [step.ReadJournal].
+func (s State) over(run string) (bool, error) {
 	var m Memory
 	j, err := step.ReadJournal(s.Journal(run), &m)
-	return err == nil && resumable(j, m.Builds, false) != nil && resumable(j, m.Builds, true) != nil
+	return err == nil && resumable(j, m.Builds, false) != nil && resumable(j, m.Builds, true) != nil, err
 }

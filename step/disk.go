@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"bake/internal/filelock"
 )
@@ -61,12 +62,9 @@ func (osDisk) mkdir(dir string) error {
 }
 
 func (osDisk) create(path string) (file, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := createLocked(path)
 	if err != nil {
 		return nil, err
-	}
-	if err := filelock.Try(f); err != nil {
-		return nil, errors.Join(err, remove(f))
 	}
 	return f, nil
 }
@@ -90,12 +88,65 @@ func own(f *os.File) error {
 	} else if !info.Mode().IsRegular() {
 		return errors.New("this is no regular file, so it cannot be a ledger; delete it")
 	}
-	err := filelock.Try(f)
-	if errors.Is(err, filelock.ErrLocked) {
+	return lock(f)
+}
+
+// createLocked makes a file that must not exist, for its owner alone, and locks it. A sweep
+// that comes between the two takes it for that of a run that was killed there, and deletes
+// it: then it is made again.
+func createLocked(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		switch err := lockSoon(f); {
+		case err == nil:
+			return f, nil
+		case errors.Is(err, os.ErrNotExist):
+			f.Close()
+		default:
+			return nil, errors.Join(err, remove(f))
+		}
+	}
+}
+
+// lock locks f. The error is ErrLive if another process has it locked, and os.ErrNotExist if
+// f is not the file of its name any more: who had it locked has deleted it. So the file of
+// a name is deleted by nobody but who has it locked.
+func lock(f *os.File) error {
+	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
 		return ErrLive
+	} else if err != nil {
+		return err
+	}
+	locked, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Lstat(f.Name())
+	if err == nil && !os.SameFile(locked, named) {
+		err = os.ErrNotExist
 	}
 	return err
 }
+
+// lockSoon is lock for a file that others may have locked for a moment, to look at it, which
+// is waited for.
+func lockSoon(f *os.File) error {
+	for try := 1; ; try++ {
+		err := lock(f)
+		if !errors.Is(err, ErrLive) || try == lockTries {
+			return err
+		}
+		time.Sleep(lockPause)
+	}
+}
+
+const (
+	lockTries = 20
+	lockPause = 25 * time.Millisecond
+)
 
 func (osDisk) syncDir(dir string) error { return syncDir(dir) }
 

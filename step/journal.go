@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"bake/internal/filelock"
 )
@@ -145,14 +144,12 @@ func CreateJournal(path string, head any, redact func(string) string) (*FileJour
 	if err := mkdirAll(osDisk{}, filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := createLocked(path)
 	if err != nil {
 		return nil, err
 	}
 	j := &FileJournal{redact: redact, f: f, head: text, results: results{}}
-	if err = lockJournal(f); err == nil {
-		err = j.append(entry{Head: text})
-	}
+	err = j.append(entry{Head: text})
 	if errors.Is(err, errSensitive) {
 		err = j.giveUp(err)
 	}
@@ -174,7 +171,7 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 		return nil, err
 	}
 	j := &FileJournal{f: f, results: results{}}
-	if err = lockJournal(f); err == nil {
+	if err = lockSoon(f); err == nil {
 		err = j.replay(head)
 	}
 	if err == nil {
@@ -210,25 +207,25 @@ func ReadJournal(path string, head any) (Results, error) {
 	return j.results, nil
 }
 
-// lockJournal locks a journal. Who only reads it has it locked for a moment, which is
-// waited for.
-func lockJournal(f *os.File) error {
-	for try := 1; ; try++ {
-		err := filelock.Try(f)
-		if !errors.Is(err, filelock.ErrLocked) {
-			return err
-		}
-		if try == journalTries {
-			return ErrLive
-		}
-		time.Sleep(journalPause)
+// DiscardUnbegun deletes the journal of a run that was killed before its head was written,
+// and leaves any other as it is.
+func DiscardUnbegun(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
+	j := &FileJournal{f: f, results: results{}}
+	if err = lock(f); err == nil {
+		var head any
+		if err = j.replay(&head); errors.Is(err, ErrUnbegun) {
+			return remove(f)
+		}
+	}
+	return errors.Join(err, f.Close())
 }
 
-const (
-	journalTries = 20
-	journalPause = 25 * time.Millisecond
-)
+// ErrUnbegun is the error of a journal whose run was killed before its head was written.
+var ErrUnbegun = errors.New("it is empty: the run ended before it began")
 
 // plausible is an error if the file cannot be a journal.
 func (j *FileJournal) plausible() error {
@@ -285,7 +282,7 @@ func (j *FileJournal) replay(head any) error {
 		}
 	}
 	if n == 0 {
-		return errors.New("it is empty: the run ended before it began")
+		return ErrUnbegun
 	}
 	return nil
 }

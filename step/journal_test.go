@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,6 +161,62 @@ func TestJournalTorn(t *testing.T) {
 			t.Errorf("%d bytes: what was recorded behind them is lost", n)
 		}
 	}
+}
+
+// TestDiscardUnbegun: what is left of a run that was killed before the head of its journal
+// was whole is deleted; the journal of a run that has begun, or begins just now, is not.
+func TestDiscardUnbegun(t *testing.T) {
+	j, path := journal(t, nil)
+	if err := step.DiscardUnbegun(path); !errors.Is(err, step.ErrLive) {
+		t.Errorf("a run that goes on: %v", err)
+	}
+	must(t, j.Close(true))
+	must(t, step.DiscardUnbegun(path))
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for n := range len(whole) {
+		must(t, os.WriteFile(path, whole[:n], 0o600))
+		must(t, step.DiscardUnbegun(path))
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a head of %d bytes is left: %v", n, err)
+		}
+	}
+}
+
+// TestCreateAmongSweeps: a run that begins while sweeps look for what killed runs have left
+// has its journal and its ledger under their names when it goes on.
+func TestCreateAmongSweeps(t *testing.T) {
+	dir := t.TempDir()
+	const runs = 300
+	var over atomic.Bool
+	var sweeps sync.WaitGroup
+	for range 4 {
+		sweeps.Go(func() {
+			for i := 0; !over.Load(); i++ {
+				run := filepath.Join(dir, strconv.Itoa(i%runs))
+				_ = step.DiscardUnbegun(run + ".journal")
+				if l, err := step.OpenLedger(run + ".jsonl"); err == nil {
+					_ = l.Close()
+				}
+			}
+		})
+	}
+	for i := range runs {
+		run := strconv.Itoa(i)
+		j, err := step.CreateJournal(filepath.Join(dir, run+".journal"), head{Name: run}, nil)
+		must(t, err)
+		l, err := step.CreateLedger(dir, step.Header{Run: run})
+		must(t, err)
+		must(t, l.Intend(step.Resource{Key: "k", Kind: "test:thing"}))
+		for _, name := range []string{run + ".journal", run + ".jsonl"} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Errorf("run %s: %v", run, err)
+			}
+		}
+		must(t, errors.Join(l.Close(), j.Close(true)))
+	}
+	over.Store(true)
+	sweeps.Wait()
 }
 
 // TestJournalDamage: a line that cannot be read is an error that names it. What the head

@@ -244,7 +244,8 @@ func (g *gathering) inspect(w *world) error {
 	}
 	ledgers, err := os.ReadDir(filepath.Join(w.dir, "state", "ledgers"))
 	for _, l := range ledgers {
-		g.problems = append(g.problems, "left: ledger "+l.Name())
+		text, _ := os.ReadFile(filepath.Join(w.dir, "state", "ledgers", l.Name()))
+		g.problems = append(g.problems, fmt.Sprintf("left: ledger %s of %d bytes: %s", l.Name(), len(text), tail(string(text))))
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
