@@ -187,13 +187,13 @@ func TestDiscardUnbegun(t *testing.T) {
 // has its journal and its ledger under their names when it goes on.
 func TestCreateAmongSweeps(t *testing.T) {
 	dir := t.TempDir()
-	const runs = 300
-	var over atomic.Bool
+	const runs = 100
+	var begins atomic.Int64
 	var sweeps sync.WaitGroup
 	for range 4 {
 		sweeps.Go(func() {
-			for i := 0; !over.Load(); i++ {
-				run := filepath.Join(dir, strconv.Itoa(i%runs))
+			for i := begins.Load(); i < runs; i = begins.Load() {
+				run := filepath.Join(dir, strconv.FormatInt(i, 10))
 				_ = step.DiscardUnbegun(run + ".journal")
 				if l, err := step.OpenLedger(run + ".jsonl"); err == nil {
 					_ = l.Close()
@@ -202,6 +202,7 @@ func TestCreateAmongSweeps(t *testing.T) {
 		})
 	}
 	for i := range runs {
+		begins.Store(int64(i))
 		run := strconv.Itoa(i)
 		j, err := step.CreateJournal(filepath.Join(dir, run+".journal"), head{Name: run}, nil)
 		must(t, err)
@@ -215,7 +216,7 @@ func TestCreateAmongSweeps(t *testing.T) {
 		}
 		must(t, errors.Join(l.Close(), j.Close(true)))
 	}
-	over.Store(true)
+	begins.Store(runs)
 	sweeps.Wait()
 }
 
