@@ -370,15 +370,7 @@ func (in *interpreter) eval(n node) (any, error) {
 	case *variable:
 		return in.lookup(n)
 	case *text:
-		var b strings.Builder
-		for _, p := range n.parts {
-			v, err := in.val(p)
-			if err != nil {
-				return nil, err
-			}
-			b.WriteString(str(v))
-		}
-		return b.String(), nil
+		return in.expand(n)
 	case *list:
 		items, err := in.all(n.items)
 		return items, err
@@ -392,138 +384,30 @@ func (in *interpreter) eval(n node) (any, error) {
 		out, err := in.capture(func() error { return in.inner(n.body) })
 		return value(out), err
 	case *assign:
-		v, err := in.val(n.value)
-		if err != nil {
-			return nil, err
-		}
-		if n.op == "+=" {
-			old, err := in.val(n.to)
-			if err != nil {
-				return nil, err
-			}
-			if v, err = in.add(old, v); err != nil {
-				return nil, err
-			}
-		}
-		return nil, in.store(n.to, v)
+		return in.assign(n)
 	case *unary:
-		x, err := in.val(n.x)
-		if err != nil {
-			return nil, err
-		}
-		if n.op == "-not" {
-			return !truth(x), nil
-		}
-		i, err := number(x)
-		return -i, err
+		return in.unary(n)
 	case *infix:
 		return in.infix(n)
 	case *cast:
-		x, err := in.val(n.x)
-		if err != nil {
-			return nil, err
-		}
-		switch n.to {
-		case "void":
-			return nil, nil
-		case "string":
-			return str(x), nil
-		case "int":
-			return number(x)
-		}
-		return nil, &thrown{"unknown type " + n.to}
+		return in.cast(n)
 	case *member:
 		return in.member(n)
 	case *index:
-		x, err := in.val(n.x)
-		if err != nil {
-			return nil, err
-		}
-		at, err := in.val(n.at)
-		if err != nil {
-			return nil, err
-		}
-		i, err := number(at)
-		items := flat(x)
-		if err != nil || i < 0 || i >= len(items) {
-			return nil, err
-		}
-		return items[i], nil
+		return in.index(n)
 	case *ifStmt:
-		for i, c := range n.conds {
-			ok, err := in.val(c)
-			if err != nil {
-				return nil, err
-			}
-			if truth(ok) {
-				return nil, in.inner(n.blocks[i])
-			}
-		}
-		if n.other != nil {
-			return nil, in.inner(n.other)
-		}
-		return nil, nil
+		return in.choose(n)
 	case *loop:
-		for first := true; ; first = false {
-			if n.before || !first {
-				ok, err := in.val(n.cond)
-				if err != nil || truth(ok) == n.until {
-					return nil, err
-				}
-			}
-			if err := in.inner(n.body); err != nil {
-				return nil, err
-			}
-		}
+		return in.repeat(n)
 	case *foreach:
-		items, err := in.val(n.in)
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range flat(items) {
-			in.scope.vars[n.name] = item
-			if err := in.inner(n.body); err != nil {
-				return nil, err
-			}
-		}
-		return nil, nil
+		return in.iterate(n)
 	case *try:
-		err := in.inner(n.body)
-		var l *left
-		if err != nil && !errors.As(err, &l) && n.catch != nil {
-			before := in.scope.vars["_"]
-			in.scope.vars["_"] = fields{"exception": fields{"message": err.Error()}, "": err.Error()}
-			err = in.inner(n.catch)
-			in.scope.vars["_"] = before
-		}
-		if n.finally != nil {
-			if last := in.inner(n.finally); last != nil {
-				err = last
-			}
-		}
-		return nil, err
+		return in.try(n)
 	case *function:
 		in.functions[n.name] = n.body
 		return nil, nil
 	case *leave:
-		var v any
-		if n.value != nil {
-			var err error
-			if v, err = in.val(n.value); err != nil {
-				return nil, err
-			}
-		}
-		switch n.how {
-		case "throw":
-			return nil, &thrown{str(v)}
-		case "exit":
-			code, err := number(v)
-			if err != nil {
-				return nil, err
-			}
-			return nil, &left{how: "exit", code: code}
-		}
-		return nil, &left{how: "return", value: v}
+		return in.leave(n)
 	case *pipeline:
 		return in.pipe(n)
 	case *command:
@@ -533,6 +417,172 @@ func (in *interpreter) eval(n node) (any, error) {
 		return nil, &thrown{"a type is no value: " + n.name}
 	}
 	return nil, &thrown{fmt.Sprintf("cannot evaluate a %T", n)}
+}
+
+// expand puts the values of its parts into a text.
+func (in *interpreter) expand(n *text) (any, error) {
+	var b strings.Builder
+	for _, p := range n.parts {
+		v, err := in.val(p)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(str(v))
+	}
+	return b.String(), nil
+}
+
+// assign stores a value, or adds it to the one that is there.
+func (in *interpreter) assign(n *assign) (any, error) {
+	v, err := in.val(n.value)
+	if err != nil {
+		return nil, err
+	}
+	if n.op == "+=" {
+		old, err := in.val(n.to)
+		if err != nil {
+			return nil, err
+		}
+		if v, err = in.add(old, v); err != nil {
+			return nil, err
+		}
+	}
+	return nil, in.store(n.to, v)
+}
+
+// unary is -not, or a minus.
+func (in *interpreter) unary(n *unary) (any, error) {
+	x, err := in.val(n.x)
+	if err != nil {
+		return nil, err
+	}
+	if n.op == "-not" {
+		return !truth(x), nil
+	}
+	i, err := number(x)
+	return -i, err
+}
+
+// cast makes a value another type.
+func (in *interpreter) cast(n *cast) (any, error) {
+	x, err := in.val(n.x)
+	if err != nil {
+		return nil, err
+	}
+	switch n.to {
+	case "void":
+		return nil, nil
+	case "string":
+		return str(x), nil
+	case "int":
+		return number(x)
+	}
+	return nil, &thrown{"unknown type " + n.to}
+}
+
+// index is an item of a list; nothing, if there is none there.
+func (in *interpreter) index(n *index) (any, error) {
+	x, err := in.val(n.x)
+	if err != nil {
+		return nil, err
+	}
+	at, err := in.val(n.at)
+	if err != nil {
+		return nil, err
+	}
+	i, err := number(at)
+	items := flat(x)
+	if err != nil || i < 0 || i >= len(items) {
+		return nil, err
+	}
+	return items[i], nil
+}
+
+// choose runs the first block whose condition holds.
+func (in *interpreter) choose(n *ifStmt) (any, error) {
+	for i, c := range n.conds {
+		ok, err := in.val(c)
+		if err != nil {
+			return nil, err
+		}
+		if truth(ok) {
+			return nil, in.inner(n.blocks[i])
+		}
+	}
+	if n.other != nil {
+		return nil, in.inner(n.other)
+	}
+	return nil, nil
+}
+
+// repeat runs a block while, or until, its condition holds.
+func (in *interpreter) repeat(n *loop) (any, error) {
+	for first := true; ; first = false {
+		if n.before || !first {
+			ok, err := in.val(n.cond)
+			if err != nil || truth(ok) == n.until {
+				return nil, err
+			}
+		}
+		if err := in.inner(n.body); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// iterate runs a block for each item.
+func (in *interpreter) iterate(n *foreach) (any, error) {
+	items, err := in.val(n.in)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range flat(items) {
+		in.scope.vars[n.name] = item
+		if err := in.inner(n.body); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// try runs a block, what catches its error, and what comes at last.
+func (in *interpreter) try(n *try) (any, error) {
+	err := in.inner(n.body)
+	var l *left
+	if err != nil && !errors.As(err, &l) && n.catch != nil {
+		before := in.scope.vars["_"]
+		in.scope.vars["_"] = fields{"exception": fields{"message": err.Error()}, "": err.Error()}
+		err = in.inner(n.catch)
+		in.scope.vars["_"] = before
+	}
+	if n.finally != nil {
+		if last := in.inner(n.finally); last != nil {
+			err = last
+		}
+	}
+	return nil, err
+}
+
+// leave throws, exits or returns.
+func (in *interpreter) leave(n *leave) (any, error) {
+	var v any
+	if n.value != nil {
+		var err error
+		if v, err = in.val(n.value); err != nil {
+			return nil, err
+		}
+	}
+	switch n.how {
+	case "throw":
+		return nil, &thrown{str(v)}
+	case "exit":
+		code, err := number(v)
+		if err != nil {
+			return nil, err
+		}
+		return nil, &left{how: "exit", code: code}
+	}
+	return nil, &left{how: "return", value: v}
 }
 
 func (in *interpreter) all(nodes []node) ([]any, error) {

@@ -22,7 +22,6 @@ func assign(dst reflect.Value, v any) error {
 		dst.Set(src)
 		return nil
 	}
-	wrong := func() error { return fmt.Errorf("it is %s, not %s", kind(v), dst.Type()) }
 	switch dst.Kind() {
 	case reflect.Pointer:
 		p := reflect.New(dst.Type().Elem())
@@ -30,79 +29,99 @@ func assign(dst reflect.Value, v any) error {
 			return err
 		}
 		dst.Set(p)
+		return nil
 	case reflect.Struct:
-		m, ok := v.(map[string]any)
-		if !ok || dst.Type() == reflect.TypeFor[time.Time]() {
-			return wrong()
-		}
-		for i := range dst.NumField() {
-			f := dst.Type().Field(i)
-			e, ok := m[f.Name]
-			if !ok || !f.IsExported() {
-				continue
-			}
-			if err := assign(dst.Field(i), e); err != nil {
-				return fmt.Errorf("%s: %w", f.Name, err)
-			}
-		}
+		return assignStruct(dst, v)
 	case reflect.Slice:
 		return assignSlice(dst, v)
 	case reflect.Map:
-		m, ok := v.(map[string]any)
-		if !ok || dst.Type().Key().Kind() != reflect.String {
-			return wrong()
+		return assignMap(dst, v)
+	}
+	if !assignScalar(dst, v) {
+		return unfit(dst, v)
+	}
+	return nil
+}
+
+func unfit(dst reflect.Value, v any) error {
+	return fmt.Errorf("it is %s, not %s", kind(v), dst.Type())
+}
+
+func assignStruct(dst reflect.Value, v any) error {
+	m, ok := v.(map[string]any)
+	if !ok || dst.Type() == reflect.TypeFor[time.Time]() {
+		return unfit(dst, v)
+	}
+	for i := range dst.NumField() {
+		f := dst.Type().Field(i)
+		e, ok := m[f.Name]
+		if !ok || !f.IsExported() {
+			continue
 		}
-		dst.Set(reflect.MakeMap(dst.Type()))
-		for k, e := range m {
-			ev := reflect.New(dst.Type().Elem()).Elem()
-			if err := assign(ev, e); err != nil {
-				return fmt.Errorf("%s: %w", k, err)
-			}
-			dst.SetMapIndex(reflect.ValueOf(k).Convert(dst.Type().Key()), ev)
+		if err := assign(dst.Field(i), e); err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
 		}
+	}
+	return nil
+}
+
+func assignMap(dst reflect.Value, v any) error {
+	m, ok := v.(map[string]any)
+	if !ok || dst.Type().Key().Kind() != reflect.String {
+		return unfit(dst, v)
+	}
+	dst.Set(reflect.MakeMap(dst.Type()))
+	for k, e := range m {
+		ev := reflect.New(dst.Type().Elem()).Elem()
+		if err := assign(ev, e); err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+		dst.SetMapIndex(reflect.ValueOf(k).Convert(dst.Type().Key()), ev)
+	}
+	return nil
+}
+
+// assignScalar assigns a text, a truth value or a number, and reports whether it fits.
+func assignScalar(dst reflect.Value, v any) (ok bool) {
+	switch dst.Kind() {
 	case reflect.String:
 		switch v := v.(type) {
 		case string:
 			dst.SetString(v)
+			return true
 		case []byte:
 			dst.SetString(string(v))
-		default:
-			return wrong()
+			return true
 		}
 	case reflect.Bool:
-		b, ok := v.(bool)
-		if !ok {
-			return wrong()
+		var b bool
+		if b, ok = v.(bool); ok {
+			dst.SetBool(b)
 		}
-		dst.SetBool(b)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		n, ok := v.(int64)
-		if !ok || dst.OverflowInt(n) {
-			return wrong()
+		n, isInt := v.(int64)
+		if ok = isInt && !dst.OverflowInt(n); ok {
+			dst.SetInt(n)
 		}
-		dst.SetInt(n)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		n, ok := v.(uint64)
+		n, isUint := v.(uint64)
 		if i, isInt := v.(int64); isInt && i >= 0 {
-			n, ok = uint64(i), true
+			n, isUint = uint64(i), true
 		}
-		if !ok || dst.OverflowUint(n) {
-			return wrong()
+		if ok = isUint && !dst.OverflowUint(n); ok {
+			dst.SetUint(n)
 		}
-		dst.SetUint(n)
 	case reflect.Float32, reflect.Float64:
-		f, ok := v.(float64)
+		var f float64
+		f, ok = v.(float64)
 		if i, isInt := v.(int64); isInt && math.Abs(float64(i)) < 1<<53 {
 			f, ok = float64(i), true
 		}
-		if !ok {
-			return wrong()
+		if ok {
+			dst.SetFloat(f)
 		}
-		dst.SetFloat(f)
-	default:
-		return wrong()
 	}
-	return nil
+	return ok
 }
 
 func assignSlice(dst reflect.Value, v any) error {

@@ -188,23 +188,11 @@ func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c co
 			if err := ack(); err != nil {
 				return err
 			}
-			if err := communicator.WriteFile(root, to, mode|0o600, io.LimitReader(in, size)); err != nil {
+			if err := receive(in, root, to, mode, size); err != nil {
 				return err
-			}
-			if err := root.Chmod(to, mode); err != nil {
-				return err
-			}
-			if info, err := root.Stat(to); err != nil || info.Size() != size {
-				return io.ErrUnexpectedEOF
-			}
-			if end, err := in.ReadByte(); err != nil || end != 0 {
-				return errors.New("scp's protocol: a file has no end")
 			}
 			if at == "." {
-				if err := s.put(ctx, c, name, filepath.Join(local, name)); err != nil {
-					return err
-				}
-				if err := root.Remove(name); err != nil {
+				if err := s.pass(ctx, c, root, local, name); err != nil {
 					return err
 				}
 			}
@@ -212,10 +200,7 @@ func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c co
 			return fmt.Errorf("not a message of scp's protocol: %q", string(kind)+text)
 		}
 		if kind == 'E' && at == "." {
-			if err := s.put(ctx, c, single, filepath.Join(local, single)); err != nil {
-				return err
-			}
-			if err := root.RemoveAll(single); err != nil {
+			if err := s.pass(ctx, c, root, local, single); err != nil {
 				return err
 			}
 		}
@@ -224,6 +209,32 @@ func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c co
 		}
 	}
 	return nil
+}
+
+// receive writes a file of that many bytes below root, which the client sends with a zero at
+// its end.
+func receive(in *bufio.Reader, root *os.Root, to string, mode fs.FileMode, size int64) error {
+	if err := communicator.WriteFile(root, to, mode|0o600, io.LimitReader(in, size)); err != nil {
+		return err
+	}
+	if err := root.Chmod(to, mode); err != nil {
+		return err
+	}
+	if info, err := root.Stat(to); err != nil || info.Size() != size {
+		return io.ErrUnexpectedEOF
+	}
+	if end, err := in.ReadByte(); err != nil || end != 0 {
+		return errors.New("scp's protocol: a file has no end")
+	}
+	return nil
+}
+
+// pass puts a file or directory of root, which is local, on the machine, and deletes it here.
+func (s *Server) pass(ctx context.Context, c copying, root *os.Root, local, name string) error {
+	if err := s.put(ctx, c, name, filepath.Join(local, name)); err != nil {
+		return err
+	}
+	return root.RemoveAll(name)
 }
 
 // put puts one file or directory at the path that scp was given: under its own name if

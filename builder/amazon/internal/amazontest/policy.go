@@ -165,21 +165,23 @@ func (e *Evaluator) demands(c Call) (all []demand) {
 	switch {
 	case c.Action == "GetCallerIdentity":
 		add("sts:"+c.Action, "*", map[string][]string{})
-		return all
 	case strings.Contains(c.Action, "InstanceProfile") && holder != "":
 		add("iam:"+c.Action, "arn:aws:iam::"+Account+":instance-profile/"+holder, map[string][]string{})
 		if c.Action == "AddRoleToInstanceProfile" {
 			add("iam:PassRole", "arn:aws:iam::"+Account+":role/"+role, map[string][]string{})
 		}
-		return all
 	case role != "" && strings.Contains(c.Action, "Role"):
 		add("iam:"+c.Action, "arn:aws:iam::"+Account+":role/"+role, map[string][]string{})
-		return all
-	}
-	if strings.HasPrefix(c.Action, "Describe") {
+	case strings.HasPrefix(c.Action, "Describe"):
 		add("ec2:"+c.Action, "*", map[string][]string{})
-		return all
+	default:
+		e.ec2Demands(c, add)
 	}
+	return all
+}
+
+// ec2Demands adds what a call of EC2 takes that does more than look.
+func (e *Evaluator) ec2Demands(c Call, add func(action, resource string, context map[string][]string)) {
 	arn := func(region, kind, id string) string {
 		account := Account
 		if kind == "image" || kind == "snapshot" {
@@ -235,7 +237,6 @@ func (e *Evaluator) demands(c Call) (all []demand) {
 		}
 		add("ec2:"+c.Action, arn(c.Region, kind, "new"), context)
 	}
-	return all
 }
 
 func partition(region string) string {
