@@ -46,24 +46,8 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	if x.options.Cache != nil && !x.cache.started {
 		x.scope.Say(ctx, "The cache is not used: builders of the type %s cannot begin from it", x.build.Type)
 	}
-	for i, p := range x.build.Provisioners {
-		if i < max(first, x.cache.done) {
-			continue
-		}
-		if err := x.begin(ctx, m, i); err != nil {
-			return err
-		}
-		name := "provision with " + title(p)
-		if n := len(x.build.Provisioners); n > 1 {
-			name += fmt.Sprintf(" (%d of %d)", i+1, n)
-		}
-		if err := x.attempts(ctx, name, p, m); err != nil {
-			x.cleanUp(ctx, m)
-			x.abandon(ctx, m)
-			return err
-		}
-		x.keep(ctx, m, i)
-		if err := x.end(ctx, m, i); err != nil {
+	for i := max(first, x.cache.done); i < len(x.build.Provisioners); i++ {
+		if err := x.runProvisioner(ctx, m, i); err != nil {
 			return err
 		}
 	}
@@ -75,6 +59,25 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		return err
 	}
 	return x.unmark(ctx, m)
+}
+
+// runProvisioner runs one of the provisioners of the build, as often as it may fail.
+func (x *execution) runProvisioner(ctx context.Context, m builder.Machine, i int) error {
+	if err := x.begin(ctx, m, i); err != nil {
+		return err
+	}
+	p := x.build.Provisioners[i]
+	name := "provision with " + title(p)
+	if n := len(x.build.Provisioners); n > 1 {
+		name += fmt.Sprintf(" (%d of %d)", i+1, n)
+	}
+	if err := x.attempts(ctx, name, p, m); err != nil {
+		x.cleanUp(ctx, m)
+		x.abandon(ctx, m)
+		return err
+	}
+	x.keep(ctx, m, i)
+	return x.end(ctx, m, i)
 }
 
 // touched reports whether anything is done on the machine before it becomes an image.

@@ -124,14 +124,8 @@ func (e *SweepError) Unwrap() []error {
 	return slices.DeleteFunc(append([]error{e.Unreadable, e.Other}, e.Left...), func(err error) bool { return err == nil })
 }
 
-// Sweep deletes what runs have left behind that are over: those that crashed or were
-// killed, and those that could not delete it, or were told not to. Runs that are going
-// on are left alone. When ctx ends, the deletion under way is given up, and what is
-// left stays in the ledgers.
-//
-// It returns the runs that had left something. The error is a *[SweepError] if the
-// sweep was not complete, which keeps no other run from being swept.
-func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
+// complete sets what the caller has left to [Sweep].
+func (o *SweepOptions) complete() {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -144,6 +138,17 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		o.Destroyers[prefix] = step.DestroyerFunc(host.DestroyProcess)
 		o.Destroyers[onhost.Prefix] = step.DestroyerFunc(onhost.Destroy)
 	}
+}
+
+// Sweep deletes what runs have left behind that are over: those that crashed or were
+// killed, and those that could not delete it, or were told not to. Runs that are going
+// on are left alone. When ctx ends, the deletion under way is given up, and what is
+// left stays in the ledgers.
+//
+// It returns the runs that had left something. The error is a *[SweepError] if the
+// sweep was not complete, which keeps no other run from being swept.
+func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
+	o.complete()
 	all := o.State.survey(o.Run)
 	found := all.dead
 	defer func() {

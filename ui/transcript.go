@@ -133,20 +133,25 @@ func (t *transcript) entries(e step.Event) []entry {
 		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })),
 			entry{level: say, build: e.Build, text: t.stamp(e) + fmt.Sprintf("Build '%s' finished after %s.", e.Build, Words(e.Elapsed))})
 	case step.BuildFailed:
-		o := t.build(e.Build)
-		o.ended, o.err, o.step, o.place = true, e.Error, e.Step, e.Place
-		text := t.stamp(e) + fmt.Sprintf("Build '%s' errored after %s", e.Build, Words(e.Elapsed))
-		if slices.ContainsFunc(t.builds, func(o *outcome) bool { return !o.ended }) {
-			text += ": " + reasonText(e.Error) // the end of the run may be far
-		} else {
-			text += "."
-		}
-		t.tell(e, func(r reason) bool { return strings.Contains(e.Error.Error(), r.text) })
-		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
+		return t.buildFailed(e)
 	case step.RunFinished:
 		return t.summary(e)
 	}
 	return nil
+}
+
+// buildFailed says that a build has failed, and what of it was not said before.
+func (t *transcript) buildFailed(e step.Event) []entry {
+	o := t.build(e.Build)
+	o.ended, o.err, o.step, o.place = true, e.Error, e.Step, e.Place
+	text := t.stamp(e) + fmt.Sprintf("Build '%s' errored after %s", e.Build, Words(e.Elapsed))
+	if slices.ContainsFunc(t.builds, func(o *outcome) bool { return !o.ended }) {
+		text += ": " + reasonText(e.Error) // the end of the run may be far
+	} else {
+		text += "."
+	}
+	t.tell(e, func(r reason) bool { return strings.Contains(e.Error.Error(), r.text) })
+	return append(t.reasons(e, t.tell(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
 }
 
 // lines prefixes every line of text with the build that says it.

@@ -147,13 +147,7 @@ func (s *buckets) abortUpload(q *request) error {
 }
 
 func (s *Service) completeUpload(q *request) error {
-	var in struct {
-		Part []struct {
-			PartNumber     int
-			ETag           string
-			ChecksumSHA256 string
-		}
-	}
+	var in struct{ Part []completedPart }
 	if err := decode(q, &in); err != nil {
 		return err
 	}
@@ -164,39 +158,8 @@ func (s *Service) completeUpload(q *request) error {
 	if err != nil {
 		return err
 	}
-	sums, checksums := md5.New(), sha256.New() //nolint:gosec // what S3's entity tags are
-	for i := 1; i < len(in.Part); i++ {
-		if in.Part[i].PartNumber <= in.Part[i-1].PartNumber {
-			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")
-		}
-	}
-	for i, p := range in.Part {
-		have, ok := u.Parts[p.PartNumber]
-		if u.SHA256 && p.ChecksumSHA256 == "" {
-			return wire.Errorf("InvalidRequest", "The upload was created using a sha256 checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", p.PartNumber)
-		}
-		if !ok || strings.Trim(have.ETag, `"`) != strings.Trim(p.ETag, `"`) || p.ChecksumSHA256 != "" && p.ChecksumSHA256 != have.SHA256 {
-			return wire.Errorf("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
-		}
-		if have.Size < smallestPart && i < len(in.Part)-1 {
-			return wire.Errorf("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
-		}
-		sum, err := hex.DecodeString(strings.Trim(have.ETag, `"`))
-		if err != nil {
-			return err
-		}
-		sums.Write(sum)
-		if u.SHA256 {
-			if sum, err = base64.StdEncoding.DecodeString(have.SHA256); err != nil {
-				return err
-			}
-			checksums.Write(sum)
-		}
-		u.Object.Size += have.Size
-	}
-	u.Object.ETag = fmt.Sprintf(`"%x-%d"`, sums.Sum(nil), len(in.Part))
-	if u.SHA256 {
-		u.Object.SHA256 = fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(checksums.Sum(nil)), len(in.Part))
+	if err := u.complete(in.Part); err != nil {
+		return err
 	}
 	f, err := os.CreateTemp(s.path(q.bucket, "uploads"), durable.Temp)
 	if err != nil {
@@ -223,6 +186,52 @@ func (s *Service) completeUpload(q *request) error {
 		Key      string
 		ETag     string
 	}{Location: "http://" + q.Host + q.URL.Path, Bucket: q.bucket, Key: q.key, ETag: u.Object.ETag})
+}
+
+// completedPart is what a client says of a part of its upload.
+type completedPart struct {
+	PartNumber     int
+	ETag           string
+	ChecksumSHA256 string
+}
+
+// complete makes the object of an upload of these parts, unless they are not what was uploaded.
+func (u *upload) complete(parts []completedPart) error {
+	sums, checksums := md5.New(), sha256.New() //nolint:gosec // what S3's entity tags are
+	for i := 1; i < len(parts); i++ {
+		if parts[i].PartNumber <= parts[i-1].PartNumber {
+			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")
+		}
+	}
+	for i, p := range parts {
+		have, ok := u.Parts[p.PartNumber]
+		if u.SHA256 && p.ChecksumSHA256 == "" {
+			return wire.Errorf("InvalidRequest", "The upload was created using a sha256 checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", p.PartNumber)
+		}
+		if !ok || strings.Trim(have.ETag, `"`) != strings.Trim(p.ETag, `"`) || p.ChecksumSHA256 != "" && p.ChecksumSHA256 != have.SHA256 {
+			return wire.Errorf("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
+		}
+		if have.Size < smallestPart && i < len(parts)-1 {
+			return wire.Errorf("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
+		}
+		sum, err := hex.DecodeString(strings.Trim(have.ETag, `"`))
+		if err != nil {
+			return err
+		}
+		sums.Write(sum)
+		if u.SHA256 {
+			if sum, err = base64.StdEncoding.DecodeString(have.SHA256); err != nil {
+				return err
+			}
+			checksums.Write(sum)
+		}
+		u.Object.Size += have.Size
+	}
+	u.Object.ETag = fmt.Sprintf(`"%x-%d"`, sums.Sum(nil), len(parts))
+	if u.SHA256 {
+		u.Object.SHA256 = fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(checksums.Sum(nil)), len(parts))
+	}
+	return nil
 }
 
 func appendFile(to io.Writer, name string) error {

@@ -66,7 +66,11 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	}()
 	_, err = c.script(ctx, script, nil, w)
 	w.CloseWithError(err)
-	local := <-unpacked
+	return c.downloaded(ctx, src, err, <-unpacked)
+}
+
+// downloaded says how a download has ended whose script, and whose unpacking here, have ended so.
+func (c *Client) downloaded(ctx context.Context, src string, err, local error) error {
 	var failed *scriptError
 	switch {
 	case err == nil && local == nil:

@@ -2,7 +2,6 @@ package lang
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"bake/internal/tlsfiles"
 )
 
 // remoteTimeout is how long a server of values may take to answer.
@@ -129,13 +130,9 @@ func isTrue(s string) bool {
 func httpClient(caFile string, insecure bool) (*http.Client, error) {
 	config := &tls.Config{InsecureSkipVerify: insecure} //nolint:gosec // only if the user's environment says so
 	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
+		var err error
+		if config.RootCAs, err = tlsfiles.Authorities(caFile); err != nil {
 			return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s contains no PEM certificate", caFile)
 		}
 	}
 	return &http.Client{

@@ -154,10 +154,13 @@ func (b *Builder) Handle(e step.Event) {
 		}
 		return
 	}
-	if e.Build == "" {
-		return
+	if e.Build != "" {
+		b.ofBuild(b.build(e.Build), e)
 	}
-	one := b.build(e.Build)
+}
+
+// ofBuild takes an event of a build.
+func (b *Builder) ofBuild(one *Build, e step.Event) {
 	switch e.Kind {
 	case step.BuildStarted:
 		one.State, one.Error, one.Place = "unfinished", "", ""

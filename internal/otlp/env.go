@@ -106,6 +106,13 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 	if c.TLS, err = certificates(own); err != nil {
 		return nil, err
 	}
+	c.Resource, err = resource(get, service)
+	return c, err
+}
+
+// resource is what the spans are of: the service, as OTEL_SERVICE_NAME names it first, and
+// OTEL_RESOURCE_ATTRIBUTES before what it calls itself.
+func resource(get func(name string) string, service string) (all []Attr, err error) {
 	said, err := pairs(get("OTEL_RESOURCE_ATTRIBUTES"))
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
@@ -117,9 +124,9 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 	}
 	said["service.name"] = service
 	for _, name := range slices.Sorted(maps.Keys(said)) {
-		c.Resource = append(c.Resource, Attr{name, said[name]})
+		all = append(all, Attr{name, said[name]})
 	}
-	return c, nil
+	return all, nil
 }
 
 // endpoint is the URL for traces: one for them alone is taken as it is, and one for all

@@ -14,12 +14,9 @@ import (
 func Client(ca, cert, key string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
-		text, err := os.ReadFile(ca)
-		if err != nil {
+		var err error
+		if c.RootCAs, err = Authorities(ca); err != nil {
 			return nil, err
-		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate in PEM", ca)
 		}
 	}
 	if cert != "" || key != "" {
@@ -30,4 +27,23 @@ func Client(ca, cert, key string) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// Authorities are those whose certificates are in a PEM file.
+func Authorities(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAuthorities(text, file)
+}
+
+// ParseAuthorities are those whose certificates are in a text of PEM, which was read from a file of
+// that name.
+func ParseAuthorities(text []byte, file string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
+	}
+	return pool, nil
 }

@@ -103,23 +103,30 @@ func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 			return err
 		}
 	}
-	inventory := p.InventoryFile
-	if inventory == "" {
-		path, remove, err := r.writeInventory()
-		if err != nil {
-			return fmt.Errorf("writing the inventory: %w", err)
-		}
-		defer remove()
-		if p.KeepInventoryFile {
-			s.Say(ctx, "The inventory is kept: %s", path)
-		}
-		inventory = path
+	inventory, removeInventory, err := r.inventoryFile(ctx)
+	if err != nil {
+		return err
 	}
+	defer removeInventory()
 	args, err := r.arguments(inventory)
 	if err != nil {
 		return err
 	}
 	return r.execute(ctx, p.Command, args)
+}
+
+// inventoryFile is the file with the machine in it: the user's, or one that the caller removes.
+func (r *run) inventoryFile(ctx context.Context) (path string, remove func(), err error) {
+	if r.InventoryFile != "" {
+		return r.InventoryFile, func() {}, nil
+	}
+	if path, remove, err = r.writeInventory(); err != nil {
+		return "", nil, fmt.Errorf("writing the inventory: %w", err)
+	}
+	if r.KeepInventoryFile {
+		r.scope.Say(ctx, "The inventory is kept: %s", path)
+	}
+	return path, remove, nil
 }
 
 // maxSocketDir is how long the path of the directory of sockets may be: the path of a

@@ -147,11 +147,10 @@ func (r *run) suits(ctx context.Context) error {
 	}
 	why := "ami_encrypt is set"
 	if !r.Encrypt {
-		on, err := r.session.EncryptsAll(ctx, r.session.Region)
-		if err != nil || !on {
+		var err error
+		if why, err = r.session.EncryptsAll(ctx, r.session.Region); why == "" {
 			return err
 		}
-		why = "The account encrypts everything in " + r.session.Region
 	}
 	key, err := r.session.DefaultKey(ctx, r.session.Region)
 	if err != nil {

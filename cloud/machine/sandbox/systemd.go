@@ -278,22 +278,17 @@ const passedOn = " Type ExecStart ExecStartPre ExecStartPost RemainAfterExit Tim
 
 // stageOf is an addition to a unit that has program run what cloud-init would; it is empty if the
 // unit runs anything else, or wants more of the process than it would get.
-func stageOf(unit, program string) string {
-	var args []string
-	service := false
-	for line := range strings.Lines(unit) {
-		line = strings.TrimSpace(line)
-		key, value, ok := strings.Cut(line, "=")
-		switch {
-		case strings.HasPrefix(line, "["):
-			service = line == "[Service]"
-		case !service || !ok || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";"):
-		case !strings.Contains(passedOn, " "+key+" "):
+func stageOf(text, program string) string {
+	u := &unit{values: map[string][]string{}}
+	if u.read(strings.NewReader(text), strings.NewReplacer()) != nil {
+		return ""
+	}
+	for key := range u.values {
+		if name, ok := strings.CutPrefix(key, "Service."); ok && !strings.Contains(passedOn, " "+name+" ") {
 			return ""
-		case key == "ExecStart":
-			args = append(args, value)
 		}
 	}
+	args := u.values["Service.ExecStart"]
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/usr/bin/cloud-init ") {
 		return ""
 	}

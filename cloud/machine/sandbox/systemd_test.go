@@ -51,6 +51,8 @@ func TestStages(t *testing.T) {
 		"[Unit]\nNice=no setting\n[Service]\n# Nice=5\nKillMode=process\nExecStart=/usr/bin/cloud-init init\n": "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init\n",
 		"[Service]\nExecStart=/usr/bin/cloud-init init\nLimitNOFILE=99\n":                                      "",
 		"[Service]\nPrivateTmp=yes\nExecStart=/usr/bin/cloud-init init\n":                                      "",
+		"[Service]\nExecStart=\nExecStart=/usr/bin/cloud-init \\\n  init\n":                                    "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x  init\n",
+		"[Service]\nPrivate\\\nTmp = yes\nExecStart=/usr/bin/cloud-init init\n":                                "",
 		"": "",
 	} {
 		if got := stageOf(unit, "/usr/bin/python3 -s /x"); got != want {

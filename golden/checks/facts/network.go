@@ -3,7 +3,6 @@ package facts
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"bake/communicator"
+	"bake/internal/tlsfiles"
 )
 
 // dials are the kinds that are learned over connections from the machine where those are
@@ -176,9 +176,9 @@ func (q Question) trust(files Answer) (*tls.Config, error) {
 		text[name] = []byte(content)
 	}
 	if authorities, ok := text["ca-file"]; ok {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(authorities) {
-			return nil, fmt.Errorf("ca-file: %s holds no certificate", q.Options["ca-file"])
+		var err error
+		if c.RootCAs, err = tlsfiles.ParseAuthorities(authorities, q.Options["ca-file"]); err != nil {
+			return nil, fmt.Errorf("ca-file: %w", err)
 		}
 	}
 	switch cert, key := text["cert-file"], text["key-file"]; {

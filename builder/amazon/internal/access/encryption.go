@@ -15,14 +15,17 @@ func ManagedKey(key string) bool {
 	return strings.HasPrefix(key, "alias/aws/") || arn && strings.HasPrefix(alias, "aws/")
 }
 
-// EncryptsAll reports whether the account encrypts all volumes and snapshots in a region, as
-// far as it may be asked. The error is that of ctx.
-func (s *Session) EncryptsAll(ctx context.Context, region string) (bool, error) {
+// EncryptsAll is a clause that says so if the account encrypts all volumes and snapshots in a
+// region; empty if it does not, or may not be asked. The error is that of ctx.
+func (s *Session) EncryptsAll(ctx context.Context, region string) (why string, err error) {
 	out, err := Call(ctx, s.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
 	if err != nil {
-		return false, context.Cause(ctx)
+		return "", context.Cause(ctx)
 	}
-	return aws.ToBool(out.EbsEncryptionByDefault), nil
+	if aws.ToBool(out.EbsEncryptionByDefault) {
+		why = "The account encrypts everything in " + region
+	}
+	return why, nil
 }
 
 // DefaultKey is the KMS key that EBS encrypts with in a region where none is named; empty if

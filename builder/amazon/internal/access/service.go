@@ -224,23 +224,19 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 	}
 	of := s.session.EC2(s.region).Options().EndpointOptions
 	dual, fips := of.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled, of.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled
-	at := func(dual, fips bool) (*url.URL, error) {
+	resolve := func(dual, fips bool) (*url.URL, error) {
 		at, err := ec2.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, ec2.EndpointParameters{Region: &s.region, UseDualStack: &dual, UseFIPS: &fips})
 		return &at.URI, err
 	}
-	if s.global {
-		usual, err := at(false, false)
-		if err != nil {
-			return "", "", err
-		}
+	usual, err := resolve(false, false)
+	if err != nil {
+		return "", "", err
+	}
+	switch {
+	case s.global:
 		host, home := globalHost(s.region, usual.Host, dual, fips)
 		return "https://" + s.name + host, home, nil
-	}
-	if s.s3 {
-		usual, err := at(false, false)
-		if err != nil {
-			return "", "", err
-		}
+	case s.s3:
 		name := s.name
 		if fips {
 			name += "-fips"
@@ -249,16 +245,11 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 			name += ".dualstack"
 		}
 		return "https://" + name + strings.TrimPrefix(usual.Host, "ec2"), s.region, nil
-	}
-	// They differ in the name of the service, and little else.
-	if s.both && dual {
-		usual, err := at(false, false)
-		if err != nil {
-			return "", "", err
-		}
+	case s.both && dual:
 		dual = !strings.HasSuffix(usual.Host, ".amazonaws.com") && (fips || !strings.HasSuffix(usual.Host, ".amazonaws.com.cn"))
 	}
-	found, err := at(dual, fips)
+	// They differ in the name of the service, and little else.
+	found, err := resolve(dual, fips)
 	if err != nil {
 		return "", "", err
 	}

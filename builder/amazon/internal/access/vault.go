@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +19,7 @@ import (
 
 	"bake/builder/amazon/internal/wait"
 	"bake/internal/envvar"
+	"bake/internal/tlsfiles"
 )
 
 // vaultTimeout is how long Vault may take to answer: it asks AWS.
@@ -48,13 +47,9 @@ func openVault(env []string) (*vault, error) {
 	skip := strings.ToLower(get("VAULT_SKIP_VERIFY"))
 	trust := &tls.Config{InsecureSkipVerify: slices.Contains([]string{"1", "t", "true"}, skip)} //nolint:gosec // the user's environment says so
 	if file := get("VAULT_CACERT"); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
+		var err error
+		if trust.RootCAs, err = tlsfiles.Authorities(file); err != nil {
 			return nil, fmt.Errorf("VAULT_CACERT: %w", err)
-		}
-		trust.RootCAs = x509.NewCertPool()
-		if !trust.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("VAULT_CACERT: %s contains no PEM certificate", file)
 		}
 	}
 	v.client = &http.Client{Timeout: vaultTimeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: trust, DisableKeepAlives: true}}

@@ -125,12 +125,12 @@ func (m *Maker) notPublic(why string) error {
 func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 	home, made := m.Session.Region, m.Targets()
 	if e.plain {
-		on, err := m.Session.EncryptsAll(ctx, home)
+		why, err := m.Session.EncryptsAll(ctx, home)
 		if err != nil {
 			return err
 		}
-		if on {
-			e.why, e.byDefault = "The account encrypts everything in "+home, true
+		if why != "" {
+			e.why, e.byDefault = why, true
 		}
 	}
 	for _, region := range made {
@@ -158,11 +158,10 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 func (m *Maker) suitsDefault(ctx context.Context, region string, made bool, e encryption) error {
 	why := cmp.Or(e.why, e.inherited)
 	if why == "" {
-		on, err := m.Session.EncryptsAll(ctx, region)
-		if err != nil || !on {
+		var err error
+		if why, err = m.Session.EncryptsAll(ctx, region); why == "" {
 			return err
 		}
-		why = "The account encrypts everything in " + region
 	}
 	blame, remedy := any(&m.Name), "Name a customer managed KMS key for it in kms_keys of the distribute block"
 	if made {
