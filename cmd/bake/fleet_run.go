@@ -400,9 +400,9 @@ func (p *program) planCell(ctx context.Context, h *fleetHost, rates *fleet.Rates
 		return row, out
 	}
 	row.Action = "reuse"
-	for _, one := range plannedAll(result) {
-		if one.Action == "build" {
-			row.Action, row.Reason, row.Since, row.Changes = one.Action, one.Reason, one.Since, one.Changes
+	for _, one := range result.Plan() {
+		if one.Action == run.Builds {
+			row.Action, row.Reason, row.Since, row.Changes = string(one.Action), one.Reason, one.Since, one.Changes
 			return row, out
 		}
 		row.Images = one.Images

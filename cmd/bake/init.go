@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -75,18 +74,19 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: files}
 	}
-	outcomes, err := p.installRequired(ctx, template.Plugins, setup.Options{Lock: lock, Upgrade: o.upgrade, Force: o.force})
+	places, required := p.places(), requirementsOf(template.Plugins)
+	outcomes, err := p.install(ctx, places.Missing(required), setup.Options{Lock: lock, Upgrade: o.upgrade, Force: o.force})
 	if err != nil {
 		return err
 	}
 	result := pluginsResult{[]installed.Plugin{}}
-	for _, r := range template.Plugins {
-		line, listed, more := p.initialized(r, outcomes[r.Name])
-		if line != "" {
-			p.say(line)
+	for _, r := range required {
+		i := places.Initialized(r, outcomes[r.Name])
+		if i.Text != "" {
+			p.say(i.Text)
 		}
-		result.Plugins = append(result.Plugins, listed)
-		diags = append(diags, more...)
+		result.Plugins = append(result.Plugins, i.Plugin)
+		diags = append(diags, i.Diags...)
 	}
 	p.json.result = result
 	if err := lock.Save(); err != nil {
@@ -112,16 +112,8 @@ func (p *program) requirements(ctx context.Context, flags templateFlags, command
 	return template, nil
 }
 
-// installRequired installs what is missing of plugins that are not built in. There is
-// an outcome for each of these, by name.
-func (p *program) installRequired(ctx context.Context, plugins []config.Plugin, o setup.Options) (map[string]setup.Outcome, error) {
-	all := p.builtIn()
-	var required []setup.Requirement
-	for _, r := range requirementsOf(plugins) {
-		if _, ok := all.InsteadOf(r.Source, r.Allows); !ok {
-			required = append(required, r)
-		}
-	}
+// install installs plugins. There is an outcome for each, by name.
+func (p *program) install(ctx context.Context, required []setup.Requirement, o setup.Options) (map[string]setup.Outcome, error) {
 	outcomes := map[string]setup.Outcome{}
 	if len(required) == 0 {
 		return outcomes, nil
@@ -133,42 +125,6 @@ func (p *program) installRequired(ctx context.Context, plugins []config.Plugin, 
 		}
 		return nil
 	})
-}
-
-// initialized says what has become of a plugin that is required.
-func (p *program) initialized(r config.Plugin, outcome setup.Outcome) (line string, listed installed.Plugin, diags hcl.Diagnostics) {
-	b, builtIn := p.builtIn().Called(r.Source)
-	listed = installed.Plugin{Components: []string{}}
-	if builtIn {
-		listed = installed.BuiltIn(b, r.Name)
-		line = fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.As(r.Name), ", "))
-	}
-	listed.Name, listed.Source, listed.Constraint = r.Name, r.Source, r.Version
-	warn := func(summary, detail string) {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Subject: r.Range.Ptr(), Detail: detail})
-	}
-	for _, note := range outcome.Notes {
-		warn(note.Summary, note.Detail)
-	}
-	switch {
-	case outcome.Unavailable && builtIn:
-		detail := fmt.Sprintf("The template requires %s of %s; the built-in plugin, which has the options of version %s, is used instead.", r.Version, r.Source, b.Version)
-		for _, d := range outcome.Diags {
-			detail += "\n\n" + d.Detail
-		}
-		warn("Different version built in", detail)
-	case outcome.Diags.HasErrors():
-		diags = append(diags, outcome.Diags...)
-		line = ""
-	case outcome.Path != "":
-		listed.BuiltIn = false
-		listed.Version, listed.Path, listed.New = outcome.Version, outcome.Path, &outcome.New
-		line = fmt.Sprintf("%s %s %q is installed: v%s in %q", r.Name, r.Source, r.Version, outcome.Version, outcome.Path)
-		if outcome.New {
-			line = fmt.Sprintf("Installed plugin %s v%s in %q", r.Source, outcome.Version, outcome.Path)
-		}
-	}
-	return line, listed, diags
 }
 
 // requirementsOf are what a template requires, for those who install it.

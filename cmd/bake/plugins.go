@@ -325,13 +325,12 @@ func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorO
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: lock.Files()}
 	}
-	all, required := p.builtIn(), []setup.Requirement{}
-	for _, r := range requirementsOf(template.Plugins) {
-		if _, ok := all.InsteadOf(r.Source, r.Allows); ok {
+	all := requirementsOf(template.Plugins)
+	required := p.places().Missing(all)
+	for _, r := range all {
+		if !slices.ContainsFunc(required, func(m setup.Requirement) bool { return m.Name == r.Name }) {
 			p.say(fmt.Sprintf("%s is built in", r.Source))
-			continue
 		}
-		required = append(required, r)
 	}
 	var done []setup.Mirrored
 	err = p.withRegistry(func(r *registry.Registry) error {

@@ -67,11 +67,7 @@ func (p Places) Required(ctx context.Context, required []setup.Requirement, lock
 	}
 	set := host.Installed(host.Options{Dirs: p.Dirs, Env: p.Env, Trust: trust})
 	for _, r := range required {
-		l := Plugin{Components: []string{}}
-		if b, ok := p.BuiltIn.Called(r.Source); ok {
-			l = BuiltIn(b, r.Name)
-		}
-		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Constraint
+		l := p.named(r)
 		if _, enough := p.BuiltIn.InsteadOf(r.Source, r.Allows); !enough {
 			usable, _, err := set.Usable(ctx, func(b host.Binary) bool {
 				return strings.EqualFold(b.Source, r.Source) && r.Allows(setup.Core(b.Version))

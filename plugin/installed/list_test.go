@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
 
 	"bake/builtin"
 	"bake/plugin/host"
@@ -67,6 +68,46 @@ func TestRequired(t *testing.T) {
 			}
 			if got.BuiltIn != c.builtIn || (got.Path != "") != c.path || got.Version != c.version || first != c.has || got.Name != c.required.Name || got.Constraint != c.required.Constraint {
 				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// TestInitialized: what is said of a requirement that is met, met otherwise, or not met.
+func TestInitialized(t *testing.T) {
+	p := places(t)
+	allows := func(string) bool { return false }
+	own := setup.Requirement{Name: "aws", Source: amazon, Constraint: "= 9", Allows: allows}
+	other := setup.Requirement{Name: "mine", Source: plugintest.Source, Constraint: ">= 1", Allows: allows}
+	met := own
+	met.Allows = func(string) bool { return true }
+	if missing := p.Missing([]setup.Requirement{met, own, other}); len(missing) != 2 || missing[0].Name != "aws" || missing[1].Name != "mine" {
+		t.Errorf("missing: %+v", missing)
+	}
+	wrong := hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Plugin not found", Detail: "nowhere"}}
+	for name, c := range map[string]struct {
+		required setup.Requirement
+		outcome  setup.Outcome
+		builtIn  bool
+		text     string
+		diags    string // the details
+		fails    bool
+	}{
+		"built in":             {met, setup.Outcome{}, true, `aws github.com/hashicorp/amazon "= 9" is built in: aws-ebs`, "", false},
+		"cannot be had":        {own, setup.Outcome{Unavailable: true, Diags: wrong}, true, `aws github.com/hashicorp/amazon "= 9" is built in: aws-ebs`, "The template requires = 9 of github.com/hashicorp/amazon; the built-in plugin, which has the options of version 1.8.2, is used instead.\n\nnowhere", false},
+		"broken":               {own, setup.Outcome{Diags: wrong}, true, "", "nowhere", true},
+		"not to be had at all": {other, setup.Outcome{Unavailable: true, Diags: wrong}, false, "", "nowhere", true},
+		"there":                {other, setup.Outcome{Version: "1.2.3", Path: "/p"}, false, `mine ` + plugintest.Source + ` ">= 1" is installed: v1.2.3 in "/p"`, "", false},
+		"new":                  {own, setup.Outcome{Version: "9.0.0", Path: "/p", New: true, Notes: []setup.Note{{Summary: "s", Detail: "note"}}}, false, `Installed plugin github.com/hashicorp/amazon v9.0.0 in "/p"`, "note", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := p.Initialized(c.required, c.outcome)
+			var details []string
+			for _, d := range got.Diags {
+				details = append(details, d.Detail)
+			}
+			if got.Text != c.text || strings.Join(details, "|") != c.diags || got.Diags.HasErrors() != c.fails || got.Plugin.BuiltIn != c.builtIn || got.Plugin.Path != c.outcome.Path || got.Plugin.Name != c.required.Name {
+				t.Errorf("%+v, %q", got, details)
 			}
 		})
 	}
