@@ -204,7 +204,7 @@ func (c *Console) logIn(ctx context.Context, a Account, region, instance, user, 
 
 // frames writes what a shell shows as messages.
 type frames struct {
-	ctx context.Context //nolint:containedctx // that of the session which writes
+	ctx context.Context // that of the session which writes
 	ws  *websocket.Conn
 }
 

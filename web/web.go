@@ -218,7 +218,7 @@ func (c *Console) enter(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This address is used up, or of an earlier \"bake cloud up\". Open the one that the last printed.", http.StatusUnauthorized)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{ //nolint:gosec // there is no TLS on the loopback
+	http.SetCookie(w, &http.Cookie{ // there is no TLS on the loopback
 		Name: cookieName(r), Value: c.secret(), Path: c.path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 	})
 	http.Redirect(w, r, c.path, http.StatusSeeOther)

@@ -1,7 +1,7 @@
 package s3
 
 import (
-	"crypto/md5" //nolint:gosec // what S3's entity tags are
+	"crypto/md5" // what S3's entity tags are
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -197,7 +197,7 @@ type completedPart struct {
 
 // complete makes the object of an upload of these parts, unless they are not what was uploaded.
 func (u *upload) complete(parts []completedPart) error {
-	sums, checksums := md5.New(), sha256.New() //nolint:gosec // what S3's entity tags are
+	sums, checksums := md5.New(), sha256.New() // what S3's entity tags are
 	for i := 1; i < len(parts); i++ {
 		if parts[i].PartNumber <= parts[i-1].PartNumber {
 			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")

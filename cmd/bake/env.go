@@ -89,7 +89,7 @@ const configVariable = "BAKE_CONFIG"
 func (p *program) configure() error {
 	name, err := p.env.dir(configVariable, customs(runtime.GOOS).config, filepath.Join("bake", "config.hcl"))
 	if err != nil {
-		return nil //nolint:nilerr // without a home there is no file
+		return nil // without a home there is no file
 	}
 	added, files, diags := settings.Load(name, p.env.get(configVariable) != "", envvar.Home(p.env.get))
 	if diags.HasErrors() {

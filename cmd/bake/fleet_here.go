@@ -13,7 +13,7 @@ import (
 
 // temporalEngine is the engine for Temporal; nil if this program has none.
 func temporalEngine(context.Context, fleet.Host, *fleet.Temporal) (fleet.Engine, error) {
-	return nil, nil //nolint:nilnil // as it says
+	return nil, nil // as it says
 }
 
 // promoteCell has no engine here that calls it.

@@ -64,7 +64,7 @@ func (p *program) writeReport(ctx context.Context, prefix, out string, open bool
 	}
 	if out == "" {
 		out = filepath.Join(state.Reports(id), "report.html")
-		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { // whoever may read the directory that it is in may read it
 			return err
 		}
 	}
@@ -94,7 +94,7 @@ func browse(ctx context.Context, path string) error {
 	case "windows":
 		words = []string{"rundll32", "url.dll,FileProtocolHandler", path}
 	}
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // a program that opens files
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...) // a program that opens files
 	cmd.WaitDelay = time.Second                             // a browser that it has started may go on, and hold the output open
 	if out, err := cmd.CombinedOutput(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("no browser can be opened: %w: %s", err, oneLine(string(out)))

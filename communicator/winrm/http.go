@@ -60,7 +60,7 @@ var errNoNTLM = errors.New("the machine does not offer NTLM, which winrm_use_ntl
 func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (net.Conn, error), env []string) *http.Client {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.WinRMInsecure}, //nolint:gosec // the template asks for it
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.WinRMInsecure}, // the template asks for it
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     time.Minute,
 	}

@@ -128,7 +128,7 @@ func isTrue(s string) bool {
 // httpClient returns a client that trusts the certificates of the system, or
 // those in caFile if it is named.
 func httpClient(caFile string, insecure bool) (*http.Client, error) {
-	config := &tls.Config{InsecureSkipVerify: insecure} //nolint:gosec // only if the user's environment says so
+	config := &tls.Config{InsecureSkipVerify: insecure} // only if the user's environment says so
 	if caFile != "" {
 		var err error
 		if config.RootCAs, err = tlsfiles.Authorities(caFile); err != nil {

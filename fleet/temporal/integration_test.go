@@ -194,7 +194,7 @@ func newReal(t *testing.T, template, bakefile string) *real {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"x.pkr.hcl": r.Replace(template), "x.bake.hcl": r.Replace(bakefile), "bin/sh": without} {
-		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o700); err != nil { //nolint:gosec // sh is run
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o700); err != nil { // sh is run
 			t.Fatal(err)
 		}
 	}

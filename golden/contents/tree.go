@@ -148,7 +148,7 @@ func walk(fsys fs.FS) (tree, error) {
 		for _, dir := range dirs {
 			err := fs.WalkDir(fsys, dir, func(p string, e fs.DirEntry, err error) error {
 				if err != nil || !e.Type().IsRegular() || !pythonFile(p) && !nodeFile(p) && (!program(p) || !w.isGo(p)) {
-					return nil //nolint:nilerr // what cannot be listed is not there
+					return nil // what cannot be listed is not there
 				}
 				return add(p)
 			})

@@ -130,16 +130,16 @@ func TestCompare(t *testing.T) {
 	before := list(t, root)
 	in := func(name string) string { return filepath.Join(root, name) }
 	for _, err := range []error{
-		os.WriteFile(in("etc/a b"), []byte("A B"), 0o644),  //nolint:gosec // as it was
-		os.WriteFile(in("etc/*"), []byte("longer"), 0o644), //nolint:gosec // as it was
+		os.WriteFile(in("etc/a b"), []byte("A B"), 0o644),  // as it was
+		os.WriteFile(in("etc/*"), []byte("longer"), 0o644), // as it was
 		os.Chmod(in("usr/bin/su"), 0o755|os.ModeSetuid),
 		os.Chmod(in("tmp"), 0o777|os.ModeSticky),
 		os.Remove(in("etc/-n")),
 		os.Remove(in("etc/to -n")), os.Symlink("elsewhere", in("etc/to -n")),
 		os.Remove(in("etc/tab\t")), os.Mkdir(in("etc/tab\t"), 0o755),
-		os.WriteFile(in("usr/bin/new\x1b[31m"), nil, 0o644),     //nolint:gosec // as others
-		os.WriteFile(in("etc/hostname"), []byte("web2"), 0o644), //nolint:gosec // as it was
-		os.WriteFile(in("etc/ssh_host_x"), nil, 0o644),          //nolint:gosec // as others
+		os.WriteFile(in("usr/bin/new\x1b[31m"), nil, 0o644),     // as others
+		os.WriteFile(in("etc/hostname"), []byte("web2"), 0o644), // as it was
+		os.WriteFile(in("etc/ssh_host_x"), nil, 0o644),          // as others
 		os.WriteFile(in("home/admin/.ssh/authorized_keys"), nil, 0o600),
 		os.WriteFile(in("tmp/y"), nil, 0o600),
 	} {

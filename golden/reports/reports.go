@@ -101,7 +101,7 @@ func (s Store) Write(ctx context.Context, name string, text []byte) error {
 
 // writeFile writes a document into the directory, out of which no link leads.
 func (s Store) writeFile(name string, text []byte) error {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil { // whoever may read the directory that it is in may read it
 		return err
 	}
 	root, err := os.OpenRoot(s.Dir)

@@ -113,7 +113,7 @@ func fake(t *testing.T, state string, programs map[string]string) machine {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range programs {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil { // a program
 			t.Fatal(err)
 		}
 	}

@@ -68,7 +68,7 @@ func Start(t testing.TB) *Browser {
 	if os.Getuid() == 0 {
 		args = append(args, "--no-sandbox") // it refuses to run otherwise
 	}
-	cmd := exec.CommandContext(context.Background(), program, append(args, "about:blank")...) //nolint:gosec // a browser of this host
+	cmd := exec.CommandContext(context.Background(), program, append(args, "about:blank")...) // a browser of this host
 	cmd.ExtraFiles = []*os.File{in, out}
 	var said bytes.Buffer
 	cmd.Stderr = &said

@@ -47,7 +47,7 @@ func TestPromotion(t *testing.T) {
 		t.Parallel()
 		lazy := filepath.Join(dir, "lazy")
 		script := "#!/bin/sh\n[ \"$1\" = sweep ] || exec '" + bake + "' images promote \"$3\" candidate stable -no-rules -regions us-east-1 -json\n"
-		if err := os.WriteFile(lazy, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(lazy, []byte(script), 0o700); err != nil { // it is a program
 			t.Fatal(err)
 		}
 		p := &promotion{mode: modes()[0], bake: lazy}

@@ -24,7 +24,7 @@ func TestTrial(t *testing.T) {
 	}
 	lazy := filepath.Join(dir, "lazy")
 	script := "#!/bin/sh\n[ \"$1\" = sweep ] || exec '" + bake + "' \"$@\"\n"
-	if err := os.WriteFile(lazy, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(lazy, []byte(script), 0o700); err != nil { // it is a program
 		t.Fatal(err)
 	}
 	_, c, err := trial{subject: subjects[0]}.run(t.Context(), bake, t.TempDir(), nil)

@@ -4,8 +4,8 @@ package checksum
 
 import (
 	"context"
-	"crypto/md5"  //nolint:gosec // asked for by name
-	"crypto/sha1" //nolint:gosec // asked for by name
+	"crypto/md5"  // asked for by name
+	"crypto/sha1" // asked for by name
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"

@@ -57,7 +57,7 @@ func TestUploadRules(t *testing.T) {
 			t.Errorf("%s: %v %v, want %v", name, info.Mode(), err, mode)
 			continue
 		}
-		owner := uint32(os.Getuid()) //nolint:gosec // a user's number
+		owner := uint32(os.Getuid()) // a user's number
 		if os.Getuid() == 0 && strings.HasPrefix(name, "sub") {
 			owner = 4321
 		}

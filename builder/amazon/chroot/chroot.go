@@ -155,7 +155,7 @@ func (w *work) request(tags map[string]string) *ec2.CreateVolumeInput {
 	if w.RootVolumeKMSKeyID != "" {
 		in.KmsKeyId = &w.RootVolumeKMSKeyID
 	}
-	size := int32(w.RootVolumeSize) //nolint:gosec // validated
+	size := int32(w.RootVolumeSize) // validated
 	if w.FromScratch {
 		if in.VolumeType == "" {
 			in.VolumeType = types.VolumeTypeGp2
@@ -386,7 +386,7 @@ func (w *work) register(ctx context.Context) (image.Made, error) {
 		if aws.ToString(m.DeviceName) != root || m.Ebs == nil {
 			continue
 		}
-		if size := int32(w.RootVolumeSize); size > aws.ToInt32(m.Ebs.VolumeSize) { //nolint:gosec // validated
+		if size := int32(w.RootVolumeSize); size > aws.ToInt32(m.Ebs.VolumeSize) { // validated
 			m.Ebs.VolumeSize = &size
 		}
 	}

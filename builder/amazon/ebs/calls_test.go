@@ -44,7 +44,7 @@ func TestCalls(t *testing.T) {
 			got := written(w.Calls, string(text))
 			golden := strings.TrimSuffix(file, ".hcl") + ".calls"
 			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil { //nolint:gosec // no secret
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil { // no secret
 					t.Fatal(err)
 				}
 			}

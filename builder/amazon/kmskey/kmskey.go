@@ -54,7 +54,7 @@ func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri stri
 
 // key is a [crypto.Signer].
 type key struct {
-	ctx    context.Context //nolint:containedctx // crypto.Signer has none
+	ctx    context.Context // crypto.Signer has none
 	client *access.JSON
 	id     string
 	public crypto.PublicKey

@@ -102,13 +102,13 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	}
 	question := dnsmessage.Question{Name: full, Type: recordTypes[kind], Class: dnsmessage.ClassINET}
 	query := dnsmessage.Message{
-		Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{question}, //nolint:gosec // over TCP nobody has to guess it
+		Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{question}, // over TCP nobody has to guess it
 	}
 	packed, err := query.AppendPack(make([]byte, 2, 512))
 	if err != nil {
 		return nil, fmt.Errorf("%.80q is no name: %w", name, err)
 	}
-	binary.BigEndian.PutUint16(packed, uint16(len(packed)-2)) //nolint:gosec // a name has at most 255 bytes
+	binary.BigEndian.PutUint16(packed, uint16(len(packed)-2)) // a name has at most 255 bytes
 	conn, err := f.Forward(ctx, server)
 	if err != nil {
 		return nil, err

@@ -166,7 +166,7 @@ func askFiles(p *plan, q Question) reader {
 // trust is how certificates are checked, and which one the client has. files is what
 // [askFiles] has read.
 func (q Question) trust(files Answer) (*tls.Config, error) {
-	c := &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")} //nolint:gosec // as the check says
+	c := &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")} // as the check says
 	text := map[string][]byte{}
 	for name, fact := range files {
 		content, ok := fact.Value.(Text)

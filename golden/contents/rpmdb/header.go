@@ -49,7 +49,7 @@ func header(blob []byte) (Package, error) {
 	seen := map[uint32]bool{}
 	for ; len(entries) > 0; entries = entries[headerEntry:] {
 		e := value{
-			kind: binary.BigEndian.Uint32(entries[4:]), at: int64(int32(binary.BigEndian.Uint32(entries[8:]))), //nolint:gosec // signed on purpose: checked by cut
+			kind: binary.BigEndian.Uint32(entries[4:]), at: int64(int32(binary.BigEndian.Uint32(entries[8:]))), // signed on purpose: checked by cut
 			count: int64(binary.BigEndian.Uint32(entries[12:])), values: values,
 		}
 		tag := binary.BigEndian.Uint32(entries)
@@ -137,7 +137,7 @@ func (v value) numbers() (list []int32) {
 		return nil
 	}
 	for ; len(part) > 0; part = part[4:] {
-		list = append(list, int32(binary.BigEndian.Uint32(part))) //nolint:gosec // signed in the format
+		list = append(list, int32(binary.BigEndian.Uint32(part))) // signed in the format
 	}
 	return list
 }

@@ -185,7 +185,7 @@ func (c column) number() (n int64) {
 	case c.kind >= 1 && c.kind <= 6:
 		for i, b := range c.data {
 			if n = n<<8 | int64(b); i == 0 {
-				n = int64(int8(b)) //nolint:gosec // the sign
+				n = int64(int8(b)) // the sign
 			}
 		}
 	case c.kind == 9:

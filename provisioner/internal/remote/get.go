@@ -50,7 +50,7 @@ const block = 4 << 10
 func size(dir *os.Root) (sum int64) {
 	_ = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
-			return nil //nolint:nilerr // it may be renamed at this moment
+			return nil // it may be renamed at this moment
 		}
 		of := int64(block)
 		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {

@@ -3,7 +3,7 @@ package access
 import (
 	"cmp"
 	"context"
-	"crypto/sha1" //nolint:gosec // one of the checksums that S3 may have
+	"crypto/sha1" // one of the checksums that S3 may have
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"

@@ -152,5 +152,5 @@ func number(n int) *int32 {
 	if n == 0 {
 		return nil
 	}
-	return new(int32(n)) //nolint:gosec // validated
+	return new(int32(n)) // validated
 }

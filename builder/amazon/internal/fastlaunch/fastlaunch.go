@@ -40,10 +40,10 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 		}
 		in := &ec2.EnableFastLaunchInput{ImageId: &made.ID, ResourceType: new(string(types.FastLaunchResourceTypeSnapshot)), LaunchTemplate: template}
 		if n := e.MaxParallelLaunches; n > 0 {
-			in.MaxParallelLaunches = new(int32(n)) //nolint:gosec // a small number
+			in.MaxParallelLaunches = new(int32(n)) // a small number
 		}
 		if n := e.TargetResourceCount; n > 0 {
-			in.SnapshotConfiguration = &types.FastLaunchSnapshotConfigurationRequest{TargetResourceCount: new(int32(n))} //nolint:gosec // likewise
+			in.SnapshotConfiguration = &types.FastLaunchSnapshotConfigurationRequest{TargetResourceCount: new(int32(n))}
 		}
 		if err := e.enable(ctx, client, in); err != nil {
 			return err

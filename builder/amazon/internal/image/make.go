@@ -363,7 +363,7 @@ func randomName() string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	name := make([]byte, 7)
 	for i := range name {
-		name[i] = letters[rand.N(len(letters))] //nolint:gosec // only unlikely to be taken
+		name[i] = letters[rand.N(len(letters))] // only unlikely to be taken
 	}
 	return string(name)
 }

@@ -125,8 +125,8 @@ func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error
 func (l *Launcher) admit(ctx context.Context, group string, ranges []string) error {
 	p := types.IpPermission{
 		IpProtocol: new("tcp"),
-		FromPort:   new(int32(l.port())), //nolint:gosec // validated
-		ToPort:     new(int32(l.port())), //nolint:gosec // validated
+		FromPort:   new(int32(l.port())), // validated
+		ToPort:     new(int32(l.port())), // validated
 	}
 	for _, r := range ranges {
 		if strings.Contains(r, ":") {

@@ -190,7 +190,7 @@ func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
 		HttpTokens:   types.HttpTokensState(m.HTTPTokens),
 	}
 	if m.HTTPPutResponseHopLimit != 0 {
-		req.HttpPutResponseHopLimit = new(int32(m.HTTPPutResponseHopLimit)) //nolint:gosec // validated
+		req.HttpPutResponseHopLimit = new(int32(m.HTTPPutResponseHopLimit)) // validated
 	}
 	if m.InstanceMetadataTags == "enabled" {
 		req.InstanceMetadataTags = types.InstanceMetadataTagsStateEnabled

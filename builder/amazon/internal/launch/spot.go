@@ -188,7 +188,7 @@ func random(n int) string {
 	const from = "0123456789abcdefghijklmnopqrstuvwxyz"
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = from[rand.N(len(from))] //nolint:gosec // it is only a name
+		b[i] = from[rand.N(len(from))] // it is only a name
 	}
 	return string(b)
 }

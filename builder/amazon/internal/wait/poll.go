@@ -341,7 +341,7 @@ func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
 	if early := p.Tempo.Early; early > 0 {
 		pause = min(pause, max(passed/2, early))
 	}
-	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) //nolint:gosec // only spreads the load
+	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) // only spreads the load
 }
 
 // pause halves the way to the time when the end is near, is nothing while it is,
