@@ -300,6 +300,30 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
+// What a command has left behind in a session of its own may go on writing, or empty what it
+// has put out; neither spoils the answers.
+func TestWritersThatStay(t *testing.T) {
+	for what, does := range map[string]string{"writes": "echo more", "empties": "echo; echo; echo; echo; : >/proc/self/fd/1"} {
+		t.Run(what, func(t *testing.T) {
+			goOn := filepath.Join(t.TempDir(), "go on")
+			if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var questions []facts.Question
+			for range 8 {
+				questions = append(questions, q("command", "echo first; setsid sh -c 'while [ -e \""+goOn+"\" ]; do "+does+"; done' & sleep 0.1", "exit-status", "stdout"))
+			}
+			for i, a := range learn(t, &local{t: t}, append(questions, q("command", "echo last", "stdout"))...) {
+				if i < len(questions) {
+					same(t, "a command", a["exit-status"], is(int64(0)))
+				} else {
+					same(t, "the last", a["stdout"], is(facts.Text("last\n")))
+				}
+			}
+		})
+	}
+}
+
 // Others on the machine see no command, which may hold a password.
 func TestCommandsAreNoArguments(t *testing.T) {
 	const word = "correct-horse"

@@ -289,6 +289,12 @@ work() {
 	done
 }
 
+# settle FILE COPY copies what a command has put out. A program that it has left behind may
+# go on writing, or empty the file, which its length must not depend on.
+settle() {
+	if [ -s "$T/$1" ]; then head -c "$LIMIT" "$T/$1" >"$T/$2"; else : >"$T/$2"; fi
+}
+
 # commands WORKERS ID... runs them and sends what became of them.
 commands() {
 	workers=$1
@@ -311,7 +317,9 @@ commands() {
 	for n; do
 		status=
 		if [ -s "$T/$n.s" ]; then read -r status <"$T/$n.s"; fi
-		reply "$n" "${status:-late}" "$n.o" "$n.e"
+		settle "$n.o" o
+		settle "$n.e" e
+		reply "$n" "${status:-late}" o e
 	done
 }
 
