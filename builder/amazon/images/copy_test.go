@@ -179,6 +179,32 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// TestCopiesOfACopy: what was copied from an image is its copies, also where the image is a
+// copy of somebody else's, of which others with other names are not.
+func TestCopiesOfACopy(t *testing.T) {
+	const debian = "ami-0435c543bf527c4bd" // of a publisher
+	w := newWorld(t, cloud.Options{})
+	a := w.open(home)
+	made := func(ref, to, name string) string {
+		t.Helper()
+		all, err := w.copyAll(t.Context(), a, ref, images.CopyOptions{To: []string{to}, Name: name})
+		w.fatal(err)
+		return all[0].ID
+	}
+	web := made(debian, home, "web")
+	made(debian, "eu-west-1", "web")
+	made(debian, home, "other")
+	made(web, west, "")
+	made(web, home, "web-2")
+	d, err := a.Show(t.Context(), web, []string{home, west, "eu-west-1"})
+	w.fatal(err)
+	copies := names(d.Copies)
+	slices.Sort(copies)
+	if diff := cmp.Diff([]string{"web eu-west-1", "web us-west-2", "web-2 us-east-1"}, copies); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
+	}
+}
+
 // TestCopyRefused: what can be known to fail is said before anything is copied anywhere.
 func TestCopyRefused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})

@@ -41,9 +41,9 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 }
 
 // Release lists the copies of an image of the account in the regions, itself not among
-// them: what was copied from it or from what it is a copy of itself, if that is not the
-// account's only what has the same name; and what has the same tags bake:image and bake:release. With an error there are those that
-// were found nevertheless.
+// them: what was copied from it, or from what it is a copy of itself (if that is not the
+// account's, only under the same name); and what has the same tags bake:image and
+// bake:release. With an error there are those that were found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	var errs []error
 	answering := slices.Clone(regions)
@@ -74,11 +74,11 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 	if root.Name != "" && slices.Contains(regions, root.Region) {
 		keep([]Image{root}, nil, func(Image) bool { return true })
 	}
-	for from := []string{root.ID}; len(from) > 0 && context.Cause(ctx) == nil; {
+	for from := slices.Compact([]string{root.ID, i.ID}); len(from) > 0 && context.Cause(ctx) == nil; {
 		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
 			// Of somebody else's image there may be copies for many purposes.
-			return c.IsCopy() && (root.Name != "" || c.Name == i.Name)
+			return c.IsCopy() && (root.Name != "" || c.SourceImage != root.ID || c.Name == i.Name)
 		})
 	}
 	delete(family, i.ID)
