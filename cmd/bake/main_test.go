@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 var kinds = map[string]string{
 	"connections": "bastion egress host-keys login login-hints nothing-stays private-address reboot session-manager ssh",
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
-	"golden":      "cache checks fleet-machines golden goss-table guide-checks golden-example plan scan supply-chain verify",
+	"golden":      "cache checks fleet-machines golden goss-table guide-checks golden-example plan plan-ten scan supply-chain verify",
 	"builds":      "amazon-secrets ami-options ansible cloud-init examples guide-hardening iam-profile imds-required side-by-side spot surrogate",
 	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples",
 }

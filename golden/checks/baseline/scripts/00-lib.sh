@@ -28,6 +28,14 @@ verdict() {
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# none LIST passes if there is nothing in it, and fails with its first lines.
+none() {
+	[ -n "$1" ] || pass
+	some_of "$1"
+	fail "$list"
+}
+
 need() {
 	for c; do have "$c" || error "the machine has no $c, which the check needs"; done
 }
@@ -58,9 +66,18 @@ function_of() {
 
 # learn_system sets family, distribution and virtual.
 learn_system() {
-	distribution=$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | tr -d "\"'")
-	family=
-	case " $(sed -n 's/^ID\(_LIKE\)\{0,1\}=//p' /etc/os-release 2>/dev/null | tr -d "\"'" | tr '\n' ' ')" in
+	distribution='' ids='' family=''
+	if [ -r /etc/os-release ]; then
+		while IFS='=' read -r key value; do
+			value=${value#[\"\']}
+			value=${value%[\"\']}
+			case $key in
+			PRETTY_NAME) distribution=$value ;;
+			ID | ID_LIKE) ids="$ids $value" ;;
+			esac
+		done </etc/os-release
+	fi
+	case "$ids " in
 	*" debian "* | *" ubuntu "*) family=deb ;;
 	*" rhel "* | *" fedora "* | *" amzn "*) family=rpm ;;
 	esac
@@ -83,7 +100,6 @@ try() {
 
 # learn ID... finds out what several of the rules need to know, once.
 learn() {
-	learn_system
 	learn_sshd "$@"
 	learn_files "$@"
 	learn_cloud_init "$@"
@@ -94,35 +110,61 @@ learn() {
 	learn_login_shell "$@"
 }
 
-# check ID... tries rules, and says what came of each. pkg-updates may read the lists of a
-# mirror, which the others need not wait for.
+# check ID... tries rules, and says what came of each. Some are tried aside: those that walk
+# over files and homes, which other rules need not wait for, and pkg-updates, which may read
+# the lists of a mirror.
 check() {
-	learn "$@"
-	aside=
+	learn_system
+	here='' walkers='' updates=''
 	for rule; do
-		if [ "$rule" = pkg-updates ] && aside=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null); then
-			trap 'rm -f "$aside"' EXIT
-			trap 'end_aside; exit 1' HUP INT PIPE TERM
-			{
-				try "$rule"
-				answer "$rule" "$status" "$said"
-			} >"$aside" &
-			continue
-		fi
-		try "$rule"
-		answer "$rule" "$status" "$said"
+		case $rule in
+		pkg-updates) updates=$rule ;;
+		file-* | account-* | cloud-* | shell-*) walkers="$walkers $rule" ;;
+		*) here="$here $rule" ;;
+		esac
 	done
-	if [ -n "$aside" ]; then
-		wait
-		cat "$aside"
-	fi
+	pids='' outputs=''
+	trap 'rm -f $outputs' EXIT
+	trap 'end_aside; exit 1' HUP INT PIPE TERM
+	# shellcheck disable=SC2086 # lists of IDs
+	try_aside $updates
+	# shellcheck disable=SC2086
+	try_aside $walkers
+	# shellcheck disable=SC2086
+	try_all $here
+	wait
+	# shellcheck disable=SC2086 # a list of files
+	[ -z "$outputs" ] || cat $outputs
 	printf '\001bake end\n'
 }
 
-# end_aside ends what runs aside, when the session is cut: the shell of the rule, and what that
-# waits for.
+# try_all ID... tries rules, and says what came of each.
+try_all() {
+	learn "$@"
+	for rule; do
+		try "$rule"
+		answer "$rule" "$status" "$said"
+	done
+}
+
+# try_aside ID... does that at the same time as others, if there is a place for what it says.
+try_aside() {
+	[ $# -gt 0 ] || return 0
+	if ! output=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null); then
+		try_all "$@"
+		return
+	fi
+	outputs="$outputs $output"
+	try_all "$@" >"$output" &
+	pids="$pids $!"
+}
+
+# end_aside ends what runs aside, when the session is cut: the shells of the rules, and what
+# those wait for.
 end_aside() {
-	for child in $(descendants $!); do kill "$child" 2>/dev/null; done
+	for pid in $pids; do
+		for child in $(descendants "$pid"); do kill "$child" 2>/dev/null; done
+	done
 	wait
 }
 
@@ -135,6 +177,7 @@ descendants() {
 # fix ID... mends what the rules ask for, unless they are kept: what was learned before may
 # be out of date by now, and a fix may also be asked for twice.
 fix() {
+	learn_system
 	learn "$@"
 	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
 	trap 'rm -rf "$work"' EXIT
@@ -294,12 +337,22 @@ login_users() { awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { 
 # build_user is who logged in to run this; root if it did so itself.
 build_user() { printf '%s\n' "${SUDO_USER:-root}"; }
 
-# some prints the first lines of a list, on one line.
-some() {
-	list='' n=0
-	while IFS= read -r line && [ $n -lt 8 ]; do
+# some_of LIST sets list to its first lines, on one line.
+some_of() {
+	set -f
+	old_ifs=$IFS list='' n=0
+	IFS='
+'
+	for line in $1; do
+		[ $n -lt 8 ] || break
 		list="${list:+$list, }$line" n=$((n + 1))
 	done
+	IFS=$old_ifs
+	set +f
+}
+# some prints the first lines of what it reads, on one line.
+some() {
+	some_of "$(cat)"
 	[ -z "$list" ] || printf '%s\n' "$list"
 }
 

@@ -3,14 +3,14 @@
 
 shadow_known() { { [ -r /etc/shadow ] && [ -s /etc/shadow ]; } || error "cannot read /etc/shadow"; }
 
-check_account_uid0() { verdict "$(awk -F: '$3 == 0 && $1 != "root" { print $1 }' /etc/passwd | some)"; }
+check_account_uid0() { none "$(awk -F: '$3 == 0 && $1 != "root" { print $1 }' /etc/passwd)"; }
 
 check_account_empty_password() {
 	shadow_known
-	verdict "$({
+	none "$({
 		awk -F: '$2 == "" { print $1 " has an empty password" }' /etc/shadow
 		awk -F: '$2 != "x" { print $1 " has its password in /etc/passwd" }' /etc/passwd
-	} | some)"
+	})"
 }
 fix_account_empty_password() {
 	for u in $(awk -F: '$2 == "" { print $1 }' /etc/shadow); do
@@ -28,21 +28,21 @@ fix_account_root_locked() { usermod -L root; }
 system_shells() { awk -F: '$3 > 0 && $3 < 1000 && $1 !~ /^(sync|shutdown|halt)$/ && $7 !~ /(nologin|false)$/ { print $1 }' /etc/passwd; }
 check_account_system_shell() {
 	shadow_known
-	verdict "$({
+	none "$({
 		system_shells | sed 's/$/ has a shell/'
 		awk -F: 'NR == FNR { if ($3 > 0 && $3 < 1000) system_[$1] = 1; next }
 			system_[$1] && $2 !~ /^[!*]/ { print $1 " has a password" }' /etc/passwd /etc/shadow
-	} | some)"
+	})"
 }
 fix_account_system_shell() {
 	for u in $(system_shells); do usermod -s "$(command -v nologin)" "$u" || return 1; done
 }
 
 check_account_unique_ids() {
-	verdict "$(awk -F: '
+	none "$(awk -F: '
 		{ file = substr(FILENAME, 6) }
 		seen[file, "name", $1]++ == 1 { print "name in " file ": " $1 }
-		seen[file, "ID", $3]++ == 1 { print "ID in " file ": " $3 }' /etc/passwd /etc/group | some)"
+		seen[file, "ID", $3]++ == 1 { print "ID in " file ": " $3 }' /etc/passwd /etc/group)"
 }
 
 check_account_home_mode() {
@@ -73,7 +73,7 @@ dot_files() {
 	done
 }
 check_account_dotfiles() {
-	verdict "$({
+	none "$({
 		{
 			login_users
 			echo root:/root
@@ -81,7 +81,7 @@ check_account_dotfiles() {
 			for f in "$home/.rhosts" "$home/.shosts" "$home/.netrc" "$home/.forward"; do [ ! -e "$f" ] || echo "$f"; done
 		done
 		dot_files | sed 's/$/ is writable by others/'
-	} | some)"
+	})"
 }
 fix_account_dotfiles() { dot_files -exec chmod go-w {} +; }
 

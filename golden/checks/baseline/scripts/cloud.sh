@@ -96,5 +96,5 @@ fix_cloud_init_datasource() { set_cloud_init sources 'datasource_list: [ Ec2, No
 
 check_cloud_serial_root() {
 	systemd_known
-	verdict "$(systemctl cat serial-getty@ttyS0.service console-getty.service getty@tty1.service 2>/dev/null | grep -E '^ExecStart=.*--autologin' | some)"
+	none "$(systemctl cat serial-getty@ttyS0.service console-getty.service getty@tty1.service 2>/dev/null | grep -E '^ExecStart=.*--autologin')"
 }

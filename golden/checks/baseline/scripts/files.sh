@@ -54,13 +54,13 @@ shadow_modes() {
 check_file_shadow_mode() { shadow_modes at_most; verdict "$bad"; }
 fix_file_shadow_mode() { shadow_modes limit; }
 
-check_file_world_writable() { files_known; verdict "$(of W | some)"; }
+check_file_world_writable() { files_known; none "$(of W)"; }
 fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
 
-check_file_sticky_dirs() { files_known; verdict "$(of D | some)"; }
+check_file_sticky_dirs() { files_known; none "$(of D)"; }
 fix_file_sticky_dirs() { walk -type d -perm -0002 ! -perm -1000 -exec chmod +t {} +; }
 
-check_file_unowned() { files_known; verdict "$(of U | some)"; }
+check_file_unowned() { files_known; none "$(of U)"; }
 
 # A path may be in a package with or without /usr, from before the two became one.
 check_file_suid() {
@@ -68,7 +68,7 @@ check_file_suid() {
 	list=$(of S)
 	[ -n "$list" ] || pass
 	if [ "$family" = deb ]; then
-		verdict "$(printf '%s\n' "$list" | awk '
+		none "$(printf '%s\n' "$list" | awk '
 			NR == FNR { order[n++] = $0; next }
 			{ owned[$0] = 1 }
 			END {
@@ -76,11 +76,11 @@ check_file_suid() {
 					other = order[i] ~ /^\/usr\// ? substr(order[i], 5) : "/usr" order[i]
 					if (!(order[i] in owned) && !(other in owned)) print order[i] " belongs to no package"
 				}
-			}' - /var/lib/dpkg/info/*.list | some)"
+			}' - /var/lib/dpkg/info/*.list)"
 	fi
-	verdict "$(printf '%s\n' "$list" | while IFS= read -r f; do
+	none "$(printf '%s\n' "$list" | while IFS= read -r f; do
 		rpm -qf "$f" >/dev/null 2>&1 || echo "$f belongs to no package"
-	done | some)"
+	done)"
 }
 
 # system_dirs FIND... Only files and directories: units that are masked are links to
@@ -93,14 +93,14 @@ system_dirs() {
 	# shellcheck disable=SC2086 # a list
 	find -L $dirs \( -type f -o -type d \) "$@" 2>/dev/null
 }
-check_file_system_dirs() { verdict "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | some)"; }
+check_file_system_dirs() { none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000)"; }
 fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
 
 open_logs() {
 	[ ! -d /var/log ] || find /var/log -xdev -type f \( -perm /002 -o \( -perm /004 \( -name 'auth.log*' -o -name 'secure*' -o -name 'syslog*' \
 		-o -name 'messages*' -o -name 'cloud-init*.log*' -o -name 'sudo.log*' -o -name 'cron*' \) \) \) "$@" 2>/dev/null
 }
-check_file_log_mode() { verdict "$(open_logs | some)"; }
+check_file_log_mode() { none "$(open_logs)"; }
 # cloud-init makes its logs anew at the first boot of each machine.
 fix_file_log_mode() {
 	open_logs -exec chmod o-rwx {} +

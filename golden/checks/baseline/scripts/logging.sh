@@ -73,9 +73,9 @@ check_audit_rules() {
 	have auditctl || fail "there is no auditd"
 	rules=$(auditctl -l 2>&1) || error "auditctl fails: $rules"
 	case $rules in *never,task* | *task,never*) fail "a rule silences all others: -a task,never" ;; esac
-	verdict "$(for f in /etc/passwd /etc/shadow /etc/group /etc/gshadow /etc/sudoers /etc/sudoers.d /etc/ssh/sshd_config.d; do
+	none "$(for f in /etc/passwd /etc/shadow /etc/group /etc/gshadow /etc/sudoers /etc/sudoers.d /etc/ssh/sshd_config.d; do
 		printf '%s\n' "$rules" | grep -qF -- "$f " || echo "$f is not watched"
-	done | some)"
+	done)"
 }
 fix_audit_rules() {
 	put /etc/audit/rules.d/50-bake-baseline.rules 640 <<'X' || return 1

@@ -5,7 +5,7 @@ apt_sources() { for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /e
 # learn_apt keeps the settings of apt, or why there are none in apt_error.
 learn_apt() {
 	apt_settings='' apt_error=''
-	[ "$family" = deb ] && wanted pkg- "$@" || return 0
+	[ "$family" = deb ] && [ "$*" != pkg-updates ] && wanted pkg- "$@" || return 0
 	apt_settings=$(apt-config dump 2>&1) || apt_error="apt-config fails: $apt_settings"
 }
 # apt_says REGEX prints the settings of apt that match.
@@ -19,13 +19,13 @@ X
 check_pkg_signed() {
 	if [ "$family" = rpm ]; then
 		[ -d /etc/yum.repos.d ] || error "there is no /etc/yum.repos.d"
-		verdict "$(grep -iE '^[[:space:]]*gpgcheck[[:space:]]*=[[:space:]]*(0|no|false)' /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo 2>/dev/null | some)"
+		none "$(grep -iE '^[[:space:]]*gpgcheck[[:space:]]*=[[:space:]]*(0|no|false)' /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo 2>/dev/null)"
 	fi
 	bad=$(apt_says '(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) "(1|true|yes|on)"' | some)
 	[ -z "$bad" ] || fail "$bad"
-	verdict "$(apt_sources | while IFS= read -r f; do
+	none "$(apt_sources | while IFS= read -r f; do
 		grep -HiE '^[^#]*\[[^]]*(trusted|allow-insecure|allow-weak)=(yes|true|1)|^(Trusted|Allow-Insecure|Allow-Weak): *(yes|true|1)' "$f"
-	done | some)"
+	done)"
 }
 fix_pkg_signed() {
 	[ "$family" = rpm ] || {
@@ -42,7 +42,7 @@ check_pkg_valid_until() {
 	[ "$family" = deb ] || na "only apt knows how long a repository is valid"
 	bad=$(apt_says 'Check-Valid-Until(::[^ ]*)? "(0|false|no)"' | some)
 	[ -z "$bad" ] || fail "$bad"
-	verdict "$(apt_sources | while IFS= read -r f; do grep -HiE "$stale" "$f"; done | some)"
+	none "$(apt_sources | while IFS= read -r f; do grep -HiE "$stale" "$f"; done)"
 }
 # Without the option the repositories have to be valid, or nothing could be installed.
 fix_pkg_valid_until() {
@@ -91,7 +91,7 @@ check_pkg_updates() {
 	said=$(apt-get -s -q -o Dir::State::Lists="$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1)
 	status=$?
 	[ $status = 0 ] || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
-	verdict "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }' | some)"
+	none "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }')"
 }
 fix_pkg_updates() {
 	if [ "$family" = rpm ]; then

@@ -4,7 +4,7 @@
 legacy='telnetd inetutils-telnetd telnet-server rsh-server rsh-redone-server rsh-client rsh talkd talk nis ypbind ypserv tftpd tftpd-hpa tftp-server xinetd openbsd-inetd'
 check_service_legacy() {
 	# shellcheck disable=SC2086 # a list
-	verdict "$(installed $legacy | some)"
+	none "$(installed $legacy)"
 }
 fix_service_legacy() {
 	# shellcheck disable=SC2046,SC2086 # lists
@@ -22,7 +22,7 @@ systemd_known() { systemctl list-unit-files --no-legend multi-user.target >/dev/
 check_service_unneeded() {
 	systemd_known
 	# shellcheck disable=SC2086 # a list
-	verdict "$(enabled_of $unneeded | some)"
+	none "$(enabled_of $unneeded)"
 }
 fix_service_unneeded() {
 	# shellcheck disable=SC2046,SC2086 # lists
@@ -56,16 +56,16 @@ check_service_ports() {
 	need ss
 	[ -z "$ports_error" ] || error "$ports_error"
 	ssh_ports=$(ssh_ports)
-	verdict "$(printf '%s\n' "$ports_open" | awk -v ssh=" $ssh_ports " '
+	none "$(printf '%s\n' "$ports_open" | awk -v ssh=" $ssh_ports " '
 		NF != 2 || index(ssh, " " $2 " ") && $1 ~ /^tcp/ { next }
 		$1 ~ /^udp/ && ($2 == 68 || $2 == 546) { next } # DHCP
-		{ print $1 ":" $2 }' | some)"
+		{ print $1 ":" $2 }')"
 }
 
 check_service_mta_local() {
 	need ss
 	[ -z "$ports_error" ] || error "$ports_error"
-	verdict "$(printf '%s\n' "$ports_open" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }' | some)"
+	none "$(printf '%s\n' "$ports_open" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }')"
 }
 fix_service_mta_local() {
 	have postconf || {
@@ -77,7 +77,7 @@ fix_service_mta_local() {
 
 check_service_failed() {
 	list=$(systemctl --failed --no-legend --plain 2>&1) || error "systemctl fails: $list"
-	verdict "$(printf '%s\n' "$list" | awk 'NF { print $1 }' | some)"
+	none "$(printf '%s\n' "$list" | awk 'NF { print $1 }')"
 }
 
 check_service_ctrl_alt_del() {

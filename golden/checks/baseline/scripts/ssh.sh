@@ -58,8 +58,10 @@ sshd_value() {
 sshd_where() {
 	[ "$looked_for" != "$1" ] || return 0
 	looked_for=$1
-	where=$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | some)
-	where=${where:+ (set in $where)}
+	sshd_list=${list-}
+	some_of "$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null)"
+	where=${list:+ (set in $list)}
+	list=$sshd_list
 }
 
 # sshd_is KEY VALUES [USER] complains of users who get none of the values, which a | stands

@@ -56,7 +56,7 @@ fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
 
 check_sudo_authenticate() {
 	sudo_known
-	verdict "$(sudo_grep '!authenticate' | some)"
+	none "$(sudo_grep '!authenticate')"
 }
 
 check_sudo_env() {

@@ -4,7 +4,7 @@
 check_boot_cmdline() {
 	own_kernel "the command line of the kernel"
 	[ -r /proc/cmdline ] || error "cannot read /proc/cmdline"
-	verdict "$(tr ' ' '\n' </proc/cmdline | grep -E '^(mitigations=off|nopti|nospectre.*|spectre_v2=off|selinux=0|enforcing=0|apparmor=0|audit=0|nosmep|nosmap|nokaslr|init=.*sh|systemd\.debug-shell.*)$' | some)"
+	none "$(tr ' ' '\n' </proc/cmdline | grep -E '^(mitigations=off|nopti|nospectre.*|spectre_v2=off|selinux=0|enforcing=0|apparmor=0|audit=0|nosmep|nosmap|nokaslr|init=.*sh|systemd\.debug-shell.*)$')"
 }
 
 # grub_modes COMMAND; on FAT the mount decides.
@@ -93,7 +93,7 @@ check_crypto_policy() {
 		pass
 	fi
 	[ -f /etc/ssl/openssl.cnf ] || na "there is no /etc/ssl/openssl.cnf"
-	verdict "$(grep -E '^[[:space:]]*(MinProtocol[[:space:]]*=[[:space:]]*(None|TLSv1(\.[01])?[[:space:]]*$|SSLv3)|CipherString[[:space:]]*=.*SECLEVEL=[01])' /etc/ssl/openssl.cnf | some)"
+	none "$(grep -E '^[[:space:]]*(MinProtocol[[:space:]]*=[[:space:]]*(None|TLSv1(\.[01])?[[:space:]]*$|SSLv3)|CipherString[[:space:]]*=.*SECLEVEL=[01])' /etc/ssl/openssl.cnf)"
 }
 fix_crypto_policy() {
 	[ "$family" = rpm ] || {
