@@ -44,13 +44,18 @@ func load(t *testing.T, text string, o goss.Options) *goss.Suite {
 	return s
 }
 
-// said is a diagnostic as "error 3:5 summary: detail".
+// said is a diagnostic as "error x.yaml:3:5 summary: detail"; without a place, it is of the
+// file that was to be loaded.
 func said(diags hcl.Diagnostics) string {
 	var b strings.Builder
 	for _, d := range diags {
 		kind := "error"
 		if d.Severity == hcl.DiagWarning {
 			kind = "hint"
+		}
+		if d.Subject == nil {
+			fmt.Fprintf(&b, "%s %s: %s\n", kind, d.Summary, d.Detail)
+			continue
 		}
 		fmt.Fprintf(&b, "%s %s:%d:%d %s: %s\n", kind, filepath.Base(d.Subject.Filename), d.Subject.Start.Line, d.Subject.Start.Column, d.Summary, d.Detail)
 	}

@@ -41,7 +41,7 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 	case ext == ".yaml", ext == ".yml":
 		l.format = (*reader).yaml
 	default:
-		l.add(fault(start, "Unknown format", "The name of a goss file ends in .yaml, .yml or .json."))
+		l.add(unplaced(fault(start, "Unknown format", "%s is not the name of a goss file, which ends in .yaml, .yml or .json.", path)))
 		return l.suite, l.diags
 	}
 	l.file(path, start)
@@ -67,6 +67,13 @@ type loader struct {
 	byName   map[string]*resource
 	suite    *Suite
 	diags    hcl.Diagnostics
+}
+
+// unplaced takes away the place of a diagnostic about a file that whoever loads it has named:
+// where that was, they know.
+func unplaced(d *hcl.Diagnostic) *hcl.Diagnostic {
+	d.Subject = nil
+	return d
 }
 
 func (l *loader) add(d *hcl.Diagnostic) {
@@ -96,7 +103,11 @@ func (l *loader) file(path string, from hcl.Range) {
 	}
 	info, text, err := l.read(path)
 	if err != nil {
-		l.add(fault(from, "Cannot read a goss file", "%s.", err))
+		d := fault(from, "Cannot read a goss file", "%s.", err)
+		if len(l.chain) == 0 {
+			d = unplaced(d)
+		}
+		l.add(d)
 		return
 	}
 	if slices.ContainsFunc(l.chain, func(above os.FileInfo) bool { return os.SameFile(above, info) }) {
