@@ -71,9 +71,11 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string
 	if err != nil {
 		return Image{}, err
 	}
-	fitting, err := c.architectures(ctx, region, instanceType)
-	if err != nil {
-		return Image{}, err
+	var fitting []types.ArchitectureType
+	if len(out.Images) > 1 { // there is something to choose
+		if fitting, err = c.architectures(ctx, region, instanceType); err != nil {
+			return Image{}, err
+		}
 	}
 	var newest types.Image
 	fits := func(i types.Image) bool { return slices.Contains(fitting, types.ArchitectureType(i.Architecture)) }

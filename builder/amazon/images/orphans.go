@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -111,17 +112,11 @@ func (a *Account) Orphans(ctx context.Context, o OrphanOptions) ([]Orphan, error
 // orphans still. It returns the IDs of what it has deleted; the error joins those of what
 // it could not.
 func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOptions) (deleted []string, err error) {
-	regions := map[string][]string{}
-	for _, s := range found {
-		if s.Kept == "" {
-			regions[s.Region] = append(regions[s.Region], s.ID)
-		}
+	regions := map[string][]Orphan{}
+	for _, in := range Deletable(found) {
+		regions[in[0].Region] = in
 	}
-	var names []string
-	for r := range regions {
-		names = append(names, r)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(regions))
 	return inRegions(ctx, names, func(ctx context.Context, region string) ([]string, error) {
 		still, err := a.orphansIn(ctx, region, o)
 		if err != nil {
@@ -135,7 +130,7 @@ func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOpt
 		)
 		each.SetLimit(imagesAtOnce)
 		for _, s := range still {
-			if s.Kept != "" || !slices.Contains(regions[region], s.ID) {
+			if s.Kept != "" || !slices.ContainsFunc(regions[region], func(o Orphan) bool { return o.ID == s.ID }) {
 				continue
 			}
 			each.Go(func() error {
