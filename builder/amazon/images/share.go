@@ -303,8 +303,14 @@ func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error
 func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	var undo []func(context.Context) error
 	try := func(do, back func(context.Context) error) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		s.Changed = true
-		err := do(ctx)
+		// A call that is cut off may be carried out after the one that takes it back.
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		err := do(whole)
+		cancel()
 		if !access.Refused(err) { // even what has failed may have been done: its answer can be lost
 			undo = append(undo, back)
 		}
