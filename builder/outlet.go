@@ -55,6 +55,7 @@ type Placed struct {
 type ChannelState struct {
 	Names bool      // it names each of them now
 	Since time.Time // it has named all of them
+	Moved time.Time // it was moved last, in any place; zero: it names nothing
 
 	// TakenBack says that it named one of them, and was moved from that to an image that it
 	// had named before: somebody does not want it there.

@@ -19,13 +19,13 @@ func Within(c Cell, run string) *amazon.Within {
 	return &amazon.Within{Account: c.Account, Region: c.Region, Role: c.Role, Session: "bake-" + run}
 }
 
-// Ended is the outcome of a cell whose run ended like this.
-func Ended(c Cell, result run.Result, err error, started, ended time.Time) Outcome {
+// Ended is the outcome of a cell whose run ended like this, with what its image waits for.
+func Ended(c Cell, result run.Result, waits Waits, err error, started, ended time.Time) Outcome {
 	o := Outcome{Cell: c, Run: result.Run, Started: started, Ended: ended}
 	if err == nil {
 		made, _ := result.Image(c.Image)
 		o.Image = Image{ID: made.ID, IDs: made.IDs, Name: made.Name, Inputs: made.Inputs}
-		o.Result = Built
+		o.Result, o.Waits = Built, waits
 		if result.Reused() {
 			o.Result = Reused
 		}

@@ -82,6 +82,16 @@ type Approval struct {
 	At      time.Time `json:"at"`
 }
 
+// Offer is an image that waits for its channels.
+type Offer struct {
+	Outcome Outcome       `json:"outcome"`
+	Places  []step.Placed `json:"places,omitempty"` // where the image is
+	Since   time.Time     `json:"since,omitzero"`   // it waits
+}
+
+// Wait waits until a service may be called in a region.
+type Wait = func(ctx context.Context, service, region string) error
+
 // WorkerOptions say for which cells a worker works; empty is all.
 type WorkerOptions struct {
 	Fleets            []*Fleet
@@ -103,13 +113,16 @@ type Host struct {
 	// template has no place for those.
 	Log func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error
 
-	// Approve approves the image of an outcome.
-	Approve func(ctx context.Context, o Outcome, a Approval) error
+	// Reports is the place for reports that the template names; empty: none.
+	Reports string
 
-	// Promote has the channels that come after another one name the image of an outcome, as
-	// far as their rules let it in, and returns what each of them says. An engine that waits for
-	// images calls it. Its error is [ErrGone] if there is no such image any more.
-	Promote func(ctx context.Context, o Outcome, emit func(step.Event)) ([]step.Channel, error)
+	// Approve approves the image of an outcome. wait waits before each call; nil: nothing does.
+	Approve func(ctx context.Context, o Outcome, a Approval, wait Wait) error
+
+	// Promote has the channels that an image may have to wait for name it, as far as their rules
+	// let it in, and returns what each of them says. An engine that waits for images calls it.
+	// Its error is [ErrGone] if there is no such image any more.
+	Promote func(ctx context.Context, o Offer, wait Wait, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State
 	Local  bool               // cells are baked on the local cloud

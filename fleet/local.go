@@ -267,7 +267,7 @@ func (a *attempt) loop(parent context.Context) (err error) {
 			parents := a.order.Parents(c)
 			if werr := a.journal.write(line{Began: &began{c.ID(), id, a.host.Now()}}); werr != nil {
 				err = errors.Join(err, werr) // what nobody would find again does not begin
-				go func() { ended <- Ended(c, run.Result{}, werr, time.Time{}, a.host.Now()) }()
+				go func() { ended <- Ended(c, run.Result{}, Waits{}, werr, time.Time{}, a.host.Now()) }()
 				continue
 			}
 			go func() { ended <- a.bake(ctx, c, parents, id) }()
@@ -331,8 +331,7 @@ func (a *attempt) bake(ctx context.Context, c Cell, parents []Outcome, id string
 	if result.Run == "" {
 		result.Run = id
 	}
-	o := Ended(c, result, err, started, a.host.Now())
-	o.Waits = speaker.waits
+	o := Ended(c, result, speaker.waits, err, started, a.host.Now())
 	end := step.Event{Time: o.Ended, Kind: step.BuildFinished, Build: c.Short(), Elapsed: time.Since(began), Reused: o.Result == Reused}
 	if err != nil {
 		end.Kind, end.Error, end.Step, end.Place = step.BuildFailed, errors.New(o.Error), speaker.failed.Step, speaker.failed.Place
@@ -360,7 +359,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	}
 	for _, dead := range a.before.open[c.ID()] {
 		if !again || dead != m.Run {
-			if err := a.sweep(ctx, dead, emit); err != nil {
+			if err := a.sweep(ctx, c, dead, emit); err != nil {
 				return run.Result{}, err
 			}
 		}
@@ -380,7 +379,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 			return result, err
 		}
 		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: "The cell begins again: " + err.Error() + "."})
-		if err := a.sweep(ctx, m.Run, emit); err != nil {
+		if err := a.sweep(ctx, c, m.Run, emit); err != nil {
 			return run.Result{}, err
 		}
 	}
@@ -435,9 +434,9 @@ func (a *attempt) finished(c Cell) (made run.Result, ok bool) {
 	return made, false
 }
 
-// sweep deletes what a run has left that has died.
-func (a *attempt) sweep(ctx context.Context, dead string, emit func(step.Event)) error {
-	_, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead, Clouds: a.host.Clouds, Emit: emit, Now: a.host.Now})
+// sweep deletes what a run of a cell has left that has died.
+func (a *attempt) sweep(ctx context.Context, c Cell, dead string, emit func(step.Event)) error {
+	_, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead, Clouds: a.host.Clouds.Waiting(a.rates.Of(c.Account)), Emit: emit, Now: a.host.Now})
 	if err != nil {
 		return fmt.Errorf("what is left of the run %s cannot be deleted: %w", dead, err)
 	}
@@ -635,7 +634,7 @@ func (l *local) Approve(ctx context.Context, f *Fleet, a Approval) error {
 	for _, p := range all {
 		if o, ok := p.ended[a.Cell.ID()]; ok && p.Local == l.host.Local && o.Result.OK() && o.Image.ID != "" {
 			o.Cell = a.Cell // with the role that it has today
-			return l.host.Approve(ctx, o, a)
+			return l.host.Approve(ctx, o, a, nil)
 		}
 	}
 	return fmt.Errorf("%w: %s has no image that was baked on this machine", ErrNoRun, a.Cell.Short())

@@ -32,7 +32,7 @@ func NewRates(limits map[string]float64) *Rates {
 
 // Of returns what waits before each call in an account, as [bake/run.Options] have it; nil
 // if there is no limit.
-func (r *Rates) Of(account string) func(ctx context.Context, service, region string) error {
+func (r *Rates) Of(account string) Wait {
 	if len(r.limits) == 0 {
 		return nil
 	}

@@ -29,7 +29,8 @@ const logPartBytes = 32 << 20
 // logReadBytes bounds what is read of a part: both, and the note between them.
 const logReadBytes = 2*logPartBytes + 4096
 
-// LogPart is what a stage has added to the log of its run, as a document among the reports.
+// LogPart is what a stage of a run, or its teardown, has added to its log, as a document among the
+// reports.
 type LogPart struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
@@ -123,6 +124,20 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 		return part, err
 	}
 	return part, wholefile.WriteData(o.State.parts(run), 0o600, text)
+}
+
+// KeepLog keeps what the log of a run has from a position on among the reports at a place, as
+// [State.OpenReports] has it, and which others share. Nil: nothing is kept there.
+func (o Options) KeepLog(ctx context.Context, cloud amazon.Cloud, place, run string, from Position) (*LogPart, error) {
+	of, err := o.State.OpenReports(ctx, cloud, o.Template.Env, place)
+	if err != nil {
+		return nil, err
+	}
+	in := of(run)
+	if !o.sharedReports(in, run) {
+		return nil, nil
+	}
+	return o.keepLog(ctx, run, from, in)
 }
 
 // JoinedLog puts the log of a run together, of what its stages have put among the reports and

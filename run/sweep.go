@@ -54,6 +54,10 @@ type SweepOptions struct {
 	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
 	Trace *trace.Tracer
 
+	// Logged has what is done for Run told in the log of that run, and not in one of its own, and
+	// is called with where that begins once it is. Nil: it is told in one of its own.
+	Logged func(from Position)
+
 	// Again says that Run was swept before: it is in the trace only if something is deleted.
 	Again bool
 
@@ -336,11 +340,20 @@ func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all
 func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *SweepError) (swept []SweptRun, err error) {
 	emit := o.Emit
 	if !o.DryRun {
-		events, err := openEvents(o.State, uuid.NewString(), false, o.Emit)
+		in := uuid.NewString()
+		if o.Logged != nil {
+			in = o.Run
+		}
+		events, err := openEvents(o.State, in, o.Logged != nil, o.Emit)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, events.close()) }()
+		defer func() {
+			err = errors.Join(err, events.close())
+			if o.Logged != nil {
+				o.Logged(events.from)
+			}
+		}()
 		events.trace = o.Trace.Begin(trace.Run{ID: o.Run, Part: "teardown", Stages: true, Again: o.Again})
 		defer func() {
 			if left := errors.Join(append(incomplete.Left, err)...); left != nil {

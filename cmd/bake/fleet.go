@@ -154,7 +154,7 @@ type fleetHost struct {
 func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *fleetHost {
 	h := &fleetHost{stop: context.Background()}
 	h.Host = fleet.Host{
-		State: state, Local: f.local, Env: slices.Concat(p.env, p.keys), Now: p.now, Copies: t.Copies,
+		State: state, Local: f.local, Env: slices.Concat(p.env, p.keys), Now: p.now, Copies: t.Copies, Reports: t.Reports,
 		Options: func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
 			cloudInit, err := p.env.cloudInit(f.cloudInit)
 			if err != nil {
@@ -352,7 +352,8 @@ func (p *program) fleetPauseCommand() *cobra.Command {
 		Long: `Keep the cells of a fleet from beginning, until 'bake fleet resume': in the run that is in
 progress, and in new ones that nobody asks for. With an engine block these are the runs of
 its schedule, and 'bake fleet run' runs the fleet all the same; without one, cron may have
-called 'bake fleet run', so that it runs nothing. Cells that have begun go on.`,
+called 'bake fleet run', so that it runs nothing. Cells that have begun go on, and images
+that are finished enter their channels as ever, which 'bake fleet cancel' ends.`,
 		Example: `  bake fleet pause nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -507,8 +508,8 @@ func cellNamed(t *fleet.Template, name string) (*fleet.Fleet, fleet.Cell, error)
 
 // approveCell approves the image of a cell in its account and region. clouds have the local
 // cloud if this process has opened it; nil: it is opened for the approval.
-func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(context.Context, fleet.Outcome, fleet.Approval) error {
-	return func(ctx context.Context, o fleet.Outcome, a fleet.Approval) (err error) {
+func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(context.Context, fleet.Outcome, fleet.Approval, fleet.Wait) error {
+	return func(ctx context.Context, o fleet.Outcome, a fleet.Approval, wait fleet.Wait) (err error) {
 		var cloud amazon.Cloud
 		switch {
 		case f.local && clouds != nil:
@@ -525,6 +526,7 @@ func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(con
 			defer func() { err = errors.Join(err, c.Close(ctx)) }()
 			cloud = c.Cloud
 		}
+		cloud.Wait = wait
 		account, err := p.accountOf(ctx, cloud, o.Cell, "approve")
 		if err != nil {
 			return err

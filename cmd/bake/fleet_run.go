@@ -396,7 +396,7 @@ func (p *program) planCell(ctx context.Context, h *fleetHost, rates *fleet.Rates
 		result, err = run.Plan(ctx, o)
 	}
 	if err != nil {
-		row.Action, row.Reason = "none", fleet.Ended(c, result, err, o.Now(), o.Now()).Error
+		row.Action, row.Reason = "none", fleet.Ended(c, result, fleet.Waits{}, err, o.Now(), o.Now()).Error
 		return row, out
 	}
 	row.Action = "reuse"

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"bake/builder"
 	"bake/builder/amazon"
 	"bake/fleet"
 	"bake/fleet/temporal"
@@ -26,8 +27,9 @@ func temporalEngine(_ context.Context, h fleet.Host, _ *fleet.Temporal) (fleet.E
 
 // promoteCell has the channels of the image of a cell name it that let it in. clouds have the
 // local cloud.
-func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.Outcome, func(step.Event)) ([]step.Channel, error) {
-	return func(ctx context.Context, o fleet.Outcome, emit func(step.Event)) (said []step.Channel, err error) {
+func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.Offer, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
+	return func(ctx context.Context, in fleet.Offer, wait fleet.Wait, emit func(step.Event)) (said []step.Channel, err error) {
+		o := in.Outcome
 		t, err := f.template(p, "bake worker", f.path)
 		if err != nil {
 			return nil, err
@@ -45,15 +47,24 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 				return nil, err
 			}
 		}
+		cloud.Wait = wait
 		account, err := p.accountOf(ctx, cloud, o.Cell, "promote")
 		if err != nil {
 			return nil, err
 		}
 		_, err = run.Task(ctx, run.TaskOptions{State: state, Command: p.commandLine(), Name: o.Cell.Short(), Emit: emit, Now: p.now}, func(ctx context.Context, s *step.Scope) (err error) {
 			m := &releases.Mover{Image: o.Cell.Image, Block: block, Outlet: account.NewOutlet(block.To, s.Run.ID), Scope: s, Now: p.now}
-			said, err = m.Offer(ctx, o.Image.ID)
+			said, err = m.Offer(ctx, o.Image.ID, builderPlaces(in.Places), in.Since)
 			return err
 		})
 		return said, err
 	}
+}
+
+// builderPlaces are places as events and histories tell of them, for builders.
+func builderPlaces(all []step.Placed) (out []builder.Placed) {
+	for _, p := range all {
+		out = append(out, builder.Placed{Account: p.Account, Region: p.Region, ID: p.ID, Shared: p.Shared})
+	}
+	return out
 }

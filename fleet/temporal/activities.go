@@ -69,9 +69,13 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
 	var waits fleet.Waits
+	var places []step.Placed
 	ctx, emit, end := a.watch(ctx, func(e step.Event) {
-		if e.Kind == step.ChannelAsked {
+		switch e.Kind {
+		case step.ChannelAsked:
 			waits.Add(e.Channel)
+		case step.ImagePlaced:
+			places = append(places, *e.Placed)
 		}
 		if a.host.Emit != nil {
 			e.Build = in.Cell.Short()
@@ -111,8 +115,10 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if result.Run == "" {
 		result.Run = in.Run
 	}
-	ended := fleet.Ended(in.Cell, result, err, started, a.host.Now())
-	ended.Waits = waits
+	ended := fleet.Ended(in.Cell, result, waits, err, started, a.host.Now())
+	if !ended.Waits.Over() {
+		out.Places = places
+	}
 	if cause := context.Cause(ctx); cause != nil && !ended.Result.OK() {
 		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
 		out.Interrupted = !temporal.IsCanceledError(cause) // nobody has cancelled the cell
@@ -152,11 +158,16 @@ func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 	if o.Within == nil {
 		o.Within = fleet.Within(c, id)
 	}
-	var wait func(context.Context, string, string) error
+	o.Wait = a.wait(c)
+}
+
+// wait holds calls to the rate of the cell's account, and counts them.
+func (a *activities) wait(c fleet.Cell) fleet.Wait {
+	var wait fleet.Wait
 	if rates := a.rates[c.Fleet]; rates != nil {
 		wait = rates.Of(c.Account)
 	}
-	o.Wait = func(ctx context.Context, service, region string) error {
+	return func(ctx context.Context, service, region string) error {
 		a.metrics.call(service, region)
 		if wait == nil {
 			return nil
@@ -225,9 +236,9 @@ func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
 
 // teardown deletes what a run has left: what its state tells, and what carries its tag in
 // the regions of the cell.
-func (a *activities) teardown(ctx context.Context, in teardownIn) error {
+func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownOut, err error) {
 	if err := named(in.Run); err != nil {
-		return err
+		return out, err
 	}
 	ctx, emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
@@ -238,24 +249,27 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 			}
 		})
 		if err != nil {
-			return err
+			return out, err
 		}
 	}
 	if in.State != nil {
 		switch _, err := a.host.State.Import(in.State, a.key); {
 		case errors.Is(err, step.ErrLive): // a stage that was given up is ending
-			return err
+			return out, err
 		case err != nil: // such as a key that was changed: the tags still tell
-			if emit != nil {
-				emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
-			}
+			emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
 		}
 	}
-	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now, Again: activity.GetInfo(ctx).Attempt > 1}
-	if o, err := a.host.Options(ctx, in.Cell, nil); err == nil { // or else it is deleted without spans
+	var logged []run.Position // where what each sweep says begins
+	sweep := run.SweepOptions{
+		State: a.host.State, Run: in.Run, Clouds: a.host.Clouds.Waiting(a.wait(in.Cell)), Emit: emit, Command: "bake worker", Now: a.host.Now,
+		Again: activity.GetInfo(ctx).Attempt > 1, Logged: func(from run.Position) { logged = append(logged, from) },
+	}
+	o, oerr := a.host.Options(ctx, in.Cell, nil)
+	if oerr == nil { // or else it is deleted without spans
 		sweep.Trace = o.Trace.Named("bake "+in.Cell.Image, "cloud.account.id", in.Cell.Account, "cloud.region", in.Cell.Region)
 	}
-	_, err := run.Sweep(ctx, sweep)
+	_, err = run.Sweep(ctx, sweep)
 	sweep.Tags = &run.Tags{Regions: a.regions(ctx, in.Cell), Find: func(ctx context.Context, p amazon.Place, id string) (_ []step.Resource, err error) {
 		if p.Cloud, err = a.cloud(ctx, in.Cell, in.Run, p.Region); err != nil {
 			return nil, err
@@ -265,9 +279,25 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	_, terr := run.Sweep(ctx, sweep)
 	if err = errors.Join(err, terr); err != nil {
 		a.metrics.leak()
-		return err
+		return out, err
 	}
-	return a.host.State.Forget(in.Run)
+	if out.Logged = len(logged) > 0; out.Logged && a.host.Reports != "" && oerr == nil {
+		if out.Log, err = a.keepLog(ctx, o, in, logged[0]); err != nil {
+			emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: "the log of the teardown cannot be written to " + a.host.Reports + ", and is on this host: " + err.Error()})
+		}
+	}
+	return out, a.host.State.Forget(in.Run)
+}
+
+// keepLog keeps what a teardown has said from a position on among the reports.
+func (a *activities) keepLog(ctx context.Context, o run.Options, in teardownIn, from run.Position) (*run.LogPart, error) {
+	cloud, err := a.cloud(ctx, in.Cell, in.Run, in.Cell.Region)
+	if err != nil {
+		return nil, err
+	}
+	a.hold(&o, in.Cell, in.Run)
+	o.State, o.Now = a.host.State, a.host.Now
+	return o.KeepLog(ctx, cloud, a.host.Reports, in.Run, from)
 }
 
 // notify tells the webhooks of the fleet how a cell has ended.
@@ -318,17 +348,17 @@ func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
 	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
 		return err
 	}
-	return a.host.Approve(ctx, in.Outcome, in.Approval)
+	return a.host.Approve(ctx, in.Outcome, in.Approval, a.wait(in.Outcome.Cell))
 }
 
 // promote has the image of a cell enter the channels that let it in.
-func (a *activities) promote(ctx context.Context, o fleet.Outcome) (said []step.Channel, err error) {
-	if o.Cell, err = a.place(o.Cell); err != nil {
+func (a *activities) promote(ctx context.Context, in fleet.Offer) (said []step.Channel, err error) {
+	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
 		return nil, err
 	}
 	ctx, emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
-	said, err = a.host.Promote(ctx, o, emit)
+	said, err = a.host.Promote(ctx, in, a.wait(in.Outcome.Cell), emit)
 	if errors.Is(err, fleet.ErrGone) {
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), goneType, err)
 	}

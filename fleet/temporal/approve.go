@@ -26,10 +26,8 @@ type approveIn struct {
 
 // approvalID is the id of the workflow in which the image of an outcome waits, whatever run has
 // made or reused it.
-func approvalID(o fleet.Outcome) string { return approvalOf(o, o.Image.ID) }
-
-func approvalOf(o fleet.Outcome, what string) string {
-	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + what
+func approvalID(o fleet.Outcome) string {
+	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + o.Image.ID
 }
 
 const (
@@ -44,12 +42,10 @@ const (
 	lastOffer  = 6 * time.Hour
 )
 
-// promotions is the version of how images are promoted, by [workflow.GetVersion].
-const promotions = 2
-
-// approval waits until the image of an outcome is in the channels that it waits for, or is kept
-// out of by something else. No worker is held meanwhile. Cancelled, it leaves them as they are.
-func approval(ctx workflow.Context, o fleet.Outcome) error {
+// approval waits until an image is in the channels that it waits for, or is kept out of by
+// something else. No worker is held meanwhile. Cancelled, it leaves them as they are.
+func approval(ctx workflow.Context, in fleet.Offer) error {
+	o := in.Outcome
 	w := fleet.Waits{Awaiting: slices.Clone(o.Awaiting), Soaking: slices.Clone(o.Soaking)}
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w, nil }); err != nil {
 		return err
@@ -79,40 +75,36 @@ func approval(ctx workflow.Context, o fleet.Outcome) error {
 	if err != nil {
 		return err
 	}
-	version := workflow.GetVersion(ctx, "promotion", workflow.DefaultVersion, promotions)
-	if version == workflow.DefaultVersion {
-		_, err = workflow.AwaitWithTimeout(ctx, patience, func() bool { return len(w.Awaiting) == 0 && workflow.AllHandlersFinished(ctx) })
-		return err
-	}
-	began := workflow.Now(ctx)
-	for end := began.Add(patience); ; {
+	in.Since = workflow.Now(ctx)
+	for end := in.Since.Add(patience); ; {
 		for _, s := range w.Soaking {
-			if version > 1 && s.Until.Add(soaked).After(end) {
+			if s.Until.Add(soaked).After(end) {
 				end = s.Until.Add(soaked)
 			}
 		}
-		at := end
-		if now := workflow.Now(ctx); version > 1 && (len(w.Awaiting) > 0 || w.Failed != "") {
-			at = earlier(at, now.Add(min(max(now.Sub(began)/24, firstOffer), lastOffer)))
+		at, now := end, workflow.Now(ctx)
+		if len(w.Awaiting) > 0 || w.Failed != "" {
+			at = earlier(at, now.Add(min(max(now.Sub(in.Since)/24, firstOffer), lastOffer)))
 		}
 		for _, s := range w.Soaking {
-			if version == 1 || s.Until.After(workflow.Now(ctx)) || w.Failed == "" {
+			if s.Until.After(now) || w.Failed == "" {
 				at = earlier(at, s.Until)
 			}
 		}
-		pause := max(at.Sub(workflow.Now(ctx)), time.Second)
-		_, err := workflow.AwaitWithTimeout(ctx, pause, func() bool { return workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "") })
-		over := !workflow.Now(ctx).Before(end)
-		if err != nil || w.Over() && w.Failed == "" && !approved || over && version == 1 {
+		_, err := workflow.AwaitWithTimeout(ctx, max(at.Sub(now), time.Second), func() bool {
+			return workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "")
+		})
+		if err != nil || w.Over() && w.Failed == "" && !approved {
 			return err
 		}
+		over := !workflow.Now(ctx).Before(end)
 		approved = false
-		err = promote(ctx, o, &w)
+		err = promote(ctx, in, &w)
 		var told *temporal.ApplicationError
 		switch {
 		case err == nil:
 			w.Failed = ""
-		case version == 1 || ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return err
 		case errors.As(err, &told) && told.Type() == goneType:
 			w = fleet.Waits{}
@@ -146,22 +138,18 @@ func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
 // goneType is of an error of a promotion that nobody need try again.
 const goneType = "Gone"
 
-// promote offers the image of an outcome to its channels, and says what it waits for then. It
-// begins when a worker is there, and is tried some times in a few minutes.
-func promote(ctx workflow.Context, o fleet.Outcome, w *fleet.Waits) error {
+// promote offers an image to its channels, and says what it waits for then. It begins when a
+// worker is there, and is tried some times in a few minutes.
+func promote(ctx workflow.Context, in fleet.Offer, w *fleet.Waits) error {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
+		TaskQueue: promptQueue(in.Outcome.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
 		WaitForCancellation: true, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: 2 * time.Minute, MaximumAttempts: 6},
 	})
 	var said []step.Channel
-	if err := workflow.ExecuteActivity(at, promoteActivity, o).Get(ctx, &said); err != nil {
+	if err := workflow.ExecuteActivity(at, promoteActivity, in).Get(ctx, &said); err != nil {
 		return err
 	}
-	// A channel that comes after none is not asked: a build has its image enter.
-	w.Awaiting = slices.DeleteFunc(w.Awaiting, func(name string) bool {
-		return slices.ContainsFunc(said, func(c step.Channel) bool { return c.Name == name })
-	})
-	w.Soaking = nil
+	w.Awaiting, w.Soaking = nil, nil
 	for _, c := range said {
 		w.Add(&c)
 	}

@@ -51,6 +51,7 @@ type stageOut struct {
 	Interrupted bool           `json:"interrupted,omitempty"` // the run has to begin again
 	Left        bool           `json:"left,omitempty"`        // something has to be torn down
 	Log         *run.LogPart   `json:"log,omitempty"`         // nil: its log is on the host of its worker alone
+	Places      []step.Placed  `json:"places,omitempty"`      // where the image is, if it waits for channels
 }
 
 // availableIn asks for the images that a run waits for.
@@ -68,6 +69,12 @@ type teardownIn struct {
 
 	// Workflow is the run of the cell's workflow whose history has the state, if State has not.
 	Workflow string `json:"workflow,omitempty"`
+}
+
+// teardownOut is what a teardown has told. The name of its log is where that of a stage is.
+type teardownOut struct {
+	Logged bool         `json:"logged,omitempty"` // something was there
+	Log    *run.LogPart `json:"log,omitempty"`    // nil: its log is on the host of its worker alone
 }
 
 const (
@@ -123,6 +130,7 @@ func cut(text string, most int) string {
 type baking struct {
 	bakeIn
 	status fleet.CellStatus
+	places []step.Placed // where the image is, if it waits for channels
 }
 
 // ending is why a life has ended.
@@ -140,16 +148,10 @@ func (e ending) unlucky() bool { return e.service != 0 || e.interrupted || e.can
 // cancelled then, which out tells. A stage that has used up its time would use it up again.
 func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.Outcome) bool {
 	late := end.service == enums.TIMEOUT_TYPE_START_TO_CLOSE
-	switch workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 2) {
-	case workflow.DefaultVersion:
+	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion { // that of testdata/bake-again.json.gz
 		return lived < 3 && !late && !end.awaiting
-	case 1: // all of them begin again
-	default:
-		if late || end.cancelled && !end.interrupted {
-			return false
-		}
 	}
-	if lived >= lives {
+	if lived >= lives || late || end.cancelled && !end.interrupted {
 		return false
 	}
 	b.phase(ctx, "rest")
@@ -188,7 +190,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 		case err != nil:
 			return b.ended(ctx, id, err), ending{service: timeout(err)}
 		case end.Outcome != nil:
-			dirty = end.Left
+			dirty, b.places = end.Left, end.Places
 			return *end.Outcome, ending{interrupted: end.Interrupted, cancelled: end.Outcome.Result == fleet.Cancelled}
 		}
 		next = end.Next
@@ -344,16 +346,12 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 	if out.Waits.Over() {
 		return nil
 	}
-	id := approvalID(out)
-	if workflow.GetVersion(ctx, "approval of an image", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		id = approvalOf(out, out.Run)
-	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: id, TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
 	// It need not end before the cell does: nobody may be there for days.
-	err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)
+	err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, fleet.Offer{Outcome: out, Places: b.places}).GetChildWorkflowExecution().Get(ctx, nil)
 	if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
 		return nil
 	}

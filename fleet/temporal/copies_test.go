@@ -17,6 +17,7 @@ import (
 	"bake/fleet"
 	"bake/run"
 	"bake/run/runtest"
+	"bake/step"
 )
 
 const copiesBakefile = `
@@ -35,7 +36,8 @@ fleet "nightly" {
 `
 
 // TestTeardownOfCopies: of a run whose state is lost, all is found that carries its tag, in the
-// region of its cell and in those that its image is copied to; that of another run stays.
+// region of its cell and in those that its image is copied to; that of another run stays. What was
+// deleted is among the reports.
 func TestTeardownOfCopies(t *testing.T) {
 	w := runtest.Start(t, cloud.Options{})
 	if _, err := iam.NewFromConfig(w.Config("default", "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("bake-build"), AssumeRolePolicyDocument: aws.String(trust)}); err != nil {
@@ -44,11 +46,13 @@ func TestTeardownOfCopies(t *testing.T) {
 	dir := t.TempDir()
 	source := strings.Replace(strings.ReplaceAll(fleetSource, "NAME", "base"), `ami_name `, `ami_regions = ["us-west-2"]
   ami_name `, 1)
-	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": copiesBakefile} {
+	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": "bake { reports = \"reports\" }\n" + copiesBakefile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	address, seen := w.Watch()
+	t.Setenv("AWS_ENDPOINT_URL", address)
 	loaded, host, err := open(t.Context(), dir, filepath.Join(dir, "state"))
 	if err != nil {
 		t.Fatal(err)
@@ -73,10 +77,28 @@ func TestTeardownOfCopies(t *testing.T) {
 	}
 	env := new(testsuite.WorkflowTestSuite).NewTestActivityEnvironment()
 	env.RegisterActivity(a.teardown)
-	if _, err := env.ExecuteActivity(a.teardown, teardownIn{Cell: f.Cells[0], Run: id}); err != nil {
-		t.Fatal(err)
+	var out teardownOut
+	result, err := env.ExecuteActivity(a.teardown, teardownIn{Cell: f.Cells[0], Run: id})
+	if err == nil {
+		err = result.Get(&out)
 	}
-	for _, region := range regions {
+	if err != nil || !out.Logged || out.Log == nil {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	deleted := 0
+	err = host.Log(t.Context(), id, *out.Log, func(e step.Event) {
+		if e.Kind == step.ResourceDestroyed {
+			deleted++
+		}
+	})
+	if err != nil || deleted != len(regions) || !strings.HasPrefix(out.Log.Name, "logs/base.123456789012.eu-west-1/") {
+		t.Errorf("the log %s tells of %d that were deleted: %v", out.Log.Name, deleted, err)
+	}
+	for _, region := range regions { // what is counted has waited
+		made, counted := len(seen.Places()[f.Cells[0].Account+"/"+region]), a.metrics.counters[calls("ec2", region)]
+		if made == 0 || float64(made) != counted {
+			t.Errorf("%d calls of EC2 in %s, of which %g have waited", made, region, counted)
+		}
 		left, err := ec2.NewFromConfig(w.Config("default", region)).DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{})
 		if err != nil || len(left.Volumes) != 1 || aws.ToString(left.Volumes[0].Tags[0].Value) != other {
 			t.Errorf("in %s there is left: %v, %v", region, left, err)

@@ -74,7 +74,7 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Status, error) { return r.status(), nil }); err != nil {
 		return fleet.Status{}, err
 	}
-	if len(in.Cells) > mostCells && workflow.GetVersion(ctx, "parts", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
+	if len(in.Cells) > mostCells {
 		if err := r.split(ctx); err != nil {
 			return fleet.Status{}, err
 		}

@@ -90,7 +90,7 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 	if diags.HasErrors() {
 		return nil, fleet.Host{}, diags
 	}
-	h := fleet.Host{State: run.State(state), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}, Copies: loaded.Copies}
+	h := fleet.Host{State: run.State(state), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}, Copies: loaded.Copies, Reports: loaded.Reports}
 	h.Emit = func(e step.Event) {
 		if e.Kind == step.StepFailed || e.Kind == step.Warning {
 			fmt.Fprintln(os.Stderr, e.Build, e.Step, e.Text, e.Error)
@@ -280,7 +280,7 @@ func (w *real) begun() int {
 // machines are what is left in all accounts and regions, but images and their snapshots.
 func (w *real) machines() (left []string, images int) {
 	for _, profile := range []string{"default", "other"} {
-		for _, region := range []string{"eu-west-1", "us-west-2", "us-east-1"} {
+		for _, region := range manyRegions {
 			for _, h := range w.Holdings(profile, region) {
 				switch {
 				case strings.HasPrefix(h, "image "):
@@ -624,6 +624,9 @@ image "base" {
     soak     = "5s"
     approval = true
   }
+  channel "partners" {
+    approval = true
+  }
 }
 fleet "nightly" {
   images = [image.base]
@@ -677,11 +680,17 @@ engine`+engine)
 	bake("is approved for channel stable", false, "approve", cell, "stable", "-by", "ann")
 	bake("wait", true, "approve", cell, "stable", "-by", "bob")
 	w.wait("the channel names the image", func() bool { return channel("stable") == channel("candidate") })
+	if channel("partners") != "" {
+		t.Error("it was approved for another channel, and is in partners")
+	}
+	bake("is approved for channel partners", false, "approve", cell, "partners", "-by", "ann")
+	w.wait("the channel that comes after none names the image", func() bool { return channel("partners") == channel("candidate") })
 	w.wait("nothing is waited for any more", func() bool {
 		out, err := command("client", "fleet", "status", "nightly").CombinedOutput()
 		return err == nil && !strings.Contains(string(out), "soaking") && !strings.Contains(string(out), "wait")
 	})
 	bake("is not being run, and no image of it waits", true, "cancel", "nightly")
+	w.save(map[string]string{"approval-done": "approval/nightly/" + cell + "/" + channel("stable")})
 }
 
 // save keeps histories of workflows for the test that replays them, if it is told to, by the names

@@ -250,6 +250,11 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 	return orphans, nil
 }
 
+// isOrphan reports whether a workflow of this status was closed before it could tear down its runs.
+func isOrphan(s enums.WorkflowExecutionStatus) bool {
+	return s == enums.WORKFLOW_EXECUTION_STATUS_TERMINATED || s == enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT || s == enums.WORKFLOW_EXECUTION_STATUS_FAILED
+}
+
 // leftBegun reports whether what a run has left is being deleted, or was.
 func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
 	d, err := a.client.DescribeWorkflowExecution(ctx, leftID(run), "")

@@ -19,11 +19,14 @@ import (
 	"bake/step"
 )
 
-// endedStage is a stage of a cell that has ended, as the history of its workflow tells.
+// endedStage is a stage of a cell, or a teardown with something to delete, that has ended, as the
+// history of its workflow tells.
 type endedStage struct {
 	run  string       // of the cell
 	host string       // of the worker
 	log  *run.LogPart // among the reports; nil: that host has it
+
+	teardown bool
 }
 
 // Logs implements [fleet.Engine]: those of the stages that the newest workflow of the cell has
@@ -50,6 +53,15 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	stages, ids, err := readStages(read, h)
 	if err != nil {
 		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
+	}
+	if isOrphan(d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor has deleted
+		for _, id := range ids {
+			more, _, err := readStages(read, service.GetWorkflowHistory(ctx, leftID(id), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
+			if err != nil && !isNotFound(err) {
+				return fmt.Errorf("the history of what has deleted what the run %s left: %w", id, err)
+			}
+			stages = append(stages, more...)
+		}
 	}
 	var errs []error
 	shown := 0
@@ -136,23 +148,24 @@ func hostOf(identity string) string {
 	return identity
 }
 
-// readStages returns the stages that have ended, in their order, and the ids of all runs that
-// stages were begun of.
+// readStages returns the stages and teardowns that have ended, in their order, and the ids of all
+// runs that some were begun of.
 func readStages(read converter.DataConverter, h client.HistoryEventIterator) (all []endedStage, runs []string, err error) {
-	of := map[int64]*endedStage{} // by the event that schedules the stage
+	of := map[int64]*endedStage{} // by the event that schedules it
 	for e, err := range eventsOf(h) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if s := e.GetActivityTaskScheduledEventAttributes(); s.GetActivityType().GetName() == stageActivity {
-			var in stageIn
+		s := e.GetActivityTaskScheduledEventAttributes()
+		if kind := s.GetActivityType().GetName(); kind == stageActivity || kind == teardownActivity {
+			var in stageIn // what a teardown begins with is part of it
 			if err := read.FromPayloads(s.GetInput(), &in); err != nil {
 				return nil, nil, err
 			}
 			if err := named(in.Run); err != nil {
 				return nil, nil, err
 			}
-			of[e.GetEventId()] = &endedStage{run: in.Run}
+			of[e.GetEventId()] = &endedStage{run: in.Run, teardown: kind == teardownActivity}
 			if !slices.Contains(runs, in.Run) {
 				runs = append(runs, in.Run)
 			}
@@ -167,14 +180,15 @@ func readStages(read converter.DataConverter, h client.HistoryEventIterator) (al
 			if s == nil {
 				continue
 			}
-			var out stageOut
+			var out teardownOut // what a stage has told is about it, too
 			if c != nil {
 				if err := read.FromPayloads(c.GetResult(), &out); err != nil {
 					return nil, nil, err
 				}
 			}
-			s.log = out.Log
-			all = append(all, *s)
+			if s.log = out.Log; !s.teardown || out.Logged {
+				all = append(all, *s)
+			}
 		}
 	}
 	return all, runs, nil

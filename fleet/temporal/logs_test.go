@@ -37,6 +37,13 @@ func TestLogs(t *testing.T) {
 		}
 		return did{stageActivity, stageIn{Cell: web, Run: id}, out, host}
 	}
+	teardown := func(id, host, log string) did {
+		out := teardownOut{Logged: log != "nothing"}
+		if log != "" && out.Logged {
+			out.Log = &run.LogPart{Name: log, SHA256: strings.Repeat("0", 64)}
+		}
+		return did{teardownActivity, teardownIn{Cell: web, Run: id}, out, host}
+	}
 	under := func(state enums.PendingActivityState, name string, p progress) *api.PendingActivityInfo {
 		return &api.PendingActivityInfo{ActivityType: &common.ActivityType{Name: name}, State: state, LastWorkerIdentity: "42@far@queue", HeartbeatDetails: payloads(t, p),
 			LastFailure: &failure.Failure{Message: "the disk is full", FailureInfo: &failure.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failure.ApplicationFailureInfo{}}}}
@@ -45,6 +52,7 @@ func TestLogs(t *testing.T) {
 	for name, c := range map[string]struct {
 		history []did
 		pending *api.PendingActivityInfo
+		left    []did    // by the janitor; nil: the workflow was not terminated
 		nowhere bool     // the template has no place for reports
 		here    []string // events of r2 in the directory of state
 		want    []string
@@ -63,10 +71,20 @@ func TestLogs(t *testing.T) {
 			history: []did{stage(r2, "a", "one")}, pending: under(scheduled, teardownActivity, progress{}),
 			want: []string{"one of " + r2, "A teardown waits for a worker; the last attempt: the disk is full"},
 		},
-		"a look":     {history: []did{stage(r2, "a", "one")}, pending: under(started, availableActivity, progress{}), want: []string{"one of " + r2}},
-		"elsewhere":  {history: []did{stage(r2, "b", ""), stage(r2, "a", ""), stage(r2, "b", "")}, err: "in the directories of state of a, b alone. With reports = "},
-		"no share":   {history: []did{stage(r2, "a", "nowhere"), stage(r2, "b", "two")}, want: []string{"two of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of a alone."}},
-		"not shared": {history: []did{stage(r2, "a", "nowhere")}, err: "in the directories of state of a alone"},
+		"torn down": {
+			history: []did{stage(r1, "a", "one"), teardown(r1, "b", "two"), stage(r2, "c", "three"), teardown(r2, "c", "nothing")},
+			want:    []string{"one of " + r1, "two of " + r1, "three of " + r2},
+		},
+		"torn down elsewhere": {
+			history: []did{stage(r2, "a", "one"), teardown(r2, "b", "")},
+			want:    []string{"one of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of b alone."},
+		},
+		"terminated":          {history: []did{stage(r2, "a", "one")}, left: []did{teardown(r2, "b", "two")}, want: []string{"one of " + r2, "two of " + r2}},
+		"terminated just now": {history: []did{stage(r2, "a", "one")}, left: []did{}, want: []string{"one of " + r2}},
+		"a look":              {history: []did{stage(r2, "a", "one")}, pending: under(started, availableActivity, progress{}), want: []string{"one of " + r2}},
+		"elsewhere":           {history: []did{stage(r2, "b", ""), stage(r2, "a", ""), stage(r2, "b", "")}, err: "in the directories of state of a, b alone. With reports = "},
+		"no share":            {history: []did{stage(r2, "a", "nowhere"), stage(r2, "b", "two")}, want: []string{"two of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of a alone."}},
+		"not shared":          {history: []did{stage(r2, "a", "nowhere")}, err: "in the directories of state of a alone"},
 		"not kept": { // here, and what came later elsewhere was
 			history: []did{stage(r2, self, ""), stage(r2, "b", "two")}, here: []string{"old", "new"},
 			want: []string{"two of " + r2, "old", "new"},
@@ -108,6 +126,10 @@ func TestLogs(t *testing.T) {
 		s := &service{}
 		if c.history != nil {
 			s.executions = []execution{{id: web.ID(), run: "w1"}, {id: web.ID(), run: "w2", history: historyOf(t, c.history...)}}
+			if c.left != nil {
+				s.executions[1].status = enums.WORKFLOW_EXECUTION_STATUS_TERMINATED
+				s.executions = append(s.executions, execution{id: leftID(r2), history: historyOf(t, c.left...)})
+			}
 			if c.pending != nil {
 				s.executions[1].pending = []*api.PendingActivityInfo{c.pending}
 			}

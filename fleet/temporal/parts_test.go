@@ -240,7 +240,7 @@ func TestRunIsNoPath(t *testing.T) {
 		if _, err := a.stage(t.Context(), stageIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
 			t.Errorf("stage %q: %v", id, err)
 		}
-		if err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
+		if _, err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
 			t.Errorf("teardown %q: %v", id, err)
 		}
 	}
@@ -266,7 +266,7 @@ func TestPlace(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	approved := false
-	a.host.Approve = func(_ context.Context, o fleet.Outcome, _ fleet.Approval) error {
+	a.host.Approve = func(_ context.Context, o fleet.Outcome, _ fleet.Approval, _ fleet.Wait) error {
 		approved = o.Cell.Role == own.Role
 		return nil
 	}

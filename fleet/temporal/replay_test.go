@@ -14,7 +14,9 @@ import (
 // TestReplay: what the workflows do is what they did when the histories in testdata were
 // made, in the same order. If this fails, workflows that go on while workers are upgraded
 // would fail, too: put the change behind workflow.GetVersion, and add a history of the new
-// way. BAKE_SAVE_HISTORIES=DIRECTORY has TestDeaths write some.
+// way. BAKE_SAVE_HISTORIES=DIRECTORY has TestDeaths, TestApproveByCommand and
+// TestThousandCellsOnTemporal write some. bake-again and bake-late are of a way that is not gone any
+// more, before cells rested: they prove that such are replayed.
 func TestReplay(t *testing.T) {
 	histories, err := filepath.Glob("testdata/*.json.gz")
 	if err != nil || len(histories) == 0 {

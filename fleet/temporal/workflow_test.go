@@ -36,6 +36,8 @@ type fake struct {
 	promotions int                                      // that fail before one succeeds
 	began      time.Time
 	now        func() time.Time // by the clock of the workflow
+	offered    fleet.Offer      // the last one
+	approved   []string         // channels
 	orphans    []teardownIn
 
 	metrics *Metrics // may be nil
@@ -56,15 +58,15 @@ func (f *fake) Available(context.Context, availableIn) (bool, error) {
 	return f.looks > 100, nil
 }
 
-func (f *fake) Teardown(_ context.Context, in teardownIn) error {
+func (f *fake) Teardown(_ context.Context, in teardownIn) (teardownOut, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.teardowns > 0 {
 		f.teardowns--
-		return errors.New("the cloud is down")
+		return teardownOut{}, errors.New("the cloud is down")
 	}
 	f.gone = append(f.gone, in.Run)
-	return nil
+	return teardownOut{}, nil
 }
 
 func (f *fake) Notify(_ context.Context, in notifyIn) error {
@@ -74,10 +76,12 @@ func (f *fake) Notify(_ context.Context, in notifyIn) error {
 
 func (f *fake) Approve(_ context.Context, in approveIn) error {
 	f.note("approve " + in.Approval.Channel + " by " + in.Approval.By)
+	f.approved = append(f.approved, in.Approval.Channel)
 	return nil
 }
 
-func (f *fake) Promote(context.Context, fleet.Outcome) ([]step.Channel, error) {
+func (f *fake) Promote(_ context.Context, in fleet.Offer) ([]step.Channel, error) {
+	f.offered = in
 	if f.promotions > 0 {
 		f.promotions--
 		return nil, errors.New("the channel is locked")
@@ -88,7 +92,11 @@ func (f *fake) Promote(context.Context, fleet.Outcome) ([]step.Channel, error) {
 	after := f.now().Sub(f.began)
 	f.note("promote after " + after.String())
 	if f.promote == nil {
-		return nil, nil
+		var said []step.Channel
+		for _, c := range in.Outcome.Awaiting {
+			said = append(said, step.Channel{Name: c, Approval: !slices.Contains(f.approved, c)})
+		}
+		return said, nil
 	}
 	return f.promote(after), nil
 }
@@ -282,7 +290,7 @@ func TestBakeCancelled(t *testing.T) {
 // that it was interrupted, and not because it was cancelled. Of runs that older versions have
 // begun, both do.
 func TestBakeCutOff(t *testing.T) {
-	for _, v := range []workflow.Version{workflow.DefaultVersion, 1, 2} {
+	for _, v := range []workflow.Version{workflow.DefaultVersion, 1} {
 		for _, interrupted := range []bool{false, true} {
 			f := &fake{}
 			first := true
@@ -294,10 +302,10 @@ func TestBakeCutOff(t *testing.T) {
 				return f.script(ctx, in)
 			}
 			env := f.env(t)
-			env.OnGetVersion("rest", workflow.DefaultVersion, workflow.Version(2)).Return(v)
+			env.OnGetVersion("rest", workflow.DefaultVersion, workflow.Version(1)).Return(v)
 			env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
 			want := fleet.Built
-			if v == 2 && !interrupted {
+			if v == 1 && !interrupted {
 				want = fleet.Failed
 			}
 			var out fleet.Outcome
@@ -458,6 +466,11 @@ func TestFleetOfThousands(t *testing.T) {
 	}
 }
 
+// offer is an image that waits.
+func offer(o fleet.Outcome) fleet.Offer {
+	return fleet.Offer{Outcome: o, Places: []step.Placed{{Account: o.Cell.Account, Region: o.Cell.Region, ID: o.Image.ID}}}
+}
+
 // update approves an image in a workflow that is tested, and wants it to succeed or not.
 func update(t *testing.T, env *testsuite.TestWorkflowEnvironment, id, channel, by string, want bool) func() {
 	return func() {
@@ -486,25 +499,13 @@ func TestApproval(t *testing.T) {
 	env.RegisterDelayedCallback(update(t, env, "3", "stable", "ann", true), 72*time.Hour)
 	env.RegisterDelayedCallback(update(t, env, "4", "stable", "bob", false), 80*time.Hour)
 	env.RegisterDelayedCallback(update(t, env, "5", "latest", "bob", true), 81*time.Hour)
-	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable", "latest"}}})
+	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable", "latest"}}}))
 	if err := env.GetWorkflowError(); err != nil {
 		t.Error(err)
 	}
 	want := []string{"approve stable by ann", "promote after 72h0m0s", "approve latest by bob", "promote after 81h0m0s"}
 	if log, more := unasked(f.log, want); !slices.Equal(log, want) || more < 40 || more > 80 { // it looks for what bake images approve has done
 		t.Errorf("it did %q", f.log)
-	}
-}
-
-// TestApprovalOfAnOlderVersion: a workflow that began before images were promoted goes on as it was.
-func TestApprovalOfAnOlderVersion(t *testing.T) {
-	f := &fake{}
-	env := f.env(t)
-	env.OnGetVersion("promotion", workflow.DefaultVersion, workflow.Version(promotions)).Return(workflow.DefaultVersion)
-	env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", true), 72*time.Hour)
-	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable"}}})
-	if err := env.GetWorkflowError(); err != nil || !slices.Equal(f.log, []string{"approve stable by ann"}) {
-		t.Errorf("it did %q, %v", f.log, err)
 	}
 }
 
@@ -564,7 +565,7 @@ func TestSoak(t *testing.T) {
 			if c.cancel > 0 {
 				env.RegisterDelayedCallback(env.CancelWorkflow, c.cancel)
 			}
-			env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: soaked(24 * time.Hour)}})
+			env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: soaked(24 * time.Hour)}}))
 			if err := env.GetWorkflowError(); (err != nil) != (c.cancel > 0) || c.cancel > 0 && !sdk.IsCanceledError(err) {
 				t.Error(err)
 			}
@@ -617,7 +618,7 @@ func TestPromotionFails(t *testing.T) {
 				}
 			}, 24*time.Hour)
 		}
-		env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(c.until)}}}})
+		env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(c.until)}}}}))
 		log, more := unasked(f.log, nil)
 		if err := env.GetWorkflowError(); err != nil || !slices.Equal(log, c.want) || f.promotions > 0 || (more == 1) != (c.failures >= 0) {
 			t.Errorf("%s: it did %q, %v; %d promotions would have failed", name, f.log, err, f.promotions)
@@ -631,8 +632,9 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
 	waits := fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: env.Now().Add(100 * time.Hour)}}}
+	places := []step.Placed{{Account: web.Account, Region: web.Region, ID: "ami-1"}}
 	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
-		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: waits}}, nil
+		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: waits}, Places: places}, nil
 	}
 	env.RegisterWorkflowWithOptions(func(ctx workflow.Context) error {
 		for i := range 3 {
@@ -651,6 +653,9 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 {
 		t.Errorf("it did %q, %v", f.log, err)
 	}
+	if since := f.offered.Since.Sub(f.began); !slices.Equal(f.offered.Places, places) || f.offered.Outcome.Image.ID != "ami-1" || since < 0 || since > time.Hour {
+		t.Errorf("it was offered as %+v", f.offered)
+	}
 }
 
 // TestPromotionIsTriedAgain: what keeps an image from its channel for a while does not keep it out.
@@ -658,7 +663,7 @@ func TestPromotionIsTriedAgain(t *testing.T) {
 	f := &fake{promotions: 5}
 	env := f.env(t)
 	began := env.Now()
-	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(time.Hour)}}}})
+	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(time.Hour)}}}}))
 	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 || f.promotions != 0 {
 		t.Errorf("it did %q, %v; %d promotions would have failed", f.log, err, f.promotions)
 	}

@@ -27,19 +27,20 @@ type State struct {
 	Now      time.Time
 }
 
-// Wait is what an image waits for that nothing but time, or somebody, keeps out of a channel.
+// Wait is what an image waits for that nothing but time, or somebody, keeps out of a channel. The
+// zero value is nothing: it may enter, or waiting is not enough.
 type Wait struct {
 	Until    time.Time // From has named it for long enough then; zero: it has
 	Approval bool      // somebody must approve it
 }
 
-// Closed says why the image may not enter the channel; nothing if it may. waits is not nil if
-// waiting is enough.
-func (r Rule) Closed(s State) (reasons []string, waits *Wait) {
+// Closed says why the image may not enter the channel; nothing if it may. wait is what it waits for,
+// if waiting is enough.
+func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	for _, name := range r.Requires {
 		switch {
 		case s.Untold:
-			return []string{"what the image has passed is not in its tags; build it again"}, nil
+			return []string{"what the image has passed is not in its tags; build it again"}, Wait{}
 		case !slices.Contains(s.Passed, name):
 			reasons = append(reasons, name+" has not passed")
 		}
@@ -47,19 +48,18 @@ func (r Rule) Closed(s State) (reasons []string, waits *Wait) {
 	if r.From != "" && !s.In {
 		reasons = append(reasons, fmt.Sprintf("channel %s does not name it", r.From))
 	}
-	var w Wait
 	never := len(reasons) > 0
 	if r.From != "" && s.In && s.Now.Sub(s.Since) < r.Soak {
-		w.Until = s.Since.Add(r.Soak).UTC()
-		reasons = append(reasons, fmt.Sprintf("it must have been in channel %s for %s, which is so from %s on", r.From, r.Soak, w.Until.Format(time.RFC3339)))
+		wait.Until = s.Since.Add(r.Soak).UTC()
+		reasons = append(reasons, fmt.Sprintf("it must have been in channel %s for %s, which is so from %s on", r.From, r.Soak, wait.Until.Format(time.RFC3339)))
 	}
-	if w.Approval = r.Approval && !s.Approved; w.Approval {
+	if wait.Approval = r.Approval && !s.Approved; wait.Approval {
 		reasons = append(reasons, "nobody has approved it: bake images approve AMI "+r.Name)
 	}
-	if never || w == (Wait{}) {
-		return reasons, nil
+	if never {
+		return reasons, Wait{}
 	}
-	return reasons, &w
+	return reasons, wait
 }
 
 // Parameter is the parameter that a channel of an image is, unless the user has named one.

@@ -17,16 +17,16 @@ func TestClosed(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*channels.State)
 		want   string // part of the last reason
-		waits  *channels.Wait
+		waits  channels.Wait
 	}{
-		"open":        {func(*channels.State) {}, "", nil},
-		"not passed":  {func(s *channels.State) { s.Passed = []string{"verify.boot"} }, "checks.base has not passed", nil},
-		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "not in its tags", nil},
-		"not in from": {func(s *channels.State) { s.In = false }, "channel candidate does not name it", nil},
-		"too early":   {func(s *channels.State) { s.Since = late }, "from 2026-11-28T12:00:01Z on", &channels.Wait{Until: late.Add(rule.Soak)}},
-		"no approval": {func(s *channels.State) { s.Approved = false }, "bake images approve AMI stable", &channels.Wait{Approval: true}},
-		"both":        {func(s *channels.State) { s.Since, s.Approved = late, false }, "bake images approve AMI stable", &channels.Wait{Until: late.Add(rule.Soak), Approval: true}},
-		"more":        {func(s *channels.State) { s.Passed, s.Since, s.Approved = nil, late, false }, "bake images approve AMI stable", nil},
+		"open":        {func(*channels.State) {}, "", channels.Wait{}},
+		"not passed":  {func(s *channels.State) { s.Passed = []string{"verify.boot"} }, "checks.base has not passed", channels.Wait{}},
+		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "not in its tags", channels.Wait{}},
+		"not in from": {func(s *channels.State) { s.In = false }, "channel candidate does not name it", channels.Wait{}},
+		"too early":   {func(s *channels.State) { s.Since = late }, "from 2026-11-28T12:00:01Z on", channels.Wait{Until: late.Add(rule.Soak)}},
+		"no approval": {func(s *channels.State) { s.Approved = false }, "bake images approve AMI stable", channels.Wait{Approval: true}},
+		"both":        {func(s *channels.State) { s.Since, s.Approved = late, false }, "bake images approve AMI stable", channels.Wait{Until: late.Add(rule.Soak), Approval: true}},
+		"more":        {func(s *channels.State) { s.Passed, s.Since, s.Approved = nil, late, false }, "bake images approve AMI stable", channels.Wait{}},
 	} {
 		s := good
 		test.change(&s)
@@ -34,11 +34,11 @@ func TestClosed(t *testing.T) {
 		if (test.want == "") != (len(reasons) == 0) || test.want != "" && !strings.Contains(reasons[len(reasons)-1], test.want) {
 			t.Errorf("%s: %q", name, reasons)
 		}
-		if (waits == nil) != (test.waits == nil) || waits != nil && *waits != *test.waits {
+		if waits != test.waits {
 			t.Errorf("%s: it waits for %+v", name, waits)
 		}
 	}
-	if reasons, waits := (channels.Rule{Name: "candidate"}).Closed(channels.State{}); reasons != nil || waits != nil {
+	if reasons, waits := (channels.Rule{Name: "candidate"}).Closed(channels.State{}); reasons != nil || waits != (channels.Wait{}) {
 		t.Errorf("a channel that asks for nothing: %q", reasons)
 	}
 }

@@ -120,10 +120,9 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 			if err != nil {
 				return err
 			}
-			var waits *channels.Wait
-			if says.Reasons, waits = h.Rule().Closed(state); waits != nil {
-				says.Until, says.Approval = waits.Until, waits.Approval
-			}
+			var wait channels.Wait
+			says.Reasons, wait = h.Rule().Closed(state)
+			says.Until, says.Approval = wait.Until, wait.Approval
 			if len(says.Reasons) > 0 {
 				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(says.Reasons, "; "))
 				return nil

@@ -40,16 +40,38 @@ func (c *Clouds) named(ctx context.Context, name string) (amazon.Cloud, error) {
 	if name != Name || c.Open == nil {
 		return amazon.Cloud{}, fmt.Errorf("there is no cloud called %q here", name)
 	}
+	local, err := c.opened(ctx)
+	if err != nil {
+		return amazon.Cloud{}, err
+	}
+	return local.Cloud, nil
+}
+
+// opened is the local cloud, which it opens the first time.
+func (c *Clouds) opened(ctx context.Context) (*Cloud, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.local == nil {
 		local, err := c.Open(ctx)
 		if err != nil {
-			return amazon.Cloud{}, err
+			return nil, err
 		}
 		c.local = local
 	}
-	return c.local.Cloud, nil
+	return c.local, nil
+}
+
+// Waiting are the same clouds, with wait before each call of a service in a region; nil: nothing
+// waits. Whoever closes c, which may be nil, closes what they have opened.
+func (c *Clouds) Waiting(wait func(ctx context.Context, service, region string) error) *Clouds {
+	held := &Clouds{Hold: func(cloud amazon.Cloud) amazon.Cloud {
+		cloud.Wait = wait
+		return cloud
+	}}
+	if c != nil && c.Open != nil {
+		held.Open = c.opened
+	}
+	return held
 }
 
 // Destroyers delete whatever builds have made, by what it says of itself.

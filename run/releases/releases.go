@@ -91,30 +91,33 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	if reasons, _ := target.Closed(state); len(reasons) > 0 {
 		return Moved{}, &ClosedError{release, to, reasons}
 	}
-	if err := m.enter(ctx, from, target, at, state.Passed); err != nil {
+	if err := m.enter(ctx, "promoted from "+from, target, at, state.Passed); err != nil {
 		return Moved{}, err
 	}
 	return Moved{target.Parameter, release, at}, nil
 }
 
-// enter has a channel name images that have passed this, and tells of it.
-func (m *Mover) enter(ctx context.Context, from string, target run.Channel, at []builder.Placed, passed []string) error {
-	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, "promoted from "+from, at); err != nil {
+// enter has a channel name images that have passed this, and tells of it. what has happened is for
+// its history.
+func (m *Mover) enter(ctx context.Context, what string, target run.Channel, at []builder.Placed, passed []string) error {
+	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, what, at); err != nil {
 		return fmt.Errorf("channel %s: %w", target.Name, err)
 	}
 	m.tellOf(ctx, target, at, passed)
 	return nil
 }
 
-// Offer has the channels that come after another one name an image, each if that one names it,
-// the rules let it in, and it was not taken back from there: in their order, as a build does.
-// ami is the image in a region of the own account. It returns what these channels say.
-func (m *Mover) Offer(ctx context.Context, ami string) (all []step.Channel, err error) {
+// Offer has the channels name an image that it may have to wait for: in their order, as a build
+// does, each if the rules let it in, and it was not taken back from there. One that comes after
+// another one has to be named by that. Where that is, and in which places the image is that waits
+// for nothing but an approval, at says; one that such a channel was moved for since then has
+// overtaken it. It returns what these channels say. ami is the image in a region of the own account.
+func (m *Mover) Offer(ctx context.Context, ami string, at []builder.Placed, since time.Time) (all []step.Channel, err error) {
 	for _, c := range m.channels() {
-		if c.From == "" {
+		if c.From == "" && !c.Approval { // a build has its image enter
 			continue
 		}
-		says, err := m.offer(ctx, c, ami)
+		says, err := m.offer(ctx, c, ami, at, since)
 		if err != nil {
 			return all, fmt.Errorf("channel %s: %w", c.Name, err)
 		}
@@ -124,19 +127,23 @@ func (m *Mover) Offer(ctx context.Context, ami string) (all []step.Channel, err 
 	return all, nil
 }
 
-func (m *Mover) offer(ctx context.Context, target run.Channel, ami string) (step.Channel, error) {
+func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []builder.Placed, since time.Time) (step.Channel, error) {
 	says := step.Channel{Name: target.Name, Parameter: target.Parameter}
-	from, err := m.Channel(target.From)
-	if err != nil {
-		return says, err
-	}
-	at, _, err := m.Outlet.Named(ctx, from.Parameter)
-	switch {
-	case errors.Is(err, images.ErrNoChannel), err == nil && !slices.ContainsFunc(at, func(p builder.Placed) bool { return p.ID == ami }):
-		says.Reasons = []string{"channel " + from.Name + " does not name it"}
-		return says, nil
-	case err != nil:
-		return says, err
+	what := "approved"
+	if target.From != "" {
+		from, err := m.Channel(target.From)
+		if err != nil {
+			return says, err
+		}
+		at, _, err = m.Outlet.Named(ctx, from.Parameter)
+		switch {
+		case errors.Is(err, images.ErrNoChannel), err == nil && !slices.ContainsFunc(at, func(p builder.Placed) bool { return p.ID == ami }):
+			says.Reasons = []string{"channel " + from.Name + " does not name it"}
+			return says, nil
+		case err != nil:
+			return says, err
+		}
+		what = "promoted from " + from.Name
 	}
 	now, err := m.Outlet.Channel(ctx, target.Parameter, at)
 	switch {
@@ -148,20 +155,21 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string) (step
 	case now.TakenBack:
 		says.Reasons = []string{"it was taken back"}
 		return says, nil
+	case target.From == "" && now.Moved.After(since):
+		says.Reasons = []string{"another image has entered it meanwhile"}
+		return says, nil
 	}
 	state, err := m.state(ctx, target, at)
 	if err != nil {
 		return says, err
 	}
-	reasons, waits := target.Closed(state)
-	if waits != nil {
-		says.Until, says.Approval = waits.Until, waits.Approval
-	}
+	reasons, wait := target.Closed(state)
+	says.Until, says.Approval = wait.Until, wait.Approval
 	if says.Reasons = reasons; len(reasons) > 0 {
 		return says, nil
 	}
 	says.Names = true
-	return says, m.enter(ctx, from.Name, target, at, state.Passed)
+	return says, m.enter(ctx, what, target, at, state.Passed)
 }
 
 // Rollback has a channel name the release that it named before the one that it names now or, if "to" is not empty,

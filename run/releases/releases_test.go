@@ -221,7 +221,7 @@ func TestOffer(t *testing.T) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
 			m.Now = func() time.Time { return time.Now().Add(after) }
-			all, err := m.Offer(ctx, id)
+			all, err := m.Offer(ctx, id, nil, time.Time{})
 			if err == nil && len(all) != 2 {
 				t.Fatalf("said %+v", all)
 			}
@@ -284,6 +284,49 @@ func TestOffer(t *testing.T) {
 	said = offer(ids[2], 2*time.Hour)
 	is(said[0], true, false, false, "")
 	is(said[1], false, false, false, "verify.boot has not passed; nobody has approved it") // which would not be enough
+}
+
+// TestOfferApproved: a channel that comes after none names an image that waited for an approval, in
+// its places, and what comes after that channel follows. One that another image has entered
+// meanwhile does not.
+func TestOfferApproved(t *testing.T) {
+	w := newWorld(t)
+	latest := run.Channel{Rule: channels.Rule{Name: "latest"}, Parameter: "/bake/web/latest"}
+	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable", Webhook: w.url}
+	mirror := run.Channel{Rule: channels.Rule{Name: "mirror", From: "stable"}, Parameter: "/bake/web/mirror"}
+	block := &run.ImageBlock{Channels: []run.Channel{latest, stable, mirror}}
+	began := time.Now().Add(-time.Minute)
+	offer := func(id string, since time.Time) (said []step.Channel) {
+		t.Helper()
+		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) (err error) {
+			said, err = m.Offer(ctx, id, []builder.Placed{{Account: w.account.ID, Region: region, ID: id}}, since)
+			return err
+		}))
+		if len(said) != 2 || said[0].Name != "stable" || said[1].Name != "mirror" {
+			t.Fatalf("said %+v", said)
+		}
+		return said
+	}
+	old, fresh := w.image("web-1", ""), w.image("web-2", "")
+	for _, id := range []string{old, fresh} {
+		if said := offer(id, began); !said[0].Approval || said[0].Names || said[1].Names {
+			t.Errorf("without an approval: %+v", said)
+		}
+	}
+	w.tag(fresh, channels.ApprovalTag("stable"), "somebody")
+	if said := offer(fresh, began); !said[0].Names || !said[1].Names {
+		t.Errorf("approved: %+v", said)
+	}
+	if told := w.told("stable"); !slices.Equal(told, []string{fresh}) {
+		t.Errorf("told %v", told)
+	}
+	w.tag(old, channels.ApprovalTag("stable"), "somebody")
+	if said := offer(old, began); said[0].Names || said[0].Approval || !strings.Contains(strings.Join(said[0].Reasons, "; "), "another image has entered it meanwhile") {
+		t.Errorf("overtaken: %+v", said)
+	}
+	if said := offer(old, time.Now().Add(time.Minute)); !said[0].Names { // baked again since, from what it was made of
+		t.Errorf("the newer one: %+v", said)
+	}
 }
 
 // TestChannels: a channel is one of the block's or, without a block, whatever it is called.

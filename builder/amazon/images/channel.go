@@ -81,6 +81,9 @@ func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Pla
 			mu.Lock()
 			defer mu.Unlock()
 			state.TakenBack = state.TakenBack || takenBack(history, p.ID)
+			if len(history) > 0 && history[0].At.After(state.Moved) {
+				state.Moved = history[0].At
+			}
 			if len(history) == 0 || history[0].Image != p.ID {
 				state.Names = false
 			} else if begun := since(history); begun.After(state.Since) {
