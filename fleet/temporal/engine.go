@@ -412,13 +412,10 @@ const mostAsked = 100
 // cellsAnswer is how long cells may take to say what they do: workers answer, which may be busy.
 const cellsAnswer = 10 * time.Second
 
-// ofParts adds to the status of a large fleet that of the workflows that bake its images. A run
-// that an older version has begun has none, and does not know the query.
+// ofParts adds to the status of a large fleet that of the workflows that bake its images.
 func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Status) error {
 	v, err := c.QueryWorkflow(ctx, id, run, partsQuery)
-	if _, unknown := errors.AsType[*serviceerror.QueryFailed](err); unknown {
-		return nil
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	var ids []string

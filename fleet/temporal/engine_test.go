@@ -222,14 +222,6 @@ func TestWaiting(t *testing.T) {
 	})
 }
 
-// TestOfPartsOfAnOlderRun: a run that does not know the query has no parts.
-func TestOfPartsOfAnOlderRun(t *testing.T) {
-	s := &fleet.Status{}
-	if err := ofParts(t.Context(), &service{}, "fleet/nightly", "now", s); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestKeyThatCannotBeRead: it is not taken for none, which would leave histories unread.
 func TestKeyThatCannotBeRead(t *testing.T) {
 	e := &Engine{Host: fleet.Host{Env: []string{"BAKE_FLEET_KEY_FILE=/none/key"}}}

@@ -94,11 +94,6 @@ func (s *service) DescribeTaskQueue(_ context.Context, queue string, _ enums.Tas
 	return out, nil
 }
 
-// QueryWorkflow knows no query, as the workflows of another version may.
-func (s *service) QueryWorkflow(_ context.Context, _, _, kind string, _ ...any) (converter.EncodedValue, error) {
-	return nil, serviceerror.NewQueryFailed("unknown queryType " + kind)
-}
-
 // QueryWorkflowWithOptions knows what images wait for.
 func (s *service) QueryWorkflowWithOptions(_ context.Context, r *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error) {
 	w, open := s.waits[r.WorkflowID]

@@ -62,7 +62,8 @@ func TestTwoHundredCellsOnTemporal(t *testing.T) {
 func TestManyCellsOnTemporal(t *testing.T) { heldCells(t, 2, 20, 8) }
 
 func heldCells(t *testing.T, images int, rate float64, parallel int) {
-	w := newReal(t, manyFleet(images, 2, fmt.Sprintf("    parallel = %d\n    api_rate = { ec2 = %g }\n", parallel, rate)))
+	template, bakefile := manyFleet(images, 2, fmt.Sprintf("    parallel = %d\n    api_rate = { ec2 = %g }\n", parallel, rate))
+	w := newReal(t, template, bakefile)
 	address, calls := w.Watch()
 	t.Setenv("AWS_ENDPOINT_URL", address)
 	w.serve()
@@ -87,7 +88,8 @@ func TestThousandCellsOnTemporal(t *testing.T) {
 	if os.Getenv(thousandVar) == "" {
 		t.Skipf("it takes many minutes: %s=1 runs it", thousandVar)
 	}
-	w := newReal(t, manyFleet(35, 15, "    parallel = 40\n"))
+	template, bakefile := manyFleet(35, 15, "    parallel = 40\n")
+	w := newReal(t, template, bakefile)
 	w.serve()
 	manyCells(w, func() {})
 	c, err := w.engine.dial(t.Context(), w.fleet)
