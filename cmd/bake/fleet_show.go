@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -88,6 +89,14 @@ func unpolledText(s fleet.Status) string {
 	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
 }
 
+// unansweredText says why nothing new is known of a run; empty if something is.
+func unansweredText(s fleet.Status) string {
+	if s.Unanswered == "" {
+		return ""
+	}
+	return "The run cannot be asked how it goes, and goes on: " + oneLine(s.Unanswered)
+}
+
 // cellDoes says in a line what a cell is doing, or what became of it.
 func cellDoes(c fleet.CellStatus, now time.Time) string {
 	switch o := c.Outcome; {
@@ -125,34 +134,15 @@ func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fl
 // cellChanges returns what shows the changes of cells since it was called before.
 func (p *program) cellChanges() func(fleet.Status) {
 	shown := map[string]string{}
-	unpolled, unanswered := "", ""
+	unanswered := p.changes("unanswered", "The run can be asked again how it goes")
+	unpolled := p.changes("unpolled", "Workers poll all task queues again")
 	return func(s fleet.Status) {
-		if s.Unanswered != unanswered {
-			unanswered = s.Unanswered
-			switch {
-			case p.json.on:
-				p.writeJSON(p.header("unanswered"), struct {
-					Unanswered string `json:"unanswered"`
-				}{unanswered})
-			case unanswered == "":
-				p.say("The run can be asked again how it goes.")
-			default:
-				p.say("The run cannot be asked how it goes, and goes on: " + oneLine(unanswered))
-			}
-		}
-		if text := unpolledText(s); text != unpolled {
-			unpolled = text
-			switch {
-			case p.json.on:
-				p.writeJSON(p.header("unpolled"), struct {
-					Unpolled []string `json:"unpolled"`
-				}{list(s.Unpolled)})
-			case text == "":
-				p.say("Workers poll all task queues again.")
-			default:
-				p.say(text + ".")
-			}
-		}
+		unanswered(unansweredText(s), struct {
+			Unanswered string `json:"unanswered"`
+		}{s.Unanswered})
+		unpolled(unpolledText(s), struct {
+			Unpolled []string `json:"unpolled"`
+		}{list(s.Unpolled)})
 		for _, c := range s.Cells {
 			now := string(c.State) + " " + c.Phase
 			if shown[c.Cell.ID()] == now {
@@ -165,6 +155,23 @@ func (p *program) cellChanges() func(fleet.Status) {
 			}
 			p.say(strings.TrimRight(fmt.Sprintf("%s %s: %s %s", p.now().Local().Format(time.TimeOnly), c.Cell.Short(), c.State, cellDoes(c, p.now())), " "))
 		}
+	}
+}
+
+// changes returns what says a text whenever it is another one than before, or over if it is empty
+// then; in JSON, it is the value, as something of that kind.
+func (p *program) changes(kind, over string) func(text string, value any) {
+	before := ""
+	return func(text string, value any) {
+		if text == before {
+			return
+		}
+		before = text
+		if p.json.on {
+			p.writeJSON(p.header(kind), value)
+			return
+		}
+		p.say(cmp.Or(text, over) + ".")
 	}
 }
 

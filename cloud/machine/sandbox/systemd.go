@@ -301,15 +301,21 @@ func markCloudInit() error {
 	return errors.Join(os.MkdirAll("/run/cloud-init", 0o755), os.WriteFile("/run/cloud-init/enabled", nil, 0o644))
 }
 
+// findsUnit reports whether [unitText] finds a unit.
 func findsUnit(name string) bool {
-	text, err := unitText(name)
-	return err == nil && text != nil
+	return slices.ContainsFunc(unitPlaces, func(from string) bool {
+		info, err := os.Stat(filepath.Join(from, name))
+		return err == nil && !info.IsDir()
+	})
 }
 
-// unitText is what the image says of a unit, less what is in /etc and outranks bake's own; nil if
-// it has none.
+// unitPlaces are where images have their units, less what is in /etc and outranks bake's own. The
+// first one that has a unit counts.
+var unitPlaces = []string{"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+
+// unitText is what the image says of a unit; nil if it has none.
 func unitText(name string) ([]byte, error) {
-	for _, from := range []string{"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+	for _, from := range unitPlaces {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return b, err
