@@ -302,9 +302,8 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	cancelled := ctx.Done()
 	p := &pollers{c: c}
 	var last fleet.Status // that was told
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	for next := tick.C; ; {
+	var asked time.Time
+	for next := time.After(followPause); ; {
 		select {
 		case a := <-ended:
 			if a.err == nil && tell != nil {
@@ -320,13 +319,13 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 			if tell == nil {
 				continue
 			}
-			next = nil // one question at a time
+			next, asked = nil, time.Now() // one question at a time
 			go func() {
 				s, err := e.query(looking, c, f, w.GetID(), w.GetRunID(), p)
 				answers <- answer{s, err}
 			}()
 		case a := <-answers:
-			next = tick.C
+			next = time.After(max(followPause, 4*time.Since(asked))) // the workers that answer have other things to do
 			if a.err == nil {
 				last = a.status
 			} else {
@@ -336,6 +335,9 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 		}
 	}
 }
+
+// followPause is how long it takes at least until a run that is followed is asked again.
+const followPause = 2 * time.Second
 
 // silent reports whether an error says that the service has not answered, as one that is overrun
 // or being restarted.
