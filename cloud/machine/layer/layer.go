@@ -13,7 +13,6 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -64,16 +63,13 @@ func Merge(layers []*os.File, dst *os.File, o Options) error {
 // Clone copies the layer in src into the directory dst, which is empty unless
 // the options say Merge.
 func Clone(src, dst *os.File, o Options) error {
-	r, w := io.Pipe()
-	packed := make(chan struct{})
-	go func() {
-		defer close(packed)
-		w.CloseWithError(Pack(src, w))
-	}()
-	err := Unpack(r, dst, o)
-	r.CloseWithError(err)
-	<-packed
-	return err
+	u := newUnpacker(dst, o)
+	defer u.close()
+	from := walker{to: u}
+	if err := from.walk(src); err != nil {
+		return err
+	}
+	return u.finishDirs()
 }
 
 // overlayXattr reports whether name is overlayfs' own bookkeeping, which says

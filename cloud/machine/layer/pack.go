@@ -21,10 +21,10 @@ import (
 // on the layer alone: entries are sorted by name and nothing of the host, such
 // as user names or access times, is in them.
 func Pack(dir *os.File, w io.Writer) error {
-	defer runtime.KeepAlive(dir)
 	b := bufio.NewWriterSize(w, 1<<20)
-	p := packer{tw: tar.NewWriter(b), out: b, links: make(map[inode]string), buf: make([]byte, 256<<10)}
-	if err := p.entry(int(dir.Fd()), ".", "./"); err != nil {
+	p := packer{tw: tar.NewWriter(b), out: b, buf: make([]byte, 256<<10)}
+	from := walker{to: &p}
+	if err := from.walk(dir); err != nil {
 		return err
 	}
 	if err := p.tw.Close(); err != nil {
@@ -33,17 +33,59 @@ func Pack(dir *os.File, w io.Writer) error {
 	return b.Flush()
 }
 
-type inode struct{ dev, ino uint64 }
-
+// packer writes entries as a tar stream.
 type packer struct {
-	tw    *tar.Writer
-	out   io.Writer        // what tw writes to
-	links map[inode]string // the first name of each file that has several
-	buf   []byte
+	tw  *tar.Writer
+	out io.Writer // what tw writes to
+	buf []byte
 }
 
-// entry writes base in the open directory parent, and all below it, as name.
-func (p *packer) entry(parent int, base, name string) error {
+// add implements [receiver].
+func (p *packer) add(h *tar.Header, f *os.File, data []segment) error {
+	if f != nil && hasHoles(data, h.Size) {
+		return p.sparse(h, f, data)
+	}
+	if err := p.tw.WriteHeader(h); err != nil {
+		return fmt.Errorf("pack %q: %w", h.Name, err)
+	}
+	if f == nil {
+		return nil
+	}
+	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.NewSectionReader(f, 0, h.Size), p.buf)
+	if err == nil && n < h.Size {
+		err = fmt.Errorf("the file shrank from %d to %d bytes while it was read", h.Size, n)
+	}
+	if err != nil {
+		return fmt.Errorf("pack %q: %w", h.Name, err)
+	}
+	return nil
+}
+
+// onlyWriter hides ReadFrom, which would not use the buffer.
+type onlyWriter struct{ io.Writer }
+
+// receiver takes the entries of a layer, in an order that depends on the layer alone. Those
+// of regular files come with the open file and where it has data.
+type receiver interface {
+	add(h *tar.Header, f *os.File, data []segment) error
+}
+
+// walker hands a layer to a receiver.
+type walker struct {
+	to    receiver
+	links map[inode]string // the first name of each file that has several
+}
+
+type inode struct{ dev, ino uint64 }
+
+func (w *walker) walk(dir *os.File) error {
+	defer runtime.KeepAlive(dir)
+	w.links = make(map[inode]string)
+	return w.entry(int(dir.Fd()), ".", "./")
+}
+
+// entry hands over base in the open directory parent, and all below it, as name.
+func (w *walker) entry(parent int, base, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return pathError("stat", name, err)
@@ -62,17 +104,17 @@ func (p *packer) entry(parent int, base, name string) error {
 	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		key := inode{st.Dev, st.Ino}
-		if first, ok := p.links[key]; ok && !isWhiteout(&st) {
+		if first, ok := w.links[key]; ok && !isWhiteout(&st) {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
-			return p.header(h)
+			return w.to.add(h, nil, nil)
 		}
-		p.links[key] = name
+		w.links[key] = name
 	}
 	switch kind {
 	case unix.S_IFDIR:
-		return p.dir(parent, base, h)
+		return w.dir(parent, base, h)
 	case unix.S_IFREG:
-		return p.file(parent, base, h)
+		return w.file(parent, base, h)
 	case unix.S_IFLNK:
 		target, err := readlink(parent, base, st.Size)
 		if err != nil {
@@ -84,7 +126,7 @@ func (p *packer) entry(parent int, base, name string) error {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		if isWhiteout(&st) {
 			dir, last := path.Split(name)
-			return p.header(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last})
+			return w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last}, nil, nil)
 		}
 		h.Typeflag = tar.TypeChar
 		if kind == unix.S_IFBLK {
@@ -97,10 +139,10 @@ func (p *packer) entry(parent int, base, name string) error {
 	if err := xattrs(h, pathXattrs(at(parent, base))); err != nil {
 		return err
 	}
-	return p.header(h)
+	return w.to.add(h, nil, nil)
 }
 
-func (p *packer) dir(parent int, base string, h *tar.Header) error {
+func (w *walker) dir(parent int, base string, h *tar.Header) error {
 	fd, err := open(parent, base, unix.O_DIRECTORY)
 	if err != nil {
 		return pathError("open", h.Name, err)
@@ -119,23 +161,23 @@ func (p *packer) dir(parent int, base string, h *tar.Header) error {
 	if err := xattrs(h, attrs); err != nil {
 		return err
 	}
-	if err := p.header(h); err != nil {
+	if err := w.to.add(h, nil, nil); err != nil {
 		return err
 	}
 	if value, err := attrs.get(opaqueXattr); err == nil && string(value) == "y" {
-		if err := p.header(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}); err != nil {
+		if err := w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}, nil, nil); err != nil {
 			return err
 		}
 	}
 	for _, base := range names {
-		if err := p.entry(fd, base, prefix+base); err != nil {
+		if err := w.entry(fd, base, prefix+base); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *packer) file(parent int, base string, h *tar.Header) error {
+func (w *walker) file(parent int, base string, h *tar.Header) error {
 	fd, err := open(parent, base, unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {
 		fd, err = open(parent, base, 0)
@@ -153,39 +195,13 @@ func (p *packer) file(parent int, base string, h *tar.Header) error {
 	if err := xattrs(h, fdXattrs(fd)); err != nil {
 		return err
 	}
+	data := []segment{{0, h.Size}}
 	if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Blocks*512 < h.Size {
-		data, err := segments(f, h.Size)
-		if err != nil {
+		if data, err = segments(f, h.Size); err != nil {
 			return pathError("look for holes in", h.Name, err)
 		}
-		if hasHoles(data, h.Size) {
-			return p.sparse(h, f, data)
-		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
 	}
-	if err := p.header(h); err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.LimitReader(f, h.Size), p.buf)
-	if err == nil && n < h.Size {
-		err = fmt.Errorf("the file shrank from %d to %d bytes while it was read", h.Size, n)
-	}
-	if err != nil {
-		return fmt.Errorf("pack %q: %w", h.Name, err)
-	}
-	return nil
-}
-
-// onlyWriter hides ReadFrom, which would not use the buffer.
-type onlyWriter struct{ io.Writer }
-
-func (p *packer) header(h *tar.Header) error {
-	if err := p.tw.WriteHeader(h); err != nil {
-		return fmt.Errorf("pack %q: %w", h.Name, err)
-	}
-	return nil
+	return w.to.add(h, f, data)
 }
 
 func isWhiteout(st *unix.Stat_t) bool {

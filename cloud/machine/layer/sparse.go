@@ -120,6 +120,34 @@ func segments(f *os.File, size int64) ([]segment, error) {
 	return all, nil
 }
 
+// copyFile gives the new file fd what is in f: the same blocks, where the file system can share
+// them, or else the data. Blocks of zeros become holes: journals have reserved most of theirs and
+// not used it.
+func copyFile(fd int, f *os.File, size int64, data []segment, buf []byte) error {
+	if unix.IoctlFileClone(fd, int(f.Fd())) == nil {
+		return nil
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		return pathError("truncate", f.Name(), err)
+	}
+	for _, s := range data {
+		for end := s.offset + s.length; s.offset < end; {
+			n, err := f.ReadAt(buf[:min(end-s.offset, int64(len(buf)))], s.offset)
+			if n == 0 && err == io.EOF {
+				return errors.New("the file shrank while it was read")
+			}
+			if n == 0 {
+				return err
+			}
+			if err := writeSparse(fd, buf[:n], s.offset); err != nil {
+				return pathError("write", f.Name(), err)
+			}
+			s.offset += int64(n)
+		}
+	}
+	return nil
+}
+
 // sparse writes a file with holes, of which segments are the data, as GNU tar does
 // in its PAX format 1.0: the map first, and then the data alone. The library writes
 // no such entries, so this goes past it.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // holed makes a file with data at the given offsets and holes between.
@@ -135,7 +137,7 @@ func TestGNUTar(t *testing.T) {
 
 // TestManyHoles has more stretches of data than a map may name.
 func TestManyHoles(t *testing.T) {
-	src, dst := t.TempDir(), t.TempDir()
+	src, dst, byStream := t.TempDir(), t.TempDir(), t.TempDir()
 	f, err := os.Create(filepath.Join(src, "many"))
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +152,36 @@ func TestManyHoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameContent(t, filepath.Join(src, "many"), filepath.Join(dst, "many"))
+	var b bytes.Buffer
+	if err := Pack(openDir(t, src), &b); err != nil {
+		t.Fatal(err)
+	}
+	if err := Unpack(&b, openDir(t, byStream), Options{IgnoreOwner: true}); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, filepath.Join(src, "many"), filepath.Join(byStream, "many"))
+}
+
+// TestSetAside: what a file has reserved and not used, as journals do, is not copied.
+func TestSetAside(t *testing.T) {
+	src, dst := t.TempDir(), t.TempDir()
+	name := filepath.Join(src, "journal")
+	holed(t, name, 8<<20, 0, 4<<20)
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, 8<<20); err != nil || allocated(t, name) < 8<<20 {
+		t.Skip("this file system reserves nothing: ", err)
+	}
+	if err := Clone(openDir(t, src), openDir(t, dst), Options{IgnoreOwner: true}); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, name, filepath.Join(dst, "journal"))
+	if got := allocated(t, filepath.Join(dst, "journal")); got > 1<<20 {
+		t.Errorf("the copy takes %d bytes", got)
+	}
 }
 
 // TestEndlessHole is an entry of a few bytes that stands for more than any disk.

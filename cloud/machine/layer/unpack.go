@@ -20,10 +20,8 @@ import (
 // reaches outside it. An entry replaces an earlier one of the same name. After
 // an error dir holds a part of the stream.
 func Unpack(r io.Reader, dir *os.File, o Options) error {
-	u := unpacker{root: int(dir.Fd()), parent: -1, dirs: make(map[string]*tar.Header), options: o}
-	defer u.closeParent()
-	defer runtime.KeepAlive(dir)
-
+	u := newUnpacker(dir, o)
+	defer u.close()
 	end := &endWatcher{r: r}
 	tr := tar.NewReader(bufio.NewReaderSize(end, 1<<20))
 	for {
@@ -34,7 +32,7 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 		if err != nil {
 			return fmt.Errorf("read tar: %w", err)
 		}
-		if err := u.entry(h, tr); err != nil {
+		if err := u.entry(h, func(fd int) error { return u.content(fd, h, tr) }); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
 	}
@@ -71,7 +69,8 @@ func (e *endWatcher) marked() bool {
 }
 
 type unpacker struct {
-	root    int
+	dir     *os.File
+	root    int // its descriptor
 	options Options
 
 	// dirs are the directories whose attributes wait until the end: a time
@@ -86,7 +85,25 @@ type unpacker struct {
 	sparse int64 // bytes of the sparse files so far
 }
 
-func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
+func newUnpacker(dir *os.File, o Options) *unpacker {
+	return &unpacker{dir: dir, root: int(dir.Fd()), parent: -1, dirs: make(map[string]*tar.Header), options: o, buf: make([]byte, 256<<10)}
+}
+
+func (u *unpacker) close() {
+	u.closeParent()
+	runtime.KeepAlive(u.dir)
+}
+
+// add implements [receiver]: a file is copied to its place.
+func (u *unpacker) add(h *tar.Header, f *os.File, data []segment) error {
+	if err := u.entry(h, func(fd int) error { return copyFile(fd, f, h.Size, data, u.buf) }); err != nil {
+		return fmt.Errorf("copy %q: %w", h.Name, err)
+	}
+	return nil
+}
+
+// entry makes what an entry stands for; write gives a new file its content.
+func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 	name := path.Clean("/" + h.Name)[1:]
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
@@ -130,7 +147,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	mode := uint32(h.Mode & 0o7777)
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return u.file(parent, base, h, r)
+		return u.file(parent, base, h, write)
 	case tar.TypeLink:
 		return u.link(parent, base, h)
 	case tar.TypeSymlink:
@@ -177,7 +194,7 @@ func (u *unpacker) whiteout(parent int, dir, base string) error {
 	return pathError("mknod", hidden, unix.Mknodat(parent, hidden, unix.S_IFCHR, 0))
 }
 
-func (u *unpacker) file(parent int, base string, h *tar.Header, r io.Reader) error {
+func (u *unpacker) file(parent int, base string, h *tar.Header, write func(fd int) error) error {
 	var fd int
 	err := retry(func() (err error) {
 		fd, err = unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -186,14 +203,14 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, r io.Reader) err
 	if err != nil {
 		return pathError("create", h.Name, err)
 	}
-	err = errors.Join(u.content(fd, h, r), pathError("close", h.Name, unix.Close(fd)))
-	return err
+	if err = write(fd); err == nil {
+		err = u.attributes(fd, h)
+	}
+	return errors.Join(err, pathError("close", h.Name, unix.Close(fd)))
 }
 
+// content writes what a tar stream has of a file.
 func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
-	if u.buf == nil {
-		u.buf = make([]byte, 256<<10)
-	}
 	sparse := isSparse(h)
 	if sparse {
 		if u.sparse += h.Size; u.sparse > u.options.holes() || u.sparse < 0 {
@@ -224,7 +241,7 @@ func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 		}
 		left -= int64(n)
 	}
-	return u.attributes(fd, h)
+	return nil
 }
 
 // link makes a hard link to an earlier entry. The target is resolved inside the
