@@ -24,14 +24,14 @@ import (
 // Check implements [machine.Driver]. Nothing it tries outlives it.
 func (d *Driver) Check(ctx context.Context) []machine.Finding {
 	checks := []func() machine.Finding{
-		func() machine.Finding { return d.checkNamespaces(ctx) },
+		tried(ctx, d.checkNamespaces),
 		d.checkIDs,
 		d.checkStateDir,
-		func() machine.Finding { return d.checkOverlay(ctx) },
-		func() machine.Finding { return d.checkCard(ctx) },
+		tried(ctx, d.checkOverlay),
+		tried(ctx, d.checkCard),
 		d.checkCgroup,
 		d.checkLimits,
-		func() machine.Finding { return d.checkFuse(ctx) },
+		tried(ctx, d.checkFuse),
 		d.checkInotify,
 		d.checkEmulation,
 		checkLowPorts,
@@ -43,6 +43,18 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 	}
 	all.Wait()
 	return findings
+}
+
+// tried is a check of something that is tried. What is cut short by the end of ctx says nothing
+// about the host.
+func tried(ctx context.Context, check func(context.Context) machine.Finding) func() machine.Finding {
+	return func() machine.Finding {
+		f := check(ctx)
+		if cause := context.Cause(ctx); cause != nil && !f.OK {
+			f.Detail, f.Remedy = "not tried to the end: "+cause.Error(), ""
+		}
+		return f
+	}
 }
 
 func good(name, detail string) machine.Finding {
@@ -316,6 +328,9 @@ func (d *Driver) probe(ctx context.Context, what, dir string) error {
 	}
 	_, _ = open.Write([]byte{1})
 	if err := <-ended; err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		if text := clean(complaint.String()); text != "" {
 			return errors.New(text)
 		}
@@ -326,10 +341,11 @@ func (d *Driver) probe(ctx context.Context, what, dir string) error {
 
 // probeMain is the child's side of probe.
 func probeMain(args []string) error {
-	if err := enterNamespace(args); err != nil {
+	what, err := enterNamespace(args)
+	if err != nil {
 		return err
 	}
-	switch what := operands(args)[0]; what {
+	switch what[0] {
 	case "namespaces":
 		return unix.Sethostname([]byte("probe"))
 	case "overlay":
@@ -349,7 +365,7 @@ func probeMain(args []string) error {
 		defer connection.Close()
 		return closing(mountFuse(connection))
 	default:
-		return fmt.Errorf("unknown probe %q", what)
+		return fmt.Errorf("unknown probe %q", what[0])
 	}
 }
 

@@ -105,10 +105,10 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 
 // filesMain is the child's side of inNamespace.
 func filesMain(args []string) error {
-	if err := enterNamespace(args); err != nil {
+	job, err := enterNamespace(args)
+	if err != nil {
 		return err
 	}
-	job := operands(args)
 	if len(job) != 3 {
 		return fmt.Errorf("files: %d arguments", len(job))
 	}

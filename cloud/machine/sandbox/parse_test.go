@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,6 +205,21 @@ func TestCheck(t *testing.T) {
 		t.Logf("%-22s ok=%v fatal=%v %s; %s", f.Name, f.OK, f.Fatal, f.Detail, f.Remedy)
 		if f.Name == "" || f.Detail == "" || f.OK != (f.Remedy == "") {
 			t.Errorf("finding %+v", f)
+		}
+	}
+}
+
+// TestCheckInterrupted: what was cut short has no remedy.
+func TestCheckInterrupted(t *testing.T) {
+	d, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("enough"))
+	for _, f := range d.Check(ctx) {
+		if f.Name == "user namespaces" && (f.OK || f.Detail != "not tried to the end: enough" || f.Remedy != "") {
+			t.Errorf("%+v", f)
 		}
 	}
 }

@@ -36,7 +36,7 @@ const (
 // shimMain is the process between the driver and a machine. Its standard output
 // is the console's file.
 func shimMain(args []string) error {
-	if err := enterNamespace(args); err != nil {
+	if _, err := enterNamespace(args); err != nil {
 		return err
 	}
 	runtime.LockOSThread() // the thread that begins the machine must not end before it

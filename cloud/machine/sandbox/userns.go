@@ -232,20 +232,24 @@ const (
 	mappedAgain = "mapped"
 )
 
-// enterNamespace is called first by a child that was begun after prepare. It
-// waits for the ids and then runs the program once more: a process has its
-// capabilities in a new user namespace only after an exec as its root.
-func enterNamespace(args []string) error {
+// enterNamespace is called first by a child that was begun after prepare, and returns its
+// arguments. It waits for the ids, and then runs the program once more unless they were there when
+// it began: a process has its capabilities in a new user namespace only after an exec as its root.
+func enterNamespace(args []string) (operands []string, err error) {
 	if len(args) > 1 && args[1] == mappedAgain {
-		return nil
+		return args[2:], nil
 	}
 	gate := os.NewFile(fdMapped, "gate")
 	if _, err := io.ReadFull(gate, make([]byte, 1)); err != nil {
-		return fmt.Errorf("the driver gave up before the machine began: %w", err)
+		return nil, fmt.Errorf("the driver gave up before the machine began: %w", err)
+	}
+	header, able := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &able[0]); err != nil {
+		return nil, os.NewSyscallError("capget", err)
+	}
+	if able[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		return args[1:], nil
 	}
 	again := append([]string{args[0], mappedAgain}, args[1:]...)
-	return syscall.Exec("/proc/self/exe", again, os.Environ())
+	return nil, syscall.Exec("/proc/self/exe", again, os.Environ())
 }
-
-// operands are the arguments of a child after the ones of enterNamespace.
-func operands(args []string) []string { return args[2:] }
