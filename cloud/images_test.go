@@ -2,6 +2,8 @@ package cloud_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -312,5 +314,56 @@ func TestImageLimits(t *testing.T) {
 	}
 	if _, err := client.DisableImageDeprecation(ctx, &ec2.DisableImageDeprecationInput{ImageId: public.ImageId}); code(err) != "OperationNotPermitted" {
 		t.Errorf("a public image deprecated never: %v", err)
+	}
+}
+
+// TestMoment: images and snapshots of a machine that goes on running are of the moment of the
+// call, not of a later one.
+func TestMoment(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	in := run(t, client, ec2.RunInstancesInput{})
+	upper := filepath.Join(s.Driver.Specs()[0].Dir, "upper")
+	s.Images.Cloning = func() error { time.Sleep(50 * time.Millisecond); return nil }
+	for name, capture := range map[string]func() error{
+		"image": func() error {
+			_, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: in.InstanceId, Name: aws.String("web"), NoReboot: aws.Bool(true)})
+			return err
+		},
+		"snapshot": func() error {
+			_, err := client.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: in.BlockDeviceMappings[0].Ebs.VolumeId})
+			return err
+		},
+		"snapshots": func() error {
+			_, err := client.CreateSnapshots(ctx, &ec2.CreateSnapshotsInput{InstanceSpecification: &types.InstanceSpecification{InstanceId: in.InstanceId}})
+			return err
+		},
+	} {
+		if err := capture(); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := os.WriteFile(filepath.Join(upper, "after-"+name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the snapshots", func() bool {
+		out, err := client.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: []types.Filter{filter("status", "completed")}})
+		return err == nil && len(out.Snapshots) == 3
+	})
+	layers, err := s.Images.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := 0 // what was written after one call is there at the next ones
+	paths, err := s.Images.Paths(layers)
+	for _, path := range paths {
+		files, err := filepath.Glob(filepath.Join(path, "after-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		later += len(files)
+	}
+	if err != nil || later != 0+1+2 {
+		t.Errorf("%d files, not 3, were written before the copies: %v", later, err)
 	}
 }

@@ -124,6 +124,9 @@ type Images struct {
 	// EnsureError, when not nil, is asked when a base is wanted.
 	EnsureError func(ctx context.Context, base string) error
 
+	// Cloning, when not nil, is called before the disk of a running machine is copied.
+	Cloning func() error
+
 	mu           sync.Mutex
 	publications []cloud.Publication
 }
@@ -185,9 +188,17 @@ func (i *Images) Freeze(_ context.Context, id string, dir confined.Dir) error {
 
 // Clone implements [cloud.Images].
 func (i *Images) Clone(_ context.Context, dir confined.Dir) (string, error) {
+	if i.Cloning != nil {
+		if err := i.Cloning(); err != nil {
+			return "", err
+		}
+	}
 	id := i.NewID()
 	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir.Path()))
 }
+
+// Flush implements [cloud.Images].
+func (i *Images) Flush() error { return nil }
 
 // ImportDisk implements [cloud.Images]. The layer holds the image as the file disk.
 func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (cloud.ImportedDisk, error) {

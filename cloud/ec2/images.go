@@ -458,8 +458,12 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		return nil, err
 	}
 	instance, reboot := *row.InstanceId, !aws.ToBool(in.NoReboot)
+	taken := moment(ctx)
+	if reboot {
+		taken() // the machine shuts down first
+	}
 	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
-		return s.fill(ctx, captured, instance, reboot)
+		return s.fill(ctx, captured, instance, reboot, taken)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
 }

@@ -409,11 +409,15 @@ func (s *Service) lockDisk(id string) func() {
 
 // capture returns what volumes hold as they now are. They are attached to the
 // instance, or to none if that is empty. Of a running machine, reboot takes them
-// at rest; otherwise they are taken while the machine is frozen.
-func (s *Service) capture(ctx context.Context, volumes []string, instance string, reboot bool) (map[string]contents, error) {
+// at rest; otherwise they are copied while the machine is frozen.
+func (s *Service) capture(ctx context.Context, volumes []string, instance string, reboot bool) (held map[string]contents, copied bool, err error) {
+	frozen := func() (map[string]contents, bool, error) {
+		held, err := s.freezeVolumes(ctx, volumes, instance)
+		return held, false, err
+	}
 	if instance == "" {
 		defer s.lockDisk(volumes[0])()
-		return s.freezeVolumes(ctx, volumes, instance)
+		return frozen()
 	}
 	defer s.lockDisk(instance)()
 	m := view(s, func(st *state) machine.Machine {
@@ -427,25 +431,25 @@ func (s *Service) capture(ctx context.Context, volumes []string, instance string
 		return r.machine
 	})
 	if m == nil {
-		return s.freezeVolumes(ctx, volumes, instance)
+		return frozen()
 	}
 	if reboot {
-		ctx, cancel := context.WithTimeout(ctx, stopGrace)
+		within, cancel := context.WithTimeout(ctx, stopGrace)
 		defer cancel()
-		if err := m.Stop(ctx); err != nil {
-			return nil, err
+		if err := m.Stop(within); err != nil {
+			return nil, false, err
 		}
-		return s.freezeVolumes(ctx, volumes, instance)
+		return frozen()
 	}
-	held, err := s.cloneVolumes(ctx, volumes, instance, m)
+	held, err = s.cloneVolumes(ctx, volumes, instance, m)
 	if err != nil {
 		select {
 		case <-m.Done(): // it ended by itself meanwhile
-			return s.freezeVolumes(ctx, volumes, instance)
+			return frozen()
 		default:
 		}
 	}
-	return held, err
+	return held, true, err
 }
 
 // freezeDisk makes the writable layer of a machine at rest one that images can

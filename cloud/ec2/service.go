@@ -44,8 +44,10 @@ type Images interface {
 	// Freeze makes the directory dir the layer id, by renaming it. When the
 	// process dies in it, either dir is as it was or the layer exists.
 	Freeze(ctx context.Context, id string, dir confined.Dir) error
-	// Clone makes a layer of a copy of the directory dir and returns its id.
+	// Clone makes a layer of a copy of the directory dir and returns its id. Flush has it
+	// survive a crash of the host.
 	Clone(ctx context.Context, dir confined.Dir) (string, error)
+	Flush() error
 	// ImportDisk makes a layer of the root file system in a disk image, whose format
 	// is in the words of ImportImage.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -107,10 +109,12 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
 	s.hide(ctx, id)
+	taken := moment(ctx)
 	s.background(func(ctx context.Context, s *Service) {
+		defer taken()
 		err := fail
 		if err == nil {
-			err = s.fill(ctx, map[string]string{volume: id}, instance, false)
+			err = s.fill(ctx, map[string]string{volume: id}, instance, false, taken)
 		}
 		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
 			return // the next Open completes it
@@ -187,10 +191,12 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 	}
 	instance, fail := *row.InstanceId, failing(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
+	taken := moment(ctx)
 	s.background(func(ctx context.Context, s *Service) {
+		defer taken()
 		err := fail
 		if err == nil {
-			err = s.fill(ctx, made, instance, false)
+			err = s.fill(ctx, made, instance, false, taken)
 		}
 		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
 			return // the next Open completes them
@@ -219,10 +225,14 @@ func (r *snapshot) describeRoot(row *instance) {
 	r.LoginUser, r.Architecture, r.RootDevice = row.LoginUser, row.Architecture, aws.ToString(row.RootDeviceName)
 }
 
-// fill captures volumes for snapshots, whose ids are given by volume. The volumes
-// are attached to the instance, or to none if that is empty.
-func (s *Service) fill(ctx context.Context, snapshots map[string]string, instance string, reboot bool) error {
-	layers, err := s.capture(ctx, slices.Sorted(maps.Keys(snapshots)), instance, reboot)
+// fill captures volumes for snapshots, whose ids are given by volume, and calls taken when the
+// volumes may change again. They are attached to the instance, or to none if that is empty.
+func (s *Service) fill(ctx context.Context, snapshots map[string]string, instance string, reboot bool, taken func()) error {
+	layers, copied, err := s.capture(ctx, slices.Sorted(maps.Keys(snapshots)), instance, reboot)
+	taken()
+	if err == nil && copied {
+		err = s.opts.Images.Flush()
+	}
 	if err != nil {
 		return err
 	}
@@ -237,6 +247,40 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, instanc
 		}
 		return nil
 	})
+}
+
+// momentary is locked for an action that takes snapshots: they are of the moment at which it answers.
+// What takes longer than patience to copy is of a later moment; no client waits for ever.
+//
+//go:noinline
+func momentary[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	do := locked(s, action)
+	return func(ctx context.Context, in In) (Out, error) {
+		taken := make(chan struct{})
+		out, err := do(context.WithValue(ctx, momentKey{}, sync.OnceFunc(func() { close(taken) })), in)
+		if err == nil {
+			select {
+			case <-taken:
+			case <-ctx.Done():
+			case <-s.ctx.Done():
+			case <-time.After(patience):
+			}
+		}
+		return out, err
+	}
+}
+
+// patience is how long an action waits until what it copies is copied.
+const patience = 20 * time.Second
+
+type momentKey struct{}
+
+// moment is the function to call when a snapshot that an action takes has been taken.
+func moment(ctx context.Context) (taken func()) {
+	if f, ok := ctx.Value(momentKey{}).(func()); ok {
+		return f
+	}
+	return func() {}
 }
 
 // capturable reports an instance whose disk cannot be taken now.

@@ -239,7 +239,8 @@ func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, c
 }
 
 // Clone makes a layer of a copy of upper, the upper directory of a machine that
-// goes on running afterwards and is frozen meanwhile.
+// goes on running afterwards and is frozen meanwhile. What depends on the layer after a crash of
+// the host is written after a Flush.
 func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err error) {
 	from, err := upper.Open()
 	if err != nil {
@@ -259,6 +260,9 @@ func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err 
 	}
 	return id, nil
 }
+
+// Flush writes the content of all layers to the disk.
+func (s *Store) Flush() error { return s.explain("write layers to the disk", syncFileSystem(s.dir)) }
 
 // Path returns the directory of a layer. Nothing may be written below it.
 func (s *Store) Path(id LayerID) (string, error) {

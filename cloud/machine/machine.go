@@ -155,7 +155,7 @@ type Machine interface {
 	// Kill ends the machine as a power cut does.
 	Kill() error
 
-	// Freeze suspends every process and flushes the disk, until Thaw has been called
+	// Freeze suspends every process, and with them the disk, until Thaw has been called
 	// as often as Freeze, or the machine is to stop.
 	Freeze(ctx context.Context) error
 	Thaw() error

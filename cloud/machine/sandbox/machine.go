@@ -568,9 +568,6 @@ func (m *running) Freeze(ctx context.Context) error {
 	default:
 		_, err = m.ask(ctx, message{Op: opFreeze})
 	}
-	if err == nil {
-		err = m.flush()
-	}
 	if err != nil {
 		if m.holds == 0 {
 			_ = m.thaw()
@@ -579,16 +576,6 @@ func (m *running) Freeze(ctx context.Context) error {
 	}
 	m.holds++
 	return nil
-}
-
-// flush writes the disk's cached pages out.
-func (m *running) flush() error {
-	f, err := os.OpenFile(filepath.Join(m.spec.Dir, upperDir), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.Syncfs(int(f.Fd()))
 }
 
 // Thaw implements [machine.Machine].

@@ -554,6 +554,8 @@ func (s *imageStore) Freeze(_ context.Context, id string, dir confined.Dir) erro
 	return dir.Rename(filepath.Join(s.dir, id))
 }
 
+func (s *imageStore) Flush() error { return nil }
+
 func (s *imageStore) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	id := s.NewID()
 	return id, os.CopyFS(filepath.Join(s.dir, id), os.DirFS(dir.Path()))
