@@ -12,4 +12,8 @@ type Start struct {
 	// Unfit says why the machine has to be launched from this very image; empty if any
 	// image will do that was made of such a machine.
 	Unfit string
+
+	// Gone is the image that was the answer before, and is not there any more: there is none
+	// but this one.
+	Gone string
 }

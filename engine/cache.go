@@ -26,7 +26,8 @@ type Cache interface {
 	Find(ctx context.Context, region string, keys []string) (image string, at int, err error)
 
 	// Keep makes an image of a machine that goes on running, and returns when the machine
-	// may change again. about says for people what it is.
+	// may change again, which can be before the image is there. That an earlier one of the
+	// machine has failed is an error too. about says for people what it is.
 	Keep(ctx context.Context, region, instance, key, about string) error
 }
 
@@ -69,6 +70,10 @@ func (x *execution) start(ctx context.Context, from builder.Start) (image string
 		c.keys = append(c.keys, key)
 	}
 	if len(c.keys) == 0 {
+		return "", nil
+	}
+	if from.Gone != "" {
+		x.scope.Say(ctx, "Beginning without the cache: image %s, which the machine was to be launched from, is gone", from.Gone)
 		return "", nil
 	}
 	image, at, err := x.options.Cache.Find(ctx, from.Region, c.keys)

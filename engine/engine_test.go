@@ -126,7 +126,7 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks)
 	if hooks.Start != nil {
 		image, err := hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0"})
 		if err == nil && image != "" && m.o.Vanishes {
-			_, err = hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0", Unfit: "it is gone"})
+			_, err = hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0", Gone: image})
 		}
 		if err != nil {
 			return nil, err

@@ -347,7 +347,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	options := e.options(ctx)
 	ended, diags := runToEnd(ctx, stop, teardown, e.template, e.components, options)
 	e.diags = diags // load's were told before anything was run
-	e.shrinkCache(ctx)
+	e.settleCache(ctx)
 	if len(e.Template.Only)+len(e.Template.Except) == 0 && succeeded(ended.Builds) {
 		e.diags = append(e.diags, e.settings.Unused(options.Uploads)...)
 	}

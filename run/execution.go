@@ -235,10 +235,13 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	return options
 }
 
-// shrinkCache keeps the cache within its limit.
-func (e *execution) shrinkCache(ctx context.Context) {
+// settleCache waits for what is yet to be in the cache, and keeps that within its limit.
+func (e *execution) settleCache(ctx context.Context) {
 	if e.cache == nil {
 		return
+	}
+	if err := e.cache.Settle(ctx); err != nil && ctx.Err() == nil {
+		e.say(step.Warning, sentence(fmt.Errorf("a machine is not kept in the cache: %w", err)))
 	}
 	if err := e.cache.Shrink(ctx, cmp.Or(e.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
 		e.say(step.Warning, sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -21,8 +22,8 @@ import (
 	"bake/internal/local"
 )
 
-// The limits of the cache. What is older, or more, is deleted when something is added;
-// what is larger, at the end of a run, unless another limit is set.
+// The limits of the cache. What is older, more or, unless another limit is set, larger is
+// deleted at the end of a run.
 const (
 	CacheImages = 40
 	CacheAge    = 14 * 24 * time.Hour
@@ -43,7 +44,9 @@ type Cache struct {
 	Now   func() time.Time
 
 	mu      sync.Mutex
-	regions map[string]bool // in which a machine was looked for
+	regions map[string]bool  // in which a machine was looked for
+	failed  map[string]error // why images of machines were not made, until that is said; by instance
+	making  sync.WaitGroup
 }
 
 // Find implements [bake/engine.Cache].
@@ -71,8 +74,11 @@ func (c *Cache) Find(ctx context.Context, region string, keys []string) (image s
 	return "", -1, nil
 }
 
-// Keep implements [bake/engine.Cache].
+// Keep implements [bake/engine.Cache]. The image becomes whole while the machine goes on.
 func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) error {
+	if err := c.failure(instance); err != nil {
+		return err
+	}
 	switch have, err := c.images(ctx, region, []string{key}); {
 	case err != nil:
 		return err
@@ -91,30 +97,70 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 	if err != nil {
 		return err
 	}
-	if err := c.await(ctx, region, aws.ToString(made.ImageId)); err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		return errors.Join(err, c.remove(ctx, region, aws.ToString(made.ImageId)))
-	}
-	_, err = c.Trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge})
+	id := aws.ToString(made.ImageId)
+	ctx = context.WithoutCancel(ctx) // the image is of use whatever becomes of the build
+	c.making.Go(func() {
+		if err := c.await(ctx, region, id); err != nil {
+			err = errors.Join(err, c.remove(ctx, region, id))
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.failed == nil {
+				c.failed = map[string]error{}
+			}
+			c.failed[instance] = err
+		}
+	})
+	return nil
+}
+
+// failure returns why an image of the machine was not made, once.
+func (c *Cache) failure(instance string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.failed[instance]
+	delete(c.failed, instance)
 	return err
 }
 
-// Shrink deletes images of the cache, where this one has looked for some, until what is
-// left has no more bytes than limit.
-func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
+// Settle waits until the images are there that Keep has begun to make. Its error is of those
+// that have failed and about which nobody has heard.
+func (c *Cache) Settle(ctx context.Context) error {
+	made := make(chan struct{})
+	go func() {
+		c.making.Wait()
+		close(made)
+	}()
+	select {
+	case <-made:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for region := range c.regions {
-		_, more := c.Trim(ctx, region, Bounds{Bytes: limit})
+	var errs []error
+	for instance, err := range c.failed {
+		errs = append(errs, err)
+		delete(c.failed, instance)
+	}
+	return errors.Join(errs...)
+}
+
+// Shrink deletes images of the cache, where this one has looked for some, that are older or more
+// than it may have, and then until what is left has no more bytes than limit.
+func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
+	c.mu.Lock()
+	regions := slices.Collect(maps.Keys(c.regions))
+	c.mu.Unlock()
+	for _, region := range regions {
+		_, more := c.Trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge, Bytes: limit})
 		err = errors.Join(err, more)
 	}
 	return err
 }
 
-// await waits until the image is whole: then the machine may change again.
+// await waits until the image is whole.
 func (c *Cache) await(ctx context.Context, region, id string) error {
-	for {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
 		if err != nil {
 			return err
@@ -133,7 +179,7 @@ func (c *Cache) await(ctx context.Context, region, id string) error {
 			}
 			return fmt.Errorf("image %s is %s%s", id, i.State, reason)
 		}
-		if err := delay.For(ctx, 10*time.Millisecond); err != nil {
+		if err := delay.For(ctx, wait); err != nil {
 			return err
 		}
 	}

@@ -1,10 +1,12 @@
 package localcloud
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +57,9 @@ func TestCache(t *testing.T) {
 			if err := c.Keep(t.Context(), region, machine, fmt.Sprintf("key-%d", i), fmt.Sprintf("after %d", i)); err != nil {
 				t.Fatal(err)
 			}
+			if err := c.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	count := func(want int) {
@@ -98,6 +103,28 @@ func TestCache(t *testing.T) {
 	if err := c.Keep(t.Context(), region, "i-0123456789abcdef0", "key", ""); err == nil {
 		t.Error("a machine that is not there is kept")
 	}
+
+	// What fails after Keep is said by the next one of the machine, or at the end, and once.
+	full := errors.New("no room")
+	s.Images.Cloning = func() error { return full }
+	for range 2 {
+		if err := c.Keep(t.Context(), region, machine, "key", ""); err != nil {
+			t.Fatal(err)
+		}
+		c.making.Wait()
+		if err := c.Keep(t.Context(), region, machine, "key", ""); err == nil || !strings.Contains(err.Error(), "no room") {
+			t.Errorf("the next is kept: %v", err)
+		}
+	}
+	if err := c.Keep(t.Context(), region, machine, "key", ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"no room", "<nil>"} {
+		if err := c.Settle(t.Context()); !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("at the end: %v, not %s", err, want)
+		}
+	}
+	count(0)
 }
 
 // Over its limit, the cache loses what was used least recently; what a machine runs from,
@@ -133,6 +160,9 @@ func TestCacheLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := c.Keep(t.Context(), region, machine, key, key); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

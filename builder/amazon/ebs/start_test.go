@@ -60,7 +60,7 @@ func TestStartGone(t *testing.T) {
 			}
 			want := []string{""}
 			if name != "never" {
-				want = append(want, "image "+kept+", which the machine was to be launched from, is gone")
+				want = append(want, kept)
 			}
 			var asked []string
 			maker, diags := ebs.Factory(w.Cloud).New(input(plain("ami_name = \"web\"\n")))
@@ -71,8 +71,8 @@ func TestStartGone(t *testing.T) {
 			var from string
 			_, err := maker.Build(t.Context(), b.Scope, builder.Hooks{
 				Start: func(_ context.Context, s builder.Start) (string, error) {
-					source, asked = s.Image, append(asked, s.Unfit)
-					if s.Unfit != "" {
+					source, asked = s.Image, append(asked, s.Unfit+s.Gone)
+					if s.Gone != "" {
 						return "", nil
 					}
 					return kept, nil

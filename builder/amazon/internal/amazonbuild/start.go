@@ -25,9 +25,7 @@ func (b *Build) start(ctx context.Context, gone string) (types.Image, error) {
 	if err != nil {
 		return b.Source, err
 	}
-	if gone != "" {
-		from.Unfit = fmt.Sprintf("image %s, which the machine was to be launched from, is gone", gone)
-	}
+	from.Gone = gone
 	id, err := b.Start(ctx, from)
 	if err != nil || id == "" {
 		return b.Source, err
