@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -113,7 +115,8 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 			err = errors.Join(err, c.Close(ctx))
 		}
 	}()
-	if err := fatal(ctx, driver); err != nil {
+	driver.Prepare()
+	if err := able(o.Dir, bootID, func() error { return fatal(ctx, driver) }); err != nil {
 		return nil, err
 	}
 	if o.Listen == "" {
@@ -272,6 +275,26 @@ func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding) {
 		out = append(out, Finding(f))
 	}
 	return out
+}
+
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+// able returns what try finds, unless it has found nothing for the cloud in dir since the host was
+// started, whose id is in the file boot: to try everything takes longer than many a call. What has
+// changed since then is said when a machine does not start.
+func able(dir, boot string, try func() error) error {
+	now, err := os.ReadFile(boot)
+	if err != nil {
+		return try()
+	}
+	path := filepath.Join(dir, "host")
+	if known, err := os.ReadFile(path); err == nil && bytes.Equal(known, now) {
+		return nil
+	}
+	if err := try(); err != nil {
+		return err
+	}
+	return os.WriteFile(path, now, 0o600)
 }
 
 // fatal returns an error that names everything without which no machine can run.

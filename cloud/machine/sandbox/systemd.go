@@ -56,6 +56,9 @@ func (b *bootSpec) configureSystemd(dir string) error {
 			return err
 		}
 	}
+	if err := maskUserGenerators(filepath.Join(dir, "user-generators")); err != nil {
+		return err
+	}
 	if err := mountTable(generators); err != nil {
 		return err
 	}
@@ -80,6 +83,18 @@ func rcLocalGenerator() []string {
 		return nil
 	}
 	return []string{"systemd-rc-local-generator"}
+}
+
+// maskUserGenerators does the same for the login user's services, for which the first login
+// waits: what desktops start is not looked for where there is none.
+func maskUserGenerators(dir string) error {
+	if exists("/etc/xdg/autostart") {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
 }
 
 // changesUnit reports whether the image has a unit of its own in place of the distribution's, or

@@ -1,0 +1,40 @@
+package local
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestAble: a host that can run machines is tried once for each of its boots, any other each time.
+func TestAble(t *testing.T) {
+	dir, tries := t.TempDir(), 0
+	boot := filepath.Join(dir, "boot")
+	for i, c := range []struct {
+		boot  string
+		fault error
+		tries int
+	}{
+		{"one", errors.New("no user namespaces"), 1},
+		{"one", nil, 2},
+		{"one", nil, 2},
+		{"two", nil, 3},
+		{"", nil, 4}, // it has no id
+		{"", nil, 5},
+		{"two", nil, 5},
+	} {
+		if err := os.WriteFile(boot, []byte(c.boot), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c.boot == "" {
+			if err := os.Remove(boot); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := able(dir, boot, func() error { tries++; return c.fault })
+		if !errors.Is(err, c.fault) || tries != c.tries {
+			t.Errorf("%d: tried %d times, not %d: %v", i, tries, c.tries, err)
+		}
+	}
+}
