@@ -505,6 +505,10 @@ func (s State) survey(run string) survey {
 			damaged = append(damaged, l.Close())
 			continue
 		}
+		if run == "" && len(owned) == 0 && l.Damage == nil { // the run may just begin, and wait for its ledger
+			damaged = append(damaged, l.Close())
+			continue
+		}
 		if l.Damage != nil {
 			d.header.Run = id // whatever its first line says
 			lines, _ := l.Owned()

@@ -100,13 +100,13 @@ func createLocked(path string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch err := lockSoon(f); {
-		case err == nil:
+		err = lockWithin(f, 10*time.Second)
+		if err == nil {
 			return f, nil
-		case errors.Is(err, os.ErrNotExist):
-			f.Close()
-		default:
-			return nil, errors.Join(err, remove(f))
+		}
+		f.Close() // who has it locked deletes it
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
 		}
 	}
 }
@@ -131,22 +131,18 @@ func lock(f *os.File) error {
 	return err
 }
 
-// lockSoon is lock for a file that others may have locked for a moment, to look at it, which
-// is waited for.
-func lockSoon(f *os.File) error {
-	for try := 1; ; try++ {
+// lockWithin is lock for a file that others may have locked for a moment, to look at it,
+// which is waited for.
+func lockWithin(f *os.File, patience time.Duration) error {
+	const pause = 25 * time.Millisecond
+	for ; ; patience -= pause {
 		err := lock(f)
-		if !errors.Is(err, ErrLive) || try == lockTries {
+		if !errors.Is(err, ErrLive) || patience <= 0 {
 			return err
 		}
-		time.Sleep(lockPause)
+		time.Sleep(pause)
 	}
 }
-
-const (
-	lockTries = 20
-	lockPause = 25 * time.Millisecond
-)
 
 func (osDisk) syncDir(dir string) error { return syncDir(dir) }
 

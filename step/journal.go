@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"bake/internal/filelock"
 )
@@ -171,7 +172,7 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 		return nil, err
 	}
 	j := &FileJournal{f: f, results: results{}}
-	if err = lockSoon(f); err == nil {
+	if err = lockWithin(f, time.Second/2); err == nil {
 		err = j.replay(head)
 	}
 	if err == nil {
