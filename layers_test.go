@@ -43,7 +43,7 @@ var rules = []rule{
 	{"internal/torture", []string{"cloud/..."}, "disasters befall the real program on the embedded cloud; what judges it shares no code with it"},
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
 	{"internal/limits", []string{"internal/stack"}, "a template is read on a stack of its own"},
-	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
+	{"internal/login", []string{"internal/shellquote", "internal/wholefile"}, "the way to log in is shown as a line for a shell, and kept in files that others read meanwhile"},
 	{"internal/webhook", []string{"internal/delay"}, "a server that does not answer is tried again as long as the context lasts"},
 	{"internal/startup", []string{"internal/wholefile"}, "what a user has written is replaced at once or not at all"},
 	{"internal/settings", []string{"internal/bytesize"}, "the file of a user's settings stands for variables, and knows nobody who reads them"},

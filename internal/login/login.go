@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bake/internal/shellquote"
+	"bake/internal/wholefile"
 )
 
 // Machine is a machine of a run, and how it is logged in to.
@@ -96,7 +97,7 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 	base := filepath.Join(dir, strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(m.Build))
 	if key != "" {
 		m.KeyFile = base + ".pem"
-		if err := os.WriteFile(m.KeyFile, []byte(strings.TrimRight(key, "\n")+"\n"), 0o600); err != nil {
+		if err := wholefile.WriteData(m.KeyFile, 0o600, []byte(strings.TrimRight(key, "\n")+"\n")); err != nil {
 			return m, err
 		}
 	}
@@ -104,12 +105,13 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 	if err != nil {
 		return m, err
 	}
-	return m, os.WriteFile(base+".json", text, 0o600)
+	return m, wholefile.WriteData(base+".json", 0o600, text)
 }
 
 // Find returns the machines that are kept below runs, the newest last: of all runs,
 // or of those whose ids begin with run; of all builds, or of the one called build. A
-// machine that several runs were on, each on its own way, is that of the newest.
+// machine that several runs were on, each on its own way, is that of the newest. What is
+// kept of other runs is not read.
 func Find(runs, run, build string) ([]Machine, error) {
 	names, err := fs.Glob(os.DirFS(runs), "*"+suffix+"/*.json") // runs may hold what is special in a pattern
 	if err != nil {
@@ -118,6 +120,9 @@ func Find(runs, run, build string) ([]Machine, error) {
 	var found []Machine
 	at := map[string]time.Time{}
 	for _, name := range names {
+		if !strings.HasPrefix(name, run) {
+			continue
+		}
 		path := filepath.Join(runs, filepath.FromSlash(name))
 		info, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -137,7 +142,7 @@ func Find(runs, run, build string) ([]Machine, error) {
 		if err := json.Unmarshal(text, &m); err != nil {
 			return nil, fmt.Errorf("%s cannot be read: %w; delete it", path, err)
 		}
-		if strings.HasPrefix(m.Run, run) && (build == "" || m.Build == build) {
+		if build == "" || m.Build == build {
 			found = append(found, m)
 			at[m.Run+m.Build] = info.ModTime()
 		}
@@ -169,7 +174,7 @@ func Import(dir string, files map[string][]byte) error {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		if err := root.WriteFile(name, text, 0o600); err != nil {
+		if err := wholefile.WriteIn(root, name, 0o600, text); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,11 @@
 package login_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"bake/internal/login"
@@ -27,6 +29,34 @@ func TestCommand(t *testing.T) {
 	args := login.Machine{Host: "-oProxyCommand=x", User: "-v"}.Args()
 	if got, want := args[len(args)-4:], []string{"-l", "-v", "--", "-oProxyCommand=x"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestSaveAgain: who looks while a machine is saved again finds it whole.
+func TestSaveAgain(t *testing.T) {
+	runs := t.TempDir()
+	save := func() {
+		if _, err := login.Save(login.Dir(runs, "a"), login.Machine{Run: "a", Build: "null.z", Host: "h"}, "secret"); err != nil {
+			t.Error(err)
+		}
+	}
+	save()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for range 200 {
+			save()
+		}
+	}()
+	for saving := true; saving; {
+		select {
+		case <-over:
+			saving = false
+		default:
+		}
+		if found, err := login.Find(runs, "a", "null.z"); err != nil || len(found) != 1 {
+			t.Fatalf("got %v, %v", found, err)
+		}
 	}
 }
 
@@ -59,6 +89,17 @@ func TestFind(t *testing.T) {
 	}
 	if found, err := login.Find(runs, "c", ""); err != nil || len(found) != 1 {
 		t.Errorf("got %v, %v; want the newest", found, err)
+	}
+	// What cannot be read of another run is nothing to this one.
+	torn := filepath.Join(login.Dir(runs, "d"), "null.z.json")
+	if err := errors.Join(os.Mkdir(filepath.Dir(torn), 0o700), os.WriteFile(torn, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := login.Find(runs, "aa", ""); err != nil || len(found) != 2 {
+		t.Errorf("beside a file that cannot be read: %v, %v", found, err)
+	}
+	if _, err := login.Find(runs, "d", ""); err == nil || !strings.Contains(err.Error(), torn) {
+		t.Errorf("a file that cannot be read: %v", err)
 	}
 	files, _ := filepath.Glob(filepath.Join(runs, "*", "*"))
 	for _, path := range append(files, login.Dir(runs, "aa")) {
