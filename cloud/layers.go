@@ -75,6 +75,8 @@ func (l layers) Clone(ctx context.Context, dir confined.Dir) (string, error) {
 	return string(id), err
 }
 
+func (l layers) Hold(ctx context.Context) (release func(), err error) { return l.store.Hold(ctx) }
+
 func (l layers) Flush() error { return l.store.Flush() }
 
 func (l layers) ImportDisk(ctx context.Context, file *os.File, format string) (ImportedDisk, error) {

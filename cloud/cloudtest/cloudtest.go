@@ -124,8 +124,9 @@ type Images struct {
 	// EnsureError, when not nil, is asked when a base is wanted.
 	EnsureError func(ctx context.Context, base string) error
 
-	// Cloning, when not nil, is called before the disk of a running machine is copied.
-	Cloning func() error
+	// Cloning, when not nil, is called before the disk of a running machine is copied, and
+	// Flushing instead of a flush.
+	Cloning, Flushing func() error
 
 	mu           sync.Mutex
 	publications []cloud.Publication
@@ -197,8 +198,17 @@ func (i *Images) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir.Path()))
 }
 
-// Flush implements [cloud.Images].
-func (i *Images) Flush() error { return nil }
+// Flush implements [cloud.Images]. There is nothing to write: the layers of a test need
+// survive no crash of the host.
+func (i *Images) Flush() error {
+	if i.Flushing != nil {
+		return i.Flushing()
+	}
+	return nil
+}
+
+// Hold implements [cloud.Images]; Collect deletes nothing anyway.
+func (i *Images) Hold(context.Context) (release func(), err error) { return func() {}, nil }
 
 // ImportDisk implements [cloud.Images]. The layer holds the image as the file disk.
 func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (cloud.ImportedDisk, error) {

@@ -86,15 +86,22 @@ func (s *Service) placeVolumes(ctx context.Context, instance string) error {
 		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
 			continue
 		}
-		if err := s.putIn(ctx, *b.Ebs.VolumeId, instance, *b.DeviceName); err != nil {
+		if err := s.place(ctx, *b.Ebs.VolumeId, instance, *b.DeviceName); err != nil {
 			return fmt.Errorf("volume %s: %w", *b.Ebs.VolumeId, err)
 		}
 	}
 	return nil
 }
 
+// place is putIn with the volume's own lock, which those have who take its content while no
+// machine has it.
+func (s *Service) place(ctx context.Context, id, instance, device string) error {
+	defer s.lockDisk(id)()
+	return s.putIn(ctx, id, instance, device)
+}
+
 // putIn moves a volume into a machine's directory, and makes its own if it has
-// none yet. The disk is locked.
+// none yet. Both disks are locked.
 func (s *Service) putIn(ctx context.Context, id, instance, device string) error {
 	there, here := s.attachedDir(instance, device), s.detachedDir(id)
 	if exists(there) {
@@ -181,6 +188,25 @@ func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance 
 		out[id] = held
 	}
 	return out, nil
+}
+
+// holder is the instance whose lock guards what a volume holds, or empty if the volume's own
+// does: that of an attachment which has not begun is still the volume's alone, and that of one
+// which ends is the instance's until it has ended.
+func (s *Service) holder(volume string) string {
+	v, err := s.volume(volume)
+	if err != nil || len(v.Attachments) == 0 {
+		return ""
+	}
+	a := v.Attachments[0]
+	there := exists(s.attachedDir(*a.InstanceId, *a.Device))
+	if s.isRoot(volume, *a.InstanceId) {
+		there = a.State != types.VolumeAttachmentStateAttaching
+	}
+	if !there {
+		return ""
+	}
+	return *a.InstanceId
 }
 
 func (s *Service) isRoot(volume, instance string) bool {

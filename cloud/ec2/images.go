@@ -457,13 +457,15 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	instance, reboot := *row.InstanceId, !aws.ToBool(in.NoReboot)
-	taken := moment(ctx)
-	if reboot {
+	reboot, taken := "", moment(ctx)
+	if !aws.ToBool(in.NoReboot) {
+		reboot = *row.InstanceId
 		taken() // the machine shuts down first
 	}
 	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
-		return s.fill(ctx, captured, instance, reboot, taken)
+		err := s.fill(ctx, captured, reboot, taken)
+		taken() // whatever has become of it
+		return err
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -407,19 +409,47 @@ func (s *Service) lockDisk(id string) func() {
 	return disk.Unlock
 }
 
-// capture returns what volumes hold as they now are. They are attached to the
-// instance, or to none if that is empty. Of a running machine, reboot takes them
-// at rest; otherwise they are copied while the machine is frozen.
-func (s *Service) capture(ctx context.Context, volumes []string, instance string, reboot bool) (held map[string]contents, copied bool, err error) {
-	frozen := func() (map[string]contents, bool, error) {
-		held, err := s.freezeVolumes(ctx, volumes, instance)
-		return held, false, err
+// capture returns what volumes hold as they now are. Those of an instance are of one moment: of a
+// machine that runs they are copied while it is frozen, unless it is that of reboot, which is
+// shut down for it and starts again. copied says that a copy is among them.
+func (s *Service) capture(ctx context.Context, volumes []string, reboot string) (held map[string]contents, copied bool, err error) {
+	held = map[string]contents{}
+	for left := slices.Clone(volumes); len(left) > 0; {
+		some, cloned := map[string]contents{}, false
+		if instance := s.holder(left[0]); instance == "" {
+			some, err = s.captureDetached(ctx, left[0])
+		} else {
+			some, cloned, err = s.captureAttached(ctx, left, instance, instance == reboot)
+			reboot = "" // once is enough, should a volume have come to it meanwhile
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		maps.Copy(held, some)
+		copied = copied || cloned
+		left = slices.DeleteFunc(left, func(id string) bool { _, ok := held[id]; return ok })
 	}
-	if instance == "" {
-		defer s.lockDisk(volumes[0])()
-		return frozen()
+	return held, copied, nil
+}
+
+// captureDetached is capture for a volume that no instance has. It finds nothing if one has it
+// by now.
+func (s *Service) captureDetached(ctx context.Context, id string) (map[string]contents, error) {
+	defer s.lockDisk(id)()
+	if s.holder(id) != "" {
+		return nil, nil
 	}
+	held, err := s.freezeVolume(ctx, id)
+	return map[string]contents{id: held}, err
+}
+
+// captureAttached is capture for those of the volumes that the instance has.
+func (s *Service) captureAttached(ctx context.Context, volumes []string, instance string, reboot bool) (held map[string]contents, copied bool, err error) {
 	defer s.lockDisk(instance)()
+	volumes = slices.DeleteFunc(slices.Clone(volumes), func(id string) bool { return s.holder(id) != instance })
+	if len(volumes) == 0 {
+		return nil, false, nil
+	}
 	m := view(s, func(st *state) machine.Machine {
 		r := st.runners[instance]
 		if r == nil || r.machine == nil {
@@ -430,26 +460,30 @@ func (s *Service) capture(ctx context.Context, volumes []string, instance string
 		}
 		return r.machine
 	})
-	if m == nil {
-		return frozen()
-	}
-	if reboot {
+	if m != nil && reboot {
 		within, cancel := context.WithTimeout(ctx, stopGrace)
 		defer cancel()
 		if err := m.Stop(within); err != nil {
 			return nil, false, err
 		}
-		return frozen()
-	}
-	held, err = s.cloneVolumes(ctx, volumes, instance, m)
-	if err != nil {
+	} else if m != nil {
+		if held, err = s.cloneVolumes(ctx, volumes, instance, m); err == nil {
+			return held, true, nil
+		}
+		if errors.Is(err, machine.ErrReleased) { // what was copied is of no moment
+			select {
+			case <-m.Done():
+			case <-ctx.Done():
+			}
+		}
 		select {
-		case <-m.Done(): // it ended by itself meanwhile
-			return frozen()
+		case <-m.Done(): // its disk is at rest
 		default:
+			return nil, false, err
 		}
 	}
-	return held, true, err
+	held, err = s.freezeVolumes(ctx, volumes, instance)
+	return held, false, err
 }
 
 // freezeDisk makes the writable layer of a machine at rest one that images can

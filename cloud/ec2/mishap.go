@@ -3,6 +3,7 @@ package ec2
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -64,10 +65,13 @@ func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Ma
 			return
 		}
 		wait()
+		err := m.Thaw()
 		select {
 		case <-m.Done():
 		default:
-			s.log(id, "go on", m.Thaw())
+			if !errors.Is(err, machine.ErrReleased) { // it is to stop, and goes on already
+				s.log(id, "go on", err)
+			}
 		}
 	case EffectUnreachable:
 		s.cut(r, true)

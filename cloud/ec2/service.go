@@ -48,6 +48,8 @@ type Images interface {
 	// survive a crash of the host.
 	Clone(ctx context.Context, dir confined.Dir) (string, error)
 	Flush() error
+	// Hold keeps Collect from deleting anything until release is called.
+	Hold(ctx context.Context) (release func(), err error)
 	// ImportDisk makes a layer of the root file system in a disk image, whose format
 	// is in the words of ImportImage.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -93,34 +92,17 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 		return nil, err
 	}
 	snap := s.ofVolume(c, v, aws.ToString(in.Description), tags[kindSnapshot.resource])
-	instance := ""
 	if row := s.rootOf(v); row != nil {
 		if err := capturable(row); err != nil {
 			return nil, err
 		}
 		snap.describeRoot(row)
 	}
-	if len(v.Attachments) > 0 {
-		instance = *v.Attachments[0].InstanceId
-	}
 	if err := s.snapshots.Put(*snap.SnapshotId, snap); err != nil {
 		return nil, err
 	}
-	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
-	pending := later(stuck(ctx), s.delays().Snapshot)
-	s.hide(ctx, id)
-	taken := moment(ctx)
-	s.background(func(ctx context.Context, s *Service) {
-		defer taken()
-		err := fail
-		if err == nil {
-			err = s.fill(ctx, map[string]string{volume: id}, instance, false, taken)
-		}
-		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
-			return // the next Open completes it
-		}
-		s.log(id, "complete", s.update(func(st *state) error { return st.complete(id, err) }))
-	})
+	s.hide(ctx, *snap.SnapshotId)
+	s.take(ctx, map[string]string{*v.VolumeId: *snap.SnapshotId})
 	out := &ec2.CreateSnapshotOutput{}
 	copyFields(out, snap.Snapshot)
 	if out.Tags == nil { // unlike DescribeSnapshots, this has them always
@@ -189,23 +171,27 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 		}
 		s.hide(ctx, *snap.SnapshotId)
 	}
-	instance, fail := *row.InstanceId, failing(ctx)
+	s.take(ctx, made)
+	return out, nil
+}
+
+// take brings pending snapshots, whose ids are given by volume, to their end.
+func (s *state) take(ctx context.Context, snapshots map[string]string) {
+	fail, taken := failing(ctx), moment(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
-	taken := moment(ctx)
 	s.background(func(ctx context.Context, s *Service) {
-		defer taken()
 		err := fail
 		if err == nil {
-			err = s.fill(ctx, made, instance, false, taken)
+			err = s.fill(ctx, snapshots, "", taken)
 		}
+		taken() // whatever has become of it
 		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
 			return // the next Open completes them
 		}
-		for _, id := range made {
+		for _, id := range snapshots {
 			s.log(id, "complete", s.update(func(st *state) error { return st.complete(id, err) }))
 		}
 	})
-	return out, nil
 }
 
 // rootOf is the instance whose root volume v is, or nil.
@@ -226,9 +212,15 @@ func (r *snapshot) describeRoot(row *instance) {
 }
 
 // fill captures volumes for snapshots, whose ids are given by volume, and calls taken when the
-// volumes may change again. They are attached to the instance, or to none if that is empty.
-func (s *Service) fill(ctx context.Context, snapshots map[string]string, instance string, reboot bool, taken func()) error {
-	layers, copied, err := s.capture(ctx, slices.Sorted(maps.Keys(snapshots)), instance, reboot)
+// volumes may change again. The instance reboot, if there is one, is shut down for it. Until the
+// snapshots say which layers they have, none are collected.
+func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot string, taken func()) error {
+	release, err := s.opts.Images.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	layers, copied, err := s.capture(ctx, slices.Sorted(maps.Keys(snapshots)), reboot)
 	taken()
 	if err == nil && copied {
 		err = s.opts.Images.Flush()
@@ -249,8 +241,9 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, instanc
 	})
 }
 
-// momentary is locked for an action that takes snapshots: they are of the moment at which it answers.
-// What takes longer than patience to copy is of a later moment; no client waits for ever.
+// momentary is locked for an action that takes snapshots: they are of the moment at which it
+// answers, however long the copy of a disk takes. A client that gives up sooner does not know of
+// which moment they are.
 //
 //go:noinline
 func momentary[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
@@ -263,15 +256,11 @@ func momentary[In, Out any](s *Service, action func(*state, context.Context, In)
 			case <-taken:
 			case <-ctx.Done():
 			case <-s.ctx.Done():
-			case <-time.After(patience):
 			}
 		}
 		return out, err
 	}
 }
-
-// patience is how long an action waits until what it copies is copied.
-const patience = 20 * time.Second
 
 type momentKey struct{}
 

@@ -261,6 +261,13 @@ func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err 
 	return id, nil
 }
 
+// Hold keeps Collect from deleting anything until release is called: for who makes layers, or
+// has found some, and writes afterwards what they are for. It waits until a Collect that is
+// under way has ended.
+func (s *Store) Hold(ctx context.Context) (release func(), err error) {
+	return lock(ctx, s.path("lock"), syscall.LOCK_SH)
+}
+
 // Flush writes the content of all layers to the disk.
 func (s *Store) Flush() error { return s.explain("write layers to the disk", syncFileSystem(s.dir)) }
 
@@ -361,25 +368,25 @@ func (s *Store) remove(ctx context.Context, id LayerID) error {
 }
 
 // CollectAfter is how old a layer must be for Collect: the process that made a
-// younger one may not have written yet which image it is for. Imports, which take
-// long, hold the lock until they have.
+// younger one may not have written yet which image it is for. Who takes longer than that
+// holds the lock until it has: see [Store.Hold].
 const CollectAfter = 2 * time.Minute
 
 // Collect deletes the imported bases that no publication names, and the layers that are
 // in no base, save what inUse says is in use and what was made within [CollectAfter]. It
-// returns the ids of the layers. It waits until no process makes a layer.
+// returns the ids of the layers. It waits until no process makes a layer, and asks inUse then.
 func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bases []string)) ([]LayerID, error) {
 	madeBefore := time.Now().Add(-CollectAfter) // the wait below is not part of their age
 	unnamed, err := s.unnamed(madeBefore)
 	if err != nil {
 		return nil, err
 	}
-	layers, busy := inUse() // after that: what is not named any more gets no new users
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	layers, busy := inUse() // after unnamed: what is not named any more gets no new users
 	for _, base := range unnamed {
 		if slices.Contains(busy, base) {
 			continue

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -250,6 +251,42 @@ func TestCollectBases(t *testing.T) {
 		if _, err := s.Base(name); errors.Is(err, image.ErrNotFound) != (name == "import-1-replaced") {
 			t.Errorf("base %s: %v", name, err)
 		}
+	}
+}
+
+// TestHold: a layer that is old, and that something names only in the end, stays for as long as
+// somebody holds the store, and afterwards.
+func TestHold(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	release, err := s.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a")) // which does not wait for the hold
+	if err != nil {
+		t.Fatal(err)
+	}
+	age(t, dir, id, image.CollectAfter+time.Minute)
+	var named atomic.Pointer[[]image.LayerID]
+	named.Store(&[]image.LayerID{})
+	collected := make(chan error, 1)
+	go func() {
+		gone, err := s.Collect(t.Context(), func() ([]image.LayerID, []string) { return *named.Load(), nil })
+		if len(gone) > 0 {
+			err = fmt.Errorf("collected %v, %w", gone, err)
+		}
+		collected <- err
+	}()
+	select {
+	case err := <-collected:
+		t.Errorf("collected while the store was held: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	named.Store(&[]image.LayerID{id})
+	release()
+	if err := <-collected; err != nil || !s.Has(id) {
+		t.Errorf("there %v: %v", s.Has(id), err)
 	}
 }
 

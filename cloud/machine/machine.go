@@ -5,6 +5,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -156,7 +157,8 @@ type Machine interface {
 	Kill() error
 
 	// Freeze suspends every process, and with them the disk, until Thaw has been called
-	// as often as Freeze, or the machine is to stop.
+	// as often as Freeze, or the machine is to stop. Thaw's error is [ErrReleased] if the
+	// processes have gone on before it for that; so is that of a later Freeze.
 	Freeze(ctx context.Context) error
 	Thaw() error
 
@@ -175,6 +177,10 @@ type Machine interface {
 	// Exit says how the machine ended. It may be called once Done is closed.
 	Exit() Exit
 }
+
+// ErrReleased says that a machine which was to be suspended goes on, since it is to stop:
+// what was read of its disk may be of several moments.
+var ErrReleased = errors.New("the machine is not suspended, since it is to stop")
 
 // Exit is how a machine ended.
 type Exit struct {

@@ -35,6 +35,10 @@ type Driver struct {
 	// it. When nil every command succeeds at once.
 	Run func(machine.Spec) error
 
+	// Stopping, when not nil, is called by Stop, when a suspended machine goes on and
+	// before it ends.
+	Stopping func(machine.Spec)
+
 	// Lacks are the processors that Runs says no to.
 	Lacks []string
 
@@ -213,7 +217,8 @@ type Machine struct {
 	ended          bool
 	exit           machine.Exit
 	done           chan struct{}
-	frozen         int // by how many
+	frozen         int  // by how many
+	released       bool // it goes on, whoever wants it suspended
 	networkChanges int
 }
 
@@ -270,6 +275,12 @@ func (m *Machine) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 
 // Stop implements [machine.Machine].
 func (m *Machine) Stop(context.Context) error {
+	m.mu.Lock()
+	m.frozen, m.released = 0, true
+	m.mu.Unlock()
+	if m.driver.Stopping != nil {
+		m.driver.Stopping(m.spec)
+	}
 	m.End(machine.Exit{Reason: machine.Stopped})
 	return nil
 }
@@ -317,6 +328,9 @@ func (m *Machine) setFrozen(more int) error {
 	defer m.mu.Unlock()
 	if m.ended {
 		return errEnded
+	}
+	if m.released {
+		return machine.ErrReleased
 	}
 	m.frozen = max(0, m.frozen+more)
 	return nil

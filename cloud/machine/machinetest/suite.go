@@ -465,6 +465,9 @@ func testFreeze(t *testing.T, f Fixture) {
 	if err := m.Stop(t.Context()); err != nil {
 		t.Errorf("stop of a frozen machine: %v", err)
 	}
+	if m.Thaw() == nil {
+		t.Error("the machine was suspended until it was thawed, though it was stopped")
+	}
 	if e := wait(t, m); e.Reason != machine.Stopped {
 		t.Errorf("exit is %+v", e)
 	}

@@ -45,6 +45,7 @@ type running struct {
 
 	freezing sync.Mutex // held while the machine is suspended or goes on
 	holds    int        // how many want it suspended
+	released bool       // it goes on, whoever wants it suspended
 
 	done chan struct{}
 	exit machine.Exit
@@ -562,6 +563,8 @@ func (m *running) Freeze(ctx context.Context) error {
 	defer m.freezing.Unlock()
 	var err error
 	switch {
+	case m.released:
+		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, machine.ErrReleased)
 	case m.holds > 0:
 	case m.group != nil:
 		err = m.group.freeze(ctx)
@@ -582,7 +585,10 @@ func (m *running) Freeze(ctx context.Context) error {
 func (m *running) Thaw() error {
 	m.freezing.Lock()
 	defer m.freezing.Unlock()
-	if m.holds > 1 {
+	switch {
+	case m.released:
+		return machine.ErrReleased
+	case m.holds > 1:
 		m.holds--
 		return nil
 	}
@@ -590,11 +596,11 @@ func (m *running) Thaw() error {
 	return m.thaw()
 }
 
-// release has the machine go on, whoever wants it suspended.
+// release has the machine go on until it ends, whoever wants it suspended.
 func (m *running) release() error {
 	m.freezing.Lock()
 	defer m.freezing.Unlock()
-	m.holds = 0
+	m.holds, m.released = 0, true
 	return m.thaw()
 }
 

@@ -556,6 +556,8 @@ func (s *imageStore) Freeze(_ context.Context, id string, dir confined.Dir) erro
 
 func (s *imageStore) Flush() error { return nil }
 
+func (s *imageStore) Hold(context.Context) (release func(), err error) { return func() {}, nil }
+
 func (s *imageStore) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	id := s.NewID()
 	return id, os.CopyFS(filepath.Join(s.dir, id), os.DirFS(dir.Path()))
