@@ -99,11 +99,11 @@ func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.C
 	e.parts.Env = slices.Concat(e.parts.Env, cloud.Environment())
 	e.run.Env = slices.Concat(e.run.Env, cloud.Environment())
 	e.clouds.Open = func(context.Context) (*localcloud.Cloud, error) { return cloud, nil }
-	if e.Cache && e.again == nil {
-		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now}
-	}
 	inside, unwatch := cloud.Watch(ctx)
 	teardown, end := context.WithCancelCause(stop)
+	if e.Cache && e.again == nil {
+		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now, Until: teardown}
+	}
 	unhook := context.AfterFunc(inside, func() {
 		if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(inside)); ok {
 			end(gone)

@@ -42,6 +42,7 @@ const starting = time.Minute
 type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
+	Until context.Context // ends what goes on after Keep; whoever keeps nothing needs none
 
 	mu      sync.Mutex
 	regions map[string]bool  // in which a machine was looked for
@@ -97,20 +98,29 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 	if err != nil {
 		return err
 	}
-	id := aws.ToString(made.ImageId)
-	ctx = context.WithoutCancel(ctx) // the image is of use whatever becomes of the build
-	c.making.Go(func() {
-		if err := c.await(ctx, region, id); err != nil {
-			err = errors.Join(err, c.remove(ctx, region, id))
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.failed == nil {
-				c.failed = map[string]error{}
-			}
-			c.failed[instance] = err
-		}
-	})
+	c.making.Go(func() { c.finish(c.Until, region, instance, aws.ToString(made.ImageId)) })
 	return nil
+}
+
+// removing is how long the removal of an image that has failed may take.
+const removing = 5 * time.Second
+
+// finish waits until the image of a machine is whole, whatever becomes of the build that has kept
+// it, and removes one that has failed. When ctx ends it leaves the image to the cloud.
+func (c *Cache) finish(ctx context.Context, region, instance, id string) {
+	err := c.await(ctx, region, id)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, removing)
+	defer cancel()
+	err = errors.Join(err, c.remove(within, region, id))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed == nil {
+		c.failed = map[string]error{}
+	}
+	c.failed[instance] = err
 }
 
 // failure returns why an image of the machine was not made, once.
@@ -194,7 +204,8 @@ type Cached struct {
 	About   string    `json:"about"`
 
 	layers []local.Layer
-	busy   bool // a machine runs from it, or is about to
+	busy   bool             // a build makes it, or is about to launch a machine from it
+	state  types.ImageState // only one that is available has a size
 }
 
 // Bytes is what images of the cache take on the disk.
@@ -230,9 +241,9 @@ func (c *Cache) list(ctx context.Context, region string) ([]Cached, error) {
 		if err != nil {
 			return nil, fmt.Errorf("image %s of the cache: %w", aws.ToString(i.ImageId), err)
 		}
-		cached := Cached{ID: aws.ToString(i.ImageId), Created: made, Used: made, About: aws.ToString(i.Description)}
+		cached := Cached{ID: aws.ToString(i.ImageId), Created: made, Used: made, About: aws.ToString(i.Description), state: i.State, busy: i.State == types.ImageStatePending}
 		if used, err := time.Parse(time.RFC3339, tag(i, usedTag)); err == nil {
-			cached.Used, cached.busy = latest(made, used), c.Now().Sub(used) < starting
+			cached.Used, cached.busy = latest(made, used), cached.busy || c.Now().Sub(used) < starting
 		}
 		all = append(all, cached)
 	}
@@ -251,6 +262,10 @@ func latest(a, b time.Time) time.Time {
 func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Cached, error) {
 	there := []Cached{}
 	for _, i := range all {
+		if i.state != types.ImageStateAvailable {
+			there = append(there, i)
+			continue
+		}
 		layers, err := local.Layers(ctx, c.Cloud.Endpoint, region, i.ID, local.Key{AccessKey: c.Cloud.AccessKey, SecretKey: c.Cloud.SecretKey})
 		if err != nil {
 			left, failed := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{
@@ -276,40 +291,49 @@ type Bounds struct {
 	Bytes  int64
 }
 
-// Trim deletes images of the cache in a region that are older than the bounds allow, and
-// then those that were used least recently, until the others are within the bounds. It
-// says how many it has deleted. What a machine runs from stays.
+// Trim deletes images of the cache in a region that have failed or are older than the bounds
+// allow, and those that were used least recently, until the others are within the bounds: first
+// as to their number, then as to their size. It says how many it has deleted. What a machine runs
+// from stays, and unless nothing is to be left so does what a build makes.
 func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
 	all, err := c.list(ctx, region)
-	if err == nil && to.Bytes > 0 {
-		all, err = c.measured(ctx, region, all)
-	}
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
 	var running map[string]bool // asked for once something is to go
-	for n := len(all) - 1; n >= 0; n-- {
-		i := all[n]
-		tooMany := to.Images > 0 && len(all) > to.Images || to.Bytes > 0 && Bytes(all) > to.Bytes
-		tooOld := to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
-		if !to.None && (i.busy || !tooMany && !tooOld) {
-			continue
-		}
-		if running == nil {
-			if running, err = c.running(ctx, region, all); err != nil {
-				return deleted, err
+	drop := func(unwanted func(Cached) bool) error {
+		for n := len(all) - 1; n >= 0; n-- {
+			i := all[n]
+			if i.busy && !to.None || !unwanted(i) {
+				continue
 			}
+			if running == nil {
+				if running, err = c.running(ctx, region, all); err != nil {
+					return err
+				}
+			}
+			if running[i.ID] {
+				continue
+			}
+			if err := c.remove(ctx, region, i.ID); err != nil {
+				return err
+			}
+			all = slices.Delete(all, n, n+1)
+			deleted++
 		}
-		if running[i.ID] {
-			continue
-		}
-		if err := c.remove(ctx, region, i.ID); err != nil {
-			return deleted, err
-		}
-		all = slices.Delete(all, n, n+1)
-		deleted++
+		return nil
 	}
-	return deleted, nil
+	err = drop(func(i Cached) bool {
+		tooMany, tooOld := to.Images > 0 && len(all) > to.Images, to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
+		return to.None || i.state == types.ImageStateFailed || tooMany || tooOld
+	})
+	if err == nil && to.Bytes > 0 {
+		all, err = c.measured(ctx, region, all)
+	}
+	if err == nil && to.Bytes > 0 {
+		err = drop(func(Cached) bool { return Bytes(all) > to.Bytes })
+	}
+	return deleted, err
 }
 
 // running are the images that machines were launched from which are not terminated.

@@ -1,6 +1,7 @@
 package localcloud
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,7 @@ func TestCache(t *testing.T) {
 	c := &Cache{
 		Cloud: &Cloud{Cloud: amazon.Cloud{Name: Name, Endpoint: s.URL, AccessKey: credentials.AccessKeyID, SecretKey: credentials.SecretAccessKey, Region: region}},
 		Now:   func() time.Time { return now },
+		Until: t.Context(),
 	}
 	sources, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{})
 	if err != nil || len(sources.Images) == 0 {
@@ -138,6 +140,7 @@ func TestCacheLimit(t *testing.T) {
 	c := &Cache{
 		Cloud: &Cloud{Cloud: amazon.Cloud{Name: Name, Endpoint: s.URL, AccessKey: credentials.AccessKeyID, SecretKey: credentials.SecretAccessKey, Region: region}},
 		Now:   func() time.Time { return now },
+		Until: t.Context(),
 	}
 	launch := func(image string) (machine, upper string) {
 		t.Helper()
@@ -233,4 +236,103 @@ func TestCacheLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	left("at the end", 0)
+}
+
+// What is not whole keeps nothing else in the cache: an image that has failed goes, whoever made
+// it; one that a build makes stays and counts for no bytes. Keep leaves the latter to the cloud
+// when its time is over.
+func TestCacheOfUnfinished(t *testing.T) {
+	const region = "us-east-1"
+	s := cloudtest.Start(t, cloud.Options{})
+	credentials := s.Credentials()[0]
+	client := s.EC2("default", region)
+	until, end := context.WithCancel(t.Context())
+	defer end()
+	c := &Cache{
+		Cloud: &Cloud{Cloud: amazon.Cloud{Name: Name, Endpoint: s.URL, AccessKey: credentials.AccessKeyID, SecretKey: credentials.SecretAccessKey, Region: region}},
+		Now:   func() time.Time { return time.Now().Add(time.Hour) },
+		Until: until,
+	}
+	sources, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{})
+	if err != nil || len(sources.Images) == 0 {
+		t.Fatal(err)
+	}
+	ran, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{
+		ImageId: sources.Images[0].ImageId, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine := *ran.Instances[0].InstanceId
+	waiter := ec2.NewInstanceRunningWaiter(client, func(o *ec2.InstanceRunningWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond
+	})
+	if err := waiter.Wait(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{machine}}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	keep := func(key string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(s.Driver.Specs()[0].Dir, "upper", key), make([]byte, 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Keep(t.Context(), region, machine, key, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func(want ...string) {
+		t.Helper()
+		all, err := c.List(t.Context(), region)
+		var got []string
+		for _, i := range all {
+			got = append(got, fmt.Sprintf("%s %d", i.About, i.Bytes))
+		}
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("left %v, not %v: %v", got, want, err)
+		}
+	}
+	for _, key := range []string{"a", "b"} {
+		keep(key)
+		if err := c.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	s.Images.Flushing = func() error { return errors.New("no room") }
+	tags := []types.Tag{{Key: aws.String(amazon.CacheTag), Value: aws.String("failed")}}
+	made, err := client.CreateImage(t.Context(), &ec2.CreateImageInput{ // of a process that has not lived to remove it
+		InstanceId: &machine, Name: aws.String("failed"), Description: aws.String("failed"), NoReboot: aws.Bool(true),
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: tags}, {ResourceType: types.ResourceTypeSnapshot, Tags: tags}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.await(t.Context(), region, *made.ImageId); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Fatal(err)
+	}
+	goOn := make(chan struct{})
+	defer close(goOn)
+	s.Images.Flushing = func() error { <-goOn; return nil }
+	keep("pending")
+	left("a 1000", "b 2000", "failed 0", "pending 0")
+	if n, err := c.Trim(t.Context(), region, Bounds{Bytes: 2500}); n != 2 || err != nil {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	if all, err := c.List(t.Context(), region); err != nil || len(all) != 2 || Bytes(all) == 0 || Bytes(all) > 2500 {
+		t.Errorf("left %+v, %v", all, err)
+	}
+	if n, err := c.Trim(t.Context(), region, Bounds{Age: time.Minute}); n != 1 || err != nil {
+		t.Errorf("of those that are too old, deleted %d, %v", n, err)
+	}
+	left("pending 0")
+
+	end()
+	if err := c.Settle(t.Context()); err != nil {
+		t.Error(err)
+	}
+	left("pending 0")
+	if n, err := c.Trim(t.Context(), region, Bounds{None: true}); n != 1 || err != nil {
+		t.Errorf("cleared %d, %v", n, err)
+	}
+	left()
 }
