@@ -5,15 +5,19 @@
 // device 0:0 and the attribute user.overlay.opaque.
 //
 // What a layer is made of is kept: owners, modes, times to the nanosecond, hard
-// links, extended attributes. Two things are not: sockets, which mean nothing
-// without their process, and device nodes where the caller may not make any,
-// which is so in every user namespace.
+// links, extended attributes. Three things are not: sockets, which mean nothing
+// without their process; device nodes where the caller may not make any,
+// which is so in every user namespace; and what a file has reserved on the disk
+// and holds zeros, which is a hole in a copy of its data.
+//
+// An error names the entry that it is about. What was to be done is the caller's to say.
 package layer
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -89,6 +93,17 @@ func pathError(op, name string, err error) error {
 		return nil
 	}
 	return &os.PathError{Op: op, Path: name, Err: err}
+}
+
+// named says which entry err is about, unless err does.
+func named(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*os.PathError](err); ok && path.Clean("/"+e.Path) == path.Clean("/"+name) {
+		return err
+	}
+	return fmt.Errorf("%q: %w", name, err)
 }
 
 // retry repeats a system call that a signal interrupted.

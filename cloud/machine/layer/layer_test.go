@@ -6,8 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func openDir(t testing.TB, dir string) *os.File {
@@ -72,6 +76,82 @@ func TestPackRefusesWhatItCannotSay(t *testing.T) {
 	}
 	if err := Pack(openDir(t, dir), io.Discard); err == nil || !strings.Contains(err.Error(), ".wh.x") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestNames: an error names its entry once, and nothing that the caller was not asked to do.
+func TestNames(t *testing.T) {
+	src := t.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "file"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dst := openDir(t, t.TempDir())
+	if err := os.Remove(dst.Name()); err != nil {
+		t.Fatal(err)
+	}
+	err := Clone(openDir(t, src), dst, Options{IgnoreOwner: true})
+	if err == nil || err.Error() != "create file: no such file or directory" {
+		t.Errorf("error is %v", err)
+	}
+	err = Unpack(bytes.NewReader(stream(t, tar.Header{Typeflag: tar.TypeLink, Name: "a", Linkname: "b"})), openDir(t, t.TempDir()), Options{IgnoreOwner: true})
+	if err == nil || err.Error() != `"a": link to "b": no such file or directory` {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// TestSecondNames: what is left out of a copy is left out under each of its names.
+func TestSecondNames(t *testing.T) {
+	devices := stream(t,
+		tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o644, Devmajor: 1, Devminor: 3},
+		tar.Header{Typeflag: tar.TypeLink, Name: "zero", Linkname: "null"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "again", Linkname: "zero"},
+	)
+	dir := t.TempDir()
+	err := withoutDevices(func() error {
+		return Unpack(bytes.NewReader(devices), openDir(t, dir), Options{IgnoreOwner: true})
+	})
+	if names, readErr := os.ReadDir(dir); err != nil || readErr != nil || len(names) != 0 {
+		t.Errorf("%v, %v, %v", names, err, readErr)
+	}
+}
+
+// withoutDevices calls f in a thread that may make no device nodes.
+func withoutDevices(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends here too
+		header, able := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+		err := unix.Capget(&header, &able[0])
+		able[0].Effective &^= 1 << unix.CAP_MKNOD
+		if err == nil {
+			err = unix.Capset(&header, &able[0])
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// TestNoLongerAFile: a name that leads to something else than it did a moment ago.
+func TestNoLongerAFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "file"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		w := walker{to: &packer{}}
+		done <- w.file(int(openDir(t, dir).Fd()), "file", &tar.Header{Name: "file"})
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "the layer changes while it is read") {
+			t.Errorf("error is %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for somebody who writes to the FIFO")
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,33 +40,36 @@ type packer struct {
 }
 
 // add implements [receiver].
-func (p *packer) add(h *tar.Header, f *os.File, data []segment) error {
-	if f != nil && hasHoles(data, h.Size) {
+func (p *packer) add(h *tar.Header, f *os.File) error { return named(h.Name, p.write(h, f)) }
+
+func (p *packer) write(h *tar.Header, f *os.File) error {
+	if f == nil {
+		return p.tw.WriteHeader(h)
+	}
+	data, err := segments(f, h.Size)
+	if err != nil {
+		return err
+	}
+	if hasHoles(data, h.Size) {
 		return p.sparse(h, f, data)
 	}
 	if err := p.tw.WriteHeader(h); err != nil {
-		return fmt.Errorf("pack %q: %w", h.Name, err)
-	}
-	if f == nil {
-		return nil
+		return err
 	}
 	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.NewSectionReader(f, 0, h.Size), p.buf)
 	if err == nil && n < h.Size {
 		err = fmt.Errorf("the file shrank from %d to %d bytes while it was read", h.Size, n)
 	}
-	if err != nil {
-		return fmt.Errorf("pack %q: %w", h.Name, err)
-	}
-	return nil
+	return err
 }
 
 // onlyWriter hides ReadFrom, which would not use the buffer.
 type onlyWriter struct{ io.Writer }
 
 // receiver takes the entries of a layer, in an order that depends on the layer alone. Those
-// of regular files come with the open file and where it has data.
+// of regular files come with the open file.
 type receiver interface {
-	add(h *tar.Header, f *os.File, data []segment) error
+	add(h *tar.Header, f *os.File) error
 }
 
 // walker hands a layer to a receiver.
@@ -91,7 +93,15 @@ func (w *walker) entry(parent int, base, name string) error {
 		return pathError("stat", name, err)
 	}
 	if strings.HasPrefix(base, whiteoutPrefix) {
-		return fmt.Errorf("pack %q: a name that begins with %s marks a deletion; rename the file", name, whiteoutPrefix)
+		return fmt.Errorf("%q: a name that begins with %s marks a deletion; rename the file", name, whiteoutPrefix)
+	}
+	if isWhiteout(&st) {
+		dir, last := path.Split(name)
+		return w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last}, nil)
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK {
+		return nil // see the package comment
 	}
 	h := &tar.Header{
 		Format:  tar.FormatPAX,
@@ -101,12 +111,11 @@ func (w *walker) entry(parent int, base, name string) error {
 		Gid:     int(st.Gid),
 		ModTime: time.Unix(st.Mtim.Unix()),
 	}
-	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		key := inode{st.Dev, st.Ino}
-		if first, ok := w.links[key]; ok && !isWhiteout(&st) {
+		if first, ok := w.links[key]; ok {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
-			return w.to.add(h, nil, nil)
+			return w.to.add(h, nil)
 		}
 		w.links[key] = name
 	}
@@ -124,22 +133,16 @@ func (w *walker) entry(parent int, base, name string) error {
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFCHR, unix.S_IFBLK:
-		if isWhiteout(&st) {
-			dir, last := path.Split(name)
-			return w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last}, nil, nil)
-		}
 		h.Typeflag = tar.TypeChar
 		if kind == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
 		}
 		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-	default: // a socket
-		return nil
 	}
 	if err := xattrs(h, pathXattrs(at(parent, base))); err != nil {
 		return err
 	}
-	return w.to.add(h, nil, nil)
+	return w.to.add(h, nil)
 }
 
 func (w *walker) dir(parent int, base string, h *tar.Header) error {
@@ -161,11 +164,11 @@ func (w *walker) dir(parent int, base string, h *tar.Header) error {
 	if err := xattrs(h, attrs); err != nil {
 		return err
 	}
-	if err := w.to.add(h, nil, nil); err != nil {
+	if err := w.to.add(h, nil); err != nil {
 		return err
 	}
 	if value, err := attrs.get(opaqueXattr); err == nil && string(value) == "y" {
-		if err := w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}, nil, nil); err != nil {
+		if err := w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}, nil); err != nil {
 			return err
 		}
 	}
@@ -178,9 +181,10 @@ func (w *walker) dir(parent int, base string, h *tar.Header) error {
 }
 
 func (w *walker) file(parent int, base string, h *tar.Header) error {
-	fd, err := open(parent, base, unix.O_NOATIME)
+	// Without O_NONBLOCK, to open a FIFO that has taken the file's place would wait for a writer.
+	fd, err := open(parent, base, unix.O_NONBLOCK|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {
-		fd, err = open(parent, base, 0)
+		fd, err = open(parent, base, unix.O_NONBLOCK)
 	}
 	if err != nil {
 		return pathError("open", h.Name, err)
@@ -191,17 +195,14 @@ func (w *walker) file(parent int, base string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%q: it was a file, and is something else now: the layer changes while it is read", h.Name)
+	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size()
 	if err := xattrs(h, fdXattrs(fd)); err != nil {
 		return err
 	}
-	data := []segment{{0, h.Size}}
-	if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Blocks*512 < h.Size {
-		if data, err = segments(f, h.Size); err != nil {
-			return pathError("look for holes in", h.Name, err)
-		}
-	}
-	return w.to.add(h, f, data)
+	return w.to.add(h, f)
 }
 
 func isWhiteout(st *unix.Stat_t) bool {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,34 +78,56 @@ func writeSparse(fd int, b []byte, offset int64) error {
 	return nil
 }
 
-// segments returns where an open file of the given size has data. A file system
-// that does not know says: everywhere.
-func segments(f *os.File, size int64) ([]segment, error) {
-	var all []segment
+// eachSegment calls do with the stretches of data in an open file of the given size, in order. A
+// file system that does not know says: everywhere.
+func eachSegment(f *os.File, size int64, do func(segment) error) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Blocks*512 >= size {
+		return do(segment{0, size})
+	}
 	fd := int(f.Fd())
 	for at := int64(0); at < size; {
 		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		if err == unix.ENXIO { // nothing but a hole from here on
-			break
+			return nil
 		}
 		if err == unix.EINVAL || err == unix.EOPNOTSUPP {
-			return []segment{{0, size}}, nil
+			return do(segment{at, size - at})
 		}
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("look for holes: %w", err)
 		}
 		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("look for holes: %w", err)
 		}
 		if data >= size {
-			break
+			return nil
 		}
-		hole = min(hole, size)
-		all = append(all, segment{data, hole - data})
-		at = hole
+		at = min(hole, size)
+		if err := do(segment{data, at - data}); err != nil {
+			return err
+		}
 	}
-	// The smallest holes are filled if there are too many.
+	return nil
+}
+
+// segments returns where an open file of the given size has data, as a stream may say it: if there
+// are too many stretches the smallest holes count as data.
+func segments(f *os.File, size int64) ([]segment, error) {
+	var all []segment
+	var filled int64
+	err := eachSegment(f, size, func(s segment) error {
+		all = append(all, s)
+		filled -= s.length
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	for gap := int64(holeBlock); len(all) > maxSegments; gap *= 2 {
 		kept := all[:1]
 		for _, s := range all[1:] {
@@ -117,20 +140,35 @@ func segments(f *os.File, size int64) ([]segment, error) {
 		}
 		all = kept
 	}
+	for _, s := range all {
+		filled += s.length
+	}
+	if filled > maxHoles {
+		return nil, fmt.Errorf("it has data in more than %d places, and too far apart to be in one stream", maxSegments)
+	}
 	return all, nil
 }
 
+// smallFile is the largest file that is copied even where its blocks could be shared: before it
+// shares new ones, a file system writes them to the disk and waits.
+const smallFile = 128 << 10
+
 // copyFile gives the new file fd what is in f: the same blocks, where the file system can share
-// them, or else the data. Blocks of zeros become holes: journals have reserved most of theirs and
-// not used it.
-func copyFile(fd int, f *os.File, size int64, data []segment, buf []byte) error {
-	if unix.IoctlFileClone(fd, int(f.Fd())) == nil {
+// them, or else the data.
+func copyFile(fd int, f *os.File, size int64, buf []byte) error {
+	if size > smallFile && unix.IoctlFileClone(fd, int(f.Fd())) == nil {
 		return nil
 	}
+	return copyData(fd, f, size, buf)
+}
+
+// copyData gives the new file fd the data of f. Blocks of zeros become holes: journals have
+// reserved most of theirs and not used it.
+func copyData(fd int, f *os.File, size int64, buf []byte) error {
 	if err := unix.Ftruncate(fd, size); err != nil {
-		return pathError("truncate", f.Name(), err)
+		return fmt.Errorf("truncate: %w", err)
 	}
-	for _, s := range data {
+	return eachSegment(f, size, func(s segment) error {
 		for end := s.offset + s.length; s.offset < end; {
 			n, err := f.ReadAt(buf[:min(end-s.offset, int64(len(buf)))], s.offset)
 			if n == 0 && err == io.EOF {
@@ -140,12 +178,12 @@ func copyFile(fd int, f *os.File, size int64, data []segment, buf []byte) error 
 				return err
 			}
 			if err := writeSparse(fd, buf[:n], s.offset); err != nil {
-				return pathError("write", f.Name(), err)
+				return fmt.Errorf("write: %w", err)
 			}
 			s.offset += int64(n)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // sparse writes a file with holes, of which segments are the data, as GNU tar does
@@ -182,7 +220,7 @@ func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 	outer.Name, outer.Size = dir+"GNUSparseFile.0/"+base, stored
 	var header bytes.Buffer
 	if err := tar.NewWriter(&header).WriteHeader(&outer); err != nil {
-		return fmt.Errorf("pack %q: %w", h.Name, err)
+		return err
 	}
 	if err := p.tw.Flush(); err != nil {
 		return err
@@ -197,7 +235,7 @@ func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 			err = errors.New("the file shrank while it was read")
 		}
 		if err != nil {
-			return fmt.Errorf("pack %q: %w", h.Name, err)
+			return err
 		}
 	}
 	_, err := p.out.Write(make([]byte, padding(stored)))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -162,25 +163,122 @@ func TestManyHoles(t *testing.T) {
 	sameContent(t, filepath.Join(src, "many"), filepath.Join(byStream, "many"))
 }
 
-// TestSetAside: what a file has reserved and not used, as journals do, is not copied.
-func TestSetAside(t *testing.T) {
+// TestFarApart has more stretches of data than a map may name, with more zeros between them than
+// anybody can go through.
+func TestFarApart(t *testing.T) {
+	const apart, blocks = 1 << 29, maxSegments + 1
 	src, dst := t.TempDir(), t.TempDir()
-	name := filepath.Join(src, "journal")
-	holed(t, name, 8<<20, 0, 4<<20)
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	holed(t, filepath.Join(src, "far"), 0)
+	f, err := os.OpenFile(filepath.Join(src, "far"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, 8<<20); err != nil || allocated(t, name) < 8<<20 {
-		t.Skip("this file system reserves nothing: ", err)
+	for i := range int64(blocks) {
+		if _, err := f.WriteAt([]byte{1}, i*apart); err != nil {
+			t.Skip("this file system has no files of that size: ", err)
+		}
 	}
-	if err := Clone(openDir(t, src), openDir(t, dst), Options{IgnoreOwner: true}); err != nil {
+	for what, do := range map[string]func() error{
+		"clone": func() error { return Clone(openDir(t, src), openDir(t, dst), Options{IgnoreOwner: true}) },
+		"pack": func() error {
+			if err := Pack(openDir(t, src), io.Discard); err == nil || !strings.Contains(err.Error(), `"far": it has data in more than`) {
+				return fmt.Errorf("error is %w", err)
+			}
+			return nil
+		},
+	} {
+		done := make(chan error, 1)
+		go func() { done <- do() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s goes on and on", what)
+		}
+	}
+	copied, err := os.Open(filepath.Join(dst, "far"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	sameContent(t, name, filepath.Join(dst, "journal"))
-	if got := allocated(t, filepath.Join(dst, "journal")); got > 1<<20 {
+	defer copied.Close()
+	st, err := copied.Stat()
+	if err != nil || st.Size() != (blocks-1)*apart+1 {
+		t.Fatalf("%v, %v", st, err)
+	}
+	n := int64(0)
+	if err := eachSegment(copied, st.Size(), func(s segment) error {
+		b := []byte{0}
+		if _, err := copied.ReadAt(b, n*apart); err != nil || b[0] != 1 || s.offset != n*apart {
+			return fmt.Errorf("block %d is at %d with %v, %v", n, s.offset, b, err)
+		}
+		n++
+		return nil
+	}); err != nil || n != blocks {
+		t.Errorf("%d blocks, %v", n, err)
+	}
+}
+
+// reserved makes a file of which all has been reserved and little is used, as journals do.
+func reserved(t *testing.T, dir string, size int64) *os.File {
+	t.Helper()
+	name := filepath.Join(dir, fmt.Sprint("journal", size))
+	holed(t, name, size, 0, size/2)
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil || allocated(t, name) < size {
+		t.Skip("this file system reserves nothing: ", err)
+	}
+	return f
+}
+
+// made is a new file that copy has filled.
+func made(t *testing.T, dir string, copy func(fd int) error) string {
+	t.Helper()
+	f, err := os.CreateTemp(dir, "copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := copy(int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// TestSetAside: what a file has reserved and not used is not copied.
+func TestSetAside(t *testing.T) {
+	dir, buf := t.TempDir(), make([]byte, 4096)
+	f := reserved(t, dir, 8<<20)
+	name := made(t, dir, func(fd int) error { return copyData(fd, f, 8<<20, buf) })
+	sameContent(t, f.Name(), name)
+	if got := allocated(t, name); got > 1<<20 {
 		t.Errorf("the copy takes %d bytes", got)
+	}
+}
+
+// TestShared: a copy has the blocks of its file, if that is large, where the file system has such
+// copies.
+func TestShared(t *testing.T) {
+	dir, buf := t.TempDir(), make([]byte, 4096)
+	for _, size := range []int64{smallFile, 8 << 20} {
+		f := reserved(t, dir, size)
+		made(t, dir, func(fd int) error {
+			if err := unix.IoctlFileClone(fd, int(f.Fd())); err != nil {
+				t.Skip("this file system shares no blocks: ", err)
+			}
+			return nil
+		})
+		name := made(t, dir, func(fd int) error { return copyFile(fd, f, size, buf) })
+		sameContent(t, f.Name(), name)
+		if shared := allocated(t, name) == size; shared != (size > smallFile) {
+			t.Errorf("of %d bytes the copy has %d allocated", size, allocated(t, name))
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 			return fmt.Errorf("read tar: %w", err)
 		}
 		if err := u.entry(h, func(fd int) error { return u.content(fd, h, tr) }); err != nil {
-			return fmt.Errorf("unpack %q: %w", h.Name, err)
+			return named(h.Name, err)
 		}
 	}
 	// Whatever tar pads its end with is read too, so that the writer of a pipe
@@ -77,6 +77,9 @@ type unpacker struct {
 	// would not last, and a mode might forbid to write.
 	dirs map[string]*tar.Header
 
+	// refused are the device nodes that the caller may not make.
+	refused map[string]bool
+
 	// parent is the directory of the entry before, open; most entries share it.
 	parent     int
 	parentName string
@@ -86,7 +89,7 @@ type unpacker struct {
 }
 
 func newUnpacker(dir *os.File, o Options) *unpacker {
-	return &unpacker{dir: dir, root: int(dir.Fd()), parent: -1, dirs: make(map[string]*tar.Header), options: o, buf: make([]byte, 256<<10)}
+	return &unpacker{dir: dir, root: int(dir.Fd()), parent: -1, dirs: make(map[string]*tar.Header), refused: make(map[string]bool), options: o, buf: make([]byte, 256<<10)}
 }
 
 func (u *unpacker) close() {
@@ -95,11 +98,8 @@ func (u *unpacker) close() {
 }
 
 // add implements [receiver]: a file is copied to its place.
-func (u *unpacker) add(h *tar.Header, f *os.File, data []segment) error {
-	if err := u.entry(h, func(fd int) error { return copyFile(fd, f, h.Size, data, u.buf) }); err != nil {
-		return fmt.Errorf("copy %q: %w", h.Name, err)
-	}
-	return nil
+func (u *unpacker) add(h *tar.Header, f *os.File) error {
+	return named(h.Name, u.entry(h, func(fd int) error { return copyFile(fd, f, h.Size, u.buf) }))
 }
 
 // entry makes what an entry stands for; write gives a new file its content.
@@ -161,7 +161,8 @@ func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 		}
 		err = unix.Mknodat(parent, base, kind|mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
 		if errors.Is(err, unix.EPERM) {
-			return nil // no user namespace may make one; see the package comment
+			u.refused[name] = true // no user namespace may make one; see the package comment
+			return nil
 		}
 	default:
 		return fmt.Errorf("an entry of the unknown type %q", h.Typeflag)
@@ -257,8 +258,13 @@ func (u *unpacker) link(parent int, base string, h *tar.Header) error {
 		return err
 	}
 	defer unix.Close(from)
-	if err := unix.Linkat(from, last, parent, base, 0); err != nil {
-		return &os.LinkError{Op: "link", Old: h.Linkname, New: h.Name, Err: err}
+	err = unix.Linkat(from, last, parent, base, 0)
+	if err == unix.ENOENT && u.refused[target] {
+		u.refused[path.Clean("/" + h.Name)[1:]] = true
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", h.Linkname, err)
 	}
 	return nil
 }
@@ -307,9 +313,8 @@ func (u *unpacker) finishDirs() error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(u.attributes(fd, h), unix.Close(fd))
-		if err != nil {
-			return fmt.Errorf("unpack %q: %w", h.Name, err)
+		if err := errors.Join(u.attributes(fd, h), unix.Close(fd)); err != nil {
+			return named(h.Name, err)
 		}
 	}
 	return nil

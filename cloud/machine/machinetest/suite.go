@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ type Fixture struct {
 func TestDriver(t *testing.T, newFixture func(*testing.T) Fixture) {
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"layers":       testLayers,
+		"left out":     testLeftOut,
 		"whiteouts":    testWhiteouts,
 		"escapes":      testEscapes,
 		"volumes":      testVolumes,
@@ -164,6 +166,39 @@ func testLayers(t *testing.T, f Fixture) {
 	}
 	if len(got) != len(sample()) {
 		t.Errorf("there are %d entries", len(got))
+	}
+}
+
+// testLeftOut has a socket and a device with two names each: neither name of a socket is kept, and
+// a device either way.
+func testLeftOut(t *testing.T, f Fixture) {
+	dir := filepath.Join(f.Dir, "socket")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "a"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := clone(t, f.Driver, dir, dir+"-copy"); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{dir, dir + "-copy"} {
+		if got := entries(t, pack(t, f.Driver, dir)); len(got) != 1 {
+			t.Errorf("%s has %v", dir, got)
+		}
+	}
+	device := filepath.Join(f.Dir, "device")
+	unpack(t, f.Driver, archive(t, []tar.Header{
+		{Typeflag: tar.TypeChar, Name: "null", Mode: 0o644, Devmajor: 1, Devminor: 3},
+		{Typeflag: tar.TypeLink, Name: "same", Linkname: "null"},
+	}), device)
+	if got := entries(t, pack(t, f.Driver, device)); (got["null"] == nil) != (got["same"] == nil) {
+		t.Errorf("of a device with two names there is %v", got)
 	}
 }
 
