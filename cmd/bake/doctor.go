@@ -29,10 +29,7 @@ func (p *program) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	findings, err := local.Examine(ctx, dir, p.log.Logger)
-	if err != nil {
-		return err
-	}
+	findings, failed := local.Examine(ctx, dir, p.log.Logger)
 	fatal := false
 	for _, f := range findings {
 		p.say(f.String())
@@ -41,6 +38,9 @@ func (p *program) doctor(ctx context.Context) error {
 	p.json.result = struct {
 		Findings []local.Finding `json:"findings"`
 	}{list(findings)}
+	if failed != nil {
+		return failed
+	}
 	if fatal {
 		p.say("\nLocal machines cannot run here.")
 		return errReported

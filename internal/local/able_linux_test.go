@@ -1,11 +1,32 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"bake/cloud/machine/sandbox"
 )
+
+// TestCutShort: where not all could be tried, nothing is known of the host.
+func TestCutShort(t *testing.T) {
+	dir := t.TempDir()
+	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(enough)
+	if err := fatal(ctx, driver); !errors.Is(err, enough) {
+		t.Errorf("machines can run: %v", err)
+	}
+	if found, err := Examine(ctx, dir, nil); !errors.Is(err, enough) || len(found) == 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+}
 
 // TestAble: a host that can run machines is tried once for each of its boots, any other each time.
 func TestAble(t *testing.T) {

@@ -261,20 +261,22 @@ func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, er
 }
 
 // Examine tries everything that the machines of the cloud in dir need of the host.
-// Nothing stays behind.
+// Nothing stays behind. When ctx ends the error is its cause, and what was found is returned too.
 func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, error) {
 	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return findings(ctx, driver), nil
+	return findings(ctx, driver)
 }
 
-func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding) {
+// findings are those of driver. If ctx has ended they say less than there is to say, and the error
+// is its cause.
+func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding, err error) {
 	for _, f := range driver.Check(ctx) {
 		out = append(out, Finding(f))
 	}
-	return out
+	return out, context.Cause(ctx)
 }
 
 const bootID = "/proc/sys/kernel/random/boot_id"
@@ -299,8 +301,12 @@ func able(dir, boot string, try func() error) error {
 
 // fatal returns an error that names everything without which no machine can run.
 func fatal(ctx context.Context, driver *sandbox.Driver) error {
+	found, err := findings(ctx, driver)
+	if err != nil {
+		return err
+	}
 	var texts []string
-	for _, f := range findings(ctx, driver) {
+	for _, f := range found {
 		if f.Fatal && !f.OK {
 			texts = append(texts, f.String())
 		}

@@ -279,17 +279,23 @@ func (g cgroups) removeStale() {
 // startTime tells two processes of the same id apart: clock ticks from the boot
 // of the host to the start of the process, see proc(5).
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field, the command's name in parentheses, may hold anything.
-	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')'):]), " ")
-	fields := strings.Fields(rest)
+	fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
 	if len(fields) < 20 || fields[0] == "Z" {
 		return 0, syscall.ESRCH
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// statFields are those of a stat file of a process or a thread, from its state on; none if it has
+// ended.
+func statFields(path string) []string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	// The second field, the command's name in parentheses, may hold anything.
+	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+	return strings.Fields(rest)
 }
 
 // eventually polls a state of the kernel that announces itself in no other way.

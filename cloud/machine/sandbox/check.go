@@ -46,12 +46,12 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 }
 
 // tried is a check of something that is tried. What is cut short by the end of ctx says nothing
-// about the host.
+// about the host, not even that no machine can run.
 func tried(ctx context.Context, check func(context.Context) machine.Finding) func() machine.Finding {
 	return func() machine.Finding {
 		f := check(ctx)
 		if cause := context.Cause(ctx); cause != nil && !f.OK {
-			f.Detail, f.Remedy = "not tried to the end: "+cause.Error(), ""
+			f.Fatal, f.Detail, f.Remedy = false, "not tried to the end: "+cause.Error(), ""
 		}
 		return f
 	}

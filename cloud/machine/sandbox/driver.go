@@ -157,8 +157,12 @@ func (d *Driver) explain(ctx context.Context, failed error) error {
 	if ctx.Err() != nil {
 		return failed
 	}
+	findings := d.Check(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("%w (it is not known whether the host is to blame: %w)", failed, cause)
+	}
 	var errs []error
-	for _, f := range d.Check(ctx) {
+	for _, f := range findings {
 		if f.Fatal && !f.OK {
 			errs = append(errs, fmt.Errorf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
 		}

@@ -142,6 +142,14 @@ func TestUnit(t *testing.T) {
 			t.Errorf("%s: %s, %s", name, template, instance)
 		}
 	}
+	// A line that goes on ends with a blank one, and with the file.
+	u = &unit{values: make(map[string][]string)}
+	if err := u.read(strings.NewReader("[Service]\nExecStart=/bin/a \\\n\nType=forking\nUser=web \\\n"), strings.NewReplacer()); err != nil {
+		t.Fatal(err)
+	}
+	if got := u.get("Service.ExecStart") + "," + u.get("Service.Type") + "," + u.get("Service.User"); got != "/bin/a,forking,web" {
+		t.Error(got)
+	}
 }
 
 func TestAppendLines(t *testing.T) {
@@ -209,19 +217,42 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckInterrupted: what was cut short has no remedy.
+// TestCheckInterrupted: what was cut short has no remedy, and is no reason why a machine does not
+// start.
 func TestCheckInterrupted(t *testing.T) {
 	d, err := New(Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("enough"))
+	enough := errors.New("enough")
+	cancel(enough)
 	for _, f := range d.Check(ctx) {
-		if f.Name == "user namespaces" && (f.OK || f.Detail != "not tried to the end: enough" || f.Remedy != "") {
+		if f.Name == "user namespaces" && (f.OK || f.Fatal || f.Detail != "not tried to the end: enough" || f.Remedy != "") {
 			t.Errorf("%+v", f)
 		}
 	}
+	failed := errors.New("no room")
+	for name, ctx := range map[string]context.Context{"before": ctx, "during": &endsLater{Context: ctx, looks: 1}} {
+		err := d.explain(ctx, failed)
+		if !errors.Is(err, failed) || strings.Contains(err.Error(), "this host") || name == "during" && !errors.Is(err, enough) {
+			t.Errorf("a start that is cancelled %s the search for a reason: %v", name, err)
+		}
+	}
+}
+
+// endsLater is a context that has ended when it is asked for the second time.
+type endsLater struct {
+	context.Context
+	looks int
+}
+
+func (c *endsLater) Err() error {
+	if c.looks > 0 {
+		c.looks--
+		return nil
+	}
+	return c.Context.Err()
 }
 
 // TestCheckClosedHome: the state directory is yet to be made, below a home that is closed to the

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ func shimMain(args []string) error {
 		return err
 	}
 	runtime.LockOSThread() // the thread that begins the machine must not end before it
-	// The exec in a new namespace has cleared what the driver asked for.
+	// Where enterNamespace ran the program again, the exec has cleared what the driver asked for.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err
 	}
@@ -221,6 +222,7 @@ func (s *shim) run() error {
 
 // serve answers the driver. When the driver has gone the machine ends.
 func (s *shim) serve() {
+	endFreeze := func() {}
 	for {
 		msg, f, err := s.control.receive()
 		if err != nil {
@@ -237,9 +239,20 @@ func (s *shim) serve() {
 			ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
 			s.answer(message{Ports: ports}, msg.ID, err)
 		case opFreeze:
-			s.answer(message{}, msg.ID, s.signalAll(unix.SIGSTOP))
+			endFreeze()
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				s.answer(message{}, msg.ID, s.freeze(ctx))
+			}()
+			endFreeze = func() {
+				cancel()
+				<-done
+			}
 		case opThaw:
-			s.answer(message{}, msg.ID, s.signalAll(unix.SIGCONT))
+			endFreeze()
+			s.answer(message{}, msg.ID, s.thaw())
 		case opPlug:
 			go func() { s.answer(message{}, msg.ID, s.plug(msg.Name)) }()
 		case opUnplug:
@@ -333,36 +346,97 @@ func handles(pid int, signal unix.Signal) (bool, error) {
 	return false, nil
 }
 
-// signalAll signals every process of the machine, for hosts without cgroups to
-// freeze. It goes over them until there are no new ones.
-func (s *shim) signalAll(signal unix.Signal) error {
+// freeze stops every process of the machine and waits until it stands still, for hosts without
+// cgroups to freeze.
+func (s *shim) freeze(ctx context.Context) error {
+	looks := 0 // one after the other that found nothing to stop: what began during the first is in the second
+	return eventually(ctx, 10*time.Second, func() (bool, error) {
+		all, err := s.processes()
+		if err != nil {
+			return false, err
+		}
+		blocked := make(map[int]bool)
+		for _, p := range all {
+			blocked[p.pid] = p.blocked
+		}
+		looks++
+		for _, p := range all {
+			signal := unix.SIGSTOP
+			if blocked[p.parent] { // perhaps until this one begins a program, see vfork(2)
+				signal = unix.SIGCONT
+			}
+			if p.still == (signal == unix.SIGSTOP) {
+				continue
+			}
+			looks = 0
+			if err := p.signal(signal); err != nil {
+				return false, err
+			}
+		}
+		return looks == 2, nil
+	})
+}
+
+// thaw has every process of the machine go on.
+func (s *shim) thaw() error {
+	all, err := s.processes()
+	for _, p := range all {
+		err = errors.Join(err, p.signal(unix.SIGCONT))
+	}
+	return err
+}
+
+// process is one of a machine, with the host's ids.
+type process struct {
+	pid, parent int
+	still       bool // all its threads have stopped or ended
+	blocked     bool // a thread waits in the kernel, where it cannot be stopped
+}
+
+// signal sends a signal to the process, if it has not ended.
+func (p process) signal(signal unix.Signal) error {
+	if err := unix.Kill(p.pid, signal); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("signal process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+func (s *shim) processes() ([]process, error) {
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.init.Process.Pid))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for seen := map[int]bool{}; ; {
-		fresh := false
-		entries, err := os.ReadDir("/proc")
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var all []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
-			return err
+			continue
 		}
-		for _, e := range entries {
-			pid, err := strconv.Atoi(e.Name())
-			if err != nil || seen[pid] {
-				continue
-			}
-			if ns, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err != nil || ns != namespace {
-				continue
-			}
-			seen[pid], fresh = true, true
-			if err := unix.Kill(pid, signal); err != nil && err != unix.ESRCH {
-				return fmt.Errorf("signal process %d: %w", pid, err)
-			}
-		}
-		if !fresh {
-			return nil
+		if ns, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err == nil && ns == namespace {
+			all = append(all, readProcess(pid))
 		}
 	}
+	return all, nil
+}
+
+// readProcess reads what a process does from the stat files of its threads, see proc(5).
+func readProcess(pid int) process {
+	p := process{pid: pid, still: true}
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is good
+	for _, path := range threads {
+		fields := statFields(path)
+		if len(fields) < 2 { // it has ended
+			continue
+		}
+		p.still = p.still && strings.Contains("TtZX", fields[0])
+		p.blocked = p.blocked || fields[0] == "D"
+		p.parent, _ = strconv.Atoi(fields[1]) // the kernel's numbers are numbers
+	}
+	return p
 }
 
 // listeningPorts reads the ports that are listened on from files of the form of

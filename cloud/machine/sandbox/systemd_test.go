@@ -53,6 +53,8 @@ func TestStages(t *testing.T) {
 		"[Service]\nPrivateTmp=yes\nExecStart=/usr/bin/cloud-init init\n":                                      "",
 		"[Service]\nExecStart=\nExecStart=/usr/bin/cloud-init \\\n  init\n":                                    "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x  init\n",
 		"[Service]\nPrivate\\\nTmp = yes\nExecStart=/usr/bin/cloud-init init\n":                                "",
+		"[Service]\nExecStart=/usr/bin/cloud-init init \\\n\nPrivateTmp=yes\n":                                 "",
+		"[Service]\nExecStart=/usr/bin/cloud-init init \\\n":                                                   "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -s /x init\n",
 		"": "",
 	} {
 		if got := stageOf(unit, "/usr/bin/python3 -s /x"); got != want {

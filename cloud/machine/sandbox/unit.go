@@ -87,16 +87,19 @@ func findUnit(names ...string) string {
 func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
 	section, pending := "", ""
 	s := bufio.NewScanner(r)
-	for s.Scan() {
-		line := strings.TrimSpace(s.Text())
-		if line == "" || line[0] == '#' || line[0] == ';' {
+	for more := true; more; {
+		line := "" // ends a setting that goes on over several lines, as the end of the file does
+		if more = s.Scan(); more {
+			line = strings.TrimSpace(s.Text())
+		}
+		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
 			continue
 		}
 		if before, ok := strings.CutSuffix(line, `\`); ok {
 			pending += before + " "
 			continue
 		}
-		line, pending = pending+line, ""
+		line, pending = strings.TrimSpace(pending+line), ""
 		if strings.HasPrefix(line, "[") {
 			section = strings.Trim(line, "[]")
 			continue
