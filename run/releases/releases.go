@@ -107,14 +107,25 @@ func (m *Mover) enter(ctx context.Context, what string, target run.Channel, at [
 	return nil
 }
 
-// Offer has the channels name an image that it may have to wait for: in their order, as a build
-// does, each if the rules let it in, and it was not taken back from there. One that comes after
-// another one has to be named by that. Where that is, and in which places the image is that waits
-// for nothing but an approval, at says; one that such a channel was moved for since then has
-// overtaken it. It returns what these channels say. ami is the image in a region of the own account.
+// ErrGone is the error of an image that is not there any more.
+var ErrGone = errors.New("the image is not there any more")
+
+// Offer has the channels name an image that may have to wait for them, as a build does: one channel
+// after the other, each if its rules let the image in, and if it was not taken back from there. Those
+// that ask for neither an approval nor another channel are left out: a build has its image enter them.
+// It returns what the others say.
+//
+// ami is the image in a region of the own account, and at are all the places of it, in which a channel
+// without a From comes to name it. With a From, it is where that names it. since is when it began to
+// wait: such a channel is left as it is if it was moved after that and names a newer image now, by the
+// time at which it was made. If at has places of the own account and the image is in none of them, the
+// error is an [ErrGone].
 func (m *Mover) Offer(ctx context.Context, ami string, at []builder.Placed, since time.Time) (all []step.Channel, err error) {
+	if err := m.there(ctx, at); err != nil {
+		return nil, err
+	}
 	for _, c := range m.channels() {
-		if c.From == "" && !c.Approval { // a build has its image enter
+		if c.From == "" && !c.Approval {
 			continue
 		}
 		says, err := m.offer(ctx, c, ami, at, since)
@@ -125,6 +136,35 @@ func (m *Mover) Offer(ctx context.Context, ami string, at []builder.Placed, sinc
 		all = append(all, says)
 	}
 	return all, nil
+}
+
+// there returns an [ErrGone] if an image is in none of its places in the own account any more.
+func (m *Mover) there(ctx context.Context, at []builder.Placed) error {
+	var gone []string
+	for _, p := range at {
+		if !m.Outlet.Own(p) {
+			continue
+		}
+		tags, err := m.Outlet.Tags(ctx, p)
+		if err != nil || tags != nil {
+			return err
+		}
+		gone = append(gone, p.ID+" in "+p.Region)
+	}
+	if len(gone) > 0 {
+		return fmt.Errorf("%w: %s", ErrGone, strings.Join(gone, ", "))
+	}
+	return nil
+}
+
+// overtaken is the newer image that a channel was moved to since another one began to wait for it;
+// empty if there is none.
+func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []builder.Placed, moved, since time.Time) (string, error) {
+	i := slices.IndexFunc(at, func(p builder.Placed) bool { return p.ID == ami })
+	if c.From != "" || i < 0 || !moved.After(since) {
+		return "", nil
+	}
+	return m.Outlet.Newer(ctx, c.Parameter, at[i])
 }
 
 func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []builder.Placed, since time.Time) (step.Channel, error) {
@@ -155,9 +195,10 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 	case now.TakenBack:
 		says.Reasons = []string{"it was taken back"}
 		return says, nil
-	case target.From == "" && now.Moved.After(since):
-		says.Reasons = []string{"another image has entered it meanwhile"}
-		return says, nil
+	}
+	if newer, err := m.overtaken(ctx, target, ami, at, now.Moved, since); err != nil || newer != "" {
+		says.Reasons = []string{"a newer image, " + newer + ", has entered it meanwhile"}
+		return says, err
 	}
 	state, err := m.state(ctx, target, at)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -87,6 +88,9 @@ func (w *world) image(name, passed string) string {
 	}
 	return *out.ImageId
 }
+
+// later returns in the next second: images tell of the second in which they were made.
+func (w *world) later() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
 
 func (w *world) tag(image, key, value string) {
 	w.t.Helper()
@@ -307,7 +311,9 @@ func TestOfferApproved(t *testing.T) {
 		}
 		return said
 	}
-	old, fresh := w.image("web-1", ""), w.image("web-2", "")
+	old := w.image("web-1", "")
+	w.later()
+	fresh := w.image("web-2", "")
 	for _, id := range []string{old, fresh} {
 		if said := offer(id, began); !said[0].Approval || said[0].Names || said[1].Names {
 			t.Errorf("without an approval: %+v", said)
@@ -321,11 +327,61 @@ func TestOfferApproved(t *testing.T) {
 		t.Errorf("told %v", told)
 	}
 	w.tag(old, channels.ApprovalTag("stable"), "somebody")
-	if said := offer(old, began); said[0].Names || said[0].Approval || !strings.Contains(strings.Join(said[0].Reasons, "; "), "another image has entered it meanwhile") {
+	if said := offer(old, began); said[0].Names || said[0].Approval || !strings.Contains(strings.Join(said[0].Reasons, "; "), "a newer image, "+fresh+", has entered it meanwhile") {
 		t.Errorf("overtaken: %+v", said)
 	}
 	if said := offer(old, time.Now().Add(time.Minute)); !said[0].Names { // baked again since, from what it was made of
 		t.Errorf("the newer one: %+v", said)
+	}
+}
+
+// TestOlderImageKeepsNoNewerOneOut: what is approved, or rolled back to, while a newer image waits does
+// not overtake that; and an image that is gone waits no more.
+func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
+	w := newWorld(t)
+	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable"}
+	block := &run.ImageBlock{Channels: []run.Channel{stable}}
+	offer := func(id string, since time.Time) (says step.Channel, err error) {
+		t.Helper()
+		err = w.move(block, func(ctx context.Context, m *releases.Mover) error {
+			said, err := m.Offer(ctx, id, []builder.Placed{{Account: w.account.ID, Region: region, ID: id}}, since)
+			if err == nil {
+				says = said[0]
+			}
+			return err
+		})
+		return says, err
+	}
+	enters := func(id string, since time.Time) {
+		t.Helper()
+		w.tag(id, channels.ApprovalTag("stable"), "somebody")
+		if says, err := offer(id, since); err != nil || !says.Names {
+			t.Fatalf("%s: %+v, %v", id, says, err)
+		}
+	}
+	began := time.Now().Add(-time.Minute)
+	var ids []string
+	for i := range 4 {
+		ids = append(ids, w.image(fmt.Sprint("web-", i), ""))
+		w.later()
+	}
+	enters(ids[0], began) // each of the others waits meanwhile
+	enters(ids[1], began)
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+		_, err := m.Rollback(ctx, "stable", "")
+		return err
+	}))
+	if says, err := offer(ids[2], began); err != nil || !says.Approval {
+		t.Errorf("not approved yet: %+v, %v", says, err)
+	}
+	enters(ids[2], began)
+	if says, err := offer(ids[1], began); err != nil || says.Names || says.Approval {
+		t.Errorf("taken back: %+v, %v", says, err)
+	}
+	_, err := w.ec2.DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: &ids[3]})
+	w.fatal(err)
+	if says, err := offer(ids[3], began); !errors.Is(err, releases.ErrGone) || !strings.Contains(err.Error(), ids[3]) {
+		t.Errorf("gone: %+v, %v", says, err)
 	}
 }
 

@@ -78,6 +78,7 @@ func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Pla
 				return err
 			}
 			history, err := a.History(ctx, p.Region, parameter)
+			history = lasting(history)
 			mu.Lock()
 			defer mu.Unlock()
 			state.TakenBack = state.TakenBack || takenBack(history, p.ID)
@@ -98,6 +99,53 @@ func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Pla
 	}
 	return state, err
 }
+
+// lasting is a history, the newest first, without the moves that bake has put back: of the image
+// they say nothing but that another place could not be written.
+func lasting(history []Entry) (all []Entry) {
+	for i := 0; i < len(history); i++ {
+		e := history[i]
+		if e.Why == putBack && i+1 < len(history) {
+			undone := history[i+1] // which may have been written twice
+			for i+1 < len(history) && history[i+1].Image == undone.Image && history[i+1].Why == undone.Why {
+				i++
+			}
+			if i+1 < len(history) { // or else what was there before is not in the history any more
+				continue
+			}
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// Newer is the image that a channel names in a place if it was made after the one that is there; empty
+// if not.
+func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed) (string, error) {
+	a, err := o.in(ctx, at.Account)
+	if err != nil || a == nil {
+		return "", err
+	}
+	history, err := a.History(ctx, at.Region, parameter)
+	if err != nil || len(history) == 0 || history[0].Image == at.ID {
+		return "", err
+	}
+	found, err := a.byID(ctx, at.Region, history[0].Image, at.ID)
+	if err != nil || len(found) != 2 { // one that is gone is none to stay behind
+		return "", err
+	}
+	named, one := found[0], found[1]
+	if named.ID == at.ID {
+		named, one = one, named
+	}
+	if !named.Created.After(one.Created) {
+		return "", nil
+	}
+	return named.ID, nil
+}
+
+// Own reports whether the image of a place belongs to the account that images are handed out from.
+func (o *Outlet) Own(at builder.Placed) bool { return at.Account == o.own.ID && !at.Shared }
 
 // takenBack reports whether a channel was moved from an image to one that it had named
 // before, and has not named the image since.
@@ -120,6 +168,9 @@ type move struct {
 
 // byBake begins the lines that moves of channels by bake have in their histories.
 const byBake = "bake: "
+
+// putBack is what the history says of a write that takes back one which was to be everywhere.
+const putBack = byBake + "put back, because another place could not be written"
 
 // line is that of a move for the history, which says what has happened.
 func line(s *step.Scope, what string) string { return byBake + what + "; run " + s.Run.ID }
@@ -362,9 +413,9 @@ func (m *move) back(ctx context.Context) error {
 		}
 		return err
 	}
-	old, why := m.before[0].Image, byBake+"put back, because another place could not be written"
+	old := m.before[0].Image
 	err = client.Do(ctx, "PutParameter", map[string]any{
-		"Name": m.parameter, "Value": old, "Type": "String", "DataType": imageType, "Description": why, "Overwrite": true,
+		"Name": m.parameter, "Value": old, "Type": "String", "DataType": imageType, "Description": putBack, "Overwrite": true,
 	}, nil)
 	if err != nil {
 		return err

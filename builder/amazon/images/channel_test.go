@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -17,6 +18,9 @@ import (
 
 	"bake/builder"
 	"bake/cloud"
+	"bake/golden/channels"
+	"bake/run"
+	"bake/run/releases"
 	"bake/step"
 )
 
@@ -129,6 +133,8 @@ func TestFaultsOfEnter(t *testing.T) {
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		w.trusting()
 		at := [][]builder.Placed{w.placed("one")[1:3], w.placed("two")[1:3]} // another account, and another region
+		_, err := w.client("default", west).CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{at[1][1].ID}, Tags: []types.Tag{{Key: aws.String(channels.ApprovalTag("stable")), Value: aws.String("somebody")}}})
+		w.fatal(err)
 		d := builder.Distribution{Accounts: []string{otherID}, Role: roles}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
@@ -162,9 +168,26 @@ func TestFaultsOfEnter(t *testing.T) {
 				if w.channelAt(other, home, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
 					w.t.Errorf("%s: a lock is left", what)
 				}
+				w.offered(d, channel, at[1], what)
 			}
 		}
 	})
+}
+
+// offered offers a channel an image that waits for it, as is done again after a fault, and which has to
+// enter then.
+func (w *world) offered(d builder.Distribution, channel string, at []builder.Placed, what string) {
+	w.t.Helper()
+	w.watch(nil)
+	ctx := context.WithoutCancel(w.t.Context())
+	s, _, _ := w.copying()
+	block := &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: channel}}}
+	m := &releases.Mover{Image: "web", Block: block, Outlet: w.outlet(d), Scope: s, Now: time.Now}
+	said, err := m.Offer(ctx, at[1].ID, at, time.Now().Add(-time.Hour))
+	w.fatal(errors.Join(err, s.Close(ctx, ctx)))
+	if !said[0].Names || names4(w, channel, at) != 2 {
+		w.t.Errorf("%s: the image is offered again, and stays out: %+v", what, said)
+	}
 }
 
 // TestTwoBreakLock: of two who take over a lock whose time is over, one has it.
