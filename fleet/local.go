@@ -182,7 +182,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 func (l *local) warnOfDead(dir folder, a *attempt) {
 	all, err := dir.all()
 	if err != nil {
-		a.warn("%s", Sentence(err))
+		a.warn("%s", run.Sentence(err.Error()))
 	}
 	for _, p := range all {
 		if p.Run != a.Run && a.left(p) {
@@ -313,7 +313,7 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 		for _, w := range a.fleet.Notify {
 			a.notices.Go(func() {
 				if err := w.Tell(context.WithoutCancel(ctx), n); err != nil {
-					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: Sentence(err)})
+					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: run.Sentence(err.Error())})
 				}
 			})
 		}
@@ -378,7 +378,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 		if result.Run != "" || ctx.Err() != nil {
 			return result, err
 		}
-		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: "The cell begins again: " + err.Error() + "."})
+		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: run.Sentence("the cell begins again: " + err.Error())})
 		if err := a.sweep(ctx, c, m.Run, emit); err != nil {
 			return run.Result{}, err
 		}
@@ -634,14 +634,8 @@ func (l *local) Approve(ctx context.Context, f *Fleet, a Approval) error {
 	for _, p := range all {
 		if o, ok := p.ended[a.Cell.ID()]; ok && p.Local == l.host.Local && o.Result.OK() && o.Image.ID != "" {
 			o.Cell = a.Cell // with the role that it has today
-			return l.host.Approve(ctx, o, a, nil)
+			return l.host.Approve(ctx, o, a, NewRates(f.Limits.APIRate).Of(a.Cell.Account))
 		}
 	}
 	return fmt.Errorf("%w: %s has no image that was baked on this machine", ErrNoRun, a.Cell.Short())
-}
-
-// Sentence is an error as a sentence.
-func Sentence(err error) string {
-	text := err.Error()
-	return strings.ToUpper(text[:1]) + text[1:] + "."
 }

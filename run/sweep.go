@@ -54,8 +54,9 @@ type SweepOptions struct {
 	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
 	Trace *trace.Tracer
 
-	// Logged has what is done for Run told in the log of that run, and not in one of its own, and
-	// is called with where that begins once it is. Nil: it is told in one of its own.
+	// Logged has what is done for Run, which has to be set, told in the log of that run, and not in
+	// one of its own, and is called with where that begins once it is. Nil: it is told in one of its
+	// own.
 	Logged func(from Position)
 
 	// Again says that Run was swept before: it is in the trace only if something is deleted.
@@ -152,6 +153,9 @@ func (o *SweepOptions) complete() {
 // It returns the runs that had left something. The error is a *[SweepError] if the
 // sweep was not complete, which keeps no other run from being swept.
 func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
+	if o.Logged != nil && o.Run == "" {
+		return nil, errors.New("a sweep of all runs has no log to be told in: SweepOptions.Logged without Run")
+	}
 	o.complete()
 	all := o.State.survey(o.Run)
 	found := all.dead

@@ -12,6 +12,7 @@ import (
 
 	"bake/fleet"
 	"bake/internal/delay"
+	"bake/run"
 	"bake/step"
 )
 
@@ -171,7 +172,7 @@ func (p *program) changes(kind, over string) func(text string, value any) {
 			p.writeJSON(p.header(kind), value)
 			return
 		}
-		p.say(cmp.Or(text, over) + ".")
+		p.say(run.Sentence(cmp.Or(text, over)))
 	}
 }
 

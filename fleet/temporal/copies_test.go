@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,7 @@ func TestTeardownOfCopies(t *testing.T) {
 	dir := t.TempDir()
 	source := strings.Replace(strings.ReplaceAll(fleetSource, "NAME", "base"), `ami_name `, `ami_regions = ["us-west-2"]
   ami_name `, 1)
-	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": "bake { reports = \"reports\" }\n" + copiesBakefile} {
+	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": fmt.Sprintf("bake { reports = %q }\n", filepath.Join(dir, "reports")) + copiesBakefile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -177,7 +178,11 @@ func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)
 // down, and that no janitor has begun to tear down. A workflow that was reset goes on with the
 // runs of the one that was closed: they are none.
 func (a *activities) orphans(ctx context.Context, in orphansIn) (all []teardownIn, err error) {
-	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed') AND CloseTime < '%s'", bakeWorkflow, in.Fleet, in.Before.UTC().Format(time.RFC3339))
+	var statuses []string
+	for _, s := range orphaned {
+		statuses = append(statuses, "'"+s.String()+"'")
+	}
+	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus IN (%s) AND CloseTime < '%s'", bakeWorkflow, in.Fleet, strings.Join(statuses, ", "), in.Before.UTC().Format(time.RFC3339))
 	closed, err := listed(ctx, a.client, query)
 	if err != nil {
 		return nil, err
@@ -250,10 +255,8 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 	return orphans, nil
 }
 
-// isOrphan reports whether a workflow of this status was closed before it could tear down its runs.
-func isOrphan(s enums.WorkflowExecutionStatus) bool {
-	return s == enums.WORKFLOW_EXECUTION_STATUS_TERMINATED || s == enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT || s == enums.WORKFLOW_EXECUTION_STATUS_FAILED
-}
+// orphaned are the statuses of workflows that were closed before they could tear down their runs.
+var orphaned = []enums.WorkflowExecutionStatus{enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enums.WORKFLOW_EXECUTION_STATUS_FAILED}
 
 // leftBegun reports whether what a run has left is being deleted, or was.
 func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {

@@ -54,7 +54,7 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	if err != nil {
 		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
 	}
-	if isOrphan(d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor has deleted
+	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor has deleted
 		for _, id := range ids {
 			more, _, err := readStages(read, service.GetWorkflowHistory(ctx, leftID(id), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
 			if err != nil && !isNotFound(err) {
@@ -104,7 +104,7 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		case shown == 0:
 			errs = append(errs, lacks)
 		default:
-			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: fleet.Sentence(lacks)})
+			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: run.Sentence(lacks.Error())})
 		}
 	}
 	for _, p := range d.GetPendingActivities() {

@@ -61,11 +61,16 @@ func (c *Clouds) opened(ctx context.Context) (*Cloud, error) {
 	return c.local, nil
 }
 
-// Waiting are the same clouds, with wait before each call of a service in a region; nil: nothing
-// waits. Whoever closes c, which may be nil, closes what they have opened.
+// Waiting are the same clouds, held to the same, with wait before each call of a service in a region;
+// nil: nothing more waits. Whoever closes c, which may be nil, closes what they have opened.
 func (c *Clouds) Waiting(wait func(ctx context.Context, service, region string) error) *Clouds {
 	held := &Clouds{Hold: func(cloud amazon.Cloud) amazon.Cloud {
-		cloud.Wait = wait
+		if c != nil && c.Hold != nil {
+			cloud = c.Hold(cloud)
+		}
+		if wait != nil {
+			cloud.Wait = wait
+		}
 		return cloud
 	}}
 	if c != nil && c.Open != nil {
