@@ -52,9 +52,9 @@ var ErrNotHere = errors.New("not without an engine block")
 // ErrNoRun says that a fleet has never been run, or is not being run.
 var ErrNoRun = errors.New("the fleet has no such run")
 
-// ErrGone is the error of something that is to be done with an image of a template that has none
-// of that name any more.
-var ErrGone = errors.New("the template has no such image any more")
+// ErrGone is the error of something that is to be done with an image that is not there any more, or
+// that the template has no more.
+var ErrGone = errors.New("there is no such image any more")
 
 // Applied is what [Engine.Apply] has done.
 type Applied struct {

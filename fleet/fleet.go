@@ -131,6 +131,7 @@ type Waits struct {
 	Awaiting []string `json:"awaiting,omitempty"` // channels for which nobody has approved it
 	Soaking  []Soak   `json:"soaking,omitempty"`
 	Failed   string   `json:"promotion_error,omitempty"` // why it could not enter a channel the last time
+	Kept     []string `json:"kept_out,omitempty"`        // of what and why it is kept out, for which it does not wait: "CHANNEL: REASON"
 }
 
 // Soak is until when an image has to be in the channel before.
@@ -160,6 +161,11 @@ func (w Waits) Text() string {
 	}
 	for _, channel := range w.Awaiting {
 		all = append(all, "waits for approval for "+channel)
+	}
+	for _, why := range w.Kept {
+		if w.Over() { // or else it may be a channel that comes after one which it waits for
+			all = append(all, "kept out of "+why)
+		}
 	}
 	if w.Failed != "" {
 		all = append(all, "could not enter its channels: "+w.Failed)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"bake/builder"
@@ -36,7 +37,7 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 		}
 		block, err := run.Image(ctx, t, p.components(t.Options, f.releases)(ctx, p.parts()), o.Cell.Image)
 		if err == nil && block == nil {
-			err = fmt.Errorf("%w: %s", fleet.ErrGone, o.Cell.Image)
+			err = fmt.Errorf("%w: the template has none called %q", fleet.ErrGone, o.Cell.Image)
 		}
 		if err != nil {
 			return nil, err
@@ -57,6 +58,9 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 			said, err = m.Offer(ctx, o.Image.ID, builderPlaces(in.Places), in.Since)
 			return err
 		})
+		if errors.Is(err, releases.ErrGone) {
+			err = fmt.Errorf("%w: %s", fleet.ErrGone, o.Image.ID)
+		}
 		return said, err
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -40,15 +41,20 @@ const (
 	// 24th of the time that it has waited, within these: bake images approve tells no workflow.
 	firstOffer = time.Hour
 	lastOffer  = 6 * time.Hour
+
+	// stillSoaking is when an image is offered again that soaks still, though by the clock of the
+	// service it has soaked for long enough: that of the worker, or of AWS, is behind.
+	stillSoaking = time.Minute
 )
 
 // approval waits until an image is in the channels that it waits for, or is kept out of by
-// something else. No worker is held meanwhile. Cancelled, it leaves them as they are.
-func approval(ctx workflow.Context, in fleet.Offer) error {
+// something else, and returns what that is. No worker is held meanwhile. Cancelled, it leaves them
+// as they are.
+func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 	o := in.Outcome
 	w := fleet.Waits{Awaiting: slices.Clone(o.Awaiting), Soaking: slices.Clone(o.Soaking)}
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w, nil }); err != nil {
-		return err
+		return w, err
 	}
 	approved := false
 	err := workflow.SetUpdateHandlerWithOptions(ctx, approveUpdate, func(ctx workflow.Context, a fleet.Approval) error {
@@ -73,9 +79,10 @@ func approval(ctx workflow.Context, in fleet.Offer) error {
 		return nil
 	}})
 	if err != nil {
-		return err
+		return w, err
 	}
 	in.Since = workflow.Now(ctx)
+	soonest := time.Second
 	for end := in.Since.Add(patience); ; {
 		for _, s := range w.Soaking {
 			if s.Until.Add(soaked).After(end) {
@@ -91,32 +98,36 @@ func approval(ctx workflow.Context, in fleet.Offer) error {
 				at = earlier(at, s.Until)
 			}
 		}
-		_, err := workflow.AwaitWithTimeout(ctx, max(at.Sub(now), time.Second), func() bool {
+		_, err := workflow.AwaitWithTimeout(ctx, max(at.Sub(now), soonest), func() bool {
 			return workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "")
 		})
 		if err != nil || w.Over() && w.Failed == "" && !approved {
-			return err
+			return w, err
 		}
 		over := !workflow.Now(ctx).Before(end)
-		approved = false
+		approved, soonest = false, time.Second
 		err = promote(ctx, in, &w)
 		var told *temporal.ApplicationError
 		switch {
 		case err == nil:
 			w.Failed = ""
+			if slices.ContainsFunc(w.Soaking, func(s fleet.Soak) bool { return !s.Until.After(workflow.Now(ctx)) }) {
+				soonest = stillSoaking
+			}
 		case ctx.Err() != nil:
-			return err
+			return w, err
 		case errors.As(err, &told) && told.Type() == goneType:
-			w = fleet.Waits{}
-			return nil
+			w = fleet.Waits{Failed: cut(words(err), longestError)}
+			notPromoted(ctx, o, "its image waits for its channels no more: "+w.Failed)
+			return w, nil
 		default:
 			fresh := w.Failed == ""
 			if w.Failed = cut(words(err), longestError); fresh {
-				notPromoted(ctx, o, w.Failed)
+				notPromoted(ctx, o, "its image cannot enter its channels, which is tried again: "+w.Failed)
 			}
 		}
 		if over {
-			return err
+			return w, err
 		}
 	}
 }
@@ -128,10 +139,10 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// notPromoted tells the webhooks that the image of an outcome could not be promoted, for the
-// first time or after it could.
+// notPromoted tells the webhooks why the image of an outcome could not be promoted: for the first
+// time, after it could, or for good.
 func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
-	o.Result, o.Error, o.Waits, o.Ended = fleet.Failed, "its image cannot enter its channels, which is tried again: "+why, fleet.Waits{}, workflow.Now(ctx)
+	o.Result, o.Error, o.Waits, o.Ended = fleet.Failed, why, fleet.Waits{}, workflow.Now(ctx)
 	notify(ctx, o.Cell, notifyIn{Outcome: o})
 }
 
@@ -149,15 +160,18 @@ func promote(ctx workflow.Context, in fleet.Offer, w *fleet.Waits) error {
 	if err := workflow.ExecuteActivity(at, promoteActivity, in).Get(ctx, &said); err != nil {
 		return err
 	}
-	w.Awaiting, w.Soaking = nil, nil
+	w.Awaiting, w.Soaking, w.Kept = nil, nil, nil
 	for _, c := range said {
 		w.Add(&c)
+		if !c.Names && c.Until.IsZero() && !c.Approval {
+			w.Kept = append(w.Kept, c.Name+": "+cut(strings.Join(c.Reasons, "; "), longestError))
+		}
 	}
 	return nil
 }
 
-// waiting makes the cells of a status wait for what their images wait for now, as far as the
-// service can be asked.
+// waiting makes the cells of a status wait for what their images wait for now, or have been kept out
+// by, as far as the service can be asked.
 func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) {
 	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
 	if !slices.ContainsFunc(s.Cells, waits) || !p.there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
@@ -168,8 +182,10 @@ func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) 
 			WorkflowID: approvalID(*one.Outcome), QueryType: statusQuery, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,
 		})
 		switch {
-		case isNotFound(err), err == nil && out.QueryRejected != nil:
+		case isNotFound(err):
 			one.Outcome.Waits = fleet.Waits{}
+		case err == nil && out.QueryRejected != nil:
+			one.Outcome.Waits = waited(ctx, c, approvalID(*one.Outcome))
 		case err == nil:
 			var now fleet.Waits
 			if out.QueryResult.Get(&now) == nil {
@@ -177,6 +193,18 @@ func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) 
 			}
 		}
 	})
+}
+
+// waited is what kept an image that waits no more out of its channels, as its workflow has returned it;
+// the zero value if nothing did, or it is not known.
+func waited(ctx context.Context, c client.Client, id string) (last fleet.Waits) {
+	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
+	defer cancel()
+	if c.GetWorkflow(ctx, id, "").Get(ctx, &last) != nil {
+		return fleet.Waits{}
+	}
+	last.Awaiting, last.Soaking = nil, nil // it waits no more
+	return last
 }
 
 // stopWaiting cancels what waits for the channels of a fleet's images, and reports whether

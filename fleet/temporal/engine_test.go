@@ -197,14 +197,17 @@ func TestWaiting(t *testing.T) {
 		s.Cells = append(s.Cells, fleet.CellStatus{Cell: c, State: "built", Outcome: out})
 	}
 	c := &service{waits: map[string]fleet.Waits{approvalID(*s.Cells[0].Outcome): soaks, approvalID(*s.Cells[1].Outcome): {Awaiting: []string{"stable"}}, approvalID(*s.Cells[3].Outcome): soaks}}
-	c.executions = []execution{{id: "fleet/nightly", run: "done", status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED}}
+	c.executions = []execution{
+		{id: "fleet/nightly", run: "done", status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED},
+		{id: approvalID(*s.Cells[2].Outcome), run: "over", status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, waited: fleet.Waits{Kept: []string{"beta: it was taken back"}}},
+	}
 	waiting(t.Context(), c, &s, &pollers{c: c})
 	if got := s.Cells[1].Outcome.Text(); got != soaks.Text() {
 		t.Errorf("nobody answers: %q, want %q", got, soaks.Text())
 	}
 	c.polled = []string{workflowQueue(f.Name)}
 	waiting(t.Context(), c, &s, &pollers{c: c})
-	for i, want := range []string{soaks.Text(), "waits for approval for stable", "", ""} {
+	for i, want := range []string{soaks.Text(), "waits for approval for stable", "kept out of beta: it was taken back", ""} {
 		if got := s.Cells[i].Outcome.Text(); got != want {
 			t.Errorf("%s: %q, want %q", s.Cells[i].Cell.Short(), got, want)
 		}

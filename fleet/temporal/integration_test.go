@@ -48,6 +48,7 @@ const (
 
 	workerFleets  = "BAKE_TEST_WORKER_FLEETS"  // for which alone it works; empty: all
 	workerRegions = "BAKE_TEST_WORKER_REGIONS" // in which alone it works; empty: all
+	workerSmall   = "BAKE_TEST_WORKER_SMALL"   // if it is there, what is much otherwise is little, as lower says
 )
 
 func TestMain(m *testing.M) {
@@ -72,6 +73,9 @@ func work(dir, state string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv(workerSmall) != "" {
+		lower()
+	}
 	e := &Engine{Host: host, Ready: func() { fmt.Println("ready") }, Metrics: os.Getenv("BAKE_METRICS")}
 	o := fleet.WorkerOptions{Fleets: loaded.Fleets}
 	if only := os.Getenv(workerFleets); only != "" {
@@ -81,6 +85,13 @@ func work(dir, state string) error {
 		o.Regions = strings.Split(only, ",")
 	}
 	return e.Work(ctx, o)
+}
+
+// lower makes a fleet of a few cells a large one, and runs orphans at once. It returns what ends that.
+func lower() (restore func()) {
+	cells, age := mostCells, orphanAge
+	mostCells, orphanAge = 3, 2*time.Second
+	return func() { mostCells, orphanAge = cells, age }
 }
 
 // open reads the template in dir, and gives an engine what it needs.

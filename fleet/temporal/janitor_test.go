@@ -43,6 +43,7 @@ type execution struct {
 	status  enums.WorkflowExecutionStatus
 	history []*history.HistoryEvent
 	result  fleet.Status
+	waited  fleet.Waits // what a workflow in which an image has waited returns
 	err     error
 	silent  *int // how often the service does not answer when it is asked for the result; may be nil
 
@@ -103,6 +104,11 @@ func (s *service) QueryWorkflowWithOptions(_ context.Context, r *client.QueryWor
 	return &client.QueryWorkflowWithOptionsResponse{QueryResult: value{w}}, nil
 }
 
+// QueryWorkflow finds no worker that answers in time.
+func (s *service) QueryWorkflow(context.Context, string, string, string, ...any) (converter.EncodedValue, error) {
+	return nil, serviceerror.NewDeadlineExceeded("no worker has answered")
+}
+
 // value is what a query is answered by.
 type value struct{ v any }
 
@@ -131,11 +137,11 @@ func (s *service) GetWorkflowHistory(_ context.Context, id, run string, _ bool, 
 
 func (s *service) GetWorkflow(_ context.Context, id, run string) client.WorkflowRun {
 	for _, e := range s.executions {
-		if e.id == id && e.run == run {
+		if e.id == id && (e.run == run || run == "") {
 			return e
 		}
 	}
-	return nil
+	return execution{err: serviceerror.NewNotFound("there is none")}
 }
 
 func (s *service) ExecuteWorkflow(_ context.Context, _ client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
@@ -156,6 +162,9 @@ func (e execution) Get(_ context.Context, to any) error {
 	}
 	if s, ok := to.(*fleet.Status); ok && e.err == nil {
 		*s = e.result
+	}
+	if w, ok := to.(*fleet.Waits); ok && e.err == nil {
+		*w = e.waited
 	}
 	return e.err
 }

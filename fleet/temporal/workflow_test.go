@@ -592,7 +592,7 @@ func unasked(log, want []string) (few []string, more int) {
 }
 
 // TestPromotionFails: an image that cannot enter its channels for days goes on waiting, says why,
-// and tells it once. One that the template has no more waits for nothing.
+// and tells it once. One that is gone waits for nothing, and that is told.
 func TestPromotionFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		failures int
@@ -600,7 +600,7 @@ func TestPromotionFails(t *testing.T) {
 		want     []string
 	}{
 		"a weekend": {200, time.Hour, []string{"notify failed its image cannot enter its channels, which is tried again: the channel is locked"}},
-		"gone":      {-1, time.Hour, nil},
+		"gone":      {-1, time.Hour, []string{"notify failed its image waits for its channels no more: there is no such image"}},
 		"long soak": {0, 45 * 24 * time.Hour, nil},
 	} {
 		f := &fake{promotions: c.failures}
@@ -655,6 +655,28 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	}
 	if since := f.offered.Since.Sub(f.began); !slices.Equal(f.offered.Places, places) || f.offered.Outcome.Image.ID != "ami-1" || since < 0 || since > time.Hour {
 		t.Errorf("it was offered as %+v", f.offered)
+	}
+}
+
+// TestClockIsBehind: an image that still soaks by the clock of the worker is offered once a minute, and
+// what keeps it out in the end is what the workflow returns.
+func TestClockIsBehind(t *testing.T) {
+	f := &fake{}
+	env := f.env(t)
+	until := env.Now().Add(time.Hour)
+	f.promote = func(after time.Duration) []step.Channel {
+		if after < 70*time.Minute {
+			return []step.Channel{{Name: "stable", Until: until}}
+		}
+		return []step.Channel{{Name: "stable", Reasons: []string{"it was taken back"}}}
+	}
+	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: until}}}}))
+	var w fleet.Waits
+	if err := env.GetWorkflowResult(&w); err != nil || w.Text() != "kept out of stable: it was taken back" {
+		t.Errorf("%q, %v", w.Text(), err)
+	}
+	if len(f.log) < 10 || len(f.log) > 12 {
+		t.Errorf("it did %q", f.log)
 	}
 }
 
