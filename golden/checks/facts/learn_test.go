@@ -311,7 +311,7 @@ func TestWritersThatStay(t *testing.T) {
 			}
 			var questions []facts.Question
 			for range 8 {
-				questions = append(questions, q("command", "echo first; setsid sh -c 'while [ -e \""+goOn+"\" ]; do "+does+"; done' & sleep 0.1", "exit-status", "stdout"))
+				questions = append(questions, q("command", "echo first; setsid timeout 30 sh -c 'while [ -e \""+goOn+"\" ]; do "+does+"; done' & sleep 0.1", "exit-status", "stdout"))
 			}
 			for i, a := range learn(t, &local{t: t}, append(questions, q("command", "echo last", "stdout"))...) {
 				if i < len(questions) {
@@ -319,6 +319,42 @@ func TestWritersThatStay(t *testing.T) {
 				} else {
 					same(t, "the last", a["stdout"], is(facts.Text("last\n")))
 				}
+			}
+		})
+	}
+}
+
+// What the machine had no room for is not judged as if it were whole, whoever notices.
+func TestFullDisk(t *testing.T) {
+	if out, err := exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "none", "/dev/shm").CombinedOutput(); err != nil {
+		t.Skipf("no file system can be mounted here: %v: %s", err, out)
+	}
+	for range 20 {
+		other := exec.Command("sleep", "60")
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = other.Process.Kill()
+			_ = other.Wait()
+		})
+	}
+	for what, c := range map[string]struct {
+		size     string
+		question facts.Question
+	}{
+		"an output and its copy": {"128k", q("command", "head -c 80000 /dev/zero; echo secret", "exit-status", "stdout")},
+		"an output":              {"64k", q("command", "head -c 80000 /dev/zero; echo secret", "exit-status", "stdout")},
+		"what a shell prints":    {"4k", q("process", "nosuch", "running")},
+	} {
+		t.Run(what, func(t *testing.T) {
+			sh := filepath.Join(t.TempDir(), "sh")
+			if err := os.WriteFile(sh, []byte("#!/bin/sh\nexec unshare -rm sh -c 'mount -t tmpfs -o size="+c.size+" none /dev/shm && exec sh \"$@\"' sh \"$@\"\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			got, err := facts.Learn(t.Context(), &local{t: t, shell: sh}, facts.Login, []facts.Question{c.question})
+			if err == nil || !strings.Contains(err.Error(), "has no room for what is learned") {
+				t.Errorf("got %v, %v", got, err)
 			}
 		})
 	}

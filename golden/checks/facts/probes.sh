@@ -10,7 +10,9 @@ fact() {
 	fact_id=$1
 	shift
 	"$@" >"$T/o" 2>"$T/e" </dev/null
-	reply "$fact_id" $? o e
+	fact_status=$?
+	look_at_room
+	reply "$fact_id" "$fact_status" o e
 }
 
 # say ID COMMAND... is fact for what puts out little and no NUL: it takes no programs, and
@@ -292,7 +294,9 @@ work() {
 # settle FILE COPY copies what a command has put out. A program that it has left behind may
 # go on writing, or empty the file, which its length must not depend on.
 settle() {
-	if [ -s "$T/$1" ]; then head -c "$LIMIT" "$T/$1" >"$T/$2"; else : >"$T/$2"; fi
+	: >"$T/$2"
+	[ -s "$T/$1" ] || return 0
+	head -c "$LIMIT" "$T/$1" >"$T/$2" 2>/dev/null || full=yes
 }
 
 # commands WORKERS ID... runs them and sends what became of them.
@@ -319,13 +323,22 @@ commands() {
 		if [ -s "$T/$n.s" ]; then read -r status <"$T/$n.s"; fi
 		settle "$n.o" o
 		settle "$n.e" e
+		look_at_room
 		reply "$n" "${status:-late}" o e
 	done
 }
 
-# room fails when what the machine could keep for us has run out.
+# look_at_room sets full when the machine can keep no more for us, so that what was kept last
+# may not be whole. It is asked while that is still there: without it there is room again. The
+# file is emptied, so that it never has a place of its own.
+look_at_room() {
+	if ! echo enough >"$T/room" 2>/dev/null; then full=yes; fi
+	: >"$T/room"
+}
+
+# room says whether there was room for everything.
 room() {
-	if ! echo enough >"$T/room" 2>/dev/null; then echo full; fi
+	if [ -n "$full" ]; then echo full; fi
 }
 
 begin() {
@@ -333,9 +346,13 @@ begin() {
 	export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin"
 	USERS_UMASK=$(umask)
 	umask 077
+	full=
 	for dir in /dev/shm /run /tmp /var/tmp; do
 		T=$(mktemp -d "$dir/bake.XXXXXX" 2>/dev/null) || continue
-		if echo enough >"$T/room" 2>/dev/null; then break; fi
+		if echo enough >"$T/room" 2>/dev/null; then
+			: >"$T/room"
+			break
+		fi
 		rm -rf "$T"
 		T=
 	done
