@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 var kinds = map[string]string{
 	"connections": "bastion egress host-keys login login-hints nothing-stays private-address reboot session-manager ssh",
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
-	"golden":      "cache checks fleet-machines golden goss-table guide-checks golden-example plan plan-ten scan supply-chain verify",
+	"golden":      "cache checks fleet-machines golden golden-example goss-table guide-checks plan plan-ten scan supply-chain verify",
 	"builds":      "amazon-secrets ami-options ansible cloud-init examples guide-hardening iam-profile imds-required side-by-side spot surrogate",
 	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples",
 }
@@ -65,9 +65,13 @@ func today(t *testing.T, name string) bool {
 	return turns.Today(name, 10)
 }
 
-// TestKindsOfScripts: a script that is in the table of kinds is there, and needs machines.
+// TestKindsOfScripts: a script that is in the table of kinds is there, needs machines, and is
+// where one looks for it.
 func TestKindsOfScripts(t *testing.T) {
 	for kind, names := range kinds {
+		if !slices.IsSorted(strings.Fields(names)) {
+			t.Errorf("the scripts of %s are not in the order of the alphabet", kind)
+		}
 		for name := range strings.FieldsSeq(names) {
 			text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
 			if err != nil || !strings.Contains(string(text), "[!machines] skip") {

@@ -298,45 +298,218 @@ func TestCut(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the scripts are for Linux")
 	}
+	aside := []string{"pkg-updates", "file-unowned"}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTERM} {
 		if signal.Ignored(sig) { // as by nohup: then no shell can trap it
 			continue
 		}
 		dir := t.TempDir()
-		cmd := exec.Command("sh", "-s")
-		cmd.Stdin = strings.NewReader(scripts() + `
+		script := scripts() + `
 learn_system() { family=deb virtual=none; }
+learn_files() { found=end; }
 mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
-check_pkg_updates() { sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh '` + dir + `/pid'; }
-check pkg-updates
-exit
-`)
+`
+		for _, id := range aside {
+			script += function("check", id) + `() { sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh '` + filepath.Join(dir, id) + "'; }\n"
+		}
+		cmd := exec.Command("sh", "-s")
+		cmd.Stdin = strings.NewReader(script + "check " + strings.Join(aside, " ") + "\nexit\n")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		var pid int
-		for deadline := time.Now().Add(30 * time.Second); pid == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			text, _ := os.ReadFile(filepath.Join(dir, "pid"))
-			pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		pids := map[string]int{}
+		for deadline := time.Now().Add(30 * time.Second); len(pids) < len(aside) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			for _, id := range aside {
+				text, _ := os.ReadFile(filepath.Join(dir, id))
+				if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+					pids[id] = pid
+				}
+			}
 		}
-		if pid == 0 {
-			t.Fatal("the rule does not begin")
+		if len(pids) < len(aside) {
+			t.Errorf("of %v, only %v begins", aside, pids)
 		}
+		cut := time.Now()
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err == nil {
-			t.Errorf("%s: the script goes on", sig)
+		if err := cmd.Wait(); err == nil || time.Since(cut) > 30*time.Second {
+			t.Errorf("%s: the script goes on for %s: %v", sig, time.Since(cut), err)
 		}
-		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(text), ") Z ") {
-			t.Errorf("%s: what ran aside goes on", sig)
-			if p, err := os.FindProcess(pid); err == nil {
-				_ = p.Kill()
+		for id, pid := range pids {
+			if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(text), ") Z ") {
+				t.Errorf("%s: %s, which ran aside, goes on", sig, id)
+				if p, err := os.FindProcess(pid); err == nil {
+					_ = p.Kill()
+				}
 			}
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "bake-baseline.*")); left != nil {
 			t.Errorf("%s: %v stays", sig, left)
 		}
+	}
+}
+
+// TestAside: each rule is answered once, also where there is no place for what is tried aside.
+func TestAside(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	stubs := "learn_system() { family=deb virtual=none; }\nlearn() { :; }\n"
+	for _, r := range Rules() {
+		stubs += function("check", r.ID) + "() { fail " + r.ID + "; }\n"
+	}
+	for what, mktemp := range map[string]string{
+		"aside": "mktemp() { command mktemp '" + t.TempDir() + "/bake-baseline.XXXXXX'; }", "no place": "mktemp() { return 1; }",
+	} {
+		report, err := Check(t.Context(), here{stubs + mktemp}, Selection{Levels: []int{1, 2}}) // a second answer is an error
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if len(report.Findings) != len(Rules()) {
+			t.Errorf("%s: %d findings", what, len(report.Findings))
+		}
+		for _, f := range report.Findings {
+			if f.Result != findings.Fail || f.Evidence != f.ID {
+				t.Errorf("%s: %s: %s %s", what, f.ID, f.Result, f.Evidence)
+			}
+		}
+	}
+}
+
+// TestLearned: what the check of a rule needs to have been learned is learned for that rule
+// alone, whatever others it is tried with.
+func TestLearned(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	bodies := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
+		bodies[m[1]] = m[2] + m[3]
+	}
+	command := regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until))[ \t]*(\w+)`)
+	variable := regexp.MustCompile(`\$\{?(\w+)`)
+	var used func(name string, seen, variables map[string]bool)
+	used = func(name string, seen, variables map[string]bool) {
+		if seen[name] || strings.HasPrefix(name, "learn") {
+			return
+		}
+		seen[name] = true
+		for _, m := range variable.FindAllStringSubmatch(bodies[name], -1) {
+			variables[m[1]] = true
+		}
+		for _, m := range command.FindAllStringSubmatch(bodies[name], -1) {
+			used(m[1], seen, variables)
+		}
+	}
+	script, want := "", []string{}
+	for learner, body := range bodies {
+		if !strings.HasPrefix(learner, "learn_") || learner == "learn_system" {
+			continue
+		}
+		first, _, _ := strings.Cut(body, "\n")
+		sets := regexp.MustCompile(`(\w+)=`).FindAllStringSubmatch(first, -1)
+		if learner == "learn_sshd" {
+			sets = append(sets, []string{"", "sshd_port"}) // one of its many, which rules of services ask for
+		}
+		for _, r := range Rules() {
+			variables := map[string]bool{}
+			used(function("check", r.ID), map[string]bool{}, variables)
+			if slices.ContainsFunc(sets, func(m []string) bool { return variables[m[1]] }) {
+				script += fmt.Sprintf("(who='%s for %s'; %s %s)\n", learner, r.ID, learner, r.ID)
+				want = append(want, learner+" for "+r.ID)
+			}
+		}
+	}
+	if len(want) < 40 {
+		t.Fatalf("only %v", want)
+	}
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader(scripts() + `
+family=deb virtual=none
+eval "$(printf 'really_'; cat <<'X'
+wanted() {` + bodies["wanted"] + `}
+X
+)"
+wanted() {
+	really_wanted "$@" || return 1
+	echo "$who"
+	exit
+}
+` + script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	got := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("what is learned (-needed +learned):\n%s", d)
+	}
+}
+
+// TestSystems: a machine is of the family that its os-release says, however that is written.
+func TestSystems(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	for text, want := range map[string]string{
+		"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n":        "deb Debian GNU/Linux 12 (bookworm)",
+		"PRETTY_NAME='Linux Mint 22'\nID=linuxmint\nID_LIKE='ubuntu debian'": "deb Linux Mint 22",
+		"ID=ubuntu": "deb ",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky Linux 9.5 = 9\"": "rpm Rocky Linux 9.5 = 9",
+		"ID=\"amzn\"":                           "rpm ",
+		"PRETTY_NAME=Debian-like\nID=notdebian": "unsupported Debian-like",
+		"":                                      "unsupported an unknown one",
+	} {
+		file := filepath.Join(t.TempDir(), "os-release")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-s")
+		cmd.Stdin = strings.NewReader(scripts() + "\nos_release='" + file + "'\nanswer() { echo \"$1 $3\"; }\nlearn_system\necho \"$family $distribution\"\n")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if got := strings.TrimSuffix(string(out), "\n"); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestLongLists: of what is found no more is read than is looked at, and what is not on a list
+// that was cut does not pass.
+func TestLongLists(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	if signal.Ignored(syscall.SIGPIPE) {
+		t.Skip("SIGPIPE is ignored")
+	}
+	dir := t.TempDir()
+	more := `learn_system() { family=deb virtual=none; }
+login_users() { echo 'somebody:` + dir + `'; }
+find() {
+	i=0
+	while [ $i -lt 500 ]; do printf 'W /%0999d\n' $i || exit; i=$((i + 1)); done
+	echo >'` + dir + `/whole'
+}
+`
+	report, err := Check(t.Context(), here{more}, Selection{Only: []string{"account-dotfiles", "file-log-mode", "file-system-dirs", "file-unowned", "file-world-writable"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range report.Findings {
+		if f.ID == "file-unowned" {
+			if f.Result != findings.Error || !strings.Contains(f.Evidence, "more files") {
+				t.Errorf("%s: %s %s", f.ID, f.Result, f.Evidence)
+			}
+		} else if f.Result != findings.Fail || !strings.Contains(f.Evidence, "/000") {
+			t.Errorf("%s: %s %s", f.ID, f.Result, f.Evidence)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "whole")); err == nil {
+		t.Error("a list is read to its end")
 	}
 }
 

@@ -29,6 +29,11 @@ verdict() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# bounded passes on the bytes of a list that are looked at: those who own a home can make it as
+# long as they like.
+bound=200000
+bounded() { head -c "$bound"; }
+
 # none LIST passes if there is nothing in it, and fails with its first lines.
 none() {
 	[ -n "$1" ] || pass
@@ -64,18 +69,20 @@ function_of() {
 	set +f
 }
 
+os_release=/etc/os-release
+
 # learn_system sets family, distribution and virtual.
 learn_system() {
 	distribution='' ids='' family=''
-	if [ -r /etc/os-release ]; then
-		while IFS='=' read -r key value; do
+	if [ -r "$os_release" ]; then
+		while IFS='=' read -r key value || [ -n "$key" ]; do
 			value=${value#[\"\']}
 			value=${value%[\"\']}
 			case $key in
 			PRETTY_NAME) distribution=$value ;;
 			ID | ID_LIKE) ids="$ids $value" ;;
 			esac
-		done </etc/os-release
+		done <"$os_release"
 	fi
 	case "$ids " in
 	*" debian "* | *" ubuntu "*) family=deb ;;
@@ -352,7 +359,7 @@ some_of() {
 }
 # some prints the first lines of what it reads, on one line.
 some() {
-	some_of "$(cat)"
+	some_of "$(bounded)"
 	[ -z "$list" ] || printf '%s\n' "$list"
 }
 

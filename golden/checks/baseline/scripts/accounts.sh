@@ -81,7 +81,7 @@ check_account_dotfiles() {
 			for f in "$home/.rhosts" "$home/.shosts" "$home/.netrc" "$home/.forward"; do [ ! -e "$f" ] || echo "$f"; done
 		done
 		dot_files | sed 's/$/ is writable by others/'
-	})"
+	} | bounded)"
 }
 fix_account_dotfiles() { dot_files -exec chmod go-w {} +; }
 

@@ -27,13 +27,20 @@ learn_files() {
 	found=
 	if wanted file-world "$@" || wanted file-sticky "$@" || wanted file-unowned "$@" || wanted file-suid "$@"; then
 		found=$(walk \( \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
-			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) | tr '\n\0' '?\n' | head -c 200000
+			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) | tr '\n\0' '?\n' | bounded
 			echo end)
 	fi
 }
-files_known() { case $found in *end) ;; *) error "find failed" ;; esac; }
-# of KIND prints the paths of a kind.
-of() {
+# files_known KIND: of a list that is cut, what is not on it is not known.
+files_known() {
+	case $found in *end) ;; *) error "find failed" ;; esac
+	[ ${#found} -gt "$bound" ] || return 0
+	case "
+$found" in *"
+$1 "*) ;; *) error "there are more files with wrong modes and owners than are looked at" ;; esac
+}
+# paths_of KIND prints the paths of a kind.
+paths_of() {
 	[ "$found" = end ] || sed -n "s/^$1 //p" <<X
 $found
 X
@@ -54,18 +61,18 @@ shadow_modes() {
 check_file_shadow_mode() { shadow_modes at_most; verdict "$bad"; }
 fix_file_shadow_mode() { shadow_modes limit; }
 
-check_file_world_writable() { files_known; none "$(of W)"; }
+check_file_world_writable() { files_known W; none "$(paths_of W)"; }
 fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
 
-check_file_sticky_dirs() { files_known; none "$(of D)"; }
+check_file_sticky_dirs() { files_known D; none "$(paths_of D)"; }
 fix_file_sticky_dirs() { walk -type d -perm -0002 ! -perm -1000 -exec chmod +t {} +; }
 
-check_file_unowned() { files_known; none "$(of U)"; }
+check_file_unowned() { files_known U; none "$(paths_of U)"; }
 
 # A path may be in a package with or without /usr, from before the two became one.
 check_file_suid() {
-	files_known
-	list=$(of S)
+	files_known S
+	list=$(paths_of S)
 	[ -n "$list" ] || pass
 	if [ "$family" = deb ]; then
 		none "$(printf '%s\n' "$list" | awk '
@@ -93,14 +100,14 @@ system_dirs() {
 	# shellcheck disable=SC2086 # a list
 	find -L $dirs \( -type f -o -type d \) "$@" 2>/dev/null
 }
-check_file_system_dirs() { none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000)"; }
+check_file_system_dirs() { none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | bounded)"; }
 fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
 
 open_logs() {
 	[ ! -d /var/log ] || find /var/log -xdev -type f \( -perm /002 -o \( -perm /004 \( -name 'auth.log*' -o -name 'secure*' -o -name 'syslog*' \
 		-o -name 'messages*' -o -name 'cloud-init*.log*' -o -name 'sudo.log*' -o -name 'cron*' \) \) \) "$@" 2>/dev/null
 }
-check_file_log_mode() { none "$(open_logs)"; }
+check_file_log_mode() { none "$(open_logs | bounded)"; }
 # cloud-init makes its logs anew at the first boot of each machine.
 fix_file_log_mode() {
 	open_logs -exec chmod o-rwx {} +
