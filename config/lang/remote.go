@@ -1,7 +1,6 @@
 package lang
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +32,7 @@ func vault(getenv func(string) string) func(path, key string) (string, error) {
 		if address == "" {
 			address = "https://127.0.0.1:8200"
 		}
-		client, err := httpClient(getenv("VAULT_CACERT"), isTrue(getenv("VAULT_SKIP_VERIFY")))
+		client, err := tlsfiles.FromEnvironment(getenv, "VAULT_CACERT", isTrue(getenv("VAULT_SKIP_VERIFY")), remoteTimeout)
 		if err != nil {
 			return "", err
 		}
@@ -84,7 +83,7 @@ func consulKey(getenv func(string) string) func(key string) (string, error) {
 			address = scheme + address
 		}
 		verify := getenv("CONSUL_HTTP_SSL_VERIFY")
-		client, err := httpClient(getenv("CONSUL_CACERT"), verify != "" && !isTrue(verify))
+		client, err := tlsfiles.FromEnvironment(getenv, "CONSUL_CACERT", verify != "" && !isTrue(verify), remoteTimeout)
 		if err != nil {
 			return "", err
 		}
@@ -123,22 +122,6 @@ func consulKey(getenv func(string) string) func(key string) (string, error) {
 func isTrue(s string) bool {
 	s = strings.ToLower(s)
 	return s == "1" || s == "t" || s == "true"
-}
-
-// httpClient returns a client that trusts the certificates of the system, or
-// those in caFile if it is named.
-func httpClient(caFile string, insecure bool) (*http.Client, error) {
-	config := &tls.Config{InsecureSkipVerify: insecure} // only if the user's environment says so
-	if caFile != "" {
-		var err error
-		if config.RootCAs, err = tlsfiles.Authorities(caFile); err != nil {
-			return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
-		}
-	}
-	return &http.Client{
-		Timeout:   remoteTimeout,
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableKeepAlives: true},
-	}, nil
 }
 
 // get returns the body of the answer to a GET. Any status but 200 is an error.

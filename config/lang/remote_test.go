@@ -85,7 +85,8 @@ func TestRemoteValues(t *testing.T) {
 		{`consul_key("empty")`, []string{c, "CONSUL_HTTP_TOKEN=tok"}, `error: the value of the Consul key "empty" is empty`},
 		{`consul_key("absent")`, []string{c, "CONSUL_HTTP_TOKEN=tok"}, `error: has nothing at /v1/kv/absent`},
 		{`consul_key("k")`, []string{c}, `error: 403 Forbidden`},
-		{`consul_key("k")`, []string{c, "CONSUL_CACERT=" + token}, `error: cannot read the CA certificate`},
+		{`consul_key("k")`, []string{c, "CONSUL_CACERT=" + token}, `error: CONSUL_CACERT: ` + token + ` holds no certificate in PEM`},
+		{`vault("kv1/app", "password")`, []string{v, "VAULT_TOKEN=tok", "VAULT_CACERT=" + dir + "/absent"}, `error: VAULT_CACERT: open ` + dir + "/absent"},
 	}
 	for _, test := range tests {
 		w := lang.World{Getenv: func(name string) string {

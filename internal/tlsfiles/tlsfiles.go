@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"os"
+	"time"
 )
 
 // Client is the configuration of a client that trusts the authorities in the file ca, and shows
@@ -27,6 +29,19 @@ func Client(ca, cert, key string) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// FromEnvironment is a client of a server that environment variables describe, as those of Vault
+// and Consul do: it trusts the authorities in the file that the variable ca names, or those of the
+// system if that is not set, and anybody if insecure. It keeps no connection, and an exchange takes
+// no longer than timeout.
+func FromEnvironment(getenv func(name string) string, ca string, insecure bool, timeout time.Duration) (*http.Client, error) {
+	c, err := Client(getenv(ca), "", "")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ca, err)
+	}
+	c.InsecureSkipVerify = insecure // only if the user's environment says so
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, DisableKeepAlives: true}}, nil
 }
 
 // Authorities are those whose certificates are in a PEM file.

@@ -195,13 +195,17 @@ func TestCopiesOfACopy(t *testing.T) {
 	made(debian, "eu-west-1", "web")
 	made(debian, home, "other")
 	made(web, west, "")
-	made(web, home, "web-2")
-	d, err := a.Show(t.Context(), web, []string{home, west, "eu-west-1"})
-	w.fatal(err)
-	copies := names(d.Copies)
-	slices.Sort(copies)
-	if diff := cmp.Diff([]string{"web eu-west-1", "web us-west-2", "web-2 us-east-1"}, copies); diff != "" {
-		t.Errorf("copies (-want +got):\n%s", diff)
+	made(made(web, home, "web-2"), home, "web-3")
+	all := []string{"web eu-west-1", "web us-east-1", "web us-west-2", "web-2 us-east-1", "web-3 us-east-1"}
+	for _, name := range []string{"web", "web-2", "web-3"} {
+		d, err := a.Show(t.Context(), name, []string{home, west, "eu-west-1"})
+		w.fatal(err)
+		copies := names(d.Copies)
+		slices.Sort(copies)
+		others := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == name+" "+home })
+		if diff := cmp.Diff(others, copies); diff != "" {
+			t.Errorf("copies of %s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

@@ -42,17 +42,17 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 
 // Release lists the copies of an image of the account in the regions, itself not among
 // them: what was copied from it, or from what it is a copy of itself (if that is not the
-// account's, only under the same name); and what has the same tags bake:image and
-// bake:release. With an error there are those that were found nevertheless.
+// account's, only under the name of the account's own); and what has the same tags bake:image
+// and bake:release. With an error there are those that were found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	var errs []error
 	answering := slices.Clone(regions)
-	root, err := a.original(ctx, i)
+	root, foreign, err := a.original(ctx, i)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
 	if err != nil { // where its source was
-		errs, root = append(errs, err), i
+		errs = append(errs, err)
 	}
 	family := map[string]Image{i.ID: i}
 	keep := func(found []Image, err error, fits func(Image) bool) (news []string) {
@@ -71,14 +71,18 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"tag:" + ImageTag, []string{exactly(image)}}, {"tag:" + ReleaseTag, []string{exactly(release)}}}})
 		keep(found, err, func(Image) bool { return true })
 	}
-	if root.Name != "" && slices.Contains(regions, root.Region) {
+	if slices.Contains(regions, root.Region) {
 		keep([]Image{root}, nil, func(Image) bool { return true })
 	}
-	for from := slices.Compact([]string{root.ID, i.ID}); len(from) > 0 && context.Cause(ctx) == nil; {
+	from := slices.Compact([]string{root.ID, i.ID})
+	if foreign != "" {
+		from = append(from, foreign)
+	}
+	for len(from) > 0 && context.Cause(ctx) == nil {
 		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
 			// Of somebody else's image there may be copies for many purposes.
-			return c.IsCopy() && (root.Name != "" || c.SourceImage != root.ID || c.Name == i.Name)
+			return c.IsCopy() && (c.SourceImage != foreign || c.Name == root.Name)
 		})
 	}
 	delete(family, i.ID)
@@ -107,10 +111,11 @@ func joined(errs []error) error {
 	})...)
 }
 
-// original is the image of the account that an image is a copy of, or a copy of a copy,
-// and so on; the image itself if it is none. Without a name it is one that the account does
-// not own, or cannot see any more.
-func (a *Account) original(ctx context.Context, i Image) (Image, error) {
+// original is the first image of the account on the way to one: what it is a copy of, or a copy
+// of a copy, and so on; the image itself if it is none. foreign is what that is a copy of, if
+// somebody else owns it, or it cannot be seen any more. With an error original is as far as the
+// way was followed.
+func (a *Account) original(ctx context.Context, i Image) (original Image, foreign string, err error) {
 	for range generations {
 		if !i.IsCopy() {
 			break
@@ -119,11 +124,11 @@ func (a *Account) original(ctx context.Context, i Image) (Image, error) {
 		found, err := a.byID(ctx, region, i.SourceImage)
 		switch {
 		case err != nil:
-			return Image{}, &RegionError{region, err}
+			return i, "", &RegionError{region, err}
 		case len(found) == 0 || found[0].Owner != a.ID:
-			return Image{ID: i.SourceImage, Region: region}, nil
+			return i, i.SourceImage, nil
 		}
 		i = found[0]
 	}
-	return i, nil
+	return i, "", nil
 }

@@ -228,9 +228,11 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 		at, err := ec2.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, ec2.EndpointParameters{Region: &s.region, UseDualStack: &dual, UseFIPS: &fips})
 		return &at.URI, err
 	}
-	usual, err := resolve(false, false)
-	if err != nil {
-		return "", "", err
+	usual := &url.URL{} // where EC2 usually is, which tells the partition
+	if s.global || s.s3 || s.both && dual {
+		if usual, err = resolve(false, false); err != nil {
+			return "", "", err
+		}
 	}
 	switch {
 	case s.global:

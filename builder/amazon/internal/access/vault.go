@@ -3,7 +3,6 @@ package access
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,15 +44,9 @@ func openVault(env []string) (*vault, error) {
 		return nil, errors.New("VAULT_TOKEN is not set in the environment")
 	}
 	skip := strings.ToLower(get("VAULT_SKIP_VERIFY"))
-	trust := &tls.Config{InsecureSkipVerify: slices.Contains([]string{"1", "t", "true"}, skip)} // the user's environment says so
-	if file := get("VAULT_CACERT"); file != "" {
-		var err error
-		if trust.RootCAs, err = tlsfiles.Authorities(file); err != nil {
-			return nil, fmt.Errorf("VAULT_CACERT: %w", err)
-		}
-	}
-	v.client = &http.Client{Timeout: vaultTimeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: trust, DisableKeepAlives: true}}
-	return v, nil
+	var err error
+	v.client, err = tlsfiles.FromEnvironment(get, "VAULT_CACERT", slices.Contains([]string{"1", "t", "true"}, skip), vaultTimeout)
+	return v, err
 }
 
 // lend asks Vault's secrets engine for AWS for credentials. Each call makes new ones.
