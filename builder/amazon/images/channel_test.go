@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,26 +230,30 @@ func TestTwoBreakLock(t *testing.T) {
 	}
 }
 
-// TestSameImageByAnother: what somebody else has a channel name meanwhile is no conflict if it
-// is the same image, such as that of a promotion which was killed and whose write comes late.
-func TestSameImageByAnother(t *testing.T) {
+// TestMovedByAnother: the second writer of a channel is refused, whenever the first was there.
+// What somebody else has it name meanwhile is no conflict if it is the same image, such as that of
+// a promotion which was killed and whose write comes late.
+func TestMovedByAnother(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
 	at, next := own(w.placed("one"))[:1], own(w.placed("two"))[:1]
-	for late, image := range map[string]string{"the same": next[0].ID, "another": at[0].ID} {
-		channel := "/bake/" + strings.ReplaceAll(late, " ", "-") + "/stable"
+	const lock, write = 1, 2 // calls of PutParameter
+	for name, c := range map[string]struct {
+		before int32
+		image  string
+		want   string // of the error
+	}{
+		"the same":                {write, next[0].ID, ""},
+		"another":                 {write, at[0].ID, "has written the channel"},
+		"another before the lock": {lock, at[0].ID, "was moved to " + at[0].ID},
+	} {
+		channel := "/bake/" + strings.ReplaceAll(name, " ", "-") + "/stable"
 		w.parameter(channel, at[0].ID)
-		var once sync.Once
-		w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-			if c.Action != "PutParameter" {
-				serve(rw)
-				return
-			}
-			lock := false
-			once.Do(func() { lock = true }) // the first is that of the lock
-			if !lock {
+		var puts atomic.Int32
+		w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+			if got.Action == "PutParameter" && puts.Add(1) == c.before {
 				_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
-					Name: &channel, Value: &image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
+					Name: &channel, Value: &c.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 				})
 				w.fatal(err)
 			}
@@ -258,11 +263,11 @@ func TestSameImageByAnother(t *testing.T) {
 		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", next)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if late == "the same" && (err != nil || w.channelAt("default", home, channel) != next[0].ID) {
-			t.Errorf("the same image: %v", err)
+		if has := w.channelAt("default", home, channel); has != c.image {
+			t.Errorf("%s: the channel names %s", name, has)
 		}
-		if late == "another" && (err == nil || !strings.Contains(err.Error(), "has written the channel") || strings.Contains(err.Error(), "drops a value")) {
-			t.Errorf("another image: %v", err)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "drops a value")) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
