@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if code, ran := plugintest.Main(os.Args, os.Environ()); ran {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){"bake": main, "packer": main}) // packer is bake under another name
+	testscript.Main(m, map[string]func(){"await": await, "bake": main, "packer": main}) // packer is bake under another name
 }
 
 // kinds are the scripts with machines, by what they are about: in turns, one of each kind is

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -17,10 +18,12 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	var seen []string
 	for _, f := range archive.Files {
 		if filepath.Ext(f.Name) != ".yaml" {
 			continue
 		}
+		seen = append(seen, f.Name)
 		path := filepath.Join(dir, f.Name)
 		if err := os.WriteFile(path, f.Data, 0o600); err != nil {
 			t.Fatal(err)
@@ -58,6 +61,9 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s has no matcher %s", f.Name, name)
 			}
 		}
+	}
+	if !slices.Equal(seen, []string{"pass.yaml", "fail.yaml"}) {
+		t.Errorf("the script has %q", seen)
 	}
 }
 

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// awaits is how long the program await has patience.
+const awaits = 5 * time.Minute
+
+// await is the program "await LINE" of scripts: it waits until a line of sh succeeds, and fails
+// when that takes too long, so that no script goes on for ever where what it waits for has ended.
+func await() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: await LINE")
+		os.Exit(2)
+	}
+	for deadline := time.Now().Add(awaits); ; time.Sleep(100 * time.Millisecond) {
+		out, err := exec.Command("sh", "-c", os.Args[1]).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "await: for %s, %s has not succeeded: %v: %s\n", awaits, os.Args[1], err, out)
+			os.Exit(1)
+		}
+	}
+}
