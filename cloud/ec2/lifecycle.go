@@ -415,7 +415,8 @@ func (s *Service) lockDisk(id string) func() {
 func (s *Service) capture(ctx context.Context, volumes []string, reboot string) (held map[string]contents, copied bool, err error) {
 	held = map[string]contents{}
 	for left := slices.Clone(volumes); len(left) > 0; {
-		some, cloned := map[string]contents{}, false
+		var some map[string]contents
+		var cloned bool
 		if instance := s.holder(left[0]); instance == "" {
 			some, err = s.captureDetached(ctx, left[0])
 		} else {

@@ -211,8 +211,11 @@ func TestFarApart(t *testing.T) {
 	n := int64(0)
 	if err := eachSegment(copied, st.Size(), func(s segment) error {
 		b := []byte{0}
-		if _, err := copied.ReadAt(b, n*apart); err != nil || b[0] != 1 || s.offset != n*apart {
-			return fmt.Errorf("block %d is at %d with %v, %v", n, s.offset, b, err)
+		if _, err := copied.ReadAt(b, n*apart); err != nil {
+			return err
+		}
+		if b[0] != 1 || s.offset != n*apart {
+			return fmt.Errorf("block %d is at %d with %v", n, s.offset, b)
 		}
 		n++
 		return nil

@@ -259,7 +259,7 @@ func (u *unpacker) link(parent int, base string, h *tar.Header) error {
 	}
 	defer unix.Close(from)
 	err = unix.Linkat(from, last, parent, base, 0)
-	if err == unix.ENOENT && u.refused[target] {
+	if errors.Is(err, unix.ENOENT) && u.refused[target] {
 		u.refused[path.Clean("/" + h.Name)[1:]] = true
 		return nil
 	}
