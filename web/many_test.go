@@ -55,6 +55,9 @@ func TestMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := ec2.NewSnapshotCompletedWaiter(client).Wait(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*snapshot.SnapshotId}}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	for n := range images {
 		if _, err := client.RegisterImage(ctx, &ec2.RegisterImageInput{
 			Name: aws.String(fmt.Sprintf("web-%06d", n)), RootDeviceName: aws.String("/dev/xvda"), Architecture: types.ArchitectureValuesX8664,

@@ -176,7 +176,8 @@ func TestFaultsOfEnter(t *testing.T) {
 }
 
 // offered offers a channel an image that waits for it, as is done again after a fault, and which has to
-// enter then.
+// enter then. While what was written by whoever was killed is still being validated, an offer fails,
+// and is made again, as fleets do it.
 func (w *world) offered(d builder.Distribution, channel string, at []builder.Placed, what string) {
 	w.t.Helper()
 	w.watch(nil)
@@ -184,7 +185,12 @@ func (w *world) offered(d builder.Distribution, channel string, at []builder.Pla
 	s, _, _ := w.copying()
 	block := &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: channel}}}
 	m := &releases.Mover{Image: "web", Block: block, Outlet: w.outlet(d), Scope: s, Now: time.Now}
-	said, err := m.Offer(ctx, at[1].ID, at, time.Now().Add(-time.Hour))
+	since := time.Now().Add(-time.Hour)
+	said, err := m.Offer(ctx, at[1].ID, at, since)
+	for try := 0; err != nil && try < 100; try++ {
+		time.Sleep(100 * time.Millisecond)
+		said, err = m.Offer(ctx, at[1].ID, at, since)
+	}
 	w.fatal(errors.Join(err, s.Close(ctx, ctx)))
 	if !said[0].Names || names4(w, channel, at) != 2 {
 		w.t.Errorf("%s: the image is offered again, and stays out: %+v", what, said)
