@@ -463,9 +463,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		taken() // the machine shuts down first
 	}
 	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
-		err := s.fill(ctx, captured, reboot, taken)
-		taken() // whatever has become of it
-		return err
+		return s.fill(ctx, captured, reboot, taken)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
 }

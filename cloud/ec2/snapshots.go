@@ -183,8 +183,9 @@ func (s *state) take(ctx context.Context, snapshots map[string]string) {
 		err := fail
 		if err == nil {
 			err = s.fill(ctx, snapshots, "", taken)
+		} else {
+			taken() // there is nothing to wait for
 		}
-		taken() // whatever has become of it
 		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
 			return // the next Open completes them
 		}
@@ -212,9 +213,10 @@ func (r *snapshot) describeRoot(row *instance) {
 }
 
 // fill captures volumes for snapshots, whose ids are given by volume, and calls taken when the
-// volumes may change again. The instance reboot, if there is one, is shut down for it. Until the
-// snapshots say which layers they have, none are collected.
+// volumes may change again, at the latest when it returns. The instance reboot, if there is one, is
+// shut down for it. Until the snapshots say which layers they have, none are collected.
 func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot string, taken func()) error {
+	defer taken()
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {
 		return err
