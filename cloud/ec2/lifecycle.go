@@ -206,6 +206,10 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 	s.befall(id, r, m)
 }
 
+// ContinuesTag is a tag that an instance is launched with to go on with what another did of whose
+// disk its image is a copy: cloud-init, if it had finished there, does not run at the first start.
+const ContinuesTag = "bake:continues"
+
 // spec describes the instance's next boot, but for its layers.
 func (s *Service) spec(id string, in *instance) machine.Spec {
 	private := netipAddr(in.PrivateIpAddress)
@@ -244,6 +248,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 		Limits:      limitsOf(in.InstanceType),
 		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),
 		First:       !in.booted(),
+		Continues:   slices.ContainsFunc(in.Tags, func(t types.Tag) bool { return aws.ToString(t.Key) == ContinuesTag }),
 		User:        in.LoginUser,
 		HasUserData: in.UserData != "",
 		Console:     s.consoleFile(id),

@@ -111,6 +111,11 @@ type Spec struct {
 	// image (SSH host keys, machine id) is replaced before anything starts.
 	First bool
 
+	// Continues says, at the first boot, that the instance goes on with what another was
+	// doing whose disk it has a copy of: its cloud-init has been there, if it had finished, and
+	// what it does once for an instance is done.
+	Continues bool
+
 	// User is the login user that gets AuthorizedKeys, and passwordless sudo if
 	// the machine has sudo. It is created when the image lacks it.
 	User           string

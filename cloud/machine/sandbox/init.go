@@ -71,6 +71,13 @@ func (b *bootSpec) run(report *os.File) error {
 	if len(b.Command) > 0 {
 		return runCommand(b.Command, report)
 	}
+	if b.First && b.Continues && hasCloudInit() {
+		done, err := b.continueCloudInit("/")
+		if err != nil {
+			return err
+		}
+		b.Metadata = b.Metadata && !done // which is what cloud-init would be there for
+	}
 	init, err := b.chooseInit()
 	if err != nil {
 		return err

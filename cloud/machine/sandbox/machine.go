@@ -72,6 +72,7 @@ type bootSpec struct {
 	Arch         string // as in machine.Spec
 	Emulator     string // the host's program that runs those for Arch; empty if none is needed
 	First        bool
+	Continues    bool // as in machine.Spec
 	User         string
 	Keys         []string
 	Metadata     bool // there is a metadata service
@@ -207,7 +208,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 	}
 	boot = &bootSpec{
 		Arch: spec.Arch, Emulator: emulator,
-		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, Memory: spec.Limits.Memory, InstanceType: spec.Type, First: spec.First,
+		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, Memory: spec.Limits.Memory, InstanceType: spec.Type, First: spec.First, Continues: spec.Continues,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}

@@ -134,7 +134,7 @@ func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits fun
 			return err
 		}
 		b.Texts = b.Texts.With(b.Source)
-		if spec.Image, err = b.start(ctx, ""); err != nil {
+		if err := b.start(ctx, ""); err != nil {
 			return err
 		}
 		if spec.Tags, err = b.Texts.Tags(m.DeferredRunTags()); err != nil {

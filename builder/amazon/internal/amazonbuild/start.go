@@ -7,7 +7,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
@@ -15,29 +14,31 @@ import (
 	"bake/builder/amazon/internal/launch"
 )
 
-// start returns the image to launch the instance from: the source image, or the one that
+// start finds the image to launch the instance from: the source image, or the one that
 // Start knows. gone is what Start knew before, and is not there any more.
-func (b *Build) start(ctx context.Context, gone string) (types.Image, error) {
+func (b *Build) start(ctx context.Context, gone string) error {
+	b.Spec.Image, b.Spec.Continues = b.Source, false
 	if b.Start == nil {
-		return b.Source, nil
+		return nil
 	}
 	from, err := b.from()
 	if err != nil {
-		return b.Source, err
+		return err
 	}
 	from.Gone = gone
 	id, err := b.Start(ctx, from)
 	if err != nil || id == "" {
-		return b.Source, err
+		return err
 	}
 	out, err := access.Call(ctx, b.client().DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
 	switch {
 	case access.NotFound(err) || err == nil && len(out.Images) == 0:
 		return b.start(ctx, id)
 	case err != nil:
-		return b.Source, err
+		return err
 	}
-	return out.Images[0], nil
+	b.Spec.Image, b.Spec.Continues = out.Images[0], true
+	return nil
 }
 
 // launching calls what launches the instance, or asks whether it can be. If the image that
@@ -48,7 +49,7 @@ func (b *Build) launching(ctx context.Context, launch func() error) error {
 	if id == aws.ToString(b.Source.ImageId) || !access.Is(err, "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable") {
 		return err
 	}
-	if b.Spec.Image, err = b.start(ctx, id); err != nil {
+	if err := b.start(ctx, id); err != nil {
 		return err
 	}
 	return launch()

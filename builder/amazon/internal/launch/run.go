@@ -23,6 +23,7 @@ import (
 // Spec is what a machine is launched with, beside the options.
 type Spec struct {
 	Image      types.Image
+	Continues  bool // Image is of a machine of an earlier build that was launched with the same, and goes on
 	Place      Place
 	Key        Key
 	Groups     Groups
@@ -125,6 +126,10 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		in.InstanceInitiatedShutdownBehavior = ""
 	}
 	in.TagSpecifications = l.Owner.Specs(spec.Tags, types.ResourceTypeInstance, types.ResourceTypeNetworkInterface)
+	if spec.Continues {
+		instance := &in.TagSpecifications[0]
+		instance.Tags = append(instance.Tags, types.Tag{Key: new(ownership.ContinuesTag), Value: new("true")})
+	}
 	in.TagSpecifications = append(in.TagSpecifications, l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume)...)
 	if l.NoEphemeral {
 		for c := 'a'; c <= 'z'; c++ {

@@ -56,6 +56,10 @@ const (
 // They are no images of a build, and nobody is to find them who does not look for them.
 const CacheTag = "bake:cache"
 
+// ContinuesTag is the tag of instances that begin from such an image. The local cloud knows by it that
+// they are, to cloud-init, the instance which was kept.
+const ContinuesTag = "bake:continues"
+
 // Cached reports whether t is [CacheTag].
 func Cached(t types.Tag) bool { return t.Key != nil && *t.Key == CacheTag }
 
