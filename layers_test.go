@@ -82,7 +82,7 @@ var rules = []rule{
 	{"golden/pipeline", []string{"builder", "config", "config/lang", "engine", "golden/...", "internal/...", "step", "step/onhost"}, "it is the way of bake files to the builds of the engine"},
 	{"golden/report", []string{"golden/changes", "golden/contents", "golden/findings", "step"}, "what a run was is told from its log and the documents that it names, whoever asks"},
 	{"golden/scan", []string{"communicator", "golden/asroot", "golden/findings", "internal/..."}, "a scanner is run on a machine that somebody else has"},
-	{"golden/reports", []string{"internal/wholefile"}, "documents are kept and found, whatever they say"},
+	{"golden/reports", []string{"internal/imagetag", "internal/wholefile"}, "documents are kept and found, whatever they say"},
 	{"golden/verify", []string{"builder", "golden/asroot", "golden/findings", "internal/...", "step"}, "a machine of an image is looked at, whoever launches it"},
 	{"golden/findings", nil, "every scanner speaks this model, and it knows none of them"},
 

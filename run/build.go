@@ -245,13 +245,16 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	return result, errors.Join(err, events.close())
 }
 
+// NewID returns the id of a new run. Ids sort by when they were made, which [imagetag.Order] relies on.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
 // complete sets what the caller has left to Build, and refuses what does not go together.
 func (o *Options) complete() (err error) {
 	if o.Stages && o.Cache {
 		return errors.New("a run that goes by stages has no cache")
 	}
 	o.began = time.Now()
-	o.ID = cmp.Or(o.ID, uuid.NewString())
+	o.ID = cmp.Or(o.ID, NewID())
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
@@ -246,7 +245,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		return
 	}
 	o := r.o
-	o.ID, o.Whole, o.ReuseOnly = uuid.NewString(), r.o.ID, i.needed
+	o.ID, o.Whole, o.ReuseOnly = NewID(), r.o.ID, i.needed
 	o.Template.Instance, o.Template.images = &instance, r.list()
 	if i.needed {
 		o.Template.Only, o.Template.Except = nil, nil

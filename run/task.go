@@ -7,8 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/uuid"
-
 	"bake/step"
 )
 
@@ -35,7 +33,7 @@ func Task(ctx context.Context, o TaskOptions, do func(context.Context, *step.Sco
 	if o.Stop == nil {
 		o.Stop = context.Background()
 	}
-	run = uuid.NewString()
+	run = NewID()
 	events, err := openEvents(o.State, run, false, o.Emit)
 	if err != nil {
 		return run, err

@@ -103,6 +103,8 @@ type Image struct {
 	Flaw       string // why it is not what the build would leave; empty if nothing is known against it
 }
 
+func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }
+
 // Question is what is known when it is to be decided whether to build.
 type Question struct {
 	Inputs  []Input
@@ -132,7 +134,7 @@ func Decide(q Question) Answer {
 	}
 	all := append([]Image(nil), q.Images...)
 	sort.SliceStable(all, func(i, j int) bool {
-		return cmp.Or(all[j].Created.Compare(all[i].Created), strings.Compare(all[i].ID, all[j].ID)) < 0
+		return imagetag.Order(all[j].made(), all[i].made()) < 0
 	})
 	chosen := map[string]Image{}
 	var why string // the newest image with the digest is not reused

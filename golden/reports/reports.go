@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"bake/internal/imagetag"
 	"bake/internal/wholefile"
 )
 
@@ -31,7 +32,7 @@ const (
 
 // Run is the tag of images that holds the ID of the run whose reports have these documents. It
 // stays when the image is finished, and copies have it too.
-const Run = "bake:reports"
+const Run = imagetag.Reports
 
 // byDigest is the directory of documents whose names are their digests.
 const byDigest = "sha256"

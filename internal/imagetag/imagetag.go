@@ -2,15 +2,46 @@
 // or read them.
 package imagetag
 
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
 // The tags.
 const (
 	Image    = "bake:image"    // the name of its image block
 	Inputs   = "bake:inputs"   // the digest of what it is made of
 	Parent   = "bake:parent"   // the ID of the image that it was built on
 	Verified = "bake:verified" // what it has passed, separated by commas, or the digest of that
+	Reports  = "bake:reports"  // the run that has made it, and has its reports
 
 	Run        = "bake:run"        // the run that has not finished it yet
 	Rejected   = "bake:rejected"   // the run whose verification it has failed
 	Quarantine = "bake:quarantine" // likewise, and nobody can launch it
 	Revoked    = "bake:revoked"    // why nobody is to use it any more
 )
+
+// Made is when an image was made, as far as EC2 tells.
+type Made struct {
+	Created time.Time // in seconds
+	Tags    map[string]string
+	ID      string
+}
+
+// Order compares images by when they were made, as [cmp.Compare] does: those of the same second by
+// when the runs began that made them, which their ids tell, and else by their own ids, so that all who
+// compare them agree.
+func Order(a, b Made) int {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(began(a), began(b)), strings.Compare(a.ID, b.ID))
+}
+
+// began is the id of the run that has made an image if that sorts by its beginning; or else empty.
+func began(m Made) string {
+	if u, err := uuid.Parse(m.Tags[Reports]); err == nil && u.Version() == 7 {
+		return u.String()
+	}
+	return ""
+}

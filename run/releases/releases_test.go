@@ -385,6 +385,59 @@ func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
 	}
 }
 
+// TestSameSecond: of two images of the same second, that is the newer one whose run began later, whatever
+// their ids, and whoever of two workers asks.
+func TestSameSecond(t *testing.T) {
+	w := newWorld(t)
+	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable"}
+	block := &run.ImageBlock{Channels: []run.Channel{stable}}
+	began := time.Now().Add(-time.Minute)
+	made := func(id string) string {
+		out, err := w.ec2.DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{id}})
+		w.fatal(err)
+		return *out.Images[0].CreationDate
+	}
+	earlier, later := run.NewID(), run.NewID()
+	if earlier >= later {
+		t.Fatalf("the ids of runs do not sort: %s, %s", earlier, later)
+	}
+	n := 0
+	pair := func() [2]string {
+		for range 20 {
+			w.later()
+			n++
+			a, b := w.image(fmt.Sprint("web-a-", n), ""), w.image(fmt.Sprint("web-b-", n), "")
+			if made(a) == made(b) {
+				return [2]string{min(a, b), max(a, b)}
+			}
+		}
+		t.Fatal("no two images are made in the same second")
+		return [2]string{}
+	}
+	for _, first := range []int{0, 1} { // the older one has the lesser id, or the greater one
+		of := pair()
+		old, fresh := of[first], of[1-first]
+		w.tag(old, imagetag.Reports, earlier)
+		w.tag(fresh, imagetag.Reports, later)
+		for _, one := range []struct {
+			id    string
+			names bool
+		}{{old, true}, {fresh, true}, {old, false}} {
+			w.tag(one.id, channels.ApprovalTag("stable"), "somebody")
+			w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+				said, err := m.Offer(ctx, one.id, []builder.Placed{{Account: w.account.ID, Region: region, ID: one.id}}, began)
+				if err == nil && said[0].Names != one.names {
+					t.Errorf("the older one is %s: %s: %+v", old, one.id, said)
+				}
+				return err
+			}))
+		}
+		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // makes room for the next
+			return m.Outlet.Enter(ctx, m.Scope, stable.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: old}})
+		}))
+	}
+}
+
 // TestChannels: a channel is one of the block's or, without a block, whatever it is called.
 func TestChannels(t *testing.T) {
 	m := &releases.Mover{Image: "web", Block: &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "beta"}}, {Rule: channels.Rule{Name: "stable"}}}}}

@@ -18,6 +18,7 @@ import (
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -119,8 +120,8 @@ func lasting(history []Entry) (all []Entry) {
 	return all
 }
 
-// Newer is the image that a channel names in a place if it was made after the one that is there; empty
-// if not.
+// Newer is the image that a channel names in a place if it was made after the one that is there, as
+// [imagetag.Order] has it; empty if not.
 func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed) (string, error) {
 	a, err := o.in(ctx, at.Account)
 	if err != nil || a == nil {
@@ -138,7 +139,7 @@ func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed)
 	if named.ID == at.ID {
 		named, one = one, named
 	}
-	if !named.Created.After(one.Created) {
+	if imagetag.Order(named.made(), one.made()) < 0 {
 		return "", nil
 	}
 	return named.ID, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/internal/imagetag"
 )
 
 // Image is an image, as -json writes it.
@@ -95,6 +96,9 @@ func (i Image) Status(now time.Time) string {
 	}
 	return i.State
 }
+
+// made is when the image was made.
+func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }
 
 // imageOf is an image of a region as EC2 describes it.
 func imageOf(region string, i types.Image) Image {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"bake/builder"
+	"bake/internal/imagetag"
 )
 
 // former is the newest image of the account, in the build region, that has a tag and is not
@@ -15,7 +16,7 @@ func (b *Build) former(ctx context.Context, made, tag, value string) (*builder.F
 	}
 	var newest *builder.Existing
 	for i := range all {
-		if one := &all[i]; one.ID != made && (newest == nil || one.Created.After(newest.Created)) {
+		if one := &all[i]; one.ID != made && (newest == nil || imagetag.Order(order(one), order(newest)) > 0) {
 			newest = one
 		}
 	}
@@ -23,4 +24,8 @@ func (b *Build) former(ctx context.Context, made, tag, value string) (*builder.F
 		return nil, nil
 	}
 	return &builder.Former{ID: newest.ID, Name: newest.Name, Tags: newest.Tags}, nil
+}
+
+func order(i *builder.Existing) imagetag.Made {
+	return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID}
 }

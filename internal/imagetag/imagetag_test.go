@@ -1,0 +1,41 @@
+package imagetag_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"bake/internal/imagetag"
+)
+
+// TestOrder: an image of an earlier second is older; of the same one, that whose run began earlier,
+// and then that with the lesser id, however they come.
+func TestOrder(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	of := func(id string, after time.Duration, run string) imagetag.Made {
+		return imagetag.Made{ID: id, Created: at.Add(after), Tags: map[string]string{imagetag.Reports: run}}
+	}
+	want := []imagetag.Made{
+		of("ami-9", 0, "019a3b2c-0001-7000-8000-000000000001"),
+		of("ami-4", time.Second, ""),
+		of("ami-5", time.Second, "ffffffff-0001-4000-8000-000000000001"), // no time
+		of("ami-6", time.Second, "no id"),
+		of("ami-8", time.Second, "019a3b2c-0002-7000-8000-000000000009"),
+		of("ami-3", time.Second, "019a3b2c-0003-7000-8000-000000000000"),
+		of("ami-7", time.Second, "019A3B2C-0003-7000-8000-000000000000"),
+		of("ami-1", 2*time.Second, ""),
+	}
+	for i, a := range want {
+		for j, b := range want {
+			if got := imagetag.Order(a, b); (got < 0) != (i < j) || (got > 0) != (i > j) {
+				t.Errorf("%s and %s: %d", a.ID, b.ID, got)
+			}
+		}
+	}
+	shuffled := slices.Clone(want)
+	slices.Reverse(shuffled)
+	slices.SortStableFunc(shuffled, imagetag.Order)
+	if !slices.EqualFunc(shuffled, want, func(a, b imagetag.Made) bool { return a.ID == b.ID }) {
+		t.Errorf("sorted: %v", shuffled)
+	}
+}
