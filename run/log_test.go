@@ -390,7 +390,7 @@ func TestLogPartIsReadToItsLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	err = ReadLog(t.Context(), in, LogPart{"logs/large", reports.Digest(packed.Bytes())}, func(step.Event) { n++ })
+	err = ReadLog(t.Context(), in, LogPart{Name: "logs/large", SHA256: reports.Digest(packed.Bytes())}, func(step.Event) { n++ })
 	if n == 0 || err == nil || !strings.Contains(err.Error(), "it has more than 64 MB") {
 		t.Errorf("%d events, %v", n, err)
 	}

@@ -34,6 +34,7 @@ const logReadBytes = 2*logPartBytes + 4096
 type LogPart struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
+	Local  bool   `json:"local,omitempty"` // in a bucket of the local cloud of the host that has put it there
 }
 
 // OpenReports returns where the reports of each run are, at the place that bake files say: a
@@ -114,7 +115,7 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 	if err := inTime(ctx, func(ctx context.Context) error { return in.Write(ctx, name, packed.Bytes()) }); err != nil {
 		return nil, err
 	}
-	part := &LogPart{name, reports.Digest(packed.Bytes())}
+	part := &LogPart{name, reports.Digest(packed.Bytes()), o.Cloud != nil && in.Bucket != nil}
 	all, err := o.State.logParts(run)
 	if err != nil {
 		return part, err
@@ -198,23 +199,30 @@ func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step
 
 // LogReader returns what calls emit for the events of a part of the log of a run, among the
 // reports at a place, as [State.OpenReports] has it. The place is opened once, when the first
-// part is read.
-func (s State) LogReader(cloud amazon.Cloud, env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
+// part is read, in AWS or on the cloud that local returns.
+func (s State) LogReader(aws amazon.Cloud, local func(context.Context) (amazon.Cloud, error), env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
 	var mu sync.Mutex
-	var of func(run string) reports.Store
-	open := func(ctx context.Context) (err error) {
+	opened := map[bool]func(run string) reports.Store{} // by whether it is in the local cloud
+	open := func(ctx context.Context, there bool) (of func(run string) reports.Store, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if of == nil {
-			var opened func(run string) reports.Store
-			if opened, err = s.OpenReports(ctx, cloud, env, place); err == nil {
-				of = opened
+		if of = opened[there]; of != nil {
+			return of, nil
+		}
+		cloud := aws
+		if there {
+			if cloud, err = local(ctx); err != nil {
+				return nil, err
 			}
 		}
-		return err
+		if of, err = s.OpenReports(ctx, cloud, env, place); err == nil {
+			opened[there] = of
+		}
+		return of, err
 	}
 	return func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
-		if err := open(ctx); err != nil {
+		of, err := open(ctx, part.Local)
+		if err != nil {
 			return err
 		}
 		return ReadLog(ctx, of(run), part, emit)

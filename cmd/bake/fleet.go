@@ -119,26 +119,30 @@ func (p *program) onFleet(cmd *cobra.Command, f *fleetFlags, args []string, do f
 		if err != nil {
 			return err
 		}
-		e, err := p.engineOf(ctx, f, t, one)
-		if err != nil {
-			return err
-		}
-		return do(ctx, e, one)
+		return p.withEngine(ctx, f, t, one, func(e fleet.Engine) error { return do(ctx, e, one) })
 	})
 }
 
-// engineOf is the engine of a fleet for commands that run nothing by themselves.
-func (p *program) engineOf(ctx context.Context, f *fleetFlags, t *fleet.Template, one *fleet.Fleet) (fleet.Engine, error) {
+// withEngine calls do with the engine of a fleet, for commands that run nothing by themselves.
+func (p *program) withEngine(ctx context.Context, f *fleetFlags, t *fleet.Template, one *fleet.Fleet, do func(fleet.Engine) error) (err error) {
 	state, err := p.env.state()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if f.local {
 		one.Engine = nil // it is a process here that has the cloud
 	}
 	h := p.fleetHost(f, t, state)
 	h.Approve = p.approveCell(f, nil)
-	return p.fleetEngine(ctx, one, h.Host)
+	h.Clouds = &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) {
+		return p.openLocal(ctx, "", "", func(step.Event) {}) // which has logs of workers that bake there
+	}}
+	defer func() { err = errors.Join(err, h.Clouds.Close(ctx)) }()
+	e, err := p.fleetEngine(ctx, one, h.Host)
+	if err != nil {
+		return err
+	}
+	return do(e)
 }
 
 // fleetHost is what this program gives to an engine.
@@ -177,7 +181,8 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 		},
 	}
 	if t.Reports != "" {
-		h.Log = state.LogReader(localcloud.Elsewhere(p.env), p.env, t.Reports)
+		local := func(ctx context.Context) (amazon.Cloud, error) { return h.Clouds.Named(ctx, localcloud.Name) }
+		h.Log = state.LogReader(localcloud.Elsewhere(p.env), local, p.env, t.Reports)
 	}
 	return h
 }
@@ -474,11 +479,7 @@ func (p *program) onCell(cmd *cobra.Command, f *fleetFlags, name string, do func
 		if err != nil {
 			return err
 		}
-		e, err := p.engineOf(ctx, f, t, one)
-		if err != nil {
-			return err
-		}
-		return do(ctx, e, one, c)
+		return p.withEngine(ctx, f, t, one, func(e fleet.Engine) error { return do(ctx, e, one, c) })
 	})
 }
 

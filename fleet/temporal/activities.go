@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -212,6 +213,8 @@ func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string)
 
 // available reports whether all images that a run waits for are there, or will never be.
 func (a *activities) available(ctx context.Context, in availableIn) (bool, error) {
+	ctx, end := a.alive(ctx, nothing)
+	defer end()
 	for _, region := range slices.Sorted(maps.Keys(in.Images)) {
 		cloud, err := a.cloud(ctx, in.Cell, in.Run, region)
 		if err != nil {
@@ -240,7 +243,13 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	if err := named(in.Run); err != nil {
 		return out, err
 	}
-	ctx, emit, end := a.watch(ctx, a.host.Emit)
+	var before progress
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &before) // or else their logs are not found, or are on their hosts
+	}
+	out.Failed = before.Failed
+	whole := ctx
+	ctx, emit, end := a.watch(ctx, a.host.Emit, out.Failed...)
 	defer end()
 	if in.State == nil && in.Workflow != "" {
 		err := a.livesOf(ctx, in.Cell.ID(), in.Workflow, func(l life) {
@@ -277,16 +286,25 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 		return amazon.FindTagged(ctx, p, id)
 	}}
 	_, terr := run.Sweep(ctx, sweep)
-	if err = errors.Join(err, terr); err != nil {
+	err = errors.Join(err, terr)
+	if err != nil {
 		a.metrics.leak()
-		return out, err
 	}
-	if out.Logged = len(logged) > 0; out.Logged && a.host.Reports != "" && oerr == nil {
-		if out.Log, err = a.keepLog(ctx, o, in, logged[0]); err != nil {
-			emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: "the log of the teardown cannot be written to " + a.host.Reports + ", and is on this host: " + err.Error()})
+	if out.Logged = len(logged) > 0; out.Logged && a.host.Reports != "" && oerr == nil && (err == nil || len(out.Failed) < mostAttempts) {
+		var lerr error
+		if out.Log, lerr = a.keepLog(ctx, o, in, logged[0]); lerr != nil {
+			emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: "the log of the teardown cannot be written to " + a.host.Reports + ", and is on this host: " + lerr.Error()})
 		}
 	}
-	return out, a.host.State.Forget(in.Run)
+	if err == nil {
+		return out, a.host.State.Forget(in.Run)
+	}
+	if out.Logged && len(out.Failed) < mostAttempts {
+		host, _ := os.Hostname()
+		end()
+		activity.RecordHeartbeat(whole, progress{Failed: append(out.Failed, attempt{in.Run, host, out.Log})}) // the last one: the SDK sends it before the error
+	}
+	return out, err
 }
 
 // keepLog keeps what a teardown has said from a position on among the reports.
@@ -306,10 +324,17 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	if f == nil {
 		return temporal.NewNonRetryableApplicationError("this worker does not know the fleet "+in.Outcome.Cell.Fleet, "Fleet", nil)
 	}
+	var mu sync.Mutex
 	told := map[string]bool{} // by an earlier attempt, too
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &told) // or else they are told again
 	}
+	ctx, end := a.alive(ctx, func() any {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(told)
+	})
+	defer end()
 	var errs []error
 	for _, n := range fleet.Notices(in.Whole, in.Outcome, a.before(ctx, in.Outcome.Cell)) {
 		for i, w := range f.Notify {
@@ -321,8 +346,10 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 				errs = append(errs, err)
 				continue
 			}
+			mu.Lock()
 			told[what] = true
-			activity.RecordHeartbeat(ctx, told)
+			mu.Unlock()
+			activity.RecordHeartbeat(ctx, told) // before the activity fails at the latest
 		}
 	}
 	return errors.Join(errs...)
@@ -348,6 +375,8 @@ func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
 	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
 		return err
 	}
+	ctx, end := a.alive(ctx, nothing)
+	defer end()
 	return a.host.Approve(ctx, in.Outcome, in.Approval, a.wait(in.Outcome.Cell))
 }
 

@@ -49,10 +49,11 @@ const (
 
 // approval waits until an image is in the channels that it waits for, or is kept out of by
 // something else, and returns what that is. No worker is held meanwhile. Cancelled, it leaves them
-// as they are.
+// as they are. A run that reuses the image has it wait as if it had just been made: the template asks
+// for it again, whatever has entered the channels meanwhile.
 func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 	o := in.Outcome
-	w := fleet.Waits{Awaiting: slices.Clone(o.Awaiting), Soaking: slices.Clone(o.Soaking)}
+	w := waitsOf(o)
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w, nil }); err != nil {
 		return w, err
 	}
@@ -60,7 +61,7 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 	err := workflow.SetUpdateHandlerWithOptions(ctx, approveUpdate, func(ctx workflow.Context, a fleet.Approval) error {
 		w.Awaiting = slices.DeleteFunc(w.Awaiting, func(c string) bool { return c == a.Channel }) // two at a time are one
 		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+			TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: 5 * time.Minute, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
 		})
 		err := workflow.ExecuteActivity(at, approveActivity, approveIn{o, a}).Get(ctx, nil)
 		if err == nil {
@@ -82,8 +83,16 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 		return w, err
 	}
 	in.Since = workflow.Now(ctx)
+	offers := workflow.GetSignalChannel(ctx, againSignal)
 	soonest := time.Second
 	for end := in.Since.Add(patience); ; {
+		for offers.Len() > 0 {
+			var next fleet.Offer
+			offers.Receive(ctx, &next)
+			in, o, w = next, next.Outcome, waitsOf(next.Outcome)
+			in.Since = workflow.Now(ctx)
+			end = in.Since.Add(patience)
+		}
 		for _, s := range w.Soaking {
 			if s.Until.Add(soaked).After(end) {
 				end = s.Until.Add(soaked)
@@ -99,9 +108,12 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 			}
 		}
 		_, err := workflow.AwaitWithTimeout(ctx, max(at.Sub(now), soonest), func() bool {
-			return workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "")
+			return offers.Len() > 0 || workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "")
 		})
-		if err != nil || w.Over() && w.Failed == "" && !approved {
+		switch {
+		case err == nil && offers.Len() > 0:
+			continue
+		case err != nil || w.Over() && w.Failed == "" && !approved:
 			return w, err
 		}
 		over := !workflow.Now(ctx).Before(end)
@@ -126,10 +138,15 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 				notPromoted(ctx, o, "its image cannot enter its channels, which is tried again: "+w.Failed)
 			}
 		}
-		if over {
+		if over && offers.Len() == 0 {
 			return w, err
 		}
 	}
+}
+
+// waitsOf is what the image of an outcome waits for when it begins to.
+func waitsOf(o fleet.Outcome) fleet.Waits {
+	return fleet.Waits{Awaiting: slices.Clone(o.Awaiting), Soaking: slices.Clone(o.Soaking)}
 }
 
 func earlier(a, b time.Time) time.Time {

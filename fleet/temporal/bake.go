@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -75,7 +74,19 @@ type teardownIn struct {
 type teardownOut struct {
 	Logged bool         `json:"logged,omitempty"` // something was there
 	Log    *run.LogPart `json:"log,omitempty"`    // nil: its log is on the host of its worker alone
+	Failed []attempt    `json:"failed,omitempty"` // before this one, of the first mostAttempts
 }
+
+// attempt is a teardown that has failed, and was tried again.
+type attempt struct {
+	Run  string       `json:"run"`
+	Host string       `json:"host"`
+	Log  *run.LogPart `json:"log,omitempty"` // nil: its log is on that host alone
+}
+
+// mostAttempts is of how many attempts to tear something down there are logs: it is tried without
+// end, and later ones say the same.
+const mostAttempts = 10
 
 const (
 	// lives is how often a cell is begun in all when stages are interrupted.
@@ -165,7 +176,7 @@ func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.O
 // live bakes the cell by one run.
 func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	var id string
-	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return uuid.NewString() }).Get(&id); err != nil {
+	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return run.NewID() }).Get(&id); err != nil {
 		return fleet.Outcome{Result: fleet.Failed, Error: err.Error()}, ending{}
 	}
 	b.status.Run = id
@@ -295,7 +306,8 @@ func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 	}
 	b.phase(ctx, string(step.StageWait))
 	look := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: promptQueue(b.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumAttempts: 20},
+		TaskQueue: promptQueue(b.Cell), StartToCloseTimeout: 5 * time.Minute, HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumAttempts: 20},
 	})
 	for pause := firstLook; ; pause = min(2*pause, lookPause) {
 		var settled bool
@@ -330,7 +342,8 @@ func tearDown(ctx workflow.Context, in teardownIn) error {
 // notify tells the webhooks of a cell's fleet of an outcome. That they cannot be told is no failure.
 func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: workflowQueue(cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
+		TaskQueue: workflowQueue(cell.Fleet), StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
 	})
 	if err := workflow.ExecuteActivity(at, notifyActivity, in).Get(ctx, nil); err != nil {
 		workflow.GetLogger(ctx).Warn("nobody was notified", "cell", cell.ID(), "error", err)
@@ -350,10 +363,17 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
-	// It need not end before the cell does: nobody may be there for days.
-	err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, fleet.Offer{Outcome: out, Places: b.places}).GetChildWorkflowExecution().Get(ctx, nil)
-	if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
-		return nil
+	offer := fleet.Offer{Outcome: out, Places: b.places}
+	for try := 1; ; try++ {
+		// It need not end before the cell does: nobody may be there for days.
+		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)
+		if !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+			return err
+		}
+		// An earlier run has made the image, and this one reused it.
+		err = workflow.SignalExternalWorkflow(ctx, approvalID(out), "", againSignal, offer).Get(ctx, nil)
+		if err == nil || try == 3 { // or else it has ended just now
+			return err
+		}
 	}
-	return err
 }

@@ -37,53 +37,69 @@ var errCutOff = errors.New("the worker was cut off from the Temporal service")
 
 // progress is what a heartbeat says: how far the log of the run has come.
 type progress struct {
-	Events int64  `json:"events"`
-	Step   string `json:"step,omitempty"`
+	Events int64     `json:"events"`
+	Step   string    `json:"step,omitempty"`
+	Failed []attempt `json:"failed,omitempty"` // earlier ones of a teardown
 }
 
-// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the
-// events that emit gets. The context that it returns ends when the service has cancelled the
-// activity, which its cause tells ([temporal.IsCanceledError]), or when nobody waits for the
-// activity any more. The heartbeats of the SDK itself would end it once a single one is late.
-func (a *activities) watch(ctx context.Context, emit func(step.Event)) (_ context.Context, _ func(step.Event), end func()) {
+// watch is [activities.alive] for what emits events: it counts those that the returned emit gets,
+// and hands them on. The attempts that have failed go with each heartbeat.
+func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ...attempt) (_ context.Context, _ func(step.Event), end func()) {
 	var events atomic.Int64
 	var at atomic.Pointer[string]
+	ctx, end = a.alive(ctx, func() any {
+		p := progress{Events: events.Load(), Failed: failed}
+		if s := at.Load(); s != nil {
+			p.Step = *s
+		}
+		return p
+	})
+	return ctx, func(e step.Event) {
+		events.Add(1)
+		if e.Kind == step.StepStarted {
+			at.Store(&e.Step)
+		}
+		a.metrics.event(e)
+		if emit != nil {
+			emit(e)
+		}
+	}, end
+}
+
+// nothing is what the heartbeats of an activity say that has nothing to tell but that it is alive.
+func nothing() any { return nil }
+
+// alive sends heartbeats until the caller calls end, after a cancellation, too, each with what says
+// returns, which a next attempt gets. The context that it returns ends when the service has cancelled
+// the activity, which its cause tells ([temporal.IsCanceledError]), or when nobody waits for the
+// activity any more. The heartbeats of the SDK itself would end it once a single one is late.
+func (a *activities) alive(ctx context.Context, says func() any) (_ context.Context, end func()) {
 	token := activity.GetInfo(ctx).TaskToken
 	apart, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down after a cancellation takes its time
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		pulse(apart, cancel, func(ctx context.Context) error {
-			p := progress{Events: events.Load()}
-			if s := at.Load(); s != nil {
-				p.Step = *s
-			}
-			return a.client.RecordActivityHeartbeat(ctx, token, p)
-		})
+		pulse(apart, cancel, func(ctx context.Context) error { return a.client.RecordActivityHeartbeat(ctx, token, says()) })
 	}()
-	return ctx, func(e step.Event) {
-			events.Add(1)
-			if e.Kind == step.StepStarted {
-				at.Store(&e.Step)
-			}
-			a.metrics.event(e)
-			if emit != nil {
-				emit(e)
-			}
-		}, func() {
-			stop()
-			<-over
-			cancel(nil)
-		}
+	return ctx, func() {
+		stop()
+		<-over
+		cancel(nil)
+	}
 }
 
-// pulse calls send every beat until ctx ends. It calls cancel with the reason once the activity
-// is to end.
+// pulse calls send every beat until ctx ends: not at once, since most activities are over sooner. It
+// calls cancel with the reason once the activity is to end.
 func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(context.Context) error) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for heard := time.Now(); ; { // when the last heartbeat was sent that was answered
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 		sent, limit := time.Now(), beatTime
 		if left := silence - time.Since(heard); left > 0 {
 			limit = min(limit, left)
@@ -98,11 +114,6 @@ func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(contex
 			cancel(err)
 		case time.Since(heard) >= silence:
 			cancel(fmt.Errorf("%w: %w", errCutOff, err))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 }

@@ -108,7 +108,7 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 		}
 	}
 	if loaded.Reports != "" {
-		h.Log = h.State.LogReader(localcloud.Elsewhere(h.Env), h.Env, loaded.Reports)
+		h.Log = h.State.LogReader(localcloud.Elsewhere(h.Env), nil, h.Env, loaded.Reports)
 	}
 	h.Options = func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
 		i, err := loaded.Instance(c, parents)
@@ -436,7 +436,7 @@ func TestApply(t *testing.T) {
 		t.Error(err)
 	}
 	schedule("02:30", "")
-	if found, err := (&activities{client: c}).orphans(ctx, orphansIn{"nightly", time.Now()}); err != nil || len(found) > 0 {
+	if found, err := (&activities{client: c}).findOrphans(ctx, orphansIn{"nightly", time.Now()}); err != nil || len(found) > 0 {
 		t.Errorf("the orphans: %v, %v", found, err)
 	}
 	apply(nil, "Deleted the schedule fleet/nightly.", "Updated the schedule janitor/nightly: every hour.")

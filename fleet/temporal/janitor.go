@@ -60,7 +60,7 @@ func leftID(run string) string { return "left/" + run }
 // It does not wait for it.
 func janitor(ctx sdk.Context, in janitorIn) error {
 	at := sdk.WithActivityOptions(ctx, sdk.ActivityOptions{
-		TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: 30 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+		TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
 	})
 	var orphans []teardownIn
 	if err := sdk.ExecuteActivity(at, orphansActivity, orphansIn{in.Fleet, sdk.Now(ctx).Add(-orphanAge)}).Get(ctx, &orphans); err != nil {
@@ -177,7 +177,13 @@ func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)
 // orphans are the runs whose workflow was closed by somebody else, before it could tear them
 // down, and that no janitor has begun to tear down. A workflow that was reset goes on with the
 // runs of the one that was closed: they are none.
-func (a *activities) orphans(ctx context.Context, in orphansIn) (all []teardownIn, err error) {
+func (a *activities) orphans(ctx context.Context, in orphansIn) ([]teardownIn, error) {
+	ctx, end := a.alive(ctx, nothing)
+	defer end()
+	return a.findOrphans(ctx, in)
+}
+
+func (a *activities) findOrphans(ctx context.Context, in orphansIn) (all []teardownIn, err error) {
 	var statuses []string
 	for _, s := range orphaned {
 		statuses = append(statuses, "'"+s.String()+"'")

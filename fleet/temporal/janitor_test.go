@@ -264,7 +264,7 @@ func TestOrphans(t *testing.T) {
 		}
 		key, _ := run.NewKey("a key for the tests")
 		a := &activities{client: &service{executions: c.executions}, key: key}
-		found, err := a.orphans(t.Context(), orphansIn{"nightly", time.Unix(2000, 0)})
+		found, err := a.findOrphans(t.Context(), orphansIn{"nightly", time.Unix(2000, 0)})
 		var got []string
 		for _, o := range found {
 			got = append(got, o.Run+" of "+o.Workflow)
@@ -275,7 +275,7 @@ func TestOrphans(t *testing.T) {
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, %v, want %q", name, got, err, c.want)
 		}
-		if young, err := a.orphans(t.Context(), orphansIn{"nightly", time.Unix(500, 0)}); err != nil || len(young) > 0 {
+		if young, err := a.findOrphans(t.Context(), orphansIn{"nightly", time.Unix(500, 0)}); err != nil || len(young) > 0 {
 			t.Errorf("%s: what has ended just now is an orphan: %v, %v", name, young, err)
 		}
 		if name == "provisioning" {

@@ -19,8 +19,8 @@ import (
 	"bake/step"
 )
 
-// endedStage is a stage of a cell, or a teardown with something to delete, that has ended, as the
-// history of its workflow tells.
+// endedStage is a stage of a cell, or an attempt to tear down what there was, that has ended, as the
+// history of its workflow tells, or a heartbeat of the attempt after it.
 type endedStage struct {
 	run  string       // of the cell
 	host string       // of the worker
@@ -54,13 +54,27 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	if err != nil {
 		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
 	}
-	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor has deleted
+	pending := d.GetPendingActivities()
+	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor deletes
 		for _, id := range ids {
-			more, _, err := readStages(read, service.GetWorkflowHistory(ctx, leftID(id), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
-			if err != nil && !isNotFound(err) {
-				return fmt.Errorf("the history of what has deleted what the run %s left: %w", id, err)
+			left, err := service.DescribeWorkflowExecution(ctx, leftID(id), "")
+			if isNotFound(err) {
+				continue
 			}
-			stages = append(stages, more...)
+			var more []endedStage
+			if err == nil {
+				more, _, err = readStages(read, service.GetWorkflowHistory(ctx, leftID(id), left.GetWorkflowExecutionInfo().GetExecution().GetRunId(), false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
+			}
+			if err != nil {
+				return fmt.Errorf("the history of what deletes what the run %s left: %w", id, err)
+			}
+			stages, pending = append(stages, more...), append(pending, left.GetPendingActivities()...)
+		}
+	}
+	for _, p := range pending {
+		var at progress
+		if p.GetActivityType().GetName() == teardownActivity && read.FromPayloads(p.GetHeartbeatDetails(), &at) == nil {
+			stages = append(stages, attempts(at.Failed, ids)...)
 		}
 	}
 	var errs []error
@@ -72,9 +86,13 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 			emit(e)
 		}}
 	}
+	self, _ := os.Hostname()
 	alone := map[string][]string{} // hosts that alone have parts of the log of a run
+	local := map[string][]string{} // and those that have some in their local cloud
 	for _, s := range stages {
 		switch {
+		case s.log != nil && s.log.Local && s.host != self:
+			local[s.run] = append(local[s.run], s.host)
 		case s.log == nil:
 			alone[s.run] = append(alone[s.run], s.host)
 		case e.Host.Log == nil:
@@ -92,27 +110,49 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 		hosts := alone[id]
 		switch err := e.Host.State.Events(id, logs[id].Here); {
 		case err == nil: // this one has what it has done itself
-			self, _ := os.Hostname()
 			hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == self })
 		case !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, err)
 		}
-		slices.Sort(hosts)
-		lacks := fmt.Errorf("parts of the log of run %s are in the directories of state of %s alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere", id, strings.Join(slices.Compact(hosts), ", "))
-		switch {
-		case len(hosts) == 0:
-		case shown == 0:
-			errs = append(errs, lacks)
-		default:
-			emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: run.Sentence(lacks.Error())})
+		for _, lacks := range []error{
+			elsewhere(hosts, id, "the directories of state of %s alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere"),
+			elsewhere(local[id], id, "the local cloud of %s, as workers with -local bake there. Call bake fleet logs on that host"),
+		} {
+			switch {
+			case lacks == nil:
+			case shown == 0:
+				errs = append(errs, lacks)
+			default:
+				emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: run.Sentence(lacks.Error())})
+			}
 		}
 	}
-	for _, p := range d.GetPendingActivities() {
+	for _, p := range pending {
 		if text := underWay(read, p); text != "" {
 			emit(step.Event{Time: e.Host.Now(), Kind: step.Say, Text: text})
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// attempts are stages that have ended, each of one of the runs.
+func attempts(all []attempt, runs []string) (ended []endedStage) {
+	for _, one := range all {
+		if slices.Contains(runs, one.Run) {
+			ended = append(ended, endedStage{run: one.Run, host: one.Host, log: one.Log, teardown: true})
+		}
+	}
+	return ended
+}
+
+// elsewhere says on which hosts parts of the log of a run are, in a place of theirs; nil if there
+// are none.
+func elsewhere(hosts []string, id, place string) error {
+	if len(hosts) == 0 {
+		return nil
+	}
+	slices.Sort(hosts)
+	return fmt.Errorf("parts of the log of run %s are in "+place, id, strings.Join(slices.Compact(hosts), ", "))
 }
 
 // underWay says what is known of a stage or teardown that has not ended; empty: it is neither.
@@ -186,6 +226,7 @@ func readStages(read converter.DataConverter, h client.HistoryEventIterator) (al
 					return nil, nil, err
 				}
 			}
+			all = append(all, attempts(out.Failed, runs)...)
 			if s.log = out.Log; !s.teardown || out.Logged {
 				all = append(all, *s)
 			}

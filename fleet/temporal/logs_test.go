@@ -44,6 +44,7 @@ func TestLogs(t *testing.T) {
 		}
 		return did{teardownActivity, teardownIn{Cell: web, Run: id}, out, host}
 	}
+	part := func(name string) *run.LogPart { return &run.LogPart{Name: name} }
 	under := func(state enums.PendingActivityState, name string, p progress) *api.PendingActivityInfo {
 		return &api.PendingActivityInfo{ActivityType: &common.ActivityType{Name: name}, State: state, LastWorkerIdentity: "42@far@queue", HeartbeatDetails: payloads(t, p),
 			LastFailure: &failure.Failure{Message: "the disk is full", FailureInfo: &failure.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failure.ApplicationFailureInfo{}}}}
@@ -60,7 +61,7 @@ func TestLogs(t *testing.T) {
 	}{
 		"of all": {history: []did{stage(r1, "a", "one"), stage(r2, "b", "two"), stage(r2, "c", "three")}, want: []string{"one of " + r1, "two of " + r2, "three of " + r2}},
 		"going on": {
-			history: []did{stage(r2, "a", "one"), {name: stageActivity, in: stageIn{Cell: web, Run: r2}}}, pending: under(started, stageActivity, progress{7, "provision > install"}),
+			history: []did{stage(r2, "a", "one"), {name: stageActivity, in: stageIn{Cell: web, Run: r2}}}, pending: under(started, stageActivity, progress{Events: 7, Step: "provision > install"}),
 			want: []string{"one of " + r2, "A stage is under way on far: 7 events, at the step provision > install"},
 		},
 		"going on here": {
@@ -79,6 +80,19 @@ func TestLogs(t *testing.T) {
 			history: []did{stage(r2, "a", "one"), teardown(r2, "b", "")},
 			want:    []string{"one of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of b alone."},
 		},
+		"torn down at last": {
+			history: []did{stage(r2, "a", "one"), {teardownActivity, teardownIn{Cell: web, Run: r2}, teardownOut{Logged: true, Log: part("four"), Failed: []attempt{{r2, "b", part("two")}, {r2, "c", nil}, {r1, "d", part("no run of the cell")}}}, "b"}},
+			want:    []string{"one of " + r2, "two of " + r2, "four of " + r2, "Parts of the log of run " + r2 + " are in the directories of state of c alone."},
+		},
+		"not torn down": {
+			history: []did{stage(r2, "a", "one"), {name: teardownActivity, in: teardownIn{Cell: web, Run: r2}}}, pending: under(scheduled, teardownActivity, progress{Failed: []attempt{{r2, "b", part("two")}}}),
+			want: []string{"one of " + r2, "two of " + r2, "A teardown waits for a worker; the last attempt: the disk is full"},
+		},
+		"local elsewhere": {
+			history: []did{stage(r2, "a", "one"), {stageActivity, stageIn{Cell: web, Run: r2}, stageOut{Log: &run.LogPart{Name: "two", Local: true}}, "b"}},
+			want:    []string{"one of " + r2, "Parts of the log of run " + r2 + " are in the local cloud of b, as workers with -local bake there. Call bake fleet logs on that host"},
+		},
+		"local here":          {history: []did{{stageActivity, stageIn{Cell: web, Run: r2}, stageOut{Log: &run.LogPart{Name: "two", Local: true}}, self}}, want: []string{"two of " + r2}},
 		"terminated":          {history: []did{stage(r2, "a", "one")}, left: []did{teardown(r2, "b", "two")}, want: []string{"one of " + r2, "two of " + r2}},
 		"terminated just now": {history: []did{stage(r2, "a", "one")}, left: []did{}, want: []string{"one of " + r2}},
 		"a look":              {history: []did{stage(r2, "a", "one")}, pending: under(started, availableActivity, progress{}), want: []string{"one of " + r2}},

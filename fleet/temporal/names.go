@@ -34,6 +34,7 @@ const (
 	pauseSignal   = "pause"
 	limitsSignal  = "limits"
 	freedSignal   = "freed"
+	againSignal   = "again"
 	approveUpdate = "approve"
 )
 

@@ -18,6 +18,7 @@ import (
 	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 
 	"bake/builder/amazon"
 	"bake/fleet"
@@ -270,10 +271,12 @@ func TestPlace(t *testing.T) {
 		approved = o.Cell.Role == own.Role
 		return nil
 	}
-	if err := a.approve(t.Context(), approveIn{Outcome: fleet.Outcome{Cell: admin}}); err != nil || !approved {
+	env := new(testsuite.WorkflowTestSuite).NewTestActivityEnvironment()
+	env.RegisterActivity(a.approve)
+	if _, err := env.ExecuteActivity(a.approve, approveIn{Outcome: fleet.Outcome{Cell: admin}}); err != nil || !approved {
 		t.Error("it is not approved as the role of the template", err)
 	}
-	if err := a.approve(t.Context(), approveIn{Outcome: fleet.Outcome{Cell: another}}); err == nil {
+	if _, err := env.ExecuteActivity(a.approve, approveIn{Outcome: fleet.Outcome{Cell: another}}); err == nil {
 		t.Error("an image of another fleet is approved")
 	}
 }

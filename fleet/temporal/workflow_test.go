@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
@@ -109,9 +111,36 @@ func (f *fake) Pause(_ context.Context, in pauseIn) error {
 func (f *fake) Orphans(context.Context, orphansIn) ([]teardownIn, error) { return f.orphans, nil }
 
 // patient lets a host that is busy with other things take its time.
-func patient(env *testsuite.TestWorkflowEnvironment) {
+func patient(t *testing.T, env *testsuite.TestWorkflowEnvironment) {
 	env.SetTestTimeout(5 * time.Minute)
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute, Interceptors: []interceptor.WorkerInterceptor{&missed{t: t}}})
+}
+
+// missed sees to it that a worker which has died is missed soon, whatever activity it had begun.
+type missed struct {
+	interceptor.WorkerInterceptorBase
+	interceptor.WorkflowInboundInterceptorBase
+	interceptor.WorkflowOutboundInterceptorBase
+	t *testing.T
+}
+
+func (m *missed) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor) interceptor.WorkflowInboundInterceptor {
+	one := &missed{t: m.t}
+	one.WorkflowInboundInterceptorBase.Next = next
+	return one
+}
+
+func (m *missed) Init(next interceptor.WorkflowOutboundInterceptor) error {
+	m.WorkflowOutboundInterceptorBase.Next = next
+	return m.WorkflowInboundInterceptorBase.Next.Init(m)
+}
+
+func (m *missed) ExecuteActivity(ctx workflow.Context, name string, args ...any) workflow.Future {
+	o := workflow.GetActivityOptions(ctx)
+	if after := cmp.Or(o.HeartbeatTimeout, o.StartToCloseTimeout); after == 0 || after > time.Minute {
+		m.t.Errorf("nobody misses for %s a worker that has died in an activity %s", after, name)
+	}
+	return m.WorkflowOutboundInterceptorBase.Next.ExecuteActivity(ctx, name, args...)
 }
 
 func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
@@ -123,7 +152,7 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	}
 	env := suite.NewTestWorkflowEnvironment()
 	f.now, f.began = env.Now, env.Now()
-	patient(env)
+	patient(t, env)
 	registerWorkflows(env)
 	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, promoteActivity: f.Promote, pauseActivity: f.Pause, orphansActivity: f.Orphans} {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
@@ -509,6 +538,40 @@ func TestApproval(t *testing.T) {
 	}
 }
 
+// TestReusedImageWaitsAnew: the image of an earlier run waits from when a later one has reused it, since
+// the template asks for it again: what has entered its channels before that does not keep it out.
+func TestReusedImageWaitsAnew(t *testing.T) {
+	f := &fake{}
+	var runs []string
+	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+		runs = append(runs, in.Run)
+		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: fleet.Waits{Awaiting: []string{"stable"}}}}, nil
+	}
+	env := f.env(t)
+	const day = 24 * time.Hour
+	env.RegisterWorkflowWithOptions(func(ctx workflow.Context) error {
+		for _, then := range []time.Duration{patience - day, 2 * day} {
+			if err := workflow.ExecuteChildWorkflow(ctx, bakeWorkflow, bakeIn{Cell: web}).Get(ctx, nil); err != nil {
+				return err
+			}
+			if err := workflow.Sleep(ctx, then); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, workflow.RegisterOptions{Name: "twice"})
+	env.ExecuteWorkflow("twice")
+	if err := env.GetWorkflowError(); err != nil {
+		t.Fatal(err)
+	}
+	if o := f.offered; len(runs) != 2 || o.Outcome.Run != runs[1] || o.Since.Sub(f.began).Round(time.Hour) != patience-day {
+		t.Errorf("of the runs %q, the image waits for that of %q, since %s after the first one", runs, o.Outcome.Run, o.Since.Sub(f.began))
+	}
+	if last, want := f.log[len(f.log)-1], "promote after "+(patience-day+patience).String(); last != want {
+		t.Errorf("it waited until %s, want %s", last, want)
+	}
+}
+
 // TestSoak: an image enters its channels one after the other, each when it has been in the one
 // before for long enough and somebody has approved it, and no worker does anything meanwhile.
 func TestSoak(t *testing.T) {
@@ -627,7 +690,7 @@ func TestPromotionFails(t *testing.T) {
 }
 
 // TestReusedImageWaitsOnce: the runs that reuse an image which waits for its channels succeed, and
-// have it wait there once.
+// have it wait there once, for the last of them.
 func TestReusedImageWaitsOnce(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
@@ -653,7 +716,7 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 {
 		t.Errorf("it did %q, %v", f.log, err)
 	}
-	if since := f.offered.Since.Sub(f.began); !slices.Equal(f.offered.Places, places) || f.offered.Outcome.Image.ID != "ami-1" || since < 0 || since > time.Hour {
+	if since := f.offered.Since.Sub(f.began); !slices.Equal(f.offered.Places, places) || f.offered.Outcome.Image.ID != "ami-1" || since < 48*time.Hour || since > 49*time.Hour {
 		t.Errorf("it was offered as %+v", f.offered)
 	}
 }
@@ -745,7 +808,7 @@ func TestLargeFleet(t *testing.T) {
 			var suite testsuite.WorkflowTestSuite
 			suite.SetLogger(quiet{})
 			env := suite.NewTestWorkflowEnvironment()
-			patient(env)
+			patient(t, env)
 			env.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 			env.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
 			var ran, peak int
@@ -840,7 +903,7 @@ func TestReadyImagesDoNotWait(t *testing.T) {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{})
 	env := suite.NewTestWorkflowEnvironment()
-	patient(env)
+	patient(t, env)
 	env.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 	env.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
 	began := env.Now()
