@@ -293,6 +293,34 @@ func TestOnlyVerdictsPass(t *testing.T) {
 	}
 }
 
+// TestNothingKnown: on a machine where no program works, no rule passes.
+func TestNothingKnown(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	failing, missing := t.TempDir(), t.TempDir()
+	for _, program := range strings.Fields("apt-config apt-get auditctl awk bash cat cloud-init cp curl date dpkg-query env find getenforce head lsmod mkdir modprobe nft " +
+		"python3 rpm sed sort ss sshd stat systemctl systemd-analyze tail timeout tr uname update-crypto-policies") {
+		if err := os.Symlink("/bin/false", filepath.Join(failing, program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{failing, missing} {
+		for _, family := range []string{"deb", "rpm"} {
+			more := "learn_system() { family=" + family + " virtual=none; }\nhave() { :; }\nPATH='" + path + "'\n"
+			report, err := Check(t.Context(), here{more}, Selection{Levels: []int{1, 2}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range report.Findings {
+				if f.Result == findings.Pass && f.ID != "boot-cmdline" { // which the shell reads
+					t.Errorf("%s: %s passes", family, f.ID)
+				}
+			}
+		}
+	}
+}
+
 // TestCut: when the session is cut, nothing of what runs aside goes on or stays.
 func TestCut(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -306,7 +334,7 @@ func TestCut(t *testing.T) {
 		dir := t.TempDir()
 		script := scripts() + `
 learn_system() { family=deb virtual=none; }
-learn_files() { found=end; }
+learn_files() { found=beginend; }
 mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 `
 		for _, id := range aside {
@@ -387,7 +415,7 @@ func TestLearned(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
 		bodies[m[1]] = m[2] + m[3]
 	}
-	command := regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until))[ \t]*(\w+)`)
+	command := regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule))[ \t]*(\w+)`)
 	variable := regexp.MustCompile(`\$\{?(\w+)`)
 	var used func(name string, seen, variables map[string]bool)
 	used = func(name string, seen, variables map[string]bool) {
@@ -426,13 +454,17 @@ func TestLearned(t *testing.T) {
 	}
 	cmd := exec.Command("sh", "-s")
 	cmd.Stdin = strings.NewReader(scripts() + `
-family=deb virtual=none
+family=deb virtual=none accounts='login root:/root' accounts_error=''
 eval "$(printf 'really_'; cat <<'X'
 wanted() {` + bodies["wanted"] + `}
 X
 )"
 wanted() {
 	really_wanted "$@" || return 1
+	echo "$who"
+	exit
+}
+note() { # by which learn_modes is asked
 	echo "$who"
 	exit
 }
@@ -488,8 +520,9 @@ func TestLongLists(t *testing.T) {
 	}
 	dir := t.TempDir()
 	more := `learn_system() { family=deb virtual=none; }
-login_users() { echo 'somebody:` + dir + `'; }
+login_users() { list='somebody:` + dir + `'; }
 find() {
+	case "$*" in *-maxdepth\ 0*) echo yes; return ;; *begin*) printf 'begin\0' ;; esac
 	i=0
 	while [ $i -lt 500 ]; do printf 'W /%0999d\n' $i || exit; i=$((i + 1)); done
 	echo >'` + dir + `/whole'
@@ -522,16 +555,18 @@ func TestHelpers(t *testing.T) {
 	script := scripts() + `
 cd '` + dir + `' || exit 1
 printf '# KEY 1\nKEY\t2 # two\nOTHER 3\n KEY 4\n\n' >defs
-key_values defs KEY | paste -sd , -
+settings=$(settings_in defs) settings_error=''; setting defs KEY || echo twice; echo "$v $list" | paste -sd , -; setting defs OTHER; echo "$v"; setting defs NONE; echo "[$v]"
 set_key "$PWD/defs" KEY 365 ' '; cat defs; echo .
 before=$(stat -c %i defs); set_key "$PWD/defs" KEY 365 ' '; [ "$before" = "$(stat -c %i defs)" ] && echo same
-printf '# deny = 3\n' >conf; set_key "$PWD/conf" deny 5 ' = '; key_values conf deny
+printf '# deny = 3\n' >conf; set_key "$PWD/conf" deny 5 ' = '; settings_in conf
 printf 'net.a = 1\n' >own; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 2'; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 3'; cat own
-touch f; chmod 4666 f; at_most 640 "$(id -un)" "nobody_ $(id -gn)" f missing; echo "$bad"
+touch f; chmod 4666 f; modes=; at_most 640 "$(id -un)" "nobody_ $(id -gn)" f missing; echo "$bad"
 limit 640 "$(id -un)" "$(id -gn)" f; stat -c %a f; bad=; at_most 640 "$(id -un)" "$(id -gn)" f; echo "[$bad]"
+modes=f:600\ root\ x; bad=; at_most 640 root 'y x' f; at_most 640 root any f; echo "[$bad]"; at_most 400 root y f; at_most 600 nobody_ any f; echo "$bad"
+weak_and_strong a-cbc,b,3des,c,d-sha1 '*cbc* *des *sha1'; echo $weak: $strong
 printf '1\n2\n3\n4\n5\n6\n7\n8\n9\n' | some
 ls -A | paste -sd ' ' -
-check_x() { sshd_where no-such-key; fail "[$where]"; }; looked_for=no-such-key where=old; try x; echo "$said"
+check_x() { sshd_where no-such-key; fail "[$where]"; }; sshd_files='' looked_for=no-such-key where=old; try x; echo "$said"
 `
 	cmd := exec.Command("sh", "-s")
 	cmd.Stdin = strings.NewReader("bad=\n" + script)
@@ -540,7 +575,7 @@ check_x() { sshd_where no-such-key; fail "[$where]"; }; looked_for=no-such-key w
 		t.Fatalf("%v\n%s", err, out)
 	}
 	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(string(out), "f is too open")
-	want := "2,4\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\n5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n[]\n"
+	want := "twice\n4 2,4\n3\n[]\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\nconf:deny 5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n[]\nf is 600 root:x, at most 400 root:y\nf is 600 root:x, at most 600 nobody_:x\na-cbc 3des d-sha1: b,c\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n[]\n"
 	if d := cmp.Diff(want, text); d != "" {
 		t.Error(d)
 	}

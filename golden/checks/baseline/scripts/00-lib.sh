@@ -45,7 +45,50 @@ need() {
 	for c; do have "$c" || error "the machine has no $c, which the check needs"; done
 }
 
-# Processes are what checks take their time for: what the shell can do by itself, it does.
+# Processes are what checks take their time for, some milliseconds each. What rules need to
+# know is learned once for all of them (learn_X), with a process for each kind of fact, and
+# what the shell itself can do with that, it does. A fact that could not be learned is an error
+# of each rule that needs it.
+
+# lines_with PATTERN TEXT sets list to the lines of a text that match a pattern of the shell.
+lines_with() {
+	set -f
+	old_ifs=$IFS list=
+	IFS='
+'
+	for line in $2; do
+		# shellcheck disable=SC2254 # a pattern
+		case $line in
+		$1)
+			list="${list:+$list
+}$line"
+			;;
+		esac
+	done
+	IFS=$old_ifs
+	set +f
+}
+
+# values_of KEY TEXT sets list to what follows the key in the lines of a text that begin with
+# it, and v to the last of them; it fails if there is none.
+values_of() {
+	set -f
+	old_ifs=$IFS list='' v='' none_there=1
+	IFS='
+'
+	for line in $2; do
+		case $line in
+		"$1"*)
+			v=${line#"$1"} none_there=0
+			list="${list:+$list
+}$v"
+			;;
+		esac
+	done
+	IFS=$old_ifs
+	set +f
+	return $none_there
+}
 
 # answer ID STATUS TEXT is what goes back: each line of the text has something before it,
 # so that it cannot be taken for another answer.
@@ -107,7 +150,15 @@ try() {
 
 # learn ID... finds out what several of the rules need to know, once.
 learn() {
+	learn_accounts "$@"
+	learn_modes "$@"
+	learn_packages "$@"
+	learn_units "$@"
+	learn_parameters "$@"
+	learn_pam "$@"
+	learn_settings "$@"
 	learn_sshd "$@"
+	learn_find "$@"
 	learn_files "$@"
 	learn_cloud_init "$@"
 	learn_sudo "$@"
@@ -190,6 +241,7 @@ fix() {
 	trap 'rm -rf "$work"' EXIT
 	before=$(cat "$ssh_file" 2>/dev/null)
 	for rule; do
+		learn_modes "$rule" # which the fixes of other rules may have changed
 		try "$rule"
 		if [ "$status" != 0 ]; then
 			function_of fix "$rule"
@@ -294,52 +346,79 @@ set_key() {
 		END { if (!done) print line }' "$1"; echo .)"
 }
 
-# key_values FILE KEY prints the values of the active lines for a key, one a line.
-key_values() {
-	awk -v key="$2" '
+# settings_in FILE... prints "FILE:KEY VALUE" of the lines that count in files of settings.
+settings_in() {
+	awk '
 		{ sub(/^[ \t]+/, ""); k = $0; sub(/[ \t=].*/, "", k) }
-		k == key { sub(/^[^ \t=]+[ \t]*=?[ \t]*/, ""); sub(/[ \t]*(#.*)?$/, ""); print }' "$1"
+		k != "" && k !~ /^#/ { sub(/^[^ \t=]+[ \t]*=?[ \t]*/, ""); sub(/[ \t]*(#.*)?$/, ""); print FILENAME ":" k " " $0 }' "$@"
 }
 
-# at_most MODE OWNER GROUPS FILE... complains of each file that has more rights than MODE,
-# or does not belong to the owner and to one of the groups. A missing file is fine.
+# What rules ask of the modes and owners of files is in modes_RULE COMMAND, which gives the
+# command MODE OWNER GROUPS FILE..., once or more: note, at_most or limit. A missing file is fine;
+# the groups may be "any".
+
+# learn_modes keeps "FILE:MODE OWNER GROUP" lines of all files that the rules ask about.
+learn_modes() {
+	modes='' noted=''
+	for rule; do
+		case $rule in *-mode) ;; *) continue ;; esac
+		function_of modes "$rule"
+		! command -v "$name" >/dev/null || "$name" note
+	done
+	[ -n "$noted" ] || return 0
+	set -f
+	old_ifs=$IFS
+	IFS='
+'
+	# shellcheck disable=SC2086 # a list, a line each
+	modes=$(stat -Lc '%n:%a %U %G' -- $noted 2>/dev/null)
+	IFS=$old_ifs
+	set +f
+}
+note() {
+	shift 3
+	for f; do
+		[ ! -e "$f" ] || noted="$noted$f
+"
+	done
+}
+
+# exceeds MODE-OWNER-GROUP MODE OWNER GROUPS compares what stat says with what there may be at
+# most. It sets m, o and g to what stat says, and allowed to the groups.
+exceeds() {
+	m=${1%% *} g=${1##* } o=${1#* }
+	o=${o% *} allowed=$4
+	[ "$allowed" != any ] || allowed=$g
+	case " $allowed " in *" $g "*) [ $((0$m & ~0$2 & 07777)) -ne 0 ] || [ "$o" != "$3" ] ;; esac
+}
+
+# at_most complains of each file that has more rights than MODE, or does not belong to the owner
+# and to one of the groups.
 at_most() {
 	mode=$1 owner=$2 groups=$3
 	shift 3
 	for f; do
-		[ ! -e "$f" ] || set -- "$@" "$f"
-		shift
+		[ -e "$f" ] || continue
+		values_of "$f:" "$modes" || v=$(stat -Lc '%a %U %G' -- "$f") || error "cannot look at $f"
+		! exceeds "$v" "$mode" "$owner" "$groups" || complain "$f is $m $o:$g, at most $mode $owner:${allowed%% *}"
 	done
-	[ $# -gt 0 ] || return 0
-	while read -r m o g f; do
-		case " $groups " in *" $g "*) [ $((0$m & ~0$mode & 07777)) -ne 0 ] || [ "$o" != "$owner" ] || continue ;; esac
-		complain "$f is $m $o:$g, at most $mode $owner:${groups%% *}"
-	done <<X
-$(stat -Lc '%a %U %G %n' "$@")
-X
 }
 
-# limit MODE OWNER GROUPS FILE... takes from files what at_most complains about.
+# limit takes from files what at_most complains about.
 limit() {
-	want=$1 whose=$2 of_groups=$3
+	mode=$1 owner=$2 groups=$3
 	shift 3
-	for file; do
-		bad=
-		at_most "$want" "$whose" "$of_groups" "$file"
-		[ -n "$bad" ] || continue
-		read -r m o g <<X || return 1
-$(stat -Lc '%a %U %G' "$file")
-X
-		case " $of_groups " in
-		*" $g "*) [ "$o" = "$whose" ] || chown "$whose" "$file" || return 1 ;;
-		*) chown "$whose:${of_groups%% *}" "$file" || return 1 ;;
+	for f; do
+		[ -e "$f" ] || continue
+		v=$(stat -Lc '%a %U %G' -- "$f") || return 1
+		exceeds "$v" "$mode" "$owner" "$groups" || continue
+		case " $allowed " in
+		*" $g "*) [ "$o" = "$owner" ] || chown "$owner" "$f" || return 1 ;;
+		*) chown "$owner:${allowed%% *}" "$f" || return 1 ;;
 		esac
-		chmod "$(printf '%o' $((0$m & 0$want)))" "$file" || return 1
+		chmod "$(printf '%o' $((0$m & 0$mode)))" "$f" || return 1
 	done
 }
-
-# login_users prints name:home of those that people log in as.
-login_users() { awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { print $1 ":" $6 }' /etc/passwd; }
 
 # build_user is who logged in to run this; root if it did so itself.
 build_user() { printf '%s\n' "${SUDO_USER:-root}"; }
@@ -364,12 +443,14 @@ some() {
 }
 
 # installed PACKAGE... prints those that are.
-installed() {
+installed() { states_of_packages "$@" | sed -n 's/^installed //p'; }
+# states_of_packages PACKAGE... prints a line for each, "installed PACKAGE" if it is.
+states_of_packages() {
 	if [ "$family" = deb ]; then
 		# shellcheck disable=SC2016 # a format of dpkg's
-		dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p'
+		dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null
 	else
-		for p; do ! rpm -q "$p" >/dev/null 2>&1 || echo "$p"; done
+		rpm -q --qf 'installed %{NAME}\n' "$@" 2>/dev/null
 	fi
 }
 

@@ -1,16 +1,55 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2016
 # Accounts. What people log in as is never removed, renamed or expired here.
 
+# What rules look for among the accounts are awk_RULE: parts of one awk program, which reads
+# passwd, shadow and group once, with file the name of one of them, and says what it finds by
+# say(KIND, TEXT).
+
+# learn_accounts keeps "KIND TEXT" lines in accounts.
+learn_accounts() {
+	accounts='' accounts_error='' program=''
+	wanted account- "$@" || wanted pam-hash "$@" || wanted ssh- "$@" || wanted service-ports "$@" || wanted firewall "$@" || return 0
+	for rule; do
+		function_of awk "$rule"
+		eval "program=\"\$program
+\${$name-}\""
+	done
+	set -- /etc/passwd /etc/group
+	[ ! -r /etc/shadow ] || set -- /etc/passwd /etc/shadow /etc/group
+	accounts=$(awk -F: "
+function say(kind, text) { print kind \" \" text }
+FNR == 1 { file = substr(FILENAME, 6) }
+$awk_login_users$program" "$@" 2>&1) || accounts_error="cannot read /etc/passwd and /etc/group: $accounts"
+}
 shadow_known() { { [ -r /etc/shadow ] && [ -s /etc/shadow ]; } || error "cannot read /etc/shadow"; }
+# accounts_of KIND sets list to what was found of a kind.
+accounts_of() {
+	[ -z "$accounts_error" ] || error "$accounts_error"
+	values_of "$1 " "$accounts" || true
+}
 
-check_account_uid0() { none "$(awk -F: '$3 == 0 && $1 != "root" { print $1 }' /etc/passwd)"; }
+# login_users sets list to NAME:HOME of those that people log in as.
+awk_login_users='
+file == "passwd" && $3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { say("login", $1 ":" $6) }'
+login_users() { accounts_of login; }
 
+awk_account_uid0='
+file == "passwd" && $3 == 0 && $1 != "root" { say("uid0", $1) }'
+check_account_uid0() {
+	accounts_of uid0
+	none "$list"
+}
+
+awk_account_empty_password='
+file == "shadow" && $2 == "" { say("empty", $1 " has an empty password") }
+file == "passwd" && $2 != "x" { say("in-passwd", $1 " has its password in /etc/passwd") }'
 check_account_empty_password() {
 	shadow_known
-	none "$({
-		awk -F: '$2 == "" { print $1 " has an empty password" }' /etc/shadow
-		awk -F: '$2 != "x" { print $1 " has its password in /etc/passwd" }' /etc/passwd
-	})"
+	accounts_of empty
+	bad=$list
+	accounts_of in-passwd
+	none "${bad:+$bad
+}$list"
 }
 fix_account_empty_password() {
 	for u in $(awk -F: '$2 == "" { print $1 }' /etc/shadow); do
@@ -18,70 +57,101 @@ fix_account_empty_password() {
 	done
 }
 
+awk_account_root_locked='
+file == "shadow" && $1 == "root" { say("root", $2) }'
 check_account_root_locked() {
 	shadow_known
-	case $(awk -F: '$1 == "root" { print $2 }' /etc/shadow) in '!'* | '*'*) pass ;; esac
+	accounts_of root
+	case $v in '!'* | '*'*) pass ;; esac
 	fail "root has a password"
 }
 fix_account_root_locked() { usermod -L root; }
 
-system_shells() { awk -F: '$3 > 0 && $3 < 1000 && $1 !~ /^(sync|shutdown|halt)$/ && $7 !~ /(nologin|false)$/ { print $1 }' /etc/passwd; }
+awk_account_system_shell='
+file == "passwd" && $3 > 0 && $3 < 1000 { system_[$1] = 1 }
+file == "passwd" && $3 > 0 && $3 < 1000 && $1 !~ /^(sync|shutdown|halt)$/ && $7 !~ /(nologin|false)$/ { say("shell", $1) }
+file == "shadow" && system_[$1] && $2 !~ /^[!*]/ { say("password", $1 " has a password") }'
 check_account_system_shell() {
 	shadow_known
-	none "$({
-		system_shells | sed 's/$/ has a shell/'
-		awk -F: 'NR == FNR { if ($3 > 0 && $3 < 1000) system_[$1] = 1; next }
-			system_[$1] && $2 !~ /^[!*]/ { print $1 " has a password" }' /etc/passwd /etc/shadow
-	})"
+	accounts_of shell
+	for u in $list; do complain "$u has a shell"; done
+	accounts_of password
+	[ -z "$list" ] || complain "$list"
+	none "$bad"
 }
 fix_account_system_shell() {
-	for u in $(system_shells); do usermod -s "$(command -v nologin)" "$u" || return 1; done
+	accounts_of shell
+	for u in $list; do usermod -s "$(command -v nologin)" "$u" || return 1; done
 }
 
+awk_account_unique_ids='
+file != "shadow" && seen[file, "name", $1]++ == 1 { say("twice", "name in " file ": " $1) }
+file != "shadow" && seen[file, "ID", $3]++ == 1 { say("twice", "ID in " file ": " $3) }'
 check_account_unique_ids() {
-	none "$(awk -F: '
-		{ file = substr(FILENAME, 6) }
-		seen[file, "name", $1]++ == 1 { print "name in " file ": " $1 }
-		seen[file, "ID", $3]++ == 1 { print "ID in " file ": " $3 }' /etc/passwd /etc/group)"
+	accounts_of twice
+	none "$list"
 }
 
+modes_account_home_mode() {
+	values_of 'login ' "$accounts" || return 0
+	while IFS=: read -r user home; do
+		[ ! -d "$home" ] || "$1" 750 "$user" any "$home" || return 1
+	done <<X
+$list
+X
+}
 check_account_home_mode() {
+	login_users
 	while IFS=: read -r user home; do
 		if [ -d "$home" ]; then
-			at_most 750 "$user" "$(stat -Lc %G "$home")" "$home"
+			at_most 750 "$user" any "$home"
 		elif [ -n "$user" ]; then
 			complain "$user has no $home"
 		fi
 	done <<X
-$(login_users)
+$list
 X
 	verdict "$bad"
 }
-fix_account_home_mode() {
-	login_users | while IFS=: read -r user home; do
-		[ ! -d "$home" ] || limit 750 "$user" "$(stat -Lc %G "$home")" "$home" || echo "cannot change $home"
-	done
-}
+fix_account_home_mode() { modes_account_home_mode limit; }
 
-# dot_files prints what others can write to of the files that run at a login.
+# homes sets list to the homes of those that people log in as, and root's.
+homes() {
+	login_users
+	old_list=$list list=
+	while IFS=: read -r _ home; do
+		case $home in /*) [ ! -d "$home" ] || list="$list$home
+" ;; esac
+	done <<X
+$old_list
+root:/root
+X
+}
+# dot_files FIND... finds what others can write to of the files that run at a login.
 dot_files() {
-	{
-		login_users
-		echo root:/root
-	} | while IFS=: read -r _ home; do
-		[ ! -d "$home" ] || find "$home" -xdev -mindepth 1 -maxdepth 2 ! -type l \( -name '.*' -o -path '*/.ssh/*' \) -perm /022 "$@" 2>/dev/null
-	done
+	homes
+	set -f
+	old_ifs=$IFS
+	IFS='
+'
+	# shellcheck disable=SC2086 # a list, a line each
+	find $list -xdev -mindepth 1 -maxdepth 2 ! -type l \( -name '.*' -o -path '*/.ssh/*' \) -perm /022 "$@" 2>/dev/null
+	IFS=$old_ifs
+	set +f
 }
 check_account_dotfiles() {
-	none "$({
-		{
-			login_users
-			echo root:/root
-		} | while IFS=: read -r _ home; do
-			for f in "$home/.rhosts" "$home/.shosts" "$home/.netrc" "$home/.forward"; do [ ! -e "$f" ] || echo "$f"; done
+	find_known
+	homes
+	while IFS= read -r home; do
+		for f in "$home/.rhosts" "$home/.shosts" "$home/.netrc" "$home/.forward"; do
+			[ -z "$home" ] || [ ! -e "$f" ] || complain "$f"
 		done
-		dot_files | sed 's/$/ is writable by others/'
-	} | bounded)"
+	done <<X
+$list
+X
+	open=$(dot_files -printf '%p is writable by others\n' | bounded)
+	[ -z "$open" ] || complain "$open"
+	none "$bad"
 }
 fix_account_dotfiles() { dot_files -exec chmod go-w {} +; }
 
@@ -104,9 +174,15 @@ check_account_root_path() {
 		shift
 	done
 	[ $# -gt 0 ] || fail "PATH is $path"
-	open=$(find -L "$@" -maxdepth 0 \( -perm /022 -o ! -user root \) | some)
-	[ -z "$open" ] || complain "not root's alone: $open"
+	find_known
+	some_of "$(find -L "$@" -maxdepth 0 \( -perm /022 -o ! -user root \))"
+	[ -z "$list" ] || complain "not root's alone: $list"
 	verdict "$bad"
 }
 
-check_account_shadow_group() { verdict "$(awk -F: '$1 == "shadow" && $4 != "" { print "members: " $4 }' /etc/group)"; }
+awk_account_shadow_group='
+file == "group" && $1 == "shadow" && $4 != "" { say("shadow-group", "members: " $4) }'
+check_account_shadow_group() {
+	accounts_of shadow-group
+	verdict "$list"
+}

@@ -29,15 +29,19 @@ except OSError:
 learn_cloud_init() {
 	cloud_init='' cloud_init_error=''
 	wanted cloud-init "$@" || return 0
-	program=$(command -v cloud-init) || return 0
-	python=$(sed -n '1s/^#! *//p' "$program")
+	have cloud-init || return 0
+	program=$(command -v cloud-init) && IFS= read -r python <"$program" || {
+		cloud_init_error="cannot read cloud-init itself"
+		return 0
+	}
+	python=${python#'#!'}
 	# shellcheck disable=SC2086 # a program and its options
 	cloud_init=$($python - 2>&1 <<'P'
 import glob, yaml
 merged = {}
 for name in ["/etc/cloud/cloud.cfg"] + sorted(glob.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
     with open(name) as f:
-        part = yaml.safe_load(f) or {}
+        part = yaml.load(f, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     if isinstance(part, dict):
         merged.update(part)
 for key in ("ssh_pwauth", "disable_root", "ssh_deletekeys", "datasource_list"):
@@ -45,8 +49,8 @@ for key in ("ssh_pwauth", "disable_root", "ssh_deletekeys", "datasource_list"):
 P
 ) || cloud_init_error="cannot read the configuration of cloud-init: $(printf '%s\n' "$cloud_init" | tail -n 1)"
 }
-# cloud_init KEY
-cloud_init_says() { printf '%s\n' "$cloud_init" | sed -n "s/^$1 //p"; }
+# cloud_init KEY sets v to the value of a key, or "unset".
+cloud_init() { values_of "$1 " "$cloud_init" || error "the configuration of cloud-init says nothing of $1"; }
 cloud_init_known() {
 	have cloud-init || na "there is no cloud-init on this machine"
 	[ -z "$cloud_init_error" ] || error "$cloud_init_error"
@@ -55,9 +59,9 @@ set_cloud_init() { printf '# Written by bake:baseline.\n%s\n' "$2" | put "/etc/c
 
 check_cloud_init_pwauth() {
 	cloud_init_known
-	v=$(cloud_init_says ssh_pwauth)
+	cloud_init ssh_pwauth
 	case $v in False | false | no | unset | unchanged) ;; *) fail "ssh_pwauth: $v" ;; esac
-	v=$(cloud_init_says disable_root)
+	cloud_init disable_root
 	case $v in True | true | 1 | unset) pass ;; esac
 	fail "disable_root: $v"
 }
@@ -68,33 +72,32 @@ disable_root: true'
 
 check_cloud_init_hostkeys() {
 	cloud_init_known
-	v=$(cloud_init_says ssh_deletekeys)
+	cloud_init ssh_deletekeys
 	case $v in True | true | 1 | unset) pass ;; esac
 	fail "ssh_deletekeys: $v"
 }
 fix_cloud_init_hostkeys() { set_cloud_init keys 'ssh_deletekeys: true'; }
 
-# data_modes COMMAND
-data_modes() {
+modes_cloud_init_data_mode() {
 	"$1" 600 root root /var/lib/cloud/instance/user-data.txt /var/lib/cloud/instance/user-data.txt.i /var/lib/cloud/instance/obj.pkl \
 		/var/lib/cloud/instance/cloud-config.txt /run/cloud-init/instance-data-sensitive.json
 }
 check_cloud_init_data_mode() {
 	cloud_init_known
-	data_modes at_most
+	modes_cloud_init_data_mode at_most
 	verdict "$bad"
 }
-fix_cloud_init_data_mode() { data_modes limit; }
+fix_cloud_init_data_mode() { modes_cloud_init_data_mode limit; }
 
 check_cloud_init_datasource() {
 	cloud_init_known
-	v=$(cloud_init_says datasource_list)
+	cloud_init datasource_list
 	case $v in unset | *NoCloud*) fail "datasource_list: $v" ;; esac
 	pass
 }
 fix_cloud_init_datasource() { set_cloud_init sources 'datasource_list: [ Ec2, None ]'; }
 
 check_cloud_serial_root() {
-	systemd_known
+	units_known
 	none "$(systemctl cat serial-getty@ttyS0.service console-getty.service getty@tty1.service 2>/dev/null | grep -E '^ExecStart=.*--autologin')"
 }

@@ -22,18 +22,26 @@ walk() {
 	done
 }
 
-# learn_files keeps "KIND PATH" lines in found.
+# learn_find finds out whether find works, of which no output is good news.
+learn_find() {
+	find_works=
+	wanted file- "$@" || wanted account- "$@" || return 0
+	find_works=$(find / -maxdepth 0 -printf 'yes\n' | bounded)
+}
+find_known() { [ "$find_works" = yes ] || error "find fails"; }
+
+# learn_files keeps "KIND PATH" lines in found, between begin and end.
 learn_files() {
 	found=
 	if wanted file-world "$@" || wanted file-sticky "$@" || wanted file-unowned "$@" || wanted file-suid "$@"; then
-		found=$(walk \( \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
+		found=$(walk \( \( -path / -printf 'begin\0' \) , \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
 			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) | tr '\n\0' '?\n' | bounded
 			echo end)
 	fi
 }
 # files_known KIND: of a list that is cut, what is not on it is not known.
 files_known() {
-	case $found in *end) ;; *) error "find failed" ;; esac
+	case $found in begin*end) ;; *) error "find fails" ;; esac
 	[ ${#found} -gt "$bound" ] || return 0
 	case "
 $found" in *"
@@ -41,25 +49,27 @@ $1 "*) ;; *) error "there are more files with wrong modes and owners than are lo
 }
 # paths_of KIND prints the paths of a kind.
 paths_of() {
-	[ "$found" = end ] || sed -n "s/^$1 //p" <<X
+	case "
+$found" in *"
+$1 "*) ;; *) return 0 ;; esac
+	sed -n "s/^$1 //p" <<X
 $found
 X
 }
 
-# modes COMMAND LIST...
-passwd_modes() {
+modes_file_passwd_mode() {
 	"$1" 644 root root /etc/passwd /etc/passwd- /etc/group /etc/group- /etc/shells && "$1" 600 root root /etc/security/opasswd
 }
-check_file_passwd_mode() { passwd_modes at_most; verdict "$bad"; }
-fix_file_passwd_mode() { passwd_modes limit; }
+check_file_passwd_mode() { modes_file_passwd_mode at_most; verdict "$bad"; }
+fix_file_passwd_mode() { modes_file_passwd_mode limit; }
 
-shadow_modes() {
+modes_file_shadow_mode() {
 	readers=root
 	[ "$family" = rpm ] || readers='shadow root'
 	"$1" 640 root "$readers" /etc/shadow /etc/shadow- /etc/gshadow /etc/gshadow-
 }
-check_file_shadow_mode() { shadow_modes at_most; verdict "$bad"; }
-fix_file_shadow_mode() { shadow_modes limit; }
+check_file_shadow_mode() { modes_file_shadow_mode at_most; verdict "$bad"; }
+fix_file_shadow_mode() { modes_file_shadow_mode limit; }
 
 check_file_world_writable() { files_known W; none "$(paths_of W)"; }
 fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
@@ -100,14 +110,14 @@ system_dirs() {
 	# shellcheck disable=SC2086 # a list
 	find -L $dirs \( -type f -o -type d \) "$@" 2>/dev/null
 }
-check_file_system_dirs() { none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | bounded)"; }
+check_file_system_dirs() { find_known; none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | bounded)"; }
 fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
 
 open_logs() {
 	[ ! -d /var/log ] || find /var/log -xdev -type f \( -perm /002 -o \( -perm /004 \( -name 'auth.log*' -o -name 'secure*' -o -name 'syslog*' \
 		-o -name 'messages*' -o -name 'cloud-init*.log*' -o -name 'sudo.log*' -o -name 'cron*' \) \) \) "$@" 2>/dev/null
 }
-check_file_log_mode() { none "$(open_logs | bounded)"; }
+check_file_log_mode() { find_known; none "$(open_logs | bounded)"; }
 # cloud-init makes its logs anew at the first boot of each machine.
 fix_file_log_mode() {
 	open_logs -exec chmod o-rwx {} +
@@ -161,7 +171,9 @@ fix_mount_dev_shm_noexec() { mount_shm noexec; }
 check_mount_tmp() {
 	bad=$(lacks /tmp nodev nosuid)
 	[ -n "$bad" ] || pass
-	case $(systemctl is-enabled tmp.mount 2>/dev/null) in
+	units_known
+	state_of tmp.mount
+	case $v in
 	enabled | static | generated) reboot_needed "$bad before a reboot" ;;
 	esac
 	fail "$bad"

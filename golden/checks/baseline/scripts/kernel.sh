@@ -18,27 +18,39 @@ sysctl_file_of() {
 # sysctl_value KEY sets v, likewise.
 sysctl_value() { sysctl_file_of "$1" && v=$(cat "$p"); }
 
+# learn_parameters keeps "FILE:VALUE" lines of the parameters that rules ask about. The shell
+# itself cannot read them: it reads byte by byte, and gets the first alone.
+learn_parameters() {
+	parameters='' noted=''
+	wanted kernel- "$@" || wanted net- "$@" || return 0
+	for rule; do
+		case $rule in kernel-* | net-*) of_rule note_parameters "$rule" ;; esac
+	done
+	# shellcheck disable=SC2086 # a list
+	[ -z "$noted" ] || parameters=$(grep -H '' $noted 2>/dev/null)
+}
+note_parameters() {
+	while [ $# -gt 0 ]; do
+		! sysctl_file_of "$1" || noted="$noted $p"
+		shift 2
+	done
+}
+
 # parameters KEY VALUES... passes if each key has one of its values, which a | stands
 # between. A key that is not there does not count, but one has to be.
 parameters() {
-	missing='' wanted_values='' paths=
+	missing='' some_there=
 	while [ $# -gt 0 ]; do
 		if sysctl_file_of "$1"; then
-			paths="$paths $p" wanted_values="$wanted_values $p|$2|"
+			some_there=yes
+			values_of "$p:" "$parameters" || error "cannot read $p"
+			case "|$2|" in *"|$v|"*) ;; *) complain "${p#/proc/sys/} = $v" ;; esac
 		else
 			missing="$missing${missing:+, }$1"
 		fi
 		shift 2
 	done
-	[ -n "$paths" ] || na "cannot be set on this machine: $missing"
-	# shellcheck disable=SC2086 # a list
-	list=$(grep -H '' $paths) || error "cannot read $paths"
-	while IFS=: read -r p v; do
-		want=${wanted_values#* "$p"|}
-		case "|${want%% *}" in *"|$v|"*) ;; *) complain "${p#/proc/sys/} = $v" ;; esac
-	done <<X
-$list
-X
+	[ -n "$some_there" ] || na "cannot be set on this machine: $missing"
 	verdict "$bad"
 }
 

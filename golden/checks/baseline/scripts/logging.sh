@@ -3,22 +3,20 @@
 
 # learn_journald keeps what counts of the configuration of journald.
 learn_journald() {
-	journald=
+	journald='' journald_error=''
 	wanted log- "$@" || return 0
-	all=$(systemd-analyze cat-config systemd/journald.conf 2>/dev/null) || all=$(cat /etc/systemd/journald.conf /etc/systemd/journald.conf.d/*.conf 2>/dev/null)
-	journald=$(sed -n '/^\(Storage\|SystemMaxUse\)=/p' <<X
-$all
-X
-	)
+	set --
+	for f in /etc/systemd/journald.conf /etc/systemd/journald.conf.d/*.conf; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	all=$(systemd-analyze cat-config systemd/journald.conf 2>/dev/null || cat "$@" </dev/null 2>&1) || journald_error="cannot read journald.conf: $all"
+	lines_with '[A-Z]*=*' "$all"
+	journald=$list
 }
 # journald KEY sets v to the value that holds.
 journald() {
-	v=
-	while IFS='=' read -r key value; do
-		[ "$key" != "$1" ] || v=$value
-	done <<X
-$journald
-X
+	[ -z "$journald_error" ] || error "$journald_error"
+	values_of "$1=" "$journald" || true
 }
 set_journald() {
 	printf '# Written by bake:baseline.\n[Journal]\n%s\n' "$2" | put "/etc/systemd/journald.conf.d/99-zz-bake-baseline-$1.conf" 644 &&
@@ -29,11 +27,13 @@ check_log_persistent() {
 	case ${v:-auto} in
 	persistent) pass ;;
 	auto)
-		{ [ -d /var/log/journal ] || [ -n "$(installed rsyslog)" ]; } || fail "the journal is kept in memory, and there is no rsyslog"
+		[ -d /var/log/journal ] || packages_known
+		[ -d /var/log/journal ] || has_package rsyslog || fail "the journal is kept in memory, and there is no rsyslog"
 		pass
 		;;
 	esac
-	[ -z "$(installed rsyslog)" ] || pass
+	packages_known
+	! has_package rsyslog || pass
 	fail "Storage=$v in journald.conf"
 }
 fix_log_persistent() { set_journald storage Storage=persistent; }
@@ -46,7 +46,8 @@ check_log_limit() {
 fix_log_limit() { set_journald limit SystemMaxUse=500M; }
 
 check_log_rsyslog_mode() {
-	[ -n "$(installed rsyslog)" ] || na "there is no rsyslog on this machine"
+	packages_known
+	has_package rsyslog || na "there is no rsyslog on this machine"
 	v=$(cat /etc/rsyslog.conf /etc/rsyslog.d/*.conf 2>/dev/null | sed -nE 's/^[^#]*FileCreateMode[ ="]+0?([0-7]+).*/\1/p' | tail -n 1)
 	[ -n "$v" ] || fail "FileCreateMode is not set"
 	[ $((0$v & 0137)) -eq 0 ] || fail "FileCreateMode is $v"
@@ -58,7 +59,8 @@ fix_log_rsyslog_mode() { echo '$FileCreateMode 0640' | put /etc/rsyslog.d/00-bak
 check_audit_enabled() {
 	own_kernel "the audit log of the kernel"
 	have auditctl || fail "there is no auditd"
-	[ -n "$(enabled_of auditd.service)" ] || fail "auditd is not enabled"
+	enabled auditd.service
+	[ -n "$list" ] || fail "auditd is not enabled"
 	v=$(auditctl -s 2>&1 | awk '$1 == "enabled" { print $2 }')
 	case $v in 1 | 2) pass ;; esac
 	fail "the audit log of the kernel is off"
@@ -93,8 +95,9 @@ X
 
 check_time_sync() {
 	own_kernel "the clock"
-	for s in chrony chronyd systemd-timesyncd ntpsec ntp ntpd; do
-		if systemctl -q is-enabled "$s" 2>/dev/null && systemctl -q is-active "$s"; then pass; fi
+	for unit in $clocks; do
+		state_of "$unit"
+		case $v in enabled | enabled-runtime | static | alias | indirect | generated) ! systemctl -q is-active "$unit" || pass ;; esac
 	done
 	fail "nothing keeps the clock right"
 }
@@ -110,17 +113,16 @@ check_time_zone_utc() {
 }
 fix_time_zone_utc() { timedatectl set-timezone Etc/UTC; }
 
-# cron_modes COMMAND
-cron_modes() {
+modes_cron_mode() {
 	"$1" 600 root root /etc/crontab &&
 		"$1" 700 root root /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly /etc/cron.yearly /etc/cron.d
 }
 check_cron_mode() {
 	{ [ -e /etc/crontab ] || [ -e /etc/cron.d ] || [ -e /etc/cron.daily ]; } || na "there is no cron on this machine"
-	cron_modes at_most
+	modes_cron_mode at_most
 	verdict "$bad"
 }
-fix_cron_mode() { cron_modes limit; }
+fix_cron_mode() { modes_cron_mode limit; }
 
 check_cron_allow() {
 	have crontab || na "there is no cron on this machine"

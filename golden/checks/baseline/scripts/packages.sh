@@ -1,19 +1,48 @@
 # shellcheck shell=sh
 # Packages and where they come from.
 
-apt_sources() { for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do [ ! -f "$f" ] || echo "$f"; done; }
+# learn_packages keeps in packages those that rules ask about and that are installed, a line
+# each; the package manager itself is one of them, or something is wrong.
+learn_packages() {
+	packages='' packages_error=''
+	wanted service-legacy "$@" || wanted log- "$@" || wanted core-dumps "$@" || wanted pkg-auto "$@" || return 0
+	manager=dpkg
+	[ "$family" = deb ] || manager=rpm
+	# shellcheck disable=SC2086 # a list
+	values_of 'installed ' "$(states_of_packages $manager rsyslog systemd-coredump unattended-upgrades $legacy)" || true
+	packages=$list
+	has_package $manager || packages_error="$manager does not say which packages are installed"
+}
+packages_known() { [ -z "$packages_error" ] || error "$packages_error"; }
+# has_package NAME
+has_package() {
+	case "
+$packages
+" in *"
+$1
+"*) ;; *) return 1 ;; esac
+}
+
+# in_apt_sources GREP... looks for lines in the lists of repositories.
+in_apt_sources() {
+	for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	grep "$@" </dev/null
+}
 # learn_apt keeps the settings of apt, or why there are none in apt_error.
 learn_apt() {
 	apt_settings='' apt_error=''
 	[ "$family" = deb ] && [ "$*" != pkg-updates ] && wanted pkg- "$@" || return 0
 	apt_settings=$(apt-config dump 2>&1) || apt_error="apt-config fails: $apt_settings"
 }
-# apt_says REGEX prints the settings of apt that match.
+# apt_says REGEX sets list to the settings of apt that match.
 apt_says() {
 	[ -z "$apt_error" ] || error "$apt_error"
-	grep -iE "$1" <<X
+	list=$(grep -iE "$1" <<X
 $apt_settings
 X
+)
 }
 
 check_pkg_signed() {
@@ -21,11 +50,9 @@ check_pkg_signed() {
 		[ -d /etc/yum.repos.d ] || error "there is no /etc/yum.repos.d"
 		none "$(grep -iE '^[[:space:]]*gpgcheck[[:space:]]*=[[:space:]]*(0|no|false)' /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo 2>/dev/null)"
 	fi
-	bad=$(apt_says '(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) "(1|true|yes|on)"' | some)
-	[ -z "$bad" ] || fail "$bad"
-	none "$(apt_sources | while IFS= read -r f; do
-		grep -HiE '^[^#]*\[[^]]*(trusted|allow-insecure|allow-weak)=(yes|true|1)|^(Trusted|Allow-Insecure|Allow-Weak): *(yes|true|1)' "$f"
-	done)"
+	apt_says '(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) "(1|true|yes|on)"'
+	[ -z "$list" ] || none "$list"
+	none "$(in_apt_sources -HiE '^[^#]*\[[^]]*(trusted|allow-insecure|allow-weak)=(yes|true|1)|^(Trusted|Allow-Insecure|Allow-Weak): *(yes|true|1)')"
 }
 fix_pkg_signed() {
 	[ "$family" = rpm ] || {
@@ -40,13 +67,13 @@ fix_pkg_signed() {
 stale='^[^#]*\[[^]]*check-valid-until=(no|false|0)|^Check-Valid-Until: *(no|false|0)'
 check_pkg_valid_until() {
 	[ "$family" = deb ] || na "only apt knows how long a repository is valid"
-	bad=$(apt_says 'Check-Valid-Until(::[^ ]*)? "(0|false|no)"' | some)
-	[ -z "$bad" ] || fail "$bad"
-	none "$(apt_sources | while IFS= read -r f; do grep -HiE "$stale" "$f"; done)"
+	apt_says 'Check-Valid-Until(::[^ ]*)? "(0|false|no)"'
+	[ -z "$list" ] || none "$list"
+	none "$(in_apt_sources -HiE "$stale")"
 }
 # Without the option the repositories have to be valid, or nothing could be installed.
 fix_pkg_valid_until() {
-	changed=$(apt_sources | while IFS= read -r f; do ! grep -qiE "$stale" "$f" || echo "$f"; done)
+	changed=$(in_apt_sources -liE "$stale")
 	[ -n "$changed" ] || {
 		echo "it is set in $(grep -rliE 'check-valid-until' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null | some): remove it yourself"
 		return 1
@@ -75,12 +102,13 @@ check_pkg_updates() {
 		esac
 	fi
 	need apt-get
-	lists=/var/lib/apt/lists own=
-	if [ -z "$(find $lists -maxdepth 1 -name '*Release' -mtime -1 2>/dev/null | head -n 1)" ] || [ -z "$(find $lists -maxdepth 1 -name '*_Packages*' | head -n 1)" ]; then
-		own=$(mktemp -d /run/bake-lists.XXXXXX) || error "cannot write to /run"
-		trap 'rm -rf "$own"' EXIT
-		trap 'exit 2' HUP INT PIPE TERM
-		mkdir "$own/partial"
+	lists=/var/lib/apt/lists
+	own=$(mktemp -d /run/bake-lists.XXXXXX) || error "cannot write to /run"
+	trap 'rm -rf "$own"' EXIT
+	trap 'exit 2' HUP INT PIPE TERM
+	mkdir -p "$own/partial" "$own/few/partial"
+	set -- "$lists"/*_Packages*
+	if [ ! -e "$1" ] || [ -z "$(find $lists -maxdepth 1 -name '*Release' -mtime -1 -print -quit 2>/dev/null)" ]; then
 		lists=$own
 		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
 			-o Acquire::Languages=none -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false -o pkgCacheFile::Generate=false \
@@ -88,11 +116,27 @@ check_pkg_updates() {
 			error "apt-get update fails: $(printf '%s\n' "$said" | grep -E '^[EW]:' | some)"
 		}
 	fi
-	said=$(apt-get -s -q -o Dir::State::Lists="$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1)
-	status=$?
-	[ $status = 0 ] || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
+	few_lists "$lists" "$own/few" && upgrade_with "$own/few"
+	case $said in *'
+0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.'*) pass ;; esac
+	upgrade_with "$lists" || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
 	none "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }')"
 }
+# few_lists FROM TO writes lists of the packages alone that are installed. If apt has nothing to do
+# with these it has nothing to do, and indexing all packages of a distribution takes a second.
+few_lists() {
+	said=
+	set -- "$1" "$2" "$1"/*_Packages*
+	for f; do case $f in *_Packages | "$1" | "$2") ;; *) return 1 ;; esac; done # one is compressed
+	from=$1 to=$2
+	shift 2
+	cp "$from"/*Release "$to" && awk -v to="$to/" '
+		FNR == 1 { n++; file = FILENAME; sub(/.*\//, "", file) }
+		/^Package: / { keep = n > 1 && $2 in there; if (n == 1) there[$2] }
+		keep { print >(to file) }' /var/lib/dpkg/status "$@"
+}
+# upgrade_with LISTS sets said to what apt would do with these lists.
+upgrade_with() { said=$(apt-get -s -q -o Dir::State::Lists="$1" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1); }
 fix_pkg_updates() {
 	if [ "$family" = rpm ]; then
 		dnf -yq upgrade --security >/dev/null
@@ -112,11 +156,14 @@ check_pkg_kernel_current() {
 
 check_pkg_auto_updates() {
 	if [ "$family" = rpm ]; then
-		[ -n "$(enabled_of dnf-automatic.timer dnf-automatic-install.timer)" ] || fail "dnf-automatic is not enabled"
+		enabled dnf-automatic.timer dnf-automatic-install.timer
+		[ -n "$list" ] || fail "dnf-automatic is not enabled"
 		pass
 	fi
-	[ -n "$(installed unattended-upgrades)" ] || fail "unattended-upgrades is not installed"
-	[ -n "$(apt_says '^APT::Periodic::Unattended-Upgrade "[1-9]')" ] || fail "APT::Periodic::Unattended-Upgrade is off"
+	packages_known
+	has_package unattended-upgrades || fail "unattended-upgrades is not installed"
+	apt_says '^APT::Periodic::Unattended-Upgrade "[1-9]'
+	[ -n "$list" ] || fail "APT::Periodic::Unattended-Upgrade is off"
 	pass
 }
 fix_pkg_auto_updates() {

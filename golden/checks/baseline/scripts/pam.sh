@@ -3,14 +3,25 @@
 # out of profiles, and options that were changed there are kept; on RHEL and Amazon Linux
 # the stack belongs to authselect, and is never written here.
 
-# stack FILES prints the lines that count of the stacks that all services share.
-stack() {
-	for f in "/etc/pam.d/common-$1" /etc/pam.d/system-auth; do
-		[ ! -f "$f" ] || grep -E '^[^#]' "$f"
-	done
+# learn_pam keeps "FILE:LINE" of the lines that count of all stacks.
+learn_pam() {
+	pam=''
+	wanted pam- "$@" || wanted su-wheel "$@" || return 0
+	pam=$(grep -HE '^[^#]' /etc/pam.d/* 2>/dev/null)
 }
-
-pam_known() { [ -d /etc/pam.d ] || na "there is no PAM on this machine"; }
+pam_known() {
+	[ -d /etc/pam.d ] || na "there is no PAM on this machine"
+	[ -n "$pam" ] || error "cannot read /etc/pam.d"
+}
+# stack KIND sets list to the lines that count of the stacks that all services share.
+stack() {
+	pam_known
+	values_of "/etc/pam.d/common-$1:" "$pam" || true
+	stack=$list
+	values_of "/etc/pam.d/system-auth:" "$pam" || true
+	list="$stack
+$list"
+}
 
 # authselect_feature NAME enables a feature of the profile in use.
 authselect_feature() {
@@ -25,31 +36,44 @@ authselect_feature() {
 	authselect enable-feature "$1" >/dev/null
 }
 
-nullok() { grep -lE '^[^#]*pam_unix\.so.*[[:space:]]nullok' /etc/pam.d/* 2>/dev/null; }
-check_pam_nullok() {
+# nullok sets list to the files whose pam_unix takes empty passwords.
+nullok() {
 	pam_known
-	bad=$(nullok | some)
-	verdict "${bad:+nullok in $bad}"
+	lines_with '*pam_unix.so*[[:space:]]nullok*' "$pam"
+	nullok=$list list=
+	while IFS=: read -r f line; do
+		case ${line%%pam_unix.so*} in *'#'*) continue ;; esac
+		case "
+$list
+" in *"
+$f
+"*) ;; *) list="$list${list:+
+}$f" ;; esac
+	done <<X
+$nullok
+X
+}
+check_pam_nullok() {
+	nullok
+	some_of "$list"
+	verdict "${list:+nullok in $list}"
 }
 fix_pam_nullok() {
 	if [ "$family" = rpm ]; then
 		authselect_feature without-nullok
 		return
 	fi
-	for f in $(nullok); do
+	nullok
+	for f in $list; do
 		replace "$f" "$(sed -E '/pam_unix\.so/s/[[:space:]]+nullok(_secure)?([[:space:]]|$)/\2/' "$f"; echo .)" || return 1
 	done
 }
 
 check_pam_faillock() {
-	pam_known
-	stack auth | grep -qE 'pam_faillock\.so.*authfail' || fail "pam_faillock does not count failed logins"
-	deny=3
-	if [ -f /etc/security/faillock.conf ]; then
-		[ "$(key_values /etc/security/faillock.conf deny | wc -l)" -le 1 ] || fail "/etc/security/faillock.conf sets deny more than once"
-		v=$(key_values /etc/security/faillock.conf deny)
-		deny=${v:-$deny}
-	fi
+	stack auth
+	case $list in *pam_faillock.so*authfail*) ;; *) fail "pam_faillock does not count failed logins" ;; esac
+	setting /etc/security/faillock.conf deny || fail "/etc/security/faillock.conf sets deny more than once"
+	deny=${v:-3}
 	case $deny in *[!0-9]*) error "/etc/security/faillock.conf: deny = $deny" ;; esac
 	{ [ "$deny" -ge 1 ] && [ "$deny" -le 5 ]; } || fail "deny = $deny in /etc/security/faillock.conf"
 	pass
@@ -79,21 +103,38 @@ Account-Type: Primary
 Account:
 	required	pam_faillock.so
 X
-	stack auth | grep -q 'pam_faillock\.so authfail' || pam-auth-update --enable bake-faillock bake-faillock-notify
+	grep -q '^[^#].*pam_faillock\.so authfail' /etc/pam.d/common-auth || pam-auth-update --enable bake-faillock bake-faillock-notify
 }
 
-# pwquality prints the value that holds for a key: the main file is read first.
-pwquality() {
-	for f in /etc/security/pwquality.conf /etc/security/pwquality.conf.d/*.conf; do
-		[ ! -f "$f" ] || key_values "$f" "$1"
-	done | tail -n 1
+# learn_settings keeps "FILE:KEY VALUE" of the settings that rules ask about.
+learn_settings() {
+	settings='' settings_error=''
+	wanted pam- "$@" || wanted pw-aging "$@" || wanted umask- "$@" || return 0
+	set --
+	for f in /etc/login.defs /etc/security/faillock.conf /etc/security/pwquality.conf /etc/security/pwquality.conf.d/*.conf; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	[ $# = 0 ] || settings=$(settings_in "$@" 2>&1) || settings_error="awk fails: $settings"
 }
+# setting FILE KEY sets v to the value of a key, to the last if there is more than
+# one, which is a failure, or to nothing.
+setting() {
+	[ -z "$settings_error" ] || error "$settings_error"
+	values_of "$1:$2 " "$settings" || return 0
+	case $list in *"
+"*) return 1 ;; esac
+}
+
 check_pam_pwquality() {
-	pam_known
-	stack password | grep -q 'pam_pwquality\.so' || fail "pam_pwquality does not look at new passwords"
-	v=$(pwquality minlen)
-	case ${v:-8} in *[!0-9]*) error "minlen = $v in pwquality.conf" ;; esac
-	[ "${v:-8}" -ge 14 ] || fail "minlen = ${v:-8}"
+	stack password
+	case $list in *pam_pwquality.so*) ;; *) fail "pam_pwquality does not look at new passwords" ;; esac
+	minlen=
+	for f in /etc/security/pwquality.conf /etc/security/pwquality.conf.d/*.conf; do # the main file is read first
+		setting "$f" minlen || true
+		minlen=${v:-$minlen}
+	done
+	case ${minlen:-8} in *[!0-9]*) error "minlen = $minlen in pwquality.conf" ;; esac
+	[ "${minlen:-8}" -ge 14 ] || fail "minlen = ${minlen:-8}"
 	pass
 }
 fix_pam_pwquality() {
@@ -113,31 +154,35 @@ dictcheck = 1
 X
 }
 
-# login_defs KEY is the value of the only active line for a key.
+# login_defs KEY sets v to the value of the only line for a key.
 login_defs() {
 	[ -f /etc/login.defs ] || na "there is no /etc/login.defs"
-	[ "$(key_values /etc/login.defs "$1" | wc -l)" -le 1 ] || fail "/etc/login.defs has $1 more than once"
-	key_values /etc/login.defs "$1"
+	setting /etc/login.defs "$1" || fail "/etc/login.defs has $1 more than once"
 }
 set_login_defs() { set_key /etc/login.defs "$1" "$2" "$(printf '\t')"; }
 
+# A hash of DES has 13 characters and no mark.
+awk_pam_hash='
+file == "shadow" { h = $2; sub(/^!/, "", h) }
+file == "shadow" && (h ~ /^\$(1|2|5|md5)[$,]/ || length(h) == 13 && h ~ /^[a-zA-Z0-9.\/]+$/) { say("hash", $1) }'
 check_pam_hash() {
-	pam_known
-	need awk
-	stack password | grep 'pam_unix\.so' | grep -qE 'yescrypt|sha512' || fail "pam_unix makes neither yescrypt nor sha512 hashes"
-	v=$(login_defs ENCRYPT_METHOD) || fail "$v"
+	stack password
+	lines_with '*pam_unix.so*' "$list"
+	case $list in *yescrypt* | *sha512*) ;; *) fail "pam_unix makes neither yescrypt nor sha512 hashes" ;; esac
+	login_defs ENCRYPT_METHOD
 	case $v in YESCRYPT | SHA512) ;; *) fail "ENCRYPT_METHOD ${v:-is not set} in /etc/login.defs" ;; esac
-	[ -r /etc/shadow ] || error "cannot read /etc/shadow"
-	bad=$(awk -F: '$2 ~ /^!?\$(1|2|5|md5)[$,]/ || $2 ~ /^!?[a-zA-Z0-9.\/]{13}$/ { print $1 }' /etc/shadow | some)
-	verdict "${bad:+weak hashes: $bad}"
+	shadow_known
+	accounts_of hash
+	some_of "$list"
+	verdict "${list:+weak hashes: $list}"
 }
 fix_pam_hash() {
 	if [ "$family" = rpm ]; then set_login_defs ENCRYPT_METHOD SHA512; else set_login_defs ENCRYPT_METHOD YESCRYPT; fi
 }
 
 check_pam_pwhistory() {
-	pam_known
-	stack password | grep -q 'pam_pwhistory\.so' || fail "pam_pwhistory does not look at new passwords"
+	stack password
+	case $list in *pam_pwhistory.so*) ;; *) fail "pam_pwhistory does not look at new passwords" ;; esac
 	pass
 }
 fix_pam_pwhistory() {
@@ -153,11 +198,11 @@ Password-Type: Primary
 Password:
 	requisite	pam_pwhistory.so remember=24 enforce_for_root use_authtok
 X
-	stack password | grep -q 'pam_pwhistory\.so' || pam-auth-update --enable bake-pwhistory
+	grep -q '^[^#].*pam_pwhistory\.so' /etc/pam.d/common-password || pam-auth-update --enable bake-pwhistory
 }
 
 check_pw_aging() {
-	v=$(login_defs PASS_MAX_DAYS) || fail "$v"
+	login_defs PASS_MAX_DAYS
 	case $v in '' | *[!0-9]*) fail "PASS_MAX_DAYS ${v:-is not set} in /etc/login.defs" ;; esac
 	{ [ "$v" -ge 1 ] && [ "$v" -le 365 ]; } || fail "PASS_MAX_DAYS $v in /etc/login.defs"
 	pass
@@ -165,7 +210,7 @@ check_pw_aging() {
 fix_pw_aging() { set_login_defs PASS_MAX_DAYS 365 && set_login_defs PASS_WARN_AGE 7; }
 
 check_umask_default() {
-	v=$(login_defs UMASK) || fail "$v"
+	login_defs UMASK
 	case $v in 027 | 077 | 0027 | 0077) pass ;; esac
 	fail "UMASK ${v:-is not set} in /etc/login.defs"
 }
@@ -173,8 +218,13 @@ fix_umask_default() { set_login_defs UMASK 027; }
 
 check_su_wheel() {
 	[ -f /etc/pam.d/su ] || na "there is no su"
-	grep -qE '^auth[[:space:]]+required[[:space:]]+pam_wheel\.so.*use_uid' /etc/pam.d/su || fail "everyone may use su"
-	pass
+	values_of /etc/pam.d/su: "$pam" || error "cannot read /etc/pam.d/su"
+	while read -r kind control module; do
+		case $kind:$control:$module in auth:required:pam_wheel.so*use_uid*) pass ;; esac
+	done <<X
+$list
+X
+	fail "everyone may use su"
 }
 fix_su_wheel() {
 	group=sudo

@@ -3,8 +3,11 @@
 
 legacy='telnetd inetutils-telnetd telnet-server rsh-server rsh-redone-server rsh-client rsh talkd talk nis ypbind ypserv tftpd tftpd-hpa tftp-server xinetd openbsd-inetd'
 check_service_legacy() {
-	# shellcheck disable=SC2086 # a list
-	none "$(installed $legacy)"
+	packages_known
+	for line in $packages; do
+		case " $legacy " in *" $line "*) complain "$line" ;; esac
+	done
+	none "$bad"
 }
 fix_service_legacy() {
 	# shellcheck disable=SC2046,SC2086 # lists
@@ -17,16 +20,50 @@ fix_service_legacy() {
 }
 
 unneeded='avahi-daemon.service avahi-daemon.socket cups.service cups.socket rpcbind.service rpcbind.socket bluetooth.service autofs.service isc-dhcp-server.service dhcpd.service slapd.service snmpd.service debug-shell.service'
-enabled_of() { systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "$@" 2>/dev/null | awk '{ print $1 }'; }
-systemd_known() { systemctl list-unit-files --no-legend multi-user.target >/dev/null 2>&1 || error "systemctl fails"; }
+clocks='chrony.service chronyd.service systemd-timesyncd.service ntpsec.service ntp.service ntpd.service'
+# learn_units keeps "UNIT STATE" lines of the units that rules ask about, in units.
+learn_units() {
+	units='' units_error=''
+	wanted service- "$@" || wanted mount-tmp "$@" || wanted audit- "$@" || wanted time-sync "$@" || wanted firewall "$@" ||
+		wanted cloud-serial "$@" || wanted pkg-auto "$@" || return 0
+	# shellcheck disable=SC2086 # lists
+	units=$(systemctl list-unit-files --no-legend --plain multi-user.target ctrl-alt-del.target tmp.mount auditd.service \
+		nftables.service firewalld.service ufw.service dnf-automatic.timer dnf-automatic-install.timer $clocks $unneeded 2>/dev/null) || units=
+	[ -n "$units" ] || units_error="systemctl fails"
+}
+units_known() { [ -z "$units_error" ] || error "$units_error"; }
+# state_of UNIT sets v to the state of its file, or to nothing.
+state_of() {
+	units_known
+	values_of "$1 " "$units" || return 0
+	v=${v#"${v%%[! ]*}"}
+	v=${v%% *}
+}
+# enabled UNIT... sets list to those that are started at boot.
+enabled() {
+	units_known
+	list=
+	while read -r unit state _; do
+		case " $* $state" in
+		*" $unit "*" enabled" | *" $unit "*" enabled-runtime")
+			list="${list:+$list
+}$unit"
+			;;
+		esac
+	done <<X
+$units
+X
+}
 check_service_unneeded() {
-	systemd_known
 	# shellcheck disable=SC2086 # a list
-	none "$(enabled_of $unneeded)"
+	enabled $unneeded
+	none "$list"
 }
 fix_service_unneeded() {
-	# shellcheck disable=SC2046,SC2086 # lists
-	systemctl -q disable --now $(enabled_of $unneeded)
+	# shellcheck disable=SC2086 # a list
+	enabled $unneeded
+	# shellcheck disable=SC2086 # a list
+	systemctl -q disable --now $list
 }
 
 # learn_ports keeps "PROTOCOL/ADDRESS PORT" lines of what others can reach.
@@ -42,7 +79,7 @@ listening() {
 		print $1 "/" host " " port
 	}' | sort -u
 }
-# ssh_ports prints the ports that sshd is told to use.
+# ssh_ports sets ports to those that sshd is told to use.
 ssh_ports() {
 	ports=
 	while read -r user value; do
@@ -50,22 +87,33 @@ ssh_ports() {
 	done <<X
 ${sshd_port:-}
 X
-	printf '%s\n' "${ports:-22}"
+	ports=${ports:-22}
 }
 check_service_ports() {
 	need ss
 	[ -z "$ports_error" ] || error "$ports_error"
-	ssh_ports=$(ssh_ports)
-	none "$(printf '%s\n' "$ports_open" | awk -v ssh=" $ssh_ports " '
-		NF != 2 || index(ssh, " " $2 " ") && $1 ~ /^tcp/ { next }
-		$1 ~ /^udp/ && ($2 == 68 || $2 == 546) { next } # DHCP
-		{ print $1 ":" $2 }')"
+	ssh_ports
+	while read -r address port; do
+		case $address:$port in
+		: | udp*:68 | udp*:546) continue ;; # nothing, and DHCP
+		tcp*) case " $ports " in *" $port "*) continue ;; esac ;;
+		esac
+		complain "$address:$port"
+	done <<X
+$ports_open
+X
+	none "$bad"
 }
 
 check_service_mta_local() {
 	need ss
 	[ -z "$ports_error" ] || error "$ports_error"
-	none "$(printf '%s\n' "$ports_open" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }')"
+	while read -r address port; do
+		case $address:$port in tcp*:25 | tcp*:465 | tcp*:587) complain "$address:$port" ;; esac
+	done <<X
+$ports_open
+X
+	none "$bad"
 }
 fix_service_mta_local() {
 	have postconf || {
@@ -77,12 +125,12 @@ fix_service_mta_local() {
 
 check_service_failed() {
 	list=$(systemctl --failed --no-legend --plain 2>&1) || error "systemctl fails: $list"
+	[ -n "$list" ] || pass
 	none "$(printf '%s\n' "$list" | awk 'NF { print $1 }')"
 }
 
 check_service_ctrl_alt_del() {
-	systemd_known
-	v=$(systemctl is-enabled ctrl-alt-del.target 2>/dev/null)
+	state_of ctrl-alt-del.target
 	[ "$v" = masked ] || fail "ctrl-alt-del.target is ${v:-not masked}"
 	pass
 }
@@ -94,8 +142,8 @@ check_firewall() {
 	have nft || fail "there is no nftables"
 	list=$(nft list ruleset 2>&1) || error "nft fails: $list"
 	printf '%s\n' "$list" | grep -qE 'hook input.*policy drop' || fail "no input chain has the policy drop"
-	enabled=$(enabled_of nftables.service firewalld.service ufw.service)
-	[ -n "$enabled" ] || fail "nothing loads the rules after a reboot"
+	enabled nftables.service firewalld.service ufw.service
+	[ -n "$list" ] || fail "nothing loads the rules after a reboot"
 	pass
 }
 fix_firewall() {
@@ -105,7 +153,8 @@ fix_firewall() {
 		echo "there is no $main"
 		return 1
 	}
-	ports=$(ssh_ports | tr " " ,)
+	ssh_ports
+	ports=$(printf %s "$ports" | tr " " ,)
 	put "$firewall_file" 644 <<X || return 1
 # Written by bake:baseline.
 table inet bake_baseline

@@ -6,31 +6,55 @@
 ssh_file=/etc/ssh/sshd_config.d/00-bake-baseline.conf
 
 # learn_sshd keeps "USER VALUE" lines for each key in sshd_KEY, or why there are none in
-# sshd_error.
+# sshd_error; and in sshd_files "KEY FILE" of the files that set it.
 learn_sshd() {
-	sshd_error=''
+	sshd_error='' sshd_files=''
 	wanted ssh- "$@" || wanted service-ports "$@" || wanted firewall "$@" || return 0
 	if ! have sshd; then
 		sshd_error="there is no sshd on this machine"
 		return 0
 	fi
 	[ -d /run/sshd ] || mkdir -m 755 /run/sshd
-	users='root nobody'
-	if grep -qiE '^[[:space:]]*match[[:space:]]' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf 2>/dev/null; then
-		users="$users $(login_users | cut -d : -f 1 | head -n 100 | paste -sd ' ' -)"
-	fi
+	set --
+	for f in /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	sshd_files=$(awk '
+		{ k = tolower($0); sub(/^[ \t]+/, "", k); known = k ~ /^include[ \t]+\/etc\/ssh\/sshd_config\.d\/\*\.conf[ \t]*$/; sub(/[ \t=].*/, "", k) }
+		k ~ /^[a-z]/ && !known && !seen[k, FILENAME]++ { print k " " FILENAME }' "$@" </dev/null 2>&1) || {
+		sshd_error="cannot read the configuration of sshd: $sshd_files"
+		return 0
+	}
+	sshd_users
 	for u in $users; do
 		said=$(sshd -T -C "user=$u,host=localhost,addr=192.0.2.1,laddr=192.0.2.2,lport=22" 2>&1) || {
-			sshd_error="sshd -T fails: $(printf '%s' "$said" | some)"
+			some_of "$said"
+			sshd_error="sshd -T fails: $list"
 			return 0
 		}
+		[ "$users" != nobody ] || u='root nobody'
 		while read -r key value; do
 			case $key in *[!a-z0-9]* | '') continue ;; esac
-			eval "sshd_$key=\"\${sshd_$key:-}$u \$value
+			for who in $u; do
+				eval "sshd_$key=\"\${sshd_$key:-}$who \$value
 \""
+			done
 		done <<X
 $said
 X
+	done
+}
+# sshd_users sets users to those that sshd has to be asked about. Where nothing but its own
+# directory is included and there is no Match block, what holds for one holds for all.
+sshd_users() {
+	users=nobody
+	! values_of 'include ' "$sshd_files" || users='root nobody'
+	values_of 'match ' "$sshd_files" || return 0
+	users='root nobody' n=0
+	values_of 'login ' "$accounts" || true
+	for u in $list; do
+		[ $n -lt 100 ] || break
+		users="$users ${u%%:*}" n=$((n + 1))
 	done
 }
 
@@ -58,10 +82,9 @@ sshd_value() {
 sshd_where() {
 	[ "$looked_for" != "$1" ] || return 0
 	looked_for=$1
-	sshd_list=${list-}
-	some_of "$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null)"
+	values_of "$1 " "$sshd_files" || true
+	some_of "$list"
 	where=${list:+ (set in $list)}
-	list=$sshd_list
 }
 
 # sshd_is KEY VALUES [USER] complains of users who get none of the values, which a | stands
@@ -167,7 +190,7 @@ check_ssh_max_startups() {
 	case $#$v in 3*[!0-9:]* | [!3]*) error "sshd -T says maxstartups $v" ;; esac
 	if [ "$1" -gt 10 ] || [ "$2" -lt 30 ] || [ "$3" -gt 60 ]; then
 		sshd_where maxstartups
-		fail "maxstartups $v$where"
+		fail "maxstartups $1:$2:$3$where"
 	fi
 	pass
 }
@@ -194,24 +217,49 @@ fix_ssh_use_pam() { set_sshd UsePAM yes; }
 check_ssh_log_level() { sshd_is loglevel 'INFO|VERBOSE'; verdict "$bad"; }
 fix_ssh_log_level() { set_sshd LogLevel VERBOSE; }
 
-# weak KEY REGEX complains of algorithms, and without KEY REGEX writes a list without them.
+# weak KEY PATTERNS complains of the algorithms of a key that match one of the patterns.
 weak() {
 	sshd_value "$1"
-	bad=$(printf '%s\n' "$v" | tr , '\n' | grep -E "$2" | some)
-	verdict "${bad:+$1: $bad}"
+	weak_and_strong "$v" "$2"
+	some_of "$weak"
+	verdict "${list:+$1: $list}"
 }
+# without KEY PATTERNS sets the key to those that match none.
 without() {
 	sshd_value "$(printf '%s' "$1" | tr '[:upper:]' '[:lower:]')"
-	list=$(printf '%s\n' "$v" | tr , '\n' | grep -vE "$2" | paste -sd , -)
-	if [ -z "$list" ]; then
+	weak_and_strong "$v" "$2"
+	if [ -z "$strong" ]; then
 		echo "sshd would be left without any $1"
 		return 1
 	fi
-	set_sshd "$1" "$list"
+	set_sshd "$1" "$strong"
 }
-weak_ciphers='cbc|arcfour|3des|blowfish|cast'
-weak_macs='md5|sha1|umac-64|ripemd|-96'
-weak_kex='sha1$|sha1-'
+# weak_and_strong LIST PATTERNS sets weak to the algorithms that match one of the patterns, a
+# line each, and strong to the others, with commas as in the list.
+weak_and_strong() {
+	set -f
+	old_ifs=$IFS weak='' strong=''
+	IFS=,
+	for algorithm in $1; do
+		IFS=' '
+		good=yes
+		for pattern in $2; do
+			# shellcheck disable=SC2254 # a pattern
+			case $algorithm in $pattern) good= ;; esac
+		done
+		if [ -n "$good" ]; then
+			strong="${strong:+$strong,}$algorithm"
+		else
+			weak="${weak:+$weak
+}$algorithm"
+		fi
+	done
+	IFS=$old_ifs
+	set +f
+}
+weak_ciphers='*cbc* *arcfour* *3des* *blowfish* *cast*'
+weak_macs='*md5* *sha1* *umac-64* *ripemd* *-96*'
+weak_kex='*sha1 *sha1-*'
 
 check_ssh_ciphers() { weak ciphers "$weak_ciphers"; }
 fix_ssh_ciphers() { without Ciphers "$weak_ciphers"; }
@@ -222,27 +270,29 @@ fix_ssh_kex() { without KexAlgorithms "$weak_kex"; }
 
 check_ssh_config_mode() {
 	[ -e /etc/ssh/sshd_config ] || na "there is no /etc/ssh/sshd_config"
-	at_most 600 root root /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf
+	modes_ssh_config_mode at_most
 	verdict "$bad"
 }
-fix_ssh_config_mode() { limit 600 root root /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; }
+modes_ssh_config_mode() { "$1" 600 root root /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; }
+fix_ssh_config_mode() { modes_ssh_config_mode limit; }
 
-# host_key_modes COMMAND: Red Hat's keys belong to a group that a helper of ssh runs with.
-host_key_modes() {
-	for f in /etc/ssh/ssh_host_*_key; do
-		if [ "$(stat -c %G "$f")" = ssh_keys ]; then
-			"$1" 640 root ssh_keys "$f" || return 1
-		else
-			"$1" 600 root root "$f" || return 1
-		fi
+# Red Hat's keys belong to a group that a helper of ssh runs with.
+modes_ssh_hostkey_mode() {
+	for key in /etc/ssh/ssh_host_*_key; do
+		values_of "$key:" "$modes" || true
+		case $v in
+		*' ssh_keys') "$1" 640 root ssh_keys "$key" || return 1 ;;
+		*) "$1" 600 root root "$key" || return 1 ;;
+		esac
 	done
 }
 check_ssh_hostkey_mode() {
-	[ -n "$(find /etc/ssh -name 'ssh_host_*_key' 2>/dev/null)" ] || na "there are no host keys"
-	host_key_modes at_most
+	set -- /etc/ssh/ssh_host_*_key
+	[ -e "$1" ] || na "there are no host keys"
+	modes_ssh_hostkey_mode at_most
 	verdict "$bad"
 }
-fix_ssh_hostkey_mode() { host_key_modes limit; }
+fix_ssh_hostkey_mode() { modes_ssh_hostkey_mode limit; }
 
 check_ssh_forwarding() { sshd_is disableforwarding yes; verdict "$bad"; }
 fix_ssh_forwarding() { set_sshd DisableForwarding yes; }

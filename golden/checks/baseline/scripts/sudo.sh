@@ -12,16 +12,17 @@ sudo_known() {
 learn_sudo() {
 	sudo_lines=
 	wanted sudo- "$@" || return 0
-	sudo_lines=$(for f in /etc/sudoers /etc/sudoers.d/*; do
+	set --
+	for f in /etc/sudoers /etc/sudoers.d/*; do
 		case ${f##*/} in *.* | *~) continue ;; esac
-		[ ! -f "$f" ] || cat "$f"
-	done | sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d')
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	[ $# = 0 ] || sudo_lines=$(sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d' -e 's/^[[:space:]]*//' "$@")
 }
-# sudo_grep ARG... looks for lines of it with grep.
-sudo_grep() {
-	grep "$@" <<X
-$sudo_lines
-X
+# sudo_has PATTERN sets list to the lines that match a pattern of the shell.
+sudo_has() {
+	[ -n "$sudo_lines" ] || error "cannot read /etc/sudoers"
+	lines_with "$1" "$sudo_lines"
 }
 
 # set_sudo LINE writes a line into bake's file, if sudo will have it.
@@ -47,47 +48,61 @@ set_sudo() {
 
 check_sudo_use_pty() {
 	sudo_known
-	bad=$(sudo_grep -E '^[[:space:]]*Defaults.*!use_pty' | some)
-	[ -z "$bad" ] || fail "$bad"
-	sudo_grep -qE '^[[:space:]]*Defaults[[:space:]](.*,)?[[:space:]]*use_pty' || fail "no Defaults use_pty"
-	pass
+	sudo_has 'Defaults*!use_pty*'
+	[ -z "$list" ] || none "$list"
+	sudo_has 'Defaults[[:space:]]*use_pty*'
+	while IFS= read -r line; do
+		line=,${line#Defaults}
+		while :; do # the settings of a line have commas between them
+			line=${line#,} v=${line%%,*}
+			case ${v#"${v%%[![:space:]]*}"} in use_pty*) pass ;; esac
+			case $line in *,*) line=,${line#*,} ;; *) break ;; esac
+		done
+	done <<X
+$list
+X
+	fail "no Defaults use_pty"
 }
 fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
 
 check_sudo_authenticate() {
 	sudo_known
-	none "$(sudo_grep '!authenticate')"
+	sudo_has '*!authenticate*'
+	none "$list"
 }
 
 check_sudo_env() {
 	sudo_known
-	bad=$(sudo_grep '!env_reset' | some)
-	[ -z "$bad" ] || fail "$bad"
-	sudo_grep -qE '^[[:space:]]*Defaults.*secure_path' || fail "no Defaults secure_path"
+	sudo_has '*!env_reset*'
+	[ -z "$list" ] || none "$list"
+	sudo_has 'Defaults*secure_path*'
+	[ -n "$list" ] || fail "no Defaults secure_path"
 	pass
 }
 fix_sudo_env() { set_sudo 'Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'; }
 
-# sudo_modes COMMAND looks at or changes the modes of all files.
-sudo_modes() {
+modes_sudo_files_mode() {
 	"$1" 440 root root /etc/sudoers /etc/sudoers.d/* && "$1" 750 root root /etc/sudoers.d
 }
 check_sudo_files_mode() {
 	sudo_known
-	sudo_modes at_most
+	modes_sudo_files_mode at_most
 	verdict "$bad"
 }
-fix_sudo_files_mode() { sudo_modes limit; }
+fix_sudo_files_mode() { modes_sudo_files_mode limit; }
 
 check_sudo_logfile() {
 	sudo_known
-	sudo_grep -qE '^[[:space:]]*Defaults.*logfile' || fail "no Defaults logfile"
+	sudo_has 'Defaults*logfile*'
+	[ -n "$list" ] || fail "no Defaults logfile"
 	pass
 }
 fix_sudo_logfile() { set_sudo 'Defaults logfile="/var/log/sudo.log"'; }
 
 check_sudo_nopasswd() {
 	sudo_known
-	bad=$(sudo_grep NOPASSWD | awk '{ print $1 }' | sort -u | some)
-	verdict "${bad:+NOPASSWD for $bad}"
+	sudo_has '*NOPASSWD*'
+	[ -n "$list" ] || pass
+	some_of "$(printf '%s\n' "$list" | awk '{ print $1 }' | sort -u)"
+	fail "NOPASSWD for $list"
 }

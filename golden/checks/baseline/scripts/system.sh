@@ -4,20 +4,38 @@
 check_boot_cmdline() {
 	own_kernel "the command line of the kernel"
 	[ -r /proc/cmdline ] || error "cannot read /proc/cmdline"
-	none "$(tr ' ' '\n' </proc/cmdline | grep -E '^(mitigations=off|nopti|nospectre.*|spectre_v2=off|selinux=0|enforcing=0|apparmor=0|audit=0|nosmep|nosmap|nokaslr|init=.*sh|systemd\.debug-shell.*)$')"
+	read -r line </proc/cmdline || true
+	for word in $line; do
+		case $word in
+		mitigations=off | nopti | nospectre* | spectre_v2=off | selinux=0 | enforcing=0 | apparmor=0 | audit=0 | nosmep | nosmap | nokaslr | \
+			init=*sh | systemd.debug-shell*) complain "$word" ;;
+		esac
+	done
+	none "$bad"
 }
 
-# grub_modes COMMAND; on FAT the mount decides.
-grub_files() { for f in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do [ ! -e "$f" ] || [ "$(stat -fc %T "$f")" = msdos ] || echo "$f"; done; }
-grub_known() { [ -n "$(grub_files)" ] || na "there is no GRUB on this machine"; }
+# grub_files sets list to the menus of GRUB; on FAT the mount decides about modes.
+grub_files() {
+	list=
+	for f in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do
+		[ ! -e "$f" ] || [ "$(stat -fc %T "$f")" = msdos ] || list="$list $f"
+	done
+}
+grub_known() {
+	grub_files
+	[ -n "$list" ] || na "there is no GRUB on this machine"
+}
+modes_boot_grub_mode() {
+	grub_files
+	# shellcheck disable=SC2086 # a list
+	"$1" 600 root root $list
+}
 check_boot_grub_mode() {
 	grub_known
-	# shellcheck disable=SC2046 # a list
-	at_most 600 root root $(grub_files)
+	modes_boot_grub_mode at_most
 	verdict "$bad"
 }
-# shellcheck disable=SC2046 # a list
-fix_boot_grub_mode() { limit 600 root root $(grub_files); }
+fix_boot_grub_mode() { modes_boot_grub_mode limit; }
 
 check_boot_grub_password() {
 	grub_known
@@ -46,11 +64,14 @@ fix_mac_enforcing() {
 }
 
 check_core_dumps() {
-	v=$(cat /etc/security/limits.conf /etc/security/limits.d/*.conf 2>/dev/null |
-		awk '$1 == "*" && ($2 == "hard" || $2 == "-") && $3 == "core" { v = $4 } END { print v }')
+	for f in /etc/security/limits.conf /etc/security/limits.d/*.conf; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	v=$(awk '$1 == "*" && ($2 == "hard" || $2 == "-") && $3 == "core" { v = $4 } END { print v }' "$@" </dev/null)
 	[ "$v" = 0 ] || fail "the hard limit of core in /etc/security is ${v:-not set}"
-	if [ -n "$(installed systemd-coredump)" ] || [ -x /usr/lib/systemd/systemd-coredump ]; then
-		v=$(systemd-analyze cat-config systemd/coredump.conf 2>/dev/null | sed -n 's/^Storage=//p' | tail -n 1)
+	packages_known
+	if has_package systemd-coredump || [ -x /usr/lib/systemd/systemd-coredump ]; then
+		values_of Storage= "$(systemd-analyze cat-config systemd/coredump.conf 2>/dev/null)" || v=
 		[ "$v" = none ] || fail "Storage=${v:-external} in coredump.conf"
 	fi
 	if [ "$virtual" = none ]; then
@@ -71,15 +92,14 @@ X
 	[ "$virtual" != none ] || set_parameters fs.suid_dumpable 0
 }
 
-# banner_modes COMMAND
-banner_modes() { "$1" 644 root root /etc/issue /etc/issue.net /etc/motd; }
-check_banner_mode() { banner_modes at_most; verdict "$bad"; }
-fix_banner_mode() { banner_modes limit; }
+modes_banner_mode() { "$1" 644 root root /etc/issue /etc/issue.net /etc/motd; }
+check_banner_mode() { modes_banner_mode at_most; verdict "$bad"; }
+fix_banner_mode() { modes_banner_mode limit; }
 
 telling() { grep -lsE '\\[mrsv]|Debian|Ubuntu|Rocky|Alma|Red Hat|Amazon' /etc/issue /etc/issue.net; }
 check_banner_os_info() {
-	bad=$(telling | some)
-	verdict "${bad:+$bad tell what runs here}"
+	some_of "$(telling)"
+	verdict "${list:+$list tell what runs here}"
 }
 fix_banner_os_info() {
 	for f in $(telling); do replace "$f" "$(printf 'Authorized use only.\n.')" || return 1; done
