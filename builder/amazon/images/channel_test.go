@@ -236,6 +236,40 @@ func TestTwoBreakLock(t *testing.T) {
 	}
 }
 
+// TestMovedMeanwhile: a channel that somebody has moved between the look at it and the lock stays
+// where it is then.
+func TestMovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{Validate: soon})
+	at, next, other := own(w.placed("one"))[:1], own(w.placed("two"))[:1], own(w.placed("three"))[0].ID
+	channel := "/bake/web/stable"
+	w.parameter(channel, at[0].ID)
+	var puts atomic.Int32
+	w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if got.Action == "PutParameter" && puts.Add(1) == 1 { // of the lock
+			_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
+				Name: &channel, Value: &other, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
+			})
+			w.fatal(err)
+			w.until("the move is valid", func() bool { return w.channelAt("default", home, channel) == other })
+		}
+		serve(rw)
+	})
+	s, _, _ := w.copying()
+	err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", next)
+	w.watch(nil)
+	w.fatal(s.Close(t.Context(), context.Background()))
+	if err == nil || !strings.Contains(err.Error(), "the channel stays as it was: ") || !strings.Contains(err.Error(), "the channel "+channel+" was moved to "+other+" by arn:") {
+		t.Errorf("got %v", err)
+	}
+	if has := w.channelAt("default", home, channel); has != other || puts.Load() != 1 {
+		t.Errorf("the channel names %s after %d writes", has, puts.Load())
+	}
+	if lock := w.channelAt("default", home, channel+".lock"); lock != "" {
+		t.Errorf("the lock stays: %s", lock)
+	}
+}
+
 // TestMovedByAnother: the second writer of a channel is refused, whenever the first was there.
 // What somebody else has it name meanwhile is no conflict if it is the same image, such as that of
 // a promotion which was killed and whose write comes late.

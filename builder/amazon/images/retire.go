@@ -117,7 +117,7 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 	if disabled {
 		return nil
 	}
-	_, err := access.Call(ctx, client.DisableImage, &ec2.DisableImageInput{ImageId: &i.ID})
+	_, err := access.Finish(ctx, client.DisableImage, &ec2.DisableImageInput{ImageId: &i.ID})
 	if !access.Refused(err) || context.Cause(ctx) != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (a *Account) enable(ctx context.Context, i Image) (EnabledImage, error) {
 	client := a.session.EC2(i.Region)
 	with, keys := i.recorded()
 	if i.State == string(types.ImageStateDisabled) {
-		if _, err := access.Call(ctx, client.EnableImage, &ec2.EnableImageInput{ImageId: &i.ID}); err != nil {
+		if _, err := access.Finish(ctx, client.EnableImage, &ec2.EnableImageInput{ImageId: &i.ID}); err != nil {
 			return EnabledImage{}, err
 		}
 		i.State = string(types.ImageStateAvailable)

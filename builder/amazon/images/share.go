@@ -303,14 +303,8 @@ func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error
 func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	var undo []func(context.Context) error
 	try := func(do, back func(context.Context) error) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
 		s.Changed = true
-		// A call that is cut off may be carried out after the one that takes it back.
-		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-		err := do(whole)
-		cancel()
+		err := do(ctx)
 		if !access.Refused(err) { // even what has failed may have been done: its answer can be lost
 			undo = append(undo, back)
 		}
@@ -423,6 +417,9 @@ func (a *Account) settled(ctx context.Context, s *Shared, done func(Sharing) boo
 	}
 }
 
+// modifyImage adds to and removes from those whom an image is shared with. A call that is under
+// way is not cut off with ctx: it could be carried out after one that takes it back, and without
+// anybody's knowing.
 func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string) error {
 	m := &types.LaunchPermissionModifications{}
 	for _, who := range add {
@@ -431,16 +428,17 @@ func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string
 	for _, who := range remove {
 		m.Remove = append(m.Remove, permission(who))
 	}
-	_, err := access.Call(ctx, a.session.EC2(i.Region).ModifyImageAttribute, &ec2.ModifyImageAttributeInput{ImageId: &i.ID, LaunchPermission: m})
+	_, err := access.Finish(ctx, a.session.EC2(i.Region).ModifyImageAttribute, &ec2.ModifyImageAttributeInput{ImageId: &i.ID, LaunchPermission: m})
 	return err
 }
 
 // snapshotChanges is how many permissions of a snapshot one request can change.
 const snapshotChanges = 500
 
+// modifySnapshot is modifyImage for a snapshot.
 func (a *Account) modifySnapshot(ctx context.Context, region, id string, add, remove []string) error {
 	change := func(m types.CreateVolumePermissionModifications) error {
-		_, err := access.Call(ctx, a.session.EC2(region).ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{SnapshotId: &id, CreateVolumePermission: &m})
+		_, err := access.Finish(ctx, a.session.EC2(region).ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{SnapshotId: &id, CreateVolumePermission: &m})
 		return err
 	}
 	permissions := func(who []string) (all []types.CreateVolumePermission) {

@@ -6,7 +6,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -277,6 +280,66 @@ func TestShareFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSharingNotCutOff: when sharing or taking back is interrupted, the call that is under way
+// has been answered before anything else happens: what was done is known, and whatever takes it
+// back comes after it.
+func TestSharingNotCutOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{})
+	id := w.register("default", home, "web", []string{w.snapshot("default", home, nil), w.snapshot("default", home, nil)})
+	a := w.open(home)
+	give := images.SharingChange{With: []string{alice}, Snapshots: true}
+	take := images.SharingChange{All: true, Snapshots: true}
+	for name, do := range map[string]func(context.Context) ([]images.Shared, error){
+		"share":   func(ctx context.Context) ([]images.Shared, error) { return a.Share(ctx, id, give) },
+		"unshare": func(ctx context.Context) ([]images.Shared, error) { return a.Unshare(ctx, id, take) },
+	} {
+		for n := int32(1); ; n++ {
+			var err error
+			if name == "share" {
+				_, err = a.Unshare(t.Context(), id, take)
+			} else {
+				_, err = a.Share(t.Context(), id, give)
+			}
+			w.fatal(err)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			went := make(chan struct{}) // on without the answer
+			var once sync.Once
+			var changes atomic.Int32
+			w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+				switch change := strings.HasPrefix(c.Action, "Modify"); {
+				case change && changes.Add(1) == n:
+					cancel(errInterrupted)
+					select {
+					case <-went:
+						t.Errorf("%s, change %d: %s was cut off", name, n, c.Action)
+					case <-time.After(300 * time.Millisecond):
+					}
+				case change && changes.Load() > n:
+					once.Do(func() { close(went) })
+				}
+				serve(rw)
+			})
+			_, err = do(ctx)
+			once.Do(func() { close(went) })
+			struck := changes.Load() >= n
+			w.watch(nil)
+			cancel(nil)
+			if !struck {
+				w.fatal(err)
+				break
+			}
+			if !errors.Is(err, errInterrupted) {
+				t.Errorf("%s, change %d: the error is not the cause: %v", name, n, err)
+			}
+			image, snapshots := w.who(home, id)
+			if name == "share" && len(image)+len(snapshots) > 0 || name == "unshare" && (len(image) > 0 || len(snapshots) != 3-int(n)) {
+				t.Errorf("%s, change %d: the image is shared with %v, its snapshots with %v", name, n, image, snapshots)
+			}
+		}
 	}
 }
 
