@@ -293,7 +293,7 @@ type Bounds struct {
 
 // Trim deletes images of the cache in a region that have failed or are older than the bounds
 // allow, and those that were used least recently, until the others are within the bounds: first
-// as to their number, then as to their size. It says how many it has deleted. What a machine runs
+// as to their number, of which those that have failed are none, then as to their size. It says how many it has deleted. What a machine runs
 // from stays, and unless nothing is to be left so does what a build makes.
 func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
 	all, err := c.list(ctx, region)
@@ -323,10 +323,13 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 		}
 		return nil
 	}
-	err = drop(func(i Cached) bool {
-		tooMany, tooOld := to.Images > 0 && len(all) > to.Images, to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
-		return to.None || i.state == types.ImageStateFailed || tooMany || tooOld
-	})
+	err = drop(func(i Cached) bool { return to.None || i.state == types.ImageStateFailed })
+	if err == nil {
+		err = drop(func(i Cached) bool {
+			tooMany, tooOld := to.Images > 0 && len(all) > to.Images, to.Age > 0 && c.Now().Sub(i.Created) >= to.Age
+			return tooMany || tooOld
+		})
+	}
 	if err == nil && to.Bytes > 0 {
 		all, err = c.measured(ctx, region, all)
 	}

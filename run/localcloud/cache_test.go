@@ -315,7 +315,17 @@ func TestCacheOfUnfinished(t *testing.T) {
 	s.Images.Flushing = func() error { <-goOn; return nil }
 	keep("pending")
 	left("a 1000", "b 2000", "failed 0", "pending 0")
-	if n, err := c.Trim(t.Context(), region, Bounds{Bytes: 2500}); n != 2 || err != nil {
+	_, err = client.CreateTags(t.Context(), &ec2.CreateTagsInput{ // so that it is looked at last
+		Resources: []string{*made.ImageId}, Tags: []types.Tag{{Key: aws.String(usedTag), Value: aws.String(time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339))}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Trim(t.Context(), region, Bounds{Images: 3}); n != 1 || err != nil {
+		t.Errorf("of those that are too many, deleted %d, %v", n, err)
+	}
+	left("a 1000", "b 2000", "pending 0")
+	if n, err := c.Trim(t.Context(), region, Bounds{Bytes: 2500}); n != 1 || err != nil {
 		t.Errorf("deleted %d, %v", n, err)
 	}
 	if all, err := c.List(t.Context(), region); err != nil || len(all) != 2 || Bytes(all) == 0 || Bytes(all) > 2500 {
