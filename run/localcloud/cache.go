@@ -105,11 +105,15 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 // removing is how long the removal of an image that has failed may take.
 const removing = 5 * time.Second
 
-// finish waits until the image of a machine is whole, whatever becomes of the build that has kept
-// it, and removes one that has failed. When ctx ends it leaves the image to the cloud.
+// finish waits until the image of a machine is whole and has been measured, whatever becomes of the
+// build that has kept it, and removes one that has failed. When ctx ends it leaves the image to the cloud.
 func (c *Cache) finish(ctx context.Context, region, instance, id string) {
 	err := c.await(ctx, region, id)
-	if err == nil || ctx.Err() != nil {
+	if err == nil {
+		_, _ = c.layers(ctx, region, id) // so that their sizes are known when they are asked for; who asks hears of what is wrong
+		return
+	}
+	if ctx.Err() != nil {
 		return
 	}
 	within, cancel := context.WithTimeout(ctx, removing)
@@ -266,7 +270,7 @@ func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Ca
 			there = append(there, i)
 			continue
 		}
-		layers, err := local.Layers(ctx, c.Cloud.Endpoint, region, i.ID, local.Key{AccessKey: c.Cloud.AccessKey, SecretKey: c.Cloud.SecretKey})
+		layers, err := c.layers(ctx, region, i.ID)
 		if err != nil {
 			left, failed := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{
 				Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("image-id"), Values: []string{i.ID}}},
@@ -281,6 +285,10 @@ func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Ca
 		there = append(there, i)
 	}
 	return there, nil
+}
+
+func (c *Cache) layers(ctx context.Context, region, id string) ([]local.Layer, error) {
+	return local.Layers(ctx, c.Cloud.Endpoint, region, id, local.Key{AccessKey: c.Cloud.AccessKey, SecretKey: c.Cloud.SecretKey})
 }
 
 // Bounds are what a cache is cut down to; what is zero is no bound.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"strconv"
 	"strings"
 	"testing"
@@ -148,4 +149,23 @@ func TestShutdownDelay(t *testing.T) {
 			t.Errorf("%s: %v", when, got)
 		}
 	}
+}
+
+// TestDialWhileStarting: who comes before anything listens waits for it, and later nobody does.
+func TestDialWhileStarting(t *testing.T) {
+	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		m := b.start(b.spec())
+		conn, err := m.Dial(t.Context(), 22)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if banner, err := bufio.NewReader(conn).ReadString('\n'); !strings.HasPrefix(banner, "SSH-2.0-") {
+			t.Errorf("the server says %q, %v", banner, err)
+		}
+		start := time.Now()
+		if _, err := m.Dial(t.Context(), 81); err == nil || time.Since(start) > dialInside/2 {
+			t.Errorf("a port where nobody listens: %v after %s", err, time.Since(start))
+		}
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ const (
 	systemdPowerOff = unix.Signal(34 + 4)
 
 	dialInside = 10 * time.Second
+	reachAgain = 4 * time.Millisecond
 )
 
 // shimMain is the process between the driver and a machine. Its standard output
@@ -70,6 +72,8 @@ type shim struct {
 	terminal *os.File // the other; as long as it is open here, the machine may close it
 	printed  chan struct{}
 	systemd  bool
+	begun    time.Time
+	listened atomic.Bool // something has, on an address that others reach
 }
 
 // start makes the network card and begins the machine's first process.
@@ -166,7 +170,7 @@ func (s *shim) startInit() error {
 	if err != nil {
 		return fmt.Errorf("begin the first process: %w", err)
 	}
-	s.init = cmd
+	s.init, s.begun = cmd, time.Now()
 	err = json.NewEncoder(specWrite).Encode(s.boot)
 	specWrite.Close()
 	if err != nil {
@@ -296,8 +300,7 @@ func (s *shim) dial(question message) {
 	if s.boot.Card != nil {
 		host = s.boot.Card.Address.Addr().String()
 	}
-	d := net.Dialer{Timeout: dialInside}
-	c, err := d.DialContext(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(question.Port))))
+	c, err := s.reach(net.JoinHostPort(host, strconv.Itoa(int(question.Port))))
 	if err != nil {
 		s.answer(message{}, question.ID, err)
 		return
@@ -310,6 +313,33 @@ func (s *shim) dial(question message) {
 	}
 	defer f.Close()
 	_ = s.control.send(message{ID: question.ID}, f)
+}
+
+// reach connects to an address in the machine. One on which nothing listens yet is starting: who
+// comes is not refused but waits, as with an instance whose network is not up.
+func (s *shim) reach(addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialInside}
+	for {
+		starting := s.starting() // asked before, for what begins to listen meanwhile
+		c, err := d.DialContext(context.Background(), "tcp", addr)
+		if !starting || !errors.Is(err, unix.ECONNREFUSED) {
+			return c, err
+		}
+		time.Sleep(reachAgain)
+	}
+}
+
+// starting reports whether nothing has listened in the machine yet, which has begun a short while ago.
+func (s *shim) starting() bool {
+	if s.listened.Load() || time.Since(s.begun) > dialInside {
+		return false
+	}
+	ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
+	if err == nil && len(ports) == 0 {
+		return true
+	}
+	s.listened.Store(true)
+	return false
 }
 
 // stop asks the first process to shut the machine down. The kernel drops a
