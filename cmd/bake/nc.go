@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 
 	"github.com/spf13/cobra"
@@ -44,15 +43,7 @@ func (p *program) nc(ctx context.Context, endpoint, through, addr string) (err e
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	go func() {
-		_, _ = io.Copy(conn, p.stdin)
-		if w, ok := conn.(interface{ CloseWrite() error }); ok {
-			_ = w.CloseWrite()
-		}
-	}()
-	_, err = io.Copy(p.stdout, conn)
-	return err
+	return relay.Join(conn, p.stdin, p.stdout)
 }
 
 // cloudConn connects to a port of a local machine.

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -93,6 +95,26 @@ func Connect(ctx context.Context, path, addr string) (net.Conn, error) {
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return &relayed{conn, in}, nil
+}
+
+// Join connects a process's input and output to conn, for an SSH client that has the process for
+// its ProxyCommand, until the other side of either closes it. conn is closed then.
+//
+// The end of a terminal does not end it: a client that goes on in the background, as with
+// ControlPersist, leaves its ProxyCommand in the terminal's group of processes, and would lose its
+// connection with the command that was the first to use it. Whatever becomes of the client, its
+// pipes end with it.
+func Join(conn net.Conn, in io.Reader, out io.Writer) error {
+	defer conn.Close()
+	signal.Ignore(syscall.SIGHUP)
+	go func() {
+		_, _ = io.Copy(conn, in)
+		if w, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = w.CloseWrite()
+		}
+	}()
+	_, err := io.Copy(out, conn)
+	return err
 }
 
 // firstLine reads what the other side says first, and returns where the rest is.
