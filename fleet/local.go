@@ -18,6 +18,7 @@ import (
 	"bake/engine"
 	"bake/internal/delay"
 	"bake/internal/filelock"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/step"
 )
@@ -182,7 +183,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 func (l *local) warnOfDead(dir folder, a *attempt) {
 	all, err := dir.all()
 	if err != nil {
-		a.warn("%s", run.Sentence(err.Error()))
+		a.warn("%s", prose.Sentence(err.Error()))
 	}
 	for _, p := range all {
 		if p.Run != a.Run && a.left(p) {
@@ -313,7 +314,7 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 		for _, w := range a.fleet.Notify {
 			a.notices.Go(func() {
 				if err := w.Tell(context.WithoutCancel(ctx), n); err != nil {
-					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: run.Sentence(err.Error())})
+					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: prose.Sentence(err.Error())})
 				}
 			})
 		}
@@ -378,7 +379,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 		if result.Run != "" || ctx.Err() != nil {
 			return result, err
 		}
-		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: run.Sentence("the cell begins again: " + err.Error())})
+		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: prose.Sentence("the cell begins again: " + err.Error())})
 		if err := a.sweep(ctx, c, m.Run, emit); err != nil {
 			return run.Result{}, err
 		}

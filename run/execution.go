@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -28,6 +26,7 @@ import (
 	"bake/golden/pipeline"
 	"bake/golden/reports"
 	"bake/internal/envvar"
+	"bake/internal/prose"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/step"
@@ -65,7 +64,7 @@ func (e *execution) say(kind step.Kind, text string) {
 
 // warn adds to what is doubtful about a run that is over.
 func (e *execution) warn(err error, detail string) {
-	e.diags = append(e.diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: Sentence(err.Error()), Detail: detail})
+	e.diags = append(e.diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: prose.Sentence(err.Error()), Detail: detail})
 }
 
 // announce returns the contexts that end when the run is cancelled and when it is to stop at
@@ -213,7 +212,7 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	if e.again != nil {
 		e.say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", e.run.ID, e.run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
 		if err := endEarlier(ctx, e.ledger); err != nil {
-			e.say(step.Warning, Sentence(err.Error()))
+			e.say(step.Warning, prose.Sentence(err.Error()))
 		}
 		options.From, options.Destroyers = e.again.from, e.clouds.Destroyers()
 		options.Key = func(build string) string { return e.State.key(e.run.ID, build) }
@@ -221,7 +220,7 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	if e.OnError == engine.Ask && e.Ask == nil || e.Debug && e.Pause == nil {
 		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
 		if e.Unattended != nil {
-			text += " " + Sentence(e.Unattended.Error())
+			text += " " + prose.Sentence(e.Unattended.Error())
 		}
 		e.say(step.Warning, text)
 	}
@@ -243,10 +242,10 @@ func (e *execution) settleCache(ctx context.Context) {
 		return
 	}
 	if err := e.cache.Settle(ctx); err != nil && ctx.Err() == nil {
-		e.say(step.Warning, Sentence(fmt.Errorf("a machine is not kept in the cache: %w", err).Error()))
+		e.say(step.Warning, prose.Sentence(fmt.Errorf("a machine is not kept in the cache: %w", err).Error()))
 	}
 	if err := e.cache.Shrink(ctx, cmp.Or(e.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
-		e.say(step.Warning, Sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err).Error()))
+		e.say(step.Warning, prose.Sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err).Error()))
 	}
 }
 
@@ -352,12 +351,6 @@ func cancelling(cause error) string {
 		return c.Cancelling()
 	}
 	return fmt.Sprintf("Cancelling build: %v", cause)
-}
-
-// Sentence is a text, such as that of an error, as a sentence.
-func Sentence(text string) string {
-	first, size := utf8.DecodeRuneInString(text)
-	return string(unicode.ToUpper(first)) + strings.TrimSuffix(text[size:], ".") + "."
 }
 
 // runToEnd is [engine.Run], but does not wait for builds that go on after they

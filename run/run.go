@@ -37,6 +37,9 @@ func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
 // Runs is where the logs of runs are.
 func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
+// ShortID is enough of a run's id for people to tell it from others.
+func ShortID(id string) string { return id[:min(8, len(id))] }
+
 // Log is the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
 

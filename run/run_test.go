@@ -769,3 +769,11 @@ build {
 		t.Error("something was run")
 	}
 }
+
+// TestSweepOfAllIsInNoLog: only the sweep of one run can be told in the log of a run.
+func TestSweepOfAllIsInNoLog(t *testing.T) {
+	_, err := run.Sweep(t.Context(), run.SweepOptions{State: run.State(t.TempDir()), Logged: func(run.Position) { t.Error("it is logged") }})
+	if err == nil {
+		t.Error("it is swept")
+	}
+}

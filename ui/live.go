@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -290,7 +291,7 @@ func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) 
 			continue
 		}
 		depth := 1 + strings.Count(s.path, within)
-		lines = append(lines, d.row(width, s.mark(d, spin), depth, title(innermost(s.path)), s.bar(now), s.time(now)))
+		lines = append(lines, d.row(width, s.mark(d, spin), depth, prose.Capital(innermost(s.path)), s.bar(now), s.time(now)))
 		if !s.speaks() {
 			continue
 		}

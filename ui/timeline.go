@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -109,7 +110,7 @@ func (d *Timeline) Close() error {
 
 // label is the name of the step, indented below the steps that it is part of.
 func (s *timedStep) label() string {
-	return "  " + strings.Repeat("  ", strings.Count(s.path, within)) + title(innermost(s.path))
+	return "  " + strings.Repeat("  ", strings.Count(s.path, within)) + prose.Capital(innermost(s.path))
 }
 
 // bar shows in room columns, which stand for the whole run, when something was.

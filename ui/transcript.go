@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -105,7 +106,7 @@ func (t *transcript) entries(e step.Event) []entry {
 		delete(t.tails[e.Build], e.Step)
 		t.tell(e, func(r reason) bool { return r.path == e.Step }) // it is tried again
 		if t.steps {
-			return t.lines(e, say, title(innermost(e.Step)))
+			return t.lines(e, say, prose.Capital(innermost(e.Step)))
 		}
 	case step.StepFailed:
 		// The steps around a failed one fail with it, for the same reason.
@@ -114,7 +115,7 @@ func (t *transcript) entries(e step.Event) []entry {
 		if !strings.HasPrefix(inner, e.Step+within) {
 			// Why is said with the end of the build.
 			t.untold[e.Build] = append(t.untold[e.Build], reason{e.Step, e.Error.Error()})
-			return t.lines(e, failure, title(innermost(e.Step))+" failed")
+			return t.lines(e, failure, prose.Capital(innermost(e.Step))+" failed")
 		}
 	case step.StepFinished:
 		delete(t.tails[e.Build], e.Step)
@@ -195,7 +196,7 @@ func (t *transcript) tell(e step.Event, which func(reason) bool) (chosen []reaso
 
 func (t *transcript) reasons(e step.Event, reasons []reason) (out []entry) {
 	for _, r := range reasons {
-		out = append(out, t.lines(e, failure, title(innermost(r.path))+": "+r.text)...)
+		out = append(out, t.lines(e, failure, prose.Capital(innermost(r.path))+": "+r.text)...)
 	}
 	return out
 }
@@ -265,7 +266,7 @@ func (t *transcript) progress(e step.Event) []entry {
 	if !ok || !t.steps || e.Time.Sub(last.at) < quiet {
 		return nil
 	}
-	text := fmt.Sprintf("%s: %s", title(innermost(e.Step)), amount(*e.Progress))
+	text := fmt.Sprintf("%s: %s", prose.Capital(innermost(e.Step)), amount(*e.Progress))
 	if f, ok := fraction(*e.Progress); ok && e.Progress.Unit != "%" {
 		text += fmt.Sprintf(" (%d%%)", int(100*f))
 	}

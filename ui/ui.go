@@ -180,14 +180,6 @@ func fraction(p step.Progress) (float64, bool) {
 	return min(1, max(0, float64(p.Done)/float64(total))), true
 }
 
-// title makes the name of a step a sentence: "create image" -> "Create image".
-func title(name string) string {
-	if name == "" {
-		return ""
-	}
-	return strings.ToUpper(name[:1]) + name[1:]
-}
-
 // within joins the names of nested steps in [step.Event].
 const within = " > "
 

@@ -19,7 +19,7 @@ func EnsureRole(ctx context.Context, cloud Cloud, arn string) error {
 		return err
 	}
 	_, path, ok := strings.Cut(arn, ":role/")
-	if !ok || session.Cloud.Endpoint == "" {
+	if !ok || !session.Cloud.StandsIn() {
 		return fmt.Errorf("%s is not a role that can be made", arn)
 	}
 	i := strings.LastIndex(path, "/") + 1

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Markdown returns the pages of the reference, by file name.
@@ -38,7 +39,7 @@ func lowerFirst(text string) string {
 // page is the reference of one component as Markdown.
 func (r Component) page() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s `%s`\n\n%s\n", strings.ToUpper(r.Kind[:1])+r.Kind[1:], r.Name, r.Text)
+	fmt.Fprintf(&b, "# %s `%s`\n\n%s\n", prose.Capital(r.Kind), r.Name, r.Text)
 	writeExample(&b, r.Example)
 	if r.Kind == "provisioner" || r.Kind == "post-processor" {
 		fmt.Fprintf(&b, "\nEvery %s also has [these arguments](../blocks/%s.md).\n", r.Kind, r.Kind)

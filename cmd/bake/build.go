@@ -307,10 +307,10 @@ func leftText(run string, left []step.Resource) string {
 // commandLine is what the user called, with the secrets that are in it.
 func (p *program) commandLine() string { return strings.Join(append([]string{"bake"}, p.args...), " ") }
 
-// say writes a text that is no part of the event stream.
+// say writes a text that is no part of the event stream; no text is not said.
 func (p *program) say(text string) {
 	switch {
-	case p.json.on: // programs have the result
+	case text == "", p.json.on: // programs have the result
 		return
 	case p.machineReadable:
 		text = p.record("say", text)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -22,6 +21,7 @@ import (
 	"bake/golden/checks/facts"
 	"bake/golden/findings"
 	"bake/golden/gates"
+	"bake/internal/prose"
 	"bake/run/host"
 	"bake/step"
 	"bake/ui"
@@ -402,31 +402,14 @@ func (p *program) listChecks(o checksOptions) error {
 		if i > 0 {
 			fmt.Fprintln(p.stdout)
 		}
-		fmt.Fprintf(p.stdout, "%s: %s\n", findings.Line(r.Name), counted(len(r.Findings), "check"))
-		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(p.stdout, "%s: %s\n", findings.Line(r.Name), prose.Count(len(r.Findings), "check"))
+		var table prose.Table
 		for _, f := range r.Findings {
-			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Severity, short(f.ID), short(cmp.Or(f.Title, "-")))
+			table.Row("  "+string(f.Severity), prose.Short(findings.Line(f.ID), 100), prose.Short(findings.Line(cmp.Or(f.Title, "-")), 100))
 		}
-		if err := t.Flush(); err != nil {
-			return err
+		if len(r.Findings) > 0 {
+			fmt.Fprintln(p.stdout, table.String())
 		}
 	}
 	return nil
-}
-
-// short is a text that may have several lines, and be long, for a table.
-func short(s string) string {
-	const most = 100
-	r := []rune(findings.Line(s))
-	if len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return string(r)
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

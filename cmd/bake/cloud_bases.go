@@ -3,12 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/internal/prose"
 	"bake/ui"
 )
 
@@ -42,16 +41,16 @@ func (p *program) cloudBases(ctx context.Context) error {
 		}{bases}
 		return nil
 	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tPUBLISHER\tUSER\tMADE\tSIZE\tFROM")
+	table := prose.NewTable("NAME", "PUBLISHER", "USER", "MADE", "SIZE", "FROM")
 	for _, b := range bases {
 		made, size := "no", "-"
 		if b.Made {
 			made, size = b.Created.Format("2006-01-02"), ui.Bytes(b.Size)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, cmp.Or(b.Publisher, "-"), b.User, made, size, cmp.Or(b.Source, "-"))
+		table.Row(b.Name, cmp.Or(b.Publisher, "-"), b.User, made, size, cmp.Or(b.Source, "-"))
 	}
-	return w.Flush()
+	p.say(table.String())
+	return nil
 }
 
 func (p *program) cloudBaseCommand() *cobra.Command {

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/internal/prose"
 	"bake/run/localcloud"
 	"bake/ui"
 )
@@ -100,15 +100,12 @@ func (p *program) cloudCache(ctx context.Context, cache *localcloud.Cache, regio
 		fmt.Fprintln(p.stdout, "No machines.")
 		return nil
 	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tCREATED\tUSED\tSIZE\tMACHINE")
+	table := prose.NewTable("ID", "CREATED", "USED", "SIZE", "MACHINE")
 	for _, i := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", i.ID, i.Created.Format(cacheTime), i.Used.Format(cacheTime), ui.Bytes(i.Bytes), i.About)
+		table.Row(i.ID, i.Created.Format(cacheTime), i.Used.Format(cacheTime), ui.Bytes(i.Bytes), i.About)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(p.stdout, "%s: %s\n", counted(len(all), "machine"), ui.Bytes(localcloud.Bytes(all)))
+	p.say(table.String())
+	p.say(prose.Count(len(all), "machine") + ": " + ui.Bytes(localcloud.Bytes(all)))
 	return nil
 }
 

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/internal/prose"
 )
 
 func (p *program) cloudFaultsCommand() *cobra.Command {
@@ -68,10 +67,10 @@ func (p *program) cloudFaults(ctx context.Context, file string, remove bool) err
 		return nil
 	}
 	p.rehearsing(len(r.Faults.Rules), r.Faults.Seed)
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SEEN\tAPPLIED\tRULE")
+	table := prose.NewTable("SEEN", "APPLIED", "RULE")
 	for i, rule := range r.Faults.Rules {
-		fmt.Fprintf(w, "%d\t%d\t%s\n", r.Counts[i].Seen, r.Counts[i].Applied, rule)
+		table.Row(r.Counts[i].Seen, r.Counts[i].Applied, rule)
 	}
-	return w.Flush()
+	p.say(table.String())
+	return nil
 }

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/internal/prose"
 	"bake/run/localcloud"
 )
 
@@ -40,11 +40,11 @@ func (p *program) cloudImages(ctx context.Context, region string) error {
 			}{images}
 			return nil
 		}
-		w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tOWNER\tCREATED\tSTATE\tNAME")
+		table := prose.NewTable("ID", "OWNER", "CREATED", "STATE", "NAME")
 		for _, i := range images {
-			fmt.Fprintf(w, "%s\t%s\t%.10s\t%s\t%s\n", i.ID, i.Owner, i.Created, i.State, i.Name)
+			table.Row(i.ID, i.Owner, fmt.Sprintf("%.10s", i.Created), i.State, i.Name)
 		}
-		return w.Flush()
+		p.say(table.String())
+		return nil
 	})
 }

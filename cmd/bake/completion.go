@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bake/config"
+	"bake/internal/prose"
 	"bake/internal/startup"
 )
 
@@ -165,7 +166,7 @@ func (p *program) completeRuns(cmd *cobra.Command, args []string, _ string) (out
 	all, _ := state.List() // those whose logs can be read
 	for _, r := range all {
 		if r.Resumable || cmd.Name() != "resume" {
-			out = append(out, cobra.CompletionWithDesc(r.Run, r.Started.Local().Format(time.DateTime)+" "+oneLine(r.Command)))
+			out = append(out, cobra.CompletionWithDesc(r.Run, r.Started.Local().Format(time.DateTime)+" "+prose.OneLine(r.Command)))
 		}
 	}
 	return out, ordered

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"bake/fleet"
-	"bake/golden/plan"
 	"bake/run"
 )
 
@@ -124,16 +119,15 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		return false, nil, err
 	}
 	p.json.result = status
-	all := outcomesOf(status)
-	p.say(fleetSummary(one, status, o.local))
-	worst := fleet.Worst(all)
+	p.say(one.Summary(status, o.local))
+	worst := fleet.Worst(status.Outcomes())
 	switch {
 	case err != nil:
 		return false, nil, err
 	case worst != run.OutcomeDone:
 		return false, &fleetError{"some cells have no image", worst}, errReported
 	}
-	return everyReused(all), nil, nil
+	return status.Reused(), nil, nil
 }
 
 // fleetDo runs the cells, with a display.
@@ -192,73 +186,6 @@ func (p *program) runOnEngine(ctx context.Context, e fleet.Engine, one *fleet.Fl
 	}
 }
 
-func outcomesOf(s fleet.Status) (all []fleet.Outcome) {
-	for _, c := range s.Cells {
-		if c.Outcome != nil {
-			all = append(all, *c.Outcome)
-		}
-	}
-	return all
-}
-
-func everyReused(all []fleet.Outcome) bool {
-	for _, o := range all {
-		if o.Result != fleet.Reused {
-			return false
-		}
-	}
-	return len(all) > 0
-}
-
-// fleetSummary says how the cells of a run ended.
-func fleetSummary(one *fleet.Fleet, s fleet.Status, local bool) string {
-	then, by := "the next run of the fleet, or bake images promote, has it enter then", ""
-	if one.Engine != nil {
-		then, by = "the fleet has it enter then", " -by NAME"
-	}
-	var b strings.Builder
-	count := map[fleet.Result]int{}
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nCELL\tRESULT\tTOOK\tIMAGE")
-	failed := false
-	for _, o := range outcomesOf(s) {
-		count[o.Result]++
-		failed = failed || !o.Result.OK()
-		image, took := "-", "-"
-		if o.Image.ID != "" {
-			image = o.Image.ID
-		}
-		if !o.Started.IsZero() {
-			took = o.Ended.Sub(o.Started).Round(time.Second).String()
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.Cell.Short(), o.Result, took, image)
-	}
-	_ = w.Flush() // into memory
-	var parts []string
-	for _, r := range []fleet.Result{fleet.Built, fleet.Reused, fleet.Failed, fleet.Skipped, fleet.Cancelled} {
-		if n := count[r]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, r))
-		}
-	}
-	b.WriteString(strings.Join(parts, ", "))
-	for _, o := range outcomesOf(s) {
-		for _, k := range o.Soaking {
-			fmt.Fprintf(&b, "\n%s may enter channel %s from %s on: %s", o.Image.ID, k.Channel, k.Until.Local().Format(time.DateTime), then)
-		}
-		for _, channel := range o.Awaiting {
-			fmt.Fprintf(&b, "\nTo approve %s: bake fleet approve %s/%s %s%s", o.Image.ID, one.Name, o.Cell.Short(), channel, by)
-		}
-	}
-	if failed {
-		on := ""
-		if local {
-			on = " -local"
-		}
-		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s%s -resume", one.Name, on)
-	}
-	return b.String()
-}
-
 // fleetPlanOptions are the flags of bake fleet plan.
 type fleetPlanOptions struct {
 	fleetFlags
@@ -291,19 +218,6 @@ is not known yet what it would be made of, so that it would be built too.`,
 	return cmd
 }
 
-// plannedCell is what bake fleet plan -json says of a cell.
-type plannedCell struct {
-	Cell    string            `json:"cell"`
-	Image   string            `json:"image"`
-	Account string            `json:"account"`
-	Region  string            `json:"region"`
-	Action  string            `json:"action"` // build, reuse, or none: it cannot be found out
-	Reason  string            `json:"reason,omitempty"`
-	Since   string            `json:"since,omitempty"`
-	Changes []plan.Change     `json:"changes"`
-	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
-}
-
 func (p *program) fleetPlan(ctx context.Context, o *fleetPlanOptions, args []string) (err error) {
 	t, one, err := p.oneFleet(ctx, &o.fleetFlags, "bake fleet plan", args)
 	if err != nil {
@@ -323,11 +237,15 @@ func (p *program) fleetPlan(ctx context.Context, o *fleetPlanOptions, args []str
 		h.open = open
 	}
 	defer func() { err = errors.Join(err, end(ctx)) }()
-	rows, err := p.planCells(ctx, h, one, cells, o.force)
+	all, err := one.Plan(ctx, h.Host, cells, o.force)
 	if err != nil {
 		return err
 	}
-	builds, wrong := p.showPlannedCells(rows)
+	p.json.result = struct {
+		Cells []fleet.Planned `json:"cells"`
+	}{list(all)}
+	text, builds, wrong := fleet.PlanText(all)
+	p.say(text)
 	switch {
 	case wrong > 0:
 		return errReported
@@ -336,111 +254,4 @@ func (p *program) fleetPlan(ctx context.Context, o *fleetPlanOptions, args []str
 		return outcomeError{errReported, int(run.OutcomeReused)}
 	}
 	return nil
-}
-
-// planCells plans each cell after those that it needs, as they are run.
-func (p *program) planCells(ctx context.Context, h *fleetHost, f *fleet.Fleet, cells []fleet.Cell, force bool) ([]plannedCell, error) {
-	order, err := fleet.NewOrder(cells, f.Limits, false, nil)
-	if err != nil {
-		return nil, err
-	}
-	rates := fleet.NewRates(f.Limits.APIRate)
-	rows := map[string]plannedCell{}
-	var mu sync.Mutex
-	ended := make(chan fleet.Outcome)
-	for !order.Over() {
-		for _, c := range order.Begin() {
-			parents := order.Parents(c)
-			go func() {
-				row, out := p.planCell(ctx, h, rates, c, parents, force)
-				mu.Lock()
-				rows[c.ID()] = row
-				mu.Unlock()
-				ended <- out
-			}()
-		}
-		order.End(<-ended)
-	}
-	var all []plannedCell
-	for _, c := range cells {
-		row, ok := rows[c.ID()]
-		if !ok { // its parent would be built
-			row = cellRow(c)
-			row.Action, row.Reason = "build", "an image that it refers to is built first"
-			for _, id := range c.Needs {
-				if parent, ok := f.Cell(id); ok && rows[id].Action != "reuse" {
-					row.Reason = "the image " + parent.Image + ", which it refers to, is built first"
-				}
-				if rows[id].Action == "none" {
-					row.Action, row.Reason = "none", "it is not known what becomes of "+id
-				}
-			}
-			rows[c.ID()] = row
-		}
-		all = append(all, row)
-	}
-	return all, context.Cause(ctx)
-}
-
-func cellRow(c fleet.Cell) plannedCell {
-	return plannedCell{Cell: c.Short(), Image: c.Image, Account: c.Account, Region: c.Region, Changes: []plan.Change{}}
-}
-
-// planCell plans a cell. Its outcome is OK if its image is there.
-func (p *program) planCell(ctx context.Context, h *fleetHost, rates *fleet.Rates, c fleet.Cell, parents []fleet.Outcome, force bool) (plannedCell, fleet.Outcome) {
-	row, out := cellRow(c), fleet.Outcome{Cell: c, Result: fleet.Failed}
-	o, err := h.Options(ctx, c, parents)
-	var result run.Result
-	if err == nil {
-		o.Within, o.Wait, o.Force = fleet.Within(c, "plan"), rates.Of(c.Account), force
-		result, err = run.Plan(ctx, o)
-	}
-	if err != nil {
-		row.Action, row.Reason = "none", fleet.Ended(c, result, fleet.Waits{}, err, o.Now(), o.Now()).Error
-		return row, out
-	}
-	row.Action = "reuse"
-	for _, one := range result.Plan() {
-		if one.Action == run.Builds {
-			row.Action, row.Reason, row.Since, row.Changes = string(one.Action), one.Reason, one.Since, one.Changes
-			return row, out
-		}
-		row.Images = one.Images
-	}
-	made, _ := result.Image(c.Image)
-	out.Result, out.Image = fleet.Reused, fleet.Image{ID: made.ID, IDs: made.IDs, Name: made.Name, Inputs: made.Inputs}
-	return row, out
-}
-
-// showPlannedCells shows a plan, and says how many cells would be built, and of how many it
-// is not known.
-func (p *program) showPlannedCells(rows []plannedCell) (builds, wrong int) {
-	var b strings.Builder
-	for _, r := range rows {
-		switch r.Action {
-		case "build":
-			builds++
-			fmt.Fprintf(&b, "%s: build, because %s\n", r.Cell, r.Reason)
-			for _, c := range r.Changes {
-				fmt.Fprintf(&b, "  %s\n", c)
-			}
-		case "reuse":
-			fmt.Fprintf(&b, "%s: reuse %s\n", r.Cell, r.Images[r.Region])
-		default:
-			wrong++
-			fmt.Fprintf(&b, "%s: cannot be planned: %s\n", r.Cell, r.Reason)
-		}
-	}
-	fmt.Fprintf(&b, "%d to build, %d to reuse", builds, len(rows)-builds-wrong)
-	if wrong > 0 {
-		fmt.Fprintf(&b, ", %d that cannot be planned", wrong)
-	}
-	if p.json.on {
-		p.json.result = struct {
-			Cells []plannedCell `json:"cells"`
-		}{list(rows)}
-		return builds, wrong
-	}
-	p.say(b.String())
-	return builds, wrong
 }

@@ -5,14 +5,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bake/fleet"
 	"bake/internal/delay"
-	"bake/run"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -39,7 +38,7 @@ with its cells, what they are doing, and what became of them.`,
 				}
 				s.Cells = list(s.Cells)
 				p.json.result = s
-				p.say(fleetTree(s, p.now()))
+				p.say(s.Tree(p.now()))
 				return nil
 			})
 		},
@@ -48,67 +47,6 @@ with its cells, what they are doing, and what became of them.`,
 	f.registerRehearsal(cmd.Flags())
 	cmd.Flags().BoolVar(&follow, "follow", false, "show each change as it comes, until the run is over")
 	return cmd
-}
-
-// fleetTree shows each image with its cells.
-func fleetTree(s fleet.Status, now time.Time) string {
-	var b strings.Builder
-	ended := 0
-	for _, c := range s.Cells {
-		if c.Outcome != nil {
-			ended++
-		}
-	}
-	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, shortID(s.Run), s.Started.Local().Format(time.DateTime), ended, len(s.Cells))
-	if !s.Next.IsZero() {
-		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
-	}
-	if s.SchedulePaused != "" {
-		fmt.Fprintf(&b, "The schedule begins no runs: %s; bake fleet resume %s ends that\n", oneLine(s.SchedulePaused), s.Fleet)
-	}
-	if text := unpolledText(s); text != "" {
-		fmt.Fprintln(&b, text)
-	}
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	image := ""
-	for _, c := range s.Cells {
-		if c.Cell.Image != image {
-			image = c.Cell.Image
-			fmt.Fprintf(w, "%s\n", image)
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", c.Cell.Account, c.Cell.Region, c.State, cellDoes(c, now))
-	}
-	_ = w.Flush() // into memory
-	return strings.TrimSuffix(b.String(), "\n")
-}
-
-// unpolledText says what waits since no worker is there; empty if nothing does.
-func unpolledText(s fleet.Status) string {
-	if len(s.Unpolled) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
-}
-
-// unansweredText says why nothing new is known of a run; empty if something is.
-func unansweredText(s fleet.Status) string {
-	if s.Unanswered == "" {
-		return ""
-	}
-	return "The run cannot be asked how it goes, and goes on: " + oneLine(s.Unanswered)
-}
-
-// cellDoes says in a line what a cell is doing, or what became of it.
-func cellDoes(c fleet.CellStatus, now time.Time) string {
-	switch o := c.Outcome; {
-	case o != nil && o.Error != "":
-		return oneLine(o.Error)
-	case o != nil && o.Image.ID != "":
-		return oneLine(strings.TrimSpace(o.Image.ID + "  " + o.Waits.Text()))
-	case o == nil && !c.Started.IsZero() && c.State == fleet.StateRunning:
-		return strings.TrimSpace(c.Phase + " " + now.Sub(c.Started).Round(time.Second).String())
-	}
-	return c.Phase
 }
 
 // followFleet shows each change of the cells until the run is over.
@@ -138,10 +76,10 @@ func (p *program) cellChanges() func(fleet.Status) {
 	unanswered := p.changes("unanswered", "The run can be asked again how it goes")
 	unpolled := p.changes("unpolled", "Workers poll all task queues again")
 	return func(s fleet.Status) {
-		unanswered(unansweredText(s), struct {
+		unanswered(s.UnansweredText(), struct {
 			Unanswered string `json:"unanswered"`
 		}{s.Unanswered})
-		unpolled(unpolledText(s), struct {
+		unpolled(s.UnpolledText(), struct {
 			Unpolled []string `json:"unpolled"`
 		}{list(s.Unpolled)})
 		for _, c := range s.Cells {
@@ -154,7 +92,7 @@ func (p *program) cellChanges() func(fleet.Status) {
 				p.writeJSON(p.header("cell"), c)
 				continue
 			}
-			p.say(strings.TrimRight(fmt.Sprintf("%s %s: %s %s", p.now().Local().Format(time.TimeOnly), c.Cell.Short(), c.State, cellDoes(c, p.now())), " "))
+			p.say(strings.TrimRight(fmt.Sprintf("%s %s: %s %s", p.now().Local().Format(time.TimeOnly), c.Cell.Short(), c.State, c.Does(p.now())), " "))
 		}
 	}
 }
@@ -172,7 +110,7 @@ func (p *program) changes(kind, over string) func(text string, value any) {
 			p.writeJSON(p.header(kind), value)
 			return
 		}
-		p.say(run.Sentence(cmp.Or(text, over)))
+		p.say(prose.Sentence(cmp.Or(text, over)))
 	}
 }
 

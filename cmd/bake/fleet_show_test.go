@@ -14,12 +14,12 @@ import (
 func TestUnpolled(t *testing.T) {
 	waits := fleet.Status{Fleet: "nightly", State: fleet.StateRunning, Unpolled: []string{"bake/nightly", "bake/nightly/111111111111/eu-west-1/api"}}
 	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: what waits there goes on once a bake worker does"
-	if tree := fleetTree(waits, time.Now()); !strings.Contains(tree, "\n"+text) {
+	if tree := waits.Tree(time.Now()); !strings.Contains(tree, "\n"+text) {
 		t.Errorf("the status: %s", tree)
 	}
 	goesOn := waits
 	goesOn.Unpolled = nil
-	if tree := fleetTree(goesOn, time.Now()); strings.Contains(tree, "No worker") {
+	if tree := goesOn.Tree(time.Now()); strings.Contains(tree, "No worker") {
 		t.Errorf("the status with workers: %s", tree)
 	}
 	for _, json := range []bool{false, true} {

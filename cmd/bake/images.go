@@ -8,15 +8,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
+	"bake/internal/prose"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -131,10 +130,10 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 		place.Cloud = c.Cloud
 	}
 	place.Warn = func(_ context.Context, format string, args ...any) {
-		fmt.Fprintf(p.stderr, "Warning: %s\n", printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(p.stderr, "Warning: %s\n", prose.Printable(fmt.Sprintf(format, args...)))
 	}
 	place.Say = func(_ context.Context, format string, args ...any) {
-		fmt.Fprintln(p.stderr, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(p.stderr, prose.Printable(fmt.Sprintf(format, args...)))
 	}
 	account, err := images.Open(ctx, place)
 	if err == nil {
@@ -216,7 +215,7 @@ func (p *program) warnUnknown(uses images.Uses) {
 		}
 	}
 	for _, text := range slices.Sorted(maps.Keys(said)) {
-		fmt.Fprintf(p.stderr, "Warning: unused images may be missing from the list: %s\n", printable(text))
+		fmt.Fprintf(p.stderr, "Warning: unused images may be missing from the list: %s\n", prose.Printable(text))
 	}
 }
 
@@ -358,40 +357,16 @@ type channelOf struct {
 // showImages shows a list of images to the account, of a channel if that is not nil. With an
 // error it is not the whole one.
 func (p *program) showImages(account string, all []images.Image, of *channelOf, err error) {
-	if p.json.on {
-		p.json.result = imagesResult{account, list(all), of}
-		return
+	p.json.result = imagesResult{account, list(all), of}
+	switch {
+	case len(all) > 0:
+		p.say(images.Text(account, all, p.now()))
+	case err == nil:
+		p.say("No images.")
 	}
 	if of != nil {
-		defer func() { p.say(fmt.Sprintf("%s now names %s", of.Parameter, strings.Join(of.Names, ", "))) }()
+		p.say(fmt.Sprintf("%s now names %s", of.Parameter, strings.Join(of.Names, ", ")))
 	}
-	if len(all) == 0 {
-		if err == nil {
-			p.say("No images.")
-		}
-		return
-	}
-	others := slices.ContainsFunc(all, func(i images.Image) bool { return i.Owner != account })
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	header := "NAME\tID\tREGION\tCREATED\tSTATE\tGIB\tLAST LAUNCHED"
-	if others {
-		header = "NAME\tID\tREGION\tOWNER\tCREATED\tSTATE\tGIB"
-	}
-	fmt.Fprintln(w, header)
-	for _, i := range all {
-		state := i.Status(p.now())
-		if i.Public && !others {
-			state += ", public"
-		}
-		row := []string{printable(i.Name), i.ID, i.Region, i.Created.Format(time.DateOnly), state, fmt.Sprint(i.Size()), day(i.LastLaunched)}
-		if others {
-			row = []string{printable(i.Name), i.ID, i.Region, i.Owner, i.Created.Format(time.DateOnly), state, fmt.Sprint(i.Size())}
-		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-	}
-	_ = w.Flush() // into memory
-	p.say(strings.TrimSuffix(table.String(), "\n"))
 }
 
 // instancesResult is what bake images list -instances -json ends with.
@@ -403,42 +378,11 @@ type instancesResult struct {
 // showInstances shows instances and their images to the account. With an error they are
 // not all.
 func (p *program) showInstances(account string, all []images.Instance, err error) {
-	if p.json.on {
-		p.json.result = instancesResult{account, list(all)}
-		return
+	p.json.result = instancesResult{account, list(all)}
+	switch {
+	case len(all) > 0:
+		p.say(images.InstancesText(all, p.now()))
+	case err == nil:
+		p.say("No instances.")
 	}
-	if len(all) == 0 {
-		if err == nil {
-			p.say("No instances.")
-		}
-		return
-	}
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "INSTANCE\tREGION\tSTATE\tLAUNCHED\tIMAGE\tOWNER\tNAME\tNOTE")
-	for _, i := range all {
-		name, owner := cmp.Or(i.ImageName, "-"), cmp.Or(i.ImageOwner, "-")
-		fmt.Fprintln(w, strings.Join([]string{i.ID, i.Region, i.State, day(&i.Launched), i.Image, owner, printable(name), i.Note(p.now())}, "\t"))
-	}
-	_ = w.Flush() // into memory
-	p.say(strings.TrimSuffix(table.String(), "\n"))
-}
-
-// day is the day of a time, "-" if there is none.
-func day(t *time.Time) string {
-	if t == nil {
-		return "-"
-	}
-	return t.Format(time.DateOnly)
-}
-
-// printable is a text that somebody else has chosen, for a terminal: it cannot move the
-// cursor or begin a new line there.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }

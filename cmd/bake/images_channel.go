@@ -12,6 +12,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/run/releases"
 	"bake/step"
@@ -146,7 +147,7 @@ first region and the last, readers in different regions see different images.`,
 					return err
 				}
 				p.json.result = movedResult{args[2], moved.Parameter, moved.Release, placed(moved.Images)}
-				p.say(fmt.Sprintf("Channel %s (%s) names %s in:", args[2], moved.Parameter, printable(moved.Release)))
+				p.say(fmt.Sprintf("Channel %s (%s) names %s in:", args[2], moved.Parameter, prose.Printable(moved.Release)))
 				for _, one := range moved.Images {
 					p.say(fmt.Sprintf("  %s  %s  %s", one.Account, one.Region, one.ID))
 				}
@@ -181,7 +182,7 @@ at some time. The history of the parameter tells; it is added to, and never rewr
 					return err
 				}
 				p.json.result = movedResult{args[1], moved.Parameter, moved.Release, placed(moved.Images)}
-				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], moved.Parameter, printable(moved.Release)))
+				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], moved.Parameter, prose.Printable(moved.Release)))
 				return nil
 			})
 		},
@@ -217,7 +218,7 @@ tag images can write the tag: restrict ec2:CreateTags for that key to those who 
 				}
 				p.json.result = approvedResult{who, list(all)}
 				for _, i := range all {
-					p.say(fmt.Sprintf("%s (%s) in %s is approved for channel %s by %s", i.ID, printable(i.Name), i.Region, args[1], who))
+					p.say(fmt.Sprintf("%s (%s) in %s is approved for channel %s by %s", i.ID, prose.Printable(i.Name), i.Region, args[1], who))
 				}
 				return done(true, err)
 			})
@@ -265,7 +266,7 @@ is recorded in its tags: 'bake images enable' shares it again.`,
 					case !r.Disabled:
 						what = "revoked, but not disabled"
 					}
-					p.say(fmt.Sprintf("%s (%s) in %s of account %s is %s", r.Image.ID, printable(r.Image.Name), r.Image.Region, r.Image.Owner, what))
+					p.say(fmt.Sprintf("%s (%s) in %s of account %s is %s", r.Image.ID, prose.Printable(r.Image.Name), r.Image.Region, r.Image.Owner, what))
 				}
 				if err != nil && len(all) > 0 {
 					return partly{err}
@@ -307,7 +308,7 @@ when on, by whom and why. The newest is first.`,
 				for _, h := range all {
 					p.say(h.Account + "  " + h.Region)
 					for _, e := range h.Entries {
-						p.say(fmt.Sprintf("  %s  %s  %s  %s", e.At.Format("2006-01-02 15:04:05"), e.Image, e.By, printable(e.Why)))
+						p.say(fmt.Sprintf("  %s  %s  %s  %s", e.At.Format("2006-01-02 15:04:05"), e.Image, e.By, prose.Printable(e.Why)))
 					}
 				}
 				return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/builder/amazon/images"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/step"
 )
@@ -104,7 +105,7 @@ func (p *program) imagesCopy(cmd *cobra.Command, f *imagesCopyFlags, ref string)
 			if c.Existing {
 				what = "was there already"
 			}
-			p.say(fmt.Sprintf("%s  %s  %s (%s)", c.Region, c.ID, printable(c.Name), what))
+			p.say(fmt.Sprintf("%s  %s  %s (%s)", c.Region, c.ID, prose.Printable(c.Name), what))
 		}
 		return err
 	})

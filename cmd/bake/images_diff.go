@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +13,6 @@ import (
 	"bake/golden/changes"
 	"bake/golden/contents"
 	"bake/golden/manifest"
-	"bake/golden/plan"
 	"bake/step"
 )
 
@@ -102,7 +98,11 @@ func (p *program) imagesDiff(cmd *cobra.Command, o *diffOptions) error {
 		d.Contents, err = p.inside(cmd, o, d.A, d.B)
 	}
 	if d.A.ID != "" {
-		p.showDifferences(d)
+		p.json.result = d
+		p.say(d.Comparison.Text())
+		if d.Contents != nil {
+			p.say("\n" + d.Contents.Text())
+		}
 	}
 	return p.ended(err, err, o.guest.exitCodes)
 }
@@ -153,33 +153,4 @@ func (p *program) insideMachine(cmd *cobra.Command, o *diffOptions, i images.Ima
 		})
 	})
 	return k, err
-}
-
-func (p *program) showDifferences(d difference) {
-	if p.json.on {
-		p.json.result = d
-		return
-	}
-	c := d.Comparison
-	if len(c.Differences) == 0 {
-		p.say("No differences in attributes, tags, block devices and sharing.")
-	} else {
-		var table strings.Builder
-		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "\t%s\t%s\n", c.A.ID, c.B.ID)
-		for _, d := range c.Differences {
-			show := printable
-			if strings.HasPrefix(d.What, "tag "+plan.InputsTag+".") { // compressed, and long
-				show = short
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), show(cmp.Or(d.A, "-")), show(cmp.Or(d.B, "-")))
-		}
-		_ = w.Flush() // into memory
-		p.say(strings.TrimSuffix(table.String(), "\n"))
-	}
-	if d.Contents != nil {
-		var text strings.Builder
-		d.Contents.Write(&text, printable)
-		p.say("\n" + strings.TrimSuffix(text.String(), "\n"))
-	}
 }

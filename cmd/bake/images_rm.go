@@ -8,13 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"bake/builder/amazon/images"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/step"
 	"bake/ui/prompt"
@@ -115,7 +115,7 @@ func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context,
 	}
 	task := run.TaskOptions{State: state, Command: p.commandLine(), Name: "images", Now: p.now, Stop: stop, Emit: func(e step.Event) {
 		if e.Kind == step.Warning {
-			fmt.Fprintln(p.stderr, "Warning: "+printable(e.Text))
+			fmt.Fprintln(p.stderr, "Warning: "+prose.Printable(e.Text))
 		}
 	}}
 	id, err := run.Task(ctx, task, do)
@@ -167,7 +167,7 @@ stay. If bake is killed, 'bake sweep' deletes the snapshots of an image that is 
 					var done []images.Removal
 					r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
 						done = append(done, r)
-						p.showRemoval(r)
+						p.say(r.Text())
 					}}
 					err := r.Remove(ctx, found)
 					p.json.result = removalResult{list(done)}
@@ -206,29 +206,6 @@ func (o *imagesRmOptions) find(ctx context.Context, a *images.Account, refs []st
 // removalResult is what commands that remove images end with in JSON.
 type removalResult struct {
 	Removals []images.Removal `json:"removals"`
-}
-
-// showRemoval says what has become of an image.
-func (p *program) showRemoval(r images.Removal) {
-	name := fmt.Sprintf("%s (%s) in %s", r.Image.ID, printable(r.Image.Name), r.Image.Region)
-	switch r.Outcome {
-	case images.Removed:
-		text := fmt.Sprintf("Removed image %s and its snapshots: %s.", name, cmp.Or(strings.Join(r.Deleted, ", "), "none"))
-		if len(r.Kept) > 0 {
-			text += " Kept, since other images consist of them: " + strings.Join(r.Kept, ", ") + "."
-		}
-		p.say(text)
-	case images.Deprecated:
-		p.say("Deprecated image " + name + ".")
-	case images.Disabled:
-		text := "Disabled image " + name + "."
-		if len(r.Shared) > 0 {
-			text += " It was shared with " + strings.Join(r.Shared, ", ") + ", which its tags say: bake images enable shares it again."
-		}
-		p.say(text)
-	case images.Gone:
-		p.say("Image " + name + " was removed by somebody else.")
-	}
 }
 
 type imagesPruneOptions struct {
@@ -396,55 +373,21 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 // prune shows a plan and, if that is asked for, carries it out.
 func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, g images.Guards, plan *images.Plan, result *pruneResult) error {
 	result.Images = append(result.Images, plan.Images...)
-	p.showPlan(plan, o)
-	if !o.apply || plan.Empty() {
+	p.say(plan.Text(o.byTemplate(), o.max))
+	if plan.Empty() {
+		return nil
+	}
+	if !o.apply {
+		p.say("Nothing was done; -apply does it.")
 		return nil
 	}
 	return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
 		r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
 			result.Removals = append(result.Removals, r)
-			p.showRemoval(r)
+			p.say(r.Text())
 		}}
 		return r.Prune(ctx, plan)
 	})
-}
-
-// showPlan shows what is to become of images, but for those that stay as they are.
-func (p *program) showPlan(plan *images.Plan, o *imagesPruneOptions) {
-	if p.json.on {
-		return
-	}
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ACTION\tNAME\tID\tREGION\tCREATED\tGIB\tLAST LAUNCHED\tREASON")
-	for _, i := range plan.Images {
-		if i.Action == images.PlanKeep {
-			continue
-		}
-		row := []string{i.Action, printable(i.Image.Name), i.Image.ID, i.Image.Region, i.Image.Created.Format(time.DateOnly), fmt.Sprint(i.Image.Size()), day(i.Image.LastLaunched), printable(i.Reason)}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-		for _, u := range i.Uses {
-			fmt.Fprintln(w, "\t\t\t\t\t\t\t  "+printable(u.String()))
-		}
-	}
-	_ = w.Flush() // into memory
-	count := func(action string) int {
-		n, _ := plan.Count(action)
-		return n
-	}
-	n, gib := plan.Count(images.PlanRemove)
-	if len(plan.Images) > count(images.PlanKeep) {
-		p.say(strings.TrimSuffix(table.String(), "\n"))
-	}
-	stages := ""
-	if o.byTemplate() {
-		stages = fmt.Sprintf("%d to deprecate, %d to disable, ", count(images.PlanDeprecate), count(images.PlanDisable))
-	}
-	p.say(fmt.Sprintf("%d images: %s%d to remove (at most %d GiB), %d in use, %d for a later run (-max %s), %d stay.",
-		len(plan.Images), stages, n, gib, count(images.PlanUsed), count(images.PlanLater), o.max, count(images.PlanKeep)))
-	if !plan.Empty() && !o.apply {
-		p.say("Nothing was done; -apply does it.")
-	}
 }
 
 type imagesOrphansOptions struct {
@@ -514,7 +457,12 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 			return cause
 		}
 		p.json.result = orphansResult{list(found), []string{}}
-		p.showOrphans(found, err)
+		switch {
+		case len(found) > 0:
+			p.say(images.OrphansText(found))
+		case err == nil: // otherwise they are not all
+			p.say("No snapshots without their image.")
+		}
 		regions := images.Deletable(found)
 		if !o.delete || len(regions) == 0 {
 			return err
@@ -553,43 +501,6 @@ func (p *program) confirmed(ctx context.Context, regions [][]images.Orphan, yes 
 	return agreed, err
 }
 
-// showOrphans lists snapshots, those to delete first. With an error they are not all.
-func (p *program) showOrphans(all []images.Orphan, err error) {
-	if p.json.on {
-		return
-	}
-	if len(all) == 0 {
-		if err == nil {
-			p.say("No snapshots without their image.")
-		}
-		return
-	}
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SNAPSHOT\tREGION\tCREATED\tGIB\tIMAGE\tNOTE")
-	n, cost := 0, 0.0
-	for _, kept := range []bool{false, true} {
-		for _, s := range all {
-			if (s.Kept != "") != kept {
-				continue
-			}
-			note := ""
-			if kept {
-				note = "kept: " + s.Kept
-			} else {
-				n, cost = n+1, cost+s.Price()
-			}
-			if len(s.Volumes) > 0 {
-				note = strings.TrimPrefix(note+"; volumes made from it: "+strings.Join(s.Volumes, ", "), "; ")
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\t%s\t%s\n", s.ID, s.Region, s.Created.Format(time.DateOnly), float64(s.Bytes)/(1<<30), cmp.Or(s.Image, "-"), printable(note))
-		}
-	}
-	_ = w.Flush() // into memory
-	p.say(strings.TrimSuffix(table.String(), "\n"))
-	p.say(fmt.Sprintf("%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n))
-}
-
 func (p *program) imagesEnableCommand() *cobra.Command {
 	var f placeFlags
 	cmd := &cobra.Command{
@@ -608,7 +519,7 @@ is to stay: otherwise it may be disabled again when nothing uses it.`,
 					Images []images.EnabledImage `json:"images"`
 				}{list(done)}
 				for _, i := range done {
-					p.say(fmt.Sprintf("Image %s (%s) in %s can be launched; shared again with %s.", i.Image.ID, printable(i.Image.Name), i.Image.Region, cmp.Or(strings.Join(i.Shared, ", "), "nobody")))
+					p.say(fmt.Sprintf("Image %s (%s) in %s can be launched; shared again with %s.", i.Image.ID, prose.Printable(i.Image.Name), i.Image.Region, cmp.Or(strings.Join(i.Shared, ", "), "nobody")))
 				}
 				return err
 			})
@@ -637,7 +548,7 @@ or not shared with the account any more, so that the next launch would fail.`,
 					Broken []images.Broken `json:"broken"`
 				}{list(broken)}
 				for _, b := range broken {
-					p.say(printable(b.String()))
+					p.say(prose.Printable(b.String()))
 				}
 				if len(broken) > 0 {
 					return errors.Join(err, fmt.Errorf("%d references to images that cannot be launched", len(broken)))

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/builder/amazon/images"
+	"bake/internal/prose"
 	"bake/run"
 )
 
@@ -148,7 +149,7 @@ func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, r
 			if s.Changed {
 				what = "was shared with " + s.Before.String()
 			}
-			p.say(fmt.Sprintf("%s (%s) in %s: shared with %s (%s)", s.Image.ID, printable(s.Image.Name), s.Image.Region, s.After, what))
+			p.say(fmt.Sprintf("%s (%s) in %s: shared with %s (%s)", s.Image.ID, prose.Printable(s.Image.Name), s.Image.Region, s.After, what))
 			if len(receivers) > 0 {
 				keys = append(keys, s.Keys...)
 			}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bake/golden/attest"
@@ -147,6 +148,23 @@ func undocumented(t *testing.T, doc string, v any) {
 			default:
 				undocumented(t, doc, e)
 			}
+		}
+	}
+}
+
+// full is an output that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestLostOutput: a command whose output nobody can have has failed, and says why.
+func TestLostOutput(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	for _, args := range [][]string{{"runs"}, {"version"}, {"runs", "-json"}} {
+		var stderr bytes.Buffer
+		code := bake(append([]string{"bake"}, args...), os.Environ(), strings.NewReader(""), full{}, &stderr)
+		if code != 1 || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) {
+			t.Errorf("%s: %d, %q", args, code, stderr.String())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/term"
 
@@ -11,11 +12,12 @@ import (
 )
 
 // output is standard output or standard error. It notices when nobody reads it any
-// more, as in "bake build | head".
+// more, as in "bake build | head", and when what is written is lost, as on a full disk.
 type output struct {
 	io.Writer
 	once sync.Once
 	gone chan struct{} // closed when a write has found no reader
+	lost atomic.Pointer[error]
 }
 
 func newOutput(w io.Writer) *output { return &output{Writer: w, gone: make(chan struct{})} }
@@ -23,10 +25,21 @@ func newOutput(w io.Writer) *output { return &output{Writer: w, gone: make(chan 
 // Write implements [io.Writer].
 func (o *output) Write(b []byte) (int, error) {
 	n, err := o.Writer.Write(b)
-	if terminal.Unread(err) {
+	switch {
+	case terminal.Unread(err):
 		o.once.Do(func() { close(o.gone) })
+	case err != nil:
+		o.lost.CompareAndSwap(nil, &err)
 	}
 	return n, err
+}
+
+// failure is the error of the first write that was lost though somebody reads, nil if none was.
+func (o *output) failure() error {
+	if err := o.lost.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // unread reports whether a write has found no reader.

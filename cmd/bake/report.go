@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bake/internal/prose"
+	"bake/run"
 	"bake/internal/wholefile"
 )
 
@@ -72,7 +74,7 @@ func (p *program) writeReport(ctx context.Context, prefix, out string, open bool
 		return err
 	}
 	p.json.result = r
-	p.say("The report of run " + shortID(id) + " is " + out + ".")
+	p.say("The report of run " + run.ShortID(id) + " is " + out + ".")
 	if !open {
 		return nil
 	}
@@ -97,7 +99,7 @@ func browse(ctx context.Context, path string) error {
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...) // a program that opens files
 	cmd.WaitDelay = time.Second                             // a browser that it has started may go on, and hold the output open
 	if out, err := cmd.CombinedOutput(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("no browser can be opened: %w: %s", err, oneLine(string(out)))
+		return fmt.Errorf("no browser can be opened: %w: %s", err, prose.OneLine(string(out)))
 	}
 	return nil
 }

@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"bake/internal/prose"
 	"bake/run"
 	"bake/ui"
 )
@@ -53,9 +53,7 @@ func (p *program) listRuns() error {
 		p.say("There are no runs: bake build keeps the logs of its runs in " + state.Runs() + ".")
 		return err
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "RUN\tSTARTED\tTOOK\tRESULT\tLEFT\tIMAGES\tCOMMAND")
+	table := prose.NewTable("RUN", "STARTED", "TOOK", "RESULT", "LEFT", "IMAGES", "COMMAND")
 	for _, r := range all {
 		result, left := string(r.State), strconv.Itoa(len(r.Left))
 		if r.Resumable {
@@ -64,23 +62,17 @@ func (p *program) listRuns() error {
 		if r.Damage != "" {
 			result, left = result+", damaged", left+"?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shortID(r.Run), r.Started.Local().Format(time.DateTime),
-			r.Elapsed.Round(time.Second), result, left, imagesOf(r), oneLine(r.Command))
+		table.Row(run.ShortID(r.Run), r.Started.Local().Format(time.DateTime), r.Elapsed.Round(time.Second), result, left, imagesOf(r), prose.OneLine(r.Command))
 	}
-	_ = w.Flush() // into memory
+	text := table.String()
 	for _, r := range all {
 		if r.Damage != "" {
-			fmt.Fprintf(&b, "Run %s is damaged: %s\n", shortID(r.Run), r.Damage)
+			text += fmt.Sprintf("\nRun %s is damaged: %s", run.ShortID(r.Run), r.Damage)
 		}
 	}
-	p.say(strings.TrimSuffix(b.String(), "\n"))
+	p.say(text)
 	return err
 }
-
-// shortID is enough of a run's id for people to tell it from others.
-func shortID(id string) string { return id[:min(8, len(id))] }
-
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // imagesOf names an image of a run, and says how many more there are.
 func imagesOf(r run.Past) string {

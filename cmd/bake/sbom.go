@@ -15,6 +15,7 @@ import (
 	"bake/communicator"
 	"bake/golden/asroot"
 	"bake/golden/contents"
+	"bake/internal/prose"
 	"bake/run/host"
 	"bake/step"
 )
@@ -165,7 +166,7 @@ func read(ctx context.Context, m communicator.Communicator) (*contents.Contents,
 // writeSBOM writes the document to standard output.
 func (p *program) writeSBOM(o *sbomOptions, all *contents.Contents, name string) error {
 	for _, problem := range all.Problems {
-		fmt.Fprintf(p.stderr, "Warning: missing in the SBOM: %s\n", printable(problem))
+		fmt.Fprintf(p.stderr, "Warning: missing in the SBOM: %s\n", prose.Printable(problem))
 	}
 	all.Exclude(o.exclude)
 	var b bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"bake/fleet"
+	"bake/internal/prose"
 	"bake/run/trace"
 )
 
@@ -14,7 +15,7 @@ func (p *program) traces(service string, env environ, feed *feed) *trace.Tracer 
 	host, _ := os.Hostname() // without one, it is not said
 	return trace.Open(env.get, service, version, host, func(err error) {
 		defer feed.suspend()()
-		fmt.Fprintf(p.stderr, "Warning: %s\n", printable(err.Error()))
+		fmt.Fprintf(p.stderr, "Warning: %s\n", prose.Printable(err.Error()))
 	})
 }
 

@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"bake/builder/amazon"
-	"bake/builder/amazon/kmskey"
 	"bake/golden/attest"
 	"bake/golden/attested"
 	"bake/golden/manifest"
@@ -18,16 +17,18 @@ import (
 
 // verifyOptions are the flags of bake verify-attestation.
 type verifyOptions struct {
-	mode, key, verifier string
-	artifacts, images   []string
-	expected            attest.Expected
-	guest               guestFlags
-	boot                bool
-	mayChange           []string
-	reports             string
-	keyless             map[string]*string
-	rekor, timestamp    bool
+	attested.Options
+	guest     guestFlags
+	boot      bool
+	mayChange []string
+	reports   string
 }
+
+// The flags of keyless signing, by which its refusal is told.
+var (
+	keylessTexts    = []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"}
+	keylessSwitches = []string{"require-rekor", "require-timestamp"}
+)
 
 func (p *program) verifyCommand() *cobra.Command {
 	var o verifyOptions
@@ -75,79 +76,71 @@ With -exit-codes=packer: 0 and 1 alone.`},
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.mode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
-	flags.StringVar(&o.key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
-	flags.StringVar(&o.verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
-	flags.StringVar(&o.expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
-	flags.StringVar(&o.expected.BuilderID, "builder-id", "", "`URI` that the builder must have")
-	flags.StringVar(&o.expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
-	flags.StringArrayVar(&o.artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
-	flags.StringArrayVar(&o.images, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
+	flags.StringVar(&o.SigningMode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
+	flags.StringVar(&o.Key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
+	flags.StringVar(&o.Verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
+	flags.StringVar(&o.Expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
+	flags.StringVar(&o.Expected.BuilderID, "builder-id", "", "`URI` that the builder must have")
+	flags.StringVar(&o.Expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
+	flags.StringArrayVar(&o.Artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
+	flags.StringArrayVar(&o.AMIs, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
 	o.guest.register(p, flags)
 	flags.BoolVar(&o.boot, "boot", false, "launch a machine of AMI, and compare its files with those that are attested")
 	flags.StringArrayVar(&o.mayChange, "may-change", nil, "with -boot, files that may differ: a `pattern` of paths, as in a verify block; can be repeated")
 	flags.StringVar(&o.reports, "reports", "", "`directory` of the reports of the build of AMI, or s3://BUCKET/PREFIX; default: beside the log of its run")
-	o.keyless = map[string]*string{}
-	for _, name := range []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"} {
-		o.keyless[name] = flags.String(name, "", "of keyless signing, which is not supported")
+	for _, name := range keylessTexts {
+		flags.String(name, "", "of keyless signing, which is not supported")
 	}
-	flags.BoolVar(&o.rekor, "require-rekor", false, "of keyless signing, which is not supported")
-	flags.BoolVar(&o.timestamp, "require-timestamp", false, "of keyless signing, which is not supported")
+	for _, name := range keylessSwitches {
+		flags.Bool(name, false, "of keyless signing, which is not supported")
+	}
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-// check says what is wrong with the flags.
+// check says what is wrong with the flags and arguments.
 func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
-	usage := func(format string, args ...any) error {
-		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
+	for _, name := range slices.Concat(keylessTexts, keylessSwitches) {
+		f := cmd.Flags().Lookup(name)
+		o.Keyless = o.Keyless || f.Value.String() != f.DefValue
 	}
-	unsupported := o.rekor || o.timestamp || o.mode == "keyless"
-	for _, value := range o.keyless {
-		unsupported = unsupported || *value != ""
-	}
-	isKMS := strings.HasPrefix(o.key, kmskey.Scheme)
 	ofImage := attested.IsImage(args[0])
-	if wrong := o.wrong(cmd, args); wrong != "" {
-		return usage("%s", wrong)
+	wrong := o.forFiles(cmd)
+	if ofImage {
+		wrong = o.forImage(args)
 	}
-	switch {
-	case unsupported:
-		return usage("keyless signing is not supported: Sigstore's Fulcio and Rekor are not queried; use -key or -verifier with a public key, or cosign verify-blob-attestation")
-	case o.mode != "" && o.mode != "key" && o.mode != "kms":
-		return usage("-signing-mode must be key or kms, not %q", o.mode)
-	case o.key == "" && o.verifier == "":
-		return usage("set -key or -verifier to the key that the attestations must be signed with")
-	case !isKMS && strings.Contains(o.key, "://"):
-		return usage("%s is not an AWS KMS key, which begins with awskms://; keys of other services are not supported", o.key)
-	case o.mode == "kms" && o.key != "" && !isKMS, o.mode == "kms" && o.key == "":
-		return usage("-signing-mode=kms needs -key=awskms:///…")
-	case o.mode == "key" && isKMS:
-		return usage("-signing-mode=key needs a PEM file, but %s is an AWS KMS key", o.key)
-	case o.guest.local && !isKMS && !ofImage:
-		return usage("-local applies only to images and AWS KMS keys")
+	if err := o.Check(); wrong == "" && err != nil {
+		wrong = err.Error()
+	}
+	if wrong == "" && o.guest.local && !o.OnKMS() && !ofImage {
+		wrong = "-local applies only to images and AWS KMS keys"
+	}
+	if wrong != "" {
+		return usageError{wrong, cmd.CommandPath()}
 	}
 	return nil
 }
 
-// wrong says which flags and arguments do not go together; empty if all do.
-func (o *verifyOptions) wrong(cmd *cobra.Command, args []string) string {
-	if attested.IsImage(args[0]) {
-		switch {
-		case len(args) > 2:
-			return "an image has one attestation; name at most one file after it"
-		case len(o.images)+len(o.artifacts) > 0:
-			return "-ami and -artifact are for attestations in files: the image is named already"
-		case len(o.mayChange) > 0 && !o.boot:
-			return "-may-change needs -boot"
-		}
-		for _, pattern := range o.mayChange {
-			if wrong := manifest.CheckPattern(pattern); wrong != "" {
-				return "-may-change: " + wrong
-			}
-		}
-		return ""
+// forImage says which flags and arguments do not go with an image; empty if all do.
+func (o *verifyOptions) forImage(args []string) string {
+	switch {
+	case len(args) > 2:
+		return "an image has one attestation; name at most one file after it"
+	case len(o.AMIs)+len(o.Artifacts) > 0:
+		return "-ami and -artifact are for attestations in files: the image is named already"
+	case len(o.mayChange) > 0 && !o.boot:
+		return "-may-change needs -boot"
 	}
+	for _, pattern := range o.mayChange {
+		if wrong := manifest.CheckPattern(pattern); wrong != "" {
+			return "-may-change: " + wrong
+		}
+	}
+	return ""
+}
+
+// forFiles says which flags do not go with attestations in files; empty if all do.
+func (o *verifyOptions) forFiles(cmd *cobra.Command) string {
 	for _, name := range append([]string{"boot", "may-change", "reports", "exit-codes"}, guestNames()...) {
 		if name != "local" && cmd.Flags().Changed(name) {
 			return "-" + name + " is for an image: name its ID before any file"
@@ -169,25 +162,15 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	if err != nil {
 		return err
 	}
-	for _, path := range o.artifacts {
-		subject, err := attest.File(path, path)
-		if err != nil {
-			return fmt.Errorf("-artifact: %w", err)
-		}
-		o.expected.Subjects = append(o.expected.Subjects, subject)
-	}
-	for _, image := range o.images {
-		region, id, ok := strings.Cut(image, ":")
-		if !ok || region == "" || !strings.HasPrefix(id, "ami-") {
-			return fmt.Errorf("-ami: %q is not REGION:AMI, such as eu-west-1:ami-0a1b2c3d4e5f60718", image)
-		}
-		o.expected.Subjects = append(o.expected.Subjects, attest.Image(region, id))
+	want, err := o.Want()
+	if err != nil {
+		return err
 	}
 	id, err := attest.KeyID(key)
 	if err != nil {
 		return err
 	}
-	found, failed := attested.Files(files, key, o.expected)
+	found, failed := attested.Files(files, key, want)
 	var all []verified
 	for _, f := range found {
 		all = append(all, verified{f.Path, id, f.Statement.PredicateType, f.Statement.Subject})
@@ -209,10 +192,5 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 
 // verifier is the public key that the flags name.
 func (p *program) verifier(ctx context.Context, o verifyOptions, cloud amazon.Cloud) (crypto.PublicKey, error) {
-	return attest.VerificationKey([]string{o.key, o.verifier}, p.env.get(attest.PassphraseVar), func(source string) (crypto.Signer, error) {
-		if !strings.HasPrefix(source, kmskey.Scheme) {
-			return nil, nil
-		}
-		return kmskey.Opener(cloud)(ctx, p.env, source)
-	})
+	return o.PublicKey(ctx, cloud, p.env, p.env.get(attest.PassphraseVar))
 }

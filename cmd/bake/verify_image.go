@@ -41,7 +41,7 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 	}
 	var found attested.Image
 	err = p.onImages(cmd, &o.guest.placeFlags, func(ctx, _ context.Context, a *images.Account) (err error) {
-		w := attested.Where{Key: key, Expected: o.expected, Files: o.boot, Reports: func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error) {
+		w := attested.Where{Key: key, Expected: o.Expected, Files: o.boot, Reports: func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error) {
 			return p.reportsOf(ctx, a, o.reports, tags)
 		}}
 		if len(args) > 1 {

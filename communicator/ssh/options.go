@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Options say how a machine is reached. Builders embed them. What depends on
@@ -295,7 +296,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateHostKeys(c)
 	o.validateBastion(c)
 	if _, err := o.proxy(); err != nil && c.Known(&o.ProxyHost) {
-		c.Errorf(&o.ProxyHost, "Unusable proxy", "%s", sentence(err))
+		c.Errorf(&o.ProxyHost, "Unusable proxy", "%s", prose.Sentence(err.Error()))
 	}
 	algorithms := ssh.SupportedAlgorithms()
 	insecure := ssh.InsecureAlgorithms()
@@ -342,7 +343,7 @@ func checkKey(c *schema.Checker, keyFile, certFile, user *string) {
 	}
 	signer, err := loadKey(*keyFile, "")
 	if err != nil {
-		c.Errorf(keyFile, "Unusable private key", "%s", sentence(err))
+		c.Errorf(keyFile, "Unusable private key", "%s", prose.Sentence(err.Error()))
 		return
 	}
 	if *certFile == "" {
@@ -350,7 +351,7 @@ func checkKey(c *schema.Checker, keyFile, certFile, user *string) {
 	}
 	certified, err := certify(signer, *certFile)
 	if err != nil {
-		c.Errorf(certFile, "Unusable certificate", "%s", sentence(err))
+		c.Errorf(certFile, "Unusable certificate", "%s", prose.Sentence(err.Error()))
 	} else if doubt := certificateDoubt(certified.PublicKey(), *user, time.Now()); doubt != "" && c.Known(user) {
 		c.Warnf(certFile, "Doubtful certificate", "The certificate in %s %s.", *certFile, doubt)
 	}
@@ -358,13 +359,13 @@ func checkKey(c *schema.Checker, keyFile, certFile, user *string) {
 
 func (o *Options) validateHostKeys(c *schema.Checker) {
 	if _, err := parseHostKeys(o.HostKeys); err != nil {
-		c.Errorf(&o.HostKeys, "Unusable host key", "%s", sentence(err))
+		c.Errorf(&o.HostKeys, "Unusable host key", "%s", prose.Sentence(err.Error()))
 	}
 	if o.KnownHostsFile == "" || !c.Known(&o.KnownHostsFile) {
 		return
 	}
 	if _, err := loadKnownHosts(o.KnownHostsFile); err != nil {
-		c.Errorf(&o.KnownHostsFile, "Unusable known_hosts file", "%s", sentence(err))
+		c.Errorf(&o.KnownHostsFile, "Unusable known_hosts file", "%s", prose.Sentence(err.Error()))
 	}
 }
 
@@ -402,12 +403,6 @@ func (o *Options) limits() (timeout time.Duration, attempts int) {
 		return 5 * time.Minute, 10
 	}
 	return timeout, attempts
-}
-
-// sentence makes a diagnostic's detail of an error.
-func sentence(err error) string {
-	text := err.Error()
-	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // ExpandHome replaces ~ and ~user at the start of a path of this machine by the

@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"bake/fleet"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/step"
 )
@@ -123,7 +124,7 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 			case shown == 0:
 				errs = append(errs, lacks)
 			default:
-				emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: run.Sentence(lacks.Error())})
+				emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: prose.Sentence(lacks.Error())})
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sort"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"bake/golden/findings"
 	"bake/golden/manifest"
 	"bake/golden/reports"
+	"bake/internal/prose"
 )
 
 // Known is what is known of an image.
@@ -204,19 +204,19 @@ func worse(a, b string) bool {
 // shown is how many changes of a kind are shown.
 const shown = 100
 
-// Write writes the changes for people. printable makes a text of a machine one that can be
-// shown.
-func (s Set) Write(w io.Writer, printable func(string) string) {
+// Text is the changes for people, whatever a machine says of them.
+func (s Set) Text() string {
+	var b strings.Builder
 	section := func(what string, n int, line func(int) string) {
 		if n == 0 {
 			return
 		}
-		fmt.Fprintf(w, "%s: %d\n", what, n)
+		fmt.Fprintf(&b, "%s: %d\n", what, n)
 		for i := range min(n, shown) {
-			fmt.Fprintf(w, "  %s\n", printable(line(i)))
+			fmt.Fprintf(&b, "  %s\n", prose.Printable(line(i)))
 		}
 		if n > shown {
-			fmt.Fprintf(w, "  and %d more\n", n-shown)
+			fmt.Fprintf(&b, "  and %d more\n", n-shown)
 		}
 	}
 	section("Packages that differ", len(s.Packages), func(i int) string { return s.Packages[i].String() })
@@ -226,11 +226,12 @@ func (s Set) Write(w io.Writer, printable func(string) string) {
 		return c.Check + ": " + or(c.Before) + " is now " + or(c.After)
 	})
 	if len(s.Packages)+len(s.Files)+len(s.Checks) == 0 && len(s.Unknown) < 3 {
-		fmt.Fprintln(w, "What is known of both has no differences in it.")
+		fmt.Fprintln(&b, "What is known of both has no differences in it.")
 	}
 	if len(s.Unknown) > 0 {
-		fmt.Fprintf(w, "Not known of both, and not compared: %s\n", strings.Join(s.Unknown, ", "))
+		fmt.Fprintf(&b, "Not known of both, and not compared: %s\n", strings.Join(s.Unknown, ", "))
 	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func or(result string) string {

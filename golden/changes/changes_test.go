@@ -62,16 +62,13 @@ func TestReports(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var text strings.Builder
-		changes.Between(known[0], known[1]).Write(&text, func(s string) string { return s })
-		return text.String()
+		return changes.Between(known[0], known[1]).Text()
 	}
 	want := `Packages that differ: 1
   deb nginx:amd64 1.22 is now 1.26
 Checks that turned: 1
   verify.boot sshd: fixed is now fail
-Not known of both, and not compared: files
-`
+Not known of both, and not compared: files`
 	if got := between(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

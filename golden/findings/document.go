@@ -6,10 +6,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/prose"
 )
 
 // Format is a format that findings are written in, or read from.
@@ -122,27 +123,23 @@ func place(r *hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Star
 // plain writes what failed, as a table, and then counts and scores.
 func (d Document) plain(w io.Writer) error {
 	reports := d.reports()
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	head := "RESULT\tSEVERITY\tRULE\tFOUND\n"
+	table, rows := prose.NewTable("RESULT", "SEVERITY", "RULE", "FOUND"), 0
 	for _, result := range []Result{Error, Fail, Waived, Fixed} {
 		for _, severity := range Severities() {
 			for _, r := range reports {
 				for _, f := range r.Findings {
 					if f.Result == result && f.Severity == severity {
-						fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\n", head, f.Result, f.Severity, line(f.ID, 80), f.why(200))
-						head = ""
+						table.Row(f.Result, f.Severity, line(f.ID, 80), f.why(200))
+						rows++
 					}
 				}
 			}
 		}
 	}
-	if head == "" {
-		fmt.Fprintln(t)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
 	var b strings.Builder
+	if rows > 0 {
+		fmt.Fprintf(&b, "%s\n\n", table)
+	}
 	for _, r := range reports {
 		fmt.Fprintf(&b, "%s: %s\n", line(cmp.Or(r.Name, r.Tool), 80), r.summary())
 	}

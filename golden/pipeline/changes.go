@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"bake/builder"
-	"bake/golden/asroot"
 	"bake/golden/changes"
 	"bake/internal/imagetag"
 	"bake/step"
@@ -52,9 +50,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		if err := p.announce(ctx, s, "changes", changes.Extension, digest); err != nil {
 			return err
 		}
-		var table strings.Builder
-		set.Write(&table, asroot.Printable)
-		s.Say(ctx, "Compared with %s:\n%s", former.ID, strings.TrimRight(table.String(), "\n"))
+		s.Say(ctx, "Compared with %s:\n%s", former.ID, set.Text())
 		return nil
 	})
 }

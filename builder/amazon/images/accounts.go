@@ -306,7 +306,7 @@ func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	err := a.session.KMS(region, "").Do(ctx, "DescribeKey", map[string]any{"KeyId": key}, nil)
 	switch {
 	case !access.Is(err, "NotFoundException"):
-	case a.session.Cloud.Endpoint != "": // which takes any key, so that templates work unchanged
+	case a.session.Cloud.StandsIn(): // which takes any key, so that templates work unchanged
 		a.warn(ctx, "Account %s has no key %s in %s: %s. On AWS, that would be an error.", a.ID, key, region, err)
 	default:
 		return fmt.Errorf("account %s has no key %s in %s: %w", a.ID, key, region, err)

@@ -71,7 +71,7 @@ func (d *Detail) own(ctx context.Context, a *Account, note func(what string, err
 
 // launch is a command that launches an image.
 func (a *Account) launch(i Image) string {
-	if a.session.Cloud.Endpoint != "" {
+	if a.session.Cloud.StandsIn() {
 		return fmt.Sprintf("bake cloud run -region %s %s", i.Region, i.ID)
 	}
 	kind := "t3.micro"

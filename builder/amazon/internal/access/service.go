@@ -266,7 +266,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 // given is the endpoint that somebody has set, or "".
 func (s *service) given(ctx context.Context) (string, error) {
 	switch {
-	case s.session.Cloud.Endpoint != "":
+	case s.session.Cloud.StandsIn():
 		return s.session.Cloud.Endpoint, nil
 	case s.base != "":
 		return s.base, nil

@@ -75,6 +75,9 @@ type Cloud struct {
 	Watchers *Watchers
 }
 
+// StandsIn reports whether this is a cloud in place of AWS.
+func (c Cloud) StandsIn() bool { return c.Endpoint != "" }
+
 // Use is what is made of an image.
 type Use struct {
 	Image string // ID
@@ -116,7 +119,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		s.watchers = &Watchers{}
 	}
 	load := s.loadOptions(o)
-	vaulted := o.vault() != nil && cloud.Endpoint == ""
+	vaulted := o.vault() != nil && !cloud.StandsIn()
 	if vaulted {
 		v, err := openVault(env)
 		var lent aws.Credentials
@@ -149,7 +152,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}
-	if cloud.Endpoint == "" {
+	if !cloud.StandsIn() {
 		if err := s.onAWS(ctx, o, src, &cfg); err != nil {
 			return nil, err
 		}
@@ -229,7 +232,7 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the option asks for it
 		})))
 	}
-	if c := s.Cloud; c.Endpoint != "" {
+	if c := s.Cloud; c.StandsIn() {
 		s.with["cloud"] = c.Name
 		return append(load,
 			config.WithRegion(cmp.Or(region, c.Region)),
@@ -320,7 +323,7 @@ func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) 
 // blameRegion points at the region where the cloud that stands in for AWS does not
 // have it.
 func (s *Session) blameRegion(ctx context.Context, o *Options, src *schema.Source, err error) error {
-	if s.Cloud.Endpoint == "" || o.Region == "" || !Is(err, "InvalidParameterValue") || !strings.Contains(err.Error(), "There is no region") {
+	if !s.Cloud.StandsIn() || o.Region == "" || !Is(err, "InvalidParameterValue") || !strings.Contains(err.Error(), "There is no region") {
 		return err
 	}
 	has := ""
@@ -351,7 +354,7 @@ func (s *Session) EC2(region string) *ec2.Client {
 func (s *Session) With(region string) map[string]string {
 	with := maps.Clone(s.with)
 	with["account"] = s.Account
-	if s.Cloud.Endpoint == "" {
+	if !s.Cloud.StandsIn() {
 		with["endpoint"] = aws.ToString(s.EC2(region).Options().BaseEndpoint)
 		with["iam_endpoint"] = s.iamEndpoint()
 		with["sts_endpoint"] = aws.ToString(sts.NewFromConfig(s.config).Options().BaseEndpoint)
@@ -384,7 +387,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	}
 	cloud.Within = nil // with says where
 	s, err := Open(ctx, &o, nil, cloud, nil)
-	if err == nil && cloud.Endpoint == "" {
+	if err == nil && !cloud.StandsIn() {
 		s.iam = with["iam_endpoint"]
 	}
 	if err == nil {
@@ -394,7 +397,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 		return s, err
 	}
 	client := sts.NewFromConfig(s.config, func(so *sts.Options) {
-		if at := with["sts_endpoint"]; at != "" && cloud.Endpoint == "" {
+		if at := with["sts_endpoint"]; at != "" && !cloud.StandsIn() {
 			so.BaseEndpoint = &at
 		}
 	})
@@ -486,7 +489,7 @@ func (s *Session) Voice(ctx context.Context) func(text string) {
 // bake's own: the user has given its address. Such a one may ignore what it does
 // not know.
 func (s *Session) ThirdParty(region string) bool {
-	return s.Cloud.Endpoint == "" && s.EC2(region).Options().BaseEndpoint != nil
+	return !s.Cloud.StandsIn() && s.EC2(region).Options().BaseEndpoint != nil
 }
 
 // Watch returns how patiently to wait where the usual is delay and limit.

@@ -66,7 +66,7 @@ func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string,
 // checkProfile asks IAM whether the instance profile of the options exists. What
 // stands in for AWS need not have it: there the machine does without, which is said.
 func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
-	standIn := l.Session.Cloud.Endpoint != ""
+	standIn := l.Session.Cloud.StandsIn()
 	if l.SkipProfileValidation && !standIn {
 		return l.IAMInstanceProfile, nil
 	}

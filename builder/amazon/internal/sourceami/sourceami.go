@@ -128,7 +128,7 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 		text := fmt.Sprintf(format, args...)
 		if why := q.explained(session, in.Filters); why != "" {
 			text += " " + why
-		} else if session.Cloud.Endpoint != "" {
+		} else if session.Cloud.StandsIn() {
 			text += offer(ctx, client)
 		}
 		return types.Image{}, access.Blame(step.ErrRefused, src.Errorf(at, "No such image", "%s", text))

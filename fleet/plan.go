@@ -1,0 +1,135 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"bake/golden/plan"
+	"bake/run"
+)
+
+// Planned is what a run would do for a cell.
+type Planned struct {
+	Cell    string            `json:"cell"`
+	Image   string            `json:"image"`
+	Account string            `json:"account"`
+	Region  string            `json:"region"`
+	Action  string            `json:"action"` // build, reuse, or none: it cannot be found out
+	Reason  string            `json:"reason,omitempty"`
+	Since   string            `json:"since,omitempty"`
+	Changes []plan.Change     `json:"changes"`          // not nil
+	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
+}
+
+// unplanned is the action of a cell of which it cannot be found out what would be done.
+const unplanned = "none"
+
+// Plan is what a run of the fleet would do for cells, as [Select] returns them, and creates nothing.
+// Each is planned after those that it needs, as they are run: of one that needs an image which would
+// be built, it is not known yet what it would be made of, so that it would be built too. force says
+// that nothing is reused. The error says why no cell could be planned.
+func (f *Fleet) Plan(ctx context.Context, h Host, cells []Cell, force bool) ([]Planned, error) {
+	order, err := NewOrder(cells, f.Limits, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	rates := NewRates(f.Limits.APIRate)
+	rows := map[string]Planned{}
+	var mu sync.Mutex
+	ended := make(chan Outcome)
+	for !order.Over() {
+		for _, c := range order.Begin() {
+			parents := order.Parents(c)
+			go func() {
+				row, out := c.plan(ctx, h, rates, parents, force)
+				mu.Lock()
+				rows[c.ID()] = row
+				mu.Unlock()
+				ended <- out
+			}()
+		}
+		order.End(<-ended)
+	}
+	var all []Planned
+	for _, c := range cells {
+		row, ok := rows[c.ID()]
+		if !ok {
+			row = f.follows(c, rows)
+			rows[c.ID()] = row
+		}
+		all = append(all, row)
+	}
+	return all, context.Cause(ctx)
+}
+
+// follows is what a run does for a cell that waits for others which would be built.
+func (f *Fleet) follows(c Cell, rows map[string]Planned) Planned {
+	row := c.planned()
+	row.Action, row.Reason = string(run.Builds), "an image that it refers to is built first"
+	for _, id := range c.Needs {
+		if parent, ok := f.Cell(id); ok && rows[id].Action != string(run.Reuses) {
+			row.Reason = "the image " + parent.Image + ", which it refers to, is built first"
+		}
+		if rows[id].Action == unplanned {
+			row.Action, row.Reason = unplanned, "it is not known what becomes of "+id
+		}
+	}
+	return row
+}
+
+func (c Cell) planned() Planned {
+	return Planned{Cell: c.Short(), Image: c.Image, Account: c.Account, Region: c.Region, Changes: []plan.Change{}}
+}
+
+// plan plans the cell. Its outcome is OK if its image is there.
+func (c Cell) plan(ctx context.Context, h Host, rates *Rates, parents []Outcome, force bool) (Planned, Outcome) {
+	row, out := c.planned(), Outcome{Cell: c, Result: Failed}
+	o, err := h.Options(ctx, c, parents)
+	var result run.Result
+	if err == nil {
+		o.Within, o.Wait, o.Force = Within(c, "plan"), rates.Of(c.Account), force
+		result, err = run.Plan(ctx, o)
+	}
+	if err != nil {
+		row.Action, row.Reason = unplanned, Ended(c, result, Waits{}, err, h.Now(), h.Now()).Error
+		return row, out
+	}
+	row.Action = string(run.Reuses)
+	for _, one := range result.Plan() {
+		if one.Action == run.Builds {
+			row.Action, row.Reason, row.Since, row.Changes = string(one.Action), one.Reason, one.Since, one.Changes
+			return row, out
+		}
+		row.Images = one.Images
+	}
+	made, _ := result.Image(c.Image)
+	out.Result, out.Image = Reused, Image{ID: made.ID, IDs: made.IDs, Name: made.Name, Inputs: made.Inputs}
+	return row, out
+}
+
+// PlanText shows a plan, and says how many cells would be built, and of how many it is not known.
+func PlanText(all []Planned) (text string, builds, wrong int) {
+	var b strings.Builder
+	for _, r := range all {
+		switch r.Action {
+		case string(run.Builds):
+			builds++
+			fmt.Fprintf(&b, "%s: build, because %s\n", r.Cell, r.Reason)
+			for _, c := range r.Changes {
+				fmt.Fprintf(&b, "  %s\n", c)
+			}
+		case string(run.Reuses):
+			fmt.Fprintf(&b, "%s: reuse %s\n", r.Cell, r.Images[r.Region])
+		default:
+			wrong++
+			fmt.Fprintf(&b, "%s: cannot be planned: %s\n", r.Cell, r.Reason)
+		}
+	}
+	fmt.Fprintf(&b, "%d to build, %d to reuse", builds, len(all)-builds-wrong)
+	if wrong > 0 {
+		fmt.Fprintf(&b, ", %d that cannot be planned", wrong)
+	}
+	return b.String(), builds, wrong
+}

@@ -1,0 +1,133 @@
+package fleet
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"bake/internal/prose"
+	"bake/run"
+)
+
+// Outcomes are those of the cells that have ended.
+func (s Status) Outcomes() (all []Outcome) {
+	for _, c := range s.Cells {
+		if c.Outcome != nil {
+			all = append(all, *c.Outcome)
+		}
+	}
+	return all
+}
+
+// Reused reports whether there are cells, and the image of each is an older one.
+func (s Status) Reused() bool {
+	all := s.Outcomes()
+	for _, o := range all {
+		if o.Result != Reused {
+			return false
+		}
+	}
+	return len(all) > 0
+}
+
+// Tree shows how a run goes: each image with its cells.
+func (s Status) Tree(now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, run.ShortID(s.Run), s.Started.Local().Format(time.DateTime), len(s.Outcomes()), len(s.Cells))
+	if !s.Next.IsZero() {
+		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
+	}
+	if s.SchedulePaused != "" {
+		fmt.Fprintf(&b, "The schedule begins no runs: %s; bake fleet resume %s ends that\n", prose.OneLine(s.SchedulePaused), s.Fleet)
+	}
+	if text := s.UnpolledText(); text != "" {
+		fmt.Fprintln(&b, text)
+	}
+	var cells prose.Table
+	image := ""
+	for _, c := range s.Cells {
+		if c.Cell.Image != image {
+			image = c.Cell.Image
+			cells.Row(image)
+		}
+		cells.Row("  "+c.Cell.Account, c.Cell.Region, c.State, c.Does(now))
+	}
+	return strings.TrimSuffix(b.String()+cells.String(), "\n")
+}
+
+// UnpolledText says what waits since no worker is there; empty if nothing does.
+func (s Status) UnpolledText() string {
+	if len(s.Unpolled) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
+}
+
+// UnansweredText says why nothing new is known of a run; empty if something is.
+func (s Status) UnansweredText() string {
+	if s.Unanswered == "" {
+		return ""
+	}
+	return "The run cannot be asked how it goes, and goes on: " + prose.OneLine(s.Unanswered)
+}
+
+// Does says in a line what the cell is doing, or what became of it.
+func (c CellStatus) Does(now time.Time) string {
+	switch o := c.Outcome; {
+	case o != nil && o.Error != "":
+		return prose.OneLine(o.Error)
+	case o != nil && o.Image.ID != "":
+		return prose.OneLine(o.Image.ID + "  " + o.Waits.Text())
+	case o == nil && !c.Started.IsZero() && c.State == StateRunning:
+		return strings.TrimSpace(c.Phase + " " + now.Sub(c.Started).Round(time.Second).String())
+	}
+	return c.Phase
+}
+
+// Summary says how the cells of a run of the fleet have ended, and what can be done next. local says
+// that the run was one on the local cloud.
+func (f *Fleet) Summary(s Status, local bool) string {
+	then, by := "the next run of the fleet, or bake images promote, has it enter then", ""
+	if f.Engine != nil {
+		then, by = "the fleet has it enter then", " -by NAME"
+	}
+	count := map[Result]int{}
+	table := prose.NewTable("CELL", "RESULT", "TOOK", "IMAGE")
+	failed := false
+	for _, o := range s.Outcomes() {
+		count[o.Result]++
+		failed = failed || !o.Result.OK()
+		image, took := "-", "-"
+		if o.Image.ID != "" {
+			image = o.Image.ID
+		}
+		if !o.Started.IsZero() {
+			took = o.Ended.Sub(o.Started).Round(time.Second).String()
+		}
+		table.Row(o.Cell.Short(), o.Result, took, image)
+	}
+	var parts []string
+	for _, r := range []Result{Built, Reused, Failed, Skipped, Cancelled} {
+		if n := count[r]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, r))
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n%s", table, strings.Join(parts, ", "))
+	for _, o := range s.Outcomes() {
+		for _, k := range o.Soaking {
+			fmt.Fprintf(&b, "\n%s may enter channel %s from %s on: %s", o.Image.ID, k.Channel, k.Until.Local().Format(time.DateTime), then)
+		}
+		for _, channel := range o.Awaiting {
+			fmt.Fprintf(&b, "\nTo approve %s: bake fleet approve %s/%s %s%s", o.Image.ID, f.Name, o.Cell.Short(), channel, by)
+		}
+	}
+	if failed {
+		on := ""
+		if local {
+			on = " -local"
+		}
+		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s%s -resume", f.Name, on)
+	}
+	return b.String()
+}

@@ -1,0 +1,93 @@
+// Package prose makes text that people read: sentences, tables, and words of others that cannot
+// steer a terminal.
+package prose
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Capital is a text with an upper-case letter at its start: "create image" is "Create image".
+func Capital(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	if size == 0 || first == utf8.RuneError {
+		return text
+	}
+	return string(unicode.ToUpper(first)) + text[size:]
+}
+
+// Sentence is a text, such as that of an error, as a sentence. No text is none.
+func Sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	return Capital(strings.TrimSuffix(text, ".")) + "."
+}
+
+// OneLine is a text with a single space for each of its spaces and ends of lines.
+func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// Printable is a text that somebody else has chosen, for a terminal: it cannot move the cursor or
+// begin a new line there. U+FFFD stands for what could.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+// Short is a text as [OneLine] and [Printable] show it, cut if it has more than most characters.
+func Short(text string, most int) string {
+	r := []rune(Printable(OneLine(text)))
+	if len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return string(r)
+}
+
+// Count is a number with what it counts: "1 check", "2 checks".
+func Count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Table is rows of cells, shown in columns that are as wide as their widest cell, two spaces
+// apart. The zero value is an empty one.
+type Table struct {
+	rows strings.Builder
+}
+
+// NewTable is a table whose first row is of these cells.
+func NewTable(heads ...any) *Table {
+	t := new(Table)
+	t.Row(heads...)
+	return t
+}
+
+// Row adds a row. A cell is what [fmt.Sprint] makes of it, as [Printable] shows that. The last one
+// widens no column, and a row of one cell ends the columns above it.
+func (t *Table) Row(cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			t.rows.WriteByte('\t')
+		}
+		t.rows.WriteString(Printable(fmt.Sprint(c)))
+	}
+	t.rows.WriteByte('\n')
+}
+
+// String is the table, with the end of a line after each row but the last.
+func (t *Table) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, t.rows.String())
+	_ = w.Flush() // into memory
+	return strings.TrimSuffix(b.String(), "\n")
+}

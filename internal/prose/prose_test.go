@@ -1,0 +1,40 @@
+package prose
+
+import "testing"
+
+func TestSentence(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                   "",
+		"it is late":         "It is late.",
+		"it is late.":        "It is late.",
+		"été":                "Été.",
+		"éteint":             "Éteint.",
+		"2 of 3":             "2 of 3.",
+		"\xff is not a rune": "\xff is not a rune.",
+	} {
+		if got := Sentence(text); got != want {
+			t.Errorf("Sentence(%q) is %q, not %q", text, got, want)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	table := NewTable("NAME", "N", "NOTE")
+	table.Row("web", 12, "")
+	table.Row("a\tb\nc\x1b[2J", 3, "last")
+	const want = "NAME       N   NOTE\nweb        12  \na\uFFFDb\uFFFDc\uFFFD[2J  3   last"
+	if got := table.String(); got != want {
+		t.Errorf("the table is\n%q, not\n%q", got, want)
+	}
+	var groups Table
+	groups.Row("first")
+	groups.Row("  a", "b")
+	groups.Row("second")
+	groups.Row("  wide", "b")
+	if got, want := groups.String(), "first\n  a  b\nsecond\n  wide  b"; got != want {
+		t.Errorf("the groups are\n%q, not\n%q", got, want)
+	}
+	if got := new(Table).String(); got != "" {
+		t.Errorf("an empty table is %q", got)
+	}
+}
