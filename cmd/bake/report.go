@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/internal/prose"
-	"bake/run"
 	"bake/internal/wholefile"
+	"bake/run"
 )
 
 func (p *program) reportCommand() *cobra.Command {
