@@ -11,10 +11,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
 
 	"bake/cloud"
+	cloudec2 "bake/cloud/ec2"
 	"bake/fleet"
 	"bake/run"
 	"bake/run/runtest"
@@ -38,16 +42,29 @@ fleet "nightly" {
 
 // TestTeardownOfCopies: of a run whose state is lost, all is found that carries its tag, in the
 // region of its cell and in those that its image is copied to; that of another run stays. What was
-// deleted is among the reports.
+// deleted is among the reports, in a directory or a bucket, also if something could not be deleted at
+// first: the attempt after that knows of it.
 func TestTeardownOfCopies(t *testing.T) {
-	w := runtest.Start(t, cloud.Options{})
+	t.Run("directory", func(t *testing.T) { tearDownCopies(t, filepath.Join(t.TempDir(), "reports")) })
+	t.Run("bucket", func(t *testing.T) { tearDownCopies(t, "s3://acme-images/nightly") })
+}
+
+func tearDownCopies(t *testing.T, reports string) {
+	faults, err := cloudec2.NewFaults(1, cloud.Fault{Action: "DeleteVolume", Region: "us-west-2", Nth: 1, Code: "UnauthorizedOperation", Message: "not yet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := runtest.Start(t, cloud.Options{Faults: faults})
+	if _, err := s3.NewFromConfig(w.Config("default", "us-east-1"), func(o *s3.Options) { o.UsePathStyle = true }).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("acme-images")}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := iam.NewFromConfig(w.Config("default", "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("bake-build"), AssumeRolePolicyDocument: aws.String(trust)}); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	source := strings.Replace(strings.ReplaceAll(fleetSource, "NAME", "base"), `ami_name `, `ami_regions = ["us-west-2"]
   ami_name `, 1)
-	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": fmt.Sprintf("bake { reports = %q }\n", filepath.Join(dir, "reports")) + copiesBakefile} {
+	for name, text := range map[string]string{"x.pkr.hcl": source + `build { sources = ["amazon-ebs.base"] }`, "x.bake.hcl": fmt.Sprintf("bake { reports = %q }\n", reports) + copiesBakefile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -76,24 +93,38 @@ func TestTeardownOfCopies(t *testing.T) {
 	if a.key, err = run.NewKey("a key for the tests"); err != nil {
 		t.Fatal(err)
 	}
-	env := new(testsuite.WorkflowTestSuite).NewTestActivityEnvironment()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	env := suite.NewTestActivityEnvironment()
 	env.RegisterActivity(a.teardown)
+	var said progress // by the last heartbeat
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		if err := details.Get(&said); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := env.ExecuteActivity(a.teardown, teardownIn{Cell: f.Cells[0], Run: id}); err == nil || !strings.Contains(err.Error(), "not yet") || len(said.Failed) != 1 {
+		t.Fatalf("the first attempt: %+v, %v", said, err)
+	}
+	env.SetHeartbeatDetails(said)
 	var out teardownOut
 	result, err := env.ExecuteActivity(a.teardown, teardownIn{Cell: f.Cells[0], Run: id})
 	if err == nil {
 		err = result.Get(&out)
 	}
-	if err != nil || !out.Logged || out.Log == nil {
+	if err != nil || !out.Logged || out.Log == nil || len(out.Failed) != 1 || out.Failed[0].Log == nil || out.Failed[0].Run != id {
 		t.Fatalf("%+v, %v", out, err)
 	}
-	deleted := 0
-	err = host.Log(t.Context(), id, *out.Log, func(e step.Event) {
-		if e.Kind == step.ResourceDestroyed {
-			deleted++
+	for part, want := range map[*run.LogPart]int{out.Failed[0].Log: len(regions) - 1, out.Log: 1} {
+		deleted := 0
+		err = host.Log(t.Context(), id, *part, func(e step.Event) {
+			if e.Kind == step.ResourceDestroyed {
+				deleted++
+			}
+		})
+		if err != nil || deleted != want || !strings.HasPrefix(part.Name, "logs/base.123456789012.eu-west-1/") {
+			t.Errorf("the log %s tells of %d that were deleted, want %d: %v", part.Name, deleted, want, err)
 		}
-	})
-	if err != nil || deleted != len(regions) || !strings.HasPrefix(out.Log.Name, "logs/base.123456789012.eu-west-1/") {
-		t.Errorf("the log %s tells of %d that were deleted: %v", out.Log.Name, deleted, err)
 	}
 	for _, region := range regions { // what is counted has waited
 		made, counted := len(seen.Places()[f.Cells[0].Account+"/"+region]), a.metrics.counters[calls("ec2", region)]
