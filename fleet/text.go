@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"bake/internal/prose"
-	"bake/run"
 )
 
 // Outcomes are those of the cells that have ended.
@@ -33,7 +32,7 @@ func (s Status) Reused() bool {
 // Tree shows how a run goes: each image with its cells.
 func (s Status) Tree(now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, run.ShortID(s.Run), s.Started.Local().Format(time.DateTime), len(s.Outcomes()), len(s.Cells))
+	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, s.Run, s.Started.Local().Format(time.DateTime), len(s.Outcomes()), len(s.Cells))
 	if !s.Next.IsZero() {
 		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
 	}

@@ -3,6 +3,7 @@ package run
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -245,8 +246,16 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	return result, errors.Join(err, events.close())
 }
 
-// NewID returns the id of a new run. Ids sort by when they were made, which [imagetag.Order] relies on.
-func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+// NewID returns the id of a new run: a UUID of version 8, whose last 48 bits are the time in milliseconds
+// since 1970, which [imagetag.Order] reads, and the others random: [ShortID] must tell runs of a minute apart.
+func NewID() string {
+	id := uuid.New()
+	var now [8]byte
+	binary.BigEndian.PutUint64(now[:], uint64(time.Now().UnixMilli()))
+	copy(id[10:], now[2:])
+	id[6] = id[6]&0x0f | 8<<4
+	return id.String()
+}
 
 // complete sets what the caller has left to Build, and refuses what does not go together.
 func (o *Options) complete() (err error) {

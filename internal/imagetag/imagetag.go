@@ -4,6 +4,7 @@ package imagetag
 
 import (
 	"cmp"
+	"encoding/binary"
 	"strings"
 	"time"
 
@@ -35,13 +36,15 @@ type Made struct {
 // when the runs began that made them, which their ids tell, and else by their own ids, so that all who
 // compare them agree.
 func Order(a, b Made) int {
-	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(began(a), began(b)), strings.Compare(a.ID, b.ID))
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(began(a), began(b)), strings.Compare(a.ID, b.ID))
 }
 
-// began is the id of the run that has made an image if that sorts by its beginning; or else empty.
-func began(m Made) string {
-	if u, err := uuid.Parse(m.Tags[Reports]); err == nil && u.Version() == 7 {
-		return u.String()
+// began is when the run began that has made an image, in milliseconds since 1970; 0 if its id does not
+// tell, as those of older versions do not.
+func began(m Made) uint64 {
+	u, err := uuid.Parse(m.Tags[Reports])
+	if err != nil || u.Version() != 8 {
+		return 0
 	}
-	return ""
+	return binary.BigEndian.Uint64(u[8:]) & (1<<48 - 1)
 }

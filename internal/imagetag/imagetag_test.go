@@ -16,13 +16,13 @@ func TestOrder(t *testing.T) {
 		return imagetag.Made{ID: id, Created: at.Add(after), Tags: map[string]string{imagetag.Reports: run}}
 	}
 	want := []imagetag.Made{
-		of("ami-9", 0, "019a3b2c-0001-7000-8000-000000000001"),
+		of("ami-9", 0, "019a3b2c-0001-8000-8000-0fff00000001"),
 		of("ami-4", time.Second, ""),
 		of("ami-5", time.Second, "ffffffff-0001-4000-8000-000000000001"), // no time
 		of("ami-6", time.Second, "no id"),
-		of("ami-8", time.Second, "019a3b2c-0002-7000-8000-000000000009"),
-		of("ami-3", time.Second, "019a3b2c-0003-7000-8000-000000000000"),
-		of("ami-7", time.Second, "019A3B2C-0003-7000-8000-000000000000"),
+		of("ami-8", time.Second, "ffffffff-ffff-8000-bfff-019a3b2c0002"),
+		of("ami-3", time.Second, "2222a111-0003-8000-8000-019a3b2c0003"),
+		of("ami-7", time.Second, "11111111-0001-8000-8000-019A3B2C0003"),
 		of("ami-1", 2*time.Second, ""),
 	}
 	for i, a := range want {
