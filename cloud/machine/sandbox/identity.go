@@ -102,6 +102,9 @@ func newMachineID() error {
 	return nil
 }
 
+// hostKeyTypes are those of the SSH host keys that a machine is given.
+var hostKeyTypes = []string{"ecdsa", "ed25519"}
+
 // newHostKeys replaces the SSH host keys in dir and returns the public ones.
 func newHostKeys(dir, hostname string) ([]ssh.PublicKey, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -129,7 +132,7 @@ func newHostKeys(dir, hostname string) ([]ssh.PublicKey, error) {
 	for _, key := range []struct {
 		kind    string
 		private interface{}
-	}{{"ecdsa", ecKey}, {"ed25519", edKey}} {
+	}{{hostKeyTypes[0], ecKey}, {hostKeyTypes[1], edKey}} {
 		signer, err := ssh.NewSignerFromKey(key.private)
 		if err != nil {
 			return nil, err

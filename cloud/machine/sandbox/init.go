@@ -116,7 +116,7 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 		return err
 	}
 	_ = os.Setenv("container", "bake")
-	args := []string{"/sbin/init", "--log-target=console", "--show-status=true", cloudInitConfig}
+	args := []string{"/sbin/init", "--log-target=console", "--show-status=true", b.cloudInitConfig()}
 	path := args[0]
 	if !exists(path) {
 		path = "/lib/systemd/systemd"

@@ -269,6 +269,9 @@ func TestBoot(t *testing.T) {
 				if got := b.run(c, "cloud-init query instance_id"); got != spec.ID {
 					t.Errorf("cloud-init knows the instance as %q", got)
 				}
+				if got := b.run(c, "sudo grep WARNING /var/log/cloud-init.log; true"); got != "" {
+					t.Errorf("cloud-init warns: %s", got)
+				}
 			}
 			began = time.Now()
 			if err := m.Stop(t.Context()); err != nil {

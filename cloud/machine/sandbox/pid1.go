@@ -72,7 +72,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	}
 	if setsUp && b.HasUserData {
 		// The login user may be made by user data: the server waits for it.
-		if err := cloudInitStages(2); err != nil {
+		if err := cloudInitStages(2, b.cloudInitConfig()); err != nil {
 			fmt.Println("bake: cloud-init:", err)
 		}
 	}
@@ -82,7 +82,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	}
 	boot := self(roleSupervise, "boot")
 	if setsUp {
-		boot.Args = append(boot.Args, "cloud-init")
+		boot.Args = append(boot.Args, b.cloudInitConfig())
 	}
 	services, err := start(boot)
 	if err != nil {
@@ -214,17 +214,17 @@ func hasCloudInit() bool {
 	return exists(cloudInitProgram) && !exists("/etc/cloud/cloud-init.disabled")
 }
 
-// cloudInitStages runs the first n stages of the image's cloud-init. One that fails keeps none
+// cloudInitStages runs the first n stages of the image's cloud-init with a configuration. One that fails keeps none
 // from running, as with systemd: the last one says that all is over.
-func cloudInitStages(n int) (err error) {
+func cloudInitStages(n int, config string) (err error) {
 	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
 	for _, args := range stages[:n] {
 		cmd := exec.Command(cloudInitProgram, args...)
-		config := cloudInitConfig
+		given := config
 		if slices.Contains(args, "--local") {
-			config = cloudInitLocal()
+			given = cloudInitLocal(config)
 		}
-		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+config)
+		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+given)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if rerr := cmd.Run(); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("%s %v: %w", cloudInitProgram, args, rerr))

@@ -36,7 +36,7 @@ func superviseMain(args []string) error {
 	case len(args) >= 1 && args[0] == "boot":
 		err := bootServices()
 		if len(args) == 2 {
-			err = errors.Join(err, cloudInitStages(4))
+			err = errors.Join(err, cloudInitStages(4, args[1]))
 		}
 		return err
 	case len(args) == 2 && args[0] == "run":

@@ -216,7 +216,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := markCloudInit(); err != nil {
 		return err
 	}
-	if err := writeAddition(units, "cloud-init-local.service", "bake.conf", "[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal()+"\"\n"); err != nil {
+	if err := writeAddition(units, "cloud-init-local.service", "bake.conf", "[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal(b.cloudInitConfig())+"\"\n"); err != nil {
 		return err
 	}
 	if err := loadCloudInitOnce(units); err != nil {
@@ -371,15 +371,23 @@ func withoutBefore(unit string) string {
 	return out.String()
 }
 
-// cloudInitLocal is the configuration of cloud-init's stage before there is a
+// cloudInitLocal is what config is to cloud-init's stage before there is a
 // network: on EC2 it would ask DHCP for one, and wait a minute for an answer.
-func cloudInitLocal() string {
-	return strings.Replace(cloudInitConfig, "datasource_list: [Ec2]", "datasource_list: []", 1)
+func cloudInitLocal(config string) string {
+	return strings.Replace(config, "datasource_list: [Ec2]", "datasource_list: []", 1)
 }
 
 // cloudInitConfig outranks the image's configuration and leaves no trace in it:
 // cloud-init looks for it on the kernel's command line, for which it takes the
 // first process's in a container. The metadata service is the one of EC2, though
 // the host's firmware does not say so. The host keys are made already: cloud-init
-// shall neither delete them nor make more. There is no boot loader to configure.
-const cloudInitConfig = "cc:{datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, ssh_deletekeys: false, ssh_genkeytypes: [], grub_dpkg: {enabled: false}}end_cc"
+// shall neither delete them nor make more, and unless user data brings others, it need not
+// print them again. There is no boot loader to configure.
+func (b *bootSpec) cloudInitConfig() string {
+	config := "datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, " +
+		"ssh_deletekeys: false, ssh_genkeytypes: [" + strings.Join(hostKeyTypes, ", ") + "], grub_dpkg: {enabled: false}"
+	if !b.HasUserData {
+		config += ", ssh: {emit_keys_to_console: false}"
+	}
+	return "cc:{" + config + "}end_cc"
+}
