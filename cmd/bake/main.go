@@ -43,10 +43,11 @@ var withheld = []string{run.KeyVar, run.KeyFileVar}
 
 // bake is the whole program: it returns the exit code. args begin with its name.
 func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	early := listenEarly()
 	name, args := args[0], args[1:]
 	keys, env := envvar.Split(env, withheld...)
 	p := &program{
-		name: name, args: args,
+		name: name, args: args, early: early,
 		env: environ(env), keys: keys, stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return terminal.Open() },
 	}
@@ -112,6 +113,7 @@ type program struct {
 	stdout, stderr *output
 	now            func() time.Time
 	log            *debugLog
+	early          chan os.Signal                     // see listenEarly
 	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
 
 	command         string // such as "cloud images"

@@ -45,6 +45,16 @@ func (unread) Cancelling() string {
 	return "Cancelling build: the program reading its output has exited"
 }
 
+// listenEarly has Ctrl-C's signal wait for who listens to it, where it would be lost until then: a shell
+// begins what it runs in the background with the signal ignored.
+func listenEarly() chan os.Signal {
+	early := make(chan os.Signal, 1)
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(early, os.Interrupt)
+	}
+	return early
+}
+
 // interrupts returns two contexts: the first signal that asks the program to end
 // cancels ctx, the second one cancels stop too, and a third one kills. The echo of a
 // signal counts as none: timeout(1), like other supervisors, signals the process and then
@@ -59,6 +69,10 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	stop, cancelStop := context.WithCancelCause(context.WithoutCancel(parent))
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, ending()...)
+	signal.Stop(p.early)
+	if len(p.early) > 0 && len(signals) == 0 { // in both it is the same one
+		signals <- <-p.early
+	}
 	// Not ignored, which the programs that bake starts would inherit. Sockets
 	// raise it too, so only a failed write tells that an output is meant.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

@@ -1,0 +1,40 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestEarlySignal: what asks a background job of a script to end before it listens is heard.
+func TestEarlySignal(t *testing.T) {
+	signal.Ignore(os.Interrupt)
+	defer signal.Reset(os.Interrupt)
+	p := &program{early: listenEarly(), stdout: newOutput(&bytes.Buffer{}), stderr: newOutput(&bytes.Buffer{})}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); len(p.early) == 0 && time.Since(begin) < 10*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, stop, release := p.interrupts(t.Context(), ignoreSignals)
+	defer release()
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the signal is lost")
+	}
+	if cause, ok := errors.AsType[interrupted](context.Cause(ctx)); !ok || cause.signal != os.Interrupt {
+		t.Errorf("the cause is %v", context.Cause(ctx))
+	}
+	if stop.Err() != nil {
+		t.Error("it counts twice")
+	}
+}
