@@ -111,6 +111,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"launch", b.launch},
 		{"image", b.image},
 		{"upload", b.upload},
+		{"checks", b.checks},
 		{"transfers-near", func(ctx context.Context) error { return b.transfers(ctx, 0) }},
 		{"transfers-20ms", func(ctx context.Context) error { return b.transfers(ctx, 20*time.Millisecond) }},
 		{"transfers-80ms", func(ctx context.Context) error { return b.transfers(ctx, 80*time.Millisecond) }},
