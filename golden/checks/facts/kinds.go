@@ -61,7 +61,7 @@ func absent(first, why string, others ...string) Answer {
 }
 
 func askFile(p *plan, q Question) reader {
-	stat := p.short("p_file", q.Key)
+	stat := p.one("files", q.Key)
 	texts := map[string]int{}
 	if q.asks("contents") {
 		texts["contents"] = p.probe("p_text", q.Key)
@@ -209,10 +209,10 @@ func askService(p *plan, q Question) reader {
 	system := p.short("p_system")
 	enabled, running := -1, -1
 	if q.asks("enabled", "runlevels") {
-		enabled = p.short("p_enabled", q.Key)
+		enabled = p.one("enabled", q.Key)
 	}
 	if q.asks("running") {
-		running = p.short("p_running", q.Key)
+		running = p.one("running", q.Key)
 	}
 	return func(r []reply) Answer {
 		a := Answer{}
@@ -446,7 +446,7 @@ func askKernelParam(p *plan, q Question) reader {
 	if slices.Contains(strings.Split(name, "/"), "..") {
 		return func([]reply) Answer { return all(unknown("it is no name of a kernel parameter"), q) }
 	}
-	id := p.probe("p_text", "/proc/sys/"+name)
+	id := p.one("parameters", "/proc/sys/"+name)
 	return func(r []reply) Answer {
 		if why := r[id].failed(); why != "" {
 			return all(unknown(why), q)

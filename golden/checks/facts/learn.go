@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -211,6 +213,12 @@ func (p *plan) probe(words ...string) int { return p.add("fact " + shellquote.Jo
 // short is a probe that puts out little, and no NUL, which costs the machine less.
 func (p *plan) short(words ...string) int { return p.add("say " + shellquote.Join(words...)) }
 
+// batches are the functions of probes.sh that answer many questions at once.
+var batches = []string{"files", "parameters", "enabled", "running"}
+
+// one is a question for one of them.
+func (p *plan) one(batch, word string) int { return p.add(batch + " " + shellquote.Join(word)) }
+
 func (p *plan) add(line string) int {
 	id, ok := p.ids[line]
 	if !ok {
@@ -224,14 +232,14 @@ func (p *plan) add(line string) int {
 func (p *plan) command(line string, timeout time.Duration) int {
 	seconds := int64(max(1, (timeout+time.Second-1)/time.Second))
 	id := len(p.probes)
-	p.probes = append(p.probes, runs+shellquote.Join(strconv.FormatInt(seconds, 10), line))
+	p.probes = append(p.probes, runs+" "+shellquote.Join(strconv.FormatInt(seconds, 10), line))
 	p.commands = append(p.commands, id)
 	p.allowed += time.Duration(seconds) * time.Second
 	return id
 }
 
 // runs is what the lines of users' commands begin with.
-const runs = "run "
+const runs = "run"
 
 //go:embed probes.sh
 var probes string
@@ -241,15 +249,27 @@ func (p *plan) script(nonce string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "LIMIT=%d\nNONCE=%s\n%s\nfacts() {\n", maxText+1, nonce, probes)
 	var job, ids strings.Builder
-	for id, line := range p.probes {
-		if rest, ok := strings.CutPrefix(line, runs); ok {
-			fmt.Fprintf(&job, "%d) run %d %s ;;\n", id, id, rest)
-			fmt.Fprintf(&ids, " %d", id)
-			continue
+	batch := ""
+	for _, id := range p.order() {
+		if id == len(p.probes) {
+			break
 		}
-		verb, words, _ := strings.Cut(line, " ")
-		fmt.Fprintf(&b, "%s %d %s\n", verb, id, words)
+		verb, words, _ := strings.Cut(p.probes[id], " ")
+		switch {
+		case verb == runs:
+			fmt.Fprintf(&job, "%d) run %d %s ;;\n", id, id, words)
+			fmt.Fprintf(&ids, " %d", id)
+		case verb == batch:
+			fmt.Fprintf(&b, " %d %s", id, words)
+			continue
+		default:
+			fmt.Fprintf(&b, "\n%s %d %s", verb, id, words)
+		}
+		if batch = ""; slices.Contains(batches, verb) {
+			batch = verb
+		}
 	}
+	b.WriteString("\n")
 	if len(p.commands) > 0 {
 		fmt.Fprintf(&b, "commands %d%s\n", min(workers, len(p.commands)), ids.String())
 	}
@@ -344,16 +364,22 @@ func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 	return replies, nil
 }
 
-// order is that of the replies: users' commands come after everything else, and last
-// how it went.
+// order is that of the replies: first what is asked by itself, then batches, then users' commands,
+// and last how it went.
 func (p *plan) order() []int {
-	var ids []int
-	for id, line := range p.probes {
-		if !strings.HasPrefix(line, runs) {
-			ids = append(ids, id)
+	rank := func(id int) int {
+		verb, _, _ := strings.Cut(p.probes[id], " ")
+		if verb == runs {
+			return len(batches)
 		}
+		return slices.Index(batches, verb)
 	}
-	return append(append(ids, p.commands...), len(p.probes))
+	var ids []int
+	for id := range p.probes {
+		ids = append(ids, id)
+	}
+	sort.SliceStable(ids, func(i, j int) bool { return rank(ids[i]) < rank(ids[j]) })
+	return append(ids, len(p.probes))
 }
 
 // frames reads what reply of probes.sh sends.

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -297,6 +298,121 @@ func TestNothingStays(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Dir(file)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", filepath.Dir(file), err)
+	}
+}
+
+// TestBatches: many questions of a kind take the machine few processes, and have the answers
+// that each would have alone.
+func TestBatches(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("/proc/sys and stat are those of Linux")
+	}
+	for _, sh := range shells(t) {
+		t.Run(filepath.Base(sh), func(t *testing.T) { testBatches(t, sh) })
+	}
+}
+
+func testBatches(t *testing.T, sh string) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	program := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+" \"$1\" >>'"+log+"'\n"+text), 0o700); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"stat", "grep"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Skip(err)
+		}
+		program(name, "exec "+path+` "$@"`)
+	}
+	// As systemd 252 has it: is-enabled ends at a unit that is not there.
+	program("systemctl", `verb=$1
+shift 2
+status=3
+for unit; do
+	case $verb:$unit in
+	is-active:up*) echo active; status=0 ;;
+	is-active:again) echo reloading; status=0 ;;
+	is-active:*) echo inactive ;;
+	is-enabled:up*) echo enabled; status=0 ;;
+	is-enabled:again) echo alias; status=0 ;;
+	is-enabled:masked) echo masked; status=1 ;;
+	is-enabled:strange) echo "strange is strange" >&2; echo enabled; exit 0 ;;
+	is-enabled:*) echo "Failed to get unit file state for $unit: No such file or directory" >&2; exit 1 ;;
+	esac
+done
+exit $status
+`)
+	m := &local{t: t, shell: sh, env: append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))}
+	cost := func() map[string]int {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := map[string]int{}
+		for line := range strings.Lines(string(text)) {
+			name, verb, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if name == "systemctl" {
+				name = verb
+			}
+			count[name]++
+		}
+		if err := os.Remove(log); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+
+	var questions []facts.Question
+	var want []facts.Answer
+	expect := func(question facts.Question, answer facts.Answer) {
+		questions, want = append(questions, question), append(want, answer)
+	}
+	for i := range 20 {
+		path := filepath.Join(dir, fmt.Sprintf("it's %d\n$(touch run) \"", i))
+		switch {
+		case i == 7:
+			expect(q("file", path, "exists"), facts.Answer{"exists": is(false)})
+			continue
+		case i == 9:
+			if err := os.Symlink("here", path); err != nil {
+				t.Fatal(err)
+			}
+			expect(q("file", path, "exists", "linked-to"), facts.Answer{"exists": is(true), "linked-to": is("here")})
+			continue
+		}
+		if err := os.WriteFile(path, make([]byte, i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		expect(q("file", path, "exists", "size", "mode"), facts.Answer{"exists": is(true), "size": is(int64(i)), "mode": is("0600")})
+	}
+	for i := range 5 {
+		expect(q("service", fmt.Sprintf("up%d", i), "enabled", "running"), facts.Answer{"enabled": is(true), "running": is(true)})
+	}
+	expect(q("service", "gone", "enabled", "running"), facts.Answer{"enabled": is(false), "running": is(false)})
+	expect(q("service", "again", "enabled", "running"), facts.Answer{"enabled": is(true), "running": is(true)})
+	expect(q("service", "masked", "enabled", "running"), facts.Answer{"enabled": is(false), "running": is(false)})
+	for i := range 5 {
+		expect(q("service", fmt.Sprintf("up again %d", i), "enabled", "running"), facts.Answer{"enabled": is(true), "running": is(true)})
+	}
+	for _, name := range []string{"kernel.ostype", "net.ipv4.ip_local_port_range", "vm.swappiness", "kernel.random.boot_id"} {
+		text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+		if err != nil {
+			t.Skip(err)
+		}
+		expect(q("kernel-param", name, "value"), facts.Answer{"value": is(strings.TrimSpace(string(text)))})
+	}
+	expect(q("kernel-param", "kernel.none", "value"), facts.Answer{"value": {Err: "head: cannot open '/proc/sys/kernel/none' for reading: No such file or directory"}})
+	same(t, "answers", learn(t, m, questions...), want)
+	same(t, "programs", cost(), map[string]int{"stat": 3, "grep": 1, "is-active": 2, "is-enabled": 4})
+
+	// What is not understood is asked one by one.
+	same(t, "strange", learn(t, m, q("service", "up1", "enabled"), q("service", "strange", "enabled"), q("service", "up2", "enabled")),
+		[]facts.Answer{{"enabled": is(true)}, {"enabled": is(true)}, {"enabled": is(true)}})
+	if n := cost()["is-enabled"]; n != 4 {
+		t.Errorf("asked %d times", n)
 	}
 }
 
