@@ -134,7 +134,7 @@ func TestFaultsOfEnter(t *testing.T) {
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		w.trusting()
 		at := [][]builder.Placed{w.placed("one")[1:3], nil} // another account, and another region
-		w.nextSecond() // which one is newer
+		w.nextSecond()                                      // which one is newer
 		at[1] = w.placed("two")[1:3]
 		_, err := w.client("default", west).CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{at[1][1].ID}, Tags: []types.Tag{{Key: aws.String(channels.ApprovalTag("stable")), Value: aws.String("somebody")}}})
 		w.fatal(err)
