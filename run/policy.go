@@ -38,52 +38,16 @@ type PolicyFor struct {
 // *[TemplateError]. It is an error if no selected build has a builder or a
 // post-processor that needs something there.
 func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor) (amazon.Policy, Diagnosis, error) {
-	hold := func(component any) {
-		if c, ok := component.(amazon.Held); ok && len(of.Regions) > 0 {
-			c.HoldTo(of.Regions[0])
-		}
-	}
-	var read, run []amazon.Permitted
-	observe := func(found *[]amazon.Permitted) func(any) {
-		return func(component any) {
-			hold(component)
-			switch c := component.(type) {
-			case amazon.Permitted:
-				*found = append(*found, c)
-			case amazon.Signing:
-				if uri := c.SigningKey(); uri != "" {
-					*found = append(*found, amazon.SigningKey(uri))
-				}
-			}
-		}
-	}
-	all.DataSources = component.Observe(all.DataSources, observe(&read))
-	all.Builders, all.PostProcessors = component.Observe(all.Builders, observe(&run)), component.Observe(all.PostProcessors, observe(&run))
+	c := callers{regions: of.Regions}
+	all.DataSources = component.Observe(all.DataSources, c.observe(&c.read))
+	all.Builders, all.PostProcessors = component.Observe(all.Builders, c.observe(&c.run)), component.Observe(all.PostProcessors, c.observe(&c.run))
 	t.SecretsManager = func(_ context.Context, name string) (string, error) {
-		read = append(read, amazon.Secret(name))
+		c.read = append(c.read, amazon.Secret(name))
 		return "", lang.ErrNotLookedUp
-	}
-	verified := func(b builder.Builder, p *engine.Pipeline) {
-		hold(b)
-		if v, ok := b.(amazon.Verifying); ok {
-			run = append(run, amazon.Verification{Of: v, Boots: p.Boots, Quarantines: p.Quarantines})
-		}
-		if strings.HasPrefix(p.Reports, s3uri.Scheme) && len(of.Regions) == 0 {
-			run = append(run, amazon.Documents(p.Reports))
-		}
-		if strings.HasPrefix(p.Key, kmskey.Scheme) {
-			run = append(run, amazon.SigningKey(p.Key))
-		}
-		if p.Done != nil && images.Distributes(b) {
-			run = append(run, images.Retiring{})
-		}
-		if p.Distribute != nil && images.Distributes(b) {
-			run = append(run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})
-		}
 	}
 	doubts := Diagnosis{Files: map[string]*hcl.File{}}
 	look := func() error {
-		found, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, verified)
+		found, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, c.pipeline)
 		doubts.Diags = config.Merge(doubts.Diags, found.Diags)
 		maps.Copy(doubts.Files, found.Files)
 		return err
@@ -99,12 +63,60 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 	if err != nil {
 		return amazon.Policy{}, Diagnosis{}, err
 	}
-	if len(run)+len(of.Besides) == 0 {
+	if len(c.run)+len(of.Besides) == 0 {
 		return amazon.Policy{}, doubts, fmt.Errorf("%s has no build that uses AWS: none of the selected builds has an amazon builder or post-processor", t.Path)
 	}
-	policy := amazon.PolicyFor(slices.Concat(read, run, of.Besides))
+	policy := amazon.PolicyFor(slices.Concat(c.read, c.run, of.Besides))
 	if len(of.Regions) > 1 {
 		policy = policy.Across(of.Regions[0], of.Regions)
 	}
 	return policy, doubts, nil
+}
+
+// callers are those of a template who call AWS, as they are found.
+type callers struct {
+	regions   []string // that the policy is for; empty: where the options say
+	read, run []amazon.Permitted
+}
+
+// hold has a component call the first region only, if regions are given.
+func (c *callers) hold(part any) {
+	if h, ok := part.(amazon.Held); ok && len(c.regions) > 0 {
+		h.HoldTo(c.regions[0])
+	}
+}
+
+// observe adds components that call AWS to found.
+func (c *callers) observe(found *[]amazon.Permitted) func(any) {
+	return func(part any) {
+		c.hold(part)
+		switch part := part.(type) {
+		case amazon.Permitted:
+			*found = append(*found, part)
+		case amazon.Signing:
+			if uri := part.SigningKey(); uri != "" {
+				*found = append(*found, amazon.SigningKey(uri))
+			}
+		}
+	}
+}
+
+// pipeline adds what the pipeline of a build's image does.
+func (c *callers) pipeline(b builder.Builder, p *engine.Pipeline) {
+	c.hold(b)
+	if v, ok := b.(amazon.Verifying); ok {
+		c.run = append(c.run, amazon.Verification{Of: v, Boots: p.Boots, Quarantines: p.Quarantines})
+	}
+	if strings.HasPrefix(p.Reports, s3uri.Scheme) && len(c.regions) == 0 {
+		c.run = append(c.run, amazon.Documents(p.Reports))
+	}
+	if strings.HasPrefix(p.Key, kmskey.Scheme) {
+		c.run = append(c.run, amazon.SigningKey(p.Key))
+	}
+	if p.Done != nil && images.Distributes(b) {
+		c.run = append(c.run, images.Retiring{})
+	}
+	if p.Distribute != nil && images.Distributes(b) {
+		c.run = append(c.run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})
+	}
 }

@@ -61,41 +61,67 @@ func (e *fieldError) Error() string { return e.err.Error() }
 func (e *fieldError) Unwrap() error { return e.err }
 
 func (r *Fault) check() error {
-	wrong := func(field, format string, args ...any) error { return &fieldError{field, fmt.Errorf(format, args...)} }
-	launches := r.Effect == EffectError || r.Effect == EffectFail || r.Effect == EffectStuck || r.Effect.onMachine()
+	for _, check := range []func() error{r.checkValues, r.checkEffect, r.checkAction, r.checkLaunches} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func wrongField(field, format string, args ...any) error {
+	return &fieldError{field, fmt.Errorf(format, args...)}
+}
+
+// checkValues complains about values that no rule can have.
+func (r *Fault) checkValues() error {
 	switch {
 	case !slices.Contains(effects, r.Effect):
-		return wrong("effect", "there is no effect %q%s; use %s", r.Effect, meant(string(r.Effect), texts(effects)), oneOf(effects))
+		return wrongField("effect", "there is no effect %q%s; use %s", r.Effect, meant(string(r.Effect), texts(effects)), oneOf(effects))
 	case r.Effect == EffectError && r.Code == "":
 		return errors.New("the effect error needs a code")
 	case r.Service != "" && !slices.Contains(services, r.Service):
-		return wrong("service", "there is no service %q%s; use %s", r.Service, meant(r.Service, services), oneOf(services))
+		return wrongField("service", "there is no service %q%s; use %s", r.Service, meant(r.Service, services), oneOf(services))
 	case r.Probability < 0 || r.Probability > 1:
-		return wrong("probability", "probability %v is not between 0 and 1", r.Probability)
+		return wrongField("probability", "probability %v is not between 0 and 1", r.Probability)
 	case r.Nth < 0 || r.Calls < 0 || r.Times < 0:
 		return errors.New("nth, calls and times cannot be negative")
 	case r.For < 0 || r.After < 0:
 		return errors.New("for and after cannot be negative")
 	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
-		return wrong("status", "status %d is not an HTTP error: use one from 400 to 599", r.Status)
+		return wrongField("status", "status %d is not an HTTP error: use one from 400 to 599", r.Status)
 	case r.Effect == EffectDelay && r.For == 0:
 		return errors.New(`the effect delay needs "for", such as "10s"`)
-	case r.For != 0 && !r.Effect.lasting():
-		return wrong("for", `"for" is for the effects delay, stuck, interrupt, hang, unreachable and metadata, not for %s`, r.Effect)
-	case r.Times != 0 && r.Effect != EffectHide:
-		return wrong("times", `"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`, r.Effect)
-	case (r.Code != "" || r.Message != "") && r.Effect != EffectError && r.Effect != EffectFail:
-		return wrong("code", `"code" and "message" are for the effects error and fail, not for %s`, r.Effect)
-	case r.Status != 0 && r.Effect != EffectError && r.Effect != EffectMetadata:
-		return wrong("status", `"status" is for the effects error and metadata, not for %s`, r.Effect)
-	case r.After != 0 && !r.Effect.onMachine():
-		return wrong("after", `"after" is for the effects %s, not for %s`, strings.Replace(oneOf(onMachine), " or ", " and ", 1), r.Effect)
-	case (r.Zone != "" || r.InstanceType != "") && !launches:
-		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", r.Effect)
 	}
-	if err := r.checkAction(); err != nil {
-		return err
+	return nil
+}
+
+// checkEffect complains about values that the effect has no use for.
+func (r *Fault) checkEffect() error {
+	e := r.Effect
+	for _, f := range []struct {
+		given, of bool // the rule has it, and the effect is one of those that it is for
+		field     string
+		is        string // for which it is
+	}{
+		{r.For != 0, e.lasting(), "for", `"for" is for the effects delay, stuck, interrupt, hang, unreachable and metadata, not for %s`},
+		{r.Times != 0, e == EffectHide, "times", `"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`},
+		{r.Code != "" || r.Message != "", e == EffectError || e == EffectFail, "code", `"code" and "message" are for the effects error and fail, not for %s`},
+		{r.Status != 0, e == EffectError || e == EffectMetadata, "status", `"status" is for the effects error and metadata, not for %s`},
+		{r.After != 0, e.onMachine(), "after", `"after" is for the effects ` + strings.Replace(oneOf(onMachine), " or ", " and ", 1) + `, not for %s`},
+	} {
+		if f.given && !f.of {
+			return wrongField(f.field, f.is, e)
+		}
 	}
+	if launches := e == EffectError || e == EffectFail || e == EffectStuck || e.onMachine(); (r.Zone != "" || r.InstanceType != "") && !launches {
+		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", e)
+	}
+	return nil
+}
+
+// checkLaunches complains about a rule for something else than what its effect befalls.
+func (r *Fault) checkLaunches() error {
 	of := befalls[r.Effect]
 	switch {
 	case r.aboutLaunch() && !r.isFor(launching...):
@@ -114,7 +140,7 @@ func (r *Fault) checkAction() error {
 		return nil
 	}
 	if _, err := path.Match(r.Action, ""); err != nil {
-		return &fieldError{"action", fmt.Errorf("action %q is not a valid pattern", r.Action)}
+		return wrongField("action", "action %q is not a valid pattern", r.Action)
 	}
 	all, err := actions()
 	if err != nil {

@@ -120,37 +120,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close(stop)) }()
-	address := ""
-	if console != nil {
-		address = console.URL()
-	}
-	if p.json.on {
-		p.writeJSON(p.header("ready"), struct {
-			Endpoint    string            `json:"endpoint"`
-			Environment map[string]string `json:"environment"` // for clients
-			Accounts    []local.Account   `json:"accounts"`
-			Console     string            `json:"console,omitempty"` // an address that lets its reader in
-		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts, address})
-	} else {
-		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile))
-	}
-	if err != nil {
+	if err := p.showCloud(c, console); err != nil {
 		return err
-	}
-	if localcloud.ServedPort(22) != 22 {
-		fmt.Fprintf(p.stderr, "This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
-	}
-	profiles := make([]string, 0, len(c.Accounts))
-	for _, a := range c.Accounts {
-		profiles = append(profiles, fmt.Sprintf("%s (%s)", a.Profile, a.ID))
-	}
-	fmt.Fprintf(p.stderr, "Profiles of the credentials file, each of an account of its own: %s.\n", strings.Join(profiles, ", "))
-	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
-	switch {
-	case console == nil:
-		fmt.Fprintln(p.stderr, "The console is served on loopback addresses only: leave -listen out, or forward a port of this host.")
-	case !p.json.on:
-		fmt.Fprintln(p.stderr, "The console, for whoever has this address:", address)
 	}
 	if o.open && console != nil {
 		go func() { // the browser may stay in the foreground
@@ -167,6 +138,41 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		c.Served <- nil
 		return err
 	}
+}
+
+// showCloud shows how clients find a cloud that is up: what a shell or a program reads on standard
+// output, and the rest for people. console is nil if it is not served.
+func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
+	address := ""
+	if console != nil {
+		address = console.URL()
+	}
+	if p.json.on {
+		p.writeJSON(p.header("ready"), struct {
+			Endpoint    string            `json:"endpoint"`
+			Environment map[string]string `json:"environment"` // for clients
+			Accounts    []local.Account   `json:"accounts"`
+			Console     string            `json:"console,omitempty"` // an address that lets its reader in
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts, address})
+	} else if _, err := fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile)); err != nil {
+		return err
+	}
+	if localcloud.ServedPort(22) != 22 {
+		fmt.Fprintf(p.stderr, "This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
+	}
+	var profiles []string
+	for _, a := range c.Accounts {
+		profiles = append(profiles, fmt.Sprintf("%s (%s)", a.Profile, a.ID))
+	}
+	fmt.Fprintf(p.stderr, "Profiles of the credentials file, each of an account of its own: %s.\n", strings.Join(profiles, ", "))
+	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
+	switch {
+	case console == nil:
+		fmt.Fprintln(p.stderr, "The console is served on loopback addresses only: leave -listen out, or forward a port of this host.")
+	case !p.json.on:
+		fmt.Fprintln(p.stderr, "The console, for whoever has this address:", address)
+	}
+	return nil
 }
 
 // loopback reports whether only this host reaches an endpoint.

@@ -219,25 +219,35 @@ func (p *program) warnUnknown(uses images.Uses) {
 	}
 }
 
+// conflict says which flags do not go together, q being what they ask for; empty if all do.
+func (o *imagesListOptions) conflict(q images.Query) string {
+	elsewhere := o.shared || o.public || o.owners != nil
+	switch {
+	case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions || o.role.ARN != ""):
+		return "-ignore-guard, -launched-within, -all-template-versions and -role need -unused"
+	case o.unused && elsewhere:
+		return "-unused is for the images of the account: it cannot be combined with -shared, -public and -owner"
+	case o.channel != "" && elsewhere:
+		return "-channel is for the images of the account: it cannot be combined with -shared, -public and -owner"
+	case o.channel != "" && parameterOf(o.channel) == "":
+		return fmt.Sprintf("-channel=%s: it must have the form IMAGE/CHANNEL, or be a parameter such as /golden/web/stable", o.channel)
+	case o.instances && (o.unused || o.channel != "" || q.Narrow()):
+		return "-instances lists instances: it cannot be combined with what selects images"
+	}
+	return ""
+}
+
 func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []string) error {
 	q, err := o.query(cmd.CommandPath(), args, p.now())
 	if err != nil {
 		return err
 	}
 	g, err := o.guards(p, cmd.CommandPath())
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions || o.role.ARN != ""):
-		return usageError{"-ignore-guard, -launched-within, -all-template-versions and -role need -unused", cmd.CommandPath()}
-	case o.unused && (o.shared || o.public || o.owners != nil):
-		return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
-	case o.channel != "" && (o.shared || o.public || o.owners != nil):
-		return usageError{"-channel is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
-	case o.channel != "" && parameterOf(o.channel) == "":
-		return usageError{fmt.Sprintf("-channel=%s: it must have the form IMAGE/CHANNEL, or be a parameter such as /golden/web/stable", o.channel), cmd.CommandPath()}
-	case o.instances && (o.unused || o.channel != "" || q.Narrow()):
-		return usageError{"-instances lists instances: it cannot be combined with what selects images", cmd.CommandPath()}
+	}
+	if wrong := o.conflict(q); wrong != "" {
+		return usageError{wrong, cmd.CommandPath()}
 	}
 	return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
 		if o.instances {
