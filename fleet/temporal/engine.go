@@ -542,12 +542,7 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 		query += fmt.Sprintf(" AND RunId = '%s'", wanted)
 	}
 	for _, only := range []string{query + " AND ExecutionStatus = 'Running'", query} {
-		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: only, PageSize: 1})
-		if _, invalid := errors.AsType[*serviceerror.InvalidArgument](err); invalid {
-			if there, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: f.Engine.Namespace}); err == nil && there.GetCustomAttributes()[byFleet.GetName()] == 0 {
-				return "", "", false, fmt.Errorf("the fleet %s: %w: the namespace %s has no search attributes, which bake fleet apply makes", f.Name, fleet.ErrNoRun, f.Engine.Namespace)
-			}
-		}
+		found, err := newest(ctx, c, f, only)
 		if err != nil {
 			return "", "", false, err
 		}
@@ -556,6 +551,30 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 		}
 	}
 	return "", "", false, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
+}
+
+// attributesKnown is how long the service may take to know search attributes in queries that it has.
+const attributesKnown = 15 * time.Second
+
+// newest is the newest execution that a query finds, if there is one, which may name the search attributes
+// that have just been made.
+func newest(ctx context.Context, c client.Client, f *fleet.Fleet, query string) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	for end := time.Now().Add(attributesKnown); ; {
+		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1})
+		if _, invalid := errors.AsType[*serviceerror.InvalidArgument](err); !invalid {
+			return found, err
+		}
+		there, lerr := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: f.Engine.Namespace})
+		switch {
+		case lerr == nil && there.GetCustomAttributes()[byFleet.GetName()] == 0:
+			return nil, fmt.Errorf("the fleet %s: %w: the namespace %s has no search attributes, which bake fleet apply makes", f.Name, fleet.ErrNoRun, f.Engine.Namespace)
+		case lerr != nil || time.Now().After(end):
+			return nil, err
+		}
+		if err := delay.For(ctx, time.Second); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Status implements [fleet.Engine].

@@ -14,11 +14,14 @@ import (
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
 	api "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
+	"google.golang.org/grpc"
 
 	"bake/fleet"
 	"bake/internal/delay"
@@ -230,5 +233,56 @@ func TestKeyThatCannotBeRead(t *testing.T) {
 	e := &Engine{Host: fleet.Host{Env: []string{"BAKE_FLEET_KEY_FILE=/none/key"}}}
 	if _, err := e.dial(t.Context(), &fleet.Fleet{Name: "nightly", Engine: &fleet.Temporal{Address: "127.0.0.1:1"}}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "BAKE_FLEET_KEY_FILE") {
 		t.Error(err)
+	}
+}
+
+// fresh is a service whose search attributes were made just now, or never.
+type fresh struct {
+	service
+	operatorservice.OperatorServiceClient
+	refuses int // so many queries
+	made    bool
+}
+
+func (f *fresh) OperatorService() operatorservice.OperatorServiceClient { return f }
+
+func (f *fresh) ListSearchAttributes(context.Context, *operatorservice.ListSearchAttributesRequest, ...grpc.CallOption) (*operatorservice.ListSearchAttributesResponse, error) {
+	r := &operatorservice.ListSearchAttributesResponse{CustomAttributes: map[string]enums.IndexedValueType{}}
+	if f.made {
+		r.CustomAttributes[byFleet.GetName()] = enums.INDEXED_VALUE_TYPE_KEYWORD
+	}
+	return r, nil
+}
+
+func (f *fresh) ListWorkflow(ctx context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	if f.refuses--; f.refuses >= 0 {
+		return nil, serviceerror.NewInvalidArgument("column name 'BakeFleet' is not a valid search attribute")
+	}
+	return f.service.ListWorkflow(ctx, r)
+}
+
+// TestFreshAttributes: a service that has search attributes knows them in queries some seconds later,
+// which is waited for; one that has none is not waited for.
+func TestFreshAttributes(t *testing.T) {
+	f := &fleet.Fleet{Name: "nightly", Engine: &fleet.Temporal{Namespace: "bake"}}
+	for name, c := range map[string]struct {
+		refuses int
+		made    bool
+		want    string // of the error
+		after   time.Duration
+	}{
+		"known":       {0, true, "the fleet has no such run", 0},
+		"just made":   {3, true, "the fleet has no such run", 3 * time.Second},
+		"never made":  {9, false, "the namespace bake has no search attributes, which bake fleet apply makes", 0},
+		"not by long": {999, true, "is not a valid search attribute", attributesKnown},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			_, _, _, err := last(t.Context(), &fresh{refuses: c.refuses, made: c.made}, f)
+			took := time.Since(began)
+			if err == nil || !strings.Contains(err.Error(), c.want) || took < c.after || took > c.after+2*time.Second {
+				t.Errorf("%s: after %s: %v", name, took, err)
+			}
+		})
 	}
 }

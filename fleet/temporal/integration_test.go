@@ -397,6 +397,9 @@ func TestApply(t *testing.T) {
 		}
 	}
 	apply(nil, "Created the schedule janitor/nightly: every hour.")
+	if text, err := os.ReadFile("../../docs/fleets.md"); err != nil || !strings.Contains(string(text), "Created the search attributes "+strings.Join(attributeNames, ", ")+".") {
+		t.Errorf("docs/fleets.md names other search attributes: %v", err)
+	}
 	s := &fleet.Schedule{Cron: "30 2 * * *", Overlap: "skip"}
 	apply(s, "Created the schedule fleet/nightly: 30 2 * * * in UTC.", "Updated the schedule janitor/nightly: every hour.")
 	c, err := w.engine.dial(ctx, w.fleet)
@@ -679,6 +682,12 @@ engine`+engine)
 	bake("bake fleet approve nightly/"+cell+" stable -by NAME", false, "run", "nightly")
 	if channel("candidate") == "" || channel("stable") != "" {
 		t.Fatalf("candidate names %q, and stable %q", channel("candidate"), channel("stable"))
+	}
+	bake("waits for approval for stable", false, "status", "nightly")
+	first := channel("candidate")
+	bake("reused", false, "run", "nightly") // which has the image wait anew
+	if channel("candidate") != first || channel("stable") != "" {
+		t.Errorf("after a run that has reused the image, candidate names %q, and stable %q", channel("candidate"), channel("stable"))
 	}
 	bake("waits for approval for stable", false, "status", "nightly")
 	bake("no fleet has a cell", true, "approve", "web/123456789012/eu-west-1", "stable", "-by", "ann")
