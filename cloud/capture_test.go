@@ -331,13 +331,37 @@ func TestPatience(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
 	in := run(t, client, ec2.RunInstancesInput{})
-	goOn := make(chan struct{})
-	s.Images.Cloning = func() error { <-goOn; return nil }
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := client.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: in.BlockDeviceMappings[0].Ebs.VolumeId})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("before the copy was there: %v", err)
+	copying, goOn := make(chan struct{}), make(chan struct{})
+	s.Images.Cloning = func() error { copying <- struct{}{}; <-goOn; return nil }
+	answer := func(ctx context.Context) <-chan error {
+		answered := make(chan error, 1)
+		go func() {
+			_, err := client.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: in.BlockDeviceMappings[0].Ebs.VolumeId})
+			answered <- err
+		}()
+		<-copying
+		return answered
 	}
-	close(goOn)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := answer(ctx)
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("to a client that has gone: %v", err)
+	}
+	goOn <- struct{}{}
+	waits := answer(t.Context())
+	for range 20 { // the cloud answers others meanwhile
+		if _, err := client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("before the copy was there: %v", err)
+	default:
+	}
+	goOn <- struct{}{}
+	if err := <-waits; err != nil {
+		t.Errorf("when the copy was there: %v", err)
+	}
 }

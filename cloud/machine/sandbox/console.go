@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"os"
+	"sync"
 )
 
 const (
@@ -14,10 +15,29 @@ const (
 // end: when it is full only its end stays.
 type consoleLog struct {
 	file *os.File // opened to append
+
+	mu   sync.Mutex
 	last []byte
 }
 
 func (c *consoleLog) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.write(b)
+}
+
+// writeLines writes text that begins a line, whatever was written before.
+func (c *consoleLog) writeLines(text string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.last); n > 0 && c.last[n-1] != '\n' {
+		text = "\n" + text
+	}
+	_, err := c.write([]byte(text))
+	return err
+}
+
+func (c *consoleLog) write(b []byte) (int, error) {
 	c.last = append(c.last, b...)
 	c.last = c.last[max(0, len(c.last)-consoleKept):]
 	info, err := c.file.Stat()

@@ -35,3 +35,25 @@ func TestConsoleLog(t *testing.T) {
 		t.Errorf("%d bytes, the end of what was written: %v, %v", len(got), bytes.HasSuffix(all.Bytes(), got), err)
 	}
 }
+
+// TestConsoleLines: what has lines of its own begins one.
+func TestConsoleLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "console")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &consoleLog{file: f}
+	for _, part := range []string{"one\n", "two\n"} {
+		if err := c.writeLines(part); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("in the midst of")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(path); string(got) != "one\nin the midst of\ntwo\nin the midst of" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,7 +46,7 @@ func (b *bootSpec) identify() error {
 	if err != nil {
 		return fmt.Errorf("SSH host keys: %w", err)
 	}
-	printHostKeys(os.Stdout, keys, b.Hostname)
+	b.announced = hostKeyLines(keys, b.Hostname)
 	if b.User == "" {
 		return nil
 	}
@@ -157,9 +156,10 @@ func authorizedLine(key ssh.PublicKey, comment string) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + comment + "\n"
 }
 
-// printHostKeys writes the block that cloud-init prints on EC2's consoles, by
+// hostKeyLines is the block that cloud-init prints on EC2's consoles, by
 // which a client knows the machine before it has ever met it.
-func printHostKeys(w io.Writer, keys []ssh.PublicKey, hostname string) {
+func hostKeyLines(keys []ssh.PublicKey, hostname string) string {
+	w := new(strings.Builder)
 	comment := "root@" + hostname
 	fmt.Fprintln(w, "-----BEGIN SSH HOST KEY FINGERPRINTS-----")
 	for _, key := range keys {
@@ -175,6 +175,7 @@ func printHostKeys(w io.Writer, keys []ssh.PublicKey, hostname string) {
 		fmt.Fprint(w, authorizedLine(key, comment))
 	}
 	fmt.Fprintln(w, "-----END SSH HOST KEY KEYS-----")
+	return w.String()
 }
 
 // loginUser makes the user that clients log in as, with its keys and the right

@@ -124,7 +124,7 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 	if err := awaitInotify(freeInotify); err != nil {
 		return err
 	}
-	fmt.Fprint(report, reportReady+string(InitSystemd))
+	fmt.Fprint(report, reportReady+string(InitSystemd)+"\n"+b.announced)
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, args, os.Environ()))
 }
 

@@ -92,6 +92,8 @@ type bootSpec struct {
 	volumes []*volumeTrees // the same; set by the first process
 
 	Card *card // nil for a machine without a network
+
+	announced string // lines for the console; set by the first process
 }
 
 // card describes the machine's network card.

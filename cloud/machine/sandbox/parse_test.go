@@ -180,11 +180,10 @@ func TestHostKeys(t *testing.T) {
 	if exists(filepath.Join(dir, "ssh_host_rsa_key")) {
 		t.Error("an inherited key is left")
 	}
-	var console strings.Builder
-	printHostKeys(&console, keys, "ip-10-0-0-5")
+	console := hostKeyLines(keys, "ip-10-0-0-5")
 	public, err := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key.pub"))
-	if err != nil || !strings.Contains(console.String(), "-----BEGIN SSH HOST KEY KEYS-----\n") || !strings.Contains(console.String(), string(public)) {
-		t.Errorf("the console shows\n%s", console.String())
+	if err != nil || !strings.Contains(console, "-----BEGIN SSH HOST KEY KEYS-----\n") || !strings.Contains(console, string(public)) {
+		t.Errorf("the console shows\n%s", console)
 	}
 }
 

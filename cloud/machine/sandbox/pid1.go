@@ -88,7 +88,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(report, reportReady+string(InitBuiltin))
+	fmt.Fprint(report, reportReady+string(InitBuiltin)+"\n"+b.announced)
 	report.Close()
 
 	ends := reap()

@@ -70,6 +70,7 @@ type shim struct {
 	init     *exec.Cmd
 	console  *os.File // the terminal's driving end
 	terminal *os.File // the other; as long as it is open here, the machine may close it
+	log      *consoleLog
 	printed  chan struct{}
 	systemd  bool
 	begun    time.Time
@@ -109,9 +110,9 @@ func (s *shim) openConsole() error {
 		return fmt.Errorf("console: %w", err)
 	}
 	s.boot.Console = terminal.Name()
-	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
+	s.console, s.terminal, s.log, s.printed = console, terminal, &consoleLog{file: os.Stdout}, make(chan struct{})
 	go func() {
-		_, _ = io.Copy(&consoleLog{file: os.Stdout}, console)
+		_, _ = io.Copy(s.log, console)
 		close(s.printed)
 	}()
 	return nil
@@ -181,9 +182,10 @@ func (s *shim) startInit() error {
 		return err
 	}
 	text := string(report)
-	if init, ok := strings.CutPrefix(text, reportReady); ok {
+	if ready, ok := strings.CutPrefix(text, reportReady); ok {
+		init, announced, _ := strings.Cut(ready, "\n")
 		s.systemd = Init(init) == InitSystemd
-		return nil
+		return s.log.writeLines(announced)
 	}
 	cmd.Process.Kill()
 	_ = cmd.Wait()
@@ -193,8 +195,9 @@ func (s *shim) startInit() error {
 	return errors.New(text)
 }
 
-// reportReady begins the report of a first process that is about to hand over;
-// the name of the init follows.
+// reportReady begins the report of a first process that is about to hand over; the name of
+// the init follows, and in lines after it what is to be on the console. What the process prints
+// there itself, systemd discards when it sets the terminal up, unless it has been read by then.
 const reportReady = "ready "
 
 // plainOutput makes the terminal leave ends of lines as they are.
