@@ -3,16 +3,21 @@ package temporal
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
@@ -172,5 +177,42 @@ func TestStageEnds(t *testing.T) {
 				t.Errorf("interrupted: %t, %+v, %v", out.Interrupted, out.Outcome, err)
 			}
 		})
+	}
+}
+
+// TestToldOnce: of two webhooks, that which was told is not told again by the attempt that tells the other
+// one, which could not be told.
+func TestToldOnce(t *testing.T) {
+	heard := map[string]int{}
+	var mu sync.Mutex
+	hooks := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if heard[r.URL.Path]++; r.URL.Path == "/second" && heard["/second"] <= 3 { // as often as it is tried
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	t.Cleanup(hooks.Close)
+	failed := []string{"failed"}
+	a := &activities{client: heart{Client: &service{}, answer: func() error { return nil }}, fleets: map[string]*fleet.Fleet{"nightly": {Name: "nightly", Notify: []fleet.Webhook{
+		{On: failed, URL: hooks.URL + "/first", Timeout: 10 * time.Second}, {On: failed, URL: hooks.URL + "/second", Timeout: 10 * time.Second},
+	}}}}
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	env := suite.NewTestActivityEnvironment()
+	env.RegisterActivity(a.notify)
+	told := map[string]bool{}
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		if err := details.Get(&told); err != nil {
+			t.Error(err)
+		}
+	})
+	in := notifyIn{Whole: "w", Outcome: fleet.Outcome{Cell: web, Result: fleet.Failed}}
+	if _, err := env.ExecuteActivity(a.notify, in); err == nil || len(told) != 1 {
+		t.Fatalf("the first attempt: %v; told: %v", err, told)
+	}
+	env.SetHeartbeatDetails(told)
+	if _, err := env.ExecuteActivity(a.notify, in); err != nil || heard["/first"] != 1 || heard["/second"] != 4 {
+		t.Errorf("the second attempt: %v; heard: %v", err, heard)
 	}
 }
