@@ -127,6 +127,29 @@ func (t *Template) Fleet(name string) (*Fleet, error) {
 	return nil, fmt.Errorf("the template has no fleet %q; it has: %s", name, strings.Join(names, ", "))
 }
 
+// Cell finds a cell by IMAGE/ACCOUNT/REGION, with the fleet before it if there are several.
+func (t *Template) Cell(name string) (*Fleet, Cell, error) {
+	var found []*Fleet
+	var cell Cell
+	name = strings.TrimPrefix(name, "bake/")
+	for _, f := range t.Fleets {
+		if c, ok := f.Cell(strings.TrimPrefix(name, f.Name+"/")); ok {
+			found, cell = append(found, f), c
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], cell, nil
+	case len(found) > 1:
+		return nil, cell, fmt.Errorf("several fleets have a cell %s; write the fleet before it, as in %s/%s", name, found[0].Name, name)
+	}
+	_, err := t.Fleet("")
+	if len(t.Fleets) > 0 {
+		err = fmt.Errorf("no fleet has a cell %q; a cell is IMAGE/ACCOUNT/REGION, as 'bake fleet status' lists them", name)
+	}
+	return nil, cell, err
+}
+
 // Instance is the image of a cell as the template is loaded for it, with its parents.
 func (t *Template) Instance(c Cell, parents []Outcome) (config.Instance, error) {
 	for _, i := range t.images {

@@ -2,6 +2,8 @@ package run
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -24,6 +26,25 @@ type Channel struct {
 type ImageBlock struct {
 	To       builder.Distribution
 	Channels []Channel
+}
+
+// Approvable is an error unless the block of this image has a channel of that name which takes an
+// approval. A nil block has none.
+func (b *ImageBlock) Approvable(image, channel string) error {
+	names := []string{"none"}
+	if b != nil && len(b.Channels) > 0 {
+		names = nil
+		for _, one := range b.Channels {
+			switch {
+			case one.Name == channel && one.Approval:
+				return nil
+			case one.Name == channel:
+				return fmt.Errorf("the channel %s of image %s takes no approval: its block lacks approval = true", channel, image)
+			}
+			names = append(names, one.Name)
+		}
+	}
+	return fmt.Errorf("the image %s has no channel %q; it has: %s", image, channel, strings.Join(names, ", "))
 }
 
 // Image reads the image block with that name beside a template. It is nil if there is none.

@@ -16,6 +16,7 @@ import (
 	"bake/engine"
 	"bake/fleet"
 	"bake/golden/channels"
+	"bake/internal/local"
 	"bake/run"
 	"bake/run/localcloud"
 	"bake/run/trace"
@@ -200,59 +201,16 @@ func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
 	}
 }
 
-// shared opens the local cloud for all cells, with the accounts and roles of the fleets, when
-// the first one needs it. The caller closes what close returns.
-func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) (open func(context.Context, func(step.Event)) (*localcloud.Cloud, error), end func(context.Context) error) {
-	var mu sync.Mutex
-	var cloud *localcloud.Cloud
-	open = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if cloud != nil {
-			return cloud, nil
-		}
+// shared is the local cloud of the cells of fleets.
+func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) *fleet.Shared {
+	return &fleet.Shared{Fleets: fleets, Options: func(emit func(step.Event)) (local.Options, error) {
 		o, err := p.localOptions(emit)
-		if err != nil {
-			return nil, err
-		}
-		var cells []fleet.Cell
-		for _, one := range fleets {
-			cells = append(cells, one.Cells...)
-			for _, id := range one.Accounts() {
-				if !slices.Contains(o.AccountIDs, id) {
-					o.AccountIDs = append(o.AccountIDs, id)
-				}
-			}
-		}
 		o.EgressAsked = f.egress != ""
 		if o.EgressAsked {
 			o.Egress = f.egress
 		}
-		made, err := localcloud.Open(context.WithoutCancel(ctx), o) // it outlives each of the cells
-		if err != nil {
-			return nil, err
-		}
-		done := map[string]bool{"": true}
-		for _, c := range cells {
-			if done[c.Role] {
-				continue
-			}
-			done[c.Role] = true
-			if err := made.EnsureRole(ctx, c.Role); err != nil {
-				return nil, errors.Join(err, made.Close(ctx))
-			}
-		}
-		cloud = made
-		return cloud, nil
-	}
-	return open, func(stop context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if cloud == nil {
-			return nil
-		}
-		return cloud.Close(stop)
-	}
+		return o, err
+	}}
 }
 
 // connect makes the cells of the host use the local cloud, if -local says so, and events go to
@@ -262,9 +220,10 @@ func (h *fleetHost) connect(p *program, f *fleetFlags, emit func(step.Event), fl
 	if !f.local {
 		return func(context.Context) error { return nil }
 	}
-	h.open, end = p.shared(f, fleets...)
-	h.Clouds.Open = func(ctx context.Context) (*localcloud.Cloud, error) { return h.open(ctx, emit) }
-	return end
+	cloud := p.shared(f, fleets...)
+	h.open = cloud.Open
+	h.Clouds.Open = func(ctx context.Context) (*localcloud.Cloud, error) { return cloud.Open(ctx, emit) }
+	return cloud.Close
 }
 
 func (p *program) fleetApplyCommand() *cobra.Command {
@@ -449,23 +408,7 @@ func (p *program) hasChannel(ctx context.Context, f *fleetFlags, c fleet.Cell, n
 	if err != nil {
 		return err
 	}
-	var names []string
-	if block == nil {
-		block = new(run.ImageBlock)
-	}
-	for _, one := range block.Channels {
-		switch {
-		case one.Name == name && one.Approval:
-			return nil
-		case one.Name == name:
-			return fmt.Errorf("the channel %s of image %s takes no approval: its block lacks approval = true", name, c.Image)
-		}
-		names = append(names, one.Name)
-	}
-	if len(names) == 0 {
-		names = []string{"none"}
-	}
-	return fmt.Errorf("the image %s has no channel %q; it has: %s", c.Image, name, strings.Join(names, ", "))
+	return block.Approvable(c.Image, name)
 }
 
 // onCell is onFleet with the cell that a name means.
@@ -475,36 +418,12 @@ func (p *program) onCell(cmd *cobra.Command, f *fleetFlags, name string, do func
 		if err != nil {
 			return err
 		}
-		one, c, err := cellNamed(t, name)
+		one, c, err := t.Cell(name)
 		if err != nil {
 			return err
 		}
 		return p.withEngine(ctx, f, t, one, func(e fleet.Engine) error { return do(ctx, e, one, c) })
 	})
-}
-
-// cellNamed finds a cell by IMAGE/ACCOUNT/REGION, with the fleet before it if there are
-// several.
-func cellNamed(t *fleet.Template, name string) (*fleet.Fleet, fleet.Cell, error) {
-	var found []*fleet.Fleet
-	var cell fleet.Cell
-	name = strings.TrimPrefix(name, "bake/")
-	for _, f := range t.Fleets {
-		if c, ok := f.Cell(strings.TrimPrefix(name, f.Name+"/")); ok {
-			found, cell = append(found, f), c
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], cell, nil
-	case len(found) > 1:
-		return nil, cell, fmt.Errorf("several fleets have a cell %s; write the fleet before it, as in %s/%s", name, found[0].Name, name)
-	}
-	_, err := t.Fleet("")
-	if len(t.Fleets) > 0 {
-		err = fmt.Errorf("no fleet has a cell %q; a cell is IMAGE/ACCOUNT/REGION, as 'bake fleet status' lists them", name)
-	}
-	return nil, cell, err
 }
 
 // approveCell approves the image of a cell in its account and region. clouds have the local

@@ -232,11 +232,11 @@ func (p *program) fleetPlan(ctx context.Context, o *fleetPlanOptions, args []str
 		return err
 	}
 	h := p.fleetHost(&o.fleetFlags, t, state)
-	open, end := p.shared(&o.fleetFlags, one)
+	cloud := p.shared(&o.fleetFlags, one)
 	if o.local {
-		h.open = open
+		h.open = cloud.Open
 	}
-	defer func() { err = errors.Join(err, end(ctx)) }()
+	defer func() { err = errors.Join(err, cloud.Close(ctx)) }()
 	all, err := one.Plan(ctx, h.Host, cells, o.force)
 	if err != nil {
 		return err
