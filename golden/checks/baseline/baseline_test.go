@@ -562,7 +562,7 @@ printf '# deny = 3\n' >conf; set_key "$PWD/conf" deny 5 ' = '; settings_in conf
 printf 'net.a = 1\n' >own; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 2'; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 3'; cat own
 touch f; chmod 4666 f; modes=; at_most 640 "$(id -un)" "nobody_ $(id -gn)" f missing; echo "$bad"
 limit 640 "$(id -un)" "$(id -gn)" f; stat -c %a f; bad=; at_most 640 "$(id -un)" "$(id -gn)" f; echo "[$bad]"
-modes=f:600\ root\ x; bad=; at_most 640 root 'y x' f; at_most 640 root any f; echo "[$bad]"; at_most 400 root y f; at_most 600 nobody_ any f; echo "$bad"
+modes=f:600:root:x; bad=; at_most 640 root 'y x' f; at_most 640 root any f; echo "[$bad]"; at_most 400 root y f; at_most 600 nobody_ any f; echo "$bad"
 weak_and_strong a-cbc,b,3des,c,d-sha1 '*cbc* *des *sha1'; echo $weak: $strong
 printf '1\n2\n3\n4\n5\n6\n7\n8\n9\n' | some
 ls -A | paste -sd ' ' -

@@ -90,6 +90,52 @@ values_of() {
 	return $none_there
 }
 
+# search REGEX FILE... sets list to "FILE:LINE" of the lines of files that match, whatever their
+# case. Nothing found is good news: one more line, which has to be found, shows that grep works.
+search() {
+	regex=$1
+	shift
+	list=$(grep -HisE -e "$regex" -e '^bake-end$' -- "$@" - <<X
+bake-end
+X
+)
+	found_end
+}
+# search_text REGEX TEXT sets list to the lines of a text that match.
+search_text() {
+	list=$(grep -iE -e "$1" -e '^bake-end$' <<X
+$2
+bake-end
+X
+)
+	found_end
+}
+found_end() {
+	case "
+$list" in
+	*[:"
+"]bake-end) ;;
+	*) error "grep fails" ;;
+	esac
+	case $list in
+	*"
+"*) list=${list%"
+"*} ;;
+	*) list='' ;;
+	esac
+}
+
+# systemd_value KEY TEXT sets v to the last value of a key in a configuration of systemd, which
+# may have blanks around its "=".
+systemd_value() {
+	v=''
+	while IFS=' =	' read -r key value; do
+		[ "$key" != "$1" ] || v=$value
+	done <<X
+$2
+X
+}
+
 # answer ID STATUS TEXT is what goes back: each line of the text has something before it,
 # so that it cannot be taken for another answer.
 answer() {
@@ -357,7 +403,7 @@ settings_in() {
 # command MODE OWNER GROUPS FILE..., once or more: note, at_most or limit. A missing file is fine;
 # the groups may be "any".
 
-# learn_modes keeps "FILE:MODE OWNER GROUP" lines of all files that the rules ask about.
+# learn_modes keeps "FILE:MODE:OWNER:GROUP" lines of all files that the rules ask about.
 learn_modes() {
 	modes='' noted=''
 	for rule; do
@@ -371,7 +417,7 @@ learn_modes() {
 	IFS='
 '
 	# shellcheck disable=SC2086 # a list, a line each
-	modes=$(stat -Lc '%n:%a %U %G' -- $noted 2>/dev/null)
+	modes=$(stat -Lc '%n:%a:%U:%G' -- $noted 2>/dev/null)
 	IFS=$old_ifs
 	set +f
 }
@@ -383,11 +429,11 @@ note() {
 	done
 }
 
-# exceeds MODE-OWNER-GROUP MODE OWNER GROUPS compares what stat says with what there may be at
+# exceeds MODE:OWNER:GROUP MODE OWNER GROUPS compares what stat says with what there may be at
 # most. It sets m, o and g to what stat says, and allowed to the groups.
 exceeds() {
-	m=${1%% *} g=${1##* } o=${1#* }
-	o=${o% *} allowed=$4
+	m=${1%%:*} g=${1##*:} o=${1#*:}
+	o=${o%:*} allowed=$4
 	[ "$allowed" != any ] || allowed=$g
 	case " $allowed " in *" $g "*) [ $((0$m & ~0$2 & 07777)) -ne 0 ] || [ "$o" != "$3" ] ;; esac
 }
@@ -399,7 +445,7 @@ at_most() {
 	shift 3
 	for f; do
 		[ -e "$f" ] || continue
-		values_of "$f:" "$modes" || v=$(stat -Lc '%a %U %G' -- "$f") || error "cannot look at $f"
+		values_of "$f:" "$modes" || v=$(stat -Lc %a:%U:%G -- "$f") || error "cannot look at $f"
 		! exceeds "$v" "$mode" "$owner" "$groups" || complain "$f is $m $o:$g, at most $mode $owner:${allowed%% *}"
 	done
 }
@@ -410,7 +456,7 @@ limit() {
 	shift 3
 	for f; do
 		[ -e "$f" ] || continue
-		v=$(stat -Lc '%a %U %G' -- "$f") || return 1
+		v=$(stat -Lc %a:%U:%G -- "$f") || return 1
 		exceeds "$v" "$mode" "$owner" "$groups" || continue
 		case " $allowed " in
 		*" $g "*) [ "$o" = "$owner" ] || chown "$owner" "$f" || return 1 ;;

@@ -18,7 +18,7 @@ learn_accounts() {
 	[ ! -r /etc/shadow ] || set -- /etc/passwd /etc/shadow /etc/group
 	accounts=$(awk -F: "
 function say(kind, text) { print kind \" \" text }
-FNR == 1 { file = substr(FILENAME, 6) }
+FNR == 1 { file = FILENAME; sub(/.*\\//, \"\", file) }
 $awk_login_users$program" "$@" 2>&1) || accounts_error="cannot read /etc/passwd and /etc/group: $accounts"
 }
 shadow_known() { { [ -r /etc/shadow ] && [ -s /etc/shadow ]; } || error "cannot read /etc/shadow"; }
@@ -92,6 +92,8 @@ check_account_unique_ids() {
 	none "$list"
 }
 
+awk_account_home_mode='
+file == "passwd" { say("home", $1 ":" $6) }'
 modes_account_home_mode() {
 	values_of 'login ' "$accounts" || return 0
 	while IFS=: read -r user home; do
@@ -113,7 +115,53 @@ $list
 X
 	verdict "$bad"
 }
-fix_account_home_mode() { modes_account_home_mode limit; }
+# A home may be any directory: what others need as well is left as it is.
+fix_account_home_mode() {
+	login_users
+	logins=$list refused=0
+	accounts_of home
+	all_homes=$list
+	while IFS=: read -r user home; do
+		[ -d "$home" ] || continue
+		bad=''
+		at_most 750 "$user" any "$home"
+		[ -n "$bad" ] || continue
+		why_shared "$user" "$home"
+		if [ -n "$why" ]; then
+			echo "$home, the home of $user, $why: give $user a home of its own"
+			refused=1
+		else
+			limit 750 "$user" any "$home" || return 1
+		fi
+	done <<X
+$logins
+X
+	return $refused
+}
+# why_shared USER HOME sets why to the reason for which a home is not the user's alone, if any.
+why_shared() {
+	why=''
+	real=$(cd -P -- "$2" && pwd) || real=''
+	case $real in
+	/var/home/*) ;;
+	/bin/* | /boot/* | /dev/* | /etc/* | /lib*/* | /proc/* | /root/* | /run/* | /sbin/* | /sys/* | /tmp/* | /usr/* | /var/*) why="is in a directory of the system" ;;
+	/*/*) ;;
+	*) why="is a directory of the system" ;;
+	esac
+	[ -z "$why" ] || return 0
+	holder=$(stat -Lc %U -- "$2") || holder='nobody known'
+	case $holder in
+	"$1" | root) ;;
+	*) why="belongs to $holder" ;;
+	esac
+	while IFS=: read -r other there; do
+		[ "$other" != "$1" ] && [ -n "$there" ] || continue
+		case $there/ in "$2"/* | "$real"/*) why="is the home of $other too, or has it in it" ;; esac
+		[ ! "$there" -ef "$2" ] || why="is the home of $other too"
+	done <<X
+$all_homes
+X
+}
 
 # homes sets list to the homes of those that people log in as, and root's.
 homes() {
@@ -135,7 +183,7 @@ dot_files() {
 	IFS='
 '
 	# shellcheck disable=SC2086 # a list, a line each
-	find $list -xdev -mindepth 1 -maxdepth 2 ! -type l \( -name '.*' -o -path '*/.ssh/*' \) -perm /022 "$@" 2>/dev/null
+	find -H $list -xdev -mindepth 1 -maxdepth 2 ! -type l \( -name '.*' -o -path '*/.ssh/*' \) -perm /022 "$@" 2>/dev/null
 	IFS=$old_ifs
 	set +f
 }

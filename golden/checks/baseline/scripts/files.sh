@@ -8,17 +8,23 @@ local_mounts() {
 		case $type in ext[234] | xfs | btrfs | zfs | f2fs) ;; *) continue ;; esac
 		case $dir in
 		/ | /proc* | /sys* | /dev* | /run* | /var/lib/docker* | /var/lib/containerd* | /var/lib/containers* | /var/lib/kubelet*) ;;
-		*) printf '%b\n' "$(printf %s "$dir" | sed 's/\\\([0-7]\)/\\0\1/g')" ;;
+		*)
+			start='' mark='\' # of three octal digits, of which printf asks for four
+			while :; do
+				case $dir in *"$mark"*) start="$start${dir%%"$mark"*}${mark}0" dir=${dir#*"$mark"} ;; *) break ;; esac
+			done
+			printf '%b\n' "$start$dir"
+			;;
 		esac
 	done </proc/self/mounts
 }
 
 # walk FIND... finds in the file systems of the image; the layers of containers have IDs
-# and modes of their own.
+# and modes of their own. It fails if a find ends early; that files went away is no reason to.
 walk() {
 	local_mounts | sort -u | while IFS= read -r root; do
 		[ ! -d "$root" ] || find "$root" -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run \
-			-o -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/containers -o -path /var/lib/kubelet \) -prune -o "$@" 2>/dev/null
+			-o -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/containers -o -path /var/lib/kubelet \) -prune -o "$@" 2>/dev/null || [ $? = 1 ] || exit 2
 	done
 }
 
@@ -34,27 +40,30 @@ find_known() { [ "$find_works" = yes ] || error "find fails"; }
 learn_files() {
 	found=
 	if wanted file-world "$@" || wanted file-sticky "$@" || wanted file-unowned "$@" || wanted file-suid "$@"; then
-		found=$(walk \( \( -path / -printf 'begin\0' \) , \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
-			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) | tr '\n\0' '?\n' | bounded
-			echo end)
+		found=$({ walk \( \( -path / -printf 'begin\0' \) , \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
+			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) && printf 'end\0'; } | tr '\n\0' '?\n' | bounded)
 	fi
 }
 # files_known KIND: of a list that is cut, what is not on it is not known.
 files_known() {
-	case $found in begin*end) ;; *) error "find fails" ;; esac
-	[ ${#found} -gt "$bound" ] || return 0
+	case $found in begin*) ;; *) error "find fails" ;; esac
+	case $found in *"
+end") return 0 ;; esac
+	[ ${#found} -ge $((bound - 1)) ] || error "find fails"
 	case "
 $found" in *"
 $1 "*) ;; *) error "there are more files with wrong modes and owners than are looked at" ;; esac
 }
-# paths_of KIND prints the paths of a kind.
+# paths_of KIND sets list to the paths of a kind.
 paths_of() {
+	list=''
 	case "
 $found" in *"
 $1 "*) ;; *) return 0 ;; esac
-	sed -n "s/^$1 //p" <<X
+	list=$(sed -n "s/^$1 //p" <<X
 $found
 X
+) && [ -n "$list" ] || error "sed fails"
 }
 
 modes_file_passwd_mode() {
@@ -71,21 +80,21 @@ modes_file_shadow_mode() {
 check_file_shadow_mode() { modes_file_shadow_mode at_most; verdict "$bad"; }
 fix_file_shadow_mode() { modes_file_shadow_mode limit; }
 
-check_file_world_writable() { files_known W; none "$(paths_of W)"; }
+check_file_world_writable() { files_known W; paths_of W; none "$list"; }
 fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
 
-check_file_sticky_dirs() { files_known D; none "$(paths_of D)"; }
+check_file_sticky_dirs() { files_known D; paths_of D; none "$list"; }
 fix_file_sticky_dirs() { walk -type d -perm -0002 ! -perm -1000 -exec chmod +t {} +; }
 
-check_file_unowned() { files_known U; none "$(paths_of U)"; }
+check_file_unowned() { files_known U; paths_of U; none "$list"; }
 
 # A path may be in a package with or without /usr, from before the two became one.
 check_file_suid() {
 	files_known S
-	list=$(paths_of S)
+	paths_of S
 	[ -n "$list" ] || pass
 	if [ "$family" = deb ]; then
-		none "$(printf '%s\n' "$list" | awk '
+		list=$(printf '%s\n' "$list" | awk '
 			NR == FNR { order[n++] = $0; next }
 			{ owned[$0] = 1 }
 			END {
@@ -93,7 +102,8 @@ check_file_suid() {
 					other = order[i] ~ /^\/usr\// ? substr(order[i], 5) : "/usr" order[i]
 					if (!(order[i] in owned) && !(other in owned)) print order[i] " belongs to no package"
 				}
-			}' - /var/lib/dpkg/info/*.list)"
+			}' - /var/lib/dpkg/info/*.list) || error "awk fails"
+		none "$list"
 	fi
 	none "$(printf '%s\n' "$list" | while IFS= read -r f; do
 		rpm -qf "$f" >/dev/null 2>&1 || echo "$f belongs to no package"
@@ -110,8 +120,8 @@ system_dirs() {
 	# shellcheck disable=SC2086 # a list
 	find -L $dirs \( -type f -o -type d \) "$@" 2>/dev/null
 }
-check_file_system_dirs() { find_known; none "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | bounded)"; }
-fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
+check_file_system_dirs() { find_known; none "$(system_dirs \( -perm /022 -o ! -user root \) \( -type f -o ! -perm -1000 \) | bounded)"; }
+fix_file_system_dirs() { system_dirs -perm /022 \( -type f -o ! -perm -1000 \) -exec chmod go-w {} +; }
 
 open_logs() {
 	[ ! -d /var/log ] || find /var/log -xdev -type f \( -perm /002 -o \( -perm /004 \( -name 'auth.log*' -o -name 'secure*' -o -name 'syslog*' \

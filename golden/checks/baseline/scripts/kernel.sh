@@ -144,8 +144,13 @@ fix_net_ipv6_ra() { of_rule set_parameters net-ipv6-ra; }
 unloadable() {
 	own_kernel "the kernel"
 	need modprobe lsmod
+	loaded=$(lsmod 2>&1) || error "lsmod fails: $loaded"
 	none "$(for m; do
-		! lsmod | grep -q "^$(printf %s "$m" | tr - _) " || echo "$m is loaded"
+		name=$m
+		case $m in *-*) name=${m%%-*}_${m#*-} ;; esac # the kernel's own spelling
+		case "
+$loaded" in *"
+$name "*) echo "$m is loaded" ;; esac
 		modprobe -n -v "$m" 2>&1 | grep -qE 'install /bin/(false|true)|not found' || echo "$m can be loaded"
 	done)"
 }

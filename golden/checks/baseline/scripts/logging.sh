@@ -6,17 +6,17 @@ learn_journald() {
 	journald='' journald_error=''
 	wanted log- "$@" || return 0
 	set --
-	for f in /etc/systemd/journald.conf /etc/systemd/journald.conf.d/*.conf; do
+	for f in /etc/systemd/journald.conf /usr/lib/systemd/journald.conf.d/*.conf /etc/systemd/journald.conf.d/*.conf; do
 		[ ! -f "$f" ] || set -- "$@" "$f"
 	done
 	all=$(systemd-analyze cat-config systemd/journald.conf 2>/dev/null || cat "$@" </dev/null 2>&1) || journald_error="cannot read journald.conf: $all"
-	lines_with '[A-Z]*=*' "$all"
+	lines_with '*[A-Z]*=*' "$all"
 	journald=$list
 }
 # journald KEY sets v to the value that holds.
 journald() {
 	[ -z "$journald_error" ] || error "$journald_error"
-	values_of "$1=" "$journald" || true
+	systemd_value "$1" "$journald"
 }
 set_journald() {
 	printf '# Written by bake:baseline.\n[Journal]\n%s\n' "$2" | put "/etc/systemd/journald.conf.d/99-zz-bake-baseline-$1.conf" 644 &&

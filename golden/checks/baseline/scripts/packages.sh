@@ -23,12 +23,13 @@ $1
 "*) ;; *) return 1 ;; esac
 }
 
-# in_apt_sources GREP... looks for lines in the lists of repositories.
+# in_apt_sources COMMAND... runs a command on the lists of repositories, such as one that looks
+# for lines.
 in_apt_sources() {
 	for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
 		[ ! -f "$f" ] || set -- "$@" "$f"
 	done
-	grep "$@" </dev/null
+	"$@"
 }
 # learn_apt keeps the settings of apt, or why there are none in apt_error.
 learn_apt() {
@@ -39,41 +40,76 @@ learn_apt() {
 # apt_says REGEX sets list to the settings of apt that match.
 apt_says() {
 	[ -z "$apt_error" ] || error "$apt_error"
-	list=$(grep -iE "$1" <<X
-$apt_settings
-X
-)
+	search_text "$1" "$apt_settings"
 }
 
 check_pkg_signed() {
 	if [ "$family" = rpm ]; then
 		[ -d /etc/yum.repos.d ] || error "there is no /etc/yum.repos.d"
-		none "$(grep -iE '^[[:space:]]*gpgcheck[[:space:]]*=[[:space:]]*(0|no|false)' /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo 2>/dev/null)"
+		unsigned_repositories
+		none "$list"
 	fi
-	apt_says '(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) "(1|true|yes|on)"'
+	apt_says "(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) \"$apt_yes\""
 	[ -z "$list" ] || none "$list"
-	none "$(in_apt_sources -HiE '^[^#]*\[[^]]*(trusted|allow-insecure|allow-weak)=(yes|true|1)|^(Trusted|Allow-Insecure|Allow-Weak): *(yes|true|1)')"
+	unsafe='(trusted|allow-insecure|allow-weak|allow-downgrade-to-insecure)'
+	in_apt_sources search "^[^#]*\\[[^]]*$unsafe=$apt_yes([^a-z0-9]|\$)|^$unsafe[[:space:]]*:[[:space:]]*$apt_yes([^a-z0-9]|\$)"
+	none "$list"
+}
+# apt takes any number but 0 for yes.
+apt_yes='(yes|true|with|on|enable|0*[1-9][0-9]*)'
+apt_no='(no|false|without|off|disable|0+)'
+# unsigned_repositories sets list to the enabled repositories that dnf asks for no signatures: it
+# does so only if it is told to, by gpgcheck in [main] or in the section of the repository.
+unsigned_repositories() {
+	set --
+	for f in /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo /etc/yum/repos.d/*.repo /etc/distro.repos.d/*.repo; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	list=$(awk '
+		function value() { v = tolower($0); sub(/^[^=]*=[ \t]*/, "", v); sub(/[ \t\r]+$/, "", v); return v }
+		FNR == 1 { section = "" }
+		/^\[/ {
+			section = $0
+			sub(/^\[/, "", section); sub(/\].*/, "", section)
+			if (section != "main" && !(section in file)) { order[n++] = section; file[section] = FILENAME }
+		}
+		/^gpgcheck[ \t]*=/ { check[section] = value() }
+		/^enabled[ \t]*=/ { on[section] = value() }
+		END {
+			for (i = 0; i < n; i++) {
+				s = order[i]
+				v = s in check ? check[s] : check["main"]
+				if (on[s] !~ /^(0|no|false|off)$/ && v !~ /^(1|yes|true|on)$/) print s " in " file[s] " has no gpgcheck"
+			}
+		}' "$@" </dev/null 2>&1) || error "cannot read the repositories: $list"
 }
 fix_pkg_signed() {
 	[ "$family" = rpm ] || {
 		echo "remove the option yourself, and sign the repository"
 		return 1
 	}
-	for f in /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo; do
+	[ -f /etc/dnf/dnf.conf ] || printf '[main]\n' | put /etc/dnf/dnf.conf 644 || return 1
+	replace /etc/dnf/dnf.conf "$(awk '
+		/^gpgcheck[ \t]*=/ { next }
+		{ print }
+		/^\[main\]/ && !done { print "gpgcheck=1"; done = 1 }
+		END { if (!done) print "[main]\ngpgcheck=1" }' /etc/dnf/dnf.conf; echo .)" || return 1
+	for f in /etc/yum.repos.d/*.repo /etc/yum/repos.d/*.repo /etc/distro.repos.d/*.repo; do
 		[ ! -f "$f" ] || replace "$f" "$(sed -E 's/^[[:space:]]*gpgcheck[[:space:]]*=.*/gpgcheck=1/' "$f"; echo .)" || return 1
 	done
 }
 
-stale='^[^#]*\[[^]]*check-valid-until=(no|false|0)|^Check-Valid-Until: *(no|false|0)'
+stale="^[^#]*\\[[^]]*check-valid-until=$apt_no|^Check-Valid-Until[[:space:]]*:[[:space:]]*$apt_no"
 check_pkg_valid_until() {
 	[ "$family" = deb ] || na "only apt knows how long a repository is valid"
-	apt_says 'Check-Valid-Until(::[^ ]*)? "(0|false|no)"'
+	apt_says "Check-Valid-Until(::[^ ]*)? \"$apt_no\""
 	[ -z "$list" ] || none "$list"
-	none "$(in_apt_sources -HiE "$stale")"
+	in_apt_sources search "$stale"
+	none "$list"
 }
 # Without the option the repositories have to be valid, or nothing could be installed.
 fix_pkg_valid_until() {
-	changed=$(in_apt_sources -liE "$stale")
+	changed=$(in_apt_sources grep -liE "$stale" /dev/null)
 	[ -n "$changed" ] || {
 		echo "it is set in $(grep -rliE 'check-valid-until' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null | some): remove it yourself"
 		return 1
@@ -81,7 +117,7 @@ fix_pkg_valid_until() {
 	mkdir -p "$work/sources"
 	for f in $changed; do
 		cp -p "$f" "$work/sources/" || return 1
-		replace "$f" "$(sed -E -e '/^[[:space:]]*deb/s/[[:space:]]*check-valid-until=[a-z0-9]+//i; s/\[[[:space:]]*\][[:space:]]*//; s/\[[[:space:]]+/[/' -e '/^Check-Valid-Until:/Id' "$f"; echo .)" || return 1
+		replace "$f" "$(sed -E -e '/^[[:space:]]*deb/s/[[:space:]]*check-valid-until=[a-z0-9]+//ig; s/\[[[:space:]]*\][[:space:]]*//; s/\[[[:space:]]+/[/' -e '/^Check-Valid-Until[[:space:]]*:/Id' "$f"; echo .)" || return 1
 	done
 	rm -rf "$work/lists"
 	apt check && return 0
@@ -90,11 +126,36 @@ fix_pkg_valid_until() {
 	return 1
 }
 
+# releasever sets release to the option that has dnf look beyond the release of Amazon Linux 2023
+# that the machine is locked to, where there is nothing to update.
+releasever() {
+	release=''
+	case $distribution in 'Amazon Linux 2023'*) release=--releasever=latest ;; esac
+}
+# fresh_lists DIR tells whether there are lists of apt, and of each archive, which may have several,
+# a Release that is less than a day old. An archive that publishes less often is read each time.
+fresh_lists() {
+	set -- "$1"/*_Packages*
+	[ -e "$1" ] || return 1
+	fresh=$(find "${1%/*}" -maxdepth 1 -name '*Release' -mtime -1 -printf '%f\n' 2>/dev/null)
+	for f in "${1%/*}"/*Release; do
+		f=${f##*/}
+		case "
+$fresh
+" in *"
+${f%%_dists_*}_dists_"* | *"
+$f
+"*) ;; *) return 1 ;; esac
+	done
+}
+
 # Lists that are a day old show nothing: newer ones are read then, into a place of their
 # own.
 check_pkg_updates() {
 	if [ "$family" = rpm ]; then
-		said=$(timeout 240 dnf -q check-update --security 2>&1)
+		releasever
+		# shellcheck disable=SC2086 # an option, or none
+		said=$(timeout 240 dnf -q $release check-update --security 2>&1)
 		case $? in
 		0) pass ;;
 		100) fail "$(printf '%s\n' "$said" | awk 'NF == 3 { print $1 }' | some)" ;;
@@ -107,8 +168,7 @@ check_pkg_updates() {
 	trap 'rm -rf "$own"' EXIT
 	trap 'exit 2' HUP INT PIPE TERM
 	mkdir -p "$own/partial" "$own/few/partial"
-	set -- "$lists"/*_Packages*
-	if [ ! -e "$1" ] || [ -z "$(find $lists -maxdepth 1 -name '*Release' -mtime -1 -print -quit 2>/dev/null)" ]; then
+	if ! fresh_lists "$lists"; then
 		lists=$own
 		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
 			-o Acquire::Languages=none -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false -o pkgCacheFile::Generate=false \
@@ -120,7 +180,16 @@ check_pkg_updates() {
 	case $said in *'
 0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.'*) pass ;; esac
 	upgrade_with "$lists" || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
-	none "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }')"
+	case $said in *' upgraded, '*) ;; *) error "apt-get does not say what it would do" ;; esac
+	while read -r what package _; do
+		[ "$what" != Inst ] || complain "$package"
+	done <<X
+$said
+X
+	[ -n "$bad" ] || pass
+	held=$(apt-mark showhold 2>/dev/null | some)
+	none "$bad${held:+
+held: $held}"
 }
 # few_lists FROM TO writes lists of the packages alone that are installed. If apt has nothing to do
 # with these it has nothing to do, and indexing all packages of a distribution takes a second.
@@ -135,11 +204,13 @@ few_lists() {
 		/^Package: / { keep = n > 1 && $2 in there; if (n == 1) there[$2] }
 		keep { print >(to file) }' /var/lib/dpkg/status "$@"
 }
-# upgrade_with LISTS sets said to what apt would do with these lists.
-upgrade_with() { said=$(apt-get -s -q -o Dir::State::Lists="$1" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1); }
+# upgrade_with LISTS sets said to what apt would do with these lists, were no package held.
+upgrade_with() { said=$(apt-get -s -q --ignore-hold -o Dir::State::Lists="$1" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1); }
 fix_pkg_updates() {
 	if [ "$family" = rpm ]; then
-		dnf -yq upgrade --security >/dev/null
+		releasever
+		# shellcheck disable=SC2086 # an option, or none
+		dnf -yq $release upgrade --security >/dev/null
 	else
 		apt dist-upgrade
 	fi
@@ -147,8 +218,10 @@ fix_pkg_updates() {
 
 check_pkg_kernel_current() {
 	own_kernel "the kernel"
+	set -- /boot/vmlinuz-*
+	[ -e "$1" ] || na "there is no kernel in /boot"
 	newest=$(for k in /boot/vmlinuz-*; do [ ! -e "$k" ] || echo "${k#/boot/vmlinuz-}"; done | grep -v rescue | sort -V | tail -n 1)
-	[ -n "$newest" ] || na "there is no kernel in /boot"
+	[ -n "$newest" ] || error "sort does not tell the newest kernel in /boot"
 	running=$(uname -r)
 	[ "$running" = "$newest" ] || fail "$running runs, $newest is installed"
 	pass

@@ -3,24 +3,49 @@
 # out of profiles, and options that were changed there are kept; on RHEL and Amazon Linux
 # the stack belongs to authselect, and is never written here.
 
-# learn_pam keeps "FILE:LINE" of the lines that count of all stacks.
+# learn_pam keeps "FILE:LINE" of the lines that count of all stacks, without comments, with lines
+# joined and with one blank between words.
 learn_pam() {
 	pam=''
 	wanted pam- "$@" || wanted su-wheel "$@" || return 0
-	pam=$(grep -HE '^[^#]' /etc/pam.d/* 2>/dev/null)
+	set --
+	for f in /etc/pam.d/*; do
+		[ ! -f "$f" ] || set -- "$@" "$f"
+	done
+	pam=$(awk '
+		FNR == 1 { line = "" }
+		{ sub(/#.*/, ""); line = line $0 }
+		sub(/\\$/, " ", line) { next }
+		{ gsub(/[ \t]+/, " ", line); sub(/^ ?-?/, "", line); if (line ~ /[^ ]/) print FILENAME ":" line; line = "" }' "$@" </dev/null 2>/dev/null) || pam=''
 }
 pam_known() {
 	[ -d /etc/pam.d ] || na "there is no PAM on this machine"
 	[ -n "$pam" ] || error "cannot read /etc/pam.d"
 }
-# stack KIND sets list to the lines that count of the stacks that all services share.
-stack() {
+# stacks KIND MODULE COMPLAINT sets list to the lines with a module of the stacks that all services
+# share, and fails if one of the stacks is without it. On RHEL, system-auth is what the console
+# goes by, and password-auth what SSH does.
+stacks() {
 	pam_known
-	values_of "/etc/pam.d/common-$1:" "$pam" || true
-	stack=$list
-	values_of "/etc/pam.d/system-auth:" "$pam" || true
-	list="$stack
-$list"
+	stacks=common-$1 stack_lines=''
+	[ "$family" = deb ] || stacks='system-auth password-auth'
+	for f in $stacks; do
+		values_of "/etc/pam.d/$f:" "$pam" || true
+		lines_with "$1 *$2*" "$list"
+		[ -n "$list" ] || fail "$3: /etc/pam.d/$f"
+		stack_lines="$stack_lines${stack_lines:+
+}$list"
+	done
+	list=$stack_lines
+}
+# option_of NAME LINE sets v to the value that a line gives to an option of its module.
+option_of() {
+	v=''
+	set -f
+	for word in $2; do
+		case $word in "$1"=*) v=${word#*=} ;; esac
+	done
+	set +f
 }
 
 # authselect_feature NAME enables a feature of the profile in use.
@@ -41,8 +66,7 @@ nullok() {
 	pam_known
 	lines_with '*pam_unix.so*[[:space:]]nullok*' "$pam"
 	nullok=$list list=
-	while IFS=: read -r f line; do
-		case ${line%%pam_unix.so*} in *'#'*) continue ;; esac
+	while IFS=: read -r f _; do
 		case "
 $list
 " in *"
@@ -70,13 +94,23 @@ fix_pam_nullok() {
 }
 
 check_pam_faillock() {
-	stack auth
-	case $list in *pam_faillock.so*authfail*) ;; *) fail "pam_faillock does not count failed logins" ;; esac
+	stacks auth 'pam_faillock.so*authfail' "pam_faillock does not count failed logins"
 	setting /etc/security/faillock.conf deny || fail "/etc/security/faillock.conf sets deny more than once"
 	deny=${v:-3}
 	case $deny in *[!0-9]*) error "/etc/security/faillock.conf: deny = $deny" ;; esac
-	{ [ "$deny" -ge 1 ] && [ "$deny" -le 5 ]; } || fail "deny = $deny in /etc/security/faillock.conf"
-	pass
+	stacks auth pam_faillock.so "there is no pam_faillock"
+	while IFS= read -r line; do # of which those before and after the password count
+		option_of conf "$line"
+		[ -z "$v" ] || error "pam_faillock reads $v"
+		option_of deny "$line"
+		case $v in *[!0-9]*) error "/etc/pam.d: deny=$v" ;; esac
+		where=/etc/security/faillock.conf
+		if [ -n "$v" ]; then where="/etc/pam.d: $line"; else v=$deny; fi
+		{ [ "$v" -ge 1 ] && [ "$v" -le 5 ]; } || complain "deny = $v in $where"
+	done <<X
+$list
+X
+	none "$bad"
 }
 fix_pam_faillock() {
 	set_key /etc/security/faillock.conf deny 5 ' = ' && set_key /etc/security/faillock.conf unlock_time 900 ' = ' || return 1
@@ -103,7 +137,8 @@ Account-Type: Primary
 Account:
 	required	pam_faillock.so
 X
-	grep -q '^[^#].*pam_faillock\.so authfail' /etc/pam.d/common-auth || pam-auth-update --enable bake-faillock bake-faillock-notify
+	stacks=$(awk '{ sub(/#.*/, ""); print }' /etc/pam.d/common-auth)
+	case $stacks in *pam_faillock.so*authfail*) ;; *) pam-auth-update --enable bake-faillock bake-faillock-notify ;; esac
 }
 
 # learn_settings keeps "FILE:KEY VALUE" of the settings that rules ask about.
@@ -126,16 +161,21 @@ setting() {
 }
 
 check_pam_pwquality() {
-	stack password
-	case $list in *pam_pwquality.so*) ;; *) fail "pam_pwquality does not look at new passwords" ;; esac
-	minlen=
-	for f in /etc/security/pwquality.conf /etc/security/pwquality.conf.d/*.conf; do # the main file is read first
+	stacks password pam_pwquality.so "pam_pwquality does not look at new passwords"
+	lines=$list minlen=''
+	for f in /etc/security/pwquality.conf.d/*.conf /etc/security/pwquality.conf; do # the main file is read last
 		setting "$f" minlen || true
 		minlen=${v:-$minlen}
 	done
-	case ${minlen:-8} in *[!0-9]*) error "minlen = $minlen in pwquality.conf" ;; esac
-	[ "${minlen:-8}" -ge 14 ] || fail "minlen = ${minlen:-8}"
-	pass
+	while IFS= read -r line; do # whose options come before those of files
+		option_of minlen "$line"
+		v=${v:-${minlen:-8}}
+		case $v in *[!0-9]*) error "minlen = $v in pwquality.conf or /etc/pam.d" ;; esac
+		[ "$v" -ge 14 ] || complain "minlen = $v"
+	done <<X
+$lines
+X
+	none "$bad"
 }
 fix_pam_pwquality() {
 	if [ "$family" = deb ]; then
@@ -145,6 +185,8 @@ fix_pam_pwquality() {
 	else
 		install libpwquality || return 1
 	fi
+	setting /etc/security/pwquality.conf minlen || true
+	[ -z "$v" ] || set_key /etc/security/pwquality.conf minlen 14 ' = ' || return 1
 	put /etc/security/pwquality.conf.d/99-zz-bake-baseline.conf 644 <<'X'
 # Written by bake:baseline.
 minlen = 14
@@ -166,9 +208,12 @@ awk_pam_hash='
 file == "shadow" { h = $2; sub(/^!/, "", h) }
 file == "shadow" && (h ~ /^\$(1|2|5|md5)[$,]/ || length(h) == 13 && h ~ /^[a-zA-Z0-9.\/]+$/) { say("hash", $1) }'
 check_pam_hash() {
-	stack password
-	lines_with '*pam_unix.so*' "$list"
-	case $list in *yescrypt* | *sha512*) ;; *) fail "pam_unix makes neither yescrypt nor sha512 hashes" ;; esac
+	stacks password pam_unix.so "pam_unix does not change passwords"
+	while IFS= read -r line; do
+		case "$line " in *' yescrypt '* | *' sha512 '*) ;; *) fail "pam_unix makes neither yescrypt nor sha512 hashes: $line" ;; esac
+	done <<X
+$list
+X
 	login_defs ENCRYPT_METHOD
 	case $v in YESCRYPT | SHA512) ;; *) fail "ENCRYPT_METHOD ${v:-is not set} in /etc/login.defs" ;; esac
 	shadow_known
@@ -181,8 +226,7 @@ fix_pam_hash() {
 }
 
 check_pam_pwhistory() {
-	stack password
-	case $list in *pam_pwhistory.so*) ;; *) fail "pam_pwhistory does not look at new passwords" ;; esac
+	stacks password pam_pwhistory.so "pam_pwhistory does not look at new passwords"
 	pass
 }
 fix_pam_pwhistory() {

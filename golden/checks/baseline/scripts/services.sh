@@ -25,7 +25,7 @@ clocks='chrony.service chronyd.service systemd-timesyncd.service ntpsec.service 
 learn_units() {
 	units='' units_error=''
 	wanted service- "$@" || wanted mount-tmp "$@" || wanted audit- "$@" || wanted time-sync "$@" || wanted firewall "$@" ||
-		wanted cloud-serial "$@" || wanted pkg-auto "$@" || return 0
+		wanted pkg-auto "$@" || return 0
 	# shellcheck disable=SC2086 # lists
 	units=$(systemctl list-unit-files --no-legend --plain multi-user.target ctrl-alt-del.target tmp.mount auditd.service \
 		nftables.service firewalld.service ufw.service dnf-automatic.timer dnf-automatic-install.timer $clocks $unneeded 2>/dev/null) || units=
@@ -54,14 +54,26 @@ enabled() {
 $units
 X
 }
-check_service_unneeded() {
+# unneeded sets list to those of the unneeded units that are started at boot. Whether scripts of
+# System V are, which generate units, is not told by the state of these.
+unneeded() {
 	# shellcheck disable=SC2086 # a list
 	enabled $unneeded
+	for unit in $unneeded; do
+		old_list=$list
+		state_of "$unit"
+		list=$old_list
+		[ "$v" = generated ] && systemctl -q is-enabled "$unit" || continue
+		list="${list:+$list
+}$unit"
+	done
+}
+check_service_unneeded() {
+	unneeded
 	none "$list"
 }
 fix_service_unneeded() {
-	# shellcheck disable=SC2086 # a list
-	enabled $unneeded
+	unneeded
 	# shellcheck disable=SC2086 # a list
 	systemctl -q disable --now $list
 }
@@ -70,14 +82,16 @@ fix_service_unneeded() {
 learn_ports() {
 	ports_open='' ports_error=''
 	wanted service-ports "$@" || wanted service-mta "$@" || return 0
-	ports_open=$(listening) || ports_error="ss fails"
-}
-listening() {
-	ss -Hltnu | awk '{
+	said=$(ss -Hltnu 2>&1) || {
+		ports_error="ss fails: $said"
+		return 0
+	}
+	ports_open=$(printf '%s\n' "$said" | awk 'NF {
 		n = split($5, part, ":"); port = part[n]; host = $5; sub(/:[^:]*$/, "", host)
 		if (host ~ /^(127\.|\[::1\]|\[::ffff:127)/ || host ~ /%lo$/) next
-		print $1 "/" host " " port
-	}' | sort -u
+		line = $1 "/" host " " port
+		if (!seen[line]++) print line
+	}') || ports_error="awk fails"
 }
 # ssh_ports sets ports to those that sshd is told to use.
 ssh_ports() {
@@ -126,7 +140,10 @@ fix_service_mta_local() {
 check_service_failed() {
 	list=$(systemctl --failed --no-legend --plain 2>&1) || error "systemctl fails: $list"
 	[ -n "$list" ] || pass
-	none "$(printf '%s\n' "$list" | awk 'NF { print $1 }')"
+	while read -r unit _; do complain "$unit"; done <<X
+$list
+X
+	none "$bad"
 }
 
 check_service_ctrl_alt_del() {

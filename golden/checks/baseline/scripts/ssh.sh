@@ -20,12 +20,13 @@ learn_sshd() {
 		[ ! -f "$f" ] || set -- "$@" "$f"
 	done
 	sshd_files=$(awk '
-		{ k = tolower($0); sub(/^[ \t]+/, "", k); known = k ~ /^include[ \t]+\/etc\/ssh\/sshd_config\.d\/\*\.conf[ \t]*$/; sub(/[ \t=].*/, "", k) }
+		{ k = tolower($0); gsub(/"/, "", k); sub(/^[ \t]+/, "", k); known = k ~ /^include[ \t]+\/etc\/ssh\/sshd_config\.d\/\*\.conf[ \t]*$/; sub(/[ \t=].*/, "", k) }
 		k ~ /^[a-z]/ && !known && !seen[k, FILENAME]++ { print k " " FILENAME }' "$@" </dev/null 2>&1) || {
 		sshd_error="cannot read the configuration of sshd: $sshd_files"
 		return 0
 	}
 	sshd_users
+	[ -z "$sshd_error" ] || return 0
 	for u in $users; do
 		said=$(sshd -T -C "user=$u,host=localhost,addr=192.0.2.1,laddr=192.0.2.2,lport=22" 2>&1) || {
 			some_of "$said"
@@ -51,11 +52,17 @@ sshd_users() {
 	! values_of 'include ' "$sshd_files" || users='root nobody'
 	values_of 'match ' "$sshd_files" || return 0
 	users='root nobody' n=0
+	if [ -n "$accounts_error" ]; then
+		sshd_error="there are Match blocks, and $accounts_error"
+		return 0
+	fi
 	values_of 'login ' "$accounts" || true
-	for u in $list; do
-		[ $n -lt 100 ] || break
-		users="$users ${u%%:*}" n=$((n + 1))
-	done
+	while IFS=: read -r u _; do
+		[ -z "$u" ] || users="$users $u" n=$((n + 1))
+	done <<X
+$list
+X
+	[ $n -le 100 ] || sshd_error="there are Match blocks, and $n users to ask sshd about, of 100 at most"
 }
 
 sshd_known() {
@@ -200,11 +207,17 @@ check_ssh_idle() {
 	sshd_numbers clientaliveinterval 1 900
 	sshd_numbers clientalivecountmax 1 900
 	[ -z "$bad" ] || fail "$bad"
-	sshd_value clientaliveinterval
-	interval=$v
-	sshd_value clientalivecountmax
-	[ $((interval * v)) -le 900 ] || fail "clientaliveinterval $interval times clientalivecountmax $v is more than 900"
-	pass
+	sshd_all clientalivecountmax
+	counts=$list
+	sshd_all clientaliveinterval
+	while read -r user interval; do
+		[ -n "$user" ] || continue
+		values_of "$user " "$counts" || error "sshd -T does not know clientalivecountmax for $user"
+		[ $((interval * v)) -le 900 ] || complain "clientaliveinterval $interval times clientalivecountmax $v is more than 900 for $user"
+	done <<X
+$list
+X
+	verdict "$bad"
 }
 fix_ssh_idle() { set_sshd ClientAliveInterval 300 && set_sshd ClientAliveCountMax 3; }
 
@@ -281,7 +294,7 @@ modes_ssh_hostkey_mode() {
 	for key in /etc/ssh/ssh_host_*_key; do
 		values_of "$key:" "$modes" || true
 		case $v in
-		*' ssh_keys') "$1" 640 root ssh_keys "$key" || return 1 ;;
+		*:ssh_keys) "$1" 640 root ssh_keys "$key" || return 1 ;;
 		*) "$1" 600 root root "$key" || return 1 ;;
 		esac
 	done
@@ -299,8 +312,12 @@ fix_ssh_forwarding() { set_sshd DisableForwarding yes; }
 
 check_ssh_access_list() {
 	sshd_known
-	[ -n "${sshd_allowusers:-}${sshd_allowgroups:-}${sshd_denyusers:-}${sshd_denygroups:-}" ] || fail "no AllowUsers, AllowGroups, DenyUsers or DenyGroups"
-	pass
+	for user in root nobody $users; do
+		values_of "$user " "${sshd_allowusers:-}${sshd_allowgroups:-}${sshd_denyusers:-}${sshd_denygroups:-}" && continue
+		[ "$user" != nobody ] || fail "no AllowUsers, AllowGroups, DenyUsers or DenyGroups"
+		complain "no AllowUsers, AllowGroups, DenyUsers or DenyGroups for $user"
+	done
+	verdict "$bad"
 }
 fix_ssh_access_list() {
 	user=$(build_user)

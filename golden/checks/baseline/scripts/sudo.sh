@@ -8,7 +8,8 @@ sudo_known() {
 	[ -r /etc/sudoers ] || error "cannot read /etc/sudoers"
 }
 
-# learn_sudo keeps what sudo reads in sudo_lines, without comments and with lines joined.
+# learn_sudo keeps what sudo reads in sudo_lines, without comments, with lines joined and with one
+# blank between words; what holds for all of them as "Defaults SETTING", a line each.
 learn_sudo() {
 	sudo_lines=
 	wanted sudo- "$@" || return 0
@@ -17,11 +18,50 @@ learn_sudo() {
 		case ${f##*/} in *.* | *~) continue ;; esac
 		[ ! -f "$f" ] || set -- "$@" "$f"
 	done
-	[ $# = 0 ] || sudo_lines=$(sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d' -e 's/^[[:space:]]*//' "$@")
+	[ $# = 0 ] || sudo_lines=$(awk '
+		function quoted(s) { return gsub(/"/, "", s) % 2 }
+		FNR == 1 { line = "" }
+		FILENAME != "/etc/sudoers" && !directory { next } # which sudo does not read
+		line == "" && /^[ \t]*[@#]include(dir)?[ \t]/ {
+			kind = $1; sub(/./, "@", kind)
+			path = $0; sub(/^[ \t]*[^ \t]+[ \t]+/, "", path); gsub(/"|[ \t]+$/, "", path); sub(/\/$/, "", path)
+			if (kind == "@includedir" && path == "/etc/sudoers.d") directory = 1
+			else print kind " " path
+			next
+		}
+		{
+			text = $0 # "#" begins a comment, but not in quotes, nor before an ID
+			for (at = 1; match(substr(text, at), /#/); at += RSTART) {
+				before = substr(text, 1, at + RSTART - 2)
+				if (before !~ /\\$/ && substr(text, at + RSTART) !~ /^-?[0-9]/ && !quoted(line before)) { text = before; break }
+			}
+			line = line text
+		}
+		sub(/\\$/, "", line) { next }
+		{
+			gsub(/[ \t]+/, " ", line); sub(/^ /, "", line); sub(/ $/, "", line); gsub(/! /, "!", line)
+			if (line !~ /^Defaults /) {
+				if (line != "") print line
+				line = ""
+				next
+			}
+			n = split(substr(line, 10), part, ",")
+			setting = ""
+			for (i = 1; i <= n; i++) {
+				setting = setting (setting == "" ? "" : ",") part[i]
+				if (quoted(setting) && i < n) continue
+				sub(/^ /, "", setting); sub(/ $/, "", setting); gsub(/ ?= ?/, "=", setting)
+				print "Defaults " setting
+				setting = ""
+			}
+			line = ""
+		}' "$@" 2>/dev/null) || sudo_lines=''
 }
 # sudo_has PATTERN sets list to the lines that match a pattern of the shell.
 sudo_has() {
 	[ -n "$sudo_lines" ] || error "cannot read /etc/sudoers"
+	lines_with '@include*' "$sudo_lines"
+	[ -z "$list" ] || error "what sudo reads elsewhere is not known: $list"
 	lines_with "$1" "$sudo_lines"
 }
 
@@ -50,18 +90,9 @@ check_sudo_use_pty() {
 	sudo_known
 	sudo_has 'Defaults*!use_pty*'
 	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults[[:space:]]*use_pty*'
-	while IFS= read -r line; do
-		line=,${line#Defaults}
-		while :; do # the settings of a line have commas between them
-			line=${line#,} v=${line%%,*}
-			case ${v#"${v%%[![:space:]]*}"} in use_pty*) pass ;; esac
-			case $line in *,*) line=,${line#*,} ;; *) break ;; esac
-		done
-	done <<X
-$list
-X
-	fail "no Defaults use_pty"
+	sudo_has 'Defaults use_pty'
+	[ -n "$list" ] || fail "no Defaults use_pty"
+	pass
 }
 fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
 
@@ -73,9 +104,11 @@ check_sudo_authenticate() {
 
 check_sudo_env() {
 	sudo_known
-	sudo_has '*!env_reset*'
+	sudo_has 'Defaults*!env_reset*'
 	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults*secure_path*'
+	sudo_has 'Defaults*!secure_path*'
+	[ -z "$list" ] || none "$list"
+	sudo_has 'Defaults secure_path=?*'
 	[ -n "$list" ] || fail "no Defaults secure_path"
 	pass
 }
@@ -93,7 +126,9 @@ fix_sudo_files_mode() { modes_sudo_files_mode limit; }
 
 check_sudo_logfile() {
 	sudo_known
-	sudo_has 'Defaults*logfile*'
+	sudo_has 'Defaults*!logfile*'
+	[ -z "$list" ] || none "$list"
+	sudo_has 'Defaults logfile=?*'
 	[ -n "$list" ] || fail "no Defaults logfile"
 	pass
 }

@@ -6,9 +6,22 @@ check_boot_cmdline() {
 	[ -r /proc/cmdline ] || error "cannot read /proc/cmdline"
 	read -r line </proc/cmdline || true
 	for word in $line; do
-		case $word in
-		mitigations=off | nopti | nospectre* | spectre_v2=off | selinux=0 | enforcing=0 | apparmor=0 | audit=0 | nosmep | nosmap | nokaslr | \
-			init=*sh | systemd.debug-shell*) complain "$word" ;;
+		key=${word#\"} value=''
+		key=${key%\"}
+		case $key in *=*) value=${key#*=} key=${key%%=*} ;; esac
+		while :; do # "-" and "_" are one to the kernel
+			case $key in *-*) key=${key%%-*}_${key#*-} ;; *) break ;; esac
+		done
+		case $key=$value in
+		mitigations=off* | nopti= | nospectre* | no_stf_barrier= | nospec* | pti=off | kpti=[0nNfo]* | nosmep= | nosmap= | nokaslr= | norandmaps= | noexec*=off | \
+			spectre_v2=off | spectre_v2_user=off | spectre_bhi=off | spec_store_bypass_disable=off | spec_rstack_overflow=off | ssbd=force_off | ssbd=force-off | \
+			l1tf=off | mds=off | tsx_async_abort=off | mmio_stale_data=off | srbds=off | retbleed=off | gather_data_sampling=off | \
+			reg_file_data_sampling=off | indirect_target_selection=off | tsa=off | vmscape=off | \
+			selinux=0 | enforcing=0 | apparmor=0 | security=none | audit=0 | audit=off | module.sig_enforce=[0nN]* | \
+			init=*sh | rdinit=*sh | single= | emergency= | [sS1]= | rescue= | rd.break=* | rd.emergency=* | \
+			systemd.unit=rescue* | systemd.unit=emergency* | rd.systemd.unit=rescue* | rd.systemd.unit=emergency*) complain "$word" ;;
+		systemd.debug_shell=[0nNfF]* | systemd.debug_shell=off | rd.systemd.debug_shell=[0nNfF]* | rd.systemd.debug_shell=off) ;;
+		systemd.debug_shell=* | rd.systemd.debug_shell=*) complain "$word" ;;
 		esac
 	done
 	none "$bad"
@@ -39,7 +52,9 @@ fix_boot_grub_mode() { modes_boot_grub_mode limit; }
 
 check_boot_grub_password() {
 	grub_known
-	grep -qsE '^[[:space:]]*password_pbkdf2|^GRUB2_PASSWORD=' /boot/grub/grub.cfg /boot/grub2/grub.cfg /boot/grub2/user.cfg || fail "there is no password_pbkdf2"
+	# On RHEL the menu always has a password_pbkdf2, of what user.cfg sets.
+	grep -qsE '^[[:space:]]*password_pbkdf2[[:space:]]+[^[:space:]]+[[:space:]]+["'\'']?grub\.pbkdf2\.|^GRUB2_PASSWORD=["'\'']?grub\.pbkdf2\.' \
+		/boot/grub/grub.cfg /boot/grub2/grub.cfg /boot/grub2/user.cfg || fail "there is no password_pbkdf2 with a password"
 	pass
 }
 
@@ -71,7 +86,7 @@ check_core_dumps() {
 	[ "$v" = 0 ] || fail "the hard limit of core in /etc/security is ${v:-not set}"
 	packages_known
 	if has_package systemd-coredump || [ -x /usr/lib/systemd/systemd-coredump ]; then
-		values_of Storage= "$(systemd-analyze cat-config systemd/coredump.conf 2>/dev/null)" || v=
+		systemd_value Storage "$(systemd-analyze cat-config systemd/coredump.conf 2>/dev/null)"
 		[ "$v" = none ] || fail "Storage=${v:-external} in coredump.conf"
 	fi
 	if [ "$virtual" = none ]; then
@@ -96,13 +111,19 @@ modes_banner_mode() { "$1" 644 root root /etc/issue /etc/issue.net /etc/motd; }
 check_banner_mode() { modes_banner_mode at_most; verdict "$bad"; }
 fix_banner_mode() { modes_banner_mode limit; }
 
-telling() { grep -lsE '\\[mrsv]|Debian|Ubuntu|Rocky|Alma|Red Hat|Amazon' /etc/issue /etc/issue.net; }
+telling='\\[mrsv]|Debian|Ubuntu|Rocky|Alma|Red Hat|Amazon'
 check_banner_os_info() {
-	some_of "$(telling)"
-	verdict "${list:+$list tell what runs here}"
+	search "$telling" /etc/issue /etc/issue.net
+	files=''
+	while IFS=: read -r f _; do
+		case " $files " in *" $f "*) ;; *) files="${files:+$files }$f" ;; esac
+	done <<X
+$list
+X
+	verdict "${files:+$files tell what runs here}"
 }
 fix_banner_os_info() {
-	for f in $(telling); do replace "$f" "$(printf 'Authorized use only.\n.')" || return 1; done
+	for f in $(grep -lsiE "$telling" /etc/issue /etc/issue.net); do replace "$f" "$(printf 'Authorized use only.\n.')" || return 1; done
 }
 
 check_crypto_policy() {
@@ -113,7 +134,8 @@ check_crypto_policy() {
 		pass
 	fi
 	[ -f /etc/ssl/openssl.cnf ] || na "there is no /etc/ssl/openssl.cnf"
-	none "$(grep -E '^[[:space:]]*(MinProtocol[[:space:]]*=[[:space:]]*(None|TLSv1(\.[01])?[[:space:]]*$|SSLv3)|CipherString[[:space:]]*=.*SECLEVEL=[01])' /etc/ssl/openssl.cnf)"
+	search '^[[:space:]]*(MinProtocol[[:space:]]*=[[:space:]]*(None|TLSv1(\.[01])?[[:space:]]*$|SSLv3)|CipherString[[:space:]]*=.*SECLEVEL=[01])' /etc/ssl/openssl.cnf
+	none "$list"
 }
 fix_crypto_policy() {
 	[ "$family" = rpm ] || {
