@@ -12,6 +12,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/ownership"
 )
 
 // start finds the image to launch the instance from: the source image, or the one that
@@ -37,7 +38,8 @@ func (b *Build) start(ctx context.Context, gone string) error {
 	case err != nil:
 		return err
 	}
-	b.Spec.Image, b.Spec.Continues = out.Images[0], true
+	b.Spec.Image = out.Images[0]
+	b.Spec.Continues = len(b.Spec.Tags)+ownership.Tagged < ownership.MostTags // there is room to say it
 	return nil
 }
 

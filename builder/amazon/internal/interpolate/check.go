@@ -129,8 +129,8 @@ const (
 	maxValue = 256
 )
 
-// ownTags are the tags with which everything is made that a build owns.
-var ownTags = []string{ownership.RunTag, ownership.BuildTag}
+// ownTags are tags that a build gives to what it owns while it needs it.
+var ownTags = []string{ownership.RunTag, ownership.BuildTag, ownership.ContinuesTag}
 
 // said are the beginnings of keys of tags by which bake says what an image has passed, what
 // it is made of, and who has approved it: a template cannot say so.
@@ -154,7 +154,7 @@ func CheckTogether(c *schema.Checker, sets ...Tags) {
 			keys[b.key] = true
 		}
 	}
-	if n, most := len(keys), ownership.MostTags-len(ownTags); n > most {
+	if n, most := len(keys), ownership.MostTags-ownership.Tagged; n > most {
 		c.Errorf(sets[len(sets)-1].last(), "Too many tags",
 			"One resource gets %d tags. EC2 allows %d, and bake needs two of them during the build: at most %d are left.", n, ownership.MostTags, most)
 	}

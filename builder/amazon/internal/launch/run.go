@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -105,6 +106,16 @@ func persist[T any](ctx context.Context, again func(try int, err error) bool, do
 	}
 }
 
+// instanceTags are the tags of the instance itself beside its owner's.
+func (s Spec) instanceTags() map[string]string {
+	if !s.Continues {
+		return s.Tags
+	}
+	tags := map[string]string{ownership.ContinuesTag: "true"}
+	maps.Copy(tags, s.Tags)
+	return tags
+}
+
 func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	one := int32(1)
 	in := &ec2.RunInstancesInput{
@@ -125,12 +136,8 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	if l.InstanceStore { // EC2 refuses it: such an instance cannot stop
 		in.InstanceInitiatedShutdownBehavior = ""
 	}
-	in.TagSpecifications = l.Owner.Specs(spec.Tags, types.ResourceTypeInstance, types.ResourceTypeNetworkInterface)
-	if spec.Continues {
-		instance := &in.TagSpecifications[0]
-		instance.Tags = append(instance.Tags, types.Tag{Key: new(ownership.ContinuesTag), Value: new("true")})
-	}
-	in.TagSpecifications = append(in.TagSpecifications, l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume)...)
+	in.TagSpecifications = slices.Concat(l.Owner.Specs(spec.instanceTags(), types.ResourceTypeInstance),
+		l.Owner.Specs(spec.Tags, types.ResourceTypeNetworkInterface), l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume))
 	if l.NoEphemeral {
 		for c := 'a'; c <= 'z'; c++ {
 			in.BlockDeviceMappings = append(in.BlockDeviceMappings, types.BlockDeviceMapping{

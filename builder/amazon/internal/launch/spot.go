@@ -87,7 +87,7 @@ func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.Reques
 		kind types.ResourceType
 		tags map[string]string
 	}{
-		{types.ResourceTypeInstance, spec.Tags}, {types.ResourceTypeNetworkInterface, spec.Tags},
+		{types.ResourceTypeInstance, spec.instanceTags()}, {types.ResourceTypeNetworkInterface, spec.Tags},
 		{types.ResourceTypeVolume, spec.VolumeTags}, {types.ResourceTypeSpotInstancesRequest, spec.SpotTags},
 	} {
 		data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{ResourceType: of.kind, Tags: l.Owner.Tags(of.tags)})

@@ -1,0 +1,42 @@
+package launch
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/ownership"
+)
+
+// TestContinues: that an instance goes on is said of it alone, on demand and as a spot instance.
+func TestContinues(t *testing.T) {
+	for _, continues := range []bool{false, true} {
+		l, _ := launcher(t, `spot_price = "auto"`, 0)
+		l.InstanceType, l.Owner = "t3.small", &ownership.Owner{Run: "a run", ID: "a build"}
+		spec := Spec{Continues: continues, Tags: map[string]string{"team": "web"}}
+		in := l.request(spec, "")
+		data, err := l.template(in, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags := map[string]map[types.ResourceType][]types.Tag{"on demand": {}, "spot": {}}
+		for _, s := range in.TagSpecifications {
+			tags["on demand"][s.ResourceType] = s.Tags
+		}
+		for _, s := range data.TagSpecifications {
+			tags["spot"][s.ResourceType] = s.Tags
+		}
+		for how, of := range tags {
+			for _, kind := range []types.ResourceType{types.ResourceTypeInstance, types.ResourceTypeNetworkInterface, types.ResourceTypeVolume} {
+				has := func(key string) bool {
+					return slices.ContainsFunc(of[kind], func(t types.Tag) bool { return aws.ToString(t.Key) == key })
+				}
+				if want := continues && kind == types.ResourceTypeInstance; has(ownership.ContinuesTag) != want || !has(ownership.RunTag) {
+					t.Errorf("%s, continues %t: %s has the tags %v", how, continues, kind, of[kind])
+				}
+			}
+		}
+	}
+}
