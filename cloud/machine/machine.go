@@ -151,7 +151,9 @@ type Limits struct {
 // Machine is one running boot of a [Spec].
 type Machine interface {
 	// Dial connects to a TCP port of the machine from inside its network, past
-	// any security group. It is what listeners on the public address use.
+	// any security group. It is what listeners on the public address use. As long as a
+	// machine starts and nothing in it listens it may wait, for some seconds, instead
+	// of being refused.
 	Dial(ctx context.Context, port uint16) (net.Conn, error)
 
 	// Stop asks the machine to shut down and waits for it. When ctx ends first

@@ -27,7 +27,7 @@ const (
 )
 
 // usual are opened in wide ranges before the machine listens on them, so that a
-// client that comes early is refused by the machine and not by a closed door.
+// client that comes early meets the machine and not a closed door.
 var usual = []uint16{22, 80, 443}
 
 // publicAddress keeps listeners on the machine's public address, one for each

@@ -301,8 +301,9 @@ type Bounds struct {
 
 // Trim deletes images of the cache in a region that have failed or are older than the bounds
 // allow, and those that were used least recently, until the others are within the bounds: first
-// as to their number, of which those that have failed are none, then as to their size. It says how many it has deleted. What a machine runs
-// from stays, and unless nothing is to be left so does what a build makes.
+// as to their number, of which those that have failed are none, then as to their size. It says
+// how many it has deleted. What a machine runs from stays, and unless nothing is to be left so
+// does what a build makes.
 func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
 	all, err := c.list(ctx, region)
 	if err != nil || len(all) == 0 {

@@ -1,9 +1,13 @@
 package sandbox
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestContinueCloudInit looks at what cloud-init finds in a machine that goes on.
@@ -73,6 +77,53 @@ func TestContinueCloudInit(t *testing.T) {
 			}
 			if id, err := os.ReadFile(filepath.Join(root, data+"instance-id")); string(id) != "i-new\n" {
 				t.Errorf("the id is %q, %v", id, err)
+			}
+		})
+	}
+}
+
+// TestContinueHostile: what an image says of its instance neither holds its start up nor leads out of
+// cloud-init's directory.
+func TestContinueHostile(t *testing.T) {
+	for name, prepare := range map[string]func(cloud string) error{
+		"FIFO for the id": func(cloud string) error { return unix.Mkfifo(filepath.Join(cloud, "data/instance-id"), 0o644) },
+		"directory for the id": func(cloud string) error {
+			return os.Mkdir(filepath.Join(cloud, "data/instance-id"), 0o755)
+		},
+		"long id": func(cloud string) error {
+			return os.WriteFile(filepath.Join(cloud, "data/instance-id"), bytes.Repeat([]byte("x"), 1<<20), 0o644)
+		},
+		"link for the instance": func(cloud string) error {
+			return errors.Join(os.Symlink("../../../..", filepath.Join(cloud, "instances/i-old")),
+				os.WriteFile(filepath.Join(cloud, "data/instance-id"), []byte("i-old"), 0o644))
+		},
+		"link for instances": func(cloud string) error {
+			return errors.Join(os.Remove(filepath.Join(cloud, "instances")), os.Symlink("/", filepath.Join(cloud, "instances")),
+				os.WriteFile(filepath.Join(cloud, "data/instance-id"), []byte("etc"), 0o644))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			cloud := filepath.Join(root, "var/lib/cloud")
+			for _, dir := range []string{"data", "instances"} {
+				if err := os.MkdirAll(filepath.Join(cloud, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(root, "secret"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := prepare(cloud); err != nil {
+				t.Fatal(err)
+			}
+			if done, err := (&bootSpec{ID: "i-new", Mode: ModeSingle}).continueCloudInit(root); !done || err != nil {
+				t.Errorf("got %t, %v", done, err)
+			}
+			if exists(filepath.Join(cloud, "instances/i-new")) || exists(filepath.Join(cloud, "instance")) {
+				t.Error("there is an instance")
+			}
+			if !exists(filepath.Join(root, "secret")) {
+				t.Error("what is outside is gone")
 			}
 		})
 	}

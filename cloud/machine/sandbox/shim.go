@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,7 +34,12 @@ const (
 	systemdPowerOff = unix.Signal(34 + 4)
 
 	dialInside = 10 * time.Second
-	reachAgain = 4 * time.Millisecond
+
+	// Who waits for a machine that starts tries again after the first of these, and looks whether it
+	// still starts after the second: that costs the kernel a walk through a large table.
+	reachAgain, lookAgain = 4 * time.Millisecond, 100 * time.Millisecond
+
+	maxWaiting = 64 // connections; later ones are refused
 )
 
 // shimMain is the process between the driver and a machine. Its standard output
@@ -74,7 +80,13 @@ type shim struct {
 	printed  chan struct{}
 	systemd  bool
 	begun    time.Time
-	listened atomic.Bool // something has, on an address that others reach
+	waiting  atomic.Int32 // connections, for something that listens
+
+	starts struct { // see starting
+		sync.Mutex
+		over   bool
+		looked time.Time
+	}
 }
 
 // start makes the network card and begins the machine's first process.
@@ -318,12 +330,15 @@ func (s *shim) dial(question message) {
 	_ = s.control.send(message{ID: question.ID}, f)
 }
 
-// reach connects to an address in the machine. One on which nothing listens yet is starting: who
-// comes is not refused but waits, as with an instance whose network is not up.
+// reach connects to an address in the machine. One on which nothing listens yet, on an address that
+// others reach, is starting: who comes is not refused but waits, as with an instance whose network
+// is not up.
 func (s *shim) reach(addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialInside}
+	defer s.waiting.Add(-1)
+	wait := s.waiting.Add(1) <= maxWaiting
 	for {
-		starting := s.starting() // asked before, for what begins to listen meanwhile
+		starting := wait && s.starting() // asked before, for what begins to listen meanwhile
 		c, err := d.DialContext(context.Background(), "tcp", addr)
 		if !starting || !errors.Is(err, unix.ECONNREFUSED) {
 			return c, err
@@ -332,17 +347,18 @@ func (s *shim) reach(addr string) (net.Conn, error) {
 	}
 }
 
-// starting reports whether nothing has listened in the machine yet, which has begun a short while ago.
+// starting reports whether, when that was last looked at, nothing had listened in the machine, which
+// has begun a short while ago.
 func (s *shim) starting() bool {
-	if s.listened.Load() || time.Since(s.begun) > dialInside {
-		return false
+	s.starts.Lock()
+	defer s.starts.Unlock()
+	if s.starts.over || time.Since(s.starts.looked) < lookAgain {
+		return !s.starts.over
 	}
 	ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
-	if err == nil && len(ports) == 0 {
-		return true
-	}
-	s.listened.Store(true)
-	return false
+	s.starts.over = err != nil || len(ports) > 0 || time.Since(s.begun) > dialInside
+	s.starts.looked = time.Now()
+	return !s.starts.over
 }
 
 // stop asks the first process to shut the machine down. The kernel drops a
