@@ -160,7 +160,7 @@ func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 // TestLostOutput: a command whose output nobody can have has failed, and says why.
 func TestLostOutput(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
-	for _, args := range [][]string{{"runs"}, {"version"}, {"runs", "-json"}} {
+	for _, args := range [][]string{{"runs"}, {"version"}, {"runs", "-json"}, {"validate", "-json", "missing.pkr.hcl"}} {
 		var stderr bytes.Buffer
 		code := bake(append([]string{"bake"}, args...), os.Environ(), strings.NewReader(""), full{}, &stderr)
 		if code != 1 || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) {

@@ -91,9 +91,9 @@ func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if code == 0 && p.stdout.unread() {
 		code = 1
 	}
-	if lost := p.stdout.failure(); code == 0 && lost != nil {
+	if lost := p.stdout.failure(); lost != nil {
 		fmt.Fprintf(p.stderr, "Error: the output is incomplete: %v\n", lost)
-		code = 1
+		code = max(code, 1)
 	}
 	return code
 }

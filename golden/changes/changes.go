@@ -201,8 +201,8 @@ func worse(a, b string) bool {
 	return b == "" || rank(a) < rank(b)
 }
 
-// shown is how many changes of a kind are shown.
-const shown = 100
+// shown is how many changes of a kind are shown, and longest how many characters of each.
+const shown, longest = 100, 1000
 
 // Text is the changes for people, whatever a machine says of them.
 func (s Set) Text() string {
@@ -213,7 +213,7 @@ func (s Set) Text() string {
 		}
 		fmt.Fprintf(&b, "%s: %d\n", what, n)
 		for i := range min(n, shown) {
-			fmt.Fprintf(&b, "  %s\n", prose.Printable(line(i)))
+			fmt.Fprintf(&b, "  %s\n", prose.Cut(prose.Printable(line(i)), longest))
 		}
 		if n > shown {
 			fmt.Fprintf(&b, "  and %d more\n", n-shown)

@@ -42,12 +42,14 @@ func Printable(text string) string {
 }
 
 // Short is a text as [OneLine] and [Printable] show it, cut if it has more than most characters.
-func Short(text string, most int) string {
-	r := []rune(Printable(OneLine(text)))
-	if len(r) > most {
+func Short(text string, most int) string { return Cut(Printable(OneLine(text)), most) }
+
+// Cut is a text, cut if it has more than most characters.
+func Cut(text string, most int) string {
+	if r := []rune(text); len(r) > most {
 		return string(r[:most]) + "…"
 	}
-	return string(r)
+	return text
 }
 
 // Count is a number with what it counts: "1 check", "2 checks".

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -20,6 +21,9 @@ const (
 	patience = time.Minute
 	maxLine  = 4 << 10
 )
+
+// abandoned is what the other side may take to end once the terminal is gone that was joined to it.
+const abandoned = 10 * time.Second
 
 // Serve serves connections on a socket at path, which is this user's alone if its
 // directory is, until ctx ends. Each is joined to the one that dial makes to the
@@ -62,9 +66,7 @@ func serve(ctx context.Context, near net.Conn, dial func(ctx context.Context, ad
 	}
 	go func() {
 		_, _ = io.Copy(far, in)
-		if w, ok := far.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
-			_ = far.Close() // it cannot be told otherwise that nobody is left
-		}
+		closeWrite(far)
 	}()
 	_, _ = io.Copy(near, far)
 }
@@ -97,20 +99,43 @@ func Connect(ctx context.Context, path, addr string) (net.Conn, error) {
 	return &relayed{conn, in}, nil
 }
 
+// closeWrite tells the other side that no more will be sent, if need be by closing conn.
+func closeWrite(conn net.Conn) {
+	if w, ok := conn.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+		_ = conn.Close()
+	}
+}
+
 // Join connects a process's input and output to conn, for an SSH client that has the process for
 // its ProxyCommand, until the other side of either closes it. conn is closed then.
 //
 // The end of a terminal does not end it: a client that goes on in the background, as with
 // ControlPersist, leaves its ProxyCommand in the terminal's group of processes, and would lose its
 // connection with the command that was the first to use it. Whatever becomes of the client, its
-// pipes end with it.
+// pipes end with it. Where the terminal was the input, the other side has a while to end too.
 func Join(conn net.Conn, in io.Reader, out io.Writer) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	return join(conn, in, out, hangup)
+}
+
+func join(conn net.Conn, in io.Reader, out io.Writer, hangup <-chan os.Signal) error {
 	defer conn.Close()
-	signal.Ignore(syscall.SIGHUP)
+	over := make(chan struct{})
+	defer close(over)
 	go func() {
 		_, _ = io.Copy(conn, in)
-		if w, ok := conn.(interface{ CloseWrite() error }); ok {
-			_ = w.CloseWrite()
+		closeWrite(conn)
+		select {
+		case <-hangup:
+		case <-over:
+			return
+		}
+		select {
+		case <-time.After(abandoned):
+			_ = conn.Close()
+		case <-over:
 		}
 	}()
 	_, err := io.Copy(out, conn)
@@ -144,5 +169,5 @@ func (r *relayed) CloseWrite() error {
 	if w, ok := r.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
 	}
-	return nil
+	return errors.ErrUnsupported
 }
