@@ -69,7 +69,7 @@ func (p *program) cloudFaults(ctx context.Context, file string, remove bool) err
 	p.rehearsing(len(r.Faults.Rules), r.Faults.Seed)
 	table := prose.NewTable("SEEN", "APPLIED", "RULE")
 	for i, rule := range r.Faults.Rules {
-		table.Row(r.Counts[i].Seen, r.Counts[i].Applied, rule)
+		table.Row(r.Counts[i].Seen, r.Counts[i].Applied, string(rule))
 	}
 	p.say(table.String())
 	return nil
