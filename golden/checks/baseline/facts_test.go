@@ -4,12 +4,18 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"bake/golden/findings"
 )
@@ -205,4 +211,336 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%d: %s on %v:\ngot %s %s, want %s with %q", i, test.rule, test.files, f.Result, f.Evidence, test.want, test.text)
 		}
 	}
+}
+
+// brokenMachine keeps hardly any rule.
+var brokenMachine = map[string]string{
+	"etc/passwd": "root::0:0::/:/bin/sh\ntoor:x:0:0::/:/bin/sh\ngames:x:5:5::/:/bin/sh\nann:x:1000:1000::/home:/bin/sh\nbob:x:1000:1000::/missing:/bin/sh\n",
+	"etc/shadow": "root:$1$x$y:::::::\nann::::::::\n", "etc/group": "shadow:x:42:ann\na:x:42:\n", "etc/gshadow": "",
+	"etc/ssh/sshd_config": "Match User ann\n", "etc/ssh/ssh_host_rsa_key": "",
+	"etc/pam.d/common-auth": "auth required pam_unix.so nullok\n", "etc/pam.d/common-password": "password required pam_unix.so md5\n", "etc/pam.d/su": "auth sufficient pam_rootok.so\n",
+	"etc/pam.d/system-auth": "auth required pam_unix.so nullok\npassword required pam_unix.so md5\n", "etc/pam.d/password-auth": "auth required pam_unix.so nullok\npassword required pam_unix.so md5\n",
+	"etc/login.defs": "PASS_MAX_DAYS 99999\nUMASK 022\nENCRYPT_METHOD MD5\n",
+	"etc/sudoers":    "Defaults !use_pty, !env_reset\nann ALL=NOPASSWD: ALL\nDefaults !authenticate\n",
+	"etc/issue":      "Debian \\r\n", "etc/ssl/openssl.cnf": "MinProtocol = TLSv1\n", "etc/crontab": "", "etc/rsyslog.conf": "$FileCreateMode 0666\n", "etc/motd": "",
+	"etc/apt/sources.list": "deb [trusted=yes check-valid-until=no] https://example.com a b\n", "etc/yum.repos.d/a.repo": "[a]\ngpgcheck=0\n",
+	"etc/systemd/system/getty@.service": "ExecStart=agetty --autologin root\n", "etc/systemd/journald.conf": "Storage=none\n",
+	"cmdline": "mitigations=off\n", "boot/grub/grub.cfg": "", "boot/vmlinuz-9.9": "", "dpkg/status": "", "dpkg/info/a.list": "/a\n",
+	"bin/ss":                     "echo 'tcp LISTEN 0 9 0.0.0.0:25 0.0.0.0:*'\n",
+	"bin/systemctl":              "case $1 in list-unit-files) echo 'ctrl-alt-del.target enabled'; echo 'snmpd.service enabled' ;; --failed) echo 'bad.service loaded failed failed' ;; *) exit 1 ;; esac\n",
+	"bin/systemd-analyze":        "echo Storage=none\n",
+	"bin/systemd-detect-virt":    "echo none\n",
+	"bin/dpkg-query":             "echo 'installed dpkg'; echo 'installed telnetd'; echo 'installed rsyslog'\n",
+	"bin/rpm":                    "echo 'installed rpm'; echo 'installed telnet'; echo 'installed rsyslog'; exit 1\n",
+	"bin/apt-config":             "echo 'APT::Get::AllowUnauthenticated \"1\";'; echo 'Acquire::Check-Valid-Until \"0\";'\n",
+	"bin/apt-get":                "echo 'Inst libc6 [1]'; echo '1 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.'\n",
+	"bin/apt-mark":               "",
+	"bin/dnf":                    "echo 'kernel 1 x'; exit 100\n",
+	"bin/nft":                    "echo 'table inet x'\n",
+	"bin/auditctl":               "echo 'enabled 0'\n",
+	"bin/lsmod":                  "for m in cramfs dccp usb_storage; do echo \"$m 1 0\"; done\n",
+	"bin/modprobe":               "echo 'install /bin/false'\n",
+	"bin/cloud-init":             "#!MACHINE/bin/python3\n",
+	"bin/python3":                "echo 'ssh_pwauth True'; echo 'disable_root False'; echo 'ssh_deletekeys False'; echo \"datasource_list ['NoCloud']\"\n",
+	"bin/curl":                   "printf 200\n",
+	"bin/getenforce":             "echo Permissive\n",
+	"bin/aa-status":              "exit 1\n",
+	"bin/update-crypto-policies": "echo LEGACY\n",
+	"bin/date":                   "echo CET\n", "bin/uname": "echo 1.0\n", "bin/crontab": "", "bin/sudo": "",
+	"bin/bash": "echo; echo bake-timeout=0; echo bake-path=.:\n",
+	"bin/find": `case "$*" in
+*begin*) printf 'begin\0W /w\0D /d\0U /u\0S /s\0' ;;
+*'/ -maxdepth 0 -printf'*) echo yes ;;
+*) echo /bad ;;
+esac
+`,
+	"bin/sshd": `for u in "permitrootlogin yes" "passwordauthentication yes" "kbdinteractiveauthentication yes" "permitemptypasswords yes" "hostbasedauthentication yes" "ignorerhosts no" \
+	"permituserenvironment yes" "strictmodes no" "maxauthtries 99" "logingracetime 0" "maxstartups 99:30:100" "clientaliveinterval 0" "clientalivecountmax 0" "x11forwarding yes" \
+	"usepam no" "loglevel QUIET" "ciphers aes128-cbc" "macs hmac-md5" "kexalgorithms diffie-hellman-group14-sha1" "disableforwarding no" "port 22"; do echo "$u"; done
+`,
+}
+
+// reached returns for each rule the text of the functions that its check comes to, and of those that
+// learn what these need.
+func reached() map[string]string {
+	bodies := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
+		bodies[m[1]] = m[2] + m[3]
+	}
+	word := regexp.MustCompile(`\w+`)
+	var walk func(name string, seen map[string]bool) string
+	walk = func(name string, seen map[string]bool) string {
+		body, is := bodies[name]
+		if !is || seen[name] {
+			return ""
+		}
+		seen[name] = true
+		all := body + "\n"
+		for _, w := range word.FindAllString(body, -1) {
+			all += walk(w, seen)
+		}
+		return all
+	}
+	texts := map[string]string{}
+	for _, r := range Rules() {
+		seen := map[string]bool{}
+		text := walk(function("check", r.ID), seen)
+		for learner, body := range bodies {
+			first, _, _ := strings.Cut(body, "\n")
+			if !strings.HasPrefix(learner, "learn_") {
+				continue
+			}
+			for _, m := range regexp.MustCompile(`(\w+)=`).FindAllStringSubmatch(first, -1) {
+				if regexp.MustCompile(`\$\{?` + m[1] + `\b`).MatchString(text) {
+					text += walk(learner, seen)
+				}
+			}
+		}
+		texts[r.ID] = text
+	}
+	return texts
+}
+
+// TestOneProgramBroken: on a machine that keeps hardly any rule, no rule passes because one of the
+// programs fails in silence.
+func TestOneProgramBroken(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	t.Parallel()
+	results := func(m facts, only []string) map[string]findings.Result {
+		t.Helper()
+		report, err := Check(t.Context(), m, Selection{Only: only})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]findings.Result{}
+		for _, f := range report.Findings {
+			all[f.ID] = f.Result
+		}
+		return all
+	}
+	texts := reached()
+	for _, family := range []string{"deb", "rpm"} {
+		var rules []string
+		for _, r := range Rules() {
+			if family == "deb" || strings.Contains(texts[r.ID], "rpm") {
+				rules = append(rules, r.ID)
+			}
+		}
+		m := machineOf(t, family, brokenMachine)
+		m.more = "local_mounts() { echo /; }\nsysctl_file_of() { p=" + m.dir + "/sysctl; }\n"
+		if err := os.WriteFile(m.dir+"/sysctl", []byte("77\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// What the host has is in "bin" as well, so that each can be broken there.
+		for _, name := range strings.Fields("awk cat cp env grep head mktemp rm sed sort stat tail timeout tr") {
+			path, err := exec.LookPath(name)
+			if err == nil {
+				err = os.Symlink(path, filepath.Join(m.dir, "bin", name))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := results(m, rules)
+		var not []string
+		for id, r := range before {
+			if r != findings.Fail {
+				not = append(not, id+" "+string(r))
+			}
+		}
+		slices.Sort(not)
+		t.Logf("%s: do not fail: %s", family, strings.Join(not, ", "))
+		if len(not) > 15 {
+			t.Errorf("%s: %d rules do not fail on a machine that is broken", family, len(not))
+		}
+		entries, err := os.ReadDir(m.dir + "/bin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			word := regexp.MustCompile(`(?:^|[^\w-])` + regexp.QuoteMeta(e.Name()) + `(?:$|[^\w-])`)
+			users := slices.DeleteFunc(slices.Clone(rules), func(id string) bool { return !word.MatchString(texts[id]) })
+			if len(users) == 0 {
+				continue
+			}
+			path := filepath.Join(m.dir, "bin", e.Name())
+			if err := os.Rename(path, path+".works"); err == nil {
+				err = os.Symlink("/bin/false", path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := results(m, users)
+			for _, id := range slices.Sorted(maps.Keys(after)) {
+				if after[id] == findings.Pass && before[id] != findings.Pass {
+					t.Errorf("%s: %s passes where %s fails in silence", family, id, e.Name())
+				}
+			}
+			if err := os.Rename(path+".works", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestHomes: the fix of account-home-mode leaves alone what is not the user's own.
+func TestHomes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"ann", "bob", "roots", "shared", "outer/inner", "theirs"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/usr", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	logins := []string{"ann:ann", "bob:bob", "carl:roots", "dora:shared", "emil:shared", "fritz:outer", "gus:theirs", "hal:link"}
+	script := strings.Replace(scripts(), "/tmp/* | ", "", 1) + `
+accounts_error='' modes='' dir='` + dir + `'
+at_most() { [ "$2" = bob ] || complain "$4 is open"; }
+limit() { echo "limit $1 $2 ${4#"$dir"/}"; }
+stat() { case $4 in */roots) echo root ;; */theirs) echo www-data ;; */link) echo root ;; *) IFS=: read -r u _ <<X
+$(printf '%s\n' "$logins" | grep ":$4\$")
+X
+echo "$u" ;; esac; }
+`
+	all := "home root:/root\nhome inner:" + dir + "/outer/inner\n"
+	plain := ""
+	for _, l := range logins {
+		user, home, _ := strings.Cut(l, ":")
+		all += "login " + user + ":" + dir + "/" + home + "\nhome " + user + ":" + dir + "/" + home + "\n"
+		plain += user + ":" + dir + "/" + home + "\n"
+	}
+	for _, home := range []string{"/", "/var", "/etc", "/usr/bin", "/tmp"} {
+		all += "login sys:" + home + "\nhome sys:" + home + "\n"
+	}
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader("bad=\n" + script + "accounts='" + all + "' logins='" + plain + "'\nfix_account_home_mode || echo refused\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got []string
+	for line := range strings.Lines(strings.ReplaceAll(string(out), dir+"/", "")) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), ": give")
+		got = append(got, line)
+	}
+	want := []string{
+		"limit 750 ann ann", "limit 750 carl roots", "shared, the home of dora, is the home of emil too", "shared, the home of emil, is the home of dora too",
+		"outer, the home of fritz, is the home of inner too, or has it in it", "theirs, the home of gus, belongs to www-data", "link, the home of hal, is a directory of the system",
+		"/, the home of sys, is a directory of the system", "/var, the home of sys, is a directory of the system", "/etc, the home of sys, is a directory of the system",
+		"/usr/bin, the home of sys, is in a directory of the system", "/tmp, the home of sys, is a directory of the system", "refused",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestUpdates: a package that is held is one that is not up to date, and lists are new if those of
+// each archive are.
+func TestUpdates(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	for lists, want := range map[string]string{
+		"a_debian_dists_x_InRelease:new a_debian_dists_y_InRelease:old a_debian_dists_x_Packages:old": "fresh",
+		"a_debian_dists_x_InRelease:new b_debian_dists_x_InRelease:old a_debian_dists_x_Packages:old": "stale",
+		"a_debian_dists_x_InRelease:new flat_Release:new a_debian_dists_x_Packages:old":               "fresh",
+		"a_debian_dists_x_InRelease:new flat_Release:old a_debian_dists_x_Packages:old":               "stale",
+		"a_debian_dists_x_InRelease:new": "stale",
+	} {
+		dir := t.TempDir()
+		for f := range strings.FieldsSeq(lists) {
+			name, age, _ := strings.Cut(f, ":")
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if age == "old" {
+				if old := time.Now().Add(-48 * time.Hour); os.Chtimes(filepath.Join(dir, name), old, old) != nil {
+					t.Fatal("no times")
+				}
+			}
+		}
+		cmd := exec.Command("sh", "-s")
+		cmd.Stdin = strings.NewReader(scripts() + "fresh_lists '" + dir + "' && echo fresh || echo stale\n")
+		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%s: got %s, want %s: %v", lists, out, want, err)
+		}
+	}
+	m := machineOf(t, "deb", map[string]string{
+		"bin/apt-get":  "case $* in *--ignore-hold*) echo 'Inst openssl [1] (2)'; echo '1 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.' ;; *) echo; echo '0 upgraded, 0 newly installed, 0 to remove and 1 not upgraded.' ;; esac",
+		"bin/apt-mark": "echo openssl",
+	})
+	m.more = "fresh_lists() { :; }\nfew_lists() { said=''; return 1; }\n"
+	report, err := Check(t.Context(), m, Selection{Only: []string{"pkg-updates"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := report.Findings[0]; f.Result != findings.Fail || f.Evidence != "openssl, held: openssl" {
+		t.Errorf("%s %s", f.Result, f.Evidence)
+	}
+}
+
+// TestWalks: what finds look for is found where it hides, and a find that is killed has found nothing.
+func TestWalks(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"bin/sticky", "bin/fine", "real/.profile"} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{
+		os.Chmod(filepath.Join(dir, "bin/sticky"), 0o777|os.ModeSticky), os.Chmod(filepath.Join(dir, "real/.profile"), 0o666), os.Symlink("real", filepath.Join(dir, "home")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader(strings.ReplaceAll(scripts(), "/usr/local/bin ", dir+"/bin ") + `
+cd '` + dir + `'
+find_works=yes accounts_error='' accounts="login ann:$PWD/home"
+bad=; (check_file_system_dirs) | grep -c /bin/sticky
+(check_account_dotfiles) | grep -c /home/.profile
+printf 'x %s ext4 rw\n' '/a\040b\134c' '/plain' >mounts
+eval "$(printf 'mounts'; cat <<'X'
+() {` + strings.ReplaceAll(body(t, "local_mounts"), "/proc/self/mounts", "mounts") + `}
+X
+)"
+mounts
+local_mounts() { echo /; }
+find() { printf 'begin\0'; return "$ends"; }
+for ends in 0 1 2 137; do learn_files file-unowned; (check_file_unowned); echo "$ends: $?"; done
+modes='f:640:root:domain users'; touch f; bad=; at_most 640 root users f; echo "$bad"; bad=; at_most 640 root 'domain users' f; at_most 640 root any f; echo "[$bad]"
+`)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want := "1\n1\n/\n/a b\\c\n/plain\n0: 0\n1: 0\nfind fails\n2: 2\nfind fails\n137: 2\nf is 640 root:domain users, at most 640 root:users\n[]\n"
+	if d := cmp.Diff(want, string(out)); d != "" {
+		t.Error(d)
+	}
+}
+
+// body returns what is between the braces of a function.
+func body(t *testing.T, name string) string {
+	t.Helper()
+	_, text, _ := strings.Cut(scripts(), "\n"+name+"() {\n")
+	text, _, found := strings.Cut(text, "\n}\n")
+	if !found {
+		t.Fatalf("there is no %s", name)
+	}
+	return "\n" + text + "\n"
 }

@@ -69,7 +69,7 @@ var table = []Rule{
 	{"account-root-locked", medium, 1, "root has no password", "It is the account that everybody guesses at. There is no rescue shell on the serial console without one.", "usermod -L root", "C 5.4.2.4, U24-400110, R33", ""},
 	{"account-system-shell", medium, 1, "system accounts have no shell and no password", "Nobody logs in as a service, except an attacker.", "usermod -s nologin", "C 5.4.2.7, R9-411035", ""},
 	{"account-unique-ids", medium, 1, "names and IDs of accounts and groups are unique", "Two accounts with one ID are one to the kernel.", "rename or renumber the account", "C 7.2.5, C 7.2.6, C 7.2.7, R9-411030, R9-411110, DS os-07", ""},
-	{"account-home-mode", medium, 1, "home directories belong to their users and are closed to others", "They hold keys, tokens and histories.", "chmod 750 and chown the directory", "C 7.2.9, R9-232050, R9-411065", ""},
+	{"account-home-mode", medium, 1, "home directories belong to their users and are closed to others", "They hold keys, tokens and histories.", "chmod 750 and chown the directory, unless it is of the system or of others as well", "C 7.2.9, R9-232050, R9-411065", ""},
 	{"account-dotfiles", medium, 1, "nobody else can write to the dot files of a user", "They run as the user at the next login. Files such as .rhosts and .netrc have no place on a server.", "chmod go-w; remove .rhosts, .shosts, .netrc and .forward", "C 7.2.10, R50, DS os-09", ""},
 	{"account-root-path", high, 1, "only root can write to the path of root", "A program put there runs as root.", "remove empty and relative entries and those that others can write to from root's PATH", "C 5.4.2.5, DS os-04", ""},
 	{"account-shadow-group", medium, 1, "nobody is in the group shadow", "Its members read all password hashes.", "gpasswd -d USER shadow", "C 7.2.4", ""},
@@ -117,9 +117,9 @@ var table = []Rule{
 	{"service-ctrl-alt-del", low, 1, "keys on the console do not reboot the machine", "Nobody who only has the console should.", "systemctl mask ctrl-alt-del.target", "", ""},
 	{"firewall", medium, 2, "the machine's own firewall lets in only SSH", "A second line if a security group is wrong. Machines that run containers need rules of their own.", "nftables with an input chain whose policy is drop", "", ""},
 
-	{"pkg-signed", critical, 1, "only signed packages are installed", "Whoever is between the machine and the mirror could install anything.", "remove trusted=yes, AllowUnauthenticated and gpgcheck=0", "R9-214015, R9-214025, R59", ""},
+	{"pkg-signed", critical, 1, "only signed packages are installed", "Whoever is between the machine and the mirror could install anything.", "remove trusted=yes and AllowUnauthenticated; gpgcheck=1 in dnf.conf and in the repositories", "R9-214015, R9-214025, R59", ""},
 	{"pkg-valid-until", medium, 1, "an old state of the mirror is not taken for new", "Whoever is between the machine and the mirror could hide updates. Waive the rule for a frozen mirror.", "remove check-valid-until=no", "", apt},
-	{"pkg-updates", high, 1, "all updates are installed", "What they mend is known to everyone.", "apt-get dist-upgrade, dnf upgrade --security", "R9-211015, R61", ""},
+	{"pkg-updates", high, 1, "all updates are installed", "What they mend is known to everyone.", "apt-get dist-upgrade, dnf upgrade --security; packages that are held by hand: apt-mark unhold", "R9-211015, R61", ""},
 	{"pkg-kernel-current", medium, 1, "the newest kernel that is installed is the one that runs", "Updates of the kernel mend nothing before a reboot.", "reboot", "", kernel},
 	{"pkg-auto-updates", low, 2, "updates are installed by themselves", "Machines that live long miss no update. Images that are baked anew get theirs that way.", "unattended-upgrades, dnf-automatic", "R61", ""},
 
