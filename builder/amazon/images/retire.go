@@ -85,7 +85,8 @@ func firstUse(uses []Use) string {
 	return uses[n].String()
 }
 
-// deprecate deprecates an image from the next whole minute on, which is what EC2 counts in.
+// deprecate deprecates an image from the next whole minute on, which is what EC2 counts in. The call is
+// cut off with ctx: nothing takes it back, and an image that is deprecated after all was to be.
 func (r *Remover) deprecate(ctx context.Context, i Image) error {
 	at := r.Guards.now().UTC().Add(2 * time.Minute).Truncate(time.Minute)
 	_, err := access.Call(ctx, r.Account.session.EC2(i.Region).EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &i.ID, DeprecateAt: &at})

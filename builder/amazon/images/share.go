@@ -303,9 +303,9 @@ func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error
 func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	var undo []func(context.Context) error
 	try := func(do, back func(context.Context) error) error {
-		s.Changed = true
 		err := do(ctx)
 		if !access.Refused(err) { // even what has failed may have been done: its answer can be lost
+			s.Changed = true
 			undo = append(undo, back)
 		}
 		return err
@@ -327,14 +327,15 @@ func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 // shareWhole makes all changes that share is about, each with try.
 func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, try func(do, back func(context.Context) error) error) error {
 	for _, p := range s.parts {
-		add := slices.DeleteFunc(c.whom(), p.before.has)
-		if !c.Snapshots || len(add) == 0 {
+		if !c.Snapshots {
 			continue
 		}
-		err := try(func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, add, nil) },
-			func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, add) })
-		if err != nil {
-			return fmt.Errorf("snapshot %s: %w", p.ID, err)
+		for some := range slices.Chunk(slices.DeleteFunc(c.whom(), p.before.has), snapshotChanges) {
+			err := try(func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, some, nil) },
+				func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, some) })
+			if err != nil {
+				return fmt.Errorf("snapshot %s: %w", p.ID, err)
+			}
 		}
 	}
 	add := slices.DeleteFunc(c.whom(), s.Before.has)
@@ -375,11 +376,11 @@ func (s *Shared) copiers(c SharingChange) (who []string) {
 // unshare takes an image and its snapshots back: the image first, which is what counts.
 func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error {
 	if less := c.from(s.Before); len(less) > 0 {
-		s.Changed = true
-		if err := a.modifyImage(ctx, s.Image, nil, less); err != nil {
+		err := a.modifyImage(ctx, s.Image, nil, less)
+		if s.Changed = !access.Refused(err); err != nil {
 			return err
 		}
-		err := a.settled(ctx, s, func(now Sharing) bool { return !slices.ContainsFunc(less, now.has) })
+		err = a.settled(ctx, s, func(now Sharing) bool { return !slices.ContainsFunc(less, now.has) })
 		if err != nil {
 			return err
 		}
@@ -388,9 +389,9 @@ func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error
 		return nil
 	}
 	for _, p := range s.parts {
-		if less := c.from(p.before); len(less) > 0 {
-			s.Changed = true
-			if err := a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, less); err != nil {
+		for some := range slices.Chunk(c.from(p.before), snapshotChanges) {
+			err := a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, some)
+			if s.Changed = s.Changed || !access.Refused(err); err != nil {
 				return fmt.Errorf("snapshot %s: %w", p.ID, err)
 			}
 		}
@@ -428,34 +429,22 @@ func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string
 	for _, who := range remove {
 		m.Remove = append(m.Remove, permission(who))
 	}
-	_, err := access.Finish(ctx, a.session.EC2(i.Region).ModifyImageAttribute, &ec2.ModifyImageAttributeInput{ImageId: &i.ID, LaunchPermission: m})
+	_, err := access.Through(ctx, a.session.EC2(i.Region).ModifyImageAttribute, &ec2.ModifyImageAttributeInput{ImageId: &i.ID, LaunchPermission: m})
 	return err
 }
 
 // snapshotChanges is how many permissions of a snapshot one request can change.
 const snapshotChanges = 500
 
-// modifySnapshot is modifyImage for a snapshot.
+// modifySnapshot is modifyImage for a snapshot, and for no more than snapshotChanges of them.
 func (a *Account) modifySnapshot(ctx context.Context, region, id string, add, remove []string) error {
-	change := func(m types.CreateVolumePermissionModifications) error {
-		_, err := access.Finish(ctx, a.session.EC2(region).ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{SnapshotId: &id, CreateVolumePermission: &m})
-		return err
+	m := &types.CreateVolumePermissionModifications{}
+	for _, who := range add {
+		m.Add = append(m.Add, volumePermission(who))
 	}
-	permissions := func(who []string) (all []types.CreateVolumePermission) {
-		for _, w := range who {
-			all = append(all, volumePermission(w))
-		}
-		return all
+	for _, who := range remove {
+		m.Remove = append(m.Remove, volumePermission(who))
 	}
-	for some := range slices.Chunk(permissions(add), snapshotChanges) {
-		if err := change(types.CreateVolumePermissionModifications{Add: some}); err != nil {
-			return err
-		}
-	}
-	for some := range slices.Chunk(permissions(remove), snapshotChanges) {
-		if err := change(types.CreateVolumePermissionModifications{Remove: some}); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := access.Through(ctx, a.session.EC2(region).ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{SnapshotId: &id, CreateVolumePermission: m})
+	return err
 }

@@ -113,19 +113,31 @@ func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...fu
 // under way, the call is given a little longer, so that what it makes is known
 // and can be deleted instead of having to be looked for.
 func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
+	return finish(ctx, finishGrace, op, in)
+}
+
+// Through is [Finish] for a change that another call takes back when ctx has ended: the first one has
+// the time of several tries to be answered, so that it is not carried out after the second.
+func Through[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
+	return finish(ctx, throughGrace, op, in)
+}
+
+func finish[I, O, Opt any](ctx context.Context, grace time.Duration, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, unsent{cause}
 	}
 	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
-		time.AfterFunc(finishGrace, func() { cancel(context.Cause(ctx)) })
+		time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
 	})()
 	return Call(longer, op, in)
 }
 
-// finishGrace is longer than a call that makes something usually takes.
-const finishGrace = 5 * time.Second
+const (
+	finishGrace  = 5 * time.Second  // longer than a call that makes something usually takes
+	throughGrace = 30 * time.Second // with tries that fail
+)
 
 // noCode is the code that the SDK gives an answer without one.
 const noCode = "UnknownError"

@@ -13,7 +13,8 @@ import (
 )
 
 // permission takes back what an account was allowed so that it could copy an image, which
-// may have been less than all of it.
+// may have been less than all of it. Calls are cut off with ctx: nothing gives it again, and what the
+// ledger still has is taken back once more.
 func (j *job) permission(ctx context.Context) error {
 	who, image := j.r.With[ownership.WithGrantee], j.r.With[ownership.WithName]
 	var errs []error

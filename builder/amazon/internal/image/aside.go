@@ -58,7 +58,8 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 
 // SetAside hands over an image that is not to be handed out: it is marked and shared with
 // nobody. With quarantine it is disabled too, so that nobody can launch it by mistake; it
-// has no launch permissions to lose then, because they come later.
+// has no launch permissions to lose then, because they come later. Its calls are cut off with ctx, since
+// the image goes with its run as long as it was not handed over.
 func (m *Maker) SetAside(ctx context.Context, made Made, quarantine bool) error {
 	what, tag := "keep the image in "+made.Region, ownership.RejectedTag
 	if quarantine {

@@ -16,7 +16,8 @@ import (
 	"bake/step"
 )
 
-// Share lets others use the image, as the options say, and sets its other attributes.
+// Share lets others use the image, as the options say, and sets its other attributes. Its calls are
+// cut off with ctx: what the image is shared with then is of no use, since the image goes with its run.
 func (m *Maker) Share(ctx context.Context, made Made) error {
 	changes := m.imageChanges(made.ID)
 	snapshots := m.snapshotChanges(made.Snapshots)
