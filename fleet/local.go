@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"bake/engine"
 	"bake/internal/delay"
 	"bake/internal/filelock"
@@ -125,7 +123,7 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.Told, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
 	if o.Resume == "" {
-		a.header = header{f.Name, f.Dir, uuid.NewString(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local}
+		a.header = header{f.Name, f.Dir, run.NewID(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local}
 		if a.order, err = NewOrder(a.Cells, f.Limits, a.FailFast, nil); err != nil {
 			return nil, err
 		}
@@ -264,7 +262,7 @@ func (a *attempt) loop(parent context.Context) (err error) {
 	stopped := ctx.Done()
 	for !a.order.Over() {
 		for _, c := range a.order.Begin() {
-			id := uuid.NewString()
+			id := run.NewID()
 			parents := a.order.Parents(c)
 			if werr := a.journal.write(line{Began: &began{c.ID(), id, a.host.Now()}}); werr != nil {
 				err = errors.Join(err, werr) // what nobody would find again does not begin

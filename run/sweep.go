@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon"
@@ -237,7 +236,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 	if len(tagged) == 0 {
 		return nil, nil
 	}
-	d := dead{header: step.Header{Run: uuid.NewString(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
+	d := dead{header: step.Header{Run: NewID(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
 	if !o.DryRun { // which must not make a later sweep delete what others have made
 		d.ledger, err = adopt(o.State.Ledgers(), d.header, tagged)
 	}
@@ -344,7 +343,7 @@ func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all
 func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *SweepError) (swept []SweptRun, err error) {
 	emit := o.Emit
 	if !o.DryRun {
-		in := uuid.NewString()
+		in := NewID()
 		if o.Logged != nil {
 			in = o.Run
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"bake/builder"
@@ -154,7 +153,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 		return nil, err
 	}
 	options := run.Options{
-		Template: template, State: state, ID: uuid.NewString(), Command: p.commandLine(),
+		Template: template, State: state, ID: run.NewID(), Command: p.commandLine(),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
 		Cache: o.cache.value != "", CacheReleases: o.cache.value == cacheReleases, CacheLimit: cacheLimit,
 	}

@@ -32,11 +32,13 @@ type Made struct {
 	ID      string
 }
 
-// Order compares images by when they were made, as [cmp.Compare] does: those of the same second by
-// when the runs began that made them, which their ids tell, and else by their own ids, so that all who
-// compare them agree.
-func Order(a, b Made) int {
-	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(began(a), began(b)), strings.Compare(a.ID, b.ID))
+// Order compares images as [Age] does, and else by their own ids, so that all who compare them agree.
+func Order(a, b Made) int { return cmp.Or(Age(a, b), strings.Compare(a.ID, b.ID)) }
+
+// Age compares images by when they were made, as [cmp.Compare] does: those of the same second by when
+// the runs began that made them, which their ids tell. It is 0 if that is not known.
+func Age(a, b Made) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(began(a), began(b)))
 }
 
 // began is when the run began that has made an image, in milliseconds since 1970; 0 if its id does not

@@ -32,6 +32,11 @@ func TestOrder(t *testing.T) {
 			}
 		}
 	}
+	for _, c := range []struct{ a, b, age int }{{1, 2, 0}, {3, 1, 0}, {5, 6, 0}, {0, 1, -1}, {7, 5, 1}, {4, 3, 1}} {
+		if got := imagetag.Age(want[c.a], want[c.b]); (got < 0) != (c.age < 0) || (got > 0) != (c.age > 0) {
+			t.Errorf("the age of %s and %s: %d", want[c.a].ID, want[c.b].ID, got)
+		}
+	}
 	shuffled := slices.Clone(want)
 	slices.Reverse(shuffled)
 	slices.SortStableFunc(shuffled, imagetag.Order)

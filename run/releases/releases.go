@@ -157,14 +157,21 @@ func (m *Mover) there(ctx context.Context, at []builder.Placed) error {
 	return nil
 }
 
-// overtaken is the newer image that a channel was moved to since another one began to wait for it;
-// empty if there is none.
+// overtaken says that a channel was moved to a newer image since another one began to wait for it; empty
+// if it was not.
 func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []builder.Placed, moved, since time.Time) (string, error) {
 	i := slices.IndexFunc(at, func(p builder.Placed) bool { return p.ID == ami })
 	if c.From != "" || i < 0 || !moved.After(since) {
 		return "", nil
 	}
-	return m.Outlet.Newer(ctx, c.Parameter, at[i])
+	newer, tied, err := m.Outlet.Newer(ctx, c.Parameter, at[i])
+	switch {
+	case err != nil || newer == "":
+		return "", err
+	case tied:
+		return "an image of the same second, " + newer + ", has entered it meanwhile, and counts as the newer one by its ID", nil
+	}
+	return "a newer image, " + newer + ", has entered it meanwhile", nil
 }
 
 func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []builder.Placed, since time.Time) (step.Channel, error) {
@@ -196,8 +203,8 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 		says.Reasons = []string{"it was taken back"}
 		return says, nil
 	}
-	if newer, err := m.overtaken(ctx, target, ami, at, now.Moved, since); err != nil || newer != "" {
-		says.Reasons = []string{"a newer image, " + newer + ", has entered it meanwhile"}
+	if why, err := m.overtaken(ctx, target, ami, at, now.Moved, since); err != nil || why != "" {
+		says.Reasons = []string{why}
 		return says, err
 	}
 	state, err := m.state(ctx, target, at)

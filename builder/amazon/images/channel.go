@@ -121,28 +121,29 @@ func lasting(history []Entry) (all []Entry) {
 }
 
 // Newer is the image that a channel names in a place if it was made after the one that is there, as
-// [imagetag.Order] has it; empty if not.
-func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed) (string, error) {
+// [imagetag.Order] has it; empty if not. tied is whether both are of the same second, and nothing but
+// their ids tells them apart.
+func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed) (id string, tied bool, err error) {
 	a, err := o.in(ctx, at.Account)
 	if err != nil || a == nil {
-		return "", err
+		return "", false, err
 	}
 	history, err := a.History(ctx, at.Region, parameter)
 	if err != nil || len(history) == 0 || history[0].Image == at.ID {
-		return "", err
+		return "", false, err
 	}
 	found, err := a.byID(ctx, at.Region, history[0].Image, at.ID)
 	if err != nil || len(found) != 2 { // one that is gone is none to stay behind
-		return "", err
+		return "", false, err
 	}
 	named, one := found[0], found[1]
 	if named.ID == at.ID {
 		named, one = one, named
 	}
 	if imagetag.Order(named.made(), one.made()) < 0 {
-		return "", nil
+		return "", false, nil
 	}
-	return named.ID, nil
+	return named.ID, imagetag.Age(named.made(), one.made()) == 0, nil
 }
 
 // Own reports whether the image of a place belongs to the account that images are handed out from.

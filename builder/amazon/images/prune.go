@@ -17,6 +17,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/ownership"
+	"bake/internal/imagetag"
 )
 
 // PruneOptions say which images are too many.
@@ -266,10 +267,7 @@ func grouped(all []Image, together bool) (groups []*planGroup) {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.region, b.region)) < 0
 	})
 	for _, g := range groups {
-		sort.Slice(g.images, func(i, j int) bool { // times are in seconds, in which two can be made
-			a, b := g.images[i], g.images[j]
-			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.Name, a.Image.Name), strings.Compare(b.Image.ID, a.Image.ID)) < 0
-		})
+		sort.Slice(g.images, func(i, j int) bool { return imagetag.Order(g.images[j].Image.made(), g.images[i].Image.made()) < 0 })
 	}
 	return groups
 }

@@ -16,6 +16,7 @@ import (
 
 	"bake/builder/amazon/images"
 	"bake/cloud"
+	"bake/internal/imagetag"
 )
 
 // share is a share that is written as text.
@@ -410,4 +411,26 @@ func TestOrphansFaults(t *testing.T) {
 			}
 		}
 	}, "refused", "killed after")
+}
+
+// TestSameSecondIsRetained: of images of the same second, that is kept whose run began last, whatever
+// their names and ids.
+func TestSameSecondIsRetained(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 8, 4, 0, 0, 0, 0, time.UTC)
+	of := func(id, name, run string) images.Image {
+		return images.Image{ID: id, Name: name, Region: home, State: "available", Created: now.AddDate(0, -1, 0), Tags: map[string]string{images.ImageTag: "web", imagetag.Reports: run}}
+	}
+	earlier, later := "ffffffff-0001-8000-8000-019a3b2c0001", "00000000-0002-8000-8000-019a3b2c0002"
+	for _, all := range [][]images.Image{
+		{of("ami-2", "web-b", earlier), of("ami-1", "web-a", later)},
+		{of("ami-1", "web-a", later), of("ami-2", "web-b", earlier)},
+		{of("ami-1", "web-b", later), of("ami-2", "web-a", earlier)},
+	} {
+		for _, p := range images.Decide(all, images.PruneOptions{Keep: 1, Guards: images.Guards{Now: func() time.Time { return now }}}) {
+			if keep := p.Image.Tags[imagetag.Reports] == later; (p.Action == images.PlanKeep) != keep {
+				t.Errorf("%s (%s) of the run %s: %s, %s", p.Image.ID, p.Image.Name, p.Image.Tags[imagetag.Reports], p.Action, p.Reason)
+			}
+		}
+	}
 }
