@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"bake/golden/plan"
+	"bake/internal/prose"
 	"bake/run"
 )
 
@@ -116,15 +117,15 @@ func PlanText(all []Planned) (text string, builds, wrong int) {
 		switch r.Action {
 		case string(run.Builds):
 			builds++
-			fmt.Fprintf(&b, "%s: build, because %s\n", r.Cell, r.Reason)
+			fmt.Fprintf(&b, "%s: build, because %s\n", r.Cell, prose.Printable(r.Reason))
 			for _, c := range r.Changes {
-				fmt.Fprintf(&b, "  %s\n", c)
+				fmt.Fprintf(&b, "  %s\n", prose.Printable(c.String()))
 			}
 		case string(run.Reuses):
 			fmt.Fprintf(&b, "%s: reuse %s\n", r.Cell, r.Images[r.Region])
 		default:
 			wrong++
-			fmt.Fprintf(&b, "%s: cannot be planned: %s\n", r.Cell, r.Reason)
+			fmt.Fprintf(&b, "%s: cannot be planned: %s\n", r.Cell, printableLines(r.Reason))
 		}
 	}
 	fmt.Fprintf(&b, "%d to build, %d to reuse", builds, len(all)-builds-wrong)
@@ -132,4 +133,13 @@ func PlanText(all []Planned) (text string, builds, wrong int) {
 		fmt.Fprintf(&b, ", %d that cannot be planned", wrong)
 	}
 	return b.String(), builds, wrong
+}
+
+// printableLines is a text of somebody else, such as diagnostics, as [prose.Printable] shows each of its lines.
+func printableLines(text string) string {
+	all := strings.Split(text, "\n")
+	for i, l := range all {
+		all[i] = prose.Printable(strings.ReplaceAll(l, "\t", "    "))
+	}
+	return strings.Join(all, "\n")
 }

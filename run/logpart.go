@@ -199,7 +199,8 @@ func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step
 
 // LogReader returns what calls emit for the events of a part of the log of a run, among the
 // reports at a place, as [State.OpenReports] has it. The place is opened once, when the first
-// part is read, in AWS or on the cloud that local returns.
+// part is read, in AWS or on the cloud that local returns. That this one has no such bucket is an
+// [fs.ErrNotExist]: it is not that which has the part.
 func (s State) LogReader(aws amazon.Cloud, local func(context.Context) (amazon.Cloud, error), env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
 	var mu sync.Mutex
 	opened := map[bool]func(run string) reports.Store{} // by whether it is in the local cloud
@@ -215,8 +216,11 @@ func (s State) LogReader(aws amazon.Cloud, local func(context.Context) (amazon.C
 				return nil, err
 			}
 		}
-		if of, err = s.OpenReports(ctx, cloud, env, place); err == nil {
+		switch of, err = s.OpenReports(ctx, cloud, env, place); {
+		case err == nil:
 			opened[there] = of
+		case there && errors.Is(err, amazon.ErrNoBucket):
+			err = fmt.Errorf("the local cloud in %s: %w: %w", s, err, fs.ErrNotExist)
 		}
 		return of, err
 	}

@@ -12,8 +12,11 @@ import (
 // Bucket is a place in a bucket of S3, where documents are kept.
 type Bucket = bucket.Bucket
 
+// ErrNoBucket says that there is no such bucket.
+var ErrNoBucket = bucket.ErrNone
+
 // OpenBucket opens the place s3://BUCKET/PREFIX with the credentials and the region of env.
-// cloud stands in for AWS. It is an error if there is no such bucket.
+// cloud stands in for AWS. It is an [ErrNoBucket] if there is no such bucket.
 func OpenBucket(ctx context.Context, cloud Cloud, env []string, uri string) (*Bucket, error) {
 	o := access.Defaults()
 	session, err := access.Open(ctx, &o, nil, cloud, env)

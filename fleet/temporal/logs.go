@@ -100,11 +100,14 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 			errs = append(errs, fmt.Errorf("a part of the log is %s among the reports, and the template here names no place for those", s.log.Name))
 		default:
 			err := e.Host.Log(ctx, s.run, *s.log, logs[s.run].Part)
-			if errors.Is(err, fs.ErrNotExist) { // the reports are in a directory of that host, or were removed
+			switch {
+			case !errors.Is(err, fs.ErrNotExist):
+				errs = append(errs, err)
+			case s.log.Local: // the worker has another directory of state, or it was removed
+				local[s.run] = append(local[s.run], s.host)
+			default: // the reports are in a directory of that host, or were removed
 				alone[s.run] = append(alone[s.run], s.host)
-				err = nil
 			}
-			errs = append(errs, err)
 		}
 	}
 	for _, id := range ids {
@@ -116,8 +119,8 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 			errs = append(errs, err)
 		}
 		for _, lacks := range []error{
-			elsewhere(hosts, id, "the directories of state of %s alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere"),
-			elsewhere(local[id], id, "the local cloud of %s, as workers with -local bake there. Call bake fleet logs on that host"),
+			elsewhere(hosts, id, "the directories of state of ", " alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere"),
+			elsewhere(local[id], id, "the local cloud of ", ", as workers with -local bake there. Call bake fleet logs on that host, with the state directory of its worker; the one here is "+string(e.Host.State)),
 		} {
 			switch {
 			case lacks == nil:
@@ -146,14 +149,14 @@ func attempts(all []attempt, runs []string) (ended []endedStage) {
 	return ended
 }
 
-// elsewhere says on which hosts parts of the log of a run are, in a place of theirs; nil if there
-// are none.
-func elsewhere(hosts []string, id, place string) error {
+// elsewhere says on which hosts parts of the log of a run are, in a place of theirs, and what follows;
+// nil if there are none.
+func elsewhere(hosts []string, id, place, follows string) error {
 	if len(hosts) == 0 {
 		return nil
 	}
 	slices.Sort(hosts)
-	return fmt.Errorf("parts of the log of run %s are in "+place, id, strings.Join(slices.Compact(hosts), ", "))
+	return fmt.Errorf("parts of the log of run %s are in %s%s%s", id, place, strings.Join(slices.Compact(hosts), ", "), follows)
 }
 
 // underWay says what is known of a stage or teardown that has not ended; empty: it is neither.

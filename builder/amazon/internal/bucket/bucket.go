@@ -22,7 +22,10 @@ type Bucket struct {
 	name, prefix string
 }
 
-// Open opens the place that a URI names, as s3uri has it. It is an error if there is no such
+// ErrNone says that there is no such bucket.
+var ErrNone = errors.New("there is no bucket")
+
+// Open opens the place that a URI names, as s3uri has it. It is an [ErrNone] if there is no such
 // bucket.
 func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, error) {
 	name, prefix, err := s3uri.Parse(uri)
@@ -40,7 +43,7 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	at := answer.Response.Header.Get("X-Amz-Bucket-Region")
 	switch status := answer.HTTPStatusCode(); {
 	case status == http.StatusNotFound:
-		return nil, fmt.Errorf("there is no bucket %s", name)
+		return nil, fmt.Errorf("%w %s", ErrNone, name)
 	case status == http.StatusForbidden, status == http.StatusMovedPermanently, status == http.StatusBadRequest && at != "":
 		if at != "" { // who may not list it may still write
 			b.calls = session.S3(at, name)
