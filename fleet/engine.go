@@ -87,6 +87,7 @@ type Offer struct {
 	Outcome Outcome       `json:"outcome"`
 	Places  []step.Placed `json:"places,omitempty"` // where the image is
 	Since   time.Time     `json:"since,omitzero"`   // it waits
+	Told    string        `json:"told,omitempty"`   // why it could not enter them, as webhooks have heard
 }
 
 // Wait waits until a service may be called in a region.

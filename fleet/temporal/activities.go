@@ -329,6 +329,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &told) // or else they are told again
 	}
+	whole := ctx
 	ctx, end := a.alive(ctx, func() any {
 		mu.Lock()
 		defer mu.Unlock()
@@ -349,8 +350,11 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 			mu.Lock()
 			told[what] = true
 			mu.Unlock()
-			activity.RecordHeartbeat(ctx, told) // before the activity fails at the latest
 		}
+	}
+	if len(errs) > 0 {
+		end()
+		activity.RecordHeartbeat(whole, told) // the last one: the SDK sends it before the error
 	}
 	return errors.Join(errs...)
 }

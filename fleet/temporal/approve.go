@@ -49,8 +49,9 @@ const (
 
 // approval waits until an image is in the channels that it waits for, or is kept out of by
 // something else, and returns what that is. No worker is held meanwhile. Cancelled, it leaves them
-// as they are. A run that reuses the image has it wait as if it had just been made: the template asks
-// for it again, whatever has entered the channels meanwhile.
+// as they are. A run that reuses the image offers it again, which has it wait as if it had just been
+// made, in a new run of this workflow: the template asks for it again, whatever has entered the
+// channels meanwhile.
 func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 	o := in.Outcome
 	w := waitsOf(o)
@@ -84,12 +85,30 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 	}
 	in.Since = workflow.Now(ctx)
 	offers := workflow.GetSignalChannel(ctx, againSignal)
+	var anew *fleet.Offer
+	offered := func() bool {
+		for {
+			var next fleet.Offer
+			if !offers.ReceiveAsync(&next) { // it passes over what is none
+				return anew != nil
+			}
+			if approvalID(next.Outcome) == approvalID(o) {
+				anew = &next
+			}
+		}
+	}
 	soonest := time.Second
 	for end := in.Since.Add(patience); ; {
-		for offers.Len() > 0 {
-			var next fleet.Offer
-			offers.Receive(ctx, &next)
-			in, o, w = next, next.Outcome, waitsOf(next.Outcome)
+		if offered() {
+			if workflow.GetVersion(ctx, "anew", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
+				if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+					return w, err
+				}
+				offered() // the last one counts
+				anew.Told = in.Told
+				return w, workflow.NewContinueAsNewError(ctx, approvalWorkflow, *anew)
+			}
+			in, o, w, anew = *anew, anew.Outcome, waitsOf(anew.Outcome), nil // the way of testdata/approval-done.json.gz
 			in.Since = workflow.Now(ctx)
 			end = in.Since.Add(patience)
 		}
@@ -112,7 +131,7 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 		})
 		switch {
 		case err == nil && offers.Len() > 0:
-			continue
+			continue // it may be none
 		case err != nil || w.Over() && w.Failed == "" && !approved:
 			return w, err
 		}
@@ -122,23 +141,29 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 		var told *temporal.ApplicationError
 		switch {
 		case err == nil:
-			w.Failed = ""
+			w.Failed, in.Told = "", ""
 			if slices.ContainsFunc(w.Soaking, func(s fleet.Soak) bool { return !s.Until.After(workflow.Now(ctx)) }) {
 				soonest = stillSoaking
 			}
 		case ctx.Err() != nil:
 			return w, err
 		case errors.As(err, &told) && told.Type() == goneType:
+			if offered() { // a run has found it since
+				continue
+			}
 			w = fleet.Waits{Failed: cut(words(err), longestError)}
 			notPromoted(ctx, o, "its image waits for its channels no more: "+w.Failed)
-			return w, nil
+			if !offered() {
+				return w, nil
+			}
 		default:
 			fresh := w.Failed == ""
-			if w.Failed = cut(words(err), longestError); fresh {
+			if w.Failed = cut(words(err), longestError); fresh && w.Failed != in.Told {
 				notPromoted(ctx, o, "its image cannot enter its channels, which is tried again: "+w.Failed)
+				in.Told = w.Failed
 			}
 		}
-		if over && offers.Len() == 0 {
+		if over && !offered() {
 			return w, err
 		}
 	}

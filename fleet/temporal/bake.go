@@ -122,7 +122,8 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	if err := workflow.UpsertTypedSearchAttributes(ctx, byResult.ValueSet(string(out.Result))); err != nil {
 		return out, err
 	}
-	return out, b.after(ctx, out)
+	b.after(ctx, &out)
+	return out, nil
 }
 
 // longestError is how much of an error goes into the outcome of a cell, which is one of many
@@ -350,30 +351,39 @@ func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	}
 }
 
-// after tells who wants to know of the outcome, and has the image wait for its channels.
-func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
+// offerTries is how often the image of a cell is handed to what has it wait for its channels, with
+// pauses from a second on that double: that may end just when it is told.
+const offerTries = 6
+
+// after tells who wants to know of the outcome, and has the image wait for its channels. That it cannot
+// wait is no failure of the cell, which has made it: out and the webhooks tell.
+func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
-		notify(ctx, b.Cell, notifyIn{b.Whole, out})
+		notify(ctx, b.Cell, notifyIn{b.Whole, *out})
 	}
 	if out.Waits.Over() {
-		return nil
+		return
 	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID: approvalID(*out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
-	offer := fleet.Offer{Outcome: out, Places: b.places}
-	for try := 1; ; try++ {
+	offer := fleet.Offer{Outcome: *out, Places: b.places}
+	for try := range offerTries {
 		// It need not end before the cell does: nobody may be there for days.
 		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)
-		if !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
-			return err
+		if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
+			err = workflow.SignalExternalWorkflow(ctx, approvalID(*out), "", againSignal, offer).Get(ctx, nil)
 		}
-		// An earlier run has made the image, and this one reused it.
-		err = workflow.SignalExternalWorkflow(ctx, approvalID(out), "", againSignal, offer).Get(ctx, nil)
-		if err == nil || try == 3 { // or else it has ended just now
-			return err
+		if err == nil {
+			return
 		}
+		if try == offerTries-1 {
+			out.Waits = fleet.Waits{Failed: cut("nothing has it wait for them: "+words(err), longestError)}
+			notPromoted(ctx, offer.Outcome, "its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: "+cut(words(err), longestError))
+			return
+		}
+		_ = workflow.Sleep(ctx, time.Second<<try) // which nothing cancels
 	}
 }

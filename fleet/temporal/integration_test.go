@@ -710,42 +710,51 @@ engine`+engine)
 		return err == nil && !strings.Contains(string(out), "soaking") && !strings.Contains(string(out), "wait")
 	})
 	bake("is not being run, and no image of it waits", true, "cancel", "nightly")
-	w.save(map[string]string{"approval-done": "approval/nightly/" + cell + "/" + channel("stable")})
+	w.save(map[string]string{"approval-again": "approval/nightly/" + cell + "/" + first})
 }
 
 // save keeps histories of workflows for the test that replays them, if it is told to, by the names
-// of their files: without the sealed states of runs, which no workflow looks at.
+// of their files: without the sealed states of runs, which no workflow looks at. A workflow that went on
+// with another one has that kept, too.
 func (w *real) save(workflows map[string]string) {
 	dir := os.Getenv("BAKE_SAVE_HISTORIES")
 	if dir == "" {
 		return
 	}
 	for file, id := range workflows {
-		c := exec.Command(os.Getenv(serverVar), "workflow", "show", "--address", w.address, "--workflow-id", id, "--output", "json")
-		text, err := c.Output()
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		text = regexp.MustCompile(`"identity": *"[^"]*"`).ReplaceAll(text, []byte(`"identity": "worker"`))
-		h, err := client.HistoryFromJSON(bytes.NewReader(text), client.HistoryJSONOptions{})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if err := slim(w.t.Context(), h); err != nil {
-			w.t.Fatal(err)
-		}
-		if text, err = protojson.Marshal(h); err != nil {
-			w.t.Fatal(err)
-		}
-		var packed bytes.Buffer
-		z := gzip.NewWriter(&packed)
-		if _, err := z.Write(text); err != nil {
-			w.t.Fatal(err)
-		}
-		if err := errors.Join(z.Close(), os.WriteFile(filepath.Join(dir, file+".json.gz"), packed.Bytes(), 0o600)); err != nil {
-			w.t.Fatal(err)
+		if before := w.saveRun(filepath.Join(dir, file+".json.gz"), "--workflow-id", id); before != "" {
+			w.saveRun(filepath.Join(dir, file+"-before.json.gz"), "--workflow-id", id, "--run-id", before)
 		}
 	}
+}
+
+// saveRun keeps the history of a run of a workflow, and returns that which it went on with, if any.
+func (w *real) saveRun(path string, of ...string) (before string) {
+	c := exec.Command(os.Getenv(serverVar), append([]string{"workflow", "show", "--address", w.address, "--output", "json"}, of...)...)
+	text, err := c.Output()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text = regexp.MustCompile(`"identity": *"[^"]*"`).ReplaceAll(text, []byte(`"identity": "worker"`))
+	h, err := client.HistoryFromJSON(bytes.NewReader(text), client.HistoryJSONOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := slim(w.t.Context(), h); err != nil {
+		w.t.Fatal(err)
+	}
+	if text, err = protojson.Marshal(h); err != nil {
+		w.t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(text); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := errors.Join(z.Close(), os.WriteFile(path, packed.Bytes(), 0o600)); err != nil {
+		w.t.Fatal(err)
+	}
+	return h.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetContinuedExecutionRunId()
 }
 
 // slim takes the sealed states of runs out of a history.

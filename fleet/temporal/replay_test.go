@@ -21,7 +21,8 @@ import (
 // would fail, too: put the change behind workflow.GetVersion, and add a history of the new
 // way. BAKE_SAVE_HISTORIES=DIRECTORY has TestDeaths, TestApproveByCommand and TestPartsOnTemporal
 // write some. bake-again and bake-late are of a way in which no cell begins any more, before cells
-// rested: they prove that such are replayed. Of each kind of workflow there is one. On a host that is
+// rested, and approval-done is of one in which an image waited anew in the same run: they prove that such
+// are replayed. Of each kind of workflow there is one. On a host that is
 // busy with other things the code of a workflow may get no processor for a second, which is no fault of it.
 func TestReplay(t *testing.T) {
 	histories, err := filepath.Glob("testdata/*.json.gz")
