@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -272,9 +273,13 @@ func (d *Driver) Private(dir string) error {
 	return os.Chmod(dir, mode)
 }
 
-// makeLayerDir makes an empty directory that belongs to the machines' root.
+// makeLayerDir makes an empty directory that belongs to the machines' root. It may be the root of a
+// machine's files, so that this user's umask is not to say who gets in.
 func (d *Driver) makeLayerDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := makeDir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return d.ids.give(dir)

@@ -110,12 +110,16 @@ func (b *bootSpec) chooseInit() (Init, error) {
 	return InitSystemd, nil
 }
 
+// containerName is how a machine calls what it runs in, see systemd-detect-virt(1): it has no kernel
+// of its own. The first process has it in its environment, as $container.
+const containerName = "bake"
+
 // becomeSystemd hands over to the image's systemd.
 func (b *bootSpec) becomeSystemd(report *os.File) error {
 	if err := b.configureSystemd("/run/systemd"); err != nil {
 		return err
 	}
-	_ = os.Setenv("container", "bake")
+	_ = os.Setenv("container", containerName)
 	args := []string{"/sbin/init", "--log-target=console", "--show-status=true", b.cloudInitConfig()}
 	path := args[0]
 	if !exists(path) {

@@ -61,6 +61,9 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := makeDir("/run/sshd", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	if err := tellContainer(); err != nil {
+		return err
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
@@ -126,6 +129,12 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 			}
 		}
 	}
+}
+
+// tellContainer says, as systemd does, that this is a container to those who may not read the first
+// process's environment.
+func tellContainer() error {
+	return errors.Join(os.MkdirAll("/run/systemd", 0o755), os.WriteFile("/run/systemd/container", []byte(containerName+"\n"), 0o644))
 }
 
 // sshServer is the image's own, or else the builtin one. The image's changes its

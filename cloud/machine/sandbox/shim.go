@@ -163,6 +163,9 @@ func (s *shim) startInit() error {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{roleInit}
 	cmd.Env = []string{}
+	if len(s.boot.Command) == 0 {
+		cmd.Env = append(cmd.Env, "container="+containerName)
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.terminal, s.terminal, s.terminal
 	cmd.ExtraFiles = append([]*os.File{specRead, reportWrite}, mounts...)
 	cmd.SysProcAttr = &unix.SysProcAttr{

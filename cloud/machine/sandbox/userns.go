@@ -235,7 +235,9 @@ const (
 // enterNamespace is called first by a child that was begun after prepare, and returns its
 // arguments. It waits for the ids, and then runs the program once more unless they were there when
 // it began: a process has its capabilities in a new user namespace only after an exec as its root.
+// Machines have the umask of Linux's first processes, whatever that of the driver's user is.
 func enterNamespace(args []string) (operands []string, err error) {
+	unix.Umask(0o022)
 	if len(args) > 1 && args[1] == mappedAgain {
 		return args[2:], nil
 	}
