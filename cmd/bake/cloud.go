@@ -157,9 +157,7 @@ func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
 	} else if _, err := fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile)); err != nil {
 		return err
 	}
-	if localcloud.ServedPort(22) != 22 {
-		fmt.Fprintf(p.stderr, "This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
-	}
+	fmt.Fprint(p.stderr, movedPorts())
 	var profiles []string
 	for _, a := range c.Accounts {
 		profiles = append(profiles, fmt.Sprintf("%s (%s)", a.Profile, a.ID))
@@ -173,6 +171,15 @@ func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
 		fmt.Fprintln(p.stderr, "The console, for whoever has this address:", address)
 	}
 	return nil
+}
+
+// movedPorts is the line that says on which ports machines are reached, if not on their own.
+func movedPorts() string {
+	ssh, http := localcloud.ServedPort(22), localcloud.ServedPort(80)
+	if ssh == 22 && http == 80 {
+		return ""
+	}
+	return fmt.Sprintf("This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, ssh, http)
 }
 
 // loopback reports whether only this host reaches an endpoint.

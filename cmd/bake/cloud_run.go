@@ -85,10 +85,8 @@ func (p *program) runs(i *localcloud.Instance) {
 	}
 	how := machine.Command()
 	web := "http://" + i.Address + "/"
-	note := ""
 	if at := localcloud.ServedPort(80); at != 80 {
 		web = fmt.Sprintf("http://%s:%d/", i.Address, at)
-		note = fmt.Sprintf("This user cannot listen on ports below 1024, so those of the machine are served %d higher.\n", local.MovedBy)
 	}
 	if p.json.on {
 		p.writeJSON(p.header("ready"), struct {
@@ -102,5 +100,5 @@ func (p *program) runs(i *localcloud.Instance) {
 		}{i.ID, i.Image, i.Address, i.User(), i.KeyFile, how, web})
 	}
 	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nHTTP:    %s\n%sCtrl-C terminates it.",
-		i.ID, i.Image.ID, i.Image.Name, i.Address, how, web, note))
+		i.ID, i.Image.ID, i.Image.Name, i.Address, how, web, movedPorts()))
 }
