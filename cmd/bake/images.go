@@ -83,7 +83,8 @@ func (f *placeFlags) check(command string) error {
 
 // place is where the flags lead to in AWS.
 func (f *placeFlags) place(env environ) images.Place {
-	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env}
+	// Machines are launched and logged in to there, too.
+	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env, Cloud: localcloud.Elsewhere(env)}
 	if f.region != "" {
 		place.Regions = []string{f.region}
 	}
