@@ -94,6 +94,24 @@ func TestTellsThatItIsAContainer(t *testing.T) {
 	})
 }
 
+// TestParametersOfTheImage: what an image sets of the network's parameters holds from the boot on.
+func TestParametersOfTheImage(t *testing.T) {
+	b := newBench(t, Options{})
+	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		spec := b.spec()
+		m := b.start(spec)
+		c := b.login(spec)
+		b.run(c, "echo net.ipv4.conf.all.log_martians = 1 | sudo tee /etc/sysctl.d/99-test.conf")
+		try(c, "sudo reboot")
+		b.waitEnd(m)
+		spec.First = false
+		b.start(spec)
+		if got := b.run(b.login(spec), "cat /proc/sys/net/ipv4/conf/all/log_martians"); got != "1" {
+			t.Errorf("log_martians is %s", got)
+		}
+	})
+}
+
 // TestUmaskOfTheUser: who shares nothing with other users of the host still has machines that users
 // can log in to, and that make files as others do.
 func TestUmaskOfTheUser(t *testing.T) {

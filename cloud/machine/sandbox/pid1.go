@@ -64,6 +64,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := tellContainer(); err != nil {
 		return err
 	}
+	setParameters()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
@@ -135,6 +136,17 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 // process's environment.
 func tellContainer() error {
 	return errors.Join(os.MkdirAll("/run/systemd", 0o755), os.WriteFile("/run/systemd/container", []byte(containerName+"\n"), 0o644))
+}
+
+// setParameters sets those of the kernel that the image wants, see sysctl.d(5): the network's are the
+// machine's own. The others cannot be set, of which the program complains.
+func setParameters() {
+	for _, path := range []string{"/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"} {
+		if exists(path) {
+			_ = exec.Command(path).Run()
+			return
+		}
+	}
 }
 
 // sshServer is the image's own, or else the builtin one. The image's changes its
