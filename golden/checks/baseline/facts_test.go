@@ -2,6 +2,7 @@ package baseline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -366,10 +367,7 @@ func TestOneProgramBroken(t *testing.T) {
 				continue
 			}
 			path := filepath.Join(m.dir, "bin", e.Name())
-			if err := os.Rename(path, path+".works"); err == nil {
-				err = os.Symlink("/bin/false", path)
-			}
-			if err != nil {
+			if err := errors.Join(os.Rename(path, path+".works"), os.Symlink("/bin/false", path)); err != nil {
 				t.Fatal(err)
 			}
 			after := results(m, users)

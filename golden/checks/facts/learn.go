@@ -255,11 +255,11 @@ func (p *plan) script(nonce string) string {
 			break
 		}
 		verb, words, _ := strings.Cut(p.probes[id], " ")
-		switch {
-		case verb == runs:
+		switch verb {
+		case runs:
 			fmt.Fprintf(&job, "%d) run %d %s ;;\n", id, id, words)
 			fmt.Fprintf(&ids, " %d", id)
-		case verb == batch:
+		case batch:
 			fmt.Fprintf(&b, " %d %s", id, words)
 			continue
 		default:

@@ -372,11 +372,11 @@ exit $status
 	}
 	for i := range 20 {
 		path := filepath.Join(dir, fmt.Sprintf("it's %d\n$(touch run) \"", i))
-		switch {
-		case i == 7:
+		switch i {
+		case 7:
 			expect(q("file", path, "exists"), facts.Answer{"exists": is(false)})
 			continue
-		case i == 9:
+		case 9:
 			if err := os.Symlink("here", path); err != nil {
 				t.Fatal(err)
 			}
