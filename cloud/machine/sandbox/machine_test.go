@@ -780,3 +780,31 @@ func TestBuiltin(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSSHUnit: the SSH server is a unit under both inits, also to a user, and its sessions outlive it.
+func TestSSHUnit(t *testing.T) {
+	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		spec := b.spec()
+		m := b.start(spec)
+		c := b.login(spec)
+		const look = "systemctl is-active ssh; systemctl show -p MainPID --value ssh.service | xargs -I{} cat /proc/{}/comm; systemctl list-units --type=service --state=running | grep -c '^ *ssh.service'"
+		if got := b.run(c, look); got != "active\nsshd\n1" {
+			t.Errorf("the server is %q", got)
+		}
+		b.run(c, "sudo systemctl reload ssh")
+		b.run(c, "sudo systemctl restart ssh")
+		b.run(b.login(spec), "systemctl is-active --quiet ssh")
+		if _, err := try(c, "sudo systemctl stop ssh; systemctl is-active --quiet ssh"); err == nil {
+			t.Error("it does not stop")
+		}
+		if conn, err := m.Dial(t.Context(), 22); err == nil {
+			conn.Close()
+			t.Error("what has stopped answers")
+		}
+		b.run(c, "sudo systemctl start ssh && systemctl is-active --quiet ssh")
+		b.run(b.login(spec), "true")
+		if _, err := try(c, "echo Nonsense yes | sudo tee /etc/ssh/sshd_config.d/x.conf; sudo systemctl restart ssh"); err == nil {
+			t.Error("it begins with a configuration that is wrong")
+		}
+	})
+}

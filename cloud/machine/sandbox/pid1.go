@@ -80,7 +80,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 			fmt.Println("bake: cloud-init:", err)
 		}
 	}
-	serverPID, err := start(server())
+	serverPID, err := startSSHServer(server)
 	if err != nil {
 		return fmt.Errorf("start the SSH server: %w", err)
 	}
@@ -114,7 +114,9 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 			}
 			switch end.pid {
 			case serverPID:
-				fmt.Println("bake: the SSH server ended, starting it again")
+				if !exists(sshServerStopped) {
+					fmt.Println("bake: the SSH server ended, starting it again")
+				}
 				respawn = time.After(respawnDelay)
 			case services:
 				if end.status != 0 {
@@ -122,7 +124,9 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 				}
 			}
 		case <-respawn:
-			if serverPID, err = start(server()); err != nil {
+			if exists(sshServerStopped) {
+				respawn = time.After(respawnDelay)
+			} else if serverPID, err = startSSHServer(server); err != nil {
 				fmt.Println("bake: the SSH server:", err)
 				respawn = time.After(respawnDelay)
 			} else if ends == nil {
@@ -149,14 +153,30 @@ func setParameters() {
 	}
 }
 
+const sshdPath = "/usr/sbin/sshd"
+
 // sshServer is the image's own, or else the builtin one. The image's changes its
 // user id and checks that it did, which cannot be with only one.
 func sshServer(mode Mode) func() *exec.Cmd {
-	const sshd = "/usr/sbin/sshd"
-	if mode != ModeSingle && exists(sshd) {
-		return func() *exec.Cmd { return exec.Command(sshd, "-D", "-e") }
+	if mode != ModeSingle && exists(sshdPath) {
+		return func() *exec.Cmd { return exec.Command(sshdPath, "-D", "-e") }
 	}
 	return func() *exec.Cmd { return self(roleAgent) }
+}
+
+// What systemctl knows of the SSH server, which the builtin init starts and not a supervisor.
+const (
+	sshServerFile    = "/run/bake/ssh-server"         // its process id, and whether it is the image's
+	sshServerStopped = "/run/bake/ssh-server.stopped" // is there as long as it is not to run
+)
+
+// startSSHServer starts the SSH server and says so in its file.
+func startSSHServer(server func() *exec.Cmd) (pid int, err error) {
+	cmd := server()
+	if pid, err = start(cmd); err != nil {
+		return 0, err
+	}
+	return pid, os.WriteFile(sshServerFile, fmt.Appendf(nil, "%d %t", pid, cmd.Path == sshdPath), 0o644)
 }
 
 // self is this program in another role. The file that it was started from is out

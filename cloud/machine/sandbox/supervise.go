@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -27,6 +29,9 @@ const (
 	startLimit = 90 * time.Second // systemd's default
 	stopLimit  = 10 * time.Second
 )
+
+// sshUnits are the names of the SSH server, which the builtin init itself starts.
+var sshUnits = []string{"ssh.service", "sshd.service"}
 
 // superviseMain is a service's supervisor, or starts what an image has enabled.
 // Without control groups it is the supervisor, as the adoptive parent of all
@@ -195,14 +200,45 @@ func (u *unit) supervisor() int {
 		return 0
 	}
 	pid, err := strconv.Atoi(string(b))
-	if err != nil || syscall.Kill(pid, 0) != nil {
+	if err != nil || !alive(pid) {
 		return 0
 	}
 	return pid
 }
 
+// alive reports whether there is a process, be it another user's.
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// sshServer is the process id of the SSH server if that is the unit and runs, or else 0. Of the
+// image's own a signal has it read its configuration anew.
+func (u *unit) sshServer() (pid int, own bool) {
+	if !slices.Contains(sshUnits, u.name) {
+		return 0, false
+	}
+	text, err := os.ReadFile(sshServerFile)
+	if err != nil {
+		return 0, false
+	}
+	if _, err := fmt.Sscan(string(text), &pid, &own); err != nil || !alive(pid) {
+		return 0, false
+	}
+	return pid, own
+}
+
+// running reports whether the service runs.
+func (u *unit) running() bool {
+	server, _ := u.sshServer()
+	return server != 0 || u.supervisor() != 0
+}
+
 // mainPID is the service's oldest process.
 func (u *unit) mainPID() int {
+	if server, _ := u.sshServer(); server != 0 {
+		return server
+	}
 	pids := descendants(u.supervisor())
 	if len(pids) == 0 {
 		return 0
@@ -212,8 +248,14 @@ func (u *unit) mainPID() int {
 
 // begin starts the service and returns once it has started.
 func (u *unit) begin() error {
-	if u.supervisor() != 0 {
+	if u.running() {
 		return nil
+	}
+	if slices.Contains(sshUnits, u.name) {
+		if err := os.Remove(sshServerStopped); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return eventually(context.Background(), stopLimit, func() (bool, error) { return u.running(), nil })
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -241,6 +283,13 @@ func (u *unit) begin() error {
 
 // end stops the service and returns once it has stopped.
 func (u *unit) end() error {
+	if server, _ := u.sshServer(); server != 0 { // its sessions stay
+		if err := os.WriteFile(sshServerStopped, nil, 0o644); err != nil {
+			return err
+		}
+		return errors.Join(syscall.Kill(server, syscall.SIGTERM),
+			eventually(context.Background(), stopLimit, func() (bool, error) { return !u.running(), nil }))
+	}
 	supervisor := u.supervisor()
 	if supervisor == 0 {
 		return nil
@@ -263,6 +312,31 @@ func (u *unit) end() error {
 		return fmt.Errorf("unit %s does not stop: %w", u.name, err)
 	}
 	return nil
+}
+
+// restart stops the service and starts it. The image's SSH server does that itself, if it can with
+// its configuration: it begins its program anew.
+func (u *unit) restart() error {
+	server, own := u.sshServer()
+	if server == 0 {
+		if err := u.end(); err != nil {
+			return err
+		}
+		return begin(u)
+	}
+	if !own {
+		return nil // it is nothing of the image's
+	}
+	for _, line := range u.values["Service.ExecStartPre"] {
+		cmd, mayFail, err := u.command(line, server)
+		if err != nil {
+			return err
+		}
+		if out, err := cmd.CombinedOutput(); err != nil && !mayFail {
+			return fmt.Errorf("%s: %w: %s", line, err, bytes.TrimSpace(out))
+		}
+	}
+	return syscall.Kill(server, syscall.SIGHUP)
 }
 
 func endChildren() { signalEach(descendants(os.Getpid()), syscall.SIGKILL) }
@@ -295,7 +369,7 @@ func descendants(pid int) []int {
 // and what the builtin init does itself.
 func bootServices() error {
 	var errs []error
-	skipped := []string{"ssh.service", "sshd.service", "networking.service", "dbus.service", "cron.service"}
+	skipped := append(slices.Clone(sshUnits), "networking.service", "dbus.service", "cron.service")
 	for _, dir := range []string{"/usr/lib/systemd/system", "/etc/systemd/system"} {
 		wanted, _ := filepath.Glob(filepath.Join(dir, "multi-user.target.wants", "*.service"))
 		for _, path := range wanted {

@@ -125,15 +125,10 @@ func systemctlMain(name string, args []string) int {
 
 func (c *systemctl) run() int {
 	stop := func(u *unit) error { return u.end() }
-	restart := func(u *unit) error {
-		if err := u.end(); err != nil {
-			return err
-		}
-		return begin(u)
-	}
+	restart := func(u *unit) error { return u.restart() }
 	ifRunning := func(do func(*unit) error) func(*unit) error {
 		return func(u *unit) error {
-			if u.supervisor() == 0 {
+			if !u.running() {
 				return nil
 			}
 			return do(u)
@@ -152,7 +147,7 @@ func (c *systemctl) run() int {
 		return c.each(reload)
 	case "reload-or-restart":
 		return c.each(func(u *unit) error {
-			if u.supervisor() == 0 || len(u.values["Service.ExecReload"]) == 0 {
+			if !u.running() || len(u.values["Service.ExecReload"]) == 0 {
 				return restart(u)
 			}
 			return reload(u)
@@ -161,6 +156,9 @@ func (c *systemctl) run() int {
 		return c.each(ifRunning(restart))
 	case "kill":
 		return c.each(func(u *unit) error {
+			if server, _ := u.sshServer(); server != 0 {
+				return unix.Kill(server, unix.SIGTERM)
+			}
 			signalEach(descendants(u.supervisor()), unix.SIGTERM)
 			return nil
 		})
@@ -240,7 +238,7 @@ func reload(u *unit) error {
 }
 
 func state(u *unit) string {
-	if u.supervisor() != 0 {
+	if u.running() {
 		return "active"
 	}
 	return "inactive"
@@ -277,7 +275,7 @@ func (c *systemctl) status() int {
 			continue
 		}
 		now := "inactive (dead)"
-		if u.supervisor() != 0 {
+		if u.running() {
 			now = "active (running)"
 		} else {
 			code = exitInactive
@@ -300,9 +298,16 @@ func (c *systemctl) list() int {
 		fmt.Fprintln(os.Stderr, "systemctl:", err)
 		return exitFailure
 	}
+	var names []string
+	if i := slices.IndexFunc(sshUnits, func(name string) bool { return findUnit(name) != "" }); i >= 0 {
+		names = append(names, sshUnits[i]) // the other is its alias
+	}
 	for _, e := range entries {
-		u, err := loadUnit(e.Name())
-		if err == nil && u.supervisor() != 0 {
+		names = append(names, e.Name())
+	}
+	for _, name := range names {
+		u, err := loadUnit(name)
+		if err == nil && u.running() {
 			fmt.Fprintf(c.out, "%s loaded active running %s\n", u.name, u.get("Unit.Description"))
 		}
 	}
