@@ -343,6 +343,11 @@ func (s *shim) reach(addr string) (net.Conn, error) {
 	for {
 		starting := wait && s.starting() // asked before, for what begins to listen meanwhile
 		c, err := d.DialContext(context.Background(), "tcp", addr)
+		if err == nil {
+			s.starts.Lock()
+			s.starts.over = true
+			s.starts.Unlock()
+		}
 		if !starting || !errors.Is(err, unix.ECONNREFUSED) {
 			return c, err
 		}
