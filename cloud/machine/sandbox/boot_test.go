@@ -94,20 +94,20 @@ func TestTellsThatItIsAContainer(t *testing.T) {
 	})
 }
 
-// TestParametersOfTheImage: what an image sets of the network's parameters holds from the boot on.
-func TestParametersOfTheImage(t *testing.T) {
+// TestStartOfTheImage: parameters of the network and files that an image sets are so from each start on.
+func TestStartOfTheImage(t *testing.T) {
 	b := newBench(t, Options{})
 	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		spec := b.spec()
 		m := b.start(spec)
 		c := b.login(spec)
-		b.run(c, "echo net.ipv4.conf.all.log_martians = 1 | sudo tee /etc/sysctl.d/99-test.conf")
+		b.run(c, "echo net.ipv4.conf.all.log_martians = 1 | sudo tee /etc/sysctl.d/99-test.conf; echo f /var/log/test 0640 root adm - | sudo tee /etc/tmpfiles.d/test.conf; sudo touch /var/log/test")
 		try(c, "sudo reboot")
 		b.waitEnd(m)
 		spec.First = false
 		b.start(spec)
-		if got := b.run(b.login(spec), "cat /proc/sys/net/ipv4/conf/all/log_martians"); got != "1" {
-			t.Errorf("log_martians is %s", got)
+		if got := b.run(b.login(spec), "cat /proc/sys/net/ipv4/conf/all/log_martians; stat -c '%a %G' /var/log/test"); got != "1\n640 adm" {
+			t.Errorf("log_martians and the file's mode are %q", got)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -64,7 +65,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := tellContainer(); err != nil {
 		return err
 	}
-	setParameters()
+	setUp()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
@@ -142,15 +143,22 @@ func tellContainer() error {
 	return errors.Join(os.MkdirAll("/run/systemd", 0o755), os.WriteFile("/run/systemd/container", []byte(containerName+"\n"), 0o644))
 }
 
-// setParameters sets those of the kernel that the image wants, see sysctl.d(5): the network's are the
-// machine's own. The others cannot be set, of which the program complains.
-func setParameters() {
-	for _, path := range []string{"/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"} {
-		if exists(path) {
-			_ = exec.Command(path).Run()
-			return
+// setUp does what systemd has these programs of an image do at each start: set parameters of the
+// kernel, see sysctl.d(5), of which the network's are the machine's own, and make files, see
+// tmpfiles.d(5). What cannot be done here they complain of, and leave out.
+func setUp() {
+	for _, command := range [][]string{
+		{"/usr/lib/systemd/systemd-sysctl"},
+		{"/usr/bin/systemd-tmpfiles", "--create", "--remove", "--boot", "--exclude-prefix=/dev"},
+	} {
+		for _, path := range []string{command[0], strings.TrimPrefix(command[0], "/usr")} {
+			if exists(path) {
+				_ = exec.Command(path, command[1:]...).Run()
+				break
+			}
 		}
 	}
+	_ = os.Remove("/run/nologin") // by which one of these files says that users have to wait
 }
 
 const sshdPath = "/usr/sbin/sshd"
