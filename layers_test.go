@@ -23,7 +23,7 @@ type rule struct {
 var rules = []rule{
 	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/notice", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui/...", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
-	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
+	{"inspect/graph", []string{"internal/prose"}, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "docs", "golden/bakefile", "internal/prose"}, "documentation comes from the options of components, and from nothing else"},
 	{"docs", []string{"config/schema"}, "documents are text that anybody may show, those of options among them"},

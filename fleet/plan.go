@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	"bake/golden/plan"
 	"bake/internal/prose"
@@ -38,20 +37,22 @@ func (f *Fleet) Plan(ctx context.Context, h Host, cells []Cell, force bool) ([]P
 	}
 	rates := NewRates(f.Limits.APIRate)
 	rows := map[string]Planned{}
-	var mu sync.Mutex
-	ended := make(chan Outcome)
+	type planned struct {
+		row Planned
+		out Outcome
+	}
+	ended := make(chan planned)
 	for !order.Over() {
 		for _, c := range order.Begin() {
 			parents := order.Parents(c)
 			go func() {
 				row, out := c.plan(ctx, h, rates, parents, force)
-				mu.Lock()
-				rows[c.ID()] = row
-				mu.Unlock()
-				ended <- out
+				ended <- planned{row, out}
 			}()
 		}
-		order.End(<-ended)
+		one := <-ended
+		rows[one.out.Cell.ID()] = one.row
+		order.End(one.out)
 	}
 	var all []Planned
 	for _, c := range cells {

@@ -8,9 +8,6 @@ import (
 	"bake/internal/prose"
 )
 
-// shown is a text of somebody else, such as an error, in a line of a terminal.
-func shown(text string) string { return prose.Printable(prose.OneLine(text)) }
-
 // Outcomes are those of the cells that have ended.
 func (s Status) Outcomes() (all []Outcome) {
 	for _, c := range s.Cells {
@@ -40,7 +37,7 @@ func (s Status) Tree(now time.Time) string {
 		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
 	}
 	if s.SchedulePaused != "" {
-		fmt.Fprintf(&b, "The schedule begins no runs: %s; bake fleet resume %s ends that\n", shown(s.SchedulePaused), s.Fleet)
+		fmt.Fprintf(&b, "The schedule begins no runs: %s; bake fleet resume %s ends that\n", prose.Line(s.SchedulePaused), s.Fleet)
 	}
 	if text := s.UnpolledText(); text != "" {
 		fmt.Fprintln(&b, text)
@@ -70,16 +67,16 @@ func (s Status) UnansweredText() string {
 	if s.Unanswered == "" {
 		return ""
 	}
-	return "The run cannot be asked how it goes, and goes on: " + shown(s.Unanswered)
+	return "The run cannot be asked how it goes, and goes on: " + prose.Line(s.Unanswered)
 }
 
 // Does says in a line what the cell is doing, or what became of it.
 func (c CellStatus) Does(now time.Time) string {
 	switch o := c.Outcome; {
 	case o != nil && o.Error != "":
-		return shown(o.Error)
+		return prose.Line(o.Error)
 	case o != nil && o.Image.ID != "":
-		return shown(o.Image.ID + "  " + o.Waits.Text())
+		return prose.Line(o.Image.ID + "  " + o.Waits.Text())
 	case o == nil && !c.Started.IsZero() && c.State == StateRunning:
 		return strings.TrimSpace(c.Phase + " " + now.Sub(c.Started).Round(time.Second).String())
 	}

@@ -405,7 +405,7 @@ func (p *program) listChecks(o checksOptions) error {
 		fmt.Fprintf(p.stdout, "%s: %s\n", findings.Line(r.Name), prose.Count(len(r.Findings), "check"))
 		var table prose.Table
 		for _, f := range r.Findings {
-			table.Row("  "+string(f.Severity), prose.Short(findings.Line(f.ID), 100), prose.Short(findings.Line(cmp.Or(f.Title, "-")), 100))
+			table.Row("  "+string(f.Severity), prose.Cut(findings.Line(f.ID), 100), prose.Cut(findings.Line(cmp.Or(f.Title, "-")), 100))
 		}
 		if len(r.Findings) > 0 {
 			fmt.Fprintln(p.stdout, table.String())

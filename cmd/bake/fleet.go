@@ -204,12 +204,7 @@ func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
 // shared is the local cloud of the cells of fleets.
 func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) *fleet.Shared {
 	return &fleet.Shared{Fleets: fleets, Options: func(emit func(step.Event)) (local.Options, error) {
-		o, err := p.localOptions(emit)
-		o.EgressAsked = f.egress != ""
-		if o.EgressAsked {
-			o.Egress = f.egress
-		}
-		return o, err
+		return p.joinOptions(f.egress, emit)
 	}}
 }
 

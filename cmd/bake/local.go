@@ -50,13 +50,20 @@ func faultsFlag(flags *pflag.FlagSet, value *string) {
 // openLocal opens the local cloud. egress is what -allow-egress says, faults what
 // -faults says. emit is told how the preparation of bases goes.
 func (p *program) openLocal(ctx context.Context, egress, faults string, emit func(step.Event)) (*localcloud.Cloud, error) {
-	o, err := p.localOptions(emit)
+	o, err := p.joinOptions(egress, emit)
 	if err != nil {
 		return nil, err
 	}
 	o.Faults = faults
-	o.EgressAsked, o.Egress = egress != "", cmp.Or(egress, o.Egress)
 	return localcloud.Open(ctx, o)
+}
+
+// joinOptions are [program.localOptions] for a cloud that may be served already. egress is what
+// -allow-egress says.
+func (p *program) joinOptions(egress string, emit func(step.Event)) (local.Options, error) {
+	o, err := p.localOptions(emit)
+	o.EgressAsked, o.Egress = egress != "", cmp.Or(egress, o.Egress)
+	return o, err
 }
 
 // withLocal runs fn with the local cloud, until a signal ends its context. What

@@ -62,7 +62,7 @@ func (p *program) listRuns() error {
 		if r.Damage != "" {
 			result, left = result+", damaged", left+"?"
 		}
-		table.Row(run.ShortID(r.Run), r.Started.Local().Format(time.DateTime), r.Elapsed.Round(time.Second), result, left, prose.Printable(imagesOf(r)), prose.Printable(prose.OneLine(r.Command)))
+		table.Row(run.ShortID(r.Run), r.Started.Local().Format(time.DateTime), r.Elapsed.Round(time.Second), result, left, imagesOf(r), prose.OneLine(r.Command))
 	}
 	text := table.String()
 	for _, r := range all {

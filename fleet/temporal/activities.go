@@ -248,7 +248,6 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 		_ = activity.GetHeartbeatDetails(ctx, &before) // or else their logs are not found, or are on their hosts
 	}
 	out.Failed = before.Failed
-	whole := ctx
 	ctx, emit, end := a.watch(ctx, a.host.Emit, out.Failed...)
 	defer end()
 	if in.State == nil && in.Workflow != "" {
@@ -301,8 +300,7 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	}
 	if out.Logged && len(out.Failed) < mostAttempts {
 		host, _ := os.Hostname()
-		end()
-		activity.RecordHeartbeat(whole, progress{Failed: append(out.Failed, attempt{in.Run, host, out.Log})}) // the last one: the SDK sends it before the error
+		end(progress{Failed: append(out.Failed, attempt{in.Run, host, out.Log})})
 	}
 	return out, err
 }
@@ -329,7 +327,6 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &told) // or else they are told again
 	}
-	whole := ctx
 	ctx, end := a.alive(ctx, func() any {
 		mu.Lock()
 		defer mu.Unlock()
@@ -353,8 +350,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 		}
 	}
 	if len(errs) > 0 {
-		end()
-		activity.RecordHeartbeat(whole, told) // the last one: the SDK sends it before the error
+		end(told)
 	}
 	return errors.Join(errs...)
 }

@@ -44,7 +44,7 @@ type progress struct {
 
 // watch is [activities.alive] for what emits events: it counts those that the returned emit gets,
 // and hands them on. The attempts that have failed go with each heartbeat.
-func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ...attempt) (_ context.Context, _ func(step.Event), end func()) {
+func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ...attempt) (_ context.Context, _ func(step.Event), end func(last ...any)) {
 	var events atomic.Int64
 	var at atomic.Pointer[string]
 	ctx, end = a.alive(ctx, func() any {
@@ -70,10 +70,11 @@ func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ..
 func nothing() any { return nil }
 
 // alive sends heartbeats until the caller calls end, after a cancellation, too, each with what says
-// returns, which a next attempt gets. The context that it returns ends when the service has cancelled
+// returns, which a next attempt gets; of one that fails it gets what end was given, if anything. The context that it returns ends when the service has cancelled
 // the activity, which its cause tells ([temporal.IsCanceledError]), or when nobody waits for the
 // activity any more. The heartbeats of the SDK itself would end it once a single one is late.
-func (a *activities) alive(ctx context.Context, says func() any) (_ context.Context, end func()) {
+func (a *activities) alive(ctx context.Context, says func() any) (_ context.Context, end func(last ...any)) {
+	whole := ctx
 	token := activity.GetInfo(ctx).TaskToken
 	apart, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down after a cancellation takes its time
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -82,10 +83,13 @@ func (a *activities) alive(ctx context.Context, says func() any) (_ context.Cont
 		defer close(over)
 		pulse(apart, cancel, func(ctx context.Context) error { return a.client.RecordActivityHeartbeat(ctx, token, says()) })
 	}()
-	return ctx, func() {
+	return ctx, func(last ...any) {
 		stop()
 		<-over
 		cancel(nil)
+		if len(last) > 0 { // the SDK sends it before the error
+			activity.RecordHeartbeat(whole, last...)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode"
+
+	"bake/internal/prose"
 )
 
 // Graph is boxes and the arrows between them. The zero value is empty.
@@ -51,10 +53,5 @@ func (t Tree) branches(w io.Writer, indent string) {
 // Clean returns s with a mark for whatever could change how other text is shown: control
 // characters, line breaks, and those that turn the direction of writing.
 func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) || r == '\u2028' || r == '\u2029' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
+	return prose.Printable(strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
 }

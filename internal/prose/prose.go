@@ -34,15 +34,18 @@ func OneLine(text string) string { return strings.Join(strings.Fields(text), " "
 // begin a new line there. U+FFFD stands for what could.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) {
+		if !unicode.IsGraphic(r) {
 			return unicode.ReplacementChar
 		}
 		return r
 	}, text)
 }
 
-// Short is a text as [OneLine] and [Printable] show it, cut if it has more than most characters.
-func Short(text string, most int) string { return Cut(Printable(OneLine(text)), most) }
+// Line is a text as [OneLine] and [Printable] show it.
+func Line(text string) string { return Printable(OneLine(text)) }
+
+// Short is a [Line], cut if it has more than most characters.
+func Short(text string, most int) string { return Cut(Line(text), most) }
 
 // Cut is a text, cut if it has more than most characters.
 func Cut(text string, most int) string {

@@ -303,9 +303,8 @@ func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error
 func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	var undo []func(context.Context) error
 	try := func(do, back func(context.Context) error) error {
-		err := do(ctx)
-		if !access.Refused(err) { // even what has failed may have been done: its answer can be lost
-			s.Changed = true
+		err := s.did(do(ctx))
+		if !access.Refused(err) {
 			undo = append(undo, back)
 		}
 		return err
@@ -352,7 +351,7 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 	})
 }
 
-// undoTime is how long it may take to undo half a change.
+// undoTime is how long half a change may be undone, beside the time that a call under way then has.
 const undoTime = 30 * time.Second
 
 // from is everybody of those who have something whom the change takes it from.
@@ -373,14 +372,19 @@ func (s *Shared) copiers(c SharingChange) (who []string) {
 	return slices.Compact(who)
 }
 
+// did notes what a call came to: even what has failed may have been done, as its answer can be lost.
+func (s *Shared) did(err error) error {
+	s.Changed = s.Changed || !access.Refused(err)
+	return err
+}
+
 // unshare takes an image and its snapshots back: the image first, which is what counts.
 func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error {
 	if less := c.from(s.Before); len(less) > 0 {
-		err := a.modifyImage(ctx, s.Image, nil, less)
-		if s.Changed = !access.Refused(err); err != nil {
+		if err := s.did(a.modifyImage(ctx, s.Image, nil, less)); err != nil {
 			return err
 		}
-		err = a.settled(ctx, s, func(now Sharing) bool { return !slices.ContainsFunc(less, now.has) })
+		err := a.settled(ctx, s, func(now Sharing) bool { return !slices.ContainsFunc(less, now.has) })
 		if err != nil {
 			return err
 		}
@@ -390,8 +394,7 @@ func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error
 	}
 	for _, p := range s.parts {
 		for some := range slices.Chunk(c.from(p.before), snapshotChanges) {
-			err := a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, some)
-			if s.Changed = s.Changed || !access.Refused(err); err != nil {
+			if err := s.did(a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, some)); err != nil {
 				return fmt.Errorf("snapshot %s: %w", p.ID, err)
 			}
 		}

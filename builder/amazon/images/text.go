@@ -139,11 +139,11 @@ func (c Comparison) Text() string {
 	}
 	table := prose.NewTable("", c.A.ID, c.B.ID)
 	for _, d := range c.Differences {
-		show := prose.Printable
+		a, b := cmp.Or(d.A, "-"), cmp.Or(d.B, "-")
 		if strings.HasPrefix(d.What, "tag "+imagetag.Inputs+".") { // compressed, and long
-			show = func(text string) string { return prose.Short(text, 100) }
+			a, b = prose.Short(a, 100), prose.Short(b, 100)
 		}
-		table.Row(d.What, show(cmp.Or(d.A, "-")), show(cmp.Or(d.B, "-")))
+		table.Row(d.What, a, b)
 	}
 	return table.String()
 }

@@ -44,7 +44,7 @@ func (b *bootSpec) continueCloudInit(root string) (done bool, err error) {
 			return false, err
 		}
 	}
-	return true, markDone(filepath.Join(root, "run/cloud-init"))
+	return true, markDone(filepath.Join(root, runCloudInit))
 }
 
 // earlierInstance is the id of the instance that cloud-init, whose directory is dir, has been in, or
@@ -108,10 +108,7 @@ func renameInstance(dir *os.Root, earlier, id string, ignoreOwner bool) error {
 // markDone says in dir, where cloud-init and its generator do so at a start, that cloud-init has
 // finished.
 func markDone(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "enabled"), nil, 0o644); err != nil {
+	if err := markCloudInit(dir); err != nil {
 		return err
 	}
 	for _, name := range []string{"result.json", "status.json"} {

@@ -71,7 +71,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	server := sshServer(b.Mode)
 	setsUp := b.Metadata && hasCloudInit()
 	if setsUp {
-		if err := markCloudInit(); err != nil {
+		if err := markCloudInit(runCloudInit); err != nil {
 			return err
 		}
 	}
@@ -256,7 +256,10 @@ func endAll(ends <-chan end) {
 	}
 }
 
-const cloudInitProgram = "/usr/bin/cloud-init"
+const (
+	cloudInitProgram = "/usr/bin/cloud-init"
+	runCloudInit     = "/run/cloud-init" // what it says of this start
+)
 
 // hasCloudInit reports whether the image has cloud-init, and has not turned it off.
 func hasCloudInit() bool {

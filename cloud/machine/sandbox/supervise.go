@@ -234,12 +234,17 @@ func (u *unit) running() bool {
 	return server != 0 || u.supervisor() != 0
 }
 
+// processes are those of the service.
+func (u *unit) processes() []int {
+	if server, _ := u.sshServer(); server != 0 { // its sessions are none of them
+		return []int{server}
+	}
+	return descendants(u.supervisor())
+}
+
 // mainPID is the service's oldest process.
 func (u *unit) mainPID() int {
-	if server, _ := u.sshServer(); server != 0 {
-		return server
-	}
-	pids := descendants(u.supervisor())
+	pids := u.processes()
 	if len(pids) == 0 {
 		return 0
 	}

@@ -156,10 +156,7 @@ func (c *systemctl) run() int {
 		return c.each(ifRunning(restart))
 	case "kill":
 		return c.each(func(u *unit) error {
-			if server, _ := u.sshServer(); server != 0 {
-				return unix.Kill(server, unix.SIGTERM)
-			}
-			signalEach(descendants(u.supervisor()), unix.SIGTERM)
+			signalEach(u.processes(), unix.SIGTERM)
 			return nil
 		})
 	case "is-active", "is-failed":

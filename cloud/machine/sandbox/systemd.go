@@ -213,7 +213,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := os.Symlink("/usr/lib/systemd/system/cloud-init.target", filepath.Join(wants, "cloud-init.target")); err != nil {
 		return err
 	}
-	if err := markCloudInit(); err != nil {
+	if err := markCloudInit(runCloudInit); err != nil {
 		return err
 	}
 	if err := writeAddition(units, "cloud-init-local.service", "bake.conf", "[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal(b.cloudInitConfig())+"\"\n"); err != nil {
@@ -310,10 +310,10 @@ func stageOf(text, program string) string {
 	return "[Service]\nExecStart=\nExecStart=" + program + strings.TrimPrefix(args[0], "/usr/bin/cloud-init") + "\n"
 }
 
-// markCloudInit says, as cloud-init's generator does, that cloud-init is going to run: who logs in
-// waits for it.
-func markCloudInit() error {
-	return errors.Join(os.MkdirAll("/run/cloud-init", 0o755), os.WriteFile("/run/cloud-init/enabled", nil, 0o644))
+// markCloudInit says in dir, as cloud-init's generator does, that cloud-init is going to run: who
+// logs in waits for it.
+func markCloudInit(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "enabled"), nil, 0o644))
 }
 
 // findsUnit reports whether [unitText] finds a unit.

@@ -12,7 +12,6 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/ownership"
 )
 
 // start finds the image to launch the instance from: the source image, or the one that
@@ -38,8 +37,7 @@ func (b *Build) start(ctx context.Context, gone string) error {
 	case err != nil:
 		return err
 	}
-	b.Spec.Image = out.Images[0]
-	b.Spec.Continues = len(b.Spec.Tags)+ownership.Tagged < ownership.MostTags // there is room to say it
+	b.Spec.Image, b.Spec.Continues = out.Images[0], true
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -10,12 +11,20 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// TestContinues: that an instance goes on is said of it alone, on demand and as a spot instance.
+// TestContinues: that an instance goes on is said of it alone, on demand and as a spot instance, if it
+// has room for one more tag.
 func TestContinues(t *testing.T) {
-	for _, continues := range []bool{false, true} {
+	for _, tt := range []struct {
+		continues bool
+		tags      int
+		want      bool
+	}{{false, 1, false}, {true, 1, true}, {true, 47, true}, {true, 48, false}} {
 		l, _ := launcher(t, `spot_price = "auto"`, 0)
 		l.InstanceType, l.Owner = "t3.small", &ownership.Owner{Run: "a run", ID: "a build"}
-		spec := Spec{Continues: continues, Tags: map[string]string{"team": "web"}}
+		spec := Spec{Continues: tt.continues, Tags: map[string]string{}}
+		for i := range tt.tags {
+			spec.Tags[fmt.Sprint("tag", i)] = "x"
+		}
 		in := l.request(spec, "")
 		data, err := l.template(in, spec)
 		if err != nil {
@@ -33,8 +42,8 @@ func TestContinues(t *testing.T) {
 				has := func(key string) bool {
 					return slices.ContainsFunc(of[kind], func(t types.Tag) bool { return aws.ToString(t.Key) == key })
 				}
-				if want := continues && kind == types.ResourceTypeInstance; has(ownership.ContinuesTag) != want || !has(ownership.RunTag) {
-					t.Errorf("%s, continues %t: %s has the tags %v", how, continues, kind, of[kind])
+				if want := tt.want && kind == types.ResourceTypeInstance; has(ownership.ContinuesTag) != want || !has(ownership.RunTag) {
+					t.Errorf("%s, %+v: %s has the tags %v", how, tt, kind, of[kind])
 				}
 			}
 		}

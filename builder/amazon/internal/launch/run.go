@@ -108,7 +108,7 @@ func persist[T any](ctx context.Context, again func(try int, err error) bool, do
 
 // instanceTags are the tags of the instance itself beside its owner's.
 func (s Spec) instanceTags() map[string]string {
-	if !s.Continues {
+	if !s.Continues || len(s.Tags)+ownership.Tagged >= ownership.MostTags { // there is no room to say it
 		return s.Tags
 	}
 	tags := map[string]string{ownership.ContinuesTag: "true"}

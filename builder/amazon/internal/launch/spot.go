@@ -82,16 +82,9 @@ func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.Reques
 			DeviceIndex: new(int32(0)), SubnetId: &spec.Place.Subnet, Groups: spec.Groups.IDs, DeleteOnTermination: new(true),
 		}}
 	}
-	data.TagSpecifications = nil
-	for _, of := range []struct {
-		kind types.ResourceType
-		tags map[string]string
-	}{
-		{types.ResourceTypeInstance, spec.instanceTags()}, {types.ResourceTypeNetworkInterface, spec.Tags},
-		{types.ResourceTypeVolume, spec.VolumeTags}, {types.ResourceTypeSpotInstancesRequest, spec.SpotTags},
-	} {
-		data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{ResourceType: of.kind, Tags: l.Owner.Tags(of.tags)})
-	}
+	data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{
+		ResourceType: types.ResourceTypeSpotInstancesRequest, Tags: l.Owner.Tags(spec.SpotTags),
+	})
 	return data, nil
 }
 

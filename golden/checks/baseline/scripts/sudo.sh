@@ -86,12 +86,17 @@ set_sudo() {
 	return 1
 }
 
+# sudo_default NAME [VALUE] fails unless a default is set for all and taken off for nobody.
+sudo_default() {
+	sudo_has "Defaults*!$1*"
+	[ -z "$list" ] || none "$list"
+	sudo_has "Defaults $1${2:-}"
+	[ -n "$list" ] || fail "no Defaults $1"
+}
+
 check_sudo_use_pty() {
 	sudo_known
-	sudo_has 'Defaults*!use_pty*'
-	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults use_pty'
-	[ -n "$list" ] || fail "no Defaults use_pty"
+	sudo_default use_pty
 	pass
 }
 fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
@@ -106,10 +111,7 @@ check_sudo_env() {
 	sudo_known
 	sudo_has 'Defaults*!env_reset*'
 	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults*!secure_path*'
-	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults secure_path=?*'
-	[ -n "$list" ] || fail "no Defaults secure_path"
+	sudo_default secure_path '=?*'
 	pass
 }
 fix_sudo_env() { set_sudo 'Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'; }
@@ -126,10 +128,7 @@ fix_sudo_files_mode() { modes_sudo_files_mode limit; }
 
 check_sudo_logfile() {
 	sudo_known
-	sudo_has 'Defaults*!logfile*'
-	[ -z "$list" ] || none "$list"
-	sudo_has 'Defaults logfile=?*'
-	[ -n "$list" ] || fail "no Defaults logfile"
+	sudo_default logfile '=?*'
 	pass
 }
 fix_sudo_logfile() { set_sudo 'Defaults logfile="/var/log/sudo.log"'; }
