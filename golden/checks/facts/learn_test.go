@@ -316,7 +316,7 @@ func testBatches(t *testing.T, sh string) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	program := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+" \"$1\" >>'"+log+"'\n"+text), 0o700); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+" \"$1\" >>'"+log+"'\n"+text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
