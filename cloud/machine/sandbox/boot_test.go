@@ -72,25 +72,29 @@ func TestBootIdentity(t *testing.T) {
 	})
 }
 
-// TestTellsThatItIsAContainer: programs learn that the kernel is not the machine's own from any of the
-// places where they look, with systemd and without.
-func TestTellsThatItIsAContainer(t *testing.T) {
-	b := newBench(t, Options{})
-	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
+// machinesSay demands what commands print on a new machine, with systemd and without.
+func machinesSay(t *testing.T, commands map[string]string) {
+	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		spec := b.spec()
 		b.start(spec)
 		c := b.login(spec)
-		for command, want := range map[string]string{
-			"systemd-detect-virt -c":      "container-other",
-			"sudo systemd-detect-virt -c": "container-other",
-			"systemd-detect-virt":         "container-other",
-			"cat /run/systemd/container && stat -c '%a %U' /run/systemd/container": "bake\n644 root",
-			"sudo cat /proc/1/environ | tr '\\0' '\\n' | grep ^container=":         "container=bake",
-		} {
+		for command, want := range commands {
 			if out, err := try(c, command); out != want {
 				t.Errorf("%s: %q, %v, want %q", command, out, err, want)
 			}
 		}
+	})
+}
+
+// TestTellsThatItIsAContainer: programs learn that the kernel is not the machine's own from any of the
+// places where they look, with systemd and without.
+func TestTellsThatItIsAContainer(t *testing.T) {
+	machinesSay(t, map[string]string{
+		"systemd-detect-virt -c":      "container-other",
+		"sudo systemd-detect-virt -c": "container-other",
+		"systemd-detect-virt":         "container-other",
+		"cat /run/systemd/container && stat -c '%a %U' /run/systemd/container": "bake\n644 root",
+		"sudo cat /proc/1/environ | tr '\\0' '\\n' | grep ^container=":         "container=bake",
 	})
 }
 
@@ -116,20 +120,10 @@ func TestStartOfTheImage(t *testing.T) {
 // can log in to, and that make files as others do.
 func TestUmaskOfTheUser(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
-	b := newBench(t, Options{})
-	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
-		spec := b.spec()
-		b.start(spec)
-		c := b.login(spec)
-		for command, want := range map[string]string{
-			"stat -c %a / /run /run/systemd /run/systemd/system | xargs": "755 755 755 755",
-			"umask": "0022",
-			"sudo sh -c 'umask; grep ^Umask: /proc/self/status' | xargs": "0022 Umask: 0022",
-		} {
-			if out, err := try(c, command); out != want {
-				t.Errorf("%s: %q, %v, want %q", command, out, err, want)
-			}
-		}
+	machinesSay(t, map[string]string{
+		"stat -c %a / /run /run/systemd /run/systemd/system | xargs": "755 755 755 755",
+		"umask": "0022",
+		"sudo sh -c 'umask; grep ^Umask: /proc/self/status' | xargs": "0022 Umask: 0022",
 	})
 }
 

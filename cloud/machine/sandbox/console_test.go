@@ -8,15 +8,20 @@ import (
 	"testing"
 )
 
-// TestConsoleLog writes more than a console's file holds.
-func TestConsoleLog(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "console")
+// newConsoleLog returns one with the path of its file, which is empty.
+func newConsoleLog(t *testing.T) (c *consoleLog, path string) {
+	path = filepath.Join(t.TempDir(), "console")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	c := &consoleLog{file: f}
+	t.Cleanup(func() { f.Close() })
+	return &consoleLog{file: f}, path
+}
+
+// TestConsoleLog writes more than a console's file holds.
+func TestConsoleLog(t *testing.T) {
+	c, path := newConsoleLog(t)
 	var all bytes.Buffer
 	for n := range 3 * consoleMax / 1024 {
 		line := fmt.Appendf(nil, "%01023d\n", n)
@@ -38,13 +43,7 @@ func TestConsoleLog(t *testing.T) {
 
 // TestConsoleLines: what has lines of its own begins one.
 func TestConsoleLines(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "console")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	c := &consoleLog{file: f}
+	c, path := newConsoleLog(t)
 	for _, part := range []string{"one\n", "two\n"} {
 		if err := c.writeLines(part); err != nil {
 			t.Fatal(err)

@@ -247,11 +247,17 @@ func (h here) Run(ctx context.Context, script string, out io.Writer) error {
 
 func (here) LogIn(context.Context) error { return nil }
 
-// TestOnlyVerdictsPass: whatever else a check ends in is an error.
-func TestOnlyVerdictsPass(t *testing.T) {
+// onLinux skips a test that runs scripts of machines on other systems.
+func onLinux(t *testing.T) {
+	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("the scripts are for Linux")
 	}
+}
+
+// TestOnlyVerdictsPass: whatever else a check ends in is an error.
+func TestOnlyVerdictsPass(t *testing.T) {
+	onLinux(t)
 	system := "learn_system() { family=deb virtual=none; }\n"
 	for body, want := range map[string]string{
 		"pass":                                    "pass ",
@@ -295,9 +301,7 @@ func TestOnlyVerdictsPass(t *testing.T) {
 
 // TestNothingKnown: on a machine where no program works, no rule passes.
 func TestNothingKnown(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	failing, missing := t.TempDir(), t.TempDir()
 	for _, program := range strings.Fields("apt-config apt-get auditctl awk bash cat cloud-init cp curl date dpkg-query env find getenforce head lsmod mkdir modprobe nft " +
 		"python3 rpm sed sort ss sshd stat systemctl systemd-analyze tail timeout tr uname update-crypto-policies") {
@@ -323,9 +327,7 @@ func TestNothingKnown(t *testing.T) {
 
 // TestCut: when the session is cut, nothing of what runs aside goes on or stays.
 func TestCut(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	aside := []string{"pkg-updates", "file-unowned"}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTERM} {
 		if signal.Ignored(sig) { // as by nohup: then no shell can trap it
@@ -380,9 +382,7 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 
 // TestAside: each rule is answered once, also where there is no place for what is tried aside.
 func TestAside(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	stubs := "learn_system() { family=deb virtual=none; }\nlearn() { :; }\n"
 	for _, r := range Rules() {
 		stubs += function("check", r.ID) + "() { fail " + r.ID + "; }\n"
@@ -408,9 +408,7 @@ func TestAside(t *testing.T) {
 // TestLearned: what the check of a rule needs to have been learned is learned for that rule
 // alone, whatever others it is tried with.
 func TestLearned(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	bodies := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
 		bodies[m[1]] = m[2] + m[3]
@@ -481,9 +479,7 @@ note() { # by which learn_modes is asked
 
 // TestSystems: a machine is of the family that its os-release says, however that is written.
 func TestSystems(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	for text, want := range map[string]string{
 		"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n":        "deb Debian GNU/Linux 12 (bookworm)",
 		"PRETTY_NAME='Linux Mint 22'\nID=linuxmint\nID_LIKE='ubuntu debian'": "deb Linux Mint 22",
@@ -512,9 +508,7 @@ func TestSystems(t *testing.T) {
 // TestLongLists: of what is found no more is read than is looked at, and what is not on a list
 // that was cut does not pass.
 func TestLongLists(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	if signal.Ignored(syscall.SIGPIPE) {
 		t.Skip("SIGPIPE is ignored")
 	}
@@ -548,9 +542,7 @@ find() {
 
 // TestHelpers: what fixes write with is written once.
 func TestHelpers(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	dir := t.TempDir()
 	script := scripts() + `
 cd '` + dir + `' || exit 1

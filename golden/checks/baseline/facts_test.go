@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -71,9 +70,7 @@ const goodUnits = "case $1 in list-unit-files) echo 'multi-user.target static'; 
 
 // TestFacts: what a rule makes of the facts of a machine.
 func TestFacts(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	t.Parallel()
 	sshd := func(match, program string) map[string]string {
 		return map[string]string{"etc/passwd": passwd, "etc/group": "root:x:0:\n", "etc/ssh/sshd_config": match, "bin/sshd": program}
@@ -305,9 +302,7 @@ func reached() map[string]string {
 // TestOneProgramBroken: on a machine that keeps hardly any rule, no rule passes because one of the
 // programs fails in silence.
 func TestOneProgramBroken(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	t.Parallel()
 	results := func(m facts, only []string) map[string]findings.Result {
 		t.Helper()
@@ -385,9 +380,7 @@ func TestOneProgramBroken(t *testing.T) {
 
 // TestHomes: the fix of account-home-mode leaves alone what is not the user's own.
 func TestHomes(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	dir := t.TempDir()
 	for _, name := range []string{"ann", "bob", "roots", "shared", "outer/inner", "theirs"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
@@ -442,9 +435,7 @@ echo "$u" ;; esac; }
 // TestUpdates: a package that is held is one that is not up to date, and lists are new if those of
 // each archive are.
 func TestUpdates(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	for lists, want := range map[string]string{
 		"a_debian_dists_x_InRelease:new a_debian_dists_y_InRelease:old a_debian_dists_x_Packages:old": "fresh",
 		"a_debian_dists_x_InRelease:new b_debian_dists_x_InRelease:old a_debian_dists_x_Packages:old": "stale",
@@ -486,9 +477,7 @@ func TestUpdates(t *testing.T) {
 
 // TestWalks: what finds look for is found where it hides, and a find that is killed has found nothing.
 func TestWalks(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the scripts are for Linux")
-	}
+	onLinux(t)
 	dir := t.TempDir()
 	for _, name := range []string{"bin/sticky", "bin/fine", "real/.profile"} {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
