@@ -44,8 +44,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the file builder.
-func Component() component.Factory[builder.Builder] {
+// Factory makes the file builder.
+func Factory() component.Factory[builder.Builder] {
 	return component.Define("file", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) builder.Builder { return &file{o, src} }).
 		Exporting(map[string]cty.Type{})

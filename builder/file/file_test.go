@@ -32,7 +32,7 @@ func input(t *testing.T, body string) schema.Input {
 // build builds, and tears down what the build still owns.
 func build(t *testing.T, body string, provisioned error) (*builder.Artifact, error) {
 	t.Helper()
-	b, diags := file.Component().New(input(t, body))
+	b, diags := file.Factory().New(input(t, body))
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -113,14 +113,14 @@ func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
 		``: "target", `target = ""`: "cannot be empty", "target = \"x\"\nsource = \"a\"\ncontent = \"b\"": "not both",
 	} {
-		if diags := file.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
+		if diags := file.Factory().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
 			t.Errorf("%q: got %v, want %q", body, diags, want)
 		}
 	}
-	if diags := file.Component().Check(input(t, `target = "x"`)); len(diags) != 1 || diags.HasErrors() {
+	if diags := file.Factory().Check(input(t, `target = "x"`)); len(diags) != 1 || diags.HasErrors() {
 		t.Errorf("an empty file: %v, want a warning", diags)
 	}
-	if _, err := file.Component().Docs(); err != nil {
+	if _, err := file.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -131,7 +131,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, what := range []string{`content = "text"`, fmt.Sprintf("source = %q", from)} {
-		buildertest.Suite{Factory: file.Component(), Body: fmt.Sprintf("target = %q\n%s", filepath.Join(dir, "out"), what), Dir: dir}.Run(t)
+		buildertest.Suite{Factory: file.Factory(), Body: fmt.Sprintf("target = %q\n%s", filepath.Join(dir, "out"), what), Dir: dir}.Run(t)
 	}
 }
 

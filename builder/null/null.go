@@ -93,8 +93,8 @@ func (o *Options) warnOfKeyPair(c *schema.Checker) {
 	}
 }
 
-// Component describes the null builder.
-func Component() component.Factory[builder.Builder] {
+// Factory makes the null builder.
+func Factory() component.Factory[builder.Builder] {
 	return component.Define("null", func() Options { return Options{Options: ssh.Defaults(), Settings: winrm.Defaults()} },
 		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).
 		Exporting(map[string]cty.Type{})

@@ -35,7 +35,7 @@ func input(t *testing.T, body string) schema.Input {
 
 func build(t *testing.T, body string, provision builder.Provision) (*builder.Artifact, error) {
 	t.Helper()
-	b, diags := null.Component().New(input(t, body))
+	b, diags := null.Factory().New(input(t, body))
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -131,11 +131,11 @@ func TestInvalid(t *testing.T) {
 		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_port = 70000":      "Not a TCP port",
 		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_timeout = \"-1s\"": "Negative duration",
 	} {
-		if diags := null.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
+		if diags := null.Factory().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
 			t.Errorf("%s\ngot %v, want %q", body, diags, want)
 		}
 	}
-	if _, err := null.Component().Docs(); err != nil {
+	if _, err := null.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -161,7 +161,7 @@ func TestWaysToLogIn(t *testing.T) {
 		`ssh_agent_auth = false`:       "No way to log in",
 		withKey + `ssh_password = "x"`: "Several ways to log in",
 	} {
-		diags := null.Component().Check(input(t, "ssh_host = \"h\"\nssh_username = \"me\"\n"+body))
+		diags := null.Factory().Check(input(t, "ssh_host = \"h\"\nssh_username = \"me\"\n"+body))
 		got := ""
 		if diags.HasErrors() {
 			d, _ := errors.AsType[*hcl.Diagnostic](diags.Errs()[0])
@@ -188,7 +188,7 @@ func TestKeyPairOptions(t *testing.T) {
 		 temporary_key_pair_bits = 0
 		 ssh_clear_authorized_keys = false`: 0,
 	} {
-		diags := null.Component().Check(input(t, auth+body))
+		diags := null.Factory().Check(input(t, auth+body))
 		if diags.HasErrors() || len(diags) != want {
 			t.Errorf("%s:\ngot %v, want %d warnings", body, diags, want)
 		}
@@ -201,6 +201,6 @@ func TestConformance(t *testing.T) {
 		`communicator = "none"`,
 		fmt.Sprintf("communicator = \"winrm\"\nwinrm_host = %q\nwinrm_port = %d\nwinrm_username = %q\nwinrm_password = %q", srv.Host, srv.Port, srv.User, srv.Password),
 	} {
-		buildertest.Suite{Factory: null.Component(), Body: body, Dir: t.TempDir()}.Run(t)
+		buildertest.Suite{Factory: null.Factory(), Body: body, Dir: t.TempDir()}.Run(t)
 	}
 }

@@ -63,10 +63,10 @@ const (
 	maxBody = 16 << 20
 )
 
-// Component describes the data source. Its output request_headers holds the
+// Factory makes the data source. Its output request_headers holds the
 // headers of the response, as templates expect it; of a header that comes
 // several times, all values, separated by commas.
-func Component() component.Factory[datasource.DataSource] {
+func Factory() component.Factory[datasource.DataSource] {
 	return component.Define("http", func() Options { return Options{Method: http.MethodGet} },
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src} }).
 		Exporting(map[string]cty.Type{"url": cty.String, "body": cty.String, "request_headers": cty.Map(cty.String)})

@@ -25,7 +25,7 @@ func read(t *testing.T, ctx context.Context, body string) (cty.Value, error) {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	d, diags := http.Component().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
+	d, diags := http.Factory().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
 	if diags.HasErrors() {
 		return cty.NilVal, diags
 	}
@@ -89,7 +89,7 @@ method = ""`, "GET " + host + "  "},
 		if !strings.HasPrefix(v.GetAttr("url").AsString(), s.URL) {
 			t.Errorf("url is %#v", v.GetAttr("url"))
 		}
-		for name, typ := range http.Component().Exports(schema.Input{}).Types {
+		for name, typ := range http.Factory().Exports(schema.Input{}).Types {
 			if !v.GetAttr(name).Type().Equals(typ) {
 				t.Errorf("%s is %#v", name, v.GetAttr(name))
 			}
@@ -128,7 +128,7 @@ func TestReadErrors(t *testing.T) {
 }
 
 func TestDocs(t *testing.T) {
-	if _, err := http.Component().Docs(); err != nil {
+	if _, err := http.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }

@@ -18,8 +18,8 @@ type Options struct {
 	Input string `hcl:"input"`
 }
 
-// Component describes the data source.
-func Component() component.Factory[datasource.DataSource] {
+// Factory makes the data source.
+func Factory() component.Factory[datasource.DataSource] {
 	return component.Define("null", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) datasource.DataSource { return o }).
 		Exporting(map[string]cty.Type{"output": cty.String})

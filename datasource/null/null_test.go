@@ -12,7 +12,7 @@ import (
 
 func TestRead(t *testing.T) {
 	f, _ := hclsyntax.ParseConfig([]byte(`input = "a ${1 + 1}"`), "t.pkr.hcl", hcl.InitialPos)
-	d, diags := null.Component().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
+	d, diags := null.Factory().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -20,7 +20,7 @@ func TestRead(t *testing.T) {
 	if err != nil || v.GetAttr("output").AsString() != "a 2" {
 		t.Errorf("%#v, %v", v, err)
 	}
-	if _, err := null.Component().Docs(); err != nil {
+	if _, err := null.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }

@@ -37,8 +37,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the artifice post-processor.
-func Component() component.Factory[postprocessor.PostProcessor] {
+// Factory makes the artifice post-processor.
+func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("artifice", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &artifice{o, src} })
 }

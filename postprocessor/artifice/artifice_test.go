@@ -14,7 +14,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	postprocessortest.Suite{Factory: artifice.Component(), Body: `files = ["DIR/*"]`, Untouched: true}.Run(t)
+	postprocessortest.Suite{Factory: artifice.Factory(), Body: `files = ["DIR/*"]`, Untouched: true}.Run(t)
 }
 
 func TestArtifice(t *testing.T) {
@@ -24,7 +24,7 @@ func TestArtifice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a, keep, err := postprocessortest.Process(t, artifice.Component(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\", \"%[1]s/a*\"]", dir), &builder.Artifact{ID: "old"})
+	a, keep, err := postprocessortest.Process(t, artifice.Factory(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\", \"%[1]s/a*\"]", dir), &builder.Artifact{ID: "old"})
 	if err != nil || keep != postprocessor.Kept {
 		t.Fatalf("got %v, %v", keep, err)
 	}
@@ -38,7 +38,7 @@ func TestFailures(t *testing.T) {
 	for body, want := range map[string]string{
 		``: "files", `files = []`: "cannot be empty", `files = ["["]`: "bracket", `files = ["/no/such/*"]`: "No file found",
 	} {
-		if _, _, err := postprocessortest.Process(t, artifice.Component(), body, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := postprocessortest.Process(t, artifice.Factory(), body, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", body, err, want)
 		}
 	}

@@ -61,8 +61,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the checksum post-processor.
-func Component() component.Factory[postprocessor.PostProcessor] {
+// Factory makes the checksum post-processor.
+func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("checksum", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &checksum{o, src} })
 }

@@ -16,7 +16,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	postprocessortest.Suite{
-		Factory: checksum.Component(), Body: `checksum_types = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
+		Factory: checksum.Factory(), Body: `checksum_types = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
 output = "DIR/sums.{{.ChecksumType}}"`,
 		Unwritable: `output = "DIR/one/x"`, Names: "Cannot write the checksums",
 	}.Run(t)
@@ -30,7 +30,7 @@ func TestOutputIsInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"data", "./data", "link"} {
-		_, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/"+name), &builder.Artifact{Files: []string{file}})
+		_, _, err := postprocessortest.Process(t, checksum.Factory(), fmt.Sprintf("output = %q", dir+"/"+name), &builder.Artifact{Files: []string{file}})
 		if err == nil || !strings.Contains(err.Error(), "The output is an input") {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -38,7 +38,7 @@ func TestOutputIsInput(t *testing.T) {
 	if b, err := os.ReadFile(file); string(b) != "abc" {
 		t.Errorf("it holds %q, %v", b, err)
 	}
-	if _, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/sum"), &builder.Artifact{Files: []string{dir}}); err == nil || !strings.Contains(err.Error(), dir+" is not a regular file") {
+	if _, _, err := postprocessortest.Process(t, checksum.Factory(), fmt.Sprintf("output = %q", dir+"/sum"), &builder.Artifact{Files: []string{dir}}); err == nil || !strings.Contains(err.Error(), dir+" is not a regular file") {
 		t.Errorf("a directory: got %v", err)
 	}
 }
@@ -50,7 +50,7 @@ func TestAppend(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = \"%s/sum\"\nchecksum_types = [\"md5\", \"sha1\"]", dir), &builder.Artifact{Files: []string{dir + "/a"}}); err != nil {
+		if _, _, err := postprocessortest.Process(t, checksum.Factory(), fmt.Sprintf("output = \"%s/sum\"\nchecksum_types = [\"md5\", \"sha1\"]", dir), &builder.Artifact{Files: []string{dir + "/a"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,12 +67,12 @@ func TestChecksum(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := fmt.Sprintf("checksum_types = [\"md5\", \"sha256\"]\noutput = \"%s/{{.BuildName}}_{{.BuilderType}}.{{.ChecksumType}}\"", dir)
-	a, keep, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{file}})
+	a, keep, err := postprocessortest.Process(t, checksum.Factory(), body, &builder.Artifact{Files: []string{file}})
 	if err != nil || keep != postprocessor.MustKeep {
 		t.Fatalf("got %v, %v", keep, err)
 	}
 	body = fmt.Sprintf("checksum_types = []\noutput = \"%s/default.{{.ChecksumType}}\"", dir)
-	if _, _, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{file}}); err != nil {
+	if _, _, err := postprocessortest.Process(t, checksum.Factory(), body, &builder.Artifact{Files: []string{file}}); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(dir + "/default.md5"); err != nil || string(b) != "900150983cd24fb0d6963f7d28e17f72\tdata\n" {
@@ -92,11 +92,11 @@ func TestChecksum(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	if _, _, err := postprocessortest.Process(t, checksum.Component(), `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
+	if _, _, err := postprocessortest.Process(t, checksum.Factory(), `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
 		t.Errorf("got %v", err)
 	}
 	body := fmt.Sprintf("output = \"%s/sum\"", t.TempDir())
-	if _, _, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
+	if _, _, err := postprocessortest.Process(t, checksum.Factory(), body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestFailures(t *testing.T) {
 func TestNoFiles(t *testing.T) {
 	dir := t.TempDir()
 	in := &builder.Artifact{ID: "ami-1"}
-	a, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/new/sum"), in)
+	a, _, err := postprocessortest.Process(t, checksum.Factory(), fmt.Sprintf("output = %q", dir+"/new/sum"), in)
 	if err != nil || a != in {
 		t.Errorf("got %+v, %v", a, err)
 	}

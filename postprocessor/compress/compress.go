@@ -62,8 +62,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the compress post-processor.
-func Component() component.Factory[postprocessor.PostProcessor] {
+// Factory makes the compress post-processor.
+func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("compress", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &compress{o, src} })
 }

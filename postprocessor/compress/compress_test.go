@@ -30,7 +30,7 @@ func TestConformance(t *testing.T) {
 	for _, end := range []string{"zip", "tar", "tar.gz", "tar.bgzf", "tar.bz2", "tar.xz", "tar.lz4"} {
 		t.Run(end, func(t *testing.T) {
 			postprocessortest.Suite{
-				Factory: compress.Component(), Body: fmt.Sprintf("output = \"DIR/x.%s\"", end),
+				Factory: compress.Factory(), Body: fmt.Sprintf("output = \"DIR/x.%s\"", end),
 				Unwritable: fmt.Sprintf("output = \"DIR/one/x.%s\"", end), Names: "output",
 			}.Run(t)
 		})
@@ -49,7 +49,7 @@ func TestNamesakes(t *testing.T) {
 		files = append(files, path)
 	}
 	var warnings []string
-	_, _, err := postprocessortest.ProcessIn(t, compress.Component(), fmt.Sprintf("output = \"%s/x.tar\"", dir), step.Scope{Emit: func(e step.Event) {
+	_, _, err := postprocessortest.ProcessIn(t, compress.Factory(), fmt.Sprintf("output = \"%s/x.tar\"", dir), step.Scope{Emit: func(e step.Event) {
 		if e.Kind == step.Warning {
 			warnings = append(warnings, e.Text)
 		}
@@ -162,7 +162,7 @@ func TestForms(t *testing.T) {
 			}
 			dir := filepath.Join(t.TempDir(), "new")
 			body := fmt.Sprintf("output = %q\n%s", filepath.Join(dir, test.output), test.options)
-			a, keep, err := postprocessortest.Process(t, compress.Component(), body, &builder.Artifact{Files: files})
+			a, keep, err := postprocessortest.Process(t, compress.Factory(), body, &builder.Artifact{Files: files})
 			if err != nil || keep != postprocessor.Discard {
 				t.Fatalf("%v, %v", keep, err)
 			}
@@ -240,7 +240,7 @@ func TestFailures(t *testing.T) {
 		{"a bad level", `compression_level = -2`, files, "Invalid level"},
 		{"a bad template", `output = "{{.BuildName"`, files, "output"},
 	} {
-		_, _, err := postprocessortest.Process(t, compress.Component(), test.body, &builder.Artifact{Files: test.files})
+		_, _, err := postprocessortest.Process(t, compress.Factory(), test.body, &builder.Artifact{Files: test.files})
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)
 		}
@@ -267,7 +267,7 @@ func TestReproducible(t *testing.T) {
 				slices.Reverse(files)
 			}
 			output := filepath.Join(t.TempDir(), "x."+end)
-			if _, _, err := postprocessortest.Process(t, compress.Component(), fmt.Sprintf("output = %q", output), &builder.Artifact{Files: files}); err != nil {
+			if _, _, err := postprocessortest.Process(t, compress.Factory(), fmt.Sprintf("output = %q", output), &builder.Artifact{Files: files}); err != nil {
 				t.Fatal(err)
 			}
 			data, err := os.ReadFile(output)
@@ -293,7 +293,7 @@ func TestReproducible(t *testing.T) {
 func TestNoFiles(t *testing.T) {
 	for _, name := range []string{"x.tar.gz", "x.zip", "x.tar", "x.gz"} {
 		output := filepath.Join(t.TempDir(), name)
-		a, keep, err := postprocessortest.Process(t, compress.Component(), fmt.Sprintf("output = %q", output), &builder.Artifact{ID: "ami-1"})
+		a, keep, err := postprocessortest.Process(t, compress.Factory(), fmt.Sprintf("output = %q", output), &builder.Artifact{ID: "ami-1"})
 		if err != nil || keep != postprocessor.Kept || len(a.Files) != 1 {
 			t.Fatalf("%s: %+v, %v, %v", name, a, keep, err)
 		}

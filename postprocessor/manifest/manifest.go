@@ -47,8 +47,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the manifest post-processor. now is the clock.
-func Component(now func() time.Time) component.Factory[postprocessor.PostProcessor] {
+// Factory makes the manifest post-processor. now is the clock.
+func Factory(now func() time.Time) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("manifest", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &manifest{o, src, now} })
 }

@@ -21,7 +21,7 @@ import (
 
 func process(t *testing.T, body string, run step.Invocation, in *builder.Artifact) error {
 	t.Helper()
-	c := manifest.Component(func() time.Time { return time.Unix(1795458963, 0) })
+	c := manifest.Factory(func() time.Time { return time.Unix(1795458963, 0) })
 	out, _, err := postprocessortest.ProcessIn(t, c, body, step.Scope{Run: run, SourceType: "amazon-ebs", SourceName: "web"}, in)
 	if err == nil && out != in {
 		t.Errorf("the artifact became %v", out)
@@ -144,7 +144,7 @@ func TestFailures(t *testing.T) {
 
 func TestConformance(t *testing.T) {
 	postprocessortest.Suite{
-		Factory: manifest.Component(time.Now), Body: `output = "DIR/m.json"`,
+		Factory: manifest.Factory(time.Now), Body: `output = "DIR/m.json"`,
 		Unwritable: `output = "DIR/one/m.json"`, Names: "Cannot write the manifest",
 	}.Run(t)
 }

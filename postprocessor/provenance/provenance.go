@@ -32,8 +32,8 @@ import (
 // KMS returns the key of a URI "awskms://…"; env is the environment as "NAME=value".
 type KMS func(ctx context.Context, env []string, uri string) (crypto.Signer, error)
 
-// Component describes the provenance post-processor. now is the clock.
-func Component(now func() time.Time, kms KMS) component.Factory[postprocessor.PostProcessor] {
+// Factory makes the provenance post-processor. now is the clock.
+func Factory(now func() time.Time, kms KMS) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("provenance", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &provenance{o, src, now, kms} })
 }

@@ -28,7 +28,7 @@ import (
 
 // factory makes the post-processor, for which awskms:///there is key.
 func factory(key crypto.Signer) component.Factory[postprocessor.PostProcessor] {
-	return provenance.Component(func() time.Time { return time.Unix(1700000060, 7) }, func(_ context.Context, _ []string, uri string) (crypto.Signer, error) {
+	return provenance.Factory(func() time.Time { return time.Unix(1700000060, 7) }, func(_ context.Context, _ []string, uri string) (crypto.Signer, error) {
 		if uri != "awskms:///there" {
 			return nil, errors.New("no such key")
 		}

@@ -25,8 +25,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the shell-local post-processor.
-func Component() component.Factory[postprocessor.PostProcessor] {
+// Factory makes the shell-local post-processor.
+func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("shell-local", func() Options { return Options{script.LocalDefaults()} },
 		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &shellLocal{o.local()} })
 }

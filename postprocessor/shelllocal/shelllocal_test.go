@@ -14,7 +14,7 @@ import (
 )
 
 func TestDocs(t *testing.T) {
-	if _, err := shelllocal.Component().Docs(); err != nil {
+	if _, err := shelllocal.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -26,7 +26,7 @@ func TestShellLocal(t *testing.T) {
 		fmt.Sprintf(`inline = ["printf '%%s' \"$PACKER_BUILD_NAME {{.ID}}\" > %s"]`, out),
 		fmt.Sprintf("inline = [\"true\"]\nexecute_command = [\"printf '%%s' 'web {{.ID}}' > %s\"]", out),
 	} {
-		a, keep, err := postprocessortest.Process(t, shelllocal.Component(), body, in)
+		a, keep, err := postprocessortest.Process(t, shelllocal.Factory(), body, in)
 		if err != nil || a != in || keep != postprocessor.MustKeep {
 			t.Errorf("%s\ngot %v, %v, %v", body, a, keep, err)
 		}
@@ -35,11 +35,11 @@ func TestShellLocal(t *testing.T) {
 		}
 		os.Remove(out)
 	}
-	if _, _, err := postprocessortest.Process(t, shelllocal.Component(), `inline = ["exit 2"]`, in); err == nil || !strings.Contains(err.Error(), "status: 2") {
+	if _, _, err := postprocessortest.Process(t, shelllocal.Factory(), `inline = ["exit 2"]`, in); err == nil || !strings.Contains(err.Error(), "status: 2") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestConformance(t *testing.T) {
-	postprocessortest.Suite{Factory: shelllocal.Component(), Body: `inline = ["echo hi"]`, Untouched: true}.Run(t)
+	postprocessortest.Suite{Factory: shelllocal.Factory(), Body: `inline = ["echo hi"]`, Untouched: true}.Run(t)
 }

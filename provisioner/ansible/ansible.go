@@ -27,10 +27,10 @@ import (
 	"bake/step/onhost"
 )
 
-// Component describes the ansible provisioner. connect is the command that connects
+// Factory makes the ansible provisioner. connect is the command that connects
 // its standard input and output to %h at %p, and with -through and a socket does so
 // through this process; without one, Ansible can log in only to what can be dialed.
-func Component(connect []string) component.Factory[provisioner.Provisioner] {
+func Factory(connect []string) component.Factory[provisioner.Provisioner] {
 	return component.Define("ansible", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
 			return &ansible{Options: o, src: src, connect: connect}

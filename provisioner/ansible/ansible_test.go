@@ -132,7 +132,7 @@ func call(t *testing.T, w *world, conn func(*provisionertest.Machine) communicat
 	for k, v := range w.data {
 		builderMachine.Data[k] = v
 	}
-	err = provisionertest.New(t, ansible.Component(connect), body).Provision(t.Context(), s, builderMachine)
+	err = provisionertest.New(t, ansible.Factory(connect), body).Provision(t.Context(), s, builderMachine)
 	left, _ := os.ReadDir(tmp)
 	for _, l := range left {
 		if !strings.Contains(body, "keep_inventory_file") {
@@ -330,7 +330,7 @@ func TestFailure(t *testing.T) {
 	m := provisionertest.NewMachine(t)
 	machine := m.Builder()
 	machine.Communicator = conn(m)
-	p := provisionertest.New(t, ansible.Component(nil), fmt.Sprintf("playbook_file = %q\ncommand = %q", program, program))
+	p := provisionertest.New(t, ansible.Factory(nil), fmt.Sprintf("playbook_file = %q\ncommand = %q", program, program))
 	if err := p.Provision(ctx, s, machine); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
@@ -367,7 +367,7 @@ func TestInvalid(t *testing.T) {
 		{ok + `ansible_proxy_key_type = "dsa"`, "dsa", "not one of"},
 		{ok + `ansible_env_vars = ["X"]`, "ansible_env_vars", "NAME=value"},
 	} {
-		provisionertest.Invalid(t, ansible.Component(nil), tt.body, tt.at, tt.want)
+		provisionertest.Invalid(t, ansible.Factory(nil), tt.body, tt.at, tt.want)
 	}
 	// A program that is not here keeps nobody from checking a template.
 	for _, tt := range []struct{ body, want string }{
@@ -376,16 +376,16 @@ func TestInvalid(t *testing.T) {
 		{"command = \"sh\"\ngalaxy_command = \"no-such-galaxy\"\ngalaxy_file = \"" + file + "\"", "There is no no-such-galaxy in PATH"},
 	} {
 		in := provisionertest.Input(t, fmt.Sprintf("playbook_file = %q\n", file)+tt.body, nil)
-		diags := ansible.Component(nil).Check(in)
+		diags := ansible.Factory(nil).Check(in)
 		if diags.HasErrors() || len(diags) != 1 || !strings.Contains(diags[0].Detail, tt.want) {
 			t.Errorf("%s: got %v", tt.body, diags)
 		}
 		in.Build.Run = "run"
-		if diags := ansible.Component(nil).Check(in); !diags.HasErrors() || !strings.Contains(diags[0].Detail, tt.want) {
+		if diags := ansible.Factory(nil).Check(in); !diags.HasErrors() || !strings.Contains(diags[0].Detail, tt.want) {
 			t.Errorf("%s: got %v", tt.body, diags)
 		}
 	}
-	if _, err := ansible.Component(nil).Docs(); err != nil {
+	if _, err := ansible.Factory(nil).Docs(); err != nil {
 		t.Error(err)
 	}
 }

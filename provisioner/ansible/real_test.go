@@ -88,7 +88,7 @@ func TestAnsible(t *testing.T) {
 		m := builder.Machine{Communicator: conn, Data: builder.MachineData(conn, builder.Facts{RunID: "run", ID: "i-1", Communicator: "ssh"})}
 		body := fmt.Sprintf("playbook_file = %q\nextra_arguments = [\"-e\", \"name=%s\"]\n%s", play, filepath.Join(home, way), options)
 		before := bastion.Connections()
-		err = provisionertest.New(t, ansible.Component([]string{os.Args[0], "nc", "%h", "%p"}), body).Provision(t.Context(), s, m)
+		err = provisionertest.New(t, ansible.Factory([]string{os.Args[0], "nc", "%h", "%p"}), body).Provision(t.Context(), s, m)
 		if err != nil {
 			t.Errorf("%s: %v\n%s\n%s", way, err, strings.Join(log.Texts(step.Output), "\n"), strings.Join(log.Texts(step.ErrOutput), "\n"))
 		}

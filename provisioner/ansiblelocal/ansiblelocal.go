@@ -28,8 +28,8 @@ import (
 	"bake/step"
 )
 
-// Component describes the ansible-local provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the ansible-local provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("ansible-local", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner { return &ansibleLocal{o, src} })
 }

@@ -40,7 +40,7 @@ func site(t *testing.T) string {
 func TestConformance(t *testing.T) {
 	site(t)
 	staging := filepath.Join(t.TempDir(), "staging")
-	provisionertest.Run(t, ansiblelocal.Component(), fmt.Sprintf(`
+	provisionertest.Run(t, ansiblelocal.Factory(), fmt.Sprintf(`
 playbook_file           = "play.yml"
 command                 = "echo"
 staging_directory       = %q
@@ -103,7 +103,7 @@ extra_arguments   = ["--extra-vars", "\"id={{ .ID }} a=b\"", "-v"]
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			s, log := provisionertest.Scope(t)
 			body := tt.body + "\ncommand = \"show ansible-playbook\"\ngalaxy_command = \"show-galaxy\"\n"
-			if err := provisionertest.New(t, ansiblelocal.Component(), body).Provision(t.Context(), s, m.Builder()); err != nil {
+			if err := provisionertest.New(t, ansiblelocal.Factory(), body).Provision(t.Context(), s, m.Builder()); err != nil {
 				t.Fatal(err)
 			}
 			plain := func(text string) string {
@@ -139,7 +139,7 @@ func TestSecrets(t *testing.T) {
 	m := provisionertest.NewMachine(t)
 	s, log := provisionertest.Scope(t)
 	body := "playbook_file = \"play.yml\"\ncommand = \"echo\"\nextra_arguments = [\"-v\", \"--extra-vars\", \"\\\"db_password=hunter2-{{ .ID }} user=me\\\"\"]"
-	if err := provisionertest.New(t, ansiblelocal.Component(), body).Provision(t.Context(), s, m.Builder()); err != nil {
+	if err := provisionertest.New(t, ansiblelocal.Factory(), body).Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Fatal(err)
 	}
 	said := strings.Join(log.Texts(step.Say), "\n")
@@ -155,7 +155,7 @@ func TestStays(t *testing.T) {
 		m := provisionertest.NewMachine(t)
 		s, _ := provisionertest.Scope(t)
 		body := "playbook_file = \"play.yml\"\ncommand = \"true\"\nstaging_directory = \"~/a b\"\n" + clean
-		if err := provisionertest.New(t, ansiblelocal.Component(), body).Provision(t.Context(), s, m.Builder()); err != nil {
+		if err := provisionertest.New(t, ansiblelocal.Factory(), body).Provision(t.Context(), s, m.Builder()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(filepath.Join(m.Home, "a b/play.yml")); (err == nil) != want {
@@ -174,7 +174,7 @@ func TestFailure(t *testing.T) {
 		m := provisionertest.NewMachine(t)
 		s, _ := provisionertest.Scope(t)
 		body := fmt.Sprintf("playbook_file = \"play.yml\"\ncommand = %q", command)
-		err := provisionertest.New(t, ansiblelocal.Component(), body).Provision(t.Context(), s, m.Builder())
+		err := provisionertest.New(t, ansiblelocal.Factory(), body).Provision(t.Context(), s, m.Builder())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", command, err)
 		}
@@ -196,9 +196,9 @@ func TestInvalid(t *testing.T) {
 		{ok + `galaxy_file = "missing"`, "missing", "no file"},
 		{ok + `inventory_file = "missing"`, "missing", "no file"},
 	} {
-		provisionertest.Invalid(t, ansiblelocal.Component(), tt.body, tt.at, tt.want)
+		provisionertest.Invalid(t, ansiblelocal.Factory(), tt.body, tt.at, tt.want)
 	}
-	if _, err := ansiblelocal.Component().Docs(); err != nil {
+	if _, err := ansiblelocal.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }

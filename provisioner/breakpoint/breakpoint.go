@@ -25,9 +25,9 @@ type Options struct {
 	Note string `hcl:"note,optional"`
 }
 
-// Component describes the breakpoint provisioner. open opens what the user types at;
+// Factory makes the breakpoint provisioner. open opens what the user types at;
 // nil is the terminal that the process was started from.
-func Component(open func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
+func Factory(open func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
 	if open == nil {
 		open = func() (io.ReadCloser, error) { return terminal.Open() }
 	}

@@ -20,14 +20,14 @@ func keyboard(text string) func() (io.ReadCloser, error) {
 }
 
 func TestConformance(t *testing.T) {
-	provisionertest.Run(t, breakpoint.Component(keyboard("\n")), ``, t.TempDir())
-	provisionertest.Run(t, breakpoint.Component(nil), `disable = true`, t.TempDir())
+	provisionertest.Run(t, breakpoint.Factory(keyboard("\n")), ``, t.TempDir())
+	provisionertest.Run(t, breakpoint.Factory(nil), `disable = true`, t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
 		nobody := func() (io.ReadCloser, error) {
 			r, _ := io.Pipe()
 			return r, nil
 		}
-		provisionertest.Cancelled(t, provisionertest.New(t, breakpoint.Component(nobody), `note = "look"`))
+		provisionertest.Cancelled(t, provisionertest.New(t, breakpoint.Factory(nobody), `note = "look"`))
 	})
 }
 
@@ -47,7 +47,7 @@ func TestBreakpoint(t *testing.T) {
 		{``, keyboard("yes"), []string{"Pausing at breakpoint.", "Press enter to continue."}, "terminal was closed"},
 	} {
 		s, log := provisionertest.Scope(t)
-		err := provisionertest.New(t, breakpoint.Component(tt.open), tt.body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+		err := provisionertest.New(t, breakpoint.Factory(tt.open), tt.body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
 		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: got %v, want %q", tt.body, err, tt.err)
 		}

@@ -23,8 +23,8 @@ import (
 	"bake/step"
 )
 
-// Component describes the file provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the file provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("file", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
 			return &file{Options: o, hasContent: src.Set(&o.Content) && o.Source == "" && len(o.Sources) == 0}

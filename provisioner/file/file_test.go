@@ -65,7 +65,7 @@ func found(t *testing.T, dir string) (files []string) {
 func provision(t *testing.T, w world, body string) error {
 	t.Helper()
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, file.Component(), w.expand(body))
+	p := provisionertest.New(t, file.Factory(), w.expand(body))
 	return p.Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
 }
 
@@ -73,8 +73,8 @@ func TestConformance(t *testing.T) {
 	w := newWorld(t)
 	write(t, w.local+"/a", "a", 0o644)
 	write(t, w.remote+"/a", "a", 0o644)
-	provisionertest.Run(t, file.Component(), w.expand("sources = [\"LOCAL/a\", \"LOCAL/a\"]\ndestination = \"REMOTE/a\""), w.remote)
-	provisionertest.Run(t, file.Component(), w.expand("direction = \"download\"\nsource = \"REMOTE/a\"\ndestination = \"LOCAL/a\""), w.local)
+	provisionertest.Run(t, file.Factory(), w.expand("sources = [\"LOCAL/a\", \"LOCAL/a\"]\ndestination = \"REMOTE/a\""), w.remote)
+	provisionertest.Run(t, file.Factory(), w.expand("direction = \"download\"\nsource = \"REMOTE/a\"\ndestination = \"LOCAL/a\""), w.local)
 }
 
 func TestUpload(t *testing.T) {
@@ -216,12 +216,12 @@ func TestInvalid(t *testing.T) {
 		{"destination = \"\"\nsource = \"/etc/passwd\"", "destination", "empty"},
 	}
 	for _, tt := range tests {
-		provisionertest.Invalid(t, file.Component(), tt.body, tt.at, tt.want)
+		provisionertest.Invalid(t, file.Factory(), tt.body, tt.at, tt.want)
 	}
 }
 
 func TestDocs(t *testing.T) {
-	if _, err := file.Component().Docs(); err != nil {
+	if _, err := file.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }

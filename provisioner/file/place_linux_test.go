@@ -47,7 +47,7 @@ func TestUploadRules(t *testing.T) {
 		with.Uploads = append(with.Uploads, &builder.Upload{Pattern: "~/to/sub", Owner: "4321", Group: "1234"})
 	}
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, file.Component(), fmt.Sprintf("source = %q\ndestination = \"~/to\"", local+"/tree/"))
+	p := provisionertest.New(t, file.Factory(), fmt.Sprintf("source = %q\ndestination = \"~/to\"", local+"/tree/"))
 	if err := p.Provision(t.Context(), s, with); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestUploadModeAsRoot(t *testing.T) {
 	with := m.Builder()
 	with.Communicator, with.Uploads = r, []*builder.Upload{{Pattern: m.Home + "/root", Mode: "0640"}}
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, file.Component(), fmt.Sprintf("content = \"text\"\ndestination = %q", m.Home+"/root/file"))
+	p := provisionertest.New(t, file.Factory(), fmt.Sprintf("content = \"text\"\ndestination = %q", m.Home+"/root/file"))
 	if err := p.Provision(t.Context(), s, with); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestUploadAsRoot(t *testing.T) {
 		with.Communicator = refusing{m}
 		with.Uploads = []*builder.Upload{{Pattern: m.Home + "/root/*/*", Owner: owner}}
 		s, _ := provisionertest.Scope(t)
-		p := provisionertest.New(t, file.Component(), fmt.Sprintf("source = %q\ndestination = %q", local+"/", m.Home+"/root"))
+		p := provisionertest.New(t, file.Factory(), fmt.Sprintf("source = %q\ndestination = %q", local+"/", m.Home+"/root"))
 		err := p.Provision(t.Context(), s, with)
 		if (err == nil) != (wrong == "") || err != nil && !strings.Contains(err.Error(), wrong) {
 			t.Errorf("%s: %v", owner, err)

@@ -27,8 +27,8 @@ import (
 	"bake/step"
 )
 
-// Component describes the hcp-sbom provisioner. now is the clock.
-func Component(now func() time.Time) component.Factory[provisioner.Provisioner] {
+// Factory makes the hcp-sbom provisioner. now is the clock.
+func Factory(now func() time.Time) component.Factory[provisioner.Provisioner] {
 	return component.Define("hcp-sbom", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner { return &provision{o, src, now} })
 }

@@ -54,7 +54,7 @@ func TestSuite(t *testing.T) {
 		"source":  body(`source = "`+dir+`/sbom.json"`, `destination = "`+t.TempDir()+`/sbom.json"`),
 	} {
 		t.Run(name, func(t *testing.T) {
-			provisionertest.Suite{Factory: hcpsbom.Component(now), Body: b, Dir: dir, Lenient: lenient}.Run(t)
+			provisionertest.Suite{Factory: hcpsbom.Factory(now), Body: b, Dir: dir, Lenient: lenient}.Run(t)
 		})
 	}
 }
@@ -101,7 +101,7 @@ func TestSBOM(t *testing.T) {
 			}
 			text = strings.NewReplacer("OUT", out, "ROOT", dir).Replace(text)
 			s, log := provisionertest.Scope(t)
-			p := provisionertest.New(t, hcpsbom.Component(now), text)
+			p := provisionertest.New(t, hcpsbom.Factory(now), text)
 			m := provisionertest.NewMachine(t)
 			if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
 				t.Fatal(err)
@@ -153,7 +153,7 @@ func TestErrors(t *testing.T) {
 		body(`source = "`+dir+`/sbom.json"`, `destination = "`+dir+`/sbom.json/below"`): "Cannot write the SBOM",
 	} {
 		s, _ := provisionertest.Scope(t)
-		p := provisionertest.New(t, hcpsbom.Component(now), b+"\n")
+		p := provisionertest.New(t, hcpsbom.Factory(now), b+"\n")
 		if err := p.Provision(t.Context(), s, provisionertest.NewMachine(t).Builder()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", b, err, want)
 		}
@@ -175,6 +175,6 @@ func TestValidate(t *testing.T) {
 		{body(`auto_generate = true`, `execute_command = "{{.Path}}"`), "execute_command", "{{.Output}}"},
 		{body(`auto_generate = true`, `elevated_password = "x"`), "elevated_password", "needs elevated_user"},
 	} {
-		provisionertest.Invalid(t, hcpsbom.Component(now), c.body, c.at, c.want)
+		provisionertest.Invalid(t, hcpsbom.Factory(now), c.body, c.at, c.want)
 	}
 }

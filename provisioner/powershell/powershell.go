@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// Component describes the powershell provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the powershell provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("powershell", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &provision{o} })
 }

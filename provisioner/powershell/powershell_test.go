@@ -59,7 +59,7 @@ func TestConformance(t *testing.T) {
 		withPwsh(t)
 		dir := t.TempDir()
 		provisionertest.Suite{
-			Factory: powershell.Component(), Dir: dir,
+			Factory: powershell.Factory(), Dir: dir,
 			Body:    fmt.Sprintf("inline = [\"'hi'\"]\nuse_pwsh = true\nremote_path = \"%[1]s/a.ps1\"\nremote_env_var_path = \"%[1]s/e.ps1\"", dir),
 			Lenient: func(_ int, call string) bool { return strings.HasPrefix(call, "run rm -f ") },
 		}.Run(t)
@@ -67,7 +67,7 @@ func TestConformance(t *testing.T) {
 	t.Run("Windows", func(t *testing.T) {
 		srv, m := provisionertest.Windows(t)
 		provisionertest.Suite{
-			Factory: powershell.Component(), Dir: srv.Windows.Path("c:/Windows/Temp"), Body: "inline = [\"'hi'\"]\nelevated_user = \"SYSTEM\"",
+			Factory: powershell.Factory(), Dir: srv.Windows.Path("c:/Windows/Temp"), Body: "inline = [\"'hi'\"]\nelevated_user = \"SYSTEM\"",
 			Machine: func(*testing.T) builder.Machine { return m },
 			Lenient: func(n int, call string) bool { return n >= 4 }, // the removal, in two calls
 		}.Run(t)
@@ -98,7 +98,7 @@ func TestPwsh(t *testing.T) {
 		m := provisionertest.NewMachine(t)
 		t.Setenv("TMPDIR", t.TempDir())
 		body := tt.body + "\nuse_pwsh = true\nenv = { A = <<EOT\n" + strings.ReplaceAll(odd, "${", "$${") + "\nEOT\n}"
-		err := provisionertest.New(t, powershell.Component(), body).Provision(t.Context(), s, m.Builder())
+		err := provisionertest.New(t, powershell.Factory(), body).Provision(t.Context(), s, m.Builder())
 		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: got %v, want %q; %q", tt.body, err, tt.err, log.Texts(step.ErrOutput))
 		}
@@ -153,7 +153,7 @@ func TestShells(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := &talker{shows: tt.shows}
 			s, _ := provisionertest.Scope(t)
-			err := provisionertest.New(t, powershell.Component(), fmt.Sprintf("script = %q\nremote_path = \"PATH\"\nremote_env_var_path = \"ENV\"\nskip_clean = true", script)).Provision(t.Context(), s, builder.Machine{Communicator: m})
+			err := provisionertest.New(t, powershell.Factory(), fmt.Sprintf("script = %q\nremote_path = \"PATH\"\nremote_env_var_path = \"ENV\"\nskip_clean = true", script)).Provision(t.Context(), s, builder.Machine{Communicator: m})
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || len(m.lines) != 1 {
 					t.Errorf("got %v after %q", err, m.lines)
@@ -179,9 +179,9 @@ func TestInvalid(t *testing.T) {
 		"inline = [\"a\"]\ndebug_mode = 3":                  "trace levels",
 		"inline = [\"a\"]\nelevated_password = \"p\"":       "Missing elevated_user",
 	} {
-		provisionertest.Invalid(t, powershell.Component(), body, "", want)
+		provisionertest.Invalid(t, powershell.Factory(), body, "", want)
 	}
-	if _, err := powershell.Component().Docs(); err != nil {
+	if _, err := powershell.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }

@@ -99,7 +99,7 @@ func TestWindows(t *testing.T) {
 			srv, m := provisionertest.Windows(t)
 			s, log := provisionertest.Scope(t)
 			before := len(srv.Lines())
-			err := provisionertest.New(t, powershell.Component(), tt.body).Provision(t.Context(), s, m)
+			err := provisionertest.New(t, powershell.Factory(), tt.body).Provision(t.Context(), s, m)
 			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("got %v, want %q", err, tt.err)
 			}
@@ -143,7 +143,7 @@ func TestElevated(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv, m := provisionertest.Windows(t)
 			s, log := provisionertest.Scope(t)
-			err := provisionertest.New(t, powershell.Component(), tt.body).Provision(t.Context(), s, m)
+			err := provisionertest.New(t, powershell.Factory(), tt.body).Provision(t.Context(), s, m)
 			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("got %v, want %q", err, tt.err)
 			}
@@ -176,7 +176,7 @@ func TestElevatedCancelled(t *testing.T) {
 			cancel(why)
 		}
 	}
-	p := provisionertest.New(t, powershell.Component(), "inline = [\"'begun'\", \"timeout /t 60\"]\nelevated_user = \"SYSTEM\"")
+	p := provisionertest.New(t, powershell.Factory(), "inline = [\"'begun'\", \"timeout /t 60\"]\nelevated_user = \"SYSTEM\"")
 	if err := p.Provision(ctx, s, m); !errors.Is(err, why) {
 		t.Errorf("got %v; %q", err, log.Texts(step.ErrOutput))
 	}
@@ -189,7 +189,7 @@ func TestElevatedCancelled(t *testing.T) {
 func TestLostConnections(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, powershell.Component(), `inline = ["'x'"]`)
+	p := provisionertest.New(t, powershell.Factory(), `inline = ["'x'"]`)
 	before := len(srv.Lines())
 	var died atomic.Int32
 	srv.SetFault(func(_ int, action string) winrmtest.Fault {
@@ -232,7 +232,7 @@ func TestShutDown(t *testing.T) {
 	s, log := provisionertest.Scope(t)
 	refuse := errors.New("no more")
 	m.Communicator = &refusing{m.Communicator, srv, refuse}
-	if err := provisionertest.New(t, powershell.Component(), `inline = ["'x'"]`).Provision(t.Context(), s, m); err != nil {
+	if err := provisionertest.New(t, powershell.Factory(), `inline = ["'x'"]`).Provision(t.Context(), s, m); err != nil {
 		t.Errorf("got %v", err)
 	}
 	for _, l := range m.Leftovers.Take() {

@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// Component describes the shell provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the shell provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("shell", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
 			return &shell{Options: o, shebangSet: src.Set(&o.InlineShebang)}

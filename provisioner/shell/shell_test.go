@@ -23,7 +23,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	tmp := t.TempDir()
-	provisionertest.Run(t, shell.Component(), fmt.Sprintf(`
+	provisionertest.Run(t, shell.Factory(), fmt.Sprintf(`
 		inline           = ["echo hi", "echo oops >&2"]
 		use_env_var_file = true
 		remote_folder    = %q`, tmp), tmp)
@@ -35,7 +35,7 @@ func provision(t *testing.T, body string, args ...any) (out, errOut []string, er
 	s, log := provisionertest.Scope(t)
 	m := provisionertest.NewMachine(t)
 	body = fmt.Sprintf(body, args...) + "\nremote_folder = \"" + t.TempDir() + "\"\n"
-	err = provisionertest.New(t, shell.Component(), body).Provision(t.Context(), s, m.Builder())
+	err = provisionertest.New(t, shell.Factory(), body).Provision(t.Context(), s, m.Builder())
 	return log.Texts(step.Output), log.Texts(step.ErrOutput), err
 }
 
@@ -126,7 +126,7 @@ func TestRemoteSequence(t *testing.T) {
 		use_env_var_file = true
 		remote_folder    = %q
 		execute_command  = ". {{.EnvVarFile}}; stat -c %%a {{.EnvVarFile}} {{.Path}}; {{.Path}}"`, dir, dir)
-	if err := provisionertest.New(t, shell.Component(), body).Provision(t.Context(), s, m.Builder()); err != nil {
+	if err := provisionertest.New(t, shell.Factory(), body).Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Fatal(err)
 	}
 	calls := m.Calls()
@@ -179,7 +179,7 @@ func TestNothingStays(t *testing.T) {
 			}
 			defer cancel()
 			body := tt.body + "\n" + secrets + fmt.Sprintf("remote_folder = %q", dir)
-			err := provisionertest.New(t, shell.Component(), body).Provision(ctx, s, m.Builder())
+			err := provisionertest.New(t, shell.Factory(), body).Provision(ctx, s, m.Builder())
 			if good := tt.name == "success" || tt.name == "expected reboot"; (err == nil) != good {
 				t.Errorf("got %v", err)
 			}
@@ -202,7 +202,7 @@ func TestNothingUploaded(t *testing.T) {
 	s, _ := provisionertest.Scope(t)
 	m := provisionertest.NewMachine(t)
 	m.Fault = func(_ int, call string) error { return communicator.ErrNoCommands }
-	err := provisionertest.New(t, shell.Component(), `inline = ["true"]`).Provision(t.Context(), s, m.Builder())
+	err := provisionertest.New(t, shell.Factory(), `inline = ["true"]`).Provision(t.Context(), s, m.Builder())
 	if !errors.Is(err, communicator.ErrNoCommands) {
 		t.Errorf("got %v", err)
 	}
@@ -217,7 +217,7 @@ func TestNothingUploaded(t *testing.T) {
 func TestSkipClean(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, shell.Component(), fmt.Sprintf("inline = [\"true\"]\nskip_clean = true\nremote_path = \"%s/x.sh\"", dir))
+	p := provisionertest.New(t, shell.Factory(), fmt.Sprintf("inline = [\"true\"]\nskip_clean = true\nremote_path = \"%s/x.sh\"", dir))
 	if err := p.Provision(t.Context(), s, provisionertest.NewMachine(t).Builder()); err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestDisconnect(t *testing.T) {
 			return nil
 		}
 		body := fmt.Sprintf("inline = [\"reboot\"]\nexpect_disconnect = %t\nvalid_exit_codes = [0, 2300218]\nremote_folder = %q", expected, t.TempDir())
-		err := provisionertest.New(t, shell.Component(), body).Provision(t.Context(), s, m.Builder())
+		err := provisionertest.New(t, shell.Factory(), body).Provision(t.Context(), s, m.Builder())
 		if expected && err != nil || !expected && (!errors.Is(err, communicator.ErrDisconnected) || !strings.Contains(err.Error(), "expect_disconnect")) {
 			t.Errorf("expect_disconnect = %t: got %v", expected, err)
 		}
@@ -259,7 +259,7 @@ func TestStartRetry(t *testing.T) {
 				return nil
 			}
 			body := fmt.Sprintf("inline = [\"true\"]\nstart_retry_timeout = \"1m\"\nremote_folder = %q", t.TempDir())
-			err := provisionertest.New(t, shell.Component(), body).Provision(t.Context(), s, m.Builder())
+			err := provisionertest.New(t, shell.Factory(), body).Provision(t.Context(), s, m.Builder())
 			if (err == nil) != want {
 				t.Errorf("down for %s: got %v", downFor, err)
 			}
@@ -272,7 +272,7 @@ func TestStartRetry(t *testing.T) {
 
 func TestRefusedUploadIsNotRepeated(t *testing.T) {
 	s, _ := provisionertest.Scope(t)
-	p := provisionertest.New(t, shell.Component(), `inline = ["true"]
+	p := provisionertest.New(t, shell.Factory(), `inline = ["true"]
 		remote_folder = "/no/such/folder"`)
 	if err := p.Provision(t.Context(), s, provisionertest.NewMachine(t).Builder()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -299,7 +299,7 @@ func TestInvalid(t *testing.T) {
 		{"inlin = [\"x\"]", "inlin", "inline"},
 	}
 	for _, tt := range tests {
-		provisionertest.Invalid(t, shell.Component(), tt.body, tt.at, tt.want)
+		provisionertest.Invalid(t, shell.Factory(), tt.body, tt.at, tt.want)
 	}
 }
 
@@ -307,7 +307,7 @@ func TestInvalid(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	vars := map[string]cty.Value{"s": cty.UnknownVal(cty.String), "l": cty.UnknownVal(cty.List(cty.String))}
 	for _, body := range []string{`script = var.s`, `inline = var.l`, `scripts = var.l`, "inline = [\"x\"]\nenvironment_vars = var.l"} {
-		if diags := shell.Component().Check(provisionertest.Input(t, body, vars)); diags.HasErrors() {
+		if diags := shell.Factory().Check(provisionertest.Input(t, body, vars)); diags.HasErrors() {
 			t.Errorf("%s: %v", body, diags)
 		}
 	}

@@ -27,8 +27,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the shell-local provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the shell-local provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("shell-local", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &shellLocal{o} })
 }

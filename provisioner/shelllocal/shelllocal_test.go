@@ -17,7 +17,7 @@ func provision(t *testing.T, ctx context.Context, body string) ([]string, error)
 	t.Setenv("TMPDIR", t.TempDir())
 	s, log := provisionertest.Scope(t)
 	s.Run.Env = append(s.Run.Env, "PACKER_RUN_UUID=run", "OURS=yes")
-	err := provisionertest.New(t, shelllocal.Component(), body).Provision(ctx, s, provisionertest.NewMachine(t).Builder())
+	err := provisionertest.New(t, shelllocal.Factory(), body).Provision(ctx, s, provisionertest.NewMachine(t).Builder())
 	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
@@ -83,9 +83,9 @@ func TestInvalid(t *testing.T) {
 		{"script = \"missing\"", "missing", "no file"},
 	}
 	for _, tt := range tests {
-		provisionertest.Invalid(t, shelllocal.Component(), tt.body, tt.at, tt.want)
+		provisionertest.Invalid(t, shelllocal.Factory(), tt.body, tt.at, tt.want)
 	}
-	if _, err := shelllocal.Component().Docs(); err != nil {
+	if _, err := shelllocal.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -93,5 +93,5 @@ func TestInvalid(t *testing.T) {
 func TestConformance(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	provisionertest.Run(t, shelllocal.Component(), `inline = ["echo hi"]`, dir)
+	provisionertest.Run(t, shelllocal.Factory(), `inline = ["echo hi"]`, dir)
 }

@@ -26,8 +26,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the sleep provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the sleep provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("sleep", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return sleeper(o.Duration) })
 }

@@ -56,8 +56,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the windows-restart provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the windows-restart provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("windows-restart", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &restart{o} })
 }

@@ -95,7 +95,7 @@ func TestRestart(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &machine{answers: tt.answers}
 				s, _ := provisionertest.Scope(t)
-				err := provisionertest.New(t, windowsrestart.Component(), tt.body).Provision(t.Context(), s, builder.Machine{Communicator: m})
+				err := provisionertest.New(t, windowsrestart.Factory(), tt.body).Provision(t.Context(), s, builder.Machine{Communicator: m})
 				if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 					t.Errorf("got %v, want %q", err, tt.err)
 				}
@@ -116,7 +116,7 @@ func TestEndsItself(t *testing.T) {
 			m := &machine{answers: []answer{first, ok, {err: communicator.ErrDisconnected}, back}}
 			s, _ := provisionertest.Scope(t)
 			s.Run.MachinesEnd = time.Hour
-			if err := provisionertest.New(t, windowsrestart.Component(), "").Provision(t.Context(), s, builder.Machine{Communicator: m}); err != nil {
+			if err := provisionertest.New(t, windowsrestart.Factory(), "").Provision(t.Context(), s, builder.Machine{Communicator: m}); err != nil {
 				t.Error(err)
 			}
 			if got := words(m.lines); !slices.Equal(got, []string{"abort", "restart", "test", "check"}) {
@@ -130,9 +130,9 @@ func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
 		`restart_timeout = "-1s"`: "Invalid timeout",
 	} {
-		provisionertest.Invalid(t, windowsrestart.Component(), body, "", want)
+		provisionertest.Invalid(t, windowsrestart.Factory(), body, "", want)
 	}
-	if _, err := windowsrestart.Component().Docs(); err != nil {
+	if _, err := windowsrestart.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -143,7 +143,7 @@ func TestRealRestart(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	s, _ := provisionertest.Scope(t)
 	body := "check_registry = true\nregistry_keys = [\"HKLM:A'b\"]\nrestart_check_command = \"powershell -command \\\"'back'\\\"\""
-	if err := provisionertest.New(t, windowsrestart.Component(), body).Provision(t.Context(), s, m); err != nil {
+	if err := provisionertest.New(t, windowsrestart.Factory(), body).Provision(t.Context(), s, m); err != nil {
 		t.Fatal(err)
 	}
 	if n := srv.Windows.Restarts(); n != 1 {
@@ -170,7 +170,7 @@ func TestCancelled(t *testing.T) {
 				cancel(why)
 			}
 			s, _ := provisionertest.Scope(t)
-			err := provisionertest.New(t, windowsrestart.Component(), ``).Provision(ctx, s, builder.Machine{Communicator: &machine{answers: answers}})
+			err := provisionertest.New(t, windowsrestart.Factory(), ``).Provision(ctx, s, builder.Machine{Communicator: &machine{answers: answers}})
 			if !errors.Is(err, why) {
 				t.Errorf("%d: got %v", n, err)
 			}

@@ -61,8 +61,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Component describes the windows-shell provisioner.
-func Component() component.Factory[provisioner.Provisioner] {
+// Factory makes the windows-shell provisioner.
+func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("windows-shell", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &windowsShell{o} })
 }

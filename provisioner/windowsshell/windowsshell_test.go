@@ -41,7 +41,7 @@ func provision(t *testing.T, body string) (dir string, out []string, err error) 
 	standInForCmd(t)
 	s, log := provisionertest.Scope(t)
 	body += fmt.Sprintf("\nremote_path = %q\nexecute_command = \"cp {{.Path}} {{.Path}}.copy; {{.Vars}} sh {{.Path}} {{.ID}}\"\nenv_var_format = \"%%s=%%s \"\n", dir+`/script.bat`)
-	err = provisionertest.New(t, windowsshell.Component(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	err = provisionertest.New(t, windowsshell.Factory(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
 	if _, err := os.Stat(dir + "/script.bat"); err == nil {
 		t.Error("the script is still on the machine")
 	}
@@ -88,7 +88,7 @@ func TestDefaults(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(m.Home, "c:/Windows/Temp"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := provisionertest.New(t, windowsshell.Component(), "inline = [\"dir\"]\nenv = { A = \"1\" }\nvalid_exit_codes = [0, 126, 127]")
+	p := provisionertest.New(t, windowsshell.Factory(), "inline = [\"dir\"]\nenv = { A = \"1\" }\nvalid_exit_codes = [0, 126, 127]")
 	if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Error(err)
 	}
@@ -102,7 +102,7 @@ func TestScriptThatStays(t *testing.T) {
 	standInForCmd(t)
 	s, _ := provisionertest.Scope(t)
 	body := fmt.Sprintf("inline = [\"true #\"]\nremote_path = \"%s/stuck\"\nexecute_command = \"sh {{.Path}}\"\nstart_retry_timeout = \"0s\"", t.TempDir())
-	err := provisionertest.New(t, windowsshell.Component(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	err := provisionertest.New(t, windowsshell.Factory(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
 	if err == nil || !strings.Contains(err.Error(), "stuck from the machine: exit status 1") {
 		t.Errorf("got %v", err)
 	}
@@ -114,9 +114,9 @@ func TestInvalid(t *testing.T) {
 		"inline = [\"a\"]\nenv_var_format = \"x\"":        "Unusable format",
 		"inline = [\"a\"]\nstart_retry_timeout = \"-1s\"": "Negative duration",
 	} {
-		provisionertest.Invalid(t, windowsshell.Component(), body, "", want)
+		provisionertest.Invalid(t, windowsshell.Factory(), body, "", want)
 	}
-	if _, err := windowsshell.Component().Docs(); err != nil {
+	if _, err := windowsshell.Factory().Docs(); err != nil {
 		t.Error(err)
 	}
 }
@@ -124,7 +124,7 @@ func TestInvalid(t *testing.T) {
 func TestConformance(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	provisionertest.Suite{
-		Factory: windowsshell.Component(), Dir: srv.Windows.Path("c:/Windows/Temp"), Body: `inline = ["@echo off", "echo hi"]`,
+		Factory: windowsshell.Factory(), Dir: srv.Windows.Path("c:/Windows/Temp"), Body: `inline = ["@echo off", "echo hi"]`,
 		Machine: func(*testing.T) builder.Machine { return m },
 	}.Run(t)
 }
@@ -147,7 +147,7 @@ func TestWindows(t *testing.T) {
 	} {
 		srv, m := provisionertest.Windows(t)
 		s, log := provisionertest.Scope(t)
-		err := provisionertest.New(t, windowsshell.Component(), tt.body).Provision(t.Context(), s, m)
+		err := provisionertest.New(t, windowsshell.Factory(), tt.body).Provision(t.Context(), s, m)
 		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: got %v, want %q", tt.body, err, tt.err)
 		}
