@@ -21,7 +21,7 @@ func (c *converter) source(v value, b builder) {
 	for _, m := range v.members {
 		switch {
 		case m.name == "type" || m.name == "name":
-		case m.name == "source_ami_filter" && strings.HasPrefix(b.typ, "amazon-") && m.value.kind == object:
+		case m.name == "source_ami_filter" && strings.HasPrefix(b.typ, "amazon-") && m.value.kind == object && v.get("source_ami").kind == null:
 			out.body.attrs = append(out.body.attrs, attribute{"source_ami", c.sourceAMI(v, m.value, w) + ".id"})
 		default:
 			c.option(&out.body, m, docs, w)

@@ -285,9 +285,7 @@ func (k *caller) call(name string, args []string, top bool) (string, bool) {
 			return "source.type", true
 		}
 	case "replace/4":
-		if args[2] == "-1" {
-			return "replace(" + args[3] + ", " + args[0] + ", " + args[1] + ")", true
-		}
+		return replace(args[0], args[1], args[2], args[3])
 	case "clean_resource_name/1":
 		return k.clean(args[0]), true
 	case "aws_secretsmanager/1", "aws_secretsmanager/2":
@@ -299,10 +297,30 @@ func (k *caller) call(name string, args []string, top bool) (string, bool) {
 	return "", false
 }
 
-// constant is the text of an expression that is nothing but a text.
+// replace replaces a part of a text everywhere, or where it is first. HCL's function does
+// the former; of a pattern that begins at the start, there is only one match.
+func replace(part, by, times, text string) (string, bool) {
+	if times == "-1" {
+		return "replace(" + text + ", " + part + ", " + by + ")", true
+	}
+	old, isConstant := plain(part)
+	with, simple := plain(by)
+	if times != "1" || !isConstant || !simple {
+		return "", false
+	}
+	return "regex_replace(" + text + ", " + quoted("(?s)^(.*?)"+regexp.QuoteMeta(old)) + ", " + quoted("${1}"+with) + ")", true
+}
+
+// constant is the text of an expression that is nothing but a text, and not an empty one.
 func constant(e string) (string, bool) {
+	s, ok := plain(e)
+	return s, ok && s != ""
+}
+
+// plain is the text of an expression that is nothing but a text without special characters.
+func plain(e string) (string, bool) {
 	s := strings.TrimSuffix(strings.TrimPrefix(e, `"`), `"`)
-	return s, len(e) > 2 && e == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")
+	return s, e == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")
 }
 
 // printfSubset is what printf and HCL's format mean the same by, of strings.

@@ -17,11 +17,16 @@ func (c *converter) variables(root value) {
 	if decl.kind != null && decl.kind != object {
 		c.fail(head(decl.rng), "Not an object", "variables must be an object, not %s. It was left out.", decl.kind)
 	}
+	circular := circles(decl.members)
 	for _, m := range decl.members {
 		if strings.HasPrefix(m.name, "_comment") {
 			continue
 		}
 		v := c.addVariable(m.name, m.rng)
+		if chain := circular[m.name]; chain != nil {
+			c.warn(m.value.rng, "Variable that is its own default", "The default of the variable %q is its own value (%s). It was declared without a default, so it must be given a value.", m.name, strings.Join(chain, " -> "))
+			continue
+		}
 		v.derived = m.value.kind == text && !fixed(m.value.text)
 	}
 	sensitive := root.get("sensitive-variables")
@@ -43,9 +48,9 @@ func (c *converter) variables(root value) {
 			c.comments = append(c.comments, commentLines(m.value)...)
 			continue
 		}
-		switch m.value.kind {
-		case null:
-		case text:
+		switch {
+		case m.value.kind == null, circular[m.name] != nil:
+		case m.value.kind == text:
 			w := where{block: "variable"}
 			if v.derived {
 				w.block = "local"
@@ -58,7 +63,7 @@ func (c *converter) variables(root value) {
 					v.value = doc
 				}
 			}
-		case boolean, number:
+		case m.value.kind == boolean, m.value.kind == number:
 			v.value, v.literal = quoted(m.value.text), &m.value.text
 		default:
 			c.fail(head(m.value.rng), "Not a string", "In a JSON template the value of a variable must be a string, not %s. The variable now has no default.", m.value.kind)
@@ -77,6 +82,61 @@ func fixed(s string) bool {
 
 var envAction = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
+})
+
+// circles returns the variables that refer to themselves, each with those by which it does,
+// in order. There is one for each circle: the others that are in it can do without a value.
+func circles(variables []member) map[string][]string {
+	defaults := map[string]string{}
+	for _, m := range variables {
+		if m.value.kind == text {
+			defaults[m.name] = m.value.text
+		}
+	}
+	const done = -1
+	found, place := map[string][]string{}, map[string]int{} // place counts from 1
+	var path []string
+	var follow func(name string)
+	follow = func(name string) {
+		switch i := place[name]; {
+		case i == done:
+			return
+		case i > 0:
+			found[name] = append(slices.Clone(path[i-1:]), name)
+			return
+		}
+		path = append(path, name)
+		place[name] = len(path)
+		for _, next := range users(defaults[name]) {
+			follow(next)
+		}
+		path = path[:len(path)-1]
+		place[name] = done
+	}
+	for _, m := range variables {
+		follow(m.name)
+	}
+	return found
+}
+
+// users returns the names of the user variables that a string refers to.
+func users(s string) (names []string) {
+	segs, err := segments(s)
+	if err != nil {
+		return nil
+	}
+	for _, seg := range segs {
+		if seg.action {
+			for _, m := range userCall().FindAllStringSubmatch(seg.text, -1) {
+				names = append(names, m[1]+m[2])
+			}
+		}
+	}
+	return names
+}
+
+var userCall = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("\\buser\\s+(?:\"([^\"\\\\]*)\"|`([^`]*)`)")
 })
 
 // addVariable declares a variable by its name in JSON.
