@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/crypto/ssh"
@@ -23,6 +22,7 @@ import (
 	"bake/communicator/none"
 	"bake/internal/debuglog"
 	"bake/internal/delay"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -433,20 +433,4 @@ func (o *overheard) text() (said string, isSSH bool) {
 }
 
 // printable returns the start of what a stranger says, as one line of text.
-func printable(s string) string {
-	const enough = 300
-	text := strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	text = strings.TrimSpace(text)
-	if runes := []rune(text); len(runes) > enough {
-		text = string(runes[:enough]) + "..."
-	}
-	return text
-}
+func printable(s string) string { return prose.Short(s, 300) }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"bake/communicator"
+	"bake/internal/prose"
 )
 
 // line begins a shell as root, whatever the login shell is; sudo says why it cannot.
@@ -32,7 +33,7 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 	case err != nil:
 		return nil, err
 	case st.Code != 0:
-		return nil, fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
+		return nil, fmt.Errorf("exit status %d: %s", st.Code, prose.Excerpt(errOut.String()))
 	case out.Cut():
 		return nil, fmt.Errorf("the machine says more than %d kB", limit>>10)
 	}
@@ -46,7 +47,7 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 		}
 	}
 	if len(said) == 0 || said[len(said)-1] != "done" {
-		return nil, fmt.Errorf("the script did not get to its end: %s", Printable(errOut.String()))
+		return nil, fmt.Errorf("the script did not get to its end: %s", prose.Excerpt(errOut.String()))
 	}
 	return said[:len(said)-1], nil
 }
@@ -61,22 +62,7 @@ func stream(ctx context.Context, on communicator.Communicator, shell, script str
 	errOut := communicator.Head{Max: 4 << 10}
 	st, err := on.Run(ctx, communicator.Command{Line: shell, Stdin: strings.NewReader(script), Stdout: out, Stderr: &errOut})
 	if err == nil && st.Code != 0 {
-		err = fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
+		err = fmt.Errorf("exit status %d: %s", st.Code, prose.Excerpt(errOut.String()))
 	}
 	return err
-}
-
-// Printable is a text of a machine as it can be shown, cut to what is of use.
-func Printable(text string) string {
-	text = strings.ToValidUTF8(text, "?")
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, text)
-	if len(text) > 1000 {
-		text = strings.ToValidUTF8(text[:1000], "") + "…"
-	}
-	return strings.TrimSpace(text)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/prose"
 )
 
 // Severities returns all severities, worst first.
@@ -165,10 +167,10 @@ func (j *judge) judged() {
 		case n == 0:
 			j.close("%s: no rule was checked", r.Name)
 		case r.applicable() == 0:
-			j.close("%s: none of %s applies to the machine", r.Name, count(n, "rule"))
+			j.close("%s: none of %s applies to the machine", r.Name, prose.Count(n, "rule"))
 		}
 		if n := r.Count(Error); n > 0 {
-			j.close("%s: %s could not be judged: %s", r.Name, count(n, "rule"), names(r.Findings, func(f Finding) bool { return f.Result == Error }))
+			j.close("%s: %s could not be judged: %s", r.Name, prose.Count(n, "rule"), names(r.Findings, func(f Finding) bool { return f.Result == Error }))
 		}
 	}
 }
@@ -188,7 +190,7 @@ func (j *judge) limits() {
 			}
 		}
 		if limit := j.gate.limit(s); n > limit {
-			j.close("%s of severity %s failed (limit: %d): %s", count(n, "rule"), s, limit, names(all.Findings, failed))
+			j.close("%s of severity %s failed (limit: %d): %s", prose.Count(n, "rule"), s, limit, names(all.Findings, failed))
 		}
 	}
 	if low := j.gate.MinScore; low != nil {
@@ -199,8 +201,12 @@ func (j *judge) limits() {
 			j.close("the score is %s, and must be at least %s", decimals(score), decimals(*low))
 		}
 	}
-	if low := j.gate.MinApplicable; low != nil && all.applicable() < *low {
-		j.close("%s to the machine, and at least %d must", count(all.applicable(), "rule applies", "rules apply"), *low)
+	if low, n := j.gate.MinApplicable, all.applicable(); low != nil && n < *low {
+		verb := "apply"
+		if n == 1 {
+			verb = "applies"
+		}
+		j.close("%s %s to the machine, and at least %d must", prose.Count(n, "rule"), verb, *low)
 	}
 }
 
@@ -230,17 +236,6 @@ func (g Gate) limit(s Severity) int {
 // decimals rounds a score down, so that what is too low never looks like enough.
 func decimals(score float64) string {
 	return strconv.FormatFloat(math.Floor(score*100)/100, 'f', -1, 64)
-}
-
-// count returns the number of things, with the right one of their names.
-func count(n int, one string, more ...string) string {
-	switch {
-	case n == 1:
-		return "1 " + one
-	case len(more) > 0:
-		return fmt.Sprintf("%d %s", n, more[0])
-	}
-	return fmt.Sprintf("%d %ss", n, one)
 }
 
 // names lists the first IDs of the findings that are wanted.

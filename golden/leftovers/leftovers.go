@@ -20,6 +20,7 @@ import (
 	"bake/golden/asroot"
 	"bake/golden/findings"
 	"bake/internal/cloudinit"
+	"bake/internal/prose"
 	"bake/internal/shellquote"
 )
 
@@ -198,7 +199,7 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 	}
 	found, err := holders(out.String())
 	if err != nil {
-		err = fmt.Errorf("%w (exit status %d): %s", err, st.Code, asroot.Printable(errOut.String()))
+		err = fmt.Errorf("%w (exit status %d): %s", err, st.Code, prose.Excerpt(errOut.String()))
 	}
 	return found, err
 }
@@ -223,7 +224,7 @@ func holders(said string) (found []line, err error) {
 	case status == "0", status == "1", status == "2" && complaint == "":
 		return found, nil
 	}
-	return nil, fmt.Errorf("grep: status %s: %s", asroot.Printable(status), asroot.Printable(complaint))
+	return nil, fmt.Errorf("grep: status %s: %s", prose.Excerpt(status), prose.Excerpt(complaint))
 }
 
 // Shortest is the length of the shortest secret that is looked for: others are in files by
@@ -310,7 +311,7 @@ func judge(found []line, kinds []kind) (all []findings.Finding) {
 
 func list(paths []string) string {
 	n := len(paths)
-	text := asroot.Printable(strings.Join(paths[:min(n, shown)], ", "))
+	text := prose.Excerpt(strings.Join(paths[:min(n, shown)], ", "))
 	if n > shown {
 		text += fmt.Sprintf(" and %d more", n-shown)
 	}

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"bake/golden/asroot"
 	"bake/golden/changes"
 	"bake/golden/contents"
 	"bake/golden/reports"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -47,7 +47,7 @@ func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[
 		}
 		if _, err := in.Read(ctx, digest, maxManifest); err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				s.Warn(ctx, "The report %s about the image is not shown: %s", asroot.Printable(name), err)
+				s.Warn(ctx, "The report %s about the image is not shown: %s", prose.Excerpt(name), err)
 			}
 			continue
 		}

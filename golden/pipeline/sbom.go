@@ -12,6 +12,7 @@ import (
 	"bake/golden/asroot"
 	"bake/golden/contents"
 	"bake/golden/reports"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -40,7 +41,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 				s.Warn(ctx, "Missing in the SBOM: %d more, which are listed in it", len(all.Problems)-i)
 				break
 			}
-			s.Warn(ctx, "Missing in the SBOM: %s", asroot.Printable(problem))
+			s.Warn(ctx, "Missing in the SBOM: %s", prose.Excerpt(problem))
 		}
 		for i, format := range o.Formats {
 			f := contents.Format(format)

@@ -11,6 +11,8 @@ import (
 	"path"
 	"sort"
 	"strings"
+
+	"bake/internal/prose"
 )
 
 // The record of an image is what its inputs were, in tags: they travel with the image, need
@@ -149,22 +151,12 @@ func read(tags map[string]string) (r record, err error) {
 			return ""
 		}
 		text, rest = string(rest[size:size+int(n)]), rest[size+int(n):]
-		return printable(text)
+		return text
 	}
 	for len(rest) > 0 {
 		r.inputs = append(r.inputs, Input{Name: next(), Digest: next(), Shown: next()})
 	}
 	return r, err
-}
-
-// printable takes out of a text what could be taken for something else on a terminal.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 {
-			return '?'
-		}
-		return c
-	}, text)
 }
 
 // has reports whether an input of that name was what it is now.
@@ -179,7 +171,7 @@ func (r record) has(now []Input, name string) bool {
 	return false
 }
 
-// changes are the inputs that are not what they were, by name.
+// changes are the inputs that are not what they were, by name, for a terminal.
 func (r record) changes(now []Input) (all []Change) {
 	old := map[string]Input{}
 	for _, in := range r.inputs {
@@ -201,6 +193,9 @@ func (r record) changes(now []Input) (all []Change) {
 	}
 	for _, in := range old {
 		all = append(all, Change{Name: in.Name, From: in.shown()})
+	}
+	for i, c := range all {
+		all[i] = Change{prose.Printable(c.Name), prose.Printable(c.From), prose.Printable(c.To)}
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all

@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"bake/internal/prose"
 )
 
 // table is a table whose rows can be filtered.
@@ -86,7 +88,7 @@ func (p page) places(b *Build, n int) {
 		for _, at := range b.Places {
 			accounts[at.Account] = true
 		}
-		caption := fmt.Sprintf("%s in %s", count(len(b.Places), "place"), count(len(accounts), "account"))
+		caption := fmt.Sprintf("%s in %s", prose.Count(len(b.Places), "place"), prose.Count(len(accounts), "account"))
 		p.table(table{id: "places-" + strconv.Itoa(n), class: "plain", caption: caption, columns: []string{"Account", "Region", "Image", "Whose"}, rows: len(b.Places)}, func(i int) {
 			at := b.Places[i]
 			whose := "its own"
@@ -113,14 +115,6 @@ func (p page) places(b *Build, n int) {
 	})
 }
 
-// count is a number of things.
-func count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return strconv.Itoa(n) + " " + what
-}
-
 func code(s string) raw { return raw("<code>" + escape(s) + "</code>") }
 
 // contents lists what is installed.
@@ -145,7 +139,7 @@ func (p page) contents(c *Contents, n int) {
 		p.put("<p>The SBOM lists no packages.</p>\n")
 		return
 	}
-	p.put("<details><summary>%: %</summary>\n", count(c.Count, "package"), strings.Join(counts, ", "))
+	p.put("<details><summary>%: %</summary>\n", prose.Count(c.Count, "package"), strings.Join(counts, ", "))
 	p.table(table{
 		id: "packages-" + strconv.Itoa(n), class: "plain", caption: "Installed packages", columns: []string{"Package", "Version", "Architecture", "Kind"},
 		choices: []choice{{"kind", "Kind", kinds}}, rows: c.Count,

@@ -12,16 +12,13 @@ import (
 	"time"
 
 	"bake/communicator"
-	"bake/golden/asroot"
 	"bake/golden/findings"
+	"bake/internal/prose"
 	"bake/internal/shellquote"
 )
 
 // ExitCode is the format of a command whose exit status says all: 0 is a success.
 const ExitCode findings.Format = "exit-code"
-
-// Formats returns what a command can write.
-func Formats() []findings.Format { return append(findings.Readable(), ExitCode) }
 
 // Command is a scan with any program, which writes what it has found to its standard output.
 type Command struct {
@@ -106,7 +103,7 @@ func (c Command) codes() []int {
 // judge reads what the command has found. What the shell says of a command that it could
 // not run is no finding, and neither is that nothing failed if the command says that it did.
 func (c Command) judge(report findings.Report, code int, out []byte, errOut string) (findings.Report, error) {
-	said := asroot.Printable(cmp.Or(strings.TrimSpace(errOut), string(bytes.TrimSpace(out))))
+	said := prose.Excerpt(cmp.Or(strings.TrimSpace(errOut), string(bytes.TrimSpace(out))))
 	switch {
 	case code == 126 || code == 127:
 		return report, fmt.Errorf("the command cannot be run (exit status %d): %s", code, said)

@@ -18,6 +18,7 @@ import (
 	"bake/communicator"
 	"bake/golden/asroot"
 	"bake/golden/findings"
+	"bake/internal/prose"
 	"bake/internal/shellquote"
 )
 
@@ -53,7 +54,7 @@ func (o OpenSCAP) Run(ctx context.Context, on communicator.Communicator) (findin
 	}
 	results, ok := parts["results"]
 	if code, said := parts.status(); !ok || code != 0 && code != 2 { // 2: something has failed
-		return report, fmt.Errorf("oscap ended with exit status %d: %s", code, asroot.Printable(said))
+		return report, fmt.Errorf("oscap ended with exit status %d: %s", code, prose.Excerpt(said))
 	}
 	z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(results)))
 	if err != nil {

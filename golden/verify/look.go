@@ -10,6 +10,7 @@ import (
 	"bake/golden/asroot"
 	"bake/golden/findings"
 	"bake/internal/cloudinit"
+	"bake/internal/prose"
 )
 
 // Identity is what a machine has that no other may have, and who is let in there. It is
@@ -124,7 +125,7 @@ func (s sight) judge(of Identity) []findings.Finding {
 	admitted := ""
 	for _, k := range of.Login {
 		if file, ok := s.admitted[k]; ok {
-			admitted = fmt.Sprintf("%s lets in the key that the image was made with. Remove it before the image is made, or set ssh_clear_authorized_keys.", asroot.Printable(file))
+			admitted = fmt.Sprintf("%s lets in the key that the image was made with. Remove it before the image is made, or set ssh_clear_authorized_keys.", prose.Excerpt(file))
 		}
 	}
 	return []findings.Finding{
@@ -163,9 +164,9 @@ func (s sight) running(id string) findings.Finding {
 	case s.state == "" || s.state == "offline" || s.state == "unknown":
 		f.Result, f.Evidence = findings.NotApplicable, "systemd is not the init of the machine"
 	case len(s.failed) > 0:
-		f.Result, f.Evidence = findings.Fail, "failed units: "+asroot.Printable(strings.Join(s.failed, ", "))
+		f.Result, f.Evidence = findings.Fail, "failed units: "+prose.Excerpt(strings.Join(s.failed, ", "))
 	case s.state != "running":
-		f.Result, f.Evidence = findings.Fail, "systemctl is-system-running: "+asroot.Printable(s.state)
+		f.Result, f.Evidence = findings.Fail, "systemctl is-system-running: "+prose.Excerpt(s.state)
 	}
 	return f
 }
@@ -177,7 +178,7 @@ func (s sight) cloud(id string) findings.Finding {
 	case "":
 		f.Result, f.Evidence = findings.NotApplicable, "the machine has no cloud-init, or it is turned off"
 	case "failed":
-		f.Result, f.Evidence = findings.Fail, asroot.Printable(s.cloudText)
+		f.Result, f.Evidence = findings.Fail, prose.Excerpt(s.cloudText)
 	}
 	return f
 }

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"bake/internal/prose"
 )
 
 // RefusedError is the answer of a server that has not connected.
@@ -66,26 +68,13 @@ func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header)
 	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return fail(&RefusedError{Status: resp.Status, Code: resp.StatusCode, Header: resp.Header, Text: printable(string(text))})
+		return fail(&RefusedError{Status: resp.Status, Code: resp.StatusCode, Header: resp.Header, Text: prose.Line(string(text))})
 	}
 	if !stop() {
 		return fail(context.Cause(ctx))
 	}
 	ahead, _ := in.Peek(in.Buffered())
 	return &tunnel{Conn: conn, ahead: ahead}, nil
-}
-
-// printable is a text on one line, without what steers a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case r < ' ', r == 0x7f:
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
 
 // tunnel is a connection some of whose first bytes have been read ahead.

@@ -47,6 +47,10 @@ func Line(text string) string { return Printable(OneLine(text)) }
 // Short is a [Line], cut if it has more than most characters.
 func Short(text string, most int) string { return Cut(Line(text), most) }
 
+// Excerpt is as much of a text, such as what a program has complained of, as a message shows: a
+// [Short] one.
+func Excerpt(text string) string { return Short(text, 1000) }
+
 // Cut is a text, cut if it has more than most characters.
 func Cut(text string, most int) string {
 	if r := []rune(text); len(r) > most {

@@ -11,9 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"bake/communicator"
+	"bake/internal/prose"
 )
 
 // Machine is the way to a machine.
@@ -45,7 +45,7 @@ func run(ctx context.Context, on communicator.Communicator, script string, out i
 	errOut := &communicator.Head{Max: 4 << 10}
 	st, err := on.Run(ctx, communicator.Command{Line: asRoot, Stdin: strings.NewReader(script), Stdout: out, Stderr: errOut})
 	if err == nil && st.Code != 0 {
-		err = fmt.Errorf("exit status %d: %s", st.Code, printable(errOut.String(), maxEvidence))
+		err = fmt.Errorf("exit status %d: %s", st.Code, prose.Excerpt(errOut.String()))
 	}
 	return err
 }
@@ -99,7 +99,7 @@ type answer struct {
 const (
 	unsupported = "unsupported" // in place of the ID of a rule
 	begin       = "\x01bake "   // stands before every line that counts
-	maxEvidence = 1000          // bytes of it that are kept
+	maxEvidence = 1000          // characters of it that are kept, with a mark where it is cut
 	maxOutput   = 1 << 20       // bytes of all answers
 	maxLine     = 8 << 10       // of which one line has
 	checkTime   = 5 * time.Minute
@@ -131,7 +131,7 @@ func parse(out io.Reader, ids []string) (map[string]answer, error) {
 		}
 		if text, more := strings.CutPrefix(l, ". "); more {
 			if a, ok := answers[id]; ok && len(a.text) < maxEvidence {
-				answers[id] = answer{a.status, strings.TrimPrefix(a.text+"; "+printable(text, maxEvidence), "; ")}
+				answers[id] = answer{a.status, prose.Cut(strings.TrimPrefix(a.text+"; "+prose.Line(text), "; "), maxEvidence-1)}
 			}
 			continue
 		}
@@ -162,22 +162,4 @@ func parse(out io.Reader, ids []string) (map[string]answer, error) {
 		}
 	}
 	return answers, nil
-}
-
-// printable is what may be shown of a text that a machine has sent, in one line.
-func printable(s string, most int) string {
-	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\uFFFD"), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s))
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
 }

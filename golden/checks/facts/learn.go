@@ -15,9 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"bake/communicator"
+	"bake/internal/prose"
 	"bake/internal/shellquote"
 )
 
@@ -172,20 +172,10 @@ func (r reply) failed() string {
 	return fmt.Sprintf("exit status %d", r.status)
 }
 
-// firstLine is the first line of an error, of a length for messages, and without what
-// gives orders to a terminal.
+// firstLine is the first line of an error, as a message shows it.
 func firstLine(text []byte) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	line = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, strings.ReplaceAll(strings.TrimSpace(line), "\t", " "))
-	if len(line) > 300 {
-		line = strings.ToValidUTF8(line[:300], "") + "…"
-	}
-	return line
+	return prose.Short(line, 300)
 }
 
 // text is the fact of an output.
