@@ -53,120 +53,168 @@ const (
 // made, in a new run of this workflow: the template asks for it again, whatever has entered the
 // channels meanwhile.
 func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
-	o := in.Outcome
-	w := waitsOf(o)
-	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w, nil }); err != nil {
-		return w, err
+	w := &waitingImage{offers: workflow.GetSignalChannel(ctx, againSignal)}
+	w.begin(ctx, in)
+	if err := w.handle(ctx); err != nil {
+		return w.waits, err
 	}
-	approved := false
-	err := workflow.SetUpdateHandlerWithOptions(ctx, approveUpdate, func(ctx workflow.Context, a fleet.Approval) error {
-		w.Awaiting = slices.DeleteFunc(w.Awaiting, func(c string) bool { return c == a.Channel }) // two at a time are one
-		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: 5 * time.Minute, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
-		})
-		err := workflow.ExecuteActivity(at, approveActivity, approveIn{o, a}).Get(ctx, nil)
-		if err == nil {
-			approved = true
-		} else if !slices.Contains(w.Awaiting, a.Channel) {
-			w.Awaiting = append(w.Awaiting, a.Channel)
+	for {
+		if w.offered() {
+			if err := w.beginAnew(ctx); err != nil {
+				return w.waits, err
+			}
 		}
+		now := workflow.Now(ctx)
+		_, err := workflow.AwaitWithTimeout(ctx, max(w.next(now).Sub(now), w.soonest), func() bool {
+			return w.offers.Len() > 0 || workflow.AllHandlersFinished(ctx) && (w.approved || w.settled())
+		})
+		switch {
+		case err == nil && w.offers.Len() > 0:
+			continue // it may be none
+		case err != nil || w.settled() && !w.approved:
+			return w.waits, err
+		}
+		over := !workflow.Now(ctx).Before(w.end)
+		err = w.promote(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return w.waits, err
+		case isGone(err) && !w.offered():
+			return w.waits, nil
+		case over && !w.offered():
+			return w.waits, err
+		}
+	}
+}
+
+// waitingImage is an image that waits for its channels, as its workflow knows it.
+type waitingImage struct {
+	in    fleet.Offer
+	waits fleet.Waits // what it waits for now
+	end   time.Time   // of the wait
+
+	offers workflow.ReceiveChannel // by runs that reuse the image
+	anew   *fleet.Offer            // the last one of them
+
+	approved bool          // since it was last promoted
+	soonest  time.Duration // until it is promoted again
+}
+
+// begin has the image wait as if it had just been made.
+func (w *waitingImage) begin(ctx workflow.Context, in fleet.Offer) {
+	w.in, w.waits, w.anew = in, waitsOf(in.Outcome), nil
+	w.in.Since = workflow.Now(ctx)
+	w.end = w.in.Since.Add(patience)
+	w.soonest = time.Second
+}
+
+// handle answers who asks for the status, and who approves the image for a channel.
+func (w *waitingImage) handle(ctx workflow.Context) error {
+	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w.waits, nil }); err != nil {
 		return err
-	}, workflow.UpdateHandlerOptions{Validator: func(_ workflow.Context, a fleet.Approval) error {
+	}
+	return workflow.SetUpdateHandlerWithOptions(ctx, approveUpdate, w.approve, workflow.UpdateHandlerOptions{Validator: func(_ workflow.Context, a fleet.Approval) error {
 		switch {
 		case a.By == "":
 			return errors.New("an approval must say who approves")
-		case !slices.Contains(w.Awaiting, a.Channel):
-			return fmt.Errorf("the image does not wait for approval for the channel %q; %s", a.Channel, cmp.Or(w.Text(), "it waits for nothing"))
+		case !slices.Contains(w.waits.Awaiting, a.Channel):
+			return fmt.Errorf("the image does not wait for approval for the channel %q; %s", a.Channel, cmp.Or(w.waits.Text(), "it waits for nothing"))
 		}
 		return nil
 	}})
-	if err != nil {
-		return w, err
+}
+
+// approve has a worker note the approval. Of two at a time for a channel, one counts.
+func (w *waitingImage) approve(ctx workflow.Context, a fleet.Approval) error {
+	w.waits.Awaiting = slices.DeleteFunc(w.waits.Awaiting, func(c string) bool { return c == a.Channel })
+	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: promptQueue(w.in.Outcome.Cell), StartToCloseTimeout: 5 * time.Minute, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+	})
+	err := workflow.ExecuteActivity(at, approveActivity, approveIn{w.in.Outcome, a}).Get(ctx, nil)
+	if err == nil {
+		w.approved = true
+	} else if !slices.Contains(w.waits.Awaiting, a.Channel) {
+		w.waits.Awaiting = append(w.waits.Awaiting, a.Channel)
 	}
-	in.Since = workflow.Now(ctx)
-	offers := workflow.GetSignalChannel(ctx, againSignal)
-	var anew *fleet.Offer
-	offered := func() bool {
-		for {
-			var next fleet.Offer
-			if !offers.ReceiveAsync(&next) { // it passes over what is none
-				return anew != nil
-			}
-			if approvalID(next.Outcome) == approvalID(o) {
-				anew = &next
-			}
+	return err
+}
+
+// offered reports whether a run has offered the image again; it passes over offers of others.
+func (w *waitingImage) offered() bool {
+	for {
+		var next fleet.Offer
+		if !w.offers.ReceiveAsync(&next) {
+			return w.anew != nil
 		}
-	}
-	soonest := time.Second
-	for end := in.Since.Add(patience); ; {
-		if offered() {
-			if workflow.GetVersion(ctx, "anew", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
-				if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
-					return w, err
-				}
-				offered() // the last one counts
-				anew.Told = in.Told
-				return w, workflow.NewContinueAsNewError(ctx, approvalWorkflow, *anew)
-			}
-			in, o, w, anew = *anew, anew.Outcome, waitsOf(anew.Outcome), nil // the way of testdata/approval-done.json.gz
-			in.Since = workflow.Now(ctx)
-			end = in.Since.Add(patience)
-		}
-		for _, s := range w.Soaking {
-			if s.Until.Add(soaked).After(end) {
-				end = s.Until.Add(soaked)
-			}
-		}
-		at, now := end, workflow.Now(ctx)
-		if len(w.Awaiting) > 0 || w.Failed != "" {
-			at = earlier(at, now.Add(min(max(now.Sub(in.Since)/24, firstOffer), lastOffer)))
-		}
-		for _, s := range w.Soaking {
-			if s.Until.After(now) || w.Failed == "" {
-				at = earlier(at, s.Until)
-			}
-		}
-		_, err := workflow.AwaitWithTimeout(ctx, max(at.Sub(now), soonest), func() bool {
-			return offers.Len() > 0 || workflow.AllHandlersFinished(ctx) && (approved || w.Over() && w.Failed == "")
-		})
-		switch {
-		case err == nil && offers.Len() > 0:
-			continue // it may be none
-		case err != nil || w.Over() && w.Failed == "" && !approved:
-			return w, err
-		}
-		over := !workflow.Now(ctx).Before(end)
-		approved, soonest = false, time.Second
-		err = promote(ctx, in, &w)
-		var told *temporal.ApplicationError
-		switch {
-		case err == nil:
-			w.Failed, in.Told = "", ""
-			if slices.ContainsFunc(w.Soaking, func(s fleet.Soak) bool { return !s.Until.After(workflow.Now(ctx)) }) {
-				soonest = stillSoaking
-			}
-		case ctx.Err() != nil:
-			return w, err
-		case errors.As(err, &told) && told.Type() == goneType:
-			if offered() { // a run has found it since
-				continue
-			}
-			w = fleet.Waits{Failed: cut(words(err), longestError)}
-			notPromoted(ctx, o, "its image waits for its channels no more: "+w.Failed)
-			if !offered() {
-				return w, nil
-			}
-		default:
-			fresh := w.Failed == ""
-			if w.Failed = cut(words(err), longestError); fresh && w.Failed != in.Told {
-				notPromoted(ctx, o, "its image cannot enter its channels, which is tried again: "+w.Failed)
-				in.Told = w.Failed
-			}
-		}
-		if over && !offered() {
-			return w, err
+		if approvalID(next.Outcome) == approvalID(w.in.Outcome) {
+			w.anew = &next
 		}
 	}
+}
+
+// beginAnew has an image that was offered again wait in a new run of the workflow, which is its
+// error. In a history from before that was so, testdata/approval-done.json.gz, it waits in the same one.
+func (w *waitingImage) beginAnew(ctx workflow.Context) error {
+	if workflow.GetVersion(ctx, "anew", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		w.begin(ctx, *w.anew)
+		return nil
+	}
+	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+		return err
+	}
+	w.offered() // the last one counts
+	w.anew.Told = w.in.Told
+	return workflow.NewContinueAsNewError(ctx, approvalWorkflow, *w.anew)
+}
+
+// settled reports whether the image waits for nothing, and nothing has failed.
+func (w *waitingImage) settled() bool { return w.waits.Over() && w.waits.Failed == "" }
+
+// next is when the image is promoted next, unless it is approved before. The wait does not end
+// before the image has soaked.
+func (w *waitingImage) next(now time.Time) time.Time {
+	for _, s := range w.waits.Soaking {
+		if s.Until.Add(soaked).After(w.end) {
+			w.end = s.Until.Add(soaked)
+		}
+	}
+	at := w.end
+	if len(w.waits.Awaiting) > 0 || w.waits.Failed != "" {
+		at = earlier(at, now.Add(min(max(now.Sub(w.in.Since)/24, firstOffer), lastOffer)))
+	}
+	for _, s := range w.waits.Soaking {
+		if s.Until.After(now) || w.waits.Failed == "" {
+			at = earlier(at, s.Until)
+		}
+	}
+	return at
+}
+
+// promote offers the image to its channels, and tells the webhooks if that fails: once for each
+// reason.
+func (w *waitingImage) promote(ctx workflow.Context) error {
+	w.approved, w.soonest = false, time.Second
+	err := promote(ctx, w.in, &w.waits)
+	switch {
+	case err == nil:
+		w.waits.Failed, w.in.Told = "", ""
+		if slices.ContainsFunc(w.waits.Soaking, func(s fleet.Soak) bool { return !s.Until.After(workflow.Now(ctx)) }) {
+			w.soonest = stillSoaking
+		}
+	case ctx.Err() != nil:
+	case isGone(err):
+		if !w.offered() { // no run has found it since
+			w.waits = fleet.Waits{Failed: cut(words(err), longestError)}
+			notPromoted(ctx, w.in.Outcome, "its image waits for its channels no more: "+w.waits.Failed)
+		}
+	default:
+		fresh := w.waits.Failed == ""
+		if w.waits.Failed = cut(words(err), longestError); fresh && w.waits.Failed != w.in.Told {
+			notPromoted(ctx, w.in.Outcome, "its image cannot enter its channels, which is tried again: "+w.waits.Failed)
+			w.in.Told = w.waits.Failed
+		}
+	}
+	return err
 }
 
 // waitsOf is what the image of an outcome waits for when it begins to.
@@ -190,6 +238,11 @@ func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
 
 // goneType is of an error of a promotion that nobody need try again.
 const goneType = "Gone"
+
+func isGone(err error) bool {
+	told, ok := errors.AsType[*temporal.ApplicationError](err)
+	return ok && told.Type() == goneType
+}
 
 // promote offers an image to its channels, and says what it waits for then. It begins when a
 // worker is there, and is tried some times in a few minutes.
