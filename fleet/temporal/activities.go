@@ -58,14 +58,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if err := named(in.Run); err != nil {
 		return stageOut{}, err
 	}
-	now, err := a.place(in.Cell)
-	if err == nil && now.Role != in.Cell.Role {
-		err = fmt.Errorf("the run of the fleet has begun with the role %q for %s, and the template of this worker says %q: begin another one, or call bake fleet apply if a schedule has begun it", in.Cell.Role, in.Cell.Short(), now.Role)
-	}
-	var o run.Options
-	if err == nil {
-		o, err = a.host.Options(ctx, in.Cell, in.Parents)
-	}
+	o, err := a.options(ctx, in)
 	if err != nil { // the template is wrong, or not what the fleet was when it began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
@@ -90,13 +83,9 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	var result run.Result
 	if in.State == nil {
 		result, err = run.Build(ctx, o)
+	} else if err := a.restore(in.State); err != nil {
+		return stageOut{}, err
 	} else {
-		if _, err := o.State.Import(in.State, a.key); err != nil {
-			if errors.Is(err, step.ErrLive) { // an attempt that was given up is ending
-				return stageOut{}, err
-			}
-			return stageOut{}, temporal.NewNonRetryableApplicationError(err.Error(), "State", err)
-		}
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
 	// Of several builds, some may have failed and others be at a boundary.
@@ -126,6 +115,28 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	}
 	out.Outcome = &ended
 	return out, nil
+}
+
+// options are those of the run of a cell, if it is still what it was when the fleet's run began.
+func (a *activities) options(ctx context.Context, in stageIn) (o run.Options, err error) {
+	now, err := a.place(in.Cell)
+	if err != nil {
+		return o, err
+	}
+	if now.Role != in.Cell.Role {
+		return o, fmt.Errorf("the run of the fleet has begun with the role %q for %s, and the template of this worker says %q: begin another one, or call bake fleet apply if a schedule has begun it", in.Cell.Role, in.Cell.Short(), now.Role)
+	}
+	return a.host.Options(ctx, in.Cell, in.Parents)
+}
+
+// restore puts the state of a run on this host. It is tried again if an attempt of the stage that was
+// given up is still ending here.
+func (a *activities) restore(state []byte) error {
+	_, err := a.host.State.Import(state, a.key)
+	if err != nil && !errors.Is(err, step.ErrLive) {
+		return temporal.NewNonRetryableApplicationError(err.Error(), "State", err)
+	}
+	return err
 }
 
 // named returns an error if the id of a run, which comes from a history and names files, is
@@ -250,23 +261,8 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	out.Failed = before.Failed
 	ctx, emit, end := a.watch(ctx, a.host.Emit, out.Failed...)
 	defer end()
-	if in.State == nil && in.Workflow != "" {
-		err := a.livesOf(ctx, in.Cell.ID(), in.Workflow, func(l life) {
-			if l.Run == in.Run {
-				in.State = l.State
-			}
-		})
-		if err != nil {
-			return out, err
-		}
-	}
-	if in.State != nil {
-		switch _, err := a.host.State.Import(in.State, a.key); {
-		case errors.Is(err, step.ErrLive): // a stage that was given up is ending
-			return out, err
-		case err != nil: // such as a key that was changed: the tags still tell
-			emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
-		}
+	if err := a.stateOf(ctx, in, emit); err != nil {
+		return out, err
 	}
 	var logged []run.Position // where what each sweep says begins
 	sweep := run.SweepOptions{
@@ -303,6 +299,32 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 		end(progress{Failed: append(out.Failed, attempt{in.Run, host, out.Log})})
 	}
 	return out, err
+}
+
+// stateOf puts the state of the run that is to be torn down on this host, if it is known and can be
+// read. An error says to try again.
+func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.Event)) error {
+	state := in.State
+	if state == nil && in.Workflow != "" {
+		err := a.livesOf(ctx, in.Cell.ID(), in.Workflow, func(l life) {
+			if l.Run == in.Run {
+				state = l.State
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if state == nil {
+		return nil
+	}
+	_, err := a.host.State.Import(state, a.key)
+	if err == nil || errors.Is(err, step.ErrLive) { // a stage that was given up is ending
+		return err
+	}
+	// Such as a key that was changed: the tags still tell.
+	emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
+	return nil
 }
 
 // keepLog keeps what a teardown has said from a position on among the reports.

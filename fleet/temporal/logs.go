@@ -11,6 +11,7 @@ import (
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
@@ -43,100 +44,136 @@ func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit fu
 }
 
 func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, emit func(step.Event)) error {
-	d, err := service.DescribeWorkflowExecution(ctx, c.ID(), "")
-	if isNotFound(err) {
-		return fmt.Errorf("the cell %s: %w", c.Short(), fleet.ErrNoRun)
-	} else if err != nil {
+	read := e.converter()
+	h, err := historyOfCell(ctx, service, read, c)
+	if err != nil {
 		return err
 	}
-	h := service.GetWorkflowHistory(ctx, c.ID(), d.GetWorkflowExecutionInfo().GetExecution().GetRunId(), false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	read := e.converter()
-	stages, ids, err := readStages(read, h)
-	if err != nil {
-		return fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
+	j := &joiner{Engine: e, emit: emit, logs: map[string]*run.JoinedLog{}, alone: map[string][]string{}, local: map[string][]string{}}
+	j.self, _ = os.Hostname()
+	for _, id := range h.runs {
+		j.logs[id] = &run.JoinedLog{Emit: func(e step.Event) {
+			j.shown = true
+			emit(e)
+		}}
 	}
-	pending := d.GetPendingActivities()
+	for _, s := range h.stages {
+		j.stage(ctx, s)
+	}
+	for _, id := range h.runs {
+		j.rest(id)
+	}
+	for _, p := range h.pending {
+		if text := underWay(read, p); text != "" {
+			emit(step.Event{Time: e.Host.Now(), Kind: step.Say, Text: text})
+		}
+	}
+	return errors.Join(j.errs...)
+}
+
+// cellHistory is what the service tells of the newest workflow of a cell, and of those that delete
+// what its runs have left.
+type cellHistory struct {
+	runs    []string
+	stages  []endedStage
+	pending []*workflow.PendingActivityInfo
+}
+
+func historyOfCell(ctx context.Context, service client.Client, read converter.DataConverter, c fleet.Cell) (h cellHistory, err error) {
+	d, err := service.DescribeWorkflowExecution(ctx, c.ID(), "")
+	if isNotFound(err) {
+		return h, fmt.Errorf("the cell %s: %w", c.Short(), fleet.ErrNoRun)
+	} else if err != nil {
+		return h, err
+	}
+	stagesOf := func(id string, d *workflowservice.DescribeWorkflowExecutionResponse) ([]endedStage, []string, error) {
+		newest := d.GetWorkflowExecutionInfo().GetExecution().GetRunId()
+		return readStages(read, service.GetWorkflowHistory(ctx, id, newest, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
+	}
+	if h.stages, h.runs, err = stagesOf(c.ID(), d); err != nil {
+		return h, fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
+	}
+	h.pending = d.GetPendingActivities()
 	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor deletes
-		for _, id := range ids {
+		for _, id := range h.runs {
 			left, err := service.DescribeWorkflowExecution(ctx, leftID(id), "")
 			if isNotFound(err) {
 				continue
 			}
 			var more []endedStage
 			if err == nil {
-				more, _, err = readStages(read, service.GetWorkflowHistory(ctx, leftID(id), left.GetWorkflowExecutionInfo().GetExecution().GetRunId(), false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT))
+				more, _, err = stagesOf(leftID(id), left)
 			}
 			if err != nil {
-				return fmt.Errorf("the history of what deletes what the run %s left: %w", id, err)
+				return h, fmt.Errorf("the history of what deletes what the run %s left: %w", id, err)
 			}
-			stages, pending = append(stages, more...), append(pending, left.GetPendingActivities()...)
+			h.stages, h.pending = append(h.stages, more...), append(h.pending, left.GetPendingActivities()...)
 		}
 	}
-	for _, p := range pending {
+	for _, p := range h.pending {
 		var at progress
 		if p.GetActivityType().GetName() == teardownActivity && read.FromPayloads(p.GetHeartbeatDetails(), &at) == nil {
-			stages = append(stages, attempts(at.Failed, ids)...)
+			h.stages = append(h.stages, attempts(at.Failed, h.runs)...)
 		}
 	}
-	var errs []error
-	shown := 0
-	logs := map[string]*run.JoinedLog{}
-	for _, id := range ids {
-		logs[id] = &run.JoinedLog{Emit: func(e step.Event) {
-			shown++
-			emit(e)
-		}}
-	}
-	self, _ := os.Hostname()
-	alone := map[string][]string{} // hosts that alone have parts of the log of a run
-	local := map[string][]string{} // and those that have some in their local cloud
-	for _, s := range stages {
+	return h, nil
+}
+
+// joiner shows the log of a cell from the places where its parts are.
+type joiner struct {
+	*Engine
+	emit  func(step.Event)
+	self  string                    // this host
+	logs  map[string]*run.JoinedLog // by run
+	shown bool                      // something was
+	alone map[string][]string       // hosts that alone have parts of the log of a run
+	local map[string][]string       // and those that have some in their local cloud
+	errs  []error
+}
+
+// stage shows the part of a stage, or notes who has it.
+func (j *joiner) stage(ctx context.Context, s endedStage) {
+	switch {
+	case s.log != nil && s.log.Local && s.host != j.self:
+		j.local[s.run] = append(j.local[s.run], s.host)
+	case s.log == nil:
+		j.alone[s.run] = append(j.alone[s.run], s.host)
+	case j.Host.Log == nil:
+		j.errs = append(j.errs, fmt.Errorf("a part of the log is %s among the reports, and the template here names no place for those", s.log.Name))
+	default:
+		err := j.Host.Log(ctx, s.run, *s.log, j.logs[s.run].Part)
 		switch {
-		case s.log != nil && s.log.Local && s.host != self:
-			local[s.run] = append(local[s.run], s.host)
-		case s.log == nil:
-			alone[s.run] = append(alone[s.run], s.host)
-		case e.Host.Log == nil:
-			errs = append(errs, fmt.Errorf("a part of the log is %s among the reports, and the template here names no place for those", s.log.Name))
-		default:
-			err := e.Host.Log(ctx, s.run, *s.log, logs[s.run].Part)
-			switch {
-			case !errors.Is(err, fs.ErrNotExist):
-				errs = append(errs, err)
-			case s.log.Local: // the worker has another directory of state, or it was removed
-				local[s.run] = append(local[s.run], s.host)
-			default: // the reports are in a directory of that host, or were removed
-				alone[s.run] = append(alone[s.run], s.host)
-			}
-		}
-	}
-	for _, id := range ids {
-		hosts := alone[id]
-		switch err := e.Host.State.Events(id, logs[id].Here); {
-		case err == nil: // this one has what it has done itself
-			hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == self })
 		case !errors.Is(err, fs.ErrNotExist):
-			errs = append(errs, err)
-		}
-		for _, lacks := range []error{
-			elsewhere(hosts, id, "the directories of state of ", " alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere"),
-			elsewhere(local[id], id, "the local cloud of ", ", as workers with -local bake there. Call bake fleet logs on that host, with the state directory of its worker; the one here is "+string(e.Host.State)),
-		} {
-			switch {
-			case lacks == nil:
-			case shown == 0:
-				errs = append(errs, lacks)
-			default:
-				emit(step.Event{Time: e.Host.Now(), Kind: step.Warning, Text: prose.Sentence(lacks.Error())})
-			}
+			j.errs = append(j.errs, err)
+		case s.log.Local: // the worker has another directory of state, or it was removed
+			j.local[s.run] = append(j.local[s.run], s.host)
+		default: // the reports are in a directory of that host, or were removed
+			j.alone[s.run] = append(j.alone[s.run], s.host)
 		}
 	}
-	for _, p := range pending {
-		if text := underWay(read, p); text != "" {
-			emit(step.Event{Time: e.Host.Now(), Kind: step.Say, Text: text})
+}
+
+// rest shows what this host has of the log of a run, and says where the rest is.
+func (j *joiner) rest(id string) {
+	hosts := j.alone[id]
+	switch err := j.Host.State.Events(id, j.logs[id].Here); {
+	case err == nil: // this one has what it has done itself
+		hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == j.self })
+	case !errors.Is(err, fs.ErrNotExist):
+		j.errs = append(j.errs, err)
+	}
+	for _, lacks := range []error{
+		elsewhere(hosts, id, "the directories of state of ", " alone. With reports = \"s3://BUCKET/PREFIX\" in a bake block, workers put the log of each stage there, from where it is read everywhere"),
+		elsewhere(j.local[id], id, "the local cloud of ", ", as workers with -local bake there. Call bake fleet logs on that host, with the state directory of its worker; the one here is "+string(j.Host.State)),
+	} {
+		switch {
+		case lacks == nil:
+		case !j.shown:
+			j.errs = append(j.errs, lacks)
+		default:
+			j.emit(step.Event{Time: j.Host.Now(), Kind: step.Warning, Text: prose.Sentence(lacks.Error())})
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // attempts are stages that have ended, each of one of the runs.

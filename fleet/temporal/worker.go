@@ -109,13 +109,8 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 			workers = append(workers, e.placeWorkers(c, a, place, f.Limits.APIRate["ec2"], failed)...)
 		}
 	}
-	for i, w := range workers {
-		if err := w.Start(); err != nil {
-			for _, started := range workers[:i] {
-				started.Stop()
-			}
-			return fmt.Errorf("the worker cannot start: %w", explained(o.Fleets[0], err))
-		}
+	if err := startAll(workers); err != nil {
+		return fmt.Errorf("the worker cannot start: %w", explained(o.Fleets[0], err))
 	}
 	health.takesWork()
 	if e.Ready != nil {
@@ -129,6 +124,19 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		return fmt.Errorf("the worker cannot go on: %w", explained(o.Fleets[0], err))
 	}
 	stopAll(workers, drain+time.Minute)
+	return nil
+}
+
+// startAll starts all workers or, if one cannot, none.
+func startAll(workers []worker.Worker) error {
+	for i, w := range workers {
+		if err := w.Start(); err != nil {
+			for _, started := range workers[:i] {
+				started.Stop()
+			}
+			return err
+		}
+	}
 	return nil
 }
 
