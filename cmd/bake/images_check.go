@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"bake/builder/amazon/images"
+	"bake/internal/prose"
+)
+
+func (p *program) imagesCheckCommand() *cobra.Command {
+	var f placeFlags
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check that what launches machines has an image",
+		Long: `Look up the images that parameters of the type aws:ec2:image, launch templates, launch
+configurations, Auto Scaling groups and fleets name, and fail if one is missing, disabled,
+or not shared with the account any more, so that the next launch would fail.`,
+		Example: `  bake images check -regions all`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.withImages(cmd, &f, func(ctx, _ context.Context, a *images.Account) error {
+				broken, err := a.CheckUse(ctx)
+				p.json.result = struct {
+					Broken []images.Broken `json:"broken"`
+				}{list(broken)}
+				for _, b := range broken {
+					p.say(prose.Printable(b.String()))
+				}
+				if len(broken) > 0 {
+					return errors.Join(err, fmt.Errorf("%d references to images that cannot be launched", len(broken)))
+				}
+				if err == nil {
+					p.say("Every image that is named can be launched.")
+				}
+				return err
+			})
+		},
+		Annotations: map[string]string{exitCodes: imagesExitCodes},
+	}
+	f.register(p, cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
