@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +20,12 @@ import (
 // verifyOptions are the flags of bake verify-attestation.
 type verifyOptions struct {
 	attested.Options
-	guest     guestFlags
-	boot      bool
-	mayChange []string
-	reports   string
+	signingMode string
+	keyless     bool // a flag of keyless signing is given
+	guest       guestFlags
+	boot        bool
+	mayChange   []string
+	reports     string
 }
 
 // The flags of keyless signing, by which its refusal is told.
@@ -76,7 +80,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.SigningMode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
+	flags.StringVar(&o.signingMode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
 	flags.StringVar(&o.Key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
 	flags.StringVar(&o.Verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
 	flags.StringVar(&o.Expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
@@ -102,16 +106,14 @@ With -exit-codes=packer: 0 and 1 alone.`},
 func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 	for _, name := range slices.Concat(keylessTexts, keylessSwitches) {
 		f := cmd.Flags().Lookup(name)
-		o.Keyless = o.Keyless || f.Value.String() != f.DefValue
+		o.keyless = o.keyless || f.Value.String() != f.DefValue
 	}
 	ofImage := attested.IsImage(args[0])
 	wrong := o.forFiles(cmd)
 	if ofImage {
 		wrong = o.forImage(args)
 	}
-	if err := o.Check(); wrong == "" && err != nil {
-		wrong = err.Error()
-	}
+	wrong = cmp.Or(wrong, o.forSigning())
 	if wrong == "" && o.guest.local && !o.OnKMS() && !ofImage {
 		wrong = "-local applies only to images and AWS KMS keys"
 	}
@@ -119,6 +121,25 @@ func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 		return usageError{wrong, cmd.CommandPath()}
 	}
 	return nil
+}
+
+// forSigning says what is wrong with the flags about signatures; empty if nothing is.
+func (o *verifyOptions) forSigning() string {
+	switch {
+	case o.keyless, o.signingMode == "keyless":
+		return "keyless signing is not supported: Sigstore's Fulcio and Rekor are not queried; use -key or -verifier with a public key, or cosign verify-blob-attestation"
+	case o.signingMode != "" && o.signingMode != "key" && o.signingMode != "kms":
+		return fmt.Sprintf("-signing-mode must be key or kms, not %q", o.signingMode)
+	case o.Key == "" && o.Verifier == "":
+		return "set -key or -verifier to the key that the attestations must be signed with"
+	case !o.OnKMS() && strings.Contains(o.Key, "://"):
+		return fmt.Sprintf("%s is not an AWS KMS key, which begins with awskms://; keys of other services are not supported", o.Key)
+	case o.signingMode == "kms" && !o.OnKMS():
+		return "-signing-mode=kms needs -key=awskms:///…"
+	case o.signingMode == "key" && o.OnKMS():
+		return fmt.Sprintf("-signing-mode=key needs a PEM file, but %s is an AWS KMS key", o.Key)
+	}
+	return ""
 }
 
 // forImage says which flags and arguments do not go with an image; empty if all do.

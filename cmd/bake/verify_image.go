@@ -48,6 +48,9 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 			w.File = args[1]
 		}
 		found, err = attested.Find(ctx, a, args[0], w)
+		if _, unread := errors.AsType[*attested.UnreadError](err); unread {
+			return fmt.Errorf("%w; name the directory or bucket of the reports with -reports", err)
+		}
 		return err
 	})
 	if err == nil && o.boot {

@@ -103,6 +103,15 @@ func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, 
 	return found, nil
 }
 
+// UnreadError is the error of a document about an image that is not where the reports are.
+type UnreadError struct {
+	What string // the document
+	Err  error
+}
+
+func (e *UnreadError) Error() string { return e.What + ": " + e.Err.Error() }
+func (e *UnreadError) Unwrap() error { return e.Err }
+
 // open reads the attestation that the image's tag names.
 func (i *Image) open(ctx context.Context, w Where) error {
 	digest := i.Tags[reports.Attestation]
@@ -119,7 +128,7 @@ func (i *Image) open(ctx context.Context, w Where) error {
 		text, err = i.reports.Read(ctx, digest, maxFile)
 	}
 	if err != nil {
-		return fmt.Errorf("its attestation cannot be read: %w; name the file, or its directory or bucket with -reports", err)
+		return &UnreadError{"its attestation cannot be read", err}
 	}
 	i.Statement, err = attest.Open(text, w.Key)
 	if err == nil {
@@ -179,10 +188,10 @@ func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Id
 // list reads the list of files with that digest.
 func (i *Image) list(ctx context.Context, digest string) (err error) {
 	if digest == "" {
-		return errors.New("no list of files is attested, so that -boot has nothing to compare")
+		return errors.New("no list of files is attested, so that those of a machine can be compared with none")
 	}
 	if i.files, err = i.reports.Read(ctx, digest, maxFile); err != nil {
-		return fmt.Errorf("its list of files: %w; name the directory or bucket of the reports with -reports", err)
+		return &UnreadError{"its list of files", err}
 	}
 	return nil
 }
