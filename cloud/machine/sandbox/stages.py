@@ -2,7 +2,9 @@
 # the first call loads it and stays; each stage is a copy of that process, with the files and the
 # environment and in the control group of the call that asks for it. A call that ends ends its
 # stage; the process ends with the last stage.
-import array, os, select, signal, socket, sys
+import sys
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket as Socket  # a call needs no more
+from posix import environ
 
 PATH = "/run/bake/cloud-init.socket"
 LAST = "--mode=final"
@@ -15,11 +17,13 @@ def group():
 
 
 def ask(args):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-        s.connect(PATH)
-        environment = ["=".join(v) for v in os.environ.items()]
-        s.sendmsg(["\0".join([group(), str(len(args))] + args + environment).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
-        return int(s.recv(16) or 1)
+    s = Socket(AF_UNIX, SOCK_SEQPACKET)
+    s.connect(PATH)
+    variables = [k + b"=" + v for k, v in environ.items()]
+    text = b"\0".join([v.encode() for v in [group(), str(len(args))] + args] + variables)
+    files = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
+    s.sendmsg([text], [(SOL_SOCKET, SCM_RIGHTS, files)])
+    return int(s.recv(16) or 1)
 
 
 def serve(listener):
@@ -34,7 +38,7 @@ def serve(listener):
             continue
         files = array.array("i")
         files.frombytes(ancillary[0][2])
-        where, n, *rest = text.decode().split("\0")
+        where, n, *rest = os.fsdecode(text).split("\0")
         args, environment = rest[: int(n)], rest[int(n) :]
         done, running = os.pipe()  # closed by the end of the stage
         child = os.fork()
@@ -71,7 +75,9 @@ try:
     sys.exit(ask(args))
 except (FileNotFoundError, ConnectionError):
     pass
-listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+import array, os, select, signal, socket
+
+listener = socket.socket(AF_UNIX, SOCK_SEQPACKET)
 if os.path.exists(PATH):
     os.unlink(PATH)
 listener.bind(PATH)

@@ -28,46 +28,27 @@ var masked = []string{
 	"apt-daily.timer", "apt-daily-upgrade.timer", "dnf-makecache.timer",
 }
 
-// maskedGenerators look for disks, kernel arguments and clouds. They take a third
-// of the boot and find nothing.
-var maskedGenerators = []string{
-	"systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
-	"systemd-hibernate-resume-generator", "systemd-integritysetup-generator", "systemd-run-generator",
-	"systemd-system-update-generator", "systemd-veritysetup-generator", "systemd-bless-boot-generator",
-	"cloud-init-generator",
-}
-
 // configureSystemd writes below dir, which is in /run and therefore never
 // becomes part of an image.
 func (b *bootSpec) configureSystemd(dir string) error {
-	units, generators := filepath.Join(dir, "system"), filepath.Join(dir, "system-generators")
-	for _, dir := range []string{units, generators} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	units := filepath.Join(dir, "system")
+	if err := os.MkdirAll(units, 0o755); err != nil {
+		return err
 	}
 	for _, unit := range masked {
 		if err := os.Symlink("/dev/null", filepath.Join(units, unit)); err != nil {
 			return err
 		}
 	}
-	for _, generator := range slices.Concat(maskedGenerators, rcLocalGenerator()) {
-		if err := os.Symlink("/dev/null", filepath.Join(generators, generator)); err != nil {
-			return err
-		}
-	}
-	if err := maskUserGenerators(filepath.Join(dir, "user-generators")); err != nil {
-		return err
-	}
-	if err := mountTable(generators); err != nil {
+	if err := configureGenerators(dir); err != nil {
 		return err
 	}
 	if err := b.limitTmp(units); err != nil {
 		return err
 	}
-	// Flushing the journal to the disk and the record of the boot can wait too.
-	for _, unit := range []string{"systemd-journal-flush.service", "systemd-update-utmp.service"} {
-		if err := unorder(units, unit); err != nil {
+	if hasSystemUsers(sysusersDirs) {
+		// As on a machine that was started before, which has no need of an update.
+		if err := writeAddition(units, "systemd-sysusers.service", "bake.conf", "[Unit]\nConditionPathExists=!/run/bake\n"); err != nil {
 			return err
 		}
 	}
@@ -75,26 +56,6 @@ func (b *bootSpec) configureSystemd(dir string) error {
 		return err
 	}
 	return b.enableCloudInit(units)
-}
-
-// rcLocalGenerator is that of a script which machines seldom have.
-func rcLocalGenerator() []string {
-	if exists("/etc/rc.local") || exists("/etc/rc.d/rc.local") {
-		return nil
-	}
-	return []string{"systemd-rc-local-generator"}
-}
-
-// maskUserGenerators does the same for the login user's services, for which the first login
-// waits: what desktops start is not looked for where there is none.
-func maskUserGenerators(dir string) error {
-	if exists("/etc/xdg/autostart") {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
 }
 
 // changesUnit reports whether the image has a unit of its own in place of the distribution's, or
@@ -120,16 +81,17 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 // hastenLogin has the first login wait for less. The SSH server reads its
 // configuration once and not twice unless the image changes its unit, the manager of the login user's services, for
 // which a session waits, begins when the SSH server is there and not when somebody has
-// logged in, and what nobody waits for begins after it.
+// logged in, and what nobody waits for begins after both: cron, flushing the journal to the disk and the record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
-	const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
-	addition := map[string]string{"cron.service": afterServer, "crond.service": afterServer}
+	addition := map[string]string{}
 	if !changesUnit("ssh.service", exists) {
 		addition["ssh.service"] = "[Service]\nExecStartPre=\n"
 	}
+	last := afterServer
 	if a, err := lookupAccount(b.User); err == nil && findsUnit("user@.service") && findsUnit("systemd-logind.service") {
 		manager := fmt.Sprintf("user@%d.service", a.uid)
 		addition[manager] = afterServer
+		last = strings.TrimSuffix(afterServer, "\n") + " " + manager + "\n"
 		wants := filepath.Join(units, "multi-user.target.wants")
 		if err := os.MkdirAll(wants, 0o755); err != nil {
 			return err
@@ -138,14 +100,23 @@ func (b *bootSpec) hastenLogin(units string) error {
 			return err
 		}
 	}
+	addition["cron.service"], addition["crond.service"] = last, last
 	for unit, text := range addition {
 		// First by its name, wherever the others are: they have the last word.
 		if err := writeAddition(units, unit, "00-bake.conf", text); err != nil {
 			return err
 		}
 	}
+	for _, unit := range []string{"systemd-journal-flush.service", "systemd-update-utmp.service"} {
+		if err := unorder(units, unit, last); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// afterServer has a unit begin when the SSH server is there.
+const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
 
 // writeAddition writes an addition to a unit, below the directory of units.
 func writeAddition(units, unit, file, text string) error {
@@ -226,7 +197,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 		return nil
 	}
 	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-init-network.service", "cloud-init-main.service"} {
-		if err := unorder(units, unit); err != nil {
+		if err := unorder(units, unit, afterServer); err != nil {
 			return err
 		}
 	}
@@ -339,17 +310,17 @@ func unitText(name string) ([]byte, error) {
 	return nil, nil
 }
 
-// unorder lets a unit run beside the machine, and not before it: it begins when
-// the SSH server is up. The distribution holds everything back until cloud-init
+// unorder lets a unit run beside the machine, and not before it: it begins as
+// order says. The distribution holds everything back until cloud-init
 // is done, for the sake of user data; where there is none this only costs time.
 // The unit is the image's own, less its orderings against others than
 // cloud-init's.
-func unorder(dir, unit string) error {
+func unorder(dir, unit, order string) error {
 	text, err := unitText(unit)
 	if err != nil || text == nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(text))+"\n[Unit]\nAfter=ssh.service sshd.service\n"), 0o644)
+	return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(text))+"\n"+order), 0o644)
 }
 
 // withoutBefore removes from a unit file what must wait for the unit, except for

@@ -1,0 +1,112 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// maskedGenerators look for disks, kernel arguments and clouds. They take a third
+// of the boot and find nothing.
+var maskedGenerators = []string{
+	"systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
+	"systemd-hibernate-resume-generator", "systemd-integritysetup-generator", "systemd-run-generator",
+	"systemd-system-update-generator", "systemd-veritysetup-generator", "systemd-bless-boot-generator",
+	"cloud-init-generator",
+}
+
+// configureGenerators says below dir, which systemd looks at first, which generators of the image
+// are not run, or only where they have something to do.
+func configureGenerators(dir string) error {
+	system := filepath.Join(dir, "system-generators")
+	if err := os.MkdirAll(system, 0o755); err != nil {
+		return err
+	}
+	for _, generator := range slices.Concat(maskedGenerators, rcLocalGenerator()) {
+		if err := os.Symlink("/dev/null", filepath.Join(system, generator)); err != nil {
+			return err
+		}
+	}
+	if err := maskUserGenerators(filepath.Join(dir, "user-generators")); err != nil {
+		return err
+	}
+	if err := mountTable(system); err != nil {
+		return err
+	}
+	for _, g := range askedGenerators {
+		if err := g.write(dir, "/"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rcLocalGenerator is that of a script which machines seldom have.
+func rcLocalGenerator() []string {
+	if exists("/etc/rc.local") || exists("/etc/rc.d/rc.local") {
+		return nil
+	}
+	return []string{"systemd-rc-local-generator"}
+}
+
+// maskUserGenerators does the same for the login user's services, for which the first login
+// waits: what desktops start is not looked for where there is none.
+func maskUserGenerators(dir string) error {
+	if exists("/etc/xdg/autostart") {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
+}
+
+// An askedGenerator is one of systemd's that seldom finds something, for which a shell, which begins in a fifth of
+// the time, looks first. It looks each time, as what is there may change while the machine runs.
+type askedGenerator struct {
+	kind, name string
+	script     string // shell that calls work where it finds something
+}
+
+var askedGenerators = []askedGenerator{
+	{"system-generators", "systemd-sysv-generator", `# Scripts for which there are no units.
+for f in /etc/init.d/* /etc/rc.d/init.d/*; do
+	[ -f "$f" ] && [ -x "$f" ] || continue
+	n=${f##*/}
+	n=${n%.sh}.service
+	for d in /etc /run /usr/local/lib /usr/lib /lib; do
+		if [ -e $d/systemd/system/$n ]; then continue 2; fi
+	done
+	work "$@"
+done
+`},
+	{"user-environment-generators", "30-systemd-environment-d-generator", `# Files with variables, see environment.d(5).
+for d in /etc /run /usr/local/lib /usr/lib "${XDG_CONFIG_HOME:-$HOME/.config}"; do
+	for f in "$d"/environment.d/*.conf; do
+		if [ -s "$f" ]; then work "$@"; fi
+	done
+done
+`},
+}
+
+// write puts the script before the generator of the image whose root is given, below dir, unless the image has
+// one of its own in place of the distribution's.
+func (g askedGenerator) write(dir, root string) error {
+	const distribution = "/usr/lib/systemd/"
+	for _, from := range []string{"/etc/systemd/", "/usr/local/lib/systemd/", distribution} {
+		path := filepath.Join(from, g.kind, g.name)
+		switch {
+		case !exists(filepath.Join(root, path)):
+			continue
+		case from != distribution:
+			return nil
+		}
+		text := "#!/bin/sh\nwork() { exec " + path + " \"$@\"; }\n" + g.script
+		dir = filepath.Join(dir, g.kind)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, g.name), []byte(text), 0o755)
+	}
+	return nil
+}
