@@ -260,6 +260,11 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 			in.StateReason = &types.StateReason{Code: aws.String("pending"), Message: aws.String(why)}
 		}))
 	}
+	if root := in.root(); root != nil {
+		if v, err := s.volume(*root.Ebs.VolumeId); err == nil {
+			spec.RootSize = int64(aws.ToInt32(v.Size)) << 30
+		}
+	}
 	if in.PublicKey != "" {
 		spec.AuthorizedKeys = []string{in.PublicKey}
 	}

@@ -11,8 +11,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// ModifyVolume changes a volume's size, type and performance, at once. A device that a
-// machine has grows while it runs; the size of a root is a record.
+// ModifyVolume changes a volume's size, type and performance, at once. What a machine has of it
+// grows while it runs.
 func (s *state) ModifyVolume(ctx context.Context, in *ec2.ModifyVolumeInput) (*ec2.ModifyVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
 	v, err := s.volumes.find(c, in.VolumeId)
@@ -45,7 +45,11 @@ func (s *state) ModifyVolume(ctx context.Context, in *ec2.ModifyVolumeInput) (*e
 		OriginalSize: before.Size, OriginalVolumeType: before.VolumeType, OriginalIops: before.Iops, OriginalThroughput: before.Throughput, OriginalMultiAttachEnabled: before.MultiAttachEnabled,
 		TargetSize: after.Size, TargetVolumeType: after.VolumeType, TargetIops: after.Iops, TargetThroughput: after.Throughput, TargetMultiAttachEnabled: before.MultiAttachEnabled,
 	}
-	if dir := s.volumeDir(v); dir != "" && *after.Size > *before.Size && s.rootOf(v) == nil {
+	dir := s.volumeDir(v)
+	if root := s.rootOf(v); root != nil && root.State.Name == types.InstanceStateNameRunning {
+		dir = s.machineDir(*root.InstanceId)
+	}
+	if dir != "" && *after.Size > *before.Size {
 		if err := s.opts.Driver.GrowVolume(dir, int64(*after.Size)<<30); err != nil {
 			return nil, err
 		}

@@ -47,8 +47,8 @@ type Driver interface {
 	// removes dir.
 	MakeVolume(ctx context.Context, dir string, layers []string, size int64) error
 
-	// GrowVolume makes the device of the volume in dir, which may be plugged, larger: size
-	// bytes.
+	// GrowVolume makes the volume in dir, which may be plugged, larger: size bytes. Dir may
+	// be that of a machine, whose root it is then.
 	GrowVolume(dir string, size int64) error
 
 	// Private makes the directory dir, and those above it that are missing, and
@@ -103,6 +103,10 @@ type Spec struct {
 	// Limits are how large the machine is. The driver holds it to them as far as
 	// the host lets it; Check says how far that is.
 	Limits Limits
+
+	// RootSize is how large the machine sees its root file system, in bytes, as far as the
+	// host lets the driver show it; 0 is as large as the host's. Nothing holds the machine to it.
+	RootSize int64
 
 	// Hostname of the machine, such as ip-172-31-0-5.
 	Hostname string

@@ -32,6 +32,7 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 		d.checkCgroup,
 		d.checkLimits,
 		tried(ctx, d.checkFuse),
+		tried(ctx, d.checkDisks),
 		d.checkInotify,
 		d.checkEmulation,
 		checkLowPorts,
@@ -241,6 +242,18 @@ func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
 	return f
 }
 
+// checkDisks tries what shows a machine its disks as large as its volumes are, see [diskTeller].
+func (d *Driver) checkDisks(ctx context.Context) machine.Finding {
+	const name = "disks that machines see"
+	if err := d.probe(ctx, "disks", ""); err != nil {
+		return machine.Finding{
+			Name: name, Detail: fmt.Sprintf("%v; df and what else asks statfs(2) show the host's disk, not the machine's", err),
+			Remedy: "use a kernel with CONFIG_SECCOMP_FILTER; if this is a container, start it with --security-opt seccomp=unconfined",
+		}
+	}
+	return good(name, "df shows the sizes of volumes, through seccomp")
+}
+
 // fuseRemedy makes FUSE usable on a host with these file systems, as /proc/filesystems has them.
 func fuseRemedy(systems string) string {
 	if !slices.Contains(strings.Fields(systems), "fuse") {
@@ -364,6 +377,13 @@ func probeMain(args []string) error {
 		}
 		defer connection.Close()
 		return closing(mountFuse(connection))
+	case "disks":
+		runtime.LockOSThread()
+		listener, err := listenCalls(unix.SYS_STATFS)
+		if err != nil {
+			return err
+		}
+		return unix.Close(listener)
 	default:
 		return fmt.Errorf("unknown probe %q", what[0])
 	}

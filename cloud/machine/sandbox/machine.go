@@ -127,6 +127,11 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 			return nil, err
 		}
 	}
+	if spec.RootSize > 0 {
+		if err := makeDevice(spec.Dir, spec.RootSize); err != nil {
+			return nil, err
+		}
+	}
 	volumes, err := os.ReadDir(filepath.Join(spec.Dir, machine.VolumesDir))
 	if err != nil {
 		return nil, err

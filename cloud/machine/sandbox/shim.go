@@ -181,6 +181,7 @@ func (s *shim) startInit() error {
 		defer dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
+	disks := s.tellDisks()
 	err = cmd.Start()
 	reportWrite.Close()
 	if err != nil {
@@ -200,6 +201,11 @@ func (s *shim) startInit() error {
 	if ready, ok := strings.CutPrefix(text, reportReady); ok {
 		init, announced, _ := strings.Cut(ready, "\n")
 		s.systemd = Init(init) == InitSystemd
+		if disks != nil {
+			if err := disks.begun(cmd.Process.Pid); err != nil {
+				return err
+			}
+		}
 		return s.log.writeLines(announced)
 	}
 	cmd.Process.Kill()
@@ -208,6 +214,20 @@ func (s *shim) startInit() error {
 		text = "the first process died before it said why"
 	}
 	return errors.New(text)
+}
+
+// tellDisks makes what the calling thread begins see the machine's disks as large as they are. A
+// host that does not let this program listen to calls shows its own.
+func (s *shim) tellDisks() *diskTeller {
+	if _, err := deviceSize(s.boot.Dir); err != nil { // the root has no size
+		return nil
+	}
+	t, err := listenDisks(s.boot)
+	if err != nil {
+		return nil
+	}
+	go t.serve() // which ends with this process
+	return t
 }
 
 // reportReady begins the report of a first process that is about to hand over; the name of

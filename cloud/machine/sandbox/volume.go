@@ -38,6 +38,16 @@ const (
 	prefilled   = "prefilled"         // in place of a UUID: the tree came with the volume
 )
 
+// makeDevice makes the device of a volume in dir, or changes its size. That of a machine's root
+// says how large it is, and is not seen by the machine.
+func makeDevice(dir string, size int64) error {
+	f, err := os.OpenFile(filepath.Join(dir, volumeDevice), os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
 func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, size int64) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

@@ -1,0 +1,108 @@
+package sandbox
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// diskUse is what files take of a disk.
+type diskUse struct{ bytes, files int64 }
+
+// usage knows what the files in a tree take. It looks when it is asked, and not again soon: what it
+// says may be some seconds old.
+type usage struct {
+	fixed []string // directories that never change
+	dir   string   // the one that does
+
+	mu      sync.Mutex
+	counted bool    // the fixed ones have been looked at
+	base    diskUse // which is what they take
+	last    diskUse // what the other did when it was looked at
+	until   time.Time
+}
+
+const (
+	usageAge   = 2 * time.Second        // for how long what is known is good, at least
+	usageShare = 20                     // times as long as it took to find out
+	usageLimit = 500 * time.Millisecond // to look; what has not been seen then is not counted
+	usageDepth = 200                    // of directories, each of which takes a descriptor
+	usageLinks = 100_000                // files with several names that are known to be the same
+)
+
+func newUsage(fixed []string, dir string) *usage { return &usage{fixed: fixed, dir: dir} }
+
+// now is what the files take.
+func (u *usage) now() diskUse {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.counted {
+		for _, dir := range u.fixed {
+			u.base = u.base.plus(measure(dir, time.Now().Add(4*usageLimit)))
+		}
+		u.counted = true
+	}
+	if began := time.Now(); began.After(u.until) {
+		u.last = measure(u.dir, began.Add(usageLimit))
+		u.until = time.Now().Add(max(usageAge, usageShare*time.Since(began)))
+	}
+	return u.base.plus(u.last)
+}
+
+func (u diskUse) plus(v diskUse) diskUse { return diskUse{u.bytes + v.bytes, u.files + v.files} }
+
+// measure adds up what is below dir until the deadline.
+func measure(dir string, deadline time.Time) diskUse {
+	m := meter{deadline: deadline, seen: make(map[uint64]bool)}
+	if fd, err := unix.Open(dir, openTree, 0); err == nil {
+		m.dir(fd, 1)
+	}
+	return m.sum
+}
+
+const openTree = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+type meter struct {
+	sum      diskUse
+	deadline time.Time
+	seen     map[uint64]bool // inodes with several names
+}
+
+// dir adds what is in the directory fd, which it closes. What a machine changes meanwhile is
+// counted or not: no name leads out of the tree.
+func (m *meter) dir(fd, depth int) {
+	d := os.NewFile(uintptr(fd), "")
+	defer d.Close()
+	for time.Now().Before(m.deadline) {
+		names, err := d.Readdirnames(256)
+		for _, name := range names {
+			var st unix.Stat_t
+			if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || m.again(&st) {
+				continue
+			}
+			m.sum.files++
+			m.sum.bytes += st.Blocks * 512 // whatever the file system's own blocks, see stat(2)
+			if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth == usageDepth {
+				continue
+			}
+			if sub, err := unix.Openat(fd, name, openTree, 0); err == nil {
+				m.dir(sub, depth+1)
+			}
+		}
+		if err != nil { // io.EOF at the end
+			return
+		}
+	}
+}
+
+// again reports whether the file was counted under another name.
+func (m *meter) again(st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink < 2 || len(m.seen) == usageLinks {
+		return false
+	}
+	before := m.seen[st.Ino]
+	m.seen[st.Ino] = true
+	return before
+}
