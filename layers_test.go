@@ -41,7 +41,7 @@ var rules = []rule{
 	{"internal/local", []string{"cloud/..."}, "the one door from bake to the embedded cloud, which needs Linux"},
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},
 	{"internal/torture", []string{"cloud/..."}, "disasters befall the real program on the embedded cloud; what judges it shares no code with it"},
-	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
+	{"internal/script", []string{"internal/procgroup", "internal/prose"}, "how processes are ended together differs between systems, not between those who run them; what it refuses is said as others say it"},
 	{"internal/limits", []string{"internal/stack"}, "a template is read on a stack of its own"},
 	{"internal/login", []string{"internal/shellquote", "internal/wholefile"}, "the way to log in is shown as a line for a shell, and kept in files that others read meanwhile"},
 	{"internal/httpconnect", []string{"internal/prose"}, "what a proxy says is shown as what any stranger says"},

@@ -13,6 +13,10 @@ import (
 	"bake/config/schema"
 )
 
+// Lacking is the Extra of a diagnostic about what a template lacks as a whole, such as a plugin:
+// each block that needs it gives the same one.
+type Lacking struct{}
+
 // Finder finds the factories of components of kind C. Methods are safe for concurrent
 // use.
 type Finder[C any] interface {

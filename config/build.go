@@ -155,8 +155,11 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []re
 }
 
 // notYet warns of what only data sources can tell, so that it cannot be checked.
-// Once they have been read, it is an error.
+// Once they have been read, it is an error. What has been complained about may be why, and is enough.
 func (l *loader) notYet(at hcl.Range, what string) hcl.Diagnostics {
+	if l.failed {
+		return nil
+	}
 	if l.o.ReadData {
 		return problem(&at, "Value not known", "%s unknown, even after the data sources were read.", what)
 	}

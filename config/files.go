@@ -182,7 +182,7 @@ func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
 	l.t.Builds = nil
 	example := shared[0].Extra.(again)
 	lead := problem(nil, "Files that do not belong together",
-		"All template files in a folder form one template, but in %s names are declared more than once, %d times in all; for example %s in both %s and %s. "+
+		"All template files in a folder form one template, but in the folder %s names are declared more than once, %d times in all; for example %s in both %s and %s. "+
 			"If each file is a template of its own, name one of them on the command line, such as %[4]s. The first %[6]d duplicates follow.",
 		l.o.Path, len(shared), example.what, example.first.Filename, shared[0].Subject.Filename, maxAgain)
 	return append(lead, shared[:maxAgain]...)

@@ -162,12 +162,30 @@ func (l *loader) parse(names []string) (syntax, diags hcl.Diagnostics) {
 			}
 		}
 		content, more := f.Body.Content(fileSchema)
+		if at := onlyValues(f, content); at != nil {
+			more = problem(at, "Values in place of a template", "%s has no blocks, only values. If these are for variables, name it with -var-file; a file called *.auto.pkrvars.hcl is read with its folder.", name)
+		}
 		diags = append(diags, more...)
 		for _, b := range content.Blocks {
 			l.blocks[b.Type] = append(l.blocks[b.Type], b)
 		}
 	}
 	return syntax, diags
+}
+
+// onlyValues is the first value of a file that has nothing else: nil if it is not like that.
+func onlyValues(f *hcl.File, content *hcl.BodyContent) *hcl.Range {
+	values, diags := f.Body.JustAttributes()
+	if len(content.Blocks) > 0 || diags.HasErrors() {
+		return nil
+	}
+	var first *hcl.Range
+	for _, v := range values {
+		if first == nil || v.NameRange.Start.Byte < first.Start.Byte {
+			first = &v.NameRange
+		}
+	}
+	return first
 }
 
 func (l *loader) requiredVersions() hcl.Diagnostics {

@@ -191,7 +191,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	}); err != nil {
 		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template exceeds its limits", Detail: fmt.Sprintf("The options of components: %s.", err)})
 	}
-	return t.Secrets().Diagnostics(slices.Concat(diags, found, t.WeakSecrets()))
+	return t.Secrets().Diagnostics(config.Once(slices.Concat(diags, found, t.WeakSecrets())))
 }
 
 // Run runs the selected builds. The diagnostics are about the template: builds
@@ -215,7 +215,7 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 			ready = append(ready, b)
 		}
 	}
-	diags = t.Secrets().Diagnostics(append(diags, t.WeakSecrets()...))
+	diags = t.Secrets().Diagnostics(config.Once(append(diags, t.WeakSecrets()...)))
 	if len(ready) == 0 {
 		return Result{}, diags
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
 	"bake/run"
@@ -73,7 +75,8 @@ func (p *program) plan(ctx context.Context, o planOptions) (err error) {
 		}()
 	}
 	result, err := run.Plan(ctx, options)
-	if err != nil {
+	failed, some := errors.AsType[*run.FailedError](err)
+	if err != nil && !some {
 		return err
 	}
 	p.diagnostics(result.Files, result.Diags)
@@ -90,9 +93,25 @@ func (p *program) plan(ctx context.Context, o planOptions) (err error) {
 	p.json.result = struct {
 		Builds []run.PlannedBuild `json:"builds"`
 	}{list(all)}
+	if some { // what the others would do has been said
+		return notShown(failed)
+	}
 	if builds == 0 && len(all) > 0 && o.detailed {
 		p.json.outcome = run.OutcomeReused.String()
 		return outcomeError{errReported, int(run.OutcomeReused)}
 	}
 	return nil
+}
+
+// notShown is what has failed besides what the template is blamed for, which has been shown.
+func notShown(failed *run.FailedError) error {
+	rest := *failed
+	rest.Errs = slices.DeleteFunc(slices.Clone(failed.Errs), func(err error) bool {
+		_, shown := errors.AsType[hcl.Diagnostics](err)
+		return shown
+	})
+	if len(rest.Errs) == 0 {
+		return errReported
+	}
+	return &rest
 }

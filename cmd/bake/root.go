@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -217,9 +218,23 @@ func flagError(cmd *cobra.Command, err error) error {
 		text = fmt.Sprintf("-%s needs a value", noValue.GetFlag().Name)
 	case errors.As(err, &badValue):
 		f := badValue.GetFlag()
-		text = fmt.Sprintf("-%s=%s: %v", f.Name, badValue.GetValue(), badValue.Unwrap())
+		text = fmt.Sprintf("-%s=%s: %s", f.Name, badValue.GetValue(), refusal(badValue.Unwrap()))
 	}
 	return usageError{text, cmd.CommandPath()}
+}
+
+// refusal is why the value of a flag is not one.
+func refusal(err error) string {
+	number, ok := errors.AsType[*strconv.NumError](err)
+	switch {
+	case !ok:
+		return err.Error()
+	case number.Func == "ParseBool":
+		return "must be true or false"
+	case errors.Is(err, strconv.ErrRange):
+		return "is too large"
+	}
+	return "must be a whole number"
 }
 
 func nearestFlag(cmd *cobra.Command, name string) (near string) {

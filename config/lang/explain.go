@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,10 +10,12 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 )
 
 // Explain rewrites what HCL says about names that do not exist in the words of
-// templates: which variable is not declared, and what may have been meant.
+// templates: which variable is not declared, and what may have been meant. Of functions that
+// panic it leaves the reason.
 func (s *Scope) Explain(diags hcl.Diagnostics) hcl.Diagnostics {
 	var out hcl.Diagnostics
 	for _, d := range diags {
@@ -38,6 +41,8 @@ func (s *Scope) explain(d *hcl.Diagnostic) *hcl.Diagnostic {
 		}
 		better.Detail = fmt.Sprintf("There is no function %s here; %s.", call.CalledFunctionName(), hint)
 		return &better
+	case "Error in function call":
+		return withoutStack(d)
 	case "Unsupported attribute":
 	default:
 		return d
@@ -51,6 +56,21 @@ func (s *Scope) explain(d *hcl.Diagnostic) *hcl.Diagnostic {
 		}
 	}
 	return d
+}
+
+// withoutStack leaves of a function that has panicked the reason.
+func withoutStack(d *hcl.Diagnostic) *hcl.Diagnostic {
+	call, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](d)
+	if !ok {
+		return d
+	}
+	panicked, ok := errors.AsType[function.PanicError](call.FunctionCallError())
+	if !ok {
+		return d
+	}
+	better := *d
+	better.Detail = fmt.Sprintf("Call to function %q failed: it has no result for these arguments (%v).", call.CalledFunctionName(), panicked.Value)
+	return &better
 }
 
 func unknownName(what, name string, names []string, at hcl.Range) *hcl.Diagnostic {

@@ -41,16 +41,20 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 		return below(w.BaseDir, path), err
 	}
 
+	readInTemplate := func(p string) (path, text string, err error) {
+		if path, err = inTemplate(p); err == nil {
+			text, err = w.readText(path)
+		}
+		return path, text, w.rootTwice(p, err)
+	}
+
 	funcs["abspath"] = text1("path", func(p string) (string, error) { return filepath.ToSlash(filepath.Clean(below(w.Cwd, p))), nil })
 	funcs["basename"] = text1("path", func(p string) (string, error) { return filepath.Base(p), nil })
 	funcs["dirname"] = text1("path", func(p string) (string, error) { return filepath.Dir(p), nil })
 	funcs["pathexpand"] = text1("path", w.expand)
 	funcs["file"] = text1("path", func(p string) (string, error) {
-		path, err := inTemplate(p)
-		if err != nil {
-			return "", err
-		}
-		return w.readText(path)
+		_, text, err := readInTemplate(p)
+		return text, err
 	})
 	funcs["filebase64"] = text1("path", func(p string) (string, error) {
 		b, err := w.readFile(below(w.Cwd, p))
@@ -91,7 +95,17 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 	})
 	// A file may use every function but templatefile itself, which would allow loops.
 	inner := maps.Clone(funcs)
-	funcs["templatefile"] = templateFile(w, inTemplate, inner)
+	funcs["templatefile"] = templateFile(readInTemplate, inner)
+}
+
+// rootTwice is the error of reading the file at a path, with a hint if that begins with the
+// template's directory, which is where it is looked for in any case.
+func (w World) rootTwice(path string, err error) error {
+	root := filepath.ToSlash(filepath.Clean(w.BaseDir))
+	if !errors.Is(err, fs.ErrNotExist) || filepath.IsAbs(path) || !strings.HasPrefix(filepath.ToSlash(filepath.Clean(path)), root+"/") {
+		return err
+	}
+	return fmt.Errorf("%w; paths start at the directory of the template here, so leave out ${path.root}/", err)
 }
 
 // expand replaces a leading ~ by the home directory.
@@ -192,13 +206,9 @@ func literalBang(pattern string) string {
 
 // templateFile renders a file as an HCL template that sees vars and nothing else.
 // A file that is a single ${...} keeps that value's type.
-func templateFile(w World, resolve func(string) (string, error), funcs map[string]function.Function) function.Function {
+func templateFile(read func(string) (path, text string, err error), funcs map[string]function.Function) function.Function {
 	render := func(args []cty.Value) (cty.Value, error) {
-		path, err := resolve(args[0].AsString())
-		if err != nil {
-			return cty.DynamicVal, function.NewArgError(0, err)
-		}
-		text, err := w.readText(path)
+		path, text, err := read(args[0].AsString())
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
 		}
@@ -227,6 +237,9 @@ func templateFile(w World, resolve func(string) (string, error), funcs map[strin
 		}
 		val, diags := expr.Value(&hcl.EvalContext{Variables: vars, Functions: funcs})
 		if diags.HasErrors() {
+			for i, d := range diags {
+				diags[i] = withoutStack(d)
+			}
 			return cty.DynamicVal, diags
 		}
 		return val, nil

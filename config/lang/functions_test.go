@@ -148,7 +148,8 @@ func TestFunctions(t *testing.T) {
 
 		{`can(1 + "a")`, `false`}, {`convert("3", number)`, `3`}, {`convert(["a", "a"], set(string))`, `["a"]`}, {`try(1 + "a", 7)`, `7`},
 		{`length(base64gzip("a")) > 20`, `true`}, {`floor(1 / 3)`, `0`},
-		{`indent(999999999999, "a\nb")`, `error: must be at most 9999`}, {`format("%99999999999s", "x")`, `error: width or precision`}, {`formatlist("%-12345d", [1])`, `error: width or precision`},
+		{`file("t/a.txt")`, `error: no such file or directory; paths start at the directory of the template here, so leave out ${path.root}/`}, {`templatefile("t/hi.tpl", {})`, `error: leave out ${path.root}/`},
+		{`indent(999999999999, "a\nb")`, `error: must be from 0 to 9999`}, {`indent(-1, "a\nb")`, `error: must be from 0 to 9999`}, {`format("%99999999999s", "x")`, `error: width or precision`}, {`formatlist("%-12345d", [1])`, `error: width or precision`},
 		{`length(format("%9999s", "x"))`, `9999`}, {`setproduct(range(1000), range(1000))`, `error: more than 100000 elements`}, {`bcrypt("x", 31)`, `error: must be at most 16`},
 		{`file("/dev/zero")`, `error: larger than 64 MB`}, {`yamldecode("a: &a [*a]")`, `error: inside its own definition`}, {`range(0, 2000)`, `error: more than 1024 values`},
 	}
@@ -310,4 +311,22 @@ func FuzzAddresses(f *testing.F) {
 			in(strings.Trim(got, `"`))
 		}
 	})
+}
+
+// TestPanics: of a function that panics the reason is told, not the stack.
+func TestPanics(t *testing.T) {
+	w := testWorld(t)
+	if err := os.WriteFile(filepath.Join(w.Cwd, "t/log.tpl"), []byte("${log(x, 10)}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`log(-1, 10)`, `pow(-8, 0.5)`, `templatefile("log.tpl", { x = -1 })`} {
+		expr, diags := hclsyntax.ParseExpression([]byte(text), "test", hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		_, diags = expr.Value(&hcl.EvalContext{Functions: lang.Functions(w)})
+		if got := new(lang.Scope).Explain(diags).Error(); !strings.Contains(got, "it has no result for these arguments") || strings.Contains(got, "goroutine") {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
 }

@@ -45,8 +45,11 @@ func limited(f function.Function, check func(args []cty.Value) error) function.F
 func settled(v cty.Value) bool { return v.IsKnown() && !v.IsNull() }
 
 func narrow(args []cty.Value) error {
-	if settled(args[0]) && args[0].GreaterThan(cty.NumberIntVal(maxPad)).True() {
-		return function.NewArgErrorf(0, "must be at most %d", maxPad)
+	if !settled(args[0]) {
+		return nil
+	}
+	if args[0].GreaterThan(cty.NumberIntVal(maxPad)).True() || args[0].LessThan(cty.Zero).True() {
+		return function.NewArgErrorf(0, "must be from 0 to %d", maxPad)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package prose
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -57,6 +58,16 @@ func Cut(text string, most int) string {
 		return string(r[:most]) + "…"
 	}
 	return text
+}
+
+// Missing says that a template names a file, or whatever what is, that is not there: a sentence
+// without its point.
+func Missing(what, path string) string {
+	text := fmt.Sprintf("There is no %s %q", what, path)
+	if filepath.IsAbs(path) {
+		return text
+	}
+	return text + "; relative paths start at the current directory, so ${path.root}/... may be meant"
 }
 
 // Count is a number with what it counts: "1 check", "2 checks".

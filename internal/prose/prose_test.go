@@ -1,6 +1,11 @@
 package prose
 
-import "testing"
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
 
 func TestSentence(t *testing.T) {
 	for text, want := range map[string]string{
@@ -14,6 +19,19 @@ func TestSentence(t *testing.T) {
 	} {
 		if got := Sentence(text); got != want {
 			t.Errorf("Sentence(%q) is %q, not %q", text, got, want)
+		}
+	}
+}
+
+// TestMissing: only who names a path that is relative learns where such paths start.
+func TestMissing(t *testing.T) {
+	here, err := filepath.Abs("x.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, hint := range map[string]bool{"x.sh": true, "../x.sh": true, here: false} {
+		if got := Missing("file", path); strings.Contains(got, "current directory") != hint || !strings.Contains(got, fmt.Sprintf("%q", path)) {
+			t.Errorf("%s: %s", path, got)
 		}
 	}
 }

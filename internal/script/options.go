@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"bake/internal/prose"
 )
 
 // Options are embedded in the options of a component that runs scripts.
@@ -85,7 +87,7 @@ func readable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("There is no file %q; relative paths start at the current directory, so ${path.root}/... may be meant", path) //nolint:staticcheck // it is a sentence of a diagnostic
+		return errors.New(prose.Missing("file", path))
 	case err != nil:
 		return err
 	case info.IsDir():

@@ -204,7 +204,7 @@ func (f *finder[C]) ofRequired(typ string, owner component.Requirement) (compone
 		if len(absent.Skipped) > 0 {
 			text += " in a version that can be used"
 		}
-		return nil, wrong("Plugin not installed", "%s. To install it: %s%s", text, f.init(), skippedText(absent.Skipped))
+		return nil, lacking("Plugin not installed", "%s. To install it:\n\n  %s%s", text, f.init(), skippedText(absent.Skipped))
 	}
 	return nil, refused(owner.Source, err)
 }
@@ -280,7 +280,7 @@ func (f *finder[C]) unrequired(typ string, required []component.Requirement) (co
 			return nil, wrong("Unknown "+f.what, "The template requires the plugin %s under the name %q, which is what the names of its components begin with. Did you mean %q?", known.Source, r.Name, r.Name+rest)
 		}
 		if _, replaced := f.replaced.Called(known.Source); !replaced {
-			return nil, wrong("Plugin not required", "The %s %q comes with the plugin %s. Add it to the template:\n\n%s\n\nThen install it: %s%s",
+			return nil, lacking("Plugin not required", "The %s %q comes with the plugin %s. Add it to the template:\n\n%s\n\nThen install it:\n\n  %s%s",
 				f.what, typ, known.Source, requirement(known), f.init(), skippedText(skipped))
 		}
 	}
@@ -336,6 +336,13 @@ func requirement(p knownplugins.Plugin) string {
     }
   }
 }`, p.Name, p.Source, p.Version)
+}
+
+// lacking is what is wrong with every block that has the component.
+func lacking(summary, format string, args ...any) hcl.Diagnostics {
+	diags := wrong(summary, format, args...)
+	diags[0].Extra = component.Lacking{}
+	return diags
 }
 
 // wrong is an error that belongs to the place where a component is named.

@@ -2,12 +2,12 @@ package ansible
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Options are the arguments of an ansible provisioner.
@@ -198,7 +198,7 @@ func missing(what, path string, err error) string {
 	if !errors.Is(err, os.ErrNotExist) {
 		return err.Error()
 	}
-	return fmt.Sprintf("There is no %s %q; relative paths start at the current directory, so ${path.root}/... may be meant", what, path)
+	return prose.Missing(what, path)
 }
 
 // checkInstalled complains about a program that is not here.

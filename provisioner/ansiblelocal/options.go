@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Options are the arguments of an ansible-local provisioner.
@@ -125,7 +126,7 @@ func check(c *schema.Checker, field any, path string, dir bool) {
 		if dir {
 			what = "directory"
 		}
-		c.Errorf(field, fmt.Sprintf("No such %s", what), "There is no %s %q; relative paths start at the current directory, so ${path.root}/... may be meant.", what, path)
+		c.Errorf(field, fmt.Sprintf("No such %s", what), "%s.", prose.Missing(what, path))
 	case err != nil:
 		c.Errorf(field, "Not readable", "%s.", err)
 	case dir && !info.IsDir():

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Options are the arguments of a file provisioner.
@@ -96,7 +97,7 @@ func (o *Options) checkSource(c *schema.Checker, field any, path string) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		c.Errorf(field, "Source not found", "There is no file %q. If something makes it during the build, set generated = true. Relative paths start at the current directory, so ${path.root}/... may be meant.", path)
+		c.Errorf(field, "Source not found", "%s. If something makes it during the build, set generated = true.", prose.Missing("file", path))
 	case err != nil:
 		c.Errorf(field, "Source not readable", "%s.", err)
 	case endsInSeparator(path) && !info.IsDir():
