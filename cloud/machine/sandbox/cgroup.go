@@ -167,7 +167,12 @@ func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l 
 	if err := made.populate(ids); err != nil {
 		return nil, err
 	}
-	return made, os.WriteFile(filepath.Join(made.shim(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	return made, made.take(pid)
+}
+
+// take moves the process that is to be the shim to its place.
+func (g *group) take(pid int) error {
+	return os.WriteFile(filepath.Join(g.shim(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
 func (g *group) shim() string { return filepath.Join(g.dir, "shim") }

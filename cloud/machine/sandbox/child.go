@@ -9,9 +9,8 @@ import (
 // Roles are the names by which the program knows, from its first argument, that
 // it was started again as a part of a machine.
 const (
-	roleShim      = "bake-machine:shim"
+	roleWorker    = "bake-machine:worker"
 	roleInit      = "bake-machine:init"
-	roleFiles     = "bake-machine:files"
 	roleAgent     = "bake-machine:ssh"
 	roleSFTP      = "bake-machine:sftp"
 	roleSupervise = "bake-machine:supervise"
@@ -32,12 +31,10 @@ func Child(args []string) (ran bool, exitCode int) {
 	}
 	var err error
 	switch args[0] {
-	case roleShim:
-		err = shimMain(args)
+	case roleWorker:
+		err = workerMain(args)
 	case roleInit:
 		err = initMain()
-	case roleFiles:
-		err = filesMain(args)
 	case roleProbe:
 		err = probeMain(args)
 	case roleAgent:

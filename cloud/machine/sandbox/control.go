@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// control is one end of the socket between driver and shim. Each message is one
+// control is one end of the socket between driver and worker, such as a machine's shim. Each message is one
 // JSON packet, with at most one file descriptor.
 type control struct {
 	conn *net.UnixConn
@@ -30,6 +30,7 @@ type message struct {
 	Boot  *bootSpec `json:"boot,omitempty"`
 	Port  uint16    `json:"port,omitempty"`
 	Name  string    `json:"name,omitempty"`
+	Mode  Mode      `json:"mode,omitempty"`
 	Ports []uint16  `json:"ports,omitempty"`
 	Err   string    `json:"err,omitempty"`
 	Errno int       `json:"errno,omitempty"`
@@ -39,6 +40,10 @@ type message struct {
 type op string
 
 const (
+	opGive   op = "give"   // to a worker: a file for its work
+	opShim   op = "shim"   // to a worker: be a shim
+	opFiles  op = "files"  // to a worker: do a filesJob
+	opDone   op = "done"   // from a worker: it is done; else opFailed
 	opBoot   op = "boot"   // to the shim: what to boot
 	opLink   op = "link"   // from the shim: the network card's far end
 	opUp     op = "up"     // from the shim: the first process runs

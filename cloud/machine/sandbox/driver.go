@@ -80,6 +80,7 @@ type Driver struct {
 	budget  *budget
 
 	executable string // this program's file, if it can be told
+	spares     spares
 
 	mu    sync.Mutex
 	disks map[string]bool // directories of machines that run or start
@@ -95,6 +96,9 @@ func New(o Options) (*Driver, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
+	if d.options.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
 	if d.ids, err = hostIdentity(o.Mode); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
@@ -134,8 +138,14 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	return m, nil
 }
 
-// Prepare makes ready, in the background, what the first machine would have to wait for.
-func (d *Driver) Prepare() { go func() { _, _ = sealedProgram() }() }
+// Prepare makes ready, in the background, what machines and work on their files would have to wait
+// for: a process that has begun already. From then on there is always one, until this process ends.
+func (d *Driver) Prepare() {
+	d.spares.mu.Lock()
+	d.spares.keeps = true
+	d.spares.mu.Unlock()
+	d.replenish(0)
+}
 
 // occupy keeps two machines from writing to one disk.
 func (d *Driver) occupy(dir string) (release func(), err error) {

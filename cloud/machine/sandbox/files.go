@@ -1,92 +1,104 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"strconv"
 
 	"bake/cloud/machine/layer"
 )
 
 // filesJob is work on files that belong to the machines' ids. It is done by a
-// child that is root over those ids and over nothing else.
+// [worker].
 type filesJob struct {
 	op     string     // unpack, pack, clone, merge, empty
 	dirs   []*os.File // what it works on; of merge, the result and then the layers
-	stdin  io.Reader
-	stdout io.Writer
+	stdin  io.Reader  // of unpack
+	stdout io.Writer  // of pack
 }
 
-// firstDir is the descriptor of the first directory in the child.
-const firstDir = fdMapped + 1
-
-// inNamespace does a job and reports the child's complaint as the error.
+// inNamespace does a job and reports the worker's complaint as the error.
 func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
-	gate, open, err := os.Pipe()
+	w, err := d.worker("")
 	if err != nil {
 		return err
 	}
-	defer gate.Close()
-	defer open.Close()
-
-	var complaint bytes.Buffer
-	program, err := sealedProgram()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, program)
-	cmd.Args = []string{roleFiles, job.op, string(d.ids.mode), strconv.Itoa(len(job.dirs))}
-	cmd.Env = []string{}
-	cmd.Stdout, cmd.Stderr = job.stdout, &complaint
-	cmd.ExtraFiles = append([]*os.File{gate}, job.dirs...)
-	d.ids.prepare(cmd, 0)
-
-	// The stream is fed here and not by exec, whose Wait would not return before
-	// a reader that blocks, though the child has failed.
-	var feed io.WriteCloser
-	if job.stdin != nil {
-		if feed, err = cmd.StdinPipe(); err != nil {
-			return err
-		}
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("begin in a user namespace: %w", err)
-	}
-	if err := d.ids.finish(cmd.Process.Pid); err != nil {
-		cmd.Process.Kill()
-		_ = cmd.Wait()
-		return err
-	}
-	if _, err := open.Write([]byte{1}); err != nil {
-		cmd.Process.Kill()
-		_ = cmd.Wait()
-		return err
-	}
-	var read error
-	if feed != nil {
-		source := &watchedReader{r: job.stdin}
-		_, _ = io.Copy(feed, source)
-		read = source.err
-		if read != nil {
-			cmd.Process.Kill() // or it would take the end for the true one
-		}
-		feed.Close()
-	}
-	err = cmd.Wait()
+	defer d.replenish(0)
+	defer w.end()
+	stop := context.AfterFunc(ctx, func() { w.cmd.Process.Kill() })
+	defer stop()
+	work := message{Op: opFiles, Name: job.op, Mode: d.ids.mode}
 	switch {
-	case read != nil:
-		return read
-	case ctx.Err() != nil:
+	case job.stdin != nil:
+		err = w.fed(work, job)
+	case job.stdout != nil:
+		err = w.printing(work, job)
+	default:
+		if err = w.give(work, job.dirs...); err == nil {
+			err = w.result()
+		}
+	}
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	case err != nil && complaint.Len() > 0:
-		return errors.New(clean(complaint.String()))
 	}
 	return err
+}
+
+// fed has the worker do a job that reads a stream. One that cannot be read to its end is the
+// error, and the worker does not take that for the end.
+func (w *worker) fed(work message, job filesJob) error {
+	in, feed, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer feed.Close()
+	err = w.give(work, append([]*os.File{in}, job.dirs...)...)
+	in.Close()
+	if err != nil {
+		return err
+	}
+	source := &watchedReader{r: job.stdin}
+	_, _ = io.Copy(feed, source) // of a worker that reads no more, result tells why
+	if source.err != nil {
+		w.cmd.Process.Kill()
+		return source.err
+	}
+	feed.Close()
+	return w.result()
+}
+
+// printing has the worker do a job that prints.
+func (w *worker) printing(work message, job filesJob) error {
+	printed, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer printed.Close()
+	err = w.give(work, append([]*os.File{out}, job.dirs...)...)
+	out.Close()
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(job.stdout, printed); err != nil {
+		return err
+	}
+	return w.result()
+}
+
+// result waits for the worker's answer, and says what it has died of if there is none.
+func (w *worker) result() error {
+	answer, _, err := w.control.receive()
+	if err == nil {
+		return answer.error()
+	}
+	w.cmd.Process.Kill()
+	end := <-w.ended
+	if text := clean(w.complaint.String()); text != "" {
+		return errors.New(text)
+	}
+	return errors.Join(end, err)
 }
 
 // watchedReader remembers why reading ended, if not by the end of the stream.
@@ -103,40 +115,26 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// filesMain is the child's side of inNamespace.
-func filesMain(args []string) error {
-	job, err := enterNamespace(args)
-	if err != nil {
-		return err
+// workOnFiles is the worker's side of inNamespace. Given are the stream, if the job has one, and the
+// directories.
+func workOnFiles(op string, mode Mode, given []*os.File) error {
+	o := layer.Options{IgnoreOwner: mode == ModeSingle}
+	wanted := map[string]int{"unpack": 2, "pack": 2, "clone": 2, "merge": 1, "empty": 1}[op]
+	if wanted == 0 || len(given) < wanted {
+		return fmt.Errorf("files: job %q with %d files", op, len(given))
 	}
-	if len(job) != 3 {
-		return fmt.Errorf("files: %d arguments", len(job))
-	}
-	count, err := strconv.Atoi(job[2])
-	if err != nil {
-		return err
-	}
-	o := layer.Options{IgnoreOwner: Mode(job[1]) == ModeSingle}
-	dir := os.NewFile(firstDir, "directory")
-	switch job[0] {
+	switch op {
 	case "unpack":
-		return layer.Unpack(os.Stdin, dir, o)
+		return layer.Unpack(given[0], given[1], o)
 	case "pack":
-		return layer.Pack(dir, os.Stdout)
+		return layer.Pack(given[1], given[0])
 	case "clone":
-		return layer.Clone(dir, os.NewFile(firstDir+1, "copy"), o)
+		return layer.Clone(given[0], given[1], o)
 	case "merge":
-		layers := make([]*os.File, count-1)
-		for i := range layers {
-			layers[i] = os.NewFile(uintptr(firstDir+1+i), "layer")
-		}
-		return layer.Merge(layers, dir, o)
-	case "empty":
-		return empty(dir)
-	case "nothing":
-		return nil
+		return layer.Merge(given[1:], given[0], o)
+	default:
+		return empty(given[0])
 	}
-	return fmt.Errorf("files: unknown job %q", job[0])
 }
 
 // empty removes everything in dir.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -174,6 +173,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	if err := m.await(ctx); err != nil {
 		return nil, err
 	}
+	d.replenish(afterLaunch)
 	return m, nil
 }
 
@@ -243,89 +243,28 @@ func commonDir(paths []string) string {
 	return dir
 }
 
-// startShim begins the shim and waits until its user ids are mapped and it is in
-// its control group.
+// startShim has a worker whose working directory is base become the shim, in its control group. It
+// prints to console.
 func (m *running) startShim(ctx context.Context, d *Driver, base string, console *os.File) error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	w, err := d.worker(base)
 	if err != nil {
 		return err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
-	if m.control, err = newControl(os.NewFile(uintptr(pair[0]), "control")); err != nil {
-		return err
-	}
-	gate, open, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer gate.Close()
-	defer open.Close()
-
-	program, err := sealedProgram()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(program)
-	cmd.Args = []string{roleShim}
-	cmd.Env = []string{}
-	cmd.Stdout, cmd.Stderr = console, console
-	cmd.ExtraFiles = []*os.File{gate, theirs}
-	// With a view of mounts of its own, which is the host's, the shim can take
-	// volumes out of it for the machine.
-	d.ids.prepare(cmd, unix.CLONE_NEWNET|unix.CLONE_NEWNS)
-	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	m.control, m.shim, m.ended = w.control, w.cmd, w.ended
+	pid := w.cmd.Process.Pid
 	if m.group != nil {
-		dir, err := os.Open(m.group.shim())
-		if err != nil {
+		if err := m.group.take(pid); err != nil {
 			return fmt.Errorf("control group: %w", err)
 		}
-		defer dir.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-	}
-	if m.ended, err = startInDir(cmd, base); err != nil {
-		return fmt.Errorf("begin in a user and a network namespace: %w", err)
-	}
-	m.shim = cmd
-	if err := d.ids.finish(cmd.Process.Pid); err != nil {
-		return err
-	}
-	if m.group == nil && d.groups.scopes {
-		if m.group, err = d.groups.adopt(ctx, m.spec.ID, cmd.Process.Pid, d.ids, m.spec.Limits); err != nil {
+	} else if d.groups.scopes {
+		if m.group, err = d.groups.adopt(ctx, m.spec.ID, pid, d.ids, m.spec.Limits); err != nil {
 			d.log.Warn("no control group, the machine runs without systemd", "machine", m.spec.ID, "error", err)
 		}
 	}
-	if err := d.groups.limit(m, m.spec.ID, cmd.Process.Pid); err != nil {
+	if err := d.groups.limit(m, m.spec.ID, pid); err != nil {
 		return fmt.Errorf("limit the machine to its size: %w", err)
 	}
-	_, err = open.Write([]byte{1})
-	return err
-}
-
-// startInDir starts cmd with dir as its working directory. That of the calling
-// thread is changed, and not by cmd.Dir that of the child, because the machines'
-// root may not be allowed to walk to dir. The thread lives as long as the child:
-// the signal that the child gets on the death of its parent is about the thread.
-// The child's end is sent to ended.
-func startInDir(cmd *exec.Cmd, dir string) (ended <-chan error, err error) {
-	started, end := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, so the thread ends here too
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			started <- err
-			return
-		}
-		if err := unix.Chdir(dir); err != nil {
-			started <- &os.PathError{Op: "chdir", Path: dir, Err: err}
-			return
-		}
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			end <- cmd.Wait()
-		}
-	}()
-	return end, <-started
+	return w.give(message{Op: opShim}, console)
 }
 
 // await follows the shim until the machine's first process runs.

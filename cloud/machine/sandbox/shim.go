@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +23,7 @@ import (
 )
 
 const (
-	fdControl = fdMapped + 1 // the shim's end of the control socket
+	fdControl = fdMapped + 1 // the worker's end of the control socket
 
 	fdBootSpec = 3 // where init reads its specification
 	fdReport   = 4 // where init says what went wrong; closed without a word when nothing did
@@ -42,30 +41,26 @@ const (
 	maxWaiting = 64 // connections; later ones are refused
 )
 
-// shimMain is the process between the driver and a machine. Its standard output
-// is the console's file.
-func shimMain(args []string) error {
-	if _, err := enterNamespace(args); err != nil {
-		return err
+// becomeShim is the process between the driver and a machine. Given is the console's file, which is its
+// standard output. It returns an error if the machine has not begun, or
+// its end cannot be told.
+func becomeShim(c *control, given []*os.File) error {
+	if len(given) != 1 {
+		return fmt.Errorf("a shim was given %d files", len(given))
 	}
-	runtime.LockOSThread() // the thread that begins the machine must not end before it
-	// Where enterNamespace ran the program again, the exec has cleared what the driver asked for.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return err
+	for _, fd := range []int{unix.Stdout, unix.Stderr} {
+		if err := unix.Dup3(int(given[0].Fd()), fd, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
 	}
-	unix.CloseOnExec(fdMapped)
-	unix.CloseOnExec(fdControl)
-	c, err := newControl(os.NewFile(fdControl, "control"))
-	if err != nil {
-		return err
-	}
+	given[0].Close()
 	msg, tun, err := c.receive()
 	if err != nil {
 		return err
 	}
 	s := &shim{control: c, boot: msg.Boot}
 	if err := s.start(tun); err != nil {
-		return c.send(failure(message{Op: opFailed}, err), nil)
+		return err
 	}
 	return s.run()
 }
