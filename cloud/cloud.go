@@ -254,6 +254,9 @@ func (c *Cloud) imageParameters(ctx context.Context) (map[string]string, error) 
 	return c.ssm.Images(ctx)
 }
 
+// Prepare makes ready, in the background, what the first bake would have to wait for.
+func (c *Cloud) Prepare() { c.ec2.Prepare() }
+
 // Serve answers requests on l until Close, and writes down the URL, so that an
 // [InUseError] of another process tells it. It returns nil after Close.
 func (c *Cloud) Serve(l net.Listener) error {

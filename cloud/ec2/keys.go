@@ -15,6 +15,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -57,6 +58,25 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 	})
 }
 
+// makeKey makes a private key as CreateKeyPair does, which takes a tenth of a second.
+func makeKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }
+
+// Prepare makes ready, in the background, what the first bake would have to wait for: the key of a
+// key pair.
+func (s *Service) Prepare() {
+	key := sync.OnceValues(makeKey)
+	s.ahead.Store(&key)
+	go func() { _, _ = key() }()
+}
+
+// rsaKey is a key that nobody else has: the one that Prepare has made, if it is there still.
+func (s *Service) rsaKey() (*rsa.PrivateKey, error) {
+	if key := s.ahead.Swap(nil); key != nil {
+		return (*key)()
+	}
+	return makeKey()
+}
+
 // CreateKeyPair makes a key pair: RSA of 2048 bits in PKCS #1 PEM, or ED25519 in
 // OpenSSH's form.
 func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput) (*ec2.CreateKeyPairOutput, error) {
@@ -79,7 +99,7 @@ func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput)
 		}
 		fingerprint = sshFingerprint(public)
 	} else {
-		private, err := rsa.GenerateKey(rand.Reader, 2048)
+		private, err := s.rsaKey()
 		if err != nil {
 			return nil, err
 		}

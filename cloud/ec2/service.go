@@ -7,6 +7,7 @@ package ec2
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -183,6 +184,8 @@ type Service struct {
 
 	measured  sync.Map      // sizes of layers: a layer does not change
 	measuring chan struct{} // holds one while a layer is measured
+
+	ahead atomic.Pointer[func() (*rsa.PrivateKey, error)] // see Prepare
 
 	launchingFleet sync.Mutex // one at a time, so that a client token is used once
 }

@@ -116,6 +116,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		}
 	}()
 	driver.Prepare()
+	c.Prepare()
 	if err := able(o.Dir, bootID, func() error { return fatal(ctx, driver) }); err != nil {
 		return nil, err
 	}

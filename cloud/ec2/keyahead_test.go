@@ -1,0 +1,22 @@
+package ec2
+
+import "testing"
+
+// A key that was made ahead is used once.
+func TestKeyAhead(t *testing.T) {
+	s := &Service{}
+	s.Prepare()
+	ahead, err := (*s.ahead.Load())()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, false, false} {
+		key, err := s.rsaKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key.Equal(ahead) != want {
+			t.Errorf("key %d: %t", i, !want)
+		}
+	}
+}
