@@ -1,12 +1,13 @@
 # Runs stages of cloud-init, called as that is. To load it takes longer than most stages, so
-# the first call loads it and stays; each stage is a copy of that process, with the files and the
-# environment and in the control group of the call that asks for it. A call that ends ends its
+# a call with LOAD, or else the first one, loads it and stays; each stage is a copy of that process, with the
+# files and the environment and in the control group of the call that asks for it. A call that ends ends its
 # stage; the process ends with the last stage.
 import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket as Socket  # a call needs no more
 from posix import environ
 
 PATH = "/run/bake/cloud-init.socket"
+LOAD = "load"
 LAST = "--mode=final"
 PATIENCE = 600  # seconds until a process that nobody asks ends
 
@@ -71,22 +72,28 @@ def serve(listener):
 
 
 args = sys.argv[1:]
-try:
-    sys.exit(ask(args))
-except (FileNotFoundError, ConnectionError):
-    pass
+if args != [LOAD]:
+    try:
+        sys.exit(ask(args))
+    except (FileNotFoundError, ConnectionError):
+        pass
 import array, os, select, signal, socket
 
 listener = socket.socket(AF_UNIX, SOCK_SEQPACKET)
-if os.path.exists(PATH):
+try:
+    listener.bind(PATH)
+except OSError:
+    if args == [LOAD]:  # a stage was faster
+        sys.exit()
     os.unlink(PATH)
-listener.bind(PATH)
+    listener.bind(PATH)
 listener.listen()
 listener.settimeout(PATIENCE)
-if os.fork() != 0:
-    listener.close()
-    sys.exit(ask(args))
-os.setsid()
+if args != [LOAD]:
+    if os.fork() != 0:
+        listener.close()
+        sys.exit(ask(args))
+    os.setsid()
 import atexit, gc, site
 
 site.main()  # which the call leaves out, for the sake of those that only ask

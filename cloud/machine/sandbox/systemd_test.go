@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -133,8 +134,20 @@ func TestStagesProcess(t *testing.T) {
 			}
 		}
 	}
+	// It may be loaded before; who comes too late to load it leaves it to the other.
+	loader := call("loader", "load")
+	if err := loader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaited("socket")
+	if late, err := output(call("late", "load")); err != nil || late != "" {
+		t.Errorf("%q, %v", late, err)
+	}
 	first, err := output(call("first", "0", "--local"))
 	process, rest, _ := strings.Cut(first, " ")
+	if process != strconv.Itoa(loader.Process.Pid) {
+		t.Errorf("the first stage is a copy of %s, not of %d", process, loader.Process.Pid)
+	}
 	if err != nil || rest != "first /usr/bin/cloud-init 0 --local\n" {
 		t.Fatalf("%q, %v", first, err)
 	}
@@ -161,5 +174,12 @@ func TestStagesProcess(t *testing.T) {
 	var status *exec.ExitError
 	if !errors.As(err, &status) || status.ExitCode() != 3 || last != process+" third /usr/bin/cloud-init 3 --mode=final\n" {
 		t.Errorf("%q, %v; the first was a copy of %s", last, err, process)
+	}
+	if err := loader.Wait(); err != nil {
+		t.Error("the process that loaded cloud-init: ", err)
+	}
+	// Without one the first call loads it, and so after one that has died.
+	if again, err := output(call("again", "0", "--mode=final")); err != nil || !strings.HasSuffix(again, " again /usr/bin/cloud-init 0 --mode=final\n") {
+		t.Errorf("%q, %v", again, err)
 	}
 }
