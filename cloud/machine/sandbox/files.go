@@ -25,10 +25,7 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	if err != nil {
 		return err
 	}
-	defer d.replenish(0)
-	defer w.end()
 	stop := context.AfterFunc(ctx, func() { w.cmd.Process.Kill() })
-	defer stop()
 	work := message{Op: opFiles, Name: job.op, Mode: d.ids.mode}
 	switch {
 	case job.stdin != nil:
@@ -40,6 +37,12 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 			err = w.result()
 		}
 	}
+	if stop() && err == nil {
+		d.putBack(w)
+		return nil
+	}
+	w.end()
+	d.replenish(0)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -61,7 +61,7 @@ func maskUserGenerators(dir string) error {
 	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
 }
 
-// An askedGenerator is one of systemd's that seldom finds something, for which a shell, which begins in a fifth of
+// An askedGenerator is one of systemd's that seldom finds something, for which a shell, which begins in a quarter of
 // the time, looks first. It looks each time, as what is there may change while the machine runs.
 type askedGenerator struct {
 	kind, name string

@@ -19,6 +19,7 @@ import (
 // over nothing else. What it is to do, being a machine's shim or working on files, it learns from
 // the driver when it is there, so that one can be begun before it is wanted.
 type worker struct {
+	dir       string // its working directory
 	control   *control
 	cmd       *exec.Cmd
 	ended     <-chan error // its end, once; closed then
@@ -34,7 +35,7 @@ func (d *Driver) newWorker(dir string) (_ *worker, err error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	w := &worker{}
+	w := &worker{dir: dir}
 	if w.control, err = newControl(os.NewFile(uintptr(pair[0]), "control")); err != nil {
 		return nil, err
 	}
@@ -150,6 +151,9 @@ func (d *Driver) worker(dir string) (*worker, error) {
 	d.spares.mu.Lock()
 	next := d.spares.next
 	d.spares.next = nil
+	if d.spares.keeps {
+		dir = d.options.Dir // so that it can be a spare one later
+	}
 	d.spares.mu.Unlock()
 	if next != nil {
 		if w := <-next; w != nil && !w.gone() {
@@ -157,6 +161,21 @@ func (d *Driver) worker(dir string) (*worker, error) {
 		}
 	}
 	return d.newWorker(cmp.Or(dir, "/"))
+}
+
+// putBack makes a worker that has done its work the spare one, if one is wanted and none is there; else it
+// ends it.
+func (d *Driver) putBack(w *worker) {
+	d.spares.mu.Lock()
+	keep := d.spares.keeps && d.spares.next == nil && w.dir == d.options.Dir
+	if keep {
+		d.spares.next = make(chan *worker, 1)
+		d.spares.next <- w
+	}
+	d.spares.mu.Unlock()
+	if !keep {
+		w.end()
+	}
 }
 
 // replenish begins a spare worker after a while, if one is wanted and none is there.
@@ -216,7 +235,13 @@ func workerMain(args []string) error {
 			if err := workOnFiles(msg.Name, msg.Mode, given); err != nil {
 				answer = failure(message{Op: opFailed}, err)
 			}
-			return c.send(answer, nil)
+			for _, f := range given {
+				f.Close() // before the answer: who gave them may be waiting for their end
+			}
+			given = nil
+			if err := c.send(answer, nil); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("no work: %s", msg.Op)
 		}

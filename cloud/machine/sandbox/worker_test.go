@@ -66,7 +66,7 @@ func pack(t *testing.T, d *Driver) string {
 	return out.String()
 }
 
-// A worker that was begun ahead does the work, another follows it, and one that has died is replaced.
+// A worker that was begun ahead does the work and is there for more, and one that has died is replaced.
 func TestSpareWorker(t *testing.T) {
 	d := newWorkerDriver(t)
 	pack(t, d)
@@ -78,13 +78,24 @@ func TestSpareWorker(t *testing.T) {
 	if pack(t, d) == "" {
 		t.Error("nothing was packed")
 	}
-	if !first.gone() {
-		t.Error("the worker that was there has not done the work")
+	if awaitSpare(t, d) != first {
+		t.Error("another worker has done the work")
+	}
+	if pack(t, d) == "" {
+		t.Error("nothing was packed by a worker that has worked")
+	}
+	taken, err := d.worker("")
+	if err != nil || taken != first {
+		t.Fatal("the worker is not there: ", err)
+	}
+	pack(t, d)
+	if w := awaitSpare(t, d); w.dir != d.options.Dir {
+		t.Error("a machine could not begin in ", w.dir)
+	}
+	if d.putBack(taken); !taken.gone() {
+		t.Error("there are two spare workers")
 	}
 	second := awaitSpare(t, d)
-	if second == first {
-		t.Error("the worker that has done the work is to do more")
-	}
 	second.cmd.Process.Kill()
 	if err := eventually(t.Context(), 20*time.Second, func() (bool, error) {
 		return unix.Kill(second.cmd.Process.Pid, 0) != nil, nil
