@@ -143,6 +143,43 @@ func TestCloudInitIsAnnounced(t *testing.T) {
 	})
 }
 
+// TestFailedServices: without systemd, too, services that have failed are known until they are started
+// again or forgotten.
+func TestFailedServices(t *testing.T) {
+	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
+		spec := b.spec()
+		b.start(spec)
+		c := b.login(spec)
+		b.run(c, `sudo sh <<'END'
+unit() { printf "[Unit]\nDescription=test\n[Service]\n$2" > /etc/systemd/system/$1.service; }
+unit dies "ExecStart=/bin/sh -c 'sleep 0.1; exit 3'\n"
+unit once "Type=oneshot\nExecStart=/bin/false\n"
+unit known "ExecStart=/bin/sh -c 'sleep 0.1; exit 3'\nSuccessExitStatus=3\n"
+unit ready "Type=notify\nNotifyAccess=all\nExecStart=/bin/sh -c 'systemd-notify --ready; sleep 0.2; exit 4'\n"
+unit lives "ExecStart=/bin/sleep 1000\n"
+systemctl daemon-reload
+END`)
+		const failed = "systemctl --failed --no-legend --plain | tr -s ' ' | sed 's/ *$//'"
+		for _, step := range []struct{ command, want string }{
+			{failed + "; systemctl is-system-running --wait", "running"},
+			{"sudo systemctl start dies known lives; sleep 1; systemctl is-failed dies known lives; echo $?", "failed\ninactive\nactive\n0"},
+			{"systemctl is-active dies; echo $?; systemctl status dies | grep -o 'failed (Result: exit-code)'; systemctl -q is-failed lives; echo $?", "failed\n3\nfailed (Result: exit-code)\n1"},
+			{"systemctl show -p ActiveState,SubState,Result,ExecMainStatus dies | sort | xargs", "ActiveState=failed ExecMainStatus=3 Result=exit-code SubState=failed"},
+			{"sudo systemctl start once 2>/dev/null; echo $?; " + failed, "1\ndies.service loaded failed failed test\nonce.service loaded failed failed test"},
+			{"systemctl is-system-running; echo $?", "degraded\n1"},
+			{"sudo systemctl reset-failed once; echo $?; " + failed, "0\ndies.service loaded failed failed test"},
+			{"sudo systemctl reset-failed nothing 2>&1; echo $?", "Failed to reset failed state of unit nothing.service: Unit nothing.service not loaded.\n1"},
+			{"sudo sed -i s/3/0/ /etc/systemd/system/dies.service; sudo systemctl daemon-reload; sudo systemctl start dies; sleep 1; " + failed, ""},
+			{"sudo systemctl start ready; sleep 1; systemctl is-failed ready; sudo systemctl kill -s KILL lives; sleep 1; " + failed, "failed\nlives.service loaded failed failed test\nready.service loaded failed failed test"},
+			{"sudo systemctl reset-failed; sudo systemctl start lives && sudo systemctl stop lives; " + failed + "; systemctl is-system-running", "running"},
+		} {
+			if out, _ := try(c, step.command); out != step.want {
+				t.Errorf("%s: %q, want %q", step.command, out, step.want)
+			}
+		}
+	})
+}
+
 // TestStandIns calls this program by the names that it has in a machine without
 // systemd, and by others.
 func TestStandIns(t *testing.T) {

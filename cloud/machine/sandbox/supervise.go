@@ -77,9 +77,10 @@ func supervise(name string, started *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := u.start(log); err != nil {
+	main, err := u.start(log)
+	if err != nil {
 		endChildren()
-		return err
+		return errors.Join(err, u.fail(failureOf(err)))
 	}
 	state := filepath.Join(unitState, u.name)
 	if err := os.WriteFile(state, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
@@ -92,7 +93,11 @@ func supervise(name string, started *os.File) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGTERM) // it ends after its service, not before
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGUSR1)
-	for range reap() {
+	last := main.follow(reap())
+	if last != nil {
+		if f := u.failureOfEnd(*last); f != nil {
+			return u.fail(*f)
+		}
 	}
 	if u.kind() == "oneshot" && u.get("Service.RemainAfterExit") == "yes" {
 		<-stop
@@ -100,8 +105,28 @@ func supervise(name string, started *os.File) error {
 	return nil
 }
 
+// mainProcess is the one by whose end a service is judged.
+type mainProcess struct {
+	pid   int                     // 0 if the service has none, or if it is not known
+	ended <-chan *unix.WaitStatus // of one that somebody else waits for too: nil if it is the other who knows
+}
+
+// follow takes the ends of all processes of the service, and returns that of the main one, if
+// it is known.
+func (m mainProcess) follow(all <-chan end) (last *unix.WaitStatus) {
+	for e := range all {
+		if e.pid == m.pid {
+			last = &e.status
+		}
+	}
+	if last == nil && m.ended != nil {
+		last = <-m.ended
+	}
+	return last
+}
+
 // start runs the commands of the unit until the service has started.
-func (u *unit) start(log *os.File) error {
+func (u *unit) start(log *os.File) (main mainProcess, err error) {
 	run := func(line string) error {
 		cmd, mayFail, err := u.command(line, 0)
 		if err != nil {
@@ -115,61 +140,77 @@ func (u *unit) start(log *os.File) error {
 	}
 	for _, line := range u.values["Service.ExecStartPre"] {
 		if err := run(line); err != nil {
-			return err
+			return main, err
 		}
 	}
 	kind := u.kind()
 	for _, line := range u.values["Service.ExecStart"] {
 		if kind == "forking" || kind == "oneshot" {
 			if err := run(line); err != nil {
-				return err
+				return main, err
 			}
 			continue
 		}
-		cmd, _, err := u.command(line, 0)
+		cmd, mayFail, err := u.command(line, 0)
 		if err != nil {
-			return err
+			return main, err
 		}
 		cmd.Stdout, cmd.Stderr = log, log
+		var ended <-chan *unix.WaitStatus
 		if strings.HasPrefix(kind, "notify") {
-			err = startNotifying(cmd, u.name)
+			ended, err = startNotifying(cmd, u.name)
 		} else {
 			err = cmd.Start()
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w; see %s", line, err, log.Name())
+			return main, fmt.Errorf("%s: %w; see %s", line, err, log.Name())
 		}
+		if !mayFail {
+			main = mainProcess{cmd.Process.Pid, ended}
+		}
+	}
+	if children := descendants(os.Getpid()); kind == "forking" && len(children) > 0 {
+		main.pid = slices.Min(children) // its first, as systemd guesses too
 	}
 	for _, line := range u.values["Service.ExecStartPost"] {
 		if err := run(line); err != nil {
-			return err
+			return main, err
 		}
 	}
-	return nil
+	return main, nil
 }
 
+var errNotReady = fmt.Errorf("not ready after %v", startLimit)
+
 // startNotifying starts a service that says itself when it is ready, see
-// sd_notify(3).
-func startNotifying(cmd *exec.Cmd, name string) error {
+// sd_notify(3). How it ends later is sent, unless somebody else has waited for it.
+func startNotifying(cmd *exec.Cmd, name string) (<-chan *unix.WaitStatus, error) {
 	path := filepath.Join("/run/bake", name+".notify")
 	os.Remove(path)
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = l.Close() }()
 	defer os.Remove(path)
 	if err := os.Chmod(path, 0o666); err != nil {
-		return err
+		return nil, err
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
-	ended := make(chan error, 1)
+	ended, later := make(chan error, 1), make(chan *unix.WaitStatus, 1)
 	go func() {
 		ended <- cmd.Wait()
 		_ = l.Close()
+		var last *unix.WaitStatus
+		if cmd.ProcessState != nil {
+			if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
+				last = new(unix.WaitStatus(status))
+			}
+		}
+		later <- last
 	}()
 	_ = l.SetReadDeadline(time.Now().Add(startLimit))
 	b := make([]byte, 4096)
@@ -181,13 +222,13 @@ func startNotifying(cmd *exec.Cmd, name string) error {
 				if err == nil {
 					err = errors.New("it ended before it was ready")
 				}
-				return err
+				return nil, err
 			default:
-				return fmt.Errorf("not ready after %v", startLimit)
+				return nil, errNotReady
 			}
 		}
 		if slices.Contains(strings.Split(string(b[:n]), "\n"), "READY=1") {
-			return nil
+			return later, nil
 		}
 	}
 }
@@ -261,6 +302,9 @@ func (u *unit) begin() error {
 			return err
 		}
 		return eventually(context.Background(), stopLimit, func() (bool, error) { return u.running(), nil })
+	}
+	if err := u.forget(); err != nil {
+		return err
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -65,6 +65,8 @@ type systemctl struct {
 	now, quiet bool
 	value      bool
 	properties []string
+	signal     string
+	states     []string // that units are to have to be listed
 	out        io.Writer
 }
 
@@ -111,7 +113,19 @@ func systemctlMain(name string, args []string) int {
 			c.properties = append(c.properties, strings.Split(args[i], ",")...)
 		case strings.HasPrefix(arg, "--property="):
 			c.properties = append(c.properties, strings.Split(strings.TrimPrefix(arg, "--property="), ",")...)
-		case slices.Contains([]string{"-t", "-n", "-s", "--type", "--state", "--signal", "--lines"}, arg):
+		case arg == "--failed":
+			c.states = append(c.states, "failed")
+		case arg == "--state" && i+1 < len(args):
+			i++
+			c.states = append(c.states, strings.Split(args[i], ",")...)
+		case strings.HasPrefix(arg, "--state="):
+			c.states = append(c.states, strings.Split(strings.TrimPrefix(arg, "--state="), ",")...)
+		case (arg == "-s" || arg == "--signal") && i+1 < len(args):
+			i++
+			c.signal = args[i]
+		case strings.HasPrefix(arg, "--signal="):
+			c.signal = strings.TrimPrefix(arg, "--signal=")
+		case slices.Contains([]string{"-t", "-n", "--type", "--lines"}, arg):
 			i++
 		case strings.HasPrefix(arg, "-"):
 		case c.verb == "":
@@ -155,8 +169,13 @@ func (c *systemctl) run() int {
 	case "reload-or-try-restart", "try-reload-or-restart":
 		return c.each(ifRunning(restart))
 	case "kill":
+		signal, err := signalNamed(c.signal)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "Failed to parse signal string %s.\n", c.signal)
+			return exitFailure
+		}
 		return c.each(func(u *unit) error {
-			signalEach(u.processes(), unix.SIGTERM)
+			signalEach(u.processes(), signal)
 			return nil
 		})
 	case "is-active", "is-failed":
@@ -177,15 +196,30 @@ func (c *systemctl) run() int {
 	case "", "list-units":
 		return c.list()
 	case "is-system-running":
-		fmt.Fprintln(c.out, "running")
-		return 0
-	case "daemon-reload", "daemon-reexec", "reset-failed", "set-environment", "import-environment":
+		return c.systemState()
+	case "reset-failed":
+		return c.resetFailed()
+	case "daemon-reload", "daemon-reexec", "set-environment", "import-environment":
 		return 0 // there is no daemon that could be behind
 	case "reboot", "poweroff", "halt":
 		return powerCommand(c.verb)
 	}
 	fmt.Fprintf(os.Stderr, "systemctl: this machine runs without systemd, where there is no %q\n", c.verb)
 	return exitFailure
+}
+
+// signalNamed is the signal of a number or a name, with or without SIG; that of "" is SIGTERM.
+func signalNamed(name string) (syscall.Signal, error) {
+	if name == "" {
+		return unix.SIGTERM, nil
+	}
+	if n, err := strconv.Atoi(name); err == nil {
+		return syscall.Signal(n), nil
+	}
+	if s := unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG")); s != 0 {
+		return s, nil
+	}
+	return 0, fmt.Errorf("no signal %q", name)
 }
 
 // each does something with every unit and exits as the worst case.
@@ -234,11 +268,15 @@ func reload(u *unit) error {
 	return nil
 }
 
-func state(u *unit) string {
+// state is the unit's as systemd has it, and what that is in particular.
+func state(u *unit) (active, sub string) {
 	if u.running() {
-		return "active"
+		return "active", "running"
 	}
-	return "inactive"
+	if _, failed := u.failed(); failed {
+		return "failed", "failed"
+	}
+	return "inactive", "dead"
 }
 
 func (c *systemctl) active() int {
@@ -250,7 +288,7 @@ func (c *systemctl) active() int {
 	for _, name := range c.units {
 		now := "inactive"
 		if u, err := loadUnit(name); err == nil {
-			now = state(u)
+			now, _ = state(u)
 		}
 		if now == wanted {
 			code = 0
@@ -271,10 +309,12 @@ func (c *systemctl) status() int {
 			code = statusUnknown
 			continue
 		}
-		now := "inactive (dead)"
-		if u.running() {
-			now = "active (running)"
-		} else {
+		active, sub := state(u)
+		now := fmt.Sprintf("%s (%s)", active, sub)
+		if f, failed := u.failed(); failed && active == "failed" {
+			now = fmt.Sprintf("failed (Result: %s)", f.result)
+		}
+		if active != "active" {
 			code = exitInactive
 		}
 		fmt.Fprintf(c.out, "● %s - %s\n     Loaded: loaded (%s)\n     Active: %s\n", u.name, u.get("Unit.Description"), u.path, now)
@@ -285,30 +325,87 @@ func (c *systemctl) status() int {
 	return code
 }
 
-// list names the services that run; none has failed, for a failed one is not kept.
+// list names the services that run and those that have failed, or of these the ones that have a
+// state which is asked for.
 func (c *systemctl) list() int {
-	if slices.Contains(c.args, "--failed") || slices.Contains(c.args, "--state=failed") {
-		return 0
-	}
-	entries, err := os.ReadDir(unitState)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	names, err := knownUnits()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "systemctl:", err)
 		return exitFailure
 	}
-	var names []string
+	for _, name := range names {
+		load := "loaded"
+		u, err := loadUnit(name)
+		if err != nil {
+			u, load = &unit{name: name}, "not-found"
+		}
+		active, sub := state(u)
+		if active == "inactive" || len(c.states) > 0 && !slices.Contains(c.states, active) && !slices.Contains(c.states, sub) {
+			continue
+		}
+		fmt.Fprintf(c.out, "%s %s %s %s %s\n", u.name, load, active, sub, u.get("Unit.Description"))
+	}
+	return 0
+}
+
+// knownUnits are the names of the services that may run or have failed.
+func knownUnits() ([]string, error) {
+	entries, err := os.ReadDir(unitState)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	names, err := failedUnits()
+	if err != nil {
+		return nil, err
+	}
 	if i := slices.IndexFunc(sshUnits, func(name string) bool { return findUnit(name) != "" }); i >= 0 {
 		names = append(names, sshUnits[i]) // the other is its alias
 	}
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	for _, name := range names {
-		u, err := loadUnit(name)
-		if err == nil && u.running() {
-			fmt.Fprintf(c.out, "%s loaded active running %s\n", u.name, u.get("Unit.Description"))
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// systemState says whether anything has failed.
+func (c *systemctl) systemState() int {
+	names, err := failedUnits()
+	if err != nil || len(names) > 0 {
+		fmt.Fprintln(c.out, "degraded")
+		return exitFailure
+	}
+	fmt.Fprintln(c.out, "running")
+	return 0
+}
+
+// resetFailed forgets the failures of the units, or all of them.
+func (c *systemctl) resetFailed() int {
+	names := c.units
+	if len(names) == 0 {
+		var err error
+		if names, err = failedUnits(); err != nil {
+			fmt.Fprintln(os.Stderr, "systemctl:", err)
+			return exitFailure
 		}
 	}
-	return 0
+	code := 0
+	for _, name := range names {
+		u, err := loadUnit(name)
+		if err != nil {
+			u = &unit{name: fullName(name)}
+			if _, failed := u.failed(); !failed {
+				fmt.Fprintf(os.Stderr, "Failed to reset failed state of unit %s: Unit %s not loaded.\n", u.name, u.name)
+				code = exitFailure
+				continue
+			}
+		}
+		if err := u.forget(); err != nil {
+			fmt.Fprintf(os.Stderr, "Failed to reset failed state of unit %s: %v\n", name, err)
+			code = exitFailure
+		}
+	}
+	return code
 }
 
 func (c *systemctl) show() int {
@@ -324,13 +421,15 @@ func (c *systemctl) show() int {
 		if u == nil {
 			u = &unit{name: name}
 		}
-		now, sub := state(u), "dead"
-		if now == "active" {
-			sub = "running"
+		now, sub := state(u)
+		last, failed := u.failed()
+		if !failed {
+			last.result = "success"
 		}
 		for _, p := range [][2]string{
 			{"Id", u.name}, {"LoadState", load}, {"ActiveState", now}, {"SubState", sub}, {"MainPID", fmt.Sprint(u.mainPID())},
 			{"FragmentPath", u.path}, {"Description", u.get("Unit.Description")}, {"NeedDaemonReload", "no"},
+			{"Result", last.result}, {"ExecMainStatus", fmt.Sprint(last.status)},
 		} {
 			switch {
 			case len(c.properties) > 0 && !slices.Contains(c.properties, p[0]):

@@ -30,10 +30,16 @@ func unitDirs() []string {
 	return []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"}
 }
 
-func loadUnit(name string) (*unit, error) {
+// fullName is a unit's name with its suffix.
+func fullName(name string) string {
 	if !strings.Contains(name, ".") {
 		name += ".service"
 	}
+	return name
+}
+
+func loadUnit(name string) (*unit, error) {
+	name = fullName(name)
 	template, instance := splitTemplate(name)
 	u := &unit{name: name, values: make(map[string][]string)}
 	if u.path = findUnit(name, template); u.path == "" {
