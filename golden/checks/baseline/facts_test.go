@@ -76,6 +76,20 @@ func TestFacts(t *testing.T) {
 		return map[string]string{"etc/passwd": passwd, "etc/group": "root:x:0:\n", "etc/ssh/sshd_config": match, "bin/sshd": program}
 	}
 	const askAnn = "case $* in *user=ann,*) echo passwordauthentication yes; echo clientaliveinterval 900; echo clientalivecountmax 3 ;; *) echo passwordauthentication no; echo clientaliveinterval 300; echo clientalivecountmax 3 ;; esac\n"
+	askAt := func(connection string) string { // passwords are taken there
+		return "case $* in *,\"" + connection + "\"*) echo passwordauthentication yes ;; *) echo passwordauthentication no ;; esac\n"
+	}
+	included := func(line string) map[string]string {
+		files := sshd(line, askAt("addr=10.0.0.7,"))
+		files["etc/ssh/more/a.conf"] = "Include more/b\n"
+		files["etc/ssh/more/b"] = "Match Address 10.0.0.7\nInclude more/a.conf\n"
+		return files
+	}
+	addresses := ""
+	for i := range 200 {
+		addresses += fmt.Sprintf("10.1.0.%d,", i)
+	}
+	addresses += "10.2.0.0/16"
 	pam := func(files ...string) map[string]string {
 		all := map[string]string{"etc/passwd": passwd, "etc/group": "root:x:0:\n"}
 		for i := 0; i < len(files); i += 2 {
@@ -122,6 +136,22 @@ func TestFacts(t *testing.T) {
 		{"ssh-password-auth", "deb", sshd("\"Match\" User ann\n", askAnn), findings.Fail, "for ann"},
 		{"ssh-password-auth", "deb", map[string]string{"etc/ssh/sshd_config": "Match User ann\n", "bin/sshd": askAnn}, findings.Error, "cannot read"},
 		{"ssh-password-auth", "deb", map[string]string{"etc/passwd": many, "etc/group": "", "etc/ssh/sshd_config": "Match User u\n", "bin/sshd": askAnn}, findings.Error, "102 users"},
+		{"ssh-password-auth", "deb", sshd("Match Address 10.0.0.0/8\n", askAt("addr=10.0.0.0,")), findings.Fail, "for root at addr=10.0.0.0; passwordauthentication yes for others at addr=10.0.0.0; "},
+		{"ssh-password-auth", "deb", sshd("Match Address=\"*,!10.1.0.0/16\" # not ours\n", askAt("addr=198.51.100.1,")), findings.Fail, "for ann at addr=198.51.100.1"},
+		{"ssh-password-auth", "deb", sshd("Match Address *,!10.1.0.0/16\n", askAt("addr=10.1.0.0,")), findings.Fail, "for ann at addr=10.1.0.0"},
+		{"ssh-password-auth", "deb", sshd("match address 192.168.7*,fd00:1:*\n", askAt("addr=192.168.71.1,")), findings.Fail, "for ann at addr=192.168.71.1"},
+		{"ssh-password-auth", "deb", sshd("match address 192.168.7*,fd00:1:*\n", askAt("addr=fd00:1::1,")), findings.Fail, "for ann at addr=fd00:1::1"},
+		{"ssh-password-auth", "deb", sshd("Match User bob LocalPort 2222 Host *.example.com\n", askAt("host=x.example.com,addr=192.0.2.1,laddr=192.0.2.2,lport=2222")), findings.Fail, "for ann at lport=2222,host=x.example.com"},
+		{"ssh-password-auth", "deb", sshd("Match LocalAddress 10.0.0.?\n", askAt("laddr=10.0.0.1,")), findings.Fail, "for ann at laddr=10.0.0.1"},
+		{"ssh-password-auth", "deb", included("Include more/*.conf\n"), findings.Fail, "for ann at addr=10.0.0.7"},
+		{"ssh-password-auth", "deb", included("Include \"MACHINE/etc/ssh/more/a.conf\" /etc/ssh/none\n"), findings.Fail, "for ann at addr=10.0.0.7"},
+		{"ssh-password-auth", "deb", sshd("Match RDomain vrf1\n", askAt("lport=22,rdomain=vrf1")), findings.Fail, "for ann at rdomain=vrf1"},
+		{"ssh-password-auth", "deb", sshd("Match Address 10.0.0.1 User bob\nMatch all\n", askAt("addr=10.0.0.2,")), findings.Pass, ""},
+		{"ssh-password-auth", "deb", sshd("Match Weather rain\n", askAt("x")), findings.Error, "a Match block with weather, which the check does not know"},
+		{"ssh-password-auth", "deb", sshd("Match Address "+strings.Repeat("10.0.0.1,", 200)+"10.0.0.2 LocalPort 1\nMatch Address "+addresses+"\n", askAt("x")), findings.Error, "combinations of users and connections"},
+		{"ssh-root-login", "deb", sshd("Match Address 10.0.0.1\n", "case $* in *addr=10.0.0.1,*) echo permitrootlogin yes ;; *) echo permitrootlogin no ;; esac"), findings.Fail, "for root at addr=10.0.0.1"},
+		{"ssh-access-list", "deb", sshd("Match LocalPort 2\n", "case $* in *lport=2) echo port 22 ;; *) echo allowusers bob ;; esac"), findings.Fail, "at lport=2"},
+		{"ssh-idle", "deb", sshd("Match Address 10.0.0.1\n", "case $* in *addr=10.0.0.1,*) echo clientaliveinterval 900 ;; *) echo clientaliveinterval 300 ;; esac; echo clientalivecountmax 3"), findings.Fail, "more than 900 for others at addr=10.0.0.1"},
 		{"ssh-idle", "deb", sshd("Match User ann\n", askAnn), findings.Fail, "for ann"},
 		{"ssh-access-list", "deb", sshd("Match User ann\n", "case $* in *user=ann,*) echo allowusers ann ;; *) echo port 22 ;; esac"), findings.Fail, "no AllowUsers"},
 		{"ssh-access-list", "deb", sshd("Match User ann\n", "case $* in *user=ann,*) echo port 22 ;; *) echo allowusers bob ;; esac"), findings.Fail, "for ann"},

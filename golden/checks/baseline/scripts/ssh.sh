@@ -1,14 +1,16 @@
 # shellcheck shell=sh
 # SSH. What counts is what sshd -T says, for root, for everybody else and, where there
-# are Match blocks, for each user that people log in as. Fixes write a drop-in of their
+# are Match blocks, for each user that people log in as and for a connection of each kind that
+# they tell apart. Fixes write a drop-in of their
 # own: the first value that sshd reads is the one that holds.
 
 ssh_file=/etc/ssh/sshd_config.d/00-bake-baseline.conf
 
 # learn_sshd keeps "USER VALUE" lines for each key in sshd_KEY, or why there are none in
-# sshd_error; and in sshd_files "KEY FILE" of the files that set it.
+# sshd_error; in sshd_asked the users; and in sshd_files "KEY FILE" of the files that set it. A
+# user is "NAME,CRITERIA" on a connection that a Match block is about.
 learn_sshd() {
-	sshd_error='' sshd_files=''
+	sshd_error='' sshd_files='' sshd_asked=''
 	wanted ssh- "$@" || wanted service-ports "$@" || wanted firewall "$@" || return 0
 	if ! have sshd; then
 		sshd_error="there is no sshd on this machine"
@@ -19,25 +21,108 @@ learn_sshd() {
 	for f in /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config; do
 		[ ! -f "$f" ] || set -- "$@" "$f"
 	done
-	sshd_files=$(awk '
-		{ k = tolower($0); gsub(/"/, "", k); sub(/^[ \t]+/, "", k); known = k ~ /^include[ \t]+\/etc\/ssh\/sshd_config\.d\/\*\.conf[ \t]*$/; sub(/[ \t=].*/, "", k) }
-		k ~ /^[a-z]/ && !known && !seen[k, FILENAME]++ { print k " " FILENAME }' "$@" </dev/null 2>&1) || {
+	sshd_read "$@"
+	sshd_users
+	[ -z "$sshd_error" ] || return 0
+	sshd_ask "" "$sshd_usual"
+	! values_of '+at ' "$sshd_files" || while read -r at connection; do
+		sshd_ask ",$at" "$connection"
+	done <<X
+$list
+X
+}
+
+# sshd_read FILES reads the files and what they include.
+sshd_read() {
+	n=0 sshd_files=$(awk -v "usual=$sshd_usual" "$sshd_awk" "$@" </dev/null 2>&1) || {
 		sshd_error="cannot read the configuration of sshd: $sshd_files"
 		return 0
 	}
-	sshd_users
+	values_of '+include ' "$sshd_files" || return 0
+	for f in $list; do # the shell expands their patterns
+		case $f in /*) ;; *) f=/etc/ssh/$f ;; esac
+		for f in $f; do
+			[ -f "$f" ] || continue
+			for known; do [ "$known" != "$f" ] || continue 2; done
+			set -- "$@" "$f"
+			n=$((n + 1))
+		done
+	done
+	[ $n -eq 0 ] || sshd_read "$@"
+}
+
+# What awk says of the files: "KEY FILE" for each key that is set, "+at CRITERIA CONNECTION" for
+# each connection that sshd has to be asked about because of a Match block, the latter as sshd
+# wants it, "+include PATTERN", and "+unknown CRITERION". Of a list it takes something that each
+# pattern in it is about, with or without a !, so that there are connections inside and outside
+# of the block.
+sshd_usual=host=localhost,addr=192.0.2.1,laddr=192.0.2.2,lport=22
+# shellcheck disable=SC2016 # an awk program
+sshd_awk='
+	{ l = tolower($0); gsub(/"/, "", l); sub(/^[ \t]+/, "", l); k = l
+	  known = k ~ /^include[ \t]+\/etc\/ssh\/sshd_config\.d\/\*\.conf[ \t]*$/; sub(/[ \t=].*/, "", k) }
+	k ~ /^[a-z]/ && !known && !seen[k, FILENAME]++ { print k " " FILENAME }
+	k == "match" { match_line(l) }
+	k == "include" && !known { l = $0; gsub(/"/, "", l); sub(/^[ \t]*[A-Za-z]+[ \t=]+/, "", l); sub(/[ \t]#.*/, "", l); n = split(l, w); for (i = 1; i <= n; i++) print "+include " w[i] }
+	function match_line(l,    w, p, n, m, i, j, o, c, old, new, olds, news, v, r) {
+		sub(/[ \t]#.*/, "", l); gsub(/[= \t]+/, " ", l)
+		n = split(l, w, " "); old[1] = ""; olds = 1
+		for (i = 2; i <= n; i++) {
+			if (w[i] == "all" || w[i] == "invalid-user") continue
+			c = w[i++]
+			if (c == "user" || c == "group") continue
+			if (!(c in field)) { print "+unknown " c; return }
+			if (c == "rdomain") print "+rdomain ?"
+			m = split(w[i], p, ","); r = ""
+			for (j = 1; j <= m; j++) r = r " " about(field[c], p[j])
+			m = split(r, v, " "); news = 0
+			for (o = 1; o <= olds; o++)
+				for (j = 1; j <= m && news <= 1000; j++) new[++news] = (old[o] == "" ? "" : old[o] ",") field[c] "=" v[j]
+			for (o = 1; o <= news; o++) old[o] = new[o]
+			olds = news
+		}
+		for (o = 1; o <= olds; o++) if (old[o] != "" && !seen["at", old[o]]++) print "+at " old[o] " " connection(old[o])
+	}
+	function about(f, p) {
+		sub(/^!/, "", p)
+		if (f == "addr" || f == "laddr") {
+			sub(/\/.*/, "", p)
+			if (p == "*") return "192.0.2.1 198.51.100.1 2001:db8::1"
+			if (p ~ /:/) { if (p !~ /::/) sub(/:\*$/, "::1", p) }
+			else while (p ~ /\*/ && p !~ /\..*\..*\./) p = p ".1"
+			gsub(/[*?]/, "1", p)
+			return p
+		}
+		gsub(/[*?]/, "x", p)
+		return p
+	}
+	function connection(at,    n, i, w, v, r) {
+		n = split(usual, w, ","); at = "," at
+		for (i = 1; i <= n; i++) {
+			v = w[i]; sub(/=.*/, "", v)
+			r = r (i == 1 ? "" : ",") (match(at, "," v "=[^,]*") ? substr(at, RSTART + 1, RLENGTH - 1) : w[i])
+		}
+		return match(at, ",rdomain=[^,]*") ? r substr(at, RSTART, RLENGTH) : r
+	}
+	BEGIN { field["address"] = "addr"; field["localaddress"] = "laddr"; field["localport"] = "lport"; field["host"] = "host"; field["rdomain"] = "rdomain" }'
+
+# sshd_ask LABEL CONNECTION keeps what sshd says for each of the users, whose names get the label.
+sshd_ask() {
 	[ -z "$sshd_error" ] || return 0
+	connection=$2
+	case $2 in *rdomain=*) ;; *) ! values_of '+rdomain ' "$sshd_files" || connection="$2,rdomain=" ;; esac
 	for u in $users; do
-		said=$(sshd -T -C "user=$u,host=localhost,addr=192.0.2.1,laddr=192.0.2.2,lport=22" 2>&1) || {
+		said=$(sshd -T -C "user=$u,$connection" 2>&1 </dev/null) || {
 			some_of "$said"
 			sshd_error="sshd -T fails: $list"
 			return 0
 		}
 		[ "$users" != nobody ] || u='root nobody'
+		for who in $u; do sshd_asked="$sshd_asked $who$1"; done
 		while read -r key value; do
 			case $key in *[!a-z0-9]* | '') continue ;; esac
 			for who in $u; do
-				eval "sshd_$key=\"\${sshd_$key:-}$who \$value
+				eval "sshd_$key=\"\${sshd_$key:-}$who$1 \$value
 \""
 			done
 		done <<X
@@ -63,6 +148,20 @@ sshd_users() {
 $list
 X
 	[ $n -le 100 ] || sshd_error="there are Match blocks, and $n users to ask sshd about, of 100 at most"
+	! values_of '+unknown ' "$sshd_files" || sshd_error="there is a Match block with $v, which the check does not know"
+	asked=1
+	values_of '+at ' "$sshd_files" && while read -r _; do asked=$((asked + 1)); done <<X
+$list
+X
+	asked=$((asked * (n + 2)))
+	[ $asked -le 300 ] || sshd_error="there are Match blocks, and $asked combinations of users and connections to ask sshd about, of 300 at most"
+}
+
+# sshd_who USER sets who to what a message calls those whom a value is for.
+sshd_who() {
+	who=$1
+	case $1 in nobody | nobody,*) who=others${1#nobody} ;; esac
+	case $who in *,*) who="${who%%,*} at ${who#*,}" ;; esac
 }
 
 sshd_known() {
@@ -100,11 +199,11 @@ sshd_is() {
 	sshd_all "$1"
 	while read -r user value; do
 		[ -n "$user" ] || continue
-		[ -z "${3:-}" ] || [ "$user" = "$3" ] || continue
+		[ -z "${3:-}" ] || [ "${user%%,*}" = "$3" ] || continue
 		case "|$2|" in *"|$value|"*) continue ;; esac
-		[ "$user" != nobody ] || user=others
 		sshd_where "$1"
-		complain "$1 $value for $user$where"
+		sshd_who "$user"
+		complain "$1 $value for $who$where"
 	done <<X
 $list
 X
@@ -213,7 +312,8 @@ check_ssh_idle() {
 	while read -r user interval; do
 		[ -n "$user" ] || continue
 		values_of "$user " "$counts" || error "sshd -T does not know clientalivecountmax for $user"
-		[ $((interval * v)) -le 900 ] || complain "clientaliveinterval $interval times clientalivecountmax $v is more than 900 for $user"
+		sshd_who "$user"
+		[ $((interval * v)) -le 900 ] || complain "clientaliveinterval $interval times clientalivecountmax $v is more than 900 for $who"
 	done <<X
 $list
 X
@@ -312,10 +412,11 @@ fix_ssh_forwarding() { set_sshd DisableForwarding yes; }
 
 check_ssh_access_list() {
 	sshd_known
-	for user in root nobody $users; do
+	for user in $sshd_asked; do
 		values_of "$user " "${sshd_allowusers:-}${sshd_allowgroups:-}${sshd_denyusers:-}${sshd_denygroups:-}" && continue
 		[ "$user" != nobody ] || fail "no AllowUsers, AllowGroups, DenyUsers or DenyGroups"
-		complain "no AllowUsers, AllowGroups, DenyUsers or DenyGroups for $user"
+		sshd_who "$user"
+		complain "no AllowUsers, AllowGroups, DenyUsers or DenyGroups for $who"
 	done
 	verdict "$bad"
 }
