@@ -160,6 +160,13 @@ type Machine interface {
 	// of being refused.
 	Dial(ctx context.Context, port uint16) (net.Conn, error)
 
+	// Exec runs a command as the machine's root and waits until it has ended and nobody has
+	// its output any more. The status is that of a shell: 128 and the number of one for a
+	// signal. When ctx ends its process group is killed, and the error is ctx's cause; when
+	// the machine ends or is to, that happens too. The error says that it did not begin, or
+	// that it did not come to its end.
+	Exec(ctx context.Context, c Command) (status int, err error)
+
 	// Stop asks the machine to shut down and waits for it. When ctx ends first
 	// the machine is killed. After Stop the disk is at rest.
 	Stop(ctx context.Context) error
@@ -187,6 +194,19 @@ type Machine interface {
 
 	// Exit says how the machine ended. It may be called once Done is closed.
 	Exit() Exit
+}
+
+// Command is what a machine is to run.
+type Command struct {
+	// Script is one of sh, unless its first line names another interpreter, see execve(2).
+	// It is nowhere on the machine's disk. Standard input is empty.
+	Script []byte
+
+	Dir string // where it begins; empty is the machine's root
+
+	// Stdout and Stderr get what is printed, in pieces and not at the same time. An error of
+	// theirs ends the command.
+	Stdout, Stderr io.Writer
 }
 
 // ErrReleased says that a machine which was to be suspended goes on, since it is to stop:

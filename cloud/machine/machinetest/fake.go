@@ -31,6 +31,10 @@ type Driver struct {
 	// Dial answers the machines' Dial. When nil every port refuses.
 	Dial func(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error)
 
+	// Exec stands for commands in machines, which are told to end when the context does. When nil
+	// every one succeeds at once.
+	Exec func(ctx context.Context, spec machine.Spec, c machine.Command) (status int, err error)
+
 	// Run stands for the command of a spec that has one; the machine ends with
 	// it. When nil every command succeeds at once.
 	Run func(machine.Spec) error
@@ -271,6 +275,25 @@ func (m *Machine) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	return m.driver.Dial(ctx, m.spec, port)
+}
+
+// Exec implements [machine.Machine].
+func (m *Machine) Exec(ctx context.Context, c machine.Command) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-m.done:
+			cancel(errEnded)
+		case <-ended:
+		}
+	}()
+	if m.driver.Exec == nil {
+		return 0, context.Cause(ctx)
+	}
+	return m.driver.Exec(ctx, m.spec, c)
 }
 
 // Stop implements [machine.Machine].

@@ -15,6 +15,7 @@ const (
 	roleSFTP      = "bake-machine:sftp"
 	roleSupervise = "bake-machine:supervise"
 	roleProbe     = "bake-machine:probe"
+	roleExec      = "bake-machine:exec"
 	roleShutdown  = "bake-machine:shutdown"
 )
 
@@ -37,6 +38,8 @@ func Child(args []string) (ran bool, exitCode int) {
 		err = initMain()
 	case roleProbe:
 		err = probeMain(args)
+	case roleExec:
+		err = execMain(args)
 	case roleAgent:
 		err = agentMain()
 	case roleSFTP:

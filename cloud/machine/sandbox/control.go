@@ -54,6 +54,7 @@ const (
 	opThaw   op = "thaw"   // a question: let them go on
 	opPlug   op = "plug"   // a question: make a volume appear
 	opUnplug op = "unplug" // a question: take it away
+	opExec   op = "exec"   // to the shim, with a socket: run a command; see exec.go
 	opStop   op = "stop"   // to the shim: ask the machine to shut down
 	opKill   op = "kill"   // to the shim: end the machine at once
 	opEnded  op = "ended"  // from the shim, the last message

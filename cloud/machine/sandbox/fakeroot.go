@@ -17,7 +17,11 @@ func (b *bootSpec) pretendRoot() error {
 		return err
 	}
 	_ = os.Setenv("APT_CONFIG", aptConfig)
+	return pretendIDs()
+}
 
+// pretendIDs is pretendRoot for what has the environment already.
+func pretendIDs() error {
 	calls := append([]uint32{
 		unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID,
 		unix.SYS_SETRESUID, unix.SYS_SETRESGID, unix.SYS_SETGROUPS, unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_CAPSET,

@@ -42,6 +42,9 @@ type running struct {
 	stopping bool
 	ending   *ending
 
+	commands    context.Context // of what Exec runs; ends when the machine is to end
+	endCommands context.CancelFunc
+
 	freezing sync.Mutex // held while the machine is suspended or goes on
 	holds    int        // how many want it suspended
 	released bool       // it goes on, whoever wants it suspended
@@ -145,11 +148,13 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	defer console.Close()
 
 	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), done: make(chan struct{})}
+	m.commands, m.endCommands = context.WithCancel(context.WithoutCancel(ctx)) // it outlives ctx
 	if m.group, err = d.groups.create(spec.ID, d.ids); err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
 	defer func() {
 		if err != nil {
+			m.endCommands()
 			_ = m.clear()
 		}
 	}()
@@ -345,6 +350,7 @@ func (m *running) listen(release func()) {
 			f.Close()
 		}
 	}
+	m.endCommands()
 	m.mu.Lock()
 	m.gone = true
 	for id, waiting := range m.pending {
@@ -481,6 +487,7 @@ func (m *running) Stop(ctx context.Context) error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
+	m.endCommands()
 	_ = m.release()
 	_ = m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
 	select {
@@ -496,6 +503,7 @@ func (m *running) Kill() error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
+	m.endCommands()
 	_ = m.control.send(message{Op: opKill}, nil)
 	if m.group != nil {
 		_ = m.group.kill()

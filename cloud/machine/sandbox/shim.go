@@ -54,6 +54,9 @@ func becomeShim(c *control, given []*os.File) error {
 		}
 	}
 	given[0].Close()
+	if err := keepFiles(); err != nil {
+		return err
+	}
 	msg, tun, err := c.receive()
 	if err != nil {
 		return err
@@ -63,6 +66,19 @@ func becomeShim(c *control, given []*os.File) error {
 		return err
 	}
 	return s.run()
+}
+
+// keepFiles has no process that this one begins inherit a file besides those that it is given: what
+// began bake may have left some open to it.
+func keepFiles() error {
+	const open = "/proc/self/fd"
+	entries, err := os.ReadDir(open)
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return err
 }
 
 type shim struct {
@@ -266,10 +282,12 @@ func (s *shim) serve() {
 			s.init.Process.Kill()
 			return
 		}
-		if f != nil {
+		if f != nil && msg.Op != opExec {
 			f.Close()
 		}
 		switch msg.Op {
+		case opExec:
+			go s.exec(f)
 		case opDial:
 			go s.dial(msg)
 		case opPorts:
