@@ -11,9 +11,9 @@
 //	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
-//	iam/ACCOUNT.json         roles and instance profiles of an account
+//	iam/ACCOUNT.json         roles, instance profiles and OpenID Connect providers of an account
 //	s3/BUCKET/               a bucket: see package s3
-//	ssm/, secretsmanager/    parameters and secrets, one file each, and the keys that encrypt them
+//	ssm/, secretsmanager/    parameters, commands and secrets, one file each, and the keys that encrypt them
 //	kms/                     keys that sign, sealed, one file each, and their aliases
 package cloud
 
@@ -208,7 +208,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Now: now, Validate: opts.Validate, Wrote: wrote})
+	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Objects: c.s3, Now: now, Validate: opts.Validate, Wrote: wrote})
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,16 @@ func (s *Service) DialManaged(ctx context.Context, c wire.Caller, id string, por
 	return m.Dial(ctx, port)
 }
 
+// RunManaged runs a command on a managed instance. The error is [machine.ErrEnded] if it is not
+// managed.
+func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error) {
+	m := view(s, func(st *state) machine.Machine { return st.managed(c, id) })
+	if m == nil {
+		return 0, machine.ErrEnded
+	}
+	return m.Exec(ctx, command)
+}
+
 // managed is the machine of such an instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	in, r := s.instances.Rows[id], s.runners[id]

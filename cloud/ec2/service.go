@@ -316,9 +316,13 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return endpoint, nil
 }
 
-// DescribeImages is the action, for Systems Manager.
+// DescribeImages and DescribeInstances are the actions, for Systems Manager.
 func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
 	return locked(s, (*state).DescribeImages)(ctx, in)
+}
+
+func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
+	return locked(s, (*state).DescribeInstances)(ctx, in)
 }
 
 // now is the service's time, to the second as in EC2's answers.

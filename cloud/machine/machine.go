@@ -163,8 +163,8 @@ type Machine interface {
 	// Exec runs a command as the machine's root and waits until it has ended and nobody has
 	// its output any more. The status is that of a shell: 128 and the number of one for a
 	// signal. When ctx ends its process group is killed, and the error is ctx's cause; when
-	// the machine ends or is to, that happens too. The error says that it did not begin, or
-	// that it did not come to its end.
+	// the machine ends or is to, that happens too, and it is [ErrEnded]. Any other error says
+	// that it did not begin.
 	Exec(ctx context.Context, c Command) (status int, err error)
 
 	// Stop asks the machine to shut down and waits for it. When ctx ends first
@@ -208,6 +208,9 @@ type Command struct {
 	// theirs ends the command.
 	Stdout, Stderr io.Writer
 }
+
+// ErrEnded says that a machine has ended.
+var ErrEnded = errors.New("the machine has ended")
 
 // ErrReleased says that a machine which was to be suspended goes on, since it is to stop:
 // what was read of its disk may be of several moments.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"crypto/md5" // what S3's entity tags are
 	"crypto/sha256"
 	"encoding/base64"
@@ -158,6 +159,18 @@ func (s *Service) Get(caller wire.Caller, bucket, key string) (*os.File, error) 
 	q := &request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
 	_, f, err := s.open(q)
 	return f, err
+}
+
+// Bucket returns why objects of a caller's cannot be put into a bucket, for the cloud's
+// other services; nil if they can.
+func (s *Service) Bucket(caller wire.Caller, bucket string) error {
+	return s.checked(&request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket})
+}
+
+// Put makes an object of an account's, for the cloud's other services.
+func (s *Service) Put(caller wire.Caller, bucket, key string, data []byte) error {
+	r := &http.Request{Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(bytes.NewReader(data))}
+	return s.putObject(&request{Request: r, w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key})
 }
 
 // nowhere takes the headers of an answer that is not sent.

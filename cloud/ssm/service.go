@@ -1,5 +1,5 @@
 // Package ssm is the embedded Systems Manager: the Parameter Store, with the
-// public parameters that lead to published images, and the Session Manager. The
+// public parameters that lead to published images, the Session Manager, and Run Command. The
 // methods named as its actions are those actions; the caller's account and region
 // come in the context (see [wire.WithCaller]).
 package ssm
@@ -32,6 +32,7 @@ type Options struct {
 	Dir      string // for the state
 	Images   Images
 	Machines Machines
+	Objects  Objects
 	Now      func() time.Time
 	Validate time.Duration // how long versions that name images stay unvalidated; 0 is half a second
 	Wrote    func()        // called after every change of the state on disk, with the state locked
@@ -41,7 +42,7 @@ type Options struct {
 type Service struct {
 	opts    Options
 	guarded *durable.Guarded[*state]
-	work    sync.WaitGroup // sessions
+	work    sync.WaitGroup // sessions and commands
 }
 
 // state is what the service knows. Its methods hold the lock.
@@ -51,12 +52,14 @@ type state struct {
 	parameters  *durable.Table[parameter]
 	unvalidated *durable.Table[unvalidated]
 	sessions    map[string]*session // those under way, by id
+	commands    *durable.Table[command]
+	running     map[string]*execution // those commands that run, by id
 	closed      bool
 }
 
 // Open returns the service whose state is in opts.Dir.
 func Open(opts Options) (*Service, error) {
-	s := &state{now: opts.Now, sessions: map[string]*session{}}
+	s := &state{now: opts.Now, sessions: map[string]*session{}, running: map[string]*execution{}}
 	if err := s.open(opts); err != nil {
 		return nil, fmt.Errorf("embedded Systems Manager: state in %s: %w", opts.Dir, err)
 	}
@@ -73,8 +76,13 @@ func (s *state) open(opts Options) (err error) {
 	if s.parameters, err = durable.OpenTable[parameter](filepath.Join(opts.Dir, "parameters"), opts.Wrote); err != nil {
 		return err
 	}
-	s.unvalidated, err = durable.OpenTable[unvalidated](filepath.Join(opts.Dir, "unvalidated"), opts.Wrote)
-	return err
+	if s.unvalidated, err = durable.OpenTable[unvalidated](filepath.Join(opts.Dir, "unvalidated"), opts.Wrote); err != nil {
+		return err
+	}
+	if s.commands, err = durable.OpenTable[command](filepath.Join(opts.Dir, "commands"), opts.Wrote); err != nil {
+		return err
+	}
+	return s.recover()
 }
 
 // Endpoint returns the handler of the service's requests.

@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/coder/websocket"
 
 	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
+	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
 
@@ -35,6 +37,11 @@ type Machines interface {
 	// DialManaged connects to a port of a managed instance, as its agent would:
 	// from inside, past the security groups.
 	DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error)
+	// RunManaged runs a command on a managed instance, see [machine.Machine]. The error is
+	// [machine.ErrEnded] if the instance is not managed.
+	RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error)
+	// DescribeInstances describes instances of the caller's, as EC2 does.
+	DescribeInstances(context.Context, *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error)
 }
 
 var targetPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
@@ -131,12 +138,15 @@ func (s *Service) Sessions() int {
 	return durable.View(s.guarded, func(st *state) int { return len(st.sessions) })
 }
 
-// Close ends all sessions.
+// Close ends all sessions and commands.
 func (s *Service) Close() {
 	_ = s.guarded.Update(func(st *state) error {
 		st.closed = true
 		for _, p := range st.sessions {
 			p.terminate()
+		}
+		for _, e := range st.running {
+			e.cancel(errClosing)
 		}
 		return nil
 	})

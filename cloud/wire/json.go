@@ -137,8 +137,9 @@ func kindOf(s Shape, compound bool, member Member) string {
 func (d *jsonDecoder) structure(tree map[string]any, path string, s Shape, v reflect.Value) error {
 	for _, name := range sortedKeys(s.Members) {
 		at := strings.TrimPrefix(path+"."+strings.ToLower(name[:1])+name[1:], ".")
-		if tree[name] == nil {
-			if slices.Contains(s.Required, name) {
+		sent := d.m.responseName(name, s.Members[name])
+		if tree[sent] == nil {
+			if slices.Contains(s.Required, sent) {
 				d.violated(at, "null", "Member must not be null")
 			}
 			continue
@@ -147,7 +148,7 @@ func (d *jsonDecoder) structure(tree map[string]any, path string, s Shape, v ref
 		if !field.IsValid() {
 			continue // the model is newer than the SDK; no handler can know it
 		}
-		if err := d.value(tree[name], at, s.Members[name], field); err != nil {
+		if err := d.value(tree[sent], at, s.Members[name], field); err != nil {
 			return err
 		}
 	}
@@ -280,7 +281,7 @@ func (m *Model) tree(shape string, v reflect.Value) (any, error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		if value != nil {
-			object[name] = value
+			object[m.responseName(name, member)] = value
 		}
 	}
 	return object, nil

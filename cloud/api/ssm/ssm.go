@@ -16,6 +16,171 @@ type AddTagsToResourceInput struct {
 
 type AddTagsToResourceOutput struct{}
 
+type Alarm struct{ Name *string }
+
+type AlarmConfiguration struct {
+	Alarms                 []Alarm
+	IgnorePollAlarmFailure bool
+}
+
+type AlarmStateInformation struct {
+	Name  *string
+	State ExternalAlarmState
+}
+
+type CancelCommandInput struct {
+	CommandId   *string
+	InstanceIds []string
+}
+
+type CancelCommandOutput struct{}
+
+type CloudWatchOutputConfig struct {
+	CloudWatchLogGroupName  *string
+	CloudWatchOutputEnabled bool
+}
+
+type Command struct {
+	AlarmConfiguration     *AlarmConfiguration
+	CloudWatchOutputConfig *CloudWatchOutputConfig
+	CommandId              *string
+	Comment                *string
+	CompletedCount         int32
+	DeliveryTimedOutCount  int32
+	DocumentName           *string
+	DocumentVersion        *string
+	ErrorCount             int32
+	ExpiresAfter           *time.Time
+	InstanceIds            []string
+	MaxConcurrency         *string
+	MaxErrors              *string
+	NotificationConfig     *NotificationConfig
+	OutputS3BucketName     *string
+	OutputS3KeyPrefix      *string
+	OutputS3Region         *string
+	Parameters             map[string][]string
+	RequestedDateTime      *time.Time
+	ServiceRole            *string
+	Status                 CommandStatus
+	StatusDetails          *string
+	TargetCount            int32
+	Targets                []Target
+	TimeoutSeconds         *int32
+	TriggeredAlarms        []AlarmStateInformation
+}
+
+type CommandFilter struct {
+	Key   CommandFilterKey
+	Value *string
+}
+
+type CommandFilterKey string
+
+const (
+	CommandFilterKeyInvokedAfter   CommandFilterKey = "InvokedAfter"
+	CommandFilterKeyInvokedBefore  CommandFilterKey = "InvokedBefore"
+	CommandFilterKeyStatus         CommandFilterKey = "Status"
+	CommandFilterKeyExecutionStage CommandFilterKey = "ExecutionStage"
+	CommandFilterKeyDocumentName   CommandFilterKey = "DocumentName"
+)
+
+func (CommandFilterKey) Values() []CommandFilterKey {
+	return []CommandFilterKey{"InvokedAfter", "InvokedBefore", "Status", "ExecutionStage", "DocumentName"}
+}
+
+type CommandInvocation struct {
+	CloudWatchOutputConfig *CloudWatchOutputConfig
+	CommandId              *string
+	CommandPlugins         []CommandPlugin
+	Comment                *string
+	DocumentName           *string
+	DocumentVersion        *string
+	InstanceId             *string
+	InstanceName           *string
+	NotificationConfig     *NotificationConfig
+	RequestedDateTime      *time.Time
+	ServiceRole            *string
+	StandardErrorUrl       *string
+	StandardOutputUrl      *string
+	Status                 CommandInvocationStatus
+	StatusDetails          *string
+	TraceOutput            *string
+}
+
+type CommandInvocationStatus string
+
+const (
+	CommandInvocationStatusPending    CommandInvocationStatus = "Pending"
+	CommandInvocationStatusInProgress CommandInvocationStatus = "InProgress"
+	CommandInvocationStatusDelayed    CommandInvocationStatus = "Delayed"
+	CommandInvocationStatusSuccess    CommandInvocationStatus = "Success"
+	CommandInvocationStatusCancelled  CommandInvocationStatus = "Cancelled"
+	CommandInvocationStatusTimedOut   CommandInvocationStatus = "TimedOut"
+	CommandInvocationStatusFailed     CommandInvocationStatus = "Failed"
+	CommandInvocationStatusCancelling CommandInvocationStatus = "Cancelling"
+)
+
+func (CommandInvocationStatus) Values() []CommandInvocationStatus {
+	return []CommandInvocationStatus{"Pending", "InProgress", "Delayed", "Success", "Cancelled", "TimedOut", "Failed", "Cancelling"}
+}
+
+type CommandPlugin struct {
+	Name                   *string
+	Output                 *string
+	OutputS3BucketName     *string
+	OutputS3KeyPrefix      *string
+	OutputS3Region         *string
+	ResponseCode           int32
+	ResponseFinishDateTime *time.Time
+	ResponseStartDateTime  *time.Time
+	StandardErrorUrl       *string
+	StandardOutputUrl      *string
+	Status                 CommandPluginStatus
+	StatusDetails          *string
+}
+
+type CommandPluginStatus string
+
+const (
+	CommandPluginStatusPending    CommandPluginStatus = "Pending"
+	CommandPluginStatusInProgress CommandPluginStatus = "InProgress"
+	CommandPluginStatusSuccess    CommandPluginStatus = "Success"
+	CommandPluginStatusTimedOut   CommandPluginStatus = "TimedOut"
+	CommandPluginStatusCancelled  CommandPluginStatus = "Cancelled"
+	CommandPluginStatusFailed     CommandPluginStatus = "Failed"
+)
+
+func (CommandPluginStatus) Values() []CommandPluginStatus {
+	return []CommandPluginStatus{"Pending", "InProgress", "Success", "TimedOut", "Cancelled", "Failed"}
+}
+
+type CommandStatus string
+
+const (
+	CommandStatusPending    CommandStatus = "Pending"
+	CommandStatusInProgress CommandStatus = "InProgress"
+	CommandStatusSuccess    CommandStatus = "Success"
+	CommandStatusCancelled  CommandStatus = "Cancelled"
+	CommandStatusFailed     CommandStatus = "Failed"
+	CommandStatusTimedOut   CommandStatus = "TimedOut"
+	CommandStatusCancelling CommandStatus = "Cancelling"
+)
+
+func (CommandStatus) Values() []CommandStatus {
+	return []CommandStatus{"Pending", "InProgress", "Success", "Cancelled", "Failed", "TimedOut", "Cancelling"}
+}
+
+type ConnectionStatus string
+
+const (
+	ConnectionStatusConnected    ConnectionStatus = "connected"
+	ConnectionStatusNotConnected ConnectionStatus = "notconnected"
+)
+
+func (ConnectionStatus) Values() []ConnectionStatus {
+	return []ConnectionStatus{"connected", "notconnected"}
+}
+
 type DeleteParameterInput struct{ Name *string }
 
 type DeleteParameterOutput struct{}
@@ -25,6 +190,18 @@ type DeleteParametersInput struct{ Names []string }
 type DeleteParametersOutput struct {
 	DeletedParameters []string
 	InvalidParameters []string
+}
+
+type DescribeInstanceInformationInput struct {
+	Filters                       []InstanceInformationStringFilter
+	InstanceInformationFilterList []InstanceInformationFilter
+	MaxResults                    *int32
+	NextToken                     *string
+}
+
+type DescribeInstanceInformationOutput struct {
+	InstanceInformationList []InstanceInformation
+	NextToken               *string
 }
 
 type DescribeParametersInput struct {
@@ -38,6 +215,61 @@ type DescribeParametersInput struct {
 type DescribeParametersOutput struct {
 	NextToken  *string
 	Parameters []ParameterMetadata
+}
+
+type DocumentHashType string
+
+const (
+	DocumentHashTypeSha256 DocumentHashType = "Sha256"
+	DocumentHashTypeSha1   DocumentHashType = "Sha1"
+)
+
+func (DocumentHashType) Values() []DocumentHashType {
+	return []DocumentHashType{"Sha256", "Sha1"}
+}
+
+type ExternalAlarmState string
+
+const (
+	ExternalAlarmStateUnknown ExternalAlarmState = "UNKNOWN"
+	ExternalAlarmStateAlarm   ExternalAlarmState = "ALARM"
+)
+
+func (ExternalAlarmState) Values() []ExternalAlarmState {
+	return []ExternalAlarmState{"UNKNOWN", "ALARM"}
+}
+
+type GetCommandInvocationInput struct {
+	CommandId  *string
+	InstanceId *string
+	PluginName *string
+}
+
+type GetCommandInvocationOutput struct {
+	CloudWatchOutputConfig *CloudWatchOutputConfig
+	CommandId              *string
+	Comment                *string
+	DocumentName           *string
+	DocumentVersion        *string
+	ExecutionElapsedTime   *string
+	ExecutionEndDateTime   *string
+	ExecutionStartDateTime *string
+	InstanceId             *string
+	PluginName             *string
+	ResponseCode           int32
+	StandardErrorContent   *string
+	StandardErrorUrl       *string
+	StandardOutputContent  *string
+	StandardOutputUrl      *string
+	Status                 CommandInvocationStatus
+	StatusDetails          *string
+}
+
+type GetConnectionStatusInput struct{ Target *string }
+
+type GetConnectionStatusOutput struct {
+	Status ConnectionStatus
+	Target *string
 }
 
 type GetParameterHistoryInput struct {
@@ -83,6 +315,63 @@ type GetParametersOutput struct {
 	Parameters        []Parameter
 }
 
+type InstanceAggregatedAssociationOverview struct {
+	DetailedStatus                           *string
+	InstanceAssociationStatusAggregatedCount map[string]int32
+}
+
+type InstanceInformation struct {
+	ActivationId                           *string
+	AgentVersion                           *string
+	AssociationOverview                    *InstanceAggregatedAssociationOverview
+	AssociationStatus                      *string
+	ComputerName                           *string
+	IPAddress                              *string
+	IamRole                                *string
+	InstanceId                             *string
+	IsLatestVersion                        *bool
+	LastAssociationExecutionDate           *time.Time
+	LastPingDateTime                       *time.Time
+	LastSuccessfulAssociationExecutionDate *time.Time
+	Name                                   *string
+	PingStatus                             PingStatus
+	PlatformName                           *string
+	PlatformType                           PlatformType
+	PlatformVersion                        *string
+	RegistrationDate                       *time.Time
+	ResourceType                           ResourceType
+	SourceId                               *string
+	SourceLocation                         *string
+	SourceType                             SourceType
+}
+
+type InstanceInformationFilter struct {
+	Key      InstanceInformationFilterKey
+	ValueSet []string
+}
+
+type InstanceInformationFilterKey string
+
+const (
+	InstanceInformationFilterKeyInstanceIds       InstanceInformationFilterKey = "InstanceIds"
+	InstanceInformationFilterKeyAgentVersion      InstanceInformationFilterKey = "AgentVersion"
+	InstanceInformationFilterKeyPingStatus        InstanceInformationFilterKey = "PingStatus"
+	InstanceInformationFilterKeyPlatformTypes     InstanceInformationFilterKey = "PlatformTypes"
+	InstanceInformationFilterKeyActivationIds     InstanceInformationFilterKey = "ActivationIds"
+	InstanceInformationFilterKeyIamRole           InstanceInformationFilterKey = "IamRole"
+	InstanceInformationFilterKeyResourceType      InstanceInformationFilterKey = "ResourceType"
+	InstanceInformationFilterKeyAssociationStatus InstanceInformationFilterKey = "AssociationStatus"
+)
+
+func (InstanceInformationFilterKey) Values() []InstanceInformationFilterKey {
+	return []InstanceInformationFilterKey{"InstanceIds", "AgentVersion", "PingStatus", "PlatformTypes", "ActivationIds", "IamRole", "ResourceType", "AssociationStatus"}
+}
+
+type InstanceInformationStringFilter struct {
+	Key    *string
+	Values []string
+}
+
 type LabelParameterVersionInput struct {
 	Labels           []string
 	Name             *string
@@ -94,12 +383,71 @@ type LabelParameterVersionOutput struct {
 	ParameterVersion int64
 }
 
+type ListCommandInvocationsInput struct {
+	CommandId  *string
+	Details    bool
+	Filters    []CommandFilter
+	InstanceId *string
+	MaxResults *int32
+	NextToken  *string
+}
+
+type ListCommandInvocationsOutput struct {
+	CommandInvocations []CommandInvocation
+	NextToken          *string
+}
+
+type ListCommandsInput struct {
+	CommandId  *string
+	Filters    []CommandFilter
+	InstanceId *string
+	MaxResults *int32
+	NextToken  *string
+}
+
+type ListCommandsOutput struct {
+	Commands  []Command
+	NextToken *string
+}
+
 type ListTagsForResourceInput struct {
 	ResourceId   *string
 	ResourceType ResourceTypeForTagging
 }
 
 type ListTagsForResourceOutput struct{ TagList []Tag }
+
+type NotificationConfig struct {
+	NotificationArn    *string
+	NotificationEvents []NotificationEvent
+	NotificationType   NotificationType
+}
+
+type NotificationEvent string
+
+const (
+	NotificationEventAll        NotificationEvent = "All"
+	NotificationEventInProgress NotificationEvent = "InProgress"
+	NotificationEventSuccess    NotificationEvent = "Success"
+	NotificationEventTimedOut   NotificationEvent = "TimedOut"
+	NotificationEventCancelled  NotificationEvent = "Cancelled"
+	NotificationEventFailed     NotificationEvent = "Failed"
+)
+
+func (NotificationEvent) Values() []NotificationEvent {
+	return []NotificationEvent{"All", "InProgress", "Success", "TimedOut", "Cancelled", "Failed"}
+}
+
+type NotificationType string
+
+const (
+	NotificationTypeCommand    NotificationType = "Command"
+	NotificationTypeInvocation NotificationType = "Invocation"
+)
+
+func (NotificationType) Values() []NotificationType {
+	return []NotificationType{"Command", "Invocation"}
+}
 
 type Parameter struct {
 	ARN              *string
@@ -197,6 +545,30 @@ func (ParametersFilterKey) Values() []ParametersFilterKey {
 	return []ParametersFilterKey{"Name", "Type", "KeyId"}
 }
 
+type PingStatus string
+
+const (
+	PingStatusOnline         PingStatus = "Online"
+	PingStatusConnectionLost PingStatus = "ConnectionLost"
+	PingStatusInactive       PingStatus = "Inactive"
+)
+
+func (PingStatus) Values() []PingStatus {
+	return []PingStatus{"Online", "ConnectionLost", "Inactive"}
+}
+
+type PlatformType string
+
+const (
+	PlatformTypeWindows PlatformType = "Windows"
+	PlatformTypeLinux   PlatformType = "Linux"
+	PlatformTypeMacos   PlatformType = "MacOS"
+)
+
+func (PlatformType) Values() []PlatformType {
+	return []PlatformType{"Windows", "Linux", "MacOS"}
+}
+
 type PutParameterInput struct {
 	Name           *string
 	Value          *string
@@ -223,6 +595,17 @@ type RemoveTagsFromResourceInput struct {
 }
 
 type RemoveTagsFromResourceOutput struct{}
+
+type ResourceType string
+
+const (
+	ResourceTypeManagedInstance ResourceType = "ManagedInstance"
+	ResourceTypeEc2Instance     ResourceType = "EC2Instance"
+)
+
+func (ResourceType) Values() []ResourceType {
+	return []ResourceType{"ManagedInstance", "EC2Instance"}
+}
 
 type ResourceTypeForTagging string
 
@@ -251,6 +634,42 @@ type ResumeSessionOutput struct {
 	TokenValue *string
 }
 
+type SendCommandInput struct {
+	DocumentName           *string
+	AlarmConfiguration     *AlarmConfiguration
+	CloudWatchOutputConfig *CloudWatchOutputConfig
+	Comment                *string
+	DocumentHash           *string
+	DocumentHashType       DocumentHashType
+	DocumentVersion        *string
+	InstanceIds            []string
+	MaxConcurrency         *string
+	MaxErrors              *string
+	NotificationConfig     *NotificationConfig
+	OutputS3BucketName     *string
+	OutputS3KeyPrefix      *string
+	OutputS3Region         *string
+	Parameters             map[string][]string
+	ServiceRoleArn         *string
+	Targets                []Target
+	TimeoutSeconds         *int32
+}
+
+type SendCommandOutput struct{ Command *Command }
+
+type SourceType string
+
+const (
+	SourceTypeAwsEc2Instance        SourceType = "AWS::EC2::Instance"
+	SourceTypeAwsIotThing           SourceType = "AWS::IoT::Thing"
+	SourceTypeAwsSsmManagedinstance SourceType = "AWS::SSM::ManagedInstance"
+	SourceTypeAzureInstance         SourceType = "Microsoft.Compute/virtualMachines"
+)
+
+func (SourceType) Values() []SourceType {
+	return []SourceType{"AWS::EC2::Instance", "AWS::IoT::Thing", "AWS::SSM::ManagedInstance", "Microsoft.Compute/virtualMachines"}
+}
+
 type StartSessionInput struct {
 	Target       *string
 	DocumentName *string
@@ -267,6 +686,11 @@ type StartSessionOutput struct {
 type Tag struct {
 	Key   *string
 	Value *string
+}
+
+type Target struct {
+	Key    *string
+	Values []string
 }
 
 type TerminateSessionInput struct{ SessionId *string }

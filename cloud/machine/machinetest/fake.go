@@ -267,7 +267,7 @@ func (m *Machine) Frozen() bool {
 func (m *Machine) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 	select {
 	case <-m.done:
-		return nil, errEnded
+		return nil, machine.ErrEnded
 	default:
 	}
 	if m.driver.Dial == nil {
@@ -286,7 +286,7 @@ func (m *Machine) Exec(ctx context.Context, c machine.Command) (int, error) {
 	go func() {
 		select {
 		case <-m.done:
-			cancel(errEnded)
+			cancel(machine.ErrEnded)
 		case <-ended:
 		}
 	}()
@@ -350,7 +350,7 @@ func (m *Machine) setFrozen(more int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
-		return errEnded
+		return machine.ErrEnded
 	}
 	if m.released {
 		return machine.ErrReleased
@@ -366,8 +366,6 @@ func (m *Machine) runCommand() {
 	}
 	m.End(machine.Exit{Reason: machine.PowerOff, Err: err})
 }
-
-var errEnded = errors.New("the machine has ended")
 
 func appendLine(path, line string) error {
 	if path == "" {

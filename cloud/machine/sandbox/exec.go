@@ -73,7 +73,7 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 		err = m.control.send(message{Op: opExec}, theirs)
 	}
 	if err = errors.Join(err, theirs.Close()); err != nil {
-		return 0, fmt.Errorf("%w: %w", errEnded, err)
+		return 0, fmt.Errorf("%w: %w", machine.ErrEnded, err)
 	}
 	conn := file.(*net.UnixConn)
 	end := func() {
@@ -90,7 +90,7 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 	case ctx.Err() != nil:
 		return 0, context.Cause(ctx)
 	case m.commands.Err() != nil || errors.Is(err, io.EOF):
-		return 0, errEnded
+		return 0, machine.ErrEnded
 	}
 	return status, err
 }

@@ -130,13 +130,13 @@ func TestExecEnds(t *testing.T) {
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := <-ended; !errors.Is(err, errEnded) {
+	if err := <-ended; !errors.Is(err, machine.ErrEnded) {
 		t.Errorf("when the machine stopped: %v", err)
 	}
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("a machine with a command that hears no signals took %v to stop", took)
 	}
-	if _, err := m.Exec(t.Context(), machine.Command{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, errEnded) {
+	if _, err := m.Exec(t.Context(), machine.Command{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, machine.ErrEnded) {
 		t.Errorf("in a machine that has ended: %v", err)
 	}
 }

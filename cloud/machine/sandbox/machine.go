@@ -433,7 +433,7 @@ func (m *running) ask(ctx context.Context, msg message) (reply, error) {
 	m.mu.Lock()
 	if m.gone {
 		m.mu.Unlock()
-		return reply{}, errEnded
+		return reply{}, machine.ErrEnded
 	}
 	m.nextID++
 	msg.ID = m.nextID
@@ -441,12 +441,12 @@ func (m *running) ask(ctx context.Context, msg message) (reply, error) {
 	m.mu.Unlock()
 	if err := m.control.send(msg, nil); err != nil {
 		m.forget(msg.ID)
-		return reply{}, fmt.Errorf("%w: %w", errEnded, err)
+		return reply{}, fmt.Errorf("%w: %w", machine.ErrEnded, err)
 	}
 	select {
 	case a, ok := <-answer:
 		if !ok {
-			return reply{}, errEnded
+			return reply{}, machine.ErrEnded
 		}
 		return a, a.error()
 	case <-ctx.Done():
@@ -466,8 +466,6 @@ func (m *running) forget(id uint64) bool {
 	delete(m.pending, id)
 	return ok
 }
-
-var errEnded = errors.New("the machine has ended")
 
 // Dial implements [machine.Machine].
 func (m *running) Dial(ctx context.Context, port uint16) (net.Conn, error) {
@@ -562,7 +560,7 @@ func (m *running) release() error {
 func (m *running) thaw() error {
 	select {
 	case <-m.done:
-		return errEnded
+		return machine.ErrEnded
 	default:
 	}
 	if m.group != nil {

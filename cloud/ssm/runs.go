@@ -1,0 +1,288 @@
+package ssm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"bake/cloud/api/ssm"
+	"bake/cloud/durable"
+	"bake/cloud/machine"
+	"bake/cloud/wire"
+)
+
+// Objects is where the output of commands is put.
+type Objects interface {
+	// Bucket returns why a caller cannot put objects into a bucket.
+	Bucket(c wire.Caller, bucket string) error
+	// Put makes an object of a caller's.
+	Put(c wire.Caller, bucket, key string, data []byte) error
+}
+
+// How much is kept of what a command prints: for answers, as Systems Manager has it, and
+// for a bucket.
+const (
+	maxStdout, maxStderr = 24000, 8000
+	maxStored            = 1 << 20
+)
+
+// Details of states besides their names.
+const (
+	deliveryTimedOut  = "DeliveryTimedOut"
+	executionTimedOut = "ExecutionTimedOut"
+	undeliverable     = "Undeliverable"
+	terminated        = "Terminated"
+)
+
+// Why a command on an instance ends before it has come to its end.
+var (
+	errCancelled = errors.New("the command was cancelled")
+	errTooLong   = errors.New("the command took longer than its executionTimeout")
+	errClosing   = errors.New("the embedded cloud is being closed")
+)
+
+// execution is a command that runs. What is in it does not change.
+type execution struct {
+	id      string
+	caller  wire.Caller
+	plan    plan
+	cancel  context.CancelCauseFunc            // of all of it
+	cancels map[string]context.CancelCauseFunc // by instance
+	ctxs    map[string]context.Context
+}
+
+// begin has a command run. The state's row of it may be there only afterwards, under the same lock.
+func (s *Service) begin(st *state, c wire.Caller, id string, targets []invocation, p plan) {
+	e := &execution{id: id, caller: c, plan: p, cancels: map[string]context.CancelCauseFunc{}, ctxs: map[string]context.Context{}}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	e.cancel = cancel
+	for _, v := range targets {
+		e.ctxs[v.InstanceID], e.cancels[v.InstanceID] = context.WithCancelCause(ctx)
+	}
+	st.running[id] = e
+	s.work.Go(func() {
+		s.execute(e, targets)
+		cancel(nil)
+		_ = s.guarded.Update(func(st *state) error { delete(st.running, id); return nil })
+	})
+}
+
+// execute runs a command on its instances, on so many at a time, until too many have failed.
+func (s *Service) execute(e *execution, targets []invocation) {
+	turns := make(chan struct{}, e.plan.concurrency)
+	var mu sync.Mutex
+	failed := 0
+	tooMany := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return failed > e.plan.maxErrors
+	}
+	var all sync.WaitGroup
+	for _, v := range targets {
+		select {
+		case turns <- struct{}{}:
+		case <-e.ctxs[v.InstanceID].Done(): // of its own it is over already
+			continue
+		}
+		if tooMany() {
+			<-turns
+			s.change(e, v.InstanceID, func(v *invocation) {
+				v.finish(ssm.CommandInvocationStatusCancelled, terminated, s.opts.Now().UTC())
+			})
+			continue
+		}
+		all.Go(func() {
+			defer func() { <-turns }()
+			if !s.runOn(e, v.InstanceID) {
+				mu.Lock()
+				failed++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+}
+
+// change changes an invocation that is not over.
+func (s *Service) change(e *execution, instance string, change func(*invocation)) (changed bool) {
+	// What the disk does not take is seen by the next who reads the row.
+	_ = s.guarded.Update(func(st *state) error {
+		return st.commands.Edit(e.id, func(row *command) {
+			for i := range row.Invocations {
+				if v := &row.Invocations[i]; v.InstanceID == instance && !v.over() {
+					change(v)
+					changed = true
+				}
+			}
+		})
+	})
+	return changed
+}
+
+// runOn runs a command on an instance and reports whether it succeeded.
+func (s *Service) runOn(e *execution, instance string) bool {
+	ctx, cancel := context.WithTimeoutCause(e.ctxs[instance], e.plan.limit, errTooLong)
+	defer cancel()
+	row := s.row(e)
+	if row == nil {
+		return false
+	}
+	if !s.opts.Now().Before(*row.Sent.ExpiresAfter) {
+		s.change(e, instance, func(v *invocation) {
+			v.finish(ssm.CommandInvocationStatusTimedOut, deliveryTimedOut, s.opts.Now().UTC())
+		})
+		return false
+	}
+	begun := s.change(e, instance, func(v *invocation) {
+		v.Status, v.Details, v.Started = ssm.CommandInvocationStatusInProgress, "InProgress", s.opts.Now().UTC()
+	})
+	if !begun { // it was cancelled
+		return true
+	}
+	bucket, limit := aws.ToString(row.Sent.OutputS3BucketName), maxStdout
+	if bucket != "" {
+		limit = maxStored
+	}
+	stdout, stderr := &kept{limit: limit}, &kept{limit: limit}
+	code, err := s.opts.Machines.RunManaged(ctx, e.caller, instance, machine.Command{Script: []byte(e.plan.script), Dir: e.plan.dir, Stdout: stdout, Stderr: stderr})
+	result := verdict(code, err)
+	if result.Stderr != "" {
+		_, _ = stderr.Write([]byte(result.Stderr)) // it takes everything
+	}
+	stored := bucket != ""
+	if stored {
+		c := e.caller
+		c.Region = cmp.Or(aws.ToString(row.Sent.OutputS3Region), c.Region)
+		for stream, text := range map[string]*kept{"stdout": stdout, "stderr": stderr} {
+			if err := s.opts.Objects.Put(c, bucket, row.key(instance, stream), text.data); err != nil {
+				stored = false
+				_, _ = fmt.Fprintf(stderr, "\nfailed to put the output into the bucket %s: %s", bucket, wire.AsError(err).Message)
+			}
+		}
+	}
+	s.change(e, instance, func(v *invocation) {
+		v.finish(result.Status, result.Details, s.opts.Now().UTC())
+		v.Code, v.Stored = result.Code, stored
+		v.Stdout, v.Stderr = cut(string(stdout.data), maxStdout), cut(string(stderr.data), maxStderr)
+	})
+	return result.Status == ssm.CommandInvocationStatusSuccess || result.Status == ssm.CommandInvocationStatusCancelled
+}
+
+func (s *Service) row(e *execution) *command {
+	return durable.View(s.guarded, func(st *state) *command { return st.commands.Rows[e.id] })
+}
+
+// verdict is what has become of an invocation, with what Systems Manager's agent adds to the
+// standard error.
+func verdict(code int, err error) invocation {
+	v := invocation{Code: int32(code)}
+	switch {
+	case errors.Is(err, errCancelled):
+		v.Code = -1
+		v.Status, v.Details = ssm.CommandInvocationStatusCancelled, string(ssm.CommandInvocationStatusCancelled)
+	case errors.Is(err, errTooLong):
+		v.Code, v.Stderr = -1, "\nfailed to run commands: exceeded its executionTimeout"
+		v.Status, v.Details = ssm.CommandInvocationStatusTimedOut, executionTimedOut
+	case errors.Is(err, errClosing), errors.Is(err, machine.ErrEnded):
+		v.Code, v.Stderr = -1, "\nfailed to run commands: the instance has ended"
+		v.Status, v.Details = ssm.CommandInvocationStatusFailed, undeliverable
+	case err != nil:
+		if code == 0 {
+			v.Code = -1
+		}
+		v.Stderr = "\nfailed to run commands: " + err.Error()
+		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
+	case code != 0:
+		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d", code)
+		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
+	default:
+		v.Status, v.Details = ssm.CommandInvocationStatusSuccess, string(ssm.CommandInvocationStatusSuccess)
+	}
+	return v
+}
+
+// kept keeps the beginning of what is written to it, as text.
+type kept struct {
+	data  []byte
+	limit int
+}
+
+func (k *kept) Write(p []byte) (int, error) {
+	k.data = append(k.data, p[:min(len(p), k.limit-len(k.data))]...)
+	return len(p), nil
+}
+
+// cut is the beginning of a text with valid characters only, n bytes at most.
+func cut(text string, n int) string {
+	var out []byte
+	for _, r := range text { // what is no character is U+FFFD
+		if len(out)+utf8.RuneLen(r) > n {
+			break
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return string(out)
+}
+
+// CancelCommand ends a command, or has it not begin, on all of its instances or some. It
+// is no error if it is over.
+func (s *state) CancelCommand(ctx context.Context, in *ssm.CancelCommandInput) (*ssm.CancelCommandOutput, error) {
+	row := s.sentCommand(wire.CallerFrom(ctx), *in.CommandId)
+	if row == nil {
+		return nil, wire.Errorf("InvalidCommandId", "The command %s does not exist.", *in.CommandId)
+	}
+	for i, id := range in.InstanceIds {
+		switch {
+		case !slices.ContainsFunc(row.Invocations, func(v invocation) bool { return v.InstanceID == id }):
+			return nil, wire.Errorf("InvalidInstanceId", "The command %s is not for the instance %s.", *in.CommandId, id)
+		case slices.Contains(in.InstanceIds[:i], id):
+			return nil, wire.Errorf("DuplicateInstanceId", "The instance %s is named more than once.", id)
+		}
+	}
+	e := s.running[*in.CommandId]
+	if e == nil {
+		return &ssm.CancelCommandOutput{}, nil
+	}
+	err := s.commands.Edit(*in.CommandId, func(row *command) {
+		for i := range row.Invocations {
+			v := &row.Invocations[i]
+			switch {
+			case len(in.InstanceIds) > 0 && !slices.Contains(in.InstanceIds, v.InstanceID) || v.over():
+				continue
+			case v.Status == ssm.CommandInvocationStatusPending:
+				v.finish(ssm.CommandInvocationStatusCancelled, string(ssm.CommandInvocationStatusCancelled), s.now().UTC())
+			default:
+				v.Status, v.Details = ssm.CommandInvocationStatusCancelling, string(ssm.CommandInvocationStatusCancelling)
+			}
+			row.Cancelled = true
+			e.cancels[v.InstanceID](errCancelled)
+		}
+	})
+	return &ssm.CancelCommandOutput{}, err
+}
+
+// recover says of the commands that ran when the last process ended that they did not come to
+// their end: their instances have ended with it.
+func (s *state) recover() error {
+	for _, id := range s.commands.IDs() {
+		if slices.ContainsFunc(s.commands.Rows[id].Invocations, func(v invocation) bool { return !v.over() }) {
+			err := s.commands.Edit(id, func(row *command) {
+				for i := range row.Invocations {
+					if v := &row.Invocations[i]; !v.over() {
+						v.finish(ssm.CommandInvocationStatusFailed, undeliverable, s.now().UTC())
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return s.forgetCommands(s.now())
+}
