@@ -225,7 +225,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	c.journal.tell = c.watchers.tell
-	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
+	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role, Provider: c.provider}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
 		"autoscaling": groups.Endpoint, "ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,

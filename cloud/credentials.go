@@ -51,6 +51,12 @@ func (c *Cloud) role(arn string) (sts.Role, bool) {
 	return sts.Role(r), ok
 }
 
+// provider is what STS sees of IAM's OpenID Connect providers.
+func (c *Cloud) provider(account, url string) (sts.Provider, bool) {
+	p, ok := c.iam.Provider(account, url)
+	return sts.Provider(p), ok
+}
+
 // profiles is what EC2 sees of IAM's instance profiles.
 type profiles struct{ *Cloud }
 

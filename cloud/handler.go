@@ -16,6 +16,7 @@ import (
 
 	"bake/cloud/s3"
 	"bake/cloud/ssm"
+	"bake/cloud/sts"
 	"bake/cloud/wire"
 )
 
@@ -69,6 +70,9 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	service, ok := c.services[scope.Service]
 	if !ok {
+		if c.serveUnsigned(w, r) {
+			return
+		}
 		if err == nil {
 			err = &wire.Error{Code: "UnknownService", Status: http.StatusNotFound,
 				Message: fmt.Sprintf("The embedded cloud has no service %q; it has s3, %s.", scope.Service, strings.Join(slices.Sorted(maps.Keys(c.services)), ", "))}
@@ -96,6 +100,20 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	ctx := wire.WithCaller(r.Context(), caller)
 	// What an action began goes on when its client hangs up.
 	service.Serve(context.WithoutCancel(ctx), w, r, body)
+}
+
+// serveUnsigned answers a request for an action that nobody signs, if it is one: who asks
+// STS for a role with a token has no credentials.
+func (c *Cloud) serveUnsigned(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("Authorization") != "" || r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		return false
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil || !sts.Unsigned(string(body)) {
+		return false
+	}
+	c.services["sts"].Serve(wire.WithCaller(r.Context(), wire.Caller{Region: "us-east-1", Host: r.Host}), w, r, body)
+	return true
 }
 
 // serveS3 answers a request to S3, whose bodies have any length and stay on their

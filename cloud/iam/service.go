@@ -1,5 +1,5 @@
 // Package iam is as much of Identity and Access Management as lends a role to an
-// instance: roles with inline policies, and instance profiles. Policies are kept
+// instance, or to who has a token of an OpenID Connect provider: roles with inline policies, instance profiles and such providers. Policies are kept
 // and given back; nothing here enforces them.
 //
 // What is in its directory: ACCOUNT.json, all that one account has. The service is
@@ -31,8 +31,9 @@ type Service struct {
 
 // account is what one account has, by name.
 type account struct {
-	Roles    map[string]*role
-	Profiles map[string]*profile
+	Roles     map[string]*role
+	Profiles  map[string]*profile
+	Providers map[string]*provider // nil as long as there is none
 }
 
 type role struct {

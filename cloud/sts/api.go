@@ -6,6 +6,7 @@ import "bake/cloud/wire"
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AssumeRole":                 wire.Answer(s.AssumeRole),
+		"AssumeRoleWithWebIdentity":  wire.Answer(s.AssumeRoleWithWebIdentity),
 		"DecodeAuthorizationMessage": wire.Answer(s.DecodeAuthorizationMessage),
 		"GetCallerIdentity":          wire.Answer(s.GetCallerIdentity),
 	}

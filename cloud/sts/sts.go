@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +32,8 @@ type Service struct {
 	Sessions *Sessions
 	Now      func() time.Time
 	Role     func(arn string) (Role, bool) // of any account
+	Provider func(account, url string) (Provider, bool)
+	Issuers  Issuers
 }
 
 // Endpoint returns the handler of the service's requests.
@@ -63,43 +64,41 @@ const shortest, longest = 900, 43200
 // taken and count for nothing, since no policy is enforced.
 func (s *Service) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.AssumeRoleOutput, error) {
 	c := wire.CallerFrom(ctx)
-	invalid := func(format string, args ...any) error {
-		return wire.Errorf("ValidationError", format, args...)
-	}
-	name := aws.ToString(in.RoleSessionName)
-	if !sessionName().MatchString(name) {
-		return nil, invalid("1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*", name)
+	arn, name := aws.ToString(in.RoleArn), aws.ToString(in.RoleSessionName)
+	seconds, err := checkRequest(arn, name, in.DurationSeconds, in.Policy)
+	if err != nil {
+		return nil, err
 	}
 	caller, _ := c.Principal()
-	arn := aws.ToString(in.RoleArn)
-	if !roleARN().MatchString(arn) {
-		return nil, invalid("%s is invalid", arn)
-	}
-	seconds := 3600
-	if in.DurationSeconds != nil {
-		seconds = int(*in.DurationSeconds)
-	}
-	if seconds < shortest || seconds > longest {
-		return nil, invalid("1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint: it must be from %d to %d", seconds, shortest, longest)
-	}
 	role, ok := s.Role(arn)
-	if !ok || !trusts(role.Trust, c.Account, caller, aws.ToString(in.ExternalId)) {
+	who := asking{action: "AssumeRole", account: c.Account, arn: caller, keys: map[string][]string{}}
+	if in.ExternalId != nil {
+		who.keys["sts:externalid"] = []string{*in.ExternalId}
+	}
+	if !ok || !trusts(role.Trust, who) {
 		return nil, &wire.Error{Code: "AccessDenied", Status: http.StatusForbidden,
 			Message: fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", caller, arn)}
 	}
 	if seconds > role.MaxSession {
-		return nil, invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	}
-	if p := aws.ToString(in.Policy); p != "" && !json.Valid([]byte(p)) {
-		return nil, wire.Errorf("MalformedPolicyDocument", "This policy contains invalid Json")
+		return nil, wire.Errorf("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
 	session := NewSession(role, name, s.Now().Add(time.Duration(seconds)*time.Second))
 	made := s.Sessions.Issue(session)
 	return &sts.AssumeRoleOutput{
 		AssumedRoleUser: &types.AssumedRoleUser{Arn: &session.ARN, AssumedRoleId: &session.UserID},
-		Credentials: &types.Credentials{AccessKeyId: &made.AccessKeyID, SecretAccessKey: &made.SecretAccessKey,
-			SessionToken: &made.Token, Expiration: &session.Expires},
+		Credentials:     made.shown(session),
 	}, nil
+}
+
+func (c Credentials) shown(session Session) *types.Credentials {
+	return &types.Credentials{AccessKeyId: &c.AccessKeyID, SecretAccessKey: &c.SecretAccessKey, SessionToken: &c.Token, Expiration: &session.Expires}
+}
+
+func checkPolicy(policy *string) error {
+	if p := aws.ToString(policy); p != "" && !json.Valid([]byte(p)) {
+		return wire.Errorf("MalformedPolicyDocument", "This policy contains invalid Json")
+	}
+	return nil
 }
 
 // NewSession is role, taken on under a name.
@@ -109,91 +108,6 @@ func NewSession(role Role, name string, expires time.Time) Session {
 		Account: account, ARN: "arn:aws:sts::" + account + ":assumed-role/" + role.Name + "/" + name,
 		UserID: role.ID + ":" + name, Expires: expires.UTC().Truncate(time.Second),
 	}
-}
-
-// trusts reports whether a trust policy lets a caller take its role on. Of the
-// conditions it knows StringEquals of sts:ExternalId; one that it does not know is
-// not met.
-func trusts(policy, account, caller, external string) bool {
-	var document struct{ Statement statements }
-	if err := json.Unmarshal([]byte(policy), &document); err != nil {
-		return false
-	}
-	ok := false
-	for _, st := range document.Statement {
-		if !st.covers(account, caller, external) {
-			continue
-		}
-		if st.Effect == "Deny" {
-			return false
-		}
-		ok = ok || st.Effect == "Allow"
-	}
-	return ok
-}
-
-// statements are one statement or a list of them.
-type statements []statement
-
-func (s *statements) UnmarshalJSON(data []byte) error {
-	var one statement
-	if json.Unmarshal(data, &one) == nil {
-		*s = statements{one}
-		return nil
-	}
-	return json.Unmarshal(data, (*[]statement)(s))
-}
-
-type statement struct {
-	Effect    string
-	Principal principal
-	Action    texts
-	Condition map[string]map[string]texts
-}
-
-func (st statement) covers(account, caller, external string) bool {
-	if !slices.ContainsFunc(st.Action, func(a string) bool {
-		return a == "*" || strings.EqualFold(a, "sts:*") || strings.EqualFold(a, "sts:AssumeRole")
-	}) {
-		return false
-	}
-	for operator, keys := range st.Condition {
-		for key, values := range keys {
-			if operator != "StringEquals" || !strings.EqualFold(key, "sts:ExternalId") || !slices.Contains(values, external) {
-				return false
-			}
-		}
-	}
-	return slices.ContainsFunc(st.Principal.AWS, func(p string) bool {
-		return p == "*" || p == account || p == "arn:aws:iam::"+account+":root" || p == caller
-	})
-}
-
-// principal is who a statement is about: "*", or lists by kind.
-type principal struct{ AWS texts }
-
-func (p *principal) UnmarshalJSON(data []byte) error {
-	var all string
-	if json.Unmarshal(data, &all) == nil {
-		p.AWS = texts{all}
-		return nil
-	}
-	var kinds struct{ AWS texts }
-	err := json.Unmarshal(data, &kinds)
-	p.AWS = kinds.AWS
-	return err
-}
-
-// texts are one text or a list of them.
-type texts []string
-
-func (t *texts) UnmarshalJSON(data []byte) error {
-	var one string
-	if json.Unmarshal(data, &one) == nil {
-		*t = texts{one}
-		return nil
-	}
-	return json.Unmarshal(data, (*[]string)(t))
 }
 
 // DecodeAuthorizationMessage says what a service meant with an encoded message.

@@ -133,7 +133,7 @@ func (h holdings) network(o map[string]any) {
 	}
 }
 
-// identities adds the roles and instance profiles.
+// identities adds the roles, instance profiles and providers of tokens.
 func (w *world) identities(h holdings) error {
 	files, err := filepath.Glob(filepath.Join(w.dir, "cloud", "iam", "*.json"))
 	for _, f := range files {
@@ -141,7 +141,7 @@ func (w *world) identities(h holdings) error {
 		if err != nil {
 			return err
 		}
-		var account struct{ Roles, Profiles map[string]any }
+		var account struct{ Roles, Profiles, Providers map[string]any }
 		if err := json.Unmarshal(data, &account); err != nil {
 			return err
 		}
@@ -150,6 +150,9 @@ func (w *world) identities(h holdings) error {
 		}
 		for name := range account.Profiles {
 			h.others[name+" (instance profile)"] = "profiles"
+		}
+		for name := range account.Providers {
+			h.others[name+" (OpenID Connect provider)"] = "providers"
 		}
 	}
 	return err

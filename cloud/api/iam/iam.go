@@ -28,6 +28,18 @@ type CreateInstanceProfileInput struct {
 
 type CreateInstanceProfileOutput struct{ InstanceProfile *InstanceProfile }
 
+type CreateOpenIDConnectProviderInput struct {
+	Url            *string
+	ClientIDList   []string
+	Tags           []Tag
+	ThumbprintList []string
+}
+
+type CreateOpenIDConnectProviderOutput struct {
+	OpenIDConnectProviderArn *string
+	Tags                     []Tag
+}
+
 type CreateRoleInput struct {
 	AssumeRolePolicyDocument *string
 	RoleName                 *string
@@ -44,6 +56,10 @@ type DeleteInstanceProfileInput struct{ InstanceProfileName *string }
 
 type DeleteInstanceProfileOutput struct{}
 
+type DeleteOpenIDConnectProviderInput struct{ OpenIDConnectProviderArn *string }
+
+type DeleteOpenIDConnectProviderOutput struct{}
+
 type DeleteRoleInput struct{ RoleName *string }
 
 type DeleteRoleOutput struct{}
@@ -58,6 +74,16 @@ type DeleteRolePolicyOutput struct{}
 type GetInstanceProfileInput struct{ InstanceProfileName *string }
 
 type GetInstanceProfileOutput struct{ InstanceProfile *InstanceProfile }
+
+type GetOpenIDConnectProviderInput struct{ OpenIDConnectProviderArn *string }
+
+type GetOpenIDConnectProviderOutput struct {
+	ClientIDList   []string
+	CreateDate     *time.Time
+	Tags           []Tag
+	ThumbprintList []string
+	Url            *string
+}
 
 type GetRoleInput struct{ RoleName *string }
 
@@ -120,6 +146,12 @@ type ListInstanceProfilesOutput struct {
 	Marker           *string
 }
 
+type ListOpenIDConnectProvidersInput struct{}
+
+type ListOpenIDConnectProvidersOutput struct {
+	OpenIDConnectProviderList []OpenIDConnectProviderListEntry
+}
+
 type ListRolePoliciesInput struct {
 	RoleName *string
 	Marker   *string
@@ -155,6 +187,8 @@ type ListRolesOutput struct {
 	IsTruncated bool
 	Marker      *string
 }
+
+type OpenIDConnectProviderListEntry struct{ Arn *string }
 
 type PermissionsBoundaryAttachmentType string
 

@@ -1,0 +1,104 @@
+package sts
+
+import (
+	"context"
+	"crypto/sha1" // what AWS's thumbprints are
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// Issuers asks issuers of tokens for their keys, see OpenID Connect Discovery 1.0. What they answer
+// is bounded, and they lead nowhere else but to where their keys are.
+type Issuers struct{}
+
+const (
+	issuerTimeout = 10 * time.Second
+	issuerAnswer  = 1 << 20 // bytes
+)
+
+// keys are those with which an issuer signs now.
+func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (set jose.JSONWebKeySet, err error) {
+	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
+	defer cancel()
+	transport := &http.Transport{
+		DisableKeepAlives: true, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			InsecureSkipVerify: true, // trusted does it
+			VerifyConnection:   func(c tls.ConnectionState) error { return trusted(c, thumbprints) },
+		},
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("it answers with a redirection") }}
+	var document struct {
+		Issuer string `json:"issuer"`
+		Keys   string `json:"jwks_uri"`
+	}
+	if err := get(ctx, client, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &document); err != nil {
+		return set, err
+	}
+	if document.Issuer != issuer {
+		return set, fmt.Errorf("its discovery document is of the issuer %q", document.Issuer)
+	}
+	if u, err := url.Parse(document.Keys); err != nil || u.Scheme != "https" || u.Host == "" {
+		return set, fmt.Errorf("the address of its keys, %q, is not one of https", document.Keys)
+	}
+	err = get(ctx, client, document.Keys, &set)
+	return set, err
+}
+
+func get(ctx context.Context, client *http.Client, address string, into any) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(q)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", address, answer.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, issuerAnswer+1))
+	if err == nil && len(text) > issuerAnswer {
+		err = fmt.Errorf("its answer is longer than %d bytes", issuerAnswer)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", address, err)
+	}
+	return nil
+}
+
+// trusted returns why a server is not who it is asked to be: its certificate has to lead to one that
+// the host trusts, or to one with a thumbprint.
+func trusted(c tls.ConnectionState, thumbprints []string) error {
+	roots, others := x509.NewCertPool(), x509.NewCertPool()
+	for _, cert := range c.PeerCertificates {
+		sum := sha1.Sum(cert.Raw) // that of AWS's thumbprints
+		if slices.Contains(thumbprints, hex.EncodeToString(sum[:])) {
+			roots.AddCert(cert)
+		}
+		others.AddCert(cert)
+	}
+	leaf := c.PeerCertificates[0]
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: c.ServerName, Intermediates: others, Roots: roots}); err == nil {
+		return nil
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{DNSName: c.ServerName, Intermediates: others})
+	return err
+}
