@@ -265,3 +265,75 @@ func TestSecretsAtRest(t *testing.T) {
 		t.Errorf("after a restart the parameter is %q", got)
 	}
 }
+
+// TestSecretsAtOnce reads several secrets, restores one and makes passwords.
+func TestSecretsAtOnce(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := sm.NewFromConfig(s.Config("default", "us-east-1")), t.Context()
+	for _, name := range []string{"app/a", "app/b", "other"} {
+		if _, err := client.CreateSecret(ctx, &sm.CreateSecretInput{Name: &name, SecretString: aws.String("of " + name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.DeleteSecret(ctx, &sm.DeleteSecretInput{SecretId: aws.String("other")}); err != nil {
+		t.Fatal(err)
+	}
+	batch := func(in sm.BatchGetSecretValueInput) string {
+		out, err := client.BatchGetSecretValue(ctx, &in)
+		if err != nil {
+			return code(err)
+		}
+		text := ""
+		for _, v := range out.SecretValues {
+			text += *v.SecretString + " " + v.VersionStages[0] + ";"
+		}
+		for _, e := range out.Errors {
+			text += *e.SecretId + " " + *e.ErrorCode + ";"
+		}
+		return text
+	}
+	named := []types.Filter{{Key: types.FilterNameStringTypeName, Values: []string{"app/"}}}
+	for _, test := range []struct {
+		in   sm.BatchGetSecretValueInput
+		want string
+	}{
+		{sm.BatchGetSecretValueInput{SecretIdList: []string{"app/b", "other", "absent"}}, "of app/b AWSCURRENT;other InvalidRequestException;absent ResourceNotFoundException;"},
+		{sm.BatchGetSecretValueInput{Filters: named}, "of app/a AWSCURRENT;of app/b AWSCURRENT;"},
+		{sm.BatchGetSecretValueInput{Filters: named, MaxResults: aws.Int32(1)}, "of app/a AWSCURRENT;"},
+		{sm.BatchGetSecretValueInput{}, "InvalidParameterException"},
+		{sm.BatchGetSecretValueInput{Filters: named, SecretIdList: []string{"app/a"}}, "InvalidParameterException"},
+	} {
+		if got := batch(test.in); got != test.want {
+			t.Errorf("%+v: %s", test.in, got)
+		}
+	}
+	if _, err := client.RestoreSecret(ctx, &sm.RestoreSecretInput{SecretId: aws.String("other")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := secretValue(t, client, sm.GetSecretValueInput{SecretId: aws.String("other")}); got != "of other" {
+		t.Errorf("restored: %s", got)
+	}
+	if _, err := client.RestoreSecret(ctx, &sm.RestoreSecretInput{SecretId: aws.String("absent")}); code(err) != "ResourceNotFoundException" {
+		t.Errorf("restoring what there is not: %v", err)
+	}
+
+	for range 20 {
+		out, err := client.GetRandomPassword(ctx, &sm.GetRandomPasswordInput{PasswordLength: aws.Int64(4), ExcludePunctuation: aws.Bool(true), ExcludeCharacters: aws.String("abc0"), IncludeSpace: aws.Bool(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := *out.RandomPassword
+		if len(p) != 4 || strings.ContainsAny(p, "abc0") || !strings.ContainsAny(p, "123456789") || !strings.Contains(p, " ") || p == strings.ToLower(p) || p == strings.ToUpper(p) {
+			t.Errorf("the password is %q", p)
+		}
+	}
+	if out, err := client.GetRandomPassword(ctx, &sm.GetRandomPasswordInput{}); err != nil || len(*out.RandomPassword) != 32 {
+		t.Errorf("%v, %+v", err, out)
+	}
+	all := aws.Bool(true)
+	for _, in := range []sm.GetRandomPasswordInput{{PasswordLength: aws.Int64(3)}, {ExcludeLowercase: all, ExcludeUppercase: all, ExcludeNumbers: all, ExcludePunctuation: all}} {
+		if _, err := client.GetRandomPassword(ctx, &in); code(err) != "InvalidParameterException" {
+			t.Errorf("%+v: %v", in, err)
+		}
+	}
+}

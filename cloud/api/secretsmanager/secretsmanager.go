@@ -8,6 +8,25 @@ package secretsmanager
 
 import "time"
 
+type APIErrorType struct {
+	ErrorCode *string
+	Message   *string
+	SecretId  *string
+}
+
+type BatchGetSecretValueInput struct {
+	Filters      []Filter
+	MaxResults   *int32
+	NextToken    *string
+	SecretIdList []string
+}
+
+type BatchGetSecretValueOutput struct {
+	Errors       []APIErrorType
+	NextToken    *string
+	SecretValues []SecretValueEntry
+}
+
 type CreateSecretInput struct {
 	Name                        *string
 	AddReplicaRegions           []ReplicaRegionType
@@ -92,6 +111,19 @@ func (FilterNameStringType) Values() []FilterNameStringType {
 	return []FilterNameStringType{"description", "name", "tag-key", "tag-value", "primary-region", "owning-service", "all"}
 }
 
+type GetRandomPasswordInput struct {
+	ExcludeCharacters       *string
+	ExcludeLowercase        *bool
+	ExcludeNumbers          *bool
+	ExcludePunctuation      *bool
+	ExcludeUppercase        *bool
+	IncludeSpace            *bool
+	PasswordLength          *int64
+	RequireEachIncludedType *bool
+}
+
+type GetRandomPasswordOutput struct{ RandomPassword *string }
+
 type GetSecretValueInput struct {
 	SecretId     *string
 	VersionId    *string
@@ -151,6 +183,13 @@ type ReplicationStatusType struct {
 	StatusMessage    *string
 }
 
+type RestoreSecretInput struct{ SecretId *string }
+
+type RestoreSecretOutput struct {
+	ARN  *string
+	Name *string
+}
+
 type RotationRulesType struct {
 	AutomaticallyAfterDays *int64
 	Duration               *string
@@ -178,6 +217,16 @@ type SecretListEntry struct {
 	SecretVersionsToStages         map[string][]string
 	Tags                           []Tag
 	Type                           *string
+}
+
+type SecretValueEntry struct {
+	ARN           *string
+	CreatedDate   *time.Time
+	Name          *string
+	SecretBinary  []byte
+	SecretString  *string
+	VersionId     *string
+	VersionStages []string
 }
 
 type SortByType string
