@@ -134,8 +134,10 @@ func (s *shim) exec(socket *os.File) {
 	cmd := self(roleExec, strconv.Itoa(s.init.Process.Pid), string(s.boot.Mode))
 	cmd.Env = []string{}
 	cmd.ExtraFiles = []*os.File{socket}
-	err := s.beginExecutor(cmd)
-	if err != nil {
+	// That thread has its clocks, and is told of the machine's disks.
+	begun := make(chan error, 1)
+	s.begins <- func() { begun <- s.beginExecutor(cmd) } // when the machine has ended, so will this process
+	if err := <-begun; err != nil {
 		_ = (&frames{to: socket}).write(frameFailed, []byte(err.Error())) // else the driver sees that it ended
 		return
 	}

@@ -61,7 +61,7 @@ func becomeShim(c *control, given []*os.File) error {
 	if err != nil {
 		return err
 	}
-	s := &shim{control: c, boot: msg.Boot}
+	s := &shim{control: c, boot: msg.Boot, begins: make(chan func())}
 	if err := s.start(tun); err != nil {
 		return err
 	}
@@ -91,6 +91,7 @@ type shim struct {
 	printed  chan struct{}
 	systemd  bool
 	begun    time.Time
+	begins   chan func()  // what is to be done on the thread that began the machine
 	waiting  atomic.Int32 // connections, for something that listens
 
 	starts struct { // see starting
@@ -260,7 +261,19 @@ func plainOutput(terminal *os.File) error {
 // run serves the driver until the first process has ended.
 func (s *shim) run() error {
 	go s.serve()
-	_ = s.init.Wait()
+	ended := make(chan struct{})
+	go func() {
+		_ = s.init.Wait()
+		close(ended)
+	}()
+	for running := true; running; {
+		select {
+		case begin := <-s.begins:
+			begin()
+		case <-ended:
+			running = false
+		}
+	}
 	s.terminal.Close()
 	<-s.printed // every holder of the terminal has gone
 	end := &ending{}
