@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -271,7 +272,7 @@ func (s *Service) managedInstances(ctx context.Context) (all []ec2types.Instance
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b ec2types.Instance) int { return strings.Compare(*a.InstanceId, *b.InstanceId) })
+	sort.Slice(all, func(i, j int) bool { return *all[i].InstanceId < *all[j].InstanceId })
 	return all, nil
 }
 
@@ -484,7 +485,7 @@ func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, s
 		}
 		rows = slices.DeleteFunc(rows, func(row *command) bool { return !want(row) })
 	}
-	slices.SortStableFunc(rows, func(a, b *command) int { return strings.Compare(b.order(), a.order()) })
+	sort.Slice(rows, func(i, j int) bool { return rows[i].order() > rows[j].order() })
 	return rows, nil
 }
 
