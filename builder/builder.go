@@ -76,12 +76,12 @@ type Artifact struct {
 
 	// Live is the artifact where it is more than data; nil where it is not. Nobody asks
 	// it anything once its build is over.
-	Live Live `json:"-"`
+	Live LiveArtifact `json:"-"`
 }
 
-// Live is an artifact that something can be asked which only its maker knows. It is
+// LiveArtifact is an artifact that something can be asked which only its maker knows. It is
 // comparable, and the artifact that a post-processor passes on has the one it came with.
-type Live interface {
+type LiveArtifact interface {
 	// State is the value that a later post-processor asks for by name; nil if there is none.
 	State(ctx context.Context, name string) (any, error)
 

@@ -22,9 +22,9 @@ type Image struct {
 	// The account that it is in, and the name that it is handed out under.
 	Account, Name string
 
-	// Former finds the newest image of the account, in the region, that has a tag with that
+	// Previous finds the newest image of the account, in the region, that has a tag with that
 	// value, and is not this one; nil if there is none.
-	Former func(ctx context.Context, tag, value string) (*Former, error)
+	Previous func(ctx context.Context, tag, value string) (*PreviousImage, error)
 
 	// Boot launches a machine of the image, with a key and a security group of its own and
 	// without user data, calls use when it can be logged in to, and deletes all that
@@ -32,8 +32,8 @@ type Image struct {
 	Boot func(ctx context.Context, b Boot, use func(ctx context.Context, m Machine) error) error
 }
 
-// Former is an image that there was before.
-type Former struct {
+// PreviousImage is one that there was before.
+type PreviousImage struct {
 	ID, Name string
 	Tags     map[string]string
 }

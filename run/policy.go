@@ -81,8 +81,8 @@ type callers struct {
 
 // hold has a component call the first region only, if regions are given.
 func (c *callers) hold(part any) {
-	if h, ok := part.(amazon.Held); ok && len(c.regions) > 0 {
-		h.HoldTo(c.regions[0])
+	if h, ok := part.(amazon.Regional); ok && len(c.regions) > 0 {
+		h.SetRegion(c.regions[0])
 	}
 }
 

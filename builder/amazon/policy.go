@@ -17,8 +17,8 @@ type Permitted interface {
 	Permissions() []policy.Need
 }
 
-// Held is a component whose region the cell of a fleet takes the place of.
-type Held interface{ HoldTo(region string) }
+// Regional is a component whose region the cell of a fleet takes the place of.
+type Regional interface{ SetRegion(region string) }
 
 // Roles are the ARNs of roles to take on.
 type Roles []string

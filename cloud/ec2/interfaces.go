@@ -568,17 +568,9 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	if err != nil {
 		return nil, err
 	}
-	public := cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic) == types.ConnectivityTypePublic
-	elastic := -1
-	switch allocation := aws.ToString(in.AllocationId); {
-	case public && allocation == "":
-		return nil, wire.Errorf("MissingParameter", "The request must include the AllocationId parameter. Add the required parameter and retry the request.")
-	case !public && allocation != "":
-		return nil, wire.Errorf("InvalidParameter", "AllocationId cannot be specified for a NAT gateway with a connectivity type of private.")
-	case public:
-		if elastic, err = s.indexOf(kindAddress, n.Addresses, in.AllocationId); err != nil {
-			return nil, err
-		}
+	elastic, public, err := s.natAddress(n, in)
+	if err != nil {
+		return nil, err
 	}
 	card, err := s.newInterface(c, subnet, []types.GroupIdentifier{}, aws.ToString(in.PrivateIpAddress))
 	if err != nil {
@@ -592,14 +584,9 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	if public {
 		a := n.Addresses[elastic]
 		address.AllocationId, address.PublicIp = a.AllocationId, a.PublicIp
-		switch {
-		case a.AssociationId != nil:
-			gateway.State, gateway.FailureCode = types.NatGatewayStateFailed, aws.String("Resource.AlreadyAssociated")
-			gateway.FailureMessage = aws.String("Elastic IP address [" + *a.AllocationId + "] is already associated")
-		case !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *subnet.VpcId) }):
-			gateway.State, gateway.FailureCode = types.NatGatewayStateFailed, aws.String("Gateway.NotAttached")
-			gateway.FailureMessage = aws.String("Network " + *subnet.VpcId + " has no Internet gateway attached")
-		default:
+		if code, why := n.natFails(a, *subnet.VpcId); code != "" {
+			gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStateFailed, &code, &why
+		} else {
 			address.AssociationId = aws.String(newID("eipassoc"))
 		}
 	}
@@ -618,6 +605,33 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	s.hide(ctx, id)
 	gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStatePending, nil, nil
 	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
+}
+
+// natAddress is the index of the elastic address of a NAT gateway that is asked for, if it is a public
+// one.
+func (s *state) natAddress(n *networking, in *ec2.CreateNatGatewayInput) (elastic int, public bool, err error) {
+	public = cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic) == types.ConnectivityTypePublic
+	switch allocation := aws.ToString(in.AllocationId); {
+	case public && allocation == "":
+		return 0, public, wire.Errorf("MissingParameter", "The request must include the AllocationId parameter. Add the required parameter and retry the request.")
+	case !public && allocation != "":
+		return 0, public, wire.Errorf("InvalidParameter", "AllocationId cannot be specified for a NAT gateway with a connectivity type of private.")
+	case public:
+		elastic, err = s.indexOf(kindAddress, n.Addresses, in.AllocationId)
+	}
+	return elastic, public, err
+}
+
+// natFails is the code and the message with which a public NAT gateway in a VPC fails; empty if it
+// does not.
+func (n *networking) natFails(a types.Address, vpc string) (code, why string) {
+	switch {
+	case a.AssociationId != nil:
+		return "Resource.AlreadyAssociated", "Elastic IP address [" + *a.AllocationId + "] is already associated"
+	case !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, vpc) }):
+		return "Gateway.NotAttached", "Network " + vpc + " has no Internet gateway attached"
+	}
+	return "", ""
 }
 
 // forgotten reports whether a NAT gateway was deleted so long ago that it is not described

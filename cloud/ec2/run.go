@@ -91,13 +91,9 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	if err := s.opts.Driver.Runs(processorOf(img.Architecture)); err != nil {
 		return nil, wire.Errorf("Unsupported", "The image %s is for %s: %v", *img.ImageId, img.Architecture, err)
 	}
-	var publicKey string
-	if name := aws.ToString(in.KeyName); name != "" {
-		key := s.keys.named(c, name)
-		if key == nil {
-			return nil, kindKey.notFound(name)
-		}
-		publicKey = aws.ToString(key.PublicKey)
+	publicKey, err := s.publicKey(c, aws.ToString(in.KeyName))
+	if err != nil {
+		return nil, err
 	}
 	profile, err := s.profile(c, in.IamInstanceProfile)
 	if err != nil {
@@ -146,6 +142,18 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 		out.Instances = append(out.Instances, stored.Instance)
 	}
 	return out, nil
+}
+
+// publicKey is that of the caller's key pair with a name; empty if the name is.
+func (s *state) publicKey(c wire.Caller, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	key := s.keys.named(c, name)
+	if key == nil {
+		return "", kindKey.notFound(name)
+	}
+	return aws.ToString(key.PublicKey), nil
 }
 
 // fingerprint tells requests apart.
@@ -225,6 +233,12 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 			return wire.Errorf("InvalidParameterCombination", "The CPU credit specification is not supported for the instance type %s.", in.InstanceType)
 		}
 	}
+	return checkInterface(in)
+}
+
+// checkInterface reports what is wrong with the network interface of a request to run instances, if it
+// names one.
+func checkInterface(in *ec2.RunInstancesInput) error {
 	if len(in.NetworkInterfaces) > 1 {
 		return wire.Errorf("Unsupported", "An instance of the embedded cloud has one network interface.")
 	}
@@ -240,7 +254,7 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 			return wire.Errorf("InvalidParameterCombination", "A public address can only be given to a new network interface, not to an existing one")
 		case aws.ToBool(i.DeleteOnTermination):
 			return wire.Errorf("InvalidParameterCombination", "A network interface may not specify both a network interface ID and delete on termination as true")
-		case most > 1:
+		case aws.ToInt32(in.MaxCount) > 1:
 			return wire.Errorf("InvalidParameterCombination", "A network interface ID may not be specified when launching more than one instance")
 		}
 	}
@@ -313,27 +327,8 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 			return nil, err
 		}
 	}
-	candidates := n.Subnets
-	if subnetID == "" {
-		switch candidates = n.defaultSubnets(); {
-		case n.defaultVpc() == "":
-			return nil, errNoDefaultVpc()
-		case len(candidates) == 0:
-			return nil, wire.Errorf("MissingInput", "No subnets found for the default VPC '%s'. Please specify a subnet.", n.defaultVpc())
-		}
-	}
-	i := slices.IndexFunc(candidates, func(v types.Subnet) bool {
-		return (subnetID == "" || *v.SubnetId == subnetID) && (zone == "" || *v.AvailabilityZone == zone)
-	})
-	switch {
-	case i >= 0:
-		p.subnet = candidates[i]
-	case subnetID == "":
-		return nil, invalidValue("Invalid availability zone: [%s]", zone)
-	case !slices.ContainsFunc(n.Subnets, func(v types.Subnet) bool { return *v.SubnetId == subnetID }):
-		return nil, kindSubnet.notFound(subnetID)
-	default:
-		return nil, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", subnetID, zone)
+	if p.subnet, err = n.subnetIn(subnetID, zone); err != nil {
+		return nil, err
 	}
 	p.public = aws.ToBool(p.subnet.MapPublicIpOnLaunch)
 	if wantsPublic != nil {
@@ -345,6 +340,31 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 	}
 	p.groups, err = s.groupsFor(c, *p.subnet.VpcId, groupIDs, in.SecurityGroups)
 	return p, err
+}
+
+// subnetIn is the subnet with an id, or the first default one, in a zone; an empty id or zone is any.
+func (n *networking) subnetIn(id, zone string) (v types.Subnet, err error) {
+	candidates := n.Subnets
+	if id == "" {
+		switch candidates = n.defaultSubnets(); {
+		case n.defaultVpc() == "":
+			return v, errNoDefaultVpc()
+		case len(candidates) == 0:
+			return v, wire.Errorf("MissingInput", "No subnets found for the default VPC '%s'. Please specify a subnet.", n.defaultVpc())
+		}
+	}
+	i := slices.IndexFunc(candidates, func(v types.Subnet) bool {
+		return (id == "" || *v.SubnetId == id) && (zone == "" || *v.AvailabilityZone == zone)
+	})
+	switch {
+	case i >= 0:
+		return candidates[i], nil
+	case id == "":
+		return v, invalidValue("Invalid availability zone: [%s]", zone)
+	case !slices.ContainsFunc(n.Subnets, func(v types.Subnet) bool { return *v.SubnetId == id }):
+		return v, kindSubnet.notFound(id)
+	}
+	return v, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", id, zone)
 }
 
 // newInstance is what the instances of a launch have in common.

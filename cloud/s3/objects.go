@@ -289,20 +289,9 @@ func (s *buckets) listObjects(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(s.path(q.bucket, "objects"))
+	all, err := s.objects(q.bucket)
 	if err != nil {
 		return err
-	}
-	all := map[string]object{}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue
-		}
-		var o object
-		if err := s.read(&o, q.bucket, "objects", e.Name()); err != nil {
-			return err
-		}
-		all[o.Key] = o
 	}
 	query := q.URL.Query()
 	limit := 1000
@@ -354,6 +343,26 @@ func (s *buckets) listObjects(q *request) error {
 		out.NextMarker = last
 	}
 	return reply(q, out)
+}
+
+// objects are those of a bucket, by key.
+func (s *buckets) objects(bucket string) (map[string]object, error) {
+	entries, err := os.ReadDir(s.path(bucket, "objects"))
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]object{}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		var o object
+		if err := s.read(&o, bucket, "objects", e.Name()); err != nil {
+			return nil, err
+		}
+		all[o.Key] = o
+	}
+	return all, nil
 }
 
 // smallBody bounds the documents of requests; the largest, which lists the

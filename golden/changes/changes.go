@@ -30,14 +30,14 @@ type Known struct {
 type Set struct {
 	Packages []contents.Change `json:"packages"`
 	Files    []manifest.Change `json:"files"`
-	Checks   []Turned          `json:"checks"`
+	Checks   []CheckChange     `json:"checks"`
 
 	// Unknown says in words what could not be compared.
 	Unknown []string `json:"unknown"`
 }
 
-// Turned is a check that has another result than before. What was not checked has none.
-type Turned struct {
+// CheckChange is a check that has another result than before. What was not checked has none.
+type CheckChange struct {
 	Check  string `json:"check"` // its report and ID
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`
@@ -45,7 +45,7 @@ type Turned struct {
 
 // Between compares what is known of two images.
 func Between(a, b Known) Set {
-	s := Set{Packages: []contents.Change{}, Files: []manifest.Change{}, Checks: []Turned{}, Unknown: []string{}}
+	s := Set{Packages: []contents.Change{}, Files: []manifest.Change{}, Checks: []CheckChange{}, Unknown: []string{}}
 	if a.Packages != nil && b.Packages != nil {
 		s.Packages = append(s.Packages, contents.Compare(a.Packages, b.Packages)...)
 	} else {
@@ -68,7 +68,7 @@ func Between(a, b Known) Set {
 	}
 	for check := range all {
 		if a.Checks[check] != b.Checks[check] {
-			s.Checks = append(s.Checks, Turned{check, a.Checks[check], b.Checks[check]})
+			s.Checks = append(s.Checks, CheckChange{check, a.Checks[check], b.Checks[check]})
 		}
 	}
 	sort.Slice(s.Checks, func(i, j int) bool { return s.Checks[i].Check < s.Checks[j].Check })

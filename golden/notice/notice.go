@@ -16,12 +16,12 @@ type Notice struct {
 	Channel string   `json:"channel"`
 	Run     string   `json:"run"`
 	At      string   `json:"at"`
-	Images  []Spot   `json:"images"`
+	Images  []Image  `json:"images"`
 	Passed  []string `json:"passed"`
 }
 
-// Spot is an image in its place.
-type Spot struct {
+// Image is an image in its place.
+type Image struct {
 	Account string `json:"account"`
 	Region  string `json:"region"`
 	ID      string `json:"id"`
@@ -30,9 +30,9 @@ type Spot struct {
 // New is what there is to tell of a channel of an image that names what is in these places,
 // which has passed that.
 func New(image, channel, run string, at time.Time, placed []builder.Placed, passed []string) Notice {
-	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Spot{}, Passed: append([]string{}, passed...)} // not null where there are none
+	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Image{}, Passed: append([]string{}, passed...)} // not null where there are none
 	for _, p := range placed {
-		n.Images = append(n.Images, Spot{p.Account, p.Region, p.ID})
+		n.Images = append(n.Images, Image{p.Account, p.Region, p.ID})
 	}
 	return n
 }

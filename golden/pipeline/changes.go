@@ -21,25 +21,25 @@ type difference struct {
 // compare writes what the image differs in from the newest image of the same name, as far as
 // that is known. It is for people: that nothing can be found out is a warning.
 func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Image) error {
-	if image.Former == nil || !p.listsFiles() {
+	if image.Previous == nil || !p.listsFiles() {
 		return nil
 	}
 	return step.Run(ctx, s, "compare with the image before", func(ctx context.Context) error {
-		former, err := image.Former(ctx, imagetag.Image, p.image.Name)
+		previous, err := image.Previous(ctx, imagetag.Image, p.image.Name)
 		if err != nil {
 			s.Warn(ctx, "Nothing is known of the image before: %s", err)
 			return nil
 		}
-		if former == nil {
+		if previous == nil {
 			s.Say(ctx, "This is the first image %q in %s", p.image.Name, image.Region)
 			return nil
 		}
-		set, err := p.changes(ctx, s, former)
+		set, err := p.changes(ctx, s, previous)
 		if err != nil {
-			s.Warn(ctx, "The image cannot be compared with %s: %s", former.ID, err)
+			s.Warn(ctx, "The image cannot be compared with %s: %s", previous.ID, err)
 			return nil
 		}
-		text, err := json.MarshalIndent(difference{former.ID, image.ID, set}, "", "  ")
+		text, err := json.MarshalIndent(difference{previous.ID, image.ID, set}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -50,13 +50,13 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		if err := p.announce(ctx, s, "changes", changes.Extension, digest); err != nil {
 			return err
 		}
-		s.Say(ctx, "Compared with %s:\n%s", former.ID, set.Text())
+		s.Say(ctx, "Compared with %s:\n%s", previous.ID, set.Text())
 		return nil
 	})
 }
 
 // changes compares the reports about the image with those about the one before.
-func (p *pipeline) changes(ctx context.Context, s *step.Scope, former *builder.Former) (set changes.Set, err error) {
+func (p *pipeline) changes(ctx context.Context, s *step.Scope, previous *builder.PreviousImage) (set changes.Set, err error) {
 	marks, err := p.marks(ctx, s)
 	if err != nil {
 		return set, err
@@ -65,7 +65,7 @@ func (p *pipeline) changes(ctx context.Context, s *step.Scope, former *builder.F
 	if err != nil {
 		return set, err
 	}
-	before, err := changes.FromReports(ctx, p.reportsOf(former.Tags), former.Tags)
+	before, err := changes.FromReports(ctx, p.reportsOf(previous.Tags), previous.Tags)
 	if err != nil {
 		return set, err
 	}

@@ -206,7 +206,7 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 		if o := p.image.Image.Inputs; o != nil {
 			q.MaxAge = time.Duration(o.MaxAge)
 		}
-		found := map[string]builder.Existing{}
+		found := map[string]builder.ExistingImage{}
 		for _, i := range before.Images {
 			found[i.ID] = i
 			q.Images = append(q.Images, plan.Image{ID: i.ID, Region: i.Region, Created: i.Created, Tags: i.Tags})
@@ -219,7 +219,7 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 			step.Record(s, inputsAre, recorded{plan.Digest(p.static.inputs), all, before.Source})
 			return nil, p.built(ctx, s, answer, all)
 		}
-		var images []builder.Existing
+		var images []builder.ExistingImage
 		ids := map[string]string{}
 		name := ""
 		for _, i := range answer.Reuse {
@@ -247,9 +247,9 @@ func (p *pipeline) shownRegions() []string {
 }
 
 // copies adds what is known of regions that the image is distributed to.
-func (one *Planned) copies(found []builder.Existing, regions []string) {
+func (one *Planned) copies(found []builder.ExistingImage, regions []string) {
 	for _, region := range regions {
-		n := slices.IndexFunc(found, func(i builder.Existing) bool {
+		n := slices.IndexFunc(found, func(i builder.ExistingImage) bool {
 			return i.Region == region && i.Name == one.Name && i.Tags[plan.InputsTag] == one.Digest
 		})
 		switch {
@@ -263,7 +263,7 @@ func (one *Planned) copies(found []builder.Existing, regions []string) {
 }
 
 // sound decides, having looked at the images that are to be reused.
-func sound(ctx context.Context, q plan.Question, found map[string]builder.Existing, look func(context.Context, builder.Existing) (string, error)) (plan.Answer, error) {
+func sound(ctx context.Context, q plan.Question, found map[string]builder.ExistingImage, look func(context.Context, builder.ExistingImage) (string, error)) (plan.Answer, error) {
 	answer := plan.Decide(q)
 	for _, i := range answer.Reuse {
 		flaw, err := look(ctx, found[i.ID])

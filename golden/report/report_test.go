@@ -99,7 +99,7 @@ func reader(t *testing.T, text string, of findings.Document) func(step.Report) (
 	differs, err := json.Marshal(map[string]any{"before": text, "after": "ami-1", "changes": changes.Set{
 		Packages: []contents.Change{{Kind: contents.Kind(text), Name: text, Arch: text, After: text}, {Kind: "deb", Name: "gone", Before: "1"}, {Kind: "deb", Name: "new", Before: "1", After: "2"}},
 		Files:    []manifest.Change{{Path: text, What: text}},
-		Checks:   []changes.Turned{{Check: text, Before: text}},
+		Checks:   []changes.CheckChange{{Check: text, Before: text}},
 		Unknown:  []string{text},
 	}})
 	if err != nil {
@@ -224,7 +224,7 @@ func TestBounded(t *testing.T) {
 	for i := range 10_003 {
 		set.Files = append(set.Files, manifest.Change{Path: fmt.Sprint("/f/", i), What: "is new"})
 	}
-	set.Checks = []changes.Turned{{Check: long}}
+	set.Checks = []changes.CheckChange{{Check: long}}
 	installed := contents.Contents{OS: contents.OS{ID: "debian"}}
 	for i := range 10_002 {
 		installed.Packages = append(installed.Packages, contents.Package{Kind: contents.Deb, Name: fmt.Sprint("p", i), Version: "1"})

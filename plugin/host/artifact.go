@@ -25,7 +25,7 @@ type artifact struct {
 	client *wire.Client
 }
 
-var _ builder.Live = (*artifact)(nil)
+var _ builder.LiveArtifact = (*artifact)(nil)
 
 func (a *artifact) call(ctx context.Context, method string, args, reply any) error {
 	return a.proc.explain(a.client.Call(ctx, "Artifact."+method, args, reply))
@@ -38,13 +38,13 @@ func (a *artifact) ask(ctx context.Context, method string, args, reply any) erro
 	return a.call(ctx, method, args, reply)
 }
 
-// State implements [builder.Live].
+// State implements [builder.LiveArtifact].
 func (a *artifact) State(ctx context.Context, name string) (v any, err error) {
 	err = a.ask(ctx, "State", name, &v)
 	return v, err
 }
 
-// Destroy implements [builder.Live]. Plugins send its error as the reply.
+// Destroy implements [builder.LiveArtifact]. Plugins send its error as the reply.
 func (a *artifact) Destroy(ctx context.Context) error {
 	var failed *struct{ Message string }
 	err := a.call(ctx, "Destroy", nil, &failed)
@@ -54,7 +54,7 @@ func (a *artifact) Destroy(ctx context.Context) error {
 	return err
 }
 
-// Close implements [builder.Live].
+// Close implements [builder.LiveArtifact].
 func (a *artifact) Close() error {
 	a.client.Close()
 	return a.proc.Close()

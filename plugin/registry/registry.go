@@ -255,42 +255,52 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 		case len(wanted) == 0:
 			because("no release satisfies the constraint; available: %s", few(others))
 		}
-		for n, v := range wanted {
-			if n == maxReleases {
-				because("only the newest %d of %d releases were looked at; require an older version to get another one", maxReleases, len(wanted))
-				break
-			}
-			rel, err := at.release(ctx, s, v)
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if bad, ok := errors.AsType[*UntrustedError](err); ok {
-				return nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad)
-			}
-			_, useless := errors.AsType[unusable](err)
-			switch {
-			case errors.Is(err, errNotFound):
-				because("version %s has no downloadable files", v)
-				continue
-			case useless:
-				because("version %s: %v", v, err)
-				continue
-			case err != nil:
-				because("version %s: %v", v, err)
-				failures = append(failures, err.Error())
-			default:
-				if slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.Has(a.Platform) }) {
-					rel.Failures = failures
-					sort.Slice(rel.Archives, func(i, j int) bool { return rel.Archives[i].Platform.String() < rel.Archives[j].Platform.String() })
-					return rel, nil
-				}
-				because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
-				continue
-			}
-			break // this site does not answer
+		rel, silent, err := newest(ctx, at, s, on, wanted, because)
+		switch {
+		case err != nil:
+			return nil, err
+		case silent != nil:
+			failures = append(failures, silent.Error())
+		case rel != nil:
+			rel.Failures = failures
+			return rel, nil
 		}
 	}
 	return nil, missing
+}
+
+// newest is the first of the versions wanted that a site has a build of for one of the platforms; nil
+// if there is none, of which because is told. silent is why the site does not answer, and err what
+// ends the search.
+func newest(ctx context.Context, at site, s Source, on Platforms, wanted []string, because func(format string, args ...any)) (rel *Release, silent, err error) {
+	for n, v := range wanted {
+		if n == maxReleases {
+			because("only the newest %d of %d releases were looked at; require an older version to get another one", maxReleases, len(wanted))
+			break
+		}
+		rel, err := at.release(ctx, s, v)
+		bad, untrusted := errors.AsType[*UntrustedError](err)
+		_, useless := errors.AsType[unusable](err)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, context.Cause(ctx)
+		case untrusted:
+			return nil, nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad)
+		case errors.Is(err, errNotFound):
+			because("version %s has no downloadable files", v)
+		case useless:
+			because("version %s: %v", v, err)
+		case err != nil:
+			because("version %s: %v", v, err)
+			return nil, err, nil
+		case !slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.Has(a.Platform) }):
+			because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
+		default:
+			sort.Slice(rel.Archives, func(i, j int) bool { return rel.Archives[i].Platform.String() < rel.Archives[j].Platform.String() })
+			return rel, nil, nil
+		}
+	}
+	return nil, nil, nil
 }
 
 // few lists the first of many.

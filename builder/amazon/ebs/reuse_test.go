@@ -44,7 +44,7 @@ tags = { Role = "w*b" }`)
 	if err != nil || len(before.Images) != 2 || len(before.Copies) != 0 || !slices.Equal(before.Regions, []string{region, "eu-west-1"}) {
 		t.Fatalf("%+v, %v", before, err)
 	}
-	flawed := func(i builder.Existing, want string) {
+	flawed := func(i builder.ExistingImage, want string) {
 		t.Helper()
 		if got, err := before.Flaw(t.Context(), i); got != want || err != nil {
 			t.Errorf("%q, %v; want %q", got, err, want)

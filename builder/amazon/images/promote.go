@@ -345,14 +345,7 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 	errs := []error{err}
 	var done []Revocation
 	for a, of := range all {
-		tags := map[string]string{RevokedTag: shortened(now().UTC().Format(time.RFC3339) + " " + why)}
-		_, err := a.tagAll(ctx, of, tags)
-		for region, err := range refusing(err) {
-			errs = append(errs, &PlaceError{a.ID, region, fmt.Errorf("tagging with %s: %w", RevokedTag, err)})
-		}
-		if _, err := a.tagAll(ctx, of, map[string]string{sharedTag + RevokedTag: tags[RevokedTag]}); err != nil && context.Cause(ctx) == nil {
-			s.Warn(ctx, "That the images of account %s are revoked is not seen by those that they are shared with: %s", a.ID, err)
-		}
+		errs = append(errs, tagRevoked(ctx, s, a, of, shortened(now().UTC().Format(time.RFC3339)+" "+why))...)
 		for _, i := range of {
 			r := Revocation{Image: i, Channels: still[i.ID]}
 			if !o.refused.has(a.ID, i.Region) && len(r.Channels) == 0 {
@@ -372,6 +365,18 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 	key := func(i int) string { return done[i].Image.Owner + done[i].Image.Region + done[i].Image.ID }
 	sort.Slice(done, func(i, j int) bool { return key(i) < key(j) })
 	return done, errors.Join(append(errs, o.refused.errs...)...)
+}
+
+// tagRevoked says on the images of an account that they are revoked, and why.
+func tagRevoked(ctx context.Context, s *step.Scope, a *Account, of []Image, why string) (errs []error) {
+	_, err := a.tagAll(ctx, of, map[string]string{RevokedTag: why})
+	for region, err := range refusing(err) {
+		errs = append(errs, &PlaceError{a.ID, region, fmt.Errorf("tagging with %s: %w", RevokedTag, err)})
+	}
+	if _, err := a.tagAll(ctx, of, map[string]string{sharedTag + RevokedTag: why}); err != nil && context.Cause(ctx) == nil {
+		s.Warn(ctx, "That the images of account %s are revoked is not seen by those that they are shared with: %s", a.ID, err)
+	}
+	return errs
 }
 
 // leave leaves out the regions that an error of several names.

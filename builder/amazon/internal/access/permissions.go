@@ -14,9 +14,9 @@ func (o *Options) KnownRegion(src *schema.Source) string {
 	return o.Region
 }
 
-// HoldTo makes KnownRegion this region, as that of a cell of a fleet takes the place of what
+// SetRegion makes KnownRegion this region, as that of a cell of a fleet takes the place of what
 // the template says.
-func (o *Options) HoldTo(region string) { o.Region = region }
+func (o *Options) SetRegion(region string) { o.Region = region }
 
 // Permissions is what opening a session takes, of whoever it is for: with
 // assume_role that is the role.

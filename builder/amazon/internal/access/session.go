@@ -121,31 +121,16 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	load := s.loadOptions(o)
 	vaulted := o.vault() != nil && !cloud.StandsIn()
 	if vaulted {
-		v, err := openVault(env)
-		var lent aws.Credentials
-		if err == nil {
-			lent, err = v.lend(ctx, o.vault())
-		}
+		lent, err := lentByVault(ctx, o, src, env)
 		if err != nil {
-			return nil, blame(src, &o.VaultAWSEngine, "Vault returned no credentials", "%s.", err)
+			return nil, err
 		}
 		load = append(load, config.WithCredentialsProvider(credentials.StaticCredentialsProvider{Value: lent}))
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, load...)
-	var noProfile config.SharedConfigProfileNotExistError
-	if errors.As(err, &noProfile) && o.Profile != "" {
-		return nil, blame(src, &o.Profile, "No such profile", "The AWS configuration has no profile %q.", o.Profile)
-	} else if err != nil {
-		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
+	cfg, err := s.configure(ctx, o, src, load)
+	if err != nil {
+		return nil, err
 	}
-	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests, cloud.waiting)
-	for name := range cloud.Header {
-		cfg.APIOptions = append(cfg.APIOptions, smithyhttp.SetHeaderValue(name, cloud.Header.Get(name)))
-	}
-	if o.MaxRetries == 0 {
-		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
-	}
-	cfg.Retryer = func() aws.Retryer { return retryer() }
 	metadata := cfg // has a client of its own, which does not wait for long and asks no proxy
 	// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
 	cfg.HTTPClient = plainBodies{s.watchers.sender(cfg.HTTPClient)}
@@ -186,6 +171,37 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return cloud.Within.enter(ctx, s)
 	}
 	return s, nil
+}
+
+// lentByVault are the credentials that Vault gives for the time of the session.
+func lentByVault(ctx context.Context, o *Options, src *schema.Source, env []string) (lent aws.Credentials, err error) {
+	v, err := openVault(env)
+	if err == nil {
+		lent, err = v.lend(ctx, o.vault())
+	}
+	if err != nil {
+		return lent, blame(src, &o.VaultAWSEngine, "Vault returned no credentials", "%s.", err)
+	}
+	return lent, nil
+}
+
+// configure reads the AWS configuration, and adds what each call of the session does.
+func (s *Session) configure(ctx context.Context, o *Options, src *schema.Source, load []func(*config.LoadOptions) error) (aws.Config, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	if _, none := errors.AsType[config.SharedConfigProfileNotExistError](err); none && o.Profile != "" {
+		return cfg, blame(src, &o.Profile, "No such profile", "The AWS configuration has no profile %q.", o.Profile)
+	} else if err != nil {
+		return cfg, fmt.Errorf("reading the AWS configuration: %w", err)
+	}
+	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests, s.Cloud.waiting)
+	for name := range s.Cloud.Header {
+		cfg.APIOptions = append(cfg.APIOptions, smithyhttp.SetHeaderValue(name, s.Cloud.Header.Get(name)))
+	}
+	if o.MaxRetries == 0 {
+		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
+	}
+	cfg.Retryer = func() aws.Retryer { return retryer() }
+	return cfg, nil
 }
 
 // onAWS adds to cfg and the session what the options say of AWS itself: the role to

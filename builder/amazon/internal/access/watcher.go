@@ -94,13 +94,11 @@ func newWatcher(s *Session, region string) *Watcher {
 		if err != nil {
 			return nil, err
 		}
-		found := map[string]types.Instance{}
+		var all []types.Instance
 		for _, r := range out.Reservations {
-			for _, i := range r.Instances {
-				found[aws.ToString(i.InstanceId)] = i
-			}
+			all = append(all, r.Instances...)
 		}
-		return found, nil
+		return byID(all, func(i *types.Instance) *string { return i.InstanceId }), nil
 	}
 	w.Images.Look = func(ctx context.Context, ids []string) (map[string]types.Image, error) {
 		out, err := someMissing(ctx, client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: ids},
@@ -108,11 +106,7 @@ func newWatcher(s *Session, region string) *Watcher {
 		if err != nil {
 			return nil, err
 		}
-		found := map[string]types.Image{}
-		for _, i := range out.Images {
-			found[aws.ToString(i.ImageId)] = i
-		}
-		return found, nil
+		return byID(out.Images, func(i *types.Image) *string { return i.ImageId }), nil
 	}
 	w.Snapshots.Look = func(ctx context.Context, ids []string) (map[string]types.Snapshot, error) {
 		out, err := someMissing(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{SnapshotIds: ids},
@@ -120,11 +114,7 @@ func newWatcher(s *Session, region string) *Watcher {
 		if err != nil {
 			return nil, err
 		}
-		found := map[string]types.Snapshot{}
-		for _, v := range out.Snapshots {
-			found[aws.ToString(v.SnapshotId)] = v
-		}
-		return found, nil
+		return byID(out.Snapshots, func(v *types.Snapshot) *string { return v.SnapshotId }), nil
 	}
 	w.Parts.Look = func(ctx context.Context, values []string) (map[string][]types.Snapshot, error) {
 		out, err := Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: by("tag:"+BuildTag, values)})
@@ -142,6 +132,14 @@ func newWatcher(s *Session, region string) *Watcher {
 		return found, nil
 	}
 	return w
+}
+
+func byID[T any](all []T, id func(*T) *string) map[string]T {
+	found := map[string]T{}
+	for i := range all {
+		found[aws.ToString(id(&all[i]))] = all[i]
+	}
+	return found
 }
 
 func by(filter string, values []string) []types.Filter {

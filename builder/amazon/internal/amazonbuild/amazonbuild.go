@@ -247,8 +247,8 @@ func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
 	}
 }
 
-// HoldTo implements [bake/builder/amazon.Held].
-func (q *sequence) HoldTo(region string) { q.Access.HoldTo(region) }
+// SetRegion implements [bake/builder/amazon.Regional].
+func (q *sequence) SetRegion(region string) { q.Access.SetRegion(region) }
 
 // Permissions implements [bake/builder/amazon.Permitted].
 func (q *sequence) Permissions() []policy.Need {

@@ -34,7 +34,7 @@ var incidental = []string{
 func (q *sequence) Incidental() []string { return incidental }
 
 // Lookup implements [builder.Reusable].
-func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (before builder.Before, err error) {
+func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (before builder.LookupResult, err error) {
 	if q.Image == nil {
 		return before, nil
 	}
@@ -49,7 +49,7 @@ func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string,
 			regions = append(regions, region)
 		}
 	}
-	found := make([][]builder.Existing, len(regions))
+	found := make([][]builder.ExistingImage, len(regions))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return q.source(ctx, b) })
 	for i, region := range regions {
@@ -70,7 +70,7 @@ func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string,
 	}
 	before.Source, before.SourceName = aws.ToString(b.Source.ImageId), aws.ToString(b.Source.Name)
 	before.Flaw = b.Images.Flaw
-	before.Artifact = func(images []builder.Existing) *builder.Artifact { return q.existing(b, images) }
+	before.Artifact = func(images []builder.ExistingImage) *builder.Artifact { return q.existing(b, images) }
 	return before, nil
 }
 
@@ -87,7 +87,7 @@ func (q *sequence) source(ctx context.Context, b *Build) (err error) {
 }
 
 // tagged lists the available images of the account in a region that have a tag.
-func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []builder.Existing, err error) {
+func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []builder.ExistingImage, err error) {
 	value = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value) // which filters know as wildcards
 	out, err := access.Call(ctx, b.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners: []string{"self"},
@@ -100,7 +100,7 @@ func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []bu
 		return nil, err
 	}
 	for _, i := range out.Images {
-		one := builder.Existing{ID: aws.ToString(i.ImageId), Region: region, Name: aws.ToString(i.Name), Tags: map[string]string{}}
+		one := builder.ExistingImage{ID: aws.ToString(i.ImageId), Region: region, Name: aws.ToString(i.Name), Tags: map[string]string{}}
 		one.Created, _ = time.Parse(time.RFC3339, aws.ToString(i.CreationDate)) // without one it is as old as can be
 		for _, t := range i.Tags {
 			one.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
@@ -116,7 +116,7 @@ func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []bu
 }
 
 // existing is the artifact of a build that has made images before.
-func (q *sequence) existing(b *Build, images []builder.Existing) *builder.Artifact {
+func (q *sequence) existing(b *Build, images []builder.ExistingImage) *builder.Artifact {
 	var made []image.Made
 	for _, i := range images {
 		r := b.Owner.Resource(ownership.Image, i.Name+"@"+i.Region, i.Region, ownership.WithName, i.Name, ownership.WithSnapshots, strings.Join(i.Snapshots, ","))

@@ -77,8 +77,8 @@ func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see fun
 		return nil, err
 	}
 	err := see(ctx, builder.Image{ID: first.ID, Region: first.Region, Account: b.Session.Account, Name: b.Images.Name,
-		Former: func(ctx context.Context, tag, value string) (*builder.Former, error) {
-			return b.former(ctx, first.ID, tag, value)
+		Previous: func(ctx context.Context, tag, value string) (*builder.PreviousImage, error) {
+			return b.previous(ctx, first.ID, tag, value)
 		},
 		Boot: func(ctx context.Context, with builder.Boot, use func(context.Context, builder.Machine) error) error {
 			return q.boot(ctx, b, first, with, use)

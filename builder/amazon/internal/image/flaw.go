@@ -19,7 +19,7 @@ import (
 
 // Flaw says why an available image of an earlier run is not what [Maker.Share] would leave,
 // or cannot be launched; empty if nothing is wrong with it.
-func (m *Maker) Flaw(ctx context.Context, i builder.Existing) (string, error) {
+func (m *Maker) Flaw(ctx context.Context, i builder.ExistingImage) (string, error) {
 	if flaw, err := m.brokenSnapshot(ctx, i); err != nil || flaw != "" {
 		return flaw, err
 	}
@@ -56,7 +56,7 @@ func without(want, have []string) string {
 }
 
 // brokenSnapshot says which of the snapshots of an image is not there, or not in order.
-func (m *Maker) brokenSnapshot(ctx context.Context, i builder.Existing) (string, error) {
+func (m *Maker) brokenSnapshot(ctx context.Context, i builder.ExistingImage) (string, error) {
 	if len(i.Snapshots) == 0 {
 		return "", nil
 	}
@@ -81,7 +81,7 @@ func (m *Maker) brokenSnapshot(ctx context.Context, i builder.Existing) (string,
 }
 
 // unsharedSnapshot says which of the snapshots of an image is not shared as the options say.
-func (m *Maker) unsharedSnapshot(ctx context.Context, i builder.Existing) (string, error) {
+func (m *Maker) unsharedSnapshot(ctx context.Context, i builder.ExistingImage) (string, error) {
 	want := m.others(m.SnapshotUsers, m.SnapshotGroups)
 	if len(want) == 0 {
 		return "", nil

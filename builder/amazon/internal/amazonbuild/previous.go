@@ -7,14 +7,14 @@ import (
 	"bake/internal/imagetag"
 )
 
-// former is the newest image of the account, in the build region, that has a tag and is not
+// previous is the newest image of the account, in the build region, that has a tag and is not
 // the one that was made just now; nil if there is none.
-func (b *Build) former(ctx context.Context, made, tag, value string) (*builder.Former, error) {
+func (b *Build) previous(ctx context.Context, made, tag, value string) (*builder.PreviousImage, error) {
 	all, err := b.tagged(ctx, b.Session.Region, tag, value)
 	if err != nil {
 		return nil, err
 	}
-	var newest *builder.Existing
+	var newest *builder.ExistingImage
 	for i := range all {
 		if one := &all[i]; one.ID != made && (newest == nil || imagetag.Order(order(one), order(newest)) > 0) {
 			newest = one
@@ -23,9 +23,9 @@ func (b *Build) former(ctx context.Context, made, tag, value string) (*builder.F
 	if newest == nil {
 		return nil, nil
 	}
-	return &builder.Former{ID: newest.ID, Name: newest.Name, Tags: newest.Tags}, nil
+	return &builder.PreviousImage{ID: newest.ID, Name: newest.Name, Tags: newest.Tags}, nil
 }
 
-func order(i *builder.Existing) imagetag.Made {
+func order(i *builder.ExistingImage) imagetag.Made {
 	return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID}
 }
