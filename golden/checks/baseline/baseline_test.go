@@ -409,11 +409,7 @@ func TestAside(t *testing.T) {
 // alone, whatever others it is tried with.
 func TestLearned(t *testing.T) {
 	onLinux(t)
-	bodies := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
-		bodies[m[1]] = m[2] + m[3]
-	}
-	command := regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule))[ \t]*(\w+)`)
+	bodies := bodies()
 	variable := regexp.MustCompile(`\$\{?(\w+)`)
 	var used func(name string, seen, variables map[string]bool)
 	used = func(name string, seen, variables map[string]bool) {
@@ -424,7 +420,7 @@ func TestLearned(t *testing.T) {
 		for _, m := range variable.FindAllStringSubmatch(bodies[name], -1) {
 			variables[m[1]] = true
 		}
-		for _, m := range command.FindAllStringSubmatch(bodies[name], -1) {
+		for _, m := range called.FindAllStringSubmatch(bodies[name], -1) {
 			used(m[1], seen, variables)
 		}
 	}
@@ -450,11 +446,10 @@ func TestLearned(t *testing.T) {
 	if len(want) < 40 {
 		t.Fatalf("only %v", want)
 	}
-	cmd := exec.Command("sh", "-s")
-	cmd.Stdin = strings.NewReader(scripts() + `
+	out := shell(t, scripts()+`
 family=deb virtual=none accounts='login root:/root' accounts_error=''
 eval "$(printf 'really_'; cat <<'X'
-wanted() {` + bodies["wanted"] + `}
+wanted() {`+bodies["wanted"]+`}
 X
 )"
 wanted() {
@@ -466,12 +461,8 @@ note() { # by which learn_modes is asked
 	echo "$who"
 	exit
 }
-` + script)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	got := strings.Split(strings.TrimSpace(string(out)), "\n")
+`+script)
+	got := strings.Split(strings.TrimSpace(out), "\n")
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("what is learned (-needed +learned):\n%s", d)
 	}
@@ -493,13 +484,8 @@ func TestSystems(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("sh", "-s")
-		cmd.Stdin = strings.NewReader(scripts() + "\nos_release='" + file + "'\nanswer() { echo \"$1 $3\"; }\nlearn_system\necho \"$family $distribution\"\n")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if got := strings.TrimSuffix(string(out), "\n"); got != want {
+		out := shell(t, scripts()+"\nos_release='"+file+"'\nanswer() { echo \"$1 $3\"; }\nlearn_system\necho \"$family $distribution\"\n")
+		if got := strings.TrimSuffix(out, "\n"); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
@@ -560,13 +546,8 @@ printf '1\n2\n3\n4\n5\n6\n7\n8\n9\n' | some
 ls -A | paste -sd ' ' -
 check_x() { sshd_where no-such-key; fail "[$where]"; }; sshd_files='' looked_for=no-such-key where=old; try x; echo "$said"
 `
-	cmd := exec.Command("sh", "-s")
-	cmd.Stdin = strings.NewReader("bad=\n" + script)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(string(out), "f is too open")
+	out := shell(t, "bad=\n"+script)
+	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(out, "f is too open")
 	want := "twice\n4 2,4\n3\n[]\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\nconf:deny 5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n[]\nf is 600 root:x, at most 400 root:y\nf is 600 root:x, at most 600 nobody_:x\na-cbc 3des d-sha1: b,c\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n[]\n"
 	if d := cmp.Diff(want, text); d != "" {
 		t.Error(d)

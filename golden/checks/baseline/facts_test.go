@@ -288,14 +288,34 @@ esac
 `,
 }
 
+// bodies are the functions of the scripts: what is between their braces, by name.
+func bodies() map[string]string {
+	all := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
+		all[m[1]] = m[2] + m[3]
+	}
+	return all
+}
+
+// called matches the names in a function that may be those of others that it calls.
+var called = regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule|in_apt_sources))[ \t]*(\w+)`)
+
+// shell runs a script, and returns what it writes.
+func shell(t *testing.T, script string) string {
+	t.Helper()
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
 // reached returns for each rule the text of the functions that its check comes to, and of those that
 // learn what these need.
 func reached() map[string]string {
-	bodies := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
-		bodies[m[1]] = m[2] + m[3]
-	}
-	command := regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule|in_apt_sources))[ \t]*(\w+)`)
+	bodies := bodies()
 	var walk func(name string, seen map[string]bool) string
 	walk = func(name string, seen map[string]bool) string {
 		body, is := bodies[name]
@@ -304,7 +324,7 @@ func reached() map[string]string {
 		}
 		seen[name] = true
 		all := body + "\n"
-		for _, m := range command.FindAllStringSubmatch(body, -1) {
+		for _, m := range called.FindAllStringSubmatch(body, -1) {
 			all += walk(m[1], seen)
 		}
 		return all
@@ -440,14 +460,9 @@ echo "$u" ;; esac; }
 	for _, home := range []string{"/", "/var", "/etc", "/usr/bin", "/tmp"} {
 		all += "login sys:" + home + "\nhome sys:" + home + "\n"
 	}
-	cmd := exec.Command("sh", "-s")
-	cmd.Stdin = strings.NewReader("bad=\n" + script + "accounts='" + all + "' logins='" + plain + "'\nfix_account_home_mode || echo refused\n")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	out := shell(t, "bad=\n"+script+"accounts='"+all+"' logins='"+plain+"'\nfix_account_home_mode || echo refused\n")
 	var got []string
-	for line := range strings.Lines(strings.ReplaceAll(string(out), dir+"/", "")) {
+	for line := range strings.Lines(strings.ReplaceAll(out, dir+"/", "")) {
 		line, _, _ = strings.Cut(strings.TrimSpace(line), ": give")
 		got = append(got, line)
 	}
@@ -485,10 +500,8 @@ func TestUpdates(t *testing.T) {
 				}
 			}
 		}
-		cmd := exec.Command("sh", "-s")
-		cmd.Stdin = strings.NewReader(scripts() + "fresh_lists '" + dir + "' && echo fresh || echo stale\n")
-		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
-			t.Errorf("%s: got %s, want %s: %v", lists, out, want, err)
+		if got := shell(t, scripts()+"fresh_lists '"+dir+"' && echo fresh || echo stale\n"); strings.TrimSpace(got) != want {
+			t.Errorf("%s: got %s, want %s", lists, got, want)
 		}
 	}
 	m := machineOf(t, "deb", map[string]string{
@@ -524,15 +537,14 @@ func TestWalks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("sh", "-s")
-	cmd.Stdin = strings.NewReader(strings.ReplaceAll(scripts(), "/usr/local/bin ", dir+"/bin ") + `
-cd '` + dir + `'
+	out := shell(t, strings.ReplaceAll(scripts(), "/usr/local/bin ", dir+"/bin ")+`
+cd '`+dir+`'
 find_works=yes accounts_error='' accounts="login ann:$PWD/home"
 bad=; (check_file_system_dirs) | grep -c /bin/sticky
 (check_account_dotfiles) | grep -c /home/.profile
 printf 'x %s ext4 rw\n' '/a\040b\134c' '/plain' >mounts
 eval "$(printf 'mounts'; cat <<'X'
-() {` + strings.ReplaceAll(body(t, "local_mounts"), "/proc/self/mounts", "mounts") + `}
+() {`+strings.ReplaceAll(bodies()["local_mounts"], "/proc/self/mounts", "mounts")+`}
 X
 )"
 mounts
@@ -541,23 +553,8 @@ find() { printf 'begin\0'; return "$ends"; }
 for ends in 0 1 2 137; do learn_files file-unowned; (check_file_unowned); echo "$ends: $?"; done
 modes='f:640:root:domain users'; touch f; bad=; at_most 640 root users f; echo "$bad"; bad=; at_most 640 root 'domain users' f; at_most 640 root any f; echo "[$bad]"
 `)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	want := "1\n1\n/\n/a b\\c\n/plain\n0: 0\n1: 0\nfind fails\n2: 2\nfind fails\n137: 2\nf is 640 root:domain users, at most 640 root:users\n[]\n"
-	if d := cmp.Diff(want, string(out)); d != "" {
+	if d := cmp.Diff(want, out); d != "" {
 		t.Error(d)
 	}
-}
-
-// body returns what is between the braces of a function.
-func body(t *testing.T, name string) string {
-	t.Helper()
-	_, text, _ := strings.Cut(scripts(), "\n"+name+"() {\n")
-	text, _, found := strings.Cut(text, "\n}\n")
-	if !found {
-		t.Fatalf("there is no %s", name)
-	}
-	return "\n" + text + "\n"
 }

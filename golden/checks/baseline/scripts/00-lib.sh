@@ -516,8 +516,13 @@ apt() {
 	}
 }
 apt_lists() {
-	apt-get -q -o Dir::State::Lists="$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-		-o APT::Keep-Downloaded-Packages=false -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=120 "$@"
+	apt_with "$work/lists" -o APT::Keep-Downloaded-Packages=false -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=120 "$@"
+}
+# apt_with LISTS ARGUMENT... runs apt-get with the package lists in a directory, and leaves no cache of them.
+apt_with() {
+	apt_lists_in=$1
+	shift
+	apt-get -q -o Dir::State::Lists="$apt_lists_in" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= "$@"
 }
 
 # install PACKAGE... installs what is missing, and says so.

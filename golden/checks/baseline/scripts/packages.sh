@@ -170,7 +170,7 @@ check_pkg_updates() {
 	mkdir -p "$own/partial" "$own/few/partial"
 	if ! fresh_lists "$lists"; then
 		lists=$own
-		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
+		said=$(apt_with "$own" -q -o APT::Update::Error-Mode=any \
 			-o Acquire::Languages=none -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false -o pkgCacheFile::Generate=false \
 			-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 update 2>&1) || {
 			error "apt-get update fails: $(printf '%s\n' "$said" | grep -E '^[EW]:' | some)"
@@ -205,7 +205,7 @@ few_lists() {
 		keep { print >(to file) }' /var/lib/dpkg/status "$@"
 }
 # upgrade_with LISTS sets said to what apt would do with these lists, were no package held.
-upgrade_with() { said=$(apt-get -s -q --ignore-hold -o Dir::State::Lists="$1" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1); }
+upgrade_with() { said=$(apt_with "$1" -s --ignore-hold dist-upgrade 2>&1); }
 fix_pkg_updates() {
 	if [ "$family" = rpm ]; then
 		releasever
