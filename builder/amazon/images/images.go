@@ -1,6 +1,6 @@
-// Package images manages images that exist, whoever made them: it lists and shows
-// them, copies and shares them, and tells two of them apart. It works on AWS and on
-// any cloud that stands in for it.
+// Package images manages images that exist, whoever made them: it lists, shows and
+// compares them, copies, shares and promotes them, and revokes and removes them. It works on AWS
+// and on any cloud that stands in for it.
 package images
 
 import (
