@@ -262,7 +262,7 @@ func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, si
 
 // GrowVolume implements [machine.Driver].
 func (d *Driver) GrowVolume(dir string, size int64) error {
-	if err := os.Truncate(filepath.Join(dir, volumeDevice), size); err != nil {
+	if err := growVolume(dir, size); err != nil {
 		return fmt.Errorf("grow volume %s: %w", dir, err)
 	}
 	return nil

@@ -130,7 +130,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 		}
 	}
 	if spec.RootSize > 0 {
-		if err := makeDevice(spec.Dir, spec.RootSize); err != nil {
+		if err := writeSize(spec.Dir, spec.RootSize); err != nil {
 			return nil, err
 		}
 	}

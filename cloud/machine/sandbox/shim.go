@@ -214,8 +214,8 @@ func (s *shim) startInit() error {
 		init, announced, _ := strings.Cut(ready, "\n")
 		s.systemd = Init(init) == InitSystemd
 		if disks != nil {
-			if err := disks.begun(cmd.Process.Pid); err != nil {
-				return err
+			if err := disks.begun(cmd.Process.Pid); err != nil { // all calls are passed
+				announced += fmt.Sprintf("bake: df shows the host's disk: %v\n", err)
 			}
 		}
 		return s.log.writeLines(announced)
@@ -231,10 +231,12 @@ func (s *shim) startInit() error {
 // tellDisks makes what the calling thread begins see the machine's disks as large as they are. A
 // host that does not let this program listen to calls shows its own.
 func (s *shim) tellDisks() *diskTeller {
-	if _, err := deviceSize(s.boot.Dir); err != nil { // the root has no size
+	if _, err := readSize(s.boot.Dir); err != nil { // the root has no size
 		return nil
 	}
-	t, err := listenDisks(s.boot)
+	t, err := listenDisks(s.boot, func(err error) {
+		_ = s.log.writeLines(fmt.Sprintf("bake: statfs(2), and so df, fails in this machine until it is started again: %v\n", err))
+	})
 	if err != nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -28,14 +29,17 @@ import (
 // process that names it would, from its root and with its rights, and nothing is opened for more
 // than to know where it is.
 type diskTeller struct {
-	listener   int
+	calls      *callListener
 	boot       *bootSpec
-	proc       *os.File // the host's
-	host       *os.File // the root and
-	base       *os.File // the directory of this process
-	workers    atomic.Int32
+	proc       *os.File      // the host's
+	host       *os.File      // the root and
+	base       *os.File      // the directory of this process
+	patience   time.Duration // how long a call waits, until the kernel has it
+	queue      chan *question
+	walkers    atomic.Int32                 // all that have been begun
+	free       atomic.Int32                 // those that can be expected to take another call soon
 	hostDevice [2]uint32                    // of the file system with the volumes' trees
-	first      atomic.Pointer[firstProcess] // once its root is the machine's
+	first      atomic.Pointer[firstProcess] // once its root is the machine's; until then all calls are passed
 	root       *usage
 
 	mu      sync.Mutex
@@ -43,16 +47,20 @@ type diskTeller struct {
 }
 
 const (
-	askWorkers   = 2           // threads that look at calls side by side, and
-	askMost      = 16          // with those that wait for a file system that hangs
-	askPatience  = time.Second // until the kernel has the call
-	inodeDensity = 16 << 10    // bytes of a volume for each of its inodes, as mkfs.ext4 has it
+	askWalkers   = 2   // threads that walk paths side by side, and
+	askMost      = 16  // with those that wait for a file system that hangs
+	askQueue     = 256 // calls that wait for one
+	askPatience  = time.Second
+	inodeDensity = 16 << 10 // bytes of a volume for each of its inodes, as mkfs.ext4 has it
 )
 
 // listenDisks makes the calls of what the calling thread starts from now on come to a diskTeller.
-// Linux lets one listener be among the filters of a process.
-func listenDisks(boot *bootSpec) (*diskTeller, error) {
-	t := &diskTeller{boot: boot, root: newUsage(boot.Layers, filepath.Join(boot.Dir, upperDir)), volumes: make(map[string]*usage)}
+// What it cannot go on for it says.
+func listenDisks(boot *bootSpec, say func(error)) (*diskTeller, error) {
+	t := &diskTeller{
+		boot: boot, patience: askPatience, queue: make(chan *question, askQueue),
+		root: newUsage(boot.Layers, filepath.Join(boot.Dir, upperDir)), volumes: make(map[string]*usage),
+	}
 	var err error
 	for path, f := range map[string]**os.File{"/proc": &t.proc, "/": &t.host, ".": &t.base} {
 		if *f, err = os.OpenFile(path, unix.O_PATH, 0); err != nil {
@@ -69,116 +77,115 @@ func listenDisks(boot *bootSpec) (*diskTeller, error) {
 		return nil, err
 	}
 	t.hostDevice = at.device
-	if t.listener, err = listenCalls(unix.SYS_STATFS); err == nil {
-		// Since Linux 6.6: who called goes on where this process was.
-		_ = unix.IoctlSetInt(t.listener, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-	}
+	t.calls, err = listenCalls(unix.SYS_STATFS, say)
 	return t, err
 }
 
-// listenCalls returns the descriptor that a call of what the calling thread starts is to be read
-// from.
-func listenCalls(call uint32) (listener int, err error) {
-	flags := []uintptr{unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0} // the first since Linux 5.19: a signal that is handled interrupts no call
-	for _, flag := range flags {
-		listener, err = filterCalls([]uint32{call}, unix.SECCOMP_RET_USER_NOTIF, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW|flag)
-		if err == nil {
-			break
+// question is a call that is passed or answered by who takes it first.
+type question struct {
+	*stoppedCall
+	late  *time.Timer
+	taken atomic.Bool
+}
+
+func (q *question) take() bool { return q.taken.CompareAndSwap(false, true) }
+
+// serve receives calls as long as somebody can make one. It does nothing itself that the machine
+// could make it wait for: others walk paths, and when all of them wait the kernel has every call.
+func (t *diskTeller) serve() {
+	for range askWalkers {
+		t.walkers.Add(1)
+		go t.walk()
+	}
+	defer close(t.queue)
+	for {
+		call, err := t.calls.receive()
+		if err != nil {
+			t.calls.fail(err)
+			return
+		}
+		// An init wants to know what kinds of file systems there are, while everybody waits.
+		first := t.first.Load()
+		if first == nil || first.pid == call.thread || t.free.Load() <= 0 {
+			t.calls.pass(call)
+			continue
+		}
+		q := &question{stoppedCall: call}
+		pass := func() {
+			if q.take() {
+				t.calls.pass(call)
+			}
+		}
+		q.late = time.AfterFunc(t.patience, pass)
+		select {
+		case t.queue <- q:
+		default:
+			pass()
 		}
 	}
-	return listener, err
 }
 
-// statfsCall is struct seccomp_notif.
-type statfsCall struct {
-	id        uint64
-	thread    uint32 // as this process sees it
-	_         uint32
-	number    int32
-	_         uint32
-	_         uint64
-	arguments [6]uint64
-}
-
-// statfsAnswer is struct seccomp_notif_resp.
-type statfsAnswer struct {
-	id    uint64
-	value int64
-	errno int32
-	flags uint32
-}
-
-func (t *diskTeller) ioctl(request uintptr, argument unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(t.listener), request, uintptr(argument)); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-// serve answers as long as this process lives.
-func (t *diskTeller) serve() {
-	for range askWorkers {
-		t.workers.Add(1)
-		go t.work()
-	}
-}
-
-// work answers calls, one after the other, on a thread with a root of its own.
-func (t *diskTeller) work() {
+// walk answers calls, one after the other, on a thread with a root of its own. While it takes long
+// for one, another takes its place.
+func (t *diskTeller) walk() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	if unix.Unshare(unix.CLONE_FS) != nil {
 		return
 	}
-	for {
-		call := new(statfsCall)
-		switch err := t.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(call)); err {
-		case nil:
-			// An init wants to know what kinds of file systems there are, while everybody waits.
-			if first := t.first.Load(); first == nil || first.pid == call.thread {
-				t.pass(call)
-			} else {
-				t.answer(call)
+	t.free.Add(1)
+	for q := range t.queue {
+		if q.taken.Load() {
+			continue
+		}
+		late := time.AfterFunc(t.patience, func() {
+			t.free.Add(-1)
+			if t.walkers.Add(1) <= askMost {
+				t.walk()
 			}
-		case unix.EINTR, unix.ENOENT: // it has ended
-		default:
-			return
+		})
+		t.answer(q)
+		if !late.Stop() {
+			t.free.Add(1)
 		}
 	}
 }
 
-// pass has the kernel do the call.
-func (t *diskTeller) pass(call *statfsCall) {
-	t.send(statfsAnswer{id: call.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
-}
-
-func (t *diskTeller) send(a statfsAnswer) {
-	_ = t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a)) // whoever asks may have ended
-}
-
-// answer answers one call. If it is not known in time what it is about, the kernel has it, and
-// another thread takes this one's place.
-func (t *diskTeller) answer(call *statfsCall) {
-	late := time.AfterFunc(askPatience, func() {
-		t.pass(call)
-		if t.workers.Add(1) <= askMost {
-			t.work()
-		}
-	})
-	f, d := t.named(call)
-	if f != nil {
-		defer f.Close()
-	}
-	if !late.Stop() {
+// answer answers one call, unless it has been passed meanwhile.
+func (t *diskTeller) answer(q *question) {
+	st, ok := t.look(q.stoppedCall)
+	if !q.take() {
 		return
 	}
-	if d == nil || !t.tell(call, f, d) {
-		t.pass(call)
+	q.late.Stop()
+	if ok && t.calls.waits(q.stoppedCall) && q.writeStatfs(&st) == nil {
+		t.calls.done(q.stoppedCall)
+	} else {
+		t.calls.pass(q.stoppedCall) // and the kernel says what is wrong
 	}
+}
+
+// look makes the answer to a call about a disk of the machine's. It holds nothing of the machine's
+// when it returns: whoever asked may want to unmount it.
+func (t *diskTeller) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
+	f, d := t.named(call)
+	if f == nil {
+		return st, false
+	}
+	defer f.Close()
+	if d == nil || unix.Fstatfs(int(f.Fd()), &st) != nil || st.Bsize <= 0 {
+		return st, false
+	}
+	size, err := readSize(d.dir)
+	if err != nil {
+		return st, false
+	}
+	fill(&st, size, d.usage.now())
+	return st, true
 }
 
 // named is the file that a call names and the disk that it is on, or nil if that is none of the
 // machine's, or if the kernel will refuse the call.
-func (t *diskTeller) named(call *statfsCall) (*os.File, *disk) {
+func (t *diskTeller) named(call *stoppedCall) (*os.File, *disk) {
 	f, err := t.openNamed(call, rights{})
 	if err != nil || f == nil {
 		return nil, nil
@@ -201,38 +208,13 @@ func (t *diskTeller) named(call *statfsCall) (*os.File, *disk) {
 	return f, d
 }
 
-// tell answers a call about a file, which is on a disk of the machine's.
-func (t *diskTeller) tell(call *statfsCall, f *os.File, d *disk) bool {
-	size, err := deviceSize(d.dir)
-	if err != nil {
-		return false
-	}
-	var st unix.Statfs_t
-	if unix.Fstatfs(int(f.Fd()), &st) != nil || st.Bsize <= 0 {
-		return false
-	}
-	fill(&st, size, d.usage.now())
-	memory, err := t.openAt(call, "mem", unix.O_WRONLY)
-	if err != nil {
-		return false
-	}
-	defer memory.Close()
-	// As long as the call waits, its thread is the one whose memory this is.
-	if t.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&call.id)) != nil {
-		return false
-	}
-	answer := unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st))
-	if _, err := memory.WriteAt(answer, int64(call.arguments[1])); err != nil {
-		return false // the kernel says so
-	}
-	t.send(statfsAnswer{id: call.id})
-	return true
-}
-
 // fill makes the answer for the host's disk that for a volume of size bytes. No more is available
 // than the host has, too.
 func fill(st *unix.Statfs_t, size int64, used diskUse) {
 	block := uint64(st.Bsize)
+	if st.Frsize > 0 { // what the blocks are counted in, see statvfs(3)
+		block = uint64(st.Frsize)
+	}
 	st.Blocks = uint64(size) / block
 	st.Bfree = st.Blocks - min(st.Blocks, (uint64(used.bytes)+block-1)/block)
 	st.Bavail = min(st.Bfree, st.Bavail)
@@ -247,7 +229,7 @@ type disk struct {
 }
 
 // disk is the one of the machine's that a file is on, or nil.
-func (t *diskTeller) disk(call *statfsCall, f *os.File) (*disk, error) {
+func (t *diskTeller) disk(call *stoppedCall, f *os.File) (*disk, error) {
 	at, err := placeOf(f)
 	if err != nil {
 		return nil, err
@@ -300,33 +282,31 @@ func (t *diskTeller) begun(pid int) error {
 	return nil
 }
 
-// deviceSize is the size of the volume in dir, which is not the machine's to change.
-func deviceSize(dir string) (int64, error) {
-	st, err := os.Lstat(filepath.Join(dir, volumeDevice))
-	if err != nil {
-		return 0, err
-	}
-	return st.Size(), nil
-}
-
 // volume is the name of the volume whose tree is mounted by that number, as the caller sees it, or "".
-func (t *diskTeller) volume(call *statfsCall, mount uint64) (string, error) {
+func (t *diskTeller) volume(call *stoppedCall, mount uint64) (string, error) {
 	mounts, err := t.openAt(call, "mountinfo", unix.O_RDONLY)
 	if err != nil {
 		return "", err
 	}
 	defer mounts.Close()
-	table, err := io.ReadAll(mounts)
-	if err != nil {
-		return "", err
-	}
+	return volumeMounted(mounts, mount, filepath.Base(t.boot.Dir))
+}
+
+const mountsMost = 4 << 20 // bytes of a table of mounts that are read
+
+// volumeMounted looks mount up in a table of the form of proc_pid_mountinfo(5), which is as long as the
+// machine makes it.
+func volumeMounted(table io.Reader, mount uint64, machineDir string) (string, error) {
 	id := strconv.FormatUint(mount, 10)
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) > 4 && f[0] == id {
-			return volumeIn(unescape(f[3]), filepath.Base(t.boot.Dir)), nil
+	lines := bufio.NewScanner(io.LimitReader(table, mountsMost))
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), id+" "); ok {
+			if f := strings.Fields(rest); len(f) > 3 {
+				return volumeIn(unescape(f[2]), machineDir), nil
+			}
 		}
 	}
-	return "", nil
+	return "", lines.Err()
 }
 
 // volumeIn is the name of the volume of a machine, whose directory has that name, which a directory of
@@ -353,8 +333,8 @@ func (t *diskTeller) volumeUse(name, dir string) *usage {
 // openNamed opens the path of the call as its thread would that had these rights, but for what is
 // in the directories of threads in the machine's /proc: those are not of this process. It is nil for
 // a [kernelPath]. It may block.
-func (t *diskTeller) openNamed(call *statfsCall, r rights) (*os.File, error) {
-	path, err := t.path(call)
+func (t *diskTeller) openNamed(call *stoppedCall, r rights) (*os.File, error) {
+	path, err := call.pathname()
 	if err != nil || kernelPath(path) {
 		return nil, err
 	}
@@ -391,7 +371,7 @@ func kernelPath(path string) bool {
 }
 
 // openAt opens what the host's /proc has of the thread that calls.
-func (t *diskTeller) openAt(call *statfsCall, name string, flags int) (*os.File, error) {
+func (t *diskTeller) openAt(call *stoppedCall, name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(int(t.proc.Fd()), fmt.Sprintf("%d/%s", call.thread, name), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
@@ -411,22 +391,6 @@ func moveTo(root, dir *os.File) error {
 	return err
 }
 
-// path reads what the call names. A path that is not one is the kernel's to refuse.
-func (t *diskTeller) path(call *statfsCall) (string, error) {
-	memory, err := t.openAt(call, "mem", unix.O_RDONLY)
-	if err != nil {
-		return "", err
-	}
-	defer memory.Close()
-	text := make([]byte, unix.PathMax)
-	n, err := memory.ReadAt(text, int64(call.arguments[0]))
-	path, _, ok := strings.Cut(string(text[:n]), "\x00")
-	if !ok {
-		return "", fmt.Errorf("a path that does not end: %w", err)
-	}
-	return path, nil
-}
-
 // rights are the ids that the kernel judges by who may walk a path.
 type rights struct {
 	user, group uintptr
@@ -434,7 +398,7 @@ type rights struct {
 }
 
 // rights are those of the thread that calls, see proc_pid_status(5).
-func (t *diskTeller) rights(call *statfsCall) (r rights, err error) {
+func (t *diskTeller) rights(call *stoppedCall) (r rights, err error) {
 	status, err := t.openAt(call, "status", unix.O_RDONLY)
 	if err != nil {
 		return r, err

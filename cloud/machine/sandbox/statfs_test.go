@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +29,9 @@ func TestDiskSize(t *testing.T) {
 			return size, used, avail
 		}
 		all, used, avail := root()
+		for deadline := time.Now().Add(30 * time.Second); used < 100<<20 && time.Now().Before(deadline); time.Sleep(time.Second) {
+			all, used, avail = root() // the first look takes longer than df waits
+		}
 		if all != size || used < 100<<20 || used > 2<<30 || avail > size-used {
 			t.Errorf("df shows %d, %d used, %d available", all, used, avail)
 		}
@@ -54,6 +60,15 @@ func TestDiskSize(t *testing.T) {
 		}
 		if got := b.run(c, "sudo install -d -m 700 /root/secret; stat -f /root/secret 2>&1; sudo stat -f -c %b /root/secret"); !strings.Contains(got, "Permission denied") || !strings.HasSuffix(got, fmt.Sprint(2*size/4096)) {
 			t.Errorf("of what a user may not see, it shows %q", got)
+		}
+		const largest = 65536 << 30 // of a volume on EC2, and larger than a file on ext4 may be
+		if err := b.driver.GrowVolume(spec.Dir, largest); err != nil {
+			t.Error(err)
+		} else if all, _, _ := root(); all != largest {
+			t.Errorf("grown to %d, it shows %d", int64(largest), all)
+		}
+		if err := b.driver.GrowVolume(spec.Dir, 2*size); err != nil {
+			t.Fatal(err)
 		}
 		if init == InitSystemd {
 			if got := b.run(c, "sudo systemd-run -q --pipe -p SystemCallFilter=@system-service stat -f -c %b /; sudo systemd-run -q --pipe -p SystemCallFilter=~statfs -p SystemCallErrorNumber=EPERM stat -f / 2>&1; true"); !strings.HasPrefix(got, fmt.Sprint(2*size/4096)+"\n") || !strings.Contains(got, "not permitted") {
@@ -98,6 +113,14 @@ fails(errno.ENAMETOOLONG, b"/" + b"x" * (1 << 20), buf)
 fails(errno.ENAMETOOLONG, b"/" * 4096, buf)
 fails(errno.EFAULT, ctypes.c_void_p(8), buf)
 fails(errno.EFAULT, b"/", ctypes.c_void_p(8))
+libc.mmap.restype = ctypes.c_void_p
+page = libc.mmap(None, ctypes.c_size_t(8192), 1, 0x22, -1, ctypes.c_long(0)) # PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS
+fails(errno.EFAULT, b"/", ctypes.c_void_p(page))
+page = libc.mmap(None, ctypes.c_size_t(8192), 3, 0x22, -1, ctypes.c_long(0))
+libc.munmap(ctypes.c_void_p(page + 4096), ctypes.c_size_t(4096))
+ctypes.memmove(page + 4094, b"/", 2) # the path ends where the memory does
+if libc.statfs(ctypes.c_void_p(page + 4094), buf) != 0:
+    print("a path at the end of memory gives", errno.errorcode.get(ctypes.get_errno()))
 fails(errno.ENOENT, b"", buf)
 fails(errno.ENOENT, b"/none", buf)
 fails(errno.ENOTDIR, b"/etc/passwd/x", buf)
@@ -128,6 +151,15 @@ os.waitpid(child(chrooted), 0)
 out = subprocess.run(["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m tmp /mnt; mount --bind /mnt/ /root/t/inner; stat -f -c %b / /mnt /root/t/inner"], capture_output=True, text=True)
 if out.stdout != "%d\n256\n256\n" % (size // 4096):
     print("in another view of mounts:", out)
+
+for _ in range(100):
+    if libc.mount(b"none", b"/mnt", b"tmpfs", 0, None) != 0:
+        print("mount gives", errno.errorcode.get(ctypes.get_errno()))
+        break
+    os.statvfs("/mnt")
+    if libc.umount(b"/mnt") != 0:
+        print("to unmount what was looked at gives", errno.errorcode.get(ctypes.get_errno()))
+        break
 
 def ask():
     while True:
@@ -184,6 +216,11 @@ func TestFillDisk(t *testing.T) {
 	} {
 		st := unix.Statfs_t{Bsize: 4096, Blocks: 1 << 30, Bavail: test.hostFree / 4096}
 		fill(&st, int64(test.size), diskUse{int64(test.used), 1 << 30})
+		fragments := unix.Statfs_t{Bsize: 1 << 20, Frsize: 4096, Blocks: 1 << 30, Bavail: test.hostFree / 4096}
+		fill(&fragments, int64(test.size), diskUse{int64(test.used), 1 << 30})
+		if fragments.Blocks != st.Blocks || fragments.Bfree != st.Bfree || fragments.Bavail != st.Bavail {
+			t.Errorf("%+v: with fragments %+v", test, fragments)
+		}
 		if st.Blocks*4096 != test.size || st.Bfree*4096 != test.free || st.Bavail*4096 != test.avail || st.Files != test.size>>14 || st.Ffree != 0 {
 			t.Errorf("%+v: %+v", test, st)
 		}
@@ -229,6 +266,9 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := measure(dir, far)
+	if all := measure(dir, time.Time{}); all != got {
+		t.Errorf("without a deadline it counted %+v, not %+v", all, got)
+	}
 	if n := got.files - empty.files; n != 4 { // two directories, the file, the link
 		t.Errorf("%d files", n)
 	}
@@ -283,6 +323,9 @@ func TestVolumeSize(t *testing.T) {
 	if got := b.run(c, "stat -f -c %b / /data /data/sub /bound; cd /bound; stat -f -c %b ."); got != fmt.Sprintf("%d\n%[2]d\n%[2]d\n%[2]d\n%[2]d", 8<<30/4096, 1<<30/4096) {
 		t.Errorf("it shows %q", got)
 	}
+	if got := b.run(c, "sudo truncate -s 5G /run/bake/volumes/xvdf/device; stat -f -c %b /data; sudo truncate -s 1G /run/bake/volumes/xvdf/device"); got != fmt.Sprint(1<<30/4096) {
+		t.Errorf("with its device of another size, it shows %s", got)
+	}
 	var used int64
 	fmt.Sscan(b.run(c, "df -B1 --output=used /data | tail -1"), &used)
 	if used < 32<<20 || used > 40<<20 {
@@ -293,5 +336,41 @@ func TestVolumeSize(t *testing.T) {
 	}
 	if got := b.run(c, "stat -f -c %b /data"); got != fmt.Sprint(2<<30/4096) {
 		t.Errorf("grown, it shows %s", got)
+	}
+}
+
+func TestVolumeMounted(t *testing.T) {
+	const line = "41 1 8:1 /m/i-1/volumes/xvdf/content /data rw - ext4 /dev/root rw\n"
+	others := strings.Repeat("40 1 0:30 / /tmp rw - tmpfs none rw\n", 1000)
+	broken := iotest.ErrReader(errors.New("read on"))
+	if got, err := volumeMounted(io.MultiReader(strings.NewReader(others+line), broken), 41, "i-1"); got != "xvdf" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	for name, table := range map[string]io.Reader{
+		"another":  strings.NewReader("141" + line[2:] + "4" + line[2:]),
+		"short":    strings.NewReader("41 1 8:1\n"),
+		"endless":  io.MultiReader(strings.NewReader(strings.Repeat(others, mountsMost/len(others)+1)), broken),
+		"one line": io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), broken),
+	} {
+		if got, err := volumeMounted(table, 41, "i-1"); got != "" || err != nil && strings.Contains(err.Error(), "read on") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestVolumeSizeFile: a size is larger than any file can be.
+func TestVolumeSizeFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := growVolume(dir, 1<<30); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is no volume grows: %v", err)
+	}
+	const size = 65536 << 30
+	for _, write := range []func(string, int64) error{writeSize, growVolume} {
+		if err := write(dir, size); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readSize(dir); got != size || err != nil {
+			t.Errorf("%d, %v", got, err)
+		}
 	}
 }

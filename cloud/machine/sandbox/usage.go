@@ -12,48 +12,70 @@ import (
 type diskUse struct{ bytes, files int64 }
 
 // usage knows what the files in a tree take. It looks when it is asked, and not again soon: what it
-// says may be some seconds old.
+// says may be some seconds old, or of a tree that takes long to look through some minutes.
 type usage struct {
-	fixed []string // directories that never change
+	fixed []string // directories that never change and have not been looked at; look's
 	dir   string   // the one that does
 
 	mu      sync.Mutex
-	counted bool    // the fixed ones have been looked at
-	base    diskUse // which is what they take
-	last    diskUse // what the other did when it was looked at
-	until   time.Time
+	base    diskUse       // what the fixed ones take
+	last    diskUse       // what the other did when it was looked at
+	looking chan struct{} // closed at the end of a look; nil if there is none
+	began   time.Time     // when it did
+	until   time.Time     // what is known is good
 }
 
 const (
 	usageAge   = 2 * time.Second        // for how long what is known is good, at least
 	usageShare = 20                     // times as long as it took to find out
-	usageLimit = 500 * time.Millisecond // to look; what has not been seen then is not counted
+	usageWait  = 500 * time.Millisecond // from the begin of a look; then what is known is told
+	usageLimit = 10 * time.Second       // to look; what has not been seen then is not counted
 	usageDepth = 200                    // of directories, each of which takes a descriptor
 	usageLinks = 100_000                // files with several names that are known to be the same
 )
 
 func newUsage(fixed []string, dir string) *usage { return &usage{fixed: fixed, dir: dir} }
 
-// now is what the files take.
+// now is what the files take. It does not wait long: before the end of the first look it may be less.
 func (u *usage) now() diskUse {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !u.counted {
-		for _, dir := range u.fixed {
-			u.base = u.base.plus(measure(dir, time.Now().Add(4*usageLimit)))
+	if now := time.Now(); u.looking == nil && now.After(u.until) {
+		u.looking, u.began = make(chan struct{}), now
+		go u.look()
+	}
+	looking, end := u.looking, u.began.Add(usageWait)
+	u.mu.Unlock()
+	if looking != nil {
+		select {
+		case <-looking:
+		case <-time.After(time.Until(end)):
 		}
-		u.counted = true
 	}
-	if began := time.Now(); began.After(u.until) {
-		u.last = measure(u.dir, began.Add(usageLimit))
-		u.until = time.Now().Add(max(usageAge, usageShare*time.Since(began)))
-	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	return u.base.plus(u.last)
+}
+
+// look looks at the files. There is one at a time.
+func (u *usage) look() {
+	for ; len(u.fixed) > 0; u.fixed = u.fixed[1:] {
+		n := measure(u.fixed[0], time.Time{})
+		u.mu.Lock()
+		u.base = u.base.plus(n)
+		u.mu.Unlock()
+	}
+	began := time.Now()
+	n := measure(u.dir, began.Add(usageLimit))
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last, u.until = n, time.Now().Add(max(usageAge, usageShare*time.Since(began)))
+	close(u.looking)
+	u.looking = nil
 }
 
 func (u diskUse) plus(v diskUse) diskUse { return diskUse{u.bytes + v.bytes, u.files + v.files} }
 
-// measure adds up what is below dir until the deadline.
+// measure adds up what is below dir until the deadline, if there is one.
 func measure(dir string, deadline time.Time) diskUse {
 	m := meter{deadline: deadline, seen: make(map[uint64]bool)}
 	if fd, err := unix.Open(dir, openTree, 0); err == nil {
@@ -75,7 +97,7 @@ type meter struct {
 func (m *meter) dir(fd, depth int) {
 	d := os.NewFile(uintptr(fd), "")
 	defer d.Close()
-	for time.Now().Before(m.deadline) {
+	for m.deadline.IsZero() || time.Now().Before(m.deadline) {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
 			var st unix.Stat_t

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bake/cloud/machine"
@@ -16,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A volume is a directory on the host with three things in it:
+// A volume is a directory on the host with four things in it:
 //
 //   - device, a sparse file of the volume's size. In the machine /dev/NAME leads
 //     to it, and whatever works on a disk image works on it: mkfs, blkid, parted.
@@ -24,8 +25,10 @@ import (
 //   - content, the tree of the file system, which mount shows; see mount.go. It
 //     can become a layer.
 //   - filesystem, the UUID of the file system on the device that the tree is of.
+//   - size, how large the volume is, in bytes: the machine may make the device of another size.
+//     The directory of a machine has one for its root, which may be larger than any file can be.
 //
-// The machine has each of the three bound into its /run, and nothing above them:
+// The machine has each of the first three bound into its /run, and nothing above them:
 // who is root there can change what is in them and not what they are.
 //
 // There is one tree for a volume: partitions can be made on the device but have
@@ -33,19 +36,41 @@ import (
 const (
 	volumeDevice     = "device"
 	volumeFilesystem = "filesystem"
+	volumeSize       = "size"
 
 	volumesPath = "/run/bake/volumes" // where a machine sees its volumes
 	prefilled   = "prefilled"         // in place of a UUID: the tree came with the volume
 )
 
-// makeDevice makes the device of a volume in dir, or changes its size. That of a machine's root
-// says how large it is, and is not seen by the machine.
-func makeDevice(dir string, size int64) error {
-	f, err := os.OpenFile(filepath.Join(dir, volumeDevice), os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
+// writeSize says how large the volume in dir is, for who reads it at any time.
+func writeSize(dir string, size int64) error {
+	path := filepath.Join(dir, volumeSize)
+	if err := os.WriteFile(path+".new", strconv.AppendInt(nil, size, 10), 0o644); err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(size), f.Close())
+	if err := os.Chmod(path+".new", 0o644); err != nil { // whatever the umask: the machines' root reads it
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// readSize is the size of the volume in dir.
+func readSize(dir string) (int64, error) {
+	text, err := os.ReadFile(filepath.Join(dir, volumeSize))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(text), 10, 64)
+}
+
+// growVolume makes the volume in dir larger. A root has no device.
+func growVolume(dir string, size int64) error {
+	if err := os.Truncate(filepath.Join(dir, volumeDevice), size); err != nil {
+		if _, sized := readSize(dir); sized != nil || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return writeSize(dir, size)
 }
 
 func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, size int64) error {
@@ -69,6 +94,9 @@ func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, si
 		}
 	}
 	if err := os.Truncate(filepath.Join(dir, volumeDevice), size); err != nil {
+		return err
+	}
+	if err := writeSize(dir, size); err != nil {
 		return err
 	}
 	content := filepath.Join(dir, machine.VolumeContent)
