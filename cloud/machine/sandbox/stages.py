@@ -4,12 +4,12 @@
 # stage; the process ends with the last stage.
 import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket as Socket  # a call needs no more
-from posix import environ
+from posix import environ, unlink
 
 PATH = "/run/bake/cloud-init.socket"
 LOAD = "load"
 LAST = "--mode=final"
-PATIENCE = 600  # seconds until a process that nobody asks ends
+PATIENCE = 120  # seconds until a process that nobody asks ends
 
 
 def group():
@@ -75,19 +75,24 @@ args = sys.argv[1:]
 if args != [LOAD]:
     try:
         sys.exit(ask(args))
-    except (FileNotFoundError, ConnectionError):
+    except FileNotFoundError:
         pass
+    except ConnectionError:  # that process has died
+        unlink(PATH)
 import array, os, select, signal, socket
 
 listener = socket.socket(AF_UNIX, SOCK_SEQPACKET)
+own = PATH + "." + str(os.getpid())
+listener.bind(own)
+listener.listen()  # before anybody finds it
 try:
-    listener.bind(PATH)
-except OSError:
-    if args == [LOAD]:  # a stage was faster
-        sys.exit()
-    os.unlink(PATH)
-    listener.bind(PATH)
-listener.listen()
+    os.link(own, PATH)
+    faster = False
+except FileExistsError:
+    faster = True
+os.unlink(own)
+if faster:  # another process was
+    sys.exit(0 if args == [LOAD] else ask(args))
 listener.settimeout(PATIENCE)
 if args != [LOAD]:
     if os.fork() != 0:

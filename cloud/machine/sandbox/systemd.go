@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -211,7 +212,7 @@ var stages []byte
 
 // loadCloudInitOnce has one process run all stages of cloud-init, as from version 24.3 on it does
 // by itself: four times in a row, to load it takes longer than what it does. That process begins with the
-// machine, as there is a processor for it. Where the image or its
+// machine if there is a processor for it; with one only, the first stage begins it. Where the image or its
 // distribution wants of a stage what that process would not know of, all stay as they are.
 func loadCloudInitOnce(units string) error {
 	program, err := os.ReadFile("/usr/bin/cloud-init")
@@ -235,15 +236,7 @@ func loadCloudInitOnce(units string) error {
 		}
 		additions[unit] = addition
 	}
-	const loader = "bake-cloud-init.service"
-	text := "[Unit]\nDescription=Loads cloud-init for its stages\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
-		"[Service]\nExecStart=" + python + " -S " + path + " load\n"
-	err = errors.Join(
-		os.WriteFile(path, stages, 0o644),
-		os.WriteFile(filepath.Join(units, loader), []byte(text), 0o644),
-		os.Symlink("../"+loader, filepath.Join(units, "multi-user.target.wants", loader)),
-	)
-	if err != nil {
+	if err := os.WriteFile(path, stages, 0o644); err != nil {
 		return err
 	}
 	for unit, text := range additions {
@@ -251,7 +244,16 @@ func loadCloudInitOnce(units string) error {
 			return err
 		}
 	}
-	return nil
+	if runtime.NumCPU() == 1 {
+		return nil
+	}
+	const loader = "bake-cloud-init.service"
+	text := "[Unit]\nDescription=Loads cloud-init for its stages\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
+		"[Service]\nExecStart=" + python + " -S " + path + " load\n"
+	return errors.Join(
+		os.WriteFile(filepath.Join(units, loader), []byte(text), 0o644),
+		os.Symlink("../"+loader, filepath.Join(units, "multi-user.target.wants", loader)),
+	)
 }
 
 // interpreter is the command that runs a program of Python's which does nothing but call

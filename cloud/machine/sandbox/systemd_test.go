@@ -108,8 +108,9 @@ func TestStagesProcess(t *testing.T) {
 	write("cloudinit/cmd/main.py", stagedMain)
 	// Control groups are those of a machine.
 	program := strings.Replace(string(stages), "return \"/sys/fs/cgroup\"", "return \"/dev/null\" #", 1)
-	program = strings.Replace(program, "PATIENCE = 600", "PATIENCE = 60", 1)
-	write("stages", strings.Replace(program, "/run/bake/cloud-init.socket", "socket", 1))
+	program = strings.Replace(program, "PATIENCE = 120", "PATIENCE = 60", 1)
+	program = strings.Replace(program, "/run/bake/cloud-init.socket", "socket", 1)
+	write("stages", program)
 	call := func(of string, args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), python, append([]string{"-S", "stages"}, args...)...)
 		cmd.Dir, cmd.Env = dir, []string{"OF=" + of, "PYTHONPATH=" + dir, "PYTHONDONTWRITEBYTECODE=1"}
@@ -177,6 +178,36 @@ func TestStagesProcess(t *testing.T) {
 	}
 	if err := loader.Wait(); err != nil {
 		t.Error("the process that loaded cloud-init: ", err)
+	}
+	// Of a call that loads it and one that is a stage, whichever is the faster is the process for both, wherever
+	// the other one was meanwhile.
+	for _, slow := range []string{"listener.listen()  #", "os.link(own, PATH)"} {
+		before, after, found := strings.Cut(program, slow)
+		if !found {
+			t.Fatalf("there is no %q", slow)
+		}
+		indent := before[strings.LastIndex(before, "\n")+1:]
+		write("slow", before+"open('began-slow', 'w'); import time; time.sleep(1)\n"+indent+slow+after)
+		late := call("late", "load")
+		late.Args[2] = "slow"
+		if err := late.Start(); err != nil {
+			t.Fatal(err)
+		}
+		awaited("began-slow")
+		early, err := output(call("early", "0", "--local"))
+		if err != nil {
+			t.Errorf("before %s: %q, %v", slow, early, err)
+		}
+		last, err := output(call("last", "0", "--mode=final"))
+		if err != nil || strings.Fields(last)[0] != strings.Fields(early)[0] {
+			t.Errorf("before %s: %q, %v; the first was %q", slow, last, err, early)
+		}
+		stuck := time.AfterFunc(30*time.Second, func() { _ = late.Process.Kill() })
+		if err := late.Wait(); err != nil {
+			t.Errorf("before %s: two processes have loaded it: %v", slow, err)
+		}
+		stuck.Stop()
+		os.Remove(filepath.Join(dir, "began-slow"))
 	}
 	// Without one the first call loads it, and so after one that has died.
 	if again, err := output(call("again", "0", "--mode=final")); err != nil || !strings.HasSuffix(again, " again /usr/bin/cloud-init 0 --mode=final\n") {
