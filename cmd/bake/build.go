@@ -186,7 +186,12 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	if o.local {
 		var cloud *localcloud.Cloud
 		options.Cloud = func(ctx context.Context, emit func(step.Event)) (_ *localcloud.Cloud, err error) {
-			cloud, err = p.openLocal(ctx, o.egress, o.faults, emit)
+			open, err := p.joinOptions(o.egress, emit)
+			if err != nil {
+				return nil, err
+			}
+			open.Faults, open.Launches = o.faults, true
+			cloud, err = localcloud.Open(ctx, open)
 			served = err == nil && cloud.Served()
 			return cloud, err
 		}

@@ -99,6 +99,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		return err
 	}
 	options.Accounts, options.RecycleBin, options.Listen, options.Delays, options.Faults = o.accounts, o.recycleBin, o.listen, o.delays, o.faults
+	options.Launches = true
 	options.Egress, options.Mirror = cmp.Or(o.egress, options.Egress), cmp.Or(o.mirror, options.Mirror)
 	state, err := p.env.state()
 	if err != nil {

@@ -42,6 +42,7 @@ type Options struct {
 	Getenv func(string) string // the environment, for the host's proxies
 	Log    *slog.Logger        // for developers
 
+	Launches    bool                         // it is opened to launch machines: what they would wait for is begun at once
 	Accounts    int                          // how many accounts there are at least; 0 for two
 	AccountIDs  []string                     // numbers of accounts that there are besides, if this process serves the cloud
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1

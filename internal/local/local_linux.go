@@ -110,13 +110,19 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	if err != nil {
 		return nil, unwritable(o.Dir, err)
 	}
+	shut := func(ctx context.Context) error {
+		defer driver.Close()
+		return c.Close(ctx)
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close(ctx))
+			err = errors.Join(err, shut(ctx))
 		}
 	}()
-	driver.Prepare()
-	c.Prepare()
+	if o.Launches {
+		driver.Prepare()
+		c.Prepare()
+	}
 	if err := able(o.Dir, bootID, func() error { return fatal(ctx, driver) }); err != nil {
 		return nil, err
 	}
@@ -160,11 +166,11 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store),
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
-				return errors.Join(err, c.Close(stop), <-served)
+				return errors.Join(err, shut(stop), <-served)
 			}
 			ctx, cancel := context.WithTimeout(stop, shutdown)
 			defer cancel()
-			err := c.Close(ctx)
+			err := shut(ctx)
 			return errors.Join(err, <-served)
 		},
 	}, nil

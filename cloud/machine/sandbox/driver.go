@@ -91,7 +91,7 @@ var _ machine.Driver = (*Driver)(nil)
 // New makes a driver for this host and user. It fails only when options ask for
 // what cannot be; what the host lacks is told by Check and by Start.
 func New(o Options) (*Driver, error) {
-	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget()}
+	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget(), spares: spares{unused: spareUnused}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -139,13 +139,17 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 }
 
 // Prepare makes ready, in the background, what machines and work on their files would have to wait
-// for: a process that has begun already. From then on there is always one, until this process ends.
+// for: a process that has begun already. It ends when nobody wants it for a while, and begins again after
+// the next start of a machine, until Close.
 func (d *Driver) Prepare() {
 	d.spares.mu.Lock()
 	d.spares.keeps = true
 	d.spares.mu.Unlock()
 	d.replenish(0)
 }
+
+// Close ends what Prepare has begun. The driver can be used afterwards, as before Prepare.
+func (d *Driver) Close() { d.spares.close() }
 
 // occupy keeps two machines from writing to one disk.
 func (d *Driver) occupy(dir string) (release func(), err error) {

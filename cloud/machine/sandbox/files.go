@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +20,7 @@ type filesJob struct {
 
 // inNamespace does a job and reports the worker's complaint as the error.
 func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
-	w, err := d.worker("")
+	w, err := d.worker(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -93,15 +92,10 @@ func (w *worker) printing(work message, job filesJob) error {
 // result waits for the worker's answer, and says what it has died of if there is none.
 func (w *worker) result() error {
 	answer, _, err := w.control.receive()
-	if err == nil {
-		return answer.error()
+	if err != nil {
+		return w.death(err)
 	}
-	w.cmd.Process.Kill()
-	end := <-w.ended
-	if text := clean(w.complaint.String()); text != "" {
-		return errors.New(text)
-	}
-	return errors.Join(end, err)
+	return answer.error()
 }
 
 // watchedReader remembers why reading ended, if not by the end of the stream.

@@ -31,8 +31,7 @@ type running struct {
 	memoryGroup string // of those, the one that limits memory; empty if none does
 
 	control *control
-	shim    *exec.Cmd
-	ended   <-chan error // the shim's end, once
+	shim    *worker
 	router  *network.Router
 
 	mu       sync.Mutex
@@ -188,13 +187,16 @@ func (m *running) sendBoot(d *Driver, boot *bootSpec) error {
 	var tun *os.File
 	if boot.Card != nil && boot.Card.Link != LinkPacket && d.ids.mode == ModeRange {
 		var err error
-		if tun, err = openTunOf(m.shim.Process.Pid); err == nil {
+		if tun, err = openTunOf(m.shim.cmd.Process.Pid); err == nil {
 			defer tun.Close()
 		} else {
 			d.log.Debug("no tun device", "machine", boot.ID, "error", err)
 		}
 	}
-	return m.control.send(message{Op: opBoot, Boot: boot}, tun)
+	if err := m.control.send(message{Op: opBoot, Boot: boot}, tun); err != nil {
+		return m.shimDeath(err)
+	}
+	return nil
 }
 
 // bootSpec translates spec; base is the directory that its paths begin at.
@@ -251,15 +253,15 @@ func commonDir(paths []string) string {
 // startShim has a worker whose working directory is base become the shim, in its control group. It
 // prints to console.
 func (m *running) startShim(ctx context.Context, d *Driver, base string, console *os.File) error {
-	w, err := d.worker(base)
+	w, err := d.worker(ctx, base)
 	if err != nil {
 		return err
 	}
-	m.control, m.shim, m.ended = w.control, w.cmd, w.ended
+	m.control, m.shim = w.control, w
 	pid := w.cmd.Process.Pid
 	if m.group != nil {
 		if err := m.group.take(pid); err != nil {
-			return fmt.Errorf("control group: %w", err)
+			return fmt.Errorf("control group: %w", w.death(err))
 		}
 	} else if d.groups.scopes {
 		if m.group, err = d.groups.adopt(ctx, m.spec.ID, pid, d.ids, m.spec.Limits); err != nil {
@@ -267,14 +269,14 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 		}
 	}
 	if err := d.groups.limit(m, m.spec.ID, pid); err != nil {
-		return fmt.Errorf("limit the machine to its size: %w", err)
+		return fmt.Errorf("limit the machine to its size: %w", w.death(err))
 	}
 	return w.give(message{Op: opShim}, console)
 }
 
 // await follows the shim until the machine's first process runs.
 func (m *running) await(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { m.shim.Process.Kill() })
+	stop := context.AfterFunc(ctx, func() { m.shim.cmd.Process.Kill() })
 	defer stop()
 	var link *os.File
 	for {
@@ -283,7 +285,7 @@ func (m *running) await(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			return fmt.Errorf("the shim ended before the machine began: %w; see %s", err, m.spec.Console)
+			return m.shimDeath(err)
 		}
 		switch msg.Op {
 		case opLink:
@@ -294,6 +296,16 @@ func (m *running) await(ctx context.Context) error {
 			return m.connect(link)
 		}
 	}
+}
+
+// shimDeath is why the shim cannot be reached, where that failed with err. What it says once it is a shim
+// is on the console.
+func (m *running) shimDeath(err error) error {
+	err = m.shim.death(err)
+	if m.shim.complaint.Len() == 0 {
+		err = fmt.Errorf("%w; see %s", err, m.spec.Console)
+	}
+	return fmt.Errorf("the shim ended before the machine began: %w", err)
 }
 
 // connect plugs the machine's card into a router.
@@ -375,7 +387,7 @@ func (m *running) clear() error {
 		if m.group != nil {
 			_ = m.group.kill()
 		}
-		<-m.ended //nolint:errcheck // how it ended was asked for
+		<-m.shim.ended //nolint:errcheck // how it ended was asked for
 	} else if m.control != nil {
 		m.control.close()
 	}

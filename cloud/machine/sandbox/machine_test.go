@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(victimSpec); spec != "" {
 		victim(spec)
 	}
+	if dir := os.Getenv(spareDir); dir != "" {
+		keepSpare(dir)
+	}
 	os.Exit(m.Run())
 }
 

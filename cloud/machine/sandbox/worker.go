@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,10 +79,30 @@ func (d *Driver) newWorker(dir string) (_ *worker, err error) {
 func (w *worker) give(msg message, files ...*os.File) error {
 	for _, f := range files {
 		if err := w.control.send(message{Op: opGive}, f); err != nil {
-			return err
+			return w.death(err)
 		}
 	}
-	return w.control.send(msg, nil)
+	if err := w.control.send(msg, nil); err != nil {
+		return w.death(err)
+	}
+	return nil
+}
+
+// death is why the worker could not be told something or does not answer, where that failed with err:
+// what it has said of its end, if it has ended, or else how it did.
+func (w *worker) death(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	w.cmd.Process.Kill() // its end of the socket is closed, which is its last act but for dying
+	end := <-w.ended
+	if text := clean(w.complaint.String()); text != "" {
+		return errors.New(text)
+	}
+	if end == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, end)
 }
 
 // end ends the worker, if it has not ended, and waits for that.
@@ -131,12 +152,17 @@ func startInDir(cmd *exec.Cmd, dir string) (ended <-chan error, err error) {
 	return end, <-started
 }
 
-// spares keeps a worker ready. The zero value keeps none.
+// spares keeps a worker ready. Without keeps it keeps none.
 type spares struct {
-	mu    sync.Mutex
-	keeps bool
-	next  chan *worker // gets the spare one, which may still be coming, or nil; nil if there is none
+	mu     sync.Mutex
+	keeps  bool
+	unused time.Duration // after which a spare worker is ended
+	next   chan *worker  // gets the spare one, which may still be coming, or nil; nil if there is none
 }
+
+// spareUnused is how long a spare worker is kept that nobody wants: its view of mounts is the host's of when
+// it began, and a disk that the host has unmounted since stays in use.
+const spareUnused = 2 * time.Minute
 
 // afterLaunch is how long a spare worker is not begun after one has become a machine's shim: the
 // machine's start is to have the processors.
@@ -144,7 +170,7 @@ const afterLaunch = time.Second
 
 // worker returns a worker in the working directory dir, or in any if that is empty: the spare one if it is
 // there, which is where all is that this driver looks after.
-func (d *Driver) worker(dir string) (*worker, error) {
+func (d *Driver) worker(ctx context.Context, dir string) (*worker, error) {
 	if dir != "" && dir != d.options.Dir {
 		return d.newWorker(dir)
 	}
@@ -156,8 +182,16 @@ func (d *Driver) worker(dir string) (*worker, error) {
 	}
 	d.spares.mu.Unlock()
 	if next != nil {
-		if w := <-next; w != nil && !w.gone() {
-			return w, nil
+		select {
+		case w := <-next:
+			if w != nil && !w.gone() {
+				return w, nil
+			}
+		case <-ctx.Done():
+			if !d.spares.keep(next) {
+				go endSpare(next)
+			}
+			return nil, context.Cause(ctx)
 		}
 	}
 	return d.newWorker(cmp.Or(dir, "/"))
@@ -166,14 +200,50 @@ func (d *Driver) worker(dir string) (*worker, error) {
 // putBack makes a worker that has done its work the spare one, if one is wanted and none is there; else it
 // ends it.
 func (d *Driver) putBack(w *worker) {
-	d.spares.mu.Lock()
-	keep := d.spares.keeps && d.spares.next == nil && w.dir == d.options.Dir
-	if keep {
-		d.spares.next = make(chan *worker, 1)
-		d.spares.next <- w
+	next := make(chan *worker, 1)
+	next <- w
+	if w.dir != d.options.Dir || !d.spares.keep(next) {
+		w.end()
 	}
-	d.spares.mu.Unlock()
-	if !keep {
+}
+
+// keep makes what next gets the spare worker until somebody takes it, or has not for a while. It does not if
+// none is wanted or another one is there.
+func (s *spares) keep(next chan *worker) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.keeps || s.next != nil {
+		return false
+	}
+	s.next = next
+	time.AfterFunc(s.unused, func() {
+		s.mu.Lock()
+		still := s.next == next
+		if still {
+			s.next = nil
+		}
+		s.mu.Unlock()
+		if still {
+			endSpare(next)
+		}
+	})
+	return true
+}
+
+// close ends the spare worker, and has none come any more.
+func (s *spares) close() {
+	s.mu.Lock()
+	next := s.next
+	s.keeps, s.next = false, nil
+	s.mu.Unlock()
+	if next != nil {
+		endSpare(next)
+	}
+}
+
+// endSpare ends what next gets, when it has come.
+func endSpare(next <-chan *worker) {
+	if w := <-next; w != nil {
 		w.end()
 	}
 }
@@ -181,14 +251,10 @@ func (d *Driver) putBack(w *worker) {
 // replenish begins a spare worker after a while, if one is wanted and none is there.
 func (d *Driver) replenish(after time.Duration) {
 	time.AfterFunc(after, func() {
-		d.spares.mu.Lock()
-		if !d.spares.keeps || d.spares.next != nil {
-			d.spares.mu.Unlock()
+		next := make(chan *worker, 1)
+		if !d.spares.keep(next) {
 			return
 		}
-		next := make(chan *worker, 1)
-		d.spares.next = next
-		d.spares.mu.Unlock()
 		w, err := d.newWorker(d.options.Dir)
 		if err != nil {
 			d.log.Debug("no worker begun ahead", "error", err) // who wants one hears why

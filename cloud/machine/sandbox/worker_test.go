@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"bake/cloud/machine"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,12 +25,21 @@ func newWorkerDriver(t *testing.T) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := d.newWorker(d.options.Dir)
-	if err != nil {
-		t.Skip("no worker begins here: ", err)
+	if f := d.checkNamespaces(t.Context()); !f.OK {
+		t.Skip("no worker begins here: ", f.Detail)
 	}
-	w.end()
+	t.Cleanup(d.Close)
 	return d
+}
+
+// ended waits until a process has, and its parent knows.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	if err := eventually(t.Context(), 20*time.Second, func() (bool, error) {
+		return unix.Kill(pid, 0) != nil, nil
+	}); err != nil {
+		t.Fatalf("process %d goes on: %v", pid, err)
+	}
 }
 
 // awaitSpare waits for a spare worker, and leaves it there.
@@ -84,7 +98,7 @@ func TestSpareWorker(t *testing.T) {
 	if pack(t, d) == "" {
 		t.Error("nothing was packed by a worker that has worked")
 	}
-	taken, err := d.worker("")
+	taken, err := d.worker(t.Context(), "")
 	if err != nil || taken != first {
 		t.Fatal("the worker is not there: ", err)
 	}
@@ -97,15 +111,120 @@ func TestSpareWorker(t *testing.T) {
 	}
 	second := awaitSpare(t, d)
 	second.cmd.Process.Kill()
-	if err := eventually(t.Context(), 20*time.Second, func() (bool, error) {
-		return unix.Kill(second.cmd.Process.Pid, 0) != nil, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	ended(t, second.cmd.Process.Pid)
 	if pack(t, d) == "" {
 		t.Error("nothing was packed")
 	}
-	awaitSpare(t, d).end()
+	last := awaitSpare(t, d)
+	d.replenish(50 * time.Millisecond) // comes too late
+	d.Close()
+	ended(t, last.cmd.Process.Pid)
+	time.Sleep(100 * time.Millisecond)
+	if pack(t, d) == "" {
+		t.Error("nothing was packed after the end of spare workers")
+	}
+	if d.spares.mu.Lock(); d.spares.next != nil {
+		t.Error("a worker was begun ahead, or kept, after Close")
+	}
+	d.spares.mu.Unlock()
+}
+
+// A spare worker that nobody wants ends, and one that is wanted is there for whoever wants it next.
+func TestSpareWorkerUnused(t *testing.T) {
+	d := newWorkerDriver(t)
+	d.spares.unused = 500 * time.Millisecond
+	d.Prepare()
+	w := awaitSpare(t, d)
+	ended(t, w.cmd.Process.Pid)
+	if pack(t, d) == "" {
+		t.Error("nothing was packed")
+	}
+	again := awaitSpare(t, d)
+	taken, err := d.worker(t.Context(), "")
+	if err != nil || taken != again {
+		t.Fatal("the worker is not there: ", err)
+	}
+	time.Sleep(2 * d.spares.unused)
+	if taken.gone() {
+		t.Error("a worker was ended that somebody uses")
+	}
+	taken.end()
+}
+
+// Who gives up while the spare worker is coming leaves it to the next.
+func TestSpareWorkerCancelled(t *testing.T) {
+	d := newWorkerDriver(t)
+	coming := make(chan *worker, 1)
+	d.spares.keeps = true
+	d.spares.keep(coming)
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
+	if _, err := d.worker(ctx, ""); !errors.Is(err, cause) {
+		t.Fatal(err)
+	}
+	w, err := d.newWorker(d.options.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	coming <- w
+	taken, err := d.worker(t.Context(), "")
+	if err != nil || taken != w {
+		t.Error("the worker is not there: ", err)
+	}
+	w.end()
+}
+
+// spareDir says where the test's program, begun again, keeps a spare worker until it is killed.
+const spareDir = "BAKE_TEST_SPARE"
+
+func keepSpare(dir string) {
+	d, err := New(Options{Dir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	d.Prepare()
+	for {
+		d.spares.mu.Lock()
+		next := d.spares.next
+		d.spares.mu.Unlock()
+		if next != nil {
+			fmt.Println((<-next).cmd.Process.Pid)
+			select {}
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// The spare worker ends with a process that is killed.
+func TestSpareWorkerKilledParent(t *testing.T) {
+	newWorkerDriver(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), spareDir+"="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() })
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startTime(pid); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	if err := eventually(t.Context(), 20*time.Second, func() (bool, error) {
+		_, err := startTime(pid) // whoever is its parent now
+		return err != nil, nil
+	}); err != nil {
+		t.Fatalf("process %d goes on: %v", pid, err)
+	}
 }
 
 // What goes wrong in a worker is the error of its work, and ends it.
@@ -132,11 +251,41 @@ func TestWorkerFails(t *testing.T) {
 	if err := d.Unpack(ctx, reader, dir); !errors.Is(err, cause) {
 		t.Error(err)
 	}
-	w, err := d.newWorker(d.options.Dir)
-	if err != nil {
+	begin := func() *worker {
+		w, err := d.newWorker(d.options.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.end)
+		return w
+	}
+	// What it has said and how it has ended is told to whoever gives it work.
+	w := begin()
+	if err := w.control.send(message{Op: "dance"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	defer w.end()
+	ended(t, w.cmd.Process.Pid)
+	if err := w.give(message{Op: opShim}); err == nil || err.Error() != "no work: dance" {
+		t.Error(err)
+	}
+	m := &running{shim: w, control: w.control, spec: machine.Spec{Console: "CONSOLE"}}
+	if err := m.await(t.Context()); err == nil || err.Error() != "the shim ended before the machine began: no work: dance" {
+		t.Error(err)
+	}
+	if err := m.sendBoot(d, &bootSpec{}); err == nil || err.Error() != "the shim ended before the machine began: no work: dance" {
+		t.Error(err)
+	}
+	w = begin()
+	w.cmd.Process.Kill()
+	ended(t, w.cmd.Process.Pid)
+	if err := w.give(message{Op: opShim}); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		t.Error(err)
+	}
+	m = &running{shim: w, control: w.control, spec: machine.Spec{Console: "CONSOLE"}}
+	if err := m.await(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "see CONSOLE") {
+		t.Error(err)
+	}
+	w = begin()
 	if err := w.give(message{Op: opShim}); err != nil {
 		t.Fatal(err)
 	}
