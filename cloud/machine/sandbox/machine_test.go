@@ -232,12 +232,15 @@ func TestConformance(t *testing.T) {
 // at what the machine is like.
 func TestBoot(t *testing.T) {
 	b := newBench(t, Options{})
-	for _, imds := range []string{"without a metadata service", "with one"} {
+	for _, imds := range []string{"without a metadata service", "with one", "with one, of one processor"} {
 		t.Run(imds, func(t *testing.T) {
 			b := b.with(t)
 			spec := b.spec()
-			if imds == "with one" {
+			if imds != "without a metadata service" {
 				spec.Network.Metadata = metadataService(spec)
+			}
+			if strings.HasSuffix(imds, "processor") {
+				spec.Limits.CPUs = 1
 			}
 			began := time.Now()
 			m := b.start(spec)
@@ -257,9 +260,10 @@ func TestBoot(t *testing.T) {
 			if got := b.run(c, "ip -4 -o addr show eth0; cat /sys/class/net/eth0/mtu; getent hosts $(hostname)"); !strings.Contains(got, spec.Network.Private.String()+"/20") || !strings.Contains(got, "9001") {
 				t.Errorf("the network is %q", got)
 			}
-			if imds == "with one" {
+			if imds != "without a metadata service" {
 				keys := b.run(c, "cat /etc/ssh/ssh_host_*.pub")
 				t.Log(b.run(c, "cloud-init status --wait; cloud-init analyze blame | head -5; systemctl is-system-running --wait; systemctl --failed --no-legend; id"))
+				t.Logf("cloud-init ended %v", round(time.Since(began)))
 				if got := b.run(c, "cat /etc/ssh/ssh_host_*.pub"); got != keys {
 					t.Errorf("cloud-init changed the host keys from %s to %s", keys, got)
 				}
@@ -267,6 +271,10 @@ func TestBoot(t *testing.T) {
 					const stages = "journalctl -b -u cloud-init-local -u cloud-init -u cloud-config -u cloud-final -o json | sed -n 's/.*MESSAGE\\\":\\\"Cloud-init v.*running .\\([a-z:-]*\\). at.*/\\1/p'"
 					if got := b.run(c, "sudo sh -c \""+stages+"\"; systemctl is-active cloud-init-local cloud-init cloud-config cloud-final; pgrep -fc '^[^ ]*python3? .*/run/bake/cloud-init'; true"); got != "init-local\ninit\nmodules:config\nmodules:final\nactive\nactive\nactive\nactive\n0" {
 						t.Errorf("the stages of cloud-init: %s", got)
+					}
+					ahead := b.run(c, "systemctl show --property=ExecMainStartTimestamp --value bake-cloud-init") != ""
+					if want := b.run(c, "nproc") != "1"; ahead != want {
+						t.Errorf("cloud-init is loaded ahead: %t, want %t", ahead, want)
 					}
 				}
 				if got := b.run(c, "cloud-init query instance_id"); got != spec.ID {
