@@ -16,7 +16,6 @@ import (
 
 	"bake/cloud/s3"
 	"bake/cloud/ssm"
-	"bake/cloud/sts"
 	"bake/cloud/wire"
 )
 
@@ -109,10 +108,11 @@ func (c *Cloud) serveUnsigned(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil || !sts.Unsigned(string(body)) {
+	tokens := c.services["sts"]
+	if err != nil || !tokens.IsUnsigned(r, body) {
 		return false
 	}
-	c.services["sts"].Serve(wire.WithCaller(r.Context(), wire.Caller{Region: "us-east-1", Host: r.Host}), w, r, body)
+	tokens.Serve(wire.WithCaller(r.Context(), wire.Caller{Region: "us-east-1", Host: r.Host}), w, r, body)
 	return true
 }
 

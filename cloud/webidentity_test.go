@@ -10,7 +10,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -35,7 +37,10 @@ type issuer struct {
 	answer func(w http.ResponseWriter, r *http.Request) bool // in place of the right one
 }
 
-func newIssuer(t *testing.T) *issuer {
+func newIssuer(t *testing.T) *issuer { return newIssuerAt(t, "127.0.0.1") }
+
+// newIssuerAt is one at an address, with a certificate of 127.0.0.1.
+func newIssuerAt(t *testing.T, address string) *issuer {
 	t.Helper()
 	i := &issuer{}
 	var err error
@@ -45,17 +50,25 @@ func newIssuer(t *testing.T) *issuer {
 	if i.ec, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	i.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	i.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case i.answer != nil && i.answer(w, r):
 		case r.URL.Path == "/.well-known/openid-configuration":
 			_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/keys"})
 		case r.URL.Path == "/keys":
-			_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.rsa.Public(), KeyID: "r", Use: "sig"}, {Key: i.ec.Public(), KeyID: "e", Use: "sig"}}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{ // the first two are of kinds that nobody knows
+				map[string]string{"kty": "OKP", "crv": "Ed448", "kid": "o", "x": "AA"}, "odd",
+				jose.JSONWebKey{Key: i.rsa.Public(), KeyID: "r", Use: "sig"}, jose.JSONWebKey{Key: i.ec.Public(), KeyID: "e", Use: "sig"},
+			}})
 		default:
 			http.NotFound(w, r)
 		}
 	}))
+	_ = i.Listener.Close()
+	if i.Listener, err = net.Listen("tcp", address+":0"); err != nil {
+		t.Fatal(err)
+	}
+	i.StartTLS()
 	t.Cleanup(i.Close)
 	return i
 }
@@ -191,14 +204,27 @@ func TestWebIdentity(t *testing.T) {
 			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":"file:///etc/passwd"}`, i.URL)
 			return true
 		},
+		"much of it": func(w http.ResponseWriter, _ *http.Request) bool {
+			fmt.Fprintf(w, `{"issuer":"%s\u001b[2J"}`, strings.Repeat("e", 10000))
+			return true
+		},
 		"keys of nothing": func(w http.ResponseWriter, r *http.Request) bool { return r.URL.Path == "/keys" },
 	} {
 		i.answer = answer
-		if _, err := assume(good, rs(nil)); code(err) != "IDPCommunicationError" {
+		if _, err := assume(good, rs(nil)); code(err) != "IDPCommunicationError" || len(err.Error()) > 1000 || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	i.answer = nil
+
+	// One whose certificate is of another address.
+	other := newIssuerAt(t, "127.0.0.2")
+	if _, err := c.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{Url: &other.URL, ClientIDList: []string{"sts.amazonaws.com"}, ThumbprintList: []string{other.thumbprint()}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := assume(good, signed(t, jose.RS256, other.rsa, "r", other.claims(nil))); code(err) != "IDPCommunicationError" || !strings.Contains(err.Error(), "127.0.0.2") {
+		t.Errorf("a certificate of another address: %v", err)
+	}
 
 	// One whose certificate neither the host nor a thumbprint knows is not asked.
 	if _, err := c.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: &provider}); err != nil {
@@ -212,6 +238,93 @@ func TestWebIdentity(t *testing.T) {
 	}
 	if _, err := assume(good, rs(nil)); code(err) != "IDPCommunicationError" || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown certificate: %v", err)
+	}
+}
+
+// TestUnsigned asks for what only who signs is answered.
+func TestUnsigned(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	const named = "RoleArn=arn:aws:iam::123456789012:role/r&RoleSessionName=some&WebIdentityToken=token"
+	for _, test := range []struct{ query, body, want string }{
+		{"", "Action=AssumeRoleWithWebIdentity&" + named, "InvalidIdentityToken"},
+		{"", named + "&Action=AssumeRoleWithWebIdentity", "InvalidIdentityToken"},
+		{"", "Action=GetCallerIdentity", "MissingAuthenticationToken"},
+		{"", "Action=GetCallerIdentity&Action=AssumeRoleWithWebIdentity&" + named, "MissingAuthenticationToken"},
+		{"?Action=AssumeRole", "Action=AssumeRoleWithWebIdentity&" + named, "MissingAuthenticationToken"},
+		{"", "Action=DescribeInstances&Version=2016-11-15", "MissingAuthenticationToken"},
+	} {
+		answer, err := http.Post(s.URL+"/"+test.query, "application/x-www-form-urlencoded", strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if err != nil || !strings.Contains(string(text), "<Code>"+test.want+"</Code>") {
+			t.Errorf("%s %s: %s, %v", test.query, test.body, text, err)
+		}
+	}
+}
+
+// TestTrust has policies decide on tokens of all kinds, and on callers with credentials.
+func TestTrust(t *testing.T) {
+	s, i := cloudtest.Start(t, cloud.Options{}), newIssuer(t)
+	ctx, c := t.Context(), iamClient(t, s, "default")
+	if _, err := c.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{Url: &i.URL, ClientIDList: []string{"sts.amazonaws.com", "party"}, ThumbprintList: []string{i.thumbprint()}}); err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimPrefix(i.URL, "https://")
+	n := 0
+	role := func(statements string) *string {
+		n++
+		name := fmt.Sprintf("r%d", n)
+		out, err := c.CreateRole(ctx, &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[` + strings.ReplaceAll(statements, "HOST", host) + `]}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Role.Arn
+	}
+	nobody := sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: &s.URL, Retryer: aws.NopRetryer{}})
+	statement := func(effect, condition string) string {
+		return `{"Effect":"` + effect + `","Principal":"*","Action":"sts:*","Condition":` + condition + `}`
+	}
+	const allow, never = `{"Effect":"Allow","Principal":"*","Action":"sts:*"}`, `{"StringEquals":{"HOST:sub":"nobody"}}`
+	party := map[string]any{"azp": "party", "amr": "mfa"}
+	for _, test := range []struct {
+		policy string
+		claims map[string]any
+		want   string
+	}{
+		{statement("Allow", `{"StringNotEquals":{"HOST:sub":"else"}}`), nil, ""},
+		{statement("Allow", `{"StringNotEquals":{"aws:SourceIp":"10.0.0.1"}}`), nil, "AccessDenied"},
+		{statement("Allow", `{"StringEqualsIfExists":{"aws:SourceVpc":"vpc-1"}}`), nil, "AccessDenied"},
+		{statement("Allow", `{"StringEqualsNot":{"HOST:sub":"else"}}`), nil, "AccessDenied"},
+		{statement("Allow", `{"Odd:StringEquals":{"HOST:aud":"sts.amazonaws.com"}}`), nil, "AccessDenied"},
+		{statement("Allow", `{"StringEqualsIfExists":{"HOST:oaud":"x"}}`), nil, ""},
+		{allow + "," + statement("Deny", never), nil, ""},
+		{allow + "," + statement("Deny", `{"NotIpAddress":{"aws:SourceIp":"10.0.0.0/8"}}`), nil, "AccessDenied"},
+		{allow + "," + statement("Deny", `{"StringEquals":{"aws:SourceVpc":"vpc-1"}}`), nil, "AccessDenied"},
+		{allow + `,{"Effect":"Deny","Principal":"*","NotAction":"sts:AssumeRole"}`, nil, "AccessDenied"},
+		{statement("Allow", `{"StringEquals":{"HOST:aud":"party","HOST:oaud":"sts.amazonaws.com"},"ForAnyValue:StringEquals":{"HOST:amr":"mfa"}}`), party, ""},
+		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), map[string]any{"amr": []string{"pwd", "mfa"}}, ""},
+		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), nil, "AccessDenied"},
+	} {
+		token := signed(t, jose.RS256, i.rsa, "r", i.claims(test.claims))
+		_, err := nobody.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: role(test.policy), RoleSessionName: aws.String("job"), WebIdentityToken: &token})
+		if code(err) != test.want {
+			t.Errorf("%s: %v", test.policy, err)
+		}
+	}
+	signedBy := stsClient(s, account(t, s, "default"))
+	for policy, want := range map[string]string{
+		allow: "",
+		statement("Allow", `{"StringNotEquals":{"sts:ExternalId":"x"}}`): "",
+		statement("Allow", `{"StringEquals":{"sts:ExternalId":"x"}}`):    "AccessDenied",
+		statement("Allow", `{"BoolIfExists":{"aws:Mfa":"true"}}`):        "AccessDenied",
+	} {
+		if _, err := signedBy.AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: role(policy), RoleSessionName: aws.String("some")}); code(err) != want {
+			t.Errorf("%s: %v", policy, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1" // what AWS's thumbprints are
 	"crypto/tls"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -32,30 +34,52 @@ const (
 func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (set jose.JSONWebKeySet, err error) {
 	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
 	defer cancel()
+	at, err := url.Parse(issuer)
+	if err != nil {
+		return set, err
+	}
 	transport := &http.Transport{
-		DisableKeepAlives: true, ForceAttemptHTTP2: true,
+		DisableKeepAlives: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
 			InsecureSkipVerify: true, // trusted does it
-			VerifyConnection:   func(c tls.ConnectionState) error { return trusted(c, thumbprints) },
 		},
+	}
+	// There is no ServerName of those at an address.
+	trust := func(at *url.URL) {
+		transport.TLSClientConfig.VerifyConnection = func(c tls.ConnectionState) error {
+			return trusted(c.PeerCertificates, cmp.Or(c.ServerName, at.Hostname()), thumbprints)
+		}
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("it answers with a redirection") }}
 	var document struct {
 		Issuer string `json:"issuer"`
 		Keys   string `json:"jwks_uri"`
 	}
+	trust(at)
 	if err := get(ctx, client, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &document); err != nil {
 		return set, err
 	}
 	if document.Issuer != issuer {
 		return set, fmt.Errorf("its discovery document is of the issuer %q", document.Issuer)
 	}
-	if u, err := url.Parse(document.Keys); err != nil || u.Scheme != "https" || u.Host == "" {
+	if at, err = url.Parse(document.Keys); err != nil || at.Scheme != "https" || at.Host == "" {
 		return set, fmt.Errorf("the address of its keys, %q, is not one of https", document.Keys)
 	}
-	err = get(ctx, client, document.Keys, &set)
-	return set, err
+	trust(at)
+	var keys struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := get(ctx, client, document.Keys, &keys); err != nil {
+		return set, err
+	}
+	for _, text := range keys.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(text) == nil { // kinds that are not known are passed over, see RFC 7517, section 5
+			set.Keys = append(set.Keys, key)
+		}
+	}
+	return set, nil
 }
 
 func get(ctx context.Context, client *http.Client, address string, into any) error {
@@ -84,21 +108,32 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	return nil
 }
 
-// trusted returns why a server is not who it is asked to be: its certificate has to lead to one that
-// the host trusts, or to one with a thumbprint.
-func trusted(c tls.ConnectionState, thumbprints []string) error {
+// shown is an error, which may have words of an issuer: cut, and without what steers a terminal.
+func shown(err error) string {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, err.Error())
+	return fmt.Sprintf("%.500s", text)
+}
+
+// trusted returns why a server with these certificates is not the one with this name or address: the
+// first has to lead to one that the host trusts, or to one with a thumbprint.
+func trusted(certificates []*x509.Certificate, name string, thumbprints []string) error {
 	roots, others := x509.NewCertPool(), x509.NewCertPool()
-	for _, cert := range c.PeerCertificates {
+	for _, cert := range certificates {
 		sum := sha1.Sum(cert.Raw) // that of AWS's thumbprints
 		if slices.Contains(thumbprints, hex.EncodeToString(sum[:])) {
 			roots.AddCert(cert)
 		}
 		others.AddCert(cert)
 	}
-	leaf := c.PeerCertificates[0]
-	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: c.ServerName, Intermediates: others, Roots: roots}); err == nil {
+	leaf := certificates[0]
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Intermediates: others, Roots: roots}); err == nil {
 		return nil
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{DNSName: c.ServerName, Intermediates: others})
+	_, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Intermediates: others})
 	return err
 }

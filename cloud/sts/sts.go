@@ -42,7 +42,11 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s.actions())
+	service, err := wire.New(model, s.actions())
+	if err == nil {
+		service.Unsigned = []string{unsigned}
+	}
+	return service, err
 }
 
 // GetCallerIdentity names the session, or else the account's root user.
@@ -71,7 +75,7 @@ func (s *Service) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts
 	}
 	caller, _ := c.Principal()
 	role, ok := s.Role(arn)
-	who := asking{action: "AssumeRole", account: c.Account, arn: caller, keys: map[string][]string{}}
+	who := asking{action: "AssumeRole", account: c.Account, arn: caller, keys: map[string][]string{"sts:externalid": nil}}
 	if in.ExternalId != nil {
 		who.keys["sts:externalid"] = []string{*in.ExternalId}
 	}

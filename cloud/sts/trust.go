@@ -12,11 +12,12 @@ type asking struct {
 	account   string              // empty for who has only a token
 	arn       string              //
 	federated string              // the ARN of the token's provider
-	keys      map[string][]string // of conditions; names in lower case
+	keys      map[string][]string // of conditions, also those without a value; names in lower case
 }
 
 // trusts reports whether a trust policy lets somebody take its role on. Of the conditions it
-// knows those of strings; one that it does not know is not met.
+// knows those of strings about the keys of who asks. Any other, and a NotAction,
+// counts against who asks: it is not met in what allows, and met in what denies.
 func trusts(policy string, who asking) bool {
 	var document struct{ Statement statements }
 	if err := json.Unmarshal([]byte(policy), &document); err != nil {
@@ -52,9 +53,15 @@ type statement struct {
 	Principal principal
 	Action    texts
 	Condition map[string]map[string]texts
+
+	NotAction json.RawMessage
 }
 
 func (st statement) covers(who asking) bool {
+	unknown := st.Effect == "Deny"
+	if st.NotAction != nil {
+		return unknown
+	}
 	if !slices.ContainsFunc(st.Action, func(a string) bool {
 		return a == "*" || strings.EqualFold(a, "sts:*") || strings.EqualFold(a, "sts:"+who.action)
 	}) {
@@ -62,7 +69,13 @@ func (st statement) covers(who asking) bool {
 	}
 	for operator, keys := range st.Condition {
 		for key, values := range keys {
-			if !meets(operator, who.keys[strings.ToLower(key)], values) {
+			have, known := who.keys[strings.ToLower(key)]
+			test, ok := readOperator(operator)
+			met := unknown
+			if known && ok {
+				met = test.meets(have, values)
+			}
+			if !met {
 				return false
 			}
 		}
@@ -75,34 +88,47 @@ func (st statement) covers(who asking) bool {
 	})
 }
 
-// meets reports whether what a request has under a key meets a condition: with one of the wanted
-// values, as IAM's operators of strings have it.
-func meets(operator string, have, wanted []string) bool {
-	operator, lenient := strings.CutSuffix(operator, "IfExists")
-	if lenient && len(have) == 0 {
-		return true
+// operator is one of IAM's operators of strings.
+type operator struct {
+	same       func(have, want string) bool
+	negated    bool
+	lenient    bool   // it is met when there is nothing to compare
+	quantifier string // of keys with several values, or none
+}
+
+// readOperator reads the name of an operator, and reports whether it is one of strings.
+func readOperator(name string) (o operator, ok bool) {
+	if quantifier, rest, several := strings.Cut(name, ":"); several {
+		if quantifier != "ForAllValues" && quantifier != "ForAnyValue" {
+			return o, false
+		}
+		o.quantifier, name = quantifier, rest
 	}
-	quantifier, rest, several := strings.Cut(operator, ":")
-	if several {
-		operator = rest
+	name, o.lenient = strings.CutSuffix(name, "IfExists")
+	switch name {
+	case "StringEquals", "StringNotEquals":
+		o.same = func(have, want string) bool { return have == want }
+	case "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase":
+		o.same = strings.EqualFold
+	case "StringLike", "StringNotLike":
+		o.same = like
+	default:
+		return o, false
 	}
-	positive := strings.Replace(operator, "Not", "", 1)
-	same := map[string]func(have, want string) bool{
-		"StringEquals": func(have, want string) bool { return have == want }, "StringEqualsIgnoreCase": strings.EqualFold, "StringLike": like,
-	}[positive]
-	if same == nil {
-		return false
-	}
+	o.negated = strings.HasPrefix(name, "StringNot")
+	return o, true
+}
+
+// meets reports whether what a request has under a key is, or is not, one of the wanted values.
+func (o operator) meets(have, wanted []string) bool {
 	one := func(have string) bool {
-		return slices.ContainsFunc(wanted, func(want string) bool { return same(have, want) }) == (positive == operator)
+		return slices.ContainsFunc(wanted, func(want string) bool { return o.same(have, want) }) != o.negated
 	}
 	switch {
-	case several && quantifier == "ForAllValues":
+	case o.quantifier == "ForAllValues":
 		return !slices.ContainsFunc(have, func(h string) bool { return !one(h) })
-	case several && quantifier != "ForAnyValue":
-		return false
 	case len(have) == 0:
-		return positive != operator && !several
+		return o.lenient || o.negated && o.quantifier == ""
 	}
 	return slices.ContainsFunc(have, one)
 }

@@ -26,11 +26,6 @@ type Provider struct {
 // unsigned is the action of callers who have a token and no credentials.
 const unsigned = "AssumeRoleWithWebIdentity"
 
-// Unsigned reports whether the form of a request is of an action that nobody signs.
-func Unsigned(form string) bool {
-	return strings.HasPrefix(form, "Action="+unsigned+"&") || strings.Contains(form, "&Action="+unsigned+"&") || strings.HasSuffix(form, "&Action="+unsigned)
-}
-
 // signatures are those that tokens may have.
 func signatures() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
@@ -39,8 +34,8 @@ func signatures() []jose.SignatureAlgorithm {
 // claims are what is read of a token.
 type claims struct {
 	jwt.Claims
-	AuthorizedParty string   `json:"azp"`
-	Methods         []string `json:"amr"`
+	AuthorizedParty string `json:"azp"`
+	Methods         texts  `json:"amr"`
 }
 
 // AssumeRoleWithWebIdentity lends a role that trusts the issuer of a token to whom it was
@@ -85,10 +80,11 @@ func (c claims) audience() string {
 // asking is who presents the token, for policies.
 func (c claims) asking(p Provider) asking {
 	at := strings.ToLower(p.URL)
-	return asking{
-		action: unsigned, federated: p.ARN,
-		keys: map[string][]string{at + ":aud": {c.audience()}, at + ":sub": {c.Subject}, at + ":amr": c.Methods},
+	keys := map[string][]string{at + ":aud": {c.audience()}, at + ":sub": {c.Subject}, at + ":amr": c.Methods, at + ":oaud": nil}
+	if c.AuthorizedParty != "" { // which is the audience then
+		keys[at+":oaud"] = c.Audience
 	}
+	return asking{action: unsigned, federated: p.ARN, keys: keys}
 }
 
 func invalidToken(format string, args ...any) error {
@@ -124,7 +120,7 @@ func (s *Service) verify(ctx context.Context, account, text string) (c claims, p
 	}
 	keys, err := s.Issuers.keys(ctx, c.Issuer, p.Thumbprints)
 	if err != nil {
-		return c, p, wire.Errorf("IDPCommunicationError", "Couldn't retrieve verification key from your identity provider: %v", err)
+		return c, p, wire.Errorf("IDPCommunicationError", "Couldn't retrieve verification key from your identity provider: %s", shown(err))
 	}
 	if !signedBy(token, keys) {
 		return c, p, invalidToken("Couldn't verify the signature of the token with the keys of the identity provider")

@@ -29,6 +29,10 @@ func AsError(err error) *Error {
 	return &Error{Code: "InternalError", Message: "An internal error has occurred: " + err.Error(), Status: http.StatusInternalServerError}
 }
 
+func errUnsigned() *Error {
+	return &Error{"MissingAuthenticationToken", "Request is missing Authentication Token", http.StatusForbidden}
+}
+
 // HTTPStatus is the status of the answer.
 func (e *Error) HTTPStatus() int {
 	if e.Status == 0 {

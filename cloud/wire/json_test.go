@@ -115,7 +115,7 @@ func TestServeJSON(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Header.Set("X-Amz-Target", test.target)
 		w := httptest.NewRecorder()
-		s.Serve(t.Context(), w, r, []byte(test.body))
+		s.Serve(WithCaller(t.Context(), Caller{Account: "123456789012"}), w, r, []byte(test.body))
 		if w.Code != test.status || w.Body.String() != test.want || w.Header().Get("Content-Type") != "application/x-amz-json-1.1" {
 			t.Errorf("%s %s: %d %s %v; want %d %s", test.target, test.body, w.Code, w.Body, w.Header(), test.status, test.want)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -74,6 +75,9 @@ type Service struct {
 	// that the client got.
 	After func(ctx context.Context, action string, err error)
 
+	// Unsigned are the actions that a caller without an account may ask for.
+	Unsigned []string
+
 	actions Actions
 }
 
@@ -117,7 +121,14 @@ func New(m *Model, actions Actions) (*Service, error) {
 	return &Service{Model: m, actions: actions}, nil
 }
 
-// Serve answers a request whose body is already read and whose caller is in ctx.
+// IsUnsigned reports whether a request asks for an action that nobody signs.
+func (s *Service) IsUnsigned(r *http.Request, body []byte) bool {
+	action, _, err := s.read(r, body)
+	return err == nil && slices.Contains(s.Unsigned, action)
+}
+
+// Serve answers a request whose body is already read and whose caller is in ctx. One without
+// an account gets no answer but to the actions that nobody signs.
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
 	ctx, answer, err := s.answer(ctx, id, r, body)
@@ -156,13 +167,12 @@ func WithFate(ctx context.Context, fate Fate) context.Context {
 // answer runs the action that a request names, and returns the response's body and
 // the context of the action.
 func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) (_ context.Context, _ []byte, err error) {
-	read := s.Model.readQuery
-	if s.Model.Protocol == "json" {
-		read = s.Model.readJSON
-	}
-	action, decode, err := read(r, body)
+	action, decode, err := s.read(r, body)
 	if err != nil {
 		return ctx, nil, err
+	}
+	if CallerFrom(ctx).Account == "" && !slices.Contains(s.Unsigned, action) {
+		return ctx, nil, errUnsigned()
 	}
 	if s.After != nil {
 		defer func() { s.After(ctx, action, err) }()
@@ -187,6 +197,14 @@ func (s *Service) answer(ctx context.Context, id string, r *http.Request, body [
 	}
 	answer, err := s.Model.Encode(action, id, output)
 	return ctx, answer, err
+}
+
+// read returns the action of a request, which the service has, and what decodes its input.
+func (s *Service) read(r *http.Request, body []byte) (action string, decode func(into any) error, err error) {
+	if s.Model.Protocol == "json" {
+		return s.Model.readJSON(r, body)
+	}
+	return s.Model.readQuery(r, body)
 }
 
 // readQuery returns the action of a request, which the model has, and what

@@ -34,7 +34,7 @@ const skew = 15 * time.Minute
 func ParseScope(r *http.Request) (Scope, error) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
-		return Scope{}, &Error{"MissingAuthenticationToken", "Request is missing Authentication Token", http.StatusForbidden}
+		return Scope{}, errUnsigned()
 	}
 	incomplete := &Error{"IncompleteSignature", "Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters of AWS Signature Version 4.", http.StatusForbidden}
 	name, rest, _ := strings.Cut(header, " ")
