@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -61,6 +62,24 @@ func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.
 		return 0, context.Cause(ctx)
 	case "fail":
 		return 3, nil
+	case "reboot":
+		return 194, nil
+	case "lost":
+		return 0, machine.ErrEnded
+	case "complain":
+		fmt.Fprint(command.Stderr, strings.Repeat("e", 40000))
+		return 3, nil
+	case "meet": // another one
+		for ctx.Err() == nil {
+			c.mu.Lock()
+			met := c.most > 1
+			c.mu.Unlock()
+			if met {
+				return 0, nil
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return 1, nil
 	case "much":
 		fmt.Fprint(command.Stdout, strings.Repeat("é", 40000), "\xff")
 		fmt.Fprint(command.Stderr, strings.Repeat("e", 40000))
@@ -155,6 +174,9 @@ func TestRunCommand(t *testing.T) {
 	if failed.ResponseCode != 3 || failed.Status != "Failed" || !strings.HasSuffix(*failed.StandardErrorContent, "failed to run commands: exit status 3") {
 		t.Errorf("the failed invocation is %+v", failed)
 	}
+	if v := c.invocation(*c.send(shell("complain", id), ssmtypes.CommandStatusFailed).CommandId, id); len(*v.StandardErrorContent) != 8000 || !strings.HasSuffix(*v.StandardErrorContent, "e\nfailed to run commands: exit status 3") {
+		t.Errorf("the end of much standard error is %q", (*v.StandardErrorContent)[7900:])
+	}
 	much := c.invocation(*c.send(shell("much", id), ssmtypes.CommandStatusSuccess).CommandId, id)
 	if out, errs := *much.StandardOutputContent, *much.StandardErrorContent; len(out) != 24000 || strings.Trim(out, "é") != "" || len(errs) != 8000 {
 		t.Errorf("%d and %d bytes of output", len(out), len(errs))
@@ -174,16 +196,49 @@ func TestRunCommand(t *testing.T) {
 		t.Errorf("details: %+v", p)
 	}
 	rest, err := c.ssm.ListCommandInvocations(t.Context(), &ssm.ListCommandInvocationsInput{NextToken: list.NextToken})
-	if err != nil || len(rest.CommandInvocations) != 2 || len(rest.CommandInvocations[0].CommandPlugins) != 0 {
+	if err != nil || len(rest.CommandInvocations) != 3 || len(rest.CommandInvocations[0].CommandPlugins) != 0 {
 		t.Errorf("the rest: %v: %+v", err, rest)
 	}
 	for key, want := range map[ssmtypes.CommandFilterKey][2]string{
-		ssmtypes.CommandFilterKeyStatus: {"Failed", "1"}, ssmtypes.CommandFilterKeyExecutionStage: {"Executing", "0"},
-		ssmtypes.CommandFilterKeyInvokedAfter: {"2020-01-01T00:00:00Z", "4"}, ssmtypes.CommandFilterKeyInvokedBefore: {"2020-01-01T00:00:00Z", "0"},
+		ssmtypes.CommandFilterKeyStatus: {"Failed", "2"}, ssmtypes.CommandFilterKeyExecutionStage: {"Executing", "0"},
+		ssmtypes.CommandFilterKeyInvokedAfter: {"2020-01-01T00:00:00Z", "5"}, ssmtypes.CommandFilterKeyInvokedBefore: {"2020-01-01T00:00:00Z", "0"},
 	} {
 		out, err := c.ssm.ListCommands(t.Context(), &ssm.ListCommandsInput{Filters: []ssmtypes.CommandFilter{{Key: key, Value: &want[0]}}})
 		if err != nil || fmt.Sprint(len(out.Commands)) != want[1] {
 			t.Errorf("%s: %v, %d commands", key, err, len(out.Commands))
+		}
+	}
+	details := []ssmtypes.CommandFilter{{Key: ssmtypes.CommandFilterKeyStatus, Value: aws.String("ExecutionTimedOut")}}
+	if out, err := c.ssm.ListCommands(t.Context(), &ssm.ListCommandsInput{Filters: details}); err != nil || len(out.Commands) != 1 {
+		t.Errorf("by details: %v, %+v", err, out)
+	}
+	if out, err := c.ssm.ListCommandInvocations(t.Context(), &ssm.ListCommandInvocationsInput{Filters: details}); err != nil || len(out.CommandInvocations) != 1 {
+		t.Errorf("by details: %v, %+v", err, out)
+	}
+	if v := c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id); v.ResponseCode != 194 || !strings.HasSuffix(*v.StandardErrorContent, "does not reboot instances for that") {
+		t.Errorf("one that asks for a reboot: %+v", v)
+	}
+}
+
+// TestRunCommandReferences has parameters refer to the Parameter Store.
+func TestRunCommandReferences(t *testing.T) {
+	c := newCommands(t, t.TempDir())
+	id := c.launch(1, true)[0]
+	for name, kind := range map[string]ssmtypes.ParameterType{"/app/name": ssmtypes.ParameterTypeString, "secret": ssmtypes.ParameterTypeSecureString} {
+		if _, err := c.ssm.PutParameter(t.Context(), &ssm.PutParameterInput{Name: &name, Value: aws.String("{{ssm:secret}}"), Type: kind}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := c.send(shell("echo {{ ssm:/app/name }} {{ssm:/app/name:1}} {{other}}", id), ssmtypes.CommandStatusSuccess)
+	if v := c.invocation(*done.CommandId, id); !strings.HasPrefix(*v.StandardOutputContent, "echo {{ssm:secret}} {{ssm:secret}} {{other}} in") {
+		t.Errorf("it ran %q", *v.StandardOutputContent)
+	}
+	if got := done.Parameters["commands"][0]; !strings.HasPrefix(got, "echo {{ ssm:/app/name }}") {
+		t.Errorf("the command's parameter is %q", got)
+	}
+	for _, name := range []string{"secret", "absent", "/app/name:7"} {
+		if _, err := c.ssm.SendCommand(t.Context(), shell("echo {{ssm:"+name+"}}", id)); code(err) != "InvalidParameters" || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -213,6 +268,10 @@ func TestRunCommandRefusals(t *testing.T) {
 		"InvalidRole":           func(in *ssm.SendCommandInput) { in.ServiceRoleArn = aws.String("arn:aws:iam::123456789012:role/r") },
 		"ValidationException 1": func(in *ssm.SendCommandInput) { in.TimeoutSeconds = aws.Int32(5) },
 		"ValidationException 2": func(in *ssm.SendCommandInput) { in.InstanceIds = nil },
+		"ValidationException 5": func(in *ssm.SendCommandInput) { in.MaxConcurrency = aws.String("all") },
+		"ValidationException 6": func(in *ssm.SendCommandInput) { in.MaxConcurrency = aws.String("0") },
+		"ValidationException 7": func(in *ssm.SendCommandInput) { in.MaxErrors = aws.String("101%") },
+		"ValidationException 8": func(in *ssm.SendCommandInput) { in.MaxErrors = aws.String("-1") },
 		"ValidationException 3": func(in *ssm.SendCommandInput) {
 			in.CloudWatchOutputConfig = &ssmtypes.CloudWatchOutputConfig{CloudWatchOutputEnabled: true}
 		},
@@ -229,9 +288,11 @@ func TestRunCommandRefusals(t *testing.T) {
 	for want, err := range map[string]error{
 		"InvocationDoesNotExist": second(c.ssm.GetCommandInvocation(t.Context(), &ssm.GetCommandInvocationInput{CommandId: aws.String("01234567-89ab-cdef-0123-456789abcdef"), InstanceId: &id})),
 		"InvalidCommandId":       second(c.ssm.CancelCommand(t.Context(), &ssm.CancelCommandInput{CommandId: aws.String("01234567-89ab-cdef-0123-456789abcdef")})),
+		"ValidationException":    second(c.ssm.ListCommands(t.Context(), &ssm.ListCommandsInput{Filters: []ssmtypes.CommandFilter{{Key: ssmtypes.CommandFilterKeyExecutionStage, Value: aws.String("Odd")}}})),
+		"InvalidFilterKey ":      second(c.ssm.ListCommandInvocations(t.Context(), &ssm.ListCommandInvocationsInput{Filters: []ssmtypes.CommandFilter{{Key: ssmtypes.CommandFilterKeyExecutionStage, Value: aws.String("Complete")}}})),
 		"InvalidFilterKey":       second(c.ssm.DescribeInstanceInformation(t.Context(), &ssm.DescribeInstanceInformationInput{Filters: []ssmtypes.InstanceInformationStringFilter{{Key: aws.String("Odd"), Values: []string{"x"}}}})),
 	} {
-		if code(err) != want {
+		if code(err) != strings.TrimSpace(want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
@@ -267,11 +328,11 @@ func TestRunCommandOnMany(t *testing.T) {
 	c := newCommands(t, t.TempDir())
 	ids := c.launch(4, true, "web")
 	c.launch(1, true, "db")
-	in := shell("hello")
+	in := shell("meet")
 	in.Targets = []ssmtypes.Target{{Key: aws.String("tag:role"), Values: []string{"web"}}}
 	in.MaxConcurrency = aws.String("50%")
 	done := c.send(in, ssmtypes.CommandStatusSuccess)
-	if done.TargetCount != 4 || done.CompletedCount != 4 || c.most > 2 {
+	if done.TargetCount != 4 || done.CompletedCount != 4 || c.most != 2 {
 		t.Errorf("%d targets, %d at once", done.TargetCount, c.most)
 	}
 	in.Parameters["commands"], in.MaxConcurrency, in.MaxErrors = []string{"fail"}, aws.String("1"), aws.String("1")
@@ -290,7 +351,11 @@ func TestRunCommandOnMany(t *testing.T) {
 	if details != "Failed Failed Terminated Terminated " || done.ErrorCount != 2 {
 		t.Errorf("%d errors: %s", done.ErrorCount, details)
 	}
-	in.Targets[0].Values = []string{"nobody"}
+	in.Parameters["commands"], in.MaxErrors = []string{"lost"}, aws.String("0")
+	if lost := c.send(in, ssmtypes.CommandStatusFailed); *lost.StatusDetails != "Incomplete" || lost.ErrorCount != 0 || lost.CompletedCount != 4 {
+		t.Errorf("on instances that end: %+v", lost)
+	}
+	in.Targets[0].Values, in.Parameters["commands"] = []string{"nobody"}, []string{"hello"}
 	if none := c.send(in, ssmtypes.CommandStatusSuccess); *none.StatusDetails != "NoInstancesInTag" || none.TargetCount != 0 {
 		t.Errorf("without targets: %+v", none)
 	}

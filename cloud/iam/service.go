@@ -1,6 +1,7 @@
 // Package iam is as much of Identity and Access Management as lends a role to an
-// instance, or to who has a token of an OpenID Connect provider: roles with inline policies, instance profiles and such providers. Policies are kept
-// and given back; nothing here enforces them.
+// instance, or to who has a token of an OpenID Connect provider: roles with inline
+// policies, instance profiles and such providers. Policies are kept and given back;
+// nothing here enforces them.
 //
 // What is in its directory: ACCOUNT.json, all that one account has. The service is
 // global: the region of a request does not count.

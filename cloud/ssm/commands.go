@@ -3,12 +3,15 @@ package ssm
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -47,6 +50,12 @@ func (v *invocation) over() bool {
 	return true
 }
 
+// isError reports whether the command failed on the instance, and not on its way there: of those
+// MaxErrors is about.
+func (v *invocation) isError() bool {
+	return v.Status == ssm.CommandInvocationStatusFailed && v.Details != undeliverable || v.Details == executionTimedOut
+}
+
 // finish ends an invocation that has no exit status.
 func (v *invocation) finish(status ssm.CommandInvocationStatus, details string, now time.Time) {
 	v.Status, v.Details, v.Ended = status, details, now
@@ -68,6 +77,7 @@ type plan struct {
 	limit       time.Duration // of each invocation
 	concurrency int
 	maxErrors   int
+	expires     time.Time // when it does not begin any more on an instance whose turn has not come
 }
 
 // SendCommand runs a script on instances.
@@ -76,7 +86,11 @@ func (s *Service) SendCommand(ctx context.Context, in *ssm.SendCommandInput) (*s
 	if err := s.checkCommand(c, in); err != nil {
 		return nil, err
 	}
-	p, err := newPlan(in.Parameters)
+	parameters, err := s.resolved(ctx, in.Parameters)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPlan(parameters)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +106,8 @@ func (s *Service) SendCommand(ctx context.Context, in *ssm.SendCommandInput) (*s
 		TimeoutSeconds:     aws.Int32(cmp.Or(aws.ToInt32(in.TimeoutSeconds), 3600)),
 		OutputS3BucketName: in.OutputS3BucketName, OutputS3KeyPrefix: in.OutputS3KeyPrefix, OutputS3Region: in.OutputS3Region,
 	}}
-	row.Sent.ExpiresAfter = aws.Time(now.Add(time.Duration(*row.Sent.TimeoutSeconds)*time.Second + p.limit))
+	p.expires = now.Add(time.Duration(*row.Sent.TimeoutSeconds)*time.Second + p.limit)
+	row.Sent.ExpiresAfter = &p.expires
 	for _, t := range targets {
 		row.Invocations = append(row.Invocations, invocation{InstanceID: *t.InstanceId, InstanceName: tagOf(t, "Name"), Status: ssm.CommandInvocationStatusPending, Details: "Pending", Code: -1})
 	}
@@ -136,6 +151,15 @@ func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 	case in.AlarmConfiguration != nil:
 		return wire.Errorf("ValidationException", "The embedded cloud has no CloudWatch alarms.")
 	}
+	for _, share := range []struct {
+		name    string
+		value   *string
+		pattern *regexp.Regexp
+	}{{"maxConcurrency", in.MaxConcurrency, concurrencyShare()}, {"maxErrors", in.MaxErrors, errorShare()}} {
+		if share.value != nil && !share.pattern.MatchString(*share.value) {
+			return validation("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: Member must satisfy regular expression pattern: %s", *share.value, share.name, share.pattern)
+		}
+	}
 	if bucket := aws.ToString(in.OutputS3BucketName); bucket != "" {
 		c.Region = cmp.Or(aws.ToString(in.OutputS3Region), c.Region)
 		if err := s.opts.Objects.Bucket(c, bucket); err != nil {
@@ -143,6 +167,49 @@ func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 		}
 	}
 	return nil
+}
+
+// The numbers and percentages of instances that MaxConcurrency and MaxErrors may be.
+var (
+	concurrencyShare = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[1-9][0-9]%|[1-9]%|100%)$`) })
+	errorShare       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[0]|[1-9][0-9]%|[0-9]%|100%)$`) })
+)
+
+var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`{{ *ssm:([A-Za-z0-9_./:-]+) *}}`) })
+
+// resolved are the parameters of a document with the values that {{ssm:NAME}} stands for.
+func (s *Service) resolved(ctx context.Context, parameters map[string][]string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for name, values := range parameters {
+		for _, value := range values {
+			var failed error
+			text := reference().ReplaceAllStringFunc(value, func(written string) string {
+				found, err := s.referred(ctx, reference().FindStringSubmatch(written)[1])
+				failed = cmp.Or(failed, err)
+				return found
+			})
+			if failed != nil {
+				return nil, failed
+			}
+			out[name] = append(out[name], text)
+		}
+	}
+	return out, nil
+}
+
+// referred is the value that a document's parameter refers to in the Parameter Store.
+func (s *Service) referred(ctx context.Context, name string) (string, error) {
+	out, err := s.GetParameter(ctx, &ssm.GetParameterInput{Name: &name})
+	e, known := errors.AsType[*wire.Error](err)
+	switch {
+	case known:
+		return "", wire.Errorf("InvalidParameters", "The parameter %s that the command refers to cannot be resolved: %s", name, cmp.Or(e.Message, e.Code))
+	case err != nil:
+		return "", err
+	case out.Parameter.Type == ssm.ParameterTypeSecureString:
+		return "", wire.Errorf("InvalidParameters", "The parameter %s is a SecureString, which %s cannot refer to.", name, shellDocument)
+	}
+	return *out.Parameter.Value, nil
 }
 
 // newPlan reads the parameters of the document.
@@ -178,14 +245,11 @@ func newPlan(parameters map[string][]string) (plan, error) {
 	return p, nil
 }
 
-// share is a number, or a percentage of all.
+// share is a number, or a percentage of all, which checkCommand has checked.
 func share(text string, all int) int {
 	percent, relative := strings.CutSuffix(text, "%")
-	n, err := strconv.Atoi(percent)
-	switch {
-	case err != nil:
-		return 0 // the model has checked it
-	case relative:
+	n, _ := strconv.Atoi(percent)
+	if relative {
 		return all * n / 100
 	}
 	return n
@@ -293,11 +357,14 @@ func (c *command) sent() ssm.Command {
 func (c *command) shown() *ssm.Command {
 	out := c.sent()
 	out.TargetCount = int32(len(c.Invocations))
-	pending, cancelled, timedOut := 0, 0, 0
+	pending, cancelled, timedOut, failed := 0, 0, 0, 0
 	for i := range c.Invocations {
 		v := &c.Invocations[i]
 		if v.over() {
 			out.CompletedCount++
+		}
+		if v.isError() {
+			out.ErrorCount++
 		}
 		switch v.Status {
 		case ssm.CommandInvocationStatusPending:
@@ -306,16 +373,14 @@ func (c *command) shown() *ssm.Command {
 			cancelled++
 		case ssm.CommandInvocationStatusTimedOut:
 			timedOut++
+			failed++
 			if v.Details == deliveryTimedOut {
 				out.DeliveryTimedOutCount++
-			} else {
-				out.ErrorCount++
 			}
 		case ssm.CommandInvocationStatusFailed:
-			out.ErrorCount++
+			failed++
 		}
 	}
-	failed := int(out.ErrorCount + out.DeliveryTimedOutCount)
 	details := ""
 	switch {
 	case out.TargetCount == 0:
@@ -332,7 +397,7 @@ func (c *command) shown() *ssm.Command {
 		out.Status = ssm.CommandStatusSuccess
 	case timedOut == failed && failed == len(c.Invocations):
 		out.Status, details = ssm.CommandStatusTimedOut, c.Invocations[0].Details
-	case failed <= share(*c.Sent.MaxErrors, len(c.Invocations)):
+	case int(out.ErrorCount) <= share(*c.Sent.MaxErrors, len(c.Invocations)):
 		out.Status, details = ssm.CommandStatusFailed, "Incomplete"
 	default:
 		out.Status = ssm.CommandStatusFailed
@@ -474,6 +539,9 @@ func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, s
 		case ssm.CommandFilterKeyDocumentName:
 			want, err = func(row *command) bool { return *row.Sent.DocumentName == value }, nil
 		case ssm.CommandFilterKeyExecutionStage:
+			if value != "Executing" && value != "Complete" {
+				return nil, validation("The value %s of the filter %s is not Executing or Complete.", value, f.Key)
+			}
 			want, err = func(row *command) bool {
 				return (value == "Complete") == (row.shown().CompletedCount == row.shown().TargetCount)
 			}, nil
@@ -498,7 +566,10 @@ func descending(a, b string) int { return strings.Compare(b, a) }
 
 // ListCommands lists commands.
 func (s *state) ListCommands(ctx context.Context, in *ssm.ListCommandsInput) (*ssm.ListCommandsOutput, error) {
-	rows, err := s.newest(wire.CallerFrom(ctx), in.CommandId, in.Filters, func(row *command, status string) bool { return string(row.shown().Status) == status })
+	rows, err := s.newest(wire.CallerFrom(ctx), in.CommandId, in.Filters, func(row *command, status string) bool {
+		shown := row.shown()
+		return string(shown.Status) == status || *shown.StatusDetails == status
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -522,8 +593,11 @@ func (s *state) ListCommands(ctx context.Context, in *ssm.ListCommandsInput) (*s
 func (s *state) ListCommandInvocations(ctx context.Context, in *ssm.ListCommandInvocationsInput) (*ssm.ListCommandInvocationsOutput, error) {
 	wanted := []func(*invocation) bool{func(v *invocation) bool { return in.InstanceId == nil || v.InstanceID == *in.InstanceId }}
 	for _, f := range in.Filters {
-		if f.Key == ssm.CommandFilterKeyStatus {
-			wanted = append(wanted, func(v *invocation) bool { return string(v.Status) == aws.ToString(f.Value) })
+		switch status := aws.ToString(f.Value); f.Key {
+		case ssm.CommandFilterKeyStatus:
+			wanted = append(wanted, func(v *invocation) bool { return string(v.Status) == status || v.Details == status })
+		case ssm.CommandFilterKeyExecutionStage:
+			return nil, wire.Errorf("InvalidFilterKey", "The filter key %s is for ListCommands only.", f.Key)
 		}
 	}
 	rows, err := s.newest(wire.CallerFrom(ctx), in.CommandId, in.Filters, func(*command, string) bool { return true })

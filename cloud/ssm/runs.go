@@ -25,11 +25,12 @@ type Objects interface {
 	Put(c wire.Caller, bucket, key string, data []byte) error
 }
 
-// How much is kept of what a command prints: for answers, as Systems Manager has it, and
+// How many bytes are kept of what a command prints: for answers, as Systems Manager has it, and
 // for a bucket.
 const (
 	maxStdout, maxStderr = 24000, 8000
 	maxStored            = 1 << 20
+	maxReason            = 1000 // of standard error, for why a command has failed
 )
 
 // Details of states besides their names.
@@ -73,8 +74,11 @@ func (s *Service) begin(st *state, c wire.Caller, id string, targets []invocatio
 	})
 }
 
-// execute runs a command on its instances, on so many at a time, until too many have failed.
+// execute runs a command on its instances, on so many at a time, until too many have failed or its
+// time to begin is over.
 func (s *Service) execute(e *execution, targets []invocation) {
+	expired, cancel := context.WithTimeout(context.Background(), e.plan.expires.Sub(s.opts.Now()))
+	defer cancel()
 	turns := make(chan struct{}, e.plan.concurrency)
 	var mu sync.Mutex
 	failed := 0
@@ -89,22 +93,24 @@ func (s *Service) execute(e *execution, targets []invocation) {
 		case turns <- struct{}{}:
 		case <-e.ctxs[v.InstanceID].Done(): // of its own it is over already
 			continue
+		case <-expired.Done():
 		}
-		if tooMany() {
+		switch {
+		case expired.Err() != nil: // from now on for all of them
+			s.end(e, v.InstanceID, ssm.CommandInvocationStatusTimedOut, deliveryTimedOut)
+		case tooMany():
 			<-turns
-			s.change(e, v.InstanceID, func(v *invocation) {
-				v.finish(ssm.CommandInvocationStatusCancelled, terminated, s.opts.Now().UTC())
+			s.end(e, v.InstanceID, ssm.CommandInvocationStatusCancelled, terminated)
+		default:
+			all.Go(func() {
+				defer func() { <-turns }()
+				if s.runOn(e, v.InstanceID) {
+					mu.Lock()
+					failed++
+					mu.Unlock()
+				}
 			})
-			continue
 		}
-		all.Go(func() {
-			defer func() { <-turns }()
-			if !s.runOn(e, v.InstanceID) {
-				mu.Lock()
-				failed++
-				mu.Unlock()
-			}
-		})
 	}
 	all.Wait()
 }
@@ -125,7 +131,12 @@ func (s *Service) change(e *execution, instance string, change func(*invocation)
 	return changed
 }
 
-// runOn runs a command on an instance and reports whether it succeeded.
+// end ends an invocation that has not begun.
+func (s *Service) end(e *execution, instance string, status ssm.CommandInvocationStatus, details string) {
+	s.change(e, instance, func(v *invocation) { v.finish(status, details, s.opts.Now().UTC()) })
+}
+
+// runOn runs a command on an instance and reports whether it failed there.
 func (s *Service) runOn(e *execution, instance string) bool {
 	ctx, cancel := context.WithTimeoutCause(e.ctxs[instance], e.plan.limit, errTooLong)
 	defer cancel()
@@ -133,17 +144,11 @@ func (s *Service) runOn(e *execution, instance string) bool {
 	if row == nil {
 		return false
 	}
-	if !s.opts.Now().Before(*row.Sent.ExpiresAfter) {
-		s.change(e, instance, func(v *invocation) {
-			v.finish(ssm.CommandInvocationStatusTimedOut, deliveryTimedOut, s.opts.Now().UTC())
-		})
-		return false
-	}
 	begun := s.change(e, instance, func(v *invocation) {
 		v.Status, v.Details, v.Started = ssm.CommandInvocationStatusInProgress, "InProgress", s.opts.Now().UTC()
 	})
 	if !begun { // it was cancelled
-		return true
+		return false
 	}
 	bucket, limit := aws.ToString(row.Sent.OutputS3BucketName), maxStdout
 	if bucket != "" {
@@ -152,31 +157,33 @@ func (s *Service) runOn(e *execution, instance string) bool {
 	stdout, stderr := &kept{limit: limit}, &kept{limit: limit}
 	code, err := s.opts.Machines.RunManaged(ctx, e.caller, instance, machine.Command{Script: []byte(e.plan.script), Dir: e.plan.dir, Stdout: stdout, Stderr: stderr})
 	result := verdict(code, err)
-	if result.Stderr != "" {
-		_, _ = stderr.Write([]byte(result.Stderr)) // it takes everything
-	}
 	stored := bucket != ""
 	if stored {
 		c := e.caller
 		c.Region = cmp.Or(aws.ToString(row.Sent.OutputS3Region), c.Region)
-		for stream, text := range map[string]*kept{"stdout": stdout, "stderr": stderr} {
-			if err := s.opts.Objects.Put(c, bucket, row.key(instance, stream), text.data); err != nil {
+		for stream, text := range map[string][]byte{"stdout": stdout.data, "stderr": append(stderr.data, result.Stderr...)} {
+			if err := s.opts.Objects.Put(c, bucket, row.key(instance, stream), text); err != nil {
 				stored = false
-				_, _ = fmt.Fprintf(stderr, "\nfailed to put the output into the bucket %s: %s", bucket, wire.AsError(err).Message)
+				result.Stderr += fmt.Sprintf("\nfailed to put the output into the bucket %s: %s", bucket, wire.AsError(err).Message)
 			}
 		}
 	}
+	reason := cut(result.Stderr, maxReason)
 	s.change(e, instance, func(v *invocation) {
 		v.finish(result.Status, result.Details, s.opts.Now().UTC())
 		v.Code, v.Stored = result.Code, stored
-		v.Stdout, v.Stderr = cut(string(stdout.data), maxStdout), cut(string(stderr.data), maxStderr)
+		v.Stdout, v.Stderr = cut(string(stdout.data), maxStdout), cut(string(stderr.data), maxStderr-len(reason))+reason
 	})
-	return result.Status == ssm.CommandInvocationStatusSuccess || result.Status == ssm.CommandInvocationStatusCancelled
+	return result.isError()
 }
 
 func (s *Service) row(e *execution) *command {
 	return durable.View(s.guarded, func(st *state) *command { return st.commands.Rows[e.id] })
 }
+
+// rebootCode is the status with which a script asks Systems Manager for a reboot, after which it
+// runs again.
+const rebootCode = 194
 
 // verdict is what has become of an invocation, with what Systems Manager's agent adds to the
 // standard error.
@@ -197,6 +204,9 @@ func verdict(code int, err error) invocation {
 			v.Code = -1
 		}
 		v.Stderr = "\nfailed to run commands: " + err.Error()
+		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
+	case code == rebootCode:
+		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d; the embedded cloud does not reboot instances for that", code)
 		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
 	case code != 0:
 		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d", code)
