@@ -157,6 +157,13 @@ unit once "Type=oneshot\nExecStart=/bin/false\n"
 unit known "ExecStart=/bin/sh -c 'sleep 0.1; exit 3'\nSuccessExitStatus=3\n"
 unit ready "Type=notify\nNotifyAccess=all\nExecStart=/bin/sh -c 'systemd-notify --ready; sleep 0.2; exit 4'\n"
 unit lives "ExecStart=/bin/sleep 1000\n"
+unit later "Type=oneshot\nExecStart=/bin/sh -c 'exit 75'\nSuccessExitStatus=TEMPFAIL\n"
+unit early "Type=notify\nExecStart=/bin/true\n"
+unit named "Type=forking\nPIDFile=/run/named.pid\nExecStart=/usr/local/bin/daemons\n"
+unit guess "Type=forking\nExecStart=/usr/local/bin/daemons\n"
+unit nobody "ExecStart=/bin/true\nUser=nosuchuser\nRuntimeDirectory=nobody\n"
+printf '#!/bin/sh\nsleep 1 & (sleep 0.5; exit 5) & echo $! > /run/named.pid\n' > /usr/local/bin/daemons
+chmod +x /usr/local/bin/daemons
 systemctl daemon-reload
 END`)
 		const failed = "systemctl --failed --no-legend --plain | tr -s ' ' | sed 's/ *$//'"
@@ -171,6 +178,14 @@ END`)
 			{"sudo systemctl reset-failed nothing 2>&1; echo $?", "Failed to reset failed state of unit nothing.service: Unit nothing.service not loaded.\n1"},
 			{"sudo sed -i s/3/0/ /etc/systemd/system/dies.service; sudo systemctl daemon-reload; sudo systemctl start dies; sleep 1; " + failed, ""},
 			{"sudo systemctl start ready; sleep 1; systemctl is-failed ready; sudo systemctl kill -s KILL lives; sleep 1; " + failed, "failed\nlives.service loaded failed failed test\nready.service loaded failed failed test"},
+			{"systemctl list-units --failed --no-legend --plain 'l*' nothing | cut -d' ' -f1; systemctl list-units --failed --no-legend -t socket; systemctl -q is-system-running; echo $?", "lives.service\n1"},
+			{"sudo systemctl reset-failed; sudo systemctl start later; echo $?; systemctl is-failed later", "0\ninactive"},
+			{"sudo systemctl start early 2>/dev/null; echo $?; systemctl show -p Result --value early", "1\nprotocol"},
+			{"sudo systemctl start named guess; sleep 2; systemctl show -p Result -p ExecMainStatus --value named | sort | xargs; systemctl is-failed guess", "5 exit-code\ninactive"},
+			{"sudo systemctl start nobody 2>/dev/null; sleep 1; systemctl is-failed nobody", "failed"},
+			{"for how in -sKILL -s9 '--signal=KILL --kill-who=main'; do sudo systemctl reset-failed; sudo systemctl start lives; sudo systemctl kill $how lives; sleep 0.5; " + failed + "; done",
+				strings.Repeat("lives.service loaded failed failed test\n", 2) + "lives.service loaded failed failed test"},
+			{"sudo systemctl kill -s nothing lives 2>/dev/null; echo $?; sudo systemctl kill --kill-who=nobody lives 2>/dev/null; echo $?", "1\n1"},
 			{"sudo systemctl reset-failed; sudo systemctl start lives && sudo systemctl stop lives; " + failed + "; systemctl is-system-running", "running"},
 		} {
 			if out, _ := try(c, step.command); out != step.want {

@@ -69,21 +69,31 @@ func failedUnits() ([]string, error) {
 
 // failureOf is the failure that an error of a start is.
 func failureOf(err error) unitFailure {
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok {
-			if status.Signaled() {
-				return unitFailure{"signal", int(status.Signal())}
-			}
-			return unitFailure{"exit-code", status.ExitStatus()}
+	if status, ok := statusOf(err); ok {
+		if status.Signaled() {
+			return unitFailure{"signal", int(status.Signal())}
 		}
+		return unitFailure{"exit-code", status.ExitStatus()}
 	}
-	if errors.Is(err, errNotReady) {
+	switch {
+	case errors.Is(err, errNotReady):
 		return unitFailure{result: "timeout"}
+	case errors.Is(err, errEndedEarly):
+		return unitFailure{result: "protocol"}
 	}
 	return unitFailure{result: "resources"}
 }
 
-// failureOfEnd is the failure that the end of the service's main process is, or nil for an end in
+// statusOf is how a process has ended, if it is that which the error tells.
+func statusOf(err error) (status syscall.WaitStatus, ok bool) {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if ok {
+		status, ok = exit.Sys().(syscall.WaitStatus)
+	}
+	return status, ok
+}
+
+// failureOfEnd is the failure that the end of a process of the service's is, or nil for an end in
 // order.
 func (u *unit) failureOfEnd(status unix.WaitStatus) *unitFailure {
 	clean := u.cleanEnds()
@@ -103,15 +113,27 @@ type ends struct {
 
 // cleanEnds are those that count as success, see SuccessExitStatus in systemd.service(5).
 func (u *unit) cleanEnds() ends {
-	clean := ends{[]int{0}, []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE}}
+	clean := ends{codes: []int{0}}
+	if u.kind() != "oneshot" { // which is a command, not a daemon
+		clean.signals = []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE}
+	}
 	for _, setting := range u.values["Service.SuccessExitStatus"] {
 		for word := range strings.FieldsSeq(setting) {
 			if code, err := strconv.Atoi(word); err == nil {
 				clean.codes = append(clean.codes, code)
-			} else if signal := unix.SignalNum(word); signal != 0 {
+			} else if code, ok := exitCodes[word]; ok {
+				clean.codes = append(clean.codes, code)
+			} else if signal, err := signalNamed(word); err == nil {
 				clean.signals = append(clean.signals, signal)
 			}
 		}
 	}
 	return clean
+}
+
+// exitCodes are those of the LSB and of sysexits.h, by the names that systemd.exec(5) has for them.
+var exitCodes = map[string]int{
+	"SUCCESS": 0, "FAILURE": 1, "INVALIDARGUMENT": 2, "NOTIMPLEMENTED": 3, "NOPERMISSION": 4, "NOTINSTALLED": 5, "NOTCONFIGURED": 6, "NOTRUNNING": 7,
+	"USAGE": 64, "DATAERR": 65, "NOINPUT": 66, "NOUSER": 67, "NOHOST": 68, "UNAVAILABLE": 69, "SOFTWARE": 70, "OSERR": 71, "OSFILE": 72,
+	"CANTCREAT": 73, "IOERR": 74, "TEMPFAIL": 75, "PROTOCOL": 76, "NOPERM": 77, "CONFIG": 78,
 }

@@ -28,6 +28,8 @@ const (
 
 	startLimit = 90 * time.Second // systemd's default
 	stopLimit  = 10 * time.Second
+
+	pidFileLimit = 5 * time.Second
 )
 
 // sshUnits are the names of the SSH server, which the builtin init itself starts.
@@ -65,19 +67,11 @@ func supervise(name string, started *os.File) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	for _, dir := range []string{unitState, unitLogs} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	var main mainProcess
+	log, err := u.prepare()
+	if err == nil {
+		main, err = u.start(log)
 	}
-	if err := u.makeDirectories(); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(filepath.Join(unitLogs, u.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	main, err := u.start(log)
 	if err != nil {
 		endChildren()
 		return errors.Join(err, u.fail(failureOf(err)))
@@ -103,6 +97,19 @@ func supervise(name string, started *os.File) error {
 		<-stop
 	}
 	return nil
+}
+
+// prepare makes what the service needs before it starts, and opens its log.
+func (u *unit) prepare() (log *os.File, err error) {
+	for _, dir := range []string{unitState, unitLogs} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := u.makeDirectories(); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(unitLogs, u.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
 // mainProcess is the one by whose end a service is judged.
@@ -133,7 +140,11 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 			return err
 		}
 		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Run(); err != nil && !mayFail {
+		err = cmd.Run()
+		if status, ended := statusOf(err); ended && u.failureOfEnd(unix.WaitStatus(status)) == nil {
+			return nil
+		}
+		if err != nil && !mayFail {
 			return fmt.Errorf("%s: %w; see %s", line, err, log.Name())
 		}
 		return nil
@@ -169,8 +180,8 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 			main = mainProcess{cmd.Process.Pid, ended}
 		}
 	}
-	if children := descendants(os.Getpid()); kind == "forking" && len(children) > 0 {
-		main.pid = slices.Min(children) // its first, as systemd guesses too
+	if kind == "forking" {
+		main.pid = u.daemon()
 	}
 	for _, line := range u.values["Service.ExecStartPost"] {
 		if err := run(line); err != nil {
@@ -179,6 +190,39 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 	}
 	return main, nil
 }
+
+// daemon is the main process of a service that leaves one behind when it has started: the one that its
+// PIDFile names, or the only one that there is. It is 0 if none can be told.
+func (u *unit) daemon() (pid int) {
+	file := u.get("Service.PIDFile")
+	if file == "" {
+		var left []int
+		for _, child := range children(os.Getpid()) {
+			if fields := statFields(fmt.Sprintf("/proc/%d/stat", child)); len(fields) > 0 && fields[0] != "Z" {
+				left = append(left, child)
+			}
+		}
+		if len(left) == 1 {
+			return left[0]
+		}
+		return 0
+	}
+	if !filepath.IsAbs(file) {
+		file = filepath.Join("/run", file)
+	}
+	_ = eventually(context.Background(), pidFileLimit, func() (bool, error) { // it may be written after the start, or never
+		all := descendants(os.Getpid())
+		text, _ := os.ReadFile(file)
+		named, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err == nil && slices.Contains(all, named) {
+			pid = named
+		}
+		return pid != 0 || len(all) == 0, nil
+	})
+	return pid
+}
+
+var errEndedEarly = errors.New("it ended before it was ready")
 
 var errNotReady = fmt.Errorf("not ready after %v", startLimit)
 
@@ -220,7 +264,7 @@ func startNotifying(cmd *exec.Cmd, name string) (<-chan *unix.WaitStatus, error)
 			select {
 			case err := <-ended:
 				if err == nil {
-					err = errors.New("it ended before it was ready")
+					err = errEndedEarly
 				}
 				return nil, err
 			default:
@@ -398,6 +442,14 @@ func signalEach(pids []int, s syscall.Signal) {
 
 // descendants are the children of a process, and theirs.
 func descendants(pid int) []int {
+	all := children(pid)
+	for _, child := range all {
+		all = append(all, descendants(child)...)
+	}
+	return all
+}
+
+func children(pid int) []int {
 	var all []int
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, file := range files {
@@ -407,7 +459,7 @@ func descendants(pid int) []int {
 		}
 		for field := range strings.FieldsSeq(string(b)) {
 			if child, err := strconv.Atoi(field); err == nil {
-				all = append(append(all, child), descendants(child)...)
+				all = append(all, child)
 			}
 		}
 	}

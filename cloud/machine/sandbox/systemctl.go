@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,9 @@ type systemctl struct {
 	value      bool
 	properties []string
 	signal     string
+	whom       string   // of a unit a signal is for
 	states     []string // that units are to have to be listed
+	types      []string // that they are to be of
 	out        io.Writer
 }
 
@@ -99,6 +102,11 @@ func systemctlMain(name string, args []string) int {
 	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
+		if name, value, taken := withValue(args[i:]); taken > 0 {
+			c.option(name, value)
+			i += taken - 1
+			continue
+		}
 		switch {
 		case arg == "--now":
 			c.now = true
@@ -108,25 +116,8 @@ func systemctlMain(name string, args []string) int {
 			c.quiet = true
 		case arg == "--value":
 			c.value = true
-		case (arg == "-p" || arg == "--property") && i+1 < len(args):
-			i++
-			c.properties = append(c.properties, strings.Split(args[i], ",")...)
-		case strings.HasPrefix(arg, "--property="):
-			c.properties = append(c.properties, strings.Split(strings.TrimPrefix(arg, "--property="), ",")...)
 		case arg == "--failed":
 			c.states = append(c.states, "failed")
-		case arg == "--state" && i+1 < len(args):
-			i++
-			c.states = append(c.states, strings.Split(args[i], ",")...)
-		case strings.HasPrefix(arg, "--state="):
-			c.states = append(c.states, strings.Split(strings.TrimPrefix(arg, "--state="), ",")...)
-		case (arg == "-s" || arg == "--signal") && i+1 < len(args):
-			i++
-			c.signal = args[i]
-		case strings.HasPrefix(arg, "--signal="):
-			c.signal = strings.TrimPrefix(arg, "--signal=")
-		case slices.Contains([]string{"-t", "-n", "--type", "--lines"}, arg):
-			i++
 		case strings.HasPrefix(arg, "-"):
 		case c.verb == "":
 			c.verb = arg
@@ -135,6 +126,47 @@ func systemctlMain(name string, args []string) int {
 		}
 	}
 	return c.run()
+}
+
+// valueOptions are the options that take a value, with the long name of a short one.
+var valueOptions = map[string]string{
+	"-p": "--property", "-s": "--signal", "-t": "--type", "-n": "--lines",
+	"--property": "", "--state": "", "--signal": "", "--type": "", "--lines": "", "--kill-who": "", "--kill-whom": "",
+}
+
+// withValue takes an option that has a value off args: as --name value, --name=value, -n value or
+// -nvalue. None is taken if the first is no such option, or if there is no value.
+func withValue(args []string) (name, value string, taken int) {
+	name, value, attached := strings.Cut(args[0], "=")
+	if len(args[0]) > 1 && args[0][0] == '-' && args[0][1] != '-' {
+		name, value, attached = args[0][:2], args[0][2:], len(args[0]) > 2
+	}
+	long, known := valueOptions[name]
+	switch {
+	case !known || !attached && len(args) == 1:
+		return "", "", 0
+	case long != "":
+		name = long
+	}
+	if attached {
+		return name, value, 1
+	}
+	return name, args[1], 2
+}
+
+func (c *systemctl) option(name, value string) {
+	switch name {
+	case "--property":
+		c.properties = append(c.properties, strings.Split(value, ",")...)
+	case "--state":
+		c.states = append(c.states, strings.Split(value, ",")...)
+	case "--type":
+		c.types = append(c.types, strings.Split(value, ",")...)
+	case "--signal":
+		c.signal = value
+	case "--kill-who", "--kill-whom":
+		c.whom = value
+	}
 }
 
 func (c *systemctl) run() int {
@@ -169,15 +201,7 @@ func (c *systemctl) run() int {
 	case "reload-or-try-restart", "try-reload-or-restart":
 		return c.each(ifRunning(restart))
 	case "kill":
-		signal, err := signalNamed(c.signal)
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "Failed to parse signal string %s.\n", c.signal)
-			return exitFailure
-		}
-		return c.each(func(u *unit) error {
-			signalEach(u.processes(), signal)
-			return nil
-		})
+		return c.kill()
 	case "is-active", "is-failed":
 		return c.active()
 	case "status":
@@ -208,12 +232,37 @@ func (c *systemctl) run() int {
 	return exitFailure
 }
 
-// signalNamed is the signal of a number or a name, with or without SIG; that of "" is SIGTERM.
-func signalNamed(name string) (syscall.Signal, error) {
-	if name == "" {
-		return unix.SIGTERM, nil
+// kill signals the processes of units, or their main ones.
+func (c *systemctl) kill() int {
+	signal, err := unix.SIGTERM, error(nil)
+	if c.signal != "" {
+		signal, err = signalNamed(c.signal)
 	}
-	if n, err := strconv.Atoi(name); err == nil {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Failed to parse signal string %s.\n", c.signal)
+		return exitFailure
+	}
+	of := (*unit).processes
+	switch c.whom {
+	case "", "all":
+	case "main":
+		of = func(u *unit) []int {
+			return slices.DeleteFunc([]int{u.mainPID()}, func(pid int) bool { return pid == 0 })
+		}
+	default:
+		fmt.Fprintf(os.Stderr, "systemctl: this machine runs without systemd, where --kill-whom is all or main, not %q\n", c.whom)
+		return exitFailure
+	}
+	return c.each(func(u *unit) error {
+		signalEach(of(u), signal)
+		return nil
+	})
+}
+
+// signalNamed is the signal of a number or a name, with or without SIG.
+func signalNamed(name string) (syscall.Signal, error) {
+	const last = 64 // SIGRTMAX
+	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= last {
 		return syscall.Signal(n), nil
 	}
 	if s := unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG")); s != 0 {
@@ -340,12 +389,22 @@ func (c *systemctl) list() int {
 			u, load = &unit{name: name}, "not-found"
 		}
 		active, sub := state(u)
-		if active == "inactive" || len(c.states) > 0 && !slices.Contains(c.states, active) && !slices.Contains(c.states, sub) {
+		if !c.names(u.name) || active == "inactive" || len(c.states) > 0 && !slices.Contains(c.states, active) && !slices.Contains(c.states, sub) {
 			continue
 		}
 		fmt.Fprintf(c.out, "%s %s %s %s %s\n", u.name, load, active, sub, u.get("Unit.Description"))
 	}
 	return 0
+}
+
+// names reports whether a unit is one of those that are asked for, by patterns and types.
+func (c *systemctl) names(name string) bool {
+	matches := func(pattern string) bool {
+		ok, _ := path.Match(fullName(pattern), name) // a bad pattern names none
+		return ok
+	}
+	return (len(c.units) == 0 || slices.ContainsFunc(c.units, matches)) &&
+		(len(c.types) == 0 || slices.Contains(c.types, strings.TrimPrefix(path.Ext(name), ".")))
 }
 
 // knownUnits are the names of the services that may run or have failed.
@@ -370,13 +429,14 @@ func knownUnits() ([]string, error) {
 
 // systemState says whether anything has failed.
 func (c *systemctl) systemState() int {
-	names, err := failedUnits()
-	if err != nil || len(names) > 0 {
-		fmt.Fprintln(c.out, "degraded")
-		return exitFailure
+	now, code := "running", 0
+	if names, err := failedUnits(); err != nil || len(names) > 0 {
+		now, code = "degraded", exitFailure
 	}
-	fmt.Fprintln(c.out, "running")
-	return 0
+	if !c.quiet {
+		fmt.Fprintln(c.out, now)
+	}
+	return code
 }
 
 // resetFailed forgets the failures of the units, or all of them.
