@@ -29,7 +29,9 @@ import (
 // A command is run by a process between the shim and the machine, the executor, which
 // begins it in the machine's namespaces and stays outside of them. Driver and executor
 // talk over a socket: the driver sends the command, the executor what it prints and how
-// it ended. The driver's end of writing is the command's.
+// it ended. The driver's end of writing is the command's. A machine is not suspended while one
+// begins: the shim would wait with it, and on a host that suspends processes one by one it would
+// be missed.
 
 const fdExec = 3 // the executor's end of the socket
 
@@ -48,7 +50,8 @@ type execRequest struct {
 
 // Kinds of what the executor sends: a byte, a length of four, and so much.
 const (
-	frameStdout byte = iota
+	frameBegun byte = iota // the first: the command is one of the machine's processes
+	frameStdout
 	frameStderr
 	frameStatus // four bytes
 	frameFailed // why it did not begin
@@ -66,15 +69,12 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 		return 0, err
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "command"), os.NewFile(uintptr(pair[1]), "command")
+	defer theirs.Close()
 	file, err := net.FileConn(ours)
-	err = errors.Join(err, ours.Close())
-	if err == nil {
-		defer file.Close()
-		err = m.control.send(message{Op: opExec}, theirs)
+	if err = errors.Join(err, ours.Close()); err != nil {
+		return 0, err
 	}
-	if err = errors.Join(err, theirs.Close()); err != nil {
-		return 0, fmt.Errorf("%w: %w", machine.ErrEnded, err)
-	}
+	defer file.Close()
 	conn := file.(*net.UnixConn)
 	end := func() {
 		_ = conn.CloseWrite() // if it has gone, so has the command
@@ -82,10 +82,20 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 	}
 	defer context.AfterFunc(ctx, end)()
 	defer context.AfterFunc(m.commands, end)()
-	if err := json.NewEncoder(conn).Encode(execRequest{c.Script, c.Dir}); err != nil {
-		return 0, errors.Join(context.Cause(ctx), err)
+	frames := bufio.NewReader(conn)
+	err = m.whileAwake(ctx, func() error {
+		if err := errors.Join(m.control.send(message{Op: opExec}, theirs), theirs.Close()); err != nil {
+			return fmt.Errorf("%w: %w", machine.ErrEnded, err)
+		}
+		if err := json.NewEncoder(conn).Encode(execRequest{c.Script, c.Dir}); err != nil {
+			return err
+		}
+		_, err := frames.Peek(1)
+		return err
+	})
+	if err == nil {
+		status, err = readFrames(frames, c.Stdout, c.Stderr)
 	}
-	status, err = readFrames(bufio.NewReader(conn), c.Stdout, c.Stderr)
 	switch {
 	case ctx.Err() != nil:
 		return 0, context.Cause(ctx)
@@ -111,6 +121,7 @@ func readFrames(r io.Reader, stdout, stderr io.Writer) (status int, err error) {
 			return 0, err
 		}
 		switch kind := header[0]; {
+		case kind == frameBegun:
 		case kind == frameStdout:
 			_, err = stdout.Write(data)
 		case kind == frameStderr:
@@ -134,6 +145,7 @@ func (s *shim) exec(socket *os.File) {
 	cmd := self(roleExec, strconv.Itoa(s.init.Process.Pid), string(s.boot.Mode))
 	cmd.Env = []string{}
 	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	// That thread has its clocks, and is told of the machine's disks.
 	begun := make(chan error, 1)
 	s.begins <- func() { begun <- s.beginExecutor(cmd) } // when the machine has ended, so will this process
@@ -159,7 +171,7 @@ func (s *shim) beginExecutor(cmd *exec.Cmd) error {
 		return fmt.Errorf("control group: %w", err)
 	}
 	defer dir.Close()
-	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	return cmd.Start()
 }
 
@@ -234,24 +246,27 @@ func executeFor(args []string, socket io.Reader, out *frames) (status int, err e
 	if err != nil {
 		return 0, err
 	}
-	pid, err := fork(clocks, q.Dir, env, [4]*os.File{os.Stdin, stdoutEnd, stderrEnd, script})
+	child, err := fork(clocks, q.Dir, env, [4]*os.File{os.Stdin, stdoutEnd, stderrEnd, script})
 	if err := errors.Join(err, stdoutEnd.Close(), stderrEnd.Close(), script.Close()); err != nil {
 		return 0, err
 	}
-	child := &execution{pid: pid}
-	go func() {
+	go func() { // first: the machine may have the child wait for its directory
 		_, _ = io.Copy(io.Discard, socket) // until the driver wants no more
 		child.kill()
 		time.Sleep(execGrace) // what has left the group may hold the pipes
 		stdout.Close()
 		stderr.Close()
 	}()
+	_ = out.write(frameBegun, nil) // if the driver has gone, it is killed
+	if err := child.began(); err != nil {
+		_, _ = child.reap() // it ends when it has said why
+		return 0, err
+	}
 	var printed sync.WaitGroup
 	printed.Go(func() { out.copy(frameStdout, stdout) })
 	printed.Go(func() { out.copy(frameStderr, stderr) })
-	status, err = child.wait()
-	printed.Wait()
-	return status, err
+	printed.Wait() // while others of the group may be left, the first is not waited for
+	return child.reap()
 }
 
 // scriptFile is a file with a script which only those who inherit it can run.
@@ -311,24 +326,26 @@ func enterMachine(init int, mode Mode) (clocks *os.File, err error) {
 	return clocks, nil
 }
 
-// execution is a command that runs, the first of a process group.
+// execution is a command that runs, the first of a process group. Its id, and so its group's, is its
+// own until it is waited for.
 type execution struct {
-	pid   int
-	mu    sync.Mutex
-	ended bool
+	pid    int
+	report *os.File // says why the shell does not have the script; ends when it has
+	mu     sync.Mutex
+	reaped bool
 }
 
 func (e *execution) kill() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.ended {
+	if !e.reaped {
 		_ = unix.Kill(-e.pid, unix.SIGKILL)
 		_ = unix.Kill(e.pid, unix.SIGKILL) // should it have no group yet
 	}
 }
 
-// wait returns the status as a shell has it.
-func (e *execution) wait() (int, error) {
+// reap waits for the first process to end, and returns its status as a shell has it.
+func (e *execution) reap() (int, error) {
 	var info unix.Siginfo
 	for {
 		err := unix.Waitid(unix.P_PID, e.pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
@@ -336,9 +353,9 @@ func (e *execution) wait() (int, error) {
 			break
 		}
 	}
-	e.mu.Lock() // until it is waited for its id is its own
+	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ended = true
+	e.reaped = true
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(e.pid, &status, 0, nil)
@@ -370,7 +387,7 @@ type forked struct {
 }
 
 // steps are what the child does, by number.
-func (c *forked) steps() []string {
+func steps() []string {
 	return []string{"clone", "enter the machine's clocks", "begin a session", "change to the directory", "connect the output", "run the script"}
 }
 
@@ -380,15 +397,19 @@ func (c *forked) steps() []string {
 // may write to its memory then, and choose how long that takes. So this memory is a copy,
 // where that of os/exec is the parent's own, who is outside; and so all that the child has
 // is the machine's.
-func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (pid int, err error) {
+func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (child *execution, err error) {
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer report.Close()
+	defer func() {
+		if err = errors.Join(err, reportEnd.Close()); err != nil {
+			report.Close()
+		}
+	}()
 	c := &forked{}
 	if c.dir, err = unix.BytePtrFromString(cmp.Or(dir, "/")); err != nil {
-		return 0, errors.Join(fmt.Errorf("directory %q: %w", dir, err), reportEnd.Close())
+		return nil, fmt.Errorf("directory %q: %w", dir, err)
 	}
 	c.shell, c.script = text("/bin/sh"), text("/proc/self/fd/3")
 	c.argv = []*byte{text("sh"), c.script, nil}
@@ -408,21 +429,24 @@ func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (pid
 	for i, f := range append([]*os.File{reportEnd}, inherited[:]...) {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 64)
 		if err != nil {
-			return 0, errors.Join(os.NewSyscallError("fcntl", err), reportEnd.Close())
+			return nil, os.NewSyscallError("fcntl", err)
 		}
 		defer unix.Close(fd)
 		*high[i] = uintptr(fd)
 	}
-	pid, err = c.run()
-	if err := errors.Join(err, reportEnd.Close(), unix.Close(int(c.report))); err != nil {
-		return 0, err
-	}
+	pid, err := c.run()
+	return &execution{pid: pid, report: report}, err
+}
+
+// began waits until the shell has the script, and returns why it has not.
+func (e *execution) began() error {
+	defer e.report.Close()
 	message := make([]byte, 16)
-	if _, err := io.ReadFull(report, message); err != nil {
-		return pid, nil // the shell has it no more
+	if _, err := io.ReadFull(e.report, message); err != nil {
+		return nil // the shell has it no more
 	}
 	step, errno := binary.NativeEndian.Uint64(message), binary.NativeEndian.Uint64(message[8:])
-	return 0, fmt.Errorf("%s: %w", c.steps()[step%uint64(len(c.steps()))], unix.Errno(errno))
+	return fmt.Errorf("%s: %w", steps()[step%uint64(len(steps()))], unix.Errno(errno))
 }
 
 // text is s as C has it.
@@ -441,7 +465,7 @@ func (c *forked) run() (pid int, err error) {
 	err = unix.PthreadSigmask(unix.SIG_SETMASK, &c.signals, nil)
 	runtime.KeepAlive(c)
 	if errno != 0 {
-		return 0, os.NewSyscallError(c.steps()[0], errno)
+		return 0, os.NewSyscallError(steps()[0], errno)
 	}
 	return int(child), os.NewSyscallError("sigprocmask", err)
 }

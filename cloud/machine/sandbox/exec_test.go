@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -85,10 +86,10 @@ func TestExecEnds(t *testing.T) {
 		}
 		return out
 	}
-	begin := func(ctx context.Context) <-chan error {
+	begin := func(ctx context.Context, script string) <-chan error {
 		begun, ended := make(chan struct{}, 1), make(chan error, 1)
 		go func() {
-			_, err := m.Exec(ctx, machine.Command{Script: []byte(forever), Stdout: writerFunc(func(p []byte) (int, error) {
+			_, err := m.Exec(ctx, machine.Command{Script: []byte(script), Stdout: writerFunc(func(p []byte) (int, error) {
 				begun <- struct{}{}
 				return len(p), nil
 			}), Stderr: io.Discard})
@@ -98,19 +99,21 @@ func TestExecEnds(t *testing.T) {
 		return ended
 	}
 	why := errors.New("no more wanted")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	ended := begin(ctx)
-	if n := lasting(); n == "0" {
-		t.Error("nothing runs")
-	}
-	cancel(why)
-	if err := <-ended; !errors.Is(err, why) {
-		t.Errorf("cancelled: %v", err)
-	}
-	// Those that have lost their parent are there until the first process has waited for them.
-	for deadline := time.Now().Add(10 * time.Second); lasting() != "0"; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s processes are left", lasting())
+	for _, script := range []string{forever, "sleep 1000 & echo"} { // the shell of the other has ended before
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := begin(ctx, script)
+		if n := lasting(); n == "0" {
+			t.Error("nothing runs")
+		}
+		cancel(why)
+		if err := <-ended; !errors.Is(err, why) {
+			t.Errorf("%s: cancelled: %v", script, err)
+		}
+		// Those that have lost their parent are there until the first process has waited for them.
+		for deadline := time.Now().Add(10 * time.Second); lasting() != "0"; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s processes are left", script, lasting())
+			}
 		}
 	}
 	// One that nobody wants the output of any more.
@@ -118,19 +121,13 @@ func TestExecEnds(t *testing.T) {
 	if !errors.Is(err, why) {
 		t.Errorf("no output wanted: %v", err)
 	}
-	// A suspended machine's stand still.
-	if err := m.Freeze(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	short, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	if _, err := m.Exec(short, machine.Command{Script: []byte("touch /root/ran"), Stdout: io.Discard, Stderr: io.Discard}); err == nil {
-		t.Error("a command ran in a suspended machine")
-	}
-	stop()
-	if err := m.Thaw(); err != nil {
-		t.Fatal(err)
-	}
-	ended = begin(t.Context())
+	// None begins while its machine is suspended, as a group or, on a host without those, one by one.
+	b.execSuspended(m)
+	own := m.(*running).group
+	m.(*running).group = nil
+	b.execSuspended(m)
+	m.(*running).group = own
+	ended := begin(t.Context(), forever)
 	began := time.Now()
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)
@@ -143,6 +140,38 @@ func TestExecEnds(t *testing.T) {
 	}
 	if _, err := m.Exec(t.Context(), machine.Command{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, machine.ErrEnded) {
 		t.Errorf("in a machine that has ended: %v", err)
+	}
+}
+
+// execSuspended has a command wait for a suspended machine, and another not wait for long.
+func (b *bench) execSuspended(m machine.Machine) {
+	b.t.Helper()
+	if err := m.Freeze(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	waiting := make(chan string, 1)
+	go func() {
+		out, _, _, err := b.exec(m, "ls /root/ran; date +%s.%N", "")
+		waiting <- fmt.Sprintln(out, err)
+	}()
+	short, stop := context.WithTimeout(b.t.Context(), 300*time.Millisecond)
+	defer stop()
+	began := time.Now()
+	if _, err := m.Exec(short, machine.Command{Script: []byte("touch /root/ran"), Stdout: io.Discard, Stderr: io.Discard}); err == nil {
+		b.t.Error("a command ran in a suspended machine")
+	}
+	if took := time.Since(began); took > execGrace {
+		b.t.Errorf("a command waited for a suspended machine for %v", took)
+	}
+	time.Sleep(300 * time.Millisecond) // in which the other does not run
+	thawed := time.Now()
+	if err := m.Thaw(); err != nil {
+		b.t.Fatal(err)
+	}
+	var at float64
+	out := <-waiting
+	if _, err := fmt.Sscan(out, &at); err != nil || at < float64(thawed.UnixMilli())/1000 {
+		b.t.Errorf("it printed %q, and the machine went on at %v: %v", out, thawed.UnixMilli(), err)
 	}
 }
 

@@ -44,9 +44,10 @@ type running struct {
 	commands    context.Context // of what Exec runs; ends when the machine is to end
 	endCommands context.CancelFunc
 
-	freezing sync.Mutex // held while the machine is suspended or goes on
-	holds    int        // how many want it suspended
-	released bool       // it goes on, whoever wants it suspended
+	freezing sync.Mutex    // held while the machine is suspended or goes on
+	holds    int           // how many want it suspended
+	released bool          // it goes on, whoever wants it suspended
+	thawed   chan struct{} // closed when it goes on; made when it is suspended
 
 	done chan struct{}
 	exit machine.Exit
@@ -542,6 +543,9 @@ func (m *running) Freeze(ctx context.Context) error {
 		}
 		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, err)
 	}
+	if m.holds == 0 {
+		m.thawed = make(chan struct{})
+	}
 	m.holds++
 	return nil
 }
@@ -557,16 +561,45 @@ func (m *running) Thaw() error {
 		m.holds--
 		return nil
 	}
-	m.holds = 0
-	return m.thaw()
+	return m.goOn()
 }
 
 // release has the machine go on until it ends, whoever wants it suspended.
 func (m *running) release() error {
 	m.freezing.Lock()
 	defer m.freezing.Unlock()
-	m.holds, m.released = 0, true
+	m.released = true
+	return m.goOn()
+}
+
+// goOn has the machine not be suspended. The lock of freezing is held.
+func (m *running) goOn() error {
+	if m.holds > 0 {
+		close(m.thawed)
+	}
+	m.holds = 0
 	return m.thaw()
+}
+
+// whileAwake calls begin as soon as the machine is not suspended, and has it not be suspended
+// meanwhile.
+func (m *running) whileAwake(ctx context.Context, begin func() error) error {
+	for {
+		m.freezing.Lock()
+		if m.holds == 0 {
+			defer m.freezing.Unlock()
+			return begin()
+		}
+		thawed := m.thawed
+		m.freezing.Unlock()
+		select {
+		case <-thawed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-m.commands.Done():
+			return machine.ErrEnded
+		}
+	}
 }
 
 func (m *running) thaw() error {
