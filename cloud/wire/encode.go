@@ -106,10 +106,10 @@ func (e *encoder) structure(shape string, v reflect.Value) error {
 		}
 		member := s.Members[name]
 		if unset(field) && slices.Contains(e.m.Sent[shape], name) {
-			e.text(e.m.responseName(name, member), "")
+			e.text(e.m.sentName(name, member), "")
 			continue
 		}
-		if err := e.value(e.m.responseName(name, member), member.Shape, field); err != nil {
+		if err := e.value(e.m.sentName(name, member), member.Shape, field); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -137,7 +137,7 @@ func kindOf(s Shape, compound bool, member Member) string {
 func (d *jsonDecoder) structure(tree map[string]any, path string, s Shape, v reflect.Value) error {
 	for _, name := range sortedKeys(s.Members) {
 		at := strings.TrimPrefix(path+"."+strings.ToLower(name[:1])+name[1:], ".")
-		sent := d.m.responseName(name, s.Members[name])
+		sent := d.m.sentName(name, s.Members[name])
 		if tree[sent] == nil {
 			if slices.Contains(s.Required, sent) {
 				d.violated(at, "null", "Member must not be null")
@@ -281,7 +281,7 @@ func (m *Model) tree(shape string, v reflect.Value) (any, error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		if value != nil {
-			object[m.responseName(name, member)] = value
+			object[m.sentName(name, member)] = value
 		}
 	}
 	return object, nil

@@ -100,8 +100,8 @@ func (m *Model) RequestName(name string, member Member) string {
 	}
 }
 
-// responseName is what a member is called in a response's XML.
-func (m *Model) responseName(name string, member Member) string {
+// sentName is what a member is called in answers, and in requests of JSON.
+func (m *Model) sentName(name string, member Member) string {
 	if member.Location != "" {
 		return member.Location
 	}

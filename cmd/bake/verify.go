@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -185,7 +186,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	}
 	want, err := o.Want()
 	if err != nil {
-		return err
+		return flagged(err)
 	}
 	id, err := attest.KeyID(key)
 	if err != nil {
@@ -209,6 +210,19 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 		}{list(all)}
 	}
 	return failed
+}
+
+// flagged is an error with the flag that asked for what it is about.
+func flagged(err error) error {
+	switch {
+	case errors.Is(err, attested.ErrArtifact):
+		return fmt.Errorf("-artifact: %w", err)
+	case errors.Is(err, attested.ErrImage):
+		return fmt.Errorf("-ami: %w", err)
+	case errors.Is(err, attested.ErrNoList):
+		return fmt.Errorf("-boot: %w", err)
+	}
+	return err
 }
 
 // verifier is the public key that the flags name.

@@ -51,7 +51,7 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 		if _, unread := errors.AsType[*attested.UnreadError](err); unread {
 			return fmt.Errorf("%w; name the directory or bucket of the reports with -reports", err)
 		}
-		return err
+		return flagged(err)
 	})
 	if err == nil && o.boot {
 		err = p.sameFiles(cmd, &o, found)

@@ -188,7 +188,7 @@ func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Id
 // list reads the list of files with that digest.
 func (i *Image) list(ctx context.Context, digest string) (err error) {
 	if digest == "" {
-		return errors.New("no list of files is attested, so that those of a machine can be compared with none")
+		return ErrNoList
 	}
 	if i.files, err = i.reports.Read(ctx, digest, maxFile); err != nil {
 		return &UnreadError{"its list of files", err}

@@ -3,12 +3,20 @@ package attested
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"strings"
 
 	"bake/builder/amazon"
 	"bake/builder/amazon/kmskey"
 	"bake/golden/attest"
+)
+
+// What errors are about: what [Options] demand, and files of which no list is attested.
+var (
+	ErrArtifact = errors.New("an artifact that is demanded")
+	ErrImage    = errors.New("an image that is demanded")
+	ErrNoList   = errors.New("no list of files is attested, so that those of a machine can be compared with none")
 )
 
 // Options say what is demanded of attestations.
@@ -40,14 +48,14 @@ func (o *Options) Want() (attest.Expected, error) {
 	for _, path := range o.Artifacts {
 		subject, err := attest.File(path, path)
 		if err != nil {
-			return want, fmt.Errorf("an artifact that is demanded: %w", err)
+			return want, fmt.Errorf("%w: %w", ErrArtifact, err)
 		}
 		want.Subjects = append(want.Subjects, subject)
 	}
 	for _, image := range o.AMIs {
 		region, id, ok := strings.Cut(image, ":")
 		if !ok || region == "" || !strings.HasPrefix(id, "ami-") {
-			return want, fmt.Errorf("an image that is demanded: %q is not REGION:AMI, such as eu-west-1:ami-0a1b2c3d4e5f60718", image)
+			return want, fmt.Errorf("%w: %q is not REGION:AMI, such as eu-west-1:ami-0a1b2c3d4e5f60718", ErrImage, image)
 		}
 		want.Subjects = append(want.Subjects, attest.Image(region, id))
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"bake/communicator"
 	"bake/internal/prose"
@@ -130,7 +131,7 @@ func parse(out io.Reader, ids []string) (map[string]answer, error) {
 			continue
 		}
 		if text, more := strings.CutPrefix(l, ". "); more {
-			if a, ok := answers[id]; ok && len(a.text) < maxEvidence {
+			if a, ok := answers[id]; ok && utf8.RuneCountInString(a.text) < maxEvidence {
 				answers[id] = answer{a.status, prose.Cut(strings.TrimPrefix(a.text+"; "+prose.Line(text), "; "), maxEvidence-1)}
 			}
 			continue
