@@ -90,61 +90,82 @@ def main():
     sys.exit(int(sys.argv[1]))
 `
 
-// Each call has its own files, environment and status of one process, which outlives calls that
-// end early, and ends what they have begun.
-func TestStagesProcess(t *testing.T) {
+// staged is the program that runs the stages of what stands for cloud-init, outside of a machine.
+type staged struct {
+	t           *testing.T
+	python, dir string
+	program     string
+}
+
+func newStaged(t *testing.T) *staged {
+	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("no python3")
 	}
-	dir := t.TempDir()
-	write := func(name, text string) {
-		if err := errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("cloudinit/__init__.py", "")
-	write("cloudinit/cmd/__init__.py", "")
-	write("cloudinit/cmd/main.py", stagedMain)
 	// Control groups are those of a machine.
 	program := strings.Replace(string(stages), "return \"/sys/fs/cgroup\"", "return \"/dev/null\" #", 1)
 	program = strings.Replace(program, "PATIENCE = 120", "PATIENCE = 60", 1)
 	program = strings.Replace(program, "/run/bake/cloud-init.socket", "socket", 1)
-	write("stages", program)
-	call := func(of string, args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), python, append([]string{"-S", "stages"}, args...)...)
-		cmd.Dir, cmd.Env = dir, []string{"OF=" + of, "PYTHONPATH=" + dir, "PYTHONDONTWRITEBYTECODE=1"}
-		return cmd
+	s := &staged{t, python, t.TempDir(), program}
+	s.write("cloudinit/__init__.py", "")
+	s.write("cloudinit/cmd/__init__.py", "")
+	s.write("cloudinit/cmd/main.py", stagedMain)
+	s.write("stages", program)
+	return s
+}
+
+func (s *staged) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *staged) write(name, text string) {
+	s.t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(s.path(name)), 0o755), os.WriteFile(s.path(name), []byte(text), 0o644)); err != nil {
+		s.t.Fatal(err)
 	}
-	// The process has the files of the first call, and so no end of a pipe would come.
-	output := func(cmd *exec.Cmd) (string, error) {
-		path := filepath.Join(dir, "output")
-		f, err := os.Create(path)
-		if err != nil {
-			return "", err
+}
+
+// call is a call of the program, with the variable OF.
+func (s *staged) call(of string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(s.t.Context(), s.python, append([]string{"-S", "stages"}, args...)...)
+	cmd.Dir, cmd.Env = s.dir, []string{"OF=" + of, "PYTHONPATH=" + s.dir, "PYTHONDONTWRITEBYTECODE=1"}
+	return cmd
+}
+
+// output runs a call. The process has the files of the first one, and so no end of a pipe would come.
+func (s *staged) output(cmd *exec.Cmd) (string, error) {
+	f, err := os.Create(s.path("output"))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	err = cmd.Run()
+	return readText(f.Name()), err
+}
+
+func (s *staged) await(name string) {
+	s.t.Helper()
+	for began := time.Now(); !exists(s.path(name)); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			s.t.Fatalf("%s does not come", name)
 		}
-		defer f.Close()
-		cmd.Stdout, cmd.Stderr = f, f
-		err = cmd.Run()
-		return readText(path), err
 	}
-	awaited := func(name string) {
-		for began := time.Now(); !exists(filepath.Join(dir, name)); time.Sleep(10 * time.Millisecond) {
-			if time.Since(began) > time.Minute {
-				t.Fatalf("%s does not come", name)
-			}
-		}
-	}
+}
+
+// Each call has its own files, environment and status of one process, which outlives calls that
+// end early, and ends what they have begun.
+func TestStagesProcess(t *testing.T) {
+	s := newStaged(t)
 	// It may be loaded before; who comes too late to load it leaves it to the other.
-	loader := call("loader", "load")
+	loader := s.call("loader", "load")
 	if err := loader.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaited("socket")
-	if late, err := output(call("late", "load")); err != nil || late != "" {
+	s.await("socket")
+	if late, err := s.output(s.call("late", "load")); err != nil || late != "" {
 		t.Errorf("%q, %v", late, err)
 	}
-	first, err := output(call("first", "0", "--local"))
+	first, err := s.output(s.call("first", "0", "--local"))
 	process, rest, _ := strings.Cut(first, " ")
 	if process != strconv.Itoa(loader.Process.Pid) {
 		t.Errorf("the first stage is a copy of %s, not of %d", process, loader.Process.Pid)
@@ -153,25 +174,25 @@ func TestStagesProcess(t *testing.T) {
 		t.Fatalf("%q, %v", first, err)
 	}
 
-	stopped := call("second", "wait")
+	stopped := s.call("second", "wait")
 	if err := stopped.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaited("began")
+	s.await("began")
 	if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := stopped.Wait(); err == nil {
 		t.Error("a call that was ended succeeded")
 	}
-	awaited("stopped")
-	conn, err := net.Dial("unixpacket", filepath.Join(dir, "socket"))
+	s.await("stopped")
+	conn, err := net.Dial("unixpacket", s.path("socket"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
 
-	last, err := output(call("third", "3", "--mode=final"))
+	last, err := s.output(s.call("third", "3", "--mode=final"))
 	var status *exec.ExitError
 	if !errors.As(err, &status) || status.ExitCode() != 3 || last != process+" third /usr/bin/cloud-init 3 --mode=final\n" {
 		t.Errorf("%q, %v; the first was a copy of %s", last, err, process)
@@ -179,26 +200,35 @@ func TestStagesProcess(t *testing.T) {
 	if err := loader.Wait(); err != nil {
 		t.Error("the process that loaded cloud-init: ", err)
 	}
-	// Of a call that loads it and one that is a stage, whichever is the faster is the process for both, wherever
-	// the other one was meanwhile.
+	// Without one the first call loads it, and so after one that has died.
+	if again, err := s.output(s.call("again", "0", "--mode=final")); err != nil || !strings.HasSuffix(again, " again /usr/bin/cloud-init 0 --mode=final\n") {
+		t.Errorf("%q, %v", again, err)
+	}
+}
+
+// Of a call that loads cloud-init and one that is a stage, whichever is the faster is the process for both,
+// wherever the other one was meanwhile.
+func TestStagesLoadedOnce(t *testing.T) {
+	s := newStaged(t)
 	for _, slow := range []string{"listener.listen()  #", "os.link(own, PATH)"} {
-		before, after, found := strings.Cut(program, slow)
+		os.Remove(s.path("socket")) // of a process that has ended
+		before, after, found := strings.Cut(s.program, slow)
 		if !found {
 			t.Fatalf("there is no %q", slow)
 		}
 		indent := before[strings.LastIndex(before, "\n")+1:]
-		write("slow", before+"open('began-slow', 'w'); import time; time.sleep(1)\n"+indent+slow+after)
-		late := call("late", "load")
+		s.write("slow", before+"open('began-slow', 'w'); import time; time.sleep(1)\n"+indent+slow+after)
+		late := s.call("late", "load")
 		late.Args[2] = "slow"
 		if err := late.Start(); err != nil {
 			t.Fatal(err)
 		}
-		awaited("began-slow")
-		early, err := output(call("early", "0", "--local"))
+		s.await("began-slow")
+		early, err := s.output(s.call("early", "0", "--local"))
 		if err != nil {
-			t.Errorf("before %s: %q, %v", slow, early, err)
+			t.Fatalf("before %s: %q, %v", slow, early, err)
 		}
-		last, err := output(call("last", "0", "--mode=final"))
+		last, err := s.output(s.call("last", "0", "--mode=final"))
 		if err != nil || strings.Fields(last)[0] != strings.Fields(early)[0] {
 			t.Errorf("before %s: %q, %v; the first was %q", slow, last, err, early)
 		}
@@ -207,10 +237,6 @@ func TestStagesProcess(t *testing.T) {
 			t.Errorf("before %s: two processes have loaded it: %v", slow, err)
 		}
 		stuck.Stop()
-		os.Remove(filepath.Join(dir, "began-slow"))
-	}
-	// Without one the first call loads it, and so after one that has died.
-	if again, err := output(call("again", "0", "--mode=final")); err != nil || !strings.HasSuffix(again, " again /usr/bin/cloud-init 0 --mode=final\n") {
-		t.Errorf("%q, %v", again, err)
+		os.Remove(s.path("began-slow"))
 	}
 }

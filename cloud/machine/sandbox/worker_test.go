@@ -251,6 +251,11 @@ func TestWorkerFails(t *testing.T) {
 	if err := d.Unpack(ctx, reader, dir); !errors.Is(err, cause) {
 		t.Error(err)
 	}
+}
+
+// What a worker has said and how it has ended is told to whoever gives it work or waits for it.
+func TestWorkerDies(t *testing.T) {
+	d := newWorkerDriver(t)
 	begin := func() *worker {
 		w, err := d.newWorker(d.options.Dir)
 		if err != nil {
@@ -259,7 +264,6 @@ func TestWorkerFails(t *testing.T) {
 		t.Cleanup(w.end)
 		return w
 	}
-	// What it has said and how it has ended is told to whoever gives it work.
 	w := begin()
 	if err := w.control.send(message{Op: "dance"}, nil); err != nil {
 		t.Fatal(err)
