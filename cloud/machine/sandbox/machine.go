@@ -47,7 +47,7 @@ type running struct {
 	freezing sync.Mutex    // held while the machine is suspended or goes on
 	holds    int           // how many want it suspended
 	released bool          // it goes on, whoever wants it suspended
-	thawed   chan struct{} // closed when it goes on; made when it is suspended
+	thawed   chan struct{} // closed when it goes on; nil while it does
 
 	done chan struct{}
 	exit machine.Exit
@@ -574,10 +574,10 @@ func (m *running) release() error {
 
 // goOn has the machine not be suspended. The lock of freezing is held.
 func (m *running) goOn() error {
-	if m.holds > 0 {
+	if m.thawed != nil {
 		close(m.thawed)
 	}
-	m.holds = 0
+	m.holds, m.thawed = 0, nil
 	return m.thaw()
 }
 
