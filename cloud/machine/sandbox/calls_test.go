@@ -126,9 +126,6 @@ func TestHungFileSystem(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := teller.begun(os.Getpid()); err != nil {
-		t.Fatal(err)
-	}
 	teller.patience = 100 * time.Millisecond
 	served := make(chan struct{})
 	go func() {
@@ -149,6 +146,19 @@ func TestHungFileSystem(t *testing.T) {
 			t.Errorf("the root is not shown as %s blocks: %v", want, err)
 		}
 	}
+	var host unix.Statfs_t
+	if err := unix.Statfs("/", &host); err != nil {
+		t.Fatal(err)
+	}
+	if err := teller.begun(-1); err == nil {
+		t.Error("there is such a process")
+	}
+	if got := soon(t, thread.ask(t, "/")); got != fmt.Sprint(host.Blocks) {
+		t.Errorf("without a machine it shows %s", got)
+	}
+	if err := teller.begun(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
 	shows(want)
 	var asked []chan string
 	for len(asked) == 0 || teller.free.Load() > 0 && len(asked) < 10*askMost {
@@ -160,10 +170,6 @@ func TestHungFileSystem(t *testing.T) {
 	}
 	if n := teller.free.Load(); n != 0 {
 		t.Fatalf("%d walkers are free, after %d calls that hang", n, len(asked))
-	}
-	var host unix.Statfs_t
-	if err := unix.Statfs("/", &host); err != nil {
-		t.Fatal(err)
 	}
 	for range 20 {
 		if got := soon(t, thread.ask(t, "/")); got != fmt.Sprint(host.Blocks) {
