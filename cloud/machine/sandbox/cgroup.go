@@ -316,8 +316,10 @@ func eventually(ctx context.Context, limit time.Duration, done func() (bool, err
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		case <-tick.C:
+		}
+		if ctx.Err() != nil { // also of two that are ready
+			return context.Cause(ctx)
 		}
 	}
 }
