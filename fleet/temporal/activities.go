@@ -83,9 +83,10 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	var result run.Result
 	if in.State == nil {
 		result, err = run.Build(ctx, o)
-	} else if err := a.restore(in.State); err != nil {
-		return stageOut{}, err
 	} else {
+		if err := a.restore(in.State); err != nil {
+			return stageOut{}, err
+		}
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
 	// Of several builds, some may have failed and others be at a boundary.

@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -175,6 +176,22 @@ func TestStageEnds(t *testing.T) {
 			}
 			if err != nil || out.Outcome == nil || out.Outcome.Result != c.want || out.Interrupted != c.interrupted {
 				t.Errorf("interrupted: %t, %+v, %v", out.Interrupted, out.Outcome, err)
+			}
+			// A stage that cannot go on with the state that it is given has not ended well: another worker may.
+			other := uuid.NewString()
+			if err := os.WriteFile(a.host.State.Journal(other), []byte("of another version"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			state, err := a.export(other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var again stageOut
+			if v, err = env.ExecuteActivity(a.stage, stageIn{Cell: web, Run: other, State: state}); err == nil {
+				err = v.Get(&again)
+			}
+			if err != nil || again.Outcome == nil || again.Outcome.Result != fleet.Failed || !again.Left || !bytes.Equal(again.State, state) {
+				t.Errorf("resumed: left: %t, %+v, %v", again.Left, again.Outcome, err)
 			}
 		})
 	}

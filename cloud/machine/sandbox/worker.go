@@ -117,7 +117,7 @@ func (w *worker) end() {
 // gone reports whether the worker has ended.
 func (w *worker) gone() bool {
 	select {
-	case <-w.ended:
+	case <-w.ended: //nolint:errcheck // whoever wants to know why asks result
 		w.control.close()
 		return true
 	default:
