@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -70,15 +72,15 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>%s</Message></Error></Errors></Response>`, code, message)
 	}
 	switch {
-	case action == "AssumeRole":
+	case action == "AssumeRole" || action == "AssumeRoleWithWebIdentity":
 		n := 0
 		for _, c := range f.calls {
 			if strings.HasPrefix(c, "AssumeRole") {
 				n++
 			}
 		}
-		fmt.Fprintf(w, `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA%d</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
-			n, time.Now().Add(f.lifetime).UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, `<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>ASIA%[2]d</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%[3]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+			action, n, time.Now().Add(f.lifetime).UTC().Format(time.RFC3339))
 	case action == "ListMFADevices":
 		fmt.Fprint(w, `<ListMFADevicesResponse><ListMFADevicesResult><MFADevices><member><SerialNumber>arn:aws:iam::1:mfa/me</SerialNumber><UserName>me</UserName><EnableDate>2026-01-01T00:00:00Z</EnableDate></member></MFADevices></ListMFADevicesResult></ListMFADevicesResponse>`)
 	case action == "GetCallerIdentity":
@@ -164,6 +166,53 @@ func TestRoleIsRenewed(t *testing.T) {
 	want := []string{"AssumeRole AKIAME", "AssumeRole AKIAME", "DescribeVpcs ASIA2", "AssumeRole AKIAME", "DescribeVpcs ASIA3"}
 	if got := f.said(); !slices.Equal(got, want) {
 		t.Errorf("the calls were %q, want %q", got, want)
+	}
+}
+
+// TestConfiguredRoles: the roles of the AWS configuration itself are taken on at the endpoint for all
+// services, wherever that is named, and at that of STS if there is one.
+func TestConfiguredRoles(t *testing.T) {
+	write := func(t *testing.T, text string) string {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const role = "role_arn = arn:aws:iam::1:role/r\n"
+	for name, c := range map[string]struct {
+		config string // URL is the fake's
+		env    map[string]string
+		want   string
+	}{
+		"profile":      {"[profile p]\n" + role + "source_profile = q\nmfa_serial = m\n[profile q]\naws_access_key_id = AKIAQ\naws_secret_access_key = s\n", nil, "AssumeRole AKIAQ m 123456"},
+		"its endpoint": {"[profile p]\nendpoint_url = URL\n" + role + "web_identity_token_file = TOKEN\n", map[string]string{"AWS_ENDPOINT_URL": ""}, "AssumeRoleWithWebIdentity"},
+		"token": {"", map[string]string{
+			"AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE": "TOKEN", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
+		}, "AssumeRoleWithWebIdentity"},
+		"endpoint of STS": {"[profile p]\n" + role + "web_identity_token_file = TOKEN\n", map[string]string{"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_STS": "URL", "AWS_ENDPOINT_URL_EC2": "URL"}, "AssumeRoleWithWebIdentity"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			filled := strings.NewReplacer("URL", f.URL, "TOKEN", write(t, "a token"))
+			t.Setenv("AWS_CONFIG_FILE", write(t, filled.Replace(c.config)))
+			for name, value := range c.env {
+				t.Setenv(name, filled.Replace(value))
+				if value == "" {
+					os.Unsetenv(name)
+				}
+			}
+			profile := "p"
+			if c.config == "" {
+				profile = ""
+			}
+			if err := describe(t.Context(), f.open(t, Options{Profile: profile, MFACode: "123456", SkipCredentialValidation: true})); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := f.said(), []string{c.want, "DescribeVpcs ASIA1"}; !slices.Equal(got, want) {
+				t.Errorf("the calls were %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -187,7 +187,9 @@ func lentByVault(ctx context.Context, o *Options, src *schema.Source, env []stri
 
 // configure reads the AWS configuration, and adds what each call of the session does.
 func (s *Session) configure(ctx context.Context, o *Options, src *schema.Source, load []func(*config.LoadOptions) error) (aws.Config, error) {
-	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	var roles configuredSTS
+	cfg, err := config.LoadDefaultConfig(ctx, append(load, roles.loadOptions(o.MFACode)...)...)
+	roles.endpoint = cfg.BaseEndpoint
 	if _, none := errors.AsType[config.SharedConfigProfileNotExistError](err); none && o.Profile != "" {
 		return cfg, blame(src, &o.Profile, "No such profile", "The AWS configuration has no profile %q.", o.Profile)
 	} else if err != nil {
@@ -264,11 +266,6 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 	}
 	if o.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(o.Profile))
-	}
-	if o.MFACode != "" {
-		load = append(load, config.WithAssumeRoleCredentialOptions(func(a *stscreds.AssumeRoleOptions) {
-			a.TokenProvider = func() (string, error) { return o.MFACode, nil }
-		}))
 	}
 	if f := o.SharedCredentialsFile; f != "" {
 		load = append(load, config.WithSharedConfigFiles([]string{f}), config.WithSharedCredentialsFiles([]string{f}))

@@ -1,0 +1,62 @@
+package access
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// configuredSTS is where roles of the AWS configuration itself are taken on: that of a profile, or
+// that of a job of a CI service, which has a token. The SDK makes its clients of STS for them before it
+// reads which endpoint AWS_ENDPOINT_URL or the profile names for all services, and would
+// send AWS what is for that endpoint.
+type configuredSTS struct {
+	endpoint *string // for all services, once the configuration has been read; nil: that of the region
+}
+
+// loadOptions have the SDK use it, and give the code of an MFA device, if there is one, to
+// who wants it.
+func (c *configuredSTS) loadOptions(mfaCode string) []func(*config.LoadOptions) error {
+	return []func(*config.LoadOptions) error{
+		config.WithAssumeRoleCredentialOptions(func(o *stscreds.AssumeRoleOptions) {
+			if o.Client != nil { // nil: the options are looked at before there is one
+				o.Client = profileRole{o.Client, c}
+			}
+			if mfaCode != "" {
+				o.TokenProvider = func() (string, error) { return mfaCode, nil }
+			}
+		}),
+		config.WithWebIdentityRoleCredentialOptions(func(o *stscreds.WebIdentityRoleOptions) {
+			if o.Client != nil {
+				o.Client = tokenRole{o.Client, c}
+			}
+		}),
+	}
+}
+
+// at has a call go to the endpoint for all services, unless there is one for STS.
+func (c *configuredSTS) at(o *sts.Options) {
+	if o.BaseEndpoint == nil {
+		o.BaseEndpoint = c.endpoint
+	}
+}
+
+type profileRole struct {
+	client stscreds.AssumeRoleAPIClient
+	sts    *configuredSTS
+}
+
+func (r profileRole) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, options ...func(*sts.Options)) (*sts.AssumeRoleOutput, error) {
+	return r.client.AssumeRole(ctx, in, append(options, r.sts.at)...)
+}
+
+type tokenRole struct {
+	client stscreds.AssumeRoleWithWebIdentityAPIClient
+	sts    *configuredSTS
+}
+
+func (r tokenRole) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleWithWebIdentityInput, options ...func(*sts.Options)) (*sts.AssumeRoleWithWebIdentityOutput, error) {
+	return r.client.AssumeRoleWithWebIdentity(ctx, in, append(options, r.sts.at)...)
+}
