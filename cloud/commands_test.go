@@ -260,6 +260,7 @@ func TestRunCommandRefusals(t *testing.T) {
 		"InvalidParameters 1":     func(in *ssm.SendCommandInput) { delete(in.Parameters, "commands") },
 		"InvalidParameters 2":     func(in *ssm.SendCommandInput) { in.Parameters["executionTimeout"] = []string{"0"} },
 		"InvalidParameters 3":     func(in *ssm.SendCommandInput) { in.Parameters["other"] = []string{"0"} },
+		"InvalidParameters 4":     func(in *ssm.SendCommandInput) { in.Parameters["workingDirectory"] = []string{} },
 		"MaxDocumentSizeExceeded": func(in *ssm.SendCommandInput) { in.Parameters["commands"] = []string{strings.Repeat("x", 70000)} },
 		"InvalidOutputFolder":     func(in *ssm.SendCommandInput) { in.OutputS3BucketName = aws.String("absent") },
 		"InvalidNotificationConfig": func(in *ssm.SendCommandInput) {

@@ -181,6 +181,7 @@ var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 func (s *Service) resolved(ctx context.Context, parameters map[string][]string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for name, values := range parameters {
+		out[name] = make([]string, 0, len(values))
 		for _, value := range values {
 			var failed error
 			text := reference().ReplaceAllStringFunc(value, func(written string) string {

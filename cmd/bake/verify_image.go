@@ -48,8 +48,10 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 			w.File = args[1]
 		}
 		found, err = attested.Find(ctx, a, args[0], w)
-		if _, unread := errors.AsType[*attested.UnreadError](err); unread {
+		if unread, is := errors.AsType[*attested.UnreadError](err); is && unread.Files {
 			return fmt.Errorf("%w; name the directory or bucket of the reports with -reports", err)
+		} else if is {
+			return fmt.Errorf("%w; name the file, or its directory or bucket with -reports", err)
 		}
 		return flagged(err)
 	})

@@ -53,7 +53,7 @@ const (
 // made, in a new run of this workflow: the template asks for it again, whatever has entered the
 // channels meanwhile.
 func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
-	w := &waitingImage{offers: workflow.GetSignalChannel(ctx, againSignal)}
+	w := &waitingImage{offers: workflow.GetSignalChannel(ctx, againSignal), soonest: time.Second}
 	w.begin(ctx, in)
 	if err := w.handle(ctx); err != nil {
 		return w.waits, err
@@ -75,9 +75,9 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 			return w.waits, err
 		}
 		over := !workflow.Now(ctx).Before(w.end)
-		err = w.promote(ctx)
+		cancelled, err := w.promote(ctx)
 		switch {
-		case err != nil && ctx.Err() != nil:
+		case cancelled:
 			return w.waits, err
 		case isGone(err) && !w.offered():
 			return w.waits, nil
@@ -105,7 +105,6 @@ func (w *waitingImage) begin(ctx workflow.Context, in fleet.Offer) {
 	w.in, w.waits, w.anew = in, waitsOf(in.Outcome), nil
 	w.in.Since = workflow.Now(ctx)
 	w.end = w.in.Since.Add(patience)
-	w.soonest = time.Second
 }
 
 // handle answers who asks for the status, and who approves the image for a channel.
@@ -191,10 +190,10 @@ func (w *waitingImage) next(now time.Time) time.Time {
 }
 
 // promote offers the image to its channels, and tells the webhooks if that fails: once for each
-// reason.
-func (w *waitingImage) promote(ctx workflow.Context) error {
+// reason. It reports whether it was cancelled meanwhile, and not while it told them.
+func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error) {
 	w.approved, w.soonest = false, time.Second
-	err := promote(ctx, w.in, &w.waits)
+	err = promote(ctx, w.in, &w.waits)
 	switch {
 	case err == nil:
 		w.waits.Failed, w.in.Told = "", ""
@@ -202,6 +201,7 @@ func (w *waitingImage) promote(ctx workflow.Context) error {
 			w.soonest = stillSoaking
 		}
 	case ctx.Err() != nil:
+		return true, err
 	case isGone(err):
 		if !w.offered() { // no run has found it since
 			w.waits = fleet.Waits{Failed: cut(words(err), longestError)}
@@ -214,7 +214,7 @@ func (w *waitingImage) promote(ctx workflow.Context) error {
 			w.in.Told = w.waits.Failed
 		}
 	}
-	return err
+	return false, err
 }
 
 // waitsOf is what the image of an outcome waits for when it begins to.

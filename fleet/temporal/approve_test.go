@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/interceptor"
+	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -96,6 +97,29 @@ func TestOfferedWhileBusy(t *testing.T) {
 		env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", env.Now())))
 		if in := anew(t, env); in.Outcome.Run != "r2" || !slices.Equal(f.log, want) {
 			t.Errorf("%s: it did %q, and goes on with %+v", busy, f.log, in.Outcome)
+		}
+	}
+}
+
+// TestCancelledWhileTelling: a wait that is cancelled while webhooks are told why the image could not be promoted
+// has not failed for that: it was cancelled, or is over as the image is gone.
+func TestCancelledWhileTelling(t *testing.T) {
+	for promotions, gone := range map[int]bool{-1: true, 1000: false} {
+		f := &fake{promotions: promotions}
+		env := f.env(t)
+		env.SetOnActivityStartedListener(func(i *activity.Info, _ context.Context, _ converter.EncodedValues) {
+			if i.ActivityType.Name == notifyActivity {
+				env.CancelWorkflow()
+			}
+		})
+		env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", env.Now())))
+		var w fleet.Waits
+		if err := env.GetWorkflowError(); gone && err == nil {
+			if err := env.GetWorkflowResult(&w); err != nil || w.Failed != "there is no such image" {
+				t.Errorf("it waits for %+v, %v", w, err)
+			}
+		} else if gone || !sdk.IsCanceledError(err) {
+			t.Errorf("gone: %t: it ended with %v", gone, err)
 		}
 	}
 }

@@ -105,11 +105,17 @@ func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, 
 
 // UnreadError is the error of a document about an image that is not where the reports are.
 type UnreadError struct {
-	What string // the document
-	Err  error
+	Files bool // it is the list of the image's files, and not its attestation
+	Err   error
 }
 
-func (e *UnreadError) Error() string { return e.What + ": " + e.Err.Error() }
+func (e *UnreadError) Error() string {
+	if e.Files {
+		return "its list of files: " + e.Err.Error()
+	}
+	return "its attestation cannot be read: " + e.Err.Error()
+}
+
 func (e *UnreadError) Unwrap() error { return e.Err }
 
 // open reads the attestation that the image's tag names.
@@ -121,14 +127,14 @@ func (i *Image) open(ctx context.Context, w Where) error {
 	var text []byte
 	var err error
 	if w.File != "" {
-		if text, err = reports.ReadFile(w.File, maxFile); err == nil && reports.Digest(text) != digest {
+		if text, err = reports.ReadFile(w.File, maxFile); err != nil {
+			return fmt.Errorf("its attestation cannot be read: %w", err)
+		}
+		if reports.Digest(text) != digest {
 			return fmt.Errorf("its tag %s names another attestation than %s: %.64s", reports.Attestation, w.File, digest)
 		}
-	} else {
-		text, err = i.reports.Read(ctx, digest, maxFile)
-	}
-	if err != nil {
-		return &UnreadError{"its attestation cannot be read", err}
+	} else if text, err = i.reports.Read(ctx, digest, maxFile); err != nil {
+		return &UnreadError{Err: err}
 	}
 	i.Statement, err = attest.Open(text, w.Key)
 	if err == nil {
@@ -191,7 +197,7 @@ func (i *Image) list(ctx context.Context, digest string) (err error) {
 		return ErrNoList
 	}
 	if i.files, err = i.reports.Read(ctx, digest, maxFile); err != nil {
-		return &UnreadError{"its list of files", err}
+		return &UnreadError{Files: true, Err: err}
 	}
 	return nil
 }

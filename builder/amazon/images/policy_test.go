@@ -254,6 +254,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
 	doomed := w.image(home, "web-0", "bake:image", "web")
+	w.nextSecond()
 	older := w.image(home, "web-1", "bake:image", "web")
 	w.fatal(permit(w.client("default", home), older, types.LaunchPermission{UserId: aws.String(otherID)}))
 	w.nextSecond()
