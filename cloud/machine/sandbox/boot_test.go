@@ -163,7 +163,11 @@ unit named "Type=forking\nPIDFile=/run/named.pid\nExecStart=/usr/local/bin/daemo
 unit guess "Type=forking\nExecStart=/usr/local/bin/daemons\n"
 unit nobody "ExecStart=/bin/true\nUser=nosuchuser\nRuntimeDirectory=nobody\n"
 printf '#!/bin/sh\nsleep 1 & (sleep 0.5; exit 5) & echo $! > /run/named.pid\n' > /usr/local/bin/daemons
-chmod +x /usr/local/bin/daemons
+printf '#!/bin/sh\nkill $$\n' > /usr/local/bin/killed
+chmod +x /usr/local/bin/daemons /usr/local/bin/killed
+unit before "ExecStartPre=/usr/local/bin/killed\nExecStart=/bin/true\n"
+unit after "ExecStart=/bin/sleep 1000\nExecStartPost=/usr/local/bin/killed\n"
+unit meant "ExecStartPre=/usr/local/bin/killed\nExecStart=/usr/local/bin/killed\nSuccessExitStatus=SIGTERM\n"
 systemctl daemon-reload
 END`)
 		const failed = "systemctl --failed --no-legend --plain | tr -s ' ' | sed 's/ *$//'"
@@ -182,6 +186,8 @@ END`)
 			{"sudo systemctl reset-failed; sudo systemctl start later; echo $?; systemctl is-failed later", "0\ninactive"},
 			{"sudo systemctl start early 2>/dev/null; echo $?; systemctl show -p Result --value early", "1\nprotocol"},
 			{"sudo systemctl start named guess; sleep 2; systemctl show -p Result -p ExecMainStatus --value named | sort | xargs; systemctl is-failed guess", "5 exit-code\ninactive"},
+			{"sudo systemctl start before 2>/dev/null; echo $?; sudo systemctl start after 2>/dev/null; echo $?; systemctl show -p Result --value before after | xargs", "1\n1\nsignal signal"},
+			{"sudo systemctl start meant; echo $?; sleep 0.5; systemctl is-failed meant", "0\ninactive"},
 			{"sudo systemctl start nobody 2>/dev/null; sleep 1; systemctl is-failed nobody", "failed"},
 			{"for how in -sKILL -s9 '--signal=KILL --kill-who=main'; do sudo systemctl reset-failed; sudo systemctl start lives; sudo systemctl kill $how lives; sleep 0.5; " + failed + "; done",
 				strings.Repeat("lives.service loaded failed failed test\n", 2) + "lives.service loaded failed failed test"},

@@ -36,10 +36,11 @@ import (
 const fdExec = 3 // the executor's end of the socket
 
 const (
-	execGrace    = 5 * time.Second // for what was killed to be gone
-	maxExecFrame = 32 << 10        // bytes of what a command prints, in one message
-	execLeaf     = "bake-commands" // the control group of commands, below the machine's
-	noExitCode   = 127             // of a command that did not begin, as a shell has it
+	execGrace    = 5 * time.Second  // for what was killed to be gone
+	execBegin    = 10 * time.Second // within it a command has begun: the machine can hold that up
+	maxExecFrame = 32 << 10         // bytes of what a command prints, in one message
+	execLeaf     = "bake-commands"  // the control group of commands, below the machine's
+	noExitCode   = 127              // of a command that did not begin, as a shell has it
 )
 
 // execRequest is what the driver asks for.
@@ -83,14 +84,20 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 	defer context.AfterFunc(ctx, end)()
 	defer context.AfterFunc(m.commands, end)()
 	frames := bufio.NewReader(conn)
-	err = m.whileAwake(ctx, func() error {
+	err = m.whileAwake(ctx, func() (err error) {
+		late := time.AfterFunc(execBegin, func() { _ = conn.Close() })
+		defer func() {
+			if !late.Stop() {
+				err = fmt.Errorf("it has not begun within %v", execBegin)
+			}
+		}()
 		if err := errors.Join(m.control.send(message{Op: opExec}, theirs), theirs.Close()); err != nil {
 			return fmt.Errorf("%w: %w", machine.ErrEnded, err)
 		}
 		if err := json.NewEncoder(conn).Encode(execRequest{c.Script, c.Dir}); err != nil {
 			return err
 		}
-		_, err := frames.Peek(1)
+		_, err = frames.Peek(1)
 		return err
 	})
 	if err == nil {
@@ -237,6 +244,10 @@ func executeFor(args []string, socket io.Reader, out *frames) (status int, err e
 	script, err := scriptFile(q.Script)
 	if err != nil {
 		return 0, err
+	}
+	// It may have waited to begin for longer than the driver has.
+	if gone, _ := unix.Poll([]unix.PollFd{{Fd: fdExec, Events: unix.POLLRDHUP}}, 0); gone > 0 {
+		return 0, errors.New("nobody wants it any more")
 	}
 	mode, env := Mode(args[2]), []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	if mode == ModeSingle {

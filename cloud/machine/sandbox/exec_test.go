@@ -143,6 +143,32 @@ func TestExecEnds(t *testing.T) {
 	}
 }
 
+// TestExecHeldUp: who is root in a machine can have no command begin there, and holds up neither who
+// suspends it nor its end.
+func TestExecHeldUp(t *testing.T) {
+	b := newBench(t, Options{})
+	spec := b.spec()
+	m := b.start(spec)
+	if m.(*running).group == nil {
+		t.Skip("machines have no groups here")
+	}
+	c := b.login(spec)
+	b.run(c, "sudo sh -c 'mkdir -p /sys/fs/cgroup/"+execLeaf+" && echo 1 > /sys/fs/cgroup/"+execLeaf+"/cgroup.freeze'")
+	for range 2 {
+		if _, _, _, err := b.exec(m, "true", ""); err == nil || !strings.Contains(err.Error(), "has not begun") {
+			t.Errorf("a command: %v", err)
+		}
+	}
+	if err := errors.Join(m.Freeze(t.Context()), m.Thaw()); err != nil {
+		t.Error(err)
+	}
+	_, _ = try(c, "sudo reboot")
+	b.waitEnd(m)
+	if e := m.Exit(); e.Reason != machine.Reboot || e.Err != nil {
+		t.Errorf("exit is %+v", e)
+	}
+}
+
 // execSuspended has a command wait for a suspended machine, and another not wait for long.
 func (b *bench) execSuspended(m machine.Machine) {
 	b.t.Helper()

@@ -94,9 +94,9 @@ func statusOf(err error) (status syscall.WaitStatus, ok bool) {
 }
 
 // failureOfEnd is the failure that the end of a process of the service's is, or nil for an end in
-// order.
-func (u *unit) failureOfEnd(status unix.WaitStatus) *unitFailure {
-	clean := u.cleanEnds()
+// order. A daemon's may be the signal that it is asked to end by.
+func (u *unit) failureOfEnd(status unix.WaitStatus, daemon bool) *unitFailure {
+	clean := u.cleanEnds(daemon)
 	switch {
 	case status.Signaled() && !slices.Contains(clean.signals, status.Signal()):
 		return &unitFailure{"signal", int(status.Signal())}
@@ -112,9 +112,9 @@ type ends struct {
 }
 
 // cleanEnds are those that count as success, see SuccessExitStatus in systemd.service(5).
-func (u *unit) cleanEnds() ends {
+func (u *unit) cleanEnds(daemon bool) ends {
 	clean := ends{codes: []int{0}}
-	if u.kind() != "oneshot" { // which is a command, not a daemon
+	if daemon {
 		clean.signals = []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE}
 	}
 	for _, setting := range u.values["Service.SuccessExitStatus"] {

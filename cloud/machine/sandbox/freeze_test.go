@@ -1,16 +1,23 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
+	"io"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"bake/cloud/machine"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who had a machine suspended hears that it went on, since it was to stop; nobody suspends it
 // again.
 func TestReleased(t *testing.T) {
-	m := &running{done: make(chan struct{}), holds: 2}
+	m := &running{freezing: make(chan struct{}, 1), done: make(chan struct{}), holds: 2}
 	close(m.done)
 	_ = m.release() // there is no shim to tell
 	for range 2 {
@@ -20,5 +27,47 @@ func TestReleased(t *testing.T) {
 	}
 	if err := m.Freeze(t.Context()); !errors.Is(err, machine.ErrReleased) {
 		t.Errorf("freeze: %v", err)
+	}
+}
+
+// A machine that lets no command begin holds up who wants it suspended, and who runs another
+// command, for as long as they wait, and the first for no longer than a command may take to begin.
+func TestCommandThatDoesNotBegin(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shim := os.NewFile(uintptr(pair[1]), "shim")
+	defer shim.Close() // which takes the message, with the socket, and does nothing
+	m := &running{freezing: make(chan struct{}, 1), done: make(chan struct{}), commands: t.Context()}
+	if m.control, err = newControl(os.NewFile(uintptr(pair[0]), "driver")); err != nil {
+		t.Fatal(err)
+	}
+	defer m.control.close()
+	run := func(ctx context.Context) error {
+		_, err := m.Exec(ctx, machine.Command{Script: []byte("true"), Stdout: io.Discard, Stderr: io.Discard})
+		return err
+	}
+	began, ended := time.Now(), make(chan error, 1)
+	go func() { ended <- run(t.Context()) }()
+	if err := eventually(t.Context(), execBegin/2, func() (bool, error) { return len(m.freezing) > 0, nil }); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	if err := m.Freeze(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("freeze: %v", err)
+	}
+	if err := run(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("another command: %v", err)
+	}
+	if took := time.Since(began); took >= execBegin {
+		t.Errorf("they waited for %v", took)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "has not begun") {
+		t.Errorf("the command: %v", err)
+	}
+	if len(m.freezing) > 0 {
+		t.Error("it still holds the machine up")
 	}
 }

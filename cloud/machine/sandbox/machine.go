@@ -44,7 +44,7 @@ type running struct {
 	commands    context.Context // of what Exec runs; ends when the machine is to end
 	endCommands context.CancelFunc
 
-	freezing sync.Mutex    // held while the machine is suspended or goes on
+	freezing chan struct{} // has one while the machine is being suspended, goes on or begins a command
 	holds    int           // how many want it suspended
 	released bool          // it goes on, whoever wants it suspended
 	thawed   chan struct{} // closed when it goes on; nil while it does
@@ -147,7 +147,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	}
 	defer console.Close()
 
-	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), done: make(chan struct{})}
+	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), freezing: make(chan struct{}, 1), done: make(chan struct{})}
 	m.commands, m.endCommands = context.WithCancel(context.WithoutCancel(ctx)) // it outlives ctx
 	if m.group, err = d.groups.create(spec.ID, d.ids); err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
@@ -302,6 +302,9 @@ func (m *running) await(ctx context.Context) error {
 // shimDeath is why the shim cannot be reached, where that failed with err. What it says once it is a shim
 // is on the console.
 func (m *running) shimDeath(err error) error {
+	if !ofDeath(err) {
+		return err
+	}
 	err = m.shim.death(err)
 	if m.shim.complaint.Len() == 0 {
 		err = fmt.Errorf("%w; see %s", err, m.spec.Console)
@@ -347,11 +350,11 @@ func (m *running) listen(release func()) {
 		if err != nil {
 			break
 		}
-		if msg.Op == opEnded {
+		if msg.Op == opEnded { // the last message, though the shim may not be able to end by itself
 			m.mu.Lock()
 			m.ending = msg.End
 			m.mu.Unlock()
-			continue
+			break
 		}
 		m.mu.Lock()
 		waiting := m.pending[msg.ID]
@@ -525,8 +528,12 @@ func (m *running) Kill() error {
 
 // Freeze implements [machine.Machine].
 func (m *running) Freeze(ctx context.Context) error {
-	m.freezing.Lock()
-	defer m.freezing.Unlock()
+	select {
+	case m.freezing <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, context.Cause(ctx))
+	}
+	defer func() { <-m.freezing }()
 	var err error
 	switch {
 	case m.released:
@@ -552,8 +559,8 @@ func (m *running) Freeze(ctx context.Context) error {
 
 // Thaw implements [machine.Machine].
 func (m *running) Thaw() error {
-	m.freezing.Lock()
-	defer m.freezing.Unlock()
+	m.freezing <- struct{}{}
+	defer func() { <-m.freezing }()
 	switch {
 	case m.released:
 		return machine.ErrReleased
@@ -566,13 +573,13 @@ func (m *running) Thaw() error {
 
 // release has the machine go on until it ends, whoever wants it suspended.
 func (m *running) release() error {
-	m.freezing.Lock()
-	defer m.freezing.Unlock()
+	m.freezing <- struct{}{}
+	defer func() { <-m.freezing }()
 	m.released = true
 	return m.goOn()
 }
 
-// goOn has the machine not be suspended. The lock of freezing is held.
+// goOn has the machine not be suspended. Whoever calls has the place in freezing.
 func (m *running) goOn() error {
 	if m.thawed != nil {
 		close(m.thawed)
@@ -582,16 +589,22 @@ func (m *running) goOn() error {
 }
 
 // whileAwake calls begin as soon as the machine is not suspended, and has it not be suspended
-// meanwhile.
+// meanwhile: begin is to be short.
 func (m *running) whileAwake(ctx context.Context, begin func() error) error {
 	for {
-		m.freezing.Lock()
+		select {
+		case m.freezing <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-m.commands.Done():
+			return machine.ErrEnded
+		}
 		if m.holds == 0 {
-			defer m.freezing.Unlock()
+			defer func() { <-m.freezing }()
 			return begin()
 		}
 		thawed := m.thawed
-		m.freezing.Unlock()
+		<-m.freezing
 		select {
 		case <-thawed:
 		case <-ctx.Done():

@@ -260,24 +260,32 @@ func plainOutput(terminal *os.File) error {
 	return unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, t)
 }
 
-// run serves the driver until the first process has ended.
+// run serves the driver until the first process has ended. That is told by another thread: the machine
+// can have this one wait for a command that begins, until the driver ends both.
 func (s *shim) run() error {
 	go s.serve()
-	ended := make(chan struct{})
+	told := make(chan error, 1)
 	go func() {
 		_ = s.init.Wait()
-		close(ended)
+		told <- s.tellEnd()
 	}()
-	for running := true; running; {
+	for {
 		select {
 		case begin := <-s.begins:
 			begin()
-		case <-ended:
-			running = false
+		case err := <-told:
+			return err
 		}
 	}
+}
+
+// tellEnd says how the first process has ended, once the console is printed.
+func (s *shim) tellEnd() error {
 	s.terminal.Close()
-	<-s.printed // every holder of the terminal has gone
+	select {
+	case <-s.printed: // every holder of the terminal has gone
+	case <-time.After(execBegin): // but for a command that does not begin
+	}
 	end := &ending{}
 	switch status := s.init.ProcessState.Sys().(syscall.WaitStatus); {
 	case status.Signaled():

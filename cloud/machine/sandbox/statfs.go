@@ -157,6 +157,10 @@ func (t *diskTeller) answer(q *question) {
 		return
 	}
 	q.late.Stop()
+	// The thread is named anew to be written to: process_vm_writev(2) takes no more than a number, and
+	// /proc/PID/mem writes what the caller could not. Should the caller be killed after the look and its
+	// number be given anew at once, another process gets the answer: one that this may trace, so of
+	// the machine's user namespace. For that all numbers have to be used between the two calls.
 	if ok && t.calls.waits(q.stoppedCall) && q.writeStatfs(&st) == nil {
 		t.calls.done(q.stoppedCall)
 	} else {

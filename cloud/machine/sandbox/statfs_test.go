@@ -358,6 +358,18 @@ func TestVolumeMounted(t *testing.T) {
 	}
 }
 
+// TestVolumeWithoutSizeFile: a volume that was made before sizes were written is as large as its device.
+func TestVolumeWithoutSizeFile(t *testing.T) {
+	dir := t.TempDir()
+	device := filepath.Join(dir, volumeDevice)
+	if err := errors.Join(os.WriteFile(device, nil, 0o600), os.Truncate(device, 3<<30)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readSize(dir); got != 3<<30 || err != nil {
+		t.Errorf("%d, %v", got, err)
+	}
+}
+
 // TestVolumeSizeFile: a size is larger than any file can be.
 func TestVolumeSizeFile(t *testing.T) {
 	dir := t.TempDir()

@@ -89,7 +89,7 @@ func supervise(name string, started *os.File) error {
 	signal.Notify(stop, syscall.SIGUSR1)
 	last := main.follow(reap())
 	if last != nil {
-		if f := u.failureOfEnd(*last); f != nil {
+		if f := u.failureOfEnd(*last, u.kind() != "oneshot"); f != nil {
 			return u.fail(*f)
 		}
 	}
@@ -134,14 +134,14 @@ func (m mainProcess) follow(all <-chan end) (last *unix.WaitStatus) {
 
 // start runs the commands of the unit until the service has started.
 func (u *unit) start(log *os.File) (main mainProcess, err error) {
-	run := func(line string) error {
+	run := func(line string, daemon bool) error {
 		cmd, mayFail, err := u.command(line, 0)
 		if err != nil {
 			return err
 		}
 		cmd.Stdout, cmd.Stderr = log, log
 		err = cmd.Run()
-		if status, ended := statusOf(err); ended && u.failureOfEnd(unix.WaitStatus(status)) == nil {
+		if status, ended := statusOf(err); ended && u.failureOfEnd(unix.WaitStatus(status), daemon) == nil {
 			return nil
 		}
 		if err != nil && !mayFail {
@@ -150,14 +150,14 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 		return nil
 	}
 	for _, line := range u.values["Service.ExecStartPre"] {
-		if err := run(line); err != nil {
+		if err := run(line, false); err != nil {
 			return main, err
 		}
 	}
 	kind := u.kind()
 	for _, line := range u.values["Service.ExecStart"] {
 		if kind == "forking" || kind == "oneshot" {
-			if err := run(line); err != nil {
+			if err := run(line, kind == "forking"); err != nil {
 				return main, err
 			}
 			continue
@@ -184,7 +184,7 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 		main.pid = u.daemon()
 	}
 	for _, line := range u.values["Service.ExecStartPost"] {
-		if err := run(line); err != nil {
+		if err := run(line, false); err != nil {
 			return main, err
 		}
 	}

@@ -54,9 +54,17 @@ func writeSize(dir string, size int64) error {
 	return os.Rename(path+".new", path)
 }
 
-// readSize is the size of the volume in dir.
+// readSize is the size of the volume in dir. One that was made before sizes were written is as large
+// as its device.
 func readSize(dir string) (int64, error) {
 	text, err := os.ReadFile(filepath.Join(dir, volumeSize))
+	if errors.Is(err, fs.ErrNotExist) {
+		device, err := os.Lstat(filepath.Join(dir, volumeDevice))
+		if err != nil {
+			return 0, err
+		}
+		return device.Size(), nil
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -91,7 +91,7 @@ func (w *worker) give(msg message, files ...*os.File) error {
 // death is why the worker could not be told something or does not answer, where that failed with err:
 // what it has said of its end, if it has ended, or else how it did.
 func (w *worker) death(err error) error {
-	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ESRCH) {
+	if !ofDeath(err) {
 		return err
 	}
 	w.cmd.Process.Kill() // its end of the socket is closed, which is its last act but for dying
@@ -103,6 +103,11 @@ func (w *worker) death(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%w)", err, end)
+}
+
+// ofDeath reports whether an error is one of telling or hearing who has ended.
+func ofDeath(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ESRCH)
 }
 
 // end ends the worker, if it has not ended, and waits for that.

@@ -290,6 +290,10 @@ func TestWorkerDies(t *testing.T) {
 		t.Error(err)
 	}
 	w = begin()
+	m = &running{shim: w, control: w.control, spec: machine.Spec{Console: "CONSOLE"}}
+	if err := m.sendBoot(d, &bootSpec{Hostname: strings.Repeat("x", maxMessage)}); err == nil || strings.Contains(err.Error(), "ended") || !strings.HasSuffix(err.Error(), "is too long") {
+		t.Errorf("a message that cannot be sent: %v", err)
+	}
 	if err := w.give(message{Op: opShim}); err != nil {
 		t.Fatal(err)
 	}
