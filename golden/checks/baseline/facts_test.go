@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bake/golden/findings"
+	"bake/internal/turns"
 )
 
 // facts is a machine whose configuration is below a directory of this host, and whose programs
@@ -352,6 +353,7 @@ func reached() map[string]string {
 // TestOneProgramBroken: on a machine that keeps hardly any rule, no rule passes because one of the
 // programs fails in silence.
 func TestOneProgramBroken(t *testing.T) {
+	turns.Skip(t, 3)
 	onLinux(t)
 	t.Parallel()
 	results := func(m facts, only []string) map[string]findings.Result {
