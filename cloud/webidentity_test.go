@@ -308,6 +308,8 @@ func TestTrust(t *testing.T) {
 		{statement("Allow", `{"StringEquals":{"HOST:aud":"party","HOST:oaud":"sts.amazonaws.com"},"ForAnyValue:StringEquals":{"HOST:amr":"mfa"}}`), party, ""},
 		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), map[string]any{"amr": []string{"pwd", "mfa"}}, ""},
 		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), nil, "AccessDenied"},
+		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"a\\*"}}`), map[string]any{"amr": []string{`a\b`}}, ""}, // a backslash is itself in a policy
+		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"a\\*"}}`), map[string]any{"amr": []string{"a*"}}, "AccessDenied"},
 	} {
 		token := signed(t, jose.RS256, i.rsa, "r", i.claims(test.claims))
 		_, err := nobody.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: role(test.policy), RoleSessionName: aws.String("job"), WebIdentityToken: &token})

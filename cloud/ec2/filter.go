@@ -128,36 +128,8 @@ func collect(v reflect.Value, path []string) []string {
 	return nil
 }
 
-// match reports whether text matches pattern as EC2's filters do: * is any
-// text, ? one character, and a backslash takes the next character as it is.
-func match(pattern, text string) bool {
-	for pattern != "" {
-		switch c := pattern[0]; {
-		case c == '*':
-			pattern = strings.TrimLeft(pattern, "*")
-			if pattern == "" {
-				return true
-			}
-			for i := range len(text) + 1 {
-				if match(pattern, text[i:]) {
-					return true
-				}
-			}
-			return false
-		case text == "":
-			return false
-		case c == '\\' && len(pattern) > 1:
-			pattern = pattern[1:]
-			if pattern[0] != text[0] {
-				return false
-			}
-		case c != '?' && c != text[0]:
-			return false
-		}
-		pattern, text = pattern[1:], text[1:]
-	}
-	return text == ""
-}
+// match reports whether text matches pattern as EC2's filters do.
+func match(pattern, text string) bool { return wire.Match(pattern, text, wire.Backslash) }
 
 // page cuts rows, which are in the order of their keys, to the page that token
 // asks for, and returns the token of the next.

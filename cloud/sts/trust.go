@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"bake/cloud/wire"
 )
 
 // asking is who wants a role, as a trust policy has it.
@@ -111,7 +113,7 @@ func readOperator(name string) (o operator, ok bool) {
 	case "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase":
 		o.same = strings.EqualFold
 	case "StringLike", "StringNotLike":
-		o.same = like
+		o.same = func(have, want string) bool { return wire.Match(want, have, wire.NoEscape) }
 	default:
 		return o, false
 	}
@@ -131,31 +133,6 @@ func (o operator) meets(have, wanted []string) bool {
 		return o.lenient || o.negated && o.quantifier == ""
 	}
 	return slices.ContainsFunc(have, one)
-}
-
-// like reports whether a text is of a pattern, in which * is any text and ? any character.
-func like(text, pattern string) bool {
-	t, p := []rune(text), []rune(pattern)
-	at, star, after := 0, -1, 0
-	i := 0
-	for i < len(t) {
-		switch {
-		case at < len(p) && (p[at] == '?' || p[at] == t[i]) && p[at] != '*':
-			i, at = i+1, at+1
-		case at < len(p) && p[at] == '*':
-			star, after = at, i
-			at++
-		case star >= 0: // the last * takes one more
-			after++
-			i, at = after, star+1
-		default:
-			return false
-		}
-	}
-	for at < len(p) && p[at] == '*' {
-		at++
-	}
-	return at == len(p)
 }
 
 // principal is who a statement is about: "*", or lists by kind.
