@@ -243,7 +243,18 @@ func (s *state) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (*e
 
 // EnableImage makes a disabled image available again.
 func (s *state) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2.EnableImageOutput, error) {
-	err := s.changeState(ctx, in.ImageId, types.ImageStateDisabled, func(img *image) { img.State = types.ImageStateAvailable })
+	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range img.snapshotIDs() {
+		if snap, ok := s.snapshots.Get(id); ok {
+			if err := s.checkTier(snap); err != nil {
+				return nil, err
+			}
+		}
+	}
+	err = s.changeState(ctx, in.ImageId, types.ImageStateDisabled, func(img *image) { img.State = types.ImageStateAvailable })
 	return &ec2.EnableImageOutput{Return: aws.Bool(true)}, err
 }
 

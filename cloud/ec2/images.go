@@ -722,7 +722,7 @@ func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, 
 	if !s.visible(snap, c.Account) || *snap.OwnerId != c.Account && snap.defaultKey() {
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the storage of this ami")
 	}
-	return snap, nil
+	return snap, s.checkTier(snap)
 }
 
 // RegisterImage makes an image of snapshots. Whether an instance can start from

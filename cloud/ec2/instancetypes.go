@@ -170,7 +170,7 @@ func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst b
 		VCpuInfo:                 &types.VCpuInfo{DefaultVCpus: &cpus},
 		EbsInfo:                  &types.EbsInfo{EbsOptimizedSupport: types.EbsOptimizedSupportDefault, EncryptionSupport: types.EbsEncryptionSupportSupported},
 		NetworkInfo:              &types.NetworkInfo{EnaSupport: ena, MaximumNetworkInterfaces: aws.Int32(int32(maxInterfaces(types.InstanceType(name)))), Ipv4AddressesPerInterface: aws.Int32(1), Ipv6Supported: aws.Bool(false)},
-		SupportedRootDeviceTypes: []types.RootDeviceType{types.RootDeviceTypeEbs}, SupportedUsageClasses: []types.UsageClassType{types.UsageClassTypeOnDemand},
+		SupportedRootDeviceTypes: []types.RootDeviceType{types.RootDeviceTypeEbs}, SupportedUsageClasses: []types.UsageClassType{types.UsageClassTypeOnDemand, types.UsageClassTypeSpot},
 		SupportedVirtualizationTypes: []types.VirtualizationType{types.VirtualizationTypeHvm},
 	}
 }

@@ -208,6 +208,8 @@ func (s *state) CopySnapshot(ctx context.Context, in *CopySnapshotInput) (*ec2.C
 		return nil, kindSnapshot.notFound(id)
 	case source.State != types.SnapshotStateCompleted:
 		return nil, wire.Errorf("IncorrectState", "Snapshot '%s' is not 'completed'.", id)
+	case s.checkTier(source) != nil:
+		return nil, s.checkTier(source)
 	case *source.OwnerId != c.Account && source.defaultKey():
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the snapshot '%s': it is encrypted with the default key of its account.", id)
 	}

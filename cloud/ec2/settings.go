@@ -95,7 +95,7 @@ func (s *state) DisableSnapshotBlockPublicAccess(ctx context.Context, _ *ec2.Dis
 
 // visible reports whether the account may make volumes of the snapshot.
 func (s *state) visible(r *snapshot, account string) bool {
-	return *r.OwnerId == account || slices.ContainsFunc(r.Permissions, func(p types.CreateVolumePermission) bool {
+	return *r.OwnerId == account || slices.ContainsFunc(s.permissionsOf(r), func(p types.CreateVolumePermission) bool {
 		public := p.Group == types.PermissionGroupAll && s.settingsOf(*r.OwnerId, r.Region).SnapshotsPublic != types.SnapshotBlockPublicAccessStateBlockAllSharing
 		return public || aws.ToString(p.UserId) == account
 	})

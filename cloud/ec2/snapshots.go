@@ -23,6 +23,7 @@ type snapshot struct {
 	types.Snapshot
 	Permissions []types.CreateVolumePermission
 	Lock        *types.LockedSnapshotsInfo // as it was locked; see lockState
+	Tiering     *tiering                   // nil: it has always been in the standard tier
 
 	Layers       []string // topmost first
 	Base         string
@@ -37,12 +38,17 @@ type snapshot struct {
 func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	v := r.Snapshot
 	v.Tags = s.tagsOn(c, *v.SnapshotId, *v.OwnerId, v.Tags)
+	now := s.opts.Clock.Now()
+	v.StorageTier = r.tier(now)
+	if r.Tiering.restored(now) {
+		v.RestoreExpiryTime = r.Tiering.expiry()
+	}
 	if v.State != types.SnapshotStatePending {
 		return v
 	}
 	percent := int64(0)
 	if d := s.delays().Snapshot; d > 0 {
-		percent = min(99, int64(s.opts.Clock.Now().Sub(*v.StartTime)*100/d))
+		percent = min(99, int64(now.Sub(*v.StartTime)*100/d))
 	}
 	v.Progress = aws.String(strconv.FormatInt(percent, 10) + "%")
 	return v
@@ -460,6 +466,9 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 			return a.Group == b.Group && aws.ToString(a.UserId) == aws.ToString(b.UserId)
 		}
 	}
+	if err := s.checkTier(r); err != nil {
+		return nil, err
+	}
 	permissions := slices.Clone(r.Permissions)
 	for _, p := range slices.Concat(add, remove) {
 		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
@@ -505,7 +514,7 @@ func (s *state) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeS
 	out := &ec2.DescribeSnapshotAttributeOutput{SnapshotId: r.SnapshotId}
 	switch in.Attribute {
 	case types.SnapshotAttributeNameCreateVolumePermission:
-		out.CreateVolumePermissions = append([]types.CreateVolumePermission{}, r.Permissions...)
+		out.CreateVolumePermissions = append([]types.CreateVolumePermission{}, s.permissionsOf(r)...)
 	case types.SnapshotAttributeNameProductCodes:
 		out.ProductCodes = []types.ProductCode{}
 	default:

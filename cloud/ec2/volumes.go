@@ -235,6 +235,9 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 		size = img.snapshotSize(id)
 	}
 	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || s.visible(snap, c.Account)) && snap.Region == c.Region {
+		if err := s.checkTier(snap); err != nil {
+			return err
+		}
 		size = *snap.VolumeSize
 		if aws.ToBool(snap.Encrypted) && requested == nil {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
