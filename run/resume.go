@@ -37,6 +37,8 @@ type Memory struct {
 	Parallel int  `json:"parallel,omitempty"`
 	FailFast bool `json:"fail_fast,omitempty"`
 
+	CloudInit time.Duration `json:"cloud_init,omitempty"`
+
 	Files map[string]string `json:"files"` // digests of the template and of values of variables, by name
 
 	Path     string   `json:"path"`
@@ -65,7 +67,7 @@ func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), ru
 // ResumeOptions say what [Resume] goes on with.
 type ResumeOptions struct {
 	// Options are as for [Build]. What the run has been told before is taken from its
-	// journal: ID, Command, Force, Parallel, FailFast, and of the Template all but Env, Secrets, and the values
+	// journal: ID, Command, Force, Parallel, FailFast, CloudInit, and of the Template all but Env, Secrets, and the values
 	// of sensitive variables, which are given again in Vars. Cloud is used for a run on the
 	// local cloud alone. An empty OnError is that of the run.
 	Options
@@ -183,21 +185,26 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	b := o.Options
-	b.ID, b.Command, b.Force, b.Parallel, b.FailFast = m.Run, m.Command, m.Force, m.Parallel, m.FailFast
+	b := m.options(o.Options, vars)
 	b.again = &again{m, journal, o.From, o.Changed, true}
-	if b.OnError == "" {
-		b.OnError = m.OnError
-	}
-	t := &b.Template
-	t.Path, t.Cwd, t.VarFiles, t.Only, t.Except, t.Vars, t.Now = m.Path, m.Cwd, m.VarFiles, m.Only, m.Except, vars, m.Started
-	t.Instance, b.Within = m.Image, m.Within
-	if !m.Local {
-		b.Cloud = nil
-	}
 	result, err := Build(ctx, b)
 	useful = b.again.useful
 	return result, err
+}
+
+// options are o with what the run has been told before, and vars for variables.
+func (m Memory) options(o Options, vars []string) Options {
+	o.ID, o.Command, o.Force, o.Parallel, o.FailFast, o.CloudInit = m.Run, m.Command, m.Force, m.Parallel, m.FailFast, m.CloudInit
+	if o.OnError == "" {
+		o.OnError = m.OnError
+	}
+	t := &o.Template
+	t.Path, t.Cwd, t.VarFiles, t.Only, t.Except, t.Vars, t.Now = m.Path, m.Cwd, m.VarFiles, m.Only, m.Except, vars, m.Started
+	t.Instance, o.Within = m.Image, m.Within
+	if !m.Local {
+		o.Cloud = nil
+	}
+	return o
 }
 
 // again is a run that goes on.
@@ -249,7 +256,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string, trace string) (*step.FileJournal, error) {
 	m := Memory{
 		Run: run.ID, Whole: o.Whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
-		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
+		Parallel: o.Parallel, FailFast: o.FailFast, CloudInit: o.CloudInit, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages, Trace: trace,
 	}
 	for name, f := range t.Files() {

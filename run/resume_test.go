@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bake/config"
 	"bake/engine"
@@ -47,7 +48,7 @@ func (b *bench) resumed(t *testing.T, vars ...string) run.ResumeOptions {
 	t.Helper()
 	o := b.options(t, chains)
 	o.Template.Only, o.Template.Vars = []string{"file.f"}, vars
-	o.Parallel, o.FailFast = 3, true
+	o.Parallel, o.FailFast, o.CloudInit = 3, true, time.Minute
 	result, err := run.Build(t.Context(), o)
 	if err == nil || !result.Resumable {
 		t.Fatalf("the build: %v; resumable: %v", err, result.Resumable)
@@ -78,7 +79,7 @@ func TestResumeChains(t *testing.T) {
 	var b bench
 	o := b.resumed(t)
 	m, err := o.State.Resumable("r", false)
-	if err != nil || !slices.Equal(m.Builds, []string{"file.f"}) || m.Parallel != 3 || !m.FailFast {
+	if err != nil || !slices.Equal(m.Builds, []string{"file.f"}) || m.Parallel != 3 || !m.FailFast || m.CloudInit != time.Minute {
 		t.Errorf("the run remembers %+v, %v", m, err)
 	}
 	if result, err := run.Resume(t.Context(), o); err == nil || !result.Resumable {

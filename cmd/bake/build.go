@@ -73,7 +73,7 @@ immediately and lists what was left behind.`,
 	flags.BoolVar(&o.local, "local", false, "use the local cloud instead of AWS; no account needed")
 	egressFlag(flags, &o.egress)
 	faultsFlag(flags, &o.faults)
-	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
+	cloudInitFlag(flags, &o.cloudInit)
 	flags.Var(&o.cache, "cache", "with -local: begin after the last provisioner that has not changed since an earlier -cache build, and keep the machines of this one; -cache=release: also for image blocks; bake cloud cache lists what is kept")
 	flags.Lookup("cache").NoOptDefVal = cacheOn
 	flags.Var(&o.cacheLimit, "cache-limit", "with -cache: at the end, delete machines from the cache, the least recently used first, until the others have at most this `size`; default 10GB")
@@ -138,7 +138,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 		return nil, err
 	}
 	template.WarnUndeclared = o.warnUndeclared
-	cloudInit, err := p.env.cloudInit(o.cloudInit)
+	cloudInit, err := p.env.cloudInit(o.cloudInit, "bake build")
 	if err != nil {
 		return nil, err
 	}

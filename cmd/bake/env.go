@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"os/user"
@@ -10,7 +9,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -109,24 +107,6 @@ func diagnosticsText(files map[string]*hcl.File, diags hcl.Diagnostics) string {
 	var b bytes.Buffer
 	ui.Diagnostics(&b, files, diags, 80, false)
 	return strings.TrimRight(b.String(), "\n")
-}
-
-// cloudInitVariable sets how long builds wait for cloud-init, if no flag does.
-const cloudInitVariable = "BAKE_CLOUD_INIT_TIMEOUT"
-
-// cloudInit is how long builds wait for cloud-init; flag is empty if it is not set.
-func (e environ) cloudInit(flag string) (time.Duration, error) {
-	if flag == "" && e.get(cloudInitVariable) == "" {
-		return 5 * time.Minute, nil
-	}
-	d, err := time.ParseDuration(cmp.Or(flag, e.get(cloudInitVariable)))
-	switch {
-	case err == nil && d >= 0:
-		return d, nil
-	case flag != "":
-		return 0, usageError{fmt.Sprintf("-cloud-init-timeout is %q, which is not a duration such as 10m, or 0", flag), "bake build"}
-	}
-	return 0, fmt.Errorf("%s is %q, which is not a duration such as 10m, or 0", cloudInitVariable, e.get(cloudInitVariable))
 }
 
 // cacheLimitVariable sets how large the cache of machines may be, if no flag does.

@@ -159,7 +159,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 	h.Host = fleet.Host{
 		State: state, Local: f.local, Env: slices.Concat(p.env, p.keys), Now: p.now, Copies: t.Copies, Reports: t.Reports,
 		Options: func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
-			cloudInit, err := p.env.cloudInit(f.cloudInit)
+			cloudInit, err := p.env.cloudInit(f.cloudInit, "bake fleet")
 			if err != nil {
 				return run.Options{}, err
 			}

@@ -55,7 +55,7 @@ A fleet is run once at a time.`,
 	o.registerLocal(cmd.Flags())
 	flags := cmd.Flags()
 	egressFlag(flags, &o.egress)
-	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
+	cloudInitFlag(flags, &o.cloudInit)
 	cellsFlag(cmd, &o.cells)
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other cells once one has failed")
 	flags.BoolVar(&o.force, "force", false, "build what could be reused, and replace existing images")
@@ -98,6 +98,9 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 	if o.egress != "" && !o.local {
 		return false, nil, usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake fleet run"}
 	}
+	if _, err := p.env.cloudInit(o.cloudInit, "bake fleet run"); err != nil {
+		return false, nil, err
+	}
 	if o.resume != "" && (len(o.cells) > 0 || o.failFast || o.force) {
 		return false, nil, usageError{"-resume goes on with the cells and options of the run: -only, -fail-fast and -force cannot be combined with it", "bake fleet run"}
 	}
@@ -111,6 +114,9 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 	}
 	if o.local {
 		one.Engine = nil // it is this process that has the cloud
+	}
+	if one.Engine != nil && o.cloudInit != "" {
+		return false, nil, usageError{"-cloud-init-timeout is for cells that this process bakes: those of a fleet with an engine block are baked by workers, which have " + cloudInitVariable + " in their environment", "bake fleet run"}
 	}
 	status, err := p.fleetDo(ctx, o, t, one, fleet.RunOptions{
 		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Command: p.log.secrets.Redact(p.commandLine()),

@@ -47,7 +47,7 @@ func (p *program) withGuest(cmd *cobra.Command, f *guestFlags, image string, use
 	if err != nil {
 		return err
 	}
-	patience, err := p.env.cloudInit("")
+	patience, err := p.env.cloudInit("", cmd.CommandPath())
 	if err != nil {
 		return err
 	}

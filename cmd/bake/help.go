@@ -9,6 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"bake/golden/attest"
+	"bake/golden/pipeline"
+	"bake/run"
 )
 
 // exitCodes is the annotation of a command whose exit codes are not the usual
@@ -47,7 +51,14 @@ func variables() [][3]string {
 		{exitCodesVariable, exitCodesVariable, "packer: exit codes 0 and 1 alone, as -exit-codes=packer"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"BAKE_MIRROR", "BAKE_MIRROR", "archives that bases are made from, as -mirror of 'bake cloud up'"},
+		{"SIGNING", attest.PassphraseVar, "passphrase of the encrypted key that attestations are signed with"},
+		{"INPUTS", pipeline.InputsKey, "key with which digests of secrets among the inputs of images are made"},
+		{"FLEET", run.KeyVar + ", " + run.KeyFileVar, "secret that all workers of a fleet share, or the file that holds it"},
+		{"FLEET", "BAKE_FLEET_ENCRYPT", "if set: encrypt with that secret all that goes into histories of Temporal"},
+		{"WORKER", "BAKE_METRICS", "address at which a worker serves metrics, such as 127.0.0.1:9464"},
+		{"TRACES", "OTEL_...", "where traces of runs are sent, as in every SDK of OpenTelemetry"},
 		{"PLUGINS", "PACKER_PLUGIN_PATH", "where plugins are installed; default " + plugins},
+		{"PLUGINS", "PACKER_CONFIG_DIR", "directory whose .packer.d has the plugins, in place of that default"},
 		{"REGISTRY", "BAKE_PLUGIN_MIRROR", "directory or URL that plugins are downloaded from, and from nowhere else;\n'bake plugins mirror' creates one"},
 		{"REGISTRY", "PACKER_GITHUB_API_TOKEN", "GitHub token, for a higher API rate limit"},
 		{"REGISTRY", "HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies for downloads"},
@@ -71,9 +82,15 @@ func reads(cmd *cobra.Command) []string {
 	command := commandName(cmd)
 	local := strings.HasPrefix(command, "cloud") || strings.HasPrefix(command, "images ")
 	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
-	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
-	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
-	add(command == "build", cloudInitVariable)
+	runs := slices.Contains([]string{"build", "resume", "fleet run", "worker"}, command)
+	add(runs || slices.Contains([]string{"sweep", "console", "runs", "log", "ssh", "report"}, command), "BAKE_STATE_DIR")
+	add(runs || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
+	add(runs && command != "resume" || cmd.Flags().Lookup("instance-type") != nil, cloudInitVariable)
+	add(runs || command == "verify-attestation", "SIGNING")
+	add(runs || command == "plan" || command == "fleet plan", "INPUTS")
+	add(command == "worker" || strings.HasPrefix(command, "fleet "), "FLEET")
+	add(command == "worker", "WORKER")
+	add(runs, "TRACES")
 	add(cmd.Flags().Lookup("cache-limit") != nil, cacheLimitVariable)
 	add(cmd.Flags().Lookup("exit-codes") != nil, exitCodesVariable)
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
@@ -81,7 +98,7 @@ func reads(cmd *cobra.Command) []string {
 	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
 	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")
 	add(installs, "REGISTRY")
-	add(command == "build" || command == "sweep" || command == "validate" || strings.HasPrefix(command, "images "), "AWS")
+	add(runs || command == "sweep" || command == "validate" || strings.HasPrefix(command, "images "), "AWS")
 	return names
 }
 

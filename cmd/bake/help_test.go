@@ -2,6 +2,10 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -43,4 +47,34 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	visit(p.root(nil))
+}
+
+// TestHelpNamesVariables: each variable that the program looks for under a name of its own is in
+// the help of bake.
+func TestHelpNamesVariables(t *testing.T) {
+	p := &program{now: time.Now}
+	var help bytes.Buffer
+	writeHelp(&help, p.root(nil))
+	own := regexp.MustCompile(`"(BAKE_[A-Z_]+)"`)
+	found := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range own.FindAllSubmatch(text, -1) {
+			name := string(m[1])
+			if strings.HasPrefix(name, "BAKE_TEST_") {
+				continue
+			}
+			found++
+			if !strings.Contains(help.String(), name) {
+				t.Errorf("the help of bake lacks %s, which %s reads", name, path)
+			}
+		}
+		return err
+	})
+	if err != nil || found < 10 {
+		t.Errorf("%d names found: %v", found, err)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -15,12 +16,12 @@ import (
 // resumeOptions are the flags of bake resume.
 type resumeOptions struct {
 	displayOptions
-	vars    []string
-	from    string
-	egress  string
-	onError choice
-	timeout time.Duration
-	force   bool
+	templateFlags // of which it has -var and -ignore-prerelease-plugins
+	from          string
+	egress        string
+	onError       choice
+	timeout       time.Duration
+	force         bool
 
 	exitCodes choice
 }
@@ -62,6 +63,7 @@ is left of it.`,
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
 	flags.StringVar(&o.from, "from", "", "run the provisioners again from this `provisioner` on: its name, type or number")
+	o.registerReleases(flags)
 	egressFlag(flags, &o.egress)
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")
@@ -90,9 +92,13 @@ func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) (f
 	if err != nil {
 		return err, err
 	}
+	if o.egress != "" && !memory.Local {
+		err := usageError{fmt.Sprintf("-allow-egress applies to the local cloud only, and run %s is not on it", memory.Run), "bake resume"}
+		return err, err
+	}
 	template := run.Template{Options: config.Options{Vars: o.vars, Env: p.env, Path: memory.Path, Cwd: memory.Cwd, Secrets: p.log.secrets}}
 	options := run.Options{Template: template, State: state, ID: memory.Run, OnError: engine.OnError(o.onError.value), Timeout: o.timeout}
-	shown := buildOptions{displayOptions: o.displayOptions, egress: o.egress, local: memory.Local}
+	shown := buildOptions{displayOptions: o.displayOptions, templateFlags: o.templateFlags, egress: o.egress, local: memory.Local}
 	return p.bake(ctx, shown, options, func(ctx context.Context, b run.Options) (run.Result, error) {
 		return run.Resume(ctx, run.ResumeOptions{Options: b, Run: memory.Run, From: o.from, Changed: o.force})
 	})

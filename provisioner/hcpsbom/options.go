@@ -46,7 +46,7 @@ type Options struct {
 	// has no effect.
 	ElevatedUser string `hcl:"elevated_user,optional"`
 
-	// Password of `elevated_user`.
+	// Has no effect, like `elevated_user`.
 	ElevatedPassword string `hcl:"elevated_password,optional"`
 
 	// Ignored, as by Packer: no scanner is downloaded.
