@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/json"
 
 	"bake/internal/hcljson"
+	"bake/internal/hostpath"
 	"bake/internal/limits"
 )
 
@@ -26,10 +27,7 @@ type reader struct {
 
 // abs returns where the file that the user calls name is.
 func (r *reader) abs(name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(r.cwd, name)
+	return hostpath.In(r.cwd, name)
 }
 
 // parse reads a file in the syntax that its name ends in.

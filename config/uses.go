@@ -15,6 +15,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"bake/config/lang"
+	"bake/internal/hostpath"
 )
 
 // Use is something of a template, or of what it is given, that a build depends on.
@@ -220,12 +221,7 @@ func (t *Template) Cwd() string { return t.cwd }
 // Relative is a path as it is from the directory of the template, whoever calls bake from
 // where: with slashes.
 func (t *Template) Relative(path string) string {
-	abs := func(p string) string {
-		if !filepath.IsAbs(p) {
-			p = filepath.Join(t.cwd, p)
-		}
-		return filepath.Clean(p)
-	}
+	abs := func(p string) string { return filepath.Clean(hostpath.In(t.cwd, p)) }
 	rel, err := filepath.Rel(abs(filepath.FromSlash(t.Root)), abs(path))
 	if err != nil {
 		return filepath.ToSlash(path)

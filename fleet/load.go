@@ -13,6 +13,7 @@ import (
 	"bake/config"
 	"bake/config/lang"
 	"bake/golden/bakefile"
+	"bake/internal/hostpath"
 )
 
 // Template is a template with its fleets.
@@ -96,10 +97,7 @@ func (t *Template) Copies(ctx context.Context, c Cell) []string {
 // directory is the one that the template is in, by the same name whichever way it was
 // called.
 func directory(o config.Options) string {
-	path := o.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(o.Cwd, path)
-	}
+	path := hostpath.In(o.Cwd, o.Path)
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		path = filepath.Dir(path)
 	}

@@ -22,19 +22,12 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"bake/internal/envvar"
+	"bake/internal/hostpath"
 	"bake/internal/limits"
 )
 
 func addFileFunctions(funcs map[string]function.Function, w World) {
-	below := func(dir, path string) string {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(w.Cwd, path)
-		}
-		return path
-	}
+	below := func(dir, path string) string { return hostpath.In(w.Cwd, hostpath.In(dir, path)) }
 	// inTemplate is where file and its kin look; ~ is the home directory.
 	inTemplate := func(path string) (string, error) {
 		path, err := w.expand(path)

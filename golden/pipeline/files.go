@@ -12,6 +12,7 @@ import (
 
 	"bake/golden/plan"
 	"bake/internal/filedigest"
+	"bake/internal/hostpath"
 )
 
 const (
@@ -38,10 +39,7 @@ func (h *hasher) visit() error {
 }
 
 func (h *hasher) abs(path string) string {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(h.cwd, path)
-	}
-	return filepath.Clean(path)
+	return filepath.Clean(hostpath.In(h.cwd, path))
 }
 
 // path adds a file, or all that is in a directory. One that is not there, and what is

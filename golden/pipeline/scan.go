@@ -18,6 +18,7 @@ import (
 	"bake/golden/findings"
 	"bake/golden/plan"
 	"bake/golden/scan"
+	"bake/internal/hostpath"
 	"bake/step"
 	"bake/step/onhost"
 )
@@ -89,10 +90,7 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 func (p *pipeline) scripts() (all []string) {
 	within := func(path string) bool {
 		for _, dir := range []string{p.Template.Cwd(), p.Template.Root} {
-			if !filepath.IsAbs(dir) {
-				dir = filepath.Join(p.Template.Cwd(), dir)
-			}
-			if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
+			if rel, err := filepath.Rel(hostpath.In(p.Template.Cwd(), dir), path); err == nil && filepath.IsLocal(rel) {
 				return true
 			}
 		}
@@ -103,10 +101,7 @@ func (p *pipeline) scripts() (all []string) {
 			continue
 		}
 		for _, word := range strings.FieldsFunc(one.block.Command, func(c rune) bool { return strings.ContainsRune(" \t\n\"'`=;|&()<>", c) }) {
-			path := word
-			if !filepath.IsAbs(path) {
-				path = filepath.Join(p.Template.Cwd(), path)
-			}
+			path := hostpath.In(p.Template.Cwd(), word)
 			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && within(path) {
 				all = append(all, path)
 			}

@@ -17,6 +17,7 @@ import (
 	"bake/config/lang"
 	"bake/golden/checks/facts"
 	"bake/internal/gotemplate"
+	"bake/internal/hostpath"
 )
 
 // What a suite may be made of.
@@ -245,10 +246,7 @@ func (l *loader) includes(dir string, section *node) {
 		if in.pattern == "" {
 			continue
 		}
-		pattern := filepath.FromSlash(in.pattern)
-		if !filepath.IsAbs(pattern) {
-			pattern = filepath.Join(literal(dir), pattern)
-		}
+		pattern := hostpath.In(literal(dir), filepath.FromSlash(in.pattern))
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			l.add(fault(in.at, "Invalid pattern", "%s is no pattern of file names: %s.", in.pattern, err))
