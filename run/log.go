@@ -258,12 +258,12 @@ func (l *log) drop() error {
 		return err
 	}
 	if kept.Len() > 0 {
-		old, err := os.Open(first.path)
-		if err != nil {
-			return err
-		}
-		defer old.Close()
-		err = wholefile.Write(first.path, 0o600, func(out *os.File) error {
+		err := wholefile.Write(first.path, 0o600, func(out *os.File) error {
+			old, err := os.Open(first.path)
+			if err != nil {
+				return err
+			}
+			defer old.Close() // before it is replaced: Windows replaces no file that is open
 			if _, err := io.Copy(out, old); err != nil {
 				return err
 			}

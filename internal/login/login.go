@@ -131,7 +131,7 @@ func Find(runs, run, build string) ([]Machine, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := os.ReadFile(path)
+		text, err := wholefile.Read(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // WriteData is [Write] of data.
@@ -28,7 +29,7 @@ func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	if err == nil && !old.Mode().IsRegular() {
 		return direct(path, fill)
 	}
-	return files{os.OpenFile, os.Rename, os.Remove}.replace(path, perm, old, fill)
+	return files{os.OpenFile, Rename, os.Remove}.replace(path, perm, old, fill)
 }
 
 // WriteIn is [WriteData] of a file in a directory, out of which no link is followed. What is
@@ -38,7 +39,7 @@ func WriteIn(root *os.Root, name string, perm fs.FileMode, data []byte) error {
 	if err != nil || !old.Mode().IsRegular() {
 		old = nil
 	}
-	return files{root.OpenFile, root.Rename, root.Remove}.replace(name, perm, old, holding(data))
+	return files{root.OpenFile, patient(root.Rename), root.Remove}.replace(name, perm, old, holding(data))
 }
 
 // holding writes data.
@@ -73,6 +74,34 @@ func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill fun
 		return errors.Join(err, in.remove(part))
 	}
 	return nil
+}
+
+// Rename gives a file another name, as [os.Rename] does. What has that name already is replaced, and
+// on Windows too while somebody else has it open for a moment.
+func Rename(from, to string) error { return patient(os.Rename)(from, to) }
+
+// patient is a rename that waits for who has one of the files open, if that is in its way.
+func patient(rename func(from, to string) error) func(from, to string) error {
+	return func(from, to string) error {
+		err := rename(from, to)
+		for limit := time.Now().Add(patience); inUse(err) && time.Now().Before(limit); err = rename(from, to) {
+			time.Sleep(time.Millisecond + rand.N(9*time.Millisecond))
+		}
+		return err
+	}
+}
+
+// patience is for programs that open files for a moment whenever there are new ones, such as
+// scanners for viruses.
+const patience = 2 * time.Second
+
+// Read reads a file that may be replaced at that moment, as [os.ReadFile] does.
+func Read(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	for limit := time.Now().Add(patience); inUse(err) && time.Now().Before(limit); b, err = os.ReadFile(path) {
+		time.Sleep(time.Millisecond)
+	}
+	return b, err
 }
 
 // direct writes to what cannot be replaced, such as a device.

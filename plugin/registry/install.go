@@ -100,7 +100,7 @@ func InstallFile(ctx context.Context, root string, s Source, binary string, p Pl
 			return "", fmt.Errorf("%s uses version %q of the plugin protocol; bake supports %s", binary, clip(api), apiKept)
 		}
 		named := filepath.Join(dir, s.binaryName(version, api, p))
-		return named, os.Rename(path, named)
+		return named, wholefile.Rename(path, named)
 	})
 }
 

@@ -46,7 +46,7 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), to)); err != nil {
+		if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), wholefile.Rename(f.Name(), to)); err != nil {
 			return nil, err
 		}
 	}

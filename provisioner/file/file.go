@@ -18,6 +18,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/wholefile"
 	"bake/provisioner"
 	"bake/provisioner/internal/remote"
 	"bake/step"
@@ -260,7 +261,7 @@ func downloadFile(ctx context.Context, m builder.Machine, source, dir, name stri
 		return fmt.Errorf("download: %w", err)
 	}
 	to := filepath.Join(dir, name)
-	if err := os.Rename(got, to); err != nil {
+	if err := wholefile.Rename(got, to); err != nil {
 		if info, serr := os.Stat(to); serr == nil && info.IsDir() {
 			return fmt.Errorf("download: %s is a directory; write %s/ to download into it", to, to)
 		}
