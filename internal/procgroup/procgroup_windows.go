@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -61,11 +63,45 @@ func resume(process uintptr) error {
 // gentler signal that reaches them all.
 func Signal(cmd *exec.Cmd, _ syscall.Signal) error { return cmd.Cancel() }
 
-// Kill kills a process. Its children end with their job, which belongs to who started it.
+// Kill kills a process and what it has started, and so on. What a process has started that has
+// ended since is not found.
 func Kill(pid int) error {
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return err
+	family, err := descendants(uint32(pid)) // before it ends and its number is another's
+	for _, one := range append([]uint32{uint32(pid)}, family...) {
+		p, gone := os.FindProcess(int(one))
+		if gone != nil {
+			continue
+		}
+		err = errors.Join(err, ended(p.Kill()), p.Release())
 	}
-	return ended(p.Kill())
+	return err
+}
+
+// descendants are the processes that a process has started and that still run, and those that they
+// have. A parent is known by its number alone, which another process may have had before: one
+// that is younger than its children is not theirs.
+func descendants(pid uint32) (all []uint32, err error) {
+	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPPROCESS, 0)
+	if err != nil {
+		return nil, fmt.Errorf("the processes that run: %w", err)
+	}
+	defer windows.CloseHandle(snapshot) //nolint:errcheck // it was only read
+	children := map[uint32][]uint32{}
+	entry := windows.ProcessEntry32{Size: uint32(unsafe.Sizeof(windows.ProcessEntry32{}))}
+	for err = windows.Process32First(snapshot, &entry); err == nil; err = windows.Process32Next(snapshot, &entry) {
+		children[entry.ParentProcessID] = append(children[entry.ParentProcessID], entry.ProcessID)
+	}
+	if !errors.Is(err, windows.ERROR_NO_MORE_FILES) {
+		return nil, fmt.Errorf("the processes that run: %w", err)
+	}
+	for next := []uint32{pid}; len(next) > 0; next = next[1:] {
+		parent := next[0]
+		since := created(parent)
+		for _, child := range children[parent] {
+			if at := created(child); child != parent && at != 0 && at >= since && !slices.Contains(all, child) {
+				all, next = append(all, child), append(next, child)
+			}
+		}
+	}
+	return all, nil
 }

@@ -3,10 +3,13 @@
 package procgroup_test
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"testing"
+	"time"
 
 	"bake/internal/procgroup"
 )
@@ -43,9 +46,47 @@ func TestStarted(t *testing.T) {
 	}
 }
 
-// TestChild is what TestStarted starts: it ends with its input.
+// TestKill: what a process has started is killed with it, by somebody who knows its number alone.
+func TestKill(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChild$")
+	cmd.Env = append(os.Environ(), "PROCGROUP_TEST=starts")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := procgroup.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, len("started"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := procgroup.Kill(cmd.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	began := time.Now()
+	if _, err := io.Copy(io.Discard, out); err != nil || time.Since(began) > sleeps/2 {
+		t.Errorf("what it has started lived on for %v, %v", time.Since(began), err)
+	}
+	var ended *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &ended) {
+		t.Errorf("it was killed: %v", err)
+	}
+}
+
+const sleeps = 20 * time.Second
+
+// TestChild is what the other tests start: it ends with its input, or sleeps, or starts one that does,
+// which writes to the same output.
 func TestChild(*testing.T) {
-	if os.Getenv("PROCGROUP_TEST") == "waits" {
+	switch os.Getenv("PROCGROUP_TEST") {
+	case "waits":
 		_, _ = os.Stdin.Read(make([]byte, 1))
+	case "starts":
+		cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+		cmd.Env, cmd.Stdout = append(os.Environ(), "PROCGROUP_TEST=sleeps"), os.Stdout
+		_ = cmd.Run()
+	case "sleeps":
+		os.Stdout.WriteString("started")
+		time.Sleep(sleeps)
 	}
 }
