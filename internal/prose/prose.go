@@ -28,6 +28,22 @@ func Sentence(text string) string {
 	return Capital(strings.TrimSuffix(text, ".")) + "."
 }
 
+// OnePoint is a text whose sentences each end in one point: messages of Windows bring one of their
+// own, before that of the sentence which they are put into.
+func OnePoint(text string) string {
+	parts := strings.Split(text, "..")
+	whole := parts[0]
+	for _, next := range parts[1:] {
+		before, _ := utf8.DecodeLastRuneInString(whole)
+		after, _ := utf8.DecodeRuneInString(next)
+		if whole += "."; !unicode.IsLetter(before) || next != "" && !unicode.IsSpace(after) {
+			whole += "."
+		}
+		whole += next
+	}
+	return whole
+}
+
 // OneLine is a text with a single space for each of its spaces and ends of lines.
 func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 

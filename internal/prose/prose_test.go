@@ -23,6 +23,20 @@ func TestSentence(t *testing.T) {
 	}
 }
 
+func TestOnePoint(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                     "",
+		"open x: Cannot find the path..":       "open x: Cannot find the path.",
+		"Cannot open it: Gone.. Make it.\nA..": "Cannot open it: Gone. Make it.\nA.",
+		"See ../x and a..b, and so on...":      "See ../x and a..b, and so on...",
+		"1.. .. \xff":                          "1.. .. \xff",
+	} {
+		if got := OnePoint(text); got != want {
+			t.Errorf("OnePoint(%q) is %q, not %q", text, got, want)
+		}
+	}
+}
+
 // TestMissing: only who names a path that is relative learns where such paths start.
 func TestMissing(t *testing.T) {
 	here, err := filepath.Abs("x.sh")
