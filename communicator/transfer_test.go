@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -44,8 +45,9 @@ func TestUnpackEndlessHole(t *testing.T) {
 	why := errors.New("enough")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, why)
 	defer cancel()
-	// File systems have their limits; else it ends with the context.
-	if err := Unpack(ctx, bytes.NewReader(append(block, make([]byte, 1024)...)), root); !errors.Is(err, why) && !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
+	// File systems have their limits, which Windows has many words for; else it ends with the context.
+	err = Unpack(ctx, bytes.NewReader(append(block, make([]byte, 1024)...)), root)
+	if err == nil || runtime.GOOS != "windows" && !errors.Is(err, why) && !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := root.Stat("hole"); !errors.Is(err, os.ErrNotExist) {

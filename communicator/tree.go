@@ -77,8 +77,12 @@ func (r renamed) local(op, name string) (string, error) {
 	return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }
 
-// validPath is [fs.ValidPath] for names in any encoding.
-func validPath(name string) bool { return fs.ValidPath(strings.ToValidUTF8(name, "?")) }
+// validPath says whether name, in any encoding, is a path of [fs.FS], and means the same to this
+// system: in names of Windows there are no backslashes, colons and devices.
+func validPath(name string) bool {
+	_, err := filepath.Localize(strings.ToValidUTF8(name, "?"))
+	return err == nil
+}
 
 // namedFile is an open file or directory under another name.
 type namedFile struct {

@@ -53,7 +53,7 @@ func (d *modelDisk) crash() {
 	if d.lazy {
 		d.files = maps.Clone(d.durable)
 		for path := range d.files {
-			for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+			for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 				if !d.dirs[dir] {
 					delete(d.files, path)
 				}
@@ -68,7 +68,7 @@ func (d *modelDisk) crash() {
 
 func (d *modelDisk) isDir(path string) bool {
 	_, known := d.dirs[path]
-	return known || path == "/"
+	return known || path == filepath.Dir(path)
 }
 
 func (d *modelDisk) mkdir(dir string) error {
@@ -270,7 +270,7 @@ func (c *cloudOf) check(d disk, path string) error {
 // or read-only. What survives knows of everything that was asked of the cloud, and of
 // nothing that is no longer the run's.
 func TestLedgerOnFailingDisk(t *testing.T) {
-	const path = "/state/new/ledgers/r.jsonl"
+	path := filepath.FromSlash("/state/new/ledgers/r.jsonl")
 	for _, err := range []error{nil, syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
 		for _, lazy := range []bool{true, false} {
 			for _, half := range []bool{true, false} {

@@ -62,7 +62,7 @@ func TestFiles(t *testing.T) {
 	for recursive, want := range map[bool][]string{false: top, true: all} {
 		got, err := format.Files(dir, recursive)
 		for i, name := range got {
-			got[i] = strings.TrimPrefix(name, dir+"/")
+			got[i] = strings.TrimPrefix(filepath.ToSlash(name), filepath.ToSlash(dir)+"/")
 		}
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("recursive %v: %v\n%s", recursive, err, diff)
