@@ -201,7 +201,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		organization.Accounts = append(organization.Accounts, organizations.Account{ID: a.Account, Name: a.Profile})
 	}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
-		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
+		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: wrote,
 		Profiles: profiles{c}, Member: organization.Member, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach, RecycleBin: opts.RecycleBin,
 	})

@@ -35,6 +35,8 @@ type commands struct {
 	mu      sync.Mutex
 	most    int // that ran at once
 	running int
+
+	rebooted int // runs of a script that asks for reboots
 }
 
 func newCommands(t *testing.T, dir string) *commands {
@@ -63,6 +65,22 @@ func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.
 	case "fail":
 		return 3, nil
 	case "reboot":
+		fmt.Fprintln(command.Stdout, "run")
+		return 194, nil
+	case "reboot twice":
+		c.mu.Lock()
+		c.rebooted++
+		n := c.rebooted
+		c.mu.Unlock()
+		fmt.Fprintln(command.Stdout, "run", n)
+		if n < 3 {
+			return 194, nil
+		}
+		return 0, nil
+	case "reboot when it is terminated":
+		if _, err := c.ec2.TerminateInstances(context.WithoutCancel(ctx), &ec2.TerminateInstancesInput{InstanceIds: []string{spec.ID}}); err != nil { // which ends this command
+			return 1, err
+		}
 		return 194, nil
 	case "lost":
 		return 0, machine.ErrEnded
@@ -215,8 +233,36 @@ func TestRunCommand(t *testing.T) {
 	if out, err := c.ssm.ListCommandInvocations(t.Context(), &ssm.ListCommandInvocationsInput{Filters: details}); err != nil || len(out.CommandInvocations) != 1 {
 		t.Errorf("by details: %v, %+v", err, out)
 	}
-	if v := c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id); v.ResponseCode != 194 || !strings.HasSuffix(*v.StandardErrorContent, "does not reboot instances for that") {
-		t.Errorf("one that asks for a reboot: %+v", v)
+	if v := c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id); v.ResponseCode != 194 || !strings.HasSuffix(*v.StandardErrorContent, "after 16 runs") || strings.Count(*v.StandardOutputContent, "run\n") != 16 {
+		t.Errorf("one that asks for a reboot whenever it runs: %+v", v)
+	}
+}
+
+// TestRunCommandReboots: a script that ends with the status 194 runs again on the machine that has
+// rebooted, and its output is that of all runs.
+func TestRunCommandReboots(t *testing.T) {
+	c := newCommands(t, t.TempDir())
+	id := c.launch(1, true)[0]
+	starts := func() (n int) {
+		for _, spec := range c.Driver.Specs() {
+			if spec.ID == id {
+				n++
+			}
+		}
+		return n
+	}
+	before := starts()
+	v := c.invocation(*c.send(shell("reboot twice", id), ssmtypes.CommandStatusSuccess).CommandId, id)
+	if v.ResponseCode != 0 || *v.StandardOutputContent != "run 1\nrun 2\nrun 3\n" || *v.StandardErrorContent != "" {
+		t.Errorf("the invocation is %+v", v)
+	}
+	if n := starts() - before; n != 2 {
+		t.Errorf("the machine was started %d times more", n)
+	}
+	await(t, c.ec2, id, types.InstanceStateNameRunning)
+	lost := c.invocation(*c.send(shell("reboot when it is terminated", id), ssmtypes.CommandStatusFailed).CommandId, id)
+	if *lost.StatusDetails != "Undeliverable" {
+		t.Errorf("one whose instance is no more: %+v", lost)
 	}
 }
 

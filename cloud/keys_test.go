@@ -168,7 +168,7 @@ func TestListsAreThere(t *testing.T) {
 		"DescribeAvailabilityZones": "zone-name", "DescribeFastLaunchImages": "state", "DescribeIamInstanceProfileAssociations": "instance-id",
 		"DescribeImportImageTasks": "task-state", "DescribeRegions": "region-name", "DescribeFastSnapshotRestores": "state", "DescribeLockedSnapshots": "lock-state",
 		"DescribeVolumesModifications": "volume-id", "DescribeInstanceCreditSpecifications": "instance-id", "DescribePrefixLists": "prefix-list-name",
-		"DescribeSpotPriceHistory": "instance-type",
+		"DescribeSpotPriceHistory": "instance-type", "DescribeStoreImageTasks": "bucket", "DescribeExportImageTasks": "task-state",
 	}
 	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // of something that is named
 	for action, op := range m.Operations {

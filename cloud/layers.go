@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -90,6 +91,24 @@ func (l layers) ImportDisk(ctx context.Context, file *os.File, format string) (I
 	}
 	id, user, err := l.store.ImportDisk(ctx, d)
 	return ImportedDisk{Layer: string(id), User: user, Size: d.Size}, err
+}
+
+func (l layers) ExportDisk(ctx context.Context, ids []string, size int64, use func(*os.File) error) error {
+	return l.store.ExportDisk(ctx, layerIDs(ids), size, use)
+}
+
+func (l layers) StoreImage(ctx context.Context, w io.Writer, about []byte, ids []string) error {
+	return l.store.StoreImage(ctx, w, about, layerIDs(ids))
+}
+
+func (l layers) About(r io.Reader) ([]byte, error) { return image.ReadAbout(r) }
+
+func (l layers) RestoreImage(ctx context.Context, r io.Reader) (ids []string, err error) {
+	made, err := l.store.RestoreImage(ctx, r)
+	for _, id := range made {
+		ids = append(ids, string(id))
+	}
+	return ids, err
 }
 
 func (l layers) Paths(ids []string) ([]string, error) {

@@ -3,6 +3,8 @@
 package cloudtest
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,6 +28,7 @@ import (
 
 	"bake/cloud"
 	"bake/cloud/confined"
+	"bake/cloud/image"
 	"bake/cloud/image/disk"
 	"bake/cloud/machine/machinetest"
 )
@@ -128,6 +131,13 @@ type Images struct {
 	// Flushing instead of a flush.
 	Cloning, Flushing func() error
 
+	// Storing and Restoring, when not nil, are called in the middle of a file of StoreImage and
+	// RestoreImage.
+	Storing, Restoring func() error
+
+	// Exporting, when not nil, is called before a disk is exported.
+	Exporting func() error
+
 	mu           sync.Mutex
 	publications []cloud.Publication
 }
@@ -221,6 +231,101 @@ func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (c
 		return cloud.ImportedDisk{}, err
 	}
 	return cloud.ImportedDisk{Layer: id, User: "root", Size: int64(len(data))}, os.WriteFile(filepath.Join(i.dir, id, "disk"), data, 0o600)
+}
+
+// ExportDisk implements [cloud.Images]. The disk begins with the ids of the layers.
+func (i *Images) ExportDisk(_ context.Context, layers []string, size int64, use func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(i.dir), "disk")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }() // what is left is the test's
+	if i.Exporting != nil {
+		if err := i.Exporting(); err != nil {
+			return err
+		}
+	}
+	_, err = f.WriteString(strings.Join(layers, " "))
+	if err = errors.Join(err, f.Truncate(min(size, 1<<20))); err != nil {
+		return err
+	}
+	return use(f)
+}
+
+// StoreImage implements [cloud.Images].
+func (i *Images) StoreImage(_ context.Context, w io.Writer, about []byte, layers []string) error {
+	var stored []image.StoredLayer
+	for _, id := range layers {
+		var packed bytes.Buffer
+		t := tar.NewWriter(&packed)
+		if err := errors.Join(t.AddFS(os.DirFS(filepath.Join(i.dir, id))), t.Close()); err != nil {
+			return err
+		}
+		stored = append(stored, image.StoredLayer{Size: int64(packed.Len()), Pack: func(w io.Writer) error {
+			if i.Storing != nil {
+				if err := i.Storing(); err != nil {
+					return err
+				}
+			}
+			_, err := packed.WriteTo(w)
+			return err
+		}})
+	}
+	return image.WriteStored(w, about, stored)
+}
+
+// About implements [cloud.Images].
+func (i *Images) About(r io.Reader) ([]byte, error) { return image.ReadAbout(r) }
+
+// RestoreImage implements [cloud.Images].
+func (i *Images) RestoreImage(_ context.Context, r io.Reader) (made []string, err error) {
+	err = image.ReadStored(r, func(layer io.Reader) error {
+		id := i.NewID()
+		dir := filepath.Join(i.dir, id)
+		made = append(made, id)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		if err := unpack(root, layer); err != nil || i.Restoring == nil {
+			return err
+		}
+		return i.Restoring()
+	})
+	if err == nil {
+		return made, nil
+	}
+	for _, id := range made {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(i.dir, id)))
+	}
+	return nil, err
+}
+
+// unpack writes the directories and files of an archive.
+func unpack(root *os.Root, archive io.Reader) error {
+	for t := tar.NewReader(archive); ; {
+		h, err := t.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case h.Typeflag == tar.TypeDir:
+			err = root.MkdirAll(h.Name, 0o755)
+		default:
+			var data []byte
+			if data, err = io.ReadAll(t); err == nil {
+				err = errors.Join(root.MkdirAll(filepath.Dir(h.Name), 0o755), root.WriteFile(h.Name, data, 0o644))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Paths implements [cloud.Images].

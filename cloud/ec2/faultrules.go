@@ -43,7 +43,7 @@ var actions = sync.OnceValues(func() (map[string][]string, error) {
 // What the effects that begin with a call can befall: actions of EC2.
 var (
 	launching = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
-	working   = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
+	working   = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
 	befalls   = map[Effect][]string{
 		EffectFail:  working,
 		EffectStuck: append([]string{"StopInstances", "TerminateInstances"}, working...),

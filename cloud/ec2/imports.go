@@ -120,7 +120,7 @@ func imported(t *importTask) *ec2.ImportImageOutput {
 
 // importDisk makes a layer of the task's disk.
 func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) (ImportedDisk, error) {
-	f, err := s.opts.Objects(c, t.Bucket, t.Key)
+	f, err := s.opts.Objects.Get(c, t.Bucket, t.Key)
 	if err != nil {
 		return ImportedDisk{}, fmt.Errorf("ClientError: Disk validation failed [%w]", err)
 	}

@@ -56,6 +56,8 @@ var (
 		code: "InvalidSecurityGroupRuleId", filters: ruleFilters, min: 5, max: 1000}
 	kindImport = &kind{prefix: "import-ami", field: "ImportTaskId", resource: "import-image-task", noun: "import task", code: "InvalidConversionTaskId",
 		filters: importFilters}
+	kindExport = &kind{prefix: "export-ami", field: "ExportImageTaskId", resource: "export-image-task", noun: "export task", code: "InvalidExportTaskID",
+		filters: exportFilters, min: 1, max: 500}
 	kindKey = &kind{prefix: "key", field: "KeyPairId", named: "KeyName", resource: "key-pair", noun: "key pair", code: "InvalidKeyPair",
 		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: keyFilters}
 	kindVpc        = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters, min: 5, max: 1000}
@@ -86,7 +88,7 @@ var (
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindNat, kindEndpoint, kindInterface, kindSpot, kindTemplate, kindUsage}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindExport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindNat, kindEndpoint, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.

@@ -630,7 +630,7 @@ func (e *env) consoleFile(id string) string {
 // repair puts right what a crash left half done, and stops what ran.
 func (s *Service) repair(ctx context.Context) error {
 	err := s.update(func(st *state) error {
-		return errors.Join(st.repairImports(), st.repairGroups(), st.repairInterfaces())
+		return errors.Join(st.repairImports(), st.repairStoreTasks(), st.repairExports(), st.repairGroups(), st.repairInterfaces())
 	})
 	if err != nil {
 		return err

@@ -38,6 +38,48 @@ func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, comm
 	return m.Exec(ctx, command)
 }
 
+// RebootManaged reboots a managed instance and returns when its machine has started again. The
+// error is [machine.ErrEnded] if it does not.
+func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) error {
+	var was machine.Machine
+	err := s.update(func(st *state) error {
+		if was = st.managed(c, id); was == nil {
+			return machine.ErrEnded
+		}
+		r := st.runners[id]
+		r.aim(goalReboot, reasonUser)
+		st.halt(ctx, id, r)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	again := time.NewTicker(rebootLook)
+	defer again.Stop()
+	for {
+		var m machine.Machine
+		running := view(s, func(st *state) bool {
+			m = st.managed(c, id)
+			r := st.runners[id]
+			return r != nil && r.goal < goalStop && !st.closed
+		})
+		switch {
+		case m != nil && m != was:
+			return nil
+		case !running:
+			return machine.ErrEnded
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// rebootLook is how often a machine that reboots is looked at.
+const rebootLook = 20 * time.Millisecond
+
 // managed is the machine of such an instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	in, r := s.instances.Rows[id], s.runners[id]

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -54,6 +55,15 @@ type Images interface {
 	// ImportDisk makes a layer of the root file system in a disk image, whose format
 	// is in the words of ImportImage.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
+	// ExportDisk makes a raw disk of size bytes of what layers, topmost first, show together, and
+	// calls use with its file, which is no more afterwards.
+	ExportDisk(ctx context.Context, layers []string, size int64, use func(*os.File) error) error
+	// StoreImage writes layers, and what is known of the image that has them, as one file.
+	StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string) error
+	// About returns what is known of the image in such a file, which may come from anywhere.
+	About(r io.Reader) ([]byte, error)
+	// RestoreImage makes the layers in such a file, in their order. On error there are none.
+	RestoreImage(ctx context.Context, r io.Reader) (layers []string, err error)
 	// Paths are the directories of layers; it is an error if one does not exist.
 	Paths(layers []string) ([]string, error)
 	// Size is how many bytes a layer has as a tar: worked out, by reading it, when first
@@ -103,6 +113,16 @@ type Progress struct {
 	Note        string // something the user should know, if not empty
 }
 
+// Objects are what callers have in S3.
+type Objects interface {
+	// Get opens an object.
+	Get(c wire.Caller, bucket, key string) (*os.File, error)
+	// Bucket returns why a caller cannot put objects into a bucket.
+	Bucket(c wire.Caller, bucket string) error
+	// Store makes an object, with headers as a client would send them. If the reader fails, there is none.
+	Store(c wire.Caller, bucket, key string, header http.Header, content io.Reader) error
+}
+
 // Clock is the service's time.
 type Clock interface {
 	Now() time.Time
@@ -139,8 +159,7 @@ type Options struct {
 	Images Images
 	Clock  Clock // nil is SystemClock
 
-	// Objects opens an object in a bucket of the caller's.
-	Objects func(caller wire.Caller, bucket, key string) (*os.File, error)
+	Objects Objects
 	// Parameter returns the value and the data type of a parameter of Systems
 	// Manager; the name may end in :VERSION. It is called without the service's
 	// lock. Nil: image ids cannot refer to parameters.

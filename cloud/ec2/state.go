@@ -31,6 +31,8 @@ type state struct {
 	keys      *table[keyPair]
 	groups    *table[group]
 	imports   *table[importTask]
+	stores    *table[storeTask]
+	exports   *table[exportTask]
 	networks  *table[networking]
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
@@ -46,6 +48,7 @@ type state struct {
 	hidden    map[string]int // how often an id is yet to be not found
 	looked    bool           // by a caller who only looks, in the action that has the state
 	policies  map[string]*policy
+	exporting map[string]context.CancelCauseFunc // by task
 
 	collecting bool // layers will be collected again soon
 }
@@ -53,7 +56,7 @@ type state struct {
 // openState reads the state in the service's directory.
 func openState(e *env, start func(func(*Service))) (*state, error) {
 	s := &state{env: e, start: start, runners: map[string]*runner{}, disks: map[string]*sync.Mutex{},
-		hidden: map[string]int{}, policies: map[string]*policy{}}
+		hidden: map[string]int{}, policies: map[string]*policy{}, exporting: map[string]context.CancelCauseFunc{}}
 	return s, errors.Join(
 		register(s, "images", kindImage, &s.images, func(_ string, r *image) about {
 			return about{*r.OwnerId, r.Region, func(account string) bool { return s.launchable(r, account) }, []part{{kindImage, r.ImageId, &r.Tags}}}
@@ -83,6 +86,12 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		}),
 		register(s, "imports", kindImport, &s.imports, func(_ string, r *importTask) about {
 			return about{r.Account, r.Region, nil, []part{{kindImport, r.ImportTaskId, &r.Tags}}}
+		}),
+		register(s, "store-tasks", nil, &s.stores, func(_ string, r *storeTask) about {
+			return about{account: r.Account, region: r.Region}
+		}),
+		register(s, "exports", kindExport, &s.exports, func(_ string, r *exportTask) about {
+			return about{r.Account, r.Region, nil, []part{{kindExport, r.ExportImageTaskId, &r.Tags}}}
 		}),
 		register(s, "networks", kindVpc, &s.networks, func(id string, r *networking) about {
 			account, region, _ := strings.Cut(id, ".")

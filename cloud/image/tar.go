@@ -115,6 +115,9 @@ const (
 	harmlessSize = 1 << 30
 )
 
+// bomb reports whether so many bytes that become so many are made to fill the disk.
+func bomb(packed, plain int64) bool { return plain > harmlessSize && plain/maxExpansion > packed }
+
 // bombGuard ends with an error when what it decompresses is made to fill the disk.
 type bombGuard struct {
 	io.ReadCloser
@@ -125,7 +128,7 @@ type bombGuard struct {
 func (g *bombGuard) Read(b []byte) (int, error) {
 	n, err := g.ReadCloser.Read(b)
 	g.out += int64(n)
-	if g.out > harmlessSize && g.out/maxExpansion > g.in.n.Load() {
+	if bomb(g.in.n.Load(), g.out) {
 		return 0, fmt.Errorf("%d bytes decompress to more than %d: this looks like a decompression bomb; if it is not one, decompress it before importing it", g.in.n.Load(), g.out)
 	}
 	return n, err

@@ -9,7 +9,7 @@ import (
 func Actions() []string {
 	return []string{
 		"ListBuckets", "CreateBucket", "HeadBucket", "DeleteBucket", "GetBucketLocation", "ListObjects", "ListObjectsV2", "ListMultipartUploads",
-		"GetObject", "HeadObject", "PutObject", "DeleteObject",
+		"GetObject", "HeadObject", "PutObject", "DeleteObject", "GetObjectTagging",
 		"CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload", "ListParts",
 	}
 }
@@ -34,6 +34,8 @@ func Action(r *http.Request) string {
 		}
 	case query.Has("uploads"):
 		kinds = map[string]string{http.MethodPost: "CreateMultipartUpload"}
+	case query.Has("tagging"):
+		kinds = map[string]string{http.MethodGet: "GetObjectTagging"}
 	case query.Has("uploadId"):
 		kinds = map[string]string{http.MethodPut: "UploadPart", http.MethodPost: "CompleteMultipartUpload", http.MethodDelete: "AbortMultipartUpload", http.MethodGet: "ListParts"}
 	}

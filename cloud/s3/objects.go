@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -37,7 +38,16 @@ type object struct {
 // kept are the headers of an object that it keeps, besides x-amz-meta-*.
 var kept = []string{
 	"Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control",
-	"X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", "X-Amz-Tagging", "X-Amz-Storage-Class",
+	"X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", tagging, "X-Amz-Storage-Class",
+}
+
+// tagging is the header with the tags of an object, as a query.
+const tagging = "X-Amz-Tagging"
+
+// tags are those of the object.
+func (o object) tags() url.Values {
+	tags, _ := url.ParseQuery(o.Headers[tagging]) // newObject has read them
+	return tags
 }
 
 // newObject is what the headers of a request say of an object that it begins.
@@ -54,6 +64,9 @@ func newObject(q *request) (object, error) {
 	case "AES256", "aws:kms", "aws:kms:dsse":
 	default:
 		return o, wire.Errorf("InvalidEncryptionAlgorithmError", "The encryption request that you specified is not valid. The valid value is AES256 or aws:kms.")
+	}
+	if _, err := url.ParseQuery(o.Headers[tagging]); err != nil {
+		return o, wire.Errorf("InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
 	}
 	if len(q.key) > 1024 {
 		return o, wire.Errorf("KeyTooLongError", "Your key is too long")
@@ -78,11 +91,13 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 		return "", nil, 0, err
 	}
 	h := md5.New() // what S3's entity tags are
-	to, want256, checksum := io.MultiWriter(f, h), q.Header.Get(sha256Header), sha256.New()
+	file := &sparse{f: f}
+	to, want256, checksum := io.MultiWriter(file, h), q.Header.Get(sha256Header), sha256.New()
 	if want256 != "" {
-		to = io.MultiWriter(f, h, checksum)
+		to = io.MultiWriter(file, h, checksum)
 	}
 	size, err = io.Copy(to, q.Body)
+	err = errors.Join(err, f.Truncate(size))
 	if want := q.Header.Get("Content-Md5"); err == nil && want != "" && want != base64.StdEncoding.EncodeToString(h.Sum(nil)) {
 		err = wire.Errorf("BadDigest", "The Content-MD5 you specified did not match what we received.")
 	}
@@ -93,6 +108,23 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 		return "", nil, 0, errors.Join(err, os.Remove(f.Name()))
 	}
 	return f.Name(), h.Sum(nil), size, nil
+}
+
+// sparse writes a file that has holes where there would be nothing but zeros, as most of a disk
+// is. Its end, which may be a hole, is for who has it.
+type sparse struct {
+	f  *os.File
+	at int64
+}
+
+func (s *sparse) Write(p []byte) (int, error) {
+	if len(p) < 4096 || len(bytes.Trim(p, "\x00")) > 0 {
+		if _, err := s.f.WriteAt(p, s.at); err != nil {
+			return 0, err
+		}
+	}
+	s.at += int64(len(p))
+	return len(p), nil
 }
 
 func (s *Service) checked(q *request) error {
@@ -169,7 +201,13 @@ func (s *Service) Bucket(caller wire.Caller, bucket string) error {
 
 // Put makes an object of an account's, for the cloud's other services.
 func (s *Service) Put(caller wire.Caller, bucket, key string, data []byte) error {
-	r := &http.Request{Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(bytes.NewReader(data))}
+	return s.Store(caller, bucket, key, http.Header{"Content-Type": {"text/plain"}}, bytes.NewReader(data))
+}
+
+// Store is Put of what a reader has, with the headers that a client would send. If the reader
+// fails, there is no object, or the one that there was.
+func (s *Service) Store(caller wire.Caller, bucket, key string, header http.Header, content io.Reader) error {
+	r := &http.Request{Header: header, Body: io.NopCloser(content)}
 	return s.putObject(&request{Request: r, w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key})
 }
 
@@ -215,6 +253,9 @@ func (s *Service) getObject(q *request) error {
 	header.Set("Etag", o.ETag)
 	header.Set("Content-Type", "binary/octet-stream")
 	for name, v := range o.Headers {
+		if name == tagging {
+			name, v = tagging+"-Count", strconv.Itoa(len(o.tags()))
+		}
 		header.Set(name, v)
 	}
 	if q.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" && q.Header.Get("Range") == "" && o.SHA256 != "" {
@@ -229,6 +270,27 @@ func (s *Service) getObject(q *request) error {
 		return &wire.Error{Code: "PreconditionFailed", Message: "At least one of the pre-conditions you specified did not hold", Status: w.status}
 	}
 	return nil
+}
+
+// objectTagging answers with the tags of an object.
+func (s *buckets) objectTagging(q *request) error {
+	o, f, err := s.open(q)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	type tag struct{ Key, Value string }
+	out := struct {
+		XMLName xml.Name `xml:"Tagging"`
+		Tags    []tag    `xml:"TagSet>Tag"`
+	}{}
+	all := o.tags()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		out.Tags = append(out.Tags, tag{key, all.Get(key)})
+	}
+	return reply(q, out)
 }
 
 // refusing holds back an answer of net/http that refuses a request, which S3 says in

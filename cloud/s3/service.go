@@ -130,7 +130,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) serve(q *request) error {
 	query := q.URL.Query()
-	if parameter := unsupported(query); parameter != "" {
+	if parameter := unsupported(query, q); parameter != "" {
 		return &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,
 			Message: fmt.Sprintf("The embedded cloud's S3 does not have the sub-resource %q.", parameter)}
 	}
@@ -169,6 +169,8 @@ func (s *Service) serve(q *request) error {
 		case http.MethodGet:
 			return locked((*buckets).listParts)
 		}
+	case query.Has("tagging"):
+		return locked((*buckets).objectTagging)
 	default:
 		switch q.Method {
 		case http.MethodPut:
@@ -184,11 +186,12 @@ func (s *Service) serve(q *request) error {
 
 // unsupported is a parameter of the query that asks for something else than
 // what is here, or "".
-func unsupported(query map[string][]string) string {
+func unsupported(query map[string][]string, q *request) string {
 	known := map[string]bool{
 		"location": true, "uploads": true, "uploadId": true, "partNumber": true, "x-id": true, "list-type": true, "prefix": true,
 		"delimiter": true, "max-keys": true, "continuation-token": true, "start-after": true, "marker": true, "encoding-type": true,
 		"fetch-owner": true, "max-parts": true, "part-number-marker": true, "max-uploads": true,
+		"tagging": q.key != "" && q.Method == http.MethodGet,
 	}
 	for name := range query {
 		if !known[name] {

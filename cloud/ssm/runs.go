@@ -155,7 +155,7 @@ func (s *Service) runOn(e *execution, instance string) bool {
 		limit = maxStored
 	}
 	stdout, stderr := &kept{limit: limit}, &kept{limit: limit}
-	code, err := s.opts.Machines.RunManaged(ctx, e.caller, instance, machine.Command{Script: []byte(e.plan.script), Dir: e.plan.dir, Stdout: stdout, Stderr: stderr})
+	code, err := s.runScript(ctx, e, instance, machine.Command{Script: []byte(e.plan.script), Dir: e.plan.dir, Stdout: stdout, Stderr: stderr})
 	result := verdict(code, err)
 	stored := bucket != ""
 	if stored {
@@ -177,13 +177,28 @@ func (s *Service) runOn(e *execution, instance string) bool {
 	return result.isError()
 }
 
+// rebootCode is the status with which a script asks Systems Manager for a reboot, after which it
+// runs again from its beginning, and maxRuns is how often it runs at most.
+const rebootCode, maxRuns = 194, 16
+
+// runScript runs a script on an instance, which reboots whenever it asks for that. What it prints
+// is that of all its runs, and its time that of all of them and of the reboots.
+func (s *Service) runScript(ctx context.Context, e *execution, instance string, script machine.Command) (code int, err error) {
+	for range maxRuns {
+		code, err = s.opts.Machines.RunManaged(ctx, e.caller, instance, script)
+		if err != nil || code != rebootCode {
+			return code, err
+		}
+		if err := s.opts.Machines.RebootManaged(ctx, e.caller, instance); err != nil {
+			return code, err
+		}
+	}
+	return code, nil
+}
+
 func (s *Service) row(e *execution) *command {
 	return durable.View(s.guarded, func(st *state) *command { return st.commands.Rows[e.id] })
 }
-
-// rebootCode is the status with which a script asks Systems Manager for a reboot, after which it
-// runs again.
-const rebootCode = 194
 
 // verdict is what has become of an invocation, with what Systems Manager's agent adds to the
 // standard error.
@@ -206,7 +221,7 @@ func verdict(code int, err error) invocation {
 		v.Stderr = "\nfailed to run commands: " + err.Error()
 		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
 	case code == rebootCode:
-		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d; the embedded cloud does not reboot instances for that", code)
+		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d, which asks for a reboot, after %d runs", code, maxRuns)
 		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
 	case code != 0:
 		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d", code)

@@ -40,6 +40,9 @@ type Machines interface {
 	// RunManaged runs a command on a managed instance, see [machine.Machine]. The error is
 	// [machine.ErrEnded] if the instance is not managed.
 	RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error)
+	// RebootManaged reboots a managed instance and returns when its machine has started again.
+	// The error is [machine.ErrEnded] if it does not.
+	RebootManaged(ctx context.Context, c wire.Caller, id string) error
 	// DescribeInstances describes instances of the caller's, as EC2 does.
 	DescribeInstances(context.Context, *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error)
 }

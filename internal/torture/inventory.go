@@ -53,9 +53,9 @@ func (w *world) inventory() (holdings, error) {
 			return fs.SkipDir
 		}
 		id, ok := strings.CutSuffix(base, ".json")
-		// A fleet of the type instant is only the record of a request, and of images that are
-		// gone something is known for good.
-		if !ok || slices.Contains([]string{"fleets", "deregistered-images"}, kind) {
+		// A fleet of the type instant is only the record of a request, as are the tasks of images
+		// that were stored or exported, and of images that are gone something is known for good.
+		if !ok || slices.Contains([]string{"fleets", "store-tasks", "exports", "deregistered-images"}, kind) {
 			return nil
 		}
 		data, err := os.ReadFile(path)

@@ -1,0 +1,249 @@
+package ec2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// exportTask is an image on its way to become a disk image in a bucket. Its states are those
+// of an import.
+type exportTask struct {
+	Region   string
+	Account  string
+	Token    string // of the client
+	Request  string // see instance
+	RoleName string
+	types.ExportImageTask
+}
+
+var errExportCancelled = errors.New("the export was cancelled")
+
+// ExportImage begins to make a raw disk of an image of the caller's in one of its buckets.
+func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2.ExportImageOutput, error) {
+	c := wire.CallerFrom(ctx)
+	task, key, err := s.newExportTask(c, in)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range s.exports.of(c) {
+		if task.Token == "" || t.Token != task.Token {
+			continue
+		}
+		if t.Request != task.Request {
+			return nil, errTokenMisused()
+		}
+		return exported(t), nil
+	}
+	root, size, err := s.exportable(c, in.ImageId)
+	if err != nil {
+		return nil, err
+	}
+	id, bucket := *task.ExportImageTaskId, *task.S3ExportLocation.S3Bucket
+	if err := s.opts.Objects.Bucket(c, bucket); err != nil {
+		return nil, invalidValue("The bucket '%s' cannot be written to: %s", bucket, told(err))
+	}
+	if err := s.exports.Put(id, task); err != nil {
+		return nil, err
+	}
+	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
+	s.background(func(ctx context.Context, s *Service) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		_ = s.update(func(st *state) error { st.exporting[id] = cancel; return nil }) // which cannot fail
+		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }()
+		err := s.opts.Clock.Sleep(ctx, active)
+		if err == nil {
+			err = fail
+		}
+		if err == nil {
+			err = s.export(ctx, root, size, func(disk *os.File) error {
+				content := &lastWord{Reader: disk, ctx: ctx, say: func() error { return s.sealExport(id) }}
+				return s.opts.Objects.Store(c, bucket, key, http.Header{"Content-Type": {"application/octet-stream"}}, content)
+			})
+		}
+		if err != nil && s.ctx.Err() != nil {
+			return // the next Open says that it was cut off
+		}
+		s.log(id, "exported", s.update(func(st *state) error { return st.exports.Edit(id, func(t *exportTask) { t.end(err) }) }))
+	})
+	return exported(task), nil
+}
+
+func (s *state) newExportTask(c wire.Caller, in *ec2.ExportImageInput) (task *exportTask, key string, err error) {
+	to := in.S3ExportLocation
+	switch {
+	case to == nil || aws.ToString(to.S3Bucket) == "":
+		return nil, "", missing("S3ExportLocation.S3Bucket")
+	case in.DiskImageFormat == types.DiskImageFormatVmdk, in.DiskImageFormat == types.DiskImageFormatVhd:
+		return nil, "", wire.Errorf("Unsupported", "The embedded cloud exports disks in the format RAW only, not %s.", in.DiskImageFormat)
+	case in.DiskImageFormat != types.DiskImageFormatRaw:
+		return nil, "", invalidValue("Value (%s) for parameter DiskImageFormat is invalid. It must be VMDK, RAW or VHD.", in.DiskImageFormat)
+	case len(aws.ToString(in.Description)) > 255:
+		return nil, "", invalidValue("The description is longer than 255 characters.")
+	}
+	tags, err := tagsFor(in.TagSpecifications, kindExport.resource)
+	if err != nil {
+		return nil, "", err
+	}
+	id := newID(kindExport.prefix)
+	task = &exportTask{Region: c.Region, Account: c.Account, Token: aws.ToString(in.ClientToken), Request: fingerprint(in), RoleName: aws.ToString(in.RoleName)}
+	if task.RoleName == "" {
+		task.RoleName = "vmimport"
+	}
+	task.ExportImageTask = types.ExportImageTask{
+		ExportImageTaskId: &id, ImageId: in.ImageId, Description: notEmpty(in.Description), Status: aws.String(importActive), StatusMessage: aws.String("pending"),
+		Progress: aws.String("0"), S3ExportLocation: &types.ExportTaskS3Location{S3Bucket: to.S3Bucket, S3Prefix: notEmpty(to.S3Prefix)}, Tags: tags[kindExport.resource],
+	}
+	return task, aws.ToString(to.S3Prefix) + id + ".raw", nil
+}
+
+func exported(t *exportTask) *ec2.ExportImageOutput {
+	return &ec2.ExportImageOutput{ExportImageTaskId: t.ExportImageTaskId, ImageId: t.ImageId, Description: t.Description, DiskImageFormat: types.DiskImageFormatRaw,
+		Status: t.Status, StatusMessage: t.StatusMessage, Progress: t.Progress, RoleName: &t.RoleName, S3ExportLocation: t.S3ExportLocation, Tags: t.Tags}
+}
+
+// exportable is what the root of an image is made of that the caller may export, and its size in
+// bytes.
+func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64, err error) {
+	img, err := s.usableImage(c, id)
+	if err != nil {
+		return root, 0, err
+	}
+	if *img.OwnerId != c.Account {
+		return root, 0, wire.Errorf("AuthFailure", "Not authorized for image:%s", *id)
+	}
+	for _, b := range img.BlockDeviceMappings {
+		switch {
+		case b.Ebs == nil || b.Ebs.SnapshotId == nil:
+			continue
+		case *b.Ebs.SnapshotId != img.rootSnapshot():
+			return root, 0, wire.Errorf("Unsupported", "The image '%s' has a volume besides its root, %s; images with one are exported.", *id, aws.ToString(b.DeviceName))
+		case aws.ToBool(b.Ebs.Encrypted):
+			return root, 0, wire.Errorf("Unsupported", "The image '%s' is encrypted; such images are not exported.", *id)
+		}
+		snap, err := s.copySource(c, img, *b.Ebs.SnapshotId)
+		if err != nil {
+			return root, 0, err
+		}
+		root, size = contents{layers: snap.Layers, base: snap.Base}, int64(*snap.VolumeSize)<<30
+	}
+	return root, size, nil
+}
+
+// export calls use with the disk of an image's root.
+func (s *Service) export(ctx context.Context, root contents, size int64, use func(*os.File) error) error {
+	release, err := s.opts.Images.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if root.base != "" {
+		if root.layers, err = s.opts.Images.Ensure(ctx, root.base, s.opts.Progress); err != nil {
+			return err
+		}
+	}
+	return s.opts.Images.ExportDisk(ctx, root.layers, size, func(disk *os.File) error {
+		if _, err := disk.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return use(disk)
+	})
+}
+
+// lastWord is a reader that fails when ctx ends, and whose end is one if say has no objection.
+type lastWord struct {
+	io.Reader
+	ctx context.Context
+	say func() error
+}
+
+func (l *lastWord) Read(p []byte) (int, error) {
+	if l.ctx.Err() != nil {
+		return 0, context.Cause(l.ctx)
+	}
+	n, err := l.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		if refused := l.say(); refused != nil {
+			return 0, refused
+		}
+	}
+	return n, err
+}
+
+// exportSealed is the message of a task whose disk becomes an object now: it is not cancelled any
+// more.
+const exportSealed = "uploaded"
+
+// sealExport has a task not be cancelled any more, or reports that it has been.
+func (s *Service) sealExport(id string) error {
+	return s.update(func(st *state) error {
+		if t, ok := st.exports.Get(id); !ok || *t.Status != importActive {
+			return errExportCancelled
+		}
+		return st.exports.Edit(id, func(t *exportTask) { t.StatusMessage, t.Progress = aws.String(exportSealed), aws.String("95") })
+	})
+}
+
+// end ends a task that has not been cancelled; err is why it failed.
+func (t *exportTask) end(err error) {
+	switch {
+	case *t.Status != importActive:
+	case err != nil:
+		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("ClientError: "+told(err)), nil
+	default:
+		t.Status, t.StatusMessage, t.Progress = aws.String(importCompleted), nil, nil
+	}
+}
+
+var exportFilters = filters{"task-state": "Status"}
+
+// DescribeExportImageTasks shows the caller's tasks in the region.
+func (s *state) DescribeExportImageTasks(ctx context.Context, in *ec2.DescribeExportImageTasksInput) (*ec2.DescribeExportImageTasksOutput, error) {
+	rows := []types.ExportImageTask{}
+	for _, t := range s.exports.of(wire.CallerFrom(ctx)) {
+		rows = append(rows, t.ExportImageTask)
+	}
+	rows, next, err := list(s, kindExport, query{in.ExportImageTaskIds, in.Filters, in.MaxResults, in.NextToken}, rows)
+	return &ec2.DescribeExportImageTasksOutput{ExportImageTasks: rows, NextToken: next}, err
+}
+
+// CancelExportTask ends a task that is under way; there will be no object.
+func (s *state) CancelExportTask(ctx context.Context, in *ec2.CancelExportTaskInput) (*ec2.CancelExportTaskOutput, error) {
+	t, err := s.exports.find(wire.CallerFrom(ctx), in.ExportTaskId)
+	if err != nil {
+		return nil, err
+	}
+	if *t.Status != importActive || aws.ToString(t.StatusMessage) == exportSealed {
+		return nil, wire.Errorf("IncorrectState", "The export task %s cannot be cancelled any more: it is %s.", *t.ExportImageTaskId, *t.Status)
+	}
+	err = s.exports.Edit(*t.ExportImageTaskId, func(t *exportTask) {
+		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("cancelled by the user"), nil
+	})
+	if cancel := s.exporting[*t.ExportImageTaskId]; err == nil && cancel != nil {
+		cancel(errExportCancelled)
+	}
+	return &ec2.CancelExportTaskOutput{}, err
+}
+
+// repairExports ends the tasks that a crash cut off.
+func (s *state) repairExports() error {
+	for _, id := range s.exports.IDs() {
+		if *s.exports.Rows[id].Status != importActive {
+			continue
+		}
+		err := s.exports.Edit(id, func(t *exportTask) { t.end(errors.New("the embedded cloud ended during the export")) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

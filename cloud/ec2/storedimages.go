@@ -1,0 +1,490 @@
+package ec2
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// storeTask is an image on its way into a bucket.
+type storeTask struct {
+	Region  string
+	Account string
+	types.StoreImageTaskResult
+}
+
+// The states of a task, as DescribeStoreImageTasks words them, and for how long it shows one.
+const (
+	storeInProgress = "InProgress"
+	storeCompleted  = "Completed"
+	storeFailed     = "Failed"
+
+	storeTaskAge = 31 * 24 * time.Hour
+)
+
+// storedForm is the form of a [storedImage].
+const storedForm = "bake image 1"
+
+// storedImage is what is known of an image in a bucket. Whoever can write into the bucket can
+// have written it.
+type storedImage struct {
+	Form        string
+	Name        string
+	Description string
+	LoginUser   string
+	RootDevice  string
+	Arch        types.ArchitectureValues
+	BootMode    types.BootModeValues
+	TpmSupport  types.TpmSupportValues
+	ImdsSupport types.ImdsSupportValues
+	EnaSupport  bool
+	Sriov       string
+	Tags        []types.Tag
+	Devices     []storedDevice
+}
+
+// storedDevice is a device of a stored image.
+type storedDevice struct {
+	Mapping  types.BlockDeviceMapping // with no snapshot, and nothing of encryption
+	Snapshot *storedSnapshot
+}
+
+// storedSnapshot is a snapshot of a stored image.
+type storedSnapshot struct {
+	Size        int32 // GiB
+	Description string
+	Tags        []types.Tag
+	Layers      []int // of the image, topmost first
+}
+
+// CreateStoreImageTask begins to store an image in a bucket, as one object.
+func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreImageTaskInput) (*ec2.CreateStoreImageTaskOutput, error) {
+	c, bucket := wire.CallerFrom(ctx), aws.ToString(in.Bucket)
+	img, err := s.usableImage(c, in.ImageId)
+	if err != nil {
+		return nil, err
+	}
+	if *img.OwnerId != c.Account && !s.permitted(img, c.Account) {
+		return nil, wire.Errorf("AuthFailure", "The image '%s' is not yours, and is shared with everybody only: such images cannot be stored.", *img.ImageId)
+	}
+	header, err := s.storedHeader(img, in.S3ObjectTags)
+	if err != nil {
+		return nil, err
+	}
+	about, sources, err := s.toStore(c, img)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.opts.Objects.Bucket(c, bucket); err != nil {
+		return nil, invalidValue("The bucket '%s' cannot be written to: %s", bucket, told(err))
+	}
+	if err := s.forgetStoreTasks(); err != nil {
+		return nil, err
+	}
+	key, now := *img.ImageId+".bin", s.now()
+	id := newID("store")
+	err = s.stores.Put(id, &storeTask{c.Region, c.Account, types.StoreImageTaskResult{AmiId: img.ImageId, Bucket: &bucket, S3objectKey: &key,
+		StoreTaskState: aws.String(storeInProgress), ProgressPercentage: aws.Int32(0), TaskStartTime: &now}})
+	if err != nil {
+		return nil, err
+	}
+	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
+	s.background(func(ctx context.Context, s *Service) {
+		if s.opts.Clock.Sleep(ctx, active) != nil {
+			return // the next Open says that it was cut off
+		}
+		err := fail
+		if err == nil {
+			err = s.storeImage(ctx, about, sources, func(content io.Reader) error { return s.opts.Objects.Store(c, bucket, key, header, content) })
+		}
+		if ctx.Err() != nil && err != nil {
+			return
+		}
+		s.log(id, "stored", s.update(func(st *state) error { return st.stores.Edit(id, func(t *storeTask) { t.end(err) }) }))
+	})
+	return &ec2.CreateStoreImageTaskOutput{ObjectKey: &key}, nil
+}
+
+// told is what a client is told of an error.
+func told(err error) string {
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		return e.Message
+	}
+	return err.Error()
+}
+
+// end ends a task; err is why it failed.
+func (t *storeTask) end(err error) {
+	if err != nil {
+		t.StoreTaskState, t.StoreTaskFailureReason = aws.String(storeFailed), aws.String(told(err))
+		return
+	}
+	t.StoreTaskState, t.ProgressPercentage = aws.String(storeCompleted), aws.Int32(100)
+}
+
+// storedHeader are the headers of the object: its tags, and what S3 is to show of the image.
+func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header, error) {
+	all := url.Values{}
+	for _, t := range tags {
+		key, value := aws.ToString(t.Key), aws.ToString(t.Value)
+		switch {
+		case key == "" || len(key) > 128 || len(value) > 256 || strings.HasPrefix(key, reservedTags):
+			return nil, invalidValue("The tag '%s' of the object is invalid.", key)
+		case all.Has(key):
+			return nil, invalidValue("Duplicate tag key '%s' specified.", key)
+		case len(all) == 10:
+			return nil, invalidValue("An object can have at most 10 tags.")
+		}
+		all.Set(key, value)
+	}
+	header := http.Header{}
+	header.Set("Content-Type", "application/octet-stream")
+	for name, value := range map[string]string{"Name": *img.Name, "Description": aws.ToString(img.Description), "Registration-Date": *img.CreationDate,
+		"Owner-Account": *img.OwnerId, "Store-Date": s.now().Format(timeForm)} {
+		if value != "" {
+			header.Set("X-Amz-Meta-Ami-"+name, url.PathEscape(value)) // which is to be ASCII
+		}
+	}
+	if len(all) > 0 {
+		header.Set("X-Amz-Tagging", all.Encode())
+	}
+	return header, nil
+}
+
+// toStore is what is to be stored of an image, and what its snapshots are made of.
+func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, error) {
+	out := storedImage{Form: storedForm, Name: *img.Name, Description: aws.ToString(img.Description), LoginUser: img.LoginUser, RootDevice: aws.ToString(img.RootDeviceName),
+		Arch: img.Architecture, BootMode: img.BootMode, TpmSupport: img.TpmSupport, ImdsSupport: img.ImdsSupport, EnaSupport: aws.ToBool(img.EnaSupport),
+		Sriov: aws.ToString(img.SriovNetSupport), Tags: s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)}
+	var sources []contents
+	for _, b := range img.BlockDeviceMappings {
+		d := storedDevice{Mapping: b}
+		if b.Ebs != nil {
+			ebs := *b.Ebs
+			ebs.SnapshotId, ebs.Encrypted, ebs.KmsKeyId = nil, nil, nil
+			d.Mapping.Ebs = &ebs
+		}
+		if b.Ebs != nil && b.Ebs.SnapshotId != nil {
+			snap, err := s.copySource(c, img, *b.Ebs.SnapshotId)
+			if err != nil {
+				return out, nil, err
+			}
+			d.Snapshot = &storedSnapshot{Size: *snap.VolumeSize, Description: aws.ToString(snap.Description), Tags: s.tagsOn(c, *b.Ebs.SnapshotId, *img.OwnerId, snap.Tags)}
+			sources = append(sources, contents{layers: snap.Layers, base: snap.Base})
+		}
+		out.Devices = append(out.Devices, d)
+	}
+	return out, sources, nil
+}
+
+// storeImage hands an image to put as the content of an object; sources are what its snapshots
+// are made of.
+func (s *Service) storeImage(ctx context.Context, about storedImage, sources []contents, put func(io.Reader) error) error {
+	release, err := s.opts.Images.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var layers []string
+	for _, d := range about.Devices {
+		if d.Snapshot == nil {
+			continue
+		}
+		from := sources[0]
+		sources = sources[1:]
+		if from.base != "" {
+			if from.layers, err = s.opts.Images.Ensure(ctx, from.base, s.opts.Progress); err != nil {
+				return err
+			}
+		}
+		for _, id := range from.layers {
+			n := slices.Index(layers, id)
+			if n < 0 {
+				n, layers = len(layers), append(layers, id)
+			}
+			d.Snapshot.Layers = append(d.Snapshot.Layers, n)
+		}
+	}
+	text, err := json.Marshal(about)
+	if err != nil {
+		return err
+	}
+	content, to := io.Pipe()
+	go func() { to.CloseWithError(s.opts.Images.StoreImage(ctx, to, text, layers)) }()
+	err = put(content)
+	return errors.Join(err, content.Close()) // which ends the writer, if the reader has ended early
+}
+
+// forgetStoreTasks drops the tasks that are not shown any more.
+func (s *state) forgetStoreTasks() error {
+	for _, id := range s.stores.IDs() {
+		if s.opts.Clock.Now().Sub(*s.stores.Rows[id].TaskStartTime) > storeTaskAge {
+			if err := s.stores.Drop(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var storeFilters = filters{"bucket": "Bucket", "task-state": "StoreTaskState"}
+
+// DescribeStoreImageTasks shows the caller's tasks of the last month in the region.
+func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeStoreImageTasksInput) (*ec2.DescribeStoreImageTasksOutput, error) {
+	switch {
+	case len(in.ImageIds) > 20:
+		return nil, invalidValue("Up to 20 images can be asked for, not %d.", len(in.ImageIds))
+	case len(in.ImageIds) > 0 && in.MaxResults != nil:
+		return nil, wire.Errorf("InvalidParameterCombination", "The parameter ImageIds cannot be used with the parameter MaxResults")
+	}
+	for _, id := range in.ImageIds {
+		if err := kindImage.check(id); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.forgetStoreTasks(); err != nil {
+		return nil, err
+	}
+	rows, asked := []types.StoreImageTaskResult{}, in.Filters
+	for _, t := range s.stores.of(wire.CallerFrom(ctx)) {
+		if len(in.ImageIds) == 0 || slices.Contains(in.ImageIds, *t.AmiId) {
+			rows = append(rows, t.StoreImageTaskResult)
+		}
+	}
+	if len(in.ImageIds) > 0 {
+		asked = nil // as EC2 ignores them then
+	}
+	k := &kind{field: "AmiId", made: "TaskStartTime", filters: storeFilters, min: 1, max: 200}
+	if err := checkMax(in.MaxResults, k.min, k.max); err != nil {
+		return nil, err
+	}
+	rows, next, err := listed(k, query{filters: asked, max: in.MaxResults, token: in.NextToken}, rows)
+	return &ec2.DescribeStoreImageTasksOutput{StoreImageTaskResults: rows, NextToken: next}, err
+}
+
+// repairStoreTasks ends the tasks that a crash cut off.
+func (s *state) repairStoreTasks() error {
+	for _, id := range s.stores.IDs() {
+		if *s.stores.Rows[id].StoreTaskState != storeInProgress {
+			continue
+		}
+		err := s.stores.Edit(id, func(t *storeTask) {
+			t.end(wire.Errorf("InternalError", "The embedded cloud ended while the image was stored."))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreateRestoreImageTask begins to make an image of one that is stored in a bucket of the
+// caller's.
+func (s *Service) CreateRestoreImageTask(ctx context.Context, in *ec2.CreateRestoreImageTaskInput) (*ec2.CreateRestoreImageTaskOutput, error) {
+	bucket, key := aws.ToString(in.Bucket), aws.ToString(in.ObjectKey)
+	f, err := s.opts.Objects.Get(wire.CallerFrom(ctx), bucket, key)
+	if err != nil {
+		return nil, invalidValue("The object '%s' in the bucket '%s' cannot be read: %s", key, bucket, told(err))
+	}
+	stored, err := s.readStored(f)
+	if err != nil {
+		return nil, errors.Join(invalidValue("The object '%s' in the bucket '%s' cannot be restored: %s", key, bucket, told(err)), f.Close())
+	}
+	restore := func(st *state, ctx context.Context, in *ec2.CreateRestoreImageTaskInput) (*ec2.CreateRestoreImageTaskOutput, error) {
+		return st.restoreImage(ctx, in, stored, f)
+	}
+	out, err := locked(s, restore)(ctx, in)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return out, nil
+}
+
+// readStored reads what a stored image says of itself, and reports what no image can be.
+func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
+	text, err := s.opts.Images.About(f)
+	if err != nil {
+		return stored, err
+	}
+	if err := json.Unmarshal(text, &stored); err != nil || stored.Form != storedForm {
+		return stored, errors.New("it is no stored image")
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return stored, err
+	}
+	return stored, stored.check()
+}
+
+var loginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31})?$`) })
+
+// maxStoredLayers is how many layers the snapshots of a stored image can have together, and
+// maxStoredDevices how many devices it can have.
+const maxStoredLayers, maxStoredDevices = 500, 50
+
+// check reports what no image can be.
+func (i *storedImage) check() error {
+	bad := func(what string, value any) error {
+		return fmt.Errorf("its %s %.80q is not one", what, fmt.Sprint(value))
+	}
+	switch {
+	case !imageName().MatchString(i.Name):
+		return bad("name", i.Name)
+	case len(i.Description) > 255:
+		return errors.New("its description is longer than 255 bytes")
+	case !loginName().MatchString(i.LoginUser):
+		return bad("login user", i.LoginUser)
+	case processorOf(i.Arch) == "":
+		return bad("architecture", i.Arch)
+	case i.BootMode != "" && !slices.Contains(i.BootMode.Values(), i.BootMode):
+		return bad("boot mode", i.BootMode)
+	case i.TpmSupport != "" && !slices.Contains(i.TpmSupport.Values(), i.TpmSupport):
+		return bad("TPM support", i.TpmSupport)
+	case i.ImdsSupport != "" && !slices.Contains(i.ImdsSupport.Values(), i.ImdsSupport):
+		return bad("IMDS support", i.ImdsSupport)
+	case i.Sriov != "" && i.Sriov != "simple":
+		return bad("SR-IOV support", i.Sriov)
+	case len(i.Devices) > maxStoredDevices:
+		return fmt.Errorf("it has %d devices; it can have %d", len(i.Devices), maxStoredDevices)
+	}
+	if err := checkTags(i.Tags); err != nil {
+		return err
+	}
+	var mappings []types.BlockDeviceMapping
+	rooted := false
+	for _, d := range i.Devices {
+		if err := d.check(); err != nil {
+			return err
+		}
+		rooted = rooted || d.Snapshot != nil && aws.ToString(d.Mapping.DeviceName) == i.RootDevice
+		mappings = append(mappings, d.Mapping)
+	}
+	if !rooted {
+		return fmt.Errorf("its root device %.80q has no snapshot", i.RootDevice)
+	}
+	return checkMappings(mappings)
+}
+
+func (d *storedDevice) check() error {
+	ebs, name := d.Mapping.Ebs, aws.ToString(d.Mapping.DeviceName)
+	switch {
+	case !deviceName().MatchString(name) || len(name) > 32 || len(aws.ToString(d.Mapping.VirtualName)) > 32:
+		return fmt.Errorf("a device cannot be named %.80q", name)
+	case ebs == nil && d.Snapshot != nil, ebs != nil && (ebs.SnapshotId != nil || ebs.KmsKeyId != nil || ebs.Encrypted != nil || ebs.OutpostArn != nil):
+		return fmt.Errorf("the device %s is mapped to what is not in it", name)
+	case ebs == nil:
+		return nil
+	}
+	v := types.Volume{Size: ebs.VolumeSize, VolumeType: ebs.VolumeType, Iops: ebs.Iops, Throughput: ebs.Throughput}
+	if err := checkVolume(&v); err != nil {
+		return err
+	}
+	if d.Snapshot == nil {
+		return nil
+	}
+	seen := map[int]bool{}
+	for _, n := range d.Snapshot.Layers {
+		if n < 0 || n >= maxStoredLayers || seen[n] {
+			return fmt.Errorf("the snapshot of the device %s cannot have the layer %d", name, n)
+		}
+		seen[n] = true
+	}
+	switch size := d.Snapshot.Size; {
+	case size < 1 || size > *ebs.VolumeSize:
+		return fmt.Errorf("the snapshot of the device %s cannot have %d GiB", name, size)
+	case len(d.Snapshot.Description) > 255:
+		return fmt.Errorf("the description of the snapshot of the device %s is longer than 255 bytes", name)
+	}
+	return checkTags(d.Snapshot.Tags)
+}
+
+// restoreImage begins to make an image of a stored one, whose file is closed in the end.
+func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTaskInput, stored storedImage, f *os.File) (*ec2.CreateRestoreImageTaskOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
+	if err != nil {
+		return nil, err
+	}
+	name := &stored.Name
+	if in.Name != nil {
+		name = in.Name
+	}
+	if err := s.checkName(c, name); err != nil {
+		return nil, err
+	}
+	img := newImage(c, *name, s.now())
+	img.Description, img.Architecture, img.RootDeviceName, img.LoginUser = notEmpty(&stored.Description), stored.Arch, &stored.RootDevice, stored.LoginUser
+	img.BootMode, img.TpmSupport, img.ImdsSupport = stored.BootMode, stored.TpmSupport, stored.ImdsSupport
+	img.EnaSupport, img.SriovNetSupport, img.Tags = &stored.EnaSupport, notEmpty(&stored.Sriov), merged(stored.Tags, tags[kindImage.resource])
+	var snapshots []*snapshot
+	layers := map[string][]int{} // by snapshot
+	for _, d := range stored.Devices {
+		if d.Snapshot != nil {
+			snap := s.newSnapshot(c, d.Snapshot.Size, d.Snapshot.Description, merged(d.Snapshot.Tags, tags[kindSnapshot.resource]))
+			snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
+			snap.Architecture, snap.LoginUser, snap.RootDevice = stored.Arch, stored.LoginUser, stored.RootDevice
+			if s.encrypts(c) {
+				snap.Encrypted, snap.KmsKeyId = aws.Bool(true), aws.String(s.ebsKey(c, ""))
+			}
+			d.Mapping.Ebs.SnapshotId, d.Mapping.Ebs.Encrypted = snap.SnapshotId, snap.Encrypted
+			snapshots, layers[*snap.SnapshotId] = append(snapshots, snap), d.Snapshot.Layers
+		} else if d.Mapping.Ebs != nil {
+			d.Mapping.Ebs.Encrypted = aws.Bool(false)
+		}
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, d.Mapping)
+	}
+	if err := s.addImage(ctx, img, snapshots); err != nil {
+		return nil, err
+	}
+	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
+		return errors.Join(s.restoreLayers(ctx, f, layers), f.Close())
+	})
+	return &ec2.CreateRestoreImageTaskOutput{ImageId: img.ImageId}, nil
+}
+
+// restoreLayers makes the layers in a file those of snapshots, which have them by number.
+func (s *Service) restoreLayers(ctx context.Context, f *os.File, of map[string][]int) error {
+	release, err := s.opts.Images.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	made, err := s.opts.Images.RestoreImage(ctx, f)
+	if err == nil {
+		err = s.opts.Images.Flush()
+	}
+	if err != nil {
+		return err
+	}
+	return s.update(func(st *state) error {
+		for id, numbers := range of {
+			var layers []string
+			for _, n := range numbers {
+				if n >= len(made) {
+					st.collect()
+					return fmt.Errorf("the stored image lacks layer %d", n)
+				}
+				layers = append(layers, made[n])
+			}
+			if err := st.snapshots.Edit(id, func(r *snapshot) { r.Layers, r.Whole = layers, true }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,43 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"bake/cloud/image/ext4"
+	"bake/cloud/machine"
+)
+
+// ExportDisk makes a raw disk of size bytes, whose file system holds what layers, topmost first,
+// show together, and calls use with its file, which is no more afterwards. No partition table, no
+// boot loader and no kernel are on it that the layers do not have.
+func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, use func(*os.File) error) error {
+	return s.explain("export a disk", s.work(ctx, func(dir string) (err error) {
+		paths, err := s.Paths(layers)
+		if err != nil {
+			return err
+		}
+		volume := filepath.Join(dir, "volume")
+		if err := s.driver.MakeVolume(ctx, volume, paths, size); err != nil {
+			return err
+		}
+		disk, err := os.OpenFile(filepath.Join(dir, "disk"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, disk.Close()) }()
+		if err := disk.Truncate(size); err != nil {
+			return err
+		}
+		archive, to := io.Pipe()
+		go func() { to.CloseWithError(s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), to)) }()
+		err = ext4.Write(disk, size, archive)
+		if err = errors.Join(err, archive.Close()); err != nil { // which ends the writer, if the reader has ended early
+			return err
+		}
+		return use(disk)
+	}))
+}

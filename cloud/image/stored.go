@@ -1,0 +1,156 @@
+package image
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A stored image is a tar archive, compressed with gzip: what is known of the image, and its
+// layers, each as a tar. Whoever has it may have changed it.
+const (
+	aboutName = "image.json"
+	maxAbout  = 1 << 20
+)
+
+// storedLayer is the name of a layer in a stored image.
+func storedLayer(n int) string { return fmt.Sprintf("layers/%d.tar", n) }
+
+// StoredLayer is a layer that is to be stored.
+type StoredLayer struct {
+	Size int64 // bytes that Pack writes
+	Pack func(w io.Writer) error
+}
+
+// WriteStored writes a stored image. What [ReadStored] would refuse to decompress is an error.
+func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
+	if len(about) > maxAbout || len(layers) > MaxLayers {
+		return fmt.Errorf("the image has %d layers and a description of %d bytes: at most %d and %d can be stored", len(layers), len(about), MaxLayers, maxAbout)
+	}
+	var packed, plain counter
+	z, err := gzip.NewWriterLevel(io.MultiWriter(w, &packed), gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	t := tar.NewWriter(io.MultiWriter(z, &plain))
+	entry := func(name string, size int64, content func(io.Writer) error) error {
+		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size}); err != nil {
+			return err
+		}
+		return content(t)
+	}
+	err = entry(aboutName, int64(len(about)), func(w io.Writer) error { _, err := w.Write(about); return err })
+	for i, l := range layers {
+		if err == nil {
+			err = entry(storedLayer(i), l.Size, l.Pack)
+		}
+	}
+	if err == nil {
+		err = t.Close()
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err == nil && bomb(int64(packed), int64(plain)) {
+		err = fmt.Errorf("the content of the image, %d bytes, becomes %d: it would be taken for a decompression bomb when it is restored", plain, packed)
+	}
+	return err
+}
+
+// ReadAbout returns what a stored image says of itself.
+func ReadAbout(r io.Reader) (about []byte, err error) {
+	err = readStored(r, func(t *tar.Reader, _ io.Reader) error {
+		about, err = io.ReadAll(t)
+		return err
+	})
+	return about, err
+}
+
+// ReadStored hands the layers of a stored image to unpack, one after the other, as tar streams.
+func ReadStored(r io.Reader, unpack func(io.Reader) error) error {
+	return readStored(r, func(t *tar.Reader, plain io.Reader) error {
+		for n := 0; ; n++ {
+			h, err := t.Next()
+			switch {
+			case errors.Is(err, io.EOF):
+				_, err := io.Copy(io.Discard, plain) // the checksum is at the end
+				return err
+			case err != nil:
+				return err
+			case !is(h, storedLayer(n)) || n == MaxLayers:
+				return fmt.Errorf("an entry %.80q where a layer should be", h.Name)
+			}
+			if err := unpack(t); err != nil {
+				return fmt.Errorf("layer %d: %w", n, err)
+			}
+		}
+	})
+}
+
+// readStored opens a stored image and calls read, before which the reader is at the description.
+func readStored(r io.Reader, read func(t *tar.Reader, plain io.Reader) error) error {
+	plain, err := decompress(r)
+	if err != nil {
+		return fmt.Errorf("no stored image: %w", err)
+	}
+	defer plain.Close()
+	t := tar.NewReader(plain)
+	h, err := t.Next()
+	if err != nil || !is(h, aboutName) || h.Size > maxAbout {
+		return errors.Join(errors.New("no stored image: it does not begin with the description of one"), err)
+	}
+	if err := read(t, plain); err != nil {
+		return fmt.Errorf("the stored image is damaged: %w", err)
+	}
+	return nil
+}
+
+// is reports whether an entry is a file of that name with as many bytes as it says: one with holes
+// has many that cost nothing to send.
+func is(h *tar.Header, name string) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return false
+		}
+	}
+	return h.Name == name && h.Typeflag == tar.TypeReg
+}
+
+// StoreImage writes layers and what is known of the image that has them, as a stored image.
+func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []LayerID) error {
+	var stored []StoredLayer
+	for _, id := range layers {
+		dir, err := s.Path(id)
+		if err != nil {
+			return err
+		}
+		size, err := s.Size(ctx, id)
+		if err != nil {
+			return err
+		}
+		stored = append(stored, StoredLayer{size, func(w io.Writer) error { return s.driver.Pack(ctx, dir, w) }})
+	}
+	return s.explain("store an image", WriteStored(w, about, stored))
+}
+
+// RestoreImage makes the layers of a stored image, in their order. On error there are none.
+func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (made []LayerID, err error) {
+	err = ReadStored(r, func(layer io.Reader) error {
+		id, err := s.importLayer(ctx, layer, layerRecord{}, func(string) error { return nil })
+		made = append(made, id)
+		return err
+	})
+	if err == nil {
+		return made, nil
+	}
+	for _, id := range made {
+		if id != "" {
+			err = errors.Join(err, s.Remove(context.WithoutCancel(ctx), id))
+		}
+	}
+	return nil, s.explain("restore an image", err)
+}

@@ -1,0 +1,180 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/cloud/image"
+	"bake/cloud/image/disk"
+	"bake/cloud/machine/machinetest"
+)
+
+// layerOf makes a layer of files, name and content in turns.
+func layerOf(t *testing.T, s *image.Store, files ...string) image.LayerID {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		if err := w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1]))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, files[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Import(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// work is what a store has of layers and of work in progress.
+func work(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	for _, pattern := range []string{"layers/*", "tmp/*"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, found...)
+	}
+	return names
+}
+
+// failing is a writer that fails after n bytes.
+type failing struct{ n int }
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.n -= len(p); f.n < 0 {
+		return 0, errors.New("no room")
+	}
+	return len(p), nil
+}
+
+// TestStoredImage: layers go into a file and come out of it in their order, in another store
+// too; a file that is cut off anywhere, and a writer that fails anywhere, leave nothing.
+func TestStoredImage(t *testing.T) {
+	ctx := t.Context()
+	dir, other := t.TempDir(), t.TempDir()
+	from, err := image.Open(dir, &machinetest.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := image.Open(other, &machinetest.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := []image.LayerID{layerOf(t, from, "etc/name", "upper", ".wh.gone", ""), layerOf(t, from, "gone", "x", "etc/large", strings.Repeat("large ", 20000))}
+	var file bytes.Buffer
+	if err := from.StoreImage(ctx, &file, []byte("about"), layers); err != nil {
+		t.Fatal(err)
+	}
+	if about, err := image.ReadAbout(bytes.NewReader(file.Bytes())); err != nil || string(about) != "about" {
+		t.Errorf("%q, %v", about, err)
+	}
+	made, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes()))
+	if err != nil || len(made) != 2 {
+		t.Fatal(made, err)
+	}
+	paths, err := to.Paths(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"etc/name", "etc/large"} {
+		if _, err := os.Stat(filepath.Join(paths[i], name)); err != nil {
+			t.Error(err)
+		}
+	}
+	before := work(t, other)
+	for n := 0; n < file.Len(); n += 1 + file.Len()/50 {
+		if made, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes()[:n])); err == nil || len(made) != 0 {
+			t.Errorf("the first %d bytes are restored: %v", n, made)
+		}
+		if err := from.StoreImage(ctx, &failing{n}, []byte("about"), layers); err == nil {
+			t.Errorf("it is stored in %d bytes", n)
+		}
+	}
+	if after := work(t, other); !slices.Equal(before, after) {
+		t.Errorf("there was %q, and is %q", before, after)
+	}
+	if err := from.StoreImage(ctx, io.Discard, bytes.Repeat([]byte("x"), 2<<20), nil); err == nil {
+		t.Error("a description of 2 MiB is stored")
+	}
+	if err := from.StoreImage(ctx, io.Discard, nil, []image.LayerID{"layer-0123456789abcdef"}); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("a layer that is not there: %v", err)
+	}
+}
+
+// TestStoredHoles: an entry that is nearly all holes, of which a terabyte takes a few bytes, is
+// refused.
+func TestStoredHoles(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []*tar.Header{{Name: "image.json", Mode: 0o600, Size: 2}, {Name: "layers/0.tar", Mode: 0o600, Size: 512, Format: tar.FormatPAX,
+		PAXRecords: map[string]string{"GNX.sparse.major": "1", "GNX.sparse.minor": "0", "GNX.sparse.name": "layers/0.tar", "GNX.sparse.realsize": "1099511627776"}}} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(append([]byte("0\n"), make([]byte, h.Size-2)...)); err != nil { // no data
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := bytes.ReplaceAll(b.Bytes(), []byte("GNX."), []byte("GNU.")) // which the writer does not write
+	err := image.ReadStored(bytes.NewReader(file), func(io.Reader) error { t.Error("it is read"); return nil })
+	if err == nil || !strings.Contains(err.Error(), "where a layer should be") {
+		t.Error(err)
+	}
+}
+
+// TestExportDisk: a disk of layers is imported as one layer with what they show together.
+func TestExportDisk(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	s, err := image.Open(dir, &machinetest.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := []image.LayerID{layerOf(t, s, "etc/name", "upper", "usr/.wh.gone", ""), layerOf(t, s, "bin/sh", "#!", "etc/name", "lower", "usr/gone", "x", "usr/kept", "y")}
+	before := len(work(t, dir))
+	err = s.ExportDisk(ctx, layers, 64<<20, func(f *os.File) error {
+		id, _, err := s.ImportDisk(ctx, disk.Disk{ReaderAt: f, Size: 64 << 20})
+		if err != nil {
+			return err
+		}
+		root, err := s.Path(id)
+		if err != nil {
+			return err
+		}
+		for name, want := range map[string]string{"bin/sh": "#!", "etc/name": "upper", "usr/kept": "y", "usr/gone": ""} {
+			if got, err := os.ReadFile(filepath.Join(root, name)); string(got) != want || (err == nil) != (want != "") {
+				t.Errorf("%s holds %q, %v", name, got, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ExportDisk(ctx, layers, 64<<20, func(*os.File) error { return errors.New("not wanted") }); err == nil || !strings.Contains(err.Error(), "not wanted") {
+		t.Errorf("an error of who uses it: %v", err)
+	}
+	if err := s.ExportDisk(ctx, layers, 1<<20, func(*os.File) error { return nil }); err == nil {
+		t.Error("a disk of 1 MiB is made")
+	}
+	if left := work(t, dir); len(left) != before+2 { // the layer and its record
+		t.Errorf("what is left: %q", left)
+	}
+}
