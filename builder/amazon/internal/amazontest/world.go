@@ -520,8 +520,9 @@ source_ami_filter {
 ` + more
 }
 
-// imageStore keeps layers as directories.
+// imageStore keeps layers as directories. What builders do not ask a cloud for is in no store.
 type imageStore struct {
+	ec2.Images
 	dir string
 	mu  sync.Mutex
 	n   int
@@ -561,10 +562,6 @@ func (s *imageStore) Hold(context.Context) (release func(), err error) { return 
 func (s *imageStore) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	id := s.NewID()
 	return id, os.CopyFS(filepath.Join(s.dir, id), os.DirFS(dir.Path()))
-}
-
-func (s *imageStore) ImportDisk(context.Context, *os.File, string) (ec2.ImportedDisk, error) {
-	return ec2.ImportedDisk{}, errors.New("there are no disk images here")
 }
 
 func (s *imageStore) Paths(layers []string) (paths []string, err error) {
