@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -376,8 +377,9 @@ func (w *writer) attributes(n *node, h *tar.Header) error {
 	if room < 0 {
 		return errors.New("its attributes have more than 4 KiB")
 	}
-	slices.SortStableFunc(all, func(a, b attribute) int {
-		return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name)) < 0
 	})
 	b, err := w.alloc()
 	if err != nil {
