@@ -501,7 +501,7 @@ func (c *command) invoked(v *invocation, detailed bool) ssm.CommandInvocation {
 		text += "\n----------ERROR-------\n" + v.Stderr
 	}
 	plugin := ssm.CommandPlugin{
-		Name: aws.String(shellPlugin), Status: status, StatusDetails: &v.Details, ResponseCode: v.Code, Output: aws.String(cut(text, 2500)),
+		Name: aws.String(shellPlugin), Status: status, StatusDetails: &v.Details, ResponseCode: v.Code, Output: aws.String(beginning(text, 2500)),
 		OutputS3BucketName: sent.OutputS3BucketName, OutputS3KeyPrefix: sent.OutputS3KeyPrefix, OutputS3Region: sent.OutputS3Region,
 		StandardOutputUrl: out.StandardOutputUrl, StandardErrorUrl: out.StandardErrorUrl,
 	}

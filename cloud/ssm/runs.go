@@ -168,11 +168,11 @@ func (s *Service) runOn(e *execution, instance string) bool {
 			}
 		}
 	}
-	reason := cut(result.Stderr, maxReason)
+	reason := beginning(result.Stderr, maxReason)
 	s.change(e, instance, func(v *invocation) {
 		v.finish(result.Status, result.Details, s.opts.Now().UTC())
 		v.Code, v.Stored = result.Code, stored
-		v.Stdout, v.Stderr = cut(string(stdout.data), maxStdout), cut(string(stderr.data), maxStderr-len(reason))+reason
+		v.Stdout, v.Stderr = beginning(string(stdout.data), maxStdout), beginning(string(stderr.data), maxStderr-len(reason))+reason
 	})
 	return result.isError()
 }
@@ -243,8 +243,8 @@ func (k *kept) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// cut is the beginning of a text with valid characters only, n bytes at most.
-func cut(text string, n int) string {
+// beginning is the start of a text with valid characters only, n bytes at most.
+func beginning(text string, n int) string {
 	var out []byte
 	for _, r := range text { // what is no character is U+FFFD
 		if len(out)+utf8.RuneLen(r) > n {

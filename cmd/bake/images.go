@@ -16,6 +16,7 @@ import (
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
 	"bake/internal/prose"
+	"bake/run"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -120,9 +121,9 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 	defer release()
 	place := f.place(p.env)
 	if f.local {
-		c, err := p.openLocal(ctx, "", "", emit)
-		if err != nil {
-			return err
+		c, failed := p.openLocal(ctx, "", "", emit)
+		if failed != nil {
+			return failed
 		}
 		defer func() { err = errors.Join(err, c.Close(stop)) }()
 		var unwatch func()
@@ -144,6 +145,25 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 		return gone // whatever else there is follows from that
 	}
 	return err
+}
+
+// imagesTask runs what removes images, so that a sweep finishes it if bake is killed.
+func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) error {
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	task := run.TaskOptions{State: state, Command: p.commandLine(), Name: "images", Now: p.now, Stop: stop, Emit: func(e step.Event) {
+		if e.Kind == step.Warning {
+			fmt.Fprintln(p.stderr, "Warning: "+prose.Printable(e.Text))
+		}
+	}}
+	id, err := run.Task(ctx, task, do)
+	if failed, ok := errors.AsType[*run.FailedError](err); ok && failed.Outcome == run.OutcomeLeft {
+		p.say(leftText(id, failed.Left))
+		return err // whatever a guard has kept besides
+	}
+	return ofGuard(err)
 }
 
 // imagesListOptions are the flags of bake images list.

@@ -16,6 +16,7 @@ import (
 
 	"bake/fleet"
 	"bake/internal/delay"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -204,12 +205,12 @@ func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error)
 		return true, err
 	case isGone(err):
 		if !w.offered() { // no run has found it since
-			w.waits = fleet.Waits{Failed: cut(words(err), longestError)}
+			w.waits = fleet.Waits{Failed: prose.Beginning(words(err), longestError)}
 			notPromoted(ctx, w.in.Outcome, "its image waits for its channels no more: "+w.waits.Failed)
 		}
 	default:
 		fresh := w.waits.Failed == ""
-		if w.waits.Failed = cut(words(err), longestError); fresh && w.waits.Failed != w.in.Told {
+		if w.waits.Failed = prose.Beginning(words(err), longestError); fresh && w.waits.Failed != w.in.Told {
 			notPromoted(ctx, w.in.Outcome, "its image cannot enter its channels, which is tried again: "+w.waits.Failed)
 			w.in.Told = w.waits.Failed
 		}
@@ -259,7 +260,7 @@ func promote(ctx workflow.Context, in fleet.Offer, w *fleet.Waits) error {
 	for _, c := range said {
 		w.Add(&c)
 		if !c.Names && c.Until.IsZero() && !c.Approval {
-			w.Kept = append(w.Kept, c.Name+": "+cut(strings.Join(c.Reasons, "; "), longestError))
+			w.Kept = append(w.Kept, c.Name+": "+prose.Beginning(strings.Join(c.Reasons, "; "), longestError))
 		}
 	}
 	return nil

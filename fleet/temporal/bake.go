@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -12,6 +11,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
+	"bake/internal/prose"
 	"bake/run"
 	"bake/step"
 )
@@ -114,7 +114,7 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	if out.Result == fleet.Cancelled && ctx.Err() == nil {
 		out.Result, out.Code = fleet.Failed, 1
 	}
-	out.Error = cut(out.Error, longestError)
+	out.Error = prose.Beginning(out.Error, longestError)
 	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
 	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
 	b.phase(ctx, "")
@@ -129,14 +129,6 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 // longestError is how much of an error goes into the outcome of a cell, which is one of many
 // in the status of its fleet. The log has all of it.
 const longestError = 1 << 10
-
-// cut is a text, or the beginning of it if it is longer than most bytes.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most-len("...")], "") + "..."
-}
 
 // baking is a cell that is baked.
 type baking struct {
@@ -380,8 +372,8 @@ func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 			return
 		}
 		if try == offerTries-1 {
-			out.Waits = fleet.Waits{Failed: cut("nothing has it wait for them: "+words(err), longestError)}
-			notPromoted(ctx, offer.Outcome, "its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: "+cut(words(err), longestError))
+			out.Waits = fleet.Waits{Failed: prose.Beginning("nothing has it wait for them: "+words(err), longestError)}
+			notPromoted(ctx, offer.Outcome, "its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: "+prose.Beginning(words(err), longestError))
 			return
 		}
 		_ = workflow.Sleep(ctx, time.Second<<try) // which nothing cancels

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
+	"bake/internal/prose"
 )
 
 // fleetIn is what the workflow of a run of a fleet begins with.
@@ -228,7 +229,7 @@ const (
 func (r *fleetRun) ended(out fleet.Outcome) {
 	if len(out.Error) > shortError {
 		if r.long++; r.long > longErrors {
-			out.Error = cut(out.Error, shortError)
+			out.Error = prose.Beginning(out.Error, shortError)
 		}
 	}
 	r.outcomes = append(r.outcomes, out)

@@ -76,6 +76,15 @@ func Cut(text string, most int) string {
 	return text
 }
 
+// Beginning is a text, or its beginning if it has more than most bytes, which are at least those
+// of the "..." that then end it.
+func Beginning(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len("...")], "") + "..."
+}
+
 // Missing says that a template names a file, or whatever what is, that is not there: a sentence
 // without its point.
 func Missing(what, path string) string {

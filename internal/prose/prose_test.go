@@ -38,6 +38,18 @@ func TestOnePoint(t *testing.T) {
 }
 
 // TestMissing: only who names a path that is relative learns where such paths start.
+func TestBeginning(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		most int
+		want string
+	}{{"abcdef", 6, "abcdef"}, {"abcdefg", 6, "abc..."}, {"abüdefg", 6, "ab..."}, {"", 3, ""}} {
+		if got := Beginning(c.text, c.most); got != c.want {
+			t.Errorf("Beginning(%q, %d) is %q, not %q", c.text, c.most, got, c.want)
+		}
+	}
+}
+
 func TestMissing(t *testing.T) {
 	here, err := filepath.Abs("x.sh")
 	if err != nil {

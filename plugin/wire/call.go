@@ -201,7 +201,7 @@ func readMessage(r Reader, head any) (body any, size int, err error) {
 	}
 	d := decoder{r: r, left: MaxMessage}
 	body, err = d.value(0)
-	return body, MaxMessage - d.left, cut(err)
+	return body, MaxMessage - d.left, truncated(err)
 }
 
 // Method answers one kind of call. ctx ends when the stream does.

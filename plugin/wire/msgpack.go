@@ -203,7 +203,7 @@ func (d *decoder) take(n uint64) error {
 func (d *decoder) number(size int) (uint64, error) {
 	var buf [8]byte
 	_, err := io.ReadFull(d.r, buf[8-size:])
-	return binary.BigEndian.Uint64(buf[:]), cut(err)
+	return binary.BigEndian.Uint64(buf[:]), truncated(err)
 }
 
 // bytes reads n bytes. What is promised is not allocated before it comes.
@@ -215,15 +215,15 @@ func (d *decoder) bytes(n uint64) ([]byte, error) {
 	if n <= atOnce {
 		buf := make([]byte, n)
 		_, err := io.ReadFull(d.r, buf)
-		return buf, cut(err)
+		return buf, truncated(err)
 	}
 	var buf bytes.Buffer
 	_, err := io.CopyN(&buf, d.r, int64(n))
-	return buf.Bytes(), cut(err)
+	return buf.Bytes(), truncated(err)
 }
 
-// cut makes the end of the input, where a value should go on, an error.
-func cut(err error) error {
+// truncated makes the end of the input, where a value should go on, an error.
+func truncated(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
@@ -240,7 +240,7 @@ func (d *decoder) value(depth int) (any, error) {
 	c, err := d.r.ReadByte()
 	if err != nil {
 		if depth > 0 {
-			err = cut(err)
+			err = truncated(err)
 		}
 		return nil, err
 	}
@@ -367,7 +367,7 @@ func keyText(k any) (string, error) {
 func (d *decoder) extension(n uint64) (any, error) {
 	kind, err := d.r.ReadByte()
 	if err != nil {
-		return nil, cut(err)
+		return nil, truncated(err)
 	}
 	b, err := d.bytes(n)
 	if err != nil {

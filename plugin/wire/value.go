@@ -44,7 +44,7 @@ func DecodeValue(b []byte, form Form) (cty.Value, error) {
 	if form == Protobuf {
 		v, err := Decode(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
-			return cty.NilVal, cut(err)
+			return cty.NilVal, truncated(err)
 		}
 		return dynamicValue(v)
 	}

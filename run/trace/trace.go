@@ -17,6 +17,7 @@ import (
 
 	"bake/builder"
 	"bake/internal/otlp"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -235,9 +236,9 @@ func (c *Recorder) Handle(e step.Event) {
 	case step.ResourceLeft:
 		c.resource(e, "left behind")
 	case step.Say:
-		note(c.at(at), e, "said", otlp.Attr{Key: "message", Value: cut(e.Text)})
+		note(c.at(at), e, "said", otlp.Attr{Key: "message", Value: prose.Beginning(e.Text, longestText)})
 	case step.Warning:
-		note(c.at(at), e, "warning", otlp.Attr{Key: "message", Value: cut(e.Text)})
+		note(c.at(at), e, "warning", otlp.Attr{Key: "message", Value: prose.Beginning(e.Text, longestText)})
 	}
 }
 
@@ -397,12 +398,6 @@ func add(s *otlp.Span, key, value string) {
 	}
 }
 
-func fail(s *otlp.Span, why error) { s.Failed, s.Error = true, cut(why.Error()) }
-
-// cut is the beginning of a text that is too long.
-func cut(text string) string {
-	if len(text) <= longestText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longestText], "") + "..."
+func fail(s *otlp.Span, why error) {
+	s.Failed, s.Error = true, prose.Beginning(why.Error(), longestText)
 }

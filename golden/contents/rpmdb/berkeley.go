@@ -43,7 +43,7 @@ func berkeleyBlobs(db []byte, yield func([]byte) error) error {
 		return damaged("its pages have %d bytes", b.size)
 	}
 	for n := int64(1); n < int64(len(db))/b.size; n++ {
-		page, _ := cut(db, n*b.size, b.size)
+		page, _ := section(db, n*b.size, b.size)
 		if kind := page[25]; kind != pageHash && kind != pageHashUnsorted {
 			continue
 		}
@@ -58,14 +58,14 @@ func berkeleyBlobs(db []byte, yield func([]byte) error) error {
 // they fill it from its end.
 func (b *berkeley) pairs(page []byte, yield func([]byte) error) error {
 	count := int64(b.order.Uint16(page[20:]))
-	index, ok := cut(page, berkeleyIntro, 2*count)
+	index, ok := section(page, berkeleyIntro, 2*count)
 	if !ok || count%2 != 0 {
 		return damaged("a page has an index of %d", count)
 	}
 	for i := int64(1); i < count; i += 2 {
 		at := int64(b.order.Uint16(index[2*i:]))
 		end := int64(b.order.Uint16(index[2*i-2:])) // where its key begins
-		item, ok := cut(page, at, end-at)
+		item, ok := section(page, at, end-at)
 		if !ok || len(item) == 0 {
 			return damaged("an item is outside of its page")
 		}
@@ -104,11 +104,11 @@ func (b *berkeley) chain(page, size int64) ([]byte, error) {
 	}
 	var blob []byte
 	for page != 0 && int64(len(blob)) < size {
-		p, ok := cut(b.db, page*b.size, b.size)
+		p, ok := section(b.db, page*b.size, b.size)
 		if !ok || p[25] != pageOverflow {
 			return nil, damaged("page %d is missing", page)
 		}
-		part, ok := cut(p, berkeleyIntro, int64(b.order.Uint16(p[22:])))
+		part, ok := section(p, berkeleyIntro, int64(b.order.Uint16(p[22:])))
 		if !ok || len(part) == 0 {
 			return nil, damaged("page %d is not whole", page)
 		}

@@ -36,11 +36,11 @@ func header(blob []byte) (Package, error) {
 	if len(blob) < headerIntro {
 		return p, damaged("a package has %d bytes", len(blob))
 	}
-	entries, ok := cut(blob, headerIntro, int64(binary.BigEndian.Uint32(blob))*headerEntry)
+	entries, ok := section(blob, headerIntro, int64(binary.BigEndian.Uint32(blob))*headerEntry)
 	if !ok {
 		return p, damaged("a package is cut off")
 	}
-	values, ok := cut(blob, headerIntro+int64(len(entries)), int64(binary.BigEndian.Uint32(blob[4:])))
+	values, ok := section(blob, headerIntro+int64(len(entries)), int64(binary.BigEndian.Uint32(blob[4:])))
 	if !ok {
 		return p, damaged("a package is cut off")
 	}
@@ -112,7 +112,7 @@ func (v value) texts() (list []string) {
 	if v.kind != typeString && v.kind != typeStringArray && v.kind != typeI18NString || v.count > maxFilesOfPackage {
 		return nil
 	}
-	rest, _ := cut(v.values, v.at, int64(len(v.values))-v.at)
+	rest, _ := section(v.values, v.at, int64(len(v.values))-v.at)
 	for range v.count {
 		one, after, ok := bytes.Cut(rest, []byte{0})
 		if !ok {
@@ -132,7 +132,7 @@ func (v value) text() string {
 }
 
 func (v value) numbers() (list []int32) {
-	part, ok := cut(v.values, v.at, v.count*4)
+	part, ok := section(v.values, v.at, v.count*4)
 	if v.kind != typeInt32 || !ok {
 		return nil
 	}

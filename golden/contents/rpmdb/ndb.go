@@ -19,7 +19,7 @@ func ndbBlobs(db []byte, yield func([]byte) error) error {
 	if v := binary.LittleEndian.Uint32(db[4:]); v != 0 {
 		return damaged("its version is %d", v)
 	}
-	slots, ok := cut(db, 0, int64(binary.LittleEndian.Uint32(db[12:]))*ndbPage)
+	slots, ok := section(db, 0, int64(binary.LittleEndian.Uint32(db[12:]))*ndbPage)
 	if !ok {
 		return damaged("its slots are cut off")
 	}
@@ -34,11 +34,11 @@ func ndbBlobs(db []byte, yield func([]byte) error) error {
 			continue // free
 		}
 		off := int64(binary.LittleEndian.Uint32(slot[8:])) * ndbBlock
-		head, ok := cut(db, off, ndbBlock)
+		head, ok := section(db, off, ndbBlock)
 		if !ok || string(head[:4]) != ndbBlobMagic || binary.LittleEndian.Uint32(head[4:]) != index {
 			return damaged("there is no package at %d", off)
 		}
-		blob, ok := cut(db, off+ndbBlock, int64(binary.LittleEndian.Uint32(head[12:])))
+		blob, ok := section(db, off+ndbBlock, int64(binary.LittleEndian.Uint32(head[12:])))
 		if total += len(blob); !ok || total > len(db) {
 			return damaged("the package at %d is cut off", off)
 		}

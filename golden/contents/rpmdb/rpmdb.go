@@ -69,8 +69,8 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("the RPM database is damaged: "+format, args...)
 }
 
-// cut returns n bytes of b at off; ok is false if b does not have them.
-func cut(b []byte, off, n int64) (part []byte, ok bool) {
+// section returns n bytes of b at off; ok is false if b does not have them.
+func section(b []byte, off, n int64) (part []byte, ok bool) {
 	if off < 0 || n < 0 || off > int64(len(b)) || n > int64(len(b))-off {
 		return nil, false
 	}

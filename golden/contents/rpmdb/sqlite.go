@@ -69,7 +69,7 @@ func (s *sqlite) page(n int64) ([]byte, error) {
 		return p, nil
 	}
 	if n > 0 && n < math.MaxUint32 {
-		if p, ok := cut(s.db, (n-1)*s.size, s.size); ok {
+		if p, ok := section(s.db, (n-1)*s.size, s.size); ok {
 			return p, nil
 		}
 	}
@@ -96,14 +96,14 @@ func (s *sqlite) rows(n int64, depth int, yield func(record []byte) error) error
 	} else if kind != pageLeaf {
 		return damaged("page %d is of type %d", n, kind)
 	}
-	cells, ok := cut(page, head+intro, 2*count)
+	cells, ok := section(page, head+intro, 2*count)
 	if !ok {
 		return damaged("page %d has %d cells", n, count)
 	}
 	for ; len(cells) > 0; cells = cells[2:] {
 		at := int64(binary.BigEndian.Uint16(cells))
 		if kind == pageInterior {
-			child, ok := cut(page, at, 4)
+			child, ok := section(page, at, 4)
 			if !ok {
 				return damaged("a cell of page %d is outside of it", n)
 			}
@@ -129,7 +129,7 @@ func (s *sqlite) rows(n int64, depth int, yield func(record []byte) error) error
 // record returns the record of a cell of a leaf, the end of which may be on pages of
 // its own.
 func (s *sqlite) record(page []byte, at int64) ([]byte, error) {
-	cell, ok := cut(page, at, s.usable-at)
+	cell, ok := section(page, at, s.usable-at)
 	if !ok {
 		return nil, damaged("a cell is outside of its page")
 	}
@@ -146,7 +146,7 @@ func (s *sqlite) record(page []byte, at int64) ([]byte, error) {
 			local = least
 		}
 	}
-	record, ok := cut(cell, 0, local)
+	record, ok := section(cell, 0, local)
 	if !ok {
 		return nil, damaged("a cell is cut off")
 	}
@@ -157,7 +157,7 @@ func (s *sqlite) record(page []byte, at int64) ([]byte, error) {
 	if local == size {
 		return record, nil
 	}
-	next, ok := cut(cell, local, 4)
+	next, ok := section(cell, local, 4)
 	if !ok {
 		return nil, damaged("a cell is cut off")
 	}
@@ -197,7 +197,7 @@ func (c column) number() (n int64) {
 // columns returns the first columns of a record, at most n; fewer if it is cut off.
 func columns(record []byte, n int) (list []column) {
 	size, at := varint(record)
-	head, ok := cut(record, int64(at), size-int64(at))
+	head, ok := section(record, int64(at), size-int64(at))
 	if !ok {
 		return nil
 	}
@@ -215,7 +215,7 @@ func columns(record []byte, n int) (list []column) {
 		case kind >= 12:
 			length = (kind - 12) / 2
 		}
-		data, ok := cut(rest, 0, length)
+		data, ok := section(rest, 0, length)
 		if !ok {
 			return list
 		}
@@ -269,7 +269,7 @@ func pagesOfLog(log []byte, size int64) map[int64][]byte {
 	}
 	salt := log[16:24]
 	for at := int64(walIntro); ; at += walFrame + size {
-		frame, ok := cut(log, at, walFrame+size)
+		frame, ok := section(log, at, walFrame+size)
 		if !ok || !bytes.Equal(frame[8:16], salt) {
 			return committed
 		}

@@ -14,8 +14,7 @@ func (o *Options) KnownRegion(src *schema.Source) string {
 	return o.Region
 }
 
-// SetRegion makes KnownRegion this region, as that of a cell of a fleet takes the place of what
-// the template says.
+// SetRegion makes this the region, whatever the template says.
 func (o *Options) SetRegion(region string) { o.Region = region }
 
 // Permissions is what opening a session takes, of whoever it is for: with
