@@ -79,9 +79,9 @@ func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(con
 		case f.local:
 			emit, done := p.progressDisplay()
 			defer done()
-			c, err := p.openLocal(ctx, "", "", emit)
-			if err != nil {
-				return err
+			c, failed := p.openLocal(ctx, "", "", emit)
+			if failed != nil {
+				return failed
 			}
 			defer func() { err = errors.Join(err, c.Close(ctx)) }()
 			cloud = c.Cloud

@@ -218,9 +218,9 @@ func (o *Outlet) copyTo(ctx context.Context, s *step.Scope, from Image, account 
 		return Image{}, err
 	}
 	if len(existing) == 0 {
-		key, err := o.permit(ctx, s, from, account)
-		if err != nil {
-			return Image{}, err
+		key, failed := o.permit(ctx, s, from, account)
+		if failed != nil {
+			return Image{}, failed
 		}
 		if key != "" {
 			defer func() {
