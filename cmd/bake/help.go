@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"bake/golden/attest"
-	"bake/golden/pipeline"
 	"bake/run"
 )
 
@@ -52,7 +51,7 @@ func variables() [][3]string {
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"BAKE_MIRROR", "BAKE_MIRROR", "archives that bases are made from, as -mirror of 'bake cloud up'"},
 		{"SIGNING", attest.PassphraseVar, "passphrase of the encrypted key that attestations are signed with"},
-		{"INPUTS", pipeline.InputsKey, "key with which digests of secrets among the inputs of images are made"},
+		{"INPUTS", "BAKE_INPUTS_KEY", "key with which digests of secrets among the inputs of images are made"},
 		{"FLEET", run.KeyVar + ", " + run.KeyFileVar, "secret that all workers of a fleet share, or the file that holds it"},
 		{"FLEET", "BAKE_FLEET_ENCRYPT", "if set: encrypt with that secret all that goes into histories of Temporal"},
 		{"WORKER", "BAKE_METRICS", "address at which a worker serves metrics, such as 127.0.0.1:9464"},
