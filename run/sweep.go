@@ -347,9 +347,9 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 		if o.Logged != nil {
 			in = o.Run
 		}
-		events, err := openEvents(o.State, in, o.Logged != nil, o.Emit)
-		if err != nil {
-			return nil, err
+		events, failed := openEvents(o.State, in, o.Logged != nil, o.Emit)
+		if failed != nil {
+			return nil, failed
 		}
 		defer func() {
 			err = errors.Join(err, events.close())
