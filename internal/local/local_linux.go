@@ -138,31 +138,21 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		rules, _ := faults.Rules()
 		o.Rehearsing(len(rules), faults.Seed())
 	}
-	key := c.Credentials()[0]
-	var accounts []Account
-	var keys []Key
-	for _, a := range c.Credentials() {
-		accounts = append(accounts, Account{a.Profile, a.Account})
-		keys = append(keys, Key{accounts[len(accounts)-1], a.AccessKeyID, a.SecretAccessKey})
-	}
+	seen := visible(c, "http://"+l.Addr().String())
 	if o.Pages != nil {
-		looks := http.Header{}
-		looks.Set(c.Looks())
-		pages := o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Looks: looks, Changes: c.Watch, Calls: func() []Call {
-			var calls []Call
-			for _, call := range c.Calls() {
-				calls = append(calls, Call(call))
-			}
-			return calls
-		}})
-		if pages != nil {
+		if pages := o.Pages(seen); pages != nil {
 			c.ServePages(pages)
 		}
 	}
+	var accounts []Account
+	for _, k := range seen.Keys {
+		accounts = append(accounts, k.Account)
+	}
+	key := c.Credentials()[0]
 	served := make(chan error, 1)
 	go func() { served <- c.Serve(l) }()
 	return &Cloud{
-		Endpoint: "http://" + l.Addr().String(), AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
+		Endpoint: seen.Endpoint, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
 		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store),
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
@@ -174,6 +164,22 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 			return errors.Join(err, <-served)
 		},
 	}, nil
+}
+
+// visible is what the pages of a cloud are shown of it.
+func visible(c *cloud.Cloud, endpoint string) Served {
+	s := Served{Endpoint: endpoint, Looks: http.Header{}, Changes: c.Watch}
+	for _, a := range c.Credentials() {
+		s.Keys = append(s.Keys, Key{Account{a.Profile, a.Account}, a.AccessKeyID, a.SecretAccessKey})
+	}
+	s.Looks.Set(c.Looks())
+	s.Calls = func() (calls []Call) {
+		for _, call := range c.Calls() {
+			calls = append(calls, Call(call))
+		}
+		return calls
+	}
+	return s
 }
 
 // unwritable says how to go on where the directory of the local cloud cannot be written

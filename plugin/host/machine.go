@@ -97,81 +97,105 @@ func (c *machine) stream(ctx context.Context, fn func(io.ReadWriter) error) (id 
 // Run implements [communicator.Communicator]. The protocol cannot end a command: one
 // that is cancelled goes on without anybody listening.
 func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
-	cause := ctx
-	ctx, cancel := context.WithCancel(ctx)
+	streams, cancel := context.WithCancel(ctx)
 	defer cancel()
 	args := startArgs{Command: cmd.Line}
+	r := c.listen(streams, cmd, &args)
+	err := c.call(streams, "Start", args)
+	if err == nil {
+		err = r.wait(streams)
+	}
+	if err != nil { // the streams end before it returns, so that nothing is written any more
+		cancel()
+		r.drain()
+		if why := context.Cause(ctx); why != nil {
+			err = why
+		}
+		return communicator.Status{}, err
+	}
+	return c.status(r)
+}
+
+// running is a command that a plugin runs. Of each of its streams there is a channel that tells
+// how it has ended, or nil if there is none, or none any more.
+type running struct {
+	stdout, stderr, ended <-chan error
+	end                   CommandFinished // what the plugin has said of the end of the command
+	broken                error           // why it has not
+}
+
+// listen makes the streams of a command, which end with ctx, and puts them into args.
+func (c *machine) listen(ctx context.Context, cmd communicator.Command, args *startArgs) *running {
+	r := &running{}
 	if cmd.Stdin != nil {
 		args.StdinStreamId, _ = c.stream(ctx, func(conn io.ReadWriter) error {
 			_, err := io.Copy(conn, cmd.Stdin) // nobody waits for input that the command does not read
 			return err
 		})
 	}
-	var stdout, stderr <-chan error
 	collect := func(w io.Writer) (uint32, <-chan error) {
 		return c.stream(ctx, func(conn io.ReadWriter) error { return copyTo(w, conn) })
 	}
 	if cmd.Stdout != nil {
-		args.StdoutStreamId, stdout = collect(cmd.Stdout)
+		args.StdoutStreamId, r.stdout = collect(cmd.Stdout)
 	}
 	if cmd.Stderr != nil {
-		args.StderrStreamId, stderr = collect(cmd.Stderr)
+		args.StderrStreamId, r.stderr = collect(cmd.Stderr)
 	}
-	var end CommandFinished
-	var ended <-chan error
-	args.ResponseStreamId, ended = c.stream(ctx, func(conn io.ReadWriter) error {
-		return gob.NewDecoder(io.LimitReader(conn, maxFinished)).Decode(&end)
+	args.ResponseStreamId, r.ended = c.stream(ctx, func(conn io.ReadWriter) error {
+		return gob.NewDecoder(io.LimitReader(conn, maxFinished)).Decode(&r.end)
 	})
-	// fail ends the streams before it returns, so that nothing is written any more.
-	fail := func(err error) (communicator.Status, error) {
-		cancel()
-		for _, ch := range []<-chan error{stdout, stderr, ended} {
-			if ch != nil {
-				<-ch //nolint:errcheck // it ends because this one did
-			}
-		}
-		if why := context.Cause(cause); why != nil {
-			err = why
-		}
-		return communicator.Status{}, err
-	}
-	if err := c.call(ctx, "Start", args); err != nil {
-		return fail(err)
-	}
+	return r
+}
+
+// wait waits for the end of a command and of its output. The error is why that is not waited for.
+func (r *running) wait(ctx context.Context) error {
 	var late <-chan time.Time
-	var broken error
-	finished := false
-	for !finished || stdout != nil || stderr != nil {
+	for r.ended != nil || r.stdout != nil || r.stderr != nil {
 		select {
-		case broken = <-ended:
-			ended, finished = nil, true
+		case r.broken = <-r.ended:
+			r.ended = nil
 			late = time.After(drainTimeout)
-		case err := <-stdout:
-			if stdout = nil; err != nil {
-				return fail(err)
+		case err := <-r.stdout:
+			if r.stdout = nil; err != nil {
+				return err
 			}
-		case err := <-stderr:
-			if stderr = nil; err != nil {
-				return fail(err)
+		case err := <-r.stderr:
+			if r.stderr = nil; err != nil {
+				return err
 			}
 		case <-late:
-			return fail(errors.New("the plugin does not end the output of a command that has ended"))
+			return errors.New("the plugin does not end the output of a command that has ended")
 		case <-ctx.Done():
-			return fail(context.Cause(cause))
+			return context.Cause(ctx)
 		}
 	}
+	return nil
+}
+
+// drain waits until the streams have ended, whose context has.
+func (r *running) drain() {
+	for _, ch := range []<-chan error{r.stdout, r.stderr, r.ended} {
+		if ch != nil {
+			<-ch //nolint:errcheck // it ends because this one did
+		}
+	}
+}
+
+// status is how a command has ended that was waited for.
+func (c *machine) status(r *running) (communicator.Status, error) {
 	switch {
-	case broken != nil && errors.Is(broken, wire.ErrGone):
-		return communicator.Status{}, broken
-	case broken != nil:
+	case r.broken != nil && errors.Is(r.broken, wire.ErrGone):
+		return communicator.Status{}, r.broken
+	case r.broken != nil:
 		if err := c.alive(); err != nil {
 			return communicator.Status{}, err
 		}
 		return communicator.Status{}, fmt.Errorf("%w: the plugin has not said how it ended", communicator.ErrDisconnected)
-	case end.ExitStatus == disconnected:
+	case r.end.ExitStatus == disconnected:
 		return communicator.Status{}, communicator.ErrDisconnected
 	}
-	return communicator.Status{Code: end.ExitStatus}, nil
+	return communicator.Status{Code: r.end.ExitStatus}, nil
 }
 
 // alive is the reason why the plugin is gone; nil if it is not.
