@@ -141,7 +141,7 @@ func (l *Local) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		path, err := tempScript(l.text(lines), l.extension())
+		path, err := tempScript(l.encoded(l.text(lines)), l.extension())
 		if err != nil {
 			return err
 		}
@@ -240,14 +240,14 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 		return err
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, l.Stdout, l.Stderr
+	cmd.Env = env
 	cmd.WaitDelay = killGrace
 	verbatim(cmd)
 	run := procgroup.Run
 	if l.Exec != nil {
 		run = l.Exec
 	}
-	err = run(cmd)
+	err = l.run(cmd, run)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
