@@ -87,7 +87,7 @@ var rules = []rule{
 	{"golden/verify", []string{"builder", "golden/asroot", "golden/findings", "internal/...", "step"}, "a machine of an image is looked at, whoever launches it"},
 	{"golden/findings", []string{"internal/prose"}, "every scanner speaks this model, and it knows none of them"},
 
-	{"communicator", nil, "what a machine can be asked depends on nobody who asks"},
+	{"communicator", []string{"internal/hostpath"}, "what a machine can be asked depends on nobody who asks"},
 	{"builder", []string{"communicator", "step"}, "interfaces do not know who implements or calls them"},
 	{"datasource", nil, "interfaces do not know who implements or calls them"},
 	{"provisioner", []string{"builder", "step"}, "interfaces do not know who implements or calls them"},

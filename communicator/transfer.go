@@ -12,6 +12,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"bake/internal/hostpath"
 )
 
 // Entry is one directory or file of a tree, with its slash-separated path.
@@ -20,8 +22,13 @@ type Entry struct {
 	Info fs.FileInfo
 }
 
-// Perm are its permission bits.
-func (e Entry) Perm() fs.FileMode { return e.Info.Mode().Perm() }
+// Perm are the permission bits that it has on a machine.
+func (e Entry) Perm() fs.FileMode {
+	if e.Info.Sys() == nil { // it is no file of this host
+		return e.Info.Mode().Perm()
+	}
+	return hostpath.Perm(e.Info.Mode())
+}
 
 // List lists what is in src, without its root: directories before what they
 // hold. Symbolic links are followed.

@@ -100,7 +100,7 @@ func (b *file) write(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(b.Target), 0o755); err != nil {
 		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 	}
-	var in io.Reader = strings.NewReader(b.Content)
+	in := io.NopCloser(strings.NewReader(b.Content))
 	perm := os.FileMode(0o600)
 	if b.Source != "" {
 		f, err := builder.Open(b.Source)
@@ -111,6 +111,7 @@ func (b *file) write(ctx context.Context) error {
 		in, perm = f, 0o666
 	}
 	err := wholefile.Write(b.Target, perm, func(f *os.File) error {
+		defer in.Close() // before the target is replaced, which may be the source: Windows replaces no file that is open
 		_, err := io.Copy(f, delay.Reader(ctx, in))
 		return err
 	})

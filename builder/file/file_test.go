@@ -100,8 +100,8 @@ func TestFailedProvisioning(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	for body, want := range map[string]string{
-		"target = \"/dev/null/x\"\ncontent = \"x\"":                               "Cannot create the file",
-		fmt.Sprintf("target = \"%s/x\"\nsource = \"/no/such/file\"", t.TempDir()): "Cannot read the source",
+		"target = \"/dev/null/x\"\ncontent = \"x\"":                                             "Cannot create the file",
+		fmt.Sprintf("target = %q\nsource = \"/no/such/file\"", filepath.Join(t.TempDir(), "x")): "Cannot read the source",
 	} {
 		if _, err := build(t, body, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", body, err, want)

@@ -1,10 +1,24 @@
-// Package hostpath finds files of this host by the names that users give them.
+// Package hostpath is about files of this host as users know them: by which names, and who may do
+// what with them.
 package hostpath
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
+
+// Perm returns what the mode of a file of this host permits on a system that has users and groups.
+// Windows says of each file that can be written that everybody may: there only its owner may write.
+func Perm(mode fs.FileMode) fs.FileMode { return perm(mode, runtime.GOOS) }
+
+func perm(mode fs.FileMode, system string) fs.FileMode {
+	if system == "windows" {
+		mode &^= 0o022
+	}
+	return mode.Perm()
+}
 
 // In returns where path is for who works in the directory dir: below dir, unless path says
 // otherwise. On Windows that are not only absolute paths: `\x` and `/x` are on the drive of

@@ -24,6 +24,7 @@ import (
 
 	"bake/builder"
 	"bake/internal/delay"
+	"bake/internal/hostpath"
 )
 
 var algorithms = []string{"gz", "bgzf", "bzip2", "xz", "lz4"}
@@ -96,7 +97,7 @@ func writeTar(ctx context.Context, w io.Writer, files []string) error {
 		err := withFile(ctx, name, func(info fs.FileInfo, r io.Reader) error {
 			h := &tar.Header{
 				Typeflag: tar.TypeReg, Name: filepath.Base(name), Size: info.Size(),
-				Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0),
+				Mode: int64(hostpath.Perm(info.Mode())), ModTime: time.Unix(0, 0),
 			}
 			if err := t.WriteHeader(h); err != nil {
 				return err
@@ -117,7 +118,7 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 	for _, name := range files {
 		err := withFile(ctx, name, func(info fs.FileInfo, r io.Reader) error {
 			h := &zip.FileHeader{Name: filepath.Base(name), Method: zip.Deflate}
-			h.SetMode(info.Mode().Perm())
+			h.SetMode(hostpath.Perm(info.Mode()))
 			entry, err := z.CreateHeader(h)
 			if err != nil {
 				return err
