@@ -85,6 +85,8 @@ func (c Command) OnHost(ctx context.Context, h Host) (findings.Report, error) {
 	switch {
 	case errors.As(err, &exit) && exit.Exited():
 		code = exit.ExitCode()
+	case errors.Is(err, exec.ErrNotFound):
+		return report, fmt.Errorf("the command cannot be run: %w: this host has no POSIX shell, or not in PATH; on Windows, Git brings one", err)
 	case err != nil:
 		return report, fmt.Errorf("the command cannot be run: %w", err)
 	case out.Cut():

@@ -14,8 +14,9 @@ import (
 // scanner goes through strings by what is one character to the eye, and so takes
 // a character that belongs to the one after it, such as U+08E2, together with the
 // quote that ends the string or the backslash of an escape. Such characters become
-// escapes. Ranges that the parser gives are about what this function returns.
+// escapes. A byte order mark, as Windows puts before text, is left out. Ranges that the parser gives are about what this function returns.
 func Source(src []byte) []byte {
+	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	var out bytes.Buffer
 	copied := 0 // bytes of src that are in out, as they are or as escapes
 	for i := 0; i < len(src); {

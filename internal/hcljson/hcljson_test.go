@@ -10,6 +10,12 @@ import (
 	"bake/internal/hcljson"
 )
 
+func TestByteOrderMark(t *testing.T) {
+	if got := hcljson.Source([]byte("\ufeff{\"a\": \"\ufeff\"}")); string(got) != "{\"a\": \"\ufeff\"}" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestSource reads strings in which each character stands before everything that
 // means something to a scanner of strings.
 func TestSource(t *testing.T) {

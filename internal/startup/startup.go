@@ -24,7 +24,7 @@ type file struct{ shell, path string }
 
 func (s Shells) files() ([]file, error) {
 	if s.Home == "" {
-		return nil, errors.New("HOME is not set, so the shells' startup files cannot be found")
+		return nil, errors.New("HOME is not set, so the shells' startup files cannot be found; for PowerShell, add this line to the file that $PROFILE names: bake completion powershell | Out-String | Invoke-Expression")
 	}
 	config := filepath.Join(s.Home, ".config")
 	if filepath.IsAbs(s.Config) {
