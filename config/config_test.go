@@ -259,10 +259,10 @@ func TestTemplatePath(t *testing.T) {
 			t.Errorf("%s: %s, want %q", path, text(diags), want)
 		}
 	}
-	for path, root := range map[string]string{"sub": "sub", "./sub": "./sub", filepath.Join(dir, "sub"): dir + "/sub"} {
+	for path, root := range map[string]string{"sub": "sub", "./sub": "./sub", filepath.Join(dir, "sub"): filepath.ToSlash(dir) + "/sub"} {
 		template := load(t, config.Options{Path: path, Cwd: dir})
 		got := attribute(t, template.Builds[0].Provisioners[0].Component, "inline", map[string]cty.Value{})
-		if want := root + " " + dir + " " + root; got.Index(cty.Zero).AsString() != want {
+		if want := root + " " + filepath.ToSlash(dir) + " " + root; got.Index(cty.Zero).AsString() != want {
 			t.Errorf("%s: %#v, want %q", path, got, want)
 		}
 	}

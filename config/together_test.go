@@ -28,7 +28,7 @@ func TestStandAlone(t *testing.T) {
 		if len(diags) != 4 || diags[0].Subject != nil || diags[0].Summary != "Files that do not belong together" {
 			t.Fatal(diags)
 		}
-		for _, want := range []string{`variable "region" in both ` + dir + "/0.pkr.hcl and " + dir + "/1.pkr.hcl", "name one of them on the command line, such as " + dir + "/0.pkr.hcl."} {
+		for _, want := range []string{`variable "region" in both ` + filepath.Join(dir, "0.pkr.hcl") + " and " + filepath.Join(dir, "1.pkr.hcl"), "name one of them on the command line, such as " + filepath.Join(dir, "0.pkr.hcl") + "."} {
 			if !strings.Contains(diags[0].Detail, want) {
 				t.Errorf("%q is not in %q", want, diags[0].Detail)
 			}

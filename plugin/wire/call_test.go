@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -510,10 +511,11 @@ func TestNothingStays(t *testing.T) {
 }
 
 func TestHandshake(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "packer-plugin123")
 	for line, want := range map[string]Address{
-		"5|0|unix|/tmp/packer-plugin123\n": {"unix", "/tmp/packer-plugin123"},
-		"5|0|tcp|127.0.0.1:10000\r\n":      {"tcp", "127.0.0.1:10000"},
-		"5|0|tcp|[::1]:10000":              {"tcp", "[::1]:10000"},
+		"5|0|unix|" + socket + "\n":   {"unix", socket},
+		"5|0|tcp|127.0.0.1:10000\r\n": {"tcp", "127.0.0.1:10000"},
+		"5|0|tcp|[::1]:10000":         {"tcp", "[::1]:10000"},
 	} {
 		if got, err := ParseHandshake(line); err != nil || got != want {
 			t.Errorf("%q: %v, %v", line, got, err)

@@ -24,11 +24,11 @@ func TestArtifice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a, keep, err := postprocessortest.Process(t, artifice.Factory(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\", \"%[1]s/a*\"]", dir), &builder.Artifact{ID: "old"})
+	a, keep, err := postprocessortest.Process(t, artifice.Factory(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\", \"%[1]s/a*\"]", filepath.ToSlash(dir)), &builder.Artifact{ID: "old"})
 	if err != nil || keep != postprocessor.Kept {
 		t.Fatalf("got %v, %v", keep, err)
 	}
-	want := fmt.Sprintf("Created artifact from files: %[1]s/a.box, %[1]s/b.box, %[1]s/c", dir)
+	want := "Created artifact from files: " + filepath.Join(dir, "a.box") + ", " + filepath.Join(dir, "b.box") + ", " + filepath.ToSlash(dir) + "/c"
 	if a.Text != want || len(a.Files) != 3 || len(a.Resources) != 3 || a.ID != "" {
 		t.Errorf("artifact %+v", a)
 	}

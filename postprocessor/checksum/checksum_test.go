@@ -45,7 +45,7 @@ func TestOutputIsInput(t *testing.T) {
 
 // Checksums are added to what is there.
 func TestAppend(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.ToSlash(t.TempDir())
 	if err := os.WriteFile(dir+"/a", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestAppend(t *testing.T) {
 }
 
 func TestChecksum(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.ToSlash(t.TempDir())
 	file := filepath.Join(dir, "data")
 	if err := os.WriteFile(file, []byte("abc"), 0o644); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestFailures(t *testing.T) {
 	if _, _, err := postprocessortest.Process(t, checksum.Factory(), `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
 		t.Errorf("got %v", err)
 	}
-	body := fmt.Sprintf("output = \"%s/sum\"", t.TempDir())
+	body := fmt.Sprintf("output = \"%s/sum\"", filepath.ToSlash(t.TempDir()))
 	if _, _, err := postprocessortest.Process(t, checksum.Factory(), body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("got %v", err)
 	}
@@ -103,7 +103,7 @@ func TestFailures(t *testing.T) {
 
 // Checksums of nothing are not written down, and the artifact goes on as it is.
 func TestNoFiles(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.ToSlash(t.TempDir())
 	in := &builder.Artifact{ID: "ami-1"}
 	a, _, err := postprocessortest.Process(t, checksum.Factory(), fmt.Sprintf("output = %q", dir+"/new/sum"), in)
 	if err != nil || a != in {

@@ -51,7 +51,7 @@ func (suite Suite) Run(t *testing.T) {
 	}
 	before := list(t, dir)
 	process := func(ctx context.Context, body string, in *builder.Artifact) error {
-		p, diags := instance(t, suite.Factory, strings.ReplaceAll(body, "DIR", dir))
+		p, diags := instance(t, suite.Factory, strings.ReplaceAll(body, "DIR", filepath.ToSlash(dir)))
 		if diags.HasErrors() {
 			t.Fatal(diags)
 		}
@@ -101,7 +101,7 @@ func (suite Suite) Run(t *testing.T) {
 	}
 	if suite.Unwritable != "" {
 		err := process(t.Context(), suite.Unwritable, in)
-		if err == nil || !strings.Contains(err.Error(), suite.Names) || !strings.Contains(err.Error(), filepath.Join(dir, "one")) {
+		if err == nil || !strings.Contains(err.Error(), suite.Names) || !strings.Contains(filepath.ToSlash(err.Error()), filepath.ToSlash(dir)+"/one") {
 			t.Errorf("the output cannot be written: got %v, which does not name %s", err, suite.Names)
 		}
 		unchanged("the output cannot be written")
