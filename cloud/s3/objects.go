@@ -253,10 +253,14 @@ func (s *Service) getObject(q *request) error {
 	header.Set("Etag", o.ETag)
 	header.Set("Content-Type", "binary/octet-stream")
 	for name, v := range o.Headers {
-		if name == tagging {
-			name, v = tagging+"-Count", strconv.Itoa(len(o.tags()))
+		switch {
+		case name == tagging:
+			header.Set(tagging+"-Count", strconv.Itoa(len(o.tags())))
+		case strings.HasPrefix(name, "X-Amz-Meta-"):
+			header[strings.ToLower(name)] = []string{v} // clients take the key from it as it is
+		default:
+			header.Set(name, v)
 		}
-		header.Set(name, v)
 	}
 	if q.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" && q.Header.Get("Range") == "" && o.SHA256 != "" {
 		header.Set(sha256Header, o.SHA256)
