@@ -122,7 +122,7 @@ func (p *Plugin) protobuf() bool {
 
 // launch starts the process and returns where its first line will arrive.
 func (p *process) launch() (greeting <-chan string, err error) {
-	first := &firstLine{ch: make(chan string, 1)}
+	first := wire.NewFirstLine()
 	p.cmd.Stdout, p.cmd.Stderr = first, p.log
 	if err := procgroup.Start(p.cmd); err != nil {
 		return nil, err
@@ -130,30 +130,10 @@ func (p *process) launch() (greeting <-chan string, err error) {
 	go func() {
 		p.exit = p.cmd.Wait()
 		p.log.flush()
-		close(first.ch)
+		close(first.C)
 		close(p.ended)
 	}()
-	return first.ch, nil
-}
-
-// firstLine sends the first line that is written to it, and drops the others.
-type firstLine struct {
-	ch   chan string
-	text []byte
-	done bool
-}
-
-func (w *firstLine) Write(b []byte) (int, error) {
-	if w.done {
-		return len(b), nil
-	}
-	w.text = append(w.text, b[:min(len(b), wire.MaxHandshake)]...)
-	line, _, whole := bytes.Cut(w.text, []byte("\n"))
-	if whole || len(w.text) > wire.MaxHandshake {
-		w.done, w.text = true, nil
-		w.ch <- strings.TrimSpace(string(line))
-	}
-	return len(b), nil
+	return first.C, nil
 }
 
 // connect waits for the plugin's greeting and connects to where that says.

@@ -10,7 +10,6 @@ package keeper
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,13 +87,13 @@ func keep(command []string, grace patience) (code int) {
 // plugin is the process of the plugin.
 type plugin struct {
 	cmd   *exec.Cmd
-	first *firstLine
+	first *wire.FirstLine
 	ended chan struct{}
 	group group
 }
 
 func start(command []string) (*plugin, error) {
-	p := &plugin{first: &firstLine{ch: make(chan string, 1)}, ended: make(chan struct{})}
+	p := &plugin{first: wire.NewFirstLine(), ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.Background(), command[0], command[1:]...)
 	// It has pipes of its own: bake's may close, and the plugin would die of writing to one.
 	p.cmd.Stdout, p.cmd.Stderr = p.first, unbreakable{os.Stderr}
@@ -104,7 +103,7 @@ func start(command []string) (*plugin, error) {
 	}
 	go func() {
 		_ = p.cmd.Wait() // the state says how it ended
-		close(p.first.ch)
+		close(p.first.C)
 		close(p.ended)
 	}()
 	return p, nil
@@ -212,7 +211,7 @@ func (p *plugin) greeting(ctx context.Context) (string, error) {
 		close(late)
 	})()
 	select {
-	case line, ok := <-p.first.ch:
+	case line, ok := <-p.first.C:
 		if !ok {
 			return "", errEnded
 		}
@@ -244,26 +243,6 @@ func accept(ctx context.Context) (net.Conn, error) {
 		err = cause
 	}
 	return conn, err
-}
-
-// firstLine sends the first line that is written to it, and drops the others.
-type firstLine struct {
-	ch   chan string
-	text []byte
-	done bool
-}
-
-func (w *firstLine) Write(b []byte) (int, error) {
-	if w.done {
-		return len(b), nil
-	}
-	w.text = append(w.text, b[:min(len(b), wire.MaxHandshake)]...)
-	line, _, whole := bytes.Cut(w.text, []byte("\n"))
-	if whole || len(w.text) > wire.MaxHandshake {
-		w.ch <- string(line)
-		w.done, w.text = true, nil
-	}
-	return len(b), nil
 }
 
 // unbreakable drops what can no longer be written.

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"strings"
 	"testing"
 
 	"bake/plugin/wire"
@@ -52,29 +51,6 @@ func TestWhatIsWork(t *testing.T) {
 		r.answered(0, answer)
 		if len(r.calls) != 0 || (tc.artifact != 0) != r.results[tc.artifact] || len(r.results) > 1 {
 			t.Errorf("%s: after the answer %v, %v", tc.method, r.calls, r.results)
-		}
-	}
-}
-
-// TestFirstLine: one line is taken, of some length at most, and the rest is dropped.
-func TestFirstLine(t *testing.T) {
-	for name, tc := range map[string]struct {
-		writes []string
-		want   string
-	}{
-		"in parts":  {[]string{"5|0", "|unix|/a", "\nand", "more\n"}, "5|0|unix|/a"},
-		"at once":   {[]string{"a\nb\nc"}, "a"},
-		"without":   {[]string{strings.Repeat("x", wire.MaxHandshake), "y", "\n"}, strings.Repeat("x", wire.MaxHandshake) + "y"},
-		"very long": {[]string{strings.Repeat("x", 10*wire.MaxHandshake), "y"}, strings.Repeat("x", wire.MaxHandshake) + "y"},
-	} {
-		w := &firstLine{ch: make(chan string, 1)}
-		for _, text := range tc.writes {
-			if n, err := w.Write([]byte(text)); n != len(text) || err != nil {
-				t.Errorf("%s: %d, %v", name, n, err)
-			}
-		}
-		if got := <-w.ch; got != tc.want {
-			t.Errorf("%s: %.50q, %d bytes", name, got, len(got))
 		}
 	}
 }

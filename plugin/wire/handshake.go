@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,31 @@ func ParseHandshake(line string) (Address, error) {
 		}
 	}
 	return Address{}, fmt.Errorf("the plugin listens on %.200q, which is not on this machine", part[2]+" "+part[3])
+}
+
+// FirstLine takes what a plugin writes to its standard output: it sends the first line to C,
+// without the space around it, or as much as a handshake may have, and drops the rest.
+type FirstLine struct {
+	C    chan string // has room for the line; whoever knows that there is no more closes it
+	text []byte
+	done bool
+}
+
+// NewFirstLine returns one that nothing has been written to.
+func NewFirstLine() *FirstLine { return &FirstLine{C: make(chan string, 1)} }
+
+// Write implements [io.Writer].
+func (w *FirstLine) Write(b []byte) (int, error) {
+	if w.done {
+		return len(b), nil
+	}
+	w.text = append(w.text, b[:min(len(b), MaxHandshake)]...)
+	line, _, whole := bytes.Cut(w.text, []byte("\n"))
+	if whole || len(w.text) > MaxHandshake {
+		w.done, w.text = true, nil
+		w.C <- strings.TrimSpace(string(line))
+	}
+	return len(b), nil
 }
 
 // Line is the handshake for the address.
