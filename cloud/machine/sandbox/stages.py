@@ -1,7 +1,8 @@
 # Runs stages of cloud-init, called as that is. To load it takes longer than most stages, so
 # a call with LOAD, or else the first one, loads it and stays; each stage is a copy of that process, with the
 # files and the environment and in the control group of the call that asks for it. A call that ends ends its
-# stage; the process ends with the last stage.
+# stage; the process ends with the last stage. While the first stage runs, that process prepares what
+# each of the others would do for itself.
 import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket as Socket  # a call needs no more
 from posix import environ, unlink
@@ -27,7 +28,62 @@ def ask(args):
     return int(s.recv(16) or 1)
 
 
+def remember(load):
+    """Each stage reads the same configuration several times, with a slow parser."""
+    known = {}
+
+    def remembered(stream, *args, **named):
+        if not isinstance(stream, (str, bytes)):
+            return load(stream, *args, **named)
+        key = stream, args, tuple(named.items())
+        if key not in known:
+            known[key] = load(stream, *args, **named)
+        return copy.deepcopy(known[key])
+
+    return remembered
+
+
+def prepare():
+    """Loads the modules that the stages are configured to run, and learns what stays the same. What
+    fails here does so in the stage too, which reports it."""
+    from cloudinit import util
+
+    def load(name):
+        return lambda: importlib.import_module(name)
+
+    config = util.read_conf_with_confd("/etc/cloud/cloud.cfg")
+    sections = [config.get(n) or [] for n in ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules")]
+    modules = [m if isinstance(m, str) else m[0] for section in sections for m in section]
+    chores = [load("cloudinit.sources.DataSourceEc2")]
+    if hasattr(util.is_container, "cache_info"):
+        chores.append(util.is_container)
+    chores += [load("cloudinit.config.cc_" + m.replace("-", "_")) for m in modules]
+    if "apt-configure" in modules and hasattr(util.lsb_release, "cache_info"):
+        chores.append(lambda: util.lsb_release(target=None))
+    for chore in chores:
+        yield
+        try:
+            chore()
+        except Exception:
+            pass
+    gc.freeze()
+
+
+def wait(files, chores):
+    """Does chores until there is something to read."""
+    try:
+        for _ in chores:
+            ready, _, _ = select.select(files, [], [], 0)
+            if ready:
+                return ready
+    except Exception:
+        pass
+    ready, _, _ = select.select(files, [], [])
+    return ready
+
+
 def serve(listener):
+    chores = prepare()
     while True:
         try:
             conn, _ = listener.accept()
@@ -57,7 +113,7 @@ def serve(listener):
             return args
         for fd in [running, *files]:
             os.close(fd)
-        ended, _, _ = select.select([conn, done], [], [])
+        ended = wait([conn, done], chores)
         if done not in ended:
             os.kill(child, signal.SIGTERM)
         _, status = os.waitpid(child, 0)
@@ -99,10 +155,16 @@ if args != [LOAD]:
         listener.close()
         sys.exit(ask(args))
     os.setsid()
-import atexit, gc, site
+import atexit, copy, gc, importlib, site
 
 site.main()  # which the call leaves out, for the sake of those that only ask
 gc.disable()
+try:
+    import yaml
+
+    yaml.load = remember(yaml.load)
+except ImportError:  # cloud-init will say so
+    pass
 from cloudinit.cmd.main import main
 
 gc.freeze()  # or each copy would write to all of it

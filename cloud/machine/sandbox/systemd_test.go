@@ -206,6 +206,88 @@ func TestStagesProcess(t *testing.T) {
 	}
 }
 
+// preparedMain stands for a cloud-init whose stages read configuration, run modules and ask for what does not
+// change: each of these leaves a line with its name and the process that did it. The first stage waits until the
+// process that loaded it has done all of them.
+const preparedMain = `import importlib, os, sys, time
+from cloudinit import util
+import yaml
+
+def main():
+    if sys.argv[1] == "first":
+        while "util.lsb_release" not in open("done").read():
+            time.sleep(0.01)
+    for name in "one", "two":
+        importlib.import_module("cloudinit.config.cc_" + name)
+    try:
+        importlib.import_module("cloudinit.config.cc_broken")
+    except ValueError as e:
+        print("broken:", e)
+    util.is_container()
+    util.lsb_release(target=None)
+    config = util.read_conf_with_confd("/etc/cloud/cloud.cfg")
+    print(sys.argv[1], sorted(config))
+    config["changed by"] = sys.argv[1]
+    yaml.load(open("cfg"), Loader=None)
+`
+
+// What each stage would do for itself is done once, by the process that they are copies of, and no stage sees
+// what another has changed. What fails there fails in the stage.
+func TestStagesPrepared(t *testing.T) {
+	s := newStaged(t)
+	s.write("done", "")
+	s.write("note.py", "import os\ndef note(what):\n    with open('done', 'a') as f: f.write(what + ' ' + str(os.getpid()) + '\\n')\n")
+	s.write("cfg", `{"cloud_init_modules": ["one", "broken"], "cloud_config_modules": [["apt-configure", "always"]], "cloud_final_modules": ["two", "missing"]}`)
+	s.write("yaml.py", "import json, note\ndef load(stream, Loader):\n    note.note('yaml.load')\n    return json.loads(stream if isinstance(stream, str) else stream.read())\n")
+	s.write("cloudinit/util.py", `from functools import lru_cache
+import note, yaml
+
+def read_conf_with_confd(path):
+    return yaml.load(open("cfg").read(), Loader=None)
+
+@lru_cache()
+def is_container():
+    note.note("util.is_container")
+
+@lru_cache()
+def lsb_release(target=None):
+    note.note("util.lsb_release")
+`)
+	s.write("cloudinit/sources/__init__.py", "")
+	s.write("cloudinit/sources/DataSourceEc2.py", "import note\nnote.note('DataSourceEc2')\n")
+	s.write("cloudinit/config/__init__.py", "")
+	for _, name := range []string{"one", "two", "apt_configure"} {
+		s.write("cloudinit/config/cc_"+name+".py", "import note\nnote.note('cc_"+name+"')\n")
+	}
+	s.write("cloudinit/config/cc_broken.py", "raise ValueError('as ever')\n")
+	s.write("cloudinit/cmd/main.py", preparedMain)
+	loader := s.call("loader", "load")
+	if err := loader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.await("socket")
+	for _, call := range [][]string{{"first", "--mode=init"}, {"second", "--mode=final"}} {
+		got, err := s.output(s.call(call[0], call...))
+		if want := "broken: as ever\n" + call[0] + " ['cloud_config_modules', 'cloud_final_modules', 'cloud_init_modules']\n"; err != nil || got != want {
+			t.Errorf("%s: %q, %v", call[0], got, err)
+		}
+	}
+	if err := loader.Wait(); err != nil {
+		t.Error(err)
+	}
+	var others []string
+	for line := range strings.Lines(readText(s.path("done"))) {
+		if what, pid, _ := strings.Cut(strings.TrimSpace(line), " "); pid != strconv.Itoa(loader.Process.Pid) {
+			others = append(others, what)
+		}
+	}
+	// The first stage does all; for the second one a file that it reads is left, as that is not text.
+	const want = "cc_one cc_two util.is_container util.lsb_release yaml.load yaml.load" + " yaml.load"
+	if got := strings.Join(others, " "); got != want {
+		t.Errorf("the stages did for themselves: %s\n%s", got, readText(s.path("done")))
+	}
+}
+
 // Of a call that loads cloud-init and one that is a stage, whichever is the faster is the process for both,
 // wherever the other one was meanwhile.
 func TestStagesLoadedOnce(t *testing.T) {
