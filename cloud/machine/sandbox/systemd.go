@@ -82,25 +82,30 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 // hastenLogin has the first login wait for less. The SSH server reads its
 // configuration once and not twice unless the image changes its unit, the manager of the login user's services, for
 // which a session waits, begins when the SSH server is there and not when somebody has
-// logged in, and what nobody waits for begins after both: cron, flushing the journal to the disk and the record of the boot.
+// logged in, and what nobody waits for begins when both are settled: cron, flushing the journal to the disk and the
+// record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
 	addition := map[string]string{}
 	if !changesUnit("ssh.service", exists) {
 		addition["ssh.service"] = "[Service]\nExecStartPre=\n"
 	}
-	last := afterServer
+	wants := filepath.Join(units, "multi-user.target.wants")
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	login := afterServer
 	if a, err := lookupAccount(b.User); err == nil && findsUnit("user@.service") && findsUnit("systemd-logind.service") {
 		manager := fmt.Sprintf("user@%d.service", a.uid)
 		addition[manager] = afterServer
-		last = strings.TrimSuffix(afterServer, "\n") + " " + manager + "\n"
-		wants := filepath.Join(units, "multi-user.target.wants")
-		if err := os.MkdirAll(wants, 0o755); err != nil {
-			return err
-		}
+		login = strings.TrimSuffix(afterServer, "\n") + " " + manager + "\n"
 		if err := os.Symlink("/usr/lib/systemd/system/user@.service", filepath.Join(wants, manager)); err != nil {
 			return err
 		}
 	}
+	if err := writeSettled(units, wants, login); err != nil {
+		return err
+	}
+	const last = "[Unit]\nAfter=" + settled + "\n"
 	addition["cron.service"], addition["crond.service"] = last, last
 	for unit, text := range addition {
 		// First by its name, wherever the others are: they have the last word.
@@ -114,6 +119,20 @@ func (b *bootSpec) hastenLogin(units string) error {
 		}
 	}
 	return nil
+}
+
+// settled is a unit that is there half a second after the server and the manager, for the first login, which
+// follows at once, to have the processors.
+const settled = "bake-settled.service"
+
+// writeSettled writes that unit and has it wanted; it begins as order says.
+func writeSettled(units, wants, order string) error {
+	text := order + "Description=Leaves the processors to the first login\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
+		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 0.5\n"
+	return errors.Join(
+		os.WriteFile(filepath.Join(units, settled), []byte(text), 0o644),
+		os.Symlink("../"+settled, filepath.Join(wants, settled)),
+	)
 }
 
 // afterServer has a unit begin when the SSH server is there.
