@@ -1,4 +1,5 @@
-// Package builder defines what turns a source block into a machine image.
+// Package builder defines the interface of builders, which turn a source block into a
+// machine image, and the types that they share with the engine.
 package builder
 
 import (
@@ -10,61 +11,59 @@ import (
 
 // Builder makes one image.
 type Builder interface {
-	// Build makes the image. It calls hooks.Provision once the machine can be reached,
-	// and not at all if there is nothing to provision on. Everything it creates
-	// it acquires through s; what the artifact consists of it keeps. It returns
-	// nil without an error when the template asks for no image, and an artifact
-	// with an error when not all that the template asks for could be made: what
-	// the artifact consists of is whole, and kept.
+	// Build makes the image. It calls hooks.Provision once the machine is reachable, or not
+	// at all if there is no machine. It acquires every resource through s, and keeps those
+	// that the artifact consists of. It returns a nil artifact and no error if the template
+	// asks for no image. It returns both an artifact and an error if only part of what the
+	// template asks for could be made; what the artifact lists is then complete and kept.
 	Build(ctx context.Context, s *step.Scope, hooks Hooks) (*Artifact, error)
 }
 
-// Hooks are what a builder calls on its way.
+// Hooks are the callbacks of a build. Each except Provision may be nil.
 type Hooks struct {
 	Provision Provision
 
-	// Settle is called by a builder before it takes out of its machine what the first start
-	// puts there, and waits until that has ended, though not for ever. Nil: it is not waited for.
-	Settle func(ctx context.Context, m Machine) error
+	// AwaitFirstBoot waits, for a limited time, until the first boot of m has finished
+	// (cloud-init, for example). A builder calls it before it removes from the machine what
+	// the first boot has written, such as the temporary key.
+	AwaitFirstBoot func(ctx context.Context, m Machine) error
 
-	// Start is called by a builder of images before it launches its machine, and returns
-	// the ID of another image to launch that from; empty for the one that it was going to. If
-	// that other image is gone by then, it is called again, and Unfit says so. Nil: there is no
-	// other.
-	Start func(ctx context.Context, from Start) (image string, err error)
+	// ResolveSource is called before the machine is launched. It returns the ID of an image
+	// to launch from instead of from.Image, or "" to use from.Image. If the returned image no
+	// longer exists at launch, ResolveSource is called again with from.Gone set to its ID.
+	ResolveSource func(ctx context.Context, from LaunchSource) (image string, err error)
 
-	// Made is called once by a builder that is [Verifiable], when its image can be launched
-	// and before anybody gets it: it is not copied, shared or tagged as the template says.
-	// With an error of it the image is deleted like all that the build owns, or set aside
-	// if that is a *[RejectedError] that says so. Nil: nothing is to be done.
-	Made func(ctx context.Context, image Image) error
+	// ImageCreated is called once by a [Verifiable] builder, when the image can be launched
+	// but has not been copied, shared or tagged yet. If it returns an error, the image is
+	// deleted with the other resources of the build, unless the error is a *[RejectedError]
+	// with another action.
+	ImageCreated func(ctx context.Context, image Image) error
 
-	// Marks is called by a builder that is [Verifiable], after Made, and returns tags that
-	// the image and each copy of it get before anybody gets them. Nil: there are none.
-	Marks func(ctx context.Context) (map[string]string, error)
+	// ImageTags is called by a [Verifiable] builder after ImageCreated. It returns tags that
+	// the image and its copies get, besides the template's, before they are shared.
+	ImageTags func(ctx context.Context) (map[string]string, error)
 }
 
-// Provision runs the template's provisioners on m. A builder returns its error
-// as it is.
+// Provision runs the template's provisioners on m. A builder returns its error unchanged.
 type Provision func(ctx context.Context, m Machine) error
 
-// Machine is what a provisioner may know of the machine it runs on.
+// Machine is the machine that a provisioner runs on.
 type Machine struct {
 	communicator.Communicator
 
-	// Data are the values of build.* in the template, such as "ID", "Host", "Port",
-	// "User" and what the builder exports.
+	// Data holds the values of build.* in the template: "ID", "Host", "Port", "User" and
+	// those that the builder exports.
 	Data Data
 
-	// Uploads are the rules for files that provisioners upload for good.
+	// Uploads are the rules for owner and mode of files that provisioners leave on the machine.
 	Uploads []*Upload
 
-	// Leftovers takes what provisioners could not remove from the machine.
+	// Leftovers collects the temporary files that provisioners could not remove.
 	Leftovers *Leftovers
 }
 
-// Artifact is what a build or a post-processor leaves behind. It is plain data,
-// except for Live.
+// Artifact is the result of a build or of a post-processor. Except for Live, it is plain data
+// that can be encoded as JSON.
 type Artifact struct {
 	BuilderID string            `json:"builder_id"` // such as "mitchellh.amazonebs"
 	ID        string            `json:"id"`
@@ -74,21 +73,21 @@ type Artifact struct {
 	Resources []step.Resource   `json:"resources,omitempty"` // what deleting the artifact deletes
 	Images    map[string]string `json:"images,omitempty"`    // region -> image id
 
-	// Live is the artifact where it is more than data; nil where it is not. Nobody asks
-	// it anything once its build is over.
+	// Live gives access to a component, such as a plugin, that still holds the artifact; nil if
+	// none does. It is not used after the build has ended.
 	Live LiveArtifact `json:"-"`
 }
 
-// LiveArtifact is an artifact that something can be asked which only its maker knows. It is
-// comparable, and the artifact that a post-processor passes on has the one it came with.
+// LiveArtifact is an artifact that the component which made it still holds. Values are
+// comparable: a post-processor that returns its input returns the same Live.
 type LiveArtifact interface {
-	// State is the value that a later post-processor asks for by name; nil if there is none.
+	// State returns the named value for a later post-processor; nil if there is none.
 	State(ctx context.Context, name string) (any, error)
 
-	// Destroy deletes what the artifact consists of, and succeeds if that is gone already.
+	// Destroy deletes what the artifact consists of. It succeeds if that no longer exists.
 	Destroy(ctx context.Context) error
 
-	// Close is called once, when nothing can be asked any more: after the last
-	// post-processor of the build, and after what is not kept was destroyed.
+	// Close releases the artifact. It is called once, after the last post-processor of the
+	// build and after artifacts that are not kept were destroyed.
 	Close() error
 }

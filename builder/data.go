@@ -8,7 +8,7 @@ import (
 	"bake/communicator"
 )
 
-// Data are values of build.* by name.
+// Data holds the values of build.* by name.
 type Data map[string]Value
 
 // Value is one value of build.*. The zero value is an empty text.
@@ -19,16 +19,16 @@ type Value struct {
 	Absent bool // the builder has no such value, and Text says so
 }
 
-// Text is a text as a value.
+// Text returns a value that is a string.
 func Text(s string) Value { return Value{Text: s} }
 
-// Secret is a text that must not be shown.
+// Secret returns a string value that must not be shown.
 func Secret(s string) Value { return Value{Text: s, Secret: true} }
 
-// Number is a number as a value.
+// Number returns a value that is a number.
 func Number(n int) Value { return Value{Text: strconv.Itoa(n), Number: true} }
 
-// Absent stands for the value of that name where the builder has none.
+// Absent returns the placeholder for the named value of a builder that does not provide it.
 func Absent(name string) Value {
 	text := "<unknown>"
 	switch name {
@@ -44,7 +44,7 @@ func Absent(name string) Value {
 	return Value{Text: text, Absent: true}
 }
 
-// Plain is the value as {{ }} and scripts take it, secret or not: a string or an int.
+// Plain returns the value for templates and scripts, even if it is secret: a string or an int.
 func (v Value) Plain() any {
 	if n, err := strconv.Atoi(v.Text); v.Number && err == nil {
 		return n
@@ -52,7 +52,7 @@ func (v Value) Plain() any {
 	return v.Text
 }
 
-// String is the value for people. It shows no secrets.
+// String returns the value for display. Secrets are masked.
 func (v Value) String() string {
 	if v.Secret {
 		return "<sensitive>"
@@ -60,7 +60,7 @@ func (v Value) String() string {
 	return v.Text
 }
 
-// MarshalJSON writes a number or a string, which shows no secrets.
+// MarshalJSON writes a number or a string. Secrets are masked.
 func (v Value) MarshalJSON() ([]byte, error) {
 	if v.Secret {
 		return json.Marshal(v.String())
@@ -68,7 +68,7 @@ func (v Value) MarshalJSON() ([]byte, error) {
 	return json.Marshal(v.Plain())
 }
 
-// UnmarshalJSON reads what MarshalJSON has written.
+// UnmarshalJSON reads the output of MarshalJSON.
 func (v *Value) UnmarshalJSON(b []byte) error {
 	if n, err := strconv.Atoi(string(b)); err == nil {
 		*v = Number(n)
@@ -78,7 +78,7 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, &v.Text)
 }
 
-// Plain are the values as {{ }} and scripts take them, secrets among them.
+// Plain returns all values for templates and scripts, including secrets.
 func (d Data) Plain() map[string]any {
 	plain := make(map[string]any, len(d))
 	for name, v := range d {
@@ -87,15 +87,15 @@ func (d Data) Plain() map[string]any {
 	return plain
 }
 
-// Public are the values that can be shown and written to files: neither secrets nor
-// what stands for what a builder does not have.
+// Public returns the values that can be shown and written to files: without secrets and
+// without placeholders.
 func (d Data) Public() Data {
 	public := maps.Clone(d)
 	maps.DeleteFunc(public, func(_ string, v Value) bool { return v.Secret || v.Absent })
 	return public
 }
 
-// Secrets are the texts that must not be shown.
+// Secrets returns the texts that must not be shown.
 func (d Data) Secrets() (texts []string) {
 	for _, v := range d {
 		if v.Secret && !v.Absent && v.Text != "" {
@@ -105,7 +105,7 @@ func (d Data) Secrets() (texts []string) {
 	return texts
 }
 
-// Facts are what a builder knows of its machine that the connection does not.
+// Facts is what a builder knows about its machine and the connection does not.
 type Facts struct {
 	RunID        string
 	ID           string // of the machine; empty if the builder gives it none
@@ -114,8 +114,8 @@ type Facts struct {
 	PrivateKey   string // likewise, in PEM
 }
 
-// MachineData are the values that all builders with a machine have in common. What
-// describes the connection is absent with a communicator that has none.
+// MachineData returns the values that all builders with a machine provide. Those that
+// describe the connection are absent if conn is not a [communicator.Describer].
 func MachineData(conn communicator.Communicator, f Facts) Data {
 	d := Data{"PackerRunUUID": Text(f.RunID), "WinRMPassword": Secret("")}
 	for _, name := range []string{

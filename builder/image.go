@@ -5,64 +5,63 @@ import (
 	"errors"
 )
 
-// Verifiable is a builder that calls [Hooks.Made].
+// Verifiable is a builder that calls [Hooks.ImageCreated].
 type Verifiable interface {
 	Builder
 
-	// Verifiable returns why machines of its images cannot be launched and logged in to
-	// as [Image.Boot] does; nil if they can. boot is what is going to be asked for.
+	// Verifiable returns an error if [Image.Boot] cannot launch a machine of its images and
+	// log in to it. boot lists the machines that will be asked for.
 	Verifiable(boot []Boot) error
 }
 
-// Image is an image that its builder has made and nobody has got yet.
+// Image is a new image that has not been copied or shared yet.
 type Image struct {
 	ID     string
 	Region string
 
-	// The account that it is in, and the name that it is handed out under.
+	// The account that owns it, and the name that it will be published under.
 	Account, Name string
 
-	// Previous finds the newest image of the account, in the region, that has a tag with that
-	// value, and is not this one; nil if there is none.
+	// Previous finds the newest other image of the account in the region that has the tag
+	// with this value; nil if there is none.
 	Previous func(ctx context.Context, tag, value string) (*PreviousImage, error)
 
-	// Boot launches a machine of the image, with a key and a security group of its own and
-	// without user data, calls use when it can be logged in to, and deletes all that
-	// again, whatever has happened.
+	// Boot launches a machine of the image, with its own key and security group and without
+	// user data, calls use once the machine is reachable, and always deletes all of it again.
 	Boot func(ctx context.Context, b Boot, use func(ctx context.Context, m Machine) error) error
 }
 
-// PreviousImage is one that there was before.
+// PreviousImage is an older image with the same tag.
 type PreviousImage struct {
 	ID, Name string
 	Tags     map[string]string
 }
 
-// Boot says what machine of an image is launched. What it leaves open is as for the
-// machine that the image was made of.
+// Boot describes a machine to launch from an image. Empty fields default to those of the
+// machine that the image was made from.
 type Boot struct {
 	InstanceType string
 	User         string // to log in as
 }
 
-// Fate is what becomes of an image that is not to be handed out.
-type Fate string
+// RejectAction says what happens to an image that failed its verification.
+type RejectAction string
 
-// The fates.
+// The actions.
 const (
-	Delete     Fate = "delete"
-	Keep       Fate = "keep"       // as it is, where it was made, shared with nobody
-	Quarantine Fate = "quarantine" // likewise, marked, and so that nobody can launch it
+	Delete     RejectAction = "delete"
+	Keep       RejectAction = "keep"       // keep it in its region, unshared
+	Quarantine RejectAction = "quarantine" // keep it, tagged and disabled, so that it cannot be launched
 )
 
-// ErrGate is what an error wraps, or is, that says that a gate is closed: what was looked
-// at is not as it was asked for, or it could not be told.
+// ErrGate is wrapped by errors that say that a gate is closed: a check failed, or its result
+// is unknown.
 var ErrGate = errors.New("a gate is closed")
 
-// RejectedError is the error of an image that is not to be handed out.
+// RejectedError is the error of an image that must not be published.
 type RejectedError struct {
-	Fate Fate
-	Err  error
+	Action RejectAction
+	Err    error
 }
 
 func (e *RejectedError) Error() string   { return e.Err.Error() }

@@ -5,22 +5,21 @@ import (
 	"sync"
 )
 
-// Leftovers are the files that bake has put on a machine for its own use and could
-// not remove when their use was over, because the connection was lost. Whoever
-// calls the provisioners removes them before the machine becomes an image.
-// Methods are safe for concurrent use; those of nil do nothing.
+// Leftovers collects bake's temporary files on a machine that could not be removed after use,
+// because the connection was lost. The caller of the provisioners removes them before the
+// machine becomes an image. Methods are safe for concurrent use, and do nothing on nil.
 type Leftovers struct {
 	mu   sync.Mutex
 	list []Leftover
 }
 
-// Leftover is one of [Leftovers].
+// Leftover is one entry of [Leftovers].
 type Leftover struct {
 	Path   string // on the machine; several are separated by spaces
 	Remove func(context.Context) error
 }
 
-// Add adds one more.
+// Add adds an entry.
 func (l *Leftovers) Add(one Leftover) {
 	if l == nil {
 		return
@@ -30,7 +29,7 @@ func (l *Leftovers) Add(one Leftover) {
 	l.list = append(l.list, one)
 }
 
-// Any reports whether there are any.
+// Any reports whether there are entries.
 func (l *Leftovers) Any() bool {
 	if l == nil {
 		return false
@@ -40,7 +39,7 @@ func (l *Leftovers) Any() bool {
 	return len(l.list) > 0
 }
 
-// Take returns all of them and forgets them.
+// Take removes and returns all entries.
 func (l *Leftovers) Take() []Leftover {
 	if l == nil {
 		return nil

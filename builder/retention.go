@@ -2,14 +2,14 @@ package builder
 
 import "time"
 
-// Retention says what becomes of the images of a name when there are newer ones: of all but
-// the newest Keep in each region, from certain ages on. An age of 0 never comes.
+// Retention says when older images of a name are retired: all except the newest Keep in each
+// region, once they reach these ages. An age of 0 means never.
 type Retention struct {
 	Image                      string // the value of the tag bake:image
 	Keep                       int
 	Deprecate, Disable, Delete time.Duration
 
-	// To is where the images go. The accounts that have images of their own have the same
-	// done to them, and the accounts that they are shared with are asked for what uses them.
+	// To is the distribution of the images. Copies in other accounts are retired too, and
+	// accounts that images are shared with are asked whether they use them.
 	To Distribution
 }

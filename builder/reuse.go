@@ -7,39 +7,39 @@ import (
 	"bake/step"
 )
 
-// Reusable is a builder that can find the images that it has made before.
+// Reusable is a builder that can find images of its earlier builds.
 type Reusable interface {
 	Builder
 
-	// Incidental are the arguments and blocks of the source block that say nothing about
-	// what is in the image, such as its name and its tags.
+	// Incidental returns the arguments and blocks of the source block that do not affect the
+	// contents of the image, such as its name and its tags.
 	Incidental() []string
 
-	// Lookup finds out what the build would start from, and which available images of the
-	// account have the tag, in every region where the images of the build stay. It changes
-	// nothing. also are regions to look in for copies besides.
+	// Lookup finds the source image of the build, and the available images of the account
+	// that have the tag, in every region that the build's images stay in. Copies are also
+	// looked up in the regions also. It changes nothing.
 	Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (LookupResult, error)
 }
 
-// LookupResult is what there is before a build.
+// LookupResult is what exists before a build.
 type LookupResult struct {
-	Source     string // the image that the build starts from; empty if there is none
+	Source     string // the source image of the build; empty if there is none
 	SourceName string
 	Region     string   // of the build
-	Regions    []string // where the images of the build stay
+	Regions    []string // that the build's images stay in
 	Images     []ExistingImage
-	Copies     []ExistingImage // in the other regions that were asked for
+	Copies     []ExistingImage // in the additional regions
 
-	// Flaw says why one of the images, though it is available, is not what the build would
-	// leave: it is not shared as the options say any more, or cannot be launched. It is empty
-	// if it is. The error is one of finding out.
+	// Flaw says why an available image differs from what the build would make, for example
+	// because it is no longer shared as the options ask; empty if it does not differ. The
+	// error says that this could not be determined.
 	Flaw func(ctx context.Context, i ExistingImage) (string, error)
 
-	// Artifact is the artifact of a build that has made these images.
+	// Artifact returns the artifact of a build that made these images.
 	Artifact func(images []ExistingImage) *Artifact
 }
 
-// ExistingImage is an image that there is.
+// ExistingImage is an image that exists already.
 type ExistingImage struct {
 	ID, Region, Name string
 	Created          time.Time

@@ -5,10 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// Upload says whose the files are that are uploaded to some place, and what their
-// permissions are. What is empty stays as it is without it.
+// Upload is a rule for the owner and the mode of uploaded files. Empty fields change nothing.
 type Upload struct {
-	Pattern       string // of paths on the machine, as [path.Match] has it; what is below them matches too
+	Pattern       string // of paths on the machine, see [path.Match]; what is below a match matches too
 	Owner, Group  string // name or number
 	Mode          string // of files, in octal digits
 	DirectoryMode string // of directories, likewise
@@ -16,7 +15,7 @@ type Upload struct {
 	used atomic.Bool
 }
 
-// Matches reports whether the rule is for a path of the machine.
+// Matches reports whether the rule applies to a path on the machine.
 func (u *Upload) Matches(p string) bool {
 	for p = path.Clean(p); ; p = path.Dir(p) {
 		if ok, err := path.Match(u.Pattern, p); ok && err == nil {
@@ -29,5 +28,5 @@ func (u *Upload) Matches(p string) bool {
 	}
 }
 
-// Used reports whether the rule was for anything yet.
+// Used reports whether the rule has applied to any path.
 func (u *Upload) Used() bool { return u.used.Load() }

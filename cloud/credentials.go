@@ -65,7 +65,7 @@ func (p profiles) Find(account, name, arn string) (ec2.Profile, bool) {
 	return ec2.Profile{ARN: found.ARN, ID: found.ID, Role: found.Role.Name}, ok
 }
 
-func (p profiles) Lend(account, arn, instance string) (ec2.Credentials, bool) {
+func (p profiles) IssueCredentials(account, arn, instance string) (ec2.Credentials, bool) {
 	found, ok := p.iam.Profile(account, "", arn)
 	if !ok || found.Role.Name == "" {
 		return ec2.Credentials{}, false

@@ -13,9 +13,9 @@ import (
 	"bake/config/schema"
 )
 
-// Lacking is the Extra of a diagnostic about what a template lacks as a whole, such as a plugin:
+// MissingRequirement is the Extra of a diagnostic about what a template lacks as a whole, such as a plugin:
 // each block that needs it gives the same one.
-type Lacking struct{}
+type MissingRequirement struct{}
 
 // Finder finds the factories of components of kind C. Methods are safe for concurrent
 // use.

@@ -52,16 +52,16 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		f = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 	}
 	r.files[name] = f
-	return f, Helpful(diags)
+	return f, WithHints(diags)
 }
 
 // maxSyntax is how many mistakes of syntax are shown of a file.
 const maxSyntax = 5
 
-// Helpful leaves out of a file's mistakes of syntax those that are likely to come of
+// WithHints leaves out of a file's mistakes of syntax those that are likely to come of
 // another one, and says how many they are. After a quotation mark that is missing,
 // each string of the rest of the file is taken for what is between two strings.
-func Helpful(diags hcl.Diagnostics) hcl.Diagnostics {
+func WithHints(diags hcl.Diagnostics) hcl.Diagnostics {
 	diags = inPlace(diags)
 	shown := min(len(diags), maxSyntax)
 	if i := slices.IndexFunc(diags[:shown], func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" }); i >= 0 {

@@ -22,9 +22,9 @@ type Outline struct {
 	Data      []string // addresses of data sources, in the order they were written
 	Blocks    []Block  // the build blocks, in the order they were written
 
-	// Doubts are errors that leave something of the outline unknown or out, such as
+	// Warnings are errors that leave something of the outline unknown or out, such as
 	// a local value that cannot be computed.
-	Doubts hcl.Diagnostics
+	Warnings hcl.Diagnostics
 
 	console *hcl.File // the expressions that were evaluated, for diagnostics
 }
@@ -72,7 +72,7 @@ func (out *Outline) read(ctx context.Context, l *loader) (diags hcl.Diagnostics)
 		l.openScope()
 	}
 	if !diags.HasErrors() {
-		out.Doubts = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
+		out.Warnings = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
 		out.fill(ctx, l)
 	}
 	return diags

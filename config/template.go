@@ -152,14 +152,14 @@ func Find[C any](t *Template, f component.Finder[C], what, typ string, at hcl.Ra
 	return nil, append(diags, problem(&at, "Unknown "+what, "There is no %s of type %q.%s", what, typ, hint)...)
 }
 
-// Once leaves of what a template lacks as a whole ([component.Lacking]) the first that says so, and
+// Once leaves of what a template lacks as a whole ([component.MissingRequirement]) the first that says so, and
 // how many other blocks do.
 func Once(diags hcl.Diagnostics) hcl.Diagnostics {
 	type said struct{ summary, detail string }
 	places := map[said]int{}
 	var out hcl.Diagnostics
 	for _, d := range diags {
-		if _, is := d.Extra.(component.Lacking); is {
+		if _, is := d.Extra.(component.MissingRequirement); is {
 			key := said{d.Summary, d.Detail}
 			if places[key]++; places[key] > 1 {
 				continue
@@ -170,7 +170,7 @@ func Once(diags hcl.Diagnostics) hcl.Diagnostics {
 		out = append(out, d)
 	}
 	for _, d := range out {
-		if _, is := d.Extra.(component.Lacking); is {
+		if _, is := d.Extra.(component.MissingRequirement); is {
 			if others := places[said{d.Summary, d.Detail}] - 1; others > 0 {
 				d.Detail += "\n\nThe same holds for " + prose.Count(others, "other block") + "."
 			}

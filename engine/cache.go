@@ -47,8 +47,8 @@ type caching struct {
 }
 
 // start looks for a machine in the cache that the build can begin from. It is the
-// builder's [builder.Hooks.Start].
-func (x *execution) start(ctx context.Context, from builder.Start) (image string, err error) {
+// builder's [builder.Hooks.ResolveSource].
+func (x *execution) start(ctx context.Context, from builder.LaunchSource) (image string, err error) {
 	defer recovered(&err)
 	c := &x.cache
 	*c = caching{started: true, region: from.Region}
@@ -187,12 +187,12 @@ func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 	used, _ := step.Recall[bool](x.scope, cached)
 	if x.options.Cache != nil {
 		step.Record(x.scope, cached, true)
-		hooks.Start = x.start
+		hooks.ResolveSource = x.start
 	} else if !used {
 		return hooks
 	}
-	marks := hooks.Marks
-	hooks.Marks = func(ctx context.Context) (map[string]string, error) {
+	marks := hooks.ImageTags
+	hooks.ImageTags = func(ctx context.Context) (map[string]string, error) {
 		all := map[string]string{CachedTag: "true"}
 		if marks == nil {
 			return all, nil

@@ -79,9 +79,9 @@ type Options struct {
 	// on the machine if it has none. It may be nil.
 	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// Settle is called after the last provisioner of a build, before what its pipeline does on
-	// the machine, and as [builder.Hooks.Settle]. It may be nil.
-	Settle func(ctx context.Context, s *step.Scope, m builder.Machine) error
+	// AwaitFirstBoot is called after the last provisioner of a build, before what its pipeline does on
+	// the machine, and as [builder.Hooks.AwaitFirstBoot]. It may be nil.
+	AwaitFirstBoot func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
 	// Pipelines are what is asked of the images of builds, by their builders.
 	Pipelines map[*config.Component]*Pipeline

@@ -123,10 +123,10 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks)
 	if err := m.acquire(ctx, s, "key"); err != nil {
 		return nil, err
 	}
-	if hooks.Start != nil {
-		image, err := hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0"})
+	if hooks.ResolveSource != nil {
+		image, err := hooks.ResolveSource(ctx, builder.LaunchSource{Region: "r", Image: "img-0"})
 		if err == nil && image != "" && m.o.Vanishes {
-			_, err = hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0", Gone: image})
+			_, err = hooks.ResolveSource(ctx, builder.LaunchSource{Region: "r", Image: "img-0", Gone: image})
 		}
 		if err != nil {
 			return nil, err

@@ -20,10 +20,10 @@ type Pipeline struct {
 	// image. With its error the build fails. Nil: nothing is asked of the machine.
 	Provisioned func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// Made is [builder.Hooks.Made], and may run Provisioners, or some of them, on the
+	// ImageCreated is [builder.Hooks.ImageCreated], and may run Provisioners, or some of them, on the
 	// machines that it boots. Nil: nothing is asked of the image; otherwise Boots are all
 	// that it boots.
-	Made         func(ctx context.Context, s *step.Scope, image builder.Image, provision Provision) error
+	ImageCreated func(ctx context.Context, s *step.Scope, image builder.Image, provision Provision) error
 	Boots        []builder.Boot
 	Provisioners []*config.Provisioner
 	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
@@ -48,8 +48,8 @@ type Pipeline struct {
 	// Release lets everybody have what was handed out, once the post-processors have run.
 	Release func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
 
-	// HandOut reports a builder whose images Distribute cannot hand out. Nil with it.
-	HandOut func(b builder.Builder) error
+	// CheckDistributable reports a builder whose images Distribute cannot hand out. Nil with it.
+	CheckDistributable func(b builder.Builder) error
 
 	// To and Parameters are where Distribute hands it to, and the channels of Release.
 	To         builder.Distribution
@@ -59,8 +59,8 @@ type Pipeline struct {
 	// bake files have them; empty if they say nothing of that.
 	Reports, Key string
 
-	// Marks are [builder.Hooks.Marks]. Nil: there are none.
-	Marks func(ctx context.Context, s *step.Scope) (map[string]string, error)
+	// ImageTags are [builder.Hooks.ImageTags]. Nil: there are none.
+	ImageTags func(ctx context.Context, s *step.Scope) (map[string]string, error)
 
 	// Done is called when all that the build was to make is there, its post-processors have
 	// run, and its machine is gone, with what its builder has made. With its error the build
@@ -85,19 +85,19 @@ func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
 	x.mu.Lock()
 	x.seen = true
 	x.mu.Unlock()
-	if err := x.settle(ctx, m); err != nil {
+	if err := x.awaitFirstBoot(ctx, m); err != nil {
 		return err
 	}
 	return p.Provisioned(ctx, x.scope, m)
 }
 
-// settle is [builder.Hooks.Settle].
-func (x *execution) settle(ctx context.Context, m builder.Machine) (err error) {
+// awaitFirstBoot is [builder.Hooks.AwaitFirstBoot].
+func (x *execution) awaitFirstBoot(ctx context.Context, m builder.Machine) (err error) {
 	defer recovered(&err)
-	if x.options.Settle == nil {
+	if x.options.AwaitFirstBoot == nil {
 		return nil
 	}
-	return x.options.Settle(ctx, x.scope, m)
+	return x.options.AwaitFirstBoot(ctx, x.scope, m)
 }
 
 // finish does what the pipeline asks for last.
@@ -115,12 +115,12 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	if p == nil {
 		return nil
 	}
-	if p.HandOut != nil {
-		if err := p.HandOut(b); err != nil {
+	if p.CheckDistributable != nil {
+		if err := p.CheckDistributable(b); err != nil {
 			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be handed out", Detail: fmt.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
 		}
 	}
-	if p.Made == nil {
+	if p.ImageCreated == nil {
 		return nil
 	}
 	v, ok := b.(builder.Verifiable)
@@ -140,7 +140,7 @@ func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
 // pipelineOf checks that the builder of b can do what its pipeline asks for.
 func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Builder], in schema.Input) (diags hcl.Diagnostics) {
 	p := ck.pipeline(b)
-	if p == nil || p.Made == nil && p.Marks == nil && p.Distribute == nil {
+	if p == nil || p.ImageCreated == nil && p.ImageTags == nil && p.Distribute == nil {
 		return nil
 	}
 	made, wrong := f.Outline(in)
@@ -161,26 +161,26 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 
 // hooks are what the builder b calls on its way.
 func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
-	hooks := builder.Hooks{Provision: x.provision, Settle: x.settle}
+	hooks := builder.Hooks{Provision: x.provision, AwaitFirstBoot: x.awaitFirstBoot}
 	p := x.pipeline(x.build)
 	if p == nil {
 		return hooks, nil
 	}
-	if p.Marks != nil {
-		hooks.Marks = func(ctx context.Context) (map[string]string, error) { return p.Marks(ctx, x.scope) }
+	if p.ImageTags != nil {
+		hooks.ImageTags = func(ctx context.Context) (map[string]string, error) { return p.ImageTags(ctx, x.scope) }
 	}
-	if p.Made == nil && p.HandOut == nil {
+	if p.ImageCreated == nil && p.CheckDistributable == nil {
 		return hooks, nil
 	}
 	if diags := p.suits(b, x.build.Type); diags.HasErrors() {
 		return hooks, x.template.Explain(diags)
 	}
-	if p.Made == nil {
+	if p.ImageCreated == nil {
 		return hooks, nil
 	}
-	hooks.Made = func(ctx context.Context, image builder.Image) (err error) {
+	hooks.ImageCreated = func(ctx context.Context, image builder.Image) (err error) {
 		defer recovered(&err)
-		return p.Made(ctx, x.scope, image, x.provisionGuest)
+		return p.ImageCreated(ctx, x.scope, image, x.provisionGuest)
 	}
 	return hooks, nil
 }
@@ -197,10 +197,10 @@ func (x *execution) unseen() bool {
 // errUnseen is the error of a gate that nobody could ask.
 var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
 
-// handOutAgain does for an image that was there before the run what is done once an image is
+// distributeReused does for an image that was there before the run what is done once an image is
 // made: a run that has made it may have ended before.
-func (x *execution) handOutAgain(ctx context.Context, made *builder.Artifact) error {
-	err := x.handOut(ctx, made)
+func (x *execution) distributeReused(ctx context.Context, made *builder.Artifact) error {
+	err := x.distribute(ctx, made)
 	if err == nil {
 		err = x.publish(ctx, made)
 	}
@@ -213,8 +213,8 @@ func (x *execution) handOutAgain(ctx context.Context, made *builder.Artifact) er
 	return x.partly(err)
 }
 
-// handOut distributes what the builder has made.
-func (x *execution) handOut(ctx context.Context, made *builder.Artifact) (err error) {
+// distribute distributes what the builder has made.
+func (x *execution) distribute(ctx context.Context, made *builder.Artifact) (err error) {
 	p := x.pipeline(x.build)
 	if p == nil || p.Distribute == nil || x.options.PlanOnly {
 		return nil

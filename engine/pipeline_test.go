@@ -66,7 +66,7 @@ source "machine" "web" {}
 build { sources = ["machine.web"] }
 `)
 	at := hcl.Range{Filename: "x.bake.hcl", Start: hcl.Pos{Line: 3}}
-	f.asked(&engine.Pipeline{At: &at, Made: func(context.Context, *step.Scope, builder.Image, engine.Provision) error { return nil }})
+	f.asked(&engine.Pipeline{At: &at, ImageCreated: func(context.Context, *step.Scope, builder.Image, engine.Provision) error { return nil }})
 	checked := engine.Check(t.Context(), f.template, f.world.components(), f.options)
 	_, ran := f.run(t.Context())
 	for _, diags := range []hcl.Diagnostics{checked, ran} {
@@ -144,7 +144,7 @@ build {
 			return nil
 		}
 		settled, asks := 0, 0
-		f.options.Settle = func(context.Context, *step.Scope, builder.Machine) error {
+		f.options.AwaitFirstBoot = func(context.Context, *step.Scope, builder.Machine) error {
 			settled++
 			return nil
 		}

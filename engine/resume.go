@@ -39,7 +39,7 @@ func Resumable(j step.Results, build string, again bool) error {
 		return errors.New("it failed, and what it had made was deleted; with -on-error=keep it stays")
 	case has(step.Provisioned):
 		return nil
-	case !has(step.GoesOn):
+	case !has(step.Resumable):
 		return errors.New("its builder had not begun, or is one that can only start over; nothing but its post-processors can be resumed")
 	case !has(step.Reached):
 		return errors.New("its machine had not been reached")

@@ -298,7 +298,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		if artifact == nil {
 			return nil, nil
 		}
-		return []*builder.Artifact{artifact}, x.handOutAgain(ctx, artifact)
+		return []*builder.Artifact{artifact}, x.distributeReused(ctx, artifact)
 	}
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
@@ -311,13 +311,13 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	if err == nil {
 		x.recordArtifact(artifact)
 	}
-	if err == nil && artifact != nil && x.comesMore() {
-		if err := step.Cross(ctx, x.scope, step.Boundary{Next: step.StagePublish}); err != nil {
+	if err == nil && artifact != nil && x.hasMoreStages() {
+		if err := step.EndStage(ctx, x.scope, step.Boundary{Next: step.StagePublish}); err != nil {
 			return nil, err
 		}
 	}
 	if err == nil && artifact != nil {
-		err = x.partly(x.handOut(ctx, artifact))
+		err = x.partly(x.distribute(ctx, artifact))
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))

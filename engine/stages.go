@@ -24,9 +24,9 @@ func (x *execution) byStages() bool {
 	return reached
 }
 
-// comesMore reports whether something is to be done with what a builder has made that can
+// hasMoreStages reports whether something is to be done with what a builder has made that can
 // go on by itself.
-func (x *execution) comesMore() bool {
+func (x *execution) hasMoreStages() bool {
 	p := x.pipeline(x.build)
 	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
 }
@@ -48,7 +48,7 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 			_ = x.options.Login(ctx, x.build.Name, m)
 		}
 		step.Record(x.scope, provisionersDone, 0)
-		return 0, x.cross(ctx, 0)
+		return 0, x.endStage(ctx, 0)
 	}
 	x.marked = true
 	switch text, err := x.markOf(ctx, m); {
@@ -66,8 +66,8 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 	return 0, fmt.Errorf("%w: the checks of the machine had begun", step.ErrInterrupted)
 }
 
-func (x *execution) cross(ctx context.Context, done int) error {
-	return step.Cross(ctx, x.scope, step.Boundary{Next: step.StageProvision, Done: done, Of: len(x.build.Provisioners)})
+func (x *execution) endStage(ctx context.Context, done int) error {
+	return step.EndStage(ctx, x.scope, step.Boundary{Next: step.StageProvision, Done: done, Of: len(x.build.Provisioners)})
 }
 
 // begin says on the machine that provisioner i begins.
@@ -94,7 +94,7 @@ func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
 	if err := x.tidy(ctx, m); err != nil { // the next stage does not know what there is
 		return err
 	}
-	return x.cross(ctx, i+1)
+	return x.endStage(ctx, i+1)
 }
 
 func progress(what string, n int) string { return fmt.Sprintf("%s %d", what, n) }

@@ -70,8 +70,8 @@ type RunOptions struct {
 	Resume   string // the id of a run of the fleet to go on with, or "last"; empty: a new run
 	Command  string // what the user called, without secrets
 
-	// Told gets the status whenever it has changed. It may be nil.
-	Told func(Status)
+	// OnStatus gets the status whenever it has changed. It may be nil.
+	OnStatus func(Status)
 }
 
 // Approval is that an image may be in a channel.
@@ -82,12 +82,12 @@ type Approval struct {
 	At      time.Time `json:"at"`
 }
 
-// Offer is an image that waits for its channels.
-type Offer struct {
-	Outcome Outcome       `json:"outcome"`
-	Places  []step.Placed `json:"places,omitempty"` // where the image is
-	Since   time.Time     `json:"since,omitzero"`   // it waits
-	Told    string        `json:"told,omitempty"`   // why it could not enter them, as webhooks have heard
+// PendingImage is an image that waits for its channels.
+type PendingImage struct {
+	Outcome  Outcome          `json:"outcome"`
+	Places   []step.Placement `json:"places,omitempty"` // where the image is
+	Since    time.Time        `json:"since,omitzero"`   // it waits
+	Notified string           `json:"told,omitempty"`   // why it could not enter them, as webhooks have heard
 }
 
 // Wait waits until a service may be called in a region.
@@ -123,7 +123,7 @@ type Host struct {
 	// Promote has the channels that an image may have to wait for name it, as far as their rules
 	// let it in, and returns what each of them says. An engine that waits for images calls it.
 	// Its error is [ErrGone] if there is no such image any more.
-	Promote func(ctx context.Context, o Offer, wait Wait, emit func(step.Event)) ([]step.Channel, error)
+	Promote func(ctx context.Context, o PendingImage, wait Wait, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State
 	Local  bool               // cells are baked on the local cloud

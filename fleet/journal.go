@@ -161,7 +161,7 @@ func (d folder) create(h header) (*journal, error) {
 
 // reopen goes on with the journal of a run. What was being written when its process died is
 // cut off.
-func (d folder) reopen(p past, now time.Time) (*journal, error) {
+func (d folder) reopen(p journalState, now time.Time) (*journal, error) {
 	f, err := os.OpenFile(d.path(p.Run+journalEnd), os.O_WRONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the journal of the fleet: %w", err)
@@ -177,8 +177,8 @@ func (d folder) reopen(p past, now time.Time) (*journal, error) {
 	return j, nil
 }
 
-// past is what a journal tells.
-type past struct {
+// journalState is what a journal tells.
+type journalState struct {
 	header
 	began map[string]began    // by the IDs of cells; the last time
 	ended map[string]Outcome  // likewise
@@ -189,7 +189,7 @@ type past struct {
 }
 
 // outcomes are how cells ended, in their order.
-func (p past) outcomes() (all []Outcome) {
+func (p journalState) outcomes() (all []Outcome) {
 	for _, c := range p.Cells {
 		if o, ok := p.ended[c.ID()]; ok {
 			all = append(all, o)
@@ -199,8 +199,8 @@ func (p past) outcomes() (all []Outcome) {
 }
 
 // read reads the journal of a run.
-func (d folder) read(id string) (past, error) {
-	p := past{began: map[string]began{}, ended: map[string]Outcome{}, open: map[string][]string{}}
+func (d folder) read(id string) (journalState, error) {
+	p := journalState{began: map[string]began{}, ended: map[string]Outcome{}, open: map[string][]string{}}
 	data, err := os.ReadFile(d.path(id + journalEnd))
 	if err != nil {
 		return p, err
@@ -216,7 +216,7 @@ func (d folder) read(id string) (past, error) {
 			return p, fmt.Errorf("%s:%d: %w", d.path(id+journalEnd), n, err)
 		}
 		p.size += int64(len(text))
-		p.learn(l)
+		p.apply(l)
 	}
 	if p.Run == "" && p.size > 0 {
 		return p, fmt.Errorf("%s:1: it does not begin as the journal of a fleet does", d.path(id+journalEnd))
@@ -224,8 +224,8 @@ func (d folder) read(id string) (past, error) {
 	return p, nil
 }
 
-// learn takes what a line says.
-func (p *past) learn(l line) {
+// apply takes in a line.
+func (p *journalState) apply(l line) {
 	at := p.last
 	switch {
 	case l.Header != nil:
@@ -251,7 +251,7 @@ func (p *past) learn(l line) {
 
 // all are the runs of the fleet that are remembered, the one first that was gone on with
 // last. The error says which journals cannot be read, next to the others.
-func (d folder) all() (all []past, err error) {
+func (d folder) all() (all []journalState, err error) {
 	names, err := fs.Glob(os.DirFS(string(d)), "*"+journalEnd)
 	if err != nil {
 		return nil, err
@@ -271,20 +271,20 @@ func (d folder) all() (all []past, err error) {
 }
 
 // find returns the run that begins with prefix; the newest, if that is empty.
-func (d folder) find(fleet, prefix string) (past, error) {
+func (d folder) find(fleet, prefix string) (journalState, error) {
 	all, err := d.all()
-	found := slices.DeleteFunc(all, func(p past) bool { return !strings.HasPrefix(p.Run, prefix) })
+	found := slices.DeleteFunc(all, func(p journalState) bool { return !strings.HasPrefix(p.Run, prefix) })
 	switch {
 	case len(found) == 1 && prefix != "" || len(found) > 0 && prefix == "" && err == nil:
 		return found[0], nil
 	case err != nil:
-		return past{}, err
+		return journalState{}, err
 	case len(found) > 0:
-		return past{}, fmt.Errorf("several runs of the fleet %s begin with %s: write more of the id", fleet, prefix)
+		return journalState{}, fmt.Errorf("several runs of the fleet %s begin with %s: write more of the id", fleet, prefix)
 	case prefix != "":
-		return past{}, fmt.Errorf("%w: nothing is remembered of a run %s of the fleet %s", ErrNoRun, prefix, fleet)
+		return journalState{}, fmt.Errorf("%w: nothing is remembered of a run %s of the fleet %s", ErrNoRun, prefix, fleet)
 	}
-	return past{}, fmt.Errorf("%w: %s has not been run on this machine", ErrNoRun, fleet)
+	return journalState{}, fmt.Errorf("%w: %s has not been run on this machine", ErrNoRun, fleet)
 }
 
 func (d folder) prune() {

@@ -55,7 +55,7 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 		one.Dir, one.Engine = directory(o), temporal(settings.Engine())
 		out.Fleets = append(out.Fleets, one)
 	}
-	diags = lang.AppendNew(diags, out.twice(ctx))
+	diags = lang.AppendNew(diags, out.checkDuplicates(ctx))
 	for _, f := range out.Fleets {
 		for _, one := range out.Fleets {
 			f.Fleets = append(f.Fleets, one.Name)
@@ -64,9 +64,9 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 	return out, diags
 }
 
-// twice complains about images of the fleets that would go to a region from two cells. What each
+// checkDuplicates complains about images of the fleets that would go to a region from two cells. What each
 // image is made of is known of the template as it is for that image.
-func (t *Template) twice(ctx context.Context) (diags hcl.Diagnostics) {
+func (t *Template) checkDuplicates(ctx context.Context) (diags hcl.Diagnostics) {
 	among := map[string]bool{}
 	for _, f := range t.Fleets {
 		for _, c := range f.Cells {
@@ -76,7 +76,7 @@ func (t *Template) twice(ctx context.Context) (diags hcl.Diagnostics) {
 	for _, i := range t.images {
 		if i.Image != "" && among[i.Name()] {
 			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // who bakes the image says what else is wrong
-			diags = lang.AppendNew(diags, settings.Twice())
+			diags = lang.AppendNew(diags, settings.DuplicateRegions())
 		}
 	}
 	return diags

@@ -108,7 +108,7 @@ type attempt struct {
 	dir     folder
 	order   *Order
 	journal *journal
-	before  past // what was known when it began
+	before  journalState // what was known when it began
 	last    map[string]Result
 	rates   *Rates
 	handle  func(step.Event)
@@ -120,7 +120,7 @@ type attempt struct {
 
 // attempt begins a run, or goes on with one.
 func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
-	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.Told, last: lastResults(dir, l.host.Local), began: time.Now()}
+	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.OnStatus, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
 	if o.Resume == "" {
 		a.header = header{f.Name, f.Dir, run.NewID(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local}
@@ -195,7 +195,7 @@ func (a *attempt) warn(format string, args ...any) {
 }
 
 // left reports whether runs of cells that have no end in the journal own something.
-func (a *attempt) left(p past) bool {
+func (a *attempt) left(p journalState) bool {
 	for _, runs := range p.open {
 		if slices.ContainsFunc(runs, a.owns) {
 			return true
@@ -311,7 +311,7 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 	for _, n := range Notices(a.Run, o, a.last[o.Cell.ID()]) {
 		for _, w := range a.fleet.Notify {
 			a.notices.Go(func() {
-				if err := w.Tell(context.WithoutCancel(ctx), n); err != nil {
+				if err := w.Send(context.WithoutCancel(ctx), n); err != nil {
 					a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Build: n.Cell, Text: prose.Sentence(err.Error())})
 				}
 			})
@@ -346,7 +346,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	if err != nil {
 		return run.Result{}, err
 	}
-	o.ID, o.Whole, o.Emit, o.Force, o.ReuseOnly = id, a.Run, emit, a.Force || o.Force, c.ReuseOnly
+	o.ID, o.Parent, o.Emit, o.Force, o.ReuseOnly = id, a.Run, emit, a.Force || o.Force, c.ReuseOnly
 	o.Wait = a.rates.Of(c.Account)
 	if o.Within == nil {
 		o.Within = Within(c, id)
@@ -503,7 +503,7 @@ func (l *local) Status(_ context.Context, f *Fleet) (Status, error) {
 }
 
 // status is how a run goes, or how it ended.
-func (l *local) status(dir folder, p past) Status {
+func (l *local) status(dir folder, p journalState) Status {
 	live := p.over.IsZero() && dir.live()
 	s := Status{Fleet: p.Fleet, Run: p.Run, Started: p.Started, Ended: p.over}
 	for _, c := range p.Cells {

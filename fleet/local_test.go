@@ -264,7 +264,7 @@ func (w *world) dies(whole string, c fleet.Cell) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o.ID, o.Whole, o.OnError, o.Force = uuid.NewString(), whole, engine.Keep, true
+	o.ID, o.Parent, o.OnError, o.Force = uuid.NewString(), whole, engine.Keep, true
 	o.Within, o.Template.Vars = fleet.Within(c, o.ID), []string{"fails=yes"}
 	if _, err := run.Build(w.t.Context(), o); err == nil || w.machines() == 0 {
 		w.dump()

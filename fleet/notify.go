@@ -48,12 +48,12 @@ func Notices(fleetRun string, o Outcome, before Result) (all []Notice) {
 	return all
 }
 
-// Tell sends a notice to the webhook, if that is about such.
-func (w Webhook) Tell(ctx context.Context, n Notice) error {
+// Send sends a notice to the webhook, if that is about such.
+func (w Webhook) Send(ctx context.Context, n Notice) error {
 	if !slices.Contains(w.On, n.Kind) {
 		return nil
 	}
-	if err := (webhook.Hook{URL: w.URL, Headers: w.Headers, Timeout: w.Timeout}).Tell(ctx, n); err != nil {
+	if err := (webhook.Hook{URL: w.URL, Headers: w.Headers, Timeout: w.Timeout}).Send(ctx, n); err != nil {
 		return fmt.Errorf("the webhook was not told of %s, kind %s: %w", n.Cell, n.Kind, err)
 	}
 	return nil

@@ -51,7 +51,7 @@ fleet "many" {
 	address, calls := w.Watch()
 	t.Setenv("AWS_ENDPOINT_URL", address)
 	ended, began := 0, time.Now()
-	s, text := w.run(fleet.RunOptions{Told: func(s fleet.Status) {
+	s, text := w.run(fleet.RunOptions{OnStatus: func(s fleet.Status) {
 		n := 0
 		for _, c := range s.Cells {
 			if c.Outcome != nil {

@@ -79,14 +79,14 @@ func TestTell(t *testing.T) {
 	}))
 	defer server.Close()
 	hook := Webhook{On: []string{"failed"}, URL: server.URL + "/hidden", Headers: map[string]string{"Authorization": "Bearer hush"}, Timeout: 10 * time.Second}
-	if err := hook.Tell(t.Context(), Notice{Kind: "recovered"}); err != nil || len(got) > 0 {
+	if err := hook.Send(t.Context(), Notice{Kind: "recovered"}); err != nil || len(got) > 0 {
 		t.Errorf("it is told what it is not for: %v", err)
 	}
-	if err := hook.Tell(t.Context(), Notice{Kind: "failed"}); err != nil || <-got != "Bearer hush" {
+	if err := hook.Send(t.Context(), Notice{Kind: "failed"}); err != nil || <-got != "Bearer hush" {
 		t.Errorf("it was told without its headers: %v", err)
 	}
 	fails = true
-	if err := hook.Tell(t.Context(), Notice{Kind: "failed", Cell: "web/1/r"}); err == nil || !strings.Contains(err.Error(), "418") || strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "hidden") {
+	if err := hook.Send(t.Context(), Notice{Kind: "failed", Cell: "web/1/r"}); err == nil || !strings.Contains(err.Error(), "418") || strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "hidden") {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -39,7 +39,7 @@ type Options struct {
 	Template Template // its SecretsManager and ReadData are set by Build
 	State    State
 	ID       string // of the run, a UUID; empty for a new one
-	Whole    string // the id of the run that this is a part of; empty if it is none
+	Parent   string // the id of the run that this is a part of; empty if it is none
 	Command  string // what the user called, kept in the ledger without secrets
 
 	Parallel int            // builds at a time; 0 or less means all
@@ -93,9 +93,9 @@ type Options struct {
 	// Trace gets the steps of the run as spans. Nil: nobody does.
 	Trace *trace.Tracer
 
-	// Doubts is told what is doubtful about the template before anything of it is run.
+	// OnWarnings is called with what is doubtful about the template before anything of it is run.
 	// It may be nil.
-	Doubts func(Diagnosis)
+	OnWarnings func(Diagnosis)
 
 	// Ask, Pause and Terminal reach the user: when a step has failed and OnError is
 	// [engine.Ask], before each step with Debug, and for components that wait for input.
@@ -122,8 +122,8 @@ type Options struct {
 
 	planOnly bool // nothing is built
 
-	again *again    // the run goes on
-	began time.Time // by the clock that is never set
+	resumed *resumed  // the run goes on
+	began   time.Time // by the clock that is never set
 }
 
 // Result is how a run ended.
@@ -217,7 +217,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	limit.set(o.Timeout)
 	run := step.Invocation{ID: o.ID, Command: o.Command, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
-	parts := builtin.Parts{Cloud: o.hold(localcloud.Elsewhere(o.Template.Env)), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
+	parts := builtin.Parts{Cloud: o.hold(localcloud.FromEnvironment(o.Template.Env)), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
 		// What is wrong with the template is said before the cloud starts; the secrets
 		// of that are not known then.
@@ -228,7 +228,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	o.State.forgetLogins(o.Now())
-	events, err := openEvents(o.State, run.ID, o.again != nil, o.Emit)
+	events, err := openEvents(o.State, run.ID, o.resumed != nil, o.Emit)
 	if err != nil {
 		return Result{}, err
 	}
@@ -294,8 +294,8 @@ func (o Options) record(run step.Invocation) *trace.Recorder {
 	switch {
 	case o.Stages:
 		r.Part, r.Stages = "stage", true
-	case o.again != nil:
-		r.Part, r.First = "resume", o.again.Trace
+	case o.resumed != nil:
+		r.Part, r.First = "resume", o.resumed.Trace
 	}
 	return o.Trace.Begin(r)
 }

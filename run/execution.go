@@ -102,7 +102,7 @@ func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.C
 	e.clouds.Open = func(context.Context) (*localcloud.Cloud, error) { return cloud, nil }
 	inside, unwatch := cloud.Watch(ctx)
 	teardown, end := context.WithCancelCause(stop)
-	if e.Cache && e.again == nil {
+	if e.Cache && e.resumed == nil {
 		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now, Until: teardown}
 	}
 	unhook := context.AfterFunc(inside, func() {
@@ -133,8 +133,8 @@ func (e *execution) load(ctx context.Context, limit *timeLimit) error {
 	case e.diags.HasErrors():
 		return &TemplateError{e.diags, e.template.Files()}
 	}
-	if e.Doubts != nil {
-		e.Doubts(Diagnosis{e.diags, e.template.Files()})
+	if e.OnWarnings != nil {
+		e.OnWarnings(Diagnosis{e.diags, e.template.Files()})
 	}
 	e.run.Redact = e.template.Secrets().Redact
 	return nil
@@ -146,7 +146,7 @@ func (e *execution) loadBakeFiles(ctx context.Context, limit *timeLimit) {
 	var more hcl.Diagnostics
 	e.settings, e.run.MachinesEnd, more = limit.read(ctx, e.template, e.Timeout)
 	found(more)
-	if e.again != nil && e.run.MachinesEnd > 0 { // limits count from now
+	if e.resumed != nil && e.run.MachinesEnd > 0 { // limits count from now
 		e.run.MachinesEnd += max(0, e.Now().Sub(e.run.Start))
 	}
 	e.kept, more = e.reports(ctx, e.settings, e.parts)
@@ -157,7 +157,7 @@ func (e *execution) loadBakeFiles(ctx context.Context, limit *timeLimit) {
 		Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 			return images.Retire(ctx, s, made.Resources, e.parts.Cloud, r, e.Now)
 		},
-		Outlet: images.OutletOf, Distributes: images.Distributes,
+		OpenDistributor: images.DistributorOf, Distributes: images.Distributes,
 		Signer: e.signer(ctx, e.parts),
 	})
 	found(more)
@@ -180,16 +180,16 @@ func (e *execution) open() error {
 	var err error
 	e.journal, err = e.Options.journal(e.run, e.template, e.builds, e.events.trace.First())
 	switch {
-	case err != nil && e.again != nil:
+	case err != nil && e.resumed != nil:
 		return fmt.Errorf("run %s cannot be resumed: %w", e.run.ID, err)
 	case err != nil:
 		return fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	e.ledger, err = e.Options.ledger(step.Header{
-		Run: e.run.ID, Started: e.run.Start, PID: os.Getpid(), Command: e.template.Secrets().Redact(e.Command), Whole: e.Whole,
+		Run: e.run.ID, Started: e.run.Start, PID: os.Getpid(), Command: e.template.Secrets().Redact(e.Command), Parent: e.Parent,
 	})
 	if err != nil {
-		return errors.Join(err, e.closeJournal(e.journal, e.again != nil))
+		return errors.Join(err, e.closeJournal(e.journal, e.resumed != nil))
 	}
 	return nil
 }
@@ -200,21 +200,21 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	logins := &logins{dir: e.State.keys(e.run.ID), run: e.run.ID, onLocal: e.Cloud != nil, endpoint: localcloud.Endpoint(e.Template.Env), connect: e.Connect}
 	options := engine.Options{
 		Only: e.Template.Only, Except: e.Template.Except, Builds: e.among, PlanOnly: e.planOnly, Parallel: e.Parallel, OnError: e.OnError, FailFast: e.FailFast,
-		Run: e.run, Ledger: e.ledger, Journal: e.journal, Resume: e.again != nil, Start: e.run.Start, Grace: teardownGrace, Emit: e.events.handle,
+		Run: e.run, Ledger: e.ledger, Journal: e.journal, Resume: e.resumed != nil, Start: e.run.Start, Grace: teardownGrace, Emit: e.events.handle,
 		Ask: e.Ask, Pause: e.Pause, Login: logins.text, Uploads: e.settings.Uploads(), Pipelines: e.pipelines,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
 			return cloudinit.Wait(ctx, s, m, e.CloudInit)
 		},
-		Settle: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
+		AwaitFirstBoot: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
 			return cloudinit.Again(ctx, s, m, e.CloudInit)
 		},
 	}
-	if e.again != nil {
+	if e.resumed != nil {
 		e.say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", e.run.ID, e.run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
 		if err := endEarlier(ctx, e.ledger); err != nil {
 			e.say(step.Warning, prose.Sentence(err.Error()))
 		}
-		options.From, options.Destroyers = e.again.from, e.clouds.Destroyers()
+		options.From, options.Destroyers = e.resumed.from, e.clouds.Destroyers()
 		options.Key = func(build string) string { return e.State.key(e.run.ID, build) }
 	}
 	if e.OnError == engine.Ask && e.Ask == nil || e.Debug && e.Pause == nil {

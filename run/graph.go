@@ -58,7 +58,7 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	ctx, cancel := context.WithCancelCause(limit)
 	defer cancel(nil)
 	r := &apart{o: o, began: time.Now(), cancel: cancel}
-	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
+	parts := builtin.Parts{Cloud: localcloud.FromEnvironment(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	found, err := r.prepare(ctx, of, o.Components(ctx, parts))
 	if err != nil {
 		return Result{}, err
@@ -168,9 +168,9 @@ func (r *apart) share() {
 			return cloud, err
 		}
 	}
-	if tell := r.o.Doubts; tell != nil {
+	if tell := r.o.OnWarnings; tell != nil {
 		var telling sync.Mutex
-		r.o.Doubts = func(d Diagnosis) {
+		r.o.OnWarnings = func(d Diagnosis) {
 			telling.Lock()
 			defer telling.Unlock()
 			tell(d)
@@ -245,7 +245,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		return
 	}
 	o := r.o
-	o.ID, o.Whole, o.ReuseOnly = NewID(), r.o.ID, i.needed
+	o.ID, o.Parent, o.ReuseOnly = NewID(), r.o.ID, i.needed
 	o.Template.Instance, o.Template.images = &instance, r.list()
 	if i.needed {
 		o.Template.Only, o.Template.Except = nil, nil
@@ -388,7 +388,7 @@ func Plan(ctx context.Context, o Options) (Result, error) {
 // are none, or if the run is that of one of them. A run of one that goes on has its values
 // again then.
 func (o *Options) imagesApart(ctx context.Context) (*config.Images, hcl.Diagnostics) {
-	if o.Template.Instance != nil && o.again == nil {
+	if o.Template.Instance != nil && o.resumed == nil {
 		return nil, nil
 	}
 	images, diags := config.ReadImages(ctx, o.Template.Options)
@@ -403,7 +403,7 @@ func (o *Options) imagesApart(ctx context.Context) (*config.Images, hcl.Diagnost
 			}
 		}
 	}
-	if !images.Apart || o.again != nil {
+	if !images.Apart || o.resumed != nil {
 		return nil, nil
 	}
 	return images, nil

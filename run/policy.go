@@ -114,9 +114,9 @@ func (c *callers) pipeline(b builder.Builder, p *engine.Pipeline) {
 		c.run = append(c.run, amazon.SigningKey(p.Key))
 	}
 	if p.Done != nil && images.Distributes(b) {
-		c.run = append(c.run, images.Retiring{})
+		c.run = append(c.run, images.RetentionPermissions{})
 	}
 	if p.Distribute != nil && images.Distributes(b) {
-		c.run = append(c.run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})
+		c.run = append(c.run, images.DistributionPermissions{Of: b, To: p.To, Parameters: p.Parameters})
 	}
 }

@@ -25,7 +25,7 @@ import (
 // with the run. It holds no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
-	Whole   string         `json:"whole,omitempty"` // the run that it is a part of
+	Parent  string         `json:"whole,omitempty"` // the run that it is a part of
 	Bake    string         `json:"bake"`            // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`
@@ -90,7 +90,7 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	var why []error
 	for _, name := range names {
 		m, err := s.recall(strings.TrimSuffix(name, ".journal"), again)
-		if !strings.HasPrefix(name, prefix) && (m.Whole == "" || !strings.HasPrefix(m.Whole, prefix)) {
+		if !strings.HasPrefix(name, prefix) && (m.Parent == "" || !strings.HasPrefix(m.Parent, prefix)) {
 			continue
 		}
 		if err != nil {
@@ -186,9 +186,9 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 		return Result{}, err
 	}
 	b := m.options(o.Options, vars)
-	b.again = &again{m, journal, o.From, o.Changed, true}
+	b.resumed = &resumed{m, journal, o.From, o.Changed, true}
 	result, err := Build(ctx, b)
-	useful = b.again.useful
+	useful = b.resumed.useful
 	return result, err
 }
 
@@ -207,8 +207,8 @@ func (m Memory) options(o Options, vars []string) Options {
 	return o
 }
 
-// again is a run that goes on.
-type again struct {
+// resumed is a run that goes on.
+type resumed struct {
 	Memory
 	journal *step.FileJournal
 	from    string
@@ -255,7 +255,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 // error of one that goes on says what has changed since.
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string, trace string) (*step.FileJournal, error) {
 	m := Memory{
-		Run: run.ID, Whole: o.Whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
+		Run: run.ID, Parent: o.Parent, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, CloudInit: o.CloudInit, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages, Trace: trace,
 	}
@@ -263,9 +263,9 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 		sum := sha256.Sum256(f.Bytes)
 		m.Files[name] = hex.EncodeToString(sum[:])
 	}
-	if o.again != nil {
-		o.again.journal.Hide(t.Secrets().Redact)
-		return o.again.journal, o.again.unchanged(m.Files)
+	if o.resumed != nil {
+		o.resumed.journal.Hide(t.Secrets().Redact)
+		return o.resumed.journal, o.resumed.unchanged(m.Files)
 	}
 	for _, v := range o.Template.Vars {
 		if name, value, _ := strings.Cut(v, "="); t.Secrets().Redact(value) != value {
@@ -290,8 +290,8 @@ func (o Options) selected(t *config.Template, among map[*config.Build]bool) []st
 
 // closeJournal closes the journal of a run, or leaves one that goes on to its owner.
 func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
-	if o.again != nil {
-		o.again.useful = useful
+	if o.resumed != nil {
+		o.resumed.useful = useful
 		return nil
 	}
 	return j.Close(useful)
@@ -300,7 +300,7 @@ func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
 // ledger starts the ledger of a run, or opens the one that it goes on with. There is
 // none any more if nothing was left in it.
 func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
-	if o.again != nil {
+	if o.resumed != nil {
 		l, err := step.OpenLedger(o.State.Ledger(h.Run))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return l, err
@@ -311,7 +311,7 @@ func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
 
 // unchanged returns an error that says which files are not what they were when the run
 // began.
-func (a *again) unchanged(now map[string]string) error {
+func (a *resumed) unchanged(now map[string]string) error {
 	var changed []string
 	for name, sum := range now {
 		if a.Files[name] != sum {

@@ -174,7 +174,7 @@ func TestBuildTellsDoubts(t *testing.T) {
 	}
 	o.Template.VarFiles, o.Template.WarnUndeclared = []string{vars}, true
 	var doubts run.Diagnosis
-	o.Doubts = func(d run.Diagnosis) {
+	o.OnWarnings = func(d run.Diagnosis) {
 		doubts = d
 		if b.exists("image") {
 			t.Error("the template had been run by then")
@@ -426,11 +426,11 @@ func left(t *testing.T, state run.State, id string, keys ...string) {
 // partGoesOn checks that a run is not swept or resumed while a part of it goes on.
 func partGoesOn(t *testing.T, state run.State, o run.SweepOptions) {
 	t.Helper()
-	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "p3", Started: start, Whole: "whole"})
+	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "p3", Started: start, Parent: "whole"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := step.CreateJournal(state.Journal("p3"), run.Memory{Run: "p3", Whole: "whole"}, func(s string) string { return s })
+	j, err := step.CreateJournal(state.Journal("p3"), run.Memory{Run: "p3", Parent: "whole"}, func(s string) string { return s })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +450,7 @@ func TestParts(t *testing.T) {
 	state := run.State(t.TempDir())
 	left(t, state, "r1", "a")
 	for id, key := range map[string]string{"p1": "b", "p2": "c"} {
-		l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: id, Started: start, Whole: "whole"})
+		l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: id, Started: start, Parent: "whole"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +458,7 @@ func TestParts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	j, err := step.CreateJournal(state.Journal("p1"), run.Memory{Run: "p1", Whole: "whole"}, func(s string) string { return s })
+	j, err := step.CreateJournal(state.Journal("p1"), run.Memory{Run: "p1", Parent: "whole"}, func(s string) string { return s })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -489,7 +489,7 @@ func TestLogsOfStages(t *testing.T) {
 			continue
 		}
 		reader := run.State(filepath.Join(s.dir, "reader"))
-		of, err := reader.OpenReports(t.Context(), localcloud.Elsewhere(s.opts.Template.Env), s.opts.Template.Env, place)
+		of, err := reader.OpenReports(t.Context(), localcloud.FromEnvironment(s.opts.Template.Env), s.opts.Template.Env, place)
 		if err != nil {
 			t.Fatal(err)
 		}

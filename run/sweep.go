@@ -224,7 +224,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 	}
 	runs := []string{o.Run} // what parts of a run create has tags of their own
 	for _, d := range found {
-		if o.Run != "" && d.header.Whole == o.Run {
+		if o.Run != "" && d.header.Parent == o.Run {
 			runs = append(runs, d.header.Run)
 		}
 	}
@@ -474,7 +474,7 @@ func (s State) survey(run string) survey {
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
 		if run != "" && id != run { // which is not even locked: it may be about to go on
-			if h, err := step.ReadHeader(path); err == nil && h.Whole != run {
+			if h, err := step.ReadHeader(path); err == nil && h.Parent != run {
 				continue
 			}
 		}
@@ -482,7 +482,7 @@ func (s State) survey(run string) survey {
 		switch {
 		case errors.Is(err, step.ErrLive):
 			all.others[id] = inProgress
-			if h, err := step.ReadHeader(path); err == nil && run != "" && h.Whole == run {
+			if h, err := step.ReadHeader(path); err == nil && run != "" && h.Parent == run {
 				all.live = append(all.live, id)
 			}
 			continue
@@ -493,7 +493,7 @@ func (s State) survey(run string) survey {
 				unopened = append(unopened, unwritable(err))
 			}
 			continue
-		case run != "" && id != run && l.Header.Whole != run:
+		case run != "" && id != run && l.Header.Parent != run:
 			damaged = append(damaged, l.Close())
 			continue
 		}

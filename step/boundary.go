@@ -54,9 +54,9 @@ func Interrupted(ctx context.Context, s *Scope, err error) error {
 	return fmt.Errorf("%w: %w", ErrInterrupted, err)
 }
 
-// Cross ends the stage at b with [ErrBoundary], unless the build goes on to its end, or an
+// EndStage ends the stage at b with [ErrBoundary], unless the build goes on to its end, or an
 // earlier life of the run has ended a stage there.
-func Cross(_ context.Context, s *Scope, b Boundary) error {
+func EndStage(_ context.Context, s *Scope, b Boundary) error {
 	if s.Boundary == nil {
 		return nil
 	}

@@ -26,7 +26,7 @@ type Event struct {
 	Artifact any           `json:"artifact,omitempty"`     // for ArtifactMade
 	Report   *Report       `json:"report,omitempty"`       // for Reported
 	Reused   bool          `json:"reused,omitempty"`       // for BuildFinished: nothing was built
-	Placed   *Placed       `json:"placed,omitempty"`       // for ImagePlaced
+	Placed   *Placement    `json:"placed,omitempty"`       // for ImagePlaced
 	Channel  *Channel      `json:"channel,omitempty"`      // for ChannelAsked
 }
 
@@ -38,8 +38,8 @@ type Report struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Placed is an image of an account in a region.
-type Placed struct {
+// Placement is an image of an account in a region.
+type Placement struct {
 	Account string `json:"account"`
 	Region  string `json:"region"`
 	ID      string `json:"id"`

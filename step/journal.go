@@ -31,9 +31,9 @@ type Journal interface {
 	Record(build, key string, result json.RawMessage)
 }
 
-// GoesOn is the key under which a builder says, when it begins, that it will be able to
+// Resumable is the key under which a builder says, when it begins, that it will be able to
 // go on with its machine.
-const GoesOn = "goes on"
+const Resumable = "goes on"
 
 // Provisioned is the key under which a builder records that it can go on without its
 // provisioners.

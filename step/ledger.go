@@ -56,8 +56,8 @@ type Header struct {
 	PID     int       `json:"pid"`
 	Command string    `json:"command"` // for the user to recognise the run
 
-	// Whole is the id of the run that this one is a part of; empty if it is of none.
-	Whole string `json:"whole,omitempty"`
+	// Parent is the id of the run that this one is a part of; empty if it is of none.
+	Parent string `json:"whole,omitempty"`
 }
 
 type line struct {

@@ -74,7 +74,7 @@ type Scope struct {
 	// It returns when the user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error
 
-	// Boundary makes the build go by stages, and is told where one ends; see [Cross]. It is
+	// Boundary makes the build go by stages, and is told where one ends; see [EndStage]. It is
 	// called by several goroutines. Nil: the build goes on to its end.
 	Boundary func(Boundary)
 
@@ -170,7 +170,7 @@ func (s *Scope) Reported(ctx context.Context, r Report) {
 }
 
 // Placed says that an image is where it was distributed to.
-func (s *Scope) Placed(ctx context.Context, p Placed) {
+func (s *Scope) Placed(ctx context.Context, p Placement) {
 	s.emit(ctx, Event{Kind: ImagePlaced, Placed: &p})
 }
 

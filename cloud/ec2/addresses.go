@@ -47,8 +47,8 @@ func (s *state) setAddress(in *instance, up bool) {
 	}
 }
 
-// readdress tells an instance, and its machine if it runs, of a change of addresses.
-func (s *state) readdress(id string) error {
+// updateAddress tells an instance, and its machine if it runs, of a change of addresses.
+func (s *state) updateAddress(id string) error {
 	r := s.runners[id]
 	err := s.instances.Edit(id, func(in *instance) { s.setAddress(in, r != nil) })
 	if err == nil && r != nil && r.machine != nil {
@@ -136,9 +136,9 @@ func (s *state) ReleaseAddress(ctx context.Context, in *ec2.ReleaseAddressInput)
 	return &ec2.ReleaseAddressOutput{}, s.editNetwork(c, func(n *networking) { n.Addresses = slices.Delete(n.Addresses, i, i+1) })
 }
 
-// addressee is the interface that a request wants an elastic address for, and the instance
+// associationTarget is the interface that a request wants an elastic address for, and the instance
 // that was launched with it, if one was.
-func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (card types.NetworkInterface, row *instance, err error) {
+func (s *state) associationTarget(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (card types.NetworkInterface, row *instance, err error) {
 	switch id := in.NetworkInterfaceId; {
 	case aws.ToString(id) != "":
 		if row = s.launchedWith(c, id); row == nil {
@@ -181,7 +181,7 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	if err != nil {
 		return nil, err
 	}
-	card, row, err := s.addressee(c, n, in)
+	card, row, err := s.associationTarget(c, n, in)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	})
 	for _, of := range []*instance{before, row} {
 		if err == nil && of != nil {
-			err = s.readdress(*of.InstanceId)
+			err = s.updateAddress(*of.InstanceId)
 		}
 	}
 	return &ec2.AssociateAddressOutput{AssociationId: &association}, err
@@ -234,7 +234,7 @@ func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAdd
 	row := s.launchedWith(c, n.Addresses[i].NetworkInterfaceId)
 	err = s.editNetwork(c, func(n *networking) { free(&n.Addresses[i]) })
 	if err == nil && row != nil {
-		err = s.readdress(*row.InstanceId)
+		err = s.updateAddress(*row.InstanceId)
 	}
 	return &ec2.DisassociateAddressOutput{}, err
 }

@@ -42,9 +42,9 @@ var actions = sync.OnceValues(func() (map[string][]string, error) {
 
 // What the effects that begin with a call can befall: actions of EC2.
 var (
-	launching = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
-	working   = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
-	befalls   = map[Effect][]string{
+	launching    = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
+	working      = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
+	faultTargets = map[Effect][]string{
 		EffectFail:  working,
 		EffectStuck: append([]string{"StopInstances", "TerminateInstances"}, working...),
 		EffectHide:  {"CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateSnapshots", "CreateVolume", "CreateSecurityGroup", "RunInstances", "CreateFleet", "RequestSpotInstances"},
@@ -122,7 +122,7 @@ func (r *Fault) checkEffect() error {
 
 // checkLaunches complains about a rule for something else than what its effect befalls.
 func (r *Fault) checkLaunches() error {
-	of := befalls[r.Effect]
+	of := faultTargets[r.Effect]
 	switch {
 	case r.aboutLaunch() && !r.isFor(launching...):
 		return errors.New("the rule is about launches: its action can be RunInstances, CreateFleet or StartInstances, of ec2")

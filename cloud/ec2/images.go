@@ -785,7 +785,7 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 	case now != unprotected:
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
 	}
-	if err := s.bury(img); err != nil {
+	if err := s.addTombstone(img); err != nil {
 		return nil, err
 	}
 	if err := s.dropShared(*img.ImageId, s.discardImage); err != nil {

@@ -31,11 +31,11 @@ func (s *state) metadataOf(id string) metadata.Instance {
 		MAC: *in.NetworkInterfaces[0].MacAddress, InterfaceID: *in.NetworkInterfaces[0].NetworkInterfaceId,
 		SubnetID: aws.ToString(in.SubnetId), SubnetCIDR: s.subnetPrefix(in).String(), VPCID: aws.ToString(in.VpcId), VPCCIDR: s.vpcRange(in),
 	}
-	m.LentKeys = s.lentKeys(id)
+	m.LentKeys = s.temporaryKeys(id)
 	if r := s.runners[id]; r != nil {
 		m.Interruption, m.Refused = r.notice, r.noMetadata
 	}
-	m.Role, m.Spot = s.lent(in), in.SpotInstanceRequestId != nil
+	m.Role, m.Spot = s.metadataRole(in), in.SpotInstanceRequestId != nil
 	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // checked when it was given
 	if in.PublicKey != "" {
 		m.KeyName, m.PublicKey = aws.ToString(in.KeyName), in.PublicKey

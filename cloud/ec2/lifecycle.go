@@ -57,17 +57,17 @@ func reasonError(err error) reason {
 // runner is the life of an instance from a start to its rest; the fields are
 // guarded by the service's lock.
 type runner struct {
-	cancel     context.CancelCauseFunc // ends what comes before the machine
-	machine    machine.Machine         // nil while there is none
-	goal       goal
-	why        reason
-	lent       []lentKey
-	rules      []Fault         // that apply to the launch
-	replaced   <-chan struct{} // closed when the rules are no more
-	cutOff     bool            // nobody reaches it, and it reaches nobody
-	noMetadata int             // the status that the metadata service refuses it with; 0 for not
-	stuck      time.Duration   // how long it is on its way to rest, besides the usual
-	notice     *time.Time      // when a Spot Instance is taken back; nil for not
+	cancel        context.CancelCauseFunc // ends what comes before the machine
+	machine       machine.Machine         // nil while there is none
+	goal          goal
+	why           reason
+	temporaryKeys []temporaryKey
+	rules         []Fault         // that apply to the launch
+	replaced      <-chan struct{} // closed when the rules are no more
+	cutOff        bool            // nobody reaches it, and it reaches nobody
+	noMetadata    int             // the status that the metadata service refuses it with; 0 for not
+	stuck         time.Duration   // how long it is on its way to rest, besides the usual
+	notice        *time.Time      // when a Spot Instance is taken back; nil for not
 }
 
 // aim makes g the goal unless there is a stronger one.
@@ -203,7 +203,7 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 		s.halt(ctx, id, r)
 	}
 	s.refreshPolicies()
-	s.befall(id, r, m)
+	s.startFaults(id, r, m)
 }
 
 // ContinuesTag is a tag that an instance is launched with to go on with what another did of whose

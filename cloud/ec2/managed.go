@@ -89,8 +89,8 @@ func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	return r.machine
 }
 
-// lentKey is a key that EC2 Instance Connect has lent to an instance.
-type lentKey struct {
+// temporaryKey is a key that EC2 Instance Connect has pushed to an instance.
+type temporaryKey struct {
 	user, key string
 	until     time.Time
 }
@@ -98,9 +98,9 @@ type lentKey struct {
 // lentFor is how long such a key lets in.
 const lentFor = time.Minute
 
-// LendKey has an instance of the caller's tell in its metadata, for a minute, that a
+// AddTemporaryKey has an instance of the caller's tell in its metadata, for a minute, that a
 // user may log in with a key.
-func (s *Service) LendKey(c wire.Caller, id, zone, user, key string) error {
+func (s *Service) AddTemporaryKey(c wire.Caller, id, zone, user, key string) error {
 	return s.guarded.Update(func(st *state) error {
 		in := st.instances.Rows[id]
 		if in == nil || in.OwnerId != c.Account || in.Region != c.Region || zone != "" && aws.ToString(in.Placement.AvailabilityZone) != zone {
@@ -111,20 +111,20 @@ func (s *Service) LendKey(c wire.Caller, id, zone, user, key string) error {
 			return wire.Errorf("EC2InstanceStateInvalidException", "Unable to connect because the instance is not in a valid state. Connecting to a stopped or terminated instance is not supported.")
 		}
 		now := s.opts.Clock.Now()
-		r.lent = slices.DeleteFunc(r.lent, func(k lentKey) bool { return !now.Before(k.until) || k.user == user && k.key == key })
-		r.lent = append(r.lent, lentKey{user, key, now.Add(lentFor)})
+		r.temporaryKeys = slices.DeleteFunc(r.temporaryKeys, func(k temporaryKey) bool { return !now.Before(k.until) || k.user == user && k.key == key })
+		r.temporaryKeys = append(r.temporaryKeys, temporaryKey{user, key, now.Add(lentFor)})
 		return nil
 	})
 }
 
-// lentKeys are the keys that are lent to an instance now, by the users they are for.
-func (s *state) lentKeys(id string) map[string][]string {
+// temporaryKeys are the keys that an instance accepts for a minute, by the users they are for.
+func (s *state) temporaryKeys(id string) map[string][]string {
 	r := s.runners[id]
 	if r == nil {
 		return nil
 	}
 	keys := map[string][]string{}
-	for _, k := range r.lent {
+	for _, k := range r.temporaryKeys {
 		if s.opts.Clock.Now().Before(k.until) {
 			keys[k.user] = append(keys[k.user], k.key)
 		}

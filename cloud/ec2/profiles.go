@@ -17,9 +17,9 @@ type Profiles interface {
 	// Find returns an account's instance profile by its name or, with an empty
 	// name, by its ARN.
 	Find(account, name, arn string) (Profile, bool)
-	// Lend returns credentials of the role of an account's instance profile, for
+	// IssueCredentials returns credentials of the role of an account's instance profile, for
 	// an instance; there are none if the profile has no role or is gone.
-	Lend(account, arn, instance string) (Credentials, bool)
+	IssueCredentials(account, arn, instance string) (Credentials, bool)
 }
 
 // Profile is an instance profile.
@@ -53,8 +53,8 @@ func (e *env) profile(c wire.Caller, want *types.IamInstanceProfileSpecification
 	return &types.IamInstanceProfile{Arn: &found.ARN, Id: &found.ID}, nil
 }
 
-// lent is what the instance's metadata tell about its role; nil if it has none.
-func (e *env) lent(in *instance) *metadata.Role {
+// metadataRole is what the instance's metadata tell about its role; nil if it has none.
+func (e *env) metadataRole(in *instance) *metadata.Role {
 	if in.IamInstanceProfile == nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (e *env) lent(in *instance) *metadata.Role {
 	if !ok {
 		return nil
 	}
-	credentials, ok := e.opts.Profiles.Lend(in.OwnerId, arn, *in.InstanceId)
+	credentials, ok := e.opts.Profiles.IssueCredentials(in.OwnerId, arn, *in.InstanceId)
 	if !ok {
 		return nil
 	}
@@ -155,4 +155,6 @@ func (anyProfile) Find(account, name, arn string) (Profile, bool) {
 	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName().MatchString(last)
 }
 
-func (anyProfile) Lend(string, string, string) (Credentials, bool) { return Credentials{}, false }
+func (anyProfile) IssueCredentials(string, string, string) (Credentials, bool) {
+	return Credentials{}, false
+}

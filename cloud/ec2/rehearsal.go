@@ -422,9 +422,9 @@ func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, e
 		case EffectLoseRequest:
 			return ctx, rules, wire.ErrLost
 		case EffectLoseAnswer:
-			ctx = wire.WithFate(ctx, wire.Lost)
+			ctx = wire.WithDelivery(ctx, wire.Lost)
 		case EffectTruncate:
-			ctx = wire.WithFate(ctx, wire.Truncated)
+			ctx = wire.WithDelivery(ctx, wire.Truncated)
 		case EffectError:
 			if refused == nil {
 				refused = f.refusal(ctx, c.service+":"+c.action)

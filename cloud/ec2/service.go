@@ -325,7 +325,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	model.Sent = sent()
+	model.Sent = emptyMembers()
 	model.Open = []string{reflect.TypeFor[types.InstanceType]().Name()}
 	endpoint, err := wire.New(model, s.actions())
 	if err != nil {

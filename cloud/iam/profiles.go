@@ -195,7 +195,7 @@ func (s *Service) Profile(owner, name, arn string) (Profile, bool) {
 			if name != "" && *p.InstanceProfileName == name || name == "" && *p.Arn == arn {
 				found = Profile{ARN: *p.Arn, ID: *p.InstanceProfileId, Name: *p.InstanceProfileName}
 				if r := a.Roles[p.RoleName]; r != nil {
-					found.Role = r.lent()
+					found.Role = r.shared()
 				}
 				return nil
 			}
@@ -215,7 +215,7 @@ func (s *Service) Role(arn string) (Role, bool) {
 	err := s.read(parts[4], func(a *account) error {
 		for _, r := range a.Roles {
 			if *r.Arn == arn {
-				found = r.lent()
+				found = r.shared()
 				return nil
 			}
 		}
@@ -224,6 +224,6 @@ func (s *Service) Role(arn string) (Role, bool) {
 	return found, err == nil
 }
 
-func (r *role) lent() Role {
+func (r *role) shared() Role {
 	return Role{ARN: *r.Arn, ID: *r.RoleId, Name: *r.RoleName, Trust: aws.ToString(r.AssumeRolePolicyDocument), MaxSession: int(aws.ToInt32(r.MaxSessionDuration))}
 }

@@ -15,9 +15,9 @@ import (
 
 // Instances take keys.
 type Instances interface {
-	// LendKey has an instance of the caller's tell, for a minute, that a user may log
+	// AddTemporaryKey has an instance of the caller's tell, for a minute, that a user may log
 	// in with a key. zone, if not empty, is where the instance has to be.
-	LendKey(c wire.Caller, id, zone, user, key string) error
+	AddTemporaryKey(c wire.Caller, id, zone, user, key string) error
 }
 
 // Service is the embedded EC2 Instance Connect of all accounts and regions.
@@ -51,7 +51,7 @@ func (s *Service) SendSSHPublicKey(ctx context.Context, in *ec2instanceconnect.S
 	if strings.Trim(*in.InstanceOSUser, userCharacters) != "" || strings.HasPrefix(*in.InstanceOSUser, ".") {
 		return nil, wire.Errorf("InvalidArgsException", "The OS user name provided is invalid.")
 	}
-	err = s.Instances.LendKey(wire.CallerFrom(ctx), *in.InstanceId, aws.ToString(in.AvailabilityZone), *in.InstanceOSUser, *in.SSHPublicKey)
+	err = s.Instances.AddTemporaryKey(wire.CallerFrom(ctx), *in.InstanceId, aws.ToString(in.AvailabilityZone), *in.InstanceOSUser, *in.SSHPublicKey)
 	if err != nil {
 		return nil, err
 	}

@@ -226,7 +226,7 @@ func (r *Router) startStack() error {
 	// Packets may come as soon as there is a card.
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxHandshake, r.handleTCP).HandlePacket)
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s, r.handleUDP).HandlePacket)
-	if err := s.CreateNIC(nic, newPingFilter(newPatientCard(card, fd), r.answersPing)); err != nil {
+	if err := s.CreateNIC(nic, newPingFilter(newBlockingEndpoint(card, fd), r.answersPing)); err != nil {
 		return stackError("create card", err)
 	}
 	gateway := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: stackAddr(r.router).WithPrefix()}

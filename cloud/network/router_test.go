@@ -64,7 +64,7 @@ func connectClient(t *testing.T, cfg Config, o Options) *client {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	if err := s.CreateNIC(1, newPatientCard(card, pair[1])); err != nil {
+	if err := s.CreateNIC(1, newBlockingEndpoint(card, pair[1])); err != nil {
 		t.Fatal(err)
 	}
 	addr := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: stackAddr(testPrivate).WithPrefix()}

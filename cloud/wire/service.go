@@ -132,7 +132,7 @@ func (s *Service) IsUnsigned(r *http.Request, body []byte) bool {
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
 	ctx, answer, err := s.answer(ctx, id, r, body)
-	if fate, _ := ctx.Value(fateKey{}).(Fate); errors.Is(err, ErrLost) || err != nil && fate != Delivered {
+	if fate, _ := ctx.Value(deliveryKey{}).(Delivery); errors.Is(err, ErrLost) || err != nil && fate != Delivered {
 		panic(http.ErrAbortHandler) // which closes the connection
 	}
 	if err != nil {
@@ -146,22 +146,22 @@ func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Requ
 // answer: the request has not arrived.
 var ErrLost = errors.New("the request is lost")
 
-// Fate is what becomes of an answer on its way to the client.
-type Fate int
+// Delivery is what becomes of an answer on its way to the client.
+type Delivery int
 
 // The fates of an answer. Of an error nothing arrives either way.
 const (
-	Delivered Fate = iota
-	Lost           // the connection is closed before it
-	Truncated      // half of it arrives
+	Delivered Delivery = iota
+	Lost               // the connection is closed before it
+	Truncated          // half of it arrives
 )
 
-type fateKey struct{}
+type deliveryKey struct{}
 
-// WithFate returns a context for a call whose answer has that fate. [Service.Before]
+// WithDelivery returns a context for a call whose answer has that fate. [Service.Before]
 // may return it.
-func WithFate(ctx context.Context, fate Fate) context.Context {
-	return context.WithValue(ctx, fateKey{}, fate)
+func WithDelivery(ctx context.Context, fate Delivery) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, fate)
 }
 
 // answer runs the action that a request names, and returns the response's body and

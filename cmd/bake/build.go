@@ -169,7 +169,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	feed := p.openFeed(o.displayOptions)
 	defer feed.close()
 	options.Components = p.components(options.Template.Options, o.releases)
-	options.Emit, options.Doubts = feed.emit, func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) }
+	options.Emit, options.OnWarnings = feed.emit, func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) }
 	options.Trace = p.traces("bake", p.env, feed)
 	options.Unattended, options.Connect, options.Now, options.Version = prompt.ErrNoTerminal, ncProxy(), p.now, version
 	if ask := p.newPrompter(feed.suspend); ask != nil {

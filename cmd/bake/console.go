@@ -196,7 +196,7 @@ func (c *console) openHistory() (*lineedit.History, error) {
 	secret := func(line string) bool { return c.session.Outline.Secrets().Redact(line) != line }
 	state, err := c.env.stateDir()
 	if err != nil {
-		return lineedit.Forgetful(), err
+		return lineedit.NewHistory(), err
 	}
 	return lineedit.OpenHistory(state, secret)
 }

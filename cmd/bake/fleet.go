@@ -174,14 +174,14 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 			template.Instance = &i
 			return run.Options{
 				Template: template, State: state, Command: p.commandLine(), OnError: engine.Cleanup, CloudInit: cloudInit, Trace: ofCell(h.trace, c),
-				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, Doubts: h.doubts(p),
+				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, OnWarnings: h.doubts(p),
 				Unattended: prompt.ErrNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
 			}, nil
 		},
 	}
 	if t.Reports != "" {
 		local := func(ctx context.Context) (amazon.Cloud, error) { return h.Clouds.Named(ctx, localcloud.Name) }
-		h.Log = state.LogReader(localcloud.Elsewhere(p.env), local, p.env, t.Reports)
+		h.Log = state.LogReader(localcloud.FromEnvironment(p.env), local, p.env, t.Reports)
 	}
 	return h
 }

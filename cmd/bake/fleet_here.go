@@ -17,6 +17,6 @@ func temporalEngine(context.Context, fleet.Host, *fleet.Temporal) (fleet.Engine,
 }
 
 // promoteCell has no engine here that calls it.
-func (p *program) promoteCell(*fleetFlags, *localcloud.Clouds, run.State) func(context.Context, fleet.Offer, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
+func (p *program) promoteCell(*fleetFlags, *localcloud.Clouds, run.State) func(context.Context, fleet.PendingImage, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
 	return nil
 }

@@ -171,7 +171,7 @@ func (p *program) runOnEngine(ctx context.Context, e fleet.Engine, one *fleet.Fl
 		}
 	})
 	defer release()
-	ro.Told = p.cellChanges()
+	ro.OnStatus = p.cellChanges()
 	type end struct {
 		status fleet.Status
 		err    error

@@ -28,8 +28,8 @@ func temporalEngine(_ context.Context, h fleet.Host, _ *fleet.Temporal) (fleet.E
 
 // promoteCell has the channels of the image of a cell name it that let it in. clouds have the
 // local cloud.
-func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.Offer, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
-	return func(ctx context.Context, in fleet.Offer, wait fleet.Wait, emit func(step.Event)) (said []step.Channel, err error) {
+func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.PendingImage, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
+	return func(ctx context.Context, in fleet.PendingImage, wait fleet.Wait, emit func(step.Event)) (said []step.Channel, err error) {
 		o := in.Outcome
 		t, err := f.template(p, "bake worker", f.path)
 		if err != nil {
@@ -54,8 +54,8 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 			return nil, err
 		}
 		_, err = run.Task(ctx, run.TaskOptions{State: state, Command: p.commandLine(), Name: o.Cell.Short(), Emit: emit, Now: p.now}, func(ctx context.Context, s *step.Scope) (err error) {
-			m := &releases.Mover{Image: o.Cell.Image, Block: block, Outlet: account.NewOutlet(block.To, s.Run.ID), Scope: s, Now: p.now}
-			said, err = m.Offer(ctx, o.Image.ID, builderPlaces(in.Places), in.Since)
+			m := &releases.Mover{Image: o.Cell.Image, Block: block, Distributor: account.NewDistributor(block.To, s.Run.ID), Scope: s, Now: p.now}
+			said, err = m.PromotePending(ctx, o.Image.ID, builderPlaces(in.Places), in.Since)
 			return err
 		})
 		if errors.Is(err, releases.ErrGone) {
@@ -66,9 +66,9 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 }
 
 // builderPlaces are places as events and histories tell of them, for builders.
-func builderPlaces(all []step.Placed) (out []builder.Placed) {
+func builderPlaces(all []step.Placement) (out []builder.Placement) {
 	for _, p := range all {
-		out = append(out, builder.Placed{Account: p.Account, Region: p.Region, ID: p.ID, Shared: p.Shared})
+		out = append(out, builder.Placement{Account: p.Account, Region: p.Region, ID: p.ID, Shared: p.Shared})
 	}
 	return out
 }

@@ -30,7 +30,7 @@ func (e *elsewhere) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions)
 			e.t.Error(err)
 		}
 	}
-	o.Told(fleet.Status{Cells: []fleet.CellStatus{{Cell: fleet.Cell{Image: "web", Account: "111111111111", Region: "eu-west-1"}, State: fleet.StateRunning}}})
+	o.OnStatus(fleet.Status{Cells: []fleet.CellStatus{{Cell: fleet.Cell{Image: "web", Account: "111111111111", Region: "eu-west-1"}, State: fleet.StateRunning}}})
 	interrupt()
 	<-ctx.Done()
 	if e.never {

@@ -85,7 +85,7 @@ func (f *placeFlags) check(command string) error {
 // place is where the flags lead to in AWS.
 func (f *placeFlags) place(env environ) images.Place {
 	// Machines are launched and logged in to there, too.
-	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env, Cloud: localcloud.Elsewhere(env)}
+	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env, Cloud: localcloud.FromEnvironment(env)}
 	if f.region != "" {
 		place.Regions = []string{f.region}
 	}

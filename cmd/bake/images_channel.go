@@ -96,7 +96,7 @@ func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(
 			to = block.To
 		}
 		return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-			err := do(ctx, &releases.Mover{Image: image, Block: block, Outlet: a.NewOutlet(to, s.Run.ID), Scope: s, Now: p.now})
+			err := do(ctx, &releases.Mover{Image: image, Block: block, Distributor: a.NewDistributor(to, s.Run.ID), Scope: s, Now: p.now})
 			if _, ok := errors.AsType[*releases.ClosedError](err); ok {
 				return guarded{err}
 			}
@@ -107,17 +107,17 @@ func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(
 
 // movedResult is what commands end with in JSON that move a channel.
 type movedResult struct {
-	Channel   string        `json:"channel"`
-	Parameter string        `json:"parameter"`
-	Release   string        `json:"release"`
-	Images    []step.Placed `json:"images"`
+	Channel   string           `json:"channel"`
+	Parameter string           `json:"parameter"`
+	Release   string           `json:"release"`
+	Images    []step.Placement `json:"images"`
 }
 
 // placed are images as JSON has them.
-func placed(at []builder.Placed) []step.Placed {
-	all := []step.Placed{}
+func placed(at []builder.Placement) []step.Placement {
+	all := []step.Placement{}
 	for _, i := range at {
-		all = append(all, step.Placed{Account: i.Account, Region: i.Region, ID: i.ID, Shared: i.Shared})
+		all = append(all, step.Placement{Account: i.Account, Region: i.Region, ID: i.ID, Shared: i.Shared})
 	}
 	return all
 }
@@ -300,7 +300,7 @@ when on, by whom and why. The newest is first.`,
 				if err != nil {
 					return err
 				}
-				all, err := m.Outlet.Histories(ctx, c.Parameter)
+				all, err := m.Distributor.Histories(ctx, c.Parameter)
 				p.json.result = historyResult{c.Parameter, list(all)}
 				if err == nil && len(all) == 0 {
 					err = errors.New("there is no channel " + c.Parameter)

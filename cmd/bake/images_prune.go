@@ -188,7 +188,7 @@ func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesP
 		return nil
 	}
 	return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-		r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
+		r := images.Remover{Account: a, Scope: s, Guards: g, OnRemoval: func(r images.Removal) {
 			result.Removals = append(result.Removals, r)
 			p.say(r.Text())
 		}}

@@ -58,7 +58,7 @@ stay. If bake is killed, 'bake sweep' deletes the snapshots of an image that is 
 				}
 				return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
 					var done []images.Removal
-					r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
+					r := images.Remover{Account: a, Scope: s, Guards: g, OnRemoval: func(r images.Removal) {
 						done = append(done, r)
 						p.say(r.Text())
 					}}

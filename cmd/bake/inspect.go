@@ -84,10 +84,10 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 		return &templateError{Diags: diags, Files: outline.Files()}
 	}
 	if p.json.on {
-		for _, d := range outline.Doubts {
+		for _, d := range outline.Warnings {
 			d.Severity = hcl.DiagWarning // nothing that was asked for has failed
 		}
-		p.diagnostics(outline.Files(), outline.Doubts)
+		p.diagnostics(outline.Files(), outline.Warnings)
 		p.json.result = inspected
 		return nil
 	}

@@ -74,7 +74,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 			}
 			if !o.guest.local {
 				return interruptible(cmd.Context(), func(ctx context.Context) error {
-					return p.verify(ctx, o, localcloud.Elsewhere(p.env), args)
+					return p.verify(ctx, o, localcloud.FromEnvironment(p.env), args)
 				})
 			}
 			return p.withLocal(cmd.Context(), "", "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })

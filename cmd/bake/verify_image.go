@@ -23,7 +23,7 @@ import (
 func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string) error {
 	var key crypto.PublicKey
 	keyOf := func(ctx context.Context, c *localcloud.Cloud) (err error) {
-		cloud := localcloud.Elsewhere(p.env)
+		cloud := localcloud.FromEnvironment(p.env)
 		if c != nil {
 			cloud = c.Cloud
 		}

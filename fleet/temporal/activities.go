@@ -63,7 +63,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
 	var waits fleet.Waits
-	var places []step.Placed
+	var places []step.Placement
 	ctx, emit, end := a.watch(ctx, func(e step.Event) {
 		switch e.Kind {
 		case step.ChannelAsked:
@@ -78,7 +78,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	})
 	defer end()
 	a.hold(&o, in.Cell, in.Run)
-	o.Emit, o.State, o.ID, o.Whole, o.Stages = emit, a.host.State, in.Run, in.Whole, true
+	o.Emit, o.State, o.ID, o.Parent, o.Stages = emit, a.host.State, in.Run, in.FleetRun, true
 	o.Force, o.ReuseOnly = o.Force || in.Force, in.Cell.ReuseOnly
 	var result run.Result
 	if in.State == nil {
@@ -213,7 +213,7 @@ func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string)
 		return amazon.Cloud{}, err
 	}
 	a.hold(&o, c, id)
-	cloud := localcloud.Elsewhere(o.Template.Env)
+	cloud := localcloud.FromEnvironment(o.Template.Env)
 	if o.Cloud != nil {
 		if cloud, err = a.host.Clouds.Named(ctx, localcloud.Name); err != nil {
 			return cloud, err
@@ -357,13 +357,13 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	})
 	defer end()
 	var errs []error
-	for _, n := range fleet.Notices(in.Whole, in.Outcome, a.before(ctx, in.Outcome.Cell)) {
+	for _, n := range fleet.Notices(in.FleetRun, in.Outcome, a.before(ctx, in.Outcome.Cell)) {
 		for i, w := range f.Notify {
 			what := fmt.Sprint(i, " ", n.Kind, " ", n.Channel)
 			if told[what] {
 				continue
 			}
-			if err := w.Tell(ctx, n); err != nil {
+			if err := w.Send(ctx, n); err != nil {
 				errs = append(errs, err)
 				continue
 			}
@@ -404,7 +404,7 @@ func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
 }
 
 // promote has the image of a cell enter the channels that let it in.
-func (a *activities) promote(ctx context.Context, in fleet.Offer) (said []step.Channel, err error) {
+func (a *activities) promote(ctx context.Context, in fleet.PendingImage) (said []step.Channel, err error) {
 	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ const (
 // as they are. A run that reuses the image offers it again, which has it wait as if it had just been
 // made, in a new run of this workflow: the template asks for it again, whatever has entered the
 // channels meanwhile.
-func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
+func approval(ctx workflow.Context, in fleet.PendingImage) (fleet.Waits, error) {
 	w := &waitingImage{offers: workflow.GetSignalChannel(ctx, againSignal), soonest: time.Second}
 	w.begin(ctx, in)
 	if err := w.handle(ctx); err != nil {
@@ -90,19 +90,19 @@ func approval(ctx workflow.Context, in fleet.Offer) (fleet.Waits, error) {
 
 // waitingImage is an image that waits for its channels, as its workflow knows it.
 type waitingImage struct {
-	in    fleet.Offer
+	in    fleet.PendingImage
 	waits fleet.Waits // what it waits for now
 	end   time.Time   // of the wait
 
 	offers workflow.ReceiveChannel // by runs that reuse the image
-	anew   *fleet.Offer            // the last one of them
+	anew   *fleet.PendingImage     // the last one of them
 
 	approved bool          // since it was last promoted
 	soonest  time.Duration // until it is promoted again
 }
 
 // begin has the image wait as if it had just been made.
-func (w *waitingImage) begin(ctx workflow.Context, in fleet.Offer) {
+func (w *waitingImage) begin(ctx workflow.Context, in fleet.PendingImage) {
 	w.in, w.waits, w.anew = in, waitsOf(in.Outcome), nil
 	w.in.Since = workflow.Now(ctx)
 	w.end = w.in.Since.Add(patience)
@@ -142,7 +142,7 @@ func (w *waitingImage) approve(ctx workflow.Context, a fleet.Approval) error {
 // offered reports whether a run has offered the image again; it passes over offers of others.
 func (w *waitingImage) offered() bool {
 	for {
-		var next fleet.Offer
+		var next fleet.PendingImage
 		if !w.offers.ReceiveAsync(&next) {
 			return w.anew != nil
 		}
@@ -163,7 +163,7 @@ func (w *waitingImage) beginAnew(ctx workflow.Context) error {
 		return err
 	}
 	w.offered() // the last one counts
-	w.anew.Told = w.in.Told
+	w.anew.Notified = w.in.Notified
 	return workflow.NewContinueAsNewError(ctx, approvalWorkflow, *w.anew)
 }
 
@@ -197,7 +197,7 @@ func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error)
 	err = promote(ctx, w.in, &w.waits)
 	switch {
 	case err == nil:
-		w.waits.Failed, w.in.Told = "", ""
+		w.waits.Failed, w.in.Notified = "", ""
 		if slices.ContainsFunc(w.waits.Soaking, func(s fleet.Soak) bool { return !s.Until.After(workflow.Now(ctx)) }) {
 			w.soonest = stillSoaking
 		}
@@ -210,9 +210,9 @@ func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error)
 		}
 	default:
 		fresh := w.waits.Failed == ""
-		if w.waits.Failed = prose.Beginning(words(err), longestError); fresh && w.waits.Failed != w.in.Told {
+		if w.waits.Failed = prose.Beginning(words(err), longestError); fresh && w.waits.Failed != w.in.Notified {
 			notPromoted(ctx, w.in.Outcome, "its image cannot enter its channels, which is tried again: "+w.waits.Failed)
-			w.in.Told = w.waits.Failed
+			w.in.Notified = w.waits.Failed
 		}
 	}
 	return false, err
@@ -247,7 +247,7 @@ func isGone(err error) bool {
 
 // promote offers an image to its channels, and says what it waits for then. It begins when a
 // worker is there, and is tried some times in a few minutes.
-func promote(ctx workflow.Context, in fleet.Offer, w *fleet.Waits) error {
+func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: promptQueue(in.Outcome.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
 		WaitForCancellation: true, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: 2 * time.Minute, MaximumAttempts: 6},

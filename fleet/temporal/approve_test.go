@@ -25,7 +25,7 @@ func waitsFor(run string, until time.Time) fleet.Outcome {
 }
 
 // anew is the offer that a workflow goes on with, in a run of its own.
-func anew(t *testing.T, env *testsuite.TestWorkflowEnvironment) (in fleet.Offer) {
+func anew(t *testing.T, env *testsuite.TestWorkflowEnvironment) (in fleet.PendingImage) {
 	t.Helper()
 	var further *workflow.ContinueAsNewError
 	if err := env.GetWorkflowError(); !errors.As(err, &further) {
@@ -54,7 +54,7 @@ func TestOfferedAgain(t *testing.T) {
 	env.RegisterDelayedCallback(func() { env.SignalWorkflow(againSignal, offer(waitsFor("r2", began.Add(night)))) }, night)
 	env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", began.Add(time.Hour))))
 	in := anew(t, env)
-	if took := env.Now().Sub(began); took < night || took > night+time.Minute || in.Outcome.Run != "r2" || len(in.Places) != 1 || !in.Since.IsZero() || in.Told != "the channel is locked" {
+	if took := env.Now().Sub(began); took < night || took > night+time.Minute || in.Outcome.Run != "r2" || len(in.Places) != 1 || !in.Since.IsZero() || in.Notified != "the channel is locked" {
 		t.Errorf("after %s: %+v", took, in)
 	}
 	want := []string{"notify failed its image cannot enter its channels, which is tried again: the channel is locked"}
@@ -71,7 +71,7 @@ func TestOfferedAgain(t *testing.T) {
 
 	f = &fake{promotions: 30}
 	env = f.env(t)
-	in.Told = "the role may not"
+	in.Notified = "the role may not"
 	env.ExecuteWorkflow(approvalWorkflow, in)
 	if log, _ := unasked(f.log, nil); !slices.Equal(log, want) {
 		t.Errorf("of another reason, webhooks hear %q", log)

@@ -18,27 +18,27 @@ import (
 
 // bakeIn is what the workflow that bakes a cell begins with.
 type bakeIn struct {
-	Cell    fleet.Cell      `json:"cell"`
-	Parents []fleet.Outcome `json:"parents,omitempty"` // of the cells that it needs
-	Force   bool            `json:"force,omitempty"`
-	Notify  bool            `json:"notify,omitempty"` // the fleet has webhooks
-	Whole   string          `json:"whole,omitempty"`  // the run of the fleet
+	Cell     fleet.Cell      `json:"cell"`
+	Parents  []fleet.Outcome `json:"parents,omitempty"` // of the cells that it needs
+	Force    bool            `json:"force,omitempty"`
+	Notify   bool            `json:"notify,omitempty"` // the fleet has webhooks
+	FleetRun string          `json:"whole,omitempty"`  // the run of the fleet
 }
 
 // notifyIn is what the webhooks are told of.
 type notifyIn struct {
-	Whole   string        `json:"whole,omitempty"`
-	Outcome fleet.Outcome `json:"outcome"`
+	FleetRun string        `json:"whole,omitempty"`
+	Outcome  fleet.Outcome `json:"outcome"`
 }
 
 // stageIn is what a stage begins with.
 type stageIn struct {
-	Cell    fleet.Cell      `json:"cell"`
-	Parents []fleet.Outcome `json:"parents,omitempty"`
-	Force   bool            `json:"force,omitempty"`
-	Run     string          `json:"run"`
-	Whole   string          `json:"whole,omitempty"`
-	State   []byte          `json:"state,omitempty"` // sealed; nil for the first stage
+	Cell     fleet.Cell      `json:"cell"`
+	Parents  []fleet.Outcome `json:"parents,omitempty"`
+	Force    bool            `json:"force,omitempty"`
+	Run      string          `json:"run"`
+	FleetRun string          `json:"whole,omitempty"`
+	State    []byte          `json:"state,omitempty"` // sealed; nil for the first stage
 }
 
 // stageOut is how a stage has ended.
@@ -46,11 +46,11 @@ type stageOut struct {
 	State []byte          `json:"state,omitempty"` // sealed
 	Next  []step.Boundary `json:"next,omitempty"`  // none: the run is over, with Outcome
 
-	Outcome     *fleet.Outcome `json:"outcome,omitempty"`
-	Interrupted bool           `json:"interrupted,omitempty"` // the run has to begin again
-	Left        bool           `json:"left,omitempty"`        // something has to be torn down
-	Log         *run.LogPart   `json:"log,omitempty"`         // nil: its log is on the host of its worker alone
-	Places      []step.Placed  `json:"places,omitempty"`      // where the image is, if it waits for channels
+	Outcome     *fleet.Outcome   `json:"outcome,omitempty"`
+	Interrupted bool             `json:"interrupted,omitempty"` // the run has to begin again
+	Left        bool             `json:"left,omitempty"`        // something has to be torn down
+	Log         *run.LogPart     `json:"log,omitempty"`         // nil: its log is on the host of its worker alone
+	Places      []step.Placement `json:"places,omitempty"`      // where the image is, if it waits for channels
 }
 
 // availableIn asks for the images that a run waits for.
@@ -134,7 +134,7 @@ const longestError = 1 << 10
 type baking struct {
 	bakeIn
 	status fleet.CellStatus
-	places []step.Placed // where the image is, if it waits for channels
+	places []step.Placement // where the image is, if it waits for channels
 }
 
 // ending is why a life has ended.
@@ -174,7 +174,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	}
 	b.status.Run = id
 	next := []step.Boundary{{Next: step.StageLaunch}}
-	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id, Whole: b.Whole}
+	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id, FleetRun: b.FleetRun}
 	dirty := true // until a stage says that nothing is left
 	defer func() {
 		if dirty {
@@ -352,7 +352,7 @@ const offerTries = 6
 func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
-		notify(ctx, b.Cell, notifyIn{b.Whole, *out})
+		notify(ctx, b.Cell, notifyIn{b.FleetRun, *out})
 	}
 	if out.Waits.Over() {
 		return
@@ -361,7 +361,7 @@ func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 		WorkflowID: approvalID(*out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
-	offer := fleet.Offer{Outcome: *out, Places: b.places}
+	offer := fleet.PendingImage{Outcome: *out, Places: b.places}
 	for try := range offerTries {
 		// It need not end before the cell does: nobody may be there for days.
 		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)

@@ -184,7 +184,7 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (s
 	}
 	in := input(f, o.Cells)
 	in.FailFast, in.Force = o.FailFast, o.Force
-	return e.begin(ctx, c, f, in, o.Told)
+	return e.begin(ctx, c, f, in, o.OnStatus)
 }
 
 // begin begins a run of the fleet, and follows it.
@@ -213,7 +213,7 @@ func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o 
 		return fleet.Status{}, err
 	}
 	if running {
-		return e.follow(ctx, c, f, c.GetWorkflow(ctx, id, run), o.Told)
+		return e.follow(ctx, c, f, c.GetWorkflow(ctx, id, run), o.OnStatus)
 	}
 	was, err := e.began(ctx, c, id, run)
 	if err != nil {
@@ -237,7 +237,7 @@ func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o 
 	if len(in.Done) == len(before.Cells) {
 		return fleet.Status{}, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", run)
 	}
-	return e.begin(ctx, c, f, in, o.Told)
+	return e.begin(ctx, c, f, in, o.OnStatus)
 }
 
 // began is what a run of the fleet began with.

@@ -245,7 +245,7 @@ func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.S
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		TypedSearchAttributes: about(c),
 	})
-	in := bakeIn{Cell: c, Parents: r.order.Parents(c), Force: r.Force && !c.ReuseOnly, Notify: r.Notify, Whole: r.Run}
+	in := bakeIn{Cell: c, Parents: r.order.Parents(c), Force: r.Force && !c.ReuseOnly, Notify: r.Notify, FleetRun: r.Run}
 	r.children++
 	selector.AddFuture(workflow.ExecuteChildWorkflow(child, bakeWorkflow, in), func(f workflow.Future) {
 		r.children--

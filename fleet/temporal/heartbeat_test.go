@@ -224,7 +224,7 @@ func TestToldOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	in := notifyIn{Whole: "w", Outcome: fleet.Outcome{Cell: web, Result: fleet.Failed}}
+	in := notifyIn{FleetRun: "w", Outcome: fleet.Outcome{Cell: web, Result: fleet.Failed}}
 	if _, err := env.ExecuteActivity(a.notify, in); err == nil || len(told) != 1 {
 		t.Fatalf("the first attempt: %v; told: %v", err, told)
 	}

@@ -108,7 +108,7 @@ func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, 
 		}
 	}
 	if loaded.Reports != "" {
-		h.Log = h.State.LogReader(localcloud.Elsewhere(h.Env), nil, h.Env, loaded.Reports)
+		h.Log = h.State.LogReader(localcloud.FromEnvironment(h.Env), nil, h.Env, loaded.Reports)
 	}
 	h.Options = func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
 		i, err := loaded.Instance(c, parents)

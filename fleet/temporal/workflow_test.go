@@ -37,9 +37,9 @@ type fake struct {
 	promote    func(after time.Duration) []step.Channel // what channels say so long after the beginning; may be nil
 	promotions int                                      // that fail before one succeeds
 	began      time.Time
-	now        func() time.Time // by the clock of the workflow
-	offered    fleet.Offer      // the last one
-	approved   []string         // channels
+	now        func() time.Time   // by the clock of the workflow
+	offered    fleet.PendingImage // the last one
+	approved   []string           // channels
 	orphans    []teardownIn
 
 	metrics *Metrics // may be nil
@@ -82,7 +82,7 @@ func (f *fake) Approve(_ context.Context, in approveIn) error {
 	return nil
 }
 
-func (f *fake) Promote(_ context.Context, in fleet.Offer) ([]step.Channel, error) {
+func (f *fake) Promote(_ context.Context, in fleet.PendingImage) ([]step.Channel, error) {
 	f.offered = in
 	if f.promotions > 0 {
 		f.promotions--
@@ -496,8 +496,8 @@ func TestFleetOfThousands(t *testing.T) {
 }
 
 // offer is an image that waits.
-func offer(o fleet.Outcome) fleet.Offer {
-	return fleet.Offer{Outcome: o, Places: []step.Placed{{Account: o.Cell.Account, Region: o.Cell.Region, ID: o.Image.ID}}}
+func offer(o fleet.Outcome) fleet.PendingImage {
+	return fleet.PendingImage{Outcome: o, Places: []step.Placement{{Account: o.Cell.Account, Region: o.Cell.Region, ID: o.Image.ID}}}
 }
 
 // update approves an image in a workflow that is tested, and wants it to succeed or not.
@@ -695,7 +695,7 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
 	waits := fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: env.Now().Add(100 * time.Hour)}}}
-	places := []step.Placed{{Account: web.Account, Region: web.Region, ID: "ami-1"}}
+	places := []step.Placement{{Account: web.Account, Region: web.Region, ID: "ami-1"}}
 	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
 		return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: waits}, Places: places}, nil
 	}

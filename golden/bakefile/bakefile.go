@@ -33,10 +33,10 @@ type Settings struct {
 	images    []placed[Image]
 	pipelines []Pipeline
 
-	fleets []placed[Fleet]
-	engine placed[Engine]
-	blocks []FleetBlock
-	twice  hcl.Diagnostics // about images that would go to a region from two cells
+	fleets           []placed[Fleet]
+	engine           placed[Engine]
+	blocks           []FleetBlock
+	duplicateRegions hcl.Diagnostics // about images that would go to a region from two cells
 }
 
 // placed are the options of a block, and where they were written.

@@ -80,8 +80,8 @@ func (r *reader) fleets(ctx context.Context) {
 		r.roles(&one, f)
 		r.settings.blocks = append(r.settings.blocks, one)
 	}
-	r.settings.twice = r.settings.bakedTwice(ctx)
-	r.diags = append(r.diags, r.settings.twice...)
+	r.settings.duplicateRegions = r.settings.findDuplicateRegions(ctx)
+	r.diags = append(r.diags, r.settings.duplicateRegions...)
 }
 
 // fleetImages reads which images a fleet has.
@@ -223,12 +223,12 @@ func accountOfRole(arn string) (account string, ok bool) {
 	return parts[4], true
 }
 
-// Twice are the complaints about images that would go to a region from two cells of a fleet:
+// DuplicateRegions are the complaints about images that would go to a region from two cells of a fleet:
 // the one there, and another that copies or distributes its own. Of a template that was loaded
 // for an image, it knows that image alone.
-func (s *Settings) Twice() hcl.Diagnostics { return s.twice }
+func (s *Settings) DuplicateRegions() hcl.Diagnostics { return s.duplicateRegions }
 
-func (s *Settings) bakedTwice(ctx context.Context) (diags hcl.Diagnostics) {
+func (s *Settings) findDuplicateRegions(ctx context.Context) (diags hcl.Diagnostics) {
 	complain := func(at hcl.Range, summary, format string, args ...any) {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
 	}

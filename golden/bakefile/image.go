@@ -156,22 +156,24 @@ type Verify struct {
 
 	// What becomes of an image that fails: `delete` it, `keep` it where it was made, or
 	// `quarantine` it, which also disables it, so that nobody can launch it.
-	OnFailure Fate `hcl:"on_failure,optional"`
+	OnFailure FailureAction `hcl:"on_failure,optional"`
 }
 
 // SetDefaults implements [schema.Defaulter].
-func (v *Verify) SetDefaults() { v.Timeout, v.OnFailure = 15*time.Minute, Fate(builder.Delete) }
+func (v *Verify) SetDefaults() {
+	v.Timeout, v.OnFailure = 15*time.Minute, FailureAction(builder.Delete)
+}
 
-// Fate is a [builder.Fate].
-type Fate builder.Fate
+// FailureAction is a [builder.RejectAction].
+type FailureAction builder.RejectAction
 
 // Choices implements [schema.Choices].
-func (Fate) Choices() []string {
+func (FailureAction) Choices() []string {
 	return []string{string(builder.Delete), string(builder.Keep), string(builder.Quarantine)}
 }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (f *Fate) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
+func (f *FailureAction) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
 
 // mostReboots is more than anybody needs.
 const mostReboots = 10

@@ -29,7 +29,7 @@ type Image struct {
 
 // New is what there is to tell of a channel of an image that names what is in these places,
 // which has passed that.
-func New(image, channel, run string, at time.Time, placed []builder.Placed, passed []string) Notice {
+func New(image, channel, run string, at time.Time, placed []builder.Placement, passed []string) Notice {
 	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Image{}, Passed: append([]string{}, passed...)} // not null where there are none
 	for _, p := range placed {
 		n.Images = append(n.Images, Image{p.Account, p.Region, p.ID})
@@ -40,13 +40,13 @@ func New(image, channel, run string, at time.Time, placed []builder.Placed, pass
 // limit is how long a webhook may take, each time.
 const limit = 10 * time.Second
 
-// Tell tells the webhook at a URL, if that is not empty. The channel has moved, whether the
+// Send tells the webhook at a URL, if that is not empty. The channel has moved, whether the
 // webhook hears of it or not: a failure is a warning.
-func (n Notice) Tell(ctx context.Context, s *step.Scope, to string) {
+func (n Notice) Send(ctx context.Context, s *step.Scope, to string) {
 	if to == "" {
 		return
 	}
-	err := webhook.Hook{URL: to, Timeout: limit}.Tell(ctx, n)
+	err := webhook.Hook{URL: to, Timeout: limit}.Send(ctx, n)
 	if err != nil && context.Cause(ctx) == nil {
 		s.Warn(ctx, "The webhook of channel %s was not told: %s", n.Channel, err)
 	}

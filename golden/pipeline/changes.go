@@ -57,7 +57,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 
 // changes compares the reports about the image with those about the one before.
 func (p *pipeline) changes(ctx context.Context, s *step.Scope, previous *builder.PreviousImage) (set changes.Set, err error) {
-	marks, err := p.marks(ctx, s)
+	marks, err := p.imageTags(ctx, s)
 	if err != nil {
 		return set, err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // state is what is known of the image for a channel.
-func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Outlet, h *bakefile.Channel) (channels.State, error) {
+func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Distributor, h *bakefile.Channel) (channels.State, error) {
 	p.mu.Lock()
 	p.recall(s)
 	state := channels.State{Passed: slices.Sorted(maps.Keys(p.passes)), Now: p.Now()}
@@ -60,5 +60,5 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Outlet,
 // notify tells the webhook of a channel that it has moved. It is told what the image has
 // passed, in this run or an earlier one.
 func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel, passed []string) {
-	notice.New(p.image.Name, h.Name, s.Run.ID, p.Now(), p.placed, passed).Tell(ctx, s, h.Webhook)
+	notice.New(p.image.Name, h.Name, s.Run.ID, p.Now(), p.placed, passed).Send(ctx, s, h.Webhook)
 }

@@ -51,7 +51,7 @@ func TestWebhook(t *testing.T) {
 			defer hook.Close()
 			var log strings.Builder
 			s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run-1"}, Emit: func(e step.Event) { log.WriteString(e.Text) }})
-			p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}, placed: []builder.Placed{{Account: "1", Region: "us-east-1", ID: "ami-1"}}}
+			p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}, placed: []builder.Placement{{Account: "1", Region: "us-east-1", ID: "ami-1"}}}
 			p.notify(t.Context(), s, &bakefile.Channel{Name: "stable", Webhook: hook.URL + "/hush?token=hush"}, []string{"verify.boot"})
 			if calls.Load() != c.calls || strayed.Load() != 0 {
 				t.Errorf("%d calls, %d elsewhere", calls.Load(), strayed.Load())

@@ -11,11 +11,11 @@ import (
 	"bake/step"
 )
 
-// Outlet opens the way of the images of a builder.
-type Outlet func(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Outlet, error)
+// OpenDistributor returns the distributor of the images of a builder.
+type OpenDistributor func(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Distributor, error)
 
-// handsOut reports whether the image goes anywhere by its block.
-func (p *pipeline) handsOut() bool {
+// distributes reports whether the image goes anywhere by its block.
+func (p *pipeline) distributes() bool {
 	return p.image.Image.Distribute != nil || len(p.image.Image.Channels) > 0
 }
 
@@ -27,28 +27,28 @@ func (p *pipeline) parameters() (names []string) {
 	return names
 }
 
-// handOut reports a builder whose images go nowhere.
-func (p *pipeline) handOut(b builder.Builder) error {
+// checkDistributable reports a builder whose images go nowhere.
+func (p *pipeline) checkDistributable(b builder.Builder) error {
 	if p.Distributes == nil || p.Distributes(b) {
 		return nil
 	}
 	return errors.New("only images of the Amazon builders can be; remove the distribute and channel blocks of this source")
 }
 
-// outlet is that of the build. It is opened once.
-func (p *pipeline) outlet(ctx context.Context, s *step.Scope, b builder.Builder) (builder.Outlet, error) {
+// distributor is that of the build. It is opened once.
+func (p *pipeline) distributor(ctx context.Context, s *step.Scope, b builder.Builder) (builder.Distributor, error) {
 	if p.out != nil {
 		return p.out, nil
 	}
 	var err error
-	p.out, err = p.Outlet(ctx, s, b, p.image.Image.Distribution())
+	p.out, err = p.OpenDistributor(ctx, s, b, p.image.Image.Distribution())
 	return p.out, err
 }
 
 // prepare looks whether the image can be distributed, before it is made.
 func (p *pipeline) prepare(ctx context.Context, s *step.Scope, b builder.Builder) error {
 	return step.Run(ctx, s.As("bake"), "check the distribution", func(ctx context.Context) error {
-		out, err := p.outlet(ctx, s, b)
+		out, err := p.distributor(ctx, s, b)
 		if err != nil {
 			return err
 		}
@@ -59,13 +59,13 @@ func (p *pipeline) prepare(ctx context.Context, s *step.Scope, b builder.Builder
 // distribute brings the image where it is to be.
 func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error {
 	s = s.As("bake")
-	out, err := p.outlet(ctx, s, b)
+	out, err := p.distributor(ctx, s, b)
 	if err != nil {
 		return err
 	}
 	p.placed, err = out.Distribute(ctx, s, made.Images)
 	for _, at := range p.placed {
-		s.Placed(ctx, step.Placed{Account: at.Account, Region: at.Region, ID: at.ID, Shared: at.Shared})
+		s.Placed(ctx, step.Placement{Account: at.Account, Region: at.Region, ID: at.ID, Shared: at.Shared})
 		switch _, known := made.Images[at.Region]; {
 		case at.Resource.ID != "" && !known:
 			made.Images[at.Region] = at.ID
@@ -91,7 +91,7 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 	if len(p.image.Image.Channels) == 0 {
 		return nil
 	}
-	out, err := p.outlet(ctx, s, b)
+	out, err := p.distributor(ctx, s, b)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 			if h.From != "" {
 				what = "promoted from " + h.From
 			}
-			if err := out.Enter(ctx, s, parameter, what, p.placed); err != nil {
+			if err := out.MoveChannel(ctx, s, parameter, what, p.placed); err != nil {
 				return err
 			}
 			says.Names = true

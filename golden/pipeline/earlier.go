@@ -28,7 +28,7 @@ func (p *pipeline) reportsOf(tags map[string]string) reports.Store {
 // reused, so that the report of the run has them too. What is not there any more is left
 // out. In a plan, nobody reads them.
 func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[string]string) {
-	if p.Outlet == nil {
+	if p.OpenDistributor == nil {
 		return
 	}
 	in := p.reportsOf(tags)

@@ -54,7 +54,7 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 
 // listed is the manifest of the image as it was written.
 func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifest, error) {
-	marks, err := p.marks(ctx, s)
+	marks, err := p.imageTags(ctx, s)
 	if err != nil {
 		return nil, err
 	}

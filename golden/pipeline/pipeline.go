@@ -42,10 +42,10 @@ type Options struct {
 	// Retire does to older images what a retention asks for, after a newer one was made.
 	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
 
-	// Outlet hands out the images of builders that are Distributes. Both are nil where
+	// OpenDistributor opens the distributor of the images of builders that are Distributes. Both are nil where
 	// nothing is run.
-	Outlet      Outlet
-	Distributes func(b builder.Builder) bool
+	OpenDistributor OpenDistributor
+	Distributes     func(b builder.Builder) bool
 
 	// Earlier is where the reports of an earlier run are. Nil: in Reports too.
 	Earlier func(run string) reports.Store
@@ -63,22 +63,22 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 		p := &pipeline{Options: o, image: image}
 		diags = append(lang.AppendNew(diags, p.load()), p.openKey()...)
 		diags = lang.AppendNew(diags, p.tooShort())
-		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, Marks: p.marks}
+		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, ImageTags: p.imageTags}
 		e.Reports, _ = settings.Reports()
 		if o := image.Image.Provenance; o != nil {
-			e.Made, e.At, e.Key = p.made, image.Src.Range(&o.Key), o.Key
+			e.ImageCreated, e.At, e.Key = p.made, image.Src.Range(&o.Key), o.Key
 		}
 		for i := range image.Image.Verify {
-			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
-			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
+			e.ImageCreated, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
+			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.FailureAction(builder.Quarantine)
 			e.Boots = append(e.Boots, p.plan(i, nil).Boots()...)
 			e.Provisioners = append(e.Provisioners, image.Provisioners[i]...)
 		}
 		if image.Image.Retention != nil {
 			e.Done = p.retain
 		}
-		if p.handsOut() {
-			e.Prepare, e.Distribute, e.Release, e.HandOut = p.prepare, p.distribute, p.release, p.handOut
+		if p.distributes() {
+			e.Prepare, e.Distribute, e.Release, e.CheckDistributable = p.prepare, p.distribute, p.release, p.checkDistributable
 			e.To, e.Parameters = image.Image.Distribution(), p.parameters()
 			if e.At == nil {
 				e.At = &image.Block.DefRange
@@ -99,11 +99,11 @@ type pipeline struct {
 	scanners []scanner // of each scan block
 
 	mu       sync.Mutex
-	identity *verify.Identity  // of the machine of the build, once it is known
-	out      builder.Outlet    // nil: not opened yet
-	placed   []builder.Placed  // where the image is
-	marked   map[string]string // tags of the image; nil: not recalled yet
-	passes   map[string]bool   // names of what the image has passed
+	identity *verify.Identity    // of the machine of the build, once it is known
+	out      builder.Distributor // nil: not opened yet
+	placed   []builder.Placement // where the image is
+	marked   map[string]string   // tags of the image; nil: not recalled yet
+	passes   map[string]bool     // names of what the image has passed
 
 	static *static // what is known of the inputs; nil: they were not asked for
 
@@ -253,7 +253,7 @@ func (p *pipeline) verify(ctx context.Context, s *step.Scope, image builder.Imag
 func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
 	v := &p.image.Image.Verify[i]
 	plan := verify.Plan{
-		Name: v.Name, Types: v.InstanceTypes, User: v.SSHUsername, Reboots: v.Reboots, Timeout: v.Timeout, Fate: builder.Fate(v.OnFailure),
+		Name: v.Name, Types: v.InstanceTypes, User: v.SSHUsername, Reboots: v.Reboots, Timeout: v.Timeout, OnFailure: builder.RejectAction(v.OnFailure),
 		Judge: func(ctx context.Context, s *step.Scope, machine string, found []findings.Report) error {
 			return p.judge(ctx, s, "verify."+v.Name, machine, findings.Gate{}, found)
 		},

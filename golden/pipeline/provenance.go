@@ -72,7 +72,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		return nil
 	}
 	return step.Run(ctx, s, "attest the image", func(ctx context.Context) error {
-		marks, err := p.marks(ctx, s)
+		marks, err := p.imageTags(ctx, s)
 		if err != nil {
 			return err
 		}

@@ -44,8 +44,8 @@ type Build struct {
 
 	// Places and Channels are where the image was distributed to, and what its channels say
 	// of it.
-	Places   []step.Placed  `json:"places"`
-	Channels []step.Channel `json:"channels"`
+	Places   []step.Placement `json:"places"`
+	Channels []step.Channel   `json:"channels"`
 
 	Contents *Contents `json:"contents,omitempty"` // nil: there is no SBOM
 	Changes  *Changes  `json:"changes,omitempty"`  // nil: it was compared with no image
@@ -213,7 +213,7 @@ func (b *Builder) build(name string) *Build {
 			return one
 		}
 	}
-	one := &Build{Name: name, State: "unfinished", Images: []Image{}, Places: []step.Placed{}, Channels: []step.Channel{}, Files: []string{}, Steps: []*Step{}, Warnings: []string{}, Findings: []Findings{}, Documents: []Document{}, Left: []string{}}
+	one := &Build{Name: name, State: "unfinished", Images: []Image{}, Places: []step.Placement{}, Channels: []step.Channel{}, Files: []string{}, Steps: []*Step{}, Warnings: []string{}, Findings: []Findings{}, Documents: []Document{}, Left: []string{}}
 	b.report.Builds = append(b.report.Builds, one)
 	return one
 }
@@ -252,7 +252,7 @@ func (one *Build) made(artifact any) (local bool) {
 }
 
 // placed takes where an image is.
-func (one *Build) placed(p *step.Placed) {
+func (one *Build) placed(p *step.Placement) {
 	if p != nil && !slices.Contains(one.Places, *p) {
 		one.Places = append(one.Places, *p)
 	}

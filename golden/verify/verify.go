@@ -17,12 +17,12 @@ import (
 
 // Plan says how an image is verified.
 type Plan struct {
-	Name    string
-	Types   []string // of machines; none: that of the build
-	User    string   // to log in as; empty: that of the build
-	Reboots int
-	Timeout time.Duration // of each machine, from launch to deletion
-	Fate    builder.Fate  // of an image that fails
+	Name      string
+	Types     []string // of machines; none: that of the build
+	User      string   // to log in as; empty: that of the build
+	Reboots   int
+	Timeout   time.Duration        // of each machine, from launch to deletion
+	OnFailure builder.RejectAction // of an image that fails
 
 	// Check runs the user's checks on a machine. Nil: there are none.
 	Check func(ctx context.Context, s *step.Scope, m builder.Machine, machine string) error
@@ -60,7 +60,7 @@ func (p Plan) Run(ctx context.Context, s *step.Scope, image builder.Image, of Id
 			if context.Cause(ctx) != nil {
 				return err
 			}
-			return &builder.RejectedError{Fate: p.Fate, Err: err}
+			return &builder.RejectedError{Action: p.OnFailure, Err: err}
 		}
 	}
 	return nil

@@ -127,8 +127,8 @@ type History struct {
 	err    error             // of the first write that failed
 }
 
-// Forgetful returns a history that keeps nothing for the next time.
-func Forgetful() *History { return &History{} }
+// NewHistory returns a history that keeps nothing for the next time.
+func NewHistory() *History { return &History{} }
 
 // keptLines is how many lines a history keeps.
 const keptLines = 1000

@@ -24,10 +24,10 @@ type Hook struct {
 // Tries is how often it is tried to tell a server.
 const Tries = 3
 
-// Tell sends what as JSON, by POST. What the server answers besides the status is not read,
+// Send sends what as JSON, by POST. What the server answers besides the status is not read,
 // and it cannot send bake elsewhere. Errors name the host alone: the rest of the URL, and the
 // headers, may be secrets. When ctx ends, its cause is the error.
-func (h Hook) Tell(ctx context.Context, what any) error {
+func (h Hook) Send(ctx context.Context, what any) error {
 	body, err := json.Marshal(what)
 	if err != nil {
 		return err

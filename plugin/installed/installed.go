@@ -341,7 +341,7 @@ func requirement(p knownplugins.Plugin) string {
 // lacking is what is wrong with every block that has the component.
 func lacking(summary, format string, args ...any) hcl.Diagnostics {
 	diags := wrong(summary, format, args...)
-	diags[0].Extra = component.Lacking{}
+	diags[0].Extra = component.MissingRequirement{}
 	return diags
 }
 

@@ -12,11 +12,11 @@ import (
 	"bake/internal/envvar"
 )
 
-// Elsewhere is what an environment names as AWS: AWS itself, or a local cloud at
+// FromEnvironment is what an environment names as AWS: AWS itself, or a local cloud at
 // AWS_ENDPOINT_URL that may be on another host. The public addresses of its machines
 // are on the loopback of that host, so it is asked to connect to them. Where another
 // server than a local cloud is at that URL, they are dialed.
-func Elsewhere(env []string) amazon.Cloud {
+func FromEnvironment(env []string) amazon.Cloud {
 	endpoint := Endpoint(env)
 	if endpoint == "" {
 		return amazon.Cloud{}

@@ -29,7 +29,7 @@ func TestElsewhere(t *testing.T) {
 		{"AWS_ENDPOINT_URL=" + server.URL},
 		{"AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ENDPOINT_URL_EC2=" + server.URL},
 	} {
-		cloud := Elsewhere(env)
+		cloud := FromEnvironment(env)
 		conn, err := cloud.Dial(t.Context(), "tcp", "127.10.0.4:22")
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestElsewhere(t *testing.T) {
 			}
 			http.Error(w, "no", code)
 		}))
-		conn, err := Elsewhere([]string{"AWS_ENDPOINT_URL=" + other.URL}).Dial(t.Context(), "tcp", machine.Addr().String())
+		conn, err := FromEnvironment([]string{"AWS_ENDPOINT_URL=" + other.URL}).Dial(t.Context(), "tcp", machine.Addr().String())
 		if dialed := err == nil; dialed == ours {
 			t.Errorf("%d from a local cloud (%t): %v", code, ours, err)
 		}
@@ -67,13 +67,13 @@ func TestElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	cloud := Elsewhere([]string{"AWS_ENDPOINT_URL=" + server.URL})
+	cloud := FromEnvironment([]string{"AWS_ENDPOINT_URL=" + server.URL})
 	conn, err := cloud.Dial(t.Context(), "tcp", own.Addr().String())
 	if err != nil || conn.RemoteAddr().String() != own.Addr().String() {
 		t.Errorf("%v, %v", conn, err)
 	}
 	for _, env := range [][]string{nil, {"AWS_ENDPOINT_URL="}, {"AWS_ENDPOINT_URL=https://ec2.example"}, {"AWS_ENDPOINT_URL=::"}} {
-		if cloud := Elsewhere(env); cloud.Dial != nil {
+		if cloud := FromEnvironment(env); cloud.Dial != nil {
 			t.Errorf("%s is taken for a local cloud", strings.Join(env, " "))
 		}
 	}

@@ -21,18 +21,18 @@ import (
 
 // Mover moves the channels of one image.
 type Mover struct {
-	Image  string          // its name
-	Block  *run.ImageBlock // what its channels ask for; nil: any channel is one of the account's, and asks for nothing
-	Outlet *images.Outlet  // to all places of the channels
-	Scope  *step.Scope     // of the run that moves them
-	Now    func() time.Time
+	Image       string              // its name
+	Block       *run.ImageBlock     // what its channels ask for; nil: any channel is one of the account's, and asks for nothing
+	Distributor *images.Distributor // to all places of the channels
+	Scope       *step.Scope         // of the run that moves them
+	Now         func() time.Time
 }
 
 // Moved is what a channel names since it was moved.
 type Moved struct {
 	Parameter string
 	Release   string
-	Images    []builder.Placed // empty if they could not be read afterwards
+	Images    []builder.Placement // empty if they could not be read afterwards
 }
 
 // ClosedError is a channel's refusal of a release: nothing has changed.
@@ -80,7 +80,7 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	if err != nil {
 		return Moved{}, err
 	}
-	at, release, err := m.Outlet.Named(ctx, source.Parameter)
+	at, release, err := m.Distributor.Named(ctx, source.Parameter)
 	if err != nil {
 		return Moved{}, err
 	}
@@ -91,16 +91,16 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	if reasons, _ := target.Closed(state); len(reasons) > 0 {
 		return Moved{}, &ClosedError{release, to, reasons}
 	}
-	if err := m.enter(ctx, "promoted from "+from, target, at, state.Passed); err != nil {
+	if err := m.moveChannel(ctx, "promoted from "+from, target, at, state.Passed); err != nil {
 		return Moved{}, err
 	}
 	return Moved{target.Parameter, release, at}, nil
 }
 
-// enter has a channel name images that have passed this, and tells of it. what has happened is for
+// moveChannel has a channel name images that have passed this, and tells of it. what has happened is for
 // its history.
-func (m *Mover) enter(ctx context.Context, what string, target run.Channel, at []builder.Placed, passed []string) error {
-	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, what, at); err != nil {
+func (m *Mover) moveChannel(ctx context.Context, what string, target run.Channel, at []builder.Placement, passed []string) error {
+	if err := m.Distributor.MoveChannel(ctx, m.Scope, target.Parameter, what, at); err != nil {
 		return fmt.Errorf("channel %s: %w", target.Name, err)
 	}
 	m.tellOf(ctx, target, at, passed)
@@ -110,7 +110,7 @@ func (m *Mover) enter(ctx context.Context, what string, target run.Channel, at [
 // ErrGone is the error of an image that is not there any more.
 var ErrGone = errors.New("the image is not there any more")
 
-// Offer has the channels name an image that may have to wait for them, as a build does: one channel
+// PromotePending has the channels name an image that may have to wait for them, as a build does: one channel
 // after the other, each if its rules let the image in, and if it was not taken back from there. Those
 // that ask for neither an approval nor another channel are left out: a build has its image enter them.
 // It returns what the others say.
@@ -120,7 +120,7 @@ var ErrGone = errors.New("the image is not there any more")
 // wait: such a channel is left as it is if it was moved after that and names a newer image now, by the
 // time at which it was made. If at has places of the own account and the image is in none of them, the
 // error is an [ErrGone].
-func (m *Mover) Offer(ctx context.Context, ami string, at []builder.Placed, since time.Time) (all []step.Channel, err error) {
+func (m *Mover) PromotePending(ctx context.Context, ami string, at []builder.Placement, since time.Time) (all []step.Channel, err error) {
 	if err := m.there(ctx, at); err != nil {
 		return nil, err
 	}
@@ -139,13 +139,13 @@ func (m *Mover) Offer(ctx context.Context, ami string, at []builder.Placed, sinc
 }
 
 // there returns an [ErrGone] if an image is in none of its places in the own account any more.
-func (m *Mover) there(ctx context.Context, at []builder.Placed) error {
+func (m *Mover) there(ctx context.Context, at []builder.Placement) error {
 	var gone []string
 	for _, p := range at {
-		if !m.Outlet.Own(p) {
+		if !m.Distributor.Own(p) {
 			continue
 		}
-		tags, err := m.Outlet.Tags(ctx, p)
+		tags, err := m.Distributor.Tags(ctx, p)
 		if err != nil || tags != nil {
 			return err
 		}
@@ -159,12 +159,12 @@ func (m *Mover) there(ctx context.Context, at []builder.Placed) error {
 
 // overtaken says that a channel was moved to a newer image since another one began to wait for it; empty
 // if it was not.
-func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []builder.Placed, moved, since time.Time) (string, error) {
-	i := slices.IndexFunc(at, func(p builder.Placed) bool { return p.ID == ami })
+func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []builder.Placement, moved, since time.Time) (string, error) {
+	i := slices.IndexFunc(at, func(p builder.Placement) bool { return p.ID == ami })
 	if c.From != "" || i < 0 || !moved.After(since) {
 		return "", nil
 	}
-	newer, tied, err := m.Outlet.Newer(ctx, c.Parameter, at[i])
+	newer, tied, err := m.Distributor.Newer(ctx, c.Parameter, at[i])
 	switch {
 	case err != nil || newer == "":
 		return "", err
@@ -174,7 +174,7 @@ func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []b
 	return "a newer image, " + newer + ", has entered it meanwhile", nil
 }
 
-func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []builder.Placed, since time.Time) (step.Channel, error) {
+func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []builder.Placement, since time.Time) (step.Channel, error) {
 	says := step.Channel{Name: target.Name, Parameter: target.Parameter}
 	what := "approved"
 	if target.From != "" {
@@ -182,9 +182,9 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 		if err != nil {
 			return says, err
 		}
-		at, _, err = m.Outlet.Named(ctx, from.Parameter)
+		at, _, err = m.Distributor.Named(ctx, from.Parameter)
 		switch {
-		case errors.Is(err, images.ErrNoChannel), err == nil && !slices.ContainsFunc(at, func(p builder.Placed) bool { return p.ID == ami }):
+		case errors.Is(err, images.ErrNoChannel), err == nil && !slices.ContainsFunc(at, func(p builder.Placement) bool { return p.ID == ami }):
 			says.Reasons = []string{"channel " + from.Name + " does not name it"}
 			return says, nil
 		case err != nil:
@@ -192,7 +192,7 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 		}
 		what = "promoted from " + from.Name
 	}
-	now, err := m.Outlet.Channel(ctx, target.Parameter, at)
+	now, err := m.Distributor.Channel(ctx, target.Parameter, at)
 	switch {
 	case err != nil:
 		return says, err
@@ -217,21 +217,21 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 		return says, nil
 	}
 	says.Names = true
-	return says, m.enter(ctx, what, target, at, state.Passed)
+	return says, m.moveChannel(ctx, what, target, at, state.Passed)
 }
 
 // Rollback has a channel name the release that it named before the one that it names now or, if "to" is not empty,
-// that one, as [images.Outlet.Rollback] says.
+// that one, as [images.Distributor.Rollback] says.
 func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error) {
 	c, err := m.Channel(channel)
 	if err != nil {
 		return Moved{}, err
 	}
-	release, err := m.Outlet.Rollback(ctx, m.Scope, c.Parameter, to, "rolled back")
+	release, err := m.Distributor.Rollback(ctx, m.Scope, c.Parameter, to, "rolled back")
 	if err != nil {
 		return Moved{}, err
 	}
-	at, _, err := m.Outlet.Named(ctx, c.Parameter)
+	at, _, err := m.Distributor.Named(ctx, c.Parameter)
 	if err != nil { // it names the release all the same
 		m.Scope.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", channel, err)
 	} else {
@@ -240,17 +240,17 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 	return Moved{c.Parameter, release, at}, nil
 }
 
-// Revoke takes an image back, as [images.Outlet.Revoke] says, and tells of the channels that have moved, also if
+// Revoke takes an image back, as [images.Distributor.Revoke] says, and tells of the channels that have moved, also if
 // it fails.
 func (m *Mover) Revoke(ctx context.Context, ref, why string, descendants bool) ([]images.Revocation, error) {
 	tell := m.moves(ctx)
 	defer tell()
-	return m.Outlet.Revoke(ctx, m.Scope, ref, why, descendants, m.Now)
+	return m.Distributor.Revoke(ctx, m.Scope, ref, why, descendants, m.Now)
 }
 
 // tell tells the webhook of a channel, if there is one, what the channel names now. The channel
 // has moved, whatever becomes of this.
-func (m *Mover) tell(ctx context.Context, c run.Channel, at []builder.Placed) {
+func (m *Mover) tell(ctx context.Context, c run.Channel, at []builder.Placement) {
 	if c.Webhook == "" && !c.Unheard {
 		return
 	}
@@ -266,20 +266,20 @@ func (m *Mover) untold(ctx context.Context, c run.Channel, err error) {
 	m.Scope.Warn(ctx, "The webhook of channel %s was not told: %s", c.Name, err)
 }
 
-func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placed, passed []string) {
+func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placement, passed []string) {
 	if c.Unheard {
 		m.Scope.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
 		return
 	}
-	notice.New(m.Image, c.Name, m.Scope.Run.ID, m.Now(), at, passed).Tell(ctx, m.Scope, c.Webhook)
+	notice.New(m.Image, c.Name, m.Scope.Run.ID, m.Now(), at, passed).Send(ctx, m.Scope, c.Webhook)
 }
 
 // moves returns what tells the webhooks of an image's channels which of them have moved since.
 func (m *Mover) moves(ctx context.Context) func() {
-	before := map[string][]builder.Placed{}
+	before := map[string][]builder.Placement{}
 	heard := slices.DeleteFunc(slices.Clone(m.channels()), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
 	for _, c := range heard {
-		at, _, err := m.Outlet.Named(ctx, c.Parameter)
+		at, _, err := m.Distributor.Named(ctx, c.Parameter)
 		switch {
 		case err == nil:
 			before[c.Name] = at
@@ -287,14 +287,16 @@ func (m *Mover) moves(ctx context.Context) func() {
 			m.untold(ctx, c, err)
 		}
 	}
-	same := func(a, b builder.Placed) bool { return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID }
+	same := func(a, b builder.Placement) bool {
+		return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID
+	}
 	return func() {
 		for _, c := range heard {
 			was, ok := before[c.Name]
 			if !ok {
 				continue
 			}
-			at, _, err := m.Outlet.Named(ctx, c.Parameter)
+			at, _, err := m.Distributor.Named(ctx, c.Parameter)
 			switch {
 			case err != nil:
 				m.untold(ctx, c, err)
@@ -306,14 +308,14 @@ func (m *Mover) moves(ctx context.Context) func() {
 }
 
 // state is what the tags of images and the channels before say.
-func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Placed) (channels.State, error) {
+func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Placement) (channels.State, error) {
 	state := channels.State{Now: m.Now(), Approved: true}
 	first := true
 	for _, one := range at {
 		if one.Shared {
 			continue
 		}
-		tags, err := m.Outlet.Tags(ctx, one)
+		tags, err := m.Distributor.Tags(ctx, one)
 		if err != nil {
 			return state, err
 		}
@@ -333,7 +335,7 @@ func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Plac
 		if c.Name != target.From {
 			continue
 		}
-		in, err := m.Outlet.Channel(ctx, c.Parameter, at)
+		in, err := m.Distributor.Channel(ctx, c.Parameter, at)
 		if err != nil {
 			return state, err
 		}

@@ -105,7 +105,7 @@ func (w *world) move(block *run.ImageBlock, do func(context.Context, *releases.M
 	w.fatal(err)
 	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run"}, Build: "images", Ledger: l, Emit: func(step.Event) {}, Grace: time.Minute})
 	ctx := w.t.Context()
-	err = do(ctx, &releases.Mover{Image: "web", Block: block, Outlet: w.account.NewOutlet(builder.Distribution{}, "run"), Scope: s, Now: time.Now})
+	err = do(ctx, &releases.Mover{Image: "web", Block: block, Distributor: w.account.NewDistributor(builder.Distribution{}, "run"), Scope: s, Now: time.Now})
 	w.fatal(s.Close(ctx, context.Background()))
 	if owned, _ := l.Owned(); len(owned) > 0 {
 		w.t.Errorf("the ledger owns %v", owned)
@@ -136,7 +136,7 @@ func TestMover(t *testing.T) {
 	enter := func(id string) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
-			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+			return m.Distributor.MoveChannel(ctx, m.Scope, candidate.Parameter, "test", []builder.Placement{{Account: w.account.ID, Region: region, ID: id}})
 		}))
 	}
 	promote := func() (moved releases.Moved, err error) {
@@ -218,14 +218,14 @@ func TestOffer(t *testing.T) {
 	enter := func(id string) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
-			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+			return m.Distributor.MoveChannel(ctx, m.Scope, candidate.Parameter, "test", []builder.Placement{{Account: w.account.ID, Region: region, ID: id}})
 		}))
 	}
 	offer := func(id string, after time.Duration) (said [2]step.Channel) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
 			m.Now = func() time.Time { return time.Now().Add(after) }
-			all, err := m.Offer(ctx, id, nil, time.Time{})
+			all, err := m.PromotePending(ctx, id, nil, time.Time{})
 			if err == nil && len(all) != 2 {
 				t.Fatalf("said %+v", all)
 			}
@@ -267,11 +267,11 @@ func TestOffer(t *testing.T) {
 	enter(ids[1])
 	is(offer(ids[0], 0)[0], false, false, false, "channel candidate does not name it")
 	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // nothing has changed
-		at, _, err := m.Outlet.Named(ctx, beta.Parameter)
+		at, _, err := m.Distributor.Named(ctx, beta.Parameter)
 		if err == nil && (len(at) != 1 || at[0].ID != ids[0]) {
 			t.Errorf("beta names %v", at)
 		}
-		all, herr := m.Outlet.Histories(ctx, beta.Parameter)
+		all, herr := m.Distributor.Histories(ctx, beta.Parameter)
 		if herr == nil && (len(all) != 1 || len(all[0].Entries) != 1 || all[0].Entries[0].Why != "bake: promoted from candidate; run "+m.Scope.Run.ID) {
 			t.Errorf("history of beta: %+v", all)
 		}
@@ -303,7 +303,7 @@ func TestOfferApproved(t *testing.T) {
 	offer := func(id string, since time.Time) (said []step.Channel) {
 		t.Helper()
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) (err error) {
-			said, err = m.Offer(ctx, id, []builder.Placed{{Account: w.account.ID, Region: region, ID: id}}, since)
+			said, err = m.PromotePending(ctx, id, []builder.Placement{{Account: w.account.ID, Region: region, ID: id}}, since)
 			return err
 		}))
 		if len(said) != 2 || said[0].Name != "stable" || said[1].Name != "mirror" {
@@ -344,7 +344,7 @@ func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
 	offer := func(id string, since time.Time) (says step.Channel, err error) {
 		t.Helper()
 		err = w.move(block, func(ctx context.Context, m *releases.Mover) error {
-			said, err := m.Offer(ctx, id, []builder.Placed{{Account: w.account.ID, Region: region, ID: id}}, since)
+			said, err := m.PromotePending(ctx, id, []builder.Placement{{Account: w.account.ID, Region: region, ID: id}}, since)
 			if err == nil {
 				says = said[0]
 			}
@@ -429,7 +429,7 @@ func TestSameSecond(t *testing.T) {
 		}{{old, true}, {fresh, true}, {old, false}} {
 			w.tag(one.id, channels.ApprovalTag("stable"), "somebody")
 			w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
-				said, err := m.Offer(ctx, one.id, []builder.Placed{{Account: w.account.ID, Region: region, ID: one.id}}, began)
+				said, err := m.PromotePending(ctx, one.id, []builder.Placement{{Account: w.account.ID, Region: region, ID: one.id}}, began)
 				if err == nil && (said[0].Names != one.names || !one.names && !slices.Equal(said[0].Reasons, []string{why})) {
 					t.Errorf("%s: the older one is %s: %s: %+v", name, old, one.id, said)
 				}
@@ -437,7 +437,7 @@ func TestSameSecond(t *testing.T) {
 			}))
 		}
 		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // makes room for the next
-			return m.Outlet.Enter(ctx, m.Scope, stable.Parameter, "test", []builder.Placed{{Account: w.account.ID, Region: region, ID: old}})
+			return m.Distributor.MoveChannel(ctx, m.Scope, stable.Parameter, "test", []builder.Placement{{Account: w.account.ID, Region: region, ID: old}})
 		}))
 	}
 }

@@ -103,7 +103,7 @@ func TestSpans(t *testing.T) {
 		step.Event{Kind: step.StepFinished, Build: "a", Step: "launch"},
 		step.Event{Kind: step.StepStarted, Build: "a", Step: "unknown > within"},
 		step.Event{Kind: step.Warning, Build: "a", Step: "unknown > within > deeper", Text: "careful"},
-		step.Event{Kind: step.ImagePlaced, Build: "a", Step: "unknown > within", Placed: &step.Placed{Account: "1", Region: "r", ID: "ami-2"}},
+		step.Event{Kind: step.ImagePlaced, Build: "a", Step: "unknown > within", Placed: &step.Placement{Account: "1", Region: "r", ID: "ami-2"}},
 		step.Event{Kind: step.StepFinished, Build: "a", Step: "unknown > within"},
 		step.Event{Kind: step.ArtifactMade, Build: "a", Artifact: &builder.Artifact{Images: map[string]string{"r2": "ami-2", "r1": "ami-1"}}},
 		step.Event{Kind: step.BuildFinished, Build: "a", Reused: true},

@@ -98,7 +98,7 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	if key == "" {
 		return nil, r.src.Errorf(&r.Key, "Invalid s3_key_name", "The template makes an empty key of it; an object needs one.")
 	}
-	if err := r.suits(ctx); err != nil {
+	if err := r.checkSource(ctx); err != nil {
 		return nil, err
 	}
 	object, err := r.upload(ctx, file, key)
@@ -128,7 +128,7 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.handOver(ctx, image); err != nil {
+	if err := r.finalize(ctx, image); err != nil {
 		return nil, err
 	}
 	id := r.session.Region + ":" + image.id
@@ -138,10 +138,10 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	}, nil
 }
 
-// suits reports an image that could not be shared because of the account's default key: since
+// checkSource reports an image that could not be shared because of the account's default key: since
 // the options name no key, or the account encrypts everything. Who may not ask is told by EC2
 // when the image is shared.
-func (r *run) suits(ctx context.Context) error {
+func (r *run) checkSource(ctx context.Context) error {
 	if r.kmsKey() != "" || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
 		return nil
 	}
@@ -349,9 +349,9 @@ func (r *run) share(ctx context.Context, m made) error {
 	})
 }
 
-// handOver makes the image the user's: it, or the task that made it, loses the
+// finalize makes the image the user's: it, or the task that made it, loses the
 // tags of the build, and the scope no longer owns it.
-func (r *run) handOver(ctx context.Context, m made) error {
+func (r *run) finalize(ctx context.Context, m made) error {
 	return step.Run(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) error {
 		resources := append([]string{m.id}, m.snapshots...)
 		if m.task != "" {

@@ -36,10 +36,10 @@ func (p *importer) Permissions() []policy.Need {
 		here.Own("CancelImportTask", "import-image-task"), here.Release("import-image-task"),
 		here.Look("DescribeImportImageTasks", "DescribeImages", "DescribeSnapshots"),
 		here.Use("DeregisterImage", "image"), here.Use("DeleteSnapshot", "snapshot"))
-	if policy.Perhaps(p.src, &p.SkipClean, !p.SkipClean) {
+	if policy.MayBe(p.src, &p.SkipClean, !p.SkipClean) {
 		needs = append(needs, policy.Need{Actions: []string{"s3:DeleteObject"}, Resources: here.Bucket(object)})
 	}
-	if policy.Perhaps(p.src, &p.Encryption, p.Encryption == "aws:kms") {
+	if policy.MayBe(p.src, &p.Encryption, p.Encryption == "aws:kms") {
 		key := p.EncryptionKey
 		if key == "" || !p.src.Known(&p.EncryptionKey) {
 			key = "*"
@@ -56,24 +56,24 @@ func (p *importer) imagePermissions(here policy.Place) (needs []policy.Need) {
 		key = "*"
 	}
 	needs = here.Keys(key)
-	if policy.Perhaps(p.src, &p.Name, p.Name != "") {
+	if policy.MayBe(p.src, &p.Name, p.Name != "") {
 		needs = append(needs, here.Use("CopyImage", "image", "snapshot"), here.TagNew("CopyImage", "image", "snapshot"), here.Release("image", "snapshot"))
 	}
-	if policy.Perhaps(p.src, &p.Tags, len(p.Tags) > 0) && policy.Perhaps(p.src, &p.Name, p.Name == "") {
+	if policy.MayBe(p.src, &p.Tags, len(p.Tags) > 0) && policy.MayBe(p.src, &p.Name, p.Name == "") {
 		needs = append(needs, here.Use("CreateTags", "image", "snapshot"))
 	}
 	shared := false
 	for _, list := range []*[]string{&p.Users, &p.Groups, &p.OrgARNs, &p.OUARNs} {
-		shared = shared || policy.Perhaps(p.src, list, len(*list) > 0)
+		shared = shared || policy.MayBe(p.src, list, len(*list) > 0)
 	}
-	plain := policy.Perhaps(p.src, &p.Encrypt, !p.Encrypt)
+	plain := policy.MayBe(p.src, &p.Encrypt, !p.Encrypt)
 	if shared && plain {
 		needs = append(needs, here.Look("GetEbsEncryptionByDefault"))
 	}
-	if shared && (plain || policy.Perhaps(p.src, &p.KMSKey, p.KMSKey == "")) {
+	if shared && (plain || policy.MayBe(p.src, &p.KMSKey, p.KMSKey == "")) {
 		needs = append(needs, here.Look("GetEbsDefaultKmsKeyId"))
 	}
-	if shared || policy.Perhaps(p.src, &p.Description, p.Description != "") || policy.Perhaps(p.src, &p.IMDSSupport, p.IMDSSupport != "") {
+	if shared || policy.MayBe(p.src, &p.Description, p.Description != "") || policy.MayBe(p.src, &p.IMDSSupport, p.IMDSSupport != "") {
 		needs = append(needs, here.Use("ModifyImageAttribute", "image"))
 	}
 	return needs

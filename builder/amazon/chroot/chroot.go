@@ -113,7 +113,7 @@ func (w *work) find(ctx context.Context) error {
 		return err
 	}
 	if w.FromScratch {
-		return w.suits(ctx)
+		return w.checkSource(ctx)
 	}
 	if w.Source, err = w.Selection.Find(ctx, w.Scope, w.Session, w.Src, types.DeviceTypeEbs); err != nil {
 		return err
@@ -122,17 +122,17 @@ func (w *work) find(ctx context.Context) error {
 		return fmt.Errorf("EC2 does not say which volume is the root of the source image %s", aws.ToString(w.Source.ImageId))
 	}
 	w.Texts = w.Texts.With(w.Source)
-	return w.suits(ctx)
+	return w.checkSource(ctx)
 }
 
-// suits reports an image that could not be shared. It has the volume as its root; what else
+// checkSource reports an image that could not be shared. It has the volume as its root; what else
 // it takes over from the source stays encrypted as it is.
-func (w *work) suits(ctx context.Context) error {
+func (w *work) checkSource(ctx context.Context) error {
 	source, root := w.Source, cmp.Or(aws.ToString(w.Source.RootDeviceName), w.RootDeviceName)
 	source.BlockDeviceMappings = slices.DeleteFunc(slices.Clone(source.BlockDeviceMappings), func(b types.BlockDeviceMapping) bool {
 		return aws.ToString(b.DeviceName) != root && (len(w.BlockDeviceMappings) > 0 || b.Ebs == nil || !aws.ToBool(b.Ebs.Encrypted))
 	})
-	return w.Images.Suits(ctx, source, []*device.Mapping{{DeviceName: root, Encrypted: w.RootVolumeEncryptBoot, KMSKeyID: w.RootVolumeKMSKeyID}})
+	return w.Images.CheckSharing(ctx, source, []*device.Mapping{{DeviceName: root, Encrypted: w.RootVolumeEncryptBoot, KMSKeyID: w.RootVolumeKMSKeyID}})
 }
 
 // sourceRoot is the mapping of the source image's root, or nil.

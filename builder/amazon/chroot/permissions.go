@@ -15,7 +15,7 @@ func (o *Options) permissions(src *schema.Source, region string, here policy.Pla
 	}
 	needs := []policy.Need{here.Look("DescribeInstances", "DescribeVolumes")}
 	needs = append(needs, here.Make("CreateVolume", "volume")...)
-	if policy.Perhaps(src, &o.FromScratch, !o.FromScratch) {
+	if policy.MayBe(src, &o.FromScratch, !o.FromScratch) {
 		needs = append(needs, here.Use("CreateVolume", "snapshot"))
 	}
 	needs = append(needs,
@@ -24,5 +24,5 @@ func (o *Options) permissions(src *schema.Source, region string, here policy.Pla
 	needs = append(needs, here.Keys(key)...)
 	needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 	needs = append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
-	return append(needs, o.Image.Suiting(src, region)...)
+	return append(needs, o.Image.SharingCheckPermissions(src, region)...)
 }

@@ -33,11 +33,11 @@ func (o *Options) hooks(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
 	if o.FastLaunch != nil {
 		b.Images.Finish = (&fastlaunch.Enabler{Options: o.FastLaunch, Src: b.Src, Session: b.Session, Scope: b.Scope}).Enable
 	}
-	hooks := amazonbuild.Hooks{Suits: func(ctx context.Context, source types.Image) error {
+	hooks := amazonbuild.Hooks{CheckSource: func(ctx context.Context, source types.Image) error {
 		if v := o.VirtualizationType; v != "" && v != string(source.VirtualizationType) {
 			b.Scope.Warn(ctx, "ami_virtualization_type is %s, but the source image is %s, so the image will be too", v, source.VirtualizationType)
 		}
-		return b.Images.Suits(ctx, source, b.Machines.Devices)
+		return b.Images.CheckSharing(ctx, source, b.Machines.Devices)
 	}}
 	if o.SkipCreate {
 		hooks.Artifact = func(ctx context.Context) (*builder.Artifact, error) {

@@ -547,7 +547,7 @@ func TestDebugKeyAndClearing(t *testing.T) {
 	b := w.Bake(t)
 	b.Scope.Run.Debug = true
 	var file string
-	w.Settle = func(_ context.Context, m builder.Machine) error { // as if cloud-init were that late
+	w.AwaitFirstBoot = func(_ context.Context, m builder.Machine) error { // as if cloud-init were that late
 		file = filepath.Join(w.Dir, "home", m.Data["ID"].Text, ".ssh", "authorized_keys")
 		public := strings.TrimSpace(m.Data["SSHPublicKey"].Text)
 		text := "ssh-ed25519 AAAAmine me@home\n" + public + " " + keyName(t, b) + "\n"

@@ -11,7 +11,7 @@ func (o *Options) permissions(src *schema.Source, region string, here policy.Pla
 	}
 	needs := o.InstanceAttributes(src, here)
 	needs = append(needs, o.Image.Permissions(src, region, "CreateImage")...)
-	needs = append(needs, o.Image.Suiting(src, region)...)
+	needs = append(needs, o.Image.SharingCheckPermissions(src, region)...)
 	if o.FastLaunch != nil {
 		needs = append(needs, o.FastLaunch.Permissions(o.Image.Place(src, region))...)
 	}

@@ -83,7 +83,7 @@ func TestSharingByDefaultKey(t *testing.T) {
 			if diags.HasErrors() {
 				t.Fatal(diags)
 			}
-			maker.(interface{ HandOut(builder.Distribution) }).HandOut(tt.to)
+			maker.(interface{ SetDistribution(builder.Distribution) }).SetDistribution(tt.to)
 			b := w.Bake(t)
 			_, err := maker.Build(t.Context(), b.Scope, builder.Hooks{Provision: func(context.Context, builder.Machine) error { return nil }})
 			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {

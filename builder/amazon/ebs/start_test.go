@@ -70,7 +70,7 @@ func TestStartGone(t *testing.T) {
 			b := w.Bake(t)
 			var from string
 			_, err := maker.Build(t.Context(), b.Scope, builder.Hooks{
-				Start: func(_ context.Context, s builder.Start) (string, error) {
+				ResolveSource: func(_ context.Context, s builder.LaunchSource) (string, error) {
 					source, asked = s.Image, append(asked, s.Unfit+s.Gone)
 					if s.Gone != "" {
 						return "", nil

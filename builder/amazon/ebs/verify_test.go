@@ -35,7 +35,7 @@ func TestVerified(t *testing.T) {
 	w := newWorld(t)
 	var key string
 	before := 0
-	w.Made = func(ctx context.Context, image builder.Image) error {
+	w.ImageCreated = func(ctx context.Context, image builder.Image) error {
 		w.Mu.Lock()
 		before = len(w.Calls)
 		w.Mu.Unlock()
@@ -82,7 +82,7 @@ func TestVerified(t *testing.T) {
 }
 
 func TestRejected(t *testing.T) {
-	for fate, want := range map[builder.Fate]struct {
+	for fate, want := range map[builder.RejectAction]struct {
 		holdings int
 		state    types.ImageState
 		tag      string
@@ -94,9 +94,9 @@ func TestRejected(t *testing.T) {
 		t.Run(string(fate), func(t *testing.T) {
 			w := newWorld(t)
 			failed := errors.New("it does not start")
-			w.Made = func(ctx context.Context, image builder.Image) error {
+			w.ImageCreated = func(ctx context.Context, image builder.Image) error {
 				err := image.Boot(ctx, builder.Boot{}, func(context.Context, builder.Machine) error { return failed })
-				return &builder.RejectedError{Fate: fate, Err: err}
+				return &builder.RejectedError{Action: fate, Err: err}
 			}
 			b := w.Bake(t)
 			a, err := b.Build(t.Context(), plain(distributed))
@@ -130,12 +130,12 @@ func TestRejected(t *testing.T) {
 // looks at it once more at most.
 func TestFaultsWhileVerifying(t *testing.T) {
 	t.Parallel()
-	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.Made, w.Marks, w.FaultsFrom = verifies, marks, "CreateImage" })
+	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.ImageCreated, w.ImageTags, w.FaultsFrom = verifies, marks, "CreateImage" })
 }
 
 func TestResumeVerifying(t *testing.T) {
 	t.Parallel()
-	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made, w.Marks = verifies, marks })
+	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.ImageCreated, w.ImageTags = verifies, marks })
 }
 
 func marks(context.Context) (map[string]string, error) {
@@ -149,12 +149,12 @@ func TestMarked(t *testing.T) {
 		"nobody looks": nil,
 		"verified":     func(context.Context, builder.Image) error { return nil },
 		"kept": func(context.Context, builder.Image) error {
-			return &builder.RejectedError{Fate: builder.Keep, Err: errors.New("no")}
+			return &builder.RejectedError{Action: builder.Keep, Err: errors.New("no")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.Made, w.Marks = made, marks
+			w.ImageCreated, w.ImageTags = made, marks
 			b := w.Bake(t)
 			a, err := b.Build(t.Context(), plain(distributed))
 			if (err == nil) != (name != "kept") {
@@ -183,9 +183,9 @@ func TestPolicyOfVerifying(t *testing.T) {
 	body := plain("ami_name = \"web\"\ntags = { Name = \"web\" }")
 	build := func(p amazon.Policy) (image types.Image, refused []string, err error) {
 		w := newWorld(t)
-		w.Made = func(ctx context.Context, image builder.Image) error {
+		w.ImageCreated = func(ctx context.Context, image builder.Image) error {
 			err := image.Boot(ctx, boot, func(context.Context, builder.Machine) error { return errors.New("it does not start") })
-			return &builder.RejectedError{Fate: builder.Quarantine, Err: err}
+			return &builder.RejectedError{Action: builder.Quarantine, Err: err}
 		}
 		w.Enforce(&amazontest.Evaluator{Foreign: strings.Join(w.Holdings(), "\n"), Policy: p}, func(what string) { refused = append(refused, what) })
 		b := w.Bake(t)

@@ -36,7 +36,7 @@ func Factory(cloud access.Cloud) amazonbuild.Factory {
 
 func (o *Options) hooks(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
 	s := &surrogate{o, b}
-	return amazonbuild.Hooks{Suits: s.suits, Make: s.create}, nil
+	return amazonbuild.Hooks{CheckSource: s.checkSource, Make: s.create}, nil
 }
 
 // surrogate is one build.
@@ -45,9 +45,9 @@ type surrogate struct {
 	*amazonbuild.Build
 }
 
-// suits reports an image that could not be shared. It has only the volumes of the template
+// checkSource reports an image that could not be shared. It has only the volumes of the template
 // that are not omitted, and with CreateImage those of the source that are not its root.
-func (s *surrogate) suits(ctx context.Context, source types.Image) error {
+func (s *surrogate) checkSource(ctx context.Context, source types.Image) error {
 	var volumes []*device.Mapping
 	given, gone := map[string]bool{}, map[string]bool{}
 	if s.UseCreateImage {
@@ -64,7 +64,7 @@ func (s *surrogate) suits(ctx context.Context, source types.Image) error {
 		name := aws.ToString(b.DeviceName)
 		return gone[name] || !given[name] && !s.UseCreateImage
 	})
-	return s.Images.Suits(ctx, source, volumes)
+	return s.Images.CheckSharing(ctx, source, volumes)
 }
 
 // create makes the first image of the volumes.

@@ -62,7 +62,7 @@ func (v *volumes) artifact(ctx context.Context) (*builder.Artifact, error) {
 	if err := v.snapshot(ctx); err != nil {
 		return nil, err
 	}
-	return v.handOver(ctx)
+	return v.finalize(ctx)
 }
 
 // product is one of the volumes and its snapshot.
@@ -138,10 +138,10 @@ func (v *volumes) snapshot(ctx context.Context) error {
 	return g.Wait()
 }
 
-// handOver makes the volumes and snapshots the user's: they lose the tags of the
+// finalize makes the volumes and snapshots the user's: they lose the tags of the
 // build in one call. Until then the instance's deletion takes the volumes along;
 // from then on until the last of them is kept, the ledger lists each.
-func (v *volumes) handOver(ctx context.Context) (*builder.Artifact, error) {
+func (v *volumes) finalize(ctx context.Context) (*builder.Artifact, error) {
 	var ids []string
 	var all []step.Resource
 	for _, p := range v.made {

@@ -7,7 +7,7 @@ import (
 )
 
 func (o *Options) permissions(src *schema.Source, _ string, here policy.Place) (needs []policy.Need) {
-	if policy.Perhaps(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.Perhaps(src, &o.ENASupport, o.ENASupport != nil) {
+	if policy.MayBe(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.MayBe(src, &o.ENASupport, o.ENASupport != nil) {
 		needs = append(needs, here.Own("ModifyInstanceAttribute", "instance"))
 	}
 	for i := range o.Volumes {
@@ -15,13 +15,13 @@ func (o *Options) permissions(src *schema.Source, _ string, here policy.Place) (
 		if len(v.Tags)+len(v.Tag) > 0 || !src.Known(&v.Tags) {
 			needs = append(needs, here.Own("CreateTags", "volume"))
 		}
-		if policy.Perhaps(src, &v.DeleteOnTermination, !v.DeleteOnTermination) {
+		if policy.MayBe(src, &v.DeleteOnTermination, !v.DeleteOnTermination) {
 			needs = append(needs, here.Release("volume"))
 			if len(o.RunVolumeTags)+len(o.RunVolumeTag) > 0 || !src.Known(&o.RunVolumeTags) {
 				needs = append(needs, here.Own("DeleteTags", "volume")) // those only of the run
 			}
 		}
-		if policy.Perhaps(src, &v.SnapshotVolume, v.SnapshotVolume) {
+		if policy.MayBe(src, &v.SnapshotVolume, v.SnapshotVolume) {
 			needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 			needs = append(needs, here.Release("snapshot"))
 			if len(v.SnapshotUsers)+len(v.SnapshotGroups) > 0 || !src.Known(&v.SnapshotUsers) || !src.Known(&v.SnapshotGroups) {

@@ -25,7 +25,7 @@ import (
 
 // Of is the account of a session, and its regions those of the place where it was opened.
 func Of(s *access.Session) *Account {
-	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, entered: &entered{of: map[string]*Account{}}}
+	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 }
 
 // Bucket opens the place s3://BUCKET/PREFIX with the credentials of the account.
@@ -66,8 +66,8 @@ func RoleOf(d builder.Distribution, run string) Role {
 // sessionName is how long the name of a session can be.
 const sessionName = 64
 
-// entered are the other accounts that roles were taken on in.
-type entered struct {
+// assumedAccounts are the other accounts that roles were taken on in.
+type assumedAccounts struct {
 	mu sync.Mutex
 	of map[string]*Account // by the ARN of the role
 }
@@ -75,14 +75,14 @@ type entered struct {
 // in is another account, by a role in it. The role is taken on once.
 func (a *Account) in(ctx context.Context, account string, role Role) (*Account, error) {
 	arn := strings.ReplaceAll(role.ARN, "{account}", account)
-	a.entered.mu.Lock()
-	defer a.entered.mu.Unlock()
-	if known := a.entered.of[arn]; known != nil && known.ID == account {
+	a.assumed.mu.Lock()
+	defer a.assumed.mu.Unlock()
+	if known := a.assumed.of[arn]; known != nil && known.ID == account {
 		return known, nil
 	}
 	other, err := a.as(ctx, account, access.AssumeRole{RoleARN: arn, ExternalID: role.ExternalID, SessionName: cmp.Or(role.Session, "bake")})
 	if err == nil {
-		a.entered.of[arn] = other
+		a.assumed.of[arn] = other
 	}
 	return other, err
 }
@@ -105,7 +105,7 @@ func (a *Account) as(ctx context.Context, account string, role access.AssumeRole
 func (a *Account) Keepers(ctx context.Context, to builder.Distribution, run string) ([]*Account, error) {
 	all := []*Account{a}
 	var errs []error
-	o := a.NewOutlet(to, run)
+	o := a.NewDistributor(to, run)
 	if !to.Copy || o.role.ARN == "" {
 		return all, nil
 	}
@@ -130,8 +130,8 @@ func (a *Account) Keepers(ctx context.Context, to builder.Distribution, run stri
 	return all, errors.Join(errs...)
 }
 
-// Outlet hands out images of an account. It implements [builder.Outlet].
-type Outlet struct {
+// Distributor distributes images of an account. It implements [builder.Distributor].
+type Distributor struct {
 	own  *Account
 	to   builder.Distribution
 	role Role // of to
@@ -173,22 +173,22 @@ func (r *refusals) has(account, region string) bool {
 	return r.of[account+" "+region] || r.of[account+" "]
 }
 
-// home is a builder whose images an [Outlet] can hand out.
-type home interface {
+// distributable is a builder whose images a [Distributor] can distribute.
+type distributable interface {
 	OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error)
 	Regions() []string
-	HandOut(to builder.Distribution)
+	SetDistribution(to builder.Distribution)
 }
 
 // Distributes reports whether there is an outlet for a builder's images.
 func Distributes(b builder.Builder) bool {
-	_, ok := b.(home)
+	_, ok := b.(distributable)
 	return ok
 }
 
-// OutletOf opens the way of the images of a builder that [Distributes].
-func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Outlet, error) {
-	h, ok := b.(home)
+// DistributorOf returns the distributor of the images of a builder that [Distributes].
+func DistributorOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Distributor, error) {
+	h, ok := b.(distributable)
 	if !ok {
 		return nil, errors.New("images of this builder cannot be distributed or put into channels")
 	}
@@ -196,42 +196,42 @@ func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.D
 	if err != nil {
 		return nil, err
 	}
-	h.HandOut(d)
-	return Of(session).NewOutlet(d, s.Run.ID), nil
+	h.SetDistribution(d)
+	return Of(session).NewDistributor(d, s.Run.ID), nil
 }
 
-// HandingOut is what distributing the images of a builder, and putting them into
+// DistributionPermissions are the permissions that distributing the images of a builder, and putting them into
 // channels, needs.
-type HandingOut struct {
+type DistributionPermissions struct {
 	Of         builder.Builder // that [Distributes]
 	To         builder.Distribution
 	Parameters []string // of the channels
 }
 
 // Permissions implements [amazon.Permitted].
-func (h HandingOut) Permissions() []policy.Need {
-	of, ok := h.Of.(home)
+func (h DistributionPermissions) Permissions() []policy.Need {
+	of, ok := h.Of.(distributable)
 	if !ok {
 		return nil
 	}
 	return DistributionNeeds(of.Regions(), h.To, h.Parameters)
 }
 
-// Retiring is what a retention takes, which looks in all regions.
-type Retiring struct{}
+// RetentionPermissions are the permissions that retention needs, which looks in all regions.
+type RetentionPermissions struct{}
 
 // Permissions implements [amazon.Permitted].
-func (Retiring) Permissions() []policy.Need {
+func (RetentionPermissions) Permissions() []policy.Need {
 	return append(needs()["prune"](policy.In()), policy.Need{Actions: []string{"sts:GetCallerIdentity"}})
 }
 
-// NewOutlet returns what hands out images of the account, in a run of bake.
-func (a *Account) NewOutlet(d builder.Distribution, run string) *Outlet {
-	return &Outlet{own: a, to: d, role: RoleOf(d, run)}
+// NewDistributor returns a distributor of images of the account, in a run of bake.
+func (a *Account) NewDistributor(d builder.Distribution, run string) *Distributor {
+	return &Distributor{own: a, to: d, role: RoleOf(d, run)}
 }
 
 // in is an account of the distribution; nil if there is no role to take on in it.
-func (o *Outlet) in(ctx context.Context, account string) (*Account, error) {
+func (o *Distributor) in(ctx context.Context, account string) (*Account, error) {
 	switch {
 	case account == o.own.ID:
 		return o.own, nil
@@ -242,14 +242,14 @@ func (o *Outlet) in(ctx context.Context, account string) (*Account, error) {
 }
 
 // accounts are those of the distribution that images are handed to, the own one left out.
-func (o *Outlet) accounts() []string {
+func (o *Distributor) accounts() []string {
 	all := slices.Compact(slices.Sorted(slices.Values(o.to.Accounts)))
 	return slices.DeleteFunc(all, func(id string) bool { return id == o.own.ID })
 }
 
-// Check implements [builder.Outlet]: the roles can be taken on, the regions are enabled,
+// Check implements [builder.Distributor]: the roles can be taken on, the regions are enabled,
 // the keys exist, and the accounts may copy, or what is made can be shared.
-func (o *Outlet) Check(ctx context.Context) error {
+func (o *Distributor) Check(ctx context.Context) error {
 	if o.to.Copy && o.to.Role == "" && len(o.accounts()) > 0 {
 		return errors.New("images can be copied in other accounts only with a role in each of them")
 	}
@@ -273,7 +273,7 @@ func (o *Outlet) Check(ctx context.Context) error {
 }
 
 // checkAccount checks the regions of one account.
-func (o *Outlet) checkAccount(ctx context.Context, a *Account, regions []string) error {
+func (o *Distributor) checkAccount(ctx context.Context, a *Account, regions []string) error {
 	enabled, err := a.Enabled(ctx)
 	if err != nil {
 		return fmt.Errorf("account %s: %w", a.ID, err)
@@ -328,8 +328,8 @@ func (a *Account) checkCopy(ctx context.Context, region string) error {
 	return context.Cause(ctx)
 }
 
-// Tags implements [builder.Outlet].
-func (o *Outlet) Tags(ctx context.Context, at builder.Placed) (map[string]string, error) {
+// Tags implements [builder.Distributor].
+func (o *Distributor) Tags(ctx context.Context, at builder.Placement) (map[string]string, error) {
 	found, err := o.own.byID(ctx, at.Region, at.ID)
 	if err != nil || len(found) == 0 {
 		return nil, err

@@ -66,8 +66,8 @@ func since(history []Entry) (at time.Time) {
 	return at
 }
 
-// Channel implements [builder.Outlet].
-func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Placed) (builder.ChannelState, error) {
+// Channel implements [builder.Distributor].
+func (o *Distributor) Channel(ctx context.Context, parameter string, at []builder.Placement) (builder.ChannelState, error) {
 	var mu sync.Mutex
 	state := builder.ChannelState{Names: len(at) > 0}
 	var each errgroup.Group
@@ -123,7 +123,7 @@ func lasting(history []Entry) (all []Entry) {
 // Newer is the image that a channel names in a place if it was made after the one that is there, as
 // [imagetag.Order] has it; empty if not. tied is whether both are of the same second, and nothing but
 // their ids tells them apart.
-func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed) (id string, tied bool, err error) {
+func (o *Distributor) Newer(ctx context.Context, parameter string, at builder.Placement) (id string, tied bool, err error) {
 	a, err := o.in(ctx, at.Account)
 	if err != nil || a == nil {
 		return "", false, err
@@ -147,7 +147,7 @@ func (o *Outlet) Newer(ctx context.Context, parameter string, at builder.Placed)
 }
 
 // Own reports whether the image of a place belongs to the account that images are handed out from.
-func (o *Outlet) Own(at builder.Placed) bool { return at.Account == o.own.ID && !at.Shared }
+func (o *Distributor) Own(at builder.Placement) bool { return at.Account == o.own.ID && !at.Shared }
 
 // takenBack reports whether a channel was moved from an image to one that it had named
 // before, and has not named the image since.
@@ -180,9 +180,9 @@ func line(s *step.Scope, what string) string { return byBake + what + "; run " +
 // errSplit says that a channel could not be put back.
 var errSplit = errors.New("the channel may name different images in different places now: have it name one everywhere with bake images promote or bake images rollback")
 
-// Enter implements [builder.Outlet]. Where there is no role to take on in an account, it has
+// MoveChannel implements [builder.Distributor]. Where there is no role to take on in an account, it has
 // no channel.
-func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, what string, at []builder.Placed) error {
+func (o *Distributor) MoveChannel(ctx context.Context, s *step.Scope, parameter, what string, at []builder.Placement) error {
 	var moves []*move
 	warned := map[string]bool{}
 	for _, p := range at {
@@ -252,7 +252,7 @@ func eachMove(ctx context.Context, moves []*move, do func(*move, context.Context
 	each.SetLimit(regionsAtOnce)
 	for _, m := range moves {
 		each.Go(func() error {
-			p.add(builder.Placed{Account: m.ID, Region: m.region}, do(m, ctx))
+			p.add(builder.Placement{Account: m.ID, Region: m.region}, do(m, ctx))
 			return nil
 		})
 	}
@@ -359,7 +359,7 @@ func (m *move) newer(now []Entry) (bool, error) { return newest(now) > newest(m.
 
 // settled looks at the channel until it is as it is to be, for so long.
 func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Entry) (bool, error)) error {
-	watch := wait.Watch{Delay: m.session.Pace.Again, Limit: limit}
+	watch := wait.Watch{Delay: m.session.Pace.Retry, Limit: limit}
 	if watch.Delay > 5*time.Second || watch.Delay <= 0 {
 		watch.Delay = time.Second
 	}
@@ -519,7 +519,7 @@ type History struct {
 }
 
 // Histories are those of a channel in all places of the outlet that have it.
-func (o *Outlet) Histories(ctx context.Context, parameter string) (all []History, err error) {
+func (o *Distributor) Histories(ctx context.Context, parameter string) (all []History, err error) {
 	found, err := o.histories(ctx, parameter)
 	for at, entries := range found {
 		all = append(all, History{at.ID, at.region, entries})

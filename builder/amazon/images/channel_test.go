@@ -38,20 +38,20 @@ func (w *world) channelAt(profile, region, name string) string {
 }
 
 // placed makes an image in both regions, which the other account may use.
-func (w *world) placed(name string) (all []builder.Placed) {
+func (w *world) placed(name string) (all []builder.Placement) {
 	w.t.Helper()
-	for _, region := range []string{home, west} {
+	for _, region := range []string{distributable, west} {
 		id := w.image(region, name)
 		_, err := w.client("default", region).ModifyImageAttribute(w.t.Context(), &ec2.ModifyImageAttributeInput{ImageId: &id, Attribute: aws.String("launchPermission"), OperationType: "add", UserIds: []string{otherID}})
 		w.fatal(err)
-		all = append(all, builder.Placed{Account: ownID, Region: region, ID: id}, builder.Placed{Account: otherID, Region: region, ID: id, Shared: true})
+		all = append(all, builder.Placement{Account: ownID, Region: region, ID: id}, builder.Placement{Account: otherID, Region: region, ID: id, Shared: true})
 	}
 	return all
 }
 
 var profiles = map[string]string{ownID: "default", otherID: other}
 
-func names4(w *world, channel string, at []builder.Placed) (n int) {
+func names4(w *world, channel string, at []builder.Placement) (n int) {
 	for _, p := range at {
 		if w.channelAt(profiles[p.Account], p.Region, channel) == p.ID {
 			n++
@@ -66,9 +66,9 @@ func TestEnter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
 	ctx, d := t.Context(), builder.Distribution{Accounts: []string{otherID}, Role: roles}
-	enter := func(name string, at []builder.Placed) error {
+	enter := func(name string, at []builder.Placement) error {
 		s, l, _ := w.copying()
-		err := w.outlet(d).Enter(ctx, s, name, "test", at)
+		err := w.outlet(d).MoveChannel(ctx, s, name, "test", at)
 		w.fatal(s.Close(ctx, context.Background()))
 		if owned, _ := l.Owned(); len(owned) > 0 {
 			t.Errorf("the ledger owns %v", owned)
@@ -85,15 +85,15 @@ func TestEnter(t *testing.T) {
 	if names4(w, channel, one) != 4 || !state.Names || state.Since.IsZero() {
 		t.Errorf("the channel names one: %+v", state)
 	}
-	history, err := w.open(home).History(ctx, home, channel)
+	history, err := w.open(distributable).History(ctx, distributable, channel)
 	w.fatal(err)
 	if len(history) != 1 || history[0].Why != "bake: test; run run" || !strings.HasPrefix(history[0].By, "arn:") {
 		t.Errorf("history %+v", history)
 	}
-	if w.channelAt("default", home, channel+".lock") != "" {
+	if w.channelAt("default", distributable, channel+".lock") != "" {
 		t.Error("the lock is still there")
 	}
-	refused := func(what, want, name string, at []builder.Placed) {
+	refused := func(what, want, name string, at []builder.Placement) {
 		t.Helper()
 		if err := enter(name, at); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", what, err)
@@ -110,13 +110,13 @@ func TestEnter(t *testing.T) {
 	w.fatal(err)
 	refused("not shared in one region", "none is shared with it", channel, three)
 	put := func(name, value string) {
-		_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString})
+		_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString})
 		w.fatal(err)
 	}
 	four := w.placed("four")
 	put(channel+".lock", "bake run x until 2099-01-02T03:04:05Z")
 	refused("locked", "is locked by bake run x", channel, four)
-	_, err = ssm.NewFromConfig(w.Config("default", home)).DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
+	_, err = ssm.NewFromConfig(w.Config("default", distributable)).DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
 	w.fatal(err)
 	put("/bake/text", "ami-1")
 	refused("a text", "has the data type", "/bake/text", four)
@@ -133,8 +133,8 @@ func TestFaultsOfEnter(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		w.trusting()
-		at := [][]builder.Placed{w.placed("one")[1:3], nil} // another account, and another region
-		w.nextSecond()                                      // which one is newer
+		at := [][]builder.Placement{w.placed("one")[1:3], nil} // another account, and another region
+		w.nextSecond()                                         // which one is newer
 		at[1] = w.placed("two")[1:3]
 		_, err := w.client("default", west).CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{at[1][1].ID}, Tags: []types.Tag{{Key: aws.String(channels.ApprovalTag("stable")), Value: aws.String("somebody")}}})
 		w.fatal(err)
@@ -143,12 +143,12 @@ func TestFaultsOfEnter(t *testing.T) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			if n%2 == 0 { // the channel is there already
 				s, _, _ := w.copying()
-				w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "before", at[0]))
+				w.fatal(w.outlet(d).MoveChannel(w.t.Context(), s, channel, "before", at[0]))
 				w.fatal(s.Close(w.t.Context(), context.Background()))
 			}
 			o := w.outlet(d)
 			do := func(ctx context.Context, s *step.Scope) error {
-				return o.Enter(ctx, s, channel, "test", at[1])
+				return o.MoveChannel(ctx, s, channel, "test", at[1])
 			}
 			return do, func(what string, err error, struck bool) {
 				var now, before int
@@ -168,7 +168,7 @@ func TestFaultsOfEnter(t *testing.T) {
 				if now+before != 2 || err == nil && now != 2 || err != nil && !killed && before != 2 {
 					w.t.Errorf("%s: the channel names the old image in %d places, the new one in %d: %v", what, before, now, err)
 				}
-				if w.channelAt(other, home, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
+				if w.channelAt(other, distributable, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
 					w.t.Errorf("%s: a lock is left", what)
 				}
 				w.offered(d, channel, at[1], what)
@@ -180,18 +180,18 @@ func TestFaultsOfEnter(t *testing.T) {
 // offered offers a channel an image that waits for it, as is done again after a fault, and which has to
 // enter then. While what was written by whoever was killed is still being validated, an offer fails,
 // and is made again, as fleets do it.
-func (w *world) offered(d builder.Distribution, channel string, at []builder.Placed, what string) {
+func (w *world) offered(d builder.Distribution, channel string, at []builder.Placement, what string) {
 	w.t.Helper()
 	w.watch(nil)
 	ctx := context.WithoutCancel(w.t.Context())
 	s, _, _ := w.copying()
 	block := &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: channel}}}
-	m := &releases.Mover{Image: "web", Block: block, Outlet: w.outlet(d), Scope: s, Now: time.Now}
+	m := &releases.Mover{Image: "web", Block: block, Distributor: w.outlet(d), Scope: s, Now: time.Now}
 	since := time.Now().Add(-time.Hour)
-	said, err := m.Offer(ctx, at[1].ID, at, since)
+	said, err := m.PromotePending(ctx, at[1].ID, at, since)
 	for try := 0; err != nil && try < 100; try++ {
 		time.Sleep(100 * time.Millisecond)
-		said, err = m.Offer(ctx, at[1].ID, at, since)
+		said, err = m.PromotePending(ctx, at[1].ID, at, since)
 	}
 	w.fatal(errors.Join(err, s.Close(ctx, ctx)))
 	if !said[0].Names || names4(w, channel, at) != 2 {
@@ -206,7 +206,7 @@ func TestTwoBreakLock(t *testing.T) {
 	at := own(w.placed("one"))[:1]
 	for name, again := range map[string]bool{"first": false, "given up meanwhile": true} {
 		channel := "/bake/" + strings.ReplaceAll(name, " ", "-") + "/stable"
-		client := ssm.NewFromConfig(w.Config("default", home))
+		client := ssm.NewFromConfig(w.Config("default", distributable))
 		lock := func(until string) {
 			_, err := client.PutParameter(context.Background(), &ssm.PutParameterInput{Name: aws.String(channel + ".lock"), Value: aws.String("bake run " + until), Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(true)})
 			w.fatal(err)
@@ -226,13 +226,13 @@ func TestTwoBreakLock(t *testing.T) {
 			}
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", at)
+		err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", at)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", home, channel) != "" {
+		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", distributable, channel) != "" {
 			t.Errorf("%s: %v", name, err)
 		}
-		if has := w.channelAt("default", home, channel+".lock"); has != "bake run y until 2099-01-02T03:04:05Z" {
+		if has := w.channelAt("default", distributable, channel+".lock"); has != "bake run y until 2099-01-02T03:04:05Z" {
 			t.Errorf("%s: the lock is %q", name, has)
 		}
 	}
@@ -249,25 +249,25 @@ func TestMovedMeanwhile(t *testing.T) {
 	var puts atomic.Int32
 	w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if got.Action == "PutParameter" && puts.Add(1) == 1 { // of the lock
-			_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
+			_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(context.Background(), &ssm.PutParameterInput{
 				Name: &channel, Value: &other, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 			})
 			w.fatal(err)
-			w.until("the move is valid", func() bool { return w.channelAt("default", home, channel) == other })
+			w.until("the move is valid", func() bool { return w.channelAt("default", distributable, channel) == other })
 		}
 		serve(rw)
 	})
 	s, _, _ := w.copying()
-	err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", next)
+	err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
 	w.watch(nil)
 	w.fatal(s.Close(t.Context(), context.Background()))
 	if err == nil || !strings.Contains(err.Error(), "the channel stays as it was: ") || !strings.Contains(err.Error(), "the channel "+channel+" was moved to "+other+" by arn:") {
 		t.Errorf("got %v", err)
 	}
-	if has := w.channelAt("default", home, channel); has != other || puts.Load() != 1 {
+	if has := w.channelAt("default", distributable, channel); has != other || puts.Load() != 1 {
 		t.Errorf("the channel names %s after %d writes", has, puts.Load())
 	}
-	if lock := w.channelAt("default", home, channel+".lock"); lock != "" {
+	if lock := w.channelAt("default", distributable, channel+".lock"); lock != "" {
 		t.Errorf("the lock stays: %s", lock)
 	}
 }
@@ -293,7 +293,7 @@ func TestMovedByAnother(t *testing.T) {
 		var puts atomic.Int32
 		w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 			if got.Action == "PutParameter" && puts.Add(1) == c.before {
-				_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
+				_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(context.Background(), &ssm.PutParameterInput{
 					Name: &channel, Value: &c.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 				})
 				w.fatal(err)
@@ -301,10 +301,10 @@ func TestMovedByAnother(t *testing.T) {
 			serve(rw)
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "test", next)
+		err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if c.want == "" && (err != nil || w.channelAt("default", home, channel) != next[0].ID) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "drops a value")) {
+		if c.want == "" && (err != nil || w.channelAt("default", distributable, channel) != next[0].ID) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "drops a value")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

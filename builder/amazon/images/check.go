@@ -33,7 +33,7 @@ func (a *Account) CheckUse(ctx context.Context) ([]Broken, error) {
 }
 
 func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, err error) {
-	l := a.newLook(region, nil, Guards{})
+	l := a.newUsageScan(region, nil, Guards{})
 	l.onFailure = func(guard string, failed error) {
 		if err == nil {
 			err = fmt.Errorf("what uses images could not be found out (%s): %w", guard, failed)

@@ -263,7 +263,7 @@ const copies = 3
 // copy makes one copy, which is the user's when it returns. One that EC2 gives up is begun
 // anew, some times.
 func (c *copier) copy(ctx context.Context, region string) (Image, error) {
-	pause := c.session.Pace.Again
+	pause := c.session.Pace.Retry
 	for try := 1; ; try++ {
 		key := fmt.Sprintf("%s@%s %s %s", c.Name, region, c.owner.ID, uuid.NewString())
 		image, err := c.once(ctx, region, key)
@@ -318,7 +318,7 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 			c.scope.Warn(ctx, "Image %s in %s is encrypted with the account's default key for EBS there (%s), and cannot be shared; -kms-key chooses another.", id, region, cmp.Or(used, "that of AWS, as far as is known"))
 		}
 	}
-	return c.handOver(ctx, image, key)
+	return c.finalize(ctx, image, key)
 }
 
 // explain adds what to do to an error of CopyImage.
@@ -349,9 +349,9 @@ func (c *copier) await(ctx context.Context, region, id string) (Image, error) {
 	return imageOf(region, image), err
 }
 
-// handOver gives a copy that is available the attributes that EC2 does not copy, takes
+// finalize gives a copy that is available the attributes that EC2 does not copy, takes
 // bake's tags off, and makes it the user's. Until the last moment the ledger owns it.
-func (c *copier) handOver(ctx context.Context, image Image, key string) (Image, error) {
+func (c *copier) finalize(ctx context.Context, image Image, key string) (Image, error) {
 	client := c.session.EC2(image.Region)
 	if at := c.from.Deprecated; at != nil && c.from.Owner == c.ID && at.After(time.Now().Add(time.Minute)) {
 		if _, err := access.Call(ctx, client.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &image.ID, DeprecateAt: at}); err != nil {

@@ -41,11 +41,11 @@ func (e *PlaceError) Unwrap() error { return e.Err }
 // placing collects what becomes of images in several places.
 type placing struct {
 	mu   sync.Mutex
-	done []builder.Placed
+	done []builder.Placement
 	errs []error
 }
 
-func (p *placing) add(at builder.Placed, err error) {
+func (p *placing) add(at builder.Placement, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -56,7 +56,7 @@ func (p *placing) add(at builder.Placed, err error) {
 }
 
 // result is in the order of accounts and regions, own first.
-func (p *placing) result(ctx context.Context, own string) ([]builder.Placed, error) {
+func (p *placing) result(ctx context.Context, own string) ([]builder.Placement, error) {
 	sort.Slice(p.done, func(i, j int) bool {
 		a, b := p.done[i], p.done[j]
 		if (a.Account == own) != (b.Account == own) {
@@ -71,8 +71,8 @@ func (p *placing) result(ctx context.Context, own string) ([]builder.Placed, err
 	return p.done, errors.Join(p.errs...)
 }
 
-// Distribute implements [builder.Outlet].
-func (o *Outlet) Distribute(ctx context.Context, s *step.Scope, images map[string]string) ([]builder.Placed, error) {
+// Distribute implements [builder.Distributor].
+func (o *Distributor) Distribute(ctx context.Context, s *step.Scope, images map[string]string) ([]builder.Placement, error) {
 	s.Handle(ownership.Prefix, destroy.For(o.own.session))
 	p := &placing{}
 	own, err := o.inRegions(ctx, s, images, p)
@@ -95,7 +95,7 @@ func (o *Outlet) Distribute(ctx context.Context, s *step.Scope, images map[strin
 		}
 		each.Go(func() error { // one account after the other: they share the permissions of one image
 			for _, account := range o.accounts() {
-				at := builder.Placed{Account: account, Region: region}
+				at := builder.Placement{Account: account, Region: region}
 				made, err := step.Do(ctx, s, fmt.Sprintf("copy the image in %s to account %s", region, account), func(ctx context.Context) (Image, error) {
 					return o.copyTo(ctx, s, i, account)
 				})
@@ -111,7 +111,7 @@ func (o *Outlet) Distribute(ctx context.Context, s *step.Scope, images map[strin
 
 // inRegions has the image in each region of the own account. What is not there is copied
 // from another region.
-func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string]string, p *placing) (map[string]Image, error) {
+func (o *Distributor) inRegions(ctx context.Context, s *step.Scope, images map[string]string, p *placing) (map[string]Image, error) {
 	own := map[string]Image{}
 	for _, region := range slices.Sorted(maps.Keys(images)) {
 		found, err := o.own.byID(ctx, region, images[region])
@@ -125,7 +125,7 @@ func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string
 			return nil, err
 		}
 		own[region] = found[0]
-		p.add(builder.Placed{Account: o.own.ID, Region: region, ID: images[region]}, nil)
+		p.add(builder.Placement{Account: o.own.ID, Region: region, ID: images[region]}, nil)
 	}
 	from, ok := own[o.own.Home()]
 	if !ok {
@@ -145,7 +145,7 @@ func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string
 		each.Go(func() error {
 			c := o.copier(o.own, s, from, region)
 			made, err := step.Do(ctx, s, "copy the image to "+region, func(ctx context.Context) (Image, error) { return c.only(ctx) })
-			at := builder.Placed{Account: o.own.ID, Region: region, ID: made.ID}
+			at := builder.Placement{Account: o.own.ID, Region: region, ID: made.ID}
 			if err == nil {
 				at.Resource = c.owner.Resource(ownership.Image, made.ID, region, ownership.WithName, made.Name)
 				at.Resource.ID = made.ID
@@ -162,7 +162,7 @@ func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string
 }
 
 // copier copies an image of the own account to a region of an account.
-func (o *Outlet) copier(to *Account, s *step.Scope, from Image, region string) *copier {
+func (o *Distributor) copier(to *Account, s *step.Scope, from Image, region string) *copier {
 	return &copier{
 		Account: to, scope: s, from: from, owner: &ownership.Owner{Session: to.session, Run: s.Run.ID, ID: ownership.NewID()},
 		CopyOptions: CopyOptions{To: []string{region}, Name: from.Name, Keys: o.keys(region), Tags: plainTags(from.Tags)},
@@ -170,7 +170,7 @@ func (o *Outlet) copier(to *Account, s *step.Scope, from Image, region string) *
 	}
 }
 
-func (o *Outlet) keys(region string) map[string]string {
+func (o *Distributor) keys(region string) map[string]string {
 	if o.to.Keys[region] == "" {
 		return nil
 	}
@@ -207,7 +207,7 @@ func (c *copier) missing(ctx context.Context, i Image) error {
 }
 
 // copyTo makes an image of another account of one of the own.
-func (o *Outlet) copyTo(ctx context.Context, s *step.Scope, from Image, account string) (made Image, err error) {
+func (o *Distributor) copyTo(ctx context.Context, s *step.Scope, from Image, account string) (made Image, err error) {
 	other, err := o.in(ctx, account)
 	if err != nil {
 		return Image{}, err
@@ -233,7 +233,7 @@ func (o *Outlet) copyTo(ctx context.Context, s *step.Scope, from Image, account 
 
 // permit lets an account copy an image, and returns the key of what the scope owns until
 // that is taken back; empty if the account may already.
-func (o *Outlet) permit(ctx context.Context, s *step.Scope, i Image, account string) (string, error) {
+func (o *Distributor) permit(ctx context.Context, s *step.Scope, i Image, account string) (string, error) {
 	change := SharingChange{With: []string{account}, Snapshots: true}
 	if err := o.own.ofManagedKey(ctx, i); err != nil {
 		return "", err
@@ -283,7 +283,7 @@ func (a *Account) ofManagedKey(ctx context.Context, i Image) error {
 }
 
 // shareIn shares an image with all accounts, and gives it its tags there.
-func (o *Outlet) shareIn(ctx context.Context, s *step.Scope, i Image, p *placing) {
+func (o *Distributor) shareIn(ctx context.Context, s *step.Scope, i Image, p *placing) {
 	err := step.Run(ctx, s, "share the image in "+i.Region, func(ctx context.Context) error {
 		if err := o.own.ofManagedKey(ctx, i); err != nil {
 			return err
@@ -297,7 +297,7 @@ func (o *Outlet) shareIn(ctx context.Context, s *step.Scope, i Image, p *placing
 		return o.own.share(ctx, &shared, change)
 	})
 	for _, account := range o.accounts() {
-		at := builder.Placed{Account: account, Region: i.Region, ID: i.ID, Shared: true}
+		at := builder.Placement{Account: account, Region: i.Region, ID: i.ID, Shared: true}
 		if err == nil {
 			p.add(at, o.tagIn(ctx, i, account))
 			continue
@@ -308,7 +308,7 @@ func (o *Outlet) shareIn(ctx context.Context, s *step.Scope, i Image, p *placing
 
 // tagIn gives an image that is shared with an account its tags there: nobody sees those
 // that its owner has given it.
-func (o *Outlet) tagIn(ctx context.Context, i Image, account string) error {
+func (o *Distributor) tagIn(ctx context.Context, i Image, account string) error {
 	other, err := o.in(ctx, account)
 	if err != nil || other == nil {
 		return err
@@ -330,7 +330,7 @@ const sharedTag = "ec2:SharedTag/"
 
 // sharedTags gives an image those of its tags from bake that others are to see, where the
 // account may do that.
-func (o *Outlet) sharedTags(ctx context.Context, s *step.Scope, i Image) {
+func (o *Distributor) sharedTags(ctx context.Context, s *step.Scope, i Image) {
 	tags := map[string]string{}
 	for k, v := range plainTags(i.Tags) {
 		if strings.HasPrefix(k, "bake:") && i.Tags[sharedTag+k] != v {

@@ -31,7 +31,7 @@ const (
 
 // trusting gives the other account a role that the test's account may take on.
 func (w *world) trusting() *world {
-	_, err := iam.NewFromConfig(w.Config(other, home)).CreateRole(w.t.Context(), &iam.CreateRoleInput{
+	_, err := iam.NewFromConfig(w.Config(other, distributable)).CreateRole(w.t.Context(), &iam.CreateRoleInput{
 		RoleName:                 aws.String("bake"),
 		AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + ownID + `:root"},"Action":["sts:AssumeRole"]}}`),
 	})
@@ -40,8 +40,8 @@ func (w *world) trusting() *world {
 }
 
 // outlet opens the way of a distribution, its calls watched.
-func (w *world) outlet(d builder.Distribution) *images.Outlet {
-	return w.open(home).NewOutlet(d, "run")
+func (w *world) outlet(d builder.Distribution) *images.Distributor {
+	return w.open(distributable).NewDistributor(d, "run")
 }
 
 // seenBy describes an image as an account sees it; nil if it does not.
@@ -88,16 +88,16 @@ func (w *world) sharedWith(region, id string) (out []string) {
 func TestDistribute(t *testing.T) {
 	w := newWorld(t, cloud.Options{}).trusting()
 	for _, mode := range []string{"share", "copy"} {
-		id := w.image(home, mode, "bake:image", mode, "team", "web")
-		d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID, ownID}, Copy: mode == "copy", Role: roles}
+		id := w.image(distributable, mode, "bake:image", mode, "team", "web")
+		d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID, ownID}, Copy: mode == "copy", Role: roles}
 		if mode == "copy" {
 			d.Keys = map[string]string{west: "alias/golden"}
 		}
 		w.fatal(w.outlet(d).Check(t.Context()))
-		var first []builder.Placed
+		var first []builder.Placement
 		for range 2 {
 			s, l, _ := w.copying()
-			all, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{home: id})
+			all, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{distributable: id})
 			w.fatal(errors.Join(err, s.Close(t.Context(), context.Background())))
 			if owned, _ := l.Owned(); len(owned) > 0 {
 				t.Errorf("%s: the ledger owns %v", mode, owned)
@@ -129,7 +129,7 @@ func TestDistribute(t *testing.T) {
 	}
 }
 
-func ids(all []builder.Placed) (out []string) {
+func ids(all []builder.Placement) (out []string) {
 	for _, at := range all {
 		out = append(out, at.ID)
 	}
@@ -261,11 +261,11 @@ func TestFaultsOfDistribute(t *testing.T) {
 				w.trusting()
 				return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 					name := fmt.Sprintf("web-%d", n)
-					id := w.image(home, name, "bake:image", "web")
-					o := w.outlet(builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Copy: copied, Role: roles})
-					var placed []builder.Placed
+					id := w.image(distributable, name, "bake:image", "web")
+					o := w.outlet(builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Copy: copied, Role: roles})
+					var placed []builder.Placement
 					do := func(ctx context.Context, s *step.Scope) (err error) {
-						placed, err = o.Distribute(ctx, s, map[string]string{home: id})
+						placed, err = o.Distribute(ctx, s, map[string]string{distributable: id})
 						return err
 					}
 					return do, func(what string, err error, struck bool) {
@@ -273,7 +273,7 @@ func TestFaultsOfDistribute(t *testing.T) {
 							w.t.Errorf("%s: placed %v", what, placed)
 						}
 						w.wholeEverywhere(what, name)
-						if shared := w.sharedWith(home, id); copied && len(shared) > 0 {
+						if shared := w.sharedWith(distributable, id); copied && len(shared) > 0 {
 							w.t.Errorf("%s: shared with %v", what, shared)
 						}
 						for _, at := range placed {
@@ -297,7 +297,7 @@ func TestFaultsOfDistribute(t *testing.T) {
 func (w *world) wholeEverywhere(what, name string) {
 	w.t.Helper()
 	for _, profile := range []string{"default", other} {
-		for _, region := range []string{home, west} {
+		for _, region := range []string{distributable, west} {
 			out, err := w.client(profile, region).DescribeImages(context.WithoutCancel(w.t.Context()), &ec2.DescribeImagesInput{
 				Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("name"), Values: []string{name}}},
 			})

@@ -125,7 +125,7 @@ func (a *Account) Uses(ctx context.Context, images []Image, g Guards) Uses {
 	each.SetLimit(regionsAtOnce)
 	for region, in := range regions {
 		each.Go(func() error {
-			l := a.newLook(region, in, g)
+			l := a.newUsageScan(region, in, g)
 			l.all(ctx)
 			mu.Lock()
 			defer mu.Unlock()
@@ -137,8 +137,8 @@ func (a *Account) Uses(ctx context.Context, images []Image, g Guards) Uses {
 	return all
 }
 
-// look is the search for what uses images in one region.
-type look struct {
+// usageScan is the search for what uses images in one region.
+type usageScan struct {
 	a      *Account
 	region string
 	g      Guards
@@ -157,8 +157,8 @@ type look struct {
 	onFailure func(guard string, err error) // hears of guards that could not tell; may be nil
 }
 
-func (a *Account) newLook(region string, images []Image, g Guards) *look {
-	l := &look{a: a, region: region, g: g, images: images, uses: Uses{}, snapshots: Uses{}, templates: map[string]*template{}, failed: map[string]string{}}
+func (a *Account) newUsageScan(region string, images []Image, g Guards) *usageScan {
+	l := &usageScan{a: a, region: region, g: g, images: images, uses: Uses{}, snapshots: Uses{}, templates: map[string]*template{}, failed: map[string]string{}}
 	for _, i := range images {
 		l.ids = append(l.ids, i.ID)
 	}
@@ -166,7 +166,7 @@ func (a *Account) newLook(region string, images []Image, g Guards) *look {
 }
 
 // all runs all guards.
-func (l *look) all(ctx context.Context) {
+func (l *usageScan) all(ctx context.Context) {
 	l.held()
 	l.recent()
 	l.users(ctx)
@@ -179,7 +179,7 @@ func (l *look) all(ctx context.Context) {
 }
 
 // single runs the guards that ask about images one by one, or about few.
-func (l *look) single(ctx context.Context, open []Image) {
+func (l *usageScan) single(ctx context.Context, open []Image) {
 	var each errgroup.Group
 	for guard, ask := range map[string]func(context.Context, []Image) error{
 		GuardReferences: l.references, GuardReceivers: l.receivers, GuardChildren: l.children,
@@ -195,14 +195,14 @@ func (l *look) single(ctx context.Context, open []Image) {
 }
 
 // users runs the guards that ask for a whole region.
-func (l *look) users(ctx context.Context) {
+func (l *usageScan) users(ctx context.Context) {
 	l.launchers(ctx, map[string]func(context.Context) error{GuardInstances: l.instances, GuardChannel: l.channels})
 	l.resolve(ctx)
 }
 
 // launchers finds what is to launch machines, and runs more guards at the same time. What
 // names its image by a parameter is in l.aliases afterwards.
-func (l *look) launchers(ctx context.Context, more map[string]func(context.Context) error) {
+func (l *usageScan) launchers(ctx context.Context, more map[string]func(context.Context) error) {
 	guards := map[string]func(context.Context) error{GuardScaling: l.scaling, GuardFleets: l.fleets}
 	maps.Copy(guards, more)
 	var each errgroup.Group
@@ -228,7 +228,7 @@ func (l *look) launchers(ctx context.Context, more map[string]func(context.Conte
 }
 
 // unless records that a guard could not tell, if there is an error.
-func (l *look) unless(guard string, err error) {
+func (l *usageScan) unless(guard string, err error) {
 	if err == nil {
 		return
 	}
@@ -244,7 +244,7 @@ func (l *look) unless(guard string, err error) {
 }
 
 // use records what uses an image, however it is named.
-func (l *look) use(image string, u Use) {
+func (l *usageScan) use(image string, u Use) {
 	if !l.g.on(u.Guard) || image == "" {
 		return
 	}
@@ -258,7 +258,7 @@ func (l *look) use(image string, u Use) {
 }
 
 // held says which images are to be kept whatever uses them.
-func (l *look) held() {
+func (l *usageScan) held() {
 	for _, i := range l.images {
 		if why, ok := i.Tags[HoldTag]; ok {
 			l.use(i.ID, Use{Guard: GuardHeld, User: strings.TrimSuffix("held by the tag "+HoldTag+": "+why, ": ")})
@@ -271,7 +271,7 @@ func (l *look) held() {
 
 // recent says which images may be in use in a way that leaves no other trace, such as
 // launches by programs.
-func (l *look) recent() {
+func (l *usageScan) recent() {
 	now, window := l.g.now(), cmp.Or(l.g.Recent, usualRecent)
 	for _, i := range l.images {
 		switch {
@@ -293,7 +293,7 @@ func days(d time.Duration) string {
 
 // finish sorts the uses and drops references to what another guard has found. A guard that
 // could not tell is a use of each image.
-func (l *look) finish() {
+func (l *usageScan) finish() {
 	for guard, text := range l.failed {
 		for _, id := range l.ids {
 			if l.g.on(guard) {

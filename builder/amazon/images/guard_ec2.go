@@ -24,7 +24,7 @@ var livingStates = []string{"pending", "running", "shutting-down", "stopping", "
 
 // instances finds the instances of images. A terminated one needs its image no more; a
 // stopped one does, to be rebuilt or to have its root volume replaced.
-func (l *look) instances(ctx context.Context) error {
+func (l *usageScan) instances(ctx context.Context) error {
 	in := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize), Filters: []types.Filter{{
 		Name: aws.String("instance-state-name"), Values: livingStates,
 	}}}
@@ -79,7 +79,7 @@ type version struct {
 
 // launchTemplates finds what the default and the latest version of each launch template
 // name, and with AllVersions what all versions do.
-func (l *look) launchTemplates(ctx context.Context) error {
+func (l *usageScan) launchTemplates(ctx context.Context) error {
 	in := &ec2.DescribeLaunchTemplateVersionsInput{Versions: []string{"$Latest", "$Default"}, MaxResults: aws.Int32(200)}
 	err := l.templateVersions(ctx, in, func(v types.LaunchTemplateVersion) {
 		l.mu.Lock()
@@ -124,7 +124,7 @@ func (l *look) launchTemplates(ctx context.Context) error {
 	return nil
 }
 
-func (l *look) templateVersions(ctx context.Context, in *ec2.DescribeLaunchTemplateVersionsInput, each func(types.LaunchTemplateVersion)) error {
+func (l *usageScan) templateVersions(ctx context.Context, in *ec2.DescribeLaunchTemplateVersionsInput, each func(types.LaunchTemplateVersion)) error {
 	return pages(ctx, l.a.session.EC2(l.region).DescribeLaunchTemplateVersions, in, func(token *string) { in.NextToken = token }, func(out *ec2.DescribeLaunchTemplateVersionsOutput) *string {
 		for _, v := range out.LaunchTemplateVersions {
 			each(v)
@@ -133,13 +133,13 @@ func (l *look) templateVersions(ctx context.Context, in *ec2.DescribeLaunchTempl
 	})
 }
 
-func (l *look) templateUse(t *template, v types.LaunchTemplateVersion, which string) {
+func (l *usageScan) templateUse(t *template, v types.LaunchTemplateVersion, which string) {
 	l.versionUse(v, Use{Guard: GuardTemplates, User: fmt.Sprintf("%s, %s version %d", t, which, aws.ToInt64(v.VersionNumber)), id: t.id})
 }
 
 // versionUse records the image and the snapshots that a version of a launch template
 // names. Either may be missing.
-func (l *look) versionUse(v types.LaunchTemplateVersion, u Use) {
+func (l *usageScan) versionUse(v types.LaunchTemplateVersion, u Use) {
 	data := v.LaunchTemplateData
 	if data == nil {
 		return
@@ -153,7 +153,7 @@ func (l *look) versionUse(v types.LaunchTemplateVersion, u Use) {
 }
 
 // maps records what makes volumes from a snapshot.
-func (l *look) maps(snapshot string, u Use) {
+func (l *usageScan) maps(snapshot string, u Use) {
 	if snapshot == "" || !l.g.on(u.Guard) {
 		return
 	}
@@ -163,7 +163,7 @@ func (l *look) maps(snapshot string, u Use) {
 }
 
 // names records that a group or fleet launches a version of a template.
-func (l *look) names(template, number string, by Use) {
+func (l *usageScan) names(template, number string, by Use) {
 	if template == "" {
 		return
 	}
@@ -174,7 +174,7 @@ func (l *look) names(template, number string, by Use) {
 
 // namedVersions finds what the versions of launch templates name that groups and fleets
 // launch. Those that do not exist are broken: whoever names them can launch nothing.
-func (l *look) namedVersions(ctx context.Context) {
+func (l *usageScan) namedVersions(ctx context.Context) {
 	if l.failed[GuardTemplates] != "" {
 		for _, v := range l.named {
 			l.unless(v.by.Guard, fmt.Errorf("the launch template of the %s is unknown", v.by.User))
@@ -202,7 +202,7 @@ func (l *look) namedVersions(ctx context.Context) {
 }
 
 // numbered finds what one version of a launch template names.
-func (l *look) numbered(ctx context.Context, v version, users []Use) {
+func (l *usageScan) numbered(ctx context.Context, v version, users []Use) {
 	in := &ec2.DescribeLaunchTemplateVersionsInput{Versions: []string{v.number}}
 	if in.LaunchTemplateId = &v.template; !strings.HasPrefix(v.template, "lt-") {
 		in.LaunchTemplateId, in.LaunchTemplateName = nil, &v.template
@@ -232,7 +232,7 @@ func absentVersion(err error) bool {
 }
 
 // missing records that something names what does not exist.
-func (l *look) missing(by Use, what string) {
+func (l *usageScan) missing(by Use, what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	by.User += " names the " + what + ", which does not exist"
@@ -257,7 +257,7 @@ type fleetTemplates struct {
 	} `xml:"overrides>item"`
 }
 
-func (l *look) fleetUse(configs []fleetTemplates, by Use) {
+func (l *usageScan) fleetUse(configs []fleetTemplates, by Use) {
 	for _, c := range configs {
 		l.names(cmp.Or(c.Spec.ID, c.Spec.Name), c.Spec.Version, by)
 		for _, o := range c.Overrides {
@@ -271,7 +271,7 @@ func (l *look) fleetUse(configs []fleetTemplates, by Use) {
 
 // fleets finds what fleets launch that may launch more. Fleets of the type instant, which
 // EC2 does not list, never do.
-func (l *look) fleets(ctx context.Context) error {
+func (l *usageScan) fleets(ctx context.Context) error {
 	q := l.a.session.EC2Query(l.region)
 	params := url.Values{"Filter.1.Name": {"fleet-state"}, "MaxResults": {strconv.Itoa(pageSize)}}
 	for n, state := range []string{"submitted", "active", "modifying"} {
@@ -333,7 +333,7 @@ const referencesAtOnce = 10
 
 // references asks EC2 itself what refers to images. It knows less than the other guards
 // do, but also recipes of EC2 Image Builder, and older versions of launch templates.
-func (l *look) references(ctx context.Context, images []Image) error {
+func (l *usageScan) references(ctx context.Context, images []Image) error {
 	option := func(name types.ImageReferenceOptionName, values ...string) []types.ResourceTypeOption {
 		return []types.ResourceTypeOption{{OptionName: name, OptionValues: values}}
 	}
@@ -364,7 +364,7 @@ func (l *look) references(ctx context.Context, images []Image) error {
 
 // reference is what DescribeImageReferences says, by the ARN alone. That of a launch
 // template does not tell the version.
-func (l *look) reference(arn string, kind types.ImageReferenceResourceType) Use {
+func (l *usageScan) reference(arn string, kind types.ImageReferenceResourceType) Use {
 	resource := arn
 	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
 		resource = parts[5]
@@ -384,7 +384,7 @@ func (l *look) reference(arn string, kind types.ImageReferenceResourceType) Use 
 // children finds the images that were made from images, in all regions of the account: by
 // their source, by the tag that bake gives them, and by their watermarks, which EC2 hands
 // down. They do not need them.
-func (l *look) children(ctx context.Context, images []Image) error {
+func (l *usageScan) children(ctx context.Context, images []Image) error {
 	var ids, marks []string
 	for _, i := range images {
 		ids, marks = append(ids, i.ID), append(marks, i.Watermarks...)

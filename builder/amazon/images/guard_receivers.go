@@ -52,7 +52,7 @@ const imagesAtOnce = 8
 // receivers finds out whether those use images whom they are shared with: accounts are
 // asked themselves if there is a role to take on in them, and of the others AWS tells.
 // What could not be found out of one image does not count against the others.
-func (l *look) receivers(ctx context.Context, images []Image) error {
+func (l *usageScan) receivers(ctx context.Context, images []Image) error {
 	var (
 		each errgroup.Group
 		mu   sync.Mutex
@@ -93,7 +93,7 @@ func (l *look) receivers(ctx context.Context, images []Image) error {
 
 // inAccount asks an account what in it uses images that are shared with it, by all guards
 // that look at users.
-func (l *look) inAccount(ctx context.Context, account string, images []Image) {
+func (l *usageScan) inAccount(ctx context.Context, account string, images []Image) {
 	say := func(i Image, u Use) {
 		l.use(i.ID, Use{Guard: GuardReceivers, User: "account " + account + ", which it is shared with" + u.User, Warning: u.Warning, Unknown: u.Unknown, account: account})
 	}
@@ -110,7 +110,7 @@ func (l *look) inAccount(ctx context.Context, account string, images []Image) {
 	}
 	g := l.g
 	g.Role, g.Ignore = Role{}, []string{GuardHeld, GuardRecent, GuardReceivers}
-	there := other.newLook(l.region, images, g)
+	there := other.newUsageScan(l.region, images, g)
 	if slices.Contains(regions, l.region) { // otherwise nothing can be launched there
 		there.all(ctx)
 	}
@@ -126,7 +126,7 @@ func (l *look) inAccount(ctx context.Context, account string, images []Image) {
 
 // received records which accounts use an image that is shared, but for those that were
 // asked.
-func (l *look) received(ctx context.Context, i Image, with Sharing, asked []string) {
+func (l *usageScan) received(ctx context.Context, i Image, with Sharing, asked []string) {
 	shared := Use{Guard: GuardReceivers, User: fmt.Sprintf("shared with %s", with)}
 	if !l.g.Reports {
 		l.use(i.ID, shared)
@@ -169,7 +169,7 @@ const (
 
 // report is what AWS knows of the accounts that use an image. It lags behind by a day, so
 // it is asked for once and remembered.
-func (l *look) report(ctx context.Context, i Image) ([]reportEntry, error) {
+func (l *usageScan) report(ctx context.Context, i Image) ([]reportEntry, error) {
 	known := l.a.reports
 	if entries, ok := known.get(i.ID); ok {
 		return entries, nil
@@ -208,7 +208,7 @@ func (r *reports) put(id string, entries []reportEntry) {
 
 // makeReport has EC2 make a report of the accounts that use an image, reads it, and deletes
 // it again; otherwise EC2 would delete it after 30 days.
-func (l *look) makeReport(ctx context.Context, i Image) (entries []reportEntry, err error) {
+func (l *usageScan) makeReport(ctx context.Context, i Image) (entries []reportEntry, err error) {
 	q := l.a.session.EC2Query(l.region)
 	var made struct {
 		ID string `xml:"reportId"`

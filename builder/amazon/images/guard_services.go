@@ -42,7 +42,7 @@ type groupTemplate struct {
 	Version string
 }
 
-func (l *look) groupUse(t groupTemplate, by Use) { l.names(cmp.Or(t.ID, t.Name), t.Version, by) }
+func (l *usageScan) groupUse(t groupTemplate, by Use) { l.names(cmp.Or(t.ID, t.Name), t.Version, by) }
 
 // group is the part of an Auto Scaling group that says what it launches, and its
 // instances, which may be of an older version.
@@ -61,7 +61,7 @@ type group struct {
 
 // scaling finds what Auto Scaling groups launch, also those that have no instance now,
 // and what launch configurations name, also those of no group.
-func (l *look) scaling(ctx context.Context) error {
+func (l *usageScan) scaling(ctx context.Context) error {
 	q := l.a.session.AutoScaling(l.region)
 	configured := map[string][]string{} // groups by launch configuration
 	var groups struct {
@@ -126,7 +126,7 @@ func parameterID(name string) string { return "parameter/" + strings.TrimPrefix(
 
 // resolve finds the images that aliases stand for. EC2 does that for single versions of
 // launch templates only.
-func (l *look) resolve(ctx context.Context) {
+func (l *usageScan) resolve(ctx context.Context) {
 	users := map[string][]Use{}
 	for _, a := range l.aliases {
 		users[a.name] = append(users[a.name], a.by)
@@ -154,7 +154,7 @@ func (l *look) resolve(ctx context.Context) {
 }
 
 // values returns the parameters that exist, by the names that they were asked for with.
-func (l *look) values(ctx context.Context, names []string) (map[string]parameterVersion, error) {
+func (l *usageScan) values(ctx context.Context, names []string) (map[string]parameterVersion, error) {
 	found := map[string]parameterVersion{}
 	for some := range slices.Chunk(names, parametersAtOnce) {
 		var out struct {
@@ -181,7 +181,7 @@ func (l *look) values(ctx context.Context, names []string) (map[string]parameter
 // channels finds the images that parameters of the data type aws:ec2:image name, and
 // those that they named before, which a rollback needs; and those whose IDs are in the text
 // of other parameters.
-func (l *look) channels(ctx context.Context) error {
+func (l *usageScan) channels(ctx context.Context) error {
 	names, texts, err := l.parameters(ctx)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (l *look) channels(ctx context.Context) error {
 }
 
 // naming finds the images that parameters name, and those that they named before.
-func (l *look) naming(ctx context.Context, names []string) error {
+func (l *usageScan) naming(ctx context.Context, names []string) error {
 	current, err := l.current(ctx, names)
 	if err != nil {
 		return err
@@ -202,7 +202,7 @@ func (l *look) naming(ctx context.Context, names []string) error {
 }
 
 // current finds the images that parameters name, and returns their values.
-func (l *look) current(ctx context.Context, names []string) (map[string]parameterVersion, error) {
+func (l *usageScan) current(ctx context.Context, names []string) (map[string]parameterVersion, error) {
 	current, err := l.values(ctx, names)
 	if err != nil {
 		return nil, err
@@ -216,7 +216,7 @@ func (l *look) current(ctx context.Context, names []string) (map[string]paramete
 }
 
 // previous finds the images that parameters named before their current values.
-func (l *look) previous(ctx context.Context, names []string, current map[string]parameterVersion) error {
+func (l *usageScan) previous(ctx context.Context, names []string, current map[string]parameterVersion) error {
 	var before []string
 	for _, name := range names {
 		if p := current[name]; p.Version > 1 {
@@ -250,7 +250,7 @@ func previousName(p parameterVersion) string {
 
 // parameters are the names of the parameters that name images, and of those that are texts.
 // Secrets are not among them.
-func (l *look) parameters(ctx context.Context) (images, texts []string, err error) {
+func (l *usageScan) parameters(ctx context.Context) (images, texts []string, err error) {
 	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "Type", "Option": "Equals", "Values": []string{"String", "StringList"}}}}
 	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
 		if p.DataType == imageType {
@@ -267,7 +267,7 @@ var imageIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(
 
 // mentions finds the images whose IDs are in parameters that are texts. One that is nothing
 // but an ID names the image.
-func (l *look) mentions(ctx context.Context, names []string) error {
+func (l *usageScan) mentions(ctx context.Context, names []string) error {
 	values, err := l.values(ctx, names)
 	if err != nil {
 		return err
@@ -283,7 +283,7 @@ func (l *look) mentions(ctx context.Context, names []string) error {
 
 // lastOther is the last value of a parameter that is not its current one; empty if it
 // never had another.
-func (l *look) lastOther(ctx context.Context, name string, p parameterVersion) (value string, err error) {
+func (l *usageScan) lastOther(ctx context.Context, name string, p parameterVersion) (value string, err error) {
 	newest := int64(0)
 	err = parameterHistory(ctx, l.a.session.SSM(l.region), name, func(h parameterVersion) {
 		if h.Version < p.Version && h.Version > newest && h.Value != p.Value {

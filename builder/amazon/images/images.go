@@ -44,8 +44,8 @@ type Account struct {
 	named   bool  // the place names regions: nothing is looked for in others
 	place   Place
 
-	reports *reports // that were made; nil: none are remembered
-	entered *entered // other accounts; nil: this is one
+	reports *reports         // that were made; nil: none are remembered
+	assumed *assumedAccounts // other accounts; nil: this is one
 }
 
 // Open opens the account of the credentials that the place leads to.
@@ -63,7 +63,7 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	session.Warn = p.Warn
-	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}, entered: &entered{of: map[string]*Account{}}}
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)
 	}

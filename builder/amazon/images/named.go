@@ -14,7 +14,7 @@ import (
 // account's regions has the channel. What other regions tell is returned with the error of one
 // that does not answer.
 func (a *Account) NamedBy(ctx context.Context, parameter string, all []Image) (named []Image, now []string, err error) {
-	histories, err := a.NewOutlet(builder.Distribution{}, "").Histories(ctx, parameter)
+	histories, err := a.NewDistributor(builder.Distribution{}, "").Histories(ctx, parameter)
 	if len(histories) == 0 && err == nil {
 		err = fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(a.Regions, ", "))
 	}

@@ -209,7 +209,7 @@ func (a *Account) orphansIn(ctx context.Context, region string, o OrphanOptions)
 	}
 	candidates = slices.DeleteFunc(candidates, func(c *Orphan) bool { return registered[c.Image] || used[c.ID] })
 	if len(candidates) > 0 {
-		(&orphanage{a: a, region: region, o: o, all: candidates}).ask(ctx)
+		(&orphanScan{a: a, region: region, o: o, all: candidates}).ask(ctx)
 	}
 	var out []Orphan
 	for _, c := range candidates {
@@ -245,8 +245,8 @@ func (a *Account) candidates(ctx context.Context, region string, before time.Tim
 	return out, err
 }
 
-// orphanage asks the guards of the snapshots of one region.
-type orphanage struct {
+// orphanScan asks the guards of the snapshots of one region.
+type orphanScan struct {
 	a      *Account
 	region string
 	o      OrphanOptions
@@ -255,7 +255,7 @@ type orphanage struct {
 }
 
 // keep says why a snapshot is kept; an earlier reason stays.
-func (g *orphanage) keep(match func(*Orphan) bool, format string, args ...any) {
+func (g *orphanScan) keep(match func(*Orphan) bool, format string, args ...any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range g.all {
@@ -269,7 +269,7 @@ func isSnapshot(id string) func(*Orphan) bool { return func(s *Orphan) bool { re
 
 // ask runs all guards. What it asks of single snapshots, it asks last, of those only that
 // would be deleted.
-func (g *orphanage) ask(ctx context.Context) {
+func (g *orphanScan) ask(ctx context.Context) {
 	g.keep(func(s *Orphan) bool { return s.Archived }, "it is in the archive: deleting it within 90 days costs as much as keeping it")
 	g.mapped(ctx)
 	guards := map[string]func(context.Context) error{
@@ -292,15 +292,15 @@ func (g *orphanage) ask(ctx context.Context) {
 }
 
 // unless keeps all snapshots if there is an error.
-func (g *orphanage) unless(guard string, err error) {
+func (g *orphanScan) unless(guard string, err error) {
 	if err != nil {
 		g.keep(func(*Orphan) bool { return true }, "the guard %q could not tell in %s: %s; -ignore-guard=%s does without it", guard, g.region, err, guard)
 	}
 }
 
 // mapped keeps what launch templates, launch configurations and fleets make volumes from.
-func (g *orphanage) mapped(ctx context.Context) {
-	l := g.a.newLook(g.region, nil, Guards{Ignore: g.o.Ignore, Now: g.o.Now})
+func (g *orphanScan) mapped(ctx context.Context) {
+	l := g.a.newUsageScan(g.region, nil, Guards{Ignore: g.o.Ignore, Now: g.o.Now})
 	l.onFailure = g.unless
 	l.launchers(ctx, nil)
 	for id, uses := range l.snapshots {
@@ -309,7 +309,7 @@ func (g *orphanage) mapped(ctx context.Context) {
 }
 
 // bin keeps what could come back with its image.
-func (g *orphanage) bin(ctx context.Context) error {
+func (g *orphanScan) bin(ctx context.Context) error {
 	var page struct {
 		Images []string `xml:"imageSet>item>imageId"`
 		Token  string   `xml:"nextToken"`
@@ -322,7 +322,7 @@ func (g *orphanage) bin(ctx context.Context) error {
 	})
 }
 
-func (g *orphanage) locked(ctx context.Context) error {
+func (g *orphanScan) locked(ctx context.Context) error {
 	var page struct {
 		Locks []struct {
 			ID    string `xml:"snapshotId"`
@@ -340,7 +340,7 @@ func (g *orphanage) locked(ctx context.Context) error {
 	})
 }
 
-func (g *orphanage) fastRestore(ctx context.Context) error {
+func (g *orphanScan) fastRestore(ctx context.Context) error {
 	var page struct {
 		Restores []struct {
 			ID    string `xml:"snapshotId"`
@@ -359,7 +359,7 @@ func (g *orphanage) fastRestore(ctx context.Context) error {
 	})
 }
 
-func (g *orphanage) fastLaunch(ctx context.Context) error {
+func (g *orphanScan) fastLaunch(ctx context.Context) error {
 	var page struct {
 		Images []string `xml:"fastLaunchImageSet>item>imageId"`
 		Token  string   `xml:"nextToken"`
@@ -373,7 +373,7 @@ func (g *orphanage) fastLaunch(ctx context.Context) error {
 }
 
 // shared keeps what others may have made images of.
-func (g *orphanage) shared(ctx context.Context) {
+func (g *orphanScan) shared(ctx context.Context) {
 	var each errgroup.Group
 	each.SetLimit(imagesAtOnce)
 	for _, s := range g.all {
@@ -398,7 +398,7 @@ func (g *orphanage) shared(ctx context.Context) {
 
 // volumes finds the volumes that were made from snapshots, for people to see. They do not
 // need them, so it does not matter if they are not found.
-func (g *orphanage) volumes(ctx context.Context) {
+func (g *orphanScan) volumes(ctx context.Context) {
 	of := map[string]*Orphan{}
 	var ids []string
 	for _, s := range g.all {

@@ -21,15 +21,15 @@ import (
 	"bake/step"
 )
 
-// spot is an account in a region.
-type spot struct {
+// location is an account in a region.
+type location struct {
 	*Account
 	region string
 }
 
-// enter is an account of the outlet with its regions; nil if there is no role to take on in
+// account is an account of the outlet with its regions; nil if there is no role to take on in
 // it.
-func (o *Outlet) enter(ctx context.Context, account string) (*Account, []string, error) {
+func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account, []string, error) {
 	a, err := o.in(ctx, account)
 	if err != nil || a == nil {
 		return nil, nil, err
@@ -41,15 +41,15 @@ func (o *Outlet) enter(ctx context.Context, account string) (*Account, []string,
 	return a, regions, nil
 }
 
-// spots are all places of the outlet: the regions of the distribution and of the account,
+// locations are all places of the outlet: the regions of the distribution and of the account,
 // in it and, as far as they have enabled them, in each account that there is a role for.
-func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
+func (o *Distributor) locations(ctx context.Context) (all []location, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
 		if o.refused.has(id, "") {
 			continue
 		}
-		a, enabled, err := o.enter(ctx, id)
+		a, enabled, err := o.moveChannel(ctx, id)
 		switch {
 		case err != nil && o.refused.take(ctx, id, "", err):
 			continue
@@ -64,7 +64,7 @@ func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
 		}
 		for _, r := range its {
 			if !o.refused.has(id, r) {
-				all = append(all, spot{a, r})
+				all = append(all, location{a, r})
 			}
 		}
 	}
@@ -72,13 +72,13 @@ func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
 }
 
 // histories are those of a channel in all places that have it.
-func (o *Outlet) histories(ctx context.Context, parameter string) (map[spot][]Entry, error) {
-	spots, err := o.spots(ctx)
+func (o *Distributor) histories(ctx context.Context, parameter string) (map[location][]Entry, error) {
+	spots, err := o.locations(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	found := map[spot][]Entry{}
+	found := map[location][]Entry{}
 	var each errgroup.Group
 	each.SetLimit(regionsAtOnce)
 	for _, at := range spots {
@@ -107,7 +107,7 @@ var ErrNoChannel = errors.New("there is no channel")
 // Named lists what a channel names, in all places of the outlet. In none of its regions may
 // it be missing in the own account, which is an [ErrNoChannel], and it must name one release
 // everywhere.
-func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Placed, names string, err error) {
+func (o *Distributor) Named(ctx context.Context, parameter string) (all []builder.Placement, names string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
 		return nil, "", err
@@ -122,10 +122,10 @@ func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Pla
 			return nil, "", fmt.Errorf("the channel %s names %s in %s, which is not there for account %s", parameter, history[0].Image, at.region, at.ID)
 		}
 		releases[found[0].Name] = at.region
-		all = append(all, builder.Placed{Account: at.ID, Region: at.region, ID: history[0].Image, Shared: found[0].Owner != at.ID})
+		all = append(all, builder.Placement{Account: at.ID, Region: at.region, ID: history[0].Image, Shared: found[0].Owner != at.ID})
 	}
 	for _, region := range o.to.Regions {
-		if !slices.ContainsFunc(all, func(p builder.Placed) bool { return p.Account == o.own.ID && p.Region == region }) {
+		if !slices.ContainsFunc(all, func(p builder.Placement) bool { return p.Account == o.own.ID && p.Region == region }) {
 			return nil, "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, region)
 		}
 	}
@@ -149,7 +149,7 @@ type candidate struct{ id, name, release string }
 // returns the name of its image. With to, which is an ID, the name of an image or the value
 // of its tag bake:release, it is that one, whenever the channel named it. Images that are
 // not whole any more, or among without, are passed over.
-func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, what string, without ...string) (release string, err error) {
+func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to, what string, without ...string) (release string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
 		return "", err
@@ -164,14 +164,14 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, wha
 	if to == "" {
 		histories[last] = before(histories[last], without)
 	}
-	named := map[spot][]candidate{}
+	named := map[location][]candidate{}
 	for _, at := range spots {
 		if named[at], err = at.wholeOf(ctx, at.region, histories[at], without); err != nil {
 			return "", err
 		}
 	}
 	for _, c := range named[last] {
-		if to != "" && !slices.ContainsFunc(spots, func(at spot) bool {
+		if to != "" && !slices.ContainsFunc(spots, func(at location) bool {
 			return slices.ContainsFunc(named[at], func(other candidate) bool {
 				return other.name == c.name && slices.Contains([]string{other.id, other.name, other.release}, to)
 			})
@@ -196,9 +196,9 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, wha
 
 // inOrder are places in the order in which they are written: the own account after the
 // others, and where it is at home last.
-func (o *Outlet) inOrder(histories map[spot][]Entry) []spot {
+func (o *Distributor) inOrder(histories map[location][]Entry) []location {
 	all := slices.Collect(maps.Keys(histories))
-	key := func(at spot) string {
+	key := func(at location) string {
 		own := at.ID == o.own.ID
 		return fmt.Sprintf("%t %t %s %s", own, own && at.region == o.own.Home(), at.ID, at.region) // false < true
 	}
@@ -308,7 +308,7 @@ type Revocation struct {
 // not disabled, and an error says so. Regions and accounts that refuse are left out, and the
 // error names them: nothing is disabled where it cannot be found out what channels name. It
 // may be repeated.
-func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
+func (o *Distributor) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
 	i, err := o.own.One(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -321,7 +321,7 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 		return nil, err
 	}
 	o.own.Regions = regions // whatever the place: an image is taken back everywhere
-	o = &Outlet{own: o.own, to: o.to, role: o.role, refused: &refusals{of: map[string]bool{}}}
+	o = &Distributor{own: o.own, to: o.to, role: o.role, refused: &refusals{of: map[string]bool{}}}
 	copies, err := o.own.Release(ctx, i, regions)
 	o.leave(ctx, o.own, err)
 	all := map[*Account][]Image{o.own: append([]Image{i}, copies...)}
@@ -380,7 +380,7 @@ func tagRevoked(ctx context.Context, s *step.Scope, a *Account, of []Image, why 
 }
 
 // leave leaves out the regions that an error of several names.
-func (o *Outlet) leave(ctx context.Context, a *Account, err error) {
+func (o *Distributor) leave(ctx context.Context, a *Account, err error) {
 	for region, err := range refusing(err) {
 		o.refused.take(ctx, a.ID, region, err)
 	}
@@ -394,10 +394,10 @@ func shortened(text string) string {
 
 // related adds to the images of each account those that are copies of them and, with
 // descendants, those that were made from them.
-func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descendants bool) {
+func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, descendants bool) {
 	regions := map[*Account][]string{}
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
-		a, its, err := o.enter(ctx, id)
+		a, its, err := o.moveChannel(ctx, id)
 		if err != nil {
 			o.refused.take(ctx, id, "", err)
 		} else if a != nil {
@@ -444,8 +444,8 @@ const ParentTag = imagetag.Parent
 
 // vacate rolls back all channels that name one of the images. It returns the channels that
 // name one still, by image; of places that are refused it is not known.
-func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, what string) (still map[string][]string, err error) {
-	spots, err := o.spots(ctx)
+func (o *Distributor) vacate(ctx context.Context, s *step.Scope, ids []string, what string) (still map[string][]string, err error) {
+	spots, err := o.locations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -476,7 +476,7 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, what s
 
 // naming are the channels in a region that name one of the images now, with that.
 func (a *Account) naming(ctx context.Context, region string, ids []string) (map[string]string, error) {
-	l := a.newLook(region, nil, Guards{})
+	l := a.newUsageScan(region, nil, Guards{})
 	names, _, err := l.parameters(ctx)
 	if err != nil {
 		return nil, err

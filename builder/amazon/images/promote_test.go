@@ -23,16 +23,16 @@ import (
 )
 
 // enter has a channel name images.
-func (w *world) enter(d builder.Distribution, channel string, at []builder.Placed) {
+func (w *world) enter(d builder.Distribution, channel string, at []builder.Placement) {
 	w.t.Helper()
 	s, _, _ := w.copying()
-	w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "test", at))
+	w.fatal(w.outlet(d).MoveChannel(w.t.Context(), s, channel, "test", at))
 	w.fatal(s.Close(w.t.Context(), context.Background()))
 }
 
 // history has a channel name images one after the other, as far as the test's account has
 // them. It costs less than enter.
-func (w *world) history(channel string, all ...[]builder.Placed) {
+func (w *world) history(channel string, all ...[]builder.Placement) {
 	w.t.Helper()
 	for n, p := range all[0] {
 		var ids []string
@@ -47,10 +47,10 @@ func (w *world) history(channel string, all ...[]builder.Placed) {
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
+	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles}
 	const channel = "/bake/web/stable"
 	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
-	for _, at := range [][]builder.Placed{one, two, three} {
+	for _, at := range [][]builder.Placement{one, two, three} {
 		w.enter(d, channel, at)
 	}
 	s, _, _ := w.copying()
@@ -73,7 +73,7 @@ func TestRollback(t *testing.T) {
 	// Two rollbacks do not end where they began.
 	const twice = "/bake/web/twice"
 	four, five := w.placed("four"), w.placed("five")
-	for _, at := range [][]builder.Placed{one, four, five} {
+	for _, at := range [][]builder.Placement{one, four, five} {
 		w.enter(d, twice, at)
 	}
 	for _, want := range []string{"four", "one"} {
@@ -91,16 +91,16 @@ func TestRollback(t *testing.T) {
 func TestRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
-	distributed := func(name string, tags ...string) []builder.Placed {
-		id := w.image(home, name, append(tags, "bake:image", "web")...)
+	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
+	distributed := func(name string, tags ...string) []builder.Placement {
+		id := w.image(distributable, name, append(tags, "bake:image", "web")...)
 		s, _, _ := w.copying()
-		at, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{home: id})
+		at, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{distributable: id})
 		w.fatal(err)
 		return at
 	}
 	good, bad := distributed("good"), distributed("bad")
-	child := w.image(home, "child", "bake:parent", bad[0].ID)
+	child := w.image(distributable, "child", "bake:parent", bad[0].ID)
 	w.enter(d, "/bake/web/stable", good)
 	w.enter(d, "/bake/web/stable", bad)
 	w.enter(d, "/bake/web/only", bad[:1])
@@ -132,7 +132,7 @@ func TestRevoke(t *testing.T) {
 	if disabled, named, err = revoke(); disabled != 5 || named != 0 || err != nil {
 		t.Errorf("again: %d disabled, %d named: %v", disabled, named, err)
 	}
-	if i := w.seenBy("default", home, child); i.State != types.ImageStateDisabled {
+	if i := w.seenBy("default", distributable, child); i.State != types.ImageStateDisabled {
 		t.Errorf("what was made from it is %s", i.State)
 	}
 }
@@ -143,7 +143,7 @@ func TestFaultsOfRollback(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		zero, one, two := own(w.placed("zero")), own(w.placed("one")), own(w.placed("two"))
-		d := builder.Distribution{Regions: []string{home, west}}
+		d := builder.Distribution{Regions: []string{distributable, west}}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			w.history(channel, zero, one, two)
@@ -174,18 +174,18 @@ func TestFaultsOfRollback(t *testing.T) {
 }
 
 // own are the places in the test's account.
-func own(all []builder.Placed) []builder.Placed {
-	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placed) bool { return p.Account != ownID })
+func own(all []builder.Placement) []builder.Placement {
+	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placement) bool { return p.Account != ownID })
 }
 
 // TestTakenBack: a channel that went back to an earlier image says so of the one that it left.
 func TestTakenBack(t *testing.T) {
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
+	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles}
 	const channel = "/bake/web/stable"
 	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
 	for _, step := range []struct {
-		at   []builder.Placed
+		at   []builder.Placement
 		want map[string]bool // whether the image was taken back
 	}{
 		{one, map[string]bool{"one": false, "two": false, "three": false}},
@@ -195,7 +195,7 @@ func TestTakenBack(t *testing.T) {
 		{two, map[string]bool{"one": false, "two": false, "three": true}},
 	} {
 		w.enter(d, channel, step.at)
-		for name, at := range map[string][]builder.Placed{"one": one, "two": two, "three": three} {
+		for name, at := range map[string][]builder.Placement{"one": one, "two": two, "three": three} {
 			state, err := w.outlet(d).Channel(t.Context(), channel, at)
 			w.fatal(err)
 			if state.TakenBack != step.want[name] {
@@ -206,7 +206,7 @@ func TestTakenBack(t *testing.T) {
 }
 
 // oneRelease has images be copies of each other, by their tags.
-func (w *world) oneRelease(all []builder.Placed, release string) {
+func (w *world) oneRelease(all []builder.Placement, release string) {
 	w.t.Helper()
 	for _, p := range all {
 		_, err := w.client("default", p.Region).CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{p.ID}, Tags: []types.Tag{
@@ -237,7 +237,7 @@ func (w *world) denying(region string) {
 func TestRegionDenied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
-	d := builder.Distribution{Regions: []string{home, west}}
+	d := builder.Distribution{Regions: []string{distributable, west}}
 	const channel = "/bake/web/stable"
 	good, bad := own(w.placed("good")), own(w.placed("bad"))
 	w.oneRelease(bad, "7")
@@ -249,16 +249,16 @@ func TestRegionDenied(t *testing.T) {
 		}
 	}
 	w.denying(west)
-	a := w.open(home)
+	a := w.open(distributable)
 	approved, who, err := a.Approve(t.Context(), bad[0].ID, "bake:approved:stable", time.Now())
 	named("approve", err)
-	if len(approved) != 1 || approved[0].Region != home || !strings.HasPrefix(tagOf(w.seenBy("default", home, bad[0].ID), "bake:approved:stable"), who) {
+	if len(approved) != 1 || approved[0].Region != distributable || !strings.HasPrefix(tagOf(w.seenBy("default", distributable, bad[0].ID), "bake:approved:stable"), who) {
 		t.Errorf("approved %+v", approved)
 	}
 	s, _, _ := w.copying()
 	revoked, err := w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
 	named("revoke", err)
-	if len(revoked) != 1 || !revoked[0].Disabled || w.channelAt("default", home, channel) != good[0].ID || w.channelAt("default", west, channel) != bad[1].ID {
+	if len(revoked) != 1 || !revoked[0].Disabled || w.channelAt("default", distributable, channel) != good[0].ID || w.channelAt("default", west, channel) != bad[1].ID {
 		t.Errorf("revoked %+v", revoked)
 	}
 	w.watch(nil)
@@ -272,13 +272,13 @@ func TestRegionDenied(t *testing.T) {
 		}
 	}
 	w.denying(west)
-	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
+	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: distributable, With: map[string]string{"account": a.ID}}}
 	for _, name := range []string{"old", "new"} {
-		w.image(home, name, "bake:image", "other")
+		w.image(distributable, name, "bake:image", "other")
 		w.nextSecond()
 	}
 	named("retention", images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(3*day)))
-	old, err := w.open(home).Find(t.Context(), "old")
+	old, err := w.open(distributable).Find(t.Context(), "old")
 	w.fatal(err)
 	if old[0].Deprecated == nil {
 		t.Error("the old image is not deprecated")
@@ -289,16 +289,16 @@ func TestRegionDenied(t *testing.T) {
 func TestRollbackTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
-	d := builder.Distribution{Regions: []string{home, west}}
+	d := builder.Distribution{Regions: []string{distributable, west}}
 	const channel = "/bake/web/stable"
 	one, two, three, never := own(w.placed("one")), own(w.placed("two")), own(w.placed("three")), own(w.placed("never"))
 	w.history(channel, one, two, three)
-	_, err := w.client("default", home).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{two[0].ID}, Tags: []types.Tag{{Key: aws.String("bake:release"), Value: aws.String("r2")}}})
+	_, err := w.client("default", distributable).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{two[0].ID}, Tags: []types.Tag{{Key: aws.String("bake:release"), Value: aws.String("r2")}}})
 	w.fatal(err)
 	s, _, _ := w.copying()
 	for _, c := range []struct {
 		to   string
-		want []builder.Placed
+		want []builder.Placement
 	}{{one[1].ID, one}, {"three", three}, {"r2", two}} {
 		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, c.to, "back"); err != nil || names4(w, channel, c.want) != 2 {
 			t.Errorf("to %s: %v", c.to, err)
@@ -318,13 +318,13 @@ func TestFaultsOfRevoke(t *testing.T) {
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		w.few = true
 		good := own(w.placed("good"))
-		d := builder.Distribution{Regions: []string{home, west}}
+		d := builder.Distribution{Regions: []string{distributable, west}}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			bad := own(w.placed(fmt.Sprintf("bad-%d", n)))
 			w.oneRelease(bad, fmt.Sprint(n))
 			w.history(channel, good, bad)
-			revoke := func(ctx context.Context, s *step.Scope, o *images.Outlet) ([]images.Revocation, error) {
+			revoke := func(ctx context.Context, s *step.Scope, o *images.Distributor) ([]images.Revocation, error) {
 				return o.Revoke(ctx, s, bad[0].ID, "leak", false, time.Now)
 			}
 			o := w.outlet(d)
@@ -368,11 +368,11 @@ func TestFaultsOfRevoke(t *testing.T) {
 func TestNamedBy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
-	one, two, other := w.image(home, "one"), w.image(home, "two"), w.image(home, "other")
+	one, two, other := w.image(distributable, "one"), w.image(distributable, "two"), w.image(distributable, "other")
 	far := w.image(west, "one")
-	w.parameterIn(home, "/bake/web/stable", one, two)
+	w.parameterIn(distributable, "/bake/web/stable", one, two)
 	w.parameterIn(west, "/bake/web/stable", far)
-	a := w.open(home, west)
+	a := w.open(distributable, west)
 	all, err := a.List(t.Context(), images.Query{})
 	w.fatal(err)
 	named, now, err := a.NamedBy(t.Context(), "/bake/web/stable", all)
@@ -398,7 +398,7 @@ func TestNamedBy(t *testing.T) {
 		serve(rw)
 	})
 	named, now, err = a.NamedBy(t.Context(), "/bake/web/stable", all)
-	if len(named) != 2 || slices.ContainsFunc(named, func(i images.Image) bool { return i.Region != home }) || !slices.Equal(now, []string{two}) || err == nil {
+	if len(named) != 2 || slices.ContainsFunc(named, func(i images.Image) bool { return i.Region != distributable }) || !slices.Equal(now, []string{two}) || err == nil {
 		t.Errorf("without one region: %v, %v, %v", named, now, err)
 	}
 	w.watch(nil)
@@ -414,7 +414,7 @@ func TestFaultsOfPromote(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		old, fresh := own(w.placed("old")), own(w.placed("fresh"))
-		d := builder.Distribution{Regions: []string{home, west}}
+		d := builder.Distribution{Regions: []string{distributable, west}}
 		w.history("/bake/web/candidate", fresh)
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
@@ -433,7 +433,7 @@ func TestFaultsOfPromote(t *testing.T) {
 				if _, err := o.Channel(ctx, "/bake/web/candidate", at); err != nil {
 					return err
 				}
-				return o.Enter(ctx, s, channel, "test", at)
+				return o.MoveChannel(ctx, s, channel, "test", at)
 			}
 			return do, func(what string, err error, _ bool) {
 				if errors.Is(err, errKilled) {

@@ -34,7 +34,7 @@ func Users(ctx context.Context, session *access.Session, region string, found []
 	for _, i := range found {
 		images = append(images, imageOf(region, i))
 	}
-	l := a.newLook(region, images, Guards{})
+	l := a.newUsageScan(region, images, Guards{})
 	var late []string
 	l.onFailure = func(guard string, _ error) {
 		if guard != GuardChannel && soon.Err() != nil {
@@ -85,7 +85,7 @@ func Users(ctx context.Context, session *access.Session, region string, found []
 
 // moved finds the images that channels name which bake has moved. It returns the parameters
 // of these channels and their values.
-func (l *look) moved(ctx context.Context) (names []string, current map[string]parameterVersion, err error) {
+func (l *usageScan) moved(ctx context.Context) (names []string, current map[string]parameterVersion, err error) {
 	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "DataType", "Option": "Equals", "Values": []string{imageType}}}}
 	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
 		if strings.HasPrefix(p.Description, byBake) {

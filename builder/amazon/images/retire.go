@@ -68,7 +68,7 @@ func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, g Guar
 			s.Say(ctx, "Image %s (%s) in %s would be %s, but is in use: %s", i.Image.ID, i.Image.Name, i.Image.Region, participle(i.want), firstUse(i.Uses))
 		}
 	}
-	remover := Remover{Account: in, Scope: s, Guards: g, home: a, tolerant: true, Told: func(done Removal) {
+	remover := Remover{Account: in, Scope: s, Guards: g, home: a, tolerant: true, OnRemoval: func(done Removal) {
 		if done.Error == "" {
 			s.Say(ctx, "Image %s (%s) in %s is %s", done.Image.ID, done.Image.Name, done.Image.Region, done.Outcome)
 		}

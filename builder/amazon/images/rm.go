@@ -98,14 +98,14 @@ func (e *SnapshotsLeftError) Unwrap() error { return e.Err }
 
 // Remover removes images, in a task whose ledger knows what is left if it is killed.
 type Remover struct {
-	Account *Account
-	Scope   *step.Scope
-	Guards  Guards
-	Told    func(Removal) // hears of each image once; nil: nobody
+	Account   *Account
+	Scope     *step.Scope
+	Guards    Guards
+	OnRemoval func(Removal) // hears of each image once; nil: nobody
 
-	home     *Account          // that has entered Account; nil: it is that one
-	tolerant bool              // what is in use by now is no error of Prune
-	surveys  map[string]survey // by region
+	home     *Account              // that has entered Account; nil: it is that one
+	tolerant bool                  // what is in use by now is no error of Prune
+	surveys  map[string]cachedScan // by region
 }
 
 // handle makes the scope able to finish what was begun.
@@ -133,7 +133,7 @@ func (r *Remover) Remove(ctx context.Context, images []Image) error {
 	}
 	if used := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return !InUse(uses[i.ID]) }); len(used) > 0 {
 		for _, i := range used {
-			r.tell(Removal{Image: i, Outcome: InUsed, Uses: uses[i.ID]})
+			r.report(Removal{Image: i, Outcome: InUsed, Uses: uses[i.ID]})
 		}
 		return &InUseError{used, uses}
 	}
@@ -162,12 +162,12 @@ func (a *Account) owns(i Image) error {
 	return nil
 }
 
-func (r *Remover) tell(done Removal) {
+func (r *Remover) report(done Removal) {
 	if done.Deleted == nil {
 		done.Deleted = []string{}
 	}
-	if r.Told != nil {
-		r.Told(done)
+	if r.OnRemoval != nil {
+		r.OnRemoval(done)
 	}
 }
 
@@ -183,7 +183,7 @@ func (r *Remover) one(ctx context.Context, i Image, action string) error {
 		if err != nil {
 			done.Error = err.Error()
 		}
-		r.tell(done)
+		r.report(done)
 		return err
 	})
 }

@@ -52,8 +52,8 @@ func (c SharingChange) Check(account string) error {
 	return nil
 }
 
-// whom is everybody that the change is about.
-func (c SharingChange) whom() []string {
+// recipients are everybody that the change is about.
+func (c SharingChange) recipients() []string {
 	who := slices.Clone(c.With)
 	if c.Public {
 		who = append(who, Everybody)
@@ -65,7 +65,7 @@ func (c SharingChange) whom() []string {
 // takes reports whether an account cannot be expected to have an image any more once it is
 // taken back. One that is named keeps it if only organizations, or everybody, lose it.
 func (c SharingChange) takes(before Sharing, account string) bool {
-	from := c.whom()
+	from := c.recipients()
 	if c.All || slices.Contains(from, account) {
 		return true
 	}
@@ -329,7 +329,7 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 		if !c.Snapshots {
 			continue
 		}
-		for some := range slices.Chunk(slices.DeleteFunc(c.whom(), p.before.has), snapshotChanges) {
+		for some := range slices.Chunk(slices.DeleteFunc(c.recipients(), p.before.has), snapshotChanges) {
 			err := try(func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, some, nil) },
 				func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, some) })
 			if err != nil {
@@ -337,7 +337,7 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 			}
 		}
 	}
-	add := slices.DeleteFunc(c.whom(), s.Before.has)
+	add := slices.DeleteFunc(c.recipients(), s.Before.has)
 	if len(add) == 0 {
 		return nil
 	}
@@ -359,7 +359,7 @@ func (c SharingChange) from(now Sharing) []string {
 	if c.All {
 		return now.All()
 	}
-	return slices.DeleteFunc(c.whom(), func(who string) bool { return !now.has(who) })
+	return slices.DeleteFunc(c.recipients(), func(who string) bool { return !now.has(who) })
 }
 
 // copiers are those who lose the snapshots of the image and never had the image itself:

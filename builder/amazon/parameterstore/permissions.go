@@ -19,7 +19,7 @@ func (d *data) Permissions() []policy.Need {
 		arns = []string{d.Name}
 	}
 	needs := append(d.Options.Options.Permissions(d.src), policy.Need{Actions: []string{"ssm:GetParameter"}, Resources: arns})
-	if policy.Perhaps(d.src, &d.WithDecryption, d.WithDecryption) {
+	if policy.MayBe(d.src, &d.WithDecryption, d.WithDecryption) {
 		needs = append(needs, here.Crypt("ssm", "*", "Decrypt"))
 	}
 	return needs

@@ -28,7 +28,7 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 		d.checkIDs,
 		d.checkStateDir,
 		tried(ctx, d.checkOverlay),
-		tried(ctx, d.checkCard),
+		tried(ctx, d.checkNIC),
 		d.checkCgroup,
 		d.checkLimits,
 		tried(ctx, d.checkFuse),
@@ -175,7 +175,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	return good(name, "works on "+dir+" with its metadata in user attributes")
 }
 
-func (d *Driver) checkCard(ctx context.Context) machine.Finding {
+func (d *Driver) checkNIC(ctx context.Context) machine.Finding {
 	const name = "network card"
 	var tap error
 	if d.ids.mode == ModeRange { // root opens the device for its machines

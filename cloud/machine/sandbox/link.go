@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	cardName = "eth0"
-	farName  = "uplink0" // the driver's end of a pair
-	tunPath  = "/dev/net/tun"
+	nicName = "eth0"
+	farName = "uplink0" // the driver's end of a pair
+	tunPath = "/dev/net/tun"
 )
 
 // create makes the machine's network card and returns the file that carries its
 // frames. It runs in the machine's network namespace; tun is the tun device if
 // somebody has opened it already.
-func (c *card) create(tun *os.File) (*os.File, error) {
+func (c *nic) create(tun *os.File) (*os.File, error) {
 	mac, err := net.ParseMAC(c.MAC)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func newTap(f *os.File) (*os.File, error) {
 			return nil, err
 		}
 	}
-	request, err := unix.NewIfreq(cardName)
+	request, err := unix.NewIfreq(nicName)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -110,7 +110,7 @@ func newTap(f *os.File) (*os.File, error) {
 // arrives at the other with a packet socket. No device file is needed.
 func newPacketPair() (*os.File, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = cardName
+	attrs.Name = nicName
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: farName}); err != nil {
 		return nil, fmt.Errorf("create a pair of cards: %w", err)
 	}
@@ -154,12 +154,12 @@ const maxFrame = 65000
 
 // configure gives the card its address. The subnet has no route of its own: all
 // goes through the router, which knows the neighbours.
-func (c *card) configure(mac net.HardwareAddr) error {
-	link, err := netlink.LinkByName(cardName)
+func (c *nic) configure(mac net.HardwareAddr) error {
+	link, err := netlink.LinkByName(nicName)
 	if err != nil {
 		return err
 	}
-	if err := disableIPv6(cardName); err != nil {
+	if err := disableIPv6(nicName); err != nil {
 		return err
 	}
 	addr := &netlink.Addr{

@@ -93,13 +93,13 @@ type bootSpec struct {
 	Volumes []string       // those there are at the start
 	volumes []*volumeTrees // the same; set by the first process
 
-	Card *card // nil for a machine without a network
+	Card *nic // nil for a machine without a network
 
 	announced string // lines for the console; set by the first process
 }
 
-// card describes the machine's network card.
-type card struct {
+// nic describes the machine's network card.
+type nic struct {
 	Link       Link
 	Address    netip.Prefix
 	Gateway    netip.Addr
@@ -228,7 +228,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}
 	if n := spec.Network; n.Private.IsValid() {
-		boot.Card = &card{
+		boot.Card = &nic{
 			Link:       d.options.Link,
 			Address:    netip.PrefixFrom(n.Private, n.Subnet.Bits()),
 			Gateway:    network.Gateway(n.Subnet),

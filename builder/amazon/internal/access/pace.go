@@ -12,11 +12,11 @@ type Pace struct {
 	// does.
 	Early time.Duration
 
-	// Vigil is the longest pause between looks at what is not expected to change.
-	Vigil time.Duration
+	// Monitor is the longest pause between looks at what is not expected to change.
+	Monitor time.Duration
 
 	// Again is the pause before something that has failed is begun anew.
-	Again time.Duration
+	Retry time.Duration
 
 	// Visible is how long what was made may not be seen.
 	Visible time.Duration
@@ -33,7 +33,7 @@ type Pace struct {
 // is commonly seen. A cloud on this machine has a single state, but may play EC2.
 func (s *Session) pace() Pace {
 	if s.Loopback() {
-		return Pace{Early: wait.First, Vigil: 2 * time.Second, Again: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}
+		return Pace{Early: wait.First, Monitor: 2 * time.Second, Retry: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}
 	}
-	return Pace{Vigil: 15 * time.Second, Again: 10 * time.Second, Visible: 5 * time.Second, Released: 30 * time.Second, Known: 2 * time.Minute}
+	return Pace{Monitor: 15 * time.Second, Retry: 10 * time.Second, Visible: 5 * time.Second, Released: 30 * time.Second, Known: 2 * time.Minute}
 }

@@ -20,10 +20,10 @@ func (o *Options) SetRegion(region string) { o.Region = region }
 // Permissions is what opening a session takes, of whoever it is for: with
 // assume_role that is the role.
 func (o *Options) Permissions(src *schema.Source) (needs []policy.Need) {
-	if policy.Perhaps(src, &o.SkipCredentialValidation, !o.SkipCredentialValidation) {
+	if policy.MayBe(src, &o.SkipCredentialValidation, !o.SkipCredentialValidation) {
 		needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}})
 	}
-	if policy.Perhaps(src, &o.DecodeAuthorizationMessages, o.DecodeAuthorizationMessages) {
+	if policy.MayBe(src, &o.DecodeAuthorizationMessages, o.DecodeAuthorizationMessages) {
 		needs = append(needs, policy.Need{Actions: []string{"sts:DecodeAuthorizationMessage"}})
 	}
 	return needs

@@ -121,7 +121,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	load := s.loadOptions(o)
 	vaulted := o.vault() != nil && !cloud.StandsIn()
 	if vaulted {
-		lent, err := lentByVault(ctx, o, src, env)
+		lent, err := vaultCredentials(ctx, o, src, env)
 		if err != nil {
 			return nil, err
 		}
@@ -173,11 +173,11 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	return s, nil
 }
 
-// lentByVault are the credentials that Vault gives for the time of the session.
-func lentByVault(ctx context.Context, o *Options, src *schema.Source, env []string) (lent aws.Credentials, err error) {
+// vaultCredentials are the credentials that Vault gives for the time of the session.
+func vaultCredentials(ctx context.Context, o *Options, src *schema.Source, env []string) (lent aws.Credentials, err error) {
 	v, err := openVault(env)
 	if err == nil {
-		lent, err = v.lend(ctx, o.vault())
+		lent, err = v.credentials(ctx, o.vault())
 	}
 	if err != nil {
 		return lent, blame(src, &o.VaultAWSEngine, "Vault returned no credentials", "%s.", err)

@@ -49,8 +49,8 @@ func openVault(env []string) (*vault, error) {
 	return v, err
 }
 
-// lend asks Vault's secrets engine for AWS for credentials. Each call makes new ones.
-func (v *vault) lend(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, error) {
+// credentials asks Vault's secrets engine for AWS for credentials. Each call makes new ones.
+func (v *vault) credentials(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, error) {
 	method, kind := http.MethodGet, "creds"
 	var body []byte
 	if o.RoleARN != "" {

@@ -46,8 +46,8 @@ type Recipe struct {
 // Hooks are the places of the sequence where builders differ, in the order in which
 // they are called.
 type Hooks struct {
-	// Suits reports a source image that the build cannot start from. Nil: each will do.
-	Suits func(ctx context.Context, source types.Image) error
+	// CheckSource reports a source image that the build cannot start from. Nil: each will do.
+	CheckSource func(ctx context.Context, source types.Image) error
 
 	// Prepare finds what there must be, and makes what the machine needs. Nil: for the
 	// instance to launch.
@@ -94,7 +94,7 @@ type sequence struct {
 	begun *Build // by Lookup
 	hooks Hooks
 
-	handedTo builder.Distribution // where images go once they are made
+	distribution builder.Distribution // where images go once they are made
 }
 
 // begin connects to AWS, unless that has been done.
@@ -125,13 +125,13 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 		return a, nil
 	}
 	if hooks.Make == nil && hooks.Prepare == nil && hooks.Work == nil { // the image is of the whole machine
-		b.Start = calls.Start
+		b.ResolveSource = calls.ResolveSource
 	}
 	if b.Machines != nil {
-		b.Machines.Settle = calls.Settle
+		b.Machines.AwaitFirstBoot = calls.AwaitFirstBoot
 	}
 	if b.Images != nil {
-		b.Images.HandedTo = q.handedTo
+		b.Images.Distribution = q.distribution
 	}
 	hooks.complete(b, q.VolumeTags)
 	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {
@@ -148,16 +148,16 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 // has done so.
 func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provision builder.Provision) error {
 	if done, ok := step.Recall[milestone](b.Scope, step.Provisioned); ok {
-		return b.goOn(ctx, done, false)
+		return b.restore(ctx, done, false)
 	}
 	if done, ok := step.Recall[milestone](b.Scope, step.Reached); ok {
-		if err := b.again(ctx, done, provision, hooks.Finish); err != nil {
+		if err := b.resumeProvisioning(ctx, done, provision, hooks.Finish); err != nil {
 			return err
 		}
 		return q.recordProvisioned(ctx, b)
 	}
 	if q.Launch != nil {
-		step.Record(b.Scope, step.GoesOn, true)
+		step.Record(b.Scope, step.Resumable, true)
 	}
 	if q.Image != nil {
 		if err := b.Images.Check(ctx); err != nil {
@@ -185,7 +185,7 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 // recordProvisioned remembers that provisioners are not needed any more, and ends the stage.
 func (q *sequence) recordProvisioned(ctx context.Context, b *Build) error {
 	step.Record(b.Scope, step.Provisioned, b.milestone())
-	return step.Cross(ctx, b.Scope, step.Boundary{Next: step.StageImage})
+	return step.EndStage(ctx, b.Scope, step.Boundary{Next: step.StageImage})
 }
 
 // product makes what the builder makes of its machine.
@@ -197,8 +197,8 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls bui
 		return hooks.Artifact(ctx)
 	}
 	whole := b.Labels
-	if calls.Made != nil {
-		b.Labels = whole.Withheld()
+	if calls.ImageCreated != nil {
+		b.Labels = whole.WithoutUserTags()
 	}
 	first, err := step.Memo(ctx, b.Scope, "first image", func(ctx context.Context) (image.Made, error) {
 		if err := hooks.Stop(ctx); err != nil {
@@ -210,8 +210,8 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls bui
 	if err != nil {
 		return nil, err
 	}
-	if calls.Made != nil {
-		if err := step.Cross(ctx, b.Scope, step.Boundary{Next: step.StageVerify}); err != nil {
+	if calls.ImageCreated != nil {
+		if err := step.EndStage(ctx, b.Scope, step.Boundary{Next: step.StageVerify}); err != nil {
 			return nil, err
 		}
 	}
@@ -227,11 +227,11 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls bui
 
 // complete sets the hooks that are nil to what is done for an instance.
 func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
-	if h.Suits == nil {
-		h.Suits = func(context.Context, types.Image) error { return nil }
+	if h.CheckSource == nil {
+		h.CheckSource = func(context.Context, types.Image) error { return nil }
 	}
 	if h.Prepare == nil {
-		h.Prepare = func(ctx context.Context) error { return b.prepare(ctx, volumeTags, h.Suits) }
+		h.Prepare = func(ctx context.Context) error { return b.prepare(ctx, volumeTags, h.CheckSource) }
 	}
 	if h.Finish == nil {
 		h.Finish = func(context.Context, communicator.Communicator) error { return nil }

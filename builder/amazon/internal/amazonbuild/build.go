@@ -31,9 +31,9 @@ type Build struct {
 	Scope   *step.Scope
 	Src     *schema.Source
 
-	Start    func(context.Context, builder.Start) (string, error) // of [builder.Hooks]; nil: the source image is launched
-	Machines *launch.Launcher                                     // makes the instance; nil if nothing is launched
-	Images   *image.Maker                                         // makes the images; nil if there will be none
+	ResolveSource func(context.Context, builder.LaunchSource) (string, error) // of [builder.Hooks]; nil: the source image is launched
+	Machines      *launch.Launcher                                            // makes the instance; nil if nothing is launched
+	Images        *image.Maker                                                // makes the images; nil if there will be none
 
 	// These are known once the build is prepared.
 	Source types.Image       // what it starts from; zero if from nothing
@@ -194,20 +194,20 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 // if it is had again.
 func (b *Build) provision(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error, again bool) error {
 	m, spec := b.Machines, b.Spec
-	ctx, vigil := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
-	defer vigil.Close()
+	ctx, monitor := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
+	defer monitor.Close()
 	machine, err := m.Connect(ctx, b.Instance, spec.Key, spec.Groups)
 	if err != nil {
-		err = vigil.Explain(ctx, err)
+		err = monitor.Explain(ctx, err)
 		if again {
 			err = step.Interrupted(ctx, b.Scope, err)
 		}
 		return err
 	}
 	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
-	vigil.Reached()
-	ending := m.EndsItself(ctx, machine, b.Source, again)
-	defer ending.Close()
+	monitor.Reached()
+	shutdownTimer := m.StartShutdownTimer(ctx, machine, b.Source, again)
+	defer shutdownTimer.Close()
 	b.Data = b.values(machine)
 	there := builder.Machine{Communicator: machine, Data: b.Data}
 	step.Record(b.Scope, step.Reached, b.milestone())
@@ -216,17 +216,17 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 		if errors.Is(err, step.ErrBoundary) {
 			return err
 		}
-		return vigil.Explain(ctx, err)
+		return monitor.Explain(ctx, err)
 	})
 	if err != nil && !errors.Is(err, step.ErrBoundary) {
 		if b.Scope.Leaves != nil && b.Scope.Leaves() {
-			ending.Left(ctx)
+			shutdownTimer.Left(ctx)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	ending.Cancel(ctx)
+	shutdownTimer.Cancel(ctx)
 	if err := m.ClearKey(ctx, there, spec.Key); err != nil {
 		return err
 	}

@@ -35,9 +35,9 @@ func (b *Build) milestone() milestone {
 	return m
 }
 
-// goOn puts b where it was at m, in an earlier life of the run. running says that the
+// restore puts b where it was at m, in an earlier life of the run. running says that the
 // machine must run.
-func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
+func (b *Build) restore(ctx context.Context, m milestone, running bool) error {
 	b.Source, b.Instance, b.Labels, b.Data = m.Source, m.Instance, m.Labels, m.Data
 	b.Spec.Image, b.Spec.Tags, b.Spec.VolumeTags = m.Source, m.RunTags, m.VolumeTags
 	b.Texts = b.Texts.With(m.Source)
@@ -46,7 +46,7 @@ func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
 	}
 	if first, ok := step.Recall[image.Made](b.Scope, "first image"); ok { // the machine is not needed any more
 		return step.Run(ctx, b.Scope, "find the image of the run", func(ctx context.Context) error {
-			return b.Images.StillThere(ctx, first)
+			return b.Images.CheckExists(ctx, first)
 		})
 	}
 	return step.Run(ctx, b.Scope, "find the machine of the run", func(ctx context.Context) error {
@@ -67,9 +67,9 @@ func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
 	})
 }
 
-// again provisions the machine that the build had at m, in an earlier life of the run.
-func (b *Build) again(ctx context.Context, m milestone, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
-	if err := b.goOn(ctx, m, true); err != nil {
+// resumeProvisioning provisions the machine that the build had at m, in an earlier life of the run.
+func (b *Build) resumeProvisioning(ctx context.Context, m milestone, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
+	if err := b.restore(ctx, m, true); err != nil {
 		return err
 	}
 	var err error

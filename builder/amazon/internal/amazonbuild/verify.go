@@ -46,21 +46,21 @@ const verified = "verified"
 // same.
 func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls builder.Hooks) (*builder.Artifact, error) {
 	if done, _ := step.Recall[bool](b.Scope, verified); !done {
-		if a, err := q.look(ctx, b, first, calls.Made); err != nil {
+		if a, err := q.look(ctx, b, first, calls.ImageCreated); err != nil {
 			return a, err
 		}
 	}
-	if calls.Marks != nil {
-		marks, err := calls.Marks(ctx)
+	if calls.ImageTags != nil {
+		marks, err := calls.ImageTags(ctx)
 		if err != nil {
 			return nil, err
 		}
-		b.Labels.Mark(marks)
+		b.Labels.AddImageTags(marks)
 	}
 	_, err := step.Memo(ctx, b.Scope, "labelled", func(ctx context.Context) (bool, error) {
 		labels := b.Labels
-		if calls.Made == nil { // the image has them
-			labels = labels.Withheld()
+		if calls.ImageCreated == nil { // the image has them
+			labels = labels.WithoutUserTags()
 		}
 		return true, b.Images.Label(ctx, first, labels)
 	})
@@ -89,10 +89,10 @@ func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see fun
 		return nil, nil
 	}
 	rejected, ok := errors.AsType[*builder.RejectedError](err)
-	if !ok || rejected.Fate == builder.Delete || context.Cause(ctx) != nil {
+	if !ok || rejected.Action == builder.Delete || context.Cause(ctx) != nil {
 		return nil, err
 	}
-	if aside := b.Images.SetAside(ctx, first, rejected.Fate == builder.Quarantine); aside != nil {
+	if aside := b.Images.Reject(ctx, first, rejected.Action == builder.Quarantine); aside != nil {
 		return nil, errors.Join(err, aside)
 	}
 	return image.Artifact(q.id, []image.Made{first}, b.Data), err
@@ -125,22 +125,22 @@ func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with bui
 	if err != nil {
 		return err
 	}
-	ctx, vigil := l.Watch(ctx, aws.ToString(instance.InstanceId))
-	defer vigil.Close()
+	ctx, monitor := l.Watch(ctx, aws.ToString(instance.InstanceId))
+	defer monitor.Close()
 	machine, err := l.Connect(ctx, instance, spec.Key, spec.Groups)
 	if err != nil {
-		return vigil.Explain(ctx, err)
+		return monitor.Explain(ctx, err)
 	}
 	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
-	vigil.Reached()
-	ending := l.EndsItself(ctx, machine, spec.Image, false)
-	defer ending.Close()
+	monitor.Reached()
+	shutdownTimer := l.StartShutdownTimer(ctx, machine, spec.Image, false)
+	defer shutdownTimer.Close()
 	data := builder.MachineData(machine, builder.Facts{
 		RunID: b.Scope.Run.ID, ID: aws.ToString(instance.InstanceId), Communicator: string(l.Communicator),
 		PublicKey: spec.Key.Public, PrivateKey: spec.Key.Private,
 	})
 	data["BuildRegion"], data["SourceAMI"] = builder.Text(b.Session.Region), builder.Text(made.ID)
-	return vigil.Explain(ctx, use(ctx, builder.Machine{Communicator: machine, Data: data}))
+	return monitor.Explain(ctx, use(ctx, builder.Machine{Communicator: machine, Data: data}))
 }
 
 // VerifyPermissions implements [bake/builder/amazon.Verifying].

@@ -18,7 +18,7 @@ func Verified(t *testing.T, w *World, body string, boot builder.Boot, want int, 
 	before := len(w.Holdings())
 	for _, bad := range []error{nil, errors.New("it does not start")} {
 		looked := 0
-		w.Made = func(ctx context.Context, image builder.Image) error {
+		w.ImageCreated = func(ctx context.Context, image builder.Image) error {
 			w.Mu.Lock()
 			for _, c := range w.Calls {
 				if slices.Contains([]string{"CopyImage", "ModifyImageAttribute", "ModifySnapshotAttribute"}, c.Action) {
@@ -33,7 +33,7 @@ func Verified(t *testing.T, w *World, body string, boot builder.Boot, want int, 
 				return bad
 			})
 			if err != nil {
-				return &builder.RejectedError{Fate: builder.Delete, Err: err}
+				return &builder.RejectedError{Action: builder.Delete, Err: err}
 			}
 			return nil
 		}

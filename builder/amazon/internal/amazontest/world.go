@@ -89,14 +89,14 @@ type World struct {
 
 	UnderWay sync.RWMutex // held for reading by each call that is
 
-	// Made is [builder.Hooks.Made] of the builds.
-	Made func(ctx context.Context, image builder.Image) error
+	// ImageCreated is [builder.Hooks.ImageCreated] of the builds.
+	ImageCreated func(ctx context.Context, image builder.Image) error
 
-	// Marks is [builder.Hooks.Marks] of the builds.
-	Marks func(ctx context.Context) (map[string]string, error)
+	// ImageTags is [builder.Hooks.ImageTags] of the builds.
+	ImageTags func(ctx context.Context) (map[string]string, error)
 
-	// Settle is [builder.Hooks.Settle] of the builds.
-	Settle func(ctx context.Context, m builder.Machine) error
+	// AwaitFirstBoot is [builder.Hooks.AwaitFirstBoot] of the builds.
+	AwaitFirstBoot func(ctx context.Context, m builder.Machine) error
 
 	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
 	FaultsFrom string
@@ -237,7 +237,7 @@ func (p profiles) Find(owner, name, arn string) (ec2.Profile, bool) {
 	return ec2.Profile{ARN: found.ARN, ID: found.ID, Role: found.Role.Name}, ok
 }
 
-func (p profiles) Lend(string, string, string) (ec2.Credentials, bool) {
+func (p profiles) IssueCredentials(string, string, string) (ec2.Credentials, bool) {
 	return ec2.Credentials{}, false
 }
 
@@ -427,7 +427,7 @@ func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifa
 	if provision == nil {
 		provision = func(context.Context, builder.Machine) error { return nil }
 	}
-	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Settle: b.World.Settle, Made: b.World.Made, Marks: b.World.Marks})
+	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, AwaitFirstBoot: b.World.AwaitFirstBoot, ImageCreated: b.World.ImageCreated, ImageTags: b.World.ImageTags})
 }
 
 // Said returns what was said, one text a line.

@@ -14,8 +14,8 @@ func TestMark(t *testing.T) {
 		for n := range tags {
 			l.Tags[fmt.Sprint("t", n)] = "x"
 		}
-		if l.Mark(marks); len(l.Marks) != want || l.Marks["bake:inputs"] == "" || len(marks) != 3 {
-			t.Errorf("beside %d tags there are %d marks: %v", tags, len(l.Marks), l.Marks)
+		if l.AddImageTags(marks); len(l.ImageTags) != want || l.ImageTags["bake:inputs"] == "" || len(marks) != 3 {
+			t.Errorf("beside %d tags there are %d marks: %v", tags, len(l.ImageTags), l.ImageTags)
 		}
 	}
 }

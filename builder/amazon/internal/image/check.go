@@ -32,8 +32,8 @@ type Maker struct {
 	// Finish, if not nil, does more with an image before it is shared.
 	Finish func(ctx context.Context, made Made) error
 
-	// HandedTo is where images go once they are made, whatever the options say.
-	HandedTo builder.Distribution
+	// Distribution is where images go once they are made, whatever the options say.
+	Distribution builder.Distribution
 
 	// None is set when no image is made, so that no name needs to be free.
 	None bool

@@ -60,7 +60,7 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 		return nil, step.ErrBoundary
 	}
 	if len(made) > 0 {
-		kept, err := m.handOver(ctx, made)
+		kept, err := m.finalize(ctx, made)
 		made, errs = kept, append(errs, err)
 	}
 	return made, errors.Join(errs...)

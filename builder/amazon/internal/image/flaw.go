@@ -109,7 +109,7 @@ func (o *Options) FlawPermissions(src *schema.Source, region string) []policy.Ne
 	all := o.Place(src, region)
 	needs := []policy.Need{all.Look("DescribeSnapshots")}
 	lists := func(lists ...*[]string) bool {
-		return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.Perhaps(src, l, len(*l) > 0) })
+		return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.MayBe(src, l, len(*l) > 0) })
 	}
 	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs) {
 		needs = append(needs, all.Look("DescribeImageAttribute"))

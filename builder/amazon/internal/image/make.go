@@ -40,7 +40,7 @@ type Labels struct {
 	RunTags     map[string]string
 	Tags        map[string]string
 	Snapshot    map[string]string
-	Marks       map[string]string // of images alone, beside their Tags
+	ImageTags   map[string]string // of images alone, beside their Tags
 }
 
 // Create makes the image of a stopped instance in the build region, under the
@@ -139,7 +139,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		if err := m.replaceExisting(ctx, region); err != nil {
 			return Made{}, err
 		}
-		pause := m.Session.Pace.Again
+		pause := m.Session.Pace.Retry
 		once := *m
 		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
 		for try := 1; ; try++ {
@@ -218,7 +218,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	if n := m.SnapshotCopyDurationMinutes; n > 0 {
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
-	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags, labels.Marks)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
+	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags, labels.ImageTags)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
 	// EC2 copies the tags of the image only.
 	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
 	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
@@ -271,7 +271,7 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	if err := m.tagNew(ctx, region, id, t); err != nil {
 		return Made{}, err
 	}
-	if err := step.Cross(ctx, m.Scope, step.Boundary{Next: step.StageWait, Region: region, Image: id}); err != nil {
+	if err := step.EndStage(ctx, m.Scope, step.Boundary{Next: step.StageWait, Region: region, Image: id}); err != nil {
 		return Made{}, err
 	}
 	image, err := step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (types.Image, error) {

@@ -28,7 +28,7 @@ func (o *Options) Permissions(src *schema.Source, region, action string) []polic
 
 // Checks is what it takes to find out whether the images can be made.
 func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need) {
-	if policy.Perhaps(src, &o.SkipRegionValidation, !o.SkipRegionValidation) {
+	if policy.MayBe(src, &o.SkipRegionValidation, !o.SkipRegionValidation) {
 		needs = append(needs, policy.In(region).Look("DescribeRegions"))
 	}
 	return append(needs, o.Place(src, region).Look("DescribeImages"))
@@ -64,22 +64,22 @@ func (o *Options) first(src *schema.Source, here policy.Place, action string) (n
 
 // attributes is what sharing and protecting the images takes, and making way for them.
 func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []policy.Need) {
-	if given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.Perhaps(src, &o.IMDSSupport, o.IMDSSupport != "") {
+	if given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.MayBe(src, &o.IMDSSupport, o.IMDSSupport != "") {
 		needs = append(needs, all.Own("ModifyImageAttribute", "image"))
 	}
 	if given(src, &o.SnapshotUsers, &o.SnapshotGroups) {
 		needs = append(needs, all.Own("ModifySnapshotAttribute", "snapshot"))
 	}
-	if policy.Perhaps(src, &o.DeprecateAt, o.DeprecateAt != "") {
+	if policy.MayBe(src, &o.DeprecateAt, o.DeprecateAt != "") {
 		needs = append(needs, all.Own("EnableImageDeprecation", "image"))
 	}
-	if p := o.DeregistrationProtection; p != nil && (policy.Perhaps(src, &p.Enabled, p.Enabled) || policy.Perhaps(src, &p.WithCooldown, p.WithCooldown)) {
+	if p := o.DeregistrationProtection; p != nil && (policy.MayBe(src, &p.Enabled, p.Enabled) || policy.MayBe(src, &p.WithCooldown, p.WithCooldown)) {
 		needs = append(needs, all.Own("EnableImageDeregistrationProtection", "image"), all.Own("DisableImageDeregistrationProtection", "image"))
 	}
-	if policy.Perhaps(src, &o.ForceDeregister, o.ForceDeregister) {
+	if policy.MayBe(src, &o.ForceDeregister, o.ForceDeregister) {
 		needs = append(needs, all.Use("DeregisterImage", "image"))
 		needs = append(needs, all.Users()...)
-		if policy.Perhaps(src, &o.ForceDeleteSnapshot, o.ForceDeleteSnapshot) {
+		if policy.MayBe(src, &o.ForceDeleteSnapshot, o.ForceDeleteSnapshot) {
 			needs = append(needs, all.Use("DeleteSnapshot", "snapshot"))
 		}
 	}
@@ -87,11 +87,11 @@ func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []poli
 }
 
 func given(src *schema.Source, lists ...*[]string) bool {
-	return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.Perhaps(src, l, len(*l) > 0) })
+	return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.MayBe(src, l, len(*l) > 0) })
 }
 
-// Suiting is what [Maker.Suits] takes.
-func (o *Options) Suiting(src *schema.Source, region string) []policy.Need {
+// SharingCheckPermissions is what [Maker.CheckSharing] takes.
+func (o *Options) SharingCheckPermissions(src *schema.Source, region string) []policy.Need {
 	if !given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers, &o.SnapshotGroups) {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (o *Options) Suiting(src *schema.Source, region string) []policy.Need {
 
 // InstanceAttributes is what [launch.Launcher.ModifyInstance] takes.
 func (o *Options) InstanceAttributes(src *schema.Source, here policy.Place) []policy.Need {
-	if policy.Perhaps(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.Perhaps(src, &o.ENASupport, o.ENASupport != nil) {
+	if policy.MayBe(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.MayBe(src, &o.ENASupport, o.ENASupport != nil) {
 		return []policy.Need{here.Own("ModifyInstanceAttribute", "instance")}
 	}
 	return nil

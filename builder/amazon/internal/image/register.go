@@ -178,9 +178,9 @@ func (m *Maker) listed(ctx context.Context, region, name string) (*types.Image, 
 	}
 }
 
-// StillThere returns an error if an image that an earlier life of the run has made is
+// CheckExists returns an error if an image that an earlier life of the run has made is
 // gone: a finished one, or the first one if a region has no image yet.
-func (m *Maker) StillThere(ctx context.Context, first Made) error {
+func (m *Maker) CheckExists(ctx context.Context, first Made) error {
 	regions := m.CopyTo()
 	if !m.Temporary() {
 		regions = append([]string{first.Region}, regions...)

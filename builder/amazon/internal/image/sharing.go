@@ -81,12 +81,12 @@ func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) 
 	}
 }
 
-// Suits reports an image that could not be shared as the options or HandedTo want, because it
+// CheckSharing reports an image that could not be shared as the options or Distribution want, because it
 // is encrypted or would inherit that from its source; volumes are those of the instance, and
 // source has the devices of others that get into the image. Which key the source has is not
 // said by EC2: where that matters there is a warning.
-func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
-	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && len(m.HandedTo.Accounts) == 0 {
+func (m *Maker) CheckSharing(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
+	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && len(m.Distribution.Accounts) == 0 {
 		return nil
 	}
 	e := m.encryption(source, volumes)
@@ -95,16 +95,16 @@ func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device
 			return err
 		}
 	}
-	if e.inherited != "" && (m.handed(m.Session.Region, !m.SkipSaveBuildRegion) || len(m.sharedWith()) > 0) {
+	if e.inherited != "" && (m.isShared(m.Session.Region, !m.SkipSaveBuildRegion) || len(m.sharedWith()) > 0) {
 		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", e.inherited)
 	}
 	return m.suitsDefaults(ctx, e)
 }
 
-// handed reports whether other accounts get the image in a region, which the build makes
-// or somebody copies there, by HandedTo.
-func (m *Maker) handed(region string, made bool) bool {
-	to := m.HandedTo
+// isShared reports whether other accounts get the image in a region, which the build makes
+// or somebody copies there, by Distribution.
+func (m *Maker) isShared(region string, made bool) bool {
+	to := m.Distribution
 	return slices.ContainsFunc(to.Accounts, func(id string) bool { return id != m.Session.Account }) &&
 		(slices.Contains(to.Regions, region) || len(to.Regions) == 0 && made)
 }
@@ -134,7 +134,7 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 		}
 	}
 	for _, region := range made {
-		if m.handed(region, true) || len(m.sharedWith()) > 0 || len(m.public()) > 0 {
+		if m.isShared(region, true) || len(m.sharedWith()) > 0 || len(m.public()) > 0 {
 			if region == home && !e.byDefault || region != home && m.key(region) != "" {
 				continue // it is not encrypted, or with keys that were named
 			}
@@ -143,8 +143,8 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 			}
 		}
 	}
-	for _, region := range m.HandedTo.Regions {
-		if !slices.Contains(made, region) && m.handed(region, false) && m.HandedTo.Keys[region] == "" {
+	for _, region := range m.Distribution.Regions {
+		if !slices.Contains(made, region) && m.isShared(region, false) && m.Distribution.Keys[region] == "" {
 			if err := m.suitsDefault(ctx, region, false, e); err != nil {
 				return err
 			}

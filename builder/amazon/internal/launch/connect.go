@@ -40,8 +40,8 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 				return nil, err
 			}
 			t.Addr, t.Dial, t.Through = through.addr, through.dial, through.name
-			if l.lendsKey() {
-				t.Prepare = through.lendKey
+			if l.sendsPublicKey() {
+				t.Prepare = through.sendPublicKey
 			}
 		}
 		return ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
@@ -226,8 +226,8 @@ func (l *Launcher) ClearKey(ctx context.Context, m builder.Machine, key Key) err
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil
 	}
-	if l.Settle != nil {
-		if err := l.Settle(ctx, m); err != nil {
+	if l.AwaitFirstBoot != nil {
+		if err := l.AwaitFirstBoot(ctx, m); err != nil {
 			return err
 		}
 	}

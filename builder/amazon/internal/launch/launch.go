@@ -36,8 +36,8 @@ type Launcher struct {
 	// becomes of the build.
 	Keep []string
 
-	// Settle is that of [builder.Hooks].
-	Settle func(context.Context, builder.Machine) error
+	// AwaitFirstBoot is that of [builder.Hooks].
+	AwaitFirstBoot func(context.Context, builder.Machine) error
 }
 
 func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }

@@ -647,9 +647,9 @@ func (o *Options) validateKey(c *schema.Checker) {
 	}
 }
 
-// lendsKey reports whether EC2 Instance Connect is to give the machine the user's own
+// sendsPublicKey reports whether EC2 Instance Connect is to give the machine the user's own
 // key, with which it was not launched.
-func (o *Options) lendsKey() bool {
+func (o *Options) sendsPublicKey() bool {
 	return o.SSHInterface == SessionManager && o.PrivateKeyFile != "" && o.SSHKeyPairName == ""
 }
 

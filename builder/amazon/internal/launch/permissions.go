@@ -20,11 +20,11 @@ func (o *Options) Permissions(src *schema.Source, here policy.Place, volumes []*
 	p.profile()
 	p.launch(volumes)
 	p.add(here.Own("TerminateInstances", "instance"), here.Own("DeleteVolume", "volume"))
-	spot := policy.Perhaps(src, &o.SpotPrice, o.Spot())
+	spot := policy.MayBe(src, &o.SpotPrice, o.Spot())
 	if spot {
 		p.spot()
 	}
-	if policy.Perhaps(src, &o.SpotPrice, !o.Spot()) && policy.Perhaps(src, &o.DisableStopInstance, !o.DisableStopInstance) {
+	if policy.MayBe(src, &o.SpotPrice, !o.Spot()) && policy.MayBe(src, &o.DisableStopInstance, !o.DisableStopInstance) {
 		p.add(here.Own("StopInstances", "instance"))
 	}
 	p.connect()
@@ -48,7 +48,7 @@ type permissions struct {
 func (p *permissions) add(needs ...policy.Need) { p.needs = append(p.needs, needs...) }
 
 // set reports whether an option may have a value.
-func (p *permissions) set(option *string) bool { return policy.Perhaps(p.src, option, *option != "") }
+func (p *permissions) set(option *string) bool { return policy.MayBe(p.src, option, *option != "") }
 
 // use adds a resource that an option may name to those of a launch: the one, or
 // all of its kind if the option is not known yet.
@@ -62,16 +62,16 @@ func (p *permissions) use(kind string, option *string) {
 }
 
 func (p *permissions) network() {
-	public := policy.Perhaps(p.src, &p.AssociatePublicIPAddress, p.AssociatePublicIPAddress != nil)
+	public := policy.MayBe(p.src, &p.AssociatePublicIPAddress, p.AssociatePublicIPAddress != nil)
 	if p.set(&p.VPCID) || p.VPCFilter != nil || public {
 		p.add(p.here.Look("DescribeVpcs"))
 	}
 	// Without a subnet and a zone, others are looked for when there is no capacity.
-	elsewhere := policy.Perhaps(p.src, &p.SubnetID, p.SubnetID == "") && policy.Perhaps(p.src, &p.AvailabilityZone, p.AvailabilityZone == "")
+	elsewhere := policy.MayBe(p.src, &p.SubnetID, p.SubnetID == "") && policy.MayBe(p.src, &p.AvailabilityZone, p.AvailabilityZone == "")
 	if elsewhere || p.set(&p.SubnetID) || p.SubnetFilter != nil || public {
 		p.add(p.here.Look("DescribeSubnets"))
 	}
-	if public && policy.Perhaps(p.src, &p.SubnetID, p.SubnetID == "") && p.SubnetFilter == nil {
+	if public && policy.MayBe(p.src, &p.SubnetID, p.SubnetID == "") && p.SubnetFilter == nil {
 		p.add(p.here.Look("DescribeInstanceTypeOfferings"))
 	}
 	if p.SubnetID == "" || !p.src.Known(&p.SubnetID) {
@@ -125,7 +125,7 @@ func (p *permissions) groups() {
 	}
 	p.add(p.here.Make("CreateSecurityGroup", "security-group")...)
 	p.add(p.here.Use("CreateSecurityGroup", vpc), p.here.Own("DeleteSecurityGroup", "security-group"))
-	if policy.Perhaps(p.src, &p.Communicator, p.Communicator != ssh.None) {
+	if policy.MayBe(p.src, &p.Communicator, p.Communicator != ssh.None) {
 		p.add(p.here.Own("AuthorizeSecurityGroupIngress", "security-group"))
 	}
 }
@@ -139,7 +139,7 @@ func (p *permissions) profile() {
 		if !p.src.Known(&p.IAMInstanceProfile) {
 			name = "*"
 		}
-		if policy.Perhaps(p.src, &p.SkipProfileValidation, !p.SkipProfileValidation) {
+		if policy.MayBe(p.src, &p.SkipProfileValidation, !p.SkipProfileValidation) {
 			p.add(policy.Need{Actions: []string{"iam:GetInstanceProfile"}, Resources: p.here.IAM("instance-profile/"+name, "instance-profile/*/"+name)})
 		}
 		p.add(p.here.Pass("ec2", "role/*"))
@@ -212,7 +212,7 @@ func (p *permissions) spot() {
 }
 
 func (p *permissions) connect() {
-	reached := policy.Perhaps(p.src, &p.Communicator, p.Communicator != ssh.None && p.Communicator != ssh.WinRM)
+	reached := policy.MayBe(p.src, &p.Communicator, p.Communicator != ssh.None && p.Communicator != ssh.WinRM)
 	if reached {
 		p.add(p.here.Own("GetConsoleOutput", "instance")) // with the host keys
 	}
@@ -228,14 +228,14 @@ func (p *permissions) connect() {
 				Resources: p.here.ARNs("ssm", "session/${aws:username}-*", "session/${aws:userid}-*"),
 			},
 		)
-		if p.set(&p.PrivateKeyFile) && policy.Perhaps(p.src, &p.SSHKeyPairName, p.SSHKeyPairName == "") {
+		if p.set(&p.PrivateKeyFile) && policy.MayBe(p.src, &p.SSHKeyPairName, p.SSHKeyPairName == "") {
 			p.add(policy.Need{
 				Actions: []string{"ec2-instance-connect:SendSSHPublicKey"}, Resources: p.here.EC2("instance"),
 				When: policy.Condition{"StringLike": {"aws:ResourceTag/bake:run": {"*"}}},
 			})
 		}
 	}
-	if policy.Perhaps(p.src, &p.Communicator, p.Communicator == ssh.WinRM) && policy.Perhaps(p.src, &p.WinRMPassword, p.WinRMPassword == "") {
+	if policy.MayBe(p.src, &p.Communicator, p.Communicator == ssh.WinRM) && policy.MayBe(p.src, &p.WinRMPassword, p.WinRMPassword == "") {
 		p.add(p.here.Own("GetPasswordData", "instance"))
 	}
 }

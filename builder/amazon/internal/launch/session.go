@@ -64,9 +64,9 @@ func (s *sessions) addr(context.Context) (string, int, error) {
 	return "localhost", s.l.SessionManagerPort, s.fatal
 }
 
-// lendKey has EC2 Instance Connect give the machine the user's own key for a minute,
+// sendPublicKey has EC2 Instance Connect give the machine the user's own key for a minute,
 // unless the machine was launched with a key pair. What cannot be given may be there.
-func (s *sessions) lendKey(ctx context.Context) {
+func (s *sessions) sendPublicKey(ctx context.Context) {
 	key, err := ssh.PublicKey(s.l.PrivateKeyFile)
 	if err == nil {
 		err = s.l.Session.InstanceConnect().Do(ctx, "SendSSHPublicKey", map[string]any{
@@ -177,8 +177,8 @@ func (s *sessions) forward(ctx context.Context, listener net.Listener) {
 				return
 			}
 			defer context.AfterFunc(ctx, func() { _ = local.Close() })()
-			if s.l.lendsKey() {
-				s.lendKey(ctx)
+			if s.l.sendsPublicKey() {
+				s.sendPublicKey(ctx)
 			}
 			done := make(chan struct{}, 2)
 			carry := func(to, from net.Conn) { // until either side ends

@@ -37,9 +37,9 @@ type Statement struct {
 // Option is what [schema.Source] knows of the value of an option.
 type Option interface{ Known(ptr any) bool }
 
-// Perhaps reports whether something that an option asks for may be wanted: it is,
+// MayBe reports whether something that an option asks for may be wanted: it is,
 // or the value of the option at ptr is not known yet.
-func Perhaps(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
+func MayBe(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
 
 // The runs' tag, which is on all that a build owns while it goes on.
 const tag = imagetag.Run

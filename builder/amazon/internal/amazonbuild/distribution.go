@@ -34,5 +34,5 @@ func (q *sequence) Regions() []string {
 	return q.Image.Where(q.src, region)
 }
 
-// HandOut says where images go once they are made. It is called before Build.
-func (q *sequence) HandOut(to builder.Distribution) { q.handedTo = to }
+// SetDistribution says where images go once they are made. It is called before Build.
+func (q *sequence) SetDistribution(to builder.Distribution) { q.distribution = to }

@@ -21,8 +21,8 @@ import (
 	"bake/communicator"
 )
 
-// Vigil watches an instance while the build depends on its running.
-type Vigil struct {
+// InstanceMonitor watches an instance while the build depends on its running.
+type InstanceMonitor struct {
 	l    *Launcher
 	id   string
 	busy atomic.Bool // the machine was reached: what is done to it may be meant
@@ -41,16 +41,16 @@ const started = time.Minute
 
 // Watch returns a context that ends when the instance no longer runs, with the
 // reason that EC2 gives and the end of the console as its cause.
-func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *Vigil) {
+func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *InstanceMonitor) {
 	alive, cancel := context.WithCancelCause(ctx)
-	v := &Vigil{l: l, id: id, stop: cancel, over: make(chan struct{})}
+	v := &InstanceMonitor{l: l, id: id, stop: cancel, over: make(chan struct{})}
 	// What EC2 says of an instance that runs seldom changes.
-	rhythm := wait.Watch{Delay: l.Session.Pace.Vigil, Limit: 365 * 24 * time.Hour}
+	rhythm := wait.Watch{Delay: l.Session.Pace.Monitor, Limit: 365 * 24 * time.Hour}
 	go func() {
 		defer close(v.over)
 		var since time.Time // when it was first seen stopped
 		_, err := access.Watch(l.Session, l.Session.Region).Instances.Until(alive, wait.Wait[types.Instance]{
-			ID: id, What: "instance " + id + " to stop", Watch: rhythm, Later: rhythm.Delay, Kind: "vigil",
+			ID: id, What: "instance " + id + " to stop", Watch: rhythm, Later: rhythm.Delay, Kind: "monitor",
 			Usual: wait.Span{Soonest: rhythm.Limit, Latest: rhythm.Limit},
 			Judge: func(i types.Instance, found bool) (bool, error) {
 				if !found || !v.ended(i) {
@@ -77,17 +77,17 @@ func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *Vigi
 }
 
 // Reached says that the machine was reached.
-func (v *Vigil) Reached() { v.busy.Store(true) }
+func (v *InstanceMonitor) Reached() { v.busy.Store(true) }
 
 // Close ends the watch.
-func (v *Vigil) Close() {
+func (v *InstanceMonitor) Close() {
 	v.stop(nil)
 	<-v.over
 }
 
 // ended reports whether the instance has stopped, or is about to. One that a
 // provisioner is to stop may.
-func (v *Vigil) ended(i types.Instance) bool {
+func (v *InstanceMonitor) ended(i types.Instance) bool {
 	if i.State == nil {
 		return false
 	}
@@ -107,13 +107,13 @@ func byUser(i types.Instance) bool {
 	return strings.HasPrefix(string(i.State.Name), "stop") && i.StateReason != nil && strings.HasPrefix(aws.ToString(i.StateReason.Code), "Client.User")
 }
 
-func (v *Vigil) gone(i types.Instance) *goneError {
+func (v *InstanceMonitor) gone(i types.Instance) *goneError {
 	return &goneError{fmt.Sprintf("instance %s is %s: %s", v.id, i.State.Name, reason(i))}
 }
 
 // Explain returns why the machine is gone, if that is why the build could not go
 // on with err. A connection that was lost is often the first sign of it.
-func (v *Vigil) Explain(ctx context.Context, err error) error {
+func (v *InstanceMonitor) Explain(ctx context.Context, err error) error {
 	var gone *goneError
 	if err == nil || ctx.Err() != nil && !errors.As(context.Cause(ctx), &gone) {
 		return err
@@ -138,7 +138,7 @@ func (e *lostError) Unwrap() []error { return []error{e.gone, e.err} }
 
 // ask asks EC2 whether the instance is gone. With lost it looks for some seconds:
 // a machine that shuts down closes its connections first.
-func (v *Vigil) ask(ctx context.Context, lost bool) (gone *goneError) {
+func (v *InstanceMonitor) ask(ctx context.Context, lost bool) (gone *goneError) {
 	limit := time.Duration(0)
 	if lost {
 		limit = 10 * time.Second
@@ -165,7 +165,7 @@ func (v *Vigil) ask(ctx context.Context, lost bool) (gone *goneError) {
 const tail = 10
 
 // withConsole adds the end of the instance's console, if EC2 has it.
-func (v *Vigil) withConsole(ctx context.Context, gone *goneError) *goneError {
+func (v *InstanceMonitor) withConsole(ctx context.Context, gone *goneError) *goneError {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	out, err := access.Call(ctx, v.l.client().GetConsoleOutput, &ec2.GetConsoleOutputInput{InstanceId: &v.id})

@@ -20,10 +20,10 @@ var (
 	reasonFailed = reason{"Server.InternalError", "The host of the instance failed", "Server.InternalError"}
 )
 
-// befall has happen to the machine of an instance that has just started what the
+// startFaults applies to the machine of an instance that has just started what the
 // rules of its launch want, at its first boot. What has not ended does so when other
 // rules take their place.
-func (s *state) befall(id string, r *runner, m machine.Machine) {
+func (s *state) startFaults(id string, r *runner, m machine.Machine) {
 	for _, f := range r.rules {
 		if !f.Effect.onMachine() {
 			continue
@@ -39,15 +39,15 @@ func (s *state) befall(id string, r *runner, m machine.Machine) {
 				}
 				cancel()
 			}()
-			s.mishap(ctx, id, r, m, f)
+			s.runFault(ctx, id, r, m, f)
 		})
 	}
 	r.rules = nil
 }
 
-// mishap does what a rule wants with a running machine. ctx ends with it, or with the
+// runFault does what a rule wants with a running machine. ctx ends with it, or with the
 // rule.
-func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Machine, f Fault) {
+func (s *Service) runFault(ctx context.Context, id string, r *runner, m machine.Machine, f Fault) {
 	if s.opts.Clock.Sleep(ctx, f.After) != nil {
 		return
 	}
@@ -58,7 +58,7 @@ func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Ma
 	}
 	switch f.Effect {
 	case EffectDie:
-		s.takeAway(ctx, id, r, reasonFailed)
+		s.terminateByService(ctx, id, r, reasonFailed)
 	case EffectHang:
 		if err := m.Freeze(ctx); err != nil {
 			s.log(id, "hang", err)
@@ -74,9 +74,9 @@ func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Ma
 			}
 		}
 	case EffectUnreachable:
-		s.cut(r, true)
+		s.setUnreachable(r, true)
 		wait()
-		s.cut(r, false)
+		s.setUnreachable(r, false)
 	case EffectMetadata:
 		set(func() { r.noMetadata = cmp.Or(f.Status, http.StatusServiceUnavailable) })
 		wait()
@@ -86,15 +86,15 @@ func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Ma
 		at := s.now().Add(notice)
 		set(func() { r.notice = &at })
 		if s.opts.Clock.Sleep(ctx, notice) == nil {
-			s.takeAway(ctx, id, r, reasonSpot)
+			s.terminateByService(ctx, id, r, reasonSpot)
 			return
 		}
 		set(func() { r.notice = nil })
 	}
 }
 
-// cut cuts the machine of an instance off from everybody, or joins it again.
-func (s *Service) cut(r *runner, off bool) {
+// setUnreachable cuts the machine of an instance off from everybody, or joins it again.
+func (s *Service) setUnreachable(r *runner, off bool) {
 	_ = s.update(func(st *state) error {
 		r.cutOff = off
 		st.refreshPolicies()
@@ -102,8 +102,8 @@ func (s *Service) cut(r *runner, off bool) {
 	})
 }
 
-// takeAway terminates an instance that its user wants to go on.
-func (s *Service) takeAway(ctx context.Context, id string, r *runner, why reason) {
+// terminateByService terminates an instance that its user wants to go on.
+func (s *Service) terminateByService(ctx context.Context, id string, r *runner, why reason) {
 	s.log(id, "take away", s.update(func(st *state) error {
 		if r.goal >= goalStop {
 			return nil // it ends already

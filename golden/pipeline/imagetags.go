@@ -42,9 +42,9 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 	step.Record(s, passedAre, p.passes)
 }
 
-// marks are all tags of [pipeline.mark], those of earlier lives of the run among them, with
+// imageTags are all tags of [pipeline.mark], those of earlier lives of the run among them, with
 // the name of the image, the run that has its reports, and what it has passed.
-func (p *pipeline) marks(ctx context.Context, s *step.Scope) (map[string]string, error) {
+func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)

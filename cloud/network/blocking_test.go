@@ -24,7 +24,7 @@ func TestPatientCard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	card := newPatientCard(raw, pair[0])
+	card := newBlockingEndpoint(raw, pair[0])
 
 	var list stack.PacketBufferList
 	for i := range frames {
@@ -77,7 +77,7 @@ func TestPatienceEnds(t *testing.T) {
 	for range 10000 {
 		list.PushBack(stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData([]byte("frame"))}))
 	}
-	if n, err := newPatientCard(raw, pair[0]).WritePackets(list); err == nil || n >= 10000 {
+	if n, err := newBlockingEndpoint(raw, pair[0]).WritePackets(list); err == nil || n >= 10000 {
 		t.Errorf("%d frames were written: %v", n, err)
 	}
 	list.DecRef()

@@ -15,10 +15,10 @@ import (
 )
 
 // start finds the image to launch the instance from: the source image, or the one that
-// Start knows. gone is what Start knew before, and is not there any more.
+// ResolveSource knows. gone is what ResolveSource knew before, and is not there any more.
 func (b *Build) start(ctx context.Context, gone string) error {
 	b.Spec.Image, b.Spec.Continues = b.Source, false
-	if b.Start == nil {
+	if b.ResolveSource == nil {
 		return nil
 	}
 	from, err := b.from()
@@ -26,7 +26,7 @@ func (b *Build) start(ctx context.Context, gone string) error {
 		return err
 	}
 	from.Gone = gone
-	id, err := b.Start(ctx, from)
+	id, err := b.ResolveSource(ctx, from)
 	if err != nil || id == "" {
 		return err
 	}
@@ -42,7 +42,7 @@ func (b *Build) start(ctx context.Context, gone string) error {
 }
 
 // launching calls what launches the instance, or asks whether it can be. If the image that
-// Start knew is gone by then, it is called once more, for the source image.
+// ResolveSource knew is gone by then, it is called once more, for the source image.
 func (b *Build) launching(ctx context.Context, launch func() error) error {
 	err := launch()
 	id := aws.ToString(b.Spec.Image.ImageId)
@@ -56,9 +56,9 @@ func (b *Build) launching(ctx context.Context, launch func() error) error {
 }
 
 // from is what the instance would be launched from, and with.
-func (b *Build) from() (builder.Start, error) {
+func (b *Build) from() (builder.LaunchSource, error) {
 	o := b.Machines.Options
-	from := builder.Start{Region: b.Session.Region, Image: aws.ToString(b.Source.ImageId)}
+	from := builder.LaunchSource{Region: b.Session.Region, Image: aws.ToString(b.Source.ImageId)}
 	file := ""
 	if o.UserDataFile != "" {
 		text, err := os.ReadFile(o.UserDataFile)

@@ -156,7 +156,7 @@ func TestEnding(t *testing.T) {
 				if tt.windows {
 					source.Platform = types.PlatformValuesWindows
 				}
-				e := l.EndsItself(t.Context(), m, source, tt.again)
+				e := l.StartShutdownTimer(t.Context(), m, source, tt.again)
 				e.Cancel(t.Context())
 				e.Close()
 				if !slices.EqualFunc(m.ran, tt.ran, strings.Contains) {
@@ -176,7 +176,7 @@ func TestEndingKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, said := launcher(t, "", time.Hour)
 		m := &machine{}
-		e := l.EndsItself(t.Context(), m, types.Image{}, false)
+		e := l.StartShutdownTimer(t.Context(), m, types.Image{}, false)
 		m.mu.Lock()
 		m.lost = true
 		m.mu.Unlock()

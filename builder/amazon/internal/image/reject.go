@@ -12,9 +12,9 @@ import (
 	"bake/step"
 )
 
-// Withheld are the labels of an image that is not to be found yet by those who look for
+// WithoutUserTags are the labels of an image that is not to be found yet by those who look for
 // what is ready: without the tags that the template gives it.
-func (l Labels) Withheld() Labels {
+func (l Labels) WithoutUserTags() Labels {
 	l.Tags, l.Snapshot = nil, nil
 	return l
 }
@@ -23,20 +23,20 @@ func (l Labels) Withheld() Labels {
 // stands for.
 const explains = "bake:inputs."
 
-// Mark sets the marks. Those that only explain another one are left out if the image would
+// AddImageTags sets the tags. Those that only explain another one are left out if the image would
 // have more tags than EC2 takes.
-func (l *Labels) Mark(marks map[string]string) {
+func (l *Labels) AddImageTags(marks map[string]string) {
 	if len(merge(l.RunTags, l.Tags, marks)) > ownership.MostTags-ownership.Tagged {
 		marks = maps.Clone(marks)
 		maps.DeleteFunc(marks, func(key, _ string) bool { return strings.HasPrefix(key, explains) })
 	}
-	l.Marks = marks
+	l.ImageTags = marks
 }
 
 // Label gives a finished image its marks, and the tags that were withheld from it. It may
 // be called again.
 func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
-	if len(labels.Tags)+len(labels.Snapshot)+len(labels.Marks) == 0 {
+	if len(labels.Tags)+len(labels.Snapshot)+len(labels.ImageTags) == 0 {
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "tag the image in "+made.Region, func(ctx context.Context) error {
@@ -44,7 +44,7 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 		for _, tags := range []struct {
 			of []string
 			m  map[string]string
-		}{{[]string{made.ID}, merge(labels.Tags, labels.Marks)}, {made.Snapshots, SnapshotTags(labels)}} {
+		}{{[]string{made.ID}, merge(labels.Tags, labels.ImageTags)}, {made.Snapshots, SnapshotTags(labels)}} {
 			if len(tags.of) == 0 || len(tags.m) == 0 {
 				continue
 			}
@@ -56,11 +56,11 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 	})
 }
 
-// SetAside hands over an image that is not to be handed out: it is marked and shared with
+// Reject hands over an image that is not to be handed out: it is marked and shared with
 // nobody. With quarantine it is disabled too, so that nobody can launch it by mistake; it
 // has no launch permissions to lose then, because they come later. Its calls are cut off with ctx, since
 // the image goes with its run as long as it was not handed over.
-func (m *Maker) SetAside(ctx context.Context, made Made, quarantine bool) error {
+func (m *Maker) Reject(ctx context.Context, made Made, quarantine bool) error {
 	what, tag := "keep the image in "+made.Region, ownership.RejectedTag
 	if quarantine {
 		what, tag = "quarantine the image in "+made.Region, ownership.QuarantineTag

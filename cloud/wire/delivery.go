@@ -7,10 +7,10 @@ import (
 )
 
 // Deliver has answer write to w what is to arrive of its answer, according to the fate
-// that ctx has for it: see [WithFate]. It panics with [http.ErrAbortHandler], which
+// that ctx has for it: see [WithDelivery]. It panics with [http.ErrAbortHandler], which
 // closes the connection, unless that is all.
 func Deliver(ctx context.Context, w http.ResponseWriter, answer func(http.ResponseWriter)) {
-	fate, _ := ctx.Value(fateKey{}).(Fate)
+	fate, _ := ctx.Value(deliveryKey{}).(Delivery)
 	if fate == Delivered {
 		answer(w)
 		return

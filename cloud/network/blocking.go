@@ -9,9 +9,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// patientCard waits for a link that takes no more frames at the moment, instead of
+// blockingEndpoint waits for a link that takes no more frames at the moment, instead of
 // dropping them. TCP recovers from such losses at a few segments a timeout.
-type patientCard struct {
+type blockingEndpoint struct {
 	nested.Endpoint
 	fd int
 }
@@ -20,14 +20,14 @@ type patientCard struct {
 // reads nothing at all must not keep the router from ending.
 const patience = time.Second
 
-func newPatientCard(card stack.LinkEndpoint, fd int) *patientCard {
-	c := &patientCard{fd: fd}
+func newBlockingEndpoint(card stack.LinkEndpoint, fd int) *blockingEndpoint {
+	c := &blockingEndpoint{fd: fd}
 	c.Init(card, c)
 	return c
 }
 
 // WritePackets implements stack.LinkWriter.
-func (c *patientCard) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
+func (c *blockingEndpoint) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
 	deadline := time.Now().Add(patience)
 	for written := 0; ; {
 		n, err := c.Endpoint.WritePackets(packets)

@@ -16,36 +16,36 @@ import (
 // What asks about the one image is always asked again.
 const surveyLife = time.Minute
 
-// survey is what launches machines in a region, and what its parameters name.
-type survey struct {
+// cachedScan is what launches machines in a region, and what its parameters name.
+type cachedScan struct {
 	at   time.Time
-	look *look
+	scan *usageScan
 }
 
-// survey finds out what is to launch machines in a region, unless that was just done.
+// scan finds out what is to launch machines in a region, unless that was just done.
 // DescribeImageReferences tells of an image what has changed since; without it, everything
 // is looked up again.
-func (r *Remover) survey(ctx context.Context, region string) *look {
-	if s, ok := r.surveys[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < surveyLife && len(s.look.failed) == 0 {
-		return s.look
+func (r *Remover) scan(ctx context.Context, region string) *usageScan {
+	if s, ok := r.surveys[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < surveyLife && len(s.scan.failed) == 0 {
+		return s.scan
 	}
 	at := time.Now()
-	l := r.Account.newLook(region, nil, r.Guards)
+	l := r.Account.newUsageScan(region, nil, r.Guards)
 	l.launchers(ctx, map[string]func(context.Context) error{GuardChannel: l.channels})
 	l.resolve(ctx)
 	if r.surveys == nil {
-		r.surveys = map[string]survey{}
+		r.surveys = map[string]cachedScan{}
 	}
-	r.surveys[region] = survey{at, l}
+	r.surveys[region] = cachedScan{at, l}
 	return l
 }
 
 // uses are what uses an image right now.
 func (r *Remover) uses(ctx context.Context, i Image) []Use {
-	known := r.survey(ctx, i.Region)
+	known := r.scan(ctx, i.Region)
 	g := r.Guards
 	g.Children = false // which are warnings, and said already
-	l := r.Account.newLook(i.Region, []Image{i}, g)
+	l := r.Account.newUsageScan(i.Region, []Image{i}, g)
 	l.uses[i.ID] = slices.Clone(known.uses[i.ID])
 	maps.Copy(l.failed, known.failed)
 	l.held()
@@ -61,7 +61,7 @@ func (r *Remover) uses(ctx context.Context, i Image) []Use {
 
 // recheck looks up those launch templates that EC2 knows to name the image in some version:
 // the survey may be older than their default or latest one.
-func (l *look) recheck(ctx context.Context, i Image) {
+func (l *usageScan) recheck(ctx context.Context, i Image) {
 	known := map[string]bool{}
 	for _, u := range l.uses[i.ID] {
 		known[u.Guard+u.id] = true

@@ -38,8 +38,8 @@ const (
 	endTimerGrace = 20 * time.Second // for one look
 )
 
-// Ending is the timer on a machine that ends it, whatever has become of bake.
-type Ending struct {
+// ShutdownTimer is the timer on a machine that ends it, whatever has become of bake.
+type ShutdownTimer struct {
 	l       *Launcher
 	machine communicator.Communicator
 	at      time.Time
@@ -52,12 +52,12 @@ type Ending struct {
 	over chan struct{}
 }
 
-// EndsItself has the machine end itself at the time that the run gives, if it gives one.
+// StartShutdownTimer has the machine end itself at the time that the run gives, if it gives one.
 // Where that cannot be it says so. The timer of an earlier life of the run is removed
 // first if the machine is had again. The caller calls Close, and Cancel before the machine
 // becomes an image.
-func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *Ending {
-	e := &Ending{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
+func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *ShutdownTimer {
+	e := &ShutdownTimer{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
 	defer func() {
 		if e.at.IsZero() {
 			close(e.over)
@@ -90,17 +90,17 @@ func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communic
 	return e
 }
 
-func (e *Ending) when() string { return e.at.UTC().Format("2006-01-02 15:04 MST") }
+func (e *ShutdownTimer) when() string { return e.at.UTC().Format("2006-01-02 15:04 MST") }
 
 // Left says until when a machine lives that is left as it is.
-func (e *Ending) Left(ctx context.Context) {
+func (e *ShutdownTimer) Left(ctx context.Context) {
 	if !e.at.IsZero() {
 		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run sets the time anew.", e.when(), e.what)
 	}
 }
 
 // keep sets the timer again when the machine has lost it.
-func (e *Ending) keep(ctx context.Context) {
+func (e *ShutdownTimer) keep(ctx context.Context) {
 	defer close(e.over)
 	for !e.kept && delay.For(ctx, endTimerPause) == nil {
 		look, done := context.WithTimeout(ctx, endTimerGrace)
@@ -110,13 +110,13 @@ func (e *Ending) keep(ctx context.Context) {
 }
 
 // Close ends the care for the timer, which goes on running.
-func (e *Ending) Close() {
+func (e *ShutdownTimer) Close() {
 	e.stop()
 	<-e.over
 }
 
 // Cancel removes the timer from the machine.
-func (e *Ending) Cancel(ctx context.Context) {
+func (e *ShutdownTimer) Cancel(ctx context.Context) {
 	e.Close()
 	if e.at.IsZero() || e.l.DisableStopInstance { // a provisioner may have shut it down
 		return
@@ -142,7 +142,7 @@ func (e *Ending) Cancel(ctx context.Context) {
 }
 
 // disarm removes whatever timer an earlier life of the run has set; there may be none.
-func (e *Ending) disarm(ctx context.Context) {
+func (e *ShutdownTimer) disarm(ctx context.Context) {
 	if e.windows {
 		_ = e.run(ctx, "shutdown /a")
 		return
@@ -152,7 +152,7 @@ func (e *Ending) disarm(ctx context.Context) {
 }
 
 // arm sets the timer.
-func (e *Ending) arm(ctx context.Context, at time.Time) error {
+func (e *ShutdownTimer) arm(ctx context.Context, at time.Time) error {
 	if e.windows {
 		e.kept = true
 		return e.run(ctx, fmt.Sprintf(`shutdown /s /t %d /c "The time limit of the image build has passed."`, seconds(at)))
@@ -169,10 +169,10 @@ func (e *Ending) arm(ctx context.Context, at time.Time) error {
 }
 
 // timer is the command line that sets a timer of systemd, unless there is one.
-func (e *Ending) timer(at time.Time) string { return asRoot(endTimerIsSet, e.start(at)) }
+func (e *ShutdownTimer) timer(at time.Time) string { return asRoot(endTimerIsSet, e.start(at)) }
 
 // start is the command that sets a timer of systemd.
-func (e *Ending) start(at time.Time) string {
+func (e *ShutdownTimer) start(at time.Time) string {
 	return fmt.Sprintf(
 		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at))
 }
@@ -190,7 +190,7 @@ func asRoot(commands ...string) string {
 }
 
 // run runs a command line that must succeed.
-func (e *Ending) run(ctx context.Context, line string) error {
+func (e *ShutdownTimer) run(ctx context.Context, line string) error {
 	errOut := communicator.Head{Max: 4 << 10}
 	st, err := e.machine.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
 	if err == nil && st.Code != 0 {

@@ -1,9 +1,9 @@
 package ec2
 
-// sent are, by the shape, the members that EC2 sends although they are empty, as
+// emptyMembers are, by the shape, the members that EC2 sends although they are empty, as
 // its documentation's examples show them: clients read them without asking whether
 // they are there. All other members are left out when nothing is set.
-func sent() map[string][]string {
+func emptyMembers() map[string][]string {
 	return map[string][]string{
 		"Instance": {
 			"BlockDeviceMappings", "ClientToken", "NetworkInterfaces", "PrivateDnsName", "ProductCodes", "PublicDnsName", "SecurityGroups", "StateTransitionReason",

@@ -19,8 +19,8 @@ type tombstone struct {
 	types.Image
 }
 
-// bury keeps what is known of an image that is about to be deregistered.
-func (s *state) bury(img *image) error {
+// addTombstone keeps what is known of an image that is about to be deregistered.
+func (s *state) addTombstone(img *image) error {
 	return s.graves.Put(*img.ImageId, &tombstone{img.Region, types.Image{
 		ImageId: img.ImageId, Name: img.Name, OwnerId: img.OwnerId, ImageOwnerAlias: img.ImageOwnerAlias, CreationDate: img.CreationDate,
 		DeprecationTime: img.DeprecationTime, SourceImageId: img.SourceImageId, SourceImageRegion: img.SourceImageRegion,

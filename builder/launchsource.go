@@ -1,0 +1,18 @@
+package builder
+
+// LaunchSource is the image that a builder is about to launch its machine from.
+type LaunchSource struct {
+	Region string
+	Image  string // its ID
+
+	// Options are the other options that determine what the machine is before it is
+	// provisioned. They can be encoded as JSON.
+	Options any
+
+	// Unfit says why the machine must be launched from this image; empty if an image of a
+	// machine that was launched from it will do.
+	Unfit string
+
+	// Gone is the image that ResolveSource returned before, if it no longer exists.
+	Gone string
+}
