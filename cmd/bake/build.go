@@ -74,9 +74,9 @@ immediately and lists what was left behind.`,
 	egressFlag(flags, &o.egress)
 	faultsFlag(flags, &o.faults)
 	cloudInitFlag(flags, &o.cloudInit)
-	flags.Var(&o.cache, "cache", "with -local: begin after the last provisioner that has not changed since an earlier -cache build, and keep the machines of this one; -cache=release: also for image blocks; bake cloud cache lists what is kept")
+	flags.Var(&o.cache, "cache", "with -local: start after the last unchanged provisioner of an earlier -cache build, and cache the machines of this one; -cache=release: also for image blocks; 'bake cloud cache' lists the cached machines")
 	flags.Lookup("cache").NoOptDefVal = cacheOn
-	flags.Var(&o.cacheLimit, "cache-limit", "with -cache: at the end, delete machines from the cache, the least recently used first, until the others have at most this `size`; default 10GB")
+	flags.Var(&o.cacheLimit, "cache-limit", "with -cache: at the end, shrink the cache to this `size`, deleting the least recently used machines first; default 10GB")
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")

@@ -46,8 +46,8 @@ func (p *program) checksCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checks",
 		Short: "Check machines against goss files and the built-in baseline",
-		Long: `Check machines that are there already, over SSH: against files in goss's format, and
-against the built-in security profile bake:baseline.`,
+		Long: `Check existing machines over SSH, or machines launched from an image, against files in
+goss's format and the built-in security profile bake:baseline.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
@@ -60,16 +60,18 @@ func (p *program) checksRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run FILE...",
 		Short: "Check a machine",
-		Long: `Check a machine over SSH: one that is there (-host), or one that is launched of an image
-for this (-ami), with a key and a security group of its own, and deleted again, whatever
-happens; if bake is killed, 'bake sweep' deletes it. FILE is a file in goss's format (.yaml,
-.yml or .json), - for standard input, or a built-in profile: bake:baseline, or bake:baseline/SELECTION with a list
-of level2, rules, and rules to leave out after a minus. Nothing is installed on the machine,
-and nothing stays there. It needs a POSIX shell, and a user who is root or whom sudo asks
-for no password.
+		Long: `Check a machine over SSH: an existing one (-host), or one launched from an image for this
+purpose (-ami). The latter gets its own key and security group and is always deleted
+again; if bake is killed, 'bake sweep' deletes it.
+
+FILE is a file in goss's format (.yaml, .yml or .json), - for standard input, or a
+built-in profile: bake:baseline or bake:baseline/SELECTION, where SELECTION is a list of
+level2, rule IDs, and rule IDs to exclude, each after a minus. Nothing is installed or
+left on the machine. It needs a POSIX shell, and a user who is root or can use sudo
+without a password.
 
 The gate is closed, and the exit code is 2, if a check fails that the flags do not allow
-to fail, or could not be judged.`,
+to fail, or if its result is unknown.`,
 		Example: `  bake checks run -host ssh://admin@198.51.100.7 goss.yaml
   bake checks run -ami ami-0123456789abcdef0 -region eu-west-1 bake:baseline
   bake checks run -local -ami web-20261128 goss.yaml
@@ -96,13 +98,13 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	}
 	flags := cmd.Flags()
 	o.host.register(flags, "check")
-	flags.StringVar(&o.ami, "ami", "", "launch a machine of this `image`, which its ID or name names, check it, and delete it")
+	flags.StringVar(&o.ami, "ami", "", "launch a machine from this `image`, given by ID or name, check it, and delete it")
 	o.guest.register(p, flags)
-	flags.BoolVar(&o.sudo, "sudo", true, "look at the machine as root, with sudo if the user is another one; -sudo=false: as the login user")
+	flags.BoolVar(&o.sudo, "sudo", true, "run checks as root, with sudo unless the user is root; -sudo=false: as the login user")
 	flags.BoolVar(&o.Remediate, "remediate", false, "run the fixes of checks that fail, as root, and check again")
-	flags.DurationVar(&o.RetryTimeout, "retry-timeout", 0, "check goss files again for as `long` as something in them fails")
-	flags.DurationVar(&o.Sleep, "sleep", time.Second, "`time` between two such checks")
-	flags.StringArrayVar(&o.maxFailed, "max-failed", nil, "`SEVERITY=N`: let the gate open though so many checks fail; can be repeated")
+	flags.DurationVar(&o.RetryTimeout, "retry-timeout", 0, "retry failing goss files for up to this `duration`")
+	flags.DurationVar(&o.Sleep, "sleep", time.Second, "`interval` between retries")
+	flags.StringArrayVar(&o.maxFailed, "max-failed", nil, "let the gate open with up to N failed checks of a severity: `SEVERITY=N`; repeatable")
 	flags.Float64Var(&o.minScore, "min-score", 0, "`percentage` of checks that must pass for the gate to open")
 	flags.StringVar(&o.waivers, "waivers", "", "`file` of waivers: checks that may fail until a date")
 	o.varFlags(flags)
@@ -122,9 +124,9 @@ const gossJSON = "goss-json"
 
 // varFlags registers the flags for what templates of goss files know.
 func (o *checksOptions) varFlags(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&o.VarsFiles, "vars", nil, "`file` of YAML or JSON for .Vars of goss files; can be repeated: later ones win")
-	flags.StringVar(&o.VarsInline, "vars-inline", "", "`YAML` or JSON for .Vars of goss files, which replaces what the files of -vars say")
-	flags.StringArrayVar(&o.env, "env", nil, "`NAME=VALUE` for .Env of goss files, which know no other environment; can be repeated")
+	flags.StringArrayVar(&o.VarsFiles, "vars", nil, "YAML or JSON `file` for .Vars of goss files; repeatable, later files override earlier ones")
+	flags.StringVar(&o.VarsInline, "vars-inline", "", "`YAML` or JSON for .Vars of goss files; overrides -vars")
+	flags.StringArrayVar(&o.env, "env", nil, "`NAME=VALUE` in .Env of goss files, which contains nothing else; repeatable")
 }
 
 func needFiles(cmd *cobra.Command, args []string) error {
@@ -366,10 +368,10 @@ func (p *program) checksListCommand() *cobra.Command {
 	var o checksOptions
 	cmd := &cobra.Command{
 		Use:   "list FILE...",
-		Short: "List the checks in files",
-		Long: `List the checks in files in goss's format, or in a built-in profile: bake:baseline or
-bake:baseline/SELECTION. This reads the files as bake checks run does, without a machine; files whose templates read
-from the machine are not listed.`,
+		Short: "List checks without running them",
+		Long: `List the checks in goss files, or in a built-in profile: bake:baseline or
+bake:baseline/SELECTION. Files are read as 'bake checks run' reads them, but without a
+machine: files whose templates read from the machine are skipped.`,
 		Example: `  bake checks list bake:baseline
   bake checks list -env ROLE=web goss.yaml`,
 		Args: needFiles,

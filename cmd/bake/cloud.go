@@ -25,7 +25,7 @@ import (
 func (p *program) cloudCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cloud",
-		Short: "Serve the local cloud; list, make, import and boot its images; reset it",
+		Short: "Run the local cloud and manage its base images",
 		Long: `The local cloud is an embedded EC2 whose instances are real Linux machines on this
 host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`,
 		Args: cobra.ArbitraryArgs,
@@ -72,11 +72,11 @@ choose the -listen address with care.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
-	flags.IntVar(&o.accounts, "accounts", 2, "have at least this `number` of accounts, each with a profile in the credentials file")
+	flags.IntVar(&o.accounts, "accounts", 2, "minimum `number` of accounts, each with a profile in the credentials file")
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	faultsFlag(flags, &o.faults)
-	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `time`, such as 168h; 0 is not at all")
-	flags.StringVar(&o.mirror, "mirror", "", "make bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources")
+	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `duration`, such as 168h; 0: do not keep them")
+	flags.StringVar(&o.mirror, "mirror", "", "build bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
 	flags.BoolVar(&o.open, "open", false, "open the console in the browser")
 	p.jsonFlag(cmd)

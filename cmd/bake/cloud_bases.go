@@ -14,10 +14,10 @@ import (
 func (p *program) cloudBasesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bases",
-		Short: "List the bases that machines boot from, made or not",
-		Long: `List the bases of the local cloud: those of the releases whose images it offers, which
-are made when one is first launched or by 'bake cloud base', and those of imported
-images. docs/bases.md says which of them have been made of their publisher's own packages.`,
+		Short: "List the bases that machines boot from",
+		Long: `List the bases of the local cloud: those of the releases that it offers, which are built
+on first launch or by 'bake cloud base', and those of imported images. docs/bases.md says
+which of them have been tested with the publisher's own packages.`,
 		Example: `  bake cloud bases`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudBases(cmd.Context()) },
@@ -58,12 +58,12 @@ func (p *program) cloudBaseCommand() *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "base NAME",
-		Short: "Make the base of a release ahead of its first launch",
-		Long: `Make the base of a release, such as ubuntu-22.04; 'bake cloud bases' lists them. It is
-made from the packages of an archive, which -mirror names, or else $BAKE_MIRROR or the
-host's apt sources; or from what -from names, as 'bake cloud import' takes it. A release that is not made of an archive's packages is made of a
-container image: what that lacks is installed in it. Templates that look for the release's images find it under the
-publisher's own names.`,
+		Short: "Build the base of a release before its first launch",
+		Long: `Build the base of a release, such as ubuntu-22.04; 'bake cloud bases' lists them. It is
+built from the packages of an archive: -mirror, or else $BAKE_MIRROR or the host's apt
+sources. With -from, it is built from any source that 'bake cloud import' accepts. Some
+releases can only be built from a container image; missing packages are installed in it.
+Templates find the images of the release under the publisher's own names.`,
 		Example: `  bake cloud base ubuntu-22.04
   bake cloud base ubuntu-22.04 -mirror http://mirror.example.com/ubuntu
   bake cloud base ubuntu-22.04 -from rootfs.tar.xz
@@ -81,10 +81,10 @@ publisher's own names.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.Mirror, "mirror", "", "take packages from the archive at this `URL`")
+	flags.StringVar(&o.Mirror, "mirror", "", "`URL` of the archive to take packages from")
 	flags.StringVar(&o.Keyring, "keyring", "", "a `file` with the OpenPGP keys that sign the archive; default: those of the distribution")
-	flags.StringVar(&from, "from", "", "make it from this OCI image or root file system, a `source` of 'bake cloud import'")
-	flags.BoolVar(&o.Replace, "replace", false, "make it anew if there is one; images and machines made from the old one stay as they are")
+	flags.StringVar(&from, "from", "", "build it from this `source`: an OCI image or root file system, as for 'bake cloud import'")
+	flags.BoolVar(&o.Replace, "replace", false, "rebuild an existing base; images and machines made from the old one are not affected")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -109,10 +109,10 @@ func (p *program) cloudBase(ctx context.Context, o local.BaseOptions) error {
 func (p *program) cloudAliasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "alias AMI-ID RELEASE",
-		Short: "Say which release an AMI id of AWS stands for",
-		Long: `Let an AMI id that is pinned in a template stand for a release of 'bake cloud bases',
-so that the template bakes with -local. The id is then that of an image in every region.
-Doing it again replaces what the id stood for.`,
+		Short: "Map an AMI ID of AWS to a release",
+		Long: `Map an AMI ID that a template pins to a release of 'bake cloud bases', so that the
+template can be built with -local. The ID is then available in every region. Mapping it
+again replaces the release.`,
 		Example: `  bake cloud alias ami-0c4f7023847b90238 ubuntu-22.04`,
 		Args:    exactly("the AMI id", "the release"),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -25,14 +25,14 @@ func (p *program) cloudCacheCommand() *cobra.Command {
 	var o cloudCacheOptions
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "List or delete the machines that bake build -local -cache begins from",
-		Long: fmt.Sprintf(`List the machines that 'bake build -local -cache' has kept after provisioners, the last
-used first, with their sizes: what they hold besides their base. A later -cache build
-whose provisioners are unchanged up to one of them begins there. At most %d are kept, for
-at most %d days, and after a build they have at most %s, or what -cache-limit of that
-build says. -prune deletes those that -older-than names, and the least recently used
-until the others are within the limit; -clear deletes them all. What a machine runs from
-stays.`, localcloud.CacheImages, int(localcloud.CacheAge.Hours()/24), ui.Bytes(localcloud.CacheBytes)),
+		Short: "List or delete the cached machines of bake build -local -cache",
+		Long: fmt.Sprintf(`List the machines that 'bake build -local -cache' has cached after provisioners, most
+recently used first, with their sizes without the base. A later -cache build starts from
+the last one whose provisioners have not changed. At most %d machines are cached, for at
+most %d days, and a build shrinks the cache to %s or its -cache-limit.
+
+-prune deletes those selected by -older-than, and the least recently used ones until the
+others are within the limit; -clear deletes all. Machines that are in use are kept.`, localcloud.CacheImages, int(localcloud.CacheAge.Hours()/24), ui.Bytes(localcloud.CacheBytes)),
 		Example: `  bake cloud cache
   bake cloud cache -prune -cache-limit 2GB
   bake cloud cache -prune -older-than 2d
@@ -51,9 +51,9 @@ stays.`, localcloud.CacheImages, int(localcloud.CacheAge.Hours()/24), ui.Bytes(l
 	flags := cmd.Flags()
 	flags.StringVar(&o.region, "region", local.DefaultRegion, "the `region` of the local cloud")
 	flags.BoolVar(&o.clear, "clear", false, "delete them all")
-	flags.BoolVar(&o.prune, "prune", false, "delete those that are too old, or more than the limit")
-	flags.Var(&o.limit, "cache-limit", "with -prune: delete the least recently used until the others have at most this `size`; default 10GB")
-	flags.Var(&o.olderThan, "older-than", "with -prune: delete those that are at least this `old`, such as 24h or 7d")
+	flags.BoolVar(&o.prune, "prune", false, "delete machines that are too old or exceed the limit")
+	flags.Var(&o.limit, "cache-limit", "with -prune: shrink the cache to this `size`, deleting the least recently used machines first; default 10GB")
+	flags.Var(&o.olderThan, "older-than", "with -prune: delete machines of at least this `age`, such as 24h or 7d")
 	p.jsonFlag(cmd)
 	return cmd
 }

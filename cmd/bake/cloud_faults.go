@@ -17,10 +17,10 @@ func (p *program) cloudFaultsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "faults [FILE]",
 		Short: "Show or replace the fault rules of the running local cloud",
-		Long: `Show the fault rules of the local cloud that another bake serves ('bake cloud up', or a
-build with -local), and how often each has applied. With a FILE, its rules take the place
-of those; delays in it count for what begins from then on. What rules do to instances
-ends with them: an instance that hangs goes on.`,
+		Long: `Show the fault rules of the local cloud that another bake process serves ('bake cloud up'
+or a build with -local), and how often each has applied. With FILE, replace them with the
+rules in it; its delays apply to operations started from then on. When a rule is removed,
+so are its effects on instances: an instance that it suspended continues.`,
 		Example: `  bake cloud faults
   bake cloud faults rehearsal.json
   bake cloud faults -clear`,
@@ -32,7 +32,7 @@ ends with them: an instance that hangs goes on.`,
 			return p.cloudFaults(cmd.Context(), strings.Join(args, ""), remove)
 		},
 	}
-	cmd.Flags().BoolVar(&remove, "clear", false, "remove all rules; delays stay")
+	cmd.Flags().BoolVar(&remove, "clear", false, "remove all rules, but keep the delays")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -27,13 +27,14 @@ func (p *program) cloudImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import SOURCE",
 		Short: "Import an OCI image or a root file system as an image",
-		Long: `Make a launchable image from SOURCE, which is a tar archive of a root file system
-(plain, gzip, xz or zstd), an image saved by 'docker save' or 'podman save', a
-directory with an OCI layout, a reference to an OCI image including its registry, or
-the id of an image of the local cloud, such as one that a template made.
-The image is available in every region under the given name and owner. With -as it is
-the base of a release of 'bake cloud bases': owner, names, root device and login user are
-then those of the publisher's own images.`,
+		Long: `Make a launchable image from SOURCE: a tar archive of a root file system (plain, gzip, xz
+or zstd), an image saved by 'docker save' or 'podman save', a directory with an OCI layout,
+a reference to an OCI image including its registry, or the ID of an image of the local
+cloud, such as one that a template made.
+
+The image is available in every region under the given name and owner. With -as, it
+becomes the base of a release of 'bake cloud bases' instead, with the owner, names, root
+device and login user of the publisher's images.`,
 		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
   bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012
   bake cloud import rootfs.tar.xz -as ubuntu-22.04
@@ -49,9 +50,9 @@ then those of the publisher's own images.`,
 	flags.StringVar(&o.owner, "owner", o.owner, "`account` that owns the image: 12 digits, or self")
 	flags.StringVar(&o.user, "user", "", "login `user`; default: the user set in the image, or root")
 	flags.StringVar(&o.as, "as", "", "make it the base of this `release`, such as ubuntu-22.04")
-	flags.StringVar(&o.arch, "arch", "", "`processor` that its programs are for: amd64 or arm64; default: this host's")
-	flags.StringVar(&o.region, "region", local.DefaultRegion, "the `region` of an image that SOURCE names by its id")
-	flags.BoolVar(&o.replace, "replace", false, "take the place of what was imported under the same name or made for the release; machines and images made from that stay as they are")
+	flags.StringVar(&o.arch, "arch", "", "`architecture`: amd64 or arm64; default: that of this host")
+	flags.StringVar(&o.region, "region", local.DefaultRegion, "`region` of the image, if SOURCE is an image ID")
+	flags.BoolVar(&o.replace, "replace", false, "replace the existing image or base; machines and images made from it are not affected")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -126,7 +127,7 @@ images that its machines boot from. This fails while the local cloud is in use.`
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudReset(cmd.Context(), force, keepBases) },
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask for confirmation")
-	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep base images and imported images, which take long to make again")
+	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep base images and imported images, which take long to rebuild")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -25,14 +25,14 @@ func (p *program) docsCommand() *cobra.Command {
 	var o docsOptions
 	cmd := &cobra.Command{
 		Use:   "docs [COMPONENT [OPTION] | functions [NAME] | guide [CHAPTER]]",
-		Short: "Explain components and their options, functions, and how to use bake",
-		Long: `Explain the options of a component of any kind, or of a block of templates or of bake
-files (*.bake.hcl): what each option does, its type and its default, and the values that
-the component makes available to the template. With an option, or a group of options such
-as network, explain nothing else.
-Without a name, list all components, including those of installed plugins, whose options
-have only a name and a type.
-functions are those that templates can call, and guide is a guide in chapters.`,
+		Short: "Show the reference of components and functions, and the guide",
+		Long: `Show the options of a component, or of a block of templates or bake files (*.bake.hcl):
+what each option does, its type and default, and the values that the component exports to
+the template. With OPTION, show only that option or group of options, such as network.
+
+Without a name, list all components. For those of installed plugins, only the names and
+types of options are known. 'functions' shows the functions that templates can call, and
+'guide' shows the guide.`,
 		Example: `  bake docs amazon-ebs
   bake docs amazon-ebs ami_users
   bake docs amazon-ebs network
@@ -48,9 +48,9 @@ functions are those that templates can call, and guide is a guide in chapters.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.search, "search", "", "list the places that have all words of a `text`, and what shows each")
-	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
-	flags.StringVar(&o.man, "man", "", "write a manual page of each command into the `directory`")
+	flags.StringVar(&o.search, "search", "", "search options, functions and the guide for all words of a `text`")
+	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component to this `directory`, replacing its contents")
+	flags.StringVar(&o.man, "man", "", "write a manual page for each command to this `directory`")
 	flags.BoolVar(&o.schema, "schema", false, "print a JSON schema of templates in JSON (*.pkr.json), for editors")
 	cmd.MarkFlagsMutuallyExclusive("search", "markdown", "man", "schema")
 	p.jsonFlag(cmd)

@@ -46,17 +46,17 @@ func (f *fleetFlags) registerLocal(flags *pflag.FlagSet) {
 
 // registerRehearsal is for commands about what 'bake fleet run' has begun.
 func (f *fleetFlags) registerRehearsal(flags *pflag.FlagSet) {
-	flags.BoolVar(&f.local, "local", false, "with an engine block: the run that 'bake fleet run -local' began on this machine, not that of the engine")
+	flags.BoolVar(&f.local, "local", false, "with an engine block: use the run that 'bake fleet run -local' started on this machine, not that of the engine")
 }
 
 func (p *program) fleetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fleet",
-		Short: "Bake many images in many accounts and regions",
-		Long: `Bake the images of a fleet block, which stands in a *.bake.hcl file beside the template,
-in each of its accounts and regions. An image in an account and region is a cell of the
-fleet, and is called IMAGE/ACCOUNT/REGION. Without an engine block, the fleet is run by the
-process of 'bake fleet run'; with one, by Temporal and its workers.`,
+		Short: "Bake images in several accounts and regions",
+		Long: `Bake the images of a fleet block, in a *.bake.hcl file beside the template, in each of its
+accounts and regions. One image in one account and region is a cell of the fleet, named
+IMAGE/ACCOUNT/REGION. Without an engine block, 'bake fleet run' itself runs the fleet;
+with one, Temporal and its workers do.`,
 		RunE: p.noCommand,
 		Args: cobra.ArbitraryArgs,
 	}

@@ -16,12 +16,15 @@ func (p *program) fleetApplyCommand() *cobra.Command {
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "apply [FLEET]",
-		Short: "Have a fleet run by its schedule",
-		Long: `Create or update the schedule of a fleet in Temporal, as its schedule block says, and what
-else it needs there, such as the schedule of its janitor, which deletes what terminated
-workflows have left. A fleet without a schedule block loses the schedule that it had, and
-with -prune so do fleets that the template had, and has no more. It takes an engine block. Without one, nothing that goes on all the time is part of bake: have
-cron or a timer of systemd run 'bake fleet run'.`,
+		Short: "Create or update the schedule of a fleet",
+		Long: `Create or update the schedule of a fleet in Temporal according to its schedule block, and
+whatever else the fleet needs there, such as the schedule of its janitor, which deletes
+what terminated workflows left behind. If the fleet no longer has a schedule block, its
+schedule is deleted; with -prune, so are the schedules of fleets that are no longer in the
+template.
+
+This requires an engine block. Without one, no bake process keeps running between runs:
+let cron or a systemd timer call 'bake fleet run'.`,
 		Example: `  bake fleet apply nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,7 +54,7 @@ cron or a timer of systemd run 'bake fleet run'.`,
 		},
 	}
 	f.register(p, cmd)
-	cmd.Flags().BoolVar(&prune, "prune", false, "delete the schedules of fleets that this template had, and has no more")
+	cmd.Flags().BoolVar(&prune, "prune", false, "delete the schedules of fleets that are no longer in the template")
 	return cmd
 }
 

@@ -19,11 +19,11 @@ func (p *program) fleetApproveCommand() *cobra.Command {
 	var by string
 	cmd := &cobra.Command{
 		Use:   "approve CELL CHANNEL",
-		Short: "Approve the image of a cell for a channel that asks for it",
-		Long: `Approve the newest image of a cell for a channel whose block has approval = true. Where the
-fleet is run by bake itself, that is what 'bake images approve' does, in the account and
-region of the cell; 'bake images promote' and the next run of the fleet look at it.
-CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one fleet.`,
+		Short: "Approve the image of a cell for a channel",
+		Long: `Approve the newest image of a cell for a channel whose block has approval = true. Without
+an engine block, this does the same as 'bake images approve' in the account and region of
+the cell: 'bake images promote' and the next run of the fleet read the approval. CELL is
+FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is only one fleet.`,
 		Example: `  bake fleet approve web/111111111111/eu-west-1 stable`,
 		Args:    exactly("the cell", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,7 +47,7 @@ CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one flee
 	}
 	f.register(p, cmd)
 	f.registerLocal(cmd.Flags())
-	cmd.Flags().StringVar(&by, "by", "", "`name` of who approves; with an engine block alone, since AWS knows whose credentials these are")
+	cmd.Flags().StringVar(&by, "by", "", "`name` of the approver; only with an engine block, otherwise AWS records whose credentials are used")
 	return cmd
 }
 

@@ -12,10 +12,10 @@ func (p *program) fleetCancelCommand() *cobra.Command {
 	var f fleetFlags
 	cmd := &cobra.Command{
 		Use:   "cancel [FLEET]",
-		Short: "Cancel the run of a fleet that is in progress",
-		Long: `Cancel the run of a fleet that is in progress: cells that wait do not begin, and what the
-others have made is deleted. Images that are finished stay, and those that soak or wait for
-approval enter no channel by themselves any more. The command returns once that is done.`,
+		Short: "Cancel the current run of a fleet",
+		Long: `Cancel the current run of a fleet: waiting cells are not started, and what the running
+cells have created is deleted. Finished images stay, but those that are soaking or waiting
+for approval are no longer promoted automatically. The command returns when this is done.`,
 		Example: `  bake fleet cancel nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,12 +37,12 @@ func (p *program) fleetPauseCommand() *cobra.Command {
 	var f fleetFlags
 	cmd := &cobra.Command{
 		Use:   "pause [FLEET]",
-		Short: "Begin no more cells of a fleet",
-		Long: `Keep the cells of a fleet from beginning, until 'bake fleet resume': in the run that is in
-progress, and in new ones that nobody asks for. With an engine block these are the runs of
-its schedule, and 'bake fleet run' runs the fleet all the same; without one, cron may have
-called 'bake fleet run', so that it runs nothing. Cells that have begun go on, and images
-that are finished enter their channels as ever, which 'bake fleet cancel' ends.`,
+		Short: "Stop starting cells of a fleet",
+		Long: `Do not start any more cells of a fleet until 'bake fleet resume', in the current run and
+in scheduled ones. With an engine block, only runs of its schedule are affected:
+'bake fleet run' still runs the fleet. Without one, 'bake fleet run' fails, since cron may
+have called it. Running cells continue, and finished images are still promoted to their
+channels; 'bake fleet cancel' stops both.`,
 		Example: `  bake fleet pause nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,9 +64,9 @@ func (p *program) fleetResumeCommand() *cobra.Command {
 	var f fleetFlags
 	cmd := &cobra.Command{
 		Use:   "resume [FLEET]",
-		Short: "End the pause of a fleet",
-		Long: `End the pause of a fleet. A run whose process has died is gone on with by
-'bake fleet run -resume'.`,
+		Short: "Resume a paused fleet",
+		Long: `Resume a fleet that was paused with 'bake fleet pause'. To continue a run whose process
+has died, use 'bake fleet run -resume'.`,
 		Example: `  bake fleet resume nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -28,15 +28,15 @@ func (p *program) fleetRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [FLEET]",
 		Short: "Bake the cells of a fleet",
-		Long: `Bake the images of a fleet in its accounts and regions: each after those that it refers to,
-and as many at a time as its limits block allows. Images whose inputs have not changed are
-reused. If a cell fails, those that need its image are skipped, and the others go on.
+		Long: `Bake the images of a fleet in its accounts and regions: each after the images it depends
+on, and as many at a time as the limits block allows. Images whose inputs have not changed
+are reused. If a cell fails, the cells that need its image are skipped; the others go on.
 
-If bake is killed, -resume goes on with the run: cells that have their images are not baked
-again, and of the others what is left is gone on with, or deleted and begun again.
+If bake is killed, -resume continues the run: cells that have their images are not baked
+again; the others are resumed where possible, or cleaned up and started again.
 
-Ctrl-C ends the run, as it ends bake build: what was created to make images is deleted.
-A fleet is run once at a time.`,
+Ctrl-C cancels the run: as with bake build, everything created only to make the images is
+deleted. Only one run of a fleet can be in progress at a time.`,
 		Example: `  bake fleet run nightly
   bake fleet run nightly -only 'web/*'
   bake fleet run nightly -local
@@ -58,8 +58,8 @@ A fleet is run once at a time.`,
 	cloudInitFlag(flags, &o.cloudInit)
 	cellsFlag(cmd, &o.cells)
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other cells once one has failed")
-	flags.BoolVar(&o.force, "force", false, "build what could be reused, and replace existing images")
-	flags.StringVar(&o.resume, "resume", "", "go on with a `run` whose process has died; without a value: with the last one")
+	flags.BoolVar(&o.force, "force", false, "build images that could be reused, and replace existing ones")
+	flags.StringVar(&o.resume, "resume", "", "continue a `run` whose process has died; without a value: the last one")
 	flags.Lookup("resume").NoOptDefVal = lastRun
 	flags.BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 3 if nothing had to be built, because all images were reused")
 	p.exitCodesFlag(flags, &o.exitCodes)
@@ -72,7 +72,7 @@ A fleet is run once at a time.`,
 const lastRun = "last"
 
 func cellsFlag(cmd *cobra.Command, cells *commaList) {
-	cmd.Flags().Var(cells, "only", "only these `cells`, separated by commas, or repeated: IMAGE/ACCOUNT/REGION, in which * stands for anything")
+	cmd.Flags().Var(cells, "only", "include only these `cells`: IMAGE/ACCOUNT/REGION with * as a wildcard; separated by commas, or repeated")
 }
 
 // fleetError is the error of a run some of whose cells failed.
@@ -203,11 +203,10 @@ func (p *program) fleetPlanCommand() *cobra.Command {
 	var o fleetPlanOptions
 	cmd := &cobra.Command{
 		Use:   "plan [FLEET]",
-		Short: "Say what each cell of a fleet would do, and why",
-		Long: `Say of each cell of a fleet whether its image would be built or reused, and which inputs
-have changed since, as 'bake plan' does. Nothing is created or changed. Each account is
-asked, with the role of its cells. Of a cell that needs an image which would be built, it
-is not known yet what it would be made of, so that it would be built too.`,
+		Short: "Show what each cell of a fleet would do, and why",
+		Long: `Show for each cell of a fleet whether its image would be built or reused, and which inputs
+have changed, as 'bake plan' does. Nothing is created or changed. Each account is queried
+with the role of its cells. A cell whose parent image would be built would be built too.`,
 		Example: `  bake fleet plan nightly
   bake fleet plan nightly -detailed-exitcode`,
 		Args: atMost("the fleet"),

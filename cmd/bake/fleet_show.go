@@ -20,9 +20,9 @@ func (p *program) fleetStatusCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "status [FLEET]",
-		Short: "Show how the run of a fleet goes",
-		Long: `Show how the run of a fleet goes that is in progress, or how the last one ended: each image
-with its cells, what they are doing, and what became of them.`,
+		Short: "Show the status of a fleet",
+		Long: `Show the status of the current run of a fleet, or the result of the last one: each image
+with its cells, and what each cell is doing or how it ended.`,
 		Example: `  bake fleet status nightly
   bake fleet status nightly -follow
   bake fleet status nightly -json | jq '.cells[] | select(.state == "failed")'`,
@@ -45,7 +45,7 @@ with its cells, what they are doing, and what became of them.`,
 	}
 	f.register(p, cmd)
 	f.registerRehearsal(cmd.Flags())
-	cmd.Flags().BoolVar(&follow, "follow", false, "show each change as it comes, until the run is over")
+	cmd.Flags().BoolVar(&follow, "follow", false, "show changes as they happen, until the run has ended")
 	return cmd
 }
 
@@ -120,8 +120,8 @@ func (p *program) fleetLogsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs CELL",
 		Short: "Show the log of a cell",
-		Long: `Show the log of a cell in the run that is in progress, or in the last one. CELL is
-FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one fleet.`,
+		Long: `Show the log of a cell in the current run, or in the last one. CELL is
+FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is only one fleet.`,
 		Example: `  bake fleet logs web/111111111111/eu-west-1`,
 		Args:    exactly("the cell"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -57,11 +57,11 @@ func (p *program) workerCommand() *cobra.Command {
 	var f workerFlags
 	cmd := &cobra.Command{
 		Use:   "worker",
-		Short: "Execute what Temporal has to do for fleets",
-		Long: `Execute what Temporal has to do for the fleets of a template, until a signal ends the
-worker: then it finishes what it has begun. It takes an engine block. Several workers share
-the work; with -fleet, -account and -region a worker takes only some of it, such as that of
-the account whose credentials it has.`,
+		Short: "Run a Temporal worker for fleets",
+		Long: `Run a worker that executes the workflows and activities of a template's fleets for
+Temporal, until a signal stops it; it finishes what it has started first. This requires an
+engine block. Several workers share the work. With -fleet, -account and -region, a worker
+takes only part of it, such as that of the account that it has credentials for.`,
 		Example: `  bake worker -template /etc/bake/fleets -account 111111111111`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -71,9 +71,9 @@ the account whose credentials it has.`,
 	f.register(p, cmd)
 	f.registerLocal(cmd.Flags())
 	flags := cmd.Flags()
-	flags.Var(&f.fleets, "fleet", "work for these `fleets` only; separated by commas, or repeated")
-	flags.Var(&f.accounts, "account", "work in these `accounts` only; separated by commas, or repeated")
-	flags.Var(&f.regions, "region", "work in these `regions` only; separated by commas, or repeated")
+	flags.Var(&f.fleets, "fleet", "work only for these `fleets`; separated by commas, or repeated")
+	flags.Var(&f.accounts, "account", "work only in these `accounts`; separated by commas, or repeated")
+	flags.Var(&f.regions, "region", "work only in these `regions`; separated by commas, or repeated")
 	return cmd
 }
 

@@ -23,12 +23,12 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) register(p *program, flags *pflag.FlagSet) {
-	flags.StringVar(&f.region, "region", "", "launch it in this `region`, where the image is; default: as in every AWS tool")
-	flags.StringVar(&f.profile, "profile", "", "take credentials from this `profile`; default: as in every AWS tool")
+	flags.StringVar(&f.region, "region", "", "`region` of the image, to launch the machine in; default: the usual AWS settings")
+	flags.StringVar(&f.profile, "profile", "", "AWS `profile` to take credentials from; default: the usual AWS settings")
 	flags.BoolVar(&f.local, "local", false, "use the local cloud instead of AWS")
-	flags.StringVar(&f.boot.InstanceType, "instance-type", "", "`type` of the machine; default: t3.micro, or what fits the image")
-	flags.StringVar(&f.boot.User, "user", "", "log in to the machine as this `user`; default: as whom the image is known to let in")
-	flags.StringVar(&f.boot.Subnet, "subnet", "", "launch it in this `subnet`; default: one of the default VPC")
+	flags.StringVar(&f.boot.InstanceType, "instance-type", "", "instance `type` of the machine; default: t3.micro, or a type that suits the image")
+	flags.StringVar(&f.boot.User, "user", "", "login `user` of the machine; default: the known login user of the image")
+	flags.StringVar(&f.boot.Subnet, "subnet", "", "`subnet` to launch the machine in; default: one of the default VPC")
 	f.iface = choice{values: images.Interfaces()}
 	flags.Var(&f.iface, "ssh-interface", "`address` to log in to: "+strings.Join(images.Interfaces(), ", ")+"; default: the public address, or the private one if there is none")
 	p.exitCodesFlag(flags, &f.exitCodes)

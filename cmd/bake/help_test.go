@@ -35,6 +35,11 @@ func TestHelp(t *testing.T) {
 		if cmd.HasParent() && (cmd.Long == "" || cmd.Long == cmd.Short) {
 			t.Errorf("%s has no description that is longer than a line", cmd.CommandPath())
 		}
+		for line := range strings.Lines(cmd.Long) {
+			if len(line) > 92 {
+				t.Errorf("the help of %s has a line of %d characters: %s", cmd.CommandPath(), len(line)-1, line)
+			}
+		}
 		for line := range strings.Lines(out.String()) {
 			if strings.Contains(line, "`") {
 				t.Errorf("the help of %s has a backquote: %s", cmd.CommandPath(), line)

@@ -31,14 +31,14 @@ With -exit-codes=packer: 0 and 1 alone.`
 func (p *program) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
-		Short: "Manage images that exist, in AWS or on the local cloud",
-		Long: `Manage images that exist, whoever made them: in AWS, with the credentials and region
-of every AWS tool, or with -local on the local cloud. An image is named by its ID or,
-if it is the account's own, by its name.
+		Short: "Manage existing images, in AWS or on the local cloud",
+		Long: `Manage existing images, whether bake made them or not: in AWS, with the usual
+credentials and region, or with -local on the local cloud. Refer to an image by its ID
+or, if the account owns it, by its name.
 
-'bake cloud images' lists what can be launched on the local cloud, including the base
-images that are not made yet; 'bake images list -local' lists the images that were made
-there.`,
+'bake cloud images' lists everything that can be launched on the local cloud, including
+base images that have not been built yet; 'bake images list -local' lists the images
+that were made there.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
@@ -57,9 +57,9 @@ type placeFlags struct {
 }
 
 func (f *placeFlags) register(p *program, flags *pflag.FlagSet) {
-	flags.StringVar(&f.region, "region", "", "look in this `region`; default: as in every AWS tool")
-	flags.StringSliceVar(&f.regions, "regions", nil, "look in these `regions`, separated by commas; all: those enabled for the account")
-	flags.StringVar(&f.profile, "profile", "", "take credentials from this `profile`; default: as in every AWS tool")
+	flags.StringVar(&f.region, "region", "", "`region` to use; default: the usual AWS settings")
+	flags.StringSliceVar(&f.regions, "regions", nil, "`regions` to use, separated by commas; all: those enabled for the account")
+	flags.StringVar(&f.profile, "profile", "", "AWS `profile` to take credentials from; default: the usual AWS settings")
 	flags.BoolVar(&f.local, "local", false, "use the local cloud instead of AWS")
 	p.exitCodesFlag(flags, &f.exitCodes)
 }
@@ -183,18 +183,19 @@ func (p *program) imagesListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [NAME-PATTERN]",
 		Short: "List images",
-		Long: `List the images of the account in a region, or in several: those that are disabled or
-deprecated too. NAME-PATTERN may have the wildcards * and ?, quoted for the shell.
+		Long: `List the images of the account in one or more regions, including disabled and
+deprecated ones, sorted by name and age. NAME-PATTERN may contain the wildcards * and ?;
+quote it for the shell.
 
-With -instances, list the account's instances with the image that each was launched
-from, also where that is disabled, not shared with the account any more, or gone.
+With -instances, list the account's instances instead, each with the image that it was
+launched from, even if that image is now disabled, no longer shared with the account, or
+deleted.
 
-With -channel, list the images that a channel names or has named: IMAGE/CHANNEL, or the name
-of its parameter.
+With -channel, list the current and earlier images of a channel: IMAGE/CHANNEL, or the
+name of its parameter.
 
-Sizes are those of the volumes, not of what AWS stores of the snapshots. When an image
-was last launched is known to its owner only, and AWS is up to a day late with it. The
-list is sorted by name and age.`,
+Sizes are those of the volumes, not of the data that AWS stores for the snapshots. Only
+the owner of an image can see when it was last launched, up to a day late.`,
 		Example: `  bake images list
   bake images list 'web-*' -regions us-east-1,eu-west-1
   bake images list -regions all -older-than 90d -tag env=prod
@@ -208,16 +209,16 @@ list is sorted by name and age.`,
 		Annotations: map[string]string{exitCodes: imagesExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.name, "name", "", "list images whose name fits this `pattern`, as NAME-PATTERN does")
+	flags.StringVar(&o.name, "name", "", "list images whose name matches this `pattern`; the same as NAME-PATTERN")
 	flags.StringSliceVar(&o.owners, "owner", nil, "list the images of these `owners`: account IDs, self, amazon, aws-marketplace or aws-backup-vault")
-	flags.BoolVar(&o.shared, "shared", false, "list images of others that are shared with this account")
+	flags.BoolVar(&o.shared, "shared", false, "list images that other accounts share with this one")
 	flags.BoolVar(&o.public, "public", false, "list public images; needs a name pattern or -owner")
 	flags.StringArrayVar(&o.tags, "tag", nil, "list images with this `tag`: KEY=VALUE, or KEY for any value; wildcards are * and ?; repeatable")
 	flags.StringSliceVar(&o.states, "state", nil, "list images in these `states`, such as available or disabled")
-	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
-	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
-	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use, and so does what cannot be found out")
-	flags.StringVar(&o.channel, "channel", "", "list images that this `channel` names or has named: IMAGE/CHANNEL, or a parameter such as /golden/web/stable")
+	flags.Var(&o.olderThan, "older-than", "list images of at least this `age`, such as 24h, 7d or 1d12h")
+	flags.StringArrayVar(&o.filters, "filter", nil, "list images that match this EC2 `filter`: Name=NAME,Values=VALUE,...; repeatable")
+	flags.BoolVar(&o.unused, "unused", false, "list unused images, according to the guards of 'bake images rm'; shared images count as used, and so do those that a guard cannot judge")
+	flags.StringVar(&o.channel, "channel", "", "list the current and earlier images of this `channel`: IMAGE/CHANNEL, or a parameter such as /golden/web/stable")
 	flags.BoolVar(&o.instances, "instances", false, "list the account's instances and their images instead; only with -region or -regions")
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)

@@ -41,7 +41,7 @@ func (f *channelFlags) register(p *program, flags *pflag.FlagSet) {
 	flags.StringVar(&f.path, "template", ".", "read the image block beside this `template`")
 	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
 	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
-	flags.BoolVar(&f.noRules, "no-rules", false, "do without an image block: the channels are the parameters /bake/IMAGE/CHANNEL of this account, and ask for nothing")
+	flags.BoolVar(&f.noRules, "no-rules", false, "do not use an image block: channels are the parameters /bake/IMAGE/CHANNEL of this account, without rules")
 }
 
 // image is the block of an image; nil with -no-rules.
@@ -126,20 +126,21 @@ func (p *program) imagesPromoteCommand() *cobra.Command {
 	var f channelFlags
 	cmd := &cobra.Command{
 		Use:   "promote IMAGE FROM TO",
-		Short: "Have a channel name what another channel names",
-		Long: `Have the channel TO of an image name the image that its channel FROM names, in all
-regions and accounts of the image block: everywhere, or as before nowhere. IMAGE is the
-name of the image block beside the template in -template, whose channel blocks say what
-TO asks for: what the image must have passed, how long it must have been in a channel,
-and whether somebody must approve it. Without a block, -no-rules asks for nothing.
+		Short: "Point a channel at the image of another channel",
+		Long: `Point the channel TO of an image at the image that its channel FROM points at, in all
+regions and accounts of the image block, or in none of them if one fails. IMAGE is the
+name of the image block beside the template in -template. Its channel blocks say what TO
+requires: which checks the image must have passed, how long it must have been in another
+channel, and whether it must be approved. With -no-rules, no image block is needed and
+nothing is required.
 
-Each image must be available with its snapshots in its region, for its account, and not
-be revoked. Others who move the same channel at the same time are refused. Between the
-first region and the last, readers in different regions see different images.`,
+Each image must be available, with its snapshots, in its region and to its account, and
+must not be revoked. Others who try to move the channel at the same time get an error.
+The regions are changed one after another, so for a moment they may differ.`,
 		Example: `  bake images promote web candidate stable
   bake images promote web candidate stable -template images/web -var-file prod.pkrvars.hcl
   bake images promote web candidate stable -no-rules -regions us-east-1,eu-west-1`,
-		Args: exactly("the name of the image", "the channel that names it", "the channel that is to name it"),
+		Args: exactly("the name of the image", "the channel to promote from", "the channel to promote to"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.on(p, cmd, args[0], func(ctx context.Context, m *releases.Mover) error {
 				moved, err := m.Promote(ctx, args[1], args[2])
@@ -166,11 +167,11 @@ func (p *program) imagesRollbackCommand() *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
 		Use:   "rollback IMAGE CHANNEL",
-		Short: "Have a channel name again what it named before",
-		Long: `Have a channel of an image name the release that it named before the one that it names
-now, in all its regions and accounts: the newest that is still available everywhere, and
-not revoked. With -to it is the release that is named, which the channel must have named
-at some time. The history of the parameter tells; it is added to, and never rewritten.`,
+		Short: "Point a channel back at an earlier image",
+		Long: `Point a channel of an image back at its previous release, in all its regions and
+accounts: the newest earlier one that is still available everywhere and not revoked. With
+-to, point it at the given release, which must be in the history of the channel. The
+history is that of the parameter; it is appended to, never rewritten.`,
 		Example: `  bake images rollback web stable
   bake images rollback web stable -to ami-0123456789abcdef0
   bake images rollback web stable -no-rules -regions all`,
@@ -204,10 +205,11 @@ func (p *program) imagesApproveCommand() *cobra.Command {
 	var f placeFlags
 	cmd := &cobra.Command{
 		Use:   "approve AMI CHANNEL",
-		Short: "Approve an image for a channel that asks for it",
-		Long: `Record in the tag bake:approved:CHANNEL of an image and of its copies who has approved it
-for a channel, and when. 'bake images promote' and the next build look at it. Whoever may
-tag images can write the tag: restrict ec2:CreateTags for that key to those who approve.`,
+		Short: "Approve an image for a channel",
+		Long: `Approve an image for a channel that requires approval. Who approved it, and when, is
+recorded in the tag bake:approved:CHANNEL of the image and its copies, which
+'bake images promote' and the next build read. Anyone who can tag images can write this
+tag: restrict ec2:CreateTags for this key to the approvers.`,
 		Example: `  bake images approve ami-0123456789abcdef0 stable`,
 		Args:    exactly("the ID or name of an image", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -241,16 +243,16 @@ func (p *program) imagesRevokeCommand() *cobra.Command {
 	var descendants bool
 	cmd := &cobra.Command{
 		Use:   "revoke AMI",
-		Short: "Take an image back everywhere",
-		Long: `Take an image back, with its copies in all regions and, with -image, in the accounts of
-that image block: channels that name it go back to what they named before, it gets the tag
-bake:revoked, which keeps it from every channel, and it is disabled, so that nobody can
-launch it. Machines that run are not affected. With -descendants, the images that were made
-from it are taken back too: those with its ID in the tag bake:parent, or as their source.
+		Short: "Withdraw an image everywhere",
+		Long: `Withdraw an image and its copies in all regions and, with -image, in the accounts of
+that image block: channels that point at it go back to their previous image, the tag
+bake:revoked keeps it out of all channels, and it is disabled, so that it cannot be
+launched. Running instances are not affected. With -descendants, also withdraw the images
+made from it: those with its ID in the tag bake:parent, or as their source image.
 
-An image is not disabled while a channel names it that has named no other before: have
-the channel name another one, and revoke the image again. Whom an image was shared with
-is recorded in its tags: 'bake images enable' shares it again.`,
+An image stays enabled while a channel points at it that has no earlier image: point that
+channel at another image, then revoke again. The accounts that the image was shared with
+are recorded in its tags; 'bake images enable' shares it with them again.`,
 		Example: `  bake images revoke ami-0123456789abcdef0 -reason "CVE-2026-1234"
   bake images revoke ami-0123456789abcdef0 -descendants -image web -template images/web`,
 		Args: exactly("the ID or name of an image"),
@@ -278,9 +280,9 @@ is recorded in its tags: 'bake images enable' shares it again.`,
 	}
 	flags := cmd.Flags()
 	f.register(p, flags)
-	flags.StringVar(&image, "image", "", "look also in the accounts of this image `block`")
-	flags.StringVar(&why, "reason", "", "say `why`, in the tag bake:revoked")
-	flags.BoolVar(&descendants, "descendants", false, "take back what was made from the image too")
+	flags.StringVar(&image, "image", "", "also look in the accounts of this image `block`")
+	flags.StringVar(&why, "reason", "", "`text` for the tag bake:revoked, saying why")
+	flags.BoolVar(&descendants, "descendants", false, "also withdraw images made from it")
 	p.jsonFlag(cmd)
 	return cmd
 }

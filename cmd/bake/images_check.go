@@ -15,10 +15,10 @@ func (p *program) imagesCheckCommand() *cobra.Command {
 	var f placeFlags
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check that what launches machines has an image",
-		Long: `Look up the images that parameters of the type aws:ec2:image, launch templates, launch
-configurations, Auto Scaling groups and fleets name, and fail if one is missing, disabled,
-or not shared with the account any more, so that the next launch would fail.`,
+		Short: "Find launch templates and the like whose image cannot be launched",
+		Long: `Look up the images that parameters of type aws:ec2:image, launch templates, launch
+configurations, Auto Scaling groups and fleets refer to, and fail if one is missing,
+disabled or no longer shared with the account, so that the next launch would fail.`,
 		Example: `  bake images check -regions all`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -31,10 +31,10 @@ until the copies are available. Copies have the name, description and tags of th
 its snapshots' tags and its deprecation. Launch permissions and deregistration protection
 are not copied; -region says where the image is.
 
-A region that already has a copy of the image under that name is done. That names are
-free, and regions enabled, is checked before anything is copied. If a copy fails, is
-cancelled or loses its region, it is deleted with its snapshots, and the other copies
-stay. If bake is killed, bake sweep deletes what was not finished.`,
+Regions that already have a copy of the image with that name are skipped. Before anything
+is copied, bake checks that the names are free and the regions enabled. If a copy fails
+or is cancelled, it is deleted with its snapshots; the other copies stay. If bake is
+killed, 'bake sweep' deletes unfinished copies.`,
 		Example: `  bake images copy web-20261128 -to eu-west-1,eu-central-1
   bake images copy ami-0123456789abcdef0 -to us-east-1 -name web-encrypted -kms-key alias/golden
   bake images copy web-20261128 -to eu-west-1 -kms-key eu-west-1=alias/golden -tag env=prod`,
@@ -48,12 +48,12 @@ stay. If bake is killed, bake sweep deletes what was not finished.`,
 		Annotations: map[string]string{exitCodes: imagesChangeExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.To, "to", nil, "copy it to these `regions`, separated by commas")
-	flags.StringVar(&f.Name, "name", "", "give the copies this `name`; default: that of the image")
-	flags.StringVar(&f.Description, "description", "", "give the copies this `description`; default: that of the image")
-	flags.BoolVar(&f.Encrypt, "encrypt", false, "encrypt the copies, with the default key of each region if there is no -kms-key")
+	flags.StringSliceVar(&f.To, "to", nil, "`regions` to copy to, separated by commas")
+	flags.StringVar(&f.Name, "name", "", "`name` of the copies; default: that of the image")
+	flags.StringVar(&f.Description, "description", "", "`description` of the copies; default: that of the image")
+	flags.BoolVar(&f.Encrypt, "encrypt", false, "encrypt the copies, with the default key of each region unless -kms-key is given")
 	flags.StringSliceVar(&f.keys, "kms-key", nil, "encrypt the copies with this `key`: an ID, alias or ARN, or REGION=KEY for one region; repeatable")
-	flags.StringArrayVar(&f.tags, "tag", nil, "give the copies and their snapshots this `tag` too: KEY=VALUE; repeatable")
+	flags.StringArrayVar(&f.tags, "tag", nil, "add this `tag` to the copies and their snapshots: KEY=VALUE; repeatable")
 	f.register(p, flags)
 	p.jsonFlag(cmd)
 	return cmd

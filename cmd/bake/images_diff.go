@@ -28,16 +28,16 @@ func (p *program) imagesDiffCommand() *cobra.Command {
 	var o diffOptions
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE IMAGE",
-		Short: "Show what two images differ in",
+		Short: "Show the differences between two images",
 		Long: `Compare two images, by their IDs or names: attributes, tags, block devices and, of images
-of the account, the keys of their snapshots and whom they are shared with. IDs and dates,
-which always differ, are not compared. The exit code is 0 whether there are differences or
-not.
+the account, the keys of their snapshots and the accounts they are shared with. IDs and
+dates, which always differ, are not compared. The exit code is 0 with or without
+differences.
 
-With -contents, compare what is in them too: packages, files, and results of checks, as the
-reports of their builds have them, which are found by tags of the images. With -boot, launch
-a machine of each image instead, and read packages and files there; the machines are
-deleted, whatever happens. Files that each machine has its own of are not compared.`,
+With -contents, also compare their packages, files and check results, from the reports of
+their builds, which are found by the images' tags. With -boot, read packages and files on
+a machine launched from each image instead; the machines are always deleted again. Files
+that differ from machine to machine, such as host keys, are not compared.`,
 		Example: `  bake images diff web-20261121 web-20261128
   bake images diff web-20261121 web-20261128 -contents -reports reports
   bake images diff ami-0123456789abcdef0 ami-0fedcba9876543210 -boot
@@ -54,11 +54,11 @@ deleted, whatever happens. Files that each machine has its own of are not compar
 	}
 	flags := cmd.Flags()
 	o.guest.register(p, flags)
-	flags.Lookup("region").Usage = "look in this `region`; default: as in every AWS tool"
-	flags.StringSliceVar(&o.guest.regions, "regions", nil, "look in these `regions`, separated by commas; all: those enabled for the account")
-	flags.BoolVar(&o.inside, "contents", false, "compare packages, files and checks too, as the reports of the builds have them")
-	flags.StringVar(&o.reports, "reports", "", "with -contents, `directory` of the reports of both builds, or s3://BUCKET/PREFIX; default: beside the logs of their runs")
-	flags.BoolVar(&o.boot, "boot", false, "compare packages and files too, on machines that are launched for that")
+	flags.Lookup("region").Usage = "`region` to use; default: the usual AWS settings"
+	flags.StringSliceVar(&o.guest.regions, "regions", nil, "`regions` to use, separated by commas; all: those enabled for the account")
+	flags.BoolVar(&o.inside, "contents", false, "also compare packages, files and check results, from the reports of the builds")
+	flags.StringVar(&o.reports, "reports", "", "with -contents: `directory` or s3://BUCKET/PREFIX with the reports of both builds; default: beside the logs of their runs")
+	flags.BoolVar(&o.boot, "boot", false, "also compare packages and files, on machines launched for this")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -16,7 +16,7 @@ func (p *program) imagesEnableCommand() *cobra.Command {
 	var f placeFlags
 	cmd := &cobra.Command{
 		Use:   "enable IMAGE",
-		Short: "Make a disabled image launchable again",
+		Short: "Enable a disabled image",
 		Long: `Enable an image that is disabled, and share it again with those whom it was shared with
 before 'bake images prune' disabled it, as its tags say. Give it the tag bake:hold if it
 is to stay: otherwise it may be disabled again when nothing uses it.`,

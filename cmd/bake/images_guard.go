@@ -39,15 +39,15 @@ type guardFlags struct {
 }
 
 func (f *guardFlags) register(flags *pflag.FlagSet) {
-	flags.StringSliceVar(&f.ignore, "ignore-guard", nil, "do without these `guards`, separated by commas")
-	flags.Var(&f.recent, "launched-within", "how long ago a launch still counts as use, such as 24h or 30d; default: 7d")
+	flags.StringSliceVar(&f.ignore, "ignore-guard", nil, "`guards` to skip, separated by commas")
+	flags.Var(&f.recent, "launched-within", "count launches within this `duration` as use, such as 24h or 30d; default: 7d")
 	f.registerRole(flags)
-	flags.BoolVar(&f.allVersions, "all-template-versions", false, "count every version of a launch template, and not only the default and the latest")
+	flags.BoolVar(&f.allVersions, "all-template-versions", false, "count every version of a launch template, not only the default and the latest one")
 }
 
 func (f *guardFlags) registerRole(flags *pflag.FlagSet) {
-	flags.StringVar(&f.role.ARN, "role", "", "ask the accounts that an image is shared with themselves, by this `role` in each, whose ARN has {account} for its number")
-	flags.StringVar(&f.role.ExternalID, "external-id", "", "the external `ID` that the trust policy of -role asks for")
+	flags.StringVar(&f.role.ARN, "role", "", "query the accounts that an image is shared with, by assuming this `role`: an ARN with {account} in place of the account ID")
+	flags.StringVar(&f.role.ExternalID, "external-id", "", "external `ID` for assuming -role")
 }
 
 func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {

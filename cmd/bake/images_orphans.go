@@ -25,12 +25,12 @@ func (p *program) imagesOrphansCommand() *cobra.Command {
 	o := imagesOrphansOptions{minAge: age(7 * 24 * time.Hour)}
 	cmd := &cobra.Command{
 		Use:   "orphans",
-		Short: "List snapshots whose image is gone, and delete them",
-		Long: `List the account's snapshots that EC2 made for an image, by what their descriptions or
-tags with bake: say, that is not there any more, not even disabled. With -delete they are
-deleted, after a question for each region.
+		Short: "List or delete snapshots whose image no longer exists",
+		Long: `List the account's snapshots that EC2 made for an image, according to their
+descriptions or bake:... tags, if that image no longer exists, not even disabled. With
+-delete, delete them, after asking once per region.
 
-Some are listed but kept, with the reason; these guards can be left out (-ignore-guard):
+Some are listed but kept, with the reason. These guards can be skipped with -ignore-guard:
   recycle-bin   the image is in the recycle bin
   templates, scaling, fleets
                 a launch template, launch configuration or fleet makes volumes from it
@@ -38,7 +38,7 @@ Some are listed but kept, with the reason; these guards can be left out (-ignore
   locked        it is locked
   fast-restore  fast snapshot restore is enabled for it
   fast-launch   fast launch is enabled for its image
-A guard that could not tell keeps all snapshots of a region. Those that have tags of AWS
+If a guard fails, all snapshots of the region are kept. Those that have tags of AWS
 Backup, Data Lifecycle Manager, EC2 Image Builder, Kubernetes or Velero, and archived
 ones, are always kept. A region whose images could not all be listed has no orphans.
 
@@ -51,9 +51,9 @@ those of us-east-1.`,
 		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.Var(&o.minAge, "min-age", "look only at snapshots that are at least this `old`")
-	flags.StringSliceVar(&o.ignore, "ignore-guard", nil, "do without these `guards`, separated by commas")
-	flags.BoolVar(&o.delete, "delete", false, "delete the snapshots that are not kept, after a question for each region")
+	flags.Var(&o.minAge, "min-age", "consider only snapshots of at least this `age`")
+	flags.StringSliceVar(&o.ignore, "ignore-guard", nil, "`guards` to skip, separated by commas")
+	flags.BoolVar(&o.delete, "delete", false, "delete the snapshots that are not kept, after asking once per region")
 	flags.BoolVar(&o.yes, "yes", false, "with -delete: do not ask")
 	o.placeFlags.register(p, flags)
 	p.jsonFlag(cmd)

@@ -14,13 +14,12 @@ func (p *program) imagesPolicyCommand() *cobra.Command {
 	var role string
 	cmd := &cobra.Command{
 		Use:   "policy COMMAND",
-		Short: "Print the IAM policy that a command of bake images needs",
-		Long: `Print, as JSON, the smallest IAM policy with which a command of bake images can do all
-that it does in AWS, such as copy or rm. AWS is not called. Without -regions it allows
-that in all regions, and in each case for all images: a condition on a tag of yours, such
-as "aws:ResourceTag/team", limits it further. Commands that only look need no right to
-change anything. With -role, the command may assume that role in other accounts, which its
-own -role or the image block names. What the role itself needs is not covered.`,
+		Short: "Print the IAM policy that a bake images command needs",
+		Long: `Print, as JSON, the smallest IAM policy for a bake images command, such as copy or rm.
+AWS is not called. Without -regions, the policy covers all regions. It always covers all
+images; add a condition on a tag of yours, such as "aws:ResourceTag/team", to narrow it.
+Read-only commands get read-only permissions. With -role, the policy also allows assuming
+that role in other accounts; the permissions of the role itself are not included.`,
 		Example: `  bake images policy list
   bake images policy rm -regions us-east-1,eu-west-1 > policy.json
   bake images policy promote -role arn:aws:iam::{account}:role/bake`,
@@ -40,8 +39,8 @@ own -role or the image block names. What the role itself needs is not covered.`,
 			return p.showPolicy(document)
 		},
 	}
-	cmd.Flags().StringSliceVar(&regions, "regions", nil, "allow it in these `regions` only, separated by commas")
-	cmd.Flags().StringVar(&role, "role", "", "allow it to take this `role` in other accounts, whose ARN has {account} for their numbers")
+	cmd.Flags().StringSliceVar(&regions, "regions", nil, "limit the policy to these `regions`, separated by commas")
+	cmd.Flags().StringVar(&role, "role", "", "allow assuming this `role` in other accounts: an ARN with {account} in place of the account ID")
 	p.jsonFlag(cmd)
 	return cmd
 }

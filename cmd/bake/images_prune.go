@@ -31,23 +31,23 @@ func (p *program) imagesPruneCommand() *cobra.Command {
 	var o imagesPruneOptions
 	cmd := &cobra.Command{
 		Use:   "prune [TEMPLATE]",
-		Short: "Retire old images, and keep the newest of each name",
-		Long: `Show which images of the account are too many, and with -apply remove them and their
-snapshots. Images are releases of the same one if they have the same tag bake:image;
-without it, if their names are the same but for a date, a time or a UUID. -together
-takes all images that -name and -tag select for releases of one.
+		Short: "Retire old images and keep the newest",
+		Long: `Show which images of the account are surplus and, with -apply, remove them and their
+snapshots. Images with the same bake:image tag form a group; without that tag, images
+whose names differ only in a date, a time or a UUID do. -together makes one group of all
+images that -name and -tag select.
 
-In each region, the newest -keep available images of a group stay; of the others, those
-go that are older than -older-than, are not in use, and not more than -max of a group in
-one run, the oldest first. Nothing of a group goes while its newest image is pending,
-failed or rejected by its verification, or while fewer than -keep are available. -apply
-looks all up again right before each removal.
+In each region, the newest -keep available images of a group stay. Of the others, those
+older than -older-than and not in use are removed, oldest first, and at most -max of a
+group per run. A group is left alone while its newest image is pending, failed or rejected
+by its verification, or while fewer than -keep are available. -apply checks everything
+again right before each removal.
 
-Without -keep and -older-than, the retention blocks in the bake files of TEMPLATE, or of
-the template in this directory, say what becomes of the images that its image blocks have
-made, in all regions unless -region or -regions names some. Older images are deprecated,
-disabled and removed, each at least 7 days after the other. What is disabled can be had
-back until it is removed: bake images enable.
+Without -keep and -older-than, the retention blocks in the bake files of TEMPLATE, by
+default the template in this directory, apply to the images of its image blocks, in all
+regions unless -region or -regions is given. Older images are deprecated, then disabled,
+then removed, with at least 7 days in between. Until an image is removed,
+'bake images enable' brings it back.
 
 ` + guardHelp,
 		Example: `  bake images prune -keep 5
@@ -60,12 +60,12 @@ back until it is removed: bake images enable.
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&o.keep, "keep", 0, "keep this `number` of available images of each group in each region; default: 1 with -older-than")
-	flags.Var(&o.olderThan, "older-than", "remove only what is at least this `old`, such as 30d")
-	flags.StringVar(&o.name, "name", "", "look only at images whose name fits this `pattern`, with the wildcards * and ?")
-	flags.StringArrayVar(&o.tags, "tag", nil, "look only at images with this `tag`: KEY=VALUE, or KEY; repeatable")
-	flags.StringVar(&o.max, "max", "20%", "remove at most this `share` of a group in one run: a number, or a percentage, which is at least one image")
-	flags.BoolVar(&o.together, "together", false, "take all images that are looked at for releases of one; needs -name or -tag")
-	flags.BoolVar(&o.apply, "apply", false, "do it, instead of only showing what would be done")
+	flags.Var(&o.olderThan, "older-than", "remove only images of at least this `age`, such as 30d")
+	flags.StringVar(&o.name, "name", "", "consider only images whose name matches this `pattern`, with the wildcards * and ?")
+	flags.StringArrayVar(&o.tags, "tag", nil, "consider only images with this `tag`: KEY=VALUE, or KEY; repeatable")
+	flags.StringVar(&o.max, "max", "20%", "remove at most this `number` of images of a group per run; a percentage is rounded to at least one")
+	flags.BoolVar(&o.together, "together", false, "treat all selected images as one group; needs -name or -tag")
+	flags.BoolVar(&o.apply, "apply", false, "make the changes, instead of only showing them")
 	o.template.registerVars(flags)
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)

@@ -33,9 +33,9 @@ func (p *program) imagesRmCommand() *cobra.Command {
 		Long: `Deregister images and delete their snapshots. IMAGE is the ID or the name of an image
 of the account. With -regions, its copies in those regions go too.
 
-If one of the images is in use, none is removed, and each user is named. All is looked
-up again right before each image is removed. Snapshots that belong to another image, too,
-stay. If bake is killed, 'bake sweep' deletes the snapshots of an image that is gone.
+If one of the images is in use, none is removed, and everything that uses them is listed.
+This is checked again right before each removal. Snapshots that another image uses stay.
+If bake is killed, 'bake sweep' deletes the snapshots of images already deregistered.
 
 ` + guardHelp,
 		Example: `  bake images rm ami-0123456789abcdef0
@@ -71,7 +71,7 @@ stay. If bake is killed, 'bake sweep' deletes the snapshots of an image that is 
 		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.image, "image", "", "remove all images of this `name`, or of this value of the tag bake:image")
+	flags.StringVar(&o.image, "image", "", "remove all images with this `name`, or with this value of the tag bake:image")
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)
 	p.jsonFlag(cmd)

@@ -52,18 +52,17 @@ func (p *program) imagesShareCommand() *cobra.Command {
 		Use:   "share IMAGE",
 		Short: "Let other accounts use an image",
 		Long: `Share an image with accounts, organizations, organizational units or everybody. With
--regions, its copies in those regions are shared too. Whoever it is shared with may
-launch it; to copy it, an account needs the -snapshots too.
+-regions, also share its copies in those regions. Sharing allows launching the image;
+copying it also requires -snapshots.
 
-What AWS would refuse is found out before anything is changed: images that are
-encrypted with the account's default key, encrypted or marked images that are to be
-public, and a block on public images. An image is shared with its snapshots or not at
-all; if that fails in one region, those of the other regions stay shared, and doing it
-again completes it.
+Before anything is changed, bake checks for what AWS would refuse: images encrypted with
+the account's default key, public sharing of images that are encrypted or have a product
+code or watermark, and a block on public images. In each region, the image and its
+snapshots are shared together or not at all. If one region fails, the others stay shared;
+run the command again to complete it.
 
-An image that is encrypted with a customer managed key can be launched only by those who
-may use the key. The statement for the policy of the key is printed; bake does not
-change policies of keys.`,
+Launching an image that is encrypted with a customer managed key requires permission to
+use the key. bake prints the statement for the key policy, but does not change policies.`,
 		Example: `  bake images share web-20261128 -with 111122223333
   bake images share ami-0123456789abcdef0 -with 111122223333,444455556666 -snapshots
   bake images share web-20261128 -regions all -with arn:aws:organizations::123456789012:organization/o-a1b2c3d4e5
@@ -88,15 +87,15 @@ func (p *program) imagesUnshareCommand() *cobra.Command {
 	var guards guardFlags
 	cmd := &cobra.Command{
 		Use:   "unshare IMAGE",
-		Short: "Take an image back from other accounts",
-		Long: `Withdraw what 'bake images share' gives: nobody it is taken from can launch the image any
-more. Instances that run are not affected, but whatever launches machines from it there
-fails from now on. With -regions, its copies in those regions are taken back too.
+		Short: "Stop sharing an image with other accounts",
+		Long: `Undo 'bake images share': the given accounts can no longer launch the image. Running
+instances are not affected, but new launches there will fail. With -regions, also stop
+sharing its copies in those regions.
 
-Before, AWS is asked for a report of which accounts use the image. If one uses it that
-would lose it, or that cannot be found out, it is not taken from anybody, unless
--ignore-guard=receivers says so. Reports lack the launches of the last day; with -role,
-accounts are asked themselves, which tells what there is now.`,
+First, AWS is asked for a report of the accounts that use the image. If one of the given
+accounts uses it, or the report cannot be had, nothing is changed, unless
+-ignore-guard=receivers is given. Reports lack the launches of the last day; with -role,
+the accounts themselves are queried, which gives the current state.`,
 		Example: `  bake images unshare web-20261128 -with 111122223333
   bake images unshare web-20261128 -public
   bake images unshare ami-0123456789abcdef0 -all -snapshots -regions all
@@ -118,11 +117,11 @@ accounts are asked themselves, which tells what there is now.`,
 	}
 	flags := cmd.Flags()
 	guards.registerRole(flags)
-	flags.StringSliceVar(&guards.ignore, "ignore-guard", nil, "do without these `guards`: receivers")
-	flags.StringSliceVar(&f.With, "with", nil, "take it back from these `accounts`, organizations and organizational units")
-	flags.BoolVar(&f.Public, "public", false, "take it back from everybody: those that it is shared with by name keep it")
-	flags.BoolVar(&f.All, "all", false, "take it back from all that it is shared with")
-	flags.BoolVar(&f.Snapshots, "snapshots", false, "take back the snapshots too")
+	flags.StringSliceVar(&guards.ignore, "ignore-guard", nil, "`guards` to skip: receivers")
+	flags.StringSliceVar(&f.With, "with", nil, "stop sharing it with these `accounts`, organizations and organizational units")
+	flags.BoolVar(&f.Public, "public", false, "stop sharing it publicly; accounts that it is shared with individually keep it")
+	flags.BoolVar(&f.All, "all", false, "stop sharing it with all accounts and organizations")
+	flags.BoolVar(&f.Snapshots, "snapshots", false, "stop sharing the snapshots too")
 	f.register(p, flags)
 	p.jsonFlag(cmd)
 	return cmd

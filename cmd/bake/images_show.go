@@ -13,12 +13,13 @@ func (p *program) imagesShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show IMAGE",
 		Short: "Show everything about an image",
-		Long: `Show an image, by its ID or name: its attributes, tags, snapshots and keys, whom it is
-shared with, what it was made from, where copies of it are, and how to launch it.
+		Long: `Show an image by its ID or name: its attributes, tags, snapshots and keys, the accounts
+it is shared with, its source image, its copies, and how to launch it. Only the owner can
+see the accounts.
 
-Copies are looked for in all regions that are enabled for the account, or in those of
--regions: what was copied from the image, or from what it is a copy of, and what has the
-same tags bake:image and bake:release. Whom an image is shared with is known to its owner only.`,
+Copies are looked up in all regions enabled for the account, or in -regions: copies of the
+image, copies of the same original, and images with the same tags bake:image and
+bake:release.`,
 		Example: `  bake images show ami-0123456789abcdef0
   bake images show web-20261128 -region eu-west-1 -json`,
 		Args: exactly("the ID or name of an image"),

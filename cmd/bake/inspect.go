@@ -60,7 +60,7 @@ SVG document.`,
 		},
 	}
 	o.register(cmd.Flags())
-	cmd.Flags().Var(&o.graph, "graph", "draw what depends on what, in this `format`: text (if none is given) or svg")
+	cmd.Flags().Var(&o.graph, "graph", "draw the dependency graph in this `format`: text (the default) or svg")
 	cmd.Flags().Lookup("graph").NoOptDefVal = "text"
 	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
 	p.jsonFlag(cmd)

@@ -29,12 +29,11 @@ func (p *program) planCommand() *cobra.Command {
 	var o planOptions
 	cmd := &cobra.Command{
 		Use:   "plan TEMPLATE",
-		Short: "Say which images would be built, and why",
-		Long: `Say of each image of the image blocks beside a template whether bake build would build
-it or reuse one that there is, and which inputs have changed since. Nothing is created
-or changed. Data sources are read, and AWS is asked for the source images and for the
-images with the same name. Of an image that refers to one which would be built it is
-not known yet what it would be made of, so that it would be built too.`,
+		Short: "Show which images would be built, and why",
+		Long: `Show for each image block beside a template whether bake build would build the image or
+reuse an existing one, and which inputs have changed. Nothing is created or changed. Data
+sources are read, and AWS is queried for source images and for existing images. An image
+whose parent image would be built would be built too.`,
 		Example: `  bake plan .
   bake plan -detailed-exitcode -var-file=prod.pkrvars.hcl .`,
 		Args: exactly("the template"),

@@ -39,21 +39,22 @@ func (p *program) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy TEMPLATE",
 		Short: "Print the IAM policy that a template's builds need in AWS",
-		Long: `Print, as JSON, the smallest IAM policy with which bake can run a template's builds in
-AWS. It covers what the data sources, builders and post-processors call with the
-options they have, and the cleanup after a failed build. Where AWS supports it,
-changing and deleting is limited to resources with the tag bake:run. AWS is not
-called: where a value depends on a data source, every possible value is allowed.
+		Long: `Print, as JSON, the smallest IAM policy that a template's builds need in AWS. It covers
+everything that the data sources, builders and post-processors call with their options,
+and the cleanup after a failed build. Where AWS supports it, changing and deleting is
+limited to resources with the tag bake:run. AWS is not called: where a value depends on a
+data source, every possible value is allowed.
 
-A template that does not set a region gets a policy for all regions. Three things are
-not covered: -force, which needs what force_deregister needs; the role of an
-iam_instance_profile, which the template does not name, so that any role may be passed
-to EC2; and assuming the role in assume_role, since this is the policy of that role.
+A template that does not set a region gets a policy for all regions. Limits: the policy
+does not allow -force (set force_deregister to include that) or assuming the role in
+assume_role (it is the policy of that role), and with an iam_instance_profile it allows
+passing any role to EC2, since the template does not name the role of the profile.
 
-With -fleet, the policy is that of the roles which the cells of a fleet take on, in the
-regions of the fleet. -for worker is that of whoever runs bake or its workers: to take on
-these roles, to bake the cells that have none, and to write the reports. -for trust is the
-trust policy of the roles, which lets -principal take them on.`,
+With -fleet, print the policy of the roles that the cells of a fleet assume, in the
+regions of the fleet. With -for worker, print that of the principal that runs bake or its
+workers: it may assume these roles, bake the cells that have no role, and write the
+reports. With -for trust, print the trust policy of the roles, which lets -principal
+assume them.`,
 		Example: `  bake policy template.pkr.hcl
   bake policy -fleet nightly . > role.json
   bake policy -fleet nightly -for worker . > worker.json
@@ -69,8 +70,8 @@ trust policy of the roles, which lets -principal take them on.`,
 	flags := cmd.Flags()
 	o.register(flags)
 	flags.StringVar(&o.fleet, "fleet", "", "print a policy for the cells of this `fleet`")
-	flags.Var(&o.of, "for", "with -fleet: the policy of a `role` of the cells, of a worker, or the roles' trust policy: role, worker or trust")
-	flags.StringVar(&o.principal, "principal", "", "with -for trust: the `ARN` of the role or user that takes the roles on")
+	flags.Var(&o.of, "for", "with -fleet: `policy` to print: role (of the cells), worker, or trust (the trust policy of the roles)")
+	flags.StringVar(&o.principal, "principal", "", "with -for trust: `ARN` of the role or user that may assume the roles")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -23,12 +23,12 @@ func (p *program) reportCommand() *cobra.Command {
 	var open bool
 	cmd := &cobra.Command{
 		Use:   "report [RUN]",
-		Short: "Write the report of a run",
-		Long: `Write what became of a run of bake build as one HTML page, which needs no network: the
-images and how to launch them, what checks and scans have found, the steps as a timeline.
-RUN is the id of a run or the start of one, as bake runs lists it; without it, the newest
-run is reported. The page is written beside the log of the run, or to the file of -o. With
--json the same is written as JSON.`,
+		Short: "Write the HTML report of a run",
+		Long: `Write a report about a run of bake build as one self-contained HTML page: the images and
+how to launch them, the findings of checks and scans, and a timeline of the steps. RUN is
+the ID of a run, or its beginning, as bake runs lists it; the default is the newest run.
+The page is written beside the log of the run, or to the file given with -output. With
+-json, the report is written as JSON.`,
 		Example: `  bake report
   bake report 5e0d7c1e -open
   bake report -o report.html`,

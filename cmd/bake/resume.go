@@ -30,22 +30,21 @@ func (p *program) resumeCommand() *cobra.Command {
 	o := resumeOptions{onError: choice{"", []string{string(engine.Cleanup), string(engine.Abort), string(engine.Keep)}}}
 	cmd := &cobra.Command{
 		Use:   "resume [RUN]",
-		Short: "Go on with a run that died or was kept",
-		Long: `Go on with a run of bake build that was killed, lost power, failed with
--on-error=keep or abort, or failed in its post-processors. It starts again after the last
-step that finished: provisioners are not run again, images and copies that exist are
-used, and those that were under way are waited for.
+		Short: "Resume a run that was killed or kept",
+		Long: `Resume a run of bake build that was killed, lost power, failed with -on-error=keep or
+abort, or failed in its post-processors. It continues after the last finished step:
+provisioners are not run again, existing images and copies are used, and those still in
+progress are waited for.
 
-RUN is the id of a run or the start of one, as bake runs lists it; without it, the newest
-run that can be resumed is. The template and the values of variables are those of the
-run: it is an error if they have changed. Sensitive values that were set with -var are
-not kept, and must be given again.
+RUN is the ID of a run, or its beginning, as bake runs lists it; the default is the newest
+run that can be resumed. The template and the variables must not have changed. Sensitive
+values that were set with -var are not stored and must be given again.
 
-A build whose provisioners had not finished is resumed only with -from, which runs them
-again on its machine, from one of them on; with -force, as the template says now. A build
-whose machine is gone cannot be resumed, and of one of amazon-chroot, null, file or a
-plugin the post-processors alone can, if they had begun: bake sweep -run RUN deletes what
-is left of it.`,
+If the provisioners of a build had not finished, it can only be resumed with -from, which
+runs them again on its machine, starting with the given one; with -force, it uses the
+current template. A build whose machine no longer exists cannot be resumed. For builds of
+amazon-chroot, null, file and plugins, only the post-processors can be resumed, once they
+have started. 'bake sweep -run RUN' deletes the resources of a run that cannot be resumed.`,
 		Example: `  bake resume
   bake resume 5e0d7c1e
   bake resume 5e0d7c1e -from install -force
@@ -62,8 +61,12 @@ is left of it.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
-	flags.StringVar(&o.from, "from", "", "run the provisioners again from this `provisioner` on: its name, type or number")
+<<<<<<< HEAD
+	flags.StringVar(&o.from, "from", "", "run the provisioners again, starting with this `provisioner`: its name, type or number")
 	o.registerReleases(flags)
+=======
+	flags.StringVar(&o.from, "from", "", "run the provisioners again, starting with this `provisioner`: its name, type or number")
+>>>>>>> 010907b9 (cmd: help texts in one tone, as a native engineer writes them)
 	egressFlag(flags, &o.egress)
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")

@@ -18,16 +18,16 @@ import (
 func (p *program) runsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
-		Short: "List the runs of bake build",
+		Short: "List past and current runs",
 		Long: `List the runs of bake build whose logs are kept, newest first: when each started, how
-long it took, how it ended, the images it made, how much of what it created is left,
-and its command line. The logs of the last 100 runs are kept, 256 MiB at most, in
-$BAKE_STATE_DIR/runs, and those of runs that left something or can be resumed.
+long it took, how it ended, the images it made, the number of resources that are left, and
+its command line. Logs are kept in $BAKE_STATE_DIR/runs: those of the last 100 runs, up to
+256 MiB, and those of runs that left resources behind or can be resumed.
 
-The log of a run that crashed has no end: bake was killed, or the power failed. The
-ledger of a run that is damaged cannot be read, or not all of it, so more may be left.
-'bake resume' goes on with a run that is resumable, with some only with -from, and
-'bake sweep' deletes what runs have left behind.`,
+A run that is shown as crashed was killed, or lost power: its log ends abruptly. If a run
+is shown as damaged, its ledger cannot be read completely, so more resources may be left.
+'bake resume' continues a run that is resumable, some of them only with -from.
+'bake sweep' deletes what runs left behind.`,
 		Example: `  bake runs
   bake runs -json`,
 		Args: exactly(),
@@ -97,9 +97,9 @@ func (p *program) logCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log [RUN]",
 		Short: "Show the log of a run",
-		Long: `Show the log of a run of bake build as the run showed it, or with -timeline when each
-step began and how long it took. RUN is the id of a run or the start of one, as
-bake runs lists it; without it, the newest run is shown.`,
+		Long: `Show the output of a run of bake build again or, with -timeline, when each step started
+and how long it took. RUN is the ID of a run, or its beginning, as bake runs lists it; the
+default is the newest run.`,
 		Example: `  bake log
   bake log 5e0d7c1e -timeline
   bake log 5e0d7c1e -json | jq 'select(.kind == "step-failed")'`,

@@ -32,12 +32,12 @@ func (p *program) sbomCommand() *cobra.Command {
 	var o sbomOptions
 	cmd := &cobra.Command{
 		Use:   "sbom [IMAGE]",
-		Short: "List what is installed in an image, or on a machine",
-		Long: `Write a software bill of materials (SBOM) to standard output: of an image, which its ID or
-name names, or with -host of a machine that is there, over SSH. Of the image a machine is
-launched, with a key and a security group of its own, and deleted again, whatever happens;
-if bake is killed, 'bake sweep' deletes it. Nothing is installed on the machine. What could
-not be read is said on standard error, and noted in the document.`,
+		Short: "Write the SBOM of an image or a machine",
+		Long: `Write a software bill of materials (SBOM) to standard output: of an image, given by its ID
+or name, or with -host of an existing machine, over SSH. To read an image, bake launches a
+machine from it, with its own key and security group, and always deletes it again; if bake
+is killed, 'bake sweep' deletes it. Nothing is installed on the machine. Anything that
+could not be read is reported on standard error and noted in the document.`,
 		Example: `  bake sbom ami-0123456789abcdef0 -region eu-west-1 >web.cdx.json
   bake sbom -local web-20261128 -format spdx
   bake sbom -host ssh://admin@198.51.100.7`,
@@ -63,7 +63,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	o.guest.register(p, flags)
 	o.format = choice{values: []string{string(contents.CycloneDX), string(contents.SPDX)}, value: string(contents.CycloneDX)}
 	flags.Var(&o.format, "format", "`format` of the SBOM: cyclonedx (1.6) or spdx (2.3)")
-	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out packages that were found only at paths that fit this `pattern`, such as /opt/**; can be repeated")
+	flags.StringArrayVar(&o.exclude, "exclude", nil, "exclude packages that were found only at paths matching this `pattern`, such as /opt/**; repeatable")
 	return cmd
 }
 
@@ -108,10 +108,10 @@ type hostFlags struct {
 func (f *hostFlags) register(flags *pflag.FlagSet, what string) {
 	flags.StringVar(&f.Host, "host", "", "machine to "+what+": ssh://[USER@]HOST[:PORT]")
 	flags.StringVarP(&f.KeyFile, "identity", "i", "", "private key `file` to log in with; default: the SSH agent's keys, or one of ~/.ssh")
-	flags.StringVar(&f.Bastion, "bastion", "", "`host` to connect through, written as -host is")
+	flags.StringVar(&f.Bastion, "bastion", "", "bastion `host` to connect through, in the format of -host")
 	flags.StringVar(&f.KnownHosts, "known-hosts", "", "`file` of known host keys; default: ~/.ssh/known_hosts")
 	f.keys = choice{values: host.KeyChecks(), value: host.KeyChecks()[0]}
-	flags.Var(&f.keys, "host-key-check", "`which` host keys are accepted: strict (known ones only), pin (any, if none is known), or off")
+	flags.Var(&f.keys, "host-key-check", "host key `policy`: strict (known keys only), pin (any key, if none is known), or off")
 }
 
 // hostNames are the names of the flags.

@@ -30,22 +30,20 @@ func (p *program) sweepCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sweep",
 		Short: "Clean up after runs that crashed or were killed",
-		Long: `Delete what runs left behind that crashed, were killed, lost power, failed to tear
-down, or used -on-error=abort. What they own is recorded in their ledgers; runs
-still in progress are left alone, and so are those with -on-error=keep, which are
-named, unless -run names them.
+		Long: `Delete the resources of runs that crashed, were killed, lost power, failed to clean up,
+or used -on-error=abort, according to their ledgers. Runs in progress are left alone, and
+so are runs kept with -on-error=keep, which are listed, unless -run names them.
 
-With -tags no ledger is needed: everything in a region that has the tag bake:run is
-deleted, except what belongs to a run that is in progress or kept on this host, or
-whose ledger here cannot be read. Runs on other hosts cannot be told from dead ones:
-on AWS, name the run with -run, delete only what is old enough with -older-than, or
-use -force to delete what all of them created. Finished images lose the tag, so no
-sweep finds them.
+With -tags, no ledger is needed: everything in a region that has the tag bake:run is
+deleted, except resources of runs that are in progress or kept on this host, or whose
+ledger on this host cannot be read. Live runs on other hosts look like dead ones: on AWS,
+select one run with -run, delete only old resources with -older-than, or use -force to
+delete everything. Finished images no longer have the tag, so they are never deleted.
 
--older-than goes by the time at which AWS says a resource was created. What AWS gives
-no time for is as old as the newest resource of its build, and never older than the
-build. What is of unknown age is left alone. Without -tags, resources are as old as
-their run. Choose an age that no bake of yours reaches.`,
+-older-than compares the creation time that AWS reports. A resource without one counts as
+old as the newest resource of its build, and never older than the build. Resources of
+unknown age are left alone. Without -tags, resources are as old as their run. Choose an
+age that is longer than any of your builds take.`,
 		Example: `  bake sweep
   bake sweep -dry-run
   bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55
@@ -58,14 +56,14 @@ their run. Choose an age that no bake of yours reaches.`,
 		Annotations: map[string]string{exitCodes: sweepExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.run, "run", "", "sweep only the run with this `id`")
+	flags.StringVar(&o.run, "run", "", "sweep only the run with this `ID`")
 	flags.BoolVar(&o.tags, "tags", false, "find what to delete by the run tag instead of the ledgers")
-	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to look in; default: as in every AWS tool")
-	flags.StringSliceVar(&o.regions, "regions", nil, "with -tags: the `regions` to look in, separated by commas; all: those enabled for the account")
-	flags.Var(&o.olderThan, "older-than", "delete only what is at least this `old`, such as 24h, 7d or 1d12h")
+	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to use; default: the usual AWS settings")
+	flags.StringSliceVar(&o.regions, "regions", nil, "with -tags: the `regions` to use, separated by commas; all: those enabled for the account")
+	flags.Var(&o.olderThan, "older-than", "delete only resources of at least this `age`, such as 24h, 7d or 1d12h")
 	flags.StringVar(&o.profile, "profile", "", "with -tags: the `profile` to take credentials from")
-	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
-	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has created")
+	flags.BoolVar(&o.local, "local", false, "sweep only the local cloud")
+	flags.BoolVar(&o.force, "force", false, "with -tags: delete the resources of all runs")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted, but delete nothing")
 	p.exitCodesFlag(flags, &o.exitCodes)
 	p.jsonFlag(cmd)

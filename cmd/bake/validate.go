@@ -35,7 +35,7 @@ not used unless -evaluate-datasources is given.`,
 	}
 	flags := cmd.Flags()
 	o.register(flags)
-	flags.BoolVar(&o.syntaxOnly, "syntax-only", false, "check the syntax and the variables only")
+	flags.BoolVar(&o.syntaxOnly, "syntax-only", false, "check only the syntax and the variables")
 	flags.BoolVar(&o.readData, "evaluate-datasources", false, "read the data sources")
 	o.registerReleases(flags)
 	withoutEffect(flags, "use-sequential-evaluation")

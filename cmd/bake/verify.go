@@ -39,16 +39,15 @@ func (p *program) verifyCommand() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify-attestation FILE... | AMI [FILE]",
-		Short: "Check attestations, or an image against its attestation",
-		Long: `Check that each FILE is an attestation that is signed with the given key, and with no
-other, and that it matches the flags. Without -artifact and -ami any subjects are
-accepted; they are printed.
+		Short: "Verify attestations, or an image against its attestation",
+		Long: `Check that each FILE is an attestation signed with the given key, and with no other, and
+that it matches the flags. Without -artifact and -ami, any subjects are accepted; they are
+printed.
 
-With AMI, the ID of an image, check that it is the image that its attestation is about, or a
-copy of that: its ID, name, account and tags are those that are attested. The attestation is
-FILE, or is found in the directory of the reports, by the tag bake:attestation. With -boot, a
-machine of the image is launched too, and its files are compared with those that are
-attested; the machine is deleted, whatever happens.`,
+With AMI, the ID of an image, check that it is the attested image or a copy of it, by its
+ID, name, account and tags. The attestation is FILE, or the one in the reports that the
+image's tag bake:attestation refers to. With -boot, also launch a machine from the image
+and compare its files with the attested ones; the machine is always deleted again.`,
 		Example: `  bake verify-attestation -key key.pub -artifact disk.qcow2 disk.qcow2.provenance.json
   bake verify-attestation -key awskms:///alias/bake -ami eu-west-1:ami-0a1b2c3d4e5f60718 \
     -predicate-type https://slsa.dev/provenance/v1 ami-0a1b2c3d4e5f60718.provenance.json
@@ -81,23 +80,23 @@ With -exit-codes=packer: 0 and 1 alone.`},
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.signingMode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
+	flags.StringVar(&o.signingMode, "signing-mode", "", "required kind of signature: key or kms; default: that of -key")
 	flags.StringVar(&o.Key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
-	flags.StringVar(&o.Verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
-	flags.StringVar(&o.Expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
-	flags.StringVar(&o.Expected.BuilderID, "builder-id", "", "`URI` that the builder must have")
-	flags.StringVar(&o.Expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
-	flags.StringArrayVar(&o.Artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
-	flags.StringArrayVar(&o.AMIs, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
+	flags.StringVar(&o.Verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; must match -key if both are given")
+	flags.StringVar(&o.Expected.PredicateType, "predicate-type", "", "required `URI` of its predicate type")
+	flags.StringVar(&o.Expected.BuilderID, "builder-id", "", "required `URI` of the builder")
+	flags.StringVar(&o.Expected.SourceURI, "source-uri", "", "`URI` that must be among its build materials")
+	flags.StringArrayVar(&o.Artifacts, "artifact", nil, "`file` that must be a subject; repeatable")
+	flags.StringArrayVar(&o.AMIs, "ami", nil, "`image` that must be a subject, as REGION:AMI; repeatable")
 	o.guest.register(p, flags)
-	flags.BoolVar(&o.boot, "boot", false, "launch a machine of AMI, and compare its files with those that are attested")
-	flags.StringArrayVar(&o.mayChange, "may-change", nil, "with -boot, files that may differ: a `pattern` of paths, as in a verify block; can be repeated")
-	flags.StringVar(&o.reports, "reports", "", "`directory` of the reports of the build of AMI, or s3://BUCKET/PREFIX; default: beside the log of its run")
+	flags.BoolVar(&o.boot, "boot", false, "launch a machine from AMI and compare its files with the attested ones")
+	flags.StringArrayVar(&o.mayChange, "may-change", nil, "with -boot: `pattern` of paths that may differ, as in a verify block; repeatable")
+	flags.StringVar(&o.reports, "reports", "", "`directory` or s3://BUCKET/PREFIX with the reports of the build of AMI; default: beside the log of its run")
 	for _, name := range keylessTexts {
-		flags.String(name, "", "of keyless signing, which is not supported")
+		flags.String(name, "", "not supported: keyless signing")
 	}
 	for _, name := range keylessSwitches {
-		flags.Bool(name, false, "of keyless signing, which is not supported")
+		flags.Bool(name, false, "not supported: keyless signing")
 	}
 	p.jsonFlag(cmd)
 	return cmd
