@@ -40,7 +40,7 @@ var actions = sync.OnceValues(func() (map[string][]string, error) {
 	return all, nil
 })
 
-// What the effects that begin with a call can befall: actions of EC2.
+// The actions of EC2 that effects which begin with a call can apply to.
 var (
 	launching    = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
 	working      = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
@@ -120,7 +120,7 @@ func (r *Fault) checkEffect() error {
 	return nil
 }
 
-// checkLaunches complains about a rule for something else than what its effect befalls.
+// checkLaunches complains about a rule for something else than the targets of its effect.
 func (r *Fault) checkLaunches() error {
 	of := faultTargets[r.Effect]
 	switch {

@@ -61,12 +61,8 @@ have started. 'bake sweep -run RUN' deletes the resources of a run that cannot b
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
-<<<<<<< HEAD
 	flags.StringVar(&o.from, "from", "", "run the provisioners again, starting with this `provisioner`: its name, type or number")
 	o.registerReleases(flags)
-=======
-	flags.StringVar(&o.from, "from", "", "run the provisioners again, starting with this `provisioner`: its name, type or number")
->>>>>>> 010907b9 (cmd: help texts in one tone, as a native engineer writes them)
 	egressFlag(flags, &o.egress)
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")
