@@ -40,7 +40,7 @@ type Labels struct {
 	RunTags     map[string]string
 	Tags        map[string]string
 	Snapshot    map[string]string
-	ImageTags   map[string]string // of images alone, beside their Tags
+	ImageTags   map[string]string `json:"Marks"` // of images alone, beside their Tags; runs that wait know it so
 }
 
 // Create makes the image of a stopped instance in the build region, under the
