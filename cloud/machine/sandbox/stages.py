@@ -55,16 +55,17 @@ def prepare():
     sections = [config.get(n) or [] for n in ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules")]
     modules = [m if isinstance(m, str) else m[0] for section in sections for m in section]
     chores = [load("cloudinit.sources.DataSourceEc2")]
+    chores += [load("cloudinit.config.cc_" + m.replace("-", "_")) for m in modules]
+    # The last ones run programs of the image, which a stage that has ended may have to wait for.
     if hasattr(util.is_container, "cache_info"):
         chores.append(util.is_container)
-    chores += [load("cloudinit.config.cc_" + m.replace("-", "_")) for m in modules]
     if "apt-configure" in modules and hasattr(util.lsb_release, "cache_info"):
         chores.append(lambda: util.lsb_release(target=None))
     for chore in chores:
         yield
         try:
             chore()
-        except Exception:
+        except BaseException:  # SystemExit too
             pass
     gc.freeze()
 
@@ -76,7 +77,7 @@ def wait(files, chores):
             ready, _, _ = select.select(files, [], [], 0)
             if ready:
                 return ready
-    except Exception:
+    except Exception:  # the configuration is not what was expected
         pass
     ready, _, _ = select.select(files, [], [])
     return ready

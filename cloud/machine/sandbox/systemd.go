@@ -82,8 +82,8 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 // hastenLogin has the first login wait for less. The SSH server reads its
 // configuration once and not twice unless the image changes its unit, the manager of the login user's services, for
 // which a session waits, begins when the SSH server is there and not when somebody has
-// logged in, and what nobody waits for begins when both are settled: cron, flushing the journal to the disk and the
-// record of the boot.
+// logged in. Cron begins after both, and what no other unit waits for half a second later: flushing the journal to
+// the disk and the record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
 	addition := map[string]string{}
 	if !changesUnit("ssh.service", exists) {
@@ -105,8 +105,8 @@ func (b *bootSpec) hastenLogin(units string) error {
 	if err := writeSettled(units, wants, login); err != nil {
 		return err
 	}
-	const last = "[Unit]\nAfter=" + settled + "\n"
-	addition["cron.service"], addition["crond.service"] = last, last
+	// multi-user.target waits for cron, and the last stage of cloud-init for that.
+	addition["cron.service"], addition["crond.service"] = login, login
 	for unit, text := range addition {
 		// First by its name, wherever the others are: they have the last word.
 		if err := writeAddition(units, unit, "00-bake.conf", text); err != nil {
@@ -114,21 +114,21 @@ func (b *bootSpec) hastenLogin(units string) error {
 		}
 	}
 	for _, unit := range []string{"systemd-journal-flush.service", "systemd-update-utmp.service"} {
-		if err := unorder(units, unit, last); err != nil {
+		if err := unorder(units, unit, "[Unit]\nAfter="+settled+"\n"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// settled is a unit that is there half a second after the server and the manager, for the first login, which
-// follows at once, to have the processors.
+// settled is a unit that starts half a second after the SSH server and the user's manager, so that the first login
+// has the processors. No target waits for it, as it has no default dependencies.
 const settled = "bake-settled.service"
 
 // writeSettled writes that unit and has it wanted; it begins as order says.
 func writeSettled(units, wants, order string) error {
 	text := order + "Description=Leaves the processors to the first login\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
-		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 0.5\n"
+		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=-/bin/sleep 0.5\n"
 	return errors.Join(
 		os.WriteFile(filepath.Join(units, settled), []byte(text), 0o644),
 		os.Symlink("../"+settled, filepath.Join(wants, settled)),
