@@ -25,9 +25,10 @@ type Cache interface {
 	// there is one of, and its index; without an image, -1.
 	Find(ctx context.Context, region string, keys []string) (image string, at int, err error)
 
-	// Keep makes an image of a machine that goes on running, and returns when the machine
-	// may change again, which can be before the image is there. That an earlier one of the
-	// machine has failed is an error too. about says for people what it is.
+	// Keep starts making an image of a running machine and returns when the machine may
+	// change again, which can be before the image is complete. Keep also returns an error
+	// if an earlier image of the same machine has failed. about describes the image for
+	// people.
 	Keep(ctx context.Context, region, instance, key, about string) error
 }
 

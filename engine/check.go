@@ -137,8 +137,8 @@ func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component,
 	return in, diags
 }
 
-// secret learns of a value that an option holds or a machine has. Nobody has called
-// it a secret, and it may be "root".
+// secret registers a value that an option or a machine holds. The template does not mark
+// it as secret, and it may be as common as "root".
 func (m *maker) secret(s string) {
 	m.template.Secrets().AddRare(s)
 	if m.options.Secret != nil {

@@ -26,7 +26,7 @@ type Components struct {
 	Builders       component.Finder[builder.Builder]
 	Provisioners   component.Finder[provisioner.Provisioner]
 	PostProcessors component.Finder[postprocessor.PostProcessor]
-	DataSources    component.Finder[datasource.DataSource] // for whoever reads the template
+	DataSources    component.Finder[datasource.DataSource] // for code that reads the template
 }
 
 // Options says which builds are run, and how.
@@ -34,7 +34,7 @@ type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
 
-	// Builds are those that there are to choose from. Nil: all of the template.
+	// Builds are the builds that Run selects from. Nil means all builds of the template.
 	Builds map[*config.Build]bool
 
 	Parallel int             // builds at a time; 0 or less means all
@@ -45,17 +45,18 @@ type Options struct {
 	Journal  step.Journal // of results that a later run can go on with; nil: none
 	Resume   bool         // go on with the builds that Journal tells of; the others are errors
 
-	// Destroyers delete what builds own that are resumed, and end before their builders have a
-	// destroyer for it.
+	// Destroyers delete the resources of resumed builds, and exit before the builders of
+	// those builds provide a destroyer.
 	Destroyers step.Destroyers
 
 	// From is the provisioner that builds whose provisioning had not finished go on with,
 	// on the machines that they have: its name, type or number. Empty: they are errors.
 	From string
 
-	// Boundary makes builds go by stages, each from one boundary that it can go on from to
-	// the next, and is told of those; Resume goes on with the next stage. Builds that
-	// cannot be cut have one stage. Nil: builds go on to their ends.
+	// Boundary makes builds run by stages: each build runs from one boundary where it can
+	// resume to the next, and Boundary is called with the boundary. Resume runs the next
+	// stage. A build that cannot be divided has one stage. If Boundary is nil, builds run
+	// to completion.
 	Boundary func(step.Boundary)
 
 	// Key is the private key of the machine that a build has left, in PEM, or empty. It
@@ -83,15 +84,15 @@ type Options struct {
 	// the machine, and as [builder.Hooks.AwaitFirstBoot]. It may be nil.
 	AwaitFirstBoot func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// Pipelines are what is asked of the images of builds, by their builders.
+	// Pipelines hold the pipeline of each build, keyed by its builder.
 	Pipelines map[*config.Component]*Pipeline
 
-	// Verified is told the outlines of builders whose images a pipeline verifies or marks, when they
-	// are checked. It may be nil.
+	// Verified is called with the outlines of builders whose images a pipeline verifies or
+	// marks, when they are checked. It may be nil.
 	Verified func(b builder.Builder, p *Pipeline)
 
-	// Cache is where builds begin from machines that earlier ones have provisioned, and
-	// keep their own. Nil: there is none.
+	// Cache holds snapshots of provisioned machines, from which builds start and to which
+	// they add their own. Nil means no cache.
 	Cache Cache
 
 	// PlanOnly makes Run ask the pipelines of builds whether the builds are needed, and
@@ -105,7 +106,7 @@ type Options struct {
 	// be told. It may be nil.
 	Login func(ctx context.Context, build string, m builder.Machine) string
 
-	// Secret is told every value that must not be shown, in addition to the
+	// Secret is called with every value that must not be shown, in addition to the
 	// template's Secrets. It may be nil.
 	Secret func(string)
 }
@@ -160,7 +161,8 @@ type BuildResult struct {
 
 	Failure Failure // what the build was doing when it failed
 
-	// LeftMachine says that it has failed and was told to leave its machine as it is.
+	// LeftMachine reports that the build has failed and left its machine in place, as
+	// requested.
 	LeftMachine bool
 }
 
@@ -171,7 +173,7 @@ type Failure string
 const (
 	Refused      Failure = "refused" // by the cloud, before a machine or an image was made
 	Provisioning Failure = "provisioning"
-	GateClosed   Failure = "gate closed"  // its machine or its image is not as it was asked for
+	GateClosed   Failure = "gate closed"  // its machine or its image does not meet the requirements
 	Distributing Failure = "distributing" // it has made an image, but not all that it was to do with it
 )
 

@@ -8,8 +8,8 @@ import (
 	"bake/component"
 )
 
-// held is what a build has to close, oldest first: components and artifacts that hold
-// something, such as a process.
+// held lists what a build has to close, oldest first: components and artifacts that hold a
+// resource such as a process.
 type held []holding
 
 type holding struct {

@@ -14,31 +14,30 @@ import (
 	"bake/step"
 )
 
-// Pipeline is what is asked of the image of a build, beside what the template says.
+// Pipeline describes the work on the image of a build that the template does not define.
 type Pipeline struct {
 	// Provisioned is called after the last provisioner, just before the machine becomes an
-	// image. With its error the build fails. Nil: nothing is asked of the machine.
+	// image. If it returns an error, the build fails. It may be nil.
 	Provisioned func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// ImageCreated is [builder.Hooks.ImageCreated], and may run Provisioners, or some of them, on the
-	// machines that it boots. Nil: nothing is asked of the image; otherwise Boots are all
-	// that it boots.
+	// ImageCreated is [builder.Hooks.ImageCreated]. It may run some or all of Provisioners
+	// on the machines that it boots, which Boots lists. It may be nil.
 	ImageCreated func(ctx context.Context, s *step.Scope, image builder.Image, provision Provision) error
 	Boots        []builder.Boot
 	Provisioners []*config.Provisioner
 	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
 
-	// Inputs is called before anything of the run is made, for one build at a time, with
-	// what its components depend on. With an error of it the build is not run. Nil: nobody
-	// asks.
+	// Inputs is called for one build at a time, before the run creates any resource, with
+	// the inputs of the build's components. If it returns an error, the build is not run.
+	// It may be nil.
 	Inputs func(ctx context.Context, of Materials) hcl.Diagnostics
 
 	// Reuse is called after Inputs and returns the artifact of a build that is not needed,
 	// since what it would make is there; nil if it is needed. Nil: it always is.
 	Reuse func(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error)
 
-	// Prepare is called before b makes the image, and fails where what comes after cannot
-	// work. Nil: nothing is to be looked at.
+	// Prepare is called before b makes the image, and fails if a later step could not
+	// work. It may be nil.
 	Prepare func(ctx context.Context, s *step.Scope, b builder.Builder) error
 
 	// Distribute hands out what b has made, and adds to it where it is then. With its error
@@ -62,9 +61,9 @@ type Pipeline struct {
 	// ImageTags are [builder.Hooks.ImageTags]. Nil: there are none.
 	ImageTags func(ctx context.Context, s *step.Scope) (map[string]string, error)
 
-	// Done is called when all that the build was to make is there, its post-processors have
-	// run, and its machine is gone, with what its builder has made. With its error the build
-	// fails, and what was made is kept. Nil: nothing is to be done.
+	// Done is called with the builder's artifact when everything that the build makes
+	// exists, its post-processors have run, and its machine is gone. If it returns an
+	// error, the build fails, and what was made is kept. It may be nil.
 	Done func(ctx context.Context, s *step.Scope, made *builder.Artifact) error
 
 	At *hcl.Range // the first block that asks for Made
@@ -185,8 +184,8 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	return hooks, nil
 }
 
-// unseen reports whether the pipeline asks for something of the machine of the build that
-// it was not asked, in no life of the run.
+// unseen reports whether the pipeline has checks for the build's machine that have not run
+// in any process of this run.
 func (x *execution) unseen() bool {
 	p := x.pipeline(x.build)
 	x.mu.Lock()
@@ -194,11 +193,11 @@ func (x *execution) unseen() bool {
 	return p != nil && p.Provisioned != nil && !x.seen && !x.remembered()
 }
 
-// errUnseen is the error of a gate that nobody could ask.
+// errUnseen is the error of a gate whose checks had no machine to run on.
 var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
 
-// distributeReused does for an image that was there before the run what is done once an image is
-// made: a run that has made it may have ended before.
+// distributeReused distributes and publishes an image that existed before the run: an
+// earlier run that made the image may have ended before it did so.
 func (x *execution) distributeReused(ctx context.Context, made *builder.Artifact) error {
 	err := x.distribute(ctx, made)
 	if err == nil {

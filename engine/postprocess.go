@@ -14,9 +14,9 @@ import (
 	"bake/step"
 )
 
-// postProcess feeds every chain with the builder's artifact and returns what is
-// left in the end: the artifact if some chain or an error keeps it, and the kept
-// artifacts of each chain. A chain that fails does not stop the others.
+// postProcess passes the builder's artifact to every chain and returns what remains: the
+// builder's artifact if a chain or an error keeps it, and the kept artifacts of each
+// chain. A chain that fails does not stop the others.
 func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact) ([]*builder.Artifact, error) {
 	var results []*builder.Artifact
 	var errs []error
@@ -48,8 +48,8 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 	return distinct(results), errors.Join(errs...)
 }
 
-// chain runs the post-processors of one chain. It returns the artifacts that
-// remain of it, and whether the builder's artifact is to be kept for it.
+// chain runs the post-processors of one chain. It returns the artifacts that remain, and
+// whether to keep the builder's artifact.
 func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *builder.Artifact) (results []*builder.Artifact, keep bool, err error) {
 	defer x.release(ctx, len(x.held))
 	in := artifact
@@ -141,7 +141,7 @@ func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
 	return nil
 }
 
-// destroy destroys what an artifact consists of besides its resources.
+// destroy destroys the parts of an artifact that are not its resources.
 func (x *execution) destroy(ctx context.Context, a *builder.Artifact) (err error) {
 	if a.Live == nil {
 		return nil

@@ -104,8 +104,8 @@ func (x *execution) tidy(ctx context.Context, m builder.Machine) error {
 // failed.
 const abandonGrace = 5 * time.Second
 
-// abandon tries to remove what provisioners have left on a machine that will be no
-// image, but may outlive the build.
+// abandon tries to remove what provisioners have left on a machine that will not become an
+// image but may outlive the build.
 func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), abandonGrace, fmt.Errorf("no answer within %s", abandonGrace))
 	defer cancel()
@@ -118,8 +118,8 @@ func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	}
 }
 
-// cleanUp runs the error-cleanup-provisioner, unless nothing is to be touched.
-// Its own failure is a warning: the build has failed already.
+// cleanUp runs the error-cleanup-provisioner, unless the machine is to stay untouched. If
+// the provisioner fails, cleanUp only warns, since the build has failed already.
 func (x *execution) cleanUp(ctx context.Context, m builder.Machine) {
 	p := x.build.ErrorCleanup
 	if p == nil || context.Cause(ctx) != nil || x.leaves() && x.options.OnError != RunCleanupProvisioner {
@@ -144,7 +144,7 @@ func (x *execution) attempts(ctx context.Context, name string, p *config.Provisi
 	for attempt := 0; ; attempt++ {
 		last := attempt >= p.MaxRetries
 		do := x.scope
-		if !last || p.ContinueOnError { // nobody needs to decide about a failure that is provided for
+		if !last || p.ContinueOnError { // the template already handles this failure
 			do = do.Unattended()
 		}
 		err := step.Run(ctx, do, name, func(ctx context.Context) error {
@@ -188,7 +188,7 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 		return err
 	}
 	defer x.close(ctx, p.Type, provisioner)
-	if p.Type == "breakpoint" { // it stops so that somebody can look around
+	if p.Type == "breakpoint" { // a breakpoint pauses the build so that the user can inspect the machine
 		x.sayLogin(ctx)
 	}
 	err = provisioner.Provision(ctx, s, m)

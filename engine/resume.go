@@ -22,9 +22,9 @@ const (
 // ErrFinished says that a build needs no resuming.
 var ErrFinished = errors.New("the build has finished")
 
-// Resumable returns why a build cannot be resumed, from what the journal of its run
-// tells: nil if it can, and ErrFinished if it need not. again says that its provisioners
-// are to be run again, on the machine that it has.
+// Resumable returns why a build cannot be resumed, according to the journal of its run:
+// nil if it can be resumed, and ErrFinished if there is nothing to resume. again means
+// that the provisioners will run again, on the existing machine.
 func Resumable(j step.Results, build string, again bool) error {
 	has := func(key string) bool {
 		_, ok := j.Result(build, key)

@@ -8,12 +8,12 @@ import (
 	"bake/config"
 )
 
-// Materials are what the components of a build say that it depends on, beside what its
-// template tells.
+// Materials are the inputs that the components of a build report, in addition to those in
+// its template.
 type Materials struct {
 	Incidental []string          // as [builder.Reusable] has them
 	Files      []string          // and directories of this host, as the template names them
-	Components map[string]string // versions of those that are not built in, by what they are
+	Components map[string]string // versions of components that are not built in, by component
 }
 
 // materials are those of a build, to be added to.

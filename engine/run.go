@@ -19,7 +19,7 @@ import (
 	"bake/step"
 )
 
-// runner runs builds side by side.
+// an earlier process of the run has called it
 type runner struct {
 	*maker
 	stop context.Context // ends teardown
@@ -166,7 +166,7 @@ type execution struct {
 	leave   bool            // what the build owns is not to be destroyed
 	made    bool            // a machine, an image or a disk, whatever has become of it
 	failed  bool            // a provisioner has
-	seen    bool            // its pipeline has been asked about the machine
+	seen    bool            // its pipeline has checked the machine
 	builder builder.Builder // nil: not made yet
 	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
@@ -218,7 +218,7 @@ func (x *execution) emit(e step.Event) {
 	x.runner.emit(e)
 }
 
-// failure says what the build was doing that has ended with err.
+// failure returns what the build was doing when it ended with err.
 func (x *execution) failure(ctx context.Context, err error) Failure {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -349,8 +349,8 @@ func (x *execution) partly(err error) error {
 	return err
 }
 
-// part is what a build that has failed has made all the same. It is not
-// post-processed: whoever reads what comes of that takes it for the whole.
+// part returns what a failed build has made nevertheless. It is not post-processed,
+// because users of a post-processor's output take it for the complete result.
 func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*builder.Artifact {
 	if artifact == nil {
 		return nil
@@ -361,7 +361,7 @@ func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*bui
 	return []*builder.Artifact{artifact}
 }
 
-// make runs the builder. A panic becomes an error, so that teardown goes on.
+// make runs the builder. It turns a panic into an error, so that teardown still happens.
 func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err error) {
 	defer recovered(&err)
 	if made, ok := step.Recall[*builder.Artifact](x.scope, madeOnce); ok {
@@ -409,7 +409,8 @@ func (x *execution) newBuilder(ctx context.Context) (builder.Builder, error) {
 	return b, err
 }
 
-// owned lists what a build owns that is over; without a name, what belongs to no build.
+// owned lists what a finished build owns. If build is empty, it lists what belongs to no
+// build.
 func (r *runner) owned(build string) []step.Resource {
 	all, err := r.options.Ledger.Owned()
 	if err != nil { // the ledger that said so has been reported by Close or Leave

@@ -24,8 +24,8 @@ func (x *execution) byStages() bool {
 	return reached
 }
 
-// hasMoreStages reports whether something is to be done with what a builder has made that can
-// go on by itself.
+// hasMoreStages reports whether the artifact of the builder needs further work that can
+// run as a stage of its own.
 func (x *execution) hasMoreStages() bool {
 	p := x.pipeline(x.build)
 	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
@@ -56,7 +56,7 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 		return 0, step.Interrupted(ctx, x.scope, err)
 	case text == progress("finished", done):
 		return done, nil
-	case text == progress("finished", done+1): // and nobody was told
+	case text == progress("finished", done+1): // but no event was emitted
 		step.Record(x.scope, provisionersDone, done+1)
 		return done + 1, nil
 	}

@@ -45,7 +45,7 @@ type Options struct {
 	Parallel int            // builds at a time; 0 or less means all
 	OnError  engine.OnError // empty means [engine.Cleanup]
 	FailFast bool           // once a build has failed, cancel the others
-	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: as bake files say; [NoTimeout]: none
+	Timeout  time.Duration  // limit for the run; after it, the run is cancelled and then deletes what it made. 0: as bake files say; [NoTimeout]: none
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 
@@ -70,8 +70,8 @@ type Options struct {
 	// to be right; emit takes events of that. The caller closes it, after Build. Nil: AWS.
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
-	// Within is the account and region that the Amazon components are held to, whatever the
-	// template says. Nil: where that says.
+	// Within restricts the Amazon components to an account and region, whatever the
+	// template says. If it is nil, the template decides.
 	Within *amazon.Within
 
 	// Wait is called before each request to a service of AWS in a region, and may fail. Nil:
@@ -90,7 +90,7 @@ type Options struct {
 	// called by one goroutine at a time, and not after Build has returned. It may be nil.
 	Emit func(step.Event)
 
-	// Trace gets the steps of the run as spans. Nil: nobody does.
+	// Trace records the steps of the run as spans. It may be nil.
 	Trace *trace.Tracer
 
 	// OnWarnings is called with what is doubtful about the template before anything of it is run.
@@ -111,8 +111,8 @@ type Options struct {
 	// Nil: the machine's address must do.
 	Connect []string
 
-	// Stages makes the run end at the next boundary that it can go on from, and keep what it
-	// owns; [Resume] with Stages goes on to the one after that. [State.Export] takes it to
+	// Stages makes the run end at the next boundary where it can resume, and keep what it
+	// owns. [Resume] with Stages runs the following stage. [State.Export] moves the run to
 	// another host.
 	Stages bool
 
@@ -122,7 +122,7 @@ type Options struct {
 
 	planOnly bool // nothing is built
 
-	resumed *resumed  // the run goes on
+	resumed *resumed  // set if the run is resumed
 	began   time.Time // by the clock that is never set
 }
 
@@ -131,7 +131,7 @@ type Result struct {
 	Run     string               // its id
 	Elapsed time.Duration        // of what was run now, if the run went on
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
-	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
+	Left    []step.Resource      // created, but neither kept nor deleted; the ledger still owns it
 
 	Planned []pipeline.Planned // what was decided about the builds of image blocks
 	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
@@ -140,15 +140,16 @@ type Result struct {
 	// if the run is over.
 	Next []step.Boundary
 
-	// Log is what the log of a run that goes by stages has of this one; nil if the reports
-	// are beside the log, or it could not be written.
+	// Log is the part of the log that this stage has written, for a run that runs by
+	// stages. It is nil if the reports are stored next to the log, or if the part could
+	// not be written.
 	Log *LogPart
 
 	Resumable bool // [Resume] can go on with it
 	Reachable bool // and if provisioners are run again
 
-	// Diagnosis says what of the template is to blame for a failure, and warns of a log
-	// that is not complete.
+	// Diagnosis holds the errors of the template that caused a failure, and a warning if
+	// the log is not complete.
 	Diagnosis
 }
 
@@ -194,14 +195,15 @@ func (e *TimeoutError) Cancelling() string {
 	return fmt.Sprintf("Cancelling build: the time limit of the run, %s, has passed", ui.Words(e.Limit))
 }
 
-// Build runs the builds of a template to their end, whatever that is, and deletes
-// what they made only to make their images. When ctx ends, they stop, and what they
-// made is deleted; see [Options] for Stop. If the cause of either has a method
-// Cancelling() string, that is what the log says of it.
+// Build runs the builds of a template until they have succeeded or failed, and deletes
+// temporary resources. When ctx ends, the builds stop, and what they made is deleted; see
+// [Options] for Stop. If the cause of either context has a method Cancelling() string, the
+// log uses its result to describe the cause.
 //
-// The error is a *[TemplateError] if nothing was run because the template is wrong, and
-// a *[FailedError] if not all went well: then the result is that of what was run. Any
-// other says what kept the run from starting or its ledger from being written.
+// The error is a *[TemplateError] if nothing was run because the template is wrong, and a
+// *[FailedError] if the run failed in part or in whole: then the result describes what was
+// run. Any other error says why the run could not start or why its ledger could not be
+// written.
 func Build(ctx context.Context, o Options) (Result, error) {
 	if err := o.complete(); err != nil {
 		return Result{}, err
@@ -358,7 +360,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	}
 	options := e.options(ctx)
 	ended, diags := runToEnd(ctx, stop, teardown, e.template, e.components, options)
-	e.diags = diags // load's were told before anything was run
+	e.diags = diags // the diagnostics of load were reported before anything was run
 	e.settleCache(ctx)
 	if len(e.Template.Only)+len(e.Template.Except) == 0 && succeeded(ended.Builds) {
 		e.diags = append(e.diags, e.settings.Unused(options.Uploads)...)
@@ -388,8 +390,8 @@ func deleteFiles(ctx context.Context, ledger step.Ledger) {
 	}
 }
 
-// endEarlier ends and deletes what a run that goes on has left on this host before: it
-// belongs to no build, and would go on beside this one.
+// endEarlier ends and deletes what an earlier process of a resumed run has left on this
+// host: it belongs to no build, and would otherwise keep running.
 func endEarlier(ctx context.Context, ledger step.Ledger) error {
 	owned, err := ledger.Owned()
 	for _, r := range owned {
@@ -446,7 +448,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 		return result, context.Cause(ctx)
 	case wrong && len(ended.Builds) == 0:
 		return result, (*TemplateError)(&result.Diagnosis)
-	case unfinished(ended.Builds): // what there is belongs to builds that go on
+	case unfinished(ended.Builds): // the remaining resources belong to unfinished builds
 		left, result.Left = nil, nil
 	}
 	if failed.Left = left; len(left) > 0 || len(failed.Errs) > 0 {

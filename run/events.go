@@ -21,8 +21,8 @@ type events struct {
 	from Position // where what is new begins in the log
 }
 
-// openEvents creates the log of a run, or opens that of one that goes on. The caller
-// closes it.
+// openEvents creates the log of a run, or opens that of a resumed run. The caller closes
+// it.
 func openEvents(state State, run string, again bool, emit func(step.Event)) (*events, error) {
 	open := createLog
 	if again {

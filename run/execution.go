@@ -32,7 +32,7 @@ import (
 	"bake/step"
 )
 
-// execution is what a run has while it goes on, in the order in which [build] comes by it.
+// execution is the state of a run in progress. [build] sets its fields in order.
 type execution struct {
 	Options
 	run    step.Invocation
@@ -40,7 +40,7 @@ type execution struct {
 	events *events
 
 	cache  *localcloud.Cache // nil: none
-	clouds localcloud.Clouds // that a run which goes on has made something in
+	clouds localcloud.Clouds // in which a resumed run has created resources
 
 	components engine.Components
 	template   *config.Template
@@ -62,13 +62,13 @@ func (e *execution) say(kind step.Kind, text string) {
 	e.events.handle(step.Event{Time: e.Now(), Kind: kind, Text: text})
 }
 
-// warn adds to what is doubtful about a run that is over.
+// warn adds a warning about a finished run.
 func (e *execution) warn(err error, detail string) {
 	e.diags = append(e.diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: prose.Sentence(err.Error()), Detail: detail})
 }
 
-// announce returns the contexts that end when the run is cancelled and when it is to stop at
-// once, after that was said. The first ends with the second.
+// announce returns two contexts: ctx ends when the run is cancelled, and stop when it must
+// stop at once. Each cancellation is logged first. ctx ends with stop.
 func (e *execution) announce(limit *timeLimit) (ctx, stop context.Context, release func()) {
 	ctx, unlimit := announced(limit, func(cause error) { e.say(step.Say, cancelling(cause)) })
 	stop, unstop := announced(e.Stop, func(error) { e.say(step.Say, "Stopping immediately") })
@@ -82,9 +82,9 @@ func (e *execution) announce(limit *timeLimit) (ctx, stop context.Context, relea
 	}
 }
 
-// enter opens the cloud that takes the place of AWS, if there is one. inside ends with ctx, and
-// when that cloud has gone away; teardown ends with stop, and then too: nobody is left to
-// delete anything of this run in the cloud.
+// enter opens the cloud that replaces AWS, if there is one. inside ends with ctx, and when
+// that cloud has gone away. teardown ends with stop, and also when that cloud has gone
+// away, since its resources can no longer be deleted.
 func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.Context, leave func(), err error) {
 	if e.Cloud == nil {
 		return ctx, stop, func() {}, nil
@@ -175,7 +175,7 @@ func (e *execution) loadBakeFiles(ctx context.Context, limit *timeLimit) {
 	}
 }
 
-// open begins the journal and the ledger of the run, or opens those that it goes on with.
+// open creates the journal and the ledger of the run, or opens those of a resumed run.
 func (e *execution) open() error {
 	var err error
 	e.journal, err = e.Options.journal(e.run, e.template, e.builds, e.events.trace.First())
@@ -194,8 +194,8 @@ func (e *execution) open() error {
 	return nil
 }
 
-// options are what the engine is told. What an earlier process of the run has left on this host
-// is ended before.
+// options returns the options of the engine. It first ends what an earlier process of the
+// run has left on this host.
 func (e *execution) options(ctx context.Context) engine.Options {
 	logins := &logins{dir: e.State.keys(e.run.ID), run: e.run.ID, onLocal: e.Cloud != nil, endpoint: localcloud.Endpoint(e.Template.Env), connect: e.Connect}
 	options := engine.Options{
@@ -236,7 +236,8 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	return options
 }
 
-// settleCache waits for what is yet to be in the cache, and keeps that within its limit.
+// settleCache waits for images that are still being added to the cache, and then trims the
+// cache to its limit.
 func (e *execution) settleCache(ctx context.Context) {
 	if e.cache == nil {
 		return
@@ -249,8 +250,8 @@ func (e *execution) settleCache(ctx context.Context) {
 	}
 }
 
-// finish writes what is kept of a run that has ended, or has ended a stage, and says how it
-// ended.
+// finish writes the records of a run that has ended, or has ended a stage, and reports how
+// it ended.
 func (e *execution) finish(ctx context.Context, ended engine.Result) (Result, error) {
 	goesOn := unfinished(ended.Builds)
 	logged := e.keep(ctx, goesOn)
@@ -310,7 +311,7 @@ func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key strin
 	}
 }
 
-// terminal is what components get that wait for the user.
+// terminal returns the terminal for components that wait for the user.
 func (o Options) terminal() (io.ReadCloser, error) {
 	switch {
 	case o.Terminal != nil:
@@ -353,9 +354,8 @@ func cancelling(cause error) string {
 	return fmt.Sprintf("Cancelling build: %v", cause)
 }
 
-// runToEnd is [engine.Run], but does not wait for builds that go on after they
-// were told to stop at once. When teardown ends, which it does with stop, nothing
-// more is deleted.
+// runToEnd is [engine.Run], but it does not wait for builds that continue after they were
+// stopped. When teardown ends, which it does with stop, nothing more is deleted.
 func runToEnd(ctx, stop, teardown context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
 	type end struct {
 		result engine.Result

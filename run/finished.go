@@ -8,9 +8,9 @@ import (
 	"bake/ui"
 )
 
-// Finished is the result of a run all of whose builds have succeeded, as its log tells, which
-// whoever had begun it may not have learned. ok reports whether there is such a run. What it
-// would have said of the inputs of its images is not known.
+// Finished returns the result of a run whose builds have all succeeded, as recorded in its
+// log, for a caller that may have missed the result. ok reports whether there is such a
+// run. The inputs of the images are not part of this result.
 func (s State) Finished(run string) (result Result, ok bool) {
 	past, err := s.Past(run)
 	if err != nil || len(past.Builds) == 0 {

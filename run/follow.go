@@ -35,9 +35,10 @@ func ParsePosition(text string) (p Position, err error) {
 	return p, nil
 }
 
-// Lines calls handle for the events in the log of a run from a position on, each as a line of
-// JSON, until it returns false or there are no more, and returns the position of the next
-// one. What has no end yet is left for later. The error wraps [ErrNoRun] if there is no log.
+// Lines calls handle for each event in the log of a run, as a line of JSON, starting at
+// position from, until handle returns false or the log ends. It returns the position of
+// the next event. An incomplete last line is not handled. The error wraps [ErrNoRun] if
+// there is no log.
 func (s State) Lines(run string, from Position, handle func(line []byte) bool) (Position, error) {
 	for {
 		parts, err := logPartsOf(s.Runs(), run)
@@ -146,8 +147,8 @@ func eachWhole(r *bufio.Reader, from *Position, handle func(line []byte) bool) (
 	}
 }
 
-// Follower tells of runs as [State] does, and reads of their logs only what is new since it
-// was asked before. It may be used by several at a time.
+// Follower describes runs as [State] does, but reads only the part of a log that was
+// written since the last call. It is safe for concurrent use.
 type Follower struct {
 	State
 

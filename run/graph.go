@@ -23,16 +23,16 @@ import (
 	"bake/step"
 )
 
-// apart are the images of a template whose images have variables of their own: each is built
-// by a run of its own, after those that it refers to.
+// apart runs the images of a template whose images have variables of their own. Each image
+// is built by a separate run, after the images that it refers to.
 type apart struct {
 	o     Options
 	all   []*member
 	began time.Time
 
-	events *events // of all runs, which have logs of their own besides
+	events *events // the events of all runs, which also have separate logs
 	asking sync.Mutex
-	slots  chan struct{} // a token for each run that goes on; nil: no limit
+	slots  chan struct{} // a token for each run in progress; nil: no limit
 	cancel context.CancelCauseFunc
 }
 
@@ -131,7 +131,7 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 // choose says which images are needed though they are not to be built.
 func (r *apart) choose() error {
 	any := false
-	for _, i := range slices.Backward(r.all) { // those that refer to others first
+	for _, i := range slices.Backward(r.all) { // images that refer to others first
 		any = any || len(i.builds) > 0
 		if len(i.builds) == 0 && !i.needed {
 			continue
@@ -214,7 +214,7 @@ func (r *apart) start() {
 	r.events.handle(step.Event{Time: r.o.Now(), Kind: step.RunStarted, Text: strings.Join(names, "\n"), Command: r.o.Command})
 }
 
-// run builds an image once those that it refers to are there.
+// run builds an image once the images that it refers to exist.
 func (r *apart) run(ctx context.Context, i *member) {
 	if len(i.builds) == 0 && !i.needed {
 		return
@@ -384,9 +384,9 @@ func Plan(ctx context.Context, o Options) (Result, error) {
 	return Build(ctx, o)
 }
 
-// imagesApart returns the images of a template that have to be built apart; nil if there
-// are none, or if the run is that of one of them. A run of one that goes on has its values
-// again then.
+// imagesApart returns the images of a template that have to be built separately. It
+// returns nil if there are none, or if this run builds one of them. A resumed run of one
+// image gets the values of that image again.
 func (o *Options) imagesApart(ctx context.Context) (*config.Images, hcl.Diagnostics) {
 	if o.Template.Instance != nil && o.resumed == nil {
 		return nil, nil

@@ -18,11 +18,11 @@ import (
 type Channel struct {
 	channels.Rule
 	Parameter string
-	Webhook   string // is told when the channel has moved; may be empty
+	Webhook   string // called when the channel has moved; may be empty
 	Unheard   bool   // there is a webhook, whose URL only a build knows
 }
 
-// ImageBlock is what an image block says of where its images go.
+// ImageBlock is the part of an image block that says where its images go.
 type ImageBlock struct {
 	To       builder.Distribution
 	Channels []Channel
@@ -47,8 +47,8 @@ func (b *ImageBlock) Approvable(image, channel string) error {
 	return fmt.Errorf("the image %s has no channel %q; it has: %s", image, channel, strings.Join(names, ", "))
 }
 
-// Image reads the image block with that name beside a template. It is nil if there is none.
-// What is wrong is a *[TemplateError].
+// Image reads the image block with that name from the bake files of a template. It returns
+// nil if there is none. Errors in the files are returned as a *[TemplateError].
 func Image(ctx context.Context, t Template, all engine.Components, name string) (*ImageBlock, error) {
 	t.DataSources = all.DataSources
 	of, diags := config.ReadImages(ctx, t.Options)

@@ -91,9 +91,8 @@ func createLog(state State, run string) (*log, error) {
 	return &log{file: f, limit: logPart}, nil
 }
 
-// reopenLog opens the log of a run that goes on, or creates one if it is not kept any
-// more. What a run was writing when it died is cut off, and what it had compressed by
-// then is not kept twice.
+// reopenLog opens the log of a resumed run, or creates one if it was deleted. It cuts off
+// an incomplete last line, and does not store twice what the run had compressed already.
 func reopenLog(state State, run string) (*log, error) {
 	f, err := os.OpenFile(state.Log(run), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -288,9 +287,9 @@ type loggedRun struct {
 	at    time.Time // when it started
 }
 
-// pruneLogs deletes the logs of all but the newest finished runs, and more of them if they
-// take more bytes than that, with their reports. The others stay: those of runs that go on, have left
-// something behind, or can be resumed.
+// pruneLogs deletes the logs and reports of all but the newest finished runs, and of more
+// runs if the logs exceed bytes in total. It keeps the logs of runs that are in progress,
+// have left resources behind, or can be resumed.
 func (s State) pruneLogs(runs int, bytes int64) {
 	all, sum := s.loggedRuns()
 	if len(all) <= runs && sum <= bytes {

@@ -22,8 +22,9 @@ import (
 	"bake/ui"
 )
 
-// logPartBytes bounds what of the log of a stage goes among the reports, before it is
-// compressed; as much again may be events before that which tell how the run went.
+// logPartBytes limits the part of a stage's log that is stored with the reports, in bytes
+// before compression. Earlier events that describe the course of the run may take as many
+// bytes again.
 const logPartBytes = 32 << 20
 
 // logReadBytes bounds what is read of a part: both, and the note between them.
@@ -37,8 +38,8 @@ type LogPart struct {
 	Local  bool   `json:"local,omitempty"` // in a bucket of the local cloud of the host that has put it there
 }
 
-// OpenReports returns where the reports of each run are, at the place that bake files say: a
-// directory, a place in a bucket, or "", which is beside the log of the run.
+// OpenReports returns the store for the reports of each run, at the place that bake files
+// name: a directory, a place in a bucket, or "", which is next to the log of the run.
 func (s State) OpenReports(ctx context.Context, cloud amazon.Cloud, env []string, place string) (of func(run string) reports.Store, err error) {
 	beside := func(run string) reports.Store { return reports.Store{Dir: s.Reports(run)} }
 	switch {
@@ -74,9 +75,9 @@ func (s State) logParts(run string) (all []LogPart, err error) {
 	return all, err
 }
 
-// keepLog keeps what the log of a run has from a position on among the reports, for other
-// hosts. Nil: it has nothing there. If there is an error beside it, the report of the run will
-// lack it unless it is made on this host.
+// keepLog stores the log of a run, starting at position from, with the reports, for other
+// hosts. It returns nil if nothing is stored there. If it also returns an error, the
+// report of the run will lack this part unless the report is made on this host.
 func (o Options) keepLog(ctx context.Context, run string, from Position, in reports.Store) (*LogPart, error) {
 	size := 0
 	_, err := o.State.Lines(run, from, func(line []byte) bool {
@@ -197,10 +198,10 @@ func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step
 	return nil
 }
 
-// LogReader returns what calls emit for the events of a part of the log of a run, among the
-// reports at a place, as [State.OpenReports] has it. The place is opened once, when the first
-// part is read, in AWS or on the cloud that local returns. That this one has no such bucket is an
-// [fs.ErrNotExist]: it is not that which has the part.
+// LogReader returns a function that calls emit for the events of a part of a run's log,
+// stored with the reports at a place that [State.OpenReports] accepts. The place is opened
+// once, when the first part is read, in AWS or in the cloud that local returns. If this
+// cloud has no such bucket, the error is an [fs.ErrNotExist]: another cloud has the part.
 func (s State) LogReader(aws amazon.Cloud, local func(context.Context) (amazon.Cloud, error), env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
 	var mu sync.Mutex
 	opened := map[bool]func(run string) reports.Store{} // by whether it is in the local cloud

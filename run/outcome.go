@@ -17,8 +17,8 @@ type Outcome int
 const (
 	OutcomeDone         Outcome = 0
 	OutcomeFailed       Outcome = 1 // a wrong template or command line, and whatever has no other
-	OutcomeGate         Outcome = 2 // a gate is closed: an image, or the machine of one, is not as it was asked for
-	OutcomeReused       Outcome = 3 // done, and nothing had to be built; only if that is asked for
+	OutcomeGate         Outcome = 2 // a gate is closed: an image, or its machine, does not meet the requirements
+	OutcomeReused       Outcome = 3 // done, and nothing had to be built; only on request
 	OutcomeLeft         Outcome = 4 // something was left behind
 	OutcomeRefused      Outcome = 5 // by the cloud, before a machine or an image was made
 	OutcomeProvisioning Outcome = 6 // a provisioner failed
@@ -57,8 +57,8 @@ func (o Outcome) String() string {
 // since it says that nothing was made.
 var worst = []Outcome{OutcomePartial, OutcomeGate, OutcomeProvisioning, OutcomeFailed, OutcomeRefused}
 
-// OutcomeOf is the outcome of the error of [Build] or [Sweep]. The cause that they were
-// cancelled with has one of its own if it has a method Outcome() Outcome.
+// OutcomeOf returns the outcome for an error of [Build] or [Sweep]. If the cause of a
+// cancellation has a method Outcome() Outcome, that decides.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return OutcomeDone

@@ -54,7 +54,7 @@ func (r Result) Plan() (all []PlannedBuild) {
 	return all
 }
 
-// String says what becomes of the build and why, with a line for each input that has changed.
+// String describes the planned action and the reason, with a line for each changed input.
 func (b PlannedBuild) String() string {
 	name := cmp.Or(b.Image, b.Build)
 	if b.Action == Builds {

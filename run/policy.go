@@ -24,12 +24,13 @@ import (
 // PolicyFor says of what of a template a policy is; its zero value is all of it, in AWS as it
 // says itself.
 type PolicyFor struct {
-	// Regions are those that the cells of a fleet hold everything to. Then the policy is that
-	// of their roles, which do not write the reports.
+	// Regions are the regions that the cells of a fleet are restricted to. If they are
+	// set, the policy is for the cells' roles, which do not write the reports.
 	Regions []string
 	Images  []config.Instance // of the fleet
 
-	// Besides is what a worker of a fleet needs as well. Then, without Images, that is all.
+	// Besides are further permissions that a worker of a fleet needs. Without Images, the
+	// policy consists of these alone.
 	Besides []amazon.Permitted
 }
 

@@ -75,8 +75,8 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 // documentLimit is how long reading or writing one document may take at the end of a run.
 const documentLimit = time.Minute
 
-// inTime reads or writes one document, within [documentLimit]. The run may have ended because it
-// was cancelled, and what it was is told all the same.
+// inTime reads or writes one document, within [documentLimit]. It also works after the run
+// was cancelled, so that the document still gets written.
 func inTime(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), documentLimit)
 	defer cancel()

@@ -64,7 +64,7 @@ func (s State) Ledger(run string) string { return filepath.Join(s.Ledgers(), run
 // Journal is the path of the journal of a run.
 func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), run+".journal") }
 
-// ResumeOptions say what [Resume] goes on with.
+// ResumeOptions are the options of [Resume].
 type ResumeOptions struct {
 	// Options are as for [Build]. What the run has been told before is taken from its
 	// journal: ID, Command, Force, Parallel, FailFast, CloudInit, and of the Template all but Env, Secrets, and the values
@@ -77,10 +77,9 @@ type ResumeOptions struct {
 	Changed bool   // go on though the template, or bake's version, has changed
 }
 
-// Resumable returns the memory of the run whose id, or that of the run that it is a part of,
-// starts with prefix, or of the newest
-// run that can be resumed if that is empty. again says that provisioners may be run again.
-// The error says why there is none.
+// Resumable returns the memory of the run whose id, or whose parent's id, starts with
+// prefix. If prefix is empty, it returns that of the newest run that can be resumed. again
+// means that provisioners may run again. The error says why no run can be resumed.
 func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -150,9 +149,9 @@ func resumable(j step.Results, builds []string, again bool) error {
 	return why
 }
 
-// Resume goes on with a run that has died, or failed and kept what it had made, after
-// its machines were provisioned. It is the same run: its ledger owns what was made
-// before and what is made now. The result and the error are as those of [Build].
+// Resume continues a run that has died, or that failed and kept its resources, after its
+// machines were provisioned. It remains the same run: its ledger owns the old and the new
+// resources. The result and the error are as those of [Build].
 func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	var m Memory
 	journal, err := step.OpenJournal(o.State.Journal(o.Run), &m)
@@ -207,7 +206,7 @@ func (m Memory) options(o Options, vars []string) Options {
 	return o
 }
 
-// resumed is a run that goes on.
+// resumed is the state of a resumed run.
 type resumed struct {
 	Memory
 	journal *step.FileJournal
@@ -216,7 +215,7 @@ type resumed struct {
 	useful  bool // the run can be resumed once more
 }
 
-// asked are those of the values given that are not written down.
+// asked returns those of the given values that the journal does not store.
 func (m Memory) asked(given []string) []string {
 	return slices.DeleteFunc(slices.Clone(given), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -250,9 +249,9 @@ func (m Memory) vars(given []string) ([]string, error) {
 	return slices.Concat(m.Vars, given), nil
 }
 
-// journal starts the journal of a run, or returns the one that it goes on with; trace is the
-// traceparent of the first span of one that begins. The
-// error of one that goes on says what has changed since.
+// journal creates the journal of a run, or returns that of a resumed run. trace is the
+// traceparent of the first span of a new run. For a resumed run, the error says what has
+// changed since.
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string, trace string) (*step.FileJournal, error) {
 	m := Memory{
 		Run: run.ID, Parent: o.Parent, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
@@ -288,7 +287,8 @@ func (o Options) selected(t *config.Template, among map[*config.Build]bool) []st
 	return names
 }
 
-// closeJournal closes the journal of a run, or leaves one that goes on to its owner.
+// closeJournal closes the journal of a run. The journal of a resumed run is left to its
+// owner.
 func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
 	if o.resumed != nil {
 		o.resumed.useful = useful
@@ -297,8 +297,8 @@ func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
 	return j.Close(useful)
 }
 
-// ledger starts the ledger of a run, or opens the one that it goes on with. There is
-// none any more if nothing was left in it.
+// ledger creates the ledger of a run, or opens that of a resumed run. The ledger of a
+// resumed run no longer exists if nothing was left in it.
 func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
 	if o.resumed != nil {
 		l, err := step.OpenLedger(o.State.Ledger(h.Run))
@@ -330,9 +330,9 @@ func (a *resumed) unchanged(now map[string]string) error {
 	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
 }
 
-// kept returns why a run is to be left alone, or nothing: it goes by stages, or it was to be
-// kept if it failed, and has not been resumed to its end since, or is being resumed. That it
-// cannot be resumed does not matter.
+// kept returns why a run has to be left alone, or "" if it need not be. A run is left
+// alone if it runs by stages, if it keeps its resources on failure and has not been
+// resumed to its end since, or if it is being resumed. It need not be resumable.
 func (s State) kept(run string) Reason {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(run), &m)

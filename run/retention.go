@@ -8,9 +8,9 @@ import (
 	"bake/golden/bakefile"
 )
 
-// Retentions are what the bake files of a template say of older images. What is wrong with
-// the template is a *TemplateError. It reads no data sources: what only those can tell is
-// an error.
+// Retentions returns the retention rules for older images in the bake files of a template.
+// Errors in the template are returned as a *TemplateError. Retentions reads no data
+// sources: a rule that depends on one is an error.
 func Retentions(ctx context.Context, t Template) ([]builder.Retention, error) {
 	template, diags := config.Load(ctx, t.Options)
 	if diags.HasErrors() {

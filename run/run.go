@@ -53,8 +53,8 @@ func (s State) Reports(run string) string {
 // keys is where the keys of a run's machines are.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
 
-// loginsKept is how long bake ssh finds machines that were the user's before the run,
-// after a run that was told to leave them as they were.
+// loginsKept is how long bake ssh finds the machines of a run that was told to leave them
+// running.
 const loginsKept = 7 * 24 * time.Hour
 
 // forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
@@ -136,7 +136,7 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 	return joined, nil
 }
 
-// checkedOne is what was found about a template, and which builds of it are to be run.
+// checkedOne is the result of checking a template, and which of its builds will run.
 type checkedOne struct {
 	Diagnosis
 	builds []string
@@ -190,9 +190,9 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 	return out, nil
 }
 
-// teardownGrace is how long the teardown of one build may take. Terminating an
-// instance on EC2 takes a minute or two, deregistering what a copy left a few more.
+// teardownGrace limits the teardown of one build. Terminating an instance on EC2 takes a
+// minute or two, and deregistering what a copy left takes a few more.
 const teardownGrace = 20 * time.Minute
 
-// hurry is how long a build that was told to stop at once may take to do so.
+// hurry limits how long a build may take to stop after it was told to stop at once.
 const hurry = 2 * time.Second

@@ -202,7 +202,7 @@ func tells(line []byte) bool {
 func (p *Past) learn(e step.Event) {
 	switch e.Kind {
 	case step.RunStarted:
-		if !p.Started.IsZero() { // it goes on, with the same builds
+		if !p.Started.IsZero() { // the run was resumed, with the same builds
 			p.goesOn()
 			return
 		}
@@ -247,7 +247,7 @@ func (p *Past) goesOn() {
 	}
 }
 
-// live is for a run that goes on.
+// live marks a run as in progress.
 func (p *Past) live() {
 	if p.State != Crashed {
 		return
@@ -260,8 +260,8 @@ func (p *Past) live() {
 	}
 }
 
-// written reports whether the log of a run is open for writing: a run that consists of
-// others has no ledger, which would say that it goes on.
+// written reports whether the log of a run is open for writing. A run that consists of
+// other runs has no ledger that would show that it is in progress.
 func (s State) written(run string) bool {
 	f, err := os.Open(s.Log(run))
 	if err != nil {
@@ -283,8 +283,8 @@ func (b *PastBuild) addImages(a *builder.Artifact) {
 	}
 }
 
-// account looks into the ledger of the run: whether the run goes on, and what it owns. The
-// error says what of it cannot be read.
+// account reads the ledger of the run: whether the run is in progress, and what it owns.
+// The error says which part cannot be read.
 func (p *Past) account(path string) error {
 	ledger, err := step.OpenLedger(path)
 	switch {

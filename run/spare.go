@@ -18,7 +18,7 @@ type Reason string
 
 // The reasons to leave something alone.
 const (
-	inProgress Reason = "in-progress"       // its run goes on, on this host
+	inProgress Reason = "in-progress"       // its run is in progress on this host
 	wasKept    Reason = "kept"              // by -on-error=keep
 	goesOn     Reason = "by-stages"         // another host may be going on with it
 	unknown    Reason = "unreadable-ledger" // whether its run is over
@@ -131,8 +131,8 @@ func (o SweepOptions) young(d dead) bool {
 	return why != ""
 }
 
-// choose returns what is to be deleted of what was found by its tags, and tells of the
-// rest, by runs.
+// choose returns those of the resources found by tags that are to be deleted, and reports
+// the others, grouped by run.
 func (o SweepOptions) choose(found []step.Resource, all survey) (chosen []step.Resource) {
 	var spared []Spared
 	for _, r := range found {

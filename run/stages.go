@@ -100,7 +100,8 @@ func NewKey(text string) (k Key, err error) {
 	return sha256.Sum256([]byte("bake fleet " + text)), nil
 }
 
-// Seal encrypts data, so that whoever has not the key can neither read nor change it.
+// Seal encrypts and authenticates data: without the key it can be neither read nor
+// changed.
 func (k Key) Seal(data []byte) ([]byte, error) {
 	aead, err := k.aead()
 	if err != nil {
@@ -151,8 +152,8 @@ type exported struct {
 // exportLimit is far more than the state of any run has, compressed or not.
 const exportLimit = 8 << 20
 
-// Export returns what another host needs to go on with a run that has ended a stage, or
-// is dead: its journal, its ledger and how its machines are logged in to, encrypted.
+// Export returns what another host needs to resume a run that has ended a stage, or is
+// dead: its journal, its ledger and the logins of its machines, encrypted.
 func (s State) Export(run string, key Key) ([]byte, error) {
 	e := exported{Run: run, Logins: map[string][]byte{}}
 	var err error
@@ -266,8 +267,9 @@ func (s State) knowsMore(e exported) (bool, error) {
 	return len(owned) > len(e.Ledger) && bytes.HasPrefix(owned, e.Ledger), err
 }
 
-// ForgetStages deletes what this host has of runs that go by stages and were last gone on with
-// here before a time. Whoever goes on with them has what they own.
+// ForgetStages deletes the state on this host of runs that run by stages and were last
+// continued here before a time. The host that continues such a run has the record of what
+// it owns.
 func (s State) ForgetStages(before time.Time) error {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	errs := []error{err}
@@ -285,8 +287,8 @@ func (s State) ForgetStages(before time.Time) error {
 	return errors.Join(errs...)
 }
 
-// Forget deletes the state of a run that owns nothing on this host any more: another one
-// goes on with it.
+// Forget deletes the state of a run that another host continues and that owns nothing on
+// this host.
 func (s State) Forget(run string) error {
 	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.Ledger(run)), os.RemoveAll(s.parts(run)), os.RemoveAll(s.keys(run)))
 }

@@ -37,14 +37,15 @@ type SweepOptions struct {
 	Tags    *Tags  // where to look for run tags; nil: what the ledgers say
 	Command string // what the user called, for the ledger of what was found by its tags
 
-	// Clouds are those that resources are in, and their destroyers, unless Destroyers
-	// is given. The caller closes them. Nil: AWS alone.
+	// Clouds hold the resources and provide their destroyers, unless Destroyers is set.
+	// The caller closes them. Nil means AWS alone.
 	Clouds     *localcloud.Clouds
 	Destroyers step.Destroyers
 
-	// Found is told of each run before what it left is deleted, and Swept after that,
-	// with the error of what could not be. Spared is told what is left alone, and
-	// Resource of everything that was looked at, last. Each may be nil.
+	// Found is called for each run before its remaining resources are deleted, and Swept
+	// after that, with the error for those that could not be deleted. Spared is called for
+	// each run that is left alone. Resource is called last, for every resource examined.
+	// Each may be nil.
 	Found    func(SweptRun)
 	Swept    func(SweptRun, error)
 	Spared   func(Spared)
@@ -53,9 +54,9 @@ type SweepOptions struct {
 	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
 	Trace *trace.Tracer
 
-	// Logged has what is done for Run, which has to be set, told in the log of that run, and not in
-	// one of its own, and is called with where that begins once it is. Nil: it is told in one of its
-	// own.
+	// Logged makes the sweep log its events in the log of Run, which must be set, instead
+	// of in a log of its own. Logged is called with the position of the first such event
+	// after it is written. It may be nil.
 	Logged func(from Position)
 
 	// Again says that Run was swept before: it is in the trace only if something is deleted.
@@ -82,7 +83,7 @@ type Tags struct {
 }
 
 // ErrEveryRun is the error of a sweep by tags in AWS that names neither a run nor an age,
-// without [Tags.Every]: what it finds may belong to runs that go on.
+// without [Tags.Every]: the resources may belong to runs in progress.
 var ErrEveryRun = errors.New("a sweep by tags must name the run")
 
 // SweptRun is a run that has ended and left something behind.
@@ -115,11 +116,11 @@ func (s SweptRun) String() string {
 	return b.String()
 }
 
-// SweepError is the error of a sweep that could not do all that it was asked for.
+// SweepError is the error of an incomplete sweep.
 type SweepError struct {
 	Unreadable error   // which ledgers cannot be read, or not all of them; nil if all can
 	Left       []error // of the runs some of whose resources could not be deleted
-	Other      error   // what else went wrong, such as a region that refuses, or a log that cannot be written
+	Other      error   // other errors, such as a region that denies access or a log that cannot be written
 }
 
 func (e *SweepError) Error() string { return errors.Join(e.Unwrap()...).Error() }
@@ -144,13 +145,13 @@ func (o *SweepOptions) complete() {
 	}
 }
 
-// Sweep deletes what runs have left behind that are over: those that crashed or were
-// killed, and those that could not delete it, or were told not to. Runs that are going
-// on are left alone. When ctx ends, the deletion under way is given up, and what is
-// left stays in the ledgers.
+// Sweep deletes what finished runs have left behind: runs that crashed or were killed,
+// that could not delete their resources, or that were told to keep them. It leaves runs in
+// progress alone. When ctx ends, Sweep abandons the current deletion, and what is left
+// stays in the ledgers.
 //
-// It returns the runs that had left something. The error is a *[SweepError] if the
-// sweep was not complete, which keeps no other run from being swept.
+// It returns the runs that had left resources. The error is a *[SweepError] if the sweep
+// was incomplete; a failure in one run does not stop the sweep of the others.
 func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	if o.Logged != nil && o.Run == "" {
 		return nil, errors.New("a sweep of all runs has no log to be told in: SweepOptions.Logged without Run")
@@ -287,12 +288,12 @@ func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *Swe
 	return merged(found), nil
 }
 
-// regionsAtOnce is how many regions are searched side by side. Each has limits of its own
-// in AWS.
+// regionsAtOnce is how many regions are searched concurrently. AWS limits calls per
+// region.
 const regionsAtOnce = 8
 
-// merged is what was found in all regions, each as if a build of its own owned it. What
-// is in no region, as roles are, was found in each of them.
+// merged returns what was found in all regions, each resource as if a separate build owned
+// it. Global resources, such as roles, were found in each region and are listed once.
 func merged(found [][]step.Resource) (all []step.Resource) {
 	seen := map[string]bool{}
 	for _, in := range found {
@@ -323,7 +324,8 @@ func (t *Tags) regions(ctx context.Context, place amazon.Place) ([]string, error
 	return slices.Compact(slices.Sorted(slices.Values(t.Regions))), nil
 }
 
-// find lists what carries the tag of one of the runs; of any run if that is empty.
+// find lists the resources that carry the tag of one of the runs, or of any run if runs is
+// empty.
 func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all []step.Resource, err error) {
 	find := t.Find
 	if find == nil {
@@ -455,12 +457,12 @@ func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 	return b.String()
 }
 
-// survey is what the ledgers of all runs say, or that of one.
+// survey summarizes the ledgers of all runs, or of one run.
 type survey struct {
-	dead     []dead            // those that have ended; the caller closes their ledgers
-	kept     []Spared          // those that were to be kept
+	dead     []dead            // runs that have ended; the caller closes their ledgers
+	kept     []Spared          // runs that keep their resources
 	others   map[string]Reason // why runs that are not among the dead are left alone
-	live     []string          // those that go on, and are parts of the one that is looked for
+	live     []string          // runs in progress that are parts of the requested run
 	unopened error             // which ledgers cannot be opened
 	err      error             // the same, and which are damaged
 }
@@ -524,8 +526,8 @@ func (s State) survey(run string) survey {
 	return all
 }
 
-// unwritable says how to go on where the disk or its permissions keep a ledger from being
-// opened.
+// unwritable explains what to do if the disk or its permissions prevent a ledger from
+// being opened.
 func unwritable(err error) error {
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; nothing of this run has been deleted, since bake must write down there what it deletes: "+
@@ -534,8 +536,8 @@ func unwritable(err error) error {
 	return err
 }
 
-// adopt writes what was found by its tags into a ledger, so that the sweep can
-// be swept up after as any other run.
+// adopt writes resources that were found by their tags into a ledger, so that an
+// interrupted sweep can itself be swept like any other run.
 func adopt(dir string, h step.Header, found []step.Resource) (*step.FileLedger, error) {
 	l, err := step.CreateLedger(dir, h)
 	if err != nil {

@@ -22,10 +22,10 @@ type TaskOptions struct {
 	Stop context.Context
 }
 
-// Task runs something that creates resources and is no build, with a ledger and a log of
-// its own. What do has acquired and not kept when it returns is deleted, whatever ctx says
-// then; if this process is killed, a sweep does that. The error is a *[FailedError] that
-// lists what could not be deleted, if there is such; run is the id for a sweep.
+// Task runs a function that creates resources without a build, with its own ledger and
+// log. When do returns, Task deletes what do has acquired and not kept, even if ctx has
+// ended; if this process is killed, a sweep does that. The error is a *[FailedError] that
+// lists what could not be deleted, if there is any. run is the id for a sweep.
 func Task(ctx context.Context, o TaskOptions, do func(context.Context, *step.Scope) error) (run string, err error) {
 	if o.Now == nil {
 		o.Now = time.Now

@@ -22,22 +22,22 @@ type Boundary struct {
 // Stage is what a build does from one boundary to the next.
 type Stage string
 
-// The stages of a build, in their order. A build has those that its builder knows.
+// The stages of a build, in order. Each builder defines which of them its builds have.
 const (
 	StageLaunch    Stage = "launch"    // a machine is launched and reached
 	StageProvision Stage = "provision" // one provisioner is run
-	StageImage     Stage = "image"     // an image of the machine is asked for
+	StageImage     Stage = "image"     // the creation of an image of the machine is started
 	StageWait      Stage = "wait"      // for an image or a copy, to become available
 	StageVerify    Stage = "verify"    // the image is looked at
-	StageCopy      Stage = "copy"      // copies are asked for, or images shared
+	StageCopy      Stage = "copy"      // copies are started, or images shared
 	StagePublish   Stage = "publish"   // the image is handed out, post-processed and released
 )
 
 // OnMachine reports whether the stage works on a machine, over minutes or hours.
 func (s Stage) OnMachine() bool { return s == StageProvision || s == StageVerify }
 
-// ErrBoundary is the error of a build that goes by stages and has come to the end of one.
-// It has not failed: what it owns stays as it is.
+// ErrBoundary is the error of a build that has reached the end of a stage. The build has
+// not failed: what it owns stays as it is.
 var ErrBoundary = errors.New("the stage is over")
 
 // ErrInterrupted is the error of a build that goes by stages and cannot go on from the end of
@@ -54,8 +54,8 @@ func Interrupted(ctx context.Context, s *Scope, err error) error {
 	return fmt.Errorf("%w: %w", ErrInterrupted, err)
 }
 
-// EndStage ends the stage at b with [ErrBoundary], unless the build goes on to its end, or an
-// earlier life of the run has ended a stage there.
+// EndStage ends the stage at b with [ErrBoundary], unless the build runs to completion, or
+// an earlier process of the run has ended a stage there.
 func EndStage(_ context.Context, s *Scope, b Boundary) error {
 	if s.Boundary == nil {
 		return nil
@@ -65,7 +65,7 @@ func EndStage(_ context.Context, s *Scope, b Boundary) error {
 		return nil
 	}
 	Record(s, b.key(), b)
-	if _, ok := Recall[Boundary](s, b.key()); !ok { // nobody could go on from here
+	if _, ok := Recall[Boundary](s, b.key()); !ok { // the boundary was not recorded, so the build could not resume here
 		return nil
 	}
 	s.Boundary(b)

@@ -111,9 +111,9 @@ func createLocked(path string) (*os.File, error) {
 	}
 }
 
-// lock locks f. The error is ErrLive if another process has it locked, and os.ErrNotExist if
-// f is not the file of its name any more: who had it locked has deleted it. So the file of
-// a name is deleted by nobody but who has it locked.
+// lock locks f. The error is ErrLive if another process holds the lock, and os.ErrNotExist
+// if f no longer is the file of its name, because the previous holder of the lock has
+// deleted it. Only the holder of the lock deletes a file.
 func lock(f *os.File) error {
 	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
 		return ErrLive

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// Event is one thing that happened during a run. The stream of events is the
-// run's log: every display is a function of it, and as JSON lines it is what is
-// kept on disk.
+// Event is something that happened during a run. The stream of events is the run's log:
+// every display is a function of it, and it is stored as JSON lines.
 type Event struct {
 	Time  time.Time `json:"time"`
 	Kind  Kind      `json:"kind"`
@@ -46,7 +45,7 @@ type Placement struct {
 	Shared  bool   `json:"shared,omitempty"` // it belongs to another account
 }
 
-// Channel is what a channel says of the image of a build, once it was asked.
+// Channel is the result of offering a build's image to a channel.
 type Channel struct {
 	Name      string   `json:"name"`
 	Parameter string   `json:"parameter"`

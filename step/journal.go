@@ -26,8 +26,8 @@ type Results interface {
 type Journal interface {
 	Results
 
-	// Record keeps a result durably. If it cannot, the run cannot be resumed any more: the
-	// journal has no results then, and says why to whoever wants to resume it.
+	// Record stores a result durably. If it cannot, the run can no longer be resumed: the
+	// journal then has no results, and its error says why.
 	Record(build, key string, result json.RawMessage)
 }
 
@@ -187,9 +187,9 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 	return j, nil
 }
 
-// ReadJournal reads the journal of a run that has ended, and its head, and leaves it as
-// it is. The errors are those of OpenJournal. With ErrLive, or an error of what follows the
-// head, the head is set all the same, if it is there yet.
+// ReadJournal reads the journal of a run that has ended, and its head, without changing
+// it. The errors are those of OpenJournal. With ErrLive, or an error after the head, the
+// head is still set if it has been written.
 func ReadJournal(path string, head any) (Results, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -288,8 +288,8 @@ func (j *FileJournal) replay(head any) error {
 	return nil
 }
 
-// Hide sets what takes secrets out of texts: a result that it would change is not
-// recorded.
+// Hide sets the function that removes secrets from texts. A result that the function would
+// change is not recorded.
 func (j *FileJournal) Hide(redact func(string) string) { j.redact = redact }
 
 func (j *FileJournal) append(e entry) error {
@@ -330,7 +330,7 @@ func (j *FileJournal) Record(build, key string, result json.RawMessage) {
 		return
 	}
 	if err := j.append(entry{Build: build, Key: key, Result: result}); err != nil {
-		_ = j.giveUp(err) // what the disk does not take, nobody can read
+		_ = j.giveUp(err) // a line that was not written completely cannot be read
 		return
 	}
 	j.results[[2]string{build, key}] = result

@@ -18,7 +18,7 @@ import (
 // Ledger is the durable list of resources a run owns. When a method returns
 // nil, what it says is on disk.
 type Ledger interface {
-	Intend(Resource) error        // before the cloud is asked
+	Intend(Resource) error        // before the request to the cloud
 	Created(key, id string) error // once the cloud has answered
 	Gone(keys ...string) error    // destroyed, or handed to the user: all or none
 	Owned() ([]Resource, error)   // oldest first
@@ -100,11 +100,11 @@ func createLedger(d disk, dir string, h Header) (*FileLedger, error) {
 	return l, nil
 }
 
-// OpenLedger replays the ledger of a run that has ended and opens it for
-// appending. It fails with ErrLive while the run goes on, and with ErrNewer if a newer
-// bake has written it: the file is left as it is. A torn last line was never
-// acknowledged to anyone, so it is cut off. Other lines that cannot be read are passed
-// over, and become the ledger's Damage.
+// OpenLedger replays the ledger of a run that has ended and opens it for appending. It
+// fails with ErrLive while the run is in progress, and with ErrNewer, leaving the file
+// unchanged, if a newer version of bake has written it. It cuts off an incomplete last
+// line, which was never acknowledged. It skips other unreadable lines and records them in
+// the ledger's Damage.
 func OpenLedger(path string) (*FileLedger, error) {
 	return openLedger(osDisk{}, path)
 }
@@ -174,8 +174,9 @@ const longestLine = 4 << 20
 
 var errLong = errors.New("no line of a ledger is that long")
 
-// wholeLines are the lines of r that have an end, each until the next one is asked
-// for. Of one that is too long there is errLong instead. Their size is added to size.
+// wholeLines returns an iterator over the complete lines of r, each valid until the next
+// one is read. A line that is too long yields errLong instead. The size of the lines is
+// added to size.
 func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		b := bufio.NewReaderSize(r, 64<<10)
@@ -325,8 +326,8 @@ func (l *FileLedger) Close() error {
 	return l.f.Close()
 }
 
-// ReadHeader returns the first line of a ledger, also while its run goes on. It is empty if
-// that is not written yet, or cannot be read as one.
+// ReadHeader returns the first line of a ledger, even while its run is in progress. It is
+// empty if the line is not written yet or cannot be parsed.
 func ReadHeader(path string) (h Header, err error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() { // a pipe may never end

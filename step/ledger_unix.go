@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// remove deletes a ledger and closes it, in this order: nobody finds it unlocked.
+// remove deletes a ledger and then closes it, so that no other process finds it unlocked.
 func remove(f file) error {
 	err := os.Remove(f.Name())
 	if errors.Is(err, os.ErrNotExist) {

@@ -19,6 +19,6 @@ func remove(f file) error {
 	return errors.Join(err, gone)
 }
 
-// syncDir does nothing: Windows cannot be asked to make the names in a directory
-// durable, and its file systems keep a journal of them.
+// syncDir does nothing: Windows cannot sync the names in a directory, and its file systems
+// journal them.
 func syncDir(string) error { return nil }

@@ -1,10 +1,9 @@
 // Package step runs a build as ordinary Go code whose side effects are recorded.
 //
-// A build is a function. Each named piece of it is a call to [Do], which
-// returns its result as a typed value; each thing it creates is a call to
-// [Acquire], which writes the intent down before the cloud is asked. What is
-// written down is data, so the same code tears down after success, failure,
-// cancellation and a crash.
+// A build is a function. Each named piece of it is a call to [Do], which returns its
+// result as a typed value. Each resource it creates is a call to [Acquire], which records
+// the intent before the request to the cloud. The records are data, so the same code tears
+// down after success, failure, cancellation and a crash.
 package step
 
 import (
@@ -32,23 +31,23 @@ type Invocation struct {
 	// the run; 0: they do not.
 	MachinesEnd time.Duration
 
-	Start   time.Time // what {{timestamp}} and its like give in options that are rendered late
+	Start   time.Time // the time of {{timestamp}} and similar functions in options that are rendered late
 	Version string    // what {{packer_version}} gives
 
-	Redact func(string) string // takes secrets out of a text that goes into a file; nil: there are none
+	Redact func(string) string // removes secrets from a text before it is written to a file; nil: there are none
 }
 
-// Scope is what one build runs in: it says who is speaking, owns what the build
-// creates, and carries its events out. Its exported fields are set before the
-// build starts and are not changed afterwards. Methods are safe for concurrent use.
+// Scope is the context of one build: it identifies the build in events, owns what the
+// build creates, and emits its events. Its exported fields are set before the build starts
+// and are not changed afterwards. Methods are safe for concurrent use.
 type Scope struct {
 	Run        Invocation
 	Build      string // full name: [build.]type.name
 	SourceType string // such as amazon-ebs
 	SourceName string // the label of the source block
 
-	// Key is the private key of the machine that an earlier life of the run has kept, in
-	// PEM; empty if there is none, or it is the user's own.
+	// Key is the private key of the machine that an earlier process of the run has kept,
+	// in PEM. It is empty if there is none, or if it is the user's own.
 	Key string
 
 	Ledger  Ledger
@@ -58,27 +57,28 @@ type Scope struct {
 	// Grace is how long teardown may take once it has begun.
 	Grace time.Duration
 
-	// Failed is asked when a step has failed, and may be nil. With Retry the
-	// step is run again; what it acquired stays owned.
+	// Failed is called when a step has failed, and may be nil. If it returns Retry, the
+	// step is run again; what the step acquired stays owned.
 	Failed func(ctx context.Context, step string, err error) Decision
 
-	// Leaves says whether what the build has made stays as it is when the build has failed.
-	// Nil: it does not.
+	// Leaves reports whether the resources of a failed build are left as they are. Nil
+	// means that they are deleted.
 	Leaves func() bool
 
-	// Stop ends the teardown of what is torn down inside a step, as that of a plugin is. It
-	// may be nil.
+	// Stop ends the teardown of what is torn down inside a step, such as the build of a
+	// plugin. It may be nil.
 	Stop context.Context
 
 	// Pause is called before each step and before each teardown, and may be nil.
 	// It returns when the user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error
 
-	// Boundary makes the build go by stages, and is told where one ends; see [EndStage]. It is
-	// called by several goroutines. Nil: the build goes on to its end.
+	// Boundary makes the build run by stages, and is called at the end of each; see
+	// [EndStage]. It is called by several goroutines. Nil means that the build runs to
+	// completion.
 	Boundary func(Boundary)
 
-	// Source names the component that speaks, when it is not the builder.
+	// Source names the component that emits events, if it is not the builder.
 	Source string
 
 	shared *shared
@@ -95,15 +95,16 @@ func NewScope(s Scope) *Scope {
 	return &s
 }
 
-// As returns a scope like s in which source speaks. It owns the same resources.
+// As returns a scope like s whose events name source as their component. It owns the same
+// resources.
 func (s *Scope) As(source string) *Scope {
 	c := *s
 	c.Source = source
 	return &c
 }
 
-// Unattended returns a scope like s whose failed steps are not offered for a retry:
-// for steps of which the whole is offered, or nobody is asked. It owns the same
+// Unattended returns a scope like s whose failed steps are not offered for a retry: for
+// steps that are retried as a group, or where there is no user to ask. It owns the same
 // resources.
 func (s *Scope) Unattended() *Scope {
 	c := *s
@@ -240,8 +241,8 @@ func Run(ctx context.Context, s *Scope, name string, fn func(context.Context) er
 	return err
 }
 
-// ErrRefused is what an error wraps, or is, of which the cloud is the cause: it has said no,
-// does not have what it was asked for, or could not be reached.
+// ErrRefused is wrapped by errors that the cloud causes: it rejected the request, does not
+// have the requested resource, or could not be reached.
 var ErrRefused = errors.New("refused by the cloud")
 
 // Error is the failure of a step.
@@ -341,8 +342,8 @@ func (s *Scope) owned() ([]Resource, error) {
 	return mine, err
 }
 
-// Leave gives up what the scope still owns without destroying it, and lists it.
-// The ledger keeps it, so that a sweep finds it.
+// Leave releases what the scope still owns without destroying it, and lists it. The ledger
+// keeps it, so that a sweep finds it.
 func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
 	owned, err := s.owned()
 	for _, r := range owned {

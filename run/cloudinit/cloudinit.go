@@ -16,8 +16,8 @@ import (
 	"bake/step"
 )
 
-// What a machine answers, after the mark. What comes before that is said by the start-up
-// files of its login shell.
+// The answer of a machine follows the mark. Any output before the mark comes from the
+// start-up files of its login shell.
 const (
 	mark    = "bake-asks-cloud-init: "
 	running = "running" // cloud-init is
@@ -55,8 +55,8 @@ func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dura
 	return err
 }
 
-// Again waits like [Wait], but says nothing of what has failed: it is for a machine that was
-// waited for when it came up, and may have been started anew since.
+// Again waits like [Wait], but does not report failures. It is for a machine that [Wait]
+// has waited for already, and that may have rebooted since.
 func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
 	_, err := settled(ctx, s, m, limit)
 	return err
@@ -82,8 +82,8 @@ func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit time.D
 	return said, context.Cause(ctx)
 }
 
-// ask returns what a machine answers; nothing if it cannot be asked, which is for
-// provisioners to find out.
+// ask returns the answer of a machine, or "" if the machine cannot be reached: the
+// provisioners will report that.
 func ask(ctx context.Context, m builder.Machine) string {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()

@@ -33,8 +33,8 @@ type Options struct {
 	Emit func(step.Event)
 }
 
-// KeyChecks are the ways to decide which host keys are accepted: those that are known,
-// any if none is known, and any.
+// KeyChecks returns the policies for host keys: accept only known keys, accept any key if
+// none is known, and accept any key.
 func KeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
 
 // patience is how long a host may take to answer: it is not one that is booting.
@@ -61,11 +61,11 @@ func Connect(ctx context.Context, o Options) (communicator.Communicator, error) 
 	return c, err
 }
 
-// options are what the communicator is told.
+// options returns the options of the communicator.
 func (o Options) options() (ssh.Options, error) {
 	opts := ssh.Defaults()
 	opts.Timeout, opts.HandshakeAttempts = patience, 1
-	opts.DisableAgentForwarding = true // whoever is root there could use the keys
+	opts.DisableAgentForwarding = true // root on that host could use the keys
 	opts.HostKeyCheck = cmp.Or(ssh.HostKeyCheck(o.HostKeyCheck), ssh.Strict)
 	var err error
 	if opts.Username, opts.Host, opts.Port, err = parse("-host", o.Host); err != nil {

@@ -42,7 +42,7 @@ const starting = time.Minute
 type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
-	Until context.Context // ends what goes on after Keep; whoever keeps nothing needs none
+	Until context.Context // ends work that continues after Keep; not needed without Keep
 
 	mu      sync.Mutex
 	regions map[string]bool  // in which a machine was looked for
@@ -75,7 +75,8 @@ func (c *Cache) Find(ctx context.Context, region string, keys []string) (image s
 	return "", -1, nil
 }
 
-// Keep implements [bake/engine.Cache]. The image becomes whole while the machine goes on.
+// Keep implements [bake/engine.Cache]. The image is completed while the machine keeps
+// running.
 func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) error {
 	if err := c.failure(instance); err != nil {
 		return err
@@ -110,7 +111,7 @@ const removing = 5 * time.Second
 func (c *Cache) finish(ctx context.Context, region, instance, id string) {
 	err := c.await(ctx, region, id)
 	if err == nil {
-		_, _ = c.layers(ctx, region, id) // so that their sizes are known when they are asked for; who asks hears of what is wrong
+		_, _ = c.layers(ctx, region, id) // fetches the sizes early; a later caller reports any error
 		return
 	}
 	if ctx.Err() != nil {
@@ -136,8 +137,8 @@ func (c *Cache) failure(instance string) error {
 	return err
 }
 
-// Settle waits until the images are there that Keep has begun to make. Its error is of those
-// that have failed and about which nobody has heard.
+// Settle waits until the images that Keep has started exist. It returns the errors of
+// failed images that have not been reported yet.
 func (c *Cache) Settle(ctx context.Context) error {
 	made := make(chan struct{})
 	go func() {
@@ -262,7 +263,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// measured adds the sizes of images, and leaves out those that are not there any more.
+// measured adds the sizes of images, and leaves out images that no longer exist.
 func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Cached, error) {
 	there := []Cached{}
 	for _, i := range all {
@@ -293,23 +294,23 @@ func (c *Cache) layers(ctx context.Context, region, id string) ([]local.Layer, e
 
 // Bounds are what a cache is cut down to; what is zero is no bound.
 type Bounds struct {
-	None   bool // nothing is to be left
+	None   bool // delete all images
 	Images int  // at most so many
 	Age    time.Duration
 	Bytes  int64
 }
 
-// Trim deletes images of the cache in a region that have failed or are older than the bounds
-// allow, and those that were used least recently, until the others are within the bounds: first
-// as to their number, of which those that have failed are none, then as to their size. It says
-// how many it has deleted. What a machine runs from stays, and unless nothing is to be left so
-// does what a build makes.
+// Trim deletes images of the cache in a region that have failed or are older than the
+// bounds allow. It then deletes the least recently used images until the others are within
+// the bounds: first on their number, in which failed images do not count, then on their
+// size. It returns the number of deleted images. It keeps images that a machine runs from
+// and, unless None is set, images that a build is making.
 func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
 	all, err := c.list(ctx, region)
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
-	var running map[string]bool // asked for once something is to go
+	var running map[string]bool // set when the first image has to be deleted
 	drop := func(unwanted func(Cached) bool) error {
 		for n := len(all) - 1; n >= 0; n-- {
 			i := all[n]

@@ -61,8 +61,9 @@ func (c *Clouds) opened(ctx context.Context) (*Cloud, error) {
 	return c.local, nil
 }
 
-// Waiting are the same clouds, held to the same, with wait before each call of a service in a region;
-// nil: nothing more waits. Whoever closes c, which may be nil, closes what they have opened.
+// Waiting returns the same clouds with the same restrictions, and calls wait before each
+// call of a service in a region. If wait is nil, nothing is called. c may be nil. The
+// caller closes c, which closes what the returned clouds have opened.
 func (c *Clouds) Waiting(wait func(ctx context.Context, service, region string) error) *Clouds {
 	held := &Clouds{Hold: func(cloud amazon.Cloud) amazon.Cloud {
 		if c != nil && c.Hold != nil {

@@ -12,10 +12,11 @@ import (
 	"bake/internal/envvar"
 )
 
-// FromEnvironment is what an environment names as AWS: AWS itself, or a local cloud at
-// AWS_ENDPOINT_URL that may be on another host. The public addresses of its machines
-// are on the loopback of that host, so it is asked to connect to them. Where another
-// server than a local cloud is at that URL, they are dialed.
+// FromEnvironment returns the cloud that an environment names as AWS: AWS itself, or a
+// local cloud at AWS_ENDPOINT_URL, which may be on another host. The public addresses of
+// its machines are on the loopback interface of that host, so connections go through the
+// local cloud. If the server at that URL is not a local cloud, addresses are dialed
+// directly.
 func FromEnvironment(env []string) amazon.Cloud {
 	endpoint := Endpoint(env)
 	if endpoint == "" {

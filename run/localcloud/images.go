@@ -55,9 +55,9 @@ func imageOf(i types.Image) Image {
 	}
 }
 
-// Image returns the image of a region with this id or, if it is no id, the newest one
-// whose name it matches: of those that an instance of instanceType can run, if that is not
-// empty and there are any.
+// Image returns the image of a region with this id or, if idOrName is not an id, the
+// newest one whose name matches. If instanceType is not empty, Image prefers images that
+// an instance of this type can run.
 func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string) (Image, error) {
 	in := &ec2.DescribeImagesInput{ImageIds: []string{idOrName}}
 	if !strings.HasPrefix(idOrName, "ami-") {

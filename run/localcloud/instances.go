@@ -144,9 +144,9 @@ func (i *Instance) AwaitSSH(ctx context.Context) {
 	}
 }
 
-// wait asks for the instance until it is in the wanted state or in one that does not
-// lead there. The local cloud answers at once, so it is asked often; unlike a waiter of
-// the SDK it says why an instance has stopped.
+// wait polls the instance until it is in the wanted state or in one that does not lead
+// there. The local cloud answers immediately, so wait polls often. Unlike a waiter of the
+// SDK, it reports why an instance has stopped.
 func (i *Instance) wait(ctx context.Context, want types.InstanceStateName) (types.Instance, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s is not %s after %s", i.ID, want, startLimit))
 	defer cancel()

@@ -76,8 +76,9 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// gone reports whether nobody serves the cloud any more. A process that is being
-// killed may take a connection and break it; anything else may be a busy host.
+// gone reports whether the server of the cloud has gone away. A process that is being
+// killed may accept a connection and break it; any other failure may come from a busy
+// host.
 func (c *Cloud) gone(ctx context.Context) bool {
 	d := net.Dialer{Timeout: watchEvery}
 	for range 20 {

@@ -97,8 +97,9 @@ func (c *Cloud) Account(ctx context.Context) (string, error) {
 	return aws.ToString(out.Account), nil
 }
 
-// ServedPort is the port of this host at which a machine's port is served: another
-// one if this user may not listen on it, or somebody else does on all addresses.
+// ServedPort returns the port of this host at which a machine's port is served. It differs
+// from port if this user may not listen on that port, or if another process listens on it
+// on all addresses.
 func ServedPort(port int) int {
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.255.255.254:%d", port))
 	if err != nil {

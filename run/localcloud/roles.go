@@ -11,8 +11,8 @@ import (
 	"bake/builder/amazon"
 )
 
-// EnsureRole makes a role in an account of the cloud, unless it is there, so that what is to
-// be done with roles in AWS can be tried without making them first.
+// EnsureRole creates a role in an account of the cloud, unless it exists, so that work
+// that uses roles in AWS can be tried without creating them first.
 func (c *Cloud) EnsureRole(ctx context.Context, arn string) error {
 	parts := strings.Split(arn, ":")
 	if len(parts) < 6 {

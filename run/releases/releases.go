@@ -1,5 +1,5 @@
-// Package releases moves the channels of images that are there already: forward, back, and away
-// from what is taken back. Who asked to hear of a channel is told.
+// Package releases moves the channels of existing images: forward, back, and away from
+// images that are revoked. It notifies the webhooks of the channels.
 package releases
 
 import (
@@ -45,8 +45,8 @@ func (e *ClosedError) Error() string {
 	return fmt.Sprintf("%s cannot enter channel %s: %s", e.Release, e.Channel, strings.Join(e.Reasons, "; "))
 }
 
-// Channel is a channel of the image. That there is none of this name is an error, which names those that
-// there are.
+// Channel returns the channel of the image with this name. If there is none, the error
+// lists the existing channels.
 func (m *Mover) Channel(name string) (run.Channel, error) {
 	if m.Block == nil {
 		return run.Channel{Rule: channels.Rule{Name: name}, Parameter: channels.Parameter(m.Image, name)}, nil
@@ -110,16 +110,16 @@ func (m *Mover) moveChannel(ctx context.Context, what string, target run.Channel
 // ErrGone is the error of an image that is not there any more.
 var ErrGone = errors.New("the image is not there any more")
 
-// PromotePending has the channels name an image that may have to wait for them, as a build does: one channel
-// after the other, each if its rules let the image in, and if it was not taken back from there. Those
-// that ask for neither an approval nor another channel are left out: a build has its image enter them.
-// It returns what the others say.
+// PromotePending moves the channels to an image that may have to wait for them, as a build
+// does: one channel after the other, each if its rules admit the image and the image was
+// not revoked there. It skips channels that need neither an approval nor another channel,
+// because a build moves those. It returns the state of the others.
 //
-// ami is the image in a region of the own account, and at are all the places of it, in which a channel
-// without a From comes to name it. With a From, it is where that names it. since is when it began to
-// wait: such a channel is left as it is if it was moved after that and names a newer image now, by the
-// time at which it was made. If at has places of the own account and the image is in none of them, the
-// error is an [ErrGone].
+// ami is the image in a region of the own account. at lists all places of the image to
+// which a channel without a From is set; a channel with a From is set to the places that
+// From names. since is when the image began to wait: a channel that was moved after that
+// and now names a newer image, by creation time, stays as it is. If at has places of the
+// own account and the image is in none of them, the error is an [ErrGone].
 func (m *Mover) PromotePending(ctx context.Context, ami string, at []builder.Placement, since time.Time) (all []step.Channel, err error) {
 	if err := m.there(ctx, at); err != nil {
 		return nil, err
@@ -248,8 +248,8 @@ func (m *Mover) Revoke(ctx context.Context, ref, why string, descendants bool) (
 	return m.Distributor.Revoke(ctx, m.Scope, ref, why, descendants, m.Now)
 }
 
-// tell tells the webhook of a channel, if there is one, what the channel names now. The channel
-// has moved, whatever becomes of this.
+// tell notifies the webhook of a channel, if there is one, of what the channel names now.
+// An error does not undo the move of the channel.
 func (m *Mover) tell(ctx context.Context, c run.Channel, at []builder.Placement) {
 	if c.Webhook == "" && !c.Unheard {
 		return

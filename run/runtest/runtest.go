@@ -46,9 +46,9 @@ type World struct {
 	servers map[string]*commtest.Server
 }
 
-// Start serves a cloud until the test ends. Each of its machines lets in the keys that it
-// was booted with, and runs commands on this host in a directory of its own. It sets the
-// environment of the test, which cannot be parallel.
+// Start serves a cloud until the test ends. Each of its machines accepts the keys that it
+// was booted with, and runs commands on this host in a directory of its own. Start sets
+// the environment of the test, so the test cannot be parallel.
 func Start(t testing.TB, opts cloud.Options) *World {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -103,8 +103,8 @@ func (w *World) server(home string, spec machine.Spec) (*commtest.Server, error)
 	return s, nil
 }
 
-// Holdings lists what an account has in a region that costs something or is in the way:
-// "image ami-1 (name)".
+// Holdings lists the resources of an account in a region that cost money or block a later
+// run, as in "image ami-1 (name)".
 func (w *World) Holdings(profile, region string) (out []string) {
 	w.t.Helper()
 	ctx, c := context.Background(), w.EC2(profile, region)
@@ -279,7 +279,7 @@ func (c *Calls) Made() []Call {
 	return slices.Collect(maps.Keys(c.made))
 }
 
-// Places are those that were called, ACCOUNT/REGION or REGION, with the times.
+// Places returns the times of the calls in each place, ACCOUNT/REGION or REGION.
 func (c *Calls) Places() map[string][]time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

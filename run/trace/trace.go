@@ -1,6 +1,7 @@
-// Package trace makes spans of the events of runs, for OpenTelemetry: a span is a step, a build
-// or a run. A trace is a run, and has its id; what other processes do of the run is within it,
-// whoever they are, since its first span has an id that follows from that of the run.
+// Package trace makes spans of the events of runs, for OpenTelemetry: a span is a step, a
+// build or a run. A trace is a run, and has its id. Spans that other processes send for
+// the run belong to the same trace, since the id of the first span is derived from the id
+// of the run.
 package trace
 
 import (
@@ -24,7 +25,7 @@ import (
 // Tracer sends the traces of runs. Nil sends none.
 type Tracer struct {
 	exporter *otlp.Exporter
-	parent   otlp.Parent // its zero value: each run is a trace of its own
+	parent   otlp.Parent // zero: each run is a separate trace
 	name     string
 	attrs    []otlp.Attr
 }
@@ -32,10 +33,10 @@ type Tracer struct {
 // scope is what makes the spans.
 const scope = "bake"
 
-// Open returns what sends traces where variables say, as OpenTelemetry's specification has
-// them, which get returns the values of; nil if they say nothing. service is the program's name
-// for itself. warn is told that there are no traces, or that some are lost, and may be called
-// by another goroutine.
+// Open returns a Tracer that sends traces to the destination set in the variables of
+// OpenTelemetry's specification, which get returns the values of. It returns nil if they
+// set none. service is the service name. warn is called when tracing does not work or
+// spans are lost, possibly from another goroutine.
 func Open(get func(name string) string, service, version, host string, warn func(error)) *Tracer {
 	c, err := otlp.FromEnv(get, service)
 	switch {
@@ -94,12 +95,14 @@ type Run struct {
 	// Stages says that the run goes by parts: its first span is sent by that in which it ends.
 	Stages bool
 
-	// Again says that the same part was tried before: it is told of only if it deletes
-	// something, so that the trace of what cannot be deleted does not grow for ever.
+	// Again reports that the same part was tried before. It is then recorded only if it
+	// deletes something, so that the trace does not grow without limit when a resource
+	// cannot be deleted.
 	Again bool
 
-	// First is what [Recorder.First] has said of the run in the process that sends its first
-	// span; empty if there is none. It is for a part of a run that does not go by stages.
+	// First is the result of [Recorder.First] in the process that sends the first span of
+	// the run, or "" if there is none. It is for a part of a run that does not run by
+	// stages.
 	First string
 }
 
@@ -138,7 +141,7 @@ func (t *Tracer) Begin(r Run) *Recorder {
 	if t.parent.Trace != (otlp.TraceID{}) {
 		c.trace = t.parent.Trace
 	}
-	alone := r.Part != "" && !r.Stages // nobody need have sent the first span
+	alone := r.Part != "" && !r.Stages // there may be no first span
 	if first, ok := otlp.ParseParent(r.First); ok && alone {
 		c.trace, c.root, alone = first.Trace, first.Span, false
 	}
@@ -160,8 +163,8 @@ func (t *Tracer) Begin(r Run) *Recorder {
 	return c
 }
 
-// First describes the first span of the run, as a traceparent of W3C's Trace Context, to those
-// who go on with the run once it is over here; empty for nil.
+// First returns the first span of the run as a traceparent of W3C's Trace Context, for
+// processes that continue the run later. It is empty for a nil Recorder.
 func (c *Recorder) First() string {
 	if c == nil {
 		return ""
