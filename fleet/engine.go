@@ -18,25 +18,25 @@ type Engine interface {
 	// of fleets that the template had, and has no more.
 	Apply(ctx context.Context, f *Fleet, prune bool) (Applied, error)
 
-	// Run runs cells of the fleet to their end. The error is for what kept it from that;
-	// that cells failed is in the status.
+	// Run runs cells of the fleet to their end. The error says why that was not possible;
+	// failed cells are reported in the status.
 	Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 
 	// Status is how the run of the fleet goes, or how the last one ended.
 	Status(ctx context.Context, f *Fleet) (Status, error)
 
-	// Logs calls emit for the events of a cell in the run that goes on, or in the last one.
+	// Logs calls emit for the events of a cell in the current run, or in the last one.
 	Logs(ctx context.Context, f *Fleet, c Cell, emit func(step.Event)) error
 
-	// Cancel makes the run end that goes on: what its cells have made is deleted. Images that
-	// wait for their channels wait no more, and the channels stay as they are.
+	// Cancel ends the current run: what its cells have made is deleted. Images that wait
+	// for their channels stop waiting, and the channels stay as they are.
 	Cancel(ctx context.Context, f *Fleet) error
 
 	// Approve approves the image of a cell for a channel.
 	Approve(ctx context.Context, f *Fleet, a Approval) error
 
-	// Pause keeps cells of the run that goes on from beginning, and runs that nobody asks for:
-	// those of the schedule, or all if cron is the schedule. Unpause ends that.
+	// Pause prevents further cells of the current run from starting, and also scheduled
+	// runs, or all runs if cron is the schedule. Unpause reverts that.
 	Pause(ctx context.Context, f *Fleet) error
 	Unpause(ctx context.Context, f *Fleet) error
 
@@ -52,8 +52,8 @@ var ErrNotHere = errors.New("not without an engine block")
 // ErrNoRun says that a fleet has never been run, or is not being run.
 var ErrNoRun = errors.New("the fleet has no such run")
 
-// ErrGone is the error of something that is to be done with an image that is not there any more, or
-// that the template has no more.
+// ErrGone is the error of an operation on an image that no longer exists, or that is no
+// longer in the template.
 var ErrGone = errors.New("there is no such image any more")
 
 // Applied is what [Engine.Apply] has done.
@@ -164,8 +164,8 @@ type Status struct {
 	// what is in them waits until one does.
 	Unpolled []string `json:"unpolled,omitempty"`
 
-	// Unanswered is why a run that is being followed cannot be asked how it goes: the rest is
-	// what was known before. Empty if it can.
+	// Unanswered is the reason why a run that is being followed cannot be queried; the
+	// other fields then hold what was known before. It is empty if the run answers.
 	Unanswered string `json:"unanswered,omitempty"`
 }
 

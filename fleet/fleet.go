@@ -11,8 +11,8 @@ import (
 	"bake/step"
 )
 
-// A Fleet is what a fleet block says, and the engine block, with its cells. It holds no
-// secrets but in Notify and Engine, which JSON leaves out.
+// A Fleet holds the contents of a fleet block and of the engine block, with its cells. It
+// holds no secrets except in Notify and Engine, which JSON omits.
 type Fleet struct {
 	Name     string    `json:"name"`
 	Dir      string    `json:"-"`     // that the template is in, absolute
@@ -45,8 +45,8 @@ type Cell struct {
 
 	Needs []string `json:"needs,omitempty"` // the IDs of the cells that make its parent images
 
-	// ReuseOnly says that the cell was not asked for, but others that were need its image:
-	// it fails if that would have to be built.
+	// ReuseOnly means that the cell was not selected, but selected cells need its image:
+	// the cell fails if the image would have to be built.
 	ReuseOnly bool `json:"reuse_only,omitempty"`
 }
 
@@ -59,7 +59,7 @@ func (c Cell) ID() string { return prefix + c.Fleet + "/" + c.Short() }
 // Short is the ID within its fleet: IMAGE/ACCOUNT/REGION.
 func (c Cell) Short() string { return c.Image + "/" + c.Account + "/" + c.Region }
 
-// Schedule says when a fleet is run. It acts on an engine that has a clock of its own.
+// Schedule defines when a fleet is run. It takes effect on an engine with its own clock.
 type Schedule struct {
 	Cron               string        `json:"cron"` // five fields
 	Timezone           string        `json:"timezone"`
@@ -69,14 +69,14 @@ type Schedule struct {
 	PauseAfterFailures int           `json:"pause_after_failures,omitempty"` // 0: never
 }
 
-// Limits say how much of a fleet goes on at a time.
+// Limits bound how many cells of a fleet run at a time, and their API calls.
 type Limits struct {
 	Parallel   int                `json:"parallel,omitempty"`    // cells; 0: no limit
 	PerAccount int                `json:"per_account,omitempty"` // cells; 0: no limit
 	APIRate    map[string]float64 `json:"api_rate,omitempty"`    // calls a second by service, for each account and region
 }
 
-// Webhook is told how cells end.
+// Webhook is called when cells end.
 type Webhook struct {
 	On      []string // of Occasions
 	URL     string
@@ -126,7 +126,7 @@ type Outcome struct {
 	Waits // of the image
 }
 
-// Waits are what an image waits for that nothing else keeps out of channels.
+// Waits are the conditions that still keep an image out of its channels.
 type Waits struct {
 	Awaiting []string `json:"awaiting,omitempty"` // channels for which nobody has approved it
 	Soaking  []Soak   `json:"soaking,omitempty"`

@@ -20,9 +20,9 @@ import (
 	"bake/run"
 )
 
-// folder is where this process keeps what must outlive it of a fleet: a journal of each
-// run, RUN.jsonl, a lock that the process holds which runs the fleet, and what other processes
-// ask it for: the files "paused" and RUN.cancel.
+// folder is the directory where this process keeps the state of a fleet that must survive
+// it: a journal of each run, RUN.jsonl; a lock, held by the process that runs the fleet;
+// and the requests of other processes: the files "paused" and RUN.cancel.
 type folder string
 
 // folderOf is the folder of a fleet. Fleets of one name in several directories have nothing
@@ -39,7 +39,7 @@ func (d folder) has(name string) bool {
 	return err == nil
 }
 
-// ask leaves a file that says something to whoever looks for it.
+// ask creates a file that requests something from the process that runs the fleet.
 func (d folder) ask(name string) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
@@ -122,14 +122,14 @@ type began struct {
 	At   time.Time `json:"at"`
 }
 
-// journal is the journal of a run that goes on. It is not safe for concurrent use.
+// journal is the journal of a run in progress. It is not safe for concurrent use.
 type journal struct {
 	file *os.File
 	size int64 // of the whole lines
 }
 
-// write adds a line, which is on the disk when it returns. What of a line did not fit is cut
-// off, so that later ones can be read.
+// write adds a line and returns when it is on the disk. If a line was written only in
+// part, it is cut off, so that later lines can be read.
 func (j *journal) write(l line) error {
 	data, err := json.Marshal(l)
 	if err == nil {
@@ -159,8 +159,8 @@ func (d folder) create(h header) (*journal, error) {
 	return j, nil
 }
 
-// reopen goes on with the journal of a run. What was being written when its process died is
-// cut off.
+// reopen opens the journal of a run that is resumed. It cuts off a line that was
+// incomplete when the process died.
 func (d folder) reopen(p journalState, now time.Time) (*journal, error) {
 	f, err := os.OpenFile(d.path(p.Run+journalEnd), os.O_WRONLY, 0)
 	if err != nil {

@@ -64,8 +64,8 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 	return out, diags
 }
 
-// checkDuplicates complains about images of the fleets that would go to a region from two cells. What each
-// image is made of is known of the template as it is for that image.
+// checkDuplicates reports images of the fleets that two cells would distribute to the same
+// region. The inputs of each image come from the template as loaded for that image.
 func (t *Template) checkDuplicates(ctx context.Context) (diags hcl.Diagnostics) {
 	among := map[string]bool{}
 	for _, f := range t.Fleets {
@@ -192,8 +192,8 @@ func (t *Template) fleet(b bakefile.FleetBlock) (*Fleet, hcl.Diagnostics) {
 	return f, diags
 }
 
-// chosen are the images of a fleet, each after those that it refers to, which must be among
-// them.
+// chosen returns the images of a fleet, each after the images that it refers to, which
+// must also be in the fleet.
 func (t *Template) chosen(b bakefile.FleetBlock) (images []config.ImageOf, diags hcl.Diagnostics) {
 	at := map[string]hcl.Range{}
 	for _, ref := range b.Images {

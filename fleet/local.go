@@ -100,7 +100,7 @@ func (l *local) Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 	return l.status(dir, own), errors.Join(err, serr, end())
 }
 
-// attempt is a run of a fleet that goes on in this process.
+// attempt is a run of a fleet in this process.
 type attempt struct {
 	header
 	host    Host
@@ -118,7 +118,7 @@ type attempt struct {
 	notices sync.WaitGroup
 }
 
-// attempt begins a run, or goes on with one.
+// attempt begins or resumes a run.
 func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.OnStatus, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
@@ -265,7 +265,7 @@ func (a *attempt) loop(parent context.Context) (err error) {
 			id := run.NewID()
 			parents := a.order.Parents(c)
 			if werr := a.journal.write(line{Began: &began{c.ID(), id, a.host.Now()}}); werr != nil {
-				err = errors.Join(err, werr) // what nobody would find again does not begin
+				err = errors.Join(err, werr) // a run that is not recorded is not started
 				go func() { ended <- Ended(c, run.Result{}, Waits{}, werr, time.Time{}, a.host.Now()) }()
 				continue
 			}
@@ -339,8 +339,8 @@ func (a *attempt) bake(ctx context.Context, c Cell, parents []Outcome, id string
 	return o
 }
 
-// build builds the image of a cell, or goes on with a run that had begun to when its process
-// died. What cannot be gone on with is deleted, and the cell begins again.
+// build builds the image of a cell, or resumes a run of the cell whose process died. If
+// that run cannot be resumed, its resources are deleted, and the cell starts again.
 func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id string, emit func(step.Event)) (run.Result, error) {
 	o, err := a.host.Options(ctx, c, parents)
 	if err != nil {
@@ -397,7 +397,7 @@ func (a *attempt) resumable(c Cell) (ok bool, m run.Memory) {
 	return false, m
 }
 
-// resume goes on with a run that has died. The result has no run if that could not be.
+// resume resumes a run that has died. The result has no run if that was not possible.
 func (a *attempt) resume(ctx context.Context, o run.Options, m run.Memory) (run.Result, error) {
 	again := o
 	again.Template.Vars = slices.DeleteFunc(slices.Clone(o.Template.Vars), func(v string) bool {
@@ -433,7 +433,7 @@ func (a *attempt) finished(c Cell) (made run.Result, ok bool) {
 	return made, false
 }
 
-// sweep deletes what a run of a cell has left that has died.
+// sweep deletes what a dead run of a cell has left.
 func (a *attempt) sweep(ctx context.Context, c Cell, dead string, emit func(step.Event)) error {
 	_, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead, Clouds: a.host.Clouds.Waiting(a.rates.Of(c.Account)), Emit: emit, Now: a.host.Now})
 	if err != nil {

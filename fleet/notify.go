@@ -26,8 +26,8 @@ type Notice struct {
 	At      time.Time `json:"at"`
 }
 
-// Notices are what is to be told of an outcome in a run of a fleet. before is how the cell
-// ended the last time; empty if it never did.
+// Notices returns the notices of an outcome in a run of a fleet. before is the previous
+// result of the cell, or empty if there is none.
 func Notices(fleetRun string, o Outcome, before Result) (all []Notice) {
 	one := Notice{
 		Schema: 1, Fleet: o.Cell.Fleet, Run: fleetRun, CellRun: o.Run, Cell: o.Cell.Short(), Image: o.Cell.Image, Account: o.Cell.Account,

@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Order says which cells of a fleet may begin, given how others have ended. It is plain
-// code: no clock, no I/O, no goroutines, and the same answers to the same calls, so that
-// every engine can drive it, and one that replays its history too. It is not safe for
-// concurrent use.
+// Order determines which cells of a fleet may begin, given how others have ended. It is
+// deterministic: it has no clock, no I/O and no goroutines, so that every engine can use
+// it, including one that replays its history. It is not safe for concurrent use.
 type Order struct {
 	cells    []Cell
 	at       map[string]int // by ID; only looked up
@@ -60,7 +59,7 @@ func NewOrder(cells []Cell, limits Limits, failFast bool, done []Outcome) (*Orde
 	return o, nil
 }
 
-// Limit changes how many cells may go on at a time. Those that do go on.
+// Limit changes how many cells may run at a time. Cells that run already continue.
 func (o *Order) Limit(l Limits) { o.limits = l }
 
 // Within reports whether no more cells go on than the limits say, as it may be after [Order.Limit].
@@ -76,7 +75,7 @@ func (o *Order) Within() bool {
 	return true
 }
 
-// Begin returns the cells that are to begin now. They count as running from then on.
+// Begin returns the cells to start now, and counts them as running.
 func (o *Order) Begin() (begin []Cell) {
 	if o.paused || o.stopped {
 		return nil
@@ -158,8 +157,8 @@ func (o *Order) skip(at time.Time) (skipped []Outcome) {
 	return skipped
 }
 
-// Stop ends all cells that wait: they are cancelled. Those that run are for the caller to
-// cancel, and end with [Order.End].
+// Stop cancels all waiting cells. The caller cancels the running ones, and reports their
+// end with [Order.End].
 func (o *Order) Stop(at time.Time, why string) (cancelled []Outcome) {
 	o.stopped = true
 	for i, c := range o.cells {
@@ -171,11 +170,12 @@ func (o *Order) Stop(at time.Time, why string) (cancelled []Outcome) {
 	return cancelled
 }
 
-// Stopped reports whether what runs is to be cancelled: [Order.Stop] was called, or a cell
-// has failed and the others are not to go on.
+// Stopped reports whether running cells must be cancelled: [Order.Stop] was called, or a
+// cell has failed and the others must not continue.
 func (o *Order) Stopped() bool { return o.stopped }
 
-// Pause keeps cells that wait from beginning, or with false no longer. What runs goes on.
+// Pause prevents waiting cells from starting, or with false allows it again. Running cells
+// continue.
 func (o *Order) Pause(paused bool) { o.paused = paused }
 
 // Paused reports whether cells are kept from beginning.
@@ -211,9 +211,10 @@ func (o *Order) Outcomes() (all []Outcome) {
 	return all
 }
 
-// Select returns the cells that one of the patterns fits, and those that they need, which
-// are only reused. A pattern is the ID of a cell, or IMAGE/ACCOUNT/REGION, in which * stands
-// for anything. Without patterns, it returns all cells. A pattern that fits none is an error.
+// Select returns the cells that match one of the patterns, and the cells that they need,
+// which are only reused. A pattern is the ID of a cell, or IMAGE/ACCOUNT/REGION, in which
+// * matches any text. Without patterns, it returns all cells. A pattern that matches no
+// cell is an error.
 func Select(cells []Cell, patterns []string) ([]Cell, error) {
 	if len(patterns) == 0 {
 		return cells, nil
@@ -249,7 +250,7 @@ func Select(cells []Cell, patterns []string) ([]Cell, error) {
 	return chosen, nil
 }
 
-// fits reports whether a pattern, in which * stands for any text, fits all of a text.
+// fits reports whether the whole text matches a pattern, in which * matches any text.
 func fits(pattern, text string) bool {
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {

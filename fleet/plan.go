@@ -26,10 +26,11 @@ type Planned struct {
 // unplanned is the action of a cell of which it cannot be found out what would be done.
 const unplanned = "none"
 
-// Plan is what a run of the fleet would do for cells, as [Select] returns them, and creates nothing.
-// Each is planned after those that it needs, as they are run: of one that needs an image which would
-// be built, it is not known yet what it would be made of, so that it would be built too. force says
-// that nothing is reused. The error says why no cell could be planned.
+// Plan returns what a run of the fleet would do for cells, as returned by [Select]. It
+// creates nothing. Each cell is planned after the cells that it needs, as in a run. If a
+// needed image would be built, the inputs of the cell are not known yet, so the cell would
+// be built as well. force means that nothing is reused. The error says why no cell could
+// be planned.
 func (f *Fleet) Plan(ctx context.Context, h Host, cells []Cell, force bool) ([]Planned, error) {
 	order, err := NewOrder(cells, f.Limits, false, nil)
 	if err != nil {
@@ -66,7 +67,7 @@ func (f *Fleet) Plan(ctx context.Context, h Host, cells []Cell, force bool) ([]P
 	return all, context.Cause(ctx)
 }
 
-// follows is what a run does for a cell that waits for others which would be built.
+// follows returns the plan for a cell that waits for other cells that would be built.
 func (f *Fleet) follows(c Cell, rows map[string]Planned) Planned {
 	row := c.planned()
 	row.Action, row.Reason = string(run.Builds), "an image that it refers to is built first"
@@ -136,7 +137,8 @@ func PlanText(all []Planned) (text string, builds, wrong int) {
 	return b.String(), builds, wrong
 }
 
-// printableLines is a text of somebody else, such as diagnostics, as [prose.Printable] shows each of its lines.
+// printableLines applies [prose.Printable] to each line of a text from an external source,
+// such as diagnostics.
 func printableLines(text string) string {
 	all := strings.Split(text, "\n")
 	for i, l := range all {

@@ -12,8 +12,8 @@ import (
 	"bake/run"
 )
 
-// PolicyFor says of what the policy is that the roles of the fleet's cells need: of its images,
-// in its regions. It is the same in all accounts.
+// PolicyFor returns the scope of the policy for the roles of the fleet's cells: its
+// images, in its regions. It is the same in all accounts.
 func (t *Template) PolicyFor(f *Fleet) (run.PolicyFor, error) { return t.policyFor(f.Cells) }
 
 func (t *Template) policyFor(cells []Cell) (of run.PolicyFor, err error) {
@@ -36,9 +36,9 @@ func (t *Template) policyFor(cells []Cell) (of run.PolicyFor, err error) {
 	return of, nil
 }
 
-// WorkerPolicyFor says of what the policy is of whoever runs the fleet, or works for it: to take
-// on the roles of its cells, to bake those that have none, and to write the reports and to read
-// them.
+// WorkerPolicyFor returns the scope of the policy for a process that runs the fleet or
+// works for it: to assume the roles of its cells, to bake the cells without a role, and to
+// read and write the reports.
 func (t *Template) WorkerPolicyFor(f *Fleet) (run.PolicyFor, error) {
 	var roles amazon.Roles
 	var own []Cell

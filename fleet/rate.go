@@ -18,8 +18,8 @@ type Rates struct {
 
 type rated struct{ service, account, region string }
 
-// lane lets one caller after the other pass, in the order in which they came. One that does
-// not wait any more takes nobody's turn.
+// lane admits callers one after the other, in the order of their arrival. A caller that
+// stops waiting does not use up a turn.
 type lane struct {
 	first chan struct{} // holds the caller whose turn is next
 	next  time.Time     // when that is; of the first

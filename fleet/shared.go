@@ -14,7 +14,7 @@ import (
 // Shared is the local cloud of all cells of fleets, with their accounts and roles. It is opened when
 // the first cell needs it.
 type Shared struct {
-	Options func(emit func(step.Event)) (embedded.Options, error) // besides the accounts of the cells
+	Options func(emit func(step.Event)) (embedded.Options, error) // in addition to the accounts of the cells
 	Fleets  []*Fleet
 
 	mu    sync.Mutex

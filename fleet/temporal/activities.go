@@ -51,8 +51,8 @@ func oneByOne(emit func(step.Event)) func(step.Event) {
 	}
 }
 
-// stage does one stage of the run of a cell. That the run has failed is in what it returns;
-// its error says that the stage may be tried again.
+// stage executes one stage of the run of a cell. The failure of a run is part of the
+// result; an error means that the stage may be retried.
 func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	started := time.Now()
 	if err := named(in.Run); err != nil {
@@ -112,7 +112,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	}
 	if cause := context.Cause(ctx); cause != nil && !ended.Result.OK() {
 		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
-		out.Interrupted = !temporal.IsCanceledError(cause) // nobody has cancelled the cell
+		out.Interrupted = !temporal.IsCanceledError(cause) // the cell was not cancelled
 	}
 	out.Outcome = &ended
 	return out, nil
@@ -149,9 +149,9 @@ func named(id string) error {
 	return nil
 }
 
-// place returns the cell with the role that the template of this worker has in its account and
-// region: what a history says of that is not to be relied on. The error is that of a fleet or
-// place that this worker's template does not have.
+// place returns the cell with the role that this worker's template defines for its account
+// and region: the role in a history is not trusted. It returns an error if this worker's
+// template does not have the fleet or the place.
 func (a *activities) place(c fleet.Cell) (fleet.Cell, error) {
 	f := a.fleets[c.Fleet]
 	if f == nil {
@@ -240,7 +240,8 @@ func (a *activities) available(ctx context.Context, in availableIn) (bool, error
 	return true, nil
 }
 
-// regions are those that a run of the cell makes something in: its own, and those of copies.
+// regions returns the regions in which a run of the cell creates resources: its own and
+// those of copies.
 func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
 	regions := []string{c.Region}
 	if a.host.Copies != nil {
@@ -302,8 +303,8 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	return out, err
 }
 
-// stateOf puts the state of the run that is to be torn down on this host, if it is known and can be
-// read. An error says to try again.
+// stateOf restores the state of the run to be torn down on this host, if it is known and
+// can be read. An error means that the caller should retry.
 func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.Event)) error {
 	state := in.State
 	if state == nil && in.Workflow != "" {
@@ -348,7 +349,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	var mu sync.Mutex
 	told := map[string]bool{} // by an earlier attempt, too
 	if activity.HasHeartbeatDetails(ctx) {
-		_ = activity.GetHeartbeatDetails(ctx, &told) // or else they are told again
+		_ = activity.GetHeartbeatDetails(ctx, &told) // on an error they are sent again
 	}
 	ctx, end := a.alive(ctx, func() any {
 		mu.Lock()

@@ -48,11 +48,11 @@ const (
 	stillSoaking = time.Minute
 )
 
-// approval waits until an image is in the channels that it waits for, or is kept out of by
-// something else, and returns what that is. No worker is held meanwhile. Cancelled, it leaves them
-// as they are. A run that reuses the image offers it again, which has it wait as if it had just been
-// made, in a new run of this workflow: the template asks for it again, whatever has entered the
-// channels meanwhile.
+// approval waits until an image is in the channels that it waits for, or something else
+// keeps it out, and returns that reason. It occupies no worker while it waits. When
+// cancelled, it leaves the channels as they are. A run that reuses the image offers it
+// again: it then waits like a new image, in a new run of this workflow, because the
+// template requests its channels again, whatever has entered them in the meantime.
 func approval(ctx workflow.Context, in fleet.PendingImage) (fleet.Waits, error) {
 	w := &waitingImage{offers: workflow.GetSignalChannel(ctx, againSignal), soonest: time.Second}
 	w.begin(ctx, in)
@@ -237,7 +237,7 @@ func notPromoted(ctx workflow.Context, o fleet.Outcome, why string) {
 	notify(ctx, o.Cell, notifyIn{Outcome: o})
 }
 
-// goneType is of an error of a promotion that nobody need try again.
+// goneType is the type of a promotion error that is not worth retrying.
 const goneType = "Gone"
 
 func isGone(err error) bool {
@@ -266,8 +266,8 @@ func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error 
 	return nil
 }
 
-// waiting makes the cells of a status wait for what their images wait for now, or have been kept out
-// by, as far as the service can be asked.
+// waiting adds to the cells of a status what their images wait for now, or what has kept
+// them out, as far as the service can be queried.
 func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) {
 	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
 	if !slices.ContainsFunc(s.Cells, waits) || !p.there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
@@ -291,8 +291,8 @@ func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) 
 	})
 }
 
-// waited is what kept an image that waits no more out of its channels, as its workflow has returned it;
-// the zero value if nothing did, or it is not known.
+// waited returns what kept an image that has stopped waiting out of its channels, as its
+// workflow has returned it. It is the zero value if nothing did, or if it is not known.
 func waited(ctx context.Context, c client.Client, id string) (last fleet.Waits) {
 	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
 	defer cancel()
@@ -303,9 +303,9 @@ func waited(ctx context.Context, c client.Client, id string) (last fleet.Waits) 
 	return last
 }
 
-// stopWaiting cancels what waits for the channels of a fleet's images, and reports whether
-// something did. It lists them until there is none that it has not told: those that have just
-// begun are listed late.
+// stopWaiting cancels the workflows that wait for the channels of a fleet's images, and
+// reports whether there were any. It repeats the listing until it finds no new ones,
+// because workflows that have just begun are listed late.
 func stopWaiting(ctx context.Context, c client.Client, f *fleet.Fleet) (stopped bool, err error) {
 	told, listedOnce := map[string]bool{}, false
 	for {

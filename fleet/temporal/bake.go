@@ -16,7 +16,7 @@ import (
 	"bake/step"
 )
 
-// bakeIn is what the workflow that bakes a cell begins with.
+// bakeIn is the input of the workflow that bakes a cell.
 type bakeIn struct {
 	Cell     fleet.Cell      `json:"cell"`
 	Parents  []fleet.Outcome `json:"parents,omitempty"` // of the cells that it needs
@@ -25,7 +25,7 @@ type bakeIn struct {
 	FleetRun string          `json:"whole,omitempty"`  // the run of the fleet
 }
 
-// notifyIn is what the webhooks are told of.
+// notifyIn is the input of the activity that calls the webhooks.
 type notifyIn struct {
 	FleetRun string        `json:"whole,omitempty"`
 	Outcome  fleet.Outcome `json:"outcome"`
@@ -60,7 +60,7 @@ type availableIn struct {
 	Images map[string][]string `json:"images"` // by region
 }
 
-// teardownIn says what is to be torn down of a run.
+// teardownIn says which run to tear down.
 type teardownIn struct {
 	Cell  fleet.Cell `json:"cell"`
 	Run   string     `json:"run"`
@@ -313,8 +313,8 @@ func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 	}
 }
 
-// tearDown deletes what is left of a run, however long that takes, and though the workflow
-// was cancelled.
+// tearDown deletes what is left of a run. It has no time limit, and continues if the
+// workflow is cancelled.
 func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	b.phase(ctx, "teardown")
@@ -343,12 +343,14 @@ func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	}
 }
 
-// offerTries is how often the image of a cell is handed to what has it wait for its channels, with
-// pauses from a second on that double: that may end just when it is told.
+// offerTries is how often the image of a cell is offered to the workflow that waits for
+// its channels, with pauses that double from one second: that workflow may end just as it
+// is signalled.
 const offerTries = 6
 
-// after tells who wants to know of the outcome, and has the image wait for its channels. That it cannot
-// wait is no failure of the cell, which has made it: out and the webhooks tell.
+// after calls the webhooks with the outcome, and makes the image wait for its channels. If
+// the image cannot wait, the cell has not failed, since it has made the image: out and the
+// webhooks report it.
 func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
@@ -363,7 +365,7 @@ func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 	})
 	offer := fleet.PendingImage{Outcome: *out, Places: b.places}
 	for try := range offerTries {
-		// It need not end before the cell does: nobody may be there for days.
+		// The child may outlive the cell: an approval can take days.
 		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)
 		if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
 			err = workflow.SignalExternalWorkflow(ctx, approvalID(*out), "", againSignal, offer).Get(ctx, nil)

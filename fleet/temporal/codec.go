@@ -15,11 +15,12 @@ import (
 	"bake/run"
 )
 
-// codecVar is the environment variable that has everything encrypted that goes into a
-// history. What is encrypted is read by all that have the key, with it or without.
+// codecVar is the environment variable that enables encryption of everything in a history.
+// Any process that has the key can read encrypted data, whether or not the variable is
+// set.
 const codecVar = "BAKE_FLEET_ENCRYPT"
 
-// encoding is what the payloads say that the codec has made.
+// encoding marks payloads that the codec has made.
 const encoding = "binary/bake-aes-gcm"
 
 // sealed is the data converter that reads what was encrypted with a key, and encrypts with it
@@ -34,7 +35,7 @@ func packing(codecs ...converter.PayloadCodec) converter.DataConverter {
 }
 
 const (
-	// packedEncoding is what the payloads say that the packer has made.
+	// packedEncoding marks payloads that the packer has made.
 	packedEncoding = "binary/bake-zlib"
 
 	// packFrom is from how many bytes on payloads are compressed: others stay readable in the web

@@ -50,7 +50,8 @@ func (e *Engine) dial(ctx context.Context, f *fleet.Fleet) (client.Client, error
 	return e.dialLogging(ctx, f, slog.DiscardHandler, nil)
 }
 
-// dialLogging is dial with what hears the log of the SDK, and what workflows count; nil: nothing.
+// dialLogging is dial with a handler for the log of the SDK and one for the metrics of
+// workflows; each may be nil.
 func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler, m client.MetricsHandler) (client.Client, error) {
 	if f.Engine == nil {
 		return nil, fmt.Errorf("the fleet %s has no engine block: %w", f.Name, fleet.ErrNotHere)
@@ -99,7 +100,7 @@ func unreachable(f *fleet.Fleet, err error) error {
 	return &serviceError{fmt.Sprintf("the Temporal service at %s cannot be reached: %s; check address and tls of the engine block", f.Engine.Address, err), err}
 }
 
-// explained is an error of a call, with what to do if that is known.
+// explained adds advice to the error of a call, if there is any.
 func explained(f *fleet.Fleet, err error) error {
 	if _, again := errors.AsType[*serviceError](err); err == nil || again {
 		return err
@@ -205,8 +206,8 @@ func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in 
 	return e.follow(ctx, c, f, started, tell)
 }
 
-// resume follows a run that goes on, or else begins one that has the images that one has made
-// which has ended.
+// resume follows a run in progress, or else begins a new run that reuses the images of one
+// that has ended.
 func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o fleet.RunOptions) (fleet.Status, error) {
 	id, run, running, err := find(ctx, c, f, strings.TrimPrefix(o.Resume, "last"))
 	if err != nil {
@@ -288,7 +289,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	go func() {
 		var s fleet.Status
 		err := w.Get(apart, &s)
-		for silent(err) { // the run goes on meanwhile
+		for silent(err) { // the run continues meanwhile
 			_ = delay.For(apart, time.Second)
 			err = w.Get(apart, &s)
 		}
@@ -301,7 +302,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	defer stop()
 	cancelled := ctx.Done()
 	p := &pollers{c: c}
-	var last fleet.Status // that was told
+	var last fleet.Status // the last status that was reported
 	var asked time.Time
 	for next := time.After(followPause); ; {
 		select {
@@ -336,7 +337,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 	}
 }
 
-// followPause is how long it takes at least until a run that is followed is asked again.
+// followPause is the minimum interval between queries of a followed run.
 const followPause = 2 * time.Second
 
 // silent reports whether an error says that the service has not answered, as one that is overrun
@@ -363,8 +364,8 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	return s, nil
 }
 
-// eachCell calls ask for the wanted ones of a status's cells, several at a time, as far as they
-// can be asked within cellsAnswer, and for mostAsked at most.
+// eachCell calls ask for the wanted cells of a status, several at a time, until
+// cellsAnswer has passed, and for at most mostAsked cells.
 func eachCell(ctx context.Context, cells []fleet.CellStatus, wanted func(fleet.CellStatus) bool, ask func(context.Context, *fleet.CellStatus)) {
 	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
 	defer cancel()
@@ -384,8 +385,8 @@ func eachCell(ctx context.Context, cells []fleet.CellStatus, wanted func(fleet.C
 	_ = g.Wait() // nothing fails
 }
 
-// overall asks a run of the fleet how it goes. A worker answers that: if there is none, it is
-// what the service itself knows.
+// overall queries a run of the fleet for its status. A worker answers the query: without
+// one, the status is what the service itself knows.
 func (e *Engine) overall(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (s fleet.Status, err error) {
 	if !p.there(ctx, workflowQueue(f.Name), enums.TASK_QUEUE_TYPE_WORKFLOW) {
 		s, err = e.unanswered(ctx, c, id, run)
@@ -449,7 +450,7 @@ func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Stat
 	return nil
 }
 
-// unanswered is how a run goes that no worker can be asked about.
+// unanswered returns the status of a run that no worker can be queried about.
 func (e *Engine) unanswered(ctx context.Context, c client.Client, id, run string) (fleet.Status, error) {
 	in, err := e.began(ctx, c, id, run)
 	if err != nil {
@@ -526,8 +527,8 @@ func (p *pollers) unpolled(ctx context.Context, s fleet.Status) (queues []string
 	return queues
 }
 
-// last is the run of the fleet that goes on, or the one that ended last: the schedule adds
-// the time to the ids of those that it starts.
+// last returns the current run of the fleet, or the one that ended last: the schedule adds
+// the time to the ids of the runs that it starts.
 func last(ctx context.Context, c client.Client, f *fleet.Fleet) (id, run string, running bool, err error) {
 	return find(ctx, c, f, "")
 }
@@ -660,7 +661,7 @@ func (e *Engine) end(ctx context.Context, c client.Client, f *fleet.Fleet, id, r
 	return nil
 }
 
-// onRun does something with the run of the fleet that goes on.
+// onRun calls do for the current run of the fleet.
 func (e *Engine) onRun(ctx context.Context, f *fleet.Fleet, do func(client.Client) error) error {
 	c, err := e.dial(ctx, f)
 	if err != nil {

@@ -26,7 +26,7 @@ type fleetIn struct {
 	// PauseAfter is after how many failures in a row the schedule is paused; 0: never.
 	PauseAfter int `json:"pause_after,omitempty"`
 
-	// These are of the workflow that this one goes on with.
+	// Set if this workflow continues an earlier one.
 	Run     string          `json:"run,omitempty"`
 	Started time.Time       `json:"started,omitzero"`
 	Paused  bool            `json:"paused,omitempty"`
@@ -35,7 +35,7 @@ type fleetIn struct {
 }
 
 const (
-	// mostChildren is how many cells go on at a time at most: the service has a limit of its
+	// mostChildren limits how many cells run at a time: the service has a limit of its
 	// own.
 	mostChildren = 1000
 
@@ -52,15 +52,15 @@ type fleetRun struct {
 	outcomes []fleet.Outcome // in the order of their ends
 	begun    map[string]time.Time
 	children int
-	draining bool // a new workflow goes on once no cell goes on
+	draining bool // a new workflow continues once no cell runs
 	long     int  // errors among the outcomes that are not short
 
 	parts *parts // nil: the cells are children of this workflow
-	freed bool   // the answer to Asked is under way
-	asks  int    // how often this workflow was asked
+	freed bool   // the answer to Asked is being sent
+	asks  int    // how often this workflow has asked
 }
 
-// runFleet bakes the cells of a fleet, each when those that it needs are there.
+// runFleet bakes the cells of a fleet, each when the images that it needs exist.
 func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	if in.Run == "" {
 		in.Run, in.Started = workflow.GetInfo(ctx).WorkflowExecution.RunID, workflow.Now(ctx)
@@ -107,8 +107,8 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	return s, nil
 }
 
-// goOn makes the order of the cells that an earlier workflow has not ended. A cell that ended
-// without an image has ended those that need it.
+// goOn makes the order of the cells that earlier workflows have not finished. A cell that
+// ended without an image has also ended the cells that need it.
 func (r *fleetRun) goOn() (err error) {
 	lost := map[string]bool{}
 	for _, d := range r.Done {
@@ -150,7 +150,7 @@ func (r *fleetRun) drive(ctx workflow.Context) {
 	if r.parts != nil {
 		selector.AddReceive(workflow.GetSignalChannel(ctx, freedSignal), received(ctx, r.parts.free))
 	}
-	defer func() { // what the next workflow is to know
+	defer func() { // the state for the next workflow
 		for paused := false; pauses.ReceiveAsync(&paused); {
 			pause(paused)
 		}
@@ -197,7 +197,7 @@ func received[T any](ctx workflow.Context, do func(T)) func(workflow.ReceiveChan
 	}
 }
 
-// further is what the workflow begins with that goes on with this one.
+// further returns the input of the workflow that continues this one.
 func (r *fleetRun) further() fleetIn {
 	in := r.fleetIn
 	in.Paused, in.Done = r.order.Paused(), r.outcomes

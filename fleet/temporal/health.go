@@ -28,7 +28,7 @@ func newHealth(service func(context.Context) error) *health {
 
 func (h *health) set(why string) { h.state.Store(&why) }
 
-// atEnd waits until ctx ends, or the worker cannot go on, which is the error. Probes are told of
+// atEnd waits until ctx ends or the worker fails, and returns that failure. Probes see
 // either.
 func (h *health) atEnd(ctx context.Context, fatal <-chan error) error {
 	defer h.set(isEnding)
@@ -46,7 +46,8 @@ func (h *health) takesWork() { h.state.Store(nil) }
 // probeTime is how long the service may take to answer.
 const probeTime = 5 * time.Second
 
-// live answers as long as the process does: one that does not is to be started again.
+// live answers as long as the process runs: a process that does not answer should be
+// restarted.
 func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") }
 
 // ready answers whether the worker takes work: it polls, and the service answers.

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// beat is how often an activity says that it is alive, and hears that it is cancelled.
+	// beat is the interval at which an activity sends heartbeats, and learns of its
+	// cancellation.
 	beat = 3 * time.Second
 
 	// beatTime is how long that may take: a service that is busy is there nevertheless. The SDK
@@ -26,13 +27,13 @@ const (
 	// a busy service may lose one.
 	heartbeatTimeout = 45 * time.Second
 
-	// silence is how long nothing is heard from the service until an activity ends by itself:
-	// early enough that what it takes down then is not gone on with elsewhere.
+	// silence is how long the service may fail to answer before an activity ends by
+	// itself: early enough that no other worker continues what it tears down then.
 	silence = heartbeatTimeout * 2 / 3
 )
 
-// errCutOff is the cause that an activity is ended with from which the service has heard nothing
-// for so long that it is about to give it up.
+// errCutOff is the cause of the cancellation of an activity whose heartbeats the service
+// has not answered for so long that it is about to time out.
 var errCutOff = errors.New("the worker was cut off from the Temporal service")
 
 // progress is what a heartbeat says: how far the log of the run has come.
@@ -42,8 +43,8 @@ type progress struct {
 	Failed []attempt `json:"failed,omitempty"` // earlier ones of a teardown
 }
 
-// watch is [activities.alive] for what emits events: it counts those that the returned emit gets,
-// and hands them on. The attempts that have failed go with each heartbeat.
+// watch is [activities.alive] for an activity that emits events: the returned emit counts
+// events and passes them on. Each heartbeat includes the failed attempts.
 func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ...attempt) (_ context.Context, _ func(step.Event), end func(last ...any)) {
 	var events atomic.Int64
 	var at atomic.Pointer[string]
@@ -66,13 +67,15 @@ func (a *activities) watch(ctx context.Context, emit func(step.Event), failed ..
 	}, end
 }
 
-// nothing is what the heartbeats of an activity say that has nothing to tell but that it is alive.
+// nothing returns empty details for the heartbeats of an activity that has none.
 func nothing() any { return nil }
 
-// alive sends heartbeats until the caller calls end, after a cancellation, too, each with what says
-// returns, which a next attempt gets; of one that fails it gets what end was given, if anything. The context that it returns ends when the service has cancelled
-// the activity, which its cause tells ([temporal.IsCanceledError]), or when nobody waits for the
-// activity any more. The heartbeats of the SDK itself would end it once a single one is late.
+// alive sends heartbeats until the caller calls end, even after a cancellation. Each
+// carries the result of says, which the next attempt receives. If the activity fails, the
+// next attempt receives the arguments of end instead, if there are any. The returned
+// context ends when the service has cancelled the activity, which its cause shows
+// ([temporal.IsCanceledError]), or when the service no longer waits for the activity. The
+// heartbeats of the SDK itself would end the activity after a single late one.
 func (a *activities) alive(ctx context.Context, says func() any) (_ context.Context, end func(last ...any)) {
 	whole := ctx
 	token := activity.GetInfo(ctx).TaskToken
@@ -93,8 +96,8 @@ func (a *activities) alive(ctx context.Context, says func() any) (_ context.Cont
 	}
 }
 
-// pulse calls send every beat until ctx ends: not at once, since most activities are over sooner. It
-// calls cancel with the reason once the activity is to end.
+// pulse calls send at every beat until ctx ends, but not immediately, since most
+// activities finish sooner. It calls cancel with the reason when the activity must end.
 func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(context.Context) error) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()

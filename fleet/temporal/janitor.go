@@ -21,8 +21,9 @@ import (
 	"bake/fleet"
 )
 
-// orphanAge is how long a workflow has been closed before its runs are orphans: a stage that
-// was under way hears of it with its next heartbeat, and then takes down what there is. Tests lower it.
+// orphanAge is how long a workflow must have been closed before its runs are orphans: a
+// stage that was in progress learns of the closing with its next heartbeat, and then tears
+// down the run. Tests lower it.
 var orphanAge = 10 * time.Minute
 
 // mostOrphans is how many orphans a janitor finds at a time; the next one finds the others.
@@ -56,8 +57,8 @@ func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 // the janitor remembers what it has done.
 func leftID(run string) string { return "left/" + run }
 
-// janitor begins to delete what workflows have left that were closed before they could do so.
-// It does not wait for it.
+// janitor starts to delete what closed workflows have left. It does not wait for the
+// deletion.
 func janitor(ctx sdk.Context, in janitorIn) error {
 	at := sdk.WithActivityOptions(ctx, sdk.ActivityOptions{
 		TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeatTimeout, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
@@ -92,7 +93,7 @@ func left(ctx sdk.Context, in teardownIn) error {
 type life struct {
 	teardownIn
 	over bool // it has ended in order, or is torn down
-	open bool // the workflow goes on
+	open bool // the workflow is in progress
 }
 
 // readLives calls add for the runs that events tell of, in their order.
@@ -100,7 +101,7 @@ func readLives(read converter.DataConverter, events iter.Seq2[*history.HistoryEv
 	lives := map[string]*life{}
 	var order []*life
 	of := map[int64]*life{}    // by the event that schedules the activity
-	stages := map[int64]bool{} // those that are stages
+	stages := map[int64]bool{} // ids of the activities that are stages
 	for e, err := range events {
 		if err != nil {
 			return err
@@ -174,9 +175,9 @@ func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)
 	return err
 }
 
-// orphans are the runs whose workflow was closed by somebody else, before it could tear them
-// down, and that no janitor has begun to tear down. A workflow that was reset goes on with the
-// runs of the one that was closed: they are none.
+// orphans returns the runs whose workflow was closed before it could tear them down, and
+// that no janitor has begun to tear down. A workflow that was reset continues the runs of
+// the closed one: those are not orphans.
 func (a *activities) orphans(ctx context.Context, in orphansIn) ([]teardownIn, error) {
 	ctx, end := a.alive(ctx, nothing)
 	defer end()

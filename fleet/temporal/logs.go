@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// endedStage is a stage of a cell, or an attempt to tear down what there was, that has ended, as the
-// history of its workflow tells, or a heartbeat of the attempt after it.
+// endedStage is a stage of a cell, or an attempt to tear down its run, that has ended
+// according to the history of its workflow or to a heartbeat of the following attempt.
 type endedStage struct {
 	run  string       // of the cell
 	host string       // of the worker
@@ -31,8 +31,9 @@ type endedStage struct {
 	teardown bool
 }
 
-// Logs implements [fleet.Engine]: those of the stages that the newest workflow of the cell has
-// done, from the reports or as far as they are on this host, and what goes on.
+// Logs implements [fleet.Engine]. It covers the stages that the newest workflow of the
+// cell has done, as far as their logs are in the reports or on this host, and describes
+// what is in progress.
 func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) (err error) {
 	defer func() { err = explained(f, err) }()
 	service, err := e.dial(ctx, f)
@@ -71,8 +72,8 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	return errors.Join(j.errs...)
 }
 
-// cellHistory is what the service tells of the newest workflow of a cell, and of those that delete
-// what its runs have left.
+// cellHistory is what the service knows of the newest workflow of a cell, and of the
+// workflows that delete what its runs have left.
 type cellHistory struct {
 	runs    []string
 	stages  []endedStage
@@ -127,7 +128,7 @@ type joiner struct {
 	logs  map[string]*run.JoinedLog // by run
 	shown bool                      // something was
 	alone map[string][]string       // hosts that alone have parts of the log of a run
-	local map[string][]string       // and those that have some in their local cloud
+	local map[string][]string       // and those that have resources in their local cloud
 	errs  []error
 }
 
@@ -196,7 +197,7 @@ func elsewhere(hosts []string, id, place, follows string) error {
 	return fmt.Errorf("parts of the log of run %s are in %s%s%s", id, place, strings.Join(slices.Compact(hosts), ", "), follows)
 }
 
-// underWay says what is known of a stage or teardown that has not ended; empty: it is neither.
+// underWay describes a stage or teardown in progress. It is empty for any other activity.
 func underWay(read converter.DataConverter, p *workflow.PendingActivityInfo) string {
 	name := p.GetActivityType().GetName()
 	if name != stageActivity && name != teardownActivity {

@@ -21,7 +21,7 @@ type looks struct {
 	ask func(ctx context.Context, p amazon.Place, ids []string) (map[string]string, error) // nil: AWS
 }
 
-// look is one call, for whoever has joined it.
+// look is one call that several callers share.
 type look struct {
 	ids    []string
 	done   chan struct{}

@@ -59,8 +59,8 @@ func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 // fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
 func fleetID(name string) string { return "fleet/" + name }
 
-// janitorID is the id of the schedule, and begins that of the workflow, which deletes what the
-// workflows of a fleet have left that somebody has terminated.
+// janitorID is the id of the schedule, and the prefix of the id of the workflow, which
+// deletes what terminated workflows of a fleet have left.
 func janitorID(name string) string { return "janitor/" + name }
 
 // The search attributes of workflows.

@@ -33,7 +33,7 @@ type part struct {
 	id     string // of its workflow
 	cells  []fleet.Cell
 	limits fleet.Limits  // its part of them
-	asked  *fleet.Limits // those that it is to come down to; nil: it may use what it has
+	asked  *fleet.Limits // the limits that it must reduce itself to; nil: it may use what it has
 	child  workflow.ChildWorkflowFuture
 }
 
@@ -66,9 +66,10 @@ func (p *parts) signal(ctx workflow.Context, name string, v any) {
 	}
 }
 
-// beginParts starts the workflows of images whose parents are there, as many as the limits can
-// be divided by, and asks those that go on for a share if nothing is left. What nobody waits for
-// goes to those that go on. Together they never have more than there is.
+// beginParts starts the workflows of images whose parents exist, as many as the limits can
+// be divided among, and asks running parts for a share if nothing is left. Capacity that
+// no image waits for goes to the running parts. Together the parts never exceed the
+// limits.
 func (r *fleetRun) beginParts(ctx workflow.Context, selector workflow.Selector) {
 	var last *part
 	for _, c := range r.order.Begin() {
@@ -128,8 +129,8 @@ func (p *parts) free(f freed) {
 	}
 }
 
-// give gives what is left to the parts that go on, but to those that were asked: what they have
-// is not known until they answer.
+// give distributes what is left among the running parts, except those that were asked for
+// a share: what they hold is not known until they answer.
 func (p *parts) give(ctx workflow.Context) {
 	to := slices.DeleteFunc(slices.Clone(p.running), func(one *part) bool { return one.asked != nil })
 	if len(to) == 0 || p.left.Parallel+p.left.PerAccount == 0 {
@@ -145,7 +146,8 @@ func (p *parts) give(ctx workflow.Context) {
 	p.left = fleet.Limits{}
 }
 
-// tellFreed answers the workflow that has begun this one, of an image, if that has asked.
+// tellFreed answers the parent of this image's workflow, if the parent has asked for a
+// share.
 func (r *fleetRun) tellFreed(ctx workflow.Context, selector workflow.Selector) {
 	parent := workflow.GetInfo(ctx).ParentWorkflowExecution
 	if !r.Asked || r.freed || parent == nil || !r.order.Within() {
@@ -239,8 +241,8 @@ func (r *fleetRun) dropParts(at time.Time) {
 	r.parts.waiting = nil
 }
 
-// runImage bakes the cells of an image of a large fleet, and returns how they ended. It begins
-// with those that they need, too, which are there.
+// runImage bakes the cells of an image of a large fleet, and returns how they ended. Its
+// input includes the outcomes of the cells that they need.
 func runImage(ctx workflow.Context, in fleetIn) ([]fleet.Outcome, error) {
 	r := &fleetRun{fleetIn: in, begun: map[string]time.Time{}}
 	if err := r.goOn(); err != nil {

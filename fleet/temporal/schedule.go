@@ -170,7 +170,7 @@ func scheduleOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	}, s.Cron + " in " + cmp.Or(s.Timezone, "UTC")
 }
 
-// Pause implements [fleet.Engine]: of the run that goes on, and of the schedule.
+// Pause implements [fleet.Engine]. It pauses the current run and the schedule.
 func (e *Engine) Pause(ctx context.Context, f *fleet.Fleet) error { return e.pause(ctx, f, true) }
 
 // Unpause implements [fleet.Engine].
@@ -203,7 +203,7 @@ func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) (err er
 	})
 }
 
-// pauseIn says when the schedule of a fleet is to be paused.
+// pauseIn defines when to pause the schedule of a fleet.
 type pauseIn struct {
 	Fleet    string `json:"fleet"`
 	Failures int    `json:"failures"` // in a row, with the run that asks

@@ -25,9 +25,9 @@ type registry interface {
 	RegisterWorkflowWithOptions(w any, o workflow.RegisterOptions)
 }
 
-// registerWorkflows names the workflows. What they do in which order is in the histories of
-// those that go on: a change of that needs workflow.GetVersion, and the test that replays
-// saved histories says when.
+// registerWorkflows names the workflows. The histories of running workflows record the
+// order of their actions: a change of that order needs workflow.GetVersion, and the test
+// that replays saved histories shows when.
 func registerWorkflows(r registry) {
 	r.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 	r.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
@@ -37,7 +37,8 @@ func registerWorkflows(r registry) {
 	r.RegisterWorkflowWithOptions(left, workflow.RegisterOptions{Name: leftWorkflow})
 }
 
-// drain is how long a worker that is told to end goes on with what it has begun.
+// drain is how long a worker that is being stopped continues the activities that it has
+// begun.
 const drain = 30 * time.Minute
 
 // stageCalls is about how many calls a stage makes that is over soon: a rate of calls gives
@@ -47,8 +48,8 @@ const stageCalls = 10
 // stagesAtOnce is how many stages of one account and region a worker does at a time.
 const stagesAtOnce = 50
 
-// busyHost is how long code of a workflow may take until it goes on, on a host that is busy with
-// other things. It does nothing that blocks.
+// busyHost is how long workflow code may run before it yields, on a host that is busy with
+// other work. Workflow code does not block.
 const busyHost = 10 * time.Second
 
 // fatalDrain is how long a worker that cannot go on waits for what it has begun.

@@ -18,13 +18,13 @@ const line = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh
 // limit is how much a script may say.
 const limit = 1 << 20
 
-// mark stands before each line that a script means to say: start-up files of the login
-// shell say other things.
+// mark precedes each line of a script's real output: start-up files of the login shell may
+// print other lines.
 const mark = "\x01bake "
 
-// Run runs a script of sh as root and returns what it has said with its function say, a
-// text a line. The user who is logged in is root, or becomes root with sudo without being
-// asked for a password. A script that does not get to its end, or says too much, is an error.
+// Run runs a shell script as root and returns the texts that it passed to its function
+// say, one per call. The user who is logged in is root, or becomes root with sudo without
+// a password. A script that does not finish, or prints too much, is an error.
 func Run(ctx context.Context, on communicator.Communicator, script string) ([]string, error) {
 	out, errOut := communicator.Head{Max: limit}, communicator.Head{Max: 4 << 10}
 	script = "LC_ALL=C; export LC_ALL\nsay() { printf '\\001bake %s\\n' \"$(printf '%s' \"$*\" | tr '\\n\\001' '  ')\"; }\n" + script + "\nsay done\nexit 0\n"

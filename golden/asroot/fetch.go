@@ -119,7 +119,7 @@ func (u *untilBlank) Read(p []byte) (int, error) {
 // logged in.
 const attempt = `sh -c 'if [ "$(id -u)" != 0 ] && sudo -n true </dev/null >/dev/null 2>&1; then exec sudo -n sh -s; fi; exec sh -s'`
 
-// Attempt is [Stream], but goes on without root where nobody may become that.
+// Attempt is [Stream], but runs the script without root if the user cannot become root.
 func Attempt(ctx context.Context, on communicator.Communicator, script string, out io.Writer) error {
 	return stream(ctx, on, attempt, script, out)
 }

@@ -212,7 +212,7 @@ func digest(hash crypto.Hash, message []byte) []byte {
 func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	var e envelope
 	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields() // nobody has signed them
+	dec.DisallowUnknownFields() // unknown fields are not signed
 	if err := decode(dec, &e); err != nil {
 		var bare Statement
 		if json.Unmarshal(text, &bare) == nil && bare.Type != "" {
@@ -321,7 +321,7 @@ func (st *Statement) check() error {
 	return nil
 }
 
-// Expected is what an attestation is to say. What is empty does not matter.
+// Expected holds the required contents of an attestation. Empty fields are not checked.
 type Expected struct {
 	PredicateType string
 	BuilderID     string

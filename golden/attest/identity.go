@@ -8,8 +8,8 @@ import (
 	"sort"
 )
 
-// Identity says which image an attestation is about, where that was made, and what was said
-// of it then.
+// Identity is the subject of an attestation: which image it is, where it was made, and
+// what was stated about it then.
 type Identity struct {
 	Image   string            `json:"image"` // name of the image block
 	ID      string            `json:"id"`
@@ -92,8 +92,8 @@ func (st *Statement) Identity() (id Identity, files string, err error) {
 	return id, files, nil
 }
 
-// Differs says in what an image differs from what is attested: one that is called have, and
-// is either the image itself or, if copy is true, a copy of it.
+// Differs returns how the image have differs from the attested one. have is the image
+// itself or, if isCopy is true, a copy of it.
 func (id Identity) Differs(have Identity, isCopy bool) (reasons []string) {
 	differ := func(what, attested, is string) {
 		if attested != is {

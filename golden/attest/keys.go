@@ -92,8 +92,8 @@ func PrivateKey(path, passphrase string) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// PublicKey reads a public key from a PEM file: one of its own, of a certificate, or of a
-// private key.
+// PublicKey reads a public key from a PEM file, which holds a public key, a certificate or
+// a private key.
 func PublicKey(path, passphrase string) (crypto.PublicKey, error) {
 	block, _, err := readPEM(path)
 	if err != nil {

@@ -35,8 +35,8 @@ type File struct {
 	Statement *attest.Statement
 }
 
-// Files reads attestations, which must be signed with key and be what is expected. Those that are not
-// are named in the error, beside the others.
+// Files reads attestations, which must be signed with key and match expected. The error
+// names those that do not; the others are still returned.
 func Files(paths []string, key crypto.PublicKey, expected attest.Expected) (all []File, err error) {
 	for _, path := range paths {
 		st, failed := Open(path, key)
@@ -58,7 +58,7 @@ func IsImage(arg string) bool {
 	return ok && (len(rest) == 8 || len(rest) == 17) && strings.Trim(rest, "0123456789abcdef") == ""
 }
 
-// Where says where attestations are, and what is demanded of them.
+// Where says where to find attestations, and what they must meet.
 type Where struct {
 	File     string           // the attestation; empty: it is found by the image's tag
 	Key      crypto.PublicKey // that the attestation must be signed with
@@ -75,7 +75,7 @@ type Image struct {
 	Statement *attest.Statement
 
 	reports reports.Store
-	files   []byte // the manifest, if it was asked for
+	files   []byte // the manifest, if it was requested
 }
 
 // Find returns the image of an account that name is the ID or the name of, if that is the
@@ -202,7 +202,8 @@ func (i *Image) list(ctx context.Context, digest string) (err error) {
 	return nil
 }
 
-// Files returns the list of the image's files that is attested, if Find was asked for it.
+// Files returns the attested list of the image's files, if Find was called with that
+// option.
 func (i Image) Files() (*manifest.Manifest, error) {
 	files, err := manifest.Parse(bytes.NewReader(i.files))
 	if err != nil {
@@ -214,7 +215,8 @@ func (i Image) Files() (*manifest.Manifest, error) {
 // mostChanges is how many changed files an error names.
 const mostChanges = 50
 
-// DifferError is the error of an image with a machine whose files are not those that are attested.
+// DifferError is the error of an image if the files of one of its machines differ from the
+// attested ones.
 type DifferError struct {
 	Image   string // its ID
 	Changes []manifest.Change

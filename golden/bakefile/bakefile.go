@@ -1,6 +1,6 @@
-// Package bakefile reads the *.bake.hcl files beside a template, which say what Packer
-// has no words for. Packer does not read them, so that the template stays one of
-// Packer's.
+// Package bakefile reads the *.bake.hcl files next to a template, which define what
+// Packer's language cannot express. Packer ignores them, so the template remains valid for
+// Packer.
 package bakefile
 
 import (
@@ -229,8 +229,8 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 	}
 }
 
-// afterTimeout is how much longer than its run a machine lives that ends itself: until
-// then, bake deletes it, or whoever sweeps.
+// afterTimeout is how much longer than its run a machine that terminates itself lives:
+// until then, bake or a sweep deletes it.
 const afterTimeout = 2 * time.Hour
 
 // Reports is the directory for reports, or s3://BUCKET/PREFIX, and where that is written; empty
@@ -242,9 +242,9 @@ func (s *Settings) Reports() (string, *hcl.Range) {
 	return s.tool.options.Reports, s.tool.src.Range(&s.tool.options.Reports)
 }
 
-// Limits returns how long a run may take and how long after its start its machines end
-// themselves; 0 is never. flag is the time limit that the user has asked for: 0 if none has
-// been asked for, less if there is to be none.
+// Limits returns how long a run may take, and how long after its start its machines
+// terminate themselves; 0 means never. flag is the time limit set by the user: 0 if none
+// was set, negative for no limit.
 func (s *Settings) Limits(flag time.Duration) (timeout, end time.Duration, diags hcl.Diagnostics) {
 	b := s.build
 	if b.options == nil {

@@ -69,8 +69,8 @@ func (h *Channel) ParameterOf(image string) string {
 	return channels.Parameter(image, h.Name)
 }
 
-// parameters complains about channels of an image whose parameters would not name that image
-// alone, or cannot be. taken are the channels of those that there are.
+// parameters reports channels of an image whose parameters are invalid, or would also name
+// another image. taken holds the channels by parameter.
 func (r *reader) parameters(i placed[Image], image string, builds int, taken map[string]string) {
 	key := ""
 	if of := r.t.Instance(); of != nil {

@@ -81,7 +81,7 @@ func (d *Distribute) Validate(c *schema.Checker) {
 	}
 }
 
-// Distribution is where the image is to be.
+// Distribution returns where the image is distributed to.
 func (o *Image) Distribution() builder.Distribution {
 	d := o.Distribute
 	if d == nil {

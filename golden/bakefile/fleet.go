@@ -78,7 +78,7 @@ type Schedule struct {
 	PauseAfterFailures int `hcl:"pause_after_failures,optional"`
 }
 
-// Overlap is what becomes of a run that is due while another goes on.
+// Overlap is the policy for a run that is due while another is in progress.
 type Overlap string
 
 // Choices implements [schema.Choices].

@@ -49,7 +49,7 @@ func (i ImageRef) String() string {
 // Fleets are the fleets, in the order in which they were written.
 func (s *Settings) Fleets() []FleetBlock { return s.blocks }
 
-// Engine is what the engine block says; nil if there is none.
+// Engine returns the engine block, or nil if there is none.
 func (s *Settings) Engine() *Engine { return s.engine.options }
 
 var fleetName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })

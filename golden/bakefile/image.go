@@ -175,7 +175,7 @@ func (FailureAction) Choices() []string {
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (f *FailureAction) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
 
-// mostReboots is more than anybody needs.
+// mostReboots is the maximum number of reboots.
 const mostReboots = 10
 
 // Validate implements [schema.Validator].

@@ -28,7 +28,7 @@ type Pipeline struct {
 	Provisioners [][]*config.Provisioner
 }
 
-// Images returns what is asked of the image of each build that an image block is for.
+// Images returns the pipelines of the builds that have an image block.
 func (s *Settings) Images() []Pipeline { return s.pipelines }
 
 // join finds the builds of each image.

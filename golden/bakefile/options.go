@@ -51,7 +51,8 @@ func (o *Tool) Validate(c *schema.Checker) {
 	}
 }
 
-// otherVersion is what is wrong with a file that is not for this release of bake.
+// otherVersion is the summary of the diagnostic for a file that is not for this release of
+// bake.
 const otherVersion = "Unsupported version of bake"
 
 // Build are the arguments of a build block: limits of every run of the template.

@@ -113,8 +113,9 @@ func RecordOf(ctx context.Context, in reports.Store, tags map[string]string) (*R
 	return r, nil
 }
 
-// FromReports reads what reports say about an image with these tags. What is not there is not
-// known; a document that was changed, or cannot be read, is an error.
+// FromReports reads what the reports contain about an image with these tags. Missing
+// documents are treated as unknown; a document that was modified or cannot be read is an
+// error.
 func FromReports(ctx context.Context, in reports.Store, tags map[string]string) (k Known, err error) {
 	get := func(tag string, limit int64) []byte {
 		if tags[tag] == "" || err != nil {

@@ -1,4 +1,4 @@
-// Package channels decides which image a channel may name. It asks nobody.
+// Package channels decides which image a channel may name. It does no I/O.
 package channels
 
 import (
@@ -14,7 +14,7 @@ type Rule struct {
 	Requires []string      // such as verify.boot; each must have passed
 	From     string        // channel that must name the image first; empty: none
 	Soak     time.Duration // how long From must have named it
-	Approval bool          // somebody must have approved the image for this channel
+	Approval bool          // the image must have been approved for this channel
 }
 
 // State is what is known of an image.
@@ -27,11 +27,11 @@ type State struct {
 	Now      time.Time
 }
 
-// Wait is what an image waits for that nothing but time, or somebody, keeps out of a channel. The
-// zero value is nothing: it may enter, or waiting is not enough.
+// Wait holds what an image waits for if only time or an approval keeps it out of a
+// channel. The zero value means that the image may enter, or that waiting would not help.
 type Wait struct {
 	Until    time.Time // From has named it for long enough then; zero: it has
-	Approval bool      // somebody must approve it
+	Approval bool      // an approval is missing
 }
 
 // Closed says why the image may not enter the channel; nothing if it may. wait is what it waits for,

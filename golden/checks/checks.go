@@ -26,9 +26,9 @@ type Options struct {
 
 	Input []byte // a goss file in JSON or YAML
 
-	// What templates of goss files know: .Vars is from files of YAML or JSON, of which later
-	// ones win, and from a text of the same, which wins over all. .Env is nobody else's
-	// environment.
+	// The data of templates in goss files. .Vars comes from YAML or JSON files, of which
+	// later ones take precedence, and from an inline text in the same formats, which
+	// overrides all files. .Env holds only the variables given here.
 	VarsFiles  []string
 	VarsInline string
 	Env        map[string]string
@@ -43,7 +43,7 @@ type Options struct {
 	// with a pause of Sleep in between; 0 is a second.
 	RetryTimeout, Sleep time.Duration
 
-	Say func(format string, args ...any) // is told what goes on; may be nil
+	Say func(format string, args ...any) // called with progress messages; may be nil
 
 	// Goss gets the results of the goss files as goss writes them in its format json. It is
 	// written to once in a run; may be nil.
@@ -126,7 +126,7 @@ func fault(summary, format string, args ...any) *hcl.Diagnostic {
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Rules are the checks as findings that nobody has judged, with a report for each file. A
+// Rules returns the checks as findings without results, with a report for each file. A
 // file that depends on the machine has none.
 func (c *Checks) Rules() []findings.Report {
 	var all []findings.Report
@@ -146,8 +146,8 @@ func (c *Checks) Rules() []findings.Report {
 	return all
 }
 
-// Files are the paths of all files that were read, those that others include among them.
-// What a file includes because of what is on the machine is not.
+// Files returns the paths of all files that were read, including included files. It omits
+// files that are included depending on the machine.
 func (c *Checks) Files() (all []string) {
 	for _, p := range c.parts {
 		all = append(all, p.files...)
@@ -168,10 +168,11 @@ func (c *Checks) say(format string, args ...any) {
 	}
 }
 
-// Run checks a machine; there is a report for each file, in their order. An error says that
-// something could not be checked at all; it is [hcl.Diagnostics] if a file is to blame. It
-// may be called for several machines, also at a time. m is the communicator itself, and not
-// what has one: it may be able to do more, as a [communicator.Forwarder] is.
+// Run checks a machine and returns a report for each file, in order. An error means that
+// something could not be checked at all; it is [hcl.Diagnostics] if a file is the cause.
+// Run may be called for several machines, also concurrently. m must be the communicator
+// itself, not a wrapper, since it may implement more interfaces, such as
+// [communicator.Forwarder].
 func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findings.Report, error) {
 	c = c.fresh()
 	for _, p := range c.parts {

@@ -11,7 +11,7 @@ import (
 	"bake/golden/findings"
 )
 
-// Stdin is what a file that is standard input is called in diagnostics.
+// Stdin is the name of standard input in diagnostics.
 const Stdin = goss.Stdin
 
 // scheme begins the names of profiles that are built in.

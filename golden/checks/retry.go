@@ -10,9 +10,9 @@ import (
 	"bake/internal/delay"
 )
 
-// again asks once more what resources of a suite with a retry_count need, until they are as
-// demanded or have been looked at so often. Only those are asked, each after its own
-// retry_delay; answers are replaced.
+// again repeats the questions of failed resources with a retry_count until they meet the
+// requirements or the count is reached. Each is repeated after its own retry_delay, and
+// its answer is replaced.
 func (c *Checks) again(ctx context.Context, m communicator.Communicator, suite *goss.Suite, answers []facts.Answer) error {
 	asked := map[int]int{}     // times, by question
 	due := map[int]time.Time{} // when next, by question

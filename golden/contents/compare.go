@@ -165,8 +165,8 @@ func packageOf(url string) (Package, error) {
 	return p, nil
 }
 
-// Named returns the contents with the names that packages have in their URLs, so that they
-// can be compared with those that [Parse] returns.
+// Named returns the contents with package names as in package URLs, so that they can be
+// compared with those that [Parse] returns.
 func (c *Contents) Named() (*Contents, error) {
 	out := &Contents{}
 	for _, p := range c.Packages {

@@ -1,6 +1,5 @@
-// Package contents says what is installed on a machine, from the databases of its
-// package managers and what lies beside them, and writes it down as a bill of
-// materials (SBOM).
+// Package contents lists what is installed on a machine, from the databases of its package
+// managers and other files, and writes it as a bill of materials (SBOM).
 package contents
 
 import (
@@ -132,7 +131,7 @@ func read(t tree) (*Contents, error) {
 type reader struct {
 	Contents
 	tree     tree
-	owned    map[string]bool     // files of packages, of those that could be packages themselves
+	owned    map[string]bool     // those files of packages that could be packages themselves
 	packages map[string]*Package // by URL
 	tooMany  bool                // packages
 }

@@ -60,7 +60,7 @@ type (
 	}
 )
 
-// cdxFormat is what a document of CycloneDX says that it is.
+// cdxFormat is the format name in a CycloneDX document.
 const cdxFormat = "CycloneDX"
 
 // cycloneDX writes CycloneDX 1.6.

@@ -139,8 +139,8 @@ func (c *Contents) spdx(w io.Writer, d Document) error {
 	return enc.Encode(doc)
 }
 
-// spdxExpression joins licenses to an expression. Those that are not in SPDX's list
-// get a reference, which is noted in others.
+// spdxExpression joins licenses to an expression. A license that is not in SPDX's list
+// gets a reference, which is recorded in others.
 func spdxExpression(list []string, others map[string]string) string {
 	var parts []string
 	for _, l := range list {

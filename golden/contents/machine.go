@@ -69,7 +69,7 @@ func (m *machine) open(path string) (io.ReaderAt, int64, error) {
 	return f, f.size(), nil
 }
 
-// begin stands before the output of a script, and before each of its parts.
+// begin precedes the output of a script and each of its parts.
 const begin = "\x01bake "
 
 // listing is the script that lists files, a part for each kind.
@@ -190,8 +190,8 @@ func (m *machine) list(ctx context.Context) error {
 	return nil
 }
 
-// forget drops listed files that are not read: those that only have such a name, and
-// the RPM databases after the first.
+// forget drops listed files that are not read: files that match by name only, and the RPM
+// databases after the first.
 func (m *machine) forget() {
 	for p, f := range m.files {
 		dir, _ := path.Split(p)
@@ -212,7 +212,7 @@ func (m *machine) forget() {
 	}
 }
 
-// What is asked for at a time: blocks, as many as a small file or a database has, or
+// Limits of one request: it fetches blocks, as many as a small file or a database has, or
 // those of a program that turn out to be needed.
 const (
 	block      = 1 << 16
@@ -235,8 +235,8 @@ printf '\n\001bake %s\n' "$z"
 g() { if [ -r "$2" ]; then printf '%s\n' "$1"; dd if="$2" bs=65536 skip="$3" count="$4" 2>/dev/null | $z | base64; else printf '!%s\n' "$1"; fi; echo; }
 `
 
-// fetch gets the content of the files: whole, or of programs the parts in which Go
-// keeps what it says about them.
+// fetch reads the content of the files: whole files, or for programs the parts that hold
+// Go's build information.
 func (m *machine) fetch(ctx context.Context) error {
 	var wants []want
 	for _, p := range m.paths() {

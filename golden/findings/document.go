@@ -50,7 +50,7 @@ type Document struct {
 	Verdict *Verdict // of a gate: its reports are written in the place of Reports
 	Machine string   // that the reports are about, such as its address or the ID of an image
 	Version string   // of bake
-	File    string   // that asked for the checks: the place of rules that are in no file of the user's
+	File    string   // the file that requested the checks: the location for rules that are in no user file
 }
 
 // Write writes the document. The same d makes the same bytes, with control characters

@@ -12,7 +12,7 @@ import (
 // Severity is how bad it is that a rule is not kept.
 type Severity string
 
-// The severities, worst first. Unknown is what a tool says that knows none.
+// The severities, worst first. Unknown is for tools that report none.
 const (
 	Critical Severity = "critical"
 	High     Severity = "high"
@@ -30,8 +30,8 @@ const (
 	Fail          Result = "fail"
 	Error         Result = "error"
 	NotApplicable Result = "not applicable" // with the reason as evidence
-	NotChecked    Result = "not checked"    // left out by whoever wrote the rule
-	Waived        Result = "waived"         // failed, and somebody answers for it
+	NotChecked    Result = "not checked"    // excluded by the author of the rule
+	Waived        Result = "waived"         // failed, and covered by a waiver
 	Fixed         Result = "fixed"          // failed, was mended, and then passed
 )
 
@@ -72,8 +72,8 @@ func (r Report) Count(results ...Result) (n int) {
 	return n
 }
 
-// Score is the share of rules that passed of those that were judged, from 0 to 100;
-// what was mended passed, and what was waived does not count. Without any it is 0: nothing was shown.
+// Score returns the percentage of judged rules that passed, from 0 to 100. Fixed rules
+// count as passed, and waived rules do not count. If no rule was judged, the score is 0.
 func (r Report) Score() float64 {
 	passed := r.Count(Pass, Fixed)
 	judged := passed + r.Count(Fail, Error)

@@ -18,7 +18,7 @@ import (
 // Severities returns all severities, worst first.
 func Severities() []Severity { return []Severity{Critical, High, Medium, Low, Unknown} }
 
-// Waiver is somebody's answer for a rule that fails.
+// Waiver accepts the failure of a rule.
 type Waiver struct {
 	Rule    string // ID of the findings, in every report
 	Reason  string

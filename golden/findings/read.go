@@ -23,9 +23,10 @@ const (
 	maxDepth    = 200     // of elements
 )
 
-// Read reads what another tool has found, as the report with that name. Results of one rule
-// become one finding, the worst of them. A document that is not whole, or that says nothing
-// of what was looked at, is an error or a finding that could not be judged: never a success.
+// Read reads the findings of another tool as a report with that name. Results of one rule
+// become one finding, the worst of them. A document that is incomplete, or does not say
+// what was checked, is an error or a finding that could not be judged, but never a
+// success.
 func Read(r io.Reader, format Format, name string) (Report, error) {
 	b := &building{report: Report{Name: name}, index: map[string]int{}}
 	src, err := io.ReadAll(io.LimitReader(r, MaxRead+1))

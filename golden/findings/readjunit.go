@@ -126,7 +126,8 @@ func status(said string) Result {
 	return Pass
 }
 
-// said is what a test says of its failure. Some tools give the severity as its type.
+// said returns what a test reports of its failure. Some tools give the severity as its
+// type.
 func (r *junitReader) said(e xml.StartElement) (Finding, error) {
 	text, err := r.text()
 	message := attribute(e, "message")

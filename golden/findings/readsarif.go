@@ -75,7 +75,8 @@ func each(src []byte, read func(*json.Decoder) error) error {
 	return err
 }
 
-// What is read of SARIF. It is other than what is written: tools say things in many ways.
+// The parts of SARIF that are read. They differ from what is written, since tools differ
+// in how they use SARIF.
 type (
 	sarifIn struct {
 		Version string `json:"version"`
@@ -192,7 +193,7 @@ func (b *building) sarif(src []byte) error {
 			if err := b.wrong(name, "The run has no array of results: nothing was scanned."); err != nil {
 				return err
 			}
-		case seen == 0: // beside what calls added with this ID, the worse of them counts
+		case seen == 0: // the worse of this and the results added with this ID counts
 			if err := b.add(Finding{ID: name, Title: "Nothing was found", Severity: Unknown, Result: Pass}); err != nil {
 				return err
 			}
@@ -208,7 +209,7 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 			b.report.Started = t
 		}
 		said := c.failures()
-		switch { // whoever does not say that it was successful, and shows that something failed, was not
+		switch { // a run that does not report success and contains a failure was not successful
 		case c.Successful != nil && !*c.Successful, c.Successful == nil && len(said) > 0:
 			if err := b.wrong(name, "The run was not successful. %s", strings.Join(said, "\n")); err != nil {
 				return err
@@ -322,8 +323,8 @@ func (r sarifFinding) result() Result {
 	return Error
 }
 
-// suppressed reports whether somebody answers for the result: a suppression that is under
-// review or rejected makes all of them void.
+// suppressed reports whether the result is suppressed. A suppression that is under review
+// or rejected invalidates all others.
 func (r sarifFinding) suppressed() bool {
 	if len(r.Suppressions) == fewest { // and more, which were not read
 		return false

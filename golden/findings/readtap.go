@@ -14,7 +14,7 @@ import (
 // passes over, as the protocol wants it; subtests count as the test that sums them up.
 type tapReader struct {
 	b     *building
-	plan  int // how many tests there are to be; -1: not known yet
+	plan  int // the number of planned tests; -1: not known yet
 	skip  string
 	seen  map[int]bool
 	last  int

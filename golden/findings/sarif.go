@@ -237,8 +237,8 @@ func (f Finding) sarif(d Document, r Report, id string, index int) sarifResult {
 	return out
 }
 
-// sarifPlace is where the rule is written, since code scanning wants a file; or else who
-// asked for it.
+// sarifPlace returns where the rule is written or, since code scanning requires a file,
+// what requested it.
 func (f Finding) sarifPlace(d Document, r Report) sarifPhysical {
 	file, at := cmp.Or(d.File, r.Name, r.Tool, "checks"), 1
 	if f.Source != nil && f.Source.Filename != "" {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// tap writes the Test Anything Protocol, version 13. What is waived does not count, as
-// tests that are to do do not, and what does not apply or is left out is skipped. What a
-// gate says is a test of its own.
+// tap writes the Test Anything Protocol, version 13. Waived rules do not count, like TODO
+// tests. Rules that do not apply or are excluded are skipped. The result of a gate is a
+// test of its own.
 func (d Document) tap(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	reports, n := d.reports(), 0

@@ -1,5 +1,5 @@
-// Package leftovers looks for what a build leaves on its machine that must not be in an
-// image, and removes what can be removed without asking.
+// Package leftovers finds what a build leaves on its machine that must not be in an image,
+// and removes what is safe to remove.
 package leftovers
 
 import (
@@ -30,8 +30,8 @@ var search string
 //go:embed remove.sh
 var remove string
 
-// settled is shell that closes the gate for cloud-init that is at work: it comes before
-// what looks for things that it may put there.
+// settled is a shell fragment that closes the gate while cloud-init runs. It must precede
+// the search for files that cloud-init may create.
 const settled = cloudinit.Busy + "if busy; then say found cloud-init /run/cloud-init; fi\n"
 
 // Plan says what is looked for, and what may stay.
@@ -67,9 +67,9 @@ func kinds() []kind {
 // line is something that was found.
 type line struct{ word, kind, path string }
 
-// Remove looks for leftovers on the machine of a build, just before it becomes an image.
-// If there are some that it cannot remove, it removes nothing, so that the machine stays
-// as it is for whoever looks at it. The report says what was found and what was removed.
+// Remove searches the machine of a build for leftovers, just before the machine becomes an
+// image. If it cannot remove some of them, it removes nothing, so that the machine can be
+// inspected as it is. The report lists what was found and what was removed.
 func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
 	found, err := p.search(ctx, m, login(m), "DRY=1\n"+remove)
@@ -115,8 +115,8 @@ const hostKeys = `makes_host_keys() {
 }
 `
 
-// search returns what closes the gate. more says what else there is: what goes by itself
-// closes none, whatever is in it.
+// search returns what closes the gate. more is an additional script: leftovers that are
+// removed automatically do not close the gate.
 func (p Plan) search(ctx context.Context, m builder.Machine, key, more string) ([]line, error) {
 	found, err := p.run(ctx, m, key, `if ! makes_host_keys; then for f in /etc/ssh/ssh_host_*_key; do if [ -e "$f" ]; then say found host-keys "$f"; fi; done; fi
 `+more)
@@ -131,7 +131,7 @@ func (p Plan) search(ctx context.Context, m builder.Machine, key, more string) (
 	return slices.DeleteFunc(found, func(l line) bool { return l.word == "goes" || p.allows(l.path) }), nil
 }
 
-// without drops what was found in files that a line with the word names.
+// without drops findings in files that a line with the word names.
 func without(found []line, word string) []line {
 	var gone []string
 	for _, l := range found {
@@ -186,7 +186,7 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 		return nil, nil
 	}
 	const (
-		grep    = "grep -rslF -f - " + places + " 2>&1; echo status $?" // what sudo says besides does not matter
+		grep    = "grep -rslF -f - " + places + " 2>&1; echo status $?" // other output of sudo is ignored
 		command = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -c "$0"; fi; exec sudo -n sh -c "$0"' '` + grep + `'`
 	)
 	out, errOut := communicator.Head{Max: 64 << 10}, communicator.Head{Max: 4 << 10}

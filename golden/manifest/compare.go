@@ -16,8 +16,8 @@ type Change struct {
 // String is the change for people, on one line.
 func (c Change) String() string { return printable(c.Path) + " " + c.What }
 
-// Compare lists the files in which after differs from before, in the order of their paths.
-// Those that except reports are left out; nil: none.
+// Compare lists the files in which after differs from before, sorted by path. It leaves
+// out paths for which except returns true; except may be nil.
 func Compare(before, after *Manifest, except func(path string) bool) (changes []Change) {
 	all := &Manifest{files: map[string]file{}}
 	for _, m := range []*Manifest{before, after} {
@@ -88,8 +88,8 @@ func printable(path string) string {
 	return quoted
 }
 
-// own are the files that differ between machines of one image, and between a machine and the
-// one that its image was made of: what machines write as they start, in the name of nobody.
+// own are the files that differ between machines of one image, and between a machine and
+// the one that its image was made of: files that machines write during start.
 var own = []string{
 	// Who the machine is, and where.
 	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/etc/adjtime",

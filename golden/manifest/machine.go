@@ -20,9 +20,9 @@ var skipped = []string{
 	"/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/lock", "/var/log", "/var/run", "/var/tmp",
 }
 
-// listing is the script that lists files, and then the digests of the regular ones. Other
-// file systems than the one of the root directory are those that a machine boots from, and
-// those of its own that /etc/fstab mounts, such as /home and /var.
+// listing is the script that lists files, and then the digests of the regular ones. Of the
+// file systems other than the root file system, it includes those that the machine boots
+// from, and local ones that /etc/fstab mounts, such as /home and /var.
 const listing = `
 cd ROOT || exit 1
 for c in find xargs sha256sum; do command -v "$c" >/dev/null || { echo "the machine has no $c, which is needed to list its files" >&2; exit 1; }; done
@@ -109,8 +109,8 @@ func (m *Manifest) parse(in io.Reader) error {
 	return m.digests(r)
 }
 
-// digests reads what sha256sum says: a backslash before a digest says that there are ones in
-// the name, in the place of characters that end a line.
+// digests reads the output of sha256sum: a backslash before a digest means that the name
+// contains backslash escapes for itself and for line ends.
 func (m *Manifest) digests(r *bufio.Reader) error {
 	escaped := strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r")
 	for {

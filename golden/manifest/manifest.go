@@ -1,5 +1,5 @@
-// Package manifest lists the files of a machine: what each is, whose, who may use it, and
-// the digest of what it holds.
+// Package manifest lists the files of a machine: the type, owner, permissions and content
+// digest of each.
 package manifest
 
 import (

@@ -1,4 +1,5 @@
-// Package notice is what a webhook of a channel is told when that has moved, whatever moved it.
+// Package notice makes the notices that the webhook of a channel receives when the channel
+// has moved, for any reason.
 package notice
 
 import (
@@ -27,8 +28,8 @@ type Image struct {
 	ID      string `json:"id"`
 }
 
-// New is what there is to tell of a channel of an image that names what is in these places,
-// which has passed that.
+// New returns the notice for a channel of an image that now names the images in placed,
+// which have passed the checks in passed.
 func New(image, channel, run string, at time.Time, placed []builder.Placement, passed []string) Notice {
 	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Image{}, Passed: append([]string{}, passed...)} // not null where there are none
 	for _, p := range placed {
@@ -40,8 +41,8 @@ func New(image, channel, run string, at time.Time, placed []builder.Placement, p
 // limit is how long a webhook may take, each time.
 const limit = 10 * time.Second
 
-// Send tells the webhook at a URL, if that is not empty. The channel has moved, whether the
-// webhook hears of it or not: a failure is a warning.
+// Send posts the notice to a URL, unless that is empty. A failure is only a warning, since
+// the channel has already moved.
 func (n Notice) Send(ctx context.Context, s *step.Scope, to string) {
 	if to == "" {
 		return

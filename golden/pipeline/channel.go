@@ -57,8 +57,8 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Distrib
 	return state, nil
 }
 
-// notify tells the webhook of a channel that it has moved. It is told what the image has
-// passed, in this run or an earlier one.
+// notify tells the webhook of a channel that the channel has moved. The notice lists what
+// the image has passed, in this run or an earlier one.
 func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel, passed []string) {
 	notice.New(p.image.Name, h.Name, s.Run.ID, p.Now(), p.placed, passed).Send(ctx, s, h.Webhook)
 }

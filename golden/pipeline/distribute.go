@@ -56,7 +56,7 @@ func (p *pipeline) prepare(ctx context.Context, s *step.Scope, b builder.Builder
 	})
 }
 
-// distribute brings the image where it is to be.
+// distribute copies and shares the image as its block requests.
 func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error {
 	s = s.As("bake")
 	out, err := p.distributor(ctx, s, b)

@@ -24,9 +24,9 @@ func (p *pipeline) reportsOf(tags map[string]string) reports.Store {
 	return p.Reports
 }
 
-// announceEarlier has the log of the run say which documents there are about an image that is
-// reused, so that the report of the run has them too. What is not there any more is left
-// out. In a plan, nobody reads them.
+// announceEarlier logs which documents exist about a reused image, so that the report of
+// the run includes them too. It leaves out documents that no longer exist. It does nothing
+// in a plan.
 func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[string]string) {
 	if p.OpenDistributor == nil {
 		return

@@ -77,8 +77,8 @@ func (h *hasher) glob(pattern string) (n int, err error) {
 	return n, errors.Join(err, tree.err)
 }
 
-// visited is a file system that remembers what a search passes over in silence: that there is
-// too much, and directories that cannot be read.
+// visited is a file system that records what a search ignores: that there are too many
+// files, and directories that cannot be read.
 type visited struct {
 	fs.FS
 

@@ -23,8 +23,8 @@ const (
 	passedAre = "passed"
 )
 
-// mark adds a tag to those that the image and each copy of it get before they are handed
-// out. It may be called until the image is handed out; a later value counts.
+// mark adds a tag to those that the image and each copy of it get before they are
+// distributed. It may be called until then; a later value replaces an earlier one.
 func (p *pipeline) mark(s *step.Scope, key, value string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -41,7 +41,7 @@ type static struct {
 	files  string                       // the digest of those
 }
 
-// inputs finds out what the build depends on, as far as that can be read here.
+// inputs determines the inputs of the build, as far as they can be read on this host.
 func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.Diagnostics) {
 	t := p.Template
 	uses, diags := t.Uses(ctx, p.image.Build, of.Incidental, map[string]hcl.Body{"image": p.image.Body})
@@ -176,7 +176,7 @@ func (p *pipeline) sealed(name, secret string) string {
 	return hex.EncodeToString(sum)
 }
 
-// The key under which the inputs of a build that goes on are recorded.
+// The key under which the inputs of a resumable build are recorded.
 const inputsAre = "inputs"
 
 // recorded are the inputs of a build as they were when it began.
@@ -237,8 +237,8 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 	})
 }
 
-// shownRegions are those that a plan is to tell of besides the builder's own: in a run, the
-// distribution looks there itself.
+// shownRegions returns the regions that a plan reports in addition to the builder's own:
+// in a run, the distribution looks at those itself.
 func (p *pipeline) shownRegions() []string {
 	if d := p.image.Image.Distribute; d != nil && p.PlanOnly {
 		return d.Regions
@@ -246,7 +246,7 @@ func (p *pipeline) shownRegions() []string {
 	return nil
 }
 
-// copies adds what is known of regions that the image is distributed to.
+// copies adds what is known about the regions that the image is distributed to.
 func (one *Planned) copies(found []builder.ExistingImage, regions []string) {
 	for _, region := range regions {
 		n := slices.IndexFunc(found, func(i builder.ExistingImage) bool {
@@ -262,7 +262,7 @@ func (one *Planned) copies(found []builder.ExistingImage, regions []string) {
 	}
 }
 
-// sound decides, having looked at the images that are to be reused.
+// sound decides whether to build, after examining the images that would be reused.
 func sound(ctx context.Context, q plan.Question, found map[string]builder.ExistingImage, look func(context.Context, builder.ExistingImage) (string, error)) (plan.Answer, error) {
 	answer := plan.Decide(q)
 	for _, i := range answer.Reuse {
@@ -302,8 +302,8 @@ func (p *pipeline) tell(one Planned, s *step.Scope) {
 	}
 }
 
-// settled gives the image the tags that say what it is made of, if that is still so: what
-// was read may have changed since.
+// settled tags the image with its inputs if they are still the same: files may have
+// changed since they were read.
 func (p *pipeline) settled(ctx context.Context, s *step.Scope) error {
 	was, ok := step.Recall[recorded](s, inputsAre)
 	if !ok || p.static == nil {

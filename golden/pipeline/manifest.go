@@ -17,7 +17,7 @@ import (
 // maxManifest is how large that file may be.
 const maxManifest = 256 << 20
 
-// listsFiles reports whether something is asked of the image that its files are listed for.
+// listsFiles reports whether the image block needs the list of the image's files.
 func (p *pipeline) listsFiles() bool {
 	i := p.image.Image
 	return len(i.Verify) > 0 || i.SBOM != nil || i.Provenance != nil
@@ -72,8 +72,8 @@ func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifes
 // shownChanges is how many changed files are named.
 const shownChanges = 20
 
-// sameFiles compares the files of a machine of the image with those of the machine that the
-// image was made of. Those that fit the patterns may differ.
+// sameFiles compares the files of a machine of the image with those of the machine that
+// the image was made of. Files that match the patterns may differ.
 func (p *pipeline) sameFiles(s *step.Scope, patterns []string) func(context.Context, builder.Machine) (findings.Finding, error) {
 	return func(ctx context.Context, m builder.Machine) (findings.Finding, error) {
 		f := findings.Finding{ID: "verify-files", Title: "Files are those of the machine that the image was made of", Severity: findings.Critical, Result: findings.Pass}

@@ -37,7 +37,7 @@ type Options struct {
 	Parents   map[string]string // digests of the inputs of the images that this one refers to, by name
 	ReuseOnly bool              // a build that is needed is an error
 	PlanOnly  bool              // nothing is built, and nothing handed out
-	Planned   func(Planned)     // is told what was decided; it may be called by several goroutines, and may be nil
+	Planned   func(Planned)     // called with each decision, by several goroutines; may be nil
 
 	// Retire does to older images what a retention asks for, after a newer one was made.
 	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
@@ -105,7 +105,7 @@ type pipeline struct {
 	marked   map[string]string   // tags of the image; nil: not recalled yet
 	passes   map[string]bool     // names of what the image has passed
 
-	static *static // what is known of the inputs; nil: they were not asked for
+	static *static // the inputs; nil: they were not determined
 
 	kept map[string]string // digests of documents by name; nil: not recalled yet
 
@@ -352,7 +352,7 @@ func (e *gateError) Error() string {
 // Is reports that it is a gate that is closed.
 func (e *gateError) Is(target error) bool { return target == builder.ErrGate }
 
-// closedError is the error of a gate that could not be asked.
+// closedError is the error of a gate that could not be evaluated.
 type closedError struct{ error }
 
 func (e closedError) Unwrap() []error { return []error{e.error, builder.ErrGate} }

@@ -1,5 +1,5 @@
-// Package plan decides whether an image has to be built: from what it is made of, and from
-// what is known of the images that there are.
+// Package plan decides whether an image has to be built: from its inputs, and from what is
+// known about the existing images.
 package plan
 
 import (
@@ -14,7 +14,7 @@ import (
 	"bake/internal/imagetag"
 )
 
-// The tags that say what an image is, beside those of its record.
+// The tags that identify an image, in addition to those of its record.
 const (
 	ImageTag  = imagetag.Image
 	InputsTag = imagetag.Inputs
@@ -105,7 +105,7 @@ type Image struct {
 
 func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }
 
-// Question is what is known when it is to be decided whether to build.
+// Question holds what is known when deciding whether to build.
 type Question struct {
 	Inputs  []Input
 	Images  []Image  // that there are
@@ -204,8 +204,8 @@ func Span(d time.Duration) string {
 	return d.Truncate(time.Second).String()
 }
 
-// changed compares the inputs with those of the newest image of the same build, or with
-// those of the newest if there is none.
+// changed compares the inputs with those of the newest image of the same build or, if
+// there is none, with those of the newest image.
 func changed(all []Image, now []Input) Answer {
 	var since *Image
 	var old record

@@ -29,7 +29,7 @@ const (
 // FilePrefix is how the names of inputs begin that are files.
 const FilePrefix = "file "
 
-// Tags are those that say what an image is made of.
+// Tags returns the tags that record the inputs of an image.
 func Tags(name string, inputs []Input) map[string]string {
 	tags := map[string]string{ImageTag: name, InputsTag: Digest(inputs)}
 	for level := range levels {
@@ -47,8 +47,8 @@ func Tags(name string, inputs []Input) map[string]string {
 	return tags // then a change is not explained
 }
 
-// levels is how many ways there are to leave details out of a record: all details, no
-// values, files by directory, files together, nothing but the kinds of input.
+// levels is the number of levels of detail of a record: all details, no values, files by
+// directory, files combined, and only the kinds of input.
 const levels = 5
 
 // condense returns the inputs with as many details as the level has.
@@ -126,7 +126,8 @@ type record struct {
 
 var errRecord = errors.New("the image does not tell what it was made of")
 
-// read reads the record of an image. Whoever may tag the image may have written it.
+// read reads the record of an image. It is untrusted: anyone who may tag the image may
+// have written it.
 func read(tags map[string]string) (r record, err error) {
 	var text strings.Builder
 	for n := 1; n <= recordTags; n++ {

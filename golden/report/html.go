@@ -30,7 +30,7 @@ type page struct{ w *bufio.Writer }
 // raw is HTML that this package has written itself. All else is text.
 type raw string
 
-// put writes HTML in which % stands for the next of the values, as text.
+// put writes HTML in which each % is replaced by the next of the values, escaped as text.
 func (p page) put(format string, values ...any) {
 	for i, part := range strings.Split(format, "%") {
 		if i > 0 {

@@ -1,6 +1,5 @@
-// Package report tells what became of a run, as one HTML page that needs nothing else and
-// as JSON. All of it is known from the log of the run, and from the documents that the log
-// names.
+// Package report describes the course and result of a run, as one self-contained HTML page
+// and as JSON. It uses only the log of the run, and the documents that the log names.
 package report
 
 import (
@@ -258,7 +257,7 @@ func (one *Build) placed(p *step.Placement) {
 	}
 }
 
-// asked takes what a channel says.
+// asked records the answer of a channel.
 func (one *Build) asked(c *step.Channel) {
 	if c == nil {
 		return
@@ -267,8 +266,8 @@ func (one *Build) asked(c *step.Channel) {
 	one.Channels = append(one.Channels, *c)
 }
 
-// document takes what the log says of a document. Those of findings, of the contents, and of
-// the changes are part of the report.
+// document adds a document that the log names. Documents with findings, contents or
+// changes become part of the report.
 func (b *Builder) document(one *Build, d step.Report) {
 	one.Documents = append(one.Documents, Document{d.Name, d.Path, d.SHA256})
 	switch d.Kind {

@@ -37,8 +37,8 @@ const Run = imagetag.Reports
 // byDigest is the directory of documents whose names are their digests.
 const byDigest = "sha256"
 
-// Logs is the directory of logs, which only their owner may read in a directory, as beside the
-// state of runs.
+// Logs is the directory of logs. In a local directory, only the owner may read it, like
+// the state of runs.
 const Logs = "logs"
 
 // Digest is the SHA-256 of a document.
@@ -102,7 +102,7 @@ func (s Store) Write(ctx context.Context, name string, text []byte) error {
 
 // writeFile writes a document into the directory, out of which no link leads.
 func (s Store) writeFile(name string, text []byte) error {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil { // whoever may read the directory that it is in may read it
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil { // readable for users who may read the parent directory
 		return err
 	}
 	root, err := os.OpenRoot(s.Dir)

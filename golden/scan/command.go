@@ -27,8 +27,8 @@ type Command struct {
 	Format  findings.Format
 	Timeout time.Duration
 
-	// Codes are the exit statuses of a scan that took place, besides 0; empty: 1. They do not
-	// matter to [ExitCode].
+	// Codes are the exit statuses, besides 0, of a scan that was carried out; empty: 1.
+	// [ExitCode] does not use them.
 	Codes []int
 }
 
@@ -102,8 +102,9 @@ func (c Command) codes() []int {
 	return c.Codes
 }
 
-// judge reads what the command has found. What the shell says of a command that it could
-// not run is no finding, and neither is that nothing failed if the command says that it did.
+// judge reads the findings of the command. The shell's message about a command that it
+// could not run is not a finding, and a report without failures does not count if the exit
+// status reports failures.
 func (c Command) judge(report findings.Report, code int, out []byte, errOut string) (findings.Report, error) {
 	said := prose.Excerpt(cmp.Or(strings.TrimSpace(errOut), string(bytes.TrimSpace(out))))
 	switch {

@@ -131,11 +131,10 @@ func (c *Content) packed() (string, error) {
 	return lines.String() + text, nil
 }
 
-// begin stands before each part of what a script says.
+// begin precedes each part of a script's output.
 const begin = "\n\x01bake "
 
-// split returns the parts of what a script has said, by the words on the lines that they
-// begin with.
+// split returns the parts of a script's output, by the word on the first line of each.
 func split(text string) said {
 	parts := said{}
 	for _, part := range strings.Split("\n"+text, begin)[1:] {

@@ -13,8 +13,8 @@ import (
 	"bake/internal/prose"
 )
 
-// Identity is what a machine has that no other may have, and who is let in there. It is
-// plain data, without secrets.
+// Identity is what must be unique to a machine, and who may log in there. It is plain
+// data, without secrets.
 type Identity struct {
 	MachineID string   `json:"machine_id"`
 	HostKeys  []string `json:"host_keys"` // in base64

@@ -1,4 +1,4 @@
-// Package verify looks at a finished image before anybody gets it: machines of it are
+// Package verify checks a finished image before it is distributed: machines of it are
 // launched, restarted and checked.
 package verify
 
@@ -27,7 +27,8 @@ type Plan struct {
 	// Check runs the user's checks on a machine. Nil: there are none.
 	Check func(ctx context.Context, s *step.Scope, m builder.Machine, machine string) error
 
-	// Files compares the files of a machine of the image with those that it was made with.
+	// Files compares the files of a machine of the image with those that the image was
+	// made with.
 	Files func(ctx context.Context, m builder.Machine) (findings.Finding, error)
 
 	// Leftovers looks for what is not to be on a machine of the image.

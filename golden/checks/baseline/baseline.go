@@ -25,7 +25,7 @@ const Name = "bake:baseline"
 type Rule struct {
 	ID        string
 	Severity  findings.Severity
-	Level     int    // 1: for every server; 2: may get in the way, and is only tried if asked for
+	Level     int    // 1: for every server; 2: may be disruptive, and is only checked on request
 	Title     string // what holds where the rule is kept
 	Rationale string
 	Fix       string // what to do, for people
@@ -79,7 +79,7 @@ func Select(words string) (Selection, error) {
 	return s, err
 }
 
-// Findings are the selected rules as findings that nobody has judged.
+// Findings returns the selected rules as findings without a result.
 func (s Selection) Findings() (all []findings.Finding) {
 	rules, err := s.Rules()
 	if err != nil {

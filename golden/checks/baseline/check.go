@@ -61,13 +61,12 @@ func ids(rules []Rule) (ids []string) {
 }
 
 // Remediate runs the fix of each rule that failed in a report of Check, and checks all
-// selected rules again: those that pass now are fixed, and what the others say has
-// what their fix said.
+// selected rules again. Rules that pass now are fixed; for the others, the findings
+// include the output of the fix.
 //
-// Fixes write files of their own where there is a way to; see scripts/. Before and after
-// them a second login is tried. If it fails before, nothing is fixed; if it fails after,
-// all that the fixes wrote and that decides who is let in is taken away again. Either is
-// an error.
+// Fixes write separate files where possible; see scripts/. Before and after them,
+// Remediate tries a second login. If it fails before, nothing is fixed; if it fails after,
+// the files of the fixes that control logins are removed again. Either is an error.
 func Remediate(ctx context.Context, m Machine, s Selection, before findings.Report) (findings.Report, error) {
 	var todo []Rule
 	for _, f := range before.Findings {
@@ -142,7 +141,7 @@ func tryLogin(ctx context.Context, m Machine) error {
 	return nil
 }
 
-// undo takes away what decides who is let in. It goes on when ctx has ended.
+// undo removes the changes that control logins. It runs even if ctx has ended.
 func undo(ctx context.Context, m Machine) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginTime)
 	defer cancel()

@@ -29,8 +29,8 @@ type Machine interface {
 	LogIn(ctx context.Context) error
 }
 
-// On is the machine behind a communicator. Its user is root, or becomes it with sudo
-// without being asked for a password.
+// On returns the machine behind a communicator. Its user is root, or becomes root with
+// sudo without a password.
 func On(c communicator.Communicator) Machine { return remote{c} }
 
 type remote struct{ on communicator.Communicator }
@@ -99,7 +99,7 @@ type answer struct {
 
 const (
 	unsupported = "unsupported" // in place of the ID of a rule
-	begin       = "\x01bake "   // stands before every line that counts
+	begin       = "\x01bake "   // precedes every line of real output
 	maxEvidence = 1000          // characters of it that are kept, with a mark where it is cut
 	maxOutput   = 1 << 20       // bytes of all answers
 	maxLine     = 8 << 10       // of which one line has

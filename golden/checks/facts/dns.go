@@ -18,7 +18,7 @@ import (
 	"bake/communicator"
 )
 
-// recordTypes are the types of records that can be asked for by name.
+// recordTypes are the record types that can be queried, by name.
 var recordTypes = map[string]dnsmessage.Type{
 	"A": dnsmessage.TypeA, "AAAA": dnsmessage.TypeAAAA, "CAA": typeCAA, "CNAME": dnsmessage.TypeCNAME, "MX": dnsmessage.TypeMX,
 	"NS": dnsmessage.TypeNS, "PTR": dnsmessage.TypePTR, "SRV": dnsmessage.TypeSRV, "SSHFP": typeSSHFP, "TXT": dnsmessage.TypeTXT,
@@ -102,7 +102,7 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	}
 	question := dnsmessage.Question{Name: full, Type: recordTypes[kind], Class: dnsmessage.ClassINET}
 	query := dnsmessage.Message{
-		Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{question}, // over TCP nobody has to guess it
+		Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{question}, // over TCP the ID need not be unpredictable
 	}
 	packed, err := query.AppendPack(make([]byte, 2, 512))
 	if err != nil {
@@ -156,7 +156,8 @@ func reversed(address string) string {
 	return strings.Join(labels, ".") + ".ip6.arpa"
 }
 
-// records are the values of those that a response has for a question, as goss writes them.
+// records returns the values of the records that answer the question in a response, in
+// goss's notation.
 func records(response []byte, id uint16, asked dnsmessage.Question) (values []string, err error) {
 	var m dnsmessage.Message
 	if err := m.Unpack(response); err != nil {

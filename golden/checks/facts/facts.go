@@ -25,7 +25,7 @@ package facts
 type Question struct {
 	Kind       string   // file, package, service, port, user, …
 	Key        string   // what is looked at: a path, a name, an address, a command line
-	Attributes []string // what is asked about it, such as exists and mode
+	Attributes []string // the attributes to query, such as exists and mode
 
 	// Options are what else decides the answer, as in goss's files: timeout in
 	// milliseconds, of command, mount, addr, dns and http; server of dns; local-address of addr; method,

@@ -359,9 +359,10 @@ func askProcess(p *plan, q Question) reader {
 	}
 }
 
-// processes reads lines of /proc/PID/stat, of which the first is that of the process that
-// has read them: those in its session belong to the looking. It says whether the first
-// process of the machine is among them, which it is not where others' are hidden.
+// processes reads lines of /proc/PID/stat. The first line is that of the process that has
+// read them; processes in its session belong to the probe and are left out. init reports
+// whether the first process of the machine is listed, which is false where other users'
+// processes are hidden.
 func processes(out string) (names map[string]bool, init bool) {
 	names = map[string]bool{}
 	own := ""

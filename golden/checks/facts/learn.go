@@ -43,9 +43,9 @@ const patience = 3 * time.Minute
 // workers is how many commands run at a time.
 const workers = 8
 
-// Learn asks a machine with a POSIX shell. There is an answer for each question, in
-// their order, with a fact for each attribute. The error is not nil only if the machine
-// could not be asked, or what it says cannot be made sense of.
+// Learn queries a machine with a POSIX shell. It returns an answer for each question, in
+// order, with a fact for each attribute. The error is not nil only if the machine could
+// not be queried, or if its output cannot be parsed.
 func Learn(ctx context.Context, c communicator.Communicator, as As, questions []Question) ([]Answer, error) {
 	answers := make([]Answer, len(questions))
 	forward, _ := c.(communicator.Forwarder)
@@ -131,7 +131,7 @@ func all(f Fact, q Question) Answer {
 	return a
 }
 
-// only returns the facts that were asked for.
+// only returns the requested facts.
 func only(a Answer, q Question) Answer {
 	asked := Answer{}
 	for _, name := range q.Attributes {
@@ -186,11 +186,11 @@ func (r reply) text(out []byte) Fact {
 	return known(Text(out))
 }
 
-// plan is what a machine is asked at once. Nothing is asked twice.
+// plan holds the queries of one script. Each query occurs once.
 type plan struct {
 	ids      map[string]int // by line
 	probes   []string       // lines of sh without the id, which comes after the first word; by id
-	commands []int          // ids of those that are users' commands
+	commands []int          // ids of users' commands
 	allowed  time.Duration  // for commands
 }
 
@@ -218,7 +218,7 @@ func (p *plan) add(line string) int {
 	return id
 }
 
-// command adds a user's command, which is run as often as it is asked for.
+// command adds a user's command. Unlike other queries, it runs as often as it is added.
 func (p *plan) command(line string, timeout time.Duration) int {
 	seconds := int64(max(1, (timeout+time.Second-1)/time.Second))
 	id := len(p.probes)
@@ -234,7 +234,8 @@ const runs = "run"
 //go:embed probes.sh
 var probes string
 
-// script is what the machine runs, which ends with a line that shows that it is whole.
+// script returns the script for the machine. Its last line proves that the script is
+// complete.
 func (p *plan) script(nonce string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "LIMIT=%d\nNONCE=%s\n%s\nfacts() {\n", maxText+1, nonce, probes)
@@ -267,8 +268,8 @@ func (p *plan) script(nonce string) string {
 	return b.String()
 }
 
-// input is what the shell reads: the script in base64, so that neither a terminal nor a
-// connection that ends early changes what is run.
+// input returns the input of the shell: the script in base64, so that neither a terminal
+// nor a connection that ends early changes what is run.
 func input(script, nonce string) string {
 	var b strings.Builder
 	b.WriteString("s=$(base64 -d <<'END'\n")
@@ -354,8 +355,8 @@ func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 	return replies, nil
 }
 
-// order is that of the replies: first what is asked by itself, then batches, then users' commands,
-// and last how it went.
+// order returns the order of the replies: first the queries that run alone, then batches,
+// then users' commands, and last the status.
 func (p *plan) order() []int {
 	rank := func(id int) int {
 		verb, _, _ := strings.Cut(p.probes[id], " ")

@@ -42,7 +42,8 @@ func (q Question) dialed() bool {
 	return dials[q.Kind] != nil
 }
 
-// reach answers the questions with the numbers dialed, and returns those that it cannot.
+// reach answers the questions with the numbers in dialed, and returns those that it cannot
+// answer.
 func reach(ctx context.Context, f communicator.Forwarder, questions []Question, dialed []int, answers []Answer) (rest []int, err error) {
 	errs := make([]error, len(dialed))
 	var g errgroup.Group
@@ -101,7 +102,7 @@ func dialAddr(ctx context.Context, f communicator.Forwarder, q Question, _ Answe
 	if err != nil {
 		return all(unknown(err.Error()), q), nil
 	}
-	if protocol == "udp" { // which nobody answers
+	if protocol == "udp" { // UDP gets no reply
 		return Answer{"reachable": known(true)}, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(standard)+detour, errTimeout)

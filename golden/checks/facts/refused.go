@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Refused says why no machine can be asked a question, or "".
+// Refused returns why no machine can answer a question, or "".
 func Refused(q Question) string {
 	if asks[q.Kind] == nil {
 		return fmt.Sprintf("%q is nothing that a machine is asked about", q.Kind)
@@ -41,7 +41,7 @@ func Refused(q Question) string {
 	return ""
 }
 
-// invalid says what is wrong with the key, and with the options that belong to it.
+// invalid returns what is wrong with the key or its options.
 func (q Question) invalid() error {
 	switch q.Kind {
 	case "addr":

@@ -30,15 +30,15 @@ type Options struct {
 	Read func(paths []string) ([]facts.Fact, error)
 }
 
-// Suite is what a file and all that it includes demand of a machine.
+// Suite holds the requirements of a file and of all files that it includes.
 type Suite struct {
 	resources []*resource
 	questions []facts.Question
 	files     []string
 }
 
-// Files are the paths of the files that the suite was read from, those that were included
-// among them.
+// Files returns the paths of the files that the suite was read from, including included
+// files.
 func (s *Suite) Files() []string { return s.files }
 
 // resource is a thing of which something is demanded.
@@ -57,7 +57,7 @@ type resource struct {
 	at      hcl.Range
 
 	replaced bool // by a later one of its name
-	question int  // index of the question whose answer is judged; -1: nothing is asked
+	question int  // index of the question whose answer is judged; -1: no question
 }
 
 // check is a demand on an attribute.
@@ -78,7 +78,8 @@ func (r *resource) id() string {
 	return r.name + ": " + r.key
 }
 
-// Questions are what has to be learned for [Suite.Judge]. What is skipped is not asked for.
+// Questions returns the questions whose answers [Suite.Judge] needs. Skipped resources
+// have none.
 func (s *Suite) Questions() []facts.Question { return s.questions }
 
 // ask collects the questions. Resources that look at the same thing in the same way share
@@ -113,7 +114,8 @@ func (s *Suite) ask() {
 	}
 }
 
-// refuse warns of what no machine can be asked: it fails on every machine.
+// refuse warns of resources that no machine can be queried about: they fail on every
+// machine.
 func (s *Suite) refuse() (diags hcl.Diagnostics) {
 	for _, r := range s.resources {
 		if r.question < 0 {
@@ -126,7 +128,7 @@ func (s *Suite) refuse() (diags hcl.Diagnostics) {
 	return diags
 }
 
-// Retry is a question whose answer did not meet all demands, and may be asked again.
+// Retry is a question whose answer did not meet all requirements and may be asked again.
 type Retry struct {
 	Question int
 	Times    int           // at most

@@ -17,7 +17,8 @@ import (
 // Outcome is what became of a check, in the words and numbers of goss.
 type Outcome int
 
-// The outcomes. goss has none for what could not be judged: that is Failed, with an Err.
+// The outcomes. goss has none for a resource that could not be judged: that is Failed,
+// with an Err.
 const (
 	Passed Outcome = iota
 	Failed

@@ -62,7 +62,7 @@ type loader struct {
 	types    []*resourceType
 	format   func(*reader) (*node, *hcl.Diagnostic)
 	files    int
-	chain    []os.FileInfo // of the file that is read, and of those that include it
+	chain    []os.FileInfo // the file being read, and the files that include it
 	machine  machineFiles
 	language gotemplate.Language
 	byName   map[string]*resource
@@ -70,8 +70,8 @@ type loader struct {
 	diags    hcl.Diagnostics
 }
 
-// unplaced takes away the place of a diagnostic about a file that whoever loads it has named:
-// where that was, they know.
+// unplaced removes the location from a diagnostic about a file that the caller has named
+// itself.
 func unplaced(d *hcl.Diagnostic) *hcl.Diagnostic {
 	d.Subject = nil
 	return d

@@ -21,8 +21,8 @@ import (
 type matcher interface {
 	// match reports whether actual meets the demand; an error says that this cannot be told.
 	match(actual any) (bool, error)
-	// failure says what was wrong with an actual that does not match, negated with one that
-	// should not have.
+	// failure describes an actual value that does not match, negated one that matches but
+	// should not.
 	failure(actual any) Failure
 	negated(actual any) Failure
 	// plain is the matcher as JSON shows it.
@@ -223,15 +223,15 @@ func semverConstraint(want string, allowed semver.Range) matcher {
 	}}
 }
 
-// contain demands that each of its matchers matches an element of its own, and with exact
-// that there are no more elements.
+// contain requires that each of its matchers matches a different element and, with exact,
+// that there are no further elements.
 type contain struct {
 	matchers []matcher
 	exact    bool
 }
 
-// pair finds as many pairs of a matcher and an element of its own as there can be, and
-// returns which have one and which are left without.
+// pair finds a maximum matching of matchers and elements, and returns the matchers that
+// are paired, and the matchers and elements that are not.
 func (m contain) pair(list []any) (found, missing []matcher, extra []any) {
 	fits := make([][]int, len(m.matchers)) // indexes of the elements that a matcher matches
 	for i, want := range m.matchers {

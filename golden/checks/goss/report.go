@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// WriteJSON writes results as goss does in its format json, which those who run goss in
-// scripts read. Facts are learned together, so that each result bears the time of all, and
-// none a duration of its own.
+// WriteJSON writes results in goss's json format, for scripts that run goss. Facts are
+// learned together, so each result has the total time and no duration of its own.
 func WriteJSON(w io.Writer, results []Result, started, ended time.Time) error {
 	out := make([]map[string]any, len(results))
 	failed, skipped := 0, 0

@@ -103,8 +103,8 @@ func (r *reader) count(at hcl.Range, depth int) *hcl.Diagnostic {
 // yamlLine finds the line in an error of the YAML library.
 var yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: line (\d+): `) })
 
-// yamlParser matches what the library's parser says, which counts lines from 0; its scanner
-// counts them from 1.
+// yamlParser matches messages of the library's parser, which counts lines from 0; its
+// scanner counts them from 1.
 var yamlParser = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(did not find expected (<|node content|'-' indicator|key|',' or)|found (undefined tag handle|duplicate %|incompatible YAML))`)
 })

@@ -65,9 +65,9 @@ func compileXML(f field) (matcher, *hcl.Diagnostic) {
 	}}, nil
 }
 
-// found reports whether the result of an expression as text is what is wanted: the nodes that it
-// finds, one after the other, or else a number, text or boolean. If nothing is wanted of nodes,
-// there has to be one.
+// found reports whether the result of an expression as text equals want: the concatenated
+// nodes that it selects, or else a number, text or boolean. If want is empty and the
+// result is a set of nodes, there must be at least one.
 func found(expression string, root *xmlNode, want string) (ok bool, err error) {
 	defer func() { // the library panics when functions get what they cannot take
 		if r := recover(); r != nil {
@@ -256,7 +256,7 @@ func (n *navigator) at() xml.Name {
 func (n *navigator) LocalName() string { return n.at().Local }
 func (n *navigator) Prefix() string    { return n.at().Space }
 
-// NamespaceURL is what the prefix stands for.
+// NamespaceURL returns the URL of the prefix.
 func (n *navigator) NamespaceURL() string {
 	want := xml.Name{Space: "xmlns", Local: n.Prefix()}
 	if want.Local == "" {
@@ -288,7 +288,7 @@ func (n *navigator) Value() string {
 }
 
 func (n *navigator) text(of *xmlNode, b *strings.Builder) {
-	n.spend(1 + len(of.data)/8) // whoever asks will read it, perhaps with a regular expression
+	n.spend(1 + len(of.data)/8) // the caller will read it, perhaps with a regular expression
 	b.WriteString(of.data)
 	for _, c := range of.children {
 		if c.kind != xpath.CommentNode {
@@ -361,7 +361,7 @@ func (n *navigator) MoveTo(other xpath.NodeNavigator) bool {
 // writer writes nodes as goss does: texts without what surrounds them, attributes as elements.
 type writer struct {
 	strings.Builder
-	most int // once there are more bytes than these, nobody wants to know the rest
+	most int // the limit in bytes, after which the rest is dropped
 }
 
 func (w *writer) full() bool { return w.Len() > w.most }

@@ -1,6 +1,6 @@
-// Package rpmdb reads the databases of installed packages that RPM has used: SQLite,
-// its own "ndb", and Berkeley DB. They come from machines that nobody has to trust:
-// whatever is in them, reading takes time and memory in proportion to their size.
+// Package rpmdb reads the databases of installed packages that RPM uses: SQLite, its own
+// "ndb", and Berkeley DB. The databases come from untrusted machines: whatever their
+// content, reading takes time and memory in proportion to their size.
 package rpmdb
 
 import (
@@ -27,9 +27,10 @@ const (
 	maxFiles    = 2 << 20
 )
 
-// Read returns the packages of a database, in its order. log is the file beside an
-// SQLite database whose name ends in -wal, with changes that are not in the database
-// yet; empty if there is none. The keys that RPM keeps as packages are left out.
+// Read returns the packages of a database, in its order. log is the content of the file
+// next to an SQLite database whose name ends in -wal, with changes that are not in the
+// database yet; it is empty if there is none. The keys that RPM stores as packages are
+// left out.
 func Read(db, log []byte) ([]Package, error) {
 	var list []Package
 	files := 0

@@ -126,8 +126,8 @@ func (s *sqlite) rows(n int64, depth int, yield func(record []byte) error) error
 	return nil
 }
 
-// record returns the record of a cell of a leaf, the end of which may be on pages of
-// its own.
+// record returns the record in a cell of a leaf page. The end of a record may be on
+// overflow pages.
 func (s *sqlite) record(page []byte, at int64) ([]byte, error) {
 	cell, ok := section(page, at, s.usable-at)
 	if !ok {
