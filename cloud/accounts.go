@@ -15,8 +15,8 @@ import (
 	"bake/cloud/durable"
 )
 
-// Credentials are an account's access key, and the profile of the credentials
-// file that holds it.
+// Credentials are an account's access key, and the name of its profile in the credentials
+// file.
 type Credentials struct {
 	Profile         string
 	Account         string // 12 digits
@@ -30,12 +30,12 @@ const DefaultRegion = "us-east-1"
 // accounts are the accounts of a cloud, the default one first.
 type accounts []Credentials
 
-// MaxAccounts is how many accounts a cloud can be asked for.
+// MaxAccounts is the largest number of accounts a cloud can have.
 const MaxAccounts = 100
 
-// openAccounts reads the accounts in dir; the first time it makes two, and it adds what
-// is lacking to the number that is wanted, and those of ids that are lacking. Each has a
-// secret of its own. It writes the credentials file anew in any case.
+// openAccounts reads the accounts stored in dir. On first use it creates two. It then adds
+// accounts until there are at least want, and one for each id in ids that does not exist.
+// Each account has its own secret. The credentials file is rewritten every time.
 func openAccounts(dir string, want int, ids []string) (accounts, error) {
 	if want > MaxAccounts {
 		return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", want, MaxAccounts)
@@ -72,7 +72,8 @@ func openAccounts(dir string, want int, ids []string) (accounts, error) {
 	return a, durable.Replace(filepath.Join(dir, "aws", "credentials"), a.file(), 0o600)
 }
 
-// grown has new accounts, up to the number n: account3, account4 and so on.
+// grown returns a with new accounts appended until there are n: account3, account4 and so
+// on.
 func (a accounts) grown(n int) accounts {
 	for i := len(a) + 1; len(a) < n; i++ {
 		made := newAccount(fmt.Sprintf("account%d", i), fmt.Sprintf("1%011d", i))
@@ -83,7 +84,8 @@ func (a accounts) grown(n int) accounts {
 	return a
 }
 
-// with has accounts with all of these numbers; the profile of a new one is its number.
+// with returns a with an account appended for each of ids that it lacks. A new account's
+// profile is named after its id.
 func (a accounts) with(ids []string) accounts {
 	for _, id := range ids {
 		if !slices.ContainsFunc(a, func(c Credentials) bool { return c.Account == id }) {
@@ -100,7 +102,7 @@ func newAccount(profile, account string) Credentials {
 		SecretAccessKey: base64.StdEncoding.EncodeToString(secret[:])}
 }
 
-// file is the content of an AWS shared credentials file.
+// file returns the content of an AWS shared credentials file.
 func (a accounts) file() []byte {
 	var b strings.Builder
 	for _, c := range a {
@@ -118,9 +120,9 @@ func (a accounts) find(accessKey string) (Credentials, bool) {
 	return Credentials{}, false
 }
 
-// Credentials are those of the cloud's accounts, the default one first.
+// Credentials returns the credentials of the cloud's accounts, the default account first.
 func (c *Cloud) Credentials() []Credentials { return append([]Credentials(nil), c.accounts...) }
 
-// CredentialsFile is the name of an AWS shared credentials file, for
-// AWS_SHARED_CREDENTIALS_FILE, with a profile for each account.
+// CredentialsFile returns the path of an AWS shared credentials file with a profile for
+// each account, for AWS_SHARED_CREDENTIALS_FILE.
 func (c *Cloud) CredentialsFile() string { return filepath.Join(c.dir, "aws", "credentials") }

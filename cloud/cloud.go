@@ -53,7 +53,7 @@ import (
 type Contents = ec2.Contents
 
 type (
-	// What an embedded cloud is made of; see package ec2.
+	// The types of package ec2 that [Options] uses.
 
 	Images       = ec2.Images
 	Publication  = ec2.Publication
@@ -67,40 +67,40 @@ type (
 
 // Options are what [Open] needs. Dir, Driver and Images are required.
 type Options struct {
-	Dir    string // made if need be
+	Dir    string // created if it does not exist
 	Driver machine.Driver
-	Images Images // in a directory on Dir's file system: see [Layers]
+	Images Images // must be on Dir's file system: see [Layers]
 
-	// Accounts is how many accounts there are at least; those that a cloud has stay. 0
-	// is two.
+	// Accounts is the minimum number of accounts; 0 means two. Existing accounts are kept.
 	Accounts int
 
-	// AccountIDs are the numbers of accounts that there are besides.
+	// AccountIDs are the ids of further accounts to create.
 	AccountIDs []string
 
-	// RecycleBin is how long deregistered images and deleted snapshots can be restored;
-	// 0 is not at all.
+	// RecycleBin is how long deregistered images and deleted snapshots can be restored; 0
+	// means they cannot.
 	RecycleBin time.Duration
 
-	// Reach says what machines may connect to outside of the cloud; nil is every
-	// public address and nothing else.
+	// Reach says what machines may connect to outside the cloud; nil means every public
+	// address and nothing else.
 	Reach *network.Reach
 
-	Clock  Clock  // nil is the system's
-	Delays Delays // the zero value is none
+	Clock  Clock  // nil means the system clock
+	Delays Delays // the zero value means none
 
-	// Validate is how long parameters that name images stay unvalidated; 0 is half a second.
+	// Validate is how long a parameter that names an image stays unvalidated; 0 means half
+	// a second.
 	Validate time.Duration
 
 	Faults *Faults
 
-	// Progress hears how the preparation of a base goes, from any goroutine.
+	// Progress is called with the progress of preparing a base, from any goroutine.
 	Progress func(Progress)
-	// Log is for developers; nil discards.
+	// Log is for developers; nil discards it.
 	Log *slog.Logger
 
-	// Wrote is called after every change of the state on disk, with the state
-	// locked. For tests.
+	// Wrote is called after every change of the state on disk, with the state locked. It
+	// is for tests.
 	Wrote func()
 }
 
@@ -114,21 +114,20 @@ type Cloud struct {
 	iam      *iam.Service
 	ssm      *ssm.Service
 	s3       *s3.Service
-	services map[string]*wire.Service // by the name in a signature's scope
+	services map[string]*wire.Service // keyed by the service name in a signature's scope
 
 	watchers watchers
 	journal  journal
 	looks    string // see Looks
 
 	mu     sync.Mutex
-	server *http.Server // nil while nobody serves
-	pages  http.Handler // below pagesPath; nil for none
+	server *http.Server // nil while not serving
+	pages  http.Handler // serves paths below pagesPath; nil if there are none
 	closed bool
 }
 
-// Open opens the cloud in opts.Dir. The error is an [InUseError] if another
-// process has it open. Instances that ran when the last process ended are
-// stopped.
+// Open opens the cloud in opts.Dir. The error is an [InUseError] if another process has it
+// open. Instances that were running when the last process ended are marked as stopped.
 func Open(ctx context.Context, opts Options) (*Cloud, error) {
 	dir, err := filepath.Abs(opts.Dir)
 	if err != nil {
@@ -148,14 +147,14 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 	return c, nil
 }
 
-// StateNames are the names in a cloud's directory of what it knows, its images' layers
-// aside.
+// StateNames returns the names of the files and directories that hold a cloud's state,
+// without the layers of its images.
 func StateNames() []string {
 	return []string{"accounts.json", "autoscaling", "aws", "ec2", "iam", "kms", "s3", "secretsmanager", "ssm"}
 }
 
-// makePrivate makes the directory of a cloud and keeps other users of the host out
-// of it. Layers hold set-user-id programs, and what is planted in one is in every
+// makePrivate creates the directory of a cloud and keeps other users of the host out of
+// it. Layers contain set-user-id programs, and a file planted in a layer would be in every
 // later machine.
 func makePrivate(dir string, driver machine.Driver) error {
 	known := append(StateNames(), "lock", "users", "endpoint.json", "images")
@@ -165,7 +164,7 @@ func makePrivate(dir string, driver machine.Driver) error {
 	}
 	dirs := []string{dir, filepath.Join(dir, "ec2")}
 	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !slices.Contains(known, e.Name()) }) {
-		dirs = dirs[1:] // the directory is not the cloud's alone, such as /srv; what the cloud has in it is closed
+		dirs = dirs[1:] // the directory, such as /srv, is shared; only the cloud's entries in it are closed
 	}
 	for _, dir := range dirs {
 		if err := driver.Private(dir); err != nil {
@@ -240,7 +239,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	return nil
 }
 
-// parameter returns the value and the data type of a parameter of the caller's.
+// parameter returns the value and the data type of one of the caller's parameters.
 func (c *Cloud) parameter(ctx context.Context, name string) (value, dataType string, err error) {
 	out, err := c.ssm.GetParameter(ctx, &awsssm.GetParameterInput{Name: &name})
 	if err != nil {
@@ -249,16 +248,17 @@ func (c *Cloud) parameter(ctx context.Context, name string) (value, dataType str
 	return aws.ToString(out.Parameter.Value), aws.ToString(out.Parameter.DataType), nil
 }
 
-// imageParameters are the ids of images in the caller's parameters, by their ARNs.
+// imageParameters returns the image ids in the caller's parameters, keyed by the
+// parameters' ARNs.
 func (c *Cloud) imageParameters(ctx context.Context) (map[string]string, error) {
 	return c.ssm.Images(ctx)
 }
 
-// Prepare makes ready, in the background, what the first bake would have to wait for.
+// Prepare starts the work that the first bake would otherwise wait for, in the background.
 func (c *Cloud) Prepare() { c.ec2.Prepare() }
 
-// Serve answers requests on l until Close, and writes down the URL, so that an
-// [InUseError] of another process tells it. It returns nil after Close.
+// Serve answers requests on l until Close, and records the URL, so that another process's
+// [InUseError] can report it. It returns nil after Close.
 func (c *Cloud) Serve(l net.Listener) error {
 	server, err := c.serverFor(l)
 	if err != nil || server == nil {
@@ -270,7 +270,7 @@ func (c *Cloud) Serve(l net.Listener) error {
 	return nil
 }
 
-// serverFor returns the server for l, or nil if the cloud is closed already.
+// serverFor returns the server for l, or nil if the cloud is already closed.
 func (c *Cloud) serverFor(l net.Listener) (*http.Server, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -284,8 +284,8 @@ func (c *Cloud) serverFor(l net.Listener) (*http.Server, error) {
 	return c.server, nil
 }
 
-// Close stops serving, shuts the machines down, or kills them when ctx ends,
-// and lets go of the directory.
+// Close stops serving, shuts the machines down (killing them when ctx ends), and releases
+// the directory.
 func (c *Cloud) Close(ctx context.Context) error {
 	c.mu.Lock()
 	server := c.server
@@ -299,30 +299,32 @@ func (c *Cloud) Close(ctx context.Context) error {
 	return errors.Join(err, c.ec2.Close(ctx), c.lock.release())
 }
 
-// pagesPath is the beginning of the paths that are no service's. It is no name of a bucket.
+// pagesPath is the prefix of paths that belong to no service. It cannot be the name of a
+// bucket.
 const pagesPath = "/-/"
 
-// ServePages has a handler answer for the paths below /-/ on what Serve serves, unsigned
-// requests among them. It is called before Serve.
+// ServePages makes h answer requests, signed or not, for paths below /-/. It must be
+// called before Serve.
 func (c *Cloud) ServePages(h http.Handler) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pages = h
 }
 
-// Watch returns a channel that hears of changes of what the cloud keeps, and of calls that
-// were to change something, until ctx ends.
-// Changes that come before the last was received are one.
+// Watch returns a channel that receives a value, until ctx ends, when the cloud's state
+// changes and when a call that could change it was made. Changes that happen before the
+// previous value was received are merged into it.
 func (c *Cloud) Watch(ctx context.Context) <-chan struct{} { return c.watchers.add(ctx) }
 
-// Calls are the last calls that changed something or failed, oldest first.
+// Calls returns the last calls that changed something or failed, oldest first.
 func (c *Cloud) Calls() []Call { return c.journal.last() }
 
-// Looks is the header of calls in the name of who only looks, and does so again and again:
-// what they read is not what rules for faults are about. Its value is a secret of this process.
+// Looks returns the header that marks the calls of a client which only displays the
+// cloud's state and polls for it. Fault rules do not apply to what such calls read. The
+// value is a secret of this process.
 func (c *Cloud) Looks() (header, value string) { return looksHeader, c.looks }
 
 const looksHeader = "X-Bake-Looks"
 
-// Sessions are how many sessions of the Session Manager there are.
+// Sessions returns the number of Session Manager sessions.
 func (c *Cloud) Sessions() int { return c.ssm.Sessions() }

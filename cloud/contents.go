@@ -8,10 +8,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// contentsService is the service, by the name in a signature's scope, that says what an
-// image is made of, for who shares the directory of images with the cloud. It is no
-// service of AWS. GET of /ID answers with an [ec2.Contents] of the image with that id in
-// the signature's region; with ?own also with its own layers, which are measured for it.
+// contentsService is the service, by the name in a signature's scope, that reports what an
+// image is made of to clients that share the cloud's image directory. AWS has no such
+// service. GET /ID returns the [ec2.Contents] of the image with that id in the signature's
+// region; with ?own, also the image's own layers, whose sizes are measured for the
+// request.
 const contentsService = "contents"
 
 func (c *Cloud) serveContents(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
@@ -28,5 +29,5 @@ func (c *Cloud) serveContents(w http.ResponseWriter, r *http.Request, scope wire
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(contents) // a client that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(contents) // an error means that the client has gone
 }

@@ -10,8 +10,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// identify returns who signs a request, if the signature is right, and the secret
-// that it must have been made with.
+// identify returns the caller that a request claims to be signed by, and the secret with
+// which its signature must verify.
 func (c *Cloud) identify(r *http.Request, scope wire.Scope) (caller wire.Caller, secret string, err error) {
 	caller = wire.Caller{Region: scope.Region, AccessKey: scope.AccessKey}
 	if sts.Temporary(scope.AccessKey) {
@@ -30,7 +30,7 @@ func (c *Cloud) identify(r *http.Request, scope wire.Scope) (caller wire.Caller,
 	return caller, key.SecretAccessKey, nil
 }
 
-// unknownKey is what each service says of an access key that does not exist.
+// unknownKey returns a service's error for an access key that does not exist.
 func (c *Cloud) unknownKey(service string) error {
 	const invalid = "The security token included in the request is invalid."
 	if service == "s3" {
@@ -45,19 +45,19 @@ func (c *Cloud) unknownKey(service string) error {
 	return &wire.Error{Code: "InvalidClientTokenId", Message: invalid, Status: http.StatusForbidden}
 }
 
-// role is what STS sees of IAM's roles.
+// role returns an IAM role as STS needs it.
 func (c *Cloud) role(arn string) (sts.Role, bool) {
 	r, ok := c.iam.Role(arn)
 	return sts.Role(r), ok
 }
 
-// provider is what STS sees of IAM's OpenID Connect providers.
+// provider returns an IAM OpenID Connect provider as STS needs it.
 func (c *Cloud) provider(account, url string) (sts.Provider, bool) {
 	p, ok := c.iam.Provider(account, url)
 	return sts.Provider(p), ok
 }
 
-// profiles is what EC2 sees of IAM's instance profiles.
+// profiles gives EC2 access to IAM's instance profiles.
 type profiles struct{ *Cloud }
 
 func (p profiles) Find(account, name, arn string) (ec2.Profile, bool) {
@@ -70,7 +70,7 @@ func (p profiles) IssueCredentials(account, arn, instance string) (ec2.Credentia
 	if !ok || found.Role.Name == "" {
 		return ec2.Credentials{}, false
 	}
-	// The same all hour, as those of EC2 stay the same for a while.
+	// The credentials stay the same for an hour: EC2's stay the same for a while too.
 	made := time.Now().UTC().Truncate(time.Hour)
 	expires := made.Add(6 * time.Hour)
 	key := p.sessions.Issue(sts.NewSession(sts.Role(found.Role), instance, expires))

@@ -22,11 +22,10 @@ import (
 // maxBody bounds a request; EC2's largest carry 16 KiB of user data.
 const maxBody = 1 << 20
 
-// Handler answers the requests of all services: which one, and in which region,
-// is in the signature. The method CONNECT opens a tunnel to a port of an
-// instance's public address, for clients on hosts where the low ports of that
-// address cannot be listened on; security groups decide, as everywhere. The data
-// channels of the Session Manager are WebSockets, which a token opens.
+// Handler answers the requests of all services. The service and the region are in the
+// signature. CONNECT opens a tunnel to a port of an instance's public address, for clients
+// on hosts that cannot listen on the low ports of that address; security groups apply as
+// usual. The data channels of Session Manager are WebSockets, authorized by a token.
 func (c *Cloud) Handler() http.Handler {
 	c.mu.Lock()
 	pages := c.pages
@@ -89,20 +88,20 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		service.WriteError(w, id, err)
 		return
 	}
-	// Clients sign with the time that they know, so the cloud's own clock,
-	// which may be anything, does not count here.
+	// Clients sign with the host's time; the cloud's own clock may differ from it.
 	if err := scope.Verify(r.Context(), r, body, secret, time.Now()); err != nil {
 		service.WriteError(w, id, err)
 		return
 	}
 	caller.Host, caller.Looks = r.Host, r.Header.Get(looksHeader) == c.looks
 	ctx := wire.WithCaller(r.Context(), caller)
-	// What an action began goes on when its client hangs up.
+	// An action's work continues after its client disconnects.
 	service.Serve(context.WithoutCancel(ctx), w, r, body)
 }
 
-// serveUnsigned answers a request for an action that nobody signs, if it is one: who asks
-// STS for a role with a token has no credentials.
+// serveUnsigned answers a request for an action that needs no signature, and reports
+// whether the request is one. A client that asks STS for a role with a web identity token
+// has no credentials to sign with.
 func (c *Cloud) serveUnsigned(w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Authorization") != "" || r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		return false
@@ -116,8 +115,8 @@ func (c *Cloud) serveUnsigned(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// serveS3 answers a request to S3, whose bodies have any length and stay on their
-// way until the service reads them.
+// serveS3 answers a request to S3. Its body may have any length and is read by the
+// service, not buffered.
 func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
 	hash, body, err := s3.Payload(r)
 	caller, secret, refused := c.identify(r, scope)
@@ -135,7 +134,7 @@ func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope
 	ctx, err := c.ec2.BeforeObjects(wire.WithCaller(r.Context(), caller), s3.Action(r))
 	switch {
 	case errors.Is(err, wire.ErrLost):
-		panic(http.ErrAbortHandler) // which closes the connection
+		panic(http.ErrAbortHandler) // closes the connection
 	case err != nil:
 		s3.WriteError(w, r, err)
 		return
@@ -150,7 +149,7 @@ func requestError(err error) error {
 	return wire.Errorf("MalformedQueryString", "The request could not be read: %v", err)
 }
 
-// tunnel connects the client with a port of an instance.
+// tunnel connects the client to a port of an instance.
 func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 	target, err := c.dial(r)
 	if err != nil {
@@ -158,7 +157,7 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 		if e, ok := errors.AsType[*wire.Error](err); ok && e.Status != 0 {
 			status = e.Status
 		}
-		w.Header().Set("Server", "bake-cloud") // so that clients know a refusal from another server's ignorance
+		w.Header().Set("Server", "bake-cloud") // lets clients distinguish a refusal from a server that is not the cloud
 		http.Error(w, err.Error(), status)
 		return
 	}
@@ -179,7 +178,7 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = io.Copy(target, buffered) // ends with either side
+		_, _ = io.Copy(target, buffered) // ends when either side closes
 		closeWrite(target)
 	}()
 	_, _ = io.Copy(client, target)
@@ -187,8 +186,8 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 	<-done
 }
 
-// dial connects to the port of an instance that a CONNECT names, by its public
-// address or by its id.
+// dial connects to the instance port that a CONNECT request names by public address or
+// instance id.
 func (c *Cloud) dial(r *http.Request) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(r.Host)
 	if err != nil {
@@ -210,10 +209,10 @@ func (c *Cloud) dial(r *http.Request) (net.Conn, error) {
 	return c.ec2.DialPublic(r.Context(), client.Addr(), addr, uint16(number))
 }
 
-// closeWrite says that no more will be sent, where the connection can.
+// closeWrite closes the sending half of the connection, if the connection supports it.
 func closeWrite(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // the other side may have gone
+		_ = half.CloseWrite() // the other side may be gone
 		return
 	}
 	_ = conn.Close()

@@ -11,11 +11,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// maxCalls is how many calls are remembered.
+// maxCalls is the number of calls that are kept.
 const maxCalls = 500
 
-// maxMessage is how many bytes of an error's message are remembered: it may quote what
-// the caller sent.
+// maxMessage limits the bytes of an error message that are kept: a message may quote the
+// caller's input.
 const maxMessage = 1 << 10
 
 // Call is a call of the API.
@@ -23,21 +23,21 @@ type Call struct {
 	Time    time.Time `json:"time"`
 	Account string    `json:"account"`
 	Region  string    `json:"region"`
-	Service string    `json:"service"` // as signatures name it
+	Service string    `json:"service"` // the name used in signatures
 	Action  string    `json:"action"`
-	Code    string    `json:"code,omitempty"` // of the error, if it failed
+	Code    string    `json:"code,omitempty"` // of the error, if the call failed
 	Message string    `json:"message,omitempty"`
 }
 
-// journal remembers the last calls that changed something or failed, but for those that read
-// for who only looks.
+// journal keeps the last calls that changed something or failed. It leaves out reads by
+// clients that only look (see [Cloud.Looks]).
 type journal struct {
-	tell  func() // of a new call
+	tell  func() // called after a call that may have changed something
 	mu    sync.Mutex
 	calls []Call
 }
 
-// of returns what hears of the calls of a service.
+// of returns a function that records the calls of a service.
 func (j *journal) of(service string) func(ctx context.Context, action string, err error) {
 	return func(ctx context.Context, action string, err error) {
 		caller := wire.CallerFrom(ctx)
@@ -55,8 +55,8 @@ func (j *journal) of(service string) func(ctx context.Context, action string, er
 			call.Message = strings.ToValidUTF8(call.Message[:maxMessage], "") + "…"
 		}
 		j.add(call)
-		// Who watches looks again by calls that read. If one that failed were told of, the
-		// two would go round.
+		// A watcher reads again when it is notified. Notifying it of a failed read would
+		// make an endless loop.
 		if !wire.Reads(action) {
 			j.tell()
 		}

@@ -13,8 +13,8 @@ import (
 	"bake/cloud/image/disk"
 )
 
-// Layers makes an image store the cloud's. No other cloud may have its layers
-// in it. ensure says how bases are made; its Progress is not used.
+// Layers adapts an image store to the cloud. No other cloud may keep layers in the store.
+// ensure says how bases are made; its Progress is not used.
 func Layers(store *image.Store, ensure image.EnsureOptions) Images {
 	return layers{store, ensure}
 }

@@ -14,11 +14,11 @@ import (
 	"bake/cloud/durable"
 )
 
-// InUseError says that another process has the directory of a cloud open.
+// InUseError means that another process has the cloud's directory open.
 type InUseError struct {
 	Dir string
-	PID int    // 0 if it has not said
-	URL string // empty if it does not serve
+	PID int    // 0 if unknown
+	URL string // empty if the process does not serve
 }
 
 func (e *InUseError) Error() string {
@@ -32,12 +32,12 @@ func (e *InUseError) Error() string {
 	return fmt.Sprintf("the embedded cloud in %s is in use by %s, which serves it at %s: use that as the endpoint, stop the process, or use another directory", e.Dir, who, e.URL)
 }
 
-// dirLock keeps other processes out of a directory. endpoint.json in it tells
-// them who holds it.
+// dirLock keeps other processes from opening a directory. endpoint.json in it names the
+// process that holds the lock.
 type dirLock struct {
 	dir   string
 	file  *os.File
-	users *os.File // locked once the cloud is drained; nil before
+	users *os.File // exclusively locked by Drain; nil before
 }
 
 // endpoint is the content of endpoint.json.
@@ -70,7 +70,7 @@ func lockDir(dir string) (*dirLock, error) {
 	return l, nil
 }
 
-// announce writes who holds the lock, and where it serves.
+// announce writes the holder of the lock and its URL to endpoint.json.
 func (l *dirLock) announce(url string) error {
 	data, err := json.Marshal(endpoint{PID: os.Getpid(), URL: url})
 	if err != nil {
@@ -91,11 +91,12 @@ func (l *dirLock) release() error {
 	return err
 }
 
-// ErrClosing says that the process which serves a cloud is about to let go of it.
+// ErrClosing means that the process that serves a cloud is about to close it.
 var ErrClosing = errors.New("the embedded cloud is being closed by the process that serves it")
 
-// Use tells the process that serves the cloud in dir that it is wanted, until the
-// caller closes what is returned or ends. The error is [ErrClosing] if it is too late.
+// Use keeps the process that serves the cloud in dir from closing it until the returned
+// closer is closed or this process ends. The error is [ErrClosing] if the cloud is already
+// closing.
 func Use(dir string) (io.Closer, error) {
 	f, err := openUsers(dir)
 	if err != nil {
@@ -110,14 +111,14 @@ func Use(dir string) (io.Closer, error) {
 	return f, nil
 }
 
-// openUsers opens the file that every process which uses a cloud has locked
-// together with the others, and the one that closes it for itself alone.
+// openUsers opens the users file. Every process that uses the cloud holds a shared lock on
+// it; the process that closes the cloud takes an exclusive lock.
 func openUsers(dir string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, "users"), os.O_CREATE|os.O_RDWR, 0o600)
 }
 
-// Drain waits until no other process uses the cloud, and lets none begin after
-// that. waiting is called once if there is one. It fails with the cause of ctx.
+// Drain waits until no other process uses the cloud, and then prevents new uses. It calls
+// waiting once if it has to wait. If ctx ends first, it fails with the cause of ctx.
 func (c *Cloud) Drain(ctx context.Context, waiting func()) error {
 	f, err := openUsers(c.dir)
 	if err != nil {

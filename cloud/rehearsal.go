@@ -11,8 +11,8 @@ import (
 	"bake/cloud/ec2"
 )
 
-// Rehearsal is how the cloud shall differ from one that is instant and never
-// fails. Its file is JSON:
+// Rehearsal describes how the cloud differs from one that is instant and never fails. Its
+// file is JSON:
 //
 //	{
 //	  "delays": "aws",
@@ -27,23 +27,23 @@ import (
 //	  }
 //	}
 //
-// See [Delays], a profile's name or an object such as {"copy": "2m"}, and
-// [Fault].
+// For "delays", the name of a profile or an object such as {"copy": "2m"}, see [Delays].
+// For the rules, see [Fault].
 type Rehearsal struct {
 	Delays Delays  `json:"delays"`
 	Faults *Faults `json:"faults"`
 }
 
-// maxRehearsal bounds a file of rules.
+// maxRehearsal limits the size of a rehearsal file, in bytes.
 const maxRehearsal = 1 << 20
 
-// LoadRehearsal reads a file. Its error says in which line of it something is wrong.
+// LoadRehearsal reads a rehearsal file. Errors name the file and, if known, the line.
 func LoadRehearsal(name string) (Rehearsal, error) {
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
 		return Rehearsal{}, err
-	case !info.Mode().IsRegular(): // a pipe may never begin, and gives its text only once
+	case !info.Mode().IsRegular(): // opening a pipe may block, and it can be read only once
 		return Rehearsal{}, fmt.Errorf("%s is not a regular file", name)
 	}
 	f, err := os.Open(name)
@@ -61,7 +61,7 @@ func LoadRehearsal(name string) (Rehearsal, error) {
 	return readRehearsal(name, data)
 }
 
-// readRehearsal reads the text of a file.
+// readRehearsal parses data, the content of the file name.
 func readRehearsal(name string, data []byte) (Rehearsal, error) {
 	var r Rehearsal
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -77,7 +77,7 @@ func readRehearsal(name string, data []byte) (Rehearsal, error) {
 	return r, nil
 }
 
-// place is the line that an error is about, as ":7", or "" if that is not known.
+// place returns the line that an error is about, as ":7", or "" if it is unknown.
 func place(data []byte, err error) string {
 	offset := int64(-1)
 	if rule, ok := errors.AsType[*ec2.RuleError](err); ok {
@@ -96,7 +96,8 @@ func place(data []byte, err error) string {
 	return fmt.Sprintf(":%d", 1+bytes.Count(data[:offset], []byte("\n")))
 }
 
-// ruleOffset is where in a file, which is JSON, the rule with that index begins, or -1.
+// ruleOffset returns the offset in data, a JSON file, at which the rule with that index
+// begins, or -1.
 func ruleOffset(data []byte, index int) int64 {
 	d := json.NewDecoder(bytes.NewReader(data))
 	skip := func() bool { var value json.RawMessage; return d.Decode(&value) == nil }
@@ -129,7 +130,8 @@ func ruleOffset(data []byte, index int) int64 {
 	return offset + int64(len(data[offset:])-len(bytes.TrimLeft(data[offset:], ", \t\r\n")))
 }
 
-// fieldOffset is where in an object, which data begins with, that field begins, or 0.
+// fieldOffset returns the offset at which the field begins in the object at the start of
+// data, or 0.
 func fieldOffset(data []byte, field string) int64 {
 	d := json.NewDecoder(bytes.NewReader(data))
 	if _, err := d.Token(); err != nil { // the brace

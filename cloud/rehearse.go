@@ -11,20 +11,21 @@ import (
 )
 
 // rehearsalService is the service, by the name in a signature's scope, that shows and
-// changes how the cloud differs from one that is instant and never fails. It is no
-// service of AWS. GET answers with a [Rehearsed]; PUT takes what a file of a [Rehearsal]
-// holds: delays, rules, or both, in the place of those that hold.
+// changes the cloud's delays and fault rules. AWS has no such service. GET returns a
+// [Rehearsed]; PUT accepts the content of a [Rehearsal] file (delays, rules, or both) and
+// replaces the current ones.
 const rehearsalService = "rehearsal"
 
-// Rehearsed is a rehearsal that goes on.
+// Rehearsed is the rehearsal in effect.
 type Rehearsed struct {
 	Delays Delays       `json:"delays"`
 	Faults *Faults      `json:"faults"`
-	Counts []ec2.Counts `json:"counts"` // of each rule
+	Counts []ec2.Counts `json:"counts"` // one for each rule
 }
 
-// ownRequest reads a request to a service that is none of AWS's, and answers it if it is
-// not one of the owner of an account: a role that is lent is not enough.
+// ownRequest reads and verifies a request to a service that AWS does not have. If the
+// request is not signed with an account's own access key (a role's temporary credentials
+// are not enough), ownRequest answers with the error and returns false.
 func (c *Cloud) ownRequest(w http.ResponseWriter, r *http.Request, scope wire.Scope) (caller wire.Caller, body []byte, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRehearsal))
 	if err != nil {
@@ -76,5 +77,5 @@ func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wir
 	delays, faults := c.ec2.Rehearsed()
 	_, counts := faults.Rules()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(Rehearsed{delays, faults, counts}) // a client that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(Rehearsed{delays, faults, counts}) // an error means that the client has gone
 }

@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// watchers hear of changes.
+// watchers notifies channels of changes.
 type watchers struct {
 	mu  sync.Mutex
 	all map[chan struct{}]struct{}
 }
 
-// add returns a channel that hears of changes until ctx ends.
+// add returns a channel that is notified of changes until ctx ends.
 func (w *watchers) add(ctx context.Context) <-chan struct{} {
 	ch := make(chan struct{}, 1)
 	w.mu.Lock()
@@ -28,14 +28,14 @@ func (w *watchers) add(ctx context.Context) <-chan struct{} {
 	return ch
 }
 
-// tell tells all of a change. It never waits.
+// tell notifies all channels of a change. It never blocks.
 func (w *watchers) tell() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.all {
 		select {
 		case ch <- struct{}{}:
-		default: // it has not looked at the last one
+		default: // the previous notification has not been received yet
 		}
 	}
 }

@@ -12,10 +12,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// lastRule is the number of the rule that denies what no other admits, which EC2 shows as *.
+// lastRule is the number of the final rule, which denies all other traffic. EC2 shows it
+// as *.
 const lastRule = 32767
 
-// acl returns the caller's networks, and the place of a network ACL in them.
+// acl returns the caller's networks and the index of a network ACL in them.
 func (s *state) acl(c wire.Caller, id *string) (*networking, int, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -25,7 +26,7 @@ func (s *state) acl(c wire.Caller, id *string) (*networking, int, error) {
 	return n, i, err
 }
 
-// CreateNetworkAcl makes a network ACL that admits nothing, of no subnet.
+// CreateNetworkAcl creates a network ACL that allows nothing and belongs to no subnet.
 func (s *state) CreateNetworkAcl(ctx context.Context, in *ec2.CreateNetworkAclInput) (*ec2.CreateNetworkAclOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindACL.resource)
@@ -59,7 +60,7 @@ func (s *state) CreateNetworkAcl(ctx context.Context, in *ec2.CreateNetworkAclIn
 	return &ec2.CreateNetworkAclOutput{NetworkAcl: &made, ClientToken: in.ClientToken}, err
 }
 
-// DeleteNetworkAcl deletes a network ACL that no subnet has.
+// DeleteNetworkAcl deletes a network ACL that no subnet uses.
 func (s *state) DeleteNetworkAcl(ctx context.Context, in *ec2.DeleteNetworkAclInput) (*ec2.DeleteNetworkAclOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, i, err := s.acl(c, in.NetworkAclId)
@@ -74,7 +75,7 @@ func (s *state) DeleteNetworkAcl(ctx context.Context, in *ec2.DeleteNetworkAclIn
 	return &ec2.DeleteNetworkAclOutput{}, s.editNetwork(c, func(n *networking) { n.Acls = slices.Delete(n.Acls, i, i+1) })
 }
 
-// aclEntry is the entry that a request describes.
+// aclEntry returns the entry that a request describes.
 func aclEntry(in *ec2.CreateNetworkAclEntryInput) (types.NetworkAclEntry, error) {
 	entry := types.NetworkAclEntry{RuleNumber: in.RuleNumber, RuleAction: in.RuleAction, Protocol: in.Protocol, Egress: aws.Bool(aws.ToBool(in.Egress)),
 		PortRange: in.PortRange, IcmpTypeCode: in.IcmpTypeCode}
@@ -105,7 +106,7 @@ func aclEntry(in *ec2.CreateNetworkAclEntryInput) (types.NetworkAclEntry, error)
 	return entry, nil
 }
 
-// entryIndex is the place of a rule in a network ACL, or -1.
+// entryIndex returns the index of a rule in a network ACL, or -1.
 func entryIndex(a types.NetworkAcl, egress *bool, number *int32) int {
 	return slices.IndexFunc(a.Entries, func(e types.NetworkAclEntry) bool {
 		return aws.ToBool(e.Egress) == aws.ToBool(egress) && *e.RuleNumber == aws.ToInt32(number)
@@ -137,7 +138,7 @@ func (s *state) CreateNetworkAclEntry(ctx context.Context, in *ec2.CreateNetwork
 	return &ec2.CreateNetworkAclEntryOutput{}, s.editNetwork(c, func(n *networking) { n.Acls[i].Entries = append(n.Acls[i].Entries, entry) })
 }
 
-// ReplaceNetworkAclEntry replaces a rule by another of its number.
+// ReplaceNetworkAclEntry replaces the rule that has the same number.
 func (s *state) ReplaceNetworkAclEntry(ctx context.Context, in *ec2.ReplaceNetworkAclEntryInput) (*ec2.ReplaceNetworkAclEntryOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, i, err := s.acl(c, in.NetworkAclId)
@@ -202,8 +203,8 @@ func (s *state) ReplaceNetworkAclAssociation(ctx context.Context, in *ec2.Replac
 	return nil, wire.Errorf("InvalidAssociationID.NotFound", "The association ID '%s' does not exist", id)
 }
 
-// CreateDhcpOptions makes a set of DHCP options. They are a record: machines keep their
-// resolver.
+// CreateDhcpOptions creates a set of DHCP options. The set is only recorded: it does not
+// change the machines' resolver.
 func (s *state) CreateDhcpOptions(ctx context.Context, in *ec2.CreateDhcpOptionsInput) (*ec2.CreateDhcpOptionsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindDhcp.resource)
@@ -235,7 +236,7 @@ func (s *state) CreateDhcpOptions(ctx context.Context, in *ec2.CreateDhcpOptions
 	return &ec2.CreateDhcpOptionsOutput{DhcpOptions: &made}, s.editNetwork(c, func(n *networking) { n.DhcpOptions = append(n.DhcpOptions, made) })
 }
 
-// DeleteDhcpOptions deletes a set that no VPC has.
+// DeleteDhcpOptions deletes a set that no VPC uses.
 func (s *state) DeleteDhcpOptions(ctx context.Context, in *ec2.DeleteDhcpOptionsInput) (*ec2.DeleteDhcpOptionsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, err := s.networkOf(c)
@@ -246,14 +247,14 @@ func (s *state) DeleteDhcpOptions(ctx context.Context, in *ec2.DeleteDhcpOptions
 	if err != nil {
 		return nil, err
 	}
-	// The first is the one that every new VPC gets.
+	// The first set is the one that every new VPC gets.
 	if i == 0 || slices.ContainsFunc(n.Vpcs, func(v vpc) bool { return *v.DhcpOptionsId == *in.DhcpOptionsId }) {
 		return nil, errDependencies("dhcpOptions", *in.DhcpOptionsId)
 	}
 	return &ec2.DeleteDhcpOptionsOutput{}, s.editNetwork(c, func(n *networking) { n.DhcpOptions = slices.Delete(n.DhcpOptions, i, i+1) })
 }
 
-// AssociateDhcpOptions gives a VPC a set of options, or none.
+// AssociateDhcpOptions assigns a set of options, or none, to a VPC.
 func (s *state) AssociateDhcpOptions(ctx context.Context, in *ec2.AssociateDhcpOptionsInput) (*ec2.AssociateDhcpOptionsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, err := s.networkOf(c)

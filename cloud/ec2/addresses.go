@@ -11,10 +11,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// An elastic address is associated with a network interface, and has the instance that has the
-// interface: InstanceId is not kept, see [state.DescribeAddresses].
+// An elastic address is associated with a network interface, and through it with an
+// instance. Its InstanceId is not stored: see [state.DescribeAddresses].
 
-// elasticOf is the elastic address of the interface that an instance was launched with, or nil.
+// elasticOf returns the elastic address of the interface an instance was launched with, or
+// nil.
 func (s *state) elasticOf(in *instance) *types.Address {
 	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
 	if !ok || len(in.NetworkInterfaces) == 0 {
@@ -23,7 +24,7 @@ func (s *state) elasticOf(in *instance) *types.Address {
 	return n.addressOf(*in.NetworkInterfaces[0].NetworkInterfaceId)
 }
 
-// addressOf is the elastic address that is associated with an interface, or nil.
+// addressOf returns the elastic address associated with an interface, or nil.
 func (n *networking) addressOf(card string) *types.Address {
 	for i := range n.Addresses {
 		if aws.ToString(n.Addresses[i].NetworkInterfaceId) == card {
@@ -33,8 +34,8 @@ func (n *networking) addressOf(card string) *types.Address {
 	return nil
 }
 
-// setAddress gives the instance the public address that it has: the elastic one that is
-// associated with it or, when it is up, one of its own if it wants it.
+// setAddress sets the instance's public address: the associated elastic address or, if the
+// instance is up and asked for one, an address of its own.
 func (s *state) setAddress(in *instance, up bool) {
 	elastic := s.elasticOf(in)
 	switch {
@@ -47,7 +48,7 @@ func (s *state) setAddress(in *instance, up bool) {
 	}
 }
 
-// updateAddress tells an instance, and its machine if it runs, of a change of addresses.
+// updateAddress updates the addresses of an instance and, if it runs, of its machine.
 func (s *state) updateAddress(id string) error {
 	r := s.runners[id]
 	err := s.instances.Edit(id, func(in *instance) { s.setAddress(in, r != nil) })
@@ -57,7 +58,7 @@ func (s *state) updateAddress(id string) error {
 	return err
 }
 
-// ofService reports whether an elastic address is that of an interface of a service's.
+// ofService reports whether an elastic address belongs to an interface of a service.
 func (n *networking) ofService(a types.Address) bool {
 	return slices.ContainsFunc(n.Interfaces, func(i types.NetworkInterface) bool {
 		return *i.NetworkInterfaceId == aws.ToString(a.NetworkInterfaceId) && aws.ToBool(i.RequesterManaged)
@@ -72,13 +73,13 @@ func free(a *types.Address) {
 	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil
 }
 
-// associate gives an interface of an account an elastic address.
+// associate associates an elastic address with an account's interface.
 func associate(a *types.Address, association, account *string, card types.NetworkInterface) {
 	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = association, card.NetworkInterfaceId, account, card.PrivateIpAddress
 }
 
-// elastic returns the caller's networks, and the place of an elastic address in them,
-// which a request names by its allocation or by itself.
+// elastic returns the caller's networks and the index in them of an elastic address, which
+// a request names by allocation id or by address.
 func (s *state) elastic(c wire.Caller, allocation, address *string) (*networking, int, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -136,8 +137,8 @@ func (s *state) ReleaseAddress(ctx context.Context, in *ec2.ReleaseAddressInput)
 	return &ec2.ReleaseAddressOutput{}, s.editNetwork(c, func(n *networking) { n.Addresses = slices.Delete(n.Addresses, i, i+1) })
 }
 
-// associationTarget is the interface that a request wants an elastic address for, and the instance
-// that was launched with it, if one was.
+// associationTarget returns the interface that a request wants to associate an elastic
+// address with, and the instance that was launched with that interface, if any.
 func (s *state) associationTarget(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (card types.NetworkInterface, row *instance, err error) {
 	switch id := in.NetworkInterfaceId; {
 	case aws.ToString(id) != "":
@@ -239,7 +240,8 @@ func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAdd
 	return &ec2.DisassociateAddressOutput{}, err
 }
 
-// holders are the instances that have network interfaces, by the interfaces.
+// holders returns the ids of the instances that have network interfaces, keyed by
+// interface id.
 func (s *state) holders(c wire.Caller, n *networking) map[string]*string {
 	holders := make(map[string]*string)
 	for _, i := range n.Interfaces {
@@ -283,7 +285,8 @@ func (s *state) DescribeAddresses(ctx context.Context, in *ec2.DescribeAddresses
 	return &ec2.DescribeAddressesOutput{Addresses: rows}, err
 }
 
-// DescribeAddressesAttribute knows of no names: the addresses resolve to none.
+// DescribeAddressesAttribute returns no domain names: the addresses have no reverse DNS
+// here.
 func (s *state) DescribeAddressesAttribute(ctx context.Context, in *ec2.DescribeAddressesAttributeInput) (*ec2.DescribeAddressesAttributeOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
 	if err != nil {

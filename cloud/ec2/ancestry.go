@@ -13,13 +13,14 @@ import (
 	"bake/cloud/wire"
 )
 
-// tombstone is what is still known of an image that was deregistered.
+// tombstone is what is kept about a deregistered image.
 type tombstone struct {
 	Region string
 	types.Image
 }
 
-// addTombstone keeps what is known of an image that is about to be deregistered.
+// addTombstone records what must still be known of an image that is about to be
+// deregistered.
 func (s *state) addTombstone(img *image) error {
 	return s.graves.Put(*img.ImageId, &tombstone{img.Region, types.Image{
 		ImageId: img.ImageId, Name: img.Name, OwnerId: img.OwnerId, ImageOwnerAlias: img.ImageOwnerAlias, CreationDate: img.CreationDate,
@@ -28,7 +29,7 @@ func (s *state) addTombstone(img *image) error {
 	}})
 }
 
-// known is an image of a region, whosever it is, also if it was deregistered.
+// known returns an image of a region, of any owner, even if it was deregistered.
 func (s *state) known(id, region string) (types.Image, bool) {
 	if img, ok := s.images.Get(id); ok {
 		return img.Image, img.Region == region
@@ -47,10 +48,10 @@ func (s *state) known(id, region string) (types.Image, bool) {
 	return all[i].Image, true
 }
 
-// maxAncestry bounds how far back a lineage is told.
+// maxAncestry limits the number of images in an ancestry.
 const maxAncestry = 1000
 
-// GetImageAncestry tells from which images an image comes, itself first.
+// GetImageAncestry returns the image and the images it was made from, nearest first.
 func (s *state) GetImageAncestry(ctx context.Context, in *ec2.GetImageAncestryInput) (*ec2.GetImageAncestryOutput, error) {
 	c := wire.CallerFrom(ctx)
 	img, err := s.findImage(c, c.Region, in.ImageId)
@@ -82,8 +83,8 @@ var imageMetadataFilters = filters{
 	"zone-id": "ZoneId",
 }
 
-// DescribeInstanceImageMetadata tells from which images the caller's instances are,
-// also where they were deregistered or are not shared with the caller any more.
+// DescribeInstanceImageMetadata describes the images of the caller's instances, including
+// images that were deregistered or are no longer shared with the caller.
 func (s *state) DescribeInstanceImageMetadata(ctx context.Context, in *ec2.DescribeInstanceImageMetadataInput) (*ec2.DescribeInstanceImageMetadataOutput, error) {
 	c := wire.CallerFrom(ctx)
 	instances, err := s.instancesOf(c)
@@ -109,11 +110,11 @@ func (s *state) DescribeInstanceImageMetadata(ctx context.Context, in *ec2.Descr
 	return &ec2.DescribeInstanceImageMetadataOutput{InstanceImageMetadata: rows, NextToken: next}, err
 }
 
-// maxWatermarks is how many watermarks an image can have.
+// maxWatermarks is the largest number of watermarks on an image.
 const maxWatermarks = 5
 
-// AttachImageWatermark marks an image that is not public. What is made of it later has
-// the watermark too, in other accounts and regions as well.
+// AttachImageWatermark attaches a watermark to an image that is not public. Images made
+// from it later have the watermark too, also in other accounts and regions.
 func (s *state) AttachImageWatermark(ctx context.Context, in *ec2.AttachImageWatermarkInput) (*ec2.AttachImageWatermarkOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.WatermarkName)
 	if !imageName().MatchString(name) {
@@ -138,7 +139,7 @@ func (s *state) AttachImageWatermark(ctx context.Context, in *ec2.AttachImageWat
 	})
 }
 
-// DetachImageWatermark takes a watermark from an image; those made of it keep theirs.
+// DetachImageWatermark removes a watermark from an image; images made from it keep theirs.
 func (s *state) DetachImageWatermark(ctx context.Context, in *ec2.DetachImageWatermarkInput) (*ec2.DetachImageWatermarkOutput, error) {
 	key := aws.ToString(in.WatermarkKey)
 	if account, _, ok := strings.Cut(key, ":"); !ok || len(account) != 12 {

@@ -2,7 +2,8 @@ package ec2
 
 import "bake/cloud/wire"
 
-// actions are those that the service answers; wire/genmodel reads them from here.
+// actions returns the actions that the service answers; wire/genmodel reads them from
+// here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AllocateAddress":                             wire.Answer(locked(s, (*state).AllocateAddress)),

@@ -21,15 +21,15 @@ import (
 	"bake/cloud/wire"
 )
 
-// contents is what a volume or a snapshot holds: layers, topmost first, or the
-// base that they are yet to come from. A blank one has neither.
+// contents is what a volume or a snapshot holds: layers, topmost first, or the base from
+// which they have not been made yet. A blank volume has neither.
 type contents struct {
 	layers []string
 	base   string
-	user   string // who logs in to what starts from it
+	user   string // login user of instances started from it
 }
 
-// contentsOf is what a snapshot holds that fromSnapshot has found.
+// contentsOf returns the contents of a snapshot that fromSnapshot has found.
 func (s *state) contentsOf(c wire.Caller, id string) (contents, error) {
 	if snap, ok := s.snapshots.Get(id); ok {
 		return contents{layers: snap.Layers, base: snap.Base, user: snap.LoginUser}, nil
@@ -41,7 +41,7 @@ func (s *state) contentsOf(c wire.Caller, id string) (contents, error) {
 	return contents{base: img.Base, user: img.LoginUser}, nil
 }
 
-// publicationOf is the published image that has the snapshot, or nil.
+// publicationOf returns the published image that has the snapshot, or nil.
 func (s *state) publicationOf(c wire.Caller, id string) (*image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
@@ -57,7 +57,8 @@ func (s *state) publicationOf(c wire.Caller, id string) (*image, error) {
 
 var deviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`) })
 
-// machineDevice is the name of a device in the machine: /dev/sdf is xvdf there.
+// machineDevice returns the name that a device has inside the machine: /dev/sdf becomes
+// xvdf.
 func machineDevice(name string) string {
 	name = strings.TrimPrefix(name, "/dev/")
 	if letters, ok := strings.CutPrefix(name, "sd"); ok {
@@ -66,8 +67,8 @@ func machineDevice(name string) string {
 	return name
 }
 
-// detachedDir is the directory of a volume that is attached to nothing, and
-// attachedDir that of one that an instance has besides its root.
+// detachedDir returns the directory of a volume that is not attached; attachedDir that of
+// an attached volume other than the root.
 func (e *env) detachedDir(id string) string { return filepath.Join(e.opts.Dir, "attachable", id) }
 func (e *env) attachedDir(instance, device string) string {
 	return filepath.Join(e.machineDir(instance), machine.VolumesDir, machineDevice(device))
@@ -78,8 +79,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// placeVolumes puts the volumes of an instance, besides its root, where its
-// machine finds them. The disk is locked and the machine does not run.
+// placeVolumes moves the volumes of an instance, except its root, to where its machine
+// expects them. The caller holds the disk's lock, and the machine is not running.
 func (s *Service) placeVolumes(ctx context.Context, instance string) error {
 	row := s.instance(instance)
 	for _, b := range row.BlockDeviceMappings {
@@ -93,15 +94,15 @@ func (s *Service) placeVolumes(ctx context.Context, instance string) error {
 	return nil
 }
 
-// place is putIn with the volume's own lock, which those have who take its content while no
-// machine has it.
+// place calls putIn with the volume's own lock held. The same lock is held while the
+// content of an unattached volume is read.
 func (s *Service) place(ctx context.Context, id, instance, device string) error {
 	defer s.lockDisk(id)()
 	return s.putIn(ctx, id, instance, device)
 }
 
-// putIn moves a volume into a machine's directory, and makes its own if it has
-// none yet. Both disks are locked.
+// putIn moves a volume into a machine's directory; a volume that has no directory yet gets
+// one there. The caller holds both disks' locks.
 func (s *Service) putIn(ctx context.Context, id, instance, device string) error {
 	there, here := s.attachedDir(instance, device), s.detachedDir(id)
 	if exists(there) {
@@ -133,7 +134,7 @@ func (s *Service) makeVolume(ctx context.Context, id, dir string) error {
 	if err != nil {
 		return err
 	}
-	unfinished := dir + ".new" // removed by the next Open
+	unfinished := dir + ".new" // the next Open removes it after a crash
 	if err := s.opts.Driver.Remove(ctx, unfinished); err != nil {
 		return err
 	}
@@ -143,8 +144,8 @@ func (s *Service) makeVolume(ctx context.Context, id, dir string) error {
 	return os.Rename(unfinished, dir)
 }
 
-// takeOut moves a volume out of a machine's directory, if it is there. The disk
-// is locked and the machine does not have the volume plugged.
+// takeOut moves a volume out of a machine's directory, if it is there. The caller holds
+// the disk's lock, and the volume is not plugged into the machine.
 func (e *env) takeOut(id, instance, device string) error {
 	err := os.Rename(e.attachedDir(instance, device), e.detachedDir(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -153,7 +154,7 @@ func (e *env) takeOut(id, instance, device string) error {
 	return err
 }
 
-// volumeDir is the directory of a volume that is no root, if it has one.
+// volumeDir returns the directory of a volume that is not a root, or "" if it has none.
 func (e *env) volumeDir(v *volumeRow) string {
 	dir := e.detachedDir(*v.VolumeId)
 	if len(v.Attachments) > 0 && !exists(dir) {
@@ -165,13 +166,13 @@ func (e *env) volumeDir(v *volumeRow) string {
 	return dir
 }
 
-// tree is the content in a volume's directory.
+// tree returns the content in a volume's directory.
 func (e *env) tree(dir string) confined.Dir {
 	return e.confine(filepath.Join(dir, machine.VolumeContent))
 }
 
-// freezeVolumes takes volumes at rest: what they hold becomes layers. The disk is
-// locked.
+// freezeVolumes turns the contents of volumes that are not in use into layers. The caller
+// holds the disk's lock.
 func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance string) (map[string]contents, error) {
 	out := map[string]contents{}
 	for _, id := range volumes {
@@ -190,9 +191,9 @@ func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance 
 	return out, nil
 }
 
-// holder is the instance whose lock guards what a volume holds, or empty if the volume's own
-// does: that of an attachment which has not begun is still the volume's alone, and that of one
-// which ends is the instance's until it has ended.
+// holder returns the instance whose lock guards the contents of a volume, or "" if the
+// volume's own lock does. An attachment that has not begun still leaves the volume to its
+// own lock; one that is ending belongs to the instance until it has ended.
 func (s *Service) holder(volume string) string {
 	v, err := s.volume(volume)
 	if err != nil || len(v.Attachments) == 0 {
@@ -214,9 +215,9 @@ func (s *Service) isRoot(volume, instance string) bool {
 	return row != nil && row.root() != nil && *row.root().Ebs.VolumeId == volume
 }
 
-// freezeVolume makes what is in a volume's directory a layer, and the directory
-// go: it is made again when a machine needs it. A crash leaves the layer's id with
-// the volume, see repairVolume.
+// freezeVolume turns the content of a volume's directory into a layer and removes the
+// directory, which is made again when a machine needs it. If the process crashes
+// meanwhile, the volume's row names the layer: see repairVolume.
 func (s *Service) freezeVolume(ctx context.Context, id string) (contents, error) {
 	v, err := s.volume(id)
 	if err != nil {
@@ -240,7 +241,7 @@ func (s *Service) freezeVolume(ctx context.Context, id string) (contents, error)
 	return contents{layers: []string{layer}}, s.frozen(ctx, id, dir, layer)
 }
 
-// frozen writes that the layer is what a volume holds.
+// frozen records that the layer is what the volume holds.
 func (s *Service) frozen(ctx context.Context, id, dir, layer string) error {
 	if err := s.opts.Driver.Remove(ctx, dir); err != nil {
 		return err
@@ -248,7 +249,7 @@ func (s *Service) frozen(ctx context.Context, id, dir, layer string) error {
 	return s.editVolume(id, func(v *volumeRow) { v.Layers, v.Base, v.Freezing = []string{layer}, "", "" })
 }
 
-// cloneVolumes copies what volumes of a machine hold that goes on running.
+// cloneVolumes copies the contents of volumes while their machine keeps running.
 func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance string, m machine.Machine) (_ map[string]contents, err error) {
 	in := s.instance(instance)
 	if err := m.Freeze(ctx); err != nil {
@@ -298,8 +299,8 @@ func (s *Service) editVolume(id string, change func(*volumeRow)) error {
 	return s.update(func(st *state) error { return st.volumes.Edit(id, change) })
 }
 
-// repairVolume puts right what a crash has left of a volume. The instances have
-// been repaired.
+// repairVolume repairs a volume after a crash. The instances must have been repaired
+// before.
 func (s *Service) repairVolume(ctx context.Context, id string) error {
 	v, err := s.volume(id)
 	if err != nil {
@@ -325,9 +326,9 @@ func (s *Service) repairVolume(ctx context.Context, id string) error {
 	attached := func(st *state) error { return st.attached(id, *a.InstanceId) }
 	detached := func(st *state) error { return st.detached(id, *a.InstanceId) }
 	switch {
-	case root && a.State == types.VolumeAttachmentStateDetaching && len(v.Layers) == 0: // the instance still has the content
+	case root && a.State == types.VolumeAttachmentStateDetaching && len(v.Layers) == 0: // the instance still holds the content
 		return s.update(attached)
-	case root && a.State == types.VolumeAttachmentStateAttaching && len(in.Layers) == 0: // the volume has
+	case root && a.State == types.VolumeAttachmentStateAttaching && len(in.Layers) == 0: // the volume still holds the content
 		return s.update(detached)
 	case ok && in.hasVolume(id) && a.State == types.VolumeAttachmentStateDetaching:
 		if err := s.takeOut(id, *a.InstanceId, *a.Device); err != nil {
@@ -336,9 +337,9 @@ func (s *Service) repairVolume(ctx context.Context, id string) error {
 		return s.update(detached)
 	case ok && in.hasVolume(id):
 		return s.update(attached)
-	case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
+	case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was interrupted
 		return s.update(detached)
-	default: // a launch or a termination was
+	default: // a launch or a termination was interrupted
 		return s.update(func(st *state) error { return st.volumes.Drop(id) })
 	}
 }
@@ -404,7 +405,7 @@ func (s *state) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*e
 	return out, nil
 }
 
-// attach makes the volume the instance's. Both disks are locked.
+// attach attaches the volume to the instance. The caller holds both disks' locks.
 func (s *Service) attach(ctx context.Context, id, instance, device string, root bool) error {
 	if root {
 		held, err := s.freezeVolume(ctx, id)
@@ -415,7 +416,7 @@ func (s *Service) attach(ctx context.Context, id, instance, device string, root 
 	}
 	m := s.machineOf(instance)
 	if m == nil {
-		return nil // the next start finds it
+		return nil // the next start will find it
 	}
 	if err := s.putIn(ctx, id, instance, device); err != nil {
 		return err
@@ -423,10 +424,10 @@ func (s *Service) attach(ctx context.Context, id, instance, device string, root 
 	return m.Plug(ctx, machineDevice(device))
 }
 
-// instanceRow lets a parameter be named instance.
+// instanceRow is another name for instance, for functions with a parameter named instance.
 type instanceRow = instance
 
-// machineOf is the instance's running machine, or nil.
+// machineOf returns the instance's running machine, or nil.
 func (s *Service) machineOf(instance string) machine.Machine {
 	return view(s, func(st *state) machine.Machine {
 		if r := st.runners[instance]; r != nil {
@@ -444,7 +445,7 @@ func (s *state) attached(id, instance string) error {
 	return s.instances.Edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusAttached) })
 }
 
-// detached writes that the volume is not the instance's any more.
+// detached records that the volume is no longer attached to the instance.
 func (s *state) detached(id, instance string) error {
 	err := s.instances.Edit(instance, func(row *instanceRow) {
 		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
@@ -470,8 +471,8 @@ func (in *instance) setAttachment(volume string, status types.AttachmentStatus) 
 	}
 }
 
-// DetachVolume takes a volume from an instance. One that a machine has mounted
-// becomes busy and stays, as on EC2.
+// DetachVolume detaches a volume from an instance. If the machine has it mounted, its
+// attachment becomes busy and stays, as on EC2.
 func (s *state) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
 	v, err := s.volumes.find(c, in.VolumeId)
@@ -515,7 +516,8 @@ func (s *state) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*e
 	return out, nil
 }
 
-// detach takes the volume from the instance. The instance's disk is locked.
+// detach removes the volume from the instance. The caller holds the lock of the instance's
+// disk.
 func (s *Service) detach(ctx context.Context, id, instance, device string, root bool) error {
 	if root {
 		layers, err := s.freezeDisk(ctx, instance)

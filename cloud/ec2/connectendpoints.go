@@ -11,7 +11,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// CreateInstanceConnectEndpoint makes the record of an endpoint, of which a VPC has one.
+// CreateInstanceConnectEndpoint records an endpoint. A VPC can have only one.
 func (s *state) CreateInstanceConnectEndpoint(ctx context.Context, in *ec2.CreateInstanceConnectEndpointInput) (*ec2.CreateInstanceConnectEndpointOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindConnect.resource)

@@ -10,27 +10,27 @@ import (
 	"bake/cloud/wire"
 )
 
-// Contents are what the root of an image is made of, and what else an image of the same
-// needs.
+// Contents describe the root of an image, and what a copy of the image needs to be made
+// elsewhere.
 type Contents struct {
-	Layers []string // of the image store, topmost first
-	Base   string   // in their place, if they are yet to come from it: see [Images].Ensure
-	Own    []Layer  // those of the layers that no base is made of, if they are asked for
+	Layers []string // ids in the image store, topmost first
+	Base   string   // in place of Layers, if they have not been made from it yet: see [Images].Ensure
+	Own    []Layer  // the layers that no base consists of, if requested
 
 	Name       string
-	Arch       string // in Go's words; empty if nothing is known of it
-	User       string // who logs in
+	Arch       string // as in GOARCH; empty if unknown
+	User       string // login user
 	RootDevice string
-	Size       int32 // of the root volume, GiB
+	Size       int32 // of the root volume, in GiB
 }
 
 // Layer is a layer of an image.
 type Layer struct {
 	ID    string
-	Bytes int64 // as a tar
+	Bytes int64 // size as a tar
 }
 
-// Own returns the layers of an image that no base is made of, with their sizes.
+// Own returns the layers of an image that no base consists of, with their sizes.
 func (s *Service) Own(ctx context.Context, of Contents) (own []Layer, err error) {
 	based, err := s.opts.Images.InBases(of.Layers)
 	if err != nil {
@@ -47,8 +47,8 @@ func (s *Service) Own(ctx context.Context, of Contents) (own []Layer, err error)
 	return own, nil
 }
 
-// Contents returns what an image is made of that the caller may launch. It is an error if
-// other volumes of it hold anything.
+// Contents returns the contents of an image that the caller may launch. It fails if the
+// image has other volumes that are not empty.
 func (s *Service) Contents(ctx context.Context, id string) (Contents, error) {
 	return try(s, func(st *state) (Contents, error) {
 		img, err := st.usableImage(wire.CallerFrom(ctx), &id)

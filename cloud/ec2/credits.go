@@ -14,11 +14,11 @@ import (
 // earnsCredits reports whether instances of a type earn CPU credits.
 func earnsCredits(kind types.InstanceType) bool {
 	family, _, _ := strings.Cut(string(kind), ".")
-	return len(family) > 1 && family[0] == 't' && family[1] >= '2' && family[1] <= '9' // t1 does not, and trn1 is another kind
+	return len(family) > 1 && family[0] == 't' && family[1] >= '2' && family[1] <= '9' // t1 does not earn credits, and trn1 is not a T family
 }
 
-// creditOption is how an instance spends CPU credits: as it was asked to, or as its type
-// does. Machines are held to their CPUs either way.
+// creditOption returns how an instance spends CPU credits: as requested, or the default of
+// its type. Machines are limited to their CPUs either way.
 func (in *instance) creditOption() string {
 	switch {
 	case in.Credits != "":
@@ -29,7 +29,7 @@ func (in *instance) creditOption() string {
 	return "unlimited"
 }
 
-// checkCredits reports an option that there is not.
+// checkCredits reports an unknown credit option.
 func checkCredits(option string) error {
 	if option != "standard" && option != "unlimited" {
 		return invalidValue("Value (%s) for parameter CpuCredits is invalid. Valid values: standard, unlimited.", option)
@@ -39,7 +39,7 @@ func checkCredits(option string) error {
 
 var creditFilters = filters{"instance-id": "InstanceId"}
 
-// DescribeInstanceCreditSpecifications tells how instances spend CPU credits.
+// DescribeInstanceCreditSpecifications returns how instances spend CPU credits.
 func (s *state) DescribeInstanceCreditSpecifications(ctx context.Context, in *ec2.DescribeInstanceCreditSpecificationsInput) (*ec2.DescribeInstanceCreditSpecificationsOutput, error) {
 	rows, err := s.describedInstances(wire.CallerFrom(ctx), query{ids: in.InstanceIds})
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *state) ModifyInstanceCreditSpecification(ctx context.Context, in *ec2.M
 	return out, nil
 }
 
-// setMonitoring notes whether instances are monitored in detail.
+// setMonitoring records whether instances have detailed monitoring.
 func (s *state) setMonitoring(ctx context.Context, ids []string, on bool) ([]types.InstanceMonitoring, error) {
 	out := []types.InstanceMonitoring{}
 	stored, changing := types.MonitoringStateDisabled, types.MonitoringState("disabling")
@@ -121,7 +121,7 @@ func (s *state) setMonitoring(ctx context.Context, ids []string, on bool) ([]typ
 	return out, nil
 }
 
-// MonitorInstances notes that instances are monitored in detail.
+// MonitorInstances records that instances have detailed monitoring.
 func (s *state) MonitorInstances(ctx context.Context, in *ec2.MonitorInstancesInput) (*ec2.MonitorInstancesOutput, error) {
 	all, err := s.setMonitoring(ctx, in.InstanceIds, true)
 	return &ec2.MonitorInstancesOutput{InstanceMonitorings: all}, err

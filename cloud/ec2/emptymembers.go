@@ -1,8 +1,8 @@
 package ec2
 
-// emptyMembers are, by the shape, the members that EC2 sends although they are empty, as
-// its documentation's examples show them: clients read them without asking whether
-// they are there. All other members are left out when nothing is set.
+// emptyMembers returns, for each shape, the members that EC2 sends even when they are
+// empty, according to the examples in its documentation: clients read them without
+// checking for nil. All other members are omitted when they are not set.
 func emptyMembers() map[string][]string {
 	return map[string][]string{
 		"Instance": {
@@ -38,7 +38,7 @@ func emptyMembers() map[string][]string {
 		"SnapshotInfo":               {"Description", "Tags"},
 		"Ec2InstanceConnectEndpoint": {"NetworkInterfaceIds", "SecurityGroupIds", "StateMessage", "Tags"},
 
-		// What an action lists is there although it is nothing.
+		// The list that an action returns is sent even if it is empty.
 		"DescribeAvailabilityZonesResult":      {"AvailabilityZones"},
 		"DescribeLaunchTemplateVersionsResult": {"LaunchTemplateVersions"},
 		"DescribeRegionsResult":                {"Regions"},

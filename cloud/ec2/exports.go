@@ -14,12 +14,12 @@ import (
 	"bake/cloud/wire"
 )
 
-// exportTask is an image on its way to become a disk image in a bucket. Its states are those
-// of an import.
+// exportTask is a task that exports an image to a disk image in a bucket. Its states are
+// those of an import task.
 type exportTask struct {
 	Region   string
 	Account  string
-	Token    string // of the client
+	Token    string // the client's token
 	Request  string // see instance
 	RoleName string
 	types.ExportImageTask
@@ -27,7 +27,8 @@ type exportTask struct {
 
 var errExportCancelled = errors.New("the export was cancelled")
 
-// ExportImage begins to make a raw disk of an image of the caller's in one of its buckets.
+// ExportImage starts to export one of the caller's images as a raw disk to one of the
+// caller's buckets.
 func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2.ExportImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	task, key, err := s.newExportTask(c, in)
@@ -58,7 +59,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 	s.background(func(ctx context.Context, s *Service) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		_ = s.update(func(st *state) error { st.exporting[id] = cancel; return nil }) // which cannot fail
+		_ = s.update(func(st *state) error { st.exporting[id] = cancel; return nil }) // cannot fail
 		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }()
 		err := s.opts.Clock.Sleep(ctx, active)
 		if err == nil {
@@ -71,7 +72,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 			})
 		}
 		if err != nil && s.ctx.Err() != nil {
-			return // the next Open says that it was cut off
+			return // the next Open records that the task was interrupted
 		}
 		s.log(id, "exported", s.update(func(st *state) error { return st.exports.Edit(id, func(t *exportTask) { t.end(err) }) }))
 	})
@@ -111,8 +112,8 @@ func exported(t *exportTask) *ec2.ExportImageOutput {
 		Status: t.Status, StatusMessage: t.StatusMessage, Progress: t.Progress, RoleName: &t.RoleName, S3ExportLocation: t.S3ExportLocation, Tags: t.Tags}
 }
 
-// exportable is what the root of an image is made of that the caller may export, and its size in
-// bytes.
+// exportable returns the contents of the root of an image that the caller may export, and
+// its size in bytes.
 func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64, err error) {
 	img, err := s.usableImage(c, id)
 	if err != nil {
@@ -139,7 +140,7 @@ func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64
 	return root, size, nil
 }
 
-// export calls use with the disk of an image's root.
+// export calls use with a disk image of an image's root.
 func (s *Service) export(ctx context.Context, root contents, size int64, use func(*os.File) error) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {
@@ -159,7 +160,8 @@ func (s *Service) export(ctx context.Context, root contents, size int64, use fun
 	})
 }
 
-// lastWord is a reader that fails when ctx ends, and whose end is one if say has no objection.
+// lastWord is a reader that fails when ctx ends. At the end of its input it calls say, and
+// fails if say returns an error.
 type lastWord struct {
 	io.Reader
 	ctx context.Context
@@ -179,11 +181,12 @@ func (l *lastWord) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// exportSealed is the message of a task whose disk becomes an object now: it is not cancelled any
-// more.
+// exportSealed is the message of a task whose object is being completed. Such a task can
+// no longer be cancelled.
 const exportSealed = "uploaded"
 
-// sealExport has a task not be cancelled any more, or reports that it has been.
+// sealExport makes a task impossible to cancel, or returns an error if it has been
+// cancelled already.
 func (s *Service) sealExport(id string) error {
 	return s.update(func(st *state) error {
 		if t, ok := st.exports.Get(id); !ok || *t.Status != importActive {
@@ -193,7 +196,7 @@ func (s *Service) sealExport(id string) error {
 	})
 }
 
-// end ends a task that has not been cancelled; err is why it failed.
+// end ends a task that has not been cancelled; err is why it failed, or nil.
 func (t *exportTask) end(err error) {
 	switch {
 	case *t.Status != importActive:
@@ -206,7 +209,7 @@ func (t *exportTask) end(err error) {
 
 var exportFilters = filters{"task-state": "Status"}
 
-// DescribeExportImageTasks shows the caller's tasks in the region.
+// DescribeExportImageTasks lists the caller's tasks in the region.
 func (s *state) DescribeExportImageTasks(ctx context.Context, in *ec2.DescribeExportImageTasksInput) (*ec2.DescribeExportImageTasksOutput, error) {
 	rows := []types.ExportImageTask{}
 	for _, t := range s.exports.of(wire.CallerFrom(ctx)) {
@@ -216,7 +219,7 @@ func (s *state) DescribeExportImageTasks(ctx context.Context, in *ec2.DescribeEx
 	return &ec2.DescribeExportImageTasksOutput{ExportImageTasks: rows, NextToken: next}, err
 }
 
-// CancelExportTask ends a task that is under way; there will be no object.
+// CancelExportTask cancels a running task; no object is created.
 func (s *state) CancelExportTask(ctx context.Context, in *ec2.CancelExportTaskInput) (*ec2.CancelExportTaskOutput, error) {
 	t, err := s.exports.find(wire.CallerFrom(ctx), in.ExportTaskId)
 	if err != nil {
@@ -234,7 +237,7 @@ func (s *state) CancelExportTask(ctx context.Context, in *ec2.CancelExportTaskIn
 	return &ec2.CancelExportTaskOutput{}, err
 }
 
-// repairExports ends the tasks that a crash cut off.
+// repairExports ends the tasks that a crash interrupted.
 func (s *state) repairExports() error {
 	for _, id := range s.exports.IDs() {
 		if *s.exports.Rows[id].Status != importActive {

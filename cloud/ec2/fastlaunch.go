@@ -11,8 +11,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// EnableFastLaunch prepares instances of an image ahead. EC2 does it for Windows
-// only; here there are no machines to prepare, and it is enabled at once.
+// EnableFastLaunch enables fast launch of an image. EC2 prepares Windows instances in
+// advance; here no machines are prepared, and the state is enabled at once.
 func (s *state) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunchInput) (*ec2.EnableFastLaunchOutput, error) {
 	c := wire.CallerFrom(ctx)
 	img, err := s.ownImage(c, in.ImageId)

@@ -19,10 +19,10 @@ import (
 	"bake/cloud/wire"
 )
 
-// services are those whose calls rules can be about.
+// services are the services whose calls rules can apply to.
 var services = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "organizations", "s3", "secretsmanager", "ssm", "sts"}
 
-// actions are the names of the actions of each service.
+// actions returns the names of the actions of each service.
 var actions = sync.OnceValues(func() (map[string][]string, error) {
 	all := map[string][]string{"s3": s3.Actions()}
 	for _, service := range services {
@@ -40,7 +40,7 @@ var actions = sync.OnceValues(func() (map[string][]string, error) {
 	return all, nil
 })
 
-// The actions of EC2 that effects which begin with a call can apply to.
+// The EC2 actions that effects on a call's work can apply to.
 var (
 	launching    = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
 	working      = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
@@ -51,7 +51,7 @@ var (
 	}
 )
 
-// fieldError is what is wrong with a field of a rule.
+// fieldError is an error in a field of a rule.
 type fieldError struct {
 	field string
 	err   error
@@ -73,7 +73,7 @@ func wrongField(field, format string, args ...any) error {
 	return &fieldError{field, fmt.Errorf(format, args...)}
 }
 
-// checkValues complains about values that no rule can have.
+// checkValues reports values that no rule can have.
 func (r *Fault) checkValues() error {
 	switch {
 	case !slices.Contains(effects, r.Effect):
@@ -96,13 +96,13 @@ func (r *Fault) checkValues() error {
 	return nil
 }
 
-// checkEffect complains about values that the effect has no use for.
+// checkEffect reports fields that the rule's effect does not use.
 func (r *Fault) checkEffect() error {
 	e := r.Effect
 	for _, f := range []struct {
-		given, of bool // the rule has it, and the effect is one of those that it is for
+		given, of bool // the rule sets the field; the effect uses it
 		field     string
-		is        string // for which it is
+		is        string // format of the message that says which effects use it
 	}{
 		{r.For != 0, e.lasting(), "for", `"for" is for the effects delay, stuck, interrupt, hang, unreachable and metadata, not for %s`},
 		{r.Times != 0, e == EffectHide, "times", `"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`},
@@ -120,7 +120,7 @@ func (r *Fault) checkEffect() error {
 	return nil
 }
 
-// checkLaunches complains about a rule for something else than the targets of its effect.
+// checkLaunches reports a rule that cannot match an action its effect applies to.
 func (r *Fault) checkLaunches() error {
 	of := faultTargets[r.Effect]
 	switch {
@@ -134,7 +134,7 @@ func (r *Fault) checkLaunches() error {
 	return nil
 }
 
-// checkAction complains about an action that there is not.
+// checkAction reports an action that does not exist.
 func (r *Fault) checkAction() error {
 	if r.Action == "" {
 		return nil
@@ -161,7 +161,7 @@ func (r *Fault) checkAction() error {
 	return &fieldError{"action", fmt.Errorf("no action of %s matches %q%s", of, r.Action, meant(r.Action, names))}
 }
 
-// meant suggests the name that is likely to be meant.
+// meant suggests the name in names that is most similar to name, or returns "".
 func meant(name string, names []string) string {
 	best, distance := "", 4
 	for _, n := range names {
@@ -175,7 +175,7 @@ func meant(name string, names []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// isFor reports whether the rule can be about one of these actions of EC2.
+// isFor reports whether the rule can apply to one of these EC2 actions.
 func (r *Fault) isFor(actions ...string) bool {
 	return slices.ContainsFunc(actions, func(action string) bool {
 		return r.matches(call{service: "ec2", action: action, region: r.Region, account: r.Account})
@@ -190,20 +190,21 @@ func texts[T ~string](values []T) []string {
 	return out
 }
 
-// oneOf joins values for a message.
+// oneOf joins values for a message: "a, b or c".
 func oneOf[T ~string](values []T) string {
 	all := texts(values)
 	last := len(all) - 1
 	return strings.Join(all[:last], ", ") + " or " + all[last]
 }
 
-// faultsFile is how rules are written.
+// faultsFile is the JSON form of Faults.
 type faultsFile struct {
 	Seed  *uint64           `json:"seed"`
 	Rules []json.RawMessage `json:"rules"`
 }
 
-// UnmarshalJSON reads {"seed": 1, "rules": [ … ]}. Without a seed there is a new one.
+// UnmarshalJSON reads {"seed": 1, "rules": [ … ]}. Without a seed, it chooses a random
+// one.
 func (f *Faults) UnmarshalJSON(data []byte) error {
 	var file faultsFile
 	if err := strict(data, &file); err != nil {
@@ -227,7 +228,7 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// ruleError is a RuleError of a rule.
+// ruleError returns a [RuleError] for the rule with that index.
 func ruleError(index int, err error) error {
 	e := &RuleError{Index: index, Err: err}
 	if at, ok := errors.AsType[*fieldError](err); ok {
@@ -250,14 +251,14 @@ func (f *Faults) MarshalJSON() ([]byte, error) {
 	return json.Marshal(file)
 }
 
-// writtenFault is a rule as it is written.
+// writtenFault is the JSON form of a Fault.
 type writtenFault struct {
 	*Fault
 	For   string `json:"for,omitempty"`
 	After string `json:"after,omitempty"`
 }
 
-// write is the rule in JSON.
+// write returns the rule as JSON.
 func (r Fault) write() ([]byte, error) {
 	w := writtenFault{Fault: &r}
 	if r.For != 0 {
@@ -269,7 +270,7 @@ func (r Fault) write() ([]byte, error) {
 	return json.Marshal(w)
 }
 
-// read fills the rule in from JSON.
+// read sets the rule from JSON.
 func (r *Fault) read(data []byte) error {
 	rule := writtenFault{Fault: r}
 	if err := strict(data, &rule); err != nil {
@@ -288,7 +289,7 @@ func (r *Fault) read(data []byte) error {
 	return nil
 }
 
-// strict decodes data, which is to have no other fields than v.
+// strict decodes data into v. Fields that v does not have are an error.
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

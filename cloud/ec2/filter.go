@@ -14,15 +14,14 @@ import (
 	"bake/cloud/wire"
 )
 
-// filters names a resource's filters. The value of each is the path of the field
-// in the SDK's struct that the filter looks at; a step through a list looks at
-// every element. "" is a documented filter that nothing here can match.
-// Tags need no entry, of what has any.
+// filters maps the names of a resource's filters to the path of the field in the SDK's
+// struct that the filter compares; a path through a list visits every element. An empty
+// path is a documented filter that matches nothing here. Tag filters need no entry if the
+// resource has tags.
 type filters map[string]string
 
-// apply returns the rows, structs of the SDK, that every filter admits: one of
-// a filter's values must match one of the row's, where * stands for any text
-// and ? for one character.
+// apply returns the rows (SDK structs) that match every filter: one of the filter's values
+// must match one of the row's. In a value, * matches any text and ? one character.
 func apply[T any](f filters, want []types.Filter, rows []T) ([]T, error) {
 	kept, err := f.apply(want, reflect.ValueOf(rows))
 	if err != nil {
@@ -51,7 +50,7 @@ func (f filters) apply(want []types.Filter, rows reflect.Value) (reflect.Value, 
 	return rows, nil
 }
 
-// keep is a list with the rows that want admits.
+// keep returns a list of the rows for which want returns true.
 func keep(rows reflect.Value, want func(row reflect.Value) bool) reflect.Value {
 	out := reflect.MakeSlice(rows.Type(), 0, rows.Len())
 	for i := range rows.Len() {
@@ -62,7 +61,7 @@ func keep(rows reflect.Value, want func(row reflect.Value) bool) reflect.Value {
 	return out
 }
 
-// values are what a row has for a filter.
+// values returns a row's values for a filter.
 func (f filters) values(name string, row reflect.Value) []string {
 	key, byKey := strings.CutPrefix(name, "tag:")
 	switch {
@@ -128,11 +127,11 @@ func collect(v reflect.Value, path []string) []string {
 	return nil
 }
 
-// match reports whether text matches pattern as EC2's filters do.
+// match reports whether text matches pattern by the rules of EC2's filters.
 func match(pattern, text string) bool { return wire.Match(pattern, text, wire.Backslash) }
 
-// page cuts rows, which are in the order of their keys, to the page that token
-// asks for, and returns the token of the next.
+// page returns the page of rows that token asks for, and the token of the next page. The
+// rows must be in the order of their keys.
 func page[T any](rows []T, key func(T) string, max *int32, token *string) ([]T, *string, error) {
 	cut, next, err := pageOf(reflect.ValueOf(rows), func(i int) string { return key(rows[i]) }, max, token)
 	if err != nil {
@@ -150,7 +149,7 @@ func pageOf(rows reflect.Value, key func(i int) string, max *int32, token *strin
 	if !ok {
 		return rows, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", *token)
 	}
-	if rows.IsNil() { // an answer has an empty list rather than none
+	if rows.IsNil() { // send an empty list rather than none
 		rows = reflect.MakeSlice(rows.Type(), 0, 0)
 	}
 	return rows.Slice(begin, end), next, nil

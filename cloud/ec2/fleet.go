@@ -21,23 +21,22 @@ type spotRequest struct {
 	types.SpotInstanceRequest
 }
 
-// fleet is a fleet of the type instant, which has launched what it could. Fleets
-// whose requests had no client token are not kept.
+// fleet is a fleet of type instant that has launched what it could. Fleets requested
+// without a client token are not stored.
 type fleet struct {
 	ID        string
 	Region    string
 	Account   string
-	Token     string // of the request, and what it said
+	Token     string // the request's client token; Request is its fingerprint
 	Request   string
 	Errors    []types.CreateFleetError
 	Instances []types.CreateFleetInstance
 }
 
-// CreateFleet launches the instances of a fleet of the type instant, at once. The
-// pools, which are instance types and places, are tried in the order of their
-// priorities and then as given; what a pool refuses is among the errors of the
-// answer. A request whose client token was seen before launches nothing: it is
-// answered as it was then.
+// CreateFleet launches the instances of a fleet of type instant at once. It tries the
+// pools (combinations of instance type and zone or subnet) in order of priority, then in
+// the given order. Errors of a pool are listed in the answer. A request whose client token
+// was used before launches nothing and gets the same answer again.
 func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if in.Type != types.FleetTypeInstant {
@@ -64,7 +63,7 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 	})
 }
 
-// repeatedFleet is the answer to a request whose client token was seen before, or nil.
+// repeatedFleet returns the answer to a request whose client token was seen before, or nil.
 func (s *state) repeatedFleet(c wire.Caller, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
 	token := aws.ToString(in.ClientToken)
 	switch {
@@ -85,7 +84,7 @@ func (s *state) repeatedFleet(c wire.Caller, in *ec2.CreateFleetInput) (*ec2.Cre
 	return nil, nil
 }
 
-// launchFleet launches up to target instances in the first pool that has them.
+// launchFleet launches up to target instances in the first pool that has capacity.
 func (s *Service) launchFleet(ctx context.Context, in *ec2.CreateFleetInput, target int32) (*ec2.CreateFleetOutput, error) {
 	c := wire.CallerFrom(ctx)
 	out := &ec2.CreateFleetOutput{FleetId: aws.String(newID("fleet")), Errors: []types.CreateFleetError{}, Instances: []types.CreateFleetInstance{}}
@@ -137,7 +136,7 @@ func (s *Service) launchFleet(ctx context.Context, in *ec2.CreateFleetInput, tar
 	return out, nil
 }
 
-// pool is a combination of instance type and place that a fleet may launch in.
+// pool is a combination of instance type and place in which a fleet may launch.
 type pool struct {
 	template *types.LaunchTemplateSpecification
 	over     types.FleetLaunchTemplateOverridesRequest
@@ -164,7 +163,7 @@ func pools(configs []types.FleetLaunchTemplateConfigRequest) (out []pool) {
 	return out
 }
 
-// into puts the pool's place into a launch.
+// into sets the pool's place in a launch request.
 func (p pool) into(launch *ec2.RunInstancesInput) error {
 	if id := aws.ToString(p.over.SubnetId); id != "" {
 		if err := kindSubnet.check(id); err != nil {
@@ -181,12 +180,12 @@ func (p pool) into(launch *ec2.RunInstancesInput) error {
 	return nil
 }
 
-// instanceTags are the tags of a fleet's request that are for its instances.
+// instanceTags returns the tags of a fleet request that apply to its instances.
 func instanceTags(specs []types.TagSpecification) []types.TagSpecification {
 	return slices.DeleteFunc(slices.Clone(specs), func(t types.TagSpecification) bool { return t.ResourceType == "fleet" })
 }
 
-// requestSpot makes the request that an instance fulfils.
+// requestSpot creates the spot request that an instance fulfils.
 func (s *state) requestSpot(instance string, options *types.SpotMarketOptions, tags []types.Tag) error {
 	row, _ := s.instances.Get(instance)
 	id := newID("sir")
@@ -208,7 +207,7 @@ func (s *state) requestSpot(instance string, options *types.SpotMarketOptions, t
 	})
 }
 
-// spotView is a request as it stands now: it closes with its instance.
+// spotView returns the current state of a request: it closes when its instance ends.
 func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	v := r.SpotInstanceRequest
 	in, ok := s.instances.Get(aws.ToString(v.InstanceId))
@@ -233,7 +232,7 @@ func (s *state) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.Descri
 	return &ec2.DescribeSpotInstanceRequestsOutput{SpotInstanceRequests: all, NextToken: next}, err
 }
 
-// CancelSpotInstanceRequests cancels requests; their instances run on.
+// CancelSpotInstanceRequests cancels requests; their instances keep running.
 func (s *state) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSpotInstanceRequestsInput) (*ec2.CancelSpotInstanceRequestsOutput, error) {
 	rows, err := pick(s, kindSpot, in.SpotInstanceRequestIds, s.spots.of(wire.CallerFrom(ctx)))
 	if err != nil {

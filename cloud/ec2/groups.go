@@ -16,8 +16,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// group is a security group. Its permissions are kept as rules, one for each
-// peer; the grouped form is made from them.
+// group is a security group. Its permissions are stored as rules, one for each peer; the
+// grouped form is computed from them.
 type group struct {
 	Region string
 	types.SecurityGroup
@@ -27,7 +27,7 @@ type group struct {
 // defaultGroup is the name of the group that every VPC has from the start.
 const defaultGroup = "default"
 
-// newGroup is a group that lets everything out and nothing in.
+// newGroup returns a group that allows all outbound and no inbound traffic.
 func newGroup(c wire.Caller, vpc, name, description string) *group {
 	id := newID("sg")
 	return &group{
@@ -39,14 +39,14 @@ func newGroup(c wire.Caller, vpc, name, description string) *group {
 	}
 }
 
-// view is the group as DescribeSecurityGroups shows it.
+// view returns the group as DescribeSecurityGroups shows it.
 func (g *group) view() types.SecurityGroup {
 	v := g.SecurityGroup
 	v.IpPermissions, v.IpPermissionsEgress = g.permissions(false), g.permissions(true)
 	return v
 }
 
-// permissions gathers the rules of one direction by protocol and ports.
+// permissions groups the rules of one direction by protocol and ports.
 func (g *group) permissions(egress bool) []types.IpPermission {
 	out := []types.IpPermission{}
 	for _, r := range g.Rules {
@@ -77,7 +77,7 @@ func (g *group) permissions(egress bool) []types.IpPermission {
 	return out
 }
 
-// portOf is the port as the grouped form has it: none for all protocols.
+// portOf returns the port as in the grouped form, which has none for all protocols.
 func portOf(r types.SecurityGroupRule, port *int32) int32 {
 	if *r.IpProtocol == "-1" {
 		return 0
@@ -85,7 +85,7 @@ func portOf(r types.SecurityGroupRule, port *int32) int32 {
 	return aws.ToInt32(port)
 }
 
-// groupsOf are the caller's groups, with the default one.
+// groupsOf returns the caller's groups, including the default one.
 func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 	if _, err := s.networkOf(c); err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 	return s.groups.of(c), nil
 }
 
-// groupNamed is the group of a VPC with that name, or nil.
+// groupNamed returns the group of a VPC with that name, or nil.
 func (s *state) groupNamed(vpc, name string) *group {
 	for _, g := range s.groups.Rows {
 		if *g.VpcId == vpc && *g.GroupName == name {
@@ -103,10 +103,10 @@ func (s *state) groupNamed(vpc, name string) *group {
 	return nil
 }
 
-// findGroup returns the caller's group with that id or, if id is empty, the one of its
+// findGroup returns the caller's group with that id or, if id is empty, the group of its
 // default VPC with that name.
 func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
-	n, err := s.networkOf(c) // which makes the default group
+	n, err := s.networkOf(c) // creates the default group
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +119,8 @@ func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
 	return nil, kindGroup.notFound(*name)
 }
 
-// groupsFor are the groups that an instance in a VPC gets, by id and by name; the VPC's
-// default group if none is named.
+// groupsFor returns the groups, given by id and by name, of an instance in a VPC. If none
+// is given, it returns the VPC's default group.
 func (s *state) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
 	if len(ids)+len(names) == 0 {
 		names = []string{defaultGroup}
@@ -277,14 +277,14 @@ func (s *state) DescribeSecurityGroupRules(ctx context.Context, in *ec2.Describe
 	return &ec2.DescribeSecurityGroupRulesOutput{SecurityGroupRules: rows, NextToken: next}, err
 }
 
-// flatPermission is the older form of a permission, one range or group in
+// flatPermission is the older form of a permission: one range or group, given as
 // parameters of the action itself.
 type flatPermission struct {
 	protocol, cidr, groupName, groupOwner *string
 	from, to                              *int32
 }
 
-// with adds the older form, if it is used, to permissions.
+// with appends the older form, if it is used, to permissions.
 func (f flatPermission) with(permissions []types.IpPermission) []types.IpPermission {
 	if f.protocol == nil && f.cidr == nil && f.groupName == nil {
 		return permissions
@@ -302,7 +302,7 @@ func (f flatPermission) with(permissions []types.IpPermission) []types.IpPermiss
 	return append(slices.Clone(permissions), p)
 }
 
-// rulesOf turns permissions into rules of g, without ids.
+// rulesOf converts permissions to rules of g, without ids.
 func (s *state) rulesOf(c wire.Caller, g *group, permissions []types.IpPermission, egress bool) ([]types.SecurityGroupRule, error) {
 	if len(permissions) == 0 {
 		return nil, missing("IpPermissions")
@@ -354,7 +354,7 @@ func (s *state) rulesOf(c wire.Caller, g *group, permissions []types.IpPermissio
 	return out, nil
 }
 
-// checkPorts returns a permission's protocol, by its usual name, and ports.
+// checkPorts returns a permission's ports and its protocol by its usual name.
 func checkPorts(p types.IpPermission) (protocol string, from, to int32, err error) {
 	names := map[string]string{"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
 	protocol = strings.ToLower(aws.ToString(p.IpProtocol))
@@ -393,13 +393,13 @@ func checkPorts(p types.IpPermission) (protocol string, from, to int32, err erro
 	return protocol, from, to, nil
 }
 
-// sameRule reports whether two rules admit the same traffic.
+// sameRule reports whether two rules allow the same traffic.
 func sameRule(a, b types.SecurityGroupRule) bool {
 	return *a.IsEgress == *b.IsEgress && *a.IpProtocol == *b.IpProtocol && *a.FromPort == *b.FromPort && *a.ToPort == *b.ToPort &&
 		reflect.DeepEqual(a.CidrIpv4, b.CidrIpv4) && reflect.DeepEqual(a.CidrIpv6, b.CidrIpv6) && reflect.DeepEqual(a.ReferencedGroupInfo, b.ReferencedGroupInfo)
 }
 
-// peerOf names a rule's peer as EC2's errors do.
+// peerOf formats a rule's peer as EC2's errors do.
 func peerOf(r types.SecurityGroupRule) string {
 	if r.ReferencedGroupInfo != nil {
 		return *r.ReferencedGroupInfo.GroupId
@@ -508,8 +508,8 @@ func (s *state) RevokeSecurityGroupEgress(ctx context.Context, in *ec2.RevokeSec
 	return &ec2.RevokeSecurityGroupEgressOutput{Return: aws.Bool(true), RevokedSecurityGroupRules: rules}, err
 }
 
-// ModifySecurityGroupRules puts other protocols, ports, peers and descriptions into rules,
-// which keep their ids. A rule goes on to be about the same kind of peer.
+// ModifySecurityGroupRules changes the protocols, ports, peers and descriptions of rules,
+// which keep their ids. The kind of a rule's peer cannot change.
 func (s *state) ModifySecurityGroupRules(ctx context.Context, in *ec2.ModifySecurityGroupRulesInput) (*ec2.ModifySecurityGroupRulesOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if aws.ToString(in.GroupId) == "" {
@@ -565,7 +565,7 @@ func (s *state) ModifySecurityGroupRules(ctx context.Context, in *ec2.ModifySecu
 	return &ec2.ModifySecurityGroupRulesOutput{Return: aws.Bool(true)}, nil
 }
 
-// permissionOf is the permission that a request for one rule means.
+// permissionOf returns the permission that a request for one rule describes.
 func permissionOf(r types.SecurityGroupRuleRequest) types.IpPermission {
 	p := types.IpPermission{IpProtocol: r.IpProtocol, FromPort: r.FromPort, ToPort: r.ToPort}
 	if r.CidrIpv4 != nil {

@@ -14,9 +14,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// ModifyImageAttribute changes who may launch an image, its description or its
-// IMDS support, in the form of one field for each or in that of Attribute,
-// OperationType and values.
+// ModifyImageAttribute changes the launch permissions, description or IMDS support of an
+// image. A request either uses a field for each, or Attribute, OperationType and values.
 func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAttributeInput) (*ec2.ModifyImageAttributeOutput, error) {
 	return &ec2.ModifyImageAttributeOutput{}, s.changeImage(ctx, in.ImageId, func(img *image) error {
 		change, err := imageChange(in)
@@ -50,10 +49,10 @@ func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAtt
 	})
 }
 
-// maxPermissions is how many launch permissions an image can have.
+// maxPermissions is the largest number of launch permissions of an image.
 const maxPermissions = 1000
 
-// shareable reports why an image cannot be shared with more.
+// shareable reports why an image cannot be shared with further accounts.
 func (s *state) shareable(img *image, with []types.LaunchPermission) error {
 	public := slices.ContainsFunc(with, func(p types.LaunchPermission) bool { return p.Group != "" })
 	if public && s.settingsOf(*img.OwnerId, img.Region).ImagesBlocked {
@@ -79,7 +78,7 @@ var organizationARN = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^arn:aws[a-z-]*:organizations::\d{12}:(organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})$`)
 })
 
-// checkOrganization reports an ARN that is not that of an organization or of an
+// checkOrganization reports an ARN that is not the ARN of an organization or an
 // organizational unit.
 func checkOrganization(p types.LaunchPermission) error {
 	for _, a := range []struct {
@@ -93,7 +92,8 @@ func checkOrganization(p types.LaunchPermission) error {
 	return nil
 }
 
-// attributeChange is what a ModifyImageAttribute asks for, whatever its form.
+// attributeChange is the change that a ModifyImageAttribute request asks for in either
+// form.
 type attributeChange struct {
 	add, remove       []types.LaunchPermission
 	description, imds *string
@@ -121,7 +121,7 @@ func imageChange(in *ec2.ModifyImageAttributeInput) (attributeChange, error) {
 	return c, nil
 }
 
-// namedChange is what a request says in either form.
+// namedChange returns the change that a request asks for in either form.
 func namedChange(in *ec2.ModifyImageAttributeInput) (c attributeChange, err error) {
 	if len(in.ProductCodes) > 0 || aws.ToString(in.Attribute) == "productCodes" {
 		return c, wire.Errorf("InvalidProductCode.NotFound", "The embedded cloud has no marketplace, and so no product codes.")
@@ -232,8 +232,8 @@ func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImag
 	return out, nil
 }
 
-// DisableImage takes an image out of use: nobody can launch it, and it loses its
-// launch permissions for good.
+// DisableImage disables an image: it cannot be launched any more, and it loses its launch
+// permissions permanently.
 func (s *state) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (*ec2.DisableImageOutput, error) {
 	err := s.changeState(ctx, in.ImageId, types.ImageStateAvailable, func(img *image) {
 		img.State, img.LaunchPermissions, img.Public = types.ImageStateDisabled, nil, aws.Bool(false)
@@ -258,7 +258,7 @@ func (s *state) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2
 	return &ec2.EnableImageOutput{Return: aws.Bool(true)}, err
 }
 
-// changeState changes an image of the caller's that is in the state from.
+// changeState changes one of the caller's images that is in state from.
 func (s *state) changeState(ctx context.Context, id *string, from types.ImageState, change func(*image)) error {
 	return s.changeImage(ctx, id, func(img *image) error {
 		if img.State != from {

@@ -57,7 +57,7 @@ func (img *image) snapshotSize(snapshot string) int32 {
 	return aws.ToInt32(img.mapping(snapshot).Ebs.VolumeSize)
 }
 
-// snapshotIDs are the snapshots that the image maps.
+// snapshotIDs returns the snapshots that the image maps.
 func (img *image) snapshotIDs() []string {
 	var out []string
 	for _, b := range img.BlockDeviceMappings {
@@ -68,7 +68,7 @@ func (img *image) snapshotIDs() []string {
 	return out
 }
 
-// rootSnapshot is the snapshot of the root device.
+// rootSnapshot returns the snapshot of the root device.
 func (img *image) rootSnapshot() string {
 	for _, b := range img.BlockDeviceMappings {
 		if aws.ToString(b.DeviceName) == aws.ToString(img.RootDeviceName) && b.Ebs != nil {
@@ -97,7 +97,7 @@ func (img *image) deprecated(now time.Time) bool {
 	return err == nil && !now.Before(at)
 }
 
-// content is what the image's root holds: layers, or the base that they are yet to
+// content returns what the image's root holds: layers, or the base that they are yet to
 // come from.
 func (s *state) content(img *image) (layers []string, base string) {
 	if snap, ok := s.snapshots.Get(img.rootSnapshot()); ok {
@@ -106,7 +106,7 @@ func (s *state) content(img *image) (layers []string, base string) {
 	return nil, img.Base
 }
 
-// published is a publication as the image that it is in a region. Its ids
+// published returns a publication as the image that it is in a region. Its ids
 // follow from owner, name and region, so that they are the same everywhere.
 func published(p Publication, region string) *image {
 	sum := sha256.Sum256([]byte(p.Owner + "/" + p.Name + "/" + region + p.ID))
@@ -144,7 +144,7 @@ func published(p Publication, region string) *image {
 	return img
 }
 
-// PublicParameters are the parameters of Systems Manager that publishers offer in the
+// PublicParameters returns the parameters of Systems Manager that publishers offer in the
 // caller's region, each with the image that it leads to.
 func (s *Service) PublicParameters(ctx context.Context) (map[string]types.Image, error) {
 	publications, err := s.opts.Images.Publications()
@@ -160,7 +160,7 @@ func (s *Service) PublicParameters(ctx context.Context) (map[string]types.Image,
 	return out, nil
 }
 
-// newImage is a pending image of the caller's, as all images here are.
+// newImage returns a pending image of the caller's, as all images here are.
 func newImage(c wire.Caller, name string, created time.Time) *image {
 	return &image{Region: c.Region, Image: types.Image{
 		ImageId: aws.String(newID("ami")), OwnerId: &c.Account, Name: &name, ImageLocation: aws.String(c.Account + "/" + name),
@@ -171,7 +171,7 @@ func newImage(c wire.Caller, name string, created time.Time) *image {
 	}}
 }
 
-// imagesIn are all images of a region, published ones included.
+// imagesIn returns all images of a region, published ones included.
 func (s *state) imagesIn(region string) ([]*image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
@@ -215,7 +215,7 @@ func (s *state) findImage(c wire.Caller, region string, id *string) (*image, err
 	return all[i], nil
 }
 
-// usableImage is an image that can be launched now.
+// usableImage returns an image that can be launched now.
 func (s *state) usableImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
@@ -230,7 +230,7 @@ func (s *state) usableImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-// ownImage is an image of the caller's that is no publication.
+// ownImage returns an image of the caller's that is no publication.
 func (s *state) ownImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
@@ -371,7 +371,7 @@ func (s *state) instanceOf(c wire.Caller, image string) bool {
 // UserTag is a tag that DescribeImages shows on every image: who logs in.
 const UserTag = "bake:user"
 
-// imageView is the image as DescribeImages shows it to the caller.
+// imageView returns the image as DescribeImages shows it to the caller.
 func (s *state) imageView(c wire.Caller, img *image) types.Image {
 	v := img.Image
 	v.DeregistrationProtection = aws.String(img.protection(s.opts.Clock.Now()))
@@ -505,7 +505,7 @@ func (s *state) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping
 	return out, nil
 }
 
-// mapped is a new device of an image as DescribeImages shows it: what the request
+// mapped returns a new device of an image as DescribeImages shows it: what the request
 // says of it, and what its snapshot and its type imply. img has the snapshot if the
 // caller's account has not; it may be nil.
 func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*types.EbsBlockDevice, error) {
@@ -710,7 +710,7 @@ func (s *state) copyDevices(c wire.Caller, in *ec2.CopyImageInput, source, img *
 	return snapshots, nil
 }
 
-// copySource is the snapshot of an image that the caller wants to copy; of a
+// copySource returns the snapshot of an image that the caller wants to copy; of a
 // publication, which has none, what it would be.
 func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
 	snap, ok := s.snapshots.Get(id)

@@ -29,7 +29,7 @@ func (s *state) launched(id string) error {
 	})
 }
 
-// lastLaunch is when an instance of the image was launched last, as far as it is
+// lastLaunch returns when an instance of the image was launched last, as far as it is
 // known by now; empty if never.
 func (s *state) lastLaunch(img *image) string {
 	known := s.opts.Clock.Now().Add(-s.delays().Usage)
@@ -62,7 +62,7 @@ func (img *image) deprecationTime() time.Time {
 	return at
 }
 
-// latestDeprecation is the limit for a public image.
+// latestDeprecation returns the limit for a public image.
 func (img *image) latestDeprecation() time.Time {
 	created, _ := time.Parse(timeForm, aws.ToString(img.CreationDate))
 	return created.AddDate(publicDeprecationYears, 0, 0).Truncate(time.Minute)
@@ -105,7 +105,7 @@ const (
 	cooldown    = 24 * time.Hour
 )
 
-// protection is the image's deregistration protection now.
+// protection returns the image's deregistration protection now.
 func (img *image) protection(now time.Time) string {
 	state := aws.ToString(img.DeregistrationProtection)
 	if text, ok := strings.CutPrefix(state, cooling); ok {

@@ -11,7 +11,7 @@ import (
 	"bake/cloud/metadata"
 )
 
-// metadataOf is what the metadata service tells the instance about itself now.
+// metadataOf returns what the metadata service tells the instance about itself now.
 func (s *state) metadataOf(id string) metadata.Instance {
 	in, ok := s.instances.Get(id)
 	if !ok || len(in.NetworkInterfaces) == 0 {

@@ -92,7 +92,7 @@ func (in *instance) hasVolume(id string) bool {
 	return slices.ContainsFunc(in.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
 }
 
-// root is the mapping of the root device; nil after termination.
+// root returns the mapping of the root device; nil after termination.
 func (in *instance) root() *types.InstanceBlockDeviceMapping {
 	for i := range in.BlockDeviceMappings {
 		if aws.ToString(in.BlockDeviceMappings[i].DeviceName) == aws.ToString(in.RootDeviceName) {
@@ -115,7 +115,7 @@ func netipAddr(text *string) netip.Addr {
 	return addr
 }
 
-// subnetPrefix is the address range of the instance's subnet.
+// subnetPrefix returns the address range of the instance's subnet.
 func (s *state) subnetPrefix(in *instance) netip.Prefix {
 	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
 		for _, v := range n.Subnets {
@@ -127,7 +127,7 @@ func (s *state) subnetPrefix(in *instance) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// vpcRange is the address range of the instance's VPC.
+// vpcRange returns the address range of the instance's VPC.
 func (s *state) vpcRange(in *instance) string {
 	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
 		if v := n.vpc(aws.ToString(in.VpcId)); v != nil {
@@ -137,7 +137,7 @@ func (s *state) vpcRange(in *instance) string {
 	return ""
 }
 
-// instancesOf are the caller's instances that can be seen.
+// instancesOf returns the caller's instances that can be seen.
 func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 	if err := s.forgetEnded(); err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ var instanceFilters = filters{
 	"usage-operation-update-time": "UsageOperationUpdateTime", "virtualization-type": "VirtualizationType", "vpc-id": "VpcId",
 }
 
-// describedInstances are the caller's instances that a query asks for.
+// describedInstances returns the caller's instances that a query asks for.
 func (s *state) describedInstances(c wire.Caller, q query) ([]*instance, error) {
 	if err := kindInstance.checkPage(q); err != nil {
 		return nil, err

@@ -45,14 +45,14 @@ func families() []family {
 	}
 }
 
-// burstable are the types whose memory follows no rule: sizes with MiB.
+// burstable returns the types whose memory follows no rule: sizes with MiB.
 func burstable() map[string]int32 {
 	return map[string]int32{"nano": 512, "micro": 1024, "small": 2048, "medium": 4096, "large": 8192, "xlarge": 16384, "2xlarge": 32768}
 }
 
 var armFamily = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`) })
 
-// processorOf is an architecture of EC2 in Go's words; empty for one of which nothing is
+// processorOf returns an architecture of EC2 in Go's words; empty for one of which nothing is
 // known.
 func processorOf(architecture types.ArchitectureValues) string {
 	return map[types.ArchitectureValues]string{types.ArchitectureValuesX8664: "amd64", types.ArchitectureValuesArm64: "arm64"}[architecture]
@@ -78,7 +78,7 @@ func checkType(t types.InstanceType) error {
 	return nil
 }
 
-// describedTypes are the instance types that are described, in order of names.
+// describedTypes returns the instance types that are described, in order of names.
 func describedTypes() []types.InstanceTypeInfo {
 	var out []types.InstanceTypeInfo
 	for _, f := range families() {
@@ -109,7 +109,7 @@ func describedTypes() []types.InstanceTypeInfo {
 	return out
 }
 
-// limitsOf is how large a machine of an instance type is. Types that are not
+// limitsOf returns how large a machine of an instance type is. Types that are not
 // described have no limits.
 func limitsOf(name types.InstanceType) machine.Limits {
 	for _, t := range describedTypes() {
@@ -135,7 +135,7 @@ func cpusOf(size string) int32 {
 	return 1
 }
 
-// cpuOptions are the cores of an instance type and the threads of each. Processors
+// cpuOptions returns the cores of an instance type and the threads of each. Processors
 // of Amazon's, and those of a single thread, have one.
 func cpuOptions(t types.InstanceType) (cores, threads int32) {
 	family, size, _ := strings.Cut(string(t), ".")

@@ -19,7 +19,7 @@ import (
 // not get another card. The one that an instance is launched with is in the instance's row,
 // be it new or one of these; when the instance ends, it becomes a record if it shall stay.
 
-// newInterface is an interface in a subnet, with an address that is free there.
+// newInterface returns an interface in a subnet, with an address that is free there.
 func (s *state) newInterface(c wire.Caller, subnet types.Subnet, groups []types.GroupIdentifier, private string) (types.NetworkInterface, error) {
 	id := newID("eni")
 	address, err := s.privateAddress(&placement{subnet: subnet, private: private}, id)
@@ -175,7 +175,7 @@ func (s *state) DeleteNetworkInterface(ctx context.Context, in *ec2.DeleteNetwor
 	return &ec2.DeleteNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { n.endInterface(*in.NetworkInterfaceId) })
 }
 
-// maxInterfaces is how many interfaces an instance of a type can have.
+// maxInterfaces returns how many interfaces an instance of a type can have.
 func maxInterfaces(kind types.InstanceType) int {
 	_, size, _ := strings.Cut(string(kind), ".")
 	switch size {
@@ -187,7 +187,7 @@ func maxInterfaces(kind types.InstanceType) int {
 	return 4
 }
 
-// attachedInterfaces are those that an instance has besides the one that it was launched
+// attachedInterfaces returns those that an instance has besides the one that it was launched
 // with.
 func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInterface) {
 	for _, i := range n.Interfaces {
@@ -198,7 +198,7 @@ func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInt
 	return all
 }
 
-// addressed is a record of an interface with its elastic address.
+// addressed returns a record of an interface with its elastic address.
 func (n *networking) addressed(i types.NetworkInterface) types.NetworkInterface {
 	a := n.addressOf(*i.NetworkInterfaceId)
 	if a == nil {
@@ -450,7 +450,7 @@ type interfaceRow struct {
 	Tags []types.Tag
 }
 
-// allInterfaces are the caller's interfaces, those of its instances among them.
+// allInterfaces returns the caller's interfaces, those of its instances among them.
 func (s *state) allInterfaces(c wire.Caller) ([]interfaceRow, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -472,7 +472,7 @@ func (s *state) allInterfaces(c wire.Caller) ([]interfaceRow, error) {
 	return rows, nil
 }
 
-// primaryInterface is the interface that an instance was launched with.
+// primaryInterface returns the interface that an instance was launched with.
 func (s *state) primaryInterface(in *instance, n types.InstanceNetworkInterface) types.NetworkInterface {
 	view := types.NetworkInterface{
 		NetworkInterfaceId: n.NetworkInterfaceId, Description: n.Description, Groups: n.Groups, InterfaceType: types.NetworkInterfaceTypeInterface,
@@ -513,7 +513,7 @@ func (s *state) withInterfaces(in *instance) *instance {
 	return &view
 }
 
-// instanceInterface is an attached interface as instances have it.
+// instanceInterface returns an attached interface as instances have it.
 func instanceInterface(i types.NetworkInterface) types.InstanceNetworkInterface {
 	address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
 	if a := i.Association; a != nil {
@@ -607,7 +607,7 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
 }
 
-// natAddress is the index of the elastic address of a NAT gateway that is asked for, if it is a public
+// natAddress returns the index of the elastic address of a NAT gateway that is asked for, if it is a public
 // one.
 func (s *state) natAddress(n *networking, in *ec2.CreateNatGatewayInput) (elastic int, public bool, err error) {
 	public = cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic) == types.ConnectivityTypePublic
@@ -622,7 +622,7 @@ func (s *state) natAddress(n *networking, in *ec2.CreateNatGatewayInput) (elasti
 	return elastic, public, err
 }
 
-// natFails is the code and the message with which a public NAT gateway in a VPC fails; empty if it
+// natFails returns the code and the message with which a public NAT gateway in a VPC fails; empty if it
 // does not.
 func (n *networking) natFails(a types.Address, vpc string) (code, why string) {
 	switch {

@@ -69,7 +69,7 @@ func (s *Service) Prepare() {
 	go func() { _, _ = key() }()
 }
 
-// rsaKey is a key that nobody else has: the one that Prepare has made, if it is there still.
+// rsaKey returns a key that nobody else has: the one that Prepare has made, if it is there still.
 func (s *Service) rsaKey() (*rsa.PrivateKey, error) {
 	if key := s.ahead.Swap(nil); key != nil {
 		return (*key)()
@@ -181,7 +181,7 @@ func decodePublicKey(material []byte) (ssh.PublicKey, error) {
 	return ssh.NewPublicKey(parsed)
 }
 
-// rfc4716 is the key in the file format of RFC 4716: base64 between two markers,
+// rfc4716 returns the key in the file format of RFC 4716: base64 between two markers,
 // after headers, whose lines end in a backslash where they go on.
 func rfc4716(text string) (blob []byte, ok bool) {
 	_, text, begins := strings.Cut(text, "---- BEGIN SSH2 PUBLIC KEY ----")
@@ -203,7 +203,7 @@ func rfc4716(text string) (blob []byte, ok bool) {
 	return blob, err == nil
 }
 
-// sshFingerprint is what EC2 shows for ED25519 keys.
+// sshFingerprint returns what EC2 shows for ED25519 keys.
 func sshFingerprint(key ssh.PublicKey) string {
 	sum := sha256.Sum256(key.Marshal())
 	return base64.StdEncoding.EncodeToString(sum[:])

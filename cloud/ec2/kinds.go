@@ -86,12 +86,12 @@ var (
 	kindAssociation = &kind{prefix: "iip-assoc", field: "AssociationId", noun: "association", code: "InvalidAssociationID", filters: associationFilters}
 )
 
-// taggableKinds are those whose resources have tags.
+// taggableKinds returns those whose resources have tags.
 func taggableKinds() []*kind {
 	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindExport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindNat, kindEndpoint, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
-// with is the kind where it is described by other filters.
+// with returns the kind where it is described by other filters.
 func (k *kind) with(f filters) *kind {
 	other := *k
 	other.filters = f
@@ -118,7 +118,7 @@ func (k *kind) notFound(ids ...string) error {
 	return wire.Errorf(k.code+cmp.Or(k.gone, ".NotFound"), text, k.noun, list)
 }
 
-// name is the name in a row, of a kind that has names.
+// name returns the name in a row, of a kind that has names.
 func (k *kind) name(row any) string { return textIn(reflect.ValueOf(row), k.named) }
 
 func textIn(row reflect.Value, field string) string {
@@ -188,7 +188,7 @@ func (k *kind) listed(q query, rows reflect.Value) (reflect.Value, *string, erro
 	return pageOf(rows, func(i int) string { return order.keys[i] }, q.max, q.token)
 }
 
-// key is what lists of the kind are in the order of: ids, after the time for the newest first.
+// key returns what lists of the kind are in the order of: ids, after the time for the newest first.
 func (k *kind) key(row reflect.Value) string {
 	id := textIn(row, k.field)
 	if made := reflect.Indirect(row).FieldByName(k.made); made.IsValid() {
@@ -197,7 +197,7 @@ func (k *kind) key(row reflect.Value) string {
 	return id
 }
 
-// newestFirst is a text whose order is the other way round than that of a time.
+// newestFirst returns a text whose order is the other way round than that of a time.
 func newestFirst(at string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
@@ -254,7 +254,7 @@ func (s *state) pick(k *kind, ids []string, rows reflect.Value) (reflect.Value, 
 	return keep(rows, func(row reflect.Value) bool { return !slices.Contains(hidden, textIn(row, k.field)) }), nil
 }
 
-// lacking are the ids that are not among those found.
+// lacking returns the ids that are not among those found.
 func (k *kind) lacking(ids, found []string) (lacking []string, err error) {
 	for _, id := range ids {
 		if err := k.check(id); err != nil {

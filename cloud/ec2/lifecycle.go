@@ -549,7 +549,7 @@ func (s *Service) collectNow(ctx context.Context) {
 	}
 }
 
-// layers are those that something refers to.
+// layers returns those that something refers to.
 func (s *state) layers() (inUse []string) {
 	add := func(layers []string, freezing string) {
 		inUse = append(inUse, layers...)
@@ -574,7 +574,7 @@ func (s *state) layers() (inUse []string) {
 	return inUse
 }
 
-// bases are those that something refers to whose layers are yet to come from them.
+// bases returns those that something refers to whose layers are yet to come from them.
 func (s *state) bases() (inUse []string) {
 	for _, r := range s.images.Rows {
 		inUse = append(inUse, r.Base)
@@ -599,7 +599,7 @@ func (s *state) bases() (inUse []string) {
 	return inUse
 }
 
-// instance is the row of an instance, or nil.
+// instance returns the row of an instance, or nil.
 func (s *Service) instance(id string) *instance {
 	return view(s, func(st *state) *instance { return st.instances.Rows[id] })
 }
@@ -617,7 +617,7 @@ func (e *env) confine(path string) confined.Dir {
 	return confined.Dir{Base: e.opts.Dir, Name: name}
 }
 
-// upper is the writable layer of an instance's disk.
+// upper returns the writable layer of an instance's disk.
 func (e *env) upper(instance string) confined.Dir {
 	return e.confine(filepath.Join(e.machineDir(instance), "upper"))
 }

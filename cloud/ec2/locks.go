@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// lockState is the state of a snapshot's lock; empty if it never had one.
+// lockState returns the state of a snapshot's lock; empty if it never had one.
 func (r *snapshot) lockState(now time.Time) types.LockState {
 	l := r.Lock
 	switch {
@@ -60,7 +60,7 @@ func (s *state) LockSnapshot(ctx context.Context, in *ec2.LockSnapshotInput) (*e
 	return out, nil
 }
 
-// newLock is the lock that a request asks for.
+// newLock returns the lock that a request asks for.
 func newLock(in *ec2.LockSnapshotInput, now time.Time) (*types.LockedSnapshotsInfo, error) {
 	l := &types.LockedSnapshotsInfo{LockCreatedOn: &now, LockDurationStartTime: &now, LockState: types.LockState(in.LockMode), CoolOffPeriod: in.CoolOffPeriod}
 	switch days, hours := aws.ToInt32(in.LockDuration), aws.ToInt32(in.CoolOffPeriod); {

@@ -80,7 +80,7 @@ func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) e
 // rebootLook is how often a machine that reboots is looked at.
 const rebootLook = 20 * time.Millisecond
 
-// managed is the machine of such an instance, or nil.
+// managed returns the machine of such an instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	in, r := s.instances.Rows[id], s.runners[id]
 	if in == nil || r == nil || r.machine == nil || in.OwnerId != c.Account || in.Region != c.Region || in.IamInstanceProfile == nil {
@@ -117,7 +117,7 @@ func (s *Service) AddTemporaryKey(c wire.Caller, id, zone, user, key string) err
 	})
 }
 
-// temporaryKeys are the keys that an instance accepts for a minute, by the users they are for.
+// temporaryKeys returns the keys that an instance accepts for a minute, by the users they are for.
 func (s *state) temporaryKeys(id string) map[string][]string {
 	r := s.runners[id]
 	if r == nil {

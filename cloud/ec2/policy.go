@@ -138,7 +138,7 @@ func (s *state) groupsOfInstance(in *instance) []*group {
 	return out
 }
 
-// members are the private addresses of the instances in each group.
+// members returns the private addresses of the instances in each group.
 func (s *state) members() map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
 	for _, in := range s.instances.Rows {

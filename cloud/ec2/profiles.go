@@ -53,7 +53,7 @@ func (e *env) profile(c wire.Caller, want *types.IamInstanceProfileSpecification
 	return &types.IamInstanceProfile{Arn: &found.ARN, Id: &found.ID}, nil
 }
 
-// metadataRole is what the instance's metadata tell about its role; nil if it has none.
+// metadataRole returns what the instance's metadata tell about its role; nil if it has none.
 func (e *env) metadataRole(in *instance) *metadata.Role {
 	if in.IamInstanceProfile == nil {
 		return nil
@@ -70,7 +70,7 @@ func (e *env) metadataRole(in *instance) *metadata.Role {
 	return &metadata.Role{ProfileARN: profile.ARN, ProfileID: profile.ID, Name: profile.Role, Credentials: credentials}
 }
 
-// association is the bond of an instance and its profile, which is an attribute
+// association returns the bond of an instance and its profile, which is an attribute
 // of the instance: the id follows from the instance's.
 func association(in *instance) types.IamInstanceProfileAssociation {
 	return types.IamInstanceProfileAssociation{

@@ -19,7 +19,7 @@ type discarded struct {
 	Entered, Exit time.Time
 }
 
-// whose are the account and the region of what was discarded.
+// whose returns the account and the region of what was discarded.
 func (d *discarded) whose() (account, region string) {
 	if d.Image != nil {
 		return *d.Image.OwnerId, d.Image.Region
@@ -57,7 +57,7 @@ func (s *state) bin(id string, d *discarded) error {
 	return s.recycled.Put(id, d)
 }
 
-// binned is what the caller has in the recycle bin. What has been there long enough is
+// binned returns what the caller has in the recycle bin. What has been there long enough is
 // deleted.
 func (s *state) binned(c wire.Caller) ([]*discarded, error) {
 	for _, id := range s.recycled.IDs() {

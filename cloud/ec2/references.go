@@ -28,7 +28,7 @@ type referenceScope struct {
 	depth  int      // of launch templates
 }
 
-// scopeOf is what a request asks for.
+// scopeOf returns what a request asks for.
 func scopeOf(in *ec2.DescribeImageReferencesInput) (referenceScope, error) {
 	scope := referenceScope{depth: usualVersionDepth}
 	if aws.ToBool(in.IncludeAllResourceTypes) {
@@ -70,7 +70,7 @@ func (r *referenceScope) option(of types.ImageReferenceResourceType, o types.Res
 	return invalidValue("The option '%s' is not valid for the resource type '%s'.", o.OptionName, of)
 }
 
-// versionDepth is the value of the option version-depth.
+// versionDepth returns the value of the option version-depth.
 func versionDepth(values []string) (int, error) {
 	depth, err := strconv.Atoi(values[0])
 	if err != nil || len(values) != 1 || depth < 1 || depth > maxVersionDepth {
@@ -120,7 +120,7 @@ func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeI
 	return &ec2.DescribeImageReferencesOutput{ImageReferences: rows, NextToken: next}, err
 }
 
-// references are those to the images from the caller's instances and launch templates.
+// references returns those to the images from the caller's instances and launch templates.
 func (s *state) references(c wire.Caller, images []string, scope referenceScope) (rows []types.ImageReference, err error) {
 	instances, err := s.instancesOf(c)
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *state) references(c wire.Caller, images []string, scope referenceScope)
 	return rows, nil
 }
 
-// imageIDs are what the newest versions of a launch template, as many as depth, name as
+// imageIDs returns what the newest versions of a launch template, as many as depth, name as
 // their images, each one once.
 func (t *launchTemplate) imageIDs(depth int) (ids []string) {
 	for _, v := range t.Versions[max(0, len(t.Versions)-depth):] {

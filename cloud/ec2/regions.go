@@ -53,7 +53,7 @@ func findRegion(name string) (region, bool) {
 	return all[i], true
 }
 
-// partition is the part of AWS that a region is in, as ARNs name it.
+// partition returns the part of AWS that a region is in, as ARNs name it.
 func partition(region string) string {
 	switch {
 	case strings.HasPrefix(region, "us-gov-"):
@@ -64,12 +64,12 @@ func partition(region string) string {
 	return "aws"
 }
 
-// arn is the ARN of something in the caller's account and region.
+// arn returns the ARN of something in the caller's account and region.
 func arn(c wire.Caller, service, resource string) string {
 	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(c.Region), service, c.Region, c.Account, resource)
 }
 
-// zoneID is the id of the region's nth zone, such as use1-az1: the same place
+// zoneID returns the id of the region's nth zone, such as use1-az1: the same place
 // for every account, unlike the zone's name.
 func (r region) zoneID(n int) string {
 	parts := strings.Split(strings.Replace(r.name, "us-gov-", "usg-", 1), "-")
@@ -80,7 +80,7 @@ func (r region) zoneID(n int) string {
 	return fmt.Sprintf("%s%s%s-az%d", parts[0], direction, parts[2], n+1)
 }
 
-// zone is the region's zone with that name or id: its number, or -1.
+// zone returns the region's zone with that name or id: its number, or -1.
 func (r region) zone(name, id string) int {
 	for i, letter := range r.zones {
 		if name == r.name+string(letter) || name == "" && id == r.zoneID(i) {
@@ -90,7 +90,7 @@ func (r region) zone(name, id string) int {
 	return -1
 }
 
-// zoneList are the names of the region's zones, for people.
+// zoneList returns the names of the region's zones, for people.
 func (r region) zoneList() string {
 	var names []string
 	for i := range r.zones {
@@ -99,7 +99,7 @@ func (r region) zoneList() string {
 	return strings.Join(names, ", ")
 }
 
-// zoneName is the name of the region's nth zone.
+// zoneName returns the name of the region's nth zone.
 func (r region) zoneName(n int) string { return r.name + r.zones[n:n+1] }
 
 func (r region) optInStatus() string {

@@ -102,7 +102,7 @@ func (d Delays) MarshalJSON() ([]byte, error) {
 	return json.Marshal(named)
 }
 
-// fields are the delays by their names in JSON.
+// fields returns the delays by their names in JSON.
 func (d *Delays) fields() map[string]*time.Duration {
 	return map[string]*time.Duration{"launch": &d.Launch, "stop": &d.Stop, "terminate": &d.Terminate,
 		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy, "usage": &d.Usage}
@@ -249,7 +249,7 @@ func (f *Faults) Replace(other *Faults) {
 	f.rules, f.counts, f.seed, f.chance, f.replaced = other.rules, other.counts, other.seed, other.chance, make(chan struct{})
 }
 
-// Rules are the rules, and what they have done.
+// Rules returns the rules, and what they have done.
 func (f *Faults) Rules() ([]Fault, []Counts) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -335,7 +335,7 @@ func (f *Faults) atLaunch(ctx context.Context, in *instance) []Fault {
 	}), made.rules...)
 }
 
-// Seed is the seed of chance.
+// Seed returns the seed of chance.
 func (f *Faults) Seed() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -402,7 +402,7 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 	}
 }
 
-// BeforeObjects is what [Service.Before] is for S3, which is no service of the same kind.
+// BeforeObjects returns what [Service.Before] is for S3, which is no service of the same kind.
 func (s *Service) BeforeObjects(ctx context.Context, action string) (context.Context, error) {
 	caller := wire.CallerFrom(ctx)
 	ctx, _, err := s.meet(ctx, call{service: "s3", action: action, region: caller.Region, account: caller.Account})
@@ -434,7 +434,7 @@ func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, e
 	return ctx, rules, refused
 }
 
-// refusal is the failure of a call to EC2. One for want of permission says,
+// refusal returns the failure of a call to EC2. One for want of permission says,
 // encoded, who wanted to do what.
 func (f Fault) refusal(ctx context.Context, action string) *wire.Error {
 	e := f.failure()
@@ -519,7 +519,7 @@ func stuckFor(rules []Fault) (longest time.Duration) {
 	return longest
 }
 
-// later is the sum of two durations, or for ever.
+// later returns the sum of two durations, or for ever.
 func later(a, b time.Duration) time.Duration {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

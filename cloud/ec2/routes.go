@@ -16,7 +16,7 @@ import (
 // enumeration lacks.
 const attachedGateway types.AttachmentStatus = "available"
 
-// newRouteTable is a route table of a VPC with the route that each has.
+// newRouteTable returns a route table of a VPC with the route that each has.
 func newRouteTable(c wire.Caller, v *vpc) types.RouteTable {
 	return types.RouteTable{RouteTableId: aws.String(newID("rtb")), VpcId: v.VpcId, OwnerId: &c.Account, Routes: []types.Route{
 		{DestinationCidrBlock: v.CidrBlock, GatewayId: aws.String("local"), Origin: types.RouteOriginCreateRouteTable, State: types.RouteStateActive}}}
@@ -32,7 +32,7 @@ func isMain(t types.RouteTable) bool {
 	return slices.ContainsFunc(t.Associations, func(a types.RouteTableAssociation) bool { return aws.ToBool(a.Main) })
 }
 
-// mainTable is the main route table of a VPC.
+// mainTable returns the main route table of a VPC.
 func (n *networking) mainTable(vpc string) *types.RouteTable {
 	for i := range n.RouteTables {
 		if t := &n.RouteTables[i]; *t.VpcId == vpc && isMain(*t) {
@@ -114,7 +114,7 @@ func (s *state) DescribeRouteTables(ctx context.Context, in *ec2.DescribeRouteTa
 	return &ec2.DescribeRouteTablesOutput{RouteTables: rows, NextToken: next}, err
 }
 
-// routeTables are the route tables with the state that each route has now: a route stays
+// routeTables returns the route tables with the state that each route has now: a route stays
 // when its target goes, and leads somewhere again when the target is back.
 func (s *state) routeTables(n *networking) []types.RouteTable {
 	tables := slices.Clone(n.RouteTables)
@@ -149,7 +149,7 @@ func (s *state) leads(n *networking, route types.Route, vpc string) bool {
 	return gateway == "local" || slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return *g.InternetGatewayId == gateway && attachedTo(g, vpc) })
 }
 
-// routeTo is the route that a request describes, in a table of vpc.
+// routeTo returns the route that a request describes, in a table of vpc.
 func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.CreateRouteInput) (types.Route, error) {
 	route := types.Route{Origin: types.RouteOriginCreateRoute, State: types.RouteStateActive}
 	if err := unsupported(in, "CarrierGatewayId", "CoreNetworkArn", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "EgressOnlyInternetGatewayId",
@@ -207,7 +207,7 @@ func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.Create
 	return route, nil
 }
 
-// routeIndex is the place of the route to a destination, or -1.
+// routeIndex returns the place of the route to a destination, or -1.
 func routeIndex(t types.RouteTable, destination *string) int {
 	return slices.IndexFunc(t.Routes, func(r types.Route) bool {
 		return r.DestinationCidrBlock != nil && *r.DestinationCidrBlock == aws.ToString(destination)

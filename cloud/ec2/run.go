@@ -342,7 +342,7 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 	return p, err
 }
 
-// subnetIn is the subnet with an id, or the first default one, in a zone; an empty id or zone is any.
+// subnetIn returns the subnet with an id, or the first default one, in a zone; an empty id or zone is any.
 func (n *networking) subnetIn(id, zone string) (v types.Subnet, err error) {
 	candidates := n.Subnets
 	if id == "" {
@@ -367,7 +367,7 @@ func (n *networking) subnetIn(id, zone string) (v types.Subnet, err error) {
 	return v, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", id, zone)
 }
 
-// newInstance is what the instances of a launch have in common.
+// newInstance returns what the instances of a launch have in common.
 func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
 	row := &instance{
 		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"), Created: s.now(),
@@ -414,7 +414,7 @@ func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image
 	return row
 }
 
-// bootMode is how an instance of the image boots on EC2: by UEFI if the image asks
+// bootMode returns how an instance of the image boots on EC2: by UEFI if the image asks
 // for it, or prefers it, and on Arm.
 func bootMode(img *image) types.InstanceBootModeValues {
 	switch {
@@ -454,7 +454,7 @@ func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *ty
 	return o
 }
 
-// monitoring is the state that a launch asks for.
+// monitoring returns the state that a launch asks for.
 func monitoring(want *types.RunInstancesMonitoringEnabled) types.MonitoringState {
 	if want != nil && aws.ToBool(want.Enabled) {
 		return types.MonitoringStateEnabled
@@ -559,7 +559,7 @@ func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// privateName is the private DNS name of an address.
+// privateName returns the private DNS name of an address.
 func privateName(addr netip.Addr, region string) string {
 	host := "ip-" + strings.ReplaceAll(addr.String(), ".", "-")
 	if region == "us-east-1" {
@@ -568,7 +568,7 @@ func privateName(addr netip.Addr, region string) string {
 	return host + "." + region + ".compute.internal"
 }
 
-// macAddress is a locally administered address for an instance's interface.
+// macAddress returns a locally administered address for an instance's interface.
 func macAddress(id string) string {
 	sum := sha256.Sum256([]byte("mac " + id))
 	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])

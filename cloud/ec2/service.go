@@ -217,7 +217,7 @@ type env struct {
 	slow atomic.Pointer[Delays]
 }
 
-// delays are how long transitions that begin now take.
+// delays returns how long transitions that begin now take.
 func (e *env) delays() Delays { return *e.slow.Load() }
 
 // SetDelays sets how long transitions take that begin from now on.
@@ -227,7 +227,7 @@ func (s *Service) SetDelays(delays Delays) { s.slow.Store(&delays) }
 // those that hold.
 func (s *Service) SetFaults(faults *Faults) { s.opts.Faults.Replace(faults) }
 
-// Rehearsed are the delays and the rules for faults that hold.
+// Rehearsed returns the delays and the rules for faults that hold.
 func (s *Service) Rehearsed() (Delays, *Faults) { return s.delays(), s.opts.Faults }
 
 // Open returns the service whose state is in opts.Dir and puts right what a
@@ -344,5 +344,5 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstanc
 	return locked(s, (*state).DescribeInstances)(ctx, in)
 }
 
-// now is the service's time, to the second as in EC2's answers.
+// now returns the service's time, to the second as in EC2's answers.
 func (e *env) now() time.Time { return e.opts.Clock.Now().UTC().Truncate(time.Second) }

@@ -27,7 +27,7 @@ type settings struct {
 
 func settingsID(account, region string) string { return account + "." + region }
 
-// settingsOf are the settings of an account in a region.
+// settingsOf returns the settings of an account in a region.
 func (s *state) settingsOf(account, region string) settings {
 	if row, ok := s.settings.Get(settingsID(account, region)); ok {
 		return *row
@@ -45,7 +45,7 @@ func (s *state) set(ctx context.Context, change func(*settings)) error {
 	})
 }
 
-// mine are the caller's settings.
+// mine returns the caller's settings.
 func (s *state) mine(ctx context.Context) settings {
 	c := wire.CallerFrom(ctx)
 	return s.settingsOf(c.Account, c.Region)
@@ -104,7 +104,7 @@ func (s *state) visible(r *snapshot, account string) bool {
 // encrypts reports whether all that the caller makes is encrypted.
 func (s *state) encrypts(c wire.Caller) bool { return s.settingsOf(c.Account, c.Region).Encrypt }
 
-// ebsKey is the ARN of a key that a request names or, if it names none, of the caller's
+// ebsKey returns the ARN of a key that a request names or, if it names none, of the caller's
 // usual one.
 func (s *state) ebsKey(c wire.Caller, name string) string {
 	return kmsKey(c, cmp.Or(name, s.settingsOf(c.Account, c.Region).Key))
@@ -213,7 +213,7 @@ func (s *state) allowed(c wire.Caller, img types.Image) (ok, enforced bool) {
 	return ok, enforced
 }
 
-// noted is what ImageAllowed says of an image: nothing while the settings are disabled.
+// noted returns what ImageAllowed says of an image: nothing while the settings are disabled.
 func (s *state) noted(c wire.Caller, img types.Image) *bool {
 	if s.settingsOf(c.Account, c.Region).Allowed == "" {
 		return nil

@@ -34,7 +34,7 @@ type snapshot struct {
 	ForImage     string // that it is made for; empty if for none
 }
 
-// snapshotView is the snapshot as DescribeSnapshots shows it to the caller.
+// snapshotView returns the snapshot as DescribeSnapshots shows it to the caller.
 func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	v := r.Snapshot
 	v.Tags = s.tagsOn(c, *v.SnapshotId, *v.OwnerId, v.Tags)
@@ -54,7 +54,7 @@ func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	return v
 }
 
-// newSnapshot is a pending snapshot of the caller's.
+// newSnapshot returns a pending snapshot of the caller's.
 func (s *state) newSnapshot(c wire.Caller, size int32, description string, tags []types.Tag) *snapshot {
 	return &snapshot{Region: c.Region, Snapshot: types.Snapshot{
 		SnapshotId: aws.String(newID("snap")), OwnerId: &c.Account, State: types.SnapshotStatePending, Progress: aws.String("0%"),
@@ -63,7 +63,7 @@ func (s *state) newSnapshot(c wire.Caller, size int32, description string, tags 
 	}}
 }
 
-// ofVolume is a pending snapshot of the volume.
+// ofVolume returns a pending snapshot of the volume.
 func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *v.Size, description, tags)
 	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
@@ -201,7 +201,7 @@ func (s *state) take(ctx context.Context, snapshots map[string]string) {
 	})
 }
 
-// rootOf is the instance whose root volume v is, or nil.
+// rootOf returns the instance whose root volume v is, or nil.
 func (s *state) rootOf(v *volumeRow) *instance {
 	if len(v.Attachments) == 0 {
 		return nil
@@ -272,7 +272,7 @@ func momentary[In, Out any](s *Service, action func(*state, context.Context, In)
 
 type momentKey struct{}
 
-// moment is the function to call when a snapshot that an action takes has been taken.
+// moment returns the function to call when a snapshot that an action takes has been taken.
 func moment(ctx context.Context) (taken func()) {
 	if f, ok := ctx.Value(momentKey{}).(func()); ok {
 		return f
@@ -360,7 +360,7 @@ func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapsho
 	return out, nil
 }
 
-// sizes are those of layers, in bytes.
+// sizes returns those of layers, in bytes.
 func (s *Service) sizes(ctx context.Context, layers []string) ([]int64, error) {
 	all := make([]int64, len(layers))
 	for i, id := range layers {
@@ -523,7 +523,7 @@ func (s *state) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeS
 	return out, nil
 }
 
-// copyOf is a pending snapshot of the caller's with the content of another.
+// copyOf returns a pending snapshot of the caller's with the content of another.
 func (s *state) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *from.VolumeSize, description, tags)
 	snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
@@ -533,7 +533,7 @@ func (s *state) copyOf(c wire.Caller, from *snapshot, description string, tags [
 	return snap
 }
 
-// copyDescription is what EC2 writes into the description of a copied snapshot.
+// copyDescription returns what EC2 writes into the description of a copied snapshot.
 func copyDescription(image, source, snapshot string, millis int64) string {
 	return fmt.Sprintf("Copied for DestinationAmi %s from SourceAmi %s for SourceSnapshot %s. Task created on %d.", image, source, snapshot, millis)
 }

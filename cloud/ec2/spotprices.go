@@ -29,7 +29,7 @@ const (
 // maxPrices is how many prices a page has that a request does not limit.
 const maxPrices = 1000
 
-// usualPrice is what a type costs as a spot instance, in dollars an hour: about that of EC2
+// usualPrice returns what a type costs as a spot instance, in dollars an hour: about that of EC2
 // in us-east-1 for types of its size.
 func usualPrice(t types.InstanceTypeInfo) float64 {
 	gib := float64(*t.MemoryInfo.SizeInMiB) / 1024
@@ -39,7 +39,7 @@ func usualPrice(t types.InstanceTypeInfo) float64 {
 	return 0.012*float64(*t.VCpuInfo.DefaultVCpus) + 0.0015*gib
 }
 
-// pricesOf are the prices of a type in a zone, the newest first: those that have begun
+// pricesOf returns the prices of a type in a zone, the newest first: those that have begun
 // between two times, and the one before. They follow from the names and the time, so that
 // they are the same whenever they are asked for.
 func pricesOf(t types.InstanceTypeInfo, zone, zoneID string, from, to time.Time) (out []types.SpotPrice) {

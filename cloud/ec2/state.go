@@ -166,7 +166,7 @@ func register[T any](s *state, dir string, k *kind, into **table[T], of func(id 
 	return nil
 }
 
-// of are the caller's rows, in the order of their ids.
+// of returns the caller's rows, in the order of their ids.
 func (t *table[T]) of(c wire.Caller) (out []*T) {
 	for _, id := range t.IDs() {
 		if a := t.about(id, t.Rows[id]); a.account == c.Account && a.region == c.Region {

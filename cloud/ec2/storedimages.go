@@ -121,7 +121,7 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	return &ec2.CreateStoreImageTaskOutput{ObjectKey: &key}, nil
 }
 
-// told is what a client is told of an error.
+// told returns what a client is told of an error.
 func told(err error) string {
 	if e, ok := errors.AsType[*wire.Error](err); ok {
 		return e.Message
@@ -138,7 +138,7 @@ func (t *storeTask) end(err error) {
 	t.StoreTaskState, t.ProgressPercentage = aws.String(storeCompleted), aws.Int32(100)
 }
 
-// storedHeader are the headers of the object: its tags, and what S3 is to show of the image.
+// storedHeader returns the headers of the object: its tags, and what S3 is to show of the image.
 func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header, error) {
 	all := url.Values{}
 	for _, t := range tags {
@@ -167,7 +167,7 @@ func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header,
 	return header, nil
 }
 
-// toStore is what is to be stored of an image, and what its snapshots are made of.
+// toStore returns what is to be stored of an image, and what its snapshots are made of.
 func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, error) {
 	out := storedImage{Form: storedForm, Name: *img.Name, Description: aws.ToString(img.Description), LoginUser: img.LoginUser, RootDevice: aws.ToString(img.RootDeviceName),
 		Arch: img.Architecture, BootMode: img.BootMode, TpmSupport: img.TpmSupport, ImdsSupport: img.ImdsSupport, EnaSupport: aws.ToBool(img.EnaSupport),

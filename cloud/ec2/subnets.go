@@ -14,7 +14,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// newSubnet is a subnet in the region's nth zone.
+// newSubnet returns a subnet in the region's nth zone.
 func newSubnet(c wire.Caller, r region, n int, vpc, cidr string) types.Subnet {
 	id := newID("subnet")
 	return types.Subnet{
@@ -29,7 +29,7 @@ func newSubnet(c wire.Caller, r region, n int, vpc, cidr string) types.Subnet {
 	}
 }
 
-// newDefaultSubnet is the default VPC's subnet in the region's nth zone.
+// newDefaultSubnet returns the default VPC's subnet in the region's nth zone.
 func newDefaultSubnet(c wire.Caller, r region, n int, vpc string) types.Subnet {
 	subnet := newSubnet(c, r, n, vpc, fmt.Sprintf("172.31.%d.0/20", 16*n))
 	subnet.DefaultForAz, subnet.MapPublicIpOnLaunch = aws.Bool(true), aws.Bool(true)
@@ -47,7 +47,7 @@ func (n *networking) addSubnet(subnet types.Subnet) {
 	}
 }
 
-// taken are the private addresses in use in a subnet.
+// taken returns the private addresses in use in a subnet.
 func (s *state) taken(subnet string) map[string]bool {
 	taken := map[string]bool{}
 	for _, in := range s.instances.Rows {
@@ -61,7 +61,7 @@ func (s *state) taken(subnet string) map[string]bool {
 	return taken
 }
 
-// subnetsOf are the network's subnets with the number of addresses left in each.
+// subnetsOf returns the network's subnets with the number of addresses left in each.
 func (s *state) subnetsOf(n *networking) []types.Subnet {
 	subnets := slices.Clone(n.Subnets)
 	for i := range subnets {

@@ -116,7 +116,7 @@ type foreignTags struct {
 // sharedTag begins the keys of an image's tags that those see with whom it is shared.
 const sharedTag = "ec2:SharedTag/"
 
-// tagsOn are the tags that the caller sees on an image or a snapshot: of another's, and
+// tagsOn returns the tags that the caller sees on an image or a snapshot: of another's, and
 // of a publication, those that it has given itself and, of an image, those that its
 // owner shares.
 func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
@@ -191,7 +191,7 @@ func (t *table[T]) taggable(c wire.Caller, to map[string]taggedResource) {
 	}
 }
 
-// foreignResource is an image or a snapshot of another's that the caller sees.
+// foreignResource returns an image or a snapshot of another's that the caller sees.
 func (s *state) foreignResource(c wire.Caller, k *kind, id string) taggedResource {
 	return taggedResource{k, s.tagsOn(c, id, "", nil), func(tags []types.Tag) error { return s.setForeign(c, id, tags) }}
 }

@@ -65,7 +65,7 @@ func (t *launchTemplate) version(name string) (*templateVersion, error) {
 	return nil, wire.Errorf("InvalidLaunchTemplateId.VersionNotFound", "Could not find launch template version %s for %s", name, *t.LaunchTemplateId)
 }
 
-// shown is a version as DescribeLaunchTemplateVersions shows it.
+// shown returns a version as DescribeLaunchTemplateVersions shows it.
 func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion, error) {
 	out := types.LaunchTemplateVersion{
 		LaunchTemplateId: t.LaunchTemplateId, LaunchTemplateName: t.LaunchTemplateName, CreateTime: v.Created, CreatedBy: v.Creator,
@@ -351,7 +351,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 	return &ec2.DescribeLaunchTemplateVersionsOutput{LaunchTemplateVersions: rows, NextToken: next}, err
 }
 
-// versions are those that a request asks for.
+// versions returns those that a request asks for.
 func (s *state) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsInput) ([]types.LaunchTemplateVersion, error) {
 	var templates []*launchTemplate
 	if aws.ToString(in.LaunchTemplateId)+aws.ToString(in.LaunchTemplateName) != "" {
@@ -389,7 +389,7 @@ func (s *state) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsIn
 	return out, nil
 }
 
-// wanted are the numbers of the versions that a request asks for.
+// wanted returns the numbers of the versions that a request asks for.
 func (t *launchTemplate) wanted(in *ec2.DescribeLaunchTemplateVersionsInput) (out []int64, err error) {
 	for _, name := range in.Versions {
 		v, err := t.version(name)
@@ -473,7 +473,7 @@ func (s *state) templated(c wire.Caller, spec *types.LaunchTemplateSpecification
 // that has the id.
 const aliasPrefix = "resolve:ssm:"
 
-// resolved is an image id or, of the form resolve:ssm:NAME, with :VERSION or
+// resolved returns an image id or, of the form resolve:ssm:NAME, with :VERSION or
 // :LABEL if need be, the id that the parameter has now.
 func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
 	name, alias := strings.CutPrefix(aws.ToString(id), aliasPrefix)

@@ -36,7 +36,7 @@ func (t *tiering) under(now time.Time) bool { return t != nil && now.Before(t.Do
 // done reports whether the move has come to its end, as wanted.
 func (t *tiering) done(now time.Time) bool { return !t.under(now) && t.Failed == "" }
 
-// expiry is when a temporary restore ends; nil if there is none.
+// expiry returns when a temporary restore ends; nil if there is none.
 func (t *tiering) expiry() *time.Time {
 	if t.Move != temporaryRestore {
 		return nil
@@ -58,7 +58,7 @@ func (r *snapshot) archived(now time.Time) bool {
 	return !t.restored(now) && (t.Move != permanentRestore || !t.done(now))
 }
 
-// tier is where the snapshot is kept.
+// tier returns where the snapshot is kept.
 func (r *snapshot) tier(now time.Time) types.StorageTier {
 	if r.archived(now) {
 		return types.StorageTierArchive
@@ -74,7 +74,7 @@ func (s *state) checkTier(r *snapshot) error {
 	return nil
 }
 
-// permissionsOf are those to make volumes of a snapshot. An archived one is shared with nobody.
+// permissionsOf returns those to make volumes of a snapshot. An archived one is shared with nobody.
 func (s *state) permissionsOf(r *snapshot) []types.CreateVolumePermission {
 	if r.archived(s.opts.Clock.Now()) {
 		return nil

@@ -148,7 +148,7 @@ func (s *state) usageOf(r *usageReport, kind string, depth int) (entries []types
 	return entries
 }
 
-// reports are the caller's reports on those images, on all if there are none. Those
+// reports returns the caller's reports on those images, on all if there are none. Those
 // that have expired are forgotten.
 func (s *state) reports(c wire.Caller, images []string) (out []*usageReport, err error) {
 	if len(images) > usageImages {

@@ -40,7 +40,7 @@ type device struct {
 	from    contents
 }
 
-// volume is the device's new volume, attached to the instance row.
+// volume returns the device's new volume, attached to the instance row.
 func (d device) volume(row *instance, tags []types.Tag, now time.Time) *volumeRow {
 	v := &volumeRow{Region: row.Region, Account: row.OwnerId, Volume: d.spec}
 	if d.name != aws.ToString(row.RootDeviceName) {
@@ -98,7 +98,7 @@ func checkVolume(v *types.Volume) error {
 	return nil
 }
 
-// provisioned is the volume's IOPS if they were asked for; those of a gp2 volume
+// provisioned returns the volume's IOPS if they were asked for; those of a gp2 volume
 // follow from its size, and a mapping does not have them.
 func provisioned(v types.Volume) *int32 {
 	if v.VolumeType == types.VolumeTypeGp2 {
@@ -139,7 +139,7 @@ func needsEncrypted(key *string, encrypted *bool) error {
 	return nil
 }
 
-// devices are the block devices of a launch: the image's, changed and added to by the
+// devices returns the block devices of a launch: the image's, changed and added to by the
 // request's mappings.
 func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
 	if err := checkMappings(want); err != nil {
@@ -261,7 +261,7 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	return nil
 }
 
-// kmsKey is the ARN of a key that a request names by ARN, id or alias, or of the
+// kmsKey returns the ARN of a key that a request names by ARN, id or alias, or of the
 // default key. The embedded cloud has no KMS: content is not encrypted.
 func kmsKey(c wire.Caller, name string) string {
 	switch {
@@ -332,7 +332,7 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 	return created(row), s.volumes.Put(*row.VolumeId, row)
 }
 
-// created is the answer to a request that made a volume.
+// created returns the answer to a request that made a volume.
 func created(row *volumeRow) *ec2.CreateVolumeOutput {
 	out := &ec2.CreateVolumeOutput{}
 	copyFields(out, row.Volume)

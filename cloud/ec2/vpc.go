@@ -34,7 +34,7 @@ type networking struct {
 // tokenUse is the request that a client token came with, and what was made of it.
 type tokenUse struct{ Request, ID string }
 
-// once is the id of what an earlier request with the client token made, or "". It is an
+// once returns the id of what an earlier request with the client token made, or "". It is an
 // error if that was another request.
 func (n *networking) once(token *string, request string) (string, error) {
 	have, ok := n.Tokens[aws.ToString(token)]
@@ -181,7 +181,7 @@ func (n *networking) vpc(id string) *vpc {
 	return nil
 }
 
-// defaultVpc is the id of the default VPC, or "".
+// defaultVpc returns the id of the default VPC, or "".
 func (n *networking) defaultVpc() string {
 	for _, v := range n.Vpcs {
 		if aws.ToBool(v.IsDefault) {
@@ -191,12 +191,12 @@ func (n *networking) defaultVpc() string {
 	return ""
 }
 
-// defaultSubnets are those of the default VPC for launches that name none.
+// defaultSubnets returns those of the default VPC for launches that name none.
 func (n *networking) defaultSubnets() []types.Subnet {
 	return slices.DeleteFunc(slices.Clone(n.Subnets), func(v types.Subnet) bool { return !aws.ToBool(v.DefaultForAz) })
 }
 
-// vpcFor is the VPC that a request names, or the default one.
+// vpcFor returns the VPC that a request names, or the default one.
 func (s *state) vpcFor(n *networking, id *string) (*vpc, error) {
 	if aws.ToString(id) == "" {
 		if main := n.defaultVpc(); main != "" {
@@ -473,7 +473,7 @@ func (s *state) ModifyVpcAttribute(ctx context.Context, in *ec2.ModifyVpcAttribu
 	return &ec2.ModifyVpcAttributeOutput{}, err
 }
 
-// defaultDhcp are the DHCP options that a region has from the start.
+// defaultDhcp returns the DHCP options that a region has from the start.
 func defaultDhcp(c wire.Caller) types.DhcpOptions {
 	domain := c.Region + ".compute.internal"
 	if c.Region == "us-east-1" {

@@ -24,7 +24,7 @@ const availableEndpoint types.State = "available"
 // wholePolicy is what an endpoint has that is made without a policy.
 const wholePolicy = `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
 
-// prefixLists are those of AWS in a region, of the services that gateway endpoints lead to.
+// prefixLists returns those of AWS in a region, of the services that gateway endpoints lead to.
 func prefixLists(region string) []types.PrefixList {
 	var all []types.PrefixList
 	for _, service := range []string{"dynamodb", "s3"} {
@@ -36,7 +36,7 @@ func prefixLists(region string) []types.PrefixList {
 	return all
 }
 
-// prefixList is the id of that of a service, or "".
+// prefixList returns the id of that of a service, or "".
 func prefixList(region, service string) string {
 	for _, l := range prefixLists(region) {
 		if *l.PrefixListName == service {

@@ -2,7 +2,7 @@ package iam
 
 import "bake/cloud/wire"
 
-// actions are those that the service answers; wire/genmodel reads them from here.
+// actions returns those that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AddRoleToInstanceProfile":      wire.Answer(s.AddRoleToInstanceProfile),

@@ -39,7 +39,7 @@ func (s *Service) CreateInstanceProfile(ctx context.Context, in *iam.CreateInsta
 	})
 }
 
-// shown is the profile as IAM shows it, with its role.
+// shown returns the profile as IAM shows it, with its role.
 func (a *account) shown(p *profile) *iam.InstanceProfile {
 	out := p.InstanceProfile
 	out.Roles = []iam.Role{}

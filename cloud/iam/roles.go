@@ -47,7 +47,7 @@ func (s *Service) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam
 	return &iam.CreateRoleOutput{Role: r.shown()}, err
 }
 
-// shown is the role as IAM shows it: documents are URL-encoded.
+// shown returns the role as IAM shows it: documents are URL-encoded.
 func (r *role) shown() *iam.Role {
 	out := r.Role
 	out.AssumeRolePolicyDocument = encoded(aws.ToString(r.AssumeRolePolicyDocument))

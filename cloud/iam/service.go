@@ -157,7 +157,7 @@ func checkDocument(text *string, trust bool) error {
 	return nil
 }
 
-// list is a value of a policy, which may stand alone or in a list.
+// list returns a value of a policy, which may stand alone or in a list.
 func list[T any](data json.RawMessage) ([]T, error) {
 	var many []T
 	if json.Unmarshal(data, &many) == nil {

@@ -14,7 +14,7 @@ import (
 // ebsAlias is the name of the key that AWS manages for EBS in every account and region.
 const ebsAlias = "alias/aws/ebs"
 
-// EBSKey is the ID of the key that EBS uses for the caller if a request names none. AWS
+// EBSKey returns the ID of the key that EBS uses for the caller if a request names none. AWS
 // manages it: nobody else can be let use it.
 func EBSKey(c wire.Caller) string {
 	sum := sha256.Sum256([]byte(c.Account + c.Region))

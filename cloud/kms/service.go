@@ -159,7 +159,7 @@ func generate(spec kms.KeySpec) (crypto.Signer, error) {
 	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys for SIGN_VERIFY only, of ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
 }
 
-// algorithms are what keys of a kind sign with.
+// algorithms returns what keys of a kind sign with.
 func (k *signingKey) algorithms() []kms.SigningAlgorithmSpec {
 	switch k.Spec {
 	case kms.KeySpecEccNistP256:

@@ -192,7 +192,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// versions are the dates of EC2's metadata interface; each answers as latest.
+// versions returns the dates of EC2's metadata interface; each answers as latest.
 func versions() []string {
 	return []string{"1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04",
 		"2011-01-01", "2011-05-01", "2012-01-12", "2014-02-25", "2014-11-05", "2015-10-20", "2016-04-19", "2016-06-30", "2016-09-02",
@@ -324,7 +324,7 @@ func document(v any) string {
 	return string(text)
 }
 
-// identity is the instance identity document.
+// identity returns the instance identity document.
 func (in Instance) identity() string {
 	return document(struct {
 		AccountID               string   `json:"accountId"`

@@ -137,7 +137,7 @@ func (p *publicAddress) hasWideRange() bool {
 func (r PortRange) wide() bool                { return int(r.To)-int(r.From) >= wideRange }
 func (r PortRange) contains(port uint16) bool { return r.From <= port && port <= r.To }
 
-// wantedPorts are the ports to listen on.
+// wantedPorts returns the ports to listen on.
 func wantedPorts(ranges []PortRange, listening []uint16) map[uint16]bool {
 	wanted := make(map[uint16]bool)
 	for _, r := range ranges {

@@ -80,7 +80,7 @@ func (r *resolver) serveStream(ctx context.Context, c net.Conn) {
 	}
 }
 
-// answer is the reply to a query, or nil when it is not one.
+// answer returns the reply to a query, or nil when it is not one.
 func (r *resolver) answer(ctx context.Context, network string, query []byte) []byte {
 	var p dnsmessage.Parser
 	head, err := p.Start(query)
@@ -160,7 +160,7 @@ func ask(ctx context.Context, network, server string, query []byte) ([]byte, err
 	}
 }
 
-// servers are the host's resolvers, as host:port. A host that names none has
+// servers returns the host's resolvers, as host:port. A host that names none has
 // one of its own.
 func (r *resolver) servers() []string {
 	path := r.conf

@@ -95,20 +95,20 @@ type Router struct {
 	sockets chan struct{}
 }
 
-// HardwareAddr is the address of the network card of the machine with that
+// HardwareAddr returns the address of the network card of the machine with that
 // private address. Cards of one VPC have different ones.
 func HardwareAddr(private netip.Addr) net.HardwareAddr {
 	b := private.As4()
 	return net.HardwareAddr{0x0a, 0xff, b[0], b[1], b[2], b[3]}
 }
 
-// Gateway is the router's address in a subnet.
+// Gateway returns the router's address in a subnet.
 func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }
 
-// NameServer is the resolver's address in a subnet.
+// NameServer returns the resolver's address in a subnet.
 func NameServer(subnet netip.Prefix) netip.Addr { return Gateway(subnet).Next() }
 
-// MTUOrDefault is the largest packet of the machine's card, in bytes.
+// MTUOrDefault returns the largest packet of the machine's card, in bytes.
 func (c Config) MTUOrDefault() int {
 	if c.MTU == 0 {
 		return defaultMTU

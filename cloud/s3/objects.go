@@ -44,13 +44,13 @@ var kept = []string{
 // tagging is the header with the tags of an object, as a query.
 const tagging = "X-Amz-Tagging"
 
-// tags are those of the object.
+// tags returns those of the object.
 func (o object) tags() url.Values {
 	tags, _ := url.ParseQuery(o.Headers[tagging]) // newObject has read them
 	return tags
 }
 
-// newObject is what the headers of a request say of an object that it begins.
+// newObject returns what the headers of a request say of an object that it begins.
 func newObject(q *request) (object, error) {
 	o := object{Key: q.key, Headers: map[string]string{}}
 	for name := range q.Header {
@@ -74,7 +74,7 @@ func newObject(q *request) (object, error) {
 	return o, nil
 }
 
-// record is the name of an object's record.
+// record returns the name of an object's record.
 func record(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:]) + ".json"
@@ -411,7 +411,7 @@ func (s *buckets) listObjects(q *request) error {
 	return reply(q, out)
 }
 
-// objects are those of a bucket, by key.
+// objects returns those of a bucket, by key.
 func (s *buckets) objects(bucket string) (map[string]object, error) {
 	entries, err := os.ReadDir(s.path(bucket, "objects"))
 	if err != nil {

@@ -184,7 +184,7 @@ func (s *Service) serve(q *request) error {
 	return &wire.Error{Code: "MethodNotAllowed", Message: "The specified method is not allowed against this resource.", Status: http.StatusMethodNotAllowed}
 }
 
-// unsupported is a parameter of the query that asks for something else than
+// unsupported returns a parameter of the query that asks for something else than
 // what is here, or "".
 func unsupported(query map[string][]string, q *request) string {
 	known := map[string]bool{
@@ -361,7 +361,7 @@ func (s *buckets) listBuckets(q *request) error {
 	return reply(q, out)
 }
 
-// stamp is a time as S3 writes it into its answers.
+// stamp returns a time as S3 writes it into its answers.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // reply answers with a document, when the lock is let go.

@@ -125,7 +125,7 @@ func (s *state) find(c wire.Caller, id string, deleted bool) (*secret, error) {
 	return nil, wire.Errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
 }
 
-// clone is a copy of row whose versions may be changed; rows of the table may not.
+// clone returns a copy of row whose versions may be changed; rows of the table may not.
 func clone(row *secret) *secret {
 	next := *row
 	next.Versions = slices.Clone(row.Versions)
@@ -224,7 +224,7 @@ func (row *secret) unlabel(label string) {
 	}
 }
 
-// stages are the labels of all versions that bear some, by version.
+// stages returns the labels of all versions that bear some, by version.
 func (row *secret) stages() map[string][]string {
 	out := map[string][]string{}
 	for _, v := range row.Versions {
@@ -239,7 +239,7 @@ func invalid(format string, args ...any) error {
 	return wire.Errorf("InvalidParameterException", format, args...)
 }
 
-// tags are the secret's tags as they are shown: a table keeps no empty values.
+// tags returns the secret's tags as they are shown: a table keeps no empty values.
 func (row *secret) tags() (out []secretsmanager.Tag) {
 	for _, t := range row.Tags {
 		out = append(out, secretsmanager.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))})

@@ -177,7 +177,7 @@ var (
 
 var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`{{ *ssm:([A-Za-z0-9_./:-]+) *}}`) })
 
-// resolved are the parameters of a document with the values that {{ssm:NAME}} stands for.
+// resolved returns the parameters of a document with the values that {{ssm:NAME}} stands for.
 func (s *Service) resolved(ctx context.Context, parameters map[string][]string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for name, values := range parameters {
@@ -198,7 +198,7 @@ func (s *Service) resolved(ctx context.Context, parameters map[string][]string) 
 	return out, nil
 }
 
-// referred is the value that a document's parameter refers to in the Parameter Store.
+// referred returns the value that a document's parameter refers to in the Parameter Store.
 func (s *Service) referred(ctx context.Context, name string) (string, error) {
 	out, err := s.GetParameter(ctx, &ssm.GetParameterInput{Name: &name})
 	e, known := errors.AsType[*wire.Error](err)
@@ -246,7 +246,7 @@ func newPlan(parameters map[string][]string) (plan, error) {
 	return p, nil
 }
 
-// share is a number, or a percentage of all, which checkCommand has checked.
+// share returns a number, or a percentage of all, which checkCommand has checked.
 func share(text string, all int) int {
 	percent, relative := strings.CutSuffix(text, "%")
 	n, _ := strconv.Atoi(percent)
@@ -256,7 +256,7 @@ func share(text string, all int) int {
 	return n
 }
 
-// targets are the managed instances that a command is for, in the order that they are
+// targets returns the managed instances that a command is for, in the order that they are
 // named in, or by id.
 func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2types.Instance, error) {
 	managed, err := s.managedInstances(ctx)
@@ -293,7 +293,7 @@ func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2t
 	return managed, nil
 }
 
-// named are the instances with these ids, in their order.
+// named returns the instances with these ids, in their order.
 func named(managed []ec2types.Instance, ids []string) (out []ec2types.Instance, err error) {
 	for i, id := range ids {
 		at := slices.IndexFunc(managed, func(m ec2types.Instance) bool { return *m.InstanceId == id })
@@ -323,7 +323,7 @@ func tagOf(i ec2types.Instance, key string) string {
 	return ""
 }
 
-// managedInstances are the caller's instances that have, or had before they were stopped, an
+// managedInstances returns the caller's instances that have, or had before they were stopped, an
 // agent that tells Systems Manager of itself, by id.
 func (s *Service) managedInstances(ctx context.Context) (all []ec2types.Instance, err error) {
 	out, err := s.opts.Machines.DescribeInstances(ctx, &ec2.DescribeInstancesInput{})
@@ -341,7 +341,7 @@ func (s *Service) managedInstances(ctx context.Context) (all []ec2types.Instance
 	return all, nil
 }
 
-// sent is the command with what Systems Manager shows though it is empty, which the state does
+// sent returns the command with what Systems Manager shows though it is empty, which the state does
 // not keep.
 func (c *command) sent() ssm.Command {
 	out := c.Sent
@@ -354,7 +354,7 @@ func (c *command) sent() ssm.Command {
 	return out
 }
 
-// shown is the command as Systems Manager shows it.
+// shown returns the command as Systems Manager shows it.
 func (c *command) shown() *ssm.Command {
 	out := c.sent()
 	out.TargetCount = int32(len(c.Invocations))
@@ -407,7 +407,7 @@ func (c *command) shown() *ssm.Command {
 	return &out
 }
 
-// urls are where the output of an invocation is, or nothing.
+// urls returns where the output of an invocation is, or nothing.
 func (c *command) urls(v *invocation) (stdout, stderr *string) {
 	if !v.Stored {
 		return aws.String(""), aws.String("")
@@ -416,7 +416,7 @@ func (c *command) urls(v *invocation) (stdout, stderr *string) {
 	return aws.String(at + c.key(v.InstanceID, "stdout")), aws.String(at + c.key(v.InstanceID, "stderr"))
 }
 
-// key is the name of an object with output.
+// key returns the name of an object with output.
 func (c *command) key(instance, stream string) string {
 	prefix := strings.Trim(aws.ToString(c.Sent.OutputS3KeyPrefix), "/")
 	if prefix != "" {
@@ -479,7 +479,7 @@ func (s *state) GetCommandInvocation(ctx context.Context, in *ssm.GetCommandInvo
 	return out, nil
 }
 
-// invoked is the invocation as lists show it.
+// invoked returns the invocation as lists show it.
 func (c *command) invoked(v *invocation, detailed bool) ssm.CommandInvocation {
 	sent := c.sent()
 	out := ssm.CommandInvocation{
@@ -515,7 +515,7 @@ func (c *command) invoked(v *invocation, detailed bool) ssm.CommandInvocation {
 	return out
 }
 
-// newest are the caller's commands that a list is of, the newest first.
+// newest returns the caller's commands that a list is of, the newest first.
 func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, status func(*command, string) bool) ([]*command, error) {
 	var rows []*command
 	for _, row := range s.commands.All() {
@@ -558,7 +558,7 @@ func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, s
 	return rows, nil
 }
 
-// order is the text that sorts commands by when they were sent.
+// order returns the text that sorts commands by when they were sent.
 func (c *command) order() string {
 	return c.Sent.RequestedDateTime.Format("2006-01-02T15:04:05.000") + *c.Sent.CommandId
 }

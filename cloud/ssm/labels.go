@@ -94,7 +94,7 @@ func (s *state) UnlabelParameterVersion(ctx context.Context, in *ssm.UnlabelPara
 	return out, err
 }
 
-// without is a new list of those labels that are not among some.
+// without returns a new list of those labels that are not among some.
 func without(labels, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return slices.Contains(some, l) })
 }

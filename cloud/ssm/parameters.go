@@ -68,7 +68,7 @@ func (p *parameter) arn() string {
 	return arn(wire.Caller{Account: p.Account, Region: p.Region}, p.Name)
 }
 
-// context is what the values of p are encrypted in.
+// context returns what the values of p are encrypted in.
 func (p *parameter) context() string { return p.arn() }
 
 func validation(format string, args ...any) error {
@@ -265,7 +265,7 @@ func (s *state) row(c wire.Caller, public map[string]*parameter, name string) *p
 	return p
 }
 
-// view is what a client gets to see of a version.
+// view returns what a client gets to see of a version.
 func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (ssm.Parameter, error) {
 	value := v.Value
 	if p.Type == ssm.ParameterTypeSecureString && aws.ToBool(decrypt) {

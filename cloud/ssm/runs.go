@@ -200,7 +200,7 @@ func (s *Service) row(e *execution) *command {
 	return durable.View(s.guarded, func(st *state) *command { return st.commands.Rows[e.id] })
 }
 
-// verdict is what has become of an invocation, with what Systems Manager's agent adds to the
+// verdict returns what has become of an invocation, with what Systems Manager's agent adds to the
 // standard error.
 func verdict(code int, err error) invocation {
 	v := invocation{Code: int32(code)}
@@ -243,7 +243,7 @@ func (k *kept) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// beginning is the start of a text with valid characters only, n bytes at most.
+// beginning returns the start of a text with valid characters only, n bytes at most.
 func beginning(text string, n int) string {
 	var out []byte
 	for _, r := range text { // what is no character is U+FFFD

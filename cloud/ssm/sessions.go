@@ -96,7 +96,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 	})
 }
 
-// url is where the data channel of a session is. The client reaches it where it
+// url returns where the data channel of a session is. The client reaches it where it
 // reaches the API.
 func (p *session) url(c wire.Caller) string {
 	return "ws://" + c.Host + DataChannelPath + p.id + "?role=publish_subscribe"
@@ -136,7 +136,7 @@ func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSession
 	return &ssm.TerminateSessionOutput{SessionId: in.SessionId}, nil
 }
 
-// Sessions are how many sessions there are.
+// Sessions returns how many sessions there are.
 func (s *Service) Sessions() int {
 	return durable.View(s.guarded, func(st *state) int { return len(st.sessions) })
 }

@@ -70,7 +70,7 @@ func (s *state) settle(u *unvalidated, valid bool) error {
 	return errors.Join(s.add(u.ID, &next, v), s.unvalidated.Drop(key))
 }
 
-// written is the parameter as it is, or, if it has no version yet, as it was written;
+// written returns the parameter as it is, or, if it has no version yet, as it was written;
 // nil if it was not.
 func (s *state) written(id string) *parameter {
 	if p, ok := s.parameters.Get(id); ok {
@@ -82,7 +82,7 @@ func (s *state) written(id string) *parameter {
 	return nil
 }
 
-// waiting are the unvalidated versions of a parameter, the oldest first.
+// waiting returns the unvalidated versions of a parameter, the oldest first.
 func (s *state) waiting(id string) (all []*unvalidated) {
 	for _, key := range s.unvalidated.IDs() {
 		if u := s.unvalidated.Rows[key]; u.ID == id {
@@ -92,7 +92,7 @@ func (s *state) waiting(id string) (all []*unvalidated) {
 	return all
 }
 
-// lastNumber is the number of the parameter's newest version, validated or not; 0 if it
+// lastNumber returns the number of the parameter's newest version, validated or not; 0 if it
 // has none.
 func (s *state) lastNumber(id string) (n int64) {
 	if p, ok := s.parameters.Get(id); ok {
@@ -112,7 +112,7 @@ func (s *state) forget(id string) (err error) {
 	return err
 }
 
-// validated is a method of the state as an action that finds valid versions only.
+// validated returns a method of the state as an action that finds valid versions only.
 //
 //go:noinline
 func validated[In, Out any](s *Service, method func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {

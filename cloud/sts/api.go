@@ -2,7 +2,7 @@ package sts
 
 import "bake/cloud/wire"
 
-// actions are those that the service answers; wire/genmodel reads them from here.
+// actions returns those that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AssumeRole":                 wire.Answer(s.AssumeRole),

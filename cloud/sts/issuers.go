@@ -30,7 +30,7 @@ const (
 	issuerAnswer  = 1 << 20 // bytes
 )
 
-// keys are those with which an issuer signs now.
+// keys returns those with which an issuer signs now.
 func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (set jose.JSONWebKeySet, err error) {
 	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
 	defer cancel()
@@ -108,7 +108,7 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	return nil
 }
 
-// shown is an error, which may have words of an issuer: cut, and without what steers a terminal.
+// shown returns an error, which may have words of an issuer: cut, and without what steers a terminal.
 func shown(err error) string {
 	text := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

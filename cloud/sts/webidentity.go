@@ -26,7 +26,7 @@ type Provider struct {
 // unsigned is the action of callers who have a token and no credentials.
 const unsigned = "AssumeRoleWithWebIdentity"
 
-// signatures are those that tokens may have.
+// signatures returns those that tokens may have.
 func signatures() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
 }
@@ -77,7 +77,7 @@ func (c claims) audience() string {
 	return c.Audience[0] // there is one, see verify
 }
 
-// asking is who presents the token, for policies.
+// asking returns who presents the token, for policies.
 func (c claims) asking(p Provider) asking {
 	at := strings.ToLower(p.URL)
 	keys := map[string][]string{at + ":aud": {c.audience()}, at + ":sub": {c.Subject}, at + ":amr": c.Methods, at + ":oaud": nil}

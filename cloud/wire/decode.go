@@ -70,7 +70,7 @@ func (n *node) add(name string, values []string) error {
 	return nil
 }
 
-// path is the name of the first parameter at or below n, which is called name.
+// path returns the name of the first parameter at or below n, which is called name.
 func (n *node) path(name string) string {
 	for n.value == nil && len(n.children) > 0 {
 		first := sortedKeys(n.children)[0]
@@ -87,7 +87,7 @@ func missing(name string) error {
 	return Errorf("MissingParameter", "The request must contain the parameter %s", name)
 }
 
-// missing is what the service says of a required parameter that is not there.
+// missing returns what the service says of a required parameter that is not there.
 func (d decoder) missing(prefix, name string) error {
 	if d.m.Protocol != "query" {
 		return missing(prefix + name)

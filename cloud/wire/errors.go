@@ -33,7 +33,7 @@ func errUnsigned() *Error {
 	return &Error{"MissingAuthenticationToken", "Request is missing Authentication Token", http.StatusForbidden}
 }
 
-// HTTPStatus is the status of the answer.
+// HTTPStatus returns the status of the answer.
 func (e *Error) HTTPStatus() int {
 	if e.Status == 0 {
 		return http.StatusBadRequest

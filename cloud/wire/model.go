@@ -86,7 +86,7 @@ func Load(service string) (*Model, error) {
 	return &m, nil
 }
 
-// RequestName is what a member is called in a request's parameters.
+// RequestName returns what a member is called in a request's parameters.
 func (m *Model) RequestName(name string, member Member) string {
 	switch {
 	case member.Query != "":
@@ -100,7 +100,7 @@ func (m *Model) RequestName(name string, member Member) string {
 	}
 }
 
-// sentName is what a member is called in answers, and in requests of JSON.
+// sentName returns what a member is called in answers, and in requests of JSON.
 func (m *Model) sentName(name string, member Member) string {
 	if member.Location != "" {
 		return member.Location

@@ -8,7 +8,7 @@ import (
 // tokenSum is how much of a token is a sum over the rest of it.
 const tokenSum = 8
 
-// NewToken is the token of the page of a list that begins after a key. It holds a
+// NewToken returns the token of the page of a list that begins after a key. It holds a
 // sum over the list's name and the key, so that [OpenToken] knows a token that a
 // client has made up, or got from another list.
 func NewToken(list, after string) string {
