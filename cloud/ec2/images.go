@@ -20,8 +20,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// image is an image; its content is that of the snapshots that it maps, or a
-// publication's base.
+// image is an image. Its content is that of the snapshots in its mappings or, for a
+// publication, that of its base.
 type image struct {
 	Region string
 	types.Image
@@ -30,15 +30,15 @@ type image struct {
 	Request           string // see instance
 	LoginUser         string
 	Base              string
-	Alias             bool                                       // found by its id alone
-	Launches          []time.Time                                // at most one an hour, the oldest first; see launched
-	FastLaunch        *types.DescribeFastLaunchImagesSuccessItem // nil: instances are not prepared ahead
+	Alias             bool                                       // found only by its id
+	Launches          []time.Time                                // at most one an hour, oldest first; see launched
+	FastLaunch        *types.DescribeFastLaunchImagesSuccessItem // nil means that instances are not prepared in advance
 }
 
-// timeForm is the form of the times that EC2 gives as text.
+// timeForm is the layout of the times that EC2 returns as text.
 const timeForm = "2006-01-02T15:04:05.000Z"
 
-// has reports whether a mapping of the image names the snapshot.
+// has reports whether one of the image's mappings names the snapshot.
 func (img *image) has(snapshot string) bool { return img.mapping(snapshot) != nil }
 
 func (img *image) mapping(snapshot string) *types.BlockDeviceMapping {
@@ -57,7 +57,7 @@ func (img *image) snapshotSize(snapshot string) int32 {
 	return aws.ToInt32(img.mapping(snapshot).Ebs.VolumeSize)
 }
 
-// snapshotIDs returns the snapshots that the image maps.
+// snapshotIDs returns the snapshots in the image's mappings.
 func (img *image) snapshotIDs() []string {
 	var out []string
 	for _, b := range img.BlockDeviceMappings {
@@ -83,8 +83,8 @@ func (e *env) launchable(img *image, account string) bool {
 	return *img.OwnerId == account || aws.ToBool(img.Public) || e.permitted(img, account)
 }
 
-// permitted reports whether the account has a launch permission of the image, of its
-// own or as a member of an organization or a unit.
+// permitted reports whether the image has a launch permission for the account, or for an
+// organization or unit that the account belongs to.
 func (e *env) permitted(img *image, account string) bool {
 	return slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool {
 		unit := aws.ToString(p.OrganizationArn) + aws.ToString(p.OrganizationalUnitArn)
@@ -97,8 +97,8 @@ func (img *image) deprecated(now time.Time) bool {
 	return err == nil && !now.Before(at)
 }
 
-// content returns what the image's root holds: layers, or the base that they are yet to
-// come from.
+// content returns what the image's root holds: layers, or the base from which they have
+// not been made yet.
 func (s *state) content(img *image) (layers []string, base string) {
 	if snap, ok := s.snapshots.Get(img.rootSnapshot()); ok {
 		return snap.Layers, snap.Base
@@ -106,8 +106,8 @@ func (s *state) content(img *image) (layers []string, base string) {
 	return nil, img.Base
 }
 
-// published returns a publication as the image that it is in a region. Its ids
-// follow from owner, name and region, so that they are the same everywhere.
+// published returns a publication as an image of a region. Its ids are derived from owner,
+// name and region, so that they are the same in every cloud.
 func published(p Publication, region string) *image {
 	sum := sha256.Sum256([]byte(p.Owner + "/" + p.Name + "/" + region + p.ID))
 	digits := hex.EncodeToString(sum[:])
@@ -144,8 +144,8 @@ func published(p Publication, region string) *image {
 	return img
 }
 
-// PublicParameters returns the parameters of Systems Manager that publishers offer in the
-// caller's region, each with the image that it leads to.
+// PublicParameters returns the public Systems Manager parameters of the caller's region,
+// each with the image that it names.
 func (s *Service) PublicParameters(ctx context.Context) (map[string]types.Image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *Service) PublicParameters(ctx context.Context) (map[string]types.Image,
 	return out, nil
 }
 
-// newImage returns a pending image of the caller's, as all images here are.
+// newImage returns a new pending image owned by the caller.
 func newImage(c wire.Caller, name string, created time.Time) *image {
 	return &image{Region: c.Region, Image: types.Image{
 		ImageId: aws.String(newID("ami")), OwnerId: &c.Account, Name: &name, ImageLocation: aws.String(c.Account + "/" + name),
@@ -171,7 +171,7 @@ func newImage(c wire.Caller, name string, created time.Time) *image {
 	}}
 }
 
-// imagesIn returns all images of a region, published ones included.
+// imagesIn returns all images of a region, including published ones.
 func (s *state) imagesIn(region string) ([]*image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *state) imagesIn(region string) ([]*image, error) {
 	return out, nil
 }
 
-// findImage returns the image of a region that the caller may use.
+// findImage returns an image of the region that the caller may use.
 func (s *state) findImage(c wire.Caller, region string, id *string) (*image, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing("ImageId")
@@ -230,7 +230,7 @@ func (s *state) usableImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-// ownImage returns an image of the caller's that is no publication.
+// ownImage returns one of the caller's images; a publication is an error.
 func (s *state) ownImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
@@ -242,7 +242,8 @@ func (s *state) ownImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-// changeImage changes an image of the caller's; it stays as it is when change fails.
+// changeImage changes one of the caller's images. If change fails, the image is not
+// changed.
 func (s *state) changeImage(ctx context.Context, id *string, change func(*image) error) error {
 	img, err := s.ownImage(wire.CallerFrom(ctx), id)
 	if err != nil {
@@ -253,7 +254,7 @@ func (s *state) changeImage(ctx context.Context, id *string, change func(*image)
 
 var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 
-// checkName reports a name that a new image of the caller's cannot have.
+// checkName reports a name that the caller cannot give a new image.
 func (s *state) checkName(c wire.Caller, name *string) error {
 	if name == nil {
 		return missing("Name")
@@ -316,8 +317,8 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	if len(closed) > 0 {
 		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", strings.Join(closed, ", "))
 	}
-	// As long as an instance is of a deregistered image, its id leads to nothing
-	// and is no error.
+	// While the caller still has an instance of a deregistered image, the image's id is
+	// not an error; it just matches nothing.
 	ids := slices.DeleteFunc(slices.Clone(in.ImageIds), func(id string) bool {
 		return s.instanceOf(c, id) && !slices.ContainsFunc(rows, func(img *image) bool { return *img.ImageId == id })
 	})
@@ -340,7 +341,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	return out, err
 }
 
-// recall adds the publications that filters ask for by their whole name.
+// recall adds the publications whose complete names the filters contain.
 func (s *state) recall(asked []types.Filter) error {
 	for _, f := range asked {
 		if aws.ToString(f.Name) != "name" {
@@ -362,13 +363,13 @@ func (s *state) recall(asked []types.Filter) error {
 	return nil
 }
 
-// instanceOf reports whether an instance of the caller's that is not terminated is of
-// the image.
+// instanceOf reports whether the caller has an instance of the image that is not
+// terminated.
 func (s *state) instanceOf(c wire.Caller, image string) bool {
 	return slices.ContainsFunc(s.instances.of(c), func(in *instance) bool { return *in.ImageId == image && in.Ended == nil })
 }
 
-// UserTag is a tag that DescribeImages shows on every image: who logs in.
+// UserTag is a tag that DescribeImages shows on every image: its login user.
 const UserTag = "bake:user"
 
 // imageView returns the image as DescribeImages shows it to the caller.
@@ -384,9 +385,9 @@ func (s *state) imageView(c wire.Caller, img *image) types.Image {
 	return v
 }
 
-// executableBy reports whether one of users, account ids, "self" or "all", has
-// a launch permission of the image; no users admit all images. That of an organization
-// counts for "self" only.
+// executableBy reports whether the image has a launch permission for one of users: account
+// ids, "self" or "all". An empty list matches every image. Permissions for an organization
+// count for "self" only.
 func (e *env) executableBy(c wire.Caller, img *image, users []string) bool {
 	return len(users) == 0 || slices.ContainsFunc(users, func(user string) bool {
 		if user == "all" {
@@ -400,8 +401,8 @@ func (e *env) executableBy(c wire.Caller, img *image, users []string) bool {
 	})
 }
 
-// CreateImage makes an image of an instance. A running one is shut down for it
-// and started again, unless NoReboot asks for a copy of the disk as it is.
+// CreateImage makes an image of an instance. A running instance is shut down for it and
+// started again, unless NoReboot asks for a copy of the disk in its current state.
 func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2.CreateImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
@@ -468,13 +469,13 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
 }
 
-// dropsDevice reports whether mappings leave the device out.
+// dropsDevice reports whether mappings omit the device (NoDevice).
 func dropsDevice(mappings []types.BlockDeviceMapping, name string) bool {
 	return slices.ContainsFunc(mappings, func(m types.BlockDeviceMapping) bool { return aws.ToString(m.DeviceName) == name && m.NoDevice != nil })
 }
 
-// remap changes an image's mappings as a request asks: fields of those it has, and
-// new devices.
+// remap applies the mappings of a request to an image's: it changes fields of existing
+// devices and adds new ones.
 func (s *state) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]types.BlockDeviceMapping, error) {
 	if err := checkMappings(want); err != nil {
 		return nil, err
@@ -505,9 +506,9 @@ func (s *state) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping
 	return out, nil
 }
 
-// mapped returns a new device of an image as DescribeImages shows it: what the request
-// says of it, and what its snapshot and its type imply. img has the snapshot if the
-// caller's account has not; it may be nil.
+// mapped returns a new device of an image as DescribeImages shows it: the request's
+// fields, completed from the snapshot and the volume type. img may be nil; if not, the
+// device may also use a snapshot of img that the caller does not own.
 func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*types.EbsBlockDevice, error) {
 	if ebs == nil {
 		return nil, nil
@@ -529,8 +530,8 @@ func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*t
 	return &out, nil
 }
 
-// addImage writes a new image and its snapshots. The snapshots come first: repair
-// deletes them when a crash keeps the image from following.
+// addImage stores a new image and its snapshots. It stores the snapshots first: if a crash
+// prevents the image from being stored, repair deletes them.
 func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot) error {
 	for _, snap := range snapshots {
 		snap.ForImage = *img.ImageId
@@ -542,8 +543,7 @@ func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot)
 	return s.images.Put(*img.ImageId, img)
 }
 
-// develop makes a pending image available once content has brought its snapshots
-// their content.
+// develop makes a pending image available after content has filled its snapshots.
 func (s *state) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
 	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
@@ -553,7 +553,7 @@ func (s *state) develop(ctx context.Context, img *image, delay time.Duration, co
 			err = fail
 		}
 		if s.opts.Clock.Sleep(ctx, pending) != nil {
-			return // the next Open goes on from here
+			return // the next Open continues from here
 		}
 		for _, snap := range snapshots {
 			s.log(snap, "complete", s.update(func(st *state) error { return st.complete(snap, err) }))
@@ -573,8 +573,8 @@ func (s *state) develop(ctx context.Context, img *image, delay time.Duration, co
 	})
 }
 
-// repairImages completes the images and snapshots that a crash left pending,
-// or deletes those whose content was not captured.
+// repairImages completes the images and snapshots that a crash left pending, or deletes
+// them if their content was not captured.
 func (s *state) repairImages() error {
 	whole := func(id string) bool { snap, ok := s.snapshots.Get(id); return ok && snap.Whole }
 	for _, id := range s.images.IDs() {
@@ -620,8 +620,8 @@ func (s *state) repairImages() error {
 	return nil
 }
 
-// CopyImage copies an image from a region into the caller's: its snapshots are
-// new, their content is shared.
+// CopyImage copies an image from SourceRegion to the caller's region. The copy has new
+// snapshots that share the content of the source's.
 func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.CopyImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
@@ -683,7 +683,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
 }
 
-// copyDevices gives a copy the devices of its source, with snapshots of its own.
+// copyDevices gives a copy the devices of its source, with new snapshots.
 func (s *state) copyDevices(c wire.Caller, in *ec2.CopyImageInput, source, img *image, tags []types.Tag) (snapshots []*snapshot, err error) {
 	for _, b := range source.BlockDeviceMappings {
 		if b.Ebs == nil || b.Ebs.SnapshotId == nil {
@@ -710,8 +710,8 @@ func (s *state) copyDevices(c wire.Caller, in *ec2.CopyImageInput, source, img *
 	return snapshots, nil
 }
 
-// copySource returns the snapshot of an image that the caller wants to copy; of a
-// publication, which has none, what it would be.
+// copySource returns the snapshot of an image that the caller wants to copy. A publication
+// has no snapshots; for it, copySource makes up an equivalent one.
 func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
 	snap, ok := s.snapshots.Get(id)
 	if !ok {
@@ -725,8 +725,8 @@ func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, 
 	return snap, s.checkTier(snap)
 }
 
-// RegisterImage makes an image of snapshots. Whether an instance can start from
-// that of the root device shows when one does.
+// RegisterImage makes an image from snapshots. It does not check that an instance can boot
+// from the root device's snapshot.
 func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (*ec2.RegisterImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource)
@@ -773,7 +773,8 @@ func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (
 	return &ec2.RegisterImageOutput{ImageId: img.ImageId}, s.addImage(ctx, img, nil)
 }
 
-// DeregisterImage leaves the snapshots, unless DeleteAssociatedSnapshots.
+// DeregisterImage deregisters an image. It keeps the snapshots unless
+// DeleteAssociatedSnapshots is set.
 func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInput) (*ec2.DeregisterImageOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// launched notes that an instance of the image is launched.
+// launched records that an instance of the image is being launched.
 func (s *state) launched(id string) error {
 	if _, stored := s.images.Get(id); !stored {
 		return nil // a publication
@@ -29,8 +29,8 @@ func (s *state) launched(id string) error {
 	})
 }
 
-// lastLaunch returns when an instance of the image was launched last, as far as it is
-// known by now; empty if never.
+// lastLaunch returns the time of the image's last launch that is known by now; empty if
+// there is none.
 func (s *state) lastLaunch(img *image) string {
 	known := s.opts.Clock.Now().Add(-s.delays().Usage)
 	for _, at := range slices.Backward(img.Launches) {
@@ -41,14 +41,14 @@ func (s *state) lastLaunch(img *image) string {
 	return ""
 }
 
-// The longest times until a deprecation: of all images from now, of public ones from
-// their creation.
+// The longest times until deprecation: from now for any image, from its creation for a
+// public one.
 const (
 	deprecationYears       = 10
 	publicDeprecationYears = 2
 )
 
-// setPublic makes an image public or not. A public one is deprecated two years after
+// setPublic makes an image public or private. A public image is deprecated two years after
 // its creation at the latest.
 func (img *image) setPublic(public bool) {
 	img.Public = &public
@@ -62,7 +62,7 @@ func (img *image) deprecationTime() time.Time {
 	return at
 }
 
-// latestDeprecation returns the limit for a public image.
+// latestDeprecation returns the latest time at which a public image is deprecated.
 func (img *image) latestDeprecation() time.Time {
 	created, _ := time.Parse(timeForm, aws.ToString(img.CreationDate))
 	return created.AddDate(publicDeprecationYears, 0, 0).Truncate(time.Minute)
@@ -85,7 +85,7 @@ func (s *state) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImageD
 	})
 }
 
-// DisableImageDeprecation cancels the deprecation of an image that is not public.
+// DisableImageDeprecation cancels the deprecation of an image, which must not be public.
 func (s *state) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImageDeprecationInput) (*ec2.DisableImageDeprecationOutput, error) {
 	return &ec2.DisableImageDeprecationOutput{Return: aws.Bool(true)}, s.changeImage(ctx, in.ImageId, func(img *image) error {
 		if aws.ToBool(img.Public) {
@@ -100,8 +100,8 @@ func (s *state) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImag
 const (
 	unprotected = "disabled"
 	protected   = "enabled-without-cooldown"
-	coolingOff  = "enabled-with-cooldown" // cooling follows it
-	cooling     = "disabled after "       // with a time
+	coolingOff  = "enabled-with-cooldown" // followed by cooling when disabled
+	cooling     = "disabled after "       // followed by a time
 	cooldown    = 24 * time.Hour
 )
 
@@ -130,7 +130,7 @@ func (s *state) EnableImageDeregistrationProtection(ctx context.Context, in *ec2
 	})
 }
 
-// DisableImageDeregistrationProtection lifts the protection at once or, if it was
+// DisableImageDeregistrationProtection removes the protection at once or, if it was
 // enabled with a cooldown, 24 hours later.
 func (s *state) DisableImageDeregistrationProtection(ctx context.Context, in *ec2.DisableImageDeregistrationProtectionInput) (*ec2.DisableImageDeregistrationProtectionOutput, error) {
 	return &ec2.DisableImageDeregistrationProtectionOutput{Return: aws.String("true")}, s.changeImage(ctx, in.ImageId, func(img *image) error {

@@ -11,7 +11,7 @@ import (
 	"bake/cloud/metadata"
 )
 
-// metadataOf returns what the metadata service tells the instance about itself now.
+// metadataOf returns the current content of the instance's metadata service.
 func (s *state) metadataOf(id string) metadata.Instance {
 	in, ok := s.instances.Get(id)
 	if !ok || len(in.NetworkInterfaces) == 0 {
@@ -36,7 +36,7 @@ func (s *state) metadataOf(id string) metadata.Instance {
 		m.Interruption, m.Refused = r.notice, r.noMetadata
 	}
 	m.Role, m.Spot = s.metadataRole(in), in.SpotInstanceRequestId != nil
-	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // checked when it was given
+	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // validated at launch
 	if in.PublicKey != "" {
 		m.KeyName, m.PublicKey = aws.ToString(in.KeyName), in.PublicKey
 	}

@@ -13,25 +13,25 @@ import (
 	"bake/cloud/wire"
 )
 
-// importTask is a disk image on its way to become an image.
+// importTask is a task that imports a disk image as an image.
 type importTask struct {
 	Region  string
 	Account string
-	Token   string // of the client
+	Token   string // the client's token
 	Request string // see instance
 	types.ImportImageTask
 
 	Format, Bucket, Key string
 }
 
-// The states of a task, as DescribeImportImageTasks words them.
+// The states of a task as DescribeImportImageTasks spells them.
 const (
 	importActive    = "active"
 	importCompleted = "completed"
-	importDeleted   = "deleted" // it failed or was cancelled
+	importDeleted   = "deleted" // failed or cancelled
 )
 
-// ImportImage begins to make an image of a disk image in a bucket of the caller's.
+// ImportImage starts to import a disk image from one of the caller's buckets.
 func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	task, err := s.newImportTask(c, in)
@@ -58,7 +58,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 			err = fail
 		}
 		if ctx.Err() != nil || s.opts.Clock.Sleep(ctx, active) != nil {
-			return // the next Open says that it was cut off
+			return // the next Open records that the task was interrupted
 		}
 		s.log(id, "imported", s.update(func(st *state) error {
 			if t, ok := st.imports.Get(id); !ok || aws.ToString(t.Status) != importActive {
@@ -118,7 +118,7 @@ func imported(t *importTask) *ec2.ImportImageOutput {
 	}
 }
 
-// importDisk makes a layer of the task's disk.
+// importDisk makes a layer from the task's disk image.
 func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) (ImportedDisk, error) {
 	f, err := s.opts.Objects.Get(c, t.Bucket, t.Key)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) 
 	return disk, nil
 }
 
-// tell notes how far a task is.
+// tell records the progress of a task.
 func (s *Service) tell(t *importTask, message, percent string) {
 	s.log(*t.ImportTaskId, message, s.update(func(st *state) error {
 		return st.imports.Edit(*t.ImportTaskId, func(t *importTask) {
@@ -145,7 +145,7 @@ func (s *Service) tell(t *importTask, message, percent string) {
 	}))
 }
 
-// endImport writes the image down, or why there is none.
+// endImport stores the imported image, or the error in failed.
 func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, disk ImportedDisk, failed error) error {
 	id := *t.ImportTaskId
 	if failed != nil {
@@ -177,7 +177,7 @@ func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, dis
 
 var importFilters = filters{"task-state": "Status"}
 
-// DescribeImportImageTasks shows the caller's tasks in the region.
+// DescribeImportImageTasks lists the caller's tasks in the region.
 func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {
 	c := wire.CallerFrom(ctx)
 	for _, id := range in.ImportTaskIds {
@@ -193,7 +193,7 @@ func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeIm
 	return &ec2.DescribeImportImageTasksOutput{ImportImageTasks: rows, NextToken: next}, err
 }
 
-// findImport returns a task of the caller's.
+// findImport returns one of the caller's tasks.
 func (s *state) findImport(c wire.Caller, id *string) (*importTask, error) {
 	t, ok := s.imports.Get(aws.ToString(id))
 	if !ok || t.Account != c.Account || t.Region != c.Region {
@@ -202,7 +202,7 @@ func (s *state) findImport(c wire.Caller, id *string) (*importTask, error) {
 	return t, nil
 }
 
-// CancelImportTask ends a task that is under way.
+// CancelImportTask cancels a running task.
 func (s *state) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskInput) (*ec2.CancelImportTaskOutput, error) {
 	t, err := s.findImport(wire.CallerFrom(ctx), in.ImportTaskId)
 	if err != nil {
@@ -222,7 +222,7 @@ func (s *state) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskIn
 	return &ec2.CancelImportTaskOutput{ImportTaskId: t.ImportTaskId, PreviousState: &was, State: aws.String(importDeleted)}, err
 }
 
-// repairImports ends the tasks that a crash cut off.
+// repairImports ends the tasks that a crash interrupted.
 func (s *state) repairImports() error {
 	for _, id := range s.imports.IDs() {
 		err := s.imports.Edit(id, func(t *importTask) {

@@ -12,12 +12,12 @@ import (
 	"bake/cloud/wire"
 )
 
-// instance is an instance as EC2 shows it, and what EC2 keeps to itself.
+// instance is an instance: the fields that EC2 shows, and those that it does not.
 type instance struct {
 	Region        string
 	OwnerId       string
 	ReservationId string
-	Created       time.Time // unlike LaunchTime, which is of the last start
+	Created       time.Time // the first launch; LaunchTime is the last start
 	types.Instance
 
 	Request          string // the launch's parameters, to tell a repeated client token from a misused one
@@ -25,26 +25,26 @@ type instance struct {
 	ShutdownBehavior types.ShutdownBehavior
 	NoTermination    bool // DisableApiTermination
 	NoStop           bool // DisableApiStop
-	WantsPublic      bool // an address at every start
+	WantsPublic      bool // wants a public address at every start
 	InterfaceTags    []types.Tag
-	Credits          string                  // how it spends CPU credits, if that was asked for
-	ImdsSupport      types.ImdsSupportValues // of the image, for those made of the instance
+	Credits          string                  // CPU credit option, if one was requested
+	ImdsSupport      types.ImdsSupportValues // of the image; images made from the instance inherit it
 
 	LoginUser string
 	PublicKey string     // in authorized_keys form
-	Base      string     // that the layers come from, until the first boot
-	Layers    []string   // below the writable one, topmost first
-	Freezing  string     // layer that the writable one is about to become
-	Boots     int        // how often the machine has started
-	Ended     *time.Time // when it was terminated
+	Base      string     // base that the layers will be made from; set until the first boot
+	Layers    []string   // read-only layers, topmost first
+	Freezing  string     // id of the layer that the writable layer is being turned into
+	Boots     int        // how often the machine was started
+	Ended     *time.Time // when the instance was terminated
 }
 
-// terminatedFor is how long a terminated instance can be seen.
+// terminatedFor is how long a terminated instance is still described.
 const terminatedFor = time.Hour
 
 func (in *instance) booted() bool { return in.Boots > 0 }
 
-// holdsAddress reports whether the instance's private address is taken.
+// holdsAddress reports whether the instance still occupies its private address.
 func (in *instance) holdsAddress() bool { return in.PrivateIpAddress != nil && in.Ended == nil }
 
 func (in *instance) setState(name types.InstanceStateName) {
@@ -55,7 +55,7 @@ func (in *instance) setState(name types.InstanceStateName) {
 	in.State = &types.InstanceState{Name: name, Code: &code}
 }
 
-// setPending makes the instance one that is about to start.
+// setPending sets the instance to pending, ready to start.
 func (in *instance) setPending() {
 	in.setState(types.InstanceStateNamePending)
 	in.StateReason, in.StateTransitionReason = &types.StateReason{Code: aws.String("pending"), Message: aws.String("pending")}, nil
@@ -69,9 +69,9 @@ func (in *instance) setReason(why reason, at time.Time) {
 	}
 }
 
-// setPublic gives the instance a public address, of owner's, or takes it away if addr
-// is empty. The public name is the address itself: a name that follows EC2's
-// pattern could not be resolved.
+// setPublic sets the instance's public address, owned by owner, or removes it if addr is
+// empty. The public DNS name is the address itself: a name by EC2's pattern could not be
+// resolved.
 func (in *instance) setPublic(addr, owner string) {
 	in.PublicIpAddress, in.PublicDnsName = nil, nil
 	var association *types.InstanceNetworkInterfaceAssociation
@@ -109,7 +109,7 @@ func (in *instance) deletesRoot() bool {
 
 func (in *instance) state() types.InstanceStateName { return in.State.Name }
 
-// netipAddr parses an address; the zero Addr stands for none.
+// netipAddr parses an address; it returns the zero Addr for nil.
 func netipAddr(text *string) netip.Addr {
 	addr, _ := netip.ParseAddr(aws.ToString(text))
 	return addr
@@ -137,7 +137,7 @@ func (s *state) vpcRange(in *instance) string {
 	return ""
 }
 
-// instancesOf returns the caller's instances that can be seen.
+// instancesOf returns the caller's instances that are still described.
 func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 	if err := s.forgetEnded(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 	return s.instances.of(c), nil
 }
 
-// forgetEnded forgets the instances that were terminated long ago.
+// forgetEnded deletes the instances that were terminated more than terminatedFor ago.
 func (s *state) forgetEnded() error {
 	for _, id := range s.instances.IDs() {
 		in, _ := s.instances.Get(id)
@@ -158,8 +158,8 @@ func (s *state) forgetEnded() error {
 	return nil
 }
 
-// findInstances returns the caller's instances with those ids, in their order, each
-// once.
+// findInstances returns the caller's instances with those ids, in that order, without
+// duplicates.
 func (s *state) findInstances(c wire.Caller, ids []string) ([]*instance, error) {
 	rows, err := s.instancesOf(c)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"bake/cloud/machine"
 )
 
-// spotNotice is how long ahead EC2 says that it takes a Spot Instance back.
+// spotNotice is how long before taking back a Spot Instance EC2 gives notice.
 const spotNotice = 2 * time.Minute
 
 var (
@@ -20,9 +20,8 @@ var (
 	reasonFailed = reason{"Server.InternalError", "The host of the instance failed", "Server.InternalError"}
 )
 
-// startFaults applies to the machine of an instance that has just started what the
-// rules of its launch want, at its first boot. What has not ended does so when other
-// rules take their place.
+// startFaults applies the rules of an instance's launch to its machine, which has just
+// started its first boot. Effects end when other rules replace these.
 func (s *state) startFaults(id string, r *runner, m machine.Machine) {
 	for _, f := range r.rules {
 		if !f.Effect.onMachine() {
@@ -45,16 +44,16 @@ func (s *state) startFaults(id string, r *runner, m machine.Machine) {
 	r.rules = nil
 }
 
-// runFault does what a rule wants with a running machine. ctx ends with it, or with the
+// runFault applies a rule to a running machine. ctx ends with the machine or with the
 // rule.
 func (s *Service) runFault(ctx context.Context, id string, r *runner, m machine.Machine, f Fault) {
 	if s.opts.Clock.Sleep(ctx, f.After) != nil {
 		return
 	}
-	// wait waits until the effect has lasted long enough, or the rule is no more.
+	// wait waits until the effect has lasted long enough or the rule is replaced.
 	wait := func() { _ = s.opts.Clock.Sleep(ctx, f.lasts()) }
 	set := func(change func()) {
-		_ = s.update(func(*state) error { change(); return nil }) // which cannot fail
+		_ = s.update(func(*state) error { change(); return nil }) // cannot fail
 	}
 	switch f.Effect {
 	case EffectDie:
@@ -69,7 +68,7 @@ func (s *Service) runFault(ctx context.Context, id string, r *runner, m machine.
 		select {
 		case <-m.Done():
 		default:
-			if !errors.Is(err, machine.ErrReleased) { // it is to stop, and goes on already
+			if !errors.Is(err, machine.ErrReleased) { // the machine is being stopped and is already running again
 				s.log(id, "go on", err)
 			}
 		}
@@ -93,7 +92,8 @@ func (s *Service) runFault(ctx context.Context, id string, r *runner, m machine.
 	}
 }
 
-// setUnreachable cuts the machine of an instance off from everybody, or joins it again.
+// setUnreachable disconnects the machine of an instance from all networks, or reconnects
+// it.
 func (s *Service) setUnreachable(r *runner, off bool) {
 	_ = s.update(func(st *state) error {
 		r.cutOff = off
@@ -102,11 +102,11 @@ func (s *Service) setUnreachable(r *runner, off bool) {
 	})
 }
 
-// terminateByService terminates an instance that its user wants to go on.
+// terminateByService terminates an instance without a request of its user.
 func (s *Service) terminateByService(ctx context.Context, id string, r *runner, why reason) {
 	s.log(id, "take away", s.update(func(st *state) error {
 		if r.goal >= goalStop {
-			return nil // it ends already
+			return nil // already terminating
 		}
 		err := st.instances.Edit(id, func(in *instance) {
 			in.setState(types.InstanceStateNameShuttingDown)

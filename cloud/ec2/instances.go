@@ -20,7 +20,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// instanceFilters are those of DescribeInstances.
+// instanceFilters are the filters of DescribeInstances.
 var instanceFilters = filters{
 	"affinity": "Placement.Affinity", "architecture": "Architecture", "availability-zone": "Placement.AvailabilityZone",
 	"availability-zone-id":             "Placement.AvailabilityZoneId",
@@ -90,7 +90,7 @@ var instanceFilters = filters{
 	"usage-operation-update-time": "UsageOperationUpdateTime", "virtualization-type": "VirtualizationType", "vpc-id": "VpcId",
 }
 
-// describedInstances returns the caller's instances that a query asks for.
+// describedInstances returns the caller's instances that a query selects.
 func (s *state) describedInstances(c wire.Caller, q query) ([]*instance, error) {
 	if err := kindInstance.checkPage(q); err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstances
 	if rows, err = apply(instanceFilters, in.Filters, rows); err != nil {
 		return nil, err
 	}
-	key := func(in *instance) string { // the newest first, those of a launch together
+	key := func(in *instance) string { // newest first, instances of a launch together
 		return fmt.Sprintf("%s %s %05d %s", newestFirst(in.Created.UTC().Format(timeForm)), in.ReservationId, aws.ToInt32(in.AmiLaunchIndex), *in.InstanceId)
 	}
 	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
@@ -179,9 +179,9 @@ func (s *state) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInst
 	return out, nil
 }
 
-// transit moves the caller's instances: check says whether one may go, and move
-// starts it on its way and names the state that it is in from then on. Nothing
-// moves unless all may.
+// transit changes the state of the caller's instances. check reports whether an instance
+// may change; move starts the change and sets the instance's new state. If one check
+// fails, no instance is moved.
 func (s *state) transit(ctx context.Context, ids []string, check func(*instance) error, move func(*instance) error) ([]types.InstanceStateChange, error) {
 	if len(ids) == 0 {
 		return nil, missing("InstanceId")
@@ -285,7 +285,7 @@ func (s *state) TerminateInstances(ctx context.Context, in *ec2.TerminateInstanc
 	return &ec2.TerminateInstancesOutput{TerminatingInstances: changes}, err
 }
 
-// end sets an instance on its way to rest.
+// end starts to stop or terminate an instance, by goal g.
 func (s *state) end(ctx context.Context, row *instance, g goal, state types.InstanceStateName) error {
 	id := *row.InstanceId
 	err := s.instances.Edit(id, func(in *instance) {
@@ -296,13 +296,13 @@ func (s *state) end(ctx context.Context, row *instance, g goal, state types.Inst
 		return err
 	}
 	r := s.runners[id]
-	if r == nil { // a stopped one
+	if r == nil { // already stopped
 		r = &runner{cancel: func(error) {}}
 		s.runners[id] = r
 		r.aim(g, reasonUser)
 		stays := stuck(ctx)
 		s.start(func(s *Service) {
-			_ = s.opts.Clock.Sleep(s.ctx, stays) // cut short, it is ended now
+			_ = s.opts.Clock.Sleep(s.ctx, stays) // if interrupted, end it now
 			s.terminated(id)
 		})
 		return nil
@@ -330,7 +330,7 @@ func (s *state) RebootInstances(ctx context.Context, in *ec2.RebootInstancesInpu
 	return &ec2.RebootInstancesOutput{}, err
 }
 
-// consoleLimit is how much of a console EC2 returns.
+// consoleLimit is the number of bytes of console output that EC2 returns.
 const consoleLimit = 64 << 10
 
 func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutputInput) (*ec2.GetConsoleOutputOutput, error) {
@@ -349,8 +349,8 @@ func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutput
 	return out, nil
 }
 
-// GetPasswordData answers as EC2 does for machines that do not run Windows: there
-// is no password.
+// GetPasswordData returns an empty password, as EC2 does for instances that do not run
+// Windows.
 func (s *state) GetPasswordData(ctx context.Context, in *ec2.GetPasswordDataInput) (*ec2.GetPasswordDataOutput, error) {
 	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
 	if err != nil {
@@ -359,8 +359,8 @@ func (s *state) GetPasswordData(ctx context.Context, in *ec2.GetPasswordDataInpu
 	return &ec2.GetPasswordDataOutput{InstanceId: row.InstanceId, PasswordData: aws.String(""), Timestamp: aws.Time(s.now())}, nil
 }
 
-// tail reads the last limit bytes of a file, which need not exist, and when it
-// was written.
+// tail returns the last limit bytes of a file, which need not exist, and its modification
+// time.
 func tail(name string, limit int64) ([]byte, time.Time, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -378,7 +378,7 @@ func tail(name string, limit int64) ([]byte, time.Time, error) {
 	return text, info.ModTime(), err
 }
 
-// forget deletes all that is left of a terminated instance.
+// forget deletes everything that belongs to a terminated instance.
 func (s *state) forget(id string) error {
 	if err := s.instances.Drop(id); err != nil {
 		return err
@@ -445,7 +445,7 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 	if err := spellOut(in); err != nil {
 		return nil, err
 	}
-	if len(in.Groups) > 0 || in.SourceDestCheck != nil { // those of its interface
+	if len(in.Groups) > 0 || in.SourceDestCheck != nil { // attributes of its interface
 		n, err := s.networkOf(c)
 		if err == nil {
 			err = n.oneInterface(row)
@@ -468,7 +468,7 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 	return &ec2.ModifyInstanceAttributeOutput{}, err
 }
 
-// checkChange reports what of a change of attributes the instance cannot have.
+// checkChange reports the attributes in a request that the instance cannot have.
 func (row *instance) checkChange(in *ec2.ModifyInstanceAttributeInput) error {
 	atRest := row.state() == types.InstanceStateNameStopped
 	if !atRest && (in.InstanceType != nil || in.UserData != nil || in.EnaSupport != nil || in.SriovNetSupport != nil || in.EbsOptimized != nil) {
@@ -502,7 +502,7 @@ func (row *instance) checkChange(in *ec2.ModifyInstanceAttributeInput) error {
 	return nil
 }
 
-// change changes attributes; groups, if not nil, are the new groups.
+// change applies a request; groups, if not nil, are the new security groups.
 func (row *instance) change(in *ec2.ModifyInstanceAttributeInput, groups []types.GroupIdentifier) {
 	flag := func(v *types.AttributeBooleanValue, field *bool) {
 		if v != nil {
@@ -548,7 +548,7 @@ func (row *instance) change(in *ec2.ModifyInstanceAttributeInput, groups []types
 	}
 }
 
-// spellOut turns the form Attribute=… Value=… into the attribute's own field.
+// spellOut converts the form Attribute=… Value=… to the attribute's own field.
 func spellOut(in *ec2.ModifyInstanceAttributeInput) error {
 	if in.Attribute == "" {
 		return nil
@@ -579,7 +579,7 @@ func spellOut(in *ec2.ModifyInstanceAttributeInput) error {
 		in.EbsOptimized = flag
 	case types.InstanceAttributeNameEnaSupport:
 		in.EnaSupport = flag
-	case types.InstanceAttributeNameBlockDeviceMapping: // the mappings follow in their own parameter
+	case types.InstanceAttributeNameBlockDeviceMapping: // the mappings are in a parameter of their own
 	default:
 		return invalidValue("Value (%s) for parameter attribute is invalid. It cannot be modified.", in.Attribute)
 	}

@@ -19,12 +19,12 @@ import (
 	"bake/cloud/wire"
 )
 
-// family is a family of instance types whose sizes follow one rule. A machine of
-// the embedded cloud has no more than its type says, and no more than its host has.
+// family is a family of instance types whose sizes follow one rule. A machine of the
+// embedded cloud gets no more than its type's resources, and no more than the host has.
 type family struct {
 	name  string
 	arch  types.ArchitectureType
-	gib   int32 // memory for each virtual CPU
+	gib   int32 // GiB of memory for each virtual CPU
 	sizes string
 }
 
@@ -45,22 +45,21 @@ func families() []family {
 	}
 }
 
-// burstable returns the types whose memory follows no rule: sizes with MiB.
+// burstable returns the types whose memory follows no rule, with their memory in MiB.
 func burstable() map[string]int32 {
 	return map[string]int32{"nano": 512, "micro": 1024, "small": 2048, "medium": 4096, "large": 8192, "xlarge": 16384, "2xlarge": 32768}
 }
 
 var armFamily = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`) })
 
-// processorOf returns an architecture of EC2 in Go's words; empty for one of which nothing is
-// known.
+// processorOf returns the GOARCH name of an EC2 architecture; empty if it is unknown.
 func processorOf(architecture types.ArchitectureValues) string {
 	return map[types.ArchitectureValues]string{types.ArchitectureValuesX8664: "amd64", types.ArchitectureValuesArm64: "arm64"}[architecture]
 }
 
-// architectureOf tells an instance type's architecture from its name: a g after
-// the generation is Amazon's own processor. It holds for types that are not
-// described here too.
+// architectureOf derives an instance type's architecture from its name: a g after the
+// generation means Amazon's own processor. It also works for types that are not described
+// here.
 func architectureOf(t types.InstanceType) types.ArchitectureValues {
 	name, _, _ := strings.Cut(string(t), ".")
 	if armFamily().MatchString(name) {
@@ -69,7 +68,7 @@ func architectureOf(t types.InstanceType) types.ArchitectureValues {
 	return types.ArchitectureValuesX8664
 }
 
-// checkType reports an instance type that EC2 does not have. An empty one is the
+// checkType reports an instance type that EC2 does not have. An empty type means the
 // default.
 func checkType(t types.InstanceType) error {
 	if t != "" && !slices.Contains(t.Values(), t) {
@@ -78,7 +77,7 @@ func checkType(t types.InstanceType) error {
 	return nil
 }
 
-// describedTypes returns the instance types that are described, in order of names.
+// describedTypes returns the described instance types, sorted by name.
 func describedTypes() []types.InstanceTypeInfo {
 	var out []types.InstanceTypeInfo
 	for _, f := range families() {
@@ -100,7 +99,7 @@ func describedTypes() []types.InstanceTypeInfo {
 			out = append(out, typeInfo(name+"."+size, arch, cpus, mib, true))
 		}
 	}
-	// The first generation; m1.small is what a launch without a type gets.
+	// The first generation. A launch without a type gets m1.small.
 	out = append(out, typeInfo("t1.micro", types.ArchitectureTypeX8664, 1, 627, false))
 	for size, mib := range map[string]int32{"small": 1740, "medium": 3788, "large": 7680, "xlarge": 15360} {
 		out = append(out, typeInfo("m1."+size, types.ArchitectureTypeX8664, cpusOf(size), mib, false))
@@ -109,13 +108,13 @@ func describedTypes() []types.InstanceTypeInfo {
 	return out
 }
 
-// limitsOf returns how large a machine of an instance type is. Types that are not
-// described have no limits.
+// limitsOf returns the size of a machine of an instance type. Types that are not described
+// have no limits.
 func limitsOf(name types.InstanceType) machine.Limits {
 	for _, t := range describedTypes() {
 		if t.InstanceType == name {
 			mib := *t.MemoryInfo.SizeInMiB
-			// As many as Linux lets a machine with this memory have.
+			// Linux's default limit of processes for this much memory.
 			return machine.Limits{CPUs: int(*t.VCpuInfo.DefaultVCpus), Memory: mib << 20, Processes: int(mib * 8)}
 		}
 	}
@@ -135,8 +134,8 @@ func cpusOf(size string) int32 {
 	return 1
 }
 
-// cpuOptions returns the cores of an instance type and the threads of each. Processors
-// of Amazon's, and those of a single thread, have one.
+// cpuOptions returns an instance type's number of cores and of threads per core. Amazon's
+// processors, t2, and types with a single virtual CPU have one thread per core.
 func cpuOptions(t types.InstanceType) (cores, threads int32) {
 	family, size, _ := strings.Cut(string(t), ".")
 	cpus := cpusOf(size)
@@ -223,7 +222,7 @@ func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInsta
 	return out, err
 }
 
-// DescribeInstanceTypeOfferings offers every described type everywhere.
+// DescribeInstanceTypeOfferings offers every described type in every location.
 func (s *Service) DescribeInstanceTypeOfferings(ctx context.Context, in *ec2.DescribeInstanceTypeOfferingsInput) (*ec2.DescribeInstanceTypeOfferingsOutput, error) {
 	r, _ := findRegion(wire.CallerFrom(ctx).Region)
 	var places []string

@@ -14,12 +14,13 @@ import (
 	"bake/cloud/wire"
 )
 
-// Network interfaces besides those that instances are launched with are records: they
-// hold an address of their subnet, and can be attached to an instance, whose machine does
-// not get another card. The one that an instance is launched with is in the instance's row,
-// be it new or one of these; when the instance ends, it becomes a record if it shall stay.
+// Network interfaces other than the one an instance is launched with are only recorded:
+// they hold an address of their subnet and can be attached to an instance, but the machine
+// does not get another network card. The interface that an instance is launched with,
+// whether new or an existing one, is stored in the instance's row. When the instance ends,
+// it becomes a record of its own unless it is deleted on termination.
 
-// newInterface returns an interface in a subnet, with an address that is free there.
+// newInterface returns an interface in a subnet, with a free address of the subnet.
 func (s *state) newInterface(c wire.Caller, subnet types.Subnet, groups []types.GroupIdentifier, private string) (types.NetworkInterface, error) {
 	id := newID("eni")
 	address, err := s.privateAddress(&placement{subnet: subnet, private: private}, id)
@@ -35,7 +36,7 @@ func (s *state) newInterface(c wire.Caller, subnet types.Subnet, groups []types.
 	}, nil
 }
 
-// managed makes an interface that of a service, which alone can delete it.
+// managed marks an interface as managed by a service. Only that service can delete it.
 func managed(i *types.NetworkInterface, kind types.NetworkInterfaceType, description string) {
 	i.InterfaceType, i.Description, i.RequesterManaged, i.Status = kind, &description, aws.Bool(true), types.NetworkInterfaceStatusInUse
 	i.RequesterId = aws.String("amazon-aws")
@@ -50,8 +51,8 @@ func (s *state) subnetFor(n *networking, id *string) (types.Subnet, error) {
 	return n.Subnets[i], nil
 }
 
-// interfaceOf returns the caller's networks, and the place of an interface in them. Those
-// that instances were launched with are not among them.
+// interfaceOf returns the caller's networks and the index of an interface in them.
+// Interfaces that instances were launched with are not found.
 func (s *state) interfaceOf(c wire.Caller, id *string) (*networking, int, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -67,7 +68,7 @@ func (s *state) interfaceOf(c wire.Caller, id *string) (*networking, int, error)
 	return nil, 0, err
 }
 
-// launchedWith returns the caller's instance that was launched with an interface. Nil: none was.
+// launchedWith returns the caller's instance that was launched with an interface, or nil.
 func (s *state) launchedWith(c wire.Caller, id *string) *instance {
 	if aws.ToString(id) == "" {
 		return nil
@@ -80,7 +81,7 @@ func (s *state) launchedWith(c wire.Caller, id *string) *instance {
 	return nil
 }
 
-// freeInterface returns an interface that an instance may be launched with.
+// freeInterface returns an interface with which an instance may be launched.
 func (s *state) freeInterface(c wire.Caller, id string) (*types.NetworkInterface, error) {
 	if s.launchedWith(c, &id) != nil {
 		return nil, errInterfaceInUse(&id)
@@ -96,12 +97,13 @@ func (s *state) freeInterface(c wire.Caller, id string) (*types.NetworkInterface
 	return &free, nil
 }
 
-// dropInterface drops the record of an interface.
+// dropInterface deletes the record of an interface.
 func (n *networking) dropInterface(id string) {
 	n.Interfaces = slices.DeleteFunc(n.Interfaces, func(i types.NetworkInterface) bool { return *i.NetworkInterfaceId == id })
 }
 
-// endInterface drops the record of an interface that is no more, and frees its elastic address.
+// endInterface deletes the record of an interface that no longer exists and disassociates
+// its elastic address.
 func (n *networking) endInterface(id string) {
 	n.dropInterface(id)
 	if a := n.addressOf(id); a != nil {
@@ -109,8 +111,8 @@ func (n *networking) endInterface(id string) {
 	}
 }
 
-// oneInterface reports an instance with several interfaces, of which a request has to name the
-// one that it means.
+// oneInterface reports an instance that has several interfaces, so that the request must
+// name one.
 func (n *networking) oneInterface(row *instance) error {
 	if len(n.attachedInterfaces(*row.InstanceId)) == 0 {
 		return nil
@@ -118,7 +120,7 @@ func (n *networking) oneInterface(row *instance) error {
 	return wire.Errorf("InvalidInstanceID", "There are multiple interfaces attached to instance '%s'. Please specify an interface ID for the operation instead.", *row.InstanceId)
 }
 
-// CreateNetworkInterface makes an interface that is attached to nothing.
+// CreateNetworkInterface creates an unattached interface.
 func (s *state) CreateNetworkInterface(ctx context.Context, in *ec2.CreateNetworkInterfaceInput) (*ec2.CreateNetworkInterfaceOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindInterface.resource)
@@ -162,7 +164,7 @@ func (s *state) CreateNetworkInterface(ctx context.Context, in *ec2.CreateNetwor
 	return &ec2.CreateNetworkInterfaceOutput{NetworkInterface: &made, ClientToken: in.ClientToken}, err
 }
 
-// DeleteNetworkInterface deletes an interface that is attached to nothing.
+// DeleteNetworkInterface deletes an unattached interface.
 func (s *state) DeleteNetworkInterface(ctx context.Context, in *ec2.DeleteNetworkInterfaceInput) (*ec2.DeleteNetworkInterfaceOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
@@ -175,7 +177,7 @@ func (s *state) DeleteNetworkInterface(ctx context.Context, in *ec2.DeleteNetwor
 	return &ec2.DeleteNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { n.endInterface(*in.NetworkInterfaceId) })
 }
 
-// maxInterfaces returns how many interfaces an instance of a type can have.
+// maxInterfaces returns the largest number of interfaces of an instance type.
 func maxInterfaces(kind types.InstanceType) int {
 	_, size, _ := strings.Cut(string(kind), ".")
 	switch size {
@@ -187,8 +189,7 @@ func maxInterfaces(kind types.InstanceType) int {
 	return 4
 }
 
-// attachedInterfaces returns those that an instance has besides the one that it was launched
-// with.
+// attachedInterfaces returns an instance's interfaces except the one it was launched with.
 func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInterface) {
 	for _, i := range n.Interfaces {
 		if i.Attachment != nil && aws.ToString(i.Attachment.InstanceId) == instance {
@@ -198,7 +199,7 @@ func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInt
 	return all
 }
 
-// addressed returns a record of an interface with its elastic address.
+// addressed returns the record of an interface, with its elastic address.
 func (n *networking) addressed(i types.NetworkInterface) types.NetworkInterface {
 	a := n.addressOf(*i.NetworkInterfaceId)
 	if a == nil {
@@ -214,7 +215,7 @@ func errInterfaceInUse(id *string) error {
 	return wire.Errorf("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", *id)
 }
 
-// AttachNetworkInterface notes that an interface is an instance's.
+// AttachNetworkInterface records that an interface is attached to an instance.
 func (s *state) AttachNetworkInterface(ctx context.Context, in *ec2.AttachNetworkInterfaceInput) (*ec2.AttachNetworkInterfaceOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if err := unsupported(in, "EnaQueueCount", "EnaSrdSpecification"); err != nil {
@@ -285,8 +286,9 @@ func unattach(i *types.NetworkInterface) {
 	i.Attachment, i.Status = nil, types.NetworkInterfaceStatusAvailable
 }
 
-// releaseInterfaces frees or deletes the interfaces of an instance that ends. Its row, which
-// has the one that it was launched with, is written afterwards, see [state.repairInterfaces].
+// releaseInterfaces frees or deletes the interfaces of an instance that is ending. The
+// instance's row, which contains the interface it was launched with, is written
+// afterwards: see [state.repairInterfaces].
 func (s *state) releaseInterfaces(in *instance) error {
 	key := in.OwnerId + "." + in.Region
 	n, ok := s.networks.Get(key)
@@ -327,8 +329,9 @@ func (s *state) releaseInterfaces(in *instance) error {
 	})
 }
 
-// repairInterfaces deletes the records of interfaces that are in an instance's row as well: a
-// crash came between the two when an instance began or ended.
+// repairInterfaces deletes the records of interfaces that are also in an instance's row.
+// That happens when the process crashes between the two writes, at the start or the end of
+// an instance.
 func (s *state) repairInterfaces() error {
 	for _, in := range s.instances.Rows {
 		for _, i := range in.NetworkInterfaces {
@@ -389,8 +392,8 @@ func errNoAttachment(id *string) error {
 	return wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", aws.ToString(id))
 }
 
-// modifyPrimary changes one attribute of the interface that an instance was launched with. Its
-// groups, and whether it forwards, are those of the instance.
+// modifyPrimary changes one attribute of the interface that an instance was launched with.
+// Its groups and its source/destination check are those of the instance.
 func (s *state) modifyPrimary(c wire.Caller, row *instance, in *ec2.ModifyNetworkInterfaceAttributeInput) error {
 	var groups []types.GroupIdentifier
 	if len(in.Groups) > 0 {
@@ -418,7 +421,7 @@ func (s *state) modifyPrimary(c wire.Caller, row *instance, in *ec2.ModifyNetwor
 	return err
 }
 
-// DescribeNetworkInterfaceAttribute tells one attribute of an interface.
+// DescribeNetworkInterfaceAttribute returns one attribute of an interface.
 func (s *state) DescribeNetworkInterfaceAttribute(ctx context.Context, in *ec2.DescribeNetworkInterfaceAttributeInput) (*ec2.DescribeNetworkInterfaceAttributeOutput, error) {
 	rows, err := s.allInterfaces(wire.CallerFrom(ctx))
 	if err != nil {
@@ -444,13 +447,13 @@ func (s *state) DescribeNetworkInterfaceAttribute(ctx context.Context, in *ec2.D
 	return out, nil
 }
 
-// interfaceRow is an interface with its tags where filters look for them.
+// interfaceRow is an interface with its tags in the field that filters use.
 type interfaceRow struct {
 	types.NetworkInterface
 	Tags []types.Tag
 }
 
-// allInterfaces returns the caller's interfaces, those of its instances among them.
+// allInterfaces returns the caller's interfaces, including those of its instances.
 func (s *state) allInterfaces(c wire.Caller) ([]interfaceRow, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -495,7 +498,7 @@ func (s *state) primaryInterface(in *instance, n types.InstanceNetworkInterface)
 	return view
 }
 
-// withInterfaces shows an instance with all of its interfaces.
+// withInterfaces returns an instance with all of its interfaces.
 func (s *state) withInterfaces(in *instance) *instance {
 	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
 	if !ok {
@@ -513,7 +516,7 @@ func (s *state) withInterfaces(in *instance) *instance {
 	return &view
 }
 
-// instanceInterface returns an attached interface as instances have it.
+// instanceInterface converts an attached interface to its form in an instance.
 func instanceInterface(i types.NetworkInterface) types.InstanceNetworkInterface {
 	address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
 	if a := i.Association; a != nil {
@@ -542,8 +545,8 @@ func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeN
 	return out, err
 }
 
-// CreateNatGateway makes the record of a NAT gateway. What is wrong with its address or
-// its network is told by the gateway, as on EC2.
+// CreateNatGateway records a NAT gateway. A problem with its address or network makes the
+// gateway fail, not the request, as on EC2.
 func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayInput) (*ec2.CreateNatGatewayOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindNat.resource)
@@ -607,8 +610,8 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
 }
 
-// natAddress returns the index of the elastic address of a NAT gateway that is asked for, if it is a public
-// one.
+// natAddress returns the index of the elastic address of the requested NAT gateway, if the
+// gateway is public.
 func (s *state) natAddress(n *networking, in *ec2.CreateNatGatewayInput) (elastic int, public bool, err error) {
 	public = cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic) == types.ConnectivityTypePublic
 	switch allocation := aws.ToString(in.AllocationId); {
@@ -622,8 +625,8 @@ func (s *state) natAddress(n *networking, in *ec2.CreateNatGatewayInput) (elasti
 	return elastic, public, err
 }
 
-// natFails returns the code and the message with which a public NAT gateway in a VPC fails; empty if it
-// does not.
+// natFails returns the code and message with which a public NAT gateway in a VPC fails;
+// they are empty if it does not.
 func (n *networking) natFails(a types.Address, vpc string) (code, why string) {
 	switch {
 	case a.AssociationId != nil:
@@ -634,14 +637,14 @@ func (n *networking) natFails(a types.Address, vpc string) (code, why string) {
 	return "", ""
 }
 
-// forgotten reports whether a NAT gateway was deleted so long ago that it is not described
-// any more.
+// forgotten reports whether a NAT gateway was deleted so long ago that it is no longer
+// described.
 func (s *state) forgotten(g types.NatGateway) bool {
 	const remembered = time.Hour
 	return g.DeleteTime != nil && s.now().Sub(*g.DeleteTime) > remembered
 }
 
-// DeleteNatGateway deletes a NAT gateway, which is described as deleted for a while.
+// DeleteNatGateway deletes a NAT gateway, which is described as deleted for some time.
 func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayInput) (*ec2.DeleteNatGatewayOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, err := s.networkOf(c)
@@ -675,7 +678,7 @@ func (s *state) DescribeNatGateways(ctx context.Context, in *ec2.DescribeNatGate
 	return &ec2.DescribeNatGatewaysOutput{NatGateways: rows, NextToken: next}, err
 }
 
-// heldIn are the addresses of a subnet that interfaces besides those of instances hold.
+// heldIn adds to taken the addresses of a subnet that recorded interfaces hold.
 func (n *networking) heldIn(subnet string, taken map[string]bool) {
 	for _, i := range n.Interfaces {
 		if *i.SubnetId == subnet {

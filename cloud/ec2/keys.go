@@ -25,8 +25,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// keyPair is the public half of a key pair; PublicKey is in authorized_keys
-// form. The private half leaves with the answer of CreateKeyPair.
+// keyPair is the public half of a key pair; PublicKey is in authorized_keys format. The
+// private half is only returned by CreateKeyPair and never stored.
 type keyPair struct {
 	Region  string
 	OwnerId string
@@ -58,18 +58,20 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 	})
 }
 
-// makeKey makes a private key as CreateKeyPair does, which takes a tenth of a second.
+// makeKey generates a private key for CreateKeyPair, which takes about a tenth of a
+// second.
 func makeKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }
 
-// Prepare makes ready, in the background, what the first bake would have to wait for: the key of a
-// key pair.
+// Prepare generates the key of the first key pair in the background, so that the first
+// bake does not wait for it.
 func (s *Service) Prepare() {
 	key := sync.OnceValues(makeKey)
 	s.ahead.Store(&key)
 	go func() { _, _ = key() }()
 }
 
-// rsaKey returns a key that nobody else has: the one that Prepare has made, if it is there still.
+// rsaKey returns a new key: the one that Prepare has generated, if it is unused, or
+// another.
 func (s *Service) rsaKey() (*rsa.PrivateKey, error) {
 	if key := s.ahead.Swap(nil); key != nil {
 		return (*key)()
@@ -77,8 +79,8 @@ func (s *Service) rsaKey() (*rsa.PrivateKey, error) {
 	return makeKey()
 }
 
-// CreateKeyPair makes a key pair: RSA of 2048 bits in PKCS #1 PEM, or ED25519 in
-// OpenSSH's form.
+// CreateKeyPair creates a key pair: 2048-bit RSA in PKCS #1 PEM, or ED25519 in OpenSSH's
+// format.
 func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput) (*ec2.CreateKeyPairOutput, error) {
 	if in.KeyFormat == types.KeyFormatPpk {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud creates key pairs only in the format pem.")
@@ -122,8 +124,8 @@ func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput)
 		KeyMaterial: aws.String(strings.TrimSuffix(string(pem.EncodeToMemory(block)), "\n"))}, nil
 }
 
-// ImportKeyPair takes an RSA or ED25519 public key in the form of authorized_keys,
-// of RFC 4716, of PEM, or of DER, in base64 or not.
+// ImportKeyPair imports an RSA or ED25519 public key in authorized_keys, RFC 4716, PEM or
+// DER format, base64-encoded or not.
 func (s *Service) ImportKeyPair(ctx context.Context, in *ec2.ImportKeyPairInput) (*ec2.ImportKeyPairOutput, error) {
 	public, err := parsePublicKey(in.PublicKeyMaterial)
 	if err != nil {
@@ -160,7 +162,7 @@ func parsePublicKey(material []byte) (ssh.PublicKey, error) {
 	return nil, wire.Errorf("InvalidKey.Format", "Key is a %s; EC2 takes RSA and ED25519 keys", key.Type())
 }
 
-// decodePublicKey reads what is not in the form of authorized_keys.
+// decodePublicKey parses the formats other than authorized_keys.
 func decodePublicKey(material []byte) (ssh.PublicKey, error) {
 	if blob, ok := rfc4716(string(material)); ok {
 		return ssh.ParsePublicKey(blob)
@@ -181,8 +183,8 @@ func decodePublicKey(material []byte) (ssh.PublicKey, error) {
 	return ssh.NewPublicKey(parsed)
 }
 
-// rfc4716 returns the key in the file format of RFC 4716: base64 between two markers,
-// after headers, whose lines end in a backslash where they go on.
+// rfc4716 decodes the file format of RFC 4716: base64 between two markers, after headers.
+// A header line that continues ends in a backslash.
 func rfc4716(text string) (blob []byte, ok bool) {
 	_, text, begins := strings.Cut(text, "---- BEGIN SSH2 PUBLIC KEY ----")
 	text, _, ends := strings.Cut(text, "---- END SSH2 PUBLIC KEY ----")
@@ -203,7 +205,7 @@ func rfc4716(text string) (blob []byte, ok bool) {
 	return blob, err == nil
 }
 
-// sshFingerprint returns what EC2 shows for ED25519 keys.
+// sshFingerprint returns the fingerprint that EC2 shows for ED25519 keys.
 func sshFingerprint(key ssh.PublicKey) string {
 	sum := sha256.Sum256(key.Marshal())
 	return base64.StdEncoding.EncodeToString(sum[:])
@@ -246,7 +248,7 @@ func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsIn
 	return &ec2.DescribeKeyPairsOutput{KeyPairs: rows}, err
 }
 
-// DeleteKeyPair succeeds, as on EC2, when there is no such key pair.
+// DeleteKeyPair succeeds if the key pair does not exist, as on EC2.
 func (s *state) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (*ec2.DeleteKeyPairOutput, error) {
 	c := wire.CallerFrom(ctx)
 	name, id := aws.ToString(in.KeyName), aws.ToString(in.KeyPairId)

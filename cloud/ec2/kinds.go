@@ -15,25 +15,25 @@ import (
 	"bake/cloud/wire"
 )
 
-// kind is a kind of resource: its ids, what EC2 says of one that is not there, and how
-// it is described. Those that have a table are registered in openState.
+// kind is a kind of resource: the form of its ids, the errors for resources that do not
+// exist, and how it is described. Kinds that have a table are registered in openState.
 type kind struct {
 	prefix   string // of ids
-	field    string // of the SDK's structs and inputs, that has an id
-	named    string // of the SDK's structs, that has a name, if there are names
-	made     string // field of rows with the time at which they were made, if lists begin with the newest
+	field    string // of the SDK's structs and inputs: holds the id
+	named    string // of the SDK's structs: holds the name, if the kind has names
+	made     string // of the rows: holds the creation time, if lists begin with the newest
 	resource string // types.ResourceType
 	noun     string
 
-	code      string // of errors, before ".NotFound" and malformed
-	malformed string // empty is ".Malformed"
-	gone      string // of errors about ids that do not exist; empty is ".NotFound"
-	absent    string // text about an id that does not exist; empty is the usual one
-	allAbsent string // about several; empty is absent, about the first
+	code      string // error code, before ".NotFound" and malformed
+	malformed string // suffix; empty means ".Malformed"
+	gone      string // suffix for ids that do not exist; empty means ".NotFound"
+	absent    string // message for an id that does not exist; empty means the usual one
+	allAbsent string // message for several such ids; empty means absent, with the first
 
 	filters  filters
-	set      string // parameter of ids that admits no page size beside it, if there is one
-	min, max int32  // page sizes; a max of 0 is any
+	set      string // parameter of ids that cannot be combined with a page size, if there is one
+	min, max int32  // page sizes; a max of 0 means any
 }
 
 const (
@@ -86,12 +86,12 @@ var (
 	kindAssociation = &kind{prefix: "iip-assoc", field: "AssociationId", noun: "association", code: "InvalidAssociationID", filters: associationFilters}
 )
 
-// taggableKinds returns those whose resources have tags.
+// taggableKinds returns the kinds whose resources have tags.
 func taggableKinds() []*kind {
 	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindExport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindNat, kindEndpoint, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
-// with returns the kind where it is described by other filters.
+// with returns a copy of the kind with other filters.
 func (k *kind) with(f filters) *kind {
 	other := *k
 	other.filters = f
@@ -100,7 +100,7 @@ func (k *kind) with(f filters) *kind {
 
 var idDigits = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`) })
 
-// check reports an id that cannot be one of k.
+// check reports an id that is malformed for k.
 func (k *kind) check(id string) error {
 	digits, ok := strings.CutPrefix(id, k.prefix+"-")
 	if ok && idDigits().MatchString(digits) {
@@ -109,7 +109,7 @@ func (k *kind) check(id string) error {
 	return wire.Errorf(k.code+cmp.Or(k.malformed, ".Malformed"), `Invalid id: "%s" (expecting "%s-...")`, id, k.prefix)
 }
 
-// notFound says that ids, of k, do not exist.
+// notFound returns the error for ids of k that do not exist.
 func (k *kind) notFound(ids ...string) error {
 	text, list := cmp.Or(k.absent, usualAbsent), ids[0]
 	if all := k.allAbsent; len(ids) > 1 && (all != "" || k.absent == "") {
@@ -118,7 +118,7 @@ func (k *kind) notFound(ids ...string) error {
 	return wire.Errorf(k.code+cmp.Or(k.gone, ".NotFound"), text, k.noun, list)
 }
 
-// name returns the name in a row, of a kind that has names.
+// name returns the name in a row, if the kind has names.
 func (k *kind) name(row any) string { return textIn(reflect.ValueOf(row), k.named) }
 
 func textIn(row reflect.Value, field string) string {
@@ -126,15 +126,15 @@ func textIn(row reflect.Value, field string) string {
 	return aws.ToString(text)
 }
 
-// query is what is asked of a Describe action.
+// query holds the common parameters of Describe actions.
 type query struct {
-	ids     []string // of the rows; none is all
+	ids     []string // of the rows; empty means all
 	filters []types.Filter
 	max     *int32
 	token   *string
 }
 
-// checkPage reports a page size that the kind does not have.
+// checkPage reports a page size that the kind does not allow.
 func (k *kind) checkPage(q query) error {
 	switch {
 	case q.max != nil && len(q.ids) > 0 && k.set != "":
@@ -153,8 +153,8 @@ func checkMax(max *int32, least, most int32) error {
 	return nil
 }
 
-// list answers a Describe action: the page that q asks for of the rows. EC2 promises no
-// order; here it is that of [kind.key].
+// list returns the page of rows that q asks for. EC2 promises no order; here rows are in
+// the order of [kind.key].
 func list[V any](s *state, k *kind, q query, rows []V) ([]V, *string, error) {
 	if err := k.checkPage(q); err != nil {
 		return nil, nil, err
@@ -166,7 +166,7 @@ func list[V any](s *state, k *kind, q query, rows []V) ([]V, *string, error) {
 	return listed(k, q, rows)
 }
 
-// listed is list for rows that have been picked.
+// listed is like list, for rows that pick has already selected.
 func listed[V any](k *kind, q query, rows []V) ([]V, *string, error) {
 	cut, next, err := k.listed(q, reflect.ValueOf(rows))
 	if err != nil {
@@ -188,7 +188,8 @@ func (k *kind) listed(q query, rows reflect.Value) (reflect.Value, *string, erro
 	return pageOf(rows, func(i int) string { return order.keys[i] }, q.max, q.token)
 }
 
-// key returns what lists of the kind are in the order of: ids, after the time for the newest first.
+// key returns the sort key of a row: its id, preceded by its creation time if lists begin
+// with the newest.
 func (k *kind) key(row reflect.Value) string {
 	id := textIn(row, k.field)
 	if made := reflect.Indirect(row).FieldByName(k.made); made.IsValid() {
@@ -197,7 +198,7 @@ func (k *kind) key(row reflect.Value) string {
 	return id
 }
 
-// newestFirst returns a text whose order is the other way round than that of a time.
+// newestFirst returns a text that sorts in the reverse order of a time's text.
 func newestFirst(at string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
@@ -207,7 +208,7 @@ func newestFirst(at string) string {
 	}, at)
 }
 
-// byKey sorts what swap swaps.
+// byKey sorts by keys; swap swaps the corresponding rows.
 type byKey struct {
 	keys []string
 	swap func(i, j int)
@@ -220,8 +221,9 @@ func (b byKey) Swap(i, j int) {
 	b.swap(i, j)
 }
 
-// pick returns the rows that ids ask for, all of them if ids is empty. An id that is
-// malformed or of no row is an error. Rows that are yet to be not found are left out.
+// pick returns the rows with those ids, or all rows if ids is empty. An id that is
+// malformed or of no row is an error. Rows that an EffectHide rule still conceals are left
+// out.
 func pick[V any](s *state, k *kind, ids []string, rows []V) ([]V, error) {
 	picked, err := s.pick(k, ids, reflect.ValueOf(rows))
 	if err != nil {
@@ -254,7 +256,7 @@ func (s *state) pick(k *kind, ids []string, rows reflect.Value) (reflect.Value, 
 	return keep(rows, func(row reflect.Value) bool { return !slices.Contains(hidden, textIn(row, k.field)) }), nil
 }
 
-// lacking returns the ids that are not among those found.
+// lacking returns the ids that are not in found.
 func (k *kind) lacking(ids, found []string) (lacking []string, err error) {
 	for _, id := range ids {
 		if err := k.check(id); err != nil {

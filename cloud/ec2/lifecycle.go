@@ -26,12 +26,12 @@ import (
 // stopGrace is how long a machine may take to shut down before it is killed.
 const stopGrace = time.Minute
 
-// goal is what shall become of a machine when it has ended. A stronger goal
-// replaces a weaker one.
+// goal is what happens to an instance when its machine has ended. A stronger goal replaces
+// a weaker one.
 type goal int
 
 const (
-	goalNone   goal = iota // as the machine itself decided
+	goalNone   goal = iota // as the machine itself decides
 	goalReboot             // start again
 	goalStop
 	goalTerminate
@@ -54,23 +54,23 @@ func reasonError(err error) reason {
 	return reason{"Server.InternalError", err.Error(), "Server.InternalError"}
 }
 
-// runner is the life of an instance from a start to its rest; the fields are
-// guarded by the service's lock.
+// runner is the run of an instance from a start until it is stopped or terminated. Its
+// fields are guarded by the service's lock.
 type runner struct {
-	cancel        context.CancelCauseFunc // ends what comes before the machine
+	cancel        context.CancelCauseFunc // ends the work before the machine starts
 	machine       machine.Machine         // nil while there is none
 	goal          goal
 	why           reason
 	temporaryKeys []temporaryKey
-	rules         []Fault         // that apply to the launch
-	replaced      <-chan struct{} // closed when the rules are no more
-	cutOff        bool            // nobody reaches it, and it reaches nobody
-	noMetadata    int             // the status that the metadata service refuses it with; 0 for not
-	stuck         time.Duration   // how long it is on its way to rest, besides the usual
-	notice        *time.Time      // when a Spot Instance is taken back; nil for not
+	rules         []Fault         // the fault rules that apply to the launch
+	replaced      <-chan struct{} // closed when the rules are replaced
+	cutOff        bool            // disconnected from all networks
+	noMetadata    int             // HTTP status with which the metadata service refuses requests; 0 means that it does not
+	stuck         time.Duration   // added to the usual time of stopping or terminating
+	notice        *time.Time      // when a Spot Instance will be taken back; nil if it will not
 }
 
-// aim makes g the goal unless there is a stronger one.
+// aim sets the goal to g unless it already has a stronger one.
 func (r *runner) aim(g goal, why reason) {
 	if g > r.goal {
 		r.goal, r.why = g, why
@@ -79,7 +79,7 @@ func (r *runner) aim(g goal, why reason) {
 
 var errHalted = errors.New("the instance is to end")
 
-// halt ends what r runs, according to its goal.
+// halt ends r's machine, or the work before it starts, according to r's goal.
 func (s *state) halt(ctx context.Context, id string, r *runner) {
 	m, kill := r.machine, r.goal == goalTerminate
 	if m == nil {
@@ -106,8 +106,8 @@ func (e *env) log(id, what string, err error) {
 	}
 }
 
-// launch runs the instance, whose state is pending, until it is at rest. of is the
-// context of the call that asks for it.
+// launch runs a pending instance until it is stopped or terminated. of is the context of
+// the call that asked for it.
 func (s *state) launch(of context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	in, _ := s.instances.Get(id)
@@ -140,7 +140,7 @@ func (s *state) launch(of context.Context, id string) {
 	})
 }
 
-// boot starts the instance's machine, after its base has been made present.
+// boot makes the instance's base present, then starts its machine.
 func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machine, error) {
 	in := s.instance(id)
 	if in.Base != "" {
@@ -186,7 +186,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	})
 }
 
-// started writes that the instance's machine runs, unless it is to end already.
+// started records that the instance's machine runs, unless the instance is already ending.
 func (s *state) started(ctx context.Context, id string, r *runner, m machine.Machine) {
 	r.machine = m
 	if r.goal >= goalStop {
@@ -206,11 +206,12 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 	s.startFaults(id, r, m)
 }
 
-// ContinuesTag is a tag that an instance is launched with to go on with what another did of whose
-// disk its image is a copy: cloud-init, if it had finished there, does not run at the first start.
+// ContinuesTag is a tag for launching an instance that continues the work of another
+// instance, whose disk its image is a copy of. If cloud-init had finished there, it does
+// not run at the first start.
 const ContinuesTag = "bake:continues"
 
-// spec describes the instance's next boot, but for its layers.
+// spec returns the machine.Spec of the instance's next boot, without its layers.
 func (s *Service) spec(id string, in *instance) machine.Spec {
 	private := netipAddr(in.PrivateIpAddress)
 	inside := network.Config{
@@ -271,9 +272,9 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 	return spec
 }
 
-// rest brings the instance to stopped or terminated, after its machine ended
-// with exit or could not be started because of err.
-// A stopping instance that is stuck is freed by its termination, which ends ctx.
+// rest brings the instance to stopped or terminated after its machine ended with exit, or
+// could not be started because of err. If a stopping instance is stuck, terminating it
+// ends ctx.
 func (s *Service) rest(ctx context.Context, id string, r *runner, exit machine.Exit, err error) {
 	var delay, stuck time.Duration
 	terminating := view(s, func(st *state) bool {
@@ -289,7 +290,7 @@ func (s *Service) rest(ctx context.Context, id string, r *runner, exit machine.E
 	if s.opts.Clock.Sleep(s.ctx, delay) != nil {
 		s.opts.Log.Debug("delay cut short", "instance", id)
 	}
-	// A stopping instance may have been terminated meanwhile.
+	// The instance may have been terminated while it was stopping.
 	if view(s, func(*state) goal { return r.goal }) == goalTerminate {
 		s.terminated(id)
 		return
@@ -297,8 +298,8 @@ func (s *Service) rest(ctx context.Context, id string, r *runner, exit machine.E
 	_ = s.update(func(st *state) error { st.stopped(id, r); return nil })
 }
 
-// ending decides what becomes of the instance whose machine has ended, and returns how
-// long that takes.
+// ending sets the goal and the state of an instance whose machine has ended, and returns
+// how long the transition takes.
 func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.Duration {
 	in, _ := s.instances.Get(id)
 	goal, why := r.goal, r.why
@@ -336,9 +337,9 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 	return delay
 }
 
-// stopped writes that the instance is at rest and gives its public address back.
+// stopped records that the instance is stopped and releases its public address.
 func (s *state) stopped(id string, r *runner) {
-	if r.goal == goalTerminate { // asked for in the last moment
+	if r.goal == goalTerminate { // terminated at the last moment
 		s.start(func(s *Service) { s.terminated(id) })
 		return
 	}
@@ -351,8 +352,8 @@ func (s *state) stopped(id string, r *runner) {
 	s.refreshPolicies()
 }
 
-// terminated deletes the instance's volumes, or detaches those that shall stay,
-// and what else it holds; the row stays for an hour.
+// terminated deletes what the instance holds: its volumes (those that are kept are
+// detached) and the rest. The row stays for an hour.
 func (s *Service) terminated(id string) {
 	defer s.lockDisk(id)()
 	in := s.instance(id)
@@ -372,7 +373,7 @@ func (s *Service) terminated(id string) {
 	s.log(id, "remove the disk", s.opts.Driver.Remove(context.WithoutCancel(s.ctx), s.machineDir(id)))
 }
 
-// terminated writes that the instance is no more; layers are what its root held.
+// terminated records that the instance is terminated; layers are what its root held.
 func (s *state) terminated(in *instance, layers []string) {
 	id, why := *in.InstanceId, reasonUser
 	if r := s.runners[id]; r != nil { // none after a crash
@@ -406,8 +407,8 @@ func (s *state) terminated(in *instance, layers []string) {
 	s.refreshPolicies()
 }
 
-// lockDisk keeps others from starting the instance's machine and from taking its
-// disk, until the function that it returns is called.
+// lockDisk locks the instance's disk, so that its machine cannot be started and its disk
+// cannot be captured until the returned function is called.
 func (s *Service) lockDisk(id string) func() {
 	disk := view(s, func(st *state) *sync.Mutex {
 		if st.disks[id] == nil {
@@ -419,9 +420,10 @@ func (s *Service) lockDisk(id string) func() {
 	return disk.Unlock
 }
 
-// capture returns what volumes hold as they now are. Those of an instance are of one moment: of a
-// machine that runs they are copied while it is frozen, unless it is that of reboot, which is
-// shut down for it and starts again. copied says that a copy is among them.
+// capture returns the current contents of volumes. The volumes of one instance are
+// captured at one point in time: if the machine runs, they are copied while it is frozen.
+// The instance reboot is shut down instead and starts again. copied reports whether
+// contents were copied from a running machine.
 func (s *Service) capture(ctx context.Context, volumes []string, reboot string) (held map[string]contents, copied bool, err error) {
 	held = map[string]contents{}
 	for left := slices.Clone(volumes); len(left) > 0; {
@@ -431,7 +433,7 @@ func (s *Service) capture(ctx context.Context, volumes []string, reboot string) 
 			some, err = s.captureDetached(ctx, left[0])
 		} else {
 			some, cloned, err = s.captureAttached(ctx, left, instance, instance == reboot)
-			reboot = "" // once is enough, should a volume have come to it meanwhile
+			reboot = "" // one reboot is enough, even if another volume was attached meanwhile
 		}
 		if err != nil {
 			return nil, false, err
@@ -443,8 +445,8 @@ func (s *Service) capture(ctx context.Context, volumes []string, reboot string) 
 	return held, copied, nil
 }
 
-// captureDetached is capture for a volume that no instance has. It finds nothing if one has it
-// by now.
+// captureDetached is capture for an unattached volume. It returns nothing if the volume
+// has been attached meanwhile.
 func (s *Service) captureDetached(ctx context.Context, id string) (map[string]contents, error) {
 	defer s.lockDisk(id)()
 	if s.holder(id) != "" {
@@ -454,7 +456,7 @@ func (s *Service) captureDetached(ctx context.Context, id string) (map[string]co
 	return map[string]contents{id: held}, err
 }
 
-// captureAttached is capture for those of the volumes that the instance has.
+// captureAttached is capture for those of the volumes that are attached to the instance.
 func (s *Service) captureAttached(ctx context.Context, volumes []string, instance string, reboot bool) (held map[string]contents, copied bool, err error) {
 	defer s.lockDisk(instance)()
 	volumes = slices.DeleteFunc(slices.Clone(volumes), func(id string) bool { return s.holder(id) != instance })
@@ -481,7 +483,7 @@ func (s *Service) captureAttached(ctx context.Context, volumes []string, instanc
 		if held, err = s.cloneVolumes(ctx, volumes, instance, m); err == nil {
 			return held, true, nil
 		}
-		if errors.Is(err, machine.ErrReleased) { // what was copied is of no moment
+		if errors.Is(err, machine.ErrReleased) { // the copy is of no single point in time
 			select {
 			case <-m.Done():
 			case <-ctx.Done():
@@ -497,9 +499,9 @@ func (s *Service) captureAttached(ctx context.Context, volumes []string, instanc
 	return held, false, err
 }
 
-// freezeDisk makes the writable layer of a machine at rest one that images can
-// share. A crash leaves the layer's id with the instance, so that its disk stays
-// whole: see repair. The disk is locked.
+// freezeDisk turns the writable layer of a machine that is not running into a layer that
+// images can share. The instance's row names the layer before the change, so that a crash
+// loses nothing: see repair. The caller holds the disk's lock.
 func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	in := s.instance(id)
 	if in == nil {
@@ -520,15 +522,15 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
 }
 
-// collect deletes the layers that nothing refers to any more, in the background, and
-// a while later those that were too young at first.
+// collect deletes unreferenced layers in the background. Some time later it runs again for
+// layers that were too young at first.
 func (s *state) collect() {
 	again := !s.collecting
 	s.collecting = true
 	s.background(func(ctx context.Context, s *Service) {
 		s.collectNow(ctx)
 		if !again {
-			return // the one that waits will see what this one has left
+			return // the waiting collection will handle this one's layers
 		}
 		if (SystemClock{}).Sleep(ctx, collectAgain) != nil {
 			return // the next Open collects
@@ -538,8 +540,8 @@ func (s *state) collect() {
 	})
 }
 
-// collectAgain is longer than the two minutes for which the image store takes a
-// layer to be too young. It is the host's time, as the age of layers is.
+// collectAgain is longer than the two minutes during which the image store considers a
+// layer too young. It is in host time, as the age of layers is.
 const collectAgain = 130 * time.Second
 
 func (s *Service) collectNow(ctx context.Context) {
@@ -549,7 +551,7 @@ func (s *Service) collectNow(ctx context.Context) {
 	}
 }
 
-// layers returns those that something refers to.
+// layers returns the layers that are referenced.
 func (s *state) layers() (inUse []string) {
 	add := func(layers []string, freezing string) {
 		inUse = append(inUse, layers...)
@@ -574,7 +576,7 @@ func (s *state) layers() (inUse []string) {
 	return inUse
 }
 
-// bases returns those that something refers to whose layers are yet to come from them.
+// bases returns the bases that are referenced and whose layers have not been made yet.
 func (s *state) bases() (inUse []string) {
 	for _, r := range s.images.Rows {
 		inUse = append(inUse, r.Base)
@@ -608,11 +610,11 @@ func (s *Service) editInstance(id string, change func(*instance)) error {
 	return s.update(func(st *state) error { return st.instances.Edit(id, change) })
 }
 
-// confine names a directory of the service's that machines can write in, or below.
+// confine returns path, which machines can write to, confined to the service's directory.
 func (e *env) confine(path string) confined.Dir {
 	name, err := filepath.Rel(e.opts.Dir, path)
 	if err != nil {
-		name = path // which confined refuses
+		name = path // confined rejects it
 	}
 	return confined.Dir{Base: e.opts.Dir, Name: name}
 }
@@ -627,7 +629,8 @@ func (e *env) consoleFile(id string) string {
 	return filepath.Join(e.opts.Dir, "console", id+".log")
 }
 
-// repair puts right what a crash left half done, and stops what ran.
+// repair completes or undoes what a crash interrupted, and marks running instances as
+// stopped.
 func (s *Service) repair(ctx context.Context) error {
 	err := s.update(func(st *state) error {
 		return errors.Join(st.repairImports(), st.repairStoreTasks(), st.repairExports(), st.repairGroups(), st.repairInterfaces())
@@ -654,7 +657,7 @@ func (s *Service) repair(ctx context.Context) error {
 	return s.update(func(st *state) error { st.collect(); return nil })
 }
 
-// repairGroups deletes the groups of VPCs that were not made, or are no more.
+// repairGroups deletes the security groups of VPCs that do not exist.
 func (s *state) repairGroups() error {
 	for _, id := range s.groups.IDs() {
 		g, _ := s.groups.Get(id)
@@ -691,7 +694,7 @@ func (s *Service) repairInstance(id string) error {
 	return err
 }
 
-// removeStrays deletes the directories of machines and volumes that are no more.
+// removeStrays deletes the directories of machines and volumes that do not exist.
 func (s *Service) removeStrays(ctx context.Context) error {
 	volumes, err := os.ReadDir(s.detachedDir(""))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// lockState returns the state of a snapshot's lock; empty if it never had one.
+// lockState returns the state of a snapshot's lock; empty if it was never locked.
 func (r *snapshot) lockState(now time.Time) types.LockState {
 	l := r.Lock
 	switch {
@@ -26,7 +26,7 @@ func (r *snapshot) lockState(now time.Time) types.LockState {
 	return l.LockState
 }
 
-// checkLock reports a snapshot that a lock keeps from being deleted.
+// checkLock reports a snapshot whose lock prevents its deletion.
 func (s *state) checkLock(r *snapshot) error {
 	if state := r.lockState(s.opts.Clock.Now()); state != "" && state != types.LockStateExpired {
 		return wire.Errorf("SnapshotLocked", "The snapshot %s is locked (%s) until %s and cannot be deleted.", *r.SnapshotId, state, r.Lock.LockExpiresOn.UTC().Format(timeForm))
@@ -34,8 +34,8 @@ func (s *state) checkLock(r *snapshot) error {
 	return nil
 }
 
-// LockSnapshot keeps a snapshot from being deleted for a time. A lock in compliance
-// mode can only be made longer once its cooling-off period is over.
+// LockSnapshot prevents a snapshot from being deleted for a time. After its cooling-off
+// period, a lock in compliance mode can only be extended.
 func (s *state) LockSnapshot(ctx context.Context, in *ec2.LockSnapshotInput) (*ec2.LockSnapshotOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -88,8 +88,8 @@ func newLock(in *ec2.LockSnapshotInput, now time.Time) (*types.LockedSnapshotsIn
 	return l, nil
 }
 
-// UnlockSnapshot lifts a lock in governance mode, or one whose cooling-off period is
-// not over.
+// UnlockSnapshot removes a lock in governance mode, or one whose cooling-off period is not
+// over.
 func (s *state) UnlockSnapshot(ctx context.Context, in *ec2.UnlockSnapshotInput) (*ec2.UnlockSnapshotOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -104,8 +104,8 @@ func (s *state) UnlockSnapshot(ctx context.Context, in *ec2.UnlockSnapshotInput)
 	return &ec2.UnlockSnapshotOutput{SnapshotId: r.SnapshotId}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Lock = nil })
 }
 
-// DescribeLockedSnapshots shows the locks of the caller's snapshots, also those that
-// have expired.
+// DescribeLockedSnapshots shows the locks of the caller's snapshots, including expired
+// ones.
 func (s *state) DescribeLockedSnapshots(ctx context.Context, in *ec2.DescribeLockedSnapshotsInput) (*ec2.DescribeLockedSnapshotsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	for _, id := range in.SnapshotIds {
@@ -129,7 +129,8 @@ func (s *state) DescribeLockedSnapshots(ctx context.Context, in *ec2.DescribeLoc
 	return &ec2.DescribeLockedSnapshotsOutput{Snapshots: rows, NextToken: next}, err
 }
 
-// DescribeFastSnapshotRestores shows nothing: snapshots are restored at once here.
+// DescribeFastSnapshotRestores returns nothing: snapshots are always restored at once
+// here.
 func (s *state) DescribeFastSnapshotRestores(_ context.Context, in *ec2.DescribeFastSnapshotRestoresInput) (*ec2.DescribeFastSnapshotRestoresOutput, error) {
 	if err := checkMax(in.MaxResults, 0, 200); err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func (s *state) DescribeFastSnapshotRestores(_ context.Context, in *ec2.Describe
 	return &ec2.DescribeFastSnapshotRestoresOutput{FastSnapshotRestores: rows}, err
 }
 
-// ResetSnapshotAttribute withdraws all permissions of a snapshot.
+// ResetSnapshotAttribute removes all permissions of a snapshot.
 func (s *state) ResetSnapshotAttribute(ctx context.Context, in *ec2.ResetSnapshotAttributeInput) (*ec2.ResetSnapshotAttributeOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -151,8 +152,8 @@ func (s *state) ResetSnapshotAttribute(ctx context.Context, in *ec2.ResetSnapsho
 	return &ec2.ResetSnapshotAttributeOutput{}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = nil })
 }
 
-// CancelImageLaunchPermission has the caller drop an image that was shared with its
-// account. One that is shared with its organization it cannot drop.
+// CancelImageLaunchPermission removes the caller's account from the launch permissions of
+// an image. Permissions for the caller's organization cannot be cancelled.
 func (s *state) CancelImageLaunchPermission(ctx context.Context, in *ec2.CancelImageLaunchPermissionInput) (*ec2.CancelImageLaunchPermissionOutput, error) {
 	c := wire.CallerFrom(ctx)
 	img, err := s.findImage(c, c.Region, in.ImageId)
@@ -168,14 +169,14 @@ func (s *state) CancelImageLaunchPermission(ctx context.Context, in *ec2.CancelI
 	})
 }
 
-// CopySnapshotInput is the SDK's, with the parameter that other clients send beside a
+// CopySnapshotInput is the SDK's struct, with a parameter that other clients send with a
 // signed URL.
 type CopySnapshotInput struct {
 	ec2.CopySnapshotInput
 	DestinationRegion *string
 }
 
-// CopySnapshot copies a snapshot from a region into the caller's.
+// CopySnapshot copies a snapshot from SourceRegion to the caller's region.
 func (s *state) CopySnapshot(ctx context.Context, in *CopySnapshotInput) (*ec2.CopySnapshotOutput, error) {
 	c, from, id := wire.CallerFrom(ctx), aws.ToString(in.SourceRegion), aws.ToString(in.SourceSnapshotId)
 	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
@@ -227,14 +228,14 @@ func (s *state) CopySnapshot(ctx context.Context, in *CopySnapshotInput) (*ec2.C
 	made, fail, pending := *snap.SnapshotId, failing(ctx), later(stuck(ctx), s.opts.Delays.Snapshot)
 	s.hide(ctx, made)
 	s.background(func(ctx context.Context, s *Service) {
-		if s.opts.Clock.Sleep(ctx, pending) == nil { // else the next Open completes it
+		if s.opts.Clock.Sleep(ctx, pending) == nil { // otherwise the next Open completes it
 			s.log(made, "complete", s.update(func(st *state) error { return st.complete(made, fail) }))
 		}
 	})
 	return &ec2.CopySnapshotOutput{SnapshotId: snap.SnapshotId, Tags: append([]types.Tag{}, snap.Tags...)}, nil
 }
 
-// checkDuration reports a time in minutes that a copy cannot be asked to take.
+// checkDuration reports a number of minutes that a copy cannot be asked to take.
 func checkDuration(parameter string, m int64) error {
 	if m < 15 || m > 2880 || m%15 != 0 {
 		return invalidValue("The value %d for %s is invalid. It must be a multiple of 15 between 15 and 2880.", m, parameter)
@@ -246,8 +247,8 @@ var kindFleet = &kind{prefix: "fleet", field: "FleetId", resource: "fleet", noun
 	filters: filters{"activity-status": "ActivityStatus", "excess-capacity-termination-policy": "ExcessCapacityTerminationPolicy", "fleet-state": "FleetState",
 		"replace-unhealthy-instances": "ReplaceUnhealthyInstances", "type": "Type"}}
 
-// DescribeFleets shows the fleets with those ids. There are fleets of the type instant
-// only, which are not shown to those who do not ask for them.
+// DescribeFleets shows the fleets with those ids. All fleets here are of type instant,
+// which are not shown unless their ids are given.
 func (s *state) DescribeFleets(ctx context.Context, in *ec2.DescribeFleetsInput) (*ec2.DescribeFleetsOutput, error) {
 	rows := []types.FleetData{}
 	for _, f := range s.fleets.of(wire.CallerFrom(ctx)) {
@@ -268,7 +269,7 @@ func (s *state) DescribeFleets(ctx context.Context, in *ec2.DescribeFleetsInput)
 	return &ec2.DescribeFleetsOutput{Fleets: rows, NextToken: next}, err
 }
 
-// DescribeSpotFleetRequests shows nothing: there are no Spot Fleets.
+// DescribeSpotFleetRequests returns nothing: there are no Spot Fleets here.
 func (s *state) DescribeSpotFleetRequests(_ context.Context, in *ec2.DescribeSpotFleetRequestsInput) (*ec2.DescribeSpotFleetRequestsOutput, error) {
 	if len(in.SpotFleetRequestIds) > 0 {
 		return nil, wire.Errorf("InvalidSpotFleetRequestId.NotFound", "The spot fleet request ID '%s' does not exist.", in.SpotFleetRequestIds[0])

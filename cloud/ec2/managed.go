@@ -12,14 +12,14 @@ import (
 	"bake/cloud/wire"
 )
 
-// Managed reports whether an instance of the caller's runs and has an instance
+// Managed reports whether one of the caller's instances is running and has an instance
 // profile.
 func (s *Service) Managed(c wire.Caller, id string) bool {
 	return view(s, func(st *state) bool { return st.managed(c, id) != nil })
 }
 
-// DialManaged connects to a port of a managed instance from inside, past its
-// security groups.
+// DialManaged connects to a port of a managed instance from inside it, so that security
+// groups do not apply.
 func (s *Service) DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error) {
 	m := view(s, func(st *state) machine.Machine { return st.managed(c, id) })
 	if m == nil {
@@ -28,8 +28,8 @@ func (s *Service) DialManaged(ctx context.Context, c wire.Caller, id string, por
 	return m.Dial(ctx, port)
 }
 
-// RunManaged runs a command on a managed instance. The error is [machine.ErrEnded] if it is not
-// managed.
+// RunManaged runs a command on a managed instance. The error is [machine.ErrEnded] if the
+// instance is not managed.
 func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error) {
 	m := view(s, func(st *state) machine.Machine { return st.managed(c, id) })
 	if m == nil {
@@ -38,8 +38,8 @@ func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, comm
 	return m.Exec(ctx, command)
 }
 
-// RebootManaged reboots a managed instance and returns when its machine has started again. The
-// error is [machine.ErrEnded] if it does not.
+// RebootManaged reboots a managed instance and returns when its machine has started again.
+// The error is [machine.ErrEnded] if it does not start.
 func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) error {
 	var was machine.Machine
 	err := s.update(func(st *state) error {
@@ -77,10 +77,10 @@ func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) e
 	}
 }
 
-// rebootLook is how often a machine that reboots is looked at.
+// rebootLook is the interval at which a rebooting machine is polled.
 const rebootLook = 20 * time.Millisecond
 
-// managed returns the machine of such an instance, or nil.
+// managed returns the machine of a managed instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	in, r := s.instances.Rows[id], s.runners[id]
 	if in == nil || r == nil || r.machine == nil || in.OwnerId != c.Account || in.Region != c.Region || in.IamInstanceProfile == nil {
@@ -89,17 +89,17 @@ func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	return r.machine
 }
 
-// temporaryKey is a key that EC2 Instance Connect has pushed to an instance.
+// temporaryKey is a key that EC2 Instance Connect has sent to an instance.
 type temporaryKey struct {
 	user, key string
 	until     time.Time
 }
 
-// lentFor is how long such a key lets in.
+// lentFor is how long a temporary key is accepted.
 const lentFor = time.Minute
 
-// AddTemporaryKey has an instance of the caller's tell in its metadata, for a minute, that a
-// user may log in with a key.
+// AddTemporaryKey adds, for a minute, a key to the metadata of one of the caller's
+// instances. The user may log in with that key.
 func (s *Service) AddTemporaryKey(c wire.Caller, id, zone, user, key string) error {
 	return s.guarded.Update(func(st *state) error {
 		in := st.instances.Rows[id]
@@ -117,7 +117,7 @@ func (s *Service) AddTemporaryKey(c wire.Caller, id, zone, user, key string) err
 	})
 }
 
-// temporaryKeys returns the keys that an instance accepts for a minute, by the users they are for.
+// temporaryKeys returns an instance's current temporary keys, by user.
 func (s *state) temporaryKeys(id string) map[string][]string {
 	r := s.runners[id]
 	if r == nil {

@@ -11,8 +11,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// ModifyVolume changes a volume's size, type and performance, at once. What a machine has of it
-// grows while it runs.
+// ModifyVolume changes a volume's size, type and performance at once. A running machine
+// sees the new size immediately.
 func (s *state) ModifyVolume(ctx context.Context, in *ec2.ModifyVolumeInput) (*ec2.ModifyVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
 	v, err := s.volumes.find(c, in.VolumeId)
@@ -26,7 +26,7 @@ func (s *state) ModifyVolume(ctx context.Context, in *ec2.ModifyVolumeInput) (*e
 	if in.VolumeType != "" && in.VolumeType != v.VolumeType {
 		after.VolumeType, after.Iops, after.Throughput = in.VolumeType, nil, nil
 	}
-	if v.VolumeType == types.VolumeTypeGp2 { // whose IOPS follow from the size
+	if v.VolumeType == types.VolumeTypeGp2 { // its IOPS depend on the size
 		after.Iops = nil
 	}
 	after.Size, after.Iops, after.Throughput = cmp.Or(in.Size, after.Size), cmp.Or(in.Iops, after.Iops), cmp.Or(in.Throughput, after.Throughput)
@@ -69,7 +69,7 @@ var modificationFilters = filters{
 	"target-volume-type": "TargetVolumeType", "targetMultiAttachEnabled": "TargetMultiAttachEnabled", "volume-id": "VolumeId",
 }
 
-// DescribeVolumesModifications lists the last modification of each volume that has one.
+// DescribeVolumesModifications lists the last modification of each modified volume.
 func (s *state) DescribeVolumesModifications(ctx context.Context, in *ec2.DescribeVolumesModificationsInput) (*ec2.DescribeVolumesModificationsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	rows := []types.VolumeModification{}

@@ -16,8 +16,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// policy is an instance's security groups, worked out. It is replaced as a
-// whole, so the network may ask at any time.
+// policy is the evaluated security groups of an instance. Its rules are replaced as a
+// whole, so that the network may read them at any time.
 type policy struct {
 	admits atomic.Pointer[admits]
 	link   atomic.Pointer[link]
@@ -25,7 +25,7 @@ type policy struct {
 
 type admits struct{ ingress, egress []admit }
 
-// link is what connections from outside come in by.
+// link is the lifetime of connections from outside.
 type link struct {
 	ctx   context.Context
 	sever context.CancelFunc
@@ -34,7 +34,7 @@ type link struct {
 // Link implements [network.Linked].
 func (p *policy) Link() context.Context { return p.link.Load().ctx }
 
-// set makes a the policy. An instance that is cut off admits nobody and nothing, and
+// set replaces the policy's rules. A disconnected instance (cutOff) allows no traffic, and
 // its connections break.
 func (p *policy) set(a *admits, cutOff bool) {
 	l := p.link.Load()
@@ -50,15 +50,15 @@ func (p *policy) set(a *admits, cutOff bool) {
 	p.admits.Store(a)
 }
 
-// admit is one rule: a protocol ("-1" is all), ports, and peers.
+// admit is one rule: a protocol ("-1" means all), ports, and peers.
 type admit struct {
 	proto    string
 	from, to uint16
 	peers    []netip.Prefix
 }
 
-// newAdmits works the rules of groups out; members are the private addresses of
-// each group's instances.
+// newAdmits evaluates the rules of groups; members are the private addresses of each
+// group's instances.
 func newAdmits(groups []*group, members map[string][]netip.Prefix) *admits {
 	a := &admits{}
 	for _, g := range groups {
@@ -73,7 +73,7 @@ func newAdmits(groups []*group, members map[string][]netip.Prefix) *admits {
 			default:
 				prefix, err := netip.ParsePrefix(peerOf(r))
 				if err != nil {
-					continue // rulesOf lets no such rule in
+					continue // rulesOf rejects such rules
 				}
 				one.peers = []netip.Prefix{prefix}
 			}
@@ -153,7 +153,7 @@ func (s *state) members() map[string][]netip.Prefix {
 	return out
 }
 
-// refreshPolicies works every running instance's policy out again and tells the
+// refreshPolicies evaluates the policy of every running instance again and informs the
 // machines.
 func (s *state) refreshPolicies() {
 	members := s.members()
@@ -169,7 +169,7 @@ func (s *state) refreshPolicies() {
 	}
 }
 
-// neighbours calls visit with the running instances of in's VPC until it returns true.
+// neighbours calls visit with the running instances of in's VPC until visit returns true.
 func (s *state) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
 	for id, r := range s.runners {
 		other := s.instances.Rows[id]
@@ -179,7 +179,8 @@ func (s *state) neighbours(in *instance, visit func(id string, other *instance, 
 	}
 }
 
-// sameVpc reports whether instances see each other: VPCs are worlds of their own.
+// sameVpc reports whether two instances are in the same VPC. Instances in different VPCs
+// cannot reach each other.
 func sameVpc(a, b *instance) bool {
 	return a.OwnerId == b.OwnerId && a.Region == b.Region && aws.ToString(a.VpcId) == aws.ToString(b.VpcId)
 }
@@ -199,7 +200,7 @@ func (p peer) Dial(ctx context.Context, from netip.Addr, port uint16) (net.Conn,
 	return p.machine.Dial(ctx, port)
 }
 
-// peer finds the neighbour of in that has the address, or nil.
+// peer returns the neighbour of in that has the address, or nil.
 func (s *state) peer(in *instance, addr netip.Addr) (found network.Peer) {
 	s.neighbours(in, func(id string, other *instance, m machine.Machine) bool {
 		if netipAddr(other.PrivateIpAddress) != addr {
@@ -211,8 +212,9 @@ func (s *state) peer(in *instance, addr netip.Addr) (found network.Peer) {
 	return found
 }
 
-// address resolves a private DNS name of in's VPC, whose instances exist, running
-// or not, and are in's own too. The zero Addr stands for none.
+// address resolves a private DNS name in in's VPC. The names are those of existing
+// instances, running or not, including in itself. It returns the zero Addr if there is
+// none.
 func (s *state) address(in *instance, name string) netip.Addr {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	for _, other := range s.instances.Rows {
@@ -236,16 +238,16 @@ func (s *Service) DialPublic(ctx context.Context, client, addr netip.Addr, port 
 	})
 }
 
-// DialInstance is DialPublic for an instance that may have no public address. The
-// client counts as the one that its security groups have to admit.
+// DialInstance is DialPublic for an instance that may have no public address. Its security
+// groups must allow the client's address.
 func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string, port uint16) (net.Conn, error) {
 	return s.dialWhere(ctx, client, port, "id "+id, func(in *instance) bool {
 		return aws.ToString(in.InstanceId) == id
 	})
 }
 
-// dialWhere connects client to a port of the running instance that is meant; what
-// names it in words.
+// dialWhere connects client to a port of the running instance for which meant returns
+// true; what describes it in messages.
 func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
 	cutOff := false
 	to := view(s, func(st *state) (found peer) {

@@ -12,23 +12,23 @@ import (
 	"bake/cloud/wire"
 )
 
-// Profiles is what the service needs of IAM.
+// Profiles is the service's interface to IAM.
 type Profiles interface {
-	// Find returns an account's instance profile by its name or, with an empty
-	// name, by its ARN.
+	// Find returns an account's instance profile by its name or, if the name is empty, by
+	// its ARN.
 	Find(account, name, arn string) (Profile, bool)
-	// IssueCredentials returns credentials of the role of an account's instance profile, for
-	// an instance; there are none if the profile has no role or is gone.
+	// IssueCredentials returns credentials of the role of an account's instance profile,
+	// for an instance. It returns false if the profile has no role or does not exist.
 	IssueCredentials(account, arn, instance string) (Credentials, bool)
 }
 
 // Profile is an instance profile.
 type Profile struct {
 	ARN, ID string
-	Role    string // its name; empty if there is none
+	Role    string // name of the role; empty if there is none
 }
 
-// Credentials are those of a role.
+// Credentials are the credentials of a role.
 type Credentials = metadata.Credentials
 
 // profile returns the instance profile that a launch names, or nil if it names
@@ -53,7 +53,8 @@ func (e *env) profile(c wire.Caller, want *types.IamInstanceProfileSpecification
 	return &types.IamInstanceProfile{Arn: &found.ARN, Id: &found.ID}, nil
 }
 
-// metadataRole returns what the instance's metadata tell about its role; nil if it has none.
+// metadataRole returns what the instance's metadata says about its role; nil if it has
+// none.
 func (e *env) metadataRole(in *instance) *metadata.Role {
 	if in.IamInstanceProfile == nil {
 		return nil
@@ -70,8 +71,8 @@ func (e *env) metadataRole(in *instance) *metadata.Role {
 	return &metadata.Role{ProfileARN: profile.ARN, ProfileID: profile.ID, Name: profile.Role, Credentials: credentials}
 }
 
-// association returns the bond of an instance and its profile, which is an attribute
-// of the instance: the id follows from the instance's.
+// association returns the association of an instance with its profile. The profile is an
+// attribute of the instance, and the association's id is derived from the instance's.
 func association(in *instance) types.IamInstanceProfileAssociation {
 	return types.IamInstanceProfileAssociation{
 		AssociationId: aws.String(associationID(in)), IamInstanceProfile: in.IamInstanceProfile, InstanceId: in.InstanceId,
@@ -143,8 +144,8 @@ func (s *state) DescribeIamInstanceProfileAssociations(ctx context.Context, in *
 	return &ec2.DescribeIamInstanceProfileAssociationsOutput{IamInstanceProfileAssociations: all, NextToken: next}, err
 }
 
-// anyProfile takes every well-formed name for an instance profile, whose role is
-// lent to nobody.
+// anyProfile accepts every well-formed name of an instance profile. The profiles issue no
+// credentials.
 type anyProfile struct{}
 
 func (anyProfile) Find(account, name, arn string) (Profile, bool) {

@@ -19,7 +19,7 @@ type discarded struct {
 	Entered, Exit time.Time
 }
 
-// whose returns the account and the region of what was discarded.
+// whose returns the account and the region of the discarded resource.
 func (d *discarded) whose() (account, region string) {
 	if d.Image != nil {
 		return *d.Image.OwnerId, d.Image.Region
@@ -27,7 +27,7 @@ func (d *discarded) whose() (account, region string) {
 	return *d.Snapshot.OwnerId, d.Snapshot.Region
 }
 
-// discardImage deletes an image; it goes into the recycle bin if there is one.
+// discardImage deletes an image, or moves it to the recycle bin if there is one.
 func (s *state) discardImage(id string) error {
 	img, ok := s.images.Get(id)
 	if whole := ok && (img.State == types.ImageStateAvailable || img.State == types.ImageStateDisabled); whole {
@@ -57,8 +57,8 @@ func (s *state) bin(id string, d *discarded) error {
 	return s.recycled.Put(id, d)
 }
 
-// binned returns what the caller has in the recycle bin. What has been there long enough is
-// deleted.
+// binned returns what the caller has in the recycle bin. It deletes what has been there
+// long enough.
 func (s *state) binned(c wire.Caller) ([]*discarded, error) {
 	for _, id := range s.recycled.IDs() {
 		if s.opts.Clock.Now().Before(s.recycled.Rows[id].Exit) {
@@ -72,7 +72,7 @@ func (s *state) binned(c wire.Caller) ([]*discarded, error) {
 	return s.recycled.of(c), nil
 }
 
-// ListImagesInRecycleBin shows the caller's images in the recycle bin.
+// ListImagesInRecycleBin lists the caller's images in the recycle bin.
 func (s *state) ListImagesInRecycleBin(ctx context.Context, in *ec2.ListImagesInRecycleBinInput) (*ec2.ListImagesInRecycleBinOutput, error) {
 	all, err := s.binned(wire.CallerFrom(ctx))
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *state) ListImagesInRecycleBin(ctx context.Context, in *ec2.ListImagesIn
 	return &ec2.ListImagesInRecycleBinOutput{Images: rows, NextToken: next}, err
 }
 
-// ListSnapshotsInRecycleBin shows the caller's snapshots in the recycle bin.
+// ListSnapshotsInRecycleBin lists the caller's snapshots in the recycle bin.
 func (s *state) ListSnapshotsInRecycleBin(ctx context.Context, in *ec2.ListSnapshotsInRecycleBinInput) (*ec2.ListSnapshotsInRecycleBinOutput, error) {
 	all, err := s.binned(wire.CallerFrom(ctx))
 	if err != nil {
@@ -121,8 +121,8 @@ func (s *state) recover(c wire.Caller, k *kind, id string) (*discarded, error) {
 	return nil, k.notFound(id)
 }
 
-// RestoreImageFromRecycleBin takes an image out of the recycle bin, with its launch
-// permissions. Its snapshots must have been restored before.
+// RestoreImageFromRecycleBin restores an image with its launch permissions. Its snapshots
+// must be restored first.
 func (s *state) RestoreImageFromRecycleBin(ctx context.Context, in *ec2.RestoreImageFromRecycleBinInput) (*ec2.RestoreImageFromRecycleBinOutput, error) {
 	c, id := wire.CallerFrom(ctx), aws.ToString(in.ImageId)
 	d, err := s.recover(c, kindImage, id)
@@ -146,7 +146,7 @@ func (s *state) RestoreImageFromRecycleBin(ctx context.Context, in *ec2.RestoreI
 	return &ec2.RestoreImageFromRecycleBinOutput{Return: aws.Bool(true)}, s.recycled.Drop(id)
 }
 
-// RestoreSnapshotFromRecycleBin takes a snapshot out of the recycle bin.
+// RestoreSnapshotFromRecycleBin restores a snapshot.
 func (s *state) RestoreSnapshotFromRecycleBin(ctx context.Context, in *ec2.RestoreSnapshotFromRecycleBinInput) (*ec2.RestoreSnapshotFromRecycleBinOutput, error) {
 	id := aws.ToString(in.SnapshotId)
 	d, err := s.recover(wire.CallerFrom(ctx), kindSnapshot, id)

@@ -18,17 +18,17 @@ import (
 const (
 	maxReferenceImages = 10
 	maxVersionDepth    = 10000
-	usualVersionDepth  = 10 // versions of a launch template that are looked at, from the newest
+	usualVersionDepth  = 10 // newest versions of a launch template that are searched
 )
 
-// referenceScope says where references to images are looked for.
+// referenceScope says where to look for references to images.
 type referenceScope struct {
 	types  []types.ImageReferenceResourceType
-	states []string // of instances; none is all
-	depth  int      // of launch templates
+	states []string // of instances; empty means all
+	depth  int      // newest versions of a launch template
 }
 
-// scopeOf returns what a request asks for.
+// scopeOf returns the scope that a request asks for.
 func scopeOf(in *ec2.DescribeImageReferencesInput) (referenceScope, error) {
 	scope := referenceScope{depth: usualVersionDepth}
 	if aws.ToBool(in.IncludeAllResourceTypes) {
@@ -50,7 +50,7 @@ func scopeOf(in *ec2.DescribeImageReferencesInput) (referenceScope, error) {
 	return scope, nil
 }
 
-// option applies an option of a type of resources.
+// option applies an option of a resource type.
 func (r *referenceScope) option(of types.ImageReferenceResourceType, o types.ResourceTypeOption) (err error) {
 	switch {
 	case len(o.OptionValues) == 0:
@@ -70,7 +70,7 @@ func (r *referenceScope) option(of types.ImageReferenceResourceType, o types.Res
 	return invalidValue("The option '%s' is not valid for the resource type '%s'.", o.OptionName, of)
 }
 
-// versionDepth returns the value of the option version-depth.
+// versionDepth parses the value of the option version-depth.
 func versionDepth(values []string) (int, error) {
 	depth, err := strconv.Atoi(values[0])
 	if err != nil || len(values) != 1 || depth < 1 || depth > maxVersionDepth {
@@ -79,9 +79,9 @@ func versionDepth(values []string) (int, error) {
 	return depth, nil
 }
 
-// DescribeImageReferences tells what of the caller's refers to images: instances,
-// versions of launch templates and parameters. Launch templates that name a parameter
-// are not resolved, as on EC2.
+// DescribeImageReferences lists which of the caller's resources refer to images:
+// instances, versions of launch templates, and parameters. It does not resolve parameters
+// in launch templates, as on EC2.
 func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeImageReferencesInput) (*ec2.DescribeImageReferencesOutput, error) {
 	if n := len(in.ImageIds); n > maxReferenceImages {
 		return nil, invalidValue("%d image ids were given; at most %d are allowed.", n, maxReferenceImages)
@@ -120,7 +120,8 @@ func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeI
 	return &ec2.DescribeImageReferencesOutput{ImageReferences: rows, NextToken: next}, err
 }
 
-// references returns those to the images from the caller's instances and launch templates.
+// references returns the references to the images from the caller's instances and launch
+// templates.
 func (s *state) references(c wire.Caller, images []string, scope referenceScope) (rows []types.ImageReference, err error) {
 	instances, err := s.instancesOf(c)
 	if err != nil {
@@ -148,8 +149,8 @@ func (s *state) references(c wire.Caller, images []string, scope referenceScope)
 	return rows, nil
 }
 
-// imageIDs returns what the newest versions of a launch template, as many as depth, name as
-// their images, each one once.
+// imageIDs returns the image ids in the newest depth versions of a launch template,
+// without duplicates.
 func (t *launchTemplate) imageIDs(depth int) (ids []string) {
 	for _, v := range t.Versions[max(0, len(t.Versions)-depth):] {
 		if id := aws.ToString(v.Data.ImageId); id != "" && !slices.Contains(ids, id) {

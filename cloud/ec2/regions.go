@@ -14,10 +14,10 @@ import (
 	"bake/cloud/wire"
 )
 
-// region is one of AWS's regions: its name and the letters of the zones that a
-// new account finds in it. Those that AWS asks an account to opt in to are
-// opted in to here, so that every real region can be used. Those of GovCloud and
-// China are partitions of their own: they see nothing of the others.
+// region is one of AWS's regions: its name and the letters of the zones that a new account
+// has in it. Regions that an account must opt in to on AWS are enabled here, so that every
+// real region can be used. GovCloud and China are partitions of their own: they do not see
+// the other regions.
 type region struct {
 	name  string
 	zones string
@@ -53,7 +53,7 @@ func findRegion(name string) (region, bool) {
 	return all[i], true
 }
 
-// partition returns the part of AWS that a region is in, as ARNs name it.
+// partition returns the AWS partition of a region, as in ARNs.
 func partition(region string) string {
 	switch {
 	case strings.HasPrefix(region, "us-gov-"):
@@ -64,13 +64,13 @@ func partition(region string) string {
 	return "aws"
 }
 
-// arn returns the ARN of something in the caller's account and region.
+// arn returns the ARN of a resource in the caller's account and region.
 func arn(c wire.Caller, service, resource string) string {
 	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(c.Region), service, c.Region, c.Account, resource)
 }
 
-// zoneID returns the id of the region's nth zone, such as use1-az1: the same place
-// for every account, unlike the zone's name.
+// zoneID returns the id of the region's nth zone, such as use1-az1. Unlike a zone's name,
+// it means the same place in every account.
 func (r region) zoneID(n int) string {
 	parts := strings.Split(strings.Replace(r.name, "us-gov-", "usg-", 1), "-")
 	direction := map[string]string{"southeast": "se", "northeast": "ne"}[parts[1]]
@@ -80,7 +80,7 @@ func (r region) zoneID(n int) string {
 	return fmt.Sprintf("%s%s%s-az%d", parts[0], direction, parts[2], n+1)
 }
 
-// zone returns the region's zone with that name or id: its number, or -1.
+// zone returns the index of the region's zone with that name or id, or -1.
 func (r region) zone(name, id string) int {
 	for i, letter := range r.zones {
 		if name == r.name+string(letter) || name == "" && id == r.zoneID(i) {
@@ -90,7 +90,7 @@ func (r region) zone(name, id string) int {
 	return -1
 }
 
-// zoneList returns the names of the region's zones, for people.
+// zoneList returns the names of the region's zones for a message.
 func (r region) zoneList() string {
 	var names []string
 	for i := range r.zones {

@@ -21,10 +21,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// Delays say how long transitions take; the zero value is instant, apart from
-// what the machines themselves need. In JSON each is a text such as "30s", or
-// the whole is the name of a profile: "instant" or "aws". {"profile": "aws", "factor":
-// 0.1} is a tenth of a profile; single delays beside it count as they are.
+// Delays say how long transitions take, in addition to the time that the machines
+// themselves need. The zero value means no delay. In JSON, each delay is a text such as
+// "30s". Instead of an object, the name of a profile is allowed: "instant" or "aws".
+// {"profile": "aws", "factor": 0.1} scales a profile; delays in the same object are not
+// scaled.
 type Delays struct {
 	Launch    time.Duration // pending to running, before the machine boots
 	Stop      time.Duration // stopping to stopped, after the machine has stopped
@@ -32,10 +33,10 @@ type Delays struct {
 	Snapshot  time.Duration // pending to completed
 	Image     time.Duration // pending to available, after the snapshots
 	Copy      time.Duration // of an image to another region
-	Usage     time.Duration // from a launch until the image's LastLaunchedTime says so
+	Usage     time.Duration // from a launch until the image's LastLaunchedTime shows it
 }
 
-// AWSDelays are about what a small image takes on EC2.
+// AWSDelays returns approximately the delays of a small image on EC2.
 func AWSDelays() Delays {
 	return Delays{Launch: 8 * time.Second, Stop: 20 * time.Second, Terminate: 25 * time.Second,
 		Snapshot: 60 * time.Second, Image: 20 * time.Second, Copy: 150 * time.Second, Usage: 24 * time.Hour}
@@ -126,44 +127,45 @@ type Effect string
 const (
 	// EffectError refuses the call with Code and Message.
 	EffectError Effect = "error"
-	// EffectFail accepts the call and fails what it started: the launch, the
+	// EffectFail accepts the call and fails the work that it started: the launch, the
 	// image, the snapshot or the copy.
 	EffectFail Effect = "fail"
-	// EffectHide accepts the call, and what it made is not found by the next
-	// Times calls that ask for it.
+	// EffectHide accepts the call; the next Times calls that ask for the new resource do
+	// not find it.
 	EffectHide Effect = "hide"
 	// EffectDelay answers the call after For.
 	EffectDelay Effect = "delay"
-	// EffectStuck accepts the call, and what it started stays on its way for For:
-	// the instance pending, stopping or shutting-down, the image or snapshot pending.
+	// EffectStuck accepts the call and delays the end of its work by For: the instance
+	// stays pending, stopping or shutting-down, the image or snapshot pending.
 	EffectStuck Effect = "stuck"
-	// EffectLoseRequest closes the connection; the call has not been made.
+	// EffectLoseRequest closes the connection without making the call.
 	EffectLoseRequest Effect = "lose-request"
 	// EffectLoseAnswer makes the call and closes the connection without an answer.
 	EffectLoseAnswer Effect = "lose-answer"
 	// EffectTruncate makes the call and sends half of the answer.
 	EffectTruncate Effect = "truncate"
-	// EffectInterrupt takes a Spot Instance back, After it has started: the metadata
-	// service gives notice, and it is terminated For later, two minutes if that is 0.
+	// EffectInterrupt takes a Spot Instance back. After the delay After from its start,
+	// the metadata service gives notice; the instance is terminated For later (two minutes
+	// if For is 0).
 	EffectInterrupt Effect = "interrupt"
-	// EffectDie ends an instance After it has started, as a failed host does.
+	// EffectDie ends an instance like a failure of its host, After its start.
 	EffectDie Effect = "die"
-	// EffectHang suspends an instance After it has started, for For: its ports
-	// accept connections and say nothing, and existing connections stand still.
+	// EffectHang suspends an instance for For, After its start: its ports accept
+	// connections but do not answer, and existing connections stall.
 	EffectHang Effect = "hang"
-	// EffectUnreachable cuts an instance off After it has started, for For: its
-	// ports refuse connections, existing ones are reset, and it can open none.
+	// EffectUnreachable disconnects an instance for For, After its start: its ports refuse
+	// connections, existing connections are reset, and it cannot open new ones.
 	EffectUnreachable Effect = "unreachable"
-	// EffectMetadata has the metadata service refuse the instance with Status, or
-	// 503, After it has started, for For.
+	// EffectMetadata makes the metadata service refuse the instance's requests with Status
+	// (503 if 0) for For, After its start.
 	EffectMetadata Effect = "metadata"
 )
 
-// effects are all of them.
+// effects are all effects.
 var effects = []Effect{EffectError, EffectFail, EffectHide, EffectDelay, EffectStuck, EffectLoseRequest, EffectLoseAnswer, EffectTruncate,
 	EffectInterrupt, EffectDie, EffectHang, EffectUnreachable, EffectMetadata}
 
-// onMachine reports whether the effect is one on an instance that runs.
+// onMachine reports whether the effect applies to a running instance.
 func (e Effect) onMachine() bool { return slices.Contains(onMachine, e) }
 
 var onMachine = []Effect{EffectInterrupt, EffectDie, EffectHang, EffectUnreachable, EffectMetadata}
@@ -173,58 +175,59 @@ func (e Effect) lasting() bool {
 	return e == EffectDelay || e == EffectStuck || e.onMachine() && e != EffectDie
 }
 
-// Fault is a rule that makes calls go wrong.
+// Fault is a rule that makes calls fail or misbehave.
 type Fault struct {
-	Service string `json:"service,omitempty"` // such as ec2 or ssm; "" is every service
-	Action  string `json:"action,omitempty"`  // may have * and ?; "" is every action
-	Region  string `json:"region,omitempty"`  // "" is every region
-	Account string `json:"account,omitempty"` // "" is every account
+	Service string `json:"service,omitempty"` // such as ec2 or ssm; "" means every service
+	Action  string `json:"action,omitempty"`  // may contain * and ?; "" means every action
+	Region  string `json:"region,omitempty"`  // "" means every region
+	Account string `json:"account,omitempty"` // "" means every account
 
-	// Zone and InstanceType make a rule one about launches there, of that type. A
-	// launch that names no zone goes on to the next one.
+	// Zone and InstanceType restrict the rule to launches in that zone and of that type. A
+	// launch that names no zone tries the next one.
 	Zone         string `json:"zone,omitempty"`
 	InstanceType string `json:"instance_type,omitempty"`
 
-	// Nth is the first call that the rule applies to, of those that it is about,
-	// counted from 1; 0 is the first. Calls is to how many from there on; 0
-	// means one if Nth is given, else all.
+	// Nth is the number, from 1, of the first matching call to which the rule applies; 0
+	// means the first. Calls is the number of calls from there on; 0 means one if Nth is
+	// set, else all.
 	Nth   int `json:"nth,omitempty"`
 	Calls int `json:"calls,omitempty"`
-	// Probability is how likely it then is to apply; 0 means always.
+	// Probability is the probability that the rule applies to such a call; 0 means always.
 	Probability float64 `json:"probability,omitempty"`
 
-	Effect  Effect `json:"effect,omitempty"` // "" is EffectError
+	Effect  Effect `json:"effect,omitempty"` // "" means EffectError
 	Code    string `json:"code,omitempty"`   // such as RequestLimitExceeded
 	Message string `json:"message,omitempty"`
-	Status  int    `json:"status,omitempty"` // of HTTP; 0 is the code's usual one
-	Times   int    `json:"times,omitempty"`  // for EffectHide; 0 is once
+	Status  int    `json:"status,omitempty"` // HTTP status; 0 means the code's usual one
+	Times   int    `json:"times,omitempty"`  // for EffectHide; 0 means once
 
-	// For is how long the effect lasts; 0 is for ever, but for EffectDelay and
-	// EffectInterrupt. Other rules end it too if it is one on an instance. After is how long an instance has run when one on it begins.
-	// In JSON they are "for" and "after", texts such as "30s".
+	// For is how long the effect lasts; 0 means for ever, except for EffectDelay and
+	// EffectInterrupt. An effect on an instance also ends when the rules are replaced.
+	// After is how long an instance has run when an effect on it begins. In JSON they are
+	// "for" and "after", texts such as "30s".
 	For   time.Duration `json:"-"`
 	After time.Duration `json:"-"`
 }
 
-// Faults are rules with a source of chance; nil has none. A seed and an order
-// of calls give the same faults again.
+// Faults are rules with a random source; a nil *Faults has no rules. The same seed and
+// order of calls give the same faults.
 type Faults struct {
 	mu       sync.Mutex
 	rules    []Fault
 	counts   []Counts
 	seed     uint64
 	chance   *rand.Rand
-	replaced chan struct{} // closed when other rules take the place of these
+	replaced chan struct{} // closed when these rules are replaced
 }
 
-// Counts are to how many calls or launches a rule could have applied, and to how many
-// of them it did.
+// Counts are the number of calls or launches that a rule matched, and the number to which
+// it was applied.
 type Counts struct {
 	Seen    int `json:"seen"`
 	Applied int `json:"applied"`
 }
 
-// NewFaults checks the rules.
+// NewFaults returns the rules after checking them.
 func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 	rules = slices.Clone(rules)
 	for i := range rules {
@@ -240,8 +243,8 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 	}, nil
 }
 
-// Replace puts the rules of other, which must not be used after that, in the place of
-// those of f. What they have done to instances ends.
+// Replace replaces the rules of f with those of other, which must not be used any more.
+// Effects of the old rules on instances end.
 func (f *Faults) Replace(other *Faults) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -249,46 +252,46 @@ func (f *Faults) Replace(other *Faults) {
 	f.rules, f.counts, f.seed, f.chance, f.replaced = other.rules, other.counts, other.seed, other.chance, make(chan struct{})
 }
 
-// Rules returns the rules, and what they have done.
+// Rules returns the rules and their counts.
 func (f *Faults) Rules() ([]Fault, []Counts) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.rules), slices.Clone(f.counts)
 }
 
-// Replaced is closed when other rules take the place of those that hold now.
+// Replaced returns a channel that is closed when the current rules are replaced.
 func (f *Faults) Replaced() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.replaced
 }
 
-// RuleError says what is wrong with a rule.
+// RuleError is an error in a rule.
 type RuleError struct {
 	Index int    // of the rule, from 0
-	Field string // of the rule, if it is known
+	Field string // of the rule, if known
 	Err   error
 }
 
 func (e *RuleError) Error() string { return fmt.Sprintf("rule %d: %v", e.Index+1, e.Err) }
 func (e *RuleError) Unwrap() error { return e.Err }
 
-// call is what a rule is compared with.
+// call is what rules are matched against.
 type call struct {
 	service, action, region, account string
 	dry                              bool
 }
 
-// matches reports whether the rule is about the call, as far as that tells.
+// matches reports whether the rule's service, action, region and account match the call.
 func (r Fault) matches(c call) bool {
 	same := func(want, is string) bool { return want == "" || want == is }
 	action, _ := path.Match(r.Action, c.action) // the pattern has been checked
 	return same(r.Service, c.service) && (r.Action == "" || action) && same(r.Region, c.region) && same(r.Account, c.account)
 }
 
-// applying returns the rules that apply to this call, which it counts. A dry run
-// is refused as the call would be, but it does not look for capacity and starts
-// nothing that can fail.
+// applying returns the rules that apply to this call, and counts it. A dry run is refused
+// like the call itself, but rules about capacity or about the work of the call do not
+// apply to it.
 func (f *Faults) applying(c call) []Fault {
 	return f.pick(func(r Fault) bool {
 		starts := r.Effect == EffectFail || r.Effect == EffectHide || r.Effect == EffectStuck
@@ -299,21 +302,20 @@ func (f *Faults) applying(c call) []Fault {
 	})
 }
 
-// aboutPools reports whether the rule is about where a launch goes, and not about
-// the call: a fleet without capacity is no error of its call.
+// aboutPools reports whether the rule is about the capacity of launches rather than the
+// call itself: missing capacity is not an error of a CreateFleet call.
 func (r Fault) aboutPools() bool {
 	fleet := r.Action == "CreateFleet" && strings.HasPrefix(r.Code, "Insufficient")
 	return r.Effect == EffectError && (r.Zone != "" || r.InstanceType != "" || fleet)
 }
 
-// aboutLaunch reports whether the rule is about what becomes of an instance that has
-// been placed.
+// aboutLaunch reports whether the rule's effect is on an instance after its placement.
 func (r Fault) aboutLaunch() bool {
 	return r.Effect.onMachine() || r.Effect != EffectError && (r.Zone != "" || r.InstanceType != "")
 }
 
-// full returns the failure that a rule wants for a launch of an instance type in a
-// zone, or nil.
+// full returns the error that a rule prescribes for launching an instance type in a zone,
+// or nil.
 func (f *Faults) full(c call, zone, instanceType string) error {
 	for _, r := range f.pick(func(r Fault) bool { return r.aboutPools() && r.matches(c) && r.in(zone, instanceType) }) {
 		return r.failure()
@@ -325,8 +327,8 @@ func (r Fault) in(zone, instanceType string) bool {
 	return (r.Zone == "" || r.Zone == zone) && (r.InstanceType == "" || r.InstanceType == instanceType)
 }
 
-// atLaunch returns the rules that apply to the launch of in by the call that ctx
-// belongs to: those of the call, and those about what it launches.
+// atLaunch returns the rules that apply to the launch of in by the call of ctx: those of
+// the call, and those about the launched instance.
 func (f *Faults) atLaunch(ctx context.Context, in *instance) []Fault {
 	made, _ := ctx.Value(faultKey{}).(faulty)
 	return append(f.pick(func(r Fault) bool {
@@ -335,15 +337,15 @@ func (f *Faults) atLaunch(ctx context.Context, in *instance) []Fault {
 	}), made.rules...)
 }
 
-// Seed returns the seed of chance.
+// Seed returns the seed of the random source.
 func (f *Faults) Seed() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.seed
 }
 
-// pick returns the rules that are about something and apply to it this time, which
-// they count.
+// pick returns the rules for which about returns true and that apply this time. It updates
+// their counts.
 func (f *Faults) pick(about func(Fault) bool) []Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -374,9 +376,9 @@ type faulty struct {
 	rules []Fault
 }
 
-// Before returns what runs ahead of every action of a service: regions that do not
-// exist, rules that make it fail, and dry runs. RunInstances looks at its own dry
-// run, since callers use that to test whether the parameters hold.
+// Before returns the function that runs before every action of a service. It rejects
+// unknown regions, applies the fault rules, and answers dry runs. RunInstances handles its
+// own dry runs, since clients use them to validate the parameters.
 func (s *Service) Before(service string) func(ctx context.Context, action string, input any) (context.Context, error) {
 	return func(ctx context.Context, action string, input any) (context.Context, error) {
 		caller := wire.CallerFrom(ctx)
@@ -402,14 +404,15 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 	}
 }
 
-// BeforeObjects returns what [Service.Before] is for S3, which is no service of the same kind.
+// BeforeObjects is [Service.Before] for S3, which is not a wire service.
 func (s *Service) BeforeObjects(ctx context.Context, action string) (context.Context, error) {
 	caller := wire.CallerFrom(ctx)
 	ctx, _, err := s.meet(ctx, call{service: "s3", action: action, region: caller.Region, account: caller.Account})
 	return ctx, err
 }
 
-// meet does what rules want ahead of a call, and notes what is to become of its answer.
+// meet applies the rules that take effect before a call, and records those that change its
+// answer.
 func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, error) {
 	rules := s.opts.Faults.applying(c)
 	var refused error
@@ -434,8 +437,8 @@ func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, e
 	return ctx, rules, refused
 }
 
-// refusal returns the failure of a call to EC2. One for want of permission says,
-// encoded, who wanted to do what.
+// refusal returns the error with which a rule refuses a call to EC2. A permission error
+// contains, encoded, who wanted to do what.
 func (f Fault) refusal(ctx context.Context, action string) *wire.Error {
 	e := f.failure()
 	if e.Code == "UnauthorizedOperation" {
@@ -489,11 +492,10 @@ func (f Fault) failure() *wire.Error {
 	return e
 }
 
-// failing returns the failure that a rule wants for the work that this call
-// starts, or nil.
+// failing returns the error that a rule prescribes for the work of this call, or nil.
 func failing(ctx context.Context) error { return failureOf(rulesOf(ctx)) }
 
-// stuck returns for how long the work that this call starts shall not end.
+// stuck returns the additional time before the work of this call may end.
 func stuck(ctx context.Context) time.Duration { return stuckFor(rulesOf(ctx)) }
 
 func rulesOf(ctx context.Context) []Fault {
@@ -519,7 +521,7 @@ func stuckFor(rules []Fault) (longest time.Duration) {
 	return longest
 }
 
-// later returns the sum of two durations, or for ever.
+// later returns the sum of two durations; the sum with "for ever" is "for ever".
 func later(a, b time.Duration) time.Duration {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -527,7 +529,7 @@ func later(a, b time.Duration) time.Duration {
 	return a + b
 }
 
-// lasts is For, where 0 is for ever.
+// lasts returns For, or "for ever" if For is 0.
 func (f Fault) lasts() time.Duration {
 	if f.For == 0 {
 		return math.MaxInt64
@@ -535,7 +537,8 @@ func (f Fault) lasts() time.Duration {
 	return f.For
 }
 
-// hide makes ids, which this call made, not found for a while if a rule wants it.
+// hide makes the ids that this call created impossible to find for some calls, if a rule
+// says so.
 func (s *state) hide(ctx context.Context, ids ...string) {
 	for _, f := range rulesOf(ctx) {
 		if f.Effect == EffectHide {
@@ -546,8 +549,8 @@ func (s *state) hide(ctx context.Context, ids ...string) {
 	}
 }
 
-// concealed reports whether one of ids is still to be not found, and counts that unless
-// the caller only looks.
+// concealed returns those of ids that are still hidden, and counts the attempt unless the
+// caller only looks.
 func (s *state) concealed(ids []string) (hidden []string) {
 	for _, id := range ids {
 		if n := s.hidden[id]; n > 0 {

@@ -12,17 +12,18 @@ import (
 	"bake/cloud/wire"
 )
 
-// attachedGateway is the state of an internet gateway's attachment, which the SDK's
-// enumeration lacks.
+// attachedGateway is the state of an internet gateway's attachment. The SDK's enumeration
+// lacks it.
 const attachedGateway types.AttachmentStatus = "available"
 
-// newRouteTable returns a route table of a VPC with the route that each has.
+// newRouteTable returns a route table of a VPC with the local route that every table has.
 func newRouteTable(c wire.Caller, v *vpc) types.RouteTable {
 	return types.RouteTable{RouteTableId: aws.String(newID("rtb")), VpcId: v.VpcId, OwnerId: &c.Account, Routes: []types.Route{
 		{DestinationCidrBlock: v.CidrBlock, GatewayId: aws.String("local"), Origin: types.RouteOriginCreateRouteTable, State: types.RouteStateActive}}}
 }
 
-// newAssociation is that of a route table with a subnet or, as the main one, with its VPC.
+// newAssociation returns an association of a route table with a subnet or, if subnet is
+// nil, with its VPC as the main table.
 func newAssociation(table string, subnet *string) types.RouteTableAssociation {
 	return types.RouteTableAssociation{RouteTableAssociationId: aws.String(newID("rtbassoc")), RouteTableId: &table, SubnetId: subnet, Main: aws.Bool(subnet == nil),
 		AssociationState: &types.RouteTableAssociationState{State: types.RouteTableAssociationStateCodeAssociated}}
@@ -42,7 +43,7 @@ func (n *networking) mainTable(vpc string) *types.RouteTable {
 	return nil
 }
 
-// routeTable returns the caller's networks, and the place of a route table in them.
+// routeTable returns the caller's networks and the index of a route table in them.
 func (s *state) routeTable(c wire.Caller, id *string) (*networking, int, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -114,8 +115,8 @@ func (s *state) DescribeRouteTables(ctx context.Context, in *ec2.DescribeRouteTa
 	return &ec2.DescribeRouteTablesOutput{RouteTables: rows, NextToken: next}, err
 }
 
-// routeTables returns the route tables with the state that each route has now: a route stays
-// when its target goes, and leads somewhere again when the target is back.
+// routeTables returns the route tables with the current state of each route: a route whose
+// target is deleted stays, and becomes active again if the target returns.
 func (s *state) routeTables(n *networking) []types.RouteTable {
 	tables := slices.Clone(n.RouteTables)
 	for i := range tables {
@@ -131,7 +132,7 @@ func (s *state) routeTables(n *networking) []types.RouteTable {
 	return tables
 }
 
-// leads reports whether the target of a route in a table of vpc is there.
+// leads reports whether the target of a route in a table of vpc exists.
 func (s *state) leads(n *networking, route types.Route, vpc string) bool {
 	if route.InstanceId != nil {
 		row, ok := s.instances.Get(*route.InstanceId)
@@ -149,7 +150,7 @@ func (s *state) leads(n *networking, route types.Route, vpc string) bool {
 	return gateway == "local" || slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return *g.InternetGatewayId == gateway && attachedTo(g, vpc) })
 }
 
-// routeTo returns the route that a request describes, in a table of vpc.
+// routeTo returns the route that a request describes, for a table of vpc.
 func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.CreateRouteInput) (types.Route, error) {
 	route := types.Route{Origin: types.RouteOriginCreateRoute, State: types.RouteStateActive}
 	if err := unsupported(in, "CarrierGatewayId", "CoreNetworkArn", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "EgressOnlyInternetGatewayId",
@@ -207,7 +208,7 @@ func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.Create
 	return route, nil
 }
 
-// routeIndex returns the place of the route to a destination, or -1.
+// routeIndex returns the index of the route to a destination, or -1.
 func routeIndex(t types.RouteTable, destination *string) int {
 	return slices.IndexFunc(t.Routes, func(r types.Route) bool {
 		return r.DestinationCidrBlock != nil && *r.DestinationCidrBlock == aws.ToString(destination)
@@ -312,7 +313,7 @@ func (s *state) AssociateRouteTable(ctx context.Context, in *ec2.AssociateRouteT
 	return &ec2.AssociateRouteTableOutput{AssociationId: association.RouteTableAssociationId, AssociationState: association.AssociationState}, err
 }
 
-// association finds that of a route table: the places of both.
+// association returns the indexes of a route table association and of its table.
 func (s *state) association(c wire.Caller, id *string) (n *networking, table, at int, err error) {
 	if n, err = s.networkOf(c); err != nil {
 		return nil, 0, 0, err
@@ -371,7 +372,7 @@ func attachedTo(g types.InternetGateway, vpc string) bool {
 	return slices.ContainsFunc(g.Attachments, func(a types.InternetGatewayAttachment) bool { return *a.VpcId == vpc })
 }
 
-// gateway returns the caller's networks, and the place of an internet gateway in them.
+// gateway returns the caller's networks and the index of an internet gateway in them.
 func (s *state) gateway(c wire.Caller, id *string) (*networking, int, error) {
 	n, err := s.networkOf(c)
 	if err != nil {

@@ -26,19 +26,19 @@ import (
 // maxUserData is EC2's limit, in bytes before base64.
 const maxUserData = 16 << 10
 
-// placement is what RunInstances found out about where an instance goes.
+// placement is where and with which network interface an instance is launched.
 type placement struct {
 	network     *networking
 	subnet      types.Subnet
 	groups      []types.GroupIdentifier
 	public      bool
-	private     string                  // wanted address
+	private     string                  // requested address
 	description string                  // of the interface
-	deletes     bool                    // the interface ends with the instance
-	existing    *types.NetworkInterface // the interface to take; nil: a new one
+	deletes     bool                    // the interface is deleted with the instance
+	existing    *types.NetworkInterface // the interface to use; nil means a new one
 }
 
-// RunInstances launches instances; they are pending in the answer.
+// RunInstances launches instances. They are pending when it returns.
 func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
 	var system []types.Tag
 	if in.LaunchTemplate != nil {
@@ -53,8 +53,8 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	return s.run(ctx, "RunInstances", in, system)
 }
 
-// run is RunInstances for it and for fleets, whose action is the other; system are
-// the tags that EC2 itself gives.
+// run implements RunInstances and the launches of fleets; action is the one that was
+// called. system are the tags that EC2 itself adds.
 func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (*ec2.RunInstancesOutput, error) {
 	launch, request := *in, fingerprint(in)
 	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {
@@ -62,7 +62,7 @@ func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesIn
 			return st.repeatedRun(wire.CallerFrom(ctx), aws.ToString(in.ClientToken), request)
 		})
 		if out != nil || err != nil {
-			return out, err // whatever the parameter says by now
+			return out, err // even if the parameter has changed since
 		}
 		if launch.ImageId, err = s.resolved(ctx, in.ImageId); err != nil {
 			return nil, err
@@ -71,8 +71,8 @@ func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesIn
 	return try(s, func(st *state) (*ec2.RunInstancesOutput, error) { return st.run(ctx, action, &launch, request, system) })
 }
 
-// run launches instances, whose image has an id; request is the fingerprint of what
-// asks for it.
+// run launches instances of an image given by id. request is the fingerprint of the
+// request.
 func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInput, request string, system []types.Tag) (*ec2.RunInstancesOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if s.closed {
@@ -144,7 +144,8 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	return out, nil
 }
 
-// publicKey is that of the caller's key pair with a name; empty if the name is.
+// publicKey returns the public key of the caller's key pair with that name; it is empty if
+// name is empty.
 func (s *state) publicKey(c wire.Caller, name string) (string, error) {
 	if name == "" {
 		return "", nil
@@ -156,17 +157,17 @@ func (s *state) publicKey(c wire.Caller, name string) (string, error) {
 	return aws.ToString(key.PublicKey), nil
 }
 
-// fingerprint tells requests apart.
+// fingerprint returns a text that differs between different requests.
 func fingerprint(in any) string {
 	data, err := json.Marshal(in)
 	if err != nil {
-		return err.Error() // the SDK's structs are plain data
+		return err.Error() // cannot happen: the SDK's structs are plain data
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:8])
 }
 
-// repeatedRun answers a launch whose client token was seen before.
+// repeatedRun returns the answer to a launch whose client token was used before.
 func (s *state) repeatedRun(c wire.Caller, token, request string) (*ec2.RunInstancesOutput, error) {
 	if token == "" {
 		return nil, nil
@@ -200,7 +201,7 @@ func errTokenMisused() error {
 
 var profileName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{1,128}$`) })
 
-// checkRun checks the parameters that need no look at the state.
+// checkRun checks the parameters that do not depend on the state.
 func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	least, most := aws.ToInt32(in.MinCount), aws.ToInt32(in.MaxCount)
 	switch {
@@ -236,8 +237,8 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	return checkInterface(in)
 }
 
-// checkInterface reports what is wrong with the network interface of a request to run instances, if it
-// names one.
+// checkInterface reports an error in the network interface of a request to run instances,
+// if it names one.
 func checkInterface(in *ec2.RunInstancesInput) error {
 	if len(in.NetworkInterfaces) > 1 {
 		return wire.Errorf("Unsupported", "An instance of the embedded cloud has one network interface.")
@@ -261,8 +262,8 @@ func checkInterface(in *ec2.RunInstancesInput) error {
 	return nil
 }
 
-// placeWithRoom is place, in the first zone that has capacity for the instance type
-// if the launch names none.
+// placeWithRoom is place, but if the launch names no zone, it chooses the first zone with
+// capacity for the instance type.
 func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstancesInput) (*placement, error) {
 	refusal := func(p *placement) error {
 		if aws.ToBool(in.DryRun) {
@@ -290,7 +291,7 @@ func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstances
 	return nil, refused
 }
 
-// place finds the subnet, groups and addressing that a launch asks for.
+// place determines the subnet, groups and addresses of a launch.
 func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
@@ -342,7 +343,8 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 	return p, err
 }
 
-// subnetIn returns the subnet with an id, or the first default one, in a zone; an empty id or zone is any.
+// subnetIn returns the subnet with that id or, if id is empty, the first default subnet of
+// a zone. An empty zone means any.
 func (n *networking) subnetIn(id, zone string) (v types.Subnet, err error) {
 	candidates := n.Subnets
 	if id == "" {
@@ -367,7 +369,7 @@ func (n *networking) subnetIn(id, zone string) (v types.Subnet, err error) {
 	return v, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", id, zone)
 }
 
-// newInstance returns what the instances of a launch have in common.
+// newInstance returns an instance with the fields that all instances of a launch share.
 func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
 	row := &instance{
 		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"), Created: s.now(),
@@ -414,8 +416,8 @@ func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image
 	return row
 }
 
-// bootMode returns how an instance of the image boots on EC2: by UEFI if the image asks
-// for it, or prefers it, and on Arm.
+// bootMode returns how an instance of the image boots on EC2: by UEFI if the image
+// requires or prefers it, and on Arm.
 func bootMode(img *image) types.InstanceBootModeValues {
 	switch {
 	case img.BootMode == types.BootModeValuesUefi, img.BootMode == types.BootModeValuesUefiPreferred, img.Architecture == types.ArchitectureValuesArm64:
@@ -424,7 +426,7 @@ func bootMode(img *image) types.InstanceBootModeValues {
 	return types.InstanceBootModeValuesLegacyBios
 }
 
-// notEmpty takes an empty text, which clients send, for none.
+// notEmpty returns nil for an empty text, which clients send to mean none.
 func notEmpty(text *string) *string {
 	if aws.ToString(text) == "" {
 		return nil
@@ -454,7 +456,7 @@ func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *ty
 	return o
 }
 
-// monitoring returns the state that a launch asks for.
+// monitoring returns the monitoring state that a launch asks for.
 func monitoring(want *types.RunInstancesMonitoringEnabled) types.MonitoringState {
 	if want != nil && aws.ToBool(want.Enabled) {
 		return types.MonitoringStateEnabled
@@ -462,9 +464,9 @@ func monitoring(want *types.RunInstancesMonitoringEnabled) types.MonitoringState
 	return types.MonitoringStateDisabled
 }
 
-// create writes the instance row, the index'th of its launch, with its volumes, and
-// returns its id. The volumes come first: repair deletes them when a crash keeps the
-// instance from following.
+// create stores an instance, the index'th of its launch, with its volumes, and returns its
+// id. It stores the volumes first: if a crash prevents the instance from being stored,
+// repair deletes them.
 func (s *state) create(row *instance, index int32, p *placement, devices []device, volumeTags []types.Tag) (string, error) {
 	id := newID("i")
 	row.InstanceId, row.AmiLaunchIndex = &id, &index
@@ -503,15 +505,15 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 	return id, s.editNetwork(c, func(n *networking) { n.dropInterface(*card.NetworkInterfaceId) })
 }
 
-// probe calls try with numbers that seed determines until it accepts one.
+// probe calls try with numbers derived from seed until try returns true.
 func probe(seed string, try func(uint32) bool) {
 	sum := sha256.Sum256([]byte(seed))
 	for n := binary.BigEndian.Uint32(sum[:]); !try(n); n++ {
 	}
 }
 
-// publicAddress chooses an address, for an instance or an allocation, in 127.16.0.0 to 127.250.255.255,
-// away from those that hosts use themselves.
+// publicAddress chooses an address for an instance or an allocation, in 127.16.0.0 to
+// 127.250.255.255: hosts use other addresses of 127.0.0.0/8 themselves.
 func (s *state) publicAddress(id string) string {
 	taken := map[string]bool{}
 	for _, in := range s.instances.Rows {
@@ -530,7 +532,7 @@ func (s *state) publicAddress(id string) string {
 	return addr
 }
 
-// privateAddress chooses an address of the subnet, or checks the wanted one.
+// privateAddress chooses a free address of the subnet, or checks the requested one.
 func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
 	taken := s.taken(*p.subnet.SubnetId)
 	prefix := netip.MustParsePrefix(*p.subnet.CidrBlock)
@@ -552,7 +554,7 @@ func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
 	var addr netip.Addr
 	probe(id, func(n uint32) bool {
 		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], base+4+n%(size-5)) // the first four and the last are EC2's own
+		binary.BigEndian.PutUint32(b[:], base+4+n%(size-5)) // EC2 reserves the first four and the last
 		addr = netip.AddrFrom4(b)
 		return !taken[addr.String()]
 	})

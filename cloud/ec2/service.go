@@ -1,8 +1,7 @@
-// Package ec2 is the embedded EC2: the state of images, instances and what
-// belongs to them, and the transitions between states. The methods named as EC2's
-// actions are those actions: of the state, under its lock, or of [Service] if they
-// wait for something. The caller's account and region come in the context (see
-// [wire.WithCaller]).
+// Package ec2 is the embedded EC2: the state of images, instances and what belongs to
+// them, and the transitions between states. Each method with the name of an EC2 action
+// implements that action: methods of the state run under its lock; methods of [Service]
+// may wait. The caller's account and region are in the context (see [wire.WithCaller]).
 package ec2
 
 import (
@@ -30,107 +29,109 @@ import (
 	"bake/cloud/wire"
 )
 
-// Images is what the service needs of an image store. A layer is a directory
-// tree that never changes; no other service has layers in the same store.
+// Images is the service's interface to an image store. A layer is a directory tree that
+// never changes. No other service may have layers in the same store.
 type Images interface {
-	// Publications are the images that publishers offer to everybody.
+	// Publications returns the images that publishers offer to everybody.
 	Publications() ([]Publication, error)
-	// Recall adds the image of that name to the publications, if it is one that a
-	// publisher had besides those. note is what the user should know of it.
+	// Recall adds the image of that name to the publications, if a publisher once offered
+	// it. note is a message for the user, or empty.
 	Recall(name string) (note string, err error)
-	// Ensure makes the layers of a publication's base present, which may take
-	// minutes the first time, and returns their ids, topmost first.
+	// Ensure makes the layers of a publication's base present, which may take minutes the
+	// first time, and returns their ids, topmost first.
 	Ensure(ctx context.Context, base string, progress func(Progress)) ([]string, error)
-	// NewID returns an id for Freeze.
+	// NewID returns a new layer id for Freeze.
 	NewID() string
-	// Freeze makes the directory dir the layer id, by renaming it. When the
-	// process dies in it, either dir is as it was or the layer exists.
+	// Freeze turns the directory dir into the layer id by renaming it. After a crash,
+	// either dir is unchanged or the layer exists.
 	Freeze(ctx context.Context, id string, dir confined.Dir) error
-	// Clone makes a layer of a copy of the directory dir and returns its id. Flush has it
-	// survive a crash of the host.
+	// Clone makes a layer from a copy of the directory dir and returns its id. The layer
+	// survives a crash of the host only after Flush.
 	Clone(ctx context.Context, dir confined.Dir) (string, error)
 	Flush() error
-	// Hold keeps Collect from deleting anything until release is called.
+	// Hold prevents Collect from deleting anything until release is called.
 	Hold(ctx context.Context) (release func(), err error)
-	// ImportDisk makes a layer of the root file system in a disk image, whose format
-	// is in the words of ImportImage.
+	// ImportDisk makes a layer from the root file system in a disk image. format is one of
+	// ImportImage's.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
-	// ExportDisk makes a raw disk of size bytes of what layers, topmost first, show together, and
-	// calls use with its file, which is no more afterwards.
+	// ExportDisk writes a raw disk of size bytes with the merged content of layers,
+	// topmost first, and calls use with its file. The file is deleted afterwards.
 	ExportDisk(ctx context.Context, layers []string, size int64, use func(*os.File) error) error
-	// StoreImage writes layers, and what is known of the image that has them, as one file.
+	// StoreImage writes layers and about, a description of their image, as one file.
 	StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string) error
-	// About returns what is known of the image in such a file, which may come from anywhere.
+	// About returns the description in such a file. The file is untrusted.
 	About(r io.Reader) ([]byte, error)
-	// RestoreImage makes the layers in such a file, in their order. On error there are none.
+	// RestoreImage makes the layers in such a file and returns their ids in order. On
+	// error it makes none.
 	RestoreImage(ctx context.Context, r io.Reader) (layers []string, err error)
-	// Paths are the directories of layers; it is an error if one does not exist.
+	// Paths returns the directories of layers; a layer that does not exist is an error.
 	Paths(layers []string) ([]string, error)
-	// Size is how many bytes a layer has as a tar: worked out, by reading it, when first
-	// asked for. It is 0 for one that does not exist.
+	// Size returns the size of a layer as a tar, in bytes. The first call reads the layer
+	// to compute it. It returns 0 for a layer that does not exist.
 	Size(ctx context.Context, layer string) (int64, error)
-	// InBases says which of the layers bases are made of.
+	// InBases reports which of the layers belong to bases.
 	InBases(layers []string) (map[string]bool, error)
-	// Collect deletes the imported bases that no publication names, and the layers that
-	// are no base's, except what is in use and what was made so recently that its use may
-	// not be recorded yet.
+	// Collect deletes imported bases that no publication names, and layers that belong to
+	// no base, except those in use and those made so recently that their use may not be
+	// recorded yet.
 	Collect(ctx context.Context, inUse func() (layers, bases []string)) error
 }
 
-// ImportedDisk is what a disk image has become.
+// ImportedDisk is the result of ImportDisk.
 type ImportedDisk struct {
 	Layer string
-	User  string // who logs in
+	User  string // login user
 	Size  int64  // of the disk, in bytes
 }
 
 // Publication is an image that a publisher offers in every region.
 type Publication struct {
-	ID           string // by which alone it is found; empty for one that follows from the rest
+	ID           string // the only way to find it; empty means derived from the other fields
 	Owner        string // account id
 	OwnerAlias   string // such as "amazon"; may be empty
 	Name         string
 	Description  string
 	Architecture string // "x86_64" or "arm64"
 	Created      time.Time
-	Base         string // what Ensure takes
-	User         string // who logs in
-	RootDevice   string // empty is /dev/xvda
-	VolumeType   string // of the root; empty is gp3
-	Size         int32  // of the root volume, GiB; 0 is 8
-	Ephemeral    int    // instance stores that it maps, from /dev/sdb on
+	Base         string // argument of Ensure
+	User         string // login user
+	RootDevice   string // empty means /dev/xvda
+	VolumeType   string // of the root; empty means gp3
+	Size         int32  // of the root volume, in GiB; 0 means 8
+	Ephemeral    int    // number of instance stores in the mapping, from /dev/sdb on
 	BootMode     string
 	ImdsSupport  string
-	Deprecated   time.Time // when it is; zero is never
-	Parameters   []string  // public ones of Systems Manager that lead to it
+	Deprecated   time.Time // the time of deprecation; zero means never
+	Parameters   []string  // public Systems Manager parameters that name it
 }
 
-// Progress is how far the preparation of a base is.
+// Progress is the progress of preparing a base.
 type Progress struct {
 	Base        string
-	Phase       string // such as "download packages"; empty when the preparation has ended
-	Done, Total int64  // bytes; a Total of 0 means that it is not known
-	Note        string // something the user should know, if not empty
+	Phase       string // such as "download packages"; empty at the end
+	Done, Total int64  // bytes; a Total of 0 means unknown
+	Note        string // a message for the user, if not empty
 }
 
-// Objects are what callers have in S3.
+// Objects is the service's interface to S3.
 type Objects interface {
 	// Get opens an object.
 	Get(c wire.Caller, bucket, key string) (*os.File, error)
-	// Bucket returns why a caller cannot put objects into a bucket.
+	// Bucket returns an error if the caller cannot put objects into a bucket.
 	Bucket(c wire.Caller, bucket string) error
-	// Store makes an object, with headers as a client would send them. If the reader fails, there is none.
+	// Store creates an object, with headers as sent by a client. If the reader fails, no
+	// object is created.
 	Store(c wire.Caller, bucket, key string, header http.Header, content io.Reader) error
 }
 
-// Clock is the service's time.
+// Clock is the service's source of time.
 type Clock interface {
 	Now() time.Time
-	// Sleep returns after d, or with ctx's cause when ctx ends first.
+	// Sleep returns after d, or with the cause of ctx if ctx ends first.
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
-// SystemClock is the time of the host.
+// SystemClock is the host's clock.
 type SystemClock struct{}
 
 // Now implements [Clock].
@@ -151,87 +152,86 @@ func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Options are what a service is made of. Dir, Driver, Images and Objects are
-// required.
+// Options configure a service. Dir, Driver, Images and Objects are required.
 type Options struct {
-	Dir    string // for the state; on the file system of the image store
+	Dir    string // for the state; must be on the image store's file system
 	Driver machine.Driver
 	Images Images
-	Clock  Clock // nil is SystemClock
+	Clock  Clock // nil means SystemClock
 
 	Objects Objects
-	// Parameter returns the value and the data type of a parameter of Systems
-	// Manager; the name may end in :VERSION. It is called without the service's
-	// lock. Nil: image ids cannot refer to parameters.
+	// Parameter returns the value and the data type of a Systems Manager parameter; the
+	// name may end in :VERSION. It is called without the service's lock. If it is nil,
+	// image ids cannot refer to parameters.
 	Parameter func(ctx context.Context, name string) (value, dataType string, err error)
-	// ImageParameters returns the ids of images that the caller's parameters hold, by
-	// their ARNs. Nil: there are none. It is called like Parameter.
+	// ImageParameters returns the image ids in the caller's parameters, keyed by the
+	// parameters' ARNs. Nil means none. It is called like Parameter.
 	ImageParameters func(ctx context.Context) (map[string]string, error)
-	// Member reports whether an account is in an organization or an organizational
-	// unit, by its ARN; nil: there are none.
+	// Member reports whether an account belongs to an organization or an organizational
+	// unit, given by ARN. Nil means that there are none.
 	Member   func(account, arn string) bool
-	Profiles Profiles // nil: any well-formed name is one, whose role is lent to nobody
+	Profiles Profiles // nil accepts any well-formed name, without credentials
 
-	// Reach says what machines may connect to outside of the cloud; nil is every
-	// public address and nothing else.
+	// Reach says what machines may connect to outside the cloud; nil means every public
+	// address and nothing else.
 	Reach *network.Reach
 
-	Delays Delays // the zero value is no delay
+	Delays Delays // the zero value means no delay
 
-	// RecycleBin is how long deregistered images and deleted snapshots are kept; 0 is not at all.
+	// RecycleBin is how long deregistered images and deleted snapshots are kept; 0 means
+	// not at all.
 	RecycleBin time.Duration
 
 	Faults *Faults
 
-	// Progress hears how the preparation of a base goes, from any goroutine.
+	// Progress is called with the progress of preparing a base, from any goroutine.
 	Progress func(Progress)
 	// Log is for developers.
 	Log *slog.Logger
 
-	// Wrote is called after every change of the state on disk, with the state
-	// locked; tests copy the directory there.
+	// Wrote is called after every change of the state on disk, with the state locked;
+	// tests copy the directory in it.
 	Wrote func()
 }
 
-// Service is the embedded EC2 of all accounts and regions. Its methods do not hold the
-// lock of its state; those of the state do.
+// Service is the embedded EC2 of all accounts and regions. Its methods are called without
+// the lock of its state; methods of the state hold it.
 type Service struct {
 	*env
 	guarded *durable.Guarded[*state] // see update and view
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup
 
-	measured  sync.Map      // sizes of layers: a layer does not change
-	measuring chan struct{} // holds one while a layer is measured
+	measured  sync.Map      // sizes of layers, which never change
+	measuring chan struct{} // full while a layer is measured
 
 	ahead atomic.Pointer[func() (*rsa.PrivateKey, error)] // see Prepare
 
-	launchingFleet sync.Mutex // one at a time, so that a client token is used once
+	launchingFleet sync.Mutex // held during a fleet launch, so that a client token is used only once
 }
 
-// env is what a service and its state share. It needs no lock: what is in it does not
-// change, or can be changed at any time.
+// env is shared by a service and its state. It needs no lock: its fields are constant or
+// safe for concurrent use.
 type env struct {
 	opts Options
-	ctx  context.Context // of work that goes on after its request, until the service's stop
+	ctx  context.Context // for work that outlives its request; ends with the service
 	slow atomic.Pointer[Delays]
 }
 
-// delays returns how long transitions that begin now take.
+// delays returns the delays of transitions that begin now.
 func (e *env) delays() Delays { return *e.slow.Load() }
 
-// SetDelays sets how long transitions take that begin from now on.
+// SetDelays sets the delays of transitions that begin from now on.
 func (s *Service) SetDelays(delays Delays) { s.slow.Store(&delays) }
 
-// SetFaults puts the rules of faults, which must not be used after that, in the place of
-// those that hold.
+// SetFaults replaces the fault rules. faults must not be used afterwards.
 func (s *Service) SetFaults(faults *Faults) { s.opts.Faults.Replace(faults) }
 
-// Rehearsed returns the delays and the rules for faults that hold.
+// Rehearsed returns the current delays and fault rules.
 func (s *Service) Rehearsed() (Delays, *Faults) { return s.delays(), s.opts.Faults }
 
-// Open returns the service whose state is in opts.Dir and puts right what a
-// crash has left. Instances that ran then are stopped.
+// Open returns the service with the state in opts.Dir, after repairing what a crash has
+// left. Instances that were running are marked as stopped.
 func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Clock == nil {
 		opts.Clock = SystemClock{}
@@ -281,16 +281,16 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	return s, nil
 }
 
-// update lets f read and change the state.
+// update calls f with the locked state, which f may change.
 func (s *Service) update(f func(*state) error) error { return s.guarded.Update(f) }
 
-// view returns what f finds in the state.
+// view returns the result of f, called with the locked state.
 func view[T any](s *Service, f func(*state) T) T { return durable.View(s.guarded, f) }
 
-// try returns what f makes of the state, or why it cannot.
+// try returns the result and error of f, called with the locked state.
 func try[T any](s *Service, f func(*state) (T, error)) (T, error) { return durable.Do(s.guarded, f) }
 
-// locked makes an action of a method of the state.
+// locked turns a method of the state into an action that holds the state's lock.
 //
 //go:noinline
 func locked[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
@@ -301,8 +301,8 @@ func locked[In, Out any](s *Service, action func(*state, context.Context, In) (O
 	})
 }
 
-// Close shuts every machine down; when ctx ends first it kills them. The state
-// stays, with the instances stopped.
+// Close shuts every machine down, and kills them if ctx ends first. The state on disk
+// remains, with the instances stopped.
 func (s *Service) Close(ctx context.Context) error {
 	err := s.update(func(st *state) error {
 		st.closed = true
@@ -319,7 +319,7 @@ func (s *Service) Close(ctx context.Context) error {
 
 var errClosed = &wire.Error{Code: "Unavailable", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("ec2")
 	if err != nil {
@@ -335,7 +335,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return endpoint, nil
 }
 
-// DescribeImages and DescribeInstances are the actions, for Systems Manager.
+// DescribeImages and DescribeInstances are exported for Systems Manager.
 func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
 	return locked(s, (*state).DescribeImages)(ctx, in)
 }
@@ -344,5 +344,5 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstanc
 	return locked(s, (*state).DescribeInstances)(ctx, in)
 }
 
-// now returns the service's time, to the second as in EC2's answers.
+// now returns the service's time, truncated to seconds as in EC2's answers.
 func (e *env) now() time.Time { return e.opts.Clock.Now().UTC().Truncate(time.Second) }

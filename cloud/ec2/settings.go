@@ -13,15 +13,15 @@ import (
 	"bake/cloud/wire"
 )
 
-// settings are those of an account in a region. The zero value is what a new account
-// has here; on EC2 a new account blocks public images.
+// settings are the settings of an account in a region. The zero value is that of a new
+// account; on EC2, a new account also blocks public images.
 type settings struct {
 	Account, Region string
-	ImagesBlocked   bool                                 // sharing them publicly
-	SnapshotsPublic types.SnapshotBlockPublicAccessState // empty is unblocked
-	Encrypt         bool                                 // every new volume and snapshot
-	Key             string                               // ARN of the key for that; empty is the one that AWS manages
-	Allowed         string                               // whether Criteria count; empty is disabled
+	ImagesBlocked   bool                                 // public sharing of images
+	SnapshotsPublic types.SnapshotBlockPublicAccessState // empty means unblocked
+	Encrypt         bool                                 // encrypt every new volume and snapshot
+	Key             string                               // ARN of the default key; empty means the AWS managed key
+	Allowed         string                               // state of the allowed images settings; empty means disabled
 	Criteria        []types.ImageCriterion
 }
 
@@ -53,7 +53,7 @@ func (s *state) mine(ctx context.Context) settings {
 
 const unblocked = "unblocked"
 
-// GetImageBlockPublicAccessState tells whether images can be shared publicly.
+// GetImageBlockPublicAccessState returns whether sharing images publicly is blocked.
 func (s *state) GetImageBlockPublicAccessState(ctx context.Context, _ *ec2.GetImageBlockPublicAccessStateInput) (*ec2.GetImageBlockPublicAccessStateOutput, error) {
 	state := unblocked
 	if s.mine(ctx).ImagesBlocked {
@@ -62,25 +62,25 @@ func (s *state) GetImageBlockPublicAccessState(ctx context.Context, _ *ec2.GetIm
 	return &ec2.GetImageBlockPublicAccessStateOutput{ImageBlockPublicAccessState: &state, ManagedBy: types.ManagedByAccount}, nil
 }
 
-// EnableImageBlockPublicAccess keeps images from being shared publicly. Those that are
-// stay so.
+// EnableImageBlockPublicAccess blocks public sharing of images. Images that are already
+// public stay public.
 func (s *state) EnableImageBlockPublicAccess(ctx context.Context, in *ec2.EnableImageBlockPublicAccessInput) (*ec2.EnableImageBlockPublicAccessOutput, error) {
 	return &ec2.EnableImageBlockPublicAccessOutput{ImageBlockPublicAccessState: in.ImageBlockPublicAccessState}, s.set(ctx, func(row *settings) { row.ImagesBlocked = true })
 }
 
-// DisableImageBlockPublicAccess lets images be shared publicly.
+// DisableImageBlockPublicAccess allows public sharing of images.
 func (s *state) DisableImageBlockPublicAccess(ctx context.Context, _ *ec2.DisableImageBlockPublicAccessInput) (*ec2.DisableImageBlockPublicAccessOutput, error) {
 	return &ec2.DisableImageBlockPublicAccessOutput{ImageBlockPublicAccessState: types.ImageBlockPublicAccessDisabledStateUnblocked}, s.set(ctx, func(row *settings) { row.ImagesBlocked = false })
 }
 
-// GetSnapshotBlockPublicAccessState tells whether snapshots can be shared publicly.
+// GetSnapshotBlockPublicAccessState returns whether sharing snapshots publicly is blocked.
 func (s *state) GetSnapshotBlockPublicAccessState(ctx context.Context, _ *ec2.GetSnapshotBlockPublicAccessStateInput) (*ec2.GetSnapshotBlockPublicAccessStateOutput, error) {
 	state := cmp.Or(s.mine(ctx).SnapshotsPublic, types.SnapshotBlockPublicAccessStateUnblocked)
 	return &ec2.GetSnapshotBlockPublicAccessStateOutput{State: state, ManagedBy: types.ManagedByAccount}, nil
 }
 
-// EnableSnapshotBlockPublicAccess keeps snapshots from being shared publicly or, with
-// block-all-sharing, also hides those that are.
+// EnableSnapshotBlockPublicAccess blocks public sharing of snapshots. With
+// block-all-sharing, it also hides public snapshots.
 func (s *state) EnableSnapshotBlockPublicAccess(ctx context.Context, in *ec2.EnableSnapshotBlockPublicAccessInput) (*ec2.EnableSnapshotBlockPublicAccessOutput, error) {
 	if in.State == types.SnapshotBlockPublicAccessStateUnblocked {
 		return nil, invalidValue("Value ( %s ) for parameter State is invalid. Use DisableSnapshotBlockPublicAccess.", in.State)
@@ -88,12 +88,12 @@ func (s *state) EnableSnapshotBlockPublicAccess(ctx context.Context, in *ec2.Ena
 	return &ec2.EnableSnapshotBlockPublicAccessOutput{State: in.State}, s.set(ctx, func(row *settings) { row.SnapshotsPublic = in.State })
 }
 
-// DisableSnapshotBlockPublicAccess lets snapshots be shared publicly.
+// DisableSnapshotBlockPublicAccess allows public sharing of snapshots.
 func (s *state) DisableSnapshotBlockPublicAccess(ctx context.Context, _ *ec2.DisableSnapshotBlockPublicAccessInput) (*ec2.DisableSnapshotBlockPublicAccessOutput, error) {
 	return &ec2.DisableSnapshotBlockPublicAccessOutput{State: types.SnapshotBlockPublicAccessStateUnblocked}, s.set(ctx, func(row *settings) { row.SnapshotsPublic = "" })
 }
 
-// visible reports whether the account may make volumes of the snapshot.
+// visible reports whether the account may create volumes from the snapshot.
 func (s *state) visible(r *snapshot, account string) bool {
 	return *r.OwnerId == account || slices.ContainsFunc(s.permissionsOf(r), func(p types.CreateVolumePermission) bool {
 		public := p.Group == types.PermissionGroupAll && s.settingsOf(*r.OwnerId, r.Region).SnapshotsPublic != types.SnapshotBlockPublicAccessStateBlockAllSharing
@@ -101,16 +101,17 @@ func (s *state) visible(r *snapshot, account string) bool {
 	})
 }
 
-// encrypts reports whether all that the caller makes is encrypted.
+// encrypts reports whether everything that the caller creates is encrypted.
 func (s *state) encrypts(c wire.Caller) bool { return s.settingsOf(c.Account, c.Region).Encrypt }
 
-// ebsKey returns the ARN of a key that a request names or, if it names none, of the caller's
-// usual one.
+// ebsKey returns the ARN of the key that a request names or, if name is empty, of the
+// caller's default key.
 func (s *state) ebsKey(c wire.Caller, name string) string {
 	return kmsKey(c, cmp.Or(name, s.settingsOf(c.Account, c.Region).Key))
 }
 
-// GetEbsEncryptionByDefault tells whether all that the caller makes is encrypted.
+// GetEbsEncryptionByDefault returns whether everything that the caller creates is
+// encrypted.
 func (s *state) GetEbsEncryptionByDefault(ctx context.Context, _ *ec2.GetEbsEncryptionByDefaultInput) (*ec2.GetEbsEncryptionByDefaultOutput, error) {
 	out := &ec2.GetEbsEncryptionByDefaultOutput{EbsEncryptionByDefault: aws.Bool(s.mine(ctx).Encrypt), SseType: types.SSETypeNone}
 	if *out.EbsEncryptionByDefault {
@@ -119,25 +120,26 @@ func (s *state) GetEbsEncryptionByDefault(ctx context.Context, _ *ec2.GetEbsEncr
 	return out, nil
 }
 
-// EnableEbsEncryptionByDefault encrypts all volumes and copies that the caller makes from now on.
+// EnableEbsEncryptionByDefault encrypts all volumes and copies that the caller creates
+// from now on.
 func (s *state) EnableEbsEncryptionByDefault(ctx context.Context, _ *ec2.EnableEbsEncryptionByDefaultInput) (*ec2.EnableEbsEncryptionByDefaultOutput, error) {
 	return &ec2.EnableEbsEncryptionByDefaultOutput{EbsEncryptionByDefault: aws.Bool(true)}, s.set(ctx, func(row *settings) { row.Encrypt = true })
 }
 
-// DisableEbsEncryptionByDefault encrypts what a request wants encrypted.
+// DisableEbsEncryptionByDefault encrypts only what requests ask to encrypt.
 func (s *state) DisableEbsEncryptionByDefault(ctx context.Context, _ *ec2.DisableEbsEncryptionByDefaultInput) (*ec2.DisableEbsEncryptionByDefaultOutput, error) {
 	return &ec2.DisableEbsEncryptionByDefaultOutput{EbsEncryptionByDefault: aws.Bool(false)}, s.set(ctx, func(row *settings) { row.Encrypt = false })
 }
 
-// ebsAlias is the name of the key that AWS manages for EBS.
+// ebsAlias is the name of the AWS managed key for EBS.
 const ebsAlias = "alias/aws/ebs"
 
-// GetEbsDefaultKmsKeyId tells which key encrypts if a request names none.
+// GetEbsDefaultKmsKeyId returns the key that is used if a request names none.
 func (s *state) GetEbsDefaultKmsKeyId(ctx context.Context, _ *ec2.GetEbsDefaultKmsKeyIdInput) (*ec2.GetEbsDefaultKmsKeyIdOutput, error) {
 	return &ec2.GetEbsDefaultKmsKeyIdOutput{KmsKeyId: aws.String(cmp.Or(s.mine(ctx).Key, ebsAlias))}, nil
 }
 
-// ModifyEbsDefaultKmsKeyId chooses that key.
+// ModifyEbsDefaultKmsKeyId sets the default key.
 func (s *state) ModifyEbsDefaultKmsKeyId(ctx context.Context, in *ec2.ModifyEbsDefaultKmsKeyIdInput) (*ec2.ModifyEbsDefaultKmsKeyIdOutput, error) {
 	if aws.ToString(in.KmsKeyId) == "" {
 		return nil, missing("KmsKeyId")
@@ -146,7 +148,7 @@ func (s *state) ModifyEbsDefaultKmsKeyId(ctx context.Context, in *ec2.ModifyEbsD
 	return &ec2.ModifyEbsDefaultKmsKeyIdOutput{KmsKeyId: &key}, s.set(ctx, func(row *settings) { row.Key = key })
 }
 
-// ResetEbsDefaultKmsKeyId chooses the key that AWS manages.
+// ResetEbsDefaultKmsKeyId makes the AWS managed key the default.
 func (s *state) ResetEbsDefaultKmsKeyId(ctx context.Context, _ *ec2.ResetEbsDefaultKmsKeyIdInput) (*ec2.ResetEbsDefaultKmsKeyIdOutput, error) {
 	return &ec2.ResetEbsDefaultKmsKeyIdOutput{KmsKeyId: aws.String(ebsAlias)}, s.set(ctx, func(row *settings) { row.Key = "" })
 }
@@ -155,24 +157,24 @@ func (s *state) ResetEbsDefaultKmsKeyId(ctx context.Context, _ *ec2.ResetEbsDefa
 const (
 	maxCriteria  = 10
 	maxProviders = 200
-	maxCriterion = 50 // names, watermarks, product codes
+	maxCriterion = 50 // names, watermarks or product codes in a criterion
 )
 
-// GetAllowedImagesSettings tells which images of others may be used.
+// GetAllowedImagesSettings returns which images of other owners may be used.
 func (s *state) GetAllowedImagesSettings(ctx context.Context, _ *ec2.GetAllowedImagesSettingsInput) (*ec2.GetAllowedImagesSettingsOutput, error) {
 	mine := s.mine(ctx)
 	return &ec2.GetAllowedImagesSettingsOutput{State: aws.String(cmp.Or(mine.Allowed, string(types.AllowedImagesSettingsDisabledStateDisabled))),
 		ImageCriteria: append([]types.ImageCriterion{}, mine.Criteria...), ManagedBy: types.ManagedByAccount}, nil
 }
 
-// EnableAllowedImagesSettings makes the criteria count; in audit mode they are only
-// shown.
+// EnableAllowedImagesSettings enforces the criteria; in audit mode, images only show
+// whether they meet them.
 func (s *state) EnableAllowedImagesSettings(ctx context.Context, in *ec2.EnableAllowedImagesSettingsInput) (*ec2.EnableAllowedImagesSettingsOutput, error) {
 	state := in.AllowedImagesSettingsState
 	return &ec2.EnableAllowedImagesSettingsOutput{AllowedImagesSettingsState: state}, s.set(ctx, func(row *settings) { row.Allowed = string(state) })
 }
 
-// DisableAllowedImagesSettings lets all images be used. The criteria stay.
+// DisableAllowedImagesSettings allows all images. The criteria are kept.
 func (s *state) DisableAllowedImagesSettings(ctx context.Context, _ *ec2.DisableAllowedImagesSettingsInput) (*ec2.DisableAllowedImagesSettingsOutput, error) {
 	out := &ec2.DisableAllowedImagesSettingsOutput{AllowedImagesSettingsState: types.AllowedImagesSettingsDisabledStateDisabled}
 	return out, s.set(ctx, func(row *settings) { row.Allowed = "" })
@@ -202,8 +204,8 @@ func (s *state) ReplaceImageCriteriaInAllowedImagesSettings(ctx context.Context,
 	return &ec2.ReplaceImageCriteriaInAllowedImagesSettingsOutput{ReturnValue: aws.Bool(true)}, s.set(ctx, func(row *settings) { row.Criteria = criteria })
 }
 
-// allowed reports whether the caller's settings allow an image, and whether they count.
-// An account's own images are allowed always.
+// allowed reports whether an image meets the caller's criteria, and whether these are
+// enforced. An account's own images are always allowed.
 func (s *state) allowed(c wire.Caller, img types.Image) (ok, enforced bool) {
 	mine := s.settingsOf(c.Account, c.Region)
 	enforced = mine.Allowed == string(types.AllowedImagesSettingsEnabledStateEnabled)
@@ -213,7 +215,7 @@ func (s *state) allowed(c wire.Caller, img types.Image) (ok, enforced bool) {
 	return ok, enforced
 }
 
-// noted returns what ImageAllowed says of an image: nothing while the settings are disabled.
+// noted returns the value of an image's ImageAllowed; nil while the settings are disabled.
 func (s *state) noted(c wire.Caller, img types.Image) *bool {
 	if s.settingsOf(c.Account, c.Region).Allowed == "" {
 		return nil
@@ -222,8 +224,8 @@ func (s *state) noted(c wire.Caller, img types.Image) *bool {
 	return &ok
 }
 
-// meets reports whether an image satisfies all of a criterion. There are no product
-// codes to satisfy.
+// meets reports whether an image meets all conditions of a criterion. No image here has
+// product codes.
 func meets(img types.Image, c types.ImageCriterion, now time.Time) bool {
 	within := func(text *string, days *int32) bool {
 		at, err := time.Parse(timeForm, aws.ToString(text))
@@ -241,7 +243,7 @@ func meets(img types.Image, c types.ImageCriterion, now time.Time) bool {
 	return true
 }
 
-// marked reports whether one of an image's watermarks is as a criterion wants it.
+// marked reports whether one of an image's watermarks satisfies a criterion.
 func marked(img types.Image, want types.ImageWatermarkFilterResponse, now time.Time) bool {
 	young := func(at *time.Time, days *int32) bool { return days == nil || now.Before(at.AddDate(0, 0, int(*days))) }
 	return slices.ContainsFunc(img.ImageWatermarks, func(w types.ImageWatermark) bool {

@@ -16,22 +16,22 @@ import (
 	"bake/cloud/wire"
 )
 
-// snapshot is a snapshot. It has the layers of its content, or the base whose
-// layers those are; that of a blank volume has neither.
+// snapshot is a snapshot. It has the layers of its content, or the base that will provide
+// them; a snapshot of a blank volume has neither.
 type snapshot struct {
 	Region string
 	types.Snapshot
 	Permissions []types.CreateVolumePermission
-	Lock        *types.LockedSnapshotsInfo // as it was locked; see lockState
-	Tiering     *tiering                   // nil: it has always been in the standard tier
+	Lock        *types.LockedSnapshotsInfo // as set when it was locked; see lockState
+	Tiering     *tiering                   // nil means that it has always been in the standard tier
 
 	Layers       []string // topmost first
 	Base         string
 	LoginUser    string
 	Architecture types.ArchitectureValues
 	RootDevice   string
-	Whole        bool   // the content is here, whatever the state says
-	ForImage     string // that it is made for; empty if for none
+	Whole        bool   // the content is present, whatever the state says
+	ForImage     string // the image that it is made for, if any
 }
 
 // snapshotView returns the snapshot as DescribeSnapshots shows it to the caller.
@@ -54,7 +54,7 @@ func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	return v
 }
 
-// newSnapshot returns a pending snapshot of the caller's.
+// newSnapshot returns a new pending snapshot owned by the caller.
 func (s *state) newSnapshot(c wire.Caller, size int32, description string, tags []types.Tag) *snapshot {
 	return &snapshot{Region: c.Region, Snapshot: types.Snapshot{
 		SnapshotId: aws.String(newID("snap")), OwnerId: &c.Account, State: types.SnapshotStatePending, Progress: aws.String("0%"),
@@ -63,7 +63,7 @@ func (s *state) newSnapshot(c wire.Caller, size int32, description string, tags 
 	}}
 }
 
-// ofVolume returns a pending snapshot of the volume.
+// ofVolume returns a new pending snapshot of the volume.
 func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *v.Size, description, tags)
 	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
@@ -76,7 +76,8 @@ func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags [
 	return snap
 }
 
-// complete writes what a snapshot captured and its end; err is why it failed.
+// complete records that a snapshot has ended, with its content; err, if not nil, is why it
+// failed.
 func (s *state) complete(id string, err error) error {
 	return s.snapshots.Edit(id, func(r *snapshot) {
 		if err != nil {
@@ -111,13 +112,13 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	s.take(ctx, map[string]string{*v.VolumeId: *snap.SnapshotId})
 	out := &ec2.CreateSnapshotOutput{}
 	copyFields(out, snap.Snapshot)
-	if out.Tags == nil { // unlike DescribeSnapshots, this has them always
+	if out.Tags == nil { // unlike DescribeSnapshots, CreateSnapshot always sends them
 		out.Tags = []types.Tag{}
 	}
 	return out, nil
 }
 
-// CreateSnapshots makes snapshots of the volumes of an instance, of one point in time.
+// CreateSnapshots makes snapshots of the volumes of an instance at one point in time.
 func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInput) (*ec2.CreateSnapshotsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
@@ -139,7 +140,7 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 		return nil, err
 	}
 	out := &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{}}
-	made := map[string]string{} // snapshots, by volume
+	made := map[string]string{} // snapshot ids by volume
 	var rows []*snapshot
 	for _, b := range row.BlockDeviceMappings {
 		id, root := *b.Ebs.VolumeId, *b.DeviceName == aws.ToString(row.RootDeviceName)
@@ -181,7 +182,7 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 	return out, nil
 }
 
-// take brings pending snapshots, whose ids are given by volume, to their end.
+// take completes pending snapshots, given by volume.
 func (s *state) take(ctx context.Context, snapshots map[string]string) {
 	fail, taken := failing(ctx), moment(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
@@ -201,7 +202,7 @@ func (s *state) take(ctx context.Context, snapshots map[string]string) {
 	})
 }
 
-// rootOf returns the instance whose root volume v is, or nil.
+// rootOf returns the instance whose root volume is v, or nil.
 func (s *state) rootOf(v *volumeRow) *instance {
 	if len(v.Attachments) == 0 {
 		return nil
@@ -213,14 +214,16 @@ func (s *state) rootOf(v *volumeRow) *instance {
 	return row
 }
 
-// describeRoot notes what must be known to boot from a snapshot of row's root.
+// describeRoot records in the snapshot what is needed to boot from it: it is one of row's
+// root.
 func (r *snapshot) describeRoot(row *instance) {
 	r.LoginUser, r.Architecture, r.RootDevice = row.LoginUser, row.Architecture, aws.ToString(row.RootDeviceName)
 }
 
-// fill captures volumes for snapshots, whose ids are given by volume, and calls taken when the
-// volumes may change again, at the latest when it returns. The instance reboot, if there is one, is
-// shut down for it. Until the snapshots say which layers they have, none are collected.
+// fill captures the content of volumes for snapshots, given by volume. It calls taken as
+// soon as the volumes may change again, and at the latest when it returns. The instance
+// reboot, if any, is shut down for it. No layers are collected until the snapshots refer
+// to theirs.
 func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot string, taken func()) error {
 	defer taken()
 	release, err := s.opts.Images.Hold(ctx)
@@ -249,9 +252,9 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot 
 	})
 }
 
-// momentary is locked for an action that takes snapshots: they are of the moment at which it
-// answers, however long the copy of a disk takes. A client that gives up sooner does not know of
-// which moment they are.
+// momentary is locked for an action that takes snapshots. It answers only when the copy is
+// complete, however long that takes, so that the snapshots are of the moment of the
+// answer. A client that gives up sooner cannot know their moment.
 //
 //go:noinline
 func momentary[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
@@ -272,7 +275,8 @@ func momentary[In, Out any](s *Service, action func(*state, context.Context, In)
 
 type momentKey struct{}
 
-// moment returns the function to call when a snapshot that an action takes has been taken.
+// moment returns the function that must be called when the snapshots of an action have
+// been taken.
 func moment(ctx context.Context) (taken func()) {
 	if f, ok := ctx.Value(momentKey{}).(func()); ok {
 		return f
@@ -280,7 +284,7 @@ func moment(ctx context.Context) (taken func()) {
 	return func() {}
 }
 
-// capturable reports an instance whose disk cannot be taken now.
+// capturable reports an instance whose disk cannot be captured now.
 func capturable(row *instance) error {
 	switch row.state() {
 	case types.InstanceStateNameRunning, types.InstanceStateNameStopped, types.InstanceStateNameStopping:
@@ -289,7 +293,7 @@ func capturable(row *instance) error {
 	return wire.Errorf("IncorrectInstanceState", "Instance is not in state 'running' or 'stopped': '%s' is %s.", *row.InstanceId, row.state())
 }
 
-// findSnapshot returns a snapshot of the caller's.
+// findSnapshot returns one of the caller's snapshots.
 func (s *state) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
 	r, err := s.snapshots.find(c, id)
 	if err != nil {
@@ -327,7 +331,7 @@ var snapshotFilters = filters{
 	"volume-id": "VolumeId", "volume-size": "VolumeSize",
 }
 
-// DescribeSnapshots shows snapshots, completed ones with their sizes.
+// DescribeSnapshots describes snapshots, with sizes if they are completed.
 func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
 	out, err := locked(s, (*state).DescribeSnapshots)(ctx, in)
 	if err != nil {
@@ -345,7 +349,7 @@ func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapsho
 	for i, snap := range out.Snapshots {
 		of, ok := layers[*snap.SnapshotId]
 		if !ok {
-			continue // a base is yet to bring its content, or it has none yet
+			continue // blank, or its base is not present yet
 		}
 		sizes, err := s.sizes(ctx, of)
 		if err != nil {
@@ -360,7 +364,7 @@ func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapsho
 	return out, nil
 }
 
-// sizes returns those of layers, in bytes.
+// sizes returns the sizes of layers, in bytes.
 func (s *Service) sizes(ctx context.Context, layers []string) ([]int64, error) {
 	all := make([]int64, len(layers))
 	for i, id := range layers {
@@ -372,7 +376,7 @@ func (s *Service) sizes(ctx context.Context, layers []string) ([]int64, error) {
 	return all, nil
 }
 
-// size is that of a layer, in bytes. It is measured once, whoever asks meanwhile.
+// size returns the size of a layer, in bytes. Concurrent calls measure a layer only once.
 func (s *Service) size(ctx context.Context, layer string) (int64, error) {
 	if n, ok := s.measured.Load(layer); ok {
 		return n.(int64), nil
@@ -411,18 +415,19 @@ func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshots
 	return &ec2.DescribeSnapshotsOutput{Snapshots: rows, NextToken: next}, err
 }
 
-// ownedBy reports whether one of owners, which are account ids, aliases and
-// "self", is the owner; no owners admit all.
+// ownedBy reports whether the owner matches one of owners: account ids, aliases and
+// "self". An empty list matches every owner.
 func ownedBy(c wire.Caller, owners []string, owner, alias string) bool {
 	return len(owners) == 0 || slices.ContainsFunc(owners, func(want string) bool {
 		return want == owner || want == "self" && owner == c.Account || want == alias && alias != ""
 	})
 }
 
-// maxSnapshotChanges is how many permissions of a snapshot a request can change.
+// maxSnapshotChanges is the largest number of permissions of a snapshot that a request can
+// change.
 const maxSnapshotChanges = 500
 
-// defaultKey reports whether the default key of EBS encrypts the snapshot.
+// defaultKey reports whether the snapshot is encrypted with the default EBS key.
 func (r *snapshot) defaultKey() bool {
 	return aws.ToBool(r.Encrypted) && defaultKey(*r.OwnerId, r.Region, aws.ToString(r.KmsKeyId))
 }
@@ -493,8 +498,8 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
 }
 
-// checkGrantee reports somebody to whom nothing can be shared: user must be an
-// account id, or group must be "all".
+// checkGrantee reports an invalid grantee: user must be an account id, or group must be
+// "all".
 func checkGrantee(user, group string) error {
 	digits := strings.Trim(user, "0123456789") == ""
 	switch {
@@ -523,17 +528,17 @@ func (s *state) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeS
 	return out, nil
 }
 
-// copyOf returns a pending snapshot of the caller's with the content of another.
+// copyOf returns a new pending snapshot of the caller's with the content of another.
 func (s *state) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *from.VolumeSize, description, tags)
-	snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
+	snap.VolumeId = aws.String("vol-ffffffff") // the value that EC2 shows for a copy
 	snap.Encrypted, snap.KmsKeyId = from.Encrypted, from.KmsKeyId
 	snap.Layers, snap.Base, snap.Whole = from.Layers, from.Base, true
 	snap.LoginUser, snap.Architecture, snap.RootDevice = from.LoginUser, from.Architecture, from.RootDevice
 	return snap
 }
 
-// copyDescription returns what EC2 writes into the description of a copied snapshot.
+// copyDescription returns the description that EC2 gives a snapshot copied for an image.
 func copyDescription(image, source, snapshot string, millis int64) string {
 	return fmt.Sprintf("Copied for DestinationAmi %s from SourceAmi %s for SourceSnapshot %s. Task created on %d.", image, source, snapshot, millis)
 }

@@ -12,9 +12,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// RequestSpotInstances launches spot instances and answers with the requests that they
-// fulfil, which were open a moment ago. What cannot be launched is an error at once: no
-// request waits for capacity.
+// RequestSpotInstances launches spot instances and returns the requests that they fulfil,
+// shown as open. If an instance cannot be launched, the call fails at once: no request
+// waits for capacity.
 func (s *Service) RequestSpotInstances(ctx context.Context, in *ec2.RequestSpotInstancesInput) (*ec2.RequestSpotInstancesOutput, error) {
 	if err := unsupported(in, "AvailabilityZoneGroup", "BlockDurationMinutes", "LaunchGroup", "ValidFrom", "ValidUntil"); err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (s *Service) RequestSpotInstances(ctx context.Context, in *ec2.RequestSpotI
 			err := st.spots.Edit(*r.SpotInstanceRequestId, func(r *spotRequest) {
 				r.LaunchSpecification = &types.LaunchSpecification{}
 				copyFields(r.LaunchSpecification, *spec)
-				r.LaunchSpecification.UserData = nil // as EC2 leaves it out
+				r.LaunchSpecification.UserData = nil // EC2 omits it too
 			})
 			if err != nil {
 				return err

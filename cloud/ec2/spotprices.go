@@ -19,18 +19,18 @@ import (
 	"bake/cloud/wire"
 )
 
-// The history of spot prices that EC2 tells, and how long a price of the embedded cloud
-// stays.
+// How far back EC2 shows spot prices, and how long a price of the embedded cloud stays the
+// same.
 const (
 	priceHistory = 90 * 24 * time.Hour
 	pricePeriod  = 7 * 24 * time.Hour
 )
 
-// maxPrices is how many prices a page has that a request does not limit.
+// maxPrices is the number of prices on a page if the request sets no limit.
 const maxPrices = 1000
 
-// usualPrice returns what a type costs as a spot instance, in dollars an hour: about that of EC2
-// in us-east-1 for types of its size.
+// usualPrice returns the typical spot price of a type, in dollars an hour: about EC2's
+// price in us-east-1 for types of its size.
 func usualPrice(t types.InstanceTypeInfo) float64 {
 	gib := float64(*t.MemoryInfo.SizeInMiB) / 1024
 	if aws.ToBool(t.BurstablePerformanceSupported) {
@@ -39,9 +39,9 @@ func usualPrice(t types.InstanceTypeInfo) float64 {
 	return 0.012*float64(*t.VCpuInfo.DefaultVCpus) + 0.0015*gib
 }
 
-// pricesOf returns the prices of a type in a zone, the newest first: those that have begun
-// between two times, and the one before. They follow from the names and the time, so that
-// they are the same whenever they are asked for.
+// pricesOf returns the prices of a type in a zone, newest first: those that began between
+// from and to, and the one before. They are derived from the names and the time, so that
+// they are always the same.
 func pricesOf(t types.InstanceTypeInfo, zone, zoneID string, from, to time.Time) (out []types.SpotPrice) {
 	sum := func(period int64) int64 {
 		h := fnv.New64a()
@@ -52,7 +52,7 @@ func pricesOf(t types.InstanceTypeInfo, zone, zoneID string, from, to time.Time)
 	offset := sum(-1) % every
 	for period := (to.Unix() - offset) / every; ; period-- {
 		begins := time.Unix(period*every+offset, 0).UTC()
-		percent := 90 + float64(sum(period)%2001)/100 // up to a tenth less or more
+		percent := 90 + float64(sum(period)%2001)/100 // up to 10 % less or more
 		out = append(out, types.SpotPrice{
 			AvailabilityZone: &zone, AvailabilityZoneId: &zoneID, InstanceType: t.InstanceType, ProductDescription: types.RIProductDescriptionLinuxUnix,
 			SpotPrice: aws.String(fmt.Sprintf("%.6f", usualPrice(t)*percent/100)), Timestamp: &begins,
@@ -68,8 +68,8 @@ var priceFilters = filters{
 	"product-description": "ProductDescription", "spot-price": "SpotPrice", "timestamp": "Timestamp",
 }
 
-// DescribeSpotPriceHistory shows prices of spot instances in the zones of the region, the
-// newest first. Nobody pays them, and they keep nothing from being launched.
+// DescribeSpotPriceHistory shows spot prices in the zones of the region, newest first.
+// Nothing is charged, and the prices never prevent a launch.
 func (s *Service) DescribeSpotPriceHistory(ctx context.Context, in *ec2.DescribeSpotPriceHistoryInput) (*ec2.DescribeSpotPriceHistoryOutput, error) {
 	r, _ := findRegion(wire.CallerFrom(ctx).Region)
 	zone := -1
@@ -94,7 +94,7 @@ func (s *Service) DescribeSpotPriceHistory(ctx context.Context, in *ec2.Describe
 	if in.StartTime != nil && in.EndTime != nil && in.StartTime.After(*in.EndTime) {
 		return nil, invalidValue("The StartTime %s is after the EndTime %s.", in.StartTime.UTC().Format(timeForm), in.EndTime.UTC().Format(timeForm))
 	}
-	if from.After(to) { // what holds at the end
+	if from.After(to) { // only the price in effect at the end
 		from = to
 	}
 	linux := len(in.ProductDescriptions) == 0 || slices.ContainsFunc(in.ProductDescriptions, func(p string) bool {

@@ -16,12 +16,13 @@ import (
 	"bake/cloud/wire"
 )
 
-// state is what the service knows, in memory and on disk. It is reached through the
-// service's update and view only, so its methods hold the lock. They do not wait for
-// machines, and cannot lock again: they have no service, but by start and background.
+// state is the service's state, in memory and on disk. It is only accessed through the
+// service's update and view, so its methods run with the lock held. They must not wait for
+// machines. They cannot lock again: they have no access to the service except through
+// start and background.
 type state struct {
 	*env
-	start func(func(*Service)) // runs a function when the lock is let go, and before Close returns
+	start func(func(*Service)) // runs a function after the lock is released; Close waits for it
 
 	closed    bool
 	images    *table[image]
@@ -37,7 +38,7 @@ type state struct {
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
 	fleets    *table[fleet]
-	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
+	foreign   *table[foreignTags] // keyed by ACCOUNT.RESOURCE
 	graves    *table[tombstone]
 	usage     *table[usageReport]
 	settings  *table[settings]   // see settingsID
@@ -45,12 +46,12 @@ type state struct {
 	tables    []taggable         // all of them
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
-	hidden    map[string]int // how often an id is yet to be not found
-	looked    bool           // by a caller who only looks, in the action that has the state
+	hidden    map[string]int // how often an id must still not be found
+	looked    bool           // by a caller that only looks, in the action that has the lock
 	policies  map[string]*policy
 	exporting map[string]context.CancelCauseFunc // by task
 
-	collecting bool // layers will be collected again soon
+	collecting bool // a further collection of layers is scheduled
 }
 
 // openState reads the state in the service's directory.
@@ -125,8 +126,8 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 	)
 }
 
-// background is start for what the next Open does if Close has begun. The context ends
-// with the service.
+// background is start for work that the next Open does if Close has begun. The context
+// ends with the service.
 func (s *state) background(f func(context.Context, *Service)) {
 	if !s.closed {
 		s.start(func(svc *Service) { f(svc.ctx, svc) })
@@ -141,14 +142,14 @@ type table[T any] struct {
 	about func(id string, row *T) about
 }
 
-// about is what the rows of all tables have in common.
+// about is the part of rows that all tables have in common.
 type about struct {
-	account, region string                    // whose and where
-	shared          func(account string) bool // with whom; nil is with nobody
+	account, region string                    // owner and region
+	shared          func(account string) bool // whether it is shared with the account; nil means with none
 	parts           []part
 }
 
-// part is what has tags: a row, or something in one.
+// part is a row, or a part of one, that has tags.
 type part struct {
 	kind *kind
 	id   *string
@@ -166,7 +167,7 @@ func register[T any](s *state, dir string, k *kind, into **table[T], of func(id 
 	return nil
 }
 
-// of returns the caller's rows, in the order of their ids.
+// of returns the caller's rows, sorted by id.
 func (t *table[T]) of(c wire.Caller) (out []*T) {
 	for _, id := range t.IDs() {
 		if a := t.about(id, t.Rows[id]); a.account == c.Account && a.region == c.Region {
@@ -176,8 +177,8 @@ func (t *table[T]) of(c wire.Caller) (out []*T) {
 	return out
 }
 
-// named returns the caller's row with that name, or nil. Each new image asks for its name
-// among all that there are: they are not sorted for that.
+// named returns the caller's row with that name, or nil. It does not sort the rows: it
+// runs for every new image, over all images.
 func (t *table[T]) named(c wire.Caller, name string) *T {
 	for id, row := range t.Rows {
 		if t.kind.name(row) != name {
@@ -190,7 +191,7 @@ func (t *table[T]) named(c wire.Caller, name string) *T {
 	return nil
 }
 
-// find returns the row with that id, the caller's or shared with it.
+// find returns the row with that id, which the caller owns or which is shared with it.
 func (t *table[T]) find(c wire.Caller, id *string) (*T, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing(t.kind.field)
@@ -205,12 +206,12 @@ func (t *table[T]) find(c wire.Caller, id *string) (*T, error) {
 	return row, nil
 }
 
-// seen reports whether the caller sees the row.
+// seen reports whether the row is visible to the caller.
 func (a about) seen(c wire.Caller) bool {
 	return a.region == c.Region && (a.account == c.Account || a.shared != nil && a.shared(c.Account))
 }
 
-// newID returns an id like EC2's: prefix, a hyphen, 17 hexadecimal digits.
+// newID returns an id in EC2's form: prefix, a hyphen, 17 hexadecimal digits.
 func newID(prefix string) string {
 	var b [9]byte
 	_, _ = rand.Read(b[:]) // never fails

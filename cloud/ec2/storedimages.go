@@ -22,14 +22,15 @@ import (
 	"bake/cloud/wire"
 )
 
-// storeTask is an image on its way into a bucket.
+// storeTask is a task that stores an image in a bucket.
 type storeTask struct {
 	Region  string
 	Account string
 	types.StoreImageTaskResult
 }
 
-// The states of a task, as DescribeStoreImageTasks words them, and for how long it shows one.
+// The states of a task as DescribeStoreImageTasks spells them, and how long a task is
+// described.
 const (
 	storeInProgress = "InProgress"
 	storeCompleted  = "Completed"
@@ -38,11 +39,11 @@ const (
 	storeTaskAge = 31 * 24 * time.Hour
 )
 
-// storedForm is the form of a [storedImage].
+// storedForm is the value of a [storedImage]'s form.
 const storedForm = "bake image 1"
 
-// storedImage is what is known of an image in a bucket. Whoever can write into the bucket can
-// have written it.
+// storedImage is the description of an image in a bucket. It is untrusted: anyone who can
+// write to the bucket may have written it.
 type storedImage struct {
 	Form        string
 	Name        string
@@ -61,19 +62,19 @@ type storedImage struct {
 
 // storedDevice is a device of a stored image.
 type storedDevice struct {
-	Mapping  types.BlockDeviceMapping // with no snapshot, and nothing of encryption
+	Mapping  types.BlockDeviceMapping // without a snapshot and encryption
 	Snapshot *storedSnapshot
 }
 
 // storedSnapshot is a snapshot of a stored image.
 type storedSnapshot struct {
-	Size        int32 // GiB
+	Size        int32 // in GiB
 	Description string
 	Tags        []types.Tag
-	Layers      []int // of the image, topmost first
+	Layers      []int // indexes into the image's layers, topmost first
 }
 
-// CreateStoreImageTask begins to store an image in a bucket, as one object.
+// CreateStoreImageTask starts to store an image in a bucket, as one object.
 func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreImageTaskInput) (*ec2.CreateStoreImageTaskOutput, error) {
 	c, bucket := wire.CallerFrom(ctx), aws.ToString(in.Bucket)
 	img, err := s.usableImage(c, in.ImageId)
@@ -107,7 +108,7 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
 	s.background(func(ctx context.Context, s *Service) {
 		if s.opts.Clock.Sleep(ctx, active) != nil {
-			return // the next Open says that it was cut off
+			return // the next Open records that the task was interrupted
 		}
 		err := fail
 		if err == nil {
@@ -121,7 +122,7 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	return &ec2.CreateStoreImageTaskOutput{ObjectKey: &key}, nil
 }
 
-// told returns what a client is told of an error.
+// told returns the message of an error for the client.
 func told(err error) string {
 	if e, ok := errors.AsType[*wire.Error](err); ok {
 		return e.Message
@@ -129,7 +130,7 @@ func told(err error) string {
 	return err.Error()
 }
 
-// end ends a task; err is why it failed.
+// end ends a task; err, if not nil, is why it failed.
 func (t *storeTask) end(err error) {
 	if err != nil {
 		t.StoreTaskState, t.StoreTaskFailureReason = aws.String(storeFailed), aws.String(told(err))
@@ -138,7 +139,8 @@ func (t *storeTask) end(err error) {
 	t.StoreTaskState, t.ProgressPercentage = aws.String(storeCompleted), aws.Int32(100)
 }
 
-// storedHeader returns the headers of the object: its tags, and what S3 is to show of the image.
+// storedHeader returns the headers of the object: its tags and the image's metadata that
+// S3 shows.
 func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header, error) {
 	all := url.Values{}
 	for _, t := range tags {
@@ -158,7 +160,7 @@ func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header,
 	for name, value := range map[string]string{"Name": *img.Name, "Description": aws.ToString(img.Description), "Registration-Date": *img.CreationDate,
 		"Owner-Account": *img.OwnerId, "Store-Date": s.now().Format(timeForm)} {
 		if value != "" {
-			header.Set("X-Amz-Meta-Ami-"+name, url.PathEscape(value)) // which is to be ASCII
+			header.Set("X-Amz-Meta-Ami-"+name, url.PathEscape(value)) // must be ASCII
 		}
 	}
 	if len(all) > 0 {
@@ -167,7 +169,7 @@ func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header,
 	return header, nil
 }
 
-// toStore returns what is to be stored of an image, and what its snapshots are made of.
+// toStore returns the description of an image to store, and the contents of its snapshots.
 func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, error) {
 	out := storedImage{Form: storedForm, Name: *img.Name, Description: aws.ToString(img.Description), LoginUser: img.LoginUser, RootDevice: aws.ToString(img.RootDeviceName),
 		Arch: img.Architecture, BootMode: img.BootMode, TpmSupport: img.TpmSupport, ImdsSupport: img.ImdsSupport, EnaSupport: aws.ToBool(img.EnaSupport),
@@ -193,8 +195,8 @@ func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, err
 	return out, sources, nil
 }
 
-// storeImage hands an image to put as the content of an object; sources are what its snapshots
-// are made of.
+// storeImage calls put with a reader of an image's object; sources are the contents of its
+// snapshots.
 func (s *Service) storeImage(ctx context.Context, about storedImage, sources []contents, put func(io.Reader) error) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {
@@ -228,10 +230,10 @@ func (s *Service) storeImage(ctx context.Context, about storedImage, sources []c
 	content, to := io.Pipe()
 	go func() { to.CloseWithError(s.opts.Images.StoreImage(ctx, to, text, layers)) }()
 	err = put(content)
-	return errors.Join(err, content.Close()) // which ends the writer, if the reader has ended early
+	return errors.Join(err, content.Close()) // ends the writer if the reader has stopped early
 }
 
-// forgetStoreTasks drops the tasks that are not shown any more.
+// forgetStoreTasks deletes the tasks that are no longer described.
 func (s *state) forgetStoreTasks() error {
 	for _, id := range s.stores.IDs() {
 		if s.opts.Clock.Now().Sub(*s.stores.Rows[id].TaskStartTime) > storeTaskAge {
@@ -245,7 +247,7 @@ func (s *state) forgetStoreTasks() error {
 
 var storeFilters = filters{"bucket": "Bucket", "task-state": "StoreTaskState"}
 
-// DescribeStoreImageTasks shows the caller's tasks of the last month in the region.
+// DescribeStoreImageTasks lists the caller's tasks of the last month in the region.
 func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeStoreImageTasksInput) (*ec2.DescribeStoreImageTasksOutput, error) {
 	switch {
 	case len(in.ImageIds) > 20:
@@ -268,7 +270,7 @@ func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeSto
 		}
 	}
 	if len(in.ImageIds) > 0 {
-		asked = nil // as EC2 ignores them then
+		asked = nil // EC2 ignores them in this case
 	}
 	k := &kind{field: "AmiId", made: "TaskStartTime", filters: storeFilters, min: 1, max: 200}
 	if err := checkMax(in.MaxResults, k.min, k.max); err != nil {
@@ -278,7 +280,7 @@ func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeSto
 	return &ec2.DescribeStoreImageTasksOutput{StoreImageTaskResults: rows, NextToken: next}, err
 }
 
-// repairStoreTasks ends the tasks that a crash cut off.
+// repairStoreTasks ends the tasks that a crash interrupted.
 func (s *state) repairStoreTasks() error {
 	for _, id := range s.stores.IDs() {
 		if *s.stores.Rows[id].StoreTaskState != storeInProgress {
@@ -294,8 +296,8 @@ func (s *state) repairStoreTasks() error {
 	return nil
 }
 
-// CreateRestoreImageTask begins to make an image of one that is stored in a bucket of the
-// caller's.
+// CreateRestoreImageTask starts to restore an image that is stored in one of the caller's
+// buckets.
 func (s *Service) CreateRestoreImageTask(ctx context.Context, in *ec2.CreateRestoreImageTaskInput) (*ec2.CreateRestoreImageTaskOutput, error) {
 	bucket, key := aws.ToString(in.Bucket), aws.ToString(in.ObjectKey)
 	f, err := s.opts.Objects.Get(wire.CallerFrom(ctx), bucket, key)
@@ -316,7 +318,7 @@ func (s *Service) CreateRestoreImageTask(ctx context.Context, in *ec2.CreateRest
 	return out, nil
 }
 
-// readStored reads what a stored image says of itself, and reports what no image can be.
+// readStored reads the description in a stored image, and reports one that is invalid.
 func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
 	text, err := s.opts.Images.About(f)
 	if err != nil {
@@ -333,11 +335,11 @@ func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
 
 var loginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31})?$`) })
 
-// maxStoredLayers is how many layers the snapshots of a stored image can have together, and
-// maxStoredDevices how many devices it can have.
+// maxStoredLayers is the largest number of layers that the snapshots of a stored image can
+// have together, maxStoredDevices the largest number of its devices.
 const maxStoredLayers, maxStoredDevices = 500, 50
 
-// check reports what no image can be.
+// check reports an invalid description.
 func (i *storedImage) check() error {
 	bad := func(what string, value any) error {
 		return fmt.Errorf("its %s %.80q is not one", what, fmt.Sprint(value))
@@ -413,7 +415,7 @@ func (d *storedDevice) check() error {
 	return checkTags(d.Snapshot.Tags)
 }
 
-// restoreImage begins to make an image of a stored one, whose file is closed in the end.
+// restoreImage starts to restore a stored image. It closes f in the end.
 func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTaskInput, stored storedImage, f *os.File) (*ec2.CreateRestoreImageTaskOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
@@ -436,7 +438,7 @@ func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTask
 	for _, d := range stored.Devices {
 		if d.Snapshot != nil {
 			snap := s.newSnapshot(c, d.Snapshot.Size, d.Snapshot.Description, merged(d.Snapshot.Tags, tags[kindSnapshot.resource]))
-			snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
+			snap.VolumeId = aws.String("vol-ffffffff") // the value that EC2 shows for a copy
 			snap.Architecture, snap.LoginUser, snap.RootDevice = stored.Arch, stored.LoginUser, stored.RootDevice
 			if s.encrypts(c) {
 				snap.Encrypted, snap.KmsKeyId = aws.Bool(true), aws.String(s.ebsKey(c, ""))
@@ -457,7 +459,8 @@ func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTask
 	return &ec2.CreateRestoreImageTaskOutput{ImageId: img.ImageId}, nil
 }
 
-// restoreLayers makes the layers in a file those of snapshots, which have them by number.
+// restoreLayers makes the layers in a file and assigns them to snapshots; of holds the
+// layers' indexes, by snapshot.
 func (s *Service) restoreLayers(ctx context.Context, f *os.File, of map[string][]int) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {

@@ -36,7 +36,7 @@ func newDefaultSubnet(c wire.Caller, r region, n int, vpc string) types.Subnet {
 	return subnet
 }
 
-// addSubnet adds a subnet, under its VPC's default network ACL.
+// addSubnet adds a subnet and associates it with its VPC's default network ACL.
 func (n *networking) addSubnet(subnet types.Subnet) {
 	n.Subnets = append(n.Subnets, subnet)
 	for i := range n.Acls {
@@ -61,11 +61,11 @@ func (s *state) taken(subnet string) map[string]bool {
 	return taken
 }
 
-// subnetsOf returns the network's subnets with the number of addresses left in each.
+// subnetsOf returns the network's subnets, with the number of free addresses in each.
 func (s *state) subnetsOf(n *networking) []types.Subnet {
 	subnets := slices.Clone(n.Subnets)
 	for i := range subnets {
-		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 keeps five
+		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 reserves five
 		subnets[i].AvailableIpAddressCount = aws.Int32(int32(free - len(s.taken(*subnets[i].SubnetId))))
 	}
 	return subnets
@@ -113,7 +113,7 @@ func (s *state) CreateSubnet(ctx context.Context, in *ec2.CreateSubnetInput) (*e
 	return &ec2.CreateSubnetOutput{Subnet: &subnet}, s.makeSubnet(ctx, &subnet)
 }
 
-// makeSubnet stores a subnet, and says how many addresses are free in it.
+// makeSubnet stores a subnet and sets the number of its free addresses.
 func (s *state) makeSubnet(ctx context.Context, subnet *types.Subnet) error {
 	c := wire.CallerFrom(ctx)
 	if err := s.editNetwork(c, func(n *networking) { n.addSubnet(*subnet) }); err != nil {

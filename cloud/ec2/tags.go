@@ -15,10 +15,10 @@ import (
 
 const maxTags = 50
 
-// reservedTags is what the keys of tags begin with that only EC2 itself gives.
+// reservedTags is the prefix of the tag keys that only EC2 itself may set.
 const reservedTags = "aws:"
 
-// checkKey reports a tag whose key a request cannot name.
+// checkKey reports a tag key that a request must not use.
 func checkKey(t types.Tag) error {
 	switch key := aws.ToString(t.Key); {
 	case key == "":
@@ -29,7 +29,7 @@ func checkKey(t types.Tag) error {
 	return nil
 }
 
-// checkTags reports tags that EC2 refuses.
+// checkTags reports invalid tags.
 func checkTags(tags []types.Tag) error {
 	seen := map[string]bool{}
 	for _, t := range tags {
@@ -53,7 +53,7 @@ func checkTags(tags []types.Tag) error {
 	return nil
 }
 
-// tagsFor sorts the tags of a request by the resource that they are for, which
+// tagsFor groups the tags of a request by the type of resource that they are for, which
 // must be one of allowed.
 func tagsFor(specs []types.TagSpecification, allowed ...string) (map[string][]types.Tag, error) {
 	out := map[string][]types.Tag{}
@@ -79,7 +79,7 @@ func tagsFor(specs []types.TagSpecification, allowed ...string) (map[string][]ty
 	return out, nil
 }
 
-// merged is have with more, in the order of the keys.
+// merged returns have with more added, sorted by key.
 func merged(have, more []types.Tag) []types.Tag {
 	out := slices.Clone(have)
 	for _, t := range more {
@@ -94,8 +94,8 @@ func merged(have, more []types.Tag) []types.Tag {
 	return out
 }
 
-// without is have less those tags, which have keys; a tag without a value removes
-// the key whatever its value is.
+// without returns have with the tags of less removed. A tag of less without a value
+// removes the key whatever its value.
 func without(have, less []types.Tag) []types.Tag {
 	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool {
 		return slices.ContainsFunc(less, func(l types.Tag) bool {
@@ -104,8 +104,8 @@ func without(have, less []types.Tag) []types.Tag {
 	})
 }
 
-// foreignTags are the tags that an account has given to an image or a snapshot that
-// another has shared with it. Nobody else sees them.
+// foreignTags are the tags that an account has given to another account's image or
+// snapshot that is shared with it. No other account sees them.
 type foreignTags struct {
 	Region   string
 	Account  string
@@ -113,12 +113,13 @@ type foreignTags struct {
 	Tags     []types.Tag
 }
 
-// sharedTag begins the keys of an image's tags that those see with whom it is shared.
+// sharedTag is the prefix of the keys of an image's tags that are visible to the accounts
+// it is shared with.
 const sharedTag = "ec2:SharedTag/"
 
-// tagsOn returns the tags that the caller sees on an image or a snapshot: of another's, and
-// of a publication, those that it has given itself and, of an image, those that its
-// owner shares.
+// tagsOn returns the tags that the caller sees on an image or a snapshot. On a publication
+// or another account's resource, these are the caller's own tags and, on an image, those
+// that its owner shares.
 func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
 	if owner == c.Account {
 		return tags
@@ -137,7 +138,7 @@ func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []type
 	return merged(own, shared)
 }
 
-// setForeign replaces the caller's tags on an image or a snapshot of another's.
+// setForeign replaces the caller's tags on another account's image or snapshot.
 func (s *state) setForeign(c wire.Caller, id string, tags []types.Tag) error {
 	key := c.Account + "." + id
 	if len(tags) == 0 {
@@ -146,7 +147,7 @@ func (s *state) setForeign(c wire.Caller, id string, tags []types.Tag) error {
 	return s.foreign.Put(key, &foreignTags{Region: c.Region, Account: c.Account, Resource: id, Tags: tags})
 }
 
-// dropShared deletes an image or a snapshot, by drop, after the tags that other
+// dropShared deletes an image or a snapshot with drop, after deleting the tags that other
 // accounts have given to it.
 func (s *state) dropShared(id string, drop func(id string) error) error {
 	for _, key := range s.foreign.IDs() {
@@ -159,17 +160,17 @@ func (s *state) dropShared(id string, drop func(id string) error) error {
 	return drop(id)
 }
 
-// taggedResource is a resource that the caller can tag, the tags that it sees there,
-// and a way to replace them.
+// taggedResource is a resource that the caller can tag: the tags that the caller sees on
+// it and a function that replaces them.
 type taggedResource struct {
 	kind *kind
 	tags []types.Tag
 	set  func([]types.Tag) error
 }
 
-// taggable is a table as tags need it.
+// taggable is the interface of tables to tags.
 type taggable interface {
-	// taggable adds what the caller can tag.
+	// taggable adds the resources that the caller can tag.
 	taggable(c wire.Caller, to map[string]taggedResource)
 }
 
@@ -191,12 +192,12 @@ func (t *table[T]) taggable(c wire.Caller, to map[string]taggedResource) {
 	}
 }
 
-// foreignResource returns an image or a snapshot of another's that the caller sees.
+// foreignResource returns another account's image or snapshot that the caller sees.
 func (s *state) foreignResource(c wire.Caller, k *kind, id string) taggedResource {
 	return taggedResource{k, s.tagsOn(c, id, "", nil), func(tags []types.Tag) error { return s.setForeign(c, id, tags) }}
 }
 
-// taggable returns what the caller can tag, by id: its own resources, and the images
+// taggable returns the resources that the caller can tag, by id: its own, and the images
 // and snapshots that others share with it.
 func (s *state) taggable(c wire.Caller) (map[string]taggedResource, error) {
 	if _, err := s.networkOf(c); err != nil {
@@ -220,8 +221,8 @@ func (s *state) taggable(c wire.Caller) (map[string]taggedResource, error) {
 	return out, nil
 }
 
-// retag replaces the tags of resources by what change makes of them: all of
-// them or, when something is wrong with one, none.
+// retag replaces the tags of resources with the result of change. If there is an error
+// with one resource, none is changed.
 func (s *state) retag(ctx context.Context, ids []string, change func([]types.Tag) []types.Tag) error {
 	all, err := s.taggable(wire.CallerFrom(ctx))
 	if err != nil {
@@ -246,7 +247,7 @@ func (s *state) retag(ctx context.Context, ids []string, change func([]types.Tag
 	return nil
 }
 
-// noResource says that id is of nothing that the caller can tag.
+// noResource returns the error for an id of no resource that the caller can tag.
 func noResource(id string) error {
 	for _, k := range taggableKinds() {
 		if k.check(id) == nil {
@@ -263,8 +264,8 @@ func (s *state) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.C
 	return &ec2.CreateTagsOutput{}, s.retag(ctx, in.Resources, func(have []types.Tag) []types.Tag { return merged(have, in.Tags) })
 }
 
-// DeleteTags removes tags; all of them, but for those that EC2 gave, if the request
-// names none.
+// DeleteTags removes tags. If the request names none, it removes all except those that EC2
+// set.
 func (s *state) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
 	for _, t := range in.Tags {
 		if err := checkKey(t); err != nil {

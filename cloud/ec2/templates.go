@@ -22,31 +22,30 @@ import (
 	"bake/cloud/wire"
 )
 
-// launchTemplate is a launch template; its versions are in the order of their
-// numbers.
+// launchTemplate is a launch template. Its versions are sorted by number.
 type launchTemplate struct {
 	Region  string
 	Account string
 	types.LaunchTemplate
 	Versions []templateVersion
-	Last     int64  // the highest number that a version has had, if that is not among them
-	Request  string // the parameters, to tell a repeated client token from a misused one
+	Last     int64  // the highest version number ever used, if that version was deleted
+	Request  string // fingerprint of the parameters, to tell a repeated client token from a misused one
 	Token    string
 }
 
-// templateVersion is a version of a launch template, which never changes.
+// templateVersion is a version of a launch template. It never changes.
 type templateVersion struct {
 	Number      int64
 	Created     *time.Time
 	Creator     *string
 	Description *string
 	Data        types.RequestLaunchTemplateData
-	Token       string // of the request, and what it said
+	Token       string // the request's client token; Request is its fingerprint
 	Request     string
 }
 
-// version returns the version that a request names: a number, $Latest or $Default,
-// which is also meant when it names none.
+// version returns the version that a request names: a number, $Latest or $Default. An
+// empty name means $Default.
 func (t *launchTemplate) version(name string) (*templateVersion, error) {
 	number, err := strconv.ParseInt(name, 10, 64)
 	switch {
@@ -83,8 +82,8 @@ func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion,
 	return out, nil
 }
 
-// leftOut is what NoDevice is in a template that is stored, in which an empty text
-// is no text: any text leaves the device out.
+// leftOut is the value stored for NoDevice in a template. An empty text in a stored
+// template means not set; any text omits the device.
 const leftOut = "true"
 
 var templateName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w().\-/]{3,125}$`) })
@@ -96,7 +95,7 @@ func errNoTemplate(id, name string) error {
 	return wire.Errorf("InvalidLaunchTemplateName.NotFoundException", "The specified launch template, with template name %s, does not exist.", name)
 }
 
-// findTemplate returns the caller's launch template.
+// findTemplate returns the caller's launch template with that id or name.
 func (s *state) findTemplate(c wire.Caller, id, name *string) (*launchTemplate, error) {
 	if id != nil {
 		if t, ok := s.templates.Get(*id); ok && s.templates.about(*id, t).seen(c) {
@@ -138,8 +137,8 @@ func (s *state) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTe
 	return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &row.LaunchTemplate}, s.templates.Put(*row.LaunchTemplateId, row)
 }
 
-// checkTemplate reports what a launch template cannot hold, and readies the rest
-// to be stored.
+// checkTemplate reports what a launch template cannot hold, and prepares the data for
+// storing.
 func checkTemplate(data *types.RequestLaunchTemplateData) error {
 	for i := range data.BlockDeviceMappings {
 		if b := &data.BlockDeviceMappings[i]; b.NoDevice != nil {
@@ -154,9 +153,9 @@ func checkTemplate(data *types.RequestLaunchTemplateData) error {
 	return nil
 }
 
-// CreateLaunchTemplateVersion adds a version: what the request says, over what the
-// source version says if it names one. The snapshots of the source's devices are
-// not taken over, as on EC2.
+// CreateLaunchTemplateVersion adds a version: the request's fields override those of the
+// source version, if it names one. The snapshots of the source's devices are not copied,
+// as on EC2.
 func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.CreateLaunchTemplateVersionInput) (*ec2.CreateLaunchTemplateVersionOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if err := checkTemplate(in.LaunchTemplateData); err != nil {
@@ -169,7 +168,7 @@ func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.Creat
 	return &ec2.CreateLaunchTemplateVersionOutput{LaunchTemplateVersion: &out}, err
 }
 
-// addVersion makes a version of a template and returns it as it is shown.
+// addVersion adds a version to a template and returns it as it is shown.
 func (s *state) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInput) (out types.LaunchTemplateVersion, err error) {
 	t, err := s.findTemplate(c, notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
 	if err != nil {
@@ -215,7 +214,7 @@ func (s *state) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInp
 	return t.shown(&made)
 }
 
-// ModifyLaunchTemplate chooses the default version.
+// ModifyLaunchTemplate sets the default version.
 func (s *state) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTemplateInput) (*ec2.ModifyLaunchTemplateOutput, error) {
 	t, err := s.findTemplate(wire.CallerFrom(ctx), in.LaunchTemplateId, in.LaunchTemplateName)
 	if err != nil {
@@ -235,11 +234,11 @@ func (s *state) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTe
 	return &ec2.ModifyLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, nil
 }
 
-// maxDeletedVersions is how many versions a request can delete.
+// maxDeletedVersions is the largest number of versions that a request can delete.
 const maxDeletedVersions = 200
 
-// DeleteLaunchTemplateVersions deletes versions but the default one, and tells of each
-// what has become of it. Their numbers are not given again.
+// DeleteLaunchTemplateVersions deletes versions except the default one, and returns the
+// result for each. Version numbers are not used again.
 func (s *state) DeleteLaunchTemplateVersions(ctx context.Context, in *ec2.DeleteLaunchTemplateVersionsInput) (*ec2.DeleteLaunchTemplateVersionsOutput, error) {
 	t, err := s.findTemplate(wire.CallerFrom(ctx), notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
 	if err != nil {
@@ -273,7 +272,7 @@ func (s *state) DeleteLaunchTemplateVersions(ctx context.Context, in *ec2.Delete
 	return out, s.templates.Edit(*t.LaunchTemplateId, func(t *launchTemplate) {
 		t.Last = max(t.Last, *t.LatestVersionNumber)
 		t.Versions = slices.DeleteFunc(t.Versions, func(v templateVersion) bool { return slices.Contains(gone, v.Number) })
-		t.LatestVersionNumber = aws.Int64(t.Versions[len(t.Versions)-1].Number) // there is the default one
+		t.LatestVersionNumber = aws.Int64(t.Versions[len(t.Versions)-1].Number) // the default version always remains
 	})
 }
 
@@ -322,8 +321,8 @@ var versionFilters = filters{
 	"kernel-id": "LaunchTemplateData.KernelId", "ram-disk-id": "LaunchTemplateData.RamDiskId",
 }
 
-// DescribeLaunchTemplateVersions shows versions of a template or, if the request
-// names none, the latest and the default ones of all.
+// DescribeLaunchTemplateVersions shows versions of a template or, if the request names
+// none, the latest and the default versions of all templates.
 func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.DescribeLaunchTemplateVersionsInput) (*ec2.DescribeLaunchTemplateVersionsOutput, error) {
 	if err := checkMax(in.MaxResults, 1, 200); err != nil {
 		return nil, err
@@ -342,7 +341,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 			}
 		}
 	}
-	// The newest first, as on EC2.
+	// Newest first, as on EC2.
 	key := func(v types.LaunchTemplateVersion) string {
 		return fmt.Sprintf("%s %019d", *v.LaunchTemplateId, math.MaxInt64-*v.VersionNumber)
 	}
@@ -351,7 +350,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 	return &ec2.DescribeLaunchTemplateVersionsOutput{LaunchTemplateVersions: rows, NextToken: next}, err
 }
 
-// versions returns those that a request asks for.
+// versions returns the versions that a request asks for.
 func (s *state) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsInput) ([]types.LaunchTemplateVersion, error) {
 	var templates []*launchTemplate
 	if aws.ToString(in.LaunchTemplateId)+aws.ToString(in.LaunchTemplateName) != "" {
@@ -420,18 +419,18 @@ func (t *launchTemplate) wanted(in *ec2.DescribeLaunchTemplateVersionsInput) (ou
 	return out, err
 }
 
-// recast fills to, a struct of the SDK, with the fields of from that bear the same
-// names: what launch templates hold has the names that launches have.
+// recast sets the fields of to, an SDK struct, from the fields of from with the same
+// names: launch templates and launches use the same names.
 func recast(from, to any) error {
-	data, err := durable.Marshal(from) // without what is not set
+	data, err := durable.Marshal(from) // omits fields that are not set
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(data, to)
 }
 
-// overlay replaces the fields of base by those that over sets. A text that is
-// empty sets nothing.
+// overlay replaces the fields of base that are set in over. An empty text counts as not
+// set.
 func overlay[T any](base *T, over T) {
 	from, to := reflect.ValueOf(over), reflect.ValueOf(base).Elem()
 	for i := range from.NumField() {
@@ -444,9 +443,8 @@ func overlay[T any](base *T, over T) {
 	}
 }
 
-// templated returns the launch that a template and a request give together, of which
-// the request's fields win, and the tags that tell from which template and version an
-// instance is.
+// templated returns the launch that combines a template with a request, whose fields take
+// precedence, and the tags that record the template and its version.
 func (s *state) templated(c wire.Caller, spec *types.LaunchTemplateSpecification, in *ec2.RunInstancesInput) (*ec2.RunInstancesInput, []types.Tag, error) {
 	t, err := s.findTemplate(c, notEmpty(spec.LaunchTemplateId), notEmpty(spec.LaunchTemplateName))
 	if err != nil {
@@ -469,12 +467,12 @@ func (s *state) templated(c wire.Caller, spec *types.LaunchTemplateSpecification
 	}, nil
 }
 
-// aliasPrefix begins an image id that is the name of a parameter of Systems Manager
-// that has the id.
+// aliasPrefix is the prefix of an image id that names a Systems Manager parameter
+// containing the id.
 const aliasPrefix = "resolve:ssm:"
 
-// resolved returns an image id or, of the form resolve:ssm:NAME, with :VERSION or
-// :LABEL if need be, the id that the parameter has now.
+// resolved returns an image id. An id of the form resolve:ssm:NAME, optionally with
+// :VERSION or :LABEL, is replaced with the current value of the parameter.
 func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
 	name, alias := strings.CutPrefix(aws.ToString(id), aliasPrefix)
 	if !alias {

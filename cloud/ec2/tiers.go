@@ -11,14 +11,14 @@ import (
 	"bake/cloud/wire"
 )
 
-// tiering is the last move of a snapshot into the archive or out of it. What has become of
-// it follows from the time.
+// tiering is the last move of a snapshot into or out of the archive. Its current state is
+// derived from the time.
 type tiering struct {
-	Move          string // one of those below
+	Move          string // one of the constants below
 	Started, Done time.Time
-	Failed        string     // why it comes to nothing; empty if it does not
+	Failed        string     // why it will fail; empty if it will not
 	Archived      *time.Time // when the last archival was complete
-	Days          int32      // of a temporary restore, from its end on
+	Days          int32      // length of a temporary restore, from its completion
 }
 
 const (
@@ -27,13 +27,13 @@ const (
 	permanentRestore = "permanent-restore"
 )
 
-// maxRestoreDays is for how long a snapshot can be restored temporarily.
+// maxRestoreDays is the longest temporary restore of a snapshot, in days.
 const maxRestoreDays = 180
 
-// under reports whether the move is under way.
+// under reports whether the move is in progress.
 func (t *tiering) under(now time.Time) bool { return t != nil && now.Before(t.Done) }
 
-// done reports whether the move has come to its end, as wanted.
+// done reports whether the move has completed successfully.
 func (t *tiering) done(now time.Time) bool { return !t.under(now) && t.Failed == "" }
 
 // expiry returns when a temporary restore ends; nil if there is none.
@@ -44,7 +44,7 @@ func (t *tiering) expiry() *time.Time {
 	return aws.Time(t.Done.AddDate(0, 0, int(t.Days)))
 }
 
-// restored reports whether the snapshot is in the archive and can be used for a time.
+// restored reports whether the snapshot is in the archive and temporarily usable.
 func (t *tiering) restored(now time.Time) bool {
 	return t != nil && t.Move == temporaryRestore && t.done(now) && now.Before(*t.expiry())
 }
@@ -58,7 +58,7 @@ func (r *snapshot) archived(now time.Time) bool {
 	return !t.restored(now) && (t.Move != permanentRestore || !t.done(now))
 }
 
-// tier returns where the snapshot is kept.
+// tier returns the snapshot's storage tier.
 func (r *snapshot) tier(now time.Time) types.StorageTier {
 	if r.archived(now) {
 		return types.StorageTierArchive
@@ -74,7 +74,8 @@ func (s *state) checkTier(r *snapshot) error {
 	return nil
 }
 
-// permissionsOf returns those to make volumes of a snapshot. An archived one is shared with nobody.
+// permissionsOf returns a snapshot's permissions to create volumes. An archived snapshot
+// is not shared.
 func (s *state) permissionsOf(r *snapshot) []types.CreateVolumePermission {
 	if r.archived(s.opts.Clock.Now()) {
 		return nil
@@ -90,10 +91,10 @@ func (s *state) checkMove(r *snapshot) error {
 	return nil
 }
 
-// move begins a move of a snapshot, and tells when.
+// move starts to move a snapshot, and returns the start time.
 func (s *state) move(ctx context.Context, r *snapshot, t tiering) (started time.Time, err error) {
 	t.Started = s.now()
-	t.Done = t.Started.Add(min(later(stuck(ctx), s.delays().Snapshot), 100*365*24*time.Hour)) // for ever is a century
+	t.Done = t.Started.Add(min(later(stuck(ctx), s.delays().Snapshot), 100*365*24*time.Hour)) // "for ever" is limited to a century
 	if err := failing(ctx); err != nil {
 		t.Failed = wire.AsError(err).Message
 	}
@@ -105,13 +106,13 @@ func (s *state) move(ctx context.Context, r *snapshot, t tiering) (started time.
 	}
 	return t.Started, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) {
 		r.Tiering = &t
-		if t.Move != archival { // those that it had before
+		if t.Move != archival { // keep the permissions it had before
 			r.Permissions = nil
 		}
 	})
 }
 
-// ModifySnapshotTier archives a snapshot, which cannot be used then until it is restored.
+// ModifySnapshotTier archives a snapshot. It cannot be used until it is restored.
 func (s *state) ModifySnapshotTier(ctx context.Context, in *ec2.ModifySnapshotTierInput) (*ec2.ModifySnapshotTierOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -142,8 +143,8 @@ func (s *state) ModifySnapshotTier(ctx context.Context, in *ec2.ModifySnapshotTi
 	return &ec2.ModifySnapshotTierOutput{SnapshotId: r.SnapshotId, TieringStartTime: &started}, err
 }
 
-// RestoreSnapshotTier restores an archived snapshot, for good or for a number of days, or
-// changes for how long it is restored.
+// RestoreSnapshotTier restores an archived snapshot, permanently or for a number of days,
+// or changes the duration of a temporary restore.
 func (s *state) RestoreSnapshotTier(ctx context.Context, in *ec2.RestoreSnapshotTierInput) (*ec2.RestoreSnapshotTierOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -170,7 +171,7 @@ func (s *state) RestoreSnapshotTier(ctx context.Context, in *ec2.RestoreSnapshot
 	if !permanent {
 		t.Move, t.Days, out.RestoreDuration = temporaryRestore, days, &days
 	}
-	if restored { // it is here already
+	if restored { // already restored
 		at := s.now()
 		err := s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) {
 			t.Started, t.Done, t.Archived = at, at, r.Tiering.Archived
@@ -185,8 +186,8 @@ func (s *state) RestoreSnapshotTier(ctx context.Context, in *ec2.RestoreSnapshot
 
 var tierFilters = filters{"last-tiering-operation": "LastTieringOperationStatus", "snapshot-id": "SnapshotId", "volume-id": "VolumeId"}
 
-// DescribeSnapshotTierStatus shows where the caller's snapshots are kept, and what their last
-// move has come to.
+// DescribeSnapshotTierStatus shows the tiers of the caller's snapshots and the state of
+// their last moves.
 func (s *state) DescribeSnapshotTierStatus(ctx context.Context, in *ec2.DescribeSnapshotTierStatusInput) (*ec2.DescribeSnapshotTierStatusOutput, error) {
 	rows := []types.SnapshotTierStatus{}
 	for _, r := range s.snapshots.of(wire.CallerFrom(ctx)) {

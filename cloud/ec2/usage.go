@@ -14,21 +14,21 @@ import (
 	"bake/cloud/wire"
 )
 
-// usageReport tells how other accounts use an image.
+// usageReport is a report on how other accounts use an image.
 type usageReport struct {
 	Region  string
 	Account string
 	types.ImageUsageReport
 	Entries []types.ImageUsageReportEntry
-	Token   string // of the request, and what it said
+	Token   string // the request's client token; Request is its fingerprint
 	Request string
 }
 
 const (
 	usageKept       = 30 * 24 * time.Hour
-	usageAccounts   = 200 // that a report can be about
-	usageImages     = 200 // that a request can name
-	usageDepth      = 20  // versions of a launch template, from the newest
+	usageAccounts   = 200 // accounts that a report can cover
+	usageImages     = 200 // images that a request can name
+	usageDepth      = 20  // newest versions of a launch template that are searched
 	usageInstances  = "ec2:Instance"
 	usageTemplates  = "ec2:LaunchTemplate"
 	usageAvailable  = "available"
@@ -37,9 +37,9 @@ const (
 
 var usageFilters = filters{"account-id": "AccountIds", "creation-time": "CreationTime", "resource-type": "ResourceTypes.ResourceType", "state": "State"}
 
-// CreateImageUsageReport counts what other accounts have of one of the caller's images.
-// The report is available later; launches of late are missing in it, as they are in
-// LastLaunchedTime.
+// CreateImageUsageReport counts the resources of other accounts that use one of the
+// caller's images. The report becomes available later. Recent launches are missing in it,
+// as in LastLaunchedTime.
 func (s *state) CreateImageUsageReport(ctx context.Context, in *ec2.CreateImageUsageReportInput) (*ec2.CreateImageUsageReportOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindUsage.resource)
@@ -80,8 +80,8 @@ func (s *state) CreateImageUsageReport(ctx context.Context, in *ec2.CreateImageU
 	return &ec2.CreateImageUsageReportOutput{ReportId: row.ReportId}, s.usage.Put(*row.ReportId, row)
 }
 
-// usageScope checks what a report is to be about, and returns how many versions of a
-// launch template count.
+// usageScope checks which resources a report covers, and returns how many versions of a
+// launch template are searched.
 func usageScope(in *ec2.CreateImageUsageReportInput) (depth int, err error) {
 	depth = usageDepth
 	switch {
@@ -122,8 +122,8 @@ func usageScope(in *ec2.CreateImageUsageReportInput) (depth int, err error) {
 	return depth, nil
 }
 
-// usageOf counts what other accounts have of the image of a report, as far as it is
-// known by now.
+// usageOf counts the resources of other accounts that use the image of a report, as far as
+// is known by now.
 func (s *state) usageOf(r *usageReport, kind string, depth int) (entries []types.ImageUsageReportEntry) {
 	counts, known := map[string]int64{}, r.CreationTime.Add(-s.delays().Usage)
 	if kind == usageInstances {
@@ -148,8 +148,8 @@ func (s *state) usageOf(r *usageReport, kind string, depth int) (entries []types
 	return entries
 }
 
-// reports returns the caller's reports on those images, on all if there are none. Those
-// that have expired are forgotten.
+// reports returns the caller's reports on those images, or on all if images is empty. It
+// deletes expired reports.
 func (s *state) reports(c wire.Caller, images []string) (out []*usageReport, err error) {
 	if len(images) > usageImages {
 		return nil, invalidValue("%d image ids were given; at most %d are allowed.", len(images), usageImages)
@@ -189,7 +189,7 @@ func (s *state) DescribeImageUsageReports(ctx context.Context, in *ec2.DescribeI
 	return &ec2.DescribeImageUsageReportsOutput{ImageUsageReports: rows, NextToken: next}, err
 }
 
-// DescribeImageUsageReportEntries shows what the caller's available reports say.
+// DescribeImageUsageReportEntries shows the entries of the caller's available reports.
 func (s *state) DescribeImageUsageReportEntries(ctx context.Context, in *ec2.DescribeImageUsageReportEntriesInput) (*ec2.DescribeImageUsageReportEntriesOutput, error) {
 	if err := kindUsage.checkPage(query{max: in.MaxResults}); err != nil {
 		return nil, err

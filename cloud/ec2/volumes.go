@@ -16,23 +16,23 @@ import (
 	"bake/cloud/wire"
 )
 
-// volumeRow is a volume. The content of one that is attached as a root is its
-// instance's disk. That of another is in its directory, see volumeDir, or as long
-// as it has none, in Layers or in the Base that they are yet to come from.
+// volumeRow is a volume. The content of an attached root volume is its instance's disk.
+// Other content is in the volume's directory, see volumeDir. Without a directory, the
+// content is that of Layers or of the Base from which they have not been made yet.
 type volumeRow struct {
 	Region  string
 	Account string
 	types.Volume
 	Layers    []string // topmost first
 	Base      string
-	Freezing  string // layer that the content is about to become
+	Freezing  string // id of the layer that the content is being turned into
 	LoginUser string
-	Token     string // of the request that made it, and what it said
+	Token     string // client token of the request that created it; Request is its fingerprint
 	Request   string
 	Modified  *types.VolumeModification // the last one
 }
 
-// device is a block device of an instance that is about to be launched.
+// device is a block device of an instance to be launched.
 type device struct {
 	name    string
 	deletes bool
@@ -53,7 +53,7 @@ func (d device) volume(row *instance, tags []types.Tag, now time.Time) *volumeRo
 	return v
 }
 
-// checkVolume fills in what a volume's type implies and reports what EC2 refuses.
+// checkVolume sets the defaults of a volume's type and reports invalid values.
 func checkVolume(v *types.Volume) error {
 	size := aws.ToInt32(v.Size)
 	limits := map[types.VolumeType][2]int32{"standard": {1, 1024}, "gp2": {1, 16384}, "gp3": {1, 65536}, "io1": {4, 16384}, "io2": {4, 65536}, "st1": {125, 16384}, "sc1": {125, 16384}}
@@ -98,8 +98,8 @@ func checkVolume(v *types.Volume) error {
 	return nil
 }
 
-// provisioned returns the volume's IOPS if they were asked for; those of a gp2 volume
-// follow from its size, and a mapping does not have them.
+// provisioned returns the volume's IOPS if they were requested. Those of a gp2 volume
+// depend on its size, and mappings do not show them.
 func provisioned(v types.Volume) *int32 {
 	if v.VolumeType == types.VolumeTypeGp2 {
 		return nil
@@ -107,7 +107,7 @@ func provisioned(v types.Volume) *int32 {
 	return v.Iops
 }
 
-// checkMappings reports a request's mappings that EC2 refuses whatever they are for.
+// checkMappings reports mappings that are invalid in any request.
 func checkMappings(want []types.BlockDeviceMapping) error {
 	seen := map[string]bool{}
 	for _, m := range want {
@@ -130,8 +130,7 @@ func checkMappings(want []types.BlockDeviceMapping) error {
 	return nil
 }
 
-// needsEncrypted reports a KMS key that a request names without asking for
-// encryption.
+// needsEncrypted reports a request that names a KMS key without asking for encryption.
 func needsEncrypted(key *string, encrypted *bool) error {
 	if aws.ToString(key) != "" && !aws.ToBool(encrypted) {
 		return wire.Errorf("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
@@ -139,7 +138,7 @@ func needsEncrypted(key *string, encrypted *bool) error {
 	return nil
 }
 
-// devices returns the block devices of a launch: the image's, changed and added to by the
+// devices returns the block devices of a launch: the image's, changed and extended by the
 // request's mappings.
 func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
 	if err := checkMappings(want); err != nil {
@@ -163,7 +162,7 @@ func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMappi
 			mappings = append(mappings, m)
 		case m.Ebs != nil && mappings[i].Ebs != nil:
 			mappings[i].Ebs = overlaid(mappings[i].Ebs, m.Ebs)
-		case m.Ebs != nil: // instead of an instance store
+		case m.Ebs != nil: // replaces an instance store
 			mappings[i] = m
 		}
 	}
@@ -195,7 +194,7 @@ func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMappi
 	return out, nil
 }
 
-// overlaid is base with the fields that over sets.
+// overlaid returns base with the fields that are set in over.
 func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
 	out := *base
 	from, to := reflect.ValueOf(*over), reflect.ValueOf(&out).Elem()
@@ -205,13 +204,13 @@ func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
 		}
 	}
 	if over.VolumeType != "" && over.VolumeType != base.VolumeType {
-		out.Iops, out.Throughput = over.Iops, over.Throughput // those of the other type do not fit
+		out.Iops, out.Throughput = over.Iops, over.Throughput // the values of another volume type do not apply
 	}
 	return &out
 }
 
-// fromSnapshot completes a volume that is made of a snapshot: one of the caller's or
-// of the image, which may be nil.
+// fromSnapshot completes a volume that is made from a snapshot, which must be visible to
+// the caller or belong to img; img may be nil.
 func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	requested := v.KmsKeyId
 	if aws.ToBool(v.Encrypted) {
@@ -262,7 +261,7 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 }
 
 // kmsKey returns the ARN of a key that a request names by ARN, id or alias, or of the
-// default key. The embedded cloud has no KMS: content is not encrypted.
+// default key. Content is not actually encrypted.
 func kmsKey(c wire.Caller, name string) string {
 	switch {
 	case strings.HasPrefix(name, "arn:"):
@@ -275,8 +274,8 @@ func kmsKey(c wire.Caller, name string) string {
 	return arn(c, "kms", "key/"+name)
 }
 
-// defaultKey reports whether a key is the one of an account and a region that EBS uses
-// if a request names none. What it encrypts cannot be shared.
+// defaultKey reports whether a key is the default EBS key of an account in a region.
+// Resources encrypted with it cannot be shared.
 func defaultKey(account, region, key string) bool {
 	c := wire.Caller{Account: account, Region: region}
 	return key == kmsKey(c, "") || key == kmsKey(c, ebsAlias)
@@ -332,20 +331,19 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 	return created(row), s.volumes.Put(*row.VolumeId, row)
 }
 
-// created returns the answer to a request that made a volume.
+// created returns the answer to a request that created a volume.
 func created(row *volumeRow) *ec2.CreateVolumeOutput {
 	out := &ec2.CreateVolumeOutput{}
 	copyFields(out, row.Volume)
 	out.State = types.VolumeStateCreating
-	if out.Tags == nil { // unlike DescribeVolumes, this has them always
+	if out.Tags == nil { // unlike DescribeVolumes, CreateVolume always sends them
 		out.Tags = []types.Tag{}
 	}
 	return out
 }
 
-// copyFields sets the fields of the struct that to points to from those of the
-// same name and type in the struct from. Several of the SDK's outputs repeat a
-// resource so.
+// copyFields copies the fields of the struct from to the fields of *to with the same name
+// and type. Several of the SDK's outputs repeat the fields of a resource.
 func copyFields(to, from any) {
 	dst, src := reflect.ValueOf(to).Elem(), reflect.ValueOf(from)
 	for i := range src.NumField() {

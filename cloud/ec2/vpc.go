@@ -13,29 +13,29 @@ import (
 	"bake/cloud/wire"
 )
 
-// networking is what an account has of networks in a region, in one row, so that what
-// goes together is made and deleted together. Security groups are rows of their own.
+// networking is all networking of an account in a region. It is one row, so that related
+// objects are created and deleted together. Security groups have rows of their own.
 type networking struct {
-	Vpc         *vpc // the default one, as rows had it when there was no other
+	Vpc         *vpc // the default VPC, as stored when there were no others
 	Vpcs        []vpc
 	Subnets     []types.Subnet
 	RouteTables []types.RouteTable
 	Gateways    []types.InternetGateway
 	Acls        []types.NetworkAcl
 	DhcpOptions []types.DhcpOptions
-	Addresses   []types.Address // elastic ones
+	Addresses   []types.Address // elastic addresses
 	Connects    []types.Ec2InstanceConnectEndpoint
 	Nats        []types.NatGateway
 	Endpoints   []types.VpcEndpoint
-	Interfaces  []types.NetworkInterface // besides those that instances are launched with
-	Tokens      map[string]tokenUse      // client tokens
+	Interfaces  []types.NetworkInterface // except those that instances are launched with
+	Tokens      map[string]tokenUse      // by client token
 }
 
-// tokenUse is the request that a client token came with, and what was made of it.
+// tokenUse is the request that used a client token, and the id of what it created.
 type tokenUse struct{ Request, ID string }
 
-// once returns the id of what an earlier request with the client token made, or "". It is an
-// error if that was another request.
+// once returns the id of what an earlier request with the client token created, or "". It
+// is an error if that request was different.
 func (n *networking) once(token *string, request string) (string, error) {
 	have, ok := n.Tokens[aws.ToString(token)]
 	if ok && have.Request != request {
@@ -44,7 +44,7 @@ func (n *networking) once(token *string, request string) (string, error) {
 	return have.ID, nil
 }
 
-// use notes a client token, if there is one.
+// use records a client token, if there is one.
 func (n *networking) use(token, request, id string) {
 	if token == "" {
 		return
@@ -101,8 +101,8 @@ func (n *networking) parts() []part {
 
 func networkKey(c wire.Caller) string { return c.Account + "." + c.Region }
 
-// networkOf returns what the caller has of networks; the first call in a region makes
-// its default VPC.
+// networkOf returns the caller's networking; the first call in a region creates the
+// default VPC.
 func (s *state) networkOf(c wire.Caller) (*networking, error) {
 	n, ok := s.networks.Get(networkKey(c))
 	if ok && n.Vpc == nil {
@@ -130,12 +130,12 @@ func (s *state) networkOf(c wire.Caller) (*networking, error) {
 	return n, nil
 }
 
-// editNetwork changes what the caller has of networks.
+// editNetwork changes the caller's networking.
 func (s *state) editNetwork(c wire.Caller, change func(n *networking)) error {
 	return s.networks.Edit(networkKey(c), change)
 }
 
-// indexOf returns the place among rows, structs of the SDK, of the one with that id.
+// indexOf returns the index of the row with that id; rows are SDK structs.
 func (s *state) indexOf(k *kind, rows any, id *string) (int, error) {
 	if aws.ToString(id) == "" {
 		return 0, missing(k.field)
@@ -152,8 +152,8 @@ func (s *state) indexOf(k *kind, rows any, id *string) (int, error) {
 	return 0, k.notFound(*id)
 }
 
-// unsupported reports a parameter of a request that asks for what the embedded cloud
-// does not have.
+// unsupported reports a request that sets one of parameters, which the embedded cloud does
+// not support.
 func unsupported(in any, parameters ...string) error {
 	v := reflect.ValueOf(in).Elem()
 	for _, name := range parameters {
@@ -191,7 +191,7 @@ func (n *networking) defaultVpc() string {
 	return ""
 }
 
-// defaultSubnets returns those of the default VPC for launches that name none.
+// defaultSubnets returns the default VPC's subnets for launches that name none.
 func (n *networking) defaultSubnets() []types.Subnet {
 	return slices.DeleteFunc(slices.Clone(n.Subnets), func(v types.Subnet) bool { return !aws.ToBool(v.DefaultForAz) })
 }
@@ -243,8 +243,8 @@ func newVpc(c wire.Caller, cidr string, tenancy types.Tenancy) vpc {
 	}}
 }
 
-// addDefaultVpc adds the VPC that a new account finds in a region: with a subnet in each
-// zone, and a way out.
+// addDefaultVpc adds the VPC that a new account has in a region, with a subnet in each
+// zone and a route to the internet.
 func (s *state) addDefaultVpc(c wire.Caller, r region, n *networking) (*vpc, error) {
 	v := newVpc(c, "172.31.0.0/16", types.TenancyDefault)
 	v.IsDefault, v.DNSHostnames = aws.Bool(true), true
@@ -253,12 +253,13 @@ func (s *state) addDefaultVpc(c wire.Caller, r region, n *networking) (*vpc, err
 	for i := range r.zones {
 		n.addSubnet(newDefaultSubnet(c, r, i, *v.VpcId))
 	}
-	// The group first: a crash in between leaves a group of no network, which
-	// repair removes.
+	// Create the group first: if a crash follows, repair removes the group, whose VPC does
+	// not exist.
 	return n.vpc(*v.VpcId), s.addDefaultGroup(c, *v.VpcId)
 }
 
-// addDefaultRoute gives a VPC an internet gateway, and its main route table the route to it.
+// addDefaultRoute adds an internet gateway to a VPC, and a route to it to the VPC's main
+// route table.
 func (n *networking) addDefaultRoute(c wire.Caller, vpc string) {
 	gateway := types.InternetGateway{InternetGatewayId: aws.String(newID("igw")), OwnerId: &c.Account,
 		Attachments: []types.InternetGatewayAttachment{{VpcId: &vpc, State: attachedGateway}}}
@@ -268,7 +269,7 @@ func (n *networking) addDefaultRoute(c wire.Caller, vpc string) {
 		Origin: types.RouteOriginCreateRoute, State: types.RouteStateActive})
 }
 
-// addDefaultGroup makes the default security group of a VPC.
+// addDefaultGroup creates the default security group of a VPC.
 func (s *state) addDefaultGroup(c wire.Caller, vpc string) error {
 	g := newGroup(c, vpc, defaultGroup, "default VPC security group")
 	g.Rules = append(g.Rules, types.SecurityGroupRule{
@@ -279,8 +280,8 @@ func (s *state) addDefaultGroup(c wire.Caller, vpc string) error {
 	return s.groups.Put(*g.GroupId, g)
 }
 
-// cidrBlock reads the range of a VPC or a subnet, between /16 and /28; code is of the
-// error for one that is larger or smaller.
+// cidrBlock parses the range of a VPC or a subnet, which must be between /16 and /28. code
+// is the code of the error for other sizes.
 func cidrBlock(text *string, code string) (netip.Prefix, error) {
 	if aws.ToString(text) == "" {
 		return netip.Prefix{}, missing("CidrBlock")
@@ -358,7 +359,7 @@ func (s *state) CreateDefaultVpc(ctx context.Context, _ *ec2.CreateDefaultVpcInp
 	return &ec2.CreateDefaultVpcOutput{Vpc: &made}, err
 }
 
-// holds reports whether anything is in a VPC that its deletion does not delete too.
+// holds reports whether a VPC contains anything that its deletion would not also delete.
 func (s *state) holds(n *networking, vpc string) bool {
 	in := func(id *string) bool { return aws.ToString(id) == vpc }
 	for _, g := range s.groups.Rows {
@@ -398,7 +399,7 @@ func (s *state) DeleteVpc(ctx context.Context, in *ec2.DeleteVpcInput) (*ec2.Del
 	if err != nil {
 		return nil, err
 	}
-	return &ec2.DeleteVpcOutput{}, s.repairGroups() // the default one
+	return &ec2.DeleteVpcOutput{}, s.repairGroups() // deletes the VPC's default group
 }
 
 var vpcFilters = filters{

@@ -15,16 +15,17 @@ import (
 	"bake/cloud/wire"
 )
 
-// VPC endpoints are records: an instance reaches the services of the embedded cloud with
-// or without them.
+// VPC endpoints are only recorded: an instance reaches the services of the embedded cloud
+// with or without them.
 
-// availableEndpoint is a state as EC2 writes it, unlike the SDK's enumeration.
+// availableEndpoint is the state as EC2 spells it; the SDK's enumeration differs.
 const availableEndpoint types.State = "available"
 
-// wholePolicy is what an endpoint has that is made without a policy.
+// wholePolicy is the policy of an endpoint that is created without one.
 const wholePolicy = `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
 
-// prefixLists returns those of AWS in a region, of the services that gateway endpoints lead to.
+// prefixLists returns AWS's prefix lists in a region, for the services that have gateway
+// endpoints.
 func prefixLists(region string) []types.PrefixList {
 	var all []types.PrefixList
 	for _, service := range []string{"dynamodb", "s3"} {
@@ -36,7 +37,7 @@ func prefixLists(region string) []types.PrefixList {
 	return all
 }
 
-// prefixList returns the id of that of a service, or "".
+// prefixList returns the id of a service's prefix list, or "".
 func prefixList(region, service string) string {
 	for _, l := range prefixLists(region) {
 		if *l.PrefixListName == service {
@@ -48,15 +49,15 @@ func prefixList(region, service string) string {
 
 var prefixListFilters = filters{"prefix-list-id": "PrefixListId", "prefix-list-name": "PrefixListName"}
 
-// DescribePrefixLists lists AWS's. What addresses their services have differs by the day
-// on AWS; here they have none.
+// DescribePrefixLists lists AWS's prefix lists. They have no addresses here; on AWS the
+// addresses change daily.
 func (s *state) DescribePrefixLists(ctx context.Context, in *ec2.DescribePrefixListsInput) (*ec2.DescribePrefixListsOutput, error) {
 	rows, next, err := list(s, kindPrefixList, query{in.PrefixListIds, in.Filters, in.MaxResults, in.NextToken}, prefixLists(wire.CallerFrom(ctx).Region))
 	return &ec2.DescribePrefixListsOutput{PrefixLists: rows, NextToken: next}, err
 }
 
-// CreateVpcEndpoint makes the record of a gateway endpoint, with its routes, or of an
-// interface endpoint, with an interface in each subnet.
+// CreateVpcEndpoint records a gateway endpoint, with its routes, or an interface endpoint,
+// with an interface in each subnet.
 func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpointInput) (*ec2.CreateVpcEndpointOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindEndpoint.resource)
@@ -115,7 +116,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 	return &ec2.CreateVpcEndpointOutput{VpcEndpoint: &e, ClientToken: in.ClientToken}, err
 }
 
-// checkTables reports route tables that are not of the VPC.
+// checkTables reports route tables that do not belong to the VPC.
 func (s *state) checkTables(n *networking, vpc string, ids []string) error {
 	for _, id := range ids {
 		i, err := s.indexOf(kindRouteTable, n.RouteTables, &id)
@@ -147,7 +148,7 @@ func (s *state) checkGatewayEndpoint(n *networking, e *types.VpcEndpoint, in *ec
 	return nil
 }
 
-// interfaceEndpoint completes an endpoint and returns its interfaces.
+// interfaceEndpoint completes an interface endpoint and returns its interfaces.
 func (s *state) interfaceEndpoint(c wire.Caller, n *networking, e *types.VpcEndpoint, in *ec2.CreateVpcEndpointInput) (cards []types.NetworkInterface, err error) {
 	if len(in.RouteTableIds) > 0 {
 		return nil, wire.Errorf("InvalidParameter", "Route tables are not supported for endpoints of the type Interface.")
@@ -186,8 +187,8 @@ func (s *state) interfaceEndpoint(c wire.Caller, n *networking, e *types.VpcEndp
 	return cards, nil
 }
 
-// routeEndpoint adds the routes to a gateway endpoint to tables, and removes them from
-// others.
+// routeEndpoint adds the routes to a gateway endpoint to some tables, and removes them
+// from others.
 func (n *networking) routeEndpoint(e *types.VpcEndpoint, list string, add, remove []string) {
 	for i := range n.RouteTables {
 		t := &n.RouteTables[i]
@@ -200,7 +201,8 @@ func (n *networking) routeEndpoint(e *types.VpcEndpoint, list string, add, remov
 	}
 }
 
-// ModifyVpcEndpoint changes a policy, and the route tables of a gateway endpoint.
+// ModifyVpcEndpoint changes the policy of an endpoint, and the route tables of a gateway
+// endpoint.
 func (s *state) ModifyVpcEndpoint(ctx context.Context, in *ec2.ModifyVpcEndpointInput) (*ec2.ModifyVpcEndpointOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if err := unsupported(in, "AddSecurityGroupIds", "AddSubnetIds", "DnsOptions", "IpAddressType", "RemoveSecurityGroupIds", "RemoveSubnetIds", "SubnetConfigurations"); err != nil {
@@ -239,8 +241,8 @@ func (s *state) ModifyVpcEndpoint(ctx context.Context, in *ec2.ModifyVpcEndpoint
 	})
 }
 
-// DeleteVpcEndpoints deletes endpoints with their routes and interfaces; those that are
-// not there are in the answer.
+// DeleteVpcEndpoints deletes endpoints with their routes and interfaces. The answer lists
+// those that do not exist.
 func (s *state) DeleteVpcEndpoints(ctx context.Context, in *ec2.DeleteVpcEndpointsInput) (*ec2.DeleteVpcEndpointsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	out := &ec2.DeleteVpcEndpointsOutput{Unsuccessful: []types.UnsuccessfulItem{}}
