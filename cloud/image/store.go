@@ -46,20 +46,19 @@ import (
 	"bake/cloud/machine"
 )
 
-// MaxLayers is the longest chain of layers that one machine can have: overlayfs
-// takes 500 lower directories. Every image made of a machine is one layer longer
-// than the image that the machine was started from. Chains are not shortened:
-// merging layers costs a copy of all of them, and 500 generations of an image
-// that each begin with the last are a mistake more often than a need.
+// MaxLayers is the longest chain of layers of one machine: overlayfs accepts 500 lower directories.
+// Every image made from a machine is one layer longer than the image that the machine was started
+// from. Chains are not shortened: merging layers would copy all of them, and 500 generations of an
+// image, each started from the last, are more often a mistake than a need.
 const MaxLayers = 500
 
 // LayerID names a layer in its store.
 type LayerID string
 
-// ErrNotFound is the cause when a layer, base or publication does not exist.
+// ErrNotFound is the cause if a layer, base or publication does not exist.
 var ErrNotFound = errors.New("not found")
 
-// ErrFull is the cause when the disk that holds the store is full.
+// ErrFull is the cause if the disk that holds the store is full.
 var ErrFull = errors.New("disk full in the store")
 
 // Store is a directory of layers and bases. Its methods are safe for concurrent
@@ -69,16 +68,16 @@ type Store struct {
 	driver machine.Driver
 }
 
-// layerRecord is what a layer's JSON file holds.
+// layerRecord is the content of a layer's JSON file.
 type layerRecord struct {
 	ID      LayerID   `json:"id"`
 	Created time.Time `json:"created"`
 	DiffID  string    `json:"diff_id,omitempty"` // of the OCI layer that it was made from
-	Size    int64     `json:"size,omitempty"`    // as a tar, once somebody has asked
+	Size    int64     `json:"size,omitempty"`    // size as a tar, once computed
 }
 
-// Open opens the store in dir, which it makes if need be, and deletes what
-// processes that died have left half done.
+// Open opens the store in dir, creating it if necessary, and deletes the unfinished work of
+// processes that died.
 func Open(dir string, driver machine.Driver) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -92,7 +91,7 @@ func Open(dir string, driver machine.Driver) (*Store, error) {
 	}
 	unlock, err := tryLock(s.path("lock"), syscall.LOCK_EX)
 	if errors.Is(err, errLocked) {
-		return s, nil // others are at work: what looks half done may be theirs
+		return s, nil // other processes are at work: unfinished files may be theirs
 	}
 	if err != nil {
 		return nil, s.explain("open image store", err)
@@ -147,8 +146,8 @@ func (s *Store) clean(ctx context.Context) error {
 	return nil
 }
 
-// work gives fn a directory of its own below tmp, on the layers' file system,
-// and deletes it afterwards with all that is left in it.
+// work creates a directory in tmp, on the layers' file system, for fn and deletes it afterwards
+// with everything left in it.
 func (s *Store) work(ctx context.Context, fn func(dir string) error) (err error) {
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
 	if err != nil {
@@ -169,9 +168,8 @@ func (s *Store) work(ctx context.Context, fn func(dir string) error) (err error)
 	return fn(dir)
 }
 
-// Freeze makes a layer of upper, the upper directory of a machine that is at
-// rest, by renaming it: upper no longer exists afterwards. On error upper is as
-// it was.
+// Freeze turns upper, the upper directory of a stopped machine, into a layer by renaming it: upper
+// no longer exists afterwards. On error upper is unchanged.
 func (s *Store) Freeze(ctx context.Context, upper string) (LayerID, error) {
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
 	if err != nil {
@@ -188,8 +186,8 @@ func (s *Store) Freeze(ctx context.Context, upper string) (LayerID, error) {
 	return id, nil
 }
 
-// adopt renames content to its place and writes the record that makes a layer
-// of it. The caller holds the lock shared.
+// adopt renames content to its final place and writes the record that makes it a layer. The caller
+// holds the lock shared.
 func (s *Store) adopt(content string, r layerRecord) (LayerID, error) {
 	var random [8]byte
 	rand.Read(random[:]) // never fails
@@ -205,7 +203,7 @@ func (s *Store) adopt(content string, r layerRecord) (LayerID, error) {
 	return r.ID, nil
 }
 
-// Import makes a layer of a tar stream.
+// Import makes a layer from a tar stream.
 func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
 	id, err := s.importLayer(ctx, tar, layerRecord{}, func(string) error { return nil })
 	if err != nil {
@@ -214,8 +212,7 @@ func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
 	return id, nil
 }
 
-// importLayer unpacks tar, reads it to its end and makes a layer of it if check finds the result
-// good.
+// importLayer unpacks tar, reads it to its end and makes a layer of it if check accepts the result.
 func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, check func(dir string) error) (id LayerID, err error) {
 	err = s.work(ctx, func(dir string) error {
 		content := filepath.Join(dir, "content")
@@ -238,9 +235,9 @@ func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, c
 	return id, err
 }
 
-// Clone makes a layer of a copy of upper, the upper directory of a machine that
-// goes on running afterwards and is frozen meanwhile. What depends on the layer after a crash of
-// the host is written after a Flush.
+// Clone makes a layer from a copy of upper, the upper directory of a running machine that is frozen
+// during the copy. The caller must Flush before it writes anything that depends on the layer after
+// a crash of the host.
 func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err error) {
 	from, err := upper.Open()
 	if err != nil {
@@ -261,9 +258,9 @@ func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err 
 	return id, nil
 }
 
-// Hold keeps Collect from deleting anything until release is called: for who makes layers, or
-// has found some, and writes afterwards what they are for. It waits until a Collect that is
-// under way has ended.
+// Hold keeps Collect from deleting anything until release is called. Callers use it while they make
+// or look up layers and then record what the layers are for. It waits until a running Collect has
+// ended.
 func (s *Store) Hold(ctx context.Context) (release func(), err error) {
 	return lock(ctx, s.path("lock"), syscall.LOCK_SH)
 }
@@ -295,8 +292,8 @@ func (s *Store) Paths(ids []LayerID) ([]string, error) {
 	return paths, nil
 }
 
-// Size returns the bytes of a layer as a tar. It is worked out when first asked
-// for, by reading the layer.
+// Size returns the size of a layer as a tar, in bytes. The first call computes it by reading the
+// layer.
 func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
 	r, err := s.record(id)
 	if err != nil || r.Size > 0 {
@@ -310,7 +307,7 @@ func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
 	return int64(n), s.explain("measure layer "+string(id), err)
 }
 
-// noteSize writes down the size of a layer, unless it was removed meanwhile.
+// noteSize records the size of a layer, unless the layer was removed meanwhile.
 func (s *Store) noteSize(ctx context.Context, id LayerID, size int64) error {
 	unlock, err := s.lockRecords(ctx)
 	if err != nil {
@@ -325,14 +322,14 @@ func (s *Store) noteSize(ctx context.Context, id LayerID, size int64) error {
 	return writeRecord(s.recordPath(id), r)
 }
 
-// lockRecords keeps the records of layers from being removed or changed by others, for a
-// moment.
+// lockRecords keeps other processes from removing or changing records of layers. It must be held
+// only briefly.
 func (s *Store) lockRecords(ctx context.Context) (unlock func(), err error) {
 	return lock(ctx, s.path("layers.lock"), syscall.LOCK_EX)
 }
 
-// Remove deletes a layer. It is no error if it does not exist. The caller knows
-// that no image has it; a layer of a base is not deleted.
+// Remove deletes a layer. It is not an error if the layer does not exist. The caller knows that no
+// image uses it; a layer of a base is not deleted.
 func (s *Store) Remove(ctx context.Context, id LayerID) error {
 	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("layer %q: %w", id, ErrNotFound)
@@ -367,16 +364,16 @@ func (s *Store) remove(ctx context.Context, id LayerID) error {
 	return s.driver.Remove(ctx, s.path("layers", string(id)))
 }
 
-// CollectAfter is how old a layer must be for Collect: the process that made a
-// younger one may not have written yet which image it is for. Who takes longer than that
-// holds the lock until it has: see [Store.Hold].
+// CollectAfter is how old a layer must be for Collect. For a younger one, the process that made it
+// may not have recorded yet which image it belongs to. A process that takes longer than that must
+// use [Store.Hold].
 const CollectAfter = 2 * time.Minute
 
-// Collect deletes the imported bases that no publication names, and the layers that are
-// in no base, save what inUse says is in use and what was made within [CollectAfter]. It
-// returns the ids of the layers. It waits until no process makes a layer, and asks inUse then.
+// Collect deletes the imported bases that no publication names, and the layers that are in no base.
+// It keeps those that inUse returns and those made within [CollectAfter]. It waits until no process
+// is making a layer, and calls inUse after that. It returns the ids of the deleted layers.
 func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bases []string)) ([]LayerID, error) {
-	madeBefore := time.Now().Add(-CollectAfter) // the wait below is not part of their age
+	madeBefore := time.Now().Add(-CollectAfter) // taken before the wait below, which must not count towards their age
 	unnamed, err := s.unnamed(madeBefore)
 	if err != nil {
 		return nil, err
@@ -386,7 +383,7 @@ func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bas
 		return nil, err
 	}
 	defer unlock()
-	layers, busy := inUse() // after unnamed: what is not named any more gets no new users
+	layers, busy := inUse() // after unnamed: bases that are no longer named get no new users
 	for _, base := range unnamed {
 		if slices.Contains(busy, base) {
 			continue
@@ -425,7 +422,7 @@ func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bas
 	return gone, nil
 }
 
-// unnamed returns the imported bases made before a time that no publication names.
+// unnamed returns the imported bases that were made before a time and that no publication names.
 func (s *Store) unnamed(madeBefore time.Time) ([]string, error) {
 	bases, err := s.Bases()
 	if err != nil {
@@ -467,9 +464,9 @@ func (s *Store) records() ([]layerRecord, error) {
 	return readRecords[layerRecord](s.path("layers"))
 }
 
-// explain says what was being done when err happened, and what to do about a
-// full disk. It returns nil for nil. Drivers work in other processes, whose
-// errors are only text, so the text is looked at too.
+// explain adds to err what was being done, and for a full disk what to do about it. It returns nil
+// for nil. It examines the error's text too, because drivers work in other processes and return
+// their errors as text only.
 func (s *Store) explain(doing string, err error) error {
 	switch {
 	case err == nil:
@@ -481,9 +478,9 @@ func (s *Store) explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// endReader passes a tar archive on and knows whether it is whole: the end of an
-// archive is a block of zeros, without which it was cut between two files, where
-// readers of tar do not notice.
+// endReader passes a tar archive through and records whether it is complete. A complete archive
+// ends in a block of zeros. Without it the archive was cut between two files, which readers of tar
+// do not notice.
 type endReader struct {
 	r    io.Reader
 	last []byte // at most a block
@@ -498,7 +495,7 @@ func (e *endReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// check reads what is left of the archive and looks at its end.
+// check reads the rest of the archive and checks its end.
 func (e *endReader) check() error {
 	if _, err := io.Copy(io.Discard, e); err != nil {
 		return err
@@ -517,7 +514,7 @@ func (c *counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// writeRecord replaces a JSON file in one step and waits until the disk has it.
+// writeRecord replaces a JSON file atomically and waits until it is on the disk.
 func writeRecord(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -526,8 +523,7 @@ func writeRecord(path string, v any) error {
 	return durable.Replace(path, append(b, '\n'), 0o600)
 }
 
-// removeRecord deletes a JSON file, if it exists, and waits until the disk
-// knows.
+// removeRecord deletes a JSON file, if it exists, and waits until the deletion is on the disk.
 func removeRecord(path string) error {
 	if err := os.Remove(path); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -538,7 +534,7 @@ func removeRecord(path string) error {
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// readRecord reads a JSON file. That it does not exist is ErrNotFound.
+// readRecord reads a JSON file. If the file does not exist, the error is ErrNotFound.
 func readRecord(path string, v any) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -16,12 +16,12 @@ import (
 	"bake/internal/delay"
 )
 
-// errSilent is why a step that the machine does not answer ends.
+// errSilent is the error of a step that the machine does not answer in time.
 var errSilent = fmt.Errorf("the machine did not answer within %s", handshakeTimeout)
 
-// within returns what f does, or the cause of ctx if that ends first, or errSilent
-// when f takes longer than a login may. f cannot be stopped: what it makes after
-// that goes to drop, if there is one.
+// within returns the results of f. If ctx ends first it returns the cause of ctx; if f takes longer
+// than a login may, it returns errSilent. f itself cannot be stopped: a result that it returns too
+// late is passed to drop, unless drop is nil.
 func within[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errSilent)
 	defer cancel()
@@ -50,11 +50,11 @@ func within[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, e
 	}
 }
 
-// session is a session channel of a link. What waits for the machine in it ends
-// with its context, with the link, or when it takes longer than a login may.
+// session is a session channel of a link. An operation that waits for the machine ends with its
+// context, with the link, or when it takes longer than a login may.
 type session struct {
 	ssh.Channel
-	exited chan struct{} // closed when the fields below hold
+	exited chan struct{} // closed when the fields below are set
 	status communicator.Status
 	err    error // why there is no status
 }
@@ -74,8 +74,8 @@ func (l *link) newSession(ctx context.Context) (*session, error) {
 	}, (*session).close)
 }
 
-// attend waits for the exit status. It comes before the end of the output where a
-// process that the command has started holds that.
+// attend waits for the exit status. The status comes before the end of the output if a process that
+// the command has started holds the output open.
 func (s *session) attend(requests <-chan *ssh.Request) {
 	s.err = errors.New("the session ended without an exit status")
 	var once sync.Once
@@ -111,15 +111,15 @@ func (s *session) attend(requests <-chan *ssh.Request) {
 	}
 }
 
-// signals are those that RFC 4254 names.
+// signals are the numbers of the signals that RFC 4254 names.
 var signals = map[string]int{
 	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15,
 }
 
-// errRefused is a request that the machine has declined.
+// errRefused is the error of a request that the machine has declined.
 var errRefused = errors.New("the machine refuses")
 
-// request asks for something and waits for the answer.
+// request sends a request and waits for the answer.
 func (s *session) request(ctx context.Context, name string, payload any) error {
 	_, err := within(ctx, func() (struct{}, error) {
 		ok, err := s.SendRequest(name, true, ssh.Marshal(payload))
@@ -131,7 +131,7 @@ func (s *session) request(ctx context.Context, name string, payload any) error {
 	return err
 }
 
-// terminal asks for a pseudo-terminal without echo.
+// terminal requests a pseudo-terminal without echo.
 func (s *session) terminal(ctx context.Context) error {
 	const echo, end = 53, 0
 	return s.request(ctx, "pty-req", struct {
@@ -141,14 +141,14 @@ func (s *session) terminal(ctx context.Context) error {
 	}{"xterm", 80, 40, 640, 320, string([]byte{echo, 0, 0, 0, 0, end})})
 }
 
-// close closes the session. It does not wait for the machine.
-func (s *session) close() { go func() { _ = s.Channel.Close() }() } // on a dead link it blocks
+// close closes the session without waiting for the machine.
+func (s *session) close() { go func() { _ = s.Channel.Close() }() } // Close blocks on a dead link
 
-// busyTries is how often a session is asked for again, a second after another, that the
-// machine refuses to open.
+// busyTries is how often, a second apart, a session is requested from a machine that refuses to
+// open one.
 const busyTries = 5
 
-// session opens a session, on a new link if the one there is turns out to be dead.
+// session opens a session. If the current link turns out to be dead, it opens a new link first.
 func (c *Client) session(ctx context.Context) (*link, *session, error) {
 	for tries := 1; ; tries++ {
 		l, err := c.connected(ctx)
@@ -170,7 +170,7 @@ func (c *Client) session(ctx context.Context) (*link, *session, error) {
 			l.Close()
 			continue
 		}
-		// Refused, but alive: the sessions it allows may all be in use for a moment.
+		// The machine refused but is alive: all sessions that it allows may be in use for a moment.
 		l.hostKeys.stop()
 		if err := delay.For(ctx, time.Second); err != nil {
 			return nil, nil, err
@@ -183,8 +183,7 @@ func (c *Client) Run(ctx context.Context, cmd communicator.Command) (communicato
 	return c.run(ctx, cmd, true)
 }
 
-// run runs a command; users says whether it is one of the template's, rather than
-// bake's own.
+// run runs a command. users says whether the command is the template's, rather than bake's own.
 func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) (communicator.Status, error) {
 	l, s, err := c.session(ctx)
 	if err != nil {
@@ -193,7 +192,7 @@ func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) 
 	return c.runOver(ctx, l, s, cmd, users)
 }
 
-// runOver is run in a session, which it closes.
+// runOver is run in an open session, which it closes.
 func (c *Client) runOver(ctx context.Context, l *link, s *session, cmd communicator.Command, users bool) (communicator.Status, error) {
 	defer s.close()
 	var err error
@@ -264,15 +263,15 @@ func (s *session) over() bool {
 	}
 }
 
-// How long a command that has ended is waited for when a process that it has
-// started holds its output: as long as output comes, up to a limit.
+// Limits on the wait for more output after a command has ended, while a process that it started
+// holds its output open: since the last output, and in total.
 const (
 	quietGrace  = 5 * time.Second
 	outputGrace = 30 * time.Second
 )
 
-// drain waits for the rest of the output of a command that has ended, and warns
-// when that does not end.
+// drain waits for the rest of the output of a command that has ended. It gives up with a warning if
+// a process holds the output open.
 func (c *Client) drain(ctx context.Context, s *session, drained <-chan struct{}, unheard <-chan error, out ...*gate) error {
 	ended := time.Now()
 	look := time.NewTicker(quietGrace / 10)
@@ -301,8 +300,8 @@ func (c *Client) drain(ctx context.Context, s *session, drained <-chan struct{},
 	}
 }
 
-// lost says that the connection went away, or that ctx took it away. A machine
-// that has left something unanswered for too long is not talked to again on this link.
+// lost returns the error of a lost connection, or the cause of ctx if that has ended. If the
+// machine left something unanswered for too long, it closes the link.
 func (c *Client) lost(ctx context.Context, l *link, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -313,8 +312,8 @@ func (c *Client) lost(ctx context.Context, l *link, err error) error {
 	return l.disconnected(err)
 }
 
-// disconnected says that the connection went away, and that it was closed because the
-// machine did not answer, if so. err is how that was noticed.
+// disconnected returns the error of a lost connection. It says so if the connection was closed
+// because the machine did not answer; otherwise err says how the loss was noticed.
 func (l *link) disconnected(err error) error {
 	if l.dead.Load() {
 		err = errDead
@@ -322,11 +321,11 @@ func (l *link) disconnected(err error) error {
 	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
 }
 
-// feed sends r as a command's standard input. A command that ends without
-// reading all of it is no error.
+// feed sends r as a command's standard input. It is not an error if the command ends without
+// reading all of it.
 func feed(s *session, r io.Reader) {
 	if r != nil {
-		// A script is shorter than the first buffer.
+		// Most scripts fit into the first, small buffer.
 		n, err := io.CopyBuffer(struct{ io.Writer }{s.Channel}, io.LimitReader(r, outputBuffer), make([]byte, outputBuffer))
 		if err == nil && n == outputBuffer {
 			_, _ = io.CopyBuffer(struct{ io.Writer }{s.Channel}, struct{ io.Reader }{r}, make([]byte, streamBuffer))
@@ -335,18 +334,17 @@ func feed(s *session, r io.Reader) {
 	_ = s.CloseWrite()
 }
 
-// streamBuffer is how much is read at once for the channel, which cuts it into packets;
-// outputBuffer, how much is passed on at once of what a command says: there may be
-// hundreds of commands.
+// Buffer sizes. streamBuffer is for input to the channel, which splits it into packets.
+// outputBuffer is for a command's output, and small because hundreds of commands may run.
 const (
 	streamBuffer = 256 << 10
 	outputBuffer = 8 << 10
 )
 
-// gate passes writes on until it is shut or one fails. A nil writer drops them.
+// gate passes writes on until it is shut or a write fails. A nil writer drops them.
 type gate struct {
 	failed chan<- error
-	busy   atomic.Bool   // a write is under way
+	busy   atomic.Bool   // a write is in progress
 	last   atomic.Int64  // when the last one ended, in Unix nanoseconds
 	turn   chan struct{} // holds a token while w is used
 	w      io.Writer
@@ -356,7 +354,7 @@ func newGate(w io.Writer, failed chan<- error) *gate {
 	return &gate{failed: failed, turn: make(chan struct{}, 1), w: w}
 }
 
-// Write never fails: a session whose output nobody takes would not end.
+// Write never fails: a session whose output is not read would not end.
 func (g *gate) Write(b []byte) (int, error) {
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
@@ -373,12 +371,11 @@ func (g *gate) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// stuckWrite is how long a write that is under way may hold up a command that is
-// to end.
+// stuckWrite is how long a write in progress may delay the end of a command.
 const stuckWrite = 2 * time.Second
 
-// shut waits for a write that is under way and lets none follow. It gives up on
-// one that hangs when ctx is over.
+// shut waits for a write in progress and prevents further ones. When ctx has ended, it does not
+// wait for long.
 func (g *gate) shut(ctx context.Context) {
 	over := ctx.Done()
 	var stuck <-chan time.Time
@@ -396,8 +393,8 @@ func (g *gate) shut(ctx context.Context) {
 	}
 }
 
-// What becomes of a machine that leaves a sign of life unanswered: how long it takes
-// until the user is told, and until its connection is closed.
+// Limits for a machine that does not answer a keepalive: when the user is warned, and when the
+// connection is closed.
 const (
 	quietAfter = 15 * time.Second
 	deadAfter  = time.Minute
@@ -405,8 +402,7 @@ const (
 
 var errDead = fmt.Errorf("the machine did not answer for %s", deadAfter)
 
-// keepAlive asks for signs of life until ctx is over, and closes a link that
-// gives none.
+// keepAlive sends keepalive requests until ctx ends, and closes a link that does not answer them.
 func (c *Client) keepAlive(ctx context.Context, l *link) {
 	interval := c.opts.KeepAliveInterval
 	if interval <= 0 {
@@ -425,9 +421,9 @@ func (c *Client) keepAlive(ctx context.Context, l *link) {
 	}
 }
 
-// answer asks the machine at the other end of a link for something and waits for the
-// answer, or until ctx ends or deadAfter is over. The user is told of one that is late,
-// once for all who wait for the same link.
+// answer calls ask, which sends the machine a request, and waits for its return, until ctx ends or
+// deadAfter has passed. If the answer is late the user is warned, once for all that wait for the
+// same link.
 func (c *Client) answer(ctx context.Context, l *link, ask func() error) error {
 	answered := make(chan error, 1)
 	go func() { answered <- ask() }()

@@ -1,11 +1,11 @@
-// Package keeper is the process between bake and a plugin that has something to lose. It
-// passes on all that the two say to each other. When bake goes away, however it ends, the
-// keeper cancels what the plugin does and waits while the plugin takes down what it has
-// made; by itself a plugin would exit at once and leave it.
+// Package keeper is the process between bake and a plugin that has something to lose. It relays all
+// communication between the two. If bake goes away, for whatever reason, the keeper cancels the
+// plugin's work and waits while the plugin removes what it has created. Without the keeper a plugin
+// would exit at once and leave everything behind.
 //
-// A keeper is started like the plugin, whose command line follows its own, and greets like
-// one. It heads a group of processes, in which the plugin is, and all that the plugin
-// starts: who kills the group has ended all of them. It ends as the plugin did.
+// A keeper is started like a plugin and sends a plugin's greeting. The plugin's command line
+// follows its own. It leads a process group that contains the plugin and all processes that the
+// plugin starts, so killing the group ends them all. Its exit status is the plugin's.
 package keeper
 
 import (
@@ -27,11 +27,11 @@ import (
 	"bake/plugin/wire"
 )
 
-// Name is the argument of bake that makes it a keeper.
+// Name is the argument that makes bake run as a keeper.
 const Name = "plugin-keeper"
 
-// Command is the command of a keeper, which a plugin's command line follows. It is empty
-// if the system does not know where this program is.
+// Command returns the command of a keeper, to which the plugin's command line is appended. It is
+// empty if the system cannot tell where this program's file is.
 func Command() []string {
 	self, err := os.Executable()
 	if err != nil {
@@ -40,21 +40,21 @@ func Command() []string {
 	return []string{self, Name}
 }
 
-// Limits on waits. A keeper outlives bake, so it never waits without one.
+// Time limits. A keeper outlives bake, so it never waits without one.
 const (
-	startTimeout = time.Minute            // for the plugin to greet, and for bake to connect
-	cancelDelay  = 300 * time.Millisecond // since the plugin has begun, before it can be cancelled
-	exitTimeout  = 5 * time.Second        // for the plugin to end once nobody talks to it any more
-	flushTimeout = 2 * time.Second        // for what it said last to reach bake
+	startTimeout = time.Minute            // until the plugin greets, and until bake connects
+	cancelDelay  = 300 * time.Millisecond // from the start of the plugin's work until it can be cancelled
+	exitTimeout  = 5 * time.Second        // until the plugin exits after its last connection is closed
+	flushTimeout = 2 * time.Second        // until bake has received the plugin's last messages
 )
 
-// patience is how long a plugin may take when bake has gone.
+// patience is how long a plugin may take after bake has gone away.
 type patience struct {
-	begin    time.Duration // with what it was told to do
-	teardown time.Duration // to end that, and to take down what it has made
+	begin    time.Duration // to start the work that was requested
+	teardown time.Duration // to end the work and remove what it has created
 }
 
-// Child is the keeper, if args are those of one. It is called before anything else.
+// Child runs the keeper if args are those of one. main calls it before anything else.
 func Child(args []string) (ran bool, code int) {
 	if len(args) < 2 || args[1] != Name {
 		return false, 0
@@ -66,9 +66,10 @@ func Child(args []string) (ran bool, code int) {
 	return true, keep(args[2:], patience{begin: 10 * time.Second, teardown: 10 * time.Minute})
 }
 
-// keep runs a plugin, by its command line, and returns its exit code.
+// keep runs a plugin, given by its command line, and returns the exit code.
 func keep(command []string, grace patience) (code int) {
-	// bake says when it is over. To ignore the signals would have the plugin ignore them.
+	// Signals are caught and dropped, because bake says when the work is over. Ignored signals
+	// would be ignored in the plugin too.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE)
 	p, err := start(command)
 	if err != nil {
@@ -95,26 +96,28 @@ type plugin struct {
 func start(command []string) (*plugin, error) {
 	p := &plugin{first: wire.NewFirstLine(), ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.Background(), command[0], command[1:]...)
-	// It has pipes of its own: bake's may close, and the plugin would die of writing to one.
+	// The plugin gets its own pipes: bake's may be closed, and writing to a closed pipe would kill
+	// the plugin.
 	p.cmd.Stdout, p.cmd.Stderr = p.first, unbreakable{os.Stderr}
-	p.cmd.WaitDelay = time.Second // for what its children still hold open
+	p.cmd.WaitDelay = time.Second // in case its children hold the pipes open
 	if err := p.group.start(p.cmd); err != nil {
 		return nil, err
 	}
 	go func() {
-		_ = p.cmd.Wait() // the state says how it ended
+		_ = p.cmd.Wait() // ProcessState says how it ended
 		close(p.first.C)
 		close(p.ended)
 	}()
 	return p, nil
 }
 
-// log is for bake's debug log, as what the plugin logs is.
+// log prints a line for bake's debug log, which also gets the plugin's own log lines.
 func (p *plugin) log(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, Name+": "+format+"\n", args...)
 }
 
-// wait waits for the plugin to end, as it does when nobody talks to it any more.
+// wait waits for the plugin to exit, which it does once its connections are closed. It reports
+// false if the plugin does not exit in time.
 func (p *plugin) wait() bool {
 	timer := time.NewTimer(exitTimeout)
 	defer timer.Stop()
@@ -126,12 +129,12 @@ func (p *plugin) wait() bool {
 	}
 }
 
-// end ends the plugin and what it has started, and with them the keeper, where that
-// heads their group.
+// end kills the plugin and all processes that it has started, and the keeper too if it leads their
+// group.
 func (p *plugin) end() { p.group.end(p.cmd) }
 
-// keep brings bake and the plugin together, and returns when the plugin has ended. If
-// bake has gone, all that the plugin has started ends as well.
+// keep connects bake and the plugin, and returns when the plugin has ended. If bake has gone away,
+// it also ends all processes that the plugin has started.
 func (p *plugin) keep(grace patience) error {
 	ctx, stop := watch()
 	defer stop()
@@ -142,21 +145,21 @@ func (p *plugin) keep(grace patience) error {
 		return err
 	}
 	address, err := wire.ParseHandshake(line)
-	if err != nil { // bake says what is wrong with it
+	if err != nil { // bake reports what is wrong with the line
 		fmt.Println(line)
 		if p.wait() {
 			return nil
 		}
 		return err
 	}
-	down, err := address.Dial(context.WithoutCancel(ctx)) // its socket is to be removed
+	down, err := address.Dial(context.WithoutCancel(ctx)) // connect even if ctx has ended, so that the plugin removes its socket
 	if err != nil {
 		return fmt.Errorf("the plugin cannot be reached: %w", err)
 	}
 	up, err := accept(ctx)
 	if err != nil {
 		down.Close()
-		p.wait() // it exits without a host, in order
+		p.wait() // without a host it exits in order
 		return fmt.Errorf("bake has not connected: %w", err)
 	}
 	stop()
@@ -166,7 +169,7 @@ func (p *plugin) keep(grace patience) error {
 	}
 	select {
 	case <-p.ended:
-	case <-r.plugin.Closed(): // it is about to end, or has closed the connection only
+	case <-r.plugin.Closed(): // it is exiting, or has only closed the connection
 	case <-r.left:
 		r.wait(p, grace)
 		r.finish()
@@ -181,8 +184,8 @@ func (p *plugin) keep(grace patience) error {
 	return nil
 }
 
-// watch returns a context that ends if bake goes away before it has connected, or takes
-// too long. Where a process keeps the parent that it had, it has to take too long.
+// watch returns a context that ends if bake goes away before it has connected or takes too long to
+// connect. On systems where a process keeps the id of a dead parent, only the timeout applies.
 func watch() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go func() {
@@ -199,11 +202,11 @@ func watch() (ctx context.Context, stop func()) {
 	return ctx, func() { cancel(nil) }
 }
 
-// errEnded is the error of a plugin that has ended without a greeting.
+// errEnded is the error of a plugin that ended without a greeting.
 var errEnded = errors.New("the plugin has ended")
 
-// greeting is the first line of the plugin. When bake has gone the plugin may still end
-// its start: it says where its socket is.
+// greeting returns the first line of the plugin. If bake goes away, it still waits for a while: the
+// plugin may be about to complete its start and print the address of its socket.
 func (p *plugin) greeting(ctx context.Context) (string, error) {
 	late := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
@@ -221,10 +224,10 @@ func (p *plugin) greeting(ctx context.Context) (string, error) {
 	}
 }
 
-// accept greets bake as a plugin does, and waits for it to connect. The socket is where
-// nobody else can connect to it, and is removed.
+// accept sends bake a plugin's greeting and waits for bake to connect. The socket is in a private
+// directory, which is removed.
 func accept(ctx context.Context) (net.Conn, error) {
-	dir, err := os.MkdirTemp("", "bake") // short: the names of sockets are
+	dir, err := os.MkdirTemp("", "bake") // short, because socket names have a limit
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +248,7 @@ func accept(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
-// unbreakable drops what can no longer be written.
+// unbreakable is a writer that drops what can no longer be written.
 type unbreakable struct{ io.Writer }
 
 func (w unbreakable) Write(b []byte) (int, error) {
@@ -253,22 +256,22 @@ func (w unbreakable) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// relay passes on what bake and the plugin say to each other.
+// relay passes data between bake and the plugin.
 type relay struct {
 	bake, plugin *wire.Mux
-	left         chan struct{} // closed when bake has gone, or talks to the plugin no more
+	left         chan struct{} // closed when bake has gone away or has closed the main stream
 	leave        sync.Once
 
 	mu      sync.Mutex
 	main    *wire.Conn // of the plugin; nil until bake has dialled it
 	writing sync.Mutex // of main
 	calls   map[call]*work
-	results map[uint32]bool // streams of the plugin on which artifacts are
-	passing int             // streams from which something may still come to bake
-	changed chan struct{}   // closed and replaced when one of those changes
+	results map[uint32]bool // the plugin's streams that serve artifacts
+	passing int             // streams that may still carry data to bake
+	changed chan struct{}   // closed and replaced at each change of the fields above
 }
 
-// call is a call that was not answered yet.
+// call identifies a call that is not answered yet.
 type call struct {
 	stream uint32
 	seq    uint64
@@ -277,8 +280,8 @@ type call struct {
 // work is a call that changes things outside of the plugin.
 type work struct {
 	service   string
-	stream    uint32    // that the plugin dials when it begins; 0 if it cannot be cancelled
-	begun     time.Time // when it has; zero if it has not
+	stream    uint32    // the stream that the plugin dials when it starts; 0 if the call cannot be cancelled
+	begun     time.Time // when the plugin dialled it; zero if it has not
 	cancelled bool
 }
 
@@ -286,7 +289,7 @@ func newRelay(up, down net.Conn) (*relay, error) {
 	r := &relay{
 		left: make(chan struct{}), calls: map[call]*work{}, results: map[uint32]bool{}, changed: make(chan struct{}),
 	}
-	var ready sync.WaitGroup // both sides are there
+	var ready sync.WaitGroup // both sides are set
 	ready.Add(1)
 	defer ready.Done()
 	var err error
@@ -303,7 +306,8 @@ func newRelay(up, down net.Conn) (*relay, error) {
 	return r, nil
 }
 
-// join dials the other end of a stream that was dialled here.
+// join dials to's other end for a stream that was dialled here, and acknowledges that one. It
+// returns nil if either fails.
 func join(to *wire.Mux, id uint32, from *wire.Conn) *wire.Conn {
 	other, err := to.Dial(context.Background(), id)
 	if err != nil {
@@ -318,7 +322,7 @@ func join(to *wire.Mux, id uint32, from *wire.Conn) *wire.Conn {
 	return other
 }
 
-// fromPlugin passes on a stream that the plugin dials.
+// fromPlugin relays a stream that the plugin dials.
 func (r *relay) fromPlugin(id uint32, c *wire.Conn) {
 	other := join(r.bake, id, c)
 	if other == nil {
@@ -334,7 +338,7 @@ func (r *relay) fromPlugin(id uint32, c *wire.Conn) {
 	r.pass(other, c)
 }
 
-// fromBake passes on a stream that bake dials.
+// fromBake relays a stream that bake dials.
 func (r *relay) fromBake(id uint32, c *wire.Conn) {
 	other := join(r.plugin, id, c)
 	if other == nil {
@@ -359,7 +363,7 @@ func (r *relay) fromBake(id uint32, c *wire.Conn) {
 	}
 }
 
-// note changes what is known.
+// note changes the state of the relay and wakes those that wait for a change.
 func (r *relay) note(change func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -368,13 +372,13 @@ func (r *relay) note(change func()) {
 	r.changed = make(chan struct{})
 }
 
-// pass passes data on in both directions, until both have ended.
+// pass copies data in both directions until both have ended.
 func (r *relay) pass(bake, plugin *wire.Conn) {
 	r.toBake(func() { pump(plugin, bake) })
 	go pump(bake, plugin)
 }
 
-// toBake passes something on to bake.
+// toBake runs pass, which copies data to bake, in the background and counts it.
 func (r *relay) toBake(pass func()) {
 	r.note(func() { r.passing++ })
 	go func() {
@@ -383,9 +387,9 @@ func (r *relay) toBake(pass func()) {
 	}()
 }
 
-// pump passes on what comes from a stream, and its end.
+// pump copies one stream to another, and its end too.
 func pump(from, to *wire.Conn) {
-	if _, err := io.Copy(to, from); err != nil { // one of them is broken
+	if _, err := io.Copy(to, from); err != nil { // one of the streams is broken
 		to.Close()
 		from.Close()
 		return
@@ -393,8 +397,8 @@ func pump(from, to *wire.Conn) {
 	_ = to.CloseWrite()
 }
 
-// requests passes on calls of bake, whole ones only: when bake is killed while it writes
-// one, the plugin has to understand what comes after it.
+// requests relays bake's calls. It passes on complete messages only: if bake is killed while it
+// writes one, the plugin must still understand the keeper's own message that follows.
 func (r *relay) requests(stream uint32, from, to *wire.Conn) {
 	in := bufio.NewReader(from)
 	for {
@@ -412,16 +416,16 @@ func (r *relay) requests(stream uint32, from, to *wire.Conn) {
 	}
 }
 
-// answers passes on what the plugin answers. It goes on when bake has gone.
+// answers relays the plugin's answers. It continues after bake has gone away.
 func (r *relay) answers(stream uint32, to, from *wire.Conn) {
 	in := bufio.NewReader(from)
 	for {
 		m, err := wire.ReadMessage(in)
 		if err == nil {
-			r.returned(stream, m) // before bake can dial it
+			r.returned(stream, m) // before bake can dial the artifact's stream
 		}
 		_, _ = to.Write(m.Raw)
-		if err != nil { // bake says what is wrong with it
+		if err != nil { // bake reports what is wrong with the message
 			_, _ = io.Copy(unbreakable{to}, in)
 			_ = to.CloseWrite()
 			return
@@ -430,7 +434,7 @@ func (r *relay) answers(stream uint32, to, from *wire.Conn) {
 	}
 }
 
-// called notes a call that changes things, or cancels one.
+// called records a call that changes things, or one that cancels.
 func (r *relay) called(stream uint32, m wire.Message) {
 	service, method, _ := strings.Cut(m.Method, ".")
 	w := &work{service: service}
@@ -455,7 +459,7 @@ func (r *relay) called(stream uint32, m wire.Message) {
 	r.note(func() { r.calls[call{stream, m.Seq}] = w })
 }
 
-// returned notes the stream of an artifact that is the answer to a call.
+// returned records the stream of the artifact in an answer, if there is one.
 func (r *relay) returned(stream uint32, m wire.Message) {
 	result := m.Body
 	if reply, ok := result.(map[string]any); ok {
@@ -470,12 +474,12 @@ func (r *relay) returned(stream uint32, m wire.Message) {
 	})
 }
 
-// answered notes that a call was answered.
+// answered records that a call was answered.
 func (r *relay) answered(stream uint32, m wire.Message) {
 	r.note(func() { delete(r.calls, call{stream, m.Seq}) })
 }
 
-// wait cancels what the plugin does, and waits for it to end that.
+// wait cancels the plugin's work and waits until it has ended.
 func (r *relay) wait(p *plugin, grace patience) {
 	begun, limit := time.NewTimer(grace.begin), time.NewTimer(grace.teardown)
 	defer begun.Stop()
@@ -485,13 +489,13 @@ func (r *relay) wait(p *plugin, grace patience) {
 		changed := r.changed
 		busy, starting := len(r.calls) > 0, false
 		var cancel *work
-		var at time.Time // when cancel may be cancelled
+		var at time.Time // the earliest time to cancel it
 		for _, w := range r.calls {
 			switch {
 			case w.stream == 0 || w.cancelled:
 			case !w.begun.IsZero():
 				cancel, at = w, w.begun.Add(cancelDelay)
-			default: // a plugin that is cancelled before it has begun crashes
+			default: // a plugin crashes if it is cancelled before it has started the work
 				starting = true
 			}
 		}
@@ -511,7 +515,7 @@ func (r *relay) wait(p *plugin, grace patience) {
 		case <-delay:
 			p.log("bake has gone: %s is cancelled", cancel.service)
 			r.note(func() { cancel.cancelled = true })
-			go r.cancel(cancel.service) // a plugin that reads nothing does not hold up the limit
+			go r.cancel(cancel.service) // in the background, because a plugin that does not read would block it past the limit
 		case <-p.ended:
 			return
 		case <-never:
@@ -526,7 +530,7 @@ func (r *relay) wait(p *plugin, grace patience) {
 	}
 }
 
-// cancel calls Cancel of a component.
+// cancel calls the Cancel method of a component.
 func (r *relay) cancel(service string) {
 	const seq = 1 << 62 // bake counts from 1
 	request, err := wire.Request(service+".Cancel", seq, nil)
@@ -538,7 +542,7 @@ func (r *relay) cancel(service string) {
 	_, _ = r.main.Write(request)
 }
 
-// lost says whether bake has gone.
+// lost reports whether bake has gone away.
 func (r *relay) lost() bool {
 	select {
 	case <-r.bake.Closed():
@@ -548,7 +552,7 @@ func (r *relay) lost() bool {
 	}
 }
 
-// finish closes the plugin's main stream: then it exits.
+// finish closes the plugin's main stream, which makes it exit.
 func (r *relay) finish() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -559,14 +563,14 @@ func (r *relay) finish() {
 	}
 }
 
-// flush waits until bake has what the plugin said last, and closes the connections.
+// flush waits until bake has received the plugin's last messages, then closes the connections.
 func (r *relay) flush() {
 	limit := time.After(flushTimeout)
 	for over := false; !over; {
 		r.mu.Lock()
 		changed, passing := r.changed, r.passing
 		r.mu.Unlock()
-		closed := r.plugin.Closed() // all that it has sent is there
+		closed := r.plugin.Closed() // everything that the plugin has sent has arrived
 		if passing > 0 {
 			closed = nil
 		}

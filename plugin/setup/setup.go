@@ -1,5 +1,5 @@
-// Package setup brings the plugins that a template requires in place, and sees to it
-// that they are those of its lock file.
+// Package setup installs the plugins that a template requires and makes sure that they match its
+// lock file.
 package setup
 
 import (
@@ -19,20 +19,20 @@ import (
 	"bake/plugin/registry"
 )
 
-// Platform is what this program runs on.
+// Platform is the platform that this program runs on.
 func Platform() registry.Platform { return registry.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
 
-// Refused is the error of a plugin that is not what the lock file says. Its
-// diagnostics have the line to blame.
+// Refused is the error of a plugin that does not match the lock file. Its diagnostics name the line
+// at fault.
 type Refused struct{ Diags hcl.Diagnostics }
 
 func (r *Refused) Error() string { return r.Diags.Error() }
 
-// Unwrap returns the diagnostics, for who looks for them.
+// Unwrap returns the diagnostics, for errors.As.
 func (r *Refused) Unwrap() error { return r.Diags }
 
-// Trust returns what asks the lock file before a plugin is started, for
-// [host.Options]. The error is a [*Refused].
+// Trust returns a function for [host.Options] that checks a plugin against the lock file before it
+// is started. Its error is a [*Refused].
 func Trust(lock *registry.Lock) func(host.Binary) error {
 	return func(b host.Binary) error {
 		if diags := lock.Verify(b.Source, b.Version, b.SHA256, Platform()); diags.HasErrors() {
@@ -42,8 +42,8 @@ func Trust(lock *registry.Lock) func(host.Binary) error {
 	}
 }
 
-// TrustLocked is Trust for who looks at other versions than the locked one, too: those,
-// and those that are not locked for this platform yet, are trusted.
+// TrustLocked is like Trust, but it also trusts versions other than the locked one, and plugins not
+// yet locked for this platform.
 func TrustLocked(lock *registry.Lock) func(host.Binary) error {
 	return func(b host.Binary) error {
 		if locked, ok := lock.Find(b.Source); !ok || b.Version != locked.Version || locked.Hash(Platform(), "bin") == "" {
@@ -66,38 +66,38 @@ type Requirement struct {
 	Name       string
 	Source     string
 	Constraint string
-	Allows     func(version string) bool // whether the constraint does
+	Allows     func(version string) bool // whether the constraint allows version
 	Range      hcl.Range
 }
 
-// Options say how plugins are brought in place.
+// Options control how plugins are installed.
 type Options struct {
 	Registry *registry.Registry
-	Dirs     []string // where plugins are looked for; new ones go into the first
-	Env      []string // of plugins
+	Dirs     []string // where plugins are searched; new ones go into the first
+	Env      []string // environment of plugins
 	Lock     *registry.Lock
-	Upgrade  bool // take the newest release that is allowed, whatever is installed and locked
-	Force    bool // install what is installed again
+	Upgrade  bool // take the newest allowed release, whatever is installed and locked
+	Force    bool // reinstall what is installed
 }
 
-// Outcome is what has become of a requirement.
+// Outcome is the result for one requirement.
 type Outcome struct {
 	Requirement
-	Version, Path string // of what is installed
+	Version, Path string // of the installed plugin
 	New           bool   // it was installed just now
-	Unavailable   bool   // Diags say why it cannot be had: nothing that was found is wrong, and the lock file does not forbid it
+	Unavailable   bool   // Diags say why it cannot be obtained: nothing that was found is wrong, and the lock file does not forbid it
 	Notes         []Note // what the user should know
 	Diags         hcl.Diagnostics
 }
 
-// Note is what the user should know of a plugin that was installed.
+// Note is something that the user should know about an installed plugin.
 type Note struct{ Summary, Detail string }
 
 // parallel is how many plugins are downloaded at a time.
 const parallel = 4
 
-// Init installs what is missing, as far as it can, and changes o.Lock accordingly; the
-// caller saves that. There is one outcome for each requirement, in their order.
+// Init installs the missing plugins, as far as possible, and updates o.Lock, which the caller
+// saves. It returns one outcome for each requirement, in their order.
 func Init(ctx context.Context, required []Requirement, o Options) []Outcome {
 	plugins := merge(required)
 	all := make([]*found, len(plugins))
@@ -125,11 +125,11 @@ func Init(ctx context.Context, required []Requirement, o Options) []Outcome {
 	return outcomes
 }
 
-// Installation is what has become of a plugin that was asked for without a template.
+// Installation is the result for a plugin that was requested without a template.
 type Installation struct {
 	Release             *registry.Release // nil if none was found
 	*registry.Installed                   // nil if it could not be installed
-	New                 bool              // it was installed just now, and not there already
+	New                 bool              // it was installed just now, not before
 }
 
 // dir is where new plugins go.
@@ -140,7 +140,7 @@ func (o Options) dir() (string, error) {
 	return o.Dirs[0], nil
 }
 
-// InstallFile installs a binary of this host into the first of o.Dirs, as the version that it
+// InstallFile installs a binary from this host into the first of o.Dirs, as the version that it
 // reports.
 func InstallFile(ctx context.Context, source registry.Source, binary string, o Options) (*registry.Installed, error) {
 	dir, err := o.dir()
@@ -150,8 +150,8 @@ func InstallFile(ctx context.Context, source registry.Source, binary string, o O
 	return registry.InstallFile(ctx, dir, source, binary, Platform(), Describe(o.Env))
 }
 
-// Install installs the newest release that is allowed for this platform into the first of o.Dirs,
-// unless it is in one of them and o.Force is not set. It knows no lock file.
+// Install installs the newest allowed release for this platform into the first of o.Dirs. If the
+// release is in one of them already, it does so only with o.Force. It does not use a lock file.
 func Install(ctx context.Context, source registry.Source, allows func(version string) bool, o Options) (i Installation, err error) {
 	dir, err := o.dir()
 	if err != nil {
@@ -177,7 +177,7 @@ func Install(ctx context.Context, source registry.Source, allows func(version st
 	return i, err
 }
 
-// merge makes one requirement of those with the same source.
+// merge merges requirements that have the same source.
 func merge(required []Requirement) (merged []Requirement) {
 	for _, r := range required {
 		i := slices.IndexFunc(merged, func(m Requirement) bool { return strings.EqualFold(m.Source, r.Source) })
@@ -195,7 +195,7 @@ func merge(required []Requirement) (merged []Requirement) {
 	return merged
 }
 
-// found is the outcome of a requirement, and what to lock.
+// found is the outcome of a requirement and its new entry in the lock file.
 type found struct {
 	Outcome
 	lock *registry.Locked
@@ -206,7 +206,7 @@ func (f *found) failed(summary string, subject hcl.Range, format string, args ..
 	return f
 }
 
-// plugin brings one plugin in place.
+// plugin installs one plugin.
 func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	f := &found{Outcome: Outcome{Requirement: r}}
 	source, err := registry.ParseSource(r.Source)
@@ -225,7 +225,8 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 			return f.broken(notInstalled, err)
 		case p == nil:
 		case isLocked && locked.Hash(Platform(), "bin") == "" && locked.Hash(Platform(), "zip") != "":
-			// Only the archive can show that this is what was locked elsewhere.
+			// Only the archive can show that the plugin is the one that was locked on another
+			// platform.
 		default:
 			return o.keep(ctx, f, p, nil)
 		}
@@ -273,7 +274,7 @@ func (o Options) wanted(r Requirement) (version string, diags hcl.Diagnostics) {
 	return o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
 }
 
-// unchanged compares a release with what is locked of it.
+// unchanged compares a release with its entry in the lock file.
 func (o Options) unchanged(rel *registry.Release) hcl.Diagnostics {
 	locked, ok := o.Lock.Find(rel.Source.String())
 	if !ok || locked.Version != rel.Version {
@@ -288,7 +289,7 @@ func (o Options) unchanged(rel *registry.Release) hcl.Diagnostics {
 		rel.Source, rel.Version, p, rel.Site)}}
 }
 
-// notes are what the user should know of where a release comes from.
+// notes returns what the user should know about the origin of a release.
 func notes(rel *registry.Release) (all []Note) {
 	for _, why := range rel.Failures {
 		all = append(all, Note{"Site did not respond", fmt.Sprintf("%s v%s was found on %s; another site, which may have a newer release, did not respond: %s.", rel.Source, rel.Version, rel.Site, why)})
@@ -296,7 +297,7 @@ func notes(rel *registry.Release) (all []Note) {
 	return all
 }
 
-// Core is a version without what marks it as not released.
+// Core returns a version without its prerelease suffix.
 func Core(version string) string {
 	v, err := goversion.NewSemver(version)
 	if err != nil {
@@ -305,9 +306,9 @@ func Core(version string) string {
 	return v.Core().String()
 }
 
-// installed returns the plugin that is installed in the version wanted, or, if that is
-// empty, in the newest that the constraint allows; nil if there is none. A binary that is
-// not what is locked is not run: that is an error.
+// installed returns the installed plugin in the wanted version or, if that is empty, in the newest
+// version that the constraint allows; nil if there is none. A binary that does not match the lock
+// file is not run and is an error.
 func (o Options) installed(ctx context.Context, r Requirement, wanted string) (*host.Plugin, error) {
 	set := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env, Trust: TrustLocked(o.Lock)})
 	want := host.Requirement{Source: r.Source, Version: r.Constraint, Allows: r.Allows}
@@ -331,7 +332,7 @@ func (o Options) find(ctx context.Context, source registry.Source, on registry.P
 
 const notInstalled = "Plugin not installed"
 
-// broken is a plugin that could not be installed.
+// broken marks f as a plugin that could not be installed.
 func (f *found) broken(summary string, err error) *found {
 	if refused, ok := errors.AsType[*Refused](err); ok {
 		f.Diags = append(f.Diags, refused.Diags...)
@@ -349,11 +350,11 @@ func (f *found) broken(summary string, err error) *found {
 	return f.failed(summary, f.Range, "%s", detail)
 }
 
-// patience is how long the checksums of a plugin that is there already may take.
+// patience limits the request for the checksums of an installed plugin.
 const patience = 10 * time.Second
 
-// keep is a plugin that is installed already. The checksums of its release, if rel is
-// nil, are asked for when the lock file has none.
+// keep makes an installed plugin the outcome. If rel is nil and the lock file has no checksums of
+// its release, it requests them.
 func (o Options) keep(ctx context.Context, f *found, p *host.Plugin, rel *registry.Release) *found {
 	f.Version, f.Path = p.Version, p.Path
 	if rel == nil && !o.knowsArchives(f) {
@@ -371,13 +372,13 @@ func (o Options) keep(ctx context.Context, f *found, p *host.Plugin, rel *regist
 	return f
 }
 
-// knowsArchives says whether the lock file has checksums of the release's archives.
+// knowsArchives reports whether the lock file has checksums of the release's archives.
 func (o Options) knowsArchives(f *found) bool {
 	locked, ok := o.Lock.Find(f.Source)
 	return ok && locked.Version == f.Version && slices.ContainsFunc(locked.Hashes, func(h registry.Hash) bool { return h.Kind == "zip" })
 }
 
-// record locks what is installed: what was known of the same version stays.
+// record locks the installed plugin. Hashes already locked for the same version are kept.
 func (o Options) record(f *found, rel *registry.Release, sum string) {
 	entry := registry.NewLocked(f.Source, f.Version, f.Constraint)
 	if locked, ok := o.Lock.Find(f.Source); ok && locked.Version == f.Version {
@@ -390,12 +391,12 @@ func (o Options) record(f *found, rel *registry.Release, sum string) {
 // Mirrored is a release that was copied to a mirror.
 type Mirrored struct {
 	Source, Version string
-	Files           []string // of archives
+	Files           []string // names of archives
 	Notes           []Note
 }
 
-// Mirror copies the releases of what is required to the mirror dir: those that are
-// locked, or else the newest that are allowed. It goes on after errors.
+// Mirror copies the releases of the requirements to the mirror dir: the locked ones, or else the
+// newest allowed. It continues after errors.
 func Mirror(ctx context.Context, required []Requirement, dir string, platforms registry.Platforms, o Options) (copied []Mirrored, diags hcl.Diagnostics) {
 	for _, r := range merge(required) {
 		f := &found{Outcome: Outcome{Requirement: r}}

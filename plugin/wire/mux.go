@@ -15,31 +15,30 @@ import (
 )
 
 const (
-	// MaxStreams is how many streams there may be at a time. Each can hold 256 KiB
-	// that nobody has read yet.
+	// MaxStreams is how many streams may be open at a time. Each can hold 256 KiB of unread data.
 	MaxStreams = 512
-	// maxGreeting is how long the other end may take to say which stream it dials, or
-	// to take one that was dialled: plugins give up after 5 seconds.
+	// maxGreeting is how long the other end may take to name the stream that it dials, or to accept
+	// one that was dialled. Plugins give up after 5 seconds.
 	maxGreeting = 30 * time.Second
-	// maxClosing is how long Close waits for an end that reads nothing.
+	// maxClosing is how long Close waits for an end that does not read.
 	maxClosing = time.Second
-	// maxStalled is how long the other end may read nothing at all: as long as somebody
-	// may suspend it. That it is gone shows otherwise.
+	// maxStalled is how long the other end may not read at all. It is long because the process may
+	// be suspended; if the process ends, the connection breaks anyway.
 	maxStalled = 24 * time.Hour
 )
 
-// Mux is one connection that carries many streams. Each stream has a number. The side
-// that made the number up accepts it, the other one dials it; both sides make up their
-// own, from 1. Stream 0, the main one, is accepted by the plugin.
+// Mux is one connection that carries many streams. Each stream has a number. The side that
+// allocates the number accepts the stream, and the other side dials it; each side counts from 1.
+// Stream 0, the main one, is accepted by the plugin.
 type Mux struct {
 	session  *yamux.Session
 	next     atomic.Uint32
-	other    func(id uint32, c *Conn) // takes streams that nobody listens to; nil closes them
-	greeting time.Duration            // maxGreeting, but in tests
+	other    func(id uint32, c *Conn) // gets streams that have no listener; if nil, they are closed
+	greeting time.Duration            // maxGreeting, except in tests
 
 	mu      sync.Mutex
-	waiting map[uint32]chan *Conn // of capacity 1; a stream is removed when it is dialled
-	err     error                 // why it was closed, if the other end broke the rules
+	waiting map[uint32]chan *Conn // of capacity 1; an entry is removed when its stream is dialled
+	err     error                 // why the connection was closed, if the other end broke the rules
 }
 
 // NewMux starts the host's side of conn, which it takes over.
@@ -53,9 +52,8 @@ func NewServer(conn io.ReadWriteCloser) (m *Mux, accept func(context.Context) (*
 	return m, accept, m.start(conn, yamux.Server)
 }
 
-// NewRelay starts one side of conn, which it takes over: that of a plugin, or else that
-// of a host. Every stream that the other end dials is handed to other, which has to
-// acknowledge it with [Ack] or to close it.
+// NewRelay starts one side of conn, which it takes over: the plugin's or else the host's. It passes
+// every stream that the other end dials to other, which must acknowledge it with [Ack] or close it.
 func NewRelay(conn io.ReadWriteCloser, plugin bool, other func(id uint32, c *Conn)) (*Mux, error) {
 	if plugin {
 		return newMux(conn, yamux.Server, other)
@@ -73,9 +71,9 @@ func newMux(conn io.ReadWriteCloser, as side, other func(id uint32, c *Conn)) (*
 func (m *Mux) start(conn io.ReadWriteCloser, as side) error {
 	config := yamux.DefaultConfig()
 	config.LogOutput = io.Discard
-	config.EnableKeepAlive = false // the two are on one machine
+	config.EnableKeepAlive = false // both ends are on one machine
 	config.ConnectionWriteTimeout = maxStalled
-	config.StreamOpenTimeout = 0 // a dial has limits of its own
+	config.StreamOpenTimeout = 0 // Dial has its own limits
 	var err error
 	if m.session, err = as(conn, config); err != nil {
 		return err
@@ -87,11 +85,11 @@ func (m *Mux) start(conn io.ReadWriteCloser, as side) error {
 // Close ends all streams.
 func (m *Mux) Close() error { return m.session.Close() }
 
-// Closed is closed when the connection is gone, whoever closed it.
+// Closed is closed when the connection is closed, by either side.
 func (m *Mux) Closed() <-chan struct{} { return m.session.CloseChan() }
 
-// Err says why the connection was closed if the other end has broken the rules of the
-// protocol; otherwise it is nil.
+// Err returns why the connection was closed if the other end has broken the rules of the protocol,
+// and nil otherwise.
 func (m *Mux) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,8 +104,8 @@ func (m *Mux) fail(err error) {
 	_ = m.session.Close()
 }
 
-// Conn is a stream. Closing it ends reads that are under way, and drops what still comes:
-// an end that goes on writing is not held up.
+// Conn is a stream. Closing it ends pending reads and drops data that still arrives, so that the
+// other end can go on writing without blocking.
 type Conn struct {
 	stream  *yamux.Stream
 	reading sync.Mutex
@@ -133,8 +131,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 // Write implements [io.Writer].
 func (c *Conn) Write(b []byte) (int, error) { return c.stream.Write(b) }
 
-// CloseWrite ends what is written; the other end sees the end of the data. It does not
-// wait long for an end that reads nothing.
+// CloseWrite ends the output; the other end then reads the end of the data. It does not wait long
+// for an end that does not read.
 func (c *Conn) CloseWrite() error {
 	return within(maxClosing, c.stream.Close)
 }
@@ -147,7 +145,7 @@ func (c *Conn) Close() error {
 	_ = c.stream.SetReadDeadline(time.Unix(1, 0))
 	return within(maxClosing, func() error {
 		go func() {
-			c.reading.Lock() // until the reader has returned
+			c.reading.Lock() // until a pending read has returned
 			defer c.reading.Unlock()
 			_ = c.stream.SetReadDeadline(time.Time{})
 			_, _ = io.Copy(io.Discard, c.stream)
@@ -156,7 +154,7 @@ func (c *Conn) Close() error {
 	})
 }
 
-// within waits for fn for some time; after that fn goes on by itself.
+// within runs fn and waits for it up to limit. After that fn continues in the background.
 func within(limit time.Duration, fn func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()
@@ -168,8 +166,8 @@ func within(limit time.Duration, fn func() error) error {
 	}
 }
 
-// Dial opens the stream that the other end accepts under id. The end may take some
-// seconds; ctx can end the wait before.
+// Dial opens the stream that the other end accepts as id. The other end may take some seconds; ctx
+// can end the wait earlier.
 func (m *Mux) Dial(ctx context.Context, id uint32) (*Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.greeting, errors.New("it was not accepted in time"))
 	defer cancel()
@@ -205,7 +203,7 @@ func (m *Mux) Dial(ctx context.Context, id uint32) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = o.s.SetReadDeadline(time.Unix(1, 0)) })
 	var ack uint32
 	err := binary.Read(o.s, binary.LittleEndian, &ack)
-	if !stop() && err == nil { // the deadline may be set any time
+	if !stop() && err == nil { // the deadline may be set at any moment
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -219,8 +217,8 @@ func (m *Mux) Dial(ctx context.Context, id uint32) (*Conn, error) {
 	return newConn(o.s), nil
 }
 
-// failed is the error of a stream that could not be opened because of err, or because
-// ctx has ended.
+// failed returns the error of a stream that could not be opened because of err or because ctx has
+// ended.
 func (m *Mux) failed(ctx context.Context, id uint32, err error) error {
 	refused := errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrConnectionReset)
 	switch cause := m.Err(); {
@@ -232,14 +230,14 @@ func (m *Mux) failed(ctx context.Context, id uint32, err error) error {
 		err = context.Cause(ctx)
 	case refused:
 		err = errors.New("nobody waits for it")
-	default: // the connection broke, and is about to be closed
+	default: // the connection broke and is about to be closed
 		err = fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	return fmt.Errorf("stream %d: %w", id, err)
 }
 
-// Listen makes up a number, and a function that waits for the other end to dial it,
-// once. The number is forgotten when that function returns.
+// Listen allocates a number and returns a function that waits, once, until the other end dials it.
+// The number becomes invalid when that function returns.
 func (m *Mux) Listen() (id uint32, accept func(context.Context) (*Conn, error)) {
 	id = m.next.Add(1)
 	return id, m.listen(id)
@@ -271,8 +269,8 @@ func (m *Mux) listen(id uint32) func(context.Context) (*Conn, error) {
 	}
 }
 
-// forget ends the wait for a stream. It is false if the stream was dialled already:
-// then it is in ch, or was.
+// forget stops waiting for a stream. It reports false if the stream was dialled already and so was
+// sent to ch.
 func (m *Mux) forget(id uint32, ch chan *Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -283,10 +281,10 @@ func (m *Mux) forget(id uint32, ch chan *Conn) bool {
 	return true
 }
 
-// Ack accepts a stream that a relay was handed.
+// Ack accepts a stream that a relay was passed.
 func Ack(c *Conn, id uint32) error { return binary.Write(c, binary.LittleEndian, id) }
 
-// run takes the streams that the other end opens, until the connection is closed.
+// run accepts the streams that the other end opens until the connection is closed.
 func (m *Mux) run() {
 	for {
 		s, err := m.session.AcceptStream()
@@ -301,7 +299,7 @@ func (m *Mux) run() {
 	}
 }
 
-// greet learns which stream s is, and hands it to who waits for it.
+// greet reads the number of stream s and passes s to the function that waits for it.
 func (m *Mux) greet(s *yamux.Stream) {
 	var id uint32
 	_ = s.SetReadDeadline(time.Now().Add(m.greeting))

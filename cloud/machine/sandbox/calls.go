@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// callListener is asked what is to be done about the calls that a filter of seccomp's stops, see
-// seccomp_unotify(2). Every call that it is told of waits until it is passed or answered.
+// callListener decides on the system calls that a seccomp filter stops, see seccomp_unotify(2).
+// Each call waits until it is passed to the kernel or answered.
 type callListener struct {
 	file *os.File
-	say  func(error) // what the calls are no longer handed over for
+	say  func(error) // reports why the calls are no longer handled
 
 	once sync.Once
 }
@@ -40,12 +40,12 @@ type callAnswer struct {
 	flags uint32
 }
 
-// listenCalls makes a call of what the calling thread starts from now on wait for the listener. Linux
-// lets one listener be among the filters of a process.
+// listenCalls makes a system call wait for the listener in all processes that the calling thread
+// starts from now on. Linux allows one listener among a process's filters.
 func listenCalls(call uint32, say func(error)) (*callListener, error) {
 	var listener int
 	var err error
-	flags := []uintptr{unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0} // the first since Linux 5.19: a signal that is handled interrupts no call
+	flags := []uintptr{unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0} // the first since Linux 5.19: a signal with a handler does not interrupt the call
 	for _, flag := range flags {
 		listener, err = filterCalls([]uint32{call}, unix.SECCOMP_RET_USER_NOTIF, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW|flag)
 		if err == nil {
@@ -58,16 +58,16 @@ func listenCalls(call uint32, say func(error)) (*callListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Since Linux 6.6: who called goes on where this process was.
+	// Since Linux 6.6: the caller resumes on the processor that this process ran on.
 	_ = unix.IoctlSetInt(listener, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-	if err := unix.SetNonblock(listener, true); err != nil { // so that to wait for it is not to hold it open
+	if err := unix.SetNonblock(listener, true); err != nil { // so that waiting does not keep the file from being closed
 		unix.Close(listener)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return &callListener{file: os.NewFile(uintptr(listener), "seccomp"), say: say}, nil
 }
 
-// receive waits for a call. The error is io.EOF when whoever could call has ended.
+// receive waits for a call. The error is io.EOF when all processes that could make one have ended.
 func (l *callListener) receive() (call *stoppedCall, err error) {
 	conn, err := l.file.SyscallConn()
 	if err != nil {
@@ -83,7 +83,7 @@ func (l *callListener) receive() (call *stoppedCall, err error) {
 	return call, err
 }
 
-// receiveCall returns nil when no call waits.
+// receiveCall returns the next call, or nil if none waits.
 func receiveCall(listener int) (*stoppedCall, error) {
 	for {
 		ready := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
@@ -103,30 +103,30 @@ func receiveCall(listener int) (*stoppedCall, error) {
 		switch errno {
 		case 0:
 			return call, nil
-		case unix.EINTR, unix.ENOENT: // it has ended
+		case unix.EINTR, unix.ENOENT: // the caller has ended
 		default:
 			return nil, os.NewSyscallError("SECCOMP_IOCTL_NOTIF_RECV", errno)
 		}
 	}
 }
 
-// pass has the kernel do the call.
+// pass lets the kernel execute the call.
 func (l *callListener) pass(call *stoppedCall) {
 	l.send(callAnswer{id: call.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }
 
-// done says that the call has succeeded.
+// done makes the call succeed.
 func (l *callListener) done(call *stoppedCall) { l.send(callAnswer{id: call.id}) }
 
 func (l *callListener) send(a callAnswer) {
 	err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a))
-	if err != nil && !errors.Is(err, unix.ENOENT) { // whoever asked has ended
+	if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: the caller has ended
 		l.fail(os.NewSyscallError("SECCOMP_IOCTL_NOTIF_SEND", err))
 	}
 }
 
-// fail gives up: all calls that wait, and later ones, end with ENOSYS. There is no way to give them
-// back to the kernel, and a call that fails is better than one that never ends.
+// fail gives up: all waiting and later calls fail with ENOSYS. There is no way to return them to
+// the kernel, and a call that fails is better than one that never ends.
 func (l *callListener) fail(err error) {
 	l.once.Do(func() {
 		l.file.Close()
@@ -136,7 +136,7 @@ func (l *callListener) fail(err error) {
 	})
 }
 
-// waits reports whether the call still waits, and the thread is so the one that made it.
+// waits reports whether the call still waits. If so, the thread is still the one that made it.
 func (l *callListener) waits(call *stoppedCall) bool {
 	return l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&call.id)) == nil
 }
@@ -156,11 +156,12 @@ func (l *callListener) ioctl(request uintptr, argument unsafe.Pointer) error {
 	return err
 }
 
-// text reads the string at an address of the caller's, which ends within limit bytes. Its memory
-// is the caller's to choose: to read it may take for ever, as may write.
+// text reads the string at an address in the caller's memory. It must end within limit bytes. The
+// caller controls its memory, so reading may block forever, as may write.
 func (c *stoppedCall) text(address uint64, limit int) (string, error) {
 	text := make([]byte, limit)
-	// What follows the string may not be there: the kernel reads each part or none of it.
+	// The memory after the string may be unmapped: the kernel reads each part completely or not at
+	// all.
 	first := min(limit, os.Getpagesize()-int(address%uint64(os.Getpagesize())))
 	remote := []unix.RemoteIovec{{Base: uintptr(address), Len: first}, {Base: uintptr(address) + uintptr(first), Len: limit - first}}
 	local := []unix.Iovec{{Base: &text[0]}}
@@ -176,7 +177,7 @@ func (c *stoppedCall) text(address uint64, limit int) (string, error) {
 	return string(text[:end]), nil
 }
 
-// write writes to an address of the caller's, if the caller could.
+// write writes to an address in the caller's memory, if the caller may write there.
 func (c *stoppedCall) write(address uint64, data []byte) error {
 	local := []unix.Iovec{{Base: &data[0]}}
 	local[0].SetLen(len(data))
@@ -187,12 +188,13 @@ func (c *stoppedCall) write(address uint64, data []byte) error {
 	return os.NewSyscallError("process_vm_writev", err)
 }
 
-// writeStatfs answers statfs(2).
+// writeStatfs writes the result of statfs(2).
 func (c *stoppedCall) writeStatfs(st *unix.Statfs_t) error {
 	return c.write(c.arguments[1], unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st)))
 }
 
-// pathname is what statfs(2) is asked about. One that is none is the kernel's to refuse.
+// pathname reads the path argument of statfs(2). If it is invalid, the kernel has to refuse the
+// call.
 func (c *stoppedCall) pathname() (string, error) { return c.text(c.arguments[0], unix.PathMax) }
 
 const (
@@ -200,13 +202,13 @@ const (
 	probedBlocks = 4711
 )
 
-// tryCalls tries whether statfs(2) can be answered and passed for a process that this one begins.
+// tryCalls tests whether statfs(2) can be answered and passed on for a child of this process.
 func tryCalls(child func() error) error {
 	failed := make(chan error, 1)
 	note := func(err error) {
 		select {
 		case failed <- err:
-		default: // the first is the cause
+		default: // the first error is the cause
 		}
 	}
 	l, err := listenCalls(unix.SYS_STATFS, note)
@@ -243,7 +245,7 @@ func tryCalls(child func() error) error {
 	}
 }
 
-// askCalls is the side of tryCalls that calls.
+// askCalls is the part of tryCalls that runs in the child.
 func askCalls() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(probedPath, &st); err != nil {

@@ -1,14 +1,13 @@
-// Package sandbox boots machines as processes of this host: a user namespace, an
-// overlay of layers as the root file system, the distribution's own init and SSH
-// server, and a network card that leads to a router in this program.
+// Package sandbox boots machines as processes of this host: a user namespace, an overlay of layers
+// as the root file system, the distribution's own init and SSH server, and a network card that
+// leads to a router in this program.
 //
-// A machine is two processes besides its own. The driver starts the shim, which
-// owns the machine's user and network namespaces but sees the host's files; the
-// shim starts the machine's first process in the other namespaces. Both are this
-// program again, out of a sealed copy in memory: see [Child]. The shim does what only an inhabitant of the
-// namespaces can do, such as opening the network card or a connection, on behalf
-// of the driver. When the driver's process ends, however it ends, the shim goes,
-// and with the shim the machine.
+// A machine needs two processes besides its own. The driver starts the shim, which owns the
+// machine's user and network namespaces but sees the host's files. The shim starts the machine's
+// first process in the other namespaces. Both run this program again, from a sealed copy in memory:
+// see [Child]. On behalf of the driver, the shim does what is only possible inside the namespaces,
+// such as opening the network card or a connection. When the driver's process ends, for whatever
+// reason, the shim ends, and with it the machine.
 package sandbox
 
 import (
@@ -28,41 +27,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options of [New]. The zero value chooses what is best on this host.
+// Options are the options of [New]. The zero value chooses what is best on this host.
 type Options struct {
-	// Dir is below what machines and layers are kept; Check looks at its file
-	// system.
+	// Dir is the directory that holds machines and layers. Check inspects its file system.
 	Dir string
 
-	// Mode of user namespaces; empty chooses.
+	// Mode is how user ids are mapped; empty chooses.
 	Mode Mode
 
-	// Init is what runs machines; empty chooses systemd where the image has it
-	// and the host lets it run.
+	// Init is the init of machines; empty chooses systemd where the image has it and the host lets
+	// it run.
 	Init Init
 
-	// Link is what the machines' network cards are made of; empty chooses.
+	// Link is the kind of the machines' network cards; empty chooses.
 	Link Link
 
-	// OldMount mounts overlays with mount(2), as on kernels before 6.5.
+	// OldMount mounts overlays with mount(2), as kernels before 6.5 require.
 	OldMount bool
 
-	// Log is for developers; nil discards.
+	// Log receives messages for developers; nil discards them.
 	Log *slog.Logger
 }
 
-// Init is what runs as a machine's first process.
+// Init is the kind of a machine's first process.
 type Init string
 
 const (
 	// InitSystemd is the image's own systemd. It needs a delegated cgroup.
 	InitSystemd Init = "systemd"
-	// InitBuiltin is a small init of the driver's, with a systemctl that can
-	// start and stop services.
+	// InitBuiltin is a small init that is part of the driver, with a systemctl that can start and
+	// stop services.
 	InitBuiltin Init = "builtin"
 )
 
-// Link is what a machine's network card is made of.
+// Link is the kind of a machine's network card.
 type Link string
 
 // The kinds of network card.
@@ -79,17 +77,17 @@ type Driver struct {
 	groups  cgroups
 	budget  *budget
 
-	executable string // this program's file, if it can be told
+	executable string // this program's file, if it is known
 	spares     spares
 
 	mu    sync.Mutex
-	disks map[string]bool // directories of machines that run or start
+	disks map[string]bool // directories of machines that run or are starting
 }
 
 var _ machine.Driver = (*Driver)(nil)
 
-// New makes a driver for this host and user. It fails only when options ask for
-// what cannot be; what the host lacks is told by Check and by Start.
+// New makes a driver for this host and user. It fails only if options request something impossible.
+// Check and Start report what the host lacks.
 func New(o Options) (*Driver, error) {
 	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget(), spares: spares{unused: spareUnused}}
 	if d.log == nil {
@@ -108,7 +106,7 @@ func New(o Options) (*Driver, error) {
 	return d, nil
 }
 
-// Mode says how the driver maps user ids.
+// Mode returns how the driver maps user ids.
 func (d *Driver) Mode() Mode { return d.ids.mode }
 
 // Start implements [machine.Driver].
@@ -138,9 +136,9 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	return m, nil
 }
 
-// Prepare makes ready, in the background, what machines and work on their files would have to wait
-// for: a process that has begun already. It ends when nobody wants it for a while, and begins again after
-// the next start of a machine, until Close.
+// Prepare starts a process in the background that the next machine, or the next work on its files,
+// would otherwise have to wait for. The process ends if it is unused for a while. A new one is
+// started after each start of a machine, until Close.
 func (d *Driver) Prepare() {
 	d.spares.mu.Lock()
 	d.spares.keeps = true
@@ -148,10 +146,10 @@ func (d *Driver) Prepare() {
 	d.replenish(0)
 }
 
-// Close ends what Prepare has begun. The driver can be used afterwards, as before Prepare.
+// Close ends the process that Prepare has started. The driver remains usable, as before Prepare.
 func (d *Driver) Close() { d.spares.close() }
 
-// occupy keeps two machines from writing to one disk.
+// occupy prevents two machines from using the same disk.
 func (d *Driver) occupy(dir string) (release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -166,8 +164,8 @@ func (d *Driver) occupy(dir string) (release func(), err error) {
 	}, nil
 }
 
-// explain replaces the error of a start by what the host lacks for any start, if
-// that is the reason. A start that works need not look.
+// explain replaces the error of a failed start by what the host lacks for any start, if that is the
+// cause. A start that succeeds needs no such check.
 func (d *Driver) explain(ctx context.Context, failed error) error {
 	if ctx.Err() != nil {
 		return failed
@@ -219,7 +217,7 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 
 // Remove implements [machine.Driver].
 func (d *Driver) Remove(ctx context.Context, dir string) error {
-	// What the caller may remove itself needs no helper.
+	// No helper is needed for files that this user may remove.
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
 	}
@@ -278,7 +276,7 @@ func (d *Driver) Private(dir string) error {
 		return err
 	}
 	mode := os.FileMode(0o700)
-	if d.ids.mode == ModeRange { // the machines' root is somebody else, who goes through
+	if d.ids.mode == ModeRange { // the machines' root is another user, who must be able to pass through
 		if err := os.Lchown(dir, os.Geteuid(), d.ids.rootGID()); err != nil {
 			return err
 		}
@@ -287,8 +285,8 @@ func (d *Driver) Private(dir string) error {
 	return os.Chmod(dir, mode)
 }
 
-// makeLayerDir makes an empty directory that belongs to the machines' root. It may be the root of a
-// machine's files, so that this user's umask is not to say who gets in.
+// makeLayerDir makes an empty directory that belongs to the machines' root. It may become a
+// machine's root directory, so its mode must not depend on this user's umask.
 func (d *Driver) makeLayerDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -299,7 +297,7 @@ func (d *Driver) makeLayerDir(dir string) error {
 	return d.ids.give(dir)
 }
 
-// clean joins the lines of a child's complaint.
+// clean joins the lines of a child's error output.
 func clean(text string) string {
 	return strings.Join(strings.Fields(strings.TrimPrefix(strings.TrimSpace(text), "bake: ")), " ")
 }

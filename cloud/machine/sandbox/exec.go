@@ -26,36 +26,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A command is run by a process between the shim and the machine, the executor, which
-// begins it in the machine's namespaces and stays outside of them. Driver and executor
-// talk over a socket: the driver sends the command, the executor what it prints and how
-// it ended. The driver's end of writing is the command's. A machine is not suspended while one
-// begins: the shim would wait with it, and on a host that suspends processes one by one it would
-// be missed.
+// A command is run by the executor, a process between the shim and the machine. It starts the
+// command in the machine's namespaces and itself stays outside of them. Driver and executor talk
+// over a socket: the driver sends the command, the executor sends its output and exit status. When
+// the driver closes its side for writing, the command is killed. A machine is not suspended while a
+// command starts: the shim would be blocked too, and a host that suspends processes one by one
+// would miss the new process.
 
 const fdExec = 3 // the executor's end of the socket
 
 const (
-	execGrace    = 5 * time.Second  // for what was killed to be gone
-	execBegin    = 10 * time.Second // within it a command has begun: the machine can hold that up
-	maxExecFrame = 32 << 10         // bytes of what a command prints, in one message
+	execGrace    = 5 * time.Second  // after a kill, until the output pipes are closed
+	execBegin    = 10 * time.Second // limit on the start of a command, which the machine can delay
+	maxExecFrame = 32 << 10         // bytes of output in one message
 	execLeaf     = "bake-commands"  // the control group of commands, below the machine's
-	noExitCode   = 127              // of a command that did not begin, as a shell has it
+	noExitCode   = 127              // status of a command that did not start, as in a shell
 )
 
-// execRequest is what the driver asks for.
+// execRequest is the driver's request.
 type execRequest struct {
 	Script []byte
 	Dir    string
 }
 
-// Kinds of what the executor sends: a byte, a length of four, and so much.
+// Kinds of messages from the executor. A message is a byte for its kind, a length of four bytes,
+// and data of that length.
 const (
-	frameBegun byte = iota // the first: the command is one of the machine's processes
+	frameBegun byte = iota // sent first: the command is one of the machine's processes
 	frameStdout
 	frameStderr
 	frameStatus // four bytes
-	frameFailed // why it did not begin
+	frameFailed // why it did not start
 )
 
 // Exec implements [machine.Machine].
@@ -78,7 +79,7 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 	defer file.Close()
 	conn := file.(*net.UnixConn)
 	end := func() {
-		_ = conn.CloseWrite() // if it has gone, so has the command
+		_ = conn.CloseWrite() // if the connection is closed, so is the command
 		_ = conn.SetReadDeadline(time.Now().Add(execGrace))
 	}
 	defer context.AfterFunc(ctx, end)()
@@ -112,7 +113,8 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 	return status, err
 }
 
-// readFrames passes on what the executor sends, until it says how the command ended.
+// readFrames copies the output that the executor sends to stdout and stderr until the executor
+// reports how the command ended.
 func readFrames(r io.Reader, stdout, stderr io.Writer) (status int, err error) {
 	var header [5]byte
 	for {
@@ -146,29 +148,31 @@ func readFrames(r io.Reader, stdout, stderr io.Writer) (status int, err error) {
 	}
 }
 
-// exec begins an executor with its end of the socket.
+// exec starts an executor and gives it its end of the socket.
 func (s *shim) exec(socket *os.File) {
 	defer socket.Close()
 	cmd := self(roleExec, strconv.Itoa(s.init.Process.Pid), string(s.boot.Mode))
 	cmd.Env = []string{}
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	// That thread has its clocks, and is told of the machine's disks.
+	// The thread that started the machine starts the executor too: it is in the machine's time
+	// namespace, and its calls go to diskTeller.
 	begun := make(chan error, 1)
-	s.begins <- func() { begun <- s.beginExecutor(cmd) } // when the machine has ended, so will this process
+	s.begins <- func() { begun <- s.beginExecutor(cmd) } // once the machine has ended, this process ends too
 	if err := <-begun; err != nil {
-		_ = (&frames{to: socket}).write(frameFailed, []byte(err.Error())) // else the driver sees that it ended
+		_ = (&frames{to: socket}).write(frameFailed, []byte(err.Error())) // if this fails, the driver sees that the connection ended
 		return
 	}
-	_ = cmd.Wait() // it has told
+	_ = cmd.Wait() // it has reported the status
 }
 
-// beginExecutor begins it where what the machine does is counted, limited and suspended.
+// beginExecutor starts the executor in the machine's control groups, where it is counted, limited
+// and suspended with the machine.
 func (s *shim) beginExecutor(cmd *exec.Cmd) error {
 	if s.boot.InitCgroup == "" {
 		return cmd.Start()
 	}
-	// A group of their own: systemd lets no processes be in the one that its units' are below.
+	// A separate group: systemd does not allow processes in the parent group of its units.
 	leaf := filepath.Join(s.boot.InitCgroup, execLeaf)
 	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("control group: %w", err)
@@ -182,7 +186,7 @@ func (s *shim) beginExecutor(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// frames writes messages, of several at a time.
+// frames writes messages. Several goroutines may write.
 type frames struct {
 	mu sync.Mutex
 	to io.Writer
@@ -196,8 +200,8 @@ func (f *frames) write(kind byte, data []byte) error {
 	return err
 }
 
-// copy writes what is read from r; what nobody hears any more is dropped, so that the
-// command does not wait.
+// copy sends what it reads from r. It keeps reading after the connection has failed, so that the
+// command does not block.
 func (f *frames) copy(kind byte, r io.Reader) {
 	b := make([]byte, maxExecFrame)
 	for {
@@ -211,9 +215,9 @@ func (f *frames) copy(kind byte, r io.Reader) {
 	}
 }
 
-// execMain is the executor.
+// execMain is the main function of the executor.
 func execMain(args []string) error {
-	runtime.LockOSThread() // never unlocked: it goes where the machine is
+	runtime.LockOSThread() // never unlocked: the thread enters the machine
 	unix.CloseOnExec(fdExec)
 	socket := os.NewFile(fdExec, "command")
 	out := &frames{to: socket}
@@ -245,7 +249,7 @@ func executeFor(args []string, socket io.Reader, out *frames) (status int, err e
 	if err != nil {
 		return 0, err
 	}
-	// It may have waited to begin for longer than the driver has.
+	// The executor may have been delayed for longer than the driver waits.
 	if gone, _ := unix.Poll([]unix.PollFd{{Fd: fdExec, Events: unix.POLLRDHUP}}, 0); gone > 0 {
 		return 0, errors.New("nobody wants it any more")
 	}
@@ -261,26 +265,26 @@ func executeFor(args []string, socket io.Reader, out *frames) (status int, err e
 	if err := errors.Join(err, stdoutEnd.Close(), stderrEnd.Close(), script.Close()); err != nil {
 		return 0, err
 	}
-	go func() { // first: the machine may have the child wait for its directory
-		_, _ = io.Copy(io.Discard, socket) // until the driver wants no more
+	go func() { // started first: the machine may block the child when it enters its directory
+		_, _ = io.Copy(io.Discard, socket) // until the driver closes its side
 		child.kill()
-		time.Sleep(execGrace) // what has left the group may hold the pipes
+		time.Sleep(execGrace) // processes that have left the group may hold the pipes
 		stdout.Close()
 		stderr.Close()
 	}()
-	_ = out.write(frameBegun, nil) // if the driver has gone, it is killed
+	_ = out.write(frameBegun, nil) // if the driver has gone, the command is killed
 	if err := child.began(); err != nil {
-		_, _ = child.reap() // it ends when it has said why
+		_, _ = child.reap() // it ends after it has sent the report
 		return 0, err
 	}
 	var printed sync.WaitGroup
 	printed.Go(func() { out.copy(frameStdout, stdout) })
 	printed.Go(func() { out.copy(frameStderr, stderr) })
-	printed.Wait() // while others of the group may be left, the first is not waited for
+	printed.Wait() // reap only then: it ends the validity of the group id, and others of the group may still run
 	return child.reap()
 }
 
-// scriptFile is a file with a script which only those who inherit it can run.
+// scriptFile returns a file with a script that only processes that inherit the file can run.
 func scriptFile(text []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("script", unix.MFD_CLOEXEC|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
@@ -296,8 +300,9 @@ func scriptFile(text []byte) (*os.File, error) {
 	return f, f.Chmod(0o700)
 }
 
-// enterMachine has the calling thread, and what it begins, be where a machine's first
-// process is, as far as a thread may go: clocks, if not nil, are the machine's.
+// enterMachine moves the calling thread, and so the processes that it starts, to where a machine's
+// first process is, as far as a thread can move. clocks, if not nil, is the machine's time
+// namespace, which only a new process can enter.
 func enterMachine(init int, mode Mode) (clocks *os.File, err error) {
 	proc := fmt.Sprintf("/proc/%d/", init)
 	var spaces []*os.File
@@ -319,7 +324,7 @@ func enterMachine(init int, mode Mode) (clocks *os.File, err error) {
 	if err := unix.SchedSetaffinity(0, &cpus); err != nil {
 		return nil, os.NewSyscallError("sched_setaffinity", err)
 	}
-	// Like the machine's other processes it ends before the shim should memory not suffice.
+	// If memory runs out, it is killed before the shim, like the machine's other processes.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(sysctl(proc+"oom_score_adj")), 0); err != nil {
 		return nil, err
 	}
@@ -337,11 +342,11 @@ func enterMachine(init int, mode Mode) (clocks *os.File, err error) {
 	return clocks, nil
 }
 
-// execution is a command that runs, the first of a process group. Its id, and so its group's, is its
-// own until it is waited for.
+// execution is a running command, the first process of its process group. Its id, which is also the
+// group's, is not reused until the process is waited for.
 type execution struct {
 	pid    int
-	report *os.File // says why the shell does not have the script; ends when it has
+	report *os.File // why the shell did not get the script; end of file if it did
 	mu     sync.Mutex
 	reaped bool
 }
@@ -351,11 +356,11 @@ func (e *execution) kill() {
 	defer e.mu.Unlock()
 	if !e.reaped {
 		_ = unix.Kill(-e.pid, unix.SIGKILL)
-		_ = unix.Kill(e.pid, unix.SIGKILL) // should it have no group yet
+		_ = unix.Kill(e.pid, unix.SIGKILL) // in case it has no group yet
 	}
 }
 
-// reap waits for the first process to end, and returns its status as a shell has it.
+// reap waits for the first process to end and returns its status in a shell's form.
 func (e *execution) reap() (int, error) {
 	var info unix.Siginfo
 	for {
@@ -382,32 +387,32 @@ func (e *execution) reap() (int, error) {
 	}
 }
 
-// forked is what the child of fork needs. All of it is made before: the child, which has
-// one thread only, may do nothing but call the kernel.
+// forked is the data for the child of fork. All of it is prepared before the clone: the child has
+// only one thread and may do nothing but make system calls.
 type forked struct {
-	clocks  uintptr // or 0
+	clocks  uintptr // the time namespace, or 0
 	dir     *byte
-	script  *byte      // its path
-	shell   *byte      // the path of the one that runs it if the kernel does not
-	argv    []*byte    // the shell's; without its first, the script's; ends in nil, as the next
+	script  *byte      // the script's path
+	shell   *byte      // path of the shell, which runs the script if the kernel does not
+	argv    []*byte    // of the shell; from the second on, of the script; nil-terminated like envp
 	envp    []*byte    //
-	fds     [4]uintptr // that become 0 to 3
+	fds     [4]uintptr // become descriptors 0 to 3
 	signals unix.Sigset_t
-	report  uintptr   // where it says why it failed
-	message [2]uint64 // the step of that, and its error
+	report  uintptr   // where the child reports why it failed
+	message [2]uint64 // the step that failed, and its error
 }
 
-// steps are what the child does, by number.
+// steps returns the names of the child's steps, by number.
 func steps() []string {
 	return []string{"clone", "enter the machine's clocks", "begin a session", "change to the directory", "connect the output", "run the script"}
 }
 
-// fork begins the shell with a script in the machine that the calling thread has entered.
+// fork starts the shell with a script in the machine that the calling thread has entered.
 //
-// The child is visible there before it becomes the shell, and whoever is root in the machine
-// may write to its memory then, and choose how long that takes. So this memory is a copy,
-// where that of os/exec is the parent's own, who is outside; and so all that the child has
-// is the machine's.
+// The child is visible in the machine before it becomes the shell. At that time the machine's root
+// may write to the child's memory and delay it at will. Therefore the child gets a copy of the
+// memory; the child of os/exec would share that of its parent, which is outside the machine. For
+// the same reason the child holds nothing that is not the machine's.
 func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (child *execution, err error) {
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
@@ -432,7 +437,7 @@ func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (chi
 		defer clocks.Close()
 		c.clocks = clocks.Fd()
 	}
-	// Above those that they become, so that none takes another's place.
+	// The numbers are above those that the files get in the child, so that none overwrites another.
 	high := []*uintptr{&c.report}
 	for i := range c.fds {
 		high = append(high, &c.fds[i])
@@ -449,21 +454,21 @@ func fork(clocks *os.File, dir string, env []string, inherited [4]*os.File) (chi
 	return &execution{pid: pid, report: report}, err
 }
 
-// began waits until the shell has the script, and returns why it has not.
+// began waits until the shell has the script, or returns why it does not.
 func (e *execution) began() error {
 	defer e.report.Close()
 	message := make([]byte, 16)
 	if _, err := io.ReadFull(e.report, message); err != nil {
-		return nil // the shell has it no more
+		return nil // the pipe closed at the exec of the shell
 	}
 	step, errno := binary.NativeEndian.Uint64(message), binary.NativeEndian.Uint64(message[8:])
 	return fmt.Errorf("%s: %w", steps()[step%uint64(len(steps()))], unix.Errno(errno))
 }
 
-// text is s as C has it.
+// text returns s as a C string.
 func text(s string) *byte { return unsafe.StringData(s + "\x00") }
 
-// run is begin while no signal comes, which the child could not handle.
+// run calls begin with all signals blocked, because the child could not handle one.
 func (c *forked) run() (pid int, err error) {
 	var all unix.Sigset_t
 	for i := range all.Val {
@@ -481,7 +486,7 @@ func (c *forked) run() (pid int, err error) {
 	return int(child), os.NewSyscallError("sigprocmask", err)
 }
 
-// begin clones this process; in the child it does not return.
+// begin clones this process. It does not return in the child.
 //
 //go:nosplit
 //go:norace

@@ -21,14 +21,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// running is a machine, seen from the driver.
+// running is the driver's side of a machine.
 type running struct {
 	spec  machine.Spec
 	log   *slog.Logger
-	group *group   // nil when the host gives none
-	v1    []string // groups of older controllers
+	group *group   // nil if the host offers none
+	v1    []string // groups of version 1 controllers
 
-	memoryGroup string // of those, the one that limits memory; empty if none does
+	memoryGroup string // the one of those that limits memory; empty if none does
 
 	control *control
 	shim    *worker
@@ -36,18 +36,18 @@ type running struct {
 
 	mu       sync.Mutex
 	nextID   uint64
-	pending  map[uint64]chan<- reply // closed when the shim has gone
+	pending  map[uint64]chan<- reply // closed when the shim has ended
 	gone     bool
 	stopping bool
 	ending   *ending
 
-	commands    context.Context // of what Exec runs; ends when the machine is to end
+	commands    context.Context // the context of commands of Exec; ends when the machine is about to end
 	endCommands context.CancelFunc
 
-	freezing chan struct{} // has one while the machine is being suspended, goes on or begins a command
-	holds    int           // how many want it suspended
-	released bool          // it goes on, whoever wants it suspended
-	thawed   chan struct{} // closed when it goes on; nil while it does
+	freezing chan struct{} // lock: holds a token while the machine is being suspended, being resumed or starting a command
+	holds    int           // calls of Freeze without their Thaw
+	released bool          // the machine was resumed for good and cannot be frozen again
+	thawed   chan struct{} // closed when the machine is resumed; nil while it runs
 
 	done chan struct{}
 	exit machine.Exit
@@ -60,19 +60,19 @@ type reply struct {
 
 var _ machine.Machine = (*running)(nil)
 
-// bootSpec is what the shim and the machine's first process need to know. Paths
-// are relative to the shim's working directory: it may not be able to walk there.
+// bootSpec is what the shim and the machine's first process need to know. Paths are relative to the
+// shim's working directory, because the shim may lack the rights to walk there.
 type bootSpec struct {
 	ID           string
 	Dir          string
 	Layers       []string
 	Hostname     string
 	CPUs         int
-	Memory       int64  // bytes; 0 is not limited
-	MemoryGroup  string // the control group that holds the machine to it; empty if none does
+	Memory       int64  // bytes; 0 means no limit
+	MemoryGroup  string // the control group that enforces the limit; empty if none does
 	InstanceType string
 	Arch         string // as in machine.Spec
-	Emulator     string // the host's program that runs those for Arch; empty if none is needed
+	Emulator     string // the host's program that emulates Arch; empty if none is needed
 	First        bool
 	Continues    bool // as in machine.Spec
 	User         string
@@ -83,14 +83,14 @@ type bootSpec struct {
 
 	Mode       Mode
 	Init       Init
-	InitCgroup string // the group that the machine's tree begins in
+	InitCgroup string // the group that the machine's tree starts in
 	OldMount   bool
-	Executable string // this program's file, if it can be told
+	Executable string // this program's file, if it is known
 	Console    string // the console's terminal; set by the shim
 
-	KernelFiles []string // what this program serves in place of the kernel's; set by the shim
+	KernelFiles []string // files that this program serves in place of the kernel's; set by the shim
 
-	Volumes []string       // those there are at the start
+	Volumes []string       // those plugged at the start
 	volumes []*volumeTrees // the same; set by the first process
 
 	Card *nic // nil for a machine without a network
@@ -110,8 +110,8 @@ type nic struct {
 
 const (
 	upperDir = "upper" // the writable layer
-	workDir  = "work"  // overlayfs' own
-	rootDir  = "root"  // where the machine's root is mounted, in its own view only
+	workDir  = "work"  // the work directory of overlayfs
+	rootDir  = "root"  // where the machine's root is mounted, in its own mount namespace only
 )
 
 func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err error) {
@@ -148,7 +148,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	defer console.Close()
 
 	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), freezing: make(chan struct{}, 1), done: make(chan struct{})}
-	m.commands, m.endCommands = context.WithCancel(context.WithoutCancel(ctx)) // it outlives ctx
+	m.commands, m.endCommands = context.WithCancel(context.WithoutCancel(ctx)) // the machine outlives ctx
 	if m.group, err = d.groups.create(spec.ID, d.ids); err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
@@ -182,8 +182,8 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	return m, nil
 }
 
-// sendBoot tells the shim what to boot. Root hands it the tun device too, which
-// nobody else may open on many hosts.
+// sendBoot sends the shim its boot specification. As root it also passes the tun device, which on
+// many hosts only root may open.
 func (m *running) sendBoot(d *Driver, boot *bootSpec) error {
 	var tun *os.File
 	if boot.Card != nil && boot.Card.Link != LinkPacket && d.ids.mode == ModeRange {
@@ -200,7 +200,7 @@ func (m *running) sendBoot(d *Driver, boot *bootSpec) error {
 	return nil
 }
 
-// bootSpec translates spec; base is the directory that its paths begin at.
+// bootSpec translates spec. base is the directory that the paths in boot are relative to.
 func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err error) {
 	paths := append([]string{spec.Dir}, spec.Layers...)
 	for i, p := range paths {
@@ -240,7 +240,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 	return boot, base, nil
 }
 
-// commonDir is the deepest directory that is above all paths, or is one of them.
+// commonDir returns the deepest directory that contains all paths or is one of them.
 func commonDir(paths []string) string {
 	dir := filepath.Dir(paths[0])
 	for _, p := range paths[1:] {
@@ -251,8 +251,8 @@ func commonDir(paths []string) string {
 	return dir
 }
 
-// startShim has a worker whose working directory is base become the shim, in its control group. It
-// prints to console.
+// startShim makes a worker with the working directory base the shim, in the machine's control
+// group. The shim prints to console.
 func (m *running) startShim(ctx context.Context, d *Driver, base string, console *os.File) error {
 	w, err := d.worker(ctx, base)
 	if err != nil {
@@ -275,7 +275,7 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 	return w.give(message{Op: opShim}, console)
 }
 
-// await follows the shim until the machine's first process runs.
+// await handles the shim's messages until the machine's first process runs.
 func (m *running) await(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { m.shim.cmd.Process.Kill() })
 	defer stop()
@@ -299,8 +299,8 @@ func (m *running) await(ctx context.Context) error {
 	}
 }
 
-// shimDeath is why the shim cannot be reached, where that failed with err. What it says once it is a shim
-// is on the console.
+// shimDeath returns why the shim could not be reached, after that failed with err. Once the worker
+// is a shim, its messages are on the console.
 func (m *running) shimDeath(err error) error {
 	if !ofDeath(err) {
 		return err
@@ -332,7 +332,7 @@ func (m *running) connect(link *os.File) error {
 	return err
 }
 
-// guest is the machine as its router sees it.
+// guest is the machine as the router sees it.
 type guest struct{ m *running }
 
 func (g guest) Dial(ctx context.Context, port uint16) (net.Conn, error) { return g.m.Dial(ctx, port) }
@@ -342,15 +342,15 @@ func (g guest) Listening(ctx context.Context) ([]uint16, error) {
 	return answer.Ports, err
 }
 
-// listen hands out the shim's answers until the machine has ended, and calls
-// release once its disk is at rest.
+// listen passes on the shim's answers until the machine has ended, and calls release once its disk
+// no longer changes.
 func (m *running) listen(release func()) {
 	for {
 		msg, f, err := m.control.receive()
 		if err != nil {
 			break
 		}
-		if msg.Op == opEnded { // the last message, though the shim may not be able to end by itself
+		if msg.Op == opEnded { // the last message, though the shim may be unable to exit by itself
 			m.mu.Lock()
 			m.ending = msg.End
 			m.mu.Unlock()
@@ -384,10 +384,10 @@ func (m *running) listen(release func()) {
 	close(m.done)
 }
 
-// clear ends what is left of the machine and frees what it held.
+// clear ends what is left of the machine and frees its resources.
 func (m *running) clear() error {
 	if m.shim != nil {
-		m.control.close() // for the shim to see; it takes the machine along
+		m.control.close() // the shim notices, and ends the machine with itself
 		if m.group != nil {
 			_ = m.group.kill()
 		}
@@ -403,7 +403,7 @@ func (m *running) clear() error {
 		err = errors.Join(err, m.group.remove())
 	}
 	for _, dir := range m.v1 {
-		// The last processes may take a moment to be gone.
+		// The last processes may take a moment to disappear.
 		err = errors.Join(err, eventually(context.Background(), 5*time.Second, func() (bool, error) {
 			err := removeTree(dir)
 			return err == nil, ignoreBusy(err)
@@ -419,8 +419,8 @@ func ignoreBusy(err error) error {
 	return err
 }
 
-// verdict translates the end of the first process, see reboot(2): in a pid
-// namespace it dies by SIGHUP for a restart and by SIGINT for a power-off.
+// verdict translates the exit status of the first process, see reboot(2): in a pid namespace it
+// dies of SIGHUP at a restart and of SIGINT at a power-off.
 func (m *running) verdict() machine.Exit {
 	e := m.ending
 	switch {
@@ -442,8 +442,7 @@ func (m *running) verdict() machine.Exit {
 	return machine.Exit{Reason: machine.PowerOff}
 }
 
-// ask sends a question to the shim and waits for the answer. Any number may be
-// under way.
+// ask sends a question to the shim and waits for the answer. Any number of questions may be open.
 func (m *running) ask(ctx context.Context, msg message) (reply, error) {
 	answer := make(chan reply, 1)
 	m.mu.Lock()
@@ -503,7 +502,7 @@ func (m *running) Stop(ctx context.Context) error {
 	m.mu.Unlock()
 	m.endCommands()
 	_ = m.release()
-	_ = m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
+	_ = m.control.send(message{Op: opStop}, nil) // if the shim has ended, so has the machine
 	select {
 	case <-m.done:
 		return nil
@@ -571,7 +570,7 @@ func (m *running) Thaw() error {
 	return m.goOn()
 }
 
-// release has the machine go on until it ends, whoever wants it suspended.
+// release resumes the machine for good, however often it was frozen.
 func (m *running) release() error {
 	m.freezing <- struct{}{}
 	defer func() { <-m.freezing }()
@@ -579,7 +578,7 @@ func (m *running) release() error {
 	return m.goOn()
 }
 
-// goOn has the machine not be suspended. Whoever calls has the place in freezing.
+// goOn resumes the machine. The caller holds freezing.
 func (m *running) goOn() error {
 	if m.thawed != nil {
 		close(m.thawed)
@@ -588,8 +587,8 @@ func (m *running) goOn() error {
 	return m.thaw()
 }
 
-// whileAwake calls begin as soon as the machine is not suspended, and has it not be suspended
-// meanwhile: begin is to be short.
+// whileAwake waits until the machine is not suspended, then calls begin and prevents a suspension
+// until begin returns. begin must be short.
 func (m *running) whileAwake(ctx context.Context, begin func() error) error {
 	for {
 		select {

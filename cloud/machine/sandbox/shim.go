@@ -25,8 +25,8 @@ import (
 const (
 	fdControl = fdMapped + 1 // the worker's end of the control socket
 
-	fdBootSpec = 3 // where init reads its specification
-	fdReport   = 4 // where init says what went wrong; closed without a word when nothing did
+	fdBootSpec = 3 // init reads its boot specification here
+	fdReport   = 4 // init reports errors here; closed without data on success
 	fdFuse     = 5 // the first of the mounts of kernelFiles
 
 	// systemdPowerOff asks systemd to power off: SIGRTMIN+4, see systemd(1).
@@ -34,16 +34,17 @@ const (
 
 	dialInside = 10 * time.Second
 
-	// Who waits for a machine that starts tries again after the first of these, and looks whether it
-	// still starts after the second: that costs the kernel a walk through a large table.
+	// A connection to a machine that starts is retried at the first interval.
+	// The second is the interval of the check whether the machine is still
+	// starting: that check costs the kernel a walk through a large table.
 	reachAgain, lookAgain = 4 * time.Millisecond, 100 * time.Millisecond
 
 	maxWaiting = 64 // connections; later ones are refused
 )
 
-// becomeShim is the process between the driver and a machine. Given is the console's file, which is its
-// standard output. It returns an error if the machine has not begun, or
-// its end cannot be told.
+// becomeShim is the main function of the process between the driver and a
+// machine. given holds one file, the console, which becomes standard output. It
+// returns an error if the machine did not start or its end cannot be reported.
 func becomeShim(c *control, given []*os.File) error {
 	if len(given) != 1 {
 		return fmt.Errorf("a shim was given %d files", len(given))
@@ -68,8 +69,9 @@ func becomeShim(c *control, given []*os.File) error {
 	return s.run()
 }
 
-// keepFiles has no process that this one begins inherit a file besides those that it is given: what
-// began bake may have left some open to it.
+// keepFiles sets close-on-exec on all files that are open, so that processes
+// started from here inherit only the files passed to them. The process that
+// started bake may have left some files open.
 func keepFiles() error {
 	const open = "/proc/self/fd"
 	entries, err := os.ReadDir(open)
@@ -85,14 +87,14 @@ type shim struct {
 	control  *control
 	boot     *bootSpec
 	init     *exec.Cmd
-	console  *os.File // the terminal's driving end
-	terminal *os.File // the other; as long as it is open here, the machine may close it
+	console  *os.File // the terminal's master end
+	terminal *os.File // the terminal's slave end; while it is open here, the machine may close it
 	log      *consoleLog
 	printed  chan struct{}
 	systemd  bool
 	begun    time.Time
-	begins   chan func()  // what is to be done on the thread that began the machine
-	waiting  atomic.Int32 // connections, for something that listens
+	begins   chan func()  // functions to run on the thread that started the machine
+	waiting  atomic.Int32 // connections that wait for a listener
 
 	starts struct { // see starting
 		sync.Mutex
@@ -101,7 +103,7 @@ type shim struct {
 	}
 }
 
-// start makes the network card and begins the machine's first process.
+// start configures the network card and starts the machine's first process.
 func (s *shim) start(tun *os.File) error {
 	if err := linkUp("lo"); err != nil {
 		return err
@@ -123,7 +125,7 @@ func (s *shim) start(tun *os.File) error {
 	return s.control.send(message{Op: opUp}, nil)
 }
 
-// openConsole makes the machine's console and prints what is written to it on
+// openConsole creates the machine's console and copies what is written to it to
 // standard output until the console is closed.
 func (s *shim) openConsole() error {
 	console, terminal, err := pty.Open()
@@ -214,7 +216,7 @@ func (s *shim) startInit() error {
 		init, announced, _ := strings.Cut(ready, "\n")
 		s.systemd = Init(init) == InitSystemd
 		if disks != nil {
-			if err := disks.begun(cmd.Process.Pid); err != nil { // all calls are passed
+			if err := disks.begun(cmd.Process.Pid); err != nil { // from here on, all calls are passed
 				announced += fmt.Sprintf("bake: df shows the host's disk: %v\n", err)
 			}
 		}
@@ -228,8 +230,9 @@ func (s *shim) startInit() error {
 	return errors.New(text)
 }
 
-// tellDisks makes what the calling thread begins see the machine's disks as large as they are. A
-// host that does not let this program listen to calls shows its own.
+// tellDisks makes the processes that the calling thread starts see the
+// configured sizes of the machine's disks. If the host does not let this
+// program intercept calls, they see the host's sizes.
 func (s *shim) tellDisks() *diskTeller {
 	if _, err := readSize(s.boot.Dir); err != nil { // the root has no size
 		return nil
@@ -240,16 +243,17 @@ func (s *shim) tellDisks() *diskTeller {
 	if err != nil {
 		return nil
 	}
-	go t.serve() // which ends with this process
+	go t.serve() // ends with this process
 	return t
 }
 
-// reportReady begins the report of a first process that is about to hand over; the name of
-// the init follows, and in lines after it what is to be on the console. What the process prints
-// there itself, systemd discards when it sets the terminal up, unless it has been read by then.
+// reportReady begins the report of a first process that is about to execute the
+// init. The name of the init follows; the lines after it are for the console.
+// If the process printed them to the console itself, systemd could discard them
+// when it sets up the terminal.
 const reportReady = "ready "
 
-// plainOutput makes the terminal leave ends of lines as they are.
+// plainOutput turns off the terminal's conversion of line ends.
 func plainOutput(terminal *os.File) error {
 	t, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
 	if err != nil {
@@ -260,8 +264,9 @@ func plainOutput(terminal *os.File) error {
 	return unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, t)
 }
 
-// run serves the driver until the first process has ended. That is told by another thread: the machine
-// can have this one wait for a command that begins, until the driver ends both.
+// run serves the driver until the first process has ended. Another goroutine
+// serves: the machine can block this thread while a command starts, until the
+// driver ends both.
 func (s *shim) run() error {
 	go s.serve()
 	told := make(chan error, 1)
@@ -279,12 +284,13 @@ func (s *shim) run() error {
 	}
 }
 
-// tellEnd says how the first process has ended, once the console is printed.
+// tellEnd reports how the first process ended, after all console output is
+// copied.
 func (s *shim) tellEnd() error {
 	s.terminal.Close()
 	select {
-	case <-s.printed: // every holder of the terminal has gone
-	case <-time.After(execBegin): // but for a command that does not begin
+	case <-s.printed: // every process that held the terminal has ended
+	case <-time.After(execBegin): // except a command that is still being started
 	}
 	end := &ending{}
 	switch status := s.init.ProcessState.Sys().(syscall.WaitStatus); {
@@ -296,7 +302,7 @@ func (s *shim) tellEnd() error {
 	return s.control.send(message{Op: opEnded, End: end}, nil)
 }
 
-// serve answers the driver. When the driver has gone the machine ends.
+// serve answers the driver. When the driver goes away, the machine ends.
 func (s *shim) serve() {
 	endFreeze := func() {}
 	for {
@@ -351,8 +357,8 @@ func (s *shim) plug(name string) error {
 	return s.inMachine(func() error { return plug(v) })
 }
 
-// unplug asks the host's /proc where the volume is mounted: what the machine's
-// says is the machine's to choose.
+// unplug finds in the host's /proc where the volume is mounted, because the
+// machine controls the content of its own.
 func (s *shim) unplug(name string) error {
 	places, err := mountPoints(fmt.Sprintf("/proc/%d/mountinfo", s.init.Process.Pid), name)
 	if err != nil {
@@ -366,7 +372,7 @@ func (s *shim) answer(m message, id uint64, err error) {
 	if err != nil {
 		m = failure(m, err)
 	}
-	_ = s.control.send(m, nil) // if the driver has gone, serve sees it
+	_ = s.control.send(m, nil) // if the driver has gone away, serve notices
 }
 
 func (s *shim) dial(question message) {
@@ -389,15 +395,15 @@ func (s *shim) dial(question message) {
 	_ = s.control.send(message{ID: question.ID}, f)
 }
 
-// reach connects to an address in the machine. One on which nothing listens yet, on an address that
-// others reach, is starting: who comes is not refused but waits, as with an instance whose network
-// is not up.
+// reach connects to an address in the machine. If nothing listens yet on an
+// address that others can reach, the machine is still starting: the connection
+// waits instead of being refused, as on an instance whose network is not up.
 func (s *shim) reach(addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialInside}
 	defer s.waiting.Add(-1)
 	wait := s.waiting.Add(1) <= maxWaiting
 	for {
-		starting := wait && s.starting() // asked before, for what begins to listen meanwhile
+		starting := wait && s.starting() // checked first, in case something starts to listen meanwhile
 		c, err := d.DialContext(context.Background(), "tcp", addr)
 		if err == nil {
 			s.starts.Lock()
@@ -411,8 +417,8 @@ func (s *shim) reach(addr string) (net.Conn, error) {
 	}
 }
 
-// starting reports whether, when that was last looked at, nothing had listened in the machine, which
-// has begun a short while ago.
+// starting reports whether the machine was started a short while ago and
+// nothing listened in it at the last check.
 func (s *shim) starting() bool {
 	s.starts.Lock()
 	defer s.starts.Unlock()
@@ -426,8 +432,8 @@ func (s *shim) starting() bool {
 }
 
 // stop asks the first process to shut the machine down. The kernel drops a
-// signal to the first process of a namespace as long as it is not handled, and
-// systemd needs a moment until it is.
+// signal to the first process of a pid namespace that does not handle it, and
+// systemd needs a moment to install its handler.
 func (s *shim) stop() {
 	ask := powerOffSignal
 	if s.systemd {
@@ -437,10 +443,11 @@ func (s *shim) stop() {
 	err := eventually(context.Background(), time.Minute, func() (bool, error) { return handles(pid, ask) })
 	if err == nil {
 		_ = s.init.Process.Signal(ask)
-	} // else it has ended, or it is beyond asking and the driver will kill it
+	} // otherwise it has ended, or cannot be asked and the driver will kill it
 }
 
-// handles reports whether a process has blocked a signal, to read it, or catches it.
+// handles reports whether a process catches a signal, or blocks it in order to
+// read it.
 func handles(pid int, signal unix.Signal) (bool, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -459,10 +466,10 @@ func handles(pid int, signal unix.Signal) (bool, error) {
 	return false, nil
 }
 
-// freeze stops every process of the machine and waits until it stands still, for hosts without
-// cgroups to freeze.
+// freeze stops every process of the machine and waits until all have stopped.
+// It serves hosts without cgroups that can freeze.
 func (s *shim) freeze(ctx context.Context) error {
-	looks := 0 // one after the other that found nothing to stop: what began during the first is in the second
+	looks := 0 // consecutive checks that found nothing to stop: a process started during the first shows up in the second
 	return eventually(ctx, 10*time.Second, func() (bool, error) {
 		all, err := s.processes()
 		if err != nil {
@@ -475,7 +482,7 @@ func (s *shim) freeze(ctx context.Context) error {
 		looks++
 		for _, p := range all {
 			signal := unix.SIGSTOP
-			if blocked[p.parent] { // perhaps until this one begins a program, see vfork(2)
+			if blocked[p.parent] { // perhaps until this process executes a program, see vfork(2)
 				signal = unix.SIGCONT
 			}
 			if p.still == (signal == unix.SIGSTOP) {
@@ -490,7 +497,7 @@ func (s *shim) freeze(ctx context.Context) error {
 	})
 }
 
-// thaw has every process of the machine go on.
+// thaw resumes every process of the machine.
 func (s *shim) thaw() error {
 	all, err := s.processes()
 	for _, p := range all {
@@ -499,14 +506,14 @@ func (s *shim) thaw() error {
 	return err
 }
 
-// process is one of a machine, with the host's ids.
+// process is a process of a machine, with the host's ids.
 type process struct {
 	pid, parent int
 	still       bool // all its threads have stopped or ended
 	blocked     bool // a thread waits in the kernel, where it cannot be stopped
 }
 
-// signal sends a signal to the process, if it has not ended.
+// signal sends a signal to the process, if it still runs.
 func (p process) signal(signal unix.Signal) error {
 	if err := unix.Kill(p.pid, signal); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("signal process %d: %w", p.pid, err)
@@ -536,10 +543,11 @@ func (s *shim) processes() ([]process, error) {
 	return all, nil
 }
 
-// readProcess reads what a process does from the stat files of its threads, see proc(5).
+// readProcess reads the state of a process from the stat files of its threads,
+// see proc(5).
 func readProcess(pid int) process {
 	p := process{pid: pid, still: true}
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is good
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is valid
 	for _, path := range threads {
 		fields := statFields(path)
 		if len(fields) < 2 { // it has ended
@@ -547,14 +555,14 @@ func readProcess(pid int) process {
 		}
 		p.still = p.still && strings.Contains("TtZX", fields[0])
 		p.blocked = p.blocked || fields[0] == "D"
-		p.parent, _ = strconv.Atoi(fields[1]) // the kernel's numbers are numbers
+		p.parent, _ = strconv.Atoi(fields[1]) // the kernel prints valid numbers
 	}
 	return p
 }
 
-// listeningPorts reads the ports that are listened on from files of the form of
-// /proc/net/tcp, see proc(5). Those that only the machine's own loopback reaches
-// are left out. A file that does not exist lists none.
+// listeningPorts reads the ports with listeners from files in the format of
+// /proc/net/tcp, see proc(5). It leaves out ports that only the machine's own
+// loopback interface reaches. A file that does not exist lists none.
 func listeningPorts(files ...string) ([]uint16, error) {
 	seen := make(map[uint16]bool)
 	var ports []uint16
@@ -584,8 +592,9 @@ func listeningPorts(files ...string) ([]uint16, error) {
 	return ports, nil
 }
 
-// isLoopbackHex reports whether an address as the kernel prints it, each group
-// of four bytes in the host's order, is of 127.0.0.0/8 or ::1.
+// isLoopbackHex reports whether an address is in 127.0.0.0/8 or is ::1. The
+// kernel prints it in hexadecimal, each group of four bytes in the host's byte
+// order.
 func isLoopbackHex(addr string) bool {
 	switch len(addr) {
 	case 8:

@@ -19,27 +19,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskTeller answers statfs(2) in a machine. The files of its root and of its volumes are
-// directories of the host's file system, of which the kernel tells; they are to look as large as
-// the volumes are, and as full as what is in them makes them. A filter of seccomp's hands these
-// calls over to the shim, see seccomp_unotify(2), and the shim hands those back to the kernel that
-// are about something else, or that it cannot make out.
+// diskTeller answers statfs(2) in a machine. The machine's root and volumes are
+// directories of a host file system, and the kernel would report the host's
+// figures. diskTeller reports the size of the volume and the usage of its
+// content instead. A seccomp filter passes these calls to the shim, see
+// seccomp_unotify(2). The shim returns to the kernel the calls that concern
+// anything else and those that it cannot interpret.
 //
-// What a call says is the machine's to choose, and so is when it ends. A path is walked as the
-// process that names it would, from its root and with its rights, and nothing is opened for more
-// than to know where it is.
+// The machine controls the content of a call and how long handling it takes. A
+// path is walked as the calling process would walk it, from that process's root
+// and with its rights. Files are opened only to find out where they are.
 type diskTeller struct {
 	calls      *callListener
 	boot       *bootSpec
-	proc       *os.File      // the host's
-	host       *os.File      // the root and
-	base       *os.File      // the directory of this process
-	patience   time.Duration // how long a call waits, until the kernel has it
+	proc       *os.File      // the host's /proc
+	host       *os.File      // the host's root and
+	base       *os.File      // the working directory of this process
+	patience   time.Duration // how long a call waits before the kernel gets it
 	queue      chan *question
-	walkers    atomic.Int32                 // all that have been begun
-	free       atomic.Int32                 // those that can be expected to take another call soon
-	hostDevice [2]uint32                    // of the file system with the volumes' trees
-	first      atomic.Pointer[firstProcess] // once its root is the machine's; until then all calls are passed
+	walkers    atomic.Int32                 // all that were started
+	free       atomic.Int32                 // those expected to take another call soon
+	hostDevice [2]uint32                    // device of the file system that holds the volumes' trees
+	first      atomic.Pointer[firstProcess] // set once its root is the machine's; until then all calls go to the kernel
 	root       *usage
 
 	mu      sync.Mutex
@@ -47,15 +48,16 @@ type diskTeller struct {
 }
 
 const (
-	askWalkers   = 2   // threads that walk paths side by side, and
-	askMost      = 16  // with those that wait for a file system that hangs
-	askQueue     = 256 // calls that wait for one
+	askWalkers   = 2   // threads that walk paths concurrently
+	askMost      = 16  // the same, including those blocked by a file system that hangs
+	askQueue     = 256 // calls waiting for a thread
 	askPatience  = time.Second
-	inodeDensity = 16 << 10 // bytes of a volume for each of its inodes, as mkfs.ext4 has it
+	inodeDensity = 16 << 10 // bytes of a volume per inode, the default of mkfs.ext4
 )
 
-// listenDisks makes the calls of what the calling thread starts from now on come to a diskTeller.
-// What it cannot go on for it says.
+// listenDisks returns a diskTeller that receives the statfs calls of all
+// processes that the calling thread starts from now on. It reports to say the
+// errors that end its service.
 func listenDisks(boot *bootSpec, say func(error)) (*diskTeller, error) {
 	t := &diskTeller{
 		boot: boot, patience: askPatience, queue: make(chan *question, askQueue),
@@ -81,7 +83,8 @@ func listenDisks(boot *bootSpec, say func(error)) (*diskTeller, error) {
 	return t, err
 }
 
-// question is a call that is passed or answered by who takes it first.
+// question is a call that is either passed to the kernel or answered, by the
+// goroutine that takes it first.
 type question struct {
 	*stoppedCall
 	late  *time.Timer
@@ -90,8 +93,9 @@ type question struct {
 
 func (q *question) take() bool { return q.taken.CompareAndSwap(false, true) }
 
-// serve receives calls as long as somebody can make one. It does nothing itself that the machine
-// could make it wait for: others walk paths, and when all of them wait the kernel has every call.
+// serve receives calls as long as there are processes to make them. It does
+// nothing that the machine could block: other goroutines walk paths, and when
+// all of those are blocked, every call goes to the kernel.
 func (t *diskTeller) serve() {
 	for range askWalkers {
 		t.walkers.Add(1)
@@ -104,7 +108,8 @@ func (t *diskTeller) serve() {
 			t.calls.fail(err)
 			return
 		}
-		// An init wants to know what kinds of file systems there are, while everybody waits.
+		// A call of the init goes to the kernel: it asks for the types of file
+		// systems, while the whole boot waits for it.
 		first := t.first.Load()
 		if first == nil || first.pid == call.thread || t.free.Load() <= 0 {
 			t.calls.pass(call)
@@ -125,8 +130,8 @@ func (t *diskTeller) serve() {
 	}
 }
 
-// walk answers calls, one after the other, on a thread with a root of its own. While it takes long
-// for one, another takes its place.
+// walk answers calls one at a time, on a thread with its own root directory. If
+// one call takes too long, another goroutine takes over the queue.
 func (t *diskTeller) walk() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	if unix.Unshare(unix.CLONE_FS) != nil {
@@ -150,26 +155,30 @@ func (t *diskTeller) walk() {
 	}
 }
 
-// answer answers one call, unless it has been passed meanwhile.
+// answer answers one call, unless the call was passed to the kernel meanwhile.
 func (t *diskTeller) answer(q *question) {
 	st, ok := t.look(q.stoppedCall)
 	if !q.take() {
 		return
 	}
 	q.late.Stop()
-	// The thread is named anew to be written to: process_vm_writev(2) takes no more than a number, and
-	// /proc/PID/mem writes what the caller could not. Should the caller be killed after the look and its
-	// number be given anew at once, another process gets the answer: one that this may trace, so of
-	// the machine's user namespace. For that all numbers have to be used between the two calls.
+	// The thread is addressed by its number again for the write:
+	// process_vm_writev(2) accepts only a number, and /proc/PID/mem can write
+	// where the caller could not. If the caller is killed after the check and
+	// its number is reused at once, another process gets the answer. This
+	// process must be able to trace that one, so it is in the machine's user
+	// namespace too. And all other numbers would have to be used between the
+	// two calls.
 	if ok && t.calls.waits(q.stoppedCall) && q.writeStatfs(&st) == nil {
 		t.calls.done(q.stoppedCall)
 	} else {
-		t.calls.pass(q.stoppedCall) // and the kernel says what is wrong
+		t.calls.pass(q.stoppedCall) // the kernel reports what is wrong
 	}
 }
 
-// look makes the answer to a call about a disk of the machine's. It holds nothing of the machine's
-// when it returns: whoever asked may want to unmount it.
+// look computes the answer to a call about one of the machine's disks. It holds
+// no file of the machine open when it returns, because the caller may want to
+// unmount the file system.
 func (t *diskTeller) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
 	f, d := t.named(call)
 	if f == nil {
@@ -187,15 +196,16 @@ func (t *diskTeller) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
 	return st, true
 }
 
-// named is the file that a call names and the disk that it is on, or nil if that is none of the
-// machine's, or if the kernel will refuse the call.
+// named returns the file that a call names and the disk that holds it. The disk
+// is nil if it is not one of the machine's or if the kernel will refuse the
+// call.
 func (t *diskTeller) named(call *stoppedCall) (*os.File, *disk) {
 	f, err := t.openNamed(call, rights{})
 	if err != nil || f == nil {
 		return nil, nil
 	}
 	d, err := t.disk(call, f)
-	if err != nil || d == nil { // such as most of those of a boot, which look at /sys and /proc
+	if err != nil || d == nil { // most calls during a boot: they concern /sys and /proc
 		return f, nil
 	}
 	r, err := t.rights(call)
@@ -212,11 +222,11 @@ func (t *diskTeller) named(call *stoppedCall) (*os.File, *disk) {
 	return f, d
 }
 
-// fill makes the answer for the host's disk that for a volume of size bytes. No more is available
-// than the host has, too.
+// fill turns the answer for the host's file system into that for a volume of
+// size bytes. The available space is at most the host's.
 func fill(st *unix.Statfs_t, size int64, used diskUse) {
 	block := uint64(st.Bsize)
-	if st.Frsize > 0 { // what the blocks are counted in, see statvfs(3)
+	if st.Frsize > 0 { // the unit of the block counts, see statvfs(3)
 		block = uint64(st.Frsize)
 	}
 	st.Blocks = uint64(size) / block
@@ -226,13 +236,13 @@ func fill(st *unix.Statfs_t, size int64, used diskUse) {
 	st.Ffree = st.Files - min(st.Files, uint64(used.files))
 }
 
-// disk is one of a machine: its root or a volume.
+// disk is a machine's root or one of its volumes.
 type disk struct {
-	dir   string // the host's, with the device
+	dir   string // the directory on the host that holds the device
 	usage *usage
 }
 
-// disk is the one of the machine's that a file is on, or nil.
+// disk returns the machine's disk that holds a file, or nil.
 func (t *diskTeller) disk(call *stoppedCall, f *os.File) (*disk, error) {
 	at, err := placeOf(f)
 	if err != nil {
@@ -252,26 +262,28 @@ func (t *diskTeller) disk(call *stoppedCall, f *os.File) (*disk, error) {
 	return &disk{dir, t.volumeUse(name, filepath.Join(dir, machine.VolumeContent))}, nil
 }
 
-// place is where a file is.
+// place is the location of a file.
 type place struct {
 	device [2]uint32
 	mount  uint64
 }
 
-// placeOf asks no file system that may hang.
+// placeOf returns the place of f. It does not query a file system that may
+// hang.
 func placeOf(f *os.File) (place, error) {
 	var st unix.Statx_t
 	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st)
 	return place{[2]uint32{st.Dev_major, st.Dev_minor}, st.Mnt_id}, os.NewSyscallError("statx", err)
 }
 
-// firstProcess is the machine's.
+// firstProcess is the machine's first process.
 type firstProcess struct {
 	pid    uint32
 	device [2]uint32 // of the machine's root
 }
 
-// begun says that the process pid is the machine's first and has its root.
+// begun says that process pid is the machine's first and has changed to the
+// machine's root.
 func (t *diskTeller) begun(pid int) error {
 	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH, 0)
 	if err != nil {
@@ -286,7 +298,8 @@ func (t *diskTeller) begun(pid int) error {
 	return nil
 }
 
-// volume is the name of the volume whose tree is mounted by that number, as the caller sees it, or "".
+// volume returns the name of the volume whose tree is mounted with that mount
+// id, as the caller sees it, or "".
 func (t *diskTeller) volume(call *stoppedCall, mount uint64) (string, error) {
 	mounts, err := t.openAt(call, "mountinfo", unix.O_RDONLY)
 	if err != nil {
@@ -296,10 +309,10 @@ func (t *diskTeller) volume(call *stoppedCall, mount uint64) (string, error) {
 	return volumeMounted(mounts, mount, filepath.Base(t.boot.Dir))
 }
 
-const mountsMost = 4 << 20 // bytes of a table of mounts that are read
+const mountsMost = 4 << 20 // bytes read of a mount table
 
-// volumeMounted looks mount up in a table of the form of proc_pid_mountinfo(5), which is as long as the
-// machine makes it.
+// volumeMounted looks mount up in a table in the format of
+// proc_pid_mountinfo(5). The machine controls the table's length.
 func volumeMounted(table io.Reader, mount uint64, machineDir string) (string, error) {
 	id := strconv.FormatUint(mount, 10)
 	lines := bufio.NewScanner(io.LimitReader(table, mountsMost))
@@ -313,8 +326,8 @@ func volumeMounted(table io.Reader, mount uint64, machineDir string) (string, er
 	return "", lines.Err()
 }
 
-// volumeIn is the name of the volume of a machine, whose directory has that name, which a directory of
-// the host is in the tree of, or "".
+// volumeIn returns the name of the volume whose tree contains path, a directory
+// of the host, or "". The volume's machine has a directory named machineDir.
 func volumeIn(path, machineDir string) string {
 	_, rest, _ := strings.Cut(path+"/", "/"+machineDir+"/"+machine.VolumesDir+"/")
 	name, rest, _ := strings.Cut(rest, "/")
@@ -324,7 +337,7 @@ func volumeIn(path, machineDir string) string {
 	return name
 }
 
-// volumeUse is what is known of the use of a volume, whose tree is dir.
+// volumeUse returns the usage record of a volume whose tree is dir.
 func (t *diskTeller) volumeUse(name, dir string) *usage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -334,9 +347,9 @@ func (t *diskTeller) volumeUse(name, dir string) *usage {
 	return t.volumes[name]
 }
 
-// openNamed opens the path of the call as its thread would that had these rights, but for what is
-// in the directories of threads in the machine's /proc: those are not of this process. It is nil for
-// a [kernelPath]. It may block.
+// openNamed opens the path of the call as the calling thread would with rights
+// r. The exception is a thread's own directory in the machine's /proc, which
+// differs for this process. It returns nil for a [kernelPath]. It may block.
 func (t *diskTeller) openNamed(call *stoppedCall, r rights) (*os.File, error) {
 	path, err := call.pathname()
 	if err != nil || kernelPath(path) {
@@ -352,7 +365,7 @@ func (t *diskTeller) openNamed(call *stoppedCall, r rights) (*os.File, error) {
 		return nil, err
 	}
 	defer cwd.Close()
-	defer func() { _ = moveTo(t.host, t.base) }() // or a file system of the machine would be in use
+	defer func() { _ = moveTo(t.host, t.base) }() // otherwise a file system of the machine would stay in use
 	if err := moveTo(root, cwd); err != nil {
 		return nil, err
 	}
@@ -367,14 +380,15 @@ func (t *diskTeller) openNamed(call *stoppedCall, r rights) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// kernelPath reports whether a path is sure to be below one of the kernel's own file systems, or
-// where programs look for one when they begin, which is most calls of a boot.
+// kernelPath reports whether a path is certainly below one of the kernel's own
+// file systems, or is the path where programs look for one when they start.
+// Most calls during a boot have such a path.
 func kernelPath(path string) bool {
 	below := strings.HasPrefix(path, "/sys/") || strings.HasPrefix(path, "/proc/") || path == "/selinux"
 	return below && !strings.Contains(path, "..")
 }
 
-// openAt opens what the host's /proc has of the thread that calls.
+// openAt opens a file in the host's /proc directory of the calling thread.
 func (t *diskTeller) openAt(call *stoppedCall, name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(int(t.proc.Fd()), fmt.Sprintf("%d/%s", call.thread, name), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -395,13 +409,13 @@ func moveTo(root, dir *os.File) error {
 	return err
 }
 
-// rights are the ids that the kernel judges by who may walk a path.
+// rights are the ids that the kernel checks when a path is walked.
 type rights struct {
 	user, group uintptr
 	groups      []uint32
 }
 
-// rights are those of the thread that calls, see proc_pid_status(5).
+// rights returns those of the calling thread, see proc_pid_status(5).
 func (t *diskTeller) rights(call *stoppedCall) (r rights, err error) {
 	status, err := t.openAt(call, "status", unix.O_RDONLY)
 	if err != nil {
@@ -414,7 +428,7 @@ func (t *diskTeller) rights(call *stoppedCall) (r rights, err error) {
 		fields := strings.Fields(rest)
 		switch {
 		case name == "Uid" && len(fields) == 4:
-			r.user = number(fields[3]) // for files
+			r.user = number(fields[3]) // the user id for file access
 		case name == "Gid" && len(fields) == 4:
 			r.group = number(fields[3])
 		case name == "Groups":
@@ -426,14 +440,15 @@ func (t *diskTeller) rights(call *stoppedCall) (r rights, err error) {
 	return r, err
 }
 
-// number is one of the kernel's, which are numbers.
+// number parses a number printed by the kernel.
 func number(text string) uintptr {
 	n, _ := strconv.ParseUint(text, 10, 32)
 	return uintptr(n)
 }
 
-// take gives the calling thread alone these rights, and with a user other than root none of root's
-// over files. A machine with one user id has nobody else's to take.
+// take gives the calling thread, and no other, these rights. For a user other
+// than root it drops root's rights over files. A machine with one user id has
+// no other user's rights to take.
 func (r rights) take() {
 	var first unsafe.Pointer
 	if len(r.groups) > 0 {

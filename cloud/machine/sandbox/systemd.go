@@ -12,24 +12,24 @@ import (
 	"strings"
 )
 
-// masked are units that want what a machine without its own kernel has not, and
-// would only fail or wait.
+// masked are units that need something that a machine without its own kernel lacks. They would only
+// fail or wait.
 var masked = []string{
 	"sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount", "dev-hugepages.mount", "sys-fs-fuse-connections.mount",
 	"systemd-firstboot.service", "modprobe@.service", "systemd-modules-load.service", "systemd-udevd.service",
 	"systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
 	"e2scrub_reap.service", "console-getty.service", "systemd-networkd-wait-online.service",
 	"systemd-remount-fs.service", "systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
-	// The network and the resolver are set up before systemd begins.
+	// The network and the resolver are set up before systemd starts.
 	"systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service", "NetworkManager-wait-online.service",
 	"nm-cloud-setup.service", "nm-cloud-setup.timer",
 	"systemd-journald-audit.socket", "kdump.service", "rngd.service", "lvm2-monitor.service", "multipathd.service", "multipathd.socket",
 	"snapd.service", "snapd.socket", "snapd.seeded.service", "snapd.apparmor.service", "fstrim.timer",
-	// These would only hold the package manager's lock while a build wants it.
+	// These would only hold the package manager's lock while a build needs it.
 	"apt-daily.timer", "apt-daily-upgrade.timer", "dnf-makecache.timer",
 }
 
-// configureSystemd writes below dir, which is in /run and therefore never
+// configureSystemd writes bake's configuration of systemd below dir. dir is in /run and so never
 // becomes part of an image.
 func (b *bootSpec) configureSystemd(dir string) error {
 	units := filepath.Join(dir, "system")
@@ -48,7 +48,7 @@ func (b *bootSpec) configureSystemd(dir string) error {
 		return err
 	}
 	if hasSystemUsers(sysusersDirs) {
-		// As on a machine that was started before, which has no need of an update.
+		// systemd-sysusers is skipped, as on a machine that has booted before and needs no update.
 		if err := writeAddition(units, "systemd-sysusers.service", "bake.conf", "[Unit]\nConditionPathExists=!/run/bake\n"); err != nil {
 			return err
 		}
@@ -59,9 +59,9 @@ func (b *bootSpec) configureSystemd(dir string) error {
 	return b.enableCloudInit(units)
 }
 
-// changesUnit reports whether the image has a unit of its own in place of the distribution's, or
-// whether anything adds to the unit, see systemd.unit(5). What those say is to hold: bake neither
-// empties their lists of commands nor runs them elsewhere.
+// changesUnit reports whether the image replaces the distribution's unit with its own, or whether
+// any drop-in changes the unit, see systemd.unit(5). bake must respect those: it then neither
+// empties the unit's lists of commands nor runs the commands elsewhere.
 func changesUnit(unit string, exists func(path string) bool) bool {
 	stem, suffix, _ := strings.Cut(unit, ".")
 	additions := []string{unit + ".d", suffix + ".d"}
@@ -79,11 +79,11 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 	return false
 }
 
-// hastenLogin has the first login wait for less. The SSH server reads its
-// configuration once and not twice unless the image changes its unit, the manager of the login user's services, for
-// which a session waits, begins when the SSH server is there and not when somebody has
-// logged in. Cron begins after both, and what no other unit waits for half a second later: flushing the journal to
-// the disk and the record of the boot.
+// hastenLogin shortens the wait for the first login. The SSH server checks its configuration once
+// instead of twice, unless the image changes its unit. The service manager of the login user, which
+// a session waits for, starts after the SSH server instead of at the login. Cron starts after both.
+// Half a second later start the units that no other unit waits for: flushing the journal to the
+// disk and the record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
 	addition := map[string]string{}
 	if !changesUnit("ssh.service", exists) {
@@ -108,7 +108,7 @@ func (b *bootSpec) hastenLogin(units string) error {
 	// multi-user.target waits for cron, and the last stage of cloud-init for that.
 	addition["cron.service"], addition["crond.service"] = login, login
 	for unit, text := range addition {
-		// First by its name, wherever the others are: they have the last word.
+		// This name sorts before all others in any directory, so the image's drop-ins override it.
 		if err := writeAddition(units, unit, "00-bake.conf", text); err != nil {
 			return err
 		}
@@ -121,11 +121,12 @@ func (b *bootSpec) hastenLogin(units string) error {
 	return nil
 }
 
-// settled is a unit that starts half a second after the SSH server and the user's manager, so that the first login
-// has the processors. No target waits for it, as it has no default dependencies.
+// settled is a unit that becomes active half a second after the SSH server and the user manager, so
+// that the first login has the processors to itself. No target waits for it, because it has no
+// default dependencies.
 const settled = "bake-settled.service"
 
-// writeSettled writes that unit and has it wanted; it begins as order says.
+// writeSettled writes and enables that unit. order is the start of its [Unit] section.
 func writeSettled(units, wants, order string) error {
 	text := order + "Description=Leaves the processors to the first login\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
 		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=-/bin/sleep 0.5\n"
@@ -135,10 +136,10 @@ func writeSettled(units, wants, order string) error {
 	)
 }
 
-// afterServer has a unit begin when the SSH server is there.
+// afterServer makes a unit start after the SSH server.
 const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
 
-// writeAddition writes an addition to a unit, below the directory of units.
+// writeAddition writes a drop-in for a unit, below the directory of units.
 func writeAddition(units, unit, file, text string) error {
 	dir := filepath.Join(units, unit+".d")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -147,8 +148,8 @@ func writeAddition(units, unit, file, text string) error {
 	return os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644)
 }
 
-// limitTmp gives a /tmp in memory, where the distribution has it there, half of the
-// machine's memory; its own measure would be the host's.
+// limitTmp limits a /tmp in memory, if the distribution has one, to half of the machine's memory.
+// The default would be half of the host's.
 func (b *bootSpec) limitTmp(units string) error {
 	if b.Memory == 0 || !findsUnit("tmp.mount") {
 		return nil
@@ -156,8 +157,8 @@ func (b *bootSpec) limitTmp(units string) error {
 	return writeAddition(units, "tmp.mount", "bake.conf", fmt.Sprintf("[Mount]\nOptions=mode=1777,strictatime,nosuid,nodev,size=%d,nr_inodes=1m\n", b.Memory/2))
 }
 
-// mountTable keeps systemd from waiting for the partitions that an image's
-// /etc/fstab names and a machine has not. What needs no disk is still mounted.
+// mountTable keeps systemd from waiting for partitions that the image's /etc/fstab names and the
+// machine lacks. File systems that need no disk are still mounted.
 func mountTable(generators string) error {
 	table, err := os.ReadFile("/etc/fstab")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -172,8 +173,8 @@ func mountTable(generators string) error {
 	return os.WriteFile(path, []byte(kept), 0o644)
 }
 
-// withoutDisks are the lines of a mount table, see fstab(5), whose source is
-// neither a device nor the name of one, nor swap.
+// withoutDisks returns the lines of a mount table, see fstab(5), whose source is not a device, the
+// name of a device, or swap.
 func withoutDisks(table string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(table) {
@@ -190,9 +191,8 @@ func withoutDisks(table string) string {
 	return kept.String()
 }
 
-// enableCloudInit does what cloud-init's generator does once it has found out
-// that it is on EC2. Where there is no metadata service there is nothing for
-// cloud-init to do.
+// enableCloudInit does what cloud-init's generator does when it detects EC2. Without a metadata
+// service cloud-init has nothing to do.
 func (b *bootSpec) enableCloudInit(units string) error {
 	if !b.Metadata || !findsUnit("cloud-init.target") || exists("/etc/cloud/cloud-init.disabled") {
 		return nil
@@ -229,10 +229,11 @@ func (b *bootSpec) enableCloudInit(units string) error {
 //go:embed stages.py
 var stages []byte
 
-// loadCloudInitOnce has one process run all stages of cloud-init, as from version 24.3 on it does
-// by itself: four times in a row, to load it takes longer than what it does. That process begins with the
-// machine if there is a processor for it; with one only, the first stage begins it. Where the image or its
-// distribution wants of a stage what that process would not know of, all stay as they are.
+// loadCloudInitOnce makes one process run all stages of cloud-init, as cloud-init itself does from
+// version 24.3 on. Otherwise it is loaded four times, and loading takes longer than the work. With
+// several processors the process starts with the machine; with only one, the first stage starts it.
+// If the image or its distribution sets something for a stage that the process could not honor, all
+// stages stay as they are.
 func loadCloudInitOnce(units string) error {
 	program, err := os.ReadFile("/usr/bin/cloud-init")
 	if err != nil || findsUnit("cloud-init-main.service") {
@@ -275,9 +276,9 @@ func loadCloudInitOnce(units string) error {
 	)
 }
 
-// interpreter is the command that runs a program of Python's which does nothing but call
-// cloud-init, as the scripts that setuptools makes of an entry point do; empty if that is
-// something else.
+// interpreter returns the interpreter's command line from the first line of a Python script that
+// only calls cloud-init, such as setuptools generates for an entry point. It returns "" for any
+// other program.
 func interpreter(program string) string {
 	line, rest, _ := strings.Cut(program, "\n")
 	command, ok := strings.CutPrefix(line, "#!")
@@ -288,12 +289,13 @@ func interpreter(program string) string {
 	return strings.TrimSpace(command)
 }
 
-// passedOn are the settings of a service that hold for a stage too: systemd heeds them itself, or the
-// stage has the files, the environment and the control group that it made of them.
+// passedOn are the settings of a service that still apply to a stage run by that process: either
+// systemd applies them itself, or the stage gets the files, the environment and the control group
+// that result from them.
 const passedOn = " Type ExecStart ExecStartPre ExecStartPost RemainAfterExit TimeoutSec KillMode TasksMax StandardOutput Environment EnvironmentFile "
 
-// stageOf is an addition to a unit that has program run what cloud-init would; it is empty if the
-// unit runs anything else, or wants more of the process than it would get.
+// stageOf returns a drop-in for a unit that makes it run program instead of cloud-init. It returns
+// "" if the unit runs anything else, or has settings that would have no effect.
 func stageOf(text, program string) string {
 	u := &unit{values: map[string][]string{}}
 	if u.read(strings.NewReader(text), strings.NewReplacer()) != nil {
@@ -311,8 +313,8 @@ func stageOf(text, program string) string {
 	return "[Service]\nExecStart=\nExecStart=" + program + strings.TrimPrefix(args[0], "/usr/bin/cloud-init") + "\n"
 }
 
-// markCloudInit says in dir, as cloud-init's generator does, that cloud-init is going to run: who
-// logs in waits for it.
+// markCloudInit records in dir, as cloud-init's generator does, that cloud-init is going to run.
+// Clients that log in wait for it then.
 func markCloudInit(dir string) error {
 	return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "enabled"), nil, 0o644))
 }
@@ -325,11 +327,11 @@ func findsUnit(name string) bool {
 	})
 }
 
-// unitPlaces are where images have their units, less what is in /etc and outranks bake's own. The
-// first one that has a unit counts.
+// unitPlaces are the directories of an image's units, except those in /etc, which outrank bake's
+// own. The first one that has a unit counts.
 var unitPlaces = []string{"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
-// unitText is what the image says of a unit; nil if it has none.
+// unitText returns the image's text of a unit, or nil if it has none.
 func unitText(name string) ([]byte, error) {
 	for _, from := range unitPlaces {
 		b, err := os.ReadFile(filepath.Join(from, name))
@@ -340,11 +342,10 @@ func unitText(name string) ([]byte, error) {
 	return nil, nil
 }
 
-// unorder lets a unit run beside the machine, and not before it: it begins as
-// order says. The distribution holds everything back until cloud-init
-// is done, for the sake of user data; where there is none this only costs time.
-// The unit is the image's own, less its orderings against others than
-// cloud-init's.
+// unorder makes a unit start as order says instead of before the rest of the boot. The distribution
+// delays everything until cloud-init is done, for the sake of user data; without user data this
+// only costs time. The result is the image's own unit without its orderings, except those against
+// cloud-init.
 func unorder(dir, unit, order string) error {
 	text, err := unitText(unit)
 	if err != nil || text == nil {
@@ -353,8 +354,8 @@ func unorder(dir, unit, order string) error {
 	return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(text))+"\n"+order), 0o644)
 }
 
-// withoutBefore removes from a unit file what must wait for the unit, except for
-// the shutdown and what is about cloud-init itself.
+// withoutBefore removes from a unit file the units that must wait for the unit, except for the
+// shutdown, the online network and those of cloud-init itself.
 func withoutBefore(unit string) string {
 	var out strings.Builder
 	for line := range strings.Lines(unit) {
@@ -372,18 +373,19 @@ func withoutBefore(unit string) string {
 	return out.String()
 }
 
-// cloudInitLocal is what config is to cloud-init's stage before there is a
-// network: on EC2 it would ask DHCP for one, and wait a minute for an answer.
+// cloudInitLocal returns config for cloud-init's local stage, which runs before there is a network.
+// With the EC2 data source that stage would request an address by DHCP and wait a minute for an
+// answer.
 func cloudInitLocal(config string) string {
 	return strings.Replace(config, "datasource_list: [Ec2]", "datasource_list: []", 1)
 }
 
-// cloudInitConfig outranks the image's configuration and leaves no trace in it:
-// cloud-init looks for it on the kernel's command line, for which it takes the
-// first process's in a container. The metadata service is the one of EC2, though
-// the host's firmware does not say so. The host keys are made already: cloud-init
-// shall neither delete them nor make more, and unless user data brings others, it need not
-// print them again. There is no boot loader to configure.
+// cloudInitConfig returns configuration that outranks the image's and leaves no trace in it:
+// cloud-init reads it from the kernel's command line, and in a container uses that of the first
+// process instead. It declares the metadata service to be EC2's, though the host's firmware does
+// not say so. The host keys exist already: cloud-init must neither delete them nor generate more,
+// and need not print them again unless user data brings others. There is no boot loader to
+// configure.
 func (b *bootSpec) cloudInitConfig() string {
 	config := "datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, " +
 		"ssh_deletekeys: false, ssh_genkeytypes: [" + strings.Join(hostKeyTypes, ", ") + "], grub_dpkg: {enabled: false}"

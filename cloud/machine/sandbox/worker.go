@@ -16,19 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// worker is a child of this process in namespaces of its own: root over the machines' ids and
-// over nothing else. What it is to do, being a machine's shim or working on files, it learns from
-// the driver when it is there, so that one can be begun before it is wanted.
+// worker is a child of this process in its own namespaces: it is root over the
+// machines' ids and nothing else. After it has started, the driver sends it its
+// work: to become a machine's shim or to work on files. So a worker can be
+// started ahead of need.
 type worker struct {
 	dir       string // its working directory
 	control   *control
 	cmd       *exec.Cmd
-	ended     <-chan error // its end, once; closed then
-	complaint bytes.Buffer // what it has said when it has ended, until it is a shim
+	ended     <-chan error // receives the error of its end once, then is closed
+	complaint bytes.Buffer // standard error, complete once it has ended; empty once it is a shim
 }
 
-// newWorker begins a child in the working directory dir and waits until its ids are mapped. A directory
-// that is handed over later would be one of another view of mounts.
+// newWorker starts a child in the working directory dir and waits until its ids
+// are mapped. The directory must be set here: one handed over later would
+// belong to another mount namespace.
 func (d *Driver) newWorker(dir string) (_ *worker, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -60,8 +62,8 @@ func (d *Driver) newWorker(dir string) (_ *worker, err error) {
 	cmd.Env = []string{}
 	cmd.Stderr = &w.complaint
 	cmd.ExtraFiles = []*os.File{gate, theirs}
-	// With a view of mounts of its own, which is the host's, a shim can take
-	// volumes out of it for the machine.
+	// The worker starts with a copy of the host's mount namespace, from which a
+	// shim can unmount volumes for the machine.
 	d.ids.prepare(cmd, unix.CLONE_NEWNET|unix.CLONE_NEWNS)
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	if w.ended, err = startInDir(cmd, dir); err != nil {
@@ -75,7 +77,8 @@ func (d *Driver) newWorker(dir string) (_ *worker, err error) {
 	return w, err
 }
 
-// give hands over what the worker needs for the work that msg names, in this order.
+// give sends the files, in order, and then the message that says what to do
+// with them.
 func (w *worker) give(msg message, files ...*os.File) error {
 	for _, f := range files {
 		if err := w.control.send(message{Op: opGive}, f); err != nil {
@@ -88,13 +91,14 @@ func (w *worker) give(msg message, files ...*os.File) error {
 	return nil
 }
 
-// death is why the worker could not be told something or does not answer, where that failed with err:
-// what it has said of its end, if it has ended, or else how it did.
+// death returns why the worker could not be reached or does not answer, after
+// that failed with err. If the worker has ended, this is what it printed, or
+// else how it ended.
 func (w *worker) death(err error) error {
 	if !ofDeath(err) {
 		return err
 	}
-	w.cmd.Process.Kill() // its end of the socket is closed, which is its last act but for dying
+	w.cmd.Process.Kill() // its end of the socket is closed, which is the last thing it does before it exits
 	end := <-w.ended
 	if text := clean(w.complaint.String()); text != "" {
 		return errors.New(text)
@@ -105,12 +109,13 @@ func (w *worker) death(err error) error {
 	return fmt.Errorf("%w (%w)", err, end)
 }
 
-// ofDeath reports whether an error is one of telling or hearing who has ended.
+// ofDeath reports whether an error means that the other side of a connection
+// has ended.
 func ofDeath(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ESRCH)
 }
 
-// end ends the worker, if it has not ended, and waits for that.
+// end ends the worker, if it still runs, and waits for that.
 func (w *worker) end() {
 	w.control.close()
 	if w.cmd != nil {
@@ -130,11 +135,11 @@ func (w *worker) gone() bool {
 	}
 }
 
-// startInDir starts cmd with dir as its working directory. That of the calling
-// thread is changed, and not by cmd.Dir that of the child, because the machines'
-// root may not be allowed to walk to dir. The thread lives as long as the child:
-// the signal that the child gets on the death of its parent is about the thread.
-// The child's end is sent to ended.
+// startInDir starts cmd with dir as its working directory. It changes the
+// directory of the calling thread instead of setting cmd.Dir, because the
+// machines' root may lack the rights to walk to dir. The thread lives as long
+// as the child, because the child's parent-death signal depends on the thread.
+// ended receives the child's exit error.
 func startInDir(cmd *exec.Cmd, dir string) (ended <-chan error, err error) {
 	started, end := make(chan error), make(chan error, 1)
 	go func() {
@@ -157,24 +162,27 @@ func startInDir(cmd *exec.Cmd, dir string) (ended <-chan error, err error) {
 	return end, <-started
 }
 
-// spares keeps a worker ready. Without keeps it keeps none.
+// spares keeps one worker ready, if keeps is set.
 type spares struct {
 	mu     sync.Mutex
 	keeps  bool
 	unused time.Duration // after which a spare worker is ended
-	next   chan *worker  // gets the spare one, which may still be coming, or nil; nil if there is none
+	next   chan *worker  // receives the spare worker, perhaps not started yet, or nil; the channel is nil if there is none
 }
 
-// spareUnused is how long a spare worker is kept that nobody wants: its view of mounts is the host's of when
-// it began, and a disk that the host has unmounted since stays in use.
+// spareUnused is how long an unused spare worker is kept. Its mount namespace
+// is a copy of the host's from when it started, so a disk that the host has
+// unmounted since stays in use.
 const spareUnused = 2 * time.Minute
 
-// afterLaunch is how long a spare worker is not begun after one has become a machine's shim: the
-// machine's start is to have the processors.
+// afterLaunch is the delay before a new spare worker is started once a worker
+// has become a machine's shim, so that the machine's start has the processors
+// to itself.
 const afterLaunch = time.Second
 
-// worker returns a worker in the working directory dir, or in any if that is empty: the spare one if it is
-// there, which is where all is that this driver looks after.
+// worker returns a worker in the working directory dir; if dir is empty, any
+// directory will do. It returns the spare worker if there is one for dir: spare
+// workers run in the directory of the driver's own data.
 func (d *Driver) worker(ctx context.Context, dir string) (*worker, error) {
 	if dir != "" && dir != d.options.Dir {
 		return d.newWorker(dir)
@@ -202,8 +210,8 @@ func (d *Driver) worker(ctx context.Context, dir string) (*worker, error) {
 	return d.newWorker(cmp.Or(dir, "/"))
 }
 
-// putBack makes a worker that has done its work the spare one, if one is wanted and none is there; else it
-// ends it.
+// putBack keeps a worker that has done its work as the spare one, if a spare is
+// wanted and missing; otherwise it ends the worker.
 func (d *Driver) putBack(w *worker) {
 	next := make(chan *worker, 1)
 	next <- w
@@ -212,8 +220,9 @@ func (d *Driver) putBack(w *worker) {
 	}
 }
 
-// keep makes what next gets the spare worker until somebody takes it, or has not for a while. It does not if
-// none is wanted or another one is there.
+// keep makes the worker that next receives the spare one, until it is taken or
+// has been unused for a while. It reports false if no spare is wanted or there
+// is one already.
 func (s *spares) keep(next chan *worker) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +244,7 @@ func (s *spares) keep(next chan *worker) bool {
 	return true
 }
 
-// close ends the spare worker, and has none come any more.
+// close ends the spare worker and allows no new one.
 func (s *spares) close() {
 	s.mu.Lock()
 	next := s.next
@@ -246,14 +255,14 @@ func (s *spares) close() {
 	}
 }
 
-// endSpare ends what next gets, when it has come.
+// endSpare waits for the worker that next receives and ends it.
 func endSpare(next <-chan *worker) {
 	if w := <-next; w != nil {
 		w.end()
 	}
 }
 
-// replenish begins a spare worker after a while, if one is wanted and none is there.
+// replenish starts a spare worker after a delay, if one is wanted and missing.
 func (d *Driver) replenish(after time.Duration) {
 	time.AfterFunc(after, func() {
 		next := make(chan *worker, 1)
@@ -262,19 +271,20 @@ func (d *Driver) replenish(after time.Duration) {
 		}
 		w, err := d.newWorker(d.options.Dir)
 		if err != nil {
-			d.log.Debug("no worker begun ahead", "error", err) // who wants one hears why
+			d.log.Debug("no worker begun ahead", "error", err) // the next caller of worker gets the error
 		}
 		next <- w
 	})
 }
 
-// workerMain is the worker's side.
+// workerMain is the main function of the worker process.
 func workerMain(args []string) error {
 	if _, err := enterNamespace(args); err != nil {
 		return err
 	}
-	runtime.LockOSThread() // the thread that begins a machine must not end before it
-	// Where enterNamespace ran the program again, the exec has cleared what the driver asked for.
+	runtime.LockOSThread() // the thread that starts a machine must not end before it
+	// If enterNamespace executed the program again, the exec has cleared the
+	// signal that the driver set.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err
 	}
@@ -288,7 +298,7 @@ func workerMain(args []string) error {
 	for {
 		msg, f, err := c.receive()
 		switch {
-		case errors.Is(err, io.EOF): // it was not wanted
+		case errors.Is(err, io.EOF): // no work came
 			return nil
 		case err != nil:
 			return err
@@ -307,7 +317,7 @@ func workerMain(args []string) error {
 				answer = failure(message{Op: opFailed}, err)
 			}
 			for _, f := range given {
-				f.Close() // before the answer: who gave them may be waiting for their end
+				f.Close() // before the answer: the driver may wait for the files to be closed
 			}
 			given = nil
 			if err := c.send(answer, nil); err != nil {
