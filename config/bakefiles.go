@@ -19,14 +19,14 @@ import (
 // bakeSuffix is how the names of bake files end. Packer does not read them.
 const bakeSuffix = ".bake.hcl"
 
-// BakeFile is a file beside the template that says what templates cannot. Its blocks
-// are not decoded.
+// BakeFile is a file next to the template with blocks that templates cannot hold. Its
+// blocks are not decoded.
 type BakeFile struct {
 	Name string
 	Body *hclsyntax.Body
 }
 
-// bakeFilesOf looks for the bake files beside a template that is a single file.
+// bakeFilesOf finds the bake files next to a template that is a single file.
 func (r *reader) bakeFilesOf(template string) ([]string, hcl.Diagnostics) {
 	dir := filepath.Dir(template)
 	entries, err := os.ReadDir(r.abs(dir))

@@ -154,8 +154,9 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []re
 	return refs, open, diags
 }
 
-// notYet warns of what only data sources can tell, so that it cannot be checked.
-// Once they have been read, it is an error. What has been complained about may be why, and is enough.
+// notYet warns of a value that only data sources can provide, so that it cannot be
+// checked. Once they have been read, it is an error. If an error was reported already, it
+// may be the cause, so notYet reports nothing.
 func (l *loader) notYet(at hcl.Range, what string) hcl.Diagnostics {
 	if l.failed {
 		return nil
@@ -275,7 +276,7 @@ func unknownLabel(diags hcl.Diagnostics) bool {
 	})
 }
 
-// value evaluates expr, which may use var, local and data, and values besides.
+// value evaluates expr, which may use var, local and data, and the given values.
 func (l *loader) value(ctx context.Context, expr hcl.Expression, values map[string]cty.Value) (cty.Value, hcl.Diagnostics) {
 	ec, diags := l.t.scope.Context(ctx, expr.Variables())
 	if diags.HasErrors() {
@@ -296,7 +297,7 @@ func (l *loader) decode(ctx context.Context, attr *hcl.Attribute, dst any) hcl.D
 	return l.decodeWith(ctx, attr, nil, dst)
 }
 
-// decodeWith is decode of what may use values besides.
+// decodeWith is decode for an attribute that may also use the given values.
 func (l *loader) decodeWith(ctx context.Context, attr *hcl.Attribute, values map[string]cty.Value, dst any) hcl.Diagnostics {
 	if attr == nil {
 		return nil

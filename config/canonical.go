@@ -16,8 +16,8 @@ import (
 	"bake/config/lang"
 )
 
-// canonical writes what bodies say in a form that knows no layout, no comments and no
-// order of arguments. It notes the expressions that it has seen.
+// canonical writes the contents of bodies in a form that is independent of layout,
+// comments and the order of arguments. It records the expressions that it has seen.
 type canonical struct {
 	strings.Builder
 	files   map[string]*hcl.File
@@ -31,7 +31,7 @@ func (c *canonical) printf(format string, args ...any) { fmt.Fprintf(c, format, 
 func (c *canonical) body(b hcl.Body, top bool) {
 	native, ok := b.(*hclsyntax.Body)
 	if !ok {
-		attrs, _ := b.JustAttributes() // reported by whoever decodes the body
+		attrs, _ := b.JustAttributes() // errors are reported when the body is decoded
 		for _, a := range inOrder(attrs) {
 			c.argument(a.Name, a.Expr, top)
 		}

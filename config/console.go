@@ -97,8 +97,8 @@ func excessive(text string) hcl.Diagnostics {
 	return nil
 }
 
-// Incomplete reports whether text ends within brackets, so that the expression
-// goes on in the next line.
+// Incomplete reports whether text ends within brackets, so that the expression continues
+// on the next line.
 func Incomplete(text string) bool {
 	if len(text) > maxLength {
 		return false

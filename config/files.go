@@ -58,9 +58,9 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 // maxSyntax is how many mistakes of syntax are shown of a file.
 const maxSyntax = 5
 
-// WithHints leaves out of a file's mistakes of syntax those that are likely to come of
-// another one, and says how many they are. After a quotation mark that is missing,
-// each string of the rest of the file is taken for what is between two strings.
+// WithHints removes from a file's syntax errors those that are probably consequences of
+// another one, and adds how many they are. After a missing quotation mark, the parser
+// takes every string in the rest of the file for the text between two strings.
 func WithHints(diags hcl.Diagnostics) hcl.Diagnostics {
 	diags = inPlace(diags)
 	shown := min(len(diags), maxSyntax)
@@ -152,7 +152,7 @@ func duplicate(at *hcl.Range, what, name string, first hcl.Range) hcl.Diagnostic
 	return diags
 }
 
-// again is what is known of a name that is declared again.
+// again describes a name that is declared twice.
 type again struct {
 	what  string
 	first hcl.Range

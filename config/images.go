@@ -19,9 +19,9 @@ import (
 	"bake/config/lang"
 )
 
-// Instance is an image block of the bake files, or one of the images that a block with
-// for_each stands for. A template that is loaded for one has its variables, and no other
-// image block. It is plain data but for Each.
+// Instance is an image block of the bake files, or one of the images of a block with
+// for_each. A template that is loaded for one has its variables, and no other image block.
+// It is plain data except for Each.
 type Instance struct {
 	Image string           // label of the block; empty: what no image block names
 	Key   string           // of for_each; empty without it
@@ -63,7 +63,7 @@ type ImageOf struct {
 
 // Images are the images of a template.
 type Images struct {
-	All   []ImageOf // each after those that it refers to
+	All   []ImageOf // each after the images that it refers to
 	Apart bool      // each has to be loaded for itself
 	Files map[string]*hcl.File
 }
@@ -203,7 +203,8 @@ func (l *loader) forEach() *hcl.EvalContext {
 	return &hcl.EvalContext{Functions: functions, Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}}
 }
 
-// imageFunctions are those that image blocks have beside those of templates.
+// imageFunctions returns the functions that image blocks have in addition to those of
+// templates.
 func imageFunctions() map[string]function.Function {
 	return map[string]function.Function{"toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType))}
 }
@@ -286,7 +287,7 @@ func traversed(ref hcl.Traversal, i int) (string, bool) {
 	return "", false
 }
 
-// sorted are the images, each after those that it refers to.
+// sorted returns the images, each after those that it refers to.
 func (g *graph) sorted() (all []ImageOf) {
 	var chain []string       // labels of the images that are being visited
 	var refs []hcl.Traversal // and how each of them but the last refers to the next

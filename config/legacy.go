@@ -58,8 +58,8 @@ func (r *reader) notHCL(path string) hcl.Diagnostics {
 		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; if it is a legacy JSON template, with builders and provisioners, convert it with\n\n  bake hcl2_upgrade %s", path, shellWord(path))
 }
 
-// legacyIn returns what to do with a directory that holds only legacy JSON
-// templates; nil if it holds none.
+// legacyIn returns a diagnostic with advice for a directory that holds only legacy JSON
+// templates, or nil.
 func (r *reader) legacyIn(dir string, entries []os.DirEntry) hcl.Diagnostics {
 	for _, e := range entries {
 		if e.IsDir() || !strings.HasSuffix(e.Name(), ".json") {

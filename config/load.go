@@ -74,8 +74,8 @@ func newLoader(ctx context.Context, o Options) *loader {
 	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil), cwd: o.Cwd, instance: o.Instance}}
 }
 
-// load goes on after errors as far as what follows still makes sense: what could
-// not be read counts as unknown, so that every mistake is reported once.
+// load continues after errors as far as possible: what could not be read counts as
+// unknown, so that every error is reported once.
 func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 	diags := l.declarations()
 	if l.blocks == nil || l.o.SyntaxOnly { // nil: there is nothing to go on with
@@ -85,8 +85,8 @@ func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 	return l.together(Merge(diags, l.rest(ctx)))
 }
 
-// declarations reads the files, what they declare, and the values given to
-// variables. It leaves blocks nil if nothing more can be told.
+// declarations reads the files, their declarations, and the values given to variables. It
+// leaves blocks nil if nothing further can be checked.
 func (l *loader) declarations() hcl.Diagnostics {
 	where, diags := l.reader.find(l.o.Path)
 	if diags.HasErrors() {
@@ -353,7 +353,8 @@ func (l *loader) values() hcl.Diagnostics {
 	return diags
 }
 
-// compute computes what can be without running a data source that nothing needs yet.
+// compute computes everything that does not require running a data source that is not
+// needed yet.
 func (l *loader) compute(ctx context.Context) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, n := range l.t.scope.Nodes() {

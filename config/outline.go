@@ -45,10 +45,10 @@ type Block struct {
 	PostProcessors    []Chain
 }
 
-// ReadOutline reads the outline of a template. The diagnostics are about its
-// syntax, its declarations, and the values given to its variables; if they hold
-// errors there is no outline to speak of, but Files can be shown with them. Without
-// a path the outline is that of an empty template.
+// ReadOutline reads the outline of a template. The diagnostics cover its syntax, its
+// declarations, and the values given to its variables. If they contain errors, the outline
+// has only Files, to show the errors. Without a path, it returns the outline of an empty
+// template.
 func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	o.AllowUnset = true
 	l := newLoader(ctx, o)
@@ -94,7 +94,7 @@ func (out *Outline) fill(ctx context.Context, l *loader) {
 	out.Blocks = l.blockOutlines
 }
 
-// marked marks what is secret, if the outline is all that is wanted.
+// marked marks a sensitive value if only the outline is being read.
 func (l *loader) marked(v cty.Value, sensitive bool) cty.Value {
 	if l.outline && sensitive {
 		return v.Mark(lang.Sensitive)

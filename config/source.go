@@ -73,10 +73,10 @@ func (c *Component) Data() (addresses []string) {
 	return addresses
 }
 
-// Input returns what the component's options are decoded from, without Render
-// and Secret. build are the values of build.*, which may be unknown in a check, one by
-// one or as a whole; it is [cty.NilVal] for builders, which come before there are any.
-// Data sources that the block refers to are read if they have not been.
+// Input returns the input for decoding the component's options, without Render and Secret.
+// build is the value of build.*, of which parts or the whole may be unknown in a check. It
+// is [cty.NilVal] for builders, which run before these values exist. Input reads data
+// sources that the block refers to if they have not been read.
 func (c *Component) Input(ctx context.Context, build cty.Value) (schema.Input, hcl.Diagnostics) {
 	parent, diags := c.scope.Context(ctx, c.refs)
 	ec := parent.NewChild()

@@ -24,8 +24,8 @@ type steps struct {
 	chains       [][]postProcessorBlock
 }
 
-// readName reads the name of the build. What stands in its place until it is known
-// is in the names of its sources.
+// readName reads the name of the build. Until it is known, a placeholder appears in the
+// names of its sources.
 func (s *steps) readName(ctx context.Context, attr *hcl.Attribute) hcl.Diagnostics {
 	s.buildName = cty.StringVal("")
 	if attr == nil {

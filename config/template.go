@@ -69,7 +69,7 @@ type Template struct {
 	Variables []*Variable // by name
 	Builds    []*Build    // every build block with each of its sources, in template order
 	Open      bool        // there may be more builds, which only data sources can tell of
-	BakeFiles []BakeFile  // beside the template, by name
+	BakeFiles []BakeFile  // next to the template, by name
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
@@ -126,8 +126,8 @@ type texts struct {
 	all []string
 }
 
-// Explain rewrites diagnostics about names that do not exist in the words of
-// templates. It is for those that decoding a [Component]'s Input gives.
+// Explain rewrites diagnostics about unknown names in the terms of templates. It is for
+// diagnostics from decoding a [Component]'s Input.
 func (t *Template) Explain(diags hcl.Diagnostics) hcl.Diagnostics { return t.scope.Explain(diags) }
 
 // Find returns the factory of a component whose type is written at that place. Without

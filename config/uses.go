@@ -18,7 +18,7 @@ import (
 	"bake/internal/hostpath"
 )
 
-// Use is something of a template, or of what it is given, that a build depends on.
+// Use is an input of a build: a part of a template, or of what the template is given.
 type Use struct {
 	Name   string // such as "var.release", "provisioner 1 (shell)" or "file motd.txt"
 	Text   string // what it is: a value as JSON, a block without its layout, the digest of a file
@@ -218,8 +218,8 @@ func (u *user) files(all []fileRead) {
 // Cwd is what relative paths start from.
 func (t *Template) Cwd() string { return t.cwd }
 
-// Relative is a path as it is from the directory of the template, whoever calls bake from
-// where: with slashes.
+// Relative returns a path relative to the directory of the template, with slashes,
+// independent of the current directory.
 func (t *Template) Relative(path string) string {
 	abs := func(p string) string { return filepath.Clean(hostpath.In(t.cwd, p)) }
 	rel, err := filepath.Rel(abs(filepath.FromSlash(t.Root)), abs(path))

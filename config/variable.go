@@ -275,8 +275,8 @@ func (in *inputs) fromEnv(env []string) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// fromFile takes the attributes of a file. What it sets that is not declared is
-// a warning if warn is set.
+// fromFile reads the attributes of a variable file. If warn is set, it warns of values for
+// undeclared variables.
 func (in *inputs) fromFile(name string, warn bool) hcl.Diagnostics {
 	if ext := filepath.Ext(name); ext != ".hcl" && ext != ".json" {
 		return problem(nil, "Unknown format of variable file", "%s ends neither in .hcl nor in .json, so its format is unknown.", name)

@@ -19,8 +19,8 @@ type weak struct {
 	diags hcl.Diagnostics
 }
 
-// check warns of val, the value of what is called name, if a text in it is no
-// secret that can be masked everywhere.
+// check warns if val, the value of name, contains a text that is too common to be masked
+// everywhere.
 func (w *weak) check(what, name string, at hcl.Range, val cty.Value) {
 	found := false
 	lang.Strings(val, func(text string) {

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// launches is a table of the images that were made, by region, with a command for each that
-// launches a machine of it: beside the image if all fits into width columns, else below it.
+// launches returns a table of the images that were made, by region, each with a command
+// that launches a machine of it: next to the image if everything fits into width columns,
+// else below it.
 func (t *transcript) launches(local bool, width int) (lines []string) {
 	type row struct{ build, region, image, launch string }
 	rows, seen := []row{{"Build", "Region", "Image", "Launch it with"}}, map[row]bool{}

@@ -134,9 +134,9 @@ func (b *buildView) running(path string) *stepView {
 	return nil
 }
 
-// Draw writes what has been said since the last frame, and the list below it as
-// it is at now, on a terminal of the given size. Once the run has ended the list
-// is drawn in full and left on the screen, with the summary below it.
+// Draw writes the lines added since the last frame, and below them the list as of now, on
+// a terminal of the given size. Once the run has ended, it draws the list in full and
+// leaves it on the screen, with the summary below it.
 func (d *Live) Draw(now time.Time, width, height int) {
 	width, height = max(width, 10), max(height, 4)
 	room := 1 << 30
@@ -324,8 +324,8 @@ func (b *buildView) fold(excess int) (folded []*stepView) {
 	return folded
 }
 
-// foldedRow stands for steps that are done: how many, and the time from the first
-// one's start to the end of the last.
+// foldedRow summarizes finished steps: how many, and the time from the start of the first
+// to the end of the last.
 func (d *Live) foldedRow(steps []*stepView, width int) string {
 	text, began, end := "1 step done", steps[0].started, steps[0].started
 	if len(steps) > 1 {
@@ -339,7 +339,7 @@ func (d *Live) foldedRow(steps []*stepView, width int) string {
 	return d.row(width, d.style(32, "✓"), 1, text, "", clock(end.Sub(began)))
 }
 
-// speaks says whether the last line that s wrote is shown below it.
+// speaks reports whether the last output line of s is shown below it.
 func (s *stepView) speaks() bool { return !s.ended && s.output != "" }
 
 func (s *stepView) mark(d *Live, spin string) string {

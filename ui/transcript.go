@@ -181,8 +181,8 @@ func (t *transcript) stamp(e step.Event) string {
 	return e.Time.Format(time.RFC3339) + ": "
 }
 
-// tell takes the reasons of e's build that which chooses out of those that nothing
-// has told, and returns them.
+// tell returns those reasons of e's build that which selects and that have not been shown
+// yet, and removes them from the list.
 func (t *transcript) tell(e step.Event, which func(reason) bool) (chosen []reason) {
 	t.untold[e.Build] = slices.DeleteFunc(t.untold[e.Build], func(r reason) bool {
 		if !which(r) {

@@ -100,8 +100,8 @@ const (
 	cacheReleases = "release"
 )
 
-// asked turns a time limit of 0 that the flag was given into none at all, whatever bake
-// files say.
+// asked replaces a time limit of 0 that was set by the flag with no limit at all, whatever
+// bake files say.
 func asked(cmd *cobra.Command, flag string, limit *time.Duration) {
 	if *limit == 0 && cmd.Flags().Changed(flag) {
 		*limit = run.NoTimeout
@@ -160,8 +160,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	return p.bake(ctx, o, options, run.Build)
 }
 
-// bake runs a build, or goes on with one, with what this process gives to it. It returns
-// how that ended, and what is still to be said of it.
+// bake runs or resumes a build with the settings of this process. failure is the error of
+// the build, and err is an error that still has to be reported.
 func (p *program) bake(ctx context.Context, o buildOptions, options run.Options, do func(context.Context, run.Options) (run.Result, error)) (failure, err error) {
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
 	o.log = options.State.Log(options.ID)
@@ -206,14 +206,14 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	p.reused = err == nil && result.Reused()
 	feed.close()
 	if p.stdout.unread() {
-		p.stdout = p.stderr // somebody may read that
+		p.stdout = p.stderr // so that standard output can be piped
 	}
 	return err, p.conclude(result, err, served)
 }
 
-// conclude says what the display of the run has not said: where in the template
-// the cause of a failure is, and what is left behind. served says whether the machines
-// of the local cloud end with this process.
+// conclude prints what the display of the run has not shown: where in the template the
+// cause of a failure is, and what is left behind. served reports whether the machines of
+// the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
 	if result.Run != "" || len(result.Parts) > 0 { // it came to a run
 		var parts []string
@@ -248,7 +248,7 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 	return errReported
 }
 
-// sayNext says what can be done about a run that has failed.
+// sayNext prints what the user can do about a failed run.
 func (p *program) sayNext(result run.Result) {
 	if result.Run == "" {
 		return
@@ -308,7 +308,7 @@ func leftText(run string, left []step.Resource) string {
 	return b.String()
 }
 
-// commandLine is what the user called, with the secrets that are in it.
+// commandLine returns the command line of the user, including any secrets.
 func (p *program) commandLine() string { return strings.Join(append([]string{"bake"}, p.args...), " ") }
 
 // say writes a text that is no part of the event stream; no text is not said.

@@ -58,7 +58,7 @@ others are within the limit; -clear deletes all. Machines that are in use are ke
 	return cmd
 }
 
-// bounds are what the cache is to be cut down to; without any it is listed.
+// bounds returns the limits to trim the cache to; without any, the cache is listed.
 func (o *cloudCacheOptions) bounds(env environ) (to localcloud.Bounds, err error) {
 	switch {
 	case o.clear && (o.prune || o.limit > 0 || o.olderThan > 0):

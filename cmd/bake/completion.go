@@ -55,8 +55,8 @@ func asksForCompletion(args []string) bool {
 	return len(args) > 1 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
 }
 
-// completeWith makes root's answers to a shell that has asked with args fit flags
-// of one dash: it returns what to ask instead, and what writes the answer then.
+// completeWith adapts root's completion for a shell to flags with one dash: it returns the
+// arguments to complete instead, and a function that then writes the answer.
 func (p *program) completeWith(root *cobra.Command, args []string) (asked []string, answer func()) {
 	p.completions(root)
 	asked = singleDash(args)
@@ -68,7 +68,7 @@ func (p *program) completeWith(root *cobra.Command, args []string) (asked []stri
 	var out bytes.Buffer
 	root.SetOut(&out)
 	return asked, func() {
-		p.json.on = false // a flag that is asked about is not in force
+		p.json.on = false // a flag that is only being completed has no effect
 		for line := range strings.Lines(out.String()) {
 			if one && strings.HasPrefix(line, "--") {
 				line = line[1:]

@@ -19,9 +19,9 @@ import (
 	"bake/plugin/setup"
 )
 
-// components returns what makes the components that a template can use: those that are
-// built in, and those of installed plugins, as the lock file beside the template has
-// them. The end of the context ends what plugins are asked while it is checked.
+// components returns a function that makes the components that a template can use:
+// built-in ones, and those of installed plugins in the versions of the lock file next to
+// the template. When its context ends, requests to plugins during checks end.
 func (p *program) components(t config.Options, releases bool) func(context.Context, builtin.Parts) engine.Components {
 	read := sync.OnceValues(func() (*registry.Lock, hcl.Diagnostics) {
 		dir := t.Path
@@ -39,7 +39,7 @@ func (p *program) components(t config.Options, releases bool) func(context.Conte
 	}
 }
 
-// plugins are those that are installed. read reads the lock file.
+// plugins returns the installed plugins. read reads the lock file.
 func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*registry.Lock, hcl.Diagnostics)) *host.Set {
 	o := host.Options{
 		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal, Keeper: keeper.Command(),
@@ -54,7 +54,7 @@ func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*regi
 	return host.Installed(o)
 }
 
-// installedPlugins are those that are installed, whatever a template says of them.
+// installedPlugins returns the installed plugins, regardless of any template.
 func (p *program) installedPlugins() *host.Set {
 	return host.Installed(host.Options{Dirs: host.Dirs(p.env), Env: p.env})
 }

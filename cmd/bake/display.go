@@ -11,7 +11,7 @@ import (
 // displayOptions say how a run is shown.
 type displayOptions struct {
 	color, timestamps bool
-	prompts           bool   // the user will be asked questions between lines
+	prompts           bool   // the user is prompted between lines
 	log               string // path of the log of the run
 	onLocal           bool   // it is on the local cloud
 }

@@ -47,8 +47,8 @@ func (e environ) cloudDir() (string, error) {
 // home names.
 type place struct{ variable, inHome, home string }
 
-// customs says where the programs of a system keep what they must not lose. On macOS
-// they are those of other command-line tools, Packer among them, not of applications.
+// customs returns where programs on a system store persistent files. On macOS these are
+// the places of other command-line tools, such as Packer, and not those of applications.
 func customs(system string) (of struct{ state, data, config place }) {
 	if system == "windows" {
 		of.config = place{"APPDATA", "AppData/Roaming", "USERPROFILE"}

@@ -101,8 +101,8 @@ func regionNames(f *fleet.Fleet) (names []string) {
 	return names
 }
 
-// completesFleetFlag is what completes a flag of a command about fleets; nil if it is none of
-// those that are about their cells.
+// completesFleetFlag returns the completion of a flag of a command about fleets, or nil if
+// the flag has none or the command is a different one.
 func (p *program) completesFleetFlag(cmd *cobra.Command, flag string) cobra.CompletionFunc {
 	worker := cmd.Name() == "worker"
 	if cmd.Flags().Lookup("template") == nil || !worker && (cmd.Parent() == nil || cmd.Parent().Name() != "fleet") {

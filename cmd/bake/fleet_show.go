@@ -97,8 +97,9 @@ func (p *program) cellChanges() func(fleet.Status) {
 	}
 }
 
-// changes returns what says a text whenever it is another one than before, or over if it is empty
-// then; in JSON, it is the value, as something of that kind.
+// changes returns a function that prints a text whenever it differs from the one before,
+// or over if the text is empty then. In JSON, it prints the value as an object of that
+// kind.
 func (p *program) changes(kind, over string) func(text string, value any) {
 	before := ""
 	return func(text string, value any) {

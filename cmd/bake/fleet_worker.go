@@ -114,7 +114,7 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	// Cells are within no span of whoever has started the worker.
+	// Cells do not belong to a span of the process that started the worker.
 	h.trace = p.traces(workerProgram, append(slices.Clone(p.env), "TRACEPARENT="), feed)
 	defer h.trace.Close()
 	err = e.Work(ctx, o)

@@ -15,7 +15,7 @@ import (
 	"bake/step"
 )
 
-// guestFlags say what machine of an image that exists is launched, to look at it.
+// guestFlags define the machine that is launched from an existing image to examine it.
 type guestFlags struct {
 	placeFlags
 	boot  images.BootOptions
@@ -34,14 +34,14 @@ func (f *guestFlags) register(p *program, flags *pflag.FlagSet) {
 	p.exitCodesFlag(flags, &f.exitCodes)
 }
 
-// guestNames are the names of the flags, but those that other commands have too.
+// guestNames returns the names of the flags, except those that other commands also have.
 func guestNames() []string {
 	return []string{"region", "profile", "local", "instance-type", "user", "subnet", "ssh-interface"}
 }
 
-// withGuest launches a machine of an image, lets use have it once cloud-init has finished
-// there, and deletes it again, whatever happens and also if bake is killed: by a sweep. What
-// goes on is shown on standard error.
+// withGuest launches a machine from an image, calls use once cloud-init has finished
+// there, and deletes the machine in every case; if bake is killed, a sweep deletes it.
+// Progress is shown on standard error.
 func (p *program) withGuest(cmd *cobra.Command, f *guestFlags, image string, use func(context.Context, *step.Scope, images.Image, builder.Machine) error) error {
 	state, err := p.env.state()
 	if err != nil {

@@ -112,7 +112,7 @@ func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop 
 	return p.onAccount(cmd, f, emit, do)
 }
 
-// onAccount is onImages where emit shows what goes on.
+// onAccount is onImages with emit to show progress.
 func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Event), do func(ctx, stop context.Context, a *images.Account) error) (err error) {
 	if err := errors.Join(p.env.checkExitCodes(), f.check(cmd.CommandPath())); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 	return err
 }
 
-// imagesTask runs what removes images, so that a sweep finishes it if bake is killed.
+// imagesTask runs a removal of images, so that a sweep finishes it if bake is killed.
 func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) error {
 	state, err := p.env.state()
 	if err != nil {
@@ -161,7 +161,7 @@ func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context,
 	id, err := run.Task(ctx, task, do)
 	if failed, ok := errors.AsType[*run.FailedError](err); ok && failed.Outcome == run.OutcomeLeft {
 		p.say(leftText(id, failed.Left))
-		return err // whatever a guard has kept besides
+		return err // even if a guard has kept images
 	}
 	return ofGuard(err)
 }

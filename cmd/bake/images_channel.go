@@ -105,7 +105,7 @@ func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(
 	})
 }
 
-// movedResult is what commands end with in JSON that move a channel.
+// movedResult is the JSON result of commands that move a channel.
 type movedResult struct {
 	Channel   string           `json:"channel"`
 	Parameter string           `json:"parameter"`

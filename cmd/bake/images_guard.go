@@ -77,7 +77,7 @@ type guarded struct{ error }
 
 func (g guarded) Unwrap() error { return g.error }
 
-// Outcome gives it an exit code of its own.
+// Outcome gives the error its own exit code.
 func (guarded) Outcome() run.Outcome { return gateClosed }
 
 // ofGuard is err, with the exit code of a closed gate if a guard is the reason.

@@ -101,8 +101,8 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 	})
 }
 
-// confirmed are the snapshots of those regions for which the user says yes. err is joined
-// to what keeps the user from being asked.
+// confirmed returns the snapshots of the regions that the user confirms. err is joined to
+// an error that prevents the question.
 func (p *program) confirmed(ctx context.Context, regions [][]images.Orphan, yes bool, err error) ([]images.Orphan, error) {
 	if yes {
 		return slices.Concat(regions...), err

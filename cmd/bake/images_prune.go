@@ -176,7 +176,7 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 	})
 }
 
-// prune shows a plan and, if that is asked for, carries it out.
+// prune shows a plan and, on request, carries it out.
 func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, g images.Guards, plan *images.Plan, result *pruneResult) error {
 	result.Images = append(result.Images, plan.Images...)
 	p.say(plan.Text(o.byTemplate(), o.max))

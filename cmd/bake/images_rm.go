@@ -96,7 +96,7 @@ func (o *imagesRmOptions) find(ctx context.Context, a *images.Account, refs []st
 	return all, nil
 }
 
-// removalResult is what commands that remove images end with in JSON.
+// removalResult is the JSON result of commands that remove images.
 type removalResult struct {
 	Removals []images.Removal `json:"removals"`
 }

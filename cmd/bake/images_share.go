@@ -161,8 +161,8 @@ func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, r
 	})
 }
 
-// keyStatement says what the policy of a key needs so that others can launch what is
-// encrypted with it.
+// keyStatement describes the statement that the policy of a key needs so that others can
+// launch images encrypted with it.
 func keyStatement(key string, with []string) string {
 	var principals, organizations []string
 	for _, who := range with {

@@ -85,7 +85,7 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 	}
 	if p.json.on {
 		for _, d := range outline.Warnings {
-			d.Severity = hcl.DiagWarning // nothing that was asked for has failed
+			d.Severity = hcl.DiagWarning // no requested operation has failed
 		}
 		p.diagnostics(outline.Files(), outline.Warnings)
 		p.json.result = inspected

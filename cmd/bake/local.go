@@ -47,8 +47,8 @@ func faultsFlag(flags *pflag.FlagSet, value *string) {
 	flags.StringVar(value, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file` into the local cloud")
 }
 
-// openLocal opens the local cloud. egress is what -allow-egress says, faults what
-// -faults says. emit is told how the preparation of bases goes.
+// openLocal opens the local cloud. egress is the value of -allow-egress, and faults that
+// of -faults. emit receives the progress of preparing bases.
 func (p *program) openLocal(ctx context.Context, egress, faults string, emit func(step.Event)) (*localcloud.Cloud, error) {
 	o, err := p.joinOptions(egress, emit)
 	if err != nil {
@@ -66,8 +66,8 @@ func (p *program) joinOptions(egress string, emit func(step.Event)) (local.Optio
 	return o, err
 }
 
-// withLocal runs fn with the local cloud, until a signal ends its context. What
-// goes on meanwhile is shown on standard error.
+// withLocal runs fn with the local cloud, until a signal ends its context. Progress is
+// shown on standard error.
 func (p *program) withLocal(ctx context.Context, egress, faults string, fn func(context.Context, *localcloud.Cloud) error) (err error) {
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()

@@ -61,8 +61,8 @@ func (l *debugLog) close() error {
 	return l.file.Close()
 }
 
-// Handle implements [ui.Display]. What scripts and people are told is left out of
-// a log that is mixed with it.
+// Handle implements [ui.Display]. It omits the output of scripts and messages to the user
+// if the log is mixed with them.
 func (l *debugLog) Handle(e step.Event) {
 	switch e.Kind {
 	case step.Progressed, step.Partial:

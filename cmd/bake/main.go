@@ -125,7 +125,7 @@ type program struct {
 	lock atomic.Pointer[registry.Lock] // of the template, if it was needed
 }
 
-// parts are what components are made of that are checked, or run in AWS.
+// parts are the building blocks of components that are only checked, or that run in AWS.
 func (p *program) parts() builtin.Parts { return builtin.Parts{Env: p.env, Now: p.now} }
 
 // errReported is the error of a command that has already shown what went wrong.

@@ -11,8 +11,8 @@ import (
 	"bake/internal/terminal"
 )
 
-// output is standard output or standard error. It notices when nobody reads it any
-// more, as in "bake build | head", and when what is written is lost, as on a full disk.
+// output is standard output or standard error. It detects when its reader has gone away,
+// as in "bake build | head", and when a write fails, as on a full disk.
 type output struct {
 	io.Writer
 	once sync.Once
@@ -34,7 +34,8 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// failure is the error of the first write that was lost though somebody reads, nil if none was.
+// failure returns the error of the first write that failed for a reason other than a
+// missing reader, or nil.
 func (o *output) failure() error {
 	if err := o.lost.Load(); err != nil {
 		return *err

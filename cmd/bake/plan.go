@@ -102,7 +102,7 @@ func (p *program) plan(ctx context.Context, o planOptions) (err error) {
 	return nil
 }
 
-// notShown is what has failed besides what the template is blamed for, which has been shown.
+// notShown returns the errors other than those of the template, which have been shown.
 func notShown(failed *run.FailedError) error {
 	rest := *failed
 	rest.Errs = slices.DeleteFunc(slices.Clone(failed.Errs), func(err error) bool {

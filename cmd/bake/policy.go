@@ -110,8 +110,8 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	return p.showPolicy(policy)
 }
 
-// fleetPolicy says of what the policy is that the roles of a fleet need, or its workers, or has
-// shown the trust policy if o asks for that.
+// fleetPolicy returns the scope of the policy for the roles of a fleet, or for its
+// workers. If o requests the trust policy, it shows that instead and sets shown.
 func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.PolicyFor, shown bool, err error) {
 	t, one, err := p.oneFleet(ctx, &fleetFlags{templateFlags: o.templateFlags, path: o.path}, "bake policy", []string{o.fleet})
 	if err != nil {

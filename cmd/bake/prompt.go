@@ -2,9 +2,9 @@ package main
 
 import "bake/ui/prompt"
 
-// newPrompter returns a prompter that asks on the terminal which the program was
-// started from, wherever its input and output go. It returns nil if there is
-// none, and when the display is for programs.
+// newPrompter returns a prompter on the terminal that the program was started from, even
+// if input and output are redirected. It returns nil if there is no terminal, or if the
+// output is machine-readable.
 func (p *program) newPrompter(suspend func() (resume func())) *prompt.Prompter {
 	if p.machineReadable {
 		return nil

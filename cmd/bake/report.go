@@ -66,7 +66,7 @@ func (p *program) writeReport(ctx context.Context, prefix, out string, open bool
 	}
 	if out == "" {
 		out = filepath.Join(state.Reports(id), "report.html")
-		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { // whoever may read the directory that it is in may read it
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { // readable for users who may read the parent directory
 			return err
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"bake/internal/s3uri"
 )
 
-// reportsOf is where the reports about an image with these tags are: at a place that was named
-// in a flag, which may be one in a bucket of the account, or beside the log of their run.
+// reportsOf returns the store of the reports about an image with these tags: a place named
+// in a flag, which may be in a bucket of the account, or the directory next to the log of
+// their run.
 func (p *program) reportsOf(ctx context.Context, a *images.Account, place string, tags map[string]string) (reports.Store, error) {
 	if place != "" && !strings.HasPrefix(place, s3uri.Scheme) {
 		return reports.Store{Dir: place}, nil

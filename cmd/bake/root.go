@@ -110,7 +110,7 @@ func (p *program) commands(args []string) []*cobra.Command {
 	return out
 }
 
-// noCommand is what a command that only holds others does when none of them was named.
+// noCommand handles a command group that was called without a subcommand.
 func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		writeHelp(p.stderr, cmd)
@@ -201,7 +201,8 @@ func longFlag(a string) bool {
 	return len(a) > 2 && a[0] == '-' && letter(a[1]) && (letter(a[2]) || a[2] == '-')
 }
 
-// flagError explains what is wrong with a flag, and names the one that was meant.
+// flagError explains what is wrong with a flag, and suggests the flag that was probably
+// meant.
 func flagError(cmd *cobra.Command, err error) error {
 	var missing *pflag.NotExistError
 	var noValue *pflag.ValueRequiredError

@@ -98,7 +98,7 @@ func (o *sbomOptions) check(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// hostFlags say what machine is logged in to that is there already.
+// hostFlags define an existing machine to log in to.
 type hostFlags struct {
 	host.Options
 	keys choice

@@ -29,15 +29,15 @@ func (e interrupted) Cancelling() string {
 	return fmt.Sprintf("Cancelling build after receiving %s", e.signal)
 }
 
-// errUnread is the cause of a context that was cancelled since nobody reads the
-// output any more.
+// errUnread is the cause of a context that was cancelled because the reader of the output
+// has gone away.
 var errUnread unread
 
 type unread struct{}
 
 func (unread) Error() string { return "cancelled: the program reading bake's output has exited" }
 
-// Outcome is that of a Ctrl-C, which often ends the reader before bake hears of it.
+// Outcome is that of a Ctrl-C, which often ends the reader before bake receives it.
 func (unread) Outcome() run.Outcome { return run.OutcomeCancelled }
 
 // Cancelling is what the run says of it.
@@ -55,15 +55,16 @@ func listenEarly() chan os.Signal {
 	return early
 }
 
-// interrupts returns two contexts: the first signal that asks the program to end
-// cancels ctx, the second one cancels stop too, and a third one kills. The echo of a
-// signal counts as none: timeout(1), like other supervisors, signals the process and then
-// the group that it is in. A person's Ctrl-C has no echo. When nobody reads standard output or standard error any more, that cancels ctx and counts as
-// no signal: Ctrl-C ends both "bake build | tee log" and its reader, in any order.
-// told is called with each cause. The caller releases the contexts.
+// interrupts returns two contexts: the first signal that asks the program to end cancels
+// ctx, the second one also cancels stop, and a third one kills the program. A signal that
+// is sent again immediately does not count: timeout(1), like other supervisors, signals
+// the process and then its process group. A person's Ctrl-C has no such echo. When the
+// reader of standard output or standard error has gone away, ctx is cancelled, which does
+// not count as a signal: Ctrl-C ends both "bake build | tee log" and its reader, in any
+// order. told is called with each cause. The caller releases the contexts.
 //
-// From the first call on, writing to a pipe that nobody reads is an error and not
-// the end of the program, since there is something to clean up.
+// From the first call on, writing to a pipe without a reader is an error and does not end
+// the program, since it has to clean up.
 func (p *program) interrupts(parent context.Context, told func(n int, cause error)) (ctx, stop context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	stop, cancelStop := context.WithCancelCause(context.WithoutCancel(parent))
@@ -128,9 +129,9 @@ func ending() []os.Signal {
 	return wanted
 }
 
-// interruptible calls do with a context that a signal ends; a second one kills. The signal
-// is the error then, and not what failed because of it. When nobody reads the output any
-// more, the program ends at once.
+// interruptible calls do with a context that a signal cancels; a second signal kills the
+// program. After a signal, the error is the signal and not the failure that it caused.
+// When the reader of the output has gone away, the program ends at once.
 func interruptible(parent context.Context, do func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)

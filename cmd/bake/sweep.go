@@ -152,10 +152,10 @@ func (o *sweepOptions) check() error {
 	return nil
 }
 
-// everywhere reports whether all regions of the account are asked for.
+// everywhere reports whether all regions of the account are selected.
 func (o *sweepOptions) everywhere() bool { return slices.Equal(o.regions, []string{"all"}) }
 
-// where are the regions that are asked for by name.
+// where returns the regions selected by name.
 func (o *sweepOptions) where() []string {
 	if o.region != "" {
 		return []string{o.region}

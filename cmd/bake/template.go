@@ -51,7 +51,7 @@ func withoutEffect(flags *pflag.FlagSet, names ...string) {
 	}
 }
 
-// options returns what [config.Load] is asked for.
+// options returns the options for [config.Load].
 func (f *templateFlags) options(p *program, command, path string) (config.Options, error) {
 	for _, v := range f.vars {
 		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {

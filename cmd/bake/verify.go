@@ -29,7 +29,7 @@ type verifyOptions struct {
 	reports     string
 }
 
-// The flags of keyless signing, by which its refusal is told.
+// The flags of keyless signing, for the error that rejects them.
 var (
 	keylessTexts    = []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"}
 	keylessSwitches = []string{"require-rekor", "require-timestamp"}
@@ -211,7 +211,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	return failed
 }
 
-// flagged is an error with the flag that asked for what it is about.
+// flagged prefixes an error with the flag that caused it.
 func flagged(err error) error {
 	switch {
 	case errors.Is(err, attested.ErrArtifact):

@@ -78,8 +78,8 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 	return nil
 }
 
-// sameFiles launches a machine of the image, and compares its files with those that are
-// attested.
+// sameFiles launches a machine of the image, and compares its files with the attested
+// ones.
 func (p *program) sameFiles(cmd *cobra.Command, o *verifyOptions, found attested.Image) error {
 	before, err := found.Files()
 	if err != nil {

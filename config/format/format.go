@@ -16,8 +16,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// Source returns src in the canonical layout. What is not HCL is not touched: it
-// gives diagnostics that name the file.
+// Source returns src in the canonical layout. It does not change a file that is not HCL,
+// and returns diagnostics that name the file.
 func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
 		return nil, diags
@@ -25,9 +25,9 @@ func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	return hclwrite.Format(src), nil
 }
 
-// Files returns the templates, variable files and bake files that path names: itself, or those
-// in the directory, by name; those in directories below it too if recursive. What
-// editors and version control keep beside them is passed over.
+// Files returns the templates, variable files and bake files that path names: itself, or
+// those in the directory, by name, and in its subdirectories if recursive is set. It skips
+// the files of editors and version control.
 func Files(path string, recursive bool) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

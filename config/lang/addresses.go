@@ -45,8 +45,8 @@ var cidrNetmask = text1("prefix", func(s string) (string, error) {
 	return net.IP(net.CIDRMask(p.Bits(), 32)).String(), nil
 })
 
-// cidrSubnet returns the subnet with a number among those that are newbits
-// longer than the prefix.
+// cidrSubnet returns the subnet with number netnum among those whose prefix is longer by
+// newbits.
 var cidrSubnet = function.New(&function.Spec{
 	Params: []function.Parameter{
 		{Name: "prefix", Type: cty.String}, {Name: "newbits", Type: cty.Number}, {Name: "netnum", Type: cty.Number},

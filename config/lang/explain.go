@@ -13,9 +13,9 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// Explain rewrites what HCL says about names that do not exist in the words of
-// templates: which variable is not declared, and what may have been meant. Of functions that
-// panic it leaves the reason.
+// Explain rewrites HCL's errors about unknown names in the terms of templates: which
+// variable is not declared, and what may have been meant. For functions that panic, it
+// keeps only the reason.
 func (s *Scope) Explain(diags hcl.Diagnostics) hcl.Diagnostics {
 	var out hcl.Diagnostics
 	for _, d := range diags {
@@ -80,8 +80,8 @@ func unknownName(what, name string, names []string, at hcl.Range) *hcl.Diagnosti
 	}
 }
 
-// missing finds the first name along ref that does not exist: what it would be,
-// and the names that do exist in its place.
+// missing finds the first name in ref that does not exist. It returns what kind of name it
+// is, the name, and the names that exist in its place.
 func (s *Scope) missing(ref hcl.Traversal, ec *hcl.EvalContext) (what, name string, names []string) {
 	root := ref.RootName()
 	first, ok := stepName(ref, 1)
@@ -162,7 +162,7 @@ func References(bodies ...hcl.Body) []hcl.Traversal {
 			refs = append(refs, nativeReferences(native)...)
 			continue
 		}
-		attrs, _ := b.JustAttributes() // reported by whoever decodes the body
+		attrs, _ := b.JustAttributes() // errors are reported when the body is decoded
 		for _, a := range attrs {
 			refs = append(refs, a.Expr.Variables()...)
 		}

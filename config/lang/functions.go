@@ -11,26 +11,26 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// World is what functions may know of the outside.
+// World is the access that functions have to the outside.
 type World struct {
 	BaseDir string              // what file and its kin start from: the template's directory
 	Cwd     string              // absolute; what abspath and filebase64 start from
-	Getenv  func(string) string // empty for what is not set; HOME is what ~ stands for
+	Getenv  func(string) string // "" if not set; HOME is the value of ~
 	Start   time.Time           // of the run, for the legacy time functions
 	Now     func() time.Time    // for timestamp
 
 	// SecretsManager returns the text of a secret of AWS Secrets Manager. Nil: it
 	// is not known now.
 	SecretsManager func(name string) (string, error)
-	// Secret is told every value that must not be shown. Nil drops them.
+	// Secret is called with every value that must not be shown. It may be nil.
 	Secret func(string)
 
-	// Read is told what a function has learned of the files of this host, and of servers: of
-	// a file its content, of others what has come of it. Nil drops it.
+	// Read is called with what a function has read from files of this host and from
+	// servers: the content of a file, or the result of any other query. It may be nil.
 	Read func(what, path string, content []byte)
 }
 
-// What [World.Read] is told of.
+// The kinds of reads that [World.Read] receives.
 const (
 	ReadFile   = "file"
 	ReadExists = "whether there is" // a file

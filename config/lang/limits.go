@@ -10,8 +10,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// What one call of a function may make. A single call could fill the memory, or
-// take days, before anybody notices.
+// Limits on the result of one function call. Without them, a single call could exhaust
+// memory or take days.
 const (
 	maxPad        = 9_999   // columns that indent, format and formatlist put in
 	maxProduct    = 100_000 // elements of setproduct

@@ -17,11 +17,10 @@ import (
 // remoteTimeout is how long a server of values may take to answer.
 const remoteTimeout = 30 * time.Second
 
-// vault reads one value of a secret of HashiCorp Vault. It is told where the
-// server is, and who asks, by the environment variables of Vault's own client:
-// VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and VAULT_SKIP_VERIFY.
-// Both versions of the key-value engine are understood; for version 2 the path
-// has data/ in it, as in Vault's API.
+// vault reads one value of a secret of HashiCorp Vault. The environment variables of
+// Vault's own client define the server and the credentials: VAULT_ADDR, VAULT_TOKEN,
+// VAULT_NAMESPACE, VAULT_CACERT and VAULT_SKIP_VERIFY. It supports both versions of the
+// key-value engine; for version 2 the path contains data/, as in Vault's API.
 func vault(getenv func(string) string) func(path, key string) (string, error) {
 	return func(path, key string) (string, error) {
 		token := getenv("VAULT_TOKEN")

@@ -234,9 +234,9 @@ func (s *Scope) isWhole(ref hcl.Traversal) bool {
 	return !one
 }
 
-// independent returns those of nodes that can be computed before what is on the
-// stack, such as a local that looks something up in all the others: those that are
-// not made of it, and do not look for something in all others themselves.
+// independent returns those of nodes that can be computed before the nodes on the stack,
+// such as a local that looks up a name in all other locals: nodes that do not depend on
+// the stack, and do not themselves look up names in all others.
 func (s *Scope) independent(nodes, stack []*Node) []*Node {
 	needs := map[*Node]bool{}
 	for _, n := range stack {

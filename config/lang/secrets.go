@@ -32,7 +32,7 @@ func (w World) secret2(f func(a, b string) (string, error)) func(a, b string) (s
 	}
 }
 
-// consul is f, of which is told what it has read.
+// consul wraps f and reports what it has read.
 func (w World) consul(f func(key string) (string, error)) func(key string) (string, error) {
 	return func(key string) (string, error) {
 		text, err := f(key)
@@ -43,8 +43,7 @@ func (w World) consul(f func(key string) (string, error)) func(key string) (stri
 	}
 }
 
-// ErrNotLookedUp is what [World.SecretsManager] returns for a secret that is to
-// stay unknown.
+// ErrNotLookedUp is what [World.SecretsManager] returns for a secret that stays unknown.
 var ErrNotLookedUp = errors.New("the secret is not looked up")
 
 // awsSecret is aws_secretsmanager(name, key): one value of a secret that is a

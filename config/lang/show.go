@@ -20,7 +20,7 @@ type mark string
 // Sensitive marks values that must not be shown.
 const Sensitive = mark("sensitive")
 
-// Unknown stands in the place of a value that is not known.
+// Unknown is shown for a value that is not known.
 const Unknown = "<unknown>"
 
 // Show writes v for people: a string as it is, a collection over several lines as
@@ -104,7 +104,7 @@ func shownNumber(n *big.Float) string {
 	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
-// number writes n in full, unless it has so many digits that nobody could read it.
+// number formats n in full, unless it has too many digits to be readable.
 func number(n *big.Float) string {
 	if exp := n.MantExp(nil); exp > 4096 || exp < -4096 {
 		return n.Text('g', -1)

@@ -47,15 +47,14 @@ type Input struct {
 	// Nil leaves strings as they are.
 	Render func(text string, deferred bool) (string, error)
 
-	// Secret is told every value that must not be shown. Nil drops them.
+	// Secret is called with every value that must not be shown. It may be nil.
 	Secret func(string)
 
-	// Reads is told of every file and directory of this host that decides what the
-	// component does, as its options name it. Nil drops them.
+	// Reads is called with every file and directory of this host that determines what the
+	// component does, as its options name it. It may be nil.
 	Reads func(path string)
 
-	// Build is what the component may know of the build that it is part of; zero for
-	// data sources.
+	// Build describes the build that the component is part of; zero for data sources.
 	Build Build
 }
 
@@ -64,7 +63,7 @@ type Input struct {
 // defaults then.
 type Reader interface{ Reads() []string }
 
-// Build is what a component may know of the build that it is part of.
+// Build is what a component knows about the build that it is part of.
 type Build struct {
 	Name, Type   string // of the source
 	Force, Debug bool   // -force, -debug
@@ -369,8 +368,8 @@ func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
 	d.blocks = append(d.blocks, fv.Addr().Interface())
 }
 
-// Block is a block that is not decoded: it has one label, and somebody else knows what is
-// in it.
+// Block is a block that is not decoded here: it has one label, and other code decodes its
+// content.
 type Block struct{ Block *hcl.Block }
 
 // labels are the names of the labels of a block, which is decoded as a t.

@@ -260,9 +260,9 @@ func (c *converter) option(b *body, m member, docs []schema.Doc, w where) {
 	b.attrs = append(b.attrs, attribute{m.name, c.value(m.value, doc.Type, w)})
 }
 
-// blocks returns the objects that an option is made blocks of, if it is. Where
-// nothing is known of the option, the shape of its value tells: a list of objects
-// is blocks, and so is an object that holds more than plain values.
+// blocks returns the objects of an option that becomes blocks, and whether it does. For an
+// unknown option, the shape of its value decides: a list of objects becomes blocks, and so
+// does an object that holds more than plain values.
 func blocks(m member, doc schema.Doc) ([]value, bool) {
 	v := m.value
 	objects := v.kind == list && !slices.ContainsFunc(v.items, func(i value) bool { return i.kind != object })

@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// where is the part of a template that a string belongs to: what it may refer to
-// depends on that.
+// where is the part of a template that a string belongs to. It determines what the string
+// may refer to.
 type where struct {
 	block   string // "variable" for its default, "local", "builder", "provisioner", "post-processor" or "build"
 	typ     string // such as "amazon-ebs"
@@ -122,7 +122,7 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 		case seg.action:
 			c.keep(seg.text, at, w)
 		default:
-			// A converted action no longer takes the white space beside it away.
+			// A converted action no longer removes the adjacent white space.
 			if i > 0 && converted[i-1] != "" && trimAfter().MatchString(segs[i-1].text) {
 				seg.text = strings.TrimLeft(seg.text, " \t\r\n")
 			}
@@ -231,8 +231,8 @@ func (k *caller) arg(n parse.Node) (string, bool) {
 	return "", false
 }
 
-// calls are the functions of JSON templates that HCL has too, by name and number of
-// arguments: the expression, in which $1 stands for the first argument.
+// calls are the functions of JSON templates that HCL also has, by name and number of
+// arguments. In the expression, $1 is replaced by the first argument.
 var calls = map[string]string{
 	"isotime/1":                "legacy_isotime($1)",
 	"strftime/1":               "legacy_strftime($1)",
@@ -249,8 +249,8 @@ var calls = map[string]string{
 	"aws_secretsmanager_raw/1": "aws_secretsmanager_raw($1)",
 }
 
-// call converts a call of one of the functions of JSON templates. Arguments are
-// HCL expressions; those that name something must be constant.
+// call converts a call of one of the functions of JSON templates. Arguments are HCL
+// expressions; an argument that is a name must be constant.
 func (k *caller) call(name string, args []string, top bool) (string, bool) {
 	form := name + "/" + strconv.Itoa(len(args))
 	if text, ok := calls[form]; ok {

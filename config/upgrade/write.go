@@ -186,7 +186,7 @@ func (v *variable) block() block {
 	return b
 }
 
-// writeLocals writes the local values: those that are secrets have blocks of their own.
+// writeLocals writes the local values. Each secret gets a separate block.
 func (c *converter) writeLocals(w *strings.Builder, part func(), note func(...string)) {
 	locals := block{typ: "locals"}
 	var secret []block

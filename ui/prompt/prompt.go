@@ -13,7 +13,7 @@ import (
 	"bake/engine"
 )
 
-// ErrNoTerminal is why nobody can be asked.
+// ErrNoTerminal is the error when there is no terminal to prompt on.
 var ErrNoTerminal = errors.New("bake is not running in a terminal, or was started with -machine-readable")
 
 // Prompter asks the user, one question at a time.
@@ -21,7 +21,7 @@ type Prompter struct {
 	out     io.Writer
 	suspend func() (resume func()) // keeps the display away from the terminal
 
-	turn  chan struct{} // holds one token while nobody asks
+	turn  chan struct{} // holds one token while no question is open
 	start sync.Once
 	in    *bufio.Reader
 	lines chan answer
@@ -64,7 +64,7 @@ func (q *Prompter) Ask(ctx context.Context, question string) (string, error) {
 	}
 }
 
-// read hands lines to whoever asks. A read cannot be cancelled, so one goroutine
+// read passes lines to the current question. A read cannot be cancelled, so one goroutine
 // reads for all questions, as long as the program runs.
 func (q *Prompter) read() {
 	for {
