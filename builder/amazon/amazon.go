@@ -1,5 +1,6 @@
-// Package amazon holds what commands need of the Amazon components beside the
-// components themselves: where they work, and how what they left is found and deleted.
+// Package amazon holds what commands need from the Amazon components in addition to the
+// components themselves: their account and regions, and how to find and delete their
+// resources.
 package amazon
 
 import (
@@ -17,7 +18,7 @@ import (
 	"bake/step"
 )
 
-// Cloud stands in for AWS. The zero value is AWS itself.
+// Cloud replaces AWS. The zero value is AWS itself.
 type Cloud = access.Cloud
 
 // Within is an account and region that components are held to.

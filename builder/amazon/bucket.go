@@ -15,8 +15,8 @@ type Bucket = bucket.Bucket
 // ErrNoBucket says that there is no such bucket.
 var ErrNoBucket = bucket.ErrNone
 
-// OpenBucket opens the place s3://BUCKET/PREFIX with the credentials and the region of env.
-// cloud stands in for AWS. It is an [ErrNoBucket] if there is no such bucket.
+// OpenBucket opens the place s3://BUCKET/PREFIX with the credentials and the region of
+// env. cloud replaces AWS. The error is an [ErrNoBucket] if there is no such bucket.
 func OpenBucket(ctx context.Context, cloud Cloud, env []string, uri string) (*Bucket, error) {
 	o := access.Defaults()
 	session, err := access.Open(ctx, &o, nil, cloud, env)

@@ -34,8 +34,8 @@ import (
 var slow = cloud.Delays{Launch: 4 * time.Second, Stop: 5 * time.Second, Terminate: 5 * time.Second,
 	Snapshot: 10 * time.Second, Image: 4 * time.Second, Copy: 8 * time.Second}
 
-// bakes measures what baking costs on a cloud that boots nothing: calls, how late
-// changes are noticed, and memory.
+// bakes measures the cost of baking on a cloud that does not boot machines: calls, the
+// delay until changes are noticed, and memory.
 func (b *bench) bakes(ctx context.Context) error {
 	plain, err := b.bakeSideBySide(ctx, 1, cloud.Delays{})
 	if err != nil {

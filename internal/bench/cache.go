@@ -17,8 +17,9 @@ import (
 // provisioners are those of the template that the cache is measured with.
 const provisioners = 10
 
-// cache measures the loop of somebody who works on a template: what a build costs beside
-// the provisioners that it runs, after the last one was changed, and after the fifth.
+// cache measures repeated builds of a template under development: the cost of a build
+// apart from the provisioners that it runs, after a change to the last provisioner, and to
+// the fifth.
 func (b *bench) cache(context.Context) error {
 	dir, err := os.MkdirTemp(b.dir, "cache")
 	if err != nil {

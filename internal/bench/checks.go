@@ -106,7 +106,8 @@ func (b *bench) on(host, command string) (string, error) {
 	return string(out), nil
 }
 
-// gossChecks is a file of checks of all kinds that a machine is asked about, and how many they are.
+// gossChecks returns a file with checks of every kind that queries a machine, and their
+// number.
 func gossChecks() (text string, n int) {
 	var t strings.Builder
 	section := func(kind, attributes string, names ...string) {

@@ -500,7 +500,7 @@ func (b *bench) firstCommand(host string, start time.Time) (took launched, err e
 		return took, err
 	}
 	answers := bufio.NewReader(conn)
-	if _, err := answers.Peek(1); err != nil { // nobody listens in the machine yet
+	if _, err := answers.Peek(1); err != nil { // no server listens in the machine yet
 		return took, err
 	}
 	took.answer = time.Since(start)

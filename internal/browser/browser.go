@@ -1,6 +1,6 @@
-// Package browser lets tests look at pages in Chromium: what is on them, at any width, in
-// light and dark, on paper and for a screen reader, and what the browser complains about.
-// It speaks the DevTools protocol over a pair of pipes.
+// Package browser lets tests examine pages in Chromium: their content at any width, in
+// light and dark mode, in print and for a screen reader, and the errors that the browser
+// reports. It uses the DevTools protocol over a pair of pipes.
 package browser
 
 import (
@@ -179,8 +179,8 @@ func (b *Browser) call(session, method string, params, result any) error {
 	}
 }
 
-// Page is a page in a tab of its own. Its methods fail the test if the browser does not do
-// what they say.
+// Page is a page in a separate tab. Its methods fail the test if the browser does not do
+// what is requested.
 type Page struct {
 	t       testing.TB
 	b       *Browser
@@ -332,10 +332,11 @@ func (p *Page) Type(text string) {
 	p.call("Input.insertText", map[string]any{"text": text}, nil)
 }
 
-// Node is something that a screen reader knows of.
+// Node is an element that is visible to a screen reader.
 type Node struct{ Role, Name string }
 
-// Spoken is what a screen reader knows of the page, in the order of the page.
+// Spoken returns the elements of the page that are visible to a screen reader, in page
+// order.
 func (p *Page) Spoken() (all []Node) {
 	p.t.Helper()
 	type value struct {

@@ -15,11 +15,11 @@ import (
 // errCancelled is why calls are cancelled.
 var errCancelled = errors.New("cancelled")
 
-// Cancel calls try again and again, cancelled before it begins, and then each time when it
-// asks for the first time, the second and so on, until it ends without having been
-// cancelled, which must be a success. Where it is cancelled it must end with the cause,
-// but for the last times that it asks: it may be too late. After each call after is
-// called, with what happened.
+// Cancel calls try repeatedly: first with a cancelled context, then with one that is
+// cancelled when try checks it for the first time, the second time and so on, until try
+// ends without having been cancelled, which must be a success. A cancelled call must
+// return the cause, except if only its last checks were cancelled, which may be too late.
+// Cancel calls after following each call, with a description of what happened.
 func Cancel(t testing.TB, try func(context.Context) error, after func(what string, err error)) {
 	t.Helper()
 	call := func(n int) (cancelled bool, err error) {
@@ -69,7 +69,7 @@ func again(try func() bool) bool {
 	return false
 }
 
-// countdown is a context that is over once it has been asked about that often.
+// countdown is a context that ends after it was checked a given number of times.
 type countdown struct {
 	context.Context
 	mu   sync.Mutex

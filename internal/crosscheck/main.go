@@ -1,12 +1,11 @@
-// Command crosscheck finds out whether the packages of bake and their tests are valid
-// Go on other systems. It checks the types of everything they are made of, from
-// source, which needs no compiled packages: a few seconds for a system, where
-// building the AWS SDK anew takes minutes. What only the linker or the assembler
-// sees, it does not.
+// Command crosscheck checks whether the packages of bake and their tests are valid Go on
+// other systems. It type-checks them and all their dependencies from source, without
+// compiled packages: this takes a few seconds for a system, where building the AWS SDK
+// takes minutes. It does not find errors that only the linker or the assembler reports.
 //
 //	crosscheck GOOS/GOARCH...
 //
-// What is made of the embedded cloud is left out, since machines need Linux.
+// It leaves out packages that depend on the embedded cloud, since machines need Linux.
 package main
 
 import (
@@ -149,8 +148,8 @@ func (c *checker) check(goos, goarch string) (n int, err error) {
 	return n, errors.Join(problems...)
 }
 
-// packages lists the packages and tests of the module and all that they import, those
-// that are imported first.
+// packages lists the packages and tests of the module and all that they import,
+// dependencies first.
 func packages(dir, goos, goarch string) (list []pkg, err error) {
 	cmd := exec.Command("go", "list", "-e", "-deps", "-test", "-json=ImportPath,Dir,GoFiles,ImportMap,Deps,ForTest,Standard,Module,Error", "./...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+goarch)

@@ -14,7 +14,7 @@ func With(ctx context.Context, l *slog.Logger) context.Context {
 	return context.WithValue(ctx, key{}, l)
 }
 
-// From returns the log of ctx. One that discards everything stands in for none.
+// From returns the log of ctx, or one that discards everything.
 func From(ctx context.Context) *slog.Logger {
 	if l, ok := ctx.Value(key{}).(*slog.Logger); ok {
 		return l

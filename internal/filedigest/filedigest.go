@@ -61,10 +61,10 @@ func Of(paths []string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// Walk calls visit with the file at path or, if it is a directory, with that and all that is
-// in it, by name. Links are followed, as they are when a directory is uploaded; one that leads
-// nowhere, or to a directory that it is in, is visited itself, with no info. If visit returns
-// [fs.SkipDir] for a directory, what is in it is left out.
+// Walk calls visit with the file at path or, if it is a directory, with the directory and
+// everything in it, by name. It follows links, as the upload of a directory does; a link
+// that leads nowhere, or to a directory that contains it, is visited itself, with no info.
+// If visit returns [fs.SkipDir] for a directory, Walk skips its content.
 func Walk(path string, visit func(path string, info fs.FileInfo) error) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -109,8 +109,9 @@ func walk(path string, info fs.FileInfo, above []fs.FileInfo, visit func(string,
 // errChanging is the error of a file that is written while it is read.
 var errChanging = errors.New("it was changed while it was read; run bake again")
 
-// File is the digest of a file: of its content, and whether it is a program. Of what is no
-// regular file it is that of the kind, and of a link to no file where it leads.
+// File returns the digest of a file: of its content, and whether it is executable. For a
+// file that is not regular, it is the digest of its kind, and for a dangling link that of
+// its target.
 func File(path string) (string, error) {
 	sum := sha256.New()
 	info, err := os.Stat(path)

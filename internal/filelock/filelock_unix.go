@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Try locks f until it is closed, and does not wait: the error is [ErrLocked] if
-// somebody else has it locked. See flock(2).
+// Try locks f until it is closed. It does not wait: the error is [ErrLocked] if another
+// process holds the lock. See flock(2).
 func Try(f *os.File) error { return try(f, unix.LOCK_EX) }
 
 // TryShared is [Try] for a lock that others can share.

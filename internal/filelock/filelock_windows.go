@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Try locks f until it is closed, and does not wait: the error is [ErrLocked] if
-// somebody else has it locked. Windows keeps others from reading what is locked, so
-// it is a byte far beyond the end of the file. See LockFileEx.
+// Try locks f until it is closed. It does not wait: the error is [ErrLocked] if another
+// process holds the lock. Windows prevents others from reading a locked range, so the lock
+// covers a byte far beyond the end of the file. See LockFileEx.
 func Try(f *os.File) error { return try(f, windows.LOCKFILE_EXCLUSIVE_LOCK) }
 
 // TryShared is [Try] for a lock that others can share.

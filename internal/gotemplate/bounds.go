@@ -28,7 +28,8 @@ type output struct {
 	origins origins
 }
 
-// write writes what a node at pos makes; verbatim, it is the text that is there.
+// write writes the output of a node at pos; verbatim means that it is text of the
+// template.
 func (o *output) write(b []byte, pos parse.Pos, verbatim bool) error {
 	if o.origins.starts != nil {
 		o.origins.wrote(b, o.origins.line(pos), verbatim)

@@ -9,10 +9,10 @@ import (
 	"text/template/parse"
 )
 
-// The evaluator of {{ }}. It does what text/template does for the values that
-// bake hands to templates: texts, numbers, booleans, lists and maps. It calls no
-// methods: text/template looks them up by name, and a program that holds such a
-// look-up keeps every method of every type that it converts to an interface.
+// The evaluator of {{ }}. It does what text/template does for the values that bake passes
+// to templates: texts, numbers, booleans, lists and maps. It calls no methods:
+// text/template looks them up by name, and the linker then keeps every method of every
+// type that is converted to an interface.
 
 // execution is one rendering.
 type execution struct {

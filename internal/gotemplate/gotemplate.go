@@ -50,8 +50,8 @@ func (c Context) Render(text string, data map[string]any) (string, error) {
 	return e.out.String(), nil
 }
 
-// RenderAll is Render, repeated until the text stops changing: a value put in may
-// hold {{ }} of its own.
+// RenderAll repeats Render until the text stops changing: an inserted value may itself
+// contain {{ }}.
 func (c Context) RenderAll(text string, data map[string]any) (string, error) {
 	for range 10 {
 		next, err := c.Render(text, data)
@@ -84,7 +84,7 @@ func clean(err error) error {
 	return errors.New(msg)
 }
 
-// functions are those of every template and those that Packer documents.
+// functions returns the functions of every template and those that Packer documents.
 func (c Context) functions(data map[string]any) map[string]function {
 	all := maps.Clone(builtin)
 	for name, f := range map[string]function{

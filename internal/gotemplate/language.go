@@ -10,8 +10,8 @@ import (
 	"text/template/parse"
 )
 
-// Language renders texts that have functions of their own besides Go's, and in which a
-// field that the data lacks is an error.
+// Language renders texts with additional functions besides Go's. A field that is missing
+// from the data is an error.
 type Language struct{ functions map[string]function }
 
 // NewLanguage returns a language with functions: Go functions that return a value, or a
@@ -35,7 +35,7 @@ func (e *Error) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Err
 // Unwrap returns what is wrong.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Render expands text with data as the dot. lines has, for each line of what it made, the
+// Render expands text with data as the dot. lines has, for each line of the output, the
 // line of text that it comes from. Errors are of type [*Error].
 func (l Language) Render(text string, data map[string]any) (made string, lines []int, err error) {
 	if len(text) > maxText {
@@ -110,8 +110,8 @@ func starts(text string) []int {
 
 func (o *origins) line(pos parse.Pos) int { return sort.SearchInts(o.starts, int(pos)+1) }
 
-// wrote notes that b was written, which begins at a line, and if verbatim goes on in those
-// that follow.
+// wrote records the origin of the lines of b, which starts at line. If verbatim is set,
+// the lines of b correspond to consecutive lines of the template.
 func (o *origins) wrote(b []byte, line int, verbatim bool) {
 	for _, c := range b {
 		if !o.inLine {
@@ -180,7 +180,7 @@ func fitted(a any, t reflect.Type) (reflect.Value, bool) {
 	return v, false
 }
 
-// What a value that a function returns may hold.
+// Limits on a value that a function returns.
 const (
 	maxParts = 100_000
 	maxDeep  = 100

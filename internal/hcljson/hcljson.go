@@ -10,11 +10,11 @@ import (
 	"github.com/apparentlymart/go-textseg/v15/textseg"
 )
 
-// Source returns JSON that means what src means and that HCL's parser reads. Its
-// scanner goes through strings by what is one character to the eye, and so takes
-// a character that belongs to the one after it, such as U+08E2, together with the
-// quote that ends the string or the backslash of an escape. Such characters become
-// escapes. A byte order mark, as Windows puts before text, is left out. Ranges that the parser gives are about what this function returns.
+// Source returns JSON that is equivalent to src and that HCL's parser reads. Its scanner
+// divides strings into grapheme clusters, and so combines a character that joins the one
+// after it, such as U+08E2, with the quote that ends the string or the backslash of an
+// escape. Source escapes such characters. It removes a byte order mark, which Windows
+// programs add. Ranges from the parser refer to the result of this function.
 func Source(src []byte) []byte {
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	var out bytes.Buffer

@@ -9,8 +9,9 @@ import (
 	"runtime"
 )
 
-// Perm returns what the mode of a file of this host permits on a system that has users and groups.
-// Windows says of each file that can be written that everybody may: there only its owner may write.
+// Perm returns the permissions in the mode of a file of this host, on a system that has
+// users and groups. Windows reports every writable file as writable by everyone: for
+// Windows, Perm reports that only the owner may write.
 func Perm(mode fs.FileMode) fs.FileMode { return perm(mode, runtime.GOOS) }
 
 func perm(mode fs.FileMode, system string) fs.FileMode {
@@ -20,9 +21,9 @@ func perm(mode fs.FileMode, system string) fs.FileMode {
 	return mode.Perm()
 }
 
-// In returns where path is for who works in the directory dir: below dir, unless path says
-// otherwise. On Windows that are not only absolute paths: `\x` and `/x` are on the drive of
-// dir, and `C:x` is where the process works on drive C.
+// In returns the location of path relative to the working directory dir, unless path is
+// absolute. On Windows there are other forms: `\x` and `/x` are on the drive of dir, and
+// `C:x` is relative to the process's working directory on drive C.
 func In(dir, path string) string {
 	switch {
 	case filepath.IsAbs(path):

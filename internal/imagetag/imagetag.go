@@ -1,5 +1,5 @@
-// Package imagetag names the tags that say what an image of bake is, for all that write them
-// or read them.
+// Package imagetag defines the keys of the tags that describe an image of bake, for all
+// code that writes or reads them.
 package imagetag
 
 import (
@@ -16,13 +16,13 @@ const (
 	Image    = "bake:image"    // the name of its image block
 	Inputs   = "bake:inputs"   // the digest of what it is made of
 	Parent   = "bake:parent"   // the ID of the image that it was built on
-	Verified = "bake:verified" // what it has passed, separated by commas, or the digest of that
+	Verified = "bake:verified" // what the image has passed, separated by commas, or the digest of that list
 	Reports  = "bake:reports"  // the run that has made it, and has its reports
 
 	Run        = "bake:run"        // the run that has not finished it yet
 	Rejected   = "bake:rejected"   // the run whose verification it has failed
-	Quarantine = "bake:quarantine" // likewise, and nobody can launch it
-	Revoked    = "bake:revoked"    // why nobody is to use it any more
+	Quarantine = "bake:quarantine" // likewise, and the image cannot be launched
+	Revoked    = "bake:revoked"    // why the image must not be used any more
 )
 
 // Made is when an image was made, as far as EC2 tells.

@@ -1,5 +1,6 @@
-// Package knownplugins knows which public plugin a component comes with, so that a
-// template can be told what it needs. It is a matter of names: nothing is looked up.
+// Package knownplugins maps components to the public plugins that contain them, so that
+// diagnostics can name the plugin that a template needs. It knows names only and makes no
+// queries.
 package knownplugins
 
 import (

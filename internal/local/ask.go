@@ -16,7 +16,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// asked is a request to a service of the local cloud that is none of AWS's.
+// asked is a request to a service of the local cloud that AWS does not have.
 type asked struct {
 	service, region string
 	method, url     string

@@ -16,9 +16,9 @@ import (
 	"bake/cloud/image"
 )
 
-// ImportImage makes an image of the cloud in dir, and publishes it in every region
-// under its name and owner; or it makes the base of a release, which is published already.
-// lacks names what the image has not that scripts take for granted.
+// ImportImage makes an image of the cloud in dir, and publishes it in every region under
+// its name and owner. If the image is a published release, it makes the base of that
+// release instead. lacks names what the image lacks although scripts usually rely on it.
 func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (lacks []string, err error) {
 	_, store, err := open(dir, log)
 	if err != nil {
@@ -36,8 +36,8 @@ func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (
 	return store.Lacks(base)
 }
 
-// importRelease makes the base of a release. What a container image of one that is made
-// of such images lacks is installed, with its own package manager.
+// importRelease makes the base of a release. If the release is made from a container
+// image, what that lacks is installed with its package manager.
 func importRelease(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (_ image.Base, err error) {
 	name := o.Name
 	fromImage := slices.ContainsFunc(image.Releases(), func(r image.ReleaseInfo) bool { return r.ID == name && r.FromImage })

@@ -20,11 +20,10 @@ import (
 // DefaultRegion is the region of the local cloud when nothing names one.
 const DefaultRegion = "us-east-1"
 
-// MovedBy is what is added to a machine's port that cannot be served as it is on this
-// host.
+// MovedBy is added to the port of a machine that cannot be served unchanged on this host.
 const MovedBy = 20000
 
-// MaxAccounts is how many accounts the local cloud can be asked for.
+// MaxAccounts is the maximum number of accounts of the local cloud.
 const MaxAccounts = 100
 
 // ErrUnsupported says that this system cannot run local machines.
@@ -44,29 +43,29 @@ type Options struct {
 
 	Launches    bool                         // it is opened to launch machines: what they would wait for is begun at once
 	Accounts    int                          // how many accounts there are at least; 0 for two
-	AccountIDs  []string                     // numbers of accounts that there are besides, if this process serves the cloud
+	AccountIDs  []string                     // IDs of additional accounts, if this process serves the cloud
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
 	Mirror      string                       // URLs of archives, as -mirror says them; empty for the host's own
-	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it
+	Egress      string                       // what machines can reach besides public addresses, as in -allow-egress
 	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
 	RecycleBin  time.Duration                // how long what is deleted can be restored; 0 is not at all
 	Delays      string                       // how long things take: the name of a profile, or JSON; empty for none
 	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
-	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
+	Rehearsing  func(rules int, seed uint64) // called with the rules in effect
 
 	// Pages makes what answers below /-/ where the cloud is served, or returns nil for nothing.
 	Pages func(Served) http.Handler
 
-	Progress func(Progress) // is told how the preparation of bases goes
+	Progress func(Progress) // called with the progress of preparing bases
 	Opening  func(pid int)  // is called if another process, 0 if it is unknown, has the cloud open and does not serve it yet
-	Waiting  func()         // is called if others use the cloud when it is to be closed
+	Waiting  func()         // called if others still use the cloud when it is closed
 }
 
 // Served is a cloud that is about to be served, for those who make pages of it.
 type Served struct {
 	Endpoint string                                    // URL
 	Keys     []Key                                     // one of each account
-	Changes  func(ctx context.Context) <-chan struct{} // hears of changes until ctx ends; several may be one
+	Changes  func(ctx context.Context) <-chan struct{} // signals changes until ctx ends; several changes may be combined
 	Calls    func() []Call                             // the last ones that changed something or failed, oldest first
 	Looks    http.Header                               // of calls that look again and again: rules for faults do not count what they read
 }
@@ -178,7 +177,7 @@ type Import struct {
 	Owner    string  // account that offers it
 	User     string  // login user; empty for what the source says
 	Arch     string  // of its processor, as Go names it; empty for this host's
-	Options  Options // of the cloud: what a machine that installs packages reaches
+	Options  Options // of the cloud, such as what a machine that installs packages can reach
 	As       string  // release whose base it becomes, instead of an image with a name and an owner
 	Replace  bool    // what was imported or made under the same name before
 	Now      time.Time
@@ -190,7 +189,7 @@ var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`
 // IsImageID reports whether a source of an import is the id of an image.
 func IsImageID(source string) bool { return imageID().MatchString(source) }
 
-// Base is what the images of a release, or one that was imported, boot from.
+// Base is what the images of a release, or an imported image, boot from.
 type Base struct {
 	Name      string     `json:"name"`
 	Publisher string     `json:"publisher,omitempty"` // of the release that it is of
@@ -211,8 +210,8 @@ type BaseOptions struct {
 	Progress func(Progress)
 }
 
-// Endpoint returns the URL at which a process serves the local cloud in dir. If
-// that process was killed nobody may answer there.
+// Endpoint returns the URL at which a process serves the local cloud in dir. If that
+// process was killed, there may be no server.
 func Endpoint(dir string) (string, error) {
 	name := filepath.Join(dir, "endpoint.json")
 	text, err := os.ReadFile(name)

@@ -23,9 +23,9 @@ import (
 	"bake/cloud/machine/sandbox"
 )
 
-// comesUp is how long a process that has the local cloud open may take to serve it, or to let
-// go of it again: on a busy host, one that tidies up after a crash takes its time. After
-// comesSoon, the user is told.
+// comesUp is how long a process that has opened the local cloud may take to serve it, or
+// to close it again: on a busy host, cleaning up after a crash takes time. After
+// comesSoon, the user gets a message.
 const (
 	comesUp   = 30 * time.Second
 	comesSoon = 3 * time.Second
@@ -227,8 +227,8 @@ func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
 	return driver, store, err
 }
 
-// explain explains with what is in the store. The reason that it cannot is not worth an
-// error beside the one that is to be explained.
+// explain adds an explanation from the contents of the store. It ignores its own errors,
+// so as not to hide the error being explained.
 func explain(store *image.Store) func(string, []string, map[string][]string) string {
 	return func(id string, owners []string, filters map[string][]string) string {
 		text, err := store.Explain(id, owners, filters)
@@ -283,7 +283,7 @@ func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, erro
 	return findings(ctx, driver)
 }
 
-// findings are those of driver. If ctx has ended they say less than there is to say, and the error
+// findings returns those of driver. If ctx has ended, they are incomplete, and the error
 // is its cause.
 func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding, err error) {
 	for _, f := range driver.Check(ctx) {
@@ -330,10 +330,10 @@ func fatal(ctx context.Context, driver *sandbox.Driver) error {
 	return errors.New("local machines cannot run on this host (run bake doctor for details)\n" + strings.Join(texts, "\n"))
 }
 
-// Reset deletes what the cloud that o names holds, but for its bases if they are
-// to be kept. It fails while somebody uses the cloud.
+// Reset deletes the contents of the cloud that o names, except for its bases if keepBases
+// is set. It fails while the cloud is in use.
 func Reset(ctx context.Context, o Options, keepBases bool) error {
-	// Opening it makes sure that nobody else has, and that nothing runs.
+	// Opening the cloud ensures that no other process uses it, and that no machine runs.
 	c, err := Serve(ctx, o)
 	if err != nil {
 		return err

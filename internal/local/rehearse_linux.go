@@ -15,9 +15,8 @@ import (
 	"bake/cloud"
 )
 
-// Rehearse returns what is rehearsed on the cloud that a process serves in dir. Before
-// that, the delays and rules in file take the place of those that hold, if file is not
-// empty.
+// Rehearse returns the delays and rules in effect on the cloud that a process serves in
+// dir. If file is not empty, those in the file replace them first.
 func Rehearse(ctx context.Context, dir, file string) (r Rehearsed, err error) {
 	if file == "" {
 		return rehearse(ctx, dir, http.MethodGet, nil)

@@ -43,8 +43,8 @@ type Machine struct {
 // way is how the machine is reached.
 func (m Machine) way() string { return strings.Join(m.Args(), "\x00") }
 
-// Args are the arguments of ssh. The host key is not checked: nobody but the run has
-// seen it, and the machine is as short-lived.
+// Args returns the arguments of ssh. The host key is not checked: only the run has seen
+// it, and the machine is short-lived.
 func (m Machine) Args() []string {
 	var args []string
 	if m.KeyFile != "" {
@@ -108,10 +108,10 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 	return m, wholefile.WriteData(base+".json", 0o600, text)
 }
 
-// Find returns the machines that are kept below runs, the newest last: of all runs,
-// or of those whose ids begin with run; of all builds, or of the one called build. A
-// machine that several runs were on, each on its own way, is that of the newest. What is
-// kept of other runs is not read.
+// Find returns the machines that are recorded below runs, the newest last: of all runs, or
+// of those whose ids begin with run; of all builds, or of the one called build. A machine
+// that was recorded by several runs is listed once, for the newest. Records of other runs
+// are not read.
 func Find(runs, run, build string) ([]Machine, error) {
 	names, err := fs.Glob(os.DirFS(runs), "*"+suffix+"/*.json") // runs may hold what is special in a pattern
 	if err != nil {

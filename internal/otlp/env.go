@@ -148,7 +148,7 @@ func endpoint(get func(string) string) (string, error) {
 	return u.String(), nil
 }
 
-// pairs reads name=value,name=value, in which what is no part of that is %-encoded.
+// pairs parses name=value,name=value, in which special characters are %-encoded.
 func pairs(text string) (map[string]string, error) {
 	out := map[string]string{}
 	for one := range strings.SplitSeq(text, ",") {

@@ -27,13 +27,13 @@ const (
 	longestAnswer = 1 << 16 // of a collector, in bytes
 	longestReason = 500     // of what it says, in bytes
 
-	// What could not be sent is sent again after pauses that grow.
+	// Failed requests are retried after increasing pauses.
 	firstWait = time.Second
 	longWait  = 30 * time.Second
 )
 
-// Exporter sends spans to a collector while the program goes on. It never waits for the
-// collector but in Close.
+// Exporter sends spans to a collector in the background. Only Close waits for the
+// collector.
 type Exporter struct {
 	config        Config
 	name, version string
@@ -54,9 +54,10 @@ type Exporter struct {
 	warned  bool // since the collector last took something
 }
 
-// NewExporter sends spans as c says, for a program of that name and version, until Close.
-// warn is told when the collector does not take them, once until it does again; when the first
-// ones are lost, and at the end how many are. It is called by another goroutine, or by Close.
+// NewExporter sends spans as configured in c, for a program of that name and version,
+// until Close. warn is called once when the collector stops accepting spans, until it
+// accepts them again; when the first spans are lost; and at the end with the number of
+// lost spans. It is called by another goroutine, or by Close.
 func NewExporter(c Config, name, version string, warn func(error)) *Exporter {
 	return newExporter(c, name, version, warn, c.client())
 }
@@ -91,8 +92,8 @@ func (e *Exporter) Export(s Span) {
 	}
 }
 
-// Close sends what waits, for as long as ctx lasts, and ends the exporter. What is not sent
-// then is lost, and it is warned of all that is. Only the first call does something.
+// Close sends the remaining spans until ctx ends, and stops the exporter. It drops what it
+// could not send, and warns of all lost spans. Only the first call has an effect.
 func (e *Exporter) Close(ctx context.Context) {
 	e.mu.Lock()
 	closed := e.closed
@@ -245,7 +246,7 @@ func (e *rejectedError) Error() string {
 	return text
 }
 
-// partly is what an answer says of spans that were not taken; nil if it says nothing.
+// partly returns an error for spans that an answer reports as rejected, or nil.
 func partly(host string, body io.Reader) error {
 	var answer struct {
 		PartialSuccess struct {

@@ -1,6 +1,6 @@
 // Package otlp sends spans to a collector: OTLP 1 over HTTP, in its JSON encoding
-// (https://opentelemetry.io/docs/specs/otlp/). Of OpenTelemetry's SDK, which would make a
-// program larger by megabytes, it is only what a program needs that makes few spans.
+// (https://opentelemetry.io/docs/specs/otlp/). OpenTelemetry's SDK would add megabytes to
+// a program; this package has only what a program with few spans needs.
 package otlp
 
 import (

@@ -127,7 +127,7 @@ func (in *interpreter) main(run func() error) int {
 	return 1
 }
 
-// file runs a script in a scope of its own, or in this one.
+// file runs a script in a new scope if own is set, or else in this one.
 func (in *interpreter) file(name string, args []any, own bool) error {
 	if !strings.HasSuffix(strings.ToLower(name), ".ps1") {
 		return &thrown{fmt.Sprintf("the file %q is not a script: its name must end in .ps1", name)}
@@ -149,7 +149,7 @@ func (in *interpreter) file(name string, args []any, own bool) error {
 	return in.call(b, args)
 }
 
-// call runs a block in a scope of its own, with the values of its parameters.
+// call runs a block in a new scope, with the values of its parameters.
 func (in *interpreter) call(b *block, args []any) error {
 	in.scope = &scope{vars: map[string]any{}, parent: in.scope}
 	defer func() { in.scope = in.scope.parent }()
@@ -181,8 +181,7 @@ func (in *interpreter) newline() string {
 	return "\n"
 }
 
-// inner runs a block in the scope that it stands in. What its statements put out goes
-// to emit.
+// inner runs a block in the current scope. The output of its statements goes to emit.
 func (in *interpreter) inner(b *block) error {
 	for _, n := range b.body {
 		v, err := in.eval(n)
@@ -767,7 +766,8 @@ func stringMember(s, name string, args []any) (any, error) {
 	return nil, &thrown{"a text has no member " + name}
 }
 
-// fail is an error of a command that does not end the script, unless asked to.
+// fail reports an error of a command. It ends the script only if the flags or the
+// preference variable request that.
 func (in *interpreter) fail(flags map[string]any, format string, args ...any) error {
 	action, ok := flags["erroraction"]
 	if !ok {

@@ -63,8 +63,8 @@ func resume(process uintptr) error {
 // gentler signal that reaches them all.
 func Signal(cmd *exec.Cmd, _ syscall.Signal) error { return cmd.Cancel() }
 
-// Kill kills a process and what it has started, and so on. What a process has started that has
-// ended since is not found.
+// Kill kills a process and its descendants. It does not find the descendants of a process
+// that has already ended.
 func Kill(pid int) error {
 	family, err := descendants(uint32(pid)) // before it ends and its number is another's
 	for _, one := range append([]uint32{uint32(pid)}, family...) {
@@ -77,9 +77,9 @@ func Kill(pid int) error {
 	return err
 }
 
-// descendants are the processes that a process has started and that still run, and those that they
-// have. A parent is known by its number alone, which another process may have had before: one
-// that is younger than its children is not theirs.
+// descendants returns the running descendants of a process. A parent is known by its
+// number only, which an earlier process may have had: a process that is younger than a
+// child is not its parent.
 func descendants(pid uint32) (all []uint32, err error) {
 	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPPROCESS, 0)
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 // zombie is the state of a process that has ended (SZOMB).
 const zombie = 5
 
-// Started tells one process from another that has the same number: it says when the one
-// that has it now was started. It is empty if there is none, or the system does not tell.
+// Started distinguishes processes that have had the same number: it returns when the
+// current one was started. It is empty if there is none, or if the system does not provide
+// it.
 func Started(pid int) string {
 	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
 	if err != nil || info.Proc.P_stat == zombie {
@@ -21,9 +22,9 @@ func Started(pid int) string {
 	return fmt.Sprintf("%d.%06d", info.Proc.P_starttime.Sec, info.Proc.P_starttime.Usec)
 }
 
-// Holds says whether a process of the group that the process pid headed was started with
-// this variable, "NAME=value", in its environment. Since a group keeps its number, that
-// tells what has been left of it from what has nothing to do with it.
+// Holds reports whether a process in the process group pid was started with this variable,
+// "NAME=value", in its environment. Numbers of groups are reused, so this distinguishes
+// remaining processes of a former group from unrelated ones.
 func Holds(pid int, variable string) bool {
 	members, err := unix.SysctlKinfoProcSlice("kern.proc.pgrp", pid)
 	if err != nil {

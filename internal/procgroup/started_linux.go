@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Started tells one process from another that has the same number: it says when the one
-// that has it now was started. It is empty if there is none, or the system does not tell.
+// Started distinguishes processes that have had the same number: it returns when the
+// current one was started. It is empty if there is none, or if the system does not provide
+// it.
 func Started(pid int) string {
 	fields := stat(pid)
 	if len(fields) < 20 || fields[0] == "Z" { // a zombie has ended
@@ -29,9 +30,9 @@ func stat(pid int) []string {
 	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 }
 
-// Holds says whether a process of the group that the process pid headed was started with
-// this variable, "NAME=value", in its environment. Since a group keeps its number, that
-// tells what has been left of it from what has nothing to do with it.
+// Holds reports whether a process in the process group pid was started with this variable,
+// "NAME=value", in its environment. Numbers of groups are reused, so this distinguishes
+// remaining processes of a former group from unrelated ones.
 func Holds(pid int, variable string) bool {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

@@ -2,10 +2,11 @@
 
 package procgroup
 
-// Started tells one process from another that has the same number: it says when the one
-// that has it now was started. It is empty if there is none, or the system does not tell.
+// Started distinguishes processes that have had the same number: it returns when the
+// current one was started. It is empty if there is none, or if the system does not provide
+// it.
 func Started(int) string { return "" }
 
-// Holds says whether a process of the group that the process pid headed was started with
-// this variable, "NAME=value", in its environment. It is false if the system does not tell.
+// Holds reports whether a process in the process group pid was started with this variable,
+// "NAME=value", in its environment. It is false if the system does not provide this.
 func Holds(int, string) bool { return false }

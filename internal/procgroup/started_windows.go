@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Started tells one process from another that has the same number: it says when the one
-// that has it now was started. It is empty if there is none, or the system does not tell.
+// Started distinguishes processes that have had the same number: it returns when the
+// current one was started. It is empty if there is none, or if the system does not provide
+// it.
 func Started(pid int) string {
 	if at := created(uint32(pid)); at != 0 {
 		return strconv.FormatInt(at, 10)
@@ -23,7 +24,7 @@ func created(pid uint32) int64 {
 	}
 	defer windows.CloseHandle(process) //nolint:errcheck // it was only read
 	if state, err := windows.WaitForSingleObject(process, 0); err != nil || state != uint32(windows.WAIT_TIMEOUT) {
-		return 0 // it has ended, and somebody still has a handle of it
+		return 0 // it has ended, but a handle to it is still open
 	}
 	var started, exited, kernel, user windows.Filetime
 	if err := windows.GetProcessTimes(process, &started, &exited, &kernel, &user); err != nil {
@@ -32,7 +33,6 @@ func created(pid uint32) int64 {
 	return started.Nanoseconds()
 }
 
-// Holds says whether a process of the group that the process pid headed was started with
-// this variable, "NAME=value", in its environment. It is false: Windows has no groups, and
-// does not tell.
+// Holds reports whether a process in the process group pid was started with this variable,
+// "NAME=value", in its environment. It is always false: Windows has no process groups.
 func Holds(int, string) bool { return false }

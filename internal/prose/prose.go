@@ -47,8 +47,8 @@ func OnePoint(text string) string {
 // OneLine is a text with a single space for each of its spaces and ends of lines.
 func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// Printable is a text that somebody else has chosen, for a terminal: it cannot move the cursor or
-// begin a new line there. U+FFFD stands for what could.
+// Printable makes a text from an external source safe for a terminal: it cannot move the
+// cursor or begin a new line. Characters that could are replaced by U+FFFD.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) {
@@ -85,8 +85,8 @@ func Beginning(text string, most int) string {
 	return strings.ToValidUTF8(text[:most-len("...")], "") + "..."
 }
 
-// Missing says that a template names a file, or whatever what is, that is not there: a sentence
-// without its point.
+// Missing returns the error text for a file, or other item, that a template names and that
+// does not exist: a sentence without its full stop.
 func Missing(what, path string) string {
 	text := fmt.Sprintf("There is no %s %q", what, path)
 	if filepath.IsAbs(path) {

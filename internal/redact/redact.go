@@ -19,16 +19,16 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// Mask is what stands in the place of a secret.
+// Mask replaces a secret.
 const Mask = "<sensitive>"
 
-// Set is a growing set of secret texts. The zero value is empty and ready for
-// use. Methods are safe for concurrent use.
+// Set is a growing set of secret texts. The zero value is empty and ready for use. Methods
+// are safe for concurrent use.
 //
-// A secret that is long and rare is masked wherever it stands. Another one, such as
-// "root" or "y", would make everything unreadable: it is masked only where it stands
-// as a word of its own, and in what bake says itself only where it is quoted, so that
-// no word of bake's own is ever masked.
+// A secret that is long and rare is masked everywhere. Masking any other secret, such as
+// "root" or "y", everywhere would make output unreadable: it is masked only as a separate
+// word, and in bake's own messages only in quotes, so that bake's own words are never
+// masked.
 type Set struct {
 	mu     sync.RWMutex
 	known  map[string]bool
@@ -46,14 +46,14 @@ type kind int
 
 const (
 	rare     kind = iota // everywhere
-	short                // as a word of its own
+	short                // as a separate word
 	ordinary             // likewise, but in messages only in quotes
-	line                 // an ordinary line of a text: as a line of its own
+	line                 // an ordinary line of a text: as a whole line
 )
 
-// Rare reports whether a secret is long and rare enough to be masked wherever it
-// stands: it has eight characters or more, and is neither a number nor words as they
-// could stand in any text. Of those, only very long ones are rare.
+// Rare reports whether a secret is long and rare enough to be masked everywhere: it has
+// eight characters or more, and is neither a number nor common words. Numbers and words
+// are rare only if they are very long.
 func Rare(s string) bool { return kindOf(s) == rare }
 
 func kindOf(s string) kind {
@@ -99,9 +99,8 @@ func (r *Set) Add(s string) {
 // byLength orders texts, the longest first.
 func byLength(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) }
 
-// AddRare makes s secret if it is long and rare. It is for what nobody has called a
-// secret, but may be one, such as the password of a login: "packer" or "root" gives
-// nothing away.
+// AddRare adds s if it is long and rare. It is for values that are not marked as secret
+// but may be, such as the password of a login: "packer" or "root" reveals nothing.
 func (r *Set) AddRare(s string) {
 	if Rare(s) {
 		r.Add(s)
@@ -183,8 +182,9 @@ func (r *Set) Values() []string {
 	return texts
 }
 
-// replace puts mask, or as many asterisks as it has bytes if that is empty, in the
-// place of each secret that is rare or which counts where it is found.
+// replace replaces each rare secret, and each match of a common secret for which counts
+// returns true, by mask or, if mask is empty, by as many asterisks as the secret has
+// bytes.
 func (r *Set) replace(text string, counts func(*match) bool, mask string) string {
 	r.mu.RLock()
 	text, common := r.rare.replace(text, mask), r.common
@@ -242,7 +242,7 @@ func (m *match) inMask() bool {
 	return false
 }
 
-// stands reports whether the secret stands by itself.
+// stands reports whether the match is a separate word or line.
 func (m *match) stands() bool {
 	before, after := m.text[:m.start], m.text[m.end:]
 	if m.kind == line {
@@ -260,8 +260,8 @@ func inWord(c rune) bool {
 	return c == '_' || c == '-' || unicode.IsLetter(c) || unicode.IsDigit(c)
 }
 
-// quoted reports whether the secret cannot be one of bake's own words: it is all of
-// the text, stands in quotes, or stands by itself and is no word.
+// quoted reports whether the match cannot be one of bake's own words: it is the whole
+// text, is in quotes, or is separate and not a word.
 func (m *match) quoted() bool {
 	switch {
 	case strings.TrimSpace(m.text) == m.secret.text:

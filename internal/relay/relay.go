@@ -1,5 +1,5 @@
-// Package relay lends other programs of the same user the connections that only this
-// process can make, such as those through a session or a login that it has.
+// Package relay lets other programs of the same user use connections that only this
+// process can make, such as those through its session or login.
 package relay
 
 import (
@@ -16,13 +16,14 @@ import (
 	"time"
 )
 
-// What one side may take to say what it wants, or that it is granted.
+// Limits for the request of a client, and for the answer.
 const (
 	patience = time.Minute
 	maxLine  = 4 << 10
 )
 
-// abandoned is what the other side may take to end once the terminal is gone that was joined to it.
+// abandoned is how long the other side may take to end after the joined terminal has gone
+// away.
 const abandoned = 10 * time.Second
 
 // Serve serves connections on a socket at path, which is this user's alone if its
@@ -106,13 +107,14 @@ func closeWrite(conn net.Conn) {
 	}
 }
 
-// Join connects a process's input and output to conn, for an SSH client that has the process for
-// its ProxyCommand, until the other side of either closes it. conn is closed then.
+// Join connects a process's input and output to conn, for an SSH client that has the
+// process as its ProxyCommand, until the other side of either closes it. Join closes conn.
 //
-// The end of a terminal does not end it: a client that goes on in the background, as with
-// ControlPersist, leaves its ProxyCommand in the terminal's group of processes, and would lose its
-// connection with the command that was the first to use it. Whatever becomes of the client, its
-// pipes end with it. Where the terminal was the input, the other side has a while to end too.
+// The end of a terminal does not end the connection: a client that continues in the
+// background, as with ControlPersist, leaves its ProxyCommand in the terminal's process
+// group, and would otherwise lose its connection when the first command that used it ends.
+// The pipes end with the client in any case. If the terminal was the input, the other side
+// also gets some time to end.
 func Join(conn net.Conn, in io.Reader, out io.Writer) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

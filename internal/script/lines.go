@@ -15,8 +15,9 @@ type Lines struct {
 	emit func(string)
 	rest []byte
 
-	// Overwritten is told what a line has shown so far each time that it starts to
-	// overwrite itself, but not oftener than a person can read. It may be nil.
+	// Overwritten is called with what a line has shown so far each time that the line
+	// starts to overwrite itself, but not more often than a person can read. It may be
+	// nil.
 	Overwritten func(string)
 	told        time.Time
 }

@@ -1,6 +1,6 @@
-// Package script holds what all provisioners and post-processors that run
-// scripts have in common: where the script comes from, its environment, what
-// its exit status means, and how its output becomes lines.
+// Package script holds what all provisioners and post-processors that run scripts share:
+// the source of the script, its environment, the meaning of its exit status, and the
+// division of its output into lines.
 package script
 
 import (

@@ -1,5 +1,5 @@
-// Package settings reads the file in which people write what they set once, for all
-// templates: it stands for variables of the environment that are not set.
+// Package settings reads the file with a user's settings for all templates: its values
+// apply to environment variables that are not set.
 package settings
 
 import (

@@ -1,6 +1,6 @@
-// Package sprig has the functions of text that templates of goss, Helm and others know from
-// the library sprig (https://masterminds.github.io/sprig/), but for those that give another
-// result each time or look at more than their arguments.
+// Package sprig implements the text functions of the library sprig
+// (https://masterminds.github.io/sprig/), which templates of goss, Helm and others use,
+// except for functions that are not deterministic or use more than their arguments.
 package sprig
 
 import (
@@ -17,8 +17,8 @@ const maxMade = 1 << 20
 var errTooLarge = fmt.Errorf("the result has more than %d bytes or elements", maxMade)
 
 // Functions returns the functions by name, each a Go function that returns a value, or a
-// value and an error. Those that are refused are errors that say why. env is what env and
-// expandenv know.
+// value and an error. Unsupported functions return an error with the reason. env holds the
+// variables for env and expandenv.
 func Functions(env map[string]string) map[string]any {
 	all := map[string]any{
 		"fail":      func(msg string) (string, error) { return "", errors.New(msg) },

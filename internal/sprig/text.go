@@ -190,9 +190,10 @@ func swapcase(s string) string {
 	}, s)
 }
 
-// words are the words of a name in whatever style, each changed. A word begins after what
-// is no letter or digit, before a large letter that follows a small one, and before the
-// last of several large ones that a small one follows.
+// words splits a name in any style into words and applies change to each. A word begins
+// after a character that is neither a letter nor a digit, before an upper-case letter that
+// follows a lower-case one, and before the last of several upper-case letters if a
+// lower-case one follows.
 func words(s string, change func(string) string) []string {
 	var out []string
 	runes := []rune(s)

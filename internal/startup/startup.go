@@ -37,9 +37,9 @@ func (s Shells) files() ([]file, error) {
 	}, nil
 }
 
-// Add has each shell that has a startup file, and the login shell, run its command when it
-// starts. note is the comment behind that. It returns the files that it has changed, also
-// with an error: not those that have the line.
+// Add makes each shell that has a startup file, and the login shell, run its command when
+// it starts. note is the comment after the command. Add returns the files that it has
+// changed, also with an error; it does not change files that already have the line.
 func (s Shells) Add(note string, commands map[string]string) (changed []string, err error) {
 	return s.each(note, commands, func(f file, text []byte, missing bool, line string) error {
 		switch {

@@ -1,5 +1,5 @@
-// Package terminal opens the terminal that a program was started from, and tells
-// what the files that it writes to can show.
+// Package terminal opens the terminal that a program was started from, and reports what
+// the files that it writes to can show.
 package terminal
 
 import (
@@ -47,6 +47,6 @@ func Draws(out any) bool {
 	return ok && draws(f)
 }
 
-// Unread reports whether err is of a write that nobody reads any more, as to the
-// pipe of "bake build | head".
+// Unread reports whether err comes from a write to a pipe without a reader, as in "bake
+// build | head".
 func Unread(err error) bool { return unread(err) }

@@ -1,4 +1,4 @@
-// Package tlsfiles reads what a client speaks TLS with from PEM files.
+// Package tlsfiles reads the certificates and keys of a TLS client from PEM files.
 package tlsfiles
 
 import (
@@ -31,10 +31,10 @@ func Client(ca, cert, key string) (*tls.Config, error) {
 	return c, nil
 }
 
-// FromEnvironment is a client of a server that environment variables describe, as those of Vault
-// and Consul do: it trusts the authorities in the file that the variable ca names, or those of the
-// system if that is not set, and anybody if insecure. It keeps no connection, and an exchange takes
-// no longer than timeout.
+// FromEnvironment returns an HTTP client configured by environment variables like those of
+// Vault and Consul. It trusts the authorities in the file that the variable ca names, or
+// the system's if that is not set, and any server if insecure is set. It does not keep
+// connections, and limits each exchange to timeout.
 func FromEnvironment(getenv func(name string) string, ca string, insecure bool, timeout time.Duration) (*http.Client, error) {
 	c, err := Client(getenv(ca), "", "")
 	if err != nil {

@@ -225,7 +225,7 @@ func peakMemory(pid int, over <-chan struct{}) (peak int64) {
 // tail is the end of what a process said.
 func tail(text string) string { return text[max(0, len(text)-2000):] }
 
-// inspect looks for what is left, and for what is not as it should be.
+// inspect checks for leftovers and inconsistencies.
 func (g *gathering) inspect(w *world) error {
 	held, err := w.inventory()
 	if err != nil {

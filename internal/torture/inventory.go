@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// holdings are what a cloud holds for its user, read from its own files: a kind that
-// nobody thought of is among it.
+// holdings are the resources that a cloud stores for its user, read from its own files, so
+// that unexpected kinds are included.
 type holdings struct {
 	images map[string]image  // by id
 	others map[string]string // what else there is by id or path, with its kind
@@ -95,7 +95,7 @@ var inNetwork = map[string]string{
 	"Nats": "NatGatewayId", "Endpoints": "VpcEndpointId", "Interfaces": "NetworkInterfaceId",
 }
 
-// network adds what a network has besides the default VPC and what came with that.
+// network adds the resources of a network other than the default VPC and its parts.
 func (h holdings) network(o map[string]any) {
 	rows := func(kind string) (all []map[string]any) {
 		list, _ := o[kind].([]any)
@@ -211,7 +211,7 @@ func (h holdings) album() string {
 	return strings.Join(texts, "")
 }
 
-// beside lists what there is besides the images of ids and their snapshots.
+// beside lists the resources other than the images of ids and their snapshots.
 func (h holdings) beside(ids []string) (left []string) {
 	expected := slices.Clone(ids)
 	for _, id := range ids {

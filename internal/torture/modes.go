@@ -9,7 +9,7 @@ import "syscall"
 type mode struct {
 	name string
 
-	signal   syscall.Signal // what bake is sent at that point
+	signal   syscall.Signal // the signal that is sent to bake at that point
 	before   bool           // the point is not carried out, and has no answer
 	commands bool           // commands on the machine are points too
 
@@ -20,7 +20,7 @@ type mode struct {
 	page   bool // a page of a proxy arrives instead
 
 	forever bool // all later calls like it fare the same
-	cut     bool // besides, of the ledger only a part had been written
+	cut     bool // in addition, the ledger was written only in part
 	resume  bool // the bake is resumed; for points after the last command
 }
 

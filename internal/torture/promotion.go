@@ -32,7 +32,7 @@ type promotion struct {
 	mode     mode
 	bake     string
 	w        *world
-	releases [2]map[string]string // images by region: the channel names the first of them, and is to name the second
+	releases [2]map[string]string // images by region: the channel names the first release, and is moved to the second
 
 	trials, moved int
 	problems      []string
@@ -43,8 +43,8 @@ func (p *promotion) String() string {
 	return fmt.Sprintf("promote, %s: %d calls went wrong; %d moves were finished all the same, %d problems", p.mode.name, p.trials, p.moved, len(p.problems))
 }
 
-// promotions are those that are tried, by how a call goes wrong: once, since a service that
-// refuses for ever refuses to look at what it has done, too.
+// promotions returns the modes to test, in each of which a call fails once: a service that
+// always fails would also prevent checking the result.
 func promotions() (all []mode) {
 	for _, m := range modes() {
 		if !m.cut && !m.resume && !m.forever {
@@ -130,8 +130,8 @@ func (p *promotion) put(ctx context.Context, channel string, release map[string]
 	return nil
 }
 
-// names are the releases that a channel names in each place, by their number; and whether
-// somebody holds a lock on it.
+// names returns the number of the release that a channel names in each place, and whether
+// the channel is locked.
 func (p *promotion) names(ctx context.Context, channel string) (numbers []int, locked bool, err error) {
 	for _, region := range places {
 		c := ssm.NewFromConfig(p.w.cloud.Config("default", region))

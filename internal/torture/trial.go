@@ -26,8 +26,7 @@ import (
 // limits; a busy machine has not.
 const limit = 10 * time.Minute
 
-// trial is one bake in a world of its own, of which one point goes wrong, and what is
-// done after it.
+// trial is one bake in a separate world, with a failure at one point, and what follows it.
 type trial struct {
 	subject subject
 	mode    mode
@@ -35,8 +34,7 @@ type trial struct {
 	cut     int // with mode.cut: which of the states that the ledger had in between
 }
 
-// point is a call or a command of a bake: the how manieth of those that are called the
-// same.
+// point is a call or a command of a bake: the nth one with the same name.
 type point struct {
 	what string
 	nth  int // from 1
@@ -368,8 +366,8 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) (err err
 	return a.inspect(r, against)
 }
 
-// resume goes on with a bake that was killed after its provisioners had finished. They
-// do not run again, and the images are those of an undisturbed bake.
+// resume resumes a bake that was killed after its provisioners had finished. They must not
+// run again, and the images must be those of an undisturbed bake.
 func (a *attempt) resume(ctx context.Context, against *course) (report, error) {
 	r, err := a.start(ctx, "resume")
 	if err != nil {
@@ -401,8 +399,8 @@ var partOf = map[string]string{
 	"roles": "ec2:role", "profiles": "ec2:instance-profile",
 }
 
-// inspectEnd looks at what there is when bake has ended by itself: what it leaves, it
-// says.
+// inspectEnd checks the resources after bake has ended by itself: bake must have reported
+// what it left.
 func (a *attempt) inspectEnd(r report) error {
 	held, err := a.w.inventory()
 	if err != nil {

@@ -31,9 +31,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// world is an embedded cloud behind HTTP, for one case. Its machines boot in no time:
-// each is a directory with an SSH server in front of it, which really runs what it is
-// told to.
+// world is an embedded cloud behind HTTP, for one case. Its machines boot instantly: each
+// is a directory with an SSH server, which really runs its commands.
 type world struct {
 	dir     string
 	cloud   *cloudtest.Server
@@ -114,7 +113,8 @@ func (w *world) settle() {
 	}
 }
 
-// disturb makes meddle have its way from now on; nil is nobody. Nothing may be under way.
+// disturb sets the function that interferes with calls from now on; it may be nil. No call
+// may be in progress.
 func (w *world) disturb(meddle func(string, http.ResponseWriter, func(http.ResponseWriter))) {
 	w.settle()
 	w.meddle = meddle

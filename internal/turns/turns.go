@@ -1,5 +1,6 @@
-// Package turns has tests that take minutes take turns by the day. All of them run unless
-// BAKE_TEST_SCRIPTS is "today", as it is in CI, or a date such as 2026-01-31, for what CI runs on that day.
+// Package turns distributes tests that take minutes over several days. All of them run
+// unless BAKE_TEST_SCRIPTS is "today", as in CI, or a date such as 2026-01-31, for the
+// tests that CI runs on that day.
 package turns
 
 import (
@@ -13,7 +14,8 @@ import (
 // Variable is the environment variable that says whose turn it is.
 const Variable = "BAKE_TEST_SCRIPTS"
 
-// Today reports whether it is the turn of what has that name, which comes once in so many days.
+// Today reports whether the test with this name runs today. It runs once in the given
+// number of days.
 func Today(name string, days int) bool {
 	day, all := today()
 	return all || day%days == number(name)%days

@@ -24,9 +24,9 @@ type Hook struct {
 // Tries is how often it is tried to tell a server.
 const Tries = 3
 
-// Send sends what as JSON, by POST. What the server answers besides the status is not read,
-// and it cannot send bake elsewhere. Errors name the host alone: the rest of the URL, and the
-// headers, may be secrets. When ctx ends, its cause is the error.
+// Send posts what as JSON. It reads only the status of the response, and does not follow
+// redirects. Errors name only the host: the rest of the URL, and the headers, may be
+// secrets. When ctx ends, its cause is the error.
 func (h Hook) Send(ctx context.Context, what any) error {
 	body, err := json.Marshal(what)
 	if err != nil {

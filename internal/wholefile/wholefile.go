@@ -17,10 +17,10 @@ func WriteData(path string, perm fs.FileMode, data []byte) error {
 	return Write(path, perm, holding(data))
 }
 
-// Write makes the file at path hold what fill writes. If fill fails, the file is
-// what it was before. A new file has the permissions perm less those that the
-// umask takes away; a file that exists keeps its permissions, and for root its
-// owner, and a symbolic link goes on pointing at it.
+// Write replaces the content of the file at path by what fill writes. If fill fails, the
+// file is unchanged. A new file has the permissions perm, minus the umask; an existing
+// file keeps its permissions and, for root, its owner, and a symbolic link still points to
+// it.
 func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -76,8 +76,8 @@ func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill fun
 	return nil
 }
 
-// Rename gives a file another name, as [os.Rename] does. What has that name already is replaced, and
-// on Windows too while somebody else has it open for a moment.
+// Rename renames a file, as [os.Rename] does. It replaces a file that has that name
+// already, on Windows even if another process has it open for a moment.
 func Rename(from, to string) error { return patient(os.Rename)(from, to) }
 
 // patient is a rename that waits for who has one of the files open, if that is in its way.
@@ -113,8 +113,8 @@ func direct(path string, fill func(*os.File) error) error {
 	return errors.Join(fill(f), f.Close())
 }
 
-// create makes a file beside path, and returns its name. Unlike [os.CreateTemp] it leaves the
-// permissions to the umask.
+// create creates a file next to path, and returns its name. Unlike [os.CreateTemp], it
+// leaves the permissions to the umask.
 func create(open func(name string, flag int, perm fs.FileMode) (*os.File, error), path string, perm fs.FileMode) (f *os.File, part string, err error) {
 	for {
 		part = fmt.Sprintf("%s.%d.part", path, rand.Uint32())
@@ -125,8 +125,8 @@ func create(open func(name string, flag int, perm fs.FileMode) (*os.File, error)
 	}
 }
 
-// Rewrite replaces what the file at path holds, or the file that it links to, at once. The
-// file must be one that could be written to, and keeps its mode and owner.
+// Rewrite atomically replaces the content of the file at path, or of the file that it
+// links to. The file must be writable, and keeps its mode and owner.
 func Rewrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

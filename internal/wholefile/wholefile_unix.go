@@ -16,5 +16,5 @@ func keepOwner(f *os.File, old fs.FileInfo) error {
 	return nil
 }
 
-// inUse is false: files can be renamed and replaced whoever has them open.
+// inUse returns false: on Unix, open files can be renamed and replaced.
 func inUse(error) bool { return false }

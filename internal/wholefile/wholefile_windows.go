@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// keepOwner does nothing: a new file belongs to whoever writes it.
+// keepOwner does nothing: a new file belongs to the user who writes it.
 func keepOwner(*os.File, fs.FileInfo) error { return nil }
 
-// inUse says whether an operation failed that would not have if nobody else had the file open.
-// To replace a file that is open is not permitted, as if that was nobody's right.
+// inUse reports whether an operation may have failed because another process has the file
+// open. Windows reports the replacement of an open file as access denied.
 func inUse(err error) bool {
 	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED)
 }

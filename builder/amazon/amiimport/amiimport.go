@@ -31,7 +31,7 @@ import (
 // BuilderID marks the artifacts of this post-processor.
 const BuilderID = "packer.post-processor.amazon-import"
 
-// Factory makes the post-processor; cloud stands in for AWS.
+// Factory makes the post-processor. cloud replaces AWS.
 func Factory(cloud access.Cloud) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("amazon-import", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor {
@@ -138,8 +138,9 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	}, nil
 }
 
-// checkSource reports an image that could not be shared because of the account's default key: since
-// the options name no key, or the account encrypts everything. Who may not ask is told by EC2
+// checkSource reports an image that could not be shared because it would be encrypted with
+// the account's default key: either because the options name no key, or because the
+// account encrypts everything. Without permission to query that, EC2 reports the problem
 // when the image is shared.
 func (r *run) checkSource(ctx context.Context) error {
 	if r.kmsKey() != "" || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
@@ -189,7 +190,7 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 	want := r.owner.Resource(ownership.ImportTask, "import "+r.owner.ID, r.session.Region)
 	id, err := ownership.Acquire(ctx, r.scope, "import the disk image", want, func(ctx context.Context) (string, string, error) {
 		id := ""
-		// EC2 may not have heard everywhere of a role or an object that is new.
+		// A new role or object may not have reached all of EC2 yet.
 		known := r.session.Pace.Known
 		watch := wait.Watch{Delay: 30 * time.Second, Limit: known}
 		err := watch.Until(ctx, "the import to begin", func(ctx context.Context) (bool, error) {
@@ -279,7 +280,7 @@ func (r *run) available(ctx context.Context, id string) (snapshots []string, err
 	err = r.session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" to become available", func(ctx context.Context) (bool, error) {
 		out, err := access.Call(ctx, r.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
 		if access.NotFound(err) || err == nil && len(out.Images) == 0 {
-			return false, nil // EC2 has not heard of it everywhere yet
+			return false, nil // not visible in all of EC2 yet
 		}
 		if err != nil {
 			return false, err

@@ -44,8 +44,8 @@ type part struct {
 	PartNumber int
 }
 
-// upload sends a file of some size: in one piece if it is small, or in parts. An
-// upload that ends early leaves parts behind, which take room until it is aborted.
+// upload sends a file: in one piece if it is small, or in parts. An interrupted upload
+// leaves parts behind, which use storage until it is aborted.
 func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error {
 	encryption := http.Header{}
 	if u.encryption != "" {

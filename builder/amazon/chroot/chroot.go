@@ -34,7 +34,7 @@ import (
 // BuilderID marks the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.chroot"
 
-// Factory makes the builder; cloud stands in for AWS.
+// Factory makes the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return FactoryOn(func(s *access.Session, env []string) Host { return thisHost(s.InstanceID, env) })(cloud)
 }

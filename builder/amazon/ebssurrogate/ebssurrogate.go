@@ -23,7 +23,7 @@ import (
 // BuilderID marks the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.ebssurrogate"
 
-// Factory makes the builder; cloud stands in for AWS.
+// Factory makes the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebssurrogate", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{

@@ -24,7 +24,7 @@ import (
 // BuilderID marks the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.ebsvolume"
 
-// Factory makes the builder; cloud stands in for AWS.
+// Factory makes the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebsvolume", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
@@ -108,7 +108,7 @@ func (v *volumes) tag(ctx context.Context) ([]product, error) {
 
 func (v *volumes) client() *ec2.Client { return v.Session.EC2(v.Session.Region) }
 
-// snapshot makes the snapshots that are asked for, side by side, and shares them.
+// snapshot makes the requested snapshots concurrently, and shares them.
 func (v *volumes) snapshot(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range v.made {
@@ -186,8 +186,8 @@ func (v *volumes) finalize(ctx context.Context) (*builder.Artifact, error) {
 	return a, nil
 }
 
-// untag takes the tags of the build away, and before them the run_volume_tags of
-// volumes that stay, other than those that a volume has for itself.
+// untag removes the tags of the build. Before that, it removes the run_volume_tags of
+// volumes that are kept, except tags that the volume defines itself.
 func (v *volumes) untag(ctx context.Context, ids []string) error {
 	for _, p := range v.made {
 		var temporary []types.Tag

@@ -99,9 +99,9 @@ func (a *Account) as(ctx context.Context, account string, role access.AssumeRole
 	return &Account{ID: account, Regions: a.Regions, session: session, page: a.page, named: a.named, place: a.place}, nil
 }
 
-// Keepers are the accounts that have images of their own of a distribution, in their
-// regions: the account itself and, where images are copied to others, each of those. With
-// an error there are those that could be entered.
+// Keepers returns the accounts that hold images of a distribution, with their regions: the
+// account itself and, if images are copied to other accounts, each of those. With an
+// error, it returns the accounts that could be opened.
 func (a *Account) Keepers(ctx context.Context, to builder.Distribution, run string) ([]*Account, error) {
 	all := []*Account{a}
 	var errs []error

@@ -33,10 +33,10 @@ func Interfaces() (all []string) {
 	return all
 }
 
-// Boot launches a machine of the image that ref names, with a key and a security group of
-// its own and without user data, calls use when it can be logged in to, and deletes all
-// that again, whatever has happened. The image must be in the region that the account was
-// opened in.
+// Boot launches a machine of the image that ref names, with a temporary key and security
+// group and without user data, calls use when it can be logged in to, and deletes all of
+// them again in every case. The image must be in the region that the account was opened
+// in.
 func (a *Account) Boot(ctx context.Context, s *step.Scope, ref string, o BootOptions, use func(context.Context, Image, builder.Machine) error) error {
 	i, err := a.One(ctx, ref)
 	if err != nil {

@@ -171,7 +171,8 @@ type move struct {
 // byBake begins the lines that moves of channels by bake have in their histories.
 const byBake = "bake: "
 
-// putBack is what the history says of a write that takes back one which was to be everywhere.
+// putBack is the history text of a write that reverts a move which failed in another
+// place.
 const putBack = byBake + "put back, because another place could not be written"
 
 // line is that of a move for the history, which says what has happened.
@@ -203,11 +204,10 @@ func (o *Distributor) MoveChannel(ctx context.Context, s *step.Scope, parameter,
 	return o.own.change(ctx, s, moves)
 }
 
-// change makes the changes of a channel in all places, or none: first it looks at all of
-// them, then it locks each, and only then it writes, the place of the account last in which
-// it is at home. If a place cannot be written, the others get back what they had. Between
-// the first and the last, readers in different places see different images. The error says
-// whether the channel stays as it was.
+// change changes a channel in all places, or in none: it first checks all places, then
+// locks each, and only then writes them, the account's home place last. If a place cannot
+// be written, the others are reverted. Between the first and the last write, readers in
+// different places see different images. The error says whether the channel is unchanged.
 func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) (err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, errSplit) {
@@ -270,7 +270,7 @@ func (m *move) look(ctx context.Context) (err error) {
 	return err
 }
 
-// still reports a channel that somebody else has moved since it was looked at.
+// still returns an error if the channel has been moved since it was read.
 func (m *move) still(ctx context.Context) error {
 	now, err := m.History(ctx, m.region, m.parameter)
 	if err != nil {
@@ -326,8 +326,8 @@ func rank(a *Account, m *move) int {
 // name, which it does after it has accepted them.
 const settleTime = 2 * time.Minute
 
-// put writes the parameter, and waits until it is valid. Systems Manager cannot write on
-// condition that nobody else has; versions tell afterwards.
+// put writes the parameter, and waits until it is valid. Systems Manager has no
+// conditional writes; the versions show afterwards whether there was another write.
 func (m *move) put(ctx context.Context) error {
 	m.written = true
 	err := m.session.SSM(m.region).Finish(ctx, "PutParameter", map[string]any{
@@ -357,7 +357,7 @@ func (m *move) put(ctx context.Context) error {
 
 func (m *move) newer(now []Entry) (bool, error) { return newest(now) > newest(m.before), nil }
 
-// settled looks at the channel until it is as it is to be, for so long.
+// settled polls the channel until done returns true, for at most limit.
 func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Entry) (bool, error)) error {
 	watch := wait.Watch{Delay: m.session.Pace.Retry, Limit: limit}
 	if watch.Delay > 5*time.Second || watch.Delay <= 0 {
@@ -378,8 +378,8 @@ func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Ent
 	return err
 }
 
-// back puts back what the channel named before, unless somebody else has written it
-// meanwhile. One that there was not is deleted.
+// back restores what the channel named before, unless it has been written meanwhile. It
+// deletes a channel that did not exist.
 func (m *move) back(ctx context.Context) error {
 	if !m.written {
 		return nil
@@ -428,11 +428,11 @@ func (m *move) back(ctx context.Context) error {
 // lockTime is how long a lock counts whose owner does not take it away.
 const lockTime = 15 * time.Minute
 
-// lockTries is how often a lock is asked for that others had taken, and that is gone.
+// lockTries is how often to retry a lock that another process had taken and then released.
 const lockTries = 3
 
-// lock keeps others who look for locks from changing the channel, until the scope gives up
-// what has the key.
+// lock prevents others that check for locks from changing the channel, until the scope
+// releases the resource with the returned key.
 func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key string, err error) {
 	name := m.parameter + ".lock"
 	value := token + " until " + time.Now().Add(lockTime).UTC().Format(time.RFC3339)

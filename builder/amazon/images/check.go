@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Broken is something that launches machines, or names an image for those that do, from
-// an image that cannot be launched.
+// Broken describes a resource that launches machines from an image that cannot be
+// launched, or that names such an image for others.
 type Broken struct {
 	Region string `json:"region"`
 	User   string `json:"user"`

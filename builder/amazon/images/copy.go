@@ -33,7 +33,7 @@ type CopyOptions struct {
 	Description string            // empty: that of the image
 	Encrypt     bool              // also with Keys
 	Keys        map[string]string // KMS keys by region, "" for all that are not named; none: the default key of each region
-	Tags        map[string]string // beside those of the image
+	Tags        map[string]string // in addition to those of the image
 }
 
 // Check says what is wrong with the options themselves.
@@ -91,16 +91,16 @@ type copier struct {
 	from  Image
 
 	tags, snapshotTags map[string]string
-	unnamed            string // what to do about a name that is taken, in the place of -name
+	unnamed            string // advice for a name that is taken, instead of -name
 }
 
-// Copy copies the image that ref names to other regions, side by side, in a task: until a
-// copy is available it belongs to the scope, which deletes it if anything goes wrong. It
-// gets the tags of the image and its snapshots and, of an image of the account, its
-// deprecation; launch permissions are not copied. Where the same image has been copied
-// under the same name before, that copy is taken. What can be known to fail is an error
-// before anything is copied. With an error afterwards, which joins a *[RegionError] for
-// each region that has no copy, there are the other copies.
+// Copy copies the image that ref names to other regions concurrently, as a task: until a
+// copy is available it belongs to the scope, which deletes it on failure. A copy gets the
+// tags of the image and its snapshots and, for an image of the account, its deprecation;
+// launch permissions are not copied. If the same image was copied under the same name
+// before, Copy returns that copy. It detects predictable failures before it copies
+// anything. With a later error, which joins a *[RegionError] for each region without a
+// copy, it returns the other copies.
 func (a *Account) Copy(ctx context.Context, scope *step.Scope, ref string, o CopyOptions) ([]Copied, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -150,8 +150,8 @@ func (c *copier) check(ctx context.Context) (existing []Image, err error) {
 	return inRegions(ctx, c.To, c.taken)
 }
 
-// collectTags decides on the tags of the copies. Those of somebody else's image are only
-// those that its owner shows.
+// collectTags determines the tags of the copies. For an image of another account, these
+// are only the tags that its owner has shared.
 func (c *copier) collectTags(ctx context.Context) error {
 	c.tags, c.snapshotTags = plainTags(c.from.Tags), map[string]string{}
 	if c.from.Owner == c.ID {

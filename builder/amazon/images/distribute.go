@@ -177,7 +177,7 @@ func (o *Distributor) keys(region string) map[string]string {
 	return map[string]string{region: o.to.Keys[region]}
 }
 
-// only makes the one copy that is asked for, unless it is there.
+// only makes the one requested copy, unless it exists.
 func (c *copier) only(ctx context.Context) (Image, error) {
 	existing, err := c.check(ctx)
 	if err != nil {
@@ -231,8 +231,9 @@ func (o *Distributor) copyTo(ctx context.Context, s *step.Scope, from Image, acc
 	return c.only(ctx)
 }
 
-// permit lets an account copy an image, and returns the key of what the scope owns until
-// that is taken back; empty if the account may already.
+// permit allows an account to copy an image, and returns the key of the resource that the
+// scope owns until the permission is revoked. It is empty if the account had the
+// permission already.
 func (o *Distributor) permit(ctx context.Context, s *step.Scope, i Image, account string) (string, error) {
 	change := SharingChange{With: []string{account}, Snapshots: true}
 	if err := o.own.ofManagedKey(ctx, i); err != nil {
@@ -306,8 +307,8 @@ func (o *Distributor) shareIn(ctx context.Context, s *step.Scope, i Image, p *pl
 	}
 }
 
-// tagIn gives an image that is shared with an account its tags there: nobody sees those
-// that its owner has given it.
+// tagIn tags an image in an account that it is shared with: the owner's tags are not
+// visible there.
 func (o *Distributor) tagIn(ctx context.Context, i Image, account string) error {
 	other, err := o.in(ctx, account)
 	if err != nil || other == nil {
@@ -328,8 +329,8 @@ func (o *Distributor) tagIn(ctx context.Context, i Image, account string) error 
 // sharedTag begins the keys of tags that those see whom an image is shared with.
 const sharedTag = "ec2:SharedTag/"
 
-// sharedTags gives an image those of its tags from bake that others are to see, where the
-// account may do that.
+// sharedTags tags an image with those of its bake tags that other accounts should see, if
+// the account is permitted to.
 func (o *Distributor) sharedTags(ctx context.Context, s *step.Scope, i Image) {
 	tags := map[string]string{}
 	for k, v := range plainTags(i.Tags) {
@@ -354,11 +355,11 @@ func (a *Account) visible(ctx context.Context, region, id string) error {
 	})
 }
 
-// RevokedTag is the tag of images that nobody is to use any more. Its value says why.
+// RevokedTag is the tag of images that must not be used any more. Its value is the reason.
 const RevokedTag = imagetag.Revoked
 
-// whole is an error if an image of the account, or one that is shared with it, cannot be
-// handed to anybody in a region.
+// whole returns an error if an image of the account, or one that is shared with it, cannot
+// be shared in a region.
 func (a *Account) whole(ctx context.Context, region, id string) error {
 	flaw, err := a.flaw(ctx, region, id)
 	if err == nil && flaw != "" {
@@ -367,8 +368,8 @@ func (a *Account) whole(ctx context.Context, region, id string) error {
 	return err
 }
 
-// flaw says why an image of the account, or one that is shared with it, cannot be handed to
-// anybody in a region; empty if it can. The error is one of finding out.
+// flaw returns why an image of the account, or one that is shared with it, cannot be
+// shared in a region, or "" if it can. The error means that this could not be determined.
 func (a *Account) flaw(ctx context.Context, region, id string) (string, error) {
 	found, err := a.byID(ctx, region, id)
 	if err != nil {

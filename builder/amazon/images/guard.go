@@ -44,8 +44,8 @@ type Guards struct {
 	Ignore      []string      // guards that are left out
 	Recent      time.Duration // how long ago a launch still counts; 0: a week
 	AllVersions bool          // every version of a launch template guards, and not only the default and the latest
-	Reports     bool          // accounts that an image is shared with are asked for, by a usage report; else sharing counts as use
-	Role        Role          // to take on in the accounts that an image is shared with: they are asked themselves then
+	Reports     bool          // query the accounts that an image is shared with, by a usage report; otherwise sharing counts as use
+	Role        Role          // the role to assume in the accounts that an image is shared with, to query them directly
 	Children    bool          // images made of it are looked for
 	Now         func() time.Time
 }
@@ -57,7 +57,7 @@ const (
 	settled     = 48 * time.Hour
 )
 
-// Check says what is wrong with the names of guards that are left out.
+// Check returns an error if a name of an ignored guard is wrong.
 func (g Guards) Check() error {
 	for _, name := range g.Ignore {
 		if !slices.Contains(GuardNames(), name) {
@@ -104,14 +104,14 @@ type Uses map[string][]Use
 
 func (u Uses) add(image string, use Use) { u[image] = append(u[image], use) }
 
-// asked is how many images at most are asked about one by one although another guard has
-// found them in use already: of few images, all users are wanted.
+// asked is the largest number of images to query individually even if another guard has
+// found them in use: for few images, the result lists all users.
 const asked = 10
 
-// Uses finds out what uses images, which are all the account's own. What can be asked
-// for all images of a region at once is; only for those of which that finds no use, or
-// where there are few, are they asked about one by one. It has no error: a guard that
-// could not tell is a use.
+// Uses finds what uses images, which all belong to the account. It first makes the queries
+// that cover all images of a region. It then queries images individually, but only those
+// without a known use, or all if there are few. It returns no error: a guard that could
+// not decide counts as a use.
 func (a *Account) Uses(ctx context.Context, images []Image, g Guards) Uses {
 	regions := map[string][]Image{}
 	for _, i := range images {
@@ -154,7 +154,7 @@ type usageScan struct {
 	failed    map[string]string    // why guards could not tell of the whole region
 	broken    []Use                // users of what does not exist
 
-	onFailure func(guard string, err error) // hears of guards that could not tell; may be nil
+	onFailure func(guard string, err error) // called for guards that could not decide; may be nil
 }
 
 func (a *Account) newUsageScan(region string, images []Image, g Guards) *usageScan {
@@ -200,8 +200,8 @@ func (l *usageScan) users(ctx context.Context) {
 	l.resolve(ctx)
 }
 
-// launchers finds what is to launch machines, and runs more guards at the same time. What
-// names its image by a parameter is in l.aliases afterwards.
+// launchers finds resources that will launch machines, and runs more guards concurrently.
+// Afterwards, l.aliases holds the resources that name their image by a parameter.
 func (l *usageScan) launchers(ctx context.Context, more map[string]func(context.Context) error) {
 	guards := map[string]func(context.Context) error{GuardScaling: l.scaling, GuardFleets: l.fleets}
 	maps.Copy(guards, more)
@@ -257,7 +257,7 @@ func (l *usageScan) use(image string, u Use) {
 	l.uses.add(image, u)
 }
 
-// held says which images are to be kept whatever uses them.
+// held records which images have to be kept regardless of their use.
 func (l *usageScan) held() {
 	for _, i := range l.images {
 		if why, ok := i.Tags[HoldTag]; ok {

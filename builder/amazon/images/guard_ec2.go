@@ -172,8 +172,8 @@ func (l *usageScan) names(template, number string, by Use) {
 	l.named = append(l.named, version{template, number, by})
 }
 
-// namedVersions finds what the versions of launch templates name that groups and fleets
-// launch. Those that do not exist are broken: whoever names them can launch nothing.
+// namedVersions finds what the versions of launch templates that groups and fleets launch
+// name. Versions that do not exist are broken: nothing can be launched with them.
 func (l *usageScan) namedVersions(ctx context.Context) {
 	if l.failed[GuardTemplates] != "" {
 		for _, v := range l.named {
@@ -269,8 +269,8 @@ func (l *usageScan) fleetUse(configs []fleetTemplates, by Use) {
 	}
 }
 
-// fleets finds what fleets launch that may launch more. Fleets of the type instant, which
-// EC2 does not list, never do.
+// fleets finds what fleets that may still launch machines use. Fleets of the type instant,
+// which EC2 does not list, never launch more.
 func (l *usageScan) fleets(ctx context.Context) error {
 	q := l.a.session.EC2Query(l.region)
 	params := url.Values{"Filter.1.Name": {"fleet-state"}, "MaxResults": {strconv.Itoa(pageSize)}}

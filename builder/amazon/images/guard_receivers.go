@@ -16,8 +16,9 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Receivers is the guard of what takes images away from some that they are shared with: it
-// is a *[InUseError] if one of those uses them, as far as the guards are to be asked.
+// Receivers returns a guard for changes that remove images from accounts that they are
+// shared with. It returns an *[InUseError] if one of the accounts uses them, as far as the
+// guards are enabled.
 func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingChange) error {
 	for _, name := range GuardNames() {
 		if name != GuardReceivers {
@@ -46,17 +47,17 @@ func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingCha
 	}
 }
 
-// imagesAtOnce is how many images of a region are asked about side by side.
+// imagesAtOnce is how many images of a region are queried concurrently.
 const imagesAtOnce = 8
 
-// receivers finds out whether those use images whom they are shared with: accounts are
-// asked themselves if there is a role to take on in them, and of the others AWS tells.
-// What could not be found out of one image does not count against the others.
+// receivers finds out whether accounts use images that are shared with them. If there is a
+// role to assume in an account, it queries the account directly; for the others, it asks
+// AWS. A failure for one image does not affect the others.
 func (l *usageScan) receivers(ctx context.Context, images []Image) error {
 	var (
 		each errgroup.Group
 		mu   sync.Mutex
-		has  = map[string][]Image{} // by the account that is asked itself
+		has  = map[string][]Image{} // by the account that is queried directly
 	)
 	each.SetLimit(imagesAtOnce)
 	for _, i := range images {
@@ -91,8 +92,8 @@ func (l *usageScan) receivers(ctx context.Context, images []Image) error {
 	return errors.Join(err, each.Wait())
 }
 
-// inAccount asks an account what in it uses images that are shared with it, by all guards
-// that look at users.
+// inAccount queries which resources of an account use images that are shared with it, with
+// all guards that look for users.
 func (l *usageScan) inAccount(ctx context.Context, account string, images []Image) {
 	say := func(i Image, u Use) {
 		l.use(i.ID, Use{Guard: GuardReceivers, User: "account " + account + ", which it is shared with" + u.User, Warning: u.Warning, Unknown: u.Unknown, account: account})
@@ -124,8 +125,8 @@ func (l *usageScan) inAccount(ctx context.Context, account string, images []Imag
 	}
 }
 
-// received records which accounts use an image that is shared, but for those that were
-// asked.
+// received records which accounts use a shared image, except for those that were queried
+// directly.
 func (l *usageScan) received(ctx context.Context, i Image, with Sharing, asked []string) {
 	shared := Use{Guard: GuardReceivers, User: fmt.Sprintf("shared with %s", with)}
 	if !l.g.Reports {
@@ -167,8 +168,8 @@ const (
 	reportLimit = 10 * time.Minute
 )
 
-// report is what AWS knows of the accounts that use an image. It lags behind by a day, so
-// it is asked for once and remembered.
+// report returns what AWS knows about the accounts that use an image. The data lags behind
+// by a day, so it is requested once and cached.
 func (l *usageScan) report(ctx context.Context, i Image) ([]reportEntry, error) {
 	known := l.a.reports
 	if entries, ok := known.get(i.ID); ok {

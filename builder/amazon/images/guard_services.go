@@ -59,8 +59,8 @@ type group struct {
 	} `xml:"MixedInstancesPolicy>LaunchTemplate"`
 }
 
-// scaling finds what Auto Scaling groups launch, also those that have no instance now,
-// and what launch configurations name, also those of no group.
+// scaling finds the images of Auto Scaling groups, including those without instances, and
+// of launch configurations, including those without a group.
 func (l *usageScan) scaling(ctx context.Context) error {
 	q := l.a.session.AutoScaling(l.region)
 	configured := map[string][]string{} // groups by launch configuration
@@ -153,7 +153,7 @@ func (l *usageScan) resolve(ctx context.Context) {
 	}
 }
 
-// values returns the parameters that exist, by the names that they were asked for with.
+// values returns the parameters that exist, by the names in the request.
 func (l *usageScan) values(ctx context.Context, names []string) (map[string]parameterVersion, error) {
 	found := map[string]parameterVersion{}
 	for some := range slices.Chunk(names, parametersAtOnce) {
@@ -178,9 +178,9 @@ func (l *usageScan) values(ctx context.Context, names []string) (map[string]para
 	return found, nil
 }
 
-// channels finds the images that parameters of the data type aws:ec2:image name, and
-// those that they named before, which a rollback needs; and those whose IDs are in the text
-// of other parameters.
+// channels finds the images that parameters of the data type aws:ec2:image name now or
+// named before, which a rollback needs, and the images whose IDs are in the text of other
+// parameters.
 func (l *usageScan) channels(ctx context.Context) error {
 	names, texts, err := l.parameters(ctx)
 	if err != nil {
@@ -192,7 +192,7 @@ func (l *usageScan) channels(ctx context.Context) error {
 	return l.naming(ctx, names)
 }
 
-// naming finds the images that parameters name, and those that they named before.
+// naming finds the images that parameters name now or named before.
 func (l *usageScan) naming(ctx context.Context, names []string) error {
 	current, err := l.current(ctx, names)
 	if err != nil {
@@ -248,8 +248,8 @@ func previousName(p parameterVersion) string {
 	return p.Name + ":" + strconv.FormatInt(p.Version-1, 10)
 }
 
-// parameters are the names of the parameters that name images, and of those that are texts.
-// Secrets are not among them.
+// parameters returns the names of the parameters that name images, and of those that are
+// texts. Secrets are left out.
 func (l *usageScan) parameters(ctx context.Context) (images, texts []string, err error) {
 	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "Type", "Option": "Equals", "Values": []string{"String", "StringList"}}}}
 	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {

@@ -60,7 +60,7 @@ type Device struct {
 	Deleted    bool   `json:"delete_on_termination"`
 }
 
-// Snapshots are the IDs of those that the image consists of.
+// Snapshots returns the IDs of the image's snapshots.
 func (i Image) Snapshots() (ids []string) {
 	for _, d := range i.Devices {
 		if d.Snapshot != "" {

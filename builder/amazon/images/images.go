@@ -1,6 +1,6 @@
-// Package images manages images that exist, whoever made them: it lists, shows and
-// compares them, copies, shares and promotes them, and revokes and removes them. It works on AWS
-// and on any cloud that stands in for it.
+// Package images manages existing images of any origin: it lists, shows and compares them,
+// copies, shares and promotes them, and revokes and removes them. It works on AWS and on
+// any cloud that replaces it.
 package images
 
 import (
@@ -27,10 +27,10 @@ type Place struct {
 	Cloud   amazon.Cloud
 	Env     []string // for the settings of waiting, as "NAME=value"
 
-	// Warn, if not nil, is told what is wrong while bake goes on trying.
+	// Warn, if not nil, is called with problems while bake keeps trying.
 	Warn func(ctx context.Context, format string, args ...any)
 
-	// Say, if not nil, is told what is waited for.
+	// Say, if not nil, is called with what bake waits for.
 	Say func(ctx context.Context, format string, args ...any)
 }
 
@@ -40,7 +40,7 @@ type Account struct {
 	Regions []string // that the place names, in order, at least one
 
 	session *access.Session
-	page    int32 // how many things are asked for at once
+	page    int32 // page size of listings
 	named   bool  // the place names regions: nothing is looked for in others
 	place   Place
 
@@ -98,8 +98,7 @@ type RegionError struct {
 func (e *RegionError) Error() string { return e.Region + ": " + e.Err.Error() }
 func (e *RegionError) Unwrap() error { return e.Err }
 
-// regionsAtOnce is how many regions are asked side by side. Each has limits of its own in
-// AWS.
+// regionsAtOnce is how many regions are queried concurrently. AWS limits calls per region.
 const regionsAtOnce = 16
 
 // inRegions calls do for each region, several at once, and joins what they return and

@@ -30,8 +30,8 @@ type Filter struct {
 type Query struct {
 	Name      string   // pattern with the wildcards * and ?; empty: any
 	Owners    []string // account IDs or aliases such as amazon; none: self
-	Shared    bool     // those of others that this account may use, whoever owns them if there are no Owners
-	Public    bool     // those that everybody may use; it needs a Name or Owners
+	Shared    bool     // images of others that this account may use, of any owner if Owners is empty
+	Public    bool     // public images; it needs a Name or Owners
 	Filters   []Filter
 	OlderThan time.Duration // 0: any age
 	Now       time.Time     // for OlderThan
@@ -64,7 +64,8 @@ func (q Query) Narrow() bool {
 // ownerAliases are owners that EC2 knows by a name.
 var ownerAliases = []string{"self", "amazon", "aws-backup-vault", "aws-marketplace"}
 
-// States are those that images can have: one that was deregistered is none any more.
+// States returns the states of images, except deregistered: a deregistered image no longer
+// exists.
 func States() (all []string) {
 	for _, s := range types.ImageState("").Values() {
 		if s != types.ImageStateDeregistered {
@@ -162,8 +163,8 @@ func pages[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...f
 	}
 }
 
-// byID returns the images of a region with these IDs that exist and can be used, whoever
-// owns them.
+// byID returns the images of a region with these IDs that exist and can be used, of any
+// owner.
 func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Image, error) {
 	in := &ec2.DescribeImagesInput{ImageIds: ids, IncludeDeprecated: aws.Bool(true), IncludeDisabled: aws.Bool(true)}
 	all, err := a.describe(ctx, region, in)
@@ -192,8 +193,8 @@ func absent(err error) bool {
 		access.Is(err, "AuthFailure") && strings.Contains(err.Error(), "Not authorized for images")
 }
 
-// Find returns the images that ref names in the account's regions: one with this ID,
-// whoever owns it, or the account's own images with exactly this name. The error is a
+// Find returns the images that ref names in the account's regions: one with this ID, of
+// any owner, or the account's own images with exactly this name. The error is a
 // *[NotFoundError] if there are none.
 func (a *Account) Find(ctx context.Context, ref string) ([]Image, error) {
 	return a.findIn(ctx, a.Regions, ref)

@@ -24,8 +24,8 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// The guards of snapshots whose image is gone, beside those that look for what maps
-// them: [GuardTemplates], [GuardScaling] and [GuardFleets].
+// The guards of snapshots whose image no longer exists, in addition to those that look for
+// block device mappings: [GuardTemplates], [GuardScaling] and [GuardFleets].
 const (
 	GuardBin         = "recycle-bin"  // the image is in the recycle bin, and could come back
 	GuardShared      = "shared"       // others may make images of it
@@ -46,7 +46,7 @@ type OrphanOptions struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// Check says what is wrong with the names of guards that are left out.
+// Check returns an error if a name of an ignored guard is wrong.
 func (o OrphanOptions) Check() error {
 	for _, name := range o.Ignore {
 		if !slices.Contains(OrphanGuardNames(), name) {
@@ -108,9 +108,8 @@ func (a *Account) Orphans(ctx context.Context, o OrphanOptions) ([]Orphan, error
 	return inRegions(ctx, a.Regions, func(ctx context.Context, region string) ([]Orphan, error) { return a.orphansIn(ctx, region, o) })
 }
 
-// DeleteOrphans deletes those of the snapshots that are not to be kept, and that are
-// orphans still. It returns the IDs of what it has deleted; the error joins those of what
-// it could not.
+// DeleteOrphans deletes those of the snapshots that need not be kept, and that are still
+// orphans. It returns the IDs of the deleted snapshots; the error joins the failures.
 func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOptions) (deleted []string, err error) {
 	regions := map[string][]Orphan{}
 	for _, in := range Deletable(found) {
@@ -168,7 +167,7 @@ func madeFor(s types.Snapshot) (image string, ok bool) {
 // managers are beginnings of keys of tags by which others know what they look after.
 var managers = []string{"aws:backup:", "aws:dlm:", "dlm:managed", "ec2-image-builder-", "kubernetes.io/", "ebs.csi.aws.com/", "velero.io/"}
 
-// managed says who else looks after a snapshot; empty: nobody known.
+// managed returns which other service manages a snapshot, or "".
 func managed(tags []types.Tag) string {
 	for _, t := range tags {
 		key, value := aws.ToString(t.Key), aws.ToString(t.Value)
@@ -267,8 +266,8 @@ func (g *orphanScan) keep(match func(*Orphan) bool, format string, args ...any) 
 
 func isSnapshot(id string) func(*Orphan) bool { return func(s *Orphan) bool { return s.ID == id } }
 
-// ask runs all guards. What it asks of single snapshots, it asks last, of those only that
-// would be deleted.
+// ask runs all guards. The queries for single snapshots come last, and cover only those
+// that would be deleted.
 func (g *orphanScan) ask(ctx context.Context) {
 	g.keep(func(s *Orphan) bool { return s.Archived }, "it is in the archive: deleting it within 90 days costs as much as keeping it")
 	g.mapped(ctx)

@@ -31,7 +31,7 @@ func TakesRole(command string) bool {
 	return slices.Contains([]string{"channel", "list", "promote", "prune", "revoke", "rm", "rollback", "unshare"}, command)
 }
 
-// Commands are those that there is a policy for.
+// Commands returns the commands that have a policy.
 func Commands() []string {
 	var names []string
 	for name := range allNeeds() {
@@ -48,8 +48,8 @@ func allNeeds() map[string]func(policy.Place) []policy.Need {
 	return of
 }
 
-// channelNeeds are what the commands need that look at channels and move them, in their own
-// account; the roles in others need the same there.
+// channelNeeds returns the needs of the commands that read channels and move them, in
+// their own account; roles in other accounts have the same needs there.
 func channelNeeds() map[string]func(policy.Place) []policy.Need {
 	parameters := func(p policy.Place, actions ...string) policy.Need {
 		return policy.Need{Actions: actions, Resources: p.ARNs("ssm", "parameter/*")}
@@ -72,10 +72,10 @@ func channelNeeds() map[string]func(policy.Place) []policy.Need {
 	}
 }
 
-// needs are what the commands need that work on images, by their names. Those to look at something have no
-// resources in AWS.
+// needs returns the needs of the commands that work on images, by command. Read-only
+// actions have no resources in AWS.
 func needs() map[string]func(policy.Place) []policy.Need {
-	everywhere := policy.Place{} // the list of regions is asked for in the home region
+	everywhere := policy.Place{} // the list of regions is requested in the home region
 	look := func(p policy.Place) []policy.Need {
 		return []policy.Need{p.Look("DescribeImages"), everywhere.Look("DescribeRegions")}
 	}
@@ -136,7 +136,7 @@ func userNeeds(p policy.Place) []policy.Need {
 		policy.Need{Actions: []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"}})
 }
 
-// receiverNeeds are what it takes to find out who uses an image that is shared.
+// receiverNeeds returns the needs for finding out who uses a shared image.
 func receiverNeeds(p policy.Place) []policy.Need {
 	return []policy.Need{
 		p.Look("DescribeImageAttribute"),

@@ -206,9 +206,10 @@ func (o *Distributor) inOrder(histories map[location][]Entry) []location {
 	return all
 }
 
-// before is what a channel may go back to: what it named before it first named its image, so
-// that two rollbacks do not end where they began. If it is only to leave some images, that is
-// all that it has named; what it has gone back from already comes last.
+// before returns the images that a channel may go back to: those that it named before it
+// first named its current image, so that two rollbacks do not return to the start. If the
+// channel only has to leave some images, these are all the images that it has named;
+// images that it was rolled back from come last.
 func before(history []Entry, leave []string) []Entry {
 	first := 0
 	for n, e := range history {
@@ -278,8 +279,8 @@ func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (
 	return all, who, joined([]error{err, failed})
 }
 
-// tagAll tags images of the account, and returns those that it has tagged: a region that
-// refuses does not keep the others.
+// tagAll tags images of the account, and returns those that were tagged: a failing region
+// does not affect the others.
 func (a *Account) tagAll(ctx context.Context, all []Image, tags map[string]string) ([]Image, error) {
 	return inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) ([]Image, error) {
 		in := slices.DeleteFunc(slices.Clone(all), func(i Image) bool { return i.Region != region })
@@ -294,20 +295,20 @@ func (a *Account) tagAll(ctx context.Context, all []Image, tags map[string]strin
 	})
 }
 
-// Revocation is what has become of an image that was revoked.
+// Revocation is the result of revoking one image.
 type Revocation struct {
 	Image    Image    `json:"image"`
 	Disabled bool     `json:"disabled"`
 	Channels []string `json:"channels,omitempty"` // that name it still
 }
 
-// Revoke takes an image back everywhere: the image, its copies in all regions and in the
-// accounts of the outlet and, with descendants, what was made from it. Channels go back to
-// what they named before; then each image gets a tag that keeps it from every channel, and
-// is disabled. One that a channel names still, because that has named no other before, is
-// not disabled, and an error says so. Regions and accounts that refuse are left out, and the
-// error names them: nothing is disabled where it cannot be found out what channels name. It
-// may be repeated.
+// Revoke revokes an image everywhere: the image, its copies in all regions and in the
+// accounts of the outlet and, with descendants, the images made from it. Channels go back
+// to what they named before; then each image gets a tag that keeps it out of every
+// channel, and is disabled. An image that a channel still names, because the channel has
+// named no other before, is not disabled, and an error says so. Regions and accounts that
+// fail are left out, and the error names them: nothing is disabled where the channels
+// cannot be read. Revoke may be repeated.
 func (o *Distributor) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
 	i, err := o.own.One(ctx, ref)
 	if err != nil {
@@ -392,8 +393,8 @@ func shortened(text string) string {
 	return string(r[:min(len(r), tagValue)])
 }
 
-// related adds to the images of each account those that are copies of them and, with
-// descendants, those that were made from them.
+// related adds to the images of each account their copies and, with descendants, the
+// images made from them.
 func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, descendants bool) {
 	regions := map[*Account][]string{}
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {

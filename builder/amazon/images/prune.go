@@ -32,7 +32,7 @@ type PruneOptions struct {
 	To       builder.Distribution // of which the images are
 }
 
-// Share is a number of images, or a percentage of those that there are.
+// Share is a number of images, or a percentage of all images.
 type Share struct {
 	N       int
 	Percent bool
@@ -63,17 +63,17 @@ func (s Share) of(n int) int {
 	return s.N
 }
 
-// What is to become of an image, by a [Plan].
+// The actions of a [Plan] on an image.
 const (
 	PlanKeep      = "keep"      // it is one of the newest, or too young
 	PlanDeprecate = "deprecate" // others do not find it any more, and can launch it still
-	PlanDisable   = "disable"   // nobody can launch it, until it is enabled again
+	PlanDisable   = "disable"   // the image cannot be launched until it is enabled again
 	PlanRemove    = "remove"    // it goes
 	PlanUsed      = "in-use"    // it would change if nothing used it
 	PlanLater     = "later"     // it would change, but not in this run
 )
 
-// Planned is what is to become of an image, and why.
+// Planned is the planned action on an image, and its reason.
 type Planned struct {
 	Image  Image  `json:"image"`
 	Group  string `json:"group"`
@@ -84,7 +84,7 @@ type Planned struct {
 	want string // the action, if nothing keeps the image from it
 }
 
-// acts reports whether something is to be done to the image.
+// acts reports whether the plan changes the image.
 func (p *Planned) acts() bool { return p.Action != "" && p.Action == p.want }
 
 // Plan is what pruning would do.
@@ -94,7 +94,7 @@ type Plan struct {
 	groups []*planGroup
 }
 
-// Empty reports whether nothing is to be done.
+// Empty reports whether the plan changes nothing.
 func (p *Plan) Empty() bool {
 	return !slices.ContainsFunc(p.Images, func(i Planned) bool { return i.acts() })
 }
@@ -121,7 +121,7 @@ type planGroup struct {
 // plan for the others: without a whole list of the images of a region none is removed.
 func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	o.Owners = []string{"self"}
-	o.OlderThan = 0 // younger ones count among those that are kept
+	o.OlderThan = 0 // younger images count towards the number to keep
 	all, err := a.List(ctx, o.Query)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
@@ -144,11 +144,12 @@ func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	return plan, err
 }
 
-// PlanEach plans in each account that has images of its own of o.To, as [Account.Keepers] has
-// them, and calls do with the account, the guards there and the plan; several says that there
-// are others. In another account the role of the guards is left out: whom its images are
-// shared with is its own business. One that could not be entered, or has no plan, does not
-// keep the others from theirs; the error joins all.
+// PlanEach makes a plan in each account that holds images of o.To, as returned by
+// [Account.Keepers], and calls do with the account, its guards and the plan; several
+// reports whether there are further accounts. In another account, the guards do not use
+// the role, because the owner of the images is responsible for whom they are shared with.
+// An account that cannot be opened, or has no plan, does not affect the others; the error
+// joins all failures.
 func (a *Account) PlanEach(ctx context.Context, o PruneOptions, run string, do func(in *Account, g Guards, plan *Plan, several bool) error) error {
 	keepers, err := a.Keepers(ctx, o.To, run)
 	errs := []error{err}
@@ -168,8 +169,8 @@ func (a *Account) PlanEach(ctx context.Context, o PruneOptions, run string, do f
 	return errors.Join(errs...)
 }
 
-// guard asks about the candidates, the oldest first: all at once what can be asked at
-// once, and the rest of those that would go.
+// guard queries the uses of the candidates, the oldest first: in bulk where possible, and
+// individually for those that would be removed.
 func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, o PruneOptions) {
 	bulk := o.Guards
 	bulk.Ignore = append(slices.Clone(bulk.Ignore), GuardReferences, GuardReceivers)
@@ -281,8 +282,8 @@ var times = sync.OnceValue(func() *regexp.Regexp {
 // stem is what the names of the releases of an image have in common.
 func stem(name string) string { return times().ReplaceAllString(name, "*") }
 
-// decide says which images of the group stay as they are whatever uses them, and returns
-// the others. It is the one decision of all that retires images, and asks nobody anything.
+// decide determines which images of the group stay as they are regardless of their use,
+// and returns the others. All operations that retire images use it. It does no I/O.
 func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 	stay := func(i *Planned, format string, args ...any) {
 		i.Action, i.Reason = PlanKeep, fmt.Sprintf(format, args...)
@@ -302,7 +303,7 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 		}
 		state := types.ImageState(i.Image.State)
 		if _, revoked := i.Image.Tags[RevokedTag]; revoked || rejected(i.Image) {
-			state = types.ImageStateInvalid // nobody is to launch it, whatever EC2 allows
+			state = types.ImageStateInvalid // it must not be launched, even if EC2 allows it
 		}
 		if state == types.ImageStateAvailable {
 			available++
@@ -359,9 +360,8 @@ func rejected(i Image) bool {
 	return kept || quarantined
 }
 
-// Prune does what the plan says. Something becomes of an image only if, at that moment, it
-// is as it was planned, it is not in use, and those of its group that are to stay are still
-// there.
+// Prune carries out the plan. It changes an image only if, at that moment, the image is as
+// it was planned and not in use, and the images of its group that must stay still exist.
 func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 	var errs []error
 	for _, g := range plan.groups {

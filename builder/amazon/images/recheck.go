@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// surveyLife is how old what is known of a region may be right before an image is removed.
-// What asks about the one image is always asked again.
+// surveyLife is how long a scan of a region may be reused before an image is removed.
+// Queries about a single image are always repeated.
 const surveyLife = time.Minute
 
 // cachedScan is what launches machines in a region, and what its parameters name.
@@ -22,9 +22,9 @@ type cachedScan struct {
 	scan *usageScan
 }
 
-// scan finds out what is to launch machines in a region, unless that was just done.
-// DescribeImageReferences tells of an image what has changed since; without it, everything
-// is looked up again.
+// scan determines what will launch machines in a region, or returns a recent result.
+// DescribeImageReferences reports later changes for a single image; without it, the scan
+// is repeated each time.
 func (r *Remover) scan(ctx context.Context, region string) *usageScan {
 	if s, ok := r.surveys[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < surveyLife && len(s.scan.failed) == 0 {
 		return s.scan

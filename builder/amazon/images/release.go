@@ -19,8 +19,8 @@ type Ancestor struct {
 	Copied bool   `json:"copied"` // what was made from it is a copy; otherwise a machine of it was changed
 }
 
-// Lineage follows an image back to what it was made from, the nearest first, as far as
-// that can be seen.
+// Lineage returns the ancestors of an image, the nearest first, as far as they are
+// visible.
 func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err error) {
 	seen := map[string]bool{i.ID: true}
 	for range generations {
@@ -40,10 +40,11 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 	return all, nil
 }
 
-// Release lists the copies of an image of the account in the regions, itself not among
-// them: what was copied from it, or from what it is a copy of itself (if that is not the
-// account's, only under the name of the account's own); and what has the same tags bake:image
-// and bake:release. With an error there are those that were found nevertheless.
+// Release lists the copies of an image of the account in the regions, without the image
+// itself: images copied from it, or from the image that it is a copy of (if that belongs
+// to another account, only under the name of the account's own copy); and images with the
+// same tags bake:image and bake:release. With an error, it returns the images that were
+// found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	var errs []error
 	answering := slices.Clone(regions)
@@ -81,7 +82,7 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 	for len(from) > 0 && context.Cause(ctx) == nil {
 		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
-			// Of somebody else's image there may be copies for many purposes.
+			// An image of another account may have been copied for many purposes.
 			return c.IsCopy() && (c.SourceImage != foreign || c.Name == root.Name)
 		})
 	}
@@ -111,10 +112,10 @@ func joined(errs []error) error {
 	})...)
 }
 
-// original is the first image of the account on the way to one: what it is a copy of, or a copy
-// of a copy, and so on; the image itself if it is none. foreign is what that is a copy of, if
-// somebody else owns it, or it cannot be seen any more. With an error original is as far as the
-// way was followed.
+// original returns the first image of the account in the chain of copies that ends in an
+// image, or the image itself if it is not a copy. foreign is the image that original is a
+// copy of, if that belongs to another account or is no longer visible. With an error,
+// original is the last image that was reached.
 func (a *Account) original(ctx context.Context, i Image) (original Image, foreign string, err error) {
 	for range generations {
 		if !i.IsCopy() {

@@ -12,18 +12,18 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// usersTime is how long services are asked at most, which may not be reached from here, and
-// informTime how long those are whose answers only inform.
+// usersTime limits all queries of services, which may not be reachable from here, and
+// informTime those whose answers are only informative.
 const (
 	usersTime  = 30 * time.Second
 	informTime = 5 * time.Second
 )
 
-// Users finds out what uses images of the account that are to give way to new ones of the
-// same name. One that is held, or that a channel names which bake has moved, must stay; so
-// must an image of bake's if it cannot be found out what channels name. What else uses them
-// is told as far as the credentials may ask and the services answer soon; with must it is not
-// looked for.
+// Users finds what uses images of the account that will be replaced by new ones of the
+// same name. An image that is held, or that is named by a channel which bake has moved,
+// must stay; so must an image of bake if the channels cannot be read. Other uses are
+// reported as far as the credentials permit and the services answer quickly; with must,
+// they are not queried.
 func Users(ctx context.Context, session *access.Session, region string, found []types.Image, must bool) (all []access.Use) {
 	soon, cancel := context.WithTimeout(ctx, informTime)
 	defer cancel()

@@ -19,10 +19,10 @@ import (
 	"bake/step"
 )
 
-// Retire does what a retention asks for in the account where images were just made, in all
-// its regions, and in those that have copies of their own. made are the resources of those images; without one there is nothing to do.
-// They stay, and their copies too, even if one was reused and is older than others.
-// What is in use stays, and is said.
+// Retire carries out a retention in the account where images were just made, in all its
+// regions, and in the accounts that hold copies. made are the resources of those images;
+// without one there is nothing to do. These images and their copies stay, even if one was
+// reused and is older than others. Images in use stay, which is reported.
 func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amazon.Cloud, r builder.Retention, now func() time.Time) error {
 	n := slices.IndexFunc(made, func(m step.Resource) bool { return m.Kind == ownership.Image })
 	if n < 0 {
@@ -99,7 +99,7 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 	client := r.Account.session.EC2(i.Region)
 	tags := map[string]string{DisabledTag: r.Guards.now().UTC().Format(time.RFC3339)}
 	disabled := i.State == string(types.ImageStateDisabled)
-	if !disabled { // otherwise it is shared with nobody, and the tags may say with whom it was
+	if !disabled { // a disabled image is not shared, and its tags may record the previous sharing
 		with, err := r.Account.Sharing(ctx, i)
 		if err != nil {
 			return err
@@ -153,7 +153,7 @@ func (r *Remover) forget(ctx context.Context, i Image, tags map[string]string, d
 // tagValue is how many characters the value of a tag can have.
 const tagValue = 256
 
-// record adds to tags those that say whom an image is shared with.
+// record adds the tags that record whom an image is shared with.
 func (i Image) record(tags map[string]string, with Sharing) (map[string]string, error) {
 	n, value := 1, ""
 	put := func() {
@@ -207,9 +207,9 @@ type EnabledImage struct {
 	Shared []string `json:"shared"` // with whom, as before it was disabled
 }
 
-// Enable makes the disabled images that ref names launchable again, and shares each with
-// those whom it was shared with before bake disabled it. It may be repeated: what is there
-// already stays. With an error there are those images that were enabled.
+// Enable enables the disabled images that ref names, and restores the sharing that each
+// had before bake disabled it. It may be repeated: existing sharing stays. With an error,
+// it returns the images that were enabled.
 func (a *Account) Enable(ctx context.Context, ref string) (done []EnabledImage, err error) {
 	found, err := a.Find(ctx, ref)
 	if err != nil {

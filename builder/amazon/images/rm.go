@@ -19,17 +19,17 @@ import (
 	"bake/step"
 )
 
-// What has become of an image that was to be removed.
+// The outcomes of removing an image.
 const (
 	Removed    = "removed"    // and its snapshots, except those of other images
-	Disabled   = "disabled"   // nobody can launch it
+	Disabled   = "disabled"   // it cannot be launched
 	Deprecated = "deprecated" // others do not find it any more
 	InUsed     = "in-use"     // nothing has changed
-	Gone       = "gone"       // somebody else was faster
+	Gone       = "gone"       // another process removed it first
 	Failed     = "failed"     // the image is still there, or some of its snapshots are
 )
 
-// Removal is what has become of one image that was to be removed, or retired.
+// Removal is the outcome of removing or retiring one image.
 type Removal struct {
 	Image   Image    `json:"image"`
 	Outcome string   `json:"outcome"`
@@ -101,7 +101,7 @@ type Remover struct {
 	Account   *Account
 	Scope     *step.Scope
 	Guards    Guards
-	OnRemoval func(Removal) // hears of each image once; nil: nobody
+	OnRemoval func(Removal) // called once for each image; may be nil
 
 	home     *Account              // that has entered Account; nil: it is that one
 	tolerant bool                  // what is in use by now is no error of Prune
@@ -117,9 +117,9 @@ func (r *Remover) handle() {
 	r.Scope.Handle(ownership.Prefix, destroy.For(home.session))
 }
 
-// Remove deregisters images and deletes their snapshots. If one of them belongs to
-// somebody else or is in use, none is touched: the error is a *[InUseError]. Otherwise
-// the error joins those of the images that could not be removed.
+// Remove deregisters images and deletes their snapshots. If one of them belongs to another
+// account or is in use, Remove changes nothing: the error is an *[InUseError]. Otherwise
+// the error joins the errors of the images that could not be removed.
 func (r *Remover) Remove(ctx context.Context, images []Image) error {
 	images = unique(slices.Clone(images)) // one can be named in several ways
 	for _, i := range images {

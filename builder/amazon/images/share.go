@@ -25,7 +25,8 @@ type SharingChange struct {
 	Snapshots bool     // the snapshots too, which accounts need that want to copy the image
 	Copies    bool     // the copies of the image in the account's regions too
 
-	// Guard, if not nil, is asked before the change takes images from those who have them.
+	// Guard, if not nil, is called before the change removes images from accounts that
+	// have them.
 	Guard func(ctx context.Context, losing []Shared, c SharingChange) error
 }
 
@@ -62,8 +63,8 @@ func (c SharingChange) recipients() []string {
 	return slices.Compact(who)
 }
 
-// takes reports whether an account cannot be expected to have an image any more once it is
-// taken back. One that is named keeps it if only organizations, or everybody, lose it.
+// takes reports whether an account is expected to lose an image through the change. An
+// account that is listed keeps it if only organizations, or the public, lose it.
 func (c SharingChange) takes(before Sharing, account string) bool {
 	from := c.recipients()
 	if c.All || slices.Contains(from, account) {
@@ -89,10 +90,10 @@ type part struct {
 	before Sharing
 }
 
-// Share shares the image that ref names with more. What AWS would refuse of it, in
-// any region, is an error before anything is changed. Otherwise each image is shared as a
-// whole or not at all; with an error, which joins a *[RegionError] for each that was not,
-// there are those that were.
+// Share shares the image that ref names with further accounts. It detects what AWS would
+// refuse, in any region, before it changes anything. Otherwise each image is shared
+// completely or not at all. With an error, which joins a *[RegionError] for each image
+// that was not shared, it returns the images that were.
 func (a *Account) Share(ctx context.Context, ref string, c SharingChange) ([]Shared, error) {
 	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
 		var errs []error
@@ -103,8 +104,8 @@ func (a *Account) Share(ctx context.Context, ref string, c SharingChange) ([]Sha
 	}, a.share)
 }
 
-// Unshare takes an image back from some whom it is shared with, or from all. With an error,
-// which joins a *[RegionError] for each image where that failed, there are the others.
+// Unshare stops sharing an image with some recipients, or with all. With an error, which
+// joins a *[RegionError] for each image where that failed, it returns the others.
 func (a *Account) Unshare(ctx context.Context, ref string, c SharingChange) ([]Shared, error) {
 	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
 		var losing []Shared
@@ -262,9 +263,9 @@ func (a *Account) shareable(ctx context.Context, region string, all []Shared, c 
 // ebsAlias names the key that AWS manages for EBS in an account.
 const ebsAlias = "alias/aws/ebs"
 
-// managedKey is the ARN of the key that AWS manages for EBS in a region of the account;
-// "none" if there is none yet, or it may not be asked for: then AWS has to say what cannot
-// be shared.
+// managedKey returns the ARN of the key that AWS manages for EBS in a region of the
+// account. It is "none" if there is no such key yet, or if the query is not permitted:
+// then AWS reports what cannot be shared.
 func (a *Account) managedKey(ctx context.Context, region string) (string, error) {
 	var out struct{ KeyMetadata struct{ Arn string } }
 	err := a.session.KMS(region, "").Do(ctx, "DescribeKey", map[string]any{"KeyId": ebsAlias}, &out)
@@ -298,8 +299,8 @@ func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error
 	return aws.ToString(out.ImageBlockPublicAccessState) == string(types.ImageBlockPublicAccessEnabledStateBlockNewSharing), nil
 }
 
-// share shares an image and its snapshots, or takes back what it has shared. The snapshots
-// come first: without the image they are of no use to anybody.
+// share shares an image and its snapshots, or reverts what it has shared. The snapshots
+// come first: without the image they are useless.
 func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	var undo []func(context.Context) error
 	try := func(do, back func(context.Context) error) error {
@@ -351,10 +352,11 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 	})
 }
 
-// undoTime is how long half a change may be undone, beside the time that a call under way then has.
+// undoTime is how long an incomplete change may take to revert, in addition to the time
+// that a call in progress then has.
 const undoTime = 30 * time.Second
 
-// from is everybody of those who have something whom the change takes it from.
+// from returns those of the current recipients that the change removes.
 func (c SharingChange) from(now Sharing) []string {
 	if c.All {
 		return now.All()
@@ -421,9 +423,9 @@ func (a *Account) settled(ctx context.Context, s *Shared, done func(Sharing) boo
 	}
 }
 
-// modifyImage adds to and removes from those whom an image is shared with. A call that is under
-// way is not cut off with ctx: it could be carried out after one that takes it back, and without
-// anybody's knowing.
+// modifyImage adds recipients to an image and removes others. It does not interrupt a call
+// in progress when ctx ends: the call could take effect unnoticed, after one that reverts
+// it.
 func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string) error {
 	m := &types.LaunchPermissionModifications{}
 	for _, who := range add {

@@ -12,7 +12,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Sharing is who may use an image or a snapshot beside its owner.
+// Sharing is who may use an image or a snapshot besides its owner.
 type Sharing struct {
 	Public        bool     `json:"public"`
 	Accounts      []string `json:"accounts"`
@@ -20,7 +20,7 @@ type Sharing struct {
 	Units         []string `json:"organizational_units,omitempty"`
 }
 
-// Empty reports whether nobody else may.
+// Empty reports whether there are no others.
 func (s Sharing) Empty() bool { return len(s.All()) == 0 }
 
 // All is everybody who may, "all" if that is everybody.
@@ -59,7 +59,7 @@ func (s *Sharing) sort() {
 	}
 }
 
-// Sharing asks who may use an image of the account beside it.
+// Sharing queries who else may use an image of the account.
 func (a *Account) Sharing(ctx context.Context, i Image) (s Sharing, err error) {
 	out, err := access.Call(ctx, a.session.EC2(i.Region).DescribeImageAttribute, &ec2.DescribeImageAttributeInput{
 		ImageId: &i.ID, Attribute: types.ImageAttributeNameLaunchPermission,
@@ -83,7 +83,7 @@ func (a *Account) Sharing(ctx context.Context, i Image) (s Sharing, err error) {
 	return s, nil
 }
 
-// snapshotSharing asks who may use a snapshot of the account beside it.
+// snapshotSharing queries who else may use a snapshot of the account.
 func (a *Account) snapshotSharing(ctx context.Context, region, id string) (s Sharing, err error) {
 	out, err := access.Call(ctx, a.session.EC2(region).DescribeSnapshotAttribute, &ec2.DescribeSnapshotAttributeInput{
 		SnapshotId: &id, Attribute: types.SnapshotAttributeNameCreateVolumePermission,
@@ -160,7 +160,7 @@ func (a *Account) snapshots(ctx context.Context, i Image) ([]Snapshot, error) {
 	for _, d := range i.Devices {
 		s, ok := found[d.Snapshot]
 		if !ok {
-			continue // of somebody else's, or gone
+			continue // owned by another account, or deleted
 		}
 		one := Snapshot{
 			ID: d.Snapshot, Device: d.Name, State: string(s.State), Reason: aws.ToString(s.StateMessage), Progress: aws.ToString(s.Progress), Size: aws.ToInt32(s.VolumeSize),

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Detail is all that there is to know about an image.
+// Detail is all available information about an image.
 type Detail struct {
 	Image
 	Sharing *Sharing   `json:"sharing,omitempty"` // known to the owner only

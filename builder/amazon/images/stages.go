@@ -8,9 +8,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Stages are the ages at which what is not kept of an image's releases is deprecated,
-// disabled and deleted. Each comes [Pause] after the one before at the earliest, so that
-// whoever still needs an image finds out while it can be enabled again.
+// Stages are the ages at which old releases of an image are deprecated, disabled and
+// deleted. Each stage follows [Pause] after the one before at the earliest, so that users
+// who still need an image notice while it can be enabled again.
 type Stages struct {
 	Deprecate, Disable time.Duration // 0: never
 	Delete             time.Duration // 0: whatever its age; Never
@@ -33,8 +33,8 @@ const (
 	SharedTag   = "bake:shared"
 )
 
-// next is what is to become of an image that is not to be kept, and why; why not is said of
-// what is to stay yet.
+// next returns the action for an image that is not kept, and its reason. For an image that
+// stays for now, why is the reason for that.
 func (s Stages) next(i Image, now time.Time) (action, why string) {
 	var (
 		available  = i.State == string(types.ImageStateAvailable) && !rejected(i)
@@ -88,8 +88,8 @@ func (i Image) disabledSince() *time.Time {
 	return moment(&text)
 }
 
-// needed are the guards that keep an image from an action. Deprecation forbids nobody
-// anything: it only has to leave alone what people hold or hand out.
+// needed returns the uses that prevent an action on an image. Deprecation does not prevent
+// launches: only images that are held or distributed must not be deprecated.
 func needed(action string, uses []Use) []Use {
 	if action != PlanDeprecate {
 		return uses

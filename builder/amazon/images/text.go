@@ -12,8 +12,8 @@ import (
 	"bake/internal/prose"
 )
 
-// What is said here goes to a terminal: words that others have chosen, such as names and tags,
-// cannot steer it.
+// The text is for a terminal: texts from external sources, such as names and tags, are
+// escaped.
 
 // Text is a table of images, for one of whose readers account is the own. Images of other accounts
 // are shown with their owners.
@@ -77,9 +77,9 @@ func (r Removal) Text() string {
 	return ""
 }
 
-// Text is a table of what is to become of images, but for those that stay as they are, and a line
-// that counts them. retires says that images are deprecated and disabled before they are removed, and
-// most is how many go at the most, as [ParseShare] takes it.
+// Text returns a table of the images that the plan changes, and a line with their count.
+// retires means that images are deprecated and disabled before they are removed, and most
+// is the maximum number of removals, in the format of [ParseShare].
 func (p *Plan) Text(retires bool, most string) string {
 	table := prose.NewTable("ACTION", "NAME", "ID", "REGION", "CREATED", "GIB", "LAST LAUNCHED", "REASON")
 	for _, i := range p.Images {

@@ -1,6 +1,5 @@
-// Package instance is the builder amazon-instance: an instance without an EBS
-// root makes a bundle of its own disk and uploads it to S3, and an image is
-// registered from that.
+// Package instance is the builder amazon-instance: an instance without an EBS root makes a
+// bundle of its own disk and uploads it to S3, and the bundle is registered as an image.
 package instance
 
 import (
@@ -25,7 +24,7 @@ import (
 // BuilderID marks the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.instance"
 
-// Factory makes the builder; cloud stands in for AWS.
+// Factory makes the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-instance", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
