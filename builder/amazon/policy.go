@@ -10,9 +10,9 @@ import (
 // Policy is a policy of IAM, which encodes as JSON the way IAM reads it.
 type Policy = policy.Document
 
-// Permitted is a component that can say what it needs to be allowed in AWS, all
-// its options considered, those that are not known yet in every way they may turn
-// out. It may be only an outline, as [bake/component.Factory] makes it.
+// Permitted is a component that can list the AWS permissions that its options require. For
+// options that are not known yet, it lists those of all possible values. The component may
+// be only an outline, as [bake/component.Factory] makes it.
 type Permitted interface {
 	Permissions() []policy.Need
 }
@@ -28,8 +28,8 @@ func (r Roles) Permissions() []policy.Need {
 	return []policy.Need{{Actions: []string{"sts:AssumeRole"}, Resources: r}}
 }
 
-// Verifying is a [bake/builder.Verifiable] that can say what it needs besides to look at
-// its images and to mark them.
+// Verifying is a [bake/builder.Verifiable] that can list the additional permissions for
+// verifying its images and for tagging them.
 type Verifying interface {
 	VerifyPermissions(boots []builder.Boot, quarantines bool) []policy.Need
 }

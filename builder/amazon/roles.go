@@ -9,9 +9,9 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// EnsureRole makes the role with this ARN, which anybody may assume, in the account of the
-// cloud's credentials, unless there is one of that name. It is for clouds that stand in for
-// AWS, where a role allows nothing that matters.
+// EnsureRole makes the role with this ARN, which anyone may assume, in the account of the
+// cloud's credentials, unless a role of that name exists. It is for clouds that replace
+// AWS, where a role grants no real permissions.
 func EnsureRole(ctx context.Context, cloud Cloud, arn string) error {
 	o := access.Defaults()
 	session, err := access.Open(ctx, &o, nil, cloud, nil)

@@ -8,10 +8,10 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Secrets returns what looks up the text of the current version of a secret of
-// AWS Secrets Manager, in the account and region that the AWS configuration says,
-// or in the cloud that stands in for AWS. Each is asked for once. It is safe for
-// concurrent use.
+// Secrets returns a function that looks up the text of the current version of a secret of
+// AWS Secrets Manager, in the account and region of the AWS configuration, or in the cloud
+// that replaces AWS. Each secret is requested once. The function is safe for concurrent
+// use.
 func Secrets(cloud Cloud, env []string) func(ctx context.Context, name string) (string, error) {
 	var mu sync.Mutex
 	var session *access.Session

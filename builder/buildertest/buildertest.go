@@ -27,10 +27,10 @@ type Suite struct {
 	Dir     string // what the builder makes is in it
 }
 
-// Run checks that a builder documents its options; that, cancelled wherever it asks, it
-// ends with the cause; that it returns the error of the provisioners as it is; that after
-// each of these nothing is left, in Dir or as a goroutine, and it can be called again; and
-// that deleting what its artifact consists of leaves Dir as it was.
+// Run checks that a builder documents its options; that, cancelled at any check of its
+// context, it returns the cause; that it returns the error of the provisioners unchanged;
+// that after each of these nothing is left, in Dir or as a goroutine, and the builder can
+// be called again; and that deleting its artifact leaves Dir as it was.
 func (suite Suite) Run(t *testing.T) {
 	t.Helper()
 	if _, err := suite.Factory.Docs(); err != nil {

@@ -180,5 +180,5 @@ func (b *Bundle) validateVariables(c *schema.Checker, text *string, data map[str
 	}
 }
 
-// noValue is what a variable that there is not is rendered as.
+// noValue is the rendering of a variable that does not exist.
 const noValue = "<no value>"

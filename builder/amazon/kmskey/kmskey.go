@@ -18,8 +18,8 @@ import (
 // Scheme is what the URI of a key begins with.
 const Scheme = "awskms://"
 
-// Opener returns what opens the key of a URI: "awskms:///" and an ID, alias or ARN. A
-// host before the third slash is the endpoint to call. cloud stands in for AWS.
+// Opener returns a function that opens the key of a URI: "awskms:///" and an ID, alias or
+// ARN. A host before the third slash is the endpoint to call. cloud replaces AWS.
 func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri string) (crypto.Signer, error) {
 	return func(ctx context.Context, env []string, uri string) (crypto.Signer, error) {
 		endpoint, id, ok := strings.Cut(strings.TrimPrefix(uri, Scheme), "/")

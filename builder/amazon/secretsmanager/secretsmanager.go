@@ -45,8 +45,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the data source; cloud stands in for AWS, and env is the
-// environment as "NAME=value".
+// Factory makes the data source. cloud replaces AWS, and env is the environment as
+// "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults(), VersionStage: "AWSCURRENT"} }
 	return component.Define("amazon-secretsmanager", defaults,

@@ -31,10 +31,10 @@ type attempts struct {
 
 type attemptsKey struct{}
 
-// attempts watches each request of a [Call], retries included: it counts them, has
-// the SDK retry what may be sent again when the answer is no use, ends the call after
-// the usual number of failures, unless max_retries is set, and says that the service goes
-// on failing.
+// attempts observes each request of a [Call], including retries: it counts them, makes the
+// SDK retry requests that may be repeated if the answer is unusable, ends the call after
+// the usual number of failures, unless max_retries is set, and reports that the service
+// keeps failing.
 func (s *Session) attempts(stack *middleware.Stack) error {
 	err := stack.Serialize.Add(middleware.SerializeMiddlewareFunc("bake:Repeatable",
 		func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {

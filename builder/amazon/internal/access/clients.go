@@ -10,7 +10,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
-// WebSocketHTTP returns what opens WebSockets that the API names.
+// WebSocketHTTP returns an HTTP client for WebSocket URLs from the API.
 func (s *Session) WebSocketHTTP() *http.Client {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if s.with["insecure_skip_tls_verify"] == "true" {
@@ -26,10 +26,10 @@ type sender struct {
 	insecure bool
 }
 
-// sender returns what sends the requests of all sessions together whose TLS is set up
-// like that of client, which the SDK has made; nil: nothing is set. The SDK on its own
-// gives each client of a service, so each call of [Session.EC2], connections of its own,
-// and keeps them for a minute and a half.
+// sender returns an HTTP client that is shared by all sessions with the same TLS settings
+// as client, which the SDK has made; nil means default settings. By itself, the SDK gives
+// each client of a service, and so each call of [Session.EC2], separate connections, and
+// keeps them for a minute and a half.
 func (w *Watchers) sender(client aws.HTTPClient) aws.HTTPClient {
 	buildable, ok := client.(*awshttp.BuildableClient)
 	if client == nil {

@@ -8,10 +8,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// configuredSTS is where roles of the AWS configuration itself are taken on: that of a profile, or
-// that of a job of a CI service, which has a token. The SDK makes its clients of STS for them before it
-// reads which endpoint AWS_ENDPOINT_URL or the profile names for all services, and would
-// send AWS what is for that endpoint.
+// configuredSTS is the STS endpoint for assuming the roles of the AWS configuration
+// itself: those of a profile, or of a job of a CI service with a token. The SDK creates
+// its STS clients for them before it reads which endpoint AWS_ENDPOINT_URL or the profile
+// sets for all services, and would send these requests to AWS instead.
 type configuredSTS struct {
 	endpoint *string // for all services, once the configuration has been read; nil: that of the region
 }

@@ -8,15 +8,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// ManagedKey reports whether a KMS key, by its alias or the ARN of that, is one that AWS
-// manages for the account: nobody else can be let use it.
+// ManagedKey reports whether a KMS key, given by its alias or the ARN of the alias, is
+// managed by AWS for the account: such a key cannot be shared.
 func ManagedKey(key string) bool {
 	_, alias, arn := strings.Cut(key, ":alias/")
 	return strings.HasPrefix(key, "alias/aws/") || arn && strings.HasPrefix(alias, "aws/")
 }
 
-// EncryptsAll is a clause that says so if the account encrypts all volumes and snapshots in a
-// region; empty if it does not, or may not be asked. The error is that of ctx.
+// EncryptsAll returns a clause for messages if the account encrypts all volumes and
+// snapshots in a region. It is empty if the account does not, or if the query is not
+// permitted. The error is that of ctx.
 func (s *Session) EncryptsAll(ctx context.Context, region string) (why string, err error) {
 	out, err := Call(ctx, s.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
 	if err != nil {
@@ -28,8 +29,8 @@ func (s *Session) EncryptsAll(ctx context.Context, region string) (why string, e
 	return why, nil
 }
 
-// DefaultKey is the KMS key that EBS encrypts with in a region where none is named; empty if
-// the account may not be asked. The error is that of ctx.
+// DefaultKey returns the KMS key that EBS uses in a region if none is named. It is empty
+// if the query is not permitted. The error is that of ctx.
 func (s *Session) DefaultKey(ctx context.Context, region string) (string, error) {
 	out, err := Call(ctx, s.EC2(region).GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
 	if err != nil {

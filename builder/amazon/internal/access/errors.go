@@ -66,14 +66,14 @@ func Is(err error, codes ...string) bool {
 	return code != "" && slices.Contains(codes, code)
 }
 
-// NotFound reports whether err says that the thing asked for does not exist.
+// NotFound reports whether err says that the requested resource does not exist.
 func NotFound(err error) bool {
 	code := Code(err)
 	return strings.HasSuffix(code, ".NotFound") || Is(err, "InvalidAMIID.Unavailable", "InvalidLaunchTemplateName.NotFoundException", "NoSuchEntity")
 }
 
-// NotImplemented reports whether err looks like that of an endpoint other than
-// AWS's which does not know something that it was asked for. AWS always gives a code.
+// NotImplemented reports whether err looks like the answer of an endpoint other than AWS's
+// that does not support the request. AWS always returns an error code.
 func NotImplemented(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {

@@ -14,7 +14,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// JSON makes calls of a service that speaks the JSON protocol 1.1.
+// JSON makes calls of a service with the JSON protocol 1.1.
 type JSON struct {
 	service
 	target string // what precedes an action in the header X-Amz-Target

@@ -1,5 +1,5 @@
-// Package access opens clients to AWS, or to whatever stands in for it, and
-// turns what they answer into errors that say what to do.
+// Package access opens clients to AWS, or to a cloud that replaces it, and turns error
+// responses into errors that say what to do.
 package access
 
 import (

@@ -17,8 +17,8 @@ func (o *Options) KnownRegion(src *schema.Source) string {
 // SetRegion makes this the region, whatever the template says.
 func (o *Options) SetRegion(region string) { o.Region = region }
 
-// Permissions is what opening a session takes, of whoever it is for: with
-// assume_role that is the role.
+// Permissions returns the needs of opening a session, for the principal of the session:
+// with assume_role, that is the role.
 func (o *Options) Permissions(src *schema.Source) (needs []policy.Need) {
 	if policy.MayBe(src, &o.SkipCredentialValidation, !o.SkipCredentialValidation) {
 		needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}})

@@ -15,7 +15,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// Query makes calls of a service that speaks the query protocol.
+// Query makes calls of a service with the query protocol.
 type Query struct {
 	service
 	version string // of the API
@@ -99,5 +99,5 @@ func (c queryCall) decode(action string, resp *smithyhttp.Response, text []byte)
 	return nil
 }
 
-// queryError is what services say of a call that they have not carried out.
+// queryError is the error that services return for a failed call.
 type queryError struct{ Code, Message string }

@@ -17,9 +17,10 @@ const (
 	throttledAttempts = 60
 )
 
-// retryer is the SDK's, but for a want of capacity, which AWS reports as a failure
-// of its own: another place is more likely to have some than another try. How often it
-// tries after an error that is no throttling is for [Session.attempts] to say.
+// retryer returns the SDK's retryer, except that it does not retry insufficient capacity,
+// which AWS reports as an internal failure: another place is more likely to have capacity
+// than another attempt. [Session.attempts] limits the retries after errors other than
+// throttling.
 func retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = throttledAttempts

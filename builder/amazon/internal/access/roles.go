@@ -14,7 +14,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// mfaDevice returns the serial number of the MFA device of whoever the credentials
+// mfaDevice returns the serial number of the MFA device of the user that the credentials
 // of cfg belong to.
 func mfaDevice(ctx context.Context, cfg aws.Config) (string, error) {
 	var out struct {

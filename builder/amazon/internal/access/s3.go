@@ -89,7 +89,7 @@ func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) erro
 	if err != nil {
 		return err
 	}
-	// One that stands in for AWS has no host names of buckets.
+	// An endpoint that replaces AWS has no host names for buckets.
 	c.bucket, c.inPath = b.bucket, given != "" || !hostLabel().MatchString(b.bucket)
 	// Some that do not know checksums refuse them.
 	c.send = b.session.config.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
@@ -102,16 +102,16 @@ func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) erro
 type s3Call struct {
 	bucket string
 	inPath bool // it is named in the path
-	send   bool // S3 is told the checksum of what it is to store
-	verify bool // S3 is asked for the checksum of what it has
+	send   bool // send S3 a checksum of the object
+	verify bool // request the checksum of the object from S3
 	sum    string
 	out    any
 	text   *[]byte // what takes the answer as it is, instead of out
 	header http.Header
 }
 
-// largeBody is the size from which S3 is asked whether it wants a body before it is sent, as
-// the SDK's client does.
+// largeBody is the size from which the client waits for S3 to accept a body before sending
+// it (Expect: 100-continue), as the SDK's client does.
 const largeBody = 2 << 20
 
 // encode implements [protocol].

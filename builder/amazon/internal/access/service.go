@@ -25,9 +25,9 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// service makes calls of a service without the SDK's client of it, each of which would
-// add 150 to 900 kB to the program, for a few calls. They pass through what those of the
-// SDK's clients pass through, so that they are retried, logged and explained alike.
+// service makes calls of a service without the SDK's client for it, each of which would
+// add 150 to 900 kB to the program. The calls use the same middleware as the SDK's
+// clients, so that they are retried, logged and explained in the same way.
 type service struct {
 	session *Session
 	region  string
@@ -43,8 +43,8 @@ type service struct {
 
 // protocol is how a call is written and read.
 type protocol interface {
-	// encode writes a call into a request that is to be sent by POST to the endpoint,
-	// and may change all of that, and returns the body, which is sent from its start.
+	// encode writes a call into a request, which is a POST to the endpoint unless encode
+	// changes that, and returns the body, which is sent from its start.
 	encode(req *smithyhttp.Request, action string, params any) (body io.ReadSeeker, err error)
 	// decode reads the answer to a call, which has this text.
 	decode(action string, resp *smithyhttp.Response, text []byte) error
@@ -209,8 +209,8 @@ const bodyDigest = "X-Amz-Content-Sha256"
 // signingRegion is the key of the region that a call is signed for, in its context.
 type signingRegion struct{}
 
-// hostLabel fits a region, and a bucket that has a host of its own for which the certificate
-// of S3 is good.
+// hostLabel matches a region, and a bucket name that can be a host name covered by the
+// certificate of S3.
 var hostLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`) })
 
 // endpoint is where the SDK's client of the service would send its calls, and the region
@@ -263,7 +263,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 	return found.String(), s.region, nil
 }
 
-// given is the endpoint that somebody has set, or "".
+// given returns the configured endpoint, or "".
 func (s *service) given(ctx context.Context) (string, error) {
 	switch {
 	case s.session.Cloud.StandsIn():

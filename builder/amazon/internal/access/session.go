@@ -34,9 +34,9 @@ import (
 	"bake/internal/envvar"
 )
 
-// Cloud stands in for AWS, so that a template works unchanged and without any
-// AWS configuration. The zero value is AWS itself. Where it says something it
-// wins over region default, credentials, profile, role and endpoint of the template.
+// Cloud replaces AWS, so that a template works unchanged and without any AWS
+// configuration. The zero value is AWS itself. Its fields, if set, override the default
+// region, credentials, profile, role and endpoint of the template.
 type Cloud struct {
 	Name      string // recorded with each resource, so that a later process knows what to reach it on
 	Endpoint  string // URL of every service in every region; empty: this is AWS
@@ -44,7 +44,7 @@ type Cloud struct {
 	SecretKey string
 	Region    string // when the template names none
 
-	Header http.Header // of each request, besides its own
+	Header http.Header // added to the header of each request
 
 	// Dial connects to the machines of the cloud. Nil: the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -53,14 +53,13 @@ type Cloud struct {
 	// cannot be dialled from here. Nil: Dial reaches its addresses.
 	DialInstance func(ctx context.Context, id string, port int) (net.Conn, error)
 
-	// Explain says why the cloud has no image like the wanted one, which has the id or
-	// else these owners and filters, and what to do; it may be empty. Nil: there is
-	// nothing to say.
+	// Explain says why the cloud has no image with this id or else with these owners and
+	// filters, and what to do. The result may be empty. Explain may be nil.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
-	// Users finds out what is made of images of a region that are to give way to new ones of
-	// the same name, or with must only what makes them stay. What it may not ask does not
-	// count. Nil: nobody looks.
+	// Users finds what uses images of a region that will be replaced by new ones of the
+	// same name or, with must, only uses that prevent the replacement. It ignores queries
+	// that are not permitted. Nil means that uses are not queried.
 	Users func(ctx context.Context, s *Session, region string, images []types.Image, must bool) []Use
 
 	// Within is where all components work. Nil: where their options say.
@@ -90,12 +89,12 @@ type Use struct {
 // Session is an open way into one account.
 type Session struct {
 	Region  string // where the build happens
-	Account string // empty if it was not asked for
+	Account string // empty if it was not queried
 	Cloud   Cloud
 	Pace    Pace
 
-	// Warn, if not nil, tells the user what is wrong while bake goes on trying. It
-	// is set before the session is used by others.
+	// Warn, if not nil, reports problems to the user while bake keeps trying. It is set
+	// before the session is shared.
 	Warn func(ctx context.Context, format string, args ...any)
 
 	config   aws.Config
@@ -109,10 +108,10 @@ type Session struct {
 	identity   string // whom calls are made as, and of which EC2; without secrets
 }
 
-// Open finds credentials and region and, unless the options say otherwise, asks
-// who they belong to. Errors that an option is to blame for point at it, if
-// there is a template: src may be nil. env is the environment, as "NAME=value",
-// for aws_polling's stand-ins.
+// Open finds credentials and a region and, unless the options say otherwise, queries the
+// identity of the credentials. Errors that an option causes point to it, if there is a
+// template: src may be nil. env is the environment, as "NAME=value", for the variables
+// that replace aws_polling.
 func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
 	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
 	if s.watchers == nil {
@@ -131,8 +130,9 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	if err != nil {
 		return nil, err
 	}
-	metadata := cfg // has a client of its own, which does not wait for long and asks no proxy
-	// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
+	metadata := cfg // with a separate client, which has short timeouts and uses no proxy
+	// Not before this: the SDK adds the roots of AWS_CA_BUNDLE to a client of its own, and
+	// refuses any other client.
 	cfg.HTTPClient = plainBodies{s.watchers.sender(cfg.HTTPClient)}
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
@@ -200,7 +200,7 @@ func (s *Session) configure(ctx context.Context, o *Options, src *schema.Source,
 		cfg.APIOptions = append(cfg.APIOptions, smithyhttp.SetHeaderValue(name, s.Cloud.Header.Get(name)))
 	}
 	if o.MaxRetries == 0 {
-		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
+		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS replaces aws_polling
 	}
 	cfg.Retryer = func() aws.Retryer { return retryer() }
 	return cfg, nil
@@ -333,8 +333,8 @@ func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) 
 	return nil
 }
 
-// blameRegion points at the region where the cloud that stands in for AWS does not
-// have it.
+// blameRegion returns an error that points to the region option if the cloud that replaces
+// AWS does not have the region.
 func (s *Session) blameRegion(ctx context.Context, o *Options, src *schema.Source, err error) error {
 	if !s.Cloud.StandsIn() || o.Region == "" || !Is(err, "InvalidParameterValue") || !strings.Contains(err.Error(), "There is no region") {
 		return err

@@ -24,8 +24,8 @@ import (
 // vaultTimeout is how long Vault may take to answer: it asks AWS.
 const vaultTimeout = time.Minute
 
-// vault speaks to a HashiCorp Vault, which the environment variables of Vault's
-// own client describe: VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and
+// vault is a client of a HashiCorp Vault, configured by the environment variables of
+// Vault's own client: VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and
 // VAULT_SKIP_VERIFY.
 type vault struct {
 	client    *http.Client
@@ -103,7 +103,7 @@ func (v *vault) credentials(ctx context.Context, o *VaultAWSEngine) (aws.Credent
 	return aws.Credentials{AccessKeyID: answer.Data.AccessKey, SecretAccessKey: answer.Data.SecretKey, SessionToken: answer.Data.Token, Source: "Vault"}, nil
 }
 
-// settle waits until AWS has heard of new credentials everywhere.
+// settle waits until AWS accepts new credentials.
 func (s *Session) settle(ctx context.Context) error {
 	w := wait.Watch{Delay: 5 * time.Second, Limit: 2 * time.Minute}
 	return w.Until(ctx, "AWS to accept the credentials from Vault", func(ctx context.Context) (bool, error) {

@@ -58,8 +58,8 @@ func Claim(s *Session, name, build string) (other string) {
 	return other
 }
 
-// batch is to how many ids one call is limited. EC2 takes up to 1000, but then
-// its answers are slow and need pages.
+// batch is the maximum number of ids in one call. EC2 accepts up to 1000, but then its
+// answers are slow and need pages.
 const batch = 100
 
 // Watch returns the watcher of a region.
@@ -178,7 +178,7 @@ func Available(region, id string) func(types.Image, bool) (bool, error) {
 		case seen && !found:
 			return false, fmt.Errorf("image %s in %s has disappeared", id, region)
 		case !found:
-			return false, nil // EC2 has not heard of it everywhere yet
+			return false, nil // not visible in all of EC2 yet
 		}
 		seen = true
 		switch image.State {

@@ -20,7 +20,7 @@ const (
 	Acknowledge = "acknowledge"
 	Closed      = "channel_closed"
 	Start       = "start_publication" // the machine's agent is there
-	Pause       = "pause_publication" // it is not; keep what there is to send
+	Pause       = "pause_publication" // it is not ready; keep unsent data
 )
 
 // The types of payload of stream data.

@@ -74,7 +74,8 @@ type Hooks struct {
 // Factory makes one of the builders.
 type Factory = component.Factory[builder.Builder]
 
-// Define describes a builder. cloud stands in for AWS, and id marks the artifacts.
+// Define returns the factory of a builder. cloud replaces AWS, and id identifies its
+// artifacts.
 func Define[O any](name, id string, cloud access.Cloud, defaults func() O, recipe func(*O) Recipe) Factory {
 	return component.Define(name, defaults, func(o *O, src *schema.Source) builder.Builder {
 		return &sequence{Recipe: recipe(o), id: id, src: src, cloud: cloud}

@@ -46,7 +46,7 @@ type Build struct {
 	Data     builder.Data   // values of build.*
 }
 
-// open connects to AWS, or to the cloud that stands in for it.
+// open connects to AWS, or to the cloud that replaces it.
 func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
 		session, err := access.Open(ctx, q.Access, q.src, q.cloud, s.Run.Env)
@@ -87,10 +87,10 @@ func (b *Build) Render(ptr any, text string, data map[string]any) (string, error
 	return text, nil
 }
 
-// prepare finds what there must be, asks EC2 whether it would launch the machine,
-// and only then makes the key pair, the security group and the instance profile:
-// what cannot work is said while there is nothing to take down. What is found and
-// what is made is so side by side.
+// prepare finds the existing resources that the build needs, makes a dry run of the
+// launch, and only then makes the key pair, the security group and the instance profile:
+// problems are reported while there is nothing to delete. Both the search and the creation
+// run concurrently.
 func (b *Build) prepare(ctx context.Context, volumeTags interpolate.Tags, suits func(context.Context, types.Image) error) error {
 	if err := b.find(ctx, volumeTags, suits); err != nil {
 		return err

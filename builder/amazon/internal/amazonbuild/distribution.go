@@ -25,7 +25,7 @@ func (q *sequence) OpenSession(ctx context.Context, s *step.Scope) (*access.Sess
 	return session, nil
 }
 
-// Regions are those that images are made in. One that is not known yet is empty.
+// Regions returns the regions of the images. A region that is not known yet is "".
 func (q *sequence) Regions() []string {
 	region := q.Access.KnownRegion(q.src)
 	if q.Image == nil {
@@ -34,5 +34,5 @@ func (q *sequence) Regions() []string {
 	return q.Image.Where(q.src, region)
 }
 
-// SetDistribution says where images go once they are made. It is called before Build.
+// SetDistribution sets where images are distributed to. It must be called before Build.
 func (q *sequence) SetDistribution(to builder.Distribution) { q.distribution = to }

@@ -15,15 +15,16 @@ import (
 	"bake/step"
 )
 
-// Guest says what machine of an image is launched that no build has just made.
+// Guest describes a machine of an existing image, as opposed to one that a build has just
+// made.
 type Guest struct {
 	builder.Boot
 	Subnet    string           // "": in the default VPC
 	Interface launch.Interface // that is logged in to; "": the public one, or the private one if there is none
 }
 
-// Run launches a machine of an image in the session's region, with a key and a security
-// group of its own, lets use have it, and deletes all that again, whatever has happened.
+// Run launches a machine of an image in the session's region, with a temporary key and
+// security group, calls use, and deletes all of them again in every case.
 func (g Guest) Run(ctx context.Context, s *step.Scope, session *access.Session, id string, use func(context.Context, builder.Machine) error) error {
 	o := launch.Defaults()
 	src, _ := schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, &o) // that the template says nothing is as it should be

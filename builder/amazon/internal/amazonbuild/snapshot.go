@@ -95,7 +95,7 @@ func (b *Build) awaitSnapshot(ctx context.Context, id string) error {
 		Voice: b.Session.Voice(ctx),
 		Judge: func(s types.Snapshot, found bool) (bool, error) {
 			switch {
-			case !found: // EC2 has not heard of it everywhere yet
+			case !found: // not visible in all of EC2 yet
 				return false, nil
 			case s.State == types.SnapshotStateError:
 				return false, fmt.Errorf("snapshot %s failed: %s", id, aws.ToString(s.StateMessage))

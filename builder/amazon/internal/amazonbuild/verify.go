@@ -41,9 +41,9 @@ func (q *sequence) Verifiable(boots []builder.Boot) error {
 // verified is the key under which a build records that its image can be handed out.
 const verified = "verified"
 
-// shown lets Made see the image before anybody else gets it, and tags it, unless an earlier
-// life of the run has done so. With an error, it returns the image if that is kept all the
-// same.
+// shown calls the hook for the new image before the image is shared, and tags it, unless
+// an earlier process of the run has done so. With an error, it returns the image if it is
+// kept nevertheless.
 func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls builder.Hooks) (*builder.Artifact, error) {
 	if done, _ := step.Recall[bool](b.Scope, verified); !done {
 		if a, err := q.look(ctx, b, first, calls.ImageCreated); err != nil {
@@ -112,7 +112,7 @@ func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with bui
 	l := q.launcher(b, with)
 	defer func() {
 		if err != nil && b.Scope.Leaves != nil && b.Scope.Leaves() {
-			return // somebody wants to look at it
+			return // the user wants to inspect it
 		}
 		gone := b.Scope.Discard(ctx, func(r step.Resource) bool { return r.With[ownership.WithBuild] == l.Owner.ID })
 		err = errors.Join(err, gone)
@@ -164,8 +164,8 @@ func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (ne
 	return needs
 }
 
-// guest are the options of a machine of the image: what the build's own machine is
-// launched with as far as it says where, and not what is on it.
+// guest returns the options for a machine of the image: those of the build's own machine
+// that say where it runs, but not those that define its content.
 func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Source) {
 	if q.Launch != nil {
 		o, src = schema.Copy(q.src, q.Launch)

@@ -25,7 +25,7 @@ type fault struct {
 	perform bool // it is carried out
 	lose    bool // its answer does not arrive
 	spoil   bool // half of it does or, of each other call, something else, as from a proxy
-	cancel  bool // the build is cancelled while it goes on
+	cancel  bool // the build is cancelled during the call
 	kill    bool // and nothing is torn down by the build itself
 }
 
@@ -39,10 +39,10 @@ var faults = []fault{
 	{name: "killed after", perform: true, lose: true, cancel: true, kill: true},
 }
 
-// Faults lets each call of a build of body go wrong in each way, and looks for
-// what is left in the cloud: what a good build leaves, which is want things, the
-// images of some regions, or nothing at all. ready readies the worlds. In turns by the day,
-// calls go wrong in one way only.
+// Faults makes each call of a build of body fail in each way, and checks what is left in
+// the cloud: the resources of a successful build, of which there are want, the images of
+// some regions, or nothing. ready prepares the worlds. When tests are distributed over
+// days, each run tests one way only.
 func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*World)) {
 	var lanes sync.WaitGroup
 	for _, f := range turns.One(t, faults) {
@@ -86,7 +86,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 			ledger, _ = os.ReadFile(b.Ledger)
 		} else if dead {
 			mu.Unlock()
-			refuse(t, rw) // nobody is there to make it
+			refuse(t, rw) // the instance is not there to make the image of
 			return
 		}
 		mu.Unlock()

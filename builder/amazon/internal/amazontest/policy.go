@@ -48,7 +48,7 @@ type demand struct {
 
 func (d demand) String() string { return d.action + " on " + d.resource }
 
-// Refused returns what calls take that the policy does not allow.
+// Refused returns the permissions that calls need and that the policy does not grant.
 func (e *Evaluator) Refused(calls []Call) (refused []string) {
 	for _, c := range calls {
 		e.made = e.made || slices.Contains([]string{"CreateImage", "RegisterImage"}, c.Action)
@@ -150,8 +150,8 @@ var (
 	specKind = regexp.MustCompile(`^(?:LaunchTemplateData\.)?TagSpecification\.\d+\.ResourceType$`)
 )
 
-// demands are what a call takes: its action on each thing that it names or makes,
-// and what AWS checks along with that.
+// demands returns the permissions that a call needs: its action on each resource that it
+// names or makes, and what AWS checks in addition.
 func (e *Evaluator) demands(c Call) (all []demand) {
 	add := func(action, resource string, context map[string][]string) {
 		context["aws:RequestedRegion"] = []string{c.Region}
@@ -180,7 +180,7 @@ func (e *Evaluator) demands(c Call) (all []demand) {
 	return all
 }
 
-// ec2Demands adds what a call of EC2 takes that does more than look.
+// ec2Demands adds the permissions that a modifying call of EC2 needs.
 func (e *Evaluator) ec2Demands(c Call, add func(action, resource string, context map[string][]string)) {
 	arn := func(region, kind, id string) string {
 		account := Account

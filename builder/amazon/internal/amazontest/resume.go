@@ -135,9 +135,9 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 	return true
 }
 
-// Deregistered deregisters an image that a build of body has made in a region, and lets
-// another process go on with the build, which had not told anybody of its artifact. It
-// returns how that ended.
+// Deregistered deregisters an image that a build of body has made in a region, and resumes
+// the build, which had not returned its artifact, in another process. It returns the error
+// of the resumed build.
 func Deregistered(t *testing.T, maker Maker, body, region string) error {
 	w := NewWorld(t, maker)
 	b := w.Bake(t)

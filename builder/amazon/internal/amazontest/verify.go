@@ -10,9 +10,10 @@ import (
 	"bake/builder"
 )
 
-// Verified builds body twice. First its image is looked at on a machine of it, before it is
-// copied or shared, and is spread to want things in the cloud; then it is found to be bad, and
-// nothing of it is left. provision, if there is one, makes what the image is made of.
+// Verified builds body twice. The first time, its image is verified on a machine before it
+// is copied or shared, and then makes want resources in the cloud; the second time,
+// verification fails, and nothing is left. provision, if not nil, makes the content of the
+// image.
 func Verified(t *testing.T, w *World, body string, boot builder.Boot, want int, provision builder.Provision) {
 	t.Helper()
 	before := len(w.Holdings())

@@ -385,11 +385,11 @@ type Bake struct {
 	mu     sync.Mutex
 	Events []step.Event
 
-	// Provision stands for the provisioners; nil does nothing.
+	// Provision replaces the provisioners; nil does nothing.
 	Provision builder.Provision
 }
 
-// Bake returns a build in the world, with a scope and a ledger of its own.
+// Bake returns a build in the world, with a separate scope and ledger.
 func (w *World) Bake(t testing.TB) *Bake {
 	b := &Bake{World: w}
 	dir := t.TempDir()

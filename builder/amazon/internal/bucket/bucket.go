@@ -38,8 +38,9 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	if !ok {
 		return b, err
 	}
-	// Where a bucket is, everybody is told: also who may not list it, and who signed for
-	// another region, which is a bad request or a redirect.
+	// S3 returns the region of a bucket even in errors: to a caller without permission to
+	// list it, and to one that signed for another region, which gets a bad request or a
+	// redirect.
 	at := answer.Response.Header.Get("X-Amz-Bucket-Region")
 	switch status := answer.HTTPStatusCode(); {
 	case status == http.StatusNotFound:

@@ -12,9 +12,9 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// permission takes back what an account was allowed so that it could copy an image, which
-// may have been less than all of it. Calls are cut off with ctx: nothing gives it again, and what the
-// ledger still has is taken back once more.
+// permission revokes what an account was permitted in order to copy an image, which may be
+// only some of the permissions. It stops when ctx ends: the permissions are not granted
+// again, and what is still in the ledger is revoked later.
 func (j *job) permission(ctx context.Context) error {
 	who, image := j.r.With[ownership.WithGrantee], j.r.With[ownership.WithName]
 	var errs []error
@@ -36,7 +36,7 @@ func (j *job) permission(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lock deletes the lock of a channel, unless somebody else has it by now.
+// lock deletes the lock of a channel, unless another process holds it by now.
 func (j *job) lock(ctx context.Context) error {
 	client, name := j.session.SSM(j.r.Where), j.r.With[ownership.WithName]
 	var out struct{ Parameter struct{ Value string } }

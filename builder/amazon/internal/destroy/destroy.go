@@ -35,9 +35,9 @@ func For(s *access.Session) *Destroyer {
 	}
 }
 
-// Reopening returns a destroyer that opens sessions by what the resources say,
-// one for all that need the same. cloud brings up the cloud of that name, which
-// is empty for AWS.
+// Reopening returns a destroyer that opens sessions as recorded with the resources, one
+// for all resources with the same settings. cloud opens the cloud with a name, which is
+// empty for AWS.
 func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error)) *Destroyer {
 	var mu sync.Mutex
 	sessions := map[string]*access.Session{}
@@ -208,7 +208,7 @@ func deleteKeyPair(ctx context.Context, client *ec2.Client, id, name string) err
 }
 
 // OwnKeyPair deletes the key pair of that name that carries the tag of a build, and
-// reports whether there was one. One without the tag is somebody else's.
+// reports whether there was one. A key pair without the tag belongs to someone else.
 func OwnKeyPair(ctx context.Context, client *ec2.Client, name, build string) (bool, error) {
 	out, err := access.Call(ctx, client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{Filters: []types.Filter{
 		{Name: new("key-name"), Values: []string{name}}, {Name: new("tag:" + ownership.BuildTag), Values: []string{build}},
@@ -446,10 +446,10 @@ func (j *job) image(ctx context.Context) error {
 	return j.snapshots(ctx, snapshots)
 }
 
-// deregister removes an image. If it has lost the tags of the build already, it
-// and its snapshots get them back first: whoever has to continue after the image
-// is gone finds the snapshots by them. That is for an end at a bad moment: where the
-// tags cannot be set, the image goes without.
+// deregister removes an image. If the image no longer has the tags of the build,
+// deregister first restores them on it and its snapshots: if this process ends after the
+// image is removed, the next one finds the snapshots by the tags. If the tags cannot be
+// set, the image is removed without them.
 func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []string) error {
 	id := image.ImageId
 	if ownership.Value(image.Tags, ownership.BuildTag) == "" && len(snapshots) > 0 && j.build() != "" {
@@ -470,9 +470,8 @@ func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []st
 	return notFound(err)
 }
 
-// snapshots deletes the snapshots of an image: those known, and those that carry
-// the tag of its build. What still belongs to another image of the build is left
-// to that one.
+// snapshots deletes the snapshots of an image: the known ones, and those that carry the
+// tag of its build. It leaves snapshots that belong to another image of the build.
 func (j *job) snapshots(ctx context.Context, known []string) error {
 	all := slices.Clone(known)
 	if j.build() != "" {

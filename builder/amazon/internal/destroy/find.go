@@ -106,7 +106,7 @@ func (f *finder) instances(ctx context.Context) error {
 	return nil
 }
 
-// imports lists the tasks that go on, or whose image nobody has taken over.
+// imports lists the tasks that are in progress, or whose image is not in use yet.
 func (f *finder) imports(ctx context.Context) error {
 	out, err := access.Call(ctx, f.client.DescribeImportImageTasks, &ec2.DescribeImportImageTasksInput{})
 	if err != nil {
@@ -169,8 +169,8 @@ func (f *finder) volumes(ctx context.Context) error {
 	return nil
 }
 
-// interfaces lists those that are attached to nothing: the others go with
-// their instance.
+// interfaces lists the unattached network interfaces: the others are deleted with their
+// instance.
 func (f *finder) interfaces(ctx context.Context) error {
 	out, err := access.Call(ctx, f.client.DescribeNetworkInterfaces, &ec2.DescribeNetworkInterfacesInput{Filters: f.filters})
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// role deletes the role of a temporary instance profile: it, its policy and the
-// profile bear the same name, which nobody else has.
+// role deletes the role of a temporary instance profile. The role, its policy and the
+// profile have the same unique name.
 func (j *job) role(ctx context.Context) error {
 	client, name := j.session.IAM(), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
@@ -42,8 +42,8 @@ func (j *job) instanceProfile(ctx context.Context) error {
 	})
 }
 
-// profilePrefix is what the names of temporary profiles and roles begin with. IAM
-// lists no tags, so each candidate has to be asked for its own.
+// profilePrefix is the prefix of the names of temporary profiles and roles. Listings of
+// IAM have no tags, so the tags of each candidate have to be requested.
 const profilePrefix = "packer-"
 
 // profiles lists temporary roles and instance profiles, roles first. IAM is
@@ -127,7 +127,7 @@ func (f *finder) instanceProfiles(ctx context.Context, client *access.Query) err
 	}
 }
 
-// addIAM adds what carries the tag of the run that is looked for.
+// addIAM adds a resource that carries the tag of the requested run.
 func (f *finder) addIAM(kind, name string, tags []types.Tag, created *time.Time) {
 	run := ownership.Value(tags, ownership.RunTag)
 	if run == "" || f.run != "" && run != f.run {

@@ -47,7 +47,8 @@ func (j *job) importTask(ctx context.Context) error {
 	if err := j.image(ctx); err != nil {
 		return err
 	}
-	// The task itself stays for some days; nobody is to look for its image by it.
+	// The task itself stays for some days, but must not be used to find the image any
+	// more.
 	_, err = access.Call(ctx, j.client.DeleteTags, &ec2.DeleteTagsInput{
 		Resources: []string{*task.ImportTaskId}, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
@@ -75,7 +76,7 @@ func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
 	return nil, nil
 }
 
-// object deletes an object, and what an upload of it that did not end has left.
+// object deletes an object, and the parts of incomplete uploads of it.
 func (j *job) object(ctx context.Context) error {
 	key := j.r.With[ownership.WithKey]
 	bucket := j.session.S3(j.session.Region, j.r.With[ownership.WithBucket])

@@ -24,8 +24,8 @@ func SnapshotsOf(s *access.Session, region, image string, snapshots []string) st
 	return step.Resource{Kind: ownership.ImageSnapshots, Key: image, Where: region, With: with}
 }
 
-// imageSnapshots deletes the snapshots of an image that was deregistered. If it was not,
-// because whoever was about to do so ended before, they stay.
+// imageSnapshots deletes the snapshots of a deregistered image. They stay if the image
+// still exists, because the process that was about to deregister it ended before that.
 func (j *job) imageSnapshots(ctx context.Context) error {
 	image := j.r.With[ownership.WithName]
 	if j.r.ID == "" {

@@ -78,7 +78,7 @@ func (e *Enabler) template(ctx context.Context, client *ec2.Client, want Region)
 	return &types.FastLaunchLaunchTemplateSpecificationRequest{LaunchTemplateId: found.LaunchTemplateId, Version: new(strconv.FormatInt(version, 10))}, nil
 }
 
-// enable tries for a minute while EC2 has not heard of the image everywhere.
+// enable retries for a minute, until the image is visible in all of EC2.
 func (e *Enabler) enable(ctx context.Context, client *ec2.Client, in *ec2.EnableFastLaunchInput) error {
 	watch := e.Session.Watch(3*time.Second, time.Minute)
 	return watch.Until(ctx, "image "+*in.ImageId+" to be ready for fast launch", func(ctx context.Context) (bool, error) {

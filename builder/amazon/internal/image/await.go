@@ -70,8 +70,8 @@ func (p *progress) show(ctx context.Context, m *Maker, watcher *access.Watcher) 
 	})
 }
 
-// update takes in what the snapshots of the build are like now. Those that were
-// complete when the wait began are of another image.
+// update takes the current state of the build's snapshots. Snapshots that were complete
+// when the wait began belong to another image.
 func (p *progress) update(all []types.Snapshot) (percent int64, ok bool) {
 	all = slices.DeleteFunc(slices.Clone(all), func(s types.Snapshot) bool {
 		return s.State == types.SnapshotStateCompleted && s.CompletionTime != nil && s.CompletionTime.Before(p.start)

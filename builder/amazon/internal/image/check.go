@@ -132,8 +132,9 @@ func (m *Maker) checkName(ctx context.Context, region string) error {
 	return m.checkUse(ctx, region, images, false)
 }
 
-// checkUse reports an image that is to be replaced and must stay. Who else uses one that is
-// not is told unless late is set: its machines go on without it, but no more can be launched.
+// checkUse returns an error for an image that would be replaced but must stay. For other
+// images, it reports their users unless late is set: running machines continue, but no
+// more can be launched.
 func (m *Maker) checkUse(ctx context.Context, region string, images []types.Image, late bool) error {
 	if m.Session.Cloud.Users == nil {
 		return nil
@@ -169,7 +170,7 @@ func (m *Maker) forcedBy() any {
 	return &m.Name
 }
 
-// checkProtection reports an image that is to be replaced and cannot be.
+// checkProtection returns an error for an image that would be replaced but is protected.
 func (m *Maker) checkProtection(region string, images []types.Image) error {
 	for _, i := range images {
 		if p := aws.ToString(i.DeregistrationProtection); p != "" && p != "disabled" {
@@ -181,8 +182,8 @@ func (m *Maker) checkProtection(region string, images []types.Image) error {
 	return nil
 }
 
-// checkQuarantine reports an image that is to be replaced and was put into quarantine: its
-// data are to be looked at, and it can be taken out again.
+// checkQuarantine returns an error for an image that would be replaced but is in
+// quarantine: its data are kept for inspection, and it can be released again.
 func (m *Maker) checkQuarantine(region string, images []types.Image) error {
 	for _, i := range images {
 		if slices.ContainsFunc(i.Tags, func(t types.Tag) bool { return aws.ToString(t.Key) == ownership.QuarantineTag }) {

@@ -13,11 +13,10 @@ import (
 	"bake/step"
 )
 
-// Distribute makes all copies of the first image side by side, shares each as soon
-// as it is there, and hands those that stay over to the user. It returns them.
-// With an error they are not all that were asked for: a region whose image
-// cannot be copied or shared does not harm those of the others. If ctx ends
-// before that, there are none.
+// Distribute makes all copies of the first image concurrently, shares each as soon as it
+// exists, and transfers the images that are kept to the user. It returns them. With an
+// error, some are missing: a failure in one region does not affect the images of the
+// others. If ctx ends before the transfer, there are none.
 func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Made, error) {
 	var (
 		all  sync.WaitGroup
@@ -66,8 +65,8 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 	return made, errors.Join(errs...)
 }
 
-// Artifact describes the images that a builder has made. data are the values of
-// build.*, of which it gets those that can be shown: artifacts are written to files.
+// Artifact describes the images that a builder has made. data are the values of build.*;
+// the artifact includes only the public ones, since artifacts are written to files.
 func Artifact(builderID string, made []Made, data builder.Data) *builder.Artifact {
 	sort.Slice(made, func(i, j int) bool { return made[i].Region < made[j].Region })
 	a := &builder.Artifact{BuilderID: builderID, Images: map[string]string{}, Data: data.Public()}

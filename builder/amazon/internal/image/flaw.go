@@ -49,7 +49,7 @@ func (m *Maker) others(lists ...[]string) (all []string) {
 	return slices.DeleteFunc(all, func(one string) bool { return one == m.Session.Account })
 }
 
-// without are those that are wanted and not there, for people.
+// without returns the wanted items that are missing, for people.
 func without(want, have []string) string {
 	lost := slices.DeleteFunc(slices.Clone(want), func(one string) bool { return slices.Contains(have, one) })
 	return strings.Join(lost, ", ")

@@ -29,8 +29,8 @@ type Made struct {
 	Snapshots  []string
 	Resource   step.Resource // as the scope owns it
 
-	// Parts are the keys of snapshots that the scope owns beside the image, which
-	// was made of them. They go with it.
+	// Parts are the keys of the snapshots that the image was made of, as the scope owns
+	// them in addition to the image. They are released with it.
 	Parts []string
 }
 
@@ -43,8 +43,8 @@ type Labels struct {
 	ImageTags   map[string]string `json:"Marks"` // of images alone, beside their Tags; runs that wait know it so
 }
 
-// Create makes the image of a stopped instance in the build region, under the
-// name of the option or, if it is only temporary, under one of its own.
+// Create makes the image of a stopped instance in the build region, under the name in the
+// options or, for a temporary image, a generated one.
 func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Made, error) {
 	region := m.Session.Region
 	name, err := m.firstName(ctx)
@@ -83,8 +83,7 @@ func (m *Maker) runTags(labels Labels) map[string]string {
 	return labels.RunTags
 }
 
-// createImage tries again while EC2 has not heard everywhere that the instance
-// has stopped.
+// createImage retries until the stop of the instance is visible in all of EC2.
 func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (string, error) {
 	var id string
 	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
@@ -170,10 +169,10 @@ func (m *Maker) unknown(ctx context.Context, region string) (found bool, err err
 	return found, err
 }
 
-// attempt is the key of an attempt at the copy in a region, the one that was begun last or
-// another one. It is the same in a later life of the run that does not know how this one has
-// ended, since EC2 has made the image then and is to tell which one it is. Where nothing is
-// remembered there is no later life, and each attempt is another one.
+// attempt returns the key of an attempt to copy to a region: that of the last attempt, or
+// of a new one if another is set. A resumed run that does not know the result of the
+// attempt uses the same key, so that EC2 returns the image that it has made already.
+// Without a journal the run cannot be resumed, and each attempt gets a new key.
 func (m *Maker) attempt(region string, another bool) string {
 	remembered := "attempts to copy to " + region
 	n, _ := step.Recall[int](m.Scope, remembered)

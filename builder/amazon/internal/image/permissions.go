@@ -9,9 +9,9 @@ import (
 	"bake/config/schema"
 )
 
-// Permissions is what it takes to make the images, beginning with one that
-// action of EC2 makes in the region of the build, which may be empty, and to
-// delete them again if the build fails.
+// Permissions returns the needs of making the images, starting with one that action of EC2
+// makes in the region of the build, which may be empty, and of deleting them again if the
+// build fails.
 func (o *Options) Permissions(src *schema.Source, region, action string) []policy.Need {
 	here, all := policy.In(region), o.Place(src, region)
 	needs := append(o.Checks(src, region),

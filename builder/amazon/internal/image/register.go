@@ -105,9 +105,9 @@ func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 	return in
 }
 
-// Register makes an image of snapshots, or of a bundle in S3, in the build
-// region, under the name of the option or, if it is only temporary, under one of
-// its own. parts are the keys of the snapshots as the scope owns them.
+// Register makes an image of snapshots, or of a bundle in S3, in the build region, under
+// the name in the options or, for a temporary image, a generated one. parts are the keys
+// of the snapshots in the scope.
 func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels Labels, parts []string) (Made, error) {
 	if err := m.registered(ctx); err != nil {
 		return Made{}, err
@@ -134,8 +134,8 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 	return made, err
 }
 
-// registered finds out what became of an image that an earlier life of the run was
-// registering when it died. Deleting it would delete the snapshots that it is made of.
+// registered finds the result of a registration during which an earlier process of the run
+// died. Deleting that image would delete the snapshots that it is made of.
 func (m *Maker) registered(ctx context.Context) error {
 	owned, err := m.Scope.Ledger.Owned()
 	if err != nil {

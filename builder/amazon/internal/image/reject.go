@@ -12,19 +12,19 @@ import (
 	"bake/step"
 )
 
-// WithoutUserTags are the labels of an image that is not to be found yet by those who look for
-// what is ready: without the tags that the template gives it.
+// WithoutUserTags returns the labels without the tags of the template, for an image that
+// must not be found yet by users who look for finished images.
 func (l Labels) WithoutUserTags() Labels {
 	l.Tags, l.Snapshot = nil, nil
 	return l
 }
 
-// explains begins the keys of marks that only explain what another one, which is a digest,
-// stands for.
+// explains is the prefix of the keys of tags that only explain another tag, which is a
+// digest.
 const explains = "bake:inputs."
 
-// AddImageTags sets the tags. Those that only explain another one are left out if the image would
-// have more tags than EC2 takes.
+// AddImageTags adds the tags. It leaves out those that only explain another tag if the
+// image would exceed EC2's limit on tags.
 func (l *Labels) AddImageTags(marks map[string]string) {
 	if len(merge(l.RunTags, l.Tags, marks)) > ownership.MostTags-ownership.Tagged {
 		marks = maps.Clone(marks)
@@ -56,10 +56,10 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 	})
 }
 
-// Reject hands over an image that is not to be handed out: it is marked and shared with
-// nobody. With quarantine it is disabled too, so that nobody can launch it by mistake; it
-// has no launch permissions to lose then, because they come later. Its calls are cut off with ctx, since
-// the image goes with its run as long as it was not handed over.
+// Reject hands over an image that must not be distributed: the image is tagged and not
+// shared. With quarantine it is also disabled, so that it cannot be launched by mistake;
+// it has no launch permissions to lose at that point, because they come later. The calls
+// stop when ctx ends, since the run deletes an image that was not handed over.
 func (m *Maker) Reject(ctx context.Context, made Made, quarantine bool) error {
 	what, tag := "keep the image in "+made.Region, ownership.RejectedTag
 	if quarantine {

@@ -113,12 +113,11 @@ func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 	return err
 }
 
-// finalize makes the images the user's: they are protected if the options say
-// so, lose the tags of the build, and are no longer owned by the scope. Until
-// the very last moment the ledger owns all of them, so whatever ends the
-// process leaves the images either whole and kept, or listed for deletion. It
-// returns those that were handed over, and why the others were not. If ctx ends
-// meanwhile, none is.
+// finalize hands the images over to the user: they are protected if the options say so,
+// lose the tags of the build, and are no longer owned by the scope. Until the end, the
+// ledger owns all of them, so if the process ends early, the images are either complete
+// and kept, or listed for deletion. finalize returns those that were handed over, and the
+// errors of the others. If ctx ends meanwhile, none is handed over.
 func (m *Maker) finalize(ctx context.Context, images []Made) (kept []Made, err error) {
 	err = step.Run(ctx, m.Scope, "remove bake's tags from the images", func(ctx context.Context) error {
 		kept = nil

@@ -16,9 +16,9 @@ import (
 	"bake/config/schema"
 )
 
-// AWS refuses some sharing of what is encrypted, and says so only when the image is
-// finished: nothing encrypted can be public, and what is encrypted with a key that
-// AWS manages cannot be used by other accounts. This is said before.
+// AWS does not allow some sharing of encrypted images, and reports that only when the
+// image is finished: nothing encrypted can be public, and what is encrypted with a key
+// that AWS manages cannot be used by other accounts. These checks report it in advance.
 
 const undecryptable = "Sharing an image that others cannot decrypt"
 
@@ -81,10 +81,11 @@ func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) 
 	}
 }
 
-// CheckSharing reports an image that could not be shared as the options or Distribution want, because it
-// is encrypted or would inherit that from its source; volumes are those of the instance, and
-// source has the devices of others that get into the image. Which key the source has is not
-// said by EC2: where that matters there is a warning.
+// CheckSharing returns an error for an image that could not be shared as the options or
+// Distribution require, because it is encrypted or would inherit encryption from its
+// source. volumes are those of the instance, and source has the other devices that become
+// part of the image. EC2 does not report the key of the source: where the key matters,
+// CheckSharing warns.
 func (m *Maker) CheckSharing(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
 	if m.None || len(m.sharedWith()) == 0 && len(m.public()) == 0 && len(m.Distribution.Accounts) == 0 {
 		return nil
@@ -101,15 +102,16 @@ func (m *Maker) CheckSharing(ctx context.Context, source types.Image, volumes []
 	return m.suitsDefaults(ctx, e)
 }
 
-// isShared reports whether other accounts get the image in a region, which the build makes
-// or somebody copies there, by Distribution.
+// isShared reports whether Distribution shares the image in a region with other accounts.
+// made means that the build makes the image there; otherwise it is copied there.
 func (m *Maker) isShared(region string, made bool) bool {
 	to := m.Distribution
 	return slices.ContainsFunc(to.Accounts, func(id string) bool { return id != m.Session.Account }) &&
 		(slices.Contains(to.Regions, region) || len(to.Regions) == 0 && made)
 }
 
-// notPublic reports that an image which is encrypted, and why, is to be public.
+// notPublic returns an error if an encrypted image would be public; why is the reason for
+// the encryption.
 func (m *Maker) notPublic(why string) error {
 	if lists := m.public(); len(lists) > 0 {
 		return m.Src.Errorf(lists[0], "Sharing an encrypted image with everyone",
@@ -118,10 +120,10 @@ func (m *Maker) notPublic(why string) error {
 	return nil
 }
 
-// suitsDefaults reports a region where the image would be encrypted with the account's
-// default key, and could not be shared as it is to be: because the options say so, because
-// the account encrypts everything there, or as a copy of an encrypted image. Who may not
-// ask is told by EC2 when the image is shared.
+// suitsDefaults returns an error for a region where the image would be encrypted with the
+// account's default key and could not be shared as required: because the options say so,
+// because the account encrypts everything there, or as a copy of an encrypted image. If
+// the query is not permitted, EC2 reports the problem when the image is shared.
 func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 	home, made := m.Session.Region, m.Targets()
 	if e.plain {
@@ -213,7 +215,7 @@ func (m *Maker) encryption(source types.Image, volumes []*device.Mapping) (e enc
 		on := v.Encrypted != nil && *v.Encrypted
 		switch {
 		case v.NoDevice || v.VirtualName != "":
-		case v.KMSKeyID != "" || on && v.SnapshotID != "": // which has a key of its own, maybe
+		case v.KMSKeyID != "" || on && v.SnapshotID != "": // the snapshot may have a different key
 			e.why = cmp.Or(e.why, why)
 		case v.SnapshotID != "":
 		case on && !encrypted:

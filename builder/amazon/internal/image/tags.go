@@ -18,12 +18,12 @@ import (
 // tagging is how an image and its snapshots are tagged. EC2 does it when it makes
 // them; other endpoints may refuse to, or leave it out.
 type tagging struct {
-	image, snapshots []types.Tag // snapshots is nil for those that were tagged before
+	image, snapshots []types.Tag // snapshots is nil if they were tagged before
 
 	refused bool // by the endpoint: nothing is tagged yet
 }
 
-// specs is what a call takes that makes an image.
+// specs returns the tag specifications for a call that makes an image.
 func (t *tagging) specs() (specs []types.TagSpecification) {
 	if len(t.image) > 0 {
 		specs = append(specs, types.TagSpecification{ResourceType: types.ResourceTypeImage, Tags: t.image})
@@ -34,8 +34,8 @@ func (t *tagging) specs() (specs []types.TagSpecification) {
 	return specs
 }
 
-// making makes an image with create, which is given the tag specifications to send.
-// Where the endpoint does not take them, it is called again without.
+// making makes an image with create, which receives the tag specifications to send. If the
+// endpoint does not support them, making calls create again without them.
 func (m *Maker) making(ctx context.Context, t *tagging, specs []types.TagSpecification, create func([]types.TagSpecification) (string, error)) (string, error) {
 	id, err := create(specs)
 	if len(specs) == 0 || !access.NotImplemented(err) {

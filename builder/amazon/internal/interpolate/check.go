@@ -14,7 +14,7 @@ import (
 	"bake/internal/imagetag"
 )
 
-// variables are those that a deferred text has, besides the tags of the source image.
+// variables are those of a deferred text, in addition to the tags of the source image.
 var variables = []string{"BuildRegion", "SourceAMI", "SourceAMIName", "SourceAMICreationDate", "SourceAMIOwner", "SourceAMIOwnerName"}
 
 // sourceTags is the variable that holds the tags of the source image by their keys.
@@ -132,8 +132,8 @@ const (
 // ownTags are tags that a build gives to what it owns while it needs it.
 var ownTags = []string{ownership.RunTag, ownership.BuildTag, ownership.ContinuesTag}
 
-// said are the beginnings of keys of tags by which bake says what an image has passed, what
-// it is made of, and who has approved it: a template cannot say so.
+// said are the prefixes of tag keys with which bake records what an image has passed, its
+// inputs, and its approvals: a template cannot set them.
 var said = []string{"bake:approved:", imagetag.Verified, imagetag.Inputs}
 
 // CheckTags reports tags that EC2 refuses. What is rendered later is checked as
@@ -165,7 +165,7 @@ func (b block) check(c *schema.Checker) {
 	checkText(c, b.ptr, b.value)
 	key, _, more := strings.Cut(b.key, "{{")
 	if more {
-		key += "_" // stands for what is not known yet
+		key += "_" // placeholder for the unknown part
 	}
 	value, _, _ := strings.Cut(b.value, "{{")
 	if why := refused(key, value); why != "" {

@@ -22,8 +22,8 @@ func noCapacity(err error) bool {
 		access.Is(err, "Unsupported") && strings.Contains(strings.ToLower(err.Error()), "availability zone")
 }
 
-// launchSomewhere launches in, which is for place, and goes on to other places that
-// the template admits while there is no capacity.
+// launchSomewhere makes the launch in for place, and tries the other places that the
+// template allows while there is no capacity.
 func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInput, place Place) (*ec2.RunInstancesOutput, error) {
 	out, err := l.runInstances(ctx, in)
 	if !noCapacity(err) {
@@ -37,7 +37,7 @@ func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInpu
 	for _, p := range others {
 		l.Scope.Say(ctx, "There is no capacity for %s in %s; trying %s", l.InstanceType, tried, p.Zone)
 		next := *in
-		next.ClientToken = aws.String(uuid.NewString()) // the other one stands for other parameters
+		next.ClientToken = aws.String(uuid.NewString()) // the previous token belongs to other parameters
 		l.move(&next, p)
 		if out, err = l.runInstances(ctx, &next); !noCapacity(err) {
 			return out, err

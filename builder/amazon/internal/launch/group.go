@@ -31,7 +31,7 @@ type Groups struct {
 	Public bool
 }
 
-// MakesGroup reports whether the machine gets a security group of its own.
+// MakesGroup reports whether a temporary security group is made for the machine.
 func (l *Launcher) MakesGroup() bool { return len(l.groups()) == 0 && l.SecurityGroupFilter == nil }
 
 // Groups finds the security groups that the options name, or makes one that
@@ -45,7 +45,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 	}
 	var ranges []string
 	var public bool
-	closed := l.Communicator == ssh.None || l.SSHInterface == SessionManager // nobody comes in
+	closed := l.Communicator == ssh.None || l.SSHInterface == SessionManager // no inbound connections
 	if !closed {
 		var err error
 		if ranges, public, err = l.admitted(ctx); err != nil {
@@ -120,8 +120,8 @@ func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error
 	})
 }
 
-// admit lets address ranges in at the communicator's port. EC2 may not have
-// heard of the group everywhere yet.
+// admit allows address ranges at the communicator's port. The new group may not be visible
+// in all of EC2 yet.
 func (l *Launcher) admit(ctx context.Context, group string, ranges []string) error {
 	p := types.IpPermission{
 		IpProtocol: new("tcp"),
@@ -202,7 +202,8 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	return ranges, public, nil
 }
 
-// openForPrivate lets in whoever can reach the machine's private address.
+// openForPrivate allows connections from all hosts that can reach the machine's private
+// address.
 func (l *Launcher) openForPrivate(ctx context.Context, g Groups) error {
 	if !g.Public {
 		return nil

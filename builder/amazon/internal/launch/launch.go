@@ -23,7 +23,7 @@ type Launcher struct {
 	Owner   *ownership.Owner
 	Scope   *step.Scope
 
-	// Devices are the volumes of the instance, beside or instead of those of the
+	// Devices are the volumes of the instance, in addition to or instead of those of the
 	// source image; each is an option.
 	Devices     []*device.Mapping
 	NoEphemeral bool // keep the names of instance store volumes free

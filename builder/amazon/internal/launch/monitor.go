@@ -44,7 +44,7 @@ const started = time.Minute
 func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *InstanceMonitor) {
 	alive, cancel := context.WithCancelCause(ctx)
 	v := &InstanceMonitor{l: l, id: id, stop: cancel, over: make(chan struct{})}
-	// What EC2 says of an instance that runs seldom changes.
+	// The state of a running instance rarely changes.
 	rhythm := wait.Watch{Delay: l.Session.Pace.Monitor, Limit: 365 * 24 * time.Hour}
 	go func() {
 		defer close(v.over)
@@ -85,8 +85,8 @@ func (v *InstanceMonitor) Close() {
 	<-v.over
 }
 
-// ended reports whether the instance has stopped, or is about to. One that a
-// provisioner is to stop may.
+// ended reports whether the instance has stopped, or is stopping. That does not count if a
+// provisioner is expected to stop it.
 func (v *InstanceMonitor) ended(i types.Instance) bool {
 	if i.State == nil {
 		return false

@@ -647,8 +647,8 @@ func (o *Options) validateKey(c *schema.Checker) {
 	}
 }
 
-// sendsPublicKey reports whether EC2 Instance Connect is to give the machine the user's own
-// key, with which it was not launched.
+// sendsPublicKey reports whether EC2 Instance Connect installs the user's own key on the
+// machine, which was not launched with it.
 func (o *Options) sendsPublicKey() bool {
 	return o.SSHInterface == SessionManager && o.PrivateKeyFile != "" && o.SSHKeyPairName == ""
 }

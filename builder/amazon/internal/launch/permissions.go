@@ -41,7 +41,7 @@ type permissions struct {
 	src   *schema.Source
 	here  policy.Place
 	needs []policy.Need
-	used  []string // resources of EC2 that a launch names, beside those it makes
+	used  []string // EC2 resources that a launch uses, besides those that it makes
 	owned []string // likewise, that are the build's
 }
 
@@ -130,9 +130,9 @@ func (p *permissions) groups() {
 	}
 }
 
-// profile: IAM cannot tell which role a profile holds before it is asked, and
-// names alone say which temporary roles are bake's, since IAM takes a while to
-// know the tags of what is new.
+// profile: the role of an instance profile is known only after a query to IAM, and bake's
+// temporary roles can be identified only by name, since new tags take a while to reach
+// IAM.
 func (p *permissions) profile() {
 	if p.set(&p.IAMInstanceProfile) {
 		name := p.IAMInstanceProfile
@@ -196,7 +196,7 @@ func (p *permissions) launch(volumes []*device.Mapping) {
 	}
 }
 
-// spot: the fleet launches the instance as whoever asks for it.
+// spot: the fleet launches the instance with the caller's permissions.
 func (p *permissions) spot() {
 	p.add(p.here.Make("CreateLaunchTemplate", "launch-template")...)
 	p.add(p.here.Own("DeleteLaunchTemplate", "launch-template"), p.here.Own("RunInstances", "launch-template"))

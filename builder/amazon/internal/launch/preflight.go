@@ -11,11 +11,11 @@ import (
 	"bake/step"
 )
 
-// Preflight asks EC2, by a dry run, whether it would launch the machine: whether
-// the credentials may, and whether what the options name goes together. spec has
-// what is known before anything is made. The launch with a temporary instance
-// profile has a dry run of its own later, which waits for the profile; a spot
-// instance is launched by a fleet, whose dry run needs a launch template.
+// Preflight makes a dry run of the launch: it checks the credentials' permissions, and
+// whether the options are compatible. spec has what is known before any resource is made.
+// A launch with a temporary instance profile has a separate dry run later, which waits for
+// the profile. A spot instance is launched by a fleet, whose dry run needs a launch
+// template.
 func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	if l.Spot() || l.MakesProfile() {
 		return nil
@@ -27,7 +27,7 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 		}
 		err = l.dryRun(ctx, l.request(spec, userData))
 		if l.MakesGroup() && access.Is(err, "UnauthorizedOperation") && strings.Contains(err.Error(), ":security-group/") {
-			err = nil // this is about the default group, which stands in for the one to be made
+			err = nil // this concerns the default group, which is used in place of the one that will be made
 		}
 		return l.blameRun(err)
 	})
@@ -48,7 +48,7 @@ func (l *Launcher) dryRun(ctx context.Context, in *ec2.RunInstancesInput) error 
 	return err
 }
 
-// undo terminates what an endpoint that does not know dry runs has launched.
+// undo terminates instances launched by an endpoint that ignores the dry-run flag.
 func (l *Launcher) undo(ctx context.Context, out *ec2.RunInstancesOutput) error {
 	var ids []string
 	for _, i := range out.Instances {

@@ -41,7 +41,7 @@ func (s *Statement) Validate(c *schema.Checker) {
 	}
 }
 
-// MakesProfile reports whether the machine gets an instance profile of its own.
+// MakesProfile reports whether a temporary instance profile is made for the machine.
 func (l *Launcher) MakesProfile() bool {
 	return l.IAMInstanceProfile == "" && l.TemporaryIAMInstanceProfilePolicyDocument != nil
 }
@@ -63,8 +63,9 @@ func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string,
 	return p.name, p.make(ctx, tags)
 }
 
-// checkProfile asks IAM whether the instance profile of the options exists. What
-// stands in for AWS need not have it: there the machine does without, which is said.
+// checkProfile checks that the instance profile of the options exists. A cloud that
+// replaces AWS need not have it: the machine is then launched without a profile, which is
+// reported.
 func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 	standIn := l.Session.Cloud.StandsIn()
 	if l.SkipProfileValidation && !standIn {
@@ -149,7 +150,7 @@ func (p *profile) acquire(ctx context.Context, what, kind string, create func(co
 	_, err := ownership.Acquire(ctx, p.l.Scope, what, want, func(ctx context.Context) (string, struct{}, error) {
 		err := create(ctx)
 		if access.Is(err, "EntityAlreadyExists") && !access.Refused(err) {
-			err = nil // an earlier try got through; nobody else has this name
+			err = nil // an earlier attempt succeeded; the name is unique
 		}
 		return p.name, struct{}{}, err
 	})
@@ -167,7 +168,7 @@ func (p *profile) exists(ctx context.Context, kind string, limit time.Duration, 
 	})
 }
 
-// trust is the policy that lets EC2 lend a role to instances.
+// trust returns the policy that lets EC2 pass a role to instances.
 func trust(region string) string {
 	service := "ec2.amazonaws.com"
 	if strings.HasPrefix(region, "cn-") {
@@ -176,8 +177,8 @@ func trust(region string) string {
 	return fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":%q},"Action":"sts:AssumeRole"}]}`, service)
 }
 
-// awaitProfile waits until EC2 has heard of the temporary instance profile that
-// in names: until a dry run of the launch gets through.
+// awaitProfile waits until EC2 accepts the temporary instance profile that in names, by
+// repeating a dry run of the launch.
 func (l *Launcher) awaitProfile(ctx context.Context, in *ec2.RunInstancesInput) error {
 	w := wait.Watch{Delay: 5 * time.Second, Limit: 45 * time.Second}
 	return w.Until(ctx, "EC2 to see instance profile "+aws.ToString(in.IamInstanceProfile.Name), func(ctx context.Context) (bool, error) {

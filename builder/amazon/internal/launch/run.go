@@ -21,10 +21,10 @@ import (
 	"bake/step"
 )
 
-// Spec is what a machine is launched with, beside the options.
+// Spec describes the launch of a machine, in addition to the options.
 type Spec struct {
 	Image      types.Image
-	Continues  bool // Image is of a machine of an earlier build that was launched with the same, and goes on
+	Continues  bool // Image is of a machine of an earlier build that was launched with the same settings; this machine continues it
 	Place      Place
 	Key        Key
 	Groups     Groups
@@ -106,7 +106,8 @@ func persist[T any](ctx context.Context, again func(try int, err error) bool, do
 	}
 }
 
-// instanceTags are the tags of the instance itself beside its owner's.
+// instanceTags returns the tags of the instance itself, including those that only the
+// instance gets.
 func (s Spec) instanceTags() map[string]string {
 	if !s.Continues || len(s.Tags)+ownership.Tagged >= ownership.MostTags { // there is no room to say it
 		return s.Tags
@@ -260,9 +261,9 @@ func (l *Launcher) blameRun(err error) error {
 	return err
 }
 
-// Stop stops the instance, unless a provisioner has been asked to, and waits
-// until it has stopped. A spot instance cannot be stopped: EC2 reboots it to make
-// an image. Neither can one that has started from an instance store.
+// Stop stops the instance, unless a provisioner does that, and waits until it has stopped.
+// It does not stop a spot instance, which EC2 reboots to make an image, or one with an
+// instance store root.
 func (l *Launcher) Stop(ctx context.Context, id string) error {
 	if l.Spot() || l.InstanceStore {
 		return nil
@@ -291,7 +292,7 @@ func (l *Launcher) awaitState(ctx context.Context, id string, want types.Instanc
 		Voice: l.Session.Voice(ctx),
 		Judge: func(i types.Instance, found bool) (bool, error) {
 			if !found || i.State == nil {
-				return false, nil // EC2 has not heard of it everywhere yet
+				return false, nil // not visible in all of EC2 yet
 			}
 			state := i.State.Name
 			if state == types.InstanceStateNameShuttingDown && i.StateReason == nil && want != types.InstanceStateNameTerminated {

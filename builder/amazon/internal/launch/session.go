@@ -18,8 +18,8 @@ import (
 	"bake/internal/delay"
 )
 
-// sessions connect to one machine through Session Manager, each connection in a
-// session of its own.
+// sessions connect to one machine through Session Manager, with one session per
+// connection.
 type sessions struct {
 	l  *Launcher
 	id string // of the instance

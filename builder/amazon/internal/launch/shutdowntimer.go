@@ -15,8 +15,8 @@ import (
 	"bake/internal/shellquote"
 )
 
-// shutdownBehavior is what EC2 does when the instance shuts itself down. One that is to
-// end itself is terminated, unless a provisioner is to shut it down or the template says
+// shutdownBehavior returns what EC2 does when the instance shuts itself down. An instance
+// with a time limit is terminated, unless a provisioner shuts it down or the template says
 // otherwise.
 func (l *Launcher) shutdownBehavior() types.ShutdownBehavior {
 	if l.Scope.Run.MachinesEnd > 0 && !l.DisableStopInstance && !l.Src.Set(&l.ShutdownBehavior) {
@@ -52,10 +52,10 @@ type ShutdownTimer struct {
 	over chan struct{}
 }
 
-// StartShutdownTimer has the machine end itself at the time that the run gives, if it gives one.
-// Where that cannot be it says so. The timer of an earlier life of the run is removed
-// first if the machine is had again. The caller calls Close, and Cancel before the machine
-// becomes an image.
+// StartShutdownTimer sets a timer on the machine that shuts it down at the time that the
+// run sets, if any. It reports if that is not possible. If the machine was resumed, it
+// first removes the timer of the earlier process. The caller calls Close, and Cancel
+// before the machine becomes an image.
 func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *ShutdownTimer {
 	e := &ShutdownTimer{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
 	defer func() {
@@ -92,7 +92,7 @@ func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.
 
 func (e *ShutdownTimer) when() string { return e.at.UTC().Format("2006-01-02 15:04 MST") }
 
-// Left says until when a machine lives that is left as it is.
+// Left reports how long a machine that is left running will live.
 func (e *ShutdownTimer) Left(ctx context.Context) {
 	if !e.at.IsZero() {
 		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run sets the time anew.", e.when(), e.what)
@@ -109,7 +109,7 @@ func (e *ShutdownTimer) keep(ctx context.Context) {
 	}
 }
 
-// Close ends the care for the timer, which goes on running.
+// Close stops managing the timer. The timer itself keeps running.
 func (e *ShutdownTimer) Close() {
 	e.stop()
 	<-e.over

@@ -56,8 +56,8 @@ func (l *Launcher) launchSpot(ctx context.Context, in *ec2.RunInstancesInput, sp
 	})
 }
 
-// template is what the launch says, as a launch template says it. What it makes
-// carries its tags from the start: an organization may refuse launches without.
+// template returns the launch as a launch template. Resources get their tags on creation:
+// an organization may deny launches without tags.
 func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.RequestLaunchTemplateData, error) {
 	text, err := json.Marshal(in)
 	if err != nil {
@@ -119,7 +119,7 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 			}
 			places = append(places, others...)
 		}
-		in.ClientToken = aws.String(uuid.NewString()) // the SDK keeps the one of the last try, which asked for something else
+		in.ClientToken = aws.String(uuid.NewString()) // the SDK keeps the token of the last attempt, which had other parameters
 		in.LaunchTemplateConfigs = []types.FleetLaunchTemplateConfigRequest{{
 			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecificationRequest{LaunchTemplateId: &template, Version: aws.String("1")},
 			Overrides:                   overrides(l.types(), places),

@@ -1,6 +1,5 @@
-// Package names checks what AWS calls things by, as far as that can be told by
-// reading: what has not the right form is wrong whatever the account holds. An
-// empty text names nothing, and is fine.
+// Package names checks names and IDs of AWS resources for their syntax: a malformed name
+// is wrong in every account. An empty text is valid.
 package names
 
 import (

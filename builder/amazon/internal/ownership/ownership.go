@@ -1,5 +1,5 @@
-// Package ownership names, tags and records what a build makes, so that it can be
-// found and deleted by another process.
+// Package ownership names, tags and records the resources of a build, so that another
+// process can find and delete them.
 package ownership
 
 import (
@@ -49,11 +49,11 @@ const (
 // the run's id.
 const (
 	RejectedTag   = imagetag.Rejected
-	QuarantineTag = imagetag.Quarantine // nobody can launch the image
+	QuarantineTag = imagetag.Quarantine // the image cannot be launched
 )
 
-// CacheTag is the tag of images of machines that are kept for later builds to begin from.
-// They are no images of a build, and nobody is to find them who does not look for them.
+// CacheTag is the tag of images of machines that later builds start from. They are not
+// images of a build, and are found only by code that looks for them.
 const CacheTag = "bake:cache"
 
 // ContinuesTag is the tag of instances that begin from such an image. The local cloud knows by it that
@@ -83,7 +83,7 @@ func Since(id string) time.Time {
 	return time.Unix(u.Time().UnixTime()).UTC()
 }
 
-// The entries of [step.Resource.With], beside those of [access.Session.With].
+// The keys of [step.Resource.With], in addition to those of [access.Session.With].
 const (
 	WithRun       = "run"
 	WithBuild     = "build"
@@ -91,7 +91,7 @@ const (
 	WithBucket    = "bucket"    // of an object
 	WithKey       = "key"       // of an object; the text of a lock
 	WithGrantee   = "grantee"   // account that has a permission
-	WithVolume    = "volume"    // that a snapshot is of, or that is to be kept
+	WithVolume    = "volume"    // the volume of a snapshot, or the volume to keep
 	WithSnapshots = "snapshots" // of an image, separated by commas
 	WithKeep      = "keep"      // device names of an instance's volumes that outlive it, separated by commas
 
@@ -166,8 +166,8 @@ func Value(tags []types.Tag, key string) string {
 	return ""
 }
 
-// Acquire is [step.Acquire] that strikes the intent out again when the cloud has
-// refused to make the resource: nothing needs to be looked for then.
+// Acquire is [step.Acquire], but it withdraws the intent if the cloud has refused to make
+// the resource, so that no search for it is needed.
 func Acquire[T any](ctx context.Context, s *step.Scope, name string, want step.Resource, create func(context.Context) (id string, v T, err error)) (T, error) {
 	return step.Acquire(ctx, s, name, want, func(ctx context.Context) (string, T, error) {
 		id, v, err := create(ctx)

@@ -34,14 +34,14 @@ type Statement struct {
 	Condition Condition `json:",omitempty"`
 }
 
-// Option is what [schema.Source] knows of the value of an option.
+// Option reports whether the value of an option is known; see [schema.Source].
 type Option interface{ Known(ptr any) bool }
 
 // MayBe reports whether something that an option asks for may be wanted: it is,
 // or the value of the option at ptr is not known yet.
 func MayBe(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
 
-// The runs' tag, which is on all that a build owns while it goes on.
+// The tag of the run, which all temporary resources of a build carry.
 const tag = imagetag.Run
 
 // The conditions that needs have. Those of the tag hold for any run.
@@ -156,7 +156,7 @@ func (p Place) Look(actions ...string) Need {
 	return n
 }
 
-// Use needs an action of EC2 with resources whoever they belong to.
+// Use returns the need for an action of EC2 on resources of any owner.
 func (p Place) Use(action string, resources ...string) Need {
 	return Need{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...)}
 }
@@ -237,15 +237,15 @@ func (p Place) Sign(key string) Need {
 	return Need{Actions: names("kms", []string{"GetPublicKey", "Sign"}), Resources: arns, When: when}
 }
 
-// Users need what finds out what uses images that the account itself has.
+// Users returns the needs of finding what uses the account's own images.
 func (p Place) Users() []Need { return append(p.Naming(), p.Look("DescribeInstances")) }
 
-// Naming needs what finds out what names images, or is to launch some.
+// Naming returns the needs of finding what names images, or will launch them.
 func (p Place) Naming() []Need {
 	return append(p.Launching(), Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters"}})
 }
 
-// Launching needs what finds out what is to launch images.
+// Launching returns the needs of finding what will launch images.
 func (p Place) Launching() []Need {
 	return []Need{
 		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
@@ -301,7 +301,7 @@ func Make(needs []Need) Document {
 		}
 		d.Statement = append(d.Statement, Statement{"Allow", set(n.Actions), set(n.Resources), n.When})
 	}
-	// What differs in one respect only is one statement: that allows no more.
+	// Statements that differ in only one element are merged: the result allows the same.
 	for range 2 {
 		d.merge(func(s Statement) any { return [...]any{s.Resource, s.Condition} }, func(s, more *Statement) { s.Action = set(append(s.Action, more.Action...)) })
 		d.merge(func(s Statement) any { return [...]any{s.Action, s.Condition} }, func(s, more *Statement) { s.Resource = set(append(s.Resource, more.Resource...)) })

@@ -15,8 +15,8 @@ import (
 // offered is how many images of each owner are named.
 const offered = 5
 
-// offer says which images there are when none of them was the wanted one. It is for
-// a cloud with few images, and starts with a space; empty if the cloud does not say.
+// offer lists the existing images if none is the wanted one. It is for a cloud with few
+// images. The text starts with a space, and is empty if the cloud does not list them.
 func offer(ctx context.Context, client *ec2.Client) string {
 	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
 	if err != nil {

@@ -38,8 +38,9 @@ type ImageFilter struct {
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 
-// Validate reports what is wrong with the options. alternatives are what a template
-// that selects no image can set, for people. Structs that embed Selection call it.
+// Validate reports errors in the options. alternatives names the options that a template
+// which selects no image can set instead, for messages. Structs that embed Selection call
+// it.
 func (s *Selection) Validate(c *schema.Checker, alternatives string) {
 	switch f := s.SourceAMIFilter; {
 	case f == nil:

@@ -1,5 +1,5 @@
-// Package sourceami finds the image that a build starts from: what its options are,
-// which image they mean, and what is said when there is none.
+// Package sourceami finds the image that a build starts from: its options, the image that
+// they select, and the errors if there is none.
 package sourceami
 
 import (
@@ -69,8 +69,8 @@ func (f *Filters) EC2() []types.Filter {
 // wrongFilter is how EC2 says that it has no filter of a name.
 var wrongFilter = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`) })
 
-// Blame puts an error that points at a filter in the place of one that EC2 gave for
-// its name. The filters must be those that src was decoded into, or nil.
+// Blame replaces an error that EC2 returned for the name of a filter by one that points to
+// the filter. The filters must be those that src was decoded into, or nil.
 func (f *Filters) Blame(src *schema.Source, err error) error {
 	if err == nil || f == nil {
 		return err
@@ -115,8 +115,8 @@ type Query struct {
 	Blame any
 }
 
-// Find returns the one image that q means. Its error points at the option that is to
-// blame, and on the local cloud it says which images there are.
+// Find returns the one image that q selects. Its error points to the option that caused
+// it, and on the local cloud it lists the existing images.
 func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.Source) (types.Image, error) {
 	client := session.EC2(session.Region)
 	id := aws.ToString(q.ID)
@@ -134,7 +134,7 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 		return types.Image{}, access.Blame(step.ErrRefused, src.Errorf(at, "No such image", "%s", text))
 	}
 	out, err := access.Call(ctx, client.DescribeImages, in)
-	if err == nil && id == "" { // one of the cache is found by nobody who does not mean it
+	if err == nil && id == "" { // images of the cache are found by ID only
 		out.Images = slices.DeleteFunc(out.Images, func(i types.Image) bool { return slices.ContainsFunc(i.Tags, ownership.Cached) })
 	}
 	if id != "" && (access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed")) {
@@ -166,7 +166,7 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 	return images[0], nil
 }
 
-// explained is what the cloud has to say of an image that it does not have.
+// explained returns the cloud's explanation for a missing image.
 func (q *Query) explained(session *access.Session, filters []types.Filter) string {
 	if session.Cloud.Explain == nil {
 		return ""

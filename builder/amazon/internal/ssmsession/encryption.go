@@ -12,8 +12,8 @@ import (
 // from the machine first.
 const DataKeySize = 64
 
-// cipherKeys encrypt the stream of a session, over which KMS has the keys: AES-GCM,
-// each message with a nonce of its own in front.
+// cipherKeys encrypt the stream of a session with keys from KMS: AES-GCM, with a separate
+// nonce before each message.
 type cipherKeys struct{ in, out cipher.AEAD }
 
 func newCipherKeys(plain []byte) (*cipherKeys, error) {

@@ -30,14 +30,14 @@ type Stream struct{ ID, URL, Token string }
 
 // API are the calls of Systems Manager that a session needs.
 type API struct {
-	// Start begins a session, and Resume goes on with the session id; a Stream
-	// without a token means that the session has ended.
+	// Start begins a session, and Resume reconnects to the session id; a Stream without a
+	// token means that the session has ended.
 	Start  func(ctx context.Context) (Stream, error)
 	Resume func(ctx context.Context, id string) (Stream, error)
 	// Terminate ends the session id.
 	Terminate func(ctx context.Context, id string) error
-	// DataKey has KMS make a data key of DataKeySize bytes, for a session that is to be
-	// encrypted; encrypted is the same for the machine's agent to decrypt.
+	// DataKey makes a data key of DataKeySize bytes with KMS, for a session that has to be
+	// encrypted; encrypted is the same key for the machine's agent to decrypt.
 	DataKey func(ctx context.Context, session, keyID string) (plain, encrypted []byte, err error)
 	// HTTP opens the WebSocket; nil is http.DefaultClient.
 	HTTP *http.Client
@@ -264,7 +264,7 @@ var ErrGone = errors.New("the session does not exist any more")
 func (s *session) end(ctx context.Context, err error) {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer cancel()
-	_ = s.api.Terminate(stop, s.stream.ID) // AWS ends sessions that nobody uses
+	_ = s.api.Terminate(stop, s.stream.ID) // AWS ends unused sessions
 	s.err = err
 	close(s.deliver)
 	close(s.done)
@@ -470,8 +470,8 @@ func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) 
 	return nil
 }
 
-// inOrder acknowledges a message of the machine's stream, and processes it when
-// its turn has come, with those that it was missing to.
+// inOrder acknowledges a message of the machine's stream. It processes the message in
+// order, followed by later ones that had to wait for it.
 func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m agentmessage.Message) error {
 	if m.Seq > s.nextIn && len(s.early) >= early || len(s.deliver) > early-len(s.early)-2 {
 		return nil // no room; it will come again
@@ -547,7 +547,7 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessag
 	return nil
 }
 
-// challenge is what either side proves with that it has the keys.
+// challenge is the message with which each side proves that it has the keys.
 type challenge struct{ Challenge []byte }
 
 // challenged answers the agent's challenge.

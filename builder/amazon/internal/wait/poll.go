@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// Poll looks at things of one kind for everybody in the process who waits for
-// one of them. One look is about all of them, so that many who wait cost as many
-// calls as one. It looks often when a change is near and seldom when it is far,
-// as it knows from the waits before. Its exported fields are set before it is
-// used and are not changed afterwards.
+// Poll polls things of one kind for all callers in the process that wait for them. One
+// call covers all of them, so that many waits take as many calls as one. It polls often
+// when a change is expected soon, which it estimates from earlier waits, and rarely
+// otherwise. Its exported fields are set before it is used and are not changed afterwards.
 type Poll[T any] struct {
 	// Look finds out about things by their ids, at most Batch of them. What does
 	// not exist, or not yet, is missing from the result.
@@ -30,7 +29,7 @@ type Poll[T any] struct {
 
 	mu      sync.Mutex
 	waiting []*waiter[T]
-	wake    chan struct{}              // nil while nobody looks
+	wake    chan struct{}              // nil while no poll is running
 	cancel  context.CancelFunc         // of the look that is under way
 	last    time.Time                  // when it was looked
 	broken  int                        // looks in a row that have failed
@@ -66,7 +65,7 @@ type Wait[T any] struct {
 	// ok is false if it does not.
 	Expect func() (s Span, ok bool)
 
-	// Voice, if not nil, is told from time to time that the looks go on failing.
+	// Voice, if not nil, is called from time to time while polls keep failing.
 	Voice func(text string)
 
 	// Judge says whether the wait is over, with an error if it was in vain. found
@@ -88,8 +87,8 @@ type outcome[T any] struct {
 	err error
 }
 
-// spread is by how much pauses differ from what they should be, so that
-// processes that started together do not stay in step.
+// spread is the relative random variation of pauses, so that processes that started
+// together do not poll in step.
 const spread = 0.1
 
 // remembered is how many waits of a kind are remembered.
@@ -105,8 +104,8 @@ const (
 	Again   = 30 * time.Second
 )
 
-// Until returns what w's thing was like when Judge said that the wait is over.
-// When ctx ends, the error is its cause.
+// Until waits until Judge ends the wait, and returns the last state of w's thing. When ctx
+// ends, the error is its cause.
 func (p *Poll[T]) Until(ctx context.Context, w Wait[T]) (T, error) {
 	var zero T
 	if err := context.Cause(ctx); err != nil {
@@ -173,7 +172,7 @@ func (p *Poll[T]) stir() {
 	}
 }
 
-// run looks as long as anybody waits.
+// run polls as long as there are waits.
 func (p *Poll[T]) run(wake <-chan struct{}) {
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
@@ -247,7 +246,7 @@ func (p *Poll[T]) look() {
 	p.cancel, p.last = nil, time.Now()
 	var say []func()
 	switch {
-	case ctx.Err() != nil: // nobody waits for it any more
+	case ctx.Err() != nil: // this wait has ended
 	case err == nil:
 		p.broken = 0
 		p.tell(ids, found)
@@ -266,8 +265,8 @@ func (p *Poll[T]) look() {
 	}
 }
 
-// complain returns what tells those who wait, and have not heard of it lately, that
-// the looks fail. The lock is held.
+// complain returns the functions that report failing polls to waits without a recent
+// report. The caller holds the lock.
 func (p *Poll[T]) complain() (say []func()) {
 	for _, w := range p.waiting {
 		begin := p.since

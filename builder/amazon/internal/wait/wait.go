@@ -17,10 +17,9 @@ type Watch struct {
 	Limit time.Duration // after which waiting is given up
 }
 
-// Until calls look at once and then after pauses that grow from [First] to
-// w.Delay, until it says that what was waited for has come, fails, or w.Limit
-// is over. When ctx ends, the error is its cause. what says what was waited for:
-// "image ami-1 to become available".
+// Until calls look at once, and then with pauses that grow from [First] to w.Delay, until
+// look returns true or an error, or w.Limit has passed. When ctx ends, the error is its
+// cause. what names what is waited for: "image ami-1 to become available".
 func (w Watch) Until(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
 	start := time.Now()
 	pause := min(First, w.Delay)
