@@ -12,14 +12,14 @@ import (
 	"bake/plugin/wire"
 )
 
-// Limits on what a plugin may say of an artifact.
+// Limits on a plugin's description of an artifact.
 const (
 	maxFiles     = 100_000
 	maxFileName  = 32 << 10
 	artifactCall = time.Minute
 )
 
-// artifact is one that lives in a plugin.
+// artifact is an artifact that a plugin serves.
 type artifact struct {
 	proc   *process
 	client *wire.Client
@@ -31,7 +31,7 @@ func (a *artifact) call(ctx context.Context, method string, args, reply any) err
 	return a.proc.explain(a.client.Call(ctx, "Artifact."+method, args, reply))
 }
 
-// ask is a call of something that the plugin only has to look up.
+// ask makes a call that the plugin should answer quickly.
 func (a *artifact) ask(ctx context.Context, method string, args, reply any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, artifactCall, fmt.Errorf("the plugin %s has not said within %s what it has made", a.proc.plugin.Source, artifactCall))
 	defer cancel()
@@ -44,7 +44,7 @@ func (a *artifact) State(ctx context.Context, name string) (v any, err error) {
 	return v, err
 }
 
-// Destroy implements [builder.LiveArtifact]. Plugins send its error as the reply.
+// Destroy implements [builder.LiveArtifact]. Plugins send the error as the reply.
 func (a *artifact) Destroy(ctx context.Context) error {
 	var failed *struct{ Message string }
 	err := a.call(ctx, "Destroy", nil, &failed)
@@ -60,7 +60,7 @@ func (a *artifact) Close() error {
 	return a.proc.Close()
 }
 
-// read asks for what there is to say of the artifact. run is the id of the run.
+// read requests the description of the artifact. run is the id of the run.
 func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, error) {
 	out := &builder.Artifact{Live: a}
 	var state any
@@ -74,7 +74,7 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 	} {
 		err := a.ask(ctx, q.method, q.args, q.reply)
 		if remote := wire.RemoteError(""); errors.As(err, &remote) && q.method == "State" {
-			err = nil // such as values that do not travel
+			err = nil // such as values that cannot be encoded
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the plugin %s does not tell what it has made: %w", a.proc.plugin.Source, err)
@@ -90,7 +90,7 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 	return out, nil
 }
 
-// lost deletes an artifact that nobody can get, since err was the answer to what it is.
+// lost deletes an artifact that cannot be used, because reading it failed with err.
 func (a *artifact) lost(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, teardownGrace, fmt.Errorf("the plugin did not delete it within %s", teardownGrace))
 	defer cancel()
@@ -100,15 +100,15 @@ func (a *artifact) lost(ctx context.Context, err error) error {
 	return fmt.Errorf("%w; the plugin has deleted it", err)
 }
 
-// remaining is the error after which something that a plugin has made may be left.
+// remaining adds to an error that something that the plugin has created may remain.
 func remaining(err error) error {
 	return fmt.Errorf("what the plugin has made may still be there: %w", err)
 }
 
-// input answers a plugin's calls of Artifact with what a post-processor is given.
+// input answers a plugin's calls of Artifact with the artifact that a post-processor receives.
 type input struct {
 	*builder.Artifact
-	token string // what State answers under this name tells that it is this very artifact
+	token string // State returns it under this name, which identifies this very artifact
 }
 
 func newInput(a *builder.Artifact) *input { return &input{Artifact: a, token: "bake-" + rand.Text()} }
@@ -141,8 +141,8 @@ func (i *input) methods() wire.Methods {
 	}
 }
 
-// is says whether an artifact that a post-processor returns is what it was given, which
-// it sees through our own answers.
+// is reports whether the artifact that a post-processor returns is its input. It recognizes it by
+// the token, which only input answers with.
 func (i *input) is(ctx context.Context, a *artifact, said *builder.Artifact) bool {
 	v, err := a.State(ctx, i.token)
 	return err == nil && v == any(i.token) && said.BuilderID == i.BuilderID && said.ID == i.ID && said.Text == i.Text && slices.Equal(said.Files, i.Files)

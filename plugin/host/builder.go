@@ -15,11 +15,11 @@ import (
 // hostedBuilder is a plugin's builder.
 type hostedBuilder struct{ hosted }
 
-// The calls of Hook that there are.
+// The hooks that a plugin can call.
 const (
 	provisionHook = "packer_provision"
-	// cleanupHook runs the error-cleanup-provisioner, which has run already when a
-	// provisioner has failed.
+	// cleanupHook runs the error-cleanup-provisioner. After the failure of a provisioner it has run
+	// already.
 	cleanupHook = "packer_cleanup_provision"
 )
 
@@ -37,13 +37,13 @@ func (h hostedBuilder) Build(ctx context.Context, s *step.Scope, hooks builder.H
 		b := &building{hostedBuilder: h, scope: asking, proc: proc, provision: hooks.Provision}
 		return b.run(ctx)
 	})
-	if err != nil || a == nil { // otherwise it lives in the plugin
+	if err != nil || a == nil { // otherwise the artifact lives in the plugin
 		err = errors.Join(err, proc.Close())
 	}
 	return a, err
 }
 
-// building is a build on its way in a plugin.
+// building is a running build in a plugin.
 type building struct {
 	hostedBuilder
 	scope     *step.Scope
@@ -52,8 +52,8 @@ type building struct {
 	hooks     sync.WaitGroup
 
 	mu          sync.Mutex
-	over        bool  // no hook begins any more
-	provisioned error // what provisioning has failed with
+	over        bool  // no further hook may start
+	provisioned error // the error of provisioning
 }
 
 func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
@@ -105,7 +105,7 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	return out, nil
 }
 
-// begin counts a hook that begins, if the build is not over.
+// begin counts a hook that starts. It reports false if the build is over.
 func (b *building) begin() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,8 +115,7 @@ func (b *building) begin() bool {
 	return !b.over
 }
 
-// explain is the error of a build that has failed: what provisioning has failed with, if
-// that is why.
+// explain returns the error of a failed build: the error of provisioning, if that is the cause.
 func (b *building) explain(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,7 +137,7 @@ type hookArgs struct {
 	StreamId uint32
 }
 
-// hook answers what a plugin calls when its machine is up.
+// hook answers a plugin's call of a hook, which it makes when its machine is up.
 func (b *building) hook(ctx context.Context, a hookArgs) error {
 	client, err := b.proc.dial(ctx, a.StreamId)
 	if err != nil {
@@ -161,8 +160,8 @@ func (b *building) hook(ctx context.Context, a hookArgs) error {
 	return err
 }
 
-// askFailed asks the user about a step of the plugin that has failed, and answers as
-// plugins want it. Of a provisioner that has failed the user was asked already.
+// askFailed asks the user about a failed step of the plugin and returns the answer in the plugin's
+// form. After the failure of a provisioner the user was asked already.
 func (b *building) askFailed(ctx context.Context) string {
 	b.mu.Lock()
 	provisioned := b.provisioned
@@ -179,5 +178,5 @@ func (b *building) askFailed(ctx context.Context) string {
 
 var errFailedStep = errors.New("a step of the plugin has failed; the plugin has said why")
 
-// leaves says whether the plugin does not take down what it has made.
+// leaves reports whether the plugin keeps what it has created.
 func (b *building) leaves() bool { return b.scope.Leaves != nil && b.scope.Leaves() }

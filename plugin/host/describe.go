@@ -16,7 +16,7 @@ import (
 	"bake/internal/procgroup"
 )
 
-// Description is what a plugin says of itself.
+// Description is a plugin's description of itself.
 type Description struct {
 	Version        string   `json:"version"`
 	SDK            string   `json:"sdk_version"`
@@ -28,11 +28,11 @@ type Description struct {
 	Protocol       string   `json:"protocol_version"` // empty before v2
 }
 
-// unnamed is what a plugin calls the component that has the name of the plugin.
+// unnamed is a plugin's name for the component that is called like the plugin.
 const unnamed = "-packer-default-plugin-name-"
 
-// Labels are what templates call the plugin's components that call the plugin name,
-// sorted and each once.
+// Labels returns the names that templates use for the plugin's components if the plugin is called
+// name, sorted and without duplicates.
 func (d Description) Labels(name string) []string {
 	labels := []string{}
 	for _, c := range slices.Concat(d.Builders, d.Provisioners, d.PostProcessors, d.DataSources) {
@@ -55,8 +55,8 @@ const (
 
 var componentName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_.-]+$`) })
 
-// Describe asks a binary what it is. Whoever calls it has seen to it that the binary
-// may be run.
+// Describe runs a binary to get its description. The caller has made sure that the binary may be
+// run.
 func Describe(ctx context.Context, path string, env []string) (d Description, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("it did not describe itself within %s", describeTimeout))
 	defer cancel()
@@ -89,7 +89,7 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 	return d, nil
 }
 
-// lastLines are the last n lines of a text.
+// lastLines returns the last n lines of a text.
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")

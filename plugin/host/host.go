@@ -14,34 +14,35 @@ import (
 	"bake/internal/envvar"
 )
 
-// Options are what plugins run with.
+// Options are the settings for running plugins.
 type Options struct {
-	Dirs []string // where plugins are installed, see [Dirs]
-	Env  []string // their environment, "NAME=value"
+	Dirs []string // directories of installed plugins, see [Dirs]
+	Env  []string // the plugins' environment, "NAME=value"
 
-	// Trust is asked before a binary is run for the first time, once its checksum is
-	// known to be that beside it. Its error refuses the plugin. It may be nil.
+	// Trust, if not nil, is called before a binary is run for the first time, after its checksum
+	// was verified. Its error refuses the plugin.
 	Trust func(Binary) error
 
-	// Releases leaves out versions that end in "-dev".
+	// Releases excludes versions that end in "-dev".
 	Releases bool
 
-	// Keeper is the command that runs a plugin, whose command line follows it, and
-	// cancels it when this process ends first. Empty: plugins are run directly.
+	// Keeper is the command that runs a plugin and cancels it if this process ends first. The
+	// plugin's command line is appended. If empty, plugins are run directly.
 	Keeper []string
 
-	// Terminal opens what the user answers a plugin's questions at. Nil: nobody answers.
+	// Terminal opens the terminal where the user answers a plugin's questions. If nil, questions
+	// fail.
 	Terminal func() (io.ReadCloser, error)
 }
 
-// Dirs are the directories in which Packer and bake look for plugins, as env says. New
-// ones are installed in the first. There is none if env names no home directory.
+// Dirs returns the directories in which Packer and bake search for plugins, according to env. New
+// plugins are installed in the first. It returns none if env names no home directory.
 func Dirs(env []string) []string { return dirs(env, runtime.GOOS, isDir) }
 
 func dirs(env []string, system string, exists func(string) bool) []string {
 	get := func(name string) string { return envvar.Get(env, name) }
 	list := slices.DeleteFunc(filepath.SplitList(get("PACKER_PLUGIN_PATH")), func(dir string) bool {
-		return dir == "" // nothing is run because it is in the working directory
+		return dir == "" // never run programs from the working directory
 	})
 	if len(list) > 0 {
 		return list

@@ -23,18 +23,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Binary is an installed plugin binary, as its place and name describe it.
+// Binary is an installed plugin binary, as described by its path.
 type Binary struct {
 	Path    string
 	Source  string // such as github.com/hashicorp/qemu
 	Version string // such as 1.1.4 or 1.1.5-dev
-	API     string // of the plugin protocol, such as 5.0
-	SHA256  string // of the file, in hexadecimal; empty until it was computed
+	API     string // version of the plugin protocol, such as 5.0
+	SHA256  string // of the file, in hexadecimal; empty until computed
 
 	version *version.Version
 }
 
-// Name is what its components are called after, unless a template names it otherwise.
+// Name returns the default prefix of its components' names; a template may choose another.
 func (b Binary) Name() string { return path.Base(b.Source) }
 
 // Skipped is a binary that cannot be used.
@@ -43,15 +43,15 @@ type Skipped struct {
 	Why  string
 }
 
-// Requirement is what a template needs of a plugin.
+// Requirement is a template's requirement of a plugin.
 type Requirement struct {
 	Source  string                    // such as github.com/hashicorp/qemu
 	Version string                    // the constraint, for messages; empty if there is none
-	Allows  func(version string) bool // nil: every version; it is asked without what marks one as not released
-	Locked  string                    // if not empty, this version alone, such as 1.1.5-dev
+	Allows  func(version string) bool // nil allows every version; the argument has no prerelease suffix
+	Locked  string                    // if not empty, only this version, such as 1.1.5-dev
 }
 
-// NotInstalled says that no installed binary meets a requirement.
+// NotInstalled is the error if no installed binary meets a requirement.
 type NotInstalled struct {
 	Requirement
 	Dirs    []string
@@ -73,7 +73,7 @@ func (e *NotInstalled) Error() string {
 	return b.String()
 }
 
-// Set are the installed plugins. Methods are safe for concurrent use.
+// Set is the set of installed plugins. Methods are safe for concurrent use.
 type Set struct {
 	options Options
 
@@ -87,17 +87,17 @@ type opened struct {
 	err    error
 }
 
-// Installed returns what is installed. Nothing is looked at before it is asked for.
+// Installed returns the set of installed plugins. Directories are read only when needed.
 func Installed(o Options) *Set { return &Set{options: o, plugins: map[string]*opened{}} }
 
-// Limits on what is looked at below a directory of plugins.
+// Limits on the search below a plugin directory.
 const (
 	maxDepth   = 16
 	maxEntries = 10_000
 )
 
-// Binaries lists the binaries for this system, by source and, for each source, the
-// newest first. None of them was opened.
+// Binaries lists the binaries for this system, by source and, within a source, the newest first. It
+// opens none of them.
 func (s *Set) Binaries() (found []Binary, skipped []Skipped) {
 	left := maxEntries
 	for _, root := range s.options.Dirs {
@@ -137,7 +137,7 @@ func isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// binaries are those among the files of the directory of source that are for this system.
+// binaries returns those files in the directory of source that are for this system.
 func (s *Set) binaries(dir, source string, entries []fs.DirEntry) (found []Binary, skipped []Skipped) {
 	for _, e := range entries {
 		b, why, ok := parse(source, e.Name())
@@ -154,9 +154,9 @@ func (s *Set) binaries(dir, source string, entries []fs.DirEntry) (found []Binar
 	return found, skipped
 }
 
-// parse reads the name of a file: packer-plugin-NAME_vX.Y.Z[-dev]_xMAJOR.MINOR_OS_ARCH[.exe].
-// It is none of a plugin for this system if ok is false, and one that is not used if
-// there is a why.
+// parse parses the name of a file: packer-plugin-NAME_vX.Y.Z[-dev]_xMAJOR.MINOR_OS_ARCH[.exe]. If
+// ok is false, the file is not a plugin for this system. If why is not empty, it is one that cannot
+// be used.
 func parse(source, file string) (b Binary, why string, ok bool) {
 	b.Source = source
 	middle, prefixed := strings.CutPrefix(file, "packer-plugin-"+path.Base(source)+"_v")
@@ -184,10 +184,10 @@ func parse(source, file string) (b Binary, why string, ok bool) {
 	return b, "", true
 }
 
-// minor is the highest minor version of version 5 of the plugin protocol.
+// minor is the highest supported minor version of version 5 of the plugin protocol.
 const minor = 0
 
-// speaks says whether bake knows a version of the plugin protocol, such as 5.0.
+// speaks returns an error if bake does not support a version of the plugin protocol, such as 5.0.
 func speaks(api string) error {
 	major, rest, _ := strings.Cut(api, ".")
 	if n, err := strconv.Atoi(rest); major != "5" || err != nil || n < 0 || n > minor {
@@ -196,8 +196,8 @@ func speaks(api string) error {
 	return nil
 }
 
-// Require returns the newest installed plugin that meets a requirement. The error is
-// a [*NotInstalled], that of [Options.Trust], or the cause of ctx.
+// Require returns the newest installed plugin that meets a requirement. The error is a
+// [*NotInstalled], that of [Options.Trust], or the cause of ctx.
 func (s *Set) Require(ctx context.Context, r Requirement) (*Plugin, error) {
 	missing := &NotInstalled{Requirement: r, Dirs: s.options.Dirs}
 	for _, b := range s.candidates(r.Source, &missing.Skipped) {
@@ -218,8 +218,8 @@ func (s *Set) Require(ctx context.Context, r Requirement) (*Plugin, error) {
 	return nil, missing
 }
 
-// candidates are the binaries of a source, the newest first. Templates may write the
-// source in another case than the directory has.
+// candidates returns the binaries of a source, the newest first. The source is compared without
+// regard to case.
 func (s *Set) candidates(source string, skipped *[]Skipped) (found []Binary) {
 	if !clean(source) {
 		return nil
@@ -247,19 +247,18 @@ func (s *Set) candidates(source string, skipped *[]Skipped) (found []Binary) {
 	return found
 }
 
-// clean says whether source is one that a directory of plugins can hold, and nothing
-// that leads out of it.
+// clean reports whether source is a valid path below a plugin directory.
 func clean(source string) bool { return fs.ValidPath(source) && !strings.Contains(source, `\`) }
 
-// unusable is why a binary cannot be used, where another one may.
+// unusable is why a binary cannot be used, where another one may be.
 type unusable struct {
 	path, why string
 }
 
 func (e *unusable) Error() string { return e.path + ": " + e.why }
 
-// Usable opens the binaries that want accepts. It returns those that can be used, in the
-// order of Binaries, and why others cannot, by path. It fails with the cause of ctx only.
+// Usable opens the binaries that want accepts. It returns those that can be used, in the order of
+// Binaries, and why others cannot be used, by path. It fails only with the cause of ctx.
 func (s *Set) Usable(ctx context.Context, want func(Binary) bool) (usable []*Plugin, skipped []Skipped, err error) {
 	binaries, skipped := s.Binaries()
 	binaries = slices.DeleteFunc(binaries, func(b Binary) bool { return !want(b) })
@@ -282,8 +281,8 @@ func (s *Set) Usable(ctx context.Context, want func(Binary) bool) (usable []*Plu
 	return slices.DeleteFunc(plugins, func(p *Plugin) bool { return p == nil }), skipped, err
 }
 
-// Open makes sure that b is what its name and its checksum say, and asks it what it
-// is. It does so once.
+// Open verifies that b matches its name and its checksum, and asks it for its description. It does
+// so once per binary.
 func (s *Set) Open(ctx context.Context, b Binary) (*Plugin, error) {
 	s.mu.Lock()
 	o := s.plugins[b.Path]
@@ -293,7 +292,7 @@ func (s *Set) Open(ctx context.Context, b Binary) (*Plugin, error) {
 	}
 	s.mu.Unlock()
 	o.once.Do(func() { o.plugin, o.err = open(ctx, b, s.options) })
-	if o.err != nil && ctx.Err() == nil && errors.Is(o.err, context.Canceled) { // of somebody else
+	if o.err != nil && ctx.Err() == nil && errors.Is(o.err, context.Canceled) { // cancelled by another caller
 		return open(ctx, b, s.options)
 	}
 	return o.plugin, o.err
@@ -325,10 +324,10 @@ func open(ctx context.Context, b Binary, o Options) (*Plugin, error) {
 	return p, nil
 }
 
-// sumSuffix is what the name of the file with the checksum of a binary ends in.
+// sumSuffix is the suffix of the checksum file of a binary.
 const sumSuffix = "_SHA256SUM"
 
-// stamp tells whether a file is still the one it was.
+// stamp serves to detect that a file has changed.
 type stamp struct{ info fs.FileInfo }
 
 func (s stamp) same(path string) bool {
@@ -336,7 +335,7 @@ func (s stamp) same(path string) bool {
 	return err == nil && os.SameFile(s.info, info) && s.info.Size() == info.Size() && s.info.ModTime().Equal(info.ModTime())
 }
 
-// verify compares a binary with the checksum beside it, and returns that.
+// verify compares a binary with its checksum file and returns the checksum.
 func verify(ctx context.Context, path string) (string, stamp, error) {
 	var none stamp
 	want, err := os.Open(path + sumSuffix)

@@ -22,18 +22,18 @@ import (
 	"bake/plugin/wire"
 )
 
-// machine is the communicator of a plugin's builder as bake's.
+// machine adapts the communicator of a plugin's builder to bake's interface.
 type machine struct {
 	mux     *wire.Mux
 	client  *wire.Client
-	explain func(error) error // says why the plugin is gone
+	explain func(error) error // adds why the plugin is gone
 	windows bool              // paths and commands are those of Windows
 	data    builder.Data
 }
 
 var _ communicator.Communicator = (*machine)(nil)
 
-// newMachine is the machine that a plugin serves to client, and describes by data.
+// newMachine returns the machine that a plugin serves to client and describes by data.
 func newMachine(proc *process, client *wire.Client, data builder.Data) communicator.Communicator {
 	m := &machine{mux: proc.mux, client: client, explain: proc.explain, windows: data["ConnType"].Text == "winrm", data: data}
 	if data["ConnType"].Text == "ssh" && data["Host"].Text != "" {
@@ -48,8 +48,8 @@ func (c *machine) Describe() communicator.Connection {
 	return communicator.Connection{Host: c.data["Host"].Text, Port: port, User: c.data["User"].Text, Password: c.data["Password"].Text, WinRM: c.windows}
 }
 
-// sshMachine is one that a user can log in to, if no bastion is in between: that a plugin
-// does not say.
+// sshMachine is a machine that a user can log in to, unless a bastion is in between, which a plugin
+// does not report.
 type sshMachine struct{ *machine }
 
 var _ communicator.Accessible = sshMachine{}
@@ -65,17 +65,18 @@ func (c sshMachine) Dial(ctx context.Context) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(to.Port)))
 }
 
-// Close implements [communicator.Communicator]. The plugin closes its own.
+// Close implements [communicator.Communicator]. The plugin closes its own communicator.
 func (c *machine) Close() error { return c.client.Close() }
 
 func (c *machine) call(ctx context.Context, method string, args any) error {
 	return c.explain(c.client.Call(ctx, "Communicator."+method, args, nil))
 }
 
-// drainTimeout is how long output may still come once the command has ended.
+// drainTimeout is how long output may continue after the command has ended.
 const drainTimeout = 10 * time.Second
 
-// stream lets the plugin dial a stream, which fn gets. The end of ctx closes it.
+// stream allocates a stream for the plugin to dial and passes it to fn. The end of ctx closes the
+// stream.
 func (c *machine) stream(ctx context.Context, fn func(io.ReadWriter) error) (id uint32, done <-chan error) {
 	id, accept := c.mux.Listen()
 	ch := make(chan error, 1)
@@ -94,8 +95,8 @@ func (c *machine) stream(ctx context.Context, fn func(io.ReadWriter) error) (id 
 	return id, ch
 }
 
-// Run implements [communicator.Communicator]. The protocol cannot end a command: one
-// that is cancelled goes on without anybody listening.
+// Run implements [communicator.Communicator]. The protocol cannot end a command: after a
+// cancellation the command continues, but its output is not read.
 func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
 	streams, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -105,7 +106,7 @@ func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicat
 	if err == nil {
 		err = r.wait(streams)
 	}
-	if err != nil { // the streams end before it returns, so that nothing is written any more
+	if err != nil { // end the streams first, so that nothing is written after Run returns
 		cancel()
 		r.drain()
 		if why := context.Cause(ctx); why != nil {
@@ -116,20 +117,20 @@ func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicat
 	return c.status(r)
 }
 
-// running is a command that a plugin runs. Of each of its streams there is a channel that tells
-// how it has ended, or nil if there is none, or none any more.
+// running is a command that a plugin runs. Each stream has a channel that receives how the stream
+// ended. The channel is nil if there is no stream or after it has ended.
 type running struct {
 	stdout, stderr, ended <-chan error
-	end                   CommandFinished // what the plugin has said of the end of the command
-	broken                error           // why it has not
+	end                   CommandFinished // what the plugin reported about the end of the command
+	broken                error           // why it reported nothing
 }
 
-// listen makes the streams of a command, which end with ctx, and puts them into args.
+// listen allocates the streams of a command, which end with ctx, and puts their ids into args.
 func (c *machine) listen(ctx context.Context, cmd communicator.Command, args *startArgs) *running {
 	r := &running{}
 	if cmd.Stdin != nil {
 		args.StdinStreamId, _ = c.stream(ctx, func(conn io.ReadWriter) error {
-			_, err := io.Copy(conn, cmd.Stdin) // nobody waits for input that the command does not read
+			_, err := io.Copy(conn, cmd.Stdin) // not waited for: the command may not read all input
 			return err
 		})
 	}
@@ -148,7 +149,7 @@ func (c *machine) listen(ctx context.Context, cmd communicator.Command, args *st
 	return r
 }
 
-// wait waits for the end of a command and of its output. The error is why that is not waited for.
+// wait waits for the end of a command and of its output. The error says why the wait was given up.
 func (r *running) wait(ctx context.Context) error {
 	var late <-chan time.Time
 	for r.ended != nil || r.stdout != nil || r.stderr != nil {
@@ -173,7 +174,7 @@ func (r *running) wait(ctx context.Context) error {
 	return nil
 }
 
-// drain waits until the streams have ended, whose context has.
+// drain waits until the streams have ended. Their context must have ended.
 func (r *running) drain() {
 	for _, ch := range []<-chan error{r.stdout, r.stderr, r.ended} {
 		if ch != nil {
@@ -182,7 +183,7 @@ func (r *running) drain() {
 	}
 }
 
-// status is how a command has ended that was waited for.
+// status returns the status of a command after wait.
 func (c *machine) status(r *running) (communicator.Status, error) {
 	switch {
 	case r.broken != nil && errors.Is(r.broken, wire.ErrGone):
@@ -198,7 +199,7 @@ func (c *machine) status(r *running) (communicator.Status, error) {
 	return communicator.Status{Code: r.end.ExitStatus}, nil
 }
 
-// alive is the reason why the plugin is gone; nil if it is not.
+// alive returns nil if the plugin still runs, and otherwise why it does not.
 func (c *machine) alive() error {
 	select {
 	case <-c.mux.Closed():
@@ -208,8 +209,8 @@ func (c *machine) alive() error {
 	}
 }
 
-// copyTo copies until the stream ends. Only the error of w is one: how a stream ends
-// that the plugin has closed says nothing.
+// copyTo copies until the stream ends. It returns errors of w only, because the plugin may end a
+// stream in any way.
 func copyTo(w io.Writer, r io.Reader) error {
 	out := &writing{w: w}
 	_, _ = io.Copy(out, r)
@@ -235,7 +236,7 @@ func (c *machine) transfer(ctx context.Context, method string, args func(stream 
 	id, done := c.stream(ctx, fn)
 	err := c.call(ctx, method, args(id))
 	if err != nil {
-		cancel() // the plugin may not have dialled, and does not any more
+		cancel() // the plugin may not have dialled, and will not any more
 	}
 	ours := <-done
 	if why := context.Cause(cause); why != nil {
@@ -258,7 +259,7 @@ func (c *machine) upload(ctx context.Context, to string, src fs.FS, e communicat
 	}
 	return c.transfer(ctx, "Upload", args, func(conn io.ReadWriter) error {
 		in := &reading{r: f}
-		_, _ = io.Copy(conn, in) // that the plugin reads no more says nothing
+		_, _ = io.Copy(conn, in) // the plugin may stop reading at any time
 		return in.err
 	})
 }
@@ -276,7 +277,7 @@ func (r *reading) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// few is how many files are uploaded one by one. More of them go as a directory.
+// few is how many files are uploaded one by one. More files are uploaded as a directory.
 const few = 8
 
 // Put implements [communicator.Communicator].
@@ -299,14 +300,15 @@ func (c *machine) Put(ctx context.Context, dst string, src fs.FS) error {
 	return nil
 }
 
-// putTree uploads a copy of src on the host's disk, since a plugin takes nothing else.
+// putTree uploads a copy of src from the host's disk, because a plugin accepts only a directory
+// there.
 func (c *machine) putTree(ctx context.Context, dst string, src fs.FS, dirs, files []communicator.Entry) (err error) {
 	tmp, err := os.MkdirTemp("", "bake-upload-")
 	if err != nil {
 		return err
 	}
 	defer func() {
-		for _, d := range dirs { // one that cannot be written to cannot be emptied
+		for _, d := range dirs { // a directory without write permission cannot be emptied
 			_ = os.Chmod(filepath.Join(tmp, d.Name), 0o700)
 		}
 		err = errors.Join(err, os.RemoveAll(tmp))
@@ -348,11 +350,11 @@ func (c *machine) putTree(ctx context.Context, dst string, src fs.FS, dirs, file
 	return nil
 }
 
-// mark stands before what is asked of a shell: it may greet whoever runs a command.
+// mark precedes the answer of a shell command, because login files may print a greeting before it.
 const mark = "\x01"
 
-// shell asks the machine's shell for something. It answers with nothing where there is
-// no shell, such as without a connection.
+// shell runs line in the machine's shell and returns its output. The answer is empty if there is no
+// shell, such as without a connection.
 func (c *machine) shell(ctx context.Context, line string) (answer string, code int, err error) {
 	var out bytes.Buffer
 	st, err := c.Run(ctx, communicator.Command{Line: line, Stdout: &capped{&out, 1 << 20}})
@@ -360,7 +362,7 @@ func (c *machine) shell(ctx context.Context, line string) (answer string, code i
 	return text, st.Code, err
 }
 
-// capped drops what is more than n bytes.
+// capped drops everything after n bytes.
 type capped struct {
 	w io.Writer
 	n int
@@ -373,7 +375,7 @@ func (c *capped) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
-// word is a path as a word of a POSIX shell, which expands a "~" at its start.
+// word quotes a path for a POSIX shell, which expands a "~" at its start.
 func word(p string) string {
 	switch {
 	case p == "~":
@@ -386,9 +388,9 @@ func word(p string) string {
 	return shellquote.Join(p)
 }
 
-// directory is the absolute path of a directory of the machine, which must exist.
-// Plugins hand paths on to programs that do not know "~", or make a file where there is
-// no directory.
+// directory returns the absolute path of a directory of the machine, which must exist. It is needed
+// because plugins may pass paths to programs that do not expand "~", or may create a file if there
+// is no directory.
 func (c *machine) directory(ctx context.Context, dir string) (string, error) {
 	if c.windows {
 		return dir, nil
@@ -439,8 +441,8 @@ func (c *machine) Get(ctx context.Context, src string, dst *os.Root) error {
 	return c.getPlain(ctx, src, dst)
 }
 
-// unpack gets a directory with tar, which keeps names and modes as they are. Nothing
-// that is in the stream can leave dst.
+// unpack downloads a directory with tar, which preserves names and modes. No entry of the stream
+// can reach outside dst.
 func (c *machine) unpack(ctx context.Context, src string, contents bool, dst *os.Root) error {
 	dir, name := src, "."
 	if !contents {
@@ -451,7 +453,7 @@ func (c *machine) unpack(ctx context.Context, src string, contents bool, dst *os
 	go func() {
 		err := communicator.Unpack(ctx, r, dst)
 		if err == nil {
-			_, err = io.Copy(io.Discard, r) // what tar fills its last block with
+			_, err = io.Copy(io.Discard, r) // the padding of tar's last block
 		}
 		r.CloseWithError(err)
 		unpacked <- err
@@ -501,8 +503,8 @@ func (c *machine) download(ctx context.Context, src string, dst *os.Root, mode f
 	return nil
 }
 
-// getPlain gets what is at src where a shell cannot be asked what that is: a directory,
-// if it ends in one.
+// getPlain downloads src where no shell can tell what src is. It is taken for a directory if it
+// ends in "/" or "/.".
 func (c *machine) getPlain(ctx context.Context, src string, dst *os.Root) error {
 	if !strings.HasSuffix(src, "/.") && !strings.HasSuffix(src, "/") {
 		return c.download(ctx, src, dst, 0o644)
@@ -515,7 +517,7 @@ func (c *machine) getPlain(ctx context.Context, src string, dst *os.Root) error 
 	if err := c.call(ctx, "DownloadDir", dirArgs{Dst: tmp, Src: strings.TrimSuffix(src, ".")}); err != nil {
 		return fmt.Errorf("downloading %s: %w", src, err)
 	}
-	from, err := os.OpenRoot(tmp) // the plugin has written what the machine has sent: nothing there is followed out of it
+	from, err := os.OpenRoot(tmp) // confined to tmp, because the machine controls what the plugin has written there
 	if err != nil {
 		return err
 	}

@@ -17,25 +17,24 @@ import (
 	"bake/plugin/wire"
 )
 
-// preparation is what a plugin says of options.
+// preparation is a plugin's result for options.
 type preparation struct {
 	generated []string // names of build.*
 	warnings  []string
 	err       error
 }
 
-// Limits on what a plugin may say of options.
+// Limits on a plugin's messages about options.
 const (
 	maxComplaints = 100
 	maxComplaint  = 16 << 10
 	maxGenerated  = 1000
 )
 
-// coreVersion is the version of Packer that plugins are told.
+// coreVersion is the version of Packer that bake reports to plugins.
 const coreVersion = "1.16.0"
 
-// configs are what a plugin is given of a block: what it may know of the build, and the
-// options.
+// configs returns what a plugin receives for a block: facts about the build, and the options.
 func (p *part) configs(d *decoded) ([]any, error) {
 	value, err := stand(d.value)
 	if err != nil {
@@ -59,7 +58,7 @@ func (p *part) configs(d *decoded) ([]any, error) {
 	return []any{vars, body}, nil
 }
 
-// onError is -on-error as plugins know it: the default is not named.
+// onError returns -on-error in the form that plugins expect: the default is empty.
 func onError(b schema.Build) string {
 	if b.OnError == "cleanup" {
 		return ""
@@ -67,8 +66,8 @@ func onError(b schema.Build) string {
 	return b.OnError
 }
 
-// prepare hands the options to a plugin. The error is one of the plugin, which is in
-// preparation too, or of the call.
+// prepare passes the options to a plugin. The error is the plugin's, then also in out, or that of
+// the call.
 func (p *part) prepare(ctx context.Context, proc *process, d *decoded) (out preparation, err error) {
 	configs, err := p.configs(d)
 	if err != nil {
@@ -113,7 +112,7 @@ type complaint string
 
 func (c complaint) Error() string { return string(c) }
 
-// checked is prepare for a check: in a process of its own, and once for the same options.
+// checked is prepare for a check: it runs in a separate process, once for the same options.
 func (p *part) checked(ctx context.Context, proc *process, d *decoded) (preparation, error) {
 	configs, err := p.configs(d)
 	if err != nil {
@@ -151,7 +150,7 @@ var (
 	bullet   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*\* `) })
 )
 
-// points are the single complaints in one text: plugins join theirs to a list.
+// points splits a text into single complaints, which plugins join to a list.
 func points(text string) (list []string) {
 	if !listHead().MatchString(text) {
 		return []string{strings.TrimSpace(text)}
@@ -168,8 +167,8 @@ func points(text string) (list []string) {
 	return list
 }
 
-// blame makes diagnostics of a plugin's complaints, each at the option that it names.
-// What it says of a value that is not known yet is dropped.
+// blame turns a plugin's complaints into diagnostics, each at the option that it names. It drops
+// complaints about values that are not known yet.
 func (d *decoded) blame(label string, err error) (diags hcl.Diagnostics) {
 	if err == nil {
 		return nil
@@ -195,7 +194,7 @@ func (d *decoded) blame(label string, err error) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// names is the longest of names that stands as a word in text; empty if none does.
+// names returns the longest of names that occurs as a word in text, or "".
 func names(text string, names map[string]hcl.Range) (found string) {
 	for name := range names {
 		if (len(name) > len(found) || len(name) == len(found) && name < found) && hasWord(text, name) {
@@ -222,7 +221,7 @@ func hasWord(text, word string) bool {
 	}
 }
 
-// warnings makes diagnostics of a plugin's warnings.
+// warnings turns a plugin's warnings into diagnostics.
 func (d *decoded) warnings(label string, texts []string) (diags hcl.Diagnostics) {
 	for _, text := range texts {
 		subject := d.block

@@ -21,22 +21,22 @@ import (
 
 const (
 	startTimeout = time.Minute
-	exitTimeout  = 2 * time.Second  // for a plugin to end once nobody talks to it any more
-	keeperGrace  = 10 * time.Second // for a keeper, which sees to it that the plugin ends
-	goneTimeout  = 5 * time.Second  // for a process to end whose connection has
+	exitTimeout  = 2 * time.Second  // for a plugin to exit after its connections are closed
+	keeperGrace  = 10 * time.Second // for a keeper, which makes sure that the plugin ends
+	goneTimeout  = 5 * time.Second  // for a process to end after its connection broke
 )
 
-// process is a plugin that runs and serves one component.
+// process is a running plugin that serves one component.
 type process struct {
 	plugin *Plugin
 	mux    *wire.Mux
 	client *wire.Client // of the main stream
 	cmd    *exec.Cmd
 	kept   bool
-	kill   context.CancelFunc // kills it and its children
+	kill   context.CancelFunc // kills the plugin and its children
 	log    *tail
 
-	// life is the context of what is served to the plugin; end ends it.
+	// life is the context of the methods served to the plugin; end ends it.
 	life    context.Context
 	end     context.CancelFunc
 	serving sync.WaitGroup
@@ -49,9 +49,8 @@ type process struct {
 	closed  error
 }
 
-// start starts the plugin for one component, and connects to it. What is to run for
-// long is started through the keeper, if there is one. env is added to the plugin's
-// environment.
+// start starts the plugin for one component and connects to it. If keep is set, it is started
+// through the keeper, if there is one. env is added to the plugin's environment.
 func (p *Plugin) start(ctx context.Context, kind, name string, keep bool, env ...string) (*process, error) {
 	if err := p.unchanged(ctx); err != nil {
 		return nil, err
@@ -63,7 +62,7 @@ func (p *Plugin) start(ctx context.Context, kind, name string, keep bool, env ..
 	if keep = keep && len(p.options.Keeper) > 0; keep {
 		args = append(slices.Clone(p.options.Keeper), args...)
 	}
-	alive, kill := context.WithCancel(context.Background()) // it ends in close, which is called after ctx too
+	alive, kill := context.WithCancel(context.Background()) // ended by Close, which may be called after ctx has ended
 	cmd := exec.CommandContext(alive, args[0], args[1:]...)
 	cmd.Env = append(slices.Clip(p.environment()), env...)
 	cmd.WaitDelay = time.Second
@@ -106,7 +105,7 @@ func (p *Plugin) environment() []string {
 	return append(slices.Clip(p.options.Env), cookie, "PACKER_PLUGIN_MIN_PORT=10000", "PACKER_PLUGIN_MAX_PORT=25000")
 }
 
-// form is how the plugin writes specs and values.
+// form returns the encoding of the plugin's specs and values.
 func (p *Plugin) form() wire.Form {
 	if p.protobuf() {
 		return wire.Protobuf
@@ -114,13 +113,13 @@ func (p *Plugin) form() wire.Form {
 	return wire.Gob
 }
 
-// protobuf says whether the plugin is asked for specs as protobuf messages, which it
-// knows since version 2 of its own protocol; otherwise they come as gob.
+// protobuf reports whether to request specs from the plugin as protobuf messages, which version 2
+// of its protocol introduced; otherwise they are gob.
 func (p *Plugin) protobuf() bool {
 	return p.Description.Protocol == "v2" && envvar.Get(p.options.Env, "PACKER_FORCE_GOB") == ""
 }
 
-// launch starts the process and returns where its first line will arrive.
+// launch starts the process. greeting receives its first line.
 func (p *process) launch() (greeting <-chan string, err error) {
 	first := wire.NewFirstLine()
 	p.cmd.Stdout, p.cmd.Stderr = first, p.log
@@ -136,7 +135,7 @@ func (p *process) launch() (greeting <-chan string, err error) {
 	return first.C, nil
 }
 
-// connect waits for the plugin's greeting and connects to where that says.
+// connect waits for the plugin's greeting and connects to the address in it.
 func (p *process) connect(ctx context.Context, greeting <-chan string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("the plugin %s did not start within %s", p.plugin.Source, startTimeout))
 	defer cancel()
@@ -191,7 +190,7 @@ func (p *process) wait(d time.Duration) bool {
 	}
 }
 
-// said adds to an error what the plugin has said last.
+// said adds the plugin's last log lines to an error.
 func (p *process) said(err error) error {
 	if words := p.log.last(); words != "" {
 		return fmt.Errorf("%w\n%s", err, words)
@@ -199,7 +198,7 @@ func (p *process) said(err error) error {
 	return err
 }
 
-// gone is the error of a plugin that has ended while it was needed.
+// gone is the error of a plugin that ended while it was needed.
 type gone struct {
 	plugin string
 	how    string // "signal: killed"
@@ -217,7 +216,7 @@ func (e *gone) Error() string {
 // Unwrap implements errors.Unwrap.
 func (e *gone) Unwrap() error { return wire.ErrGone }
 
-// explain makes an error that says that the other end is gone one that says why.
+// explain replaces an error that says that the other end is gone by one that says why.
 func (p *process) explain(err error) error {
 	var already *gone
 	if !errors.Is(err, wire.ErrGone) || errors.As(err, &already) {
@@ -229,7 +228,7 @@ func (p *process) explain(err error) error {
 	return &gone{plugin: p.log.name, how: p.how(), log: p.log.last()}
 }
 
-// how says how a process has ended that has.
+// how returns how the process ended.
 func (p *process) how() string {
 	switch {
 	case !p.wait(goneTimeout):
@@ -245,8 +244,8 @@ func (p *process) call(ctx context.Context, method string, args, reply any) erro
 	return p.explain(p.client.Call(ctx, method, args, reply))
 }
 
-// serve answers calls on a new stream for as long as the process lives. begun is closed
-// when the plugin has dialled it.
+// serve answers calls on a new stream as long as the process lives. begun is closed when the plugin
+// has dialled it.
 func (p *process) serve(methods wire.Methods, find func(string) wire.Method) (id uint32, begun <-chan struct{}) {
 	id, accept := p.mux.Listen()
 	ch := make(chan struct{})
@@ -261,8 +260,8 @@ func (p *process) serve(methods wire.Methods, find func(string) wire.Method) (id
 	return id, ch
 }
 
-// Close ends the plugin, which exits once its main stream is closed, and whatever it
-// has started. Nothing is served to it any more when Close returns.
+// Close ends the plugin, which exits once its main stream is closed, and all processes that it has
+// started. No method is served any more when Close returns.
 func (p *process) Close() error {
 	p.closing.Do(func() {
 		p.end()
@@ -273,23 +272,24 @@ func (p *process) Close() error {
 		if p.mux != nil {
 			p.mux.Close()
 		}
-		if p.kept { // it ends the plugin itself
+		if p.kept { // the keeper ends the plugin itself
 			p.wait(keeperGrace)
 		}
 		p.kill()
 		p.wait(goneTimeout)
-		_ = procgroup.Signal(p.cmd, syscall.SIGKILL) // what the plugin has started and left
+		_ = procgroup.Signal(p.cmd, syscall.SIGKILL) // processes that the plugin has left behind
 		p.serving.Wait()
 		p.closed = p.entry.gone()
 	})
 	return p.closed
 }
 
-// drop is Close for a process that was started to be asked about options: no ledger has it.
+// drop is Close for a process that was started only to check options: no ledger has it.
 func (p *process) drop() { _ = p.Close() }
 
-// giveUp ends a plugin that did not end in order, and says what that means. One with a
-// keeper is left to it if it makes things: it may still take them down.
+// giveUp ends a plugin that did not exit in time, and returns what that means for the user. If the
+// plugin creates things and has a keeper, it is left to the keeper, because it may still remove
+// them.
 func (p *process) giveUp(makes bool) string {
 	if !p.kept || !makes {
 		p.kill()
@@ -304,18 +304,18 @@ func (p *process) giveUp(makes bool) string {
 	return fmt.Sprintf("the plugin %s had not ended by then: it goes on to take down what it has made, in process %d", p.plugin.Source, p.cmd.Process.Pid)
 }
 
-// tail passes the lines that a plugin logs on to the debug log, and keeps the last.
+// tail passes a plugin's log lines to the debug log and keeps the last ones.
 type tail struct {
 	name string
 	to   interface{ Debug(msg string, args ...any) }
 
 	mu       sync.Mutex
-	begun    []byte // of a line
+	begun    []byte // start of an incomplete line
 	lines    []string
-	panicked bool // lines are the beginning of a panic
+	panicked bool // lines hold the start of a panic
 }
 
-// Limits on what is kept of a plugin's log.
+// Limits on the kept part of a plugin's log.
 const (
 	maxLogLine  = 8 << 10
 	maxLogLines = 200
@@ -328,7 +328,7 @@ func (t *tail) Write(b []byte) (int, error) {
 	defer t.mu.Unlock()
 	for rest := b; len(rest) > 0; {
 		line, more, whole := bytes.Cut(rest, []byte("\n"))
-		if room := maxLogLine - len(t.begun); len(line) > room { // a longer line comes in parts
+		if room := maxLogLine - len(t.begun); len(line) > room { // a longer line is split
 			line, more, whole = rest[:room], rest[room:], true
 		}
 		t.begun = append(t.begun, line...)
@@ -339,7 +339,7 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush adds a line that has no end.
+// flush adds a line without a newline.
 func (t *tail) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -364,7 +364,7 @@ func (t *tail) add() {
 	}
 }
 
-// last is the panic that the plugin has logged, or else its last lines.
+// last returns the panic that the plugin has logged, or else its last lines.
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

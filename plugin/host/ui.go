@@ -19,14 +19,14 @@ const (
 	maxBars = 1000
 )
 
-// ui answers a plugin's calls of Ui: what it says becomes events of a scope.
+// ui answers a plugin's calls of Ui. Messages become events of a scope.
 type ui struct {
 	scope  *step.Scope
 	plugin *Plugin
-	ctx    context.Context // of the events: it carries the step, and is not cancelled
+	ctx    context.Context // context of the events: it carries the step and is never cancelled
 	asking context.Context // ends questions
 
-	// failed decides about a step of the plugin that has failed; nil: nobody is asked.
+	// failed decides about a failed step of the plugin. If nil, the user is not asked.
 	failed func(ctx context.Context) (answer string)
 
 	mu   sync.Mutex
@@ -38,7 +38,7 @@ func newUI(ctx context.Context, s *step.Scope, p *Plugin) *ui {
 	return &ui{scope: s, plugin: p, ctx: context.WithoutCancel(ctx), asking: ctx, bars: map[string]*step.Progress{}}
 }
 
-// methods are the calls that every stream with a Ui answers; progress finds further ones.
+// methods are the methods of every stream with a Ui. progress finds further ones.
 func (u *ui) methods() wire.Methods {
 	return wire.Methods{
 		"Ui.Say": wire.Handle(func(_ context.Context, text string) (any, error) {
@@ -83,7 +83,7 @@ func (u *ui) output(kind step.Kind) wire.Method {
 	})
 }
 
-// progress finds the methods of a progress bar, whose service is called "Ui" and its id.
+// progress finds the methods of a progress bar, whose service is "Ui" followed by its id.
 func (u *ui) progress(name string) wire.Method {
 	id, ok := strings.CutPrefix(name, "Ui")
 	if !ok {
@@ -113,11 +113,11 @@ func (u *ui) progress(name string) wire.Method {
 	}
 }
 
-// errNobody is what a plugin is told that asks where nobody can answer.
+// errNobody is the answer to a plugin's question if there is no terminal.
 var errNobody = errors.New("nobody can be asked here: there is no terminal")
 
-// ask puts a question of the plugin before the user. Those that all plugins built with
-// Packer's SDK have, because of -debug and -on-error=ask, are asked as bake asks its own.
+// ask passes the plugin's question to the user. The questions that every plugin built with Packer's
+// SDK asks, for -debug and -on-error=ask, are worded as bake's own.
 func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	beginTimeout  = 10 * time.Second       // for a plugin to begin with what it was told to do
-	cancelDelay   = 300 * time.Millisecond // since it has begun, before it can be cancelled
-	quietTime     = 5 * time.Second        // before it is said that one waits for the plugin
-	tellTimeout   = 2 * time.Second        // for a plugin to take note of that
-	cancelGrace   = 30 * time.Second       // for provisioners and post-processors to end once cancelled
-	teardownGrace = 10 * time.Minute       // for builders, which then take down what they have made
+	beginTimeout  = 10 * time.Second       // for a plugin to start the work
+	cancelDelay   = 300 * time.Millisecond // from its start until it can be cancelled
+	quietTime     = 5 * time.Second        // before the user learns that bake waits for the plugin
+	tellTimeout   = 2 * time.Second        // for a plugin to receive a cancellation
+	cancelGrace   = 30 * time.Second       // for provisioners and post-processors to end after a cancellation
+	teardownGrace = 10 * time.Minute       // for builders, which then remove what they have created
 )
 
-// sensitive are the names of the variables whose values must not be shown.
+// sensitive returns the names of the variables whose values must not be shown.
 func sensitive(b schema.Build) []string {
 	if b.Sensitive == nil {
 		return []string{}
@@ -28,7 +28,7 @@ func sensitive(b schema.Build) []string {
 	return b.Sensitive
 }
 
-// ready starts the plugin for real work, and hands it its options.
+// ready starts the plugin for real work and passes it its options.
 func (h hosted) ready(ctx context.Context, s *step.Scope) (*process, error) {
 	e, err := intend(s, h.part)
 	if err != nil {
@@ -49,8 +49,8 @@ func (h hosted) ready(ctx context.Context, s *step.Scope) (*process, error) {
 	return proc, nil
 }
 
-// hand hands the options to the plugin. What it says of them that was not said when
-// they were checked goes to s, which may be nil.
+// hand passes the options to the plugin. Warnings that were not shown when the options were checked
+// go to s, which may be nil.
 func (h hosted) hand(ctx context.Context, proc *process, s *step.Scope) error {
 	said, err := h.prepare(ctx, proc, h.options)
 	if err != nil {
@@ -74,14 +74,14 @@ func (h hosted) hand(ctx context.Context, proc *process, s *step.Scope) error {
 // job is a call of the method that does the work of a component.
 type job struct {
 	method      string
-	args, reply any             // reply may be read only if there is no error
-	begun       <-chan struct{} // closed when the plugin has begun
-	grace       time.Duration   // for it to end in order, once it was cancelled
-	told        func(error)     // called with the cause once the plugin knows that it is cancelled; may be nil
+	args, reply any             // reply is valid only if there is no error
+	begun       <-chan struct{} // closed when the plugin has started the work
+	grace       time.Duration   // for it to end in order after a cancellation
+	told        func(error)     // called with the cause once the plugin has received the cancellation; may be nil
 }
 
-// work does a job, and waits for it. When ctx ends it cancels the job, and waits for what
-// the plugin takes down then, which the scope can end.
+// work runs a job and waits for it. When ctx ends it cancels the job and waits while the plugin
+// cleans up; the scope can end that wait.
 func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) error {
 	done := make(chan error, 1)
 	go func() { done <- proc.call(proc.life, h.kind.service()+"."+j.method, j.args, j.reply) }()
@@ -95,7 +95,7 @@ func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) e
 	switch {
 	case !ended:
 		return fmt.Errorf("%w; %s", cause, proc.giveUp(h.kind != provisionerKind))
-	case errors.Is(err, wire.ErrGone): // then it has taken nothing down
+	case errors.Is(err, wire.ErrGone): // so it has cleaned up nothing
 		return fmt.Errorf("%w; %w", cause, err)
 	case err != nil:
 		return cause
@@ -103,7 +103,7 @@ func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) e
 	return nil
 }
 
-// cancel cancels a job, and says whether it has ended, and how.
+// cancel cancels a job. It returns whether the job has ended and its error.
 func (h hosted) cancel(ctx context.Context, cause error, s *step.Scope, proc *process, j job, done <-chan error) (ended bool, err error) {
 	var stopped <-chan struct{}
 	if s.Stop != nil {
@@ -124,7 +124,7 @@ func (h hosted) cancel(ctx context.Context, cause error, s *step.Scope, proc *pr
 		}
 		return false
 	}
-	// A plugin crashes that is cancelled before it has begun.
+	// A plugin crashes if it is cancelled before it has started the work.
 	if wait(beginTimeout, j.begun) || wait(cancelDelay, nil) {
 		return ended, err
 	}
@@ -145,8 +145,8 @@ func (h hosted) cancel(ctx context.Context, cause error, s *step.Scope, proc *pr
 	return ended, err
 }
 
-// failed is the error of a plugin's work that has failed here, on the way: over the wire
-// it has lost all but its text.
+// failed is the error of a plugin's work whose cause, err, arose in bake. The plugin returned only
+// its text.
 type failed struct {
 	text string
 	err  error
