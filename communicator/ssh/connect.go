@@ -1,5 +1,5 @@
-// Package ssh talks to a machine over SSH: it waits for the machine to come up,
-// checks who it is, runs commands there and moves files.
+// Package ssh talks to a machine over SSH: it waits until the machine is up, verifies its identity,
+// runs commands and transfers files.
 package ssh
 
 import (
@@ -26,48 +26,45 @@ import (
 	"bake/step"
 )
 
-// Target is what a builder knows about the machine it made. Every field may be nil.
+// Target is what a builder knows about the machine that it created. Every field may be nil.
 type Target struct {
-	// Addr returns where the machine can be reached, and is asked before each
-	// attempt to connect, also after a reboot. An error that is [ErrNotYet] means
-	// that there is no address yet; any other error ends connecting. Port 0 is
-	// ssh_port. The option ssh_host, when set, replaces the host.
+	// Addr returns the address of the machine. It is called before each attempt to connect, also
+	// after a reboot. An error that is [ErrNotYet] means that there is no address yet; any other
+	// error ends connecting. Port 0 means ssh_port. The option ssh_host, if set, replaces the host.
 	Addr func(ctx context.Context) (host string, port int, err error)
 
 	// Signers are the builder's own keys, such as the temporary key of the build.
 	Signers []ssh.Signer
 
-	// HostKeys returns the host keys that the machine is known to have from a
-	// source other than its network, such as its console; none if they are not
-	// known yet. It is asked at most once a second while connecting. Its errors
-	// count as not known yet.
+	// HostKeys returns the machine's host keys as known from a source other than its network, such
+	// as its console; none if they are not known yet. It is called at most once a second while
+	// connecting. An error counts as not known yet.
 	HostKeys func(ctx context.Context) ([]ssh.PublicKey, error)
 
-	// User returns the login user that the machine's image is known to have, or "",
-	// for when it does not let ssh_username in.
+	// User returns the login user of the machine's image if it is known, or "". It serves to
+	// explain why the machine refuses ssh_username.
 	User func(ctx context.Context) string
 
 	// Dial replaces the connection over the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Prepare is called before each login, also after a reboot, once the machine can be
-	// connected to, and before a connection is handed to another program. It may have the machine take one of the keys for a while.
+	// Prepare is called before each login, also after a reboot, once the machine accepts
+	// connections, and before a connection is passed to another program. It may make the machine
+	// accept one of the keys for a while.
 	Prepare func(ctx context.Context)
 
-	// Through tells what Dial leads through that no other program can take, in words,
-	// or "". It may be nil.
+	// Through describes, in words, what Dial connects through if no other program can connect the
+	// same way, and otherwise returns "". It may be nil.
 	Through func() string
 }
 
-// ErrNotYet is what [Target.Addr] says while the machine has no address yet.
+// ErrNotYet is the error of [Target.Addr] while the machine has no address yet.
 var ErrNotYet = errors.New("the machine has no address yet")
 
-// Connect waits until the machine can be logged in to, for as long as o says,
-// and returns the connection. It gives up at once when waiting cannot help: on
-// a host key that is not the expected one, or an option that cannot work. When ctx
-// ends, so does the wait, and the error is the cause of ctx: a builder that learns
-// that the machine is gone says so by it. With communicator = "none" it returns at
-// once.
+// Connect waits until the machine accepts a login, for as long as o allows, and returns the
+// connection. It gives up at once if waiting cannot help: on an unexpected host key, or an option
+// that cannot work. When ctx ends, the wait ends with the cause of ctx. A builder can thus report
+// that the machine is gone. With communicator = "none" Connect returns at once.
 func Connect(ctx context.Context, s *step.Scope, o *Options, t Target) (communicator.Communicator, error) {
 	if o.Communicator == None {
 		return none.Communicator{}, nil
@@ -95,24 +92,23 @@ func Connect(ctx context.Context, s *step.Scope, o *Options, t Target) (communic
 	return c, nil
 }
 
-// The rhythm of connecting. A machine on this host is up within a second, one
-// in a cloud within a minute or two.
+// Pauses between attempts. A machine on this host is up within a second, one in a cloud within a
+// minute or two.
 const (
 	firstPause = 20 * time.Millisecond
 	longPause  = 2 * time.Second
 
-	// Refused logins closer together than this count as one, so that looking
-	// often does not use up ssh_handshake_attempts while a machine installs the
-	// user's key.
+	// Refused logins closer together than this count as one, so that frequent attempts do not use
+	// up ssh_handshake_attempts while a machine installs the user's key.
 	attemptSpacing = 7 * time.Second
 
-	dialTimeout      = 5 * time.Second  // straight to the machine
+	dialTimeout      = 5 * time.Second  // directly to the machine
 	indirectTimeout  = 15 * time.Second // through a bastion, a proxy or the builder
 	handshakeTimeout = time.Minute
 )
 
-// connect tries until it has a link, the limits of the options are reached, or
-// an error says that trying again is of no use.
+// connect tries until it has a link, the limits of the options are reached, or an error makes
+// further attempts pointless.
 func (c *Client) connect(ctx context.Context) (*link, error) {
 	timeout, attempts := c.opts.limits()
 	var last error
@@ -138,7 +134,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 			return nil, err
 		}
 		if context.Cause(ctx) == nil || last == nil {
-			last = err // an error after the end tells only about the end
+			last = err // an error after the end only reflects the end
 		}
 		var auth *authError
 		if errors.As(err, &auth) && time.Since(counted) >= attemptSpacing {
@@ -164,7 +160,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 
 var errTimeout = errors.New("timeout waiting for SSH")
 
-// fatalError is one that trying again does not cure.
+// fatalError is an error that further attempts do not cure.
 type fatalError struct{ error }
 
 func (e *fatalError) Unwrap() error { return e.error }
@@ -176,10 +172,10 @@ func fatal(format string, args ...any) error {
 // authError is a refused login.
 type authError struct {
 	where, user string
-	userOption  string   // which names the user
+	userOption  string   // the option that names the user
 	tried       []string // what could be offered, in words
 	said        []string // banners of the host
-	imageUser   string   // whom the image lets in, where that is known
+	imageUser   string   // the image's login user, if known
 	err         error
 }
 
@@ -198,7 +194,7 @@ func (e *authError) Error() string {
 	return text + fmt.Sprintf("Check that the user (%s) exists there and may log in this way", e.userOption)
 }
 
-// suggestedUser returns the user that a machine tells others to log in as, or "".
+// suggestedUser returns the user that a machine's message asks clients to log in as, or "".
 func suggestedUser(said string) string {
 	if m := suggestion().FindStringSubmatch(said); m != nil {
 		return m[1]
@@ -212,7 +208,7 @@ var suggestion = sync.OnceValue(func() *regexp.Regexp {
 
 func (e *authError) Unwrap() error { return e.err }
 
-// log tells developers how an attempt to connect has ended.
+// log writes the result of an attempt to connect to the debug log.
 func (c *Client) log(ctx context.Context, l *link, took time.Duration, err error) {
 	args := []any{"user", c.opts.Username, "took", took}
 	if err != nil {
@@ -236,7 +232,7 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		addr: addr, host: host, port: port, down: make(chan struct{}),
 		hostKeys: &keyReader{turn: make(chan struct{}, 1)},
 	}
-	stop := context.AfterFunc(ctx, l.Close) // whatever waits for the machine below fails then
+	stop := context.AfterFunc(ctx, l.Close) // makes every wait for the machine below fail
 	defer stop()
 	conn, err := c.dial(ctx, l, addr)
 	if err != nil {
@@ -261,17 +257,17 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		return nil, explained(ctx, err)
 	}
 	if c.agent.forward {
-		// The server may not want it; commands that need it will say so.
+		// The server may decline; commands that need the agent will report it.
 		_, _ = within(ctx, func() (struct{}, error) { return struct{}{}, c.agent.forwardOver(l.Client) }, nil)
 	}
-	if !stop() { // it is closed, even if nothing above has noticed
+	if !stop() { // ctx has ended and closed it, even if no step above has noticed
 		return nil, context.Cause(ctx)
 	}
 	return l, nil
 }
 
-// explained returns the cause of ctx, if it is over, instead of what that did to
-// a connection.
+// explained returns the cause of ctx, if it has ended, instead of the resulting error of a
+// connection.
 func explained(ctx context.Context, err error) error {
 	var f *fatalError
 	if cause := context.Cause(ctx); cause != nil && !errors.As(err, &f) {
@@ -280,7 +276,7 @@ func explained(ctx context.Context, err error) error {
 	return err
 }
 
-// port returns the port that the options give, or that the machine was last tried on.
+// port returns the port from the options, or the one that was tried last.
 func (c *Client) port() int {
 	if c.tried != 0 {
 		return c.tried
@@ -309,13 +305,13 @@ func (c *Client) addr(ctx context.Context) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// peer is a host that a handshake is with, and the options that are about it.
+// peer is the other side of a handshake, and the names of the options that concern it.
 type peer struct {
 	addr, where, user      string
 	userOption, portOption string
 }
 
-// handshake makes an SSH client of a connection; the end of ctx closes it.
+// handshake makes an SSH client from a connection. The end of ctx closes the connection.
 func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *login, keys *hostKeys) (*ssh.Client, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout,
 		fmt.Errorf("%s did not complete the SSH handshake within %s", p.where, handshakeTimeout))
@@ -324,7 +320,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	check := keys.checking(ctx, expected)
 	ofMachine := auth == c.auth
-	auth = auth.anew() // others may log in to the bastion host at the same time
+	auth = auth.anew() // other builds may log in to the bastion host at the same time
 	config := &ssh.ClientConfig{
 		Config:            ssh.Config{Ciphers: c.opts.Ciphers, KeyExchanges: c.opts.KeyExchangeAlgorithms},
 		User:              p.user,
@@ -340,7 +336,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	}
 	keys.accept(ctx, c.scope, p.where, check)
 	keys.learnProved(ctx, sc, requests)
-	if cause := context.Cause(ctx); cause != nil { // it has closed the connection
+	if cause := context.Cause(ctx); cause != nil { // ctx has closed the connection
 		return nil, cause
 	}
 	return ssh.NewClient(sc, channels, requests), nil
@@ -351,7 +347,7 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p pe
 	said, isSSH := greeting.text()
 	switch {
 	case hostKeyErr != nil:
-		return hostKeyErr // err holds it as text only
+		return hostKeyErr // err has only its text
 	case auth.err != nil && context.Cause(ctx) == nil:
 		return auth.err
 	case !isSSH && said != "":
@@ -366,17 +362,17 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p pe
 			refused.imageUser = c.target.User(ctx)
 		}
 		if len(auth.offers) > 0 && !auth.hope {
-			return &fatalError{refused} // what has expired stays so
+			return &fatalError{refused} // it stays expired
 		}
 		return refused
 	}
 	return fmt.Errorf("SSH handshake with %s: %w", p.where, err)
 }
 
-// noCommon says which algorithms either side offers where none is in common.
+// noCommon describes the algorithms that each side offers when they have none in common.
 func noCommon(where string, e *ssh.AlgorithmNegotiationError) error {
 	list := func(names []string) string {
-		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { // marks of extensions, not algorithms
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { // markers of extensions, not algorithms
 			return strings.HasPrefix(name, "ext-info-") || strings.HasPrefix(name, "kex-strict-")
 		})
 		if len(names) == 0 {
@@ -397,8 +393,8 @@ func noCommon(where string, e *ssh.AlgorithmNegotiationError) error {
 		where, e.What, list(e.RequestedAlgorithms), list(e.SupportedAlgorithms), remedy)
 }
 
-// overheard keeps the first bytes that a host says, which tell what it is when it
-// is no SSH server.
+// overheard keeps the first bytes that a host sends. They show what the host is if it is not an SSH
+// server.
 type overheard struct {
 	net.Conn
 	mu   sync.Mutex
@@ -419,7 +415,7 @@ func (o *overheard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// text returns what the host said in words, and whether it said that it speaks SSH.
+// text returns what the host sent as printable text, and whether it announced SSH.
 func (o *overheard) text() (said string, isSSH bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -432,5 +428,5 @@ func (o *overheard) text() (said string, isSSH bool) {
 	return printable(said), false
 }
 
-// printable returns the start of what a stranger says, as one line of text.
+// printable returns the start of an untrusted text, as one line.
 func printable(s string) string { return prose.Short(s, 300) }

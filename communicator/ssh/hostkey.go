@@ -18,47 +18,45 @@ import (
 	"bake/step"
 )
 
-// hostKeys decides which host keys one host may identify itself with, and
-// remembers those that it has.
+// hostKeys decides which host keys are accepted from one host, and remembers the accepted ones.
 type hostKeys struct {
 	mode       HostKeyCheck
 	configured []ssh.PublicKey                                    // ssh_host_keys
 	known      ssh.HostKeyCallback                                // ssh_known_hosts_file, or nil
 	console    func(ctx context.Context) ([]ssh.PublicKey, error) // or nil
 
-	// What the console shows belongs to whoever logs in to its machine; there is one at
-	// a time.
-
+	// onConsole holds the keys that the console shows. Only one attempt to log in runs at a time,
+	// and only that attempt uses onConsole and asked.
 	onConsole []ssh.PublicKey
 	asked     time.Time // when the console was last read
 
 	mu      sync.Mutex
-	doubted time.Time       // when a key was refused that the console may yet show; zero: none is
-	pinned  []ssh.PublicKey // since the first login: all keys that are known to be the host's
+	doubted time.Time       // since when refused keys might still appear on the console; zero if none was refused
+	pinned  []ssh.PublicKey // set at the first login: all keys that are known to be the host's
 	source  string          // where they are known from
 }
 
-// How long one look at the console may hold up connecting, how often it is looked
-// at, and how long it may take to show a key that the machine uses.
+// Limits for reading the console: how long one read may delay connecting, how often it is read, and
+// how long the console may take to show a key that the machine uses.
 const (
 	consolePatience = 3 * time.Second
 	consoleSpacing  = time.Second
 	consoleLag      = 30 * time.Second
 )
 
-// byAuthority is a source of what is known.
+// byAuthority is a value of source.
 const byAuthority = "certified by an authority listed in ssh_known_hosts_file"
 
-// expectation is what is known about a host's keys before it shows one.
+// expectation is what is known about a host's keys before it presents one.
 type expectation struct {
 	addr      string
-	keys      []ssh.PublicKey // none: nothing is known
+	keys      []ssh.PublicKey // empty if nothing is known
 	source    string          // where they are known from
-	final     bool            // the user has said so: the console cannot add any
-	certified bool            // the user has listed authorities that certify the host's keys
+	final     bool            // the user listed the keys: the console cannot add any
+	certified bool            // the user listed authorities that certify the host's keys
 }
 
-// expected gathers what is known, from the most certain source that knows anything.
+// expected returns what is known, from the most reliable source that knows anything.
 func (h *hostKeys) expected(ctx context.Context, addr string) expectation {
 	if h.mode == Off {
 		return expectation{addr: addr}
@@ -84,7 +82,7 @@ func (h *hostKeys) expected(ctx context.Context, addr string) expectation {
 	return expectation{addr, h.onConsole, "printed on the machine's console", false, false}
 }
 
-// readConsole looks at the console, unless it was looked at just now.
+// readConsole reads the console, unless it was read just now.
 func (h *hostKeys) readConsole(ctx context.Context) {
 	if h.console == nil || time.Since(h.asked) < consoleSpacing {
 		return
@@ -97,8 +95,8 @@ func (h *hostKeys) readConsole(ctx context.Context) {
 	}
 }
 
-// listed returns the keys that a known hosts file has for addr, and whether it has
-// authorities that certify keys for it.
+// listed returns the keys that a known_hosts file lists for addr, and whether it lists authorities
+// that certify keys for it.
 func listed(known ssh.HostKeyCallback, addr string) (keys []ssh.PublicKey, certified bool) {
 	if known == nil {
 		return nil, false
@@ -116,8 +114,8 @@ func listed(known ssh.HostKeyCallback, addr string) (keys []ssh.PublicKey, certi
 	return keys, certified
 }
 
-// isAuthority reports whether a line of a known hosts file is one of an authority. The
-// library has read it as such, but does not tell.
+// isAuthority reports whether a line of a known_hosts file is for an authority. The library parses
+// that but does not expose it.
 func isAuthority(k knownhosts.KnownKey) bool {
 	b, err := os.ReadFile(k.Filename)
 	if err != nil {
@@ -127,7 +125,7 @@ func isAuthority(k knownhosts.KnownKey) bool {
 	return k.Line <= len(lines) && bytes.HasPrefix(bytes.TrimSpace(lines[k.Line-1]), []byte("@cert-authority"))
 }
 
-// noKey is a key that no file lists, so that asking for it brings out those that are.
+// noKey is a key that no file lists. Looking it up makes the library return the listed keys.
 type noKey struct{}
 
 func (noKey) Type() string                        { return "none" }
@@ -139,9 +137,9 @@ type noAddr struct{}
 func (noAddr) Network() string { return "tcp" }
 func (noAddr) String() string  { return "0.0.0.0:0" }
 
-// algorithms puts those of the keys that are known first, so that a host which has
-// several keys shows one of these; where an authority is listed, certificates come before
-// them. Nil means the usual order.
+// algorithms returns the algorithms with those of the known keys first, so that a host with several
+// keys presents a known one. If an authority is listed, certificates come before them. Nil means
+// the default order.
 func (e expectation) algorithms() (names []string) {
 	if e.certified {
 		for _, name := range ssh.SupportedAlgorithms().HostKeys {
@@ -168,13 +166,13 @@ func (e expectation) algorithms() (names []string) {
 	return all
 }
 
-// check is the verdict of one handshake.
+// check is the state of the host key check in one handshake.
 type check struct {
 	expectation
 	ctx      context.Context
 	hostKeys *hostKeys
 	shown    ssh.PublicKey
-	added    []ssh.PublicKey // by the console, since the machine has other keys now
+	added    []ssh.PublicKey // new keys on the console: the machine has changed its keys
 	err      error
 }
 
@@ -220,7 +218,7 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		if c.final || h.console == nil {
 			return &fatalError{wrong}
 		}
-		// The console tells of the keys that a machine makes itself at a later boot.
+		// A machine that creates new keys at a later boot prints them on the console.
 		h.readConsole(c.ctx)
 		if contains(h.onConsole, key) {
 			c.added, c.source = h.onConsole, "printed on the machine's console"
@@ -251,8 +249,8 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts only keys known beforehand; add it to ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
 }
 
-// revoked reports whether the known hosts file says so of a key, of the key that it
-// certifies, or of the authority that has certified it, wherever else it is listed.
+// revoked reports whether the known_hosts file revokes the key, the key that it certifies, or the
+// authority that certified it, even if they are listed elsewhere too.
 func (h *hostKeys) revoked(addr string, remote net.Addr, key ssh.PublicKey) bool {
 	keys := []ssh.PublicKey{key}
 	if cert, ok := key.(*ssh.Certificate); ok {
@@ -264,8 +262,8 @@ func (h *hostKeys) revoked(addr string, remote net.Addr, key ssh.PublicKey) bool
 	})
 }
 
-// uncertified refuses a key that no authority has certified in a way that holds, though
-// the user has listed one for the host.
+// uncertified refuses a key without a valid certificate from an authority, if the user has listed
+// one for the host.
 func (c *check) uncertified(key ssh.PublicKey, why error) error {
 	if _, ok := key.(*ssh.Certificate); ok {
 		return fatal("the host certificate that %s presents (%s) does not hold: %s; renew it, or list its authority in ssh_known_hosts_file",
@@ -279,14 +277,14 @@ func (c *check) uncertified(key ssh.PublicKey, why error) error {
 	return err // a new machine may get its certificate late
 }
 
-// settled ends doubts about the host's keys.
+// settled resets the doubts about the host's keys.
 func (h *hostKeys) settled() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.doubted = time.Time{}
 }
 
-// doubting returns for how long the host has shown keys that are not its own.
+// doubting returns for how long the host has presented unexpected keys.
 func (h *hostKeys) doubting() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -296,8 +294,8 @@ func (h *hostKeys) doubting() time.Duration {
 	return time.Since(h.doubted)
 }
 
-// accept pins what is known after a handshake that ended in a login, and tells the
-// user the first time, and when it has changed.
+// accept pins the known keys after a successful login. It tells the user the first time, and when
+// the keys have changed.
 func (h *hostKeys) accept(ctx context.Context, s *step.Scope, where string, c *check) {
 	h.mu.Lock()
 	first := len(h.pinned) == 0
@@ -320,8 +318,8 @@ func (h *hostKeys) accept(ctx context.Context, s *step.Scope, where string, c *c
 	}
 }
 
-// learn pins more keys that were told over a connection which is trusted, and
-// returns those that are new. With "strict" it learns none.
+// learn pins further keys that were received over a trusted connection, and returns the new ones.
+// With "strict" it learns none.
 func (h *hostKeys) learn(keys []ssh.PublicKey) (learned []ssh.PublicKey) {
 	if h.mode != Pin {
 		return nil
@@ -337,14 +335,14 @@ func (h *hostKeys) learn(keys []ssh.PublicKey) (learned []ssh.PublicKey) {
 	return learned
 }
 
-// unknown returns those of keys that are not pinned.
+// unknown returns the keys that are not pinned.
 func (h *hostKeys) unknown(keys []ssh.PublicKey) []ssh.PublicKey {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.DeleteFunc(keys, func(k ssh.PublicKey) bool { return contains(h.pinned, k) })
 }
 
-// lines returns what is pinned, as in authorized_keys; none if no key is checked.
+// lines returns the pinned keys in the format of authorized_keys; none if keys are not checked.
 func (h *hostKeys) lines() (lines []string) {
 	if h.mode == Off {
 		return nil
@@ -360,7 +358,7 @@ func (h *hostKeys) lines() (lines []string) {
 // maxPinned limits how many keys a host may have.
 const maxPinned = 64
 
-// HostKeyError says that a host showed another key than it should have.
+// HostKeyError is the error for a host that presented an unexpected key.
 type HostKeyError struct {
 	Addr     string
 	Shown    ssh.PublicKey

@@ -15,17 +15,17 @@ import (
 	"bake/internal/terminal"
 )
 
-// login is what a user can be logged in with on one host.
+// login holds a user's ways to log in to one host.
 type login struct {
 	keys     []key
-	agent    *localAgent // whose keys to offer, or nil
+	agent    *localAgent // the source of further keys, or nil
 	password string
 	ask      func(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) // or nil
 
-	offers []string // in words, for when all are refused
-	hope   bool     // one of them may be taken later
+	offers []string // in words, for the error if all are refused
+	hope   bool     // one of them may be accepted later
 	said   []string // banners of the host
-	err    error    // why the agent or the terminal could not be asked
+	err    error    // why the agent or the terminal could not be used
 }
 
 type key struct {
@@ -45,13 +45,13 @@ func (l *login) addFile(keyFile, certFile string) error {
 	return nil
 }
 
-// anew is what to log in with once more, without what came of it before.
+// anew returns a login with the same credentials and no results.
 func (l *login) anew() *login {
 	return &login{keys: l.keys, agent: l.agent, password: l.password, ask: l.ask}
 }
 
-// methods returns the ways to log in, in the order agent, keys, password,
-// keyboard-interactive. They are good for one handshake, which ends with ctx.
+// methods returns the ways to log in, in the order agent, keys, password, keyboard-interactive.
+// They are valid for one handshake, which ends with ctx.
 func (l *login) methods(ctx context.Context, user string) (methods []ssh.AuthMethod) {
 	now := time.Now()
 	offer := func(what string, key ssh.PublicKey) {
@@ -99,7 +99,7 @@ func (l *login) methods(ctx context.Context, user string) (methods []ssh.AuthMet
 	return methods
 }
 
-// banner notes what a host says before it decides on a login.
+// banner records a message that the host sends before it decides on a login.
 func (l *login) banner(text string) error {
 	if text = printable(text); text != "" && len(l.said) < 5 {
 		l.said = append(l.said, text)
@@ -122,8 +122,7 @@ func (l *login) answer(ctx context.Context, instruction string, questions []stri
 	return answers, nil
 }
 
-// askOnTerminal puts the questions of a host to the user. When ctx ends first the
-// terminal is as it was before.
+// askOnTerminal asks the user the host's questions. If ctx ends first, the terminal is restored.
 func askOnTerminal(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) {
 	tty, err := terminal.Open()
 	if err != nil {
@@ -176,7 +175,7 @@ func questionsOn(tty *terminal.Terminal, instruction string, questions []string,
 	return answers, nil
 }
 
-// readLine reads to the end of a line and no further.
+// readLine reads one line and nothing after it.
 func readLine(r io.Reader) (string, error) {
 	var line strings.Builder
 	for b := make([]byte, 1); ; {
@@ -193,16 +192,15 @@ func readLine(r io.Reader) (string, error) {
 
 // localAgent is the SSH agent of the user who runs bake.
 type localAgent struct {
-	socket  string // empty: none runs
+	socket  string // empty if none runs
 	forward bool
 }
 
-// agentPatience is how long the agent may take to list its keys, for which it may
-// have to ask its user.
+// agentPatience limits the listing of the agent's keys. The agent may have to ask its user.
 const agentPatience = 30 * time.Second
 
-// signers returns the agent's keys. They work until ctx ends: each handshake has a
-// connection to the agent of its own.
+// signers returns the agent's keys. They work until ctx ends. Each handshake has its own connection
+// to the agent.
 func (a *localAgent) signers(ctx context.Context) ([]ssh.Signer, error) {
 	conn, err := dialAgent(ctx, a.socket)
 	if err != nil {
@@ -223,7 +221,7 @@ func (a *localAgent) signers(ctx context.Context) ([]ssh.Signer, error) {
 	return signers, nil
 }
 
-// forwardOver lets the machine ask the agent, for sessions that request it.
+// forwardOver lets the machine use the agent, in sessions that request it.
 func (a *localAgent) forwardOver(client *ssh.Client) error {
 	return forwardAgent(client, a.socket)
 }

@@ -20,26 +20,25 @@ import (
 	"bake/communicator"
 )
 
-// A large file travels in parts, over several sessions at once where the machine is far
-// away: the window of a session, 2 MB, is what can be on its way in it. A hole in a
-// sparse file does not travel at all.
+// A large file is sent in parts. If the machine is far away, several sessions send at once, because
+// a session can have only its window, 2 MB, in flight. Holes of a sparse file are not sent.
 const (
-	partBlock  = 64 << 10 // what parts begin at a multiple of
-	largePart  = 8 << 20  // each costs the machine a process
-	smallPart  = 1 << 20  // at the end, so that no session is left with much when others are done
-	partsFrom  = 8 << 20  // the size of a file that is worth it
+	partBlock  = 64 << 10 // parts start at a multiple of it
+	largePart  = 8 << 20  // large, because each part costs the machine a process
+	smallPart  = 1 << 20  // size towards the end, so that the sessions finish at about the same time
+	partsFrom  = 8 << 20  // smallest file that is sent in parts
 	maxWorkers = 8        // sessions; OpenSSH's limit is 10, and one reads host keys
 	farAway    = 4 * time.Millisecond
 )
 
-// span is a range of a file, which begins at a multiple of partBlock.
+// span is a range of a file. It starts at a multiple of partBlock.
 type span struct{ at, size int64 }
 
-// blocks is how many blocks it takes.
+// blocks returns the number of blocks of the range.
 func (s span) blocks() int64 { return (s.size + partBlock - 1) / partBlock }
 
-// spansOf cuts the data of a file of a size into parts for so many sessions: large ones,
-// which get smaller towards the end. ranges are where its data is, in order.
+// spansOf splits the data of a file of size bytes into parts for that many workers. The parts are
+// large at first and get smaller towards the end. ranges are the positions of the data, in order.
 func spansOf(ranges []span, size int64, workers int) (parts []span) {
 	done, left := int64(0), int64(0)
 	for _, r := range ranges {
@@ -50,7 +49,7 @@ func spansOf(ranges []span, size int64, workers int) (parts []span) {
 		end := min(size, r.at+r.size)
 		for at < end {
 			n := min(max(smallPart, min(largePart, left/int64(2*workers))), end-at)
-			if rest := n % partBlock; rest != 0 { // whole blocks, but for the end of the file
+			if rest := n % partBlock; rest != 0 { // whole blocks, except at the end of the file
 				n = min(n+partBlock-rest, size-at)
 			}
 			parts = append(parts, span{at, n})
@@ -69,8 +68,8 @@ type localFile interface {
 	Fd() uintptr
 }
 
-// inParts says how to send a file in parts: over how many sessions, and which; none if
-// it is better sent as one stream.
+// inParts returns how to send a file in parts: the number of sessions, and the parts. It returns
+// none if one stream is better.
 func (c *Client) inParts(ctx context.Context, f fs.File, size int64) (workers int, parts []span) {
 	local, ok := f.(localFile)
 	if !ok || size < partsFrom {
@@ -88,8 +87,8 @@ func (c *Client) inParts(ctx context.Context, f fs.File, size int64) (workers in
 	return workers, spansOf(ranges, size, workers)
 }
 
-// apart separates the files of a tree that are better sent in parts, into directories
-// that their owner can write to, from those that go in one stream.
+// apart separates the files of a tree that are better sent in parts from the rest, which goes in
+// one stream. Only files in directories that their owner can write to are sent in parts.
 func (c *Client) apart(ctx context.Context, src fs.FS, dirs, files []communicator.Entry) (large, rest []communicator.Entry) {
 	closed := map[string]bool{}
 	for _, d := range dirs {
@@ -99,7 +98,7 @@ func (c *Client) apart(ctx context.Context, src fs.FS, dirs, files []communicato
 		if e.Info.Size() >= partsFrom && !closed[path.Dir(e.Name)] {
 			if f, err := src.Open(e.Name); err == nil {
 				workers, _ := c.inParts(ctx, f, e.Info.Size())
-				_ = f.Close() // only looked at
+				_ = f.Close() // opened only for inspection
 				if workers > 0 {
 					large = append(large, e)
 					continue
@@ -111,14 +110,14 @@ func (c *Client) apart(ctx context.Context, src fs.FS, dirs, files []communicato
 	return large, rest
 }
 
-// near reports whether the machine is known to be so near that one session does.
+// near reports whether the machine is known to be near enough for one session.
 func (l *link) near() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rtt > 0 && l.rtt < farAway
 }
 
-// timed notes how long the machine took to answer something simple.
+// timed records how long the machine took to answer a simple request.
 func (l *link) timed(took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,7 +126,7 @@ func (l *link) timed(took time.Duration) {
 	}
 }
 
-// workers is over how many sessions so many bytes are to travel.
+// workers returns the number of sessions for transferring that many bytes.
 func (c *Client) workers(ctx context.Context, bytes int64) int {
 	if bytes < partsFrom {
 		return 1
@@ -139,7 +138,7 @@ func (c *Client) workers(ctx context.Context, bytes int64) int {
 	return min(maxWorkers, 2+int(rtt/(8*time.Millisecond)), int(bytes/(partsFrom/2)))
 }
 
-// roundTrip is how far away the machine is; 0 if that is not known.
+// roundTrip returns the round-trip time to the machine; 0 if it is not known.
 func (c *Client) roundTrip(ctx context.Context) time.Duration {
 	l, err := c.connected(ctx)
 	if err != nil {
@@ -165,10 +164,10 @@ func (c *Client) roundTrip(ctx context.Context) time.Duration {
 	return l.rtt
 }
 
-// Exit codes of the scripts for parts, beyond those of all.
+// Exit codes of the scripts for parts, in addition to those of all scripts.
 const (
-	exitNoParts = 95 // as a stream, please
-	exitReboot  = 96 // what was sent before may be lost
+	exitNoParts = 95 // send the file as a stream instead
+	exitReboot  = 96 // the machine rebooted: parts sent earlier may be lost
 )
 
 var (
@@ -176,12 +175,12 @@ var (
 	errReboot  = errors.New("the machine was restarted during the upload")
 )
 
-// bootID is a word of shell that prints which boot of the machine this is.
+// bootID is a shell command that prints the id of the machine's current boot.
 const bootID = `cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -`
 
-// putParts writes one file in parts: to another name beside it, which is given its own
-// once it is whole, or, where a file is there already, into that. The error is errNoParts
-// if nothing was done and a stream may work.
+// putParts sends one file in parts. It writes to a temporary name in the same directory and renames
+// the file when it is complete. If the target exists already, it writes into that. The error is
+// errNoParts if nothing was done and a stream may work.
 func (c *Client) putParts(ctx context.Context, dst string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) error {
 	for again := false; ; again = true {
 		err := c.putPartsOnce(ctx, dst, e, r, workers, parts, m)
@@ -208,17 +207,15 @@ func (c *Client) putPartsOnce(ctx context.Context, dst string, e communicator.En
 	return err
 }
 
-// partTarget is a file of the machine that is written in parts. Its names are words of
-// shell.
+// partTarget is a file on the machine that is written in parts. Its names are quoted for the shell.
 type partTarget struct {
-	name    string // that it is to have
-	part    string // that it is written under, which is the same if it was there before
-	boot    string // which boot of the machine this is
+	name    string // the final name
+	part    string // the name during the transfer, which is the same if the file existed before
+	boot    string // id of the machine's boot
 	created bool
 }
 
-// remove is shell that leaves nothing that looks whole: what was there before is left
-// empty.
+// remove returns shell code that leaves no incomplete file: it empties a file that existed before.
 func (t *partTarget) remove() string {
 	if t.created {
 		return "rm -f " + t.part
@@ -226,24 +223,24 @@ func (t *partTarget) remove() string {
 	return fmt.Sprintf("[ ! -f %[1]s ] || : > %[1]s", t.name)
 }
 
-// check is shell that ends a script unless all that was written is still there.
+// check returns shell code that ends a script if the parts written so far may be lost.
 func (t *partTarget) check() string {
 	// A shell expands "~" in p=~/x, but not in of=~/x.
 	return fmt.Sprintf(`p=%s; [ "$(%s)" = %s ] && [ -f "$p" ] || exit %d; `, t.part, bootID, t.boot, exitReboot)
 }
 
-// dropParts removes what was written. It may be that nobody listens any more.
+// dropParts removes what was written. The machine may be unreachable, so its errors are ignored.
 func (c *Client) dropParts(ctx context.Context, t *partTarget) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
 	defer cancel()
-	_, _ = c.script(ctx, t.remove()+"; sleep 1; "+t.remove(), nil, nil) // what still writes may have made it again
+	_, _ = c.script(ctx, t.remove()+"; sleep 1; "+t.remove(), nil, nil) // twice: a command that is still writing may have created the file again
 }
 
-// beginParts makes the file that the parts are written to. What is there already is
-// emptied, as by a stream: the disk need not hold both.
+// beginParts creates the file that the parts are written to. An existing file is emptied, as a
+// stream would do, so that the disk need not hold both.
 func (c *Client) beginParts(ctx context.Context, dst string, e communicator.Entry) (*partTarget, error) {
 	t := &partTarget{name: remotePath(path.Join(dst, e.Name)), created: true}
-	// Nobody else makes a file of this name.
+	// A unique name.
 	t.part = remotePath(path.Join(dst, path.Dir(e.Name), ".bake-part-"+strings.ToLower(rand.Text())))
 	out, err := c.script(ctx, fmt.Sprintf("[ -d %[1]s ] || exit %[2]d; [ ! -d %[3]s ] || exit %[4]d; "+
 		"dd iflag=fullblock if=/dev/null of=/dev/null 2>/dev/null || exit %[5]d; umask 077; "+
@@ -255,7 +252,7 @@ func (c *Client) beginParts(ctx context.Context, dst string, e communicator.Entr
 		return nil, errNoParts
 	case errors.As(err, &failed):
 		return nil, err
-	case err != nil: // it may have been made
+	case err != nil: // it may have been created
 		c.dropParts(ctx, t)
 		return nil, err
 	}
@@ -267,7 +264,7 @@ func (c *Client) beginParts(ctx context.Context, dst string, e communicator.Entr
 	return t, nil
 }
 
-// sendParts writes what q holds.
+// sendParts sends the parts in q.
 func (c *Client) sendParts(ctx context.Context, t *partTarget, workers int, q *partQueue) error {
 	script := t.check() + fmt.Sprintf(`while read -r at n && [ -f "$p" ]; do `+
 		`e=$(dd iflag=fullblock bs=%d seek=$at count=$n conv=notrunc of="$p" 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`, partBlock)
@@ -289,7 +286,7 @@ func (c *Client) endParts(ctx context.Context, t *partTarget, e communicator.Ent
 	return rebooted(err)
 }
 
-// rebooted makes errReboot of the exit code that says so.
+// rebooted turns the exit code for a reboot into errReboot.
 func rebooted(err error) error {
 	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
 		return errReboot
@@ -297,10 +294,10 @@ func rebooted(err error) error {
 	return err
 }
 
-// cleanLimit is how long removing what an upload has left may take.
+// cleanLimit limits the removal of an upload's remains.
 const cleanLimit = 10 * time.Second
 
-// quoteWord makes a word of what a machine has said.
+// quoteWord returns a word that the machine sent, or "-" if it is not a plain name.
 func quoteWord(s string) string {
 	if !plainName(s) {
 		return "-"
@@ -308,8 +305,8 @@ func quoteWord(s string) string {
 	return "'" + s + "'"
 }
 
-// inSessions has work done in several sessions until nothing of q is left to do. What a
-// lost connection has cut is done again, unless nothing at all gets through.
+// inSessions calls work in several sessions until q is empty. Parts interrupted by a lost
+// connection are sent again, unless no part at all gets through.
 func (c *Client) inSessions(ctx context.Context, workers int, q *partQueue, work func(context.Context, *link, *session) error) error {
 	for fruitless := 0; ; fruitless++ {
 		before := q.left()
@@ -337,8 +334,8 @@ func (c *Client) inSessions(ctx context.Context, workers int, q *partQueue, work
 	}
 }
 
-// round has work done in as many sessions as the machine allows, up to workers, once in
-// each. An error that is not the loss of the connection stops the others.
+// round calls work once in each of up to workers sessions, as many as the machine allows. An error
+// other than the loss of the connection stops all sessions.
 func (c *Client) round(ctx context.Context, workers int, work func(context.Context, *link, *session) error) error {
 	l, s, err := c.session(ctx)
 	if err != nil {
@@ -354,7 +351,7 @@ func (c *Client) round(ctx context.Context, workers int, work func(context.Conte
 			if i > 0 {
 				var err error
 				if s, err = l.newSession(ctx); err != nil {
-					return // the machine allows no more of them, or the link is lost: the first one will tell
+					return // the machine allows no more sessions, or the link is lost: the first session will report that
 				}
 			}
 			if errs[i] = work(ctx, l, s); errs[i] != nil && !errors.Is(errs[i], communicator.ErrDisconnected) {
@@ -369,7 +366,7 @@ func (c *Client) round(ctx context.Context, workers int, work func(context.Conte
 	return cmp.Or(errs...)
 }
 
-// partQueue is what of a file is to be sent or fetched.
+// partQueue holds the parts of a file that are still to be transferred.
 type partQueue struct {
 	r io.ReaderAt
 
@@ -377,8 +374,8 @@ type partQueue struct {
 	todo    []span
 	pending int // taken, and not known to be done
 	meter   *meter
-	counted int   // of what is done, in bytes
-	err     error // of this host
+	counted int   // bytes of the finished parts
+	err     error // on this host
 }
 
 func (q *partQueue) failed() error {
@@ -428,18 +425,18 @@ func (q *partQueue) fail(err error) {
 	}
 }
 
-// partSender is the standard input of a script that writes parts: a line that says
-// where to and how many blocks, and the blocks.
+// partSender is the standard input of a script that writes parts: for each part a line with its
+// position and number of blocks, then the blocks.
 type partSender struct {
 	q *partQueue
 
 	mu   sync.Mutex
-	sent []span // and not acknowledged
+	sent []span // not acknowledged yet
 	over bool
 
-	line []byte // what is next
-	at   span   // what comes after it
-	zero int64  // bytes that fill the last block
+	line []byte // sent next
+	at   span   // sent after line
+	zero int64  // bytes to fill the last block
 }
 
 // Read implements [io.Reader].
@@ -483,7 +480,7 @@ func (w *partSender) Read(b []byte) (int, error) {
 	return int(n), nil
 }
 
-// acknowledged takes a line of the script: the part that begins there is written.
+// acknowledged handles a line of the script: the part that starts at that block is written.
 func (w *partSender) acknowledged(line string) {
 	block, err := strconv.ParseInt(line, 10, 64)
 	if err != nil {
@@ -500,7 +497,7 @@ func (w *partSender) acknowledged(line string) {
 	}
 }
 
-// giveBack leaves to others what was not acknowledged.
+// giveBack returns the parts that were not acknowledged to the queue.
 func (w *partSender) giveBack() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -17,17 +17,17 @@ import (
 	"bake/internal/shellquote"
 )
 
-// tarKind is what kind of tar a machine has.
+// tarKind is the kind of tar that a machine has.
 type tarKind int
 
 const (
 	tarUnknown tarKind = iota
 	noTar
-	plainTar // changes the mode of directories that exist already
+	plainTar // changes the mode of existing directories
 	gnuTar
 )
 
-// Exit codes of the scripts below, beyond those that shells and tar use.
+// Exit codes of the scripts below, chosen outside those that shells and tar use.
 const (
 	exitNoDir     = 91
 	exitNoFile    = 92
@@ -49,12 +49,12 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 		return c.putFile(ctx, dst, src, files[0], newMeter(ctx, c.scope, files))
 	}
 	if c.tarKnown() == tarUnknown && !slices.ContainsFunc(files, func(e communicator.Entry) bool { return e.Info.Size() >= partsFrom }) {
-		// Most machines have GNU tar: asking first would cost a round trip, and as much
-		// as some hundred small files on a machine that is near.
+		// Most machines have GNU tar. Asking first would cost a round trip, which on a near machine
+		// is as much as some hundred small files.
 		if err := c.putTar(ctx, dst, src, append(slices.Clone(dirs), files...), gnuTar); !errors.Is(err, errOtherTar) {
 			return err
 		}
-		// It has read nothing, and the source can be read again.
+		// Nothing was read, so the source can be read again.
 	}
 	kind, err := c.tarKind(ctx)
 	if err != nil {
@@ -92,29 +92,29 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	return c.closeDirs(ctx, dst, dirs)
 }
 
-// isGNUTar is a condition of shell.
+// isGNUTar is a shell condition.
 const isGNUTar = `tar --no-overwrite-dir --version >/dev/null 2>&1`
 
 // errOtherTar says that the machine has no GNU tar.
 var errOtherTar = errors.New("the machine has no GNU tar")
 
-// tarKnown is what tar the machine is known to have.
+// tarKnown returns the machine's kind of tar, as far as it is known.
 func (c *Client) tarKnown() tarKind {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tar
 }
 
-// tarKind finds out what tar the machine has. The best answer holds as long as
-// the connection; the others may change when packages are installed.
+// tarKind finds out the machine's kind of tar. GNU tar is remembered for the connection; the other
+// answers may change when packages are installed.
 func (c *Client) tarKind(ctx context.Context) (tarKind, error) {
 	kind, _, err := c.tarKindAnd(ctx, "")
 	return kind, err
 }
 
-// tarKindAnd is tarKind that also runs more, in the same round trip, and returns what
-// it prints. That is left out, and nothing returned, where the kind is known and the
-// machine near.
+// tarKindAnd is tarKind with another command, more, in the same round trip; it returns that
+// command's output. If the kind is known and the machine is near, it does not run the command and
+// returns no output.
 func (c *Client) tarKindAnd(ctx context.Context, more string) (tarKind, string, error) {
 	c.mu.Lock()
 	kind, l := c.tar, c.link
@@ -145,7 +145,7 @@ func (c *Client) tarKindAnd(ctx context.Context, more string) (tarKind, string, 
 	return kind, rest, nil
 }
 
-// putFile writes one file. Until it is whole nobody but its owner can read it.
+// putFile writes one file. Until it is complete only its owner can read it.
 func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communicator.Entry, m *meter) error {
 	f, err := src.Open(e.Name)
 	if err != nil {
@@ -158,7 +158,7 @@ func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communica
 		}
 	}
 	to := remotePath(path.Join(dst, e.Name))
-	// A stream that is cut ends like one that is whole.
+	// A stream that was cut off ends like a complete one, so the size is checked.
 	script := fmt.Sprintf(`[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s; s=$?; `+
 		`if [ -f %[3]s ] && [ -w %[3]s ]; then [ $s = 0 ] && [ "$(stat -Lc %%s %[3]s 2>/dev/null || wc -c <%[3]s 2>/dev/null || echo %[6]d)" -eq %[6]d ] || { `+
 		`if [ -h %[3]s ]; then : > %[3]s; else rm -f %[3]s; fi; exit 1; }; fi; [ $s = 0 ] && %[5]s`,
@@ -171,13 +171,13 @@ func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communica
 	return uploadError(err, dst, e.Name, c.opts.Username)
 }
 
-// setMode is shell that gives a file its mode. A file of another user, which the login user
-// may write to, keeps its own, as scp has it; what was written to it stays.
+// setMode returns shell code that sets a file's mode. A file of another user that the login user
+// may write to keeps its mode, as with scp; the new content remains.
 func setMode(e communicator.Entry, name string) string {
 	return fmt.Sprintf("{ chmod %04[1]o %[2]s 2>/dev/null || [ ! -O %[2]s ] || chmod %04[1]o %[2]s; }", e.Perm(), name)
 }
 
-// exact reads a file of known size, and notices when the file changes under it.
+// exact reads a file of known size and returns an error if the size changes meanwhile.
 type exact struct {
 	r     io.Reader
 	left  int64
@@ -199,8 +199,8 @@ func (x *exact) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// putTar writes entries as one tar stream. Where kind is gnuTar and the machine has
-// another, it writes nothing and returns errOtherTar.
+// putTar writes entries as one tar stream. If kind is gnuTar and the machine has another tar, it
+// writes nothing and returns errOtherTar.
 func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []communicator.Entry, kind tarKind) error {
 	if len(entries) == 0 {
 		return nil
@@ -238,8 +238,8 @@ func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []co
 	return uploadError(err, dst, fmt.Sprintf("%d files and directories", len(entries)), c.opts.Username)
 }
 
-// pack writes entries of src as a tar stream in GNU format, which every tar can
-// read whatever the names are.
+// pack writes entries of src as a tar stream in GNU format, which every tar can read whatever the
+// names are.
 func pack(w io.Writer, src fs.FS, entries []communicator.Entry, m *meter) error {
 	buffered := bufio.NewWriterSize(w, streamBuffer)
 	tw := tar.NewWriter(buffered)
@@ -278,8 +278,7 @@ func packOne(tw *tar.Writer, src fs.FS, e communicator.Entry, m *meter, buf []by
 	return err
 }
 
-// makeDirs makes the directories that are missing. While they are filled their
-// owner can write to them.
+// makeDirs creates the missing directories, at first writable by their owner.
 func (c *Client) makeDirs(ctx context.Context, dst string, dirs []communicator.Entry) error {
 	script := fmt.Sprintf(`cd %s 2>/dev/null || exit %d; while IFS= read -r m && IFS= read -r d; do [ -d "$d" ] || mkdir -m "$m" "./$d" || exit 1; done`, remotePath(dst), exitNoDir)
 	var list bytes.Buffer
@@ -293,7 +292,7 @@ func (c *Client) makeDirs(ctx context.Context, dst string, dirs []communicator.E
 	return uploadError(err, dst, fmt.Sprintf("%d directories", len(dirs)), c.opts.Username)
 }
 
-// closeDirs takes away what makeDirs gave the owner beyond the directories' own modes.
+// closeDirs removes the extra permissions that makeDirs gave the owner.
 func (c *Client) closeDirs(ctx context.Context, dst string, dirs []communicator.Entry) error {
 	var script strings.Builder
 	for i := len(dirs) - 1; i >= 0; i-- {
@@ -308,7 +307,7 @@ func (c *Client) closeDirs(ctx context.Context, dst string, dirs []communicator.
 	return uploadError(err, dst, "modes of directories", c.opts.Username)
 }
 
-// scriptError is a script of ours that ended badly.
+// scriptError is the error of one of bake's scripts that failed.
 type scriptError struct {
 	code   int
 	stderr string
@@ -321,11 +320,11 @@ func (e *scriptError) Error() string {
 	return fmt.Sprintf("%s (exit status %d)", e.stderr, e.code)
 }
 
-// strangerError says that something else than a script of ours ran: what a forced
-// command or a login shell of another kind does.
+// strangerError is the error if something other than bake's script ran, such as a forced command or
+// a login shell of another kind.
 type strangerError struct {
 	user string
-	code int // -1: not waited for
+	code int // -1: unknown, not waited for
 	said string
 }
 
@@ -343,11 +342,11 @@ func (e *strangerError) Error() string {
 	return text + ". Check ssh_username: its login shell has to be a POSIX one, without a forced command"
 }
 
-// Is makes it a [communicator.ErrNoCommands].
+// Is makes it match [communicator.ErrNoCommands].
 func (e *strangerError) Is(target error) bool { return target == communicator.ErrNoCommands }
 
-// scriptMark is the line that our scripts print first. What comes before it is said
-// by the start-up files of the login shell.
+// scriptMark is the first line that bake's scripts print. Any output before it comes from the
+// start-up files of the login shell.
 const scriptMark = "bake-0b5f3c7e-begins"
 
 // shellLine returns the command line that runs text with sh, whatever the login shell is.
@@ -355,14 +354,14 @@ func shellLine(text string) string {
 	return "exec env LC_ALL=C sh -c " + shellquote.Join("echo; echo "+scriptMark+"; "+text)
 }
 
-// afterMark passes on what follows the mark. A machine that says whom else to log in
-// as is not listened to any longer: some then wait before they close the session.
+// afterMark passes on what follows the mark. If the machine asks the user to log in as another
+// user, it stops reading, because some machines then wait before they close the session.
 type afterMark struct {
 	w     io.Writer
 	user  string
 	begun bool
-	said  communicator.Head // before the mark
-	tail  []byte            // the last of it, in which the mark may begin
+	said  communicator.Head // the output before the mark
+	tail  []byte            // the last bytes, which may be the start of the mark
 }
 
 func (a *afterMark) Write(b []byte) (int, error) {
@@ -392,11 +391,11 @@ func (a *afterMark) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// before is what was said before the mark.
+// before returns the output before the mark.
 func (a *afterMark) before() string { return a.said.String() + string(a.tail) }
 
-// script runs text with sh, whatever the login shell is, without a terminal.
-// Its output goes to stdout, or is returned when that is nil.
+// script runs text with sh, whatever the login shell is, without a terminal. Its output goes to
+// stdout; if stdout is nil, it is returned.
 func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
 	l, s, err := c.session(ctx)
 	if err != nil {
@@ -405,7 +404,7 @@ func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdou
 	return c.scriptOver(ctx, l, s, text, stdin, stdout)
 }
 
-// scriptOver is script in a session, which it closes.
+// scriptOver is script in an open session, which it closes.
 func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text string, stdin io.Reader, stdout io.Writer) (string, error) {
 	out := &communicator.Head{Max: 64 << 10}
 	if stdout == nil {
@@ -429,8 +428,8 @@ func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text strin
 	return out.String(), nil
 }
 
-// remotePath makes a path of the machine one word for its shell; "~" and "~user"
-// at its start stay what they are.
+// remotePath quotes a path as one word for the machine's shell. It leaves "~" or "~user" at the
+// start unquoted.
 func remotePath(p string) string {
 	if strings.HasPrefix(p, "~") {
 		home, rest, slash := strings.Cut(p, "/")
@@ -453,7 +452,7 @@ func plainName(s string) bool {
 	}) < 0
 }
 
-// uploadError explains why what was not written to dst.
+// uploadError explains why an upload to dst failed.
 func uploadError(err error, dst, what, user string) error {
 	var failed *scriptError
 	if err == nil {
@@ -465,7 +464,7 @@ func uploadError(err error, dst, what, user string) error {
 	return fmt.Errorf("upload of %s to %s: %w", what, dst, explain(failed, dst, user))
 }
 
-// explain puts a machine's refusal and its remedy in words.
+// explain describes a machine's refusal and its remedy.
 func explain(e *scriptError, dst, user string) error {
 	switch {
 	case e.code == exitNoDir:

@@ -1,5 +1,5 @@
-// Package winrm talks to a Windows machine over WinRM: it waits for the machine to
-// come up, runs commands there in cmd.exe, and moves files through PowerShell.
+// Package winrm talks to a Windows machine over WinRM: it waits until the machine is up, runs
+// commands in cmd.exe, and transfers files through PowerShell.
 package winrm
 
 import (
@@ -20,12 +20,11 @@ import (
 	"bake/step"
 )
 
-// Target is what a builder knows about the machine it made. Every field may be nil.
+// Target is what a builder knows about the machine that it created. Every field may be nil.
 type Target struct {
-	// Addr returns where the machine can be reached, and is asked before each
-	// attempt to connect. An error ends connecting, unless NotYet says that it
-	// stands for an address that is not there yet. The setting winrm_host, when
-	// set, replaces it.
+	// Addr returns the address of the machine. It is called before each attempt to connect. An
+	// error ends connecting, unless NotYet reports that it means that there is no address yet. The
+	// setting winrm_host, if set, replaces the address.
 	Addr   func(ctx context.Context) (host string, err error)
 	NotYet func(error) bool
 
@@ -33,8 +32,8 @@ type Target struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Client is a [communicator.Communicator] for one machine. There is no connection
-// that lasts: each command has a WinRM shell of its own.
+// Client is a [communicator.Communicator] for one machine. It keeps no connection: each command has
+// its own WinRM shell.
 type Client struct {
 	opts   *Settings
 	target Target
@@ -46,8 +45,8 @@ type Client struct {
 	at endpoint // where the machine was last reached
 }
 
-// Connect waits until the machine can be logged in to and runs PowerShell, for as
-// long as o says. pause is how long to wait then before connecting again.
+// Connect waits until the machine accepts a login and runs PowerShell, for as long as o allows.
+// pause is how long to wait after that before it connects again.
 func Connect(ctx context.Context, s *step.Scope, o *Settings, pause time.Duration, t Target) (*Client, error) {
 	closed := make(chan struct{})
 	c := &Client{
@@ -70,7 +69,7 @@ func Connect(ctx context.Context, s *step.Scope, o *Settings, pause time.Duratio
 	return c, nil
 }
 
-// hello waits until PowerShell answers: for a while after WinRM does, it may not.
+// hello waits until PowerShell answers, which may be some time after WinRM does.
 func (c *Client) hello(ctx context.Context) error {
 	const greeting = "WinRM connected."
 	said := errors.New("PowerShell does not answer")
@@ -89,14 +88,14 @@ func (c *Client) hello(ctx context.Context) error {
 
 var errTimeout = errors.New("timeout waiting for WinRM")
 
-// The rhythm of connecting.
+// Pauses between attempts.
 const (
 	firstPause = 200 * time.Millisecond
 	longPause  = 5 * time.Second
 )
 
-// retry calls f until it succeeds, the limit of the settings is reached, or
-// trying again is of no use.
+// retry calls f until it succeeds, the limit of the settings is reached, or further attempts are
+// pointless.
 func (c *Client) retry(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.WinRMTimeout, errTimeout)
 	defer cancel()
@@ -115,7 +114,7 @@ func (c *Client) retry(ctx context.Context, f func(context.Context) error) error
 			return fmt.Errorf("the machine's certificate is not trusted (%w); set winrm_insecure = true to accept any", err)
 		}
 		if context.Cause(ctx) == nil || last == nil {
-			last = err // an error after the end tells only about the end
+			last = err // an error after the end only reflects the end
 		}
 		if delay.For(ctx, pauses.NextBackOff()) == nil {
 			continue
@@ -130,10 +129,10 @@ func (c *Client) retry(ctx context.Context, f func(context.Context) error) error
 	}
 }
 
-// fatalError is one that trying again does not cure.
+// fatalError is an error that further attempts do not cure.
 type fatalError struct{ error }
 
-// locate finds out where the machine is now.
+// locate returns the machine's current endpoint.
 func (c *Client) locate(ctx context.Context) (endpoint, error) {
 	host := c.opts.WinRMHost
 	if host == "" && c.target.Addr != nil {
@@ -177,7 +176,7 @@ type shell struct {
 	id string
 }
 
-// open makes a shell at the first try.
+// open creates a shell, in one attempt.
 func (c *Client) open(ctx context.Context) (*shell, error) {
 	at, err := c.locate(ctx)
 	if err != nil {
@@ -197,17 +196,17 @@ func (c *Client) open(ctx context.Context) (*shell, error) {
 	return &shell{c, at, id}, nil
 }
 
-// drop deletes the shell, and with it what still runs in it.
+// drop deletes the shell and ends what still runs in it.
 func (s *shell) drop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
 	defer cancel()
-	// A shell that is gone already, or a machine that is, needs no deleting.
+	// Errors do not matter: if the shell or the machine is gone, there is nothing to delete.
 	_, _ = s.c.post(ctx, s.at, s.deleteRequest())
 }
 
-// Run implements [communicator.Communicator]. Where the machine cannot be reached
-// it waits for it, as at first. A command that the machine refuses to start, as it does
-// while it goes down, is tried for a moment in other shells.
+// Run implements [communicator.Communicator]. If the machine cannot be reached, Run waits for it,
+// as Connect does. If the machine refuses to start the command, as it does during a shutdown, Run
+// retries for a moment in other shells.
 func (c *Client) Run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
 	var s *shell
 	var command string
@@ -250,13 +249,13 @@ func (c *Client) attempt(ctx context.Context, cmd communicator.Command) (communi
 	return s.run(ctx, id, cmd)
 }
 
-// maxRefusals is how often a command may be refused: for some seconds.
+// maxRefusals is how often a command may be refused. It amounts to some seconds.
 const maxRefusals = 8
 
 var errNotStarted = errors.New("the machine did not start the command")
 
-// start starts the command line. With an answer that is none of WinRM, or that it is
-// refused, it has not begun; any other error leaves that open.
+// start starts the command line. If the answer does not come from WinRM, or is a refusal, the
+// command did not start; after any other error it may have.
 func (s *shell) start(ctx context.Context, line string) (id string, err error) {
 	if err := checkText(line); err != nil {
 		return "", err
@@ -272,10 +271,10 @@ func (s *shell) start(ctx context.Context, line string) (id string, err error) {
 	return parseCommand(out)
 }
 
-// idlePause is how long to wait after an answer that came at once and said nothing.
+// idlePause is the pause after an answer that came at once and was empty.
 const idlePause = 50 * time.Millisecond
 
-// run waits for a command, and drops the shell.
+// run waits for a command and drops the shell.
 func (s *shell) run(ctx context.Context, id string, cmd communicator.Command) (status communicator.Status, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer s.drop(ctx)
@@ -320,8 +319,8 @@ func write(w io.Writer, b []byte) error {
 	return err
 }
 
-// lost explains the error of a request about a running command: the shell, and
-// the command in it, goes with the machine.
+// lost explains the error of a request about a running command: if the machine is gone, so are the
+// shell and the command.
 func (s *shell) lost(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -329,13 +328,13 @@ func (s *shell) lost(ctx context.Context, err error) error {
 	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
 }
 
-// chunk is how much input goes into one request: with its encoding it stays
-// below the smallest size that a machine may have as its limit, 150 kB.
+// chunk is the size of input in one request. Encoded, it stays below 150 kB, the smallest limit
+// that a machine may have.
 const chunk = 96 << 10
 
-// feed sends input until it ends, the command does, or ctx. An error of the
-// input, and one of the connection, cancels the command with it. A command without input
-// does without the news that it has none.
+// feed sends input until the input, the command or ctx ends. An error of the input or the
+// connection cancels the command. If there is no input, it is not an error if the machine does not
+// accept the end of input.
 func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id string, r io.Reader) {
 	none := r == nil
 	if none {
@@ -353,7 +352,7 @@ func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id str
 		var f *fault
 		switch {
 		case errors.As(err, &f):
-			// The command does not read any more. It may have ended, which its output tells.
+			// The command no longer reads. It may have ended, which its output will show.
 			if !none && delay.For(ctx, farewellTimeout) == nil {
 				cancel(fmt.Errorf("the machine does not take the input of the command: %w", f))
 			}

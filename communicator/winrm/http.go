@@ -21,22 +21,22 @@ import (
 	"bake/internal/envvar"
 )
 
-// Timing of the requests. A machine answers a request for output at the latest
-// when operationTimeout is over; one that does not answer at all is gone.
+// Time limits of requests. A machine answers a request for output at the latest after
+// operationTimeout; a machine that does not answer at all is gone.
 const (
 	operationTimeout = time.Minute
 	requestTimeout   = operationTimeout + 30*time.Second
 	dialTimeout      = 15 * time.Second
-	farewellTimeout  = 10 * time.Second // for ending what a cancelled command left
+	farewellTimeout  = 10 * time.Second // for ending what a cancelled command has left
 )
 
-// maxResponse is far above what a machine may send at once, which requests limit to
-// 150 kB, and low enough for what parsing makes of elements in elements.
+// maxResponse is far above the 150 kB to which requests limit an answer, and low enough for parsing
+// deeply nested elements.
 const maxResponse = 1 << 20
 
-// fault is an error that the machine's WinRM service answers with.
+// fault is an error reported by the machine's WinRM service.
 type fault struct {
-	code string // of Windows, in decimal
+	code string // a Windows error code, in decimal
 	text string
 }
 
@@ -47,20 +47,20 @@ func (f *fault) Error() string {
 	return fmt.Sprintf("WinRM: %s (code %s)", f.text, f.code)
 }
 
-// timedOut is the code of a fault: there was no output until the timeout of the request.
+// timedOut is the code of the fault for no output within the timeout of the request.
 const timedOut = "2150858793"
 
 // errLogin is the error of a refused login.
 var errLogin = errors.New("the machine refused the login")
 
-// errNoNTLM is the error of a login by NTLM that the machine does not take.
+// errNoNTLM is the error of a login by NTLM that the machine does not support.
 var errNoNTLM = errors.New("the machine does not offer NTLM, which winrm_use_ntlm asks for")
 
-// newHTTP makes the client of the machine. dial may be nil; env is "NAME=value".
+// newHTTP makes the HTTP client for the machine. dial may be nil; env is a list of "NAME=value".
 func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (net.Conn, error), env []string) *http.Client {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.WinRMInsecure}, // the template asks for it
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.WinRMInsecure}, // if the template asks for it
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     time.Minute,
 	}
@@ -70,7 +70,7 @@ func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (
 		proxy := proxyOf(env)
 		t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
 	}
-	// A machine that sends bake elsewhere would have it talk to hosts that it chooses.
+	// Redirects are not followed: the machine could direct bake's requests to hosts of its choice.
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if o.WinRMUseNTLM {
 		return &http.Client{Transport: negotiator{ntlm.Negotiator{RoundTripper: noPassword{t}}}, CheckRedirect: stay}
@@ -78,7 +78,7 @@ func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (
 	return &http.Client{Transport: t, CheckRedirect: stay}
 }
 
-// negotiator logs in with NTLM. A challenge that the library panics over is an error.
+// negotiator logs in with NTLM. It returns an error for a challenge that makes the library panic.
 type negotiator struct{ ntlm.Negotiator }
 
 // RoundTrip implements [http.RoundTripper].
@@ -91,8 +91,8 @@ func (n negotiator) RoundTrip(r *http.Request) (resp *http.Response, err error) 
 	return n.Negotiator.RoundTrip(r)
 }
 
-// noPassword keeps the library from sending the password itself, which it does to
-// machines that offer only Basic authentication.
+// noPassword keeps the library from sending the password itself, which it would do to machines that
+// offer only Basic authentication.
 type noPassword struct{ http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
@@ -145,7 +145,7 @@ func (c *Client) post(ctx context.Context, at endpoint, msg request) (string, er
 	return "", err
 }
 
-// answer tells what the machine said from what went wrong.
+// answer returns the body of a response, or the error that it stands for.
 func answer(resp *http.Response, body string) (string, error) {
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
@@ -192,7 +192,7 @@ func parseFault(body string) *fault {
 	return f
 }
 
-// endpoint is where a machine's WinRM service is.
+// endpoint is the address of a machine's WinRM service.
 type endpoint struct {
 	host string
 	port int
@@ -207,7 +207,7 @@ func newEndpoint(host string, port int, tls bool) endpoint {
 	return endpoint{host, port, scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + "/wsman"}
 }
 
-// untrusted says whether err is that of a certificate that is not trusted.
+// untrusted reports whether err is due to a certificate that is not trusted.
 func untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError

@@ -16,18 +16,18 @@ import (
 	"bake/provisioner/internal/remote"
 )
 
-// attributes are what the rules for uploads say of one path.
+// attributes are the owner and mode that the upload rules give to a path.
 type attributes struct{ owner, mode string }
 
-// placed are the paths that have the same attributes.
+// placed is a group of paths with the same attributes.
 type placed struct {
 	attributes
 	paths []string
 }
 
-// put is the Put of m, after which the files have the owners and permissions that its
-// rules for uploads give them. Where only root may write, it uploads to a temporary
-// directory first, and root copies it from there.
+// put is m.Put, followed by setting the owners and permissions that m's upload rules prescribe.
+// Where only root may write, it uploads to a temporary directory first, and root copies the files
+// from there.
 func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
 	if len(m.Uploads) == 0 {
 		return m.Put(ctx, dir, src)
@@ -62,15 +62,14 @@ func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
 	return nil
 }
 
-// denied reports whether the machine has refused to write.
+// denied reports whether the machine refused to write.
 func denied(err error) bool {
 	here := (*fs.PathError)(nil)
 	return errors.Is(err, fs.ErrPermission) && !errors.As(err, &here)
 }
 
-// sort returns the names in a tree, and the paths that rules are for, with what they
-// say. The tree is put into dir, whose real name is to. A later rule takes the place
-// of what an earlier one says.
+// sort returns the names in a tree, and groups of the paths that rules apply to. The tree is put
+// into dir, whose real name is to. A later rule overrides an earlier one.
 func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, groups []*placed, err error) {
 	at := map[attributes]*placed{}
 	err = fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
@@ -79,7 +78,7 @@ func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, g
 		}
 		names = append(names, name)
 		var info fs.FileInfo
-		if info, err = fs.Stat(src, name); err != nil { // what a link leads to
+		if info, err = fs.Stat(src, name); err != nil { // the target of a link
 			return err
 		}
 		a := combined(rules, info.IsDir(), path.Join(dir, name), path.Join(to, name))
@@ -96,7 +95,7 @@ func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, g
 	return names, groups, err
 }
 
-// combined is what all rules together say of a path, which has two spellings.
+// combined returns the result of all rules for a path, which has two spellings.
 func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
 	var owner, group, mode string
 	for _, r := range rules {
@@ -116,15 +115,15 @@ func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
 	return attributes{owner, mode}
 }
 
-// apply gives the paths their attributes: as root if they change hands, or if root has
-// put them there.
+// apply sets the attributes of the paths. It does so as root if the owner changes or if root has
+// written the files.
 func (p *placed) apply(ctx context.Context, m builder.Machine, roots bool) error {
 	var commands []string
 	if p.mode != "" {
 		commands = append(commands, shellquote.Join("chmod", "--", p.mode)+` "$@"`)
 	}
 	as := ""
-	if p.owner != "" { // chown takes set-user-ID bits away
+	if p.owner != "" { // first, because chown clears set-user-ID bits
 		commands = append([]string{shellquote.Join("chown", "--", p.owner) + ` "$@"`}, commands...)
 	}
 	if roots || p.owner != "" {
@@ -133,10 +132,12 @@ func (p *placed) apply(ctx context.Context, m builder.Machine, roots bool) error
 	return onAll(ctx, m, as, strings.Join(commands, " && "), p.paths)
 }
 
-// asRoot sets as to what makes root of a login user who is not, if there is sudo.
+// asRoot sets the shell variable as to the command that makes another login user root, if there is
+// sudo.
 const asRoot = `if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then as='sudo -n'; fi; `
 
-// onAll runs a script, whose arguments are all the paths, or some of them at a time.
+// onAll runs a script with the paths as arguments, several times if there are too many for one
+// call.
 func onAll(ctx context.Context, m builder.Machine, as, script string, paths []string) error {
 	var list bytes.Buffer
 	for _, p := range paths {
@@ -160,20 +161,20 @@ func run(ctx context.Context, m builder.Machine, c communicator.Command) error {
 	return err
 }
 
-// putAsRoot puts a tree, whose names are known, where only root may write. As Put
-// does, it leaves directories as they are that exist already.
+// putAsRoot puts a tree, with the given names, where only root may write. Like Put, it keeps
+// existing directories as they are.
 func putAsRoot(ctx context.Context, m builder.Machine, dir string, src fs.FS, names []string) (err error) {
 	out := communicator.Head{Max: 4 << 10}
 	if err := run(ctx, m, communicator.Command{Line: "mktemp -d", Stdout: &out}); err != nil {
 		return err
 	}
-	lines := strings.Fields(out.String()) // a login shell may greet before
+	lines := strings.Fields(out.String()) // a login shell may print a greeting first
 	if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], "/") {
 		return fmt.Errorf("upload: mktemp on the machine gives no directory, but %q", out.String())
 	}
 	tmp := lines[len(lines)-1]
 	remove := func(ctx context.Context) error {
-		rm := shellquote.Join("rm", "-rf", "--", tmp) // directories may be read-only
+		rm := shellquote.Join("rm", "-rf", "--", tmp) // -f, because directories may be read-only
 		return run(ctx, m, communicator.Command{Line: shellquote.Join("sh", "-c", rm+" 2>/dev/null || { as=; "+asRoot+"$as "+rm+"; }")})
 	}
 	defer func() {
