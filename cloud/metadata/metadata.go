@@ -1,5 +1,5 @@
-// Package metadata is the instance metadata service, IMDSv1 and IMDSv2: an
-// http.Handler that already knows which instance asks.
+// Package metadata is the instance metadata service, IMDSv1 and IMDSv2. Each http.Handler
+// serves one instance.
 package metadata
 
 import (
@@ -15,41 +15,41 @@ import (
 	"time"
 )
 
-// Instance is what an instance can learn about itself.
+// Instance is the information that an instance can read about itself.
 type Instance struct {
-	Disabled       bool // the whole service is
-	Refused        int  // the status that every request gets, if not 0
+	Disabled       bool // the whole service is disabled
+	Refused        int  // HTTP status of every answer, if not 0
 	TokensRequired bool // IMDSv2 only
-	HopLimit       int  // of the answer to a request for a token
+	HopLimit       int  // of the answer to a token request
 
 	ID, ImageID, Type, Account, ReservationID string
-	Architecture                              string // as EC2 names it
+	Architecture                              string // EC2's name
 	LaunchIndex                               int
 	PendingTime                               time.Time
 	Region, Zone, ZoneID                      string
 	PrivateName, PrivateAddress               string
-	PublicName, PublicAddress                 string // empty without a public address
+	PublicName, PublicAddress                 string // empty if there is no public address
 	MAC, InterfaceID                          string
 	SubnetID, SubnetCIDR, VPCID, VPCCIDR      string
-	KeyName, PublicKey                        string              // empty without a key pair
-	LentKeys                                  map[string][]string // for the moment, by the users that they let in
+	KeyName, PublicKey                        string              // empty if there is no key pair
+	LentKeys                                  map[string][]string // temporary public keys, by user
 	Groups                                    []Group
 	Devices                                   []Device
 	Spot                                      bool
-	Interruption                              *time.Time        // when a Spot Instance is taken back; nil for not
-	Role                                      *Role             // nil without one
-	UserData                                  []byte            // nil is none
+	Interruption                              *time.Time        // when a Spot Instance will be taken back; nil if it will not
+	Role                                      *Role             // nil if there is none
+	UserData                                  []byte            // nil if there is none
 	Tags                                      map[string]string // nil unless the instance may read them
 }
 
-// Role is the role that is lent to an instance, and the profile that lends it.
+// Role is the role of an instance, and the instance profile that contains it.
 type Role struct {
 	ProfileARN, ProfileID string
 	Name                  string
 	Credentials           Credentials
 }
 
-// Credentials are those of a role.
+// Credentials are temporary credentials of a role.
 type Credentials struct {
 	AccessKeyID, SecretAccessKey, Token string
 	Made, Expires                       time.Time
@@ -61,9 +61,9 @@ type Group struct{ ID, Name string }
 // Device is a block device: its name, such as "root", and its path.
 type Device struct{ Name, Path string }
 
-// Handler answers for the instance that about describes; about is asked at
-// every request, so that changes show at once. Tokens live as long as the
-// handler, by the time that now tells.
+// Handler returns a handler for the instance that about returns. It calls about for every
+// request, so that changes take effect at once. Tokens are kept in the handler and expire
+// by now.
 func Handler(now func() time.Time, about func() Instance) http.Handler {
 	s := &service{now: now, about: about, tokens: map[string]time.Time{}}
 	mux := http.NewServeMux()
@@ -78,13 +78,13 @@ func Handler(now func() time.Time, about func() Instance) http.Handler {
 	})
 }
 
-// service keeps the tokens of one instance.
+// service holds the tokens of one instance.
 type service struct {
 	now   func() time.Time
 	about func() Instance
 
 	mu     sync.Mutex
-	tokens map[string]time.Time // with the end of each
+	tokens map[string]time.Time // expiry by token
 }
 
 const (
@@ -119,7 +119,7 @@ func (s *service) token(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forgetOld drops the tokens that have ended. The lock is held.
+// forgetOld deletes expired tokens. The caller holds the lock.
 func (s *service) forgetOld() {
 	for token, end := range s.tokens {
 		if !s.now().Before(end) {
@@ -128,8 +128,8 @@ func (s *service) forgetOld() {
 	}
 }
 
-// admitted reports whether the request may read, and if so how long its token
-// still lives; 0 without one.
+// admitted reports whether the request may read, and returns the remaining lifetime of its
+// token; 0 without a token.
 func (s *service) admitted(r *http.Request, in Instance) (seconds int, ok bool) {
 	token := r.Header.Get(tokenHeader)
 	if token == "" {
@@ -192,7 +192,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// versions returns the dates of EC2's metadata interface; each answers as latest.
+// versions returns the dates of EC2's metadata versions. Each is answered like latest.
 func versions() []string {
 	return []string{"1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04",
 		"2011-01-01", "2011-05-01", "2012-01-12", "2014-02-25", "2014-11-05", "2015-10-20", "2016-04-19", "2016-06-30", "2016-09-02",
@@ -200,8 +200,8 @@ func versions() []string {
 		"2024-04-11", "latest"}
 }
 
-// tree is a directory of the metadata: values by path. A path that others
-// continue is a directory, whose content lists what is below it.
+// tree is the metadata: values by path. A path that is a prefix of others is a directory,
+// whose content is a listing.
 type tree map[string]string
 
 func (in Instance) tree() tree {
@@ -292,7 +292,7 @@ func (in Instance) tree() tree {
 	return t
 }
 
-// info says which profile lends the role.
+// info returns the document about the instance profile.
 func (r *Role) info() string {
 	return document(struct {
 		Code               string
@@ -315,7 +315,7 @@ func (r *Role) credentials() string {
 	}{"Success", c.Made.UTC().Format(time.RFC3339), "AWS-HMAC", c.AccessKeyID, c.SecretAccessKey, c.Token, c.Expires.UTC().Format(time.RFC3339)})
 }
 
-// document is v, plain data, as a text in JSON.
+// document returns v, plain data, as JSON.
 func document(v any) string {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -348,8 +348,8 @@ func (in Instance) identity() string {
 	})
 }
 
-// find returns the value at path, or the listing of the directory there, in
-// which directories end in a slash.
+// find returns the value at path, or the listing of that directory, in which names of
+// directories end in a slash.
 func (t tree) find(path string) (string, bool) {
 	if value, ok := t[path]; ok {
 		return value, true
@@ -379,10 +379,10 @@ func send(w http.ResponseWriter, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.Header().Set("Server", "EC2ws")
-	_, _ = w.Write(body) // an instance that has gone needs no answer
+	_, _ = w.Write(body) // an error means that the instance has gone
 }
 
-// fail answers with the page that EC2 has for a status.
+// fail answers with EC2's error page for a status.
 func fail(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Type", "text/html")
 	w.Header().Set("Server", "EC2ws")

@@ -9,15 +9,15 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// blockingEndpoint waits for a link that takes no more frames at the moment, instead of
-// dropping them. TCP recovers from such losses at a few segments a timeout.
+// blockingEndpoint waits when the link accepts no more frames, instead of dropping them.
+// TCP recovers from such losses at only a few segments per timeout.
 type blockingEndpoint struct {
 	nested.Endpoint
 	fd int
 }
 
-// patience is how long one write waits before it drops what is left: a machine that
-// reads nothing at all must not keep the router from ending.
+// patience is how long one write waits before it drops the rest: a machine that reads
+// nothing must not prevent the router from ending.
 const patience = time.Second
 
 func newBlockingEndpoint(card stack.LinkEndpoint, fd int) *blockingEndpoint {

@@ -16,9 +16,9 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// handleTCP is called for every new connection of the machine. The machine's
-// handshake completes only once the other side has answered, so it sees what it
-// would see on a wire: a connection, a reset, or nothing at all.
+// handleTCP is called for every new connection of the machine. It completes the machine's
+// handshake only after the other side has answered, so that the machine sees what it would
+// on a real network: a connection, a reset, or nothing.
 func (r *Router) handleTCP(req *tcp.ForwarderRequest) {
 	to := destination(req.ID())
 	where, peer := r.locate(TCP, to)
@@ -53,11 +53,11 @@ func (r *Router) handleTCP(req *tcp.ForwarderRequest) {
 	}
 }
 
-// errOutOfReach is refused to the machine at once: a program that waits for an
-// answer tells its user less.
+// errOutOfReach refuses the machine's connection at once: a program that only times out
+// gives its user less information.
 var errOutOfReach = fmt.Errorf("an address of the host or of a private network, which machines may not reach: %w", syscall.ECONNREFUSED)
 
-// connect joins the machine's connection to the one that dial makes.
+// connect connects the machine's connection to the one that dial opens.
 func (r *Router) connect(req *tcp.ForwarderRequest, dial func(context.Context) (net.Conn, error)) {
 	ctx, cancel := context.WithTimeout(r.ctx, dialTimeout)
 	defer cancel()
@@ -81,7 +81,7 @@ func (r *Router) connect(req *tcp.ForwarderRequest, dial func(context.Context) (
 	pipe(r.ctx, in, out)
 }
 
-// accept completes the machine's handshake; nil means that it has gone.
+// accept completes the machine's handshake. It returns nil if the machine has gone.
 func accept(req *tcp.ForwarderRequest) net.Conn {
 	var queue waiter.Queue
 	ep, err := req.CreateEndpoint(&queue)
@@ -105,8 +105,8 @@ func (c *machineConn) reset() {
 	_ = c.Close()
 }
 
-// handleUDP is called for every packet that belongs to no flow yet. A packet
-// that is not handled is answered with "port unreachable".
+// handleUDP is called for every packet that does not belong to a flow yet. A packet that
+// it does not handle is answered with "port unreachable".
 func (r *Router) handleUDP(req *udp.ForwarderRequest) bool {
 	to := destination(req.ID())
 	where, _ := r.locate(UDP, to)
@@ -146,7 +146,8 @@ func acceptUDP(req *udp.ForwarderRequest) *gonet.UDPConn {
 	return gonet.NewUDPConn(&queue, ep)
 }
 
-// exchange carries packets both ways until neither side has sent one for a while.
+// exchange forwards packets in both directions until neither side has sent one for some
+// time.
 func (r *Router) exchange(in net.Conn, to netip.AddrPort) {
 	defer in.Close()
 	if !r.cfg.Reach.Admits(r.ctx, to) {

@@ -10,8 +10,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// pingFilter drops echo requests to addresses that the router does not own. The
-// stack takes every address for its own and would answer for all of them.
+// pingFilter drops echo requests to addresses that the router does not own. The stack
+// treats every address as its own and would answer for all of them.
 type pingFilter struct {
 	nested.Endpoint
 	answers func(netip.Addr) bool

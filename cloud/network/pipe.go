@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// pipe carries bytes both ways until both sides have finished or ctx ends, and
-// closes both. One side's end of stream reaches the other as such, and so does
-// its reset: a cut download never looks like a complete one.
+// pipe copies bytes in both directions until both sides have finished or ctx ends, and
+// closes both connections. The end of one side's stream reaches the other as an end, a
+// reset as a reset, so that an interrupted download never looks complete.
 func pipe(ctx context.Context, a, b net.Conn) {
 	stop := context.AfterFunc(ctx, func() { abort(a); abort(b) })
 	defer stop()
@@ -34,7 +34,7 @@ func oneWay(dst, src net.Conn) {
 	dst.Close()
 }
 
-// abort closes c so that the other end sees a reset.
+// abort closes c in such a way that the other end sees a reset.
 func abort(c net.Conn) {
 	switch c := c.(type) {
 	case interface{ reset() }:
@@ -59,7 +59,7 @@ func newConnQueue(addr net.Addr) *connQueue {
 	return &connQueue{addr: addr, conns: make(chan net.Conn, maxHandshake), closed: make(chan struct{})}
 }
 
-// push hands c to Accept. When the queue is full or closed c is reset.
+// push passes c to Accept. If the queue is full or closed, c is reset.
 func (q *connQueue) push(c net.Conn) {
 	select {
 	case <-q.closed:
@@ -102,7 +102,7 @@ func (c *severable) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite ends what is sent, where the connection can.
+// CloseWrite closes the sending half, if the connection supports it.
 func (c *severable) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -12,35 +12,35 @@ import (
 )
 
 const (
-	// wideRange is the number of ports from which on a range is opened only
-	// where the machine listens.
+	// wideRange is the number of ports from which on a range is wide: of a wide range,
+	// only those ports are opened on which the machine listens.
 	wideRange = 200
 
-	// pollListening is how often the machine is asked for the ports it listens on.
+	// pollListening is the interval at which the machine's listening ports are polled.
 	pollListening = time.Second
 
-	// MovedBy is what is added to a port that this user may not open or that
-	// somebody else holds on all addresses.
+	// MovedBy is added to a port that this user may not open, or that another program
+	// holds on all addresses.
 	MovedBy = 20000
 
 	inboundTimeout = 10 * time.Second
 )
 
-// usual are opened in wide ranges before the machine listens on them, so that a
-// client that comes early meets the machine and not a closed door.
+// usual are the ports that are opened even in wide ranges before the machine listens on
+// them, so that an early client reaches the machine.
 var usual = []uint16{22, 80, 443}
 
-// publicAddress keeps listeners on the machine's public address, one for each
-// port that its policy lets somebody reach.
+// publicAddress has a listener on the machine's public address for each port that its
+// policy lets some peer reach.
 type publicAddress struct {
 	r       *Router
 	changed chan struct{}
 
 	mu        sync.Mutex
-	addr      netip.Addr // not valid: there is none now
+	addr      netip.Addr // invalid if there is none now
 	closed    bool
 	listeners map[uint16]net.Listener
-	failed    map[uint16]bool // not to be tried again until the policy changes
+	failed    map[uint16]bool // not tried again until the policy changes
 }
 
 func newPublicAddress(r *Router) *publicAddress {
@@ -49,7 +49,7 @@ func newPublicAddress(r *Router) *publicAddress {
 	return p
 }
 
-// run follows the machine and the policy until the router ends.
+// run updates the listeners when the machine or the policy changes, until the router ends.
 func (p *publicAddress) run() {
 	tick := time.NewTicker(pollListening)
 	defer tick.Stop()
@@ -78,7 +78,7 @@ func (p *publicAddress) run() {
 	}
 }
 
-// move takes the listeners to the address that the machine has now.
+// move moves the listeners to the machine's current address.
 func (p *publicAddress) move() {
 	if p.r.cfg.PublicNow == nil {
 		return
@@ -99,7 +99,7 @@ func (p *publicAddress) move() {
 func (p *publicAddress) change() {
 	select {
 	case p.changed <- struct{}{}:
-	default: // one is waiting already, and it will see this change too
+	default: // a pending notification covers this change too
 	}
 }
 
@@ -159,7 +159,8 @@ func wantedPorts(ranges []PortRange, listening []uint16) map[uint16]bool {
 	return wanted
 }
 
-// open makes the listeners what the policy and the machine want.
+// open opens and closes listeners according to the policy and the machine's listening
+// ports.
 func (p *publicAddress) open(listening []uint16) {
 	wanted := wantedPorts(p.ranges(), listening)
 	p.mu.Lock()
@@ -188,7 +189,8 @@ func (p *publicAddress) open(listening []uint16) {
 	}
 }
 
-// listen opens port of the public address, or another one in its place.
+// listen opens port on the public address or, if it is not available, the port MovedBy
+// higher.
 func (p *publicAddress) listen(port uint16) (net.Listener, error) {
 	l, err := listenTCP(p.addr, port)
 	if err == nil {
@@ -225,7 +227,7 @@ func (p *publicAddress) serve(l net.Listener, port uint16) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // out of file descriptors, or a client that gave up
+		if err != nil { // out of file descriptors, or the client gave up
 			p.r.log.Warn("cannot accept", "address", l.Addr(), "error", err)
 			select {
 			case <-p.r.ctx.Done():
@@ -238,8 +240,8 @@ func (p *publicAddress) serve(l net.Listener, port uint16) {
 	}
 }
 
-// admit joins a client to the machine. Whoever may not come in, or knocks where
-// nobody is, is reset.
+// admit connects a client to the machine. It resets the client if the policy does not
+// allow it or the machine refuses the connection.
 func (p *publicAddress) admit(c net.Conn, port uint16) {
 	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	if policy := p.r.cfg.Policy; policy != nil && !policy.Ingress(TCP, from, port) {

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reach decides which addresses outside of the cloud machines may connect to, in
-// what the host can reach. Public addresses are always among them. Addresses of
-// the host itself and of private networks are not, unless an item admits them: a
-// machine is whatever its image and its scripts make of it, and no guest of those
-// networks. The nil Reach has no items.
+// Reach decides to which addresses outside the cloud machines may connect, among those
+// that the host can reach. Public addresses are always allowed. Addresses of the host
+// itself and of private networks are only allowed by an item: the code that a machine runs
+// comes from its image and scripts, and those networks should not trust it. A nil Reach
+// has no items.
 type Reach struct {
 	all   bool
 	items []destinations
@@ -32,24 +32,24 @@ type Reach struct {
 	names map[string]resolved
 }
 
-// destinations are what an item admits.
+// destinations are the addresses and ports that an item allows.
 type destinations struct {
 	prefix netip.Prefix
 	name   string // instead of prefix
-	port   uint16 // 0 is all
+	port   uint16 // 0 means all
 }
 
-// resolved are the addresses that a name had.
+// resolved is a cached lookup of a name.
 type resolved struct {
 	addrs []netip.Addr
 	until time.Time
 }
 
-// keepNames is how long the addresses of a name in a Reach are kept.
+// keepNames is how long the addresses of a name are cached.
 const keepNames = 30 * time.Second
 
-// ParseReach makes a Reach of items, each of them "all" or an address, a prefix in
-// CIDR notation or a host name, followed by ":PORT" or not.
+// ParseReach parses the items of a Reach. Each is "all", an address, a prefix in CIDR
+// notation or a host name, optionally followed by ":PORT".
 func ParseReach(items ...string) (*Reach, error) {
 	r := &Reach{names: map[string]resolved{}, resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
@@ -119,7 +119,7 @@ func (r *Reach) Admits(ctx context.Context, to netip.AddrPort) bool {
 	})
 }
 
-// lookup returns the addresses of a name, none if it has none.
+// lookup returns the addresses of a name, or none.
 func (r *Reach) lookup(ctx context.Context, name string) []netip.Addr {
 	r.mu.Lock()
 	known, ok := r.names[name]
@@ -131,7 +131,7 @@ func (r *Reach) lookup(ctx context.Context, name string) []netip.Addr {
 	defer cancel()
 	addrs, err := r.resolve(ctx, name)
 	if err != nil {
-		return known.addrs // those of before, rather than none
+		return known.addrs // the previous ones, rather than none
 	}
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
@@ -142,34 +142,33 @@ func (r *Reach) lookup(ctx context.Context, name string) []netip.Addr {
 	return addrs
 }
 
-// privateRanges are what networks use for themselves, and what is no address of
-// one host. Ranges for documentation are not among them: closed networks use them
-// as public ones.
+// privateRanges are ranges for private use and ranges whose addresses are not those of one
+// host. Documentation ranges are not included: closed networks use them like public ones.
 var privateRanges = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"), // carriers, and overlay networks
+	netip.MustParsePrefix("100.64.0.0/10"), // carriers and overlay networks
 	netip.MustParsePrefix("172.16.0.0/12"),
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("198.18.0.0/15"), // laboratories
+	netip.MustParsePrefix("198.18.0.0/15"), // benchmarking
 	netip.MustParsePrefix("fc00::/7"),
 	netip.MustParsePrefix("fec0::/10"),
-	netip.MustParsePrefix("64:ff9b:1::/48"), // translators of a network's own
+	netip.MustParsePrefix("64:ff9b:1::/48"), // NAT64 prefixes local to a network
 }
 
 func private(addr netip.Addr) bool {
 	return slices.ContainsFunc(privateRanges, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// nobodys are addresses that no machine can mean a host by, beyond its own card:
-// they would mean the host, or all of its neighbours.
+// nobodys reports whether addr cannot be another host for a machine: connecting to it
+// would reach this host or all of its neighbours.
 func nobodys(addr netip.Addr) bool {
 	reserved := addr.Is4() && (addr.As4()[0] == 0 || addr.As4()[0] >= 240)
 	return !addr.IsValid() || addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || reserved
 }
 
-// embedded returns the IPv4 address that an IPv6 address stands for (mapped, or by
-// NAT64 or 6to4), or else addr.
+// embedded returns the IPv4 address that an IPv6 address contains (mapped, NAT64 or 6to4),
+// otherwise addr.
 func embedded(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap()
 	if !addr.Is6() {
@@ -185,9 +184,9 @@ func embedded(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// hostOwns reports whether what is sent to addr ends at this host, or goes to all
-// of its neighbours: the kernel knows, whatever card or table the address is in.
-// An address without a route is nobody's.
+// hostOwns reports whether packets to addr are delivered to this host or to all of its
+// neighbours. It asks the kernel, so that all interfaces and routing tables count. An
+// address without a route is not owned.
 func hostOwns(addr netip.Addr) bool {
 	routes, err := netlink.RouteGet(addr.AsSlice())
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {

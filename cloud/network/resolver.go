@@ -17,17 +17,17 @@ import (
 
 const (
 	lookupTimeout = 3 * time.Second // for each of the host's resolvers
-	nameTTL       = 60              // seconds that the cloud's own names may be kept
+	nameTTL       = 60              // TTL of the cloud's own names, in seconds
 	maxQuery      = 64 << 10
 )
 
-// resolver answers the machine's DNS queries: the cloud's own names by itself,
-// everything else from the host's resolvers, bytes unchanged.
+// resolver answers the machine's DNS queries: it answers for the cloud's own names itself
+// and forwards all other queries, unchanged, to the host's resolvers.
 type resolver struct {
 	conf  string
 	names func(string) (netip.Addr, bool)
 
-	// hold takes a socket of the machine's: see [Router.hold].
+	// hold reserves one of the machine's sockets: see [Router.hold].
 	hold func() (release func(), ok bool)
 }
 
@@ -46,7 +46,7 @@ func (r *resolver) servePackets(ctx context.Context, c net.Conn) {
 		query := append([]byte(nil), b[:n]...)
 		release, ok := r.hold()
 		if !ok {
-			continue // as if the network had lost it
+			continue // like a packet that the network lost
 		}
 		go func() {
 			defer release()
@@ -80,7 +80,7 @@ func (r *resolver) serveStream(ctx context.Context, c net.Conn) {
 	}
 }
 
-// answer returns the reply to a query, or nil when it is not one.
+// answer returns the reply to a query, or nil if query is not a DNS query.
 func (r *resolver) answer(ctx context.Context, network string, query []byte) []byte {
 	var p dnsmessage.Parser
 	head, err := p.Start(query)
@@ -105,8 +105,8 @@ func (r *resolver) answer(ctx context.Context, network string, query []byte) []b
 	return reply(head, &question, dnsmessage.RCodeServerFailure, netip.Addr{})
 }
 
-// reply builds an answer that carries addr when the question is about IPv4
-// addresses. A name that exists has no other records.
+// reply builds an answer, which contains addr if the question asks for IPv4 addresses.
+// Names that exist have no other records.
 func reply(head dnsmessage.Header, question *dnsmessage.Question, code dnsmessage.RCode, addr netip.Addr) []byte {
 	m := dnsmessage.Message{Header: dnsmessage.Header{
 		ID: head.ID, Response: true, OpCode: head.OpCode, RecursionDesired: head.RecursionDesired, RecursionAvailable: true, RCode: code,
@@ -160,8 +160,8 @@ func ask(ctx context.Context, network, server string, query []byte) ([]byte, err
 	}
 }
 
-// servers returns the host's resolvers, as host:port. A host that names none has
-// one of its own.
+// servers returns the host's resolvers as host:port. If the host's configuration names
+// none, it is the resolver on the host itself.
 func (r *resolver) servers() []string {
 	path := r.conf
 	if path == "" {
@@ -192,7 +192,7 @@ func parseResolvConf(r io.Reader) []string {
 	return servers
 }
 
-// readFrame and writeFrame carry one DNS message over TCP (RFC 1035, 4.2.2).
+// readFrame and writeFrame transfer one DNS message over TCP (RFC 1035, 4.2.2).
 func readFrame(r io.Reader) ([]byte, error) {
 	var size [2]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {

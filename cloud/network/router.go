@@ -29,17 +29,17 @@ import (
 const (
 	defaultMTU = 9001
 
-	// dialTimeout ends a connection attempt that nothing answers. The machine's
-	// own kernel goes on trying until its user loses patience.
+	// dialTimeout limits a connection attempt that gets no answer. The machine's own
+	// kernel keeps trying until the program gives up.
 	dialTimeout = 30 * time.Second
 
-	// Silence after which a UDP flow is forgotten.
+	// udpIdle is the time without packets after which a UDP flow is forgotten.
 	udpIdle = 60 * time.Second
 	dnsIdle = 10 * time.Second
 
 	nic          = tcpip.NICID(1)
-	maxHandshake = 1024 // connection attempts under way at one time
-	maxSockets   = 2048 // connections, flows and lookups of one machine at one time
+	maxHandshake = 1024 // concurrent connection attempts
+	maxSockets   = 2048 // concurrent connections, flows and lookups of one machine
 )
 
 var (
@@ -51,27 +51,27 @@ var (
 type Guest interface {
 	// Dial connects to a TCP port of the machine from inside its network.
 	Dial(ctx context.Context, port uint16) (net.Conn, error)
-	// Listening lists the TCP ports that something in the machine listens on.
+	// Listening returns the TCP ports on which a program in the machine listens.
 	Listening(ctx context.Context) ([]uint16, error)
 }
 
-// Options of a [Router].
+// Options configure a [Router].
 type Options struct {
-	// Link carries the machine's Ethernet frames, one for each read and write: a
-	// tap device or a packet socket. The router takes it over. When nil the
-	// machine has no card; its listeners work all the same.
+	// Link carries the machine's Ethernet frames, one per read and write: a tap device or
+	// a packet socket. The router takes ownership of it. If Link is nil, the machine has
+	// no network card; its listeners work nevertheless.
 	Link *os.File
 
 	// ResolvConf is the file that names the host's resolvers; empty means
-	// /etc/resolv.conf. It is read for every lookup, so the host may move.
+	// /etc/resolv.conf. It is read for every lookup, since the host may change networks.
 	ResolvConf string
 
-	// Log tells developers what the router decides.
+	// Log is for developers: it gets the router's decisions.
 	Log *slog.Logger
 }
 
-// Router is the network of one machine: what lies behind its card, and what
-// listens on its public address.
+// Router is the network of one machine: everything behind its network card, and the
+// listeners on its public address.
 type Router struct {
 	cfg      Config
 	guest    Guest
@@ -90,13 +90,13 @@ type Router struct {
 	cancel context.CancelFunc
 	flows  sync.WaitGroup
 
-	// sockets are the host's that the machine's traffic holds open, at most
-	// maxSockets: the program serves other machines too.
+	// sockets limits the host's sockets that the machine's traffic holds open to
+	// maxSockets: this process serves other machines too.
 	sockets chan struct{}
 }
 
-// HardwareAddr returns the address of the network card of the machine with that
-// private address. Cards of one VPC have different ones.
+// HardwareAddr returns the address of the network card of the machine with that private
+// address. It is unique within a VPC.
 func HardwareAddr(private netip.Addr) net.HardwareAddr {
 	b := private.As4()
 	return net.HardwareAddr{0x0a, 0xff, b[0], b[1], b[2], b[3]}
@@ -108,7 +108,7 @@ func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Nex
 // NameServer returns the resolver's address in a subnet.
 func NameServer(subnet netip.Prefix) netip.Addr { return Gateway(subnet).Next() }
 
-// MTUOrDefault returns the largest packet of the machine's card, in bytes.
+// MTUOrDefault returns the MTU of the machine's network card, in bytes.
 func (c Config) MTUOrDefault() int {
 	if c.MTU == 0 {
 		return defaultMTU
@@ -116,8 +116,8 @@ func (c Config) MTUOrDefault() int {
 	return c.MTU
 }
 
-// New makes a router and opens the ports of the public address. It fails when
-// the configuration is impossible; a port that cannot be opened is logged.
+// New creates a router and opens the ports of the public address. It fails if the
+// configuration is invalid; a port that cannot be opened is only logged.
 func New(cfg Config, guest Guest, o Options) (*Router, error) {
 	if !cfg.Private.Is4() || !cfg.Subnet.Contains(cfg.Private) {
 		return nil, fmt.Errorf("network: the private address %s is not in the subnet %s", cfg.Private, cfg.Subnet)
@@ -158,14 +158,14 @@ func New(cfg Config, guest Guest, o Options) (*Router, error) {
 	return r, nil
 }
 
-// Changed makes the router look at its policy again.
+// Changed makes the router read its policy again.
 func (r *Router) Changed() {
 	if r.public != nil {
 		r.public.change()
 	}
 }
 
-// Close ends the router with all its connections and closes the link.
+// Close closes the router, all its connections and the link.
 func (r *Router) Close() error {
 	r.cancel()
 	if r.public != nil {
@@ -188,10 +188,10 @@ func (r *Router) Close() error {
 	return nil
 }
 
-// startStack puts a TCP/IP stack on the link. The stack takes every packet for
-// its own, whatever its destination, and hands new flows to the router.
+// startStack attaches a TCP/IP stack to the link. The stack accepts every packet, whatever
+// its destination, and passes new flows to the router.
 func (r *Router) startStack() error {
-	gvisorlog.SetLevel(gvisorlog.Warning) // it has one log only, on standard error, and remarks on single packets
+	gvisorlog.SetLevel(gvisorlog.Warning) // its only log is global, goes to standard error, and would comment on single packets
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
@@ -223,7 +223,7 @@ func (r *Router) startStack() error {
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
-	// Packets may come as soon as there is a card.
+	// Packets may arrive as soon as there is a network card.
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxHandshake, r.handleTCP).HandlePacket)
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s, r.handleUDP).HandlePacket)
 	if err := s.CreateNIC(nic, newPingFilter(newBlockingEndpoint(card, fd), r.answersPing)); err != nil {
@@ -247,16 +247,16 @@ func (r *Router) startStack() error {
 type place int
 
 const (
-	outside    place = iota // to be reached through the host, if the cloud's Reach admits it
+	outside    place = iota // reached through the host, if the cloud's Reach allows it
 	metadata                // the metadata service
 	resolving               // the name server
 	neighbour               // another machine of the cloud
-	nothing                 // an address at which nobody is
+	nothing                 // an address without a host
 	refusing                // nothing listens there
-	prohibited              // the security groups do not let it out
+	prohibited              // the security groups do not allow it
 )
 
-// locate says what is at an address and port; the Peer is set for a neighbour.
+// locate returns what is at an address and port, and the Peer if it is a neighbour.
 func (r *Router) locate(proto Proto, to netip.AddrPort) (place, Peer) {
 	addr, port := to.Addr(), to.Port()
 	switch addr {
@@ -290,8 +290,8 @@ func (r *Router) locate(proto Proto, to netip.AddrPort) (place, Peer) {
 	return outside, nil
 }
 
-// hold takes one of the machine's sockets until release; ok is false when it has
-// none left.
+// hold reserves one of the machine's sockets until release is called. ok is false if none
+// is free.
 func (r *Router) hold() (release func(), ok bool) {
 	select {
 	case r.sockets <- struct{}{}:
@@ -302,8 +302,8 @@ func (r *Router) hold() (release func(), ok bool) {
 	}
 }
 
-// answersPing reports whether an echo request to addr gets its reply from the
-// stack. What lies beyond the router is not pretended to be alive.
+// answersPing reports whether the stack answers echo requests to addr. It does not answer
+// for hosts beyond the router, which may not be alive.
 func (r *Router) answersPing(addr netip.Addr) bool {
 	return addr == r.router || addr == r.nameServer || addr == metadataAddr || addr == linkNameServer
 }
@@ -324,7 +324,7 @@ func stackError(what string, err tcpip.Error) error {
 	return fmt.Errorf("%s: %s", what, err)
 }
 
-// refused reports whether err is the answer of a host that is there.
+// refused reports whether err means that a host was reached and refused the connection.
 func refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Actions returns the names that S3 has for what is here.
+// Actions returns S3's names of the supported actions.
 func Actions() []string {
 	return []string{
 		"ListBuckets", "CreateBucket", "HeadBucket", "DeleteBucket", "GetBucketLocation", "ListObjects", "ListObjectsV2", "ListMultipartUploads",
@@ -14,7 +14,7 @@ func Actions() []string {
 	}
 }
 
-// Action returns the name that S3 has for a request; empty for one that is not here.
+// Action returns S3's name of the action of a request; empty if it is not supported.
 func Action(r *http.Request) string {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	query := r.URL.Query()

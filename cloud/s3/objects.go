@@ -2,7 +2,7 @@ package s3
 
 import (
 	"bytes"
-	"crypto/md5" // what S3's entity tags are
+	"crypto/md5" // S3's entity tags are MD5
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -27,30 +27,30 @@ import (
 // object is an object's record.
 type object struct {
 	Key      string
-	Data     string // the name of the file with its content
-	ETag     string // with its quotes
+	Data     string // name of the file with the content
+	ETag     string // with the quotes
 	Size     int64
 	Modified time.Time
-	SHA256   string            `json:",omitempty"` // in base64, if the client gave it; of one in parts it is that of theirs
-	Headers  map[string]string // what clients give and get back
+	SHA256   string            `json:",omitempty"` // in base64, if the client sent it; for an upload in parts, derived from those of the parts
+	Headers  map[string]string // headers that clients send and get back
 }
 
-// kept are the headers of an object that it keeps, besides x-amz-meta-*.
+// kept are the headers that are stored with an object, in addition to x-amz-meta-*.
 var kept = []string{
 	"Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control",
 	"X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", tagging, "X-Amz-Storage-Class",
 }
 
-// tagging is the header with the tags of an object, as a query.
+// tagging is the header with the tags of an object, encoded as a query.
 const tagging = "X-Amz-Tagging"
 
-// tags returns those of the object.
+// tags returns the object's tags.
 func (o object) tags() url.Values {
-	tags, _ := url.ParseQuery(o.Headers[tagging]) // newObject has read them
+	tags, _ := url.ParseQuery(o.Headers[tagging]) // newObject has parsed them
 	return tags
 }
 
-// newObject returns what the headers of a request say of an object that it begins.
+// newObject returns the object that the headers of a request describe.
 func newObject(q *request) (object, error) {
 	o := object{Key: q.key, Headers: map[string]string{}}
 	for name := range q.Header {
@@ -59,7 +59,7 @@ func newObject(q *request) (object, error) {
 		}
 	}
 	switch how := o.Headers["X-Amz-Server-Side-Encryption"]; how {
-	case "": // as S3 does since 2023
+	case "": // S3's default since 2023
 		o.Headers["X-Amz-Server-Side-Encryption"] = "AES256"
 	case "AES256", "aws:kms", "aws:kms:dsse":
 	default:
@@ -74,23 +74,23 @@ func newObject(q *request) (object, error) {
 	return o, nil
 }
 
-// record returns the name of an object's record.
+// record returns the name of the record of an object.
 func record(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:]) + ".json"
 }
 
-// sha256Header has the SHA-256 of an object or a part, in base64.
+// sha256Header contains the SHA-256 of an object or a part, in base64.
 const sha256Header = "X-Amz-Checksum-Sha256"
 
-// receive writes the body of a request into a new file of a directory, and
-// returns its name and the MD5 of its content, which has the checksums that the request gives.
+// receive writes the body of a request into a new file in dir. It returns the file's name,
+// and the MD5 and size of the content. It checks the checksums that the request gives.
 func receive(q *request, dir string) (name string, sum []byte, size int64, err error) {
 	f, err := os.CreateTemp(dir, durable.Temp)
 	if err != nil {
 		return "", nil, 0, err
 	}
-	h := md5.New() // what S3's entity tags are
+	h := md5.New() // S3's entity tags are MD5
 	file := &sparse{f: f}
 	to, want256, checksum := io.MultiWriter(file, h), q.Header.Get(sha256Header), sha256.New()
 	if want256 != "" {
@@ -110,8 +110,8 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 	return f.Name(), h.Sum(nil), size, nil
 }
 
-// sparse writes a file that has holes where there would be nothing but zeros, as most of a disk
-// is. Its end, which may be a hole, is for who has it.
+// sparse writes a file with holes instead of zeros, as most of a disk image is zeros. A
+// hole at the end is not written: the caller must set the file's size.
 type sparse struct {
 	f  *os.File
 	at int64
@@ -153,11 +153,11 @@ func (s *Service) putObject(q *request) error {
 	return s.guarded.Update(func(b *buckets) error { return b.place(q, o, name) })
 }
 
-// place makes the file name the content of an object, and answers. A crash
-// leaves the object as it was or as it is to be.
+// place makes the file name the content of an object, and answers the request. After a
+// crash, the object is either unchanged or complete.
 func (s *buckets) place(q *request, o object, name string) error {
 	o.Data, o.Modified = wire.NewRequestID()+".data", s.now().UTC().Truncate(time.Second)
-	if _, err := s.find(q); err != nil { // it may have gone meanwhile
+	if _, err := s.find(q); err != nil { // it may have been deleted meanwhile
 		return errors.Join(err, os.Remove(name))
 	}
 	if err := os.Rename(name, s.path(q.bucket, "objects", o.Data)); err != nil {
@@ -185,33 +185,33 @@ func (s *buckets) place(q *request, o object, name string) error {
 	return nil
 }
 
-// Get opens an object of an account, for the cloud's other services. The region
-// is that of its bucket.
+// Get opens an object of an account, for the cloud's other services. The region is that of
+// its bucket.
 func (s *Service) Get(caller wire.Caller, bucket, key string) (*os.File, error) {
 	q := &request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
 	_, f, err := s.open(q)
 	return f, err
 }
 
-// Bucket returns why objects of a caller's cannot be put into a bucket, for the cloud's
-// other services; nil if they can.
+// Bucket returns an error if the caller cannot put objects into a bucket. It is for the
+// cloud's other services.
 func (s *Service) Bucket(caller wire.Caller, bucket string) error {
 	return s.checked(&request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket})
 }
 
-// Put makes an object of an account's, for the cloud's other services.
+// Put creates an object of an account, for the cloud's other services.
 func (s *Service) Put(caller wire.Caller, bucket, key string, data []byte) error {
 	return s.Store(caller, bucket, key, http.Header{"Content-Type": {"text/plain"}}, bytes.NewReader(data))
 }
 
-// Store is Put of what a reader has, with the headers that a client would send. If the reader
-// fails, there is no object, or the one that there was.
+// Store is Put with a reader and with headers as sent by a client. If the reader fails, an
+// existing object is unchanged.
 func (s *Service) Store(caller wire.Caller, bucket, key string, header http.Header, content io.Reader) error {
 	r := &http.Request{Header: header, Body: io.NopCloser(content)}
 	return s.putObject(&request{Request: r, w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key})
 }
 
-// nowhere takes the headers of an answer that is not sent.
+// nowhere is a ResponseWriter for an answer that is not sent.
 type nowhere struct{ header http.Header }
 
 func (n nowhere) Header() http.Header         { return n.header }
@@ -257,7 +257,7 @@ func (s *Service) getObject(q *request) error {
 		case name == tagging:
 			header.Set(tagging+"-Count", strconv.Itoa(len(o.tags())))
 		case strings.HasPrefix(name, "X-Amz-Meta-"):
-			header[strings.ToLower(name)] = []string{v} // clients take the key from it as it is
+			header[strings.ToLower(name)] = []string{v} // clients use the key's case as it is sent
 		default:
 			header.Set(name, v)
 		}
@@ -276,7 +276,7 @@ func (s *Service) getObject(q *request) error {
 	return nil
 }
 
-// objectTagging answers with the tags of an object.
+// objectTagging returns the tags of an object to the client.
 func (s *buckets) objectTagging(q *request) error {
 	o, f, err := s.open(q)
 	if err != nil {
@@ -297,11 +297,10 @@ func (s *buckets) objectTagging(q *request) error {
 	return reply(q, out)
 }
 
-// refusing holds back an answer of net/http that refuses a request, which S3 says in
-// its own way.
+// refusing suppresses error answers of net/http, which S3 words differently.
 type refusing struct {
 	http.ResponseWriter
-	status int // of the refusal, or 0
+	status int // of the suppressed error, or 0
 }
 
 func (w *refusing) WriteHeader(status int) {
@@ -396,7 +395,7 @@ func (s *buckets) listObjects(q *request) error {
 		last = key
 		if head, _, ok := strings.Cut(rest, out.Delimiter); ok && out.Delimiter != "" {
 			common = out.Prefix + head + out.Delimiter
-			last = common + "\xff" // no key below it follows
+			last = common + "\xff" // sorts after every key below it
 			out.CommonPrefixes = append(out.CommonPrefixes, prefix{common})
 			continue
 		}
@@ -411,7 +410,7 @@ func (s *buckets) listObjects(q *request) error {
 	return reply(q, out)
 }
 
-// objects returns those of a bucket, by key.
+// objects returns the objects of a bucket, by key.
 func (s *buckets) objects(bucket string) (map[string]object, error) {
 	entries, err := os.ReadDir(s.path(bucket, "objects"))
 	if err != nil {
@@ -431,8 +430,8 @@ func (s *buckets) objects(bucket string) (map[string]object, error) {
 	return all, nil
 }
 
-// smallBody bounds the documents of requests; the largest, which lists the
-// 10,000 parts of an upload, is below 2 MiB.
+// smallBody limits the XML documents of requests. The largest, which lists the 10,000
+// parts of an upload, is below 2 MiB.
 const smallBody = 4 << 20
 
 func readSmall(r io.Reader) ([]byte, error) {

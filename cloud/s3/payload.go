@@ -18,9 +18,9 @@ import (
 
 var sha256Hex = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
-// Payload returns what the signature of a request has in the place of its body,
-// and the body as the service is to read it: it fails at its end where it is not
-// what was signed.
+// Payload returns the value that a request's signature has for the body, and a reader of
+// the body's content. If the signature covers the content, the reader fails at the end if
+// the content does not match.
 func Payload(r *http.Request) (hash string, body io.Reader, err error) {
 	hash = r.Header.Get("X-Amz-Content-Sha256")
 	switch {
@@ -39,7 +39,7 @@ func Payload(r *http.Request) (hash string, body io.Reader, err error) {
 	return "", nil, wire.Errorf("InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER or a valid sha256 value.")
 }
 
-// signed is a body with a SHA-256 that it must have.
+// signed is a body that must have the SHA-256 want.
 type signed struct {
 	r    io.Reader
 	sum  hash.Hash
@@ -55,8 +55,8 @@ func (s *signed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// chunks reads the content of a body in the encoding aws-chunked: chunks, each
-// after its length, and headers at the end, whose checksums are not looked at.
+// chunks reads the content of a body in the aws-chunked encoding: chunks, each after its
+// length, and trailing headers, whose checksums are not verified.
 type chunks struct {
 	r    *bufio.Reader
 	left int64 // of the current chunk
@@ -75,7 +75,7 @@ func (c *chunks) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b[:min(int64(len(b)), c.left)])
 	c.left -= int64(n)
 	if c.left == 0 && err == nil {
-		_, err = c.line() // what ends the chunk
+		_, err = c.line() // the line end after the chunk
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -96,7 +96,7 @@ func (c *chunks) next() error {
 	c.end = c.left == 0
 	for c.end && line != "" {
 		if line, err = c.line(); errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil // the last headers may end with the body
+			return nil // the trailing headers may end with the body
 		} else if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (c *chunks) next() error {
 	return nil
 }
 
-// line reads a line, without its end.
+// line reads a line and returns it without its line end.
 func (c *chunks) line() (string, error) {
 	line, err := c.r.ReadSlice('\n')
 	if err == io.EOF {

@@ -1,10 +1,10 @@
-// Package s3 is as much of Amazon S3 as imports of disk images and those who
-// prepare them use: buckets, objects, and uploads in parts. Requests are in the
-// path style (http://endpoint/bucket/key), signed in a header.
+// Package s3 implements the part of Amazon S3 that imports of disk images, and the clients
+// that prepare them, use: buckets, objects, and uploads in parts. Requests use the path
+// style (http://endpoint/bucket/key) and are signed in a header.
 //
-// What is in its directory:
+// Its directory contains:
 //
-//	BUCKET/bucket.json                      whose it is, and where
+//	BUCKET/bucket.json                      the bucket's owner and region
 //	BUCKET/objects/HASH.json                an object; HASH is the SHA-256 of its key
 //	BUCKET/objects/ID.data                  its content
 //	BUCKET/uploads/ID/upload.json, N.part   an upload in parts that has not ended
@@ -31,14 +31,14 @@ import (
 
 const namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
 
-// Service has the state of all buckets in one directory.
+// Service holds all buckets in one directory.
 type Service struct {
 	layout
 	guarded *durable.Guarded[*buckets]
 }
 
-// buckets are the state on disk. Its methods hold the lock: while something in the
-// directory is looked up or changes its name, and not while content is sent or received.
+// buckets is the state on disk. Its methods hold the lock. The lock is held while files
+// are looked up or renamed, but not while content is sent or received.
 type buckets struct {
 	layout
 	now func() time.Time
@@ -47,8 +47,8 @@ type buckets struct {
 // layout is the service's directory.
 type layout struct{ dir string }
 
-// Open returns the service whose buckets are in dir, which is made. now is the
-// time that objects get.
+// Open returns the service whose buckets are in dir, which it creates if necessary. now
+// returns the time for new objects.
 func Open(dir string, now func() time.Time) (*Service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -57,8 +57,8 @@ func Open(dir string, now func() time.Time) (*Service, error) {
 	return s, s.guarded.Update((*buckets).clean)
 }
 
-// clean removes what a crash has left: what was being received, content that no
-// object has, and buckets that were being made or deleted.
+// clean removes what a crash has left: partly received content, content without an object,
+// and buckets that were being created or deleted.
 func (s *buckets) clean() error {
 	buckets, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *buckets) clean() error {
 			}
 			continue
 		}
-		bucket := os.DirFS(s.path(b.Name())) // whose own path is no pattern
+		bucket := os.DirFS(s.path(b.Name())) // Glob in this file system, so that the path itself is no pattern
 		records, err := fs.Glob(bucket, "objects/*.json")
 		if err != nil {
 			return err
@@ -111,12 +111,12 @@ type request struct {
 	caller wire.Caller
 	bucket string
 	key    string
-	answer []byte // to be sent, if not nil
+	answer []byte // sent to the client, if not nil
 }
 
-// ServeHTTP answers a request whose signature has been checked, and whose caller
-// is in its context. Its body must fail where the signature covers the content
-// and does not fit it.
+// ServeHTTP answers a request whose signature has been verified and whose caller is in its
+// context. If the signature covers the body, reading the body must fail when it does not
+// match.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	q := &request{Request: r, w: w, caller: wire.CallerFrom(r.Context()), bucket: bucket, key: key}
@@ -124,7 +124,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(q); err != nil {
 		WriteError(w, r, err)
 	} else if q.answer != nil {
-		_, _ = w.Write(q.answer) // a client that has gone needs no answer
+		_, _ = w.Write(q.answer) // an error means that the client has gone
 	}
 }
 
@@ -184,8 +184,7 @@ func (s *Service) serve(q *request) error {
 	return &wire.Error{Code: "MethodNotAllowed", Message: "The specified method is not allowed against this resource.", Status: http.StatusMethodNotAllowed}
 }
 
-// unsupported returns a parameter of the query that asks for something else than
-// what is here, or "".
+// unsupported returns a query parameter that asks for something unsupported, or "".
 func unsupported(query map[string][]string, q *request) string {
 	known := map[string]bool{
 		"location": true, "uploads": true, "uploadId": true, "partNumber": true, "x-id": true, "list-type": true, "prefix": true,
@@ -317,7 +316,7 @@ func (s *buckets) deleteBucket(q *request) error {
 	if len(entries) > 0 {
 		return &wire.Error{Code: "BucketNotEmpty", Message: "The bucket you tried to delete is not empty", Status: http.StatusConflict}
 	}
-	// Without its record it is no bucket, should the rest be cut off.
+	// Remove the record first: without it, an incompletely deleted bucket is no bucket.
 	if err := os.Remove(s.path(q.bucket, "bucket.json")); err != nil {
 		return err
 	}
@@ -332,7 +331,7 @@ func (s *buckets) bucketLocation(q *request) error {
 	}
 	region := b.Region
 	if region == "us-east-1" {
-		region = "" // the region that has no name here
+		region = "" // us-east-1 is returned as an empty name
 	}
 	return reply(q, struct {
 		XMLName xml.Name `xml:"LocationConstraint"`
@@ -361,23 +360,24 @@ func (s *buckets) listBuckets(q *request) error {
 	return reply(q, out)
 }
 
-// stamp returns a time as S3 writes it into its answers.
+// stamp formats a time as in S3's answers.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// reply answers with a document, when the lock is let go.
+// reply sets document as the answer, which is sent after the lock is released.
 func reply(q *request, document any) error {
 	body, err := xml.Marshal(document)
 	if err != nil {
 		return err
 	}
-	// The namespace belongs to the outermost element, whatever its name is.
+	// The namespace belongs on the outermost element, whatever its name.
 	head, rest, _ := strings.Cut(string(body), ">")
 	q.w.Header().Set("Content-Type", "application/xml")
 	q.answer = fmt.Appendf(nil, "%s%s xmlns=%q>%s", xml.Header, head, namespace, rest)
 	return nil
 }
 
-// decode reads the document of a request; one without a body has none.
+// decode parses the XML document in the body of a request. Without a body, it changes
+// nothing.
 func decode(q *request, into any) error {
 	data, err := readSmall(q.Body)
 	if err != nil || len(data) == 0 {
@@ -389,7 +389,7 @@ func decode(q *request, into any) error {
 	return nil
 }
 
-// WriteError answers a request with err, as S3 does.
+// WriteError answers a request with err, in S3's form.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e := wire.AsError(err)
 	w.Header().Set("Content-Type", "application/xml")
@@ -397,12 +397,12 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	body, _ := xml.Marshal(struct { // strings always can be
+	body, _ := xml.Marshal(struct { // marshalling strings never fails
 		XMLName   xml.Name `xml:"Error"`
 		Code      string
 		Message   string
 		Resource  string
 		RequestID string `xml:"RequestId"`
 	}{Code: e.Code, Message: e.Message, Resource: r.URL.Path, RequestID: w.Header().Get("X-Amz-Request-Id")})
-	_, _ = w.Write(append([]byte(xml.Header), body...)) // a client that has gone needs no answer
+	_, _ = w.Write(append([]byte(xml.Header), body...)) // an error means that the client has gone
 }

@@ -1,7 +1,7 @@
 package s3
 
 import (
-	"crypto/md5" // what S3's entity tags are
+	"crypto/md5" // S3's entity tags are MD5
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -23,20 +23,20 @@ import (
 	"bake/cloud/wire"
 )
 
-// smallestPart is the least that a part of an upload can have, unless it is the last.
+// smallestPart is the minimum size of a part in bytes, except for the last part.
 const smallestPart = 5 << 20
 
 // upload is the record of an upload in parts.
 type upload struct {
 	ID      string
 	Started time.Time
-	Object  object // what it becomes
-	SHA256  bool   `json:",omitempty"` // each part has a checksum
+	Object  object // the object that it will become
+	SHA256  bool   `json:",omitempty"` // each part must have a checksum
 	Parts   map[int]part
 }
 
 type part struct {
-	ETag     string // with its quotes
+	ETag     string // with the quotes
 	SHA256   string `json:",omitempty"`
 	Size     int64
 	Modified time.Time
@@ -44,7 +44,7 @@ type part struct {
 
 var uploadID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f-]{36}$`) })
 
-// upload is findUpload for those who have no lock.
+// upload is findUpload for callers that do not hold the lock.
 func (s *Service) upload(q *request) (upload, error) {
 	return durable.Do(s.guarded, func(b *buckets) (upload, error) { return b.findUpload(q) })
 }
@@ -123,7 +123,7 @@ func (s *Service) putPart(q *request) error {
 // placePart makes the file name a part of an upload.
 func (s *buckets) placePart(q *request, number int, p part, name string) error {
 	u, err := s.findUpload(q)
-	if err != nil { // it may have ended meanwhile
+	if err != nil { // the upload may have ended meanwhile
 		return errors.Join(err, os.RemoveAll(name))
 	}
 	if err := os.Rename(name, s.partPath(q, u.ID, number)); err != nil {
@@ -188,16 +188,17 @@ func (s *Service) completeUpload(q *request) error {
 	}{Location: "http://" + q.Host + q.URL.Path, Bucket: q.bucket, Key: q.key, ETag: u.Object.ETag})
 }
 
-// completedPart is what a client says of a part of its upload.
+// completedPart is a part as listed in a client's request to complete the upload.
 type completedPart struct {
 	PartNumber     int
 	ETag           string
 	ChecksumSHA256 string
 }
 
-// complete makes the object of an upload of these parts, unless they are not what was uploaded.
+// complete sets the fields of the object that consists of these parts. It fails if they do
+// not match the uploaded parts.
 func (u *upload) complete(parts []completedPart) error {
-	sums, checksums := md5.New(), sha256.New() // what S3's entity tags are
+	sums, checksums := md5.New(), sha256.New() // S3's entity tags are MD5
 	for i := 1; i < len(parts); i++ {
 		if parts[i].PartNumber <= parts[i-1].PartNumber {
 			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// maxDepth bounds the nesting of parameters; the deepest of EC2's is 6.
+// maxDepth limits the nesting of parameters; EC2's deepest is 6.
 const maxDepth = 16
 
-// Decode fills into, a pointer to the SDK's input struct of action, from the
-// parameters of a request. It returns the [Error] that AWS gives for unknown,
-// missing and malformed parameters.
+// Decode sets into, a pointer to the SDK's input struct of action, from the parameters of
+// a request. It returns the [Error] that AWS returns for unknown, missing and malformed
+// parameters.
 func (m *Model) Decode(action string, params url.Values, into any) error {
 	op, ok := m.Operations[action]
 	if !ok {
 		return invalidAction(action)
 	}
 	root := &node{}
-	// In order, so that of several bad parameters the same one is always blamed.
+	// Sorted, so that of several bad parameters the same one is always reported.
 	for _, name := range sortedKeys(params) {
 		switch name {
 		case "Action", "Version":
@@ -43,7 +43,7 @@ func (m *Model) Decode(action string, params url.Values, into any) error {
 	return d.structure(root, "", m.Shapes[op.Input], reflect.ValueOf(into).Elem())
 }
 
-// node is a parameter's place in the tree that its dotted name spells.
+// node is a node in the tree of parameters that their dotted names form.
 type node struct {
 	value    *string
 	children map[string]*node
@@ -70,7 +70,7 @@ func (n *node) add(name string, values []string) error {
 	return nil
 }
 
-// path returns the name of the first parameter at or below n, which is called name.
+// path returns the name of the first parameter at or below n, whose own name is name.
 func (n *node) path(name string) string {
 	for n.value == nil && len(n.children) > 0 {
 		first := sortedKeys(n.children)[0]
@@ -87,7 +87,7 @@ func missing(name string) error {
 	return Errorf("MissingParameter", "The request must contain the parameter %s", name)
 }
 
-// missing returns what the service says of a required parameter that is not there.
+// missing returns the service's error for a missing required parameter.
 func (d decoder) missing(prefix, name string) error {
 	if d.m.Protocol != "query" {
 		return missing(prefix + name)
@@ -98,7 +98,7 @@ func (d decoder) missing(prefix, name string) error {
 
 type decoder struct{ m *Model }
 
-// value decodes n, called name, into v, a field of an SDK struct.
+// value decodes n, named name, into v, a field of an SDK struct.
 func (d decoder) value(n *node, name string, shape string, v reflect.Value) error {
 	s, compound := d.m.Shapes[shape]
 	if v.Kind() == reflect.Pointer {
@@ -157,8 +157,8 @@ func (d decoder) structure(n *node, prefix string, s Shape, v reflect.Value) err
 	return nil
 }
 
-// list decodes Name.1, Name.2 … (or Name.member.1 … in the "query" protocol).
-// The numbers give the order and may have gaps.
+// list decodes Name.1, Name.2 … (or Name.member.1 … in the "query" protocol). The numbers
+// give the order and may have gaps.
 func (d decoder) list(n *node, name string, element Member, v reflect.Value) error {
 	if d.m.Protocol == "query" && len(n.children) == 1 {
 		wrapper := element.Location
@@ -244,8 +244,8 @@ func scalar(text, name, kind string, v reflect.Value, open []string) error {
 	return nil
 }
 
-// allowed reports whether text is one of the values of v's type, if that is one
-// of the SDK's enumerations. The empty text stands for no value.
+// allowed reports whether text is a value of v's type, if that is one of the SDK's
+// enumerations. The empty text means no value and is allowed.
 func allowed(v reflect.Value, text string) bool {
 	values := enum(v)
 	return text == "" || values == nil || slices.Contains(values, text)

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Deliver has answer write to w what is to arrive of its answer, according to the fate
-// that ctx has for it: see [WithDelivery]. It panics with [http.ErrAbortHandler], which
-// closes the connection, unless that is all.
+// Deliver calls answer with w, or with a writer that delivers only part of the answer if
+// ctx says so: see [WithDelivery]. In the latter case it panics with
+// [http.ErrAbortHandler], which closes the connection.
 func Deliver(ctx context.Context, w http.ResponseWriter, answer func(http.ResponseWriter)) {
 	fate, _ := ctx.Value(deliveryKey{}).(Delivery)
 	if fate == Delivered {
@@ -20,14 +20,14 @@ func Deliver(ctx context.Context, w http.ResponseWriter, answer func(http.Respon
 	panic(http.ErrAbortHandler)
 }
 
-// cutAnswer lets half of an answer's body through, or nothing.
+// cutAnswer passes on half of an answer's body, or nothing.
 type cutAnswer struct {
 	http.ResponseWriter
 	header http.Header
 	lost   bool
 	begun  bool
 	status int
-	left   int64 // bytes that go through
+	left   int64 // bytes still to pass on
 }
 
 // Header implements [http.ResponseWriter].
@@ -48,7 +48,7 @@ func (c *cutAnswer) Write(p []byte) (int, error) {
 	if !c.begun {
 		c.begun = true
 		size, err := strconv.ParseInt(c.header.Get("Content-Length"), 10, 64)
-		if err != nil { // the whole answer is in this text
+		if err != nil { // p is the whole answer
 			size = int64(len(p))
 			c.header.Set("Content-Length", strconv.FormatInt(size, 10))
 		}
@@ -65,7 +65,7 @@ func (c *cutAnswer) Write(p []byte) (int, error) {
 		return n, err
 	}
 	if c.left == 0 {
-		_ = http.NewResponseController(c.ResponseWriter).Flush() // the connection is closed anyway
+		_ = http.NewResponseController(c.ResponseWriter).Flush() // an error does not matter: the connection is closed anyway
 		panic(http.ErrAbortHandler)
 	}
 	return len(p), nil

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Encode writes the response of action: out is a pointer to the SDK's output
-// struct. Nil fields are left out, but for those in [Model.Sent]; an empty list
-// that is not nil becomes an empty element or array.
+// Encode returns the response of action; out is a pointer to the SDK's output struct. It
+// omits nil fields except those in [Model.Sent]. An empty list that is not nil becomes an
+// empty element or array.
 func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 	op := m.Operations[action]
 	if m.Protocol == "json" {
@@ -93,7 +93,7 @@ func (e *encoder) close(name string) { e.WriteString("</" + name + ">") }
 
 func (e *encoder) text(name, text string) {
 	e.open(name)
-	_ = xml.EscapeText(e, []byte(text)) // a bytes.Buffer takes everything
+	_ = xml.EscapeText(e, []byte(text)) // writing to a bytes.Buffer never fails
 	e.close(name)
 }
 
@@ -102,7 +102,7 @@ func (e *encoder) structure(shape string, v reflect.Value) error {
 	for _, name := range sortedKeys(s.Members) {
 		field := v.FieldByName(name)
 		if !field.IsValid() {
-			continue // the model is newer than the SDK; no handler can have set it
+			continue // the model is newer than the SDK, so no handler can have set it
 		}
 		member := s.Members[name]
 		if unset(field) && slices.Contains(e.m.Sent[shape], name) {
@@ -131,7 +131,7 @@ func (e *encoder) value(name, shape string, v reflect.Value) error {
 	switch {
 	case !compound:
 		text, err := format(shape, v)
-		// An enumeration is no pointer: empty means not set.
+		// Enumerations are not pointers: empty means not set.
 		if err != nil || text == "" && v.Kind() == reflect.String && v.Type() != reflect.TypeFor[string]() {
 			return err
 		}

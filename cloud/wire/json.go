@@ -20,8 +20,8 @@ import (
 // jsonType is the media type of the JSON protocol, version 1.1.
 const jsonType = "application/x-amz-json-1.1"
 
-// readJSON returns the action that the header X-Amz-Target names, which the
-// model has, and what decodes the body.
+// readJSON returns the action named in the header X-Amz-Target, which the model has, and a
+// function that decodes the body.
 func (m *Model) readJSON(r *http.Request, body []byte) (action string, decode func(into any) error, err error) {
 	prefix, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	if _, ok := m.Operations[action]; !ok || prefix != m.Target {
@@ -30,11 +30,10 @@ func (m *Model) readJSON(r *http.Request, body []byte) (action string, decode fu
 	return action, func(into any) error { return m.DecodeJSON(action, body, into) }, nil
 }
 
-// DecodeJSON fills into, a pointer to the SDK's input struct of action, from the
-// body of a request. As on AWS, what the model does not know is ignored, and
-// null is as if it were not there. The error is the [Error] that AWS gives for
-// text that is not JSON, values of other types, and violated constraints, of
-// which it names all.
+// DecodeJSON sets into, a pointer to the SDK's input struct of action, from the body of a
+// request. As on AWS, it ignores unknown members, and null means not set. It returns the
+// [Error] that AWS returns for text that is not JSON, for values of the wrong type, and
+// for violated constraints, all of which the error lists.
 func (m *Model) DecodeJSON(action string, body []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
@@ -70,8 +69,8 @@ type jsonDecoder struct {
 	violations []string
 }
 
-// violated notes a constraint that the value at path does not satisfy. AWS shows
-// the value only of what is neither long nor secret.
+// violated records a constraint that the value at path violates. AWS shows the value only
+// if it is neither long nor secret.
 func (d *jsonDecoder) violated(path, value, constraint string) {
 	if value != "" {
 		value = " " + value
@@ -79,7 +78,7 @@ func (d *jsonDecoder) violated(path, value, constraint string) {
 	d.violations = append(d.violations, fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", value, path, constraint))
 }
 
-// value decodes tree, which is at path, into v, a field of an SDK struct.
+// value decodes tree, found at path, into v, a field of an SDK struct.
 func (d *jsonDecoder) value(tree any, path string, member Member, v reflect.Value) error {
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
@@ -146,7 +145,7 @@ func (d *jsonDecoder) structure(tree map[string]any, path string, s Shape, v ref
 		}
 		field := v.FieldByName(name)
 		if !field.IsValid() {
-			continue // the model is newer than the SDK; no handler can know it
+			continue // the model is newer than the SDK, so no handler can know it
 		}
 		if err := d.value(tree[sent], at, s.Members[name], field); err != nil {
 			return err
@@ -173,7 +172,7 @@ func (d *jsonDecoder) size(path string, member Member, n float64) {
 	}
 }
 
-// scalar decodes tree into v, and reports whether its type fits.
+// scalar decodes tree into v, and reports whether it has the right type.
 func (d *jsonDecoder) scalar(tree any, path string, member Member, v reflect.Value) bool {
 	switch t := tree.(type) {
 	case string:
@@ -222,8 +221,8 @@ func (d *jsonDecoder) scalar(tree any, path string, member Member, v reflect.Val
 	return false
 }
 
-// encodeJSON writes out, a pointer to the SDK's output struct, whose shape has
-// that name.
+// encodeJSON returns out, a pointer to the SDK's output struct, as JSON; shape is the name
+// of its shape.
 func (m *Model) encodeJSON(shape string, out any) ([]byte, error) {
 	tree := any(map[string]any{})
 	if shape != "" {
@@ -239,7 +238,7 @@ func (m *Model) encodeJSON(shape string, out any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// tree returns what the JSON of v is made of; nil for what is not set.
+// tree returns v as a value for json.Marshal; nil means not set.
 func (m *Model) tree(shape string, v reflect.Value) (any, error) {
 	if (v.Kind() == reflect.Pointer || v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.IsNil() {
 		return nil, nil
@@ -274,7 +273,7 @@ func (m *Model) tree(shape string, v reflect.Value) (any, error) {
 	for name, member := range s.Members {
 		field := v.FieldByName(name)
 		if !field.IsValid() {
-			continue // the model is newer than the SDK; no handler can have set it
+			continue // the model is newer than the SDK, so no handler can have set it
 		}
 		value, err := m.tree(member.Shape, field)
 		if err != nil {
@@ -290,7 +289,7 @@ func (m *Model) tree(shape string, v reflect.Value) (any, error) {
 func scalarTree(kind string, v reflect.Value) (any, error) {
 	switch {
 	case kind == "string" && v.Kind() == reflect.String:
-		// An enumeration is no pointer: empty means not set.
+		// Enumerations are not pointers: empty means not set.
 		if v.String() == "" && v.Type() != reflect.TypeFor[string]() {
 			return nil, nil
 		}
@@ -304,7 +303,7 @@ func scalarTree(kind string, v reflect.Value) (any, error) {
 	return nil, fmt.Errorf("a %s of the model is a %s of the SDK", kind, v.Type())
 }
 
-// encodeJSONError writes err.
+// encodeJSONError returns err as JSON.
 func encodeJSONError(err *Error) []byte {
 	body := map[string]string{"__type": err.Code}
 	if err.Message != "" {
@@ -312,13 +311,13 @@ func encodeJSONError(err *Error) []byte {
 	}
 	text, e := json.Marshal(body)
 	if e != nil {
-		return []byte("{}") // strings can be written
+		return []byte("{}") // marshalling strings never fails
 	}
 	return text
 }
 
-// inJSON is err as the services that speak JSON say it: what is wrong with a
-// signature has other names there, and another status.
+// inJSON returns err as services with the JSON protocol report it: their errors for bad
+// signatures have other codes and another status.
 func inJSON(err *Error) *Error {
 	code := err.Code
 	switch code {

@@ -2,28 +2,28 @@ package wire
 
 import "unicode/utf8"
 
-// Escape is what, in a pattern of [Match], takes the character after it as it is.
+// Escape is the character that, in a pattern of [Match], makes the next character literal.
 type Escape byte
 
 const (
-	// NoEscape is for the patterns of IAM's policies.
+	// NoEscape is for patterns in IAM policies.
 	NoEscape Escape = 0
-	// Backslash is for the patterns of EC2's filters.
+	// Backslash is for patterns in EC2 filters.
 	Backslash Escape = '\\'
 )
 
-// Match reports whether a text is of a pattern, in which * is any text and ? any one
-// character. An escape at the end of a pattern is itself. It takes no more steps than the
-// product of the two lengths, and as many as their sum if every part between stars is found
-// where it is first looked for.
+// Match reports whether text matches pattern, in which * matches any text and ? any one
+// character. An escape at the end of a pattern is literal. Match takes at most as many
+// steps as the product of the two lengths, and only as many as their sum if every part
+// between stars matches where it is first tried.
 func Match(pattern, text string, escape Escape) bool {
 	ok, _ := match(pattern, text, escape)
 	return ok
 }
 
-// match is Match, and tells the steps that it took.
+// match is Match, and also returns the number of steps.
 func match(pattern, text string, escape Escape) (ok bool, steps int) {
-	star, again := "", "" // the pattern after the last *, and the text that it has not taken
+	star, again := "", "" // the pattern after the last *, and the text that this * has not consumed
 	starred := false
 	for pattern != "" || text != "" {
 		steps++
@@ -39,15 +39,16 @@ func match(pattern, text string, escape Escape) (ok bool, steps int) {
 		if !starred || again == "" {
 			return false, steps
 		}
-		_, n := utf8.DecodeRuneInString(again) // the last * takes one more
+		_, n := utf8.DecodeRuneInString(again) // the last * consumes one more character
 		again = again[n:]
 		pattern, text = star, again
 	}
 	return true, steps
 }
 
-// one reports whether a pattern that begins with no star and a text begin with the same
-// character, which has n bytes of the pattern and m of the text.
+// one reports whether a pattern, which does not begin with a star, and a text begin with
+// the same character. n is the length of the character in the pattern, m in the text, in
+// bytes.
 func one(pattern, text string, escape Escape) (n, m int, same bool) {
 	if pattern == "" || text == "" {
 		return 0, 0, false

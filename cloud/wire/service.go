@@ -13,20 +13,21 @@ import (
 	"strings"
 )
 
-// Caller is who makes a request and where.
+// Caller identifies who makes a request, and where.
 type Caller struct {
 	Account   string // 12 digits
 	Region    string
 	AccessKey string
 
-	// The session whose credentials were used; empty for those of the account itself.
+	// The session whose credentials signed the request; empty if the account's own
+	// credentials did.
 	SessionARN string
 	SessionID  string
 
-	Host string // with the port, by which the caller has reached the service
+	Host string // host and port at which the caller reached the service
 
-	// Looks is whether the caller only shows somebody what there is, again and again: what
-	// it reads is not what rules for faults are about.
+	// Looks reports whether the caller only displays the state and polls for it. Fault
+	// rules do not apply to what it reads.
 	Looks bool
 }
 
@@ -40,7 +41,7 @@ func Reads(action string) bool {
 	return false
 }
 
-// Principal returns the caller's ARN and unique id: the session's, or else those
+// Principal returns the caller's ARN and unique id: those of the session or, without one,
 // of the account's root user.
 func (c Caller) Principal() (arn, id string) {
 	if c.SessionARN != "" {
@@ -62,37 +63,37 @@ func CallerFrom(ctx context.Context) Caller {
 	return c
 }
 
-// Service answers the actions of a model.
+// Service answers requests for the operations of a model.
 type Service struct {
 	Model *Model
 
-	// Before, if set, is called with every request that decodes, ahead of its
-	// action, which gets the context that it returns; its error is the answer. With an
-	// error the context may be nil.
+	// Before, if set, is called with every decoded request before its action. The action
+	// gets the returned context; an error becomes the answer. The context may be nil if
+	// there is an error.
 	Before func(ctx context.Context, action string, input any) (context.Context, error)
 
-	// After, if set, is called when a request for an action was answered, with the error
-	// that the client got.
+	// After, if set, is called after each action, with the error that the client gets, if
+	// any.
 	After func(ctx context.Context, action string, err error)
 
-	// Unsigned are the actions that a caller without an account may ask for.
+	// Unsigned are the actions that callers without an account may request.
 	Unsigned []string
 
 	actions Actions
 }
 
-// Actions are answers to actions, by their names.
+// Actions maps the names of actions to their implementations.
 type Actions map[string]Action
 
-// Action answers one action.
+// Action implements one action.
 type Action struct {
-	input  func() any // a new one
+	input  func() any // returns a new input struct
 	answer func(ctx context.Context, input any) (output any, err error)
 }
 
-// Answer makes a method an action. In and Out are pointers to the SDK's ActionInput and
-// ActionOutput: of functions that are generic over pointers the program has one, and not
-// one for each action, unless it is inlined.
+// Answer makes an Action from a method. In and Out are pointers to the SDK's ActionInput
+// and ActionOutput. The compiler emits a generic function over pointers only once, not
+// once for each action, unless the function is inlined.
 //
 //go:noinline
 func Answer[In, Out any](method func(context.Context, In) (Out, error)) Action {
@@ -102,7 +103,8 @@ func Answer[In, Out any](method func(context.Context, In) (Out, error)) Action {
 	}
 }
 
-// New answers the operations of m with actions, which must be the same.
+// New returns a service that answers the operations of m with actions. Both must have the
+// same names.
 func New(m *Model, actions Actions) (*Service, error) {
 	for name := range m.Operations {
 		action, ok := actions[name]
@@ -121,19 +123,19 @@ func New(m *Model, actions Actions) (*Service, error) {
 	return &Service{Model: m, actions: actions}, nil
 }
 
-// IsUnsigned reports whether a request asks for an action that nobody signs.
+// IsUnsigned reports whether a request asks for an action that needs no signature.
 func (s *Service) IsUnsigned(r *http.Request, body []byte) bool {
 	action, _, err := s.read(r, body)
 	return err == nil && slices.Contains(s.Unsigned, action)
 }
 
-// Serve answers a request whose body is already read and whose caller is in ctx. One without
-// an account gets no answer but to the actions that nobody signs.
+// Serve answers a request. body is its body, already read, and ctx carries its caller.
+// Callers without an account are only allowed the Unsigned actions.
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
 	ctx, answer, err := s.answer(ctx, id, r, body)
 	if fate, _ := ctx.Value(deliveryKey{}).(Delivery); errors.Is(err, ErrLost) || err != nil && fate != Delivered {
-		panic(http.ErrAbortHandler) // which closes the connection
+		panic(http.ErrAbortHandler) // closes the connection
 	}
 	if err != nil {
 		s.WriteError(w, id, err)
@@ -142,30 +144,31 @@ func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	Deliver(ctx, w, func(w http.ResponseWriter) { s.write(w, http.StatusOK, id, answer) })
 }
 
-// ErrLost is an error of [Service.Before] that closes the connection without an
-// answer: the request has not arrived.
+// ErrLost is an error of [Service.Before]: the connection is closed without an answer, as
+// if the request had been lost.
 var ErrLost = errors.New("the request is lost")
 
-// Delivery is what becomes of an answer on its way to the client.
+// Delivery says how much of an answer reaches the client.
 type Delivery int
 
-// The fates of an answer. Of an error nothing arrives either way.
+// Deliveries of an answer. Unless Delivered, an error answer does not reach the client at
+// all.
 const (
 	Delivered Delivery = iota
-	Lost               // the connection is closed before it
-	Truncated          // half of it arrives
+	Lost               // the connection is closed before the answer
+	Truncated          // half of the answer arrives
 )
 
 type deliveryKey struct{}
 
-// WithDelivery returns a context for a call whose answer has that fate. [Service.Before]
-// may return it.
+// WithDelivery returns a context for a call whose answer is delivered by fate.
+// [Service.Before] may return it.
 func WithDelivery(ctx context.Context, fate Delivery) context.Context {
 	return context.WithValue(ctx, deliveryKey{}, fate)
 }
 
-// answer runs the action that a request names, and returns the response's body and
-// the context of the action.
+// answer runs the action that a request names. It returns the response's body and the
+// action's context.
 func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) (_ context.Context, _ []byte, err error) {
 	action, decode, err := s.read(r, body)
 	if err != nil {
@@ -199,7 +202,8 @@ func (s *Service) answer(ctx context.Context, id string, r *http.Request, body [
 	return ctx, answer, err
 }
 
-// read returns the action of a request, which the service has, and what decodes its input.
+// read returns the action of a request, which the service has, and a function that decodes
+// its input.
 func (s *Service) read(r *http.Request, body []byte) (action string, decode func(into any) error, err error) {
 	if s.Model.Protocol == "json" {
 		return s.Model.readJSON(r, body)
@@ -207,8 +211,8 @@ func (s *Service) read(r *http.Request, body []byte) (action string, decode func
 	return s.Model.readQuery(r, body)
 }
 
-// readQuery returns the action of a request, which the model has, and what
-// decodes its parameters: those of the URL and of the body.
+// readQuery returns the action of a request, which the model has, and a function that
+// decodes its parameters, which come from the URL and the body.
 func (m *Model) readQuery(r *http.Request, body []byte) (action string, decode func(into any) error, err error) {
 	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -259,7 +263,7 @@ func (s *Service) write(w http.ResponseWriter, status int, id string, body []byt
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("X-Amzn-Requestid", id)
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has gone needs no answer
+	_, _ = w.Write(body) // an error means that the client has gone
 }
 
 // NewRequestID returns a random id in the form of a version 4 UUID.

@@ -14,7 +14,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// Scope is what a request's signature says about it: who signs, for what.
+// Scope is the credential scope and the other fields of a request's signature.
 type Scope struct {
 	AccessKey string
 	Region    string
@@ -26,7 +26,7 @@ type Scope struct {
 
 const algorithm = "AWS4-HMAC-SHA256"
 
-// skew is how far the clocks of client and server may be apart.
+// skew is the largest allowed difference between the clocks of client and server.
 const skew = 15 * time.Minute
 
 // ParseScope reads the Authorization header of a request signed with AWS
@@ -63,16 +63,16 @@ func ParseScope(r *http.Request) (Scope, error) {
 	return s, nil
 }
 
-// Verify signs the request again, with secret, and compares. body is all of
-// the request's body. The time that counts is now.
+// Verify computes the request's signature with secret and compares it with the given one.
+// body is the request's whole body. now is the server's time.
 func (s Scope) Verify(ctx context.Context, r *http.Request, body []byte, secret string, now time.Time) error {
 	sum := sha256.Sum256(body)
 	return s.VerifyHash(ctx, r, hex.EncodeToString(sum[:]), secret, now)
 }
 
-// VerifyHash is [Scope.Verify] of a request whose body is still to come: hash is
-// what the signature has in its place, the SHA-256 of the body, or the word that
-// S3's clients send instead of it.
+// VerifyHash is [Scope.Verify] for a request whose body has not been read. hash is the
+// value that the signature has for the body: its SHA-256, or the keyword that S3 clients
+// send instead.
 func (s Scope) VerifyHash(ctx context.Context, r *http.Request, hash, secret string, now time.Time) error {
 	stamp, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || stamp.Format("20060102") != s.date {
@@ -98,7 +98,8 @@ func (s Scope) VerifyHash(ctx context.Context, r *http.Request, hash, secret str
 		}
 	}
 	credentials := aws.Credentials{AccessKeyID: s.AccessKey, SecretAccessKey: secret}
-	// S3's keys are in the path as they are; other services escape it once more.
+	// S3's keys are in the path as they are; for other services, the signer escapes the
+	// path again.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = s.Service == "s3" })
 	if err := signer.SignHTTP(ctx, credentials, again, hash, s.Service, s.Region, stamp); err != nil {
 		return err

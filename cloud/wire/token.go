@@ -5,18 +5,18 @@ import (
 	"encoding/base64"
 )
 
-// tokenSum is how much of a token is a sum over the rest of it.
+// tokenSum is the number of checksum bytes in a token.
 const tokenSum = 8
 
-// NewToken returns the token of the page of a list that begins after a key. It holds a
-// sum over the list's name and the key, so that [OpenToken] knows a token that a
-// client has made up, or got from another list.
+// NewToken returns the token of the page of a list that begins after a key. It contains a
+// checksum of the list's name and the key, so that [OpenToken] detects tokens that are
+// made up or from another list.
 func NewToken(list, after string) string {
 	sum := sha256.Sum256([]byte(list + "\x00" + after))
 	return base64.RawURLEncoding.EncodeToString(append(sum[:tokenSum], after...))
 }
 
-// OpenToken returns the key in a token of [NewToken] for the same list.
+// OpenToken returns the key in a token made by [NewToken] for the same list.
 func OpenToken(list, token string) (after string, ok bool) {
 	data, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(data) < tokenSum {
@@ -26,16 +26,15 @@ func OpenToken(list, token string) (after string, ok bool) {
 	return after, NewToken(list, after) == token
 }
 
-// Page returns the page of rows that begins after a token's key: size rows, or all if
-// size is 0, and the token of the next page. The rows are in the order of their keys. A
-// token that is none of the list's is not ok; nil is the first page's.
+// Page returns the page of rows that begins after the token's key: size rows, or all if
+// size is 0, and the token of the next page. The rows must be in the order of their keys.
+// A nil token means the first page. ok is false if the token is not of this list.
 func Page[T any](list string, rows []T, key func(T) string, order func(a, b string) int, size int, token *string) (page []T, next *string, ok bool) {
 	begin, end, next, ok := PageOf(list, len(rows), func(i int) string { return key(rows[i]) }, order, size, token)
-	return append([]T{}, rows[begin:end]...), next, ok // an empty list is not none
+	return append([]T{}, rows[begin:end]...), next, ok // return an empty list rather than nil
 }
 
-// PageOf is Page for so many rows with these keys: the page is of those from begin to
-// before end.
+// PageOf is Page for a number of rows with these keys: the page is [begin, end).
 func PageOf(list string, rows int, key func(i int) string, order func(a, b string) int, size int, token *string) (begin, end int, next *string, ok bool) {
 	if token != nil {
 		after, ok := OpenToken(list, *token)
