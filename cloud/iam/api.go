@@ -2,7 +2,8 @@ package iam
 
 import "bake/cloud/wire"
 
-// actions returns those that the service answers; wire/genmodel reads them from here.
+// actions returns the actions that the service answers; wire/genmodel reads them from
+// here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AddRoleToInstanceProfile":      wire.Answer(s.AddRoleToInstanceProfile),

@@ -83,8 +83,8 @@ func (s *Service) ListInstanceProfilesForRole(ctx context.Context, in *iam.ListI
 
 func profileName(p iam.InstanceProfile) string { return *p.InstanceProfileName }
 
-// list returns the profiles that want admits, without tags, which a list does
-// not tell.
+// list returns the profiles for which want returns true, without tags: lists do not
+// contain them.
 func (a *account) list(want func(*profile) bool) []iam.InstanceProfile {
 	out := []iam.InstanceProfile{}
 	for _, name := range slices.Sorted(maps.Keys(a.Profiles)) {
@@ -173,21 +173,21 @@ func (s *Service) ListInstanceProfileTags(ctx context.Context, in *iam.ListInsta
 	})
 }
 
-// Profile is an instance profile as EC2 sees it.
+// Profile is an instance profile as EC2 needs it.
 type Profile struct {
 	ARN, ID, Name string
-	Role          Role // the zero value if the profile has none
+	Role          Role // the zero value if the profile has no role
 }
 
-// Role is a role as those see it who lend it.
+// Role is a role as the services that issue its credentials need it.
 type Role struct {
 	ARN, ID, Name string
-	Trust         string // the policy that says who may take it on
+	Trust         string // the trust policy: who may assume the role
 	MaxSession    int    // seconds
 }
 
-// Profile finds an account's instance profile by its name or, with an empty
-// name, by its ARN.
+// Profile returns an account's instance profile by its name or, if the name is empty, by
+// its ARN.
 func (s *Service) Profile(owner, name, arn string) (Profile, bool) {
 	var found Profile
 	err := s.read(owner, func(a *account) error {
@@ -205,7 +205,7 @@ func (s *Service) Profile(owner, name, arn string) (Profile, bool) {
 	return found, err == nil
 }
 
-// Role finds a role of any account by its ARN.
+// Role returns a role of any account by its ARN.
 func (s *Service) Role(arn string) (Role, bool) {
 	parts := strings.Split(arn, ":")
 	if len(parts) != 6 {

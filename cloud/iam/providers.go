@@ -16,8 +16,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// provider is an issuer of tokens that an account's roles may trust; URL is without the
-// scheme, which is https.
+// provider is a token issuer that an account's roles may trust. URL has no scheme, which
+// is always https.
 type provider struct {
 	iam.GetOpenIDConnectProviderOutput
 	ARN string
@@ -25,8 +25,8 @@ type provider struct {
 
 var thumbprint = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-fA-F]{40}$`) })
 
-// CreateOpenIDConnectProvider makes an issuer known. Nothing is asked of it before a token of
-// its comes.
+// CreateOpenIDConnectProvider registers an issuer. The issuer is not contacted until one
+// of its tokens is used.
 func (s *Service) CreateOpenIDConnectProvider(ctx context.Context, in *iam.CreateOpenIDConnectProviderInput) (*iam.CreateOpenIDConnectProviderOutput, error) {
 	u, err := url.Parse(aws.ToString(in.Url))
 	switch {
@@ -73,7 +73,7 @@ func (a *account) named(arn *string) (*provider, error) {
 	return nil, &wire.Error{Code: "NoSuchEntity", Message: "OpenIDConnect Provider not found for arn " + aws.ToString(arn), Status: http.StatusNotFound}
 }
 
-// GetOpenIDConnectProvider tells what is known of an issuer.
+// GetOpenIDConnectProvider describes an issuer.
 func (s *Service) GetOpenIDConnectProvider(ctx context.Context, in *iam.GetOpenIDConnectProviderInput) (*iam.GetOpenIDConnectProviderOutput, error) {
 	out := &iam.GetOpenIDConnectProviderOutput{}
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) error {
@@ -86,7 +86,7 @@ func (s *Service) GetOpenIDConnectProvider(ctx context.Context, in *iam.GetOpenI
 	})
 }
 
-// ListOpenIDConnectProviders lists the issuers that the account knows.
+// ListOpenIDConnectProviders lists the account's issuers.
 func (s *Service) ListOpenIDConnectProviders(ctx context.Context, _ *iam.ListOpenIDConnectProvidersInput) (*iam.ListOpenIDConnectProvidersOutput, error) {
 	out := &iam.ListOpenIDConnectProvidersOutput{OpenIDConnectProviderList: []iam.OpenIDConnectProviderListEntry{}}
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) error {
@@ -97,7 +97,7 @@ func (s *Service) ListOpenIDConnectProviders(ctx context.Context, _ *iam.ListOpe
 	})
 }
 
-// DeleteOpenIDConnectProvider forgets an issuer. Roles that trust it stay.
+// DeleteOpenIDConnectProvider deletes an issuer. Roles that trust it stay.
 func (s *Service) DeleteOpenIDConnectProvider(ctx context.Context, in *iam.DeleteOpenIDConnectProviderInput) (*iam.DeleteOpenIDConnectProviderOutput, error) {
 	return &iam.DeleteOpenIDConnectProviderOutput{}, s.change(wire.CallerFrom(ctx).Account, func(a *account) error {
 		p, err := a.named(in.OpenIDConnectProviderArn)
@@ -108,16 +108,16 @@ func (s *Service) DeleteOpenIDConnectProvider(ctx context.Context, in *iam.Delet
 	})
 }
 
-// Provider is an issuer of tokens.
+// Provider is a token issuer.
 type Provider struct {
-	ARN, URL    string // the URL without its scheme
+	ARN, URL    string // URL has no scheme
 	ClientIDs   []string
 	Thumbprints []string // in lower case
 }
 
 // Provider returns an account's provider by its URL without the scheme.
 func (s *Service) Provider(owner, name string) (found Provider, ok bool) {
-	_ = s.read(owner, func(a *account) error { // which returns what this does
+	_ = s.read(owner, func(a *account) error { // returns the error of the function, which is nil
 		var p *provider
 		if p, ok = a.Providers[name]; ok {
 			found = Provider{p.ARN, *p.Url, p.ClientIDList, p.ThumbprintList}

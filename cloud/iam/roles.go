@@ -77,7 +77,7 @@ func (s *Service) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.L
 		names, out.IsTruncated, out.Marker, err = pageOfNames("roles", names, in.MaxItems, in.Marker)
 		for _, n := range names {
 			shown := a.Roles[n].shown()
-			shown.Tags = nil // a list does not tell them
+			shown.Tags = nil // lists do not contain them
 			out.Roles = append(out.Roles, *shown)
 		}
 		return err

@@ -1,10 +1,10 @@
-// Package iam is as much of Identity and Access Management as lends a role to an
-// instance, or to who has a token of an OpenID Connect provider: roles with inline
-// policies, instance profiles and such providers. Policies are kept and given back;
-// nothing here enforces them.
+// Package iam implements the part of Identity and Access Management that provides roles to
+// instances and to holders of a token of an OpenID Connect provider: roles with inline
+// policies, instance profiles, and OpenID Connect providers. Policies are stored and
+// returned, but not enforced.
 //
-// What is in its directory: ACCOUNT.json, all that one account has. The service is
-// global: the region of a request does not count.
+// The file ACCOUNT.json in its directory holds everything of one account. The service is
+// global: it ignores the region of a request.
 package iam
 
 import (
@@ -24,30 +24,30 @@ import (
 	"bake/cloud/wire"
 )
 
-// Service has the actions as methods; the caller's account is in their context.
+// Service implements the actions as methods; the caller's account is in their context.
 type Service struct {
 	now      func() time.Time
-	accounts *durable.Guarded[*durable.Table[account]] // by id
+	accounts *durable.Guarded[*durable.Table[account]] // by account id
 }
 
-// account is what one account has, by name.
+// account is everything of one account, by name.
 type account struct {
 	Roles     map[string]*role
 	Profiles  map[string]*profile
-	Providers map[string]*provider // nil as long as there is none
+	Providers map[string]*provider // nil until there is one
 }
 
 type role struct {
 	iam.Role
-	Policies map[string]string // inline ones: documents by name
+	Policies map[string]string // inline policies: documents by name
 }
 
 type profile struct {
-	iam.InstanceProfile // its Roles stay empty
+	iam.InstanceProfile // its Roles field stays empty
 	RoleName            string
 }
 
-// Open returns the service whose state is in dir, which it makes.
+// Open returns the service whose state is in dir, which it creates if necessary.
 func Open(dir string, now func() time.Time) (*Service, error) {
 	accounts, err := durable.OpenTable[account](dir, func() {})
 	if err != nil {
@@ -56,7 +56,7 @@ func Open(dir string, now func() time.Time) (*Service, error) {
 	return &Service{now, durable.Guard(accounts)}, nil
 }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("iam")
 	if err != nil {
@@ -66,12 +66,12 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return wire.New(model, s.actions())
 }
 
-// change lets f change what an account has, and puts it on disk. When f fails, or
-// the disk does, nothing has changed.
+// change calls f to change an account, and stores the result. If f or storing fails,
+// nothing has changed.
 func (s *Service) change(id string, f func(*account) error) error {
 	return s.accounts.Update(func(t *durable.Table[account]) error {
 		return t.Change(id, func(a *account) error {
-			if a.Roles == nil { // the first change
+			if a.Roles == nil { // the account's first change
 				a.Roles, a.Profiles = map[string]*role{}, map[string]*profile{}
 			}
 			return f(a)
@@ -79,13 +79,13 @@ func (s *Service) change(id string, f func(*account) error) error {
 	})
 }
 
-// read lets f look at what an account has.
+// read calls f with an account, which f must not change.
 func (s *Service) read(id string, f func(*account) error) error {
 	a := durable.View(s.accounts, func(t *durable.Table[account]) *account { return t.Rows[id] })
 	if a == nil {
 		a = &account{}
 	}
-	return f(a) // it does not change, see [durable.Table]
+	return f(a) // rows never change, see [durable.Table]
 }
 
 var (
@@ -93,8 +93,8 @@ var (
 	entityPath = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/|/[!-~]+/)$`) })
 )
 
-// longestRole is the length that the name of a role may have; other names are only
-// bounded by [entityName].
+// longestRole is the maximum length of a role's name; other names are limited only by
+// [entityName].
 const longestRole = 64
 
 func checkName(parameter string, name *string) error {
@@ -117,8 +117,8 @@ func checkPath(path *string) (string, error) {
 	return *path, nil
 }
 
-// checkDocument reports a policy that is not one: its statements have an effect
-// and, but for those about who may take a role on, resources.
+// checkDocument reports an invalid policy: its statements must have an effect and, except
+// in a trust policy, resources.
 func checkDocument(text *string, trust bool) error {
 	var document struct {
 		Version   string
@@ -139,7 +139,7 @@ func checkDocument(text *string, trust bool) error {
 	}
 	for _, s := range statements {
 		var effect string
-		_ = json.Unmarshal(s["Effect"], &effect) // a wrong one stays empty
+		_ = json.Unmarshal(s["Effect"], &effect) // an invalid one stays empty
 		_, acts := s["Action"]
 		_, not := s["NotAction"]
 		_, on := s["Resource"]
@@ -157,7 +157,7 @@ func checkDocument(text *string, trust bool) error {
 	return nil
 }
 
-// list returns a value of a policy, which may stand alone or in a list.
+// list parses a value of a policy that may be single or a list.
 func list[T any](data json.RawMessage) ([]T, error) {
 	var many []T
 	if json.Unmarshal(data, &many) == nil {
@@ -200,7 +200,7 @@ func (a *account) profile(name *string) (*profile, error) {
 	return p, nil
 }
 
-// newID returns a unique id as IAM gives them.
+// newID returns a unique id in IAM's form.
 func newID(prefix string) *string {
 	var b [10]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -11,7 +11,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// merged is have with more, in the order of the keys.
+// merged returns have with more added, sorted by key.
 func merged(have, more []iam.Tag) ([]iam.Tag, error) {
 	out := slices.Clone(have)
 	for i, t := range more {
@@ -42,8 +42,8 @@ func without(have []iam.Tag, keys []string) []iam.Tag {
 	return slices.DeleteFunc(slices.Clone(have), func(t iam.Tag) bool { return slices.Contains(keys, *t.Key) })
 }
 
-// page cuts all, which is in the order of the keys, to the page that begins at marker,
-// and returns whether there is another and its marker.
+// page returns the page of all that begins at marker, whether there is another page, and
+// its marker. all must be sorted by key.
 func page[T any](list string, all []T, key func(T) string, max *int32, marker *string) ([]T, bool, *string, error) {
 	n := 100
 	if max != nil {

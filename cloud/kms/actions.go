@@ -6,7 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
-	_ "crypto/sha256" // of the algorithms
+	_ "crypto/sha256" // registers the hash of the algorithms
 	_ "crypto/sha512"
 	"crypto/x509"
 	"regexp"
@@ -23,12 +23,12 @@ import (
 	"bake/cloud/wire"
 )
 
-// CreateKey makes a key that signs.
+// CreateKey creates a signing key.
 func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
 	c := wire.CallerFrom(ctx)
 	spec := in.KeySpec
 	if spec == "" {
-		spec = kms.KeySpec(in.CustomerMasterKeySpec) // older clients send it
+		spec = kms.KeySpec(in.CustomerMasterKeySpec) // older clients send it instead
 	}
 	if spec == "" {
 		spec = kms.KeySpecSymmetricDefault
@@ -52,7 +52,7 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 	return &kms.CreateKeyOutput{KeyMetadata: k.metadata()}, s.keys.Put(durable.NameID(c.Account, c.Region, k.ID), k)
 }
 
-// DescribeKey tells everything about a key but the key.
+// DescribeKey returns everything about a key except the key itself.
 func (s *state) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if managed, ok := ebsKey(c, *in.KeyId); ok {
@@ -65,7 +65,7 @@ func (s *state) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput) (*kms
 	return &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}, nil
 }
 
-// ListKeys returns keys, in pages of 100 unless Limit says otherwise.
+// ListKeys returns keys, in pages of Limit, or 100 without it.
 func (s *state) ListKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
 	c := wire.CallerFrom(ctx)
 	all := []kms.KeyListEntry{}
@@ -81,7 +81,8 @@ func (s *state) ListKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListK
 	return &kms.ListKeysOutput{Keys: keys, NextMarker: next, Truncated: next != nil}, nil
 }
 
-// page returns a page of a list, and the marker of the next one, nil if it is the last.
+// page returns a page of a list, and the marker of the next page; nil if this is the last
+// one.
 func page[T any](list string, all []T, name func(T) string, limit *int32, usual, most int32, marker *string) ([]T, *string, error) {
 	size := usual
 	if limit != nil {
@@ -98,7 +99,7 @@ func page[T any](list string, all []T, name func(T) string, limit *int32, usual,
 	return all, next, nil
 }
 
-// ScheduleKeyDeletion makes a key unusable at once, and deletes it after 7 to 30 days.
+// ScheduleKeyDeletion disables a key at once, and deletes it after 7 to 30 days.
 func (s *state) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDeletionInput) (*kms.ScheduleKeyDeletionOutput, error) {
 	c := wire.CallerFrom(ctx)
 	k, _, err := s.usable(c, *in.KeyId)
@@ -120,7 +121,7 @@ func (s *state) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDele
 
 var aliasPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]+$`) })
 
-// CreateAlias gives a key a name.
+// CreateAlias creates an alias of a key.
 func (s *state) CreateAlias(ctx context.Context, in *kms.CreateAliasInput) (*kms.CreateAliasOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if !aliasPattern().MatchString(*in.AliasName) || strings.HasPrefix(*in.AliasName, "alias/aws/") {
@@ -141,7 +142,7 @@ func (s *state) CreateAlias(ctx context.Context, in *kms.CreateAliasInput) (*kms
 	return &kms.CreateAliasOutput{}, s.aliases.Put(id, a)
 }
 
-// DeleteAlias takes a name away; the key stays.
+// DeleteAlias deletes an alias; the key stays.
 func (s *state) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput) (*kms.DeleteAliasOutput, error) {
 	c := wire.CallerFrom(ctx)
 	id := durable.NameID(c.Account, c.Region, *in.AliasName)
@@ -151,8 +152,8 @@ func (s *state) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput) (*kms
 	return &kms.DeleteAliasOutput{}, s.aliases.Drop(id)
 }
 
-// ListAliases returns aliases, all or those of one key, in pages of 50 unless Limit says
-// otherwise.
+// ListAliases returns all aliases or those of one key, in pages of Limit, or 50 without
+// it.
 func (s *state) ListAliases(ctx context.Context, in *kms.ListAliasesInput) (*kms.ListAliasesOutput, error) {
 	c := wire.CallerFrom(ctx)
 	only := ""
@@ -192,7 +193,7 @@ func (s *state) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput) (*k
 	}, err
 }
 
-// digest checks an algorithm and returns what it signs of a message.
+// digest checks an algorithm, and returns the digest of the message that it signs.
 func (k *signingKey) digest(algorithm kms.SigningAlgorithmSpec, kind kms.MessageType, message []byte) ([]byte, crypto.SignerOpts, error) {
 	if !slices.Contains(k.algorithms(), algorithm) {
 		return nil, nil, wire.Errorf("InvalidKeyUsageException", "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
@@ -222,7 +223,7 @@ func (k *signingKey) digest(algorithm kms.SigningAlgorithmSpec, kind kms.Message
 	return message, hash, nil
 }
 
-// Sign signs a message, or the digest of one.
+// Sign signs a message, or the digest of a message.
 func (s *state) Sign(ctx context.Context, in *kms.SignInput) (*kms.SignOutput, error) {
 	k, private, err := s.usable(wire.CallerFrom(ctx), *in.KeyId)
 	if err != nil {
@@ -236,7 +237,7 @@ func (s *state) Sign(ctx context.Context, in *kms.SignInput) (*kms.SignOutput, e
 	return &kms.SignOutput{KeyId: aws.String(k.arn()), Signature: sig, SigningAlgorithm: in.SigningAlgorithm}, err
 }
 
-// Verify checks a signature; one that is wrong is an error.
+// Verify checks a signature; an invalid one is an error.
 func (s *state) Verify(ctx context.Context, in *kms.VerifyInput) (*kms.VerifyOutput, error) {
 	k, private, err := s.usable(wire.CallerFrom(ctx), *in.KeyId)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package kms is the embedded Key Management Service, whose keys sign. Where the other
-// services encrypt what they store, a [Key] stands in for it: one key, in a file beside
-// what it encrypts.
+// Package kms is the embedded Key Management Service, whose keys sign. Services that
+// encrypt what they store do not use it: each has a [Key] of its own, in a file next to
+// the data.
 package kms
 
 import (
@@ -16,10 +16,10 @@ import (
 	"bake/cloud/durable"
 )
 
-// Key encrypts.
+// Key encrypts and decrypts.
 type Key struct{ aead cipher.AEAD }
 
-// OpenKey reads the key in the file name, which it makes if there is none.
+// OpenKey reads the key in the file name, or creates both.
 func OpenKey(name string) (*Key, error) {
 	secret, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -38,15 +38,15 @@ func OpenKey(name string) (*Key, error) {
 	return &Key{aead}, err
 }
 
-// Seal encrypts plain. What it returns can be decrypted in the same context
-// only, which is no secret: it says what plain belongs to.
+// Seal encrypts plain. The result can be decrypted only with the same context, which is
+// not secret: it says what plain belongs to.
 func (k *Key) Seal(plain []byte, context string) string {
 	nonce := make([]byte, k.aead.NonceSize())
 	_, _ = rand.Read(nonce) // never fails
 	return base64.StdEncoding.EncodeToString(k.aead.Seal(nonce, nonce, plain, []byte(context)))
 }
 
-// Unseal decrypts what Seal has returned.
+// Unseal decrypts the result of Seal.
 func (k *Key) Unseal(text, context string) ([]byte, error) {
 	sealed, err := base64.StdEncoding.DecodeString(text)
 	if n := k.aead.NonceSize(); err == nil && len(sealed) >= n {

@@ -11,19 +11,19 @@ import (
 	"bake/cloud/wire"
 )
 
-// ebsAlias is the name of the key that AWS manages for EBS in every account and region.
+// ebsAlias is the name of the AWS managed key for EBS in every account and region.
 const ebsAlias = "alias/aws/ebs"
 
-// EBSKey returns the ID of the key that EBS uses for the caller if a request names none. AWS
-// manages it: nobody else can be let use it.
+// EBSKey returns the id of the key that EBS uses for the caller if a request names none.
+// It is managed by AWS, so that its use cannot be granted to others.
 func EBSKey(c wire.Caller) string {
 	sum := sha256.Sum256([]byte(c.Account + c.Region))
 	f := hex.EncodeToString(sum[:8])
 	return f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
 }
 
-// ebsKey describes the caller's key for EBS, if name is that key's ID, alias, or the ARN
-// of one of them.
+// ebsKey describes the caller's EBS key, if name is that key's id, alias, or the ARN of
+// one of them.
 func ebsKey(c wire.Caller, name string) (*kms.KeyMetadata, bool) {
 	id := EBSKey(c)
 	switch strings.TrimPrefix(name, arn(c.Account, c.Region, "")) {

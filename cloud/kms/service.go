@@ -21,7 +21,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// Options are what a service is made of. All are required.
+// Options configure a service. All are required.
 type Options struct {
 	Dir   string // for the state
 	Now   func() time.Time
@@ -32,10 +32,10 @@ type Options struct {
 // sign.
 type Service struct{ guarded *durable.Guarded[*state] }
 
-// state is what the service knows. Its methods hold the lock.
+// state is the service's state. Its methods run with the lock held.
 type state struct {
 	opts    Options
-	key     *Key // that seals the private ones
+	key     *Key // encrypts the private keys
 	keys    *durable.Table[signingKey]
 	aliases *durable.Table[alias]
 }
@@ -46,15 +46,15 @@ type signingKey struct {
 	ID              string
 	Spec            kms.KeySpec
 	Description     *string
-	Private         string // PKCS #8, sealed
+	Private         string // PKCS #8, encrypted
 	Created         time.Time
-	Deletion        *time.Time // when it is deleted
+	Deletion        *time.Time // when the key will be deleted
 }
 
 type alias struct {
 	Account, Region string
-	Name            string // with "alias/"
-	Key             string // its id
+	Name            string // with the prefix "alias/"
+	Key             string // the id of its key
 	Created         time.Time
 }
 
@@ -81,7 +81,7 @@ func (s *state) open() (err error) {
 	return err
 }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("kms")
 	if err != nil {
@@ -98,7 +98,7 @@ func (k *signingKey) arn() string { return arn(k.Account, k.Region, "key/"+k.ID)
 
 func (a *alias) arn() string { return arn(a.Account, a.Region, a.Name) }
 
-// find returns the caller's key of that id, ARN or alias.
+// find returns the caller's key with that id, ARN or alias.
 func (s *state) find(c wire.Caller, name string) (*signingKey, error) {
 	prefix := arn(c.Account, c.Region, "")
 	id := strings.TrimPrefix(name, prefix)
@@ -120,7 +120,8 @@ func (s *state) find(c wire.Caller, name string) (*signingKey, error) {
 	return k, nil
 }
 
-// usable is find for a key that is to be used.
+// usable is find for a key that is about to be used; it fails if the key's state forbids
+// that.
 func (s *state) usable(c wire.Caller, name string) (*signingKey, crypto.Signer, error) {
 	k, err := s.find(c, name)
 	if err != nil {
@@ -140,7 +141,7 @@ func (s *state) usable(c wire.Caller, name string) (*signingKey, crypto.Signer, 
 	return k, private.(crypto.Signer), nil
 }
 
-// generate makes a private key.
+// generate generates a private key.
 func generate(spec kms.KeySpec) (crypto.Signer, error) {
 	switch spec {
 	case kms.KeySpecEccNistP256:
@@ -159,7 +160,7 @@ func generate(spec kms.KeySpec) (crypto.Signer, error) {
 	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys for SIGN_VERIFY only, of ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
 }
 
-// algorithms returns what keys of a kind sign with.
+// algorithms returns the signing algorithms of a key.
 func (k *signingKey) algorithms() []kms.SigningAlgorithmSpec {
 	switch k.Spec {
 	case kms.KeySpecEccNistP256:

@@ -19,7 +19,7 @@ import (
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`) })
 
-// CreateSecret makes a secret, with its first version if a value is given.
+// CreateSecret creates a secret, with its first version if a value is given.
 func (s *state) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if !namePattern().MatchString(*in.Name) {
@@ -53,8 +53,8 @@ func (s *state) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecre
 	return out, s.store(row)
 }
 
-// GetSecretValue returns the version with the id and label that in names; the
-// label alone is AWSCURRENT.
+// GetSecretValue returns the version that has the given id and label. Without an id, the
+// label defaults to AWSCURRENT.
 func (s *state) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput) (*secretsmanager.GetSecretValueOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *state) PutSecretValue(ctx context.Context, in *secretsmanager.PutSecret
 	return &secretsmanager.PutSecretValueOutput{ARN: &row.ARN, Name: &row.Name, VersionId: &id, VersionStages: row.stages()[id]}, s.store(row)
 }
 
-// UpdateSecret changes what is given; a value becomes the current version.
+// UpdateSecret changes the given fields; a given value becomes the current version.
 func (s *state) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSecretInput) (*secretsmanager.UpdateSecretOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
 	if err != nil {
@@ -138,8 +138,8 @@ func (s *state) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSecre
 	return out, s.store(row)
 }
 
-// DeleteSecret marks a secret for deletion, or deletes it at once. At once, it is
-// no error if there is none.
+// DeleteSecret marks a secret for deletion, or deletes it at once. In the latter case, it
+// is no error if the secret does not exist.
 func (s *state) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSecretInput) (*secretsmanager.DeleteSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
 	now := s.opts.Now().UTC()
@@ -170,7 +170,7 @@ func (s *state) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSecre
 	return out, s.store(row)
 }
 
-// DescribeSecret returns all about a secret but its values.
+// DescribeSecret returns everything about a secret except its values.
 func (s *state) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeSecretInput) (*secretsmanager.DescribeSecretOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, true)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *state) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeS
 		CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, VersionIdsToStages: row.stages()}, nil
 }
 
-// ListSecrets lists secrets, without their values, by name.
+// ListSecrets lists secrets without their values, sorted by name.
 func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	for _, f := range in.Filters {
@@ -213,8 +213,8 @@ func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsI
 	return out, nil
 }
 
-// matches reports whether one of the filter's values, which are prefixes, fits;
-// a value after an exclamation mark must not.
+// matches reports whether a filter matches: its values are prefixes, one of which must
+// match; a prefix after an exclamation mark must not match.
 func (row *secret) matches(f secretsmanager.Filter) bool {
 	key := func(t secretsmanager.Tag) string { return aws.ToString(t.Key) }
 	text := func(t secretsmanager.Tag) string { return aws.ToString(t.Value) }

@@ -15,7 +15,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// RestoreSecret takes the mark for deletion off a secret. It is no error if there is none.
+// RestoreSecret cancels the deletion of a secret. It is no error if none is scheduled.
 func (s *state) RestoreSecret(ctx context.Context, in *secretsmanager.RestoreSecretInput) (*secretsmanager.RestoreSecretOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, true)
 	if err != nil {
@@ -25,8 +25,8 @@ func (s *state) RestoreSecret(ctx context.Context, in *secretsmanager.RestoreSec
 	return &secretsmanager.RestoreSecretOutput{ARN: &row.ARN, Name: &row.Name}, s.store(row)
 }
 
-// BatchGetSecretValue returns the current values of the secrets that are named or that filters
-// match; what cannot be read is among the errors.
+// BatchGetSecretValue returns the current values of the secrets that the request names or
+// that match its filters. Values that cannot be read are listed as errors.
 func (s *state) BatchGetSecretValue(ctx context.Context, in *secretsmanager.BatchGetSecretValueInput) (*secretsmanager.BatchGetSecretValueOutput, error) {
 	if (len(in.SecretIdList) > 0) == (len(in.Filters) > 0) {
 		return nil, invalid("Either 'SecretIdList' or 'Filters' must be provided, but not both.")
@@ -61,7 +61,7 @@ func (s *state) BatchGetSecretValue(ctx context.Context, in *secretsmanager.Batc
 	return out, nil
 }
 
-// maxPassword is how long a password may be.
+// maxPassword is the maximum length of a password.
 const maxPassword = 4096
 
 // GetRandomPassword returns a password of the kinds of characters that are not excluded.

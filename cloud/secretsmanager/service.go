@@ -1,6 +1,6 @@
-// Package secretsmanager is the embedded Secrets Manager. The methods of
-// the state named as its actions are those actions; the caller's account and
-// region come in the context (see [wire.WithCaller]).
+// Package secretsmanager is the embedded Secrets Manager. Each method of the state with
+// the name of an action implements that action. The caller's account and region are in the
+// context (see [wire.WithCaller]).
 package secretsmanager
 
 import (
@@ -20,7 +20,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// Options are what a service is made of. All are required.
+// Options configure a service. All are required.
 type Options struct {
 	Dir   string // for the state
 	Now   func() time.Time
@@ -30,14 +30,14 @@ type Options struct {
 // Service is the embedded Secrets Manager of all accounts and regions.
 type Service struct{ guarded *durable.Guarded[*state] }
 
-// state is what the service knows. Its methods hold the lock.
+// state is the service's state. Its methods run with the lock held.
 type state struct {
 	opts    Options
 	key     *kms.Key
 	secrets *durable.Table[secret]
 }
 
-// secret is a secret with its versions, the oldest first.
+// secret is a secret with its versions, oldest first.
 type secret struct {
 	Account, Region string
 	Name, ARN       string
@@ -46,18 +46,18 @@ type secret struct {
 	Tags            []secretsmanager.Tag
 	Created         time.Time
 	Changed         time.Time
-	Deleted         *time.Time // when the deletion was asked for
-	Gone            *time.Time // when it takes effect
+	Deleted         *time.Time // when deletion was requested
+	Gone            *time.Time // when deletion takes effect
 	Versions        []version
 }
 
-// version is one value of a secret. One without stages is kept for a while, for
-// those who know its id.
+// version is one value of a secret. A version without stages is kept for some time for
+// clients that know its id.
 type version struct {
 	ID      string
 	Stages  []string
 	Binary  bool
-	Value   string // sealed
+	Value   string // encrypted
 	Created time.Time
 }
 
@@ -88,7 +88,7 @@ func (s *state) open() (err error) {
 	return err
 }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("secretsmanager")
 	if err != nil {
@@ -107,8 +107,8 @@ func newARN(c wire.Caller, name string) string {
 	return "arn:aws:secretsmanager:" + c.Region + ":" + c.Account + ":secret:" + name + "-" + string(suffix)
 }
 
-// find returns the caller's secret of that name or ARN, whose random end may be
-// missing. One that is marked for deletion is an error unless deleted.
+// find returns the caller's secret with that name or ARN; the ARN's random suffix may be
+// missing. A secret that is marked for deletion is an error unless deleted is set.
 func (s *state) find(c wire.Caller, id string, deleted bool) (*secret, error) {
 	for _, row := range s.secrets.Rows {
 		if row.Account != c.Account || row.Region != c.Region || id != row.Name && id != row.ARN && id != row.ARN[:len(row.ARN)-7] {
@@ -125,7 +125,8 @@ func (s *state) find(c wire.Caller, id string, deleted bool) (*secret, error) {
 	return nil, wire.Errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
 }
 
-// clone returns a copy of row whose versions may be changed; rows of the table may not.
+// clone returns a copy of row whose versions may be changed; rows of the table must not be
+// changed.
 func clone(row *secret) *secret {
 	next := *row
 	next.Versions = slices.Clone(row.Versions)
@@ -144,7 +145,7 @@ func (s *state) store(row *secret) error {
 	return s.secrets.Put(durable.NameID(row.Account, row.Region, row.Name), row)
 }
 
-// stage returns the version that bears a label, or nil.
+// stage returns the version with a label, or nil.
 func (row *secret) stage(label string) *version {
 	for i := range row.Versions {
 		if slices.Contains(row.Versions[i].Stages, label) {
@@ -154,7 +155,7 @@ func (row *secret) stage(label string) *version {
 	return nil
 }
 
-// value is what a client sends as a new version.
+// value is a new version as sent by a client.
 type value struct {
 	token  *string
 	text   *string
@@ -170,9 +171,9 @@ func (v value) plain() []byte {
 	return v.binary
 }
 
-// add makes v the version of row that bears the labels, and returns its id. The
-// version that was current becomes the previous one. To send the same value with
-// the same token again changes nothing.
+// add adds v as a version of row with the labels, and returns its id. If it becomes the
+// current version, the one that was current becomes the previous one. Sending the same
+// value with the same token again changes nothing.
 func (s *state) add(row *secret, v value, labels []string) (id string, err error) {
 	if v.text != nil && v.binary != nil {
 		return "", invalid("You can't specify both a binary secret value and a string secret value in the same secret.")
@@ -217,14 +218,14 @@ func (s *state) add(row *secret, v value, labels []string) (id string, err error
 	return id, nil
 }
 
-// unlabel takes a label off the version that bears it.
+// unlabel removes a label from the version that has it.
 func (row *secret) unlabel(label string) {
 	if v := row.stage(label); v != nil {
 		v.Stages = slices.DeleteFunc(v.Stages, func(s string) bool { return s == label })
 	}
 }
 
-// stages returns the labels of all versions that bear some, by version.
+// stages returns the labels of all versions that have any, by version id.
 func (row *secret) stages() map[string][]string {
 	out := map[string][]string{}
 	for _, v := range row.Versions {
@@ -239,7 +240,7 @@ func invalid(format string, args ...any) error {
 	return wire.Errorf("InvalidParameterException", format, args...)
 }
 
-// tags returns the secret's tags as they are shown: a table keeps no empty values.
+// tags returns the secret's tags for answers: a table does not keep empty values.
 func (row *secret) tags() (out []secretsmanager.Tag) {
 	for _, t := range row.Tags {
 		out = append(out, secretsmanager.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))})
@@ -247,8 +248,8 @@ func (row *secret) tags() (out []secretsmanager.Tag) {
 	return out
 }
 
-// hasTag reports whether a tag of row has a key or value, as part picks it, that
-// begins with text.
+// hasTag reports whether the key or value (selected by part) of one of row's tags begins
+// with text.
 func (row *secret) hasTag(part func(secretsmanager.Tag) string, text string) bool {
 	return slices.ContainsFunc(row.Tags, func(t secretsmanager.Tag) bool { return strings.HasPrefix(part(t), text) })
 }

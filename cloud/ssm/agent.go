@@ -17,36 +17,36 @@ import (
 	"bake/cloud/wire"
 )
 
-// session is the machine's end of a session that forwards a port: what the agent
-// of Systems Manager does on it. The fields below the line belong to run.
+// session is the instance's end of a port forwarding session, which on AWS is implemented
+// by the Systems Manager agent. The fields below the line are used only by run.
 type session struct {
 	id       string
 	caller   wire.Caller
 	target   string
 	port     uint16
 	machines Machines
-	token    string // for the next WebSocket; the service's lock guards it
+	token    string // for the next WebSocket; guarded by the service's lock
 
 	attach chan *websocket.Conn
-	stop   chan struct{} // closed to end it
+	stop   chan struct{} // closed to end the session
 	once   sync.Once
 	ended  chan struct{}
 
 	// ---
 
-	ws        *websocket.Conn // nil while the client is away
+	ws        *websocket.Conn // nil while the client is disconnected
 	incoming  chan frame
 	machine   net.Conn // nil until the handshake is complete
 	toMachine chan []byte
-	output    chan []byte // of the machine; closed when it has no more
-	finished  bool        // it has no more
+	output    chan []byte // data from the machine; closed at its end
+	finished  bool        // output has been closed
 	out       []*unconfirmed
 	nextOut   int64
 	nextIn    int64
 	early     map[int64]received
 }
 
-// frame is a message that has come on a WebSocket; data is nil when that broke.
+// frame is a message received on a WebSocket; data is nil if the connection broke.
 type frame struct {
 	ws   *websocket.Conn
 	data []byte
@@ -65,15 +65,15 @@ type unconfirmed struct {
 }
 
 const (
-	away       = 10 * time.Minute // how long a client may be
+	away       = 10 * time.Minute // how long a client may be disconnected
 	again      = 250 * time.Millisecond
-	inFlight   = 512  // messages
-	ahead      = 4096 // messages that wait for one before them, or for the machine
+	inFlight   = 512  // unacknowledged messages
+	ahead      = 4096 // messages that wait for an earlier one, or for the machine
 	chunk      = 1024 // bytes of the stream in a message
 	writeLimit = 10 * time.Second
 )
 
-// Types of payload, and flags; see the constants of the same names in Amazon's
+// Payload types and flags: see the constants of the same names in Amazon's
 // session-manager-plugin.
 const (
 	typeOutput            = 1
@@ -89,7 +89,7 @@ const (
 
 func (p *session) terminate() { p.once.Do(func() { close(p.stop) }) }
 
-// run is the life of a session.
+// run serves the session until it ends.
 func (p *session) run() {
 	p.incoming, p.toMachine = make(chan frame, 256), make(chan []byte, ahead)
 	p.early = map[int64]received{}
@@ -98,7 +98,7 @@ func (p *session) run() {
 		close(p.ended)
 		cancel()
 		if p.ws != nil {
-			_ = p.ws.Close(websocket.StatusNormalClosure, "") // the client has heard the reason
+			_ = p.ws.Close(websocket.StatusNormalClosure, "") // the client has been sent the reason
 		}
 		if p.machine != nil {
 			_ = p.machine.Close() // nothing is left to flush
@@ -125,7 +125,7 @@ func (p *session) run() {
 			}
 		case f := <-p.incoming:
 			switch {
-			case f.ws != p.ws: // of one that has been replaced
+			case f.ws != p.ws: // from a WebSocket that has been replaced
 			case f.data == nil:
 				p.detach(f.ws)
 				gone = time.Now()
@@ -156,7 +156,7 @@ func (p *session) run() {
 
 func (p *session) detach(ws *websocket.Conn) {
 	if ws != nil {
-		_ = ws.CloseNow() // it is broken, or replaced
+		_ = ws.CloseNow() // broken or replaced
 	}
 	if p.ws == ws {
 		p.ws = nil
@@ -180,8 +180,8 @@ func (p *session) read(ctx context.Context, ws *websocket.Conn) {
 	}
 }
 
-// pack lays a message out; see the client's side in Amazon's
-// session-manager-plugin for the fields.
+// pack encodes a message. For the fields, see the client's side in Amazon's
+// session-manager-plugin.
 func pack(kind string, seq int64, flags uint64, of uint32, payload []byte) []byte {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -201,7 +201,7 @@ func pack(kind string, seq int64, flags uint64, of uint32, payload []byte) []byt
 	return append(data, payload...)
 }
 
-// write sends data if the client is there; what is lost is sent again.
+// write sends data if the client is connected. Lost data is sent again later.
 func (p *session) write(ctx context.Context, data []byte) {
 	if p.ws == nil {
 		return
@@ -236,14 +236,14 @@ func (p *session) resend(ctx context.Context, now time.Time) {
 // close tells the client that the session has ended.
 func (p *session) close(ctx context.Context, why string) {
 	payload, err := json.Marshal(map[string]any{"MessageType": "channel_closed", "SessionId": p.id, "SchemaVersion": 1, "Output": why})
-	if err == nil { // strings can be written
+	if err == nil { // marshalling strings never fails
 		data := pack("channel_closed", 0, 3, 0, payload)
 		p.write(ctx, data)
 	}
 }
 
-// receive takes a message in; it returns false at the end of the session. What
-// is damaged is as good as lost.
+// receive handles a message; it returns false at the end of the session. A damaged message
+// is ignored: the client sends it again.
 func (p *session) receive(ctx context.Context, b []byte) bool {
 	be := binary.BigEndian
 	if len(b) < 120 || be.Uint32(b) != 116 || int(be.Uint32(b[116:])) != len(b)-120 {
@@ -268,7 +268,7 @@ func (p *session) receive(ctx context.Context, b []byte) bool {
 		}
 	case "input_stream_data":
 		if len(p.early) >= ahead || len(p.toMachine) > ahead-len(p.early)-2 {
-			return true // no room; it will come again
+			return true // no room; the client will send it again
 		}
 		id := append(append([]byte(nil), b[72:80]...), b[64:72]...)
 		text := fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
@@ -293,8 +293,8 @@ func (p *session) receive(ctx context.Context, b []byte) bool {
 	return true
 }
 
-// process takes the next message of the client's stream; it returns false at the
-// end of the session.
+// process handles the next message of the client's stream, in order; it returns false at
+// the end of the session.
 func (p *session) process(ctx context.Context, m received) bool {
 	switch m.of {
 	case typeHandshakeResponse:
@@ -345,7 +345,7 @@ func (p *session) writeMachine(ctx context.Context, machine net.Conn) {
 		select {
 		case b := <-p.toMachine:
 			if _, err := machine.Write(b); err != nil {
-				return // reading ends too, and tells
+				return // the reader sees the error too and reports it
 			}
 		case <-ctx.Done():
 			return

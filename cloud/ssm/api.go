@@ -5,7 +5,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// actions returns those that the service answers; wire/genmodel reads them from here.
+// actions returns the actions that the service answers; wire/genmodel reads them from
+// here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AddTagsToResource":           wire.Answer(validated(s, (*state).AddTagsToResource)),

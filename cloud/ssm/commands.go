@@ -22,24 +22,24 @@ import (
 	"bake/cloud/wire"
 )
 
-// command is a command that was sent, to the instances of its invocations.
+// command is a command that was sent, with an invocation for each instance.
 type command struct {
 	Account, Region string
-	Sent            ssm.Command // without what follows from the invocations
-	Cancelled       bool        // somebody has cancelled it, or a part of it
+	Sent            ssm.Command // without the fields that are derived from the invocations
+	Cancelled       bool        // it, or an invocation of it, was cancelled by a client
 	Invocations     []invocation
 }
 
-// invocation is a command on an instance.
+// invocation is the execution of a command on one instance.
 type invocation struct {
 	InstanceID     string
-	InstanceName   string // its tag Name
+	InstanceName   string // the instance's tag Name
 	Status         ssm.CommandInvocationStatus
 	Details        string
-	Code           int32 // -1 as long as there is none
+	Code           int32 // -1 until there is one
 	Started, Ended time.Time
-	Stdout, Stderr string // as much as is kept
-	Stored         bool   // what it printed is in the bucket
+	Stdout, Stderr string // truncated
+	Stored         bool   // the output is in the bucket
 }
 
 func (v *invocation) over() bool {
@@ -50,8 +50,8 @@ func (v *invocation) over() bool {
 	return true
 }
 
-// isError reports whether the command failed on the instance, and not on its way there: of those
-// MaxErrors is about.
+// isError reports whether the command failed on the instance, rather than on the way to
+// it. MaxErrors limits such failures.
 func (v *invocation) isError() bool {
 	return v.Status == ssm.CommandInvocationStatusFailed && v.Details != undeliverable || v.Details == executionTimedOut
 }
@@ -62,22 +62,22 @@ func (v *invocation) finish(status ssm.CommandInvocationStatus, details string, 
 }
 
 const (
-	shellDocument = "AWS-RunShellScript" // the only one that commands can have
+	shellDocument = "AWS-RunShellScript" // the only supported document
 	shellPlugin   = "aws:runShellScript"
 
-	maxScript = 64 << 10 // bytes, the limit of documents
+	maxScript = 64 << 10 // bytes; the limit of documents
 
-	commandAge = 30 * 24 * time.Hour // after which a command is forgotten, as by Systems Manager
+	commandAge = 30 * 24 * time.Hour // after which a command is deleted, as by Systems Manager
 )
 
-// plan is how a command runs.
+// plan says how a command runs.
 type plan struct {
 	script      string
 	dir         string
-	limit       time.Duration // of each invocation
+	limit       time.Duration // timeout of each invocation
 	concurrency int
 	maxErrors   int
-	expires     time.Time // when it does not begin any more on an instance whose turn has not come
+	expires     time.Time // when instances that are still waiting are given up
 }
 
 // SendCommand runs a script on instances.
@@ -129,7 +129,7 @@ func (s *Service) SendCommand(ctx context.Context, in *ssm.SendCommandInput) (*s
 	return &ssm.SendCommandOutput{Command: row.shown()}, nil
 }
 
-// checkCommand refuses what cannot be done.
+// checkCommand reports what is invalid or unsupported in a request.
 func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 	name := *in.DocumentName
 	if _, short, ok := strings.Cut(name, ":document/"); ok {
@@ -169,7 +169,7 @@ func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 	return nil
 }
 
-// The numbers and percentages of instances that MaxConcurrency and MaxErrors may be.
+// The formats of MaxConcurrency and MaxErrors: a number of instances or a percentage.
 var (
 	concurrencyShare = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[1-9][0-9]%|[1-9]%|100%)$`) })
 	errorShare       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[0]|[1-9][0-9]%|[0-9]%|100%)$`) })
@@ -177,7 +177,8 @@ var (
 
 var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`{{ *ssm:([A-Za-z0-9_./:-]+) *}}`) })
 
-// resolved returns the parameters of a document with the values that {{ssm:NAME}} stands for.
+// resolved returns the parameters of a document with {{ssm:NAME}} replaced by the values
+// in the Parameter Store.
 func (s *Service) resolved(ctx context.Context, parameters map[string][]string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for name, values := range parameters {
@@ -198,7 +199,7 @@ func (s *Service) resolved(ctx context.Context, parameters map[string][]string) 
 	return out, nil
 }
 
-// referred returns the value that a document's parameter refers to in the Parameter Store.
+// referred returns the Parameter Store's value for a parameter that a document refers to.
 func (s *Service) referred(ctx context.Context, name string) (string, error) {
 	out, err := s.GetParameter(ctx, &ssm.GetParameterInput{Name: &name})
 	e, known := errors.AsType[*wire.Error](err)
@@ -213,7 +214,7 @@ func (s *Service) referred(ctx context.Context, name string) (string, error) {
 	return *out.Parameter.Value, nil
 }
 
-// newPlan reads the parameters of the document.
+// newPlan parses the parameters of the document.
 func newPlan(parameters map[string][]string) (plan, error) {
 	p := plan{limit: time.Hour}
 	for name, values := range parameters {
@@ -246,7 +247,8 @@ func newPlan(parameters map[string][]string) (plan, error) {
 	return p, nil
 }
 
-// share returns a number, or a percentage of all, which checkCommand has checked.
+// share returns the number that text means, a number or a percentage of all. checkCommand
+// has validated it.
 func share(text string, all int) int {
 	percent, relative := strings.CutSuffix(text, "%")
 	n, _ := strconv.Atoi(percent)
@@ -256,8 +258,8 @@ func share(text string, all int) int {
 	return n
 }
 
-// targets returns the managed instances that a command is for, in the order that they are
-// named in, or by id.
+// targets returns the managed instances that a command is for, in the order in which they
+// are named, otherwise sorted by id.
 func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2types.Instance, error) {
 	managed, err := s.managedInstances(ctx)
 	if err != nil {
@@ -293,7 +295,7 @@ func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2t
 	return managed, nil
 }
 
-// named returns the instances with these ids, in their order.
+// named returns the instances with these ids, in the order of ids.
 func named(managed []ec2types.Instance, ids []string) (out []ec2types.Instance, err error) {
 	for i, id := range ids {
 		at := slices.IndexFunc(managed, func(m ec2types.Instance) bool { return *m.InstanceId == id })
@@ -323,8 +325,8 @@ func tagOf(i ec2types.Instance, key string) string {
 	return ""
 }
 
-// managedInstances returns the caller's instances that have, or had before they were stopped, an
-// agent that tells Systems Manager of itself, by id.
+// managedInstances returns the caller's instances that have an agent known to Systems
+// Manager, or had one before they were stopped, sorted by id.
 func (s *Service) managedInstances(ctx context.Context) (all []ec2types.Instance, err error) {
 	out, err := s.opts.Machines.DescribeInstances(ctx, &ec2.DescribeInstancesInput{})
 	if err != nil {
@@ -341,8 +343,8 @@ func (s *Service) managedInstances(ctx context.Context) (all []ec2types.Instance
 	return all, nil
 }
 
-// sent returns the command with what Systems Manager shows though it is empty, which the state does
-// not keep.
+// sent returns the command with the empty fields that Systems Manager shows and the state
+// does not keep.
 func (c *command) sent() ssm.Command {
 	out := c.Sent
 	for _, text := range []**string{&out.Comment, &out.OutputS3BucketName, &out.OutputS3KeyPrefix, &out.ServiceRole} {
@@ -407,7 +409,7 @@ func (c *command) shown() *ssm.Command {
 	return &out
 }
 
-// urls returns where the output of an invocation is, or nothing.
+// urls returns the URLs of the output of an invocation, or nil.
 func (c *command) urls(v *invocation) (stdout, stderr *string) {
 	if !v.Stored {
 		return aws.String(""), aws.String("")
@@ -416,7 +418,7 @@ func (c *command) urls(v *invocation) (stdout, stderr *string) {
 	return aws.String(at + c.key(v.InstanceID, "stdout")), aws.String(at + c.key(v.InstanceID, "stderr"))
 }
 
-// key returns the name of an object with output.
+// key returns the name of the object that holds an output stream.
 func (c *command) key(instance, stream string) string {
 	prefix := strings.Trim(aws.ToString(c.Sent.OutputS3KeyPrefix), "/")
 	if prefix != "" {
@@ -425,7 +427,7 @@ func (c *command) key(instance, stream string) string {
 	return prefix + *c.Sent.CommandId + "/" + instance + "/awsrunShellScript/0.awsrunShellScript/" + stream
 }
 
-// forgetCommands drops the commands that are too old to be kept.
+// forgetCommands deletes commands older than commandAge.
 func (s *state) forgetCommands(now time.Time) error {
 	for _, id := range s.commands.IDs() {
 		if row := s.commands.Rows[id]; now.Sub(*row.Sent.RequestedDateTime) > commandAge && s.running[id] == nil {
@@ -445,7 +447,7 @@ func (s *state) sentCommand(c wire.Caller, id string) *command {
 	return nil
 }
 
-// GetCommandInvocation tells how a command went on an instance.
+// GetCommandInvocation returns the state of a command on an instance.
 func (s *state) GetCommandInvocation(ctx context.Context, in *ssm.GetCommandInvocationInput) (*ssm.GetCommandInvocationOutput, error) {
 	row := s.sentCommand(wire.CallerFrom(ctx), *in.CommandId)
 	var v *invocation
@@ -515,7 +517,7 @@ func (c *command) invoked(v *invocation, detailed bool) ssm.CommandInvocation {
 	return out
 }
 
-// newest returns the caller's commands that a list is of, the newest first.
+// newest returns the caller's commands that a list selects, newest first.
 func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, status func(*command, string) bool) ([]*command, error) {
 	var rows []*command
 	for _, row := range s.commands.All() {
@@ -558,7 +560,7 @@ func (s *state) newest(c wire.Caller, id *string, filters []ssm.CommandFilter, s
 	return rows, nil
 }
 
-// order returns the text that sorts commands by when they were sent.
+// order returns the sort key of commands by the time at which they were sent.
 func (c *command) order() string {
 	return c.Sent.RequestedDateTime.Format("2006-01-02T15:04:05.000") + *c.Sent.CommandId
 }
@@ -590,7 +592,7 @@ func (s *state) ListCommands(ctx context.Context, in *ssm.ListCommandsInput) (*s
 	return out, nil
 }
 
-// ListCommandInvocations lists what commands were on instances.
+// ListCommandInvocations lists invocations of commands.
 func (s *state) ListCommandInvocations(ctx context.Context, in *ssm.ListCommandInvocationsInput) (*ssm.ListCommandInvocationsOutput, error) {
 	wanted := []func(*invocation) bool{func(v *invocation) bool { return in.InstanceId == nil || v.InstanceID == *in.InstanceId }}
 	for _, f := range in.Filters {
@@ -611,7 +613,7 @@ func (s *state) ListCommandInvocations(ctx context.Context, in *ssm.ListCommandI
 	}
 	var all []found
 	for _, row := range rows {
-		for i := len(row.Invocations) - 1; i >= 0; i-- { // as order has it
+		for i := len(row.Invocations) - 1; i >= 0; i-- { // in the order of order
 			v := &row.Invocations[i]
 			if !slices.ContainsFunc(wanted, func(want func(*invocation) bool) bool { return !want(v) }) {
 				all = append(all, found{row, v})

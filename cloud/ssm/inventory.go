@@ -13,11 +13,11 @@ import (
 	"bake/cloud/wire"
 )
 
-// agentVersion is that of the agent which instances seem to have.
+// agentVersion is the version of the agent that instances report.
 const agentVersion = "3.2.0.0"
 
-// DescribeInstanceInformation lists the instances that Systems Manager knows. What their
-// distribution is they do not tell.
+// DescribeInstanceInformation lists the instances known to Systems Manager. They do not
+// report their distribution.
 func (s *Service) DescribeInstanceInformation(ctx context.Context, in *ssm.DescribeInstanceInformationInput) (*ssm.DescribeInstanceInformationOutput, error) {
 	if len(in.Filters) > 0 && len(in.InstanceInformationFilterList) > 0 {
 		return nil, wire.Errorf("ValidationException", "Filters and InstanceInformationFilterList cannot both be given.")
@@ -81,7 +81,7 @@ func matchesInformation(f ssm.InstanceInformationStringFilter, i ec2types.Instan
 		return slices.Contains(f.Values, *row.SourceId), nil
 	case "SourceTypes":
 		return slices.Contains(f.Values, string(row.SourceType)), nil
-	case "ActivationIds", "AssociationStatus", "IamRole": // of what is not an instance of EC2, or has associations
+	case "ActivationIds", "AssociationStatus", "IamRole": // apply only to other machines than EC2 instances, or to associations
 		return false, nil
 	case "tag-key":
 		return slices.ContainsFunc(f.Values, func(key string) bool { return hasTag(i, key, nil) }), nil
@@ -93,7 +93,7 @@ func matchesInformation(f ssm.InstanceInformationStringFilter, i ec2types.Instan
 	}
 }
 
-// GetConnectionStatus tells whether sessions reach an instance.
+// GetConnectionStatus returns whether sessions can connect to an instance.
 func (s *Service) GetConnectionStatus(ctx context.Context, in *ssm.GetConnectionStatusInput) (*ssm.GetConnectionStatusOutput, error) {
 	out := &ssm.GetConnectionStatusOutput{Target: in.Target, Status: ssm.ConnectionStatusNotConnected}
 	if s.opts.Machines.Managed(wire.CallerFrom(ctx), *in.Target) {

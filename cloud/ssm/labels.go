@@ -24,8 +24,8 @@ func validLabel(label string) bool {
 	return labelPattern().MatchString(label) && !strings.HasPrefix(lower, "aws") && !strings.HasPrefix(lower, "ssm")
 }
 
-// relabel lets f change a copy of a parameter of the caller's, and the labels of its
-// version number, or of the latest if that is 0, and keeps the copy.
+// relabel calls f with a copy of a parameter's versions and the one with that number, or
+// the latest if number is 0, and stores the copy. It returns the version's number.
 func (s *state) relabel(c wire.Caller, name string, number int64, f func(versions []version, v *version) error) (int64, error) {
 	id := durable.NameID(c.Account, c.Region, name)
 	old, ok := s.parameters.Get(id)
@@ -48,7 +48,8 @@ func (s *state) relabel(c wire.Caller, name string, number int64, f func(version
 	return v.Number, s.parameters.Put(id, &next)
 }
 
-// LabelParameterVersion gives a version labels, which it takes away from others.
+// LabelParameterVersion attaches labels to a version and removes them from the other
+// versions.
 func (s *state) LabelParameterVersion(ctx context.Context, in *ssm.LabelParameterVersionInput) (*ssm.LabelParameterVersionOutput, error) {
 	var good []string
 	invalid := []string{}
@@ -76,8 +77,8 @@ func (s *state) LabelParameterVersion(ctx context.Context, in *ssm.LabelParamete
 	return &ssm.LabelParameterVersionOutput{InvalidLabels: invalid, ParameterVersion: number}, nil
 }
 
-// UnlabelParameterVersion takes labels away from a version; those that it does not
-// have are told.
+// UnlabelParameterVersion removes labels from a version, and returns those that it does
+// not have.
 func (s *state) UnlabelParameterVersion(ctx context.Context, in *ssm.UnlabelParameterVersionInput) (*ssm.UnlabelParameterVersionOutput, error) {
 	out := &ssm.UnlabelParameterVersionOutput{InvalidLabels: []string{}, RemovedLabels: []string{}}
 	_, err := s.relabel(wire.CallerFrom(ctx), *in.Name, aws.ToInt64(in.ParameterVersion), func(_ []version, v *version) error {
@@ -94,7 +95,7 @@ func (s *state) UnlabelParameterVersion(ctx context.Context, in *ssm.UnlabelPara
 	return out, err
 }
 
-// without returns a new list of those labels that are not among some.
+// without returns a new list of the labels that are not in some.
 func without(labels, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return slices.Contains(some, l) })
 }

@@ -12,8 +12,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// page returns the caller's and the public parameters that all filters match, by
-// name: as many as size, or usual if that is 0, from where the last page ended.
+// page returns the next page of the caller's and the public parameters that match all
+// filters, sorted by name. The page has size rows, or usual if size is 0.
 func (s *state) page(c wire.Caller, public map[string]*parameter, filters []ssm.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
 	var rows []*parameter
 	for _, p := range s.parameters.Rows {
@@ -39,8 +39,8 @@ func (s *state) page(c wire.Caller, public map[string]*parameter, filters []ssm.
 	return rows, next, nil
 }
 
-// filter returns what a filter demands of a parameter. Its values are
-// alternatives.
+// filter returns a function that reports whether a parameter matches f: it must match one
+// of f's values.
 func filter(f ssm.ParameterStringFilter) (func(*parameter) bool, error) {
 	values := map[string]func(*parameter) string{
 		"Name":     func(p *parameter) string { return strings.TrimPrefix(p.Name, "/") },

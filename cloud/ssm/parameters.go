@@ -19,10 +19,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// parameter is a parameter with its versions, the oldest first; there is at
-// least one.
+// parameter is a parameter with its versions, oldest first. It has at least one.
 type parameter struct {
-	Account, Region string // the account is empty for public ones
+	Account, Region string // Account is empty for public parameters
 	Name            string
 	Type            ssm.ParameterType
 	Tier            ssm.ParameterTier
@@ -33,13 +32,13 @@ type parameter struct {
 // version is one value of a parameter.
 type version struct {
 	Number         int64
-	Value          string // sealed if the parameter is a SecureString
+	Value          string // encrypted if the parameter is a SecureString
 	Modified       time.Time
 	Description    string
 	KeyID          string
 	DataType       string
 	AllowedPattern string
-	Labels         []string // each on one version of a parameter only
+	Labels         []string // each label is on only one version of a parameter
 }
 
 // Data types of parameters.
@@ -68,14 +67,14 @@ func (p *parameter) arn() string {
 	return arn(wire.Caller{Account: p.Account, Region: p.Region}, p.Name)
 }
 
-// context returns what the values of p are encrypted in.
+// context returns the encryption context of p's values.
 func (p *parameter) context() string { return p.arn() }
 
 func validation(format string, args ...any) error {
 	return wire.Errorf("ValidationException", format, args...)
 }
 
-// errNotFound has no message on AWS either.
+// errNotFound returns the error for a missing parameter. It has no message on AWS either.
 func errNotFound() error { return &wire.Error{Code: "ParameterNotFound"} }
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`) })
@@ -97,7 +96,7 @@ func checkName(c wire.Caller, name string) error {
 	return nil
 }
 
-// PutParameter makes a parameter or, with Overwrite, its next version.
+// PutParameter creates a parameter or, with Overwrite, its next version.
 func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutParameterOutput, error) {
 	c := wire.CallerFrom(ctx)
 	name := *in.Name
@@ -139,7 +138,8 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 	return &ssm.PutParameterOutput{Version: number, Tier: next.Tier}, nil
 }
 
-// keep makes v the next version of p; one that names an image is validated first.
+// keep stores v as the next version of p. A version that names an image is validated
+// first.
 func (s *state) keep(id string, p *parameter, v version) error {
 	if len(p.Versions) >= maxVersions && len(p.Versions[0].Labels) > 0 {
 		return wire.Errorf("ParameterMaxVersionLimitExceeded", "You attempted to create a new version of %s by calling the PutParameter API with the overwrite flag. Version %d, the oldest version, can't be deleted because it has a label associated with it. Move the label to another version of the parameter, and try again.", p.Name, p.Versions[0].Number)
@@ -151,14 +151,14 @@ func (s *state) keep(id string, p *parameter, v version) error {
 	return s.add(id, p, v)
 }
 
-// add gives p, whose versions are known, one more.
+// add stores v as the next version of p.
 func (s *state) add(id string, p *parameter, v version) error {
 	p.Versions = append(p.Versions, v)
 	p.Versions = p.Versions[max(0, len(p.Versions)-maxVersions):]
 	return s.parameters.Put(id, p)
 }
 
-// overwrite reports why in cannot be a new version of old.
+// overwrite reports why in cannot create a new version of old.
 func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 	switch {
 	case !aws.ToBool(in.Overwrite):
@@ -175,8 +175,8 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 	return nil
 }
 
-// setTier chooses the tier that in asks for, as far as the value fits in it. An
-// advanced parameter stays one.
+// setTier sets the tier that in asks for, or a higher one if the value requires it. An
+// advanced parameter stays advanced.
 func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 	size := len(*in.Value)
 	switch {
@@ -196,7 +196,7 @@ func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 
 var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`) })
 
-// check reports what is wrong with a value for a parameter of that type.
+// check reports an invalid value for a parameter of that type.
 func (v *version) check(kind ssm.ParameterType, key *string) error {
 	switch v.DataType {
 	case textType:
@@ -226,8 +226,8 @@ func (v *version) check(kind ssm.ParameterType, key *string) error {
 	return nil
 }
 
-// find returns the parameter that name leads to, and the version that its
-// selector, as in name:3 or name:label, picks; the latest without one.
+// find returns the parameter that name refers to and the version that its selector, as in
+// name:3 or name:label, selects. Without a selector, it is the latest version.
 func (s *state) find(c wire.Caller, public map[string]*parameter, name string) (p *parameter, v *version, selector string, err error) {
 	if rest, ok := strings.CutPrefix(name, "arn:aws:ssm:"+c.Region+":"+c.Account+":parameter/"); ok {
 		name = rest
@@ -256,7 +256,7 @@ func (s *state) find(c wire.Caller, public map[string]*parameter, name string) (
 	return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find %s %s of %s. Verify it and try again.", what, number, name)
 }
 
-// row returns the parameter of that name, or nil.
+// row returns the parameter with that name, or nil.
 func (s *state) row(c wire.Caller, public map[string]*parameter, name string) *parameter {
 	if p, ok := public[name]; ok {
 		return p
@@ -265,7 +265,7 @@ func (s *state) row(c wire.Caller, public map[string]*parameter, name string) *p
 	return p
 }
 
-// view returns what a client gets to see of a version.
+// view returns a version as clients see it.
 func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (ssm.Parameter, error) {
 	value := v.Value
 	if p.Type == ssm.ParameterTypeSecureString && aws.ToBool(decrypt) {
@@ -302,8 +302,7 @@ func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (
 	})
 }
 
-// GetParameters returns several values; the names that lead nowhere are listed
-// beside them.
+// GetParameters returns several values, and lists the names that do not exist.
 func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput) (*ssm.GetParametersOutput, error) {
 	out := &ssm.GetParametersOutput{Parameters: []ssm.Parameter{}, InvalidParameters: []string{}}
 	for _, name := range in.Names {
@@ -321,7 +320,7 @@ func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput)
 	return out, nil
 }
 
-// GetParametersByPath returns the values below a path, by name.
+// GetParametersByPath returns the values below a path, sorted by name.
 func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParametersByPathInput) (*ssm.GetParametersByPathOutput, error) {
 	if err := s.validate(ctx); err != nil {
 		return nil, err
@@ -361,7 +360,7 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 	})
 }
 
-// optional sets those of a client's fields that v has a value for.
+// optional sets those of the given fields for which v has a value.
 func (v *version) optional(description, keyID, allowedPattern **string) {
 	for _, o := range []struct {
 		value *string
@@ -373,8 +372,8 @@ func (v *version) optional(description, keyID, allowedPattern **string) {
 	}
 }
 
-// DescribeParameters lists parameters without their values, by name; public ones
-// are not among them, as on AWS.
+// DescribeParameters lists parameters without their values, sorted by name. It omits
+// public parameters, as on AWS.
 func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParametersInput) (*ssm.DescribeParametersOutput, error) {
 	if len(in.Filters) > 0 && len(in.ParameterFilters) > 0 {
 		return nil, validation("You can use either Filters or ParameterFilters in a single request.")
@@ -398,7 +397,7 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 	return out, nil
 }
 
-// DeleteParameters deletes parameters, and tells which there are not.
+// DeleteParameters deletes parameters, and lists the names that do not exist.
 func (s *state) DeleteParameters(ctx context.Context, in *ssm.DeleteParametersInput) (*ssm.DeleteParametersOutput, error) {
 	c := wire.CallerFrom(ctx)
 	out := &ssm.DeleteParametersOutput{DeletedParameters: []string{}, InvalidParameters: []string{}}

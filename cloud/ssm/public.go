@@ -15,8 +15,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// public returns the public parameters of the caller's region, by name, if name
-// can be one or a path to some. They hold the ids of the images that publishers offer.
+// public returns the public parameters of the caller's region, by name, if name can be a
+// public parameter or a path of some. Their values are the ids of the images that
+// publishers offer.
 func (s *Service) public(ctx context.Context, name string) (map[string]*parameter, error) {
 	if !strings.HasPrefix(name, "/aws/service") {
 		return nil, nil
@@ -41,7 +42,8 @@ func (s *Service) public(ctx context.Context, name string) (map[string]*paramete
 	return found, nil
 }
 
-// unknownPublic names, where a public parameter is not there, those that are most like it.
+// unknownPublic adds, to the error for a public parameter that does not exist, the names
+// most similar to it.
 func unknownPublic(err error, name string, public map[string]*parameter) error {
 	e := wire.AsError(err)
 	if len(public) == 0 || e.Code != "ParameterNotFound" {
@@ -58,8 +60,8 @@ func unknownPublic(err error, name string, public map[string]*parameter) error {
 	return wire.Errorf(e.Code, "The local cloud has no parameter %s. Its public ones like that are %s.", name, strings.Join(near[:min(3, len(near))], ", "))
 }
 
-// Images returns the ids of images that the caller's parameters of the data type
-// aws:ec2:image have now, by the ARNs of the parameters.
+// Images returns the current image ids in the caller's parameters of the data type
+// aws:ec2:image, keyed by the parameters' ARNs.
 func (s *Service) Images(ctx context.Context) (map[string]string, error) {
 	if err := s.validate(ctx); err != nil {
 		return nil, err

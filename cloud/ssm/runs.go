@@ -17,23 +17,23 @@ import (
 	"bake/cloud/wire"
 )
 
-// Objects is where the output of commands is put.
+// Objects stores the output of commands.
 type Objects interface {
-	// Bucket returns why a caller cannot put objects into a bucket.
+	// Bucket returns an error if the caller cannot put objects into a bucket.
 	Bucket(c wire.Caller, bucket string) error
-	// Put makes an object of a caller's.
+	// Put creates an object of the caller.
 	Put(c wire.Caller, bucket, key string, data []byte) error
 }
 
-// How many bytes are kept of what a command prints: for answers, as Systems Manager has it, and
+// How many bytes of a command's output are kept: for answers, as in Systems Manager, and
 // for a bucket.
 const (
 	maxStdout, maxStderr = 24000, 8000
 	maxStored            = 1 << 20
-	maxReason            = 1000 // of standard error, for why a command has failed
+	maxReason            = 1000 // of standard error, used as the reason of a failure
 )
 
-// Details of states besides their names.
+// Values of StatusDetails that differ from the statuses.
 const (
 	deliveryTimedOut  = "DeliveryTimedOut"
 	executionTimedOut = "ExecutionTimedOut"
@@ -41,24 +41,25 @@ const (
 	terminated        = "Terminated"
 )
 
-// Why a command on an instance ends before it has come to its end.
+// Reasons for ending a command on an instance early.
 var (
 	errCancelled = errors.New("the command was cancelled")
 	errTooLong   = errors.New("the command took longer than its executionTimeout")
 	errClosing   = errors.New("the embedded cloud is being closed")
 )
 
-// execution is a command that runs. What is in it does not change.
+// execution is a running command. Its fields do not change.
 type execution struct {
 	id      string
 	caller  wire.Caller
 	plan    plan
-	cancel  context.CancelCauseFunc            // of all of it
+	cancel  context.CancelCauseFunc            // cancels all invocations
 	cancels map[string]context.CancelCauseFunc // by instance
 	ctxs    map[string]context.Context
 }
 
-// begin has a command run. The state's row of it may be there only afterwards, under the same lock.
+// begin starts a command. Its row may be stored after the call, as long as the lock is not
+// released in between.
 func (s *Service) begin(st *state, c wire.Caller, id string, targets []invocation, p plan) {
 	e := &execution{id: id, caller: c, plan: p, cancels: map[string]context.CancelCauseFunc{}, ctxs: map[string]context.Context{}}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -74,8 +75,8 @@ func (s *Service) begin(st *state, c wire.Caller, id string, targets []invocatio
 	})
 }
 
-// execute runs a command on its instances, on so many at a time, until too many have failed or its
-// time to begin is over.
+// execute runs a command on its instances, at most plan.concurrency at a time, until more
+// than plan.maxErrors have failed or the plan expires.
 func (s *Service) execute(e *execution, targets []invocation) {
 	expired, cancel := context.WithTimeout(context.Background(), e.plan.expires.Sub(s.opts.Now()))
 	defer cancel()
@@ -91,12 +92,12 @@ func (s *Service) execute(e *execution, targets []invocation) {
 	for _, v := range targets {
 		select {
 		case turns <- struct{}{}:
-		case <-e.ctxs[v.InstanceID].Done(): // of its own it is over already
+		case <-e.ctxs[v.InstanceID].Done(): // this invocation was cancelled
 			continue
 		case <-expired.Done():
 		}
 		switch {
-		case expired.Err() != nil: // from now on for all of them
+		case expired.Err() != nil: // also for all following instances
 			s.end(e, v.InstanceID, ssm.CommandInvocationStatusTimedOut, deliveryTimedOut)
 		case tooMany():
 			<-turns
@@ -115,9 +116,9 @@ func (s *Service) execute(e *execution, targets []invocation) {
 	all.Wait()
 }
 
-// change changes an invocation that is not over.
+// change changes an invocation, unless it is over.
 func (s *Service) change(e *execution, instance string, change func(*invocation)) (changed bool) {
-	// What the disk does not take is seen by the next who reads the row.
+	// An error of the disk is reported to the next caller that reads the row.
 	_ = s.guarded.Update(func(st *state) error {
 		return st.commands.Edit(e.id, func(row *command) {
 			for i := range row.Invocations {
@@ -136,7 +137,7 @@ func (s *Service) end(e *execution, instance string, status ssm.CommandInvocatio
 	s.change(e, instance, func(v *invocation) { v.finish(status, details, s.opts.Now().UTC()) })
 }
 
-// runOn runs a command on an instance and reports whether it failed there.
+// runOn runs a command on an instance, and reports whether it failed there.
 func (s *Service) runOn(e *execution, instance string) bool {
 	ctx, cancel := context.WithTimeoutCause(e.ctxs[instance], e.plan.limit, errTooLong)
 	defer cancel()
@@ -177,12 +178,13 @@ func (s *Service) runOn(e *execution, instance string) bool {
 	return result.isError()
 }
 
-// rebootCode is the status with which a script asks Systems Manager for a reboot, after which it
-// runs again from its beginning, and maxRuns is how often it runs at most.
+// rebootCode is the exit status with which a script asks Systems Manager for a reboot,
+// after which the script runs again from its beginning. maxRuns is the largest number of
+// runs.
 const rebootCode, maxRuns = 194, 16
 
-// runScript runs a script on an instance, which reboots whenever it asks for that. What it prints
-// is that of all its runs, and its time that of all of them and of the reboots.
+// runScript runs a script on an instance, which is rebooted whenever the script asks for
+// it. Its output is that of all runs, and the time limit covers all runs and reboots.
 func (s *Service) runScript(ctx context.Context, e *execution, instance string, script machine.Command) (code int, err error) {
 	for range maxRuns {
 		code, err = s.opts.Machines.RunManaged(ctx, e.caller, instance, script)
@@ -200,8 +202,8 @@ func (s *Service) row(e *execution) *command {
 	return durable.View(s.guarded, func(st *state) *command { return st.commands.Rows[e.id] })
 }
 
-// verdict returns what has become of an invocation, with what Systems Manager's agent adds to the
-// standard error.
+// verdict returns the result of an invocation. Its standard error includes what Systems
+// Manager's agent adds.
 func verdict(code int, err error) invocation {
 	v := invocation{Code: int32(code)}
 	switch {
@@ -232,7 +234,7 @@ func verdict(code int, err error) invocation {
 	return v
 }
 
-// kept keeps the beginning of what is written to it, as text.
+// kept keeps the beginning of the output written to it, as text.
 type kept struct {
 	data  []byte
 	limit int
@@ -243,10 +245,10 @@ func (k *kept) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// beginning returns the start of a text with valid characters only, n bytes at most.
+// beginning returns the start of a text, with valid characters only, in at most n bytes.
 func beginning(text string, n int) string {
 	var out []byte
-	for _, r := range text { // what is no character is U+FFFD
+	for _, r := range text { // range replaces invalid bytes with U+FFFD
 		if len(out)+utf8.RuneLen(r) > n {
 			break
 		}
@@ -255,8 +257,8 @@ func beginning(text string, n int) string {
 	return string(out)
 }
 
-// CancelCommand ends a command, or has it not begin, on all of its instances or some. It
-// is no error if it is over.
+// CancelCommand cancels a command on some or all of its instances, whether or not it has
+// begun there. It is no error if the command is over.
 func (s *state) CancelCommand(ctx context.Context, in *ssm.CancelCommandInput) (*ssm.CancelCommandOutput, error) {
 	row := s.sentCommand(wire.CallerFrom(ctx), *in.CommandId)
 	if row == nil {
@@ -292,8 +294,8 @@ func (s *state) CancelCommand(ctx context.Context, in *ssm.CancelCommandInput) (
 	return &ssm.CancelCommandOutput{}, err
 }
 
-// recover says of the commands that ran when the last process ended that they did not come to
-// their end: their instances have ended with it.
+// recover marks the commands that were running when the last process ended as failed:
+// their instances ended with that process.
 func (s *state) recover() error {
 	for _, id := range s.commands.IDs() {
 		if slices.ContainsFunc(s.commands.Rows[id].Invocations, func(v invocation) bool { return !v.over() }) {

@@ -1,7 +1,7 @@
-// Package ssm is the embedded Systems Manager: the Parameter Store, with the
-// public parameters that lead to published images, the Session Manager, and Run Command. The
-// methods named as its actions are those actions; the caller's account and region
-// come in the context (see [wire.WithCaller]).
+// Package ssm is the embedded Systems Manager: the Parameter Store, including the public
+// parameters that name published images, Session Manager, and Run Command. Each method
+// with the name of an action implements that action. The caller's account and region are
+// in the context (see [wire.WithCaller]).
 package ssm
 
 import (
@@ -20,21 +20,21 @@ import (
 	"bake/cloud/wire"
 )
 
-// Images finds images, and knows the public parameters of the caller's region with the
-// image that each leads to.
+// Images finds images, and returns the public parameters of the caller's region with the
+// image that each names.
 type Images interface {
 	DescribeImages(context.Context, *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error)
 	PublicParameters(context.Context) (map[string]ec2types.Image, error)
 }
 
-// Options are what a service is made of. All are required.
+// Options configure a service. All are required.
 type Options struct {
 	Dir      string // for the state
 	Images   Images
 	Machines Machines
 	Objects  Objects
 	Now      func() time.Time
-	Validate time.Duration // how long versions that name images stay unvalidated; 0 is half a second
+	Validate time.Duration // how long versions that name images stay unvalidated; 0 means half a second
 	Wrote    func()        // called after every change of the state on disk, with the state locked
 }
 
@@ -45,15 +45,15 @@ type Service struct {
 	work    sync.WaitGroup // sessions and commands
 }
 
-// state is what the service knows. Its methods hold the lock.
+// state is the service's state. Its methods run with the lock held.
 type state struct {
 	now         func() time.Time
-	key         *kms.Key // of SecureString parameters
+	key         *kms.Key // for SecureString parameters
 	parameters  *durable.Table[parameter]
 	unvalidated *durable.Table[unvalidated]
-	sessions    map[string]*session // those under way, by id
+	sessions    map[string]*session // active sessions, by id
 	commands    *durable.Table[command]
-	running     map[string]*execution // those commands that run, by id
+	running     map[string]*execution // running commands, by id
 	closed      bool
 }
 
@@ -85,7 +85,7 @@ func (s *state) open(opts Options) (err error) {
 	return s.recover()
 }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("ssm")
 	if err != nil {

@@ -24,35 +24,34 @@ import (
 	"bake/cloud/wire"
 )
 
-// DataChannelPath is the beginning of the path of the WebSockets that carry
-// sessions.
+// DataChannelPath is the prefix of the paths of the WebSockets that carry sessions.
 const DataChannelPath = "/v1/data-channel/"
 
-// Machines are the instances that the Session Manager reaches, as if its agent
-// ran on them.
+// Machines gives access to the instances that Session Manager reaches, in place of an
+// agent on them.
 type Machines interface {
-	// Managed reports whether an instance of the caller's runs and has an instance
-	// profile, without which no agent can tell Systems Manager of itself.
+	// Managed reports whether one of the caller's instances is running and has an instance
+	// profile. Without a profile, an agent cannot register with Systems Manager.
 	Managed(c wire.Caller, id string) bool
-	// DialManaged connects to a port of a managed instance, as its agent would:
-	// from inside, past the security groups.
+	// DialManaged connects to a port of a managed instance from inside it, like its agent.
+	// Security groups do not apply.
 	DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error)
 	// RunManaged runs a command on a managed instance, see [machine.Machine]. The error is
 	// [machine.ErrEnded] if the instance is not managed.
 	RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error)
-	// RebootManaged reboots a managed instance and returns when its machine has started again.
-	// The error is [machine.ErrEnded] if it does not.
+	// RebootManaged reboots a managed instance and returns when its machine has started
+	// again. The error is [machine.ErrEnded] if it does not start.
 	RebootManaged(ctx context.Context, c wire.Caller, id string) error
-	// DescribeInstances describes instances of the caller's, as EC2 does.
+	// DescribeInstances describes the caller's instances, as EC2 does.
 	DescribeInstances(context.Context, *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error)
 }
 
 var targetPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
 
-// portDocument is the only document that sessions can have.
+// portDocument is the only document that sessions can use.
 const portDocument = "AWS-StartPortForwardingSession"
 
-// StartSession begins a session that forwards a port of an instance.
+// StartSession starts a session that forwards a port of an instance.
 func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (*ssm.StartSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
 	connected := targetPattern().MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
@@ -96,8 +95,8 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 	})
 }
 
-// url returns where the data channel of a session is. The client reaches it where it
-// reaches the API.
+// url returns the URL of a session's data channel, on the host at which the client reaches
+// the API.
 func (p *session) url(c wire.Caller) string {
 	return "ws://" + c.Host + DataChannelPath + p.id + "?role=publish_subscribe"
 }
@@ -116,7 +115,7 @@ func (s *state) session(c wire.Caller, id string) *session {
 	return nil
 }
 
-// ResumeSession gives the token for another WebSocket of a session.
+// ResumeSession returns a token for another WebSocket of a session.
 func (s *state) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput) (*ssm.ResumeSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
 	p := s.session(c, *in.SessionId)
@@ -127,7 +126,7 @@ func (s *state) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput) (
 	return &ssm.ResumeSessionOutput{SessionId: &p.id, TokenValue: aws.String(p.token), StreamUrl: aws.String(p.url(c))}, nil
 }
 
-// TerminateSession ends a session. It is no error if there is none.
+// TerminateSession ends a session. It is no error if it does not exist.
 func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSessionInput) (*ssm.TerminateSessionOutput, error) {
 	p := durable.View(s.guarded, func(st *state) *session { return st.session(wire.CallerFrom(ctx), *in.SessionId) })
 	if p != nil {
@@ -136,7 +135,7 @@ func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSession
 	return &ssm.TerminateSessionOutput{SessionId: in.SessionId}, nil
 }
 
-// Sessions returns how many sessions there are.
+// Sessions returns the number of sessions.
 func (s *Service) Sessions() int {
 	return durable.View(s.guarded, func(st *state) int { return len(st.sessions) })
 }
@@ -163,24 +162,24 @@ type opening struct {
 
 const openingLimit = 10 * time.Second
 
-// ServeHTTP takes the WebSocket of a session. The token, which is good for one,
-// is the only proof that the client may.
+// ServeHTTP accepts the WebSocket of a session. The token, which is valid once, is the
+// only authorization.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return // it has answered
+		return // Accept has answered
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), openingLimit)
 	defer cancel()
 	p, err := s.admit(ctx, ws, strings.TrimPrefix(r.URL.Path, DataChannelPath))
 	if err != nil {
-		_ = ws.Close(websocket.StatusPolicyViolation, err.Error()) // it is not wanted
+		_ = ws.Close(websocket.StatusPolicyViolation, err.Error()) // the WebSocket is not authorized
 		return
 	}
 	select {
 	case p.attach <- ws:
 	case <-p.ended:
-		_ = ws.CloseNow() // too late
+		_ = ws.CloseNow() // the session has ended
 	}
 }
 

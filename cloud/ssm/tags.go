@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// maxTags is how many tags a parameter can have.
+// maxTags is the largest number of tags of a parameter.
 const maxTags = 50
 
 // tagged returns the id of the caller's parameter that a request about tags names.
@@ -27,7 +27,7 @@ func (s *state) tagged(c wire.Caller, kind ssm.ResourceTypeForTagging, name *str
 	return id, nil
 }
 
-// AddTagsToResource gives a parameter tags, or other values to those that it has.
+// AddTagsToResource adds tags to a parameter, or changes their values.
 func (s *state) AddTagsToResource(ctx context.Context, in *ssm.AddTagsToResourceInput) (*ssm.AddTagsToResourceOutput, error) {
 	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *state) AddTagsToResource(ctx context.Context, in *ssm.AddTagsToResource
 	})
 }
 
-// RemoveTagsFromResource takes tags from a parameter.
+// RemoveTagsFromResource removes tags from a parameter.
 func (s *state) RemoveTagsFromResource(ctx context.Context, in *ssm.RemoveTagsFromResourceInput) (*ssm.RemoveTagsFromResourceOutput, error) {
 	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *state) RemoveTagsFromResource(ctx context.Context, in *ssm.RemoveTagsFr
 	})
 }
 
-// ListTagsForResource shows the tags of a parameter.
+// ListTagsForResource returns the tags of a parameter.
 func (s *state) ListTagsForResource(ctx context.Context, in *ssm.ListTagsForResourceInput) (*ssm.ListTagsForResourceOutput, error) {
 	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
 	if err != nil {

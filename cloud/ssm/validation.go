@@ -13,27 +13,27 @@ import (
 	"bake/cloud/wire"
 )
 
-// unvalidated is a version of a parameter of the data type aws:ec2:image that the
-// Parameter Store has accepted and not yet looked at. It becomes a version when its
-// image turns out to exist for the account, else it is dropped; nobody is told, as on
-// AWS.
+// unvalidated is a new version of a parameter of the data type aws:ec2:image that has not
+// been validated yet. If its image exists for the account, it becomes a version of the
+// parameter; otherwise it is dropped without notice, as on AWS.
 type unvalidated struct {
 	ID        string // of the parameter
 	Parameter parameter
 }
 
 // validationDelay is how long a version stays unvalidated unless the options say
-// otherwise, also where everything else is instant: whoever reads at once must not find it.
+// otherwise. It applies even where everything else is instant: a client that reads at once
+// must not find the version.
 const validationDelay = 500 * time.Millisecond
 
-// unvalidatedKey is in the order of the versions of a parameter.
+// unvalidatedKey returns a key that sorts by a parameter's version numbers.
 func unvalidatedKey(id string, number int64) string { return fmt.Sprintf("%s.%019d", id, number) }
 
 func (u *unvalidated) version() *version { return u.Parameter.latest() }
 
-// validate validates the versions whose time has come.
+// validate validates the versions whose delay is over.
 func (s *Service) validate(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx) // the client that asks now is another one than wrote
+	ctx = context.WithoutCancel(ctx) // the caller is not the client that wrote the versions
 	after := cmp.Or(s.opts.Validate, validationDelay)
 	var due []*unvalidated
 	err := s.guarded.Update(func(st *state) error {
@@ -52,7 +52,7 @@ func (s *Service) validate(ctx context.Context) error {
 	return err
 }
 
-// settle makes a version of what was not validated, or drops it.
+// settle makes u a version of its parameter if it is valid, and drops it otherwise.
 func (s *state) settle(u *unvalidated, valid bool) error {
 	key := unvalidatedKey(u.ID, u.version().Number)
 	if s.unvalidated.Rows[key] != u {
@@ -70,8 +70,8 @@ func (s *state) settle(u *unvalidated, valid bool) error {
 	return errors.Join(s.add(u.ID, &next, v), s.unvalidated.Drop(key))
 }
 
-// written returns the parameter as it is, or, if it has no version yet, as it was written;
-// nil if it was not.
+// written returns the parameter or, if it has no validated version yet, its first
+// unvalidated version; nil if there is neither.
 func (s *state) written(id string) *parameter {
 	if p, ok := s.parameters.Get(id); ok {
 		return p
@@ -82,7 +82,7 @@ func (s *state) written(id string) *parameter {
 	return nil
 }
 
-// waiting returns the unvalidated versions of a parameter, the oldest first.
+// waiting returns the unvalidated versions of a parameter, oldest first.
 func (s *state) waiting(id string) (all []*unvalidated) {
 	for _, key := range s.unvalidated.IDs() {
 		if u := s.unvalidated.Rows[key]; u.ID == id {
@@ -92,8 +92,8 @@ func (s *state) waiting(id string) (all []*unvalidated) {
 	return all
 }
 
-// lastNumber returns the number of the parameter's newest version, validated or not; 0 if it
-// has none.
+// lastNumber returns the number of the parameter's newest version, validated or not; 0 if
+// it has none.
 func (s *state) lastNumber(id string) (n int64) {
 	if p, ok := s.parameters.Get(id); ok {
 		n = p.latest().Number
@@ -112,7 +112,8 @@ func (s *state) forget(id string) (err error) {
 	return err
 }
 
-// validated returns a method of the state as an action that finds valid versions only.
+// validated turns a method of the state into an action that validates due versions before
+// it calls the method.
 //
 //go:noinline
 func validated[In, Out any](s *Service, method func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {

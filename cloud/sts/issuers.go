@@ -3,7 +3,7 @@ package sts
 import (
 	"cmp"
 	"context"
-	"crypto/sha1" // what AWS's thumbprints are
+	"crypto/sha1" // AWS's thumbprints are SHA-1
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
@@ -21,8 +21,9 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Issuers asks issuers of tokens for their keys, see OpenID Connect Discovery 1.0. What they answer
-// is bounded, and they lead nowhere else but to where their keys are.
+// Issuers fetches the keys of token issuers, see OpenID Connect Discovery 1.0. The size of
+// an issuer's answers is limited. They are only followed to the issuer's keys, without
+// redirects.
 type Issuers struct{}
 
 const (
@@ -30,7 +31,7 @@ const (
 	issuerAnswer  = 1 << 20 // bytes
 )
 
-// keys returns those with which an issuer signs now.
+// keys returns the keys with which an issuer signs now.
 func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (set jose.JSONWebKeySet, err error) {
 	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
 	defer cancel()
@@ -42,10 +43,10 @@ func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (s
 		DisableKeepAlives: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			InsecureSkipVerify: true, // trusted does it
+			InsecureSkipVerify: true, // trusted verifies instead
 		},
 	}
-	// There is no ServerName of those at an address.
+	// Connections to an IP address have no ServerName.
 	trust := func(at *url.URL) {
 		transport.TLSClientConfig.VerifyConnection = func(c tls.ConnectionState) error {
 			return trusted(c.PeerCertificates, cmp.Or(c.ServerName, at.Hostname()), thumbprints)
@@ -75,7 +76,7 @@ func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (s
 	}
 	for _, text := range keys.Keys {
 		var key jose.JSONWebKey
-		if key.UnmarshalJSON(text) == nil { // kinds that are not known are passed over, see RFC 7517, section 5
+		if key.UnmarshalJSON(text) == nil { // ignore unknown kinds of keys, see RFC 7517, section 5
 			set.Keys = append(set.Keys, key)
 		}
 	}
@@ -108,7 +109,8 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	return nil
 }
 
-// shown returns an error, which may have words of an issuer: cut, and without what steers a terminal.
+// shown returns an error's text, which may contain the issuer's words: shortened, and
+// without characters that control a terminal.
 func shown(err error) string {
 	text := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -119,12 +121,13 @@ func shown(err error) string {
 	return fmt.Sprintf("%.500s", text)
 }
 
-// trusted returns why a server with these certificates is not the one with this name or address: the
-// first has to lead to one that the host trusts, or to one with a thumbprint.
+// trusted returns an error unless a server with these certificates may be the one with
+// this name or address: the first certificate must chain to one that the host trusts, or
+// to one with a thumbprint.
 func trusted(certificates []*x509.Certificate, name string, thumbprints []string) error {
 	roots, others := x509.NewCertPool(), x509.NewCertPool()
 	for _, cert := range certificates {
-		sum := sha1.Sum(cert.Raw) // that of AWS's thumbprints
+		sum := sha1.Sum(cert.Raw) // AWS's thumbprints are SHA-1
 		if slices.Contains(thumbprints, hex.EncodeToString(sum[:])) {
 			roots.AddCert(cert)
 		}

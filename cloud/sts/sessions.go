@@ -13,7 +13,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// Session is a role that somebody has taken on.
+// Session is an assumed role.
 type Session struct {
 	Account string
 	ARN     string // arn:aws:sts::ACCOUNT:assumed-role/ROLE/NAME
@@ -21,21 +21,21 @@ type Session struct {
 	Expires time.Time
 }
 
-// Credentials are those of a session.
+// Credentials are the credentials of a session.
 type Credentials struct {
 	AccessKeyID     string
 	SecretAccessKey string
 	Token           string
 }
 
-// Sessions lends credentials and knows them again. Nothing is kept: a token is
-// the session itself, sealed with Key, so that it also holds after a restart.
+// Sessions issues and verifies credentials. It stores nothing: a session token is the
+// session itself, encrypted with Key, so that it stays valid after a restart.
 type Sessions struct{ Key []byte }
 
-// prefix is what the access keys of sessions begin with.
+// prefix is the prefix of the access keys of sessions.
 const prefix = "ASIA"
 
-// Temporary reports whether an access key is that of a session.
+// Temporary reports whether an access key belongs to a session.
 func Temporary(accessKey string) bool { return strings.HasPrefix(accessKey, prefix) }
 
 func (s *Sessions) sum(purpose, text string) []byte {
@@ -44,12 +44,12 @@ func (s *Sessions) sum(purpose, text string) []byte {
 	return m.Sum(nil)
 }
 
-// Issue returns the credentials of a session: always the same ones.
+// Issue returns the credentials of a session. They are the same every time.
 func (s *Sessions) Issue(session Session) Credentials {
 	session.Expires = session.Expires.UTC()
 	text, err := json.Marshal(session)
 	if err != nil {
-		panic(err) // plain data
+		panic(err) // marshalling plain data never fails
 	}
 	body := base64.RawURLEncoding.EncodeToString(text)
 	return s.credentials(body)
@@ -63,8 +63,8 @@ func (s *Sessions) credentials(body string) Credentials {
 	}
 }
 
-// Open returns the secret and the session that an access key and a token belong
-// to. Its error is what EC2 says of a token that is wrong or has expired.
+// Open returns the secret key and the session of an access key and a token. Its error is
+// EC2's for an invalid or expired token.
 func (s *Sessions) Open(accessKey, token string, now time.Time) (secret string, session Session, err error) {
 	invalid := &wire.Error{Code: "InvalidClientTokenId", Message: "The security token included in the request is invalid.", Status: http.StatusForbidden}
 	body, _, _ := strings.Cut(token, ".")

@@ -1,5 +1,5 @@
-// Package sts is the Security Token Service: it tells callers who they are, lends
-// them roles, and decodes the messages of refused calls.
+// Package sts is the Security Token Service: it identifies callers, issues credentials of
+// roles, and decodes the messages of refused calls.
 package sts
 
 import (
@@ -20,23 +20,23 @@ import (
 	"bake/cloud/wire"
 )
 
-// Role is a role that can be taken on.
+// Role is a role that can be assumed.
 type Role struct {
 	ARN, ID, Name string
-	Trust         string // the policy that says who may
+	Trust         string // the trust policy: who may assume the role
 	MaxSession    int    // seconds
 }
 
-// Service has the actions as methods.
+// Service implements the actions as methods.
 type Service struct {
 	Sessions *Sessions
 	Now      func() time.Time
-	Role     func(arn string) (Role, bool) // of any account
+	Role     func(arn string) (Role, bool) // finds a role of any account
 	Provider func(account, url string) (Provider, bool)
 	Issuers  Issuers
 }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("sts")
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return service, err
 }
 
-// GetCallerIdentity names the session, or else the account's root user.
+// GetCallerIdentity returns the caller's session or, without one, the account's root user.
 func (s *Service) GetCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentityInput) (*sts.GetCallerIdentityOutput, error) {
 	c := wire.CallerFrom(ctx)
 	arn, user := c.Principal()
@@ -61,11 +61,11 @@ var (
 	roleARN     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/.+$`) })
 )
 
-// How long any session may last, in seconds.
+// The limits of a session's duration, in seconds.
 const shortest, longest = 900, 43200
 
-// AssumeRole lends the caller a role that trusts it. Session policies and tags are
-// taken and count for nothing, since no policy is enforced.
+// AssumeRole issues credentials of a role that trusts the caller. Session policies and
+// tags are accepted and ignored, since no policy is enforced.
 func (s *Service) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.AssumeRoleOutput, error) {
 	c := wire.CallerFrom(ctx)
 	arn, name := aws.ToString(in.RoleArn), aws.ToString(in.RoleSessionName)
@@ -105,7 +105,7 @@ func checkPolicy(policy *string) error {
 	return nil
 }
 
-// NewSession is role, taken on under a name.
+// NewSession returns a session of role with that session name.
 func NewSession(role Role, name string, expires time.Time) Session {
 	account := strings.Split(role.ARN, ":")[4]
 	return Session{
@@ -114,7 +114,7 @@ func NewSession(role Role, name string, expires time.Time) Session {
 	}
 }
 
-// DecodeAuthorizationMessage says what a service meant with an encoded message.
+// DecodeAuthorizationMessage decodes the encoded message of a refused call.
 func (s *Service) DecodeAuthorizationMessage(_ context.Context, in *sts.DecodeAuthorizationMessageInput) (*sts.DecodeAuthorizationMessageOutput, error) {
 	text, err := authorization.Decode(aws.ToString(in.EncodedMessage))
 	if err != nil {

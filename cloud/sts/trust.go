@@ -8,18 +8,19 @@ import (
 	"bake/cloud/wire"
 )
 
-// asking is who wants a role, as a trust policy has it.
+// asking is the caller that asks for a role, as trust policies see it.
 type asking struct {
-	action    string              // without its service
-	account   string              // empty for who has only a token
-	arn       string              //
+	action    string // without the service's prefix
+	account   string // empty if the caller has only a token
+	arn       string
 	federated string              // the ARN of the token's provider
-	keys      map[string][]string // of conditions, also those without a value; names in lower case
+	keys      map[string][]string // condition keys, including those without a value; names in lower case
 }
 
-// trusts reports whether a trust policy lets somebody take its role on. Of the conditions it
-// knows those of strings about the keys of who asks. Any other, and a NotAction,
-// counts against who asks: it is not met in what allows, and met in what denies.
+// trusts reports whether a trust policy allows the caller to assume its role. Of
+// conditions, it evaluates string operators on the caller's keys. It decides other
+// conditions, and NotAction, against the caller: they count as not met in an Allow
+// statement and as met in a Deny statement.
 func trusts(policy string, who asking) bool {
 	var document struct{ Statement statements }
 	if err := json.Unmarshal([]byte(policy), &document); err != nil {
@@ -38,7 +39,7 @@ func trusts(policy string, who asking) bool {
 	return ok
 }
 
-// statements are one statement or a list of them.
+// statements is one statement or a list of them.
 type statements []statement
 
 func (s *statements) UnmarshalJSON(data []byte) error {
@@ -90,15 +91,16 @@ func (st statement) covers(who asking) bool {
 	})
 }
 
-// operator is one of IAM's operators of strings.
+// operator is one of IAM's string condition operators.
 type operator struct {
 	same       func(have, want string) bool
 	negated    bool
-	lenient    bool   // it is met when there is nothing to compare
-	quantifier string // of keys with several values, or none
+	lenient    bool   // IfExists: true if the key has no value
+	quantifier string // ForAllValues, ForAnyValue or none
 }
 
-// readOperator reads the name of an operator, and reports whether it is one of strings.
+// readOperator parses the name of an operator, and reports whether it is a string
+// operator.
 func readOperator(name string) (o operator, ok bool) {
 	if quantifier, rest, several := strings.Cut(name, ":"); several {
 		if quantifier != "ForAllValues" && quantifier != "ForAnyValue" {
@@ -121,7 +123,8 @@ func readOperator(name string) (o operator, ok bool) {
 	return o, true
 }
 
-// meets reports whether what a request has under a key is, or is not, one of the wanted values.
+// meets reports whether the condition is met: have are the request's values of the key,
+// wanted the policy's.
 func (o operator) meets(have, wanted []string) bool {
 	one := func(have string) bool {
 		return slices.ContainsFunc(wanted, func(want string) bool { return o.same(have, want) }) != o.negated
@@ -135,7 +138,7 @@ func (o operator) meets(have, wanted []string) bool {
 	return slices.ContainsFunc(have, one)
 }
 
-// principal is who a statement is about: "*", or lists by kind.
+// principal is the principal of a statement: "*", or lists by kind.
 type principal struct{ AWS, Federated texts }
 
 func (p *principal) UnmarshalJSON(data []byte) error {
@@ -144,11 +147,11 @@ func (p *principal) UnmarshalJSON(data []byte) error {
 		p.AWS, p.Federated = texts{all}, texts{all}
 		return nil
 	}
-	type kinds principal // without this method
+	type kinds principal // without this method, to avoid recursion
 	return json.Unmarshal(data, (*kinds)(p))
 }
 
-// texts are one text or a list of them.
+// texts is one text or a list of them.
 type texts []string
 
 func (t *texts) UnmarshalJSON(data []byte) error {

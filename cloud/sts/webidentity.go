@@ -16,30 +16,30 @@ import (
 	"bake/cloud/wire"
 )
 
-// Provider is an issuer of tokens that an account knows, see OpenID Connect Core 1.0.
+// Provider is a token issuer that an account has registered, see OpenID Connect Core 1.0.
 type Provider struct {
-	ARN, URL    string // the URL without its scheme, https
+	ARN, URL    string // URL has no scheme, which is https
 	ClientIDs   []string
-	Thumbprints []string // of certificates besides those that the host trusts: SHA-1 in lower case
+	Thumbprints []string // SHA-1 in lower case, of certificates to trust in addition to the host's
 }
 
-// unsigned is the action of callers who have a token and no credentials.
+// unsigned is the action of callers that have a token and no credentials.
 const unsigned = "AssumeRoleWithWebIdentity"
 
-// signatures returns those that tokens may have.
+// signatures returns the allowed signature algorithms of tokens.
 func signatures() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
 }
 
-// claims are what is read of a token.
+// claims are the claims of a token that are used.
 type claims struct {
 	jwt.Claims
 	AuthorizedParty string `json:"azp"`
 	Methods         texts  `json:"amr"`
 }
 
-// AssumeRoleWithWebIdentity lends a role that trusts the issuer of a token to whom it was
-// issued for.
+// AssumeRoleWithWebIdentity issues credentials of a role to the holder of a token whose
+// issuer the role trusts.
 func (s *Service) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleWithWebIdentityInput) (*sts.AssumeRoleWithWebIdentityOutput, error) {
 	arn, name := aws.ToString(in.RoleArn), aws.ToString(in.RoleSessionName)
 	seconds, err := checkRequest(arn, name, in.DurationSeconds, in.Policy)
@@ -74,14 +74,14 @@ func (c claims) audience() string {
 	if c.AuthorizedParty != "" {
 		return c.AuthorizedParty
 	}
-	return c.Audience[0] // there is one, see verify
+	return c.Audience[0] // verify has checked that there is one
 }
 
-// asking returns who presents the token, for policies.
+// asking returns the holder of the token as trust policies see it.
 func (c claims) asking(p Provider) asking {
 	at := strings.ToLower(p.URL)
 	keys := map[string][]string{at + ":aud": {c.audience()}, at + ":sub": {c.Subject}, at + ":amr": c.Methods, at + ":oaud": nil}
-	if c.AuthorizedParty != "" { // which is the audience then
+	if c.AuthorizedParty != "" { // takes the place of the audience
 		keys[at+":oaud"] = c.Audience
 	}
 	return asking{action: unsigned, federated: p.ARN, keys: keys}
@@ -91,7 +91,8 @@ func invalidToken(format string, args ...any) error {
 	return wire.Errorf("InvalidIdentityToken", format, args...)
 }
 
-// verify returns what a token of a provider that the account knows claims, if that is true now.
+// verify returns the claims of a token if it is valid now and its issuer is registered in
+// the account.
 func (s *Service) verify(ctx context.Context, account, text string) (c claims, p Provider, err error) {
 	token, err := jwt.ParseSigned(text, signatures())
 	if err != nil {
@@ -135,11 +136,11 @@ func (s *Service) verify(ctx context.Context, account, text string) (c claims, p
 	return c, p, nil
 }
 
-// leeway is how much clocks may differ.
+// leeway is the allowed clock difference.
 const leeway = 5 * time.Minute
 
-// signedBy reports whether a token is signed with the key that it names, or one of all if it
-// names none.
+// signedBy reports whether a token is signed with the key that it names or, if it names
+// none, with any of keys.
 func signedBy(token *jwt.JSONWebToken, keys jose.JSONWebKeySet) bool {
 	candidates := keys.Keys
 	if id := token.Headers[0].KeyID; id != "" {
@@ -150,8 +151,8 @@ func signedBy(token *jwt.JSONWebToken, keys jose.JSONWebKeySet) bool {
 	})
 }
 
-// checkRequest checks what requests for roles have in common, and returns how many seconds they are
-// for.
+// checkRequest checks the common parameters of requests for roles, and returns the
+// requested duration in seconds.
 func checkRequest(arn, name string, duration *int32, policy *string) (seconds int, err error) {
 	seconds = int(aws.ToInt32(duration))
 	if duration == nil {
