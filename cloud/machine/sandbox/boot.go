@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resetClocks makes the clocks that count from the boot begin with the processes
-// that the calling thread starts from now on. The kernel may have no namespaces of
-// time; then the clocks stay the host's.
+// resetClocks makes the clocks that count from the boot start at zero for the processes that the
+// calling thread starts from now on. If the kernel has no time namespaces, they keep the host's
+// clocks.
 func resetClocks() error {
 	err := unix.Unshare(unix.CLONE_NEWTIME)
 	if errors.Is(err, unix.EINVAL) {
@@ -37,8 +37,8 @@ func resetClocks() error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/timens_offsets", unix.Gettid()), []byte(offsets.String()), 0)
 }
 
-// newBootID gives this boot of the machine an id of its own, by which journals and
-// those who wait for a reboot know it.
+// newBootID gives this boot of the machine its own boot id, by which journals and programs that
+// wait for a reboot recognize it.
 func newBootID() error {
 	const path, own = "/proc/sys/kernel/random/boot_id", "/run/bake/boot_id"
 	var random [16]byte
@@ -61,10 +61,9 @@ func uuidText(b [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// firmware is what an instance of EC2 reads below /sys about itself, by which
-// programs know that they run there. It is what machines of the Nitro system have,
-// and the identifier of those of Xen, which cloud-init looks at in a container: it
-// takes DMI for the host's there.
+// firmware returns the files below /sys by which programs on an EC2 instance recognize where they
+// run. They are those of Nitro instances, and the UUID file of Xen instances, which cloud-init
+// reads in a container: there it takes the DMI data for the host's.
 func (b *bootSpec) firmware() map[string]string {
 	sum := sha256.Sum256([]byte(b.ID))
 	uuid := "ec2" + uuidText([16]byte(sum[:16]))[3:]
@@ -85,9 +84,9 @@ const (
 	hypervisorPath = "hypervisor"
 )
 
-// mountSys mounts /sys, with the firmware of EC2 in it: an overlay gives the places
-// that the host's may lack, and binds cover what it may have there. The working
-// directory is the machine's root.
+// mountSys mounts /sys with the firmware files of EC2. An overlay provides the directories that the
+// host's may lack, and bind mounts cover the files that the host may have. The working directory is
+// the machine's root.
 func (b *bootSpec) mountSys() error {
 	if err := (mount{kind: "sysfs", target: "sys", flags: noSpecial | unix.MS_RDONLY}).do(); err != nil {
 		return err

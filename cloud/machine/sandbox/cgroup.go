@@ -24,22 +24,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroups knows where in the host's cgroup v2 tree machines may live. Only
-// systemd as a machine's init needs one; all machines are the better for it.
+// cgroups describes where in the host's cgroup v2 tree machines can be placed. Only systemd as a
+// machine's init needs a cgroup, but all machines benefit from one.
 type cgroups struct {
-	mount  string            // where the cgroup2 file system is; empty if nowhere
-	parent string            // directory in which this user may make groups; empty if none
-	v1     map[string]string // where this user may make groups of older controllers, by their names
-	scopes bool              // or else the user's systemd can give a scope to each machine
+	mount  string            // mount point of the cgroup2 file system; empty if there is none
+	parent string            // directory in which this user may make groups; empty if there is none
+	v1     map[string]string // where this user may make groups of version 1 controllers, by controller
+	scopes bool              // otherwise, the user's systemd can create a scope for each machine
 	log    *slog.Logger
 }
 
-// group is the cgroup of one machine: dir/shim holds the shim, dir/init the
-// machine, whose own tree begins there.
+// group is the cgroup of one machine: dir/shim holds the shim, dir/init is the root of the
+// machine's own tree.
 type group struct{ dir string }
 
-// groupPrefix begins the names of our groups; the process id and start time of
-// the driver follow, so that the group of a driver that died can be told.
+// groupPrefix starts the names of bake's groups. The process id and start time of the driver
+// follow, by which the groups of a dead driver are recognized.
 const groupPrefix = "bake-"
 
 func findCgroups(log *slog.Logger) cgroups {
@@ -100,7 +100,7 @@ func unescapeMount(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// ownCgroup is the v2 path of the process of a /proc/PID/cgroup file.
+// ownCgroup returns the v2 path in a /proc/PID/cgroup file.
 func ownCgroup(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -114,8 +114,8 @@ func ownCgroup(file string) (string, error) {
 	return "", fmt.Errorf("%s names no cgroup v2", file)
 }
 
-// create makes a machine's group, owned by the machines' root. It returns nil
-// when there can be none before the shim runs; see adopt.
+// create makes a machine's group, owned by the machines' root. It returns nil if the group can only
+// be made once the shim runs; see adopt.
 func (g cgroups) create(id string, ids identity) (*group, error) {
 	if g.parent == "" {
 		return nil, nil
@@ -132,14 +132,14 @@ func (g cgroups) create(id string, ids identity) (*group, error) {
 	return made, nil
 }
 
-// groupName is the name of a machine's groups.
+// groupName returns the name of a machine's groups.
 func groupName(id string) (string, error) {
 	started, err := startTime(os.Getpid())
 	return fmt.Sprintf("%s%d-%d-%s", groupPrefix, os.Getpid(), started, id), err
 }
 
-// adopt asks the user's systemd for a scope around the running shim and moves
-// the shim to where it belongs in it.
+// adopt asks the user's systemd for a scope that contains the running shim, and moves the shim to
+// its group in the scope.
 func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l machine.Limits) (*group, error) {
 	unit := fmt.Sprintf("%s%d-%s.scope", groupPrefix, os.Getpid(), id)
 	before, err := ownCgroup(fmt.Sprintf("/proc/%d/cgroup", pid))
@@ -154,7 +154,7 @@ func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l 
 	if err != nil {
 		return nil, fmt.Errorf("ask systemd for a scope: %w: %s", err, clean(string(out)))
 	}
-	// The answer is a queued job; the process moves when it is done.
+	// The answer only means that the job is queued; the process is moved when the job is done.
 	var path string
 	err = eventually(ctx, 5*time.Second, func() (bool, error) {
 		path, err = ownCgroup(fmt.Sprintf("/proc/%d/cgroup", pid))
@@ -170,7 +170,7 @@ func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l 
 	return made, made.take(pid)
 }
 
-// take moves the process that is to be the shim to its place.
+// take moves the process that becomes the shim into its group.
 func (g *group) take(pid int) error {
 	return os.WriteFile(filepath.Join(g.shim(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
@@ -178,8 +178,8 @@ func (g *group) take(pid int) error {
 func (g *group) shim() string { return filepath.Join(g.dir, "shim") }
 func (g *group) init() string { return filepath.Join(g.dir, "init") }
 
-// populate makes the group's directories and gives them to the machines' root:
-// the files that one needs to move processes and to make groups below.
+// populate makes the group's directories and gives the machines' root those files that it needs to
+// move processes and to make groups below.
 func (g *group) populate(ids identity) error {
 	for _, dir := range []string{g.dir, g.shim(), g.init()} {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -199,7 +199,7 @@ func (g *group) kill() error {
 	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
 }
 
-// freeze stops the machine, not the shim, and waits until it stands still.
+// freeze suspends the machine but not the shim, and waits until all processes have stopped.
 func (g *group) freeze(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(g.init(), "cgroup.freeze"), []byte("1"), 0); err != nil {
 		return err
@@ -216,8 +216,8 @@ func (g *group) event(dir, line string) (bool, error) {
 	return strings.Contains(string(b), line), err
 }
 
-// remove ends what is left in the group and removes its directories. The last
-// processes may take a moment to be gone.
+// remove kills the remaining processes of the group and removes its directories. The last processes
+// may take a moment to disappear.
 func (g *group) remove() error {
 	if !exists(g.dir) {
 		return nil
@@ -234,7 +234,7 @@ func (g *group) remove() error {
 	return removeTree(g.dir)
 }
 
-// removeTree removes a cgroup and those below it; their files go with them.
+// removeTree removes a cgroup and the groups below it.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -253,7 +253,7 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// removeStale removes the groups of drivers that died.
+// removeStale removes the groups of drivers that have died.
 func (g cgroups) removeStale() {
 	var dirs []string
 	for _, parent := range append(slices.Collect(maps.Values(g.v1)), g.parent) {
@@ -272,7 +272,7 @@ func (g cgroups) removeStale() {
 			continue
 		}
 		remove := (&group{dir: dir}).remove
-		if !exists(filepath.Join(dir, "cgroup.events")) { // of v1: its processes are gone with those of the other
+		if !exists(filepath.Join(dir, "cgroup.events")) { // of v1: its processes were killed through the other group
 			remove = func() error { return removeTree(dir) }
 		}
 		if err := remove(); err != nil {
@@ -281,8 +281,8 @@ func (g cgroups) removeStale() {
 	}
 }
 
-// startTime tells two processes of the same id apart: clock ticks from the boot
-// of the host to the start of the process, see proc(5).
+// startTime returns the start time of a process in clock ticks since the boot of the host, see
+// proc(5). It distinguishes two processes with the same id.
 func startTime(pid int) (uint64, error) {
 	fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
 	if len(fields) < 20 || fields[0] == "Z" {
@@ -291,19 +291,19 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// statFields are those of a stat file of a process or a thread, from its state on; none if it has
-// ended.
+// statFields returns the fields of a process's or thread's stat file from the state on; none if it
+// has ended.
 func statFields(path string) []string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}
-	// The second field, the command's name in parentheses, may hold anything.
+	// The second field, the command's name in parentheses, may contain any characters.
 	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
 	return strings.Fields(rest)
 }
 
-// eventually polls a state of the kernel that announces itself in no other way.
+// eventually polls for a state of the kernel that cannot be waited for.
 func eventually(ctx context.Context, limit time.Duration, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %v", limit))
 	defer cancel()
@@ -318,7 +318,7 @@ func eventually(ctx context.Context, limit time.Duration, done func() (bool, err
 		case <-ctx.Done():
 		case <-tick.C:
 		}
-		if ctx.Err() != nil { // also of two that are ready
+		if ctx.Err() != nil { // checked because select may choose the other case if both are ready
 			return context.Cause(ctx)
 		}
 	}

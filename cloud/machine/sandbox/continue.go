@@ -13,15 +13,15 @@ import (
 	"bake/cloud/machine/layer"
 )
 
-// maxInstanceID is how much of the file with an instance's id is read.
+// maxInstanceID limits how much of the file with an instance's id is read.
 const maxInstanceID = 256
 
-// continueCloudInit makes the instance whose cloud-init has been in root this one, and
-// reports whether cloud-init has nothing to do then: what it does once for an instance is done, as
-// is what it does at each start, and it is as after that. It has to run, as for a new instance, where
-// it is not there or had not finished when the disk was copied.
+// continueCloudInit makes cloud-init treat this instance as the one whose state is in root. It
+// reports whether cloud-init has nothing left to do: the steps for a new instance and for a start
+// are done, and the state says so. If cloud-init is not there, or had not finished when the disk
+// was copied, it has to run as for a new instance.
 //
-// What is in root is the image's, and nothing outside of cloud-init's directory is opened for it.
+// The image controls what is in root, so nothing outside of cloud-init's directory is opened.
 func (b *bootSpec) continueCloudInit(root string) (done bool, err error) {
 	dir, err := os.OpenRoot(filepath.Join(root, "var/lib/cloud"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -38,7 +38,7 @@ func (b *bootSpec) continueCloudInit(root string) (done bool, err error) {
 	if has("data/status.json") && !has("data/result.json") {
 		return false, nil
 	}
-	// After cloud-init clean there is no instance that it knows.
+	// After "cloud-init clean" it knows no instance.
 	if earlier := earlierInstance(dir); earlier != "" {
 		if err := renameInstance(dir, earlier, b.ID, b.Mode == ModeSingle); err != nil {
 			return false, err
@@ -47,10 +47,10 @@ func (b *bootSpec) continueCloudInit(root string) (done bool, err error) {
 	return true, markDone(filepath.Join(root, runCloudInit))
 }
 
-// earlierInstance is the id of the instance that cloud-init, whose directory is dir, has been in, or
-// nothing where that cannot be known.
+// earlierInstance returns the id of the instance that cloud-init, whose directory is dir, has run
+// in, or "" if it cannot be determined.
 func earlierInstance(dir *os.Root) string {
-	f, err := dir.OpenFile("data/instance-id", os.O_RDONLY|unix.O_NONBLOCK, 0) // which a FIFO would block
+	f, err := dir.OpenFile("data/instance-id", os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK, because a FIFO would block
 	if err != nil {
 		return ""
 	}
@@ -61,24 +61,24 @@ func earlierInstance(dir *os.Root) string {
 	text, err := io.ReadAll(io.LimitReader(f, maxInstanceID))
 	id := strings.TrimSpace(string(text))
 	if err != nil || !filepath.IsLocal(id) || filepath.Base(id) != id || id == "." {
-		return "" // cloud-init has not made it
+		return "" // not created by cloud-init
 	}
 	return id
 }
 
-// renameInstance has cloud-init, whose directory is dir, know an instance by another id. Later starts
-// are then its next ones.
+// renameInstance changes the instance id in cloud-init's directory dir. Later boots then count as
+// further boots of that instance.
 func renameInstance(dir *os.Root, earlier, id string, ignoreOwner bool) error {
 	old, instance := filepath.Join("instances", earlier), filepath.Join("instances", id)
 	if info, err := dir.Lstat(old); err != nil || !info.IsDir() {
-		return nil // nor has it made this
+		return nil // not created by cloud-init either
 	}
 	from, err := dir.Open(old)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	// A directory of a lower layer cannot be renamed.
+	// A directory of a lower layer cannot be renamed, so its content is moved.
 	if err := dir.Mkdir(instance, 0o755); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func renameInstance(dir *os.Root, earlier, id string, ignoreOwner bool) error {
 	return dir.WriteFile("data/instance-id", []byte(id+"\n"), 0o644)
 }
 
-// markDone says in dir, where cloud-init and its generator do so at a start, that cloud-init has
+// markDone records in dir, as cloud-init and its generator do at a boot, that cloud-init has
 // finished.
 func markDone(dir string) error {
 	if err := markCloudInit(dir); err != nil {

@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processor is what the kernel and qemu-user call a processor that this package knows.
+// processor holds the names of a processor architecture in qemu-user and in ELF files.
 type processor struct {
 	qemu    string // as in the names of qemu's programs
 	machine elf.Machine
 }
 
-// knownProcessors are those that machines of EC2 have, by Go's names.
+// knownProcessors are the architectures of EC2's instances, by GOARCH.
 var knownProcessors = map[string]processor{"amd64": {"x86_64", elf.EM_X86_64}, "arm64": {"aarch64", elf.EM_AARCH64}}
 
-// binfmtDir is where the kernel is told what runs programs that it cannot run itself.
+// binfmtDir is where interpreters for foreign programs are registered with the kernel.
 const binfmtDir = "/proc/sys/fs/binfmt_misc"
 
-// cannotRun is why this host does not run the programs of a processor, and what helps.
+// cannotRun is why this host does not run the programs of a processor, and a remedy.
 type cannotRun struct{ why, remedy string }
 
 func (e cannotRun) Error() string { return e.why + ": " + e.remedy }
@@ -38,10 +38,10 @@ func (d *Driver) Runs(arch string) error {
 	return err
 }
 
-// emulator returns the program that a machine's programs for a processor are run with;
-// it is empty if the kernel needs none, or has one already. The kernel lets a machine
-// name one of its own since Linux 6.7; before, only the host can. kernel is the release
-// of the kernel, and look finds a program by its name.
+// emulator returns the program that emulates a processor for a machine. It is empty if the kernel
+// needs none, or has one registered already. A machine can register its own since Linux 6.7; before
+// that only the host can. kernel is the release of the kernel, and look finds a program by its
+// name.
 func emulator(arch string, look func(string) (string, error), registered, kernel string) (string, error) {
 	if arch == "" || arch == runtime.GOARCH {
 		return "", nil
@@ -72,8 +72,9 @@ func emulator(arch string, look func(string) (string, error), registered, kernel
 	return "", cannotRun{fmt.Sprintf("this host runs programs for %s and has nothing that emulates %s", runtime.GOARCH, arch), "apt-get install qemu-user-static"}
 }
 
-// hostEmulates reports whether the host's kernel has an emulator for a processor that
-// machines have too: one that the kernel has opened already, as it is not in their view.
+// hostEmulates reports whether the host's kernel has an emulator for a processor that works in
+// machines too. The kernel must have opened it already, because it is not in the machines' file
+// system.
 func hostEmulates(dir string, machine elf.Machine) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -91,7 +92,7 @@ func hostEmulates(dir string, machine elf.Machine) bool {
 			fields[strings.TrimSuffix(key, ":")] = value
 		}
 		_, enabled := fields["enabled"]
-		// The magic is the beginning of an ELF file in hexadecimal; the processor is in its bytes 18 and 19.
+		// The magic is the start of an ELF file in hexadecimal; bytes 18 and 19 are the processor.
 		magic := fields["magic"]
 		if enabled && strings.Contains(fields["flags"], "F") && fields["offset"] == "0" && len(magic) >= 40 && magic[36:40] == fmt.Sprintf("%02x%02x", byte(machine), byte(machine>>8)) {
 			return true
@@ -100,7 +101,7 @@ func hostEmulates(dir string, machine elf.Machine) bool {
 	return false
 }
 
-// static reports whether the file is a program that needs no other file.
+// static reports whether the file is a statically linked program.
 func static(path string) bool {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -115,7 +116,7 @@ func static(path string) bool {
 	return true
 }
 
-// release is that of the kernel.
+// release returns the release of the kernel.
 func release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -124,7 +125,7 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// atLeast compares the beginning of a kernel's release with a version.
+// atLeast reports whether a kernel release is at least a version.
 func atLeast(release string, major, minor int) bool {
 	first, rest, _ := strings.Cut(release, ".")
 	second := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
@@ -133,12 +134,12 @@ func atLeast(release string, major, minor int) bool {
 	return err1 == nil && err2 == nil && (a > major || a == major && b >= minor)
 }
 
-// emulate tells the kernel what runs the machine's programs, if it cannot run them
-// itself. This is about the machine's user namespace only. The working directory is the
-// machine's root, and the host's files are in view: the kernel opens the emulator now (F).
-// It gets each program as an open file, with the rights that the program's owner and mode
-// give (C), which sudo needs, and with the name that it was called by (P).
-// See Documentation/admin-guide/binfmt-misc.rst of Linux.
+// emulate registers an emulator with the kernel if the machine's programs need one. The
+// registration is limited to the machine's user namespace. The working directory is the machine's
+// root, and the host's files are visible, so the kernel opens the emulator now (F). The emulator
+// gets each program as an open file, with the rights from the program's owner and mode (C), which
+// sudo needs, and with the name that it was called by (P). See
+// Documentation/admin-guide/binfmt-misc.rst of Linux.
 func (b *bootSpec) emulate() error {
 	if b.Emulator == "" {
 		return nil
@@ -150,7 +151,7 @@ func (b *bootSpec) emulate() error {
 	if err := os.WriteFile(filepath.Join(where, "register"), []byte(registration(b.Arch, b.Emulator)), 0); err != nil {
 		return fmt.Errorf("have %s run programs for %s: %w", b.Emulator, b.Arch, err)
 	}
-	// The machine must not take it back, as systemd-binfmt does at its start.
+	// The machine must not remove the registration, as systemd-binfmt does when it starts.
 	if err := unix.Mount("", where, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noSpecial, ""); err != nil {
 		return fmt.Errorf("protect %s: %w", binfmtDir, err)
 	}
@@ -160,8 +161,8 @@ func (b *bootSpec) emulate() error {
 // emulated reports whether the machine's programs are for another processor.
 func (b *bootSpec) emulated() bool { return b.Arch != "" && b.Arch != runtime.GOARCH }
 
-// registration is the line that names an emulator to the kernel: by the beginning of
-// ELF files for 64 bits, least byte first, that are programs (2) or shared objects (3).
+// registration returns the line that registers an emulator. It matches the start of 64-bit
+// little-endian ELF files that are executables (2) or shared objects (3).
 func registration(arch, emulator string) string {
 	machine := knownProcessors[arch].machine
 	magic := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, byte(machine), byte(machine >> 8)}

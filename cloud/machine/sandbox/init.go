@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initMain is a machine's first process: it builds the machine's view of the
-// world, gives it its identity and becomes its init.
+// initMain is the main function of a machine's first process: it builds the machine's file system,
+// gives the machine its identity and becomes its init.
 func initMain() error {
 	runtime.LockOSThread()
 	unix.CloseOnExec(fdReport)
@@ -33,7 +33,7 @@ func initMain() error {
 	return nil
 }
 
-// run returns an error as long as nothing of the machine runs.
+// run returns an error only as long as no process of the machine runs.
 func (b *bootSpec) run(report *os.File) error {
 	if err := b.mountAll(); err != nil {
 		return err
@@ -48,8 +48,8 @@ func (b *bootSpec) run(report *os.File) error {
 			}
 		}
 	}
-	// Should the machine's memory not suffice, its own processes are to end and not
-	// the shim, which is counted with them.
+	// If the machine runs out of memory, its own processes are to be killed before the shim, whose
+	// memory counts towards the same limit.
 	const score = "/proc/self/oom_score_adj"
 	if now, err := strconv.Atoi(sysctl(score)); err == nil {
 		if err := os.WriteFile(score, []byte(strconv.Itoa(min(now+100, 1000))), 0); err != nil {
@@ -76,7 +76,7 @@ func (b *bootSpec) run(report *os.File) error {
 		if err != nil {
 			return err
 		}
-		b.Metadata = b.Metadata && !done // which is what cloud-init would be there for
+		b.Metadata = b.Metadata && !done // cloud-init is what the metadata service is for
 	}
 	init, err := b.chooseInit()
 	if err != nil {
@@ -91,8 +91,8 @@ func (b *bootSpec) run(report *os.File) error {
 	return b.becomeBuiltin(report)
 }
 
-// chooseInit prefers systemd, which needs to be in the image and to have a
-// control group. qemu-user has not all of the calls by which it mounts things.
+// chooseInit prefers systemd, which must be in the image and needs a control group. qemu-user does
+// not emulate all system calls that systemd uses to mount file systems.
 func (b *bootSpec) chooseInit() (Init, error) {
 	systemd := ""
 	for _, path := range []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
@@ -110,11 +110,12 @@ func (b *bootSpec) chooseInit() (Init, error) {
 	return InitSystemd, nil
 }
 
-// containerName is how a machine calls what it runs in, see systemd-detect-virt(1): it has no kernel
-// of its own. The first process has it in its environment, as $container.
+// containerName is the name of the container type that a machine reports, see
+// systemd-detect-virt(1), because it has no kernel of its own. The first process has it in its
+// environment, as $container.
 const containerName = "bake"
 
-// becomeSystemd hands over to the image's systemd.
+// becomeSystemd executes the image's systemd.
 func (b *bootSpec) becomeSystemd(report *os.File) error {
 	if err := b.configureSystemd("/run/systemd"); err != nil {
 		return err
@@ -132,12 +133,12 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, args, os.Environ()))
 }
 
-// mountAll builds the machine's file system and makes it the root. After it the
-// host's is out of reach.
+// mountAll builds the machine's file system and makes it the root. After that the host's files are
+// out of reach.
 func (b *bootSpec) mountAll() error {
 	if b.InitCgroup != "" {
-		// Only now, and not when the process was begun: it is in its own group
-		// since, and that becomes the root of what it sees.
+		// This has to be done here, not when the process was started: only now is the process in
+		// its own group, which becomes the root of the new namespace.
 		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 			return fmt.Errorf("new view of control groups: %w", err)
 		}
@@ -148,8 +149,8 @@ func (b *bootSpec) mountAll() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	// The work directory serves one mount only. What the last one left may
-	// forbid everything to everybody but root.
+	// A work directory can serve only one mount. The permissions of the old one may exclude every
+	// user but root.
 	work := filepath.Join(b.Dir, workDir)
 	if err := os.RemoveAll(filepath.Join(work, "work")); err != nil {
 		return err
@@ -216,7 +217,7 @@ func (b *bootSpec) mountAll() error {
 	return newBootID()
 }
 
-// mount is one call of mount(2). Its target is below the working directory.
+// mount is one call of mount(2). The target is relative to the working directory.
 type mount struct {
 	kind, source, target, options string
 	flags                         uintptr
@@ -232,8 +233,8 @@ func (m mount) do() error {
 	return nil
 }
 
-// share is the option of a tmpfs that may take one nth of the machine's memory. The
-// kernel's own measure would be the host's.
+// share returns the option that limits a tmpfs to one nth of the machine's memory. The kernel's
+// default depends on the host's memory.
 func (b *bootSpec) share(n int64) string {
 	if b.Memory == 0 {
 		return ""
@@ -279,7 +280,7 @@ func (b *bootSpec) mountDevices() error {
 	const pts = "newinstance,ptmxmode=0666,mode=0620"
 	terminals := mount{kind: "devpts", target: "dev/pts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, options: pts + ",gid=5"}
 	err := terminals.do()
-	if errors.Is(err, unix.EINVAL) { // there is no group 5 (tty) among our ids
+	if errors.Is(err, unix.EINVAL) { // group 5 (tty) is not among the mapped ids
 		terminals.options = pts
 		err = terminals.do()
 	}
@@ -303,7 +304,7 @@ func (b *bootSpec) mountDevices() error {
 	return nil
 }
 
-// protectKernel keeps the machine from what belongs to the whole host.
+// protectKernel makes the kernel settings of the whole host read-only or inaccessible.
 func protectKernel() error {
 	// The machine's own network settings stay writable.
 	if err := unix.Mount("/proc/sys/net", "/proc/sys/net", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
@@ -332,8 +333,8 @@ func protectKernel() error {
 	return nil
 }
 
-// bind makes the file source appear at target, which does not exist yet. On error
-// it still does not.
+// bind makes the file source appear at target, which must not exist. On error target does not exist
+// afterwards.
 func bind(source, target string) error {
 	if err := os.WriteFile(target, nil, 0o755); err != nil {
 		return err
@@ -352,7 +353,7 @@ func makeDir(path string, mode uint32) error {
 	return unix.Chmod(path, mode)
 }
 
-// ensureDir makes a mount point in an image that lacks it.
+// ensureDir makes a mount point if the image lacks it.
 func ensureDir(path string) error {
 	st, err := os.Lstat(path)
 	if err == nil && st.IsDir() {

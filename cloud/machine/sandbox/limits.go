@@ -17,24 +17,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supervisorMemory is what a machine's limit has on top for its shim.
+// supervisorMemory is added to a machine's memory limit for its shim.
 const supervisorMemory = 64 << 20
 
 const cpuPeriod = 100_000 // microseconds
 
-// limitControllers are those that hold a machine to its size.
+// limitControllers are the controllers that enforce a machine's limits.
 func limitControllers() []string { return []string{"memory", "pids", "cpu"} }
 
-// enableControllers makes the groups below the driver's own have what limits them.
-// What the host does not give is not there; see checkLimits.
+// enableControllers enables the limit controllers for the groups below the driver's own.
+// Controllers that the host does not offer stay disabled; see checkLimits.
 func (g *cgroups) enableControllers() {
 	for _, c := range limitControllers() {
 		_ = os.WriteFile(filepath.Join(g.parent, "cgroup.subtree_control"), []byte("+"+c), 0)
 	}
 }
 
-// v1Hierarchies finds where controllers are mounted in hierarchies of their own, as
-// before cgroup v2, in a mountinfo file.
+// v1Hierarchies finds the mount points of version 1 controllers in a mountinfo file.
 func v1Hierarchies(r io.Reader) map[string]string {
 	found := map[string]string{}
 	for s := bufio.NewScanner(r); s.Scan(); {
@@ -52,7 +51,7 @@ func v1Hierarchies(r io.Reader) map[string]string {
 	return found
 }
 
-// settings are what a controller's files are to hold for limits to hold.
+// settings returns the values of a controller's files that enforce the limits.
 func settings(l machine.Limits, controller string, v1 bool) map[string]string {
 	out := map[string]string{}
 	switch {
@@ -60,7 +59,7 @@ func settings(l machine.Limits, controller string, v1 bool) map[string]string {
 		bytes := strconv.FormatInt(l.Memory+supervisorMemory, 10)
 		if v1 {
 			out["memory.limit_in_bytes"] = bytes
-			out["memory.memsw.limit_in_bytes"] = bytes // with swap; only where swap is counted
+			out["memory.memsw.limit_in_bytes"] = bytes // memory plus swap; only where swap is counted
 		} else {
 			out["memory.max"], out["memory.swap.max"] = bytes, "0"
 		}
@@ -74,13 +73,13 @@ func settings(l machine.Limits, controller string, v1 bool) map[string]string {
 	return out
 }
 
-// optional are settings that a kernel may lack where it has the others.
+// optional reports whether a kernel may lack a file though it has the controller's others.
 func optional(file string) bool {
 	return file == "memory.memsw.limit_in_bytes" || file == "memory.swap.max"
 }
 
 func set(dir string, values map[string]string) error {
-	// The limit with swap may not be below the one without: in order of names.
+	// Sorted by name, because the limit with swap may not be below the limit without it.
 	for _, file := range slices.Sorted(func(yield func(string) bool) {
 		for file := range values {
 			if !yield(file) {
@@ -96,8 +95,9 @@ func set(dir string, values map[string]string) error {
 	return nil
 }
 
-// limit holds the machine of the process pid, which has not begun anything yet, to
-// its size, as far as the host's control groups do. m.v1 are the groups made for it.
+// limit enforces the machine's limits on the process pid, which has not started any other process
+// yet, as far as the host's control groups allow. It adds the version 1 groups that it makes to
+// m.v1.
 func (g cgroups) limit(m *running, id string, pid int) error {
 	l := m.spec.Limits
 	for _, c := range limitControllers() {
@@ -123,7 +123,7 @@ func (g cgroups) limit(m *running, id string, pid int) error {
 		}
 		dir := filepath.Join(parent, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			if errors.Is(err, fs.ErrExist) && slices.Contains(m.v1, dir) { // cpu and another in one hierarchy
+			if errors.Is(err, fs.ErrExist) && slices.Contains(m.v1, dir) { // cpu shares its hierarchy with another controller
 				err = nil
 			}
 			if err != nil {
@@ -144,14 +144,13 @@ func (g cgroups) limit(m *running, id string, pid int) error {
 	return nil
 }
 
-// hasController reports whether a cgroup v2 directory can limit what it names.
+// hasController reports whether a cgroup v2 directory offers a controller.
 func hasController(dir, controller string) bool {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	return err == nil && slices.Contains(strings.Fields(string(b)), controller)
 }
 
-// unlimited are the kinds of limits that this host's control groups do not give to
-// machines.
+// unlimited returns the kinds of limits that this host's control groups cannot enforce.
 func (g cgroups) unlimited() (missing []string) {
 	names := map[string]string{"memory": "memory", "pids": "number of processes", "cpu": "CPU time"}
 	for _, c := range limitControllers() {
@@ -171,14 +170,14 @@ func enabled(dir, controller string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), controller)
 }
 
-// manager is the group of the user's systemd.
+// manager returns the group of the user's systemd.
 func (g cgroups) manager() string {
 	uid := os.Getuid()
 	return filepath.Join(g.mount, "user.slice", fmt.Sprintf("user-%d.slice", uid), fmt.Sprintf("user@%d.service", uid))
 }
 
-// scopeProperties are the limits as properties of a transient unit of systemd, in
-// the words of busctl(1): how many, and what they are.
+// scopeProperties returns the limits as properties of a transient systemd unit, as arguments of
+// busctl(1): their number, then the properties.
 func scopeProperties(l machine.Limits) (n int, args []string) {
 	add := func(name string, value int64) {
 		if value > 0 {
@@ -194,8 +193,8 @@ func scopeProperties(l machine.Limits) (n int, args []string) {
 	return n, args
 }
 
-// limitCPUs makes what the calling thread starts from now on see as many CPUs as
-// the machine has, if the host has more. Machines are spread over those by id.
+// limitCPUs limits the processes that the calling thread starts from now on to as many CPUs as the
+// machine has, if the host has more. Machines are distributed over the CPUs by their id.
 func limitCPUs(n int, id string) error {
 	var have, want unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &have); err != nil {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	shutdownGrace = 5 * time.Second // between the polite signal and the other
-	respawnDelay  = time.Second     // before a server that ended is started again
+	shutdownGrace = 5 * time.Second // between SIGTERM and SIGKILL
+	respawnDelay  = time.Second     // before a server that ended is restarted
 )
 
 // Signals to the builtin init, as systemctl sends them.
@@ -26,8 +26,8 @@ const (
 	rebootSignal   = unix.SIGINT
 )
 
-// runCommand runs a command as the whole life of a machine and exits with its
-// status. It returns an error only if the command does not begin.
+// runCommand runs a command as the machine's only task and exits with its status. It returns an
+// error only if the command does not start.
 func runCommand(command []string, report *os.File) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
@@ -56,8 +56,8 @@ func runCommand(command []string, report *os.File) error {
 	}
 }
 
-// becomeBuiltin runs the machine without systemd: the SSH server, cloud-init and
-// the enabled services, until a signal says how to end.
+// becomeBuiltin runs the machine without systemd: it runs the SSH server, cloud-init and the
+// enabled services until a signal tells it how to end.
 func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := makeDir("/run/sshd", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -76,7 +76,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 		}
 	}
 	if setsUp && b.HasUserData {
-		// The login user may be made by user data: the server waits for it.
+		// The SSH server has to wait, because user data may create the login user.
 		if err := cloudInitStages(2, b.cloudInitConfig()); err != nil {
 			fmt.Println("bake: cloud-init:", err)
 		}
@@ -109,7 +109,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 			}
 			return fmt.Errorf("reboot(2): %w", unix.Reboot(how)) // in a pid namespace it ends the caller
 		case end, more := <-ends:
-			if !more { // not a single process is left
+			if !more { // no process is left
 				ends, respawn = nil, time.After(respawnDelay)
 				continue
 			}
@@ -137,15 +137,15 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	}
 }
 
-// tellContainer says, as systemd does, that this is a container to those who may not read the first
-// process's environment.
+// tellContainer records, as systemd does, that this is a container, for programs that may not read
+// the first process's environment.
 func tellContainer() error {
 	return errors.Join(os.MkdirAll("/run/systemd", 0o755), os.WriteFile("/run/systemd/container", []byte(containerName+"\n"), 0o644))
 }
 
-// setUp does what systemd has these programs of an image do at each start: set parameters of the
-// kernel, see sysctl.d(5), of which the network's are the machine's own, and make files, see
-// tmpfiles.d(5). What cannot be done here they complain of, and leave out.
+// setUp runs those programs of an image that systemd runs at each start. They set kernel
+// parameters, see sysctl.d(5), of which the machine has only the network's of its own, and create
+// files, see tmpfiles.d(5). They print errors for what is not possible here and continue.
 func setUp() {
 	for _, command := range [][]string{
 		{"/usr/lib/systemd/systemd-sysctl"},
@@ -158,13 +158,13 @@ func setUp() {
 			}
 		}
 	}
-	_ = os.Remove("/run/nologin") // by which one of these files says that users have to wait
+	_ = os.Remove("/run/nologin") // one of those files creates it to keep users from logging in
 }
 
 const sshdPath = "/usr/sbin/sshd"
 
-// sshServer is the image's own, or else the builtin one. The image's changes its
-// user id and checks that it did, which cannot be with only one.
+// sshServer returns the command of the image's SSH server, or else of the builtin one. The image's
+// server changes its user id and verifies the change, which fails with only one id.
 func sshServer(mode Mode) func() *exec.Cmd {
 	if mode != ModeSingle && exists(sshdPath) {
 		return func() *exec.Cmd { return exec.Command(sshdPath, "-D", "-e") }
@@ -172,13 +172,14 @@ func sshServer(mode Mode) func() *exec.Cmd {
 	return func() *exec.Cmd { return self(roleAgent) }
 }
 
-// What systemctl knows of the SSH server, which the builtin init starts and not a supervisor.
+// Files that tell systemctl about the SSH server, which the builtin init starts without a
+// supervisor.
 const (
 	sshServerFile    = "/run/bake/ssh-server"         // its process id, and whether it is the image's
-	sshServerStopped = "/run/bake/ssh-server.stopped" // is there as long as it is not to run
+	sshServerStopped = "/run/bake/ssh-server.stopped" // exists as long as the server is not to run
 )
 
-// startSSHServer starts the SSH server and says so in its file.
+// startSSHServer starts the SSH server and records it in its file.
 func startSSHServer(server func() *exec.Cmd) (pid int, err error) {
 	cmd := server()
 	if pid, err = start(cmd); err != nil {
@@ -187,15 +188,15 @@ func startSSHServer(server func() *exec.Cmd) (pid int, err error) {
 	return pid, os.WriteFile(sshServerFile, fmt.Appendf(nil, "%d %t", pid, cmd.Path == sshdPath), 0o644)
 }
 
-// self is this program in another role. The file that it was started from is out
-// of reach by name, but not by this one.
+// self returns a command that runs this program in another role. Its file may be out of reach by
+// its path, but not by this one.
 func self(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{role}, args...)
 	return cmd
 }
 
-// start begins a process that reap will report.
+// start starts a process that reap will report.
 func start(cmd *exec.Cmd) (pid int, err error) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if cmd.SysProcAttr == nil {
@@ -208,14 +209,14 @@ func start(cmd *exec.Cmd) (pid int, err error) {
 	return cmd.Process.Pid, nil
 }
 
-// end is the end of a process.
+// end is the exit of a process.
 type end struct {
 	pid    int
 	status unix.WaitStatus
 }
 
-// reap buries every process that ends, also those whose parents have gone, and
-// reports them. The channel is closed when there are none left to wait for.
+// reap waits for every child that ends, including orphans that this process has adopted, and
+// reports them. The channel is closed when no child is left.
 func reap() <-chan end {
 	ends := make(chan end)
 	go func() {
@@ -235,7 +236,7 @@ func reap() <-chan end {
 	return ends
 }
 
-// endAll ends every other process: politely, and then not.
+// endAll ends every other process, first with SIGTERM and then with SIGKILL.
 func endAll(ends <-chan end) {
 	if ends == nil {
 		return
@@ -258,16 +259,17 @@ func endAll(ends <-chan end) {
 
 const (
 	cloudInitProgram = "/usr/bin/cloud-init"
-	runCloudInit     = "/run/cloud-init" // what it says of this start
+	runCloudInit     = "/run/cloud-init" // cloud-init's state of this boot
 )
 
-// hasCloudInit reports whether the image has cloud-init, and has not turned it off.
+// hasCloudInit reports whether the image has cloud-init and has not disabled it.
 func hasCloudInit() bool {
 	return exists(cloudInitProgram) && !exists("/etc/cloud/cloud-init.disabled")
 }
 
-// cloudInitStages runs the first n stages of the image's cloud-init with a configuration. One that fails keeps none
-// from running, as with systemd: the last one says that all is over.
+// cloudInitStages runs the first n stages of the image's cloud-init with a configuration. A failed
+// stage does not prevent the next ones, as with systemd: the last stage reports that cloud-init has
+// finished.
 func cloudInitStages(n int, config string) (err error) {
 	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
 	for _, args := range stages[:n] {

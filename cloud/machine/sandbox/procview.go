@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel says of the whole host in /proc and /sys is made what it is for the
-// machine: the memory that its control group allows it, and the CPUs that it runs on.
+// This file replaces kernel files in /proc and /sys that describe the whole host. Their
+// replacements show the memory limit of the machine's control group and the CPUs that the machine
+// may use.
 
-// processors are the CPUs that the calling thread may use, and how many the host has.
+// processors returns the CPUs that the calling thread may use, and the number of the host's CPUs.
 func processors() (usable []int, total int, err error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
@@ -39,7 +40,7 @@ func processors() (usable []int, total int, err error) {
 	return usable, total, nil
 }
 
-// statCPU is the CPU that a line of /proc/stat is about.
+// statCPU returns the number of the CPU that a line of /proc/stat describes.
 func statCPU(line string) (cpu int, ok bool) {
 	name, _, _ := strings.Cut(line, " ")
 	digits, ok := strings.CutPrefix(name, "cpu")
@@ -50,8 +51,8 @@ func statCPU(line string) (cpu int, ok bool) {
 	return cpu, err == nil
 }
 
-// kernelFiles are those of the machine whose text changes. It is called by the thread
-// that begins the machine, with the CPUs and the clocks of the machine.
+// kernelFiles returns the replacement files whose content changes over time. It must run on the
+// thread that starts the machine, which has the CPUs and the clocks of the machine.
 func (s *shim) kernelFiles() (files []kernelFile, err error) {
 	if group := s.boot.MemoryGroup; group != "" {
 		files = append(files, kernelFile{"/proc/meminfo", func() ([]byte, error) {
@@ -74,12 +75,12 @@ func (s *shim) kernelFiles() (files []kernelFile, err error) {
 	}}), nil
 }
 
-// bootOffset is how many seconds after the host's the machine's boot was, from a file
-// of the form that time_namespaces(7) describes.
+// bootOffset returns how many seconds after the host the machine was booted. It reads a file in the
+// format described in time_namespaces(7).
 func bootOffset(path string) int64 {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return 0 // there are no namespaces of time
+		return 0 // there are no time namespaces
 	}
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) == 3 && f[0] == "boottime" {
@@ -90,9 +91,8 @@ func bootOffset(path string) int64 {
 	return 0
 }
 
-// openKernelFiles begins to serve what takes the place of files of the kernel, and
-// returns the mounts, for the first process. A host without FUSE for machines shows
-// its own.
+// openKernelFiles starts serving the replacement files and returns their mounts for the first
+// process. If the host does not allow FUSE in machines, they see the host's files.
 func (s *shim) openKernelFiles() (mounts []*os.File, err error) {
 	files, err := s.kernelFiles()
 	if err != nil {
@@ -110,21 +110,21 @@ func (s *shim) openKernelFiles() (mounts []*os.File, err error) {
 		}
 		mounts = append(mounts, tree)
 		s.boot.KernelFiles = append(s.boot.KernelFiles, k.path)
-		go k.serve(connection) // which ends with this process at the latest
+		go k.serve(connection) // ends at the latest with this process
 	}
 	return mounts, nil
 }
 
-// memoryUse is what a control group's processes use, in bytes, by the names of
-// cgroup v2's memory.stat; "" is all of it.
+// memoryUse is the memory use of a control group's processes in bytes, by the names of cgroup v2's
+// memory.stat; "" is the total.
 type memoryUse map[string]int64
 
-// readMemoryUse reads that of a group of either version.
+// readMemoryUse reads the memory use of a group of either version.
 func readMemoryUse(dir string) (memoryUse, error) {
 	total, prefix := "memory.current", ""
 	b, err := os.ReadFile(filepath.Join(dir, total))
 	if errors.Is(err, fs.ErrNotExist) {
-		total, prefix = "memory.usage_in_bytes", "total_" // with the groups below
+		total, prefix = "memory.usage_in_bytes", "total_" // including the groups below
 		b, err = os.ReadFile(filepath.Join(dir, total))
 	}
 	if err != nil {
@@ -139,7 +139,7 @@ func readMemoryUse(dir string) (memoryUse, error) {
 	return use, err
 }
 
-// parseMemoryStat reads a memory.stat whose lines of interest begin with prefix.
+// parseMemoryStat parses a memory.stat. The relevant lines start with prefix.
 func parseMemoryStat(text, prefix string) memoryUse {
 	older := map[string]string{"rss": "anon", "cache": "file", "mapped_file": "file_mapped", "dirty": "file_dirty", "writeback": "file_writeback"}
 	use := memoryUse{}
@@ -159,8 +159,8 @@ func parseMemoryStat(text, prefix string) memoryUse {
 	return use
 }
 
-// meminfo is the host's /proc/meminfo with the figures of a machine of that much
-// memory. Lines that no control group has figures for stay.
+// meminfo returns the host's /proc/meminfo with the figures of a machine with that much memory.
+// Lines without a figure in control groups are unchanged.
 func meminfo(host string, memory int64, use memoryUse) string {
 	free := max(0, memory-use[""])
 	cached := use["active_file"] + use["inactive_file"]
@@ -187,7 +187,7 @@ func meminfo(host string, memory int64, use memoryUse) string {
 	return out.String()
 }
 
-// stat is the host's /proc/stat with those CPUs alone, by new numbers, for a machine
+// stat returns the host's /proc/stat reduced to those CPUs, which are renumbered, for a machine
 // that was booted that many seconds after the host.
 func stat(host string, usable []int, booted int64) string {
 	var each strings.Builder
@@ -208,7 +208,7 @@ func stat(host string, usable []int, booted int64) string {
 			fmt.Fprintf(&each, "cpu%d %s\n", slices.Index(usable, cpu), strings.Join(fields[1:], " "))
 		case ok, len(fields) < 2, fields[0] == "cpu":
 		case fields[0] == "intr", fields[0] == "softirq":
-			fmt.Fprintf(&rest, "%s %s\n", fields[0], fields[1]) // the sum, and not by interrupt
+			fmt.Fprintf(&rest, "%s %s\n", fields[0], fields[1]) // only the sum, not the counts by interrupt
 		case fields[0] == "btime":
 			at, _ := strconv.ParseInt(fields[1], 10, 64)
 			fmt.Fprintf(&rest, "btime %d\n", at+booted)
@@ -224,7 +224,7 @@ func stat(host string, usable []int, booted int64) string {
 	return all.String() + "\n" + each.String() + rest.String()
 }
 
-// cpuinfo is the host's /proc/cpuinfo with those CPUs alone, by new numbers.
+// cpuinfo returns the host's /proc/cpuinfo reduced to those CPUs, which are renumbered.
 func cpuinfo(host string, usable []int) string {
 	var out strings.Builder
 	for block := range strings.SplitSeq(strings.TrimRight(host, "\n"), "\n\n") {
@@ -243,8 +243,8 @@ func cpuinfo(host string, usable []int) string {
 	return out.String()
 }
 
-// cpuFiles writes below dir, which covers /sys, the CPUs of a machine that has fewer
-// than the host. The working directory is the machine's root.
+// cpuFiles writes the CPUs of a machine that has fewer than the host below dir, which covers /sys.
+// The working directory is the machine's root.
 func cpuFiles(dir string) error {
 	usable, total, err := processors()
 	if err != nil || len(usable) == total {
@@ -278,8 +278,8 @@ func cpuFiles(dir string) error {
 	return nil
 }
 
-// coverKernelFiles puts what is the machine's own in place of the kernel's. The mounts
-// of what the shim serves are the descriptors from first on.
+// coverKernelFiles mounts the machine's own files over the kernel's. The mounts of the files that
+// the shim serves are the descriptors from first on.
 func (b *bootSpec) coverKernelFiles(first int) error {
 	usable, total, err := processors()
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 const (
 	unitState = "/run/bake/units" // a file for each running service, with its supervisor's process id
 	unitLogs  = "/run/bake/log"
-	fdStarted = 3 // where a supervisor says that its service has started, or why not
+	fdStarted = 3 // a supervisor reports here that its service has started, or why not
 
 	startLimit = 90 * time.Second // systemd's default
 	stopLimit  = 10 * time.Second
@@ -32,12 +32,12 @@ const (
 	pidFileLimit = 5 * time.Second
 )
 
-// sshUnits are the names of the SSH server, which the builtin init itself starts.
+// sshUnits are the names of the SSH server's unit. The builtin init itself starts the server.
 var sshUnits = []string{"ssh.service", "sshd.service"}
 
-// superviseMain is a service's supervisor, or starts what an image has enabled.
-// Without control groups it is the supervisor, as the adoptive parent of all
-// that the service leaves behind, who knows the service's processes.
+// superviseMain is the main function of a service's supervisor, and of the process that starts the
+// services enabled in the image. Without control groups only the supervisor knows the service's
+// processes, as the process that adopts their orphans.
 func superviseMain(args []string) error {
 	switch {
 	case len(args) >= 1 && args[0] == "boot":
@@ -99,7 +99,7 @@ func supervise(name string, started *os.File) error {
 	return nil
 }
 
-// prepare makes what the service needs before it starts, and opens its log.
+// prepare creates the directories that the service needs and opens its log.
 func (u *unit) prepare() (log *os.File, err error) {
 	for _, dir := range []string{unitState, unitLogs} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -112,14 +112,14 @@ func (u *unit) prepare() (log *os.File, err error) {
 	return os.OpenFile(filepath.Join(unitLogs, u.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
-// mainProcess is the one by whose end a service is judged.
+// mainProcess is the process whose exit status decides about a service.
 type mainProcess struct {
-	pid   int                     // 0 if the service has none, or if it is not known
-	ended <-chan *unix.WaitStatus // of one that somebody else waits for too: nil if it is the other who knows
+	pid   int                     // 0 if there is none or it is unknown
+	ended <-chan *unix.WaitStatus // receives the status of a process that another goroutine waits for too, or nil if that one did not get the status
 }
 
-// follow takes the ends of all processes of the service, and returns that of the main one, if
-// it is known.
+// follow receives the ends of all processes of the service and returns the status of the main one,
+// if it is known.
 func (m mainProcess) follow(all <-chan end) (last *unix.WaitStatus) {
 	for e := range all {
 		if e.pid == m.pid {
@@ -191,8 +191,8 @@ func (u *unit) start(log *os.File) (main mainProcess, err error) {
 	return main, nil
 }
 
-// daemon is the main process of a service that leaves one behind when it has started: the one that its
-// PIDFile names, or the only one that there is. It is 0 if none can be told.
+// daemon returns the main process of a service that forks: the process that its PIDFile names, or
+// its only process. It returns 0 if neither can be determined.
 func (u *unit) daemon() (pid int) {
 	file := u.get("Service.PIDFile")
 	if file == "" {
@@ -210,7 +210,7 @@ func (u *unit) daemon() (pid int) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join("/run", file)
 	}
-	_ = eventually(context.Background(), pidFileLimit, func() (bool, error) { // it may be written after the start, or never
+	_ = eventually(context.Background(), pidFileLimit, func() (bool, error) { // the file may be written late, or never
 		all := descendants(os.Getpid())
 		text, _ := os.ReadFile(file)
 		named, err := strconv.Atoi(strings.TrimSpace(string(text)))
@@ -226,8 +226,8 @@ var errEndedEarly = errors.New("it ended before it was ready")
 
 var errNotReady = fmt.Errorf("not ready after %v", startLimit)
 
-// startNotifying starts a service that says itself when it is ready, see
-// sd_notify(3). How it ends later is sent, unless somebody else has waited for it.
+// startNotifying starts a service that reports when it is ready, see sd_notify(3). The returned
+// channel receives the exit status, or nil if another goroutine has waited for the process.
 func startNotifying(cmd *exec.Cmd, name string) (<-chan *unix.WaitStatus, error) {
 	path := filepath.Join("/run/bake", name+".notify")
 	os.Remove(path)
@@ -277,8 +277,7 @@ func startNotifying(cmd *exec.Cmd, name string) (<-chan *unix.WaitStatus, error)
 	}
 }
 
-// supervisor is the process id of a service's supervisor, 0 when it is not
-// running.
+// supervisor returns the process id of a service's supervisor, 0 if it is not running.
 func (u *unit) supervisor() int {
 	b, err := os.ReadFile(filepath.Join(unitState, u.name))
 	if err != nil {
@@ -291,14 +290,15 @@ func (u *unit) supervisor() int {
 	return pid
 }
 
-// alive reports whether there is a process, be it another user's.
+// alive reports whether a process exists, even if it is another user's.
 func alive(pid int) bool {
 	err := syscall.Kill(pid, 0)
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// sshServer is the process id of the SSH server if that is the unit and runs, or else 0. Of the
-// image's own a signal has it read its configuration anew.
+// sshServer returns the process id of the SSH server if this unit is the server's and it runs,
+// otherwise 0. own reports whether it is the image's own server, which reloads its configuration on
+// a signal.
 func (u *unit) sshServer() (pid int, own bool) {
 	if !slices.Contains(sshUnits, u.name) {
 		return 0, false
@@ -319,15 +319,15 @@ func (u *unit) running() bool {
 	return server != 0 || u.supervisor() != 0
 }
 
-// processes are those of the service.
+// processes returns the service's processes.
 func (u *unit) processes() []int {
-	if server, _ := u.sshServer(); server != 0 { // its sessions are none of them
+	if server, _ := u.sshServer(); server != 0 { // without its sessions
 		return []int{server}
 	}
 	return descendants(u.supervisor())
 }
 
-// mainPID is the service's oldest process.
+// mainPID returns the service's oldest process.
 func (u *unit) mainPID() int {
 	pids := u.processes()
 	if len(pids) == 0 {
@@ -376,7 +376,7 @@ func (u *unit) begin() error {
 
 // end stops the service and returns once it has stopped.
 func (u *unit) end() error {
-	if server, _ := u.sshServer(); server != 0 { // its sessions stay
+	if server, _ := u.sshServer(); server != 0 { // its sessions continue
 		if err := os.WriteFile(sshServerStopped, nil, 0o644); err != nil {
 			return err
 		}
@@ -392,7 +392,7 @@ func (u *unit) end() error {
 		if err != nil {
 			return err
 		}
-		_ = cmd.Run() // whether it worked shows below
+		_ = cmd.Run() // the result is checked below
 	}
 	_ = syscall.Kill(supervisor, syscall.SIGUSR1)
 	signalEach(descendants(supervisor), syscall.SIGTERM)
@@ -407,8 +407,8 @@ func (u *unit) end() error {
 	return nil
 }
 
-// restart stops the service and starts it. The image's SSH server does that itself, if it can with
-// its configuration: it begins its program anew.
+// restart stops and starts the service. The image's SSH server executes itself again, if its
+// configuration is valid.
 func (u *unit) restart() error {
 	server, own := u.sshServer()
 	if server == 0 {
@@ -418,7 +418,7 @@ func (u *unit) restart() error {
 		return begin(u)
 	}
 	if !own {
-		return nil // it is nothing of the image's
+		return nil // the builtin server has no configuration in the image
 	}
 	for _, line := range u.values["Service.ExecStartPre"] {
 		cmd, mayFail, err := u.command(line, server)
@@ -440,7 +440,7 @@ func signalEach(pids []int, s syscall.Signal) {
 	}
 }
 
-// descendants are the children of a process, and theirs.
+// descendants returns the children of a process, their children and so on.
 func descendants(pid int) []int {
 	all := children(pid)
 	for _, child := range all {
@@ -466,8 +466,8 @@ func children(pid int) []int {
 	return all
 }
 
-// bootServices starts what the image has enabled, less what only systemd needs
-// and what the builtin init does itself.
+// bootServices starts the services enabled in the image, except those that only systemd needs and
+// those that the builtin init handles itself.
 func bootServices() error {
 	var errs []error
 	skipped := append(slices.Clone(sshUnits), "networking.service", "dbus.service", "cron.service")

@@ -19,18 +19,18 @@ import (
 const (
 	programPath   = "/run/bake/program" // this program's file, in machines
 	systemctlPath = "/usr/bin/systemctl"
-	realSystemctl = "/run/bake/systemctl.real" // the image's, which can enable and disable
+	realSystemctl = "/run/bake/systemctl.real" // the image's own, which can enable and disable units
 )
 
-// isStandIn reports whether this process runs the file that is in machines in the
-// place of some of the image's programs. By whatever name it is called there, it is
-// never bake; a bake that somebody has put into a machine is another file.
+// isStandIn reports whether this process runs the file that replaces some of the image's programs
+// in machines. Under whatever name it is called there, it is never bake. A bake that a user has put
+// into a machine is another file.
 func isStandIn() bool {
 	own, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		return false
 	}
-	// Its root may have moved the first one away.
+	// The machine's root may have moved the first file away.
 	for _, path := range []string{programPath, systemctlPath, "/usr/bin/mount", "/usr/bin/umount", "/bin/mount", "/bin/umount"} {
 		if program, err := os.Stat(path); err == nil && os.SameFile(own, program) {
 			return true
@@ -39,13 +39,13 @@ func isStandIn() bool {
 	return false
 }
 
-// installSystemctl puts this program in front of the image's systemctl, which
-// can do nothing without systemd. The image's file is not touched.
+// installSystemctl puts this program in place of the image's systemctl, which does not work without
+// systemd. The image's file is not changed.
 func (b *bootSpec) installSystemctl() error {
 	if !exists(systemctlPath) {
 		return nil
 	}
-	// By this directory packages' scripts know that services are to be started.
+	// Packages' scripts start services only if this directory exists.
 	if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
 		return err
 	}
@@ -60,16 +60,16 @@ func (b *bootSpec) installSystemctl() error {
 
 // systemctl is one call of the command.
 type systemctl struct {
-	args       []string // all, for the image's own
+	args       []string // all arguments, for the image's own systemctl
 	verb       string
 	units      []string
 	now, quiet bool
 	value      bool
 	properties []string
 	signal     string
-	whom       string   // of a unit a signal is for
-	states     []string // that units are to have to be listed
-	types      []string // that they are to be of
+	whom       string   // which processes of a unit get a signal
+	states     []string // list only units in these states
+	types      []string // list only units of these types
 	out        io.Writer
 }
 
@@ -81,8 +81,8 @@ const (
 	statusUnknown = 4
 )
 
-// systemctlMain is the command in machines with the builtin init. It exits as
-// systemd's does.
+// systemctlMain is the main function of systemctl in machines with the builtin init. Its exit codes
+// are those of systemd's.
 func systemctlMain(name string, args []string) int {
 	c := systemctl{args: args, out: os.Stdout}
 	switch name {
@@ -92,7 +92,7 @@ func systemctlMain(name string, args []string) int {
 	case "shutdown":
 		return shutdownMain(args)
 	case "runlevel":
-		fmt.Fprintln(c.out, "N 5") // what systemd says of a machine that is up
+		fmt.Fprintln(c.out, "N 5") // the output of systemd on a running machine
 		return 0
 	case "telinit", "init":
 		return telinitMain(name, args)
@@ -128,14 +128,15 @@ func systemctlMain(name string, args []string) int {
 	return c.run()
 }
 
-// valueOptions are the options that take a value, with the long name of a short one.
+// valueOptions are the options that take a value. A short option maps to its long name.
 var valueOptions = map[string]string{
 	"-p": "--property", "-s": "--signal", "-t": "--type", "-n": "--lines",
 	"--property": "", "--state": "", "--signal": "", "--type": "", "--lines": "", "--kill-who": "", "--kill-whom": "",
 }
 
-// withValue takes an option that has a value off args: as --name value, --name=value, -n value or
-// -nvalue. None is taken if the first is no such option, or if there is no value.
+// withValue parses an option with a value at the start of args: --name value, --name=value, -n
+// value or -nvalue. taken is the number of arguments, 0 if the first is no such option or the value
+// is missing.
 func withValue(args []string) (name, value string, taken int) {
 	name, value, attached := strings.Cut(args[0], "=")
 	if len(args[0]) > 1 && args[0][0] == '-' && args[0][1] != '-' {
@@ -224,7 +225,7 @@ func (c *systemctl) run() int {
 	case "reset-failed":
 		return c.resetFailed()
 	case "daemon-reload", "daemon-reexec", "set-environment", "import-environment":
-		return 0 // there is no daemon that could be behind
+		return 0 // there is no daemon whose configuration could be outdated
 	case "reboot", "poweroff", "halt":
 		return powerCommand(c.verb)
 	}
@@ -232,7 +233,7 @@ func (c *systemctl) run() int {
 	return exitFailure
 }
 
-// kill signals the processes of units, or their main ones.
+// kill sends a signal to the processes of units, or only to their main ones.
 func (c *systemctl) kill() int {
 	signal, err := unix.SIGTERM, error(nil)
 	if c.signal != "" {
@@ -259,7 +260,7 @@ func (c *systemctl) kill() int {
 	})
 }
 
-// signalNamed is the signal of a number or a name, with or without SIG.
+// signalNamed returns the signal with a number or a name, with or without SIG.
 func signalNamed(name string) (syscall.Signal, error) {
 	const last = 64 // SIGRTMAX
 	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= last {
@@ -271,7 +272,7 @@ func signalNamed(name string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("no signal %q", name)
 }
 
-// each does something with every unit and exits as the worst case.
+// each calls do for every unit and returns the worst exit code.
 func (c *systemctl) each(do func(*unit) error) int {
 	code := 0
 	for _, name := range c.units {
@@ -317,7 +318,7 @@ func reload(u *unit) error {
 	return nil
 }
 
-// state is the unit's as systemd has it, and what that is in particular.
+// state returns systemd's names for the unit's state and substate.
 func state(u *unit) (active, sub string) {
 	if u.running() {
 		return "active", "running"
@@ -374,8 +375,7 @@ func (c *systemctl) status() int {
 	return code
 }
 
-// list names the services that run and those that have failed, or of these the ones that have a
-// state which is asked for.
+// list prints the services that run or have failed, or those of them that are in a requested state.
 func (c *systemctl) list() int {
 	names, err := knownUnits()
 	if err != nil {
@@ -397,17 +397,17 @@ func (c *systemctl) list() int {
 	return 0
 }
 
-// names reports whether a unit is one of those that are asked for, by patterns and types.
+// names reports whether a unit matches the requested patterns and types.
 func (c *systemctl) names(name string) bool {
 	matches := func(pattern string) bool {
-		ok, _ := path.Match(fullName(pattern), name) // a bad pattern names none
+		ok, _ := path.Match(fullName(pattern), name) // a bad pattern matches nothing
 		return ok
 	}
 	return (len(c.units) == 0 || slices.ContainsFunc(c.units, matches)) &&
 		(len(c.types) == 0 || slices.Contains(c.types, strings.TrimPrefix(path.Ext(name), ".")))
 }
 
-// knownUnits are the names of the services that may run or have failed.
+// knownUnits returns the names of the services that may be running or have failed.
 func knownUnits() ([]string, error) {
 	entries, err := os.ReadDir(unitState)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -418,7 +418,7 @@ func knownUnits() ([]string, error) {
 		return nil, err
 	}
 	if i := slices.IndexFunc(sshUnits, func(name string) bool { return findUnit(name) != "" }); i >= 0 {
-		names = append(names, sshUnits[i]) // the other is its alias
+		names = append(names, sshUnits[i]) // the other name is an alias
 	}
 	for _, e := range entries {
 		names = append(names, e.Name())
@@ -427,7 +427,7 @@ func knownUnits() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// systemState says whether anything has failed.
+// systemState prints whether any unit has failed.
 func (c *systemctl) systemState() int {
 	now, code := "running", 0
 	if names, err := failedUnits(); err != nil || len(names) > 0 {
@@ -439,7 +439,7 @@ func (c *systemctl) systemState() int {
 	return code
 }
 
-// resetFailed forgets the failures of the units, or all of them.
+// resetFailed clears the failed state of the given units, or of all.
 func (c *systemctl) resetFailed() int {
 	names := c.units
 	if len(names) == 0 {
@@ -503,7 +503,7 @@ func (c *systemctl) show() int {
 	return 0
 }
 
-// real asks the image's own systemctl, which can do offline what is about files.
+// real runs the image's own systemctl, which can do the offline operations on unit files.
 func (c *systemctl) real() int {
 	cmd := exec.Command(realSystemctl, append([]string{"--root=/"}, slices.DeleteFunc(slices.Clone(c.args), func(a string) bool { return a == "--now" })...)...)
 	cmd.Env = append(os.Environ(), "_SKIP_SYSV_INSTALL=1")
@@ -515,7 +515,7 @@ func (c *systemctl) real() int {
 	return code
 }
 
-// haltMain is reboot(8), poweroff(8) and halt(8).
+// haltMain is the main function of reboot(8), poweroff(8) and halt(8).
 func haltMain(name string, args []string) int {
 	how := name
 	for _, arg := range args {
@@ -527,7 +527,7 @@ func haltMain(name string, args []string) int {
 		case "--halt":
 			how = "halt"
 		case "-w", "--wtmp-only":
-			return 0 // there is no record of logins to write in
+			return 0 // there is no login record to write to
 		case "--help":
 			fmt.Printf("%s [OPTIONS...]\n", name)
 			return 0
@@ -536,7 +536,7 @@ func haltMain(name string, args []string) int {
 	return powerCommand(how)
 }
 
-// telinitMain is telinit(8). There are no runlevels to change to.
+// telinitMain is the main function of telinit(8). There are no runlevels to change to.
 func telinitMain(name string, args []string) int {
 	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-") })
 	switch {
@@ -545,7 +545,7 @@ func telinitMain(name string, args []string) int {
 	case slices.Contains(args, "6"):
 		return powerCommand("reboot")
 	case slices.ContainsFunc(args, func(a string) bool { return slices.Contains([]string{"q", "Q", "u", "U", "5"}, a) }):
-		return 0 // nothing could be behind, and 5 is what there is
+		return 0 // a reload is not needed, and 5 is the current runlevel
 	case len(args) == 0:
 		fmt.Fprintf(os.Stderr, "%s: required argument missing.\n", name)
 	default:
@@ -554,7 +554,7 @@ func telinitMain(name string, args []string) int {
 	return exitFailure
 }
 
-// shutdownMain is shutdown(8).
+// shutdownMain is the main function of shutdown(8).
 func shutdownMain(args []string) int {
 	how, when := "poweroff", ""
 	for _, arg := range args {
@@ -564,7 +564,7 @@ func shutdownMain(args []string) int {
 		case arg == "-c":
 			return cancelShutdown()
 		case arg == "-k", arg == "--show":
-			return 0 // a warning to users, or about nothing
+			return 0 // only a warning to users, or nothing to do
 		case strings.HasPrefix(arg, "-"):
 		case when == "":
 			when = arg
@@ -594,11 +594,11 @@ func shutdownMain(args []string) int {
 	return 0
 }
 
-// shutdownFile holds the process id of the one who waits with a shutdown.
+// shutdownFile holds the process id of a process that waits to shut down.
 const shutdownFile = "/run/bake/shutdown"
 
-// shutdownDelay understands the times of shutdown(8): now, +MINUTES, MINUTES and
-// HH:MM. Without one it is a minute.
+// shutdownDelay parses the times of shutdown(8): now, +MINUTES, MINUTES and HH:MM. The default is a
+// minute.
 func shutdownDelay(when string, now time.Time) (time.Duration, error) {
 	switch when {
 	case "now":
@@ -617,7 +617,7 @@ func shutdownDelay(when string, now time.Time) (time.Duration, error) {
 	return time.Duration(minutes) * time.Minute, err
 }
 
-// cancelShutdown ends who waits with a shutdown, if there is one.
+// cancelShutdown ends the process that waits to shut down, if there is one.
 func cancelShutdown() int {
 	text, err := os.ReadFile(shutdownFile)
 	if err != nil {
@@ -630,7 +630,7 @@ func cancelShutdown() int {
 	return 0
 }
 
-// shutdownLater is the one who waits.
+// shutdownLater waits for the delay and then shuts down.
 func shutdownLater(how, delay string) error {
 	d, err := time.ParseDuration(delay)
 	if err != nil {

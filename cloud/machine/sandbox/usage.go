@@ -8,35 +8,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskUse is what files take of a disk.
+// diskUse is the space that files use on a disk.
 type diskUse struct{ bytes, files int64 }
 
-// usage knows what the files in a tree take. It looks when it is asked, and not again soon: what it
-// says may be some seconds old, or of a tree that takes long to look through some minutes.
+// usage measures the space that the files in a tree use. It measures on demand and caches the
+// result: a result may be some seconds old, for a large tree some minutes.
 type usage struct {
-	fixed []string // directories that never change and have not been looked at; look's
-	dir   string   // the one that does
+	fixed []string // directories that never change and have not been measured yet; used only by look
+	dir   string   // the directory that changes
 
 	mu      sync.Mutex
-	base    diskUse       // what the fixed ones take
-	last    diskUse       // what the other did when it was looked at
-	looking chan struct{} // closed at the end of a look; nil if there is none
-	began   time.Time     // when it did
-	until   time.Time     // what is known is good
+	base    diskUse       // use of the fixed directories
+	last    diskUse       // use of dir at the last measurement
+	looking chan struct{} // closed when the running measurement ends; nil if none is running
+	began   time.Time     // when that measurement started
+	until   time.Time     // until when the result is valid
 }
 
 const (
-	usageAge   = 2 * time.Second        // for how long what is known is good, at least
-	usageShare = 20                     // times as long as it took to find out
-	usageWait  = 500 * time.Millisecond // from the begin of a look; then what is known is told
-	usageLimit = 10 * time.Second       // to look; what has not been seen then is not counted
-	usageDepth = 200                    // of directories, each of which takes a descriptor
-	usageLinks = 100_000                // files with several names that are known to be the same
+	usageAge   = 2 * time.Second        // how long a result is valid, at least
+	usageShare = 20                     // and at least this many times as long as the measurement took
+	usageWait  = 500 * time.Millisecond // from the start of a measurement until the previous result is returned
+	usageLimit = 10 * time.Second       // for one measurement; files not seen by then are not counted
+	usageDepth = 200                    // of directories, each of which needs a file descriptor
+	usageLinks = 100_000                // files with several names that are remembered
 )
 
 func newUsage(fixed []string, dir string) *usage { return &usage{fixed: fixed, dir: dir} }
 
-// now is what the files take. It does not wait long: before the end of the first look it may be less.
+// now returns the space that the files use. It does not wait long: until the first measurement is
+// complete the result may be too low.
 func (u *usage) now() diskUse {
 	u.mu.Lock()
 	if now := time.Now(); u.looking == nil && now.After(u.until) {
@@ -56,7 +57,7 @@ func (u *usage) now() diskUse {
 	return u.base.plus(u.last)
 }
 
-// look looks at the files. There is one at a time.
+// look measures the files. Only one measurement runs at a time.
 func (u *usage) look() {
 	for ; len(u.fixed) > 0; u.fixed = u.fixed[1:] {
 		n := measure(u.fixed[0], time.Time{})
@@ -75,7 +76,7 @@ func (u *usage) look() {
 
 func (u diskUse) plus(v diskUse) diskUse { return diskUse{u.bytes + v.bytes, u.files + v.files} }
 
-// measure adds up what is below dir until the deadline, if there is one.
+// measure adds up the files below dir until the deadline, if there is one.
 func measure(dir string, deadline time.Time) diskUse {
 	m := meter{deadline: deadline, seen: make(map[uint64]bool)}
 	if fd, err := unix.Open(dir, openTree, 0); err == nil {
@@ -92,8 +93,8 @@ type meter struct {
 	seen     map[uint64]bool // inodes with several names
 }
 
-// dir adds what is in the directory fd, which it closes. What a machine changes meanwhile is
-// counted or not: no name leads out of the tree.
+// dir adds the files in the directory fd, which it closes. It may or may not count what the machine
+// changes meanwhile; no name leads out of the tree.
 func (m *meter) dir(fd, depth int) {
 	d := os.NewFile(uintptr(fd), "")
 	defer d.Close()
@@ -105,7 +106,7 @@ func (m *meter) dir(fd, depth int) {
 				continue
 			}
 			m.sum.files++
-			m.sum.bytes += st.Blocks * 512 // whatever the file system's own blocks, see stat(2)
+			m.sum.bytes += st.Blocks * 512 // in units of 512 bytes on any file system, see stat(2)
 			if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth == usageDepth {
 				continue
 			}
@@ -119,7 +120,7 @@ func (m *meter) dir(fd, depth int) {
 	}
 }
 
-// again reports whether the file was counted under another name.
+// again reports whether the file was counted already, under another name.
 func (m *meter) again(st *unix.Stat_t) bool {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink < 2 || len(m.seen) == usageLinks {
 		return false
