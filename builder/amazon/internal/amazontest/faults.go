@@ -86,7 +86,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 			ledger, _ = os.ReadFile(b.Ledger)
 		} else if dead {
 			mu.Unlock()
-			refuse(t, rw) // the instance is not there to make the image of
+			refuse(t, rw) // the process is dead and makes no calls
 			return
 		}
 		mu.Unlock()

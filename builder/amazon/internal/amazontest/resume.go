@@ -90,7 +90,7 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 			dead := action != ""
 			mu.Unlock()
 			if dead {
-				refuse(t, rw) // nobody is there to make it
+				refuse(t, rw) // the process is dead and makes no calls
 				return
 			}
 			serve(rw)

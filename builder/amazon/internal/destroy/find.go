@@ -106,7 +106,7 @@ func (f *finder) instances(ctx context.Context) error {
 	return nil
 }
 
-// imports lists the tasks that are in progress, or whose image is not in use yet.
+// imports lists the tasks that are in progress, or whose image was not handed over.
 func (f *finder) imports(ctx context.Context) error {
 	out, err := access.Call(ctx, f.client.DescribeImportImageTasks, &ec2.DescribeImportImageTasksInput{})
 	if err != nil {

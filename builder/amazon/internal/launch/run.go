@@ -106,8 +106,8 @@ func persist[T any](ctx context.Context, again func(try int, err error) bool, do
 	}
 }
 
-// instanceTags returns the tags of the instance itself, including those that only the
-// instance gets.
+// instanceTags returns the tags of the instance. They include [ownership.ContinuesTag] if it
+// continues an earlier machine and has room for another tag.
 func (s Spec) instanceTags() map[string]string {
 	if !s.Continues || len(s.Tags)+ownership.Tagged >= ownership.MostTags { // there is no room to say it
 		return s.Tags

@@ -246,7 +246,7 @@ func (p *Poll[T]) look() {
 	p.cancel, p.last = nil, time.Now()
 	var say []func()
 	switch {
-	case ctx.Err() != nil: // this wait has ended
+	case ctx.Err() != nil: // no wait remains
 	case err == nil:
 		p.broken = 0
 		p.tell(ids, found)
