@@ -47,7 +47,7 @@ type use struct {
 	unsettled        bool // local is not known yet
 }
 
-// selector is the name that only and except know the source by.
+// selector returns the name by which only and except select the source.
 func (u use) selector() string { return u.typ + "." + u.local }
 
 // buildBlock adds the builds of a build block to the template.
@@ -85,7 +85,7 @@ func (l *loader) buildBlock(ctx context.Context, block *hcl.Block) hcl.Diagnosti
 	return diags
 }
 
-// uses lists the sources of a build block: first those of its list. open says that
+// uses lists the sources of a build block: first those of its list. open reports that
 // there may be others, which are not known yet.
 func (l *loader) uses(ctx context.Context, list *hcl.Attribute, parts []part) (uses []use, open bool, diags hcl.Diagnostics) {
 	if list != nil {
@@ -121,7 +121,7 @@ type reference struct {
 	at   hcl.Range
 }
 
-// references reads a list of sources. open says that not all of it is known yet.
+// references reads a list of sources. open reports that a part of it is not known yet.
 func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []reference, open bool, diags hcl.Diagnostics) {
 	val, diags := l.value(ctx, attr.Expr, nil)
 	if diags.HasErrors() || val.IsNull() {
@@ -189,7 +189,7 @@ func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
 	}}, nil
 }
 
-// nestedSource adds what a source block within a build says to u.
+// nestedSource adds the contents of a source block within a build to u.
 func (l *loader) nestedSource(u *use, p part) hcl.Diagnostics {
 	content, rest, diags := p.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "name"}}})
 	if attr, ok := content.Attributes["name"]; ok {
@@ -268,8 +268,8 @@ func (b *singleBlock) Content(*hcl.BodySchema) (*hcl.BodyContent, hcl.Diagnostic
 	return &hcl.BodyContent{Blocks: hcl.Blocks{b.block}, MissingItemRange: b.block.DefRange}, nil
 }
 
-// unknownLabel reports whether a dynamic block could not be expanded only because
-// the labels of what it makes are not known.
+// unknownLabel reports whether a dynamic block could not be expanded only because the
+// labels of its blocks are not known.
 func unknownLabel(diags hcl.Diagnostics) bool {
 	return len(diags) > 0 && !slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool {
 		return d.Summary != "Invalid dynamic block label" || !strings.HasPrefix(d.Detail, "This value is not yet known")

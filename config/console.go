@@ -76,7 +76,7 @@ var absentInConsole = map[string]string{
 	"source": "The values of source exist only within the blocks of a source or a build.",
 }
 
-// excessive says what an expression has too much of.
+// excessive reports how an expression exceeds the limits.
 func excessive(text string) hcl.Diagnostics {
 	if len(text) > maxLength {
 		return problem(nil, "Expression too long", "An expression can have at most %d bytes here.", maxLength)

@@ -75,7 +75,7 @@ func WithHints(diags hcl.Diagnostics) hcl.Diagnostics {
 	return append(diags[:shown-1:shown-1], &last)
 }
 
-// text is what is written at rng.
+// text returns the source text at rng.
 func (r *reader) text(rng hcl.Range) string {
 	if f := r.files[rng.Filename]; f != nil && rng.CanSliceBytes(f.Bytes) {
 		return string(rng.SliceBytes(f.Bytes))
@@ -158,15 +158,15 @@ type again struct {
 	first hcl.Range
 }
 
-// Of that many names that several files declare, maxAgain are shown: the files are
-// templates of their own.
+// If several files declare manyAgain names or more, only maxAgain are shown: the files are
+// probably separate templates.
 const (
 	manyAgain = 5
 	maxAgain  = 3
 )
 
-// together says so if the files of a folder do not belong together. What else is
-// wrong with them as one template is of no interest then, so that it has no builds.
+// together reports that the files of a folder do not belong to one template. Other errors
+// are then irrelevant, so the template has no builds.
 func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
 	var shared hcl.Diagnostics
 	for _, d := range diags {

@@ -51,7 +51,7 @@ type Built struct {
 	ID     string            // in the region of its build; empty if it is not there
 	IDs    map[string]string // by region
 	Name   string
-	Inputs string // the digest of what it is made of
+	Inputs string // the digest of its inputs
 }
 
 // ImageOf says where an instance is, and which others it refers to.
@@ -75,7 +75,7 @@ func ReadImages(ctx context.Context, o Options) (*Images, hcl.Diagnostics) {
 	l := newLoader(ctx, o)
 	where, diags := l.reader.find(o.Path)
 	if diags.HasErrors() || len(where.bakeFiles) == 0 {
-		return &Images{}, nil // who loads the template says what is wrong
+		return &Images{}, nil // the error is reported when the template is loaded
 	}
 	l = newLoader(ctx, o)
 	if diags := l.declarations(); diags.HasErrors() {
@@ -382,7 +382,8 @@ func (b Built) value() cty.Value {
 	return cty.ObjectVal(values)
 }
 
-// Instance is the image that the template is loaded for; nil if for all that there are.
+// Instance returns the image that the template is loaded for; nil if it is loaded for all
+// images.
 func (t *Template) Instance() *Instance { return t.instance }
 
 // For returns the template as if it were loaded for that image, but for its variables.

@@ -33,14 +33,14 @@ func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
 	return at, false
 }
 
-// legacyProblem says what to do with a legacy JSON template.
+// legacyProblem returns a diagnostic with advice for a legacy JSON template.
 func legacyProblem(name string, at hcl.Range) hcl.Diagnostics {
 	return problem(&at, "Legacy JSON template",
 		"This is a legacy JSON template, which bake does not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file unchanged.", shellWord(name), name)
 }
 
-// notHCL is what is wrong with a template file whose name ends neither in
-// .pkr.hcl nor in .pkr.json.
+// notHCL returns the error for a template file whose name ends neither in .pkr.hcl nor in
+// .pkr.json.
 func (r *reader) notHCL(path string) hcl.Diagnostics {
 	src, err := os.ReadFile(r.abs(path))
 	if err != nil {

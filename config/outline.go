@@ -12,9 +12,9 @@ import (
 	"bake/internal/limits"
 )
 
-// Outline is what can be told about a template without running anything: data
-// sources are not read, and variables may have no value. What follows from either
-// is unknown. Values that are secret, or come of one, carry [lang.Sensitive].
+// Outline is what is known about a template without running anything: data sources are not
+// read, and variables may have no value. Values that depend on them are unknown. Sensitive
+// values, and values derived from them, carry [lang.Sensitive].
 type Outline struct {
 	*Template
 	Variables []Value  // by name

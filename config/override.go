@@ -51,7 +51,7 @@ func (b *overriddenBody) JustAttributes() (hcl.Attributes, hcl.Diagnostics) {
 	return attrs, diags
 }
 
-// relaxed is the schema for the body beneath: what is overridden may be missing.
+// relaxed returns the schema for the underlying body: overridden arguments may be missing.
 func (b *overriddenBody) relaxed(want *hcl.BodySchema) *hcl.BodySchema {
 	out := &hcl.BodySchema{Attributes: slices.Clone(want.Attributes), Blocks: want.Blocks}
 	for i, a := range out.Attributes {
@@ -62,8 +62,8 @@ func (b *overriddenBody) relaxed(want *hcl.BodySchema) *hcl.BodySchema {
 	return out
 }
 
-// overrides returns the values as the schema wants them, and says which ones it
-// does not know.
+// overrides returns the values in the form that the schema requires, and reports the ones
+// that it does not know.
 func (b *overriddenBody) overrides(want *hcl.BodySchema) (*hcl.BodyContent, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	content := &hcl.BodyContent{Attributes: hcl.Attributes{}}
@@ -108,7 +108,7 @@ func (b *overriddenBody) blocks(name string, v cty.Value) (all hcl.Blocks, diags
 	}}, nil
 }
 
-// merge puts over in the place of what content has under the same names.
+// merge replaces items of content by those of over with the same names.
 func merge(content, over *hcl.BodyContent) {
 	if content.Attributes == nil {
 		content.Attributes = hcl.Attributes{}

@@ -19,7 +19,7 @@ var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompil
 // registryData are the types of data sources that look something up in the registry.
 var registryData = []string{"hcp-packer-artifact", "hcp-packer-image", "hcp-packer-iteration", "hcp-packer-version"}
 
-// noRegistryData says what to write in the place of a data source of the registry.
+// noRegistryData explains how to replace a data source of the registry.
 func noRegistryData(block *hcl.Block) hcl.Diagnostics {
 	return problem(&block.LabelRanges[0], "No HCP Packer registry",
 		`bake has no HCP Packer registry to look this up in. Depending on where the image is recorded, use one of these instead:

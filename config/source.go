@@ -30,8 +30,8 @@ func (l *loader) sourceBlocks() hcl.Diagnostics {
 
 func (l *loader) sourceNames() []string { return slices.Sorted(maps.Keys(l.sources)) }
 
-// Component is the block of one component in one build. Its options are not
-// decoded: only the component knows what they may be.
+// Component is the block of one component in one build. Its options are not decoded: only
+// the component knows their schema.
 type Component struct {
 	Type      string    // such as "shell"
 	TypeRange hcl.Range // of the type in the template
@@ -43,7 +43,7 @@ type Component struct {
 	source   cty.Value       // source.*
 	build    cty.Value       // build.name
 	local    string          // key of override
-	origins  []hcl.Body      // what is written of it, dynamic blocks as such
+	origins  []hcl.Body      // the source bodies, with dynamic blocks unexpanded
 	override hcl.Expression  // nil if there is none
 
 	locals    []string // keys that override may have

@@ -19,7 +19,7 @@ import (
 // LanguageVersion is the version of Packer whose template language this is.
 const LanguageVersion = "1.16.0"
 
-// Options says which template to load and what is given to it from outside.
+// Options define which template to load, and its external inputs.
 type Options struct {
 	Path     string   // a *.pkr.hcl or *.pkr.json file, or a directory of them
 	Vars     []string // "name=value", in the order given
@@ -130,8 +130,8 @@ type texts struct {
 // diagnostics from decoding a [Component]'s Input.
 func (t *Template) Explain(diags hcl.Diagnostics) hcl.Diagnostics { return t.scope.Explain(diags) }
 
-// Find returns the factory of a component whose type is written at that place. Without
-// one, the diagnostics say why; what says the kind of component.
+// Find returns the factory of a component whose type is written at that place. If there is
+// none, the diagnostics say why; what is the kind of component.
 func Find[C any](t *Template, f component.Finder[C], what, typ string, at hcl.Range) (component.Factory[C], hcl.Diagnostics) {
 	factory, said := f.Find(typ, t.Plugins)
 	var diags hcl.Diagnostics
@@ -152,8 +152,9 @@ func Find[C any](t *Template, f component.Finder[C], what, typ string, at hcl.Ra
 	return nil, append(diags, problem(&at, "Unknown "+what, "There is no %s of type %q.%s", what, typ, hint)...)
 }
 
-// Once leaves of what a template lacks as a whole ([component.MissingRequirement]) the first that says so, and
-// how many other blocks do.
+// Once combines diagnostics about a missing requirement of the whole template
+// ([component.MissingRequirement]): it keeps the first, with the number of other blocks
+// that are affected.
 func Once(diags hcl.Diagnostics) hcl.Diagnostics {
 	type said struct{ summary, detail string }
 	places := map[said]int{}

@@ -26,12 +26,13 @@ type Use struct {
 	Secret bool   // Text must not be shown, nor be guessed
 }
 
-// Uses returns what a build depends on as far as its template tells, without reading the
-// files that components read. Of the source block, arguments and blocks with the names
-// without do not count, nor does what only they refer to. more are bodies that count as
-// well, by name. Data sources that the build refers to are read if they have not been.
+// Uses returns the inputs of a build as far as its template defines them, without reading
+// the files that components read. Arguments and blocks of the source block whose names are
+// in without do not count, and neither does what only they refer to. more are additional
+// bodies, by name. Uses reads data sources that the build refers to if they have not been
+// read.
 //
-// It is called while nothing else uses the template.
+// It must not be called while the template is in use elsewhere.
 func (t *Template) Uses(ctx context.Context, b *Build, without []string, more map[string]hcl.Body) ([]Use, hcl.Diagnostics) {
 	u := &user{t: t, ctx: ctx, done: map[string]bool{}}
 	u.component("source "+b.Type+"."+b.Source, b.Builder, without)
@@ -93,13 +94,13 @@ func (u *user) bodies(name string, bodies []hcl.Body, without []string, extra []
 	}
 	u.add(Use{Name: name, Text: c.String()})
 	u.refer(refs)
-	// Functions read files: computing the expressions once more tells which.
+	// Functions read files: evaluating the expressions again shows which ones.
 	ec, _ := u.t.scope.Context(u.ctx, refs) // refer has the diagnostics
 	ec = ec.NewChild()
 	ec.Variables = map[string]cty.Value{"build": cty.DynamicVal, "source": cty.DynamicVal, "each": cty.DynamicVal, "image": cty.DynamicVal}
 	u.files(u.t.reads.during(func() {
 		for _, e := range c.seen {
-			_, _ = e.Value(ec) // what is wrong is said when the component is decoded
+			_, _ = e.Value(ec) // errors are reported when the component is decoded
 		}
 	}))
 }
@@ -235,7 +236,7 @@ type fileRead struct{ what, path, digest string }
 // reads collects what functions read.
 type reads struct {
 	mu   sync.Mutex
-	open []*[]fileRead         // those who listen, the last one is the one that counts
+	open []*[]fileRead         // stack of recorders, of which the last one is active
 	by   map[string][]fileRead // local values, by address
 }
 

@@ -103,8 +103,8 @@ func (l *loader) define(n *lang.Node, what, name string) hcl.Diagnostics {
 	return nil
 }
 
-// read computes the value of a data source, or what is known of it if data
-// sources are not to run.
+// read returns the value of a data source, or what is known of it if data sources are not
+// run.
 func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	factory, found := Find(l.t, l.o.DataSources, "data source", block.Labels[0], block.LabelRanges[0])
 	if factory == nil {

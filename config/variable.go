@@ -104,7 +104,7 @@ func (v *Variable) setDefault(attr *hcl.Attribute, ec *hcl.EvalContext, typed bo
 	if !typed {
 		v.Type = val.Type()
 		if v.Type.Equals(cty.EmptyObject) || v.Type.Equals(cty.EmptyTuple) {
-			v.Type = cty.DynamicPseudoType // {} and [] do not say of what
+			v.Type = cty.DynamicPseudoType // {} and [] do not determine the element type
 		}
 	}
 	return append(diags, v.set(val, attr.Expr.Range())...)

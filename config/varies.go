@@ -53,7 +53,7 @@ func (t *Template) Varies(c *Component) string {
 	return Varies(strings.Join(text, "\n"))
 }
 
-// source is the text of a body, as far as it is there.
+// source returns the source text of a body, as far as it is available.
 func (t *Template) source(b hcl.Body) string {
 	if native, ok := b.(*hclsyntax.Body); ok {
 		return t.slice(native.SrcRange)

@@ -21,8 +21,8 @@ import (
 
 // Cache keeps machines as they were after each provisioner.
 type Cache interface {
-	// Find returns an image that was kept under one of the keys, the last of them that
-	// there is one of, and its index; without an image, -1.
+	// Find returns the image that was kept under the last of the keys that has one, and
+	// the index of that key; -1 if there is none.
 	Find(ctx context.Context, region string, keys []string) (image string, at int, err error)
 
 	// Keep starts making an image of a running machine and returns when the machine may
@@ -42,7 +42,7 @@ const cached = "cached"
 type caching struct {
 	started bool
 	region  string
-	base    string   // the digest of what the machine is before it is provisioned
+	base    string   // the digest of the state of the machine before it is provisioned
 	keys    []string // of the machine after each provisioner, as far as they can be told
 	done    int      // how many provisioners need not be run
 }
@@ -96,7 +96,8 @@ func hashed(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// key is that of the machine after provisioner i. Its error says why there is none.
+// key returns the cache key of the machine after provisioner i. The error says why there
+// is none.
 func (x *execution) key(ctx context.Context, i int) (string, error) {
 	before := x.cache.base
 	if i > 0 {

@@ -62,7 +62,7 @@ func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
 	return diags
 }
 
-// builder checks the builder of b. One that there is not may export anything.
+// builder checks the builder of b. A missing builder may export any value.
 func (ck *checker) builder(ctx context.Context, b *config.Build) hcl.Diagnostics {
 	f, diags := config.Find(ck.template, ck.components.Builders, "builder", b.Type, b.Builder.TypeRange)
 	if f == nil {
@@ -119,7 +119,7 @@ type maker struct {
 	exports    map[*config.Build]component.Exports // of builders that have been checked
 }
 
-// input is what the options of a component are decoded from.
+// input returns the input for decoding the options of a component.
 func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component, build cty.Value) (schema.Input, hcl.Diagnostics) {
 	in, diags := c.Input(ctx, build)
 	in.Secret = m.secret
@@ -192,8 +192,8 @@ func expected(exports component.Exports) cty.Value {
 	return cty.ObjectVal(values)
 }
 
-// actual are the values of build.* during a build: those of each of data in
-// turn, and for everything else that is exported a text that says so.
+// actual returns the values of build.* during a build: those of each of data in turn, and
+// a placeholder text for every other exported value.
 func actual(exports component.Exports, run step.Invocation, data ...builder.Data) cty.Value {
 	values := map[string]cty.Value{}
 	for name := range exports.Types {

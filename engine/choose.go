@@ -94,7 +94,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 		chosen = append(chosen, &copied)
 	}
 	distinguish(chosen)
-	if open || o.Builds != nil { // who has chosen these knows what the patterns are for
+	if open || o.Builds != nil { // the caller has selected the builds and checks the patterns
 		return chosen, diags
 	}
 	diags = append(diags, only.idle(names, names)...)
@@ -117,7 +117,7 @@ func distinguish(builds []*config.Build) {
 	}
 }
 
-// label is what -except knows a post-processor by.
+// label returns the name by which -except selects a post-processor.
 func label(p *config.PostProcessor) string {
 	if p.Name != "" {
 		return p.Name

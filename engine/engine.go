@@ -43,7 +43,7 @@ type Options struct {
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
 	Journal  step.Journal // of results that a later run can go on with; nil: none
-	Resume   bool         // go on with the builds that Journal tells of; the others are errors
+	Resume   bool         // resume the builds that Journal records; the others are errors
 
 	// Destroyers delete the resources of resumed builds, and exit before the builders of
 	// those builds provide a destroyer.
@@ -68,8 +68,8 @@ type Options struct {
 	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
 	Emit func(step.Event)
 
-	// Ask decides what happens after a failed step when OnError is Ask. Only one
-	// question is open at a time.
+	// Ask decides what happens after a failed step when OnError is Ask. It is called for
+	// one question at a time.
 	Ask func(ctx context.Context, build, step string, err error) Answer
 
 	// Pause is called before each step when Run.Debug is set. It returns when the
@@ -102,8 +102,8 @@ type Options struct {
 	// Uploads are the rules for files that provisioners upload for good.
 	Uploads []*builder.Upload
 
-	// Login says how a user logs in to the machine m of a build; empty if that cannot
-	// be told. It may be nil.
+	// Login describes how a user logs in to the machine m of a build; "" if that is not
+	// known. It may be nil.
 	Login func(ctx context.Context, build string, m builder.Machine) string
 
 	// Secret is called with every value that must not be shown, in addition to the
@@ -131,7 +131,7 @@ type FailFastError struct {
 
 func (e *FailFastError) Error() string { return fmt.Sprintf("cancelled, because %s failed", e.Build) }
 
-// Answer is what a user says about a failed step.
+// Answer is the user's answer about a failed step.
 type Answer int
 
 // The answers.
@@ -196,10 +196,10 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	return t.Secrets().Diagnostics(config.Once(slices.Concat(diags, found, t.WeakSecrets())))
 }
 
-// Run runs the selected builds. The diagnostics are about the template: builds
-// that they concern are not run, the others are. What goes wrong while a build
-// runs is in its result. When ctx is cancelled, builds stop and are torn down;
-// when stop is cancelled, teardown ends too and the results say what is left.
+// Run runs the selected builds. The diagnostics are about the template: builds that they
+// concern are not run, the others are. Errors of a running build are in its result. When
+// ctx is cancelled, builds stop and are torn down; when stop is cancelled, teardown ends
+// too and the results list what is left.
 func Run(ctx, stop context.Context, t *config.Template, c Components, o Options) (Result, hcl.Diagnostics) {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {

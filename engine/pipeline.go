@@ -32,8 +32,9 @@ type Pipeline struct {
 	// It may be nil.
 	Inputs func(ctx context.Context, of Materials) hcl.Diagnostics
 
-	// Reuse is called after Inputs and returns the artifact of a build that is not needed,
-	// since what it would make is there; nil if it is needed. Nil: it always is.
+	// Reuse is called after Inputs. It returns the artifact of a build that is not needed,
+	// since its images exist, or nil if the build is needed. If Reuse is nil, the build is
+	// needed.
 	Reuse func(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error)
 
 	// Prepare is called before b makes the image, and fails if a later step could not
@@ -54,8 +55,8 @@ type Pipeline struct {
 	To         builder.Distribution
 	Parameters []string
 
-	// Reports and Key are where reports are kept and what attestations are signed with, as the
-	// bake files have them; empty if they say nothing of that.
+	// Reports and Key are the place of reports and the key that signs attestations, as the
+	// bake files set them; empty if not set.
 	Reports, Key string
 
 	// ImageTags are [builder.Hooks.ImageTags]. Nil: there are none.
@@ -75,7 +76,7 @@ type Provision func(ctx context.Context, m builder.Machine, all []*config.Provis
 // pipeline is that of a build; nil if it has none.
 func (m *maker) pipeline(b *config.Build) *Pipeline { return m.options.Pipelines[b.Builder] }
 
-// provisioned asks of the machine what the pipeline does before there is an image.
+// provisioned runs the pipeline's checks of the machine before the image is made.
 func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
 	p := x.pipeline(x.build)
 	if p == nil || p.Provisioned == nil {
@@ -99,7 +100,7 @@ func (x *execution) awaitFirstBoot(ctx context.Context, m builder.Machine) (err 
 	return x.options.AwaitFirstBoot(ctx, x.scope, m)
 }
 
-// finish does what the pipeline asks for last.
+// finish runs the pipeline's last step.
 func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err error) {
 	defer recovered(&err)
 	p := x.pipeline(x.build)
@@ -158,7 +159,7 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 	return diags
 }
 
-// hooks are what the builder b calls on its way.
+// hooks returns the callbacks for the builder b.
 func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	hooks := builder.Hooks{Provision: x.provision, AwaitFirstBoot: x.awaitFirstBoot}
 	p := x.pipeline(x.build)

@@ -116,8 +116,8 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 	return out.artifact, out.keep, blame(ctx, err, announced(p), p.TypeRange)
 }
 
-// announced is the name of the step that runs p. Logs are searched for what
-// becomes of it, so it keeps Packer's two spaces where a name is missing.
+// announced returns the name of the step that runs p. Programs search logs for it, so it
+// has Packer's two spaces where a name is missing.
 func announced(p *config.PostProcessor) string {
 	if p.Name == p.Type {
 		return "running post-processor: " + p.Type
@@ -167,7 +167,7 @@ func distinct(all []*builder.Artifact) []*builder.Artifact {
 	return out
 }
 
-// redacted returns a without secrets in what is shown of it.
+// redacted returns a without secrets in the fields that are displayed.
 func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	clean := *a
 	clean.Live = nil
@@ -184,8 +184,8 @@ func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	return &clean
 }
 
-// redactedResource returns r without secrets in what is shown of it. The ledger
-// has it as it is: it could not be deleted by another name.
+// redactedResource returns r without secrets in the fields that are displayed. The ledger
+// keeps the resource unchanged, because it could not be deleted by another name.
 func redactedResource(secrets *redact.Set, r step.Resource) step.Resource {
 	r.Key, r.ID = secrets.RedactMessage(r.Key), secrets.RedactMessage(r.ID)
 	r.With = maps.Clone(r.With)

@@ -15,7 +15,7 @@ import (
 const (
 	finished   = "finished"    // its artifacts
 	cleanedUp  = "cleaned up"  // it has failed, and what it made is being destroyed
-	artifactIs = "artifact is" // what the builder has made, and the machine is not needed any more
+	artifactIs = "artifact is" // the builder has returned this artifact, and no longer needs the machine
 	madeOnce   = "made once"   // the artifact of a builder that cannot go on by itself
 )
 
@@ -49,7 +49,8 @@ func Resumable(j step.Results, build string, again bool) error {
 	return nil
 }
 
-// live executes the build, or what of it an earlier life of the run has left to do.
+// live executes the build, or the rest of it if an earlier process of the run has executed
+// a part.
 func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	if x.options.Resume {
 		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != "" || x.options.Boundary != nil); {
@@ -109,7 +110,7 @@ func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*build
 
 func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
 
-// remembered reports whether the builder can go on with what it has recorded.
+// remembered reports whether the builder can resume from what it has recorded.
 func (x *execution) remembered() bool {
 	_, ok := step.Recall[any](x.scope, step.Provisioned)
 	return ok

@@ -16,7 +16,7 @@ type Materials struct {
 	Components map[string]string // versions of components that are not built in, by component
 }
 
-// materials are those of a build, to be added to.
+// materials returns the materials of a build, for callers to add to.
 func (ck *checker) materials(b *config.Build) *Materials {
 	m := ck.material[b]
 	if m == nil {
@@ -38,7 +38,7 @@ func (m *Materials) note(what, typ string, f any, files []string) {
 func (x *execution) reuse(ctx context.Context, b builder.Builder) (_ *builder.Artifact, err error) {
 	defer recovered(&err)
 	p := x.pipeline(x.build)
-	if p == nil || p.Reuse == nil || x.options.Resume { // which an earlier life of the run has asked
+	if p == nil || p.Reuse == nil || x.options.Resume { // an earlier process of the run has called it
 		return nil, nil
 	}
 	return p.Reuse(ctx, x.scope, b)

@@ -254,7 +254,7 @@ func (x *execution) ask(ctx context.Context, name string, err error) step.Decisi
 	return step.GiveUp
 }
 
-// sayLogin says how to log in to the machine, if there is one.
+// sayLogin prints how to log in to the machine, if there is one.
 func (x *execution) sayLogin(ctx context.Context) {
 	x.mu.Lock()
 	machine := x.machine

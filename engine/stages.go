@@ -31,8 +31,8 @@ func (x *execution) hasMoreStages() bool {
 	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
 }
 
-// nextProvisioner is the index of the provisioner that a stage begins with. The first stage
-// ends here, if the machine can tell how far it has come.
+// nextProvisioner returns the index of the provisioner that a stage begins with. The first
+// stage ends here, if the machine can record its progress.
 func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int, error) {
 	done, again := step.Recall[int](x.scope, provisionersDone)
 	if !again {
@@ -70,7 +70,7 @@ func (x *execution) endStage(ctx context.Context, done int) error {
 	return step.EndStage(ctx, x.scope, step.Boundary{Next: step.StageProvision, Done: done, Of: len(x.build.Provisioners)})
 }
 
-// begin says on the machine that provisioner i begins.
+// begin records on the machine that provisioner i begins.
 func (x *execution) begin(ctx context.Context, m builder.Machine, i int) error {
 	if !x.marked {
 		return nil
@@ -78,8 +78,8 @@ func (x *execution) begin(ctx context.Context, m builder.Machine, i int) error {
 	return x.mark(ctx, m, "begun", i+1)
 }
 
-// end says on the machine, and in the journal, that provisioner i has finished. Another
-// one is another stage.
+// end records on the machine, and in the journal, that provisioner i has finished. The
+// next provisioner is a stage of its own.
 func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
 	if !x.marked {
 		return nil
@@ -91,7 +91,7 @@ func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
 	if i+1 == len(x.build.Provisioners) {
 		return nil
 	}
-	if err := x.tidy(ctx, m); err != nil { // the next stage does not know what there is
+	if err := x.tidy(ctx, m); err != nil { // the next stage does not know what is left on the machine
 		return err
 	}
 	return x.endStage(ctx, i+1)
@@ -122,7 +122,7 @@ func (x *execution) markOf(ctx context.Context, m builder.Machine) (string, erro
 	return x.shell(ctx, m, `[ ! -e "$f" ] || head -c 64 "$f"`, "")
 }
 
-// shell runs a script about the mark on the machine, and returns what it says.
+// shell runs a script for the mark on the machine, and returns its output.
 func (x *execution) shell(ctx context.Context, m builder.Machine, script, arg string) (string, error) {
 	out, errs := communicator.Head{Max: 64}, communicator.Head{Max: 1 << 10}
 	name := strings.NewReplacer("/", "_", " ", "_").Replace(x.options.Run.ID + "-" + x.build.Name)

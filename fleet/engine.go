@@ -13,9 +13,9 @@ import (
 // Engine runs fleets. Its methods may be called by processes that have nothing to do with
 // the one that runs the fleet.
 type Engine interface {
-	// Apply makes the engine run the fleet by its schedule, and says what it has changed, even
-	// if there is an error: then another call does the rest. With prune it deletes the schedules
-	// of fleets that the template had, and has no more.
+	// Apply makes the engine run the fleet on its schedule, and returns what it has
+	// changed, even with an error: then another call does the rest. With prune it deletes
+	// the schedules of fleets that are no longer in the template.
 	Apply(ctx context.Context, f *Fleet, prune bool) (Applied, error)
 
 	// Run runs cells of the fleet to their end. The error says why that was not possible;
@@ -40,13 +40,13 @@ type Engine interface {
 	Pause(ctx context.Context, f *Fleet) error
 	Unpause(ctx context.Context, f *Fleet) error
 
-	// Work executes what the engine has to do for cells until ctx ends, and then finishes
-	// what it has begun.
+	// Work executes the engine's tasks for cells until ctx ends, and then finishes the
+	// tasks that it has begun.
 	Work(ctx context.Context, o WorkerOptions) error
 }
 
-// ErrNotHere is the error of what the engine in this process cannot do; who calls it says
-// what to do instead.
+// ErrNotHere is the error of an operation that the engine in this process does not
+// support; the caller adds advice.
 var ErrNotHere = errors.New("not without an engine block")
 
 // ErrNoRun says that a fleet has never been run, or is not being run.
@@ -101,17 +101,17 @@ type WorkerOptions struct {
 
 // Host is what the program gives to an engine.
 type Host struct {
-	// Options are those of the run that bakes a cell, with parents, which are how the cells
-	// ended that it needs. The caller may change what it gets, such as Emit and ID.
+	// Options returns the options of the run that bakes a cell. parents are the outcomes
+	// of the cells that it needs. The caller may change the result, such as Emit and ID.
 	Options func(ctx context.Context, c Cell, parents []Outcome) (run.Options, error)
 
 	// Copies are the regions that the image of a cell is copied to, as far as they are known.
 	// Nil: none.
 	Copies func(ctx context.Context, c Cell) []string
 
-	// Log calls emit for the events of a part of the log of a run, which its worker has put
-	// among the reports. The error of one that is not there is an [fs.ErrNotExist]. Nil: the
-	// template has no place for those.
+	// Log calls emit for the events of a part of the log of a run, which its worker has
+	// stored with the reports. If the part does not exist, the error is an
+	// [fs.ErrNotExist]. Nil means that the template has no place for reports.
 	Log func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error
 
 	// Reports is the place for reports that the template names; empty: none.
@@ -120,9 +120,9 @@ type Host struct {
 	// Approve approves the image of an outcome. wait waits before each call; nil: nothing does.
 	Approve func(ctx context.Context, o Outcome, a Approval, wait Wait) error
 
-	// Promote has the channels that an image may have to wait for name it, as far as their rules
-	// let it in, and returns what each of them says. An engine that waits for images calls it.
-	// Its error is [ErrGone] if there is no such image any more.
+	// Promote moves the channels that an image may have to wait for to the image, as far
+	// as their rules admit it, and returns the state of each. An engine that waits for
+	// images calls it. The error is [ErrGone] if the image no longer exists.
 	Promote func(ctx context.Context, o PendingImage, wait Wait, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State

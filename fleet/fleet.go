@@ -91,7 +91,7 @@ type Temporal struct {
 	TLS       *TLS // nil: none
 }
 
-// TLS says how to speak TLS to a service. The names are those of PEM files.
+// TLS is the TLS configuration for a service. The names are those of PEM files.
 type TLS struct {
 	CAFile, CertFile, KeyFile string
 	ServerName                string
@@ -140,7 +140,7 @@ type Soak struct {
 	Until   time.Time `json:"until"`
 }
 
-// Add takes what a channel says of the image.
+// Add adds the result of a channel for the image.
 func (w *Waits) Add(c *step.Channel) {
 	if c.Approval {
 		w.Awaiting = append(w.Awaiting, c.Name)
@@ -153,7 +153,7 @@ func (w *Waits) Add(c *step.Channel) {
 // Over reports whether the image waits for nothing.
 func (w Waits) Over() bool { return len(w.Awaiting)+len(w.Soaking) == 0 }
 
-// Text says what the image waits for; empty if it does not.
+// Text describes what the image waits for; empty if it does not wait.
 func (w Waits) Text() string {
 	var all []string
 	for _, s := range w.Soaking {

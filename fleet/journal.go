@@ -25,8 +25,8 @@ import (
 // and the requests of other processes: the files "paused" and RUN.cancel.
 type folder string
 
-// folderOf is the folder of a fleet. Fleets of one name in several directories have nothing
-// in common.
+// folderOf returns the folder of a fleet. Fleets with the same name in different
+// directories have separate folders.
 func folderOf(s run.State, f *Fleet) folder {
 	sum := sha256.Sum256([]byte(f.Dir))
 	return folder(filepath.Join(string(s), "fleets", f.Name+"-"+hex.EncodeToString(sum[:4])))
@@ -177,7 +177,7 @@ func (d folder) reopen(p journalState, now time.Time) (*journal, error) {
 	return j, nil
 }
 
-// journalState is what a journal tells.
+// journalState is the state that a journal records.
 type journalState struct {
 	header
 	began map[string]began    // by the IDs of cells; the last time
@@ -249,8 +249,8 @@ func (p *journalState) apply(l line) {
 	}
 }
 
-// all are the runs of the fleet that are remembered, the one first that was gone on with
-// last. The error says which journals cannot be read, next to the others.
+// all returns the recorded runs of the fleet, the most recently continued first. The error
+// names the journals that cannot be read; the others are still returned.
 func (d folder) all() (all []journalState, err error) {
 	names, err := fs.Glob(os.DirFS(string(d)), "*"+journalEnd)
 	if err != nil {

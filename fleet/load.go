@@ -30,8 +30,8 @@ type Template struct {
 // mostCells is how many cells a fleet may have.
 const mostCells = 10_000
 
-// Load reads the fleets of a template. What they say must be known without data sources,
-// whose components o has nevertheless if the template has any.
+// Load reads the fleets of a template. Their blocks must be known without data sources. If
+// the template has data sources, o must still have their components.
 func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 	out := &Template{options: o}
 	images, diags := config.ReadImages(ctx, o)
@@ -75,27 +75,27 @@ func (t *Template) checkDuplicates(ctx context.Context) (diags hcl.Diagnostics) 
 	}
 	for _, i := range t.images {
 		if i.Image != "" && among[i.Name()] {
-			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // who bakes the image says what else is wrong
+			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // other errors are reported when the image is baked
 			diags = lang.AppendNew(diags, settings.DuplicateRegions())
 		}
 	}
 	return diags
 }
 
-// Copies are the regions that the image of a cell is copied to, as far as the template tells
-// before anything is baked.
+// Copies returns the regions that the image of a cell is copied to, as far as the template
+// defines them before anything is baked.
 func (t *Template) Copies(ctx context.Context, c Cell) []string {
 	for _, i := range t.images {
 		if i.Image != "" && i.Name() == c.Image {
-			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // what is wrong has been said
+			settings, _ := bakefile.Check(ctx, t.loaded.For(i.Instance)) // the errors have been reported
 			return settings.Copies(ctx, i.Image)
 		}
 	}
 	return nil // it is gone from the template
 }
 
-// directory is the one that the template is in, by the same name whichever way it was
-// called.
+// directory returns the directory of the template, with the same name for every form of
+// the path.
 func directory(o config.Options) string {
 	path := hostpath.In(o.Cwd, o.Path)
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {

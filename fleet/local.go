@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// local is the engine in this process: what it does, other processes see in the folder of
-// the fleet, and ask for there.
+// local is the engine in this process. Other processes read its state, and send it
+// requests, in the folder of the fleet.
 type local struct {
 	host Host
 
@@ -63,7 +63,7 @@ func (e *CancelledError) Error() string { return "cancelled by bake fleet cancel
 // Outcome is that of the runs of cells.
 func (e *CancelledError) Outcome() run.Outcome { return run.OutcomeCancelled }
 
-// Cancelling is what their logs say.
+// Cancelling is the message in the logs of the cells.
 func (e *CancelledError) Cancelling() string {
 	return "Cancelling build: the fleet " + e.Fleet + " was cancelled"
 }
@@ -151,8 +151,8 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	return a, err
 }
 
-// Today are the cells of a run, which began with these, as the fleet has them now, with the
-// roles that they have now.
+// Today returns the cells of a run, which began with the cells in begun, as the fleet
+// defines them now, with their current roles.
 func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	old := map[string]Cell{}
 	for _, c := range begun {
@@ -177,7 +177,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	return cells, nil
 }
 
-// warnOfDead says which earlier runs still own something.
+// warnOfDead names the earlier runs that still own something.
 func (l *local) warnOfDead(dir folder, a *attempt) {
 	all, err := dir.all()
 	if err != nil {
@@ -422,8 +422,8 @@ func decide(ctx context.Context, o run.Options, result *run.Result) {
 	}
 }
 
-// finished is the newest run of a cell that has made its image, which the journal does not
-// tell since the process died then.
+// finished returns the newest run of a cell that has made its image although the journal
+// does not record it, because the process died before that.
 func (a *attempt) finished(c Cell) (made run.Result, ok bool) {
 	for _, dead := range slices.Backward(a.before.open[c.ID()]) {
 		if made, ok := a.host.State.Finished(dead); ok && !a.owns(dead) {
@@ -442,7 +442,7 @@ func (a *attempt) sweep(ctx context.Context, c Cell, dead string, emit func(step
 	return nil
 }
 
-// speaker passes the events of the run of a cell on as those of one build.
+// speaker passes the events of a cell's run on as those of one build.
 type speaker struct {
 	cell   Cell
 	handle func(step.Event)
@@ -538,7 +538,7 @@ func (l *local) status(dir folder, p journalState) Status {
 	return s
 }
 
-// phase is the step that a run is in, as its log tells.
+// phase returns the current step of a run, according to its log.
 func (l *local) phase(id string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -62,7 +62,8 @@ func NewOrder(cells []Cell, limits Limits, failFast bool, done []Outcome) (*Orde
 // Limit changes how many cells may run at a time. Cells that run already continue.
 func (o *Order) Limit(l Limits) { o.limits = l }
 
-// Within reports whether no more cells go on than the limits say, as it may be after [Order.Limit].
+// Within reports whether the running cells are within the limits, which may not be so
+// after [Order.Limit].
 func (o *Order) Within() bool {
 	if o.limits.Parallel > 0 && o.running > o.limits.Parallel {
 		return false

@@ -65,7 +65,7 @@ type TrustPolicy struct {
 	Statement []TrustStatement
 }
 
-// TrustStatement says who may take on a role.
+// TrustStatement defines who may assume a role.
 type TrustStatement struct {
 	Effect    string
 	Principal struct{ AWS string }

@@ -8,7 +8,7 @@ import (
 	"bake/internal/prose"
 )
 
-// Outcomes are those of the cells that have ended.
+// Outcomes returns those of the cells that have ended.
 func (s Status) Outcomes() (all []Outcome) {
 	for _, c := range s.Cells {
 		if c.Outcome != nil {
@@ -54,7 +54,7 @@ func (s Status) Tree(now time.Time) string {
 	return strings.TrimSuffix(b.String()+cells.String(), "\n")
 }
 
-// UnpolledText says what waits since no worker is there; empty if nothing does.
+// UnpolledText describes what waits for a worker; empty if nothing does.
 func (s Status) UnpolledText() string {
 	if len(s.Unpolled) == 0 {
 		return ""
@@ -62,7 +62,7 @@ func (s Status) UnpolledText() string {
 	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
 }
 
-// UnansweredText says why nothing new is known of a run; empty if something is.
+// UnansweredText says why the status of a run is not current; empty if it is.
 func (s Status) UnansweredText() string {
 	if s.Unanswered == "" {
 		return ""
@@ -70,7 +70,7 @@ func (s Status) UnansweredText() string {
 	return "The run cannot be asked how it goes, and goes on: " + prose.Line(s.Unanswered)
 }
 
-// Does says in a line what the cell is doing, or what became of it.
+// Does describes in a line what the cell is doing, or how it ended.
 func (c CellStatus) Does(now time.Time) string {
 	switch o := c.Outcome; {
 	case o != nil && o.Error != "":
@@ -83,8 +83,8 @@ func (c CellStatus) Does(now time.Time) string {
 	return c.Phase
 }
 
-// Summary says how the cells of a run of the fleet have ended, and what can be done next. local says
-// that the run was one on the local cloud.
+// Summary describes how the cells of a run of the fleet have ended, and what the user can
+// do next. local means that the run was on the local cloud.
 func (f *Fleet) Summary(s Status, local bool) string {
 	then, by := "the next run of the fleet, or bake images promote, has it enter then", ""
 	if f.Engine != nil {

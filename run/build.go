@@ -57,9 +57,9 @@ type Options struct {
 	// CacheLimit is how many bytes are left in the cache afterwards; 0 is [localcloud.CacheBytes].
 	CacheLimit int64
 
-	// CloudInit is how long a build waits until cloud-init has set up its machine, before
-	// the first provisioner, before what its image block asks of the machine, and before the
-	// temporary key is taken out of it; 0: not at all.
+	// CloudInit is how long a build waits for cloud-init to finish on its machine: before
+	// the first provisioner, before the checks of its image block, and before the
+	// temporary key is removed. 0 means no wait.
 	CloudInit time.Duration
 
 	// Stop ends the run at once when it ends itself: teardown too, and what is still
@@ -82,8 +82,8 @@ type Options struct {
 	// that there is can be reused.
 	ReuseOnly bool
 
-	// Components makes what the template can use, and may ask until ctx ends. Nil: all that
-	// is built in.
+	// Components makes the components that the template can use, and may query plugins
+	// until ctx ends. Nil means all built-in components.
 	Components func(ctx context.Context, parts builtin.Parts) engine.Components
 
 	// Emit gets every event, free of secrets, after it was written to the log. It is
@@ -93,13 +93,14 @@ type Options struct {
 	// Trace records the steps of the run as spans. It may be nil.
 	Trace *trace.Tracer
 
-	// OnWarnings is called with what is doubtful about the template before anything of it is run.
-	// It may be nil.
+	// OnWarnings is called with the warnings about the template before anything is run. It
+	// may be nil.
 	OnWarnings func(Diagnosis)
 
-	// Ask, Pause and Terminal reach the user: when a step has failed and OnError is
-	// [engine.Ask], before each step with Debug, and for components that wait for input.
-	// If they are nil, Unattended says why, and [engine.Ask] means [engine.Cleanup].
+	// Ask, Pause and Terminal interact with the user: when a step has failed and OnError
+	// is [engine.Ask], before each step with Debug, and for components that wait for
+	// input. If they are nil, Unattended says why, and [engine.Ask] means
+	// [engine.Cleanup].
 	Ask        func(ctx context.Context, build, step string, err error) engine.Answer
 	Pause      func(ctx context.Context, build, step string) error
 	Terminal   func() (io.ReadCloser, error)
@@ -129,7 +130,7 @@ type Options struct {
 // Result is how a run ended.
 type Result struct {
 	Run     string               // its id
-	Elapsed time.Duration        // of what was run now, if the run went on
+	Elapsed time.Duration        // of this process only, if the run was resumed
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
 	Left    []step.Resource      // created, but neither kept nor deleted; the ledger still owns it
 
@@ -190,7 +191,7 @@ func (e *TimeoutError) Error() string {
 // Outcome is that of the run.
 func (e *TimeoutError) Outcome() Outcome { return OutcomeTimeout }
 
-// Cancelling is what the log of the run says.
+// Cancelling is the message in the log of the run.
 func (e *TimeoutError) Cancelling() string {
 	return fmt.Sprintf("Cancelling build: the time limit of the run, %s, has passed", ui.Words(e.Limit))
 }
@@ -221,8 +222,8 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
 	parts := builtin.Parts{Cloud: o.hold(localcloud.FromEnvironment(o.Template.Env)), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
-		// What is wrong with the template is said before the cloud starts; the secrets
-		// of that are not known then.
+		// Errors in the template are reported before the cloud starts; its secrets are not
+		// known yet.
 		t := o.Template
 		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
 		if _, err := check(limit, t, o.Components(limit, parts), run, nil); err != nil {
@@ -284,7 +285,7 @@ func (o *Options) complete() (err error) {
 	return err
 }
 
-// record begins the trace of the run, or that of what is done of it now.
+// record begins the trace of the run, or of the part that this process runs.
 func (o Options) record(run step.Invocation) *trace.Recorder {
 	if o.planOnly {
 		return nil
@@ -302,7 +303,7 @@ func (o Options) record(run step.Invocation) *trace.Recorder {
 	return o.Trace.Begin(r)
 }
 
-// hold is the cloud for components that are held to where the options say.
+// hold restricts the cloud to the account and region of the options.
 func (o Options) hold(cloud amazon.Cloud) amazon.Cloud {
 	cloud.Within, cloud.Wait = o.Within, o.Wait
 	return cloud

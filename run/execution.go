@@ -57,7 +57,7 @@ type execution struct {
 	stages  boundaries // at which builds have ended a stage
 }
 
-// say tells the user something about the run.
+// say shows the user a message about the run.
 func (e *execution) say(kind step.Kind, text string) {
 	e.events.handle(step.Event{Time: e.Now(), Kind: kind, Text: text})
 }
@@ -117,8 +117,8 @@ func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.C
 	}, nil
 }
 
-// load reads the template and its bake files, and tells what is doubtful about them. The error
-// is a *[TemplateError], or why the run is cancelled.
+// load reads the template and its bake files, and reports warnings about them. The error
+// is a *[TemplateError], or the reason why the run is cancelled.
 func (e *execution) load(ctx context.Context, limit *timeLimit) error {
 	e.components = e.Components(ctx, e.parts)
 	load := e.Template.Options
@@ -140,7 +140,8 @@ func (e *execution) load(ctx context.Context, limit *timeLimit) error {
 	return nil
 }
 
-// loadBakeFiles reads the bake files of the template, and makes what they ask of its builds.
+// loadBakeFiles reads the bake files of the template, and prepares the pipelines of its
+// builds.
 func (e *execution) loadBakeFiles(ctx context.Context, limit *timeLimit) {
 	found := func(more hcl.Diagnostics) { e.diags = append(e.diags, more...) }
 	var more hcl.Diagnostics
@@ -272,9 +273,9 @@ func (e *execution) finish(ctx context.Context, ended engine.Result) (Result, er
 	return result, err
 }
 
-// keep ends the log of the run, puts a stage's among the reports, and writes the page of a run
-// that does not go on. That something of it cannot be written is a warning: the images are as
-// good as with it.
+// keep closes the log of the run, stores the log of a stage with the reports, and writes
+// the page of a finished run. Failures are only warnings, since the images are not
+// affected.
 func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	if err := e.events.close(); err != nil {
 		e.warn(err, "Free some space there, or set BAKE_STATE_DIR to another directory.")
@@ -322,8 +323,8 @@ func (o Options) terminal() (io.ReadCloser, error) {
 	return nil, errors.New("there is no terminal to ask on")
 }
 
-// announced returns a context that ends when parent does, with the same cause, after
-// tell was called. The caller releases it; tell is not called after that.
+// announced returns a context that ends when parent does, with the same cause, after tell
+// was called. The caller releases it, after which tell is not called.
 func announced(parent context.Context, tell func(cause error)) (ctx context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	told := make(chan struct{})
@@ -343,7 +344,7 @@ func announced(parent context.Context, tell func(cause error)) (ctx context.Cont
 	}
 }
 
-// cancelling says why a run is cancelled.
+// cancelling returns why a run is cancelled.
 func cancelling(cause error) string {
 	if c, ok := errors.AsType[interface {
 		error

@@ -113,8 +113,8 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 	return on, err
 }
 
-// maxTail bounds what is read of the end of a log at a time: it holds what is less than a
-// compressed part, and one write more.
+// maxTail limits how much of the end of a log is read at a time: it covers what is not
+// compressed yet, and one further write.
 const maxTail = 2 * logPart
 
 func readFrom(path string, offset int64) ([]byte, error) {
@@ -158,7 +158,7 @@ type Follower struct {
 
 // known is what has been read of a log.
 type known struct {
-	past Past // without what the ledger tells
+	past Past // without the data of the ledger
 	at   Position
 	last []byte // the last line
 }
@@ -205,7 +205,7 @@ func (f *Follower) Past(id string) (Past, error) {
 	return p, nil
 }
 
-// read returns what the log of a run tells.
+// read returns the run as its log describes it.
 func (f *Follower) read(id string) (Past, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

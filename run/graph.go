@@ -128,7 +128,7 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 	return found, r.choose()
 }
 
-// choose says which images are needed though they are not to be built.
+// choose determines which images are needed although they are not selected.
 func (r *apart) choose() error {
 	any := false
 	for _, i := range slices.Backward(r.all) { // images that refer to others first
@@ -275,7 +275,7 @@ func (r *apart) list() (all []config.ImageOf) {
 	return all
 }
 
-// skip says that an image cannot be built because of another one.
+// skip records that an image cannot be built because of another one.
 func (r *apart) skip(i, parent *member) {
 	if r.o.planOnly && parent.err == nil {
 		i.result.Planned = []pipeline.Planned{{Image: i.Name(), Build: strings.Join(i.builds, ", "), Unknown: "the image " + parent.Address() + ", which it refers to, is built first"}}
@@ -290,7 +290,7 @@ func (r *apart) skip(i, parent *member) {
 	}
 }
 
-// settle says what others can refer to.
+// settle records what others can refer to.
 func (i *member) settle() {
 	if i.err != nil {
 		return
@@ -298,8 +298,8 @@ func (i *member) settle() {
 	i.built, i.complete = i.result.Image(i.Name())
 }
 
-// Image is the image of that name that the run has made or reused, as others refer to it;
-// ok reports whether there is one.
+// Image returns the image of that name that the run has made or reused, as other images
+// refer to it; ok reports whether there is one.
 func (r Result) Image(name string) (made config.Built, ok bool) {
 	for _, b := range r.Builds {
 		images, region := madeImages(b.Artifacts)
@@ -372,8 +372,8 @@ func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 	return result, &failed
 }
 
-// Plan says which builds [Build] would run, and why, without making anything. What it asks
-// in the cloud are looks.
+// Plan returns which builds [Build] would run, and why, without making anything. Its
+// requests to the cloud are read-only.
 func Plan(ctx context.Context, o Options) (Result, error) {
 	dir, err := os.MkdirTemp("", "bake-plan-") // a plan is no run
 	if err != nil {

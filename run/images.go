@@ -28,8 +28,8 @@ type ImageBlock struct {
 	Channels []Channel
 }
 
-// Approvable is an error unless the block of this image has a channel of that name which takes an
-// approval. A nil block has none.
+// Approvable returns an error unless the image block has a channel of that name that takes
+// approvals. A nil block has none.
 func (b *ImageBlock) Approvable(image, channel string) error {
 	names := []string{"none"}
 	if b != nil && len(b.Channels) > 0 {

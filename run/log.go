@@ -181,7 +181,7 @@ func (l *log) Close() error {
 	return err
 }
 
-// compress makes a part of what is in the file, and empties the file.
+// compress compresses the content of the file into a new part, and empties the file.
 func (l *log) compress() error {
 	made := part{number: 1}
 	if n := len(l.parts); n > 0 {
@@ -337,8 +337,8 @@ func (s State) loggedRuns() (all []*loggedRun, sum int64) {
 	return all, sum
 }
 
-// finished reports whether a run has ended and left nothing, neither resources nor what it
-// could go on with.
+// finished reports whether a run has ended and left neither resources nor state to resume
+// from.
 func (s State) finished(run string) bool {
 	for _, path := range []string{s.Ledger(run), s.Journal(run)} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -353,8 +353,8 @@ func (s State) finished(run string) bool {
 	return !errors.Is(filelock.Try(f), filelock.ErrLocked)
 }
 
-// started is the time of the first event of a run. A copy of the log has the time of the
-// run too, unlike that of its file, which counts only if the log tells none.
+// started returns the time of the first event of a run. The time of the file is used only
+// if the log has none, because a copy of a log has another file time.
 func (s State) started(run string) time.Time {
 	path := s.Log(run)
 	if parts, err := logPartsOf(s.Runs(), run); err == nil && len(parts) > 0 {

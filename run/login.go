@@ -14,8 +14,8 @@ import (
 	"bake/run/localcloud"
 )
 
-// logins tells how to log in to the machines of a run, and keeps it for bake ssh
-// until what the run has made is deleted.
+// logins records how to log in to the machines of a run, for bake ssh, until the resources
+// of the run are deleted.
 type logins struct {
 	dir, run string
 	onLocal  bool     // the machines are those of the local cloud
@@ -23,7 +23,7 @@ type logins struct {
 	connect  []string // as in [Options]
 }
 
-// text says how to log in to the machine of a build; empty if it has no SSH.
+// text describes how to log in to the machine of a build; empty if it has no SSH.
 func (l *logins) text(ctx context.Context, build string, m builder.Machine) string {
 	value := func(name string) string { return m.Data[name].Text }
 	reached, ok := m.Communicator.(communicator.Accessible)

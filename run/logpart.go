@@ -142,9 +142,9 @@ func (o Options) KeepLog(ctx context.Context, cloud amazon.Cloud, place, run str
 	return o.keepLog(ctx, run, from, in)
 }
 
-// JoinedLog puts the log of a run together, of what its stages have put among the reports and
-// of what is on this host. An event in both is known by its time, so that neither the order of
-// the stages nor the clocks of other hosts matter.
+// JoinedLog assembles the log of a run from the parts that its stages have stored with the
+// reports and from the log on this host. Events in both are identified by their times, so
+// that neither the order of the stages nor the clocks of other hosts matter.
 type JoinedLog struct {
 	Emit func(step.Event) // gets each event once
 	seen map[int64]bool   // times of events of parts, in nanoseconds
@@ -166,8 +166,8 @@ func (j *JoinedLog) Here(e step.Event) {
 	}
 }
 
-// allEvents calls emit for the events of a run, those of its stages on other hosts among them,
-// and then for those of stages on this one whose logs could not be kept.
+// allEvents calls emit for the events of a run, including its stages on other hosts, and
+// then for those of stages on this host whose logs could not be stored.
 func (o Options) allEvents(ctx context.Context, run string, in reports.Store, emit func(step.Event)) error {
 	parts, err := o.State.logParts(run)
 	errs := []error{err}
@@ -178,8 +178,8 @@ func (o Options) allEvents(ctx context.Context, run string, in reports.Store, em
 	return errors.Join(append(errs, o.State.Events(run, all.Here))...)
 }
 
-// ReadLog calls emit for the events of a part of a log. The error of one that is not among the
-// reports is an [fs.ErrNotExist].
+// ReadLog calls emit for the events of a part of a log. If the part is not in the reports,
+// the error is an [fs.ErrNotExist].
 func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step.Event)) error {
 	text, err := in.ReadNamed(ctx, part.Name, part.SHA256, logReadBytes)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"bake/step"
 )
 
-// Outcome says for programs how a run or a sweep ended. Its number is the exit code of
-// bake. What a signal cancels has 128 and the signal's number.
+// Outcome tells programs how a run or a sweep ended. Its number is the exit code of bake.
+// After a signal, it is 128 plus the signal's number.
 type Outcome int
 
 // The outcomes.
@@ -27,7 +27,7 @@ const (
 	OutcomeCancelled    Outcome = 130 // and all that follow
 )
 
-// String is the name that programs know it by.
+// String returns the name for programs.
 func (o Outcome) String() string {
 	switch o {
 	case OutcomeDone:
@@ -72,7 +72,7 @@ func OutcomeOf(err error) Outcome {
 	return ofCause(err)
 }
 
-// ofCause is the outcome of what a context was cancelled with, or a call failed with.
+// ofCause returns the outcome for the cause of a cancelled context or a failed call.
 func ofCause(err error) Outcome {
 	if told, ok := errors.AsType[interface {
 		error
@@ -86,7 +86,8 @@ func ofCause(err error) Outcome {
 	return OutcomeFailed
 }
 
-// outcome is that of a run whose context is ctx, by its builds and what it has left.
+// outcome returns the outcome of a run with context ctx, from its builds and whether
+// resources are left.
 func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcome {
 	if left {
 		return OutcomeLeft

@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// PolicyFor says of what of a template a policy is; its zero value is all of it, in AWS as it
-// says itself.
+// PolicyFor is the scope of a policy; its zero value is the whole template, in the account
+// and region that the template sets.
 type PolicyFor struct {
 	// Regions are the regions that the cells of a fleet are restricted to. If they are
 	// set, the policy is for the cells' roles, which do not write the reports.
@@ -74,7 +74,7 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 	return policy, doubts, nil
 }
 
-// callers are those of a template who call AWS, as they are found.
+// callers are the components of a template that call AWS, in the order of discovery.
 type callers struct {
 	regions   []string // that the policy is for; empty: where the options say
 	read, run []amazon.Permitted

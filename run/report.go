@@ -19,8 +19,8 @@ import (
 	"bake/step"
 )
 
-// Report tells what became of a run, from its log. Documents that are not where they were
-// any more are named as missing.
+// Report describes the course and result of a run, from its log. Documents that no longer
+// exist are named as missing.
 func (s State) Report(run, version string) (*report.Report, error) {
 	b := report.New(run, version, document)
 	if err := s.Events(run, b.Handle); err != nil {
@@ -83,7 +83,8 @@ func inTime(ctx context.Context, do func(context.Context) error) error {
 	return do(ctx)
 }
 
-// pageDir is the directory of the pages of an image among those of others, with a slash, or empty.
+// pageDir returns the directory of the page of an image if there are several images, with
+// a slash, or "".
 func (o Options) pageDir() string {
 	var names []string
 	if of := o.Template.Instance; of != nil {
@@ -112,8 +113,8 @@ func (o Options) sharedReports(in reports.Store, run string) bool {
 	return in.Bucket != nil || in.Dir != o.State.Reports(run)
 }
 
-// reports is where the reports of each run are kept, as the bake files say. A bucket is opened,
-// and tried, before anything is paid for.
+// reports returns the stores for the reports of each run, as the bake files set them. A
+// bucket is opened, and tested, before the run incurs costs.
 func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts builtin.Parts) (of func(run string) reports.Store, diags hcl.Diagnostics) {
 	place, at := settings.Reports()
 	if o.planOnly && strings.HasPrefix(place, s3uri.Scheme) {
@@ -129,7 +130,7 @@ func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts
 	return of, diags
 }
 
-// aboutReports is what a bucket says about the reports in it.
+// aboutReports is a description of the reports that is stored in a bucket.
 const aboutReports = `Reports of bake about images: under the names of their builds those of the newest, and in
 sha256/ all of them by their SHA-256. Those of an image are found by its tags bake:report,
 bake:sbom, bake:manifest and bake:attestation. In logs/ are those of the runs of fleets.

@@ -21,8 +21,8 @@ import (
 	"bake/step"
 )
 
-// Memory is what the journal of a run begins with: what another process needs to go on
-// with the run. It holds no secrets.
+// Memory is the head of the journal of a run: what another process needs to resume the
+// run. It holds no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
 	Parent  string         `json:"whole,omitempty"` // the run that it is a part of
@@ -66,10 +66,11 @@ func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), ru
 
 // ResumeOptions are the options of [Resume].
 type ResumeOptions struct {
-	// Options are as for [Build]. What the run has been told before is taken from its
-	// journal: ID, Command, Force, Parallel, FailFast, CloudInit, and of the Template all but Env, Secrets, and the values
-	// of sensitive variables, which are given again in Vars. Cloud is used for a run on the
-	// local cloud alone. An empty OnError is that of the run.
+	// Options are as for [Build]. The journal provides the values from the start of the
+	// run: ID, Command, Force, Parallel, FailFast, CloudInit, and of the Template all but
+	// Env, Secrets, and the values of sensitive variables, which Vars must provide again.
+	// Cloud is only used for a run on the local cloud. An empty OnError means that of the
+	// run.
 	Options
 
 	Run     string // its id
@@ -191,7 +192,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	return result, err
 }
 
-// options are o with what the run has been told before, and vars for variables.
+// options returns o with the values from the start of the run, and with vars as variables.
 func (m Memory) options(o Options, vars []string) Options {
 	o.ID, o.Command, o.Force, o.Parallel, o.FailFast, o.CloudInit = m.Run, m.Command, m.Force, m.Parallel, m.FailFast, m.CloudInit
 	if o.OnError == "" {
@@ -223,7 +224,8 @@ func (m Memory) asked(given []string) []string {
 	})
 }
 
-// vars are the values of variables, with those of sensitive ones that are given again.
+// vars returns the values of variables, including those of sensitive variables, which must
+// be given again.
 func (m Memory) vars(given []string) ([]string, error) {
 	names := func(vars []string) (names []string) {
 		for _, v := range vars {
@@ -276,8 +278,8 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 	return step.CreateJournal(o.State.Journal(run.ID), m, t.Secrets().Redact)
 }
 
-// selected are the names of the builds that are run. A selection that is wrong has none:
-// the run ends with what is wrong with it.
+// selected returns the names of the builds to run. It returns none for an invalid
+// selection, with which the run fails later.
 func (o Options) selected(t *config.Template, among map[*config.Build]bool) []string {
 	builds, _ := engine.Select(t, engine.Options{Only: o.Template.Only, Except: o.Template.Except, Builds: among})
 	var names []string
@@ -309,8 +311,7 @@ func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
 	return step.CreateLedger(o.State.Ledgers(), h)
 }
 
-// unchanged returns an error that says which files are not what they were when the run
-// began.
+// unchanged returns an error that names the files that have changed since the run began.
 func (a *resumed) unchanged(now map[string]string) error {
 	var changed []string
 	for name, sum := range now {
@@ -358,11 +359,11 @@ func (s State) key(run, build string) string {
 	return string(text)
 }
 
-// forgetRun deletes the journal of a run of which nothing is left to go on with.
+// forgetRun deletes the journal of a run that cannot be resumed any more.
 func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
 
 // forgetJournals deletes the journals of runs that own nothing any more, if they ended
-// some time ago, have nothing to go on with, or were killed before they had begun.
+// some time ago, cannot be resumed, or were killed before they had begun.
 func (s State) forgetJournals(now time.Time) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -386,7 +387,7 @@ func (s State) forgetJournals(now time.Time) {
 	}
 }
 
-// over says that a run has ended and cannot be resumed. The error is that of
+// over reports whether a run has ended and cannot be resumed. The error is that of
 // [step.ReadJournal].
 func (s State) over(run string) (bool, error) {
 	var m Memory

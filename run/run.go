@@ -1,7 +1,7 @@
-// Package run is bake as a library: one invocation of bake build, or of bake sweep,
-// with its ledger, its log, its events and its teardown. It reads no flags and no
-// environment, asks nobody, and writes to nothing but its directory of state: whatever
-// else it needs is given to it.
+// Package run is bake as a library: one invocation of bake build, or of bake sweep, with
+// its ledger, its log, its events and its teardown. It does not read flags or the
+// environment, does not prompt, and writes only to its state directory: callers pass in
+// everything else.
 package run
 
 import (
@@ -37,7 +37,8 @@ func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
 // Runs is where the logs of runs are.
 func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
-// ShortID is enough of a run's id for people to tell it from others.
+// ShortID returns a prefix of a run's id that is long enough for people to distinguish
+// runs.
 func ShortID(id string) string { return id[:min(8, len(id))] }
 
 // Log is the path of the log of a run.
@@ -77,8 +78,8 @@ func (s State) forgetLogins(now time.Time) {
 	}
 }
 
-// Template says what is run: template files with the values of their variables, and
-// which of their builds. Data sources are those of the components.
+// Template defines what to run: template files with the values of their variables, and a
+// selection of their builds. Data sources are those of the components.
 type Template struct {
 	config.Options
 	Only   []string // globs over full build names; empty means all
@@ -93,13 +94,13 @@ type Diagnosis struct {
 	Files map[string]*hcl.File // what Diags refers to
 }
 
-// TemplateError says what is wrong with a template. Nothing was run.
+// TemplateError holds the errors of a template. Nothing was run.
 type TemplateError Diagnosis
 
 func (e *TemplateError) Error() string { return e.Diags.Error() }
 
-// Check reads a template and decodes all that it would run. What is wrong is a
-// *TemplateError; without an error, the diagnosis holds what is only doubtful.
+// Check reads a template and decodes everything that it would run. Errors are returned as
+// a *TemplateError; without an error, the diagnosis holds only warnings.
 func Check(ctx context.Context, t Template, all engine.Components) (Diagnosis, error) {
 	return check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, nil)
 }

@@ -21,7 +21,7 @@ import (
 	"bake/ui"
 )
 
-// Past is what the log of a run tells of it, and its ledger.
+// Past is a run as its log and its ledger describe it.
 type Past struct {
 	Run     string          `json:"run"`
 	Started time.Time       `json:"started"`
@@ -168,8 +168,9 @@ func (s State) Stamp() string {
 // Past tells of a run what its log and its ledger do.
 func (s State) Past(id string) (Past, error) { return (&Follower{State: s}).Past(id) }
 
-// eachLine calls handle for the lines of a file of a log that tell how the run went, with
-// their numbers, and returns the last line of all. What has no end was never written whole.
+// eachLine calls handle for those lines of a log file that describe the course of the run,
+// with their numbers, and returns the last line of the file. A line without an end was not
+// written completely.
 func eachLine(r io.Reader, handle func(n int, line []byte) error) (last []byte, err error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for n := 1; ; n++ {
@@ -187,7 +188,7 @@ func eachLine(r io.Reader, handle func(n int, line []byte) error) (last []byte, 
 	}
 }
 
-// tells reports whether a line of a log is an event that says how the run went.
+// tells reports whether a line of a log is an event that describes the course of the run.
 func tells(line []byte) bool {
 	head := line[:min(len(line), 120)] // with the kind, which follows the time
 	for _, kind := range []step.Kind{step.RunStarted, step.RunFinished, step.BuildFinished, step.BuildFailed, step.ArtifactMade} {

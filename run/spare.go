@@ -34,7 +34,7 @@ type Spared struct {
 	Resources []step.Resource
 }
 
-// String says why, and how to delete it all the same.
+// String says why, and how to delete it nevertheless.
 func (s Spared) String() string {
 	id := s.Run
 	if id == "" {
@@ -61,7 +61,7 @@ func (s Spared) String() string {
 	return b.String()
 }
 
-// SweptResource says what a sweep did about one resource.
+// SweptResource is what a sweep did about one resource.
 type SweptResource struct {
 	Resource step.Resource `json:"resource"`
 	Region   string        `json:"region,omitempty"`
@@ -72,7 +72,7 @@ type SweptResource struct {
 	Error    string        `json:"error,omitempty"`  // why it was not deleted
 }
 
-// spare tells what is left alone.
+// spare reports the runs that are left alone.
 func (o SweepOptions) spare(all []Spared) {
 	for _, s := range all {
 		if o.Local && !onThisHost(s.Resources) {
@@ -176,7 +176,7 @@ func (f *fates) watch(all step.Destroyers) step.Destroyers {
 	return watched
 }
 
-// tell says of each resource of a run what became of it. err is that of the run.
+// tell reports what became of each resource of a run. err is the error of the run.
 func (o SweepOptions) tell(d dead, s SweptRun, f *fates, err error) {
 	if o.Resource == nil {
 		return

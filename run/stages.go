@@ -59,8 +59,8 @@ const longestKey = 1 << 12
 // ErrNoKey is the error of an environment that neither has a key nor names a file with one.
 var ErrNoKey = errors.New("set " + KeyVar + " to a secret that all workers share, such as the output of: openssl rand -hex 32")
 
-// KeyOf is the key that an environment has, or else the one in the file that it names. White
-// space around either is no part of it.
+// KeyOf returns the key in an environment, or else the one in the file that it names.
+// Surrounding white space is ignored.
 func KeyOf(env []string) (k Key, err error) {
 	text, name := strings.TrimSpace(envvar.Get(env, KeyVar)), envvar.Get(env, KeyFileVar)
 	switch {
@@ -190,9 +190,9 @@ func (s State) Export(run string, key Key) ([]byte, error) {
 	return key.Seal(packed.Bytes())
 }
 
-// Import makes what Export has returned the state of the run on this host, and returns the
-// run's id. If this host has gone on with it since, its own state is kept: it knows more. It
-// is an error if the run is in progress here.
+// Import restores the state of a run that Export has returned on this host, and returns
+// the run's id. If this host has continued the run since, its own state is newer and is
+// kept. It is an error if the run is in progress here.
 func (s State) Import(sealed []byte, key Key) (run string, err error) {
 	e, err := unpack(sealed, key)
 	if err != nil {
@@ -215,7 +215,7 @@ func (s State) Import(sealed []byte, key Key) (run string, err error) {
 		return wholefile.WriteData(path, 0o600, data)
 	}
 	err = errors.Join(put(s.Ledger(e.Run), e.Ledger), put(s.parts(e.Run), e.Parts))
-	if err == nil { // last: without it there is nothing to go on with
+	if err == nil { // last: without it the run cannot be resumed
 		err = wholefile.WriteData(s.Journal(e.Run), 0o600, e.Journal)
 	}
 	return e.Run, err

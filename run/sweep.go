@@ -30,12 +30,12 @@ type SweepOptions struct {
 	Local  bool   // only what is on the local cloud
 	DryRun bool   // delete nothing
 
-	// OlderThan, if not 0, is how old at least a resource is that is deleted. What the
-	// ledgers say is as old as its run.
+	// OlderThan, if not 0, is the minimum age of resources to delete. Resources in ledgers
+	// are as old as their run.
 	OlderThan time.Duration
 
-	Tags    *Tags  // where to look for run tags; nil: what the ledgers say
-	Command string // what the user called, for the ledger of what was found by its tags
+	Tags    *Tags  // where to look for run tags; nil: use the ledgers
+	Command string // the user's command line, for the ledger of resources that were found by tags
 
 	// Clouds hold the resources and provide their destroyers, unless Destroyers is set.
 	// The caller closes them. Nil means AWS alone.
@@ -74,7 +74,7 @@ type Tags struct {
 	Regions []string // none: that of the AWS configuration
 	All     bool     // all regions that are enabled for the account, in the place of Regions
 	Profile string   // empty: as the AWS configuration says
-	Every   bool     // those of any run in AWS too, which may be going on elsewhere
+	Every   bool     // resources of any run, in AWS as well, where runs may be in progress on other hosts
 
 	// Find lists what carries the tag of a run, or of any run, and Enabled the regions of
 	// an account. Nil: [amazon.FindTagged] and [amazon.Regions].
@@ -208,15 +208,16 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	return swept, err
 }
 
-// onThisHost says whether all that owned lists is on the local cloud, or on this host.
+// onThisHost reports whether all resources in owned are on the local cloud, or on this
+// host.
 func onThisHost(owned []step.Resource) bool {
 	return localcloud.Only(slices.DeleteFunc(slices.Clone(owned), func(r step.Resource) bool {
 		return r.Kind == host.ProcessKind || strings.HasPrefix(r.Kind, onhost.Prefix+":")
 	}))
 }
 
-// byTags returns one run that has left all that is found by its tags, in the place of
-// those found, whose ledgers it closes.
+// byTags returns a single run that has left everything that is found by tags. It replaces
+// the runs in found, whose ledgers it closes.
 func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, incomplete *SweepError) ([]dead, error) {
 	for _, d := range found {
 		if err := d.close(); err != nil {
@@ -398,7 +399,7 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 	return swept, err
 }
 
-// listed is rs as JSON knows it: never null.
+// listed returns rs for JSON: never null.
 func listed(rs []step.Resource) []step.Resource { return append([]step.Resource{}, rs...) }
 
 // dead is the ledger of a run that has ended without deleting everything. As a
@@ -427,8 +428,8 @@ func (d dead) Owned() ([]step.Resource, error) {
 // temporary are the kinds of resource that no build hands to its user.
 var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process", "directory"}
 
-// uncertain says whether r may be the user's by now: the line of l that would tell
-// cannot be read.
+// uncertain reports whether r may belong to the user by now: the line of l that would show
+// it cannot be read.
 func uncertain(l *step.FileLedger, r step.Resource) bool {
 	_, kind, _ := strings.Cut(r.Kind, ":")
 	return l.Doubtful(r.Key) && !slices.Contains(temporary, kind)
@@ -443,7 +444,8 @@ func (d dead) left() []step.Resource {
 	return owned
 }
 
-// damageText says what is lost with the unreadable lines of a ledger, and how to go on.
+// damageText describes what is lost with the unreadable lines of a ledger, and what the
+// user can do.
 func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 	id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
 	var b strings.Builder

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Boundary is a place between two stages of a build: what is behind it is in the journal
-// and the ledger of the run, and another process can go on from there, on another host.
+// Boundary is a place between two stages of a build: the journal and the ledger of the run
+// record everything before it, and another process can resume from there, on another host.
 type Boundary struct {
 	Build string `json:"build"`
 	Next  Stage  `json:"next"` // what is done after it

@@ -104,7 +104,7 @@ func createLocked(path string) (*os.File, error) {
 		if err == nil {
 			return f, nil
 		}
-		f.Close() // who has it locked deletes it
+		f.Close() // the process that holds the lock deletes it
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}

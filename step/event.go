@@ -92,7 +92,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 // Kind says what an [Event] reports.
 type Kind string
 
-// The kinds of events. The fields of [Event] say which of them they belong to.
+// The kinds of events. The comments of [Event]'s fields name the kinds that use them.
 const (
 	RunStarted    Kind = "run-started"
 	RunFinished   Kind = "run-finished"

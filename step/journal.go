@@ -15,7 +15,7 @@ import (
 	"bake/internal/filelock"
 )
 
-// Results are what a journal tells.
+// Results are the contents of a journal.
 type Results interface {
 	// Result returns what was recorded last for a build under key.
 	Result(build, key string) (json.RawMessage, bool)
@@ -31,8 +31,8 @@ type Journal interface {
 	Record(build, key string, result json.RawMessage)
 }
 
-// Resumable is the key under which a builder says, when it begins, that it will be able to
-// go on with its machine.
+// Resumable is the key with which a builder records, when it begins, that it will be able
+// to resume with its machine.
 const Resumable = "goes on"
 
 // Provisioned is the key under which a builder records that it can go on without its
@@ -163,9 +163,9 @@ func CreateJournal(path string, head any, redact func(string) string) (*FileJour
 	return j, nil
 }
 
-// OpenJournal opens the journal of a run that has ended, to go on with it, and reads its
-// head. It fails with ErrLive while another process has it open. A torn last line is cut
-// off; of other lines that cannot be read, the error says so.
+// OpenJournal opens the journal of a run that has ended, to resume the run, and reads its
+// head. It fails with ErrLive while another process has it open. It cuts off an incomplete
+// last line; other unreadable lines are an error.
 func OpenJournal(path string, head any) (*FileJournal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -393,7 +393,7 @@ func (j *FileJournal) giveUp(why error) error {
 	return j.append(entry{Head: text, Broken: why.Error()})
 }
 
-// Close ends the journal. One that is of no use any more is deleted.
+// Close closes the journal, and deletes it if it is not useful any more.
 func (j *FileJournal) Close(useful bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

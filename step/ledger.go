@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Ledger is the durable list of resources a run owns. When a method returns
-// nil, what it says is on disk.
+// Ledger is the durable list of resources that a run owns. When a method returns nil, the
+// change is on disk.
 type Ledger interface {
 	Intend(Resource) error        // before the request to the cloud
 	Created(key, id string) error // once the cloud has answered
@@ -24,14 +24,14 @@ type Ledger interface {
 	Owned() ([]Resource, error)   // oldest first
 }
 
-// FileLedger is an append-only JSON-lines ledger of one run; every line is
-// synced. While it is open it is locked, so that a sweep can tell the ledger of
-// a live run from that of a dead one.
+// FileLedger is an append-only JSON-lines ledger of one run; every line is synced. It is
+// locked while open, so that a sweep can distinguish the ledger of a live run from that of
+// a dead one.
 type FileLedger struct {
 	Header Header
 
-	// Damage says which lines cannot be read, nil if all can. A damaged ledger is
-	// not deleted when it owns nothing any more: its lost lines may tell of more.
+	// Damage names the unreadable lines; nil if there are none. A damaged ledger is kept
+	// even if it owns nothing any more: its lost lines may have recorded more resources.
 	Damage error
 
 	mu   sync.Mutex
@@ -67,7 +67,7 @@ type line struct {
 	Keys []string `json:"keys,omitempty"` // of "gone", in place of one key
 }
 
-// ErrLive says that the run a ledger belongs to has not ended.
+// ErrLive means that the run of a ledger has not ended.
 var ErrLive = errors.New("the run is still in progress")
 
 // ErrNewer says that a ledger cannot be read, since a newer bake has written it.
@@ -204,8 +204,8 @@ func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
 	}
 }
 
-// newer says whether the first line of a ledger has the version of a newer program, which
-// may have given all else another form.
+// newer reports whether the first line of a ledger has the version of a newer program,
+// whose format may be different.
 func newer(first []byte) bool {
 	var h struct{ Version int }
 	return json.Unmarshal(first, &h) == nil && h.Version > ledgerVersion
@@ -311,11 +311,11 @@ func (l *FileLedger) Owned() ([]Resource, error) {
 	return slices.Clone(l.live), nil
 }
 
-// Doubtful says whether a line that was lost may have handed the resource with this
-// key to the user.
+// Doubtful reports whether a lost line may have transferred the resource with this key to
+// the user.
 func (l *FileLedger) Doubtful(key string) bool { return l.doubtful[key] }
 
-// Close ends the ledger. One that owns nothing any more is deleted, unless it is
+// Close closes the ledger, and deletes it if it owns nothing any more, unless it is
 // damaged.
 func (l *FileLedger) Close() error {
 	l.mu.Lock()

@@ -154,7 +154,7 @@ func (s *Scope) emit(ctx context.Context, e Event) {
 	s.Emit(e)
 }
 
-// Say tells the user what bake does.
+// Say shows the user a message.
 func (s *Scope) Say(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Say, Text: fmt.Sprintf(format, args...)})
 }
@@ -165,17 +165,17 @@ func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Warning, Text: fmt.Sprintf(format, args...)})
 }
 
-// Reported says that a file about the machine or the image was written.
+// Reported reports that a file about the machine or the image was written.
 func (s *Scope) Reported(ctx context.Context, r Report) {
 	s.emit(ctx, Event{Kind: Reported, Report: &r})
 }
 
-// Placed says that an image is where it was distributed to.
+// Placed reports that an image has arrived in a place of its distribution.
 func (s *Scope) Placed(ctx context.Context, p Placement) {
 	s.emit(ctx, Event{Kind: ImagePlaced, Placed: &p})
 }
 
-// Channel says whether a channel names the image.
+// Channel reports whether a channel names the image.
 func (s *Scope) Channel(ctx context.Context, c Channel) {
 	s.emit(ctx, Event{Kind: ChannelAsked, Channel: &c})
 }

@@ -247,7 +247,7 @@ func (b *buildView) rank() int {
 	}
 }
 
-// active says whether something is going on in b.
+// active reports whether something is in progress in b.
 func (b *buildView) active() bool {
 	if b.name == "" {
 		return slices.ContainsFunc(b.steps, func(s *stepView) bool { return !s.ended })

@@ -21,7 +21,7 @@ type PlainOptions struct {
 	Color      bool // a colour for each build, and red for errors
 	Timestamps bool // prefix each line of a build with the time of its event, as RFC 3339
 
-	Log   string // path of the run's log, for who wants to know more about a failure
+	Log   string // path of the run's log, for more details about a failure
 	Local bool   // images are those of the local cloud
 }
 

@@ -14,7 +14,7 @@ import (
 // over: a table with a bar for each step, in the order in which they began.
 type Timeline struct {
 	out   io.Writer
-	width int // of the table; bars take what is left of it
+	width int // of the table; bars use the rest
 
 	start, last time.Time
 	builds      []*timedBuild

@@ -27,25 +27,25 @@ type transcript struct {
 	failed    map[string]string              // build -> path of the step that failed last
 	untold    map[string][]reason            // build -> why its steps failed, while nothing has said so
 	tails     map[string]map[string][]string // build -> path of step -> the last lines of its output
-	announced map[string]told                // build and step -> what was last said of its progress
+	announced map[string]told                // build and step -> last reported progress
 	left      bool                           // something could not be deleted
 }
 
 // reason is why a step failed.
 type reason struct{ path, text string }
 
-// told is when progress was first reported, and when and what was last said of it.
+// told is when progress was first reported, and the time and text of the last report.
 type told struct {
 	first, at time.Time
 	text      string
 }
 
-// outcome is what has become of one build.
+// outcome is the outcome of one build.
 type outcome struct {
 	name      string
 	err       error
 	step      string // whose failure it was, empty if of none that the template asks for
-	place     string // of what asks for it
+	place     string // of the block that requests it
 	artifacts []*builder.Artifact
 	ended     bool
 }
@@ -141,7 +141,8 @@ func (t *transcript) entries(e step.Event) []entry {
 	return nil
 }
 
-// buildFailed says that a build has failed, and what of it was not said before.
+// buildFailed reports that a build has failed, with the details that were not shown
+// before.
 func (t *transcript) buildFailed(e step.Event) []entry {
 	o := t.build(e.Build)
 	o.ended, o.err, o.step, o.place = true, e.Error, e.Step, e.Place
@@ -173,7 +174,7 @@ func (t *transcript) lines(e step.Event, l level, text string) []entry {
 	return []entry{{level: l, build: e.Build, text: strings.Join(out, "\n")}}
 }
 
-// stamp is what the lines of builds start with.
+// stamp returns the prefix of the lines of builds.
 func (t *transcript) stamp(e step.Event) string {
 	if !t.timestamps {
 		return ""
@@ -207,7 +208,7 @@ const (
 	tailWidth = 500
 )
 
-// keepTail remembers the end of what the step of e has written.
+// keepTail keeps the end of the output of e's step.
 func (t *transcript) keepTail(e step.Event) {
 	steps := t.tails[e.Build]
 	if steps == nil {
@@ -220,8 +221,8 @@ func (t *transcript) keepTail(e step.Event) {
 	steps[e.Step] = slices.Clone(steps[e.Step][max(0, len(steps[e.Step])-tailLines):])
 }
 
-// reasonText is what is said about err. What it blames in the template is shown with
-// its source when all is over.
+// reasonText returns the text for err. Errors in the template are shown with their source
+// at the end.
 func reasonText(err error) string {
 	text := err.Error()
 	var blamed hcl.Diagnostics
@@ -233,7 +234,7 @@ func reasonText(err error) string {
 	return strings.ReplaceAll(text, "\n", "\n    ")
 }
 
-// failure says why a build failed, where, and what it wrote last.
+// failure describes why a build failed, where, and the end of its output.
 func (t *transcript) failure(o *outcome) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "--> %s: %s", o.name, reasonText(o.err))
@@ -278,7 +279,7 @@ func (t *transcript) progress(e step.Event) []entry {
 	return t.lines(e, say, shown)
 }
 
-// summary tells what has become of all builds.
+// summary describes the outcome of all builds.
 func (t *transcript) summary(e step.Event) []entry {
 	out := []entry{{level: say, text: "\n==> Wait completed after " + Words(e.Elapsed)}}
 	if e.Error != nil {

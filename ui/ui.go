@@ -21,8 +21,8 @@ type Display interface {
 	Handle(e step.Event)
 }
 
-// JSON writes events as JSON lines: the run's log. Of a step's progress it writes
-// what comes half a second or more after what it wrote last.
+// JSON writes events as JSON lines: the run's log. It limits the progress of a step to one
+// event every half a second.
 type JSON struct {
 	Out    io.Writer
 	Prefix string // fields that each event starts with, such as `"schema":1,`

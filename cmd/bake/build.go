@@ -108,7 +108,7 @@ func asked(cmd *cobra.Command, flag string, limit *time.Duration) {
 	}
 }
 
-// build returns how the run ended, and what is still to be said of it.
+// build returns how the run ended, and an error that still has to be reported.
 func (p *program) build(ctx context.Context, o buildOptions) (failure, err error) {
 	defer func() {
 		if failure == nil {
@@ -311,7 +311,7 @@ func leftText(run string, left []step.Resource) string {
 // commandLine returns the command line of the user, including any secrets.
 func (p *program) commandLine() string { return strings.Join(append([]string{"bake"}, p.args...), " ") }
 
-// say writes a text that is no part of the event stream; no text is not said.
+// say writes a text that is not part of the event stream. It ignores an empty text.
 func (p *program) say(text string) {
 	switch {
 	case text == "", p.json.on: // programs have the result

@@ -119,7 +119,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	return cmd
 }
 
-// gossJSON is the format of a report that is for those who have read goss's until now.
+// gossJSON is a report format for programs that read goss's reports.
 const gossJSON = "goss-json"
 
 // varFlags registers the flags for what templates of goss files know.
@@ -136,7 +136,7 @@ func needFiles(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// complete makes options of what the flags say.
+// complete sets the options from the flags.
 func (o *checksOptions) complete(p *program, cmd *cobra.Command) error {
 	usage := func(format string, args ...any) error {
 		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
@@ -176,7 +176,7 @@ func (o *checksOptions) complete(p *program, cmd *cobra.Command) error {
 // maxInput is how much of standard input is read: more than a goss file can have.
 const maxInput = 2 << 20
 
-// where complains about flags that do not say what machine is checked.
+// where returns an error if the flags do not define the machine to check.
 func (o *checksOptions) where(flags *pflag.FlagSet) error {
 	others, name := guestNames(), "-host"
 	switch {
@@ -210,8 +210,8 @@ func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {
 	return c, p.blame(diags)
 }
 
-// blame shows what is wrong with files on standard error, since standard output is for a
-// report, and returns the error of it.
+// blame shows errors in files on standard error, since standard output is for a report,
+// and returns the error for them.
 func (p *program) blame(diags hcl.Diagnostics) error {
 	switch {
 	case p.json.on && diags.HasErrors():

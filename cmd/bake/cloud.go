@@ -174,7 +174,8 @@ func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
 	return nil
 }
 
-// movedPorts is the line that says on which ports machines are reached, if not on their own.
+// movedPorts returns a line about the ports at which machines are reached, if they differ
+// from the machines' own.
 func movedPorts() string {
 	ssh, http := localcloud.ServedPort(22), localcloud.ServedPort(80)
 	if ssh == 22 && http == 80 {

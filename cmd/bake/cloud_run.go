@@ -77,7 +77,7 @@ func (p *program) cloudRun(ctx context.Context, c *localcloud.Cloud, o cloudRunO
 	return nil
 }
 
-// runs says where an instance can be reached.
+// runs prints where an instance can be reached.
 func (p *program) runs(i *localcloud.Instance) {
 	machine := login.Machine{User: i.User(), Host: i.Address, Port: 22, KeyFile: i.KeyFile}
 	if localcloud.ServedPort(22) != 22 {

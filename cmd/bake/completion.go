@@ -50,7 +50,7 @@ bake -autocomplete-uninstall undoes that.`,
 	}
 }
 
-// asksForCompletion says whether a shell asks what can follow on a command line.
+// asksForCompletion reports whether a shell requests completions of a command line.
 func asksForCompletion(args []string) bool {
 	return len(args) > 1 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
 }

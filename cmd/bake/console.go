@@ -110,9 +110,9 @@ func (c *console) read(ctx context.Context) error {
 	}
 }
 
-// line takes one line of input, and shows what comes of it. With last set, no other line can
-// complete the expression. It reports whether the user has had enough, and whether the line
-// failed, which has been shown then.
+// line processes one line of input, and shows the result. last means that no further line
+// can complete the expression. done reports whether the user has asked to leave, and
+// failed whether the line had an error, which has been shown then.
 func (c *console) line(ctx context.Context, text string, last bool) (done, failed bool) {
 	a, err := c.session.Line(ctx, text, last)
 	if err != nil {

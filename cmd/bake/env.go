@@ -27,7 +27,7 @@ func (e environ) get(name string) string {
 	return envvar.Get(e, name)
 }
 
-// colors says whether the environment allows colours at all.
+// colors reports whether the environment permits colors.
 func (e environ) colors() bool {
 	return e.get("NO_COLOR") == "" && e.get("PACKER_NO_COLOR") == ""
 }
@@ -97,7 +97,7 @@ func (p *program) configure() error {
 	return nil
 }
 
-// state is [environ.stateDir] for what knows what is in there.
+// state is [environ.stateDir] for callers that use the contents.
 func (e environ) state() (run.State, error) {
 	dir, err := e.stateDir()
 	return run.State(dir), err
@@ -112,8 +112,8 @@ func diagnosticsText(files map[string]*hcl.File, diags hcl.Diagnostics) string {
 // cacheLimitVariable sets how large the cache of machines may be, if no flag does.
 const cacheLimitVariable = "BAKE_CACHE_LIMIT"
 
-// cacheLimit is how many bytes the cache of machines may have after a build, 0 if nothing
-// says it; flag is 0 if it is not set.
+// cacheLimit returns the size limit of the cache of machines after a build, in bytes; 0 if
+// none is set. flag is 0 if it is not set.
 func (e environ) cacheLimit(flag bytesFlag) (int64, error) {
 	text := e.get(cacheLimitVariable)
 	if flag > 0 || text == "" {

@@ -56,7 +56,7 @@ type outcomeError struct {
 func (e outcomeError) Unwrap() error { return e.error }
 
 // ended gives the error of a command that runs something its exit code. shown is that
-// error, or another one if the user has been told of it.
+// error, or a different one if the error was reported already.
 func (p *program) ended(err, shown error, codes choice) error {
 	choose := codes.value
 	if choose == "" {
@@ -82,7 +82,7 @@ func (p *program) allReused(codes choice) error {
 	return outcomeError{errReported, int(run.OutcomeReused)}
 }
 
-// checkExitCodes says what is wrong with the choice in the environment.
+// checkExitCodes returns an error if the setting in the environment is invalid.
 func (e environ) checkExitCodes() error {
 	switch v := e.get(exitCodesVariable); v {
 	case "", bakeCodes, packerCodes:

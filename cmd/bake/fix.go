@@ -39,7 +39,7 @@ template needs no fixing. Nothing is written, so the exit code is always 1.`,
 	return cmd
 }
 
-// absentCommands are those of Packer's that bake has no use for. Each says why.
+// absentCommands returns Packer's commands that bake does not have. Each explains why.
 func absentCommands() []*cobra.Command {
 	var out []*cobra.Command
 	for _, c := range [][2]string{

@@ -206,8 +206,8 @@ func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) *fleet.Shared {
 	}}
 }
 
-// connect makes the cells of the host use the local cloud, if -local says so, and events go to
-// emit. The caller calls end when nothing runs any more.
+// connect makes the cells of the host use the local cloud, if -local is set, and sends
+// events to emit. The caller calls end when nothing runs any more.
 func (h *fleetHost) connect(p *program, f *fleetFlags, emit func(step.Event), fleets ...*fleet.Fleet) (end func(context.Context) error) {
 	h.Emit, h.Clouds = emit, &localcloud.Clouds{}
 	if !f.local {

@@ -58,7 +58,7 @@ let cron or a systemd timer call 'bake fleet run'.`,
 	return cmd
 }
 
-// noSchedule says how a fleet without an engine is run by a schedule.
+// noSchedule explains how to schedule a fleet without an engine.
 func noSchedule(f *fleet.Fleet) error {
 	cron, zone := "30 2 * * *", ""
 	if s := f.Schedule; s != nil {

@@ -51,8 +51,8 @@ FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is only one fleet.`
 	return cmd
 }
 
-// hasChannel is an error unless the image of a cell has a channel of that name which takes an
-// approval.
+// hasChannel returns an error unless the image of a cell has a channel of that name that
+// takes approvals.
 func (p *program) hasChannel(ctx context.Context, f *fleetFlags, c fleet.Cell, name string) error {
 	t, err := f.template(p, "bake fleet approve", f.path)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"bake/fleet"
 )
 
-// completesFleets says what can follow in a command about fleets.
+// completesFleets sets the completions of a command about fleets.
 func (p *program) completesFleets(cmd *cobra.Command) {
 	switch {
 	case strings.HasSuffix(cmd.Use, " [FLEET]"):
@@ -85,7 +85,7 @@ func fleetNames(all []*fleet.Fleet) (names []string) {
 	return names
 }
 
-// cellNames are those of the cells of a fleet.
+// cellNames returns the names of the cells of a fleet.
 func cellNames(f *fleet.Fleet) (names []string) {
 	for _, c := range f.Cells {
 		names = append(names, c.Short())
@@ -93,7 +93,7 @@ func cellNames(f *fleet.Fleet) (names []string) {
 	return names
 }
 
-// regionNames are those of the regions of the cells of a fleet.
+// regionNames returns the regions of the cells of a fleet.
 func regionNames(f *fleet.Fleet) (names []string) {
 	for _, c := range f.Cells {
 		names = append(names, c.Region)

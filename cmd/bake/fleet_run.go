@@ -84,8 +84,8 @@ type fleetError struct {
 func (e *fleetError) Error() string        { return e.text }
 func (e *fleetError) Outcome() run.Outcome { return e.outcome }
 
-// fleetRun returns whether all was reused, how the run ended, and what is still to be said of
-// it.
+// fleetRun returns whether everything was reused, how the run ended, and an error that
+// still has to be reported.
 func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []string) (reused bool, failure, err error) {
 	defer func() {
 		if failure == nil {

@@ -65,7 +65,7 @@ func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state ru
 	}
 }
 
-// builderPlaces are places as events and histories tell of them, for builders.
+// builderPlaces converts the places in events and histories for builders.
 func builderPlaces(all []step.Placement) (out []builder.Placement) {
 	for _, p := range all {
 		out = append(out, builder.Placement{Account: p.Account, Region: p.Region, ID: p.ID, Shared: p.Shared})

@@ -129,7 +129,7 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 	}
 }
 
-// codesOf says what the exit codes of cmd mean.
+// codesOf describes the exit codes of cmd.
 func codesOf(cmd *cobra.Command) string {
 	codes := cmd.Annotations[exitCodes]
 	switch {

@@ -241,7 +241,8 @@ func (p *program) warnUnknown(uses images.Uses) {
 	}
 }
 
-// conflict says which flags do not go together, q being what they ask for; empty if all do.
+// conflict returns a message about incompatible flags, or "". q is the query that they
+// define.
 func (o *imagesListOptions) conflict(q images.Query) string {
 	elsewhere := o.shared || o.public || o.owners != nil
 	switch {
@@ -311,7 +312,7 @@ func parameterOf(channel string) string {
 	return channels.Parameter(image, name)
 }
 
-// query is what the flags and arguments ask for.
+// query returns the query that the flags and arguments define.
 func (o *imagesListOptions) query(command string, args []string, now time.Time) (images.Query, error) {
 	q := images.Query{Name: o.name, Owners: o.owners, Shared: o.shared, Public: o.public, OlderThan: time.Duration(o.olderThan), Now: now}
 	wrong := func(format string, args ...any) (images.Query, error) {

@@ -60,8 +60,8 @@ func (f *channelFlags) image(ctx context.Context, p *program, command, name stri
 	return block, err
 }
 
-// unread is an error if there are flags that say where the image block is, or how to read it,
-// and none is read.
+// unread returns an error if flags for finding or reading the image block are set, but no
+// block is read.
 func (f *channelFlags) unread(cmd *cobra.Command, image string) error {
 	if f.noRules && cmd.Flags().Changed("image") {
 		return usageError{"-image names an image block, and -no-rules does without one: leave one out", cmd.CommandPath()}

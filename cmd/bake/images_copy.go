@@ -130,7 +130,7 @@ func (p *program) copyTask(ctx, stop context.Context, do func(context.Context, *
 	return id, err
 }
 
-// leftBy is what an error says was left behind.
+// leftBy returns the resources that were left behind according to an error.
 func leftBy(err error) []step.Resource {
 	if failed, ok := errors.AsType[*run.FailedError](err); ok {
 		return failed.Left

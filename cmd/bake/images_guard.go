@@ -64,7 +64,7 @@ func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
 	return g, nil
 }
 
-// checkRole complains about what -role says, if it is not the ARN of a role.
+// checkRole returns an error if the value of -role is not the ARN of a role.
 func checkRole(r images.Role, command string) error {
 	if err := r.Check(); err != nil {
 		return usageError{fmt.Sprintf("-role=%s: %v", r.ARN, err), command}
@@ -72,7 +72,7 @@ func checkRole(r images.Role, command string) error {
 	return nil
 }
 
-// guarded is the error of what a guard has kept from being removed.
+// guarded is the error when a guard has prevented a removal.
 type guarded struct{ error }
 
 func (g guarded) Unwrap() error { return g.error }

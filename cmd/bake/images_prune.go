@@ -73,7 +73,7 @@ then removed, with at least 7 days in between. Until an image is removed,
 	return cmd
 }
 
-// options are what the flags ask for.
+// options returns the options that the flags define.
 func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOptions, error) {
 	out := images.PruneOptions{Query: images.Query{Name: o.name}, Keep: o.keep, Stages: images.Stages{Delete: time.Duration(o.olderThan)}, Together: o.together}
 	wrong := func(format string, args ...any) (images.PruneOptions, error) {
@@ -102,11 +102,11 @@ func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOp
 	return out, err
 }
 
-// byTemplate reports whether retention blocks say what is too much.
+// byTemplate reports whether retention blocks define what to remove.
 func (o *imagesPruneOptions) byTemplate() bool { return o.keep == 0 && o.olderThan == 0 }
 
-// retained are the options that the retention blocks of a template ask for, and the names
-// of the images.
+// retained returns the options that the retention blocks of a template define, and the
+// names of the images.
 func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command string, like images.PruneOptions, path string) (all []images.PruneOptions, err error) {
 	if o.name != "" || len(o.tags) > 0 || o.together {
 		return nil, usageError{"-name, -tag and -together say which images are looked at with -keep or -older-than; retention blocks say that themselves", command}

@@ -78,7 +78,7 @@ If bake is killed, 'bake sweep' deletes the snapshots of images already deregist
 	return cmd
 }
 
-// find are the images that are meant.
+// find returns the selected images.
 func (o *imagesRmOptions) find(ctx context.Context, a *images.Account, refs []string) (all []images.Image, err error) {
 	if o.image != "" {
 		return a.Named(ctx, o.image)

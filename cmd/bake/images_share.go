@@ -30,7 +30,7 @@ type partly struct{ error }
 func (e partly) Unwrap() error      { return e.error }
 func (partly) Outcome() run.Outcome { return run.OutcomePartial }
 
-// done is err as that of a command that has done something in spite of it.
+// done returns err for a command that has succeeded in part if something is set.
 func done(something bool, err error) error {
 	_, regional := errors.AsType[*images.RegionError](err)
 	_, local := errors.AsType[*images.PlaceError](err)
@@ -132,8 +132,8 @@ type sharedResult struct {
 	Images []images.Shared `json:"images"`
 }
 
-// changeSharing changes whom an image is shared with. Those who receive it must be allowed
-// to use its keys.
+// changeSharing changes the sharing of an image. The receivers must be permitted to use
+// its keys.
 func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, receivers []string, change func(*images.Account, context.Context, string, images.SharingChange) ([]images.Shared, error)) error {
 	f.Copies = f.regions != nil
 	if err := f.Check(""); err != nil {

@@ -127,7 +127,7 @@ func (p *program) install(ctx context.Context, required []setup.Requirement, o s
 	})
 }
 
-// requirementsOf are what a template requires, for those who install it.
+// requirementsOf converts the requirements of a template for the installer.
 func requirementsOf(plugins []config.Plugin) (all []setup.Requirement) {
 	for _, r := range plugins {
 		all = append(all, setup.Requirement{Name: r.Name, Source: r.Source, Constraint: r.Version, Allows: r.Allows, Range: r.Range})

@@ -22,7 +22,7 @@ type jsonOutput struct {
 	on          bool
 	diagnostics []ui.Diagnostic // for the last object
 	outcome     string          // of a command that runs something
-	result      any             // a struct of what is particular to the command; nil if it came to nothing
+	result      any             // a struct with the command's own fields; nil if there is no result
 }
 
 // jsonHeader starts every object.
@@ -98,7 +98,7 @@ func (p *program) keepDiagnostics(files map[string]*hcl.File, diags hcl.Diagnost
 	p.json.diagnostics = append(p.json.diagnostics, ui.PlainDiagnostics(files, diags)...)
 }
 
-// list is s as JSON knows it: never null.
+// list returns s for JSON: never null.
 func list[T any](s []T) []T {
 	if s == nil {
 		return []T{}

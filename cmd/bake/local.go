@@ -33,7 +33,7 @@ func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	}, err
 }
 
-// rehearsing says which rules for faults hold, with the seed that repeats them.
+// rehearsing shows how many fault rules apply, and the seed that reproduces them.
 func (p *program) rehearsing(rules int, seed uint64) {
 	what := "1 fault rule applies"
 	if rules != 1 {
@@ -58,8 +58,8 @@ func (p *program) openLocal(ctx context.Context, egress, faults string, emit fun
 	return localcloud.Open(ctx, o)
 }
 
-// joinOptions are [program.localOptions] for a cloud that may be served already. egress is what
-// -allow-egress says.
+// joinOptions returns [program.localOptions] for a cloud that may be served already.
+// egress is the value of -allow-egress.
 func (p *program) joinOptions(egress string, emit func(step.Event)) (local.Options, error) {
 	o, err := p.localOptions(emit)
 	o.EgressAsked, o.Egress = egress != "", cmp.Or(egress, o.Egress)

@@ -106,10 +106,10 @@ const machineReadable = "machine-readable"
 type program struct {
 	name           string   // that the program was called by
 	args           []string // as the user gave them
-	env            environ  // of it, and of what it starts
+	env            environ  // of this process, and of the processes that it starts
 	keys           []string // of fleets, as in env
 	stdin          io.Reader
-	input          []byte // what was read of it, for diagnostics
+	input          []byte // the input read so far, for diagnostics
 	stdout, stderr *output
 	now            func() time.Time
 	log            *debugLog
@@ -168,8 +168,8 @@ func exitCode(err error) int {
 	}
 }
 
-// report shows a command's error. What is wrong with a template goes to standard
-// output, like all else that is said about it; the rest to standard error.
+// report shows a command's error. Errors in a template go to standard output, like all
+// other output about it; others go to standard error.
 func (p *program) report(err error) {
 	var usage usageError
 	var template *templateError

@@ -59,11 +59,11 @@ func (o *output) file() *os.File {
 	return f
 }
 
-// draws says whether o is a terminal that understands escape sequences.
+// draws reports whether o is a terminal that understands escape sequences.
 func (o *output) draws() bool { return terminal.Draws(o.Writer) }
 
-// colors says whether o can be given colors: it is a terminal that understands them,
-// or something that is shown on one later.
+// colors reports whether colors can be written to o: it is a terminal that supports them,
+// or its content may be shown on one later.
 func (o *output) colors() bool { return o.draws() || !terminal.Is(o.Writer) }
 
 // size returns the size of o in cells, 80 by 24 if it is no terminal.

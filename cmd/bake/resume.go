@@ -74,7 +74,7 @@ have started. 'bake sweep -run RUN' deletes the resources of a run that cannot b
 	return cmd
 }
 
-// resume returns how the run ended, and what is still to be said of it.
+// resume returns how the run ended, and an error that still has to be reported.
 func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) (failure, err error) {
 	if err := p.env.checkExitCodes(); err != nil {
 		return err, err

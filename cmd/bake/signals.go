@@ -24,7 +24,7 @@ func (e interrupted) Outcome() run.Outcome {
 	return run.OutcomeCancelled
 }
 
-// Cancelling is what the run says of it.
+// Cancelling is the message in the log of the run.
 func (e interrupted) Cancelling() string {
 	return fmt.Sprintf("Cancelling build after receiving %s", e.signal)
 }
@@ -40,13 +40,13 @@ func (unread) Error() string { return "cancelled: the program reading bake's out
 // Outcome is that of a Ctrl-C, which often ends the reader before bake receives it.
 func (unread) Outcome() run.Outcome { return run.OutcomeCancelled }
 
-// Cancelling is what the run says of it.
+// Cancelling is the message in the log of the run.
 func (unread) Cancelling() string {
 	return "Cancelling build: the program reading its output has exited"
 }
 
-// listenEarly has Ctrl-C's signal wait for who listens to it, where it would be lost until then: a shell
-// begins what it runs in the background with the signal ignored.
+// listenEarly buffers the signal of Ctrl-C until a listener is ready, so that it is not
+// lost: a shell starts background processes with the signal ignored.
 func listenEarly() chan os.Signal {
 	early := make(chan os.Signal, 1)
 	if signal.Ignored(os.Interrupt) {
@@ -74,8 +74,8 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	if len(p.early) > 0 && len(signals) == 0 { // in both it is the same one
 		signals <- <-p.early
 	}
-	// Not ignored, which the programs that bake starts would inherit. Sockets
-	// raise it too, so only a failed write tells that an output is meant.
+	// The signal is not ignored, because programs that bake starts would inherit that.
+	// Sockets raise it too, so only a failed write shows that an output is affected.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
@@ -120,7 +120,7 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	}
 }
 
-// ending are the signals that ask the program to end.
+// ending returns the signals that ask the program to end.
 func ending() []os.Signal {
 	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
@@ -153,5 +153,5 @@ func interruptible(parent context.Context, do func(ctx context.Context) error) e
 	return err
 }
 
-// ignoreSignals is for commands that say nothing about being ended.
+// ignoreSignals is for commands that print nothing when they are ended.
 func ignoreSignals(int, error) {}

@@ -70,7 +70,7 @@ age that is longer than any of your builds take.`,
 	return cmd
 }
 
-// sweep returns how it ended, and what is still to be said of it.
+// sweep returns how the sweep ended, and an error that still has to be reported.
 func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error) {
 	defer func() {
 		if failure == nil {

@@ -39,8 +39,8 @@ func (f *templateFlags) registerReleases(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.releases, "ignore-prerelease-plugins", false, "ignore installed plugins whose version ends in -dev")
 }
 
-// withoutEffect accepts flags of Packer's that have no counterpart here, so that
-// command lines go on working. Their help says so.
+// withoutEffect registers flags of Packer's that have no counterpart here, so that
+// existing command lines still work. Their help says that they have no effect.
 func withoutEffect(flags *pflag.FlagSet, names ...string) {
 	why := map[string]string{
 		"use-sequential-evaluation": "no effect: each value is computed when it is needed, whatever the order",
@@ -71,7 +71,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 	}, nil
 }
 
-// template is [templateFlags.options] with the builds that are meant.
+// template returns [templateFlags.options] with the selected builds.
 func (f *templateFlags) template(p *program, command, path string) (run.Template, error) {
 	o, err := f.options(p, command, path)
 	return run.Template{Options: o, Only: f.only, Except: f.except}, err

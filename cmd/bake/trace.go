@@ -9,10 +9,11 @@ import (
 	"bake/run/trace"
 )
 
-// traces is where the traces of runs go, if the environment says so; service is the name of this
-// program in them. The caller closes it while feed, which shows the runs, is open.
+// traces returns the tracer of runs if the environment sets a destination; service is the
+// name of this program in the traces. The caller closes it while feed, which shows the
+// runs, is open.
 func (p *program) traces(service string, env environ, feed *feed) *trace.Tracer {
-	host, _ := os.Hostname() // without one, it is not said
+	host, _ := os.Hostname() // the name is left out if it is unknown
 	return trace.Open(env.get, service, version, host, func(err error) {
 		defer feed.suspend()()
 		fmt.Fprintf(p.stderr, "Warning: %s\n", prose.Printable(err.Error()))

@@ -102,7 +102,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	return cmd
 }
 
-// check says what is wrong with the flags and arguments.
+// check returns an error if the flags and arguments are invalid.
 func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 	for _, name := range slices.Concat(keylessTexts, keylessSwitches) {
 		f := cmd.Flags().Lookup(name)
@@ -123,7 +123,7 @@ func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// forSigning says what is wrong with the flags about signatures; empty if nothing is.
+// forSigning returns an error message for invalid flags about signatures, or "".
 func (o *verifyOptions) forSigning() string {
 	switch {
 	case o.keyless, o.signingMode == "keyless":
@@ -142,7 +142,8 @@ func (o *verifyOptions) forSigning() string {
 	return ""
 }
 
-// forImage says which flags and arguments do not go with an image; empty if all do.
+// forImage returns an error message for flags and arguments that cannot be used with an
+// image, or "".
 func (o *verifyOptions) forImage(args []string) string {
 	switch {
 	case len(args) > 2:
@@ -160,7 +161,8 @@ func (o *verifyOptions) forImage(args []string) string {
 	return ""
 }
 
-// forFiles says which flags do not go with attestations in files; empty if all do.
+// forFiles returns an error message for flags that cannot be used with attestations in
+// files, or "".
 func (o *verifyOptions) forFiles(cmd *cobra.Command) string {
 	for _, name := range append([]string{"boot", "may-change", "reports", "exit-codes"}, guestNames()...) {
 		if name != "local" && cmd.Flags().Changed(name) {

@@ -62,7 +62,7 @@ func isHCL(name string) bool {
 	return strings.HasSuffix(name, ".pkr.hcl") || strings.HasSuffix(name, ".pkrvars.hcl") || strings.HasSuffix(name, ".bake.hcl")
 }
 
-// isFile says whether an entry of a directory is a file, or a link to one.
+// isFile reports whether an entry of a directory is a file, or a link to one.
 func isFile(name string, e fs.DirEntry) bool {
 	if e.Type()&fs.ModeSymlink == 0 {
 		return e.Type().IsRegular()
@@ -71,7 +71,7 @@ func isFile(name string, e fs.DirEntry) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// ignored says whether an entry of a directory is hidden, or a copy that an editor keeps.
+// ignored reports whether an entry of a directory is hidden, or a backup of an editor.
 func ignored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") ||
 		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")

@@ -104,8 +104,8 @@ var coalesce = function.New(&function.Spec{
 	},
 })
 
-// contains tells whether a list has a value. Null is not one to look for: whether it
-// equals an element of another type cannot be told.
+// contains reports whether a list contains a value. It does not accept null: whether null
+// equals an element of another type is undefined.
 var contains = function.New(&function.Spec{
 	Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}, {Name: "value", Type: cty.DynamicPseudoType}},
 	Type:   stdlib.ContainsFunc.ReturnTypeForValues,

@@ -91,8 +91,8 @@ func withoutNulls(v cty.Value) cty.Value {
 	return cty.ObjectVal(members)
 }
 
-// shownNumber writes n as people know it: with the digits that tell it apart from
-// the other numbers of a computer, of which arithmetic keeps more.
+// shownNumber formats n for people: with the digits that distinguish it from other float64
+// values; arithmetic keeps more.
 func shownNumber(n *big.Float) string {
 	if i, accuracy := n.Int64(); accuracy == big.Exact {
 		return strconv.FormatInt(i, 10)
@@ -119,8 +119,8 @@ func quote(s string) string {
 	).Replace(s) + `"`
 }
 
-// Plain returns v as JSON knows it, with null in the place of what is secret or
-// unknown, and every string passed through redact.
+// Plain returns v for JSON, with null for sensitive and unknown values, and every string
+// passed through redact.
 func Plain(v cty.Value, redact func(string) string) any {
 	v, marks := v.Unmark()
 	switch t := v.Type(); {

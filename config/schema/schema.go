@@ -116,8 +116,8 @@ func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
 // that is missing or wrong, which has been reported, is never known.
 func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] && !s.failed[ptr] }
 
-// Secret makes text one that must not be shown, for what a component learns when
-// it runs.
+// Secret registers a text that must not be shown, which a component has learned while it
+// runs.
 func (s *Source) Secret(text string) {
 	if s.secret != nil && text != "" {
 		s.secret(text)
@@ -165,8 +165,8 @@ func (c *Checker) Missing(ptr any, summary, format string, args ...any) {
 	c.Errorf(ptr, summary, format, args...)
 }
 
-// Errorf reports a problem with the field at ptr. Complaints about a field
-// whose value is not known yet are dropped: there is nothing to complain about.
+// Errorf reports a problem with the field at ptr. It ignores a field whose value is not
+// known yet.
 func (c *Checker) Errorf(ptr any, summary, format string, args ...any) {
 	c.add(hcl.DiagError, ptr, summary, format, args)
 }
@@ -480,8 +480,8 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	}
 }
 
-// Loose is an expression that is not held to the letter: one element may stand in
-// the place of a list that holds nothing else.
+// Loose is an expression that is decoded leniently: a single element may replace a list of
+// one element.
 type Loose struct{ hcl.Expression }
 
 // listed makes a list of val if that is what t is decoded from and val is none.
@@ -510,7 +510,7 @@ func isZero(val cty.Value, t reflect.Type) bool {
 	return false
 }
 
-// nullWithin says which element of val is null; empty if none is.
+// nullWithin returns which element of val is null; empty if none is.
 func nullWithin(val cty.Value) (name string) {
 	_ = cty.Walk(val, func(path cty.Path, v cty.Value) (bool, error) {
 		if !v.IsNull() {

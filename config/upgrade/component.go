@@ -31,8 +31,8 @@ func (c *converter) source(v value, b builder) {
 	c.requirePlugin(b.typ)
 }
 
-// accessOptions are the options of a builder that say how to reach Amazon; they
-// are those of its data sources too.
+// accessOptions are the options of a builder for access to Amazon; the data sources have
+// the same.
 var accessOptions = []string{
 	"access_key", "secret_key", "token", "region", "profile", "shared_credentials_file", "assume_role", "mfa_code",
 	"custom_endpoint_ec2", "insecure_skip_tls_verify", "skip_metadata_api_check", "skip_credential_validation",
@@ -78,8 +78,8 @@ func (c *converter) provisioner(blockType string, v value, unnamed bool) (block,
 	return out, true
 }
 
-// postProcessors converts the post-processors: each is a chain of one, and a
-// list of them is a chain.
+// postProcessors converts the post-processors: each is a chain of one, and a nested list
+// is one chain.
 func (c *converter) postProcessors(v value, unnamed bool) {
 	if v.kind == null {
 		return

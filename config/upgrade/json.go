@@ -117,7 +117,7 @@ func read(expr hcl.Expression, src []byte) (value, hcl.Diagnostics) {
 	return v, diags
 }
 
-// checkDepth refuses what the parser, which is recursive, could not stand.
+// checkDepth rejects nesting that is too deep for the parser, which is recursive.
 func checkDepth(filename string, src []byte) hcl.Diagnostics {
 	depth, inString := 0, false
 	pos := hcl.InitialPos

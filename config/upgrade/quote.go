@@ -51,7 +51,7 @@ func escape(b *strings.Builder, s string, before bool) {
 		case r == '$' || r == '%':
 			opens := i+1 < len(rs) && rs[i+1] == '{'
 			switch {
-			// Two of them before a brace would be read as one that is escaped.
+			// Two of them before a brace would be read as an escape.
 			case opens && i > 0 && rs[i-1] == r, i+1 == len(rs) && before:
 				fmt.Fprintf(b, `\u%04x`, r)
 			case opens:

@@ -109,7 +109,7 @@ func (c *converter) warn(at hcl.Range, summary, format string, args ...any) {
 	c.diags = append(c.diags, d)
 }
 
-// head is the first character of a range, for what is wrong with a value of many lines.
+// head returns the first character of a range, for errors about a multi-line value.
 func head(r hcl.Range) hcl.Range {
 	if r.Start.Line == r.End.Line {
 		return r

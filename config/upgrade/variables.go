@@ -71,8 +71,8 @@ func (c *converter) variables(root value) {
 	}
 }
 
-// fixed says whether a default is constant but for the environment: that is all
-// that the default of a variable in HCL may be.
+// fixed reports whether a default is constant except for the environment, which is what
+// HCL permits as the default of a variable.
 func fixed(s string) bool {
 	segs, err := segments(s)
 	return err != nil || !slices.ContainsFunc(segs, func(seg segment) bool {

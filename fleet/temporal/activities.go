@@ -118,7 +118,8 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	return out, nil
 }
 
-// options are those of the run of a cell, if it is still what it was when the fleet's run began.
+// options returns the options of the run of a cell, if the cell is unchanged since the
+// fleet's run began.
 func (a *activities) options(ctx context.Context, in stageIn) (o run.Options, err error) {
 	now, err := a.place(in.Cell)
 	if err != nil {
@@ -250,8 +251,8 @@ func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
 	return regions
 }
 
-// teardown deletes what a run has left: what its state tells, and what carries its tag in
-// the regions of the cell.
+// teardown deletes what a run has left: what its state records, and what carries its tag
+// in the regions of the cell.
 func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownOut, err error) {
 	if err := named(in.Run); err != nil {
 		return out, err
@@ -329,7 +330,7 @@ func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.
 	return nil
 }
 
-// keepLog keeps what a teardown has said from a position on among the reports.
+// keepLog stores the log of a teardown, starting at a position, with the reports.
 func (a *activities) keepLog(ctx context.Context, o run.Options, in teardownIn, from run.Position) (*run.LogPart, error) {
 	cloud, err := a.cloud(ctx, in.Cell, in.Run, in.Cell.Region)
 	if err != nil {
@@ -379,7 +380,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	return errors.Join(errs...)
 }
 
-// before is how the cell ended the last time, as far as the service knows.
+// before returns the previous result of the cell, as far as the service knows it.
 func (a *activities) before(ctx context.Context, c fleet.Cell) fleet.Result {
 	query := fmt.Sprintf("WorkflowId = '%s' AND ExecutionStatus = 'Completed'", c.ID())
 	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1}) // the newest comes first

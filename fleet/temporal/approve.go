@@ -20,7 +20,7 @@ import (
 	"bake/step"
 )
 
-// approveIn says what is approved.
+// approveIn defines what is approved.
 type approveIn struct {
 	Outcome  fleet.Outcome  `json:"outcome"`
 	Approval fleet.Approval `json:"approval"`
@@ -108,7 +108,8 @@ func (w *waitingImage) begin(ctx workflow.Context, in fleet.PendingImage) {
 	w.end = w.in.Since.Add(patience)
 }
 
-// handle answers who asks for the status, and who approves the image for a channel.
+// handle sets the handlers for queries of the status and for approvals of the image for a
+// channel.
 func (w *waitingImage) handle(ctx workflow.Context) error {
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Waits, error) { return w.waits, nil }); err != nil {
 		return err
@@ -190,8 +191,9 @@ func (w *waitingImage) next(now time.Time) time.Time {
 	return at
 }
 
-// promote offers the image to its channels, and tells the webhooks if that fails: once for each
-// reason. It reports whether it was cancelled meanwhile, and not while it told them.
+// promote offers the image to its channels, and notifies the webhooks of a failure: once
+// for each reason. cancelled reports whether it was cancelled in the promotion, but not in
+// the notification.
 func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error) {
 	w.approved, w.soonest = false, time.Second
 	err = promote(ctx, w.in, &w.waits)
@@ -218,7 +220,7 @@ func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error)
 	return false, err
 }
 
-// waitsOf is what the image of an outcome waits for when it begins to.
+// waitsOf returns what the image of an outcome waits for initially.
 func waitsOf(o fleet.Outcome) fleet.Waits {
 	return fleet.Waits{Awaiting: slices.Clone(o.Awaiting), Soaking: slices.Clone(o.Soaking)}
 }
@@ -245,8 +247,8 @@ func isGone(err error) bool {
 	return ok && told.Type() == goneType
 }
 
-// promote offers an image to its channels, and says what it waits for then. It begins when a
-// worker is there, and is tried some times in a few minutes.
+// promote offers an image to its channels, and records in w what it waits for then. It
+// begins when a worker is available, and is retried for a few minutes.
 func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: promptQueue(in.Outcome.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
@@ -271,7 +273,7 @@ func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error 
 func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) {
 	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
 	if !slices.ContainsFunc(s.Cells, waits) || !p.there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
-		return // who asks without a worker waits in vain
+		return // without a worker, a query would not be answered
 	}
 	eachCell(ctx, s.Cells, waits, func(ctx context.Context, one *fleet.CellStatus) {
 		out, err := c.QueryWorkflowWithOptions(ctx, &client.QueryWorkflowWithOptionsRequest{
@@ -336,8 +338,8 @@ func stopWaiting(ctx context.Context, c client.Client, f *fleet.Fleet) (stopped 
 // not overrun.
 const listedLate = 2 * time.Second
 
-// approvable returns an error if no worker is there to approve the image of a cell: who asks
-// would wait until one is.
+// approvable returns an error if there is no worker to approve the image of a cell: the
+// request would wait until there is one.
 func approvable(ctx context.Context, c client.Client, f *fleet.Fleet, cell fleet.Cell) error {
 	p := &pollers{c: c}
 	for queue, kind := range map[string]enums.TaskQueueType{workflowQueue(f.Name): enums.TASK_QUEUE_TYPE_WORKFLOW, promptQueue(cell): enums.TASK_QUEUE_TYPE_ACTIVITY} {

@@ -70,7 +70,8 @@ type teardownIn struct {
 	Workflow string `json:"workflow,omitempty"`
 }
 
-// teardownOut is what a teardown has told. The name of its log is where that of a stage is.
+// teardownOut is the result of a teardown. The name of its log is in the same field as
+// that of a stage.
 type teardownOut struct {
 	Logged bool         `json:"logged,omitempty"` // something was there
 	Log    *run.LogPart `json:"log,omitempty"`    // nil: its log is on the host of its worker alone
@@ -201,9 +202,9 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	}
 }
 
-// timeout is the time that the service has ended an activity after with this error, or 0: its worker
-// has died, or could not be reached, or the activity hung. What the template does not wait for longer
-// ends in an outcome, and not in an error.
+// timeout returns which timeout made the service end an activity with this error, or 0:
+// its worker has died, or could not be reached, or the activity hung. The time limits of
+// the template lead to an outcome and not to an error.
 func timeout(err error) enums.TimeoutType {
 	var t *temporal.TimeoutError
 	if !errors.As(err, &t) {
@@ -238,7 +239,7 @@ func words(err error) string {
 	return "no worker has done it in time"
 }
 
-// phase says what the cell is doing.
+// phase sets the current phase of the cell.
 func (b *baking) phase(ctx workflow.Context, what string) {
 	if b.status.Phase == what {
 		return
@@ -323,7 +324,7 @@ func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcom
 	}
 }
 
-// tearDown has a worker delete what is left of a run, and tries until it is.
+// tearDown makes a worker delete what is left of a run, and retries until it succeeds.
 func tearDown(ctx workflow.Context, in teardownIn) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: promptQueue(in.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
@@ -332,7 +333,8 @@ func tearDown(ctx workflow.Context, in teardownIn) error {
 	return workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil)
 }
 
-// notify tells the webhooks of a cell's fleet of an outcome. That they cannot be told is no failure.
+// notify calls the webhooks of a cell's fleet with an outcome. A failed notification is
+// not a failure of the cell.
 func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: workflowQueue(cell.Fleet), StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeatTimeout,

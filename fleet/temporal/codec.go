@@ -23,13 +23,14 @@ const codecVar = "BAKE_FLEET_ENCRYPT"
 // encoding marks payloads that the codec has made.
 const encoding = "binary/bake-aes-gcm"
 
-// sealed is the data converter that reads what was encrypted with a key, and encrypts with it
-// if encrypt says so.
+// sealed returns the data converter that reads data encrypted with a key, and also
+// encrypts if encrypt is set.
 func sealed(key run.Key, encrypt bool) converter.DataConverter {
 	return packing(codec{key, encrypt})
 }
 
-// packing is the data converter that compresses what is large, before the codecs encode it.
+// packing returns the data converter that compresses large payloads before the codecs
+// encode them.
 func packing(codecs ...converter.PayloadCodec) converter.DataConverter {
 	return converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), append(codecs, packer{})...)
 }

@@ -92,7 +92,7 @@ type serviceError struct {
 func (e *serviceError) Error() string { return e.text }
 func (e *serviceError) Unwrap() error { return e.err }
 
-// unreachable is what has kept the service from answering, with what to do.
+// unreachable returns an error for a service that does not answer, with advice.
 func unreachable(f *fleet.Fleet, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
@@ -158,7 +158,7 @@ func tooLarge(in fleetIn) error {
 	return err
 }
 
-// input is what a run of the fleet begins with.
+// input returns the input of a run of the fleet.
 func input(f *fleet.Fleet, cells []fleet.Cell) fleetIn {
 	return fleetIn{Fleet: f.Name, Cells: cells, Limits: f.Limits, Notify: len(f.Notify) > 0}
 }
@@ -241,7 +241,7 @@ func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o 
 	return e.begin(ctx, c, f, in, o.OnStatus)
 }
 
-// began is what a run of the fleet began with.
+// began returns the input with which a run of the fleet began.
 func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in fleetIn, err error) {
 	first, err := c.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
 	if err != nil {
@@ -266,8 +266,8 @@ func (e *Engine) ended(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	return e.query(ctx, c, f, id, run, &pollers{c: c}) // it was terminated
 }
 
-// told reports whether the error of a run of the fleet tells how it ended, as that of a run by
-// the schedule does.
+// told reports whether the error of a run of the fleet contains its final status, as that
+// of a scheduled run does.
 func told(err error, s *fleet.Status) bool {
 	app, ok := errors.AsType[*temporal.ApplicationError](err)
 	return ok && app.HasDetails() && app.Details(s) == nil
@@ -340,8 +340,8 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 // followPause is the minimum interval between queries of a followed run.
 const followPause = 2 * time.Second
 
-// silent reports whether an error says that the service has not answered, as one that is overrun
-// or being restarted.
+// silent reports whether an error means that the service has not answered, because it is
+// overloaded or restarting.
 func silent(err error) bool {
 	_, gone := errors.AsType[*serviceerror.Unavailable](err)
 	_, late := errors.AsType[*serviceerror.DeadlineExceeded](err)
@@ -412,7 +412,8 @@ func (e *Engine) overall(ctx context.Context, c client.Client, f *fleet.Fleet, i
 // mostAsked is of how many cells a status tells in which step they are.
 const mostAsked = 100
 
-// cellsAnswer is how long cells may take to say what they do: workers answer, which may be busy.
+// cellsAnswer limits the queries for the state of cells: workers answer them, which may be
+// busy.
 const cellsAnswer = 10 * time.Second
 
 // ofParts adds to the status of a large fleet that of the workflows that bake its images.
@@ -485,7 +486,8 @@ func (e *Engine) unanswered(ctx context.Context, c client.Client, id, run string
 	return r.status(), nil
 }
 
-// pollers knows which queues workers poll. It asks the service again after pollersKept.
+// pollers caches which queues workers poll. It queries the service again after
+// pollersKept.
 type pollers struct {
 	c     client.Client
 	known map[string]bool
@@ -511,7 +513,7 @@ func (p *pollers) there(ctx context.Context, queue string, kind enums.TaskQueueT
 	return there
 }
 
-// unpolled are the queues that cells wait in which go on, and no worker polls.
+// unpolled returns the queues of running cells that no worker polls.
 func (p *pollers) unpolled(ctx context.Context, s fleet.Status) (queues []string) {
 	asked := map[string]bool{}
 	for _, one := range s.Cells {

@@ -188,7 +188,7 @@ func (r *fleetRun) drive(ctx workflow.Context) {
 	}
 }
 
-// received calls do with what a signal says.
+// received returns a handler that calls do with the value of a signal.
 func received[T any](ctx workflow.Context, do func(T)) func(workflow.ReceiveChannel, bool) {
 	return func(c workflow.ReceiveChannel, _ bool) {
 		var v T
@@ -218,9 +218,9 @@ func ended(ctx workflow.Context) workflow.Future {
 func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes, others...) }
 
 const (
-	// longErrors is how many cells have their errors in the status as long as longestError; those
-	// of later ones are cut after shortError. All of them have to go through the service in one
-	// piece, and the log has each whole.
+	// longErrors is how many cells have errors of up to longestError bytes in the status;
+	// those of later cells are cut after shortError. The status has to pass through the
+	// service in one message, and the log has each error in full.
 	longErrors = 200
 	shortError = 120
 )
@@ -260,7 +260,7 @@ func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.S
 	})
 }
 
-// childError says why the workflow of a cell has no outcome.
+// childError returns why the workflow of a cell has no outcome.
 func childError(err error) string {
 	var started *temporal.ChildWorkflowExecutionAlreadyStartedError
 	if errors.As(err, &started) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// health tells probes how a worker is. It begins as one that is not ready.
+// health answers health probes about a worker. A worker is not ready at first.
 type health struct {
 	service func(context.Context) error // whether the service answers
 	state   atomic.Pointer[string]      // why the worker takes no work; nil: it does
@@ -40,7 +40,7 @@ func (h *health) atEnd(ctx context.Context, fatal <-chan error) error {
 	}
 }
 
-// takesWork says that the worker takes work from now on.
+// takesWork marks the worker as ready.
 func (h *health) takesWork() { h.state.Store(nil) }
 
 // probeTime is how long the service may take to answer.

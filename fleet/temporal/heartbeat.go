@@ -19,8 +19,8 @@ const (
 	// cancellation.
 	beat = 3 * time.Second
 
-	// beatTime is how long that may take: a service that is busy is there nevertheless. The SDK
-	// takes half of it for a call.
+	// beatTime limits a heartbeat: a busy service may be slow. The SDK uses half of it for
+	// a call.
 	beatTime = 20 * time.Second
 
 	// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
@@ -36,7 +36,7 @@ const (
 // has not answered for so long that it is about to time out.
 var errCutOff = errors.New("the worker was cut off from the Temporal service")
 
-// progress is what a heartbeat says: how far the log of the run has come.
+// progress is the content of a heartbeat: how much of the run's log was written.
 type progress struct {
 	Events int64     `json:"events"`
 	Step   string    `json:"step,omitempty"`

@@ -53,8 +53,8 @@ func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	}, "every hour"
 }
 
-// leftID is the id of the workflow that deletes what a run has left. That there was one is how
-// the janitor remembers what it has done.
+// leftID returns the id of the workflow that deletes what a run has left. Its existence is
+// the janitor's record that the run was handled.
 func leftID(run string) string { return "left/" + run }
 
 // janitor starts to delete what closed workflows have left. It does not wait for the
@@ -112,7 +112,7 @@ func readLives(read converter.DataConverter, events iter.Seq2[*history.HistoryEv
 			if !stage && s.GetActivityType().GetName() != teardownActivity {
 				continue
 			}
-			if err := read.FromPayloads(s.GetInput(), &in); err != nil { // what a teardown begins with is part of it
+			if err := read.FromPayloads(s.GetInput(), &in); err != nil { // the input of a teardown is a subset of it
 				return err
 			}
 			l := lives[in.Run]
@@ -157,7 +157,7 @@ func (l *life) completed(read converter.DataConverter, c *history.ActivityTaskCo
 	return nil
 }
 
-// eventsOf are the events of a history, and why no more of it can be read.
+// eventsOf returns the events of a history, and the error that ends it early.
 func eventsOf(h client.HistoryEventIterator) iter.Seq2[*history.HistoryEvent, error] {
 	return func(yield func(*history.HistoryEvent, error) bool) {
 		for h.HasNext() && yield(h.Next()) {

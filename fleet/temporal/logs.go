@@ -177,7 +177,7 @@ func (j *joiner) rest(id string) {
 	}
 }
 
-// attempts are stages that have ended, each of one of the runs.
+// attempts returns the ended stages among the attempts, for the given runs.
 func attempts(all []attempt, runs []string) (ended []endedStage) {
 	for _, one := range all {
 		if slices.Contains(runs, one.Run) {
@@ -187,8 +187,8 @@ func attempts(all []attempt, runs []string) (ended []endedStage) {
 	return ended
 }
 
-// elsewhere says on which hosts parts of the log of a run are, in a place of theirs, and what follows;
-// nil if there are none.
+// elsewhere returns an error that names the hosts on which parts of the log of a run are,
+// at a place there, and what follows from that; nil if there are none.
 func elsewhere(hosts []string, id, place, follows string) error {
 	if len(hosts) == 0 {
 		return nil
@@ -240,7 +240,7 @@ func readStages(read converter.DataConverter, h client.HistoryEventIterator) (al
 		}
 		s := e.GetActivityTaskScheduledEventAttributes()
 		if kind := s.GetActivityType().GetName(); kind == stageActivity || kind == teardownActivity {
-			var in stageIn // what a teardown begins with is part of it
+			var in stageIn // the input of a teardown is a subset of it
 			if err := read.FromPayloads(s.GetInput(), &in); err != nil {
 				return nil, nil, err
 			}
@@ -262,7 +262,7 @@ func readStages(read converter.DataConverter, h client.HistoryEventIterator) (al
 			if s == nil {
 				continue
 			}
-			var out teardownOut // what a stage has told is about it, too
+			var out teardownOut // the result of a stage also applies to it
 			if c != nil {
 				if err := read.FromPayloads(c.GetResult(), &out); err != nil {
 					return nil, nil, err

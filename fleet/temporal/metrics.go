@@ -51,7 +51,7 @@ func (m *Metrics) add(name string, n float64) {
 	m.counters[name] += n
 }
 
-// event counts what a run says.
+// event counts an event of a run.
 func (m *Metrics) event(e step.Event) {
 	switch e.Kind {
 	case step.StepFinished:

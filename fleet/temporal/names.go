@@ -38,12 +38,12 @@ const (
 	approveUpdate = "approve"
 )
 
-// workflowQueue is the task queue of the workflows of a fleet, and of activities that belong to
-// no account. All queues have the name of the fleet, so that a worker gets nothing to do of
-// fleets that it does not work for.
+// workflowQueue returns the task queue of the workflows of a fleet, and of activities
+// without an account. All queues contain the name of the fleet, so that a worker only gets
+// tasks of fleets that it works for.
 func workflowQueue(name string) string { return "bake/" + name }
 
-// machineQueue is the task queue of what works on the machine of a cell.
+// machineQueue returns the task queue of activities that work on the machine of a cell.
 func machineQueue(c fleet.Cell) string {
 	return workflowQueue(c.Fleet) + "/" + c.Account + "/" + c.Region
 }
@@ -51,9 +51,9 @@ func machineQueue(c fleet.Cell) string {
 // apiQueue is the task queue of stages of a cell that call the API and are over soon.
 func apiQueue(c fleet.Cell) string { return machineQueue(c) + "/api" }
 
-// promptQueue is the task queue of what is done for a cell between and after its stages, and
-// must not wait until these have been: looks at images, teardown, approval and promotion. The service does
-// not hold it to a rate.
+// promptQueue returns the task queue of activities for a cell between and after its
+// stages, which must not wait for stages of other cells: queries of images, teardown,
+// approval and promotion. The service does not limit its rate.
 func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 
 // fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
@@ -72,15 +72,16 @@ var (
 	byPhase   = temporal.NewSearchAttributeKeyKeyword("BakePhase")
 	byResult  = temporal.NewSearchAttributeKeyKeyword("BakeResult")
 
-	// byTemplate is that of schedules, which are so told from those of other templates.
+	// byTemplate is the search attribute that distinguishes schedules of different
+	// templates.
 	byTemplate = temporal.NewSearchAttributeKeyKeyword("BakeTemplate")
 )
 
 // attributeNames are all of them.
 var attributeNames = []string{"BakeAccount", "BakeFleet", "BakeImage", "BakePhase", "BakeRegion", "BakeResult", "BakeTemplate"}
 
-// templateOf tells the template of a fleet, which all who use it have at the same path, from
-// others.
+// templateOf returns an identifier of the template of a fleet. All users of the fleet have
+// the template at the same path.
 func templateOf(f *fleet.Fleet) string {
 	sum := sha256.Sum256([]byte(f.Dir))
 	return hex.EncodeToString(sum[:16])

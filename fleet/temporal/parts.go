@@ -37,14 +37,14 @@ type part struct {
 	child  workflow.ChildWorkflowFuture
 }
 
-// freed is what the workflow of an image tells once no more of its cells go on than its limits
-// say, which were lowered.
+// freed is the signal of an image's workflow that its running cells are within its limits,
+// after these were lowered.
 type freed struct {
 	ID     string       `json:"id"` // of the workflow
 	Limits fleet.Limits `json:"limits"`
 }
 
-// split has images baked by workflows of their own.
+// split makes separate workflows bake the images.
 func (r *fleetRun) split(ctx workflow.Context) error {
 	r.parts = &parts{left: r.Limits}
 	r.order.Limit(fleet.Limits{}) // that is what the parts are held to
@@ -62,7 +62,7 @@ func (p *parts) signal(ctx workflow.Context, name string, v any) {
 		return
 	}
 	for _, one := range p.running {
-		one.child.SignalChildWorkflow(ctx, name, v) // one that has ended need not know
+		one.child.SignalChildWorkflow(ctx, name, v) // a part that has ended ignores it
 	}
 }
 
@@ -101,7 +101,7 @@ func most(left, all fleet.Limits) int {
 	return left.Parallel
 }
 
-// ask asks parts that have more than each would have if as many went on as can for the rest.
+// ask requests capacity from the parts that have more than an equal share.
 func (p *parts) ask(ctx workflow.Context, all fleet.Limits) {
 	n := min(len(p.running)+len(p.waiting), mostParts, most(all, all))
 	if n <= len(p.running) {
@@ -160,8 +160,8 @@ func (r *fleetRun) tellFreed(ctx workflow.Context, selector workflow.Selector) {
 	})
 }
 
-// divide divides limits into n parts, of which the first are the larger ones: what others need
-// comes first. None of them is nothing if no limit is less than n.
+// divide divides limits into n parts, the larger ones first, because the first parts are
+// needed by others. No part is zero unless a limit is less than n.
 func divide(l fleet.Limits, n int) []fleet.Limits {
 	all := make([]fleet.Limits, n)
 	for i := range all {

@@ -27,8 +27,8 @@ var overlaps = map[string]enums.ScheduleOverlapPolicy{
 	"allow_all":       enums.SCHEDULE_OVERLAP_POLICY_ALLOW_ALL,
 }
 
-// Apply implements [fleet.Engine]: it makes the search attributes and the schedules of the
-// fleet what the template says.
+// Apply implements [fleet.Engine]: it updates the search attributes and the schedules of
+// the fleet to match the template.
 func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fleet.Applied, err error) {
 	defer func() { err = explained(f, err) }()
 	if f.Schedule != nil {
@@ -108,8 +108,8 @@ func stale(ctx context.Context, c client.Client, f *fleet.Fleet) (ids []string, 
 	return ids, nil
 }
 
-// schedule creates or updates a schedule, at the times that when tells; with o nil it deletes
-// what there is.
+// schedule creates or updates a schedule; when describes its times. If o is nil, it
+// deletes the schedule.
 func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client.ScheduleOptions, when string) (said []string, err error) {
 	defer func() {
 		if err != nil {

@@ -52,10 +52,11 @@ const stagesAtOnce = 50
 // other work. Workflow code does not block.
 const busyHost = 10 * time.Second
 
-// fatalDrain is how long a worker that cannot go on waits for what it has begun.
+// fatalDrain is how long a worker that has failed waits for the activities that it has
+// begun.
 const fatalDrain = time.Minute
 
-// Work implements [fleet.Engine]. It warns on stderr of what Temporal says.
+// Work implements [fleet.Engine]. It passes warnings of Temporal to stderr.
 func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if len(o.Fleets) == 0 {
 		return errors.New("the template has no fleet to work for")

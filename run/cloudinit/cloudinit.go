@@ -24,8 +24,9 @@ const (
 	failed  = "failed"  // it has finished, with errors that follow
 )
 
-// look is shell that prints how far cloud-init is: nothing where it is not there, is
-// turned off or has done all. It prints the end of the log of what has failed.
+// look is a shell script that prints the state of cloud-init: nothing if it is not
+// installed, is disabled or has succeeded. If it has failed, the script prints the end of
+// its log.
 const look = cloudinit.Busy + `d=/run/cloud-init
 if [ -e $d/result.json ]; then
 	case $(tr -d ' \t\n' <$d/result.json) in
@@ -44,9 +45,9 @@ const polls = 5
 // Flag is the option of bake build that limits the wait.
 const Flag = "-cloud-init-timeout"
 
-// Wait waits until cloud-init on m has finished, but not longer than limit. That it
-// fails or takes longer is a warning: what needs it will tell. Machines that are not
-// reached over SSH have no shell to ask.
+// Wait waits until cloud-init on m has finished, for at most limit. A failure or timeout
+// is only a warning, because later steps fail if they depend on it. Wait does nothing for
+// machines that are not reached over SSH, since they have no shell.
 func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
 	said, err := settled(ctx, s, m, limit)
 	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {

@@ -40,7 +40,7 @@ func KeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin),
 // patience is how long a host may take to answer: it is not one that is booting.
 const patience = 30 * time.Second
 
-// Check says what is wrong with the options.
+// Check returns an error if the options are invalid.
 func (o Options) Check() error {
 	_, err := o.options()
 	return err

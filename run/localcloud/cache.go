@@ -292,7 +292,7 @@ func (c *Cache) layers(ctx context.Context, region, id string) ([]local.Layer, e
 	return local.Layers(ctx, c.Cloud.Endpoint, region, id, local.Key{AccessKey: c.Cloud.AccessKey, SecretKey: c.Cloud.SecretKey})
 }
 
-// Bounds are what a cache is cut down to; what is zero is no bound.
+// Bounds limit the size of a cache; zero means no limit.
 type Bounds struct {
 	None   bool // delete all images
 	Images int  // at most so many
@@ -382,7 +382,8 @@ func (c *Cache) remove(ctx context.Context, region, id string) error {
 // gone are the codes of errors about images that are not there any more.
 var gone = []string{"InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"}
 
-// images are those of the cache, the newest first; with keys, only those.
+// images returns the images of the cache, the newest first; with keys, only those with one
+// of the keys.
 func (c *Cache) images(ctx context.Context, region string, keys []string) ([]types.Image, error) {
 	filter := types.Filter{Name: aws.String("tag-key"), Values: []string{amazon.CacheTag}}
 	if len(keys) > 0 {

@@ -80,7 +80,8 @@ func (c *Clouds) Waiting(wait func(ctx context.Context, service, region string) 
 	return held
 }
 
-// Destroyers delete whatever builds have made, by what it says of itself.
+// Destroyers returns destroyers for everything that builds have made, according to the
+// recorded resources.
 func (c *Clouds) Destroyers() step.Destroyers {
 	return step.Destroyers{
 		amazon.Prefix:      amazon.Destroyer(c.Named),
@@ -100,7 +101,7 @@ func (c *Clouds) Close(stop context.Context) error {
 	return local.Close(stop)
 }
 
-// Only says whether all that owned lists is on the local cloud.
+// Only reports whether all resources in owned are on the local cloud.
 func Only(owned []step.Resource) bool {
 	return !slices.ContainsFunc(owned, func(r step.Resource) bool { return r.With["cloud"] != Name })
 }

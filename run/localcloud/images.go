@@ -90,7 +90,7 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string
 	return imageOf(newest), nil
 }
 
-// architectures are those of an instance type; none if it is empty or unknown.
+// architectures returns those of an instance type; none if the type is empty or unknown.
 func (c *Cloud) architectures(ctx context.Context, region, instanceType string) ([]types.ArchitectureType, error) {
 	if instanceType == "" {
 		return nil, nil
@@ -98,7 +98,7 @@ func (c *Cloud) architectures(ctx context.Context, region, instanceType string) 
 	out, err := c.EC2(region).DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{types.InstanceType(instanceType)}})
 	var api smithy.APIError
 	switch {
-	case errors.As(err, &api), err == nil && len(out.InstanceTypes) == 0: // the launch says what is wrong with it
+	case errors.As(err, &api), err == nil && len(out.InstanceTypes) == 0: // the launch will report the error
 		return nil, nil
 	case err != nil:
 		return nil, err

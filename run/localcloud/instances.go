@@ -52,7 +52,7 @@ type Instance struct {
 	cleanKey func()
 }
 
-// User is who logs in.
+// User is the name for logging in.
 func (i *Instance) User() string { return i.Image.Tags[userTag] }
 
 // Launch starts an instance, which is the caller's to terminate. On an error nothing of

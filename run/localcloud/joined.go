@@ -96,8 +96,8 @@ func (c *Cloud) gone(ctx context.Context) bool {
 	return false
 }
 
-// Dependence says whose end would end this process's machines, empty if it is this
-// process itself.
+// Dependence names the process whose end would also end this process's machines. It is
+// empty if that is this process itself.
 func (c *Cloud) Dependence() string {
 	if c.open.ServedBy == 0 {
 		return ""

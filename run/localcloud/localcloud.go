@@ -1,5 +1,5 @@
-// Package localcloud is the local cloud in the place of AWS: what the Amazon
-// components need to work on it, how it is lost, and how resources that name it are
+// Package localcloud replaces AWS by the local cloud: what the Amazon components need to
+// work on it, how the loss of its server is detected, and how resources that name it are
 // found again.
 package localcloud
 
@@ -39,7 +39,7 @@ func Open(ctx context.Context, o local.Options) (*Cloud, error) {
 	return &Cloud{standIn(c), c}, nil
 }
 
-// standIn is the local cloud in the place of AWS.
+// standIn returns the local cloud as a replacement for AWS.
 func standIn(c *local.Cloud) amazon.Cloud {
 	return amazon.Cloud{
 		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion, Explain: c.Explain,

@@ -22,7 +22,7 @@ import (
 // Mover moves the channels of one image.
 type Mover struct {
 	Image       string              // its name
-	Block       *run.ImageBlock     // what its channels ask for; nil: any channel is one of the account's, and asks for nothing
+	Block       *run.ImageBlock     // the rules of its channels; nil: the channels are parameters of the account, without rules
 	Distributor *images.Distributor // to all places of the channels
 	Scope       *step.Scope         // of the run that moves them
 	Now         func() time.Time
@@ -61,7 +61,7 @@ func (m *Mover) Channel(name string) (run.Channel, error) {
 	return run.Channel{}, fmt.Errorf("the image %q has no channel %q; it has: %s", m.Image, name, strings.Join(names, ", "))
 }
 
-// channels are those with rules of their own.
+// channels returns the channels that have rules.
 func (m *Mover) channels() []run.Channel {
 	if m.Block == nil {
 		return nil
@@ -69,8 +69,9 @@ func (m *Mover) channels() []run.Channel {
 	return m.Block.Channels
 }
 
-// Promote has the channel "to" name what the channel "from" names, in all places or, if it fails, in those
-// where it did before. If the rules of "to" do not let it in, the error is a *[ClosedError].
+// Promote makes the channel "to" name what the channel "from" names, in all places; on failure,
+// the channel is unchanged. If the rules of "to" do not admit the image, the error is a
+// *[ClosedError].
 func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	source, err := m.Channel(from)
 	if err != nil {
@@ -97,8 +98,8 @@ func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
 	return Moved{target.Parameter, release, at}, nil
 }
 
-// moveChannel has a channel name images that have passed this, and tells of it. what has happened is for
-// its history.
+// moveChannel makes a channel name images that have passed these checks, and notifies its
+// webhook. what describes the move for the channel's history.
 func (m *Mover) moveChannel(ctx context.Context, what string, target run.Channel, at []builder.Placement, passed []string) error {
 	if err := m.Distributor.MoveChannel(ctx, m.Scope, target.Parameter, what, at); err != nil {
 		return fmt.Errorf("channel %s: %w", target.Name, err)
@@ -157,8 +158,8 @@ func (m *Mover) there(ctx context.Context, at []builder.Placement) error {
 	return nil
 }
 
-// overtaken says that a channel was moved to a newer image since another one began to wait for it; empty
-// if it was not.
+// overtaken returns a message if the channel was moved to a newer image since another
+// image began to wait for it, or "" if it was not.
 func (m *Mover) overtaken(ctx context.Context, c run.Channel, ami string, at []builder.Placement, moved, since time.Time) (string, error) {
 	i := slices.IndexFunc(at, func(p builder.Placement) bool { return p.ID == ami })
 	if c.From != "" || i < 0 || !moved.After(since) {
@@ -220,8 +221,8 @@ func (m *Mover) offer(ctx context.Context, target run.Channel, ami string, at []
 	return says, m.moveChannel(ctx, what, target, at, state.Passed)
 }
 
-// Rollback has a channel name the release that it named before the one that it names now or, if "to" is not empty,
-// that one, as [images.Distributor.Rollback] says.
+// Rollback makes a channel name the release before the current one or, if "to" is not
+// empty, that release; see [images.Distributor.Rollback].
 func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error) {
 	c, err := m.Channel(channel)
 	if err != nil {
@@ -240,8 +241,8 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 	return Moved{c.Parameter, release, at}, nil
 }
 
-// Revoke takes an image back, as [images.Distributor.Revoke] says, and tells of the channels that have moved, also if
-// it fails.
+// Revoke revokes an image; see [images.Distributor.Revoke]. It notifies the webhooks of
+// the channels that have moved, even if it fails.
 func (m *Mover) Revoke(ctx context.Context, ref, why string, descendants bool) ([]images.Revocation, error) {
 	tell := m.moves(ctx)
 	defer tell()
@@ -274,7 +275,8 @@ func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placemen
 	notice.New(m.Image, c.Name, m.Scope.Run.ID, m.Now(), at, passed).Send(ctx, m.Scope, c.Webhook)
 }
 
-// moves returns what tells the webhooks of an image's channels which of them have moved since.
+// moves returns a function that notifies the webhooks of those of an image's channels that
+// have moved in the meantime.
 func (m *Mover) moves(ctx context.Context) func() {
 	before := map[string][]builder.Placement{}
 	heard := slices.DeleteFunc(slices.Clone(m.channels()), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
@@ -307,7 +309,7 @@ func (m *Mover) moves(ctx context.Context) func() {
 	}
 }
 
-// state is what the tags of images and the channels before say.
+// state returns the state according to the tags of images and the preceding channels.
 func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Placement) (channels.State, error) {
 	state := channels.State{Now: m.Now(), Approved: true}
 	first := true

@@ -170,9 +170,9 @@ type Call struct {
 	Region  string
 }
 
-// Watch starts a server that passes calls on to the cloud, until the test ends, and remembers
-// those of EC2. It knows the accounts of roles that were assumed by it; other credentials have
-// an account without a name.
+// Watch starts a server that passes calls on to the cloud until the test ends, and records
+// those of EC2. It knows the accounts of roles that were assumed through it; other
+// credentials have an account without a name.
 func (w *World) Watch() (address string, calls *Calls) {
 	to, err := url.Parse(w.URL)
 	if err != nil {

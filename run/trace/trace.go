@@ -89,7 +89,8 @@ type Run struct {
 	Account string    // that it is held to; empty if to none
 	Region  string
 
-	// Part names what is done of the run here, if it is not all of it: a stage or a resume.
+	// Part names the part of the run in this process, if it is not the whole run: a stage
+	// or a resume.
 	Part string
 
 	// Stages says that the run goes by parts: its first span is sent by that in which it ends.
@@ -337,7 +338,7 @@ func (c *Recorder) made(e step.Event) {
 	}
 }
 
-// Fail says why the run has failed, unless that is known; what fails first is the reason.
+// Fail records why the run has failed. The first reason counts.
 func (c *Recorder) Fail(why error) {
 	if c != nil && !c.top.Failed {
 		fail(c.top, why)

@@ -109,7 +109,7 @@ func (e *entry) gone() error {
 	return e.ledger.Gone(e.key)
 }
 
-// Destroy is the [step.Destroyer] of what a killed run has left on this host.
+// Destroy is the [step.Destroyer] for what a killed run has left on this host.
 func Destroy(_ context.Context, r step.Resource) error {
 	switch r.Kind {
 	case directory:
@@ -123,7 +123,7 @@ func Destroy(_ context.Context, r step.Resource) error {
 	return fmt.Errorf("bake does not know how to delete a resource of kind %q", r.Kind)
 }
 
-// end kills a process and what it has started, or what it has left.
+// end kills a process and its descendants, or the remaining descendants.
 func end(r step.Resource) error {
 	number, started, _ := strings.Cut(r.ID, "@")
 	pid, err := strconv.Atoi(number)

@@ -65,8 +65,8 @@ func compileXML(f field) (matcher, *hcl.Diagnostic) {
 	}}, nil
 }
 
-// found reports whether the result of an expression as text equals want: the concatenated
-// nodes that it selects, or else a number, text or boolean. If want is empty and the
+// found reports whether the result of an expression as text equals want: the nodes that it
+// selects, one after the other, or else a number, text or boolean. If want is empty and the
 // result is a set of nodes, there must be at least one.
 func found(expression string, root *xmlNode, want string) (ok bool, err error) {
 	defer func() { // the library panics when functions get what they cannot take
