@@ -1,6 +1,5 @@
-// Package installed finds the components that a template uses: those that are built in,
-// and those of plugins that are installed. No directory of plugins is looked at for a
-// component that is built in.
+// Package installed finds the components that a template uses: built-in ones, and those of
+// installed plugins. It does not read the plugin directories for a built-in component.
 package installed
 
 import (
@@ -29,19 +28,19 @@ import (
 	"bake/provisioner"
 )
 
-// Options say what a template can use.
+// Options are the sources of components for a template.
 type Options struct {
 	BuiltIn builtin.Catalog
 	Plugins *host.Set
 
-	// Lock reads the lock file of the template, when a plugin is used for the first time.
+	// Lock reads the template's lock file. It is called when a plugin is used for the first time.
 	Lock func() (*registry.Lock, hcl.Diagnostics)
 
 	Template string // its path, for commands in messages
 }
 
-// Components are those that one template can use. The end of ctx ends what plugins are
-// asked while it is checked.
+// Components returns the components that one template can use. The end of ctx ends requests to
+// plugins while the template is checked.
 func Components(ctx context.Context, o Options) engine.Components {
 	s := &search{
 		Options: o, ctx: ctx, replaced: o.BuiltIn.Plugins(), lock: sync.OnceValues(o.Lock),
@@ -59,11 +58,11 @@ func Components(ctx context.Context, o Options) engine.Components {
 	}
 }
 
-// search is what the finders of a template share.
+// search is the state that the finders of a template share.
 type search struct {
 	Options
 	ctx      context.Context
-	replaced builtin.Plugins // by what is built in
+	replaced builtin.Plugins // plugins with built-in replacements
 	lock     func() (*registry.Lock, hcl.Diagnostics)
 
 	mu         sync.Mutex
@@ -80,8 +79,8 @@ type answer struct {
 
 type named struct{ path, name string }
 
-// require returns the plugin that a requirement is met by. The error is a
-// [*host.NotInstalled], hcl.Diagnostics, or says that the plugin must not be run.
+// require returns the plugin that meets a requirement. The error is a [*host.NotInstalled],
+// hcl.Diagnostics, or says that the plugin must not be run.
 func (s *search) require(r component.Requirement) (*host.Plugin, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +115,8 @@ func (s *search) find(r component.Requirement) (*host.Plugin, error) {
 	return s.Plugins.Require(s.ctx, want)
 }
 
-// of returns the components of p, whose types begin with name. They are always the
-// same: a factory remembers what its plugin has said.
+// of returns the components of p, whose types start with name. It returns the same ones each time,
+// because a factory caches its plugin's answers.
 func (s *search) of(p *host.Plugin, name string) host.Components {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,8 +140,8 @@ type finder[C any] struct {
 // Names implements [component.Finder].
 func (f *finder[C]) Names() []string { return f.builtIn.Names() }
 
-// Find implements [component.Finder]. What is built in comes first, unless the template
-// requires a version of the plugin that it does not stand in for.
+// Find implements [component.Finder]. Built-in components take precedence, unless the template
+// requires a version of the plugin that they do not replace.
 func (f *finder[C]) Find(typ string, required []component.Requirement) (component.Factory[C], hcl.Diagnostics) {
 	own, builtIn := f.builtIn[typ]
 	owner, owned := component.Owner(typ, required)
@@ -176,7 +175,7 @@ func (f *finder[C]) Find(typ string, required []component.Requirement) (componen
 				instead.Version, instead.Source, owner.Version, p.Version, instead.Version),
 		})
 	}
-	if _, err := f.require(owner); missing(err) { // which bake init has said
+	if _, err := f.require(owner); missing(err) { // bake init has said so
 		return own, nil
 	}
 	return nil, diags
@@ -187,7 +186,7 @@ func missing(err error) bool {
 	return is
 }
 
-// ofPlugin says whether a component that is built in is one of a plugin.
+// ofPlugin reports whether a built-in component replaces one of a plugin.
 func (f *finder[C]) ofPlugin(typ string) bool {
 	return slices.ContainsFunc(f.replaced, func(p builtin.Plugin) bool { return slices.Contains(p.Components, typ) })
 }
@@ -209,8 +208,8 @@ func (f *finder[C]) ofRequired(typ string, owner component.Requirement) (compone
 	return nil, refused(owner.Source, err)
 }
 
-// refused is the error of a plugin that must not be run. It has a place of its own if the
-// lock file is why.
+// refused returns the error of a plugin that must not be run. It has its own position if the lock
+// file is the reason.
 func refused(source string, err error) hcl.Diagnostics {
 	if r, ok := errors.AsType[*setup.Refused](err); ok {
 		return r.Diags
@@ -221,7 +220,7 @@ func refused(source string, err error) hcl.Diagnostics {
 	return wrong("Plugin cannot be used", "%s: %s.", source, err)
 }
 
-// init is the command that installs what the template requires.
+// init returns the command that installs the template's requirements.
 func (f *finder[C]) init() string {
 	if f.Template == "" {
 		return "bake init ."
@@ -237,7 +236,7 @@ func skippedText(skipped []host.Skipped) string {
 	return b.String()
 }
 
-// in finds a component among those of a plugin, which the template calls name.
+// in finds a component of a plugin that the template calls name.
 func (f *finder[C]) in(p *host.Plugin, name, typ string) (component.Factory[C], hcl.Diagnostics) {
 	var names []string
 	for _, c := range f.of(f.search.of(p, name)) {
@@ -256,8 +255,8 @@ func (f *finder[C]) in(p *host.Plugin, name, typ string) (component.Factory[C], 
 	return nil, wrong("Unknown "+f.what, "The plugin %s %s has no %s %q.%s", p.Source, p.Version, f.what, typ, hint)
 }
 
-// unrequired finds a component of a plugin that is installed and that the template does
-// not require, by the plugin's own name; otherwise it says where there is one.
+// unrequired finds a component of an installed plugin that the template does not require, by the
+// plugin's own name. If it finds none, its diagnostics say where there is one.
 func (f *finder[C]) unrequired(typ string, required []component.Requirement) (component.Factory[C], hcl.Diagnostics) {
 	sources, skipped := f.called(typ)
 	if len(sources) > 1 {
@@ -292,8 +291,8 @@ func (f *finder[C]) unrequired(typ string, required []component.Requirement) (co
 	return nil, wrong("Unknown "+f.what, "There is no %s of type %q.%s%s", f.what, typ, hint, skippedText(skipped))
 }
 
-// called returns the sources of installed plugins that typ may be called by, those with
-// the longest name alone, and which binaries of such a name cannot be used.
+// called returns the sources of installed plugins to which typ may belong. If their names differ in
+// length, only the longest count. It also returns the unusable binaries of such names.
 func (f *finder[C]) called(typ string) (sources []string, skipped []host.Skipped) {
 	binaries, unusable := f.Plugins.Binaries()
 	longest := ""
@@ -326,7 +325,7 @@ func requiredAs(source string, required []component.Requirement) (component.Requ
 	return component.Requirement{}, false
 }
 
-// requirement is what a template says to require a plugin.
+// requirement returns the template text that requires a plugin.
 func requirement(p knownplugins.Plugin) string {
 	return fmt.Sprintf(`packer {
   required_plugins {
@@ -338,14 +337,14 @@ func requirement(p knownplugins.Plugin) string {
 }`, p.Name, p.Source, p.Version)
 }
 
-// lacking is what is wrong with every block that has the component.
+// lacking returns an error that applies to every block with the component.
 func lacking(summary, format string, args ...any) hcl.Diagnostics {
 	diags := wrong(summary, format, args...)
 	diags[0].Extra = component.MissingRequirement{}
 	return diags
 }
 
-// wrong is an error that belongs to the place where a component is named.
+// wrong returns an error at the place where a component is named.
 func wrong(summary, format string, args ...any) hcl.Diagnostics {
 	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}}
 }

@@ -12,21 +12,21 @@ import (
 	"bake/plugin/setup"
 )
 
-// Plugin is one that is built in, that is installed, or that a template requires.
+// Plugin is a plugin that is built in, installed or required by a template.
 type Plugin struct {
 	Name       string   `json:"name,omitempty"` // in the template
 	Source     string   `json:"source"`
-	Constraint string   `json:"constraint,omitempty"` // that the template has
+	Constraint string   `json:"constraint,omitempty"` // the template's
 	BuiltIn    bool     `json:"built_in"`
-	Version    string   `json:"version,omitempty"` // that is built in or installed
+	Version    string   `json:"version,omitempty"` // built in or installed
 	Path       string   `json:"path,omitempty"`    // of the binary
 	New        *bool    `json:"new,omitempty"`     // it was installed just now
-	Components []string `json:"components"`        // under the names that the template knows them by
+	Components []string `json:"components"`        // by the names that the template uses
 	Installed  []string `json:"installed,omitempty"`
 }
 
-// BuiltIn is a plugin that is built in, with its components as name begins them; empty: as
-// the plugin itself does.
+// BuiltIn returns a built-in plugin. Its components have the prefix name; if empty, the plugin's
+// own.
 func BuiltIn(b builtin.Plugin, name string) Plugin {
 	components := b.Components
 	if name != "" {
@@ -35,14 +35,14 @@ func BuiltIn(b builtin.Plugin, name string) Plugin {
 	return Plugin{Source: b.Source, BuiltIn: true, Version: b.Version, Components: append([]string{}, components...)}
 }
 
-// Places says where plugins are, and what is built in.
+// Places describes where plugins are installed, and what is built in.
 type Places struct {
 	BuiltIn builtin.Plugins
 	Dirs    []string
-	Env     []string // of plugins that are asked what they are
+	Env     []string // of plugins that are run to describe themselves
 }
 
-// All lists what is built in, then what is installed, and why other binaries cannot be used.
+// All lists the built-in plugins, then the installed ones, and why other binaries cannot be used.
 func (p Places) All(ctx context.Context) (all []Plugin, skipped []host.Skipped, err error) {
 	for _, b := range p.BuiltIn {
 		all = append(all, BuiltIn(b, ""))
@@ -54,9 +54,9 @@ func (p Places) All(ctx context.Context) (all []Plugin, skipped []host.Skipped, 
 	return all, skipped, err
 }
 
-// Required says which plugins meet requirements: what is built in if the constraint allows
-// it, or else the newest that is installed, or else what is built in after all. refused hears
-// of binaries that are not what the lock file says, which are not run.
+// Required returns the plugins that meet requirements: the built-in one if the constraint allows
+// it, else the newest installed one, else the built-in one after all. It calls refused for binaries
+// that do not match the lock file; they are not run.
 func (p Places) Required(ctx context.Context, required []setup.Requirement, lock *registry.Lock, refused func(host.Binary, error)) (all []Plugin, err error) {
 	trust := func(b host.Binary) error {
 		err := setup.TrustLocked(lock)(b)
@@ -87,10 +87,9 @@ func (p Places) Required(ctx context.Context, required []setup.Requirement, lock
 	return all, nil
 }
 
-// Remove removes the installed binaries for this platform of a plugin, what, whose versions
-// fit a version or constraint; empty: all. what may be the absolute path of one binary
-// instead. It is an error if there is nothing to remove, and a [*UnreadableError] if what or
-// versions cannot be read.
+// Remove removes a plugin's installed binaries for this platform. what is its source; versions is a
+// version or constraint, or empty for all. what may also be the absolute path of one binary. It is
+// an error if there is nothing to remove, and a [*UnreadableError] if what or versions is invalid.
 func (p Places) Remove(ctx context.Context, what, versions string) (removed []string, err error) {
 	if filepath.IsAbs(what) {
 		if err := registry.RemoveFile(ctx, p.Dirs, filepath.Clean(what)); err != nil {
@@ -116,7 +115,7 @@ func (p Places) Remove(ctx context.Context, what, versions string) (removed []st
 	return removed, err
 }
 
-// UnreadableError is that of a source or of versions that are written wrongly.
+// UnreadableError is the error of a source or of versions with invalid syntax.
 type UnreadableError struct{ err error }
 
 func (e *UnreadableError) Error() string { return e.err.Error() }

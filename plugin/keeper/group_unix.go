@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// group is the group of processes that the keeper heads.
+// group is the process group that the keeper leads.
 type group struct {
 	heads  bool
 	parent int // that waits for this process

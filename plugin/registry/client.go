@@ -21,35 +21,35 @@ import (
 	"bake/internal/delay"
 )
 
-// What a server may make bake read and wait for.
+// Limits on what is read from a server and on waits.
 const (
 	maxIndex   = 64 << 20  // bytes of a list of versions
 	maxText    = 4 << 20   // of checksums, signatures, manifests
 	maxArchive = 512 << 20 // of an archive
-	maxTries   = 20        // of one download, however far each one comes
-	tries      = 4         // of a request, or of a download that comes no further
+	maxTries   = 20        // of one download, whatever progress they make
+	tries      = 4         // of a request, or of a download that makes no progress
 	stall      = time.Minute
-	patience   = 5 * time.Minute  // for an answer that is no archive
-	maxPause   = 30 * time.Second // that a server may ask for before the next try
+	patience   = 5 * time.Minute  // for a response other than an archive
+	maxPause   = 30 * time.Second // before the next try, if the server asks for a pause
 )
 
-// client makes requests, and makes them again when they fail in a way that may pass.
+// client makes requests and retries those that fail with a temporary error.
 type client struct {
 	http  *http.Client
-	api   string // base of the API that alone is given the token
+	api   string // base of the API, which alone gets the token
 	token string
-	dir   string // what URLs of the scheme file are in
+	dir   string // root directory for file URLs
 	log   *slog.Logger
-	tell  func(string) // the user, what is waited for
+	tell  func(string) // tells the user what bake waits for
 	now   func() time.Time
 
 	first    time.Duration // pause before the second try
-	stall    time.Duration // without a byte, after which a transfer is tried again
-	patience time.Duration // for an answer that is no archive
+	stall    time.Duration // without data, after which a transfer is retried
+	patience time.Duration // for a response other than an archive
 }
 
-// transport speaks HTTP through the proxies of the environment, and reads the files of
-// a directory for URLs of the scheme file.
+// transport returns a transport that uses the proxies of the environment and reads file URLs from a
+// directory.
 func transport() *http.Transport {
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
@@ -58,7 +58,7 @@ func transport() *http.Transport {
 	}
 }
 
-// redirect follows redirections, but not from TLS to plain text.
+// redirect follows redirects, but not from TLS to plain text.
 func redirect(req *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) >= 10:
@@ -69,19 +69,19 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// errNotFound is what an answer 404 or 410 is.
+// errNotFound is the error for status 404 or 410.
 var errNotFound = errors.New("not found")
 
-// errStalled is why a transfer was given up.
+// errStalled is the error of a transfer that received no data for too long.
 var errStalled = errors.New("no data received")
 
-// failure is what went wrong with a request.
+// failure is the error of a request.
 type failure struct {
 	url   string
 	err   error
-	again bool          // it may pass
-	mute  bool          // there was no answer at all
-	after time.Duration // before the next try, if the server has asked for it
+	again bool          // a retry may succeed
+	mute  bool          // there was no response at all
+	after time.Duration // delay before the next try, if the server asked for one
 }
 
 func (f *failure) Error() string { return fmt.Sprintf("%s: %v", f.url, f.err) }
@@ -111,12 +111,12 @@ func (c *client) get(ctx context.Context, address string, limit int64) (body []b
 	return body, header, err
 }
 
-// download writes what is at address to file, which is empty. It goes on where a
-// transfer was broken off if the server can do that, and else begins anew. All attempts
-// together get no more than twice the limit.
+// download writes the content at address to the empty file. After an interruption it continues if
+// the server supports that, and starts again otherwise. All attempts together receive no more than
+// twice the limit.
 func (c *client) download(ctx context.Context, address string, file *os.File, limit int64, report func(done, total int64)) error {
 	var done, received int64
-	var validator string // says whether the rest belongs to what there is
+	var validator string // identifies the version of the partial content
 	return c.retry(ctx, func(ctx context.Context) (bool, error) {
 		header := http.Header{}
 		if done > 0 && validator != "" {
@@ -180,7 +180,7 @@ func seek(f *os.File, at int64) error {
 	return err
 }
 
-// isLocal says whether an error of copying is one of writing to a file.
+// isLocal reports whether a copy failed because of the local file.
 func isLocal(err error) bool {
 	_, ok := errors.AsType[*os.PathError](err)
 	return ok
@@ -194,8 +194,8 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// retry calls try until it succeeds, fails for good, or has failed too often. A try
-// that came further than the one before does not count.
+// retry calls try until it succeeds, fails permanently, or has failed too often. A try that makes
+// further progress does not count.
 func (c *client) retry(ctx context.Context, try func(context.Context) (further bool, err error)) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.Multiplier = c.first, 3
@@ -210,7 +210,7 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 			left = tries
 			pause.Reset()
 		}
-		if left--; f.mute { // each try takes its time, and the next is not likely to be better
+		if left--; f.mute { // each try takes long, and the next is unlikely to succeed
 			left--
 		}
 		if left <= 0 {
@@ -226,8 +226,8 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 	return &failure{url: "download", err: fmt.Errorf("it was broken off %d times", maxTries)}
 }
 
-// request makes one request and hands the answer to use, with a body that ends with an
-// error when nothing comes for a while.
+// request makes one request and passes the response to use. Reading the body fails if no data
+// arrives for a while.
 func (c *client) request(ctx context.Context, address string, header http.Header, use func(*http.Response, io.Reader) error) (err error) {
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -259,7 +259,7 @@ func (c *client) request(ctx context.Context, address string, header http.Header
 		req.Header = header
 	}
 	req.Header.Set("User-Agent", "bake")
-	// What is compressed on the way could neither be continued nor measured.
+	// A compressed response could neither be resumed nor measured.
 	req.Header.Set("Accept-Encoding", "identity")
 	if c.token != "" && c.api != "" && strings.HasPrefix(address, c.api+"/") {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -272,7 +272,7 @@ func (c *client) request(ctx context.Context, address string, header http.Header
 	return use(resp, watched{resp.Body, watch, c.stall})
 }
 
-// shown is an address for people.
+// shown returns an address for messages.
 func (c *client) shown(address string) string {
 	u, err := url.Parse(address)
 	switch {
@@ -284,7 +284,7 @@ func (c *client) shown(address string) string {
 	return u.Redacted()
 }
 
-// watched is a body that moves the end of its time with each read.
+// watched is a body that extends its deadline at each read.
 type watched struct {
 	io.Reader
 	watch *time.Timer
@@ -299,10 +299,10 @@ func (w watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// unreachable is the failure of a request that got no answer.
+// unreachable returns the failure of a request that got no response.
 func unreachable(err error) *failure {
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // the address is the failure's
+		err = u.Err // the failure has the address
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return &failure{err: fmt.Errorf("%w. If a proxy inspects the traffic, add its certificate to those that this host trusts (SSL_CERT_FILE names a file of them)", err)}
@@ -313,7 +313,7 @@ func unreachable(err error) *failure {
 	return &failure{err: err, again: true, mute: true}
 }
 
-// refused is the failure that an answer means.
+// refused returns the failure that a response's status means.
 func (c *client) refused(resp *http.Response) error {
 	code := resp.StatusCode
 	after, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
@@ -332,7 +332,7 @@ func (c *client) refused(resp *http.Response) error {
 	return f
 }
 
-// limited says that the server wants no more requests, until when, and what to do.
+// limited returns the error of a rate limit: when it ends, and what to do.
 func (c *client) limited(resp *http.Response, after int) error {
 	text := "the server's rate limit is reached"
 	if limit := resp.Header.Get("X-RateLimit-Limit"); limit != "" {

@@ -19,11 +19,11 @@ import (
 	"bake/internal/wholefile"
 )
 
-// Describe runs a plugin's binary and returns the version that it says it is, and that
-// of the protocol that it speaks: "1.1.0" and "x5.0".
+// Describe runs a plugin's binary and returns the version that it reports, and the version of its
+// protocol: "1.1.0" and "x5.0".
 type Describe func(ctx context.Context, path string) (version, api string, err error)
 
-// Installed is a binary that is installed.
+// Installed is an installed binary.
 type Installed struct {
 	Path    string
 	Source  Source
@@ -31,11 +31,10 @@ type Installed struct {
 	SHA256  string // of the binary
 }
 
-// Install downloads the archive of a release for the platform p, which is the one that
-// bake runs on, and installs the binary in it below root. The archive has the checksum
-// that was published, and the binary has described itself as what it is installed as.
-// If locked is not empty, it is the checksum that the binary has to have. Whatever goes
-// wrong, nothing is installed, and what was there before still is.
+// Install downloads the archive of a release for the platform p, on which bake runs, and installs
+// its binary below root. It verifies that the archive has the published checksum and that the
+// binary reports the expected version. If locked is not empty, it is the required checksum of the
+// binary. On any error nothing is installed, and what was installed before is unchanged.
 func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Platform, locked string, describe Describe) (*Installed, error) {
 	archive, ok := rel.For(p)
 	if !ok {
@@ -71,8 +70,8 @@ func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Pla
 	})
 }
 
-// InstallFile installs a binary that was built on this host, or came to it in some
-// other way, as the version that it describes itself as: a release, or a -dev version.
+// InstallFile installs a binary that was built on this host or obtained in some other way. Its
+// version is the one that it reports: a release, or a -dev version.
 func InstallFile(ctx context.Context, root string, s Source, binary string, p Platform, describe Describe) (*Installed, error) {
 	return place(ctx, root, s, func(dir string) (string, error) {
 		in, err := os.Open(binary)
@@ -83,7 +82,7 @@ func InstallFile(ctx context.Context, root string, s Source, binary string, p Pl
 		if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
 			return "", errors.Join(err, fmt.Errorf("%s is not a file", binary))
 		}
-		// What is asked is what is installed, whatever becomes of the original.
+		// The copy is both described and installed, whatever happens to the original.
 		path := filepath.Join(dir, s.repository()+p.exe())
 		if err := write(path, func(w io.Writer) error { return copyAtMost(w, in, maxBinary) }); err != nil {
 			return "", fmt.Errorf("%s: %w", binary, err)
@@ -104,8 +103,9 @@ func InstallFile(ctx context.Context, root string, s Source, binary string, p Pl
 	})
 }
 
-// patient describes a binary that was just written. Another goroutine that starts a
-// process at that moment may hold it open for writing, as which it cannot be run.
+// patient describes a binary that was just written. It retries, because another goroutine that
+// starts a process at that moment may hold the file open for writing, and then the file cannot be
+// executed.
 func (d Describe) patient(ctx context.Context, path string) (version, api string, err error) {
 	for range 50 {
 		version, api, err = d(ctx, path)
@@ -119,7 +119,7 @@ func (d Describe) patient(ctx context.Context, path string) (version, api string
 	return strings.TrimPrefix(version, "v"), strings.TrimPrefix(api, "x"), err
 }
 
-// write makes a program of what fill writes.
+// write creates an executable file with the content that fill writes.
 func write(path string, fill func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
@@ -128,11 +128,11 @@ func write(path string, fill func(io.Writer) error) error {
 	return errors.Join(fill(f), f.Sync(), f.Close())
 }
 
-// scratch is how names of directories begin in which a plugin is made ready.
+// scratch starts the names of temporary directories in which a plugin is prepared.
 const scratch = ".bake-"
 
-// place moves the binary that fill has made in a directory of its own to where the
-// plugins of that source are, and puts its checksum beside it.
+// place calls fill to make a binary in a temporary directory, moves the binary to the directory of
+// its source and writes its checksum file.
 func place(ctx context.Context, root string, s Source, fill func(dir string) (path string, err error)) (*Installed, error) {
 	home := s.dir(root)
 	if err := os.MkdirAll(home, 0o755); err != nil {
@@ -158,8 +158,8 @@ func place(ctx context.Context, root string, s Source, fill func(dir string) (pa
 		if old, err := installedSum(made.Path); err == nil && old == sum {
 			return nil
 		}
-		// Without its checksum a binary is not used: from here on until the new one is
-		// written, there is none.
+		// A binary without a checksum file is not used. Until the new file is written, there is
+		// none.
 		if err := remove(made.Path + sumSuffix); err != nil {
 			return err
 		}
@@ -170,8 +170,8 @@ func place(ctx context.Context, root string, s Source, fill func(dir string) (pa
 	})
 }
 
-// replace moves a file to a name that may be taken. Windows does not let a program be
-// replaced that runs, but lets it be renamed.
+// replace moves a file to a name that may exist. Windows does not allow replacing a running
+// program, but allows renaming it.
 func replace(from, to string) error {
 	err := os.Rename(from, to)
 	if err == nil {
@@ -187,7 +187,7 @@ func replace(from, to string) error {
 	return nil
 }
 
-// remove deletes a file that need not be there.
+// remove deletes a file, if it exists.
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -195,7 +195,7 @@ func remove(path string) error {
 	return nil
 }
 
-// tidy deletes what an install has left that was killed: nothing takes a day.
+// tidy deletes the remains of killed installations. No installation takes a day.
 func tidy(home string) {
 	entries, _ := os.ReadDir(home)
 	for _, e := range entries {
@@ -205,7 +205,7 @@ func tidy(home string) {
 	}
 }
 
-// installedSum returns the checksum of an installed binary if it is that beside it.
+// installedSum returns the checksum of an installed binary if it matches its checksum file.
 func installedSum(path string) (string, error) {
 	beside, err := os.Open(path + sumSuffix)
 	if err != nil {
@@ -229,13 +229,13 @@ func installedSum(path string) (string, error) {
 // lockWait is how long another process may take to move a plugin into place.
 const lockWait = 2 * time.Minute
 
-// locked runs fn while no other process of bake changes what is installed below root.
+// locked runs fn while no other process of bake changes the installed plugins below root.
 func locked(ctx context.Context, root string, fn func() error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another bake process has been installing plugins in %s for more than %s; try again when it has finished", root, lockWait))
 	defer cancel()
 	name := filepath.Join(root, ".bake.lock")
 	for {
-		// Opened anew each time: a lock that this process holds counts as well.
+		// Opened each time, so that a lock that this process holds conflicts too.
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			return err
@@ -254,9 +254,8 @@ func locked(ctx context.Context, root string, fn func() error) error {
 	}
 }
 
-// Remove deletes the binaries of a plugin for the platform p below roots whose version
-// allows accepts, with their checksums, and returns their paths. Those that cannot be
-// used are deleted as well.
+// Remove deletes a plugin's binaries for the platform p below roots, with their checksum files, and
+// returns their paths. It deletes those whose version allows accepts, including unusable ones.
 func Remove(ctx context.Context, roots []string, s Source, p Platform, allows func(version string) bool) (removed []string, err error) {
 	for _, root := range roots {
 		home := s.dir(root)
@@ -293,8 +292,8 @@ func removeBinary(path string) error {
 	return errors.Join(os.Remove(path), remove(path+sumSuffix))
 }
 
-// RemoveFile deletes one binary, whose path is absolute and which has to be a plugin's
-// below one of roots, and its checksum.
+// RemoveFile deletes one binary and its checksum file. path is absolute and must be a plugin's
+// below one of roots.
 func RemoveFile(ctx context.Context, roots []string, path string) error {
 	for _, root := range roots {
 		root, err := filepath.Abs(root)

@@ -24,10 +24,10 @@ import (
 	"bake/internal/wholefile"
 )
 
-// LockFile is the name of the lock file, which is beside the template.
+// LockFile is the name of the lock file, which is in the template's directory.
 const LockFile = "bake.lock.hcl"
 
-// Lock is a lock file: which release of each plugin was chosen, and its checksums.
+// Lock is a lock file: the chosen release of each plugin, and its checksums.
 type Lock struct {
 	path    string
 	exists  bool
@@ -36,11 +36,11 @@ type Lock struct {
 	parser  *hclparse.Parser
 }
 
-// Locked is what a lock file says of a plugin.
+// Locked is a plugin's entry in a lock file.
 type Locked struct {
 	Source      string
 	Version     string
-	Constraints string // of the template, when it was chosen
+	Constraints string // the template's, when the release was chosen
 	API         string
 	Hashes      []Hash
 
@@ -72,7 +72,7 @@ func parseHash(text string) (Hash, error) {
 	return Hash{Platform: p, Kind: m[2], SHA256: m[3]}, err
 }
 
-// Hash returns the checksum of that kind for a platform, empty if there is none.
+// Hash returns the checksum of a kind for a platform, or "" if there is none.
 func (l *Locked) Hash(p Platform, kind string) string {
 	h, _ := l.find(p, kind)
 	return h.SHA256
@@ -86,14 +86,14 @@ func (l *Locked) find(p Platform, kind string) (h Hash, ok bool) {
 	return l.Hashes[i], true
 }
 
-// set adds a checksum, or replaces the one there is.
+// set adds or replaces a checksum.
 func (l *Locked) set(p Platform, kind, sum string) {
 	l.Hashes = slices.DeleteFunc(l.Hashes, func(h Hash) bool { return h.Platform == p && h.Kind == kind })
 	l.Hashes = append(l.Hashes, Hash{Platform: p, Kind: kind, SHA256: sum})
 }
 
-// Differs returns the platform for which a release has another archive than the lock
-// file says. ok is false if there is none.
+// Differs returns the platform for which a release's archive differs from the lock file. ok is
+// false if there is none.
 func (l *Locked) Differs(r *Release) (p Platform, ok bool) {
 	for _, a := range r.Archives {
 		if sum := l.Hash(a.Platform, "zip"); sum != "" && sum != a.SHA256 {
@@ -103,11 +103,11 @@ func (l *Locked) Differs(r *Release) (p Platform, ok bool) {
 	return Platform{}, false
 }
 
-// Range is where the lock file has the plugin.
+// Range is the position of the plugin in the lock file.
 func (l *Locked) Range() hcl.Range { return l.rng }
 
-// ReadLock reads a lock file; one that does not exist locks nothing. The lock can be
-// used for its Files whatever the diagnostics are.
+// ReadLock reads a lock file. A file that does not exist locks nothing. The lock's Files are valid
+// whatever the diagnostics are.
 func ReadLock(path string) (*Lock, hcl.Diagnostics) {
 	l := &Lock{path: path, parser: hclparse.NewParser()}
 	unreadable := func(err error) (*Lock, hcl.Diagnostics) {
@@ -192,13 +192,13 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	return p, diags
 }
 
-// Files are what diagnostics point at.
+// Files returns the files that diagnostics refer to.
 func (l *Lock) Files() map[string]*hcl.File { return l.parser.Files() }
 
-// Path is that of the file.
+// Path returns the path of the file.
 func (l *Lock) Path() string { return l.path }
 
-// Find returns what is locked of a plugin.
+// Find returns the entry of a plugin.
 func (l *Lock) Find(source string) (*Locked, bool) {
 	i := slices.IndexFunc(l.plugins, func(p Locked) bool { return strings.EqualFold(p.Source, source) })
 	if i < 0 {
@@ -207,14 +207,14 @@ func (l *Lock) Find(source string) (*Locked, bool) {
 	return &l.plugins[i], true
 }
 
-// Put locks a plugin, in place of what was locked of it.
+// Put sets the entry of a plugin.
 func (l *Lock) Put(p Locked) {
 	l.plugins = slices.DeleteFunc(l.plugins, func(q Locked) bool { return strings.EqualFold(p.Source, q.Source) })
 	l.plugins = append(l.plugins, p)
 }
 
-// Version returns the version of a plugin that is locked, empty if none is. That the
-// template's constraint excludes it is an error, at the place of the requirement.
+// Version returns the locked version of a plugin, or "" if none is locked. If the template's
+// constraint excludes that version, this is an error, at the requirement.
 func (l *Lock) Version(source, constraint string, allows func(version string) bool, required hcl.Range) (string, hcl.Diagnostics) {
 	p, ok := l.Find(source)
 	if !ok {
@@ -228,9 +228,9 @@ func (l *Lock) Version(source, constraint string, allows func(version string) bo
 	return p.Version, nil
 }
 
-// Verify says whether an installed binary is what the lock file says, at the line to
-// blame; that the file has nothing of the plugin has no line. Without a lock file every
-// plugin will do. It is to be called before the binary is run.
+// Verify checks an installed binary against the lock file. Its diagnostics refer to the line at
+// fault, unless the file has no entry of the plugin. Without a lock file every plugin is accepted.
+// Call it before the binary is run.
 func (l *Lock) Verify(source, version, sum string, p Platform) hcl.Diagnostics {
 	at, ok := l.Find(source)
 	switch {
@@ -262,7 +262,7 @@ const lockHeader = `# The plugin versions that this template uses, with their ha
 # them. "bake init -upgrade" selects newer versions.
 `
 
-// Save writes the lock file if anything has changed.
+// Save writes the lock file if it has changed.
 func (l *Lock) Save() error {
 	text := l.format()
 	if l.exists && bytes.Equal(text, l.old) || !l.exists && len(l.plugins) == 0 {
@@ -275,7 +275,7 @@ func (l *Lock) Save() error {
 	return nil
 }
 
-// format writes the same plugins as the same text.
+// format returns the text of the file, which depends only on the plugins.
 func (l *Lock) format() []byte {
 	quote := func(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
 	var b strings.Builder
@@ -297,14 +297,13 @@ func (l *Lock) format() []byte {
 	return []byte(b.String())
 }
 
-// NewLocked returns what to lock of a plugin, without checksums.
+// NewLocked returns an entry for a plugin, without checksums.
 func NewLocked(source, version, constraints string) Locked {
 	return Locked{Source: source, Version: version, Constraints: constraints, API: apiKept}
 }
 
-// Add adds the checksums of a release's archives, and that of the binary that is
-// installed on the platform p. Of a plugin that was not downloaded there is no release:
-// rel is nil.
+// Add adds the checksums of a release's archives, and that of the binary installed on the platform
+// p. rel is nil for a plugin that was not downloaded.
 func (l *Locked) Add(rel *Release, p Platform, binary string) {
 	if rel != nil {
 		for _, a := range rel.Archives {

@@ -23,26 +23,25 @@ import (
 
 // Options say where plugins come from.
 type Options struct {
-	Mirror string       // directory, or http(s) URL, of a tree that [Registry.Mirror] has made; nothing else is asked if it is set
+	Mirror string       // directory, or http(s) URL, of a tree made by [Registry.Mirror]; if set, it is the only source
 	Token  string       // for GitHub's API
 	Log    *slog.Logger // nil for none
 
-	// Progress is told how far the download of a file is, and at its end with as much
-	// done as there is. Calls do not overlap. total is 0 while it is not known.
+	// Progress is called during the download of a file, and at its end with done equal to total.
+	// Calls do not overlap. total is 0 while it is unknown.
 	Progress func(file string, done, total int64)
 
-	// Notice is told what the user should know while something is waited for. Calls do
-	// not overlap with each other or with those of Progress.
+	// Notice is called with messages for the user during a wait. Calls do not overlap with each
+	// other or with those of Progress.
 	Notice func(text string)
 
-	// Where the sites are, and the armored keys of HashiCorp's; the zero value is for
-	// the real ones.
+	// Addresses of the sites, and the armored keys of HashiCorp's; zero values mean the real ones.
 	Releases, API, Web string
 	Keys               []byte
 	HTTP               http.RoundTripper
 }
 
-// Registry finds and gets plugins. It may be used by several goroutines.
+// Registry finds and downloads plugins. It may be used by several goroutines.
 type Registry struct {
 	*client
 	mirror   []func(Source) site // nil without a mirror
@@ -95,7 +94,7 @@ func New(o Options) (*Registry, error) {
 	return r, nil
 }
 
-// useMirror makes r ask a mirror alone.
+// useMirror makes r use only a mirror.
 func (r *Registry) useMirror(where string) error {
 	c := r.client
 	c.token = ""
@@ -135,7 +134,7 @@ func (r *Registry) useMirror(where string) error {
 	return nil
 }
 
-// withoutUser is a URL, or what is meant as one, without a user name and password.
+// withoutUser returns a URL, possibly an invalid one, without user name and password.
 func withoutUser(address string) string {
 	scheme, rest, _ := strings.Cut(address, "://")
 	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
@@ -148,7 +147,7 @@ func (r *Registry) signers(s Source) []byte {
 	return nil
 }
 
-// sites returns where releases of a plugin may be, in the order to ask.
+// sites returns the sites that may have releases of a plugin, in the order in which to try them.
 func (r *Registry) sites(s Source) []site {
 	if r.mirror != nil {
 		var all []site
@@ -173,20 +172,20 @@ func (r *Registry) sites(s Source) []site {
 	return []site{hub}
 }
 
-// NotFoundError is the error when no release of a plugin can be installed.
+// NotFoundError is the error if no release of a plugin can be installed.
 type NotFoundError struct {
 	Source  Source
-	Reasons []string // what was looked at, and why it will not do
+	Reasons []string // what was tried, and why it is unsuitable
 }
 
 func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("no release of %s can be installed: %s", e.Source, strings.Join(e.Reasons, "; "))
 }
 
-// Find returns the highest release of a plugin that allows accepts and that there is
-// for one of the platforms. Sites are asked in order until one has such a release; those that
-// do not answer are passed over as well, and named in the error if none has one. A
-// release with a signature that is wrong is an error at once.
+// Find returns the highest release of a plugin that allows accepts and that has an archive for one
+// of the platforms. It tries sites in order until one has such a release. It skips sites that do
+// not respond, and names them in the error if no site has one. A release with an invalid signature
+// is an error at once.
 func (r *Registry) Find(ctx context.Context, s Source, on Platforms, allows func(version string) bool) (*Release, error) {
 	return r.find(ctx, s, on, func(at site) ([]string, []string, error) {
 		all, err := at.versions(ctx, s)
@@ -198,7 +197,7 @@ func (r *Registry) Find(ctx context.Context, s Source, on Platforms, allows func
 	})
 }
 
-// Exactly returns one release of a plugin, without asking which there are.
+// Exactly returns one release of a plugin, without listing the releases.
 func (r *Registry) Exactly(ctx context.Context, s Source, on Platforms, version string) (*Release, error) {
 	if _, ok := parseVersion(version); !ok {
 		return nil, &NotFoundError{s, []string{fmt.Sprintf("version %s is not a release, so it was not downloaded from anywhere; install its binary with 'bake plugins install -path'", version)}}
@@ -206,7 +205,7 @@ func (r *Registry) Exactly(ctx context.Context, s Source, on Platforms, version 
 	return r.find(ctx, s, on, func(site) ([]string, []string, error) { return []string{version}, nil, nil })
 }
 
-// choose returns the versions that are allowed, the highest first, and the others.
+// choose returns the allowed versions, the highest first, and the others.
 func choose(all []string, allows func(string) bool) (wanted, others []string) {
 	var parsed []*goversion.Version
 	for _, text := range all {
@@ -225,8 +224,7 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 	return slices.Compact(wanted), slices.Compact(others)
 }
 
-// maxReleases is how many releases of a site are looked at, the newest first, before
-// there is one that can be used.
+// maxReleases is how many releases of a site, the newest first, are examined to find a usable one.
 const maxReleases = 100
 
 func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(site) (wanted, others []string, err error)) (*Release, error) {
@@ -235,7 +233,7 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 	for _, at := range r.sites(s) {
 		because := func(format string, args ...any) {
 			reason := fmt.Sprintf("%s: ", at) + fmt.Sprintf(format, args...)
-			if !slices.Contains(missing.Reasons, reason) { // a mirror is asked for both layouts
+			if !slices.Contains(missing.Reasons, reason) { // both layouts of a mirror are tried
 				missing.Reasons = append(missing.Reasons, reason)
 			}
 		}
@@ -269,9 +267,9 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 	return nil, missing
 }
 
-// newest is the first of the versions wanted that a site has a build of for one of the platforms; nil
-// if there is none, of which because is told. silent is why the site does not answer, and err what
-// ends the search.
+// newest returns the first of the wanted versions that a site has for one of the platforms, or nil
+// if there is none; the reasons are passed to because. silent is why the site does not respond, and
+// err ends the search.
 func newest(ctx context.Context, at site, s Source, on Platforms, wanted []string, because func(format string, args ...any)) (rel *Release, silent, err error) {
 	for n, v := range wanted {
 		if n == maxReleases {
@@ -312,10 +310,10 @@ func few(all []string) string {
 	return strings.Join(all, ", ")
 }
 
-// fetch downloads an archive into dir and checks it.
+// fetch downloads an archive into dir and verifies it.
 func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.File, err error) {
 	name := a.url[strings.LastIndexByte(a.url, '/')+1:]
-	for again := range 2 { // a download that was continued may have got the wrong end
+	for again := range 2 { // a resumed download may have combined two versions
 		file, err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return nil, err
@@ -349,7 +347,7 @@ func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.F
 	return nil, err
 }
 
-// errSum is the error of a file that is not what was published.
+// errSum is the error of a file that differs from the published one.
 var errSum = errors.New("SHA-256 checksum mismatch")
 
 func sumOfBytes(b []byte) string {

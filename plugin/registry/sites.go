@@ -11,8 +11,8 @@ import (
 	goversion "github.com/hashicorp/go-version"
 )
 
-// The host whose repositories' releases have a layout of their own, and the version of
-// the protocol that bake speaks with plugins.
+// The host whose repositories' releases have their own layout, and the version of the plugin
+// protocol that bake supports.
 const (
 	gitHub  = "github.com"
 	apiKept = "5.0"
@@ -20,11 +20,11 @@ const (
 
 // site is a place that publishes releases.
 type site interface {
-	// String is what people call it.
+	// String returns the name for messages.
 	String() string
-	// versions lists the versions of a plugin that there may be, in any order.
+	// versions lists the possible versions of a plugin, in any order.
 	versions(ctx context.Context, s Source) ([]string, error)
-	// release returns one of them. The error is errNotFound if it has no files.
+	// release returns one version. The error is errNotFound if it has no files.
 	release(ctx context.Context, s Source, version string) (*Release, error)
 }
 
@@ -37,11 +37,10 @@ type Release struct {
 	Signed   bool   // HashiCorp has signed its checksums
 	Archives []Archive
 
-	// Failures are why sites before this one were passed over, which may have a higher
-	// version.
+	// Failures are why earlier sites were skipped; they may have a higher version.
 	Failures []string
 
-	// As published; what is not is nil.
+	// The published files; nil if there is none.
 	sums, signature, manifest []byte
 }
 
@@ -62,19 +61,19 @@ func (r *Release) For(p Platform) (Archive, bool) {
 	return Archive{}, false
 }
 
-// unusable is the error of a release that bake can make no use of.
+// unusable is the error of a release that bake cannot use.
 type unusable struct{ reason string }
 
 func (u unusable) Error() string { return u.reason }
 
-// tree is a site with the layout of releases.hashicorp.com: below base there is a
-// directory for each product.
+// tree is a site with the layout of releases.hashicorp.com: base contains a directory for each
+// product.
 type tree struct {
 	*client
 	name string
 	base string // without a slash at the end
-	keys []byte // that sign releases, armored; nil if none does
-	must bool   // a release that is not signed is refused
+	keys []byte // keys that sign releases, armored; nil if releases are not signed
+	must bool   // an unsigned release is refused
 }
 
 func (t tree) String() string { return t.name }
@@ -98,7 +97,7 @@ func (t tree) versions(ctx context.Context, s Source) ([]string, error) {
 	return all, nil
 }
 
-// treeFile is the name of a release's file: packer-plugin-docker_1.1.0_SHA256SUMS.
+// treeFile returns the name of a release's file: packer-plugin-docker_1.1.0_SHA256SUMS.
 func treeFile(s Source, version, rest string) string {
 	return s.repository() + "_" + version + "_" + rest
 }
@@ -131,9 +130,9 @@ func (t tree) release(ctx context.Context, s Source, version string) (*Release, 
 	return r, r.usable(other)
 }
 
-// archives finds those of a release among its checksums: the named, whose names say
-// which protocol they speak, as on GitHub; the plain, whose names do not, as on
-// releases.hashicorp.com; and which protocol others speak, if there are any.
+// archives finds the archives of a release among its checksums. named are those whose names contain
+// the protocol version, as on GitHub; plain are those whose names do not, as on
+// releases.hashicorp.com. other is the protocol version of unsupported archives, if there are any.
 func archives(s Source, version, dir string, sums map[string]string) (named, plain []Archive, other string) {
 	for name, sum := range sums {
 		if v, api, p, ok := s.parseName(name, ".zip"); ok && v == version {
@@ -153,8 +152,8 @@ func archives(s Source, version, dir string, sums map[string]string) (named, pla
 	return named, plain, other
 }
 
-// usable says whether there is an archive; other is the protocol that those speak that
-// were left out.
+// usable returns an error if there is no archive. other is the protocol version of unsupported
+// archives.
 func (r *Release) usable(other string) error {
 	if len(r.Archives) == 0 && other != "" {
 		return unusable{fmt.Sprintf("it uses version %s of the plugin protocol; bake supports %s", other, apiKept)}
@@ -174,7 +173,7 @@ func (t tree) verify(ctx context.Context, r *Release, address string) error {
 	if errors.Is(err, errNotFound) {
 		return &UntrustedError{fmt.Errorf("the checksums are not signed: %w", err)}
 	}
-	if err != nil { // as any download may fail
+	if err != nil { // like any failed download
 		return fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)
 	}
 	if err := verifySums(t.keys, r.sums, signature, t.now()); err != nil {
@@ -184,17 +183,17 @@ func (t tree) verify(ctx context.Context, r *Release, address string) error {
 	return nil
 }
 
-// UntrustedError is the error of a release that was tampered with, or may have been:
-// other sites are not tried, and nothing is installed in its place.
+// UntrustedError is the error of a release that was, or may have been, tampered with. Other sites
+// are not tried, and nothing else is installed instead.
 type UntrustedError struct{ err error }
 
 func (u *UntrustedError) Error() string { return u.err.Error() }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the cause.
 func (u *UntrustedError) Unwrap() error { return u.err }
 
-// manifest returns the manifest at address, once it is clear that the protocol that it
-// names is spoken here. Its checksum is compared if there is one.
+// manifest returns the manifest at address if bake supports the protocol that it names. It verifies
+// the checksum if sum is not empty.
 func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error) {
 	body, _, err := t.get(ctx, address, maxText)
 	if errors.Is(err, errNotFound) {
@@ -235,7 +234,7 @@ func (g releases) repository(s Source) (string, error) {
 	return s.Path + "/" + s.repository(), nil
 }
 
-// maxPages is how many pages of tags are read, a hundred on each.
+// maxPages limits the pages of tags that are read, with a hundred tags each.
 const maxPages = 50
 
 func (g releases) versions(ctx context.Context, s Source) ([]string, error) {
@@ -270,8 +269,7 @@ func (g releases) versions(ctx context.Context, s Source) ([]string, error) {
 	return all, nil
 }
 
-// nextPage returns the address of the next page that a header Link names, empty if it
-// names none. See RFC 8288.
+// nextPage returns the address of the next page from Link headers, or "". See RFC 8288.
 func nextPage(links []string, base string) string {
 	at, err := url.Parse(base)
 	if err != nil {
@@ -315,7 +313,7 @@ func (g releases) release(ctx context.Context, s Source, version string) (*Relea
 	return r, r.usable(other)
 }
 
-// parseVersion reads a version that can be installed from a site: a release.
+// parseVersion parses a version that can be installed from a site: a release.
 func parseVersion(text string) (*goversion.Version, bool) {
 	v, err := goversion.NewSemver(text)
 	if err != nil || v.Prerelease() != "" || v.Metadata() != "" || v.Original() != v.String() {

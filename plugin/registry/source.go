@@ -1,6 +1,6 @@
-// Package registry gets Packer plugins: it finds the releases of a plugin where they
-// are published, checks what it downloads, installs it where Packer has its plugins,
-// copies it to mirrors, and keeps what was chosen in a lock file.
+// Package registry gets Packer plugins: it finds the releases of a plugin where they are published,
+// verifies its downloads, installs plugins where Packer keeps them, copies them to mirrors, and
+// records the chosen releases in a lock file.
 package registry
 
 import (
@@ -13,22 +13,20 @@ import (
 	"sync"
 )
 
-// Source is the address of a plugin, such as github.com/hashicorp/docker. It names
-// where releases are published and, below the directory for plugins, where they are
-// installed. Case is kept.
+// Source is the address of a plugin, such as github.com/hashicorp/docker. It determines where
+// releases are published and, below the plugin directory, where they are installed. Case is kept.
 type Source struct {
 	Host string
 	Path string // between host and name, without slashes around it: hashicorp
 	Name string // docker
 }
 
-// part is what each part of a source has to look like, as it becomes a directory and a
-// part of URLs.
+// part matches a valid part of a source, which becomes a directory and a part of URLs.
 var part = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$`)
 })
 
-// ParseSource reads the address of a plugin.
+// ParseSource parses the address of a plugin.
 func ParseSource(text string) (Source, error) {
 	wrong := func(why string) (Source, error) {
 		return Source{}, fmt.Errorf("%q is not the source of a plugin: %s. A source looks like github.com/hashicorp/docker", text, why)
@@ -60,33 +58,33 @@ func ParseSource(text string) (Source, error) {
 
 func (s Source) String() string { return s.Host + "/" + s.Path + "/" + s.Name }
 
-// repository is the name of the repository and of the product: packer-plugin-docker.
+// repository returns the name of the repository and of the product: packer-plugin-docker.
 func (s Source) repository() string { return "packer-plugin-" + s.Name }
 
-// official says whether HashiCorp publishes the plugin, and signs it.
+// official reports whether HashiCorp publishes and signs the plugin.
 func (s Source) official() bool {
 	return strings.EqualFold(s.Host, gitHub) && strings.EqualFold(s.Path, "hashicorp")
 }
 
-// dir is where the plugin is installed below root.
+// dir returns the directory below root where the plugin is installed.
 func (s Source) dir(root string) string {
 	return filepath.Join(root, s.Host, filepath.FromSlash(s.Path), s.Name)
 }
 
-// Platform is what a binary runs on, in the words of Go.
+// Platform is the platform of a binary, by GOOS and GOARCH.
 type Platform struct{ OS, Arch string }
 
-// String is how the names of files have it: linux_amd64.
+// String returns the form used in file names: linux_amd64.
 func (p Platform) String() string { return p.OS + "_" + p.Arch }
 
-// Platforms are the platforms with one of these systems and one of these
-// architectures; none of either are all.
+// Platforms are the platforms with one of these systems and one of these architectures; an empty
+// list means all.
 type Platforms struct{ OS, Arch []string }
 
-// Only returns p alone.
+// Only returns a set with only p.
 func (p Platform) Only() Platforms { return Platforms{[]string{p.OS}, []string{p.Arch}} }
 
-// Has says whether p is one of them.
+// Has reports whether p is one of the platforms.
 func (all Platforms) Has(p Platform) bool {
 	return (len(all.OS) == 0 || slices.Contains(all.OS, p.OS)) && (len(all.Arch) == 0 || slices.Contains(all.Arch, p.Arch))
 }
@@ -95,7 +93,7 @@ func (all Platforms) String() string {
 	return strings.TrimSuffix(strings.Join(all.OS, ",")+"_"+strings.Join(all.Arch, ","), "_")
 }
 
-// exe is what names of programs end in.
+// exe returns the suffix of executable files.
 func (p Platform) exe() string {
 	if p.OS == "windows" {
 		return ".exe"
@@ -103,7 +101,7 @@ func (p Platform) exe() string {
 	return ""
 }
 
-// ParsePlatform reads what [Platform.String] writes.
+// ParsePlatform parses the result of [Platform.String].
 func ParsePlatform(text string) (Platform, error) {
 	os, arch, ok := strings.Cut(text, "_")
 	if !ok || !word().MatchString(os) || !word().MatchString(arch) {
@@ -114,21 +112,21 @@ func ParsePlatform(text string) (Platform, error) {
 
 var word = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]+$`) })
 
-// binaryName is the name of an installed plugin: packer-plugin-docker_v1.1.0_x5.0_linux_amd64.
-// version is without its v, api without its x.
+// binaryName returns the file name of an installed plugin:
+// packer-plugin-docker_v1.1.0_x5.0_linux_amd64. version is without its v, api without its x.
 func (s Source) binaryName(version, api string, p Platform) string {
 	return fmt.Sprintf("%s_v%s_x%s_%s%s", s.repository(), version, api, p, p.exe())
 }
 
-// sumSuffix is what the name of a binary's checksum has more than the binary's.
+// sumSuffix is appended to the name of a binary for its checksum file.
 const sumSuffix = "_SHA256SUM"
 
 var versionAndAPI = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^_v([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)_x([0-9]+\.[0-9]+)_([a-z0-9]+)_([a-z0-9]+)$`)
 })
 
-// parseName takes a name apart that [Source.binaryName] has made, or the name of an
-// archive: with another suffix.
+// parseName parses a name made by [Source.binaryName], or the name of an archive, which has another
+// suffix.
 func (s Source) parseName(name, suffix string) (version, api string, p Platform, ok bool) {
 	name, ok = strings.CutSuffix(name, suffix)
 	if !ok {

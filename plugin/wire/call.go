@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// ErrGone is the error of what the other end can no longer answer.
+// ErrGone is the error of an operation that the other end can no longer answer.
 var ErrGone = errors.New("the plugin process went away")
 
 // RemoteError is an error that the other end has returned.
@@ -19,11 +19,11 @@ type RemoteError string
 
 func (e RemoteError) Error() string { return string(e) }
 
-// MaxCalls is how many calls on one stream run at a time, if the arguments of all of
-// them take no more than [MaxMessage] bytes; further ones wait.
+// MaxCalls is how many calls on one stream run at the same time, as long as their arguments
+// together take no more than [MaxMessage] bytes; further calls wait.
 const MaxCalls = 256
 
-// request and response are what stands before the arguments and the reply.
+// request and response are the headers of the arguments and the reply.
 type request struct {
 	ServiceMethod string
 	Seq           uint64
@@ -35,11 +35,11 @@ type response struct {
 	Error         string
 }
 
-// Client calls methods of the other end of a stream. Calls may run side by side.
+// Client calls methods of the other end of a stream. Calls may run concurrently.
 type Client struct {
 	conn io.ReadWriteCloser
 	out  chan []byte
-	done chan struct{} // closed when nothing can be called any more
+	done chan struct{} // closed when no further call is possible
 
 	mu      sync.Mutex
 	seq     uint64
@@ -52,7 +52,7 @@ type answer struct {
 	err  error
 }
 
-// NewClient takes the stream over.
+// NewClient returns a client for the stream, which it takes over.
 func NewClient(conn io.ReadWriteCloser) *Client {
 	c := &Client{conn: conn, out: make(chan []byte), done: make(chan struct{}), pending: map[uint64]chan answer{}}
 	go c.read()
@@ -60,14 +60,14 @@ func NewClient(conn io.ReadWriteCloser) *Client {
 	return c
 }
 
-// Close ends the stream; calls that are pending fail.
+// Close ends the stream; pending calls fail.
 func (c *Client) Close() error {
 	c.fail(ErrGone)
 	return c.conn.Close()
 }
 
-// Call sends args and puts the answer into reply, a pointer or nil. Without an answer
-// the error wraps [ErrGone]. The end of ctx ends the wait, not the call.
+// Call sends args and stores the answer in reply, a pointer or nil. If there is no answer, the
+// error wraps [ErrGone]. The end of ctx ends the wait, but not the call.
 func (c *Client) Call(ctx context.Context, method string, args, reply any) error {
 	body, err := Marshal(args)
 	if err != nil {
@@ -110,7 +110,7 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 	}
 }
 
-// expect prepares for the answer to a call.
+// expect registers a call that waits for an answer.
 func (c *Client) expect(ch chan answer) (seq uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,7 +128,7 @@ func (c *Client) forget(seq uint64) {
 	delete(c.pending, seq)
 }
 
-// fail makes all calls fail, those that come as well.
+// fail makes all pending and future calls fail.
 func (c *Client) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +172,7 @@ func (c *Client) read() {
 		delete(c.pending, head.Seq)
 		c.mu.Unlock()
 		switch {
-		case ch == nil: // nobody waits any more
+		case ch == nil: // the caller no longer waits
 		case head.Error != "":
 			ch <- answer{err: RemoteError(head.Error)}
 		default:
@@ -181,7 +181,7 @@ func (c *Client) read() {
 	}
 }
 
-// broken is the error of a stream that ended with err.
+// broken returns the error of a stream that ended with err.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrGone
@@ -189,8 +189,8 @@ func broken(err error) error {
 	return fmt.Errorf("%w: its connection broke: %w", ErrGone, err)
 }
 
-// readMessage reads the head of a call or of an answer, and what follows it, which takes
-// size bytes of memory.
+// readMessage reads the header of a call or an answer into head, and the body after it. size is the
+// memory that the body takes, in bytes.
 func readMessage(r Reader, head any) (body any, size int, err error) {
 	v, err := Decode(r)
 	if err != nil {
@@ -204,13 +204,13 @@ func readMessage(r Reader, head any) (body any, size int, err error) {
 	return body, MaxMessage - d.left, truncated(err)
 }
 
-// Method answers one kind of call. ctx ends when the stream does.
+// Method answers one kind of call. ctx ends when the stream ends.
 type Method func(ctx context.Context, args any) (any, error)
 
-// Methods are what a stream answers, by "Service.Method".
+// Methods are the methods of a stream, by "Service.Method".
 type Methods map[string]Method
 
-// Handle makes a Method of a function with typed arguments.
+// Handle turns a function with typed arguments into a Method.
 func Handle[A any](fn func(ctx context.Context, args A) (any, error)) Method {
 	return func(ctx context.Context, v any) (any, error) {
 		var a A
@@ -221,9 +221,8 @@ func Handle[A any](fn func(ctx context.Context, args A) (any, error)) Method {
 	}
 }
 
-// Serve answers calls until the stream ends or ctx does, and closes the stream. find is
-// asked for methods that are not in the list, and may be nil. No method runs any more
-// when Serve returns.
+// Serve answers calls until the stream or ctx ends, and closes the stream. find, if not nil, is
+// called for methods that are not in the list. No method runs any more when Serve returns.
 func Serve(ctx context.Context, conn io.ReadWriteCloser, methods Methods, find func(name string) Method) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -261,7 +260,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, methods Methods, find f
 	}
 }
 
-// reply calls a method, and makes the answer of what it returns.
+// reply calls a method and encodes its result as the answer.
 func reply(ctx context.Context, call request, m Method, args any) []byte {
 	head := response{ServiceMethod: call.ServiceMethod, Seq: call.Seq}
 	var result any

@@ -11,18 +11,17 @@ import (
 	"strings"
 )
 
-// MaxHandshake is how many bytes the line may have with which a plugin begins.
+// MaxHandshake is the largest length of a plugin's first line, in bytes.
 const MaxHandshake = 4 << 10
 
-// Address is where a plugin listens: for one connection.
+// Address is where a plugin listens for one connection.
 type Address struct {
 	Network string // "unix" or "tcp"
 	Addr    string
 }
 
-// ParseHandshake reads the line that a plugin writes when it listens:
-// "5|0|NETWORK|ADDRESS", of which 5.0 is the version of the protocol. A plugin listens
-// on this machine only.
+// ParseHandshake parses the line that a plugin prints when it listens: "5|0|NETWORK|ADDRESS", where
+// 5.0 is the version of the protocol. It accepts only addresses on this machine.
 func ParseHandshake(line string) (Address, error) {
 	part := strings.Split(strings.TrimRight(line, "\r\n"), "|")
 	if len(part) != 4 {
@@ -46,15 +45,15 @@ func ParseHandshake(line string) (Address, error) {
 	return Address{}, fmt.Errorf("the plugin listens on %.200q, which is not on this machine", part[2]+" "+part[3])
 }
 
-// FirstLine takes what a plugin writes to its standard output: it sends the first line to C,
-// without the space around it, or as much as a handshake may have, and drops the rest.
+// FirstLine receives a plugin's standard output. It sends the first line to C, without surrounding
+// space and cut to the size of a handshake, and drops the rest.
 type FirstLine struct {
-	C    chan string // has room for the line; whoever knows that there is no more closes it
+	C    chan string // has room for the line; closed by the caller after the last write
 	text []byte
 	done bool
 }
 
-// NewFirstLine returns one that nothing has been written to.
+// NewFirstLine returns an empty FirstLine.
 func NewFirstLine() *FirstLine { return &FirstLine{C: make(chan string, 1)} }
 
 // Write implements [io.Writer].
@@ -71,11 +70,11 @@ func (w *FirstLine) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Line is the handshake for the address.
+// Line returns the handshake for the address.
 func (a Address) Line() string { return fmt.Sprintf("5|0|%s|%s\n", a.Network, a.Addr) }
 
-// Dial connects to a plugin. Nobody else can connect after that, and the socket, which
-// has served its purpose, is removed.
+// Dial connects to a plugin and removes the socket, which is no longer needed, so that no other
+// process can connect.
 func (a Address) Dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, a.Network, a.Addr)

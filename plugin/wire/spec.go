@@ -13,26 +13,25 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// What a description of options may be.
+// Limits on a description of options.
 const (
 	MaxSpec      = 1 << 20 // bytes
-	maxSpecDepth = 32      // levels of blocks, and of types in each other
+	maxSpecDepth = 32      // levels of nested blocks, and of nested types
 )
 
-// Form is how a plugin writes specs and values.
+// Form is the encoding of a plugin's specs and values.
 type Form int
 
 const (
-	// Gob is what plugins write that know nothing else.
+	// Gob is the encoding of plugins that support no other.
 	Gob Form = iota
-	// Protobuf is what plugins write that were started with --protobuf: specs as
-	// messages of protocol buffers, values in MessagePack.
+	// Protobuf is the encoding of plugins that were started with --protobuf: specs as protocol
+	// buffers, values in MessagePack.
 	Protobuf
 )
 
-// DecodeSpec reads the description of a component's options or of its output. All that
-// it consists of are objects, attributes, blocks and lists of blocks, with names that
-// can stand in a template.
+// DecodeSpec decodes the description of a component's options or of its output. It consists only of
+// objects, attributes, blocks and lists of blocks, whose names are valid in a template.
 func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 	if len(b) > MaxSpec {
 		return nil, fmt.Errorf("%w: a description of %d bytes", ErrLimit, len(b))
@@ -60,15 +59,15 @@ func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 
 var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d levels deep", ErrLimit, maxSpecDepth)
 
-// checkName refuses names that cannot stand in a template, and would do harm in a message.
+// checkName refuses names that are not valid in a template. In a message they could do harm.
 func checkName(name string) error {
-	if !hclsyntax.ValidIdentifier(name) || name != cty.NormalizeString(name) { // two that are the same to cty make it panic
+	if !hclsyntax.ValidIdentifier(name) || name != cty.NormalizeString(name) { // cty panics on two names that it considers the same
 		return fmt.Errorf("%q is not the name of an option", name)
 	}
 	return nil
 }
 
-// attr, block and blockList check what they make a spec of.
+// attr, block and blockList validate their arguments and return a spec.
 
 func attr(name string, t cty.Type, required bool) (hcldec.Spec, error) {
 	if t == cty.NilType {
@@ -92,8 +91,7 @@ func checkBlock(name string, nested hcldec.Spec) error {
 	return checkName(name)
 }
 
-// protoSpec reads a message Spec {oneof object = 1, attr = 2, block_value = 3,
-// block_list = 4}.
+// protoSpec decodes a message Spec {oneof object = 1, attr = 2, block_value = 3, block_list = 4}.
 func protoSpec(b []byte, depth int) (spec hcldec.Spec, err error) {
 	if depth > maxSpecDepth {
 		return nil, errSpecDepth
@@ -155,7 +153,7 @@ func protoSpec(b []byte, depth int) (spec hcldec.Spec, err error) {
 	return spec, err
 }
 
-// protoEntry reads an entry {key = 1, value = 2} of an object.
+// protoEntry decodes an entry {key = 1, value = 2} of an object.
 func protoEntry(f field, object hcldec.ObjectSpec, depth int) error {
 	if f.num != 1 {
 		return nil
@@ -181,8 +179,8 @@ func protoEntry(f field, object hcldec.ObjectSpec, depth int) error {
 	return checkName(name)
 }
 
-// protoType reads a message CtyType {oneof primitive = 1, list = 2, map = 3}, each of
-// which is a message with one field.
+// protoType decodes a message CtyType {oneof primitive = 1, list = 2, map = 3}, each of which is a
+// message with one field.
 func protoType(b []byte, depth int) (t cty.Type, err error) {
 	if depth > maxSpecDepth {
 		return t, errSpecDepth
@@ -221,7 +219,7 @@ func protoType(b []byte, depth int) (t cty.Type, err error) {
 	return t, err
 }
 
-// field is one field of a message of protocol buffers: its bytes or its number.
+// field is one field of a protocol buffers message: its bytes or its number.
 type field struct {
 	num    uint64
 	bytes  []byte
@@ -268,7 +266,7 @@ func eachField(b []byte, fn func(field) error) error {
 	return nil
 }
 
-// EncodeSpec writes a description as a plugin does that was started with --protobuf.
+// EncodeSpec encodes a description as a plugin that was started with --protobuf does.
 func EncodeSpec(spec hcldec.ObjectSpec) ([]byte, error) { return encodeSpec(spec) }
 
 func encodeSpec(spec hcldec.Spec) ([]byte, error) {
@@ -335,7 +333,7 @@ func appendBool(b []byte, num uint64, v bool) []byte {
 	return append(binary.AppendUvarint(b, num<<3), 1)
 }
 
-// gobSpec makes a spec of what was sent as one of the types of hcldec.
+// gobSpec decodes a spec that was sent as one of the types of hcldec.
 func gobSpec(v any, left *int, depth int) (hcldec.Spec, error) {
 	i, ok := v.(gobInterface)
 	if !ok {
@@ -396,8 +394,8 @@ func gobObject(v any, left *int, depth int) (hcldec.Spec, error) {
 	return object, nil
 }
 
-// gobCtyType reads a type as cty wrote it when it still knew gob: a struct {Version,
-// Impl} in a gob of its own.
+// gobCtyType decodes a type in the gob format of older versions of cty: a struct {Version, Impl} in
+// a nested gob.
 func gobCtyType(v any, left *int, depth int) (cty.Type, error) {
 	if depth > maxSpecDepth {
 		return cty.NilType, errSpecDepth

@@ -1,16 +1,14 @@
-// Package layer turns one overlay layer, a directory, into a tar stream and
-// back. In the tar, deletions are OCI whiteouts: a file named .wh.X hides X, and
-// .wh..wh..opq hides everything that lower layers have in its directory. On disk
-// they are what overlayfs with the userxattr option makes of them: a character
-// device 0:0 and the attribute user.overlay.opaque.
+// Package layer turns one overlay layer, a directory, into a tar stream and back. In the tar,
+// deletions are OCI whiteouts: a file named .wh.X hides X, and .wh..wh..opq hides everything that
+// lower layers have in its directory. On disk they have the form of overlayfs with the userxattr
+// option: a character device 0:0 and the attribute user.overlay.opaque.
 //
-// What a layer is made of is kept: owners, modes, times to the nanosecond, hard
-// links, extended attributes. Three things are not: sockets, which mean nothing
-// without their process; device nodes where the caller may not make any,
-// which is so in every user namespace; and what a file has reserved on the disk
-// and holds zeros, which is a hole in a copy of its data.
+// Owners, modes, times to the nanosecond, hard links and extended attributes are kept. Three things
+// are not: sockets, which are useless without their process; device nodes if the caller may not
+// create any, as in every user namespace; and disk blocks that a file has reserved but that hold
+// only zeros, which become holes in a copy.
 //
-// An error names the entry that it is about. What was to be done is the caller's to say.
+// An error names the entry that it concerns. The caller adds the operation.
 package layer
 
 import (
@@ -31,18 +29,17 @@ const (
 	xattrRecord    = "SCHILY.xattr."
 )
 
-// Options of [Unpack] and [Clone].
+// Options are the options of [Unpack] and [Clone].
 type Options struct {
-	// IgnoreOwner leaves every file to the caller's user and drops access lists,
-	// for callers that know one user only.
+	// IgnoreOwner makes the caller's user the owner of every file and drops access lists. It is for
+	// callers that have only one user id.
 	IgnoreOwner bool
 
-	// Merge lays the stream over what the directory holds already: a whiteout
-	// deletes what it hides, and is not kept. The result is no layer over others
-	// but a whole tree.
+	// Merge applies the stream to the existing content of the directory: a whiteout deletes what it
+	// hides and is not kept. The result is a complete tree instead of a layer.
 	Merge bool
 
-	maxHoles int64 // instead of the constant, for tests that have no time
+	maxHoles int64 // replaces the constant in tests, which would take too long
 }
 
 func (o Options) holes() int64 {
@@ -52,8 +49,8 @@ func (o Options) holes() int64 {
 	return maxHoles
 }
 
-// Merge copies what an overlay of layers, topmost first, shows into the empty
-// directory dst.
+// Merge copies the merged content of an overlay of layers, topmost first, into the empty directory
+// dst.
 func Merge(layers []*os.File, dst *os.File, o Options) error {
 	o.Merge = true
 	for _, layer := range slices.Backward(layers) {
@@ -64,8 +61,7 @@ func Merge(layers []*os.File, dst *os.File, o Options) error {
 	return nil
 }
 
-// Clone copies the layer in src into the directory dst, which is empty unless
-// the options say Merge.
+// Clone copies the layer in src into the directory dst, which must be empty unless o.Merge is set.
 func Clone(src, dst *os.File, o Options) error {
 	u := newUnpacker(dst, o)
 	defer u.close()
@@ -76,14 +72,14 @@ func Clone(src, dst *os.File, o Options) error {
 	return u.finishDirs()
 }
 
-// overlayXattr reports whether name is overlayfs' own bookkeeping, which says
-// nothing about the file.
+// overlayXattr reports whether name is an attribute of overlayfs itself, which does not belong to
+// the file.
 func overlayXattr(name string) bool {
 	return strings.HasPrefix(name, "user.overlay.") || strings.HasPrefix(name, "trusted.overlay.")
 }
 
-// at is a path that names base inside the open directory dir, for system calls
-// that have no *at form. Only base itself is ever resolved by name.
+// at returns a path for base in the open directory dir, for system calls that have no *at form.
+// Only base itself is resolved by name.
 func at(dir int, base string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir, base)
 }
@@ -95,7 +91,7 @@ func pathError(op, name string, err error) error {
 	return &os.PathError{Op: op, Path: name, Err: err}
 }
 
-// named says which entry err is about, unless err does.
+// named adds the name of the entry to err, unless err has it.
 func named(name string, err error) error {
 	if err == nil {
 		return nil

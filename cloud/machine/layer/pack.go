@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pack writes the layer in the directory dir as a tar stream. The bytes depend
-// on the layer alone: entries are sorted by name and nothing of the host, such
-// as user names or access times, is in them.
+// Pack writes the layer in the directory dir as a tar stream. The bytes depend only on the layer:
+// entries are sorted by name, and nothing specific to the host, such as user names or access times,
+// is included.
 func Pack(dir *os.File, w io.Writer) error {
 	b := bufio.NewWriterSize(w, 1<<20)
 	p := packer{tw: tar.NewWriter(b), out: b, buf: make([]byte, 256<<10)}
@@ -35,7 +35,7 @@ func Pack(dir *os.File, w io.Writer) error {
 // packer writes entries as a tar stream.
 type packer struct {
 	tw  *tar.Writer
-	out io.Writer // what tw writes to
+	out io.Writer // the destination of tw
 	buf []byte
 }
 
@@ -63,16 +63,16 @@ func (p *packer) write(h *tar.Header, f *os.File) error {
 	return err
 }
 
-// onlyWriter hides ReadFrom, which would not use the buffer.
+// onlyWriter hides ReadFrom, which would bypass the buffer.
 type onlyWriter struct{ io.Writer }
 
-// receiver takes the entries of a layer, in an order that depends on the layer alone. Those
-// of regular files come with the open file.
+// receiver receives the entries of a layer, in an order that depends only on the layer. A regular
+// file comes with its open file.
 type receiver interface {
 	add(h *tar.Header, f *os.File) error
 }
 
-// walker hands a layer to a receiver.
+// walker passes the entries of a layer to a receiver.
 type walker struct {
 	to    receiver
 	links map[inode]string // the first name of each file that has several
@@ -86,7 +86,7 @@ func (w *walker) walk(dir *os.File) error {
 	return w.entry(int(dir.Fd()), ".", "./")
 }
 
-// entry hands over base in the open directory parent, and all below it, as name.
+// entry passes on base in the open directory parent, and everything below it, under the given name.
 func (w *walker) entry(parent int, base, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -181,7 +181,8 @@ func (w *walker) dir(parent int, base string, h *tar.Header) error {
 }
 
 func (w *walker) file(parent int, base string, h *tar.Header) error {
-	// Without O_NONBLOCK, to open a FIFO that has taken the file's place would wait for a writer.
+	// Without O_NONBLOCK, opening a FIFO that has replaced the file would block until there is a
+	// writer.
 	fd, err := open(parent, base, unix.O_NONBLOCK|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {
 		fd, err = open(parent, base, unix.O_NONBLOCK)
@@ -209,8 +210,8 @@ func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
-// attributes reads the extended attributes of one file. Both follow the
-// system calls: with a nil buffer they answer the size.
+// attributes reads the extended attributes of one file. Both functions work like the system calls:
+// with a nil buffer they return the size.
 type attributes struct {
 	listInto func([]byte) (int, error)
 	getInto  func(string, []byte) (int, error)

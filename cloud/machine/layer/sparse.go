@@ -17,28 +17,27 @@ import (
 )
 
 const (
-	// holeBlock is the unit in which zeros of a sparse file become holes: what file
-	// systems allocate.
+	// holeBlock is the unit in which zeros of a sparse file become holes: the allocation unit of
+	// file systems.
 	holeBlock = 4096
 
-	// maxSegments is how many stretches of data a sparse file has in a stream.
-	// Readers take a map of a megabyte at most.
+	// maxSegments is the largest number of data segments of a sparse file in a stream. Readers
+	// accept a map of at most a megabyte.
 	maxSegments = 20000
 
-	// maxHoles is how many bytes the sparse files of a stream may have together. A
-	// few bytes of tar can name any number, and all of them are gone through, at some
-	// gigabytes a second.
+	// maxHoles is the largest total size of the sparse files of a stream, in bytes. A few bytes of
+	// tar can declare any size, and all of it is processed, at some gigabytes a second.
 	maxHoles = 1 << 40
 )
 
-// sparsePrefix begins the records that say where a sparse file has data.
+// sparsePrefix starts the keys of the records that describe a sparse file.
 const sparsePrefix = "GNU.sparse."
 
-// segment is a stretch of data in a sparse file.
+// segment is a range of data in a sparse file.
 type segment struct{ offset, length int64 }
 
-// isSparse reports whether an entry of a tar stream is a file with holes, in one
-// of GNU tar's formats. Reading the entry gives zeros for them.
+// isSparse reports whether an entry of a tar stream is a file with holes, in one of GNU tar's
+// formats. Reading the entry returns zeros for the holes.
 func isSparse(h *tar.Header) bool {
 	if h.Typeflag == tar.TypeGNUSparse {
 		return true
@@ -51,7 +50,7 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// writeSparse writes b at offset and leaves out the blocks that hold zeros only.
+// writeSparse writes b at offset, except blocks that contain only zeros.
 func writeSparse(fd int, b []byte, offset int64) error {
 	zeros := make([]byte, holeBlock)
 	for len(b) > 0 {
@@ -78,8 +77,8 @@ func writeSparse(fd int, b []byte, offset int64) error {
 	return nil
 }
 
-// eachSegment calls do with the stretches of data in an open file of the given size, in order. A
-// file system that does not know says: everywhere.
+// eachSegment calls do for the data segments of an open file of the given size, in order. If the
+// file system does not report holes, the whole file is one segment.
 func eachSegment(f *os.File, size int64, do func(segment) error) error {
 	st, err := f.Stat()
 	if err != nil {
@@ -91,7 +90,7 @@ func eachSegment(f *os.File, size int64, do func(segment) error) error {
 	fd := int(f.Fd())
 	for at := int64(0); at < size; {
 		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if err == unix.ENXIO { // nothing but a hole from here on
+		if err == unix.ENXIO { // only a hole from here on
 			return nil
 		}
 		if err == unix.EINVAL || err == unix.EOPNOTSUPP {
@@ -115,8 +114,8 @@ func eachSegment(f *os.File, size int64, do func(segment) error) error {
 	return nil
 }
 
-// segments returns where an open file of the given size has data, as a stream may say it: if there
-// are too many stretches the smallest holes count as data.
+// segments returns the data segments of an open file of the given size for a stream. If there are
+// too many, the smallest holes count as data.
 func segments(f *os.File, size int64) ([]segment, error) {
 	var all []segment
 	var filled int64
@@ -149,12 +148,12 @@ func segments(f *os.File, size int64) ([]segment, error) {
 	return all, nil
 }
 
-// smallFile is the largest file that is copied even where its blocks could be shared: before it
-// shares new ones, a file system writes them to the disk and waits.
+// smallFile is the size of the largest file that is copied even if its blocks could be shared.
+// Before a file system shares new blocks, it writes them to the disk and waits.
 const smallFile = 128 << 10
 
-// copyFile gives the new file fd what is in f: the same blocks, where the file system can share
-// them, or else the data.
+// copyFile copies the content of f to the new file fd. It shares the blocks if the file system can,
+// and copies the data otherwise.
 func copyFile(fd int, f *os.File, size int64, buf []byte) error {
 	if size > smallFile && unix.IoctlFileClone(fd, int(f.Fd())) == nil {
 		return nil
@@ -162,8 +161,8 @@ func copyFile(fd int, f *os.File, size int64, buf []byte) error {
 	return copyData(fd, f, size, buf)
 }
 
-// copyData gives the new file fd the data of f. Blocks of zeros become holes: journals have
-// reserved most of theirs and not used it.
+// copyData copies the data of f to the new file fd. Blocks of zeros become holes, because journals
+// reserve blocks that they do not use.
 func copyData(fd int, f *os.File, size int64, buf []byte) error {
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return fmt.Errorf("truncate: %w", err)
@@ -186,12 +185,11 @@ func copyData(fd int, f *os.File, size int64, buf []byte) error {
 	})
 }
 
-// sparse writes a file with holes, of which segments are the data, as GNU tar does
-// in its PAX format 1.0: the map first, and then the data alone. The library writes
-// no such entries, so this goes past it.
+// sparse writes a file with holes as GNU tar does in its PAX format 1.0: a map of the segments
+// first, then only their data. The library cannot write such entries, so this bypasses it.
 func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 	size := h.Size
-	// The last segment ends where the file does.
+	// The last segment must end at the end of the file.
 	if len(data) == 0 || data[len(data)-1].offset+data[len(data)-1].length < size {
 		data = append(data, segment{size, 0})
 	}
@@ -205,8 +203,8 @@ func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 	table.WriteString(strings.Repeat("\x00", padding(int64(table.Len()))))
 	stored += int64(table.Len())
 
-	// The library refuses to write records with this prefix, so they are written
-	// with one of the same length.
+	// The library refuses to write records with this prefix, so it writes a prefix of the same
+	// length, which is then replaced.
 	placeholder := "BAKEsparse."
 	outer := *h
 	outer.PAXRecords = map[string]string{
@@ -242,8 +240,8 @@ func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 	return err
 }
 
-// renameRecords changes the prefix of the keys of PAX records ("LENGTH KEY=VALUE\n")
-// to another one of the same length.
+// renameRecords changes the prefix of the keys of PAX records ("LENGTH KEY=VALUE\n") to another one
+// of the same length.
 func renameRecords(records []byte, from, to string) {
 	for {
 		digits, rest, ok := bytes.Cut(records, []byte(" "))
@@ -258,10 +256,10 @@ func renameRecords(records []byte, from, to string) {
 	}
 }
 
-// padding is how many bytes follow n bytes to fill a block of a tar.
+// padding returns the number of bytes that fill up a tar block after n bytes.
 func padding(n int64) int { return int(-n & (blockSize - 1)) }
 
-// hasHoles reports whether a file of the given size is not all data.
+// hasHoles reports whether a file of the given size has any holes.
 func hasHoles(data []segment, size int64) bool {
 	return !slices.Equal(data, []segment{{0, size}})
 }

@@ -15,10 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unpack writes a tar stream into the directory dir. Names and links in the
-// stream are resolved as if dir were the root of the file system, so no entry
-// reaches outside it. An entry replaces an earlier one of the same name. After
-// an error dir holds a part of the stream.
+// Unpack writes a tar stream into the directory dir. It resolves names and links in the stream as
+// if dir were the root of the file system, so no entry reaches outside dir. An entry replaces an
+// earlier one of the same name. After an error dir contains a part of the stream.
 func Unpack(r io.Reader, dir *os.File, o Options) error {
 	u := newUnpacker(dir, o)
 	defer u.close()
@@ -36,8 +35,7 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 			return named(h.Name, err)
 		}
 	}
-	// Whatever tar pads its end with is read too, so that the writer of a pipe
-	// does not fail.
+	// Padding after the end of the archive is read too, so that the writer of a pipe does not fail.
 	if _, err := io.Copy(io.Discard, end); err != nil {
 		return fmt.Errorf("read tar: %w", err)
 	}
@@ -47,9 +45,8 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 	return u.finishDirs()
 }
 
-// endWatcher remembers the last block of a stream. A tar ends with blocks of
-// zeros; one that was cut between two entries lacks them, and nothing else would
-// tell.
+// endWatcher keeps the last block of a stream. A tar ends with blocks of zeros. Their absence is
+// the only sign that a tar was cut between two entries.
 type endWatcher struct {
 	r    io.Reader
 	last []byte
@@ -73,19 +70,19 @@ type unpacker struct {
 	root    int // its descriptor
 	options Options
 
-	// dirs are the directories whose attributes wait until the end: a time
-	// would not last, and a mode might forbid to write.
+	// dirs are the directories whose attributes are set at the end: a time would be overwritten,
+	// and a mode might forbid writing.
 	dirs map[string]*tar.Header
 
-	// refused are the device nodes that the caller may not make.
+	// refused are the device nodes that the caller may not create.
 	refused map[string]bool
 
-	// parent is the directory of the entry before, open; most entries share it.
+	// parent is the open directory of the last entry; most entries are in the same one.
 	parent     int
 	parentName string
 
 	buf    []byte
-	sparse int64 // bytes of the sparse files so far
+	sparse int64 // total size of the sparse files so far, in bytes
 }
 
 func newUnpacker(dir *os.File, o Options) *unpacker {
@@ -97,12 +94,12 @@ func (u *unpacker) close() {
 	runtime.KeepAlive(u.dir)
 }
 
-// add implements [receiver]: a file is copied to its place.
+// add implements [receiver]: it copies a file.
 func (u *unpacker) add(h *tar.Header, f *os.File) error {
 	return named(h.Name, u.entry(h, func(fd int) error { return copyFile(fd, f, h.Size, u.buf) }))
 }
 
-// entry makes what an entry stands for; write gives a new file its content.
+// entry creates the file of an entry; write writes the content of a new regular file.
 func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 	name := path.Clean("/" + h.Name)[1:]
 	switch h.Typeflag {
@@ -161,7 +158,7 @@ func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 		}
 		err = unix.Mknodat(parent, base, kind|mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
 		if errors.Is(err, unix.EPERM) {
-			u.refused[name] = true // no user namespace may make one; see the package comment
+			u.refused[name] = true // not possible in a user namespace; see the package comment
 			return nil
 		}
 	default:
@@ -173,8 +170,7 @@ func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 	return u.attributesAt(parent, base, h)
 }
 
-// whiteout carries out an entry that hides what lower layers have: one name in dir, or
-// all of it.
+// whiteout handles an entry that hides what lower layers have: one name in dir, or all of dir.
 func (u *unpacker) whiteout(parent int, dir, base string) error {
 	switch {
 	case base == opaqueName && u.options.Merge:
@@ -210,7 +206,7 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, write func(fd in
 	return errors.Join(err, pathError("close", h.Name, unix.Close(fd)))
 }
 
-// content writes what a tar stream has of a file.
+// content writes the content of a file from a tar stream.
 func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	sparse := isSparse(h)
 	if sparse {
@@ -245,8 +241,8 @@ func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	return nil
 }
 
-// link makes a hard link to an earlier entry. The target is resolved inside the
-// layer, and if its last element is a symbolic link the link itself is meant.
+// link makes a hard link to an earlier entry. The target is resolved inside the layer. If its last
+// element is a symbolic link, the hard link is to that symbolic link.
 func (u *unpacker) link(parent int, base string, h *tar.Header) error {
 	target := path.Clean("/" + h.Linkname)[1:]
 	dir, last := path.Split(target)
@@ -269,8 +265,8 @@ func (u *unpacker) link(parent int, base string, h *tar.Header) error {
 	return nil
 }
 
-// attributes gives an open file or directory what its header says. A change of
-// owner takes set-user-id bits and capabilities away, so it comes first.
+// attributes sets the attributes of an open file or directory. The owner comes first, because
+// changing it clears set-user-id bits and capabilities.
 func (u *unpacker) attributes(fd int, h *tar.Header) error {
 	if !u.options.IgnoreOwner {
 		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
@@ -288,7 +284,7 @@ func (u *unpacker) attributes(fd int, h *tar.Header) error {
 	return pathError("set times of", h.Name, unix.UtimesNanoAt(unix.AT_FDCWD, path, times(h), 0))
 }
 
-// attributesAt does the same for what cannot be opened.
+// attributesAt does the same for files that cannot be opened.
 func (u *unpacker) attributesAt(parent int, base string, h *tar.Header) error {
 	if !u.options.IgnoreOwner {
 		if err := unix.Fchownat(parent, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -320,8 +316,8 @@ func (u *unpacker) finishDirs() error {
 	return nil
 }
 
-// openParent opens the directory name below the root, making what is missing.
-// The result is good until the next call.
+// openParent opens the directory name below the root and creates missing directories. The result is
+// valid until the next call.
 func (u *unpacker) openParent(name string) (int, error) {
 	if u.parent >= 0 && u.parentName == name {
 		return u.parent, nil
@@ -376,7 +372,7 @@ func (u *unpacker) openDir(name string) (int, error) {
 	return fd, nil
 }
 
-// clear makes room for a new entry: nothing, or an earlier entry of that name.
+// clear removes an earlier entry of that name, if there is one.
 func (u *unpacker) clear(parent int, base, name string) error {
 	err := unix.Unlinkat(parent, base, 0)
 	switch err {
@@ -390,7 +386,7 @@ func (u *unpacker) clear(parent int, base, name string) error {
 	return pathError("replace", name, err)
 }
 
-// emptyDir clears everything out of the open directory, whose name is given.
+// emptyDir deletes everything in the open directory with the given name.
 func (u *unpacker) emptyDir(dir int, name string) error {
 	names, err := os.ReadDir(at(dir, "."))
 	if err != nil {
@@ -404,7 +400,7 @@ func (u *unpacker) emptyDir(dir int, name string) error {
 	return nil
 }
 
-// forget drops the waiting attributes of a directory that is replaced.
+// forget drops the pending attributes of a directory that is replaced.
 func (u *unpacker) forget(name string) {
 	if _, ok := u.dirs[name]; !ok {
 		return
@@ -422,9 +418,8 @@ func isDir(parent int, base string) bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// eachXattr calls set for every extended attribute of h. Attributes that only
-// the host's root may set are left out when they are refused, and access lists
-// when there are no users that they could be about.
+// eachXattr calls set for every extended attribute of h. It ignores refused attributes that only
+// the host's root may set, and access lists if there are no users that they could refer to.
 func (u *unpacker) eachXattr(h *tar.Header, set func(key string, value []byte) error) error {
 	for record, value := range h.PAXRecords {
 		key, ok := strings.CutPrefix(record, xattrRecord)

@@ -42,20 +42,21 @@ const (
 	prefilled   = "prefilled"         // in place of a UUID: the tree came with the volume
 )
 
-// writeSize says how large the volume in dir is, for who reads it at any time.
+// writeSize records the size of the volume in dir. It replaces the file atomically, because the
+// file may be read at any time.
 func writeSize(dir string, size int64) error {
 	path := filepath.Join(dir, volumeSize)
 	if err := os.WriteFile(path+".new", strconv.AppendInt(nil, size, 10), 0o644); err != nil {
 		return err
 	}
-	if err := os.Chmod(path+".new", 0o644); err != nil { // whatever the umask: the machines' root reads it
+	if err := os.Chmod(path+".new", 0o644); err != nil { // whatever the umask, because the machines' root reads it
 		return err
 	}
 	return os.Rename(path+".new", path)
 }
 
-// readSize is the size of the volume in dir. One that was made before sizes were written is as large
-// as its device.
+// readSize returns the size of the volume in dir. For a volume without a recorded size, as older
+// versions made, it is the size of the device.
 func readSize(dir string) (int64, error) {
 	text, err := os.ReadFile(filepath.Join(dir, volumeSize))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +72,7 @@ func readSize(dir string) (int64, error) {
 	return strconv.ParseInt(string(text), 10, 64)
 }
 
-// growVolume makes the volume in dir larger. A root has no device.
+// growVolume grows the volume in dir. A root has no device.
 func growVolume(dir string, size int64) error {
 	if err := os.Truncate(filepath.Join(dir, volumeDevice), size); err != nil {
 		if _, sized := readSize(dir); sized != nil || !errors.Is(err, fs.ErrNotExist) {
@@ -123,19 +124,18 @@ func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, si
 	return d.inNamespace(ctx, job)
 }
 
-// volumeParts are the files and the directory of a volume, in the order in which
-// they are bound.
+// volumeParts are the files and the directory of a volume, in the order in which they are bound.
 func volumeParts() []string { return []string{volumeDevice, volumeFilesystem, machine.VolumeContent} }
 
-// volumeTrees are the parts of a volume, taken from the host's view of its files
-// as mounts that are attached nowhere yet.
+// volumeTrees are the parts of a volume, copied from the host's mount namespace as mounts that are
+// not attached yet.
 type volumeTrees struct {
 	name  string
 	parts []*os.File
 }
 
-// openVolume takes the volume name of the machine whose directory is dir, below
-// the working directory. Whoever calls may walk there and read nothing.
+// openVolume opens the volume name of the machine whose directory is dir, below the working
+// directory. The caller may only have the right to walk there, not to read.
 func openVolume(dir, name string) (*volumeTrees, error) {
 	v := &volumeTrees{name: name}
 	for _, part := range volumeParts() {
@@ -164,7 +164,7 @@ func (v *volumeTrees) close() {
 	}
 }
 
-// openVolumes takes volumes of the machine whose directory is dir.
+// openVolumes opens volumes of the machine whose directory is dir.
 func openVolumes(dir string, names []string) (all []*volumeTrees, err error) {
 	for _, name := range names {
 		v, err := openVolume(dir, name)
@@ -179,7 +179,7 @@ func openVolumes(dir string, names []string) (all []*volumeTrees, err error) {
 	return all, nil
 }
 
-// bind mounts the parts of the volume in the machine. It runs there, and closes v.
+// bind mounts the parts of the volume in the machine and closes v. It runs in the machine.
 func (v *volumeTrees) bind() (err error) {
 	defer v.close()
 	dir := filepath.Join(volumesPath, v.name)
@@ -208,11 +208,11 @@ func (v *volumeTrees) bind() (err error) {
 	return nil
 }
 
-// unbindVolume undoes bind. It fails, with everything in its place, if a process
-// of the machine uses the volume. It runs in the machine.
+// unbindVolume undoes bind. If a process of the machine uses the volume, it fails and changes
+// nothing. It runs in the machine.
 func unbindVolume(name string) error {
 	dir := filepath.Join(volumesPath, name)
-	// With MNT_EXPIRE the kernel says whether a mount is in use and leaves it.
+	// With MNT_EXPIRE the kernel reports whether a mount is in use, without unmounting it.
 	for _, part := range volumeParts() {
 		if unix.Unmount(filepath.Join(dir, part), unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW) == unix.EBUSY {
 			return fmt.Errorf("a process uses the volume %s: %w", name, unix.EBUSY)
@@ -220,7 +220,7 @@ func unbindVolume(name string) error {
 	}
 	for _, part := range volumeParts() {
 		path := filepath.Join(dir, part)
-		if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT { // it is not mounted
+		if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT { // EINVAL, ENOENT: it is not mounted
 			return fmt.Errorf("volume %s: unmount %s: %w", name, part, err)
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -230,8 +230,8 @@ func unbindVolume(name string) error {
 	return os.Remove(dir)
 }
 
-// plug makes a volume appear, under the names that it may have on EC2: xvdf is
-// also sdf, and the first NVMe disk that is free. It runs in the machine.
+// plug makes a volume visible under the names that it may have on EC2: xvdf is also sdf, and the
+// first free NVMe disk. It runs in the machine.
 func plug(v *volumeTrees) error {
 	if err := v.bind(); err != nil {
 		return err
@@ -256,8 +256,8 @@ func plug(v *volumeTrees) error {
 	}
 }
 
-// unplug takes a volume away. places is where its file system is mounted. It runs
-// in the machine.
+// unplug removes a volume's devices. places are the mount points of its file system. It runs in the
+// machine.
 func unplug(name string, places []string) error {
 	if len(places) > 0 {
 		return fmt.Errorf("the volume %s is mounted at %s: %w", name, strings.Join(places, " and "), unix.EBUSY)
@@ -280,7 +280,7 @@ func unplug(name string, places []string) error {
 	return nil
 }
 
-// volumeOf is the name of the volume whose device a path leads to, or "".
+// volumeOf returns the name of the volume whose device a path leads to, or "".
 func volumeOf(path string) string {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -293,9 +293,8 @@ func volumeOf(path string) string {
 	return strings.TrimSuffix(name, "/")
 }
 
-// mountPoints lists where the volume's file system is mounted, from a file of the
-// form that proc_pid_mountinfo(5) describes. Mounts of it are binds of the tree that
-// the volume has below volumesPath.
+// mountPoints returns the mount points of the volume's file system from a file in the format of
+// proc_pid_mountinfo(5). They are bind mounts of the volume's tree below volumesPath.
 func mountPoints(file, name string) ([]string, error) {
 	table, err := os.ReadFile(file)
 	if err != nil {
@@ -325,16 +324,16 @@ func placesOf(table, name string) (places []string) {
 			places = append(places, e.place)
 		}
 	}
-	slices.Reverse(places) // the newest first, as they have to be unmounted
+	slices.Reverse(places) // newest first, the order for unmounting
 	return places
 }
 
-// unescape undoes the escapes of mountinfo.
+// unescape decodes the escapes of mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// inMachine runs do on a thread that sees the machine's files.
+// inMachine runs do on a thread in the machine's mount namespace.
 func (s *shim) inMachine(do func() error) error {
 	view, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", s.init.Process.Pid))
 	if err != nil {
@@ -344,7 +343,7 @@ func (s *shim) inMachine(do func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		// A thread that shares its root with others cannot move.
+		// A thread that shares its root with others cannot enter a mount namespace.
 		err := unix.Unshare(unix.CLONE_FS)
 		if err == nil {
 			err = unix.Setns(int(view.Fd()), unix.CLONE_NEWNS)
