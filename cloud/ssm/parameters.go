@@ -175,8 +175,8 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 	return nil
 }
 
-// setTier sets the tier that in asks for, or a higher one if the value requires it. An
-// advanced parameter stays advanced.
+// setTier sets the tier that in asks for. Intelligent tiering chooses the advanced tier
+// for values that the standard one cannot hold.
 func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 	size := len(*in.Value)
 	switch {

@@ -1,14 +1,14 @@
-// Command genmodel writes the part of a service's API model that the embedded
-// cloud speaks: the operations that a service answers, and the shapes that they
-// reach, without documentation.
+// Command genmodel writes the part of a service's API model that the embedded cloud
+// supports: the operations that a service answers, and the shapes that they refer to,
+// without documentation.
 //
 //	go run ./cloud/wire/genmodel -in service-2.json -actions cloud/ec2/api.go -out cloud/wire/model/ec2.json
 //
-// The folder of the output is compressed to model.zip beside it, which is what the
-// program has; with -out alone, nothing else is done.
+// It then compresses the output's folder to model.zip next to the folder, which is
+// embedded in the program. With -out alone, it only compresses.
 //
-// The input is the service-2.json (or service-2.json.gz) of botocore, which
-// Debian has in the packages python3-botocore and awscli.
+// The input is the service-2.json (or service-2.json.gz) of botocore, which Debian has in
+// the packages python3-botocore and awscli.
 package main
 
 import (
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// source is the part of botocore's format that is read.
+// source is the part of botocore's format that genmodel uses.
 type source struct {
 	Metadata struct {
 		APIVersion     string `json:"apiVersion"`
@@ -55,8 +55,8 @@ type source struct {
 	Shapes map[string]struct {
 		Type     string         `json:"type"`
 		Members  map[string]ref `json:"members"`
-		Member   ref            `json:"member"` // of a list
-		Value    ref            `json:"value"`  // of a map
+		Member   ref            `json:"member"` // element of a list
+		Value    ref            `json:"value"`  // value of a map
 		Required []string       `json:"required"`
 		Min      *float64       `json:"min"`
 		Max      *float64       `json:"max"`
@@ -127,8 +127,8 @@ func run(in, actions, out string, add bool) error {
 	return compress(filepath.Dir(out))
 }
 
-// compress makes the archive of a folder of models. It has no times, so that the same
-// models make the same archive.
+// compress creates the archive of a folder of models. It omits times, so that the same
+// models give the same archive.
 func compress(dir string) error {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
@@ -155,7 +155,7 @@ func compress(dir string) error {
 	return os.WriteFile(dir+".zip", b.Bytes(), 0o644)
 }
 
-// read loads a service-2.json, unpacking it when it is compressed.
+// read parses a service-2.json, which may be compressed.
 func read(name string) (*source, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -172,8 +172,8 @@ func read(name string) (*source, error) {
 	return &src, json.NewDecoder(z).Decode(&src)
 }
 
-// reach adds the shape called name, and what it refers to, to shapes. Scalars
-// need no shape of their own: their users name the kind.
+// reach adds the shape with that name, and the shapes that it refers to, to shapes.
+// Scalars are not added: members name their kind instead.
 func (src *source) reach(name string, shapes map[string]wire.Shape) {
 	if _, done := shapes[name]; done {
 		return
@@ -185,7 +185,7 @@ func (src *source) reach(name string, shapes map[string]wire.Shape) {
 		shapes[name] = shape
 		for member, r := range s.Members {
 			m := src.member(r)
-			field := strings.ToUpper(member[:1]) + member[1:] // as in the SDK's struct
+			field := strings.ToUpper(member[:1]) + member[1:] // the name in the SDK's struct
 			if field != member && m.Location == "" {
 				m.Location = member
 			}
@@ -211,13 +211,13 @@ func (src *source) member(r ref) wire.Member {
 	default:
 		m.Shape = s.Type
 	}
-	if src.Metadata.Protocol == "json" { // the query services check less, and each in its own words
+	if src.Metadata.Protocol == "json" { // services with a query protocol check less, and their messages differ
 		m.Min, m.Max = s.Min, s.Max
 	}
 	return m
 }
 
-// write puts one shape on a line, so that a change of the model reads well.
+// write writes each shape on a line of its own, so that diffs are readable.
 func write(name string, m wire.Model) error {
 	var b bytes.Buffer
 	head := []struct{ key, value string }{

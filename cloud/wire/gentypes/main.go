@@ -1,7 +1,7 @@
-// Command gentypes writes the structs that the embedded cloud's services take and return,
-// where bake has no client of the service: those of the AWS SDK, with the same names and
-// fields, for the actions that are answered. To import the SDK's own for them would have
-// every program initialize what clients need. It is run in the module's root:
+// Command gentypes writes the input and output structs of the embedded cloud's services
+// for which bake has no client. They are the AWS SDK's, with the same names and fields,
+// for the supported actions. Importing the SDK's packages instead would make every program
+// initialize what clients need. Run it in the module's root:
 //
 //	go run ./cloud/wire/gentypes
 package main
@@ -24,8 +24,8 @@ import (
 	"strings"
 )
 
-// services are those whose structs are written to cloud/api, as the SDK calls them, with
-// the files that name their actions.
+// services maps the services whose structs are written to cloud/api, by their names in the
+// SDK, to the files that name their actions.
 var services = map[string]string{
 	"autoscaling":        "cloud/autoscaling/api.go",
 	"ec2instanceconnect": "cloud/instanceconnect/instanceconnect.go",
@@ -50,7 +50,8 @@ func main() {
 	}
 }
 
-// generate returns the package of a service's structs. root is the module's.
+// generate returns the source of the package of a service's structs. root is the module's
+// directory.
 func generate(root, service string) ([]byte, error) {
 	table, err := os.ReadFile(filepath.Join(root, services[service]))
 	if err != nil {
@@ -84,18 +85,18 @@ func generate(root, service string) ([]byte, error) {
 	return s.write(service, reached)
 }
 
-// source is what there is in the SDK's packages of a service, by the name of the type.
+// source holds the declarations of a service's SDK packages, by type name.
 type source struct {
 	types  map[string]*ast.TypeSpec
 	consts map[string]*ast.GenDecl  // of enumerations
-	values map[string]*ast.FuncDecl // their methods Values
+	values map[string]*ast.FuncDecl // the enumerations' methods Values
 }
 
 func newSource() source {
 	return source{map[string]*ast.TypeSpec{}, map[string]*ast.GenDecl{}, map[string]*ast.FuncDecl{}}
 }
 
-// read adds what a package has. Its comments are not read.
+// read adds the declarations of a package, without comments.
 func (s source) read(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err == nil && len(files) == 0 {
@@ -142,8 +143,8 @@ func (s source) add(d ast.Decl) {
 	}
 }
 
-// reach adds a type and those of its fields to reached. What only the SDK's clients use
-// is taken out of structs.
+// reach adds a type and the types of its fields to reached. It removes from structs what
+// only the SDK's clients use.
 func (s source) reach(name string, reached map[string]bool) error {
 	if reached[name] {
 		return nil
@@ -172,7 +173,7 @@ func (s source) reach(name string, reached map[string]bool) error {
 	return nil
 }
 
-// local returns the type of a field as it is called where all types are in one package.
+// local returns the type of a field as written when all types are in one package.
 func (s source) local(t ast.Expr, reached map[string]bool) (_ ast.Expr, err error) {
 	switch t := t.(type) {
 	case *ast.StarExpr:
@@ -195,7 +196,7 @@ func (s source) local(t ast.Expr, reached map[string]bool) (_ ast.Expr, err erro
 		}
 	case *ast.Ident:
 		if !ast.IsExported(t.Name) {
-			return t, nil // one of Go's
+			return t, nil // a predeclared type
 		}
 		return t, s.reach(t.Name, reached)
 	default:
@@ -219,7 +220,8 @@ func (s source) write(service string, reached map[string]bool) ([]byte, error) {
 			decls = append(decls, d)
 		}
 		for _, d := range decls {
-			// Positions would have the printer keep the SDK's empty lines and comments.
+			// A new file set has no positions: with them, the printer would keep the SDK's
+			// empty lines and comments.
 			if err := printer.Fprint(&body, token.NewFileSet(), d); err != nil {
 				return nil, err
 			}
