@@ -10,8 +10,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestMoreAccounts: there are two accounts or as many as are asked for; they stay, with
-// their keys, and each can make requests.
+// TestMoreAccounts checks that there are two accounts or as many as requested, that they
+// and their keys persist, and that each can make requests.
 func TestMoreAccounts(t *testing.T) {
 	dir := t.TempDir()
 	var before []cloud.Credentials

@@ -17,8 +17,9 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestAutoScaling: groups and launch configurations are kept, also by a restart, name
-// what exists, and are their account's; a refresh takes its time and changes its group.
+// TestAutoScaling checks that groups and launch configurations survive a restart, refer
+// only to what exists, and belong to their account, and that a refresh takes time and
+// changes its group.
 func TestAutoScaling(t *testing.T) {
 	var ahead atomic.Int64
 	dir := t.TempDir()
@@ -141,7 +142,7 @@ func TestAutoScaling(t *testing.T) {
 	})
 }
 
-// endpointClient finds the service as users do, by the variable.
+// endpointClient finds the service as users do, by the environment variable.
 func endpointClient(t *testing.T, s *cloudtest.Server) *autoscaling.Client {
 	t.Helper()
 	t.Setenv("AWS_ENDPOINT_URL_AUTO_SCALING", s.URL)
@@ -176,7 +177,7 @@ func refreshes(t *testing.T, client *autoscaling.Client, machines *ec2.Client, a
 	}{
 		{start("", true), "ValidationError"},
 		{start("$Latest", true), "ValidationError"},
-		{start("2", false), "ValidationError"}, // its parameter does not exist
+		{start("2", false), "ValidationError"}, // the template's parameter does not exist
 		{start("1", true), ""},
 		{start("1", false), "InstanceRefreshInProgress"},
 	} {

@@ -41,13 +41,13 @@ func withData(t *testing.T, s *cloudtest.Server, client *ec2.Client) (instance, 
 	return *in.InstanceId, root, data
 }
 
-// snapshotOf begins a snapshot.
+// snapshotOf starts a snapshot.
 func snapshotOf(t *testing.T, client *ec2.Client, volume string) string {
 	t.Helper()
 	return *got[*ec2.CreateSnapshotOutput](t)(client.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &volume})).SnapshotId
 }
 
-// ended is a snapshot that is not pending any more.
+// ended waits until a snapshot is no longer pending, and returns it.
 func ended(t *testing.T, client *ec2.Client, id string) (snap types.Snapshot) {
 	t.Helper()
 	eventually(t, id+" ended", func() bool {
@@ -57,7 +57,7 @@ func ended(t *testing.T, client *ec2.Client, id string) (snap types.Snapshot) {
 	return snap
 }
 
-// files are those in all layers but the bases.
+// files returns the files in all layers except those of bases.
 func files(t *testing.T, s *cloudtest.Server) (names []string) {
 	t.Helper()
 	layers, err := s.Images.Layers()
@@ -81,8 +81,8 @@ func files(t *testing.T, s *cloudtest.Server) (names []string) {
 	return names
 }
 
-// TestSnapshotOfMoving: a volume that is detached, or attached, when a snapshot of it is taken is
-// taken where it is.
+// TestSnapshotOfMoving checks that a volume which is being detached or attached while a
+// snapshot of it is taken is captured where it then is.
 func TestSnapshotOfMoving(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -94,7 +94,7 @@ func TestSnapshotOfMoving(t *testing.T) {
 	})
 	s.Images.Cloning = func() error { first(); return nil }
 
-	// The lock of the instance is held while the others come, one after the other.
+	// The instance's lock is held while the others queue, one after the other.
 	var all sync.WaitGroup
 	all.Go(func() { snapshotOf(t, client, root) })
 	<-cloning
@@ -133,8 +133,9 @@ func TestSnapshotOfMoving(t *testing.T) {
 	}
 }
 
-// TestEndDuringCopy: what was copied of a disk while its machine went on, since it was to stop,
-// counts for nothing: its disk is taken at rest. So is that of one which ends by itself.
+// TestEndDuringCopy checks that a copy of a running machine's disk is discarded if the
+// machine is stopped meanwhile, and that the disk is then captured at rest. The same holds
+// for a machine that ends by itself.
 func TestEndDuringCopy(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, *cloudtest.Server, *ec2.Client, string){
 		"stop": func(t *testing.T, _ *cloudtest.Server, client *ec2.Client, id string) {
@@ -182,7 +183,8 @@ func TestEndDuringCopy(t *testing.T) {
 			if snap.State != types.SnapshotStateCompleted || copies.Load() != 1 {
 				t.Fatalf("%s, %s, after %d copies", snap.State, aws.ToString(snap.StateMessage), copies.Load())
 			}
-			// The disk itself has become the layer, so it is one of those of the instance now.
+			// The disk itself has become the layer, so it is now one of the instance's
+			// layers.
 			next := run(t, client, ec2.RunInstancesInput{ImageId: registered(t, client, snap)})
 			if !holds(s, *next.InstanceId, "last") {
 				t.Error("the snapshot lacks what the machine wrote before it ended")
@@ -191,7 +193,7 @@ func TestEndDuringCopy(t *testing.T) {
 	}
 }
 
-// registered is an image of a snapshot.
+// registered registers an image from a snapshot.
 func registered(t *testing.T, client *ec2.Client, snap types.Snapshot) *string {
 	t.Helper()
 	return got[*ec2.RegisterImageOutput](t)(client.RegisterImage(t.Context(), &ec2.RegisterImageInput{
@@ -200,8 +202,8 @@ func registered(t *testing.T, client *ec2.Client, snap types.Snapshot) *string {
 	})).ImageId
 }
 
-// guarding notes which layers are made or flushed while nothing keeps them from being collected,
-// and which of them nothing names at the end of that.
+// guarding records which layers are made or flushed while collection is not held off, and
+// which of them are unreferenced when it no longer is.
 type guarding struct {
 	*cloudtest.Images
 	held    atomic.Int32
@@ -253,7 +255,8 @@ func (g *guarding) Hold(context.Context) (release func(), err error) {
 	}, nil
 }
 
-// TestCopiesAreKept: from before the copy until a snapshot names it, no layers are collected.
+// TestCopiesAreKept checks that no layers are collected from before a copy until a
+// snapshot refers to it.
 func TestCopiesAreKept(t *testing.T) {
 	g := &guarding{Images: cloudtest.NewImages(t.TempDir())}
 	s := cloudtest.Start(t, cloud.Options{Images: g})
@@ -269,8 +272,9 @@ func TestCopiesAreKept(t *testing.T) {
 	}
 }
 
-// TestFlushBeforeRow: a snapshot is whole only when its layers are on the disk. Those of one whose
-// layers are not are no more after a crash, and it fails if they cannot get there.
+// TestFlushBeforeRow checks that a snapshot is complete only after its layers are on disk.
+// After a crash, a snapshot without its layers is gone; it fails if the layers cannot be
+// flushed.
 func TestFlushBeforeRow(t *testing.T) {
 	dir := t.TempDir()
 	s := cloudtest.Start(t, cloud.Options{Dir: dir})
@@ -310,7 +314,7 @@ func TestFlushBeforeRow(t *testing.T) {
 	})
 }
 
-// TestAnswerOfFailed: an action whose snapshots are to fail later answers at once.
+// TestAnswerOfFailed checks that an action whose snapshots fail later answers at once.
 func TestAnswerOfFailed(t *testing.T) {
 	s := rehearse(t, cloud.Options{Delays: cloud.Delays{Snapshot: time.Hour}},
 		cloud.Fault{Action: "CreateSnapshot", Effect: "fail"}, cloud.Fault{Action: "CreateSnapshots", Effect: "fail"}, cloud.Fault{Action: "CreateImage", Effect: "fail"})
@@ -326,7 +330,8 @@ func TestAnswerOfFailed(t *testing.T) {
 	}
 }
 
-// TestPatience: an action answers when the copy is there and not before, unless its client goes.
+// TestPatience checks that an action answers only after the copy is made, unless its
+// client disconnects.
 func TestPatience(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -350,7 +355,7 @@ func TestPatience(t *testing.T) {
 	}
 	goOn <- struct{}{}
 	waits := answer(t.Context())
-	for range 20 { // the cloud answers others meanwhile
+	for range 20 { // meanwhile the cloud answers others
 		if _, err := client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{}); err != nil {
 			t.Fatal(err)
 		}

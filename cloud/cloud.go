@@ -1,20 +1,20 @@
-// Package cloud is the embedded cloud: EC2 with real machines, and as much of
-// its neighbours as EC2's clients need, on one HTTP endpoint. It keeps its state
-// in one directory, which one process at a time uses.
+// Package cloud is the embedded cloud: EC2 with real machines, and what EC2's clients need
+// of its neighbouring services, on one HTTP endpoint. It keeps its state in one directory,
+// which only one process can have open.
 //
-// What is in the directory:
+// The directory contains:
 //
-//	lock, endpoint.json      who uses it, and at which URL
+//	lock, endpoint.json      the process that uses it, and its URL
 //	accounts.json            the accounts' access keys
 //	aws/credentials          the same for AWS clients: AWS_SHARED_CREDENTIALS_FILE
 //	autoscaling/             groups, launch configurations and instance refreshes
-//	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
+//	ec2/KIND/ID.json         one file for each object, with EC2's names of fields
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
 //	iam/ACCOUNT.json         roles, instance profiles and OpenID Connect providers of an account
 //	s3/BUCKET/               a bucket: see package s3
 //	ssm/, secretsmanager/    parameters, commands and secrets, one file each, and the keys that encrypt them
-//	kms/                     keys that sign, sealed, one file each, and their aliases
+//	kms/                     encrypted signing keys, one file each, and their aliases
 package cloud
 
 import (
@@ -65,7 +65,7 @@ type (
 	Faults       = ec2.Faults
 )
 
-// Options are what [Open] needs. Dir, Driver and Images are required.
+// Options configure [Open]. Dir, Driver and Images are required.
 type Options struct {
 	Dir    string // created if it does not exist
 	Driver machine.Driver

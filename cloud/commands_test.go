@@ -26,14 +26,14 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// commands is a cloud with instances whose machines understand a few scripts.
+// commands is a cloud whose machines understand a few scripts.
 type commands struct {
 	*cloudtest.Server
 	t       *testing.T
 	ssm     *ssm.Client
 	ec2     *ec2.Client
 	mu      sync.Mutex
-	most    int // that ran at once
+	most    int // the largest number of concurrent scripts
 	running int
 
 	rebooted int // runs of a script that asks for reboots
@@ -46,7 +46,7 @@ func newCommands(t *testing.T, dir string) *commands {
 	return c
 }
 
-// exec is what a machine does.
+// exec simulates scripts on a machine.
 func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.Command) (int, error) {
 	c.mu.Lock()
 	c.running++
@@ -78,7 +78,7 @@ func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.
 		}
 		return 0, nil
 	case "reboot when it is terminated":
-		if _, err := c.ec2.TerminateInstances(context.WithoutCancel(ctx), &ec2.TerminateInstancesInput{InstanceIds: []string{spec.ID}}); err != nil { // which ends this command
+		if _, err := c.ec2.TerminateInstances(context.WithoutCancel(ctx), &ec2.TerminateInstancesInput{InstanceIds: []string{spec.ID}}); err != nil { // ends this command too
 			return 1, err
 		}
 		return 194, nil
@@ -87,7 +87,7 @@ func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.
 	case "complain":
 		fmt.Fprint(command.Stderr, strings.Repeat("e", 40000))
 		return 3, nil
-	case "meet": // another one
+	case "meet": // meets another script
 		for ctx.Err() == nil {
 			c.mu.Lock()
 			met := c.most > 1
@@ -109,13 +109,13 @@ func (c *commands) exec(ctx context.Context, spec machine.Spec, command machine.
 	}
 }
 
-// launch launches instances that have, or have not, an instance profile.
+// launch launches instances with or without an instance profile.
 func (c *commands) launch(n int32, profile bool, tags ...string) []string {
 	c.t.Helper()
 	in := ec2.RunInstancesInput{ImageId: aws.String(source(c.t, c.ec2)), MinCount: &n, MaxCount: &n, InstanceType: types.InstanceTypeT3Micro}
 	if profile {
 		name, client := aws.String("managed"), iamClient(c.t, c.Server, "default")
-		_, _ = client.CreateRole(c.t.Context(), &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: aws.String(trustEC2)}) // of the second time there is one
+		_, _ = client.CreateRole(c.t.Context(), &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: aws.String(trustEC2)}) // it exists already the second time
 		_, _ = client.CreateInstanceProfile(c.t.Context(), &iam.CreateInstanceProfileInput{InstanceProfileName: name})
 		_, _ = client.AddRoleToInstanceProfile(c.t.Context(), &iam.AddRoleToInstanceProfileInput{InstanceProfileName: name, RoleName: name})
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: name}
@@ -140,7 +140,7 @@ func shell(script string, ids ...string) *ssm.SendCommandInput {
 	return &ssm.SendCommandInput{DocumentName: aws.String("AWS-RunShellScript"), InstanceIds: ids, Parameters: map[string][]string{"commands": {script}, "workingDirectory": {"/srv"}}}
 }
 
-// send sends a command and waits until it has come to one of the states.
+// send sends a command and waits until it is in one of the states.
 func (c *commands) send(in *ssm.SendCommandInput, until ...ssmtypes.CommandStatus) ssmtypes.Command {
 	c.t.Helper()
 	out, err := c.ssm.SendCommand(c.t.Context(), in)
@@ -238,8 +238,8 @@ func TestRunCommand(t *testing.T) {
 	}
 }
 
-// TestRunCommandReboots: a script that ends with the status 194 runs again on the machine that has
-// rebooted, and its output is that of all runs.
+// TestRunCommandReboots checks that a script that ends with the status 194 runs again
+// after a reboot, and that its output is that of all runs.
 func TestRunCommandReboots(t *testing.T) {
 	c := newCommands(t, t.TempDir())
 	id := c.launch(1, true)[0]
@@ -266,7 +266,7 @@ func TestRunCommandReboots(t *testing.T) {
 	}
 }
 
-// TestRunCommandReferences has parameters refer to the Parameter Store.
+// TestRunCommandReferences uses references to the Parameter Store in parameters.
 func TestRunCommandReferences(t *testing.T) {
 	c := newCommands(t, t.TempDir())
 	id := c.launch(1, true)[0]
@@ -344,7 +344,7 @@ func TestRunCommandRefusals(t *testing.T) {
 		}
 	}
 
-	// What is managed is the same for all of Systems Manager.
+	// All of Systems Manager agrees on which instances are managed.
 	known, err := c.ssm.DescribeInstanceInformation(t.Context(), &ssm.DescribeInstanceInformationInput{})
 	if err != nil {
 		t.Fatal(err)
@@ -370,7 +370,7 @@ func TestRunCommandRefusals(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestRunCommandOnMany sends to the instances with a tag.
+// TestRunCommandOnMany sends a command to the instances with a tag.
 func TestRunCommandOnMany(t *testing.T) {
 	c := newCommands(t, t.TempDir())
 	ids := c.launch(4, true, "web")
@@ -407,7 +407,7 @@ func TestRunCommandOnMany(t *testing.T) {
 		t.Errorf("without targets: %+v", none)
 	}
 
-	// One runs, the others wait; one of those, and then all, are cancelled.
+	// One runs while the others wait; one of those is cancelled, then all.
 	in.Targets[0].Values, in.Parameters["commands"] = []string{"web"}, []string{"forever"}
 	sent := c.send(in, ssmtypes.CommandStatusInProgress)
 	for _, some := range [][]string{{ids[3]}, nil} {
@@ -421,7 +421,7 @@ func TestRunCommandOnMany(t *testing.T) {
 	}
 }
 
-// TestRunCommandOutput has the output put into a bucket.
+// TestRunCommandOutput stores the output in a bucket.
 func TestRunCommandOutput(t *testing.T) {
 	c := newCommands(t, t.TempDir())
 	id := c.launch(1, true)[0]
@@ -446,7 +446,7 @@ func TestRunCommandOutput(t *testing.T) {
 	}
 }
 
-// TestRunCommandEnds ends the instance, and the cloud, under a command.
+// TestRunCommandEnds ends the instance, and then the cloud, during a command.
 func TestRunCommandEnds(t *testing.T) {
 	dir, killed := t.TempDir(), filepath.Join(t.TempDir(), "killed")
 	var id, sent string

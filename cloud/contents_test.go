@@ -23,7 +23,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// What an image is made of is told to those who may launch it.
+// Only accounts that may launch an image can read its contents.
 func TestContents(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -79,7 +79,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// A completed snapshot has the bytes of all its layers, one that is not completed none.
+// A completed snapshot has the size of all its layers; others have none.
 func TestSnapshotSizes(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{Delays: cloud.Delays{Snapshot: time.Second}})
 	client := s.EC2("default", "us-east-1")
@@ -113,7 +113,7 @@ func TestSnapshotSizes(t *testing.T) {
 	whole(image, 12345)
 }
 
-// slowSizes is an image store that measures only when told to, and counts.
+// slowSizes is an image store that measures layers only on demand, and counts.
 type slowSizes struct {
 	*cloudtest.Images
 	mu    sync.Mutex
@@ -138,7 +138,7 @@ func (i *slowSizes) count() (all, most int) {
 	return all, most
 }
 
-// A layer is measured once, however many ask for it at once.
+// A layer is measured once, however many clients ask for it at the same time.
 func TestMeasuredOnce(t *testing.T) {
 	images := &slowSizes{Images: cloudtest.NewImages(t.TempDir()), calls: map[string]int{}, goOn: make(chan struct{})}
 	s := cloudtest.Start(t, cloud.Options{Images: images})

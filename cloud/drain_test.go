@@ -9,8 +9,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestDrain: a cloud is not closed under those who use it, and nobody begins to
-// use it once it is to be closed.
+// TestDrain checks that a cloud is not closed while others use it, and that no use can
+// begin once it is about to be closed.
 func TestDrain(t *testing.T) {
 	dir := t.TempDir()
 	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
@@ -35,7 +35,7 @@ func TestDrain(t *testing.T) {
 		if err := first.Close(); err != nil {
 			t.Error(err)
 		}
-		third, err := cloud.Use(dir) // while others use it, so can this one
+		third, err := cloud.Use(dir) // while others use it, another can join
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ func filter(name string, values ...string) types.Filter {
 	return types.Filter{Name: &name, Values: values}
 }
 
-// TestErrors: the codes that EC2 gives, each over HTTP.
+// TestErrors checks EC2's error codes over HTTP.
 func TestErrors(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -330,7 +330,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestAccounts: what one account has is not there for another, until it is shared.
+// TestAccounts checks that an account's resources are invisible to others until they are
+// shared.
 func TestAccounts(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	mine, other := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1")
@@ -407,7 +408,7 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// TestPaging: pages that cannot be.
+// TestPaging checks the errors for invalid pages.
 func TestPaging(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -468,7 +469,7 @@ func TestPaging(t *testing.T) {
 		}
 	}
 
-	// The instances of a launch are in its order.
+	// The instances of a launch are in launch order.
 	all, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{})
 	if err != nil {
 		t.Fatal(err)
@@ -494,8 +495,8 @@ func TestPaging(t *testing.T) {
 	}
 }
 
-// TestCopy: a copy in another region has snapshots of its own, the tags if
-// asked for, and boots the same layers.
+// TestCopy checks that a copy in another region has snapshots of its own, has the tags if
+// requested, and boots the same layers.
 func TestCopy(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	home, away := s.EC2("default", "us-east-1"), s.EC2("default", "eu-west-1")
@@ -535,7 +536,7 @@ func TestCopy(t *testing.T) {
 		t.Errorf("layers of the copy %v, of the original %v", a, b)
 	}
 
-	// Deregistering leaves the snapshot, which then can go.
+	// Deregistering keeps the snapshot, which can then be deleted.
 	if _, err := away.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: first.ImageId}); err != nil {
 		t.Fatal(err)
 	}
@@ -569,7 +570,7 @@ func tagValue(tags []types.Tag, key string) string {
 	return ""
 }
 
-// TestPages: DescribeInstances and others in pages, through the SDK's paginators.
+// TestPages reads DescribeInstances and others in pages, through the SDK's paginators.
 func TestPages(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")

@@ -29,12 +29,12 @@ func exported(t *testing.T, client *ec2.Client, id *string) (task types.ExportIm
 	return task
 }
 
-// exporting is a request to export an image to the bucket "disks".
+// exporting returns a request to export an image to the bucket "disks".
 func exporting(ami *string) *ec2.ExportImageInput {
 	return &ec2.ExportImageInput{ImageId: ami, DiskImageFormat: types.DiskImageFormatRaw, S3ExportLocation: &types.ExportTaskS3LocationRequest{S3Bucket: aws.String("disks"), S3Prefix: aws.String("out/")}}
 }
 
-// keysIn are the keys in the bucket "disks".
+// keysIn returns the keys in the bucket "disks".
 func keysIn(t *testing.T, client *s3.Client) (keys []string) {
 	t.Helper()
 	out, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("disks")})
@@ -91,7 +91,8 @@ func TestExportImage(t *testing.T) {
 	}
 }
 
-// TestExportImageEnds: what fails or is cancelled leaves no object, and says why.
+// TestExportImageEnds checks that an export that fails or is cancelled leaves no object
+// and says why.
 func TestExportImageEnds(t *testing.T) {
 	s := rehearse(t, cloud.Options{}, cloud.Fault{Action: "ExportImage", Effect: "fail", Nth: 1, Message: "no room"})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -123,7 +124,7 @@ func TestExportImageEnds(t *testing.T) {
 		t.Errorf("cancelled: %+v", task)
 	}
 	s.Images.Exporting = nil
-	if task := exported(t, client, started()); *task.Status != "completed" { // after which the one before has been heard of
+	if task := exported(t, client, started()); *task.Status != "completed" { // by then, the previous one has been reported
 		t.Errorf("%+v", task)
 	}
 	if keys := keysIn(t, bucket); len(keys) != 1 {
@@ -131,7 +132,7 @@ func TestExportImageEnds(t *testing.T) {
 	}
 }
 
-// TestExportCutOff: an export that the cloud did not live to see the end of has failed.
+// TestExportCutOff checks that an export that was running when the cloud ended has failed.
 func TestExportCutOff(t *testing.T) {
 	dir := t.TempDir()
 	var id *string

@@ -19,7 +19,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// maxBody bounds a request; EC2's largest carry 16 KiB of user data.
+// maxBody limits the size of a request in bytes; EC2's largest contain 16 KiB of user
+// data.
 const maxBody = 1 << 20
 
 // Handler answers the requests of all services. The service and the region are in the

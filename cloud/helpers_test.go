@@ -14,7 +14,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// writeDisk puts a file on the disk of a machine that was started once.
+// writeDisk writes a file to the disk of a machine that has been started before.
 func writeDisk(s *cloudtest.Server, id, name string) error {
 	specs := s.Driver.Specs()
 	for _, spec := range specs {
@@ -42,7 +42,7 @@ func awaitImage(t *testing.T, client *ec2.Client, id string) types.Image {
 	return img
 }
 
-// code is the API's code of an error, or "" for none.
+// code returns the API error code of an error, or "" for none.
 func code(err error) string {
 	if err == nil {
 		return ""
@@ -53,7 +53,7 @@ func code(err error) string {
 	return "not of the API: " + err.Error()
 }
 
-// requestData is the content of a launch template that launches an image.
+// requestData returns launch template data that launches an image.
 func requestData(ami string) *types.RequestLaunchTemplateData {
 	return &types.RequestLaunchTemplateData{ImageId: &ami, InstanceType: types.InstanceTypeT3Micro}
 }

@@ -48,8 +48,8 @@ func stsClient(s *cloudtest.Server, c aws.CredentialsProvider) *sts.Client {
 	return sts.New(sts.Options{Region: "eu-west-1", BaseEndpoint: &s.URL, Retryer: aws.NopRetryer{}, Credentials: c})
 }
 
-// TestInstanceProfile makes a profile as a client does, launches an instance with
-// it, works with the credentials that the instance gets, and deletes it all.
+// TestInstanceProfile creates a profile as a client does, launches an instance with it,
+// uses the instance's credentials, and deletes everything.
 func TestInstanceProfile(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	ctx, c, id := t.Context(), iamClient(t, s, "default"), s.EC2("default", "eu-west-1")
@@ -223,7 +223,7 @@ func TestIAMRefuses(t *testing.T) {
 	}
 }
 
-// TestAssumeRole takes on a role of one's own and one of another account.
+// TestAssumeRole assumes a role of the same account and one of another account.
 func TestAssumeRole(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	ctx := t.Context()
@@ -260,10 +260,10 @@ func TestAssumeRole(t *testing.T) {
 	if err != nil || *who.Account != "987654321098" || *who.Arn != "arn:aws:sts::987654321098:assumed-role/deploy/bake" {
 		t.Errorf("%v: %+v", err, who)
 	}
-	// A chain: with the first role's credentials, a role that does not trust it.
+	// Chaining: the first role's credentials cannot assume a role that does not trust it.
 	_, err = assume(session, "arn:aws:iam::123456789012:role/own", "", 900)
 	wantCode(t, err, "AccessDenied")
-	// The secret is what counts, and the token.
+	// Both the secret key and the token must be right.
 	_, err = stsClient(s, credentials.NewStaticCredentialsProvider(*out.Credentials.AccessKeyId, "wrong", *out.Credentials.SessionToken)).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	wantCode(t, err, "SignatureDoesNotMatch")
 	_, err = stsClient(s, credentials.NewStaticCredentialsProvider(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, "")).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
@@ -277,8 +277,8 @@ func nilIfEmpty(s string) *string {
 	return &s
 }
 
-// TestRefusalIsDecoded: a call that a rule refuses for want of permission says
-// why in an encoded message.
+// TestRefusalIsDecoded checks that a call that a rule refuses for lack of permission
+// returns the reason in an encoded message.
 func TestRefusalIsDecoded(t *testing.T) {
 	faults, err := cloudNewFaults(`{"rules": [{"action": "DescribeVpcs", "code": "UnauthorizedOperation"}, {"action": "ListRoles", "code": "AccessDenied", "status": 403}]}`)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestImageOptions sets what an image can have, and looks at it.
+// TestImageOptions sets the options of an image and reads them back.
 func TestImageOptions(t *testing.T) {
 	var ahead atomic.Int64
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
@@ -90,7 +90,7 @@ func TestImageOptions(t *testing.T) {
 	do(client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id}))
 }
 
-// TestPartitions: the regions of GovCloud and China are apart.
+// TestPartitions checks that the regions of GovCloud and China are separate.
 func TestPartitions(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	for here, domain := range map[string]string{"us-east-1": ".amazonaws.com", "us-gov-west-1": ".amazonaws.com", "cn-north-1": ".amazonaws.com.cn"} {

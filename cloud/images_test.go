@@ -21,7 +21,7 @@ import (
 
 const otherAccount = "987654321098"
 
-// made is an available image of an account.
+// made makes an image and waits until it is available.
 func made(t *testing.T, client *ec2.Client, name string, tags ...types.Tag) types.Image {
 	t.Helper()
 	id := *run(t, client, ec2.RunInstancesInput{}).InstanceId
@@ -36,15 +36,15 @@ func made(t *testing.T, client *ec2.Client, name string, tags ...types.Tag) type
 	return awaitImage(t, client, *out.ImageId)
 }
 
-// permit asks for a launch permission of an image.
+// permit adds a launch permission to an image.
 func permit(t *testing.T, client *ec2.Client, image *string, add ...types.LaunchPermission) error {
 	t.Helper()
 	_, err := client.ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{ImageId: image, LaunchPermission: &types.LaunchPermissionModifications{Add: add}})
 	return err
 }
 
-// TestTagsForOthers: those with whom an image is shared see the tags that its owner
-// shares, and no other, and take them along when they copy it.
+// TestTagsForOthers checks that the accounts an image is shared with see only the tags
+// that its owner shares, and that copies have them too.
 func TestTagsForOthers(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	mine, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
@@ -79,8 +79,8 @@ func TestTagsForOthers(t *testing.T) {
 	}
 }
 
-// TestImageParameters: a parameter that names an image is validated after it was
-// accepted.
+// TestImageParameters checks that a parameter that names an image is validated after it
+// was accepted.
 func TestImageParameters(t *testing.T) {
 	var ahead atomic.Int64
 	dir := t.TempDir()
@@ -110,7 +110,7 @@ func TestImageParameters(t *testing.T) {
 		value, before, after string
 	}{
 		{missing, "ParameterNotFound", "ParameterNotFound"},
-		{good, "ParameterNotFound", good + " 1"}, // what was dropped never was
+		{good, "ParameterNotFound", good + " 1"}, // a dropped version leaves no trace
 		{missing, good + " 1", good + " 1"},
 		{good, good + " 1", good + " 2"},
 	} {
@@ -163,8 +163,8 @@ func TestImageParameters(t *testing.T) {
 	}
 }
 
-// TestEncryptedIsNotShared: what the default key encrypts stays in its account, what
-// another key encrypts can be shared with accounts.
+// TestEncryptedIsNotShared checks that resources encrypted with the default key cannot be
+// shared, and those with another key only with accounts.
 func TestEncryptedIsNotShared(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -194,8 +194,8 @@ func TestEncryptedIsNotShared(t *testing.T) {
 	}
 }
 
-// TestLastLaunched: an image remembers when it was launched last, beyond its
-// instances; EC2 says so a day late, and to the owner only.
+// TestLastLaunched checks that the time of an image's last launch outlives its instances,
+// and that it is shown a day late, to the owner only.
 func TestLastLaunched(t *testing.T) {
 	var ahead atomic.Int64
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -240,7 +240,7 @@ func TestLastLaunched(t *testing.T) {
 	}
 }
 
-// TestImageLimits: what EC2 refuses of images, their copies and their permissions.
+// TestImageLimits checks EC2's limits for images, copies and permissions.
 func TestImageLimits(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -297,7 +297,7 @@ func TestImageLimits(t *testing.T) {
 		}
 	}
 
-	// A public image is deprecated two years after its creation at the latest.
+	// A public image is deprecated at most two years after its creation.
 	public := made(t, client, "public")
 	if err := permit(t, client, public.ImageId, types.LaunchPermission{Group: "all"}); err != nil {
 		t.Fatal(err)
@@ -317,8 +317,8 @@ func TestImageLimits(t *testing.T) {
 	}
 }
 
-// TestMoment: images and snapshots of a machine that goes on running are of the moment of the
-// call, not of a later one.
+// TestMoment checks that images and snapshots of a running machine are of the time of the
+// call, not of a later time.
 func TestMoment(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -354,7 +354,7 @@ func TestMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := 0 // what was written after one call is there at the next ones
+	later := 0 // data written after a call is in the following captures
 	paths, err := s.Images.Paths(layers)
 	for _, path := range paths {
 		files, err := filepath.Glob(filepath.Join(path, "after-*"))

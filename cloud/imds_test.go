@@ -11,8 +11,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestInheritance: what an image says of its instances' metadata service, boot and
-// devices holds for them, and passes on to images made of them, and to copies.
+// TestInheritance checks that an image's metadata options, boot mode and devices apply to
+// its instances, and are inherited by images made of them and by copies.
 func TestInheritance(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, away := s.EC2("default", "us-east-1"), s.EC2("default", "eu-west-1")

@@ -15,7 +15,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// upload puts a disk image into a new bucket "disks".
+// upload creates the bucket "disks" with a disk image.
 func upload(t *testing.T, s *cloudtest.Server, content string) {
 	t.Helper()
 	client := s3Client(s, 0, "us-east-1")
@@ -28,7 +28,7 @@ func upload(t *testing.T, s *cloudtest.Server, content string) {
 	}
 }
 
-// importing is a request to import an object of the bucket "disks".
+// importing returns a request to import an object of the bucket "disks".
 func importing(key, format string) *ec2.ImportImageInput {
 	return &ec2.ImportImageInput{Architecture: aws.String("arm64"), BootMode: types.BootModeValuesUefi, DiskContainers: []types.ImageDiskContainer{{
 		Format: &format, UserBucket: &types.UserBucket{S3Bucket: aws.String("disks"), S3Key: &key}}}}
@@ -113,7 +113,7 @@ func TestImportImageFails(t *testing.T) {
 	}
 }
 
-// stuck is a clock on which every pause lasts until the end.
+// stuck is a clock whose pauses do not end before the test.
 type stuck struct{ cloud.Clock }
 
 func (stuck) Now() time.Time { return time.Now() }
@@ -123,7 +123,7 @@ func (stuck) Sleep(ctx context.Context, _ time.Duration) error {
 	return context.Cause(ctx)
 }
 
-// TestImportCutOff cancels an import, and ends the cloud during another.
+// TestImportCutOff cancels an import, and closes the cloud during another.
 func TestImportCutOff(t *testing.T) {
 	dir := t.TempDir()
 	var ids []*string

@@ -14,7 +14,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestSendSSHPublicKey: keys are lent to instances that run, and only keys.
+// TestSendSSHPublicKey checks that only running instances accept temporary keys, and that
+// only keys are accepted.
 func TestSendSSHPublicKey(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := ec2instanceconnect.NewFromConfig(s.Config("default", "us-east-1"))

@@ -12,13 +12,13 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestFailedCalls: who watches hears of a call that failed, whose message is remembered
-// in part if it is long; one that only reads is remembered in silence, and not at all if it is
-// of who looks again and again.
+// TestFailedCalls checks that watchers are notified of a failed call, and that its message
+// is truncated if it is long. A failed read is recorded without a notification, and not at
+// all if the client only looks.
 func TestFailedCalls(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
-	if _, err := client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{}); err != nil { // which makes the networks
+	if _, err := client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{}); err != nil { // creates the networks
 		t.Fatal(err)
 	}
 	changed := s.Cloud.Watch(t.Context())

@@ -17,8 +17,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// has reports whether an answer has what is at a path, as code for boto3 looks it
-// up: a key that is not in the answer is nil in the SDK's struct, and an error there.
+// has reports whether an answer has a value at path, as code for boto3 looks it up: a key
+// that is missing in the answer is nil in the SDK's struct, and an error in boto3.
 func has(t *testing.T, answer any, path string) bool {
 	t.Helper()
 	v := reflect.ValueOf(answer)
@@ -47,8 +47,8 @@ func has(t *testing.T, answer any, path string) bool {
 	return true
 }
 
-// TestKeys looks up what AWS sends whether or not it is empty, and what it leaves
-// out when it is, in instances of every state and in what belongs to them.
+// TestKeys checks which members AWS sends even if they are empty, and which it omits, for
+// instances in every state and their resources.
 func TestKeys(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -157,20 +157,21 @@ func TestKeys(t *testing.T) {
 	look(described(), "Reservations.0.Instances.0.", instance+"StateReason.Code", "PublicIpAddress PrivateIpAddress SubnetId VpcId")
 }
 
-// TestListsAreThere: what a Describe lists is in its answer although it is nothing.
+// TestListsAreThere checks that the list of a Describe action is in the answer even if it
+// is empty.
 func TestListsAreThere(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	m, err := wire.Load("ec2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	untagged := map[string]string{ // a filter of what has no tags
+	untagged := map[string]string{ // a filter, for resources without tags
 		"DescribeAvailabilityZones": "zone-name", "DescribeFastLaunchImages": "state", "DescribeIamInstanceProfileAssociations": "instance-id",
 		"DescribeImportImageTasks": "task-state", "DescribeRegions": "region-name", "DescribeFastSnapshotRestores": "state", "DescribeLockedSnapshots": "lock-state",
 		"DescribeVolumesModifications": "volume-id", "DescribeInstanceCreditSpecifications": "instance-id", "DescribePrefixLists": "prefix-list-name",
 		"DescribeSpotPriceHistory": "instance-type", "DescribeStoreImageTasks": "bucket", "DescribeExportImageTasks": "task-state",
 	}
-	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // of something that is named
+	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // require a name
 	for action, op := range m.Operations {
 		if !strings.HasPrefix(action, "Describe") || strings.HasSuffix(action, "Attribute") || slices.Contains(about, action) {
 			continue

@@ -17,8 +17,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestKMS: keys sign, and are found by id, ARN and alias by their account in their
-// region, also after a restart; what is not theirs does not verify.
+// TestKMS checks that keys sign, that their account finds them by id, ARN and alias in
+// their region, also after a restart, and that other signatures do not verify.
 func TestKMS(t *testing.T) {
 	dir := t.TempDir()
 	message := []byte("what is signed")

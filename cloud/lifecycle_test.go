@@ -26,7 +26,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 	}
 }
 
-// source is the AMI of the store's publication.
+// source returns the AMI of the store's publication.
 func source(t *testing.T, client *ec2.Client) string {
 	t.Helper()
 	out, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"136693071363"}})
@@ -154,8 +154,8 @@ func TestMachineDecides(t *testing.T) {
 	}
 }
 
-// An image for a processor whose programs no machine here can run is refused at once;
-// elsewhere the machine is told which it is.
+// Launching an image for a processor whose programs this host cannot run fails at once;
+// otherwise the machine's spec names the processor.
 func TestProcessor(t *testing.T) {
 	for _, lacks := range [][]string{nil, {"arm64"}} {
 		s := cloudtest.Start(t, cloud.Options{Driver: &machinetest.Driver{Lacks: lacks}})

@@ -13,7 +13,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// marks are the watermarks of an image, for comparison.
+// marks formats the watermarks of an image for comparison.
 func marks(img types.Image) string {
 	var keys []string
 	for _, w := range img.ImageWatermarks {
@@ -22,7 +22,8 @@ func marks(img types.Image) string {
 	return strings.Join(keys, ", ")
 }
 
-// TestWatermarks: what is made of a marked image, by whomever, has its watermarks.
+// TestWatermarks checks that whatever is made from an image with watermarks has them too,
+// in any account.
 func TestWatermarks(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	mine, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
@@ -104,8 +105,8 @@ func TestWatermarks(t *testing.T) {
 	}
 }
 
-// TestAncestry: an image's lineage is told to its root, also past what was deregistered
-// and after a restart, and so is of which image an instance is.
+// TestAncestry checks that an image's ancestry goes back to its root, past deregistered
+// images and after a restart, and that an instance's image is known.
 func TestAncestry(t *testing.T) {
 	dir := t.TempDir()
 	var instance, copied string

@@ -34,7 +34,7 @@ import (
 	cloudec2 "bake/cloud/ec2"
 )
 
-// rehearse serves a cloud with rules.
+// rehearse serves a cloud with fault rules.
 func rehearse(t *testing.T, opts cloud.Options, rules ...cloud.Fault) *cloudtest.Server {
 	t.Helper()
 	var err error
@@ -44,7 +44,7 @@ func rehearse(t *testing.T, opts cloud.Options, rules ...cloud.Fault) *cloudtest
 	return cloudtest.Start(t, opts)
 }
 
-// sleeper is a clock whose sleep is a test's.
+// sleeper is a clock whose Sleep is given by the test.
 type sleeper struct {
 	cloud.Clock
 	sleep func(context.Context, time.Duration) error
@@ -53,14 +53,14 @@ type sleeper struct {
 func (s sleeper) Now() time.Time                                   { return time.Now() }
 func (s sleeper) Sleep(ctx context.Context, d time.Duration) error { return s.sleep(ctx, d) }
 
-// answered reports whether an error is one that the cloud has said.
+// answered reports whether an error is an answer of the cloud.
 func answered(err error) bool {
 	_, ok := errors.AsType[smithy.APIError](err)
 	return ok
 }
 
-// TestLostCalls: what a client cannot tell apart, the cloud can: a request that did
-// not arrive made nothing, a lost or cut answer is one to a call that was made.
+// TestLostCalls checks that a lost request made nothing, and that the call of a lost or
+// truncated answer was made: a client cannot tell these apart.
 func TestLostCalls(t *testing.T) {
 	for effect, made := range map[cloudec2.Effect]int{"lose-request": 0, "lose-answer": 1, "truncate": 1} {
 		t.Run(string(effect), func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestLostCalls(t *testing.T) {
 	}
 }
 
-// TestFaultsOfServices: rules are about one service and one account.
+// TestFaultsOfServices checks rules for one service and for one account.
 func TestFaultsOfServices(t *testing.T) {
 	s := rehearse(t, cloud.Options{},
 		cloud.Fault{Service: "ssm", Code: "ThrottlingException"},
@@ -100,7 +100,8 @@ func TestFaultsOfServices(t *testing.T) {
 	}
 }
 
-// TestStuck: what is stuck stays on its way; an instance can be terminated out of it.
+// TestStuck checks that a stuck transition does not end, and that a stuck instance can be
+// terminated.
 func TestStuck(t *testing.T) {
 	s := rehearse(t, cloud.Options{},
 		cloud.Fault{Action: "RunInstances", Calls: 1, Effect: "stuck"},
@@ -156,7 +157,7 @@ func TestStuck(t *testing.T) {
 	terminate(running)
 }
 
-// TestDelay: the answer comes when the clock lets it.
+// TestDelay checks that the answer comes when the clock's pause ends.
 func TestDelay(t *testing.T) {
 	var slept atomic.Int64
 	c := sleeper{sleep: func(_ context.Context, d time.Duration) error { slept.Add(int64(d)); return nil }}
@@ -166,8 +167,8 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// TestMishaps: instances that run are taken away, with the reason, and a machine that
-// hangs goes on.
+// TestMishaps checks that running instances are taken back with a reason, and that a
+// suspended machine continues.
 func TestMishaps(t *testing.T) {
 	s := rehearse(t, cloud.Options{},
 		cloud.Fault{InstanceType: "t3.small", Effect: "die"},
@@ -197,7 +198,8 @@ func TestMishaps(t *testing.T) {
 	}
 }
 
-// TestSpotNotice: the metadata service tells a Spot Instance when it is taken back.
+// TestSpotNotice checks that the metadata service says when a Spot Instance will be taken
+// back.
 func TestSpotNotice(t *testing.T) {
 	s := rehearse(t, cloud.Options{}, cloud.Fault{Effect: "interrupt"})
 	client := s.EC2("default", "us-east-1")
@@ -219,7 +221,7 @@ func TestSpotNotice(t *testing.T) {
 	}
 }
 
-// TestHang: the machine is frozen, and then not.
+// TestHang checks that the machine is frozen and later thawed.
 func TestHang(t *testing.T) {
 	asked := make(chan time.Duration, 8)
 	thaw := make(chan struct{})
@@ -250,7 +252,7 @@ func TestHang(t *testing.T) {
 	eventually(t, "the machine to go on", func() bool { return !s.Driver.Machine(id).Frozen() })
 }
 
-// TestExamples: the files of rules that the documentation shows are ones.
+// TestExamples checks that the rule files in the documentation are valid.
 func TestExamples(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("..", "examples", "rehearsal", "*.json"))
 	if err != nil || len(files) == 0 {
@@ -268,7 +270,7 @@ func rulesOf(f *cloud.Faults) []cloud.Fault {
 	return rules
 }
 
-// rehearsing asks a cloud for its rehearsal, or changes it, as the account with that number.
+// rehearsing reads or changes a cloud's rehearsal, as the account with that index.
 func rehearsing(t *testing.T, s *cloudtest.Server, profile int, method, body string) (status int, text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/", strings.NewReader(body))
@@ -295,8 +297,8 @@ func rehearsing(t *testing.T, s *cloudtest.Server, profile int, method, body str
 	return answer.StatusCode, strings.TrimSpace(string(all))
 }
 
-// TestChangedRules: rules and delays change while the cloud is up, and what rules did to
-// instances ends with them.
+// TestChangedRules changes rules and delays while the cloud runs: the effects of old rules
+// on instances end.
 func TestChangedRules(t *testing.T) {
 	s := rehearse(t, cloud.Options{Delays: cloud.Delays{Copy: time.Second}},
 		cloud.Fault{Effect: "hang"}, cloud.Fault{Effect: "unreachable"}, cloud.Fault{Effect: "metadata", Status: 500},
@@ -378,7 +380,7 @@ func TestChangedRules(t *testing.T) {
 	}
 }
 
-// TestObjectFaults: S3 is slow, refuses, and cuts what it sends.
+// TestObjectFaults checks that S3 is slow, refuses, and truncates answers by rules.
 func TestObjectFaults(t *testing.T) {
 	s := rehearse(t, cloud.Options{},
 		cloud.Fault{Service: "s3", Action: "GetObject", Nth: 1, Effect: "truncate"},

@@ -34,8 +34,7 @@ func greeter(_ context.Context, spec machine.Spec, port uint16) (net.Conn, error
 	return near, nil
 }
 
-// connect asks for a tunnel and returns the status, and the first line of what
-// comes through.
+// connect opens a tunnel and returns the status, and the first line that comes through.
 func connect(t *testing.T, url, target string) (int, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -64,8 +63,8 @@ func connect(t *testing.T, url, target string) (int, string) {
 	return resp.StatusCode, line
 }
 
-// TestSecurityGroups: rules hold for the machine's policy, for tunnels and
-// between instances, and a change counts at once.
+// TestSecurityGroups checks that rules apply to the machine's policy, to tunnels and
+// between instances, and that changes take effect at once.
 func TestSecurityGroups(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{Driver: &machinetest.Driver{Dial: greeter}})
 	client := s.EC2("default", "us-east-1")
@@ -130,7 +129,8 @@ func TestSecurityGroups(t *testing.T) {
 		t.Error("a stranger reaches the neighbour")
 	}
 
-	// The groups of running instances cannot go; a rule that is taken back counts at once.
+	// The groups of running instances cannot be deleted; revoking a rule takes effect at
+	// once.
 	if _, err := client.DeleteSecurityGroup(ctx, &ec2.DeleteSecurityGroupInput{GroupId: &web}); code(err) != "DependencyViolation" {
 		t.Errorf("delete a group in use: %v", err)
 	}
@@ -142,7 +142,7 @@ func TestSecurityGroups(t *testing.T) {
 	}
 }
 
-// TestConcurrency: many clients at once, for the race detector, and nothing lost.
+// TestConcurrency runs many clients at once, for the race detector; nothing may be lost.
 func TestConcurrency(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")

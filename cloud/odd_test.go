@@ -29,9 +29,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// TestOddParameters calls every action of every service with parameters that are
-// missing, empty, of odd values or in odd places. Whatever a client sends, it gets
-// an answer, and never one that says that the service is at fault.
+// TestOddParameters calls every action of every service with parameters that are missing,
+// empty, or have odd values or places. Whatever a client sends, it must get an answer, and
+// never an internal error.
 func TestOddParameters(t *testing.T) {
 	const seed, rounds = 1, 60
 	s := cloudtest.Start(t, cloud.Options{})
@@ -39,7 +39,7 @@ func TestOddParameters(t *testing.T) {
 	known := knownIDs(t, client)
 	odd := &oddities{chance: rand.New(rand.NewPCG(seed, 0)), known: known}
 
-	// A server of its own, since what it logs is what is looked for.
+	// This test has a server of its own, since it examines the server's log.
 	var panics bytes.Buffer
 	server := httptest.NewUnstartedServer(s.Handler())
 	server.Config.ErrorLog = log.New(&panics, "", 0)
@@ -52,8 +52,8 @@ func TestOddParameters(t *testing.T) {
 		}
 		odd.m = m
 		failed := map[string]bool{}
-		// By turns, so that what one action takes away another gives back. What
-		// ends things comes last, so that there is something to act on.
+		// In alternation, so that what one action removes another creates again. Actions
+		// that end things come last, so that there is something to act on.
 		for _, ends := range []bool{false, true} {
 			for range rounds {
 				for _, action := range slices.Sorted(maps.Keys(m.Operations)) {
@@ -80,8 +80,8 @@ func ending(action string) bool {
 	})
 }
 
-// knownIDs are ids and names of things that are there, by what a parameter for
-// them is called.
+// knownIDs returns ids and names of existing resources, by the name of the parameter for
+// them.
 func knownIDs(t *testing.T, client *ec2.Client) map[string][]string {
 	t.Helper()
 	ctx := t.Context()
@@ -126,15 +126,15 @@ func knownIDs(t *testing.T, client *ec2.Client) map[string][]string {
 	}
 }
 
-// oddities makes requests.
+// oddities generates requests.
 type oddities struct {
 	m      *wire.Model
 	chance *rand.Rand
 	known  map[string][]string
 }
 
-// request is the tree of an action's parameters: text, numbers, lists and maps,
-// each of which may be left out.
+// request returns random parameters of an action as a tree: text, numbers, lists and maps,
+// each of which may be omitted.
 func (o *oddities) request(action string) map[string]any {
 	shape := o.m.Operations[action].Input
 	if shape == "" {
@@ -145,8 +145,8 @@ func (o *oddities) request(action string) map[string]any {
 
 func (o *oddities) structure(shape string, depth int) map[string]any {
 	s, out := o.m.Shapes[shape], map[string]any{}
-	// Sometimes all, mostly few: what is looked at late must not hide behind what
-	// is refused early.
+	// Sometimes all, mostly few: parameters that are checked late must not hide behind
+	// errors found early.
 	density := []float64{0.02, 0.1, 0.3, 0.9}[o.chance.IntN(4)]
 	for _, name := range slices.Sorted(maps.Keys(s.Members)) {
 		required := slices.Contains(s.Required, name) || o.known[kindNamed(name)] != nil || strings.HasSuffix(name, "Count")
@@ -187,7 +187,7 @@ func (o *oddities) value(name, shape string, depth int) any {
 	return texts[o.chance.IntN(len(texts))]
 }
 
-// kindNamed is what a parameter called name is about.
+// kindNamed returns the kind of resource that a parameter with that name refers to.
 func kindNamed(name string) string {
 	for _, kind := range []string{"Type", "Device", "Image", "Instance", "Volume", "Snapshot", "Group", "Template", "Subnet", "Vpc", "Resource", "Zone", "Region", "Name"} {
 		if strings.Contains(name, kind) {
@@ -237,7 +237,7 @@ func send(t *testing.T, at string, c cloud.Credentials, service string, m *wire.
 	return answer.StatusCode, string(text)
 }
 
-// flatten writes a tree as the parameters of a query.
+// flatten writes a tree as query parameters.
 func flatten(m *wire.Model, shape, name string, tree any, into url.Values) {
 	s := m.Shapes[shape]
 	switch v := tree.(type) {

@@ -15,9 +15,9 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestNewestFirst: lists begin with what was made last, instances of a launch in their order,
-// and the pages of a list that goes on growing, or whose instances are started, are of the
-// things that there were.
+// TestNewestFirst checks that lists begin with the newest, with the instances of a launch
+// in launch order, and that the pages of a list stay consistent while the list grows or
+// its instances are started.
 func TestNewestFirst(t *testing.T) {
 	var ahead atomic.Int64
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
@@ -26,7 +26,7 @@ func TestNewestFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var instances, images, snapshots, volumes []string // as they are made
+	var instances, images, snapshots, volumes []string // in the order of their creation
 	launch := func() {
 		out, err := client.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: bases.Images[0].ImageId, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(2), MaxCount: aws.Int32(2)})
 		if err != nil {
@@ -53,7 +53,7 @@ func TestNewestFirst(t *testing.T) {
 		images = append(images, *i.ImageId)
 		img := awaitImage(t, client, *i.ImageId)
 		snapshots = append(snapshots, *img.BlockDeviceMappings[0].Ebs.SnapshotId)
-		ahead.Add(int64(time.Second)) // which times have no part of
+		ahead.Add(int64(time.Second)) // truncated to seconds
 	}
 	same := func(what string, got, made []string) {
 		t.Helper()
@@ -105,7 +105,8 @@ func TestNewestFirst(t *testing.T) {
 			}
 		}
 		launch()
-		// The oldest is started again: it does not become a new one, which this list would miss.
+		// Starting the oldest instance again must not make it a new one, which this list
+		// would miss.
 		oldest := []string{instances[0]}
 		if _, err := client.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: oldest}); err != nil {
 			t.Fatal(err)

@@ -22,7 +22,7 @@ func put(t *testing.T, client *ssm.Client, in ssm.PutParameterInput) {
 	}
 }
 
-// get is the value of a parameter, or the code of the error.
+// get returns the value of a parameter, or the code of the error.
 func get(t *testing.T, client *ssm.Client, name string, decrypt bool) string {
 	t.Helper()
 	out, err := client.GetParameter(t.Context(), &ssm.GetParameterInput{Name: &name, WithDecryption: &decrypt})
@@ -143,7 +143,7 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-// A label leads to the version that had it last, also where an image is named.
+// A label refers to the version that got it last, also in the id of an image.
 func TestParameterLabels(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	ctx := t.Context()
@@ -204,7 +204,7 @@ func TestParameterLabels(t *testing.T) {
 		t.Error(diff)
 	}
 
-	// The oldest version goes when there are too many, but not with a label.
+	// When there are too many versions, the oldest is deleted, unless it has a label.
 	if got, _ := label(1, "old"); got != "1" {
 		t.Error(got)
 	}
@@ -255,7 +255,7 @@ func TestPutParameterErrors(t *testing.T) {
 	}
 }
 
-// TestParameterHistory: only the newest 100 versions are kept.
+// TestParameterHistory checks that only the newest 100 versions are kept.
 func TestParameterHistory(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := ssm.NewFromConfig(s.Config("default", "us-east-1"))
@@ -269,7 +269,7 @@ func TestParameterHistory(t *testing.T) {
 	}
 }
 
-// TestPublicParameters: they lead to the images that a filter finds.
+// TestPublicParameters checks that they name the images that a filter finds.
 func TestPublicParameters(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := ssm.NewFromConfig(s.Config("default", "eu-west-1"))

@@ -13,8 +13,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestPublished: an image of a publisher's is found by what templates filter for, and
-// an instance of it has the publisher's devices and metadata options.
+// TestPublished checks that a publisher's image is found by the filters that templates
+// use, and that its instances have the publisher's devices and metadata options.
 func TestPublished(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -73,8 +73,7 @@ func TestPublished(t *testing.T) {
 		t.Errorf("the parameter is %s, want %s", got, *img.ImageId)
 	}
 
-	// The device that the image calls its root is the root; a volume takes the place of
-	// an instance store.
+	// The image's root device is the root; a volume replaces an instance store.
 	row := run(t, client, ec2.RunInstancesInput{ImageId: img.ImageId, BlockDeviceMappings: []types.BlockDeviceMapping{
 		{DeviceName: aws.String("/dev/sda1"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(20)}},
 		{DeviceName: aws.String("/dev/sdb"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(5)}},

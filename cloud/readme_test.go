@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestREADME: the lists of actions are those of the tables that answer them.
+// TestREADME checks that the lists of actions are those of the action tables.
 func TestREADME(t *testing.T) {
 	text, err := os.ReadFile("README.md")
 	if err != nil {
@@ -40,7 +40,7 @@ func TestREADME(t *testing.T) {
 	}
 }
 
-// wrapped breaks lines at blanks after 118 characters at most.
+// wrapped breaks lines at spaces after at most 118 characters.
 func wrapped(text string) string {
 	var b strings.Builder
 	width := 0

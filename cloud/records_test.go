@@ -19,8 +19,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestNatGateway makes a private subnet with a way out, as modules for VPCs do, and takes
-// it away.
+// TestNatGateway creates a private subnet with a NAT gateway, as VPC modules do, and
+// deletes it.
 func TestNatGateway(t *testing.T) {
 	var ahead atomic.Int64
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
@@ -51,7 +51,7 @@ func TestNatGateway(t *testing.T) {
 	if gateway.State != types.NatGatewayStateAvailable || *gateway.VpcId != o.vpc || *gateway.NatGatewayAddresses[0].PublicIp != *address.PublicIp || !strings.HasPrefix(*gateway.NatGatewayAddresses[0].PrivateIp, "10.0.1.") {
 		t.Errorf("the NAT gateway is %+v", gateway)
 	}
-	// A second one cannot have the same address: the gateway itself tells why.
+	// A second gateway cannot have the same address: the gateway itself fails.
 	second := create(*address.AllocationId, o.subnet).NatGateway.NatGatewayId
 	if failed := describe(*second); failed.State != types.NatGatewayStateFailed || *failed.FailureCode != "Resource.AlreadyAssociated" {
 		t.Errorf("a second NAT gateway with the address is %+v", failed)
@@ -71,7 +71,7 @@ func TestNatGateway(t *testing.T) {
 	if r := route(); r.State != types.RouteStateActive {
 		t.Errorf("the route is %+v", r)
 	}
-	// The address and the subnet are the gateway's as long as it is there.
+	// The address and the subnet are in use as long as the gateway exists.
 	refused[*ec2.DisassociateAddressOutput](t, "AuthFailure")(client.DisassociateAddress(ctx, &ec2.DisassociateAddressInput{AssociationId: gateway.NatGatewayAddresses[0].AssociationId}))
 	refused[*ec2.ReleaseAddressOutput](t, "InvalidIPAddress.InUse")(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: address.AllocationId}))
 	refused[*ec2.DeleteSubnetOutput](t, "DependencyViolation")(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
@@ -86,14 +86,14 @@ func TestNatGateway(t *testing.T) {
 	got[*ec2.ReleaseAddressOutput](t)(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: address.AllocationId}))
 	got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
 
-	// It is forgotten later.
+	// The deleted gateway disappears later.
 	ahead.Store(int64(2 * time.Hour))
 	got[*ec2.DeleteNatGatewayOutput](t)(client.DeleteNatGateway(ctx, &ec2.DeleteNatGatewayInput{NatGatewayId: second}))
 	refused[*ec2.DeleteNatGatewayOutput](t, "NatGatewayNotFound")(client.DeleteNatGateway(ctx, &ec2.DeleteNatGatewayInput{NatGatewayId: &id}))
 }
 
-// TestNetworkInterfaces makes an interface, attaches it, and sees what becomes of it when
-// the instance ends.
+// TestNetworkInterfaces creates an interface, attaches it, and checks what happens to it
+// when the instance ends.
 func TestNetworkInterfaces(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -191,8 +191,8 @@ func TestNetworkInterfaces(t *testing.T) {
 	refused[*ec2.DescribeNetworkInterfacesOutput](t, "InvalidNetworkInterfaceID.NotFound")(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{ends}}))
 }
 
-// TestLaunchWithInterface launches an instance with an interface that exists, whose address and
-// groups it has, and sees the interface outlive it, and end with the next one.
+// TestLaunchWithInterface launches an instance with an existing interface, whose address
+// and groups it gets. The interface outlives this instance and is deleted with the next.
 func TestLaunchWithInterface(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -275,8 +275,8 @@ func TestLaunchWithInterface(t *testing.T) {
 	refused[*ec2.DescribeNetworkInterfacesOutput](t, "InvalidNetworkInterfaceID.NotFound")(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{id}}))
 }
 
-// TestInterfaceAfterCrash has the cloud end between the two writes of a launch with an interface:
-// the interface is the instance's alone.
+// TestInterfaceAfterCrash ends the cloud between the two writes of a launch with an
+// interface: afterwards, the interface belongs to the instance only.
 func TestInterfaceAfterCrash(t *testing.T) {
 	dir := t.TempDir()
 	networks := map[string][]byte{}
@@ -309,7 +309,7 @@ func TestInterfaceAfterCrash(t *testing.T) {
 	})
 }
 
-// TestVpcEndpoints makes endpoints of both types, and takes them away.
+// TestVpcEndpoints creates and deletes endpoints of both types.
 func TestVpcEndpoints(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -359,7 +359,7 @@ func TestVpcEndpoints(t *testing.T) {
 	got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
 }
 
-// TestNetworkAclsAndDhcp makes what Terraform makes of them.
+// TestNetworkAclsAndDhcp creates what Terraform creates.
 func TestNetworkAclsAndDhcp(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -411,7 +411,7 @@ func TestNetworkAclsAndDhcp(t *testing.T) {
 	got[*ec2.DeleteDhcpOptionsOutput](t)(client.DeleteDhcpOptions(ctx, &ec2.DeleteDhcpOptionsInput{DhcpOptionsId: options.DhcpOptionsId}))
 }
 
-// TestModifyVolume grows a volume, and asks for what cannot be.
+// TestModifyVolume grows a volume, and asks for impossible changes.
 func TestModifyVolume(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -439,7 +439,8 @@ func TestModifyVolume(t *testing.T) {
 	}
 }
 
-// TestInstanceRecords: snapshots of all volumes, credits, monitoring, and spot requests.
+// TestInstanceRecords covers snapshots of all volumes, credits, monitoring, and spot
+// requests.
 func TestInstanceRecords(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")

@@ -15,14 +15,14 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestImageReferences: what refers to an image is found by its kind, and only what is
-// the caller's.
+// TestImageReferences checks that references to an image are found by kind, and only in
+// the caller's resources.
 func TestImageReferences(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
 	parameters := ssm.NewFromConfig(s.Config("default", "us-east-1"))
 	ami := source(t, client)
-	img := made(t, client, "web") // of an instance that refers to ami
+	img := made(t, client, "web") // the instance that refers to ami
 	run(t, other, ec2.RunInstancesInput{ImageId: &ami})
 	stopped := *run(t, client, ec2.RunInstancesInput{ImageId: img.ImageId}).InstanceId
 	if _, err := client.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{stopped}}); err != nil {
@@ -127,8 +127,8 @@ func TestImageReferences(t *testing.T) {
 	}
 }
 
-// TestDeletedVersions: versions of a launch template but the default one can be deleted,
-// and their numbers are not given again.
+// TestDeletedVersions checks that versions of a launch template except the default one can
+// be deleted, and that their numbers are not used again.
 func TestDeletedVersions(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -169,8 +169,8 @@ func TestDeletedVersions(t *testing.T) {
 	}
 }
 
-// TestParameterTags: a parameter's tags can be changed, and stay when it gets another
-// value.
+// TestParameterTags checks that a parameter's tags can be changed, and persist when its
+// value changes.
 func TestParameterTags(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := ssm.NewFromConfig(s.Config("default", "us-east-1")), t.Context()

@@ -79,8 +79,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestLooks: what somebody reads who only looks is not what rules are about; what they change
-// is, and so is what others say who only look.
+// TestLooks checks that rules do not apply to the reads of a client that only looks, but
+// do apply to its changes, and to clients that claim to look without the secret.
 func TestLooks(t *testing.T) {
 	faults := new(cloud.Faults)
 	err := json.Unmarshal([]byte(`{"rules": [{"action": "Describe*", "nth": 2, "code": "RequestLimitExceeded"},
@@ -99,7 +99,7 @@ func TestLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := &ec2.DescribeSecurityGroupsInput{GroupIds: []string{*group.GroupId}}
-	for range 3 { // which sees what everybody does
+	for range 3 { // it sees the same as others
 		if _, err := client.DescribeSecurityGroups(ctx, one, looks); code(err) != "InvalidGroup.NotFound" {
 			t.Errorf("who looks: %v", err)
 		}
@@ -121,8 +121,8 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// TestNoBase: an image whose base cannot be made ends its instance with the
-// reason, and the launch itself does not wait.
+// TestNoBase checks that an instance whose base cannot be made ends with the reason, and
+// that the launch itself does not wait.
 func TestNoBase(t *testing.T) {
 	images := cloudtest.NewImages(t.TempDir())
 	release := make(chan struct{})
@@ -143,7 +143,7 @@ func TestNoBase(t *testing.T) {
 		}
 		return *out.Instances[0].InstanceId
 	}
-	// Terminating does not wait for the base either.
+	// Termination does not wait for the base either.
 	early := launch()
 	if in := describe(t, client, early); in.State.Name != types.InstanceStateNamePending {
 		t.Errorf("the instance is %s", in.State.Name)
@@ -161,7 +161,7 @@ func TestNoBase(t *testing.T) {
 	}
 }
 
-// TestForgotten: a terminated instance can be seen for an hour.
+// TestForgotten checks that a terminated instance is described for an hour.
 func TestForgotten(t *testing.T) {
 	var ahead atomic.Int64
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
@@ -179,7 +179,7 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// TestPlaceOfMistakes: what is wrong with a file is said with its line.
+// TestPlaceOfMistakes checks that an error in a file is reported with its line.
 func TestPlaceOfMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"{\n\"faults\": {\"rules\": [\n{\"code\": \"X\"},\n{\n\"service\": \"ec2\",\n\"code\": \"X\",\n\"action\": \"RunInstance\"\n}\n]}}": `r.json:7: rule 2: no action of the local cloud's ec2 matches "RunInstance" (did you mean "RunInstances"?)`,

@@ -68,8 +68,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestKillPoints copies the state at every change of it on disk, as a kill -9
-// would leave it, and opens each copy: nothing is half there.
+// TestKillPoints copies the state at every change of it on disk, as a kill -9 would leave
+// it, and opens each copy: nothing may be half done.
 func TestKillPoints(t *testing.T) {
 	root := t.TempDir()
 	dir, copies, before := filepath.Join(root, "state"), 0, 0
@@ -121,7 +121,7 @@ func TestKillPoints(t *testing.T) {
 	}
 }
 
-// froze calls then between a disk's becoming a layer and the record of that.
+// froze calls then after a disk has become a layer and before that is recorded.
 type froze struct {
 	*cloudtest.Images
 	then func()
@@ -133,8 +133,8 @@ func (f froze) Freeze(ctx context.Context, id string, dir confined.Dir) error {
 	return err
 }
 
-// checkState reports what contradicts itself in a cloud that was just opened.
-// written says that the file was on the disk of the instance.
+// checkState reports contradictions in the state of a cloud that was just opened. written
+// says that the file was on the instance's disk.
 func checkState(t *testing.T, s *cloudtest.Server, written bool) {
 	ctx := t.Context()
 	for _, region := range []string{"us-east-1", "eu-west-1"} {
@@ -208,7 +208,7 @@ func holds(s *cloudtest.Server, id, name string) bool {
 	return false
 }
 
-// clock is a time that tests move.
+// clock is a clock that tests advance.
 type clock struct {
 	cloud.Clock
 	now func() time.Time

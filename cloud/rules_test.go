@@ -12,8 +12,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestModifyRules: rules are changed under their ids, and nothing is changed by a request
-// of which a part cannot be.
+// TestModifyRules checks that rules keep their ids when they change, and that a request
+// with an invalid part changes nothing.
 func TestModifyRules(t *testing.T) {
 	client := cloudtest.Start(t, cloud.Options{}).EC2("default", "us-east-1")
 	ctx := t.Context()

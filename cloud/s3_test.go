@@ -32,7 +32,7 @@ func s3Client(s *cloudtest.Server, profile int, region string) *s3.Client {
 	})
 }
 
-// TestS3 is the life of a bucket and of its objects.
+// TestS3 covers the life of a bucket and its objects.
 func TestS3(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s3Client(s, 0, "us-east-1"), t.Context()
@@ -191,7 +191,7 @@ func TestS3Uploads(t *testing.T) {
 	}
 }
 
-// TestS3Checksums: what comes with a checksum is compared with it, and keeps it.
+// TestS3Checksums checks that given checksums are verified and stored.
 func TestS3Checksums(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s3Client(s, 0, "us-east-1"), t.Context()
@@ -316,10 +316,11 @@ func TestS3Errors(t *testing.T) {
 	}
 }
 
-// TestS3Crash finds what a crash leaves gone after the next start, and the rest as it was.
+// TestS3Crash checks that the remains of a crash are removed at the next start, and that
+// nothing else changes.
 func TestS3Crash(t *testing.T) {
 	dir := t.TempDir()
-	open := func() { // a service that nothing closes, as a process that is killed
+	open := func() { // a service that is never closed, like a killed process
 		t.Helper()
 		if _, err := clouds3.Open(dir, time.Now); err != nil {
 			t.Fatal(err)
@@ -360,7 +361,7 @@ func TestS3Crash(t *testing.T) {
 	}
 }
 
-// TestS3Payload sends content that is not what was signed, and bodies in chunks.
+// TestS3Payload sends content that does not match its signature, and bodies in chunks.
 func TestS3Payload(t *testing.T) {
 	for _, test := range []struct{ name, hash, body, want, code string }{
 		{"as signed", "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", "hello", "hello", ""},

@@ -19,7 +19,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// secretValue is the text of a secret, or the code of the error.
+// secretValue returns the text of a secret, or the code of the error.
 func secretValue(t *testing.T, client *sm.Client, in sm.GetSecretValueInput) string {
 	t.Helper()
 	out, err := client.GetSecretValue(t.Context(), &in)
@@ -80,7 +80,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("%+v, %v", about, err)
 	}
 
-	// The same request again changes nothing; another one with its token is refused.
+	// Repeating the request changes nothing; another request with its token is refused.
 	again := &sm.PutSecretValueInput{SecretId: name, SecretString: aws.String("four"), ClientRequestToken: pending.VersionId}
 	if out, err := client.PutSecretValue(ctx, again); err != nil || *out.VersionId != *pending.VersionId {
 		t.Errorf("%+v, %v", out, err)
@@ -222,7 +222,7 @@ type settable struct{ at time.Time }
 func (c *settable) Now() time.Time                                   { return c.at }
 func (c *settable) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
-// TestSecretsAtRest: what is secret survives a restart, and is not readable in
+// TestSecretsAtRest checks that secret values survive a restart and are not readable in
 // the cloud's directory.
 func TestSecretsAtRest(t *testing.T) {
 	dir := t.TempDir()
@@ -266,7 +266,7 @@ func TestSecretsAtRest(t *testing.T) {
 	}
 }
 
-// TestSecretsAtOnce reads several secrets, restores one and makes passwords.
+// TestSecretsAtOnce reads several secrets, restores one and generates passwords.
 func TestSecretsAtOnce(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := sm.NewFromConfig(s.Config("default", "us-east-1")), t.Context()

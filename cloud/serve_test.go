@@ -10,8 +10,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestServeAfterClose is a server goroutine that is slower than its cloud's end:
-// it must not serve for ever, nor claim the directory that somebody else may have.
+// TestServeAfterClose starts Serve after Close: it must not serve for ever, nor claim a
+// directory that another process may have opened.
 func TestServeAfterClose(t *testing.T) {
 	dir := t.TempDir()
 	s, err := cloudtest.Open(t.Context(), t.TempDir, cloud.Options{Dir: dir})

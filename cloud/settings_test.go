@@ -17,8 +17,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// TestPublicAccess: what is blocked cannot be shared publicly, in its region, also after
-// a restart.
+// TestPublicAccess checks that blocked resources cannot be shared publicly, in their
+// region, also after a restart.
 func TestPublicAccess(t *testing.T) {
 	dir := t.TempDir()
 	all := types.LaunchPermission{Group: "all"}
@@ -96,8 +96,8 @@ func TestPublicAccess(t *testing.T) {
 	})
 }
 
-// TestEncryptionByDefault: with it all that is made is encrypted, with the account's
-// key; what AWS's own key encrypts cannot be shared.
+// TestEncryptionByDefault checks that everything created is encrypted with the account's
+// key, and that resources encrypted with the AWS managed key cannot be shared.
 func TestEncryptionByDefault(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -158,8 +158,8 @@ func TestEncryptionByDefault(t *testing.T) {
 	}
 }
 
-// TestAllowedImages: what the criteria do not admit is noted in audit mode, and not
-// there once they are enabled. An account's own images are always allowed.
+// TestAllowedImages checks that images outside the criteria are marked in audit mode and
+// invisible when the criteria are enforced. An account's own images are always allowed.
 func TestAllowedImages(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	mine, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
@@ -231,8 +231,8 @@ func TestAllowedImages(t *testing.T) {
 	}
 }
 
-// TestLockedSnapshots: a lock keeps a snapshot from being deleted until it is lifted or
-// expires, and in compliance mode nobody can lift it after the cooling-off period.
+// TestLockedSnapshots checks that a lock prevents deletion until it is removed or expires,
+// and that a lock in compliance mode cannot be removed after its cooling-off period.
 func TestLockedSnapshots(t *testing.T) {
 	var ahead atomic.Int64
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -296,8 +296,8 @@ func TestLockedSnapshots(t *testing.T) {
 	}
 }
 
-// TestRecycleBin: what is deleted can be restored for a while, the image after its
-// snapshots, and comes back with its permissions and content.
+// TestRecycleBin checks that deleted resources can be restored for some time, an image
+// after its snapshots, and that their permissions and content return.
 func TestRecycleBin(t *testing.T) {
 	var ahead atomic.Int64
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -363,8 +363,8 @@ func TestRecycleBin(t *testing.T) {
 	})
 }
 
-// TestSharedActions: the smaller actions about what is shared, and lists of what there
-// is none of.
+// TestSharedActions covers the smaller actions about sharing, and lists that are always
+// empty.
 func TestSharedActions(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	mine, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()

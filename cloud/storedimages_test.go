@@ -22,7 +22,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// bucketNamed makes a bucket of the account default.
+// bucketNamed creates a bucket of the account default.
 func bucketNamed(t *testing.T, s *cloudtest.Server, name string) *s3.Client {
 	t.Helper()
 	client := s3Client(s, 0, "us-east-1")
@@ -62,7 +62,7 @@ func stored(t *testing.T, client *ec2.Client, ami *string) (task types.StoreImag
 	return task
 }
 
-// imageOf waits until an image is not pending any more.
+// imageOf waits until an image is no longer pending.
 func imageOf(t *testing.T, client *ec2.Client, id *string) (img types.Image) {
 	t.Helper()
 	eventually(t, "the image to be there or not", func() bool {
@@ -76,8 +76,8 @@ func imageOf(t *testing.T, client *ec2.Client, id *string) (img types.Image) {
 	return img
 }
 
-// TestStoreImage: an image goes into a bucket as one object, with what S3 shows of it, and
-// comes back under another name; what is made of it has what it had.
+// TestStoreImage stores an image in a bucket as one object, with the metadata that S3
+// shows, and restores it under another name with everything that it had.
 func TestStoreImage(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
@@ -138,7 +138,7 @@ func TestStoreImage(t *testing.T) {
 	}
 }
 
-// TestStoreImageFails: whatever goes wrong while an image is stored, there is no object.
+// TestStoreImageFails checks that no object exists after any failure to store an image.
 func TestStoreImageFails(t *testing.T) {
 	for name, wrong := range map[string]func(*testing.T, *cloudtest.Server, *s3.Client){
 		"a layer": func(_ *testing.T, s *cloudtest.Server, _ *s3.Client) {
@@ -176,7 +176,7 @@ func TestStoreImageFails(t *testing.T) {
 	}
 }
 
-// archive is a stored image with these entries, name and content in turns.
+// archive returns a stored image with these entries: names and contents in alternation.
 func archive(t *testing.T, entries ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -196,8 +196,8 @@ func archive(t *testing.T, entries ...string) []byte {
 	return b.Bytes()
 }
 
-// TestRestoreHostile: what a bucket holds can have been written by anybody: it is refused at
-// once, or the image fails and no layer stays.
+// TestRestoreHostile checks that hostile objects are refused at once, or that the image
+// fails and no layer remains.
 func TestRestoreHostile(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -270,7 +270,7 @@ func TestRestoreHostile(t *testing.T) {
 		}
 	}
 	after, err := s.Images.Layers()
-	if err != nil || len(after) > len(before)+1 { // that of a description that names more is collected
+	if err != nil || len(after) > len(before)+1 { // the layer of a description that names more is collected
 		t.Errorf("layers: %v, then %v, %v", before, after, err)
 	}
 	images, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("state"), Values: []string{"available", "pending"}}}})
@@ -279,9 +279,9 @@ func TestRestoreHostile(t *testing.T) {
 	}
 }
 
-// TestStoreImageCrash: whenever the process dies while an image is stored and restored, the
-// next one finds nothing half made: tasks have ended, objects are whole, and images are
-// available with their content or are not there.
+// TestStoreImageCrash checks that after a crash at any point of storing or restoring an
+// image nothing is half done: tasks have ended, objects are complete, and images are
+// either available with their content or do not exist.
 func TestStoreImageCrash(t *testing.T) {
 	dir, copies := t.TempDir(), t.TempDir()
 	taking, n := false, 0
@@ -350,7 +350,7 @@ func TestStoreImageCrash(t *testing.T) {
 					}
 				}
 			}
-			// A task that was cut off can be begun again.
+			// An interrupted task can be started again.
 			if _, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: ami, Bucket: aws.String("images")}); err != nil {
 				t.Errorf("after write %d: %v", i+1, err)
 			}
@@ -361,7 +361,7 @@ func TestStoreImageCrash(t *testing.T) {
 	}
 }
 
-// instanceIDs are those of the caller's instances.
+// instanceIDs returns the ids of the caller's instances.
 func instanceIDs(t *testing.T, client *ec2.Client) (ids []string) {
 	t.Helper()
 	out, err := client.DescribeInstances(t.Context(), nil)

@@ -14,8 +14,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestSharedTags: an account tags what others share with it, and sees its own tags
-// there and nobody else's.
+// TestSharedTags checks that an account can tag resources that others share with it, and
+// sees only its own tags on them.
 func TestSharedTags(t *testing.T) {
 	dir := t.TempDir()
 	const owner, guest = "default", "other"

@@ -19,8 +19,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestLaunchTemplateVersions rolls an image out: a version from another one, the
-// default moved, an instance of each, and an image id that a parameter gives.
+// TestLaunchTemplateVersions rolls out an image: a version based on another, a new default
+// version, an instance of each, and an image id from a parameter.
 func TestLaunchTemplateVersions(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -133,9 +133,9 @@ func TestLaunchTemplateVersions(t *testing.T) {
 	}
 }
 
-// TestTemplateLeavesOut launches from a template that leaves a device of the image
-// out, as a client says it: NoDevice is the empty text. The template is also so
-// after a restart, and is shown as it was given.
+// TestTemplateLeavesOut launches from a template that omits a device of the image with an
+// empty NoDevice, as clients send it. The template survives a restart, and is shown as it
+// was given.
 func TestTemplateLeavesOut(t *testing.T) {
 	dir := t.TempDir()
 	leavesOut := func(t *testing.T, client *ec2.Client, id *string) {
@@ -171,8 +171,8 @@ func TestTemplateLeavesOut(t *testing.T) {
 	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) { leavesOut(t, s.EC2("default", "us-east-1"), id) })
 }
 
-// TestImageStates: a disabled image is hidden and cannot be launched, and the id of
-// a deregistered one leads to nothing while an instance is of it.
+// TestImageStates checks that a disabled image is hidden and cannot be launched, and that
+// the id of a deregistered image matches nothing while an instance of it exists.
 func TestImageStates(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -232,7 +232,7 @@ func TestImageStates(t *testing.T) {
 	}
 }
 
-// TestKeyForms imports a key in every form that EC2 takes.
+// TestKeyForms imports a key in every format that EC2 accepts.
 func TestKeyForms(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")

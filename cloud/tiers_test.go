@@ -13,7 +13,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestArchive: an archived snapshot is of no use until it is restored, for a time or for good.
+// TestArchive checks that an archived snapshot cannot be used until it is restored,
+// temporarily or permanently.
 func TestArchive(t *testing.T) {
 	var ahead atomic.Int64 // hours
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -131,8 +132,8 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// TestArchiveFails: an archival that a rule has fail leaves the snapshot where it is, and a
-// restore that fails leaves it in the archive.
+// TestArchiveFails checks that a failed archival leaves the snapshot where it is, and that
+// a failed restore leaves it in the archive.
 func TestArchiveFails(t *testing.T) {
 	s := rehearse(t, cloud.Options{}, cloud.Fault{Action: "ModifySnapshotTier", Effect: "fail", Nth: 1, Message: "no room"}, cloud.Fault{Action: "RestoreSnapshotTier", Effect: "fail", Nth: 1, Message: "no tape"})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -165,8 +166,8 @@ func TestArchiveFails(t *testing.T) {
 	}
 }
 
-// TestSpotPriceHistory: prices are the same whenever they are asked for, in pages too, and
-// one holds at every time.
+// TestSpotPriceHistory checks that prices are always the same, also in pages, and that
+// there is a price at every time.
 func TestSpotPriceHistory(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return now }}})
@@ -200,7 +201,7 @@ func TestSpotPriceHistory(t *testing.T) {
 	if n := len(whole); n < 4*13 || n > 4*14 {
 		t.Errorf("%d prices in 90 days", n)
 	}
-	for _, c := range current { // it is the newest of its type and zone, whoever asks
+	for _, c := range current { // the newest of its type and zone, in any request
 		for _, p := range whole {
 			if p.InstanceType == c.InstanceType && *p.AvailabilityZone == *c.AvailabilityZone {
 				if *p.SpotPrice != *c.SpotPrice || !p.Timestamp.Equal(*c.Timestamp) {

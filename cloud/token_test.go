@@ -12,8 +12,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestClientTokens sends each request that makes something twice with the same client
-// token, as a client does that has lost the answer, and then with other parameters.
+// TestClientTokens sends each creating request twice with the same client token, like a
+// client that has lost the answer, and then with other parameters.
 func TestClientTokens(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()

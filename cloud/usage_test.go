@@ -16,8 +16,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestUsageReport: a report counts what other accounts have of an image, a day late; it
-// is available after a while, and gone after 30 days.
+// TestUsageReport checks that a report counts the use of an image by other accounts, a day
+// late, becomes available after some time, and is deleted after 30 days.
 func TestUsageReport(t *testing.T) {
 	var ahead atomic.Int64
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -119,8 +119,8 @@ func TestUsageReport(t *testing.T) {
 	}
 }
 
-// TestOrganization: the accounts are an organization, and what is shared with it or its
-// unit is shared with its members.
+// TestOrganization checks that resources shared with the organization or its unit are
+// shared with its members, the accounts.
 func TestOrganization(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{Accounts: 3})
 	client, ctx := organizations.NewFromConfig(s.Config("default", "us-east-1")), t.Context()
@@ -169,7 +169,7 @@ func TestOrganization(t *testing.T) {
 		t.Errorf("a member lists the accounts: %v", err)
 	}
 
-	// The second member owns the image, so that the first is no exception.
+	// The second member owns the image, so that the first is not a special case.
 	mine := s.EC2("other", "us-east-1")
 	img := made(t, mine, "web")
 	sees := func(profile string) bool {

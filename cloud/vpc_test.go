@@ -16,7 +16,7 @@ func where(name string, values ...string) []types.Filter {
 	return []types.Filter{{Name: &name, Values: values}}
 }
 
-// got returns what a call answers, which must succeed.
+// got returns the result of a call, which must succeed.
 func got[T any](t *testing.T) func(out T, err error) T {
 	return func(out T, err error) T {
 		t.Helper()
@@ -27,7 +27,7 @@ func got[T any](t *testing.T) func(out T, err error) T {
 	}
 }
 
-// refused checks that a call fails with a code of EC2's.
+// refused checks that a call fails with one of EC2's error codes.
 func refused[T any](t *testing.T, want string) func(out T, err error) {
 	return func(_ T, err error) {
 		t.Helper()
@@ -37,7 +37,8 @@ func refused[T any](t *testing.T, want string) func(out T, err error) {
 	}
 }
 
-// ownVpc is a VPC with a subnet that has a way out, made as Terraform makes them.
+// ownVpc is a VPC with a subnet that has a route to the internet, created as Terraform
+// does.
 type ownVpc struct{ vpc, subnet, gateway, table, association, group string }
 
 func newOwnVpc(t *testing.T, client *ec2.Client) (o ownVpc) {
@@ -63,15 +64,15 @@ func newOwnVpc(t *testing.T, client *ec2.Client) (o ownVpc) {
 	return o
 }
 
-// TestOwnVpc makes a network, launches into it, and takes it away in the order that
-// dependencies want; each step too early is refused as EC2 refuses it.
+// TestOwnVpc creates a network, launches into it, and deletes it in the order of
+// dependencies; EC2's errors are expected for each step that is too early.
 func TestOwnVpc(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
 	ctx := t.Context()
 	o := newOwnVpc(t, client)
 
-	// What there is can be found as Terraform looks for it.
+	// Resources can be found the way Terraform looks them up.
 	attribute := got[*ec2.DescribeVpcAttributeOutput](t)(client.DescribeVpcAttribute(ctx, &ec2.DescribeVpcAttributeInput{VpcId: &o.vpc, Attribute: types.VpcAttributeNameEnableDnsHostnames}))
 	if !*attribute.EnableDnsHostnames.Value {
 		t.Error("the attribute has not changed")
@@ -108,7 +109,7 @@ func TestOwnVpc(t *testing.T) {
 	if *run(t, client, ec2.RunInstancesInput{}).VpcId == o.vpc {
 		t.Error("a launch that names no subnet is not in the default VPC")
 	}
-	// VPCs do not see each other.
+	// Instances in different VPCs cannot reach each other.
 	other := newOwnVpc(t, client)
 	foreign := run(t, client, ec2.RunInstancesInput{SubnetId: &other.subnet})
 	cfg := s.Driver.Machine(*instance.InstanceId).Spec().Network
@@ -126,7 +127,7 @@ func TestOwnVpc(t *testing.T) {
 	o.destroy(t, client, *instance.InstanceId)
 }
 
-// destroy takes the network away, and tries each step too early before.
+// destroy deletes the network, and first tries each step too early.
 func (o ownVpc) destroy(t *testing.T, client *ec2.Client, instance string) {
 	ctx := t.Context()
 	const dependent = "DependencyViolation"
@@ -174,7 +175,8 @@ func (o ownVpc) destroy(t *testing.T, client *ec2.Client, instance string) {
 	}
 }
 
-// TestDefaultVpc: the default VPC has a way out; it can be deleted, and made again.
+// TestDefaultVpc checks that the default VPC has a route to the internet, and can be
+// deleted and created again.
 func TestDefaultVpc(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-west-1")
@@ -210,7 +212,7 @@ func TestDefaultVpc(t *testing.T) {
 	}
 }
 
-// TestNetworkRefusals: what EC2 refuses in ranges, routes and attachments, by its codes.
+// TestNetworkRefusals checks EC2's error codes for invalid ranges, routes and attachments.
 func TestNetworkRefusals(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -254,12 +256,12 @@ func TestNetworkRefusals(t *testing.T) {
 	refused[*ec2.AttachInternetGatewayOutput](t, "Resource.AlreadyAssociated")(client.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &o.vpc}))
 	refused[*ec2.CreateRouteOutput](t, "InvalidParameterValue")(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere, GatewayId: gateway}))
 
-	// Names of groups are a VPC's own.
+	// Group names are unique only within a VPC.
 	got[*ec2.CreateSecurityGroupOutput](t)(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web")}))
 	refused[*ec2.CreateSecurityGroupOutput](t, "InvalidGroup.Duplicate")(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web"), VpcId: &o.vpc}))
 }
 
-// TestRouteStates: a route is a black hole while its target is not there.
+// TestRouteStates checks that a route is a blackhole while its target does not exist.
 func TestRouteStates(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -305,8 +307,8 @@ func TestRouteStates(t *testing.T) {
 	expect("terminated", active, active, hole)
 }
 
-// TestElasticAddress: an address goes from instance to instance, stays with one that is
-// stopped, and is free when it is terminated.
+// TestElasticAddress checks that an address can move between instances, stays with a
+// stopped one, and is free after termination.
 func TestElasticAddress(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -366,8 +368,8 @@ func TestElasticAddress(t *testing.T) {
 	refused[*ec2.AssociateAddressOutput](t, "Gateway.NotAttached")(associate(inside.InstanceId, false))
 }
 
-// TestAddressOfInterface: an address is associated with an interface, and stays with it from
-// instance to instance, until the interface is no more.
+// TestAddressOfInterface checks that an address is associated with an interface, and stays
+// with it from instance to instance until the interface is deleted.
 func TestAddressOfInterface(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -448,7 +450,8 @@ func TestAddressOfInterface(t *testing.T) {
 	refused[*ec2.AssociateAddressOutput](t, "InvalidNetworkInterfaceID.NotFound")(associate(ec2.AssociateAddressInput{NetworkInterfaceId: first}))
 }
 
-// TestInstanceConnectEndpoints: a VPC has one, which keeps its subnet.
+// TestInstanceConnectEndpoints checks that a VPC can have one endpoint, which keeps its
+// subnet in use.
 func TestInstanceConnectEndpoints(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")

@@ -6,7 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" // what thumbprints are
+	"crypto/sha1" // thumbprints are SHA-1
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -29,17 +29,17 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// issuer issues tokens, as the one of a CI service does.
+// issuer issues tokens, like that of a CI service.
 type issuer struct {
 	*httptest.Server
 	rsa    *rsa.PrivateKey
 	ec     *ecdsa.PrivateKey
-	answer func(w http.ResponseWriter, r *http.Request) bool // in place of the right one
+	answer func(w http.ResponseWriter, r *http.Request) bool // replaces the right answer, if not nil
 }
 
 func newIssuer(t *testing.T) *issuer { return newIssuerAt(t, "127.0.0.1") }
 
-// newIssuerAt is one at an address, with a certificate of 127.0.0.1.
+// newIssuerAt starts an issuer at an address, with a certificate for 127.0.0.1.
 func newIssuerAt(t *testing.T, address string) *issuer {
 	t.Helper()
 	i := &issuer{}
@@ -56,7 +56,7 @@ func newIssuerAt(t *testing.T, address string) *issuer {
 		case r.URL.Path == "/.well-known/openid-configuration":
 			_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/keys"})
 		case r.URL.Path == "/keys":
-			_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{ // the first two are of kinds that nobody knows
+			_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{ // the first two are of unknown kinds
 				map[string]string{"kty": "OKP", "crv": "Ed448", "kid": "o", "x": "AA"}, "odd",
 				jose.JSONWebKey{Key: i.rsa.Public(), KeyID: "r", Use: "sig"}, jose.JSONWebKey{Key: i.ec.Public(), KeyID: "e", Use: "sig"},
 			}})
@@ -78,7 +78,7 @@ func (i *issuer) thumbprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// claims are those of a good token, changed.
+// claims returns the claims of a valid token, with changes.
 func (i *issuer) claims(change map[string]any) map[string]any {
 	c := map[string]any{"iss": i.URL, "aud": "sts.amazonaws.com", "sub": "repo:me/images:ref:refs/heads/main", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()}
 	maps.Copy(c, change)
@@ -103,7 +103,7 @@ func signed(t *testing.T, algorithm jose.SignatureAlgorithm, key any, id string,
 	return text
 }
 
-// TestWebIdentity takes a role on with tokens, as a job of a CI service does.
+// TestWebIdentity assumes a role with tokens, like a job of a CI service.
 func TestWebIdentity(t *testing.T) {
 	s, i := cloudtest.Start(t, cloud.Options{}), newIssuer(t)
 	ctx, c := t.Context(), iamClient(t, s, "default")
@@ -125,7 +125,7 @@ func TestWebIdentity(t *testing.T) {
 		return *out.Role.Arn
 	}
 	good := role("ci", `{"StringEquals":{"HOST:aud":"sts.amazonaws.com"},"StringLike":{"HOST:sub":"repo:me/images:*"}}`)
-	// Nobody signs this.
+	// This request is not signed.
 	client := sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: &s.URL, Retryer: aws.NopRetryer{}})
 	assume := func(role, token string) (*sts.AssumeRoleWithWebIdentityOutput, error) {
 		return client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: &role, RoleSessionName: aws.String("job"), WebIdentityToken: &token})
@@ -182,7 +182,7 @@ func TestWebIdentity(t *testing.T) {
 		}
 	}
 
-	// What the issuer answers is not believed.
+	// The issuer's answers are verified.
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request) bool{
 		"an error": func(w http.ResponseWriter, _ *http.Request) bool {
 			http.Error(w, "no", http.StatusBadGateway)
@@ -217,7 +217,7 @@ func TestWebIdentity(t *testing.T) {
 	}
 	i.answer = nil
 
-	// One whose certificate is of another address.
+	// An issuer whose certificate is for another address.
 	other := newIssuerAt(t, "127.0.0.2")
 	if _, err := c.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{Url: &other.URL, ClientIDList: []string{"sts.amazonaws.com"}, ThumbprintList: []string{other.thumbprint()}}); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,8 @@ func TestWebIdentity(t *testing.T) {
 		t.Errorf("a certificate of another address: %v", err)
 	}
 
-	// One whose certificate neither the host nor a thumbprint knows is not asked.
+	// An issuer whose certificate is trusted neither by the host nor by a thumbprint is
+	// not asked.
 	if _, err := c.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: &provider}); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +242,7 @@ func TestWebIdentity(t *testing.T) {
 	}
 }
 
-// TestUnsigned asks for what only who signs is answered.
+// TestUnsigned sends unsigned requests for actions that need a signature.
 func TestUnsigned(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	const named = "RoleArn=arn:aws:iam::123456789012:role/r&RoleSessionName=some&WebIdentityToken=token"
@@ -265,7 +266,8 @@ func TestUnsigned(t *testing.T) {
 	}
 }
 
-// TestTrust has policies decide on tokens of all kinds, and on callers with credentials.
+// TestTrust evaluates policies with tokens of all kinds, and with callers that have
+// credentials.
 func TestTrust(t *testing.T) {
 	s, i := cloudtest.Start(t, cloud.Options{}), newIssuer(t)
 	ctx, c := t.Context(), iamClient(t, s, "default")
@@ -308,7 +310,7 @@ func TestTrust(t *testing.T) {
 		{statement("Allow", `{"StringEquals":{"HOST:aud":"party","HOST:oaud":"sts.amazonaws.com"},"ForAnyValue:StringEquals":{"HOST:amr":"mfa"}}`), party, ""},
 		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), map[string]any{"amr": []string{"pwd", "mfa"}}, ""},
 		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"m*"}}`), nil, "AccessDenied"},
-		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"a\\*"}}`), map[string]any{"amr": []string{`a\b`}}, ""}, // a backslash is itself in a policy
+		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"a\\*"}}`), map[string]any{"amr": []string{`a\b`}}, ""}, // in a policy, a backslash is literal
 		{statement("Allow", `{"ForAnyValue:StringLike":{"HOST:amr":"a\\*"}}`), map[string]any{"amr": []string{"a*"}}, "AccessDenied"},
 	} {
 		token := signed(t, jose.RS256, i.rsa, "r", i.claims(test.claims))
@@ -330,7 +332,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestProviders keeps providers as IAM does.
+// TestProviders checks that providers are stored as in IAM.
 func TestProviders(t *testing.T) {
 	dir := t.TempDir()
 	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {

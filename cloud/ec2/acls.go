@@ -175,7 +175,7 @@ func (s *state) DeleteNetworkAclEntry(ctx context.Context, in *ec2.DeleteNetwork
 	return &ec2.DeleteNetworkAclEntryOutput{}, s.editNetwork(c, func(n *networking) { n.Acls[i].Entries = slices.Delete(n.Acls[i].Entries, at, at+1) })
 }
 
-// ReplaceNetworkAclAssociation gives a subnet another network ACL.
+// ReplaceNetworkAclAssociation associates a subnet with another network ACL.
 func (s *state) ReplaceNetworkAclAssociation(ctx context.Context, in *ec2.ReplaceNetworkAclAssociationInput) (*ec2.ReplaceNetworkAclAssociationOutput, error) {
 	c := wire.CallerFrom(ctx)
 	n, to, err := s.acl(c, in.NetworkAclId)

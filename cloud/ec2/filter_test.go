@@ -10,8 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// TestFilterPaths: every filter looks at a field that exists, and every row has
-// tags for tag: to look at.
+// TestFilterPaths checks that every filter's path names an existing field, and that every
+// kind of row has tags for the filter tag:.
 func TestFilterPaths(t *testing.T) {
 	for _, table := range []struct {
 		name string
@@ -57,7 +57,7 @@ func TestFilterPaths(t *testing.T) {
 	}
 }
 
-// TestMatch: a backslash of a filter takes the next character as it is.
+// TestMatch checks that a backslash in a filter makes the next character literal.
 func TestMatch(t *testing.T) {
 	for _, test := range []struct {
 		pattern, text string
@@ -140,7 +140,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestKinds: what is said of ids that are malformed or lead to nothing, in EC2's words.
+// TestKinds checks EC2's errors for ids that are malformed or do not exist.
 func TestKinds(t *testing.T) {
 	for _, test := range []struct {
 		k                   *kind

@@ -33,7 +33,7 @@ func TestFaultRules(t *testing.T) {
 	}
 }
 
-// TestWrittenFaults: rules are written as they are read.
+// TestWrittenFaults checks that rules are written in the form in which they are read.
 func TestWrittenFaults(t *testing.T) {
 	const text = `{"seed":7,"rules":[{"action":"RunInstances","nth":2,"effect":"error","code":"X"},{"effect":"hide","times":3},{"effect":"hang","for":"1m0s","after":"3s"}]}`
 	var f Faults

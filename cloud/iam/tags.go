@@ -67,7 +67,7 @@ func pageOfTags(tags []iam.Tag, max *int32, marker *string) ([]iam.Tag, bool, *s
 	return page("tags", tags, func(t iam.Tag) string { return *t.Key }, max, marker)
 }
 
-// pageOfNames is page for what is listed by name.
+// pageOfNames is page for lists of names.
 func pageOfNames(list string, names []string, max *int32, marker *string) ([]string, bool, *string, error) {
 	return page(list, names, func(name string) string { return name }, max, marker)
 }

@@ -39,7 +39,7 @@ type Instance struct {
 	Interruption                              *time.Time        // when a Spot Instance will be taken back; nil if it will not
 	Role                                      *Role             // nil if there is none
 	UserData                                  []byte            // nil if there is none
-	Tags                                      map[string]string // nil unless the instance may read them
+	Tags                                      map[string]string // nil unless instance metadata tags are enabled
 }
 
 // Role is the role of an instance, and the instance profile that contains it.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// imds is a service whose instance and time the test may change.
+// imds is a service whose instance and time tests may change.
 type imds struct {
 	in      Instance
 	now     time.Time
@@ -67,7 +67,7 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
-	// Every entry of every directory can be had.
+	// Every entry of every directory is readable.
 	var walk func(dir string)
 	walk = func(dir string) {
 		_, body, _ := s.do("GET", dir)

@@ -39,7 +39,7 @@ func (c *blockingEndpoint) WritePackets(packets stack.PacketBufferList) (int, tc
 		if left <= 0 {
 			return written, err
 		}
-		// An error or a signal here shows in the next write, or not at all.
+		// Ignore an error or a signal here: if it matters, the next write fails.
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}, int(left.Milliseconds())+1)
 		var rest stack.PacketBufferList
 		for _, p := range packets.AsSlice()[n:] {

@@ -11,7 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// TestPatientCard writes more frames at once than the link holds.
+// TestPatientCard writes more frames at once than the link can hold.
 func TestPatientCard(t *testing.T) {
 	const frames = 2000
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -40,7 +40,7 @@ func TestPatientCard(t *testing.T) {
 				break
 			}
 		}
-		time.Sleep(50 * time.Millisecond) // for the writer to find it so
+		time.Sleep(50 * time.Millisecond) // give the writer time to find it full
 		b := make([]byte, 100)
 		for i := range frames {
 			n, err := unix.Read(pair[1], b)
@@ -61,7 +61,7 @@ func TestPatientCard(t *testing.T) {
 	list.DecRef()
 }
 
-// TestPatienceEnds: nobody reads the link.
+// TestPatienceEnds never reads the link.
 func TestPatienceEnds(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

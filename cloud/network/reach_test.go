@@ -60,7 +60,7 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// hostAddr is an address of this host that is not its loopback.
+// hostAddr returns an address of this host that is not a loopback address.
 func hostAddr(t *testing.T) netip.Addr {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -75,7 +75,7 @@ func hostAddr(t *testing.T) netip.Addr {
 	return netip.Addr{}
 }
 
-// services answer on a port of addr: TCP with an echo, and UDP with what they got.
+// services serves a port of addr: TCP and UDP echo.
 func services(t *testing.T, addr netip.Addr) (to netip.AddrPort) {
 	l, err := net.Listen("tcp4", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
@@ -110,7 +110,7 @@ func services(t *testing.T, addr netip.Addr) (to netip.AddrPort) {
 	return to
 }
 
-// exchange sends a packet from a new port and hears the answer.
+// exchange sends a packet from a new port and returns the answer.
 func (c *client) exchange(to netip.AddrPort) (string, error) {
 	conn, err := gonet.DialUDP(c.stack, nil, &tcpip.FullAddress{NIC: 1, Addr: stackAddr(to.Addr()), Port: to.Port()}, ipv4.ProtocolNumber)
 	if err != nil {
@@ -131,8 +131,8 @@ func (c *client) exchange(to netip.AddrPort) (string, error) {
 	return string(b[:n]), err
 }
 
-// TestHostOutOfReach: services of the host on its own address are not there for a
-// machine, nor are private networks, unless an item admits them.
+// TestHostOutOfReach checks that a machine can reach services on the host's own address
+// and private networks only if an item allows them.
 func TestHostOutOfReach(t *testing.T) {
 	host := services(t, hostAddr(t))
 	c := connectClient(t, Config{}, Options{})
@@ -164,7 +164,8 @@ func TestHostOutOfReach(t *testing.T) {
 	}
 }
 
-// TestSockets: a machine cannot make the program open more sockets than are its share.
+// TestSockets checks that a machine cannot make the router open more sockets than its
+// limit.
 func TestSockets(t *testing.T) {
 	host := services(t, hostAddr(t))
 	reach, err := ParseReach("all")

@@ -36,7 +36,7 @@ var (
 	testSubnet  = netip.MustParsePrefix("172.31.0.0/20")
 )
 
-// client is a machine made of a second stack at the other end of the link.
+// client is a machine: a second stack at the other end of the link.
 type client struct {
 	t      *testing.T
 	stack  *stack.Stack
@@ -100,7 +100,7 @@ type noGuest struct{}
 func (noGuest) Dial(context.Context, uint16) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 func (noGuest) Listening(context.Context) ([]uint16, error)    { return nil, nil }
 
-// rules is a policy by function.
+// rules is a policy made of functions.
 type rules struct {
 	ingress, egress func(Proto, netip.Addr, uint16) bool
 	open            []PortRange
@@ -112,7 +112,7 @@ func (r rules) Open() []PortRange                               { return r.open 
 
 func always(Proto, netip.Addr, uint16) bool { return true }
 
-// peerTo is a neighbour whose every port leads to one address of the host.
+// peerTo is a neighbour all of whose ports lead to one address of the host.
 type peerTo struct {
 	addr string
 	from chan netip.Addr
@@ -126,7 +126,7 @@ func (p peerTo) Dial(ctx context.Context, from netip.Addr, port uint16) (net.Con
 	return net.Dial("tcp", p.addr)
 }
 
-// echo is a server that sends everything back, half-closed by half-closed.
+// echo starts a server that echoes everything, including half-closes.
 func echo(t *testing.T) string {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -165,8 +165,8 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// TestDestinations dials what a machine may and may not reach. What is dropped
-// shows as a timeout.
+// TestDestinations dials what a machine may and may not reach. Dropped packets show as a
+// timeout.
 func TestDestinations(t *testing.T) {
 	from := make(chan netip.Addr, 9)
 	server := echo(t)
@@ -204,7 +204,7 @@ func TestDestinations(t *testing.T) {
 		"172.31.0.2:22":      "refused", // the name server
 		"169.254.169.254:80": "refused", // there is no metadata service
 		"169.254.7.7:80":     "refused",
-		"172.31.0.9:80":      "deadline", // nobody
+		"172.31.0.9:80":      "deadline", // no host
 		"192.0.2.1:25":       "deadline", // prohibited
 	} {
 		t.Run(addr, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestDestinations(t *testing.T) {
 	}
 }
 
-// TestReset cuts a download: the machine must not take it for complete.
+// TestReset interrupts a download: the machine must see that it is incomplete.
 func TestReset(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -231,7 +231,7 @@ func TestReset(t *testing.T) {
 				return
 			}
 			s.Write([]byte("half"))
-			io.ReadFull(s, make([]byte, 1)) // the client has the half
+			io.ReadFull(s, make([]byte, 1)) // the client has the first half
 			s.(*net.TCPConn).SetLinger(0)
 			s.Close()
 		}
@@ -276,7 +276,7 @@ func TestNames(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].Unmap().String() != "172.31.0.6" {
 		t.Errorf("own name: %v, %v", got, err)
 	}
-	// The host's resolver does not answer: that is an error, not silence.
+	// If the host's resolver does not answer, the machine gets an error, not silence.
 	began := time.Now()
 	if _, err := lookup.LookupNetIP(t.Context(), "ip4", "elsewhere.example."); err == nil || time.Since(began) > 20*time.Second {
 		t.Errorf("foreign name: %v after %v", err, time.Since(began))
@@ -344,7 +344,7 @@ func TestWantedPorts(t *testing.T) {
 	}
 }
 
-// listeningGuest has an echo server on every port that it listens on.
+// listeningGuest has an echo server on every port on which it listens.
 type listeningGuest struct {
 	addr  string
 	ports atomic.Pointer[[]uint16]
@@ -392,7 +392,8 @@ func TestPublicAddress(t *testing.T) {
 	until(t, func() bool { _, err := greet(public, 45001); return errors.Is(err, syscall.ECONNREFUSED) })
 }
 
-// TestAddressAfterChange: the listeners follow the address, also from none and to none.
+// TestAddressAfterChange checks that the listeners follow the address, also from and to
+// none.
 func TestAddressAfterChange(t *testing.T) {
 	first, second := netip.MustParseAddr("127.94.11.9"), netip.MustParseAddr("127.94.11.10")
 	guest := &listeningGuest{addr: echo(t)}
@@ -424,7 +425,7 @@ func TestAddressAfterChange(t *testing.T) {
 	until(t, func() bool { return closed(second) })
 }
 
-// TestMovedPort has somebody else hold the port on all addresses.
+// TestMovedPort occupies the port on all addresses.
 func TestMovedPort(t *testing.T) {
 	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
@@ -462,7 +463,7 @@ func TestImpossible(t *testing.T) {
 	}
 }
 
-// switchable is a policy that changes its mind.
+// switchable is a policy that tests can replace.
 type switchable struct{ now atomic.Pointer[rules] }
 
 func (s *switchable) set(r rules) { s.now.Store(&r) }
@@ -472,7 +473,7 @@ func (s *switchable) Ingress(p Proto, a netip.Addr, pt uint16) bool {
 func (s *switchable) Egress(Proto, netip.Addr, uint16) bool { return true }
 func (s *switchable) Open() []PortRange                     { return s.now.Load().open }
 
-// greet says hello to a port and hears the answer.
+// greet says hello to a port and returns the answer.
 func greet(addr netip.Addr, port uint16) (string, error) {
 	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(addr, port).String(), time.Second)
 	if err != nil {

@@ -22,7 +22,7 @@ func (s slow) Write(b []byte) (int, error) {
 	return s.ResponseRecorder.Write(b)
 }
 
-// TestSlowClient: a client that does not read its answer keeps nobody waiting.
+// TestSlowClient checks that a client that does not read its answer does not block others.
 func TestSlowClient(t *testing.T) {
 	s, err := Open(t.TempDir(), time.Now)
 	if err != nil {
@@ -49,8 +49,8 @@ func TestSlowClient(t *testing.T) {
 	}})
 }
 
-// What is left of uploads that were broken off goes when the service is opened, and nothing
-// else, whatever the directory is called.
+// Opening the service removes the remains of interrupted uploads and nothing else,
+// whatever the name of the directory.
 func TestLeftovers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state [1]*")
 	objects := filepath.Join(dir, "b", "objects")

@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// busy are machines on which a command lasts until it is cancelled.
+// busy simulates machines on which a command lasts until it is cancelled.
 type busy struct{ Machines }
 
 func (busy) RunManaged(ctx context.Context, _ wire.Caller, _ string, _ machine.Command) (int, error) {
@@ -20,7 +20,8 @@ func (busy) RunManaged(ctx context.Context, _ wire.Caller, _ string, _ machine.C
 	return 0, context.Cause(ctx)
 }
 
-// TestDeliveryTimesOut: an instance whose turn does not come in time is not waited for.
+// TestDeliveryTimesOut checks that instances whose turn does not come in time are given
+// up.
 func TestDeliveryTimesOut(t *testing.T) {
 	s, err := Open(Options{Dir: t.TempDir(), Machines: busy{}, Now: time.Now, Wrote: func() {}})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // maxTags is the largest number of tags of a parameter.
 const maxTags = 50
 
-// tagged returns the id of the caller's parameter that a request about tags names.
+// tagged returns the id of the caller's parameter that a tagging request names.
 func (s *state) tagged(c wire.Caller, kind ssm.ResourceTypeForTagging, name *string) (string, error) {
 	if kind != ssm.ResourceTypeForTaggingParameter {
 		return "", wire.Errorf("InvalidResourceType", "The embedded cloud has tags of parameters only, not of the resource type %s.", kind)

@@ -26,8 +26,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// TestMatchSteps: whoever writes the pattern and the text, they are compared in so many
-// steps as their lengths bound.
+// TestMatchSteps checks that Match takes no more steps than the lengths of any pattern and
+// text allow.
 func TestMatchSteps(t *testing.T) {
 	const n = 1000
 	for _, test := range []struct {

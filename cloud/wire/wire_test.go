@@ -37,7 +37,8 @@ func load(t testing.TB, service string) *Model {
 	return m
 }
 
-// TestModelsAreCompressed: the program has what is in the folder.
+// TestModelsAreCompressed checks that the embedded archive contains the models in the
+// folder.
 func TestModelsAreCompressed(t *testing.T) {
 	files, err := filepath.Glob("model/*.json")
 	if err != nil || len(files) < 9 {
@@ -62,8 +63,8 @@ func TestModelsAreCompressed(t *testing.T) {
 	}
 }
 
-// TestModelFitsSDK: every member of the model has a field of the SDK's of a fit
-// type, so that no parameter is refused and no field unwritten by accident.
+// TestModelFitsSDK checks that every member of the model has a field of a suitable type in
+// the SDK's struct, so that no parameter is refused and no field omitted by accident.
 func TestModelFitsSDK(t *testing.T) {
 	clients := map[string]reflect.Type{"autoscaling": reflect.TypeFor[*autoscaling.Client](), "organizations": reflect.TypeFor[*organizations.Client](), "ec2": reflect.TypeFor[*ec2.Client](), "iam": reflect.TypeFor[*iam.Client](), "kms": reflect.TypeFor[*kms.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
 		"ssm": reflect.TypeFor[*ssm.Client](), "sts": reflect.TypeFor[*sts.Client]()}
@@ -122,7 +123,7 @@ func fits(t *testing.T, m *Model, where, shape string, typ reflect.Type) {
 		for name, member := range s.Members {
 			field, ok := typ.FieldByName(name)
 			if !ok && where+"."+name == "CopySnapshot.DestinationRegion" {
-				continue // the SDK keeps it to itself, and the service's own input has it
+				continue // the SDK does not export it; the service's own input has it
 			}
 			if !ok {
 				t.Errorf("%s.%s is not in the SDK's %s", where, name, typ)
@@ -226,7 +227,7 @@ func TestDecodeErrors(t *testing.T) {
 	}
 }
 
-// IAM and STS have other words than EC2 for what is missing.
+// IAM and STS word the error for missing parameters differently from EC2.
 func TestDecodeMissing(t *testing.T) {
 	e, _ := errors.AsType[*Error](load(t, "iam").Decode("CreateRole", url.Values{"RoleName": {"r"}}, &iam.CreateRoleInput{}))
 	if e == nil || e.Code != "ValidationError" || !strings.Contains(e.Message, "Value null at 'assumeRolePolicyDocument'") {

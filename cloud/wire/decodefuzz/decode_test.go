@@ -1,5 +1,5 @@
-// Package decodefuzz has the fuzz targets of what decodes requests. The tests of
-// package wire need the SDK, which takes minutes to compile for fuzzing; these do not.
+// Package decodefuzz has the fuzz targets of the request decoders. The tests of package
+// wire need the SDK, which takes minutes to compile for fuzzing; these do not.
 package decodefuzz
 
 import (
@@ -23,7 +23,7 @@ func load(t testing.TB, service string) *wire.Model {
 	return m
 }
 
-// input returns a pointer to a struct as the SDK has it for the input of action.
+// input returns a pointer to a struct like the SDK's input of action.
 func input(m *wire.Model, action string) any {
 	return reflect.New(typeOf(m, m.Operations[action].Input)).Interface()
 }
@@ -52,7 +52,7 @@ func typeOf(m *wire.Model, shape string) reflect.Type {
 	return reflect.StructOf(fields)
 }
 
-// TestInput: the structs take the parameters that they are made for.
+// TestInput checks that the structs accept the parameters for which they are made.
 func TestInput(t *testing.T) {
 	m := load(t, "ec2")
 	into := input(m, "RunInstances")
@@ -66,8 +66,8 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// FuzzDecode: whatever the parameters are, the answer is an error of the API or
-// none, for a shallow action and the deepest one.
+// FuzzDecode checks that any parameters give an API error or none, for a shallow action
+// and the deepest one.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		"InstanceId.1=i-1&Filter.1.Name=a&Filter.1.Value.1=b", "MinCount=1&MaxCount=1&BlockDeviceMapping.1.Ebs.VolumeSize=1", "a..b=1", ".=", "a=1&a.b=2", "a.b=2&a=1",
@@ -92,8 +92,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDecodeJSON: whatever the body is, the answer is an error of the API or none,
-// and what decodes is JSON of an object.
+// FuzzDecodeJSON checks that any body gives an API error or none, and that what decodes is
+// a JSON object.
 func FuzzDecodeJSON(f *testing.F) {
 	for _, seed := range []string{`{"Name":"n","Value":"v"}`, `{"Tags":[{"Key":"k"}]}`, `{"Name":{}}`, `[`, `null`, `{"MaxResults":1e99}`, `{"Overwrite":1}`,
 		strings.Repeat(`[`, 100), `{"Tags":null,"Tags":[null]}`} {

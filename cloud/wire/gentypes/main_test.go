@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestStructsAreThoseOfTheSDK: what is in cloud/api is what the actions need, in the
-// release of the SDK that is in go.mod.
+// TestStructsAreThoseOfTheSDK checks that cloud/api contains what the actions need, from
+// the SDK release in go.mod.
 func TestStructsAreThoseOfTheSDK(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
 	for service := range services {
@@ -37,7 +37,7 @@ func TestStructsAreThoseOfTheSDK(t *testing.T) {
 	}
 }
 
-// TestRefusals: a service that cannot be written says why.
+// TestRefusals checks the errors for services that cannot be written.
 func TestRefusals(t *testing.T) {
 	for _, test := range []struct{ name, sdk, want string }{
 		{"no action", "type PutOutput struct{}", "the SDK has no type PutInput"},
