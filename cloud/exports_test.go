@@ -124,7 +124,7 @@ func TestExportImageEnds(t *testing.T) {
 		t.Errorf("cancelled: %+v", task)
 	}
 	s.Images.Exporting = nil
-	if task := exported(t, client, started()); *task.Status != "completed" { // by then, the previous one has been reported
+	if task := exported(t, client, started()); *task.Status != "completed" { // by then, the previous task has been handled
 		t.Errorf("%+v", task)
 	}
 	if keys := keysIn(t, bucket); len(keys) != 1 {

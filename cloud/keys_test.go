@@ -165,13 +165,13 @@ func TestListsAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	untagged := map[string]string{ // a filter, for resources without tags
+	untagged := map[string]string{ // actions whose resources have no tags, with one of their filters
 		"DescribeAvailabilityZones": "zone-name", "DescribeFastLaunchImages": "state", "DescribeIamInstanceProfileAssociations": "instance-id",
 		"DescribeImportImageTasks": "task-state", "DescribeRegions": "region-name", "DescribeFastSnapshotRestores": "state", "DescribeLockedSnapshots": "lock-state",
 		"DescribeVolumesModifications": "volume-id", "DescribeInstanceCreditSpecifications": "instance-id", "DescribePrefixLists": "prefix-list-name",
 		"DescribeSpotPriceHistory": "instance-type", "DescribeStoreImageTasks": "bucket", "DescribeExportImageTasks": "task-state",
 	}
-	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // require a name
+	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // need the name of a resource
 	for action, op := range m.Operations {
 		if !strings.HasPrefix(action, "Describe") || strings.HasSuffix(action, "Attribute") || slices.Contains(about, action) {
 			continue

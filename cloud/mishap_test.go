@@ -157,7 +157,7 @@ func TestStuck(t *testing.T) {
 	terminate(running)
 }
 
-// TestDelay checks that the answer comes when the clock's pause ends.
+// TestDelay checks that the answer is delayed by the cloud's clock.
 func TestDelay(t *testing.T) {
 	var slept atomic.Int64
 	c := sleeper{sleep: func(_ context.Context, d time.Duration) error { slept.Add(int64(d)); return nil }}
@@ -167,8 +167,7 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// TestMishaps checks that running instances are taken back with a reason, and that a
-// suspended machine continues.
+// TestMishaps checks that rules end running instances, with the right reason.
 func TestMishaps(t *testing.T) {
 	s := rehearse(t, cloud.Options{},
 		cloud.Fault{InstanceType: "t3.small", Effect: "die"},

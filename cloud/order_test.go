@@ -53,7 +53,7 @@ func TestNewestFirst(t *testing.T) {
 		images = append(images, *i.ImageId)
 		img := awaitImage(t, client, *i.ImageId)
 		snapshots = append(snapshots, *img.BlockDeviceMappings[0].Ebs.SnapshotId)
-		ahead.Add(int64(time.Second)) // truncated to seconds
+		ahead.Add(int64(time.Second)) // so that creation times, which are in seconds, differ
 	}
 	same := func(what string, got, made []string) {
 		t.Helper()

@@ -201,7 +201,7 @@ func TestSpotPriceHistory(t *testing.T) {
 	if n := len(whole); n < 4*13 || n > 4*14 {
 		t.Errorf("%d prices in 90 days", n)
 	}
-	for _, c := range current { // the newest of its type and zone, in any request
+	for _, c := range current { // the newest of its type and zone here too
 		for _, p := range whole {
 			if p.InstanceType == c.InstanceType && *p.AvailabilityZone == *c.AvailabilityZone {
 				if *p.SpotPrice != *c.SpotPrice || !p.Timestamp.Equal(*c.Timestamp) {

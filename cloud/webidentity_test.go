@@ -242,7 +242,7 @@ func TestWebIdentity(t *testing.T) {
 	}
 }
 
-// TestUnsigned sends unsigned requests for actions that need a signature.
+// TestUnsigned checks which actions may be requested without a signature.
 func TestUnsigned(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	const named = "RoleArn=arn:aws:iam::123456789012:role/r&RoleSessionName=some&WebIdentityToken=token"
