@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // control is one end of the socket between driver and worker, such as a machine's shim. Each message is one
@@ -97,6 +99,21 @@ func (c *control) send(m message, f *os.File) error {
 	defer c.mu.Unlock()
 	_, _, err = c.conn.WriteMsgUnix(b, rights, nil)
 	return err
+}
+
+// closed reports whether either end of the socket is closed.
+func (c *control) closed() bool {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(poll, 0)
+		closed = err == nil && n == 1 && poll[0].Revents&unix.POLLHUP != 0
+	})
+	return closed || err != nil
 }
 
 // receive waits for a message; the caller closes the file. Only one goroutine

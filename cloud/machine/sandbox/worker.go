@@ -124,15 +124,18 @@ func (w *worker) end() {
 	}
 }
 
-// gone reports whether the worker has ended.
+// gone reports whether the worker has ended. The kernel closes its end of the socket first, and whoever waits for
+// the process learns of it a moment later.
 func (w *worker) gone() bool {
 	select {
-	case <-w.ended: //nolint:errcheck // whoever wants to know why asks result
-		w.control.close()
-		return true
+	case <-w.ended: //nolint:errcheck // death reports it
 	default:
-		return false
+		if !w.control.closed() {
+			return false
+		}
 	}
+	w.control.close()
+	return true
 }
 
 // startInDir starts cmd with dir as its working directory. It changes the

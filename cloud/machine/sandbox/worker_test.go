@@ -42,6 +42,30 @@ func ended(t *testing.T, pid int) {
 	}
 }
 
+// A worker that has closed its socket is gone, even if the wait for its process has not returned yet.
+func TestWorkerGone(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newControl(os.NewFile(uintptr(pair[0]), "control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worker{control: c, ended: make(chan error)}
+	if w.gone() {
+		t.Error("a worker that is there is gone")
+	}
+	if err := unix.Close(pair[1]); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if !w.gone() {
+			t.Error("a worker that has ended is still there")
+		}
+	}
+}
+
 // awaitSpare waits for a spare worker, and leaves it there.
 func awaitSpare(t *testing.T, d *Driver) (w *worker) {
 	t.Helper()
