@@ -156,9 +156,8 @@ func wantCode(t *testing.T, err error, want string) {
 	}
 }
 
-// TestIAMRefuses lists what IAM does not take.
-// TestIAMState: a directory as it was written before tables wrote it is read, and what
-// is empty in it stays so.
+// TestIAMState checks that a directory in the format before [durable.Table] can be read,
+// and that its empty values stay empty.
 func TestIAMState(t *testing.T) {
 	dir := t.TempDir()
 	const old = `{"Roles": {"r": {"Arn": "arn:aws:iam::123456789012:role/r", "AssumeRolePolicyDocument": "{}", "CreateDate": "2026-01-02T03:04:05Z",
@@ -170,7 +169,7 @@ func TestIAMState(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "iam", "123456789012.json"), []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // as it was found, and as it was written
+	for range 2 { // as found, and as rewritten
 		serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
 			ctx, c, name := t.Context(), iamClient(t, s, "default"), aws.String("r")
 			first, err := c.ListRoleTags(ctx, &iam.ListRoleTagsInput{RoleName: name, MaxItems: aws.Int32(1)})
@@ -191,6 +190,7 @@ func TestIAMState(t *testing.T) {
 	}
 }
 
+// TestIAMRefuses lists requests that IAM rejects.
 func TestIAMRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s := cloudtest.Start(t, cloud.Options{Dir: dir})

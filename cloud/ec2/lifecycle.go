@@ -352,8 +352,8 @@ func (s *state) stopped(id string, r *runner) {
 	s.refreshPolicies()
 }
 
-// terminated deletes what the instance holds: its volumes (those that are kept are
-// detached) and the rest. The row stays for an hour.
+// terminated deletes the instance's volumes, except those that are kept, which it detaches,
+// and everything else that the instance holds. The row stays for an hour.
 func (s *Service) terminated(id string) {
 	defer s.lockDisk(id)()
 	in := s.instance(id)

@@ -144,20 +144,21 @@ const (
 	EffectLoseAnswer Effect = "lose-answer"
 	// EffectTruncate makes the call and sends half of the answer.
 	EffectTruncate Effect = "truncate"
-	// EffectInterrupt takes a Spot Instance back. After the delay After from its start,
-	// the metadata service gives notice; the instance is terminated For later (two minutes
+	// EffectInterrupt takes a Spot Instance back: when the instance has run for After, the
+	// metadata service gives notice, and the instance is terminated For later (two minutes
 	// if For is 0).
 	EffectInterrupt Effect = "interrupt"
-	// EffectDie ends an instance like a failure of its host, After its start.
+	// EffectDie ends an instance that has run for After, like a failure of its host.
 	EffectDie Effect = "die"
-	// EffectHang suspends an instance for For, After its start: its ports accept
-	// connections but do not answer, and existing connections stall.
+	// EffectHang suspends an instance that has run for After, for the time For: its ports
+	// accept connections but do not answer, and existing connections stall.
 	EffectHang Effect = "hang"
-	// EffectUnreachable disconnects an instance for For, After its start: its ports refuse
-	// connections, existing connections are reset, and it cannot open new ones.
+	// EffectUnreachable disconnects an instance that has run for After, for the time For:
+	// its ports refuse connections, existing connections are reset, and it cannot open new
+	// ones.
 	EffectUnreachable Effect = "unreachable"
-	// EffectMetadata makes the metadata service refuse the instance's requests with Status
-	// (503 if 0) for For, After its start.
+	// EffectMetadata makes the metadata service refuse the requests of an instance that
+	// has run for After, with Status (503 if 0), for the time For.
 	EffectMetadata Effect = "metadata"
 )
 
