@@ -105,7 +105,7 @@ func (d Data) Secrets() (texts []string) {
 	return texts
 }
 
-// Facts is what a builder knows about its machine and the connection does not.
+// Facts are a builder's data about its machine that the connection does not have.
 type Facts struct {
 	RunID        string
 	ID           string // of the machine; empty if the builder gives it none

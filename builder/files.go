@@ -20,7 +20,7 @@ func File(path string) (step.Resource, error) {
 	return step.Resource{Kind: FilePrefix + ":file", Key: whole, ID: whole}, err
 }
 
-// DestroyFile is the [step.Destroyer] of what File returns.
+// DestroyFile is the [step.Destroyer] for the resources of File.
 func DestroyFile(_ context.Context, r step.Resource) error {
 	// Below something that is not a directory there is no file either.
 	if err := os.Remove(r.Key); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {

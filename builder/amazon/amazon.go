@@ -40,9 +40,9 @@ const (
 // CacheTag is the tag of images of machines that are kept for later builds to begin from.
 const CacheTag = ownership.CacheTag
 
-// Destroyer deletes resources of builds that are over, by what they say of
-// themselves. cloud brings up the cloud of that name, which is empty for AWS; it
-// may be nil if all are there. It is called again for each region.
+// Destroyer deletes resources of finished builds, as recorded with the resources. cloud
+// opens the cloud with a name, which is empty for AWS; it may be nil if all clouds are
+// open. It is called again for each region.
 func Destroyer(cloud func(ctx context.Context, name string) (Cloud, error)) step.Destroyer {
 	return destroy.Reopening(cloud)
 }
@@ -84,8 +84,8 @@ func (p Place) open(ctx context.Context) (*access.Session, error) {
 	return session, err
 }
 
-// ImageStates are the states of images, such as "pending" and "available", by their ids, as
-// far as they are there.
+// ImageStates returns the states of images, such as "pending" and "available", by id.
+// Images that do not exist are left out.
 func ImageStates(ctx context.Context, p Place, ids []string) (map[string]string, error) {
 	session, err := p.open(ctx)
 	if err != nil {

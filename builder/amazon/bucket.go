@@ -12,7 +12,7 @@ import (
 // Bucket is a place in a bucket of S3, where documents are kept.
 type Bucket = bucket.Bucket
 
-// ErrNoBucket says that there is no such bucket.
+// ErrNoBucket means that there is no such bucket.
 var ErrNoBucket = bucket.ErrNone
 
 // OpenBucket opens the place s3://BUCKET/PREFIX with the credentials and the region of

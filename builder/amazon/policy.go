@@ -69,9 +69,9 @@ func (k SigningKey) Permissions() []policy.Need {
 	return []policy.Need{policy.In("").Sign(id)}
 }
 
-// PolicyFor returns a policy that allows what the components need, and nothing
-// more as far as AWS can tell it apart: what they make, change and delete carries
-// the tag of a run.
+// PolicyFor returns a policy that allows what the components need, and nothing more as far
+// as AWS can distinguish it: resources that they make, change and delete carry the tag of
+// a run.
 func PolicyFor(components []Permitted) Policy {
 	var needs []policy.Need
 	for _, c := range components {

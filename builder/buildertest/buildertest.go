@@ -122,7 +122,7 @@ func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Pr
 	return a, err
 }
 
-// list are the files below a directory, and what they hold.
+// list returns the files below a directory, and their contents.
 func list(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}

@@ -56,9 +56,8 @@ type file struct {
 	src *schema.Source
 }
 
-// Build implements [builder.Builder]. Provisioners run without a machine, once
-// the file is there. A file that was there before is replaced, and not deleted
-// when the build fails.
+// Build implements [builder.Builder]. Provisioners run without a machine, once the file
+// exists. An existing file is replaced, and is not deleted if the build fails.
 func (b *file) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
 	target, err := builder.File(b.Target)
 	if err != nil {

@@ -75,7 +75,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// warnOfKeyPair says of options about a key pair that there is none.
+// warnOfKeyPair warns of options about a key pair, because there is none.
 func (o *Options) warnOfKeyPair(c *schema.Checker) {
 	for _, option := range []struct {
 		ptr any

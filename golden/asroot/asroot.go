@@ -52,8 +52,8 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 	return said[:len(said)-1], nil
 }
 
-// Stream runs a script of sh as root, like Run, and writes to out all that the machine says,
-// which may be more than the script has meant to.
+// Stream runs a shell script as root, like Run, and writes all output of the machine to
+// out, which may include more than the script's own.
 func Stream(ctx context.Context, on communicator.Communicator, script string, out io.Writer) error {
 	return stream(ctx, on, line, script, out)
 }

@@ -12,10 +12,10 @@ import (
 	"bake/communicator"
 )
 
-// Fetch runs a script of sh as root, then calls its function of that name, and lets parse
-// read what the function writes to its standard output: any bytes, compressed on the way if
-// the machine can do that. The machine says at most limit bytes.
-// A function that fails is not noticed: parse has to know where the output ends.
+// Fetch runs a shell script as root, then calls its function of that name, and passes the
+// function's standard output to parse: any bytes, compressed in transit if the machine
+// supports that. The output is limited to limit bytes. Fetch does not detect a function
+// that fails: parse has to know where the output ends.
 func Fetch(ctx context.Context, on communicator.Communicator, script, function string, limit int64, parse func(io.Reader) error) error {
 	script = "LC_ALL=C; export LC_ALL\n" + script + `
 command -v base64 >/dev/null || { echo "the machine has no base64" >&2; exit 1; }
@@ -46,7 +46,7 @@ exit 0
 	return err
 }
 
-// fetched reads what the script says, to the end of its output.
+// fetched reads the script's output to its end.
 func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 	r := bufio.NewReaderSize(in, 1<<16)
 	how := ""
@@ -80,7 +80,7 @@ func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	// What follows is little: the end of the base64 text, and what a login shell says.
+	// Little follows: the end of the base64 text, and the output of a login shell.
 	if _, err := io.CopyN(io.Discard, r, 1<<16); err == nil {
 		return errors.New("the machine says more than it was asked for")
 	}
@@ -115,7 +115,7 @@ func (u *untilBlank) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// attempt begins a shell as root where that asks for nothing, or else as the user who is
+// attempt starts a shell as root if that needs no password, or else as the user who is
 // logged in.
 const attempt = `sh -c 'if [ "$(id -u)" != 0 ] && sudo -n true </dev/null >/dev/null 2>&1; then exec sudo -n sh -s; fi; exec sh -s'`
 

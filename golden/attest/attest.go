@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// The types of what is written.
+// The types of the documents.
 const (
 	PayloadType   = "application/vnd.in-toto+json"
 	StatementType = "https://in-toto.io/Statement/v1"
@@ -115,8 +115,9 @@ func File(name, path string) (Resource, error) {
 	return Resource{Name: name, Digest: map[string]string{"sha256": fmt.Sprintf("%x", h.Sum(nil))}}, nil
 }
 
-// Image is an image of EC2 as a subject. AWS has no digest of what is in an image, whose
-// id however never means another one: the digest is that of the URI, the image's ARN.
+// Image returns an image of EC2 as a subject. AWS has no digest of the content of an
+// image, but an image's id is never reused: the digest is that of the URI, the image's
+// ARN.
 func Image(region, id string) Resource {
 	partition := "aws"
 	switch {
@@ -141,7 +142,8 @@ type signature struct {
 	Sig   string `json:"sig"`
 }
 
-// signed is what is signed of an envelope: DSSE's pre-authentication encoding.
+// signed returns the bytes of an envelope that are signed: DSSE's pre-authentication
+// encoding.
 func signed(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }
@@ -170,7 +172,7 @@ func Sign(statement []byte, key crypto.Signer) ([]byte, error) {
 	return encode(envelope{PayloadType, base64.StdEncoding.EncodeToString(statement), []signature{{id, base64.StdEncoding.EncodeToString(sig)}}}, "  ")
 }
 
-// hashOf is what a message is hashed with before it is signed.
+// hashOf returns the hash function that is applied to a message before it is signed.
 func hashOf(key crypto.PublicKey) (crypto.Hash, error) {
 	switch k := key.(type) {
 	case ed25519.PublicKey:
@@ -302,7 +304,7 @@ func verify(key crypto.PublicKey, message, sig []byte) error {
 	return nil
 }
 
-// check says what a statement lacks.
+// check returns an error if a statement is incomplete.
 func (st *Statement) check() error {
 	if st.Type != StatementType {
 		return fmt.Errorf("its statement is of type %q, not %s", st.Type, StatementType)
@@ -329,7 +331,7 @@ type Expected struct {
 	Subjects      []Resource // by digest
 }
 
-// Meet says in what the statement differs from what is expected.
+// Meet returns an error if the statement differs from want.
 func (st *Statement) Meet(want Expected) error {
 	if want.PredicateType != "" && st.PredicateType != want.PredicateType {
 		return fmt.Errorf("its predicate is of type %s, not %s", st.PredicateType, want.PredicateType)

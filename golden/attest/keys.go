@@ -124,7 +124,7 @@ func PublicKey(path, passphrase string) (crypto.PublicKey, error) {
 	return key, err
 }
 
-// SameKey says whether two public keys are one.
+// SameKey reports whether two public keys are equal.
 func SameKey(a, b crypto.PublicKey) bool {
 	switch a := a.(type) {
 	case ed25519.PublicKey:

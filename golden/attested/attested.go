@@ -1,5 +1,5 @@
-// Package attested compares images that are in a cloud with what is attested of them: their
-// identity and, on a machine of them, their files.
+// Package attested compares images in a cloud with their attestations: their identity and,
+// on a machine of them, their files.
 package attested
 
 import (
@@ -78,8 +78,8 @@ type Image struct {
 	files   []byte // the manifest, if it was requested
 }
 
-// Find returns the image of an account that name is the ID or the name of, if that is the
-// one that its attestation is about, or a copy of that, and was not revoked.
+// Find returns the image of an account with the ID or name in name, if its attestation is
+// for it, or for the image that it is a copy of, and if it was not revoked.
 func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, error) {
 	i, err := a.One(ctx, name)
 	if err != nil {

@@ -19,7 +19,7 @@ var (
 	ErrNoList   = errors.New("no list of files is attested, so that those of a machine can be compared with none")
 )
 
-// Options say what is demanded of attestations.
+// Options are the requirements for attestations.
 type Options struct {
 	Key       string   // that they must be signed with: a PEM file, or the URI of a key of AWS KMS
 	Verifier  string   // a PEM file with the public key; that of Key, if both are given
@@ -42,7 +42,7 @@ func (o *Options) PublicKey(ctx context.Context, cloud amazon.Cloud, env []strin
 	})
 }
 
-// Want is what is expected, with the digests of the artifacts and the images.
+// Want returns the expected attestation, with the digests of the artifacts and the images.
 func (o *Options) Want() (attest.Expected, error) {
 	want := o.Expected
 	for _, path := range o.Artifacts {

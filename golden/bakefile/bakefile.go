@@ -23,8 +23,8 @@ import (
 	"bake/internal/limits"
 )
 
-// Settings are what the bake files of a template say. Those of a template that has none
-// are zero.
+// Settings are the contents of a template's bake files. They are zero if the template has
+// none.
 type Settings struct {
 	build   placed[Build]
 	uploads []placed[Upload]
@@ -164,7 +164,7 @@ func (r *reader) files(ctx context.Context) {
 	r.diags = append(strange, r.diags...)
 }
 
-// sort adds the blocks of a file to those of each kind, and complains about all else.
+// sort assigns the blocks of a file to their kinds, and reports everything else.
 func (r *reader) sort(f config.BakeFile, all []kind, blocks map[string]hcl.Blocks) {
 	want := &hcl.BodySchema{}
 	var names []string
@@ -195,7 +195,7 @@ func (r *reader) sort(f config.BakeFile, all []kind, blocks map[string]hcl.Block
 // ofTemplates are blocks that a template has, and a bake file does not.
 var ofTemplates = []string{"packer", "variable", "variables", "local", "locals", "data", "source", "provisioner", "post-processor", "post-processors", "hcp_packer_registry"}
 
-// unknown complains about a block of no kind that there is.
+// unknown reports a block of an unknown kind.
 func (r *reader) unknown(b *hclsyntax.Block, names []string) {
 	at := b.DefRange()
 	if slices.Contains(ofTemplates, b.Type) {
@@ -284,7 +284,7 @@ func (s *Settings) Uploads() []*builder.Upload {
 	return rules
 }
 
-// Unused warns of those of the rules, which are [Settings.Uploads], that were for nothing.
+// Unused warns of those of the rules, which are [Settings.Uploads], that had no effect.
 func (s *Settings) Unused(rules []*builder.Upload) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for i, r := range rules {

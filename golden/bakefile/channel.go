@@ -56,7 +56,7 @@ func (h *Channel) Validate(c *schema.Checker) {
 	}
 }
 
-// Rule is what the channel asks of an image.
+// Rule returns the requirements of the channel for an image.
 func (h *Channel) Rule() channels.Rule {
 	return channels.Rule{Name: h.Name, Requires: h.Requires, From: h.From, Soak: h.Soak, Approval: h.Approval}
 }

@@ -122,7 +122,8 @@ func (r *reader) fleetImages(expr hcl.Expression) (all []ImageRef) {
 	return all
 }
 
-// imageLabels are those of all image blocks, for whichever of them the template is loaded.
+// imageLabels returns the labels of all image blocks, whichever image the template is
+// loaded for.
 func (r *reader) imageLabels() (labels []string) {
 	for _, f := range r.t.BakeFiles {
 		for _, b := range f.Body.Blocks {
@@ -193,8 +194,8 @@ func (r *reader) roles(f *FleetBlock, from placed[Fleet]) {
 	}
 }
 
-// role is the role of one account and region. It has complained unless ok, or the role is
-// not known yet.
+// role returns the role of one account and region. If ok is false, it has reported an
+// error, or the role is not known yet.
 func (r *reader) role(f placed[Fleet], expr hcl.Expression, account, region string) (role string, ok bool) {
 	at := expr.Range()
 	ctx := f.context.NewChild()
@@ -223,9 +224,9 @@ func accountOfRole(arn string) (account string, ok bool) {
 	return parts[4], true
 }
 
-// DuplicateRegions are the complaints about images that would go to a region from two cells of a fleet:
-// the one there, and another that copies or distributes its own. Of a template that was loaded
-// for an image, it knows that image alone.
+// DuplicateRegions returns errors for images that two cells of a fleet would create in the
+// same region: the cell of that region, and another one that copies or distributes its
+// image there. For a template that was loaded for an image, it covers only that image.
 func (s *Settings) DuplicateRegions() hcl.Diagnostics { return s.duplicateRegions }
 
 func (s *Settings) findDuplicateRegions(ctx context.Context) (diags hcl.Diagnostics) {
@@ -295,8 +296,9 @@ func (s *Settings) copies(ctx context.Context, label string) (all []copied) {
 	return all
 }
 
-// Copies are the regions, each once, that an image block of this label or its sources say the
-// image is copied to, as far as they are known before anything is baked.
+// Copies returns the regions, without duplicates, that the image is copied to according to
+// the image block with this label or its sources, as far as they are known before anything
+// is baked.
 func (s *Settings) Copies(ctx context.Context, label string) (regions []string) {
 	for _, c := range s.copies(ctx, label) {
 		regions = append(regions, c.region)

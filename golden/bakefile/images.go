@@ -87,7 +87,7 @@ func Unnamed(ctx context.Context, t *config.Template, images []config.ImageOf) (
 		rest[b] = true
 	}
 	for _, i := range images {
-		settings, _ := Check(ctx, t.For(i.Instance)) // who runs the image says what is wrong
+		settings, _ := Check(ctx, t.For(i.Instance)) // errors are reported by the run of the image
 		for _, p := range settings.Images() {
 			delete(rest, p.Build)
 		}

@@ -38,16 +38,16 @@ func (o *Checks) Reads() []string { return onHost(o.Files) }
 // Reads implements [schema.Reader].
 func (v *Verify) Reads() []string { return onHost(v.Checks) }
 
-// onHost are those of the files of checks that are not built in.
+// onHost returns those of the check files that are not built in.
 func onHost(files []string) []string {
 	return slices.DeleteFunc(slices.Clone(files), func(f string) bool { return strings.HasPrefix(f, "bake:") })
 }
 
-// afterwards are the arguments and blocks of an image block that say nothing about what is
-// in the image, or how it was looked at: its files and variables count by what they are.
+// afterwards are the arguments and blocks of an image block that do not affect the content
+// of the image, or how it was checked: its files and variables count by their values.
 var afterwards = []string{"build", "sources", "vars", "for_each", "inputs", "distribute", "channel", "retention"}
 
-// counted is what of the body of an image block the image depends on.
+// counted returns the parts of an image block's body that are inputs of the image.
 func counted(b *hcl.Block) hcl.Body {
 	body, ok := b.Body.(*hclsyntax.Body)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package changes says in what two images differ, from what is known of each: the packages
-// and files in it, and what its checks have found.
+// Package changes compares two images by what is known of each: their packages and files,
+// and the findings of their checks.
 package changes
 
 import (
@@ -26,7 +26,8 @@ type Known struct {
 	Checks   map[string]string  // result of each check by its report and ID; nil: likewise
 }
 
-// Set are all changes from one image to another. Of what is not known of both, there are none.
+// Set holds all changes from one image to another. A part that is not known for both
+// images has no changes.
 type Set struct {
 	Packages []contents.Change `json:"packages"`
 	Files    []manifest.Change `json:"files"`
@@ -205,7 +206,7 @@ func worse(a, b string) bool {
 // shown is how many changes of a kind are shown, and longest how many characters of each.
 const shown, longest = 100, 1000
 
-// Text is the changes for people, whatever a machine says of them.
+// Text formats the changes for people, with text from machines escaped.
 func (s Set) Text() string {
 	var b strings.Builder
 	section := func(what string, n int, line func(int) string) {

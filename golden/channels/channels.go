@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Rule is what a channel asks of an image.
+// Rule holds the requirements of a channel for an image.
 type Rule struct {
 	Name     string
 	Requires []string      // such as verify.boot; each must have passed
@@ -34,8 +34,8 @@ type Wait struct {
 	Approval bool      // an approval is missing
 }
 
-// Closed says why the image may not enter the channel; nothing if it may. wait is what it waits for,
-// if waiting is enough.
+// Closed returns why the image may not enter the channel, or nothing if it may. wait is
+// what the image waits for, if waiting is sufficient.
 func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	for _, name := range r.Requires {
 		switch {
@@ -65,8 +65,8 @@ func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 // Parameter is the parameter that a channel of an image is, unless the user has named one.
 func Parameter(image, channel string) string { return "/bake/" + image + "/" + channel }
 
-// ApprovalTag is the key of the tag that says who has approved an image for a channel, and
-// when.
+// ApprovalTag returns the key of the tag that records who approved an image for a channel,
+// and when.
 func ApprovalTag(channel string) string { return "bake:approved:" + channel }
 
 // Passed are the names that a tag bake:verified lists. It is false if they are too many for

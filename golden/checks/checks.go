@@ -20,7 +20,7 @@ import (
 	"bake/internal/delay"
 )
 
-// Options say what is checked, and how.
+// Options define what is checked, and how.
 type Options struct {
 	Files []string // goss files, names of profiles such as bake:baseline, and - for Input
 
@@ -35,8 +35,8 @@ type Options struct {
 
 	As facts.As // who looks at the machine; profiles always do as root
 
-	// Remediate runs the fixes of what fails, and checks again: those of profiles, and
-	// meta.fix of goss files, which is a script for sh that is run as root.
+	// Remediate runs the fixes of failed checks, and then checks again: the fixes of
+	// profiles, and meta.fix of goss files, which is a shell script that is run as root.
 	Remediate bool
 
 	// RetryTimeout is how long goss files are checked again while anything in them fails,

@@ -29,8 +29,8 @@ type profile struct {
 
 func names() []string { return []string{baseline.Name} }
 
-// find returns the profile of a name, which may go on with a slash and what is selected
-// of it.
+// find returns the profile with a name, which may be followed by a slash and a selection
+// of its rules.
 func find(name string) (*profile, error) {
 	base, words, more := strings.Cut(name, "/")
 	if base != baseline.Name {

@@ -83,7 +83,8 @@ func Compare(before, after *Contents) (changes []Change) {
 	return changes
 }
 
-// fullVersion is the version with RPM's epoch; that of a Go program without one is "?".
+// fullVersion returns the version, with RPM's epoch; "?" for a Go program without a
+// version.
 func (p Package) fullVersion() string {
 	switch {
 	case p.Epoch != "":

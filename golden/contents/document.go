@@ -29,7 +29,7 @@ const (
 	SPDX      Format = "spdx"      // 2.3, JSON
 )
 
-// Extension is the end of the name of a file of that format.
+// Extension returns the file name extension of the format.
 func (f Format) Extension() string {
 	if f == SPDX {
 		return ".spdx.json"
@@ -37,9 +37,9 @@ func (f Format) Extension() string {
 	return ".cdx.json"
 }
 
-// Document is what a bill of materials says of itself.
+// Document holds the metadata of a bill of materials.
 type Document struct {
-	Name    string    // of what it describes; empty: the operating system's
+	Name    string    // of the subject; empty: the operating system's
 	Time    time.Time // when that was looked at
 	Version string    // of bake
 }
@@ -57,7 +57,7 @@ func (c *Contents) Write(w io.Writer, format Format, d Document) error {
 	return fmt.Errorf("%q is not an SBOM format; use %s or %s", format, CycloneDX, SPDX)
 }
 
-// id is an identifier of a document that depends on what is in it alone.
+// id returns an identifier of a document that depends only on its content.
 func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
 	text, err := json.Marshal(struct {
 		Format   Format
@@ -164,8 +164,8 @@ func spdxExpression(list []string, others map[string]string) string {
 	return strings.Join(parts, " AND ")
 }
 
-// Recognize says which format a document is in, from its first fields. Other documents
-// are an error.
+// Recognize returns the format of a document, from its first fields. Other documents are
+// an error.
 func Recognize(text []byte) (Format, error) {
 	var d struct {
 		BOMFormat   string `json:"bomFormat"`

@@ -7,7 +7,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// CheckPatterns says what is wrong with the patterns of Exclude; empty if nothing is.
+// CheckPatterns returns an error message for the patterns of Exclude, or "".
 func CheckPatterns(patterns []string) string {
 	for _, p := range patterns {
 		if !doublestar.ValidatePattern(p) {

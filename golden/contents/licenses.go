@@ -75,8 +75,7 @@ func spdxOf(name string) string {
 
 var words = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[()]|[^\s()]+`) })
 
-// isSPDX says whether s is an expression of SPDX made of the identifiers that are
-// known here.
+// isSPDX reports whether s is an SPDX expression of known identifiers.
 func isSPDX(s string) bool {
 	depth, operand := 0, true
 	list := words().FindAllString(s, -1)
@@ -124,8 +123,8 @@ func expression(field string) []string {
 
 var shortName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~-]*$`) })
 
-// debianLicenses are the licenses that a copyright file names, if it is one for
-// machines: all of them, since each holds for some of the files.
+// debianLicenses returns the licenses in a machine-readable copyright file: all of them,
+// since each applies to some of the files.
 func debianLicenses(text []byte) (list []string) {
 	if !strings.HasPrefix(strings.TrimSpace(string(text)), "Format:") {
 		return nil

@@ -18,9 +18,9 @@ import (
 	"bake/internal/shellquote"
 )
 
-// Shell runs a script in a POSIX shell of a machine, as a user who may read what is
-// installed there, and writes the script's output to out. It fails if the exit status
-// is not 0. What comes before and after the output, such as a greeting, does not matter.
+// Shell runs a script in a POSIX shell of a machine, as a user with permission to read
+// what is installed there, and writes the script's output to out. It fails if the exit
+// status is not 0. Other output before and after, such as a greeting, is ignored.
 type Shell func(ctx context.Context, script string, out io.Writer) error
 
 // FromMachine reads what is installed below the folder root of a machine, in a few
@@ -43,7 +43,7 @@ func FromMachine(ctx context.Context, sh Shell, root string) (*Contents, error) 
 	return c, nil
 }
 
-// machine is the tree of a machine: what has been fetched of it.
+// machine is the file tree of a machine, as far as it was fetched.
 type machine struct {
 	sh       Shell
 	root     string

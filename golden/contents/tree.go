@@ -73,13 +73,13 @@ var (
 	flatDirs     = []string{"var/lib/dpkg/status.d/*", "var/lib/dpkg/info/*.list", "usr/share/doc/*/copyright"}
 )
 
-// pythonFile says whether a path is the description of a Python package.
+// pythonFile reports whether a path is the metadata file of a Python package.
 func pythonFile(p string) bool {
 	return strings.HasSuffix(p, ".dist-info/METADATA") || strings.HasSuffix(p, ".egg-info/PKG-INFO") || strings.HasSuffix(p, ".egg-info")
 }
 
-// nodeFile says whether a path is the description of a Node module, rather than a file
-// of the same name within one.
+// nodeFile reports whether a path is the metadata file of a Node module, rather than a
+// file of the same name within one.
 func nodeFile(p string) bool {
 	dir, name := path.Split(p)
 	if name != "package.json" {
@@ -92,13 +92,13 @@ func nodeFile(p string) bool {
 	return path.Base(parent) == "node_modules"
 }
 
-// program says whether a path is where programs are looked for.
+// program reports whether a path is in a directory that is searched for programs.
 func program(p string) bool {
 	return slices.ContainsFunc(programDirs, func(dir string) bool { return strings.HasPrefix(p, dir+"/") })
 }
 
-// candidate says whether a path could be a package that no package manager has
-// installed.
+// candidate reports whether a path could be a package that was not installed by a package
+// manager.
 func candidate(p string) bool { return pythonFile(p) || nodeFile(p) || program(p) }
 
 // walked is a tree of an fs.FS.
@@ -162,7 +162,7 @@ func walk(fsys fs.FS) (tree, error) {
 	return w, nil
 }
 
-// isGo says whether a file may be a program, and if so, one made by Go.
+// isGo reports whether a file may be a program built by Go.
 func (w *walked) isGo(p string) bool {
 	r, _, err := w.open(p)
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 // Formats returns the formats that findings are written in.
 func Formats() []Format { return []Format{Plain, JSON, JUnit, SARIF, TAP} }
 
-// Extension is the end of the name of a file of that format.
+// Extension returns the file name extension of the format.
 func (f Format) Extension() string {
 	switch f {
 	case JSON:
@@ -87,7 +87,7 @@ func (d Document) reports() []Report {
 	return out
 }
 
-// why is what is known of the result of a finding: on one line, without the title.
+// why describes the result of a finding on one line, without the title.
 func (f Finding) why(limit int) string {
 	said := f.Evidence
 	if f.Result == Waived {

@@ -1,6 +1,5 @@
-// Package findings is the one model of what checks and scanners say about an image:
-// whatever looks at a machine ends in findings, and gates, reports and other tools read
-// nothing else.
+// Package findings is the common model of the results of checks and scanners: all of them
+// produce findings, and gates, reports and other tools read only findings.
 package findings
 
 import (

@@ -42,7 +42,7 @@ type Gate struct {
 	Waivers []Waiver
 }
 
-// Verdict is what a gate says.
+// Verdict is the decision of a gate.
 type Verdict struct {
 	Open     bool
 	Reasons  []string // why it is closed

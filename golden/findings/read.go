@@ -104,7 +104,7 @@ func Worst() []Result {
 	return []Result{Error, Fail, Waived, Fixed, Pass, NotApplicable, NotChecked}
 }
 
-// Rank is the place of a value in an order, which what is not in it comes after.
+// Rank returns the index of a value in an order. Unknown values come last.
 func Rank[T comparable](order []T, v T) int {
 	for i, o := range order {
 		if o == v {
@@ -126,7 +126,7 @@ func clip(s string) string {
 	return s[:max(0, len(s)-1)] + " […]"
 }
 
-// severity is the severity of that name, in any case; Unknown if there is none.
+// severity returns the severity of that name, ignoring case; Unknown if there is none.
 func severity(name string) Severity {
 	for _, s := range Severities() {
 		if strings.EqualFold(strings.TrimSpace(name), string(s)) {

@@ -68,7 +68,7 @@ func (r *junitReader) suite(e xml.StartElement) (bad int, err error) {
 	return bad, nil
 }
 
-// number is a number of tests; what is none, is 0.
+// number parses a number of tests; an invalid number is 0.
 func number(s string) int {
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil || n < 0 || n > MaxRead {
@@ -112,8 +112,8 @@ func (r *junitReader) test(e xml.StartElement, suite string) (bad int, err error
 	return bad, r.b.add(f)
 }
 
-// status is what the attribute status or result of a test says, for those tools that say
-// it there and in no element; Pass if nothing else.
+// status interprets the attribute status or result of a test, for tools that use it
+// instead of an element; any other value is Pass.
 func status(said string) Result {
 	switch strings.ToLower(strings.TrimSpace(said)) {
 	case "notrun", "disabled", "suppressed", "skipped", "ignored", "pending":

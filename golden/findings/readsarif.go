@@ -175,7 +175,7 @@ func (b *building) sarif(src []byte) error {
 				}
 			}
 		}
-		seen := 0 // results of this run: those of one rule are one finding, and may be of an earlier run
+		seen := 0 // results of this run: those of one rule become one finding, possibly together with those of an earlier run
 		for _, r := range run.Results {
 			if r.Baseline == "absent" { // it was there once
 				continue
@@ -277,14 +277,14 @@ func (r sarifFinding) finding(known knownRules) Finding {
 	return f
 }
 
-// knownRules are what a tool says of its rules.
+// knownRules holds a tool's descriptions of its rules.
 type knownRules struct {
 	components many[sarifComponent]
 	byID       map[string]*sarifMetadata
 }
 
-// metadata is what the tool says of the rule of a result: by its place, or by its ID, of
-// which only the part before a slash may be that of a rule.
+// metadata returns the tool's description of the rule of a result: by its index, or by its
+// ID, of which only the part before a slash may identify the rule.
 func (r sarifFinding) metadata(id string, known knownRules) sarifMetadata {
 	at := 0
 	if i := r.Rule.Component.Index; i != nil && *i >= 0 && *i < len(known.components) {
@@ -305,7 +305,7 @@ func (r sarifFinding) metadata(id string, known knownRules) sarifMetadata {
 	return sarifMetadata{}
 }
 
-// result is what a kind means. What is open or needs review was not judged.
+// result converts a kind. Results that are open or need review were not judged.
 func (r sarifFinding) result() Result {
 	switch cmp.Or(r.Kind, "fail") {
 	case "pass":

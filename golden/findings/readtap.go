@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// tapReader reads the Test Anything Protocol, versions 12 to 14. What it does not know, it
-// passes over, as the protocol wants it; subtests count as the test that sums them up.
+// tapReader reads the Test Anything Protocol, versions 12 to 14. It ignores unknown lines,
+// as the protocol requires. Subtests are covered by the test that summarizes them.
 type tapReader struct {
 	b     *building
 	plan  int // the number of planned tests; -1: not known yet

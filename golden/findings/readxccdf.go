@@ -12,7 +12,7 @@ import (
 // report of the Asset Reporting Format.
 type xccdfReader struct {
 	*xmlReader
-	rules   map[string]Finding // what the benchmark says of its rules
+	rules   map[string]Finding // the benchmark's descriptions of its rules
 	results []Finding
 	tests   int // how many results of a whole test there were
 	b       *building
@@ -109,7 +109,7 @@ func (r *xccdfReader) test(e xml.StartElement) error {
 	})
 }
 
-// tool is the name of a tool, of which the CPE is known.
+// tool returns the name of the tool with the given CPE.
 func tool(cpe string) string {
 	parts := strings.Split(cpe, ":") // cpe:/a:redhat:openscap:1.3.7
 	if len(parts) >= 4 && parts[0] == "cpe" && strings.HasPrefix(parts[1], "/") {
@@ -152,8 +152,8 @@ func (r *xccdfReader) result(e xml.StartElement) error {
 	return nil
 }
 
-// xccdfResults are the results of rules that were selected. What is informational neither
-// passes nor fails.
+// xccdfResults maps the results of selected rules. Informational results neither pass nor
+// fail.
 func xccdfResults() map[string]Result {
 	return map[string]Result{
 		"pass": Pass, "fail": Fail, "fixed": Fixed, "error": Error, "unknown": Error,

@@ -34,13 +34,13 @@ var remove string
 // the search for files that cloud-init may create.
 const settled = cloudinit.Busy + "if busy; then say found cloud-init /run/cloud-init; fi\n"
 
-// Plan says what is looked for, and what may stay.
+// Plan defines what is searched for, and what may stay.
 type Plan struct {
 	Allow   []string // paths on the machine: they and what is below them may stay
 	Secrets []string // texts that no file may hold
 }
 
-// kind is a kind of what is left.
+// kind is a kind of leftover.
 type kind struct {
 	name, title string
 	severity    findings.Severity
@@ -231,8 +231,8 @@ func holders(said string) (found []line, err error) {
 // chance.
 const Shortest = 8
 
-// patterns are what is looked for of secrets: their lines, and what is the same in base64
-// wherever they begin, in hexadecimal digits, in a URL and in JSON.
+// patterns returns the search patterns for secrets: their lines, and the same text in
+// base64 at any offset, in hexadecimal digits, in a URL and in JSON.
 func patterns(secrets []string) (all []string) {
 	for _, s := range secrets {
 		for text := range strings.Lines(s) {
@@ -255,8 +255,8 @@ func patterns(secrets []string) (all []string) {
 	return slices.Compact(all)
 }
 
-// inJSON are the two forms that a text has within quotes in JSON: some programs escape what
-// HTML would take for its own.
+// inJSON returns the two forms of a text in a JSON string: some programs escape characters
+// that are special in HTML.
 func inJSON(text string) (all []string) {
 	for _, html := range []bool{false, true} {
 		var b strings.Builder
@@ -269,9 +269,9 @@ func inJSON(text string) (all []string) {
 	return all
 }
 
-// pieces are parts of the base64 of a value, one of which is whole if that is broken into
-// lines of 64 or more characters, as most programs do. What is shorter than a piece of 16
-// characters may be in files by chance.
+// pieces returns parts of the base64 of a value. At least one of them stays intact if the
+// base64 is broken into lines of 64 or more characters, as most programs do. Values
+// shorter than a piece of 16 characters may occur in files by chance.
 func pieces(code string) []string {
 	middle := len(code) / 2
 	n := min(middle, 32)

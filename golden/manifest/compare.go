@@ -44,7 +44,7 @@ func Compare(before, after *Manifest, except func(path string) bool) (changes []
 	return changes
 }
 
-// differs says in what b differs from a; empty if in nothing.
+// differs describes how b differs from a; empty if it does not.
 func (a file) differs(b file) string {
 	if a.kind != b.kind {
 		return fmt.Sprintf("was a %s and is a %s", kindName(a.kind), kindName(b.kind))
@@ -113,7 +113,7 @@ var own = []string{
 	"/etc/ld.so.cache", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",
 }
 
-// CheckPattern says what is wrong with a pattern of paths; empty if nothing is.
+// CheckPattern returns an error message for a pattern of paths, or "".
 func CheckPattern(pattern string) string {
 	if !strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
 		return fmt.Sprintf("%q is not an absolute path on the machine, in which * and ? and [...] can stand for names, and ** for directories.", pattern)
@@ -121,8 +121,8 @@ func CheckPattern(pattern string) string {
 	return ""
 }
 
-// Own reports whether a file is one that machines of one image have each their own of, or
-// fits one of the patterns.
+// Own reports whether a file normally differs between machines of one image, or matches
+// one of the patterns.
 func Own(patterns []string) func(path string) bool {
 	return func(path string) bool {
 		for _, list := range [][]string{own, patterns} {

@@ -67,7 +67,7 @@ func read(ctx context.Context, on communicator.Communicator, root string) (*Mani
 	return m, nil
 }
 
-// parse reads what the script says.
+// parse reads the output of the script.
 func (m *Manifest) parse(in io.Reader) error {
 	r := bufio.NewReaderSize(in, maxLine)
 	for {

@@ -91,7 +91,7 @@ func (m *Manifest) Write(w io.Writer) error {
 	return errors.Join(b.Flush(), z.Close())
 }
 
-// end is the last line of a document, and of what a machine says.
+// end is the last line of a document, and of a machine's output.
 const end = "end"
 
 // The kinds of files that have more to them.

@@ -13,7 +13,7 @@ import (
 	"bake/step"
 )
 
-// state is what is known of the image for a channel.
+// state returns what is known about the image for a channel.
 func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Distributor, h *bakefile.Channel) (channels.State, error) {
 	p.mu.Lock()
 	p.recall(s)

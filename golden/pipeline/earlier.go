@@ -56,8 +56,8 @@ func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[
 	}
 }
 
-// about is what a document of the record is about, by the name of its file: the name without
-// the title of the build that made the image, which is not always this one.
+// about returns the subject of a document in the record, from its file name: the name
+// without the title of the build that made the image, which may be a different build.
 func about(r *changes.Record, file string) string {
 	name := readable(file)
 	build := r.Build + "."

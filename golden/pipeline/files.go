@@ -42,8 +42,9 @@ func (h *hasher) abs(path string) string {
 	return filepath.Clean(hostpath.In(h.cwd, path))
 }
 
-// path adds a file, or all that is in a directory. One that is not there, and what is
-// neither, say nothing. What vanishes meanwhile is an error: it may have left others out.
+// path adds a file, or all files of a directory. It ignores a path that does not exist, or
+// is neither. If a file disappears meanwhile, that is an error, because others may have
+// been missed.
 func (h *hasher) path(path string) error {
 	root := h.abs(path)
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +118,7 @@ func (h *hasher) file(path string) error {
 	return nil
 }
 
-// inputs are those of all files.
+// inputs returns the inputs from all files.
 func (h *hasher) inputs() (all []plan.Input) {
 	for _, in := range h.done {
 		all = append(all, in)

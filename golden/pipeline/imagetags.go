@@ -33,7 +33,7 @@ func (p *pipeline) mark(s *step.Scope, key, value string) {
 	step.Record(s, marksAre, p.marked)
 }
 
-// passed says that a verification or check, such as "verify.boot", has let the image pass.
+// passed records that the image has passed a verification or check, such as "verify.boot".
 func (p *pipeline) passed(s *step.Scope, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,8 +42,9 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 	step.Record(s, passedAre, p.passes)
 }
 
-// imageTags are all tags of [pipeline.mark], those of earlier lives of the run among them, with
-// the name of the image, the run that has its reports, and what it has passed.
+// imageTags returns all tags of [pipeline.mark], including those of earlier processes of
+// the run, with the name of the image, the run that has its reports, and what it has
+// passed.
 func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -100,7 +100,7 @@ func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
 	return h.inputs(), nil
 }
 
-// included are the files that those of checks include.
+// included returns the files that check files include.
 func (p *pipeline) included() (all []string) {
 	for _, one := range slices.Concat(p.before, p.after) {
 		if one.checks != nil {
@@ -135,7 +135,7 @@ func unreadable(at *hcl.Range, err error) hcl.Diagnostics {
 	return hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "Inputs cannot be read", Detail: fmt.Sprintf("What the image depends on cannot be told: %s.", err)}}
 }
 
-// used are the inputs that the template tells of.
+// used returns the inputs that the template defines.
 func (p *pipeline) used(uses []config.Use) (all []plan.Input) {
 	for _, u := range uses {
 		switch {
@@ -152,16 +152,16 @@ func (p *pipeline) used(uses []config.Use) (all []plan.Input) {
 	return all
 }
 
-// InputsKey is the environment variable that holds the key with which digests of secrets
-// are made. Who has it not, but can read the tags of an image, learns nothing of them.
+// InputsKey is the environment variable with the key for digests of secrets. Without the
+// key, the tags of an image reveal nothing about the secrets.
 const InputsKey = "BAKE_INPUTS_KEY"
 
 // stretch is how often a guess of a secret has to be hashed before it can be compared, if
 // the user keeps no key.
 const stretch = 200_000
 
-// sealed is a digest of a secret by which it cannot be found: made with the key that the
-// user keeps or, without one, so slowly that only a poor secret can be guessed.
+// sealed returns a digest of a secret that does not reveal it: made with the user's key
+// or, without one, with a hash so slow that only a weak secret can be guessed.
 func (p *pipeline) sealed(name, secret string) string {
 	salt := "bake inputs " + p.image.Name + " " + name
 	if p.Key != "" {
@@ -278,7 +278,7 @@ func sound(ctx context.Context, q plan.Question, found map[string]builder.Existi
 	return answer, nil
 }
 
-// built says why the build is needed. With ReuseOnly that is an error.
+// built reports why the build is needed. With ReuseOnly that is an error.
 func (p *pipeline) built(ctx context.Context, s *step.Scope, answer plan.Answer, inputs []plan.Input) error {
 	if p.ReuseOnly {
 		return fmt.Errorf("the image %s is needed and not built, because of -only or -except, but none can be reused: %s", p.image.Name, answer.Reason)

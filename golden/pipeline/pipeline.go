@@ -39,7 +39,7 @@ type Options struct {
 	PlanOnly  bool              // nothing is built, and nothing handed out
 	Planned   func(Planned)     // called with each decision, by several goroutines; may be nil
 
-	// Retire does to older images what a retention asks for, after a newer one was made.
+	// Retire applies a retention to older images, after a newer one was made.
 	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
 
 	// OpenDistributor opens the distributor of the images of builders that are Distributes. Both are nil where
@@ -103,7 +103,7 @@ type pipeline struct {
 	out      builder.Distributor // nil: not opened yet
 	placed   []builder.Placement // where the image is
 	marked   map[string]string   // tags of the image; nil: not recalled yet
-	passes   map[string]bool     // names of what the image has passed
+	passes   map[string]bool     // names of the checks that the image has passed
 
 	static *static // the inputs; nil: they were not determined
 

@@ -13,7 +13,7 @@ import (
 // documentsAre is the key under which the documents so far are recorded.
 const documentsAre = "documents"
 
-// document says that there is a document about the image.
+// document records that there is a document about the image.
 func (p *pipeline) document(s *step.Scope, name, digest string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

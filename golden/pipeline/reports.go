@@ -57,7 +57,7 @@ func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine stri
 	return nil
 }
 
-// announce has the log of the run say where a document is that was kept.
+// announce logs where a document was stored.
 func (p *pipeline) announce(ctx context.Context, s *step.Scope, title, kind, digest string) error {
 	path, err := filepath.Abs(p.Reports.Path(digest))
 	if err == nil {
@@ -102,8 +102,8 @@ func fileName(name string) string {
 // name follows.
 const keptName = longestName - 40
 
-// readable is the name that a file has its name from, for people, with the extension of the file:
-// of one that was too long, the beginning.
+// readable returns the name from which a file name was made, for people, with the
+// extension of the file. If the name was too long, it is the beginning of it.
 func readable(file string) string {
 	if end := keptName + 1 + 32; len(file) >= end && file[keptName] == '%' && len(file)-end <= 255-longestName {
 		if _, err := hex.DecodeString(file[keptName+1 : end]); err == nil {

@@ -19,8 +19,8 @@ import (
 // readLimit is how long reading what is on a machine may take.
 const readLimit = 10 * time.Minute
 
-// maxUnread is how many warnings there are of what could not be read; all of it is listed
-// in the document.
+// maxUnread limits the warnings about files that could not be read; the document lists all
+// of them.
 const maxUnread = 20
 
 // sbom writes down what is installed on the machine.

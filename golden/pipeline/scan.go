@@ -84,9 +84,9 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 	return diags
 }
 
-// scripts are the files that commands on this host name in the directory of the template, or
-// in the one that bake was called in: what they say is part of the scan. Programs of the host
-// are not.
+// scripts returns the files in the directory of the template, or in the current directory,
+// that commands on this host name: their content is an input of the scan. Programs of the
+// host are not included.
 func (p *pipeline) scripts() (all []string) {
 	within := func(path string) bool {
 		for _, dir := range []string{p.Template.Cwd(), p.Template.Root} {

@@ -21,7 +21,7 @@ const (
 	ParentTag = imagetag.Parent
 )
 
-// rejected are the tags of images that are never reused, and what they say.
+// rejected are the tags of images that are never reused, and the reasons.
 var rejected = []struct{ tag, why string }{
 	{imagetag.Revoked, "was revoked"},
 	{imagetag.Quarantine, "is in quarantine"},
@@ -176,7 +176,7 @@ func Decide(q Question) Answer {
 	return changed(all, q.Inputs)
 }
 
-// unfit says why an image with the same inputs is not reused; empty if it can be.
+// unfit returns why an image with the same inputs is not reused; empty if it can be.
 func unfit(i Image, q Question) string {
 	for _, r := range rejected {
 		if _, ok := i.Tags[r.tag]; ok {

@@ -118,7 +118,7 @@ func (in Input) shown() string {
 	return in.short()
 }
 
-// record is what the inputs of an image were, as far as it can be told.
+// record holds the inputs of an image, as far as they were recorded.
 type record struct {
 	level  int
 	inputs []Input // with the start of their digests
@@ -160,7 +160,7 @@ func read(tags map[string]string) (r record, err error) {
 	return r, err
 }
 
-// has reports whether an input of that name was what it is now.
+// has reports whether the record has an input of that name that is unchanged.
 func (r record) has(now []Input, name string) bool {
 	for _, in := range condense(r.level, now) {
 		for _, old := range r.inputs {
@@ -172,7 +172,7 @@ func (r record) has(now []Input, name string) bool {
 	return false
 }
 
-// changes are the inputs that are not what they were, by name, for a terminal.
+// changes returns the changed inputs by name, for a terminal.
 func (r record) changes(now []Input) (all []Change) {
 	old := map[string]Input{}
 	for _, in := range r.inputs {

@@ -127,7 +127,7 @@ func state(s string) raw {
 	return raw(`<span class="state ` + class + `">` + escape(s) + `</span>`)
 }
 
-// words is a time as people say it.
+// words formats a duration for people.
 func words(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {

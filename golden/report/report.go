@@ -41,8 +41,8 @@ type Build struct {
 	Seconds float64 `json:"seconds"`
 	Images  []Image `json:"images"`
 
-	// Places and Channels are where the image was distributed to, and what its channels say
-	// of it.
+	// Places and Channels are where the image was distributed to, and the state of its
+	// channels.
 	Places   []step.Placement `json:"places"`
 	Channels []step.Channel   `json:"channels"`
 
@@ -81,7 +81,7 @@ type Document struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Findings are what was found and what the gate said: docs/findings.schema.json.
+// Findings are the findings and the verdict of the gate: docs/findings.schema.json.
 type Findings struct {
 	Name    string `json:"name"`
 	Missing string `json:"missing,omitempty"` // why the document cannot be shown

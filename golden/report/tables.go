@@ -80,7 +80,7 @@ func (p page) row(name, data string, cells ...any) {
 	p.put("</tr>\n")
 }
 
-// places says where an image was distributed to, and which channels name it.
+// places writes where an image was distributed to, and which channels name it.
 func (p page) places(b *Build, n int) {
 	if len(b.Places) > 0 {
 		p.put("<h3>Where the image is</h3>\n")

@@ -49,22 +49,22 @@ type Bucket interface {
 	// Put stores a document under a name, as a whole or not at all.
 	Put(ctx context.Context, name string, text []byte) error
 
-	// Get returns the document with a name, of at most limit bytes. The error of one that
-	// is not there is an [fs.ErrNotExist].
+	// Get returns the document with a name, of at most limit bytes. If it does not exist,
+	// the error is an [fs.ErrNotExist].
 	Get(ctx context.Context, name string, limit int64) ([]byte, error)
 
 	// String is where it is, for people.
 	String() string
 }
 
-// Store is where documents are kept: in a directory and, unless Bucket is nil, in a bucket,
-// of which the directory has what was written or read on this host.
+// Store stores documents in a directory and, unless Bucket is nil, in a bucket. With a
+// bucket, the directory holds what was written or read on this host.
 type Store struct {
 	Dir    string
 	Bucket Bucket
 }
 
-// String says where the documents are, for people.
+// String returns the location of the documents, for people.
 func (s Store) String() string {
 	if s.Bucket != nil {
 		return s.Bucket.String()
@@ -75,7 +75,7 @@ func (s Store) String() string {
 // Path is where the document with that digest is on this host.
 func (s Store) Path(digest string) string { return filepath.Join(s.Dir, byDigest, digest) }
 
-// At says where the document with a name is, for people.
+// At returns the location of the document with a name, for people.
 func (s Store) At(name string) string {
 	if s.Bucket != nil {
 		return s.Bucket.String() + "/" + name
@@ -154,8 +154,8 @@ func (s Store) ReadNamed(ctx context.Context, name, digest string, limit int64) 
 	return text, err
 }
 
-// RunOf is the run whose reports have the documents about an image with these tags; empty if
-// they do not say, or not in the way that bake does.
+// RunOf returns the run whose reports include the documents about an image with these
+// tags. It is empty if the tags do not name a run in bake's format.
 func RunOf(tags map[string]string) string {
 	if run := tags[Run]; uuid.Validate(run) == nil {
 		return run

@@ -21,7 +21,7 @@ type Content struct {
 	SHA256   string
 	Profiles []string  // IDs
 	Streams  []string  // IDs of the data streams
-	Dated    time.Time // what is newest in it, but for what is in the future; zero: it does not say
+	Dated    time.Time // the newest date in it that is not in the future; zero: it has none
 
 	data []byte
 }

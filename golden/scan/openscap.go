@@ -75,7 +75,7 @@ func limited(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the scan took longer than %s, its timeout", limit))
 }
 
-// run runs a script on a machine as root, and returns what it says, by its parts.
+// run runs a script on a machine as root, and returns the parts of its output.
 func run(ctx context.Context, on communicator.Communicator, script string) (said, error) {
 	out := communicator.Head{Max: maxWire}
 	if err := asroot.Stream(ctx, on, script, &out); err != nil {
@@ -144,11 +144,11 @@ func split(text string) said {
 	return parts
 }
 
-// said is what a script has said, by its parts.
+// said holds the parts of a script's output.
 type said map[string]string
 
-// status is how the scanner has ended, and the end of what it has said about it; -1 if the
-// machine does not say.
+// status returns the exit status of the scanner and the end of its messages; -1 if the
+// machine does not report one.
 func (s said) status() (code int, why string) {
 	text, _ := base64.StdEncoding.DecodeString(strings.TrimSpace(s["status"])) // line breaks do not count
 	last := string(text)

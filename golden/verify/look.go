@@ -43,7 +43,7 @@ type sight struct {
 	started   string // differs after each start
 }
 
-// script says what is seen, a word before each text.
+// script prints what it observes, with a keyword before each text.
 const script = cloudinit.Busy + `
 if [ -d /run/systemd/system ]; then
 	say state "$(systemctl is-system-running 2>/dev/null)"
@@ -183,7 +183,7 @@ func (s sight) cloud(id string) findings.Finding {
 	return f
 }
 
-// finding is one that passed if there is nothing wrong.
+// finding returns a finding that has passed if wrong is empty.
 func finding(id, title string, severity findings.Severity, wrong string) findings.Finding {
 	f := findings.Finding{ID: id, Title: title, Severity: severity, Result: findings.Pass}
 	if wrong != "" {

@@ -155,7 +155,7 @@ func reboot(ctx context.Context, s *step.Scope, m builder.Machine, before sight,
 		if err != nil {
 			return nil, err
 		}
-		// What the command says does not matter: the machine goes away under it.
+		// The command's result does not matter: the reboot interrupts it.
 		_, _ = asroot.Run(ctx, m, "(sleep 1; systemctl reboot || shutdown -r now || reboot) >/dev/null 2>&1 &")
 		for {
 			if err := delay.For(ctx, pause); err != nil {

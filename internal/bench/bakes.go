@@ -30,7 +30,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// slow is about a fifth of what a small image takes on EC2.
+// slow takes about a fifth of the time of a small image on EC2.
 var slow = cloud.Delays{Launch: 4 * time.Second, Stop: 5 * time.Second, Terminate: 5 * time.Second,
 	Snapshot: 10 * time.Second, Image: 4 * time.Second, Copy: 8 * time.Second}
 

@@ -197,9 +197,9 @@ func (b *bench) mainJob(context.Context) error {
 
 func round(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
 
-// launch measures from RunInstances to the first completed command over SSH, and what of it
-// passes until the SSH server answers, until it has let the user in, and until the command
-// has ended.
+// launch measures the time from RunInstances to the first completed command over SSH, and
+// its parts: until the SSH server answers, until the user is logged in, and until the
+// command has ended.
 func (b *bench) launch(ctx context.Context) error {
 	if err := b.startCloud(ctx); err != nil {
 		return err
@@ -489,7 +489,7 @@ func (b *bench) runMachine(ctx context.Context) (in *types.Instance, took launch
 	return nil, took, fmt.Errorf("%s took no SSH command within three minutes: %w", id, err)
 }
 
-// firstCommand logs in to a machine and runs a command, and tells what has passed since start.
+// firstCommand logs in to a machine and runs a command, and returns the time since start.
 func (b *bench) firstCommand(host string, start time.Time) (took launched, err error) {
 	conn, err := net.DialTimeout("tcp", net.JoinHostPort(host, "22"), 2*time.Second)
 	if err != nil {

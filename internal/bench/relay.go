@@ -8,13 +8,12 @@ import (
 	"time"
 )
 
-// relay connects each of its connections to one that dial opens, and lets what is sent
-// arrive after half of a round trip, in either direction. It delays without limiting
-// how much is on its way.
+// relay connects each of its connections to one that dial opens, and delays data by half
+// of a round trip in either direction. It does not limit the amount of data in transit.
 type relay struct {
 	net.Listener
 	delay   time.Duration
-	buffers sync.Pool // of what is on its way: what the relay costs counts against all
+	buffers sync.Pool // for data in transit; shared, because the relay's own cost is part of every measurement
 }
 
 // newRelay starts a relay with a round trip of rtt.

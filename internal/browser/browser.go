@@ -45,7 +45,7 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// event is what the browser says by itself.
+// event is an unsolicited message of the browser.
 type event struct {
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params"`
@@ -110,7 +110,7 @@ func pipe(t testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-// listen hands out what the browser says until it ends.
+// listen dispatches the browser's messages until it ends.
 func (b *Browser) listen(from *os.File) {
 	r := bufio.NewReader(from)
 	for {
@@ -257,8 +257,8 @@ func (p *Page) happened(e event) {
 	}
 }
 
-// Complaints are all messages of the console, exceptions, dialogs and what the browser
-// itself has to say so far.
+// Complaints returns all console messages, exceptions, dialogs and messages of the browser
+// itself so far.
 func (p *Page) Complaints() []string {
 	p.b.mu.Lock()
 	defer p.b.mu.Unlock()

@@ -101,8 +101,8 @@ func (c *countdown) Value(key any) any { // which context.Cause uses
 	return c.Context.Value(key)
 }
 
-// Goroutines are those of the packages named that have not ended after a while, but for
-// tests and services of tests.
+// Goroutines returns the stacks of goroutines of the named packages that have not ended
+// after a while, except those of tests and of their services.
 func Goroutines(packages ...string) (left string) {
 	for range 100 {
 		left = ""

@@ -64,7 +64,7 @@ type pkg struct {
 // own reports whether a package is one of this module.
 func own(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
 
-// left reports whether p is left out. Only tests may be because of what they import.
+// left reports whether p is left out. Only tests may be left out because of their imports.
 func (p pkg) left() bool {
 	if ofCloud(p.ImportPath) || strings.HasSuffix(p.ImportPath, ".test") {
 		return true
@@ -173,7 +173,7 @@ func packages(dir, goos, goarch string) (list []pkg, err error) {
 	return list, cmd.Wait()
 }
 
-// importer finds what a package imports among what has been checked.
+// importer resolves a package's imports among the packages checked so far.
 type importer struct {
 	names   map[string]string
 	checked map[string]*types.Package

@@ -1,4 +1,4 @@
-// Package filedigest tells whether files are what they were.
+// Package filedigest computes digests of files to detect changes.
 package filedigest
 
 import (
@@ -17,9 +17,9 @@ import (
 // limit is how many files one digest may be of.
 const limit = 20_000
 
-// Of returns the digest of files and directories with all that is in them: of names below
-// them, contents and permissions. Links stand for what they lead to, as they do when they are
-// uploaded. Paths that are empty do not count.
+// Of returns the digest of files and directories with all their content: relative names,
+// contents and permissions. Links are replaced by their targets, as in an upload. Empty
+// paths are ignored.
 func Of(paths []string) (string, error) {
 	sum := sha256.New()
 	files := 0
@@ -73,7 +73,7 @@ func Walk(path string, visit func(path string, info fs.FileInfo) error) error {
 	return walk(path, info, nil, visit)
 }
 
-// walk is [Walk] of what is in the directories above.
+// walk is [Walk] within the directories above.
 func walk(path string, info fs.FileInfo, above []fs.FileInfo, visit func(string, fs.FileInfo) error) error {
 	if !info.IsDir() {
 		return visit(path, info)

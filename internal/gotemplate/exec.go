@@ -180,7 +180,7 @@ func (e *execution) loopVariables(p *parse.PipeNode, key, value any) error {
 	return nil
 }
 
-// each calls turn for every element of v until it says that there are no more.
+// each calls turn for every element of v until turn returns false.
 func each(v any, turn func(key, value any) (more bool, err error)) error {
 	r := reflect.ValueOf(v)
 	switch r.Kind() {
@@ -324,7 +324,7 @@ func number(n *parse.NumberNode) (any, error) {
 	return nil, fmt.Errorf("%s is too large", n.Text)
 }
 
-// fields is [fields], but for what a strict execution makes of what is not there.
+// fields is [fields], with the handling of missing fields in a strict execution.
 func (e *execution) fields(v any, names []string) (any, error) {
 	if !e.strict {
 		return fields(v, names)

@@ -115,7 +115,8 @@ func joined(args []any) string {
 	return fmt.Sprint(shown...)
 }
 
-// lastOf is what is left of and and or, which [execution.call] ends early.
+// lastOf is the implementation of and and or, apart from the early end, which
+// [execution.call] handles.
 func lastOf(args []any) (any, error) {
 	if len(args) == 0 {
 		return nil, errors.New("wrong number of arguments: want at least 1, got 0")
@@ -242,9 +243,9 @@ func ordered(holds func(int) bool) function {
 	}
 }
 
-// compare is negative, 0 or positive as a is less than, equal to or more than b.
-// Values of different kinds cannot be compared; order says that equality is not
-// enough.
+// compare returns a negative number, 0 or a positive number if a is less than, equal to or
+// greater than b. Values of different kinds cannot be compared; order means that the kind
+// must be ordered.
 func compare(a, b any, order bool) (int, error) {
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
 	switch {

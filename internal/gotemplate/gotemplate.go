@@ -17,7 +17,7 @@ import (
 	"github.com/ncruces/go-strftime"
 )
 
-// Context is what the functions of a template may know.
+// Context is what the functions of a template have access to.
 type Context struct {
 	BuildName string    // label of the source block, for build_name
 	BuildType string    // type of the source block, for build_type

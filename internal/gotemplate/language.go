@@ -83,7 +83,7 @@ type positioned struct {
 
 func (p *positioned) Unwrap() error { return p.error }
 
-// place says where err came up, unless something in there has.
+// place adds the position to err, unless err has a more precise one.
 func place(err error, pos parse.Pos) error {
 	if at := (*positioned)(nil); err == nil || errors.As(err, &at) {
 		return err

@@ -44,7 +44,7 @@ func Source(src []byte) []byte {
 	return out.Bytes()
 }
 
-// joinsNext says whether a character and a quote after it are one to the eye.
+// joinsNext reports whether a character and a following quote form one grapheme cluster.
 func joinsNext(char []byte) bool {
 	both := append(bytes.Clone(char), '"')
 	n, _, err := textseg.ScanGraphemeClusters(both, true)

@@ -1,5 +1,5 @@
-// Package hostpath is about files of this host as users know them: by which names, and who may do
-// what with them.
+// Package hostpath handles paths and permissions of files on this host in the form in
+// which users know them.
 package hostpath
 
 import (

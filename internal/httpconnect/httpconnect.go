@@ -21,7 +21,7 @@ type RefusedError struct {
 	Status string // such as "502 Bad Gateway"; empty: it does not speak HTTP
 	Code   int
 	Header http.Header
-	Text   string // the start of what it says
+	Text   string // the start of the response body
 	err    error
 }
 
@@ -34,14 +34,14 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.err }
 
-// Authorization is a header that tells a proxy who asks.
+// Authorization returns a header with credentials for a proxy.
 func Authorization(user, password string) http.Header {
 	return http.Header{"Proxy-Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))}}
 }
 
-// Tunnel has the proxy at the other end of conn connect to addr, and returns conn,
-// which is a connection to addr from then on. On an error it closes conn; what the
-// proxy refuses is a *RefusedError.
+// Tunnel makes the proxy at the other end of conn connect to addr, and returns conn, which
+// is then a connection to addr. On an error it closes conn; if the proxy refuses, the
+// error is a *RefusedError.
 func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -59,7 +59,7 @@ func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header)
 	if err := req.Write(conn); err != nil {
 		return fail(err)
 	}
-	// What a stranger says at length is not read.
+	// Limit what is read from an untrusted server.
 	limited := &io.LimitedReader{R: conn, N: 64 << 10}
 	in := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(in, req)

@@ -14,7 +14,7 @@ import (
 // The tags.
 const (
 	Image    = "bake:image"    // the name of its image block
-	Inputs   = "bake:inputs"   // the digest of what it is made of
+	Inputs   = "bake:inputs"   // the digest of its inputs
 	Parent   = "bake:parent"   // the ID of the image that it was built on
 	Verified = "bake:verified" // what the image has passed, separated by commas, or the digest of that list
 	Reports  = "bake:reports"  // the run that has made it, and has its reports
@@ -32,17 +32,19 @@ type Made struct {
 	ID      string
 }
 
-// Order compares images as [Age] does, and else by their own ids, so that all who compare them agree.
+// Order compares images as [Age] does, and then by their own ids, so that all callers
+// order them in the same way.
 func Order(a, b Made) int { return cmp.Or(Age(a, b), strings.Compare(a.ID, b.ID)) }
 
-// Age compares images by when they were made, as [cmp.Compare] does: those of the same second by when
-// the runs began that made them, which their ids tell. It is 0 if that is not known.
+// Age compares images by their creation times, as [cmp.Compare] does. Images of the same
+// second are compared by the start of their runs, which the ids of runs contain. It is 0
+// if that is not known.
 func Age(a, b Made) int {
 	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(began(a), began(b)))
 }
 
-// began is when the run began that has made an image, in milliseconds since 1970; 0 if its id does not
-// tell, as those of older versions do not.
+// began returns when the run that made an image began, in milliseconds since 1970. It is 0
+// if the id does not contain it, as in older versions.
 func began(m Made) uint64 {
 	u, err := uuid.Parse(m.Tags[Reports])
 	if err != nil || u.Version() != 8 {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// cpuTime is what the process has used of the processor; GetProcessTimes.
+// cpuTime returns the processor time of the process; GetProcessTimes.
 func cpuTime() time.Duration {
 	var created, ended, kernel, user windows.Filetime
 	if err := windows.GetProcessTimes(windows.CurrentProcess(), &created, &ended, &kernel, &user); err != nil {

@@ -90,8 +90,8 @@ func (k *keys) Read(b []byte) (int, error) {
 // Write implements io.Writer.
 func (k *keys) Write(b []byte) (int, error) { return k.out.Write(b) }
 
-// complete is called for each key. It completes the name before the cursor as far
-// as that can be told.
+// complete is called for each key. It completes the name before the cursor as far as it is
+// unambiguous.
 func (e *Editor) complete(line string, pos int, key rune) (string, int, bool) {
 	if key != '\t' {
 		return "", 0, false
@@ -118,8 +118,8 @@ func (e *Editor) complete(line string, pos int, key rune) (string, int, bool) {
 	return line[:start] + common + line[pos:], start + len(common), true
 }
 
-// History is what was typed before, as [term.History]. What it is not to keep it
-// forgets when the program ends.
+// History holds the lines entered before, as [term.History]. Lines that must not be stored
+// are kept in memory only.
 type History struct {
 	lines  []string          // oldest first
 	secret func(string) bool // whether a line holds a secret
@@ -133,8 +133,8 @@ func NewHistory() *History { return &History{} }
 // keptLines is how many lines a history keeps.
 const keptLines = 1000
 
-// OpenHistory opens the history in dir, which keeps no line that secret is true of. The
-// error says why nothing is kept; the history can be used all the same.
+// OpenHistory opens the history in dir. It does not store lines for which secret returns
+// true. The error says why nothing is stored; the history can still be used.
 func OpenHistory(dir string, secret func(string) bool) (*History, error) {
 	h := &History{secret: secret}
 	path := filepath.Join(dir, "console_history")

@@ -60,7 +60,7 @@ func contents(ctx context.Context, endpoint, region, image string, key Key, answ
 	}, answer)
 }
 
-// Layer is a part of what an image is made of; images can have it in common.
+// Layer is a part of an image's content, which several images can share.
 type Layer struct {
 	ID    string
 	Bytes int64

@@ -7,8 +7,8 @@ import (
 	"bake/cloud/image"
 )
 
-// Bases returns the bases of the cloud in dir: those of releases, made or not, and those
-// of imported images.
+// Bases returns the bases of the cloud in dir: those of releases, whether made or not, and
+// those of imported images.
 func Bases(ctx context.Context, dir string, log *slog.Logger) ([]Base, error) {
 	_, store, err := open(dir, log)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"bake/cloud/network"
 )
 
-// reach is what machines may connect to outside of the cloud: what o admits,
-// and what they install packages from, which may be at a private address: the
-// archives of the host's apt and of their own, and the host's proxies.
+// reach returns what machines may connect to outside of the cloud: what o permits, and the
+// sources of packages, which may be at a private address: the archives of the host's apt
+// and of the machines, and the host's proxies.
 func reach(o Options, mirrors image.Mirrors, store *image.Store) (*network.Reach, error) {
 	var items []string
 	for _, item := range strings.Split(o.Egress, ",") {

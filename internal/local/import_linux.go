@@ -120,8 +120,8 @@ func importBase(ctx context.Context, store *image.Store, in Import, o image.Impo
 	return store.ImportTar(ctx, f, o)
 }
 
-// importAMI makes a base of what an image of the local cloud is made of. The layers are
-// those of the image, which can be deregistered afterwards.
+// importAMI makes a base from an image of the local cloud. The base has the image's
+// layers; the image can be deregistered afterwards.
 func importAMI(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (image.Base, error) {
 	o.Source = in.Source
 	return store.ImportLayers(ctx, o, func() (b image.Base, err error) {
@@ -148,8 +148,8 @@ func importAMI(ctx context.Context, store *image.Store, in Import, o image.Impor
 	})
 }
 
-// isSavedImage says whether f is an archive of an image, as "docker save" writes
-// it, and not of a file system. It leaves f at its beginning.
+// isSavedImage reports whether f is an image archive written by "docker save", and not an
+// archive of a file system. It leaves f at its beginning.
 func isSavedImage(f io.ReadSeeker) (bool, error) {
 	found := false
 	archive := tar.NewReader(f)

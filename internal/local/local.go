@@ -61,7 +61,7 @@ type Options struct {
 	Waiting  func()         // called if others still use the cloud when it is closed
 }
 
-// Served is a cloud that is about to be served, for those who make pages of it.
+// Served is a cloud that is about to be served, for code that serves web pages about it.
 type Served struct {
 	Endpoint string                                    // URL
 	Keys     []Key                                     // one of each account
@@ -153,8 +153,8 @@ func (f Finding) String() string {
 	return text
 }
 
-// Rehearsed is what is rehearsed on a cloud, in the form of a file of rules, with what
-// the rules have done.
+// Rehearsed holds the delays and rules in effect on a cloud, in the form of a file of
+// rules, with what the rules have done.
 type Rehearsed struct {
 	Delays map[string]string `json:"delays"`
 	Faults struct {
@@ -167,7 +167,7 @@ type Rehearsed struct {
 	} `json:"counts"` // of each rule
 }
 
-// Import says what is made an image of.
+// Import defines the source of an imported image.
 type Import struct {
 	Source   string // an archive, a directory, a reference to an OCI image, or the id of an image of the cloud
 	Region   string // of the image that is meant by its id
@@ -175,7 +175,7 @@ type Import struct {
 	Key      Key
 	Name     string  // of the image
 	Owner    string  // account that offers it
-	User     string  // login user; empty for what the source says
+	User     string  // login user; empty: as in the source
 	Arch     string  // of its processor, as Go names it; empty for this host's
 	Options  Options // of the cloud, such as what a machine that installs packages can reach
 	As       string  // release whose base it becomes, instead of an image with a name and an owner
@@ -201,7 +201,7 @@ type Base struct {
 	Size      int64      `json:"size,omitempty"`   // bytes
 }
 
-// BaseOptions say which base is made, and of what.
+// BaseOptions define which base is made, and from what.
 type BaseOptions struct {
 	Release  string
 	Mirror   string // as -mirror says it, or the URL of the release's archive

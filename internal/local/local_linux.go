@@ -166,7 +166,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}, nil
 }
 
-// visible is what the pages of a cloud are shown of it.
+// visible returns the data of a cloud that its web pages show.
 func visible(c *cloud.Cloud, endpoint string) Served {
 	s := Served{Endpoint: endpoint, Looks: http.Header{}, Changes: c.Watch}
 	for _, a := range c.Credentials() {
@@ -182,7 +182,7 @@ func visible(c *cloud.Cloud, endpoint string) Served {
 	return s
 }
 
-// unwritable says how to go on where the directory of the local cloud cannot be written
+// unwritable adds advice to an error if the directory of the local cloud cannot be written
 // to.
 func unwritable(dir string, err error) error {
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), dir) {
@@ -294,9 +294,9 @@ func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding, err e
 
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// able returns what try finds, unless it has found nothing for the cloud in dir since the host was
-// started, whose id is in the file boot: to try everything takes longer than many a call. What has
-// changed since then is said when a machine does not start.
+// able returns the error of try. It skips try if try has succeeded for the cloud in dir
+// since the host was started, whose boot id is in the file boot: the checks take longer
+// than many calls. A later problem is reported when a machine does not start.
 func able(dir, boot string, try func() error) error {
 	now, err := os.ReadFile(boot)
 	if err != nil {

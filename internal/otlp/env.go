@@ -40,16 +40,16 @@ type Parent struct {
 // String is the traceparent of a span that is sampled.
 func (p Parent) String() string { return fmt.Sprintf("00-%x-%x-01", p.Trace[:], p.Span[:]) }
 
-// general is what the names of variables for all signals begin with, and traces is that of those
-// for traces, which come first.
+// general is the prefix of variables for all signals, and traces that of variables for
+// traces, which take precedence.
 const (
 	general = "OTEL_EXPORTER_OTLP_"
 	traces  = general + "TRACES_"
 )
 
-// FromEnv is what variables say, as OpenTelemetry's specification has them, which get returns
-// the values of; nil if they name no collector, or turn traces off. service is the program's
-// name for itself, unless they have another one.
+// FromEnv returns the configuration from the variables of OpenTelemetry's specification,
+// which get returns the values of. It returns nil if they name no collector, or disable
+// traces. service is the service name unless the variables set another one.
 func FromEnv(get func(name string) string, service string) (*Config, error) {
 	own := func(short string) (name, value string) {
 		if v := get(traces + short); v != "" {
@@ -110,8 +110,9 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 	return c, err
 }
 
-// resource is what the spans are of: the service, as OTEL_SERVICE_NAME names it first, and
-// OTEL_RESOURCE_ATTRIBUTES before what it calls itself.
+// resource returns the attributes of the resource: the service name from
+// OTEL_SERVICE_NAME, else from OTEL_RESOURCE_ATTRIBUTES, else the program's own, and the
+// other resource attributes.
 func resource(get func(name string) string, service string) (all []Attr, err error) {
 	said, err := pairs(get("OTEL_RESOURCE_ATTRIBUTES"))
 	if err != nil {
@@ -165,8 +166,8 @@ func pairs(text string) (map[string]string, error) {
 	return out, nil
 }
 
-// checkHeaders says which headers HTTP does not have. It shows no values, nor what is no name,
-// which may be secrets.
+// checkHeaders returns an error for invalid HTTP headers. It does not include values or
+// invalid names, which may be secrets.
 func checkHeaders(all map[string]string) error {
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz" // RFC 9110, section 5.6.2
 	for _, name := range slices.Sorted(maps.Keys(all)) {

@@ -25,7 +25,7 @@ const (
 	batchTime  = 2 * time.Second // that a span waits for others
 
 	longestAnswer = 1 << 16 // of a collector, in bytes
-	longestReason = 500     // of what it says, in bytes
+	longestReason = 500     // of its message, in bytes
 
 	// Failed requests are retried after increasing pauses.
 	firstWait = time.Second
@@ -132,7 +132,8 @@ func (e *Exporter) run() {
 	}
 }
 
-// next waits for spans, and a little for more of them. last says that there will be no more.
+// next waits for spans, and a little longer for more of them. last reports that there will
+// be no more.
 func (e *Exporter) next() (batch []Span, last bool) {
 	size := 0
 	take := func(s Span) {

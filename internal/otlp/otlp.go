@@ -40,7 +40,7 @@ type Span struct {
 	Error  string // why, if it has failed
 }
 
-// size is about what a span takes in memory, and in a request, in bytes.
+// size estimates the memory of a span, and its size in a request, in bytes.
 func (s *Span) size() int {
 	const item = 64 // of an attribute, an event or the rest
 	n := 4*item + len(s.State) + len(s.Name) + len(s.Error)

@@ -1,6 +1,6 @@
-// Package powershelltest is a PowerShell for tests: it runs the part of the language
-// that bake's own scripts and those of tests use, as PowerShell would, and refuses
-// what it does not know.
+// Package powershelltest is a PowerShell interpreter for tests: it runs the part of the
+// language that bake's own scripts and those of tests use, as PowerShell would, and
+// rejects everything else.
 package powershelltest
 
 import (
@@ -204,7 +204,7 @@ func (in *interpreter) capture(f func() error) (out []any, err error) {
 	return out, err
 }
 
-// val is what a statement puts out, as a value.
+// val returns the output of a statement as a value.
 func (in *interpreter) val(n node) (v any, err error) {
 	out, err := in.capture(func() (err error) {
 		v, err = in.eval(n)
@@ -236,7 +236,7 @@ func flat(v any) []any {
 	return []any{v}
 }
 
-// value is what a statement's output is as a value.
+// value converts the output of a statement to a value.
 func value(out []any) any {
 	switch len(out) {
 	case 0:
@@ -431,7 +431,7 @@ func (in *interpreter) expand(n *text) (any, error) {
 	return b.String(), nil
 }
 
-// assign stores a value, or adds it to the one that is there.
+// assign stores a value, or adds it to the existing one.
 func (in *interpreter) assign(n *assign) (any, error) {
 	v, err := in.val(n.value)
 	if err != nil {

@@ -23,7 +23,7 @@ func Decode(b64 string) string {
 
 type cmdlet func(in *interpreter, flags map[string]any, args, input []any) ([]any, error)
 
-// commands are those of PowerShell itself, by name.
+// commands returns the built-in commands of PowerShell, by name.
 func commands() map[string]cmdlet {
 	write := func(in *interpreter, _ map[string]any, args, input []any) ([]any, error) {
 		if len(args) == 1 {

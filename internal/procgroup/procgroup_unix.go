@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Start starts cmd, which has a context, as the head of a group of processes, all of
-// which are killed when the context ends. What a terminal sends does not reach them.
+// Start starts cmd, which has a context, as the leader of a process group, which is killed
+// when the context ends. Signals from a terminal do not reach the group.
 func Start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return Signal(cmd, syscall.SIGKILL) }

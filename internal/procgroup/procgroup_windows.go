@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Start starts cmd, which has a context, as the head of a group of processes, all of
-// which are killed when the context ends. What a console sends does not reach them.
-// They are a job: children belong to it even after their parents have ended.
+// Start starts cmd, which has a context, as the first process of a job, which is killed
+// when the context ends. Console events do not reach the job. Child processes belong to
+// the job even after their parents have ended.
 func Start(cmd *exec.Cmd) error {
 	job, err := windows.CreateJobObject(nil, nil)
 	if err != nil {

@@ -28,8 +28,8 @@ func Sentence(text string) string {
 	return Capital(strings.TrimSuffix(text, ".")) + "."
 }
 
-// OnePoint is a text whose sentences each end in one point: messages of Windows bring one of their
-// own, before that of the sentence which they are put into.
+// OnePoint removes duplicate full stops: error messages of Windows end in one, and so does
+// the sentence that contains them.
 func OnePoint(text string) string {
 	parts := strings.Split(text, "..")
 	whole := parts[0]
@@ -64,8 +64,8 @@ func Line(text string) string { return Printable(OneLine(text)) }
 // Short is a [Line], cut if it has more than most characters.
 func Short(text string, most int) string { return Cut(Line(text), most) }
 
-// Excerpt is as much of a text, such as what a program has complained of, as a message shows: a
-// [Short] one.
+// Excerpt shortens a text, such as the error output of a program, for a message; see
+// [Short].
 func Excerpt(text string) string { return Short(text, 1000) }
 
 // Cut is a text, cut if it has more than most characters.
@@ -76,8 +76,8 @@ func Cut(text string, most int) string {
 	return text
 }
 
-// Beginning is a text, or its beginning if it has more than most bytes, which are at least those
-// of the "..." that then end it.
+// Beginning returns a text, or its beginning followed by "..." if it has more than most
+// bytes. most must be at least the length of "...".
 func Beginning(text string, most int) string {
 	if len(text) <= most {
 		return text
@@ -95,7 +95,7 @@ func Missing(what, path string) string {
 	return text + "; relative paths start at the current directory, so ${path.root}/... may be meant"
 }
 
-// Count is a number with what it counts: "1 check", "2 checks".
+// Count formats a number with a noun: "1 check", "2 checks".
 func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -116,8 +116,8 @@ func NewTable(heads ...any) *Table {
 	return t
 }
 
-// Row adds a row. A cell is what [fmt.Sprint] makes of it, as [Printable] shows that. The last one
-// widens no column, and a row of one cell ends the columns above it.
+// Row adds a row. Each cell is formatted by [fmt.Sprint] and [Printable]. The last cell
+// does not widen its column, and a row with a single cell ends the columns above it.
 func (t *Table) Row(cells ...any) {
 	for i, c := range cells {
 		if i > 0 {

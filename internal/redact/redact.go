@@ -73,8 +73,8 @@ func kindOf(s string) kind {
 	return rare
 }
 
-// Add makes s secret, and so each line of it. A line that says nothing by itself,
-// such as the brace of a JSON text, is not.
+// Add registers s and each of its lines as secret, except for lines without information,
+// such as the brace of a JSON text.
 func (r *Set) Add(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

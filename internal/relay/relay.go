@@ -26,9 +26,9 @@ const (
 // away.
 const abandoned = 10 * time.Second
 
-// Serve serves connections on a socket at path, which is this user's alone if its
-// directory is, until ctx ends. Each is joined to the one that dial makes to the
-// address, host and port, that the other side asks for.
+// Serve serves connections on a socket at path until ctx ends. The socket is private to
+// this user if its directory is. Each connection is joined to one that dial opens to the
+// address, host and port, that the client requests.
 func Serve(ctx context.Context, path string, dial func(ctx context.Context, addr string) (net.Conn, error)) error {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "unix", path)
@@ -144,7 +144,7 @@ func join(conn net.Conn, in io.Reader, out io.Writer, hangup <-chan os.Signal) e
 	return err
 }
 
-// firstLine reads what the other side says first, and returns where the rest is.
+// firstLine reads the first line from the other side, and returns a reader for the rest.
 func firstLine(conn net.Conn) (rest *bufio.Reader, line string, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, "", err

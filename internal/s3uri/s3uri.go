@@ -11,11 +11,11 @@ import (
 // Scheme is what an address begins with.
 const Scheme = "s3://"
 
-// bucket fits names, with the capitals, underscores and lengths of those of us-east-1 from
-// before 2018.
+// bucket matches names, including names of us-east-1 from before 2018, with capitals,
+// underscores and greater lengths.
 var bucket = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`) })
 
-// CheckBucket says why a name is none of a general purpose bucket.
+// CheckBucket returns an error if a name is not that of a general purpose bucket.
 func CheckBucket(name string) error {
 	switch {
 	case !bucket().MatchString(name):

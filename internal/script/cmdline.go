@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// cmdLine is a command line for cmd.exe, whose words are quoted where blanks would
-// part them, and the paths of files where what is special to cmd.exe would.
+// cmdLine returns a command line for cmd.exe. It quotes words with blanks, and paths with
+// characters that are special to cmd.exe.
 func cmdLine(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {

@@ -8,9 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// encode is the text of an inline script as those read it who run files of this extension on
-// Windows: cmd.exe in the code page of the console, Windows PowerShell as UTF-8 if that is
-// marked, others as UTF-8. A text that the code page does not have stays UTF-8.
+// encode returns the text of an inline script in the encoding that the interpreter for
+// this extension expects on Windows: for cmd.exe the code page of the console, for Windows
+// PowerShell UTF-8 with a byte order mark, for others UTF-8. A text that the code page
+// cannot represent stays UTF-8.
 func encode(text, extension string, toPage func(string) (string, bool)) string {
 	if strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
 		return text

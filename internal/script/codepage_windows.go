@@ -37,7 +37,8 @@ func toPage(text string) (string, bool) {
 	return string(coded[:n]), n > 0 && lost == 0
 }
 
-// fromPage is what is written in the [codePage] as UTF-8, or as it is if it cannot be read.
+// fromPage converts text from the [codePage] to UTF-8, or returns it unchanged if it
+// cannot be converted.
 func fromPage(coded []byte) []byte {
 	wide := make([]uint16, len(coded))
 	n, err := windows.MultiByteToWideChar(codePage(), 0, &coded[0], int32(len(coded)), &wide[0], int32(len(wide)))

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Lines passes what is written to it on line by line, as a terminal would show
-// it: of a line that overwrites itself with carriage returns only what is left
-// at the end, without blanks at its end.
+// Lines passes its input on line by line, as a terminal would show it: if a line
+// overwrites itself with carriage returns, only the final text is passed on, without
+// trailing blanks.
 type Lines struct {
 	mu   sync.Mutex
 	emit func(string)
@@ -63,8 +63,8 @@ func (l *Lines) Flush() {
 	}
 }
 
-// overwritten tells what stood before the last carriage return. What follows it may
-// be half a word, and half a secret.
+// overwritten reports the text before the last carriage return. The text after it may be
+// half a word, or half a secret.
 func (l *Lines) overwritten() {
 	end := bytes.LastIndexByte(l.rest, '\r')
 	if l.Overwritten == nil || end < 0 || time.Since(l.told) < legible {

@@ -165,7 +165,7 @@ func (l *Local) text(lines []string) string {
 	return Text(l.Options.InlineShebang, lines)
 }
 
-// extension is what the name of an inline script ends in.
+// extension returns the file name extension of an inline script.
 func (l *Local) extension() string {
 	if l.windows() {
 		return cmp.Or(l.Options.TempfileExtension, ".cmd") // without which it cannot be run

@@ -47,8 +47,8 @@ type Problem struct {
 	Summary, Detail string
 }
 
-// Problems finds what is wrong with the options. known says whether an option's
-// value is known yet.
+// Problems returns the errors in the options. known reports whether an option's value is
+// known yet.
 func (o *Options) Problems(known func(field any) bool) (found []Problem) {
 	add := func(field any, summary, format string, args ...any) {
 		found = append(found, Problem{field, summary, fmt.Sprintf(format, args...)})

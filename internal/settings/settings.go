@@ -29,7 +29,7 @@ type setting struct {
 	value          func(v cty.Value, home string) (string, error) // for the variable; empty: it is not set
 }
 
-// all are the settings that there are.
+// all returns the settings.
 func all() []setting {
 	return []setting{
 		{"mirror", "BAKE_MIRROR", texts},
@@ -115,7 +115,7 @@ func read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// unknown says that there is no such setting, and which is meant.
+// unknown reports an unknown setting, and suggests the one that was probably meant.
 func unknown(a *hcl.Attribute, settings []setting) *hcl.Diagnostic {
 	names := make([]string, len(settings))
 	near, distance := "", 4
@@ -139,7 +139,7 @@ func text(v cty.Value) (string, error) {
 	return v.AsString(), nil
 }
 
-// texts is one text, or a list of them.
+// texts converts one text, or a list of texts.
 func texts(v cty.Value, _ string) (string, error) {
 	if v.Type() == cty.String {
 		return v.AsString(), nil

@@ -199,7 +199,7 @@ func seq(of ...int) (string, error) {
 	return strings.Trim(fmt.Sprint(list), "[]"), err
 }
 
-// elements are those of a list of whatever kind.
+// elements returns the elements of a list of any type.
 func elements(v any) ([]any, error) {
 	r := reflect.ValueOf(v)
 	if r.Kind() != reflect.Slice && r.Kind() != reflect.Array {
@@ -432,7 +432,7 @@ func selections() map[string]any {
 	}
 }
 
-// keys are the sorted names in dicts; sprig has them in any order.
+// keys returns the sorted names in dicts; sprig does not sort them.
 func keys(ds ...dict) []string {
 	out := []string{}
 	for _, d := range ds {
@@ -466,7 +466,7 @@ func dig(args ...any) (any, error) {
 
 const maxDeep = 100
 
-// merge puts into to what the others have and it lacks, or with over also what it has.
+// merge copies into to the entries of the others that it lacks, or with over all entries.
 func merge(to dict, from []dict, over bool, depth int) (dict, error) {
 	if to == nil || depth > maxDeep {
 		return nil, errors.New("there is no dict to merge into, or one holds itself")

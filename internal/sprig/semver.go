@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// What semverCompare knows is what github.com/Masterminds/semver does, with which the tests
-// compare it. That library is not linked, since it compiles seven expressions before main:
-// a fourteenth of what "bake validate" takes.
+// The functions behave like github.com/Masterminds/semver, which the tests compare them
+// with. That library is not linked, since it compiles seven expressions before main, which
+// is a fourteenth of the time of "bake validate".
 
 // semverCompare reports whether version satisfies constraint: comparisons (=, !=, >, <, >=,
 // <=, ~, ~>, ^) joined by spaces or commas, alternatives by ||, and ranges (1.2 - 2). A part
@@ -81,7 +81,7 @@ func parseVersion(text string) (semanticVersion, error) {
 	return newVersion(m[1:4], m[4])
 }
 
-// newVersion is of parts, the last of which may be empty.
+// newVersion makes a version from its parts, the last of which may be empty.
 func newVersion(parts []string, prerelease string) (v semanticVersion, err error) {
 	for i, p := range parts {
 		if p == "" {

@@ -301,7 +301,7 @@ func encodings() map[string]any {
 	}
 }
 
-// decoded is what was decoded, or as sprig has it the error as a text.
+// decoded returns the decoded text or, as in sprig, the text of the error.
 func decoded(b []byte, err error) string {
 	if err != nil {
 		return err.Error()

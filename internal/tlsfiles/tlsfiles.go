@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Client is the configuration of a client that trusts the authorities in the file ca, and shows
-// the certificate in cert, whose key is in key. Without a ca, those of the system are trusted;
-// without a cert and a key, none is shown.
+// Client returns the configuration of a client that trusts the authorities in the file ca,
+// and presents the certificate in cert, whose key is in key. Without ca, it trusts those
+// of the system; without cert and key, it presents none.
 func Client(ca, cert, key string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -53,8 +53,8 @@ func Authorities(file string) (*x509.CertPool, error) {
 	return ParseAuthorities(text, file)
 }
 
-// ParseAuthorities are those whose certificates are in a text of PEM, which was read from a file of
-// that name.
+// ParseAuthorities returns the authorities in a PEM text, which was read from the named
+// file.
 func ParseAuthorities(text []byte, file string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {

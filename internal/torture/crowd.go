@@ -29,7 +29,7 @@ type crowd struct {
 	memory    int64   // MB that a process may take; 0 is any
 }
 
-// crowds are held by name. Those of a short torture have fewer calls refused.
+// crowds returns the crowds by name. In a short torture, fewer calls are refused.
 func crowds(short bool) []crowd {
 	if short {
 		return []crowd{
@@ -200,9 +200,9 @@ func (g *gathering) all(n int, command func(i int) *exec.Cmd) {
 	group.Wait()
 }
 
-// peakMemory is the most that a process has had in memory until over is closed, in MB. What
-// the kernel says when a process has ended is of no use: it counts what its parent had when
-// the process began.
+// peakMemory returns the maximum memory of a process until over is closed, in MB. The
+// kernel's own figure after the end of a process cannot be used: it includes the parent's
+// memory at the time of the fork.
 func peakMemory(pid int, over <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -222,7 +222,7 @@ func peakMemory(pid int, over <-chan struct{}) (peak int64) {
 	}
 }
 
-// tail is the end of what a process said.
+// tail returns the end of a process's output.
 func tail(text string) string { return text[max(0, len(text)-2000):] }
 
 // inspect checks for leftovers and inconsistencies.

@@ -184,7 +184,7 @@ func (t *torture) one(ctx context.Context, tr trial) (verdict, error) {
 	return v, err
 }
 
-// show says what is wrong, and how to see it again.
+// show prints what is wrong, and how to reproduce it.
 func (t *torture) show(v verdict) {
 	if !v.bad() {
 		return

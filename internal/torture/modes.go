@@ -26,7 +26,7 @@ type mode struct {
 
 func (m mode) kills() bool { return m.signal == syscall.SIGKILL }
 
-// modes are all of them. What happens once also happens for ever.
+// modes returns all modes. A failure that occurs once also occurs permanently.
 func modes() []mode {
 	all := []mode{
 		{name: "kill-before", signal: syscall.SIGKILL, before: true, commands: true},

@@ -152,8 +152,8 @@ func (p *promotion) names(ctx context.Context, channel string) (numbers []int, l
 	return numbers, locked, nil
 }
 
-// one has call n of a promotion go wrong, looks at what there is then and after a sweep, and
-// promotes once more. struck is false if there are not so many calls.
+// one makes call n of a promotion fail, checks the state then and after a sweep, and
+// promotes again. struck is false if there are fewer calls.
 func (p *promotion) one(ctx context.Context, n int) (struck bool, err error) {
 	image := fmt.Sprintf("web-%d", n)
 	stable := "/bake/" + image + "/stable"

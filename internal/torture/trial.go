@@ -60,7 +60,7 @@ type verdict struct {
 	crashed  bool
 	finished bool
 	resumed  bool
-	left     []string // what is left of it in the cloud or on this host
+	left     []string // the bake's resources left in the cloud or on this host
 	lost     []string // images that it has announced, and that are not there
 	problems []string // what else is wrong
 	said     string
@@ -76,7 +76,7 @@ func (v *verdict) bad() bool { return len(v.left)+len(v.lost)+len(v.problems) > 
 type course struct {
 	points []point
 	cuts   map[point]int // how many states the ledger had between the point before and this one
-	album  string        // of what it made
+	album  string        // of the images that it made
 }
 
 // attempt is a trial under way.
@@ -136,17 +136,17 @@ func (t trial) run(ctx context.Context, bake, dir string, against *course) (_ ve
 	return a.out, nil, a.judge(ctx, report, against)
 }
 
-// report is what a child said.
+// report is the output of a child process.
 type report struct {
 	exit     int // -1: it was killed
 	text     string
 	run      string
 	kept     []string // ids of images that are the user's
 	made     []string // of an artifact
-	admitted []string // ids of what it says it could not delete
+	admitted []string // ids of the resources that it reports as not deleted
 	kinds    []string // and its kinds
 
-	resumable bool // it says so: its images are there, what was to follow them is not done
+	resumable bool // as it reports: its images exist, but the steps after them were not done
 }
 
 // start runs bake to its end.
@@ -418,9 +418,8 @@ func (a *attempt) inspectEnd(r report) error {
 	return nil
 }
 
-// inspect compares what there is after all with what there should be: the images of
-// the undisturbed bake, nothing, or those of some regions, of a build that failed and
-// says so.
+// inspect compares the final state with the expected one: the images of the undisturbed
+// bake, nothing, or those of some regions, if the build failed and reported that.
 func (a *attempt) inspect(r report, against *course) error {
 	held, err := a.w.inventory()
 	if err != nil {

@@ -139,7 +139,7 @@ func (w *world) handle(rw http.ResponseWriter, r *http.Request) {
 		do(rw)
 		return
 	}
-	scope, _ := wire.ParseScope(r) // the cloud says what is wrong with it
+	scope, _ := wire.ParseScope(r) // the cloud reports the error
 	w.meddle(form.Get("Action")+"@"+scope.Region, answer{rw, scope.Service}, do)
 }
 

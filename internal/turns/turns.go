@@ -29,7 +29,8 @@ func Skip(t testing.TB, days int) {
 	}
 }
 
-// One returns what a test goes through: all or, in turns, one of them, another each day.
+// One returns the cases that a test runs: all of them or, when tests are distributed over
+// days, one of them, a different one each day.
 func One[T any](t testing.TB, all []T) []T {
 	day, every := today()
 	if every || len(all) == 0 {

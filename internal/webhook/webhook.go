@@ -1,4 +1,4 @@
-// Package webhook tells servers what has happened.
+// Package webhook posts notifications to servers.
 package webhook
 
 import (

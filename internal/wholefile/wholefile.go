@@ -32,8 +32,9 @@ func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	return files{os.OpenFile, Rename, os.Remove}.replace(path, perm, old, fill)
 }
 
-// WriteIn is [WriteData] of a file in a directory, out of which no link is followed. What is
-// there under its name and is no file is replaced as well: a link, or a pipe.
+// WriteIn is [WriteData] for a file in a directory, without following links out of the
+// directory. It also replaces an existing file that is not regular, such as a link or a
+// pipe.
 func WriteIn(root *os.Root, name string, perm fs.FileMode, data []byte) error {
 	old, err := root.Lstat(name)
 	if err != nil || !old.Mode().IsRegular() {
@@ -80,7 +81,8 @@ func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill fun
 // already, on Windows even if another process has it open for a moment.
 func Rename(from, to string) error { return patient(os.Rename)(from, to) }
 
-// patient is a rename that waits for who has one of the files open, if that is in its way.
+// patient wraps a rename so that it waits while another process has one of the files open,
+// if that prevents the rename.
 func patient(rename func(from, to string) error) func(from, to string) error {
 	return func(from, to string) error {
 		err := rename(from, to)

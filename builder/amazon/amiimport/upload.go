@@ -72,8 +72,8 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 	return partly(u.rest(ctx, f, size, begun.UploadID))
 }
 
-// partly is the error of a call after others that have made something: that it was refused
-// does not mean that there is nothing.
+// partly wraps the error of a call after others that have made something: although the
+// call was refused, resources may exist.
 func partly(err error) error {
 	e, ok := errors.AsType[*access.Error](err)
 	if !ok {

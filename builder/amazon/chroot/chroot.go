@@ -1,6 +1,6 @@
-// Package chroot is the builder amazon-chroot: on an EC2 instance, it attaches a
-// volume to that instance itself, provisions what is in it by chroot, and makes an
-// image of it. Nothing is launched.
+// Package chroot is the builder amazon-chroot: on an EC2 instance, it attaches a volume to
+// that instance itself, provisions the volume in a chroot, and makes an image of it. It
+// launches no instance.
 package chroot
 
 import (
@@ -393,7 +393,7 @@ func (w *work) register(ctx context.Context) (image.Made, error) {
 	return w.Images.Register(ctx, in, w.Labels, []string{snapshot.Resource.Key})
 }
 
-// inherit takes over from the source image what the options do not say.
+// inherit sets attributes from the source image that the options do not set.
 func (w *work) inherit(in *ec2.RegisterImageInput) {
 	if !w.Src.Set(&w.Architecture) {
 		in.Architecture = w.Source.Architecture
@@ -415,7 +415,8 @@ func (w *work) inherit(in *ec2.RegisterImageInput) {
 	}
 }
 
-// selection is what the build starts from; nil if from nothing.
+// selection returns the selection of the source image; nil if the build starts from
+// scratch.
 func (o *Options) selection() *sourceami.Selection {
 	if o.FromScratch {
 		return nil

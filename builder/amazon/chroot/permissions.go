@@ -6,8 +6,8 @@ import (
 	"bake/config/schema"
 )
 
-// permissions are those to work on a volume here. The instance that bake runs on
-// belongs to no run.
+// permissions returns the needs for working on a volume of this instance. The instance
+// that bake runs on does not carry the tag of a run.
 func (o *Options) permissions(src *schema.Source, region string, here policy.Place) []policy.Need {
 	key := o.RootVolumeKMSKeyID
 	if !src.Known(&o.RootVolumeKMSKeyID) {

@@ -82,7 +82,7 @@ func (s *surrogate) create(ctx context.Context) (image.Made, error) {
 	return s.Images.Create(ctx, aws.ToString(s.Instance.InstanceId), s.Labels)
 }
 
-// register makes snapshots of the volumes, side by side, and an image of them.
+// register makes snapshots of the volumes concurrently, and an image of them.
 func (s *surrogate) register(ctx context.Context) (image.Made, error) {
 	description := s.SnapshotDescription
 	if description == "" {

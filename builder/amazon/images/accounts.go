@@ -23,7 +23,8 @@ import (
 	"bake/step"
 )
 
-// Of is the account of a session, and its regions those of the place where it was opened.
+// Of returns the account of a session. Its regions are those that the session was opened
+// in.
 func Of(s *access.Session) *Account {
 	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 }
@@ -40,7 +41,7 @@ type Role struct {
 	Session    string // name of the sessions, by which logs know them; empty: bake
 }
 
-// Check says what is wrong with the ARN, if there is one.
+// Check returns an error if the ARN is invalid. No ARN is valid.
 func (r Role) Check() error {
 	if r.ARN == "" || strings.HasPrefix(r.ARN, "arn:") && strings.Contains(r.ARN, ":role/") {
 		return nil
@@ -241,7 +242,7 @@ func (o *Distributor) in(ctx context.Context, account string) (*Account, error) 
 	return o.own.in(ctx, account, o.role)
 }
 
-// accounts are those of the distribution that images are handed to, the own one left out.
+// accounts returns the other accounts of the distribution.
 func (o *Distributor) accounts() []string {
 	all := slices.Compact(slices.Sorted(slices.Values(o.to.Accounts)))
 	return slices.DeleteFunc(all, func(id string) bool { return id == o.own.ID })

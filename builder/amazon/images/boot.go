@@ -71,8 +71,8 @@ func (i Image) smallest() string {
 	return "t3.micro"
 }
 
-// user is whom the image lets in: that is said by its tag or its publisher, or by those of
-// what it was made from.
+// user returns the login user of the image: from its tag or its publisher, or from those
+// of the images that it was made from.
 func (a *Account) user(ctx context.Context, i Image) (string, error) {
 	known := func(owner, name string, tags map[string]string) string {
 		image := types.Image{OwnerId: &owner, Name: &name}

@@ -101,8 +101,8 @@ func (o *Distributor) Channel(ctx context.Context, parameter string, at []builde
 	return state, err
 }
 
-// lasting is a history, the newest first, without the moves that bake has put back: of the image
-// they say nothing but that another place could not be written.
+// lasting returns a history, the newest first, without the moves that bake has reverted:
+// they mean only that another place could not be written.
 func lasting(history []Entry) (all []Entry) {
 	for i := 0; i < len(history); i++ {
 		e := history[i]
@@ -111,7 +111,7 @@ func lasting(history []Entry) (all []Entry) {
 			for i+1 < len(history) && history[i+1].Image == undone.Image && history[i+1].Why == undone.Why {
 				i++
 			}
-			if i+1 < len(history) { // or else what was there before is not in the history any more
+			if i+1 < len(history) { // otherwise the preceding value is no longer in the history
 				continue
 			}
 		}
@@ -120,9 +120,9 @@ func lasting(history []Entry) (all []Entry) {
 	return all
 }
 
-// Newer is the image that a channel names in a place if it was made after the one that is there, as
-// [imagetag.Order] has it; empty if not. tied is whether both are of the same second, and nothing but
-// their ids tells them apart.
+// Newer returns the image that a channel names in a place if it was made after the one in
+// at, according to [imagetag.Order]; empty if not. tied reports whether both are of the
+// same second, and only their ids distinguish them.
 func (o *Distributor) Newer(ctx context.Context, parameter string, at builder.Placement) (id string, tied bool, err error) {
 	a, err := o.in(ctx, at.Account)
 	if err != nil || a == nil {
@@ -165,7 +165,7 @@ type move struct {
 	written   bool    // the parameter may have been written
 	accepted  bool    // Systems Manager has accepted it, and may write it yet
 	confirmed bool    // the parameter was seen to be written
-	blind     error   // why the last look did not tell what the channel names
+	blind     error   // why the last query did not show what the channel names
 }
 
 // byBake begins the lines that moves of channels by bake have in their histories.
@@ -175,7 +175,7 @@ const byBake = "bake: "
 // place.
 const putBack = byBake + "put back, because another place could not be written"
 
-// line is that of a move for the history, which says what has happened.
+// line returns the description of a move for the history.
 func line(s *step.Scope, what string) string { return byBake + what + "; run " + s.Run.ID }
 
 // errSplit says that a channel could not be put back.
@@ -292,7 +292,7 @@ func newest(history []Entry) int64 {
 	return history[0].Version
 }
 
-// write writes all places, or puts back what was there.
+// write writes all places, or restores their previous values.
 func (a *Account) write(ctx context.Context, moves []*move) error {
 	sort.SliceStable(moves, func(i, j int) bool { return rank(a, moves[i]) < rank(a, moves[j]) })
 	for _, m := range moves {
@@ -458,8 +458,9 @@ func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key strin
 	return key, err
 }
 
-// brokenLock looks at a lock that is there, and takes it over if its time is over. It may be
-// the one that was to be made. mine is whether the lock is the one with the value now.
+// brokenLock examines an existing lock, and takes it over if it has expired. The lock may
+// be the one that was to be created. mine reports whether the lock now has the given
+// value.
 func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, err error) {
 	client := m.session.SSM(m.region)
 	var out struct{ Parameter parameterVersion }
@@ -518,7 +519,7 @@ type History struct {
 	Entries []Entry `json:"history"`
 }
 
-// Histories are those of a channel in all places of the outlet that have it.
+// Histories returns the histories of a channel in all places of the outlet that have it.
 func (o *Distributor) Histories(ctx context.Context, parameter string) (all []History, err error) {
 	found, err := o.histories(ctx, parameter)
 	for at, entries := range found {

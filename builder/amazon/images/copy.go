@@ -36,7 +36,7 @@ type CopyOptions struct {
 	Tags        map[string]string // in addition to those of the image
 }
 
-// Check says what is wrong with the options themselves.
+// Check returns an error if the options themselves are invalid.
 func (o CopyOptions) Check() error {
 	if len(o.To) == 0 {
 		return errors.New("say where to, with -to REGION,REGION")

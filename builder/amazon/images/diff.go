@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Difference is something in which two images differ. What one of them does not have is "".
+// Difference is a difference between two images. A value that one of them does not have is
+// "".
 type Difference struct {
 	What string `json:"what"` // such as "tag env", or "/dev/xvda: size"
 	A    string `json:"a"`
@@ -24,10 +25,10 @@ type Comparison struct {
 	Differences []Difference `json:"differences"`
 }
 
-// Diff compares two images: their attributes, tags, block devices and, of images of the
-// account, keys and whom they are shared with. What is different in all images, such as
-// their IDs and dates, is not compared, and neither is what their volumes hold. With an
-// error there is what could be compared nevertheless.
+// Diff compares two images: their attributes, tags, block devices and, for images of the
+// account, keys and sharing. It does not compare attributes that always differ, such as
+// IDs and dates, or the contents of volumes. With an error, it returns what could be
+// compared nevertheless.
 func (a *Account) Diff(ctx context.Context, refA, refB string) (Comparison, error) {
 	one, err := a.One(ctx, refA)
 	if err != nil {
@@ -40,7 +41,7 @@ func (a *Account) Diff(ctx context.Context, refA, refB string) (Comparison, erro
 	first, err := a.facts(ctx, one)
 	second, err2 := a.facts(ctx, two)
 	c := Comparison{A: one, B: two, Differences: []Difference{}}
-	if one.Owner != a.ID || two.Owner != a.ID { // what only one of them can tell is no difference
+	if one.Owner != a.ID || two.Owner != a.ID { // attributes that are visible for only one of them do not count as differences
 		for _, facts := range []map[string]string{first, second} {
 			maps.DeleteFunc(facts, func(what, _ string) bool { return what == factSharing || strings.HasSuffix(what, factKey) })
 		}

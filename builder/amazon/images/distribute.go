@@ -109,7 +109,7 @@ func (o *Distributor) Distribute(ctx context.Context, s *step.Scope, images map[
 	return p.result(ctx, o.own.ID)
 }
 
-// inRegions has the image in each region of the own account. What is not there is copied
+// inRegions ensures that the image exists in each region of the own account, by copying it
 // from another region.
 func (o *Distributor) inRegions(ctx context.Context, s *step.Scope, images map[string]string, p *placing) (map[string]Image, error) {
 	own := map[string]Image{}
@@ -250,7 +250,7 @@ func (o *Distributor) permit(ctx context.Context, s *step.Scope, i Image, accoun
 	if !lacks {
 		return "", nil
 	}
-	// Permissions that were there before stay: what is lacking is added and taken back.
+	// Existing permissions stay: missing ones are added, and revoked later.
 	with := []string{ownership.WithGrantee, account}
 	var parts []string
 	for _, p := range shared.parts {
@@ -273,8 +273,8 @@ func (o *Distributor) permit(ctx context.Context, s *step.Scope, i Image, accoun
 	})
 }
 
-// ofManagedKey says that an image cannot be shared because of the key that it is
-// encrypted with.
+// ofManagedKey returns an error if an image cannot be shared because of its encryption
+// key.
 func (a *Account) ofManagedKey(ctx context.Context, i Image) error {
 	s, err := a.shared(ctx, i, SharingChange{})
 	if err != nil {

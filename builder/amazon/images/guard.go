@@ -35,11 +35,12 @@ func GuardNames() []string {
 	}
 }
 
-// HoldTag is the tag that keeps an image. Its value says who wants that, and why.
+// HoldTag is the tag of images that must be kept. Its value says who requires that, and
+// why.
 const HoldTag = "bake:hold"
 
-// Guards say how it is found out whether an image is in use. The zero value asks
-// everything, with the usual limits.
+// Guards define how to find out whether an image is in use. The zero value runs all
+// guards, with the usual limits.
 type Guards struct {
 	Ignore      []string      // guards that are left out
 	Recent      time.Duration // how long ago a launch still counts; 0: a week
@@ -76,7 +77,7 @@ func (g Guards) now() time.Time {
 	return g.Now()
 }
 
-// Use is what a guard says of an image.
+// Use is a use of an image that a guard has found.
 type Use struct {
 	Guard   string `json:"guard"`
 	User    string `json:"user"`              // such as "instance i-0abc (running)"
@@ -269,7 +270,7 @@ func (l *usageScan) held() {
 	}
 }
 
-// recent says which images may be in use in a way that leaves no other trace, such as
+// recent records images that may be in use in a way that leaves no other trace, such as
 // launches by programs.
 func (l *usageScan) recent() {
 	now, window := l.g.now(), cmp.Or(l.g.Recent, usualRecent)
@@ -283,7 +284,7 @@ func (l *usageScan) recent() {
 	}
 }
 
-// days is a duration as people say it.
+// days formats a duration for people.
 func days(d time.Duration) string {
 	if d >= 48*time.Hour && d%(24*time.Hour) == 0 {
 		return fmt.Sprintf("%d days", d/(24*time.Hour))

@@ -41,7 +41,7 @@ func (l *usageScan) instances(ctx context.Context) error {
 	})
 }
 
-// instanceText is an instance, and what launched it if its tags tell.
+// instanceText describes an instance, and what launched it if its tags show that.
 func instanceText(i types.Instance) string {
 	state := "unknown"
 	if i.State != nil {
@@ -181,7 +181,7 @@ func (l *usageScan) namedVersions(ctx context.Context) {
 		}
 		return
 	}
-	other := map[version][]Use{} // users of what was not listed
+	other := map[version][]Use{} // users of versions that were not listed
 	for _, v := range l.named {
 		t, by := l.templates[v.template], v.by
 		switch {
@@ -225,7 +225,7 @@ func (l *usageScan) numbered(ctx context.Context, v version, users []Use) {
 	}
 }
 
-// absentVersion reports whether err says that a launch template, or a version of it, does
+// absentVersion reports whether err means that a launch template, or a version of it, does
 // not exist.
 func absentVersion(err error) bool {
 	return access.NotFound(err) || strings.HasPrefix(access.Code(err), "InvalidLaunchTemplateId.") || strings.HasPrefix(access.Code(err), "InvalidLaunchTemplateName.")
@@ -331,8 +331,9 @@ func (l *usageScan) fleets(ctx context.Context) error {
 // referencesAtOnce is how many images DescribeImageReferences takes.
 const referencesAtOnce = 10
 
-// references asks EC2 itself what refers to images. It knows less than the other guards
-// do, but also recipes of EC2 Image Builder, and older versions of launch templates.
+// references queries EC2's own record of references to images. It covers less than the
+// other guards, but also includes recipes of EC2 Image Builder, and older versions of
+// launch templates.
 func (l *usageScan) references(ctx context.Context, images []Image) error {
 	option := func(name types.ImageReferenceOptionName, values ...string) []types.ResourceTypeOption {
 		return []types.ResourceTypeOption{{OptionName: name, OptionValues: values}}
@@ -362,8 +363,8 @@ func (l *usageScan) references(ctx context.Context, images []Image) error {
 	return nil
 }
 
-// reference is what DescribeImageReferences says, by the ARN alone. That of a launch
-// template does not tell the version.
+// reference converts a result of DescribeImageReferences, which is only an ARN. For a
+// launch template, the ARN does not include the version.
 func (l *usageScan) reference(arn string, kind types.ImageReferenceResourceType) Use {
 	resource := arn
 	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {

@@ -44,7 +44,7 @@ type groupTemplate struct {
 
 func (l *usageScan) groupUse(t groupTemplate, by Use) { l.names(cmp.Or(t.ID, t.Name), t.Version, by) }
 
-// group is the part of an Auto Scaling group that says what it launches, and its
+// group is the part of an Auto Scaling group that defines what it launches, and its
 // instances, which may be of an older version.
 type group struct {
 	Name          string        `xml:"AutoScalingGroupName"`

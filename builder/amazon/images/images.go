@@ -132,7 +132,7 @@ func inRegions[T any](ctx context.Context, regions []string, do func(ctx context
 	return slices.Concat(found...), errors.Join(errs...)
 }
 
-// refusing are the errors of regions by those, if the error is one that joins them.
+// refusing returns the errors by region, if the error joins errors of regions.
 func refusing(err error) map[string]error {
 	all := map[string]error{}
 	switch e := err.(type) { //nolint:errorlint // as inRegions has joined them
@@ -146,7 +146,8 @@ func refusing(err error) map[string]error {
 	return all
 }
 
-// NotFoundError says that there is no image that something on the command line names.
+// NotFoundError is the error for a name or ID on the command line for which there is no
+// image.
 type NotFoundError struct {
 	Ref     string
 	Regions []string // where it was looked for

@@ -10,7 +10,7 @@ import (
 )
 
 // Instance is an instance of the account with the image that it was launched from, as
-// -json writes it. EC2 knows that image also if it is not there any more.
+// -json writes it. EC2 reports that image even if it no longer exists.
 type Instance struct {
 	ID       string    `json:"id"`
 	Region   string    `json:"region"`
@@ -26,7 +26,7 @@ type Instance struct {
 	ImageAllowed    *bool      `json:"image_allowed,omitempty"` // by the account's Allowed AMIs; absent if that is off
 }
 
-// Note says for people what is the matter with the image; empty: nothing.
+// Note describes any problem with the image, for people; empty if there is none.
 func (i Instance) Note(now time.Time) string {
 	switch {
 	case i.ImageState == string(types.ImageStateDeregistered):

@@ -19,8 +19,8 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// Filter is one as EC2 has it: Name is one of those of DescribeImages, and one of Values
-// fits, which may have the wildcards * and ?.
+// Filter is a filter of EC2: Name is a filter name of DescribeImages, and one of Values
+// must match, which may contain the wildcards * and ?.
 type Filter struct {
 	Name   string
 	Values []string
@@ -40,7 +40,7 @@ type Query struct {
 // ErrEverybody is the error of a query for all public images.
 var ErrEverybody = errors.New("-public needs a name pattern, -name or -owner: AWS has tens of thousands of public images in each region")
 
-// Check says what is wrong with the query.
+// Check returns an error if the query is invalid.
 func (q Query) Check() error {
 	if q.Public && q.Name == "" && len(q.Owners) == 0 {
 		return ErrEverybody
@@ -75,8 +75,8 @@ func States() (all []string) {
 	return all
 }
 
-// input is the query as a request for one page. It always says whose images are meant:
-// otherwise EC2 lists the public ones of the world.
+// input returns the query as a request for one page. It always restricts the owners:
+// otherwise EC2 lists all public images.
 func (q Query) input(page int32) *ec2.DescribeImagesInput {
 	in := &ec2.DescribeImagesInput{
 		IncludeDeprecated: aws.Bool(true), IncludeDisabled: aws.Bool(true), MaxResults: &page, Owners: q.Owners,
@@ -101,9 +101,9 @@ func (q Query) input(page int32) *ec2.DescribeImagesInput {
 // pageSize is how many things EC2 lists in one answer at most.
 const pageSize = 1000
 
-// List lists the images of the account's regions that the query asks for: by name, the
-// oldest first, then by region. With an error, which joins a *[RegionError] for each
-// region that could not be listed to its end, there are those of the other regions.
+// List lists the images of the account's regions that match the query: by name, the oldest
+// first, then by region. With an error, which joins a *[RegionError] for each region that
+// could not be listed completely, it returns the images of the other regions.
 func (a *Account) List(ctx context.Context, q Query) ([]Image, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
@@ -185,9 +185,9 @@ func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Ima
 	return all, err
 }
 
-// absent reports whether err says that an image does not exist, cannot exist, as launch
-// templates may name one, or is not for this account, which EC2 says of private images of
-// others.
+// absent reports whether err means that an image does not exist, cannot exist, since
+// launch templates may contain an invalid ID, or is not available to this account, which
+// EC2 reports for private images of others.
 func absent(err error) bool {
 	return access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed") ||
 		access.Is(err, "AuthFailure") && strings.Contains(err.Error(), "Not authorized for images")
@@ -209,7 +209,7 @@ func (a *Account) findIn(ctx context.Context, regions []string, ref string) ([]I
 		found, err = a.listIn(ctx, regions, Query{Name: exactly(ref)})
 	}
 	if len(found) > 0 && isID(ref) {
-		return found, nil // IDs are unique: what the other regions would have said does not matter
+		return found, nil // IDs are unique, so errors of other regions do not matter
 	}
 	if len(found) == 0 && err == nil {
 		err = &NotFoundError{ref, regions}

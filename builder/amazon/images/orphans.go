@@ -41,7 +41,7 @@ func OrphanGuardNames() []string {
 
 // OrphanOptions say which snapshots are orphans.
 type OrphanOptions struct {
-	MinAge time.Duration    // younger ones may belong to what is being made
+	MinAge time.Duration    // younger ones may belong to an image that is being made
 	Ignore []string         // guards that are left out
 	Now    func() time.Time // nil: time.Now
 }
@@ -86,7 +86,7 @@ func (o Orphan) Price() float64 {
 	return float64(o.Bytes) / (1 << 30) * price
 }
 
-// Deletable are the snapshots that nothing keeps, those of each region together.
+// Deletable returns the snapshots that nothing keeps, grouped by region.
 func Deletable(all []Orphan) (regions [][]Orphan) {
 	for _, s := range all {
 		if s.Kept != "" {
@@ -156,7 +156,8 @@ var made = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(?:Created by CreateImage\(i-[0-9a-f]+\) for (ami-[0-9a-f]+)|Copied for DestinationAmi (ami-[0-9a-f]+) from SourceAmi |Created by AWS-VMImport service for import-ami-)`)
 })
 
-// madeFor says whether a snapshot was made for an image, and for which if that is known.
+// madeFor reports whether a snapshot was made for an image, and for which if that is
+// known.
 func madeFor(s types.Snapshot) (image string, ok bool) {
 	if m := made().FindStringSubmatch(aws.ToString(s.Description)); m != nil {
 		return m[1] + m[2], true
@@ -164,7 +165,7 @@ func madeFor(s types.Snapshot) (image string, ok bool) {
 	return "", slices.ContainsFunc(s.Tags, func(t types.Tag) bool { return strings.HasPrefix(aws.ToString(t.Key), "bake:") })
 }
 
-// managers are beginnings of keys of tags by which others know what they look after.
+// managers are prefixes of the tag keys with which other services mark their snapshots.
 var managers = []string{"aws:backup:", "aws:dlm:", "dlm:managed", "ec2-image-builder-", "kubernetes.io/", "ebs.csi.aws.com/", "velero.io/"}
 
 // managed returns which other service manages a snapshot, or "".
@@ -183,7 +184,7 @@ func managed(tags []types.Tag) string {
 	return ""
 }
 
-// orphansIn is Orphans of one region.
+// orphansIn is Orphans for one region.
 func (a *Account) orphansIn(ctx context.Context, region string, o OrphanOptions) ([]Orphan, error) {
 	now := time.Now
 	if o.Now != nil {
@@ -244,7 +245,7 @@ func (a *Account) candidates(ctx context.Context, region string, before time.Tim
 	return out, err
 }
 
-// orphanScan asks the guards of the snapshots of one region.
+// orphanScan runs the guards for the snapshots of one region.
 type orphanScan struct {
 	a      *Account
 	region string
@@ -253,7 +254,7 @@ type orphanScan struct {
 	all    []*Orphan
 }
 
-// keep says why a snapshot is kept; an earlier reason stays.
+// keep records why a snapshot is kept; an earlier reason stays.
 func (g *orphanScan) keep(match func(*Orphan) bool, format string, args ...any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// parameterVersion is a version of a parameter of Systems Manager, or what is known of it.
+// parameterVersion is a version of a parameter of Systems Manager, as far as it is known.
 type parameterVersion struct {
 	Name, ARN, Selector, Value, DataType, Description, LastModifiedUser string
 	Version                                                             int64

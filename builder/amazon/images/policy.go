@@ -126,10 +126,11 @@ func copyNeeds(p policy.Place) []policy.Need {
 	}, p.Keys("*"))
 }
 
-// guardNeeds are what it takes to find out whether images are in use, also by others.
+// guardNeeds returns the needs for finding out whether images are in use, including by
+// other accounts.
 func guardNeeds(p policy.Place) []policy.Need { return append(receiverNeeds(p), userNeeds(p)...) }
 
-// userNeeds are what it takes to find out what in the account uses images.
+// userNeeds returns the needs for finding out what uses images in the account.
 func userNeeds(p policy.Place) []policy.Need {
 	return append(p.Users(),
 		p.Look("DescribeImageReferences"),
@@ -144,8 +145,9 @@ func receiverNeeds(p policy.Place) []policy.Need {
 	}
 }
 
-// DistributionNeeds are what handing out images, which were made in some regions, takes in
-// their own account, and moving channels; the roles in other accounts need the same there.
+// DistributionNeeds returns the needs for distributing images, which were made in some
+// regions, in their own account, and for moving channels; the roles in other accounts have
+// the same needs there.
 func DistributionNeeds(made []string, d builder.Distribution, parameters []string) (needs []policy.Need) {
 	here := policy.In(slices.Concat(d.Regions, made)...)
 	needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}}, policy.Place{}.Look("DescribeRegions"), here.Look("DescribeImages", "DescribeSnapshots"))

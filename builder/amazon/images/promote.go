@@ -41,8 +41,9 @@ func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account
 	return a, regions, nil
 }
 
-// locations are all places of the outlet: the regions of the distribution and of the account,
-// in it and, as far as they have enabled them, in each account that there is a role for.
+// locations returns all places of the outlet: the regions of the distribution and of the
+// account, in the account itself and in each account that there is a role for, as far as
+// they are enabled there.
 func (o *Distributor) locations(ctx context.Context) (all []location, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
@@ -71,7 +72,7 @@ func (o *Distributor) locations(ctx context.Context) (all []location, err error)
 	return all, nil
 }
 
-// histories are those of a channel in all places that have it.
+// histories returns the histories of a channel in all places that have it.
 func (o *Distributor) histories(ctx context.Context, parameter string) (map[location][]Entry, error) {
 	spots, err := o.locations(ctx)
 	if err != nil {
@@ -145,10 +146,10 @@ func (o *Distributor) Named(ctx context.Context, parameter string) (all []builde
 // candidate is an image that a channel has named before, and that is whole still.
 type candidate struct{ id, name, release string }
 
-// Rollback has a channel name the release that it named before, the same everywhere, and
-// returns the name of its image. With to, which is an ID, the name of an image or the value
-// of its tag bake:release, it is that one, whenever the channel named it. Images that are
-// not whole any more, or among without, are passed over.
+// Rollback makes a channel name its previous release, the same everywhere, and returns the
+// name of its image. If to is an ID, the name of an image or the value of its tag
+// bake:release, the channel goes back to that release, whenever it named it. Rollback
+// skips images that are no longer complete, or are listed in without.
 func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to, what string, without ...string) (release string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
@@ -368,7 +369,7 @@ func (o *Distributor) Revoke(ctx context.Context, s *step.Scope, ref, why string
 	return done, errors.Join(append(errs, o.refused.errs...)...)
 }
 
-// tagRevoked says on the images of an account that they are revoked, and why.
+// tagRevoked tags the images of an account as revoked, with the reason.
 func tagRevoked(ctx context.Context, s *step.Scope, a *Account, of []Image, why string) (errs []error) {
 	_, err := a.tagAll(ctx, of, map[string]string{RevokedTag: why})
 	for region, err := range refusing(err) {

@@ -27,7 +27,7 @@ type PruneOptions struct {
 	Keep     int      // how many available images of each group stay as they are, the newest; at least 1
 	Stages   Stages   // what becomes of the others
 	Max      Share    // how many images of a group are disabled, and how many removed, in one run
-	Together bool     // all of them are releases of one image, whatever their names
+	Together bool     // all of them are releases of one image, regardless of their names
 	Guards   Guards
 	To       builder.Distribution // of which the images are
 }
@@ -99,7 +99,7 @@ func (p *Plan) Empty() bool {
 	return !slices.ContainsFunc(p.Images, func(i Planned) bool { return i.acts() })
 }
 
-// Count says how many images have an action, and how large their volumes are together.
+// Count returns how many images have an action, and the total size of their volumes.
 func (p *Plan) Count(action string) (n int, gib int64) {
 	for _, i := range p.Images {
 		if i.Action == action {
@@ -245,7 +245,7 @@ func Retained(r builder.Retention, most Share, g Guards) PruneOptions {
 }
 
 // grouped sorts images into groups, each of one architecture: by the tag bake:image, else
-// by what is left of the name without times.
+// by the name without times.
 func grouped(all []Image, together bool) (groups []*planGroup) {
 	by := map[string]*planGroup{}
 	for _, i := range all {
@@ -279,7 +279,7 @@ var times = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}([T_ -]?\d{2}[:.-]?\d{2}([:.-]?\d{2})?Z?)?|\d{8}([T_-]?\d{4,6}Z?)?(\d{2,6})?|\d{10,14}`)
 })
 
-// stem is what the names of the releases of an image have in common.
+// stem returns the common part of the names of an image's releases.
 func stem(name string) string { return times().ReplaceAllString(name, "*") }
 
 // decide determines which images of the group stay as they are regardless of their use,
@@ -340,8 +340,8 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 	return candidates
 }
 
-// unfinished says in words why an image is not one that has replaced older ones; empty if
-// it is.
+// unfinished returns why an image does not count as a replacement for older ones; empty if
+// it does.
 func unfinished(i Image) string {
 	switch types.ImageState(i.State) {
 	case types.ImageStatePending, types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateTransient:
@@ -384,8 +384,8 @@ func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 	return errors.Join(errs...)
 }
 
-// stillKept is an error if an image of the group is not available any more for the sake
-// of which others may go.
+// stillKept returns an error if an image of the group that replaces the images to remove
+// is no longer available.
 func (r *Remover) stillKept(ctx context.Context, g *planGroup) error {
 	var kept []string
 	for _, i := range g.images {

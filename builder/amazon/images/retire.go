@@ -186,8 +186,8 @@ func (i Image) record(tags map[string]string, with Sharing) (map[string]string, 
 	return tags, nil
 }
 
-// recorded are those whom a disabled image was shared with, by its tags, and the keys of
-// those.
+// recorded returns the accounts that a disabled image was shared with, according to its
+// tags, and the keys of these tags.
 func (i Image) recorded() (with, keys []string) {
 	for key, value := range i.Tags {
 		if key != SharedTag && !strings.HasPrefix(key, SharedTag+"-") {

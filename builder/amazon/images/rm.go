@@ -63,7 +63,7 @@ func (e *InUseError) Error() string {
 	return b.String()
 }
 
-// Advice says what to do about it.
+// Advice says what the user can do about it.
 func (e *InUseError) Advice() string {
 	text := "Nothing that is in use was removed. First have its users use another image"
 	guards := map[string]bool{}
@@ -96,7 +96,7 @@ func (e *SnapshotsLeftError) Error() string {
 
 func (e *SnapshotsLeftError) Unwrap() error { return e.Err }
 
-// Remover removes images, in a task whose ledger knows what is left if it is killed.
+// Remover removes images, as a task whose ledger records what is left if bake is killed.
 type Remover struct {
 	Account   *Account
 	Scope     *step.Scope
@@ -154,7 +154,7 @@ func (r *Remover) Remove(ctx context.Context, images []Image) error {
 	return errors.Join(errs...)
 }
 
-// owns says why the account cannot remove an image that it does not own.
+// owns returns an error if the account does not own an image and so cannot remove it.
 func (a *Account) owns(i Image) error {
 	if i.Owner != a.ID {
 		return fmt.Errorf("image %s (%s) in %s belongs to account %s; only its owner can remove it, and these credentials are for account %s", i.ID, i.Name, i.Region, i.Owner, a.ID)
@@ -258,8 +258,8 @@ func (r *Remover) remove(ctx context.Context, done *Removal, i Image) error {
 	return r.Scope.Ledger.Gone(owned.Key)
 }
 
-// deregister deregisters an image, and says what EC2 did with its snapshots, as far as
-// it tells. An error means that it may still be there.
+// deregister deregisters an image, and returns what EC2 did with its snapshots, as far as
+// it reports that. An error means that the image may still exist.
 func (r *Remover) deregister(ctx context.Context, i Image) (map[string]types.SnapshotReturnCodes, error) {
 	results := map[string]types.SnapshotReturnCodes{}
 	out, err := access.Finish(ctx, r.Account.session.EC2(i.Region).DeregisterImage, &ec2.DeregisterImageInput{ImageId: &i.ID, DeleteAssociatedSnapshots: aws.Bool(true)})

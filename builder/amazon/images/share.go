@@ -30,7 +30,7 @@ type SharingChange struct {
 	Guard func(ctx context.Context, losing []Shared, c SharingChange) error
 }
 
-// Check says what is wrong with the change itself.
+// Check returns an error if the change itself is invalid.
 func (c SharingChange) Check(account string) error {
 	if len(c.With) == 0 && !c.Public && !c.All {
 		return errors.New("say with whom: -with ACCOUNT,... or -public")
@@ -210,7 +210,7 @@ func (a *Account) shared(ctx context.Context, i Image, c SharingChange) (s Share
 	return s, nil
 }
 
-// shareable says what AWS would refuse of sharing the images of a region.
+// shareable returns an error if AWS would refuse to share the images of a region.
 func (a *Account) shareable(ctx context.Context, region string, all []Shared, c SharingChange) error {
 	var errs []error
 	refuse := func(i Image, format string, args ...any) {
@@ -364,8 +364,8 @@ func (c SharingChange) from(now Sharing) []string {
 	return slices.DeleteFunc(c.recipients(), func(who string) bool { return !now.has(who) })
 }
 
-// copiers are those who lose the snapshots of the image and never had the image itself:
-// whatever they have, they have made of the snapshots.
+// copiers returns the accounts that lose the snapshots of the image and never had the
+// image itself: they may have made images of the snapshots.
 func (s *Shared) copiers(c SharingChange) (who []string) {
 	for _, p := range s.parts {
 		who = append(who, slices.DeleteFunc(c.from(p.before), s.Before.has)...)
@@ -374,7 +374,8 @@ func (s *Shared) copiers(c SharingChange) (who []string) {
 	return slices.Compact(who)
 }
 
-// did notes what a call came to: even what has failed may have been done, as its answer can be lost.
+// did records the result of a call: even a failed call may have taken effect, since its
+// response can be lost.
 func (s *Shared) did(err error) error {
 	s.Changed = s.Changed || !access.Refused(err)
 	return err
@@ -441,7 +442,8 @@ func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string
 // snapshotChanges is how many permissions of a snapshot one request can change.
 const snapshotChanges = 500
 
-// modifySnapshot is modifyImage for a snapshot, and for no more than snapshotChanges of them.
+// modifySnapshot is modifyImage for a snapshot, and for at most snapshotChanges
+// recipients.
 func (a *Account) modifySnapshot(ctx context.Context, region, id string, add, remove []string) error {
 	m := &types.CreateVolumePermissionModifications{}
 	for _, who := range add {

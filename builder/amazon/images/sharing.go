@@ -23,7 +23,7 @@ type Sharing struct {
 // Empty reports whether there are no others.
 func (s Sharing) Empty() bool { return len(s.All()) == 0 }
 
-// All is everybody who may, "all" if that is everybody.
+// All returns all recipients; it includes "all" for a public image.
 func (s Sharing) All() []string {
 	all := slices.Concat(s.Accounts, s.Organizations, s.Units)
 	if s.Public {
@@ -102,7 +102,7 @@ func (a *Account) snapshotSharing(ctx context.Context, region, id string) (s Sha
 	return s, nil
 }
 
-// permission is who as a launch permission.
+// permission returns the launch permission for a recipient.
 func permission(who string) types.LaunchPermission {
 	switch {
 	case who == Everybody:

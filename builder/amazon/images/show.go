@@ -52,7 +52,7 @@ func (a *Account) Show(ctx context.Context, ref string, regions []string) (Detai
 	return d, errors.Join(errs...)
 }
 
-// own asks what only the owner of the image knows.
+// own queries attributes that are visible only to the owner of the image.
 func (d *Detail) own(ctx context.Context, a *Account, note func(what string, err error)) {
 	sharing, err := a.Sharing(ctx, d.Image)
 	if note("who the image is shared with", err); err == nil {

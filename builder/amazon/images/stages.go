@@ -25,9 +25,9 @@ const Pause = 7 * 24 * time.Hour
 // soon is when an image that was just deprecated is, as EC2 takes no time of the past.
 const soon = 5 * time.Minute
 
-// DisabledTag says since when an image is disabled, and SharedTag whom it was shared with
-// before, as EC2 forgets both. What does not fit into the value of one tag is in others,
-// which end in -2, -3 and so on.
+// DisabledTag records since when an image is disabled, and SharedTag whom it was shared
+// with before, because EC2 does not keep either. If a value does not fit into one tag, it
+// continues in others, whose keys end in -2, -3 and so on.
 const (
 	DisabledTag = "bake:disabled"
 	SharedTag   = "bake:shared"

@@ -53,7 +53,7 @@ func day(t *time.Time) string {
 	return t.Format(time.DateOnly)
 }
 
-// Text says what has become of the image; empty if nothing has.
+// Text describes what has become of the image; empty if nothing has.
 func (r Removal) Text() string {
 	name := fmt.Sprintf("%s (%s) in %s", r.Image.ID, prose.Printable(r.Image.Name), r.Image.Region)
 	switch r.Outcome {
@@ -108,7 +108,8 @@ func (p *Plan) Text(retires bool, most string) string {
 		len(p.Images), stages, n, gib, count(PlanUsed), count(PlanLater), most, count(PlanKeep))
 }
 
-// OrphansText is a table of snapshots, those to delete first, and a line that says what they cost.
+// OrphansText returns a table of snapshots, those to delete first, and a line with their
+// cost.
 func OrphansText(all []Orphan) string {
 	table := prose.NewTable("SNAPSHOT", "REGION", "CREATED", "GIB", "IMAGE", "NOTE")
 	n, cost := 0, 0.0
@@ -188,7 +189,8 @@ func (d Detail) Text(account string, now time.Time) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// attributes are those of the image, each with its name; empty ones are not known.
+// attributes returns the attributes of the image, each with its name; empty ones are not
+// known.
 func (d Detail) attributes(account string, now time.Time) [][2]string {
 	owner := d.Owner
 	if d.OwnerAlias != "" {

@@ -165,8 +165,8 @@ func (b *Bundle) validate(c *schema.Checker) {
 	b.validateVariables(c, &b.BundleUploadCommand, uploadVariables{}.data())
 }
 
-// validateVariables complains about a text with variables that there are not. Its
-// syntax was checked when it was decoded.
+// validateVariables reports a text with unknown variables. Its syntax was checked when it
+// was decoded.
 func (b *Bundle) validateVariables(c *schema.Checker, text *string, data map[string]any) {
 	if !c.Known(text) || (gotemplate.Context{}).Check(*text) != nil {
 		return

@@ -84,7 +84,8 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	}), nil
 }
 
-// unknown says that there is no parameter. Of public ones the service may know more.
+// unknown returns the message for a missing parameter. For public parameters, the service
+// may provide more details.
 func (d *data) unknown(err error, region string) string {
 	text := fmt.Sprintf("There is no parameter %s in %s.", d.Name, region)
 	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorMessage() != "" {

@@ -36,7 +36,7 @@ type Rule struct {
 // Rules returns all rules, in the order in which people read them.
 func Rules() []Rule { return slices.Clone(table) }
 
-// Automatic says whether Remediate has a fix for the rule.
+// Automatic reports whether Remediate has a fix for the rule.
 func (r Rule) Automatic() bool { return strings.Contains(scripts(), "\n"+function("fix", r.ID)+"()") }
 
 func (r Rule) finding() findings.Finding {

@@ -118,8 +118,8 @@ func Remediate(ctx context.Context, m Machine, s Selection, before findings.Repo
 	return after, nil
 }
 
-// turn says when the fix of a rule has its turn: packages first, which bring files of
-// their own, and SSH last, when everything that it depends on is as it will be.
+// turn returns the position of a rule's fix in the order: packages first, since they bring
+// files of their own, and SSH last, when everything that it depends on is final.
 func turn(id string) int {
 	switch {
 	case strings.HasPrefix(id, "pkg-"):

@@ -24,8 +24,8 @@ type Machine interface {
 	// output, such as a greeting, does not matter.
 	Run(ctx context.Context, script string, out io.Writer) error
 
-	// LogIn logs in over a new connection, while the one that Run uses stays as it
-	// is, becomes root there, and hangs up. It fails if any of it does.
+	// LogIn logs in over a new connection, while Run's connection stays open, becomes
+	// root, and disconnects. It fails if any of these fails.
 	LogIn(ctx context.Context) error
 }
 
@@ -91,7 +91,7 @@ const (
 	kernelNeeded  = 5 // does not apply to a machine that has the kernel of its host
 )
 
-// answer is what a script says of a rule.
+// answer is the result that a script reports for a rule.
 type answer struct {
 	status int
 	text   string // what it has seen, or why

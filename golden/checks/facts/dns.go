@@ -56,7 +56,7 @@ func (q Question) server() string {
 	return net.JoinHostPort(strings.Trim(server, "[]"), "53")
 }
 
-// dialDNS asks a DNS server over TCP, since connections are what is forwarded.
+// dialDNS queries a DNS server over TCP, since only connections can be forwarded.
 func dialDNS(ctx context.Context, f communicator.Forwarder, q Question, _ Answer) (Answer, error) {
 	kind, name, err := q.record()
 	if err != nil {
@@ -209,7 +209,7 @@ func recordText(body dnsmessage.ResourceBody) []string {
 	return nil
 }
 
-// askServer has the machine's dig ask a DNS server.
+// askServer queries a DNS server with the machine's dig.
 func askServer(p *plan, q Question) reader {
 	kind, name, err := q.record()
 	host, port, split := net.SplitHostPort(q.server())

@@ -254,8 +254,9 @@ func serviceRunning(r reply, systemd bool) Fact {
 	return known(r.status == 0)
 }
 
-// unitState is what systemctl says of a unit: yes is an exit status of 0. Without a state
-// it has said nothing, except that there is no such unit: it may not have been able to ask.
+// unitState interprets the output of systemctl for a unit: an exit status of 0 means yes.
+// If it printed no state, and did not report a missing unit, the fact is unknown, because
+// systemctl may have failed.
 func unitState(r reply) Fact {
 	state := strings.TrimSpace(string(r.out))
 	switch {
@@ -274,7 +275,7 @@ func unitState(r reply) Fact {
 	return unknown(why)
 }
 
-// lines are those of a file with fields between colons.
+// lines returns the lines of a file with fields separated by colons.
 func lines(text string, fields int) (all [][]string) {
 	for line := range strings.Lines(text) {
 		if f := strings.Split(strings.TrimRight(line, "\r\n"), ":"); len(f) >= fields {

@@ -30,10 +30,10 @@ const (
 	Root  As = true
 )
 
-// Bounds of what a machine may answer.
+// Limits on the answers of a machine.
 const (
 	maxText  = 4 << 20   // of one file or output
-	maxTotal = 128 << 20 // of what is sent, in base64
+	maxTotal = 128 << 20 // of the transmitted base64 text
 	maxLine  = 100 << 10 // of a command: what Linux takes as one argument
 )
 
@@ -100,7 +100,7 @@ func (p *plan) answer(ctx context.Context, c communicator.Communicator, as As, r
 	return nil
 }
 
-// timeout is the option of that name, or the default.
+// timeout returns the option of that name, or the default.
 func (q Question) timeout(standard time.Duration) (time.Duration, error) {
 	text := q.Options["timeout"]
 	if text == "" || text == "0" {
@@ -154,7 +154,7 @@ type reply struct {
 	missing bool // the machine lacks what it takes
 }
 
-// failed says why a probe gave nothing, or "".
+// failed returns why a probe gave no result, or "".
 func (r reply) failed() string {
 	switch {
 	case r.lost != "":
@@ -206,7 +206,7 @@ func (p *plan) short(words ...string) int { return p.add("say " + shellquote.Joi
 // batches are the functions of probes.sh that answer many questions at once.
 var batches = []string{"files", "parameters", "enabled", "running"}
 
-// one is a question for one of them.
+// one adds a query for one item of a batch.
 func (p *plan) one(batch, word string) int { return p.add(batch + " " + shellquote.Join(word)) }
 
 func (p *plan) add(line string) int {

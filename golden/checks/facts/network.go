@@ -135,7 +135,7 @@ func askAddr(p *plan, q Question) reader {
 	}
 }
 
-// seconds is the timeout for programs that know no shorter ones.
+// seconds returns the timeout in whole seconds, for programs that accept no fractions.
 func (q Question) seconds(standard time.Duration) string {
 	return strconv.FormatInt(int64(max(1, (q.patience(standard)+time.Second-1)/time.Second)), 10)
 }
@@ -304,7 +304,7 @@ func (q Question) request(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
-// headerText is what goss makes of headers: a line for each value, sorted.
+// headerText formats headers as goss does: a line for each value, sorted.
 func headerText(h http.Header) Text {
 	var all []string
 	for name, values := range h {
@@ -316,7 +316,7 @@ func headerText(h http.Header) Text {
 	return Text(strings.Join(all, "\n"))
 }
 
-// askHTTP has the machine's curl ask.
+// askHTTP makes a request with the machine's curl.
 func askHTTP(p *plan, q Question) reader {
 	if _, err := q.request(context.Background()); err != nil {
 		return func([]reply) Answer { return all(unknown(err.Error()), q) }

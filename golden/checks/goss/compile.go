@@ -15,9 +15,10 @@ var matcherNames = []string{
 	"have-len", "have-key", "contain-element", "contain-elements", "consist-of", "not", "and", "or", "semver-constraint", "gjson", "xml",
 }
 
-// compile makes a matcher of what a file says about an attribute. What goss finds wrong with
-// it only when it runs the test is a warning, and the attribute cannot be judged: published
-// suites have such tests among hundreds of others. A matcher that bake does not know is an error.
+// compile makes a matcher of the value of an attribute in a file. An error that goss
+// detects only when it runs the test is a warning, and the attribute cannot be judged:
+// published suites contain a few such tests among hundreds of valid ones. A matcher that
+// bake does not know is an error.
 func compile(n *node) (matcher, *hcl.Diagnostic) {
 	switch v := n.value.(type) {
 	case string:

@@ -1,6 +1,6 @@
-// Package goss reads the test files of goss and judges what was learned about a machine as
-// goss does (https://goss.readthedocs.io/en/stable/gossfile/). It looks at no machine
-// itself: a [Suite] says what it needs to know, and judges the answers.
+// Package goss reads the test files of goss and judges facts about a machine as goss does
+// (https://goss.readthedocs.io/en/stable/gossfile/). It does not access a machine itself:
+// a [Suite] lists the facts that it needs, and judges the answers.
 package goss
 
 import (
@@ -41,7 +41,7 @@ type Suite struct {
 // files.
 func (s *Suite) Files() []string { return s.files }
 
-// resource is a thing of which something is demanded.
+// resource is an entry of a goss file, with the requirements on it.
 type resource struct {
 	kind    *resourceType
 	name    string // in its section
@@ -82,8 +82,8 @@ func (r *resource) id() string {
 // have none.
 func (s *Suite) Questions() []facts.Question { return s.questions }
 
-// ask collects the questions. Resources that look at the same thing in the same way share
-// one, but commands are run as often as they are written.
+// ask collects the questions. Resources that query the same item in the same way share
+// one, but each command runs once per occurrence.
 func (s *Suite) ask() {
 	index := map[string]int{}
 	for _, r := range s.resources {
@@ -135,7 +135,8 @@ type Retry struct {
 	Pause    time.Duration // before each
 }
 
-// Retries are those of the resources that ask for it and are not as demanded.
+// Retries returns those of the resources with a retry count that do not meet their
+// requirements.
 func (s *Suite) Retries(answers []facts.Answer) (all []Retry) {
 	for _, r := range s.resources {
 		if r.retries == 0 || r.question < 0 || r.question >= len(answers) {
@@ -150,7 +151,7 @@ func (s *Suite) Retries(answers []facts.Answer) (all []Retry) {
 	return all
 }
 
-// identity tells what a resource looks at, and how.
+// identity returns a text that identifies what a resource queries, and how.
 func (r *resource) identity() string {
 	parts := []string{r.kind.kind, r.key}
 	for _, o := range r.kind.options {

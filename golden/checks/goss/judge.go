@@ -81,7 +81,7 @@ func (r *resource) judge(answer facts.Answer) []Result {
 	return out
 }
 
-// unmet says why what follows the first check is not judged, or nothing if it is.
+// unmet returns why the checks after the first are not judged, or "" if they are.
 func unmet(name string, first Result) string {
 	switch {
 	case first.Err != "":
@@ -210,11 +210,11 @@ const (
 	maxEvidence = 2000
 )
 
-// contents reports whether the result is of what a file holds, which is not shown: it may be a
-// secret.
+// contents reports whether the result concerns the content of a file, which is not shown
+// because it may be a secret.
 func (r Result) contents() bool { return r.Type == "File" && r.text }
 
-// evidence says in one line what was wrong.
+// evidence describes the failure in one line.
 func (r Result) evidence() string {
 	m := r.Match
 	shown := clip(asJSON(m.Actual), maxShown)

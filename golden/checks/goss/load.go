@@ -311,7 +311,7 @@ func unknownAttribute(kind, name string, f field, names []string) *hcl.Diagnosti
 	return fault(f.at, "Unknown attribute", "%s %q: there is no attribute %q.%s", kind, clip(name, 60), f.name, lang.DidYouMean(f.name, names))
 }
 
-// readResource reads what is demanded of a thing.
+// readResource reads the requirements on a resource.
 func readResource(t *resourceType, thing field) (*resource, hcl.Diagnostics) {
 	attributes, ok := thing.node.value.(fields)
 	if !ok {
@@ -538,8 +538,9 @@ func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 	return c, a.surprises(f.node)
 }
 
-// endedBySignal has each -1 in n, which is goss's status of a command that a signal ended,
-// also mean what a shell makes of such an end: 128 and the number of the signal.
+// endedBySignal makes each -1 in n, which is goss's status of a command that was ended by
+// a signal, also match the status that a shell reports in that case: 128 plus the number
+// of the signal.
 func endedBySignal(n *node) *node {
 	out := *n
 	switch v := n.value.(type) {

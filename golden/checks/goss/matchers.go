@@ -19,7 +19,8 @@ import (
 
 // matcher is a demand. It keeps nothing between calls.
 type matcher interface {
-	// match reports whether actual meets the demand; an error says that this cannot be told.
+	// match reports whether actual meets the requirement; an error means that this cannot
+	// be determined.
 	match(actual any) (bool, error)
 	// failure describes an actual value that does not match, negated one that matches but
 	// should not.
@@ -61,8 +62,8 @@ func (m simple) negated(actual any) Failure {
 
 func (m simple) plain() any { return m.shown }
 
-// equal demands the value itself. Numbers are equal by what they are worth, everything else
-// only to its own kind.
+// equal requires the value itself. Numbers are compared by value, regardless of their
+// types; other values equal only values of the same kind.
 func equal(want any) matcher {
 	return simple{"equal", want, want, func(actual any) (bool, error) {
 		if actual == nil && want == nil {
@@ -90,7 +91,7 @@ func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// elements are those of a list, of whatever kind.
+// elements returns the elements of a list of any kind.
 func elements(v any) ([]any, bool) {
 	switch v := v.(type) {
 	case []any:
@@ -514,7 +515,7 @@ func (u unfit) hidden() string {
 	return fmt.Sprintf(u.why, kind)
 }
 
-// describe says for an error what kind of value v is, and which.
+// describe returns the kind of the value v, and its text, for an error.
 func describe(v any) (kind, text string) {
 	switch v := v.(type) {
 	case nil:

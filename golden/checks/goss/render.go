@@ -15,8 +15,8 @@ import (
 	"bake/internal/sprig"
 )
 
-// maxRounds is how often a template is rendered to find out which files it reads: what it
-// reads can depend on what it has read.
+// maxRounds is how often a template is rendered to find out which files it reads: these
+// can depend on the content of others.
 const maxRounds = 5
 
 // machineFiles are files of the machine that templates read.
@@ -107,7 +107,7 @@ func (l *loader) env() map[string]string {
 	return l.options.Env
 }
 
-// copied is a deep copy of variables: a template can change what it is given.
+// copied returns a deep copy of variables, because a template can change its input.
 func copied(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -126,7 +126,7 @@ func copied(v any) any {
 	return v
 }
 
-// newLanguage has the functions of sprig and those of goss, which take their place.
+// newLanguage returns the functions of sprig and of goss; goss's take precedence.
 func (l *loader) newLanguage() gotemplate.Language {
 	functions := sprig.Functions(l.env())
 	functions["mkSlice"] = func(v ...any) []any { return v }

@@ -64,7 +64,7 @@ func (r Result) report(started, ended time.Time) map[string]any {
 	}
 }
 
-// summary says what became of a check in lines, or in one.
+// summary describes the result of a check in several lines, or in one.
 func (r Result) summary(sep, indent string) string {
 	head := r.Type + ": " + r.Resource + ": " + r.Property + ":"
 	m := r.Match

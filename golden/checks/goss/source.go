@@ -50,8 +50,9 @@ func (t text) place(offset int) (line, column int) {
 	return line, utf8.RuneCount(t.bytes[t.starts[line-1]:offset]) + 1
 }
 
-// at is the range in the file of what is length bytes long in the rendered text, at a line
-// and a column of characters, both from 1. If the template changed the line, it is the whole line.
+// at returns the range in the file of a text of length bytes in the rendered text, at a
+// line and a column in characters, both from 1. If the template changed the line, the
+// range is the whole line.
 func (s *source) at(n, column, length int) hcl.Range {
 	made, _ := s.rendered.line(n)
 	if s.lines != nil {

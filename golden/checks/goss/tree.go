@@ -66,7 +66,7 @@ func (n *node) plain() any {
 	return n.value
 }
 
-// kind says in an error what sort of value n is.
+// kind names the kind of the value n, for an error.
 func (n *node) kind() string {
 	switch n.value.(type) {
 	case nil:
@@ -121,7 +121,7 @@ func (r *reader) yamlError(err error) *hcl.Diagnostic {
 	return fault(r.src.at(n, 0, 0), "Invalid YAML", "%s%s.", text, r.made(n))
 }
 
-// made shows line n of what a template made of the file, if it is not what was written.
+// made shows line n of the rendered template, if it differs from the file.
 func (r *reader) made(n int) string {
 	text, _ := r.src.rendered.line(n)
 	if r.src.lines == nil || len(text) == 0 || bytes.Contains(r.src.written.bytes, text) {
@@ -212,7 +212,7 @@ func (r *reader) scalar(out *node, v any) *hcl.Diagnostic {
 	return nil
 }
 
-// yamlFields reads a mapping. What "<<" merges into it gives way to what it says itself.
+// yamlFields reads a mapping. Its own fields take precedence over those merged with "<<".
 func (r *reader) yamlFields(n *yaml.Node, out *node, depth int) (*node, *hcl.Diagnostic) {
 	var list fields
 	own := map[string]int{} // line of each name

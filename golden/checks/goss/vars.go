@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// ReadVars reads the variables of templates from files of YAML or JSON. A later file adds to
-// what former ones say, and wins where they differ. inline, of YAML or JSON, has the last
-// word: each of its names replaces what the files say of it as a whole.
+// ReadVars reads the variables of templates from YAML or JSON files. Later files are
+// merged over earlier ones. The names in inline, which is YAML or JSON, then replace the
+// values from the files as a whole.
 func ReadVars(files []string, inline string) (map[string]any, hcl.Diagnostics) {
 	all := map[string]any{}
 	var diags hcl.Diagnostics

@@ -97,7 +97,8 @@ func found(expression string, root *xmlNode, want string) (ok bool, err error) {
 	}
 }
 
-// panicked says why an expression could not be evaluated, without what the document holds.
+// panicked returns why an expression could not be evaluated, without content of the
+// document.
 func panicked(r any) string {
 	if _, ok := r.(*strconv.NumError); ok {
 		return "what it compares with a number is none"
@@ -124,8 +125,8 @@ func (n *xmlNode) add(child *xmlNode) *xmlNode {
 	return child
 }
 
-// parseXML reads a document. Prefixes stay as they are written. Errors have the line, and
-// nothing of what the document holds: it may be a secret.
+// parseXML parses a document. It keeps prefixes as they are written. Errors have the line,
+// but no content of the document, which may be a secret.
 func parseXML(text string) (*xmlNode, error) {
 	r := strings.NewReader(strings.TrimPrefix(text, "\ufeff"))
 	d := xml.NewDecoder(r)

@@ -9,7 +9,7 @@ const (
 	ndbSlotMagic = "Slot"
 	ndbBlobMagic = "BlbS"
 	ndbPage      = 4096
-	ndbBlock     = 16 // bytes; also of a slot, and of what is before a blob
+	ndbBlock     = 16 // bytes; also the size of a slot, and of the header of a blob
 )
 
 func ndbBlobs(db []byte, yield func([]byte) error) error {

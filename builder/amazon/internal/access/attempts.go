@@ -102,7 +102,7 @@ func (t torn) Unwrap() error { return t.error }
 // RetryableError makes the SDK's retryer take it for one that passes.
 func (torn) RetryableError() bool { return true }
 
-// complain says that a call has been failing for long.
+// complain warns that a call has been failing for a long time.
 func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 	lasted := time.Since(a.start)
 	if s.Warn == nil || ctx.Err() != nil || lasted < wait.Trouble || !a.said.IsZero() && time.Since(a.said) < wait.Again {

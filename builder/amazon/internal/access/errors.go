@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is says that AWS is the cause: [step.ErrRefused].
+// Is reports that AWS is the cause: [step.ErrRefused].
 func (e *Error) Is(target error) bool { return target == step.ErrRefused }
 
 // Code returns the code that AWS gave an error, or "".
@@ -109,9 +109,9 @@ func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...fu
 	return nil, explain(err, int(a.requests.Load()))
 }
 
-// Finish is [Call] for what makes something. When ctx ends while the call is
-// under way, the call is given a little longer, so that what it makes is known
-// and can be deleted instead of having to be looked for.
+// Finish is [Call] for a call that creates a resource. When ctx ends during the call, the
+// call gets a little more time, so that the resource is known and can be deleted without a
+// search.
 func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
 	return finish(ctx, finishGrace, op, in)
 }
@@ -207,7 +207,7 @@ func permission(call *Error) string {
 	return strings.ToLower(call.Service) + ":" + op
 }
 
-// lacking says how to get the permission to do action with resource.
+// lacking explains how to get the permission to do action with resource.
 func lacking(action, resource string) string {
 	return fmt.Sprintf(`The credentials lack the permission %s; add {"Effect": "Allow", "Action": %q, "Resource": %q} to their policy, or use other credentials`, action, action, resource)
 }
@@ -268,8 +268,8 @@ func noCredentials(err error) bool {
 	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "get credentials") || strings.Contains(text, "static credentials are empty")
 }
 
-// Blame puts a diagnostic, which points at the option to blame, in the place of
-// the error that showed it. Code, NotFound and Refused still see that error.
+// Blame replaces an error by a diagnostic that points to the option that caused it. Code,
+// NotFound and Refused still see the error.
 func Blame(err, diagnostic error) error { return &blamed{diagnostic, err} }
 
 type blamed struct{ diagnostic, cause error }

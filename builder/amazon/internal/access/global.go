@@ -24,8 +24,9 @@ var globals = []global{
 	{".amazonaws.eu", ".eusc-de-east-1.amazonaws.eu", "-fips.amazonaws.eu", ".global.api.amazonwebservices.eu", "-fips.api.amazonwebservices.eu", "eusc-de-east-1"},
 }
 
-// globalHost is the ending of the host of a global service for a region, of which regional
-// is the usual host of another service, and the region that requests are signed for.
+// globalHost returns the host name suffix of a global service for a region, given
+// regional, the usual host of another service, and the region that requests are signed
+// for.
 func globalHost(region, regional string, dual, fips bool) (ending, home string) {
 	g := globals[0]
 	for _, other := range globals {

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// Credentials are what the calls of the session are signed with at the moment.
+// Credentials returns the current credentials of the session.
 func (s *Session) Credentials(ctx context.Context) (aws.Credentials, error) {
 	return s.config.Credentials.Retrieve(ctx)
 }

@@ -182,7 +182,7 @@ func (o *Options) role() *AssumeRole {
 	return o.AssumeRole
 }
 
-// vault is what to ask Vault for, or nil.
+// vault returns the options for Vault, or nil.
 func (o *Options) vault() *VaultAWSEngine {
 	if o.VaultAWSEngine == nil || o.VaultAWSEngine.Name == "" {
 		return nil
@@ -248,7 +248,7 @@ const (
 	envTimeout  = "AWS_TIMEOUT_SECONDS"
 )
 
-// patience is aws_polling, or what the environment says instead. Zero: not said.
+// patience is aws_polling, or the values of the environment instead. Zero means not set.
 type patience struct {
 	delay    time.Duration
 	attempts int

@@ -24,13 +24,14 @@ type Pace struct {
 	// Released is how long what is deleted may still be in use.
 	Released time.Duration
 
-	// Known is how long one service may not know what was made in another; 0 if it does
-	// at once.
+	// Known is how long a new resource may be unknown to other services; 0 if there is no
+	// delay.
 	Known time.Duration
 }
 
-// pace is that of AWS, which promises none of these times: they are several times what
-// is commonly seen. A cloud on this machine has a single state, but may play EC2.
+// pace returns the times for AWS. AWS guarantees none of them: they are several times the
+// usual values. A cloud on this machine has a single consistent state, but may simulate
+// EC2.
 func (s *Session) pace() Pace {
 	if s.Loopback() {
 		return Pace{Early: wait.First, Monitor: 2 * time.Second, Retry: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}

@@ -9,9 +9,9 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// How often a request is sent unless max_retries says otherwise. While AWS throttles,
-// which passes and only means that others have their turn first, that is for about ten
-// minutes: the delays grow to 20 seconds, of which chance takes half.
+// How often a request is sent unless max_retries says otherwise. While AWS throttles
+// requests, which is temporary, retries continue for about ten minutes: the delays grow to
+// 20 seconds, of which half is random.
 const (
 	usualAttempts     = 10
 	throttledAttempts = 60

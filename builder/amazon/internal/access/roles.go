@@ -31,8 +31,8 @@ func mfaDevice(ctx context.Context, cfg aws.Config) (string, error) {
 
 const encodedMessage = "Encoded authorization failure message: "
 
-// decodeRefusals asks STS what AWS means when it refuses a call and says why in an
-// encoded message, and puts that into the error.
+// decodeRefusals adds a middleware that decodes the encoded message of a refused call with
+// STS, and adds the text to the error.
 func decodeRefusals(client *sts.Client) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("bake:DecodeRefusals",
@@ -63,8 +63,8 @@ type explained struct {
 
 func (e *explained) Unwrap() error { return e.error }
 
-// permission says how to get the permission that the call failed for. That need
-// not be the one it is named after: a launch with tags needs ec2:CreateTags too.
+// permission explains how to get the permission that the call lacked. It may differ from
+// the action of the call: a launch with tags also needs ec2:CreateTags.
 func (e *explained) permission(call *Error) string {
 	var said struct {
 		ExplicitDeny bool `json:"explicitDeny"`

@@ -60,8 +60,8 @@ type Stored struct {
 	SHA256 string // in base64, as it was sent; empty if no checksum was to be
 }
 
-// Put makes a call that stores an object or a part of one. S3 checks what it receives, and
-// takes objects into buckets with a default retention only so.
+// Put makes a call that stores an object or a part of one, with a checksum that S3
+// verifies. Buckets with a default retention require it.
 func (b *S3) Put(ctx context.Context, action string, r S3Request) (Stored, error) {
 	r.Method = http.MethodPut
 	c := &s3Call{}

@@ -80,7 +80,7 @@ func (s *service) call(ctx context.Context, action string, p protocol, params an
 	return nil
 }
 
-// stack is what a call passes through, in the steps of the SDK's clients and with the
+// stack returns the middleware for a call, in the steps of the SDK's clients and with the
 // names that the session's own middleware looks for.
 func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
 	limit := int64(maxAnswer)
@@ -280,7 +280,7 @@ func (s *service) given(ctx context.Context) (string, error) {
 	return s.configured(ctx)
 }
 
-// configured is what the environment or the profile has for the endpoint, or "".
+// configured returns the endpoint in the environment or the profile, or "".
 func (s *service) configured(ctx context.Context) (string, error) {
 	own := "AWS_ENDPOINT_URL_" + strings.ToUpper(strings.ReplaceAll(s.sdkID, " ", "_"))
 	_, all := os.LookupEnv("AWS_ENDPOINT_URL") // which wins over the profile's

@@ -69,8 +69,8 @@ type Cloud struct {
 	// have it by; its error is that of the request. Nil: nothing is called.
 	Wait func(ctx context.Context, service, region string) error
 
-	// Watchers are those of all sessions with this cloud, and hold their connections. Nil:
-	// each session has its own.
+	// Watchers are shared by all sessions with this cloud, and hold their connections. If
+	// nil, each session has its own.
 	Watchers *Watchers
 }
 
@@ -83,7 +83,7 @@ type Use struct {
 	By    string // such as "instance i-0abc (running)"
 	Must  bool   // the image must stay
 
-	Unknown bool // By says what was not found out instead
+	Unknown bool // By describes what could not be determined
 }
 
 // Session is an open way into one account.
@@ -206,8 +206,8 @@ func (s *Session) configure(ctx context.Context, o *Options, src *schema.Source,
 	return cfg, nil
 }
 
-// onAWS adds to cfg and the session what the options say of AWS itself: the role to
-// assume, and the address.
+// onAWS adds the options that concern AWS itself to cfg and the session: the role to
+// assume, and the endpoint.
 func (s *Session) onAWS(ctx context.Context, o *Options, src *schema.Source, cfg *aws.Config) error {
 	if role := o.role(); role != nil {
 		serial := ""
@@ -316,8 +316,8 @@ func retrieve(ctx context.Context, o *Options, src *schema.Source, cfg aws.Confi
 	return creds, fmt.Errorf("there are no AWS credentials. %s (%w)", howToLogIn, err)
 }
 
-// identify asks STS whose credentials these are. It does not try for long: it
-// is the first call, so what is wrong is most likely the address.
+// identify queries the identity of the credentials with STS. It makes few attempts: this
+// is the first call, so a failure is most likely caused by the endpoint.
 func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) error {
 	client := sts.NewFromConfig(s.config, func(so *sts.Options) { so.RetryMaxAttempts = min(3, cmp.Or(o.MaxRetries, usualAttempts)) })
 	who, err := Call(ctx, client.GetCallerIdentity, &sts.GetCallerIdentityInput{})
@@ -362,7 +362,7 @@ func (s *Session) EC2(region string) *ec2.Client {
 	})
 }
 
-// With says how another process reaches resources of this session in a region.
+// With returns what another process needs to reach resources of this session in a region.
 // It holds no secrets.
 func (s *Session) With(region string) map[string]string {
 	with := maps.Clone(s.with)
@@ -386,9 +386,9 @@ func (s *Session) iamEndpoint() string {
 	return at
 }
 
-// Reopen opens a session from what With has said, for a resource in region. The
-// account must be the one that the resource is in: in another one it would look
-// as if it were gone.
+// Reopen opens a session from the result of With, for a resource in region. The account
+// must be the one of the resource: in another account the resource would seem to be
+// deleted.
 func Reopen(ctx context.Context, with map[string]string, region string, cloud Cloud) (*Session, error) {
 	o := Defaults()
 	o.Region, o.Profile, o.SharedCredentialsFile = region, with["profile"], with["shared_credentials_file"]
@@ -424,9 +424,9 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	return s, nil
 }
 
-// targetRole is the entry of [Session.With] that says which role [Session.As] has taken on,
-// and targetExternalID with which external ID.
-// viaRole and viaExternalID say with which role the session had been that took it on.
+// targetRole is the entry of [Session.With] with the role that [Session.As] has assumed,
+// and targetExternalID its external ID. viaRole and viaExternalID are the role and the
+// external ID of the session that assumed it.
 const (
 	targetRole       = "target_role_arn"
 	targetExternalID = "target_external_id"
@@ -498,9 +498,8 @@ func (s *Session) Voice(ctx context.Context) func(text string) {
 	return func(text string) { s.Warn(ctx, "%s", text) }
 }
 
-// ThirdParty reports whether the EC2 of a region may be another one than AWS's and
-// bake's own: the user has given its address. Such a one may ignore what it does
-// not know.
+// ThirdParty reports whether the EC2 of a region may be neither AWS's nor bake's own,
+// because the user has set its endpoint. Such an endpoint may ignore unknown parameters.
 func (s *Session) ThirdParty(region string) bool {
 	return !s.Cloud.StandsIn() && s.EC2(region).Options().BaseEndpoint != nil
 }
@@ -541,7 +540,7 @@ func (o *Options) patience(env []string) patience {
 	}
 }
 
-// Caller is the ARN of whom calls are made as.
+// Caller returns the ARN of the identity of the calls.
 func (s *Session) Caller(ctx context.Context) (string, error) {
 	who, err := Call(ctx, sts.NewFromConfig(s.config).GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	if err != nil {

@@ -29,7 +29,7 @@ type Watcher struct {
 	Parts *wait.Poll[[]types.Snapshot]
 }
 
-// BuildTag is the key of the tag that says which build something belongs to.
+// BuildTag is the key of the tag that records which build a resource belongs to.
 const BuildTag = "bake:build"
 
 // Watchers are the watchers of a process. The zero value has none yet.
@@ -146,8 +146,8 @@ func by(filter string, values []string) []types.Filter {
 	return []types.Filter{{Name: &filter, Values: values}}
 }
 
-// someMissing asks for things by their ids. One that does not exist fails the
-// whole call; then it asks with a filter, which finds the others.
+// someMissing describes resources by their ids. If one does not exist, the whole call
+// fails; it then repeats the call with a filter, which finds the others.
 func someMissing[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), byID, byFilter *I) (*O, error) {
 	out, err := Call(ctx, op, byID)
 	if NotFound(err) {
@@ -205,8 +205,8 @@ func (e *ImageError) Error() string {
 	return fmt.Sprintf("image %s in %s is %s: %s", e.ID, e.Region, e.image.State, why)
 }
 
-// StateReason is a reason as one text, in which its code, which EC2 often says in the
-// message too, is said once.
+// StateReason formats a reason as one text. Its code is included once, although EC2 often
+// repeats it in the message.
 func StateReason(r *types.StateReason) string {
 	if r == nil {
 		return ""

@@ -37,7 +37,8 @@ func (p *Within) enter(ctx context.Context, s *Session) (*Session, error) {
 	return s, nil
 }
 
-// In is the cloud for what is in one region, wherever components are held to.
+// In returns the cloud for resources in one region, overriding the region that components
+// are restricted to.
 func (c Cloud) In(region string) Cloud {
 	if c.Within != nil {
 		there := *c.Within

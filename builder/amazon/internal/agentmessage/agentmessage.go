@@ -124,7 +124,7 @@ type Ack struct {
 	Sequential bool   `json:"IsSequentialMessage"`
 }
 
-// Acknowledging is the message that says that m has come.
+// Acknowledging returns the acknowledgement of m.
 func Acknowledging(m Message) (Message, error) {
 	payload, err := json.Marshal(Ack{m.Kind, m.ID.String(), m.Seq, true})
 	return Message{Kind: Acknowledge, Flags: 3, ID: uuid.New(), Payload: payload}, err

@@ -22,8 +22,8 @@ import (
 	"bake/step"
 )
 
-// Recipe is one builder with its options: what it builds from and into, and what it
-// does in its own way.
+// Recipe defines one builder with its options: its source and result, and its specific
+// steps.
 type Recipe struct {
 	Access *access.Options
 	Launch *launch.Options // nil: nothing is launched
@@ -34,8 +34,8 @@ type Recipe struct {
 	Devices    []*device.Mapping // volumes of the instance that is launched
 	VolumeTags interpolate.Tags  // of the instance's volumes
 
-	// Hooks returns what the builder does in its own way in b, which has just begun. It
-	// may complete b's Machines and Images.
+	// Hooks returns the builder's specific steps for b, which has just begun. It may
+	// complete b's Machines and Images.
 	Hooks func(b *Build) (Hooks, error)
 
 	// Permissions are what the hooks, and making images, need beyond the session and the
@@ -49,8 +49,8 @@ type Hooks struct {
 	// CheckSource reports a source image that the build cannot start from. Nil: each will do.
 	CheckSource func(ctx context.Context, source types.Image) error
 
-	// Prepare finds what there must be, and makes what the machine needs. Nil: for the
-	// instance to launch.
+	// Prepare finds existing resources, and makes what the machine needs. Nil means the
+	// preparation for an instance launch.
 	Prepare func(ctx context.Context) error
 
 	// Work brings up the machine and provisions it. Nil: the instance is launched.
@@ -189,7 +189,7 @@ func (q *sequence) recordProvisioned(ctx context.Context, b *Build) error {
 	return step.EndStage(ctx, b.Scope, step.Boundary{Next: step.StageImage})
 }
 
-// product makes what the builder makes of its machine.
+// product makes the artifact from the provisioned machine.
 func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls builder.Hooks) (*builder.Artifact, error) {
 	if hooks.Artifact != nil {
 		if err := hooks.Stop(ctx); err != nil {

@@ -14,8 +14,9 @@ import (
 	"bake/builder/amazon/internal/launch"
 )
 
-// start finds the image to launch the instance from: the source image, or the one that
-// ResolveSource knows. gone is what ResolveSource knew before, and is not there any more.
+// start determines the image to launch the instance from: the source image, or the one
+// that ResolveSource returns. gone is an image that ResolveSource returned before and that
+// no longer exists.
 func (b *Build) start(ctx context.Context, gone string) error {
 	b.Spec.Image, b.Spec.Continues = b.Source, false
 	if b.ResolveSource == nil {
@@ -41,8 +42,9 @@ func (b *Build) start(ctx context.Context, gone string) error {
 	return nil
 }
 
-// launching calls what launches the instance, or asks whether it can be. If the image that
-// ResolveSource knew is gone by then, it is called once more, for the source image.
+// launching calls launch, which launches the instance or makes a dry run. If the image
+// from ResolveSource no longer exists by then, it calls launch again with the source
+// image.
 func (b *Build) launching(ctx context.Context, launch func() error) error {
 	err := launch()
 	id := aws.ToString(b.Spec.Image.ImageId)
@@ -55,7 +57,8 @@ func (b *Build) launching(ctx context.Context, launch func() error) error {
 	return launch()
 }
 
-// from is what the instance would be launched from, and with.
+// from returns the image that the instance would be launched from, and the launch
+// settings.
 func (b *Build) from() (builder.LaunchSource, error) {
 	o := b.Machines.Options
 	from := builder.LaunchSource{Region: b.Session.Region, Image: aws.ToString(b.Source.ImageId)}

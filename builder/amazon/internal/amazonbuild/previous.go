@@ -7,8 +7,8 @@ import (
 	"bake/internal/imagetag"
 )
 
-// previous is the newest image of the account, in the build region, that has a tag and is not
-// the one that was made just now; nil if there is none.
+// previous returns the newest image of the account, in the build region, that has a tag
+// and is not the one that was just made; nil if there is none.
 func (b *Build) previous(ctx context.Context, made, tag, value string) (*builder.PreviousImage, error) {
 	all, err := b.tagged(ctx, b.Session.Region, tag, value)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"bake/step"
 )
 
-// milestone is what a build knows once its machine is provisioned: enough to go on in
-// another process. What is rendered is part of it, since some values are new each time
-// that a template is read.
+// milestone is the state of a build once its machine is provisioned, which is enough to
+// resume in another process. It includes rendered texts, since some values change each
+// time that a template is read.
 type milestone struct {
 	Source     types.Image       `json:"source"`
 	Instance   types.Instance    `json:"instance"`

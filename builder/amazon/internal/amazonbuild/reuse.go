@@ -18,8 +18,8 @@ import (
 	"bake/step"
 )
 
-// incidental are the options that say nothing about what is in an image: its name and
-// texts, how bake gets into the account, and how long it waits.
+// incidental are the options that do not affect the content of an image: its name and
+// texts, access to the account, and timeouts.
 var incidental = []string{
 	"ami_name", "ami_description", "tags", "tag", "snapshot_tags", "snapshot_tag", "run_tags", "run_tag", "run_volume_tags", "run_volume_tag",
 	"volume_tags", "volume_tag", "spot_tags", "spot_tag", "fleet_tags", "fleet_tag", "temporary_key_pair_name", "deprecate_at",

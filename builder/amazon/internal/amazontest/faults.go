@@ -188,7 +188,7 @@ func (f fault) inspect(t *testing.T, w *World, b *Bake, n int, action string, wa
 	})
 }
 
-// refuse says, as EC2 does, that a call is not allowed.
+// refuse responds that a call is not allowed, as EC2 does.
 func refuse(t testing.TB, rw http.ResponseWriter) {
 	rw.WriteHeader(http.StatusForbidden)
 	_, err := fmt.Fprint(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>")

@@ -26,11 +26,11 @@ func PolicyOf(t testing.TB, maker Maker, in schema.Input) amazon.Policy {
 	return amazon.PolicyFor([]amazon.Permitted{b.(amazon.Permitted)})
 }
 
-// Evaluator says what a policy allows, the way IAM does.
+// Evaluator evaluates a policy the way IAM does.
 type Evaluator struct {
 	Policy amazon.Policy
 
-	// Foreign holds the ids of what belongs to no run, anywhere in its text.
+	// Foreign holds the ids of resources that belong to no run, anywhere in its text.
 	Foreign string
 
 	// Packer's calls are taken as if they gave things the tag of the run.
@@ -68,8 +68,8 @@ func (e *Evaluator) Refused(calls []Call) (refused []string) {
 	return slices.Compact(refused)
 }
 
-// Enforce has the world's cloud refuse, from now on, the calls that take what the policy does
-// not allow, as IAM does, and tells refused of each.
+// Enforce makes the world's cloud refuse, from now on, calls that need permissions which
+// the policy does not grant, as IAM does, and calls refused for each.
 func (w *World) Enforce(e *Evaluator, refused func(what string)) {
 	var mu sync.Mutex
 	w.Intercept = func(_ int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
@@ -131,7 +131,7 @@ func TracePolicy(t *testing.T, maker Maker, name string, before func(*World)) {
 	}
 }
 
-// kinds are those of ids by what they begin with.
+// kinds maps the prefixes of ids to resource kinds.
 var kinds = map[string]string{
 	"i": "instance", "vol": "volume", "ami": "image", "snap": "snapshot", "sg": "security-group", "subnet": "subnet", "vpc": "vpc",
 	"key": "key-pair", "lt": "launch-template", "sir": "spot-instances-request",

@@ -287,7 +287,8 @@ func (w *World) dialMachine(ctx context.Context, spec machine.Spec, port uint16)
 	return net.Dial("tcp", net.JoinHostPort(s.Host, fmt.Sprint(s.Port)))
 }
 
-// Client is what the user would look at the cloud with; its calls are not recorded.
+// Client returns a client for examining the cloud as the user would; its calls are not
+// recorded.
 func (w *World) Client(in string) *awsec2.Client {
 	return awsec2.New(awsec2.Options{
 		Region: in, BaseEndpoint: &w.URL,
@@ -430,7 +431,7 @@ func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifa
 	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, AwaitFirstBoot: b.World.AwaitFirstBoot, ImageCreated: b.World.ImageCreated, ImageTags: b.World.ImageTags})
 }
 
-// Said returns what was said, one text a line.
+// Said returns the messages to the user, one per line.
 func (b *Bake) Said() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -460,7 +461,7 @@ func (b *Bake) Sweep(t testing.TB, ledger []byte) error {
 	}
 	d := amazon.Destroyer(func(_ context.Context, name string) (amazon.Cloud, error) {
 		switch name {
-		case "": // AWS, with what the environment says of it
+		case "": // AWS, as the environment defines it
 			return amazon.Cloud{Dial: b.World.Cloud.Dial}, nil
 		case "test":
 			return b.World.Cloud, nil

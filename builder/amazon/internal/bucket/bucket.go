@@ -22,7 +22,7 @@ type Bucket struct {
 	name, prefix string
 }
 
-// ErrNone says that there is no such bucket.
+// ErrNone means that there is no such bucket.
 var ErrNone = errors.New("there is no bucket")
 
 // Open opens the place that a URI names, as s3uri has it. It is an [ErrNone] if there is no such

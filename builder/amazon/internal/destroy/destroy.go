@@ -160,7 +160,7 @@ func (j *job) keyPair(ctx context.Context) error {
 			out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{KeyPairIds: []string{id}})
 			return err == nil && len(out.KeyPairs) > 0, notFound(err)
 		}
-		// A key pair of that name may be the user's: only the tag tells.
+		// A key pair of that name may be the user's: only the tag distinguishes it.
 		out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{
 			Filters: j.ours(types.Filter{Name: new("key-name"), Values: []string{j.r.With[ownership.WithName]}}),
 		})
@@ -176,9 +176,9 @@ func (j *job) keyPair(ctx context.Context) error {
 	return deleteKeyPair(ctx, j.client, id, j.r.With[ownership.WithName])
 }
 
-// deleteKeyPair deletes a key pair by its id, which no other key pair can have.
-// An endpoint that knows key pairs by name only does nothing then, and says that it
-// is done; EC2 says which one it has deleted.
+// deleteKeyPair deletes a key pair by its id, which is unique. An endpoint that knows key
+// pairs only by name then does nothing, but reports success; EC2 reports which one it has
+// deleted.
 func deleteKeyPair(ctx context.Context, client *ec2.Client, id, name string) error {
 	out, err := access.Call(ctx, client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: &id})
 	switch {
@@ -550,7 +550,7 @@ func SnapshotIDs(image types.Image) (ids []string) {
 	return ids
 }
 
-// notFound is err, unless that says that the thing does not exist.
+// notFound returns err, or nil if err means that the resource does not exist.
 func notFound(err error) error {
 	if access.NotFound(err) {
 		return nil

@@ -14,10 +14,9 @@ import (
 	"bake/step"
 )
 
-// Tagged lists everything in the session's region that carries the tag of a
-// run, in the order in which it can be deleted. An empty run means all of them.
-// What is deleted with something else in the list is not listed by itself. Each says
-// when it was created, if that is known.
+// Tagged lists everything in the session's region that carries the tag of a run, in the
+// order of deletion. An empty run means all runs. Resources that are deleted together with
+// another one are not listed. Each has its creation time, if that is known.
 func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
 	f := &finder{session: session, run: run, client: session.EC2(session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{ownership.RunTag}}}}
 	if run != "" {
@@ -32,8 +31,8 @@ func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Re
 	return f.found, nil
 }
 
-// date sets when things were created of which the cloud does not tell: no earlier than
-// anything that the same build has made, or than the build began.
+// date sets the creation times that the cloud does not report: the latest creation time of
+// any resource of the same build, or the start of the build.
 func (f *finder) date() {
 	newest := map[string]time.Time{}
 	for _, r := range f.found {
@@ -67,7 +66,7 @@ type finder struct {
 	included []string // ids that go with one in found
 }
 
-// add takes what was found. created is nil if the cloud does not tell.
+// add adds a resource. created is nil if the cloud does not report it.
 func (f *finder) add(kind string, id *string, tags []types.Tag, name *string, created *time.Time) {
 	with := f.session.With(f.session.Region)
 	for k, v := range map[string]string{

@@ -56,9 +56,9 @@ func (j *job) registered(ctx context.Context, id string) (bool, error) {
 	return slices.ContainsFunc(out.Images, func(i types.Image) bool { return i.State != types.ImageStateDeregistered }), nil
 }
 
-// Unmapped deletes a snapshot in a region, unless an image of the account consists of it,
-// other than the one with the ID without, which is known to be deregistered. It is no
-// error if there is none.
+// Unmapped deletes a snapshot in a region, unless it is part of an image of the account
+// other than without, which is an ID that is known to be deregistered. A missing snapshot
+// is not an error.
 func Unmapped(ctx context.Context, s *access.Session, region, id, without string) (deleted bool, err error) {
 	j := &job{session: s, client: s.EC2(region)}
 	return j.unmapped(ctx, id, without)

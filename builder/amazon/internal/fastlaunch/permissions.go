@@ -2,8 +2,8 @@ package fastlaunch
 
 import "bake/builder/amazon/internal/policy"
 
-// Permissions is what it takes to enable fast launch of images in a place. EC2
-// launches the instances itself.
+// Permissions returns the needs of enabling fast launch of images in a place. EC2 launches
+// the instances itself.
 func (o *Options) Permissions(all policy.Place) []policy.Need {
 	return []policy.Need{
 		all.Look("DescribeFastLaunchImages", "DescribeLaunchTemplates"),

@@ -161,8 +161,8 @@ func (m *Maker) checkUse(ctx context.Context, region string, images []types.Imag
 	return nil
 }
 
-// forcedBy is the address of the option that has images give way, or else that of their
-// name: then the flag asks for it.
+// forcedBy returns the address of the option that makes images be replaced or, if the flag
+// requests it, of the name option.
 func (m *Maker) forcedBy() any {
 	if m.ForceDeregister {
 		return &m.ForceDeregister

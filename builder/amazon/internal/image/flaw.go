@@ -17,8 +17,8 @@ import (
 	"bake/config/schema"
 )
 
-// Flaw says why an available image of an earlier run is not what [Maker.Share] would leave,
-// or cannot be launched; empty if nothing is wrong with it.
+// Flaw returns why an available image of an earlier run differs from the result of
+// [Maker.Share], or cannot be launched; empty if there is no difference.
 func (m *Maker) Flaw(ctx context.Context, i builder.ExistingImage) (string, error) {
 	if flaw, err := m.brokenSnapshot(ctx, i); err != nil || flaw != "" {
 		return flaw, err
@@ -55,7 +55,7 @@ func without(want, have []string) string {
 	return strings.Join(lost, ", ")
 }
 
-// brokenSnapshot says which of the snapshots of an image is not there, or not in order.
+// brokenSnapshot returns which snapshot of an image is missing or damaged.
 func (m *Maker) brokenSnapshot(ctx context.Context, i builder.ExistingImage) (string, error) {
 	if len(i.Snapshots) == 0 {
 		return "", nil
@@ -80,7 +80,8 @@ func (m *Maker) brokenSnapshot(ctx context.Context, i builder.ExistingImage) (st
 	return "", nil
 }
 
-// unsharedSnapshot says which of the snapshots of an image is not shared as the options say.
+// unsharedSnapshot returns which snapshot of an image is not shared as the options
+// require.
 func (m *Maker) unsharedSnapshot(ctx context.Context, i builder.ExistingImage) (string, error) {
 	want := m.others(m.SnapshotUsers, m.SnapshotGroups)
 	if len(want) == 0 {

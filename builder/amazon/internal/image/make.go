@@ -208,7 +208,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 		SourceImageId: &from.ID,
 		SourceRegion:  &from.Region,
 		Description:   access.Optional(labels.Description),
-		CopyImageTags: new(true), // also the tags that say who owns it
+		CopyImageTags: new(true), // including the tags that identify the owner
 		Encrypted:     m.EncryptBoot,
 	}
 	if kms := m.key(region); kms != "" {

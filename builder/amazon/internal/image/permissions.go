@@ -26,7 +26,7 @@ func (o *Options) Permissions(src *schema.Source, region, action string) []polic
 	return append(needs, o.keys(src, here, all)...)
 }
 
-// Checks is what it takes to find out whether the images can be made.
+// Checks returns the needs of checking whether the images can be made.
 func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need) {
 	if policy.MayBe(src, &o.SkipRegionValidation, !o.SkipRegionValidation) {
 		needs = append(needs, policy.In(region).Look("DescribeRegions"))
@@ -39,7 +39,7 @@ func (o *Options) Place(src *schema.Source, region string) policy.Place {
 	return policy.In(o.Where(src, region)...)
 }
 
-// Where are the regions of Place. One that is not known is empty.
+// Where returns the regions of Place. A region that is not known is "".
 func (o *Options) Where(src *schema.Source, region string) []string {
 	if !src.Known(&o.Regions) {
 		return []string{""}
@@ -47,7 +47,7 @@ func (o *Options) Where(src *schema.Source, region string) []string {
 	return append(o.copies(region), region)
 }
 
-// first is what the first image takes.
+// first returns the needs of making the first image.
 func (o *Options) first(src *schema.Source, here policy.Place, action string) (needs []policy.Need) {
 	if action == "CreateImage" {
 		needs = append(needs, here.Make(action, "image", "snapshot")...)
@@ -106,8 +106,8 @@ func (o *Options) InstanceAttributes(src *schema.Source, here policy.Place) []po
 	return nil
 }
 
-// keys is what the KMS keys take. A copy reads what the first image is encrypted
-// with in the region of the build.
+// keys returns the needs for KMS keys. A copy decrypts the first image in the region of
+// the build.
 func (o *Options) keys(src *schema.Source, here, all policy.Place) (needs []policy.Need) {
 	key := o.KMSKeyID
 	if !src.Known(&o.KMSKeyID) {

@@ -221,7 +221,7 @@ func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
 
 var unixDevice = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9/]*$`) })
 
-// ValidDevice complains about what is no name of a device.
+// ValidDevice reports an invalid device name.
 func ValidDevice(c *schema.Checker, name *string) {
 	if !unixDevice().MatchString(*name) {
 		c.Errorf(name, "Not a device name", "%q is not a device name such as /dev/xvdf.", *name)

@@ -16,8 +16,8 @@ import (
 	"bake/step"
 )
 
-// Share lets others use the image, as the options say, and sets its other attributes. Its calls are
-// cut off with ctx: what the image is shared with then is of no use, since the image goes with its run.
+// Share shares the image as the options require, and sets its other attributes. The calls
+// stop when ctx ends, since the image is then deleted with its run.
 func (m *Maker) Share(ctx context.Context, made Made) error {
 	changes := m.imageChanges(made.ID)
 	snapshots := m.snapshotChanges(made.Snapshots)

@@ -31,7 +31,7 @@ func checkText(c *schema.Checker, ptr any, text string) {
 	}
 }
 
-// usable says why rendering text would not give what was meant, or nil.
+// usable returns an error if text would not render as intended, or nil.
 func usable(text string) error {
 	if !strings.Contains(text, "{{") {
 		return nil
@@ -110,7 +110,7 @@ func walkAll(nodes []parse.Node, atRoot bool) error {
 // replaced are the functions that HCL has taken the place of: calling one fails.
 var replaced = []string{"user", "env", "template_dir", "sed", "consul_key", "vault", "aws_secretsmanager", "aws_secretsmanager_raw"}
 
-// variable says that there is no variable of the name, or nil if there is.
+// variable returns an error if there is no variable of the name.
 func variable(names []string) error {
 	switch {
 	case names[0] == sourceTags:
@@ -173,7 +173,7 @@ func (b block) check(c *schema.Checker) {
 	}
 }
 
-// refused says why EC2 would not take a tag, or nothing.
+// refused returns why EC2 would refuse a tag, or "".
 func refused(key, value string) string {
 	switch {
 	case key == "":

@@ -116,7 +116,7 @@ func (t *Text) With(image types.Image) *Text {
 	return &c
 }
 
-// Data is what a source image gives to build.* and to rendered options.
+// Data returns the values of a source image for build.* and for rendered options.
 func Data(image types.Image) builder.Data {
 	return builder.Data{
 		"SourceAMI":             builder.Text(aws.ToString(image.ImageId)),

@@ -26,8 +26,8 @@ import (
 type Groups struct {
 	IDs []string
 
-	// Public says that the group is a temporary one that lets in only the public
-	// address of this machine, so that a private one is shut out.
+	// Public means that the group is temporary and admits only the public address of this
+	// machine, so that private addresses are blocked.
 	Public bool
 }
 
@@ -153,8 +153,8 @@ const (
 	everybodyV6 = "::/0"
 )
 
-// admitted says which address ranges to let in, and whether that is only the
-// public address of this machine.
+// admitted returns the address ranges to admit, and whether that is only the public
+// address of this machine.
 func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, err error) {
 	if l.Communicator == ssh.None {
 		return nil, false, nil

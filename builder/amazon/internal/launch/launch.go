@@ -28,8 +28,8 @@ type Launcher struct {
 	Devices     []*device.Mapping
 	NoEphemeral bool // keep the names of instance store volumes free
 
-	// InstanceStore says that the source image is one that starts from an instance
-	// store, and not from EBS.
+	// InstanceStore means that the source image has an instance store root, and not an EBS
+	// root.
 	InstanceStore bool
 
 	// Keep are the names of devices whose volumes outlive the instance, whatever

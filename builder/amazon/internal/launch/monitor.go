@@ -25,7 +25,7 @@ import (
 type InstanceMonitor struct {
 	l    *Launcher
 	id   string
-	busy atomic.Bool // the machine was reached: what is done to it may be meant
+	busy atomic.Bool // the machine was reached: its shutdown may be intentional
 	stop context.CancelCauseFunc
 	over chan struct{}
 }
@@ -76,7 +76,7 @@ func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *Inst
 	return alive, v
 }
 
-// Reached says that the machine was reached.
+// Reached records that the machine was reached.
 func (v *InstanceMonitor) Reached() { v.busy.Store(true) }
 
 // Close ends the watch.
@@ -111,8 +111,8 @@ func (v *InstanceMonitor) gone(i types.Instance) *goneError {
 	return &goneError{fmt.Sprintf("instance %s is %s: %s", v.id, i.State.Name, reason(i))}
 }
 
-// Explain returns why the machine is gone, if that is why the build could not go
-// on with err. A connection that was lost is often the first sign of it.
+// Explain returns the error that the machine is gone, if that caused err. A lost
+// connection is often the first sign of it.
 func (v *InstanceMonitor) Explain(ctx context.Context, err error) error {
 	var gone *goneError
 	if err == nil || ctx.Err() != nil && !errors.As(context.Cause(ctx), &gone) {
@@ -136,8 +136,8 @@ type lostError struct{ gone, err error }
 func (e *lostError) Error() string   { return e.gone.Error() }
 func (e *lostError) Unwrap() []error { return []error{e.gone, e.err} }
 
-// ask asks EC2 whether the instance is gone. With lost it looks for some seconds:
-// a machine that shuts down closes its connections first.
+// ask queries EC2 whether the instance is gone. With lost, it polls for some seconds: a
+// machine that shuts down closes its connections first.
 func (v *InstanceMonitor) ask(ctx context.Context, lost bool) (gone *goneError) {
 	limit := time.Duration(0)
 	if lost {

@@ -9,8 +9,8 @@ import (
 	"bake/config/schema"
 )
 
-// Permissions is what it takes to launch a machine with volumes, to reach it and
-// to delete it.
+// Permissions returns the needs of launching a machine with volumes, connecting to it and
+// deleting it.
 func (o *Options) Permissions(src *schema.Source, here policy.Place, volumes []*device.Mapping) []policy.Need {
 	p := &permissions{Options: o, src: src, here: here}
 	p.add(here.Look("DescribeImages", "DescribeInstances", "DescribeVolumes", "DescribeSecurityGroups"))

@@ -56,8 +56,8 @@ func (l *Launcher) sessions(ctx context.Context, id string) (*sessions, error) {
 	return s, nil
 }
 
-// addr is where the machine is, as build.Host and build.Port tell it: the port
-// that is forwarded, if there is one.
+// addr returns the address of the machine for build.Host and build.Port: the forwarded
+// port, if there is one.
 func (s *sessions) addr(context.Context) (string, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,8 +84,8 @@ func (s *sessions) sendPublicKey(ctx context.Context) {
 	}
 }
 
-// name tells a user who wants to log in what leads to the machine, or "" if the
-// local port does.
+// name returns the name through which a user can log in to the machine, or "" if the local
+// port leads to it.
 func (s *sessions) name() string {
 	if s.forwarded != nil && s.forwarded.Err() == nil {
 		return ""

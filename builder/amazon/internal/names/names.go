@@ -12,7 +12,7 @@ import (
 	"bake/config/schema"
 )
 
-// Accounts complains about what is not the number of an AWS account.
+// Accounts reports invalid AWS account numbers.
 func Accounts(c *schema.Checker, ptr *[]string) {
 	for _, id := range *ptr {
 		if id != "" && !IsAccount(id) {
@@ -60,7 +60,7 @@ func (k Kind) Has(text string) bool {
 	return ok && name != "" && (IsAccount(account) || account == "aws" && k == Policy)
 }
 
-// ARNs complains about what is not the ARN of a resource of a kind.
+// ARNs reports texts that are not ARNs of resources of a kind.
 func ARNs(c *schema.Checker, ptr *[]string, kind Kind) {
 	for _, text := range *ptr {
 		checkARN(c, ptr, text, kind)
@@ -93,7 +93,7 @@ func Region(c *schema.Checker, ptr any, text string) {
 // IsRegion reports whether text has the form of a region's name.
 func IsRegion(text string) bool { return region().MatchString(text) }
 
-// Zone complains about an availability zone that is in no region of that name.
+// Zone reports an availability zone that is not in the region.
 func Zone(c *schema.Checker, ptr *string, region string) {
 	if *ptr != "" && region != "" && !strings.HasPrefix(*ptr, region) {
 		c.Errorf(ptr, "Not a zone of the region", "The availability zone %q is not in the region %s.", *ptr, region)

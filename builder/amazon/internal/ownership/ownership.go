@@ -87,7 +87,7 @@ func Since(id string) time.Time {
 const (
 	WithRun       = "run"
 	WithBuild     = "build"
-	WithName      = "name"      // of a key pair, security group or image; the ID of one whose snapshots are meant
+	WithName      = "name"      // of a key pair, security group or image; an image ID for the resource of its snapshots
 	WithBucket    = "bucket"    // of an object
 	WithKey       = "key"       // of an object; the text of a lock
 	WithGrantee   = "grantee"   // account that has a permission
@@ -95,7 +95,7 @@ const (
 	WithSnapshots = "snapshots" // of an image, separated by commas
 	WithKeep      = "keep"      // device names of an instance's volumes that outlive it, separated by commas
 
-	WithCreated = "created" // when it was made, in RFC 3339, of what was found by its tags; absent if unknown
+	WithCreated = "created" // the creation time, in RFC 3339, of a resource found by its tags; absent if unknown
 )
 
 // Owner is one build as the owner of resources.

@@ -53,7 +53,7 @@ var (
 // Place is one or several regions. The zero value is any region.
 type Place struct{ regions []string }
 
-// In is the place of these regions. If one of them is empty, it is not known, and
+// In returns the place with these regions. If one of them is empty, it is not known, and
 // the place is any region.
 func In(regions ...string) Place {
 	regions = slices.Compact(slices.Sorted(slices.Values(regions)))
@@ -75,7 +75,7 @@ func (p Place) partition() string {
 	return "aws"
 }
 
-// Service is the name of a service in the place, such as "ec2.amazonaws.com".
+// Service returns the name of a service in the place, such as "ec2.amazonaws.com".
 func (p Place) Service(name string) string {
 	if p.partition() == "aws-cn" && name == "ec2" {
 		return name + ".amazonaws.com.cn"
@@ -83,7 +83,8 @@ func (p Place) Service(name string) string {
 	return name + ".amazonaws.com"
 }
 
-// ARNs are those of a service's resources in each region of the place, in any account.
+// ARNs returns the ARNs of a service's resources in each region of the place, in any
+// account.
 func (p Place) ARNs(service string, resources ...string) (arns []string) {
 	for _, r := range p.each() {
 		for _, what := range resources {
@@ -116,8 +117,8 @@ func (p Place) each() []string {
 	return p.regions
 }
 
-// EC2 are the ARNs of resources of EC2: of one, such as "subnet/subnet-1", or of
-// all of a kind, such as "subnet". A whole ARN is taken as it is.
+// EC2 returns the ARNs of EC2 resources: of one, such as "subnet/subnet-1", or of all of a
+// kind, such as "subnet". A complete ARN is returned unchanged.
 func (p Place) EC2(resources ...string) (arns []string) {
 	for _, r := range p.each() {
 		for _, what := range resources {
@@ -147,7 +148,7 @@ func names(service string, actions []string) (out []string) {
 	return out
 }
 
-// Look needs actions of EC2 that change nothing; AWS knows no resources of them.
+// Look returns the need for read-only actions of EC2, for which AWS has no resources.
 func (p Place) Look(actions ...string) Need {
 	n := Need{Actions: names("ec2", actions)}
 	if len(p.regions) > 0 {
@@ -314,9 +315,10 @@ func Make(needs []Need) Document {
 	return d
 }
 
-// Across returns the policy, which is for the region home, for each of these regions instead.
-// What it allows elsewhere stays. Of several regions, which one a call is sent to is a condition:
-// ARNs for each of them would be more than a policy can hold.
+// Across returns the policy, which is for the region home, for each of these regions
+// instead. Statements for other regions stay. With several regions, a condition restricts
+// the region of a call: separate ARNs for each region would exceed the size limit of a
+// policy.
 func (d Document) Across(home string, regions []string) Document {
 	out := Document{Version: d.Version}
 	for _, s := range d.Statement {
@@ -350,7 +352,7 @@ func (d Document) Across(home string, regions []string) Document {
 	return out
 }
 
-// creation is the condition, but for which actions make what is tagged.
+// creation returns the condition without the list of actions that create tagged resources.
 func (s Statement) creation() any {
 	if len(s.Condition["StringEquals"]["ec2:CreateAction"]) > 0 {
 		return "creation"

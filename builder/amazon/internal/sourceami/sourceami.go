@@ -102,7 +102,7 @@ func values(text string) []string {
 	return fields
 }
 
-// Query says which image is meant. What it points at are options.
+// Query selects an image. Its pointers point to options.
 type Query struct {
 	ID                *string // nil or empty: any
 	Filters           *Filters

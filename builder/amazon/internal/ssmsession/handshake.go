@@ -14,9 +14,9 @@ type opening struct {
 	ClientVersion string `json:"ClientVersion"`
 }
 
-// clientVersion is what is said to the machine's agent. From 1.1.70 on an agent
-// would carry several connections in one session, in frames of another protocol;
-// before that a session is one connection, which is all that is needed here.
+// clientVersion is the version sent to the machine's agent. From 1.1.70 on, an agent would
+// multiplex several connections in one session, with another protocol; before that, a
+// session is one connection, which is sufficient here.
 const clientVersion = "1.1.61.0"
 
 // handshakeRequest is what the machine's agent wants to agree on.

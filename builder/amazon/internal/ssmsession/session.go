@@ -391,7 +391,7 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 	}
 }
 
-// terminate says goodbye to the agent.
+// terminate tells the agent that the session ends.
 func (s *session) terminate(ctx context.Context, ws *websocket.Conn) error {
 	s.send(ctx, ws, agentmessage.PayloadFlag, binary.BigEndian.AppendUint32(nil, agentmessage.FlagTerminateSession))
 	_ = ws.Close(websocket.StatusNormalClosure, "") // the call that ends the session tells it too

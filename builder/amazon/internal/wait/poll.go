@@ -68,9 +68,9 @@ type Wait[T any] struct {
 	// Voice, if not nil, is called from time to time while polls keep failing.
 	Voice func(text string)
 
-	// Judge says whether the wait is over, with an error if it was in vain. found
-	// is false if the thing does not exist. It is called by one goroutine at a
-	// time, and must not block.
+	// Judge reports whether the wait is over, with an error if it has failed. found is
+	// false if the thing does not exist. It is called by one goroutine at a time, and must
+	// not block.
 	Judge func(v T, found bool) (done bool, err error)
 }
 
@@ -97,8 +97,8 @@ const remembered = 8
 // longest is the longest pause after looks that failed.
 const longest = 30 * time.Second
 
-// Trouble is after what time of failures something is said, and Again after what
-// time it is said again.
+// Trouble is how long polls must fail before the first message, and Again the interval of
+// further messages.
 const (
 	Trouble = 10 * time.Second
 	Again   = 30 * time.Second
@@ -193,8 +193,8 @@ func (p *Poll[T]) run(wake <-chan struct{}) {
 	}
 }
 
-// when is the time of the next look. The more wait, the fewer looks of their own
-// do they get. The lock is held.
+// when returns the time of the next poll. The more waits there are, the fewer polls are
+// made for a single one. The caller holds the lock.
 func (p *Poll[T]) when() time.Time {
 	next := p.waiting[0].next
 	for _, w := range p.waiting {
@@ -284,7 +284,7 @@ func (p *Poll[T]) complain() (say []func()) {
 	return say
 }
 
-// tell judges what was found. The lock is held.
+// tell passes the results to Judge. The caller holds the lock.
 func (p *Poll[T]) tell(ids []string, found map[string]T) {
 	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter[T]) bool {
 		if !slices.Contains(ids, w.ID) {
