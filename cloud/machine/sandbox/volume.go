@@ -17,22 +17,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A volume is a directory on the host with four things in it:
+// A volume is a directory on the host with four entries:
 //
 //   - device, a sparse file of the volume's size. In the machine /dev/NAME leads
-//     to it, and whatever works on a disk image works on it: mkfs, blkid, parted.
-//     It is no block device: a user namespace may neither make one nor mount one.
+//     to it, and tools for disk images work on it: mkfs, blkid, parted. It is not
+//     a block device: a user namespace can neither create one nor mount one.
 //   - content, the tree of the file system, which mount shows; see mount.go. It
 //     can become a layer.
-//   - filesystem, the UUID of the file system on the device that the tree is of.
-//   - size, how large the volume is, in bytes: the machine may make the device of another size.
-//     The directory of a machine has one for its root, which may be larger than any file can be.
+//   - filesystem, the UUID of the file system on the device that the tree belongs to.
+//   - size, the size of the volume in bytes, because the machine may change the size
+//     of the device. The directory of a machine has one for its root, which may be
+//     larger than the largest possible file.
 //
-// The machine has each of the first three bound into its /run, and nothing above them:
-// who is root there can change what is in them and not what they are.
+// The first three are bound into the machine's /run, but not their directory: the
+// machine's root can change their content but cannot replace them.
 //
-// There is one tree for a volume: partitions can be made on the device but have
-// no devices of their own, and nothing starts from a boot loader on it.
+// A volume has one tree: partitions can be created on the device but have no
+// devices of their own, and no boot loader on it is ever run.
 const (
 	volumeDevice     = "device"
 	volumeFilesystem = "filesystem"
