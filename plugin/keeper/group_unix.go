@@ -17,7 +17,7 @@ type group struct {
 
 // start starts the plugin in the group.
 func (g *group) start(cmd *exec.Cmd) error {
-	// Who starts a keeper makes it the head of a group; if nobody has, it does so itself.
+	// The parent makes the keeper the leader of a group. If it has not, the keeper does so itself.
 	_ = syscall.Setpgid(0, 0)
 	g.heads, g.parent = syscall.Getpgrp() == os.Getpid(), os.Getppid()
 	return cmd.Start()
@@ -31,9 +31,9 @@ func (g *group) end(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill()
 }
 
-// clear kills what the plugin has left in the group, which this process leaves for that of
-// its parent. If that is not possible, the parent has to end the group. If the parent has
-// gone, nobody has to know how the plugin ended, and this process is killed too.
+// clear kills the processes that the plugin has left in the group, after this process has moved to
+// its parent's group. If it cannot move, the parent has to end the group. If the parent has ended,
+// the plugin's exit status is not needed, and this process is killed too.
 func (g *group) clear(cmd *exec.Cmd) {
 	if os.Getppid() != g.parent {
 		g.end(cmd)
@@ -47,8 +47,8 @@ func (g *group) clear(cmd *exec.Cmd) {
 	}
 }
 
-// exitCode is the code with which the keeper ends as the plugin did, whose state is s. It
-// does not return if the plugin was killed: then the keeper dies of the same signal.
+// exitCode returns the keeper's exit code for the plugin's state s. It does not return if the
+// plugin was killed by SIGKILL, SIGTERM or SIGINT: then the keeper dies of the same signal.
 func exitCode(s *os.ProcessState) int {
 	status, ok := s.Sys().(syscall.WaitStatus)
 	if !ok || !status.Signaled() {

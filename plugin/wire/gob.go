@@ -14,11 +14,11 @@ type gobInterface struct {
 	value any
 }
 
-// readGob reads the one value of a gob, whatever its type: bool, int64, uint64, float64,
-// string, []byte (as values that encode themselves are, too), []any, map[string]any (a
-// struct is one), or gobInterface. It takes no more than left bytes of memory, about, and
-// lowers left by what it took. [encoding/gob] is not for hostile input, and could not
-// read the types of cty and hcldec, which are registered for other Go types.
+// readGob decodes the single value of a gob, whatever its type: bool, int64, uint64, float64,
+// string, []byte (also for values that encode themselves), []any, map[string]any (also for
+// structs), or gobInterface. It uses no more than about left bytes of memory and reduces left by
+// what it used. [encoding/gob] is not safe for hostile input, and could not decode the types of cty
+// and hcldec, which are registered for other Go types.
 func readGob(b []byte, left *int) (v any, err error) {
 	r := &gobReader{rest: b, types: map[int64]gobType{}, left: left}
 	defer func() {
@@ -111,8 +111,8 @@ func (r *gobReader) typeID() int64 {
 	}
 }
 
-// uvarint reads an unsigned integer: itself below 128, or else how many bytes it has,
-// negated, and the bytes.
+// uvarint decodes an unsigned integer: one byte if below 128, or else the negated number of bytes
+// followed by the bytes.
 func uvarint(b *[]byte) uint64 {
 	if len(*b) == 0 {
 		gobFail("it is cut off")

@@ -67,7 +67,7 @@ func failedUnits() ([]string, error) {
 	return names, nil
 }
 
-// failureOf is the failure that an error of a start is.
+// failureOf returns the failure for an error of a start.
 func failureOf(err error) unitFailure {
 	if status, ok := statusOf(err); ok {
 		if status.Signaled() {
@@ -84,7 +84,7 @@ func failureOf(err error) unitFailure {
 	return unitFailure{result: "resources"}
 }
 
-// statusOf is how a process has ended, if it is that which the error tells.
+// statusOf returns the exit status in an error, if it has one.
 func statusOf(err error) (status syscall.WaitStatus, ok bool) {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if ok {
@@ -93,8 +93,8 @@ func statusOf(err error) (status syscall.WaitStatus, ok bool) {
 	return status, ok
 }
 
-// failureOfEnd is the failure that the end of a process of the service's is, or nil for an end in
-// order. A daemon's may be the signal that it is asked to end by.
+// failureOfEnd returns the failure for the exit of a process of the service, or nil for success. A
+// daemon may also end by the signal that it is stopped with.
 func (u *unit) failureOfEnd(status unix.WaitStatus, daemon bool) *unitFailure {
 	clean := u.cleanEnds(daemon)
 	switch {

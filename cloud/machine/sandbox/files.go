@@ -48,8 +48,8 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	return err
 }
 
-// fed has the worker do a job that reads a stream. One that cannot be read to its end is the
-// error, and the worker does not take that for the end.
+// fed runs a job that reads a stream. If the stream cannot be read to its end, that is the error,
+// and the worker does not mistake it for the end.
 func (w *worker) fed(work message, job filesJob) error {
 	in, feed, err := os.Pipe()
 	if err != nil {
@@ -89,7 +89,7 @@ func (w *worker) printing(work message, job filesJob) error {
 	return w.result()
 }
 
-// result waits for the worker's answer, and says what it has died of if there is none.
+// result waits for the worker's answer. If there is none, it returns why the worker ended.
 func (w *worker) result() error {
 	answer, _, err := w.control.receive()
 	if err != nil {

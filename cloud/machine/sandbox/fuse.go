@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kernelFile is a file below /proc whose text is made when it is read, by the shim:
-// the kernel's own tells of the whole host. It is a file system of FUSE with this one
-// file in it, see fuse(4), mounted on the kernel's.
+// A kernelFile is a file below /proc whose content the shim generates at each read, because the
+// kernel's own describes the whole host. It is a FUSE file system with this one file, see fuse(4),
+// mounted over the kernel's file.
 type kernelFile struct {
 	path string
 	text func() ([]byte, error)
 }
 
-// fuseNode is a device node of FUSE's in a machine's directory, which root makes for
-// shims: on some hosts nobody else may open the one in /dev.
+// fuseNode is a FUSE device node in a machine's directory. Root creates it for shims, because on
+// some hosts only root may open the one in /dev.
 const fuseNode = "fuse"
 
 // fusePath is the host's own device.
@@ -100,8 +100,8 @@ const (
 	fuseDirectIO      = 1 // of an open file: its size says nothing
 )
 
-// serve answers the connection until the file is unmounted everywhere. What a request
-// says is the machine's to choose.
+// serve answers requests until the file is unmounted everywhere. The machine controls the content
+// of requests.
 func (k kernelFile) serve(connection *os.File) {
 	defer connection.Close()
 	request := make([]byte, 8192+fuseMaxWrite) // the kernel wants no less

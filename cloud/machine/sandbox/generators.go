@@ -49,8 +49,8 @@ func rcLocalGenerator() []string {
 	return []string{"systemd-rc-local-generator"}
 }
 
-// maskUserGenerators does the same for the login user's services, for which the first login
-// waits: what desktops start is not looked for where there is none.
+// maskUserGenerators does the same for the login user's services, which the first login waits for:
+// without an autostart directory, the generator for desktops is not run.
 func maskUserGenerators(dir string) error {
 	if exists("/etc/xdg/autostart") {
 		return nil
@@ -61,8 +61,9 @@ func maskUserGenerators(dir string) error {
 	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
 }
 
-// An askedGenerator is one of systemd's that seldom finds something, for which a shell, which begins in a quarter of
-// the time, looks first. It looks each time, as what is there may change while the machine runs.
+// An askedGenerator is a generator of systemd's that seldom has work to do. A shell script, which
+// starts in a quarter of the time, checks that first. It checks at each run, because the answer may
+// change while the machine runs.
 type askedGenerator struct {
 	kind, name string
 	script     string // shell that calls work where it finds something

@@ -19,9 +19,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// identify makes the machine this one and no other: names and resolver at every
-// boot, and at the first one also what an image carries over from the machine it
-// was made of. It runs with the machine's root in place.
+// identify gives the machine its identity: at every boot its names and its resolver, and at the
+// first boot it also replaces what the image has kept from the machine that it was made from. It
+// runs with the machine's root in place.
 func (b *bootSpec) identify() error {
 	if err := os.WriteFile("/etc/hostname", []byte(b.Hostname+"\n"), 0o644); err != nil {
 		return err
@@ -156,8 +156,8 @@ func authorizedLine(key ssh.PublicKey, comment string) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + comment + "\n"
 }
 
-// hostKeyLines is the block that cloud-init prints on EC2's consoles, by
-// which a client knows the machine before it has ever met it.
+// hostKeyLines returns the block that cloud-init prints on EC2's consoles. From it a client knows
+// the host keys before the first connection.
 func hostKeyLines(keys []ssh.PublicKey, hostname string) string {
 	w := new(strings.Builder)
 	comment := "root@" + hostname
@@ -354,8 +354,8 @@ func createAccount(name string) (*account, error) {
 		}
 	}
 	if exists("/etc/shadow") {
-		// The password is one that nothing matches, which is not a locked account:
-		// sshd would turn that away.
+		// No password matches this one. The account must not be locked, because sshd refuses locked
+		// accounts.
 		if err := addTo("/etc/shadow", name+":*:19000:0:99999:7:::"); err != nil {
 			return nil, err
 		}

@@ -24,9 +24,9 @@ const realPrograms = "/run/bake/real"
 
 func isMountName(name string) bool { return name == "mount" || name == "umount" }
 
-// installMount puts this program in front of the image's mount and umount: the
-// kernel mounts no disk for a user namespace, so the device of a volume is
-// mounted by binding its tree. The image's files are not touched.
+// installMount puts this program in place of the image's mount and umount. The kernel does not
+// mount disks in a user namespace, so a volume's device is mounted by binding its tree. The image's
+// files are not changed.
 func installMount() error {
 	if exists(realPrograms) {
 		return nil
@@ -123,13 +123,13 @@ func parseMount(args []string) (c mountCall) {
 	return c
 }
 
-// mountFlags are the options that hold for a bind too. The others are about the
-// file system's own work, which the host's does here; how it keeps access times
-// nobody in a machine may change.
+// mountFlags are the options that apply to a bind mount too. The others concern the work of the
+// file system itself, which here is the host's; and a machine cannot change how it keeps access
+// times.
 var mountFlags = map[string]uintptr{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
 
-// do shows the volume's tree at the directory. A device without a file system is
-// refused as the kernel refuses it; a new file system begins with an empty tree.
+// do mounts the volume's tree at the directory. Without a file system on the device it fails like
+// the kernel. A new file system starts with an empty tree.
 func (c mountCall) do() error {
 	device, err := os.Open(c.device)
 	if err != nil {
@@ -167,8 +167,8 @@ func (c mountCall) do() error {
 	if flags == 0 {
 		return nil
 	}
-	// The flags that the host's file system has must stay; statfs(2) gives them
-	// the numbers that mount(2) does.
+	// The flags of the host's file system must be kept. statfs(2) and mount(2) use the same
+	// numbers.
 	var st unix.Statfs_t
 	err = unix.Statfs(c.dir, &st)
 	if err == nil {

@@ -19,13 +19,13 @@ import (
 type Mode string
 
 const (
-	// ModeRange gives machines a range of ids that nobody else has. For root.
+	// ModeRange gives machines a range of ids that no other user has. It is for root.
 	ModeRange Mode = "range"
-	// ModeSubid makes the user the machines' root and gives the other ids out of
-	// the user's subordinate ones. For ordinary users.
+	// ModeSubid maps the machines' root to the user and the other ids to the user's subordinate
+	// ids. It is for ordinary users.
 	ModeSubid Mode = "subid"
-	// ModeSingle has one id only, the user's own: every file and process of a
-	// machine belongs to its root. For users without subordinate ids.
+	// ModeSingle maps only one id, the user's own: every file and process of a machine belongs to
+	// its root. It is for users without subordinate ids.
 	ModeSingle Mode = "single"
 )
 
@@ -36,8 +36,8 @@ const (
 	rangeSize = 1 << 16
 )
 
-// identity is the mapping that all machines of a driver share, so that a layer
-// that one has written can be read by the next.
+// identity is the mapping of a driver's machines. They share it so that a machine can read a layer
+// that another has written.
 type identity struct {
 	mode Mode
 	uids []syscall.SysProcIDMap
@@ -69,9 +69,8 @@ func hostIdentity(want Mode) (identity, error) {
 	return identity{}, fmt.Errorf("unknown user namespace mode %q", want)
 }
 
-// rangeIdentity maps machines to rangeBase. When this process is in a user
-// namespace that does not have those ids they get what there is, from 0 on: then
-// 0 is not the host's root either.
+// rangeIdentity maps machines to rangeBase. If this process is in a user namespace that lacks those
+// ids, they get the ids that exist, from 0 on. In that case 0 is not the host's root either.
 func rangeIdentity() (identity, error) {
 	uids, err := rangeWithin("/proc/self/uid_map")
 	if err != nil {
@@ -191,8 +190,8 @@ func (id identity) prepare(cmd *exec.Cmd, flags uintptr) {
 	cmd.SysProcAttr = attr
 }
 
-// finish maps the ids of a process that was begun after prepare. Until then the
-// process waits in enterNamespace.
+// finish maps the ids of a process that was started after prepare. Until then the process waits in
+// enterNamespace.
 func (id identity) finish(pid int) error {
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	switch id.mode {
@@ -232,10 +231,11 @@ const (
 	mappedAgain = "mapped"
 )
 
-// enterNamespace is called first by a child that was begun after prepare, and returns its
-// arguments. It waits for the ids, and then runs the program once more unless they were there when
-// it began: a process has its capabilities in a new user namespace only after an exec as its root.
-// Machines have the umask of Linux's first processes, whatever that of the driver's user is.
+// enterNamespace is the first call of a child that was started after prepare. It waits until the
+// ids are mapped and returns the child's arguments. Unless the ids were mapped when the program
+// started, it executes the program again, because a process gets its capabilities in a new user
+// namespace only at an exec as the namespace's root. It sets the umask of Linux's first processes,
+// whatever the umask of the driver's user is.
 func enterNamespace(args []string) (operands []string, err error) {
 	unix.Umask(0o022)
 	if len(args) > 1 && args[1] == mappedAgain {
