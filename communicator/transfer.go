@@ -22,7 +22,7 @@ type Entry struct {
 	Info fs.FileInfo
 }
 
-// Perm are the permission bits that it has on a machine.
+// Perm returns the permission bits of the entry on a machine.
 func (e Entry) Perm() fs.FileMode {
 	if e.Info.Sys() == nil { // it is no file of this host
 		return e.Info.Mode().Perm()
@@ -30,8 +30,8 @@ func (e Entry) Perm() fs.FileMode {
 	return hostpath.Perm(e.Info.Mode())
 }
 
-// List lists what is in src, without its root: directories before what they
-// hold. Symbolic links are followed.
+// List lists the entries of src without its root, directories before their content. Symbolic links
+// are followed.
 func List(src fs.FS) (dirs, files []Entry, err error) {
 	var walk func(dir string, above []fs.FileInfo) error
 	walk = func(dir string, above []fs.FileInfo) error {
@@ -68,8 +68,7 @@ func List(src fs.FS) (dirs, files []Entry, err error) {
 	return dirs, files, err
 }
 
-// Unpack writes a tar stream into dst. Whatever is in the stream, nothing is
-// written outside.
+// Unpack writes a tar stream into dst and nothing outside it, whatever the stream contains.
 func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 	type dir struct {
 		name string
@@ -143,8 +142,8 @@ func sparse(h *tar.Header) bool {
 	return false
 }
 
-// WriteFile writes one file below dst. A new one has the permissions of mode that the
-// umask leaves. What it cannot write whole it does not leave.
+// WriteFile writes one file below dst. A new file gets the permissions of mode, reduced by the
+// umask. After an error no incomplete file is left.
 func WriteFile(dst *os.Root, name string, mode fs.FileMode, r io.Reader) error {
 	f, err := CreateFile(dst, name, mode)
 	if err != nil {
@@ -173,8 +172,8 @@ func CreateFile(dst *os.Root, name string, mode fs.FileMode) (*PartialFile, erro
 	return &PartialFile{f, dst, name, missing}, nil
 }
 
-// Finish closes the file. With an error it is not whole: it is deleted, or emptied if it
-// was there before.
+// Finish closes the file. If err is not nil, the file is incomplete: it is deleted, or emptied if
+// it existed before.
 func (f *PartialFile) Finish(err error) error {
 	if err == nil {
 		if err = f.Close(); err == nil {
@@ -193,9 +192,9 @@ func (f *PartialFile) Finish(err error) error {
 	return err
 }
 
-// writeSparse is WriteFile that leaves holes where r, which has so many bytes, has nothing
-// but zeros. Holes cost whoever made the archive nothing, and can be of any size: one that
-// no file here can have is refused at once, and the end of ctx is heeded within them.
+// writeSparse is WriteFile for a file of the given size that leaves holes where r has only zeros.
+// Holes cost the maker of the archive nothing and can have any size. So it refuses at once a size
+// that no file on this host can have, and it checks ctx within holes.
 func writeSparse(ctx context.Context, dst *os.Root, name string, mode fs.FileMode, size int64, r io.Reader) (err error) {
 	f, err := CreateFile(dst, name, mode)
 	if err != nil {

@@ -56,9 +56,9 @@ func (s *Store) CheckNew(owner, name string) error {
 	return nil
 }
 
-// FillRelease makes the base of a release of what fill imports, which gets the release's
-// name and login user. It is an error if there is a base of it, unless that is to be
-// replaced; machines that were started from it are not touched.
+// FillRelease makes the base of a release from what fill imports. fill gets the release's name and
+// login user. It is an error if the base exists, unless replace is set; machines started from the
+// old base are not affected.
 func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill func(ImportOptions) (Base, error)) (Base, error) {
 	r, err := s.release(id)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill f
 	return b, s.SaveBase(b)
 }
 
-// Lacks names what a base has not that scripts and logins take for granted.
+// Lacks returns what scripts and logins rely on but the base does not have.
 func (s *Store) Lacks(b Base) ([]string, error) {
 	paths, err := s.Paths(b.Layers)
 	if err != nil {
@@ -135,9 +135,9 @@ func (s *Store) Alias(id, releaseID string) error {
 	return s.explain("alias "+id, writeRecord(s.path("publications", "alias-"+id+".json"), p))
 }
 
-// Recall looks for a name among those that images of a release had or may have had, such
-// as that of another day than the images of the catalog, and publishes it. fresh reports
-// that it was not there before.
+// Recall checks whether a name is one that images of a release had or may have had, such as that of
+// another day than the images in the catalog, and publishes it. fresh reports that it was not in
+// the catalog before.
 func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 	offered := s.offered()
 	for _, r := range releases() {

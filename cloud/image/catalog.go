@@ -16,8 +16,7 @@ import (
 	"time"
 )
 
-// Publication is an image as a publisher offers it on EC2, and the base that
-// stands for it here.
+// Publication is an image that a publisher offers on EC2, and the local base that stands for it.
 type Publication struct {
 	ID             string    `json:"id,omitempty"` // of AWS, by which alone it is found; usually empty, for one that follows from the rest
 	Owner          string    `json:"owner"`        // account id, 12 digits
@@ -79,9 +78,8 @@ func (s *Store) Publications() ([]Publication, error) {
 	return all, nil
 }
 
-// offered says, by the id of each release, whether its images can be launched: what is not
-// made by itself is there only when it has been made, and the host must run what is for
-// another processor.
+// offered reports for each release, by id, whether its images can be launched: a base that is not
+// made automatically must exist, and the host must run programs for the release's processor.
 func (s *Store) offered() map[string]bool {
 	runs, all := map[string]bool{}, map[string]bool{}
 	for _, r := range releases() {

@@ -34,9 +34,8 @@ type Client struct {
 
 var _ communicator.Communicator = (*Client)(nil)
 
-// New returns the communicator of the directory root. wrap makes of a command of
-// this computer's shell the one that is run, such as one with sudo in front. env
-// is the environment of what is run.
+// New returns the communicator of the directory root. wrap turns a command of this computer's shell
+// into the one that is run, for example with sudo in front. env is the environment of the commands.
 func New(root string, wrap func(command string) (string, error), env []string) *Client {
 	return &Client{root: root, wrap: wrap, env: env}
 }
@@ -66,12 +65,12 @@ func (c *Client) Run(ctx context.Context, command communicator.Command) (communi
 	return Local(ctx, line, c.env, command)
 }
 
-// outputGrace is how long the rest of the output is waited for when a command has
-// ended, or was killed, and a process that it has started still holds the output.
+// outputGrace limits the wait for more output after a command has ended or was killed, while a
+// process that it started still holds the output open.
 const outputGrace = 5 * time.Second
 
-// Local runs a line in this computer's shell, with the streams of command. When
-// ctx is over it kills the command and all that it has started.
+// Local runs a line in this computer's shell, with the streams of command. When ctx ends it kills
+// the command and all processes that it has started.
 func Local(ctx context.Context, line string, env []string, command communicator.Command) (communicator.Status, error) {
 	if err := context.Cause(ctx); err != nil {
 		return communicator.Status{}, err
@@ -84,7 +83,7 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	cmd.Stdout, cmd.Stderr = output(command.Stdout, fail), output(command.Stderr, fail)
 	cmd.WaitDelay = outputGrace
 	if command.Stdin != nil {
-		// Not cmd.Stdin: the end of the command does not wait for a reader.
+		// Not cmd.Stdin, so that the end of the command does not wait for the reader.
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return communicator.Status{}, err
@@ -116,7 +115,7 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	return communicator.Status{}, err
 }
 
-// output tells fail of an error of the writer, which ends the command.
+// output wraps w to pass its errors to fail, which ends the command.
 func output(w io.Writer, fail context.CancelCauseFunc) io.Writer {
 	if w == nil {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"bake/internal/delay"
 )
 
-// The extension of OpenSSH by which a server tells all its host keys after the
-// login, and proves that it has them.
+// The OpenSSH extension with which a server sends all its host keys after the login, and proves
+// that it has them.
 const (
 	hostKeysRequest = "hostkeys-00@openssh.com"
 	proveRequest    = "hostkeys-prove-00@openssh.com"
@@ -93,7 +93,7 @@ func parseBlobs(list []byte) (keys []ssh.PublicKey) {
 	return keys
 }
 
-// prove has the server sign for keys, and returns those it has done it for.
+// prove requests the server's signatures for keys and returns the keys with a valid one.
 func prove(conn ssh.Conn, keys []ssh.PublicKey) (proved []ssh.PublicKey, err error) {
 	var ask []byte
 	for _, k := range keys {
@@ -125,9 +125,9 @@ func prove(conn ssh.Conn, keys []ssh.PublicKey) (proved []ssh.PublicKey, err err
 	return proved, nil
 }
 
-// keyReader reads the public host keys that a machine has on disk, over a session
-// of a link that is trusted: a shell there prints them for each line that it reads.
-// So a key that the build makes is known before the connection breaks.
+// keyReader reads the public host keys on a machine's disk, in a session of a trusted link: a shell
+// there prints them for each line that it reads. So a key that the build creates is known before
+// the connection breaks.
 type keyReader struct {
 	turn chan struct{} // holds a token while someone reads
 
@@ -157,8 +157,8 @@ const (
 		`[ ! -r "$f" ] || { read -r k <"$f"; echo "$k"; }; done; echo; done`
 )
 
-// followHostKeys learns the keys on the machine while a command runs, until ctx is
-// over, and once more then.
+// followHostKeys learns the keys on the machine while a command runs, until ctx ends, and once more
+// after that.
 func (c *Client) followHostKeys(ctx context.Context, l *link) {
 	if c.hostKeys.mode != Pin {
 		return
@@ -169,9 +169,9 @@ func (c *Client) followHostKeys(ctx context.Context, l *link) {
 	c.readHostKeys(ctx, l, false)
 }
 
-// readHostKeys learns the keys on the machine. It starts a shell for that only if
-// start says so: the command that runs holds a session, and the next one may need
-// another. The end of ctx does not stop it, since it has a limit of its own.
+// readHostKeys learns the keys on the machine. It starts a shell for that only if start is set,
+// because the running command has a session already and the next command may need another. The end
+// of ctx does not stop it; it has its own time limit.
 func (c *Client) readHostKeys(ctx context.Context, l *link, start bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysPatience)
 	defer cancel()

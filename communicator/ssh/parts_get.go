@@ -20,12 +20,12 @@ type remoteFile struct {
 	mode fs.FileMode
 }
 
-// fileFacts is shell that prints what a remoteFile holds of the file name, with a mark,
-// if it is one and is not sparse.
+// fileFacts is a shell command that prints the remoteFile of a file, if the file is regular and
+// readable, with its allocated blocks.
 const fileFacts = `if [ -f %[1]s ] && [ -r %[1]s ]; then stat -Lc 'file %%s %%a %%b %%B' %[1]s 2>/dev/null; fi`
 
-// maxInParts is the size of the largest file that is fetched in parts. Machines may say
-// that a file has any size, and all of its parts are listed beforehand.
+// maxInParts is the size of the largest file that is fetched in parts. A machine may report any
+// size, and all parts are listed in advance.
 const maxInParts = 1 << 40
 
 // parseFacts reads what fileFacts prints, and reports whether it is of a file that may be
@@ -70,7 +70,7 @@ func (c *Client) getParts(ctx context.Context, from, name string, f remoteFile, 
 	})
 }
 
-// asked is how many parts are asked for before the first of them has come.
+// asked is how many parts are requested before the first has arrived.
 const asked = 3
 
 // partReceiver asks a script for parts, as its standard input, and takes them from its

@@ -87,8 +87,8 @@ func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, stop f
 	return nil, nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
 }
 
-// sftpError says why no SFTP session has begun: err is how that ended. What the
-// subsystem writes to standard error is in errOut, whole once silent is closed.
+// sftpError returns why no SFTP session was established; err is how the attempt ended. errOut holds
+// the subsystem's standard error, completely once silent is closed.
 func (c *Client) sftpError(ctx context.Context, l *link, err error, answers *sftpAnswers, silent <-chan struct{}, errOut *communicator.Head) error {
 	switch {
 	case context.Cause(ctx) != nil:
@@ -122,8 +122,8 @@ func (c *Client) noisy(text string) error {
 		`Print only in interactive shells, or set ssh_file_transfer_method = "scp"`, text, c.opts.Username)
 }
 
-// sftpAnswers notices when what answers is no SFTP server: the first packet is of
-// type 2, and short.
+// sftpAnswers detects that the other side is not an SFTP server: the first packet must be of type 2
+// and short.
 type sftpAnswers struct {
 	*bufio.Reader
 	checked bool
@@ -173,8 +173,8 @@ func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) erro
 	return err
 }
 
-// sftpPath makes a path as the shell knows it one for SFTP, where what is
-// relative is relative to the home directory.
+// sftpPath converts a path for the shell to one for SFTP, where relative paths start at the home
+// directory.
 func sftpPath(p string) (string, error) {
 	switch {
 	case p == "~" || p == "~/":

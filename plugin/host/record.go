@@ -14,8 +14,8 @@ import (
 	"bake/step"
 )
 
-// ProcessKind is the kind of a plugin's process as a resource. It belongs to no build:
-// a plugin may have to outlive the teardown of its build, since its artifact lives in it.
+// ProcessKind is the resource kind of a plugin's process. The resource belongs to no build, because
+// a plugin may have to outlive the teardown of its build: the artifact lives in the plugin.
 const ProcessKind = "plugin:process"
 
 // entry is a process in the ledger of a run.
@@ -53,12 +53,12 @@ func (e *entry) gone() error {
 	return e.ledger.Gone(e.key)
 }
 
-// processID names a process: its number and, so that another one which gets the number
-// later is not taken for it, when it was started.
+// processID identifies a process by its number and its start time, because the number may be reused
+// later.
 func processID(pid int, started string) string { return fmt.Sprintf("%d@%s", pid, started) }
 
-// withKeeper marks a process that is a keeper: when its run is killed, it goes on until
-// the plugin has taken down what it has made.
+// withKeeper marks a keeper's process. If its run is killed, it continues until the plugin has
+// removed what it has created.
 const withKeeper = "keeper"
 
 // runVariable tells a plugin, and all that it starts, which run it belongs to.
@@ -67,10 +67,10 @@ const runVariable = "PACKER_RUN_UUID="
 // keeperLimit is when a keeper has ended by itself, or never will.
 const keeperLimit = teardownGrace + time.Minute
 
-// DestroyProcess is the [step.Destroyer] of processes that a killed run has left. One
-// that takes down what it has made is not disturbed; it ends within some minutes. What the
-// plugin has started ends too, also if the process itself was killed. What else a plugin
-// has made in a cloud, only the plugin knows.
+// DestroyProcess is the [step.Destroyer] of processes that a killed run has left. It does not
+// disturb a process that is cleaning up, which ends within some minutes. It also ends the processes
+// that the plugin has started, even if the plugin itself was killed. Other resources that a plugin
+// has created, such as in a cloud, are known only to the plugin.
 func DestroyProcess(ctx context.Context, r step.Resource) error {
 	number, started, _ := strings.Cut(r.ID, "@")
 	pid, err := strconv.Atoi(number)

@@ -39,9 +39,9 @@ func serveMachine(ctx context.Context, proc *process, c communicator.Communicato
 	return s
 }
 
-// within returns the context of an operation: it ends with the connection to the plugin
-// and, unless the plugin has begun it after it was cancelled, with a cancellation. So a
-// plugin can tidy up.
+// within returns the context of an operation. It ends with the connection to the plugin. It also
+// ends with a cancellation, unless the plugin started the operation after the cancellation. So a
+// plugin can clean up.
 func (s *served) within(conn context.Context) (context.Context, context.CancelFunc) {
 	if s.ctx.Err() != nil {
 		return context.WithCancel(conn)
@@ -54,7 +54,7 @@ func (s *served) within(conn context.Context) (context.Context, context.CancelFu
 	}
 }
 
-// failed remembers an error: over the wire it loses all but its text.
+// failed keeps an error, because only its text survives the wire.
 func (s *served) failed(err error) error {
 	if err != nil {
 		s.mu.Lock()
@@ -140,8 +140,8 @@ func (s *served) slashed(p string) string {
 	return p
 }
 
-// upload puts a file on the machine: by way of the host's disk, since the transfer may
-// have to begin again.
+// upload uploads a file to the machine. It stores the file on the host's disk first, because the
+// transfer may have to be repeated.
 func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 	ctx, cancel := s.within(conn)
 	defer cancel()
@@ -189,8 +189,8 @@ func orHere(dir string) string {
 	return dir
 }
 
-// uploadDir puts a directory of the host's disk on the machine; what is in it, if its
-// name ends in a slash.
+// uploadDir uploads a directory of the host to the machine, or only its content if its name ends in
+// a slash.
 func (s *served) uploadDir(conn context.Context, a dirArgs) (any, error) {
 	ctx, cancel := s.within(conn)
 	defer cancel()
@@ -271,8 +271,8 @@ func (s *served) download(conn context.Context, a downloadArgs) (any, error) {
 	return nil, nil
 }
 
-// downloadDir gets a directory of the machine into one of the host's disk; what is in
-// it, if its name ends in a slash.
+// downloadDir downloads a directory of the machine to the host, or only its content if its name
+// ends in a slash.
 func (s *served) downloadDir(conn context.Context, a dirArgs) (any, error) {
 	ctx, cancel := s.within(conn)
 	defer cancel()

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inotifyLimit is where Linux says how many inotify instances a user may have. All
-// that the machines of a user have count as that user's.
+// inotifyLimit is the file with the number of inotify instances that a user may have. The instances
+// of all machines of a user count towards that user's limit.
 const inotifyLimit = "/proc/sys/fs/inotify/max_user_instances"
 
 const (
@@ -22,8 +22,8 @@ const (
 	inotifyRemedy     = "sysctl fs.inotify.max_user_instances=1024"
 )
 
-// budget lets as many machines run at once as there are inotify instances for. A
-// machine that has none left does not boot: systemd stops at its first step.
+// budget limits the machines that run at once to the available inotify instances. A machine without
+// any does not boot: systemd fails at its first step.
 type budget struct {
 	limit func() int      // instances that the user may have
 	free  func(n int) int // how many of n more can be had now
@@ -42,13 +42,12 @@ func newBudget() *budget {
 	}
 }
 
-// recheck is how often a machine that waits looks again: instances of other
-// programs come free without a sign.
+// recheck is how often a waiting machine checks again, because other programs free instances
+// without notice.
 const recheck = time.Second
 
-// acquire waits until there are inotify instances for one more machine, and calls
-// waiting, once, if that is not at once. It fails if it is not for other machines
-// that there are none.
+// acquire waits until there are inotify instances for one more machine. It calls waiting, once, if
+// it has to wait. It fails if other machines are not the reason that instances are missing.
 func (b *budget) acquire(ctx context.Context, waiting func(why string)) (release func(), err error) {
 	for told := false; ; {
 		b.mu.Lock()
@@ -94,9 +93,9 @@ func (b *budget) release() {
 // what it had when it was admitted.
 const inotifyPatience = 2 * time.Minute
 
-// awaitInotify waits, in the machine, until there are inotify instances for systemd.
-// The budget counts the machines of its own driver only: those of another one may
-// have taken what was free when this machine was admitted.
+// awaitInotify waits, in the machine, until there are inotify instances for systemd. The budget
+// counts only the machines of its own driver: those of another driver may have taken the instances
+// that were free when this machine was admitted.
 func awaitInotify(free func(n int) int) error {
 	for begin := time.Now(); free(inotifyPerMachine) < inotifyPerMachine; time.Sleep(recheck / 4) {
 		if time.Since(begin) > inotifyPatience {

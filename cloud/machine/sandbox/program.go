@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sealedFD is the least number of the descriptor of the sealed program. It is
-// above those that a child is given, which would take its place.
+// sealedFD is the lowest descriptor of the sealed program, above the descriptors that a child is
+// given, which would replace it.
 const sealedFD = 1500
 
-// sealedProgram is the path of a copy of this program that nobody can change any
-// more, for children that meet machines: the root of a machine could reach the
-// file that its processes run (see CVE-2019-5736). The copy is in memory, and one
-// for the whole process.
+// sealedProgram returns the path of a copy of this program that cannot be changed any more.
+// Children that come into contact with machines run it, because the root of a machine could reach
+// the file that its processes run (see CVE-2019-5736). The copy is in memory, one for the whole
+// process.
 func sealedProgram() (path string, err error) {
 	fd, err := sealProgram()
 	if err == nil {
@@ -64,12 +64,11 @@ var sealProgram = sync.OnceValues(func() (sealed int, err error) {
 	return sealed, os.NewSyscallError("fcntl", err)
 })
 
-// bindProgram makes this program visible in the machine: the builtin init's
-// systemctl is it, and the mount of machines with volumes. The file is shown
-// through an overlay that has no upper layer, so that whoever is root in the
-// machine, and perhaps the file's owner, can change neither it nor its mode. When
-// it cannot be found by name, as when it was replaced since it started, it is
-// copied. The working directory is the machine's root.
+// bindProgram makes this program visible in the machine, as the builtin init's systemctl and as
+// mount in machines with volumes. The file appears through an overlay without an upper layer, so
+// that neither the machine's root nor the file's owner in the machine can change it or its mode. If
+// its path does not lead to it, as when the file was replaced since the start, it is copied. The
+// working directory is the machine's root.
 func (b *bootSpec) bindProgram(target string) error {
 	if len(b.Command) > 0 {
 		return nil
@@ -81,7 +80,7 @@ func (b *bootSpec) bindProgram(target string) error {
 }
 
 func (b *bootSpec) showProgram(target string) (err error) {
-	// An overlay without an upper layer wants two lower ones.
+	// An overlay without an upper layer needs two lower ones.
 	const shown, empty = "run/bake/shown", "run/bake/empty"
 	for _, dir := range []string{shown, empty} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
