@@ -30,13 +30,13 @@ type BakeFile struct {
 func (r *reader) bakeFilesOf(template string) ([]string, hcl.Diagnostics) {
 	dir := filepath.Dir(template)
 	entries, err := os.ReadDir(r.abs(dir))
-	if err != nil { // the template was found, so that the directory is there
+	if err != nil { // the template was found, so the directory exists
 		return nil, warning(nil, "Cannot look for bake files", "Files whose names end in %s are not used: %s.", bakeSuffix, err)
 	}
 	return named(dir, entries, bakeSuffix), nil
 }
 
-// bakeFiles reads the bake files. What it returns are mistakes of syntax.
+// bakeFiles reads the bake files, and returns their syntax errors.
 func (l *loader) bakeFiles(names []string) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, name := range names {
@@ -52,9 +52,9 @@ func (l *loader) bakeFiles(names []string) hcl.Diagnostics {
 	return diags
 }
 
-// Input returns what a block of a bake file is decoded from: it can use the variables,
-// local values, data sources and functions of the template. Data sources that it refers
-// to are read if they have not been.
+// Input returns the input for decoding a block of a bake file, which can use the
+// variables, local values, data sources and functions of the template. It reads data
+// sources that the block refers to if they have not been read.
 func (t *Template) Input(ctx context.Context, body hcl.Body) (schema.Input, hcl.Diagnostics) {
 	ec, diags := t.scope.Context(ctx, lang.References(body))
 	ec = ec.NewChild()
@@ -120,7 +120,8 @@ func (in *inputs) fromImages(t *Template, functions map[string]function.Function
 	return diags
 }
 
-// converted is a value as the variable would hold it, or as it is.
+// converted returns a value converted to the variable's type, or unchanged if that is not
+// possible.
 func (v *Variable) converted(val cty.Value) cty.Value {
 	c := *v
 	if c.set(val, hcl.Range{}).HasErrors() {

@@ -27,7 +27,7 @@ type canonical struct {
 
 func (c *canonical) printf(format string, args ...any) { fmt.Fprintf(c, format, args...) }
 
-// body writes a body and what is in it.
+// body writes a body and its contents.
 func (c *canonical) body(b hcl.Body, top bool) {
 	native, ok := b.(*hclsyntax.Body)
 	if !ok {
@@ -187,8 +187,8 @@ func (c *canonical) object(e *hclsyntax.ObjectConsExpr) {
 		one.native(item.ValueExpr)
 		items = append(items, one.String())
 	}
-	// Of two items with the same key the last one counts, so that only the order of
-	// different keys says nothing.
+	// Of two items with the same key the last one counts, so only the order of different
+	// keys is irrelevant.
 	sort.SliceStable(items, func(i, j int) bool {
 		a, _, _ := strings.Cut(items[i], "=")
 		b, _, _ := strings.Cut(items[j], "=")

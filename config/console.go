@@ -111,7 +111,7 @@ func Incomplete(text string) bool {
 	return depth > 0
 }
 
-// nesting is how many levels deeper the text after t is.
+// nesting returns how many levels deeper the text after t is.
 func nesting(t hclsyntax.Token) int {
 	switch t.Type {
 	case hclsyntax.TokenOParen, hclsyntax.TokenOBrack, hclsyntax.TokenOBrace, hclsyntax.TokenOHeredoc,

@@ -92,7 +92,7 @@ type template struct {
 	bakeFiles []string // *.bake.hcl, likewise
 }
 
-// find looks at what the user has named as the template.
+// find examines the path that the user has given as the template.
 func (r *reader) find(path string) (template, hcl.Diagnostics) {
 	info, err := os.Stat(r.abs(path))
 	if err != nil {
@@ -145,7 +145,7 @@ func problem(at *hcl.Range, summary, format string, args ...any) hcl.Diagnostics
 	}}
 }
 
-// duplicate complains about a second declaration of a name; the first is at first.
+// duplicate reports a second declaration of a name; the first is at first.
 func duplicate(at *hcl.Range, what, name string, first hcl.Range) hcl.Diagnostics {
 	diags := problem(at, "Duplicate "+what, "There is already a %s %q, at %s.", what, name, first)
 	diags[0].Extra = again{fmt.Sprintf("%s %q", what, name), first}

@@ -24,13 +24,13 @@ import (
 // It is plain data except for Each.
 type Instance struct {
 	Image string           // label of the block; empty: what no image block names
-	Key   string           // of for_each; empty without it
+	Key   string           // of for_each; "" without it
 	Known map[string]Built // images that it refers to, by their names
 
 	Each cty.Value `json:"-"` // each.value; as [ReadImages] has it
 }
 
-// Name is that of the image.
+// Name returns the name of the image.
 func (i Instance) Name() string {
 	if i.Key == "" {
 		return i.Image
@@ -38,7 +38,7 @@ func (i Instance) Name() string {
 	return i.Image + "/" + i.Key
 }
 
-// Address is how bake files write the image.
+// Address returns the reference to the image in bake files.
 func (i Instance) Address() string {
 	if i.Key == "" {
 		return i.Image
@@ -46,7 +46,7 @@ func (i Instance) Address() string {
 	return fmt.Sprintf("%s[%q]", i.Image, i.Key)
 }
 
-// Built is an image that is there, as others refer to it.
+// Built is an existing image, as others refer to it.
 type Built struct {
 	ID     string            // in the region of its build; empty if it is not there
 	IDs    map[string]string // by region
@@ -54,7 +54,7 @@ type Built struct {
 	Inputs string // the digest of its inputs
 }
 
-// ImageOf says where an instance is, and which others it refers to.
+// ImageOf is the place of an instance, and which others it refers to.
 type ImageOf struct {
 	Instance
 	At    hcl.Range            // of its block
@@ -88,7 +88,7 @@ func ReadImages(ctx context.Context, o Options) (*Images, hcl.Diagnostics) {
 	return out, l.t.secrets.Diagnostics(g.diags)
 }
 
-// graph is the images of a template and what they refer to.
+// graph holds the images of a template and their references.
 type graph struct {
 	l      *loader
 	blocks map[string]*imageBlock
@@ -119,7 +119,7 @@ func (g *graph) read() {
 			}
 			one := &imageBlock{Block: b}
 			if g.blocks[b.Labels[0]] != nil {
-				continue // which decoding them says
+				continue // decoding them reports the error
 			}
 			for _, ref := range lang.References(b.Body) {
 				if ref.RootName() == "image" {
@@ -140,7 +140,7 @@ func (g *graph) read() {
 // keys are what images of a for_each can be called: the key is part of names and tags.
 var keys = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
-// mostInstances is how many images a block can stand for.
+// mostInstances limits the images of a block with for_each.
 const mostInstances = 1000
 
 func (g *graph) instances(b *imageBlock) {
@@ -189,7 +189,7 @@ func friendly(v cty.Value) string {
 // marked reports whether some of a value is sensitive.
 func marked(v cty.Value) bool { return v.ContainsMarked() }
 
-// forEach is what for_each can use.
+// forEach returns the values that for_each can use.
 func (l *loader) forEach() *hcl.EvalContext {
 	vars := map[string]cty.Value{}
 	for _, v := range l.t.Variables {
@@ -209,7 +209,7 @@ func imageFunctions() map[string]function.Function {
 	return map[string]function.Function{"toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType))}
 }
 
-// resolve finds what the images refer to.
+// resolve finds the images that images refer to.
 func (g *graph) resolve() {
 	for _, b := range g.order {
 		for _, ref := range b.refs {
@@ -222,10 +222,10 @@ func (g *graph) resolve() {
 	}
 }
 
-// outputs are what there is of an image.
+// outputs are the attributes of an image.
 var outputs = []string{"id", "ids", "name"}
 
-// named are the names of the images that ref, in b, means.
+// named returns the names of the images that the reference ref in b denotes.
 func (g *graph) named(b *imageBlock, ref hcl.Traversal) []string {
 	at := ref.SourceRange()
 	label, ok := traversed(ref, 1)
@@ -290,7 +290,7 @@ func traversed(ref hcl.Traversal, i int) (string, bool) {
 // sorted returns the images, each after those that it refers to.
 func (g *graph) sorted() (all []ImageOf) {
 	var chain []string       // labels of the images that are being visited
-	var refs []hcl.Traversal // and how each of them but the last refers to the next
+	var refs []hcl.Traversal // the reference of each of them but the last to the next
 	var visit func(b *imageBlock)
 	visit = func(b *imageBlock) {
 		if b.visited {
@@ -302,7 +302,7 @@ func (g *graph) sorted() (all []ImageOf) {
 			label, _ := traversed(ref, 1)
 			to := g.blocks[label]
 			switch {
-			case to == nil || to == b: // which has been said
+			case to == nil || to == b: // already reported
 			case to.visiting:
 				n := slices.Index(chain, label)
 				g.circular(chain[n:], append(slices.Clone(refs[n:]), ref))
@@ -324,7 +324,7 @@ func (g *graph) sorted() (all []ImageOf) {
 	return all
 }
 
-// circular complains of a circle of images at each of the references that it is made of.
+// circular reports a cycle of images at each of its references.
 func (g *graph) circular(labels []string, refs []hcl.Traversal) {
 	for i, ref := range refs {
 		path := append(slices.Concat(labels[i:], labels[:i]), labels[i])
@@ -332,7 +332,7 @@ func (g *graph) circular(labels []string, refs []hcl.Traversal) {
 	}
 }
 
-// imageValues are each.* and image.* for the image that the template is loaded for.
+// imageValues returns each.* and image.* for the image that the template is loaded for.
 func (t *Template) imageValues() map[string]cty.Value {
 	unknown := map[string]cty.Value{"image": cty.DynamicVal, "each": cty.DynamicVal}
 	i := t.instance

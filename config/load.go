@@ -61,7 +61,7 @@ type loader struct {
 	sources map[string]*hcl.Block // by "type.name"
 	failed  bool                  // some value is unknown only because it could not be computed
 
-	outline       bool // what is wanted is an [Outline]
+	outline       bool // read only an [Outline]
 	blockOutlines []Block
 }
 
@@ -78,7 +78,7 @@ func newLoader(ctx context.Context, o Options) *loader {
 // unknown, so that every error is reported once.
 func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 	diags := l.declarations()
-	if l.blocks == nil || l.o.SyntaxOnly { // nil: there is nothing to go on with
+	if l.blocks == nil || l.o.SyntaxOnly { // nil: there is nothing to check
 		return l.together(inPlace(diags))
 	}
 	l.failed = diags.HasErrors()
@@ -98,8 +98,8 @@ func (l *loader) declarations() hcl.Diagnostics {
 	syntax = append(syntax, l.bakeFiles(where.bakeFiles)...)
 	diags = slices.Concat(beside, syntax, diags)
 
-	// A template for another version may not make sense otherwise, so that its
-	// version is looked at before anything else is complained about.
+	// The required version is checked first, because a template for another version may
+	// cause further errors.
 	switch wrong := l.requiredVersions(); {
 	case wrong.HasErrors():
 		l.blocks = nil
@@ -127,13 +127,13 @@ func (l *loader) rest(ctx context.Context) hcl.Diagnostics {
 	return diags
 }
 
-// Merge joins what was found about a template by [Load] and by what came after it:
-// each mistake once, sorted by place.
+// Merge joins the diagnostics of [Load] and of later steps: each error once, sorted by
+// place.
 func Merge(a, b hcl.Diagnostics) hcl.Diagnostics {
 	return inPlace(lang.AppendNew(lang.AppendNew(nil, a), b))
 }
 
-// inPlace sorts diagnostics by what they are about: first those without a place.
+// inPlace sorts diagnostics by their places: first those without a place.
 func inPlace(diags hcl.Diagnostics) hcl.Diagnostics {
 	sort.SliceStable(diags, func(i, j int) bool {
 		a, b := diags[i].Subject, diags[j].Subject
@@ -173,7 +173,8 @@ func (l *loader) parse(names []string) (syntax, diags hcl.Diagnostics) {
 	return syntax, diags
 }
 
-// onlyValues is the first value of a file that has nothing else: nil if it is not like that.
+// onlyValues returns the range of the first value in a file that contains nothing but
+// values, or nil.
 func onlyValues(f *hcl.File, content *hcl.BodyContent) *hcl.Range {
 	values, diags := f.Body.JustAttributes()
 	if len(content.Blocks) > 0 || diags.HasErrors() {

@@ -31,9 +31,9 @@ func noRegistryData(block *hcl.Block) hcl.Diagnostics {
 // maxDescription is how many characters the registry takes.
 const maxDescription = 255
 
-// registry checks hcp_packer_registry blocks by the rules of the registry, and
-// warns that they do nothing: there is no registry to tell anything. There is
-// at most one for the template, and one for each build.
+// registry checks hcp_packer_registry blocks by the rules of the registry, and warns that
+// they have no effect, because bake has no registry. There is at most one for the
+// template, and one for each build.
 func (l *loader) registry(ctx context.Context, blocks hcl.Blocks) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	var taken *hcl.Block

@@ -6,9 +6,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// LoadRequirements reads what a template requires of Packer and its plugins, and
-// nothing else: of the options only Path and Cwd count, and variables need no
-// values. The template holds Plugins and Files alone.
+// LoadRequirements reads only which versions of Packer and of plugins a template requires:
+// it uses only the options Path and Cwd, and variables need no values. The result holds
+// only Plugins and Files.
 func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l := newLoader(ctx, o)
 	where, diags := l.reader.find(o.Path)
@@ -23,8 +23,8 @@ func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostic
 	return l.t, Merge(append(syntax, diags...), l.plugins())
 }
 
-// also returns p with what q, another requirement of the same name, asks for too:
-// several files may need the same plugin.
+// also combines p with q, another requirement with the same name: several files may need
+// the same plugin.
 func also(p, q Plugin) (Plugin, hcl.Diagnostics) {
 	if !p.Is(q.Source) {
 		return p, problem(&q.Range, "Two plugins with the same name", "The name %q is already used for the plugin %s, at %s; this one is %s. Rename one of them.",

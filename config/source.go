@@ -38,7 +38,7 @@ type Component struct {
 
 	scope    *lang.Scope
 	block    *hcl.Block
-	body     hcl.Body        // without what the engine itself reads
+	body     hcl.Body        // without the arguments that the engine itself reads
 	refs     []hcl.Traversal // all that body and override may refer to
 	source   cty.Value       // source.*
 	build    cty.Value       // build.name

@@ -10,7 +10,7 @@ import (
 	"bake/config/lang"
 )
 
-// steps are what a build block does with each of its sources.
+// steps are the steps of a build block, applied to each of its sources.
 type steps struct {
 	*loader
 	name      string
@@ -41,12 +41,12 @@ func (s *steps) readName(ctx context.Context, attr *hcl.Attribute) hcl.Diagnosti
 	return diags
 }
 
-// decode is that of the loader for arguments which may use build.name too.
+// decode is the loader's decode for arguments which may also use build.name.
 func (s *steps) decode(ctx context.Context, attr *hcl.Attribute, dst any) hcl.Diagnostics {
 	return s.decodeWith(ctx, attr, map[string]cty.Value{"build": cty.ObjectVal(map[string]cty.Value{"name": s.buildName})}, dst)
 }
 
-// filter is what only and except say about a block.
+// filter holds only and except of a block.
 type filter struct{ only, except []string }
 
 // admits reports whether the block is one for u, or may be.

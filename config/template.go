@@ -21,7 +21,7 @@ const LanguageVersion = "1.16.0"
 
 // Options define which template to load, and its external inputs.
 type Options struct {
-	Path     string   // a *.pkr.hcl or *.pkr.json file, or a directory of them
+	Path     string   // a *.pkr.hcl or *.pkr.json file, or a directory of such files
 	Vars     []string // "name=value", in the order given
 	VarFiles []string // *.hcl or *.json, in the order given
 	Env      []string // "NAME=value"; PKR_VAR_name sets a variable, env("NAME") reads any
@@ -29,8 +29,8 @@ type Options struct {
 
 	DataSources component.Finder[datasource.DataSource] // nil: there are none
 
-	// ReadData lets data sources run. They do when something needs their values.
-	// Without it their values are unknown, of the types that they export.
+	// ReadData runs data sources when their values are needed. Without it their values are
+	// unknown, of the types that they export.
 	ReadData bool
 
 	// AllData reads those too that nothing needs, with ReadData.
@@ -43,8 +43,8 @@ type Options struct {
 	// AllowUnset makes variables without a value unknown instead of an error.
 	AllowUnset bool
 
-	// Instance is the image whose variables the template has, for a template whose images
-	// have to be loaded apart; see [ReadImages]. Nil: it has those of all images.
+	// Instance is the image whose variables the template has, if its images have to be
+	// loaded separately; see [ReadImages]. Nil: it has those of all images.
 	Instance *Instance
 
 	// WarnUndeclared warns of variables that files set and no template declares.
@@ -61,8 +61,8 @@ type Options struct {
 	Now time.Time // for timestamps; the start of the run
 }
 
-// Template is a set of template files as one configuration. Component bodies
-// are not decoded: only the component knows what may be in them.
+// Template is a set of template files as one configuration. Component bodies are not
+// decoded: only the component knows their schema.
 type Template struct {
 	Root      string      // path.root: the template's directory as it was typed
 	Plugins   []Plugin    // required_plugins, by name
@@ -73,7 +73,7 @@ type Template struct {
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
-	secret  texts // sensitive values of the user
+	secret  texts // there may be more builds, which depend on data sources
 	weak    weak
 	reads   reads
 	cwd     string
@@ -98,9 +98,9 @@ func (t *Template) Files() map[string]*hcl.File {
 // computed and components are made.
 func (t *Template) Secrets() *redact.Set { return t.secrets }
 
-// Sensitive returns the texts in the values that the template calls sensitive: those of
+// Sensitive returns the texts in the values that the template marks as sensitive: those of
 // variables, and of the local values that have been computed. Unlike [Template.Secrets] it
-// has nothing that bake has made or was given to log in with.
+// does not include secrets that bake has generated or uses to log in.
 func (t *Template) Sensitive() (all []string) {
 	for _, v := range t.Variables {
 		if v.Sensitive {

@@ -21,7 +21,7 @@ import (
 // Use is an input of a build: a part of a template, or of what the template is given.
 type Use struct {
 	Name   string // such as "var.release", "provisioner 1 (shell)" or "file motd.txt"
-	Text   string // what it is: a value as JSON, a block without its layout, the digest of a file
+	Text   string // its content: a value as JSON, a block without its layout, the digest of a file
 	Value  bool   // Text is a value
 	Secret bool   // Text must not be shown, nor be guessed
 }
@@ -126,7 +126,7 @@ func (u *user) refer(refs []hcl.Traversal) {
 	}
 }
 
-// local adds a local value: how it is computed, and what of.
+// local adds a local value: its expression and the inputs of that.
 func (u *user) local(n *lang.Node) {
 	if n.Expr == nil || u.done[n.Address] {
 		return
@@ -147,7 +147,7 @@ func (u *user) value(ref hcl.Traversal) {
 	ec, diags := u.t.scope.Context(u.ctx, []hcl.Traversal{ref})
 	u.diags = lang.AppendNew(u.diags, diags)
 	val, more := ref.TraverseAbs(ec)
-	if more.HasErrors() { // which evaluating says, unless try catches it
+	if more.HasErrors() { // the evaluation reports the error, unless try catches it
 		u.add(Use{Name: shortName(ref), Text: "none", Value: true})
 		return
 	}
@@ -161,7 +161,7 @@ func (u *user) value(ref hcl.Traversal) {
 			text = plain
 		}
 	}
-	secret := ref.RootName() == "data" // which may tell secrets that nothing marks
+	secret := ref.RootName() == "data" // which may contain unmarked secrets
 	for _, v := range u.t.Variables {
 		secret = secret || v.Sensitive && (len(ref) < 2 || refersTo(ref, v.Name))
 	}
@@ -182,7 +182,7 @@ func refersTo(ref hcl.Traversal, name string) bool {
 	return true
 }
 
-// shortName is a traversal as people write it.
+// shortName formats a traversal for people.
 func shortName(ref hcl.Traversal) string {
 	var b strings.Builder
 	for _, step := range ref {
@@ -216,7 +216,7 @@ func (u *user) files(all []fileRead) {
 	}
 }
 
-// Cwd is what relative paths start from.
+// Cwd is the directory that relative paths start from.
 func (t *Template) Cwd() string { return t.cwd }
 
 // Relative returns a path relative to the directory of the template, with slashes,
@@ -230,7 +230,7 @@ func (t *Template) Relative(path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// fileRead is what a function has learned of a file, or of a server.
+// fileRead is what a function has read from a file or a server.
 type fileRead struct{ what, path, digest string }
 
 // reads collects what functions read.
@@ -240,7 +240,7 @@ type reads struct {
 	by   map[string][]fileRead // local values, by address
 }
 
-// note takes what a function has read.
+// note records what a function has read.
 func (r *reads) note(what, path string, content []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,7 +263,7 @@ func (r *reads) during(do func()) (all []fileRead) {
 	return all
 }
 
-// keep remembers what was read for a local value.
+// keep records what was read for a local value.
 func (r *reads) keep(address string, all []fileRead) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -177,7 +177,7 @@ func (v *Variable) set(val cty.Value, from hcl.Range) hcl.Diagnostics {
 	return nil
 }
 
-// refuse notes that what is written at rng is not a value for v.
+// refuse records that the text at rng is not a valid value for v.
 func (v *Variable) refuse(rng hcl.Range) {
 	v.failed = true
 	v.refused = append(v.refused, rng)
@@ -262,8 +262,8 @@ type inputs struct {
 // names lists the declared variables, in order.
 func (in *inputs) names() []string { return slices.Sorted(maps.Keys(in.byName)) }
 
-// fromEnv takes PKR_VAR_name=value. Variables that are not declared are ignored:
-// the environment may be meant for another template.
+// fromEnv reads PKR_VAR_name=value. It ignores undeclared variables, since the environment
+// may be for another template.
 func (in *inputs) fromEnv(env []string) (diags hcl.Diagnostics) {
 	for _, entry := range env {
 		key, value, _ := strings.Cut(entry, "=")

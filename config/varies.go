@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// variesPattern matches calls of functions whose value is another one in each run: those
-// of the language, and those in {{ }}.
+// variesPattern matches calls of functions whose value differs in each run: those of the
+// language, and those in {{ }}.
 var variesPattern = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime|bcrypt)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
 })
@@ -61,8 +61,8 @@ func (t *Template) source(b hcl.Body) string {
 	return t.all(b.MissingItemRange().Filename)
 }
 
-// localSource is the text that the value of the local at that place is computed from. In
-// JSON, that is somewhere in the file.
+// localSource returns the source text of the local at that place. In JSON, it may be
+// anywhere in the file.
 func (t *Template) localSource(at hcl.Range) string {
 	f := t.files[at.Filename]
 	if f == nil {

@@ -12,8 +12,8 @@ import (
 	"bake/internal/redact"
 )
 
-// weak are the sensitive values that cannot be masked wherever they stand. It is
-// safe for concurrent use.
+// weak holds the sensitive values that cannot be masked everywhere. It is safe for
+// concurrent use.
 type weak struct {
 	mu    sync.Mutex
 	diags hcl.Diagnostics
@@ -37,8 +37,8 @@ func (w *weak) check(what, name string, at hcl.Range, val cty.Value) {
 	}})
 }
 
-// WeakSecrets warns of the sensitive values, as far as they have been computed, that
-// are too short or too common to be masked wherever they stand.
+// WeakSecrets warns of sensitive values, as far as they have been computed, that are too
+// short or too common to be masked everywhere.
 func (t *Template) WeakSecrets() hcl.Diagnostics {
 	t.weak.mu.Lock()
 	defer t.weak.mu.Unlock()

@@ -38,12 +38,12 @@ const CachedTag = "bake:cached"
 // cached is the key under which a build records that it has used a cache.
 const cached = "cached"
 
-// caching is what a build does with the cache.
+// caching is the state of a build's use of the cache.
 type caching struct {
 	started bool
 	region  string
 	base    string   // the digest of the state of the machine before it is provisioned
-	keys    []string // of the machine after each provisioner, as far as they can be told
+	keys    []string // of the machine after each provisioner, as far as they are known
 	done    int      // how many provisioners need not be run
 }
 
@@ -139,8 +139,8 @@ func (x *execution) key(ctx context.Context, i int) (string, error) {
 	return hashed(fmt.Sprintf("%s %s %s %s", before, p.Type, text, contents)), nil
 }
 
-// standIns are values of build.* that are the same in each run: what differs from machine
-// to machine does not make another machine.
+// standIns returns values of build.* that are the same in each run, so that differences
+// between machines do not change the cache key.
 func standIns(exports component.Exports) cty.Value {
 	values := map[string]cty.Value{}
 	for name, typ := range exports.Types {
@@ -184,7 +184,7 @@ func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
 	}
 }
 
-// withCache are the hooks of a build that may use a cache.
+// withCache returns the hooks of a build that may use a cache.
 func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 	used, _ := step.Recall[bool](x.scope, cached)
 	if x.options.Cache != nil {

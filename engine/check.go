@@ -25,11 +25,11 @@ type checker struct {
 	material map[*config.Build]*Materials
 }
 
-// checked identifies what has been checked: a block whose options do not depend
-// on the build it is in needs to be looked at only once.
+// checked identifies what has been checked: a block whose options do not depend on its
+// build needs to be checked only once.
 type checked struct {
 	block   any
-	exports string // if the block refers to build: the builder's type and what it exports
+	exports string // if the block refers to build: the builder's type and its exports
 	build   string // if the block refers to source, or is overridden
 }
 
@@ -38,8 +38,8 @@ func newChecker(t *config.Template, c Components, o Options) *checker {
 	return &checker{maker: m, done: map[checked]hcl.Diagnostics{}, files: map[checked][]string{}, material: map[*config.Build]*Materials{}}
 }
 
-// build checks every component of one build, and learns what its builder exports. A
-// diagnostic that another build has had as well is returned only once.
+// build checks every component of one build, and determines what its builder exports. A
+// diagnostic that occurs in several builds is returned only once.
 func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
 	diags := ck.builder(ctx, b)
 	build := expected(ck.exports[b])
@@ -164,7 +164,7 @@ func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *conf
 	return made, nil
 }
 
-// commonExports are the values of build.* that there are whatever the builder.
+// commonExports are the values of build.* that exist for every builder.
 var commonExports = map[string]cty.Type{
 	"ID": cty.String, "Host": cty.String, "Port": cty.Number, "User": cty.String, "Password": cty.String,
 	"ConnType": cty.String, "PackerRunUUID": cty.String,
@@ -172,7 +172,7 @@ var commonExports = map[string]cty.Type{
 	"SSHPublicKey": cty.String, "SSHPrivateKey": cty.String, "SSHAgentAuth": cty.Bool, "WinRMPassword": cty.String,
 }
 
-// withCommon adds what there is in build.* whatever the builder.
+// withCommon adds the values of build.* that exist for every builder.
 func withCommon(e component.Exports) component.Exports {
 	all := maps.Clone(commonExports)
 	maps.Copy(all, e.Types)
@@ -180,7 +180,7 @@ func withCommon(e component.Exports) component.Exports {
 	return e
 }
 
-// expected are the values of build.* before there are any.
+// expected returns the values of build.* before the build has any.
 func expected(exports component.Exports) cty.Value {
 	if exports.Open {
 		return cty.DynamicVal

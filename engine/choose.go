@@ -106,8 +106,8 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	return chosen, diags
 }
 
-// distinguish numbers builds that have the same name, which a template may have:
-// what a build owns is found by its name.
+// distinguish numbers builds that have the same name, which a template may have: the
+// resources of a build are identified by its name.
 func distinguish(builds []*config.Build) {
 	count := map[string]int{}
 	for _, b := range builds {

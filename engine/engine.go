@@ -1,5 +1,5 @@
-// Package engine runs the builds of a template: it selects them, makes their
-// components, and sees to it that what they create is either kept or destroyed.
+// Package engine runs the builds of a template: it selects them, makes their components,
+// and ensures that what they create is either kept or destroyed.
 package engine
 
 import (
@@ -29,7 +29,7 @@ type Components struct {
 	DataSources    component.Finder[datasource.DataSource] // for code that reads the template
 }
 
-// Options says which builds are run, and how.
+// Options define which builds are run, and how.
 type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
@@ -42,15 +42,16 @@ type Options struct {
 	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
-	Journal  step.Journal // of results that a later run can go on with; nil: none
+	Journal  step.Journal // of results from which a later run can resume; nil: none
 	Resume   bool         // resume the builds that Journal records; the others are errors
 
 	// Destroyers delete the resources of resumed builds, and exit before the builders of
 	// those builds provide a destroyer.
 	Destroyers step.Destroyers
 
-	// From is the provisioner that builds whose provisioning had not finished go on with,
-	// on the machines that they have: its name, type or number. Empty: they are errors.
+	// From is the provisioner with which builds resume whose provisioning had not
+	// finished, on their existing machines: its name, type or number. If it is empty, such
+	// builds are errors.
 	From string
 
 	// Boundary makes builds run by stages: each build runs from one boundary where it can
@@ -63,7 +64,7 @@ type Options struct {
 	// may be nil.
 	Key   func(build string) string
 	Start time.Time     // of the run, for {{timestamp}} and its like
-	Grace time.Duration // how long the teardown of one build may take
+	Grace time.Duration // limit for the teardown of one build
 
 	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
 	Emit func(step.Event)
@@ -72,8 +73,8 @@ type Options struct {
 	// one question at a time.
 	Ask func(ctx context.Context, build, step string, err error) Answer
 
-	// Pause is called before each step when Run.Debug is set. It returns when the
-	// user wants to go on, or with the cause of ctx.
+	// Pause is called before each step when Run.Debug is set. It returns when the user
+	// wants to continue, or with the cause of ctx.
 	Pause func(ctx context.Context, build, step string) error
 
 	// Ready is called before the first provisioner of a build, or what its pipeline does
@@ -95,8 +96,8 @@ type Options struct {
 	// they add their own. Nil means no cache.
 	Cache Cache
 
-	// PlanOnly makes Run ask the pipelines of builds whether the builds are needed, and
-	// nothing else.
+	// PlanOnly makes Run only determine, by the pipelines of builds, whether the builds
+	// are needed.
 	PlanOnly bool
 
 	// Uploads are the rules for files that provisioners upload for good.
@@ -118,7 +119,7 @@ type OnError string
 const (
 	Cleanup               OnError = "cleanup"                 // destroyed
 	Abort                 OnError = "abort"                   // left, and listed
-	Ask                   OnError = "ask"                     // as the user says
+	Ask                   OnError = "ask"                     // as the user decides
 	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after error-cleanup-provisioner has run
 	Keep                  OnError = "keep"                    // left, and listed, for the run to be resumed
 )
@@ -153,11 +154,11 @@ type BuildResult struct {
 	Place     string // "file:line" of the provisioner or post-processor that failed; empty if none did
 	Err       error  // nil if it succeeded; the cause of the context if it was cancelled
 	Artifacts []*builder.Artifact
-	Left      []step.Resource // what the build made and neither kept nor destroyed
+	Left      []step.Resource // created by the build, but neither kept nor destroyed
 
 	Unfinished bool // it goes by stages, and there is one to come
 
-	Reused bool // nothing was built: its artifacts are those of earlier builds
+	Reused bool // nothing was built: the artifacts are those of earlier builds
 
 	Failure Failure // what the build was doing when it failed
 

@@ -24,8 +24,8 @@ func (x *execution) hold(who string, c any) {
 	}
 }
 
-// holdLive keeps the artifact open that a component has returned, if it is not already:
-// one that a post-processor has passed on is.
+// holdLive keeps the artifact of a component open, unless it is already held, as when a
+// post-processor has passed it on.
 func (x *execution) holdLive(who string, a *builder.Artifact) {
 	if a == nil || a.Live == nil {
 		return
@@ -38,7 +38,7 @@ func (x *execution) holdLive(who string, a *builder.Artifact) {
 	x.held = append(x.held, holding{who, a.Live})
 }
 
-// release closes what is held, newest first, but for the oldest n.
+// release closes what is held, newest first, except for the oldest n.
 func (x *execution) release(ctx context.Context, n int) {
 	for len(x.held) > n {
 		last := len(x.held) - 1

@@ -45,7 +45,7 @@ type Pipeline struct {
 	// the artifact is only a part. Nil: there is nothing to hand out.
 	Distribute func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
 
-	// Release lets everybody have what was handed out, once the post-processors have run.
+	// Release makes the distributed images available, once the post-processors have run.
 	Release func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
 
 	// CheckDistributable reports a builder whose images Distribute cannot hand out. Nil with it.
@@ -73,7 +73,7 @@ type Pipeline struct {
 // Provision runs provisioners on a machine, one after the other.
 type Provision func(ctx context.Context, m builder.Machine, all []*config.Provisioner) error
 
-// pipeline is that of a build; nil if it has none.
+// pipeline returns the pipeline of a build; nil if it has none.
 func (m *maker) pipeline(b *config.Build) *Pipeline { return m.options.Pipelines[b.Builder] }
 
 // provisioned runs the pipeline's checks of the machine before the image is made.
@@ -110,7 +110,7 @@ func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err err
 	return p.Done(ctx, x.scope, made)
 }
 
-// suits reports a builder whose images cannot be looked at as the pipeline asks for.
+// suits reports a builder whose images cannot be checked as the pipeline requires.
 func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	if p == nil {
 		return nil
@@ -137,14 +137,14 @@ func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
 	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be verified", Detail: fmt.Sprintf(format, args...), Subject: p.At}}
 }
 
-// pipelineOf checks that the builder of b can do what its pipeline asks for.
+// pipelineOf checks that the builder of b supports its pipeline.
 func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Builder], in schema.Input) (diags hcl.Diagnostics) {
 	p := ck.pipeline(b)
 	if p == nil || p.ImageCreated == nil && p.ImageTags == nil && p.Distribute == nil {
 		return nil
 	}
 	made, wrong := f.Outline(in)
-	if wrong.HasErrors() { // which Check has said
+	if wrong.HasErrors() { // Check has reported the errors
 		return nil
 	}
 	if r, ok := made.(builder.Reusable); ok {
@@ -227,7 +227,7 @@ func (x *execution) distribute(ctx context.Context, made *builder.Artifact) (err
 	return p.Distribute(ctx, x.scope, b, made)
 }
 
-// publish lets everybody have what was handed out.
+// publish makes the distributed images available.
 func (x *execution) publish(ctx context.Context, made *builder.Artifact) (err error) {
 	p := x.pipeline(x.build)
 	if p == nil || p.Release == nil || x.options.PlanOnly {

@@ -68,7 +68,7 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 			keep = kept
 		case kept:
 			results = append(results, in)
-		case in != out && in != artifact: // what is passed on is still needed
+		case in != out && in != artifact: // an artifact that is passed on is still needed
 			errs = append(errs, x.delete(ctx, in))
 		}
 		if out == nil {
@@ -79,8 +79,8 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 	return append(results, in), keep, errors.Join(errs...)
 }
 
-// keeps decides about an input artifact: the template has its way unless the
-// post-processor must have its own.
+// keeps decides about an input artifact: the template decides unless the post-processor
+// requires otherwise.
 func keeps(wish *bool, answer postprocessor.Keep) bool {
 	switch answer {
 	case postprocessor.MustKeep:

@@ -137,9 +137,8 @@ func title(p *config.Provisioner) string {
 	return p.Type
 }
 
-// attempts runs one provisioner as its meta-arguments say: a pause and a limit
-// of time for each attempt, further attempts after a failure, and a failure that
-// is only a warning.
+// attempts runs one provisioner according to its meta-arguments: a pause and a time limit
+// for each attempt, retries after a failure, and a failure that is only a warning.
 func (x *execution) attempts(ctx context.Context, name string, p *config.Provisioner, m builder.Machine) error {
 	for attempt := 0; ; attempt++ {
 		last := attempt >= p.MaxRetries

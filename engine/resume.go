@@ -16,10 +16,10 @@ const (
 	finished   = "finished"    // its artifacts
 	cleanedUp  = "cleaned up"  // it has failed, and what it made is being destroyed
 	artifactIs = "artifact is" // the builder has returned this artifact, and no longer needs the machine
-	madeOnce   = "made once"   // the artifact of a builder that cannot go on by itself
+	madeOnce   = "made once"   // the artifact of a builder that cannot resume
 )
 
-// ErrFinished says that a build needs no resuming.
+// ErrFinished means that a build need not be resumed.
 var ErrFinished = errors.New("the build has finished")
 
 // Resumable returns why a build cannot be resumed, according to the journal of its run:
@@ -74,8 +74,8 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	return made, err
 }
 
-// processed is what a chain of post-processors has made of the builder's artifact, which
-// is left out of Made.
+// processed is the result of a chain of post-processors. The builder's artifact is left
+// out of Made.
 type processed struct {
 	Made   []*builder.Artifact `json:"made"`
 	Passed bool                `json:"passed"` // the builder's artifact is among what it has made
@@ -91,8 +91,8 @@ func (x *execution) recallChain(i int, artifact *builder.Artifact) (made []*buil
 	return p.Made, p.Kept, ok
 }
 
-// recordChain remembers a chain that has gone well. One that has made an artifact which
-// is more than data is run again.
+// recordChain records a chain that has succeeded. A chain whose artifact is not only data
+// runs again.
 func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*builder.Artifact, kept bool) {
 	p := processed{Kept: kept}
 	for _, a := range made {
@@ -116,14 +116,15 @@ func (x *execution) remembered() bool {
 	return ok
 }
 
-// hasArtifact reports whether the builder, which cannot go on by itself, need not.
+// hasArtifact reports whether a builder that cannot resume has already returned its
+// artifact.
 func (x *execution) hasArtifact() bool {
 	_, ok := step.Recall[*builder.Artifact](x.scope, madeOnce)
 	return ok
 }
 
-// recordArtifact remembers what the builder has made, before its machine is torn down.
-// An artifact that is more than data cannot be remembered.
+// recordArtifact records the builder's artifact, before its machine is torn down. An
+// artifact that is not only data cannot be recorded.
 func (x *execution) recordArtifact(artifact *builder.Artifact) {
 	switch {
 	case artifact == nil || artifact.Live != nil:
@@ -134,7 +135,7 @@ func (x *execution) recordArtifact(artifact *builder.Artifact) {
 	}
 }
 
-// first is the index of the first provisioner that is run.
+// first returns the index of the first provisioner to run.
 func (x *execution) first() (int, error) {
 	from := x.options.From
 	if from == "" {

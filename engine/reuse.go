@@ -26,7 +26,7 @@ func (ck *checker) materials(b *config.Build) *Materials {
 	return m
 }
 
-// note adds what a component of a build is.
+// note adds a component of a build.
 func (m *Materials) note(what, typ string, f any, files []string) {
 	m.Files = append(m.Files, files...)
 	if v, ok := f.(component.Versioned); ok {

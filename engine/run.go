@@ -135,7 +135,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	return result
 }
 
-// failed is the error of a step that a block of the template asks for.
+// failed is the error of a step that a block of the template requested.
 type failed struct {
 	error
 	step string // its path
@@ -144,7 +144,7 @@ type failed struct {
 
 func (e *failed) Unwrap() error { return e.error }
 
-// blame makes err one of the step with this name, which the block at asks for.
+// blame makes err the error of the step with this name, requested by the block at at.
 func blame(ctx context.Context, err error, name string, at hcl.Range) error {
 	if err == nil || context.Cause(ctx) != nil {
 		return err
@@ -163,8 +163,8 @@ type execution struct {
 	scope  *step.Scope
 
 	mu      sync.Mutex
-	leave   bool            // what the build owns is not to be destroyed
-	made    bool            // a machine, an image or a disk, whatever has become of it
+	leave   bool            // the resources of the build stay
+	made    bool            // a machine, an image or a disk, whether or not it still exists
 	failed  bool            // a provisioner has
 	seen    bool            // its pipeline has checked the machine
 	builder builder.Builder // nil: not made yet
@@ -175,7 +175,7 @@ type execution struct {
 	reused bool // nothing was built
 	marked bool // the machine keeps how far it has come
 
-	held held // what is closed when the build is over, or earlier
+	held held // closed when the build is over, or earlier
 }
 
 func (r *runner) newExecution(b *config.Build) *execution {
@@ -237,7 +237,7 @@ func (x *execution) failure(ctx context.Context, err error) Failure {
 	return ""
 }
 
-// ask puts a failed step before the user.
+// ask asks the user about a failed step.
 func (x *execution) ask(ctx context.Context, name string, err error) step.Decision {
 	x.runner.asking.Lock()
 	defer x.runner.asking.Unlock()
@@ -280,7 +280,7 @@ func (x *execution) setLeave() {
 	x.leave = true
 }
 
-// leaves reports whether what the build owns stays after it has failed.
+// leaves reports whether the build's resources stay after it has failed.
 func (x *execution) leaves() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -341,7 +341,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	return kept, err
 }
 
-// partly makes an error one of an image that is there, but not everywhere.
+// partly marks an error as that of an image that exists, but not everywhere.
 func (x *execution) partly(err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -413,7 +413,7 @@ func (x *execution) newBuilder(ctx context.Context) (builder.Builder, error) {
 // build.
 func (r *runner) owned(build string) []step.Resource {
 	all, err := r.options.Ledger.Owned()
-	if err != nil { // the ledger that said so has been reported by Close or Leave
+	if err != nil { // the ledger's error has been reported by Close or Leave
 		return nil
 	}
 	return slices.DeleteFunc(all, func(r step.Resource) bool { return r.Build != build })

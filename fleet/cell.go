@@ -14,12 +14,14 @@ import (
 	"bake/run"
 )
 
-// Within is where the run of a cell is held to. The session of its role is named after the run.
+// Within returns the restriction of a cell's run to its account and region. The session of
+// its role is named after the run.
 func Within(c Cell, run string) *amazon.Within {
 	return &amazon.Within{Account: c.Account, Region: c.Region, Role: c.Role, Session: "bake-" + run}
 }
 
-// Ended is the outcome of a cell whose run ended like this, with what its image waits for.
+// Ended returns the outcome of a cell whose run ended with the result, with what its image
+// waits for.
 func Ended(c Cell, result run.Result, waits Waits, err error, started, ended time.Time) Outcome {
 	o := Outcome{Cell: c, Run: result.Run, Started: started, Ended: ended}
 	if err == nil {
@@ -34,15 +36,15 @@ func Ended(c Cell, result run.Result, waits Waits, err error, started, ended tim
 	outcome := run.OutcomeOf(err)
 	o.Result, o.Error, o.Code = Failed, reason(err), int(outcome)
 	if _, fast := errors.AsType[*engine.FailFastError](err); fast && outcome != run.OutcomeLeft {
-		o.Result, o.Code = Cancelled, 0 // the cell that failed says why
+		o.Result, o.Code = Cancelled, 0 // the cell that failed has the reason
 	} else if outcome >= 128 {
 		o.Result = Cancelled
 	}
 	return o
 }
 
-// reason is an error as the outcome of a cell has it: of a template that is wrong, with the
-// places.
+// reason returns the text of an error for the outcome of a cell; for template errors, with
+// the places.
 func reason(err error) string {
 	if wrong, ok := errors.AsType[*run.TemplateError](err); ok {
 		var lines []string
@@ -61,14 +63,14 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// worst are the exit codes of cells, the most serious first. Those of signals follow the
+// worst lists the exit codes of cells, the most serious first. Those of signals follow the
 // second.
 var worst = []run.Outcome{
 	run.OutcomeLeft, run.OutcomeTimeout, run.OutcomePartial, run.OutcomeGate, run.OutcomeProvisioning, run.OutcomeFailed, run.OutcomeRefused,
 }
 
-// Worst is the outcome of cells together: something that was left behind, or else the signal
-// that ended them, or else the most serious failure.
+// Worst returns the combined outcome of cells: something that was left behind, else the
+// signal that ended them, else the most serious failure.
 func Worst(all []Outcome) run.Outcome {
 	codes := map[run.Outcome]bool{}
 	signal := run.OutcomeDone

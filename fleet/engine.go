@@ -10,8 +10,8 @@ import (
 	"bake/step"
 )
 
-// Engine runs fleets. Its methods may be called by processes that have nothing to do with
-// the one that runs the fleet.
+// Engine runs fleets. Its methods may be called in other processes than the one that runs
+// the fleet.
 type Engine interface {
 	// Apply makes the engine run the fleet on its schedule, and returns what it has
 	// changed, even with an error: then another call does the rest. With prune it deletes
@@ -49,7 +49,7 @@ type Engine interface {
 // support; the caller adds advice.
 var ErrNotHere = errors.New("not without an engine block")
 
-// ErrNoRun says that a fleet has never been run, or is not being run.
+// ErrNoRun means that a fleet has never been run, or is not being run.
 var ErrNoRun = errors.New("the fleet has no such run")
 
 // ErrGone is the error of an operation on an image that no longer exists, or that is no
@@ -62,13 +62,13 @@ type Applied struct {
 	Stale   []string `json:"stale,omitempty"` // schedules of fleets that the template does not have any more
 }
 
-// RunOptions say what [Engine.Run] does.
+// RunOptions are the options of [Engine.Run].
 type RunOptions struct {
 	Cells    []Cell // as [Select] returns them
 	FailFast bool   // cancel the other cells once one has failed
 	Force    bool   // build what could be reused
 	Resume   string // the id of a run of the fleet to go on with, or "last"; empty: a new run
-	Command  string // what the user called, without secrets
+	Command  string // the user's command line, without secrets
 
 	// OnStatus gets the status whenever it has changed. It may be nil.
 	OnStatus func(Status)
@@ -93,13 +93,13 @@ type PendingImage struct {
 // Wait waits until a service may be called in a region.
 type Wait = func(ctx context.Context, service, region string) error
 
-// WorkerOptions say for which cells a worker works; empty is all.
+// WorkerOptions select the cells that a worker works for; empty means all.
 type WorkerOptions struct {
 	Fleets            []*Fleet
 	Accounts, Regions []string
 }
 
-// Host is what the program gives to an engine.
+// Host is what the program provides to an engine.
 type Host struct {
 	// Options returns the options of the run that bakes a cell. parents are the outcomes
 	// of the cells that it needs. The caller may change the result, such as Emit and ID.
@@ -133,7 +133,7 @@ type Host struct {
 	Now    func() time.Time
 }
 
-// State is how far a run of a fleet, or a cell of it, is.
+// State is the state of a run of a fleet, or of a cell.
 type State string
 
 // The states. A cell that has ended has its [Result] for a state.
@@ -142,7 +142,7 @@ const (
 	StateRunning   State = "running"
 	StatePaused    State = "paused"
 	StateDone      State = "done"
-	StateFailed    State = "failed" // it has ended, and not all images are there
+	StateFailed    State = "failed" // it has ended, and some images are missing
 	StateCancelled State = "cancelled"
 	StateCrashed   State = "crashed" // its process has died
 )
@@ -160,8 +160,8 @@ type Status struct {
 	// SchedulePaused is why the schedule begins no runs; empty if it does, or there is none.
 	SchedulePaused string `json:"schedule_paused,omitempty"`
 
-	// Unpolled are the task queues that the run needs and no worker has polled for minutes:
-	// what is in them waits until one does.
+	// Unpolled are the task queues that the run needs and that no worker has polled for
+	// minutes: their tasks wait until one does.
 	Unpolled []string `json:"unpolled,omitempty"`
 
 	// Unanswered is the reason why a run that is being followed cannot be queried; the

@@ -1,6 +1,6 @@
-// Package fleet bakes many images in many accounts and regions: what a fleet is, in which
-// order its cells are baked, and the engine that bakes them in this process. Another engine
-// is package fleet/temporal.
+// Package fleet bakes many images in many accounts and regions: it defines fleets, the
+// order in which cells are baked, and the engine that bakes them in this process. Another
+// engine is in package fleet/temporal.
 package fleet
 
 import (
@@ -53,10 +53,10 @@ type Cell struct {
 // prefix begins the ID of every cell.
 const prefix = "bake/"
 
-// ID tells the cell from all others: bake/FLEET/IMAGE/ACCOUNT/REGION.
+// ID returns the unique ID of the cell: bake/FLEET/IMAGE/ACCOUNT/REGION.
 func (c Cell) ID() string { return prefix + c.Fleet + "/" + c.Short() }
 
-// Short is the ID within its fleet: IMAGE/ACCOUNT/REGION.
+// Short returns the ID within the fleet: IMAGE/ACCOUNT/REGION.
 func (c Cell) Short() string { return c.Image + "/" + c.Account + "/" + c.Region }
 
 // Schedule defines when a fleet is run. It takes effect on an engine with its own clock.
@@ -84,7 +84,7 @@ type Webhook struct {
 	Timeout time.Duration
 }
 
-// Temporal says where a Temporal service is.
+// Temporal is the address of a Temporal service.
 type Temporal struct {
 	Address   string // host:port
 	Namespace string
@@ -109,7 +109,7 @@ const (
 	Cancelled Result = "cancelled"
 )
 
-// OK reports whether the image of the cell is there.
+// OK reports whether the image of the cell exists.
 func (r Result) OK() bool { return r == Built || r == Reused }
 
 // Outcome is how a cell ended. JSON can carry it; it holds no secrets.
@@ -181,7 +181,8 @@ type Image struct {
 	Inputs string            `json:"inputs,omitempty"` // the digest of what it is made of
 }
 
-// Known are the parents of a cell as its template refers to them, by the names of the images.
+// Known returns the parents of a cell as its template refers to them, by the names of the
+// images.
 func Known(parents []Outcome) map[string]config.Built {
 	known := map[string]config.Built{}
 	for _, p := range parents {

@@ -55,9 +55,9 @@ const (
 	keptJournals = 50 // finished runs of a fleet that are remembered
 )
 
-// lock keeps other processes from running the fleet, until it is closed. It fails with
-// [filelock.ErrLocked] while one does. Who only looks has the file locked for a moment, which
-// is waited for.
+// lock prevents other processes from running the fleet, until it is closed. It fails with
+// [filelock.ErrLocked] while another process does. A process that only reads holds the
+// lock for a moment, for which lock waits.
 func (d folder) lock() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ type line struct {
 	Over   *time.Time `json:"over,omitempty"`
 }
 
-// began says that a cell is baked by a run.
+// began records that a cell is baked by a run.
 type began struct {
 	Cell string    `json:"cell"` // its ID
 	Run  string    `json:"run"`
@@ -188,7 +188,7 @@ type journalState struct {
 	size  int64               // of the whole lines
 }
 
-// outcomes are how cells ended, in their order.
+// outcomes returns how cells ended, in the order of the cells.
 func (p journalState) outcomes() (all []Outcome) {
 	for _, c := range p.Cells {
 		if o, ok := p.ended[c.ID()]; ok {

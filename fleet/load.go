@@ -107,7 +107,7 @@ func directory(o config.Options) string {
 	return filepath.Clean(path)
 }
 
-// Fleet returns the fleet of that name; the only one, if the name is empty.
+// Fleet returns the fleet of that name or, if the name is empty, the only fleet.
 func (t *Template) Fleet(name string) (*Fleet, error) {
 	var names []string
 	for _, f := range t.Fleets {
@@ -148,7 +148,7 @@ func (t *Template) Cell(name string) (*Fleet, Cell, error) {
 	return nil, cell, err
 }
 
-// Instance is the image of a cell as the template is loaded for it, with its parents.
+// Instance returns the image of a cell as the template is loaded for it, with its parents.
 func (t *Template) Instance(c Cell, parents []Outcome) (config.Instance, error) {
 	for _, i := range t.images {
 		if i.Name() == c.Image {
@@ -169,7 +169,7 @@ func (t *Template) fleet(b bakefile.FleetBlock) (*Fleet, hcl.Diagnostics) {
 		f.Notify = append(f.Notify, Webhook{On: n.On, URL: n.URL, Headers: n.Headers, Timeout: n.Timeout})
 	}
 	if o.Matrix == nil {
-		return f, nil // which was said
+		return f, nil // already reported
 	}
 	images, diags := t.chosen(b)
 	if n := len(images) * len(o.Matrix.Account) * len(o.Matrix.Region); n > mostCells {
@@ -255,7 +255,7 @@ func temporal(e *bakefile.Engine) *Temporal {
 	return t
 }
 
-// Accounts are the accounts of the fleet, in their order, each once.
+// Accounts returns the accounts of the fleet, in order, without duplicates.
 func (f *Fleet) Accounts() (all []string) {
 	for _, c := range f.Cells {
 		if !slices.Contains(all, c.Account) {

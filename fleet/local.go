@@ -27,7 +27,7 @@ type local struct {
 	host Host
 
 	mu     sync.Mutex
-	phases map[string]phase // of runs that go on
+	phases map[string]phase // of runs in progress
 }
 
 // phase is how far the log of a run has been read, and the step that it is in.
@@ -52,7 +52,7 @@ func (l *local) Apply(context.Context, *Fleet, bool) (Applied, error) {
 // Work implements [Engine]: the process that runs a fleet does all of it.
 func (l *local) Work(context.Context, WorkerOptions) error { return ErrNotHere }
 
-// looks is how often a run looks for what other processes ask.
+// looks is the interval at which a run checks for requests of other processes.
 const looks = 300 * time.Millisecond
 
 // CancelledError is the cause that a run of a fleet was cancelled with by another process.
@@ -108,7 +108,7 @@ type attempt struct {
 	dir     folder
 	order   *Order
 	journal *journal
-	before  journalState // what was known when it began
+	before  journalState // the state when it began
 	last    map[string]Result
 	rates   *Rates
 	handle  func(step.Event)
@@ -215,8 +215,8 @@ func (a *attempt) owns(run string) bool {
 	return len(owned) > 0 || err != nil || l.Damage != nil
 }
 
-// lastResults are how the cells of a fleet ended the last time that they did, on the local
-// cloud or in AWS.
+// lastResults returns the last results of the cells of a fleet, on the local cloud or in
+// AWS.
 func lastResults(dir folder, local bool) map[string]Result {
 	last := map[string]Result{}
 	all, _ := dir.all()                      // of the others nothing is known
@@ -248,7 +248,7 @@ func (a *attempt) run(ctx context.Context) error {
 	now := a.host.Now()
 	a.handle(step.Event{Time: now, Kind: step.RunFinished, Elapsed: time.Since(a.began), Error: context.Cause(ctx)})
 	err = errors.Join(err, a.journal.write(line{Over: &now}))
-	os.Remove(a.dir.path(a.Run + cancelEnd)) // who waits for that reads the journal then
+	os.Remove(a.dir.path(a.Run + cancelEnd)) // a process that waits for that then reads the journal
 	return err
 }
 
@@ -366,7 +366,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	if done {
 		_ = a.host.State.Events(made.Run, func(e step.Event) { // which has been read
 			if e.Kind == step.ChannelAsked {
-				emit(e) // what the image waits for
+				emit(e) // the channels that the image waits for
 			}
 		})
 		decide(ctx, o, &made)
@@ -385,8 +385,8 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	return run.Build(ctx, o)
 }
 
-// resumable is the newest run of a cell that has died and can be gone on with, if there is
-// one: as the same role, or else it would be held to the old one.
+// resumable returns the newest dead run of a cell that can be resumed, if there is one:
+// with the same role, because the run is bound to it.
 func (a *attempt) resumable(c Cell) (ok bool, m run.Memory) {
 	for _, dead := range slices.Backward(a.before.open[c.ID()]) {
 		m, err := a.host.State.Resumable(dead, false)
@@ -466,7 +466,7 @@ func (s *speaker) emit(e step.Event) {
 	s.handle(e)
 }
 
-// status is how the run goes, as far as it is known without a look at the disk.
+// status returns the status of the run, as far as it is known without reading the disk.
 func (a *attempt) status() Status {
 	s := Status{Fleet: a.Fleet, Run: a.Run, State: StateRunning, Started: a.Started}
 	if a.order.Paused() {
@@ -502,7 +502,7 @@ func (l *local) Status(_ context.Context, f *Fleet) (Status, error) {
 	return l.status(dir, p), nil
 }
 
-// status is how a run goes, or how it ended.
+// status returns the status of a run, in progress or ended.
 func (l *local) status(dir folder, p journalState) Status {
 	live := p.over.IsZero() && dir.live()
 	s := Status{Fleet: p.Fleet, Run: p.Run, Started: p.Started, Ended: p.over}

@@ -21,7 +21,7 @@ type Order struct {
 	paused, stopped bool
 	fast            bool // stopped because a cell has failed
 	running         int
-	accounts        map[string]int // how many cells go on in each; only looked up
+	accounts        map[string]int // running cells of each account; only looked up
 }
 
 type cellState int
@@ -32,9 +32,9 @@ const (
 	cellEnded
 )
 
-// NewOrder returns the order of cells. Of done, which is of an earlier attempt, what has
-// its image counts as ended; the other cells begin anew. failFast cancels all others when a
-// cell has failed.
+// NewOrder returns the order of cells. Cells whose image exists according to done, which
+// is from an earlier attempt, count as ended; the others begin anew. failFast cancels all
+// others when a cell has failed.
 func NewOrder(cells []Cell, limits Limits, failFast bool, done []Outcome) (*Order, error) {
 	o := &Order{
 		cells: cells, at: map[string]int{}, states: make([]cellState, len(cells)), outcomes: make([]Outcome, len(cells)),
@@ -103,7 +103,7 @@ func (o *Order) ready(c Cell) bool {
 	})
 }
 
-// Parents are how the cells ended that c needs.
+// Parents returns the outcomes of the cells that c needs.
 func (o *Order) Parents(c Cell) (all []Outcome) {
 	for _, id := range c.Needs {
 		all = append(all, o.outcomes[o.at[id]])
@@ -111,8 +111,8 @@ func (o *Order) Parents(c Cell) (all []Outcome) {
 	return all
 }
 
-// End takes how a running cell ended, and returns how others end because of that. An outcome
-// of a cell that does not run changes nothing.
+// End records the outcome of a running cell, and returns the outcomes of other cells that
+// end because of it. It ignores an outcome of a cell that is not running.
 func (o *Order) End(of Outcome) (others []Outcome) {
 	i, ok := o.at[of.Cell.ID()]
 	if !ok || o.states[i] != cellRuns {
@@ -121,7 +121,7 @@ func (o *Order) End(of Outcome) (others []Outcome) {
 	o.running--
 	o.accounts[of.Cell.Account]--
 	if o.fast && of.Result == Cancelled && of.Code >= 128 {
-		of.Code = 0 // the cell that failed says why
+		of.Code = 0 // the cell that failed has the reason
 	}
 	o.states[i], o.outcomes[i] = cellEnded, of
 	switch {
@@ -182,10 +182,10 @@ func (o *Order) Pause(paused bool) { o.paused = paused }
 // Paused reports whether cells are kept from beginning.
 func (o *Order) Paused() bool { return o.paused }
 
-// Running are the cells that run.
+// Running returns the cells that are running.
 func (o *Order) Running() []Cell { return o.in(cellRuns) }
 
-// Waiting are the cells that have not begun.
+// Waiting returns the cells that have not begun.
 func (o *Order) Waiting() []Cell { return o.in(cellWaits) }
 
 func (o *Order) in(s cellState) (all []Cell) {
@@ -202,7 +202,7 @@ func (o *Order) Over() bool {
 	return !slices.ContainsFunc(o.states, func(s cellState) bool { return s != cellEnded })
 }
 
-// Outcomes are how the cells ended that have, in the order of the cells.
+// Outcomes returns the outcomes of ended cells, in the order of the cells.
 func (o *Order) Outcomes() (all []Outcome) {
 	for i, s := range o.states {
 		if s == cellEnded {

@@ -23,7 +23,7 @@ type Planned struct {
 	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
 }
 
-// unplanned is the action of a cell of which it cannot be found out what would be done.
+// unplanned is the action of a cell that could not be planned.
 const unplanned = "none"
 
 // Plan returns what a run of the fleet would do for cells, as returned by [Select]. It
@@ -112,7 +112,8 @@ func (c Cell) plan(ctx context.Context, h Host, rates *Rates, parents []Outcome,
 	return row, out
 }
 
-// PlanText shows a plan, and says how many cells would be built, and of how many it is not known.
+// PlanText formats a plan, and returns how many cells would be built, and how many could
+// not be planned.
 func PlanText(all []Planned) (text string, builds, wrong int) {
 	var b strings.Builder
 	for _, r := range all {

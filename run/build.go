@@ -31,16 +31,16 @@ import (
 	"bake/ui"
 )
 
-// NoTimeout is no limit, whatever bake files say.
+// NoTimeout means no limit, whatever bake files say.
 const NoTimeout = time.Duration(math.MinInt64)
 
-// Options say what [Build] builds, and how.
+// Options define what [Build] builds, and how.
 type Options struct {
 	Template Template // its SecretsManager and ReadData are set by Build
 	State    State
 	ID       string // of the run, a UUID; empty for a new one
 	Parent   string // the id of the run that this is a part of; empty if it is none
-	Command  string // what the user called, kept in the ledger without secrets
+	Command  string // the user's command line, recorded in the ledger without secrets
 
 	Parallel int            // builds at a time; 0 or less means all
 	OnError  engine.OnError // empty means [engine.Cleanup]
@@ -62,12 +62,12 @@ type Options struct {
 	// temporary key is removed. 0 means no wait.
 	CloudInit time.Duration
 
-	// Stop ends the run at once when it ends itself: teardown too, and what is still
-	// running two seconds later is left to itself. Nil never does.
+	// Stop stops the run at once when it ends: teardown stops too, and what is still
+	// running two seconds later is abandoned. Nil never ends.
 	Stop context.Context
 
-	// Cloud opens a cloud that takes the place of AWS, once the template has been found
-	// to be right; emit takes events of that. The caller closes it, after Build. Nil: AWS.
+	// Cloud opens a cloud that replaces AWS, once the template is known to be valid; emit
+	// receives its events. The caller closes it, after Build. Nil: AWS.
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
 	// Within restricts the Amazon components to an account and region, whatever the
@@ -78,8 +78,8 @@ type Options struct {
 	// nothing is called.
 	Wait func(ctx context.Context, service, region string) error
 
-	// ReuseOnly makes it an error that a build of an image block has to be run, since nothing
-	// that there is can be reused.
+	// ReuseOnly makes it an error if a build of an image block has to be run because no
+	// existing image can be reused.
 	ReuseOnly bool
 
 	// Components makes the components that the template can use, and may query plugins
@@ -134,7 +134,7 @@ type Result struct {
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
 	Left    []step.Resource      // created, but neither kept nor deleted; the ledger still owns it
 
-	Planned []pipeline.Planned // what was decided about the builds of image blocks
+	Planned []pipeline.Planned // decisions about the builds of image blocks
 	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
 
 	// Next are the boundaries at which the stage of a run that goes by stages has ended; none
@@ -146,7 +146,7 @@ type Result struct {
 	// not be written.
 	Log *LogPart
 
-	Resumable bool // [Resume] can go on with it
+	Resumable bool // [Resume] can resume it
 	Reachable bool // and if provisioners are run again
 
 	// Diagnosis holds the errors of the template that caused a failure, and a warning if
@@ -154,8 +154,8 @@ type Result struct {
 	Diagnosis
 }
 
-// Reused reports whether there was nothing to build, since all that the builds make is
-// there.
+// Reused reports whether nothing had to be built, since everything that the builds make
+// exists.
 func (r Result) Reused() bool {
 	return len(r.Builds) > 0 && !slices.ContainsFunc(r.Builds, func(b engine.BuildResult) bool { return !b.Reused })
 }
@@ -188,7 +188,7 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("the run was cancelled after %s, its time limit", ui.Words(e.Limit))
 }
 
-// Outcome is that of the run.
+// Outcome is the outcome of the run.
 func (e *TimeoutError) Outcome() Outcome { return OutcomeTimeout }
 
 // Cancelling is the message in the log of the run.
@@ -249,8 +249,9 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	return result, errors.Join(err, events.close())
 }
 
-// NewID returns the id of a new run: a UUID of version 8, whose last 48 bits are the time in milliseconds
-// since 1970, which [imagetag.Order] reads, and the others random: [ShortID] must tell runs of a minute apart.
+// NewID returns the id of a new run: a UUID of version 8, whose last 48 bits are the time
+// in milliseconds since 1970, which [imagetag.Order] reads. The other bits are random, so
+// that [ShortID] distinguishes runs of the same minute.
 func NewID() string {
 	id := uuid.New()
 	var now [8]byte
@@ -260,7 +261,8 @@ func NewID() string {
 	return id.String()
 }
 
-// complete sets what the caller has left to Build, and refuses what does not go together.
+// complete sets defaults for options that the caller has not set, and rejects incompatible
+// ones.
 func (o *Options) complete() (err error) {
 	if o.Stages && o.Cache {
 		return errors.New("a run that goes by stages has no cache")
@@ -342,8 +344,8 @@ func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Dura
 	return settings, end, append(diags, more...)
 }
 
-// build is Build with everything that it needs. It has closed the events if the run
-// was started.
+// build is Build with all inputs resolved. It has closed the events if the run was
+// started.
 func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts, events *events) (Result, error) {
 	e := &execution{Options: o, run: run, parts: parts, events: events, clouds: localcloud.Clouds{Hold: o.hold}}
 	ctx, stop, release := e.announce(limit)
@@ -413,7 +415,7 @@ func endEarlier(ctx context.Context, ledger step.Ledger) error {
 	return err
 }
 
-// conclude closes the ledger and says how the run ended.
+// conclude closes the ledger and returns how the run ended.
 func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.FileLedger, ended engine.Result, d Diagnosis) (Result, error) {
 	result := Result{Run: run.ID, Builds: ended.Builds, Diagnosis: d}
 	failed := FailedError{}
@@ -444,7 +446,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 		os.RemoveAll(o.State.keys(run.ID))
 	}
 	switch {
-	case wrong && len(ended.Builds) == 0 && ctx.Err() != nil: // that is what was wrong
+	case wrong && len(ended.Builds) == 0 && ctx.Err() != nil: // the errors of the template are the cause
 		result.Diagnosis = Diagnosis{}
 		return result, context.Cause(ctx)
 	case wrong && len(ended.Builds) == 0:

@@ -14,7 +14,8 @@ import (
 // fits is the type of the builders whose machines the cache keeps.
 const fits = "amazon-ebs"
 
-// uncached warns of sources whose builds run all their provisioners for all that, and says why.
+// uncached warns of sources whose builds run all their provisioners in spite of the cache,
+// and says why.
 func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 	said := map[*config.Component]bool{}
 	for _, b := range t.Builds {
@@ -34,8 +35,8 @@ func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// noReleases reports builds of image blocks: what comes of an earlier build, and not of the
-// template alone, is nothing to hand out.
+// noReleases reports builds of image blocks: an image that depends on an earlier build,
+// and not only on the template, must not be distributed.
 func noReleases(t *config.Template, selected []string, pipelines map[*config.Component]*engine.Pipeline) (diags hcl.Diagnostics) {
 	for _, b := range t.Builds {
 		if pipelines[b.Builder] == nil || !slices.Contains(selected, b.Name) {

@@ -15,10 +15,10 @@ type events struct {
 	file   *log
 	json   *ui.JSON
 	emit   func(step.Event) // may be nil
-	trace  *trace.Recorder  // which gets what comes before close; nil: none
+	trace  *trace.Recorder  // receives the events before close; nil: none
 	closed bool
 
-	from Position // where what is new begins in the log
+	from Position // where the new events begin in the log
 }
 
 // openEvents creates the log of a run, or opens that of a resumed run. The caller closes
@@ -50,8 +50,8 @@ func (v *events) handle(e step.Event) {
 	}
 }
 
-// close ends the log. The error says why it is not complete. Only the first call
-// does something.
+// close closes the log. The error says why it is not complete. Only the first call has an
+// effect.
 func (v *events) close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -44,7 +44,7 @@ type execution struct {
 
 	components engine.Components
 	template   *config.Template
-	settings   *bakefile.Settings // what bake files say
+	settings   *bakefile.Settings // the contents of the bake files
 	kept       func(run string) reports.Store
 	pipelines  map[*config.Component]*engine.Pipeline
 	planned    planned
@@ -299,7 +299,7 @@ func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	return logged
 }
 
-// signer opens the keys that attestations are signed with; a plan has no need of them.
+// signer opens the keys that sign attestations; a plan needs none.
 func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key string) (crypto.Signer, error) {
 	if o.planOnly {
 		return nil

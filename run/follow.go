@@ -23,7 +23,7 @@ type Position struct {
 	Offset int64 // of a line in it
 }
 
-// String is what [ParsePosition] reads.
+// String formats a position for [ParsePosition].
 func (p Position) String() string { return fmt.Sprintf("%d-%d", p.Part, p.Offset) }
 
 // ParsePosition reads a position.
@@ -71,7 +71,7 @@ func (s State) Lines(run string, from Position, handle func(line []byte) bool) (
 	}
 }
 
-// lastPart is the number of the last compressed part of a log.
+// lastPart returns the number of the last compressed part of a log.
 func lastPart(parts []part) int {
 	if len(parts) == 0 {
 		return 0
@@ -86,7 +86,7 @@ func (p *Position) enter(part int) {
 	}
 }
 
-// noLog is the error of a file of a log.
+// noLog returns the error for a log file that cannot be read.
 func noLog(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the log %s: %w", ErrNoRun, path, err)
@@ -94,7 +94,7 @@ func noLog(path string, err error) error {
 	return fmt.Errorf("the log %s: %w", path, err)
 }
 
-// partLines is Lines in a compressed part, and reports whether handle wants more.
+// partLines is Lines for a compressed part, and reports whether to continue after it.
 func (s State) partLines(path string, from *Position, handle func(line []byte) bool) (on bool, err error) {
 	err = readFile(path, func(r io.Reader) error {
 		if _, err := io.CopyN(io.Discard, r, from.Offset); err != nil {
@@ -156,7 +156,7 @@ type Follower struct {
 	known map[string]*known
 }
 
-// known is what has been read of a log.
+// known is the state of a log as read so far.
 type known struct {
 	past Past // without the data of the ledger
 	at   Position
@@ -230,7 +230,7 @@ func (f *Follower) read(id string) (Past, error) {
 	return p, nil
 }
 
-// learn takes what is new in a log.
+// learn reads the new events of a log.
 func (s State) learn(id string, k *known) error {
 	n, wrong := 0, error(nil)
 	at, err := s.Lines(id, k.at, func(line []byte) bool {

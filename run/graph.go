@@ -39,7 +39,7 @@ type apart struct {
 // member is one of them, or what no image block names.
 type member struct {
 	config.ImageOf
-	builds   []string // of it that -only and -except admit
+	builds   []string // those that -only and -except select
 	made     int      // how many builds make it
 	needed   bool     // by others, though -only and -except do not admit it
 	shown    func(build string) string
@@ -50,7 +50,7 @@ type member struct {
 	complete bool // built is known
 }
 
-// runApart is [Build] of a template whose images are built apart.
+// runApart is [Build] for a template whose images are built separately.
 func runApart(ctx context.Context, o Options, of *config.Images) (Result, error) {
 	limit := newTimeLimit(ctx)
 	defer limit.cancel(nil)
@@ -88,7 +88,7 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	running.Wait()
 	result, err := r.conclude(ctx, found)
 	if err != nil {
-		whole.Fail(errors.New("not all images are there")) // unless a build has told why
+		whole.Fail(errors.New("not all images are there")) // unless a build has given a reason
 	}
 	return result, errors.Join(err, r.events.close())
 }
@@ -157,7 +157,7 @@ func (r *apart) named(name string) *member {
 	return nil
 }
 
-// share makes the runs have one cloud, and ask one question at a time.
+// share makes the runs share one cloud, and ask one question at a time.
 func (r *apart) share() {
 	if open := r.o.Cloud; open != nil {
 		var once sync.Once
@@ -185,7 +185,7 @@ func (r *apart) share() {
 	}
 }
 
-// name gives builds that several images have names that tell them apart.
+// name gives unique names to builds that make several images.
 func (r *apart) name() {
 	count := map[string]int{}
 	for _, i := range r.all {
@@ -323,7 +323,7 @@ func (r Result) Image(name string) (made config.Built, ok bool) {
 	return made, ok
 }
 
-// madeImages are the images among artifacts, and the region of their build.
+// madeImages returns the images among artifacts, and the region of their build.
 func madeImages(all []*builder.Artifact) (images map[string]string, region string) {
 	for _, a := range all {
 		if len(a.Images) > 0 {
@@ -409,7 +409,7 @@ func (o *Options) imagesApart(ctx context.Context) (*config.Images, hcl.Diagnost
 	return images, nil
 }
 
-// parents are the digests of the inputs of the images that the one which is built refers
+// parents returns the digests of the inputs of the images that the current image refers
 // to.
 func (t Template) parents() map[string]string {
 	if t.Instance == nil {
@@ -422,7 +422,7 @@ func (t Template) parents() map[string]string {
 	return all
 }
 
-// planned collects what was decided about builds.
+// planned collects the decisions about builds.
 type planned struct {
 	mu  sync.Mutex
 	all []pipeline.Planned

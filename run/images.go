@@ -14,12 +14,12 @@ import (
 	"bake/golden/channels"
 )
 
-// Channel is a channel of an image, as its block says.
+// Channel is a channel of an image, as defined by its block.
 type Channel struct {
 	channels.Rule
 	Parameter string
 	Webhook   string // called when the channel has moved; may be empty
-	Unheard   bool   // there is a webhook, whose URL only a build knows
+	Unheard   bool   // there is a webhook, whose URL is known only in a build
 }
 
 // ImageBlock is the part of an image block that says where its images go.

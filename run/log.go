@@ -23,8 +23,8 @@ import (
 	"bake/ui"
 )
 
-// The logs of runs are events as JSON lines: ID.events.jsonl, and before it what was
-// too much for one file, in ID.events.000001.jsonl.gz and so on.
+// The logs of runs are events as JSON lines: ID.events.jsonl, and the earlier parts of a
+// long log, in ID.events.000001.jsonl.gz and so on.
 const (
 	keptLogs  = 100       // finished runs whose logs are kept
 	keptBytes = 256 << 20 // of the logs of finished runs together
@@ -33,10 +33,10 @@ const (
 	logBytes  = 128 << 20 // of the compressed parts of one run
 )
 
-// log is the log of a run. What is written is in the file when Write returns. It is
-// locked as long as it is open, so that no other run deletes it.
+// log is the log of a run. When Write returns, the data is in the file. The log is locked
+// while it is open, so that no other run deletes it.
 type log struct {
-	file  *os.File // not embedded: what it could write by itself would be in no part
+	file  *os.File // not embedded: its own methods would bypass the parts
 	size  int64
 	parts []part
 	limit int64 // bytes after which a part is compressed
@@ -51,7 +51,7 @@ type part struct {
 
 // logPartsOf lists the compressed parts of the log of a run in dir, in order.
 func logPartsOf(dir, run string) ([]part, error) {
-	names, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz") // dir may hold what is special in a pattern
+	names, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz") // dir may contain special characters of patterns
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +118,8 @@ func reopenLog(state State, run string) (*log, error) {
 	return l, nil
 }
 
-// compressed reports whether what is in the file is in the last part already: the run
-// died before it emptied the file. Each event has its time, so that no two are equal.
+// compressed reports whether the content of the file is in the last part already: the run
+// died before it emptied the file. Each event has its time, so no two are equal.
 func (l *log) compressed() bool {
 	if len(l.parts) == 0 {
 		return false
@@ -156,7 +156,7 @@ func lastLine(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// end is where the log ends now.
+// end returns the position of the end of the log.
 func (l *log) end() Position { return Position{lastPart(l.parts) + 1, l.size} }
 
 // Write implements [io.Writer]. b holds whole lines.
@@ -220,7 +220,7 @@ func (l *log) bytes() (sum int64) {
 	return sum
 }
 
-// add writes what is in r, compressed, to out, which becomes the file of the part.
+// add writes the content of r, compressed, to out, which becomes the file of the part.
 func (p *part) add(out *os.File, r io.Reader) error {
 	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
@@ -237,8 +237,8 @@ func (p *part) add(out *os.File, r io.Reader) error {
 	return err
 }
 
-// drop deletes the second part, the oldest after the one with the start of the run. What
-// tells how the run went is kept, at the end of the first part.
+// drop deletes the second part, the oldest after the one with the start of the run. It
+// keeps the events that describe the course of the run, at the end of the first part.
 func (l *log) drop() error {
 	first, second := &l.parts[0], l.parts[1]
 	var kept bytes.Buffer
@@ -312,7 +312,7 @@ func (s State) pruneLogs(runs int, bytes int64) {
 	}
 }
 
-// loggedRuns are the runs that have a log, and the bytes of all logs.
+// loggedRuns returns the runs that have a log, and the total bytes of all logs.
 func (s State) loggedRuns() (all []*loggedRun, sum int64) {
 	names, err := fs.Glob(os.DirFS(s.Runs()), "*.events.*")
 	if err != nil {

@@ -35,7 +35,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 		KeyFile: access.KeyFile, Cert: access.CertFile, Proxy: access.Proxy, Through: access.Through}
 	machine.Port, _ = strconv.Atoi(value("Port"))
 	if l.connect != nil && l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
-		// The cloud knows its machines by id, and leads to each of their ports.
+		// The cloud identifies its machines by id, and connects to each of their ports.
 		machine.Host, machine.Port, machine.Proxy, machine.Through = value("ID"), access.Port, l.connect, ""
 	}
 	if l.connect != nil && !l.onLocal && l.endpoint != "" && len(machine.Proxy) == 0 && machine.Through == "" {
@@ -58,7 +58,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 	return "Log in to the machine:  " + machine.Command()
 }
 
-// dialed reports whether a machine of the local cloud serves a port where it says.
+// dialed reports whether a machine of the local cloud serves a port unchanged.
 func dialed(host string, port int) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback() && localcloud.ServedPort(port) == port

@@ -27,11 +27,12 @@ import (
 // bytes again.
 const logPartBytes = 32 << 20
 
-// logReadBytes bounds what is read of a part: both, and the note between them.
+// logReadBytes limits the size of a part when it is read: both areas, and the note between
+// them.
 const logReadBytes = 2*logPartBytes + 4096
 
-// LogPart is what a stage of a run, or its teardown, has added to its log, as a document among the
-// reports.
+// LogPart is the part of the log from a stage of a run, or from its teardown, as a
+// document among the reports.
 type LogPart struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
@@ -60,11 +61,11 @@ func (s State) OpenReports(ctx context.Context, cloud amazon.Cloud, env []string
 	}, nil
 }
 
-// parts is the file with what earlier stages of a run have kept of its log among the reports,
-// wherever they were done.
+// parts returns the file that lists the log parts which earlier stages of a run have
+// stored with the reports, on any host.
 func (s State) parts(run string) string { return filepath.Join(s.Ledgers(), run+".parts") }
 
-// logParts are the parts in that file.
+// logParts returns the parts in that file.
 func (s State) logParts(run string) (all []LogPart, err error) {
 	text, err := os.ReadFile(s.parts(run))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,8 +129,8 @@ func (o Options) keepLog(ctx context.Context, run string, from Position, in repo
 	return part, wholefile.WriteData(o.State.parts(run), 0o600, text)
 }
 
-// KeepLog keeps what the log of a run has from a position on among the reports at a place, as
-// [State.OpenReports] has it, and which others share. Nil: nothing is kept there.
+// KeepLog stores the log of a run, from a position on, with the reports at a shared place;
+// see [State.OpenReports]. It returns nil if nothing is stored there.
 func (o Options) KeepLog(ctx context.Context, cloud amazon.Cloud, place, run string, from Position) (*LogPart, error) {
 	of, err := o.State.OpenReports(ctx, cloud, o.Template.Env, place)
 	if err != nil {

@@ -54,7 +54,7 @@ func (o Outcome) String() string {
 }
 
 // worst orders the outcomes of failed builds, most serious first. A refusal comes last,
-// since it says that nothing was made.
+// since it means that nothing was made.
 var worst = []Outcome{OutcomePartial, OutcomeGate, OutcomeProvisioning, OutcomeFailed, OutcomeRefused}
 
 // OutcomeOf returns the outcome for an error of [Build] or [Sweep]. If the cause of a
@@ -93,7 +93,7 @@ func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcom
 		return OutcomeLeft
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		if _, fast := errors.AsType[*engine.FailFastError](cause); !fast { // the builds say why they failed
+		if _, fast := errors.AsType[*engine.FailFastError](cause); !fast { // the builds have the reasons of their failures
 			return ofCause(cause)
 		}
 	}

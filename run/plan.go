@@ -32,7 +32,8 @@ const (
 	Reuses PlannedAction = "reuse"
 )
 
-// Plan is what [Plan] has decided: about builds of image blocks, and then about the others.
+// Plan returns the decisions of [Plan]: those about builds of image blocks, and then the
+// others.
 func (r Result) Plan() (all []PlannedBuild) {
 	named := map[string]bool{}
 	for _, one := range r.Planned {

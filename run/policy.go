@@ -34,10 +34,10 @@ type PolicyFor struct {
 	Besides []amazon.Permitted
 }
 
-// Policy returns the smallest IAM policy with which the builds of a template can be run
-// in AWS, as far as that is known without reading data sources. What is wrong is a
-// *[TemplateError]. It is an error if no selected build has a builder or a
-// post-processor that needs something there.
+// Policy returns the smallest IAM policy with which the builds of a template can be run in
+// AWS, as far as that is known without reading data sources. Template errors are returned
+// as a *[TemplateError]. It is an error if no selected build has a builder or a
+// post-processor that needs permissions.
 func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor) (amazon.Policy, Diagnosis, error) {
 	c := callers{regions: of.Regions}
 	all.DataSources = component.Observe(all.DataSources, c.observe(&c.read))
@@ -76,11 +76,11 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 
 // callers are the components of a template that call AWS, in the order of discovery.
 type callers struct {
-	regions   []string // that the policy is for; empty: where the options say
+	regions   []string // the regions of the policy; empty: as the options say
 	read, run []amazon.Permitted
 }
 
-// hold has a component call the first region only, if regions are given.
+// hold makes a component call only the first region, if regions are given.
 func (c *callers) hold(part any) {
 	if h, ok := part.(amazon.Regional); ok && len(c.regions) > 0 {
 		h.SetRegion(c.regions[0])
@@ -102,7 +102,7 @@ func (c *callers) observe(found *[]amazon.Permitted) func(any) {
 	}
 }
 
-// pipeline adds what the pipeline of a build's image does.
+// pipeline adds the needs of the pipeline of a build's image.
 func (c *callers) pipeline(b builder.Builder, p *engine.Pipeline) {
 	c.hold(b)
 	if v, ok := b.(amazon.Verifying); ok {

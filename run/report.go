@@ -59,7 +59,7 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	incomplete := o.allEvents(ctx, run, in, b.Handle)
 	r := b.Report()
 	prefix := ""
-	if o.sharedReports(in, run) { // those of other images, and of the same ones elsewhere, have pages too
+	if o.sharedReports(in, run) { // other images, or the same ones in other places, have pages too
 		prefix = o.pageDir()
 	}
 	var html, text bytes.Buffer
@@ -99,8 +99,8 @@ func (o Options) pageDir() string {
 	return strings.Join(names, ".") + "/"
 }
 
-// place is the account and region that the run is held to, as they are in names of files; empty
-// if it is not.
+// place returns the account and region that the run is restricted to, for file names;
+// empty if it is not.
 func (o Options) place() string {
 	if o.Within == nil {
 		return ""

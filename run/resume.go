@@ -58,10 +58,10 @@ type Memory struct {
 	Trace string `json:"trace,omitempty"` // of its first span, a traceparent
 }
 
-// Ledger is the path of the ledger of a run. There is none when the run owns nothing.
+// Ledger returns the path of the ledger of a run. There is none when the run owns nothing.
 func (s State) Ledger(run string) string { return filepath.Join(s.Ledgers(), run+".jsonl") }
 
-// Journal is the path of the journal of a run.
+// Journal returns the path of the journal of a run.
 func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), run+".journal") }
 
 // ResumeOptions are the options of [Resume].
@@ -75,7 +75,7 @@ type ResumeOptions struct {
 
 	Run     string // its id
 	From    string // as in [engine.Options]
-	Changed bool   // go on though the template, or bake's version, has changed
+	Changed bool   // resume although the template, or bake's version, has changed
 }
 
 // Resumable returns the memory of the run whose id, or whose parent's id, starts with
@@ -213,7 +213,7 @@ type resumed struct {
 	journal *step.FileJournal
 	from    string
 	changed bool
-	useful  bool // the run can be resumed once more
+	useful  bool // the run can be resumed again
 }
 
 // asked returns those of the given values that the journal does not store.
@@ -346,7 +346,7 @@ func (s State) kept(run string) Reason {
 	return ""
 }
 
-// key is the private key of the machine that a build of a run has left, or empty.
+// key returns the private key of the machine that a build of a run has left, or "".
 func (s State) key(run, build string) string {
 	found, err := login.Find(s.Runs(), run, build)
 	if err != nil || len(found) != 1 || filepath.Dir(found[0].KeyFile) != s.keys(run) {

@@ -31,10 +31,10 @@ import (
 // State is the directory where runs keep what must outlive them.
 type State string
 
-// Ledgers is where the ledgers are of runs that own something.
+// Ledgers is the directory of the ledgers of runs that own something.
 func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
 
-// Runs is where the logs of runs are.
+// Runs is the directory of the logs of runs.
 func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
 // ShortID returns a prefix of a run's id that is long enough for people to distinguish
@@ -44,14 +44,15 @@ func ShortID(id string) string { return id[:min(8, len(id))] }
 // Log is the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
 
-// Reports is the directory of the reports of a run, unless its template names another. The
-// run may be the tag of a foreign image: whatever it is, the directory is below that of runs.
+// Reports is the directory of the reports of a run, unless its template names another. run
+// may come from the tag of a foreign image: for any value, the directory is below that of
+// runs.
 func (s State) Reports(run string) string {
 	name := strings.NewReplacer("/", "_", `\`, "_", "..", "_").Replace(run)
 	return filepath.Join(s.Runs(), name+".reports")
 }
 
-// keys is where the keys of a run's machines are.
+// keys is the directory of the keys of a run's machines.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
 
 // loginsKept is how long bake ssh finds the machines of a run that was told to leave them
@@ -85,10 +86,10 @@ type Template struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
 
-	images []config.ImageOf // that there are, if Instance is set
+	images []config.ImageOf // all images, if Instance is set
 }
 
-// Diagnosis is what is wrong with a template, or doubtful about it.
+// Diagnosis holds the errors and warnings about a template.
 type Diagnosis struct {
 	Diags hcl.Diagnostics
 	Files map[string]*hcl.File // what Diags refers to
@@ -105,7 +106,7 @@ func Check(ctx context.Context, t Template, all engine.Components) (Diagnosis, e
 	return check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, nil)
 }
 
-// check is Check; verified is that of [engine.Options].
+// check is Check; verified is as in [engine.Options].
 func check(ctx context.Context, t Template, all engine.Components, run step.Invocation, verified func(builder.Builder, *engine.Pipeline)) (Diagnosis, error) {
 	if t.Instance != nil {
 		found, err := checkOne(ctx, t, all, run, verified)
@@ -145,7 +146,7 @@ type checkedOne struct {
 	redact func(text string) string // takes the template's secrets out of a text
 }
 
-// among are the builds that the template was loaded for; nil if for all.
+// among returns the builds that the template was loaded for; nil if for all.
 func (t Template) among(ctx context.Context, loaded *config.Template, settings *bakefile.Settings) map[*config.Build]bool {
 	switch {
 	case t.Instance == nil:

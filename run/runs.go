@@ -55,7 +55,7 @@ type PastBuild struct {
 	Images map[string]string `json:"images,omitempty"` // region -> image id
 }
 
-// ErrNoRun says that no log is kept of a run.
+// ErrNoRun means that there is no log of a run.
 var ErrNoRun = errors.New("no such run")
 
 // List lists the runs whose logs are kept, newest first. Sweeps, which build nothing, are
@@ -89,7 +89,7 @@ func (s State) Find(prefix string) (string, error) {
 	return found[0], nil
 }
 
-// logged are the ids of all runs that have a log.
+// logged returns the ids of all runs that have a log.
 func (s State) logged() ([]string, error) {
 	names, err := fs.Glob(os.DirFS(s.Runs()), "*.events.*")
 	if err != nil {
@@ -105,7 +105,7 @@ func (s State) logged() ([]string, error) {
 }
 
 // Events calls handle for every event in the log of a run, from the oldest that is kept.
-// What a run was writing when it was killed is left out.
+// It leaves out an incomplete last line.
 func (s State) Events(run string, handle func(step.Event)) error {
 	return s.read(run, func(r io.Reader) error {
 		err := ui.ReadEvents(r, handle)
@@ -165,7 +165,7 @@ func (s State) Stamp() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Past tells of a run what its log and its ledger do.
+// Past returns a run as its log and its ledger describe it.
 func (s State) Past(id string) (Past, error) { return (&Follower{State: s}).Past(id) }
 
 // eachLine calls handle for those lines of a log file that describe the course of the run,
@@ -199,7 +199,7 @@ func tells(line []byte) bool {
 	return false
 }
 
-// learn takes what an event says.
+// learn updates p with an event.
 func (p *Past) learn(e step.Event) {
 	switch e.Kind {
 	case step.RunStarted:
@@ -240,7 +240,7 @@ func (p *Past) learn(e step.Event) {
 	}
 }
 
-// goesOn is for a run that is resumed: how it ended before does not count.
+// goesOn handles the resumption of a run: its earlier end does not count.
 func (p *Past) goesOn() {
 	p.State = Crashed
 	for i := range p.Builds {

@@ -20,13 +20,13 @@ type Reason string
 const (
 	inProgress Reason = "in-progress"       // its run is in progress on this host
 	wasKept    Reason = "kept"              // by -on-error=keep
-	goesOn     Reason = "by-stages"         // another host may be going on with it
+	goesOn     Reason = "by-stages"         // another host may be continuing it
 	unknown    Reason = "unreadable-ledger" // whether its run is over
 	tooYoung   Reason = "too-young"
 	ageless    Reason = "unknown-age"
 )
 
-// Spared is what a sweep leaves alone of a run.
+// Spared describes what a sweep leaves alone of a run.
 type Spared struct {
 	Run       string
 	Started   time.Time // the run, if its ledger says so
@@ -96,7 +96,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// created is when the cloud has made r, the zero time if that is not known.
+// created returns when the cloud has made r, or the zero time if that is not known.
 func created(r step.Resource) time.Time {
 	at, err := time.Parse(time.RFC3339, r.With[amazon.WithCreated])
 	if err != nil {
@@ -118,8 +118,8 @@ func (o SweepOptions) old(at time.Time) Reason {
 	return ""
 }
 
-// young reports whether a run has ended, but began too short a time ago. What was found
-// by its tags has been chosen before.
+// young reports whether a run has ended, but began too recently. Resources found by tags
+// were filtered before.
 func (o SweepOptions) young(d dead) bool {
 	if o.Tags != nil {
 		return false
@@ -138,7 +138,7 @@ func (o SweepOptions) choose(found []step.Resource, all survey) (chosen []step.R
 	for _, r := range found {
 		run := r.With[amazon.WithRun]
 		why := all.others[run]
-		if why == "" || o.Run != "" && why == unknown { // the user says that it is over
+		if why == "" || o.Run != "" && why == unknown { // the user states that it is over
 			why = o.old(created(r))
 		}
 		if why == "" {

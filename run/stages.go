@@ -140,7 +140,7 @@ func (k Key) aead() (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// exported is what another host needs to go on with a run.
+// exported is what another host needs to resume a run.
 type exported struct {
 	Run     string            `json:"run"`
 	Journal []byte            `json:"journal"`

@@ -23,7 +23,7 @@ import (
 	"bake/step/onhost"
 )
 
-// SweepOptions say what [Sweep] deletes.
+// SweepOptions define what [Sweep] deletes.
 type SweepOptions struct {
 	State  State
 	Run    string // only what this run, or its parts, have left, even if it was kept; empty for all
@@ -51,7 +51,8 @@ type SweepOptions struct {
 	Spared   func(Spared)
 	Resource func(SweptResource)
 
-	// Trace gets what is done for Run as a part of its trace, called teardown. Nil: there is none.
+	// Trace records the deletion as a part of the trace of Run, called teardown. It may be
+	// nil.
 	Trace *trace.Tracer
 
 	// Logged makes the sweep log its events in the log of Run, which must be set, instead
@@ -59,7 +60,8 @@ type SweepOptions struct {
 	// after it is written. It may be nil.
 	Logged func(from Position)
 
-	// Again says that Run was swept before: it is in the trace only if something is deleted.
+	// Again reports that Run was swept before: the sweep is recorded in the trace only if
+	// something is deleted.
 	Again bool
 
 	// Emit gets every event of a deletion. It is called by one goroutine at a time, and
@@ -69,10 +71,10 @@ type SweepOptions struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Tags says where run tags are looked for.
+// Tags define where to search for run tags.
 type Tags struct {
 	Regions []string // none: that of the AWS configuration
-	All     bool     // all regions that are enabled for the account, in the place of Regions
+	All     bool     // all regions that are enabled for the account, instead of Regions
 	Profile string   // empty: as the AWS configuration says
 	Every   bool     // resources of any run, in AWS as well, where runs may be in progress on other hosts
 
@@ -129,7 +131,7 @@ func (e *SweepError) Unwrap() []error {
 	return slices.DeleteFunc(append([]error{e.Unreadable, e.Other}, e.Left...), func(err error) bool { return err == nil })
 }
 
-// complete sets what the caller has left to [Sweep].
+// complete sets defaults for options that the caller has not set.
 func (o *SweepOptions) complete() {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -175,7 +177,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	}
 	incomplete := &SweepError{Unreadable: all.err}
 	if o.Tags != nil {
-		incomplete.Unreadable = nil // what ledgers fail to tell, tags do
+		incomplete.Unreadable = nil // tags replace the unreadable ledgers
 		if o.Run == "" {
 			incomplete.Unreadable = all.unopened // but not whether their runs are over
 		}
@@ -224,7 +226,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 			return nil, err
 		}
 	}
-	runs := []string{o.Run} // what parts of a run create has tags of their own
+	runs := []string{o.Run} // resources of parts of a run have their own tags
 	for _, d := range found {
 		if o.Run != "" && d.header.Parent == o.Run {
 			runs = append(runs, d.header.Run)
@@ -245,8 +247,8 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 	return []dead{d}, err
 }
 
-// tagged finds what carries the tag of one of the runs, newest last, as a ledger would hold it. That a
-// region cannot be searched is added to incomplete.
+// tagged finds the resources that carry the tag of one of the runs, newest last, as in a
+// ledger. It adds regions that cannot be searched to incomplete.
 func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *SweepError) ([]step.Resource, error) {
 	place := amazon.Place{Profile: o.Tags.Profile}
 	if o.Local {
@@ -310,7 +312,7 @@ func merged(found [][]step.Resource) (all []step.Resource) {
 	return all
 }
 
-// regions are those to look in: "" is that of the AWS configuration.
+// regions returns the regions to search: "" is that of the AWS configuration.
 func (t *Tags) regions(ctx context.Context, place amazon.Place) ([]string, error) {
 	switch {
 	case t.All:
@@ -342,7 +344,7 @@ func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all
 	return all, nil
 }
 
-// sweep deletes what the runs found own, and closes nothing.
+// sweep deletes what the runs found own. It does not close ledgers.
 func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *SweepError) (swept []SweptRun, err error) {
 	emit := o.Emit
 	if !o.DryRun {
@@ -469,15 +471,15 @@ type survey struct {
 	err      error             // the same, and which are damaged
 }
 
-// survey opens the ledgers of runs that have ended, all or the one of run. One that
-// cannot be read does not keep the others from being found.
+// survey opens the ledgers of runs that have ended, of all or of one run. An unreadable
+// ledger does not affect the others.
 func (s State) survey(run string) survey {
 	all := survey{others: map[string]Reason{}}
 	paths, err := step.Ledgers(s.Ledgers())
 	unopened, damaged := []error{err}, []error(nil)
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
-		if run != "" && id != run { // which is not even locked: it may be about to go on
+		if run != "" && id != run { // which is not even locked: the run may be about to resume
 			if h, err := step.ReadHeader(path); err == nil && h.Parent != run {
 				continue
 			}
@@ -517,7 +519,7 @@ func (s State) survey(run string) survey {
 			continue
 		}
 		if l.Damage != nil {
-			d.header.Run = id // whatever its first line says
+			d.header.Run = id // regardless of its first line
 			lines, _ := l.Owned()
 			damaged = append(damaged, errors.New(damageText(path, l, lines)))
 		}
@@ -556,8 +558,8 @@ func adopt(dir string, h step.Header, found []step.Resource) (*step.FileLedger, 
 	return l, nil
 }
 
-// destroyAll tears down whatever the ledger owns, as the builds that made it would:
-// side by side, until ctx ends. emit may be called by several goroutines.
+// destroyAll tears down everything that the ledger owns, like the builds that made it:
+// concurrently, until ctx ends. emit may be called by several goroutines.
 func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit func(step.Event)) error {
 	owned, err := l.Owned()
 	if err != nil {

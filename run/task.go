@@ -10,15 +10,15 @@ import (
 	"bake/step"
 )
 
-// TaskOptions say how [Task] runs something.
+// TaskOptions are the options of [Task].
 type TaskOptions struct {
 	State   State
-	Command string           // what the user called, for the ledger
-	Name    string           // in the place of a build's
+	Command string           // the user's command line, for the ledger
+	Name    string           // used instead of the name of a build
 	Emit    func(step.Event) // gets every event; it is called by one goroutine at a time, and may be nil
 	Now     func() time.Time // nil: time.Now
 
-	// Stop, when it ends, ends the deletion of what do has left. Nil: nothing does.
+	// Stop, when it ends, stops the deletion of what do has left. Nil never ends.
 	Stop context.Context
 }
 

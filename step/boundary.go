@@ -19,7 +19,7 @@ type Boundary struct {
 	Image  string `json:"image,omitempty"`
 }
 
-// Stage is what a build does from one boundary to the next.
+// Stage is the work of a build from one boundary to the next.
 type Stage string
 
 // The stages of a build, in order. Each builder defines which of them its builds have.
@@ -40,13 +40,14 @@ func (s Stage) OnMachine() bool { return s == StageProvision || s == StageVerify
 // not failed: what it owns stays as it is.
 var ErrBoundary = errors.New("the stage is over")
 
-// ErrInterrupted is the error of a build that goes by stages and cannot go on from the end of
-// the one before: a provisioner had begun on its machine, and may have done half of its work
-// or be at it still, or the machine is gone or does not answer. Such a build has to begin
-// again.
+// ErrInterrupted is the error of a build that runs by stages and cannot resume from the
+// end of the previous one: a provisioner had begun on its machine, and may have done part
+// of its work or still be running, or the machine is gone or does not answer. Such a build
+// has to start again.
 var ErrInterrupted = errors.New("the stage before was interrupted")
 
-// Interrupted is err as an [ErrInterrupted], if the build goes by stages and was not cancelled.
+// Interrupted wraps err as an [ErrInterrupted], if the build runs by stages and was not
+// cancelled.
 func Interrupted(ctx context.Context, s *Scope, err error) error {
 	if err == nil || s.Boundary == nil || context.Cause(ctx) != nil || errors.Is(err, ErrInterrupted) {
 		return err
@@ -72,5 +73,5 @@ func EndStage(_ context.Context, s *Scope, b Boundary) error {
 	return ErrBoundary
 }
 
-// key is that of the boundary in the journal.
+// key returns the key of the boundary in the journal.
 func (b Boundary) key() string { return "boundary " + string(b.Next) + " " + b.Region }

@@ -10,10 +10,10 @@ import (
 	"bake/internal/filelock"
 )
 
-// disk is the file system that ledgers are on. Tests have one that fails and crashes.
+// disk is the file system of the ledgers. Tests have one that fails and crashes.
 type disk interface {
 	isDir(path string) bool
-	mkdir(dir string) error           // no error if it is there; its name is not durable
+	mkdir(dir string) error           // no error if it exists; its name is not durable
 	create(path string) (file, error) // new, and locked; its name is not durable
 	open(path string) (file, error)   // for reading and writing, and locked, else ErrLive
 	syncDir(dir string) error         // makes the names in dir durable
@@ -131,8 +131,8 @@ func lock(f *os.File) error {
 	return err
 }
 
-// lockWithin is lock for a file that others may have locked for a moment, to look at it,
-// which is waited for.
+// lockWithin is lock for a file that a reader may have locked for a moment: it waits for
+// that.
 func lockWithin(f *os.File, patience time.Duration) error {
 	const pause = 25 * time.Millisecond
 	for ; ; patience -= pause {

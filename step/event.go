@@ -52,7 +52,7 @@ type Channel struct {
 	Names     bool     `json:"names"`             // the image, in all its places
 	Reasons   []string `json:"reasons,omitempty"` // why it does not
 
-	// What it waits for, if nothing else keeps it out.
+	// What the image waits for, if nothing else keeps it out.
 	Until    time.Time `json:"until,omitzero"`     // when it has been in the channel before for long enough
 	Approval bool      `json:"approval,omitempty"` // somebody must approve it
 }
@@ -89,7 +89,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Kind says what an [Event] reports.
+// Kind is the kind of an [Event].
 type Kind string
 
 // The kinds of events. The comments of [Event]'s fields name the kinds that use them.
@@ -107,7 +107,7 @@ const (
 	Say        Kind = "say"    // what bake does, for the user to read
 	Output     Kind = "output" // a line that a script wrote to standard output
 	ErrOutput  Kind = "error-output"
-	Partial    Kind = "partial-output" // what a line shows before it overwrites itself; for live displays alone
+	Partial    Kind = "partial-output" // a line before it overwrites itself; only for live displays
 	Warning    Kind = "warning"
 	Progressed Kind = "progress"
 

@@ -21,7 +21,7 @@ type Results interface {
 	Result(build, key string) (json.RawMessage, bool)
 }
 
-// Journal is the durable memory of a run's results, so that another process can go on
+// Journal is the durable record of a run's results, so that another process can resume
 // where this one has died. Methods are safe for concurrent use.
 type Journal interface {
 	Results
@@ -35,12 +35,12 @@ type Journal interface {
 // to resume with its machine.
 const Resumable = "goes on"
 
-// Provisioned is the key under which a builder records that it can go on without its
+// Provisioned is the key with which a builder records that it can resume without its
 // provisioners.
 const Provisioned = "provisioned"
 
-// Reached is the key under which a builder records that it can go on with its machine,
-// whose provisioners are run again then.
+// Reached is the key with which a builder records that it can resume with its machine; its
+// provisioners then run again.
 const Reached = "reached"
 
 // Recall returns the result that an earlier life of the run has recorded under key.
@@ -228,7 +228,7 @@ func DiscardUnbegun(path string) error {
 // ErrUnbegun is the error of a journal whose run was killed before its head was written.
 var ErrUnbegun = errors.New("it is empty: the run ended before it began")
 
-// plausible is an error if the file cannot be a journal.
+// plausible returns an error if the file cannot be a journal.
 func (j *FileJournal) plausible() error {
 	if info, err := j.f.Stat(); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (j *FileJournal) plausible() error {
 	return nil
 }
 
-// peek sets the head of a journal that another process writes, if it is there yet.
+// peek reads the head of a journal that another process writes, if it has been written.
 func (j *FileJournal) peek(head any) error {
 	if err := j.plausible(); err != nil {
 		return err
@@ -355,7 +355,7 @@ func sensitive(v any, redact func(string) string) bool {
 	return false
 }
 
-// redacted is what JSON holds, without what redact takes out of texts.
+// redacted returns a JSON value with redact applied to its texts.
 func redacted(v any, redact func(string) string) any {
 	switch v := v.(type) {
 	case string:

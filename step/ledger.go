@@ -70,7 +70,8 @@ type line struct {
 // ErrLive means that the run of a ledger has not ended.
 var ErrLive = errors.New("the run is still in progress")
 
-// ErrNewer says that a ledger cannot be read, since a newer bake has written it.
+// ErrNewer means that a ledger cannot be read, since a newer version of bake has written
+// it.
 var ErrNewer = errors.New("it was written by a newer version of bake; use that version")
 
 // CreateLedger starts the ledger of a new run in dir, which it makes if needed.
@@ -168,8 +169,8 @@ func replay(d disk, f file) (*FileLedger, error) {
 	return l, err
 }
 
-// longestLine is far more than any line of a ledger has. What is longer is not
-// kept in memory.
+// longestLine is far more than any line of a ledger has. A longer line is not kept in
+// memory.
 const longestLine = 4 << 20
 
 var errLong = errors.New("no line of a ledger is that long")
@@ -211,7 +212,7 @@ func newer(first []byte) bool {
 	return json.Unmarshal(first, &h) == nil && h.Version > ledgerVersion
 }
 
-// readLine reads a line of a ledger. The error says why it is none.
+// readLine parses a line of a ledger. The error says why it is invalid.
 func readLine(text []byte) (line, error) {
 	ln := line{Header: new(Header), Resource: new(Resource)}
 	if err := json.Unmarshal(text, &ln); err != nil {
@@ -238,9 +239,9 @@ func (l *FileLedger) apply(ln line) {
 	}
 }
 
-// append writes a line and waits until it is on disk. A line that is not, because the
-// disk is full or broken, is cut off again: the next one does not run into it, and what
-// is called a failure is not read as done.
+// append writes a line and waits until it is on disk. If that fails, because the disk is
+// full or broken, the line is cut off again, so that the next line starts at a line
+// boundary, and a reported failure is not read back as a success.
 func (l *FileLedger) append(ln line) error {
 	b, err := json.Marshal(ln)
 	if err != nil {

@@ -24,7 +24,7 @@ type Resource struct {
 func (r Resource) String() string {
 	_, what, _ := strings.Cut(r.Kind, ":")
 	s := strings.ReplaceAll(what, "-", " ")
-	if plugin, command := r.With["plugin"], r.With["command"]; plugin != "" || command != "" { // a process, whose ID says when it was started, too
+	if plugin, command := r.With["plugin"], r.With["command"]; plugin != "" || command != "" { // a process, whose ID includes its start time
 		pid, _, _ := strings.Cut(r.ID, "@")
 		if s = strings.TrimRight(what+" "+pid, " "); plugin != "" {
 			s += " of the plugin " + plugin

@@ -18,14 +18,14 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
-// Invocation is what all builds of one invocation share.
+// Invocation holds what all builds of one invocation share.
 type Invocation struct {
 	ID    string // a UUID; also the value of the tag that every taggable resource carries
 	Force bool   // -force
 	Debug bool   // -debug
 	Env   []string
 
-	Command string // what the user called, for the log
+	Command string // the user's command line, for the log
 
 	// MachinesEnd is how long after Start machines end themselves, whatever has become of
 	// the run; 0: they do not.
@@ -69,8 +69,8 @@ type Scope struct {
 	// plugin. It may be nil.
 	Stop context.Context
 
-	// Pause is called before each step and before each teardown, and may be nil.
-	// It returns when the user wants to go on, or with the cause of ctx.
+	// Pause is called before each step and before each teardown, and may be nil. It
+	// returns when the user wants to continue, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error
 
 	// Boundary makes the build run by stages, and is called at the end of each; see
@@ -159,8 +159,7 @@ func (s *Scope) Say(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Say, Text: fmt.Sprintf(format, args...)})
 }
 
-// Warn tells the user about something that is not as it should be but does not
-// stop the build.
+// Warn warns the user of a problem that does not stop the build.
 func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Warning, Text: fmt.Sprintf(format, args...)})
 }
@@ -325,7 +324,7 @@ func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
 		s.emit(ctx, Event{Kind: ResourceDestroyed, Resource: &r})
 		return nil
 	})
-	if err != nil { // also one that there was no time to begin with
+	if err != nil { // including a step that could not begin in time
 		s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
 	}
 	return err
@@ -402,7 +401,7 @@ func teardown(ctx context.Context, s *Scope, d Destroyer, match func(Resource) b
 		err := quiet.destroy(ctx, d, owned[i])
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
 			if stopped {
-				continue // which has been said
+				continue // already reported
 			}
 			stopped, err = true, cause
 		}

@@ -91,8 +91,8 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 	funcs["templatefile"] = templateFile(readInTemplate, inner)
 }
 
-// rootTwice is the error of reading the file at a path, with a hint if that begins with the
-// template's directory, which is where it is looked for in any case.
+// rootTwice returns the error of reading the file at a path, with a hint if the path
+// begins with the template's directory, to which it is relative anyway.
 func (w World) rootTwice(path string, err error) error {
 	root := filepath.ToSlash(filepath.Clean(w.BaseDir))
 	if !errors.Is(err, fs.ErrNotExist) || filepath.IsAbs(path) || !strings.HasPrefix(filepath.ToSlash(filepath.Clean(path)), root+"/") {

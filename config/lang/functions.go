@@ -35,7 +35,7 @@ const (
 	ReadFile   = "file"
 	ReadExists = "whether there is" // a file
 	ReadSet    = "file set"         // what matches a pattern
-	ReadRemote = "value of"         // what a server has answered, which may be a secret
+	ReadRemote = "value of"         // the response of a server, which may be a secret
 )
 
 func (w World) read(what, path string, content []byte) {
@@ -163,8 +163,8 @@ func Functions(w World) map[string]function.Function {
 	return funcs
 }
 
-// DefaultFunctions returns the one function that the default of a variable may
-// use. getenv returns an empty text for what is not set.
+// DefaultFunctions returns the only function that the default of a variable may use.
+// getenv returns "" for a variable that is not set.
 func DefaultFunctions(getenv func(string) string) map[string]function.Function {
 	return map[string]function.Function{
 		"env": text1("name", func(name string) (string, error) { return getenv(name), nil }),

@@ -32,19 +32,19 @@ type Node struct {
 	Range   hcl.Range
 	Refs    []hcl.Traversal // all that Compute may look up
 
-	// Expr computes a local value; nil for a data source. Secret says that it must not be
+	// Expr computes a local value; nil for a data source. Secret means that it must not be
 	// shown.
 	Expr   hcl.Expression
 	Secret bool
 
-	// Futile says that Compute can only fail, so that it had better not be called
-	// unless something needs the node.
+	// Futile means that Compute can only fail, so that it should not be called unless the
+	// node is needed.
 	Futile bool
 
-	// Compute is called at most once, with a context in which Refs have values. It
-	// is not called if Refs name a local or data source that does not exist: what
-	// depends on what is settled before anything is evaluated, try or not.
-	// Errors that it returns are reported to everything that needs the node.
+	// Compute is called at most once, with a context in which Refs have values. It is not
+	// called if Refs name a local or data source that does not exist: dependencies are
+	// resolved before anything is evaluated, regardless of try. Its errors are reported to
+	// everything that needs the node.
 	Compute func(ctx context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics)
 
 	state state
@@ -164,8 +164,8 @@ func (s *Scope) context(ctx context.Context, refs []hcl.Traversal, stack []*Node
 	return ec, diags
 }
 
-// AppendNew adds those of more that are not in diags yet. The same diagnostic
-// comes back each time something needs a node that has failed.
+// AppendNew adds those of more that are not in diags yet. The same diagnostic is returned
+// each time something needs a node that has failed.
 func AppendNew(diags, more hcl.Diagnostics) hcl.Diagnostics {
 	for _, d := range more {
 		if !slices.ContainsFunc(diags, func(e *hcl.Diagnostic) bool { return same(d, e) }) {
@@ -186,8 +186,8 @@ func same(a, b *hcl.Diagnostic) bool {
 // Find returns the nodes that a traversal names.
 func (s *Scope) Find(ref hcl.Traversal) []*Node { return s.find(ref) }
 
-// find returns the nodes that ref names. One that names only "local", "data" or
-// a type of data source names all there are.
+// find returns the nodes that ref names. A ref with only "local", "data" or a type of data
+// source names all of them.
 func (s *Scope) find(ref hcl.Traversal) []*Node {
 	root := ref.RootName()
 	if root != "local" && root != "data" {
@@ -261,7 +261,8 @@ func (s *Scope) independent(nodes, stack []*Node) []*Node {
 	})
 }
 
-// absent complains if ref names a local or data source that does not exist.
+// absent reports whether ref names a local or data source that does not exist, as an
+// error.
 func (s *Scope) absent(ref hcl.Traversal, ec *hcl.EvalContext) hcl.Diagnostics {
 	if root := ref.RootName(); root != "local" && root != "data" {
 		return nil

@@ -13,14 +13,14 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// secret makes text one that must not be shown.
+// secret registers a text that must not be shown.
 func (w World) secret(text string) {
 	if w.Secret != nil && text != "" {
 		w.Secret(text)
 	}
 }
 
-// secret2 is f, of Vault, whose results are secrets.
+// secret2 wraps a function f of Vault, whose results are secrets.
 func (w World) secret2(f func(a, b string) (string, error)) func(a, b string) (string, error) {
 	return func(a, b string) (string, error) {
 		text, err := f(a, b)

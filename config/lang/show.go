@@ -23,8 +23,8 @@ const Sensitive = mark("sensitive")
 // Unknown is shown for a value that is not known.
 const Unknown = "<unknown>"
 
-// Show writes v for people: a string as it is, a collection over several lines as
-// it is written in a template, with a placeholder for what is secret or unknown.
+// Show formats v for people: a string as it is, a collection over several lines as in a
+// template, with placeholders for secret and unknown values.
 func Show(v cty.Value) string {
 	v, marks := v.Unmark()
 	if s, ok := plainString(v); ok && len(marks) == 0 {

@@ -17,9 +17,9 @@ type Doc struct {
 	Block    []Doc  `json:"block,omitempty"` // the arguments of a block
 }
 
-// Docs is the documentation of defaults' type, whose fields have these comments: by the path
-// of the package, the type and the field, as in "bake/provisioner/sleep.Options.Duration". A
-// field without a comment is an error.
+// Docs returns the documentation of defaults' type. comments are the comments of its
+// fields: by the path of the package, the type and the field, as in
+// "bake/provisioner/sleep.Options.Duration". A field without a comment is an error.
 func Docs(defaults any, comments map[string]string) ([]Doc, error) {
 	return docs(comments, reflect.Indirect(reflect.ValueOf(defaults)))
 }

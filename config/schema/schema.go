@@ -38,13 +38,13 @@ import (
 	"github.com/zclconf/go-cty/cty/gocty"
 )
 
-// Input is what a struct of options is decoded from.
+// Input is the input for decoding a struct of options.
 type Input struct {
 	Body    hcl.Body
 	Context *hcl.EvalContext
 
-	// Render expands the {{ }} layer of a string, or only checks one that is deferred.
-	// Nil leaves strings as they are.
+	// Render expands the {{ }} layer of a string, or only checks it if it is deferred. Nil
+	// leaves strings unchanged.
 	Render func(text string, deferred bool) (string, error)
 
 	// Secret is called with every value that must not be shown. It may be nil.
@@ -59,8 +59,8 @@ type Input struct {
 }
 
 // Reader is implemented by options that name files and directories of this host which
-// decide what the component does. Options whose values are not known yet have their
-// defaults then.
+// determine what the component does. Options whose values are not known yet then have
+// their defaults.
 type Reader interface{ Reads() []string }
 
 // Build is what a component knows about the build that it is part of.
@@ -77,9 +77,9 @@ type Build struct {
 // Fields are identified by their address, so naming one is type-checked
 // and survives a rename.
 type Source struct {
-	fields  map[any]place // every field, with the body it belongs to
+	fields  map[any]place // every field, with its body
 	unknown map[any]bool
-	failed  map[any]bool // what is wrong with the field has been reported
+	failed  map[any]bool // an error in the field has been reported
 	secret  func(string)
 }
 
@@ -107,8 +107,8 @@ func (s *Source) place(ptr any) place {
 // Name returns the argument's name in the template.
 func (s *Source) Name(ptr any) string { return s.place(ptr).name }
 
-// Set reports whether the template wrote the field at ptr, other than as null or
-// as the empty value that means the same.
+// Set reports whether the template sets the field at ptr, other than to null or to the
+// equivalent empty value.
 func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
 
 // Known reports whether the field's value is known yet. Values that depend on
@@ -124,8 +124,7 @@ func (s *Source) Secret(text string) {
 	}
 }
 
-// Unknowns complains about every value that is not known, for when it is too late
-// to wait for it.
+// Unknowns reports every value that is not known, for use when all values must be known.
 func (s *Source) Unknowns() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for ptr := range s.unknown {
@@ -139,8 +138,8 @@ func (s *Source) Unknowns() hcl.Diagnostics {
 	return diags
 }
 
-// Errorf makes an error that points at the field at ptr, for a component that
-// finds out while it runs that what was written there cannot be.
+// Errorf returns an error that points to the field at ptr, for a component that finds at
+// run time that the value is invalid.
 func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
 	return hcl.Diagnostics{{
 		Severity: hcl.DiagError, Summary: summary,
@@ -148,7 +147,7 @@ func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
 	}}
 }
 
-// Checker collects complaints about decoded options.
+// Checker collects errors in decoded options.
 type Checker struct {
 	*Source
 	Build Build
@@ -171,7 +170,7 @@ func (c *Checker) Errorf(ptr any, summary, format string, args ...any) {
 	c.add(hcl.DiagError, ptr, summary, format, args)
 }
 
-// Warnf is Errorf for something that need not stop the build.
+// Warnf is Errorf for a problem that does not stop the build.
 func (c *Checker) Warnf(ptr any, summary, format string, args ...any) {
 	c.add(hcl.DiagWarning, ptr, summary, format, args)
 }
@@ -318,7 +317,7 @@ func otherForm(body hcl.Body, fs []field) map[string]bool {
 			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name})
 		}
 	}
-	content, _, _ := body.PartialContent(schema) // what is wrong has been reported
+	content, _, _ := body.PartialContent(schema) // errors have been reported
 	found := map[string]bool{}
 	for name := range content.Attributes {
 		found[name] = true
@@ -372,7 +371,7 @@ func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
 // content.
 type Block struct{ Block *hcl.Block }
 
-// labels are the names of the labels of a block, which is decoded as a t.
+// labels returns the names of the labels of a block, which is decoded as a t.
 func labels(t reflect.Type) (names []string) {
 	if t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -617,7 +616,7 @@ var (
 	ctyValueType   = reflect.TypeFor[cty.Value]()
 )
 
-// wanted is the cty type that a Go type is decoded from.
+// wanted returns the cty type from which a Go type is decoded.
 func wanted(t reflect.Type) cty.Type {
 	switch {
 	case t == ctyValueType:

@@ -212,7 +212,7 @@ func (c *converter) override(b *body, m member, docs []schema.Doc, w where) {
 	b.attrs = append(b.attrs, attribute{m.name, writeObject(lines)})
 }
 
-// find returns what is known of an option.
+// find returns the documentation of an option.
 func find(docs []schema.Doc, name string) schema.Doc {
 	for _, d := range docs {
 		if d.Name == name {
@@ -285,9 +285,8 @@ func blocks(m member, doc schema.Doc) ([]value, bool) {
 	return nil, false
 }
 
-// value writes a value as an expression of the type that schema.Doc calls typ;
-// "" if that is not known. As in JSON templates, a value of another type is made
-// one of that type where there is a way.
+// value writes a value as an expression of the type that schema.Doc calls typ; "" if that
+// is not known. As in JSON templates, a value of another type is converted if possible.
 func (c *converter) value(v value, typ string, w where) string {
 	elem, isList := strings.CutPrefix(typ, "list of ")
 	item, isMap := strings.CutPrefix(typ, "map of ")

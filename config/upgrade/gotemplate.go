@@ -182,8 +182,8 @@ type caller struct {
 	w  where
 }
 
-// pipe converts a pipeline. top says that it is all of an action: the functions
-// that components render themselves then stay as they are.
+// pipe converts a pipeline. top means that it is the whole action: functions that
+// components render themselves are then left unchanged.
 func (k *caller) pipe(p *parse.PipeNode, top bool) (e string, ok bool) {
 	if len(p.Decl) > 0 {
 		return "", false
@@ -311,13 +311,14 @@ func replace(part, by, times, text string) (string, bool) {
 	return "regex_replace(" + text + ", " + quoted("(?s)^(.*?)"+regexp.QuoteMeta(old)) + ", " + quoted("${1}"+with) + ")", true
 }
 
-// constant is the text of an expression that is nothing but a text, and not an empty one.
+// constant returns the text of an expression that is a non-empty literal text.
 func constant(e string) (string, bool) {
 	s, ok := plain(e)
 	return s, ok && s != ""
 }
 
-// plain is the text of an expression that is nothing but a text without special characters.
+// plain returns the text of an expression that is a literal text without special
+// characters.
 func plain(e string) (string, bool) {
 	s := strings.TrimSuffix(strings.TrimPrefix(e, `"`), `"`)
 	return s, e == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")

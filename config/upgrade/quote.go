@@ -33,8 +33,8 @@ func quote(pieces []piece) string {
 // quoted writes literal text as a quoted string.
 func quoted(s string) string { return quote([]piece{{lit: s}}) }
 
-// escape writes literal text for a quoted template. before says that an
-// interpolation follows.
+// escape writes literal text for a quoted template. before means that an interpolation
+// follows.
 func escape(b *strings.Builder, s string, before bool) {
 	rs := []rune(s)
 	for i, r := range rs {

@@ -15,15 +15,14 @@ import (
 	"bake/internal/knownplugins"
 )
 
-// Options says how to convert.
+// Options define how to convert.
 type Options struct {
 	// Annotate adds comments that explain the parts of the result.
 	Annotate bool
 
 	// Docs returns the options of a component: kind is "builder", "provisioner",
-	// "post-processor" or "data-source". They tell blocks from attributes and lists
-	// from strings; of a component or an option that it does not return, the shape of
-	// the value does.
+	// "post-processor" or "data-source". They distinguish blocks from attributes and lists
+	// from strings; for an unknown component or option, the shape of the value decides.
 	Docs func(kind, typ string) []schema.Doc
 }
 

@@ -207,8 +207,7 @@ func (c *converter) secret(args []string) string {
 	return c.dataSource("amazon-secretsmanager", b) + ".value"
 }
 
-// dataSource returns the reference to a data source, of which there is one for
-// all that need the same.
+// dataSource returns the reference to a data source. Equal data sources are created once.
 func (c *converter) dataSource(typ string, b body) string {
 	n := 1
 	for _, d := range c.data {

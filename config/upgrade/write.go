@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// body is what is between the braces of a block.
+// body is the content of a block.
 type body struct {
 	comments []string
 	attrs    []attribute
@@ -76,7 +76,8 @@ func comment(w *strings.Builder, line string) {
 	w.WriteString(strings.TrimRight("# "+line, " ") + "\n")
 }
 
-// writeList writes a list on one line, or if that is long, each element on its own.
+// writeList writes a list on one line or, if that is long, each element on a separate
+// line.
 func writeList(items []string) string {
 	line := "[" + strings.Join(items, ", ") + "]"
 	if len(items) < 2 || len(line) <= 60 && !strings.Contains(line, "\n") {

@@ -35,10 +35,10 @@ type activities struct {
 	looks   looks
 }
 
-// payloadLimit is a little less than what the service takes in one piece.
+// payloadLimit is slightly below the service's limit on a payload, in bytes.
 const payloadLimit = 1_900_000
 
-// oneByOne is emit for several goroutines at once.
+// oneByOne makes emit safe for concurrent use.
 func oneByOne(emit func(step.Event)) func(step.Event) {
 	if emit == nil {
 		return nil
@@ -59,7 +59,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		return stageOut{}, err
 	}
 	o, err := a.options(ctx, in)
-	if err != nil { // the template is wrong, or not what the fleet was when it began
+	if err != nil { // the template is wrong, or has changed since the fleet began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
 	var waits fleet.Waits
@@ -190,7 +190,7 @@ func (a *activities) wait(c fleet.Cell) fleet.Wait {
 	}
 }
 
-// export seals the state of a run, which other workers go on with.
+// export seals the state of a run, which other workers continue.
 func (a *activities) export(id string) ([]byte, error) {
 	sealed, err := a.host.State.Export(id, a.key)
 	if err == nil && len(sealed) > payloadLimit/4*3 { // it travels in base64
@@ -203,7 +203,7 @@ func failedOutcome(in stageIn, err error) *fleet.Outcome {
 	return &fleet.Outcome{Cell: in.Cell, Result: fleet.Failed, Run: in.Run, Error: err.Error(), Code: int(run.OutcomeOf(err))}
 }
 
-// cloud is where the cell's run is.
+// cloud returns the cloud of the cell's run.
 func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string) (amazon.Cloud, error) {
 	c, err := a.place(c)
 	if err != nil {
@@ -224,7 +224,7 @@ func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string)
 	return cloud.In(region), nil
 }
 
-// available reports whether all images that a run waits for are there, or will never be.
+// available reports whether all images that a run waits for exist, or have failed.
 func (a *activities) available(ctx context.Context, in availableIn) (bool, error) {
 	ctx, end := a.alive(ctx, nothing)
 	defer end()
@@ -267,7 +267,7 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	if err := a.stateOf(ctx, in, emit); err != nil {
 		return out, err
 	}
-	var logged []run.Position // where what each sweep says begins
+	var logged []run.Position // where the log of each sweep begins
 	sweep := run.SweepOptions{
 		State: a.host.State, Run: in.Run, Clouds: a.host.Clouds.Waiting(a.wait(in.Cell)), Emit: emit, Command: "bake worker", Now: a.host.Now,
 		Again: activity.GetInfo(ctx).Attempt > 1, Logged: func(from run.Position) { logged = append(logged, from) },
@@ -325,7 +325,7 @@ func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.
 	if err == nil || errors.Is(err, step.ErrLive) { // a stage that was given up is ending
 		return err
 	}
-	// Such as a key that was changed: the tags still tell.
+	// For example because the key was changed: the tags can still be used.
 	emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
 	return nil
 }

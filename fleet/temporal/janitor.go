@@ -89,14 +89,14 @@ func left(ctx sdk.Context, in teardownIn) error {
 	return tearDown(ctx, in)
 }
 
-// life is a run of a cell, as the history of a workflow tells.
+// life is a run of a cell, according to the history of a workflow.
 type life struct {
 	teardownIn
 	over bool // it has ended in order, or is torn down
 	open bool // the workflow is in progress
 }
 
-// readLives calls add for the runs that events tell of, in their order.
+// readLives calls add for the runs that the events record, in order.
 func readLives(read converter.DataConverter, events iter.Seq2[*history.HistoryEvent, error], add func(life)) error {
 	lives := map[string]*life{}
 	var order []*life
@@ -165,7 +165,7 @@ func eventsOf(h client.HistoryEventIterator) iter.Seq2[*history.HistoryEvent, er
 	}
 }
 
-// livesOf calls add for the runs that the history of a workflow tells of.
+// livesOf calls add for the runs that the history of a workflow records.
 func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)) error {
 	h := a.client.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	err := readLives(sealed(a.key, false), eventsOf(h), add)
@@ -212,7 +212,7 @@ func (a *activities) findOrphans(ctx context.Context, in orphansIn) (all []teard
 	return all, nil
 }
 
-// orphansOf are the orphans of the workflows with an id.
+// orphansOf returns the orphans of the workflows with an id.
 func (a *activities) orphansOf(ctx context.Context, id string, before time.Time) (orphans []teardownIn, err error) {
 	executions, err := listed(ctx, a.client, fmt.Sprintf("WorkflowId = '%s'", id))
 	if err != nil {
@@ -265,7 +265,7 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 // orphaned are the statuses of workflows that were closed before they could tear down their runs.
 var orphaned = []enums.WorkflowExecutionStatus{enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enums.WORKFLOW_EXECUTION_STATUS_FAILED}
 
-// leftBegun reports whether what a run has left is being deleted, or was.
+// leftBegun reports whether the deletion of what a run has left is in progress or done.
 func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
 	d, err := a.client.DescribeWorkflowExecution(ctx, leftID(run), "")
 	if isNotFound(err) {
@@ -275,7 +275,7 @@ func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
 	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, err
 }
 
-// listed are the executions that a query finds.
+// listed returns the executions that match a query.
 func listed(ctx context.Context, c client.Client, query string) (all []*workflow.WorkflowExecutionInfo, err error) {
 	r := &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 200}
 	for {

@@ -132,7 +132,7 @@ type joiner struct {
 	errs  []error
 }
 
-// stage shows the part of a stage, or notes who has it.
+// stage shows the log of a stage, or records which host has it.
 func (j *joiner) stage(ctx context.Context, s endedStage) {
 	switch {
 	case s.log != nil && s.log.Local && s.host != j.self:
@@ -154,7 +154,7 @@ func (j *joiner) stage(ctx context.Context, s endedStage) {
 	}
 }
 
-// rest shows what this host has of the log of a run, and says where the rest is.
+// rest shows what this host has of the log of a run, and reports where the rest is.
 func (j *joiner) rest(id string) {
 	hosts := j.alone[id]
 	switch err := j.Host.State.Events(id, j.logs[id].Here); {
@@ -222,7 +222,7 @@ func underWay(read converter.DataConverter, p *workflow.PendingActivityInfo) str
 	return text
 }
 
-// hostOf is the host of a worker, whose identity is PID@HOST@QUEUE.
+// hostOf returns the host of a worker, whose identity is PID@HOST@QUEUE.
 func hostOf(identity string) string {
 	if parts := strings.Split(identity, "@"); len(parts) > 1 {
 		return parts[1]

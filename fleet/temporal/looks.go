@@ -13,7 +13,7 @@ import (
 // together is how long a look at images waits for others to look at in the same place.
 const together = 500 * time.Millisecond
 
-// looks asks for the images of all cells that wait in a place with one call.
+// looks queries the images of all cells that wait in a place with one call.
 type looks struct {
 	mu   sync.Mutex
 	open map[string]*look // by place

@@ -68,8 +68,8 @@ func (m *Metrics) event(e step.Event) {
 	}
 }
 
-// tally takes the ends of cells from their workflows, each once: a workflow that is replayed does
-// not count again. What the SDK itself measures is dropped.
+// tally counts the ends of cells in their workflows, each once: a replayed workflow does
+// not count again. The SDK's own metrics are dropped.
 type tally struct {
 	*Metrics
 	result string
@@ -117,7 +117,7 @@ func (m *Metrics) call(service, region string) {
 // leak counts attempts to tear down that have left something.
 func (m *Metrics) leak() { m.add("bake_teardown_failures_total", 1) }
 
-// help is what the metrics are, in the order of their names.
+// help describes the metrics, in the order of their names.
 var help = []struct{ name, text string }{
 	{"bake_api_calls_total", "Requests sent to AWS."},
 	{cellsCounter, "Cells that have ended, each counted once by one of the workers."},

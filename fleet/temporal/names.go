@@ -1,5 +1,5 @@
-// Package temporal runs fleets on Temporal: what a cell is baked by is a workflow whose
-// activities are the stages of its run, so that it outlives the workers and the service.
+// Package temporal runs fleets on Temporal: a cell is baked by a workflow whose activities
+// are the stages of its run, so that it survives restarts of the workers and the service.
 package temporal
 
 import (
@@ -48,7 +48,7 @@ func machineQueue(c fleet.Cell) string {
 	return workflowQueue(c.Fleet) + "/" + c.Account + "/" + c.Region
 }
 
-// apiQueue is the task queue of stages of a cell that call the API and are over soon.
+// apiQueue returns the task queue of a cell's short stages that only call the API.
 func apiQueue(c fleet.Cell) string { return machineQueue(c) + "/api" }
 
 // promptQueue returns the task queue of activities for a cell between and after its
@@ -56,7 +56,8 @@ func apiQueue(c fleet.Cell) string { return machineQueue(c) + "/api" }
 // approval and promotion. The service does not limit its rate.
 func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 
-// fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
+// fleetID returns the id of a fleet's workflow, which is also the prefix of the id of its
+// schedule.
 func fleetID(name string) string { return "fleet/" + name }
 
 // janitorID is the id of the schedule, and the prefix of the id of the workflow, which
@@ -77,7 +78,7 @@ var (
 	byTemplate = temporal.NewSearchAttributeKeyKeyword("BakeTemplate")
 )
 
-// attributeNames are all of them.
+// attributeNames are the names of all search attributes.
 var attributeNames = []string{"BakeAccount", "BakeFleet", "BakeImage", "BakePhase", "BakeRegion", "BakeResult", "BakeTemplate"}
 
 // templateOf returns an identifier of the template of a fleet. All users of the fleet have
@@ -87,12 +88,12 @@ func templateOf(f *fleet.Fleet) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// aboutSchedule are the search attributes of the schedules of a fleet.
+// aboutSchedule returns the search attributes of the schedules of a fleet.
 func aboutSchedule(f *fleet.Fleet) temporal.SearchAttributes {
 	return temporal.NewSearchAttributes(byFleet.ValueSet(f.Name), byTemplate.ValueSet(templateOf(f)))
 }
 
-// about are the search attributes of the workflow that bakes a cell.
+// about returns the search attributes of the workflow that bakes a cell.
 func about(c fleet.Cell) temporal.SearchAttributes {
 	return temporal.NewSearchAttributes(byFleet.ValueSet(c.Fleet), byImage.ValueSet(c.Image),
 		byAccount.ValueSet(c.Account), byRegion.ValueSet(c.Region), byPhase.ValueSet(string(fleet.StateWaiting)))

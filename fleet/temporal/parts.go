@@ -16,14 +16,14 @@ import (
 // has one for each image, whose children they are. Tests lower it.
 var mostCells = 1000
 
-// mostParts is how many images of such a fleet go on at a time, each with a part of the
+// mostParts is how many images of a large fleet run at a time, each with a part of the
 // limits.
 const mostParts = 20
 
 // parts are the workflows that bake the images of a large fleet.
 type parts struct {
 	begun   int          // how many ever were, in this workflow
-	left    fleet.Limits // what none of them has
+	left    fleet.Limits // capacity that no part holds
 	waiting []*part      // whose cells could begin
 	running []*part
 }
@@ -47,7 +47,7 @@ type freed struct {
 // split makes separate workflows bake the images.
 func (r *fleetRun) split(ctx workflow.Context) error {
 	r.parts = &parts{left: r.Limits}
-	r.order.Limit(fleet.Limits{}) // that is what the parts are held to
+	r.order.Limit(fleet.Limits{}) // the parts enforce the limits
 	return workflow.SetQueryHandler(ctx, partsQuery, func() (ids []string, _ error) {
 		for _, p := range r.parts.running {
 			ids = append(ids, p.id)
@@ -56,7 +56,7 @@ func (r *fleetRun) split(ctx workflow.Context) error {
 	})
 }
 
-// signal tells all workflows that bake images something.
+// signal sends a signal to all workflows that bake images.
 func (p *parts) signal(ctx workflow.Context, name string, v any) {
 	if p == nil {
 		return
@@ -93,7 +93,7 @@ func (r *fleetRun) beginParts(ctx workflow.Context, selector workflow.Selector) 
 	}
 }
 
-// most is by how many the limits can be divided that are left of all.
+// most returns the maximum number of parts that the remaining limits can be divided into.
 func most(left, all fleet.Limits) int {
 	if all.PerAccount > 0 {
 		return min(left.Parallel, left.PerAccount)
@@ -118,7 +118,7 @@ func (p *parts) ask(ctx workflow.Context, all fleet.Limits) {
 	}
 }
 
-// free takes what a part has given up.
+// free takes back the capacity that a part has given up.
 func (p *parts) free(f freed) {
 	for _, one := range p.running {
 		if one.id == f.ID && one.asked != nil && one.asked.Parallel == f.Limits.Parallel && one.asked.PerAccount == f.Limits.PerAccount {
@@ -171,7 +171,7 @@ func divide(l fleet.Limits, n int) []fleet.Limits {
 	return all
 }
 
-// beginPart starts the workflow of an image, which gets to know its parents.
+// beginPart starts the workflow of an image, with the outcomes of its parents.
 func (r *fleetRun) beginPart(ctx workflow.Context, p *part, l fleet.Limits, selector workflow.Selector) {
 	r.parts.begun++
 	r.children++
@@ -183,7 +183,7 @@ func (r *fleetRun) beginPart(ctx workflow.Context, p *part, l fleet.Limits, sele
 		for _, o := range r.order.Parents(c) {
 			if !there[o.Cell.ID()] {
 				there[o.Cell.ID()] = true
-				o.Cell.Needs = nil // they are there
+				o.Cell.Needs = nil // they exist
 				in.Cells, in.Done = append(in.Cells, o.Cell), append(in.Done, o)
 			}
 		}

@@ -87,8 +87,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fl
 	return done, errors.Join(errs...)
 }
 
-// stale are the schedules that the template of a fleet once had, and that are of none of its
-// fleets.
+// stale returns the schedules of this template that belong to none of its fleets any more.
 func stale(ctx context.Context, c client.Client, f *fleet.Fleet) (ids []string, err error) {
 	all, err := c.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: 100, Query: fmt.Sprintf("BakeTemplate = '%s'", templateOf(f))})
 	if err != nil {
@@ -147,7 +146,7 @@ func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client
 	return []string{"Updated the schedule " + id + ": " + when + "."}, nil
 }
 
-// scheduleOf is the schedule of a fleet, and when that is; nil if it has none.
+// scheduleOf returns the schedule of a fleet and its times; nil if it has none.
 func scheduleOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	s := f.Schedule
 	if s == nil {

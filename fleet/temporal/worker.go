@@ -45,7 +45,7 @@ const drain = 30 * time.Minute
 // one of stages by it. The calls themselves are limited in each worker.
 const stageCalls = 10
 
-// stagesAtOnce is how many stages of one account and region a worker does at a time.
+// stagesAtOnce is how many stages of one account and region a worker runs at a time.
 const stagesAtOnce = 50
 
 // busyHost is how long workflow code may run before it yields, on a host that is busy with
@@ -161,7 +161,7 @@ func tidy(ctx context.Context, h fleet.Host) {
 	}
 }
 
-// stopAll drains workers side by side, for so long at most.
+// stopAll drains workers concurrently, for at most limit.
 func stopAll(workers []worker.Worker, limit time.Duration) {
 	stopped := make(chan struct{}, len(workers))
 	over := time.After(limit)
@@ -180,7 +180,7 @@ func stopAll(workers []worker.Worker, limit time.Duration) {
 	}
 }
 
-// places are a cell for each account and region of a fleet that the worker works for.
+// places returns a cell for each account and region of a fleet that the worker works for.
 func places(f *fleet.Fleet, o fleet.WorkerOptions) (all []fleet.Cell) {
 	there := map[string]bool{}
 	for _, c := range f.Cells {
@@ -222,7 +222,7 @@ func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, 
 	return []worker.Worker{machines, api, prompt}
 }
 
-// serve serves metrics, and tells probes how the worker is, until the caller calls stop.
+// serve serves metrics and health probes until the caller calls stop.
 func serve(at string, m *Metrics, h *health) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", at)
 	if err != nil {

@@ -63,8 +63,8 @@ func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dur
 	return err
 }
 
-// settled waits until cloud-init has finished or limit has passed, and returns what the
-// machine answers then.
+// settled waits until cloud-init has finished or limit has passed, and returns the
+// machine's answer.
 func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) (string, error) {
 	if _, ok := m.Communicator.(communicator.Accessible); !ok || limit <= 0 {
 		return "", nil
@@ -106,8 +106,8 @@ func line(script string) string {
 	return "exec env LC_ALL=C sh -c '" + strings.ReplaceAll(script, "'", `'\''`) + "'"
 }
 
-// await waits until cloud-init has finished or limit has passed. The machine may be
-// restarted by what it waits for.
+// await waits until cloud-init has finished or limit has passed. cloud-init may restart
+// the machine meanwhile.
 func await(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
 	late := errors.New("cloud-init takes too long")
 	within, cancel := context.WithTimeoutCause(ctx, limit, late)

@@ -1,5 +1,4 @@
-// Package host connects to a machine that is there already, as the user's own SSH client
-// would.
+// Package host connects to an existing machine, as the user's own SSH client would.
 package host
 
 import (
@@ -20,7 +19,7 @@ import (
 	"bake/step"
 )
 
-// Options say how to log in.
+// Options define how to log in.
 type Options struct {
 	Host       string // ssh://[USER@]HOST[:PORT]
 	Bastion    string // likewise, what leads there, or ""
@@ -37,7 +36,7 @@ type Options struct {
 // none is known, and accept any key.
 func KeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
 
-// patience is how long a host may take to answer: it is not one that is booting.
+// patience is how long a host may take to answer: it is expected to be running.
 const patience = 30 * time.Second
 
 // Check returns an error if the options are invalid.
@@ -96,7 +95,7 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// key is the user's way to log in.
+// key returns the user's way to log in.
 func (o Options) key() (file string, agent bool, err error) {
 	if o.KeyFile != "" {
 		return o.KeyFile, false, nil

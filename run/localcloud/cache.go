@@ -22,15 +22,15 @@ import (
 	"bake/internal/local"
 )
 
-// The limits of the cache. What is older, more or, unless another limit is set, larger is
-// deleted at the end of a run.
+// The limits of the cache. At the end of a run, images beyond the age, number or, unless
+// another limit is set, size are deleted.
 const (
 	CacheImages = 40
 	CacheAge    = 14 * 24 * time.Hour
 	CacheBytes  = int64(10e9)
 )
 
-// usedTag says when a build has begun from an image of the cache for the last time.
+// usedTag records when a build last started from an image of the cache.
 const usedTag = amazon.CacheTag + "-used"
 
 // starting is how long an image is a build's that has found it and whose machine is not
@@ -46,7 +46,7 @@ type Cache struct {
 
 	mu      sync.Mutex
 	regions map[string]bool  // in which a machine was looked for
-	failed  map[string]error // why images of machines were not made, until that is said; by instance
+	failed  map[string]error // why images of machines were not made, until that is reported; by instance
 	making  sync.WaitGroup
 }
 
@@ -106,8 +106,9 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 // removing is how long the removal of an image that has failed may take.
 const removing = 5 * time.Second
 
-// finish waits until the image of a machine is whole and has been measured, whatever becomes of the
-// build that has kept it, and removes one that has failed. When ctx ends it leaves the image to the cloud.
+// finish waits until the image of a machine is complete and has been measured, regardless
+// of the build that has kept it, and removes it if it has failed. When ctx ends it leaves
+// the image to the cloud.
 func (c *Cache) finish(ctx context.Context, region, instance, id string) {
 	err := c.await(ctx, region, id)
 	if err == nil {
@@ -160,8 +161,8 @@ func (c *Cache) Settle(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Shrink deletes images of the cache, where this one has looked for some, that are older or more
-// than it may have, and then until what is left has no more bytes than limit.
+// Shrink deletes images of the cache, in the regions where this Cache was used, that
+// exceed the limits on age and number, and then until the rest has at most limit bytes.
 func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
 	c.mu.Lock()
 	regions := slices.Collect(maps.Keys(c.regions))
@@ -213,7 +214,7 @@ type Cached struct {
 	state  types.ImageState // only one that is available has a size
 }
 
-// Bytes is what images of the cache take on the disk.
+// Bytes returns the disk space of images of the cache.
 func Bytes(all []Cached) (total int64) {
 	counted := map[string]bool{}
 	for _, i := range all {
@@ -349,7 +350,7 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 	return deleted, err
 }
 
-// running are the images that machines were launched from which are not terminated.
+// running returns the images from which machines were launched that are not terminated.
 func (c *Cache) running(ctx context.Context, region string, all []Cached) (map[string]bool, error) {
 	var ids []string
 	for _, i := range all {
@@ -379,7 +380,7 @@ func (c *Cache) remove(ctx context.Context, region, id string) error {
 	return err
 }
 
-// gone are the codes of errors about images that are not there any more.
+// gone are the codes of errors about images that no longer exist.
 var gone = []string{"InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"}
 
 // images returns the images of the cache, the newest first; with keys, only those with one

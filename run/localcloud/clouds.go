@@ -13,8 +13,8 @@ import (
 
 // Clouds brings up the clouds that resources are in, when they are needed.
 type Clouds struct {
-	// Open opens the local cloud, when something on it is needed for the first time.
-	// Nil: what is on it cannot be reached.
+	// Open opens the local cloud, when it is needed for the first time. Nil: resources on
+	// it cannot be reached.
 	Open func(context.Context) (*Cloud, error)
 
 	// Hold holds each cloud to what limits the run, before it is used. Nil: nothing does.
@@ -24,7 +24,7 @@ type Clouds struct {
 	local *Cloud
 }
 
-// Named returns the cloud that a resource names. It is what [amazon.Destroyer] asks.
+// Named returns the cloud that a resource names, for [amazon.Destroyer].
 func (c *Clouds) Named(ctx context.Context, name string) (amazon.Cloud, error) {
 	cloud, err := c.named(ctx, name)
 	if err == nil && c.Hold != nil {
@@ -47,7 +47,7 @@ func (c *Clouds) named(ctx context.Context, name string) (amazon.Cloud, error) {
 	return local.Cloud, nil
 }
 
-// opened is the local cloud, which it opens the first time.
+// opened returns the local cloud, and opens it on the first call.
 func (c *Clouds) opened(ctx context.Context) (*Cloud, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

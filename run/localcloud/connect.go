@@ -29,12 +29,12 @@ func Connect(ctx context.Context, endpoint, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// stranger reports whether err, which is of Connect, says that no local cloud is at
-// the endpoint, but another server.
+// stranger reports whether err, from Connect, means that the server at the endpoint is not
+// a local cloud.
 func stranger(err error) bool {
 	refused, ok := errors.AsType[*httpconnect.RefusedError](err)
 	return ok && refused.Header.Get("Server") != cloudServer
 }
 
-// cloudServer is what a local cloud calls itself where it refuses to connect.
+// cloudServer is the server name of a local cloud in responses that refuse a connection.
 const cloudServer = "bake-cloud"

@@ -32,7 +32,8 @@ func FromEnvironment(env []string) amazon.Cloud {
 	}}
 }
 
-// Endpoint is where a local cloud may be that an environment names as AWS, or "".
+// Endpoint returns the URL of a possible local cloud that an environment names as AWS, or
+// "".
 func Endpoint(env []string) string {
 	endpoint := cmp.Or(envvar.Get(env, "AWS_ENDPOINT_URL_EC2"), envvar.Get(env, "AWS_ENDPOINT_URL"))
 	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" || u.Host == "" {
@@ -60,7 +61,8 @@ func OnlyThrough(ctx context.Context, endpoint, addr string) bool {
 	return !stranger(err)
 }
 
-// servedHere reports whether the port of a machine's address is its own on this host.
+// servedHere reports whether the port of a machine's address is served unchanged on this
+// host.
 func servedHere(addr string) bool {
 	at, err := netip.ParseAddrPort(addr)
 	return err == nil && ServedPort(int(at.Port())) == int(at.Port())

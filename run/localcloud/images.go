@@ -14,7 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// userTag is the tag of an image that names who logs in.
+// userTag is the tag of an image that names the login user.
 const userTag = "bake:user"
 
 // Image is an image that can be launched, as bake cloud images -json writes it.

@@ -31,7 +31,7 @@ const startLimit = 5 * time.Minute
 // answers is how long the SSH server of a new machine is waited for.
 const answers = 15 * time.Second
 
-// LaunchOptions say what [Cloud.Launch] launches.
+// LaunchOptions are the options of [Cloud.Launch].
 type LaunchOptions struct {
 	Region   string
 	Image    string // an id, or a name with wildcards for the newest image it matches
@@ -55,8 +55,8 @@ type Instance struct {
 // User is the name for logging in.
 func (i *Instance) User() string { return i.Image.Tags[userTag] }
 
-// Launch starts an instance, which is the caller's to terminate. On an error nothing of
-// it is left.
+// Launch starts an instance, which the caller terminates. On an error nothing of it is
+// left.
 func (c *Cloud) Launch(ctx context.Context, o LaunchOptions) (_ *Instance, err error) {
 	i := &Instance{client: c.EC2(o.Region), key: openGroup + "-" + uuid.NewString()}
 	if i.Image, err = c.Image(ctx, o.Region, o.Image, o.Type); err != nil {
@@ -118,8 +118,8 @@ func (i *Instance) Terminate(ctx context.Context) error {
 	return errors.Join(err, i.deleteKey(ctx))
 }
 
-// AwaitSSH waits for a while until the SSH server of the running instance says
-// something, so that the user need not try. A machine may have none.
+// AwaitSSH waits for a while until the SSH server of the running instance answers, so that
+// the user need not retry. A machine may have none.
 func (i *Instance) AwaitSSH(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answers)
 	defer cancel()

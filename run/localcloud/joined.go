@@ -24,10 +24,9 @@ func (e *GoneError) Error() string {
 // looked for.
 const watchEvery = time.Second
 
-// Watch returns a context that ends with a *GoneError when the process that serves
-// the cloud has ended without waiting for this one: at the latest a second after
-// that, and before a connection to a machine that is lost for that reason says so.
-// The caller releases it.
+// Watch returns a context that ends with a *GoneError when the process that serves the
+// cloud has ended without waiting for this one: at most a second later, and before the
+// loss of a connection to a machine is reported. The caller releases it.
 func (c *Cloud) Watch(parent context.Context) (ctx context.Context, release func()) {
 	if c.open.ServedBy == 0 {
 		return parent, func() {}

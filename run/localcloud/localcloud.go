@@ -88,7 +88,7 @@ func (c *Cloud) config(region string) aws.Config {
 // EC2 returns a client for a region of the cloud.
 func (c *Cloud) EC2(region string) *ec2.Client { return ec2.NewFromConfig(c.config(region)) }
 
-// Account is the number of the account whose credentials are used.
+// Account returns the number of the account whose credentials are used.
 func (c *Cloud) Account(ctx context.Context) (string, error) {
 	out, err := sts.NewFromConfig(c.config(c.Region)).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"bake/step"
 )
 
-// Progress makes events of reports on how the preparation of a base goes: each phase
-// of it is a step of the run itself.
+// Progress turns reports on the preparation of a base into events: each phase is a step of
+// the run itself.
 func Progress(now func() time.Time, emit func(step.Event)) func(local.Progress) {
 	var mu sync.Mutex
 	bases := map[string]func(string, int64, int64){}

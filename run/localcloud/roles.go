@@ -27,7 +27,7 @@ func (c *Cloud) EnsureRole(ctx context.Context, arn string) error {
 	return amazon.EnsureRole(ctx, in, arn)
 }
 
-// key is the access key of an account, which the file of credentials has.
+// key returns the access key of an account, from the credentials file.
 func (c *Cloud) key(account string) (id, secret string, err error) {
 	f, err := os.Open(c.open.CredentialsFile)
 	if err != nil {

@@ -28,7 +28,7 @@ type Mover struct {
 	Now         func() time.Time
 }
 
-// Moved is what a channel names since it was moved.
+// Moved is what a moved channel now names.
 type Moved struct {
 	Parameter string
 	Release   string
@@ -108,7 +108,7 @@ func (m *Mover) moveChannel(ctx context.Context, what string, target run.Channel
 	return nil
 }
 
-// ErrGone is the error of an image that is not there any more.
+// ErrGone is the error of an image that no longer exists.
 var ErrGone = errors.New("the image is not there any more")
 
 // PromotePending moves the channels to an image that may have to wait for them, as a build
@@ -139,7 +139,8 @@ func (m *Mover) PromotePending(ctx context.Context, ami string, at []builder.Pla
 	return all, nil
 }
 
-// there returns an [ErrGone] if an image is in none of its places in the own account any more.
+// there returns an [ErrGone] if the image no longer exists in any of its places in the own
+// account.
 func (m *Mover) there(ctx context.Context, at []builder.Placement) error {
 	var gone []string
 	for _, p := range at {
@@ -233,7 +234,7 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 		return Moved{}, err
 	}
 	at, _, err := m.Distributor.Named(ctx, c.Parameter)
-	if err != nil { // it names the release all the same
+	if err != nil { // it names the release nevertheless
 		m.Scope.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", channel, err)
 	} else {
 		m.tell(ctx, c, at)
@@ -322,7 +323,7 @@ func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Plac
 			return state, err
 		}
 		if tags == nil {
-			continue // of another account: the own ones tell
+			continue // of another account: those of the own account are sufficient
 		}
 		passed, told := channels.Passed(tags[imagetag.Verified])
 		state.Untold = state.Untold || !told

@@ -216,7 +216,8 @@ func (w *World) Watch() (address string, calls *Calls) {
 	return s.URL, calls
 }
 
-// tunnel has the server at an address answer a CONNECT, until one side has gone.
+// tunnel makes the server at an address answer a CONNECT, and relays data until one side
+// closes.
 func tunnel(address string, rw http.ResponseWriter, r *http.Request) error {
 	up, err := net.Dial("tcp", address)
 	if err != nil {
@@ -255,7 +256,7 @@ func (c *Calls) add(r *http.Request) (call Call) {
 	}
 	call = Call{Action: part[3] + ":" + r.Method, Region: part[2]}
 	if part[3] != "s3" {
-		body, _ := io.ReadAll(r.Body) // what is cut, the cloud refuses
+		body, _ := io.ReadAll(r.Body) // the cloud rejects a truncated body
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		form, _ := url.ParseQuery(string(body))
 		_, target, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
@@ -272,7 +273,7 @@ func (c *Calls) add(r *http.Request) (call Call) {
 	return call
 }
 
-// Made are the calls that there were, each once.
+// Made returns the recorded calls, without duplicates.
 func (c *Calls) Made() []Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()

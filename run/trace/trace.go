@@ -55,10 +55,10 @@ func Open(get func(name string) string, service, version, host string, warn func
 	return &Tracer{exporter: otlp.NewExporter(*c, scope, version, warn), parent: c.Parent, name: scope}
 }
 
-// closeTime is how long the end of the program may be put off by what is still to be sent.
+// closeTime limits how long unsent spans may delay the end of the program.
 const closeTime = 3 * time.Second
 
-// Close sends what is still to be sent, for [closeTime] at most.
+// Close sends the remaining spans, for at most [closeTime].
 func (t *Tracer) Close() {
 	if t == nil {
 		return
@@ -93,7 +93,8 @@ type Run struct {
 	// or a resume.
 	Part string
 
-	// Stages says that the run goes by parts: its first span is sent by that in which it ends.
+	// Stages means that the run consists of parts: the part in which it ends sends its
+	// first span.
 	Stages bool
 
 	// Again reports that the same part was tried before. It is then recorded only if it
@@ -173,7 +174,7 @@ func (c *Recorder) First() string {
 	return otlp.Parent{Trace: c.trace, Span: c.root}.String()
 }
 
-// first is the first span of the run.
+// first returns the first span of the run.
 func (c *Recorder) first() *otlp.Span {
 	s := c.span(c.tracer.name, c.tracer.parent.Span, c.run.Start)
 	s.ID = c.root
@@ -186,8 +187,8 @@ func (c *Recorder) span(name string, parent otlp.SpanID, start time.Time) *otlp.
 	return s
 }
 
-// Within returns a tracer of runs that are parts of this one. The builds are theirs from then
-// on: here it is only noted what they have made, and why they have failed.
+// Within returns a tracer for runs that are parts of this one. They then record the
+// builds: this recorder only notes what they have made, and why they have failed.
 func (c *Recorder) Within() *Tracer {
 	if c == nil {
 		return nil
@@ -249,7 +250,7 @@ func (c *Recorder) Handle(e step.Event) {
 // separator is between the names of steps in a path.
 const separator = " > "
 
-// outer is the span that a step is within, and the name of the step.
+// outer returns the span that contains a step, and the name of the step.
 func (c *Recorder) outer(at place) (outer *otlp.Span, name string) {
 	for i := strings.LastIndex(at.step, separator); i >= 0; i = strings.LastIndex(at.step[:i], separator) {
 		if s := c.newest(place{at.build, at.step[:i]}); s != nil {
@@ -259,7 +260,7 @@ func (c *Recorder) outer(at place) (outer *otlp.Span, name string) {
 	return c.at(place{at.build, ""}), at.step
 }
 
-// at is the innermost span that is open where something has happened.
+// at returns the innermost open span for a place.
 func (c *Recorder) at(at place) *otlp.Span {
 	if s := c.newest(at); s != nil {
 		return s
@@ -345,7 +346,7 @@ func (c *Recorder) Fail(why error) {
 	}
 }
 
-// End ends the recording. What has begun and has no end ends now.
+// End ends the recording. Spans without an end end now.
 func (c *Recorder) End() {
 	if c == nil {
 		return

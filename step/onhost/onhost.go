@@ -1,5 +1,5 @@
-// Package onhost keeps what a step has on this host in the ledger of its run: processes
-// and temporary directories. If bake is killed, a sweep ends and deletes them.
+// Package onhost records the processes and temporary directories of a step on this host in
+// the ledger of its run. If bake is killed, a sweep ends and deletes them.
 package onhost
 
 import (
@@ -18,7 +18,7 @@ import (
 	"bake/step"
 )
 
-// Prefix is what the kinds of resources of a host begin with, for [step.Destroyers].
+// Prefix is the prefix of the kinds of resources of a host, for [step.Destroyers].
 const Prefix = "host"
 
 const (
@@ -26,7 +26,7 @@ const (
 	directory = Prefix + ":directory"
 )
 
-// temporary is what the names of directories begin with; nothing else is ever deleted.
+// temporary is the prefix of the names of directories; nothing else is ever deleted.
 const temporary = "bake-"
 
 // TempDir makes a directory in parent, or where temporary files are if that is empty,
@@ -56,8 +56,8 @@ func TempDir(s *step.Scope, parent, name string) (path string, remove func() err
 	return path, remove, e.created(path)
 }
 
-// runVariable tells all that a run starts which run it is. It is in the environment that
-// the scope has.
+// runVariable identifies the run to all processes that it starts. It is in the environment
+// of the scope.
 const runVariable = "PACKER_RUN_UUID="
 
 // Run runs a command, which has a context and the environment of the run, to its end as
@@ -81,8 +81,8 @@ func Run(s *step.Scope, cmd *exec.Cmd) error {
 	return errors.Join(recorded, e.gone())
 }
 
-// entry is a resource in the ledger of a run. It belongs to no build: it ends with the
-// call that made it.
+// entry is a resource in the ledger of a run. It belongs to no build: it is released by
+// the call that made it.
 type entry struct {
 	ledger step.Ledger
 	key    string
