@@ -22,9 +22,9 @@ import (
 // Progress is one report of how far a bootstrap or an import is.
 type Progress = debian.Progress
 
-// CloudPackages are what a base has besides the required packages of its distribution:
-// what the images for EC2 have and what scripts lean on, without the kernel, boot
-// loader and network set-up that a machine here does not need.
+// CloudPackages are the packages of a base in addition to the required packages of its
+// distribution: those that the images for EC2 have and scripts rely on, without the kernel, boot
+// loader and network setup that a machine here does not need.
 func CloudPackages() []string {
 	return []string{
 		"apt", "init", "systemd-sysv", "dbus", "libpam-systemd",
@@ -35,7 +35,7 @@ func CloudPackages() []string {
 	}
 }
 
-// furtherPackages are those that only some releases have, or whose lack does no harm.
+// furtherPackages are packages that only some releases have, or that may be missing without harm.
 func furtherPackages(r release) []string {
 	further := []string{"usr-is-merged"}
 	switch {
@@ -50,9 +50,8 @@ func furtherPackages(r release) []string {
 
 const rootDevice = "/dev/xvda" // of what says nothing else
 
-// bootstrap makes the base of a release from the packages of a mirror and saves it. If
-// it fails, or the process dies, there is no base and nothing of it is left but
-// downloads in the cache.
+// bootstrap makes the base of a release from the packages of a mirror and saves it. If it fails, or
+// the process dies, there is no base, and only downloads in the cache remain.
 func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base, error) {
 	report := o.Progress
 	if report == nil {
@@ -113,12 +112,11 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 	return base, nil
 }
 
-// buildDebian makes the one layer of a base below dir and returns where it is.
+// buildDebian makes the single layer of a base below dir and returns its path.
 //
-// The packages are unpacked straight into the upper directory of the machine that
-// configures them, over a lower layer with nothing in it. Were they a layer below,
-// dpkg would have to copy up most of what it touches, and overlayfs waits for the
-// disk after every copy: that doubles the time.
+// The packages are unpacked directly into the upper directory of the machine that configures them,
+// over an empty lower layer. If they were in a lower layer, dpkg would have to copy up most of the
+// files that it touches, and overlayfs waits for the disk after every copy, which doubles the time.
 func (s *Store) buildDebian(ctx context.Context, system *debian.System, arch, dir string, report func(Progress)) (root string, err error) {
 	spec := s.oneOff(dir, strings.ToLower(system.Name), arch)
 	spec.Layers, spec.Command = []string{filepath.Join(dir, "empty")}, system.Command()
@@ -148,8 +146,8 @@ func (s *Store) unpackDebian(ctx context.Context, system *debian.System, root st
 	}()
 	err := s.driver.Unpack(ctx, r, root)
 	r.CloseWithError(errors.Join(errors.New("nobody reads on"), err))
-	// The writer's error is the cause when both have one, unless it only says
-	// that the reader gave up.
+	// If both have an error, the writer's is the cause, unless it only says that the reader gave
+	// up.
 	if werr := <-written; werr != nil && (err == nil || !errors.Is(werr, err)) {
 		err = werr
 	}
@@ -173,9 +171,8 @@ func tail(console string) string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// Mirrors are the URLs of archives, by the name of their distribution: debian, ubuntu.
-// Of the others, the host's apt sources name the archive, or it is the one that everybody
-// can fetch from.
+// Mirrors are the URLs of archives, by the name of their distribution: debian, ubuntu. For other
+// distributions, the archive is the one in the host's apt sources or the public one.
 type Mirrors map[string]string
 
 // ParseMirrors reads a comma-separated list of [DISTRIBUTION=]URL. A URL by itself is
@@ -225,8 +222,8 @@ func MirrorsFor(releaseID, list, given string) (Mirrors, error) {
 	return mirrors, err
 }
 
-// Ensure returns a base, after making it if it is that of a release and does not exist
-// yet. However many callers and processes ask, it is made once; the others wait for it.
+// Ensure returns a base. If it is that of a release and does not exist yet, Ensure makes it. It is
+// made only once, however many callers and processes ask; the others wait.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
 	b, err := s.Base(name)
 	if _, known := findRelease(name); !errors.Is(err, ErrNotFound) || !known {
@@ -251,8 +248,8 @@ func errThere(id string) error {
 	return fmt.Errorf("there is a base of %s already: give -replace to make it anew", id)
 }
 
-// making makes the base of a release, unless another process has just made it and it is
-// not to be replaced.
+// making makes the base of a release, unless another process has just made it and replace is not
+// set.
 func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace bool) (Base, error) {
 	r, err := s.release(id)
 	if err != nil {

@@ -27,10 +27,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ImportOCI makes a base of an OCI or Docker image. Ref is a directory with an
-// OCI layout, a file that "docker save" or "podman save" wrote, or else a
-// reference to an image in a registry, which must name the registry. The
-// credentials for it are those of the user's Docker configuration.
+// ImportOCI makes a base from an OCI or Docker image. ref is a directory with an OCI layout, a file
+// written by "docker save" or "podman save", or else a reference to an image in a registry, which
+// must name the registry. The credentials are those of the user's Docker configuration.
 //
 // Layers that the store already has from another image are not read again.
 func (s *Store) ImportOCI(ctx context.Context, ref string, o ImportOptions) (Base, error) {
@@ -52,7 +51,7 @@ func (s *Store) ImportOCI(ctx context.Context, ref string, o ImportOptions) (Bas
 	return base, nil
 }
 
-// ociImage is what is needed of an image, wherever it is.
+// ociImage is what an import needs of an image, whatever its source.
 type ociImage struct {
 	config *v1.ConfigFile
 	digest string // of what identifies it, or ""
@@ -102,10 +101,9 @@ func (s *Store) importImage(ctx context.Context, img *ociImage, ref string, o Im
 	return b, s.SaveBase(b)
 }
 
-// importLayers makes store layers of an image's layers, some at a time, and
-// returns their ids in the same order. A layer that the image has twice counts
-// once, at its upper place: overlayfs refuses repeats, and the lower one is
-// hidden by the upper.
+// importLayers makes store layers from an image's layers, several at a time, and returns their ids
+// in the same order. A layer that occurs twice in the image is used once, at its upper position:
+// overlayfs refuses repetitions, and the upper layer hides the lower one.
 func (s *Store) importLayers(ctx context.Context, layers []ociLayer, report func(Progress)) ([]LayerID, error) {
 	records, err := s.records()
 	if err != nil {
@@ -146,8 +144,7 @@ func (s *Store) importLayers(ctx context.Context, layers []ociLayer, report func
 	return ids, g.Wait()
 }
 
-// importOCILayer makes one store layer and checks that its content is what the
-// image says.
+// importOCILayer makes one store layer and verifies its content against the image.
 func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *sharedProgress) (LayerID, error) {
 	compressed, err := l.open()
 	if err != nil {
@@ -202,8 +199,8 @@ func (s *sharedProgress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// openOCI finds the image that ref means. It may put files into dir, which must
-// outlive the image.
+// openOCI opens the image that ref refers to. It may put files into dir, which must exist as long
+// as the image is used.
 func openOCI(ctx context.Context, ref, dir, arch string) (*ociImage, error) {
 	platform := v1.Platform{OS: "linux", Architecture: cmp.Or(arch, runtime.GOARCH)}
 	info, err := os.Stat(ref)
@@ -260,9 +257,8 @@ func fromImage(img v1.Image) (*ociImage, error) {
 	return out, nil
 }
 
-// openArchive opens a tar file that holds an OCI layout or is in the format of
-// "docker save". Its files are unpacked into dir, since layers are read in
-// whatever order.
+// openArchive opens a tar file with an OCI layout or in the format of "docker save". It unpacks the
+// files into dir, because layers are read in any order.
 func openArchive(file, dir string, platform v1.Platform) (*ociImage, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -298,8 +294,8 @@ func openArchive(file, dir string, platform v1.Platform) (*ociImage, error) {
 // maxDocument bounds the JSON documents of an image.
 const maxDocument = 4 << 20
 
-// imageDir is a directory with the files of an image, which come from anywhere:
-// none that is outside of it is ever read.
+// imageDir is a directory with the files of an image, which are untrusted: no file outside of it is
+// ever read.
 type imageDir string
 
 // open opens a regular file and returns its size. follow admits a link to one that
@@ -401,7 +397,7 @@ func openDockerArchive(dir string) (*ociImage, error) {
 		return nil, fmt.Errorf("the archive lists %d layers and its configuration %d", len(manifest[0].Layers), len(diffIDs))
 	}
 	for i, name := range manifest[0].Layers {
-		// Older archives name a layer that they have already by a link to it.
+		// Older archives refer to a repeated layer by a link.
 		l, err := d.layer(name, true)
 		if err != nil {
 			return nil, err
@@ -485,9 +481,9 @@ func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
 	return d.image(found[0])
 }
 
-// imagesFor collects the digests of the images for a platform from an index and
-// the indexes below it, each once. What seen holds has been looked at already: an
-// index may name another one any number of times.
+// imagesFor returns the digests of the images for a platform from an index and its nested indexes,
+// without duplicates. seen holds the indexes that were visited, because an index may refer to
+// another one any number of times.
 func (d imageDir) imagesFor(index *v1.IndexManifest, platform v1.Platform, seen map[v1.Hash]bool) ([]v1.Hash, error) {
 	var found []v1.Hash
 	for _, desc := range index.Manifests {
@@ -517,8 +513,8 @@ func (d imageDir) imagesFor(index *v1.IndexManifest, platform v1.Platform, seen 
 	return found, nil
 }
 
-// maxIndexes is how many manifests of a layout are looked at; each of an index
-// below another one is a call below another one.
+// maxIndexes limits the manifests of a layout that are read, and so the depth of the recursion into
+// nested indexes.
 const maxIndexes = 1000
 
 // image opens the image whose manifest has the digest.

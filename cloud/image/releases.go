@@ -50,8 +50,8 @@ func publisherOf(owner string) publisher {
 	return publisher{Owner: owner}
 }
 
-// release is a distribution's release as its publisher offers it on EC2. All of its
-// images stand for one base, which is of the day it was made.
+// release is a distribution's release as its publisher offers it on EC2. One base stands for all of
+// its images, with the packages of the day on which it was made.
 type release struct {
 	ID    string // of the base
 	Title string
@@ -70,9 +70,9 @@ type release struct {
 	Series []series
 }
 
-// series are the images of a release whose names differ in the version only. In its
-// texts {version} stands for that, {arch} for the architecture as Go and Debian name
-// it, {machine} for the architecture as EC2 does, and {uname} as uname(1) does.
+// series are the images of a release whose names differ only in the version. Its texts contain
+// {version}, {arch} for the architecture in Go's and Debian's names, {machine} for EC2's name, and
+// {uname} for that of uname(1).
 type series struct {
 	Name, Description string
 	Versions          []string // of real images, the newest last; each contains its date
@@ -82,8 +82,8 @@ type series struct {
 
 const year = 365 * 24 * time.Hour
 
-// releases are the releases that this package knows how to make, those for this host's
-// processor first. The ids of the others end in that of theirs.
+// releases returns the releases that this package can make, those for this host's processor first.
+// The ids of the others end in the architecture.
 func releases() []release {
 	all := releasesFor(runtime.GOARCH)
 	for _, arch := range []string{"amd64", "arm64"} {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// A stored image is a tar archive, compressed with gzip: what is known of the image, and its
-// layers, each as a tar. Whoever has it may have changed it.
+// A stored image is a gzip-compressed tar archive with a description of the image and its layers,
+// each as a tar. It is untrusted.
 const (
 	aboutName = "image.json"
 	maxAbout  = 1 << 20
@@ -26,7 +26,8 @@ type StoredLayer struct {
 	Pack func(w io.Writer) error
 }
 
-// WriteStored writes a stored image. What [ReadStored] would refuse to decompress is an error.
+// WriteStored writes a stored image. It is an error if [ReadStored] would refuse to decompress the
+// result.
 func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
 	if len(about) > maxAbout || len(layers) > MaxLayers {
 		return fmt.Errorf("the image has %d layers and a description of %d bytes: at most %d and %d can be stored", len(layers), len(about), MaxLayers, maxAbout)
@@ -70,7 +71,7 @@ func ReadAbout(r io.Reader) (about []byte, err error) {
 	return about, err
 }
 
-// ReadStored hands the layers of a stored image to unpack, one after the other, as tar streams.
+// ReadStored passes the layers of a stored image to unpack, one after the other, as tar streams.
 func ReadStored(r io.Reader, unpack func(io.Reader) error) error {
 	return readStored(r, func(t *tar.Reader, plain io.Reader) error {
 		for n := 0; ; n++ {
@@ -91,7 +92,7 @@ func ReadStored(r io.Reader, unpack func(io.Reader) error) error {
 	})
 }
 
-// readStored opens a stored image and calls read, before which the reader is at the description.
+// readStored opens a stored image and calls read with the reader at the description.
 func readStored(r io.Reader, read func(t *tar.Reader, plain io.Reader) error) error {
 	plain, err := decompress(r)
 	if err != nil {
@@ -109,8 +110,8 @@ func readStored(r io.Reader, read func(t *tar.Reader, plain io.Reader) error) er
 	return nil
 }
 
-// is reports whether an entry is a file of that name with as many bytes as it says: one with holes
-// has many that cost nothing to send.
+// is reports whether an entry is a file of that name that is not sparse: the size of a sparse file
+// may far exceed the data sent.
 func is(h *tar.Header, name string) bool {
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {

@@ -76,8 +76,8 @@ func checkRoot(dir string) error {
 	return errors.New("the archive contains no root file system: it has neither /bin/sh nor /sbin/init at its top")
 }
 
-// decompress returns what r holds, looking at its first bytes for how it is
-// compressed. What is no known compression is passed through.
+// decompress returns the decompressed content of r. It recognizes the compression by the first
+// bytes, and passes other content through.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	in := &countingReader{r: r}
 	b := bufio.NewReaderSize(in, 64<<10)
@@ -107,9 +107,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	return &bombGuard{ReadCloser: content, in: in}, nil
 }
 
-// A file system becomes 3 to 10 times smaller when it is compressed. What becomes
-// so much smaller that it is more than maxExpansion times as large as it was, and
-// large, is made to fill the disk.
+// A file system shrinks by a factor of 3 to 10 when it is compressed. Content that is large and
+// grows by more than maxExpansion is taken for an attempt to fill the disk.
 const (
 	maxExpansion = 200
 	harmlessSize = 1 << 30

@@ -74,8 +74,8 @@ func (p *part) limited(ctx context.Context, proc *process, limit time.Duration, 
 	return proc.call(ctx, method, args, reply)
 }
 
-// describe returns the plugin's own description of the options of the component. proc is
-// a process to ask, or nil to start one if need be.
+// describe returns the plugin's description of the component's options. proc is a process to ask;
+// if nil, one is started if necessary.
 func (p *part) describe(ctx context.Context, proc *process) (hcldec.ObjectSpec, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +101,7 @@ func (p *part) describe(ctx context.Context, proc *process) (hcldec.ObjectSpec, 
 	return spec, nil
 }
 
-// docs are the options as far as the plugin describes them, which is without any text.
+// docs returns documentation of the options. A plugin's description contains no text.
 func docs(spec hcldec.ObjectSpec) (out []schema.Doc) {
 	for name, s := range spec {
 		d := schema.Doc{Name: name, Text: "See the documentation of the plugin."}
@@ -182,8 +182,8 @@ func decode(in schema.Input, spec hcldec.ObjectSpec) (*decoded, hcl.Diagnostics)
 	return d, diags
 }
 
-// locate finds where the options of a body are written. The name of one that is written
-// in several blocks says nothing about its place.
+// locate records the positions of the options of a body. A name that occurs in several blocks has
+// no position.
 func (d *decoded) locate(body hcl.Body, spec hcldec.ObjectSpec, seen map[string]int) {
 	content, _, _ := body.PartialContent(hcldec.ImpliedSchema(spec))
 	if content == nil {
@@ -223,7 +223,7 @@ func (d *decoded) found(name string, at hcl.Range, outer bool, seen map[string]i
 	}
 }
 
-// unknowns complains about every value that is not known, when it is too late for that.
+// unknowns returns an error for every value that is still unknown when values are needed.
 func (d *decoded) unknowns() (diags hcl.Diagnostics) {
 	for name, at := range d.late {
 		diags = append(diags, &hcl.Diagnostic{
@@ -272,8 +272,7 @@ func (b *looseBody) loosen(content *hcl.BodyContent) {
 	}
 }
 
-// stand puts into the place of what is not known yet what Packer puts there: plugins
-// know those values.
+// stand replaces unknown values by Packer's placeholders, which plugins recognize.
 func stand(v cty.Value) (cty.Value, error) {
 	return cty.Transform(v, func(_ cty.Path, v cty.Value) (cty.Value, error) {
 		switch {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// What one value from the other end may take: it is hostile, and a few bytes can
-// promise gigabytes or nest until the stack is full.
+// Limits on one value from the other end, which is hostile: a few bytes can declare gigabytes or
+// nest until the stack overflows.
 const (
 	MaxMessage = 64 << 20 // bytes of memory, about
 	MaxDepth   = 100      // levels of lists and maps
@@ -206,7 +206,7 @@ func (d *decoder) number(size int) (uint64, error) {
 	return binary.BigEndian.Uint64(buf[:]), truncated(err)
 }
 
-// bytes reads n bytes. What is promised is not allocated before it comes.
+// bytes reads n bytes. It allocates memory only as data arrives, whatever the declared length.
 func (d *decoder) bytes(n uint64) ([]byte, error) {
 	if err := d.take(n); err != nil {
 		return nil, err
@@ -222,7 +222,7 @@ func (d *decoder) bytes(n uint64) ([]byte, error) {
 	return buf.Bytes(), truncated(err)
 }
 
-// truncated makes the end of the input, where a value should go on, an error.
+// truncated turns io.EOF in the middle of a value into io.ErrUnexpectedEOF.
 func truncated(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -24,22 +24,22 @@ const (
 	posix
 )
 
-// system is what a machine is as far as it matters for a command line.
+// system describes a machine as far as command lines depend on it.
 type system struct {
 	shell   shell
 	windows bool
 }
 
-// which makes each shell show what it is: cmd.exe expands %OS%, PowerShell its own
-// variables, and a POSIX shell those of the environment. Before 5.1 PowerShell knows no
-// PSEdition, and runs on Windows alone.
+// which makes each shell identify itself: cmd.exe expands %OS%, PowerShell its own variables, and a
+// POSIX shell environment variables. PowerShell before 5.1 has no PSEdition, and runs only on
+// Windows.
 const which = `echo "%OS% [$PSEdition] [$IsWindows] [$OS] [$ShellId]"`
 
 var identity = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^"?(%OS%|Windows_NT) \[(.*?)\] \[(.*?)\] \[(.*?)\] \[(.*?)\]"?[ \r]*$`)
 })
 
-// identify finds out what the machine is. WinRM has one answer only.
+// identify determines the machine's system. With WinRM it is always the same.
 func identify(ctx context.Context, m builder.Machine) (system, error) {
 	if m.Data["ConnType"].Text == "winrm" {
 		return system{cmdExe, true}, nil
@@ -146,7 +146,7 @@ var special = sync.OnceValue(func() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 })
 
-// escape makes a value fit between double quotes for PowerShell.
+// escape escapes a value for use between double quotes in PowerShell.
 func escape(value string) string { return special().Replace(value) }
 
 // literal is a text as a word of PowerShell.
@@ -184,9 +184,9 @@ var braces = sync.OnceValue(func() *strings.Replacer {
 	return strings.NewReplacer("`", "``", "{", "`{", "}", "`}")
 })
 
-// inlineScript is the text of a script of lines, which fails when one of them throws
-// and when the last program that they ran did. Lines are not indented: a here-string
-// ends at the start of one.
+// inlineScript returns a script with the given lines. It fails if a line throws or if the last
+// program that the lines ran has failed. The lines are not indented, because a here-string must end
+// at the start of a line.
 func (o *Options) inlineScript(assigned string, lines []string) string {
 	text := []string{"if (Test-Path variable:global:ProgressPreference) { $ProgressPreference = 'SilentlyContinue' }"}
 	if o.DebugMode > 0 {
@@ -204,8 +204,8 @@ func (o *Options) inlineScript(assigned string, lines []string) string {
 	return strings.Join(text, "\n")
 }
 
-// file is a script of bake's own as the machine's PowerShell reads it: without the mark,
-// Windows PowerShell takes anything but ASCII for a text in the machine's code page.
+// file encodes one of bake's scripts for PowerShell: without a byte order mark, Windows PowerShell
+// decodes non-ASCII text in the machine's code page.
 func file(text string) []byte {
 	if strings.IndexFunc(text, func(c rune) bool { return c >= 0x80 }) >= 0 {
 		text = "\ufeff" + text

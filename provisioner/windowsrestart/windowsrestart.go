@@ -125,8 +125,8 @@ func run(ctx context.Context, m builder.Machine, line string) (code int, out str
 	return st.Code, b.String(), err
 }
 
-// goneDown waits until the shutdown has begun: the machine no longer answers, or
-// has already come back, when it takes the order for another shutdown.
+// goneDown waits until the shutdown has begun. It has if the machine does not answer, or if it has
+// come back and accepts another shutdown.
 func goneDown(ctx context.Context, m builder.Machine) error {
 	for {
 		code, _, err := run(ctx, m, testShutdown)
@@ -146,9 +146,9 @@ func goneDown(ctx context.Context, m builder.Machine) error {
 	}
 }
 
-// takeBack takes back the order for another shutdown. Where the answer is lost it is
-// not known whether the machine goes down, which forgets the order, or would restart a
-// minute later, in the middle of what comes next: it is asked again until it answers.
+// takeBack cancels the test shutdown. If the answer is lost, the machine may be going down, which
+// discards the test shutdown, or may restart a minute later, in the middle of the next step. So it
+// repeats the command until the machine answers.
 func takeBack(ctx context.Context, m builder.Machine) error {
 	for {
 		code, _, err := run(ctx, m, abortShutdown)

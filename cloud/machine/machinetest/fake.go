@@ -19,31 +19,29 @@ import (
 	"bake/cloud/machine/layer"
 )
 
-// Driver is a fake [machine.Driver]. Its machines run until somebody ends them
-// and have an empty disk; file work is done with the caller's own user id. The
-// zero value is ready, and all of it is safe for concurrent use once the
-// exported fields are set.
+// Driver is a fake [machine.Driver]. Its machines run until they are ended and have an empty disk.
+// File operations use the caller's user id. The zero value is ready to use. All methods are safe
+// for concurrent use once the exported fields are set.
 type Driver struct {
-	// StartError, when not nil, is asked before every start; a non-nil answer
-	// is the error of Start.
+	// StartError, if not nil, is called before every start; a non-nil result is the error of Start.
 	StartError func(machine.Spec) error
 
 	// Dial answers the machines' Dial. When nil every port refuses.
 	Dial func(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error)
 
-	// Exec stands for commands in machines, which are told to end when the context does. When nil
-	// every one succeeds at once.
+	// Exec replaces commands in machines. The end of the context asks it to end. If nil, every
+	// command succeeds at once.
 	Exec func(ctx context.Context, spec machine.Spec, c machine.Command) (status int, err error)
 
-	// Run stands for the command of a spec that has one; the machine ends with
-	// it. When nil every command succeeds at once.
+	// Run replaces the command of a spec that has one; the machine ends with it. If nil, every
+	// command succeeds at once.
 	Run func(machine.Spec) error
 
-	// Stopping, when not nil, is called by Stop, when a suspended machine goes on and
-	// before it ends.
+	// Stopping, if not nil, is called by Stop after a suspended machine is resumed and before it
+	// ends.
 	Stopping func(machine.Spec)
 
-	// Lacks are the processors that Runs says no to.
+	// Lacks are the processors that Runs rejects.
 	Lacks []string
 
 	// Findings is the answer of Check.

@@ -13,8 +13,8 @@ import (
 // looks is how often a download is measured.
 const looks = 100 * time.Millisecond
 
-// GetAtMost is that of the communicator for no more than limit bytes: a download that
-// goes on beyond that is broken off, which is an error. dst is empty.
+// GetAtMost is the communicator's Get with a limit in bytes: a download that exceeds it is
+// cancelled with an error. dst must be empty.
 func GetAtMost(ctx context.Context, m builder.Machine, src string, dst *os.Root, limit int64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -43,10 +43,10 @@ func GetAtMost(ctx context.Context, m builder.Machine, src string, dst *os.Root,
 	return err
 }
 
-// block is what a file or directory counts at least: there must not be too many either.
+// block is the smallest size that a file or directory counts, to limit their number too.
 const block = 4 << 10
 
-// size is what all files in a directory take, as far as they can be seen.
+// size returns the size of all files in a directory, as far as they can be read.
 func size(dir *os.Root) (sum int64) {
 	_ = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {

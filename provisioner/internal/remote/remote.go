@@ -26,8 +26,7 @@ type Machine struct {
 	Scope    *step.Scope
 	Patience time.Duration // start_retry_timeout
 
-	// Lenient says that what cannot be removed is a warning, since scripts may shut the
-	// machine down.
+	// Lenient turns a failed removal into a warning, because scripts may shut the machine down.
 	Lenient bool
 
 	uploaded bool // something may be on the machine
@@ -52,15 +51,15 @@ func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text 
 	return m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
 }
 
-// Put is that of the communicator, and notes that there may be something to remove.
+// Put is the communicator's Put. It also records that there may be files to remove.
 func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) error {
 	err := m.Machine.Put(ctx, dst, src)
 	m.uploaded = m.uploaded || !errors.Is(err, communicator.ErrNoCommands)
 	return err
 }
 
-// MakeDirs makes directories, and those above them, with the permissions that mode
-// gives the last of each path; "" leaves them to the machine.
+// MakeDirs makes directories and their parents. mode is the permissions of the last element of each
+// path; "" leaves them to the machine.
 func (m *Machine) MakeDirs(ctx context.Context, mode string, dirs ...string) error {
 	line := "mkdir -p"
 	if mode != "" {
@@ -108,11 +107,10 @@ func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line
 	return m.RemoveBy(ctx, failed, paths, func(ctx context.Context) error { return m.Exec(ctx, line) })
 }
 
-// RemoveBy removes what an attempt has uploaded, and returns the error of the attempt
-// or its own. Without any upload there is nothing to do. After a success it waits for a
-// machine that reboots. After a failure it tries for a moment, even if ctx is over, and
-// not at all if the connection is lost: what is left then goes to the machine's
-// leftovers.
+// RemoveBy removes the files that an attempt has uploaded. It returns the error of the attempt, or
+// its own. Without an upload it does nothing. After a success it waits for a machine that reboots.
+// After a failure it tries for a short time, even if ctx has ended, and not at all if the
+// connection is lost; files that remain are recorded in the machine's leftovers.
 func (m *Machine) RemoveBy(ctx context.Context, failed error, paths []string, by func(context.Context) error) error {
 	what := strings.Join(paths, " ")
 	remove := func(ctx context.Context) error {
@@ -160,8 +158,8 @@ func (m *Machine) RemoveBy(ctx context.Context, failed error, paths []string, by
 // dropped the connection.
 const retryPause = 2 * time.Second
 
-// Persist repeats fn while the connection is lost under it, for as long as
-// start_retry_timeout allows.
+// Persist repeats fn as long as it fails because the connection is lost, for at most
+// start_retry_timeout.
 func (m *Machine) Persist(ctx context.Context, fn func(context.Context) error) error {
 	if m.Patience == 0 {
 		return fn(ctx)
