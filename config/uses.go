@@ -216,7 +216,7 @@ func (u *user) files(all []fileRead) {
 	}
 }
 
-// Cwd is the directory that relative paths start from.
+// Cwd returns the directory that relative paths start from.
 func (t *Template) Cwd() string { return t.cwd }
 
 // Relative returns a path relative to the directory of the template, with slashes,

@@ -63,7 +63,7 @@ func (e *CancelledError) Error() string { return "cancelled by bake fleet cancel
 // Outcome is that of the runs of cells.
 func (e *CancelledError) Outcome() run.Outcome { return run.OutcomeCancelled }
 
-// Cancelling is the message in the logs of the cells.
+// Cancelling returns the message in the logs of the cells.
 func (e *CancelledError) Cancelling() string {
 	return "Cancelling build: the fleet " + e.Fleet + " was cancelled"
 }

@@ -188,10 +188,10 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("the run was cancelled after %s, its time limit", ui.Words(e.Limit))
 }
 
-// Outcome is the outcome of the run.
+// Outcome returns the outcome of the run.
 func (e *TimeoutError) Outcome() Outcome { return OutcomeTimeout }
 
-// Cancelling is the message in the log of the run.
+// Cancelling returns the message in the log of the run.
 func (e *TimeoutError) Cancelling() string {
 	return fmt.Sprintf("Cancelling build: the time limit of the run, %s, has passed", ui.Words(e.Limit))
 }

@@ -31,20 +31,20 @@ import (
 // State is the directory where runs keep what must outlive them.
 type State string
 
-// Ledgers is the directory of the ledgers of runs that own something.
+// Ledgers returns the directory of the ledgers of runs that own something.
 func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
 
-// Runs is the directory of the logs of runs.
+// Runs returns the directory of the logs of runs.
 func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
 // ShortID returns a prefix of a run's id that is long enough for people to distinguish
 // runs.
 func ShortID(id string) string { return id[:min(8, len(id))] }
 
-// Log is the path of the log of a run.
+// Log returns the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
 
-// Reports is the directory of the reports of a run, unless its template names another. run
+// Reports returns the directory of the reports of a run, unless its template names another. run
 // may come from the tag of a foreign image: for any value, the directory is below that of
 // runs.
 func (s State) Reports(run string) string {
@@ -52,7 +52,7 @@ func (s State) Reports(run string) string {
 	return filepath.Join(s.Runs(), name+".reports")
 }
 
-// keys is the directory of the keys of a run's machines.
+// keys returns the directory of the keys of a run's machines.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
 
 // loginsKept is how long bake ssh finds the machines of a run that was told to leave them

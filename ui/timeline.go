@@ -108,7 +108,7 @@ func (d *Timeline) Close() error {
 	return err
 }
 
-// label is the name of the step, indented below the steps that it is part of.
+// label returns the name of the step, indented below the steps that it is part of.
 func (s *timedStep) label() string {
 	return "  " + strings.Repeat("  ", strings.Count(s.path, within)) + prose.Capital(innermost(s.path))
 }

@@ -228,7 +228,7 @@ func (p *program) blame(diags hcl.Diagnostics) error {
 	return nil
 }
 
-// sources are the files that diags are about, as far as they can be read.
+// sources returns the files that diags are about, as far as they can be read.
 func (p *program) sources(diags hcl.Diagnostics) map[string]*hcl.File {
 	files := map[string]*hcl.File{checks.Stdin: {Bytes: p.input}}
 	for _, d := range diags {

@@ -62,7 +62,7 @@ func customs(system string) (of struct{ state, data, config place }) {
 	return of
 }
 
-// dir is the directory that the variable own names, or else name at that place.
+// dir returns the directory that the variable own names, or else name at that place.
 func (e environ) dir(own string, at place, name string) (string, error) {
 	if d := e.get(own); d != "" {
 		return filepath.Abs(d)

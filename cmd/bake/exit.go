@@ -92,7 +92,7 @@ func (e environ) checkExitCodes() error {
 	}
 }
 
-// outcomeCode is the exit code in err, if it has one.
+// outcomeCode returns the exit code in err, if it has one.
 func outcomeCode(err error) (int, bool) {
 	ended, ok := errors.AsType[outcomeError](err)
 	return ended.code, ok

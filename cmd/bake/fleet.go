@@ -99,7 +99,7 @@ func (p *program) oneFleet(ctx context.Context, f *fleetFlags, command string, a
 	return t, one, err
 }
 
-// fleetEngine is the engine of a fleet. If this program has not got it, another one does the
+// fleetEngine returns the engine of a fleet. If this program has not got it, another one does the
 // whole command, and how that has ended is the error.
 func (p *program) fleetEngine(ctx context.Context, f *fleet.Fleet, h fleet.Host) (e fleet.Engine, err error) {
 	if f.Engine == nil {
@@ -199,7 +199,7 @@ func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
 	}
 }
 
-// shared is the local cloud of the cells of fleets.
+// shared returns the local cloud of the cells of fleets.
 func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) *fleet.Shared {
 	return &fleet.Shared{Fleets: fleets, Options: func(emit func(step.Event)) (local.Options, error) {
 		return p.joinOptions(f.egress, emit)

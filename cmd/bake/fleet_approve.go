@@ -96,7 +96,7 @@ func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(con
 	}
 }
 
-// accountOf is the account of a cell, in a session of its role that has this name.
+// accountOf returns the account of a cell, in a session of its role that has this name.
 func (p *program) accountOf(ctx context.Context, cloud amazon.Cloud, c fleet.Cell, session string) (*images.Account, error) {
 	cloud.Within = fleet.Within(c, session)
 	return images.Open(ctx, images.Place{Regions: []string{c.Region}, Env: p.env, Cloud: cloud})

@@ -57,7 +57,7 @@ func (p *program) ofFleets(values func(f *fleet.Fleet) []string) cobra.Completio
 	}
 }
 
-// fleetsOf are the fleets of the template of a command, as far as it can be read.
+// fleetsOf returns the fleets of the template of a command, as far as it can be read.
 func (p *program) fleetsOf(cmd *cobra.Command) []*fleet.Fleet {
 	path := "."
 	if f := cmd.Flags().Lookup("template"); f != nil {

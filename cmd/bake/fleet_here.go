@@ -11,7 +11,7 @@ import (
 	"bake/step"
 )
 
-// temporalEngine is the engine for Temporal; nil if this program has none.
+// temporalEngine returns the engine for Temporal; nil if this program has none.
 func temporalEngine(context.Context, fleet.Host, *fleet.Temporal) (fleet.Engine, error) {
 	return nil, nil // as it says
 }

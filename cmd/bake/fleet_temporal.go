@@ -21,7 +21,7 @@ import (
 // metricsVar is the environment variable with the address at which a worker serves metrics.
 const metricsVar = "BAKE_METRICS"
 
-// temporalEngine is the engine for Temporal.
+// temporalEngine returns the engine for Temporal.
 func temporalEngine(_ context.Context, h fleet.Host, _ *fleet.Temporal) (fleet.Engine, error) {
 	return &temporal.Engine{Host: h, Metrics: envvar.Get(h.Env, metricsVar)}, nil
 }

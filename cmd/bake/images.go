@@ -300,7 +300,7 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 	})
 }
 
-// parameterOf is the parameter that a channel is, or empty if the text names none.
+// parameterOf returns the parameter that a channel is, or empty if the text names none.
 func parameterOf(channel string) string {
 	image, name, ok := strings.Cut(channel, "/")
 	switch {
@@ -352,7 +352,7 @@ func (o *imagesListOptions) query(command string, args []string, now time.Time) 
 	return q, nil
 }
 
-// tagFilter is the filter for KEY or KEY=VALUE.
+// tagFilter returns the filter for KEY or KEY=VALUE.
 func tagFilter(text string) (images.Filter, error) {
 	key, value, given := strings.Cut(text, "=")
 	switch {

@@ -44,7 +44,7 @@ func (f *channelFlags) register(p *program, flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noRules, "no-rules", false, "do not use an image block: channels are the parameters /bake/IMAGE/CHANNEL of this account, without rules")
 }
 
-// image is the block of an image; nil with -no-rules.
+// image returns the block of an image; nil with -no-rules.
 func (f *channelFlags) image(ctx context.Context, p *program, command, name string) (*run.ImageBlock, error) {
 	if f.noRules {
 		return nil, nil

@@ -41,7 +41,7 @@ func main() {
 // provisioners.
 var withheld = []string{run.KeyVar, run.KeyFileVar}
 
-// bake is the whole program: it returns the exit code. args begin with its name.
+// bake runs the program and returns its exit code. args begin with its name.
 func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	early := listenEarly()
 	name, args := args[0], args[1:]
@@ -125,7 +125,7 @@ type program struct {
 	lock atomic.Pointer[registry.Lock] // of the template, if it was needed
 }
 
-// parts are the building blocks of components that are only checked, or that run in AWS.
+// parts returns the building blocks of components that are only checked, or that run in AWS.
 func (p *program) parts() builtin.Parts { return builtin.Parts{Env: p.env, Now: p.now} }
 
 // errReported is the error of a command that has already shown what went wrong.

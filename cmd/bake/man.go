@@ -30,7 +30,7 @@ func writeMan(dir string, cmd *cobra.Command) error {
 	return errors.Join(all...)
 }
 
-// manName is the name of a command's page, such as "bake-cloud-up".
+// manName returns the name of a command's page, such as "bake-cloud-up".
 func manName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
 
 // roff is a manual page that is being written.

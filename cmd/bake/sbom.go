@@ -114,7 +114,7 @@ func (f *hostFlags) register(flags *pflag.FlagSet, what string) {
 	flags.Var(&f.keys, "host-key-check", "host key `policy`: strict (known keys only), pin (any key, if none is known), or off")
 }
 
-// hostNames are the names of the flags.
+// hostNames returns the names of the flags.
 func hostNames() []string {
 	return []string{"host", "identity", "bastion", "known-hosts", "host-key-check"}
 }

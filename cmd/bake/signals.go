@@ -24,7 +24,7 @@ func (e interrupted) Outcome() run.Outcome {
 	return run.OutcomeCancelled
 }
 
-// Cancelling is the message in the log of the run.
+// Cancelling returns the message in the log of the run.
 func (e interrupted) Cancelling() string {
 	return fmt.Sprintf("Cancelling build after receiving %s", e.signal)
 }
@@ -40,7 +40,7 @@ func (unread) Error() string { return "cancelled: the program reading bake's out
 // Outcome is that of a Ctrl-C, which often ends the reader before bake receives it.
 func (unread) Outcome() run.Outcome { return run.OutcomeCancelled }
 
-// Cancelling is the message in the log of the run.
+// Cancelling returns the message in the log of the run.
 func (unread) Cancelling() string {
 	return "Cancelling build: the program reading its output has exited"
 }

@@ -108,7 +108,7 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 	return err
 }
 
-// ncProxy is the command that connects to a machine of the local cloud.
+// ncProxy returns the command that connects to a machine of the local cloud.
 func ncProxy() []string {
 	self, err := os.Executable()
 	if err != nil {

@@ -20,7 +20,7 @@ func (p *program) traces(service string, env environ, feed *feed) *trace.Tracer 
 	})
 }
 
-// ofCell is the tracer for the run of a cell.
+// ofCell returns the tracer for the run of a cell.
 func ofCell(t *trace.Tracer, c fleet.Cell) *trace.Tracer {
 	return t.Named("bake "+c.Image, "bake.fleet", c.Fleet, "bake.cell", c.Short(), "bake.image", c.Image)
 }

@@ -226,7 +226,7 @@ func flagged(err error) error {
 	return err
 }
 
-// verifier is the public key that the flags name.
+// verifier returns the public key that the flags name.
 func (p *program) verifier(ctx context.Context, o verifyOptions, cloud amazon.Cloud) (crypto.PublicKey, error) {
 	return o.PublicKey(ctx, cloud, p.env, p.env.get(attest.PassphraseVar))
 }

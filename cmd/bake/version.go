@@ -54,7 +54,7 @@ func (p *program) version() error {
 	return err
 }
 
-// commit is the revision that the program was built from, empty if unknown.
+// commit returns the revision that the program was built from, empty if unknown.
 func commit() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

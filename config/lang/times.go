@@ -11,7 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty/gocty"
 )
 
-// timestamp is the current time, anew at each call.
+// timestamp returns a function that returns the current time at each call.
 func timestamp(now func() time.Time) function.Function {
 	return function.New(&function.Spec{
 		Type: function.StaticReturnType(cty.String),

@@ -26,7 +26,7 @@ type approveIn struct {
 	Approval fleet.Approval `json:"approval"`
 }
 
-// approvalID is the id of the workflow in which the image of an outcome waits, whatever run has
+// approvalID returns the id of the workflow in which the image of an outcome waits, whatever run has
 // made or reused it.
 func approvalID(o fleet.Outcome) string {
 	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + o.Image.ID

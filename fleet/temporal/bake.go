@@ -213,7 +213,7 @@ func timeout(err error) enums.TimeoutType {
 	return t.TimeoutType()
 }
 
-// ended is the outcome of a run that the workflow has ended.
+// ended returns the outcome of a run that the workflow has ended.
 func (b *baking) ended(ctx workflow.Context, id string, err error) fleet.Outcome {
 	out := fleet.Outcome{Cell: b.Cell, Result: fleet.Failed, Run: id, Error: words(err), Code: 1}
 	if ctx.Err() != nil || temporal.IsCanceledError(err) {

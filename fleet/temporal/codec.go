@@ -102,7 +102,7 @@ func (packer) Decode(in []*common.Payload) ([]*common.Payload, error) {
 	return out, nil
 }
 
-// failures is the converter of errors: with encrypt, their messages and stacks are encrypted.
+// failures returns the converter of errors: with encrypt, their messages and stacks are encrypted.
 func failures(c converter.DataConverter, encrypt bool) converter.FailureConverter {
 	return temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{DataConverter: c, EncodeCommonAttributes: encrypt})
 }

@@ -559,7 +559,7 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 // attributesKnown is how long the service may take to know search attributes in queries that it has.
 const attributesKnown = 15 * time.Second
 
-// newest is the newest execution that a query finds, if there is one, which may name the search attributes
+// newest returns the newest execution that a query finds, if there is one, which may name the search attributes
 // that have just been made.
 func newest(ctx context.Context, c client.Client, f *fleet.Fleet, query string) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	for end := time.Now().Add(attributesKnown); ; {

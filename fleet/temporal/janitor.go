@@ -40,7 +40,7 @@ type orphansIn struct {
 	Before time.Time `json:"before"`
 }
 
-// janitorOf is the schedule of the janitor of a fleet, and when that is.
+// janitorOf returns the schedule of the janitor of a fleet, and when that is.
 func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	return &client.ScheduleOptions{
 		ID: janitorID(f.Name), TypedSearchAttributes: aboutSchedule(f),

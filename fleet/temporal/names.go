@@ -60,7 +60,7 @@ func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 // schedule.
 func fleetID(name string) string { return "fleet/" + name }
 
-// janitorID is the id of the schedule, and the prefix of the id of the workflow, which
+// janitorID returns the id of the schedule, and the prefix of the id of the workflow, which
 // deletes what terminated workflows of a fleet have left.
 func janitorID(name string) string { return "janitor/" + name }
 

@@ -101,7 +101,7 @@ func encode(v any, indent string) ([]byte, error) {
 	return bytes.TrimSpace(b.Bytes()), err
 }
 
-// File is the file at path as a subject, under its base name.
+// File returns the file at path as a subject, under its base name.
 func File(name, path string) (Resource, error) {
 	f, err := os.Open(path)
 	if err != nil {

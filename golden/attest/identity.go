@@ -31,7 +31,7 @@ const identityIs = "identity"
 // BuildType is that of images of image blocks.
 const BuildType = "urn:bake:buildtype:image:v1"
 
-// digest is the SHA-256 of the identity as JSON.
+// digest returns the SHA-256 of the identity as JSON.
 func (id Identity) digest() (string, error) {
 	text, err := encode(id, "")
 	return fmt.Sprintf("%x", sha256.Sum256(text)), err

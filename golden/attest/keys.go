@@ -137,7 +137,7 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return false
 }
 
-// VerificationKey is the public key that all of sources name: PEM files, as [PublicKey] reads
+// VerificationKey returns the public key that all of sources name: PEM files, as [PublicKey] reads
 // them, or what remote opens, which returns nil for others. Empty ones name none. It is an
 // error if they name different keys, or none.
 func VerificationKey(sources []string, passphrase string, remote func(source string) (crypto.Signer, error)) (key crypto.PublicKey, err error) {

@@ -31,7 +31,7 @@ type Options struct {
 // OnKMS reports whether the key is one of AWS KMS.
 func (o *Options) OnKMS() bool { return strings.HasPrefix(o.Key, kmskey.Scheme) }
 
-// PublicKey is the key that the attestations must be signed with. A key of AWS KMS is that of cloud;
+// PublicKey returns the key that the attestations must be signed with. A key of AWS KMS is that of cloud;
 // env is the environment, as "NAME=value", and passphrase is that of a private key.
 func (o *Options) PublicKey(ctx context.Context, cloud amazon.Cloud, env []string, passphrase string) (crypto.PublicKey, error) {
 	return attest.VerificationKey([]string{o.Key, o.Verifier}, passphrase, func(source string) (crypto.Signer, error) {

@@ -233,7 +233,7 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 // until then, bake or a sweep deletes it.
 const afterTimeout = 2 * time.Hour
 
-// Reports is the directory for reports, or s3://BUCKET/PREFIX, and where that is written; empty
+// Reports returns the directory for reports, or s3://BUCKET/PREFIX, and where that is written; empty
 // if none is set.
 func (s *Settings) Reports() (string, *hcl.Range) {
 	if s.tool.options == nil || s.tool.options.Reports == "" {
@@ -272,7 +272,7 @@ func (r *reader) pattern(b *hcl.Block) {
 	}
 }
 
-// Uploads are the rules for uploads, in the order in which they were written.
+// Uploads returns the rules for uploads, in the order in which they were written.
 func (s *Settings) Uploads() []*builder.Upload {
 	var rules []*builder.Upload
 	for _, u := range s.uploads {

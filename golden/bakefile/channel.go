@@ -61,7 +61,7 @@ func (h *Channel) Rule() channels.Rule {
 	return channels.Rule{Name: h.Name, Requires: h.Requires, From: h.From, Soak: h.Soak, Approval: h.Approval}
 }
 
-// ParameterOf is the name of the parameter for an image.
+// ParameterOf returns the name of the parameter for an image.
 func (h *Channel) ParameterOf(image string) string {
 	if h.Parameter != "" {
 		return h.Parameter

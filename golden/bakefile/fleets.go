@@ -27,7 +27,7 @@ type FleetBlock struct {
 	roles map[[2]string]string // by account and region
 }
 
-// Role is the ARN of the role of a cell; empty: none is assumed.
+// Role returns the ARN of the role of a cell; empty: none is assumed.
 func (f *FleetBlock) Role(account, region string) string { return f.roles[[2]string{account, region}] }
 
 // ImageRef is where a fleet names an image block, or with a key one image of a block with
@@ -46,7 +46,7 @@ func (i ImageRef) String() string {
 	return "image." + i.Label
 }
 
-// Fleets are the fleets, in the order in which they were written.
+// Fleets returns the fleets, in the order in which they were written.
 func (s *Settings) Fleets() []FleetBlock { return s.blocks }
 
 // Engine returns the engine block, or nil if there is none.
@@ -215,7 +215,7 @@ func (r *reader) role(f placed[Fleet], expr hcl.Expression, account, region stri
 	return "", false
 }
 
-// accountOfRole is the account of the ARN of a role.
+// accountOfRole returns the account of the ARN of a role.
 func accountOfRole(arn string) (account string, ok bool) {
 	parts := strings.SplitN(arn, ":", 6)
 	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || !strings.HasPrefix(parts[5], "role/") || parts[5] == "role/" {
@@ -267,7 +267,7 @@ type copied struct {
 	at     hcl.Range // of ami_regions
 }
 
-// copies are the regions that the sources of an image name, as far as they are known.
+// copies returns the regions that the sources of an image name, as far as they are known.
 func (s *Settings) copies(ctx context.Context, label string) (all []copied) {
 	for _, p := range s.pipelines {
 		if p.Block.Labels[0] != label {

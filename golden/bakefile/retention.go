@@ -60,7 +60,7 @@ func (o *Retention) Validate(c *schema.Checker) {
 	}
 }
 
-// Retentions are the retention blocks of all images. The diagnostics are about values that
+// Retentions returns the retention blocks of all images. The diagnostics are about values that
 // are not known yet.
 func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics) {
 	for _, p := range s.pipelines {

@@ -107,7 +107,7 @@ func (ScanFormat) Choices() []string { return []string{"sarif", "junit", "tap", 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (f *ScanFormat) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
 
-// FullName is the name of the scan: that of its kind if it has no other.
+// FullName returns the name of the scan: that of its kind if it has no other.
 func (o *Scan) FullName() string {
 	if o.Name == "" {
 		return o.Kind

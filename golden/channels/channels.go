@@ -62,14 +62,14 @@ func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	return reasons, wait
 }
 
-// Parameter is the parameter that a channel of an image is, unless the user has named one.
+// Parameter returns the parameter that a channel of an image is, unless the user has named one.
 func Parameter(image, channel string) string { return "/bake/" + image + "/" + channel }
 
 // ApprovalTag returns the key of the tag that records who approved an image for a channel,
 // and when.
 func ApprovalTag(channel string) string { return "bake:approved:" + channel }
 
-// Passed are the names that a tag bake:verified lists. It is false if they are too many for
+// Passed returns the names that a tag bake:verified lists. It is false if they are too many for
 // a tag, which has their digest then.
 func Passed(tag string) ([]string, bool) {
 	if tag == "" {

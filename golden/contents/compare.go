@@ -19,7 +19,7 @@ type Change struct {
 	After  string `json:"after,omitempty"`  // versions that there are and were not
 }
 
-// String is the change for people, on one line.
+// String returns the change for people, on one line.
 func (c Change) String() string {
 	name := string(c.Kind) + " " + c.Name
 	if c.Arch != "" {
@@ -148,7 +148,7 @@ func Parse(text []byte) (*Contents, error) {
 	return c, nil
 }
 
-// packageOf is the package of a URL, as [Package.URL] makes it.
+// packageOf returns the package of a URL, as [Package.URL] makes it.
 func packageOf(url string) (Package, error) {
 	u, err := packageurl.FromString(url)
 	if err != nil {

@@ -68,7 +68,7 @@ func FromFS(fsys fs.FS) (*Contents, error) {
 	return read(t)
 }
 
-// URL is the package's URL (https://github.com/package-url/purl-spec), with qualifiers
+// URL returns the package's URL (https://github.com/package-url/purl-spec), with qualifiers
 // for a package of the operating system os.
 func (p Package) URL(os OS) string {
 	var q packageurl.Qualifiers
@@ -98,7 +98,7 @@ func (p Package) URL(os OS) string {
 	return packageurl.NewPackageURL(string(p.Kind), namespace, name, p.Version, q, "").ToString()
 }
 
-// pythonName is the name of a Python package as package URLs have it: however it is
+// pythonName returns the name of a Python package as package URLs have it: however it is
 // written, it means the same one.
 func pythonName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 

@@ -62,7 +62,7 @@ var aliases = sync.OnceValue(func() map[string]string {
 	return names
 })
 
-// spdxOf is the identifier of the license called name, or name. Identifiers are the same
+// spdxOf returns the identifier of the license called name, or name. Identifiers are the same
 // in capitals and small letters.
 func spdxOf(name string) string {
 	for _, key := range []string{name, strings.ToLower(name)} {

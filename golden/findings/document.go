@@ -71,7 +71,7 @@ func (d Document) Write(w io.Writer, format Format) error {
 	return fmt.Errorf("%q is not a format of findings; use one of %q", format, Formats())
 }
 
-// reports are those to write.
+// reports returns those to write.
 func (d Document) reports() []Report {
 	in := d.Reports
 	if d.Verdict != nil {
@@ -117,7 +117,7 @@ func (f Finding) about() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// place is the line of a file.
+// place returns the line of a file.
 func place(r *hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
 
 // plain writes what failed, as a table, and then counts and scores.

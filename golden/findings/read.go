@@ -138,7 +138,7 @@ func severity(name string) Severity {
 
 var errEmpty = errors.New("it is empty")
 
-// title is the name of a format, as people write it.
+// title returns the name of a format, as people write it.
 func title(f Format) string {
 	switch f {
 	case JUnit:

@@ -223,7 +223,7 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 	return nil
 }
 
-// failures are the reasons to think that a call failed, at most fewest.
+// failures returns the reasons to think that a call failed, at most fewest.
 func (c sarifCall) failures() (said []string) {
 	if c.StartFailure != "" {
 		said = append(said, line(c.StartFailure, 500))

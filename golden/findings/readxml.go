@@ -19,7 +19,7 @@ func newXMLReader(src []byte) *xmlReader {
 	return &xmlReader{d: xml.NewDecoder(bytes.NewReader(src))}
 }
 
-// token is the next one. Declarations of types, in which entities could be declared, are
+// token returns the next one. Declarations of types, in which entities could be declared, are
 // refused.
 func (x *xmlReader) token() (xml.Token, error) {
 	t, err := x.d.Token()
@@ -33,7 +33,7 @@ func (x *xmlReader) token() (xml.Token, error) {
 	return t, nil
 }
 
-// root is the first element.
+// root returns the first element.
 func (x *xmlReader) root() (xml.StartElement, error) {
 	for {
 		t, err := x.token()
@@ -102,7 +102,7 @@ func (x *xmlReader) content(visit func(xml.StartElement) error, text *strings.Bu
 // skip passes over an element.
 func (x *xmlReader) skip(xml.StartElement) error { return x.children(x.skip) }
 
-// text is the text of the element that was begun last, with that of all below it.
+// text returns the text of the element that was begun last, with that of all below it.
 func (x *xmlReader) text() (string, error) {
 	var b strings.Builder
 	var below func(xml.StartElement) error

@@ -97,7 +97,7 @@ func (p Plan) Search(ctx context.Context, m builder.Machine) (findings.Report, e
 	return report, err
 }
 
-// login is the key that bake has logged in with, in base64; empty if it is not bake's.
+// login returns the key that bake has logged in with, in base64; empty if it is not bake's.
 func login(m builder.Machine) string {
 	if fields := strings.Fields(m.Data["SSHPublicKey"].Text); len(fields) > 1 && strings.HasPrefix(fields[1], "AAAA") {
 		return fields[1]
@@ -204,7 +204,7 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 	return found, err
 }
 
-// holders are the files that grep has named. Its last line is its exit status: 1 if
+// holders returns the files that grep has named. Its last line is its exit status: 1 if
 // nothing was found, and 2 if not all could be read, such as a directory that is not there.
 func holders(said string) (found []line, err error) {
 	text := strings.TrimRight(said, "\r\n")

@@ -13,7 +13,7 @@ type Change struct {
 	What string `json:"what"` // such as "is new", or "mode 0644 is now 0666"
 }
 
-// String is the change for people, on one line.
+// String returns the change for people, on one line.
 func (c Change) String() string { return printable(c.Path) + " " + c.What }
 
 // Compare lists the files in which after differs from before, sorted by path. It leaves

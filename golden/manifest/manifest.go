@@ -50,7 +50,7 @@ func (m *Manifest) add(path string, f file) error {
 	return nil
 }
 
-// paths are the paths of all files, in order.
+// paths returns the paths of all files, in order.
 func (m *Manifest) paths() []string {
 	all := make([]string, 0, len(m.files))
 	for p := range m.files {

@@ -52,7 +52,7 @@ func (p *pipeline) suite(files *[]string, gate *gates.Options, o checks.Options)
 	return suite{checks: loaded, gate: judge}, append(placed(diags, p.image.Src.Range(files)), more...)
 }
 
-// gate is the gate of a block, with its waivers; nil is the zero gate.
+// gate returns the gate of a block, with its waivers; nil is the zero gate.
 func (p *pipeline) gate(o *gates.Options) (findings.Gate, hcl.Diagnostics) {
 	if o == nil {
 		return findings.Gate{}, nil

@@ -19,7 +19,7 @@ func (p *pipeline) distributes() bool {
 	return p.image.Image.Distribute != nil || len(p.image.Image.Channels) > 0
 }
 
-// parameters are the channels.
+// parameters returns the channels.
 func (p *pipeline) parameters() (names []string) {
 	for i := range p.image.Image.Channels {
 		names = append(names, p.image.Image.Channels[i].ParameterOf(p.image.Name))

@@ -72,7 +72,7 @@ func about(r *changes.Record, file string) string {
 	return name
 }
 
-// kindOf is the title of a document, and its kind in the log, by the name of its file.
+// kindOf returns the title of a document, and its kind in the log, by the name of its file.
 func kindOf(name string) (title, kind string) {
 	for _, f := range []contents.Format{contents.CycloneDX, contents.SPDX} {
 		if title, ok := strings.CutSuffix(name, f.Extension()); ok {

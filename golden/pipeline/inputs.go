@@ -76,7 +76,7 @@ func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.D
 	return diags
 }
 
-// files are the inputs that are files which components, the image block and its inputs
+// files returns the inputs that are files which components, the image block and its inputs
 // name.
 func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
 	h := &hasher{name: p.Template.Relative, cwd: p.Template.Cwd(), done: map[string]plan.Input{}}
@@ -110,7 +110,7 @@ func (p *pipeline) included() (all []string) {
 	return all
 }
 
-// expired are the rules whose waivers have expired: an image that they let pass must not be
+// expired returns the rules whose waivers have expired: an image that they let pass must not be
 // reused as if they still did.
 func (p *pipeline) expired() (rules []string) {
 	gates := make([]findings.Gate, 0, len(p.before)+len(p.after)+len(p.scanners))

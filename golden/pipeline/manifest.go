@@ -52,7 +52,7 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 	})
 }
 
-// listed is the manifest of the image as it was written.
+// listed returns the manifest of the image as it was written.
 func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifest, error) {
 	marks, err := p.imageTags(ctx, s)
 	if err != nil {

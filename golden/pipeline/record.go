@@ -22,7 +22,7 @@ func (p *pipeline) document(s *step.Scope, name, digest string) {
 	step.Record(s, documentsAre, p.kept)
 }
 
-// documents are the digests of all documents about the image, by name.
+// documents returns the digests of all documents about the image, by name.
 func (p *pipeline) documents(s *step.Scope) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

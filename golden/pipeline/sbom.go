@@ -65,7 +65,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 	})
 }
 
-// sbomName is the name of the SBOM of the image.
+// sbomName returns the name of the SBOM of the image.
 func (p *pipeline) sbomName(s *step.Scope) string { return p.title(s) + ".sbom" }
 
 // sbomPath is where that SBOM is.

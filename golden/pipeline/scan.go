@@ -110,7 +110,7 @@ func (p *pipeline) scripts() (all []string) {
 	return all
 }
 
-// some are the first names.
+// some returns the first names.
 func some(names []string) string {
 	const most = 20
 	switch {

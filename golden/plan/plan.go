@@ -63,7 +63,7 @@ func Digest(inputs []Input) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// ordered are the inputs by name, each once.
+// ordered returns the inputs by name, each once.
 func ordered(inputs []Input) []Input {
 	all := append([]Input(nil), inputs...)
 	sort.SliceStable(all, func(i, j int) bool {

@@ -107,10 +107,10 @@ func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// short is the start of the digest.
+// short returns the start of the digest.
 func (in Input) short() string { return in.Digest[:min(2*digestBytes, len(in.Digest))] }
 
-// shown is the value, or the start of its digest.
+// shown returns the value, or the start of its digest.
 func (in Input) shown() string {
 	if in.Shown != "" {
 		return in.Shown

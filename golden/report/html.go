@@ -93,7 +93,7 @@ func (p page) overview(r *Report) {
 	p.put("</ul></nav>\n")
 }
 
-// outcome is the state of a build for people.
+// outcome returns the state of a build for people.
 func (b *Build) outcome() string {
 	if b.Reused {
 		return "reused"

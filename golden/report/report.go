@@ -301,7 +301,7 @@ func (b *Builder) findings(one *Build, d step.Report) {
 	one.Findings = append(one.Findings, f)
 }
 
-// Report is the report as far as events go.
+// Report returns the report as far as events go.
 func (b *Builder) Report() *Report {
 	r := &b.report
 	if r.State == "unfinished" {
@@ -320,7 +320,7 @@ func (b *Builder) Report() *Report {
 	return r
 }
 
-// launch is the command that launches a machine from an image. Nothing in it needs to be
+// launch returns the command that launches a machine from an image. Nothing in it needs to be
 // quoted, or else there is none.
 func launch(i Image, local bool) string {
 	for _, r := range i.Region + i.ID {

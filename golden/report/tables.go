@@ -54,7 +54,7 @@ func (p page) table(t table, row func(int)) {
 	p.put("</tbody></table>\n")
 }
 
-// filter is the form that the script shows, and how many rows it leaves.
+// filter returns the form that the script shows, and how many rows it leaves.
 func (p page) filter(t table) {
 	p.put("<form hidden role=\"search\" aria-label=\"Filter: %\" data-rows=\"%\"><label>Filter<input name=\"text\" type=\"search\" autocomplete=\"off\" aria-controls=\"%\"></label>\n", t.caption, t.id, t.id)
 	for _, c := range t.choices {

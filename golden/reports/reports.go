@@ -41,7 +41,7 @@ const byDigest = "sha256"
 // the state of runs.
 const Logs = "logs"
 
-// Digest is the SHA-256 of a document.
+// Digest returns the SHA-256 of a document.
 func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
 
 // Bucket keeps documents where they outlive this host.

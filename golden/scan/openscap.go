@@ -112,7 +112,7 @@ func (o OpenSCAP) script() (string, error) {
 	return "PROFILE=" + shellquote.Join(o.Profile) + "\nSTREAM=" + shellquote.Join(o.Stream) + "\nTAILORED=" + tailored + "\n" + file("content", content) + file("tailoring", tailoring) + openscap, nil
 }
 
-// packed is the file, compressed and as lines of text.
+// packed returns the file, compressed and as lines of text.
 func (c *Content) packed() (string, error) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)

@@ -41,7 +41,7 @@ type Plan struct {
 	Judge func(ctx context.Context, s *step.Scope, machine string, reports []findings.Report) error
 }
 
-// Boots are the machines that the plan takes.
+// Boots returns the machines that the plan takes.
 func (p Plan) Boots() []builder.Boot {
 	if len(p.Types) == 0 {
 		return []builder.Boot{{User: p.User}}

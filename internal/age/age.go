@@ -45,7 +45,7 @@ func (a *Age) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// String is the age with its days.
+// String returns the age with its days.
 func (a Age) String() string {
 	const day = Age(24 * time.Hour)
 	switch {

@@ -76,7 +76,7 @@ func (b *bench) checks(ctx context.Context) error {
 	return nil
 }
 
-// lastPID is the number of the newest process of a machine.
+// lastPID returns the number of the newest process of a machine.
 func (b *bench) lastPID(host string) (int, error) {
 	out, err := b.on(host, "echo $$")
 	if err != nil {

@@ -265,7 +265,7 @@ func (p *Page) Complaints() []string {
 	return append([]string(nil), p.complaints...)
 }
 
-// Requests are the URLs of everything that was loaded so far, the page among them.
+// Requests returns the URLs of everything that was loaded so far, the page among them.
 func (p *Page) Requests() []string {
 	p.b.mu.Lock()
 	defer p.b.mu.Unlock()

@@ -308,7 +308,7 @@ func (e *execution) value(n parse.Node, dot any) (any, error) {
 	return nil, fmt.Errorf("%s cannot be an argument", n)
 }
 
-// number is the value of a constant: as in Go, one with a point or an exponent is
+// number returns the value of a constant: as in Go, one with a point or an exponent is
 // a float, and a character is a whole number.
 func number(n *parse.NumberNode) (any, error) {
 	text := strings.ToLower(n.Text)

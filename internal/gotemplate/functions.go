@@ -175,7 +175,7 @@ func index(args []any) (any, error) {
 	return v, nil
 }
 
-// zero is the zero value of a type, which for an interface is nil.
+// zero returns the zero value of a type, which for an interface is nil.
 func zero(t reflect.Type) any { return reflect.Zero(t).Interface() }
 
 // slice is its first argument between the indexes that follow.

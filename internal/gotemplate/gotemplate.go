@@ -175,7 +175,7 @@ func replaceAll(args []any) (any, error) {
 	return replaced(t[0], t[1], -1, t[2])
 }
 
-// isotime is the start of the run, in RFC 3339 or the layout given.
+// isotime returns the start of the run, in RFC 3339 or the layout given.
 func (c Context) isotime(args []any) (any, error) {
 	if len(args) == 0 {
 		return c.Start.UTC().Format(time.RFC3339), nil

@@ -70,5 +70,5 @@ func Of(component string) (Plugin, bool) {
 	}
 }
 
-// Names are the names of all, in order.
+// Names returns the names of all, in order.
 func Names() []string { return slices.Sorted(maps.Keys(published)) }

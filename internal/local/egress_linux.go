@@ -44,7 +44,7 @@ func reach(o Options, mirrors image.Mirrors, store *image.Store) (*network.Reach
 	return network.ParseReach(items...)
 }
 
-// urlDestination is the host and port of a URL, as an item of [network.ParseReach].
+// urlDestination returns the host and port of a URL, as an item of [network.ParseReach].
 func urlDestination(text string) (item string, ok bool) {
 	if text != "" && !strings.Contains(text, "://") {
 		text = "http://" + text // as proxies are often written

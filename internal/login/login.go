@@ -83,7 +83,7 @@ func (m Machine) Command() string {
 // Dir is where the machines of a run are kept, below the directory of all runs.
 func Dir(runs, run string) string { return filepath.Join(runs, run+suffix) }
 
-// RunOf is the run whose machines are kept in dir.
+// RunOf returns the run whose machines are kept in dir.
 func RunOf(dir string) string { return strings.TrimSuffix(filepath.Base(dir), suffix) }
 
 const suffix = ".keys"
@@ -181,7 +181,7 @@ func Import(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// moved is the text of a machine whose key file, if it is one of the files, is in dir.
+// moved returns the text of a machine whose key file, if it is one of the files, is in dir.
 func moved(dir string, text []byte, files map[string][]byte) ([]byte, error) {
 	var m Machine
 	if err := json.Unmarshal(text, &m); err != nil {

@@ -37,7 +37,7 @@ type Parent struct {
 	State string
 }
 
-// String is the traceparent of a span that is sampled.
+// String returns the traceparent of a span that is sampled.
 func (p Parent) String() string { return fmt.Sprintf("00-%x-%x-01", p.Trace[:], p.Span[:]) }
 
 // general is the prefix of variables for all signals, and traces that of variables for
@@ -130,7 +130,7 @@ func resource(get func(name string) string, service string) (all []Attr, err err
 	return all, nil
 }
 
-// endpoint is the URL for traces: one for them alone is taken as it is, and one for all
+// endpoint returns the URL for traces: one for them alone is taken as it is, and one for all
 // signals leads to theirs by a path.
 func endpoint(get func(string) string) (string, error) {
 	name, path := traces+"ENDPOINT", ""

@@ -111,7 +111,7 @@ type (
 // internalKind is the kind of spans that are neither requests nor their answers.
 const internalKind = 1
 
-// encode is the request that sends spans of a program, which has a name and a version.
+// encode returns the request that sends spans of a program, which has a name and a version.
 func encode(resource []Attr, name, version string, spans []Span) ([]byte, error) {
 	all := make([]jsonSpan, 0, len(spans))
 	for _, s := range spans {

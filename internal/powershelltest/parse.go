@@ -320,7 +320,7 @@ func (p *parser) statement() node {
 	return p.pipeline()
 }
 
-// ended says whether a command is over here.
+// ended reports whether a command is over here.
 func (p *parser) ended() bool { return strings.ContainsRune("\n;|})\x00", p.peek()) }
 
 func (p *parser) pipeline() node {

@@ -20,7 +20,7 @@ func Started(pid int) string {
 	return fields[19]
 }
 
-// stat are the fields of /proc/PID/stat from the third on: state, parent, group and so on.
+// stat returns the fields of /proc/PID/stat from the third on: state, parent, group and so on.
 func stat(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -128,7 +128,7 @@ func (t *Table) Row(cells ...any) {
 	t.rows.WriteByte('\n')
 }
 
-// String is the table, with the end of a line after each row but the last.
+// String returns the table, with the end of a line after each row but the last.
 func (t *Table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

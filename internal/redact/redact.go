@@ -107,7 +107,7 @@ func (r *Set) AddRare(s string) {
 	}
 }
 
-// variants are the forms in which a text shows up in output: whole, with the
+// variants returns the forms in which a text shows up in output: whole, with the
 // line ends of the other system, and line by line; each as it is, and as programs
 // quote it.
 func variants(s string) []secret {

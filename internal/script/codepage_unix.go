@@ -10,5 +10,5 @@ func (l *Local) run(cmd *exec.Cmd, run func(*exec.Cmd) error) error {
 	return run(cmd)
 }
 
-// encoded is the text itself: it is UTF-8 for all.
+// encoded returns the text itself: it is UTF-8 for all.
 func (l *Local) encoded(text string) string { return text }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// codePage is the code page in which cmd.exe reads scripts and many programs write: that of the
+// codePage returns the code page in which cmd.exe reads scripts and many programs write: that of the
 // console, or of the system if there is none.
 func codePage() uint32 {
 	if page, err := windows.GetConsoleOutputCP(); err == nil && page != 0 {
@@ -55,7 +55,7 @@ func (l *Local) run(cmd *exec.Cmd, run func(*exec.Cmd) error) error {
 	return errors.Join(run(cmd), out.flush(), errOut.flush())
 }
 
-// encoded is the text of an inline script as its interpreter reads it.
+// encoded returns the text of an inline script as its interpreter reads it.
 func (l *Local) encoded(text string) string {
 	if !l.windows() {
 		return text

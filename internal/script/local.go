@@ -59,7 +59,7 @@ type LocalOptions struct {
 	UseLinuxPathing bool `hcl:"use_linux_pathing,optional"`
 }
 
-// LocalDefaults are the options of a block that sets none.
+// LocalDefaults returns the options of a block that sets none.
 func LocalDefaults() LocalOptions {
 	return LocalOptions{InlineShebang: "/bin/sh -e"}
 }
@@ -92,7 +92,7 @@ func (o *LocalOptions) Problems(known func(field any) bool) (found []Problem) {
 	return found
 }
 
-// withCommand is the script options with command as their inline script.
+// withCommand returns the script options with command as their inline script.
 func (o *LocalOptions) withCommand() *Options {
 	merged := o.Options
 	if o.Command != "" {
@@ -323,7 +323,7 @@ func (l *Local) assigned(line []string, i int, vars map[string]string, env []str
 	return Assign(l.Options.format(), values, func(quoted string) string { return quoted }), env
 }
 
-// linuxPath is the path that an absolute path of Windows has in the Windows Subsystem
+// linuxPath returns the path that an absolute path of Windows has in the Windows Subsystem
 // for Linux.
 func linuxPath(path string) string {
 	slashed := strings.ReplaceAll(path, `\`, "/")

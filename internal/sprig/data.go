@@ -160,7 +160,7 @@ func sign(n int) int {
 	return 1
 }
 
-// steps are the numbers from start to before stop.
+// steps returns the numbers from start to before stop.
 func steps(start, stop, step int) ([]int, error) {
 	out := []int{}
 	if step == 0 || sign(step) != sign(stop-start) {
@@ -339,7 +339,7 @@ func chunk(size int, v any) ([]any, error) {
 	return out, nil
 }
 
-// stringsOf are the elements of a list as texts, or a value as the only one.
+// stringsOf returns the elements of a list as texts, or a value as the only one.
 func stringsOf(v any) []string {
 	if v == nil {
 		return []string{}

@@ -44,7 +44,7 @@ func FromEnvironment(getenv func(name string) string, ca string, insecure bool, 
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, DisableKeepAlives: true}}, nil
 }
 
-// Authorities are those whose certificates are in a PEM file.
+// Authorities returns those whose certificates are in a PEM file.
 func Authorities(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -112,7 +112,7 @@ func (t *torture) plan(ctx context.Context) (plan []trial, err error) {
 	return plan, nil
 }
 
-// lot is the place of a trial in the order that the seed makes. It depends on nothing
+// lot returns the place of a trial in the order that the seed makes. It depends on nothing
 // else: how often bake looks at something differs from time to time, and with it which
 // trials there are.
 func (t *torture) lot(tr trial) uint64 {

@@ -38,7 +38,7 @@ type promotion struct {
 	problems      []string
 }
 
-// String is the line about it.
+// String returns the line about it.
 func (p *promotion) String() string {
 	return fmt.Sprintf("promote, %s: %d calls went wrong; %d moves were finished all the same, %d problems", p.mode.name, p.trials, p.moved, len(p.problems))
 }

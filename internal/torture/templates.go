@@ -114,7 +114,7 @@ source %q %q {
 `, builder, name, options)
 }
 
-// build is the beginning of the block of these sources of a builder.
+// build returns the beginning of the block of these sources of a builder.
 func build(builder string, names ...string) string {
 	source := "source." + builder + "."
 	return `

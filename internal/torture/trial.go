@@ -290,7 +290,7 @@ func (a *attempt) closeLedger() {
 	}
 }
 
-// states are the sizes that the ledger had, or had in the middle of a line, since the
+// states returns the sizes that the ledger had, or had in the middle of a line, since the
 // last call arrived that was carried out: had bake been killed then, the cloud would be
 // as it is now.
 func (a *attempt) states() (sizes []int64) {

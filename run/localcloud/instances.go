@@ -52,7 +52,7 @@ type Instance struct {
 	cleanKey func()
 }
 
-// User is the name for logging in.
+// User returns the name for logging in.
 func (i *Instance) User() string { return i.Image.Tags[userTag] }
 
 // Launch starts an instance, which the caller terminates. On an error nothing of it is

@@ -80,7 +80,7 @@ func Start(t testing.TB, opts cloud.Options) *World {
 	return w
 }
 
-// server is the machine of a spec.
+// server returns the machine of a spec.
 func (w *World) server(home string, spec machine.Spec) (*commtest.Server, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -172,7 +172,7 @@ type made struct {
 	resource  step.Resource // what the scope owns it by
 }
 
-// artifact is the image as what deleting the artifact deletes.
+// artifact returns the image as what deleting the artifact deletes.
 func (m made) artifact(owner *ownership.Owner) step.Resource {
 	r := owner.Resource(ownership.Image, m.id, owner.Session.Region)
 	r.ID = m.id

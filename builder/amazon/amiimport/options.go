@@ -105,7 +105,7 @@ func (o *Options) bootMode() string {
 	return "legacy-bios"
 }
 
-// key is the template of the object's key.
+// key returns the template of the object's key.
 func (o *Options) key() string {
 	if o.Key != "" {
 		return o.Key
@@ -113,7 +113,7 @@ func (o *Options) key() string {
 	return "packer-import-{{timestamp}}." + o.Format
 }
 
-// kmsKey is the key that the image is encrypted with, if it is encrypted.
+// kmsKey returns the key that the image is encrypted with, if it is encrypted.
 func (o *Options) kmsKey() string {
 	if !o.Encrypt {
 		return ""

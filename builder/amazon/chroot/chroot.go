@@ -135,7 +135,7 @@ func (w *work) checkSource(ctx context.Context) error {
 	return w.Images.CheckSharing(ctx, source, []*device.Mapping{{DeviceName: root, Encrypted: w.RootVolumeEncryptBoot, KMSKeyID: w.RootVolumeKMSKeyID}})
 }
 
-// sourceRoot is the mapping of the source image's root, or nil.
+// sourceRoot returns the mapping of the source image's root, or nil.
 func (w *work) sourceRoot() *types.BlockDeviceMapping {
 	for i, m := range w.Source.BlockDeviceMappings {
 		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(w.Source.RootDeviceName) {
@@ -145,7 +145,7 @@ func (w *work) sourceRoot() *types.BlockDeviceMapping {
 	return nil
 }
 
-// request is the volume to make: empty, or one with the root of the source image.
+// request returns the volume to make: empty, or one with the root of the source image.
 func (w *work) request(tags map[string]string) *ec2.CreateVolumeInput {
 	token := uuid.NewString()
 	in := &ec2.CreateVolumeInput{

@@ -33,7 +33,7 @@ type Host struct {
 	Lock string
 }
 
-// thisHost is the real one. env is the environment of commands.
+// thisHost returns the real host. env is the environment of commands.
 func thisHost(instance func(context.Context) (string, error), env []string) Host {
 	return Host{
 		Instance: func(ctx context.Context) (string, error) {
@@ -79,7 +79,7 @@ func (h Host) exclusively(ctx context.Context, do func() error) error {
 	}
 }
 
-// freeDevice is the first device name that the machine does not use, in the form
+// freeDevice returns the first device name that the machine does not use, in the form
 // that its disks have.
 func (h Host) freeDevice() (string, error) {
 	prefix := "/dev/sd"

@@ -98,7 +98,7 @@ type (
 	}
 )
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{
 		Access:         Access{access.Defaults()},

@@ -40,7 +40,7 @@ type (
 	}
 )
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{Access{access.Defaults()}, Launch{Options: launch.Defaults()}, Image{}}
 }

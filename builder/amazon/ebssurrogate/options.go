@@ -85,7 +85,7 @@ type RootDevice struct {
 	VolumeSize int `hcl:"volume_size,optional"`
 }
 
-// mapping is the root as a device of the image.
+// mapping returns the root as a device of the image.
 func (r *RootDevice) mapping() *device.Mapping {
 	return &device.Mapping{
 		DeviceName: r.DeviceName, DeleteOnTermination: r.DeleteOnTermination, IOPS: r.IOPS, Throughput: r.Throughput,
@@ -93,12 +93,12 @@ func (r *RootDevice) mapping() *device.Mapping {
 	}
 }
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{Options: launch.Defaults()}, Image: Image{Firmware: image.FirmwareDefaults()}}
 }
 
-// devices are the mappings as the launcher takes them.
+// devices returns the mappings as the launcher takes them.
 func (o *Options) devices() (all []*device.Mapping) {
 	for i := range o.LaunchBlockDeviceMappings {
 		all = append(all, &o.LaunchBlockDeviceMappings[i].Mapping)

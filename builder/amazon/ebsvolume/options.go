@@ -87,12 +87,12 @@ func (v *Volume) Validate(c *schema.Checker) {
 	interpolate.CheckTags(c, interpolate.Of(&v.SnapshotTags, v.SnapshotTag))
 }
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{launch.Defaults()}}
 }
 
-// devices are the volumes as the launcher takes them.
+// devices returns the volumes as the launcher takes them.
 func (o *Options) devices() (all []*device.Mapping) {
 	for i := range o.Volumes {
 		all = append(all, &o.Volumes[i].Mapping)

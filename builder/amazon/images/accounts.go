@@ -49,7 +49,7 @@ func (r Role) Check() error {
 	return errors.New("it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake")
 }
 
-// RoleOf is the role of a distribution, for a run of bake.
+// RoleOf returns the role of a distribution, for a run of bake.
 func RoleOf(d builder.Distribution, run string) Role {
 	name := "bake"
 	if run != "" {

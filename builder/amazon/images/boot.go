@@ -23,7 +23,7 @@ type BootOptions struct {
 	Interface    string // one of Interfaces; "": the public address, or the private one if there is none
 }
 
-// Interfaces are the addresses that a machine can be logged in to by.
+// Interfaces returns the addresses that a machine can be logged in to by.
 func Interfaces() (all []string) {
 	for _, i := range launch.Interface("").Choices() {
 		if i != string(launch.SessionManager) { // which takes an instance profile

@@ -68,7 +68,7 @@ func (o CopyOptions) Check() error {
 	return nil
 }
 
-// key is the KMS key for a region, "" for the default one.
+// key returns the KMS key for a region, "" for the default one.
 func (o CopyOptions) key(region string) string {
 	if key, ok := o.Keys[region]; ok {
 		return key
@@ -176,7 +176,7 @@ func (c *copier) collectTags(ctx context.Context) error {
 	return nil
 }
 
-// plainTags are the tags of an image that its copies have too.
+// plainTags returns the tags of an image that its copies have too.
 func plainTags(tags map[string]string) map[string]string {
 	// These are about the one image.
 	own := []string{KeyTag, ownership.RunTag, ownership.BuildTag, ownership.RejectedTag, ownership.QuarantineTag, HoldTag}
@@ -329,7 +329,7 @@ func (c *copier) explain(err error) error {
 	return fmt.Errorf("%w. To let others copy an image, its owner, account %s, has to share its snapshots and, if it is encrypted, its key too: bake images share %s -with %s -snapshots", err, c.from.Owner, c.from.ID, c.ID)
 }
 
-// tagsIn are the tags of the copy in a region.
+// tagsIn returns the tags of the copy in a region.
 func (c *copier) tagsIn(region string) map[string]string {
 	if c.key(region) == "" {
 		return c.tags

@@ -121,7 +121,7 @@ type alias struct {
 // parametersAtOnce is how many parameters GetParameters takes.
 const parametersAtOnce = 10
 
-// parameterID is the name of a parameter as its ARN has it.
+// parameterID returns the name of a parameter as its ARN has it.
 func parameterID(name string) string { return "parameter/" + strings.TrimPrefix(name, "/") }
 
 // resolve finds the images that aliases stand for. EC2 does that for single versions of
@@ -281,7 +281,7 @@ func (l *usageScan) mentions(ctx context.Context, names []string) error {
 	return nil
 }
 
-// lastOther is the last value of a parameter that is not its current one; empty if it
+// lastOther returns the last value of a parameter that is not its current one; empty if it
 // never had another.
 func (l *usageScan) lastOther(ctx context.Context, name string, p parameterVersion) (value string, err error) {
 	newest := int64(0)

@@ -89,7 +89,7 @@ func (i Image) Protected() bool { return i.Protection != "" && i.Protection != "
 // IsCopy reports whether the image was made by copying another one.
 func (i Image) IsCopy() bool { return i.SourceImage != "" && i.SourceInstance == "" }
 
-// Status is the state for people: EC2 does not count a deprecation as one.
+// Status returns the state for people: EC2 does not count a deprecation as one.
 func (i Image) Status(now time.Time) string {
 	if i.State == string(types.ImageStateAvailable) && i.Deprecated != nil && !now.Before(*i.Deprecated) {
 		return "deprecated"

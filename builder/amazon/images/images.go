@@ -79,7 +79,7 @@ func (a *Account) say(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// Home is the region that the account was opened in: the first that was named, or that
+// Home returns the region that the account was opened in: the first that was named, or that
 // of the AWS configuration.
 func (a *Account) Home() string { return a.session.Region }
 

@@ -219,7 +219,7 @@ func (a *Account) orphansIn(ctx context.Context, region string, o OrphanOptions)
 	return out, context.Cause(ctx)
 }
 
-// candidates are the snapshots of a region that were made for images before a time.
+// candidates returns the snapshots of a region that were made for images before a time.
 func (a *Account) candidates(ctx context.Context, region string, before time.Time) (out []*Orphan, err error) {
 	in := &ec2.DescribeSnapshotsInput{
 		OwnerIds: []string{"self"}, MaxResults: aws.Int32(pageSize),

@@ -227,7 +227,7 @@ func before(history []Entry, leave []string) []Entry {
 	return history // its image may stay
 }
 
-// wholeOf are the images of a history that are whole still, the newest first.
+// wholeOf returns the images of a history that are whole still, the newest first.
 func (a *Account) wholeOf(ctx context.Context, region string, history []Entry, without []string) (all []candidate, err error) {
 	seen := slices.Clone(without)
 	for _, e := range history {
@@ -476,7 +476,7 @@ func (o *Distributor) vacate(ctx context.Context, s *step.Scope, ids []string, w
 	return still, errors.Join(errs...)
 }
 
-// naming are the channels in a region that name one of the images now, with that.
+// naming returns the channels in a region that name one of the images now, with that.
 func (a *Account) naming(ctx context.Context, region string, ids []string) (map[string]string, error) {
 	l := a.newUsageScan(region, nil, Guards{})
 	names, _, err := l.parameters(ctx)

@@ -231,7 +231,7 @@ func (g *planGroup) next() (some []*Planned) {
 	return some
 }
 
-// Retained are the options for a retention.
+// Retained returns the options for a retention.
 func Retained(r builder.Retention, most Share, g Guards) PruneOptions {
 	if g.Role.ARN == "" {
 		g.Role = RoleOf(r.To, "")

@@ -47,7 +47,7 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	return err
 }
 
-// spare are the names and IDs of the images among made.
+// spare returns the names and IDs of the images among made.
 func spare(made []step.Resource) (all []string) {
 	for _, m := range made {
 		if m.Kind != ownership.Image {
@@ -76,7 +76,7 @@ func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, g Guar
 	return remover.Prune(ctx, plan)
 }
 
-// firstUse is the first use that counts.
+// firstUse returns the first use that counts.
 func firstUse(uses []Use) string {
 	n := slices.IndexFunc(uses, func(u Use) bool { return !u.Warning })
 	if n < 0 {

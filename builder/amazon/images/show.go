@@ -81,7 +81,7 @@ func (a *Account) launch(i Image) string {
 	return fmt.Sprintf("aws ec2 run-instances --region %s --image-id %s --instance-type %s", i.Region, i.ID, kind)
 }
 
-// regionsOf are the regions that images are in.
+// regionsOf returns the regions that images are in.
 func regionsOf(all []Image) (regions []string) {
 	for _, i := range all {
 		regions = append(regions, i.Region)

@@ -45,7 +45,7 @@ func InstancesText(all []Instance, now time.Time) string {
 	return table.String()
 }
 
-// day is the day of a time, "-" if there is none.
+// day returns the day of a time, "-" if there is none.
 func day(t *time.Time) string {
 	if t == nil {
 		return "-"

@@ -60,7 +60,7 @@ func (u *bundling) register(ctx context.Context) (image.Made, error) {
 	return u.Images.Register(ctx, in, u.Labels, nil)
 }
 
-// manifest is the name of the file that lists the bundle.
+// manifest returns the name of the file that lists the bundle.
 func (u *bundling) manifest() string { return u.prefix + ".manifest.xml" }
 
 // volVariables are those of bundle_vol_command.

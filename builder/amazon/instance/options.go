@@ -87,7 +87,7 @@ type Bundle struct {
 	BundleUploadCommand string `hcl:"bundle_upload_command,optional,deferred"`
 }
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{
 		Access: Access{access.Defaults()},
@@ -104,7 +104,7 @@ func Defaults() Options {
 	}
 }
 
-// devices are the mappings as the launcher takes them.
+// devices returns the mappings as the launcher takes them.
 func (l *Launch) devices() (all []*device.Mapping) {
 	for i := range l.LaunchBlockDeviceMappings {
 		all = append(all, &l.LaunchBlockDeviceMappings[i])
@@ -138,7 +138,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// account is the account's number without dashes.
+// account returns the account's number without dashes.
 func (b *Bundle) account() string { return strings.ReplaceAll(b.AccountID, "-", "") }
 
 func (b *Bundle) validate(c *schema.Checker) {

@@ -7,7 +7,7 @@ import (
 	"bake/config/schema"
 )
 
-// permissions are those to make and read the bundle: the machine uploads it with the
+// permissions returns those to make and read the bundle: the machine uploads it with the
 // credentials of the build, and grants EC2 to read it.
 func (o *Options) permissions(src *schema.Source, region string, here policy.Place) []policy.Need {
 	bucket, _, _ := strings.Cut(o.S3Bucket, "/")

@@ -47,7 +47,7 @@ func (r Rule) finding() findings.Finding {
 	return f
 }
 
-// function is the name of a shell function of a rule.
+// function returns the name of a shell function of a rule.
 func function(kind, id string) string { return kind + "_" + strings.ReplaceAll(id, "-", "_") }
 
 // Selection says which rules count. The zero value is level 1.

@@ -30,7 +30,7 @@ const (
 	typeCAA   dnsmessage.Type = 257
 )
 
-// record is the type and the name of a dns question such as MX:example.org. Without a type
+// record returns the type and the name of a dns question such as MX:example.org. Without a type
 // it is A.
 func (q Question) record() (kind, name string, err error) {
 	kind, name, typed := strings.Cut(q.Key, ":")
@@ -47,7 +47,7 @@ func (q Question) record() (kind, name string, err error) {
 	return kind, name, nil
 }
 
-// server is the address of the DNS server.
+// server returns the address of the DNS server.
 func (q Question) server() string {
 	server := q.Options["server"]
 	if _, _, err := net.SplitHostPort(server); err == nil {
@@ -82,7 +82,7 @@ func dialDNS(ctx context.Context, f communicator.Forwarder, q Question, _ Answer
 	return resolved(found), nil
 }
 
-// resolved is the answer to a dns question.
+// resolved returns the answer to a dns question.
 func resolved(found []string) Answer {
 	if len(found) == 0 {
 		return absent("resolvable", "it cannot be resolved", "addrs")
@@ -133,7 +133,7 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	return records(response, query.ID, question)
 }
 
-// reversed is the name that an address is looked up by.
+// reversed returns the name that an address is looked up by.
 func reversed(address string) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
@@ -179,7 +179,7 @@ func records(response []byte, id uint16, asked dnsmessage.Question) (values []st
 	return values, nil
 }
 
-// recordText is the value of a record.
+// recordText returns the value of a record.
 func recordText(body dnsmessage.ResourceBody) []string {
 	switch r := body.(type) {
 	case *dnsmessage.AResource:
@@ -247,7 +247,7 @@ func askServer(p *plan, q Question) reader {
 	}
 }
 
-// dug are the values of records in what dig puts out.
+// dug returns the values of records in what dig puts out.
 func dug(out, kind string) (values []string, err error) {
 	_, status, _ := strings.Cut(out, "status: ")
 	status, _, _ = strings.Cut(status, ",")

@@ -48,8 +48,8 @@ type Fact struct {
 // bound, which is then its Fact's Err.
 type Text string
 
-// known is the fact that v is so.
+// known returns the fact that v is so.
 func known(v any) Fact { return Fact{Value: v} }
 
-// unknown is the fact that nothing was learned.
+// unknown returns the fact that nothing was learned.
 func unknown(why string) Fact { return Fact{Err: why} }

@@ -42,7 +42,7 @@ func (q Question) asks(attributes ...string) bool {
 	return slices.ContainsFunc(attributes, func(a string) bool { return slices.Contains(q.Attributes, a) })
 }
 
-// whole is the number that all of the text is.
+// whole returns the number that all of the text is.
 func whole(text string) Fact {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
@@ -51,7 +51,7 @@ func whole(text string) Fact {
 	return known(n)
 }
 
-// absent are the facts of something that is not there.
+// absent returns the facts of something that is not there.
 func absent(first, why string, others ...string) Answer {
 	a := Answer{first: known(false)}
 	for _, name := range others {
@@ -138,7 +138,7 @@ func statted(out string) Answer {
 	return a
 }
 
-// named is the name of an owner, whom stat calls UNKNOWN if there is none.
+// named returns the name of an owner, whom stat calls UNKNOWN if there is none.
 func named(name, id string) Fact {
 	if name == "UNKNOWN" || name == "" {
 		return unknown("the number " + id + " has no name")

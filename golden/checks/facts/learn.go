@@ -172,13 +172,13 @@ func (r reply) failed() string {
 	return fmt.Sprintf("exit status %d", r.status)
 }
 
-// firstLine is the first line of an error, as a message shows it.
+// firstLine returns the first line of an error, as a message shows it.
 func firstLine(text []byte) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
 	return prose.Short(line, 300)
 }
 
-// text is the fact of an output.
+// text returns the fact of an output.
 func (r reply) text(out []byte) Fact {
 	if len(out) > maxText {
 		return Fact{Text(out[:maxText]), fmt.Sprintf("it is longer than %d MB", maxText>>20)}

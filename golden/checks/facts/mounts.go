@@ -80,7 +80,7 @@ func commas(s string) []string {
 	})
 }
 
-// used is the share of blocks in use, in percent.
+// used returns the share of blocks in use, in percent.
 func used(r reply) Fact {
 	if why := r.failed(); why != "" {
 		return unknown(why)

@@ -69,7 +69,7 @@ func reach(ctx context.Context, f communicator.Forwarder, questions []Question, 
 	return rest, nil
 }
 
-// endpoint is the protocol, the host and the port of an addr.
+// endpoint returns the protocol, the host and the port of an addr.
 func endpoint(key string) (protocol, host, port string, err error) {
 	protocol, address, ok := strings.Cut(key, "://")
 	if !ok {
@@ -248,7 +248,7 @@ func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question, files A
 	return a, nil
 }
 
-// why is the text of an error of net/http, or that it took too long.
+// why returns the text of an error of net/http, or that it took too long.
 func why(ctx context.Context, err error) string {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause.Error()
@@ -258,7 +258,7 @@ func why(ctx context.Context, err error) string {
 
 func (q Question) flag(name string) bool { return q.Options[name] == "true" }
 
-// header are the request's own headers.
+// header returns the request's own headers.
 func (q Question) header() ([][2]string, error) {
 	var all [][2]string
 	for line := range strings.Lines(q.Options["request-headers"]) {

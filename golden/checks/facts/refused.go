@@ -67,7 +67,7 @@ func (q Question) invalid() error {
 	return nil
 }
 
-// socket is the key of a port with its protocol, such as tcp:22.
+// socket returns the key of a port with its protocol, such as tcp:22.
 func socket(key string) (string, error) {
 	protocol, port, ok := strings.Cut(key, ":")
 	if !ok {

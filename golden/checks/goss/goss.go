@@ -201,7 +201,7 @@ func (s *Suite) name() {
 	})
 }
 
-// rule is the identity that the author of the file has given to the resource, or "".
+// rule returns the identity that the author of the file has given to the resource, or "".
 func (r *resource) rule() string {
 	for _, name := range []string{"id", "CIS_ID"} {
 		if s := asOneLine(r.meta[name]); s != "" {

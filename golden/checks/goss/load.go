@@ -83,7 +83,7 @@ func (l *loader) add(d *hcl.Diagnostic) {
 	}
 }
 
-// sections are the names of all sections.
+// sections returns the names of all sections.
 func (l *loader) sections() []string {
 	var names []string
 	for _, t := range l.types {

@@ -106,7 +106,7 @@ func elements(v any) ([]any, bool) {
 	return nil, false
 }
 
-// members are the elements of a list or the values of a map, whose names are sorted.
+// members returns the elements of a list or the values of a map, whose names are sorted.
 func members(v any) ([]any, bool) {
 	if m, ok := v.(map[string]any); ok {
 		var out []any
@@ -447,7 +447,7 @@ func asNumber(v any) (any, error) {
 	return nil, unfit{"not a number: %s", v}
 }
 
-// atPath is the value at a path in JSON.
+// atPath returns the value at a path in JSON.
 func atPath(path string) transform {
 	return transform{map[string]any{"gjson": map[string]any{"Path": path}}, func(v any) (any, error) {
 		text, ok := v.(string)
@@ -509,7 +509,7 @@ func (u unfit) Error() string {
 	return fmt.Sprintf(u.why, strings.TrimSuffix(kind+" "+text, " "))
 }
 
-// hidden is the error without the value.
+// hidden returns the error without the value.
 func (u unfit) hidden() string {
 	kind, _ := describe(u.value)
 	return fmt.Sprintf(u.why, kind)

@@ -144,7 +144,7 @@ func (t *resourceType) names() []string {
 	return names
 }
 
-// demands are the attributes, for people.
+// demands returns the attributes, for people.
 func (t *resourceType) demands() string {
 	names := make([]string, len(t.attributes))
 	for i, a := range t.attributes {

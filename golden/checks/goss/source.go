@@ -43,7 +43,7 @@ func (t text) line(n int) (content []byte, offset int) {
 	return bytes.TrimSuffix(content, []byte("\r")), offset
 }
 
-// place is the line and the column in characters, both from 1, of a byte.
+// place returns the line and the column in characters, both from 1, of a byte.
 func (t text) place(offset int) (line, column int) {
 	offset = min(offset, len(t.bytes))
 	line = sort.SearchInts(t.starts, offset+1)

@@ -47,7 +47,7 @@ func (f fields) get(name string) *node {
 	return nil
 }
 
-// plain is the value without places.
+// plain returns the value without places.
 func (n *node) plain() any {
 	switch v := n.value.(type) {
 	case []*node:
@@ -297,13 +297,13 @@ func (r *reader) json() (*node, *hcl.Diagnostic) {
 	return out, nil
 }
 
-// offset is the place of a byte of the rendered text.
+// offset returns the place of a byte of the rendered text.
 func (r *reader) offset(i int64) hcl.Range {
 	n, column := r.src.rendered.place(int(i))
 	return r.src.at(n, column, 0)
 }
 
-// next is the place of the token that dec reads next.
+// next returns the place of the token that dec reads next.
 func (r *reader) next(dec *json.Decoder) hcl.Range {
 	i := int(dec.InputOffset())
 	for i < len(r.src.rendered.bytes) && strings.IndexByte(" \t\r\n,:", r.src.rendered.bytes[i]) >= 0 {

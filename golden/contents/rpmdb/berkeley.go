@@ -16,7 +16,7 @@ const (
 	itemOffPage      = 3
 )
 
-// berkeleyOrder is the byte order of a database: that of the machine that has made it;
+// berkeleyOrder returns the byte order of a database: that of the machine that has made it;
 // nil if it is none.
 func berkeleyOrder(db []byte) binary.ByteOrder {
 	if len(db) >= 72 {

@@ -179,7 +179,7 @@ type column struct {
 	data []byte
 }
 
-// number is the value of an integer.
+// number returns the value of an integer.
 func (c column) number() (n int64) {
 	switch {
 	case c.kind >= 1 && c.kind <= 6:

@@ -140,7 +140,7 @@ type Polling struct {
 	MaxAttempts int `hcl:"max_attempts,optional"`
 }
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options { return Options{} }
 
 // Validate reports what is wrong with the options. Structs that embed them call it.
@@ -174,7 +174,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// role is the role to assume, or nil.
+// role returns the role to assume, or nil.
 func (o *Options) role() *AssumeRole {
 	if o.AssumeRole == nil || o.AssumeRole.RoleARN == "" {
 		return nil

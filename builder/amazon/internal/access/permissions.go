@@ -5,7 +5,7 @@ import (
 	"bake/config/schema"
 )
 
-// KnownRegion is the region that the options name, or empty if they do not, or do not
+// KnownRegion returns the region that the options name, or empty if they do not, or do not
 // yet.
 func (o *Options) KnownRegion(src *schema.Source) string {
 	if !src.Known(&o.Region) {

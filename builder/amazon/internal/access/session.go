@@ -173,7 +173,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	return s, nil
 }
 
-// vaultCredentials are the credentials that Vault gives for the time of the session.
+// vaultCredentials returns the credentials that Vault gives for the time of the session.
 func vaultCredentials(ctx context.Context, o *Options, src *schema.Source, env []string) (lent aws.Credentials, err error) {
 	v, err := openVault(env)
 	if err == nil {

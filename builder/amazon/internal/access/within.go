@@ -61,7 +61,7 @@ func (c Cloud) waiting(stack *middleware.Stack) error {
 		}), "Retry", middleware.After)
 }
 
-// permissionsName is the name that permissions have a service by.
+// permissionsName returns the name that permissions have a service by.
 func permissionsName(sdkID string) string {
 	if sdkID == "EC2 Instance Connect" {
 		return "ec2-instance-connect"

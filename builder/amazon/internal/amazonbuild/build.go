@@ -233,7 +233,7 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 	return finish(ctx, machine)
 }
 
-// values are the values of build.*.
+// values returns the values of build.*.
 func (b *Build) values(m communicator.Communicator) builder.Data {
 	key := b.Spec.Key
 	data := builder.MachineData(m, builder.Facts{

@@ -115,7 +115,7 @@ func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []bu
 	return all, nil
 }
 
-// existing is the artifact of a build that has made images before.
+// existing returns the artifact of a build that has made images before.
 func (q *sequence) existing(b *Build, images []builder.ExistingImage) *builder.Artifact {
 	var made []image.Made
 	for _, i := range images {

@@ -54,7 +54,7 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	return nil, err
 }
 
-// String is the URI.
+// String returns the URI.
 func (b *Bucket) String() string { return strings.TrimSuffix(s3uri.Scheme+b.name+"/"+b.prefix, "/") }
 
 func (b *Bucket) key(name string) string { return strings.TrimPrefix(b.prefix+"/"+name, "/") }

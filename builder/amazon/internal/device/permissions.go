@@ -17,7 +17,7 @@ func Permissions(src *schema.Source, here policy.Place, mappings []*Mapping) (ne
 	return needs
 }
 
-// Snapshots are the snapshots that mappings start from, as resources of EC2.
+// Snapshots returns the snapshots that mappings start from, as resources of EC2.
 func Snapshots(src *schema.Source, mappings []*Mapping) (all []string) {
 	for _, m := range mappings {
 		if !src.Known(&m.SnapshotID) {

@@ -68,7 +68,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 	})
 }
 
-// firstName is the name of the image in the build region, which is free then.
+// firstName returns the name of the image in the build region, which is free then.
 func (m *Maker) firstName(ctx context.Context) (string, error) {
 	if m.Temporary() {
 		return step.Memo(ctx, m.Scope, "temporary name", func(context.Context) (string, error) { return randomName(), nil })
@@ -187,7 +187,7 @@ func (m *Maker) attempt(region string, another bool) string {
 	return fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, nth)
 }
 
-// token is the client token of a request about a resource with a key. EC2 refuses another
+// token returns the client token of a request about a resource with a key. EC2 refuses another
 // request with the same one.
 func (m *Maker) token(key string, tagged bool) string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(fmt.Sprint(m.Owner.Run, " ", key, " ", tagged))).String()
@@ -232,7 +232,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	})
 }
 
-// key is the KMS key that a copy is encrypted with, or "".
+// key returns the KMS key that a copy is encrypted with, or "".
 func (m *Maker) key(region string) string {
 	if key, ok := m.RegionKMSKeyIDs[region]; ok {
 		return key
@@ -283,7 +283,7 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	return made, m.retag(ctx, made, image, t)
 }
 
-// begun is the image with that name that an earlier life of the run has begun in a
+// begun returns the image with that name that an earlier life of the run has begun in a
 // region; without an id if it has not.
 func (m *Maker) begun(ctx context.Context, region, name string) (step.Resource, error) {
 	return m.Scope.Made(ctx, func(r step.Resource) bool { return m.owns(r, region, name) })
@@ -357,7 +357,7 @@ func merge(maps ...map[string]string) map[string]string {
 	return all
 }
 
-// randomName is the name of a temporary image.
+// randomName returns the name of a temporary image.
 func randomName() string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	name := make([]byte, 7)

@@ -232,7 +232,7 @@ func (o *Options) validateDeprecation(c *schema.Checker) {
 	}
 }
 
-// Devices are the volumes that instances of the image get by the options.
+// Devices returns the volumes that instances of the image get by the options.
 func (o *Options) Devices() (all []*device.Mapping) {
 	for i := range o.BlockDeviceMappings {
 		all = append(all, &o.BlockDeviceMappings[i])

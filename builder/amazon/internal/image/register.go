@@ -43,7 +43,7 @@ type Firmware struct {
 	TPMSupport TPM `hcl:"tpm_support,optional"`
 }
 
-// FirmwareDefaults are the options of a template that sets none.
+// FirmwareDefaults returns the options of a template that sets none.
 func FirmwareDefaults() Firmware { return Firmware{Architecture: "x86_64"} }
 
 // Validate reports what is wrong with the options. Structs that embed them call it.
@@ -90,7 +90,7 @@ func (TPM) Choices() []string { return []string{"v2.0"} }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *TPM) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// Request is the start of a request for [Maker.Register].
+// Request returns the start of a request for [Maker.Register].
 func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 	in := &ec2.RegisterImageInput{
 		Architecture: types.ArchitectureValues(f.Architecture), BootMode: types.BootModeValues(f.BootMode), TpmSupport: types.TpmSupportValues(f.TPMSupport),
@@ -206,10 +206,10 @@ func (m *Maker) CheckExists(ctx context.Context, first Made) error {
 	return nil
 }
 
-// SnapshotTags are the tags of the snapshots that an image is registered of.
+// SnapshotTags returns the tags of the snapshots that an image is registered of.
 func SnapshotTags(labels Labels) map[string]string { return merge(labels.Tags, labels.Snapshot) }
 
-// FromSnapshot is the mapping of a device of an image that is made from a
+// FromSnapshot returns the mapping of a device of an image that is made from a
 // snapshot: it is encrypted as that is.
 func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
 	m := d.EC2()

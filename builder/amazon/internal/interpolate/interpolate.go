@@ -65,7 +65,7 @@ func OfNamed(m *map[string]string, tags []NamedTag) Tags {
 // Empty reports whether there are no tags.
 func (t Tags) Empty() bool { return len(t.all()) == 0 }
 
-// all are the tags in the order in which later ones override earlier ones.
+// all returns the tags in the order in which later ones override earlier ones.
 func (t Tags) all() []block {
 	if t.m == nil {
 		return t.blocks
@@ -77,7 +77,7 @@ func (t Tags) all() []block {
 	return append(all, t.blocks...)
 }
 
-// last is the option that has the last of the tags.
+// last returns the option that has the last of the tags.
 func (t Tags) last() any {
 	if n := len(t.blocks); n > 0 {
 		return t.blocks[n-1].ptr

@@ -27,7 +27,7 @@ type Key struct {
 	Signer  gossh.Signer // of a temporary one
 }
 
-// KeptKey is the key pair that an earlier life of the run has launched the machine with.
+// KeptKey returns the key pair that an earlier life of the run has launched the machine with.
 // private is empty if the options give another way to log in.
 func (l *Launcher) KeptKey(name, private string) (Key, error) {
 	k := Key{Name: name}

@@ -267,7 +267,7 @@ type Volumes struct {
 // Validate reports what is wrong with the options. Structs that embed them call it.
 func (v *Volumes) Validate(c *schema.Checker) { device.Validate(c, v.Devices()) }
 
-// Kept are the devices whose volumes the user wants to outlive the instance.
+// Kept returns the devices whose volumes the user wants to outlive the instance.
 func Kept(src *schema.Source, devices []*device.Mapping) (names []string) {
 	for _, m := range devices {
 		if src.Set(&m.DeleteOnTermination) && !m.DeleteOnTermination && !m.NoDevice {
@@ -277,7 +277,7 @@ func Kept(src *schema.Source, devices []*device.Mapping) (names []string) {
 	return names
 }
 
-// Devices are the mappings as [Launcher] takes them.
+// Devices returns the mappings as [Launcher] takes them.
 func (v *Volumes) Devices() (all []*device.Mapping) {
 	for i := range v.LaunchBlockDeviceMappings {
 		all = append(all, &v.LaunchBlockDeviceMappings[i])
@@ -473,7 +473,7 @@ func (v *Interface) UnmarshalText(b []byte) error {
 	return schema.ParseChoice(v, b, v.Choices())
 }
 
-// Defaults are the options of a template that sets none.
+// Defaults returns the options of a template that sets none.
 func Defaults() Options {
 	return Options{
 		Options:                       ssh.Defaults(),
@@ -521,7 +521,7 @@ func (o *Options) validateSource(c *schema.Checker) {
 	}
 }
 
-// DeferredRunTags are the tags of the instance.
+// DeferredRunTags returns the tags of the instance.
 func (o *Options) DeferredRunTags() interpolate.Tags { return interpolate.Of(&o.RunTags, o.RunTag) }
 
 func (o *Options) validateTags(c *schema.Checker) {

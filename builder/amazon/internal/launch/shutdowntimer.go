@@ -168,10 +168,10 @@ func (e *ShutdownTimer) arm(ctx context.Context, at time.Time) error {
 	return nil
 }
 
-// timer is the command line that sets a timer of systemd, unless there is one.
+// timer returns the command line that sets a timer of systemd, unless there is one.
 func (e *ShutdownTimer) timer(at time.Time) string { return asRoot(endTimerIsSet, e.start(at)) }
 
-// start is the command that sets a timer of systemd.
+// start returns the command that sets a timer of systemd.
 func (e *ShutdownTimer) start(at time.Time) string {
 	return fmt.Sprintf(
 		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at))

@@ -19,7 +19,7 @@ import (
 // Spot reports whether the machine is a spot instance.
 func (o *Options) Spot() bool { return o.SpotPrice != "" && o.SpotPrice != "0" }
 
-// types are the instance types that will do, in order.
+// types returns the instance types that will do, in order.
 func (o *Options) types() []string {
 	if len(o.SpotInstanceTypes) > 0 {
 		return o.SpotInstanceTypes
@@ -139,7 +139,7 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 	return id, l.blameRun(err)
 }
 
-// overrides are the combinations of instance types and places, all types of a
+// overrides returns the combinations of instance types and places, all types of a
 // place before the next place.
 func overrides(kinds []string, places []Place) (out []types.FleetLaunchTemplateOverridesRequest) {
 	for _, p := range places {

@@ -63,7 +63,7 @@ func In(regions ...string) Place {
 	return Place{regions}
 }
 
-// partition is the part of AWS that a place is in.
+// partition returns the part of AWS that a place is in.
 func (p Place) partition() string {
 	switch {
 	case len(p.regions) == 0:
@@ -94,7 +94,7 @@ func (p Place) ARNs(service string, resources ...string) (arns []string) {
 	return arns
 }
 
-// IAM are the ARNs of resources of IAM, which is in no region.
+// IAM returns the ARNs of resources of IAM, which is in no region.
 func (p Place) IAM(resources ...string) (arns []string) {
 	for _, what := range resources {
 		arns = append(arns, "arn:"+p.partition()+":iam::*:"+what)
@@ -102,7 +102,7 @@ func (p Place) IAM(resources ...string) (arns []string) {
 	return arns
 }
 
-// Bucket are the ARNs of resources of S3, which is in no region and no account.
+// Bucket returns the ARNs of resources of S3, which is in no region and no account.
 func (p Place) Bucket(resources ...string) (arns []string) {
 	for _, what := range resources {
 		arns = append(arns, "arn:"+p.partition()+":s3:::"+what)
