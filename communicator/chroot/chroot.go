@@ -149,7 +149,7 @@ func (r reader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Exit codes of the transfer scripts, beside those of tar.
+// Exit codes of the transfer scripts, in addition to those of tar.
 const (
 	exitNothing = 90
 	exitIsDir   = 91

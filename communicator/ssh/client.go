@@ -27,10 +27,10 @@ type Client struct {
 	hostKeys, bastionHostKeys *hostKeys
 	agent                     *localAgent
 
-	connecting chan struct{} // holds a token while someone connects
-	tried      int           // the port that was last tried, by whom connects
+	connecting chan struct{} // lock: holds a token during an attempt to connect
+	tried      int           // the port that was last tried; used only while connecting
 	mu         sync.Mutex
-	link       *link // nil: not connected
+	link       *link // nil if not connected
 	closed     bool
 	tar        tarKind
 }
@@ -106,7 +106,7 @@ func (o *Options) bastionKey() (keyFile, certFile string) {
 	return o.PrivateKeyFile, cmp.Or(o.BastionCertificateFile, o.CertificateFile)
 }
 
-// Close ends the connection. Calls that are under way fail.
+// Close ends the connection. Pending calls fail.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	l := c.link
@@ -118,7 +118,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// connected returns the link, which it makes anew if there is none or it is down.
+// connected returns the link. It makes a new one if there is none or it is down.
 func (c *Client) connected(ctx context.Context) (*link, error) {
 	select {
 	case c.connecting <- struct{}{}:
@@ -179,8 +179,8 @@ func (c *Client) Access() communicator.Access {
 	return a
 }
 
-// bastionCommand is ssh to the bastion host, which connects it to %h at %p. Its host
-// key is checked as bake does, which is without asking: ssh may have no terminal.
+// bastionCommand returns an ssh command that connects to the bastion host, which then connects to
+// %h at %p. It checks the host key like bake, without asking, because ssh may have no terminal.
 func (c *Client) bastionCommand() []string {
 	o := &c.opts
 	known := "accept-new"
@@ -196,7 +196,7 @@ func (c *Client) bastionCommand() []string {
 		args = append(args, "-o", "UserKnownHostsFile="+os.DevNull)
 	case o.KnownHostsFile != "" && o.HostKeyCheck == Strict:
 		args = append(args, "-o", "UserKnownHostsFile="+file)
-	case o.KnownHostsFile != "": // ssh adds keys to the first file, never to the template's
+	case o.KnownHostsFile != "": // ssh adds keys to the first file, which must not be the template's
 		args = append(args, "-o", "UserKnownHostsFile=~/.ssh/known_hosts "+file)
 	}
 	if key, cert := o.bastionKey(); key != "" {
@@ -225,7 +225,8 @@ func optionWord(path string) string {
 	return path
 }
 
-// absolute is the path of a file of the user's for programs that start elsewhere.
+// absolute returns the absolute path of a user's file, for programs that start in another
+// directory.
 func absolute(file string) string {
 	if file == "" {
 		return ""
@@ -249,8 +250,8 @@ func (c *Client) Addr() (host string, port int) {
 	return c.link.host, c.link.port
 }
 
-// Another implements [communicator.Reopener]. Tunnels stay with c; c and the other do
-// not log in at the same time.
+// Another implements [communicator.Reopener]. Tunnels stay with c. The two communicators do not log
+// in at the same time.
 func (c *Client) Another() communicator.Communicator {
 	other := &Client{
 		scope: c.scope, opts: c.opts, target: c.target, auth: c.auth, bastionAuth: c.bastionAuth,

@@ -21,7 +21,7 @@ import (
 	"bake/internal/httpconnect"
 )
 
-// link is one connection to the machine, with everything that lives as long as it does.
+// link is one connection to the machine, with everything that exists as long as it does.
 type link struct {
 	*ssh.Client
 	addr string
@@ -32,15 +32,16 @@ type link struct {
 	hostKeys *keyReader
 
 	once    sync.Once
-	down    chan struct{} // closed once the connection is no use any more
-	quiet   atomic.Bool   // the user knows that the machine does not answer
+	down    chan struct{} // closed once the connection is unusable
+	quiet   atomic.Bool   // the user was warned that the machine does not answer
 	dead    atomic.Bool   // it was closed because the machine did not answer
 	mu      sync.Mutex
 	rtt     time.Duration // the shortest round trip seen; 0 before the first
-	closers []func()      // the network connection first, so that the others do not wait for it
+	closers []func()      // the network connection comes first, so that the others do not wait for it
 }
 
-// onClose adds something to be closed with the link, which may be closed already.
+// onClose adds a function to call when the link is closed. If the link is closed already, it calls
+// the function at once.
 func (l *link) onClose(f func()) {
 	l.mu.Lock()
 	late := l.isDown()
@@ -77,8 +78,8 @@ func (l *link) isDown() bool {
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Dial implements [proxy.Dialer], which the proxy package asks for but does not
-// use where it can pass a context.
+// Dial implements [proxy.Dialer]. The proxy package requires it but does not call it if it can pass
+// a context.
 func (f dialFunc) Dial(network, addr string) (net.Conn, error) {
 	return f(context.Background(), network, addr)
 }
@@ -87,8 +88,8 @@ func (f dialFunc) DialContext(ctx context.Context, network, addr string) (net.Co
 	return f(ctx, network, addr)
 }
 
-// dial opens the way to addr: straight, or through the proxy or the bastion host.
-// What it opens lives as long as l.
+// dial connects to addr directly, through the proxy or through the bastion host. Connections that
+// it opens are closed with l.
 func (c *Client) dial(ctx context.Context, l *link, addr string) (conn net.Conn, err error) {
 	switch {
 	case c.opts.BastionHost != "":
@@ -104,7 +105,7 @@ func (c *Client) dial(ctx context.Context, l *link, addr string) (conn net.Conn,
 	return conn, err
 }
 
-// direct reports whether conn is one to addr itself.
+// direct reports whether conn is a connection to addr itself.
 func direct(conn net.Conn, addr string) bool {
 	host, port, err := net.SplitHostPort(addr)
 	to, ok := conn.RemoteAddr().(*net.TCPAddr)
@@ -130,7 +131,7 @@ func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
 	return &linkedConn{conn, l}, nil
 }
 
-// linkedConn takes the way that leads to it along when it is closed.
+// linkedConn is a connection that also closes its link when it is closed.
 type linkedConn struct {
 	net.Conn
 	link *link
@@ -143,7 +144,7 @@ func (c *linkedConn) Close() error {
 	return err
 }
 
-// CloseWrite tells the machine that no more will be sent, if the way there can carry that.
+// CloseWrite tells the machine that no more data follows, if the connection supports that.
 func (c *linkedConn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -172,12 +173,12 @@ func patient(ctx context.Context, limit time.Duration, addr string) (context.Con
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("connecting to %s: no answer within %s", addr, limit))
 }
 
-// proxyServer is the proxy that the options name: how it is spoken to, and where it is.
+// proxyServer is the proxy from the options: its protocol and its address.
 type proxyServer struct{ scheme, host, port string }
 
 func (p proxyServer) addr() string { return net.JoinHostPort(p.host, p.port) }
 
-// The ways of speaking to a proxy.
+// The proxy protocols.
 const (
 	socksProxy = "socks5"
 	httpProxy  = "http"
@@ -273,7 +274,7 @@ func (c *Client) throughBastion(ctx context.Context, l *link, addr string) (net.
 	l.onClose(func() { conn.Close() })
 	bastion, err := c.handshake(ctx, conn, peer{server, where, c.opts.BastionUsername, "ssh_bastion_username", "ssh_bastion_port"}, c.bastionAuth, c.bastionHostKeys)
 	if refused := (*authError)(nil); errors.As(err, &refused) {
-		return nil, &fatalError{err} // it is not coming up, it is there
+		return nil, &fatalError{err} // permanent: the bastion host is up and has refused the login
 	} else if err != nil {
 		return nil, err
 	}
@@ -306,8 +307,8 @@ func (c *impatientConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// openTunnels opens what ssh_local_tunnels and ssh_remote_tunnels ask for. They
-// close with the link.
+// openTunnels opens the tunnels of ssh_local_tunnels and ssh_remote_tunnels. They are closed with
+// the link.
 func (c *Client) openTunnels(ctx context.Context, l *link) error {
 	for _, t := range c.opts.LocalTunnels {
 		at := net.JoinHostPort("localhost", strconv.Itoa(t.Port))
@@ -330,7 +331,7 @@ func (c *Client) openTunnels(ctx context.Context, l *link) error {
 	return nil
 }
 
-// tunnel joins every connection that ln accepts to one that dial opens.
+// tunnel connects every connection that ln accepts to one that dial opens.
 func (l *link) tunnel(ln net.Listener, to string, dial dialFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.onClose(func() {

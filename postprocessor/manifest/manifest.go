@@ -80,7 +80,7 @@ type file struct {
 	Size int64  `json:"size"` // bytes
 }
 
-// Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
+// Process implements [postprocessor.PostProcessor]. It passes the artifact on unchanged.
 func (p *manifest) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, postprocessor.MustKeep, err

@@ -42,7 +42,7 @@ func (o *Options) local() *script.LocalOptions {
 
 type shellLocal struct{ options *script.LocalOptions }
 
-// Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
+// Process implements [postprocessor.PostProcessor]. It passes the artifact on unchanged.
 func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	out := script.NewLines(func(line string) { s.Output(ctx, step.Output, line) })

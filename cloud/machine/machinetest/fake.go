@@ -220,7 +220,7 @@ type Machine struct {
 	exit           machine.Exit
 	done           chan struct{}
 	frozen         int  // by how many
-	released       bool // it goes on, whoever wants it suspended
+	released       bool // it was resumed for good and cannot be frozen again
 	networkChanges int
 }
 

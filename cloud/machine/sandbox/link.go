@@ -18,9 +18,8 @@ const (
 	tunPath = "/dev/net/tun"
 )
 
-// create makes the machine's network card and returns the file that carries its
-// frames. It runs in the machine's network namespace; tun is the tun device if
-// somebody has opened it already.
+// create makes the machine's network card and returns the file that carries its frames. It runs in
+// the machine's network namespace. tun is the tun device if it is open already, or nil.
 func (c *nic) create(tun *os.File) (*os.File, error) {
 	mac, err := net.ParseMAC(c.MAC)
 	if err != nil {
@@ -47,8 +46,8 @@ func (c *nic) create(tun *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// openTun opens the tun device. What is made with it belongs to the network
-// namespace of the thread that opens it.
+// openTun opens the tun device. Cards made with it belong to the network namespace of the thread
+// that opens it.
 func openTun() (*os.File, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -72,7 +71,7 @@ func openTunOf(pid int) (*os.File, error) {
 	}
 	opened := make(chan result)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is of no other use any more
+		runtime.LockOSThread() // never unlocked: the thread is in the wrong namespace for other work
 		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
 			opened <- result{nil, fmt.Errorf("enter %s: %w", path, err)}
 			return
@@ -84,8 +83,7 @@ func openTunOf(pid int) (*os.File, error) {
 	return r.f, r.err
 }
 
-// newTap makes the card out of the tun device, which it opens when f is nil. On
-// error f is closed.
+// newTap makes the card with the tun device, which it opens if f is nil. On error f is closed.
 func newTap(f *os.File) (*os.File, error) {
 	if f == nil {
 		var err error
@@ -106,8 +104,8 @@ func newTap(f *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// newPacketPair makes a pair of cards, one of them the machine's, and takes what
-// arrives at the other with a packet socket. No device file is needed.
+// newPacketPair makes a pair of cards, one of them the machine's, and receives the frames of the
+// other with a packet socket. It needs no device file.
 func newPacketPair() (*os.File, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = nicName
@@ -135,7 +133,7 @@ func newPacketPair() (*os.File, error) {
 	f := os.NewFile(uintptr(fd), farName)
 	err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: far.Attrs().Index})
 	if err == nil {
-		// Our own frames would come back.
+		// Otherwise the socket would receive the frames that it sends.
 		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	}
 	if err != nil {
@@ -143,17 +141,17 @@ func newPacketPair() (*os.File, error) {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
 	for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20) // as much as the host grants
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20) // as much as the host allows
 	}
 	return f, nil
 }
 
-// maxFrame is the MTU of a pair's far end, so that it takes whatever the
-// machine's user sets on the near one.
+// maxFrame is the MTU of the far end of a pair, large enough for any MTU that the machine's user
+// sets on the near end.
 const maxFrame = 65000
 
-// configure gives the card its address. The subnet has no route of its own: all
-// goes through the router, which knows the neighbours.
+// configure gives the card its address. The subnet has no route of its own: all traffic goes
+// through the router, which knows the neighbours.
 func (c *nic) configure(mac net.HardwareAddr) error {
 	link, err := netlink.LinkByName(nicName)
 	if err != nil {
@@ -199,7 +197,7 @@ func linkUp(name string) error {
 	return nil
 }
 
-// disableIPv6 keeps a card from chattering about addresses it does not need.
+// disableIPv6 keeps a card from sending IPv6 messages about addresses that it does not need.
 func disableIPv6(name string) error {
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
 	if errors.Is(err, os.ErrNotExist) { // a kernel without IPv6

@@ -94,7 +94,7 @@ func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
 	section, pending := "", ""
 	s := bufio.NewScanner(r)
 	for more := true; more; {
-		line := "" // ends a setting that goes on over several lines, as the end of the file does
+		line := "" // at the end of the file, it ends a continued setting
 		if more = s.Scan(); more {
 			line = strings.TrimSpace(s.Text())
 		}
