@@ -255,6 +255,19 @@ func TestPutParameterErrors(t *testing.T) {
 	}
 }
 
+// TestAdvancedParameter checks that an advanced parameter stays advanced when a new version names no tier.
+func TestAdvancedParameter(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := ssm.NewFromConfig(s.Config("default", "us-east-1"))
+	put(t, client, ssm.PutParameterInput{Name: aws.String("big"), Value: aws.String(strings.Repeat("x", 5000)), Type: types.ParameterTypeString, Tier: types.ParameterTierAdvanced})
+	for _, size := range []int{6000, 1} {
+		out, err := client.PutParameter(t.Context(), &ssm.PutParameterInput{Name: aws.String("big"), Value: aws.String(strings.Repeat("y", size)), Overwrite: aws.Bool(true)})
+		if err != nil || out.Tier != types.ParameterTierAdvanced {
+			t.Errorf("%d bytes: %+v, %v", size, out, err)
+		}
+	}
+}
+
 // TestParameterHistory checks that only the newest 100 versions are kept.
 func TestParameterHistory(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})

@@ -112,7 +112,7 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 		if err := overwrite(old, in); err != nil {
 			return nil, err
 		}
-		next.Type, next.Tags, next.Versions = old.Type, old.Tags, slices.Clone(old.Versions)
+		next.Type, next.Tier, next.Tags, next.Versions = old.Type, old.Tier, old.Tags, slices.Clone(old.Versions)
 	} else if in.Type == "" {
 		return nil, validation("A parameter type is required when you create a parameter.")
 	}
@@ -176,7 +176,7 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 }
 
 // setTier sets the tier that in asks for. Intelligent tiering chooses the advanced tier
-// for values that the standard one cannot hold.
+// for values that the standard one cannot hold. An advanced parameter stays advanced.
 func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 	size := len(*in.Value)
 	switch {
@@ -184,7 +184,7 @@ func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 		return validation("1 validation error detected: Value '' at 'value' failed to satisfy constraint: Member must have length greater than or equal to 1.")
 	case size > maxAdvanced:
 		return validation("Advanced tier parameters support a maximum parameter value of %d characters.", maxAdvanced)
-	case in.Tier == ssm.ParameterTierAdvanced, in.Tier == ssm.ParameterTierIntelligentTiering && size > maxStandard:
+	case p.Tier == ssm.ParameterTierAdvanced, in.Tier == ssm.ParameterTierAdvanced, in.Tier == ssm.ParameterTierIntelligentTiering && size > maxStandard:
 		p.Tier = ssm.ParameterTierAdvanced
 	case size > maxStandard:
 		return validation("Standard tier parameters support a maximum parameter value of %d characters. To create a larger parameter value, upgrade the parameter to use the advanced-parameter tier.", maxStandard)
