@@ -211,9 +211,9 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	return err, p.conclude(result, err, served)
 }
 
-// conclude prints what the display of the run has not shown: where in the template the
-// cause of a failure is, and what is left behind. served reports whether the machines of
-// the local cloud end with this process.
+// conclude prints what the display of the run has not shown: the place in the template of
+// the failure's cause, and the resources left behind. served reports whether the machines
+// of the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
 	if result.Run != "" || len(result.Parts) > 0 { // it came to a run
 		var parts []string

@@ -8,16 +8,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// cloudInitVariable sets how long builds wait for cloud-init, if no flag does.
+// cloudInitVariable sets how long builds wait for cloud-init if no flag does.
 const cloudInitVariable = "BAKE_CLOUD_INIT_TIMEOUT"
 
-// cloudInitFlag registers the flag that says how long builds wait for cloud-init.
+// cloudInitFlag registers the flag for how long builds wait for cloud-init.
 func cloudInitFlag(flags *pflag.FlagSet, value *string) {
 	flags.StringVar(value, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
 }
 
-// cloudInit is how long builds wait for cloud-init; flag is empty if it is not set, or if command
-// has none.
+// cloudInit returns how long builds wait for cloud-init. flag is empty if the flag is not
+// set, or if command does not have it.
 func (e environ) cloudInit(flag, command string) (time.Duration, error) {
 	if flag == "" && e.get(cloudInitVariable) == "" {
 		return 5 * time.Minute, nil

@@ -78,7 +78,7 @@ func (p *program) completeWith(root *cobra.Command, args []string) (asked []stri
 	}
 }
 
-// completions says for every command below cmd what can follow.
+// completions sets the completion of arguments for every command below cmd.
 func (p *program) completions(cmd *cobra.Command) {
 	if cmd.Name() == "docs" {
 		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -156,7 +156,7 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 	return nil
 }
 
-// completeRuns completes the ids of runs: for bake resume, of those that it can go on with.
+// completeRuns completes the ids of runs; for bake resume, of those that it can continue.
 func (p *program) completeRuns(cmd *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
 	const ordered = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 	state, err := p.env.state()

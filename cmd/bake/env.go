@@ -82,8 +82,8 @@ func (e environ) dir(own string, at place, name string) (string, error) {
 // configVariable names the file of settings.
 const configVariable = "BAKE_CONFIG"
 
-// configure adds the settings of the user's file to the environment, in which variables
-// that are set come after them and win.
+// configure adds the settings of the user's file to the environment. Variables that are set
+// already take precedence.
 func (p *program) configure() error {
 	name, err := p.env.dir(configVariable, customs(runtime.GOOS).config, filepath.Join("bake", "config.hcl"))
 	if err != nil {

@@ -47,7 +47,7 @@ func (p *program) exitCodesFlag(flags *pflag.FlagSet, codes *choice) {
 	flags.Var(codes, "exit-codes", "`meaning` of the exit codes: bake, or packer for 0 and 1 alone; default: $"+exitCodesVariable+", or bake, or packer if that is the program's name")
 }
 
-// outcomeError is the error of a command whose exit code says how it ended.
+// outcomeError is the error of a command whose exit code reports its outcome.
 type outcomeError struct {
 	error
 	code int

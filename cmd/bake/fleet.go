@@ -44,7 +44,7 @@ func (f *fleetFlags) registerLocal(flags *pflag.FlagSet) {
 	f.registerReleases(flags)
 }
 
-// registerRehearsal is for commands about what 'bake fleet run' has begun.
+// registerRehearsal registers the flag of commands that work on runs of 'bake fleet run'.
 func (f *fleetFlags) registerRehearsal(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.local, "local", false, "with an engine block: use the run that 'bake fleet run -local' started on this machine, not that of the engine")
 }

@@ -162,8 +162,9 @@ func (p *program) fleetDo(ctx context.Context, o *fleetRunOptions, t *fleet.Temp
 	return fleet.NewLocal(h.Host).Run(ctx, one, ro)
 }
 
-// runOnEngine runs a fleet that others bake, and shows how it goes. The first signal cancels
-// the run, and the second one leaves that to those others.
+// runOnEngine runs a fleet on an engine, whose workers bake it, and shows the progress. The
+// first signal cancels the run; the second one ends only this process, and the workers
+// finish the cancellation.
 func (p *program) runOnEngine(ctx context.Context, e fleet.Engine, one *fleet.Fleet, ro fleet.RunOptions) (fleet.Status, error) {
 	ctx, stop, release := p.interrupts(ctx, func(n int, _ error) {
 		if n <= 1 {

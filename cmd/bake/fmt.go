@@ -129,7 +129,7 @@ func (p *program) formatInput(o fmtOptions) (formattedFile, error) {
 	return f, err
 }
 
-// formatFile formats one file, and says so if that changes it.
+// formatFile formats one file, and reports whether that changes it.
 func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
 	f := formattedFile{Name: name}
 	src, err := os.ReadFile(name)

@@ -18,7 +18,7 @@ import (
 // ones: one a line, the code, two or more spaces, and its meaning.
 const exitCodes = "exit codes"
 
-// usualExitCodes are those of a command that has no others.
+// usualExitCodes are the exit codes of commands without special ones.
 const usualExitCodes = `0    done
 1    failed, or the command line is wrong`
 
@@ -160,7 +160,7 @@ func section(w io.Writer, heading string, rows [][2]string) {
 }
 
 // flagRows lists the flags of cmd. A flag that is true by default is listed as set to
-// false, and its usage says what that does.
+// false, with the effect of that as its usage.
 func flagRows(cmd *cobra.Command) (rows [][2]string) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Hidden || f.Name == "help" {

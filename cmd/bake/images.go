@@ -21,7 +21,7 @@ import (
 	"bake/step"
 )
 
-// imagesExitCodes are those of the commands that only look at images.
+// imagesExitCodes are those of the commands that only read images.
 const imagesExitCodes = `0    done
 1    failed: there is no such image, the command line is wrong, or any other reason
 5    the cloud refused to answer, or could not be reached

@@ -111,8 +111,8 @@ func (p *program) imagesCopy(cmd *cobra.Command, f *imagesCopyFlags, ref string)
 	})
 }
 
-// copyTask runs do as a task that is shown, and returns its id. What it leaves behind is
-// listed.
+// copyTask runs do as a task with a progress display, and returns the task's id. It lists
+// the resources that do leaves behind.
 func (p *program) copyTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) (id string, err error) {
 	state, err := p.env.state()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"bake/run"
 )
 
-// guardHelp says in the help of commands what keeps an image.
+// guardHelp explains, in the help of commands, what protects an image from deletion.
 const guardHelp = `An image is in use, and stays, by these guards:
   held        it has the tag bake:hold, or deregistration protection
   channel     a parameter of Systems Manager of the type aws:ec2:image names it, or

@@ -16,8 +16,8 @@ import (
 // jsonSchema is the version of what -json writes, as docs/json.md describes it.
 const jsonSchema = 1
 
-// jsonOutput is what a command with -json writes: objects, one per line. The last
-// one, of kind "result", comes whatever happens.
+// jsonOutput is the output of a command with -json: objects, one per line. The last one, of
+// kind "result", is always written.
 type jsonOutput struct {
 	on          bool
 	diagnostics []ui.Diagnostic // for the last object
@@ -54,7 +54,7 @@ func asksForJSON(args []string) bool {
 	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
-// commandName is what objects name a command by, such as "cloud images".
+// commandName returns the name of a command in objects, such as "cloud images".
 func commandName(cmd *cobra.Command) string {
 	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
 	return name

@@ -33,7 +33,7 @@ func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	}, err
 }
 
-// rehearsing shows how many fault rules apply, and the seed that reproduces them.
+// rehearsing prints how many fault rules apply, and the seed that reproduces the faults.
 func (p *program) rehearsing(rules int, seed uint64) {
 	what := "1 fault rule applies"
 	if rules != 1 {

@@ -37,8 +37,8 @@ func main() {
 	os.Exit(bake(os.Args, env, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// withheld are variables that no program gets which bake starts, such as plugins and commands of
-// provisioners.
+// withheld are variables that bake does not pass to the programs that it starts, such as
+// plugins and commands of provisioners.
 var withheld = []string{run.KeyVar, run.KeyFileVar}
 
 // bake runs the program and returns its exit code. args begin with its name.
@@ -98,8 +98,8 @@ func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return code
 }
 
-// machineReadable is the name of a flag that is read before all others: it counts
-// wherever the command line holds it, exactly as it is.
+// machineReadable is the name of a flag that is parsed before all others: it takes effect
+// anywhere on the command line, if it is spelled exactly like this.
 const machineReadable = "machine-readable"
 
 // program is what every command works with.

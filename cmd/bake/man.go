@@ -36,7 +36,7 @@ func manName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandP
 // roff is a manual page that is being written.
 type roff struct{ strings.Builder }
 
-// request writes a line that says how what follows is laid out.
+// request writes a line that sets the layout of the text after it.
 func (r *roff) request(name string, args ...string) {
 	r.WriteString("." + name)
 	for _, a := range args {
@@ -66,7 +66,7 @@ func (r *roff) literal(text string) {
 	r.request("fi")
 }
 
-// escaped is text in which nothing has a meaning to roff.
+// escaped returns text with all characters escaped that are special in roff.
 func escaped(text string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text)
 }

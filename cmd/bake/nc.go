@@ -27,7 +27,7 @@ on, such as 22, and is meant for SSH.`,
 		},
 	}
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "`URL` of the local cloud, if it runs on another host")
-	// For the SSH clients of programs that a build runs, such as Ansible's.
+	// For SSH clients of programs that a build runs, such as Ansible.
 	cmd.Flags().StringVar(&through, "through", "", "`socket` of the build that serves the machine")
 	cmd.Flags().Lookup("through").Hidden = true
 	return cmd

@@ -14,8 +14,8 @@ import (
 	"bake/ui"
 )
 
-// policyLimit is how many characters a managed policy can have, blanks not
-// counted, as IAM has it.
+// policyLimit is IAM's limit on the size of a managed policy in characters, not counting
+// white space.
 const policyLimit = 6144
 
 // policyOptions are the flags of bake policy.
@@ -132,7 +132,7 @@ func (p *program) fleetPolicy(ctx context.Context, o policyOptions) (of run.Poli
 	return of, false, err
 }
 
-// showPolicy shows a policy, and says if it is too long for a managed one.
+// showPolicy prints a policy, with a warning if it is too long for a managed policy.
 func (p *program) showPolicy(policy any) error {
 	if p.json.on {
 		p.json.result = policyResult{policy}

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// replace makes another program of this process, which has its streams, and gets its
-// signals, and an environment.
+// replace executes another program in this process, with the given environment. The program
+// inherits the streams and receives the signals.
 func replace(path string, args, env []string) error {
 	return fmt.Errorf("%s cannot be started: %w", path, syscall.Exec(path, append([]string{path}, args...), env))
 }

@@ -201,8 +201,7 @@ func longFlag(a string) bool {
 	return len(a) > 2 && a[0] == '-' && letter(a[1]) && (letter(a[2]) || a[2] == '-')
 }
 
-// flagError explains what is wrong with a flag, and suggests the flag that was probably
-// meant.
+// flagError explains the error of a flag, and suggests the flag that was probably meant.
 func flagError(cmd *cobra.Command, err error) error {
 	var missing *pflag.NotExistError
 	var noValue *pflag.ValueRequiredError

@@ -74,7 +74,7 @@ func (p *program) listRuns() error {
 	return err
 }
 
-// imagesOf names an image of a run, and says how many more there are.
+// imagesOf returns one image of a run, and how many more there are.
 func imagesOf(r run.Past) string {
 	var all []string
 	for _, b := range r.Builds {

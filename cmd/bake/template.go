@@ -39,8 +39,8 @@ func (f *templateFlags) registerReleases(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.releases, "ignore-prerelease-plugins", false, "ignore installed plugins whose version ends in -dev")
 }
 
-// withoutEffect registers flags of Packer's that have no counterpart here, so that
-// existing command lines still work. Their help says that they have no effect.
+// withoutEffect registers flags of Packer that have no counterpart here, so that existing
+// command lines still work. Their help says that they have no effect.
 func withoutEffect(flags *pflag.FlagSet, names ...string) {
 	why := map[string]string{
 		"use-sequential-evaluation": "no effect: each value is computed when it is needed, whatever the order",

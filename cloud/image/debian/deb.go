@@ -26,8 +26,8 @@ type controlFile struct {
 	executable bool
 }
 
-// Limits on what a package may inflate to, far above the largest real ones, so
-// that a damaged one cannot eat the memory.
+// Limits on the uncompressed size of a package's parts, far above the largest real ones, so
+// that a damaged package cannot exhaust the memory.
 const (
 	maxControl = 64 << 20
 	maxData    = 4 << 30

@@ -63,8 +63,8 @@ type System struct {
 	fetcher *fetcher
 }
 
-// Prepare decides on the packages of a system and downloads them. Whatever the
-// mirror says is believed only as far as its signature reaches.
+// Prepare decides on the packages of a system and downloads them. It trusts nothing from
+// the mirror that is not covered by the mirror's signature.
 func Prepare(ctx context.Context, o Options) (*System, error) {
 	f := &fetcher{client: o.Client, dir: o.Cache, report: serialize(o.Progress)}
 	if f.client == nil {
@@ -112,8 +112,8 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 
 func (p *Package) item() item { return item{p.URL, fileEntry{p.Size, p.SHA256}} }
 
-// readSources verifies and reads the indexes of sources, of which only the
-// first must exist, and sets what s has of them.
+// readSources verifies and reads the indexes of sources, of which only the first must
+// exist, and sets the fields of s that they determine.
 func (s *System) readSources(ctx context.Context, sources []source, keys openpgp.EntityList, o Options) (*archive, error) {
 	s.fetcher.report(Progress{Phase: "verify the mirror"})
 	releases := make([]*release, len(sources))

@@ -25,7 +25,7 @@ type Progress struct {
 	Note        string // something the user should know, such as a suite left out
 }
 
-// errNotFound is the cause when a mirror says that it has no such file.
+// errNotFound is the cause when the mirror does not have a file.
 var errNotFound = errors.New("not found on the mirror")
 
 // fetcher downloads files, and keeps those whose hash is known in a directory.
@@ -101,8 +101,8 @@ func (f *fetcher) all(ctx context.Context, phase string, items []item) error {
 	return g.Wait()
 }
 
-// save downloads one item to the cache. On failure it takes back the progress
-// that it has reported.
+// save downloads one item to the cache. If it fails, it subtracts the progress that it has
+// reported.
 func (f *fetcher) save(ctx context.Context, i item, advance func(int64)) error {
 	tmp, err := os.CreateTemp(f.dir, ".download-*")
 	if err != nil {

@@ -25,7 +25,7 @@ type release struct {
 	Files            map[string]fileEntry
 }
 
-// fileEntry is what a release says of one of its files.
+// fileEntry is a release's entry for one of its files.
 type fileEntry struct {
 	Size   int64
 	SHA256 string // hex

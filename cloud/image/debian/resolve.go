@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// resolve returns everything that must be installed for the required packages
-// of a and those named in include, each after what it depends on (as far as
-// there are no cycles). Equal archives give equal lists.
+// resolve returns all packages that must be installed for the required packages of a and
+// for those in include. Each comes after its dependencies, except in cycles. Equal archives
+// give equal lists.
 //
-// As apt does, it takes the first alternative that can be had unless a later
-// one is to be installed anyway, and ignores Recommends. It does not search: an
-// alternative once taken stays, and a conflict that results is an error.
+// Like apt, it takes the first alternative that is available, unless a later one will be
+// installed anyway, and ignores Recommends. It does not backtrack: it keeps an alternative
+// once it has taken it, and a resulting conflict is an error.
 func (a *archive) resolve(include []string) ([]*Package, error) {
 	r := resolver{archive: a, chosen: map[string]*Package{}}
 	var roots []*Package
@@ -47,7 +47,7 @@ func (a *archive) resolve(include []string) ([]*Package, error) {
 	return r.order, r.conflicts()
 }
 
-// optional returns those of names that can be installed besides include.
+// optional returns those of names that can be installed together with include.
 func (a *archive) optional(include, names []string) []string {
 	var there, out []string
 	for _, name := range names {

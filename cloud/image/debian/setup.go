@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Command is the second stage: what the machine runs that has the tree of
-// WriteTar as its root. It needs no network. Its output is for a log.
+// Command returns the command of the second stage, for a machine whose root is the tree of
+// WriteTar. It needs no network. Its output is for a log.
 func (s *System) Command() []string {
 	names := make([]string, len(s.Packages))
 	for i, p := range s.Packages {
@@ -20,8 +20,8 @@ func (s *System) Command() []string {
 	}
 }
 
-// setupScript takes: architecture, login user, all packages in order, what the login
-// user is called, and that user's groups.
+// setupScript takes: architecture, login user, all packages in order, the login user's full
+// name, and that user's groups.
 //
 //go:embed setup.sh
 var setupScript string
@@ -54,7 +54,7 @@ type configurationFile struct {
 	content string
 }
 
-// noSnap stands in for the command that Ubuntu's images have.
+// noSnap replaces the snap command of Ubuntu's images.
 const noSnap = `#!/bin/sh
 echo "snap: snaps do not work on local machines, which cannot mount them: install a Debian package instead, or bake on AWS" >&2
 exit 1

@@ -152,11 +152,11 @@ func isNo(s string) bool {
 	return slices.Contains([]string{"no", "false", "without", "off", "disable", "0"}, strings.ToLower(strings.TrimSpace(s)))
 }
 
-// chooseSources says where to take suite (such as bookworm) from: the suite
-// itself, which is the first of the result, and its updates and security fixes.
-// An explicit mirror stands instead of the host's sources, which need not be of
-// the same release. Where security fixes have a tree of their own and no source names
-// it, they are looked for beside the mirror, where every full mirror has them.
+// chooseSources returns the sources of suite (such as bookworm): first the suite itself,
+// then its updates and security fixes. An explicit mirror replaces the host's sources,
+// which may be of another release. If security fixes have a separate tree that no source
+// names, chooseSources expects that tree next to the mirror's, where every full mirror has
+// it.
 func (d distribution) chooseSources(host []source, mirror, suite string) ([]source, error) {
 	var release, security *source
 	for _, s := range host {
@@ -217,8 +217,8 @@ func loopback(urls []string) string {
 	return ""
 }
 
-// hostAdmitsExpired reports whether the host's apt is told to use releases past
-// their Valid-Until (apt.conf(5)), as hosts on a frozen mirror are.
+// hostAdmitsExpired reports whether the host's apt is configured to accept releases past
+// their Valid-Until (apt.conf(5)), as on hosts with a frozen mirror.
 func hostAdmitsExpired(host fs.FS) bool {
 	setting := regexp.MustCompile(`(?m)^[^#/]*\bCheck-Valid-Until\s+"?(?:false|no|0|off)"?\s*;`)
 	for _, pattern := range []string{"etc/apt/apt.conf", "etc/apt/apt.conf.d/*"} {

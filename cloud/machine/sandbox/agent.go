@@ -16,8 +16,8 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 )
 
-// agentMain is the SSH server of images without one. It takes users, keys and
-// host keys from where sshd takes them, so that sshd can replace it.
+// agentMain is the SSH server for images that have none. It reads users, keys and host keys
+// from the same files as sshd, so that sshd can replace it.
 func agentMain() error {
 	server := &ssh.Server{
 		Addr:             ":22",
@@ -108,8 +108,8 @@ func serveSession(s ssh.Session, transfer bool) {
 	_ = s.Exit(code)
 }
 
-// command is the user's shell with a command line, the shell as for a login, or
-// the file transfer server.
+// command returns the command for a session: the user's shell with a command line, a login
+// shell, or the file transfer server.
 func (a *account) command(line string, transfer bool) *exec.Cmd {
 	var cmd *exec.Cmd
 	switch {
@@ -140,8 +140,8 @@ func (a *account) command(line string, transfer bool) *exec.Cmd {
 	return cmd
 }
 
-// runSession connects cmd to the client and returns its exit status, as a shell
-// would tell it.
+// runSession connects cmd to the client and returns its exit status, in the form of a
+// shell.
 func runSession(s ssh.Session, cmd *exec.Cmd, transfer bool) (int, error) {
 	request, resizes, terminal := s.Pty()
 	if terminal && !transfer {
@@ -192,7 +192,8 @@ func windowSize(w ssh.Window) *pty.Winsize {
 	return &pty.Winsize{Rows: uint16(w.Height), Cols: uint16(w.Width)}
 }
 
-// forwardSignals passes on what the client sends, and a hangup when it leaves.
+// forwardSignals passes signals from the client on to cmd, and sends it a hangup when the
+// client disconnects.
 func forwardSignals(s ssh.Session, cmd *exec.Cmd) (stop func()) {
 	signals, done := make(chan ssh.Signal, 4), make(chan struct{})
 	s.Signals(signals)

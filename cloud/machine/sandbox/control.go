@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// control is one end of the socket between driver and worker, such as a machine's shim. Each message is one
-// JSON packet, with at most one file descriptor.
+// control is one end of the socket between the driver and a worker, such as a machine's
+// shim. Each message is one JSON packet, with at most one file descriptor.
 type control struct {
 	conn *net.UnixConn
 	mu   sync.Mutex // orders writers
@@ -25,7 +25,7 @@ type control struct {
 // socket takes by default.
 const maxMessage = 160 << 10
 
-// message goes either way. ID joins an answer to its question.
+// message is a message in either direction. ID matches an answer to its request.
 type message struct {
 	Op    op        `json:"op"`
 	ID    uint64    `json:"id,omitempty"`
@@ -159,7 +159,7 @@ func receivedFile(rights []byte) (*os.File, error) {
 
 func (c *control) close() { _ = c.conn.Close() }
 
-// failure puts an error into a message so that its kind survives.
+// failure stores an error in a message so that its kind is preserved.
 func failure(m message, err error) message {
 	m.Err = err.Error()
 	var errno syscall.Errno

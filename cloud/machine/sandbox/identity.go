@@ -56,8 +56,8 @@ func (b *bootSpec) identify() error {
 	return nil
 }
 
-// writeResolvConf does what a DHCP client would do: a plain file, or what a link
-// points to if that is in /run.
+// writeResolvConf writes resolv.conf like a DHCP client: as a plain file, or through a link
+// if its target is in /run.
 func writeResolvConf(server string) error {
 	const path = "/etc/resolv.conf"
 	target := path
@@ -101,7 +101,7 @@ func newMachineID() error {
 	return nil
 }
 
-// hostKeyTypes are those of the SSH host keys that a machine is given.
+// hostKeyTypes are the types of a machine's SSH host keys.
 var hostKeyTypes = []string{"ecdsa", "ed25519"}
 
 // newHostKeys replaces the SSH host keys in dir and returns the public ones.
@@ -224,7 +224,7 @@ func (b *bootSpec) loginUser() error {
 	return os.WriteFile(filepath.Join("/etc/sudoers.d", "90-bake-"+strings.ReplaceAll(b.User, ".", "_")), []byte(rule), 0o440)
 }
 
-// makeHome makes a home directory with what /etc/skel has in it.
+// makeHome creates a home directory with the contents of /etc/skel.
 func makeHome(home string, own func(string) error) error {
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return err
@@ -242,7 +242,7 @@ func makeHome(home string, own func(string) error) error {
 	})
 }
 
-// appendLines adds to a file the lines that it does not have yet.
+// appendLines adds to a file those of lines that it does not contain yet.
 func appendLines(path string, lines []string, mode os.FileMode) error {
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -307,8 +307,8 @@ func lookupAccount(name string) (*account, error) {
 	return found, err
 }
 
-// createAccount adds a user, and a group of the same name, with the first free
-// id for people.
+// createAccount adds a user with the first free id for regular users, and a group of the
+// same name.
 func createAccount(name string) (*account, error) {
 	const firstPerson, lastPerson = 1000, 60000
 	taken := make(map[int]bool)
@@ -363,7 +363,7 @@ func createAccount(name string) (*account, error) {
 	return a, appendLines("/etc/passwd", []string{fmt.Sprintf("%s:x:%d:%d::%s:%s", name, a.uid, a.gid, a.home, a.shell)}, 0o644)
 }
 
-// addTo appends a line and leaves the file's owner and mode alone.
+// addTo appends a line to a file and keeps the file's owner and mode.
 func addTo(path, line string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -52,8 +52,8 @@ func installMount() error {
 	return nil
 }
 
-// mountMain is mount(8) and umount(8) for the devices of volumes; everything
-// else is done by the image's own.
+// mountMain is mount(8) and umount(8) for the devices of volumes; it runs the image's own
+// programs for everything else.
 func mountMain(name string, args []string) int {
 	var err error
 	if name == "mount" {
@@ -87,7 +87,7 @@ type mountCall struct {
 var valued = []string{"-t", "--types", "-o", "--options", "-O", "--test-opts", "-T", "--fstab", "-N", "--namespace", "-L", "--label", "-U", "--uuid",
 	"--source", "--target", "--target-prefix", "--options-mode", "--options-source", "--map-users", "--map-groups"}
 
-// parseMount understands `mount [-t TYPE] [-o OPTIONS] DEVICE DIR`.
+// parseMount parses `mount [-t TYPE] [-o OPTIONS] DEVICE DIR`.
 func parseMount(args []string) (c mountCall) {
 	var places []string
 	for i := 0; i < len(args); i++ {
@@ -200,9 +200,9 @@ func sameKind(wanted, kind string) bool {
 		kind == "ext" && slices.Contains([]string{"ext2", "ext3", "ext4"}, wanted)
 }
 
-// readFilesystem reads what kind of file system is on a device and its UUID. The
-// kind is empty if there is none that is known here. Magic numbers and places are
-// those of the file systems' superblocks.
+// readFilesystem returns the kind and the UUID of the file system on a device. The kind is
+// empty if there is no known file system. The magic numbers and offsets are those of the
+// superblocks.
 func readFilesystem(device io.ReaderAt) (kind, id string, err error) {
 	head := make([]byte, 0x10048)
 	n, err := device.ReadAt(head, 0)

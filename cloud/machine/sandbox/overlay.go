@@ -16,9 +16,9 @@ type overlay struct {
 	upper, work string   // empty: nothing can be written
 }
 
-// mount puts the overlay at target. Its bookkeeping is in user attributes, as
-// root too, so that there is one format of layers. Kernels before 6.5 cannot be
-// given the layers one by one; they get them in one string.
+// mount mounts the overlay at target. The overlay keeps its metadata in user.* attributes,
+// also for root, so that layers have a single format. Kernels before 6.5 do not accept
+// layers one by one; for them all layers are in one string.
 func (o overlay) mount(target string, old bool) error {
 	if !old {
 		err := o.mountNew(target)
@@ -75,7 +75,7 @@ func (o overlay) mountNew(target string) error {
 	return nil
 }
 
-// overlayError adds what the kernel has to say, which it leaves with the file.
+// overlayError adds the kernel's own message, which is read from the file descriptor.
 func overlayError(fd int, what string, err error) error {
 	b := make([]byte, 1024)
 	n, _ := unix.Read(fd, b)
@@ -85,8 +85,8 @@ func overlayError(fd int, what string, err error) error {
 	return fmt.Errorf("overlay: %s: %w", what, err)
 }
 
-// mountOld passes all options in the one page that mount(2) takes, and more are
-// cut off silently.
+// mountOld passes all options in the single page that mount(2) accepts; the kernel silently
+// truncates longer ones.
 func (o overlay) mountOld(target string) error {
 	escaped := make([]string, len(o.lower))
 	for i, dir := range o.lower {

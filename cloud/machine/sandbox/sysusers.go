@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// sysusersDirs are where packages and administrators name users that a system has to have, see
-// sysusers.d(5).
+// sysusersDirs are the directories in which packages and administrators declare the users
+// that a system needs, see sysusers.d(5).
 var sysusersDirs = []string{"/etc/sysusers.d", "/run/sysusers.d", "/usr/local/lib/sysusers.d", "/usr/lib/sysusers.d"}
 
-// hasSystemUsers reports whether the machine has all users and groups that files in dirs name. Where
-// that is not certain it has not: systemd-sysusers knows.
+// hasSystemUsers reports whether the machine has all users and groups that files in dirs
+// declare. If that is not certain it returns false, and systemd-sysusers decides.
 func hasSystemUsers(dirs []string) bool {
 	users, members := map[string]bool{}, map[string][]string{} // of groups
 	if eachEntry("/etc/passwd", 7, func(f []string) error { users[f[0]] = true; return nil }) != nil {
@@ -38,7 +38,7 @@ func hasSystemUsers(dirs []string) bool {
 	return true
 }
 
-// hasSystemUser does so for the fields of a line.
+// hasSystemUser is hasSystemUsers for the fields of one line.
 func hasSystemUser(fields []string, users map[string]bool, members map[string][]string) bool {
 	if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 		return true

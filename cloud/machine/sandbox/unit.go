@@ -25,7 +25,7 @@ var (
 	errMaskedUnit = errors.New("masked")
 )
 
-// unitDirs hold unit files, the one that wins first.
+// unitDirs returns the directories of unit files, in order of precedence.
 func unitDirs() []string {
 	return []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"}
 }
@@ -68,7 +68,7 @@ func loadUnit(name string) (*unit, error) {
 	return u, nil
 }
 
-// splitTemplate takes name@instance.suffix apart.
+// splitTemplate splits name@instance.suffix.
 func splitTemplate(name string) (template, instance string) {
 	before, after, ok := strings.Cut(name, "@")
 	if !ok {
@@ -89,7 +89,7 @@ func findUnit(names ...string) string {
 	return ""
 }
 
-// read adds the settings of one file. An empty value takes back those before it.
+// read adds the settings of one file. An empty value clears the earlier ones.
 func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
 	section, pending := "", ""
 	s := bufio.NewScanner(r)
@@ -124,7 +124,7 @@ func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
 	return s.Err()
 }
 
-// get is the setting that counts when there may be only one.
+// get returns the effective value of a setting that has only one.
 func (u *unit) get(key string) string {
 	if v := u.values[key]; len(v) > 0 {
 		return v[len(v)-1]
@@ -132,7 +132,7 @@ func (u *unit) get(key string) string {
 	return ""
 }
 
-// kind is the service's type, which says when it has started.
+// kind returns the service's type, which determines when it counts as started.
 func (u *unit) kind() string {
 	if kind := u.get("Service.Type"); kind != "" {
 		return kind
@@ -143,8 +143,8 @@ func (u *unit) kind() string {
 	return "simple"
 }
 
-// command prepares one line of the unit. A failure of it counts unless the line
-// begins with a minus. The shell does the splitting and expansion.
+// command prepares one command line of the unit. Its failure may be ignored if the line
+// begins with a minus. The shell splits and expands the line.
 func (u *unit) command(line string, mainPID int) (cmd *exec.Cmd, mayFail bool, err error) {
 	for line != "" && strings.ContainsRune("-@+!:", rune(line[0])) {
 		mayFail = mayFail || line[0] == '-'
@@ -175,7 +175,7 @@ func (u *unit) command(line string, mainPID int) (cmd *exec.Cmd, mayFail bool, e
 	return cmd, mayFail, nil
 }
 
-// makeDirectories makes what RuntimeDirectory and its relatives name.
+// makeDirectories creates the directories that RuntimeDirectory and similar settings name.
 func (u *unit) makeDirectories() error {
 	for key, base := range map[string]string{"Runtime": "/run", "State": "/var/lib", "Cache": "/var/cache", "Logs": "/var/log"} {
 		for name := range strings.FieldsSeq(u.get("Service." + key + "Directory")) {

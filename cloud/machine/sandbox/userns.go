@@ -19,7 +19,7 @@ import (
 type Mode string
 
 const (
-	// ModeRange gives machines a range of ids that no other user has. It is for root.
+	// ModeRange gives machines a range of ids that no other user has. It requires root.
 	ModeRange Mode = "range"
 	// ModeSubid maps the machines' root to the user and the other ids to the user's subordinate
 	// ids. It is for ordinary users.

@@ -116,7 +116,7 @@ func Ar(members ...Member) []byte {
 	return b
 }
 
-// Compress compresses b with gz, xz or zst; "" leaves it.
+// Compress compresses b with gz, xz or zst; "" returns b unchanged.
 func Compress(t testing.TB, kind string, b []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -162,7 +162,7 @@ type Mirror struct {
 	fail     func(path string, n int) int
 }
 
-// Release is what a suite says of itself.
+// Release is the metadata of a suite.
 type Release struct {
 	Suite      string // both Suite and Codename
 	Date       time.Time
