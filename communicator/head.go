@@ -20,5 +20,5 @@ func (h *Head) Write(b []byte) (int, error) {
 // String returns what was kept.
 func (h *Head) String() string { return string(h.kept) }
 
-// Cut says whether something was dropped.
+// Cut reports whether something was dropped.
 func (h *Head) Cut() bool { return h.cut }

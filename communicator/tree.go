@@ -15,8 +15,8 @@ import (
 // another name.
 func LocalFile(name, path string) fs.FS { return renamed{name: name, path: path} }
 
-// LocalDir returns a tree that holds the local directory dir under name, or,
-// with name empty, what is in it.
+// LocalDir returns a tree that holds the local directory dir under name, or, if name is
+// empty, the contents of dir.
 func LocalDir(name, dir string) fs.FS {
 	return renamed{name: name, path: dir}
 }
@@ -77,8 +77,9 @@ func (r renamed) local(op, name string) (string, error) {
 	return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }
 
-// validPath says whether name, in any encoding, is a path of [fs.FS], and means the same to this
-// system: in names of Windows there are no backslashes, colons and devices.
+// validPath reports whether name, in any encoding, is a path of [fs.FS] and means the same
+// on this system. On Windows, names with backslashes or colons and names of devices are not
+// valid.
 func validPath(name string) bool {
 	_, err := filepath.Localize(strings.ToValidUTF8(name, "?"))
 	return err == nil

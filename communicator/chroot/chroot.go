@@ -83,7 +83,8 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	cmd.Stdout, cmd.Stderr = output(command.Stdout, fail), output(command.Stderr, fail)
 	cmd.WaitDelay = outputGrace
 	if command.Stdin != nil {
-		// Not cmd.Stdin, so that the end of the command does not wait for the reader.
+		// cmd.Stdin is not used, because the end of the command would then wait for the
+		// reader.
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return communicator.Status{}, err

@@ -25,7 +25,7 @@ type Subject struct {
 	communicator.Communicator
 	Cut func() // cuts the connection; nil if there is none to cut
 
-	// NoModes says that the communicator does not carry permission bits.
+	// NoModes reports that the communicator does not transfer permission bits.
 	NoModes bool
 }
 
@@ -280,7 +280,7 @@ func cutBetween(t *testing.T, s Subject) {
 	}
 }
 
-// slowFile is a large file that calls a function once a part of it was read.
+// slowFile is a large file that calls a function after a part of it has been read.
 type slowFile struct {
 	fs.File
 	left int
@@ -328,7 +328,7 @@ func cancelledUpload(t *testing.T, s Subject) {
 	}
 }
 
-// check compares what is at a path with what should be.
+// check compares the file at a path with the expected mode and content.
 func check(t *testing.T, s Subject, path string, mode fs.FileMode, content string) {
 	t.Helper()
 	info, err := os.Stat(path)

@@ -45,7 +45,7 @@ func (s *Server) Cut() {
 	}
 }
 
-// hangUp ends a connection for every process that has it open.
+// hangUp closes a connection for every process that has it open.
 func hangUp(c net.Conn) {
 	tcp := c.(*net.TCPConn)
 	_ = tcp.CloseWrite()

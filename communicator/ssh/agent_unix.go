@@ -13,7 +13,7 @@ import (
 	"bake/internal/envvar"
 )
 
-// startAgent says how an agent is made to run.
+// startAgent tells the user how to start an agent.
 const startAgent = "SSH_AUTH_SOCK is not set; start one with: eval $(ssh-agent) && ssh-add"
 
 // agentSocket is where the user's agent listens, empty if none runs.

@@ -12,11 +12,11 @@ import (
 	"bake/internal/envvar"
 )
 
-// startAgent says how an agent is made to run.
+// startAgent tells the user how to start an agent.
 const startAgent = "start one with: Start-Service ssh-agent; ssh-add"
 
-// agentSocket is the named pipe of the user's agent, which is that of Windows if
-// SSH_AUTH_SOCK names no other; empty if none runs.
+// agentSocket returns the named pipe of the user's agent: the one in SSH_AUTH_SOCK, or else
+// that of Windows. It returns "" if no agent runs.
 func agentSocket(env []string) string {
 	if pipe := envvar.Get(env, "SSH_AUTH_SOCK"); pipe != "" {
 		return pipe

@@ -69,7 +69,8 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	return c.downloaded(ctx, src, err, <-unpacked)
 }
 
-// downloaded says how a download has ended whose script, and whose unpacking here, have ended so.
+// downloaded returns the error of a download. err is the error of the script on the
+// machine, local that of unpacking here.
 func (c *Client) downloaded(ctx context.Context, src string, err, local error) error {
 	var failed *scriptError
 	switch {
@@ -90,8 +91,8 @@ func (c *Client) downloaded(ctx context.Context, src string, err, local error) e
 	return fmt.Errorf("download of %s: %w", src, err)
 }
 
-// changedOnly reports whether all that tar complains about is that files grew
-// while it read them, such as logs.
+// changedOnly reports whether tar's only complaint is that files, such as logs, changed
+// while it read them.
 func changedOnly(stderr string) bool {
 	for line := range strings.Lines(stderr) {
 		if !strings.Contains(line, "file changed as we read it") {

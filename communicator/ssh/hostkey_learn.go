@@ -14,8 +14,8 @@ import (
 	"bake/internal/delay"
 )
 
-// The OpenSSH extension with which a server sends all its host keys after the login, and proves
-// that it has them.
+// The OpenSSH extension by which a server sends all its host keys after the login, and
+// proves that it has the private keys.
 const (
 	hostKeysRequest = "hostkeys-00@openssh.com"
 	proveRequest    = "hostkeys-prove-00@openssh.com"

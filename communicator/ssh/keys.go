@@ -59,8 +59,9 @@ func certify(signer ssh.Signer, certFile string) (ssh.Signer, error) {
 	return ssh.NewCertSigner(cert, signer)
 }
 
-// certificateDoubt says why a certificate does not let a user in at a time, as far as
-// that can be told here, or "". Servers may know its names under others.
+// certificateDoubt returns the reason why a certificate probably does not admit a user at a
+// time, or "". It is only a guess: a server may map the certificate's principals to other
+// users.
 func certificateDoubt(key ssh.PublicKey, user string, now time.Time) string {
 	cert, ok := key.(*ssh.Certificate)
 	if !ok {

@@ -44,8 +44,8 @@ func (m *meter) skip(size int64, parts []span) {
 	}
 }
 
-// restore takes back what skip has done, and done bytes that were counted, for a file
-// that is sent again.
+// restore undoes skip, and subtracts done bytes that were counted, for a file that is sent
+// again.
 func (m *meter) restore(size int64, parts []span, done int) {
 	m.progress.Total += size
 	for _, p := range parts {

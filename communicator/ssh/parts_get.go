@@ -28,8 +28,8 @@ const fileFacts = `if [ -f %[1]s ] && [ -r %[1]s ]; then stat -Lc 'file %%s %%a 
 // size, and all parts are listed in advance.
 const maxInParts = 1 << 40
 
-// parseFacts reads what fileFacts prints, and reports whether it is of a file that may be
-// fetched in parts.
+// parseFacts parses the output of fileFacts. It returns false if the file cannot be fetched
+// in parts.
 func parseFacts(line string) (f remoteFile, ok bool) {
 	words := strings.Fields(line)
 	if len(words) != 5 || words[0] != "file" {
@@ -146,7 +146,7 @@ func (w *partReceiver) short() bool {
 	return len(w.asked) > 0
 }
 
-// giveBack leaves to others what has not come.
+// giveBack returns the parts that have not arrived to the queue, for other sessions.
 func (w *partReceiver) giveBack() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

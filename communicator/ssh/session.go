@@ -183,7 +183,8 @@ func (c *Client) Run(ctx context.Context, cmd communicator.Command) (communicato
 	return c.run(ctx, cmd, true)
 }
 
-// run runs a command. users says whether the command is the template's, rather than bake's own.
+// run runs a command. users reports whether the command comes from the template and not
+// from bake.
 func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) (communicator.Status, error) {
 	l, s, err := c.session(ctx)
 	if err != nil {
@@ -192,7 +193,7 @@ func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) 
 	return c.runOver(ctx, l, s, cmd, users)
 }
 
-// runOver is run in an open session, which it closes.
+// runOver is like run, in an open session, which it closes.
 func (c *Client) runOver(ctx context.Context, l *link, s *session, cmd communicator.Command, users bool) (communicator.Status, error) {
 	defer s.close()
 	var err error

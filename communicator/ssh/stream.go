@@ -404,7 +404,7 @@ func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdou
 	return c.scriptOver(ctx, l, s, text, stdin, stdout)
 }
 
-// scriptOver is script in an open session, which it closes.
+// scriptOver is like script, in an open session, which it closes.
 func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text string, stdin io.Reader, stdout io.Writer) (string, error) {
 	out := &communicator.Head{Max: 64 << 10}
 	if stdout == nil {

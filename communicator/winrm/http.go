@@ -145,7 +145,7 @@ func (c *Client) post(ctx context.Context, at endpoint, msg request) (string, er
 	return "", err
 }
 
-// answer returns the body of a response, or the error that it stands for.
+// answer returns the body of a response, or the error that the response reports.
 func answer(resp *http.Response, body string) (string, error) {
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:

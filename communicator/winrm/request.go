@@ -33,7 +33,7 @@ type request struct {
 	body        string // XML
 }
 
-// String is the request as it is sent, with an identifier of its own.
+// String returns the request in the form in which it is sent, with a new identifier.
 func (r request) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<?xml version="1.0" encoding="utf-8"?>`+
@@ -109,7 +109,7 @@ func (s *shell) receiveRequest(command string) request {
 	return s.request("Receive", fmt.Sprintf(`<rsp:Receive><rsp:DesiredStream CommandId="%s">stdout stderr</rsp:DesiredStream></rsp:Receive>`, escaped(command)))
 }
 
-// sendRequest is input for a command; end says that none comes after it.
+// sendRequest sends input to a command; end marks the last input.
 func (s *shell) sendRequest(command string, input []byte, end bool) request {
 	last := ""
 	if end {

@@ -67,8 +67,8 @@ func parseCommand(text string) (string, error) {
 	return strings.TrimSpace(r.CommandID), err
 }
 
-// parseReceipt reads output. Nobody but the machine knows how a command ended, so that
-// an answer without a clear exit status is an error.
+// parseReceipt parses an answer that carries output. Only the machine knows how a command
+// ended, so an answer without a clear exit status is an error.
 func parseReceipt(text string, output func(stderr bool, b []byte) error) (done bool, code int, err error) {
 	r, err := parseResponse(text)
 	if err != nil {

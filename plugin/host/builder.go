@@ -137,7 +137,8 @@ type hookArgs struct {
 	StreamId uint32
 }
 
-// hook answers a plugin's call of a hook, which it makes when its machine is up.
+// hook answers a plugin's call of a hook, which the plugin makes when its machine is
+// running.
 func (b *building) hook(ctx context.Context, a hookArgs) error {
 	client, err := b.proc.dial(ctx, a.StreamId)
 	if err != nil {
@@ -178,5 +179,5 @@ func (b *building) askFailed(ctx context.Context) string {
 
 var errFailedStep = errors.New("a step of the plugin has failed; the plugin has said why")
 
-// leaves reports whether the plugin keeps what it has created.
+// leaves reports whether the plugin keeps the resources that it has created.
 func (b *building) leaves() bool { return b.scope.Leaves != nil && b.scope.Leaves() }

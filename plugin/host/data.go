@@ -22,7 +22,8 @@ const (
 // secretValues are those values of build.* that must not be shown.
 var secretValues = []string{"Password", "SSHPrivateKey", "WinRMPassword"}
 
-// buildData makes values of build.* of what a plugin's builder says of its machine.
+// buildData makes the values of build.* from the data that a plugin's builder reports about
+// its machine.
 func buildData(run string, said map[string]any) builder.Data {
 	d := builder.MachineData(nil, builder.Facts{RunID: run})
 	for i, name := range slices.Sorted(maps.Keys(said)) {

@@ -1,8 +1,8 @@
 // Package host runs the components of Packer's plugin binaries as bake's own.
 //
-// A plugin is a program of its own, which does whatever it likes with the rights of
-// the user. It is started only after its checksum was compared. What it says is
-// bounded, and shown like what a script says: without secrets.
+// A plugin is a separate program, which can do anything with the rights of the user. It is
+// started only after its checksum was compared. Its messages are limited in size, and shown
+// like the output of a script: without secrets.
 package host
 
 import (

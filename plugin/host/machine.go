@@ -149,7 +149,8 @@ func (c *machine) listen(ctx context.Context, cmd communicator.Command, args *st
 	return r
 }
 
-// wait waits for the end of a command and of its output. The error says why the wait was given up.
+// wait waits for the end of a command and of its output. Its error is the reason why it
+// stopped waiting.
 func (r *running) wait(ctx context.Context) error {
 	var late <-chan time.Time
 	for r.ended != nil || r.stdout != nil || r.stderr != nil {

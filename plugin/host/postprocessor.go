@@ -65,7 +65,7 @@ func (h hostedPostProcessor) Process(ctx context.Context, s *step.Scope, in *bui
 	return said, keep, nil
 }
 
-// decision is what a plugin says of the artifact that it was given.
+// decision converts a plugin's answer about its input artifact.
 func decision(keep, force bool) postprocessor.Keep {
 	switch {
 	case keep && force:

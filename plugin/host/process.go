@@ -216,7 +216,8 @@ func (e *gone) Error() string {
 // Unwrap implements errors.Unwrap.
 func (e *gone) Unwrap() error { return wire.ErrGone }
 
-// explain replaces an error that says that the other end is gone by one that says why.
+// explain replaces an error that only reports that the other end is gone by one that gives
+// the reason.
 func (p *process) explain(err error) error {
 	var already *gone
 	if !errors.Is(err, wire.ErrGone) || errors.As(err, &already) {
@@ -284,7 +285,8 @@ func (p *process) Close() error {
 	return p.closed
 }
 
-// drop is Close for a process that was started only to check options: no ledger has it.
+// drop is like Close, for a process that was started only to check options and is in no
+// ledger.
 func (p *process) drop() { _ = p.Close() }
 
 // giveUp ends a plugin that did not exit in time, and returns what that means for the user. If the

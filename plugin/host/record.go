@@ -45,7 +45,7 @@ func (e *entry) started(pid int) error {
 	return e.ledger.Created(e.key, processID(pid, procgroup.Started(pid)))
 }
 
-// gone writes that it has ended.
+// gone records that the process has ended.
 func (e *entry) gone() error {
 	if e == nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"bake/step"
 )
 
-// Limits on what a plugin says to the user.
+// Limits on the messages of a plugin to the user.
 const (
 	maxText = 1 << 20
 	maxBars = 1000

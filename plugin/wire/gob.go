@@ -142,7 +142,7 @@ func (r *gobReader) int() int64 {
 	return int64(u >> 1)
 }
 
-// count reads how many things follow, each of which has a byte or more.
+// count reads the number of elements that follow, each of which takes at least one byte.
 func (r *gobReader) count() int {
 	n := r.number()
 	if n > uint64(len(r.msg)) {

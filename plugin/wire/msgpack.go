@@ -20,7 +20,8 @@ const (
 	MaxDepth   = 100      // levels of lists and maps
 )
 
-// valueCost is what a value takes besides its text: its place in a list or a map.
+// valueCost is the memory that a value takes in addition to its text: its place in a list
+// or a map.
 const valueCost = 48
 
 // ErrLimit is the error of a value that takes more than is allowed.
@@ -169,7 +170,7 @@ func appendSize(b []byte, n int, code8 byte) []byte {
 	return binary.BigEndian.AppendUint32(append(b, code8+2), uint32(n))
 }
 
-// Reader is what values are decoded from: buffered, so that a head can be read
+// Reader is the source for decoding values. It is buffered, so that a header can be read
 // byte by byte.
 type Reader interface {
 	io.Reader

@@ -15,7 +15,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
-// What a value from the other end may consist of, besides [MaxMessage].
+// Limits on a value from the other end, in addition to [MaxMessage].
 const (
 	maxType      = 256 << 10 // bytes of the JSON that describes its type
 	maxTypeDepth = 64        // brackets in each other in it
@@ -72,7 +72,7 @@ func EncodeValue(v cty.Value) ([]byte, error) {
 	return Marshal([]any{t, plain})
 }
 
-// plainData is a value as [Marshal] takes it.
+// plainData converts a value for [Marshal].
 func plainData(v cty.Value) (any, error) {
 	t := v.Type()
 	switch {
@@ -374,7 +374,8 @@ func mapOf(m map[string]any, t cty.Type) (cty.Value, error) {
 	return cty.MapVal(values), nil
 }
 
-// oneType says whether a collection can hold values, which must be of one type.
+// oneType reports whether all values are of one type, as the elements of a collection must
+// be.
 func oneType(values []cty.Value) bool {
 	return !slices.ContainsFunc(values, func(v cty.Value) bool { return !v.Type().Equals(values[0].Type()) })
 }

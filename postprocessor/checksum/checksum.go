@@ -72,9 +72,8 @@ type checksum struct {
 	src *schema.Source
 }
 
-// Process implements [postprocessor.PostProcessor]. The new artifact has the
-// files of the old one and the files of checksums. An artifact without files goes
-// on as it is.
+// Process implements [postprocessor.PostProcessor]. The new artifact has the files of the
+// old one and the checksum files. An artifact without files is returned unchanged.
 func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	if len(in.Files) == 0 {
 		s.Say(ctx, "The artifact has no files: no checksum is written.")

@@ -7,9 +7,8 @@ import (
 	"io"
 )
 
-// bgzfWriter writes the Blocked GNU Zip Format of the SAM specification: gzip
-// members of at most 64 KiB, each of which says in a header field how long it is,
-// so that readers can jump.
+// bgzfWriter writes the Blocked GNU Zip Format of the SAM specification: gzip members of at
+// most 64 KiB, each with its length in a header field, so that readers can seek.
 type bgzfWriter struct {
 	w     io.Writer
 	level int
@@ -56,8 +55,7 @@ func (b *bgzfWriter) flush() error {
 	return err
 }
 
-// bgzfEnd is the empty member that marks the end, byte for byte as the
-// specification has it.
+// bgzfEnd is the empty member that marks the end, exactly as in the specification.
 var bgzfEnd = []byte("\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\x06\x00BC\x02\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 
 // Close writes what is left, and the end.

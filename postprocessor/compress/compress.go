@@ -73,7 +73,7 @@ type compress struct {
 	src *schema.Source
 }
 
-// form is what a file is to be.
+// form is the format of an output file.
 type form struct {
 	archive   string // "tar", "zip" or "", for one file as it is
 	algorithm string // or "", for none
@@ -114,8 +114,7 @@ func formOf(name string) form {
 	return form{"", last}
 }
 
-// form is what the output is to be: what its name says, unless an option says
-// otherwise.
+// form returns the format of the output: that of its name, unless an option overrides it.
 func (o *Options) form(output string) form {
 	if o.Format != "" {
 		output += "." + o.Format
@@ -200,7 +199,8 @@ func namesakes(files []string) (pairs [][2]string) {
 	return pairs
 }
 
-// write makes the output of the files. It has its name only when it is whole.
+// write creates the output from the files. The output gets its name only once it is
+// complete.
 func (p *compress) write(ctx context.Context, output string, as form, files []string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err

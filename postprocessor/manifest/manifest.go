@@ -121,8 +121,8 @@ func (p *manifest) entry(s *step.Scope, in *builder.Artifact) (build, error) {
 	return b, nil
 }
 
-// A lock is held for milliseconds: whoever holds it for lockPatience is taken to
-// be dead. Until then it is tried for at each lockPause.
+// A lock is held for milliseconds. If it cannot be had within lockPatience, its holder is
+// considered dead. Until then there is an attempt after each lockPause.
 const (
 	lockPause    = 20 * time.Millisecond
 	lockPatience = 3 * time.Second

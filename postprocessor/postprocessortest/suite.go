@@ -29,14 +29,14 @@ type Suite struct {
 	// what the error names. Empty: it writes nothing.
 	Unwritable, Names string
 
-	// Untouched says that it reads no file of the artifact.
+	// Untouched reports that the post-processor reads no file of the artifact.
 	Untouched bool
 }
 
-// Run checks that a post-processor documents its options; that, cancelled wherever it
-// asks, it ends with the cause and leaves neither files nor goroutines behind; that an
-// error names the file or option that it is about; and that it can be called again after
-// each of these.
+// Run checks that a post-processor documents its options; that, if it is cancelled at any
+// point where it checks its context, it returns the cause and leaves neither files nor
+// goroutines behind; that an error names the file or option that it is about; and that it
+// can be called again after each of these.
 func (suite Suite) Run(t *testing.T) {
 	t.Helper()
 	if _, err := suite.Factory.Docs(); err != nil {

@@ -165,7 +165,7 @@ func (o *Options) validateSigner(c *schema.Checker) {
 	}
 }
 
-// signer is the key to sign with, and the option that has it.
+// signer returns the key to sign with, and the option that holds it.
 func (o *Options) signer() (field *string, key string) {
 	if o.Signer == "" {
 		return &o.Key, o.Key

@@ -45,7 +45,7 @@ type provenance struct {
 	kms KMS
 }
 
-// Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
+// Process implements [postprocessor.PostProcessor]. It returns the artifact unchanged.
 func (p *provenance) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	if p.Provenance {
 		if err := p.attest(ctx, s, in); err != nil {
@@ -137,8 +137,9 @@ func (r *run) name(in *builder.Artifact) error {
 	return nil
 }
 
-// SigningKey is the URI of the key in a service that attestations are signed with, for
-// who has to allow that; "*" stands for what is not known yet.
+// SigningKey returns the URI of the key in a key service that signs the attestations, so
+// that its use can be permitted. "*" replaces what is not known yet. It returns "" if there
+// is no attestation to sign.
 func (p *provenance) SigningKey() string {
 	if p.Provenance || !p.src.Known(&p.Provenance) {
 		switch field, key := p.signer(); {

@@ -11,7 +11,7 @@ import (
 	"bake/internal/envvar"
 )
 
-// sourceOf is the repository that the template comes from, with its commit if that is
+// sourceOf returns the repository that contains the template, with its commit if that is
 // known.
 func (r *run) sourceOf(ctx context.Context) attest.Resource {
 	uri, commit := r.SourceURI, ""
@@ -48,8 +48,8 @@ func (r *run) git(ctx context.Context, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// withoutUser is a URI without the user name and the password in it, either of which may
-// be a secret. Nothing else is changed.
+// withoutUser returns a URI without its user name and password, either of which may be a
+// secret. It changes nothing else.
 func withoutUser(uri string) string {
 	scheme, rest, ok := strings.Cut(uri, "://")
 	if !ok {

@@ -129,7 +129,7 @@ func (r *run) inventoryFile(ctx context.Context) (path string, remove func(), er
 	return path, remove, nil
 }
 
-// maxSocketDir is how long the path of the directory of sockets may be: the path of a
+// maxSocketDir is the maximum length of the path of the directory of sockets: the path of a
 // socket is limited to some 100 bytes, of which ssh's names take 40.
 const maxSocketDir = 60
 
@@ -140,7 +140,7 @@ func (r *run) controlDir() string { return filepath.Join(r.sockets, "cp") }
 // file is the path of a file that goes away with the call.
 func (r *run) file(name string) string { return filepath.Join(r.dir, name) }
 
-// write writes such a file, for this user's eyes only.
+// write writes such a file, readable only by this user.
 func (r *run) write(name, text string) (path string, err error) {
 	path = r.file(name)
 	return path, os.WriteFile(path, []byte(text), 0o600)
@@ -266,7 +266,7 @@ func lookUp(name string) (string, error) {
 	return exec.LookPath(name)
 }
 
-// notInstalled says how to get a program that is not here.
+// notInstalled returns how to install a program that was not found.
 func notInstalled(name string, err error) string {
 	if errors.Is(err, exec.ErrNotFound) && !strings.ContainsRune(name, filepath.Separator) {
 		return fmt.Sprintf("There is no %s in PATH. Install Ansible, for example with 'pipx install ansible-core' or the system's package ansible-core or ansible; "+

@@ -13,7 +13,7 @@ import (
 	"bake/internal/shellquote"
 )
 
-// arguments are those of ansible-playbook.
+// arguments returns the arguments of ansible-playbook.
 func (r *run) arguments(inventory string) ([]string, error) {
 	playbook, err := filepath.Abs(r.PlaybookFile)
 	if err != nil {
@@ -68,8 +68,8 @@ func (r *run) users(option string) string {
 	return cmp.Or(envvar.Get(env, "ANSIBLE_"+strings.ToUpper(option)), configured(env, option))
 }
 
-// quote makes one text of arguments for SSH, which Ansible splits as a shell does. What
-// stands in quotes already is left as it is.
+// quote joins arguments for SSH into one string, which Ansible splits like a shell.
+// Arguments that already contain quotes are not changed.
 func quote(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
@@ -81,8 +81,8 @@ func quote(args []string) string {
 	return strings.Join(words, " ")
 }
 
-// quoteValue is a value in an argument of the form name=value, of which Ansible splits
-// several at spaces.
+// quoteValue quotes the value in an argument of the form name=value. Ansible splits a list
+// of these at spaces.
 func quoteValue(value string) string {
 	if strings.ContainsAny(value, " \t'\"\\") {
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`

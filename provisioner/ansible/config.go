@@ -11,8 +11,8 @@ import (
 	"bake/internal/envvar"
 )
 
-// configured is the value of an option in the section ssh_connection of the user's
-// ansible.cfg, which what bake says on the command line replaces; "" if there is none.
+// configured returns the value of an option in the section ssh_connection of the user's
+// ansible.cfg, which bake's command line would override; "" if there is none.
 func configured(env []string, option string) string {
 	text, err := os.ReadFile(configFile(env))
 	if err != nil {
@@ -47,8 +47,8 @@ func configFile(env []string) string {
 	return "/etc/ansible/ansible.cfg"
 }
 
-// expanded is a path in which variables and the home directory of a user are put in as
-// Ansible does: what there is not stays as it is written.
+// expanded expands variables and the home directory of a user in a path, like Ansible.
+// Unknown ones are not changed.
 func expanded(path string, env []string) string {
 	path = variable().ReplaceAllStringFunc(path, func(ref string) string {
 		name := strings.Trim(ref, "${}")

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// What stands in a generated inventory for a machine, unless the template says.
+// The entry for a machine in a generated inventory, unless the template sets one.
 const (
 	sshLine   = "{{ .HostAlias }} ansible_host={{ .Host }} ansible_user={{ .User }} ansible_port={{ .Port }}\n"
 	winrmLine = "{{ .HostAlias }} ansible_host={{ .Host }} ansible_connection=winrm ansible_winrm_transport=%s ansible_shell_type=powershell ansible_user={{ .User }} ansible_port={{ .Port }}%s\n"
@@ -59,9 +59,9 @@ func (r *run) inventory() (string, error) {
 	return b.String(), nil
 }
 
-// writeInventory writes the generated inventory and returns its path, which remove
-// deletes. It is in a directory that others cannot write to: Ansible believes what
-// is in group_vars beside it.
+// writeInventory writes the generated inventory and returns its path, which remove deletes.
+// The inventory is in a directory that other users cannot write to, because Ansible trusts
+// group_vars in the same directory.
 func (r *run) writeInventory() (path string, remove func(), err error) {
 	text, err := r.inventory()
 	if err != nil {

@@ -114,7 +114,8 @@ type Options struct {
 	AnsibleWinRMUseHTTP bool `hcl:"ansible_winrm_use_http,optional"`
 }
 
-// beside are the directories that Ansible reads beside a playbook, and its configuration.
+// beside are the directories that Ansible looks for next to a playbook, and its
+// configuration file.
 var beside = []string{
 	"roles", "group_vars", "host_vars", "vars", "tasks", "handlers", "files", "templates", "library", "collections",
 	"module_utils", "action_plugins", "filter_plugins", "lookup_plugins", "callback_plugins", "test_plugins", "vars_plugins", "ansible.cfg",
@@ -193,7 +194,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// missing says that a file or directory of the user's is not there.
+// missing returns the message that a file or directory of the user does not exist.
 func missing(what, path string, err error) string {
 	if !errors.Is(err, os.ErrNotExist) {
 		return err.Error()

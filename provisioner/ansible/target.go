@@ -51,7 +51,8 @@ func (r *run) connectTo(ctx context.Context) error {
 	return r.proxy(ctx)
 }
 
-// notDirect says why Ansible is not to connect to the machine itself; empty if it is.
+// notDirect returns the reason why Ansible must not connect to the machine directly; "" if
+// it may.
 func (r *run) notDirect() string {
 	refused := r.UseProxy != nil && !*r.UseProxy
 	if r.UseProxy != nil && *r.UseProxy {
@@ -159,8 +160,8 @@ func (r *run) password() error {
 	return err
 }
 
-// knownHosts has SSH clients check that the machine has one of keys. Other hosts are
-// those that the user knows.
+// knownHosts makes SSH clients check that the machine has one of keys. For other hosts they
+// use the user's known hosts.
 func (r *run) knownHosts(keys []string) error {
 	if len(keys) == 0 {
 		return nil

@@ -268,7 +268,7 @@ func (r *run) playbooks() (upload []placed, paths []string, err error) {
 	return upload, paths, nil
 }
 
-// requirements says what a requirements file is of.
+// requirements are the kinds of content that a requirements file lists.
 type requirements struct{ roles, collections bool }
 
 var (
@@ -319,8 +319,8 @@ func (r *run) galaxy(q requirements) (lines []string) {
 	return lines
 }
 
-// paths are assignments that have Ansible find what was uploaded and installed, besides
-// where it looks anyway.
+// paths returns assignments that make Ansible search the uploaded and installed content, in
+// addition to its default paths.
 func (r *run) paths(q requirements) string {
 	var roles, collections []string
 	if q.roles {

@@ -25,8 +25,8 @@ type Options struct {
 	Note string `hcl:"note,optional"`
 }
 
-// Factory makes the breakpoint provisioner. open opens what the user types at;
-// nil is the terminal that the process was started from.
+// Factory makes the breakpoint provisioner. open opens the source of the user's input; nil
+// means the terminal that the process was started from.
 func Factory(open func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
 	if open == nil {
 		open = func() (io.ReadCloser, error) { return terminal.Open() }

@@ -106,7 +106,7 @@ func orHere(dir string) string {
 	return dir
 }
 
-// endsInSeparator says whether a path of this computer is marked as a directory.
+// endsInSeparator reports whether a path of this computer is marked as a directory.
 func endsInSeparator(path string) bool {
 	return path != "" && os.IsPathSeparator(path[len(path)-1])
 }

@@ -77,7 +77,7 @@ func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Mach
 	return nil
 }
 
-// checkDestination says early that a directory does not exist.
+// checkDestination returns an early error if a directory does not exist.
 func (p *provision) checkDestination() error {
 	if strings.HasSuffix(filepath.ToSlash(p.Destination), "/") {
 		if info, err := os.Stat(p.Destination); err != nil || !info.IsDir() {
@@ -147,7 +147,7 @@ func (r *run) document(ctx context.Context) ([]byte, int, error) {
 // root begins a shell as root where that asks for nothing.
 const root = `sh -c 'if [ "$(id -u)" != 0 ] && sudo -n true </dev/null >/dev/null 2>&1; then exec sudo -n sh -s; fi; exec sh -s'`
 
-// stdin is the [contents.Shell] that leaves nothing on the machine, not even for a while.
+// stdin is the [contents.Shell] that writes no files to the machine, not even temporarily.
 func (r *run) stdin(ctx context.Context, script string, out io.Writer) error {
 	return r.shell(ctx, communicator.Command{Line: root, Stdin: strings.NewReader(script), Stdout: out})
 }
@@ -165,8 +165,8 @@ func (r *run) shell(ctx context.Context, c communicator.Command) error {
 // command is the [contents.Shell] of execute_command, for which the script and its
 // output are files.
 func (r *run) command(ctx context.Context, script string, out io.Writer) error {
-	// In a directory that nobody else can write to: the output may be written by root, and
-	// must not follow a link of another user.
+	// The directory is not writable for other users: root may write the output, and must
+	// not follow another user's link.
 	dir := "/tmp/bake-sbom-" + strconv.FormatUint(rand.Uint64(), 36)
 	file, output := dir+"/sbom", dir+"/out"
 	line, err := r.Render(r.ExecuteCommand, map[string]any{

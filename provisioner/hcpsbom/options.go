@@ -101,7 +101,7 @@ type scan struct {
 	exclude []string
 }
 
-// parse reads scanner_args; wrong says what is wrong with them.
+// parse parses scanner_args; wrong describes an error in them.
 func parse(args []string) (s scan, wrong string) {
 	s.format = contents.CycloneDX
 	for i := 0; i < len(args); i++ {

@@ -128,7 +128,7 @@ func (o *Options) executeCommand(sh shell, path, vars string) string {
 	return o.runScript(sh, vars)
 }
 
-// blanks quotes the word that stands for a path that has blanks.
+// blanks quotes word, which represents a path, if the path contains blanks.
 func blanks(path, word, quote string) string {
 	if strings.ContainsAny(path, " \t") {
 		return quote + word + quote
@@ -163,8 +163,8 @@ func literal(text string) string {
 
 var plainName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_]+$`) })
 
-// assign are the assignments of variables. The format that is not the user's takes any
-// name, such as ProgramFiles(x86).
+// assign returns the assignments of variables. bake's own format allows any name, such as
+// ProgramFiles(x86).
 func (o *Options) assign(vars map[string]string) string {
 	format := o.envVarFormat()
 	if format != assignment {
@@ -240,7 +240,7 @@ func cleanup(self string, paths []string, tasks []elevation) string {
 
 var errNotWindows = errors.New("the machine does not run Windows")
 
-// suits says what the options ask for that a machine cannot do.
+// suits returns an error if the options require something that the machine cannot do.
 func (o *Options) suits(sys system) error {
 	switch {
 	case sys.windows:

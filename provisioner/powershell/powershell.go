@@ -162,8 +162,8 @@ func (r *run) command() (string, error) {
 	return line, nil
 }
 
-// clean removes what was uploaded, however the scripts have ended. After a success,
-// what cannot be removed is a warning: a script may have shut the machine down.
+// clean removes the uploaded files, whether or not the scripts succeeded. After a success,
+// a file that cannot be removed is only a warning: a script may have shut the machine down.
 func (r *run) clean(ctx context.Context, failed error) error {
 	paths := []string{r.path, r.envPath}
 	for _, t := range r.tasks {

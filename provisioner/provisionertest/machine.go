@@ -30,12 +30,12 @@ type Machine struct {
 	leftovers builder.Leftovers
 }
 
-// Faults are those of the calls to a machine.
+// Faults are faults of calls to a machine.
 type Faults struct {
 	// Fault is asked before each call and may let it fail. n counts from 0.
 	Fault func(n int, call string) error
 
-	// After is asked once a call has had its effect, and may let it fail.
+	// After is called after a call has had its effect, and may make it fail.
 	After func(n int, call string) error
 
 	mu    sync.Mutex
@@ -103,7 +103,7 @@ func (m *Faults) Calls() []string {
 	return append([]string(nil), m.calls...)
 }
 
-// call notes a call, and adds what After says about it to *err once it is over.
+// call records a call. over adds the result of After to *err once the call has ended.
 func (m *Faults) call(ctx context.Context, format string, args ...any) (over func(err *error), err error) {
 	over = func(*error) {}
 	if err := context.Cause(ctx); err != nil {

@@ -60,8 +60,8 @@ func Scope(t testing.TB) (*step.Scope, *Log) {
 	}), l
 }
 
-// Input is the body of a block as components get it. vars are the values of
-// var.* in it; an unknown one stands for what only a build knows.
+// Input returns the body of a block in the form that components get. vars are the values of
+// var.* in it; an unknown value is one that is known only during a build.
 func Input(t testing.TB, body string, vars map[string]cty.Value) schema.Input {
 	t.Helper()
 	f, diags := hclsyntax.ParseConfig([]byte(body), "test.pkr.hcl", hcl.InitialPos)
@@ -121,8 +121,8 @@ type Suite struct {
 	// Machine returns the machine. nil: one as NewMachine makes them.
 	Machine func(t *testing.T) builder.Machine
 
-	// Lenient says of a call to the machine that its failure is a warning only. n counts
-	// from 0.
+	// Lenient reports whether the failure of a call to the machine is only a warning. n
+	// counts from 0.
 	Lenient func(n int, call string) bool
 }
 
@@ -132,11 +132,11 @@ func Run(t *testing.T, f component.Factory[provisioner.Provisioner], body, dir s
 	Suite{Factory: f, Body: body, Dir: dir}.Run(t)
 }
 
-// Run checks that a provisioner documents its options; that, cancelled before it
-// begins, it does nothing; that when any call to the machine fails, with or without
-// effect, it fails with that error; that when it is cancelled at any call it ends with
-// the cause; that after either it can be called again; and that however it ends, it
-// leaves no goroutine behind, and Dir as it was once the machine's leftovers are removed.
+// Run checks that a provisioner documents its options; that it does nothing if it is
+// cancelled before it begins; that it returns the error of any call to the machine that
+// fails, with or without effect; that it returns the cause if it is cancelled at any call;
+// that it can be called again after each of these; and that it always leaves no goroutine
+// behind and, once the machine's leftovers are removed, Dir unchanged.
 func (suite Suite) Run(t *testing.T) {
 	t.Helper()
 	if _, err := suite.Factory.Docs(); err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Fault spoils an answer. It returns what the answer is to be written to, or nil if it
-// has answered.
+// Fault disturbs an answer. It returns the writer for the answer, or nil if it has answered
+// itself.
 type Fault func(s *Server, w http.ResponseWriter) http.ResponseWriter
 
 // Die takes the connections away, and everything that runs on the machine.

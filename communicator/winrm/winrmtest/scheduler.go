@@ -26,7 +26,7 @@ func (r record) Call(name string, _ []any) (any, error) {
 	return nil, fmt.Errorf("there is no method %s", name)
 }
 
-// service is the task scheduler, and at once its folder of tasks.
+// service is the task scheduler and its folder of tasks.
 type service struct{ w *Windows }
 
 func (service) Get(name string) (any, error) { return nil, fmt.Errorf("there is no property %s", name) }

@@ -122,7 +122,7 @@ func pieces(line string) (commands, separators []string) {
 	return append(commands, line[start:]), separators
 }
 
-// line runs a command line. exit says that it has ended cmd.exe.
+// line runs a command line. exit reports whether it has ended cmd.exe.
 func (c *cmd) line(line string) (code int, exit bool) {
 	commands, separators := pieces(powershelltest.Expand(c.env, line))
 	for i, text := range commands {
@@ -412,7 +412,7 @@ func (r registry) Call(_ string, args []any) (any, error) {
 	return r.w.Registry[fmt.Sprint(args[0])], nil
 }
 
-// SetKey makes a key of the registry, or takes it away.
+// SetKey creates or removes a registry key.
 func (w *Windows) SetKey(key string, exists bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -62,8 +62,8 @@ func Word(p string, wildcards bool) string {
 	return b.String()
 }
 
-// mark stands before each thing that Resolve asks the shell for, since a login shell
-// may greet whoever runs a command in it.
+// mark precedes each value in the shell's answer to Resolve, because a login shell may
+// print a greeting first.
 const mark = "\x01"
 
 // Expand asks the machine's login shell for a path whose variables have their

@@ -94,7 +94,7 @@ func (s *Server) copy(ctx context.Context, rw io.ReadWriter, c copying) (code in
 	return 0, nil
 }
 
-// clientError is one that the client has told.
+// clientError is an error that the client reported.
 type clientError struct{ text string }
 
 func (e *clientError) Error() string { return e.text }

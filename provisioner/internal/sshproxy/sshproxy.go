@@ -18,7 +18,7 @@ import (
 	"bake/communicator"
 )
 
-// Server says whom to let in, and to what.
+// Server configures who may log in, and which machine they reach.
 type Server struct {
 	Machine   communicator.Communicator
 	User      string
@@ -33,8 +33,8 @@ type Server struct {
 	Copy bool
 }
 
-// findSFTP runs OpenSSH's SFTP server. The places are those of Debian, Red Hat, Arch
-// and others, Alpine and macOS.
+// findSFTP runs OpenSSH's SFTP server. The paths are those of Debian; Red Hat; Arch and
+// others; Alpine; and macOS.
 const findSFTP = `for f in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server /usr/lib/sftp-server /usr/lib/ssh/sftp-server /usr/libexec/sftp-server; do ` +
 	`[ ! -x "$f" ] || exec "$f"; done; echo "there is no sftp-server on the machine" >&2; exit 127`
 
