@@ -7,19 +7,27 @@ import (
 
 func TestEncode(t *testing.T) {
 	shout := func(text string) (string, bool) { return strings.ToUpper(text), !strings.Contains(text, "€") }
-	for _, tt := range []struct{ text, extension, want string }{
-		{"echo a", ".cmd", "echo a"}, {"echo ü", ".cmd", "ECHO Ü"}, {"echo ü", "x.BAT", "ECHO Ü"}, {"echo €", ".cmd", "echo €"},
-		{"echo a", ".ps1", "echo a"}, {"echo ü", ".ps1", "\ufeffecho ü"}, {"print('ü')", ".py", "print('ü')"},
+	for _, tt := range []struct {
+		text, extension, want string
+		whole                 bool
+	}{
+		{"echo a", ".cmd", "echo a", true}, {"echo ü", ".cmd", "ECHO Ü", true}, {"echo ü", "x.BAT", "ECHO Ü", true},
+		{"echo ü€", ".cmd", "echo ü€", false}, {"echo a", ".ps1", "echo a", true}, {"echo ü", ".ps1", "\ufeffecho ü", true},
+		{"print('ü')", ".py", "print('ü')", true},
+		{"@chcp 65001 >nul\r\necho ü", ".cmd", "@chcp 65001 >nul\r\necho ü", true},
+		{"CHCP.COM  %p%&echo €", ".bat", "CHCP.COM  %p%&echo €", true},
+		{"chcp\r\n1 ü", ".cmd", "CHCP\r\n1 Ü", true}, // which asks
+		{"xchcp 1 ü", ".cmd", "XCHCP 1 Ü", true},
 	} {
-		if got := encode(tt.text, tt.extension, shout); got != tt.want {
-			t.Errorf("%q in *%s is %q, want %q", tt.text, tt.extension, got, tt.want)
+		if got, whole := encode(tt.text, tt.extension, shout); got != tt.want || whole != tt.whole {
+			t.Errorf("%q in *%s is %q, %v; want %q, %v", tt.text, tt.extension, got, whole, tt.want, tt.whole)
 		}
 	}
 }
 
 // TestRecoded: each line is UTF-8 or not, wherever its output is cut.
 func TestRecoded(t *testing.T) {
-	const text, want = "gr\x81n\r\nü\n\x81 and no end", "gr(5)n\r\nü\n(5) and no end"
+	const text, want = "gr\x81n\r\nü\n10 % \x81\r20 % ü\r\x81 and no end", "gr(5)n\r\nü\n10 % (5)\r20 % ü\r(5) and no end"
 	for size := 1; size <= len(text); size++ {
 		var b strings.Builder
 		r := &recoded{out: &b, fromPage: func(coded []byte) []byte { return []byte(strings.ReplaceAll(string(coded), "\x81", "(5)")) }}
@@ -32,9 +40,39 @@ func TestRecoded(t *testing.T) {
 			t.Errorf("pieces of %d bytes: %q, want %q, %v", size, b.String(), want, err)
 		}
 	}
+}
+
+// TestRecodedAtOnce: nobody waits for the end of a line whose beginning can be told.
+func TestRecodedAtOnce(t *testing.T) {
 	var b strings.Builder
-	r := &recoded{out: &b}
-	if _, err := r.Write(make([]byte, longestLine+1)); err != nil || b.Len() != longestLine+1 {
-		t.Errorf("a line without end: %d bytes are written, %v", b.Len(), err)
+	r := &recoded{out: &b, fromPage: func(coded []byte) []byte { return []byte("(5)") }}
+	for _, step := range []struct{ in, want string }{
+		{"a\r\nSure? ", "a\r\nSure? "}, {"ü", "a\r\nSure? "}, {" 10 %\r", "a\r\nSure? ü 10 %\r"}, {"\x81\n", "a\r\nSure? ü 10 %\r(5)"},
+	} {
+		if _, err := r.Write([]byte(step.in)); err != nil || b.String() != step.want {
+			t.Errorf("after %q: %q, want %q, %v", step.in, b.String(), step.want, err)
+		}
+	}
+}
+
+// TestRecodedLongLine: a line that does not end is cut between characters.
+func TestRecodedLongLine(t *testing.T) {
+	for _, char := range []string{"ü", "€", "😀"} {
+		for ahead := range len(char) {
+			var b strings.Builder
+			r := &recoded{out: &b, fromPage: func([]byte) []byte { return []byte("misread") }}
+			text := strings.Repeat("a", ahead) + strings.Repeat(char, 3*longestLine/len(char))
+			for rest := text; rest != ""; rest = rest[min(4096, len(rest)):] {
+				if _, err := r.Write([]byte(rest[:min(4096, len(rest))])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if b.Len() < len(text)/2 || len(r.rest) > longestLine {
+				t.Errorf("%s: %d bytes are written, %d kept", char, b.Len(), len(r.rest))
+			}
+			if err := r.flush(); err != nil || b.String() != text {
+				t.Errorf("%s after %d bytes: not as it was written, %v", char, ahead, err)
+			}
+		}
 	}
 }

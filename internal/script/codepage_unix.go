@@ -11,4 +11,4 @@ func (l *Local) run(cmd *exec.Cmd, run func(*exec.Cmd) error) error {
 }
 
 // encoded returns the text itself: it is UTF-8 for all.
-func (l *Local) encoded(text string) string { return text }
+func (l *Local) encoded(text string) (coded string, whole bool) { return text, true }

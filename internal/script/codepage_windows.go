@@ -55,10 +55,10 @@ func (l *Local) run(cmd *exec.Cmd, run func(*exec.Cmd) error) error {
 	return errors.Join(run(cmd), out.flush(), errOut.flush())
 }
 
-// encoded returns the text of an inline script as its interpreter reads it.
-func (l *Local) encoded(text string) string {
+// encoded returns the text of an inline script as its interpreter reads it, see [encode].
+func (l *Local) encoded(text string) (coded string, whole bool) {
 	if !l.windows() {
-		return text
+		return text, true
 	}
 	return encode(text, l.extension(), toPage)
 }

@@ -111,6 +111,7 @@ type Local struct {
 	Render      func(text string, data map[string]any) (string, error)
 
 	Say            func(text string) // what is being done
+	Warn           func(text string) // what may be wrong
 	Stdout, Stderr io.Writer
 
 	Exec   func(*exec.Cmd) error // runs a command, which has a context, to its end; nil for [procgroup.Run]
@@ -141,7 +142,11 @@ func (l *Local) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		path, err := tempScript(l.encoded(l.text(lines)), l.extension())
+		text, whole := l.encoded(l.text(lines))
+		if !whole {
+			l.Warn("The inline script has characters that the console's code page lacks, so cmd.exe misreads all that are not ASCII. Begin the script with: @chcp 65001 >nul")
+		}
+		path, err := tempScript(text, l.extension())
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func TestRunOnWindows(t *testing.T) {
 				script, _ := data["Script"].(string)
 				return strings.NewReplacer("{{.Vars}}", vars, "{{.Script}}", script).Replace(text), nil
 			},
-			Say: func(string) {}, Stdout: &out, Stderr: os.Stderr,
+			Say: func(string) {}, Warn: func(text string) { t.Error(text) }, Stdout: &out, Stderr: os.Stderr,
 		}
 		if err := l.Run(t.Context()); (err != nil) != tt.exit || out.String() != tt.want {
 			t.Errorf("%+v writes %q, want %q, %v", tt.options, out.String(), tt.want, err)

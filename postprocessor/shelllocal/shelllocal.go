@@ -55,6 +55,7 @@ func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Art
 		Options: p.options, Env: s.Run.Env,
 		BuildName: s.SourceName, BuilderType: s.SourceType, Data: in.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
+		Warn:   func(text string) { s.Warn(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
 		Exec: func(cmd *exec.Cmd) error { return onhost.Run(s, cmd) },
 	}

@@ -48,6 +48,7 @@ func (p *shellLocal) Provision(ctx context.Context, s *step.Scope, m builder.Mac
 		Options: &p.options.LocalOptions, Env: s.Run.Env,
 		BuildName: s.SourceName, BuilderType: s.SourceType, Data: m.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
+		Warn:   func(text string) { s.Warn(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
 		Exec: func(cmd *exec.Cmd) error { return onhost.Run(s, cmd) },
 	}
