@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"syscall"
 	"unsafe"
 
@@ -77,10 +76,8 @@ func Kill(pid int) error {
 	return err
 }
 
-// descendants returns the running descendants of a process. A parent is known by its
-// number only, which an earlier process may have had: a process that is younger than a
-// child is not its parent.
-func descendants(pid uint32) (all []uint32, err error) {
+// descendants returns the running descendants of a process.
+func descendants(pid uint32) ([]uint32, error) {
 	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPPROCESS, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the processes that run: %w", err)
@@ -94,14 +91,28 @@ func descendants(pid uint32) (all []uint32, err error) {
 	if !errors.Is(err, windows.ERROR_NO_MORE_FILES) {
 		return nil, fmt.Errorf("the processes that run: %w", err)
 	}
+	return family(pid, children, created), nil
+}
+
+// family returns the descendants of a process. A parent is known by its number only, which
+// an earlier process may have had: a process that is younger than a child is not its parent.
+// created returns when a process was created, 0 if it does not run any more. It is called
+// once for each, because a parent may end meanwhile.
+func family(pid uint32, children map[uint32][]uint32, created func(uint32) int64) (all []uint32) {
+	since := map[uint32]int64{pid: created(pid)} // of all that were found
+	if since[pid] == 0 {
+		return nil // its children cannot be told from those of an earlier process
+	}
 	for next := []uint32{pid}; len(next) > 0; next = next[1:] {
-		parent := next[0]
-		since := created(parent)
-		for _, child := range children[parent] {
-			if at := created(child); child != parent && at != 0 && at >= since && !slices.Contains(all, child) {
+		for _, child := range children[next[0]] {
+			if _, found := since[child]; found {
+				continue
+			}
+			if at := created(child); at != 0 && at >= since[next[0]] {
+				since[child] = at
 				all, next = append(all, child), append(next, child)
 			}
 		}
 	}
-	return all, nil
+	return all
 }
