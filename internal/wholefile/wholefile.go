@@ -40,7 +40,7 @@ func WriteIn(root *os.Root, name string, perm fs.FileMode, data []byte) error {
 	if err != nil || !old.Mode().IsRegular() {
 		old = nil
 	}
-	return files{root.OpenFile, patient(root.Rename), root.Remove}.replace(name, perm, old, holding(data))
+	return files{root.OpenFile, patient(root.Rename, root.Lstat), root.Remove}.replace(name, perm, old, holding(data))
 }
 
 // holding writes data.
@@ -79,18 +79,24 @@ func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill fun
 
 // Rename renames a file, as [os.Rename] does. It replaces a file that has that name
 // already, on Windows even if another process has it open for a moment.
-func Rename(from, to string) error { return patient(os.Rename)(from, to) }
+func Rename(from, to string) error { return patient(os.Rename, os.Lstat)(from, to) }
 
 // patient wraps a rename so that it waits while another process has one of the files open,
 // if that prevents the rename.
-func patient(rename func(from, to string) error) func(from, to string) error {
+func patient(rename func(from, to string) error, stat func(string) (fs.FileInfo, error)) func(from, to string) error {
 	return func(from, to string) error {
 		err := rename(from, to)
-		for limit := time.Now().Add(patience); inUse(err) && time.Now().Before(limit); err = rename(from, to) {
+		for limit := time.Now().Add(patience); inUse(err) && !stays(stat(to)) && time.Now().Before(limit); err = rename(from, to) {
 			time.Sleep(time.Millisecond + rand.N(9*time.Millisecond))
 		}
 		return err
 	}
+}
+
+// stays reports whether a file exists that no rename replaces, however long one waits: a
+// directory, or a file that is read-only.
+func stays(there fs.FileInfo, err error) bool {
+	return err == nil && (there.IsDir() || there.Mode().Perm()&0o200 == 0)
 }
 
 // patience is for programs that open files for a moment whenever there are new ones, such as
@@ -100,7 +106,7 @@ const patience = 2 * time.Second
 // Read reads a file that may be replaced at that moment, as [os.ReadFile] does.
 func Read(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
-	for limit := time.Now().Add(patience); inUse(err) && time.Now().Before(limit); b, err = os.ReadFile(path) {
+	for limit := time.Now().Add(patience); inUse(err) && !stays(os.Lstat(path)) && time.Now().Before(limit); b, err = os.ReadFile(path) {
 		time.Sleep(time.Millisecond)
 	}
 	return b, err

@@ -1,6 +1,7 @@
 package wholefile_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,5 +27,23 @@ func TestReplaceOpen(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestReplaceForbidden: nobody waits for what stays in the way.
+func TestReplaceForbidden(t *testing.T) {
+	dir := t.TempDir()
+	from, folder, readOnly := filepath.Join(dir, "from"), filepath.Join(dir, "folder"), filepath.Join(dir, "read-only")
+	if err := errors.Join(os.WriteFile(from, nil, 0o644), os.Mkdir(folder, 0o755), os.WriteFile(readOnly, nil, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(readOnly, 0o644) })
+	begun := time.Now()
+	if err := wholefile.Rename(from, folder); err == nil {
+		t.Error("a file has replaced a directory")
+	}
+	_ = wholefile.Rename(from, readOnly) // it depends on the system
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("that took %v", took)
 	}
 }
