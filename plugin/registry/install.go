@@ -173,18 +173,16 @@ func place(ctx context.Context, root string, s Source, fill func(dir string) (pa
 // replace moves a file to a name that may exist. Windows does not allow replacing a running
 // program, but allows renaming it.
 func replace(from, to string) error {
-	err := os.Rename(from, to)
-	if err == nil {
+	if os.Rename(from, to) == nil {
 		return nil
 	}
 	old := filepath.Join(filepath.Dir(from), "old"+filepath.Ext(to))
-	if os.Rename(to, old) != nil {
-		return err
+	moved := wholefile.Rename(to, old) == nil
+	err := wholefile.Rename(from, to)
+	if err != nil && moved {
+		err = errors.Join(err, wholefile.Rename(old, to))
 	}
-	if err := os.Rename(from, to); err != nil {
-		return errors.Join(err, os.Rename(old, to))
-	}
-	return nil
+	return err
 }
 
 // remove deletes a file, if it exists.

@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -270,7 +272,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	if last != "packer-plugin-thing_v1.10.0_x5.0_linux_amd64.zip true" {
 		t.Errorf("progress ended with %q", last)
 	}
-	if info, err := os.Stat(filepath.Join(root, "github.com/Org/thing/packer-plugin-thing_v1.10.0_x5.0_linux_amd64")); err != nil || info.Mode().Perm()&0o111 == 0 {
+	if info, err := os.Stat(filepath.Join(root, "github.com/Org/thing/packer-plugin-thing_v1.10.0_x5.0_linux_amd64")); err != nil || info.Mode().Perm()&0o111 == 0 && runtime.GOOS != "windows" {
 		t.Errorf("not a program: %v, %v", info, err)
 	}
 	if rel, err = r.Exactly(t.Context(), src, windows.Only(), "2.0.0"); err != nil {
@@ -830,7 +832,7 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = open(t, nil, Options{Mirror: dir, Keys: hashicorp.public})
-	if _, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), sums+": it is not signed with HashiCorp's key") {
+	if _, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion); err == nil || !strings.Contains(filepath.ToSlash(err.Error()), filepath.ToSlash(sums)+": it is not signed with HashiCorp's key") {
 		t.Errorf("got %v", err)
 	}
 	for _, bad := range []string{filepath.Join(dir, "none"), sums, "ftp://example.com", "https://", "https://me:hush%@example.com"} {
@@ -892,5 +894,25 @@ func TestLocked(t *testing.T) {
 	}
 	if err := locked(t.Context(), root, func() error { return ran }); !errors.Is(err, ran) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestReplace: the new program is there, or the old one still is.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "new"), filepath.Join(dir, "plugin.exe")
+	for _, text := range []string{"first", "second"} {
+		if err := errors.Join(os.WriteFile(from, []byte(text), 0o755), replace(from, to)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(to); err != nil || string(b) != text {
+			t.Errorf("it is %q, %v", b, err)
+		}
+	}
+	if err := replace(from, to); !errors.Is(err, fs.ErrNotExist) { // it has been moved
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(to); err != nil || string(b) != "second" {
+		t.Errorf("after a failure it is %q, %v", b, err)
 	}
 }
