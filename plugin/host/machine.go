@@ -249,6 +249,11 @@ func (c *machine) transfer(ctx context.Context, method string, args func(stream 
 	return ours
 }
 
+// infoOf returns what a plugin is told of a file, with the permissions that the file has on a machine.
+func infoOf(e communicator.Entry) *fileInfo {
+	return &fileInfo{e.Info.Name(), e.Info.Size(), e.Info.Mode().Type() | e.Perm(), e.Info.ModTime()}
+}
+
 func (c *machine) upload(ctx context.Context, to string, src fs.FS, e communicator.Entry) error {
 	f, err := src.Open(e.Name)
 	if err != nil {
@@ -256,7 +261,7 @@ func (c *machine) upload(ctx context.Context, to string, src fs.FS, e communicat
 	}
 	defer f.Close()
 	args := func(id uint32) any {
-		return uploadArgs{to, id, &fileInfo{e.Info.Name(), e.Info.Size(), e.Info.Mode(), e.Info.ModTime()}}
+		return uploadArgs{to, id, infoOf(e)}
 	}
 	return c.transfer(ctx, "Upload", args, func(conn io.ReadWriter) error {
 		in := &reading{r: f}
