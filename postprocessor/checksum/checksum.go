@@ -172,7 +172,7 @@ func takeBack(f *os.File, n int) error {
 	if err != nil || !info.Mode().IsRegular() || info.Size() != end {
 		return err
 	}
-	return os.Truncate(f.Name(), end-int64(n)) // by name: Windows cuts off nothing through a file that is open for appending
+	return truncate(f, end-int64(n))
 }
 
 // sum returns the checksums of a file, which it reads once.
