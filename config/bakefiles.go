@@ -80,7 +80,7 @@ func (t *Template) Provisioner(ctx context.Context, block *hcl.Block, b *Build) 
 	return &p.Provisioner, append(diags, more...)
 }
 
-// fromImages takes the values that the image blocks of bake files give to variables.
+// fromImages takes the values of variables from the image blocks of bake files.
 func (in *inputs) fromImages(t *Template, functions map[string]function.Function) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	given := map[string]hcl.Range{}

@@ -25,10 +25,10 @@ const (
 	maxExponent = 10000    // of a number
 )
 
-// Evaluate computes an expression. It may refer to all that a local value may, but
-// for data sources, which have not been read. The diagnostics hold no secrets; a
-// value that does carries [lang.Sensitive]. The error is that of an expression which
-// takes too much: it may still be evaluated, so that the program had better end.
+// Evaluate evaluates an expression. It may refer to everything that a local value may refer
+// to, except data sources, which have not been read. The diagnostics hold no secrets; a
+// value that does is marked with [lang.Sensitive]. The error means that the expression
+// exceeds the limits: its evaluation may still be running, so the program should exit.
 func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
 	var val cty.Value
 	var diags hcl.Diagnostics

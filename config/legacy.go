@@ -12,8 +12,7 @@ import (
 	"bake/internal/hcljson"
 )
 
-// legacySections are what legacy JSON templates consist of, and what no
-// HCL template has.
+// legacySections are the sections of legacy JSON templates. No HCL template has them.
 var legacySections = []string{"builders", "provisioners", "post-processors", "sensitive-variables", "min_packer_version", "error-cleanup-provisioner"}
 
 // legacySection returns where src, a file called name, shows itself to be a legacy

@@ -36,7 +36,7 @@ type Value struct {
 	Value       cty.Value
 }
 
-// Block is a build block with all that it holds, whichever of its sources that is for.
+// Block is a build block with its whole content, for all of its sources.
 type Block struct {
 	Name, Description string
 	Builds            []*Build // one for each source
@@ -102,7 +102,7 @@ func (l *loader) marked(v cty.Value, sensitive bool) cty.Value {
 	return v
 }
 
-// outline returns the block with all that it holds. Its names hold no secrets.
+// outline returns the block with its whole content. Its names hold no secrets.
 func (s *steps) outline(builds []*Build) Block {
 	hide := s.t.secrets.Redact
 	out := Block{Name: hide(s.name), Builds: builds}

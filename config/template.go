@@ -33,7 +33,7 @@ type Options struct {
 	// unknown, of the types that they export.
 	ReadData bool
 
-	// AllData reads those too that nothing needs, with ReadData.
+	// AllData makes ReadData also read the data sources that nothing needs.
 	AllData bool
 
 	// SyntaxOnly stops once the variables have their values: locals, data sources
@@ -43,8 +43,8 @@ type Options struct {
 	// AllowUnset makes variables without a value unknown instead of an error.
 	AllowUnset bool
 
-	// Instance is the image whose variables the template has, if its images have to be
-	// loaded separately; see [ReadImages]. Nil: it has those of all images.
+	// Instance is the image whose variables the template gets, if its images must be loaded
+	// separately; see [ReadImages]. Nil: it gets those of all images.
 	Instance *Instance
 
 	// WarnUndeclared warns of variables that files set and no template declares.

@@ -251,7 +251,8 @@ func (r *reads) note(what, path string, content []byte) {
 	}
 }
 
-// during returns what functions read while do runs. Only one goroutine may be at it.
+// during runs do and returns what functions read meanwhile. Only one goroutine may call it
+// at a time.
 func (r *reads) during(do func()) (all []fileRead) {
 	r.mu.Lock()
 	r.open = append(r.open, &all)

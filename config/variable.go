@@ -54,7 +54,7 @@ var variableSchema = &hcl.BodySchema{
 	Blocks: []hcl.BlockHeaderSchema{{Type: "validation"}},
 }
 
-// variableBlock decodes a variable block. ec is what its default may use.
+// variableBlock decodes a variable block. ec is the context of its default value.
 func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagnostics) {
 	v := &Variable{Name: block.Labels[0], Type: cty.DynamicPseudoType, Range: block.DefRange}
 	diags := checkName(v.Name, block.LabelRanges[0])
@@ -133,7 +133,7 @@ func validationBlock(block *hcl.Block, variable string) (validation, hcl.Diagnos
 	return rule, diags
 }
 
-// checkCondition holds a condition to the one variable that it is about.
+// checkCondition checks that a condition refers to its variable and to no other value.
 func checkCondition(expr hcl.Expression, variable string) hcl.Diagnostics {
 	rng := expr.Range()
 	found := false
@@ -329,7 +329,7 @@ func (in *inputs) fromArgument(arg string) hcl.Diagnostics {
 	return in.setText(v, value, "argument -var "+name)
 }
 
-// checkName holds the name of something to what expressions can refer to.
+// checkName checks that expressions can refer to the name.
 func checkName(name string, at hcl.Range) hcl.Diagnostics {
 	if hclsyntax.ValidIdentifier(name) {
 		return nil

@@ -87,7 +87,7 @@ type PendingImage struct {
 	Outcome  Outcome          `json:"outcome"`
 	Places   []step.Placement `json:"places,omitempty"` // where the image is
 	Since    time.Time        `json:"since,omitzero"`   // it waits
-	Notified string           `json:"told,omitempty"`   // why it could not enter them, as webhooks have heard
+	Notified string           `json:"told,omitempty"`   // why it could not enter them, as last sent to webhooks
 }
 
 // Wait waits until a service may be called in a region.
@@ -117,7 +117,8 @@ type Host struct {
 	// Reports is the place for reports that the template names; empty: none.
 	Reports string
 
-	// Approve approves the image of an outcome. wait waits before each call; nil: nothing does.
+	// Approve approves the image of an outcome. It calls wait before each request, unless
+	// wait is nil.
 	Approve func(ctx context.Context, o Outcome, a Approval, wait Wait) error
 
 	// Promote moves the channels that an image may have to wait for to the image, as far

@@ -128,13 +128,14 @@ type Outcome struct {
 
 // Waits are the conditions that still keep an image out of its channels.
 type Waits struct {
-	Awaiting []string `json:"awaiting,omitempty"` // channels for which nobody has approved it
+	Awaiting []string `json:"awaiting,omitempty"` // channels that still need an approval
 	Soaking  []Soak   `json:"soaking,omitempty"`
 	Failed   string   `json:"promotion_error,omitempty"` // why it could not enter a channel the last time
-	Kept     []string `json:"kept_out,omitempty"`        // of what and why it is kept out, for which it does not wait: "CHANNEL: REASON"
+	Kept     []string `json:"kept_out,omitempty"`        // channels that it does not wait for, and why it is kept out: "CHANNEL: REASON"
 }
 
-// Soak is until when an image has to be in the channel before.
+// Soak is the time until which an image must stay in the previous channel before it may
+// enter Channel.
 type Soak struct {
 	Channel string    `json:"channel"`
 	Until   time.Time `json:"until"`
@@ -163,7 +164,7 @@ func (w Waits) Text() string {
 		all = append(all, "waits for approval for "+channel)
 	}
 	for _, why := range w.Kept {
-		if w.Over() { // or else it may be a channel that comes after one which it waits for
+		if w.Over() { // otherwise the channel may come after one that the image waits for
 			all = append(all, "kept out of "+why)
 		}
 	}

@@ -111,7 +111,7 @@ type line struct {
 	Header *header    `json:"header,omitempty"`
 	Began  *began     `json:"began,omitempty"`
 	Ended  *Outcome   `json:"ended,omitempty"`
-	Again  *time.Time `json:"again,omitempty"` // another process goes on
+	Again  *time.Time `json:"again,omitempty"` // another process continued the run
 	Over   *time.Time `json:"over,omitempty"`
 }
 

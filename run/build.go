@@ -62,8 +62,8 @@ type Options struct {
 	// temporary key is removed. 0 means no wait.
 	CloudInit time.Duration
 
-	// Stop stops the run at once when it ends: teardown stops too, and what is still
-	// running two seconds later is abandoned. Nil never ends.
+	// Stop stops the run at once when it is done: teardown stops too, and whatever still
+	// runs two seconds later is abandoned. Nil: never.
 	Stop context.Context
 
 	// Cloud opens a cloud that replaces AWS, once the template is known to be valid; emit

@@ -26,7 +26,7 @@ type PlannedBuild struct {
 // PlannedAction is whether a build would be run.
 type PlannedAction string
 
-// What becomes of a build.
+// The possible actions for a build.
 const (
 	Builds PlannedAction = "build"
 	Reuses PlannedAction = "reuse"

@@ -216,7 +216,7 @@ type resumed struct {
 	useful  bool // the run can be resumed again
 }
 
-// asked returns those of the given values that the journal does not store.
+// asked returns the given values that the journal does not store.
 func (m Memory) asked(given []string) []string {
 	return slices.DeleteFunc(slices.Clone(given), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")

@@ -55,8 +55,8 @@ func (s State) Reports(run string) string {
 // keys returns the directory of the keys of a run's machines.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
 
-// loginsKept is how long bake ssh finds the machines of a run that was told to leave them
-// running.
+// loginsKept is how long bake ssh finds the machines of a run that left them running on
+// request.
 const loginsKept = 7 * 24 * time.Hour
 
 // forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
@@ -196,5 +196,5 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 // minute or two, and deregistering what a copy left takes a few more.
 const teardownGrace = 20 * time.Minute
 
-// hurry limits how long a build may take to stop after it was told to stop at once.
+// hurry limits how long a build may take to stop when it must stop at once.
 const hurry = 2 * time.Second

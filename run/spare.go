@@ -131,8 +131,8 @@ func (o SweepOptions) young(d dead) bool {
 	return why != ""
 }
 
-// choose returns those of the resources found by tags that are to be deleted, and reports
-// the others, grouped by run.
+// choose returns the resources found by tags that the sweep must delete, and reports the
+// others, grouped by run.
 func (o SweepOptions) choose(found []step.Resource, all survey) (chosen []step.Resource) {
 	var spared []Spared
 	for _, r := range found {

@@ -152,8 +152,9 @@ type exported struct {
 // exportLimit is far more than the state of any run has, compressed or not.
 const exportLimit = 8 << 20
 
-// Export returns what another host needs to resume a run that has ended a stage, or is
-// dead: its journal, its ledger and the logins of its machines, encrypted.
+// Export returns the state that another host needs to resume a run that has ended a stage,
+// or whose process is dead: its journal, its ledger and the logins of its machines,
+// encrypted.
 func (s State) Export(run string, key Key) ([]byte, error) {
 	e := exported{Run: run, Logins: map[string][]byte{}}
 	var err error
@@ -260,7 +261,7 @@ func (s State) knowsMore(e exported) (bool, error) {
 	if len(own) != len(e.Journal) || !bytes.Equal(own, e.Journal) {
 		return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
 	}
-	owned, err := os.ReadFile(s.Ledger(e.Run)) // nothing was recorded, but something may have been made
+	owned, err := os.ReadFile(s.Ledger(e.Run)) // the journals are equal, but the ledger may have grown
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

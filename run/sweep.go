@@ -56,7 +56,7 @@ type SweepOptions struct {
 	Trace *trace.Tracer
 
 	// Logged makes the sweep log its events in the log of Run, which must be set, instead
-	// of in a log of its own. Logged is called with the position of the first such event
+	// of in a separate log. Logged is called with the position of the first such event
 	// after it is written. It may be nil.
 	Logged func(from Position)
 

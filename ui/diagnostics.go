@@ -41,7 +41,7 @@ func source(files map[string]*hcl.File, name string) *hcl.File {
 	return SourceFile(name)
 }
 
-// maxSource is how large a file may be of which lines are shown.
+// maxSource is the maximum size, in bytes, of a file whose lines are shown.
 const maxSource = 4 << 20
 
 // SourceFile reads a file to show lines of it. It is nil if it cannot be read, is no

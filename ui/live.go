@@ -180,11 +180,11 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	}
 }
 
-// Leave gives the list up that is on the screen: the next frame is drawn below.
+// Leave leaves the list on the screen. The next frame is drawn below it.
 func (d *Live) Leave() { d.drawn = nil }
 
-// rows returns how many rows of a terminal of the given width the list takes
-// that was drawn when the terminal may have been wider.
+// rows returns how many rows the drawn list occupies on a terminal of the given width. The
+// terminal may have been wider when the list was drawn.
 func (d *Live) rows(width int) int {
 	n := 0
 	for _, w := range d.drawn {

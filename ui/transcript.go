@@ -44,7 +44,7 @@ type told struct {
 type outcome struct {
 	name      string
 	err       error
-	step      string // whose failure it was, empty if of none that the template asks for
+	step      string // component that failed; empty if the template does not request it
 	place     string // of the block that requests it
 	artifacts []*builder.Artifact
 	ended     bool

@@ -93,7 +93,7 @@ func (s *Scope) IsFutile(n *Node) bool {
 	return s.needs(n, func(n *Node) bool { return n.Futile }, map[*Node]bool{})
 }
 
-// needs reports whether n, or a node that it depends on, is such a one.
+// needs reports whether such is true of n or of a node that it depends on.
 func (s *Scope) needs(n *Node, such func(*Node) bool, seen map[*Node]bool) bool {
 	if such(n) {
 		return true

@@ -76,7 +76,7 @@ func awsSecretRaw(w World) function.Function {
 	})
 }
 
-// lookUp returns what pick takes of the text of a secret, and makes both secret.
+// lookUp returns the part of a secret's text that pick selects, and marks both as secret.
 func (w World) lookUp(name cty.Value, pick func(text string) (string, error)) (cty.Value, error) {
 	if w.SecretsManager == nil {
 		return cty.UnknownVal(cty.String), nil

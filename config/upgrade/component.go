@@ -103,7 +103,7 @@ func (c *converter) postProcessors(v value, unnamed bool) {
 	}
 }
 
-// postProcessor converts one, which may be nothing but its type.
+// postProcessor converts a post-processor, which may consist of its type alone.
 func (c *converter) postProcessor(v value, unnamed bool) (block, bool) {
 	if v.kind == text {
 		v = value{kind: object, members: []member{{"type", v.rng, v}}, rng: v.rng}

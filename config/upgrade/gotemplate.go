@@ -86,9 +86,9 @@ func actionEnd(s string) int {
 	return -1
 }
 
-// text converts a string. What HCL has no expression for and the components
-// still render themselves stays as it is; what neither can do is reported, and
-// stays too.
+// text converts a string. A template action without an equivalent in HCL stays unchanged if
+// the components still render it themselves. Any other is reported, and also stays
+// unchanged.
 func (c *converter) text(s string, at hcl.Range, w where) []piece {
 	if !strings.Contains(s, "{{") {
 		return []piece{{lit: s}}

@@ -175,7 +175,8 @@ func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 	o.Wait = a.wait(c)
 }
 
-// wait holds calls to the rate of the cell's account, and counts them.
+// wait returns a function that limits calls to the rate of the cell's account, and counts
+// them.
 func (a *activities) wait(c fleet.Cell) fleet.Wait {
 	var wait fleet.Wait
 	if rates := a.rates[c.Fleet]; rates != nil {
@@ -251,7 +252,7 @@ func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
 	return regions
 }
 
-// teardown deletes what a run has left: what its state records, and what carries its tag
+// teardown deletes what a run has left: the resources in its state, and those with its tag
 // in the regions of the cell.
 func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownOut, err error) {
 	if err := named(in.Run); err != nil {

@@ -268,8 +268,8 @@ func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error 
 	return nil
 }
 
-// waiting adds to the cells of a status what their images wait for now, or what has kept
-// them out, as far as the service can be queried.
+// waiting adds to the cells of a status what their images wait for now, or why the images
+// were kept out of channels, as far as the service can be queried.
 func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) {
 	waits := func(one fleet.CellStatus) bool { return one.Outcome != nil && !one.Outcome.Waits.Over() }
 	if !slices.ContainsFunc(s.Cells, waits) || !p.there(ctx, workflowQueue(s.Fleet), enums.TASK_QUEUE_TYPE_WORKFLOW) {
@@ -293,8 +293,9 @@ func waiting(ctx context.Context, c client.Client, s *fleet.Status, p *pollers) 
 	})
 }
 
-// waited returns what kept an image that has stopped waiting out of its channels, as its
-// workflow has returned it. It is the zero value if nothing did, or if it is not known.
+// waited returns why an image that no longer waits was kept out of its channels, from the
+// result of its workflow. It returns the zero value if there is no reason, or if the result
+// is not known.
 func waited(ctx context.Context, c client.Client, id string) (last fleet.Waits) {
 	ctx, cancel := context.WithTimeout(ctx, cellsAnswer)
 	defer cancel()

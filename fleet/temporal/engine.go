@@ -348,8 +348,8 @@ func silent(err error) bool {
 	return gone || late || errors.Is(err, context.DeadlineExceeded)
 }
 
-// query asks a run of the fleet how it goes, with what its cells do, as far as they answer within
-// cellsAnswer.
+// query returns the status of a run of the fleet. It includes the progress of the cells
+// that answer within cellsAnswer.
 func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (fleet.Status, error) {
 	s, err := e.overall(ctx, c, f, id, run, p)
 	if err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
@@ -556,7 +556,8 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 	return "", "", false, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
 }
 
-// attributesKnown is how long the service may take to know search attributes in queries that it has.
+// attributesKnown is how long the service may take until queries can use search attributes
+// that it already has.
 const attributesKnown = 15 * time.Second
 
 // newest returns the newest execution that a query finds, if there is one, which may name the search attributes

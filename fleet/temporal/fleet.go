@@ -129,7 +129,7 @@ func (r *fleetRun) goOn() (err error) {
 	return nil
 }
 
-// drive begins cells and takes their ends until there is nothing more to do.
+// drive starts cells and handles their results until nothing is left to do.
 func (r *fleetRun) drive(ctx workflow.Context) {
 	selector := workflow.NewSelector(ctx)
 	pauses, limits := workflow.GetSignalChannel(ctx, pauseSignal), workflow.GetSignalChannel(ctx, limitsSignal)

@@ -14,7 +14,7 @@ type health struct {
 	state   atomic.Pointer[string]      // why the worker takes no work; nil: it does
 }
 
-// The reasons for which a worker takes no work.
+// The reasons why a worker takes no work.
 const (
 	isStarting = "starting"
 	isEnding   = "ending: it finishes what it has begun"

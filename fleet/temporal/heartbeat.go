@@ -23,12 +23,13 @@ const (
 	// a call.
 	beatTime = 20 * time.Second
 
-	// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
-	// a busy service may lose one.
+	// heartbeatTimeout is how long a worker may send no heartbeat before it counts as dead:
+	// several heartbeats, since a busy service may lose one.
 	heartbeatTimeout = 45 * time.Second
 
-	// silence is how long the service may fail to answer before an activity ends by
-	// itself: early enough that no other worker continues what it tears down then.
+	// silence is how long the service may fail to answer before an activity ends by itself.
+	// It is shorter than heartbeatTimeout, so that no other worker continues a run that the
+	// activity tears down.
 	silence = heartbeatTimeout * 2 / 3
 )
 
@@ -79,7 +80,7 @@ func nothing() any { return nil }
 func (a *activities) alive(ctx context.Context, says func() any) (_ context.Context, end func(last ...any)) {
 	whole := ctx
 	token := activity.GetInfo(ctx).TaskToken
-	apart, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down after a cancellation takes its time
+	apart, stop := context.WithCancel(context.WithoutCancel(ctx)) // heartbeats continue during the teardown after a cancellation
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	go func() {

@@ -187,8 +187,9 @@ func attempts(all []attempt, runs []string) (ended []endedStage) {
 	return ended
 }
 
-// elsewhere returns an error that names the hosts on which parts of the log of a run are,
-// at a place there, and what follows from that; nil if there are none.
+// elsewhere returns an error that names the hosts with parts of the log of a run. place
+// says where the parts are on these hosts, and follows ends the message. It returns nil if
+// there are no hosts.
 func elsewhere(hosts []string, id, place, follows string) error {
 	if len(hosts) == 0 {
 		return nil

@@ -33,7 +33,7 @@ type part struct {
 	id     string // of its workflow
 	cells  []fleet.Cell
 	limits fleet.Limits  // its part of them
-	asked  *fleet.Limits // the limits that it must reduce itself to; nil: it may use what it has
+	asked  *fleet.Limits // lower limits that the part was asked to keep to; nil: none
 	child  workflow.ChildWorkflowFuture
 }
 
@@ -129,8 +129,8 @@ func (p *parts) free(f freed) {
 	}
 }
 
-// give distributes what is left among the running parts, except those that were asked for
-// a share: what they hold is not known until they answer.
+// give distributes the unused capacity among the running parts, except parts that were
+// asked to give up some of theirs: their limits are not known until they answer.
 func (p *parts) give(ctx workflow.Context) {
 	to := slices.DeleteFunc(slices.Clone(p.running), func(one *part) bool { return one.asked != nil })
 	if len(to) == 0 || p.left.Parallel+p.left.PerAccount == 0 {

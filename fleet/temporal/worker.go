@@ -142,8 +142,8 @@ func startAll(workers []worker.Worker) error {
 	return nil
 }
 
-// stagesKept is how long a worker keeps its copy of a run that it has done a stage of: longer
-// than an attempt that was given up may come back.
+// stagesKept is how long a worker keeps its copy of a run after a stage: longer than an
+// abandoned attempt can take to come back.
 const stagesKept = 2 * longestStage
 
 // tidy deletes old copies of runs, with the keys of their machines, until ctx ends.

@@ -268,8 +268,8 @@ func decode64(s string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
-// decode reads one value, which nothing follows. A statement may have fields that only
-// other programs know.
+// decode reads one value, and fails if anything follows it. A statement may have fields
+// that only other programs know.
 func decode(dec *json.Decoder, v any) error {
 	if err := dec.Decode(v); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {

@@ -29,14 +29,14 @@ func Open(path string, key crypto.PublicKey) (*attest.Statement, error) {
 	return attest.Open(text, key)
 }
 
-// File is a file whose attestation is what is demanded.
+// File is the attestation of a file that meets the requirements.
 type File struct {
 	Path      string
 	Statement *attest.Statement
 }
 
 // Files reads attestations, which must be signed with key and match expected. The error
-// names those that do not; the others are still returned.
+// names those that fail; the others are still returned.
 func Files(paths []string, key crypto.PublicKey, expected attest.Expected) (all []File, err error) {
 	for _, path := range paths {
 		st, failed := Open(path, key)
@@ -58,7 +58,7 @@ func IsImage(arg string) bool {
 	return ok && (len(rest) == 8 || len(rest) == 17) && strings.Trim(rest, "0123456789abcdef") == ""
 }
 
-// Where says where to find attestations, and what they must meet.
+// Where says where to find attestations, and which requirements they must meet.
 type Where struct {
 	File     string           // the attestation; empty: it is found by the image's tag
 	Key      crypto.PublicKey // that the attestation must be signed with
@@ -69,7 +69,7 @@ type Where struct {
 	Reports func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error)
 }
 
-// Image is an image that is what its attestation says.
+// Image is an image that matches its attestation.
 type Image struct {
 	images.Image
 	Statement *attest.Statement

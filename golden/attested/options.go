@@ -12,7 +12,7 @@ import (
 	"bake/golden/attest"
 )
 
-// What errors are about: what [Options] demand, and files of which no list is attested.
+// The subjects of errors: what [Options] require, and files without an attested list.
 var (
 	ErrArtifact = errors.New("an artifact that is demanded")
 	ErrImage    = errors.New("an image that is demanded")

@@ -33,7 +33,7 @@ type Set struct {
 	Files    []manifest.Change `json:"files"`
 	Checks   []CheckChange     `json:"checks"`
 
-	// Unknown says in words what could not be compared.
+	// Unknown describes what could not be compared.
 	Unknown []string `json:"unknown"`
 }
 

@@ -294,7 +294,7 @@ func (c *Checks) until(ctx context.Context, m communicator.Communicator, files [
 	}
 }
 
-// once asks the machine for what all files need, at once.
+// once asks the machine for the facts that all files need, together.
 func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []*part) error {
 	var questions []facts.Question
 	for _, p := range files {

@@ -95,8 +95,8 @@ func (p Package) fullVersion() string {
 	return p.Version
 }
 
-// Parse reads which packages are in a document of either format, by their package URLs. What
-// else the document says is left out.
+// Parse reads which packages are in a document of either format, by their package URLs.
+// Everything else in the document is ignored.
 func Parse(text []byte) (*Contents, error) {
 	format, err := Recognize(text)
 	if err != nil {

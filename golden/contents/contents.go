@@ -19,7 +19,7 @@ type Contents struct {
 	OS       OS
 	Packages []Package // sorted
 
-	// Problems are what could not be read, in words: what it held is missing.
+	// Problems describe what could not be read. The packages in it are missing.
 	Problems []string
 }
 

@@ -42,8 +42,7 @@ func contentOf(t tree, path string) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(r, 0, size))
 }
 
-// databases are the files that are looked for by name: an RPM database that comes first
-// is the one that counts.
+// Paths of the files to look for. The first RPM database in the list takes precedence.
 var (
 	rpmDatabases = []string{
 		"var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/share/rpm/rpmdb.sqlite",

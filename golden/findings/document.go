@@ -21,7 +21,7 @@ const (
 	Plain Format = "plain" // for people: what failed, counts and scores
 	JSON  Format = "json"  // all there is; docs/findings.schema.json is its schema
 	JUnit Format = "junit" // a test case for each rule, as CI servers show them
-	SARIF Format = "sarif" // 2.1.0, what failed only: code scanning takes the rest for problems too
+	SARIF Format = "sarif" // 2.1.0, only failures: code scanning treats every result as a problem
 	TAP   Format = "tap"   // the Test Anything Protocol: version 13 is written, 12 to 14 are read
 	XCCDF Format = "xccdf" // results of OpenSCAP and its like: read only
 )
@@ -120,7 +120,7 @@ func (f Finding) about() string {
 // place returns the line of a file.
 func place(r *hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
 
-// plain writes what failed, as a table, and then counts and scores.
+// plain writes the failed findings as a table, followed by counts and scores.
 func (d Document) plain(w io.Writer) error {
 	reports := d.reports()
 	table, rows := prose.NewTable("RESULT", "SEVERITY", "RULE", "FOUND"), 0

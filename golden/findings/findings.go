@@ -56,7 +56,7 @@ type Report struct {
 	Tool     string    `json:"tool"` // what judged: bake:baseline, goss, openscap, …
 	Started  time.Time `json:"started"`
 	Findings []Finding `json:"findings"`
-	Warnings []string  `json:"-"` // what the verdict of a gate is to say of the report
+	Warnings []string  `json:"-"` // notes on the report for the verdict of a gate
 }
 
 // Count returns how many findings have one of the results.

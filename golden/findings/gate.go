@@ -28,12 +28,13 @@ type Waiver struct {
 	Source *hcl.Range // where it is written, if in a file
 }
 
-// Gate decides whether an image may go on. The zero Gate lets nothing through that fails.
+// Gate decides whether a build may continue with an image. The zero Gate accepts no
+// failure.
 type Gate struct {
-	// How many findings of a severity may fail. A severity that is not named has no limit,
-	// unless a less severe one is named: then none may fail. Nor may any of unknown
-	// severity, if that is not named: it could be any. Nil: none may fail, or any number
-	// where MinScore is the limit.
+	// MaxFailed is how many findings of each severity may fail. A severity without an entry
+	// has no limit, unless a less severe one has an entry: then none may fail. Findings of
+	// unknown severity may not fail either unless Unknown has an entry, since their
+	// severity could be any. Nil: no finding may fail, or any number if MinScore is set.
 	MaxFailed map[Severity]int
 
 	MinScore      *float64 // of all reports together, from 0 to 100
@@ -73,7 +74,8 @@ func (g Gate) Judge(reports []Report, now time.Time) Verdict {
 	return Verdict{Open: len(j.reasons) == 0, Reasons: j.reasons, Warnings: j.warnings, Reports: j.reports}
 }
 
-// sound returns a finding whose result and severity are ones that there are.
+// sound returns the finding with an invalid severity replaced by Unknown, and an invalid
+// result by Error.
 func (f Finding) sound() Finding {
 	if !slices.Contains(Severities(), f.Severity) {
 		f.Severity = Unknown

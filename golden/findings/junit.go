@@ -64,8 +64,8 @@ func (s seconds) MarshalXMLAttr(name xml.Name) (xml.Attr, error) {
 }
 
 // junit writes JUnit's XML in the dialect of Jenkins' xUnit plugin, the strictest of those
-// that CI servers read. The result of a gate is a test case of its own, since CI servers
-// do not report missing tests.
+// that CI servers read. The result of a gate is a separate test case, since CI servers do
+// not report missing tests.
 func (d Document) junit(w io.Writer) error {
 	out := junitDocument{Name: line(cmp.Or(d.Machine, "checks"), most)}
 	for _, r := range d.reports() {

@@ -13,9 +13,9 @@ import (
 // Readable returns the formats of other tools that findings are read from.
 func Readable() []Format { return []Format{SARIF, JUnit, TAP, XCCDF} }
 
-// What is read is some tool's word, and may come from a machine: it is bounded.
+// Limits of a document. Another tool wrote it, and it may come from a machine.
 const (
-	// MaxRead is how large a document may be.
+	// MaxRead is the maximum size of a document, in bytes.
 	MaxRead = 64 << 20
 
 	maxFindings = 50_000
@@ -23,9 +23,9 @@ const (
 	maxDepth    = 200     // of elements
 )
 
-// Read reads the findings of another tool as a report with that name. Results of one rule
-// become one finding, the worst of them. A document that is incomplete, or does not say
-// what was checked, is an error or a finding that could not be judged, but never a
+// Read reads the findings of another tool as a report called name. Results of one rule
+// become one finding, the worst of them. If a document is incomplete or does not say what
+// was checked, the result is an error or a finding that could not be judged, never a
 // success.
 func Read(r io.Reader, format Format, name string) (Report, error) {
 	b := &building{report: Report{Name: name}, index: map[string]int{}}

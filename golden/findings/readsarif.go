@@ -177,7 +177,7 @@ func (b *building) sarif(src []byte) error {
 		}
 		seen := 0 // results of this run: those of one rule become one finding, possibly together with those of an earlier run
 		for _, r := range run.Results {
-			if r.Baseline == "absent" { // it was there once
+			if r.Baseline == "absent" { // only an earlier run had it
 				continue
 			}
 			seen++
@@ -188,7 +188,7 @@ func (b *building) sarif(src []byte) error {
 		if err := b.calls(name, run.Invocations); err != nil {
 			return err
 		}
-		switch { // the standard: without results, nothing was scanned; with none of them, nothing was found
+		switch { // by the standard, no array means that nothing was scanned, and an empty one that nothing was found
 		case run.Results == nil:
 			if err := b.wrong(name, "The run has no array of results: nothing was scanned."); err != nil {
 				return err

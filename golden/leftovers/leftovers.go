@@ -115,8 +115,8 @@ const hostKeys = `makes_host_keys() {
 }
 `
 
-// search returns what closes the gate. more is an additional script: leftovers that are
-// removed automatically do not close the gate.
+// search returns the leftovers that close the gate. more is an additional script. Leftovers
+// that are removed automatically do not close the gate.
 func (p Plan) search(ctx context.Context, m builder.Machine, key, more string) ([]line, error) {
 	found, err := p.run(ctx, m, key, `if ! makes_host_keys; then for f in /etc/ssh/ssh_host_*_key; do if [ -e "$f" ]; then say found host-keys "$f"; fi; done; fi
 `+more)
@@ -152,7 +152,7 @@ func within(paths []string, file string) bool {
 	})
 }
 
-// run runs the search, and what more says.
+// run runs the search and the additional script more.
 func (p Plan) run(ctx context.Context, m builder.Machine, key, more string) ([]line, error) {
 	var cases strings.Builder
 	for _, a := range p.Allow {
@@ -175,7 +175,7 @@ func (p Plan) run(ctx context.Context, m builder.Machine, key, more string) ([]l
 	return found, nil
 }
 
-// places are where files are looked into for sensitive values.
+// places are the directories whose files are searched for sensitive values.
 const places = "/etc /root /home /opt /srv /tmp /var /usr/local /boot"
 
 // secrets returns the files that hold a sensitive value, also in base64. The values are

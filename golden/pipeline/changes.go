@@ -11,7 +11,7 @@ import (
 	"bake/step"
 )
 
-// difference is what an image differs in from the one before.
+// difference is how an image differs from the previous one.
 type difference struct {
 	Before  string      `json:"before"` // ID of the image before
 	After   string      `json:"after"`
@@ -55,7 +55,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 	})
 }
 
-// changes compares the reports about the image with those about the one before.
+// changes compares the reports about the image with those about the previous one.
 func (p *pipeline) changes(ctx context.Context, s *step.Scope, previous *builder.PreviousImage) (set changes.Set, err error) {
 	marks, err := p.imageTags(ctx, s)
 	if err != nil {

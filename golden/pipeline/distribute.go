@@ -85,7 +85,7 @@ func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Buil
 	return errors.Join(fmt.Errorf("the image is not everywhere: %w", err), p.release(ctx, s, b, made))
 }
 
-// release has the channels name the image that it may enter, one after the other.
+// release makes the channels that the image may enter name it, one after the other.
 func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder, _ *builder.Artifact) error {
 	s = s.As("bake")
 	if len(p.image.Image.Channels) == 0 {

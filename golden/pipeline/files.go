@@ -78,8 +78,8 @@ func (h *hasher) glob(pattern string) (n int, err error) {
 	return n, errors.Join(err, tree.err)
 }
 
-// visited is a file system that records what a search ignores: that there are too many
-// files, and directories that cannot be read.
+// visited is a file system that records errors that a search ignores: too many files, and
+// directories that cannot be read.
 type visited struct {
 	fs.FS
 

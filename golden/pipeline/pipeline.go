@@ -158,10 +158,10 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	return p.record(ctx, s)
 }
 
-// learnLimit is how long the machine may take to say whose it is.
+// learnLimit limits how long learning the identity of the machine may take.
 const learnLimit = 2 * time.Minute
 
-// leftoversLimit is how long the search may take.
+// leftoversLimit limits how long the search for leftovers may take.
 const leftoversLimit = 10 * time.Minute
 
 // leftovers removes what must not be in the image, or closes the gate.

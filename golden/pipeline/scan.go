@@ -153,7 +153,7 @@ func (p *pipeline) scanned(ctx context.Context, s *step.Scope, m builder.Machine
 	if b.On != bakefile.OnHost {
 		return c.OnMachine(ctx, m.Communicator)
 	}
-	if err := os.MkdirAll(p.Reports.Dir, 0o755); err != nil { // whoever may read the directory that it is in may read it
+	if err := os.MkdirAll(p.Reports.Dir, 0o755); err != nil { // its parent directory controls who may read it
 		return findings.Report{}, err
 	}
 	env := append(append([]string(nil), s.Run.Env...), "BAKE_BUILD_NAME="+s.Build, "BAKE_REPORTS="+p.Reports.Dir)

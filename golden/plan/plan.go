@@ -100,7 +100,7 @@ type Image struct {
 	ID, Region string
 	Created    time.Time
 	Tags       map[string]string
-	Flaw       string // why it is not what the build would leave; empty if nothing is known against it
+	Flaw       string // why it is not what the build would produce; empty if no reason is known
 }
 
 func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }

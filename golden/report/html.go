@@ -47,8 +47,9 @@ func (p page) put(format string, values ...any) {
 	}
 }
 
-// escape makes a text of a machine, a template or a tag one that is nothing but text,
-// whatever it holds: markup, control characters, what turns the direction of text around.
+// escape makes a string from a machine, a template or a tag safe to show as plain text. The
+// string may contain markup, control characters, or characters that reverse the direction
+// of text.
 func escape(s string) string { return html.EscapeString(findings.Text(s)) }
 
 // HTML writes the report as a page that loads nothing and runs no script but its own.

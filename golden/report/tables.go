@@ -33,8 +33,9 @@ func texts[T ~string](all []T) (out []string) {
 // few is how many rows are seen without a filter.
 const few = 8
 
-// table writes a table. row writes one of its rows. The roles are those of the elements: a
-// narrow page shows them as blocks, which takes theirs away.
+// table writes a table. row writes one of its rows. Elements get their own roles
+// explicitly, because a narrow page shows them as blocks, and they then lose their implicit
+// roles.
 func (p page) table(t table, row func(int)) {
 	if t.rows > few {
 		p.filter(t)
@@ -150,7 +151,7 @@ func (p page) contents(c *Contents, n int) {
 	p.put("</details>\n")
 }
 
-// changes lists what the image differs in from the one before.
+// changes lists the differences from the previous image.
 func (p page) changes(c *Changes, n int) {
 	switch {
 	case c == nil:

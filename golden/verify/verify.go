@@ -131,11 +131,11 @@ func machineName(image builder.Image, boot builder.Boot) string {
 	return image.ID + " on " + boot.InstanceType
 }
 
-// pause is how long is waited between two looks at a machine that is not up yet.
+// pause is the time between two looks at a machine that has not started yet.
 const pause = time.Second
 
-// settle waits until the machine has started, or is not going to, and returns what it is
-// like then. The end of ctx limits it.
+// settle waits until the machine has started, or will not start, and returns its state. ctx
+// limits the wait.
 func settle(ctx context.Context, m builder.Machine) (sight, error) {
 	for {
 		seen, err := look(ctx, m)

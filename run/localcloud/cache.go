@@ -206,7 +206,7 @@ type Cached struct {
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	Used    time.Time `json:"used"`  // when it was made, or when a build has begun from it for the last time
-	Bytes   int64     `json:"bytes"` // besides the base; images can have some of them in common
+	Bytes   int64     `json:"bytes"` // without the base; images may share some of them
 	About   string    `json:"about"`
 
 	layers []local.Layer

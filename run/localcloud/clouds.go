@@ -17,7 +17,7 @@ type Clouds struct {
 	// it cannot be reached.
 	Open func(context.Context) (*Cloud, error)
 
-	// Hold holds each cloud to what limits the run, before it is used. Nil: nothing does.
+	// Hold applies the limits of the run to each cloud before it is used. Nil: no limits.
 	Hold func(amazon.Cloud) amazon.Cloud
 
 	mu    sync.Mutex

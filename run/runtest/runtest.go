@@ -47,8 +47,8 @@ type World struct {
 }
 
 // Start serves a cloud until the test ends. Each of its machines accepts the keys that it
-// was booted with, and runs commands on this host in a directory of its own. Start sets
-// the environment of the test, so the test cannot be parallel.
+// was booted with, and runs commands on this host in a separate directory. Start sets the
+// environment of the test, so the test cannot be parallel.
 func Start(t testing.TB, opts cloud.Options) *World {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -181,7 +181,7 @@ func (w *World) Watch() (address string, calls *Calls) {
 	calls = &Calls{accounts: map[string]string{}, at: map[string][]time.Time{}, made: map[Call]bool{}}
 	key, role := regexp.MustCompile(`<AccessKeyId>(\w+)<`), regexp.MustCompile(`arn:aws:sts::(\d+):assumed-role/`)
 	proxy := &httputil.ReverseProxy{
-		ErrorLog: log.New(io.Discard, "", 0), // who calls may go away, as what watches a machine does
+		ErrorLog: log.New(io.Discard, "", 0), // clients may disconnect, such as one that watches a machine
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host // which is signed

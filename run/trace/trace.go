@@ -68,8 +68,8 @@ func (t *Tracer) Close() {
 	t.exporter.Close(ctx)
 }
 
-// Named returns a tracer whose runs have this name, and whose spans have these attributes: a
-// name, then its value.
+// Named returns a tracer whose runs have this name, and whose spans have these attributes.
+// attrs alternates names and values.
 func (t *Tracer) Named(name string, attrs ...string) *Tracer {
 	if t == nil {
 		return nil

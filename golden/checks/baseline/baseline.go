@@ -26,10 +26,10 @@ type Rule struct {
 	ID        string
 	Severity  findings.Severity
 	Level     int    // 1: for every server; 2: may be disruptive, and is only checked on request
-	Title     string // what holds where the rule is kept
+	Title     string // what is true if the rule is met
 	Rationale string
 	Fix       string // what to do, for people
-	Refs      string // what other rule books call it, such as "C 5.1.20, R33"
+	Refs      string // its names in other rule books, such as "C 5.1.20, R33"
 	AppliesTo string // "": every machine
 }
 

@@ -116,7 +116,7 @@ var filetypes = map[uint64]string{
 	0o140000: "socket", 0o120000: "symlink", 0o100000: "file", 0o060000: "block-device", 0o040000: "directory", 0o020000: "character-device", 0o010000: "pipe",
 }
 
-// statted reads what p_file says.
+// statted parses the output of p_file.
 func statted(out string) Answer {
 	f := strings.SplitN(out, "\n", 7)
 	if len(f) < 7 {
@@ -407,7 +407,7 @@ func askPort(p *plan, q Question) reader {
 	}
 }
 
-// listening returns the addresses of a port such as tcp:22 in what p_ports says.
+// listening returns the addresses of a port such as tcp:22 from the output of p_ports.
 func listening(out, want string) (ips []string) {
 	protocol := ""
 	for line := range strings.Lines(out) {

@@ -34,7 +34,7 @@ const (
 const (
 	maxText  = 4 << 20   // of one file or output
 	maxTotal = 128 << 20 // of the transmitted base64 text
-	maxLine  = 100 << 10 // of a command: what Linux takes as one argument
+	maxLine  = 100 << 10 // of a command, which Linux must accept as one argument
 )
 
 // patience is how long a machine may take for everything but commands.
@@ -327,7 +327,8 @@ func (p *plan) run(ctx context.Context, c communicator.Communicator, as As) ([]r
 	return p.parse(base64.NewDecoder(base64.StdEncoding, strings.NewReader(answer)), out.Cut())
 }
 
-// parse reads the replies; cut says that the last ones do not matter.
+// parse reads the replies. cut means that the answer was cut off: missing replies are then
+// marked as lost.
 func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 	r = bufio.NewReader(r)
 	f := &frames{r: r}

@@ -21,17 +21,17 @@ import (
 	"bake/internal/tlsfiles"
 )
 
-// dials are the kinds that are learned over connections from the machine where those are
-// forwarded, with nothing run there but what has read files (see [askFiles]). The error is ErrNoForwarding if they are not.
+// dials are the kinds of questions that are answered over connections that the machine
+// forwards. Nothing runs on the machine for them, except to read files (see [askFiles]).
+// The error is ErrNoForwarding if connections cannot be forwarded.
 var dials = map[string]func(context.Context, communicator.Forwarder, Question, Answer) (Answer, error){
 	"addr": dialAddr,
 	"dns":  dialDNS,
 	"http": dialHTTP,
 }
 
-// dialed reports whether the question is one for dials. The address that a forwarded
-// connection comes from cannot be chosen, and without a server it is the machine that
-// resolves names.
+// dialed reports whether the question is one for dials. The source address of a forwarded
+// connection cannot be chosen, and without a server the machine itself must resolve names.
 func (q Question) dialed() bool {
 	switch q.Kind {
 	case "addr":
@@ -42,8 +42,8 @@ func (q Question) dialed() bool {
 	return dials[q.Kind] != nil
 }
 
-// reach answers the questions with the numbers in dialed, and returns those that it cannot
-// answer.
+// reach answers the questions whose indexes are in dialed, and returns the indexes of those
+// that it cannot answer.
 func reach(ctx context.Context, f communicator.Forwarder, questions []Question, dialed []int, answers []Answer) (rest []int, err error) {
 	errs := make([]error, len(dialed))
 	var g errgroup.Group

@@ -173,8 +173,9 @@ func add(list *[]string, s string) {
 	}
 }
 
-// name gives every check the identity of its finding: that of the rule if meta has one and
-// it is the only one of that rule, and otherwise what goss calls it too.
+// name sets the id of every check, which identifies its finding: the rule in meta, followed
+// by as much of goss's name for the check as makes the id unique. Without a rule, it is
+// goss's name alone.
 func (s *Suite) name() {
 	rules, properties := map[string]int{}, map[string]int{}
 	each := func(f func(r *resource, c *check, rule, property string)) {

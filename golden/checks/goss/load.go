@@ -141,7 +141,7 @@ func (l *loader) file(path string, from hcl.Range) {
 	}
 }
 
-// read reads a regular file, or what takes the place of one.
+// read reads a regular file, or returns the input if path is [Stdin].
 func (l *loader) read(path string) (info os.FileInfo, text []byte, err error) {
 	if path == Stdin && len(l.chain) == 0 {
 		if len(l.options.Input) > maxFile {

@@ -48,7 +48,7 @@ func (p pattern) matches(line string) bool {
 // havePatterns demands that each of its patterns holds.
 type havePatterns struct{ patterns []pattern }
 
-// try returns the patterns of which it is known that they hold, once no more lines are needed.
+// try returns the patterns that hold. It reads lines only until every pattern is decided.
 func (m havePatterns) try(actual any) (found []string, err error) {
 	text, ok := actual.(string)
 	if list, isList := actual.([]string); isList {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// WriteJSON writes results in goss's json format, for scripts that run goss. Facts are
-// learned together, so each result has the total time and no duration of its own.
+// WriteJSON writes results in goss's JSON format, for scripts that run goss. All facts are
+// learned together, so each result has the total duration instead of its own.
 func WriteJSON(w io.Writer, results []Result, started, ended time.Time) error {
 	out := make([]map[string]any, len(results))
 	failed, skipped := 0, 0

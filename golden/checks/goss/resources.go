@@ -2,14 +2,14 @@ package goss
 
 import "strings"
 
-// resourceType is a kind of thing that a file can make demands of.
+// resourceType is a kind of resource that a file can have requirements for.
 type resourceType struct {
 	kind       string // section of the file
 	name       string // in reports
-	key        string // attribute that takes the place of the name as what is looked at
+	key        string // attribute that replaces the name of the thing to check
 	nameIsID   bool   // reports show the name alone, whatever key says
 	gate       bool   // the first attribute decides whether the others are judged
-	retries    bool   // it can be looked at again while it is not as demanded
+	retries    bool   // it can be checked again while it does not meet the requirements
 	attributes []attribute
 	options    []option
 }

@@ -15,7 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// What one file may hold once its aliases are followed.
+// Limits of one file, with its aliases followed.
 const (
 	maxNodes = 200_000
 	maxDepth = 100
@@ -29,7 +29,7 @@ type node struct {
 	anchors bool // whether it defines anchors for others to use
 }
 
-// fields are what a mapping holds, in the order of the file.
+// fields are the members of a mapping, in the order of the file.
 type fields []field
 
 type field struct {

@@ -38,8 +38,8 @@ func ReadVars(files []string, inline string) (map[string]any, hcl.Diagnostics) {
 	return all, diags
 }
 
-// readVarsFile reads a file of variables: a pipe only if it is open already, as those of a
-// shell's <(…) are. Any other may never begin.
+// readVarsFile reads a file of variables. It refuses a named pipe that is not open yet,
+// since reading might block forever; the pipes of a shell's <(…) are open.
 func readVarsFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/proc/") {

@@ -17,7 +17,7 @@ import (
 	"bake/config/lang"
 )
 
-// Bounds of a document that a machine sends, and of what an expression may take on it.
+// Limits of a document from a machine, and of the evaluation of an expression on it.
 const (
 	maxXMLDepth = 200
 	maxXMLNodes = 100_000    // with attributes
@@ -298,7 +298,7 @@ func (n *navigator) text(of *xmlNode, b *strings.Builder) {
 	}
 }
 
-// Copy counts for what it takes of the memory.
+// Copy counts as several steps because of the memory that it uses.
 func (n *navigator) Copy() xpath.NodeNavigator {
 	n.spend(8)
 	c := *n

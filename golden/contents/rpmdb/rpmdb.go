@@ -20,7 +20,7 @@ type Package struct {
 	Files                  []string
 }
 
-// What a database may have; a large system has some thousand packages with some hundred
+// Limits of a database. A large system has some thousand packages with some hundred
 // thousand files.
 const (
 	maxPackages = 200_000
