@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // MissingRequirement is the Extra of a diagnostic about what a template lacks as a whole, such as a plugin:
@@ -131,7 +132,7 @@ func (f observed[C]) Check(in schema.Input) hcl.Diagnostics {
 		f.observe(c)
 	}
 	if err := Close(c); err != nil {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: fmt.Sprintf("%s: %s.", f.Name(), err)})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: prose.Sprintf("%s: %s.", f.Name(), err)})
 	}
 	return diags
 }

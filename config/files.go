@@ -15,6 +15,7 @@ import (
 	"bake/internal/hcljson"
 	"bake/internal/hostpath"
 	"bake/internal/limits"
+	"bake/internal/prose"
 )
 
 // reader reads files and remembers them for diagnostics, under the names that
@@ -141,7 +142,7 @@ func isTemplate(path string) bool {
 // problem makes an error diagnostic.
 func problem(at *hcl.Range, summary, format string, args ...any) hcl.Diagnostics {
 	return hcl.Diagnostics{{
-		Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: at,
+		Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...), Subject: at,
 	}}
 }
 

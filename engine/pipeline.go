@@ -11,6 +11,7 @@ import (
 	"bake/component"
 	"bake/config"
 	"bake/config/schema"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -117,7 +118,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	}
 	if p.CheckDistributable != nil {
 		if err := p.CheckDistributable(b); err != nil {
-			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be handed out", Detail: fmt.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be handed out", Detail: prose.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
 		}
 	}
 	if p.ImageCreated == nil {
@@ -134,7 +135,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 }
 
 func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
-	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be verified", Detail: fmt.Sprintf(format, args...), Subject: p.At}}
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be verified", Detail: prose.Sprintf(format, args...), Subject: p.At}}
 }
 
 // pipelineOf checks that the builder of b supports its pipeline.
@@ -154,7 +155,7 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 		ck.options.Verified(made, p)
 	}
 	if err := component.Close(made); err != nil {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: fmt.Sprintf("%s: %s.", b.Type, err), Subject: p.At})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: prose.Sprintf("%s: %s.", b.Type, err), Subject: p.At})
 	}
 	return diags
 }

@@ -15,6 +15,7 @@ import (
 	"bake/golden/findings"
 	"bake/golden/report"
 	"bake/golden/reports"
+	"bake/internal/prose"
 	"bake/internal/s3uri"
 	"bake/step"
 )
@@ -125,7 +126,7 @@ func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts
 		err = bucket.Put(ctx, "README.txt", []byte(aboutReports))
 	}
 	if err != nil {
-		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Reports cannot be written", Detail: fmt.Sprintf("Nothing can be kept in %s: %s.", place, err), Subject: at}}
+		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Reports cannot be written", Detail: prose.Sprintf("Nothing can be kept in %s: %s.", place, err), Subject: at}}
 	}
 	return of, diags
 }

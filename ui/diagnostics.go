@@ -7,8 +7,6 @@ import (
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
-
-	"bake/internal/prose"
 )
 
 // Diagnostics writes diags to w, each with the lines of source that it blames,
@@ -19,7 +17,6 @@ func Diagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics,
 	var shown hcl.Diagnostics
 	for _, d := range diags {
 		d := *d
-		d.Detail = prose.OnePoint(d.Detail)
 		if d.Subject != nil {
 			name := d.Subject.Filename
 			if f := source(files, name); f != nil && d.Subject.Start.Byte <= len(f.Bytes) {
@@ -94,7 +91,7 @@ type Snippet struct {
 func PlainDiagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) []Diagnostic {
 	var out []Diagnostic
 	for _, d := range diags {
-		p := Diagnostic{Severity: "error", Summary: d.Summary, Detail: prose.OnePoint(d.Detail)}
+		p := Diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
 		if d.Severity == hcl.DiagWarning {
 			p.Severity = "warning"
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"path/filepath"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/config"
+	"bake/internal/prose"
 	"bake/plugin/host"
 	"bake/plugin/installed"
 	"bake/plugin/registry"
@@ -90,7 +90,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	}
 	p.json.result = result
 	if err := lock.Save(); err != nil {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Lock file not written", Detail: fmt.Sprintf("The plugins are installed, but %v.", err)})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Lock file not written", Detail: prose.Sprintf("The plugins are installed, but %v.", err)})
 	}
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: files}

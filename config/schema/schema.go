@@ -36,6 +36,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
+
+	"bake/internal/prose"
 )
 
 // Input is the input for decoding a struct of options.
@@ -143,7 +145,7 @@ func (s *Source) Unknowns() hcl.Diagnostics {
 func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
 	return hcl.Diagnostics{{
 		Severity: hcl.DiagError, Summary: summary,
-		Detail: fmt.Sprintf(format, args...), Subject: s.Range(ptr),
+		Detail: prose.Sprintf(format, args...), Subject: s.Range(ptr),
 	}}
 }
 
@@ -181,7 +183,7 @@ func (c *Checker) add(sev hcl.DiagnosticSeverity, ptr any, summary, format strin
 	}
 	c.Diags = c.Diags.Append(&hcl.Diagnostic{
 		Severity: sev, Summary: summary,
-		Detail: fmt.Sprintf(format, args...), Subject: c.Range(ptr),
+		Detail: prose.Sprintf(format, args...), Subject: c.Range(ptr),
 	})
 }
 
@@ -426,7 +428,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	complain := func(summary, format string, args ...any) {
 		d.src.failed[ptr] = true
 		d.diags = d.diags.Append(&hcl.Diagnostic{
-			Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...),
+			Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...),
 			Subject: &rng, Expression: attr.Expr, EvalContext: d.Context,
 		})
 	}

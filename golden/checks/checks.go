@@ -18,6 +18,7 @@ import (
 	"bake/golden/checks/goss"
 	"bake/golden/findings"
 	"bake/internal/delay"
+	"bake/internal/prose"
 )
 
 // Options define what is checked, and how.
@@ -123,7 +124,7 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 }
 
 func fault(summary, format string, args ...any) *hcl.Diagnostic {
-	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...)}
 }
 
 // Rules returns the checks as findings without results, with a report for each file. A

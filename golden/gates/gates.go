@@ -14,6 +14,7 @@ import (
 	"bake/config/schema"
 	"bake/golden/findings"
 	"bake/internal/limits"
+	"bake/internal/prose"
 )
 
 // waiver are the arguments of a waiver block, whose label is the ID of a rule.
@@ -52,7 +53,7 @@ func expiry(text string) (time.Time, error) {
 func ReadWaivers(path string) ([]findings.Waiver, hcl.Diagnostics) {
 	src, err := read(path)
 	if err != nil {
-		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: err.Error() + "."}}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s.", err)}}
 	}
 	return Waivers(path, src)
 }
@@ -72,10 +73,10 @@ func read(path string) ([]byte, error) {
 // Waivers reads the text of a file of waivers, which is called name in diagnostics.
 func Waivers(name string, src []byte) (all []findings.Waiver, diags hcl.Diagnostics) {
 	if err := limits.Source(src); err != nil {
-		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: fmt.Sprintf("%s: %s.", name, err)}}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}
 	}
 	if err := limits.Run(func() { all, diags = waivers(name, src) }); err != nil {
-		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: fmt.Sprintf("%s: %s.", name, err)}}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}
 	}
 	if diags.HasErrors() {
 		return nil, diags

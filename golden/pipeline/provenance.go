@@ -15,6 +15,7 @@ import (
 	"bake/builder"
 	"bake/golden/attest"
 	"bake/golden/reports"
+	"bake/internal/prose"
 	"bake/step"
 )
 
@@ -30,7 +31,7 @@ func (p *pipeline) openKey() hcl.Diagnostics {
 		err = try(key)
 	}
 	if err != nil {
-		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot sign", Detail: fmt.Sprintf("The attestation of the image could not be signed: %s.", err), Subject: p.image.Src.Range(&o.Key)}}
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot sign", Detail: prose.Sprintf("The attestation of the image could not be signed: %s.", err), Subject: p.image.Src.Range(&o.Key)}}
 	}
 	p.key = key
 	return nil

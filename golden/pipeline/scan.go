@@ -19,6 +19,7 @@ import (
 	"bake/golden/plan"
 	"bake/golden/scan"
 	"bake/internal/hostpath"
+	"bake/internal/prose"
 	"bake/step"
 	"bake/step/onhost"
 )
@@ -36,7 +37,7 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 		block := &p.image.Image.Scan[i]
 		one := scanner{block: block}
 		complain := func(option any, summary, format string, args ...any) {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: p.image.Src.Range(option)})
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...), Subject: p.image.Src.Range(option)})
 		}
 		read := func(path *string) *scan.Content {
 			c, err := scan.ReadContent(*path, p.Now())

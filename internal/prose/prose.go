@@ -3,9 +3,11 @@
 package prose
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
@@ -28,20 +30,24 @@ func Sentence(text string) string {
 	return Capital(strings.TrimSuffix(text, ".")) + "."
 }
 
-// OnePoint removes duplicate full stops: error messages of Windows end in one, and so does
-// the sentence that contains them.
-func OnePoint(text string) string {
-	parts := strings.Split(text, "..")
-	whole := parts[0]
-	for _, next := range parts[1:] {
-		before, _ := utf8.DecodeLastRuneInString(whole)
-		after, _ := utf8.DecodeRuneInString(next)
-		if whole += "."; !unicode.IsLetter(before) || next != "" && !unicode.IsSpace(after) {
-			whole += "."
+// Sprintf is [fmt.Sprintf] for sentences. Error messages of Windows end in a full stop:
+// after one of an error in args, it removes the second full stop.
+func Sprintf(format string, args ...any) string {
+	return onePoint[syscall.Errno](fmt.Sprintf(format, args...), args)
+}
+
+// onePoint returns a text without the second full stop after messages of errors of type E in args.
+func onePoint[E error](text string, args []any) string {
+	for _, arg := range args {
+		err, ok := arg.(error)
+		if !ok {
+			continue
 		}
-		whole += next
+		if system, ok := errors.AsType[E](err); ok && strings.HasSuffix(system.Error(), ".") {
+			text = strings.ReplaceAll(text, system.Error()+".", system.Error())
+		}
 	}
-	return whole
+	return text
 }
 
 // OneLine is a text with a single space for each of its spaces and ends of lines.

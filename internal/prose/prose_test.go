@@ -1,9 +1,12 @@
 package prose
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -23,17 +26,27 @@ func TestSentence(t *testing.T) {
 	}
 }
 
+// message is what a system says of an error.
+type message string
+
+func (m message) Error() string { return string(m) }
+
+// TestOnePoint: only what a system has ended with a point loses the second one.
 func TestOnePoint(t *testing.T) {
-	for text, want := range map[string]string{
-		"":                                     "",
-		"open x: Cannot find the path..":       "open x: Cannot find the path.",
-		"Cannot open it: Gone.. Make it.\nA..": "Cannot open it: Gone. Make it.\nA.",
-		"See ../x and a..b, and so on...":      "See ../x and a..b, and so on...",
-		"1.. .. \xff":                          "1.. .. \xff",
+	gone := &fs.PathError{Op: "open", Path: "a..", Err: message("Gone.")}
+	for want, args := range map[string][]any{
+		"open a..: Gone.":                   {"%s.", gone},
+		"In b..: open a..: Gone. Make it.":  {"In %s: %v. Make it.", "b..", gone},
+		"Write x.. There is no x...":        {"%s There is no %v.", "Write x..", errors.New("x..")},
+		"x: gone.":                          {"%s.", fmt.Errorf("x: %w", message("gone"))},
+		"Neither: read: Gone., nor anybody": {"Neither: read: %s, nor anybody", message("Gone.")},
 	} {
-		if got := OnePoint(text); got != want {
-			t.Errorf("OnePoint(%q) is %q, not %q", text, got, want)
+		if got := onePoint[message](fmt.Sprintf(args[0].(string), args[1:]...), args[1:]); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	if got, want := Sprintf("%s: %v.", "x..", syscall.ENOENT), fmt.Sprintf("x..: %s.", strings.TrimSuffix(syscall.ENOENT.Error(), ".")); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -51,7 +51,7 @@ type Problem struct {
 // known yet.
 func (o *Options) Problems(known func(field any) bool) (found []Problem) {
 	add := func(field any, summary, format string, args ...any) {
-		found = append(found, Problem{field, summary, fmt.Sprintf(format, args...)})
+		found = append(found, Problem{field, summary, prose.Sprintf(format, args...)})
 	}
 	switch inline, one, many := len(o.Inline) > 0, o.Script != "", len(o.Scripts) > 0; {
 	case one && many:

@@ -21,6 +21,7 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 
 	"bake/internal/bytesize"
+	"bake/internal/prose"
 )
 
 // setting is an attribute of the file.
@@ -56,7 +57,7 @@ func Load(name string, must bool, home string) (env []string, files map[string]*
 		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read the settings", Detail: fmt.Sprintf("%s.", err)}}
+		return nil, nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read the settings", Detail: prose.Sprintf("%s.", err)}}
 	}
 	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
 	files = map[string]*hcl.File{name: file}
@@ -78,7 +79,7 @@ func Load(name string, must bool, home string) (env []string, files map[string]*
 		}
 		value, err := s.value(v, home)
 		if err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid setting", Detail: fmt.Sprintf("%s: %s.", s.name, err), Subject: a.Expr.Range().Ptr()})
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid setting", Detail: prose.Sprintf("%s: %s.", s.name, err), Subject: a.Expr.Range().Ptr()})
 		} else if value != "" {
 			env = append(env, s.variable+"="+value)
 		}

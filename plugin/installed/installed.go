@@ -21,6 +21,7 @@ import (
 	"bake/datasource"
 	"bake/engine"
 	"bake/internal/knownplugins"
+	"bake/internal/prose"
 	"bake/plugin/host"
 	"bake/plugin/registry"
 	"bake/plugin/setup"
@@ -346,5 +347,5 @@ func lacking(summary, format string, args ...any) hcl.Diagnostics {
 
 // wrong returns an error at the place where a component is named.
 func wrong(summary, format string, args ...any) hcl.Diagnostics {
-	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}}
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...)}}
 }

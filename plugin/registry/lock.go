@@ -21,6 +21,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/internal/limits"
+	"bake/internal/prose"
 	"bake/internal/wholefile"
 )
 
@@ -111,7 +112,7 @@ func (l *Locked) Range() hcl.Range { return l.rng }
 func ReadLock(path string) (*Lock, hcl.Diagnostics) {
 	l := &Lock{path: path, parser: hclparse.NewParser()}
 	unreadable := func(err error) (*Lock, hcl.Diagnostics) {
-		return l, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Lock file not readable", Detail: fmt.Sprintf("%s: %v.", path, err)}}
+		return l, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Lock file not readable", Detail: prose.Sprintf("%s: %v.", path, err)}}
 	}
 	src, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sync/errgroup"
 
+	"bake/internal/prose"
 	"bake/plugin/host"
 	"bake/plugin/registry"
 )
@@ -202,7 +203,7 @@ type found struct {
 }
 
 func (f *found) failed(summary string, subject hcl.Range, format string, args ...any) *found {
-	f.Diags = append(f.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Subject: subject.Ptr(), Detail: fmt.Sprintf(format, args...)})
+	f.Diags = append(f.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Subject: subject.Ptr(), Detail: prose.Sprintf(format, args...)})
 	return f
 }
 
@@ -338,7 +339,7 @@ func (f *found) broken(summary string, err error) *found {
 		f.Diags = append(f.Diags, refused.Diags...)
 		return f
 	}
-	detail := fmt.Sprintf("%v.", err)
+	detail := prose.Sprintf("%v.", err)
 	if missing, ok := errors.AsType[*registry.NotFoundError](err); ok {
 		detail = fmt.Sprintf("No release of %s that meets %q can be installed:", f.Source, f.Constraint)
 		for _, reason := range missing.Reasons {

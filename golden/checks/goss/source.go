@@ -2,11 +2,12 @@ package goss
 
 import (
 	"bytes"
-	"fmt"
 	"sort"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/prose"
 )
 
 // source is a file as it was written and as its template made it.
@@ -78,7 +79,7 @@ func (s *source) at(n, column, length int) hcl.Range {
 }
 
 func fault(at hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {
-	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: prose.Sprintf(format, args...), Subject: &at}
 }
 
 func hint(at hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {
