@@ -120,9 +120,10 @@ func lasting(history []Entry) (all []Entry) {
 	return all
 }
 
-// Newer returns the image that a channel names in a place if it was made after the one in
-// at, according to [imagetag.Order]; empty if not. tied reports whether both are of the
-// same second, and only their ids distinguish them.
+// Newer returns the ID of the image that the channel names in the place of at if that image
+// was made after the one in at, according to [imagetag.Order]; otherwise empty. tied
+// reports whether both were made in the same second, so that only their IDs distinguish
+// them.
 func (o *Distributor) Newer(ctx context.Context, parameter string, at builder.Placement) (id string, tied bool, err error) {
 	a, err := o.in(ctx, at.Account)
 	if err != nil || a == nil {
@@ -146,7 +147,7 @@ func (o *Distributor) Newer(ctx context.Context, parameter string, at builder.Pl
 	return named.ID, imagetag.Age(named.made(), one.made()) == 0, nil
 }
 
-// Own reports whether the image of a place belongs to the account that images are handed out from.
+// Own reports whether the image of a place belongs to the account that distributes images.
 func (o *Distributor) Own(at builder.Placement) bool { return at.Account == o.own.ID && !at.Shared }
 
 // takenBack reports whether a channel was moved from an image to one that it had named
@@ -178,11 +179,10 @@ const putBack = byBake + "put back, because another place could not be written"
 // line returns the description of a move for the history.
 func line(s *step.Scope, what string) string { return byBake + what + "; run " + s.Run.ID }
 
-// errSplit says that a channel could not be put back.
+// errSplit is the error of a channel whose previous value could not be restored.
 var errSplit = errors.New("the channel may name different images in different places now: have it name one everywhere with bake images promote or bake images rollback")
 
-// MoveChannel implements [builder.Distributor]. Where there is no role to take on in an account, it has
-// no channel.
+// MoveChannel implements [builder.Distributor]. It skips accounts without a role to assume.
 func (o *Distributor) MoveChannel(ctx context.Context, s *step.Scope, parameter, what string, at []builder.Placement) error {
 	var moves []*move
 	warned := map[string]bool{}
@@ -322,8 +322,8 @@ func rank(a *Account, m *move) int {
 	return 0
 }
 
-// settleTime is how long Systems Manager may take to look at the images that parameters
-// name, which it does after it has accepted them.
+// settleTime is how long Systems Manager may take to validate the images that parameters
+// name. It validates them after it has accepted the parameters.
 const settleTime = 2 * time.Minute
 
 // put writes the parameter, and waits until it is valid. Systems Manager has no
@@ -425,7 +425,7 @@ func (m *move) back(ctx context.Context) error {
 	return m.settled(ctx, settleTime, func(now []Entry) (bool, error) { return len(now) > 0 && now[0].Image == old, nil })
 }
 
-// lockTime is how long a lock counts whose owner does not take it away.
+// lockTime is the time after which a lock that its owner has not removed expires.
 const lockTime = 15 * time.Minute
 
 // lockTries is how often to retry a lock that another process had taken and then released.
@@ -483,8 +483,9 @@ func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, e
 	return m.takeOver(ctx, name, value, has, out.Parameter.Version)
 }
 
-// takeOver writes the next version of a lock whose time is over. Of several who do that at
-// once, it is theirs whose version follows the old one: the others put that back.
+// takeOver writes the next version of an expired lock. If several processes do that at
+// once, the lock belongs to the one whose version follows the old one; the others restore
+// that version.
 func (m *move) takeOver(ctx context.Context, name, value, old string, version int64) (mine bool, err error) {
 	client := m.session.SSM(m.region)
 	put := func(value string) error {
@@ -512,7 +513,7 @@ func (m *move) takeOver(ctx context.Context, name, value, old string, version in
 	return winner == value, err
 }
 
-// History is that of a channel in one place.
+// History is the history of a channel in one place.
 type History struct {
 	Account string  `json:"account"`
 	Region  string  `json:"region"`

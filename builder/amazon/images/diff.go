@@ -18,7 +18,7 @@ type Difference struct {
 	B    string `json:"b"`
 }
 
-// Comparison is what two images differ in.
+// Comparison is the result of comparing two images.
 type Comparison struct {
 	A           Image        `json:"a"`
 	B           Image        `json:"b"`
@@ -54,13 +54,13 @@ func (a *Account) Diff(ctx context.Context, refA, refB string) (Comparison, erro
 	return c, errors.Join(err, err2)
 }
 
-// The facts that only the owner of an image knows.
+// The attributes that are visible only to the owner of an image.
 const (
 	factSharing = "shared with"
 	factKey     = ": key"
 )
 
-// facts are what an image is compared by, each with its name.
+// facts returns the attributes by which images are compared, by name.
 func (a *Account) facts(ctx context.Context, i Image) (map[string]string, error) {
 	f := map[string]string{
 		"name": i.Name, "region": i.Region, "owner": i.Owner, "state": i.State, "description": i.Description,
@@ -116,7 +116,7 @@ func yes(b bool) string {
 	return "no"
 }
 
-// number is n, unless that is nothing.
+// number formats n; zero is empty.
 func number(n int32) string {
 	if n == 0 {
 		return ""

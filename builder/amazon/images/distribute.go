@@ -24,7 +24,7 @@ import (
 	"bake/step"
 )
 
-// PlaceError is the error of one place of several that an image was to be in.
+// PlaceError is the error of one of several places that an image is distributed to.
 type PlaceError struct {
 	Account, Region string // no region: the account as a whole
 	Err             error
@@ -38,7 +38,7 @@ func (e *PlaceError) Error() string {
 }
 func (e *PlaceError) Unwrap() error { return e.Err }
 
-// placing collects what becomes of images in several places.
+// placing collects the results of distributing images to several places.
 type placing struct {
 	mu   sync.Mutex
 	done []builder.Placement
@@ -55,7 +55,8 @@ func (p *placing) add(at builder.Placement, err error) {
 	p.done = append(p.done, at)
 }
 
-// result is in the order of accounts and regions, own first.
+// result returns the placements in the order of accounts and regions, the account own
+// first.
 func (p *placing) result(ctx context.Context, own string) ([]builder.Placement, error) {
 	sort.Slice(p.done, func(i, j int) bool {
 		a, b := p.done[i], p.done[j]
@@ -195,7 +196,7 @@ func (c *copier) only(ctx context.Context) (Image, error) {
 	return made, err
 }
 
-// missing gives a copy that was there before the tags that it lacks.
+// missing adds the tags that an existing copy lacks.
 func (c *copier) missing(ctx context.Context, i Image) error {
 	lacks := maps.Clone(c.tagsIn(i.Region))
 	maps.DeleteFunc(lacks, func(k, v string) bool { return i.Tags[k] == v })
@@ -206,7 +207,7 @@ func (c *copier) missing(ctx context.Context, i Image) error {
 	return err
 }
 
-// copyTo makes an image of another account of one of the own.
+// copyTo copies an image of the own account to another account.
 func (o *Distributor) copyTo(ctx context.Context, s *step.Scope, from Image, account string) (made Image, err error) {
 	other, err := o.in(ctx, account)
 	if err != nil {
@@ -326,7 +327,8 @@ func (o *Distributor) tagIn(ctx context.Context, i Image, account string) error 
 	return err
 }
 
-// sharedTag begins the keys of tags that those see whom an image is shared with.
+// sharedTag is the prefix of the keys of tags that are visible to the accounts that an
+// image is shared with.
 const sharedTag = "ec2:SharedTag/"
 
 // sharedTags tags an image with those of its bake tags that other accounts should see, if
@@ -347,7 +349,7 @@ func (o *Distributor) sharedTags(ctx context.Context, s *step.Scope, i Image) {
 	}
 }
 
-// visible waits until an image that was shared with the account is there for it.
+// visible waits until an image that was shared with the account is available to it.
 func (a *Account) visible(ctx context.Context, region, id string) error {
 	return a.session.Watch(2*time.Second, 2*time.Minute).Until(ctx, "image "+id+" in "+region+" to be visible in account "+a.ID, func(ctx context.Context) (bool, error) {
 		found, err := a.byID(ctx, region, id)

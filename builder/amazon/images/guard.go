@@ -28,7 +28,8 @@ const (
 	GuardChildren   = "children"   // images were made from it; they only cause warnings
 )
 
-// GuardNames are all guards, in the order in which users of an image are listed.
+// GuardNames returns the names of all guards, in the order in which users of an image are
+// listed.
 func GuardNames() []string {
 	return []string{
 		GuardHeld, GuardChannel, GuardInstances, GuardTemplates, GuardScaling, GuardFleets, GuardReferences, GuardRecent, GuardReceivers, GuardChildren,
@@ -100,7 +101,7 @@ func (u Use) String() string {
 // InUse reports whether one of the uses keeps an image.
 func InUse(uses []Use) bool { return slices.ContainsFunc(uses, func(u Use) bool { return !u.Warning }) }
 
-// Uses are what is known of the use of images, by their IDs.
+// Uses are the known uses of images, by image ID.
 type Uses map[string][]Use
 
 func (u Uses) add(image string, use Use) { u[image] = append(u[image], use) }
@@ -179,7 +180,7 @@ func (l *usageScan) all(ctx context.Context) {
 	l.finish()
 }
 
-// single runs the guards that ask about images one by one, or about few.
+// single runs the guards that query images individually or a few at a time.
 func (l *usageScan) single(ctx context.Context, open []Image) {
 	var each errgroup.Group
 	for guard, ask := range map[string]func(context.Context, []Image) error{
@@ -195,7 +196,7 @@ func (l *usageScan) single(ctx context.Context, open []Image) {
 	_ = each.Wait() // a failure is a use
 }
 
-// users runs the guards that ask for a whole region.
+// users runs the guards that query a whole region.
 func (l *usageScan) users(ctx context.Context) {
 	l.launchers(ctx, map[string]func(context.Context) error{GuardInstances: l.instances, GuardChannel: l.channels})
 	l.resolve(ctx)
@@ -228,7 +229,7 @@ func (l *usageScan) launchers(ctx context.Context, more map[string]func(context.
 	}
 }
 
-// unless records that a guard could not tell, if there is an error.
+// unless records, if there is an error, that a guard could not decide.
 func (l *usageScan) unless(guard string, err error) {
 	if err == nil {
 		return
@@ -244,7 +245,7 @@ func (l *usageScan) unless(guard string, err error) {
 	}
 }
 
-// use records what uses an image, however it is named.
+// use records a use of an image, whether it is named by ID or by a parameter.
 func (l *usageScan) use(image string, u Use) {
 	if !l.g.on(u.Guard) || image == "" {
 		return
@@ -292,8 +293,8 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// finish sorts the uses and drops references to what another guard has found. A guard that
-// could not tell is a use of each image.
+// finish sorts the uses and drops references that another guard has found too. A guard that
+// could not decide counts as a use of each image.
 func (l *usageScan) finish() {
 	for guard, text := range l.failed {
 		for _, id := range l.ids {

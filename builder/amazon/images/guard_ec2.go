@@ -19,7 +19,7 @@ import (
 // filterValues is how many values a filter of EC2 can have.
 const filterValues = 200
 
-// livingStates are those of instances that are not terminated.
+// livingStates are the states of instances that are not terminated.
 var livingStates = []string{"pending", "running", "shutting-down", "stopping", "stopped"}
 
 // instances finds the instances of images. A terminated one needs its image no more; a
@@ -61,7 +61,7 @@ func instanceText(i types.Instance) string {
 	return text + ")"
 }
 
-// template is a launch template: what its default and its latest version say.
+// template is a launch template with its default and its latest version.
 type template struct {
 	id, name                      string
 	defaultNumber, latestNumber   int64
@@ -77,8 +77,8 @@ type version struct {
 	by       Use    // the group or fleet
 }
 
-// launchTemplates finds what the default and the latest version of each launch template
-// name, and with AllVersions what all versions do.
+// launchTemplates finds the images and snapshots in the default and the latest version of
+// each launch template, or in all versions with AllVersions.
 func (l *usageScan) launchTemplates(ctx context.Context) error {
 	in := &ec2.DescribeLaunchTemplateVersionsInput{Versions: []string{"$Latest", "$Default"}, MaxResults: aws.Int32(200)}
 	err := l.templateVersions(ctx, in, func(v types.LaunchTemplateVersion) {
@@ -152,7 +152,7 @@ func (l *usageScan) versionUse(v types.LaunchTemplateVersion, u Use) {
 	}
 }
 
-// maps records what makes volumes from a snapshot.
+// maps records that a resource makes volumes from a snapshot.
 func (l *usageScan) maps(snapshot string, u Use) {
 	if snapshot == "" || !l.g.on(u.Guard) {
 		return
@@ -172,8 +172,9 @@ func (l *usageScan) names(template, number string, by Use) {
 	l.named = append(l.named, version{template, number, by})
 }
 
-// namedVersions finds what the versions of launch templates that groups and fleets launch
-// name. Versions that do not exist are broken: nothing can be launched with them.
+// namedVersions finds the images and snapshots in the versions of launch templates that
+// groups and fleets launch. Versions that do not exist are broken: nothing can be launched
+// with them.
 func (l *usageScan) namedVersions(ctx context.Context) {
 	if l.failed[GuardTemplates] != "" {
 		for _, v := range l.named {
@@ -201,7 +202,7 @@ func (l *usageScan) namedVersions(ctx context.Context) {
 	}
 }
 
-// numbered finds what one version of a launch template names.
+// numbered finds the images and snapshots in one version of a launch template.
 func (l *usageScan) numbered(ctx context.Context, v version, users []Use) {
 	in := &ec2.DescribeLaunchTemplateVersionsInput{Versions: []string{v.number}}
 	if in.LaunchTemplateId = &v.template; !strings.HasPrefix(v.template, "lt-") {
@@ -231,7 +232,7 @@ func absentVersion(err error) bool {
 	return access.NotFound(err) || strings.HasPrefix(access.Code(err), "InvalidLaunchTemplateId.") || strings.HasPrefix(access.Code(err), "InvalidLaunchTemplateName.")
 }
 
-// missing records that something names what does not exist.
+// missing records that a resource refers to something that does not exist.
 func (l *usageScan) missing(by Use, what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,7 +240,7 @@ func (l *usageScan) missing(by Use, what string) {
 	l.broken = append(l.broken, by)
 }
 
-// A launch template as groups and fleets name it.
+// templateSpec is a reference to a launch template from a group or fleet.
 type templateSpec struct {
 	ID      string `xml:"launchTemplateId"`
 	Name    string `xml:"launchTemplateName"`
@@ -382,9 +383,9 @@ func (l *usageScan) reference(arn string, kind types.ImageReferenceResourceType)
 	return u
 }
 
-// children finds the images that were made from images, in all regions of the account: by
-// their source, by the tag that bake gives them, and by their watermarks, which EC2 hands
-// down. They do not need them.
+// children finds the images that were made from images, in all regions of the account. It
+// recognizes them by their source, by bake's parent tag, and by their watermarks, which EC2
+// copies to derived images. Derived images do not depend on their parents.
 func (l *usageScan) children(ctx context.Context, images []Image) error {
 	var ids, marks []string
 	for _, i := range images {

@@ -70,7 +70,7 @@ func (i Image) Snapshots() (ids []string) {
 	return ids
 }
 
-// Size is that of all volumes together, in GiB.
+// Size returns the size of all volumes together, in GiB.
 func (i Image) Size() (gib int32) {
 	for _, d := range i.Devices {
 		gib += d.Size
@@ -97,10 +97,10 @@ func (i Image) Status(now time.Time) string {
 	return i.State
 }
 
-// made is when the image was made.
+// made returns when the image was made.
 func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }
 
-// imageOf is an image of a region as EC2 describes it.
+// imageOf converts EC2's description of an image in a region.
 func imageOf(region string, i types.Image) Image {
 	out := Image{
 		ID: aws.ToString(i.ImageId), Name: aws.ToString(i.Name), Region: region, Owner: aws.ToString(i.OwnerId), OwnerAlias: aws.ToString(i.ImageOwnerAlias),
@@ -136,7 +136,7 @@ func imageOf(region string, i types.Image) Image {
 	return out
 }
 
-// moment is a time as EC2 writes it in texts; nil if there is none.
+// moment parses a time in the format of EC2; nil if there is none.
 func moment(text *string) *time.Time {
 	at, err := time.Parse(time.RFC3339, aws.ToString(text))
 	if err != nil {

@@ -26,7 +26,7 @@ type Filter struct {
 	Values []string
 }
 
-// Query says which images are listed. The zero value is all of the account's own.
+// Query selects images to list. The zero value selects all of the account's own images.
 type Query struct {
 	Name      string   // pattern with the wildcards * and ?; empty: any
 	Owners    []string // account IDs or aliases such as amazon; none: self
@@ -56,12 +56,12 @@ func (q Query) Check() error {
 	return nil
 }
 
-// Narrow reports whether the query asks for less than all of the account's own.
+// Narrow reports whether the query selects less than all of the account's own images.
 func (q Query) Narrow() bool {
 	return q.Name != "" || len(q.Owners) > 0 || q.Shared || q.Public || len(q.Filters) > 0 || q.OlderThan > 0
 }
 
-// ownerAliases are owners that EC2 knows by a name.
+// ownerAliases are the aliases of owners in EC2.
 var ownerAliases = []string{"self", "amazon", "aws-backup-vault", "aws-marketplace"}
 
 // States returns the states of images, except deregistered: a deregistered image no longer
@@ -98,7 +98,7 @@ func (q Query) input(page int32) *ec2.DescribeImagesInput {
 	return in
 }
 
-// pageSize is how many things EC2 lists in one answer at most.
+// pageSize is the maximum number of items on a page of EC2.
 const pageSize = 1000
 
 // List lists the images of the account's regions that match the query: by name, the oldest
@@ -133,8 +133,9 @@ func Sort(all []Image) {
 	})
 }
 
-// describe lists all that a request asks for, page by page. For a while EC2 still shows
-// images that were deregistered: they are gone, and their names free.
+// describe lists all images that match a request, page by page. For a while EC2 still lists
+// deregistered images; describe leaves them out, because they are gone and their names are
+// free.
 func (a *Account) describe(ctx context.Context, region string, in *ec2.DescribeImagesInput) (all []Image, err error) {
 	err = pages(ctx, a.session.EC2(region).DescribeImages, in, func(token *string) { in.NextToken = token }, func(out *ec2.DescribeImagesOutput) *string {
 		for _, i := range out.Images {
@@ -147,8 +148,8 @@ func (a *Account) describe(ctx context.Context, region string, in *ec2.DescribeI
 	return all, err
 }
 
-// pages makes a call again as long as there are more pages. next takes in an answer, and
-// returns its token.
+// pages repeats a call until there are no more pages. next processes a page and returns the
+// token of the following one.
 func pages[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I, set func(token *string), next func(*O) *string) error {
 	for {
 		out, err := access.Call(ctx, op, in)
@@ -217,9 +218,9 @@ func (a *Account) findIn(ctx context.Context, regions []string, ref string) ([]I
 	return found, err
 }
 
-// One returns the one image that ref names. An ID is looked for in all enabled regions if
-// the place names none and the account's own has not got it; of images with the same name,
-// that of the home region is meant.
+// One returns the one image that ref names. If the place names no regions and the home
+// region does not have an ID, One looks for it in all enabled regions. If several regions
+// have an image with the name, One returns that of the home region.
 func (a *Account) One(ctx context.Context, ref string) (Image, error) {
 	found, err := a.Find(ctx, ref)
 	if missing, ok := errors.AsType[*NotFoundError](err); ok && isID(ref) && !a.named {
@@ -241,7 +242,7 @@ func (a *Account) One(ctx context.Context, ref string) (Image, error) {
 	return Image{}, fmt.Errorf("there are several images named %q: %s; give the ID of one", ref, strings.Join(where, ", "))
 }
 
-// exactly is a text as a value of a filter that only the text itself fits.
+// exactly returns a filter value that matches only the text itself.
 func exactly(text string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(text)
 }

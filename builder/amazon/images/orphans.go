@@ -34,12 +34,12 @@ const (
 	GuardFastLaunch  = "fast-launch"  // machines are launched ahead from the image
 )
 
-// OrphanGuardNames are all guards of snapshots.
+// OrphanGuardNames returns the names of all guards of snapshots.
 func OrphanGuardNames() []string {
 	return []string{GuardBin, GuardTemplates, GuardScaling, GuardFleets, GuardShared, GuardLocked, GuardFastRestore, GuardFastLaunch}
 }
 
-// OrphanOptions say which snapshots are orphans.
+// OrphanOptions select the snapshots that count as orphans.
 type OrphanOptions struct {
 	MinAge time.Duration    // younger ones may belong to an image that is being made
 	Ignore []string         // guards that are left out
@@ -101,14 +101,14 @@ func Deletable(all []Orphan) (regions [][]Orphan) {
 	return regions
 }
 
-// Orphans finds the snapshots that were made for images that are gone. One about which a
-// question had no answer is kept. The error joins those of the regions whose snapshots or
-// images could not be listed to the end, which have no orphans then.
+// Orphans finds the snapshots that were made for images that no longer exist. A snapshot is
+// kept if a guard could not decide. The error joins the failures of the regions whose
+// snapshots or images could not be listed completely; no orphans are returned for them.
 func (a *Account) Orphans(ctx context.Context, o OrphanOptions) ([]Orphan, error) {
 	return inRegions(ctx, a.Regions, func(ctx context.Context, region string) ([]Orphan, error) { return a.orphansIn(ctx, region, o) })
 }
 
-// DeleteOrphans deletes those of the snapshots that need not be kept, and that are still
+// DeleteOrphans deletes those of the snapshots that nothing keeps and that are still
 // orphans. It returns the IDs of the deleted snapshots; the error joins the failures.
 func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOptions) (deleted []string, err error) {
 	regions := map[string][]Orphan{}
@@ -150,8 +150,8 @@ func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOpt
 	})
 }
 
-// made matches the descriptions of snapshots that EC2 makes for images. It leaves what
-// people copy by hand alone, whose description begins with where it comes from.
+// made matches the descriptions of snapshots that EC2 makes for images. It does not match
+// snapshots that people have copied by hand, whose description begins with their origin.
 var made = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(?:Created by CreateImage\(i-[0-9a-f]+\) for (ami-[0-9a-f]+)|Copied for DestinationAmi (ami-[0-9a-f]+) from SourceAmi |Created by AWS-VMImport service for import-ami-)`)
 })
@@ -298,7 +298,8 @@ func (g *orphanScan) unless(guard string, err error) {
 	}
 }
 
-// mapped keeps what launch templates, launch configurations and fleets make volumes from.
+// mapped keeps the snapshots that launch templates, launch configurations and fleets make
+// volumes from.
 func (g *orphanScan) mapped(ctx context.Context) {
 	l := g.a.newUsageScan(g.region, nil, Guards{Ignore: g.o.Ignore, Now: g.o.Now})
 	l.onFailure = g.unless
@@ -308,7 +309,7 @@ func (g *orphanScan) mapped(ctx context.Context) {
 	}
 }
 
-// bin keeps what could come back with its image.
+// bin keeps the snapshots whose image could be restored from the recycle bin.
 func (g *orphanScan) bin(ctx context.Context) error {
 	var page struct {
 		Images []string `xml:"imageSet>item>imageId"`
@@ -372,7 +373,7 @@ func (g *orphanScan) fastLaunch(ctx context.Context) error {
 	})
 }
 
-// shared keeps what others may have made images of.
+// shared keeps the snapshots that other accounts may have made images from.
 func (g *orphanScan) shared(ctx context.Context) {
 	var each errgroup.Group
 	each.SetLimit(imagesAtOnce)
@@ -396,8 +397,8 @@ func (g *orphanScan) shared(ctx context.Context) {
 	_ = each.Wait() // a failure keeps it
 }
 
-// volumes finds the volumes that were made from snapshots, for people to see. They do not
-// need them, so it does not matter if they are not found.
+// volumes finds the volumes that were made from snapshots, for information only: such
+// volumes do not depend on the snapshots, so it does not matter if they are not found.
 func (g *orphanScan) volumes(ctx context.Context) {
 	of := map[string]*Orphan{}
 	var ids []string

@@ -10,9 +10,9 @@ import (
 	"bake/builder/amazon/internal/policy"
 )
 
-// PolicyFor returns the least policy of IAM for a command of bake images, by its name, in
-// these regions; none are all. With a role, which the command takes in other accounts, it may
-// do that. The second result is false if there is no such command.
+// PolicyFor returns the least-privilege IAM policy for a command of bake images in these
+// regions; no regions means all. With a role, which the command assumes in other accounts,
+// the policy allows assuming it. The second result is false if there is no such command.
 func PolicyFor(command string, regions []string, role string) (amazon.Policy, bool) {
 	make, ok := allNeeds()[command]
 	if !ok {
@@ -25,8 +25,8 @@ func PolicyFor(command string, regions []string, role string) (amazon.Policy, bo
 	return policy.Make(needs), true
 }
 
-// TakesRole reports whether a command of bake images takes a role in other accounts: that of
-// -role, or that of the image block.
+// TakesRole reports whether a command of bake images assumes a role in other accounts: that
+// of -role, or that of the image block.
 func TakesRole(command string) bool {
 	return slices.Contains([]string{"channel", "list", "promote", "prune", "revoke", "rm", "rollback", "unshare"}, command)
 }
@@ -41,7 +41,7 @@ func Commands() []string {
 	return names
 }
 
-// allNeeds are what all commands need, by their names.
+// allNeeds returns the needs of all commands, by command name.
 func allNeeds() map[string]func(policy.Place) []policy.Need {
 	of := channelNeeds()
 	maps.Copy(of, needs())
@@ -116,8 +116,8 @@ func needs() map[string]func(policy.Place) []policy.Need {
 	}
 }
 
-// copyNeeds are what copies need, and their deletion if they fail. Which keys they are
-// encrypted with is not known.
+// copyNeeds returns the needs for making copies, and for deleting them if they fail. The
+// keys that encrypt them are not known.
 func copyNeeds(p policy.Place) []policy.Need {
 	return slices.Concat([]policy.Need{
 		p.Look("DescribeSnapshots"), p.Use("CopyImage", "image", "snapshot"), p.TagNew("CopyImage", "image", "snapshot"),

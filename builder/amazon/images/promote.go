@@ -27,8 +27,8 @@ type location struct {
 	region string
 }
 
-// account is an account of the outlet with its regions; nil if there is no role to take on in
-// it.
+// moveChannel returns an account of the outlet with its regions; nil if there is no role to
+// assume in it.
 func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account, []string, error) {
 	a, err := o.in(ctx, account)
 	if err != nil || a == nil {
@@ -41,9 +41,9 @@ func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account
 	return a, regions, nil
 }
 
-// locations returns all places of the outlet: the regions of the distribution and of the
-// account, in the account itself and in each account that there is a role for, as far as
-// they are enabled there.
+// locations returns all places of the outlet: the enabled regions among those of the
+// distribution and of the account, in the account itself and in each account that there is
+// a role for.
 func (o *Distributor) locations(ctx context.Context) (all []location, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
@@ -105,9 +105,9 @@ func (o *Distributor) histories(ctx context.Context, parameter string) (map[loca
 // ErrNoChannel is the error of a channel that names nothing.
 var ErrNoChannel = errors.New("there is no channel")
 
-// Named lists what a channel names, in all places of the outlet. In none of its regions may
-// it be missing in the own account, which is an [ErrNoChannel], and it must name one release
-// everywhere.
+// Named lists the images that a channel names, in all places of the outlet. The error is an
+// [ErrNoChannel] if the channel is missing in one of the distribution's regions in the own
+// account. It is also an error if the channel does not name the same release everywhere.
 func (o *Distributor) Named(ctx context.Context, parameter string) (all []builder.Placement, names string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
@@ -143,7 +143,7 @@ func (o *Distributor) Named(ctx context.Context, parameter string) (all []builde
 	return all, names, nil
 }
 
-// candidate is an image that a channel has named before, and that is whole still.
+// candidate is an image that a channel has named before and that is still complete.
 type candidate struct{ id, name, release string }
 
 // Rollback makes a channel name its previous release, the same everywhere, and returns the
@@ -195,8 +195,8 @@ func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to
 	return "", fmt.Errorf("the channel %s has named no other image before that is still whole everywhere", parameter)
 }
 
-// inOrder are places in the order in which they are written: the own account after the
-// others, and where it is at home last.
+// inOrder returns places in the order in which they are written: the other accounts, then
+// the own one, its home region last.
 func (o *Distributor) inOrder(histories map[location][]Entry) []location {
 	all := slices.Collect(maps.Keys(histories))
 	key := func(at location) string {
@@ -227,7 +227,7 @@ func before(history []Entry, leave []string) []Entry {
 	return history // its image may stay
 }
 
-// wholeOf returns the images of a history that are whole still, the newest first.
+// wholeOf returns the images of a history that are still complete, the newest first.
 func (a *Account) wholeOf(ctx context.Context, region string, history []Entry, without []string) (all []candidate, err error) {
 	seen := slices.Clone(without)
 	for _, e := range history {
@@ -253,9 +253,9 @@ func (a *Account) wholeOf(ctx context.Context, region string, history []Entry, w
 	return all, nil
 }
 
-// Approve records in the tags of an image and of its copies that the caller wants it to
-// enter a channel. tag is the key. With an error of regions there are those images of the
-// others that are approved.
+// Approve records in the tags of an image and of its copies that the caller approves it for
+// a channel. tag is the key. If some regions fail, it returns the approved images of the
+// others with the error.
 func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (all []Image, who string, err error) {
 	i, err := a.One(ctx, ref)
 	if err != nil {
@@ -381,14 +381,14 @@ func tagRevoked(ctx context.Context, s *step.Scope, a *Account, of []Image, why 
 	return errs
 }
 
-// leave leaves out the regions that an error of several names.
+// leave excludes the regions whose errors err joins.
 func (o *Distributor) leave(ctx context.Context, a *Account, err error) {
 	for region, err := range refusing(err) {
 		o.refused.take(ctx, a.ID, region, err)
 	}
 }
 
-// shortened is a text as the value of a tag.
+// shortened cuts a text to the length of a tag value.
 func shortened(text string) string {
 	r := []rune(text)
 	return string(r[:min(len(r), tagValue)])
@@ -431,8 +431,8 @@ func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, des
 	}
 }
 
-// having lists the images that a filter finds with one of any number of values. With an
-// error of regions there are those of the others.
+// having lists the images whose attribute, named by a filter, has one of any number of
+// values. If some regions fail, it returns the images of the others with the error.
 func (a *Account) having(ctx context.Context, regions []string, filter string, values []string) (all []Image, err error) {
 	for some := range slices.Chunk(values, filterValues) {
 		found, failed := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, some}}})
@@ -441,11 +441,11 @@ func (a *Account) having(ctx context.Context, regions []string, filter string, v
 	return all, err
 }
 
-// ParentTag is the tag of images that says which image they were made from.
+// ParentTag is the tag that records which image an image was made from.
 const ParentTag = imagetag.Parent
 
-// vacate rolls back all channels that name one of the images. It returns the channels that
-// name one still, by image; of places that are refused it is not known.
+// vacate rolls back all channels that name one of the images. It returns, by image, the
+// channels that still name one; these are not known for places that refused access.
 func (o *Distributor) vacate(ctx context.Context, s *step.Scope, ids []string, what string) (still map[string][]string, err error) {
 	spots, err := o.locations(ctx)
 	if err != nil {
@@ -476,7 +476,8 @@ func (o *Distributor) vacate(ctx context.Context, s *step.Scope, ids []string, w
 	return still, errors.Join(errs...)
 }
 
-// naming returns the channels in a region that name one of the images now, with that.
+// naming returns the channels in a region that now name one of the images, with the ID of
+// that image.
 func (a *Account) naming(ctx context.Context, region string, ids []string) (map[string]string, error) {
 	l := a.newUsageScan(region, nil, Guards{})
 	names, _, err := l.parameters(ctx)

@@ -20,7 +20,7 @@ import (
 	"bake/internal/imagetag"
 )
 
-// PruneOptions say which images are too many.
+// PruneOptions select the images to prune.
 type PruneOptions struct {
 	Query             // which images are looked at: the account's own
 	Spare    []string // names and IDs of images that stay as they are, whatever their age
@@ -55,7 +55,7 @@ func (s Share) String() string {
 	return strconv.Itoa(s.N)
 }
 
-// of is how many of n images the share is, at least 1.
+// of returns how many of n images the share is, at least 1.
 func (s Share) of(n int) int {
 	if s.Percent {
 		return max(1, n*s.N/100)
@@ -87,7 +87,7 @@ type Planned struct {
 // acts reports whether the plan changes the image.
 func (p *Planned) acts() bool { return p.Action != "" && p.Action == p.want }
 
-// Plan is what pruning would do.
+// Plan is the list of changes that pruning would make.
 type Plan struct {
 	Images []Planned `json:"images"` // by group and region, the newest first
 
@@ -117,8 +117,9 @@ type planGroup struct {
 	most         int        // how many are disabled, and how many go, in one run
 }
 
-// Plan decides what becomes of images. An error that joins those of some regions comes with a
-// plan for the others: without a whole list of the images of a region none is removed.
+// Plan decides what to do with the images. If some regions fail, it returns a plan for the
+// others, with an error that joins the failures: without a complete list of the images of a
+// region, no image is removed there.
 func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	o.Owners = []string{"self"}
 	o.OlderThan = 0 // younger images count towards the number to keep
@@ -213,8 +214,7 @@ func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, 
 	}
 }
 
-// next returns the oldest images of the group about which nothing is decided, as many as
-// may go yet.
+// next returns the oldest undecided images of the group, as many as may still be changed.
 func (g *planGroup) next() (some []*Planned) {
 	done := map[string]int{}
 	for _, i := range g.images {

@@ -7,7 +7,8 @@ import (
 	"slices"
 )
 
-// generations is how far the sources of an image are followed.
+// generations is the maximum number of generations for which the sources of an image are
+// traced.
 const generations = 20
 
 // Ancestor is what an image was made from.
@@ -98,7 +99,7 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 	return all, joined(errs)
 }
 
-// joined joins errors of regions, one of each.
+// joined joins the errors of regions, at most one for each.
 func joined(errs []error) error {
 	known := map[string]bool{}
 	return errors.Join(slices.DeleteFunc(slices.Clone(errs), func(err error) bool {

@@ -61,7 +61,7 @@ func spare(made []step.Resource) (all []string) {
 	return all
 }
 
-// retire does what is planned in an account, which may be another one.
+// retire carries out a plan in an account, which may be another one.
 func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, g Guards, plan *Plan) error {
 	for _, i := range plan.Images {
 		if i.Action == PlanUsed {
@@ -76,7 +76,7 @@ func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, g Guar
 	return remover.Prune(ctx, plan)
 }
 
-// firstUse returns the first use that counts.
+// firstUse returns the first use that is not a warning.
 func firstUse(uses []Use) string {
 	n := slices.IndexFunc(uses, func(u Use) bool { return !u.Warning })
 	if n < 0 {
@@ -85,16 +85,17 @@ func firstUse(uses []Use) string {
 	return uses[n].String()
 }
 
-// deprecate deprecates an image from the next whole minute on, which is what EC2 counts in. The call is
-// cut off with ctx: nothing takes it back, and an image that is deprecated after all was to be.
+// deprecate deprecates an image from the next whole minute on, which is the resolution of
+// EC2. The call is cancelled with ctx: nothing reverts it, and it does no harm if it takes
+// effect after all.
 func (r *Remover) deprecate(ctx context.Context, i Image) error {
 	at := r.Guards.now().UTC().Add(2 * time.Minute).Truncate(time.Minute)
 	_, err := access.Call(ctx, r.Account.session.EC2(i.Region).EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &i.ID, DeprecateAt: &at})
 	return err
 }
 
-// disable disables an image. EC2 forgets for good whom it was shared with, so that is
-// written into its tags before. It is no error if the image is disabled already.
+// disable disables an image. EC2 permanently forgets whom a disabled image was shared with,
+// so disable first records that in tags. It is no error if the image is already disabled.
 func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 	client := r.Account.session.EC2(i.Region)
 	tags := map[string]string{DisabledTag: r.Guards.now().UTC().Format(time.RFC3339)}
@@ -132,8 +133,8 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 	return err
 }
 
-// forget removes the tags of an earlier disabling that say whom an image was shared with
-// then, and that the new ones do not replace.
+// forget removes the tags in which an earlier disabling recorded whom the image was shared
+// with, except those that the new tags replace.
 func (r *Remover) forget(ctx context.Context, i Image, tags map[string]string, disabled bool) error {
 	_, keys := i.recorded()
 	keys = slices.DeleteFunc(keys, func(key string) bool { _, fresh := tags[key]; return fresh })
@@ -150,7 +151,7 @@ func (r *Remover) forget(ctx context.Context, i Image, tags map[string]string, d
 	return nil
 }
 
-// tagValue is how many characters the value of a tag can have.
+// tagValue is the maximum length of a tag value, in characters.
 const tagValue = 256
 
 // record adds the tags that record whom an image is shared with.

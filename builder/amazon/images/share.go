@@ -17,7 +17,8 @@ import (
 	"bake/internal/delay"
 )
 
-// SharingChange says whom images are shared with from now on, or no more.
+// SharingChange says which recipients images are to be shared with, or no longer shared
+// with.
 type SharingChange struct {
 	With      []string // account IDs, and ARNs of organizations and organizational units
 	Public    bool     // everybody
@@ -53,7 +54,7 @@ func (c SharingChange) Check(account string) error {
 	return nil
 }
 
-// recipients are everybody that the change is about.
+// recipients returns all recipients in the change.
 func (c SharingChange) recipients() []string {
 	who := slices.Clone(c.With)
 	if c.Public {
@@ -121,8 +122,8 @@ func (a *Account) Unshare(ctx context.Context, ref string, c SharingChange) ([]S
 	}, a.unshare)
 }
 
-// changeSharing finds the images and how they are shared, has check look at all of them,
-// and then do change each.
+// changeSharing finds the images and their sharing, calls check with all of them, and then
+// calls do for each.
 func (a *Account) changeSharing(ctx context.Context, ref string, c SharingChange, check func(context.Context, []Shared) error, do func(context.Context, *Shared, SharingChange) error) ([]Shared, error) {
 	if err := c.Check(a.ID); err != nil {
 		return nil, err
@@ -181,7 +182,8 @@ func imagesOf(all []Shared) (out []Image) {
 	return out
 }
 
-// shared asks how an image and, if the change is about them, its snapshots are shared.
+// shared queries the sharing of an image and, if the change concerns them, of its
+// snapshots.
 func (a *Account) shared(ctx context.Context, i Image, c SharingChange) (s Shared, err error) {
 	s.Image = i
 	if s.Before, err = a.Sharing(ctx, i); err != nil {
@@ -287,7 +289,8 @@ func (a *Account) warn(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// publicBlocked reports whether the account lets no more images be made public in a region.
+// publicBlocked reports whether the account blocks making further images public in a
+// region.
 func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error) {
 	out, err := access.Call(ctx, a.session.EC2(region).GetImageBlockPublicAccessState, &ec2.GetImageBlockPublicAccessStateInput{})
 	if access.Is(err, "InvalidAction", "UnauthorizedOperation") || access.NotImplemented(err) {
@@ -324,7 +327,7 @@ func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
 	return err
 }
 
-// shareWhole makes all changes that share is about, each with try.
+// shareWhole makes all calls that share an image, each with try.
 func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, try func(do, back func(context.Context) error) error) error {
 	for _, p := range s.parts {
 		if !c.Snapshots {
@@ -356,7 +359,7 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 // that a call in progress then has.
 const undoTime = 30 * time.Second
 
-// from returns those of the current recipients that the change removes.
+// from returns the current recipients that the change removes.
 func (c SharingChange) from(now Sharing) []string {
 	if c.All {
 		return now.All()
@@ -381,7 +384,8 @@ func (s *Shared) did(err error) error {
 	return err
 }
 
-// unshare takes an image and its snapshots back: the image first, which is what counts.
+// unshare stops sharing an image and its snapshots: the image first, because it is what
+// matters.
 func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error {
 	if less := c.from(s.Before); len(less) > 0 {
 		if err := s.did(a.modifyImage(ctx, s.Image, nil, less)); err != nil {
@@ -405,7 +409,7 @@ func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error
 	return nil
 }
 
-// settled looks at how the image is shared until it is as it should be.
+// settled polls the sharing of the image until done returns true.
 func (a *Account) settled(ctx context.Context, s *Shared, done func(Sharing) bool) error {
 	for start, pause := time.Now(), 100*time.Millisecond; ; pause *= 2 {
 		now, err := a.Sharing(ctx, s.Image)
@@ -439,7 +443,8 @@ func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string
 	return err
 }
 
-// snapshotChanges is how many permissions of a snapshot one request can change.
+// snapshotChanges is the maximum number of permissions of a snapshot that one request can
+// change.
 const snapshotChanges = 500
 
 // modifySnapshot is modifyImage for a snapshot, and for at most snapshotChanges

@@ -12,7 +12,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Sharing is who may use an image or a snapshot besides its owner.
+// Sharing lists who may use an image or a snapshot, apart from its owner.
 type Sharing struct {
 	Public        bool     `json:"public"`
 	Accounts      []string `json:"accounts"`
@@ -20,7 +20,7 @@ type Sharing struct {
 	Units         []string `json:"organizational_units,omitempty"`
 }
 
-// Empty reports whether there are no others.
+// Empty reports whether nothing is shared.
 func (s Sharing) Empty() bool { return len(s.All()) == 0 }
 
 // All returns all recipients; it includes "all" for a public image.
@@ -32,10 +32,10 @@ func (s Sharing) All() []string {
 	return all
 }
 
-// Everybody is how EC2 calls the group of all accounts.
+// Everybody is EC2's name of the group of all accounts.
 const Everybody = "all"
 
-// String lists everybody who may, for people.
+// String lists the recipients, for people.
 func (s Sharing) String() string {
 	all := s.All()
 	if s.Public {
@@ -47,7 +47,7 @@ func (s Sharing) String() string {
 	return strings.Join(all, ", ")
 }
 
-// has reports whether one of All is who.
+// has reports whether All contains who.
 func (s Sharing) has(who string) bool { return slices.Contains(s.All(), who) }
 
 func (s *Sharing) sort() {
@@ -115,7 +115,7 @@ func permission(who string) types.LaunchPermission {
 	return types.LaunchPermission{UserId: &who}
 }
 
-// volumePermission is an account or everybody as a permission of a snapshot.
+// volumePermission returns the permission of a snapshot for an account or for everybody.
 func volumePermission(who string) types.CreateVolumePermission {
 	if who == Everybody {
 		return types.CreateVolumePermission{Group: types.PermissionGroupAll}

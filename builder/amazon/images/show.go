@@ -19,8 +19,8 @@ type Detail struct {
 }
 
 // Show describes the image that ref names, and its copies in the regions; without regions,
-// in all that are enabled for the account. With an error that is no *[NotFoundError], the
-// rest of the detail is there if the image is.
+// in all that are enabled for the account. If the error is not a *[NotFoundError], the
+// detail contains what could be determined.
 func (a *Account) Show(ctx context.Context, ref string, regions []string) (Detail, error) {
 	image, err := a.One(ctx, ref)
 	if err != nil {
@@ -69,7 +69,7 @@ func (d *Detail) own(ctx context.Context, a *Account, note func(what string, err
 	d.Parts = append(d.Parts, parts...)
 }
 
-// launch is a command that launches an image.
+// launch returns a command that launches an image.
 func (a *Account) launch(i Image) string {
 	if a.session.Cloud.StandsIn() {
 		return fmt.Sprintf("bake cloud run -region %s %s", i.Region, i.ID)

@@ -19,10 +19,11 @@ type Stages struct {
 // Never is the age at which images are not deleted.
 const Never = time.Duration(-1)
 
-// Pause is how long one stage of the life of an image lasts at least.
+// Pause is the minimum duration of each stage in the life of an image.
 const Pause = 7 * 24 * time.Hour
 
-// soon is when an image that was just deprecated is, as EC2 takes no time of the past.
+// soon is the delay from now after which a deprecation takes effect: EC2 accepts no time in
+// the past.
 const soon = 5 * time.Minute
 
 // DisabledTag records since when an image is disabled, and SharedTag whom it was shared
@@ -77,12 +78,12 @@ func (s Stages) next(i Image, now time.Time) (action, why string) {
 	return action, why
 }
 
-// participle is an action in words.
+// participle returns the past participle of an action's verb.
 func participle(action string) string {
 	return map[string]string{PlanDeprecate: "deprecated", PlanDisable: "disabled", PlanRemove: "removed"}[action]
 }
 
-// disabledSince is when an image was disabled; nil if that is not known.
+// disabledSince returns when an image was disabled; nil if that is not known.
 func (i Image) disabledSince() *time.Time {
 	text := i.Tags[DisabledTag]
 	return moment(&text)
