@@ -23,8 +23,7 @@ import (
 	"bake/step"
 )
 
-// Of returns the account of a session. Its regions are those that the session was opened
-// in.
+// Of returns the account of a session, with the regions that the session was opened in.
 func Of(s *access.Session) *Account {
 	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 }
@@ -34,14 +33,14 @@ func (a *Account) Bucket(ctx context.Context, uri string) (*amazon.Bucket, error
 	return bucket.Open(ctx, a.session, uri)
 }
 
-// Role is a role to take on in other accounts. The zero value is none.
+// Role is a role to assume in other accounts. The zero value is no role.
 type Role struct {
 	ARN        string // with "{account}" in the place of the number of the account
 	ExternalID string // which its trust policy may ask for
 	Session    string // name of the sessions, by which logs know them; empty: bake
 }
 
-// Check returns an error if the ARN is invalid. No ARN is valid.
+// Check returns an error if the ARN is invalid. An empty ARN is valid.
 func (r Role) Check() error {
 	if r.ARN == "" || strings.HasPrefix(r.ARN, "arn:") && strings.Contains(r.ARN, ":role/") {
 		return nil
@@ -64,16 +63,16 @@ func RoleOf(d builder.Distribution, run string) Role {
 	return Role{d.Role, d.ExternalID, name[:min(len(name), sessionName)]}
 }
 
-// sessionName is how long the name of a session can be.
+// sessionName is the maximum length of a session name.
 const sessionName = 64
 
-// assumedAccounts are the other accounts that roles were taken on in.
+// assumedAccounts are the other accounts in which roles were assumed.
 type assumedAccounts struct {
 	mu sync.Mutex
 	of map[string]*Account // by the ARN of the role
 }
 
-// in is another account, by a role in it. The role is taken on once.
+// in returns another account, accessed by a role in it. The role is assumed only once.
 func (a *Account) in(ctx context.Context, account string, role Role) (*Account, error) {
 	arn := strings.ReplaceAll(role.ARN, "{account}", account)
 	a.assumed.mu.Lock()
@@ -88,7 +87,7 @@ func (a *Account) in(ctx context.Context, account string, role Role) (*Account, 
 	return other, err
 }
 
-// as is another account, by a role in it.
+// as returns another account, accessed by a role in it.
 func (a *Account) as(ctx context.Context, account string, role access.AssumeRole) (*Account, error) {
 	session, err := a.session.As(ctx, role)
 	if err != nil {
@@ -140,15 +139,15 @@ type Distributor struct {
 	refused *refusals // places that are left out, since they have refused; nil: each counts
 }
 
-// refusals are places, and whole accounts, that did not answer.
+// refusals are places, and whole accounts, that refused access or did not answer.
 type refusals struct {
 	mu   sync.Mutex
 	of   map[string]bool // by account and region
 	errs []error
 }
 
-// take reports whether an error may be put up with, and remembers it. Each place is named
-// once.
+// take records an error of a place, once for each place, and reports whether the caller may
+// ignore it.
 func (r *refusals) take(ctx context.Context, account, region string, err error) bool {
 	if r == nil || context.Cause(ctx) != nil {
 		return false
@@ -174,20 +173,21 @@ func (r *refusals) has(account, region string) bool {
 	return r.of[account+" "+region] || r.of[account+" "]
 }
 
-// distributable is a builder whose images a [Distributor] can distribute.
+// distributable is a builder whose images can be distributed by a [Distributor].
 type distributable interface {
 	OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error)
 	Regions() []string
 	SetDistribution(to builder.Distribution)
 }
 
-// Distributes reports whether there is an outlet for a builder's images.
+// Distributes reports whether there is a distributor for a builder's images.
 func Distributes(b builder.Builder) bool {
 	_, ok := b.(distributable)
 	return ok
 }
 
-// DistributorOf returns the distributor of the images of a builder that [Distributes].
+// DistributorOf returns the distributor of the images of a builder for which [Distributes]
+// is true.
 func DistributorOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Distributor, error) {
 	h, ok := b.(distributable)
 	if !ok {
@@ -201,8 +201,8 @@ func DistributorOf(ctx context.Context, s *step.Scope, b builder.Builder, d buil
 	return Of(session).NewDistributor(d, s.Run.ID), nil
 }
 
-// DistributionPermissions are the permissions that distributing the images of a builder, and putting them into
-// channels, needs.
+// DistributionPermissions are the permissions for distributing the images of a builder and
+// for moving channels to them.
 type DistributionPermissions struct {
 	Of         builder.Builder // that [Distributes]
 	To         builder.Distribution
@@ -218,7 +218,7 @@ func (h DistributionPermissions) Permissions() []policy.Need {
 	return DistributionNeeds(of.Regions(), h.To, h.Parameters)
 }
 
-// RetentionPermissions are the permissions that retention needs, which looks in all regions.
+// RetentionPermissions are the permissions for retention, which examines all regions.
 type RetentionPermissions struct{}
 
 // Permissions implements [amazon.Permitted].
@@ -231,7 +231,7 @@ func (a *Account) NewDistributor(d builder.Distribution, run string) *Distributo
 	return &Distributor{own: a, to: d, role: RoleOf(d, run)}
 }
 
-// in is an account of the distribution; nil if there is no role to take on in it.
+// in returns an account of the distribution; nil if there is no role to assume in it.
 func (o *Distributor) in(ctx context.Context, account string) (*Account, error) {
 	switch {
 	case account == o.own.ID:
@@ -248,8 +248,9 @@ func (o *Distributor) accounts() []string {
 	return slices.DeleteFunc(all, func(id string) bool { return id == o.own.ID })
 }
 
-// Check implements [builder.Distributor]: the roles can be taken on, the regions are enabled,
-// the keys exist, and the accounts may copy, or what is made can be shared.
+// Check implements [builder.Distributor]. It checks that the roles can be assumed, the
+// regions are enabled and the keys exist, and that the accounts may copy the images or the
+// images can be shared with them.
 func (o *Distributor) Check(ctx context.Context) error {
 	if o.to.Copy && o.to.Role == "" && len(o.accounts()) > 0 {
 		return errors.New("images can be copied in other accounts only with a role in each of them")
@@ -299,7 +300,7 @@ func (o *Distributor) checkAccount(ctx context.Context, a *Account, regions []st
 	return nil
 }
 
-// checkKey looks for a key, if the account may.
+// checkKey checks that a key exists, if the account may query it.
 func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	if key == "" {
 		return nil
@@ -315,10 +316,11 @@ func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	return context.Cause(ctx) // EC2 says what else is wrong with it
 }
 
-// nobodysImage is the ID of no image: AWS looks first whether a call is allowed at all.
+// nobodysImage is the ID of an image that does not exist. AWS checks whether a call is
+// permitted before it looks for the image.
 const nobodysImage = "ami-00000000000000000"
 
-// checkCopy asks whether the account may copy images to a region.
+// checkCopy checks with a dry run whether the account may copy images to a region.
 func (a *Account) checkCopy(ctx context.Context, region string) error {
 	_, err := access.Call(ctx, a.session.EC2(region).CopyImage, &ec2.CopyImageInput{
 		DryRun: aws.Bool(true), Name: aws.String("bake-preflight"), SourceImageId: aws.String(nobodysImage), SourceRegion: &region,

@@ -15,7 +15,7 @@ import (
 	"bake/step"
 )
 
-// BootOptions say what machine of an image is launched, and how it is logged in to.
+// BootOptions define which machine is launched from an image, and how to log in to it.
 type BootOptions struct {
 	InstanceType string // "": the smallest that fits the image
 	User         string // "": whom the image, or what it was made of, is known to let in
@@ -23,7 +23,7 @@ type BootOptions struct {
 	Interface    string // one of Interfaces; "": the public address, or the private one if there is none
 }
 
-// Interfaces returns the addresses that a machine can be logged in to by.
+// Interfaces returns the kinds of addresses by which one can log in to a machine.
 func Interfaces() (all []string) {
 	for _, i := range launch.Interface("").Choices() {
 		if i != string(launch.SessionManager) { // which takes an instance profile
@@ -33,10 +33,9 @@ func Interfaces() (all []string) {
 	return all
 }
 
-// Boot launches a machine of the image that ref names, with a temporary key and security
-// group and without user data, calls use when it can be logged in to, and deletes all of
-// them again in every case. The image must be in the region that the account was opened
-// in.
+// Boot launches a machine from the image that ref names, with a temporary key and security
+// group and without user data. It calls use when login is possible, and always deletes the
+// machine, key and group. The image must be in the region in which the account was opened.
 func (a *Account) Boot(ctx context.Context, s *step.Scope, ref string, o BootOptions, use func(context.Context, Image, builder.Machine) error) error {
 	i, err := a.One(ctx, ref)
 	if err != nil {
@@ -60,7 +59,7 @@ func (a *Account) Boot(ctx context.Context, s *step.Scope, ref string, o BootOpt
 	return g.Run(ctx, s, a.session, i.ID, func(ctx context.Context, m builder.Machine) error { return use(ctx, i, m) })
 }
 
-// smallest is an instance type that the image can be tried on.
+// smallest returns a small instance type that can run the image.
 func (i Image) smallest() string {
 	switch {
 	case strings.HasPrefix(i.Architecture, "arm64"):
@@ -71,8 +70,8 @@ func (i Image) smallest() string {
 	return "t3.micro"
 }
 
-// user returns the login user of the image: from its tag or its publisher, or from those
-// of the images that it was made from.
+// user returns the login user of the image: from its tag or its publisher, or from those of
+// its ancestors.
 func (a *Account) user(ctx context.Context, i Image) (string, error) {
 	known := func(owner, name string, tags map[string]string) string {
 		image := types.Image{OwnerId: &owner, Name: &name}

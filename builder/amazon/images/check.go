@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Broken describes a resource that launches machines from an image that cannot be
-// launched, or that names such an image for others.
+// Broken describes a resource that launches machines from an image that cannot be launched,
+// or that only names such an image for other resources.
 type Broken struct {
 	Region string `json:"region"`
 	User   string `json:"user"`
@@ -25,9 +25,9 @@ func (b Broken) String() string {
 	return fmt.Sprintf("%s: %s: image %s %s", b.Region, b.User, b.Image, b.Reason)
 }
 
-// CheckUse finds the parameters, launch templates, groups and fleets of the account's
-// regions whose image is missing, disabled or not for this account any more. A region in
-// which one of the questions had no answer is an error.
+// CheckUse finds the parameters, launch templates, groups and fleets in the account's
+// regions whose image is missing, disabled or no longer available to this account. It
+// returns an error for each region in which a query failed.
 func (a *Account) CheckUse(ctx context.Context) ([]Broken, error) {
 	return inRegions(ctx, a.Regions, a.checkUse)
 }
@@ -82,8 +82,8 @@ func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, er
 	return out, nil
 }
 
-// Unused returns those of the account's own images that nothing uses, and what uses the
-// others, or could.
+// Unused returns those of the account's own images that nothing uses, and the known or
+// possible uses of the others.
 func (a *Account) Unused(ctx context.Context, images []Image, g Guards) ([]Image, Uses) {
 	own := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return i.Owner != a.ID })
 	uses := a.Uses(ctx, own, g)

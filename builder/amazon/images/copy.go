@@ -26,7 +26,7 @@ import (
 	"bake/step"
 )
 
-// CopyOptions say how an image is copied.
+// CopyOptions define how an image is copied.
 type CopyOptions struct {
 	To          []string          // regions
 	Name        string            // empty: that of the image
@@ -120,7 +120,8 @@ func (a *Account) Copy(ctx context.Context, scope *step.Scope, ref string, o Cop
 	return c.each(ctx, existing)
 }
 
-// check finds out what would keep the image from being copied, and which copies there are.
+// check returns an error if the image cannot be copied, and otherwise the copies that
+// already exist.
 func (c *copier) check(ctx context.Context) (existing []Image, err error) {
 	i := c.from
 	switch {
@@ -187,12 +188,12 @@ func plainTags(tags map[string]string) map[string]string {
 	return tags
 }
 
-// KeyTag is the tag of copies that says which key they were encrypted with, as it was
-// named.
+// KeyTag is the tag of copies that records the key they were encrypted with, in the form in
+// which the user named it.
 const KeyTag = "bake:kms-key"
 
-// taken returns the copy that a region has already, and says what else keeps the name
-// from being used there.
+// taken returns the copy that a region already has. It returns an error if something else
+// prevents the use of the name there.
 func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
 	found, err := c.listIn(ctx, []string{region}, Query{Name: exactly(c.Name)})
 	if err != nil || len(found) == 0 {
@@ -248,7 +249,7 @@ func (c *copier) each(ctx context.Context, existing []Image) ([]Copied, error) {
 	return done, errors.Join(errs...)
 }
 
-// cause is the error of a step without the step.
+// cause returns the error of a step without the name of the step.
 func cause(err error) error {
 	var s *step.Error
 	if errors.As(err, &s) {
@@ -257,11 +258,11 @@ func cause(err error) error {
 	return err
 }
 
-// copies is how often a copy is begun before it is given up.
+// copies is the maximum number of attempts to make a copy.
 const copies = 3
 
-// copy makes one copy, which is the user's when it returns. One that EC2 gives up is begun
-// anew, some times.
+// copy makes one copy, which belongs to the user when copy returns. It retries a copy that
+// EC2 gives up, a few times.
 func (c *copier) copy(ctx context.Context, region string) (Image, error) {
 	pause := c.session.Pace.Retry
 	for try := 1; ; try++ {
@@ -321,7 +322,7 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	return c.finalize(ctx, image, key)
 }
 
-// explain adds what to do to an error of CopyImage.
+// explain adds advice to an error of CopyImage.
 func (c *copier) explain(err error) error {
 	if c.from.Owner == c.ID || !access.Is(err, "InvalidRequest", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound", "AuthFailure", "UnauthorizedOperation") {
 		return err
@@ -349,8 +350,8 @@ func (c *copier) await(ctx context.Context, region, id string) (Image, error) {
 	return imageOf(region, image), err
 }
 
-// finalize gives a copy that is available the attributes that EC2 does not copy, takes
-// bake's tags off, and makes it the user's. Until the last moment the ledger owns it.
+// finalize sets the attributes that EC2 does not copy on an available copy, removes bake's
+// tags, and hands the copy over to the user. Until the last moment the ledger owns it.
 func (c *copier) finalize(ctx context.Context, image Image, key string) (Image, error) {
 	client := c.session.EC2(image.Region)
 	if at := c.from.Deprecated; at != nil && c.from.Owner == c.ID && at.After(time.Now().Add(time.Minute)) {

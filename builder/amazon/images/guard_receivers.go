@@ -155,7 +155,7 @@ func (l *usageScan) received(ctx context.Context, i Image, with Sharing, asked [
 	}
 }
 
-// reportEntry is how often an account uses an image.
+// reportEntry is the number of times an account uses an image.
 type reportEntry struct {
 	Account string `xml:"accountId"`
 	Kind    string `xml:"resourceType"`
@@ -182,7 +182,7 @@ func (l *usageScan) report(ctx context.Context, i Image) ([]reportEntry, error) 
 	return entries, err
 }
 
-// reports are reports of the use of images, by the IDs of those.
+// reports are usage reports, by image ID.
 type reports struct {
 	mu sync.Mutex
 	of map[string][]reportEntry
@@ -207,8 +207,8 @@ func (r *reports) put(id string, entries []reportEntry) {
 	r.of[id] = entries
 }
 
-// makeReport has EC2 make a report of the accounts that use an image, reads it, and deletes
-// it again; otherwise EC2 would delete it after 30 days.
+// makeReport makes EC2 create a report of the accounts that use an image, reads it, and
+// deletes it; otherwise EC2 would delete it after 30 days.
 func (l *usageScan) makeReport(ctx context.Context, i Image) (entries []reportEntry, err error) {
 	q := l.a.session.EC2Query(l.region)
 	var made struct {

@@ -15,7 +15,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// queryPages makes a call again as long as there are more pages. page takes in what was
+// queryPages repeats a call until there are no more pages. page processes the page that was
 // decoded into out, and returns the token of the next one.
 func queryPages(ctx context.Context, q *access.Query, action string, params url.Values, out any, page func() string) error {
 	for seen := map[string]bool{}; ; {
@@ -35,7 +35,7 @@ func queryPages(ctx context.Context, q *access.Query, action string, params url.
 	}
 }
 
-// groupTemplate is a launch template as Auto Scaling groups name it.
+// groupTemplate is a reference to a launch template from an Auto Scaling group.
 type groupTemplate struct {
 	ID      string `xml:"LaunchTemplateId"`
 	Name    string `xml:"LaunchTemplateName"`
@@ -109,23 +109,23 @@ func (l *usageScan) scaling(ctx context.Context) error {
 	})
 }
 
-// aliasPrefix begins a reference to an image by a parameter of Systems Manager.
+// aliasPrefix is the prefix of a reference to an image by a parameter of Systems Manager.
 const aliasPrefix = "resolve:ssm:"
 
-// alias is something that names its image by a parameter.
+// alias is a resource that names its image by a parameter.
 type alias struct {
 	name string // of the parameter, perhaps with a version or label
 	by   Use
 }
 
-// parametersAtOnce is how many parameters GetParameters takes.
+// parametersAtOnce is the maximum number of parameters in a call of GetParameters.
 const parametersAtOnce = 10
 
-// parameterID returns the name of a parameter as its ARN has it.
+// parameterID returns the part of a parameter's ARN that names it.
 func parameterID(name string) string { return "parameter/" + strings.TrimPrefix(name, "/") }
 
-// resolve finds the images that aliases stand for. EC2 does that for single versions of
-// launch templates only.
+// resolve finds the images that aliases refer to. EC2 resolves aliases only for single
+// versions of launch templates.
 func (l *usageScan) resolve(ctx context.Context) {
 	users := map[string][]Use{}
 	for _, a := range l.aliases {
@@ -248,8 +248,8 @@ func previousName(p parameterVersion) string {
 	return p.Name + ":" + strconv.FormatInt(p.Version-1, 10)
 }
 
-// parameters returns the names of the parameters that name images, and of those that are
-// texts. Secrets are left out.
+// parameters returns the names of the parameters that name images, and of those that
+// contain text. It leaves out secrets.
 func (l *usageScan) parameters(ctx context.Context) (images, texts []string, err error) {
 	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "Type", "Option": "Equals", "Values": []string{"String", "StringList"}}}}
 	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
@@ -265,8 +265,8 @@ func (l *usageScan) parameters(ctx context.Context) (images, texts []string, err
 // imageIDs matches the IDs of images in a text.
 var imageIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bami-([0-9a-f]{17}|[0-9a-f]{8})\b`) })
 
-// mentions finds the images whose IDs are in parameters that are texts. One that is nothing
-// but an ID names the image.
+// mentions finds the images whose IDs occur in parameters that contain text. A parameter
+// that consists only of an ID names the image.
 func (l *usageScan) mentions(ctx context.Context, names []string) error {
 	values, err := l.values(ctx, names)
 	if err != nil {

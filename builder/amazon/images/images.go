@@ -19,7 +19,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Place says where images are: whose, and in which regions.
+// Place defines the owner and the regions of images.
 type Place struct {
 	Regions []string // none: that of the AWS configuration
 	All     bool     // all regions that are enabled for the account, in the place of Regions
@@ -34,7 +34,7 @@ type Place struct {
 	Say func(ctx context.Context, format string, args ...any)
 }
 
-// Account is an open way to the images of one account.
+// Account gives access to the images of one account.
 type Account struct {
 	ID      string   // its number
 	Regions []string // that the place names, in order, at least one
@@ -48,7 +48,7 @@ type Account struct {
 	assumed *assumedAccounts // other accounts; nil: this is one
 }
 
-// Open opens the account of the credentials that the place leads to.
+// Open opens the account that the credentials of the place belong to.
 func Open(ctx context.Context, p Place) (*Account, error) {
 	o := access.Defaults()
 	o.Profile = p.Profile
@@ -79,8 +79,8 @@ func (a *Account) say(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// Home returns the region that the account was opened in: the first that was named, or that
-// of the AWS configuration.
+// Home returns the region that the account was opened in: the first named one, or that of
+// the AWS configuration.
 func (a *Account) Home() string { return a.session.Region }
 
 // Enabled lists the regions that are enabled for the account, in order.
@@ -88,8 +88,8 @@ func (a *Account) Enabled(ctx context.Context) ([]string, error) {
 	return a.session.Regions(ctx, false)
 }
 
-// RegionError is the error of one region of several, which does not keep the others
-// from being worked on.
+// RegionError is the error of one of several regions. It does not prevent work on the
+// others.
 type RegionError struct {
 	Region string
 	Err    error
@@ -101,9 +101,9 @@ func (e *RegionError) Unwrap() error { return e.Err }
 // regionsAtOnce is how many regions are queried concurrently. AWS limits calls per region.
 const regionsAtOnce = 16
 
-// inRegions calls do for each region, several at once, and joins what they return and
-// their errors, each a *[RegionError]. The results are in the order of the regions. When
-// ctx ends, the error is its cause.
+// inRegions calls do for each region, several at once, and joins the results in the order
+// of the regions, and the errors, each a *[RegionError]. When ctx ends, the error is its
+// cause.
 func inRegions[T any](ctx context.Context, regions []string, do func(ctx context.Context, region string) ([]T, error)) ([]T, error) {
 	var (
 		each  errgroup.Group

@@ -11,8 +11,8 @@ import (
 
 // NamedBy returns the images in all that a channel, which is a parameter, names now or
 // named before in their regions, and the IDs of those that it names now. The error is an
-// [ErrNoChannel] if none of the account's regions has the channel. If a region does not
-// answer, the results of the others are returned with the error.
+// [ErrNoChannel] if none of the account's regions has the channel. If a region fails, the
+// results of the others are returned with the error.
 func (a *Account) NamedBy(ctx context.Context, parameter string, all []Image) (named []Image, now []string, err error) {
 	histories, err := a.NewDistributor(builder.Distribution{}, "").Histories(ctx, parameter)
 	if len(histories) == 0 && err == nil {

@@ -6,7 +6,8 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// parameterVersion is a version of a parameter of Systems Manager, as far as it is known.
+// parameterVersion is a version of a parameter of Systems Manager; fields that are not
+// known are empty.
 type parameterVersion struct {
 	Name, ARN, Selector, Value, DataType, Description, LastModifiedUser string
 	Version                                                             int64

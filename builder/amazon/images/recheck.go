@@ -16,7 +16,8 @@ import (
 // Queries about a single image are always repeated.
 const surveyLife = time.Minute
 
-// cachedScan is what launches machines in a region, and what its parameters name.
+// cachedScan is a scan of what launches machines in a region and of what its parameters
+// name.
 type cachedScan struct {
 	at   time.Time
 	scan *usageScan
@@ -40,7 +41,7 @@ func (r *Remover) scan(ctx context.Context, region string) *usageScan {
 	return l
 }
 
-// uses are what uses an image right now.
+// uses returns the current uses of an image.
 func (r *Remover) uses(ctx context.Context, i Image) []Use {
 	known := r.scan(ctx, i.Region)
 	g := r.Guards
@@ -59,8 +60,8 @@ func (r *Remover) uses(ctx context.Context, i Image) []Use {
 	return l.uses[i.ID]
 }
 
-// recheck looks up those launch templates that EC2 knows to name the image in some version:
-// the survey may be older than their default or latest one.
+// recheck checks the launch templates of which EC2 reports that some version names the
+// image: the scan may be older than their current default or latest version.
 func (l *usageScan) recheck(ctx context.Context, i Image) {
 	known := map[string]bool{}
 	for _, u := range l.uses[i.ID] {

@@ -85,9 +85,9 @@ func firstUse(uses []Use) string {
 	return uses[n].String()
 }
 
-// deprecate deprecates an image from the next whole minute on, which is the resolution of
-// EC2. The call is cancelled with ctx: nothing reverts it, and it does no harm if it takes
-// effect after all.
+// deprecate deprecates an image from a whole minute on, which is the resolution of EC2. The
+// call is cancelled with ctx: nothing reverts it, and it does no harm if it takes effect
+// after all.
 func (r *Remover) deprecate(ctx context.Context, i Image) error {
 	at := r.Guards.now().UTC().Add(2 * time.Minute).Truncate(time.Minute)
 	_, err := access.Call(ctx, r.Account.session.EC2(i.Region).EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &i.ID, DeprecateAt: &at})

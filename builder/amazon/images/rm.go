@@ -41,7 +41,7 @@ type Removal struct {
 	Error   string   `json:"error,omitempty"`
 }
 
-// InUseError says that images are not removed because they are in use.
+// InUseError is the error of images that are not removed because they are in use.
 type InUseError struct {
 	Images []Image
 	Uses   Uses
@@ -63,7 +63,7 @@ func (e *InUseError) Error() string {
 	return b.String()
 }
 
-// Advice says what the user can do about it.
+// Advice returns what the user can do about it.
 func (e *InUseError) Advice() string {
 	text := "Nothing that is in use was removed. First have its users use another image"
 	guards := map[string]bool{}
@@ -77,8 +77,8 @@ func (e *InUseError) Advice() string {
 	return text + ", or do without guards: -ignore-guard=" + strings.Join(slices.Sorted(maps.Keys(guards)), ",")
 }
 
-// SnapshotsLeftError says that an image was deregistered, but not all of its snapshots
-// were deleted.
+// SnapshotsLeftError is the error of an image that was deregistered although not all of its
+// snapshots were deleted.
 type SnapshotsLeftError struct {
 	Image     Image
 	Snapshots []string
@@ -96,7 +96,7 @@ func (e *SnapshotsLeftError) Error() string {
 
 func (e *SnapshotsLeftError) Unwrap() error { return e.Err }
 
-// Remover removes images, as a task whose ledger records what is left if bake is killed.
+// Remover removes images, as a task whose ledger records what remains if bake is killed.
 type Remover struct {
 	Account   *Account
 	Scope     *step.Scope
@@ -108,7 +108,7 @@ type Remover struct {
 	surveys  map[string]cachedScan // by region
 }
 
-// handle makes the scope able to finish what was begun.
+// handle enables the scope to finish incomplete removals.
 func (r *Remover) handle() {
 	home := r.Account
 	if r.home != nil {
@@ -171,7 +171,8 @@ func (r *Remover) report(done Removal) {
 	}
 }
 
-// one removes one image, or does what else is planned, unless it is in use by now.
+// one removes one image, or carries out another planned action, unless the image is in use
+// by now.
 func (r *Remover) one(ctx context.Context, i Image, action string) error {
 	r.handle()
 	return step.Run(ctx, r.Scope, fmt.Sprintf("%s image %s (%s) in %s", action, i.ID, i.Name, i.Region), func(ctx context.Context) error {
@@ -188,7 +189,7 @@ func (r *Remover) one(ctx context.Context, i Image, action string) error {
 	})
 }
 
-// act does to an image what is planned.
+// act carries out the planned action on an image.
 func (r *Remover) act(ctx context.Context, done *Removal, action string) error {
 	i := done.Image
 	found, err := r.Account.byID(ctx, i.Region, i.ID)
@@ -308,8 +309,8 @@ func (r *Remover) snapshots(ctx context.Context, done *Removal, ids []string, re
 	return errors.Join(errs...)
 }
 
-// Named returns the account's own images in its regions with this name, or of this value
-// of the tag bake:image.
+// Named returns the account's own images in its regions that have this name, or whose tag
+// bake:image has this value.
 func (a *Account) Named(ctx context.Context, name string) ([]Image, error) {
 	named, err := a.List(ctx, Query{Name: exactly(name)})
 	if err != nil {
@@ -326,14 +327,14 @@ func (a *Account) Named(ctx context.Context, name string) ([]Image, error) {
 	return all, nil
 }
 
-// The tags that say which image one is a release of, and which.
+// The tags that record which image an image is a release of, and which release.
 const (
 	ImageTag   = imagetag.Image
 	ReleaseTag = "bake:release"
 )
 
-// WithCopies returns images of the account with their copies in its regions, as
-// [Account.Release] knows them.
+// WithCopies returns images of the account together with their copies in its regions, as
+// found by [Account.Release].
 func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, error) {
 	all := slices.Clone(images)
 	for _, i := range images {
@@ -346,7 +347,7 @@ func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, erro
 	return unique(all), nil
 }
 
-// unique drops images that come again, and sorts the others.
+// unique removes duplicates and sorts the images.
 func unique(all []Image) []Image {
 	Sort(all)
 	return slices.CompactFunc(all, func(a, b Image) bool { return a.ID == b.ID })

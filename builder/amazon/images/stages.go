@@ -22,8 +22,8 @@ const Never = time.Duration(-1)
 // Pause is the minimum duration of each stage in the life of an image.
 const Pause = 7 * 24 * time.Hour
 
-// soon is the delay from now after which a deprecation takes effect: EC2 accepts no time in
-// the past.
+// soon is the margin within which a coming deprecation counts as begun, because EC2 accepts
+// no deprecation time in the past.
 const soon = 5 * time.Minute
 
 // DisabledTag records since when an image is disabled, and SharedTag whom it was shared

@@ -15,8 +15,8 @@ import (
 // The text is for a terminal: texts from external sources, such as names and tags, are
 // escaped.
 
-// Text is a table of images, for one of whose readers account is the own. Images of other accounts
-// are shown with their owners.
+// Text returns a table of images. It shows the owners of images that do not belong to
+// account.
 func Text(account string, all []Image, now time.Time) string {
 	if !slices.ContainsFunc(all, func(i Image) bool { return i.Owner != account }) {
 		table := prose.NewTable("NAME", "ID", "REGION", "CREATED", "STATE", "GIB", "LAST LAUNCHED")
@@ -36,7 +36,7 @@ func Text(account string, all []Image, now time.Time) string {
 	return table.String()
 }
 
-// InstancesText is a table of instances and their images.
+// InstancesText returns a table of instances and their images.
 func InstancesText(all []Instance, now time.Time) string {
 	table := prose.NewTable("INSTANCE", "REGION", "STATE", "LAUNCHED", "IMAGE", "OWNER", "NAME", "NOTE")
 	for _, i := range all {
@@ -53,7 +53,7 @@ func day(t *time.Time) string {
 	return t.Format(time.DateOnly)
 }
 
-// Text describes what has become of the image; empty if nothing has.
+// Text describes what was done to the image; empty if nothing was.
 func (r Removal) Text() string {
 	name := fmt.Sprintf("%s (%s) in %s", r.Image.ID, prose.Printable(r.Image.Name), r.Image.Region)
 	switch r.Outcome {
@@ -133,7 +133,7 @@ func OrphansText(all []Orphan) string {
 	return table.String() + fmt.Sprintf("\n%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n)
 }
 
-// Text is a table of the differences; a sentence if there are none.
+// Text returns a table of the differences; a sentence if there are none.
 func (c Comparison) Text() string {
 	if len(c.Differences) == 0 {
 		return "No differences in attributes, tags, block devices and sharing."
@@ -149,7 +149,7 @@ func (c Comparison) Text() string {
 	return table.String()
 }
 
-// Text shows everything about the image to an account.
+// Text returns all details of the image, as seen by an account.
 func (d Detail) Text(account string, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s) in %s\n", prose.Printable(d.Name), d.ID, d.Region)

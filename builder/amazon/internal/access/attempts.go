@@ -69,8 +69,8 @@ func (s *Session) attempts(stack *middleware.Stack) error {
 
 type repeatableKey struct{}
 
-// repeatable reports whether a call may be sent twice: it changes nothing, or
-// carries a token by which EC2 tells that it is the same.
+// repeatable reports whether a call may be sent twice: it changes nothing, or it carries a
+// token by which EC2 recognizes the repetition.
 func repeatable(operation string, in any) bool {
 	if slices.ContainsFunc([]string{"Describe", "Get", "List", "Head"}, func(p string) bool { return strings.HasPrefix(operation, p) }) {
 		return true
@@ -87,19 +87,19 @@ func repeatable(operation string, in any) bool {
 	return aws.ToString(text) != ""
 }
 
-// useless reports whether err is about a good answer that was cut off or garbled.
+// useless reports whether err means that a successful response was truncated or garbled.
 func useless(err error) bool {
 	var unreadable *smithy.DeserializationError
 	var resp *smithyhttp.ResponseError
 	return errors.As(err, &unreadable) && errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2
 }
 
-// torn is the error of an answer that was no use, of a call that may be repeated.
+// torn is the error of an unusable response to a call that may be repeated.
 type torn struct{ error }
 
 func (t torn) Unwrap() error { return t.error }
 
-// RetryableError makes the SDK's retryer take it for one that passes.
+// RetryableError tells the SDK's retryer that the error is temporary.
 func (torn) RetryableError() bool { return true }
 
 // complain warns that a call has been failing for a long time.
@@ -117,8 +117,8 @@ func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 	s.Warn(ctx, "%s in %s has been failing for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
 }
 
-// expectAnswer makes an answer of EC2 that is none an error: the SDK takes any XML,
-// and no text at all, for an answer in which nothing is set.
+// expectAnswer turns an invalid response of EC2 into an error: the SDK accepts any XML, and
+// even an empty body, as a response without values.
 func expectAnswer(stack *middleware.Stack) error {
 	return stack.Deserialize.Insert(middleware.DeserializeMiddlewareFunc("bake:ExpectAnswer",
 		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {

@@ -19,7 +19,7 @@ func (s *Session) WebSocketHTTP() *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// sender sends requests to servers with certificates that these roots vouch for.
+// sender sends requests to servers whose certificates are signed by these roots.
 type sender struct {
 	aws.HTTPClient
 	roots    *x509.CertPool
@@ -55,10 +55,10 @@ func (w *Watchers) sender(client aws.HTTPClient) aws.HTTPClient {
 	return one
 }
 
-// plainBodies sends the bodies of requests as readers that are nothing else. The SDK
-// closes a body as soon as the answer begins, and its WriteTo then fails with io.EOF:
-// where the transport has not yet seen the end of a body that it has sent, which
-// happens when the cloud is on the same host, it closes the connection under the answer.
+// plainBodies hides all methods of request bodies except those of a reader. The SDK closes
+// a body as soon as the response begins, after which the body's WriteTo fails with io.EOF.
+// If the transport has not yet seen the end of a body that it has sent, as happens when the
+// cloud is on the same host, it then closes the connection during the response.
 type plainBodies struct{ aws.HTTPClient }
 
 // Do implements [aws.HTTPClient].
@@ -70,7 +70,7 @@ func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(r)
 }
 
-// Optional is s as the API takes an optional text: an empty one is none.
+// Optional returns s as an optional text of the API: nil if s is empty.
 func Optional(s string) *string {
 	if s == "" {
 		return nil

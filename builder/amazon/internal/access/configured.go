@@ -16,8 +16,8 @@ type configuredSTS struct {
 	endpoint *string // for all services, once the configuration has been read; nil: that of the region
 }
 
-// loadOptions have the SDK use it, and give the code of an MFA device, if there is one, to
-// who wants it.
+// loadOptions returns options that make the SDK use c, and that supply the code of an MFA
+// device, if there is one.
 func (c *configuredSTS) loadOptions(mfaCode string) []func(*config.LoadOptions) error {
 	return []func(*config.LoadOptions) error{
 		config.WithAssumeRoleCredentialOptions(func(o *stscreds.AssumeRoleOptions) {
@@ -36,7 +36,7 @@ func (c *configuredSTS) loadOptions(mfaCode string) []func(*config.LoadOptions) 
 	}
 }
 
-// at has a call go to the endpoint for all services, unless there is one for STS.
+// at directs a call to the endpoint for all services, unless there is one for STS.
 func (c *configuredSTS) at(o *sts.Options) {
 	if o.BaseEndpoint == nil {
 		o.BaseEndpoint = c.endpoint

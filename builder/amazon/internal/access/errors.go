@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports that AWS is the cause: [step.ErrRefused].
+// Is reports that AWS refused the call: [step.ErrRefused].
 func (e *Error) Is(target error) bool { return target == step.ErrRefused }
 
 // Code returns the code that AWS gave an error, or "".
@@ -90,7 +90,7 @@ func Refused(err error) bool {
 	return errors.As(err, &e) && e.Refused || errors.As(err, &u)
 }
 
-// unsent is why a call was not made, as the end of its context.
+// unsent is the reason why a call was not sent, such as the end of its context.
 type unsent struct{ error }
 
 func (u unsent) Unwrap() error { return u.error }
@@ -116,8 +116,9 @@ func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...
 	return finish(ctx, finishGrace, op, in)
 }
 
-// Through is [Finish] for a change that another call takes back when ctx has ended: the first one has
-// the time of several tries to be answered, so that it is not carried out after the second.
+// Through is [Finish] for a change that another call reverts when ctx has ended. The change
+// may take the time of several attempts, so that it does not take effect after the call
+// that reverts it.
 func Through[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
 	return finish(ctx, throughGrace, op, in)
 }
@@ -139,7 +140,7 @@ const (
 	throughGrace = 30 * time.Second // with tries that fail
 )
 
-// noCode is the code that the SDK gives an answer without one.
+// noCode is the SDK's code for a response without an error code.
 const noCode = "UnknownError"
 
 func explain(err error, requests int) error {
@@ -167,7 +168,7 @@ func explain(err error, requests int) error {
 	return e
 }
 
-// hint shortens the message where AWS is verbose and says what to do.
+// hint shortens verbose messages of AWS and adds advice.
 func hint(e *Error) (message, hint string) {
 	switch e.Code {
 	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException":
@@ -193,7 +194,7 @@ func hint(e *Error) (message, hint string) {
 	return e.Message, ""
 }
 
-// permission is what allows the call, which in S3 may be named otherwise.
+// permission returns the permission for the call, which in S3 may differ from the action.
 func permission(call *Error) string {
 	op := call.Op
 	switch op {

@@ -2,8 +2,8 @@ package access
 
 import "strings"
 
-// global are the endpoints of a service that has one host for all regions of a partition,
-// in their endings after the name of the service, and the region that its requests are
+// global holds the endpoints of a service that has one host for all regions of a partition,
+// as host name suffixes after the name of the service, and the region that its requests are
 // signed for.
 type global struct {
 	domain                  string // of the hosts of regional services

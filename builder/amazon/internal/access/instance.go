@@ -14,7 +14,8 @@ func (s *Session) Credentials(ctx context.Context) (aws.Credentials, error) {
 	return s.config.Credentials.Retrieve(ctx)
 }
 
-// InstanceID asks the metadata service which EC2 instance this machine is.
+// InstanceID returns the ID of the EC2 instance that this machine is, from the metadata
+// service.
 func (s *Session) InstanceID(ctx context.Context) (string, error) {
 	out, err := imds.NewFromConfig(s.config).GetMetadata(ctx, &imds.GetMetadataInput{Path: "instance-id"})
 	if err != nil {

@@ -45,14 +45,15 @@ func (s *Session) InstanceConnect() *JSON {
 	return &JSON{service{session: s, region: s.config.Region, name: "ec2-instance-connect", sdkID: "EC2 Instance Connect", govFIPS: true}, "AWSEC2InstanceConnectService"}
 }
 
-// Do makes one call, whose parameters in are written and whose answer is read into out as
-// [encoding/json] does, nil: it does not matter. Its errors are those of [Call].
+// Do makes one call with the parameters in, and decodes its response into out as
+// [encoding/json] does. If out is nil, it ignores the response. Its errors are those of
+// [Call].
 func (j *JSON) Do(ctx context.Context, action string, in, out any) error {
 	_, err := Call(ctx, operation[any](&j.service, action, jsonCall{j.target, out}), &in)
 	return err
 }
 
-// Finish is [JSON.Do] for what makes something, as [Finish] is [Call].
+// Finish is [JSON.Do] for an action that creates a resource; see [Finish].
 func (j *JSON) Finish(ctx context.Context, action string, in, out any) error {
 	_, err := Finish(ctx, operation[any](&j.service, action, jsonCall{j.target, out}), &in)
 	return err

@@ -11,7 +11,8 @@ import (
 	"bake/internal/debuglog"
 )
 
-// logRequests writes a line to the log for developers when an operation has ended.
+// logRequests adds a middleware that writes a line to the developers' log at the end of
+// each operation.
 func logRequests(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("bake:LogRequests",
 		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {

@@ -190,7 +190,7 @@ func (o *Options) vault() *VaultAWSEngine {
 	return o.VaultAWSEngine
 }
 
-// sessionName matches the names that STS takes for sessions.
+// sessionName matches the session names that STS accepts.
 var sessionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`) })
 
 // Validate implements [schema.Validator].
@@ -241,14 +241,15 @@ func (p *Polling) Validate(c *schema.Checker) {
 	}
 }
 
-// env variables that stand in for aws_polling.
+// Environment variables that replace aws_polling.
 const (
 	envAttempts = "AWS_MAX_ATTEMPTS"
 	envDelay    = "AWS_POLL_DELAY_SECONDS"
 	envTimeout  = "AWS_TIMEOUT_SECONDS"
 )
 
-// patience is aws_polling, or the values of the environment instead. Zero means not set.
+// patience holds the values of aws_polling, or of the environment instead. Zero means not
+// set.
 type patience struct {
 	delay    time.Duration
 	attempts int

@@ -5,8 +5,8 @@ import (
 	"bake/config/schema"
 )
 
-// KnownRegion returns the region that the options name, or empty if they do not, or do not
-// yet.
+// KnownRegion returns the region that the options name. It is empty if they name none or
+// the value is not known yet.
 func (o *Options) KnownRegion(src *schema.Source) string {
 	if !src.Known(&o.Region) {
 		return ""
@@ -14,10 +14,10 @@ func (o *Options) KnownRegion(src *schema.Source) string {
 	return o.Region
 }
 
-// SetRegion makes this the region, whatever the template says.
+// SetRegion overrides the region of the template.
 func (o *Options) SetRegion(region string) { o.Region = region }
 
-// Permissions returns the needs of opening a session, for the principal of the session:
+// Permissions returns the needs for opening a session, for the principal of the session:
 // with assume_role, that is the role.
 func (o *Options) Permissions(src *schema.Source) (needs []policy.Need) {
 	if policy.MayBe(src, &o.SkipCredentialValidation, !o.SkipCredentialValidation) {

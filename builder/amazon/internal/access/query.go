@@ -36,14 +36,15 @@ func (s *Session) IAM() *Query {
 	return &Query{service{session: s, region: cmp.Or(s.config.Region, "us-east-1"), name: "iam", sdkID: "IAM", global: true}, "2010-05-08"}
 }
 
-// Do makes one call and decodes its answer, the element ACTIONResponse, into out as
-// [encoding/xml] does; nil: it does not matter. Its errors are those of [Call].
+// Do makes one call and decodes the element ACTIONResponse of its response into out as
+// [encoding/xml] does. If out is nil, it ignores the response. Its errors are those of
+// [Call].
 func (q *Query) Do(ctx context.Context, action string, params url.Values, out any) error {
 	_, err := Call(ctx, operation[url.Values](&q.service, action, queryCall{q.version, out}), &params)
 	return err
 }
 
-// Finish is [Query.Do] for what makes something, as [Finish] is [Call].
+// Finish is [Query.Do] for an action that creates a resource; see [Finish].
 func (q *Query) Finish(ctx context.Context, action string, params url.Values) error {
 	_, err := Finish(ctx, operation[url.Values](&q.service, action, queryCall{q.version, nil}), &params)
 	return err

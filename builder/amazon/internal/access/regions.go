@@ -8,7 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// Regions lists the regions that the account has, or all that it could enable.
+// Regions lists the regions that are enabled for the account or, with all, also those that
+// it could enable.
 func (s *Session) Regions(ctx context.Context, all bool) ([]string, error) {
 	in := &ec2.DescribeRegionsInput{}
 	if all {

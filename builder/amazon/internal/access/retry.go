@@ -9,9 +9,9 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// How often a request is sent unless max_retries says otherwise. While AWS throttles
-// requests, which is temporary, retries continue for about ten minutes: the delays grow to
-// 20 seconds, of which half is random.
+// The maximum number of attempts of a request unless max_retries is set. While AWS
+// throttles requests, which is temporary, retries continue for about ten minutes: the
+// delays grow to 20 seconds, of which half is random.
 const (
 	usualAttempts     = 10
 	throttledAttempts = 60
@@ -37,15 +37,17 @@ func retryer() aws.Retryer {
 	})
 }
 
-// enough is the error of a request that is not sent again, though it might pass.
+// enough is the error of a request that is not retried, although the failure may be
+// temporary.
 type enough struct{ error }
 
 func (e enough) Unwrap() error { return e.error }
 
-// RetryableError makes the SDK's retryer take it for one that does not pass.
+// RetryableError tells the SDK's retryer that the error is permanent.
 func (enough) RetryableError() bool { return false }
 
-// isThrottled reports whether AWS has refused a request because there were too many.
+// isThrottled reports whether AWS has refused a request because there were too many
+// requests.
 func isThrottled(err error) bool {
 	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary
 }

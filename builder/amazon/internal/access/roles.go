@@ -55,7 +55,7 @@ func decodeRefusals(client *sts.Client) func(*middleware.Stack) error {
 	}
 }
 
-// explained is a refused call with what AWS says about why.
+// explained is a refused call with the reason that AWS gives.
 type explained struct {
 	error
 	why string

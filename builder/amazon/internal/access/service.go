@@ -41,7 +41,7 @@ type service struct {
 	limit   *int64 // how many bytes of an answer are read; nil: maxAnswer
 }
 
-// protocol is how a call is written and read.
+// protocol encodes a call and decodes its response.
 type protocol interface {
 	// encode writes a call into a request, which is a POST to the endpoint unless encode
 	// changes that, and returns the body, which is sent from its start.
@@ -50,17 +50,18 @@ type protocol interface {
 	decode(action string, resp *smithyhttp.Response, text []byte) error
 }
 
-// maxAnswer is how much of an answer is read. A page of the largest is a few megabytes.
+// maxAnswer is the maximum size of a response in bytes. The largest pages have a few
+// megabytes.
 const maxAnswer = 64 << 20
 
-// tooLarge is the error of an answer of more bytes than that.
+// tooLarge is the error of a response that exceeds the limit in bytes.
 type tooLarge int64
 
 func (t tooLarge) Error() string {
 	return fmt.Sprintf("the answer is larger than the limit of %d bytes", int64(t))
 }
 
-// operation is a call as [Call] makes it.
+// operation returns a function that makes a call, for use with [Call].
 func operation[I any](s *service, action string, p protocol) func(context.Context, *I, ...func(*struct{})) (*struct{}, error) {
 	return func(ctx context.Context, params *I, _ ...func(*struct{})) (*struct{}, error) {
 		return &struct{}{}, s.call(ctx, action, p, params)
@@ -80,8 +81,8 @@ func (s *service) call(ctx context.Context, action string, p protocol, params an
 	return nil
 }
 
-// stack returns the middleware for a call, in the steps of the SDK's clients and with the
-// names that the session's own middleware looks for.
+// stack returns the middleware for a call. It has the steps of the SDK's clients, with the
+// names that the session's own middleware refers to.
 func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
 	limit := int64(maxAnswer)
 	if s.limit != nil {
@@ -110,7 +111,7 @@ func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
 	return stack, errors.Join(errs...)
 }
 
-// serializer makes the request of a call.
+// serializer returns a middleware that encodes the request of a call.
 func (s *service) serializer(p protocol) func(context.Context, middleware.SerializeInput, middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {
 	return func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (out middleware.SerializeOutput, metadata middleware.Metadata, err error) {
 		req := in.Request.(*smithyhttp.Request)
@@ -138,8 +139,8 @@ func (s *service) serializer(p protocol) func(context.Context, middleware.Serial
 	}
 }
 
-// signer signs each request of a call, by the clock of the service once it has told that
-// this machine's is wrong.
+// signer returns a middleware that signs each request of a call. It uses the clock of the
+// service once the service has reported that this machine's clock is wrong.
 func (s *service) signer() func(context.Context, middleware.FinalizeInput, middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 	var skew time.Duration
 	return func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (out middleware.FinalizeOutput, metadata middleware.Metadata, err error) {
@@ -172,7 +173,8 @@ func (s *service) signer() func(context.Context, middleware.FinalizeInput, middl
 	}
 }
 
-// deserializer reads the answers to a call, of at most limit bytes if it is carried out.
+// deserializer returns a middleware that decodes the responses to a call. A successful
+// response may have at most limit bytes.
 func deserializer(action string, p protocol, limit int64) middleware.DeserializeMiddleware {
 	return middleware.DeserializeMiddlewareFunc("OperationDeserializer",
 		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
@@ -202,19 +204,19 @@ func deserializer(action string, p protocol, limit int64) middleware.Deserialize
 		})
 }
 
-// bodyDigest is the header with the SHA-256 of a body, in hexadecimal digits: the protocol of
-// S3 has it, and computes it once for all attempts.
+// bodyDigest is the header with the SHA-256 of a body in hexadecimal digits. The protocol
+// of S3 requires it; it is computed once for all attempts.
 const bodyDigest = "X-Amz-Content-Sha256"
 
-// signingRegion is the key of the region that a call is signed for, in its context.
+// signingRegion is the context key of the region that a call is signed for.
 type signingRegion struct{}
 
 // hostLabel matches a region, and a bucket name that can be a host name covered by the
 // certificate of S3.
 var hostLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`) })
 
-// endpoint is where the SDK's client of the service would send its calls, and the region
-// that it would sign them for.
+// endpoint returns the address to which the SDK's client of the service would send its
+// calls, and the region for which it would sign them.
 func (s *service) endpoint(ctx context.Context) (address, region string, err error) {
 	if own, err := s.given(ctx); own != "" || err != nil {
 		return own, s.region, err
@@ -263,7 +265,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 	return found.String(), s.region, nil
 }
 
-// given returns the configured endpoint, or "".
+// given returns the endpoint in the options or the configuration, or "".
 func (s *service) given(ctx context.Context) (string, error) {
 	switch {
 	case s.session.Cloud.StandsIn():

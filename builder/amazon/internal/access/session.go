@@ -74,7 +74,7 @@ type Cloud struct {
 	Watchers *Watchers
 }
 
-// StandsIn reports whether this is a cloud in place of AWS.
+// StandsIn reports whether this is a cloud that replaces AWS.
 func (c Cloud) StandsIn() bool { return c.Endpoint != "" }
 
 // Use is what is made of an image.
@@ -86,7 +86,7 @@ type Use struct {
 	Unknown bool // By describes what could not be determined
 }
 
-// Session is an open way into one account.
+// Session gives access to one account.
 type Session struct {
 	Region  string // where the build happens
 	Account string // empty if it was not queried
@@ -173,7 +173,8 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	return s, nil
 }
 
-// vaultCredentials returns the credentials that Vault gives for the time of the session.
+// vaultCredentials returns the credentials that Vault issues for the duration of the
+// session.
 func vaultCredentials(ctx context.Context, o *Options, src *schema.Source, env []string) (lent aws.Credentials, err error) {
 	v, err := openVault(env)
 	if err == nil {
@@ -185,7 +186,8 @@ func vaultCredentials(ctx context.Context, o *Options, src *schema.Source, env [
 	return lent, nil
 }
 
-// configure reads the AWS configuration, and adds what each call of the session does.
+// configure reads the AWS configuration, and adds the middleware for all calls of the
+// session.
 func (s *Session) configure(ctx context.Context, o *Options, src *schema.Source, load []func(*config.LoadOptions) error) (aws.Config, error) {
 	var roles configuredSTS
 	cfg, err := config.LoadDefaultConfig(ctx, append(load, roles.loadOptions(o.MFACode)...)...)
@@ -276,7 +278,8 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 	return load
 }
 
-// provider takes the role on, with the code of an MFA device if there is a serial.
+// provider returns credentials of the assumed role, with the code of an MFA device if there
+// is a serial number.
 func (r *AssumeRole) provider(client *sts.Client, serial, code string) aws.CredentialsProvider {
 	return aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, r.RoleARN, func(a *stscreds.AssumeRoleOptions) {
 		a.Duration = time.Duration(r.DurationSeconds) * time.Second
@@ -362,8 +365,8 @@ func (s *Session) EC2(region string) *ec2.Client {
 	})
 }
 
-// With returns what another process needs to reach resources of this session in a region.
-// It holds no secrets.
+// With returns the settings that another process needs to reach resources of this session
+// in a region. They contain no secrets.
 func (s *Session) With(region string) map[string]string {
 	with := maps.Clone(s.with)
 	with["account"] = s.Account
@@ -376,8 +379,8 @@ func (s *Session) With(region string) map[string]string {
 	return with
 }
 
-// iamEndpoint is where another process finds IAM, or "": at the usual place. What cannot
-// be read is reported by the calls.
+// iamEndpoint returns the endpoint at which another process finds IAM; empty means the
+// usual one. It ignores configuration that cannot be read: the calls report that.
 func (s *Session) iamEndpoint() string {
 	at, err := s.IAM().given(context.Background())
 	if err != nil {
@@ -434,8 +437,8 @@ const (
 	viaExternalID    = "via_external_id"
 )
 
-// As opens a session with a role, of this or another account, that the session's identity
-// may take on, in the same cloud.
+// As opens a session in the same cloud with a role, of this or another account, that the
+// session's identity may assume.
 func (s *Session) As(ctx context.Context, role AssumeRole) (*Session, error) {
 	as := *s
 	as.config = s.config.Copy()
@@ -463,8 +466,8 @@ func (s *Session) As(ctx context.Context, role AssumeRole) (*Session, error) {
 	return &as, nil
 }
 
-// For returns the session that a resource is reached with which a session that this one
-// has opened has described with [Session.With]: this one, or one with the same role.
+// For returns the session for a resource whose session has been described by [Session.With]
+// and was opened by this one: this session, or one with the same role.
 func (s *Session) For(ctx context.Context, with map[string]string) (*Session, error) {
 	role := with[targetRole]
 	if role == "" || role == s.with[targetRole] {
@@ -490,7 +493,7 @@ func (s *Session) Loopback() bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Voice returns what [wait.Wait] says its troubles with, in the step that ctx is in.
+// Voice returns the function with which a [wait.Wait] reports problems, in the step of ctx.
 func (s *Session) Voice(ctx context.Context) func(text string) {
 	if s.Warn == nil {
 		return nil
@@ -504,7 +507,7 @@ func (s *Session) ThirdParty(region string) bool {
 	return !s.Cloud.StandsIn() && s.EC2(region).Options().BaseEndpoint != nil
 }
 
-// Watch returns how patiently to wait where the usual is delay and limit.
+// Watch returns the intervals and the limit of a wait whose defaults are delay and limit.
 func (s *Session) Watch(delay, limit time.Duration) wait.Watch {
 	p := s.patience
 	w := wait.Watch{Delay: delay, Limit: limit}
@@ -540,7 +543,7 @@ func (o *Options) patience(env []string) patience {
 	}
 }
 
-// Caller returns the ARN of the identity of the calls.
+// Caller returns the ARN of the identity that makes the calls.
 func (s *Session) Caller(ctx context.Context) (string, error) {
 	who, err := Call(ctx, sts.NewFromConfig(s.config).GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"bake/internal/tlsfiles"
 )
 
-// vaultTimeout is how long Vault may take to answer: it asks AWS.
+// vaultTimeout limits the response time of Vault, which in turn calls AWS.
 const vaultTimeout = time.Minute
 
 // vault is a client of a HashiCorp Vault, configured by the environment variables of
@@ -49,7 +49,8 @@ func openVault(env []string) (*vault, error) {
 	return v, err
 }
 
-// credentials asks Vault's secrets engine for AWS for credentials. Each call makes new ones.
+// credentials requests credentials from Vault's secrets engine for AWS. Each call creates
+// new ones.
 func (v *vault) credentials(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, error) {
 	method, kind := http.MethodGet, "creds"
 	var body []byte

@@ -18,8 +18,8 @@ import (
 	"bake/builder/amazon/internal/wait"
 )
 
-// Watcher waits for changes in one account and region, for all builds of the
-// process together.
+// Watcher waits for changes in one account and region, on behalf of all builds of the
+// process.
 type Watcher struct {
 	Instances *wait.Poll[types.Instance]
 	Images    *wait.Poll[types.Image]
@@ -32,7 +32,7 @@ type Watcher struct {
 // BuildTag is the key of the tag that records which build a resource belongs to.
 const BuildTag = "bake:build"
 
-// Watchers are the watchers of a process. The zero value has none yet.
+// Watchers are the watchers of a process. The zero value is empty.
 type Watchers struct {
 	mu      sync.Mutex
 	m       map[string]*Watcher
@@ -156,8 +156,8 @@ func someMissing[I, O, Opt any](ctx context.Context, op func(context.Context, *I
 	return out, err
 }
 
-// passes reports whether an error has to do with load or the network, so that
-// the same call may succeed later.
+// passes reports whether an error is caused by load or the network, so that the same call
+// may succeed later.
 func passes(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -191,7 +191,7 @@ func Available(region, id string) func(types.Image, bool) (bool, error) {
 	}
 }
 
-// ImageError says that EC2 began an image and did not finish it.
+// ImageError is the error of an image that EC2 began to make and did not finish.
 type ImageError struct {
 	ID, Region string
 	image      types.Image

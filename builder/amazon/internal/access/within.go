@@ -10,7 +10,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// Within is an account and region that components are held to, whatever their options say.
+// Within is an account and region that components are restricted to, regardless of their
+// options.
 type Within struct {
 	Account string `json:"account"`
 	Region  string `json:"region"`
@@ -18,7 +19,7 @@ type Within struct {
 	Session string `json:"session,omitempty"` // name of the role's session
 }
 
-// enter returns the session there.
+// enter returns a session in that account and region.
 func (p *Within) enter(ctx context.Context, s *Session) (*Session, error) {
 	if p.Role != "" {
 		in, err := s.As(ctx, AssumeRole{RoleARN: p.Role, SessionName: p.Session})
@@ -61,7 +62,7 @@ func (c Cloud) waiting(stack *middleware.Stack) error {
 		}), "Retry", middleware.After)
 }
 
-// permissionsName returns the name that permissions have a service by.
+// permissionsName returns the name of a service in permissions.
 func permissionsName(sdkID string) string {
 	if sdkID == "EC2 Instance Connect" {
 		return "ec2-instance-connect"

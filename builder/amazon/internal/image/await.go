@@ -34,7 +34,7 @@ func (m *Maker) await(ctx context.Context, region, id, kind string) (types.Image
 	})
 }
 
-// progress is how much of the snapshots of an image is done.
+// progress is the completed part of the snapshots of an image.
 type progress struct {
 	start time.Time
 
@@ -43,8 +43,8 @@ type progress struct {
 	at      time.Duration // after start, when percent was new
 }
 
-// show reports how much of the snapshots that the build makes in a region is
-// done, until ctx ends. It is for show: what goes wrong does not matter.
+// show reports the progress of the snapshots that the build makes in a region, until ctx
+// ends. It is only for display and ignores errors.
 func (p *progress) show(ctx context.Context, m *Maker, watcher *access.Watcher) {
 	news := make(chan int64, 1)
 	var showing sync.WaitGroup
@@ -70,7 +70,7 @@ func (p *progress) show(ctx context.Context, m *Maker, watcher *access.Watcher) 
 	})
 }
 
-// update takes the current state of the build's snapshots. Snapshots that were complete
+// update records the current state of the build's snapshots. Snapshots that were complete
 // when the wait began belong to another image.
 func (p *progress) update(all []types.Snapshot) (percent int64, ok bool) {
 	all = slices.DeleteFunc(slices.Clone(all), func(s types.Snapshot) bool {
@@ -92,8 +92,8 @@ func (p *progress) update(all []types.Snapshot) (percent int64, ok bool) {
 	return percent, true
 }
 
-// expect tells from the progress so far when the image will be available. The
-// image follows its snapshots within a minute.
+// expect estimates from the progress so far when the image will be available. The image
+// follows its snapshots within a minute.
 func (p *progress) expect() (wait.Span, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -39,10 +39,10 @@ type Maker struct {
 	None bool
 }
 
-// force reports whether an image of the same name gives way.
+// force reports whether an existing image of the same name is replaced.
 func (m *Maker) force() bool { return m.ForceDeregister || m.Scope.Run.Force }
 
-// Targets returns the regions in which an image stays.
+// Targets returns the regions of the permanent images.
 func (m *Maker) Targets() []string {
 	regions := m.copies(m.Session.Region)
 	if !m.SkipSaveBuildRegion {
@@ -60,8 +60,7 @@ func (m *Maker) CopyTo() []string {
 	return regions
 }
 
-// Check finds out whether the images can be made where they are wanted, before
-// anything is.
+// Check checks, before anything is made, whether the images can be made in their regions.
 func (m *Maker) Check(ctx context.Context) error {
 	if !m.SkipRegionValidation {
 		err := step.Run(ctx, m.Scope, "check the regions", func(ctx context.Context) error {
@@ -196,7 +195,7 @@ func (m *Maker) checkQuarantine(region string, images []types.Image) error {
 	return nil
 }
 
-// describe is an image as a text, with its state if that is not the usual one.
+// describe describes an image, with its state if that is not the usual one.
 func describe(i types.Image) string {
 	if i.State == "" || i.State == types.ImageStateAvailable {
 		return aws.ToString(i.ImageId)
@@ -209,7 +208,7 @@ func (m *Maker) nameTaken(region, id string) error {
 		"Image %s in %s already has the name %q. Choose another, such as one that contains a time, or replace the image with force_deregister = true or -force.", id, region, m.Name)
 }
 
-// named lists the account's images that have the name of the image to be.
+// named lists the account's existing images that have the name of the new image.
 func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error) {
 	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners:          []string{"self"},

@@ -41,7 +41,8 @@ func (m *Maker) Flaw(ctx context.Context, i builder.ExistingImage) (string, erro
 	return m.unsharedSnapshot(ctx, i)
 }
 
-// others are all in the lists but the account itself, which needs no leave.
+// others returns all accounts in the lists except the account itself, which needs no
+// permission.
 func (m *Maker) others(lists ...[]string) (all []string) {
 	for _, list := range lists {
 		all = append(all, names.Given(list)...)
@@ -105,7 +106,7 @@ func (m *Maker) unsharedSnapshot(ctx context.Context, i builder.ExistingImage) (
 	return "", nil
 }
 
-// FlawPermissions is what [Maker.Flaw] takes.
+// FlawPermissions returns the needs of [Maker.Flaw].
 func (o *Options) FlawPermissions(src *schema.Source, region string) []policy.Need {
 	all := o.Place(src, region)
 	needs := []policy.Need{all.Look("DescribeSnapshots")}

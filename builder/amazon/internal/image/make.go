@@ -68,7 +68,8 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 	})
 }
 
-// firstName returns the name of the image in the build region, which is free then.
+// firstName returns the name of the image in the build region, after it has ensured that
+// the name is free.
 func (m *Maker) firstName(ctx context.Context) (string, error) {
 	if m.Temporary() {
 		return step.Memo(ctx, m.Scope, "temporary name", func(context.Context) (string, error) { return randomName(), nil })
@@ -83,7 +84,8 @@ func (m *Maker) runTags(labels Labels) map[string]string {
 	return labels.RunTags
 }
 
-// createImage retries until the stop of the instance is visible in all of EC2.
+// createImage makes an image. It retries until the stop of the instance is visible in all
+// of EC2.
 func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (string, error) {
 	var id string
 	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
@@ -102,8 +104,8 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 	return id, err
 }
 
-// lost finds the image that an earlier try of a call has made though its answer
-// was lost. Otherwise it returns the error, which is of the call.
+// lost finds the image that an earlier attempt of a call has made although its response was
+// lost. If there is none, it returns err, the error of the call.
 func (m *Maker) lost(ctx context.Context, name string, err error) (string, error) {
 	if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
 		image, lost := destroy.FindImage(ctx, m.Session.EC2(m.Session.Region), name, m.Owner.ID)
@@ -124,11 +126,11 @@ func (m *Maker) blameName(err error, region string) error {
 	return err
 }
 
-// copies is how often a copy is begun before it is given up.
+// copies is the maximum number of attempts to make a copy.
 const copies = 3
 
-// Copy makes a copy of an image, under the name of the option. A copy that EC2
-// gives up is begun anew, some times.
+// Copy makes a copy of an image, under the name in the options. It retries a copy that EC2
+// gives up, a few times.
 func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
 	return step.Do(ctx, m.Scope, "copy the image to "+region, func(ctx context.Context) (Made, error) {
 		unknown, err := m.unknown(ctx, region)
@@ -159,8 +161,8 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 	})
 }
 
-// unknown reports whether an attempt at the copy in a region is known to have been begun, and
-// not which image it has made: that one is deleted, and copying begins anew.
+// unknown reports whether an attempt to copy to a region is known to have begun, but not
+// which image it made. Such an image is deleted, and copying starts again.
 func (m *Maker) unknown(ctx context.Context, region string) (found bool, err error) {
 	_, err = m.Scope.Made(ctx, func(r step.Resource) bool {
 		found = found || r.ID == "" && m.owns(r, region, m.Name)
@@ -187,13 +189,13 @@ func (m *Maker) attempt(region string, another bool) string {
 	return fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, nth)
 }
 
-// token returns the client token of a request about a resource with a key. EC2 refuses another
-// request with the same one.
+// token returns the client token of a request about the resource with a key. EC2 refuses a
+// different request with the same token.
 func (m *Maker) token(key string, tagged bool) string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(fmt.Sprint(m.Owner.Run, " ", key, " ", tagged))).String()
 }
 
-// cause is the error of a step without the step.
+// cause returns the error of a step without the name of the step.
 func cause(err error) error {
 	var s *step.Error
 	if errors.As(err, &s) {
@@ -243,8 +245,8 @@ func (m *Maker) key(region string) string {
 	return ""
 }
 
-// acquire makes an image with create and waits until it is available, with its
-// tags. kind is as for await; key is that of the resource.
+// acquire makes an image with create and waits until it is available and tagged. kind is as
+// for await; key is the key of the resource.
 func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, t *tagging, create func(context.Context) (string, error)) (Made, error) {
 	want, err := m.begun(ctx, region, name)
 	if err != nil {
@@ -283,8 +285,8 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	return made, m.retag(ctx, made, image, t)
 }
 
-// begun returns the image with that name that an earlier life of the run has begun in a
-// region; without an id if it has not.
+// begun returns the image with that name that an earlier process of the run has begun to
+// make in a region; its ID is empty if there is none.
 func (m *Maker) begun(ctx context.Context, region, name string) (step.Resource, error) {
 	return m.Scope.Made(ctx, func(r step.Resource) bool { return m.owns(r, region, name) })
 }
@@ -293,7 +295,7 @@ func (m *Maker) owns(r step.Resource, region, name string) bool {
 	return r.Kind == ownership.Image && r.Where == region && r.With[ownership.WithName] == name && r.With[ownership.WithBuild] == m.Owner.ID
 }
 
-// replaceExisting removes an image that has the name already, if the user wants that.
+// replaceExisting removes an existing image with the name, if the user requests that.
 func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
@@ -357,7 +359,6 @@ func merge(maps ...map[string]string) map[string]string {
 	return all
 }
 
-// randomName returns the name of a temporary image.
 func randomName() string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	name := make([]byte, 7)

@@ -200,15 +200,15 @@ func (o *Options) Validate(c *schema.Checker) {
 	device.Validate(c, o.Devices())
 }
 
-// ValidateTags reports tags that are too many together with those of the instance,
-// which the image gets too.
+// ValidateTags reports an excess of tags: the image gets its own tags and those of the
+// instance.
 func (o *Options) ValidateTags(c *schema.Checker, run interpolate.Tags) {
 	if !o.SkipRunTags && !run.Empty() {
 		interpolate.CheckTogether(c, run, interpolate.Of(&o.SnapshotTags, o.SnapshotTag), interpolate.Of(&o.Tags, o.Tag))
 	}
 }
 
-// The latest that AWS takes as the end of an image's life, counted from now.
+// The latest times, counted from now, that AWS accepts as the end of an image's life.
 const (
 	longestLife       = 10 // years
 	longestPublicLife = 2
@@ -232,7 +232,7 @@ func (o *Options) validateDeprecation(c *schema.Checker) {
 	}
 }
 
-// Devices returns the volumes that instances of the image get by the options.
+// Devices returns the volumes that the options define for instances of the image.
 func (o *Options) Devices() (all []*device.Mapping) {
 	for i := range o.BlockDeviceMappings {
 		all = append(all, &o.BlockDeviceMappings[i])
@@ -280,8 +280,8 @@ func (o *Options) copies(build string) []string {
 	return out
 }
 
-// Temporary reports whether the image of the build region is only the source of
-// the ones that stay.
+// Temporary reports whether the image of the build region is only the source of the
+// permanent images.
 func (o *Options) Temporary() bool {
 	return o.SkipSaveBuildRegion || o.encrypts()
 }

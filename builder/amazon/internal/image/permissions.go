@@ -9,9 +9,9 @@ import (
 	"bake/config/schema"
 )
 
-// Permissions returns the needs of making the images, starting with one that action of EC2
-// makes in the region of the build, which may be empty, and of deleting them again if the
-// build fails.
+// Permissions returns the needs for making the images, and for deleting them if the build
+// fails. action is the action of EC2 that makes the first image, in the region of the
+// build; it may be empty.
 func (o *Options) Permissions(src *schema.Source, region, action string) []policy.Need {
 	here, all := policy.In(region), o.Place(src, region)
 	needs := append(o.Checks(src, region),
@@ -26,7 +26,7 @@ func (o *Options) Permissions(src *schema.Source, region, action string) []polic
 	return append(needs, o.keys(src, here, all)...)
 }
 
-// Checks returns the needs of checking whether the images can be made.
+// Checks returns the needs for checking whether the images can be made.
 func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need) {
 	if policy.MayBe(src, &o.SkipRegionValidation, !o.SkipRegionValidation) {
 		needs = append(needs, policy.In(region).Look("DescribeRegions"))
@@ -34,7 +34,7 @@ func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need
 	return append(needs, o.Place(src, region).Look("DescribeImages"))
 }
 
-// Place is where images are made, the region of the build among it.
+// Place returns the place where images are made, including the region of the build.
 func (o *Options) Place(src *schema.Source, region string) policy.Place {
 	return policy.In(o.Where(src, region)...)
 }
@@ -47,7 +47,7 @@ func (o *Options) Where(src *schema.Source, region string) []string {
 	return append(o.copies(region), region)
 }
 
-// first returns the needs of making the first image.
+// first returns the needs for making the first image.
 func (o *Options) first(src *schema.Source, here policy.Place, action string) (needs []policy.Need) {
 	if action == "CreateImage" {
 		needs = append(needs, here.Make(action, "image", "snapshot")...)
@@ -62,7 +62,8 @@ func (o *Options) first(src *schema.Source, here policy.Place, action string) (n
 	return needs
 }
 
-// attributes is what sharing and protecting the images takes, and making way for them.
+// attributes returns the needs for sharing and protecting the images, and for replacing
+// existing ones.
 func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []policy.Need) {
 	if given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.MayBe(src, &o.IMDSSupport, o.IMDSSupport != "") {
 		needs = append(needs, all.Own("ModifyImageAttribute", "image"))
@@ -90,7 +91,7 @@ func given(src *schema.Source, lists ...*[]string) bool {
 	return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.MayBe(src, l, len(*l) > 0) })
 }
 
-// SharingCheckPermissions is what [Maker.CheckSharing] takes.
+// SharingCheckPermissions returns the needs of [Maker.CheckSharing].
 func (o *Options) SharingCheckPermissions(src *schema.Source, region string) []policy.Need {
 	if !given(src, &o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers, &o.SnapshotGroups) {
 		return nil
@@ -98,7 +99,7 @@ func (o *Options) SharingCheckPermissions(src *schema.Source, region string) []p
 	return []policy.Need{o.Place(src, region).Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault")}
 }
 
-// InstanceAttributes is what [launch.Launcher.ModifyInstance] takes.
+// InstanceAttributes returns the needs of [launch.Launcher.ModifyInstance].
 func (o *Options) InstanceAttributes(src *schema.Source, here policy.Place) []policy.Need {
 	if policy.MayBe(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.MayBe(src, &o.ENASupport, o.ENASupport != nil) {
 		return []policy.Need{here.Own("ModifyInstanceAttribute", "instance")}

@@ -19,7 +19,7 @@ func (l Labels) WithoutUserTags() Labels {
 	return l
 }
 
-// explains is the prefix of the keys of tags that only explain another tag, which is a
+// explains is the key prefix of tags that only explain another tag, whose value is a
 // digest.
 const explains = "bake:inputs."
 
@@ -33,7 +33,7 @@ func (l *Labels) AddImageTags(marks map[string]string) {
 	l.ImageTags = marks
 }
 
-// Label gives a finished image its marks, and the tags that were withheld from it. It may
+// Label adds the marks to a finished image, and the tags that were withheld from it. It may
 // be called again.
 func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 	if len(labels.Tags)+len(labels.Snapshot)+len(labels.ImageTags) == 0 {

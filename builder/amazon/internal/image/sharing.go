@@ -42,12 +42,12 @@ func (o *Options) public() (lists []*[]string) {
 	return lists
 }
 
-// encrypts reports whether the image is encrypted anew, with keys of its options.
+// encrypts reports whether the options require the image to be encrypted anew.
 func (o *Options) encrypts() bool { return o.EncryptBoot != nil && *o.EncryptBoot }
 
-// validateSharing reports sharing that AWS refuses for the keys of the image. The
-// default key of an account counts as one that AWS manages, which it is unless that
-// was changed.
+// validateSharing reports sharing that AWS refuses because of the keys of the image. It
+// treats the default key of an account as one that AWS manages, which it is unless the
+// account has changed it.
 func (o *Options) validateSharing(c *schema.Checker) {
 	refused := o.encrypts() && o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
 	why := ""
@@ -68,8 +68,8 @@ func (o *Options) validateSharing(c *schema.Checker) {
 	}
 }
 
-// ValidateVolumes reports volumes of the instance whose snapshots cannot be shared
-// as the options of the image want.
+// ValidateVolumes reports volumes of the instance whose snapshots cannot be shared as the
+// options require.
 func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) {
 	if o.encrypts() || !c.Known(&o.EncryptBoot) || len(o.sharedWith()) == 0 {
 		return
@@ -155,8 +155,8 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 	return nil
 }
 
-// suitsDefault is [Maker.suitsDefaults] for the image that is made in one region without a
-// key that was named, or a copy that is made there afterwards.
+// suitsDefault is [Maker.suitsDefaults] for one region. made means that the build makes the
+// image there without a named key; otherwise it is copied there later.
 func (m *Maker) suitsDefault(ctx context.Context, region string, made bool, e encryption) error {
 	why := cmp.Or(e.why, e.inherited)
 	if why == "" {
@@ -183,8 +183,8 @@ func (m *Maker) suitsDefault(ctx context.Context, region string, made bool, e en
 		"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use. %s, and no key is named for %s. %s, or give the account another default key.", region, key, why, region, remedy)
 }
 
-// encryption is what is known, before it is made, of how the image in the build region is
-// encrypted.
+// encryption describes, as far as is known in advance, how the image in the build region
+// will be encrypted.
 type encryption struct {
 	why       string // it is encrypted; empty: as far as the options say, it is not
 	byDefault bool   // with the account's default key, at least one volume of it

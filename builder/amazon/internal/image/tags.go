@@ -15,8 +15,8 @@ import (
 	"bake/step"
 )
 
-// tagging is how an image and its snapshots are tagged. EC2 does it when it makes
-// them; other endpoints may refuse to, or leave it out.
+// tagging defines the tags of an image and its snapshots. EC2 sets them when it makes the
+// image; other endpoints may refuse or ignore them.
 type tagging struct {
 	image, snapshots []types.Tag // snapshots is nil if they were tagged before
 
@@ -46,8 +46,8 @@ func (m *Maker) making(ctx context.Context, t *tagging, specs []types.TagSpecifi
 	return create(nil)
 }
 
-// tagNew tags an image that was just made without its tags, so that it can be
-// found by them should bake end now.
+// tagNew tags a new image that was made without its tags, so that it can be found by them
+// if bake ends now.
 func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error {
 	if !t.refused {
 		return nil
@@ -65,8 +65,8 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 	})
 }
 
-// retag makes sure that a finished image and its snapshots have their tags, where
-// the endpoint is not EC2 itself and so may have ignored them.
+// retag ensures that a finished image and its snapshots have their tags, if the endpoint is
+// not EC2 itself and so may have ignored them.
 func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagging) error {
 	if !t.refused && !m.Session.ThirdParty(made.Region) {
 		return nil
@@ -100,7 +100,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 	})
 }
 
-// lacking returns the wanted tags that something does not have.
+// lacking returns the wanted tags that are missing.
 func lacking(have, want []types.Tag) []types.Tag {
 	return slices.DeleteFunc(slices.Clone(want), func(w types.Tag) bool {
 		return slices.ContainsFunc(have, func(h types.Tag) bool {

@@ -16,11 +16,11 @@ type Need struct {
 	When      Condition
 }
 
-// Condition says when a need arises: values by the keys of the policy language, by
-// its operators.
+// Condition restricts a need: values by condition key, by condition operator of the policy
+// language.
 type Condition map[string]map[string][]string
 
-// Document is a policy, as IAM reads it.
+// Document is a policy in the format of IAM.
 type Document struct {
 	Version   string
 	Statement []Statement
@@ -37,14 +37,14 @@ type Statement struct {
 // Option reports whether the value of an option is known; see [schema.Source].
 type Option interface{ Known(ptr any) bool }
 
-// MayBe reports whether something that an option asks for may be wanted: it is,
-// or the value of the option at ptr is not known yet.
+// MayBe reports whether an option may require something: wanted is true, or the value of
+// the option at ptr is not known yet.
 func MayBe(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
 
 // The tag of the run, which all temporary resources of a build carry.
 const tag = imagetag.Run
 
-// The conditions that needs have. Those of the tag hold for any run.
+// The conditions of needs. Those on the tag match any run.
 var (
 	tagged  = Condition{"StringLike": {"aws:ResourceTag/" + tag: {"*"}}}
 	tagging = Condition{"StringLike": {"aws:RequestTag/" + tag: {"*"}}}
@@ -140,7 +140,7 @@ func (p Place) EC2(resources ...string) (arns []string) {
 	return arns
 }
 
-// names puts the service before actions.
+// names adds the name of the service to actions.
 func names(service string, actions []string) (out []string) {
 	for _, a := range actions {
 		out = append(out, service+":"+a)
@@ -162,12 +162,12 @@ func (p Place) Use(action string, resources ...string) Need {
 	return Need{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...)}
 }
 
-// Own needs an action of EC2 with resources that carry the tag of a run.
+// Own returns the need for an action of EC2 on resources that carry the tag of a run.
 func (p Place) Own(action string, resources ...string) Need {
 	return Need{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...), When: tagged}
 }
 
-// Make needs an action of EC2 that makes resources with the tag of the run.
+// Make returns the needs for an action of EC2 that makes resources with the tag of the run.
 func (p Place) Make(action string, resources ...string) []Need {
 	return []Need{
 		{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...), When: tagging},
@@ -175,7 +175,7 @@ func (p Place) Make(action string, resources ...string) []Need {
 	}
 }
 
-// TagNew needs tags to be given to resources by the action of EC2 that makes them.
+// TagNew returns the need for tagging resources in the action of EC2 that makes them.
 func (p Place) TagNew(action string, resources ...string) Need {
 	return Need{
 		Actions: []string{"ec2:CreateTags"}, Resources: p.EC2(resources...),
@@ -183,7 +183,7 @@ func (p Place) TagNew(action string, resources ...string) Need {
 	}
 }
 
-// Release needs the tags of the build to be taken from resources.
+// Release returns the need for removing the tags of the build from resources.
 func (p Place) Release(resources ...string) Need {
 	return Need{
 		Actions: []string{"ec2:DeleteTags"}, Resources: p.EC2(resources...),
@@ -191,7 +191,7 @@ func (p Place) Release(resources ...string) Need {
 	}
 }
 
-// Pass needs roles to be passed to a service.
+// Pass returns the need for passing roles to a service.
 func (p Place) Pass(service string, roles ...string) Need {
 	return Need{
 		Actions: []string{"iam:PassRole"}, Resources: p.IAM(roles...),
@@ -199,8 +199,8 @@ func (p Place) Pass(service string, roles ...string) Need {
 	}
 }
 
-// ServiceRole needs the role that a service gives itself in an account, the first
-// time that it is used there.
+// ServiceRole returns the need for the role that a service creates in an account when it is
+// first used there.
 func (p Place) ServiceRole(service, role string) Need {
 	return Need{
 		Actions: []string{"iam:CreateServiceLinkedRole"}, Resources: p.IAM("role/aws-service-role/" + service + ".amazonaws.com/" + role),
@@ -208,9 +208,9 @@ func (p Place) ServiceRole(service, role string) Need {
 	}
 }
 
-// Keys needs KMS keys for volumes, snapshots and images, through EC2: ids, aliases
-// or ARNs. An empty one is the account's default key, which needs nothing; "*" is
-// one that is not known yet.
+// Keys returns the needs for using KMS keys for volumes, snapshots and images, through EC2.
+// Keys are IDs, aliases or ARNs. An empty one is the account's default key, which needs
+// nothing; "*" is a key that is not known yet.
 func (p Place) Keys(keys ...string) (needs []Need) {
 	for _, key := range keys {
 		if key == "" {
@@ -225,28 +225,29 @@ func (p Place) Keys(keys ...string) (needs []Need) {
 	return needs
 }
 
-// Crypt needs actions of KMS with a key of any form that [Place.Keys] takes,
-// through another service than EC2.
+// Crypt returns the need for actions of KMS on a key, through a service other than EC2. The
+// key has any form that [Place.Keys] accepts.
 func (p Place) Crypt(service, key string, actions ...string) Need {
 	arns, when := p.key(key)
 	return Need{Actions: names("kms", actions), Resources: arns, When: both(when, Condition{"StringLike": {"kms:ViaService": {service + ".*"}}})}
 }
 
-// Sign needs a key, of any form that [Place.Keys] takes, to sign with and to check that.
+// Sign returns the need for signing and verifying with a key, in any form that [Place.Keys]
+// accepts.
 func (p Place) Sign(key string) Need {
 	arns, when := p.key(key)
 	return Need{Actions: names("kms", []string{"GetPublicKey", "Sign"}), Resources: arns, When: when}
 }
 
-// Users returns the needs of finding what uses the account's own images.
+// Users returns the needs for finding what uses the account's own images.
 func (p Place) Users() []Need { return append(p.Naming(), p.Look("DescribeInstances")) }
 
-// Naming returns the needs of finding what names images, or will launch them.
+// Naming returns the needs for finding what names images or will launch them.
 func (p Place) Naming() []Need {
 	return append(p.Launching(), Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters"}})
 }
 
-// Launching returns the needs of finding what will launch images.
+// Launching returns the needs for finding what will launch images.
 func (p Place) Launching() []Need {
 	return []Need{
 		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
@@ -254,9 +255,9 @@ func (p Place) Launching() []Need {
 	}
 }
 
-// Secret needs a secret of Secrets Manager, by its name or ARN, to be read; "*" is one
-// that is not known yet. ARNs of secrets end in six letters that their names do not
-// have. With which key it is encrypted is not known before it is read.
+// Secret returns the needs for reading a secret of Secrets Manager, given by name or ARN;
+// "*" is a secret that is not known yet. ARNs of secrets end in six letters that their
+// names do not contain. The key that encrypts a secret is not known before it is read.
 func (p Place) Secret(name string) []Need {
 	arns := p.ARNs("secretsmanager", "secret:"+name+"-??????")
 	if strings.HasPrefix(name, "arn:") {
@@ -265,7 +266,8 @@ func (p Place) Secret(name string) []Need {
 	return []Need{{Actions: []string{"secretsmanager:GetSecretValue"}, Resources: arns}, p.Crypt("secretsmanager", "*", "Decrypt")}
 }
 
-// key is how a policy names a key. The ARN of an alias does not count there.
+// key returns the ARNs by which a policy refers to a key. Policies do not match the ARN of
+// an alias; a condition names the alias instead.
 func (p Place) key(key string) (arns []string, when Condition) {
 	if rest, ok := strings.CutPrefix(key, "arn:"); ok && !strings.Contains(rest, ":alias/") {
 		return []string{key}, nil
@@ -276,7 +278,7 @@ func (p Place) key(key string) (arns []string, when Condition) {
 	return p.ARNs("kms", "key/"+key), nil
 }
 
-// both is a condition of all that conditions demand.
+// both returns a condition that combines all conditions.
 func both(all ...Condition) Condition {
 	out := Condition{}
 	for _, c := range all {
@@ -292,8 +294,8 @@ func both(all ...Condition) Condition {
 	return out
 }
 
-// Make returns a policy that allows all needs and nothing more, in the order in
-// which they first come. It says each only once.
+// Make returns a policy that allows exactly the needs, in the order of their first
+// occurrence and without duplicates.
 func Make(needs []Need) Document {
 	d := Document{Version: "2012-10-17", Statement: []Statement{}}
 	for _, n := range needs {

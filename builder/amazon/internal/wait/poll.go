@@ -38,13 +38,13 @@ type Poll[T any] struct {
 	past    map[string][]time.Duration // how long waits took, by their kind; the newest last
 }
 
-// Tempo is how fast looks may follow each other.
+// Tempo defines the minimum intervals between polls.
 type Tempo struct {
 	Fast  time.Duration // while a change is near
 	Early time.Duration // first pause of a wait where changes may come at once; 0 where they do not
 }
 
-// Span is the time within which a wait is expected to be over, from its start.
+// Span is the interval in which a wait is expected to end, measured from its start.
 type Span struct{ Soonest, Latest time.Duration }
 
 // Wait is a wait for one thing.
@@ -91,10 +91,10 @@ type outcome[T any] struct {
 // together do not poll in step.
 const spread = 0.1
 
-// remembered is how many waits of a kind are remembered.
+// remembered is the number of past waits of each kind whose duration is kept.
 const remembered = 8
 
-// longest is the longest pause after looks that failed.
+// longest is the maximum pause after failed polls.
 const longest = 30 * time.Second
 
 // Trouble is how long polls must fail before the first message, and Again the interval of
@@ -127,8 +127,8 @@ func (p *Poll[T]) Until(ctx context.Context, w Wait[T]) (T, error) {
 	}
 }
 
-// inVain is the error of a wait that took too long, with the error of the looks
-// if that is why.
+// inVain returns the error of a wait that took too long. It includes the error of the polls
+// if they failed.
 func (p *Poll[T]) inVain(w Wait[T]) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,7 @@ func (p *Poll[T]) leave(w *waiter[T]) {
 	p.stir()
 }
 
-// stir makes run look at who waits. The lock is held.
+// stir makes run check the waits again. The caller holds the lock.
 func (p *Poll[T]) stir() {
 	select {
 	case p.wake <- struct{}{}: // a nil channel takes nothing
@@ -215,7 +215,7 @@ func (p *Poll[T]) when() time.Time {
 	return next
 }
 
-// look looks at what is due, and at what else goes into the same calls.
+// look polls the things that are due, and others that fit into the same calls.
 func (p *Poll[T]) look() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -304,7 +304,7 @@ func (p *Poll[T]) tell(ids []string, found map[string]T) {
 	})
 }
 
-// fail ends waits with an error. The lock is held.
+// fail ends waits with an error. The caller holds the lock.
 func (p *Poll[T]) fail(ids []string, err error) {
 	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter[T]) bool {
 		if !slices.Contains(ids, w.ID) {
@@ -315,7 +315,7 @@ func (p *Poll[T]) fail(ids []string, err error) {
 	})
 }
 
-// remember keeps how long a wait has taken. The lock is held.
+// remember records how long a wait took. The caller holds the lock.
 func (p *Poll[T]) remember(kind string, took time.Duration) {
 	if p.past == nil {
 		p.past = map[string][]time.Duration{}
@@ -324,7 +324,7 @@ func (p *Poll[T]) remember(kind string, took time.Duration) {
 	p.past[kind] = past[max(0, len(past)-remembered):]
 }
 
-// pause is how long w can do without a look. The lock is held.
+// pause returns the time until w needs the next poll. The caller holds the lock.
 func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
 	span := w.Usual
 	if past := p.past[w.Kind]; len(past) > 0 {
@@ -343,8 +343,8 @@ func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
 	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) // only spreads the load
 }
 
-// pause halves the way to the time when the end is near, is nothing while it is,
-// and grows with the time that has passed since.
+// pause returns half the time until s.Soonest before the span, zero within it, and a
+// quarter of the time since s.Latest after it.
 func (s Span) pause(passed time.Duration) time.Duration {
 	switch {
 	case passed < s.Soonest:

@@ -1,4 +1,4 @@
-// Package wait looks at something until it has changed.
+// Package wait polls something until it has changed.
 package wait
 
 import (
@@ -8,10 +8,10 @@ import (
 	"bake/internal/delay"
 )
 
-// First is the pause after the first look.
+// First is the pause after the first poll.
 const First = 50 * time.Millisecond
 
-// Watch says how patiently something is waited for.
+// Watch defines the intervals and the time limit of a wait.
 type Watch struct {
 	Delay time.Duration // longest pause between two looks
 	Limit time.Duration // after which waiting is given up
