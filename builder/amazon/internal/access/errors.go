@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports that AWS refused the call: [step.ErrRefused].
+// Is reports whether target is [step.ErrRefused], because AWS is the cause.
 func (e *Error) Is(target error) bool { return target == step.ErrRefused }
 
 // Code returns the code that AWS gave an error, or "".

@@ -12,9 +12,9 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// permission revokes what an account was permitted in order to copy an image, which may be
-// only some of the permissions. It stops when ctx ends: the permissions are not granted
-// again, and what is still in the ledger is revoked later.
+// permission revokes an account's permissions to copy an image; there may be only some of
+// them. It stops when ctx ends: the permissions are not granted again, and the remaining
+// ledger entries are revoked later.
 func (j *job) permission(ctx context.Context) error {
 	who, image := j.r.With[ownership.WithGrantee], j.r.With[ownership.WithName]
 	var errs []error
@@ -36,7 +36,7 @@ func (j *job) permission(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lock deletes the lock of a channel, unless another process holds it by now.
+// lock deletes the lock of a channel, unless another process owns it by now.
 func (j *job) lock(ctx context.Context) error {
 	client, name := j.session.SSM(j.r.Where), j.r.With[ownership.WithName]
 	var out struct{ Parameter struct{ Value string } }

@@ -133,7 +133,7 @@ func (f *finder) images(ctx context.Context) error {
 	return nil
 }
 
-// imageCreated returns the time in the text that EC2 has for it, or nil.
+// imageCreated returns the creation time of an image, or nil if it cannot be parsed.
 func imageCreated(i types.Image) *time.Time {
 	at, err := time.Parse(time.RFC3339, aws.ToString(i.CreationDate))
 	if err != nil {

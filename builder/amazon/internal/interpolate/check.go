@@ -14,10 +14,11 @@ import (
 	"bake/internal/imagetag"
 )
 
-// variables are those of a deferred text, in addition to the tags of the source image.
+// variables are the variables of a text that is rendered later, in addition to the tags of
+// the source image.
 var variables = []string{"BuildRegion", "SourceAMI", "SourceAMIName", "SourceAMICreationDate", "SourceAMIOwner", "SourceAMIOwnerName"}
 
-// sourceTags is the variable that holds the tags of the source image by their keys.
+// sourceTags is the variable with the tags of the source image, by key.
 const sourceTags = "SourceAMITags"
 
 // Check reports a variable that the text at ptr cannot use, and a function that
@@ -50,8 +51,8 @@ func usable(text string) error {
 	return nil
 }
 
-// walk looks for what cannot be rendered in a node. atRoot says whether the dot is
-// that of the whole text.
+// walk returns an error if a node contains something that cannot be rendered. atRoot
+// reports whether the dot is that of the whole text.
 func walk(node parse.Node, atRoot bool) error {
 	switch n := node.(type) {
 	case *parse.ListNode:
@@ -107,7 +108,7 @@ func walkAll(nodes []parse.Node, atRoot bool) error {
 	return nil
 }
 
-// replaced are the functions that HCL has taken the place of: calling one fails.
+// replaced are the functions that HCL functions have replaced: calling one fails.
 var replaced = []string{"user", "env", "template_dir", "sed", "consul_key", "vault", "aws_secretsmanager", "aws_secretsmanager_raw"}
 
 // variable returns an error if there is no variable of the name.
@@ -123,21 +124,21 @@ func variable(names []string) error {
 	return nil
 }
 
-// What EC2 accepts as tags.
+// The limits of EC2 on tags.
 const (
 	maxKey   = 128 // characters
 	maxValue = 256
 )
 
-// ownTags are tags that a build gives to what it owns while it needs it.
+// ownTags are the tags by which a build marks the resources that it owns.
 var ownTags = []string{ownership.RunTag, ownership.BuildTag, ownership.ContinuesTag}
 
-// said are the prefixes of tag keys with which bake records what an image has passed, its
-// inputs, and its approvals: a template cannot set them.
+// said are the prefixes of the tag keys under which bake records the verifications, inputs
+// and approvals of an image: a template cannot set them.
 var said = []string{"bake:approved:", imagetag.Verified, imagetag.Inputs}
 
-// CheckTags reports tags that EC2 refuses. What is rendered later is checked as
-// far as it is known.
+// CheckTags reports tags that EC2 refuses. It checks texts that are rendered later as far
+// as they are known.
 func CheckTags(c *schema.Checker, tags Tags) {
 	for _, b := range tags.all() {
 		b.check(c)
@@ -145,8 +146,8 @@ func CheckTags(c *schema.Checker, tags Tags) {
 	CheckTogether(c, tags)
 }
 
-// CheckTogether reports sets of tags that are too many for the one resource that
-// gets all of them.
+// CheckTogether reports sets of tags that together exceed the limit for the one resource
+// that gets all of them.
 func CheckTogether(c *schema.Checker, sets ...Tags) {
 	keys := map[string]bool{}
 	for _, set := range sets {

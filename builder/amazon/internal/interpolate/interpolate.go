@@ -44,7 +44,7 @@ type block struct {
 	key, value string
 }
 
-// Of collects the tags of a map option and its blocks.
+// Of returns the tags of a map option and its blocks.
 func Of(m *map[string]string, tags []Tag) Tags {
 	t := Tags{m: m}
 	for i := range tags {
@@ -92,7 +92,7 @@ type Text struct {
 	data    map[string]any
 }
 
-// New readies the rendering of options written at src, for a build in region.
+// New returns a renderer for the options written at src, for a build in region.
 func New(s *step.Scope, src *schema.Source, region string) *Text {
 	t := &Text{
 		source:  src,
@@ -103,7 +103,7 @@ func New(s *step.Scope, src *schema.Source, region string) *Text {
 	return t.With(types.Image{})
 }
 
-// With returns the same text renderer with what is known of the source image.
+// With returns the same renderer with the values of the source image.
 func (t *Text) With(image types.Image) *Text {
 	c := *t
 	c.data = Data(image).Plain()
@@ -132,7 +132,7 @@ func (t *Text) String(ptr *string) (string, error) {
 	return t.render(ptr, *ptr)
 }
 
-// Tags renders the keys and values of tags, and demands that EC2 accepts them.
+// Tags renders the keys and values of tags, and returns an error if EC2 would refuse them.
 func (t *Text) Tags(tags Tags) (map[string]string, error) {
 	out := map[string]string{}
 	for _, b := range tags.all() {

@@ -22,7 +22,7 @@ import (
 	"bake/step"
 )
 
-// Connect waits until the machine can be logged in to.
+// Connect waits until login to the machine is possible, and returns the connection.
 func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (communicator.Communicator, error) {
 	a := &address{l: l, turn: make(chan struct{}, 1), instance: instance, groups: groups, seen: time.Now()}
 	if l.Communicator == ssh.WinRM {
@@ -48,7 +48,7 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 	})
 }
 
-// address finds out where an instance can be reached.
+// address determines the address of an instance.
 type address struct {
 	l *Launcher
 
@@ -58,8 +58,8 @@ type address struct {
 	seen     time.Time // when instance was described
 }
 
-// stale is how old a description may be when an address is looked up in it: an
-// instance that was stopped and started has another one.
+// stale is the maximum age of a description from which an address is read: an instance that
+// was stopped and started has a new address.
 const stale = 10 * time.Second
 
 func (a *address) lookUp(ctx context.Context) (string, int, error) {
@@ -105,7 +105,7 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 	return host, 0, nil
 }
 
-// take waits for the turn to use the description of the instance.
+// take waits for exclusive use of the instance's description.
 func (a *address) take(ctx context.Context) (release func(), err error) {
 	select {
 	case a.turn <- struct{}{}:
@@ -115,8 +115,9 @@ func (a *address) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// dial connects to addr. An address of the machine in a network that cannot be
-// dialled from here is reached through the cloud instead; a stranger may have it here.
+// dial connects to addr. If addr is in a network that cannot be reached from here, it
+// connects through the cloud instead, because another machine may have the same address
+// here.
 func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	cloud := a.l.Session.Cloud
 	if cloud.DialInstance != nil {
@@ -144,7 +145,7 @@ func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return (&net.Dialer{KeepAlive: 5 * time.Second}).DialContext(ctx, network, addr)
 }
 
-// loginUser returns the user that the source image lets in, or "" if that is not known.
+// loginUser returns the login user of the source image, or "" if it is not known.
 func (a *address) loginUser(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -175,7 +176,7 @@ func (a *address) describe(ctx context.Context) error {
 	return nil
 }
 
-// reach returns the address of an instance on an interface, or "".
+// reach returns the address of an interface of an instance, or "".
 func reach(i types.Instance, on Interface) string {
 	switch on {
 	case PublicIP:
@@ -200,7 +201,8 @@ func reach(i types.Instance, on Interface) string {
 	return aws.ToString(i.PublicIpAddress)
 }
 
-// consoleKeys reads the host keys that cloud-init writes on the console.
+// consoleKeys returns a function that reads the host keys that cloud-init writes to the
+// console.
 func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicKey, error) {
 	latest := true // only some instance types have it
 	return func(ctx context.Context) ([]gossh.PublicKey, error) {
@@ -220,8 +222,8 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 	}
 }
 
-// ClearKey takes the temporary key out of the authorized_keys of the login user
-// and of root, so that the image does not hold it, once nothing puts it there again.
+// ClearKey removes the temporary key from the authorized_keys of the login user and of
+// root, so that the image does not contain it. It does so when nothing adds the key again.
 func (l *Launcher) ClearKey(ctx context.Context, m builder.Machine, key Key) error {
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil

@@ -34,8 +34,8 @@ type Groups struct {
 // MakesGroup reports whether a temporary security group is made for the machine.
 func (l *Launcher) MakesGroup() bool { return len(l.groups()) == 0 && l.SecurityGroupFilter == nil }
 
-// Groups finds the security groups that the options name, or makes one that
-// lets this machine in.
+// Groups finds the security groups that the options name, or makes one that admits this
+// machine.
 func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]string) (Groups, error) {
 	if ids := l.groups(); len(ids) > 0 {
 		return l.findGroups(ctx, ids)
@@ -214,8 +214,8 @@ func (l *Launcher) openForPrivate(ctx context.Context, g Groups) error {
 
 const addressService = "https://checkip.amazonaws.com"
 
-// publicAddress asks AWS which address this machine is seen under, as a range
-// that holds only it.
+// publicAddress asks AWS for the public address of this machine, and returns it as a range
+// that contains only that address.
 func publicAddress(ctx context.Context, limit time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not answer within %s", addressService, limit))
 	defer cancel()

@@ -30,17 +30,17 @@ type InstanceMonitor struct {
 	over chan struct{}
 }
 
-// goneError says that the instance has stopped or ended by itself.
+// goneError is the error of an instance that has stopped or terminated by itself.
 type goneError struct{ text string }
 
 func (e *goneError) Error() string { return e.text }
 
-// started is how long an instance that was stopped through the API while it was
-// being provisioned has time to be started again, also through the API.
+// started is the time within which an instance that was stopped through the API during
+// provisioning must be started again through the API.
 const started = time.Minute
 
-// Watch returns a context that ends when the instance no longer runs, with the
-// reason that EC2 gives and the end of the console as its cause.
+// Watch returns a context that ends when the instance no longer runs. The cause contains
+// the reason that EC2 gives and the last lines of the console.
 func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *InstanceMonitor) {
 	alive, cancel := context.WithCancelCause(ctx)
 	v := &InstanceMonitor{l: l, id: id, stop: cancel, over: make(chan struct{})}
@@ -130,7 +130,7 @@ func (v *InstanceMonitor) Explain(ctx context.Context, err error) error {
 	return &lostError{gone, err}
 }
 
-// lostError is an error that came of the machine being gone.
+// lostError is an error that was caused by the loss of the machine.
 type lostError struct{ gone, err error }
 
 func (e *lostError) Error() string   { return e.gone.Error() }
@@ -161,10 +161,10 @@ func (v *InstanceMonitor) ask(ctx context.Context, lost bool) (gone *goneError) 
 	return gone
 }
 
-// tail is how many lines of the console an error shows.
+// tail is the number of console lines in an error.
 const tail = 10
 
-// withConsole adds the end of the instance's console, if EC2 has it.
+// withConsole adds the last lines of the instance's console, if EC2 has them.
 func (v *InstanceMonitor) withConsole(ctx context.Context, gone *goneError) *goneError {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -183,13 +183,13 @@ func (v *InstanceMonitor) withConsole(ctx context.Context, gone *goneError) *gon
 	return &goneError{gone.text + ". Its console ends with:\n  " + strings.Join(lines, "\n  ")}
 }
 
-// escapes matches the sequences that steer a terminal.
+// escapes matches the escape sequences of terminals.
 var escapes = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
 })
 
-// consoleTail returns the last lines of a console, without what would do more to a
-// terminal than to be shown.
+// consoleTail returns the last lines of a console, without control sequences for a
+// terminal.
 func consoleTail(text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(strings.Map(func(r rune) rune {

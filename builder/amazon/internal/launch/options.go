@@ -277,7 +277,7 @@ func Kept(src *schema.Source, devices []*device.Mapping) (names []string) {
 	return names
 }
 
-// Devices returns the mappings as [Launcher] takes them.
+// Devices returns the mappings in the form that [Launcher] uses.
 func (v *Volumes) Devices() (all []*device.Mapping) {
 	for i := range v.LaunchBlockDeviceMappings {
 		all = append(all, &v.LaunchBlockDeviceMappings[i])
@@ -504,7 +504,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// both complains when both of two strings are set.
+// both reports an error if two strings are both set.
 func both(c *schema.Checker, a, b *string) {
 	if *a != "" && *b != "" {
 		c.Errorf(b, "Conflicting arguments", "Set either %s or %s.", c.Name(a), c.Name(b))
@@ -530,7 +530,8 @@ func (o *Options) validateTags(c *schema.Checker) {
 	}
 }
 
-// ValidateIn reports what cannot be in the region of the build, which may be empty.
+// ValidateIn reports options that are invalid in the region of the build, which may be
+// empty.
 func (o *Options) ValidateIn(c *schema.Checker, region string) {
 	names.Zone(c, &o.AvailabilityZone, region)
 }
@@ -674,7 +675,7 @@ func (o *Options) hasProfile() bool {
 	return o.IAMInstanceProfile != "" || o.TemporaryIAMInstanceProfilePolicyDocument != nil
 }
 
-// userData returns the user data as the API takes it, in base64.
+// userData returns the user data in base64, as the API requires.
 func (o *Options) userData() (string, error) {
 	data := o.UserData
 	if o.UserDataFile != "" {

@@ -25,20 +25,19 @@ func (l *Launcher) shutdownBehavior() types.ShutdownBehavior {
 	return types.ShutdownBehavior(l.ShutdownBehavior)
 }
 
-// endTimer is the name of the systemd units that end the machine. They are transient:
-// nothing of them is on a disk.
+// endTimer is the name of the systemd units that shut the machine down. They are transient:
+// they leave nothing on a disk.
 const endTimer = "bake-end"
 
 const endTimerIsSet = "systemctl is-active --quiet " + endTimer + ".timer"
 
-// A provisioner that reboots the machine takes the timer from it, so that it is looked
-// after from time to time.
+// A provisioner that reboots the machine removes the timer, so bake checks it at intervals.
 const (
 	endTimerPause = 30 * time.Second
 	endTimerGrace = 20 * time.Second // for one look
 )
 
-// ShutdownTimer is the timer on a machine that ends it, whatever has become of bake.
+// ShutdownTimer is a timer on a machine that shuts it down even if bake no longer runs.
 type ShutdownTimer struct {
 	l       *Launcher
 	machine communicator.Communicator
@@ -52,10 +51,10 @@ type ShutdownTimer struct {
 	over chan struct{}
 }
 
-// StartShutdownTimer sets a timer on the machine that shuts it down at the time that the
-// run sets, if any. It reports if that is not possible. If the machine was resumed, it
-// first removes the timer of the earlier process. The caller calls Close, and Cancel
-// before the machine becomes an image.
+// StartShutdownTimer sets a timer on the machine that shuts it down at the time limit of
+// the run, if there is one. It reports if that is not possible. With again, the machine was
+// resumed, and the timer of the earlier process is removed first. The caller must call
+// Close, and must call Cancel before an image is made of the machine.
 func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *ShutdownTimer {
 	e := &ShutdownTimer{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
 	defer func() {
@@ -92,14 +91,14 @@ func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.
 
 func (e *ShutdownTimer) when() string { return e.at.UTC().Format("2006-01-02 15:04 MST") }
 
-// Left reports how long a machine that is left running will live.
+// Left reports how much longer a machine that is left running will live.
 func (e *ShutdownTimer) Left(ctx context.Context) {
 	if !e.at.IsZero() {
 		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run sets the time anew.", e.when(), e.what)
 	}
 }
 
-// keep sets the timer again when the machine has lost it.
+// keep sets the timer again if the machine has lost it.
 func (e *ShutdownTimer) keep(ctx context.Context) {
 	defer close(e.over)
 	for !e.kept && delay.For(ctx, endTimerPause) == nil {
@@ -141,7 +140,7 @@ func (e *ShutdownTimer) Cancel(ctx context.Context) {
 	}
 }
 
-// disarm removes whatever timer an earlier life of the run has set; there may be none.
+// disarm removes any timer that an earlier process of the run has set.
 func (e *ShutdownTimer) disarm(ctx context.Context) {
 	if e.windows {
 		_ = e.run(ctx, "shutdown /a")
@@ -177,11 +176,12 @@ func (e *ShutdownTimer) start(at time.Time) string {
 		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at))
 }
 
-// seconds is how long it is until then; a timer needs some.
+// seconds returns the number of seconds until at, at least one, which is the minimum of a
+// timer.
 func seconds(at time.Time) int { return max(int(time.Until(at)/time.Second), 1) }
 
-// asRoot is a command line for any shell of Unix that runs the first of the commands
-// that succeeds, as root.
+// asRoot returns a command line for any Unix shell that runs the commands as root until one
+// succeeds.
 func asRoot(commands ...string) string {
 	for i := range commands {
 		commands[i] = "$as " + commands[i]
@@ -199,7 +199,8 @@ func (e *ShutdownTimer) run(ctx context.Context, line string) error {
 	return err
 }
 
-// notScheduled is how shutdown of Windows ends that has nothing to abort.
+// notScheduled is the exit status of Windows' shutdown command if there is no shutdown to
+// abort.
 const notScheduled = 1116
 
 // statusError is the error of a command that did not succeed.

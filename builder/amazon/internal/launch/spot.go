@@ -19,7 +19,7 @@ import (
 // Spot reports whether the machine is a spot instance.
 func (o *Options) Spot() bool { return o.SpotPrice != "" && o.SpotPrice != "0" }
 
-// types returns the instance types that will do, in order.
+// types returns the acceptable instance types, in order of preference.
 func (o *Options) types() []string {
 	if len(o.SpotInstanceTypes) > 0 {
 		return o.SpotInstanceTypes
@@ -27,8 +27,8 @@ func (o *Options) types() []string {
 	return []string{o.InstanceType}
 }
 
-// launchSpot launches a spot instance through a launch template and a fleet of
-// one, and returns its id.
+// launchSpot launches a spot instance through a launch template and a fleet of one
+// instance, and returns its ID.
 func (l *Launcher) launchSpot(ctx context.Context, in *ec2.RunInstancesInput, spec Spec, want step.Resource) (string, error) {
 	data, err := l.template(in, spec)
 	if err != nil {

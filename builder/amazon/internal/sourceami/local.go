@@ -12,7 +12,7 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// offered is how many images of each owner are named.
+// offered is the maximum number of images listed for each owner.
 const offered = 5
 
 // offer lists the existing images if none is the wanted one. It is for a cloud with few

@@ -47,7 +47,8 @@ type NameValue struct {
 // Empty reports whether there are no filters.
 func (f *Filters) Empty() bool { return len(f.Filters) == 0 && len(f.Filter) == 0 }
 
-// EC2 returns the filters as the API takes them, in order of their names; none for nil.
+// EC2 returns the filters in the form of the API, in order of their names; none if f is
+// nil.
 func (f *Filters) EC2() []types.Filter {
 	if f == nil {
 		return nil
@@ -66,7 +67,7 @@ func (f *Filters) EC2() []types.Filter {
 	return out
 }
 
-// wrongFilter is how EC2 says that it has no filter of a name.
+// wrongFilter matches EC2's message about an unknown filter name.
 var wrongFilter = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`) })
 
 // Blame replaces an error that EC2 returned for the name of a filter by one that points to
@@ -90,8 +91,8 @@ func (f *Filters) Blame(src *schema.Source, err error) error {
 	return access.Blame(err, src.Errorf(at, "Unknown filter", "EC2 has no filter %q here. The EC2 API reference lists the filters; to filter by a tag, use \"tag:\" and its key.", name))
 }
 
-// values splits a filter's value at commas, as CSV does: a value in quotes may
-// hold one. What is not CSV is one value.
+// values splits a filter's value at commas, as CSV does: a value in quotes may contain
+// commas. Text that is not valid CSV is one value.
 func values(text string) []string {
 	r := csv.NewReader(strings.NewReader(text))
 	r.TrimLeadingSpace = true

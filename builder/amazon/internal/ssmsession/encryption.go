@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// DataKeySize is how long a data key is: one key of AES-256 for each direction, that
-// from the machine first.
+// DataKeySize is the length of a data key in bytes: one AES-256 key for each direction,
+// first that for data from the machine.
 const DataKeySize = 64
 
 // cipherKeys encrypt the stream of a session with keys from KMS: AES-GCM, with a separate
@@ -35,14 +35,14 @@ func newCipherKeys(plain []byte) (*cipherKeys, error) {
 	return &keys, nil
 }
 
-// seal encrypts what goes to the machine.
+// seal encrypts data for the machine.
 func (k *cipherKeys) seal(b []byte) []byte {
 	nonce := make([]byte, k.out.NonceSize(), k.out.NonceSize()+len(b)+k.out.Overhead())
 	_, _ = rand.Read(nonce) // never fails
 	return k.out.Seal(nonce, nonce, b, nil)
 }
 
-// open decrypts what comes from there.
+// open decrypts data from the machine.
 func (k *cipherKeys) open(b []byte) ([]byte, error) {
 	n := k.in.NonceSize()
 	if len(b) < n {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// opening is the text that opens a data channel.
+// opening is the message that opens a data channel.
 type opening struct {
 	Schema        string `json:"MessageSchemaVersion"`
 	RequestID     string `json:"RequestId"`
@@ -19,7 +19,7 @@ type opening struct {
 // session is one connection, which is sufficient here.
 const clientVersion = "1.1.61.0"
 
-// handshakeRequest is what the machine's agent wants to agree on.
+// handshakeRequest is the agent's request to negotiate a session.
 type handshakeRequest struct {
 	AgentVersion string
 	Actions      []struct {
@@ -55,8 +55,8 @@ type sealed struct {
 // dataKey gets a data key, as [API.DataKey] does for the session.
 type dataKey func(keyID string) (plain, encrypted []byte, err error)
 
-// answer processes the actions of a request. The error is what makes the session
-// unusable. If the machine's agent wants encryption, keys are those for it.
+// answer processes the actions of a request. An error means that the session cannot be
+// used. If the agent requires encryption, keys are the keys for it.
 func (r handshakeRequest) answer(newKey dataKey) (response handshakeResponse, keys *cipherKeys, err error) {
 	response = handshakeResponse{ClientVersion: clientVersion, Actions: []processed{}, Errors: []string{}}
 	for _, a := range r.Actions {

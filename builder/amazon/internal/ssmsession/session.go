@@ -25,7 +25,7 @@ import (
 	"bake/internal/delay"
 )
 
-// Stream is where a session's data channel is, and what opens it once.
+// Stream is the address of a session's data channel, with the token that opens it once.
 type Stream struct{ ID, URL, Token string }
 
 // API are the calls of Systems Manager that a session needs.
@@ -63,11 +63,11 @@ const (
 	goodbye    = 5 * time.Second // for all of the end
 )
 
-// errEnded is the end of a session that this side wanted.
+// errEnded is the error of a session that this side has ended.
 var errEnded = errors.New("the session has ended")
 
-// Dial starts a session and returns its connection once the machine's agent is
-// there. Close ends the session.
+// Dial starts a session and returns its connection when the machine's agent has answered.
+// Close ends the session.
 func Dial(ctx context.Context, api API) (net.Conn, error) {
 	stream, err := api.Start(ctx)
 	if err != nil {
@@ -105,7 +105,7 @@ type conn struct {
 	s *session
 }
 
-// Read implements [net.Conn]. What ended the session is its last error.
+// Read implements [net.Conn]. Its last error is the reason why the session ended.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	return n, c.explain(err)
@@ -139,7 +139,7 @@ func (c *conn) Close() error {
 	return err
 }
 
-// session is a session under way. All below the line belongs to run.
+// session is an active session. The fields below the line belong to run.
 type session struct {
 	api    API
 	client string // id
@@ -167,7 +167,7 @@ type session struct {
 	rtt, dev time.Duration // of acknowledgements; 0 before the first
 }
 
-// sent is a message that waits for its acknowledgement.
+// sent is a message that has not been acknowledged yet.
 type sent struct {
 	agentmessage.Message
 	first, last time.Time
@@ -204,7 +204,7 @@ func (s *session) writeLocal() {
 	}
 }
 
-// run carries the session from one WebSocket to the next until it ends.
+// run continues the session on one WebSocket after another until it ends.
 func (s *session) run(ctx context.Context) {
 	pauseFor, broken := firstPause, time.Time{}
 	for {
@@ -257,7 +257,7 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// ErrGone is in the error of Resume when the session does not exist any more.
+// ErrGone is the error of Resume when the session no longer exists.
 var ErrGone = errors.New("the session does not exist any more")
 
 // end records err and ends the session.
@@ -270,13 +270,13 @@ func (s *session) end(ctx context.Context, err error) {
 	close(s.done)
 }
 
-// lostError is a WebSocket that broke.
+// lostError is the error of a broken WebSocket.
 type lostError struct{ error }
 
 func (e *lostError) Unwrap() error { return e.error }
 
-// carry opens the data channel on a WebSocket and carries messages over it. The
-// error is a *lostError when another WebSocket can go on.
+// carry opens the data channel on a WebSocket and transfers messages over it. The error is
+// a *lostError if the session can continue on another WebSocket.
 func (s *session) carry(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -301,8 +301,8 @@ func (s *session) carry(ctx context.Context) error {
 	return s.exchange(ctx, ws, incoming, broken)
 }
 
-// open opens a WebSocket. A server that accepts the connection and says nothing is
-// as good as lost.
+// open opens a WebSocket. It treats a server that accepts the connection and then stays
+// silent as a lost connection.
 func (s *session) open(ctx context.Context) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("the data channel of Session Manager was not open within %s", openLimit))
 	defer cancel()
@@ -331,7 +331,7 @@ func read(ctx context.Context, ws *websocket.Conn, incoming chan<- []byte, broke
 	}
 }
 
-// keepAlive notices a connection that has died in silence.
+// keepAlive detects a connection that no longer works although it was not closed.
 func keepAlive(ctx context.Context, ws *websocket.Conn, broken chan<- error) {
 	for delay.For(ctx, pingEvery) == nil {
 		pong, cancel := context.WithTimeout(ctx, pingEvery)
@@ -410,15 +410,15 @@ func (s *session) send(ctx context.Context, ws *websocket.Conn, of uint32, paylo
 	s.write(ctx, ws, websocket.MessageBinary, m.Encode(now))
 }
 
-// write sends b. A WebSocket that cannot be written to cannot be read from either
-// any more, once all that has come is read; reading reports it then.
+// write sends b. It ignores errors: if a WebSocket cannot be written, reading it fails too,
+// after all received data was read, and reports the error.
 func (s *session) write(ctx context.Context, ws *websocket.Conn, kind websocket.MessageType, b []byte) {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
 	_ = ws.Write(ctx, kind, b)
 }
 
-// resend sends again what has not been acknowledged in time.
+// resend repeats messages that have not been acknowledged in time.
 func (s *session) resend(ctx context.Context, ws *websocket.Conn, now time.Time) error {
 	wait := firstWait
 	if s.rtt > 0 {
@@ -440,8 +440,8 @@ func (s *session) resend(ctx context.Context, ws *websocket.Conn, now time.Time)
 	return nil
 }
 
-// receive takes a message in. One that is damaged is as good as lost: it will
-// come again.
+// receive processes a message. It drops a damaged message, because the sender will repeat
+// it.
 func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) error {
 	m, err := agentmessage.Decode(data)
 	if err != nil {
@@ -568,7 +568,7 @@ func (s *session) challenged(ctx context.Context, ws *websocket.Conn, payload []
 	return nil
 }
 
-// acknowledged forgets the message seq, and learns from how long that took.
+// acknowledged removes the message seq and updates the estimate of the round-trip time.
 func (s *session) acknowledged(seq int64, now time.Time) {
 	for i, o := range s.out {
 		if o.Seq != seq {
