@@ -43,8 +43,8 @@ type Recipe struct {
 	Permissions func(src *schema.Source, region string, here policy.Place) []policy.Need
 }
 
-// Hooks are the places of the sequence where builders differ, in the order in which
-// they are called.
+// Hooks are the steps of the sequence in which builders differ, in the order in which they
+// are called.
 type Hooks struct {
 	// CheckSource reports a source image that the build cannot start from. Nil: each will do.
 	CheckSource func(ctx context.Context, source types.Image) error
@@ -98,7 +98,7 @@ type sequence struct {
 	distribution builder.Distribution // where images go once they are made
 }
 
-// begin connects to AWS, unless that has been done.
+// begin connects to AWS, unless it has already done so.
 func (q *sequence) begin(ctx context.Context, s *step.Scope) (*Build, Hooks, error) {
 	if q.begun != nil {
 		return q.begun, q.hooks, nil
@@ -145,7 +145,7 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 	return made, err
 }
 
-// provisioned brings up the machine and provisions it, unless an earlier life of the run
+// provisioned launches the machine and provisions it, unless an earlier process of the run
 // has done so.
 func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provision builder.Provision) error {
 	if done, ok := step.Recall[milestone](b.Scope, step.Provisioned); ok {
@@ -183,7 +183,7 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 	return q.recordProvisioned(ctx, b)
 }
 
-// recordProvisioned remembers that provisioners are not needed any more, and ends the stage.
+// recordProvisioned records that the provisioners have finished, and ends the stage.
 func (q *sequence) recordProvisioned(ctx context.Context, b *Build) error {
 	step.Record(b.Scope, step.Provisioned, b.milestone())
 	return step.EndStage(ctx, b.Scope, step.Boundary{Next: step.StageImage})
@@ -226,7 +226,7 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls bui
 	return image.Artifact(q.id, made, b.Data), err
 }
 
-// complete sets the hooks that are nil to what is done for an instance.
+// complete sets hooks that are nil to the defaults for an instance.
 func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
 	if h.CheckSource == nil {
 		h.CheckSource = func(context.Context, types.Image) error { return nil }

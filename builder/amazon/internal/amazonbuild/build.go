@@ -23,7 +23,7 @@ import (
 	"bake/step"
 )
 
-// Build is one build on its way.
+// Build is one build in progress.
 type Build struct {
 	ID      string // marks the artifact
 	Session *access.Session
@@ -76,7 +76,7 @@ func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 
 func (b *Build) client() *ec2.Client { return b.Session.EC2(b.Session.Region) }
 
-// Render renders text, which is of the option at ptr, with data.
+// Render renders text, the value of the option at ptr, with data.
 func (b *Build) Render(ptr any, text string, data map[string]any) (string, error) {
 	s := b.Scope
 	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
@@ -119,7 +119,7 @@ func (b *Build) prepare(ctx context.Context, volumeTags interpolate.Tags, suits 
 	return g.Wait()
 }
 
-// find looks up what the options name, and changes nothing.
+// find finds the resources that the options name, without changing anything.
 func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits func(context.Context, types.Image) error) error {
 	m, spec := b.Machines, &b.Spec
 	spec.Key.Name = m.SSHKeyPairName
@@ -190,8 +190,8 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	return b.provision(ctx, provision, finish, false)
 }
 
-// provision provisions the instance, which an earlier life of the run has reached already
-// if it is had again.
+// provision provisions the instance. With again, an earlier process of the run has already
+// reached it.
 func (b *Build) provision(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error, again bool) error {
 	m, spec := b.Machines, b.Spec
 	ctx, monitor := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
@@ -250,13 +250,13 @@ func (b *Build) Stop(ctx context.Context) error {
 	return b.Machines.Stop(ctx, aws.ToString(b.Instance.InstanceId))
 }
 
-// ModifyInstance sets the attributes that an image takes from its instance, as the
-// options of images say.
+// ModifyInstance sets the attributes that an image inherits from its instance, according to
+// the image options.
 func (b *Build) ModifyInstance(ctx context.Context) error {
 	return b.Machines.ModifyInstance(ctx, aws.ToString(b.Instance.InstanceId), b.Images.SRIOVSupport, b.Images.ENASupport)
 }
 
-// Create has EC2 create the first image from the instance.
+// Create makes EC2 create the first image from the instance.
 func (b *Build) Create(ctx context.Context) (image.Made, error) {
 	if err := b.ModifyInstance(ctx); err != nil {
 		return image.Made{}, err

@@ -9,7 +9,7 @@ import (
 	"bake/step"
 )
 
-// OpenSession opens the way to the account that the builder's images are made in.
+// OpenSession opens a session in the account in which the builder's images are made.
 func (q *sequence) OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error) {
 	if q.Image == nil {
 		return nil, errors.New("the builder makes no image")
@@ -34,5 +34,5 @@ func (q *sequence) Regions() []string {
 	return q.Image.Where(q.src, region)
 }
 
-// SetDistribution sets where images are distributed to. It must be called before Build.
+// SetDistribution sets the distribution of the images. It must be called before Build.
 func (q *sequence) SetDistribution(to builder.Distribution) { q.distribution = to }

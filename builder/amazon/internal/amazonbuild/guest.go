@@ -23,8 +23,8 @@ type Guest struct {
 	Interface launch.Interface // that is logged in to; "": the public one, or the private one if there is none
 }
 
-// Run launches a machine of an image in the session's region, with a temporary key and
-// security group, calls use, and deletes all of them again in every case.
+// Run launches a machine from an image in the session's region, with a temporary key and
+// security group. It calls use, and always deletes the machine, key and group.
 func (g Guest) Run(ctx context.Context, s *step.Scope, session *access.Session, id string, use func(context.Context, builder.Machine) error) error {
 	o := launch.Defaults()
 	src, _ := schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, &o) // that the template says nothing is as it should be

@@ -2,7 +2,7 @@ package amazonbuild
 
 import "bake/builder/amazon/internal/policy"
 
-// SnapshotPermissions returns the needs of [Build.Snapshot], and of deleting its
+// SnapshotPermissions returns the needs of [Build.Snapshot], and those for deleting its
 // snapshots.
 func SnapshotPermissions(here policy.Place) []policy.Need {
 	return append(here.Make("CreateSnapshot", "snapshot"),

@@ -35,8 +35,8 @@ func (b *Build) milestone() milestone {
 	return m
 }
 
-// restore puts b where it was at m, in an earlier life of the run. running says that the
-// machine must run.
+// restore restores the state m of b from an earlier process of the run. running reports
+// whether the machine must run.
 func (b *Build) restore(ctx context.Context, m milestone, running bool) error {
 	b.Source, b.Instance, b.Labels, b.Data = m.Source, m.Instance, m.Labels, m.Data
 	b.Spec.Image, b.Spec.Tags, b.Spec.VolumeTags = m.Source, m.RunTags, m.VolumeTags
@@ -67,7 +67,8 @@ func (b *Build) restore(ctx context.Context, m milestone, running bool) error {
 	})
 }
 
-// resumeProvisioning provisions the machine that the build had at m, in an earlier life of the run.
+// resumeProvisioning provisions the machine of state m, which an earlier process of the run
+// has launched.
 func (b *Build) resumeProvisioning(ctx context.Context, m milestone, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
 	if err := b.restore(ctx, m, true); err != nil {
 		return err

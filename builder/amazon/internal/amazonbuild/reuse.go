@@ -74,7 +74,7 @@ func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string,
 	return before, nil
 }
 
-// source finds what the build starts from.
+// source finds the image that the build starts from.
 func (q *sequence) source(ctx context.Context, b *Build) (err error) {
 	switch {
 	case b.Source.ImageId != nil:

@@ -23,8 +23,8 @@ type Snapshot struct {
 	Resource step.Resource // as the scope owns it
 }
 
-// Snapshot makes a snapshot of a volume and waits until it is complete. The
-// device names it in steps.
+// Snapshot makes a snapshot of a volume and waits until it is complete. The messages of
+// steps call the volume by its device name dev.
 func (b *Build) Snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
 	return step.Memo(ctx, b.Scope, "snapshot of "+dev, func(ctx context.Context) (Snapshot, error) {
 		return b.snapshot(ctx, volume, dev, description, tags)
@@ -62,8 +62,8 @@ func (b *Build) snapshot(ctx context.Context, volume, dev, description string, t
 	return Snapshot{ID: id, Resource: want}, err
 }
 
-// createSnapshot repeats the call itself and not by the SDK, since EC2 has no
-// token for it: a try whose answer was lost may have made the snapshot.
+// createSnapshot retries the call without the SDK's retries: EC2 has no client token for
+// it, so an attempt whose response was lost may have made the snapshot.
 func (b *Build) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (string, error) {
 	client := b.Session.EC2(b.Session.Region)
 	once := ec2.New(client.Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 1 })

@@ -38,7 +38,7 @@ func (q *sequence) Verifiable(boots []builder.Boot) error {
 	return nil
 }
 
-// verified is the key under which a build records that its image can be handed out.
+// verified is the key under which a build records that its image passed verification.
 const verified = "verified"
 
 // shown calls the hook for the new image before the image is shared, and tags it, unless
@@ -67,7 +67,7 @@ func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls 
 	return nil, err
 }
 
-// look lets see look at the image.
+// look calls see with the image.
 func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see func(context.Context, builder.Image) error) (*builder.Artifact, error) {
 	if see == nil {
 		return nil, nil
@@ -98,16 +98,17 @@ func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see fun
 	return image.Artifact(q.id, []image.Made{first}, b.Data), err
 }
 
-// guest reports whether a resource of the build is one of a machine of its image.
+// guest reports whether a resource of the build belongs to a machine that was launched from
+// its image.
 func (b *Build) guest(r step.Resource) bool {
 	id := r.With[ownership.WithBuild]
 	return id != "" && id != b.Owner.ID && slices.Contains(guests, r.Kind)
 }
 
-// guests are the kinds of resource that a machine of an image takes.
+// guests are the kinds of resource for a machine that is launched from an image.
 var guests = []string{ownership.KeyPair, ownership.SecurityGroup, ownership.Instance, ownership.InstanceProfile, ownership.Role}
 
-// boot launches a machine of the image, lets use have it, and deletes it.
+// boot launches a machine from the image, calls use with it, and deletes it.
 func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with builder.Boot, use func(context.Context, builder.Machine) error) (err error) {
 	l := q.launcher(b, with)
 	defer func() {
@@ -164,8 +165,8 @@ func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (ne
 	return needs
 }
 
-// guest returns the options for a machine of the image: those of the build's own machine
-// that say where it runs, but not those that define its content.
+// guest returns the options for a machine that is launched from the image: those options of
+// the build's own machine that define where it runs, but not those that define its content.
 func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Source) {
 	if q.Launch != nil {
 		o, src = schema.Copy(q.src, q.Launch)
@@ -196,7 +197,7 @@ func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Sour
 	return o, src
 }
 
-// launcher is that of a machine of the image.
+// launcher returns the launcher of a machine that is launched from the image.
 func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
 	o, src := q.guest(with)
 	l := &launch.Launcher{
@@ -209,7 +210,7 @@ func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
 	return l
 }
 
-// guestSpec makes what a machine of the image is launched with.
+// guestSpec returns the launch specification of a machine that is launched from the image.
 func (q *sequence) guestSpec(ctx context.Context, b *Build, l *launch.Launcher, made image.Made) (launch.Spec, error) {
 	spec := launch.Spec{Tags: b.Spec.Tags, VolumeTags: b.Spec.VolumeTags}
 	out, err := access.Call(ctx, b.client().DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{made.ID}})

@@ -22,7 +22,7 @@ func Volumes(instance types.Instance) map[string]string {
 	return volumes
 }
 
-// Detach takes a volume from its instance and waits until it is free.
+// Detach detaches a volume from its instance and waits until it is available.
 func (b *Build) Detach(ctx context.Context, volume string) error {
 	_, err := access.Call(ctx, b.client().DetachVolume, &ec2.DetachVolumeInput{VolumeId: &volume})
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *Build) Detach(ctx context.Context, volume string) error {
 	return b.awaitVolume(ctx, volume, "to be detached", func(v types.Volume) bool { return v.State == types.VolumeStateAvailable })
 }
 
-// Attach gives an instance a volume as a device and waits until it has it.
+// Attach attaches a volume to an instance as a device and waits until it is attached.
 func (b *Build) Attach(ctx context.Context, volume, instance, dev string) error {
 	_, err := access.Call(ctx, b.client().AttachVolume, &ec2.AttachVolumeInput{VolumeId: &volume, InstanceId: &instance, Device: &dev})
 	if err != nil {

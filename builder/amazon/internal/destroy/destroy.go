@@ -21,14 +21,14 @@ import (
 	"bake/step"
 )
 
-// Destroyer is the [step.Destroyer] of everything in EC2.
+// Destroyer is the [step.Destroyer] of all resources in EC2.
 type Destroyer struct {
 	// Open returns the session that a resource is reached with.
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
 }
 
-// For returns a destroyer that works through one session, and with the roles that it takes
-// on in other accounts.
+// For returns a destroyer that uses one session, and the roles that it assumes in other
+// accounts.
 func For(s *access.Session) *Destroyer {
 	return &Destroyer{
 		Open: func(ctx context.Context, r step.Resource) (*access.Session, error) { return s.For(ctx, r.With) },
@@ -116,8 +116,8 @@ type job struct {
 	r       step.Resource
 }
 
-// settle looks for something until find reports it found, or long enough for it
-// to be taken as gone.
+// settle polls until find reports success, or until enough time has passed to conclude that
+// the resource does not exist.
 func (j *job) settle(ctx context.Context, find func(context.Context) (bool, error)) error {
 	start := time.Now()
 	for pause := wait.First; ; pause *= 2 {
@@ -131,7 +131,7 @@ func (j *job) settle(ctx context.Context, find func(context.Context) (bool, erro
 	}
 }
 
-// busy deletes something, and tries again while EC2 says one of the codes.
+// busy deletes a resource, and retries while EC2 returns one of the codes.
 func (j *job) busy(ctx context.Context, what string, del func(context.Context) error, codes ...string) error {
 	start := time.Now()
 	for pause := wait.First; ; pause = min(2*pause, 5*time.Second) {
@@ -147,7 +147,7 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 
 func (j *job) build() string { return j.r.With[ownership.WithBuild] }
 
-// ours filters for the tag of the build that owns the resource.
+// ours returns filters that match the tag of the build that owns the resource.
 func (j *job) ours(more ...types.Filter) []types.Filter {
 	return append(more, types.Filter{Name: new("tag:" + ownership.BuildTag), Values: []string{j.build()}})
 }
@@ -281,8 +281,8 @@ func (j *job) instance(ctx context.Context) error {
 	return j.volumes(ctx)
 }
 
-// terminate ends an instance and waits until it has ended. Volumes that are the
-// user's to keep lose the tags of the build first.
+// terminate terminates an instance and waits for that. Volumes that the user keeps first
+// lose the tags of the build.
 func (j *job) terminate(ctx context.Context, i types.Instance) error {
 	id := aws.ToString(i.InstanceId)
 	if err := j.keepVolumes(ctx, i); err != nil {
@@ -319,7 +319,7 @@ func (j *job) keepVolumes(ctx context.Context, i types.Instance) error {
 	return notFound(err)
 }
 
-// volumes deletes the build's volumes that its instance has left behind.
+// volumes deletes the build's volumes that remain after its instance was terminated.
 func (j *job) volumes(ctx context.Context) error {
 	out, err := access.Call(ctx, j.client.DescribeVolumes, &ec2.DescribeVolumesInput{Filters: j.ours()})
 	if err != nil {
@@ -343,7 +343,7 @@ func (j *job) volume(ctx context.Context, id string) error {
 	}, "VolumeInUse", "IncorrectState")
 }
 
-// ownVolume deletes a volume, and takes it from its instance first.
+// ownVolume deletes a volume, after detaching it from its instance.
 func (j *job) ownVolume(ctx context.Context) error {
 	id := cmp.Or(j.r.ID, j.r.With[ownership.WithVolume])
 	in := &ec2.DescribeVolumesInput{VolumeIds: []string{id}}
@@ -376,8 +376,8 @@ func (j *job) ownVolume(ctx context.Context) error {
 	return nil
 }
 
-// snapshot deletes a snapshot; if it is not known which, those of the build that
-// are of the volume.
+// snapshot deletes a snapshot. If its ID is not known, it deletes the build's snapshots of
+// the volume.
 func (j *job) snapshot(ctx context.Context) error {
 	ids := []string{j.r.ID}
 	if j.r.ID == "" {

@@ -46,9 +46,9 @@ func (j *job) instanceProfile(ctx context.Context) error {
 // IAM have no tags, so the tags of each candidate have to be requested.
 const profilePrefix = "packer-"
 
-// profiles lists temporary roles and instance profiles, roles first. IAM is
-// global: they are found from every region. Who may not list them cannot have
-// made them.
+// profiles lists temporary roles and instance profiles, roles first. IAM is global, so they
+// are found from every region. An account without permission to list them cannot have made
+// them.
 func (f *finder) profiles(ctx context.Context) error {
 	client := f.session.IAM()
 	err := f.roles(ctx, client)

@@ -16,8 +16,9 @@ import (
 	"bake/step"
 )
 
-// SnapshotsOf describes the snapshots of an image that the session's account is about to
-// deregister. Once that is done, the resource has the ID of the image.
+// SnapshotsOf returns a resource for the snapshots of an image that the session's account
+// is about to deregister. When the image has been deregistered, the resource gets the ID of
+// the image.
 func SnapshotsOf(s *access.Session, region, image string, snapshots []string) step.Resource {
 	with := s.With(region)
 	with[ownership.WithName], with[ownership.WithSnapshots] = image, strings.Join(snapshots, ",")

@@ -54,7 +54,7 @@ type Mapping struct {
 	VolumeSize int `hcl:"volume_size,optional"`
 }
 
-// ratios are the most IOPS per GiB of a volume type.
+// ratios are the maximum IOPS per GiB, by volume type.
 var ratios = map[string]int{"io1": 50, "io2": 500}
 
 // Validate implements [schema.Validator].
@@ -108,7 +108,7 @@ func Validate(c *schema.Checker, mappings []*Mapping) {
 	}
 }
 
-// EC2 returns mappings as the API takes them.
+// EC2 returns mappings in the form of the API.
 func EC2(mappings []*Mapping) []types.BlockDeviceMapping {
 	var out []types.BlockDeviceMapping
 	for _, m := range mappings {
@@ -117,7 +117,7 @@ func EC2(mappings []*Mapping) []types.BlockDeviceMapping {
 	return out
 }
 
-// EC2 returns the mapping as the API takes it.
+// EC2 returns the mapping in the form of the API.
 func (m *Mapping) EC2() types.BlockDeviceMapping {
 	bdm := types.BlockDeviceMapping{DeviceName: &m.DeviceName}
 	switch {

@@ -5,7 +5,7 @@ import (
 	"bake/config/schema"
 )
 
-// Permissions is what volumes of an instance or an image in a place take.
+// Permissions returns the needs for the volumes of an instance or an image in a place.
 func Permissions(src *schema.Source, here policy.Place, mappings []*Mapping) (needs []policy.Need) {
 	for _, m := range mappings {
 		key := m.KMSKeyID
@@ -17,7 +17,7 @@ func Permissions(src *schema.Source, here policy.Place, mappings []*Mapping) (ne
 	return needs
 }
 
-// Snapshots returns the snapshots that mappings start from, as resources of EC2.
+// Snapshots returns the snapshots from which mappings make volumes, as resources of EC2.
 func Snapshots(src *schema.Source, mappings []*Mapping) (all []string) {
 	for _, m := range mappings {
 		if !src.Known(&m.SnapshotID) {

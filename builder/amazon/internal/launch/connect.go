@@ -115,9 +115,9 @@ func (a *address) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// dial connects to addr. If addr is in a network that cannot be reached from here, it
-// connects through the cloud instead, because another machine may have the same address
-// here.
+// dial connects to addr. If addr is the machine's private address in a cloud whose networks
+// cannot be reached from here, it connects through the cloud, because another machine may
+// have that address here.
 func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	cloud := a.l.Session.Cloud
 	if cloud.DialInstance != nil {
@@ -223,7 +223,8 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 }
 
 // ClearKey removes the temporary key from the authorized_keys of the login user and of
-// root, so that the image does not contain it. It does so when nothing adds the key again.
+// root, so that the image does not contain it. It first waits until nothing adds the key
+// again.
 func (l *Launcher) ClearKey(ctx context.Context, m builder.Machine, key Key) error {
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil

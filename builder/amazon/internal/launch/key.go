@@ -27,8 +27,8 @@ type Key struct {
 	Signer  gossh.Signer // of a temporary one
 }
 
-// KeptKey returns the key pair that an earlier life of the run has launched the machine with.
-// private is empty if the options give another way to log in.
+// KeptKey returns the key pair with which an earlier process of the run has launched the
+// machine. private is empty if the options define another way to log in.
 func (l *Launcher) KeptKey(name, private string) (Key, error) {
 	k := Key{Name: name}
 	if name == l.SSHKeyPairName || l.Communicator != ssh.SSH {
@@ -46,7 +46,7 @@ func (l *Launcher) KeptKey(name, private string) (Key, error) {
 	return k, nil
 }
 
-// KeyPair makes the temporary key pair, unless the options give another way to log in.
+// KeyPair makes the temporary key pair, unless the options define another way to log in.
 func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
 	given := l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth
 	switch l.Communicator {
@@ -96,7 +96,7 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 	})
 }
 
-// saveKey writes the key to a file that is deleted with all else that the build made.
+// saveKey writes the key to a file that is deleted with the other resources of the build.
 func (l *Launcher) saveKey(ctx context.Context, path, text string) error {
 	file, err := builder.File(path)
 	if err != nil {
@@ -109,8 +109,8 @@ func (l *Launcher) saveKey(ctx context.Context, path, text string) error {
 	return err
 }
 
-// writePrivate writes a file that only its owner may read, also if there was
-// one with other permissions.
+// writePrivate writes a file that only its owner may read, even if the file existed with
+// other permissions.
 func writePrivate(path, text string) error {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return err

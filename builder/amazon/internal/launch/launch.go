@@ -42,7 +42,7 @@ type Launcher struct {
 
 func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }
 
-// SourceImage finds the image to start from.
+// SourceImage finds the image from which the machine is launched.
 func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 	root := types.DeviceTypeEbs
 	if l.InstanceStore {
@@ -51,8 +51,8 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 	return l.Selection.Find(ctx, l.Scope, l.Session, l.Src, root)
 }
 
-// State returns the state of an instance; if it is gone, with an error, and without a state if
-// EC2 does not say.
+// State returns the state of an instance. If the instance no longer exists, it returns an
+// error, and the state only if EC2 reports one.
 func (l *Launcher) State(ctx context.Context, id string) (types.InstanceStateName, error) {
 	out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 	if err != nil && !access.NotFound(err) {

@@ -14,7 +14,8 @@ import (
 	"bake/step"
 )
 
-// Place is where in the network a machine is launched. Empty fields are left to EC2.
+// Place is the location in the network where a machine is launched. EC2 chooses the fields
+// that are empty.
 type Place struct {
 	VPC, Subnet, Zone string
 }
@@ -69,8 +70,8 @@ func (l *Launcher) filterVPC(ctx context.Context) (string, error) {
 	return aws.ToString(out.Vpcs[0].VpcId), nil
 }
 
-// demandDefault checks that a VPC without a subnet is the default one: only
-// there does EC2 choose a subnet.
+// demandDefault checks that a VPC without a subnet is the default one: only in that VPC
+// does EC2 choose a subnet.
 func (l *Launcher) demandDefault(ctx context.Context, vpc string) error {
 	blame := any(&l.VPCID)
 	if l.VPCID == "" {
@@ -122,7 +123,7 @@ func (l *Launcher) filterSubnet(ctx context.Context, p Place) (Place, error) {
 	return p, l.Src.Errorf(&l.SubnetFilter, "Several subnets match", "%d subnets in %s match these filters; narrow them down, or set most_free or random.", len(subnets), l.Session.Region)
 }
 
-// subnets lists the available subnets that filters, VPC and zone admit.
+// subnets lists the available subnets that match the filters, the VPC and the zone.
 func (l *Launcher) subnets(ctx context.Context, p Place, filters []types.Filter) ([]types.Subnet, error) {
 	add := func(name, value string) {
 		if value != "" {

@@ -9,7 +9,7 @@ import (
 	"bake/config/schema"
 )
 
-// Permissions returns the needs of launching a machine with volumes, connecting to it and
+// Permissions returns the needs for launching a machine with volumes, connecting to it and
 // deleting it.
 func (o *Options) Permissions(src *schema.Source, here policy.Place, volumes []*device.Mapping) []policy.Need {
 	p := &permissions{Options: o, src: src, here: here}
@@ -35,7 +35,7 @@ func (o *Options) Permissions(src *schema.Source, here policy.Place, volumes []*
 	return p.needs
 }
 
-// permissions are being collected.
+// permissions collects needs.
 type permissions struct {
 	*Options
 	src   *schema.Source
@@ -50,8 +50,8 @@ func (p *permissions) add(needs ...policy.Need) { p.needs = append(p.needs, need
 // set reports whether an option may have a value.
 func (p *permissions) set(option *string) bool { return policy.MayBe(p.src, option, *option != "") }
 
-// use adds a resource that an option may name to those of a launch: the one, or
-// all of its kind if the option is not known yet.
+// use adds a resource that an option may name to those of a launch: the named one, or all
+// of its kind if the value is not known yet.
 func (p *permissions) use(kind string, option *string) {
 	switch {
 	case !p.src.Known(option):
@@ -130,9 +130,9 @@ func (p *permissions) groups() {
 	}
 }
 
-// profile: the role of an instance profile is known only after a query to IAM, and bake's
-// temporary roles can be identified only by name, since new tags take a while to reach
-// IAM.
+// profile adds the needs for an instance profile. Its role is known only after a query to
+// IAM, and bake's temporary roles can be identified only by name, since new tags take a
+// while to reach IAM.
 func (p *permissions) profile() {
 	if p.set(&p.IAMInstanceProfile) {
 		name := p.IAMInstanceProfile
@@ -196,7 +196,8 @@ func (p *permissions) launch(volumes []*device.Mapping) {
 	}
 }
 
-// spot: the fleet launches the instance with the caller's permissions.
+// spot adds the needs for a spot instance: the fleet launches it with the caller's
+// permissions.
 func (p *permissions) spot() {
 	p.add(p.here.Make("CreateLaunchTemplate", "launch-template")...)
 	p.add(p.here.Own("DeleteLaunchTemplate", "launch-template"), p.here.Own("RunInstances", "launch-template"))

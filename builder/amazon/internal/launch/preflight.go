@@ -11,11 +11,10 @@ import (
 	"bake/step"
 )
 
-// Preflight makes a dry run of the launch: it checks the credentials' permissions, and
-// whether the options are compatible. spec has what is known before any resource is made.
-// A launch with a temporary instance profile has a separate dry run later, which waits for
-// the profile. A spot instance is launched by a fleet, whose dry run needs a launch
-// template.
+// Preflight makes a dry run of the launch: it checks the credentials' permissions and the
+// compatibility of the options. spec contains what is known before any resource is made. A
+// launch with a temporary instance profile has a separate dry run later, when the profile
+// exists. A spot instance is launched by a fleet, whose dry run needs a launch template.
 func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	if l.Spot() || l.MakesProfile() {
 		return nil
@@ -33,8 +32,8 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	})
 }
 
-// dryRun returns why EC2 would refuse the launch in, or nil. A lack of capacity
-// does not count: that changes, and there are other zones.
+// dryRun returns why EC2 would refuse the launch in, or nil. It ignores a lack of capacity,
+// which is temporary and does not affect all zones.
 func (l *Launcher) dryRun(ctx context.Context, in *ec2.RunInstancesInput) error {
 	dry := *in
 	dry.DryRun = aws.Bool(true)

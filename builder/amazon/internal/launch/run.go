@@ -80,18 +80,17 @@ func (l *Launcher) awaitRunning(ctx context.Context, id string) (types.Instance,
 	})
 }
 
-// runInstances tries again while IAM and EC2 have not yet agreed that the
-// instance profile exists.
+// runInstances retries until the instance profile is visible to both IAM and EC2.
 func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
 	again := func(_ int, err error) bool { return fresh(err) && l.IAMInstanceProfile == "" }
 	return persist(ctx, again, func(int) (*ec2.RunInstancesOutput, error) { return access.Finish(ctx, l.client().RunInstances, in) })
 }
 
-// tries is how often persist calls, which then takes some two minutes.
+// tries is the maximum number of calls by persist, which take about two minutes.
 const tries = 11
 
-// persist calls do, with the number of the attempt from 1, as long as again says that
-// its error may pass, with pauses that grow.
+// persist calls do, with the number of the attempt from 1, until it succeeds or again
+// reports that the error is permanent. The pauses between the calls grow.
 func persist[T any](ctx context.Context, again func(try int, err error) bool, do func(try int) (T, error)) (T, error) {
 	pause := 200 * time.Millisecond
 	for try := 1; ; try++ {
@@ -187,8 +186,9 @@ func (l *Launcher) capacity() *types.CapacityReservationSpecification {
 	}}
 }
 
-// metadata returns nothing for http_endpoint = "disabled", as Packer does: a
-// machine without the service does not get the key to log in with.
+// metadata returns the metadata options for the API. It returns nil for http_endpoint =
+// "disabled", as Packer does: a machine without the metadata service does not get the key
+// for logging in.
 func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
 	m := MetadataOptions{}
 	m.SetDefaults()
@@ -229,7 +229,7 @@ func (l *Launcher) blameUserData(err error) error {
 	return l.Src.Errorf(&l.UserDataFile, "User data cannot be read", "%s.", err)
 }
 
-// blameRun points at the option that RunInstances complained about.
+// blameRun returns an error that points to the option that RunInstances refused.
 func (l *Launcher) blameRun(err error) error {
 	var e *access.Error
 	if !errors.As(err, &e) {
@@ -279,8 +279,8 @@ func (l *Launcher) Stop(ctx context.Context, id string) error {
 	})
 }
 
-// awaitState waits until the instance is in a state. It gives up when the
-// instance has ended instead.
+// awaitState waits until the instance is in a state. It returns an error if the instance
+// has terminated instead.
 func (l *Launcher) awaitState(ctx context.Context, id string, want types.InstanceStateName) (types.Instance, error) {
 	usual := wait.Span{Soonest: 4 * time.Second, Latest: 30 * time.Second}
 	if want == types.InstanceStateNameStopped {

@@ -31,9 +31,9 @@ type sessions struct {
 	warned bool  // that a key could not be lent
 }
 
-// sessions returns the way to a machine through Session Manager, after what
-// pause_before_ssm says. With session_manager_port other programs can take it
-// too, until ctx ends.
+// sessions returns the connection to a machine through Session Manager, after the pause of
+// pause_before_ssm. With session_manager_port, other programs can use it too, until ctx
+// ends.
 func (l *Launcher) sessions(ctx context.Context, id string) (*sessions, error) {
 	s := &sessions{l: l, id: id}
 	if l.PauseBeforeSSM > 0 {
@@ -64,8 +64,9 @@ func (s *sessions) addr(context.Context) (string, int, error) {
 	return "localhost", s.l.SessionManagerPort, s.fatal
 }
 
-// sendPublicKey has EC2 Instance Connect give the machine the user's own key for a minute,
-// unless the machine was launched with a key pair. What cannot be given may be there.
+// sendPublicKey makes EC2 Instance Connect install the user's own key on the machine for a
+// minute, unless the machine was launched with a key pair. It only warns about errors,
+// because the key may already be installed.
 func (s *sessions) sendPublicKey(ctx context.Context) {
 	key, err := ssh.PublicKey(s.l.PrivateKeyFile)
 	if err == nil {
@@ -93,12 +94,12 @@ func (s *sessions) name() string {
 	return "Session Manager (aws ssm start-session --target " + s.id + ")"
 }
 
-// stream is where the API says that the data of a session goes.
+// stream is the API's description of the data channel of a session.
 type stream struct{ SessionID, StreamURL, TokenValue string }
 
-// dial opens a session. The machine's agent tells AWS of itself some time after
-// the machine is up, and after each boot; until then there is an error, and
-// trying again helps. Any other error of the API does not go away.
+// dial opens a session. The machine's agent registers with AWS some time after the machine
+// has started, and after each boot; until then dial returns an error, and the caller can
+// retry. Any other error of the API is permanent.
 func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client := s.l.Session.SSM(s.l.Session.Region)
 	return ssmsession.Dial(ctx, ssmsession.API{
@@ -147,7 +148,7 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	})
 }
 
-// refused remembers an error of the API that does not go away.
+// refused records a permanent error of the API.
 func (s *sessions) refused(err error) {
 	if access.Refused(err) && !access.Is(err, "TargetNotConnected", "ThrottlingException", "RateExceeded") {
 		s.mu.Lock()
@@ -156,8 +157,7 @@ func (s *sessions) refused(err error) {
 	}
 }
 
-// sessionLimit is how long a session for a connection to the local port may take
-// to begin.
+// sessionLimit is the maximum time to open a session for a connection to the local port.
 const sessionLimit = time.Minute
 
 // forward carries connections to the local port, each through a session.

@@ -10,7 +10,7 @@ import (
 // userTag is the tag of an image that names its login user.
 const userTag = "bake:user"
 
-// publishers are the accounts whose images have a login user of their own.
+// publishers are the login users of images, by the account that publishes them.
 var publishers = map[string]string{
 	"136693071363": "admin",         // Debian
 	"099720109477": "ubuntu",        // Canonical
@@ -28,8 +28,8 @@ var publishers = map[string]string{
 	"801119661308": "Administrator", // Windows
 }
 
-// LoginUser returns the user that an image lets in, by its tag or its publisher, or
-// "" where neither tells.
+// LoginUser returns the login user of an image, according to its tag or its publisher, or
+// "" if neither defines one.
 func LoginUser(image types.Image) string {
 	for _, t := range image.Tags {
 		if aws.ToString(t.Key) == userTag && aws.ToString(t.Value) != "" {

@@ -25,7 +25,7 @@ import (
 	"bake/step"
 )
 
-// validateWindows is about machines that are reached over WinRM.
+// validateWindows checks the options for machines that are reached over WinRM.
 func (o *Options) validateWindows(c *schema.Checker) {
 	if o.WindowsPasswordTimeout < 0 {
 		c.Errorf(&o.WindowsPasswordTimeout, "Negative duration", "windows_password_timeout cannot be negative.")
@@ -61,8 +61,8 @@ func (l *Launcher) fixedHost() string {
 	return l.Host
 }
 
-// connectWinRM waits until a Windows machine can be logged in to, if need be with
-// the password that it has made itself.
+// connectWinRM waits until login to a Windows machine is possible, if necessary with the
+// password that Windows has generated.
 func (l *Launcher) connectWinRM(ctx context.Context, a *address, key Key) (communicator.Communicator, error) {
 	settings := l.Settings
 	if settings.WinRMPassword == "" {
@@ -83,8 +83,8 @@ func (l *Launcher) connectWinRM(ctx context.Context, a *address, key Key) (commu
 	})
 }
 
-// windowsPassword waits for the password that Windows makes at its first start,
-// and decrypts it.
+// windowsPassword waits for the password that Windows generates at its first start, and
+// decrypts it.
 func (l *Launcher) windowsPassword(ctx context.Context, instance types.Instance, key Key) (string, error) {
 	id := aws.ToString(instance.InstanceId)
 	if !strings.EqualFold(string(instance.Platform), "windows") { // EC2 writes it small, its API model with a capital letter
@@ -140,7 +140,7 @@ func (l *Launcher) passwordKey(key Key) (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// decryptPassword decrypts what GetPasswordData gives: PKCS #1 v1.5, in base64.
+// decryptPassword decrypts the result of GetPasswordData: PKCS #1 v1.5, in base64.
 func decryptPassword(data string, private *rsa.PrivateKey) (string, error) {
 	raw, err := base64.StdEncoding.DecodeString(data)
 	if err != nil {
