@@ -212,8 +212,8 @@ func (o *observer) observe(ctx context.Context, client *ec2.Client) {
 	}
 }
 
-// noticedIn reads the events of a run: when it knew of which change, in the form
-// of [observer], and the last lines.
+// noticedIn reads the events of a run. It returns when the run noticed each change, in the
+// form of [observer], and the last lines.
 func noticedIn(events io.Reader) (noticed map[string]time.Time, tail string) {
 	noticed = map[string]time.Time{}
 	ids := map[string]string{} // build and region, or build, to the image or instance

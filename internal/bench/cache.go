@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// provisioners are those of the template that the cache is measured with.
+// provisioners is the number of provisioners in the template for measuring the cache.
 const provisioners = 10
 
 // cache measures repeated builds of a template under development: the cost of a build

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures what docs/performance.md holds: it runs the real program on the
-// embedded cloud and prints one line for each figure, with the goal beside it.
+// Bench measures what docs/performance.md holds: it runs the real program on the embedded
+// cloud and prints one line for each figure, with its goal.
 //
 //	go run ./internal/bench -bake bin/bake -dir /var/tmp/bench
 package main
@@ -319,8 +319,8 @@ func (b *bench) upload(ctx context.Context) error {
 	return nil
 }
 
-// fileProvisioner returns the wall time of a whole bake with the null builder
-// that uploads path, connecting and all, as scp's own time has it.
+// fileProvisioner returns the wall time of a whole bake with the null builder that uploads
+// path. Like scp's time, it includes connecting.
 func (b *bench) fileProvisioner(host, path string) (time.Duration, error) {
 	template := filepath.Join(b.dir, "upload.pkr.hcl")
 	text := fmt.Sprintf(`
@@ -524,7 +524,7 @@ func (b *bench) firstCommand(host string, start time.Time) (took launched, err e
 	return took, err
 }
 
-// peeked is a connection of which something was read ahead.
+// peeked is a connection from which some bytes were read ahead.
 type peeked struct {
 	net.Conn
 	r io.Reader

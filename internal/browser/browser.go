@@ -283,7 +283,7 @@ func (p *Page) Look(width, height int, dark bool) {
 	p.call("Emulation.setEmulatedMedia", map[string]any{"media": "", "features": []any{map[string]any{"name": "prefers-color-scheme", "value": scheme}}}, nil)
 }
 
-// OnPaper shows the page as it is printed.
+// OnPaper shows the page in its print layout.
 func (p *Page) OnPaper() {
 	p.t.Helper()
 	p.call("Emulation.setEmulatedMedia", map[string]any{"media": "print"}, nil)

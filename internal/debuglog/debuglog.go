@@ -1,5 +1,5 @@
-// Package debuglog carries the log for developers to wherever something worth
-// knowing happens: in the context, as every call that can take time has one.
+// Package debuglog carries the log for developers in the context, which every call that can
+// take time has.
 package debuglog
 
 import (

@@ -1,5 +1,5 @@
-// Package filelock locks open files against other processes. A lock ends with the
-// process that holds it, whatever becomes of it.
+// Package filelock locks open files against other processes. A lock ends with the process
+// that holds it, however that process ends.
 package filelock
 
 import "errors"

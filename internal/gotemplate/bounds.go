@@ -9,8 +9,8 @@ import (
 	"text/template/parse"
 )
 
-// What rendering one text may take. Templates can loop and call each other, so
-// that a short one could run forever or fill the memory.
+// Limits on rendering one text. Templates can loop and call each other, so a short one
+// could run forever or fill the memory.
 const (
 	maxText  = 1 << 20 // bytes, of the template and of everything that it makes
 	maxSteps = 10_000  // loop iterations and calls of templates

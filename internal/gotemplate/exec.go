@@ -29,7 +29,7 @@ type variable struct {
 	value any
 }
 
-// outcome says how the nodes of a list ended.
+// outcome is how the evaluation of a list of nodes ended.
 type outcome int
 
 const (
@@ -269,7 +269,7 @@ func (e *execution) command(c *parse.CommandNode, dot any, piped []any) (any, er
 	return e.value(c.Args[0], dot)
 }
 
-// limit reports whether err says that rendering was too much, wherever it was.
+// limit reports whether err, or an error that it wraps, is that rendering exceeded a limit.
 func limit(err error) bool { return errors.Is(err, errSteps) || errors.Is(err, errText) }
 
 // value evaluates what can be an argument.

@@ -61,7 +61,7 @@ func argument[T any](args []any, i int) (T, error) {
 	return v, nil
 }
 
-// texts returns args, of which there must be n and all texts.
+// texts returns args as strings. It fails unless there are n of them and all are strings.
 func texts(args []any, n int) ([]string, error) {
 	if err := count(args, n); err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"text/template/parse"
 )
 
-// Language renders texts with additional functions besides Go's. A field that is missing
-// from the data is an error.
+// Language renders texts with functions in addition to Go's. A field that is missing from
+// the data is an error.
 type Language struct{ functions map[string]function }
 
 // NewLanguage returns a language with functions: Go functions that return a value, or a

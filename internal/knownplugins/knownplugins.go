@@ -16,8 +16,8 @@ type Plugin struct {
 	Version string // a constraint that its current releases meet
 }
 
-// published says where plugins are published if not by HashiCorp, and which versions
-// there are if not 1.x.
+// published maps the names of plugins to their sources, if not HashiCorp's, and to their
+// versions, if not 1.x.
 var published = map[string]struct{ source, version string }{
 	"alicloud": {}, "amazon": {}, "ansible": {}, "azure": {}, "chef": {}, "cloudstack": {}, "converge": {}, "docker": {},
 	"googlecompute": {}, "hyperone": {}, "hyperv": {}, "inspec": {}, "jdcloud": {}, "lxc": {}, "lxd": {}, "ncloud": {},

@@ -10,8 +10,8 @@ import (
 	"bake/internal/stack"
 )
 
-// What the text of a template, or of values for one, may be. Parsers recurse, and
-// a stack that is full cannot be recovered from.
+// Limits on the text of a template, or of values for one. Parsers recurse, and a program
+// cannot recover from a stack overflow.
 const (
 	maxSource = 1 << 20 // bytes
 	maxDepth  = 1000    // of brackets, and of operators before one operand
@@ -45,17 +45,17 @@ func Source(src []byte) error {
 	return nil
 }
 
-// What evaluating a template may take.
+// Limits on the evaluation of a template.
 const (
 	maxCPU    = 15 * time.Second
 	maxHeap   = 3 << 30 // bytes, more than there were at the first check
 	checkTime = 20 * time.Millisecond
 )
 
-// Run calls f and returns nil when it has ended. If f takes more of the processor
-// or of the memory than the evaluation of a template can need, Run returns an error
-// at once. Then f is still running, so that what it works on must not be touched,
-// and the program had better end. Time that f spends waiting does not count.
+// Run calls f and returns nil when f has returned. If f uses more processor time or memory
+// than the evaluation of a template can need, Run returns an error at once. f is then still
+// running: its data must not be touched, and the program should exit. Time that f spends
+// waiting does not count.
 func Run(f func()) error {
 	done := make(chan struct{})
 	go func() {

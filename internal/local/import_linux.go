@@ -36,8 +36,8 @@ func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (
 	return store.Lacks(base)
 }
 
-// importRelease makes the base of a release. If the release is made from a container
-// image, what that lacks is installed with its package manager.
+// importRelease makes the base of a release. If the release is made from a container image,
+// the package manager of the image installs what is missing.
 func importRelease(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (_ image.Base, err error) {
 	name := o.Name
 	fromImage := slices.ContainsFunc(image.Releases(), func(r image.ReleaseInfo) bool { return r.ID == name && r.FromImage })

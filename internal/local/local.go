@@ -26,10 +26,10 @@ const MovedBy = 20000
 // MaxAccounts is the maximum number of accounts of the local cloud.
 const MaxAccounts = 100
 
-// ErrUnsupported says that this system cannot run local machines.
+// ErrUnsupported is the error on systems that cannot run local machines.
 var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. " + remedy)
 
-// remedy says how another host's local cloud is used.
+// remedy explains how to use the local cloud of another host.
 const remedy = "On a Linux host or in a Linux virtual machine, run: bake cloud up -listen 127.0.0.1:4566. " +
 	"Forward that port to this computer: ssh -N -L 4566:127.0.0.1:4566 HOST. " +
 	"Here, copy the credentials file that it names, set AWS_SHARED_CREDENTIALS_FILE to the copy and AWS_ENDPOINT_URL to http://127.0.0.1:4566, and run bake without -local"
@@ -81,7 +81,7 @@ type Call struct {
 	Message string    `json:"message,omitempty"`
 }
 
-// Key is a key of an account, which its requests are signed with.
+// Key is a key of an account, with which its requests are signed.
 type Key struct {
 	Account
 	AccessKey, SecretKey string
@@ -117,8 +117,8 @@ type Cloud struct {
 	close func(stop context.Context) error
 }
 
-// Close lets go of the cloud. If this process serves it, it waits until no other
-// one uses it and shuts the machines down; they are killed when stop ends.
+// Close releases the cloud. If this process serves it, Close waits until no other process
+// uses it and shuts the machines down; when stop ends, it kills them.
 func (c *Cloud) Close(stop context.Context) error { return c.close(stop) }
 
 // DelaysError is the error of [Options] whose Delays make no sense.
@@ -153,8 +153,8 @@ func (f Finding) String() string {
 	return text
 }
 
-// Rehearsed holds the delays and rules in effect on a cloud, in the form of a file of
-// rules, with what the rules have done.
+// Rehearsed holds the delays and rules in effect on a cloud, in the form of a rules file,
+// and how often each rule was applied.
 type Rehearsed struct {
 	Delays map[string]string `json:"delays"`
 	Faults struct {

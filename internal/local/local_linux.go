@@ -191,8 +191,8 @@ func unwritable(dir string, err error) error {
 	return err
 }
 
-// rehearsal reads the delays and faults that o names. Its own delays win over
-// those in the file of faults.
+// rehearsal reads the delays and faults of o. The delays in o take precedence over those in
+// the faults file.
 func rehearsal(o Options) (delays cloud.Delays, faults *cloud.Faults, err error) {
 	if o.Faults != "" {
 		r, err := cloud.LoadRehearsal(o.Faults)
@@ -216,8 +216,8 @@ func rehearsal(o Options) (delays cloud.Delays, faults *cloud.Faults, err error)
 	return delays, faults, nil
 }
 
-// open opens what keeps the machines and images of the cloud in dir. Both may be
-// shared with the process that serves the cloud.
+// open opens the stores of the machines and images of the cloud in dir. Both may be shared
+// with the process that serves the cloud.
 func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
 	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
 	if err != nil {

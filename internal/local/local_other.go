@@ -39,7 +39,7 @@ func Alias(string, *slog.Logger, string, string) error { return ErrUnsupported }
 // Reset deletes what the cloud in dir holds.
 func Reset(context.Context, Options, bool) error { return ErrUnsupported }
 
-// Rehearse changes what is rehearsed on the cloud in dir.
+// Rehearse returns [ErrUnsupported].
 func Rehearse(context.Context, string, string) (Rehearsed, error) {
 	return Rehearsed{}, ErrUnsupported
 }

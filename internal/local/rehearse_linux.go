@@ -16,7 +16,7 @@ import (
 )
 
 // Rehearse returns the delays and rules in effect on the cloud that a process serves in
-// dir. If file is not empty, those in the file replace them first.
+// dir. If file is not empty, Rehearse first replaces them by those in the file.
 func Rehearse(ctx context.Context, dir, file string) (r Rehearsed, err error) {
 	if file == "" {
 		return rehearse(ctx, dir, http.MethodGet, nil)

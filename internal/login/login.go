@@ -35,8 +35,8 @@ type Machine struct {
 	// with the %h and %p of ssh_config; none if the host can be dialed.
 	Proxy []string `json:"proxy,omitempty"`
 
-	// Through is what alone leads to the machine, in words, if no SSH client can take
-	// that way; empty otherwise.
+	// Through describes, in words, the only way to reach the machine if an SSH client
+	// cannot use that way; otherwise it is empty.
 	Through string `json:"through,omitempty"`
 }
 

@@ -16,7 +16,7 @@ import (
 	"bake/internal/tlsfiles"
 )
 
-// Config says where spans go.
+// Config is the configuration of the export of spans.
 type Config struct {
 	URL      string            // of requests for traces
 	Headers  map[string]string // of each request; may hold secrets
@@ -130,8 +130,8 @@ func resource(get func(name string) string, service string) (all []Attr, err err
 	return all, nil
 }
 
-// endpoint returns the URL for traces: one for them alone is taken as it is, and one for all
-// signals leads to theirs by a path.
+// endpoint returns the URL for traces. A URL that is only for traces is used unchanged; to
+// a URL for all signals, endpoint adds the path of traces.
 func endpoint(get func(string) string) (string, error) {
 	name, path := traces+"ENDPOINT", ""
 	text := get(name)
@@ -181,7 +181,7 @@ func checkHeaders(all map[string]string) error {
 	return nil
 }
 
-// certificates is what own says about TLS; nil if nothing.
+// certificates returns the TLS configuration from own, or nil if own sets nothing.
 func certificates(own func(string) (name, value string)) (*tls.Config, error) {
 	var names, files []string
 	for _, short := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
@@ -206,8 +206,8 @@ func ParseParent(text string) (p Parent, ok bool) {
 	return p, p.Trace != (TraceID{})
 }
 
-// parseParent reads a traceparent. Without one there is none, and who is within none is
-// sampled. One that is wrong is none, too, as the specification has it.
+// parseParent parses a traceparent. An empty text means no parent, and so does an invalid
+// one, as the specification requires; sampled is then true.
 func parseParent(text string) (p Parent, sampled bool) {
 	if text == "" {
 		return p, true
@@ -230,7 +230,7 @@ func unhex(to []byte, text string) bool {
 	return err == nil
 }
 
-// client sends requests as c says, and nowhere else.
+// client returns an HTTP client configured by c that does not follow redirects.
 func (c *Config) client() *http.Client {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true}
 	return &http.Client{Transport: t, Timeout: c.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -207,7 +207,8 @@ func (e *Exporter) pause(wait time.Duration) bool {
 	return true
 }
 
-// taken notes that the collector has taken something, and tells once that some were lost before.
+// taken records that the collector has accepted spans, and warns once if some were lost
+// before.
 func (e *Exporter) taken() {
 	e.mu.Lock()
 	tell := e.lost > 0 && !e.told && !e.closed
@@ -266,7 +267,7 @@ func partly(host string, body io.Reader) error {
 	return &rejectedError{host, int(n), strings.ToValidUTF8(partial.ErrorMessage[:min(len(partial.ErrorMessage), longestReason)], "")}
 }
 
-// post sends a request. again says that it may succeed later.
+// post sends a request. again reports whether a retry may succeed.
 func (e *Exporter) post(body []byte) (again bool, err error) {
 	encoding := ""
 	if e.config.Gzip {

@@ -544,7 +544,7 @@ func (in *interpreter) iterate(n *foreach) (any, error) {
 	return nil, nil
 }
 
-// try runs a block, what catches its error, and what comes at last.
+// try runs a try block with its catch and finally blocks.
 func (in *interpreter) try(n *try) (any, error) {
 	err := in.inner(n.body)
 	var l *left
@@ -694,8 +694,8 @@ func (in *interpreter) pipe(p *pipeline) (any, error) {
 	return value(items), err
 }
 
-// fields are an object of which nothing but its fields is known. The one without a
-// name is the object as a text.
+// fields is an object of which only the fields are known. The field without a name is the
+// object as a string.
 type fields map[string]any
 
 func (f fields) Get(name string) (any, error)     { return f[name], nil }

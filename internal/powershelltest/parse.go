@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// The nodes of a program. A node's type says how it is evaluated.
+// The nodes of a program. The type of a node determines how it is evaluated.
 type (
 	node interface{}
 

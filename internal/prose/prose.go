@@ -22,7 +22,8 @@ func Capital(text string) string {
 	return string(unicode.ToUpper(first)) + text[size:]
 }
 
-// Sentence is a text, such as that of an error, as a sentence. No text is none.
+// Sentence returns a text, such as that of an error, as a sentence. An empty text stays
+// empty.
 func Sentence(text string) string {
 	if text == "" {
 		return ""

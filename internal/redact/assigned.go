@@ -16,10 +16,10 @@ var (
 	})
 )
 
-// Assigned returns the values of variables whose names say that they are secret among
-// arguments of a program: "db_password=…", with "-e" or "--extra-vars" before it or not,
-// and JSON. Other flags, such as --vault-password-file=, hold none. An argument may be
-// several words.
+// Assigned returns the values of variables with secret-looking names among the arguments of
+// a program: "db_password=…", with or without "-e" or "--extra-vars" before it, and JSON.
+// Other flags, such as --vault-password-file=, contain no secrets. An argument may consist
+// of several words.
 func Assigned(args []string) (values []string) {
 	for _, arg := range args {
 		for strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "-e") && !strings.HasPrefix(arg, "--extra-vars") {

@@ -41,7 +41,7 @@ type secret struct {
 	kind kind
 }
 
-// kind says where a secret is masked.
+// kind determines where a secret is masked.
 type kind int
 
 const (
@@ -107,9 +107,8 @@ func (r *Set) AddRare(s string) {
 	}
 }
 
-// variants returns the forms in which a text shows up in output: whole, with the
-// line ends of the other system, and line by line; each as it is, and as programs
-// quote it.
+// variants returns the forms in which a text can appear in output: whole, with the line
+// ends of the other system, and line by line; each unchanged and as programs quote it.
 func variants(s string) []secret {
 	if strings.TrimSpace(s) == "" {
 		return nil
@@ -142,8 +141,8 @@ func variants(s string) []secret {
 	return all
 }
 
-// quotations are text as Go, JSON, URLs and shells quote it, where that is not as
-// it is.
+// quotations returns text as Go, JSON, URLs and shells quote it, without forms equal to
+// text.
 func quotations(text string) []string {
 	inner := func(quoted string) string { return quoted[1 : len(quoted)-1] }
 	forms := []string{
@@ -166,7 +165,7 @@ func quotations(text string) []string {
 // or the user.
 func (r *Set) Redact(text string) string { return r.replace(text, (*match).stands, Mask) }
 
-// RedactMessage replaces every secret by [Mask] in what bake says itself.
+// RedactMessage replaces every secret by [Mask] in bake's own messages.
 func (r *Set) RedactMessage(text string) string { return r.replace(text, (*match).quoted, Mask) }
 
 // Blank returns text, the source of a template, with every byte of a secret
@@ -310,10 +309,9 @@ func (r *Set) shows(d *hcl.Diagnostic) bool {
 	return found
 }
 
-// Error returns an error that reads like err without its secrets, and is what err
-// is to [errors.Is]. The only thing that [errors.As] finds in it is
-// hcl.Diagnostics, without secrets too. It returns nil for nil, and err itself
-// when there is nothing to hide.
+// Error returns an error with the text of err without its secrets, and the same results of
+// [errors.Is]. [errors.As] finds only hcl.Diagnostics in it, also without secrets. Error
+// returns nil for nil, and err itself if there is nothing to mask.
 func (r *Set) Error(err error) error {
 	if err == nil {
 		return nil

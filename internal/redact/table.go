@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// table finds rare secrets. One more costs no more than itself: a run of many builds
-// learns a secret, such as a key, again and again.
+// table finds rare secrets. Adding a secret does not rebuild the table, because a run of
+// many builds adds secrets, such as keys, again and again.
 type table struct {
 	starts map[string][]string  // by their first bytes, longest first
 	hints  [1 << 16 / 64]uint64 // of which two bytes there are secrets that begin with them

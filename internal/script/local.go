@@ -302,8 +302,8 @@ func (l *Local) command(path string, vars map[string]string) (args, env []string
 	return args, env, nil
 }
 
-// assigned returns what {{.Vars}} is in word i of a command line, and env with the
-// values that the environment of the program is to have for it.
+// assigned returns the value of {{.Vars}} in word i of a command line, and env with the
+// variables that the program's environment needs for it.
 func (l *Local) assigned(line []string, i int, vars map[string]string, env []string) (string, []string) {
 	if l.windows() && l.Options.EnvVarFormat == "" {
 		if i == 0 { // its programs have the variables of their parents

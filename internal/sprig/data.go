@@ -305,7 +305,7 @@ func concat(all ...any) ([]any, error) {
 	return out, nil
 }
 
-// part is a list, or a text as Go's own slice has it, between two indexes.
+// part returns the part of a list or a string between two indexes, like Go's slice.
 func part(v any, indexes ...any) (any, error) {
 	r := reflect.ValueOf(v)
 	if r.Kind() != reflect.Slice && r.Kind() != reflect.String {

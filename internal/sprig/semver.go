@@ -42,7 +42,7 @@ type semanticVersion struct {
 	prerelease string
 }
 
-// comparison is an operator with a version of which the first parts are given.
+// comparison is an operator with a version, which may be given only in its first parts.
 type comparison struct {
 	op    string
 	than  semanticVersion
@@ -81,7 +81,7 @@ func parseVersion(text string) (semanticVersion, error) {
 	return newVersion(m[1:4], m[4])
 }
 
-// newVersion makes a version from its parts, the last of which may be empty.
+// newVersion makes a version from its parts. The last part may be empty.
 func newVersion(parts []string, prerelease string) (v semanticVersion, err error) {
 	for i, p := range parts {
 		if p == "" {

@@ -67,7 +67,7 @@ func texts() map[string]any {
 	}
 }
 
-// text is a value as it is printed.
+// text returns a value in printed form.
 func text(v any) string {
 	if s, ok := v.(string); ok {
 		return s

@@ -12,7 +12,7 @@ import (
 	"bake/internal/wholefile"
 )
 
-// Shells are those of a user.
+// Shells are the shells of a user.
 type Shells struct {
 	Home   string // directory
 	Config string // $XDG_CONFIG_HOME; unless it is absolute, .config in Home
@@ -54,8 +54,8 @@ func (s Shells) Add(note string, commands map[string]string) (changed []string, 
 	})
 }
 
-// Remove takes back what Add has done with the same arguments. It returns the files that it
-// has changed, also with an error.
+// Remove undoes Add with the same arguments. It returns the files that it has changed, also
+// with an error.
 func (s Shells) Remove(note string, commands map[string]string) (changed []string, err error) {
 	return s.each(note, commands, func(f file, text []byte, _ bool, line string) error {
 		if !has(text, line) {

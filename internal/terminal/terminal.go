@@ -1,5 +1,5 @@
-// Package terminal opens the terminal that a program was started from, and reports what
-// the files that it writes to can show.
+// Package terminal opens the terminal that a program was started from, and reports what the
+// program's output files can display.
 package terminal
 
 import (

@@ -87,8 +87,8 @@ func (w *world) inventory() (holdings, error) {
 	return h, w.identities(h)
 }
 
-// inNetwork are what the network of an account in a region consists of, with the field that
-// holds the id.
+// inNetwork are the kinds of resources in the network of an account in a region, each with
+// the field that holds the id.
 var inNetwork = map[string]string{
 	"Vpcs": "VpcId", "Subnets": "SubnetId", "RouteTables": "RouteTableId", "Gateways": "InternetGatewayId", "Acls": "NetworkAclId",
 	"DhcpOptions": "DhcpOptionsId", "Addresses": "AllocationId", "Connects": "InstanceConnectEndpointId",
@@ -210,7 +210,7 @@ func (h holdings) album() string {
 	return strings.Join(texts, "")
 }
 
-// beside lists the resources other than the images of ids and their snapshots.
+// beside lists the resources except the images of ids and their snapshots.
 func (h holdings) beside(ids []string) (left []string) {
 	expected := slices.Clone(ids)
 	for _, id := range ids {

@@ -1,9 +1,9 @@
 //go:build linux
 
 // Torture rehearses disasters: it bakes with the real program on embedded clouds whose
-// machines boot in no time, and at every point of a bake, which is a call of the API or
-// a command on the machine, it kills, interrupts, refuses, or loses. Then it sweeps, and
-// compares what the cloud holds with what it should.
+// machines boot in no time. At every point of a bake, which is an API call or a command on
+// the machine, it kills bake, interrupts it, or refuses or loses the call. Then it sweeps,
+// and compares the contents of the cloud with what is expected.
 //
 //	go run ./internal/torture              everything
 //	go run ./internal/torture -trials 100  as many of them, drawn by the seed

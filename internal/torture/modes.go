@@ -4,8 +4,8 @@ package main
 
 import "syscall"
 
-// mode is one way in which a point of a bake goes wrong: a call of the API, or a
-// command on the machine.
+// mode is one kind of failure at a point of a bake, which is an API call or a command on
+// the machine.
 type mode struct {
 	name string
 

@@ -267,8 +267,8 @@ func (a *attempt) strike(w http.ResponseWriter, do func(http.ResponseWriter)) {
 	_, _ = w.Write(body) // it may have ended
 }
 
-// ledgerSize is how much there is of the ledger, which it opens so that it outlives its
-// deletion.
+// ledgerSize returns the size of the ledger. It keeps the ledger open, so that it can still
+// be read after its deletion.
 func (a *attempt) ledgerSize() int64 {
 	if a.ledger == nil {
 		files, _ := filepath.Glob(filepath.Join(a.dir, "state", "ledgers", "*.jsonl"))
@@ -290,9 +290,9 @@ func (a *attempt) closeLedger() {
 	}
 }
 
-// states returns the sizes that the ledger had, or had in the middle of a line, since the
-// last call arrived that was carried out: had bake been killed then, the cloud would be
-// as it is now.
+// states returns the sizes that the ledger has had, also in the middle of a line, since the
+// arrival of the last call that was carried out. If bake had been killed at one of them,
+// the cloud would be in its present state.
 func (a *attempt) states() (sizes []int64) {
 	size := a.ledgerSize()
 	if a.ledger == nil {

@@ -43,8 +43,8 @@ type world struct {
 	changed  *sync.Cond
 	underWay int // connections to the cloud, and commands on machines
 
-	// meddle, if not nil, has its way with each call and with each command on a
-	// machine: do carries it out. For a call, w is where the answer goes.
+	// meddle, if not nil, may disturb each call and each command on a machine; do carries
+	// it out. For a call, w is the writer for the answer.
 	meddle func(what string, w http.ResponseWriter, do func(http.ResponseWriter))
 }
 

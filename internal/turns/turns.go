@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Variable is the environment variable that says whose turn it is.
+// Variable is the environment variable that selects the tests to run.
 const Variable = "BAKE_TEST_SCRIPTS"
 
 // Today reports whether the test with this name runs today. It runs once in the given
