@@ -1,7 +1,7 @@
 package communicator
 
-// Head keeps the first Max bytes that are written to it and drops the rest: nothing
-// bounds what a machine puts out.
+// Head keeps the first Max bytes that are written to it and drops the rest, because the
+// output of a machine has no limit.
 type Head struct {
 	Max int
 

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// LocalFile returns a tree of one file, which is the local file at path under
-// another name.
+// LocalFile returns a tree of one file: the local file at path, under the given name.
 func LocalFile(name, path string) fs.FS { return renamed{name: name, path: path} }
 
 // LocalDir returns a tree that holds the local directory dir under name, or, if name is
@@ -85,7 +84,7 @@ func validPath(name string) bool {
 	return err == nil
 }
 
-// namedFile is an open file or directory under another name.
+// namedFile is an open file or directory with another name.
 type namedFile struct {
 	*os.File
 	name string

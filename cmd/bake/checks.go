@@ -257,8 +257,8 @@ func errClosed() error { return outcomeError{guarded{errReported}, gateClosed} }
 // gateClosed is the exit code.
 const gateClosed = 2
 
-// prepareChecks reads all that a run of checks takes. The report in goss's own format, if
-// that is wanted, is written to goss.
+// prepareChecks reads everything that a run of checks needs. A report in goss's format, if
+// requested, is written to goss.
 func (p *program) prepareChecks(o *checksOptions, goss *bytes.Buffer) (*checks.Checks, error) {
 	if o.waivers != "" {
 		waivers, diags := gates.ReadWaivers(o.waivers)

@@ -40,8 +40,8 @@ const sweepExitCodes = `0    done
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
 With -exit-codes=packer: 0 and 1 alone.`
 
-// exitCodesFlag gives a command whose exit codes say more than Packer's the flag that
-// takes them back.
+// exitCodesFlag registers the flag that selects Packer's exit codes, for a command with
+// more exit codes than Packer's.
 func (p *program) exitCodesFlag(flags *pflag.FlagSet, codes *choice) {
 	codes.values = []string{bakeCodes, packerCodes}
 	flags.Var(codes, "exit-codes", "`meaning` of the exit codes: bake, or packer for 0 and 1 alone; default: $"+exitCodesVariable+", or bake, or packer if that is the program's name")

@@ -99,8 +99,9 @@ func (p *program) oneFleet(ctx context.Context, f *fleetFlags, command string, a
 	return t, one, err
 }
 
-// fleetEngine returns the engine of a fleet. If this program has not got it, another one does the
-// whole command, and how that has ended is the error.
+// fleetEngine returns the engine of a fleet. If this program does not contain the engine,
+// another program runs the whole command, and the returned error is the outcome of that
+// program.
 func (p *program) fleetEngine(ctx context.Context, f *fleet.Fleet, h fleet.Host) (e fleet.Engine, err error) {
 	if f.Engine == nil {
 		return fleet.NewLocal(h), nil

@@ -38,8 +38,8 @@ func (p *program) completesFleets(cmd *cobra.Command) {
 	}
 }
 
-// ofFleets completes a flag whose values, separated by commas, are among those of the cells of
-// the fleet that is named, or of all.
+// ofFleets completes a flag with comma-separated values. The values are those of the cells
+// of the fleet in the arguments, or of all fleets.
 func (p *program) ofFleets(values func(f *fleet.Fleet) []string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) (out []string, _ cobra.ShellCompDirective) {
 		before := typed[:strings.LastIndex(typed, ",")+1]

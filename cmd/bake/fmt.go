@@ -105,7 +105,7 @@ type formattedFile struct {
 	Text    string `json:"text,omitempty"` // of standard input, in the canonical layout
 }
 
-// formatInput formats what standard input holds.
+// formatInput formats standard input.
 func (p *program) formatInput(o fmtOptions) (formattedFile, error) {
 	f := formattedFile{Name: "<stdin>"}
 	src, err := io.ReadAll(p.stdin)

@@ -69,8 +69,8 @@ func variables() [][3]string {
 	}
 }
 
-// reads returns the names of the [variables] that cmd reads and not every command does:
-// those are in the help of bake alone.
+// reads returns the names of the [variables] that cmd reads, except those that every
+// command reads: these are only in the help of bake.
 func reads(cmd *cobra.Command) []string {
 	var names []string
 	add := func(when bool, more ...string) {

@@ -82,7 +82,7 @@ func (f *placeFlags) check(command string) error {
 	return usageError{text, command}
 }
 
-// place is where the flags lead to in AWS.
+// place returns the place in AWS that the flags select.
 func (f *placeFlags) place(env environ) images.Place {
 	// Machines are launched and logged in to there, too.
 	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env, Cloud: localcloud.FromEnvironment(env)}

@@ -28,7 +28,7 @@ const imagesChannelExitCodes = `0    done
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
 With -exit-codes=packer: 0 and 1 alone.`
 
-// channelFlags say which channels there are and where.
+// channelFlags select channels and their place.
 type channelFlags struct {
 	placeFlags
 	templateFlags

@@ -59,7 +59,7 @@ killed, 'bake sweep' deletes unfinished copies.`,
 	return cmd
 }
 
-// read takes in the flags that are texts, and checks all.
+// read parses the flags with text values, and checks all flags.
 func (f *imagesCopyFlags) read() error {
 	f.Tags, f.Keys = map[string]string{}, map[string]string{}
 	for _, text := range f.tags {

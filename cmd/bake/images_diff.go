@@ -136,7 +136,7 @@ func (p *program) insideReports(cmd *cobra.Command, o *diffOptions, i images.Ima
 	return k, err
 }
 
-// insideMachine reads the contents of an image on a machine of it.
+// insideMachine reads the contents of an image on a machine launched from it.
 func (p *program) insideMachine(cmd *cobra.Command, o *diffOptions, i images.Image) (k changes.Known, err error) {
 	guest := o.guest
 	guest.region, guest.regions = i.Region, nil

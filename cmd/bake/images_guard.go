@@ -30,7 +30,7 @@ A guard that could not tell, as without a permission, keeps the image too.
 -ignore-guard does without one. Templates of CloudFormation and Terraform, and programs
 that have the ID of an image in their text, are not searched.`
 
-// guardFlags say what keeps an image.
+// guardFlags select the guards that protect images.
 type guardFlags struct {
 	ignore      []string
 	recent      age

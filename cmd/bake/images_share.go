@@ -23,7 +23,7 @@ const imagesChangeExitCodes = `0    done
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
 With -exit-codes=packer: 0 and 1 alone.`
 
-// partly is the error of a command that has done something, but not all: its outcome is
+// partly is the error of a command that has done only a part of its work. Its outcome is
 // that of images which are not everywhere.
 type partly struct{ error }
 

@@ -27,7 +27,7 @@ type policyOptions struct {
 	principal string
 }
 
-// Whose policies of a fleet there are.
+// The kinds of policies of a fleet.
 const (
 	ofRole   = "role"
 	ofWorker = "worker"

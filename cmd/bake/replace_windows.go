@@ -8,8 +8,8 @@ import (
 	"os/signal"
 )
 
-// replace runs another program with an environment and the streams of this one, which ends as that does. Ctrl-C
-// reaches both.
+// replace runs another program with the given environment and the streams of this process,
+// and ends this process with the exit code of that program. Ctrl-C reaches both.
 func replace(path string, args, env []string) error {
 	signal.Ignore(os.Interrupt)
 	cmd := exec.Command(path, args...)

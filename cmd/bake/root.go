@@ -17,7 +17,7 @@ over SSH, turns it into an image, copies and shares it, and takes everything els
 down again. It reads Packer's HCL2 templates unchanged. With -local it does all of
 that without a cloud account, on an embedded EC2 with real Linux machines.`
 
-// root returns the command line: of the command that args begin with, or the whole of it.
+// root returns the command tree: only the command that args begin with, or all commands.
 func (p *program) root(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "bake",
@@ -178,8 +178,8 @@ func atMost(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// singleDash makes the command line readable for pflag, which takes "-var" for
-// three flags of one letter: Packer's users type long flags with one dash.
+// singleDash rewrites the command line for pflag, which parses "-var" as three flags of one
+// letter: Packer's users type long flags with one dash.
 func singleDash(args []string) []string {
 	out := make([]string, len(args))
 	for i, a := range args {

@@ -52,8 +52,8 @@ shell.`,
 	return cmd
 }
 
-// exitStatus is the error of a command that ends as another program did, which has
-// said why itself.
+// exitStatus is the error of a command that ends with the status of another program, which
+// has already printed the reason.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }

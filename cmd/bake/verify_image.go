@@ -18,8 +18,8 @@ import (
 	"bake/step"
 )
 
-// verifyImage checks the attestation of an image that is in the cloud and, with -boot, the
-// files of a machine of it.
+// verifyImage checks the attestation of an image in the cloud and, with -boot, the files of
+// a machine launched from it.
 func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string) error {
 	var key crypto.PublicKey
 	keyOf := func(ctx context.Context, c *localcloud.Cloud) (err error) {

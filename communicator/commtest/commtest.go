@@ -163,7 +163,7 @@ func transfersSideBySide(t *testing.T, s Subject) {
 	wg.Wait()
 }
 
-// endless is input that never ends and never comes.
+// endless is input that never ends and never delivers anything.
 type endless struct{ done <-chan struct{} }
 
 func (e endless) Read([]byte) (int, error) {

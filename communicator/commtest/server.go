@@ -36,7 +36,7 @@ type Server struct {
 	count int
 }
 
-// Cut ends every connection at once, without a word.
+// Cut closes every connection at once, without any message.
 func (s *Server) Cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

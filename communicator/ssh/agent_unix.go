@@ -16,7 +16,7 @@ import (
 // startAgent tells the user how to start an agent.
 const startAgent = "SSH_AUTH_SOCK is not set; start one with: eval $(ssh-agent) && ssh-add"
 
-// agentSocket is where the user's agent listens, empty if none runs.
+// agentSocket returns the path of the socket of the user's agent, or "" if no agent runs.
 func agentSocket(env []string) string { return envvar.Get(env, "SSH_AUTH_SOCK") }
 
 func dialAgent(ctx context.Context, socket string) (io.ReadWriteCloser, error) {

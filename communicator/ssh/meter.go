@@ -36,7 +36,8 @@ func (m *meter) add(n int) {
 	}
 }
 
-// skip takes from the total what of a file of a size is in none of its parts.
+// skip subtracts from the total the bytes of a file of the given size that are in none of
+// its parts.
 func (m *meter) skip(size int64, parts []span) {
 	m.progress.Total -= size
 	for _, p := range parts {

@@ -73,8 +73,8 @@ func (c *Client) getParts(ctx context.Context, from, name string, f remoteFile, 
 // asked is how many parts are requested before the first has arrived.
 const asked = 3
 
-// partReceiver asks a script for parts, as its standard input, and takes them from its
-// output.
+// partReceiver requests parts from a script through the script's standard input, and reads
+// them from its output.
 type partReceiver struct {
 	q  *partQueue
 	to *os.File
@@ -139,7 +139,7 @@ func (w receiver) Write(b []byte) (int, error) {
 	return all, nil
 }
 
-// short reports whether some of what was asked for has not come.
+// short reports whether some of the requested data has not arrived.
 func (w *partReceiver) short() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

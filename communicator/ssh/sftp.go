@@ -152,7 +152,7 @@ func (a *sftpAnswers) Read(b []byte) (int, error) {
 	return a.Reader.Read(b)
 }
 
-// withSFTP runs fn with an SFTP client, whose operations fail when ctx is over.
+// withSFTP runs fn with an SFTP client, whose operations fail when ctx ends.
 func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) error {
 	l, client, stop, err := c.sftp(ctx)
 	if err != nil {

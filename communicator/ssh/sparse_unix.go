@@ -14,8 +14,8 @@ const (
 	seekHole = 4
 )
 
-// dataRanges returns where the data is in a file of a size: all of it, unless the file
-// system knows of holes.
+// dataRanges returns the ranges of a file of the given size that hold data: the whole file,
+// unless the file system reports holes.
 func dataRanges(fd uintptr, size int64) (ranges []span) {
 	whole := []span{{0, size}}
 	for at := int64(0); at < size; {

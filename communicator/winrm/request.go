@@ -68,7 +68,8 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// checkText reports what XML cannot hold: most controls, and what is not UTF-8.
+// checkText returns an error for text that XML cannot hold: most control characters, and
+// invalid UTF-8.
 func checkText(text string) error {
 	for i, r := range text {
 		_, size := utf8.DecodeRuneInString(text[i:])

@@ -34,9 +34,8 @@ func PowerShell(script string) string {
 	return "powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -EncodedCommand " + base64.StdEncoding.EncodeToString(b)
 }
 
-// compact takes the comments and indentation out of a script but for its first
-// line: cmd.exe takes lines of at most 8191 characters, and encoding makes almost
-// three of one.
+// compact removes the comments and indentation from a script, except from its first line:
+// cmd.exe accepts lines of at most 8191 characters, and encoding almost triples the size.
 func compact(script string) string {
 	var out []string
 	for i, line := range strings.Split(script, "\n") {
@@ -56,8 +55,8 @@ const (
 	statusFull    = 4
 )
 
-// Put implements [communicator.Communicator]. One PowerShell writes all files,
-// which come in on its input. Windows knows no permission bits; none are set.
+// Put implements [communicator.Communicator]. A single PowerShell process reads all files
+// from its input and writes them. Windows has no permission bits, so none are set.
 func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	in, out := io.Pipe()
 	defer func() { _ = in.Close() }()
@@ -84,8 +83,7 @@ func transferError(op, name string, status communicator.Status, stderr string) e
 	return &fs.PathError{Op: op, Path: name, Err: fmt.Errorf("PowerShell ended with status %d: %s", status.Code, text)}
 }
 
-// lineData is how much of a file goes into one line, which base64 makes a
-// third longer.
+// lineData is the number of bytes of a file in one line, which base64 makes a third longer.
 const lineData = 72 << 10
 
 // send writes the files of src as put.ps1 reads them.

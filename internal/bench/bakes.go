@@ -30,7 +30,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// slow takes about a fifth of the time of a small image on EC2.
+// slow has delays of about a fifth of those of a small image on EC2.
 var slow = cloud.Delays{Launch: 4 * time.Second, Stop: 5 * time.Second, Terminate: 5 * time.Second,
 	Snapshot: 10 * time.Second, Image: 4 * time.Second, Copy: 8 * time.Second}
 

@@ -48,7 +48,7 @@ func (r *relay) port() int { return r.Addr().(*net.TCPAddr).Port }
 
 type relayBuffer [128 << 10]byte
 
-// carry carries from one connection to another until the first ends.
+// carry copies from one connection to another until the first ends.
 func (r *relay) carry(from, to net.Conn) {
 	type piece struct {
 		buffer *relayBuffer

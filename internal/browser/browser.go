@@ -236,7 +236,7 @@ func (p *Page) call(method string, params, result any) {
 	p.must(p.b.call(p.session, method, params, result))
 }
 
-// happened takes an event of the page. The browser's lock is held.
+// happened handles an event of the page. The caller holds the browser's lock.
 func (p *Page) happened(e event) {
 	switch e.Method {
 	case "Page.loadEventFired":

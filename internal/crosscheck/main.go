@@ -190,7 +190,8 @@ func (i importer) Import(path string) (*types.Package, error) {
 	return nil, fmt.Errorf("%s was not checked", path)
 }
 
-// parse reads the files of p. Of packages of others it keeps no bodies of functions.
+// parse reads the files of p. For packages of other modules it drops the bodies of
+// functions.
 func (c *checker) parse(p pkg) ([]*ast.File, error) {
 	files := make([]*ast.File, len(p.GoFiles))
 	errs := make([]error, len(p.GoFiles))

@@ -11,7 +11,7 @@ import (
 // last one counts. On Windows names are the same in any case.
 func Get(env []string, name string) string { return get(env, name, runtime.GOOS == "windows") }
 
-// Split takes variables out of an environment: rest is what else there is.
+// Split separates the named variables of an environment from the rest.
 func Split(env []string, names ...string) (taken, rest []string) {
 	return split(env, names, runtime.GOOS == "windows")
 }

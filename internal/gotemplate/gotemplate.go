@@ -31,9 +31,9 @@ func (c Context) Check(text string) error {
 	return err
 }
 
-// Render expands text with data as the dot. Fields that data lacks become
-// "<no value>". Functions that HCL has taken the place of are errors that say so,
-// and so is a text that grows too long or takes too many steps.
+// Render expands text with data as the dot. Fields that data lacks become "<no value>". It
+// returns an error for functions that HCL replaces, and for a text that grows too long or
+// takes too many steps.
 func (c Context) Render(text string, data map[string]any) (string, error) {
 	functions := c.functions(data)
 	trees, err := parsed(text, functions)
@@ -75,7 +75,7 @@ func parsed(text string, functions map[string]function) (map[string]*parse.Tree,
 	return trees, nil
 }
 
-// clean takes the parser's own prefix off its errors.
+// clean removes the parser's own prefix from its errors.
 func clean(err error) error {
 	msg := strings.TrimPrefix(err.Error(), "template: :")
 	if _, rest, ok := strings.Cut(msg, ": "); ok {

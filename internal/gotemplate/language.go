@@ -75,7 +75,7 @@ func parseError(err error) error {
 	return e
 }
 
-// positioned is an error at a byte of a text. Its text is that of the error alone.
+// positioned is an error at a byte of a text. Its message does not contain the position.
 type positioned struct {
 	error
 	pos parse.Pos
@@ -91,7 +91,7 @@ func place(err error, pos parse.Pos) error {
 	return &positioned{err, pos}
 }
 
-// origins follow from which lines of a text the lines of another are made.
+// origins tracks which lines of a text the lines of the output come from.
 type origins struct {
 	starts []int // of the lines of the text
 	lines  []int

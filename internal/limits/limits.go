@@ -17,8 +17,8 @@ const (
 	maxDepth  = 1000    // of brackets, and of operators before one operand
 )
 
-// Source returns what makes src too much for a parser. It counts brackets in
-// strings and comments too; there, they seldom come without their counterparts.
+// Source returns an error if src is too large or too deeply nested for a parser. It also
+// counts brackets in strings and comments, where they are rarely unbalanced.
 func Source(src []byte) error {
 	if len(src) > maxSource {
 		return fmt.Errorf("it has %d bytes; at most %d are read. Keep large texts in files of their own and read them with file()", len(src), maxSource)

@@ -66,8 +66,8 @@ type Layer struct {
 	Bytes int64
 }
 
-// Layers returns the layers of an image of the local cloud at an endpoint that no base
-// has. Nil for an image that is not there.
+// Layers returns those layers of an image of the local cloud at an endpoint that belong to
+// no base. It returns nil if there is no such image.
 func Layers(ctx context.Context, endpoint, region, image string, key Key) ([]Layer, error) {
 	var of struct{ Own []Layer }
 	err := contents(ctx, endpoint, region, image+"?own", key, &of)

@@ -68,7 +68,7 @@ func MakeBase(ctx context.Context, o Options, want BaseOptions) error {
 	return err
 }
 
-// Alias makes an id of AWS stand for the images of a release.
+// Alias makes an AWS image id refer to the images of a release.
 func Alias(dir string, log *slog.Logger, id, release string) error {
 	_, store, err := open(dir, log)
 	if err != nil {

@@ -121,7 +121,7 @@ type Cloud struct {
 // uses it and shuts the machines down; when stop ends, it kills them.
 func (c *Cloud) Close(stop context.Context) error { return c.close(stop) }
 
-// DelaysError is the error of [Options] whose Delays make no sense.
+// DelaysError is the error of [Options] with invalid Delays.
 type DelaysError struct{ Err error }
 
 func (e *DelaysError) Error() string { return e.Err.Error() }

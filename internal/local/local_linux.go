@@ -38,8 +38,8 @@ const shutdown = 30 * time.Second
 // in processes of this program. It is called before anything else.
 func Child(args []string) (ran bool, code int) { return sandbox.Child(args) }
 
-// Open returns the local cloud. If another process serves it, that one is used,
-// and does not end before Close; otherwise this process serves it until Close.
+// Open returns the local cloud. If another process serves it, Open uses that process and
+// keeps it running until Close; otherwise this process serves the cloud until Close.
 func Open(ctx context.Context, o Options) (*Cloud, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -239,8 +239,8 @@ func explain(store *image.Store) func(string, []string, map[string][]string) str
 	}
 }
 
-// join returns the local cloud that another process serves, and keeps it from
-// ending. The error is [cloud.ErrClosing] if that process is on its way out.
+// join returns the local cloud that another process serves, and keeps that process from
+// ending. The error is [cloud.ErrClosing] if the process is already shutting down.
 func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, err error) {
 	use, err := cloud.Use(other.Dir)
 	if err != nil {

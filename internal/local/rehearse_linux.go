@@ -31,8 +31,8 @@ func Rehearse(ctx context.Context, dir, file string) (r Rehearsed, err error) {
 	return rehearse(ctx, dir, http.MethodPut, body)
 }
 
-// ClearFaults takes all rules for faults from the cloud that a process serves in dir.
-// Delays stay.
+// ClearFaults removes all fault rules from the cloud that a process serves in dir. It does
+// not change delays.
 func ClearFaults(ctx context.Context, dir string) (Rehearsed, error) {
 	return rehearse(ctx, dir, http.MethodPut, []byte(`{"faults": {"seed": 0, "rules": []}}`))
 }

@@ -83,13 +83,13 @@ func (m Machine) Command() string {
 // Dir is where the machines of a run are kept, below the directory of all runs.
 func Dir(runs, run string) string { return filepath.Join(runs, run+suffix) }
 
-// RunOf returns the run whose machines are kept in dir.
+// RunOf returns the run whose machines are recorded in dir.
 func RunOf(dir string) string { return strings.TrimSuffix(filepath.Base(dir), suffix) }
 
 const suffix = ".keys"
 
-// Save keeps m in dir, with its private key if that is in no file of the user's, and
-// returns m with that file. Only this user can read what is in dir.
+// Save records m in dir, with its private key if the key is not in a file of the user, and
+// returns m with the path of the key. Only this user can read the files in dir.
 func Save(dir string, m Machine, key string) (Machine, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return m, err
@@ -155,7 +155,7 @@ func Find(runs, run, build string) ([]Machine, error) {
 	return slices.DeleteFunc(found, func(m Machine) bool { n := newest[m.way()]; return n.Run != m.Run || n.Build != m.Build }), nil
 }
 
-// Import writes the files of another host's dir, by their names, to dir.
+// Import writes files of another host's dir, which are keyed by name, to dir.
 func Import(dir string, files map[string][]byte) error {
 	if len(files) == 0 {
 		return nil

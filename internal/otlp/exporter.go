@@ -72,7 +72,7 @@ func newExporter(c Config, name, version string, warn func(error), client *http.
 	return e
 }
 
-// Export takes a span to be sent, and drops it if too many wait.
+// Export queues a span, and drops it if too many are waiting.
 func (e *Exporter) Export(s Span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// TraceID tells a trace from all others. Zero is none.
+// TraceID identifies a trace. Zero means none.
 type TraceID [16]byte
 
-// SpanID tells a span from all others of its trace. Zero is none.
+// SpanID identifies a span within its trace. Zero means none.
 type SpanID [8]byte
 
 // Attr is an attribute.

@@ -462,7 +462,7 @@ func (in *interpreter) unary(n *unary) (any, error) {
 	return -i, err
 }
 
-// cast makes a value another type.
+// cast converts a value to another type.
 func (in *interpreter) cast(n *cast) (any, error) {
 	x, err := in.val(n.x)
 	if err != nil {
@@ -479,7 +479,7 @@ func (in *interpreter) cast(n *cast) (any, error) {
 	return nil, &thrown{"unknown type " + n.to}
 }
 
-// index is an item of a list; nothing, if there is none there.
+// index returns an item of a list, or nothing if there is no such item.
 func (in *interpreter) index(n *index) (any, error) {
 	x, err := in.val(n.x)
 	if err != nil {
@@ -497,7 +497,7 @@ func (in *interpreter) index(n *index) (any, error) {
 	return items[i], nil
 }
 
-// choose runs the first block whose condition holds.
+// choose runs the first block whose condition is true.
 func (in *interpreter) choose(n *ifStmt) (any, error) {
 	for i, c := range n.conds {
 		ok, err := in.val(c)
@@ -514,7 +514,7 @@ func (in *interpreter) choose(n *ifStmt) (any, error) {
 	return nil, nil
 }
 
-// repeat runs a block while, or until, its condition holds.
+// repeat runs a block while, or until, its condition is true.
 func (in *interpreter) repeat(n *loop) (any, error) {
 	for first := true; ; first = false {
 		if n.before || !first {

@@ -121,7 +121,7 @@ func (p *parser) has(s string) bool {
 	return end <= len(p.src) && strings.EqualFold(string(p.src[p.at:end]), s)
 }
 
-// word is has for a word that ends there.
+// word is like has, for a word that ends at that point.
 func (p *parser) word(s string) bool {
 	end := p.at + len(s)
 	return p.has(s) && (end >= len(p.src) || !isWord(p.src[end]))

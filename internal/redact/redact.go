@@ -289,8 +289,8 @@ func (r *Set) Diagnostics(diags hcl.Diagnostics) hcl.Diagnostics {
 	return out
 }
 
-// shows reports whether the values of the names in d's expression, which are
-// printed with it, hold a secret.
+// shows reports whether the values of variables in d's expression, which are printed with
+// d, contain a secret.
 func (r *Set) shows(d *hcl.Diagnostic) bool {
 	if d.Expression == nil || d.EvalContext == nil {
 		return false

@@ -13,7 +13,8 @@ type table struct {
 	hints  [1 << 16 / 64]uint64 // of which two bytes there are secrets that begin with them
 }
 
-// start is how many bytes a table tells secrets apart by. None is shorter.
+// start is the number of leading bytes by which a table indexes secrets. No secret in it is
+// shorter.
 const start = 8
 
 func (t *table) add(secret string) {

@@ -10,5 +10,5 @@ func (l *Local) run(cmd *exec.Cmd, run func(*exec.Cmd) error) error {
 	return run(cmd)
 }
 
-// encoded returns the text itself: it is UTF-8 for all.
+// encoded returns text unchanged, because all programs use UTF-8.
 func (l *Local) encoded(text string) (coded string, whole bool) { return text, true }

@@ -57,8 +57,8 @@ type hosted struct {
 	options *decoded
 }
 
-// factory is a component of a plugin as [component.Factory]. What it makes holds
-// nothing: the plugin is started when the component is used.
+// factory implements [component.Factory] for a component of a plugin. The components that
+// it makes hold no process: the plugin is started when the component is used.
 type factory[C any] struct {
 	*part
 	make func(hosted) C
@@ -70,8 +70,8 @@ func (f *factory[C]) Name() string { return f.label }
 // Version implements [component.Versioned].
 func (f *factory[C]) Version() string { return f.plugin.Version + " " + f.plugin.SHA256 }
 
-// Docs implements [component.Factory]. A plugin knows the names and types of its
-// options, and no text.
+// Docs implements [component.Factory]. A plugin reports the names and types of its options,
+// but no descriptions.
 func (f *factory[C]) Docs() ([]schema.Doc, error) {
 	spec, err := f.part.describe(f.ctx, nil)
 	return docs(spec), err

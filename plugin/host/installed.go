@@ -250,7 +250,7 @@ func (s *Set) candidates(source string, skipped *[]Skipped) (found []Binary) {
 // clean reports whether source is a valid path below a plugin directory.
 func clean(source string) bool { return fs.ValidPath(source) && !strings.Contains(source, `\`) }
 
-// unusable is why a binary cannot be used, where another one may be.
+// unusable is the reason why a binary cannot be used, while another one may be.
 type unusable struct {
 	path, why string
 }

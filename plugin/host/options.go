@@ -146,7 +146,7 @@ type decoded struct {
 	late  map[string]hcl.Range // of those options whose values are not known yet
 }
 
-// decode reads a block by the plugin's description of it.
+// decode reads a block according to the plugin's description of it.
 func decode(in schema.Input, spec hcldec.ObjectSpec) (*decoded, hcl.Diagnostics) {
 	d := &decoded{block: in.Body.MissingItemRange(), build: in.Build, where: map[string]hcl.Range{}, late: map[string]hcl.Range{}}
 	body := &looseBody{in.Body, spec}
@@ -272,7 +272,7 @@ func (b *looseBody) loosen(content *hcl.BodyContent) {
 	}
 }
 
-// stand replaces unknown values by Packer's placeholders, which plugins recognize.
+// stand replaces unknown values with Packer's placeholders, which plugins recognize.
 func stand(v cty.Value) (cty.Value, error) {
 	return cty.Transform(v, func(_ cty.Path, v cty.Value) (cty.Value, error) {
 		switch {

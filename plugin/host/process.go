@@ -83,7 +83,7 @@ func (p *Plugin) start(ctx context.Context, kind, name string, keep bool, env ..
 	return proc, nil
 }
 
-// unchanged makes sure that the file is still the one that was verified.
+// unchanged checks that the file is still the one that was verified.
 func (p *Plugin) unchanged(ctx context.Context) error {
 	if p.stamp.same(p.Path) {
 		return nil

@@ -212,8 +212,8 @@ func (s *served) uploadDir(conn context.Context, a dirArgs) (any, error) {
 	return nil, s.failed(s.Put(ctx, orHere(s.slashed(a.Dst)), tree))
 }
 
-// without is a tree without the files and directories whose path below top, or whose
-// name, fits one of some patterns.
+// without is a tree without the files and directories whose path below top, or whose name,
+// matches one of some patterns.
 type without struct {
 	fs.FS
 	top      string

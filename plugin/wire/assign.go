@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Assign puts a value that [Decode] has returned into dst, a pointer. Fields that dst
-// does not have are dropped, and those that the value does not have stay as they are.
-// A value that does not fit is an error that names the field.
+// Assign stores a value from [Decode] in dst, a pointer. It ignores fields that dst does
+// not have, and leaves fields unchanged that the value does not have. If the value does not
+// fit, the error names the field.
 func Assign(dst any, v any) error { return assign(reflect.ValueOf(dst).Elem(), v) }
 
 func assign(dst reflect.Value, v any) error {

@@ -166,7 +166,8 @@ func (r *gobReader) take(n int) {
 	*r.left -= n
 }
 
-// fields reads a struct: fn reads each field that is there, by its index.
+// fields reads a struct: it calls fn with the index of each field that is present, and fn
+// reads the field.
 func (r *gobReader) fields(fn func(i int)) {
 	for i := -1; ; {
 		delta := r.number()

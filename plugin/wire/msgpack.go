@@ -24,7 +24,7 @@ const (
 // or a map.
 const valueCost = 48
 
-// ErrLimit is the error of a value that takes more than is allowed.
+// ErrLimit is the error for a value that exceeds a limit.
 var ErrLimit = errors.New("more than a plugin may send")
 
 // Ext is a value of an extension type that has no meaning here.

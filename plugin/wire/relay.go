@@ -11,8 +11,8 @@ type Message struct {
 	Raw    []byte // all of it, as it came
 }
 
-// ReadMessage reads a whole call or answer. If there is an error, Raw holds what was
-// read before it.
+// ReadMessage reads a whole call or answer. If there is an error, Raw holds the bytes that
+// were read before it.
 func ReadMessage(r Reader) (Message, error) {
 	c := &capture{r: r}
 	var head response
@@ -20,7 +20,7 @@ func ReadMessage(r Reader) (Message, error) {
 	return Message{Method: head.ServiceMethod, Seq: head.Seq, Error: head.Error, Body: body, Raw: c.read}, err
 }
 
-// capture keeps what is read.
+// capture records the bytes that are read.
 type capture struct {
 	r    Reader
 	read []byte

@@ -47,7 +47,7 @@ type Options struct {
 	Now    func() time.Time
 }
 
-// System is a system whose packages lie ready in the cache.
+// System is a system whose packages are in the cache.
 type System struct {
 	Packages []*Package // each after what it depends on
 	Sources  []string   // the lines of its /etc/apt/sources.list

@@ -48,8 +48,8 @@ func distributions() []distribution {
 	}
 }
 
-// distributionOf returns the distribution that has a suite. A suite that none is known
-// to have is taken for one of Debian's, which are the most.
+// distributionOf returns the distribution that has a suite. It returns Debian for an
+// unknown suite, because Debian has the most suites.
 func distributionOf(suite string) distribution {
 	all := distributions()
 	for _, d := range all {

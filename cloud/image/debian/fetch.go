@@ -28,7 +28,7 @@ type Progress struct {
 // errNotFound is the cause when the mirror does not have a file.
 var errNotFound = errors.New("not found on the mirror")
 
-// fetcher downloads files, and keeps those whose hash is known in a directory.
+// fetcher downloads files, and stores those with a known hash in a directory.
 type fetcher struct {
 	client *http.Client
 	dir    string
@@ -41,7 +41,7 @@ const (
 	stall     = 30 * time.Second // without a byte, after which a download is tried again
 )
 
-// release downloads a file whose size and hash nothing is known of yet.
+// release downloads a file whose size and hash are not known yet.
 func (f *fetcher) release(ctx context.Context, url string) ([]byte, error) {
 	const limit = 16 << 20
 	var data []byte

@@ -34,7 +34,7 @@ type archive struct {
 	providers map[string][]provider // by the virtual package's name
 }
 
-// provider is a package that stands in for another name, perhaps at a version.
+// provider is a package that provides another name, perhaps at a version.
 type provider struct {
 	pkg     *Package
 	version string // "" when the Provides names none
@@ -152,9 +152,9 @@ func (r relation) String() string {
 	return r.name + " (" + r.op + " " + r.version + ")"
 }
 
-// compareVersions orders two versions as dpkg does (deb-version(7)): it returns a
-// negative number, zero or a positive number when a is earlier than, equal to or
-// later than b. A text that is no version counts as far as it can be read.
+// compareVersions orders two versions like dpkg (deb-version(7)): it returns a negative
+// number, zero or a positive number if a is earlier than, equal to or later than b. An
+// invalid version is compared as far as it can be parsed.
 func compareVersions(a, b string) int {
 	x, _ := version.Parse(a)
 	y, _ := version.Parse(b)

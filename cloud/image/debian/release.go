@@ -31,15 +31,15 @@ type fileEntry struct {
 	SHA256 string // hex
 }
 
-// parseEntry reads a size and a checksum as they stand in a file of the archive.
+// parseEntry parses a size and a checksum in the format of the archive's files.
 func parseEntry(size, sha256 string) (e fileEntry, ok bool) {
 	n, err := strconv.ParseUint(size, 10, 63)
 	sum, bad := hex.DecodeString(sha256)
 	return fileEntry{int64(n), hex.EncodeToString(sum)}, err == nil && bad == nil && len(sum) == 32
 }
 
-// loadKeyring reads the keys that may sign a release: from file when it is not empty,
-// else those that are known here and those that the host has.
+// loadKeyring reads the keys that may sign a release: from file if it is not empty,
+// otherwise the built-in keys and the host's.
 func (d distribution) loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (openpgp.EntityList, error) {
 	if file != "" {
 		data, err := read(file)
@@ -157,9 +157,9 @@ func parseDate(s string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a date", clip(s))
 }
 
-// checkDates refuses a release that has expired, which is how an attacker would
-// hide security updates, or that is from the future. A day of difference
-// between clocks is forgiven.
+// checkDates rejects a release that has expired, because an attacker could hide security
+// updates with it, or that is from the future. It tolerates a difference of one day between
+// clocks.
 func (r *release) checkDates(now time.Time) error {
 	if r.expired(now) {
 		return fmt.Errorf("it expired at %s: the mirror is out of date (or this host's clock is ahead); choose another with -mirror", r.ValidUntil.Format(time.RFC3339))

@@ -60,8 +60,8 @@ echo "snap: snaps do not work on local machines, which cannot mount them: instal
 exit 1
 `
 
-// aptSources are the files that say where packages come from, in the format that the
-// release's own images have them in.
+// aptSources returns the files with the package sources, in the format of the release's own
+// images.
 func (s *System) aptSources() []configurationFile {
 	if !slices.Contains([]string{"noble", "trixie"}, s.suite) {
 		return []configurationFile{{"etc/apt/sources.list", 0o644, strings.Join(s.Sources, "\n") + "\n"}}

@@ -64,8 +64,8 @@ func hostSources(host fs.FS) ([]source, error) {
 	return all, nil
 }
 
-// HostMirrors returns the URLs of the archives that the host's own apt sources
-// name, each once. Sources that cannot be read name none.
+// HostMirrors returns the URLs of the archives in the host's own apt sources, without
+// duplicates. It ignores sources that cannot be read.
 func HostMirrors(host fs.FS) []string {
 	sources, _ := hostSources(host) // making a base says what is wrong with them
 	return mirrors(sources)

@@ -175,8 +175,7 @@ func (t *tree) file(name string, mode int64, content string) error {
 	return err
 }
 
-// add writes the files of a package and remembers what dpkg's database needs to
-// say of it.
+// add writes the files of a package and records its data for dpkg's database.
 func (t *tree) add(p *Package, d *deb) error {
 	var control paragraph
 	err := parseControl(string(d.control["control"].content), func(c paragraph) error {
@@ -227,7 +226,7 @@ func (t *tree) add(p *Package, d *deb) error {
 	return nil
 }
 
-// packageFiles is what dpkg's database holds of the files of a package.
+// packageFiles is the data about the files of a package in dpkg's database.
 type packageFiles struct {
 	list      string            // the names, a line each
 	sums      string            // MD5 sums as in md5sums, if the package brings none
@@ -363,7 +362,7 @@ func (t *tree) writeStatus(control paragraph, conffiles map[string]string) {
 	b.WriteByte('\n')
 }
 
-// database writes what dpkg knows of all packages together.
+// database writes the parts of dpkg's database that cover all packages.
 func (t *tree) database() error {
 	err := errors.Join(
 		t.file("var/lib/dpkg/status", 0o644, t.status.String()),

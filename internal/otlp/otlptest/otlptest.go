@@ -24,7 +24,7 @@ type Span struct {
 	Error                   string
 }
 
-// Collector takes spans.
+// Collector receives spans.
 type Collector struct {
 	URL string // the endpoint of all signals
 
@@ -76,7 +76,7 @@ func New() (c *Collector, stop func() error) {
 	}
 }
 
-// ServeHTTP takes a request.
+// ServeHTTP handles a request.
 func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	spans, err := read(r)
 	c.mu.Lock()

@@ -245,7 +245,7 @@ func (m *Mirror) Requests(part string) int {
 	return n
 }
 
-// Edit replaces the file at path by what change makes of it.
+// Edit replaces the contents of the file at path with the result of change.
 func (m *Mirror) Edit(t testing.TB, part string, change func([]byte) []byte) {
 	t.Helper()
 	m.mu.Lock()
