@@ -64,7 +64,7 @@ type ImageOf struct {
 // Images are the images of a template.
 type Images struct {
 	All   []ImageOf // each after the images that it refers to
-	Apart bool      // each has to be loaded for itself
+	Apart bool      // each image must be loaded separately
 	Files map[string]*hcl.File
 }
 

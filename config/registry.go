@@ -28,7 +28,7 @@ func noRegistryData(block *hcl.Block) hcl.Diagnostics {
 - jsondecode(file("packer-manifest.json")) reads the manifest that post-processor "manifest" wrote in an earlier build.`)
 }
 
-// maxDescription is how many characters the registry takes.
+// maxDescription is the maximum number of characters that the registry accepts.
 const maxDescription = 255
 
 // registry checks hcp_packer_registry blocks by the rules of the registry, and warns that

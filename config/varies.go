@@ -15,8 +15,8 @@ var variesPattern = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime|bcrypt)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
 })
 
-// Varies names a function that text calls whose value is another one in each run; empty
-// if it calls none.
+// Varies returns the name of a function that text calls and whose value differs in each
+// run; empty if it calls none.
 func Varies(text string) string {
 	m := variesPattern().FindStringSubmatch(text)
 	if m == nil {
@@ -25,8 +25,8 @@ func Varies(text string) string {
 	return m[1] + m[2]
 }
 
-// Varies names a function whose value is another one in each run and that the block of c
-// calls, or a local value that it refers to; empty if there is none.
+// Varies returns the name of a function whose value differs in each run, and which the
+// block of c, or a local value that it refers to, calls; empty if there is none.
 func (t *Template) Varies(c *Component) string {
 	text := []string{t.source(c.block.Body)}
 	if c.override != nil {

@@ -129,7 +129,7 @@ type Host struct {
 	State  run.State
 	Local  bool               // cells are baked on the local cloud
 	Env    []string           // "NAME=value"
-	Clouds *localcloud.Clouds // that what dead runs have left is in
+	Clouds *localcloud.Clouds // that hold the resources that dead runs have left
 	Emit   func(step.Event)   // events of cells that are baked here; may be nil
 	Now    func() time.Time
 }

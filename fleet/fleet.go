@@ -174,7 +174,7 @@ func (w Waits) Text() string {
 	return strings.Join(all, ", ")
 }
 
-// Image is what a cell has made.
+// Image is the image that a cell has made.
 type Image struct {
 	ID     string            `json:"id,omitempty"`  // in the region of the cell
 	IDs    map[string]string `json:"ids,omitempty"` // by region

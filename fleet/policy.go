@@ -30,7 +30,7 @@ func (t *Template) policyFor(cells []Cell) (of run.PolicyFor, err error) {
 		if err != nil {
 			return of, err
 		}
-		i.Known = nil // what parents will be
+		i.Known = nil // the images of its parents are not known
 		of.Images = append(of.Images, i)
 	}
 	return of, nil

@@ -30,8 +30,8 @@ func NewRates(limits map[string]float64) *Rates {
 	return &Rates{limits: limits, lanes: map[rated]*lane{}}
 }
 
-// Of returns what waits before each call in an account, as [bake/run.Options] have it; nil
-// if there is no limit.
+// Of returns the function that waits before each call in an account, for
+// [bake/run.Options]; nil if there is no limit.
 func (r *Rates) Of(account string) Wait {
 	if len(r.limits) == 0 {
 		return nil

@@ -240,7 +240,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	result, err := build(limit, o, run, parts, events)
 	if _, ok := errors.AsType[*TemplateError](err); ok {
 		events.trace.Fail(errors.New("the template is wrong")) // its values may be secrets
-		_ = events.close()                                     // the template is what matters
+		_ = events.close()                                     // the error of the template matters more
 		return result, err
 	}
 	if err != nil {

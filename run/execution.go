@@ -40,7 +40,7 @@ type execution struct {
 	events *events
 
 	cache  *localcloud.Cache // nil: none
-	clouds localcloud.Clouds // in which a resumed run has created resources
+	clouds localcloud.Clouds // that hold the resources of a resumed run
 
 	components engine.Components
 	template   *config.Template

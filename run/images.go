@@ -19,7 +19,7 @@ type Channel struct {
 	channels.Rule
 	Parameter string
 	Webhook   string // called when the channel has moved; may be empty
-	Unheard   bool   // there is a webhook, whose URL is known only in a build
+	Unheard   bool   // there is a webhook, but its URL is known only in a build
 }
 
 // ImageBlock is the part of an image block that says where its images go.

@@ -59,7 +59,7 @@ func logPartsOf(dir, run string) ([]part, error) {
 	for _, name := range names {
 		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, run+".events."), ".jsonl.gz"))
 		if err != nil {
-			continue // it is no part
+			continue // not a part
 		}
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)

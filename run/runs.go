@@ -50,7 +50,7 @@ const (
 // PastBuild is a build of a run.
 type PastBuild struct {
 	Name   string            `json:"name"`
-	State  PastState         `json:"state"` // Crashed and Running are those of the run
+	State  PastState         `json:"state"` // Crashed and Running are states of the run
 	Error  string            `json:"error,omitempty"`
 	Images map[string]string `json:"images,omitempty"` // region -> image id
 }

@@ -43,7 +43,8 @@ func unfinished(builds []engine.BuildResult) bool {
 	return slices.ContainsFunc(builds, func(b engine.BuildResult) bool { return b.Unfinished })
 }
 
-// Key encrypts what leaves a host of a run. It is made of a text of at least 16 characters.
+// Key encrypts the data of a run that leaves a host. It is made of a text of at least 16
+// characters.
 type Key [sha256.Size]byte
 
 // KeyVar is the environment variable with the text of the key, and KeyFileVar the one with the
@@ -92,7 +93,7 @@ func KeyOf(env []string) (k Key, err error) {
 	return k, nil
 }
 
-// NewKey makes the key of a text.
+// NewKey returns the key made of a text.
 func NewKey(text string) (k Key, err error) {
 	if len(text) < 16 {
 		return k, errors.New(KeyVar + " is too short: it must have at least 16 characters, such as the output of: openssl rand -hex 32")

@@ -241,7 +241,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 		return nil, nil
 	}
 	d := dead{header: step.Header{Run: NewID(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
-	if !o.DryRun { // which must not make a later sweep delete what others have made
+	if !o.DryRun { // a ledger of a dry run would make a later sweep delete the resources of others
 		d.ledger, err = adopt(o.State.Ledgers(), d.header, tagged)
 	}
 	return []dead{d}, err
@@ -264,7 +264,7 @@ func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *Swe
 	if err != nil {
 		return nil, err
 	}
-	if len(regions) == 1 { // whose refusal is that of the sweep
+	if len(regions) == 1 { // its error is the error of the sweep
 		place.Region = regions[0]
 		found, err := o.Tags.find(ctx, place, runs)
 		slices.Reverse(found) // ledgers are torn down from their end

@@ -52,7 +52,7 @@ func strip(s string) string {
 	return out.String()
 }
 
-// What is read of a control sequence.
+// The states of reading a control sequence.
 const (
 	ground   = iota // nothing
 	escape          // ESC, and what may follow it before a final character
@@ -61,7 +61,7 @@ const (
 	text            // DCS, SOS, PM, APC: up to ST
 )
 
-// begun is what begins with ESC and r.
+// begun returns the state after ESC and r.
 func begun(r rune) int {
 	switch r {
 	case '[':

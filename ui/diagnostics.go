@@ -64,7 +64,7 @@ type Diagnostic struct {
 	Snippet  *Snippet `json:"snippet,omitempty"`
 }
 
-// Range is what a diagnostic blames.
+// Range is the part of a file that a diagnostic is about.
 type Range struct {
 	File  string   `json:"file"`
 	Start Position `json:"start"`

@@ -117,7 +117,7 @@ func (w World) expand(path string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// readFile reads a file that is not larger than what makes sense in a template.
+// readFile reads a file. It refuses files that are too large for a template.
 func (w World) readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

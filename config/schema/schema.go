@@ -485,7 +485,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 // one element.
 type Loose struct{ hcl.Expression }
 
-// listed makes a list of val if that is what t is decoded from and val is none.
+// listed wraps val in a list if t is decoded from a list and val is not one.
 func listed(val cty.Value, t reflect.Type) cty.Value {
 	if ty := val.Type(); wanted(t).IsListType() && !ty.IsListType() && !ty.IsSetType() && !ty.IsTupleType() {
 		return cty.TupleVal([]cty.Value{val})

@@ -335,7 +335,7 @@ func (w where) hasSource() bool {
 // that their names cannot have, elsewhere all but lower-case letters, digits and dashes.
 func (k *caller) clean(e string) string {
 	if k.c.isTimestamp(e) {
-		return e // nothing but digits
+		return e // it has only digits
 	}
 	if strings.HasPrefix(k.w.typ, "amazon-") || k.w.block == "local" && k.c.amazon {
 		return `regex_replace(` + e + `, "[^A-Za-z0-9()\\[\\] ./\\-'@_]", "-")`

@@ -97,7 +97,7 @@ func heredoc(s string) string {
 	return "chomp(<<" + end + "\n" + text + "\n" + end + "\n)"
 }
 
-// identifier makes a name that HCL takes as one.
+// identifier converts a name to a valid HCL identifier.
 func identifier(name string) string {
 	out := strings.Map(func(r rune) rune {
 		if r < 0x80 && (r == '_' || r == '-' || unicode.IsLetter(r) || unicode.IsDigit(r)) {

@@ -84,8 +84,8 @@ var envAction = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
 })
 
-// circles returns the variables that refer to themselves, each with those by which it does,
-// in order. There is one for each circle: the others that are in it can do without a value.
+// circles returns one variable of each reference cycle, with the variables of the cycle in
+// order. Only this variable of a cycle needs a value.
 func circles(variables []member) map[string][]string {
 	defaults := map[string]string{}
 	for _, m := range variables {

@@ -384,7 +384,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 // before returns the previous result of the cell, as far as the service knows it.
 func (a *activities) before(ctx context.Context, c fleet.Cell) fleet.Result {
 	query := fmt.Sprintf("WorkflowId = '%s' AND ExecutionStatus = 'Completed'", c.ID())
-	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1}) // the newest comes first
+	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1}) // the newest is listed first
 	if err != nil || len(found.GetExecutions()) == 0 {
 		return ""
 	}

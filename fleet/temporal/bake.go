@@ -85,8 +85,8 @@ type attempt struct {
 	Log  *run.LogPart `json:"log,omitempty"` // nil: its log is on that host alone
 }
 
-// mostAttempts is of how many attempts to tear something down there are logs: it is tried without
-// end, and later ones say the same.
+// mostAttempts is the number of attempts at a teardown whose logs are kept. A teardown is
+// retried without end, and the logs of later attempts say the same.
 const mostAttempts = 10
 
 const (

@@ -269,7 +269,7 @@ func childError(err error) string {
 	return words(err)
 }
 
-// status is how the run goes.
+// status returns the status of the run.
 func (r *fleetRun) status() fleet.Status {
 	s := fleet.Status{Fleet: r.Fleet, Run: r.Run, State: fleet.StateRunning, Started: r.Started}
 	if r.order.Paused() {

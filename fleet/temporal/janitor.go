@@ -169,7 +169,7 @@ func eventsOf(h client.HistoryEventIterator) iter.Seq2[*history.HistoryEvent, er
 func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)) error {
 	h := a.client.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	err := readLives(sealed(a.key, false), eventsOf(h), add)
-	if isNotFound(err) { // it is older than the service keeps them
+	if isNotFound(err) { // the service no longer keeps it
 		return nil
 	}
 	return err

@@ -72,8 +72,8 @@ func (e *Engine) logs(ctx context.Context, service client.Client, c fleet.Cell, 
 	return errors.Join(j.errs...)
 }
 
-// cellHistory is what the service knows of the newest workflow of a cell, and of the
-// workflows that delete what its runs have left.
+// cellHistory is what the service knows about the newest workflow of a cell, and about the
+// workflows that clean up after its runs.
 type cellHistory struct {
 	runs    []string
 	stages  []endedStage
@@ -95,7 +95,7 @@ func historyOfCell(ctx context.Context, service client.Client, read converter.Da
 		return h, fmt.Errorf("the history of the cell %s: %w", c.Short(), err)
 	}
 	h.pending = d.GetPendingActivities()
-	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // what it left, the janitor deletes
+	if slices.Contains(orphaned, d.GetWorkflowExecutionInfo().GetStatus()) { // the janitor deletes what it left
 		for _, id := range h.runs {
 			left, err := service.DescribeWorkflowExecution(ctx, leftID(id), "")
 			if isNotFound(err) {
@@ -154,11 +154,11 @@ func (j *joiner) stage(ctx context.Context, s endedStage) {
 	}
 }
 
-// rest shows what this host has of the log of a run, and reports where the rest is.
+// rest shows the part of a run's log that this host has, and reports where the rest is.
 func (j *joiner) rest(id string) {
 	hosts := j.alone[id]
 	switch err := j.Host.State.Events(id, j.logs[id].Here); {
-	case err == nil: // this one has what it has done itself
+	case err == nil: // this host has the log of its own work
 		hosts = slices.DeleteFunc(hosts, func(h string) bool { return h == j.self })
 	case !errors.Is(err, fs.ErrNotExist):
 		j.errs = append(j.errs, err)

@@ -52,7 +52,7 @@ type Provenance struct {
 	RunDetails      RunDetails      `json:"runDetails"`
 }
 
-// BuildDefinition is what was to be built.
+// BuildDefinition describes the input of the build.
 type BuildDefinition struct {
 	BuildType            string         `json:"buildType"`
 	ExternalParameters   map[string]any `json:"externalParameters"`
@@ -60,7 +60,7 @@ type BuildDefinition struct {
 	ResolvedDependencies []Resource     `json:"resolvedDependencies,omitempty"`
 }
 
-// RunDetails is how that went.
+// RunDetails describes how the build ran.
 type RunDetails struct {
 	Builder    Builder    `json:"builder"`
 	Metadata   Metadata   `json:"metadata"`
@@ -130,7 +130,7 @@ func Image(region, id string) Resource {
 	return Resource{Name: region + ":" + id, URI: uri, Digest: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256([]byte(uri)))}}
 }
 
-// envelope is what DSSE wraps a statement in.
+// envelope is the DSSE envelope of a statement.
 type envelope struct {
 	PayloadType string      `json:"payloadType"`
 	Payload     string      `json:"payload"`

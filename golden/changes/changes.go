@@ -19,7 +19,7 @@ import (
 	"bake/internal/prose"
 )
 
-// Known is what is known of an image.
+// Known is what is known about an image.
 type Known struct {
 	Packages *contents.Contents // nil: nothing is known
 	Files    *manifest.Manifest // likewise
@@ -44,7 +44,7 @@ type CheckChange struct {
 	After  string `json:"after,omitempty"`
 }
 
-// Between compares what is known of two images.
+// Between compares what is known about two images.
 func Between(a, b Known) Set {
 	s := Set{Packages: []contents.Change{}, Files: []manifest.Change{}, Checks: []CheckChange{}, Unknown: []string{}}
 	if a.Packages != nil && b.Packages != nil {

@@ -17,10 +17,10 @@ type Rule struct {
 	Approval bool          // the image must have been approved for this channel
 }
 
-// State is what is known of an image.
+// State is what is known about an image.
 type State struct {
 	Passed   []string  // what it has passed
-	Untold   bool      // it is not known what it has passed
+	Untold   bool      // it is not known what the image has passed
 	In       bool      // From names it, everywhere
 	Since    time.Time // From has named it everywhere
 	Approved bool

@@ -14,7 +14,7 @@ import (
 	"github.com/package-url/packageurl-go"
 )
 
-// Contents are what is installed.
+// Contents are the installed packages and the system.
 type Contents struct {
 	OS       OS
 	Packages []Package // sorted
@@ -102,7 +102,7 @@ func (p Package) URL(os OS) string {
 // written, it means the same one.
 func pythonName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
-// read reads what is in t.
+// read returns the contents of t.
 func read(t tree) (*Contents, error) {
 	r := &reader{tree: t, owned: map[string]bool{}, packages: map[string]*Package{}}
 	r.os()

@@ -102,7 +102,7 @@ func (m *machine) run(ctx context.Context, script string, parse func(*bufio.Read
 		if m.left = limited.N - 1; m.left < 0 {
 			err = fmt.Errorf("the machine sends more than %d MB", maxTotal>>20)
 		}
-		if err == nil { // what follows, if anything
+		if err == nil { // check that nothing follows
 			if _, end := io.CopyN(io.Discard, pr, 1<<16); end == nil {
 				err = errors.New("the machine sends more than it was asked for")
 			}
@@ -372,7 +372,7 @@ type sparse struct {
 	failed   bool
 	whole    []byte
 	blocks   map[int64][]byte
-	missed   want // what a read was in want of
+	missed   want // the blocks that a read lacked
 }
 
 func wholeOf(text string) *sparse { return &sparse{complete: true, whole: []byte(text)} }

@@ -64,8 +64,8 @@ func fixed() []string {
 	return list
 }
 
-// Folders in which packages of languages and programs are looked for, and those whose
-// files are all looked at, with a "*" for one name.
+// Directories in which packages of languages and programs are searched for, and directories
+// whose files are all examined. "*" stands for one name.
 var (
 	languageDirs = []string{"usr/lib/python*", "usr/lib64/python*", "usr/lib/node_modules", "usr/lib64/node_modules", "usr/local", "opt"}
 	programDirs  = []string{"usr/local", "opt"}
@@ -147,7 +147,7 @@ func walk(fsys fs.FS) (tree, error) {
 		for _, dir := range dirs {
 			err := fs.WalkDir(fsys, dir, func(p string, e fs.DirEntry, err error) error {
 				if err != nil || !e.Type().IsRegular() || !pythonFile(p) && !nodeFile(p) && (!program(p) || !w.isGo(p)) {
-					return nil // what cannot be listed is not there
+					return nil // a directory that cannot be listed counts as absent
 				}
 				return add(p)
 			})

@@ -44,7 +44,7 @@ func (f Format) Extension() string {
 	return ".txt"
 }
 
-// Document is what is written.
+// Document is a document to write.
 type Document struct {
 	Reports []Report
 	Verdict *Verdict // of a gate: its reports are written in the place of Reports
@@ -71,7 +71,7 @@ func (d Document) Write(w io.Writer, format Format) error {
 	return fmt.Errorf("%q is not a format of findings; use one of %q", format, Formats())
 }
 
-// reports returns those to write.
+// reports returns the reports to write.
 func (d Document) reports() []Report {
 	in := d.Reports
 	if d.Verdict != nil {

@@ -20,7 +20,7 @@ const (
 	Unknown  Severity = "unknown"
 )
 
-// Result is what became of a rule.
+// Result is the outcome of checking a rule.
 type Result string
 
 // The results. Error is a rule that could not be judged; it is never better than Fail.

@@ -43,10 +43,10 @@ func line(s string, limit int) string {
 	return text(strings.Join(strings.Fields(s), " "), limit)
 }
 
-// Line makes a text of foreign origin one line that every terminal can show: control
-// characters and what is not UTF-8 are escaped, and it is cut if it is long.
+// Line converts a text of foreign origin to one line that every terminal can show: it
+// escapes control characters and invalid UTF-8, and cuts a long text.
 func Line(s string) string { return line(s, most) }
 
-// Text makes a text of foreign origin one that every reader can show, as [Line] does, and
-// keeps its lines.
+// Text escapes a text of foreign origin as [Line] does, so that it can be shown anywhere,
+// but keeps its lines.
 func Text(s string) string { return text(s, most) }

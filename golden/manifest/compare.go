@@ -94,20 +94,21 @@ var own = []string{
 	// Who the machine is, and where.
 	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/etc/adjtime",
 	"/etc/ssh/ssh_host_*", "/etc/iscsi/initiatorname.iscsi", "/etc/nvme/hostid", "/etc/nvme/hostnqn", "/etc/.updated", "/var/.updated",
-	// Who is let in: what cloud-init does for the key of the machine. Keys are leftovers.
+	// Logins: the files in which cloud-init sets up the key of the machine. Keys are
+	// leftovers.
 	"/etc/sudoers.d/90-cloud-init-users", "/root/.ssh/**", "/home/*/.ssh/**", "/root/.*_history", "/home/*/.*_history", "/root/.cache/**", "/home/*/.cache/**",
 	"/home/*/.sudo_as_admin_successful", "/var/db/sudo/**", "/var/lib/sudo/**",
 	// Where it is connected, and which mirrors are near.
 	"/etc/netplan/50-cloud-init.yaml", "/etc/network/interfaces.d/50-cloud-init*", "/etc/systemd/network/10-cloud-init-*", "/etc/sysconfig/network-scripts/ifcfg-*",
 	"/etc/NetworkManager/system-connections/cloud-init-*", "/etc/udev/rules.d/70-persistent-net.rules", "/etc/apt/sources.list",
 	"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources", "/etc/cloud/ds-identify.cfg", "/etc/ssh/sshd_config.d/50-cloud-init.conf",
-	// What services remember.
+	// State of services.
 	"/var/lib/NetworkManager/**", "/var/lib/amazon/**", "/var/lib/apt/**", "/var/lib/chrony/**", "/var/lib/cloud/**", "/var/lib/dhcp/**",
 	"/var/lib/dhclient/**", "/var/lib/dhcpcd/**", "/var/lib/dnf/**", "/var/lib/logrotate/**", "/var/lib/logrotate.status", "/var/lib/man-db/**",
 	"/var/lib/ntp/**", "/var/lib/plocate/**", "/var/lib/private/**", "/var/lib/rsyslog/**", "/var/lib/snapd/**", "/var/lib/systemd/**",
 	"/var/lib/ubuntu-advantage/**", "/var/lib/unattended-upgrades/**", "/var/lib/update-notifier/**", "/var/lib/urandom/**",
 	"/var/spool/postfix/**", "/var/spool/rsyslog/**", "/var/spool/anacron/**", "/var/mail/**", "/var/spool/mail/**",
-	// What the boot loader counts.
+	// State of the boot loader.
 	"/boot/grub/grubenv", "/boot/grub2/grubenv", "/boot/efi/loader/random-seed", "/boot/loader/random-seed",
 	// Made from files that are compared.
 	"/etc/ld.so.cache", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",

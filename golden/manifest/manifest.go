@@ -31,7 +31,7 @@ type file struct {
 	target string   // of a link
 }
 
-// Len is how many files there are.
+// Len returns the number of files.
 func (m *Manifest) Len() int { return len(m.files) }
 
 // The limits of a manifest.

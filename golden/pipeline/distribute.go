@@ -27,7 +27,7 @@ func (p *pipeline) parameters() (names []string) {
 	return names
 }
 
-// checkDistributable reports a builder whose images go nowhere.
+// checkDistributable returns an error if images of the builder cannot be distributed.
 func (p *pipeline) checkDistributable(b builder.Builder) error {
 	if p.Distributes == nil || p.Distributes(b) {
 		return nil
@@ -35,7 +35,7 @@ func (p *pipeline) checkDistributable(b builder.Builder) error {
 	return errors.New("only images of the Amazon builders can be; remove the distribute and channel blocks of this source")
 }
 
-// distributor is that of the build. It is opened once.
+// distributor returns the distributor of the build. It opens it only once.
 func (p *pipeline) distributor(ctx context.Context, s *step.Scope, b builder.Builder) (builder.Distributor, error) {
 	if p.out != nil {
 		return p.out, nil

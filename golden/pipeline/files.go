@@ -29,8 +29,8 @@ type hasher struct {
 	visits int
 }
 
-// visit counts what is looked at: links among a few directories can make a path of each of
-// billions of ways through them.
+// visit counts the files and directories that are examined, and fails if there are too
+// many: links between a few directories can result in billions of paths.
 func (h *hasher) visit() error {
 	if h.visits++; h.visits > mostVisits {
 		return fmt.Errorf("there are more than %d files and directories to look through, counting those behind each link again; name what the image depends on more precisely, or remove links between directories", mostVisits)
@@ -55,7 +55,7 @@ func (h *hasher) path(path string) error {
 			return err
 		}
 		switch {
-		case info == nil || !info.IsDir(): // the link to what is not there is an input
+		case info == nil || !info.IsDir(): // a link to a missing file is an input
 			return h.file(found)
 		case found != root && filepath.Base(found) == ".git":
 			return fs.SkipDir

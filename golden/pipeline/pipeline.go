@@ -212,7 +212,7 @@ func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image,
 	if err := p.verify(ctx, s, image, provision); err != nil {
 		return err
 	}
-	if err := p.record(ctx, s); err != nil { // for what it is compared with
+	if err := p.record(ctx, s); err != nil { // the comparison needs the record
 		return err
 	}
 	if err := p.compare(ctx, s, image); err != nil {

@@ -112,7 +112,7 @@ func cut[T any](all []T, omitted *int) []T {
 	return all
 }
 
-// short makes a text of a machine one line that can be shown, and cuts it if it is long.
+// short converts a text from a machine to one line that can be shown, and cuts a long text.
 func short(s string) string {
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + "…"

@@ -250,7 +250,7 @@ func (one *Build) made(artifact any) (local bool) {
 	return local
 }
 
-// placed takes where an image is.
+// placed adds a location of the image.
 func (one *Build) placed(p *step.Placement) {
 	if p != nil && !slices.Contains(one.Places, *p) {
 		one.Places = append(one.Places, *p)

@@ -31,7 +31,7 @@ func Learn(ctx context.Context, m builder.Machine) (Identity, error) {
 	return id, err
 }
 
-// sight is what was seen on a machine.
+// sight is the observed state of a machine.
 type sight struct {
 	state     string // of systemd; empty: there is none
 	failed    []string

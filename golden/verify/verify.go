@@ -162,7 +162,7 @@ func reboot(ctx context.Context, s *step.Scope, m builder.Machine, before sight,
 				return nil, fmt.Errorf("the machine has not come back from restart %d: %w", n, err)
 			}
 			again, err := look(ctx, m)
-			if err != nil || again.started == last.started { // it is on its way
+			if err != nil || again.started == last.started { // the restart is still in progress
 				continue
 			}
 			if again, err = settle(ctx, m); err != nil {

@@ -22,7 +22,7 @@ import (
 // Options define how to log in.
 type Options struct {
 	Host       string // ssh://[USER@]HOST[:PORT]
-	Bastion    string // likewise, what leads there, or ""
+	Bastion    string // likewise, of the bastion; "": none
 	KeyFile    string // a private key; "": the keys of the SSH agent, or else the first of ~/.ssh that there is
 	KnownHosts string // a known_hosts file; "": ~/.ssh/known_hosts
 

@@ -45,7 +45,7 @@ type Cache struct {
 	Until context.Context // ends work that continues after Keep; not needed without Keep
 
 	mu      sync.Mutex
-	regions map[string]bool  // in which a machine was looked for
+	regions map[string]bool  // where Find looked for a machine
 	failed  map[string]error // why images of machines were not made, until that is reported; by instance
 	making  sync.WaitGroup
 }

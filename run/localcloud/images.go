@@ -36,7 +36,7 @@ func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 		return nil, err
 	}
 	for _, i := range out.Images {
-		if key(i) == "" { // those of the cache are listed by it
+		if key(i) == "" { // images of the cache are listed separately
 			images = append(images, imageOf(i))
 		}
 	}

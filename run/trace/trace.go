@@ -30,7 +30,7 @@ type Tracer struct {
 	attrs    []otlp.Attr
 }
 
-// scope is what makes the spans.
+// scope is the name of the instrumentation scope of the spans.
 const scope = "bake"
 
 // Open returns a Tracer that sends traces to the destination set in the variables of
@@ -86,7 +86,7 @@ func (t *Tracer) Named(name string, attrs ...string) *Tracer {
 type Run struct {
 	ID      string    // a UUID
 	Start   time.Time // of the run; for a part, when its first one began
-	Account string    // that it is held to; empty if to none
+	Account string    // the only account that it may use; empty if any
 	Region  string
 
 	// Part names the part of the run in this process, if it is not the whole run: a stage

@@ -102,7 +102,7 @@ const (
 	begin       = "\x01bake "   // precedes every line of real output
 	maxEvidence = 1000          // characters of it that are kept, with a mark where it is cut
 	maxOutput   = 1 << 20       // bytes of all answers
-	maxLine     = 8 << 10       // of which one line has
+	maxLine     = 8 << 10       // bytes of one line
 	checkTime   = 5 * time.Minute
 	fixTime     = 30 * time.Minute // with packages from a slow mirror
 )

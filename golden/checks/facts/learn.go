@@ -85,7 +85,7 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 	return answers, nil
 }
 
-// reader makes an answer of replies.
+// reader converts replies to an answer.
 type reader func([]reply) Answer
 
 // answer asks, and has readers fill in the answers with their numbers.
@@ -144,7 +144,7 @@ func only(a Answer, q Question) Answer {
 	return asked
 }
 
-// reply is what a probe has put out.
+// reply is the output of a probe.
 type reply struct {
 	status  int
 	late    bool   // it took too long
@@ -426,7 +426,7 @@ func (f *frames) next(id int) (reply, error) {
 	return got, err
 }
 
-// read reads n bytes, for which there is room only when they come.
+// read reads n bytes. It allocates memory only as they arrive.
 func (f *frames) read(n int) ([]byte, error) {
 	var b bytes.Buffer
 	_, err := io.CopyN(&b, f.r, int64(n))

@@ -133,7 +133,7 @@ func cidrs(list string) []string {
 				continue
 			}
 			addr := f[i+1]
-			if i+3 < len(f) && f[i+2] == "peer" { // whose mask it has
+			if i+3 < len(f) && f[i+2] == "peer" { // the mask is written after the peer
 				_, bits, _ := strings.Cut(f[i+3], "/")
 				addr += "/" + bits
 			}

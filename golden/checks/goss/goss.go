@@ -18,7 +18,7 @@ import (
 // Stdin is the name of a file that is [Options.Input].
 const Stdin = "<stdin>"
 
-// Options are what a suite is read with.
+// Options control how a suite is read.
 type Options struct {
 	Input []byte // what the file named [Stdin] holds: JSON, or else YAML
 
@@ -52,7 +52,7 @@ type resource struct {
 	checks  []*check
 	options map[string]string
 	content any           // of matching
-	retries int           // how often it is looked at again while it is not as demanded
+	retries int           // how often it is checked again while it does not meet the requirements
 	pause   time.Duration // before each of these times; 0 is a second
 	at      hcl.Range
 
@@ -70,7 +70,7 @@ type check struct {
 	id        string // of the finding
 }
 
-// id is what reports call the resource.
+// id returns the name of the resource in reports.
 func (r *resource) id() string {
 	if r.kind.nameIsID || r.key == r.name || r.kind.key == "" {
 		return r.name

@@ -152,7 +152,7 @@ func Findings(results []Result) []findings.Finding {
 	return out
 }
 
-// name is what goss calls the check.
+// name returns goss's name of the check.
 func (r Result) name() string { return r.Type + ": " + r.Resource + ": " + r.Property }
 
 func (r Result) finding() findings.Finding {

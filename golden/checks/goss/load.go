@@ -20,7 +20,7 @@ import (
 	"bake/internal/hostpath"
 )
 
-// What a suite may be made of.
+// Limits of the files of a suite.
 const (
 	maxFile     = 1 << 20 // bytes of one file
 	maxIncludes = 50      // files between the first and the last of a chain of includes

@@ -224,8 +224,8 @@ func columns(record []byte, n int) (list []column) {
 	return list
 }
 
-// varint decodes a number of SQLite's, and says how many bytes it has: 0 if it is cut
-// off.
+// varint decodes a variable-length integer of SQLite. n is its length in bytes, or 0 if it
+// is cut off.
 func varint(b []byte) (v int64, n int) {
 	for i := range min(len(b), 9) {
 		if i == 8 {
