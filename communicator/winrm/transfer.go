@@ -125,7 +125,7 @@ func send(w io.Writer, src fs.FS) error {
 	return b.Flush()
 }
 
-// maxDepth is how deep a tree may be; one that is deeper has a link to itself.
+// maxDepth is the maximum depth of a tree. A deeper tree contains a link to itself.
 const maxDepth = 100
 
 // walk calls visit for each directory and file of src below dir, following links

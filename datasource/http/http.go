@@ -63,9 +63,9 @@ const (
 	maxBody = 16 << 20
 )
 
-// Factory makes the data source. Its output request_headers holds the
-// headers of the response, as templates expect it; of a header that comes
-// several times, all values, separated by commas.
+// Factory makes the data source. Its output request_headers holds the headers of the
+// response, which is the name that templates expect. If a header is repeated, its values
+// are joined with commas.
 func Factory() component.Factory[datasource.DataSource] {
 	return component.Define("http", func() Options { return Options{Method: http.MethodGet} },
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src} }).
@@ -86,7 +86,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	case err != nil && ctx.Err() != nil:
 		return cty.NilVal, d.failed("%s", context.Cause(ctx))
 	case err != nil:
-		// What *url.Error adds is known, and may hold a password.
+		// The URL in *url.Error is already known, and may contain a password.
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err

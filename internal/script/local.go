@@ -190,9 +190,9 @@ var (
 	})
 )
 
-// expanded reports whether word i of a command line is the text of a shell that
-// expands variables where the assignments stand in it. Their values are in the
-// environment of the shell then: arguments can be read by everybody on this computer.
+// expanded reports whether word i of a command line is shell code, and the shell expands
+// variables at the position of the assignments. The values are then passed in the shell's
+// environment, because all users of this computer can read arguments.
 func (o *LocalOptions) expanded(line []string, i int) bool {
 	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command().MatchString(line[i-1]) {
 		return false

@@ -3,7 +3,7 @@ package shellquote
 
 import "strings"
 
-// plain are the characters that mean nothing to a shell wherever they stand.
+// plain are the characters that are not special to a shell at any position.
 const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,"
 
 // Join returns words as a shell reads them, with spaces in between. Only what means

@@ -52,7 +52,7 @@ func numbers() map[string]any {
 	return out
 }
 
-// integer is a value as a whole number, 0 if it is none.
+// integer converts a value to an integer, or to 0 if that is impossible.
 func integer(v any) int64 {
 	r := reflect.ValueOf(v)
 	switch {
@@ -75,7 +75,7 @@ func integer(v any) int64 {
 	return 0
 }
 
-// float is a value as a number, 0 if it is none.
+// float converts a value to a floating-point number, or to 0 if that is impossible.
 func float(v any) float64 {
 	r := reflect.ValueOf(v)
 	switch {

@@ -186,8 +186,8 @@ func compareVersions(a, b semanticVersion) int {
 	return cmp.Or(slices.Compare(a.number[:], b.number[:]), comparePrereleases(a.prerelease, b.prerelease))
 }
 
-// comparePrereleases orders by section 11 of semver.org: a release comes after its
-// prereleases, numbers come before words, and more identifiers after fewer.
+// comparePrereleases compares by section 11 of semver.org: a release comes after its
+// prereleases, numbers come before words, and more identifiers come after fewer.
 func comparePrereleases(a, b string) int {
 	switch {
 	case a == b:

@@ -32,7 +32,7 @@ func Functions(env map[string]string) map[string]any {
 	return all
 }
 
-// refused returns the functions of sprig that are none here.
+// refused returns the functions of sprig that are not supported.
 func refused() map[string]any {
 	out := map[string]any{}
 	for reason, names := range map[string]string{

@@ -171,8 +171,8 @@ func initials(s string) string {
 	return string(out)
 }
 
-// swapcase makes small letters large and large ones small; a small one that begins a word
-// gets the form of a title.
+// swapcase converts lower case to upper case and upper case to lower case; a lower-case
+// letter at the start of a word becomes title case.
 func swapcase(s string) string {
 	previous := ' '
 	return strings.Map(func(r rune) rune {

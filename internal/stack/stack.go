@@ -1,6 +1,6 @@
-// Package stack makes room on stacks of goroutines. A stack that has to grow when it is
-// deep is copied, and for that the descriptions of all functions on it are read, which are
-// spread over the program's file: each is a page of memory and a fault.
+// Package stack makes room on stacks of goroutines. Growing a deep stack copies it, which
+// reads the descriptions of all functions on it. These are spread over the program's file,
+// so each one costs a page of memory and a page fault.
 package stack
 
 const room = 24 << 10

@@ -71,7 +71,7 @@ func (s Shells) Remove(note string, commands map[string]string) (changed []strin
 	})
 }
 
-// errUnchanged is the error of a change that there is no need for.
+// errUnchanged is the error of a change that is not needed.
 var errUnchanged = errors.New("unchanged")
 
 func (s Shells) each(note string, commands map[string]string, change func(f file, text []byte, missing bool, line string) error) (changed []string, err error) {

@@ -15,8 +15,8 @@ type Terminal struct {
 	In, Out *os.File // the same file on Unix
 }
 
-// Open opens the terminal. It fails if the process has none, as a service has not.
-// The caller closes it.
+// Open opens the terminal. It fails if the process has none, such as a service. The caller
+// closes it.
 func Open() (*Terminal, error) { return open() }
 
 // Read implements [io.Reader].
@@ -40,8 +40,8 @@ func Is(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Draws reports whether out is a terminal that understands escape sequences, for
-// colors and for moving the cursor. A console of Windows is switched over to them.
+// Draws reports whether out is a terminal that supports escape sequences, for colors and
+// for moving the cursor. It enables them on a Windows console.
 func Draws(out any) bool {
 	f, ok := out.(*os.File)
 	return ok && draws(f)

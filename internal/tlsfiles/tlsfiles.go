@@ -11,8 +11,9 @@ import (
 )
 
 // Client returns the configuration of a client that trusts the authorities in the file ca,
-// and presents the certificate in cert, whose key is in key. Without ca, it trusts those
-// of the system; without cert and key, it presents none.
+// and presents the certificate in the file cert, whose key is in the file key. Without ca,
+// it trusts the authorities of the system; without cert and key, it presents no
+// certificate.
 func Client(ca, cert, key string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -44,7 +45,7 @@ func FromEnvironment(getenv func(name string) string, ca string, insecure bool, 
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, DisableKeepAlives: true}}, nil
 }
 
-// Authorities returns those whose certificates are in a PEM file.
+// Authorities returns the certificate authorities in a PEM file.
 func Authorities(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -46,7 +46,7 @@ func crowds(short bool) []crowd {
 	}
 }
 
-// bucket holds tokens, one for each call, as EC2 counts them.
+// bucket is a token bucket with one token for each call, like EC2's.
 type bucket struct {
 	size, rate, tokens float64
 	last               time.Time
@@ -62,7 +62,7 @@ func (b *bucket) take(now time.Time) bool {
 	return true
 }
 
-// throttle refuses calls as EC2 does that come too fast, in each region.
+// throttle refuses calls that come too fast, like EC2, separately in each region.
 type throttle struct {
 	factor  float64
 	mu      sync.Mutex
@@ -71,8 +71,8 @@ type throttle struct {
 	refused int
 }
 
-// limits are how many calls of a category EC2 takes at once, and how many a second after
-// that.
+// limits are EC2's limits on the calls of a category: the number of calls at once, and the
+// number per second after that.
 var limits = map[string]bucket{"look": {size: 100, rate: 20}, "change": {size: 50, rate: 5}, "run": {size: 5, rate: 2}}
 
 func (t *throttle) meddle(what string, w http.ResponseWriter, do func(http.ResponseWriter)) {
@@ -132,10 +132,10 @@ func (g *gathering) String() string {
 	return fmt.Sprintf("%s: %s, %.1f calls a bake, %d calls refused, at most %d MB", g.crowd.name, g.took.Round(time.Second), float64(all)/float64(bakes), g.refused, g.memory)
 }
 
-// bakeTakes is how long one more bake of a crowd may take on a busy host.
+// bakeTakes is the additional time that one more bake of a crowd may take on a busy host.
 const bakeTakes = 4 * time.Second
 
-// run lets the crowd loose in a cloud in dir.
+// run runs the bakes of the crowd at the same time, in a cloud in dir.
 func (c crowd) run(ctx context.Context, bake, dir string) (_ *gathering, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute+time.Duration(c.processes*c.sources)*bakeTakes)
 	defer cancel()
@@ -253,7 +253,7 @@ func (g *gathering) inspect(w *world) error {
 	return err
 }
 
-// gather lets crowds loose, one after the other, and prints what came of them.
+// gather runs one crowd after the other, and prints the results.
 func (t *torture) gather(ctx context.Context) error {
 	var all error
 	for _, c := range crowds(t.trials > 0) {

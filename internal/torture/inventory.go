@@ -37,7 +37,7 @@ var (
 	aTime = regexp.MustCompile(`Task created on \d+|Packer: \d{4}-[^"]* UTC`)
 )
 
-// inventory reads what w holds.
+// inventory lists the resources in w.
 func (w *world) inventory() (holdings, error) {
 	h := holdings{map[string]image{}, map[string]string{}}
 	dir := filepath.Join(w.dir, "cloud")

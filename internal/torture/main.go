@@ -112,16 +112,16 @@ func (t *torture) plan(ctx context.Context) (plan []trial, err error) {
 	return plan, nil
 }
 
-// lot returns the place of a trial in the order that the seed makes. It depends on nothing
-// else: how often bake looks at something differs from time to time, and with it which
-// trials there are.
+// lot returns the position of a trial in the order that the seed determines. It depends on
+// nothing else, because bake repeats some calls a varying number of times, so the set of
+// trials varies too.
 func (t *torture) lot(tr trial) uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, tr)
 	return rand.NewPCG(t.seed, h.Sum64()).Uint64()
 }
 
-// trials are all trials of a template, which takes a course.
+// trials returns all trials of a template whose undisturbed bake took course c.
 func (s subject) trials(c *course) (all []trial) {
 	for _, m := range modes() {
 		for i, p := range append(slices.Clone(c.points), end) {
@@ -141,7 +141,7 @@ func (s subject) trials(c *course) (all []trial) {
 	return all
 }
 
-// hold holds trials side by side.
+// hold runs trials in parallel.
 func (t *torture) hold(ctx context.Context, plan []trial) (verdicts []verdict, err error) {
 	var (
 		mu    sync.Mutex
@@ -205,7 +205,7 @@ func (t *torture) show(v verdict) {
 	}
 }
 
-// summarize prints the table. The error is errGoals if there is something to mend.
+// summarize prints the table. It returns errGoals if a goal was missed.
 func summarize(verdicts []verdict) (err error) {
 	type row struct{ trials, crashes, finished, left, lost, resumed, other int }
 	rows := map[string]*row{}

@@ -23,7 +23,7 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 )
 
-// places are the regions that channels are moved in, the one that bake is at home in first.
+// places are the regions in which channels are moved. The first is bake's home region.
 var places = []string{"us-east-1", "eu-west-1"}
 
 // promotion moves a channel in all places with bake images promote, again and again, and has
@@ -223,7 +223,7 @@ func (p *promotion) one(ctx context.Context, n int) (struck bool, err error) {
 	return struck, err
 }
 
-// promote holds the promotions side by side.
+// promote runs the promotions in parallel.
 func (t *torture) promote(ctx context.Context) error {
 	if t.trials > 0 { // a part is drawn: two of the ways are in the tests of this package
 		return nil

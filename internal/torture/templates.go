@@ -72,7 +72,7 @@ var subjects = []subject{{"plain", one(`
 // one is a template with one source, which does not wait for long.
 func one(options string) string { return oneOf("amazon-ebs", options) }
 
-// oneOf is one of another builder.
+// oneOf is like one, for another builder.
 func oneOf(builder, options string) string {
 	return source(builder, "web", `
   ssh_timeout = "20s"
@@ -87,7 +87,7 @@ func oneOf(builder, options string) string {
 `
 }
 
-// many is a template with n sources, whose images are named after it.
+// many returns a template with n sources, whose images are named after it.
 func many(name string, n int) string {
 	var text strings.Builder
 	var names []string

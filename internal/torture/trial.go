@@ -22,8 +22,8 @@ import (
 	"time"
 )
 
-// limit is how long bake may take, whatever goes wrong. The templates have far shorter
-// limits; a busy machine has not.
+// limit is how long bake may take, whatever fails. The templates have far shorter limits,
+// but a busy machine may be slow.
 const limit = 10 * time.Minute
 
 // trial is one bake in a separate world, with a failure at one point, and what follows it.
@@ -72,7 +72,7 @@ func (v *verdict) problem(format string, args ...any) {
 
 func (v *verdict) bad() bool { return len(v.left)+len(v.lost)+len(v.problems) > 0 }
 
-// course is the way that an undisturbed bake took.
+// course is the sequence of points in an undisturbed bake.
 type course struct {
 	points []point
 	cuts   map[point]int // how many states the ledger had between the point before and this one
@@ -95,8 +95,8 @@ type attempt struct {
 	child  *os.Process
 }
 
-// run holds the trial in a directory below dir. Against nothing (nil) it only finds out
-// the course.
+// run runs the trial in a directory below dir. If against is nil, it only determines the
+// course.
 func (t trial) run(ctx context.Context, bake, dir string, against *course) (_ verdict, _ *course, err error) {
 	a := &attempt{trial: t, bake: bake, dir: dir, out: verdict{trial: t}, times: map[string]int{}, course: course{cuts: map[point]int{}}}
 	w, err := newWorld(ctx, dir)
@@ -328,7 +328,7 @@ func (a *attempt) cutLedger() (cut bool, err error) {
 	return true, os.WriteFile(a.ledger.Name(), text, 0o600)
 }
 
-// judge cleans up after the bake and looks at what there is.
+// judge cleans up after the bake and checks what is left.
 func (a *attempt) judge(ctx context.Context, r report, against *course) (err error) {
 	m := a.mode
 	a.out.crashed = m.kills()

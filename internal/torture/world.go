@@ -80,7 +80,7 @@ func newWorld(ctx context.Context, dir string) (*world, error) {
 	return w, nil
 }
 
-// command is a bake that takes the cloud for AWS, and writes JSON.
+// command returns a bake command that uses the cloud as AWS, and writes JSON.
 func (w *world) command(ctx context.Context, bake string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, bake, append(slices.Clone(args), "-json")...)
 	cmd.Dir = w.dir
@@ -143,7 +143,7 @@ func (w *world) handle(rw http.ResponseWriter, r *http.Request) {
 	w.meddle(form.Get("Action")+"@"+scope.Region, answer{rw, scope.Service}, do)
 }
 
-// answer goes to a client of a service.
+// answer is the writer for the answer of a service.
 type answer struct {
 	http.ResponseWriter
 	service string

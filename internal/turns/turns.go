@@ -40,7 +40,7 @@ func One[T any](t testing.TB, all []T) []T {
 	return all[n : n+1]
 }
 
-// today returns the number of the day, or that nothing takes turns.
+// today returns the number of the day. all is true if all tests run.
 func today() (day int, all bool) {
 	date := time.Now()
 	switch value := os.Getenv(Variable); value {

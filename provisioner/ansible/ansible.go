@@ -115,7 +115,8 @@ func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 	return r.execute(ctx, p.Command, args)
 }
 
-// inventoryFile is the file with the machine in it: the user's, or one that the caller removes.
+// inventoryFile returns the path of the inventory with the machine: the user's file, or a
+// generated one that the caller removes.
 func (r *run) inventoryFile(ctx context.Context) (path string, remove func(), err error) {
 	if r.InventoryFile != "" {
 		return r.InventoryFile, func() {}, nil
@@ -137,7 +138,7 @@ const maxSocketDir = 60
 // they can be ended.
 func (r *run) controlDir() string { return filepath.Join(r.sockets, "cp") }
 
-// file is the path of a file that goes away with the call.
+// file returns the path of a file that is deleted at the end of the call.
 func (r *run) file(name string) string { return filepath.Join(r.dir, name) }
 
 // write writes such a file, readable only by this user.

@@ -90,8 +90,8 @@ func quoteValue(value string) string {
 	return value
 }
 
-// cutFlag takes a flag out of arguments, and returns its value, the last if there are
-// several.
+// cutFlag removes a flag from arguments, and returns its value; the last value if the flag
+// is repeated.
 func cutFlag(args []string, flag string) (value string, rest []string) {
 	for i := 0; i < len(args); i++ {
 		switch {

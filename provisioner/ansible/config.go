@@ -21,7 +21,7 @@ func configured(env []string, option string) string {
 	return iniValue(string(text), "ssh_connection", option)
 }
 
-// configFile is the ansible.cfg that Ansible reads: the first of four that is there.
+// configFile returns the ansible.cfg that Ansible reads: the first of four that exists.
 func configFile(env []string) string {
 	get := func(name string) string { return envvar.Get(env, name) }
 	home := envvar.Home(get)
@@ -33,7 +33,7 @@ func configFile(env []string) string {
 			return named
 		}
 	}
-	// Ansible reads none in a directory that everybody can write to.
+	// Ansible ignores a configuration in a world-writable directory.
 	if info, err := os.Stat("."); err == nil && info.Mode().Perm()&0o002 == 0 {
 		if _, err := os.Stat("ansible.cfg"); err == nil {
 			return "ansible.cfg"
@@ -119,7 +119,8 @@ func iniValue(text, section, option string) string {
 	return value
 }
 
-// inlineComment is where a comment begins behind something else, -1 if there is none.
+// inlineComment returns the index at which a comment begins after other text, or -1 if
+// there is none.
 func inlineComment(line string) int {
 	for i := 1; i < len(line); i++ {
 		if line[i] == ';' && (line[i-1] == ' ' || line[i-1] == '\t') {

@@ -149,8 +149,8 @@ func (r *run) winRM() error {
 	return r.password()
 }
 
-// password keeps the password of the machine for Ansible. Arguments can be read by
-// everybody on this computer.
+// password writes the machine's password to a file for Ansible, because all users of this
+// computer can read arguments.
 func (r *run) password() error {
 	text, err := json.Marshal(map[string]string{"ansible_password": r.to.Password})
 	if err != nil {

@@ -230,7 +230,7 @@ func (r *run) upload(ctx context.Context) (playbooks []string, err error) {
 	return playbooks, nil
 }
 
-// placed is a local file or directory, and where it goes in the staging directory.
+// placed is a local file or directory with its path in the staging directory.
 type placed struct{ to, local string }
 
 // baseName is the name of a local directory, also of one like "." or "a/..".
@@ -345,7 +345,7 @@ func (r *run) paths(q requirements) string {
 	return text
 }
 
-// notFound is the exit status of a shell for a command that there is not.
+// notFound is the exit status of a shell for a command that does not exist.
 const notFound = 127
 
 // ansible runs one of Ansible's programs in the staging directory.

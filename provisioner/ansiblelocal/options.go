@@ -115,7 +115,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// check complains about an option whose file or directory is not there.
+// check reports an option whose file or directory does not exist.
 func check(c *schema.Checker, field any, path string, dir bool) {
 	if path == "" {
 		return

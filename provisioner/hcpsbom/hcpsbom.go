@@ -39,7 +39,7 @@ type provision struct {
 	now func() time.Time
 }
 
-// maxWarnings is how many warnings there are of what could not be read.
+// maxWarnings is the maximum number of warnings about files that could not be read.
 const maxWarnings = 20
 
 // maxSBOM is how large a downloaded SBOM may be.

@@ -24,7 +24,7 @@ const (
 	posix
 )
 
-// system describes a machine as far as command lines depend on it.
+// system holds the properties of a machine that command lines depend on.
 type system struct {
 	shell   shell
 	windows bool
@@ -136,8 +136,8 @@ func blanks(path, word, quote string) string {
 	return word
 }
 
-// The characters that mean something between double quotes. PowerShell takes
-// typographic quotes for straight ones.
+// The characters that are special between double quotes. PowerShell treats typographic
+// quotes like straight ones.
 var special = sync.OnceValue(func() *strings.Replacer {
 	var pairs []string
 	for _, c := range "$\"`'\u201c\u201d\u201e" {

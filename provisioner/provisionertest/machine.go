@@ -20,8 +20,8 @@ import (
 	"bake/internal/procgroup"
 )
 
-// Machine is a communicator whose machine is this host: commands run in a shell
-// here, in a home directory of their own.
+// Machine is a communicator whose machine is this host: commands run in a shell here, with
+// a separate home directory.
 type Machine struct {
 	Home string
 	Data builder.Data // build.*

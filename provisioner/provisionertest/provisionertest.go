@@ -91,8 +91,8 @@ func New(t testing.TB, f component.Factory[provisioner.Provisioner], body string
 	return p
 }
 
-// Invalid checks that a body is refused, at a line that holds at and with a
-// message that holds want.
+// Invalid checks that a body is rejected with a message that contains want, at a line that
+// contains at.
 func Invalid(t testing.TB, f component.Factory[provisioner.Provisioner], body, at, want string) {
 	t.Helper()
 	diags := f.Check(Input(t, body, nil))
@@ -112,7 +112,7 @@ func Invalid(t testing.TB, f component.Factory[provisioner.Provisioner], body, a
 
 var errFault = errors.New("injected fault")
 
-// Suite checks what holds for every provisioner.
+// Suite checks the requirements on every provisioner.
 type Suite struct {
 	Factory component.Factory[provisioner.Provisioner]
 	Body    string // of a block that succeeds on the machine

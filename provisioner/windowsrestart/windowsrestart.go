@@ -100,7 +100,7 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 		}
 	}
 	code, _, err := run(ctx, m, p.RestartCommand)
-	// A machine that goes down may take the answer with it.
+	// A machine that shuts down may not answer any more, so err is not fatal.
 	if err == nil && !slices.Contains([]int{0, inProgress, scheduled}, code) {
 		return fmt.Errorf("restart_command ended with status %d", code)
 	}
@@ -198,8 +198,8 @@ func (p *restart) back(ctx context.Context, s *step.Scope, m builder.Machine) er
 	return nil
 }
 
-// until runs a command line until its outcome is good. Lost connections are part
-// of a restart.
+// until runs a command line until good accepts its outcome. It tolerates lost connections,
+// which are part of a restart.
 func until(ctx context.Context, m builder.Machine, line string, good func(code int, out string) bool) error {
 	last := ""
 	for {

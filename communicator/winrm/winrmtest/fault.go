@@ -11,13 +11,13 @@ import (
 // itself.
 type Fault func(s *Server, w http.ResponseWriter) http.ResponseWriter
 
-// Die takes the connections away, and everything that runs on the machine.
+// Die cuts all connections, and ends everything that runs on the machine.
 func Die(s *Server, _ http.ResponseWriter) http.ResponseWriter {
 	s.Cut()
 	panic(http.ErrAbortHandler)
 }
 
-// Say answers with text in place of what would be.
+// Say answers with text instead of the regular answer.
 func Say(status int, contentType, text string) Fault {
 	return func(_ *Server, w http.ResponseWriter) http.ResponseWriter {
 		w.Header().Set("Content-Type", contentType)
@@ -32,10 +32,10 @@ func Refuse(code, message string) Fault {
 	return Say(http.StatusInternalServerError, "application/soap+xml;charset=UTF-8", fault(code, message))
 }
 
-// TimedOut is the fault of a request for output that there was none for.
+// TimedOut is the fault for a request for output when there was none.
 var TimedOut = Refuse("2150858793", "The WS-Management service cannot complete the operation within the time specified in OperationTimeout.")
 
-// Gone is the fault of a request about a shell that is not there.
+// Gone is the fault for a request about a shell that does not exist.
 var Gone = Refuse("2150858843", "The request for the Windows Remote Shell failed because the shell was not found on the server.")
 
 // Slow answers later.

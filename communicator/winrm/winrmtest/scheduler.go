@@ -8,7 +8,7 @@ import (
 	"bake/internal/powershelltest"
 )
 
-// record is an object that takes any property.
+// record is an object that accepts any property.
 type record map[string]any
 
 func (r record) Get(name string) (any, error) {

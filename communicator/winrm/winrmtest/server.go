@@ -32,9 +32,9 @@ import (
 	"bake/internal/procgroup"
 )
 
-// Server is a WinRM service on a loopback port. Its commands are run by Windows, or
-// else by sh. Of the PowerShell that the communicator starts it knows the scripts of
-// the communicator, and hands others to PowerShell.
+// Server is a WinRM service on a loopback port. Windows, if set, runs its commands;
+// otherwise sh does. The server itself implements the communicator's own PowerShell
+// scripts, and passes others to PowerShell.
 type Server struct {
 	Host           string
 	Port           int
@@ -121,7 +121,7 @@ func (s *Server) Cut() {
 	}
 }
 
-// Down takes the machine away, until Up brings it back.
+// Down makes the machine unreachable until Up is called.
 func (s *Server) Down() {
 	s.mu.Lock()
 	s.down = true
@@ -253,8 +253,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// login checks the credentials of a request: by Basic, or by the motions of NTLM,
-// whose proof it does not check.
+// login checks the credentials of a request: by Basic authentication, or by the steps of
+// NTLM without checking its proof.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) (scheme string, ok bool) {
 	user, password, basic := r.BasicAuth()
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -499,7 +499,7 @@ func (s *Server) startScript(c *remoteCommand, script string) {
 
 var rootOf = regexp.MustCompile(`Text '([A-Za-z0-9+/=]*)'`)
 
-// script does what a script would do on Windows.
+// script has the effect that a script would have on Windows.
 func (s *Server) script(script string, stdin io.Reader, stdout, stderr io.Writer) int {
 	name, _, _ := strings.Cut(script, "\n")
 	root := ""

@@ -144,7 +144,7 @@ var redirection = regexp.MustCompile(`^(.*?)\s*>\s*("[^"]*"|\S+)(\s+2>&1)?\s*$`)
 func (c *cmd) redirected(text string) (int, bool) {
 	text = strings.TrimLeft(text, " \t@")
 	if n := strings.LastIndex(text, `"`); n >= 0 || strings.Contains(text, ">") {
-		// A > within quotes is none of a redirection.
+		// A ">" within quotes is not a redirection.
 		m := redirection.FindStringSubmatch(text)
 		if m != nil && strings.Count(m[1], `"`)%2 == 0 {
 			out := io.Discard

@@ -46,7 +46,7 @@ func GetAtMost(ctx context.Context, m builder.Machine, src string, dst *os.Root,
 // block is the smallest size that a file or directory counts, to limit their number too.
 const block = 4 << 10
 
-// size returns the size of all files in a directory, as far as they can be read.
+// size returns the total size of the files in a directory that can be read.
 func size(dir *os.Root) (sum int64) {
 	_ = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {

@@ -21,10 +21,10 @@ var (
 	wildcard = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[][*?!^-]+`) })
 )
 
-// Word makes a path one word for the machine's shell, which expands a "~" at its
-// start and the variables in it, as it does for scp, and its wildcards if those are
-// wanted. Nothing else of it means anything to the shell: no command can hide in a
-// path. A backslash before a "$" makes it an ordinary character.
+// Word quotes a path as one word for the machine's shell. The shell still expands a "~" at
+// its start and variables, as for scp, and wildcards if wildcards is set. No other
+// character is special, so a path cannot contain a command. A backslash before a "$" makes
+// the "$" an ordinary character.
 func Word(p string, wildcards bool) string {
 	var b strings.Builder
 	take := func(n int) string {
@@ -66,8 +66,8 @@ func Word(p string, wildcards bool) string {
 // print a greeting first.
 const mark = "\x01"
 
-// Expand asks the machine's login shell for a path whose variables have their
-// values. A path without any is returned as it is, and so is every path of Windows.
+// Expand returns a path with its variables expanded by the machine's login shell. A path
+// without variables, and every path of Windows, is returned unchanged.
 func Expand(ctx context.Context, m builder.Machine, p string) (string, error) {
 	if !strings.Contains(p, "$") || m.Data["ConnType"].Text == "winrm" {
 		return p, nil
@@ -75,8 +75,8 @@ func Expand(ctx context.Context, m builder.Machine, p string) (string, error) {
 	return Resolve(ctx, m, p)
 }
 
-// Resolve is Expand that also resolves a "~" at the start. A variable that is not
-// set is an error: without it, a path would lead somewhere else.
+// Resolve is like Expand, and also expands a "~" at the start. A variable that is not set
+// is an error, because the path would otherwise be a different one.
 func Resolve(ctx context.Context, m builder.Machine, p string) (string, error) {
 	used := uses().FindAllString(strings.ReplaceAll(p, `\$`, ""), -1)
 	line := `printf '\001%s' ` + Word(p, false)
@@ -100,7 +100,7 @@ func Resolve(ctx context.Context, m builder.Machine, p string) (string, error) {
 	return parts[1], nil
 }
 
-// Exists reports whether there is anything at a path of the machine.
+// Exists reports whether a path exists on the machine.
 func Exists(ctx context.Context, m builder.Machine, p string) (bool, error) {
 	st, err := m.Run(ctx, communicator.Command{Line: "test -e " + Word(p, false) + " || test -L " + Word(p, false)})
 	return st.Code == 0, err

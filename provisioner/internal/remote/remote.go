@@ -41,8 +41,8 @@ func (m *Machine) Render(text string, more map[string]any) (string, error) {
 	return c.RenderAll(text, data)
 }
 
-// Upload writes one file, whose path has slashes. Variables of the machine's shell in
-// its directory are expanded.
+// Upload writes one file to a path with slashes. The machine's shell expands variables in
+// the directory of the path.
 func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text []byte) error {
 	dir, err := Expand(ctx, m.Machine, path.Dir(to))
 	if err != nil {

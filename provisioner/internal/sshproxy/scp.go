@@ -57,7 +57,7 @@ func parseCopy(line string) (c copying, ok bool) {
 	return c, true
 }
 
-// unquoted takes the quotes off a path that scp clients put around it for a shell.
+// unquoted removes the quotes that scp clients put around a path for a shell.
 func unquoted(p string) string {
 	if len(p) >= 2 && (p[0] == '\'' || p[0] == '"') && p[len(p)-1] == p[0] {
 		return p[1 : len(p)-1]
@@ -65,7 +65,7 @@ func unquoted(p string) string {
 	return strings.NewReplacer(`\ `, " ", `\'`, "'", `\"`, `"`, `\\`, `\`).Replace(p)
 }
 
-// copy does what scp on the machine would do, with the communicator's own transfers.
+// copy has the effect of scp on the machine, using the communicator's own transfers.
 func (s *Server) copy(ctx context.Context, rw io.ReadWriter, c copying) (code int, err error) {
 	dir, err := os.MkdirTemp("", "bake-scp-")
 	if err != nil {
@@ -134,7 +134,7 @@ func header(text string) (mode fs.FileMode, size int64, name string, err error) 
 	return mode, size, name, nil
 }
 
-// sink takes files from the client, and puts them on the machine.
+// sink receives files from the client, and writes them to the machine.
 func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c copying, root *os.Root, local string) error {
 	ack := func() error {
 		_, err := out.Write([]byte{0})

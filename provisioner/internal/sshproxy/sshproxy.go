@@ -99,7 +99,7 @@ func (s *Server) client(ctx context.Context, conn net.Conn, config *ssh.ServerCo
 
 var errGone = errors.New("the SSH client has closed the connection")
 
-// session serves one session: what comes before its command, and the command.
+// session serves one session: the requests before its command, and the command.
 func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errGone)

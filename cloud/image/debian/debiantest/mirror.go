@@ -245,7 +245,8 @@ func (m *Mirror) Requests(part string) int {
 	return n
 }
 
-// Edit replaces the contents of the file at path with the result of change.
+// Edit replaces the contents of each file whose path contains part with the result of
+// change.
 func (m *Mirror) Edit(t testing.TB, part string, change func([]byte) []byte) {
 	t.Helper()
 	m.mu.Lock()
