@@ -11,7 +11,7 @@ import (
 	"bake/step"
 )
 
-// FilePrefix is how the kind of a local file as a resource starts.
+// FilePrefix is the prefix of the resource kind of local files.
 const FilePrefix = "file"
 
 // File is a local file as a resource. Its key is its absolute path.
@@ -29,7 +29,7 @@ func DestroyFile(_ context.Context, r step.Resource) error {
 	return nil
 }
 
-// SameFile returns the one of files that path is, by any name.
+// SameFile returns the entry of files that refers to the same file as path, under any name.
 func SameFile(path string, files []string) (string, bool) {
 	whole, _ := filepath.Abs(path)
 	info, err := os.Stat(path)
@@ -44,7 +44,8 @@ func SameFile(path string, files []string) (string, bool) {
 	return "", false
 }
 
-// Open opens a file of an artifact to be read. Only a regular file ends.
+// Open opens a file of an artifact for reading. It accepts only regular files, because
+// reading others may never end.
 func Open(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -21,7 +21,7 @@ type Reusable interface {
 	Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (LookupResult, error)
 }
 
-// LookupResult is what exists before a build.
+// LookupResult describes what already exists before a build.
 type LookupResult struct {
 	Source     string // the source image of the build; empty if there is none
 	SourceName string

@@ -21,23 +21,23 @@ import (
 // Cloud replaces AWS. The zero value is AWS itself.
 type Cloud = access.Cloud
 
-// Within is an account and region that components are held to.
+// Within is an account and region that components are restricted to.
 type Within = access.Within
 
 // Watchers wait for changes in AWS for all builds that share them.
 type Watchers = access.Watchers
 
-// Prefix is what the kinds of resource of these components begin with, up to the
-// colon: the key of their destroyer in [step.Destroyers].
+// Prefix is the prefix of the kinds of resource of these components, up to the colon: the
+// key of their destroyer in [step.Destroyers].
 const Prefix = ownership.Prefix
 
-// The entries of [step.Resource.With] of what FindTagged has found.
+// The entries of [step.Resource.With] in the results of FindTagged.
 const (
 	WithRun     = ownership.WithRun     // the run that made it
 	WithCreated = ownership.WithCreated // when it was made, in RFC 3339; absent if unknown
 )
 
-// CacheTag is the tag of images of machines that are kept for later builds to begin from.
+// CacheTag is the tag of images of machines that are kept as the start of later builds.
 const CacheTag = ownership.CacheTag
 
 // Destroyer deletes resources of finished builds, as recorded with the resources. cloud
@@ -47,16 +47,16 @@ func Destroyer(cloud func(ctx context.Context, name string) (Cloud, error)) step
 	return destroy.Reopening(cloud)
 }
 
-// Place is where FindTagged looks.
+// Place is the location in which FindTagged searches.
 type Place struct {
 	Region  string // empty: as the AWS configuration says
 	Profile string // empty: as the AWS configuration says
 	Cloud   Cloud
 }
 
-// FindTagged lists everything in one region that carries the tag of the run, or
-// of any run if run is empty, in the order in which it can be deleted. Builds
-// that still go on are among it.
+// FindTagged lists all resources in one region that carry the tag of the run, or of any run
+// if run is empty, in the order in which they can be deleted. This includes resources of
+// builds in progress.
 func FindTagged(ctx context.Context, p Place, run string) ([]step.Resource, error) {
 	session, err := p.open(ctx)
 	if err != nil {

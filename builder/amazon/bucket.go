@@ -9,7 +9,7 @@ import (
 	"bake/internal/s3uri"
 )
 
-// Bucket is a place in a bucket of S3, where documents are kept.
+// Bucket is a location in an S3 bucket that holds documents.
 type Bucket = bucket.Bucket
 
 // ErrNoBucket means that there is no such bucket.
@@ -26,7 +26,8 @@ func OpenBucket(ctx context.Context, cloud Cloud, env []string, uri string) (*Bu
 	return bucket.Open(ctx, session, uri)
 }
 
-// Documents are the URI of a place in a bucket that documents are written to and read from.
+// Documents is the URI of a location in a bucket that documents are written to and read
+// from.
 type Documents string
 
 // Permissions implements [Permitted].

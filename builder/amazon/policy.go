@@ -7,7 +7,7 @@ import (
 	"bake/builder/amazon/internal/policy"
 )
 
-// Policy is a policy of IAM, which encodes as JSON the way IAM reads it.
+// Policy is an IAM policy. Its JSON encoding is the format of IAM.
 type Policy = policy.Document
 
 // Permitted is a component that can list the AWS permissions that its options require. For
@@ -17,10 +17,10 @@ type Permitted interface {
 	Permissions() []policy.Need
 }
 
-// Regional is a component whose region the cell of a fleet takes the place of.
+// Regional is a component whose region a cell of a fleet can override.
 type Regional interface{ SetRegion(region string) }
 
-// Roles are the ARNs of roles to take on.
+// Roles are the ARNs of roles to assume.
 type Roles []string
 
 // Permissions implements [Permitted].
@@ -34,7 +34,8 @@ type Verifying interface {
 	VerifyPermissions(boots []builder.Boot, quarantines bool) []policy.Need
 }
 
-// Verification is what is needed to look at the images of a builder and to mark them.
+// Verification describes the verification of a builder's images, which needs permissions to
+// examine and tag them.
 type Verification struct {
 	Of          Verifying
 	Boots       []builder.Boot

@@ -77,7 +77,7 @@ func (suite Suite) Run(t *testing.T) {
 	again("a provisioner failed")
 }
 
-// destroy deletes what an artifact consists of, and closes it.
+// destroy deletes the resources of an artifact, and closes it.
 func destroy(t *testing.T, a *builder.Artifact) {
 	t.Helper()
 	for _, r := range a.Resources {
@@ -98,7 +98,7 @@ func destroy(t *testing.T, a *builder.Artifact) {
 	}
 }
 
-// build builds, and tears down what the build still owns.
+// build runs a build, and tears down the resources that it still owns.
 func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Provision) (*builder.Artifact, error) {
 	t.Helper()
 	f, diags := hclsyntax.ParseConfig([]byte(suite.Body), "t.pkr.hcl", hcl.InitialPos)

@@ -44,7 +44,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the file builder.
+// Factory returns the factory of the file builder.
 func Factory() component.Factory[builder.Builder] {
 	return component.Define("file", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) builder.Builder { return &file{o, src} }).
@@ -94,7 +94,7 @@ func (b *file) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*
 	}, nil
 }
 
-// write writes the target, as a whole or not at all.
+// write writes the target, completely or not at all.
 func (b *file) write(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(b.Target), 0o755); err != nil {
 		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)

@@ -93,7 +93,7 @@ func (o *Options) warnOfKeyPair(c *schema.Checker) {
 	}
 }
 
-// Factory makes the null builder.
+// Factory returns the factory of the null builder.
 func Factory() component.Factory[builder.Builder] {
 	return component.Define("null", func() Options { return Options{Options: ssh.Defaults(), Settings: winrm.Defaults()} },
 		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).

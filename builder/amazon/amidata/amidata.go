@@ -38,8 +38,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the data source. cloud replaces AWS, and env is the environment as
-// "NAME=value".
+// Factory returns the factory of the data source. cloud replaces AWS, and env is the
+// environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults()} }
 	return component.Define("amazon-ami", defaults,

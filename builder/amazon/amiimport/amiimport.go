@@ -28,10 +28,10 @@ import (
 	"bake/step"
 )
 
-// BuilderID marks the artifacts of this post-processor.
+// BuilderID is the builder ID in the artifacts of this post-processor.
 const BuilderID = "packer.post-processor.amazon-import"
 
-// Factory makes the post-processor. cloud replaces AWS.
+// Factory returns the factory of the post-processor. cloud replaces AWS.
 func Factory(cloud access.Cloud) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("amazon-import", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor {
@@ -138,10 +138,10 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	}, nil
 }
 
-// checkSource reports an image that could not be shared because it would be encrypted with
-// the account's default key: either because the options name no key, or because the
-// account encrypts everything. Without permission to query that, EC2 reports the problem
-// when the image is shared.
+// checkSource returns an error for an image that could not be shared because it would be
+// encrypted with the account's default key: either because the options name no key, or
+// because the account encrypts everything. Without permission to query that, EC2 reports
+// the problem when the image is shared.
 func (r *run) checkSource(ctx context.Context) error {
 	if r.kmsKey() != "" || len(r.Users)+len(r.Groups)+len(r.OrgARNs)+len(r.OUARNs) == 0 {
 		return nil
@@ -172,7 +172,7 @@ type made struct {
 	resource  step.Resource // what the scope owns it by
 }
 
-// artifact returns the image as what deleting the artifact deletes.
+// artifact returns the image as the resource that is deleted with the artifact.
 func (m made) artifact(owner *ownership.Owner) step.Resource {
 	r := owner.Resource(ownership.Image, m.id, owner.Session.Region)
 	r.ID = m.id
@@ -240,8 +240,8 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 	})
 }
 
-// rename makes a copy of the imported image under the name of the option, and
-// deletes the imported one: an import cannot name its image.
+// rename copies the imported image under the name in the options, and deletes the imported
+// one: an import cannot set the name of its image.
 func (r *run) rename(ctx context.Context, from made) (made, error) {
 	in := &ec2.CopyImageInput{
 		Name: &r.Name, SourceImageId: &from.id, SourceRegion: &r.session.Region, ClientToken: new(uuid.NewString()), Description: access.Optional(r.Description),
@@ -275,7 +275,7 @@ func (r *run) rename(ctx context.Context, from made) (made, error) {
 	return m, r.scope.Destroy(ctx, from.resource.Key)
 }
 
-// available waits until an image is and returns its snapshots.
+// available waits until an image is available and returns its snapshots.
 func (r *run) available(ctx context.Context, id string) (snapshots []string, err error) {
 	err = r.session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" to become available", func(ctx context.Context) (bool, error) {
 		out, err := access.Call(ctx, r.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
@@ -309,7 +309,7 @@ func (r *run) label(ctx context.Context, m made) error {
 	return err
 }
 
-// share lets others use the image, and sets its other attributes.
+// share shares the image, and sets its other attributes.
 func (r *run) share(ctx context.Context, m made) error {
 	var changes []*ec2.ModifyImageAttributeInput
 	if r.Description != "" && m.task != "" {
@@ -350,8 +350,8 @@ func (r *run) share(ctx context.Context, m made) error {
 	})
 }
 
-// finalize makes the image the user's: it, or the task that made it, loses the
-// tags of the build, and the scope no longer owns it.
+// finalize hands the image over to the user: the tags of the build are removed from it, or
+// from the task that made it, and the scope no longer owns it.
 func (r *run) finalize(ctx context.Context, m made) error {
 	return step.Run(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) error {
 		resources := append([]string{m.id}, m.snapshots...)
@@ -368,7 +368,8 @@ func (r *run) finalize(ctx context.Context, m made) error {
 	})
 }
 
-// upload puts the file into the bucket and returns what the scope owns it by.
+// upload uploads the file to the bucket and returns the resource by which the scope owns
+// it.
 func (r *run) upload(ctx context.Context, file, key string) (step.Resource, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -94,7 +94,7 @@ func defaults() Options {
 	return Options{Options: access.Defaults(), Format: "ova", Architecture: "x86_64"}
 }
 
-// bootMode is how the image boots.
+// bootMode returns the boot mode of the image.
 func (o *Options) bootMode() string {
 	switch {
 	case o.BootMode != "":
@@ -166,8 +166,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	interpolate.CheckTags(c, interpolate.Of(&o.Tags, nil))
 }
 
-// cannotShare reports sharing that AWS refuses because the image is encrypted, and why, with
-// a key; empty if that is not known.
+// cannotShare reports sharing that AWS refuses because the image is encrypted. why is the
+// reason for the encryption. key is its key, empty if that is not known.
 func (o *Options) cannotShare(why, key string, report func(ptr any, summary, format string, args ...any)) {
 	if slices.Contains(o.Groups, "all") {
 		report(&o.Groups, "Sharing an encrypted image with everyone",

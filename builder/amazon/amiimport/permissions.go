@@ -6,8 +6,8 @@ import (
 	"bake/builder/amazon/internal/policy"
 )
 
-// Permissions implements [bake/builder/amazon.Permitted]. The tag of the run is on
-// the import task and on a copy; EC2 gives it to no image that an import makes.
+// Permissions implements [bake/builder/amazon.Permitted]. The import task and a copy carry
+// the tag of the run; EC2 does not set it on an image that an import makes.
 func (p *importer) Permissions() []policy.Need {
 	here := policy.In(p.KnownRegion(p.src))
 	bucket, object := p.Bucket, p.Bucket+"/"+p.key()
@@ -49,7 +49,7 @@ func (p *importer) Permissions() []policy.Need {
 	return append(needs, p.imagePermissions(here)...)
 }
 
-// imagePermissions is what naming, labelling and sharing the image takes.
+// imagePermissions returns the needs for naming, labelling and sharing the image.
 func (p *importer) imagePermissions(here policy.Place) (needs []policy.Need) {
 	key := p.KMSKey
 	if !p.src.Known(&p.KMSKey) {

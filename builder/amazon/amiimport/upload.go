@@ -16,8 +16,8 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// An upload in parts has at most maxParts of them. They are of partSize, or
-// larger where the file needs it; some go at a time.
+// An upload in parts has at most maxParts parts, of partSize or, for large files, larger
+// ones. Several are sent concurrently.
 const (
 	maxParts = 10000
 	partSize = 16 << 20
@@ -32,7 +32,7 @@ type uploader struct {
 	progress           func(ctx context.Context, done int64)
 }
 
-// completed is what ends an upload in parts.
+// completed is the request that completes an upload in parts.
 type completed struct {
 	XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ CompleteMultipartUpload"`
 	Part    []part
@@ -72,8 +72,8 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 	return partly(u.rest(ctx, f, size, begun.UploadID))
 }
 
-// partly wraps the error of a call after others that have made something: although the
-// call was refused, resources may exist.
+// partly wraps the error of a call that follows calls that have made something: although
+// this call was refused, resources may exist.
 func partly(err error) error {
 	e, ok := errors.AsType[*access.Error](err)
 	if !ok {
@@ -84,7 +84,7 @@ func partly(err error) error {
 	return &some
 }
 
-// rest sends the parts of an upload that has begun, and completes it.
+// rest sends the parts of an upload that was begun, and completes it.
 func (u *uploader) rest(ctx context.Context, f io.ReaderAt, size int64, id string) error {
 	each := max(partSize, (size+maxParts-1)/maxParts)
 	parts := make([]part, (size+each-1)/each)

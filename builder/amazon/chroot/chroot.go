@@ -31,15 +31,15 @@ import (
 	"bake/step"
 )
 
-// BuilderID marks the artifacts of this builder.
+// BuilderID is the builder ID in the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.chroot"
 
-// Factory makes the builder. cloud replaces AWS.
+// Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return FactoryOn(func(s *access.Session, env []string) Host { return thisHost(s.InstanceID, env) })(cloud)
 }
 
-// FactoryOn makes the builder for another machine than this one.
+// FactoryOn returns the factory of the builder for a machine other than this one.
 func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) amazonbuild.Factory {
 	return func(cloud access.Cloud) amazonbuild.Factory {
 		return amazonbuild.Define("amazon-chroot", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
@@ -54,7 +54,7 @@ func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Clou
 	}
 }
 
-// work is one build under way.
+// work is one build in progress.
 type work struct {
 	*Options
 	*amazonbuild.Build
@@ -67,8 +67,8 @@ type work struct {
 	undo     []func(context.Context) error
 }
 
-// provision attaches the volume and provisions what is in it. Whatever happens, the
-// volume is let go, even if the build is cancelled.
+// provision attaches the volume and provisions its content. It always detaches the volume,
+// even if the build fails or is cancelled.
 func (w *work) provision(ctx context.Context, provision builder.Provision) error {
 	tags, err := w.Texts.Tags(interpolate.Of(&w.RootVolumeTags, w.RootVolumeTag))
 	if err != nil {
@@ -87,7 +87,7 @@ func (w *work) detach(ctx context.Context) error {
 	return step.Run(ctx, w.Scope, "detach the volume", func(ctx context.Context) error { return w.Detach(ctx, w.volume) })
 }
 
-// find finds out what instance this is, and what image to start from.
+// find determines the instance that this machine is, and the source image.
 func (w *work) find(ctx context.Context) error {
 	client := w.Session.EC2(w.Session.Region)
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
@@ -125,8 +125,8 @@ func (w *work) find(ctx context.Context) error {
 	return w.checkSource(ctx)
 }
 
-// checkSource reports an image that could not be shared. It has the volume as its root; what else
-// it takes over from the source stays encrypted as it is.
+// checkSource returns an error for an image that could not be shared. The new volume is the
+// root of the image; the other devices of the source image keep their encryption.
 func (w *work) checkSource(ctx context.Context) error {
 	source, root := w.Source, cmp.Or(aws.ToString(w.Source.RootDeviceName), w.RootDeviceName)
 	source.BlockDeviceMappings = slices.DeleteFunc(slices.Clone(source.BlockDeviceMappings), func(b types.BlockDeviceMapping) bool {
@@ -217,7 +217,8 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 	})
 }
 
-// wrapped is a command of this machine as the user wants it run.
+// wrapped returns a command for this machine in the form that the user has defined with
+// command_wrapper.
 func (w *work) wrapped(command string) (string, error) {
 	return w.Render(&w.CommandWrapper, w.CommandWrapper, map[string]any{"Command": command})
 }
@@ -230,7 +231,7 @@ func (w *work) command(ctx context.Context, words ...string) error {
 	return err
 }
 
-// commands runs those of an option.
+// commands runs the commands of an option.
 func (w *work) commands(ctx context.Context, name string, option *[]string) error {
 	if len(*option) == 0 {
 		return nil
@@ -256,7 +257,8 @@ func (w *work) commands(ctx context.Context, name string, option *[]string) erro
 	})
 }
 
-// mountAndProvision mounts the volume and provisions what is in it. unmount undoes the mounts.
+// mountAndProvision mounts the volume and provisions its content. unmount undoes the
+// mounts.
 func (w *work) mountAndProvision(ctx context.Context, provision builder.Provision) error {
 	if err := w.commands(ctx, "run pre_mount_commands", &w.PreMountCommands); err != nil {
 		return err
@@ -306,7 +308,7 @@ func (w *work) mount(ctx context.Context) error {
 	return nil
 }
 
-// mountMore mounts what chroot_mounts list, and copies the files.
+// mountMore mounts the entries of chroot_mounts, and copies the files.
 func (w *work) mountMore(ctx context.Context) error {
 	for _, m := range w.ChrootMounts {
 		place := path.Join(w.mounted, m[2])
@@ -336,7 +338,8 @@ func (w *work) mountMore(ctx context.Context) error {
 	return nil
 }
 
-// unmount removes the copied files and unmounts, the last first. It tries all.
+// unmount removes the copied files and unmounts in reverse order. It continues after
+// errors.
 func (w *work) unmount(ctx context.Context) error {
 	var errs []error
 	for _, undo := range slices.Backward(w.undo) {

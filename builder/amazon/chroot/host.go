@@ -55,7 +55,8 @@ func thisHost(instance func(context.Context) (string, error), env []string) Host
 	}
 }
 
-// exclusively runs do while no other build on the machine chooses a device.
+// exclusively waits until no other build on the machine is choosing a device, and runs do
+// while it prevents them from doing so.
 func (h Host) exclusively(ctx context.Context, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o755); err != nil {
 		return err
@@ -79,8 +80,7 @@ func (h Host) exclusively(ctx context.Context, do func() error) error {
 	}
 }
 
-// freeDevice returns the first device name that the machine does not use, in the form
-// that its disks have.
+// freeDevice returns the first unused device name, in the form of the machine's disk names.
 func (h Host) freeDevice() (string, error) {
 	prefix := "/dev/sd"
 	for _, p := range []string{"/dev/xvd", "/dev/sd"} {
@@ -97,7 +97,7 @@ func (h Host) freeDevice() (string, error) {
 	return "", errors.New("no device name from " + prefix + "f to " + prefix + "p is free")
 }
 
-// await waits until a device is there.
+// await waits until a device exists.
 func (h Host) await(ctx context.Context, device string) error {
 	watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
 	return watch.Until(ctx, "the device "+device+" to appear", func(context.Context) (bool, error) { return h.Exists(device), nil })

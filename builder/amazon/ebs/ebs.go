@@ -13,10 +13,10 @@ import (
 	"bake/builder/amazon/internal/fastlaunch"
 )
 
-// BuilderID marks the artifacts of this builder.
+// BuilderID is the builder ID in the artifacts of this builder.
 const BuilderID = "mitchellh.amazonebs"
 
-// Factory makes the builder. cloud replaces AWS.
+// Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebs", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{

@@ -20,10 +20,10 @@ import (
 	"bake/step"
 )
 
-// BuilderID marks the artifacts of this builder.
+// BuilderID is the builder ID in the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.ebssurrogate"
 
-// Factory makes the builder. cloud replaces AWS.
+// Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebssurrogate", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
@@ -45,8 +45,9 @@ type surrogate struct {
 	*amazonbuild.Build
 }
 
-// checkSource reports an image that could not be shared. It has only the volumes of the template
-// that are not omitted, and with CreateImage those of the source that are not its root.
+// checkSource returns an error for an image that could not be shared. The image has only
+// those volumes of the template that are not omitted and, with CreateImage, those of the
+// source except its root.
 func (s *surrogate) checkSource(ctx context.Context, source types.Image) error {
 	var volumes []*device.Mapping
 	given, gone := map[string]bool{}, map[string]bool{}
@@ -135,9 +136,8 @@ func (s *surrogate) register(ctx context.Context) (image.Made, error) {
 	return s.Images.Register(ctx, in, s.Labels, parts)
 }
 
-// exchangeRoot makes the prepared volume the instance's root. The old root and
-// the volumes that are omitted are the instance's no more; they are deleted with
-// what else the build leaves.
+// exchangeRoot makes the prepared volume the instance's root. It detaches the old root and
+// the volumes that are omitted; they are deleted with the other resources of the build.
 func (s *surrogate) exchangeRoot(ctx context.Context) error {
 	return step.Run(ctx, s.Scope, "swap the root volume", func(ctx context.Context) error {
 		volumes := amazonbuild.Volumes(s.Instance)

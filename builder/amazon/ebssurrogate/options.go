@@ -98,7 +98,7 @@ func Defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{Options: launch.Defaults()}, Image: Image{Firmware: image.FirmwareDefaults()}}
 }
 
-// devices returns the mappings as the launcher takes them.
+// devices returns the mappings in the form that the launcher uses.
 func (o *Options) devices() (all []*device.Mapping) {
 	for i := range o.LaunchBlockDeviceMappings {
 		all = append(all, &o.LaunchBlockDeviceMappings[i].Mapping)

@@ -21,10 +21,10 @@ import (
 	"bake/step"
 )
 
-// BuilderID marks the artifacts of this builder.
+// BuilderID is the builder ID in the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.ebsvolume"
 
-// Factory makes the builder. cloud replaces AWS.
+// Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebsvolume", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
@@ -47,7 +47,7 @@ type volumes struct {
 	made []product
 }
 
-// stop gives the volumes their tags while they are in use, and stops the instance.
+// stop tags the volumes while they are in use, and stops the instance.
 func (v *volumes) stop(ctx context.Context) (err error) {
 	if v.made, err = v.tag(ctx); err != nil {
 		return err
@@ -76,7 +76,7 @@ type product struct {
 // stays reports whether the volume outlives the instance.
 func (p product) stays() bool { return !p.DeleteOnTermination }
 
-// tag gives the volumes their tags.
+// tag tags the volumes.
 func (v *volumes) tag(ctx context.Context) ([]product, error) {
 	return step.Do(ctx, v.Scope, "tag the volumes", func(ctx context.Context) ([]product, error) {
 		ids := amazonbuild.Volumes(v.Instance)
@@ -138,9 +138,9 @@ func (v *volumes) snapshot(ctx context.Context) error {
 	return g.Wait()
 }
 
-// finalize makes the volumes and snapshots the user's: they lose the tags of the
-// build in one call. Until then the instance's deletion takes the volumes along;
-// from then on until the last of them is kept, the ledger lists each.
+// finalize hands the volumes and snapshots over to the user: one call removes the tags of
+// the build from all of them. Before that, deleting the instance deletes the volumes too;
+// from then on, until the last of them is kept, the ledger lists each.
 func (v *volumes) finalize(ctx context.Context) (*builder.Artifact, error) {
 	var ids []string
 	var all []step.Resource

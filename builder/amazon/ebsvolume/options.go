@@ -92,7 +92,7 @@ func Defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{launch.Defaults()}}
 }
 
-// devices returns the volumes as the launcher takes them.
+// devices returns the volumes in the form that the launcher uses.
 func (o *Options) devices() (all []*device.Mapping) {
 	for i := range o.Volumes {
 		all = append(all, &o.Volumes[i].Mapping)

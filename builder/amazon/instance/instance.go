@@ -21,10 +21,10 @@ import (
 	"bake/step"
 )
 
-// BuilderID marks the artifacts of this builder.
+// BuilderID is the builder ID in the artifacts of this builder.
 const BuilderID = "mitchellh.amazon.instance"
 
-// Factory makes the builder. cloud replaces AWS.
+// Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-instance", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
@@ -44,7 +44,7 @@ func (o *Options) hooks(b *amazonbuild.Build) (hooks amazonbuild.Hooks, err erro
 	return amazonbuild.Hooks{Finish: u.bundle, Make: u.register}, nil
 }
 
-// bundling is the way of one machine's disk to S3, and of an image from there.
+// bundling bundles one machine's disk in S3, and makes an image of the bundle.
 type bundling struct {
 	*Options
 	*amazonbuild.Build
@@ -63,7 +63,7 @@ func (u *bundling) register(ctx context.Context) (image.Made, error) {
 // manifest returns the name of the file that lists the bundle.
 func (u *bundling) manifest() string { return u.prefix + ".manifest.xml" }
 
-// volVariables are those of bundle_vol_command.
+// volVariables are the variables of bundle_vol_command.
 type volVariables struct {
 	account, architecture, cert, destination, key, prefix, private string
 }
@@ -75,7 +75,7 @@ func (v volVariables) data() map[string]any {
 	}
 }
 
-// uploadVariables are those of bundle_upload_command.
+// uploadVariables are the variables of bundle_upload_command.
 type uploadVariables struct {
 	bucket, directory, manifest, region string
 	credentials                         aws.Credentials
@@ -88,7 +88,7 @@ func (v uploadVariables) data() map[string]any {
 	}
 }
 
-// bundle makes the bundle on the machine and has it upload it.
+// bundle makes the machine create the bundle and upload it.
 func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) error {
 	cert, key := path.Join(u.X509UploadPath, "cert.pem"), path.Join(u.X509UploadPath, "key.pem")
 	err := step.Run(ctx, u.Scope, "upload certificate and key", func(ctx context.Context) error {
@@ -123,8 +123,8 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 	})
 }
 
-// upload writes a file of this machine, which the option names, so that only the
-// login user can read it.
+// upload uploads a file of this machine, named by the option from, to the machine. Only the
+// login user can read it there.
 func (u *bundling) upload(ctx context.Context, m communicator.Communicator, to string, from *string) error {
 	content, err := os.ReadFile(*from)
 	if err != nil {
@@ -133,7 +133,7 @@ func (u *bundling) upload(ctx context.Context, m communicator.Communicator, to s
 	return m.Put(ctx, path.Dir(to), communicator.File(path.Base(to), 0o600, content))
 }
 
-// run runs the command of an option on the machine and passes its output on.
+// run runs the command of an option on the machine and forwards its output.
 func (u *bundling) run(ctx context.Context, m communicator.Communicator, option *string, data map[string]any) error {
 	line, err := u.Render(option, *option, data)
 	if err != nil {

@@ -104,7 +104,7 @@ func Defaults() Options {
 	}
 }
 
-// devices returns the mappings as the launcher takes them.
+// devices returns the mappings in the form that the launcher uses.
 func (l *Launch) devices() (all []*device.Mapping) {
 	for i := range l.LaunchBlockDeviceMappings {
 		all = append(all, &l.LaunchBlockDeviceMappings[i])

@@ -7,8 +7,8 @@ import (
 	"bake/config/schema"
 )
 
-// permissions returns those to make and read the bundle: the machine uploads it with the
-// credentials of the build, and grants EC2 to read it.
+// permissions returns the needs for making and reading the bundle: the machine uploads it
+// with the credentials of the build, and grants EC2 permission to read it.
 func (o *Options) permissions(src *schema.Source, region string, here policy.Place) []policy.Need {
 	bucket, _, _ := strings.Cut(o.S3Bucket, "/")
 	objects := o.S3Bucket + "/*"

@@ -15,7 +15,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Scheme is what the URI of a key begins with.
+// Scheme is the prefix of the URI of a key.
 const Scheme = "awskms://"
 
 // Opener returns a function that opens the key of a URI: "awskms:///" and an ID, alias or

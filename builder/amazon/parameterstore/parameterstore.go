@@ -37,8 +37,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the data source. cloud replaces AWS, and env is the environment as
-// "NAME=value".
+// Factory returns the factory of the data source. cloud replaces AWS, and env is the
+// environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults()} }
 	return component.Define("amazon-parameterstore", defaults,
@@ -53,8 +53,7 @@ type data struct {
 	env   []string
 }
 
-// Read implements [datasource.DataSource]. The value of a SecureString is made a
-// secret.
+// Read implements [datasource.DataSource]. The value of a SecureString is marked as secret.
 func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	session, err := access.Open(ctx, &d.Options.Options, d.src, d.cloud, d.env)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"bake/builder/amazon/internal/policy"
 )
 
-// Permissions implements [bake/builder/amazon.Permitted]. With which key the
-// parameter is encrypted is not known before it is read.
+// Permissions implements [bake/builder/amazon.Permitted]. The key that encrypts the
+// parameter is not known before it is read.
 func (d *data) Permissions() []policy.Need {
 	here := policy.In(d.KnownRegion(d.src))
 	name, _, _ := strings.Cut(strings.TrimPrefix(d.Name, "/"), ":")

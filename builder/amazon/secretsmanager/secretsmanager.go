@@ -45,8 +45,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the data source. cloud replaces AWS, and env is the environment as
-// "NAME=value".
+// Factory returns the factory of the data source. cloud replaces AWS, and env is the
+// environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults(), VersionStage: "AWSCURRENT"} }
 	return component.Define("amazon-secretsmanager", defaults,
@@ -61,7 +61,7 @@ type data struct {
 	env   []string
 }
 
-// Read implements [datasource.DataSource]. All values are made secrets.
+// Read implements [datasource.DataSource]. All values are marked as secret.
 func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	session, err := access.Open(ctx, &d.Options.Options, d.src, d.cloud, d.env)
 	if err != nil {
@@ -101,9 +101,9 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	}), nil
 }
 
-// pick returns the value of key in text, a JSON object, or that of the first key
-// if key is empty; a key that it does not have is empty. Text that is no JSON
-// object is a value itself. all are the texts in the object.
+// pick returns the value of key in text, a JSON object, or that of the first key if key is
+// empty. The value of a missing key is empty. If text is not a JSON object, it is the value
+// itself. all are the texts in the object.
 func pick(text, key string) (value string, all []string, err error) {
 	var object map[string]any
 	d := json.NewDecoder(strings.NewReader(text))

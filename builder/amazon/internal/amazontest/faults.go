@@ -18,7 +18,7 @@ import (
 
 var errInterrupted = errors.New("interrupted")
 
-// fault is what happens to one call.
+// fault is a fault that is injected into one call.
 type fault struct {
 	name    string
 	refuse  bool // it is answered with an error and not carried out
@@ -60,7 +60,8 @@ func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*Wor
 	lanes.Wait()
 }
 
-// inject runs a build whose call n goes wrong, and reports whether it had that many.
+// inject runs a build whose call n fails, and reports whether the build made that many
+// calls.
 func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck bool) {
 	b := w.Bake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -165,7 +166,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 	return action != ""
 }
 
-// inspect looks at what a build has left.
+// inspect checks what a build has left.
 func (f fault) inspect(t *testing.T, w *World, b *Bake, n int, action string, want int) {
 	left := w.Holdings()
 	owned, err := b.Open.Owned()

@@ -2,9 +2,9 @@ package amazontest
 
 import "os"
 
-// Frugal has the tests of a program that calls nothing but clouds on this machine cost
-// less: their files are in memory, where the system has such a file system, and no session
-// reads the certificates of AWS_CA_BUNDLE.
+// Frugal reduces the cost of tests of a program that calls only clouds on this machine:
+// their files are in memory, where the system has such a file system, and no session reads
+// the certificates of AWS_CA_BUNDLE.
 func Frugal() error {
 	if err := os.Unsetenv("AWS_CA_BUNDLE"); err != nil {
 		return err

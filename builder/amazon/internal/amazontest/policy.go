@@ -40,7 +40,7 @@ type Evaluator struct {
 	made     bool     // an image was: machines of it may be launched after that
 }
 
-// demand is one permission that a call takes.
+// demand is one permission that a call needs.
 type demand struct {
 	action, resource string
 	context          map[string][]string // the keys of conditions that have values
@@ -85,7 +85,7 @@ func (w *World) Enforce(e *Evaluator, refused func(what string)) {
 	}
 }
 
-// Unused returns the actions of the policy that no call takes.
+// Unused returns the actions of the policy that none of the calls uses.
 func (e *Evaluator) Unused(calls []Call) []string {
 	unused := map[string]bool{}
 	for _, s := range e.Policy.Statement {
@@ -137,7 +137,7 @@ var kinds = map[string]string{
 	"key": "key-pair", "lt": "launch-template", "sir": "spot-instances-request",
 }
 
-// makes are the kinds of resource that actions make.
+// makes are the kinds of resource that actions make, by action.
 var makes = map[string][]string{
 	"RunInstances": {"instance", "volume", "network-interface"}, "CreateImage": {"image", "snapshot"}, "CopyImage": {"image", "snapshot"},
 	"RegisterImage": {"image"}, "CreateSnapshot": {"snapshot"}, "CreateSecurityGroup": {"security-group"}, "CreateKeyPair": {"key-pair"},
@@ -249,8 +249,8 @@ func partition(region string) string {
 	return "aws"
 }
 
-// Allows reports whether the policy lets an action, with its service, have a resource in a
-// region; "*" is what AWS knows no resource of.
+// Allows reports whether the policy allows an action, with its service, on a resource in a
+// region; "*" stands for actions without resources in AWS.
 func (e *Evaluator) Allows(action, resource, region string) bool {
 	return e.allows(demand{action, resource, map[string][]string{"aws:RequestedRegion": {region}}})
 }
@@ -264,7 +264,7 @@ func (e *Evaluator) allows(d demand) bool {
 	return false
 }
 
-// like reports whether one of patterns fits. A * of IAM fits slashes too.
+// like reports whether text matches one of the patterns. In IAM, * matches slashes too.
 func like(patterns []string, text string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		ok, err := path.Match(strings.ReplaceAll(p, "/", "\x00"), strings.ReplaceAll(text, "/", "\x00"))
@@ -272,7 +272,7 @@ func like(patterns []string, text string) bool {
 	})
 }
 
-// holds reports whether all of a condition does.
+// holds reports whether a whole condition is true.
 func holds(condition map[string]map[string][]string, context map[string][]string) bool {
 	for op, keys := range condition {
 		for key, want := range keys {

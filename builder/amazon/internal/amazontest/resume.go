@@ -20,9 +20,9 @@ import (
 	"bake/step"
 )
 
-// Resume kills a build of body before and after each of its calls that follow
-// provisioning, lets another process go on with it, and wants of both together what an
-// undisturbed build leaves, with the provisioners run once. ready readies the worlds.
+// Resume kills a build of body before and after each of its calls that follow provisioning,
+// and resumes it in another process. Together they must leave what an undisturbed build
+// leaves, and run the provisioners once. ready prepares the worlds.
 func Resume(t *testing.T, maker Maker, body string, ready ...func(*World)) {
 	start := func() *World {
 		w := NewWorld(t, maker)
@@ -52,7 +52,7 @@ func Resume(t *testing.T, maker Maker, body string, ready ...func(*World)) {
 
 var idPattern = regexp.MustCompile(`\b(ami|snap|vol|i|key|sg)-[0-9a-f]+`)
 
-// shapes are things without their ids.
+// shapes returns holdings without their IDs.
 func shapes(holdings []string) (out []string) {
 	for _, h := range holdings {
 		out = append(out, idPattern.ReplaceAllString(h, "$1"))
@@ -158,7 +158,7 @@ func Deregistered(t *testing.T, maker Maker, body, region string) error {
 	return w.goOn(t, b, body, ledger, []byte(strings.Join(lines, "")))
 }
 
-// goOn resumes a build from copies of its ledger and journal, and tears down.
+// goOn resumes a build from copies of its ledger and journal, and tears it down.
 func (w *World) goOn(t *testing.T, b *Bake, body string, ledger, results []byte) error {
 	dir := t.TempDir()
 	path, journal := filepath.Join(dir, "ledger.jsonl"), filepath.Join(dir, "journal")

@@ -53,8 +53,8 @@ func Trace(t *testing.T, maker Maker, name string, before func(*World)) {
 	}
 }
 
-// loginByFile puts the private key that the recorded templates name into the
-// working directory, and the machine where they look for it.
+// loginByFile writes the private key that the recorded templates name into the working
+// directory, and makes the address in those templates lead to a machine that accepts it.
 func loginByFile(t *testing.T, w *World) {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -83,8 +83,8 @@ var (
 	twice   = regexp.MustCompile(`^User(Id|Group)\.\d+$`)
 )
 
-// changes returns the calls that change something, in a form that can be
-// compared, in an order of their own.
+// changes returns the calls that change something, in a form and an order that can be
+// compared.
 func changes(calls []Call) (out []string) {
 	for _, c := range calls {
 		if !c.Changes() || c.Action == "CreateTags" || c.Action == "DeleteTags" {

@@ -48,14 +48,14 @@ import (
 	"bake/step"
 )
 
-// Accounts of the test's cloud, and what its image is called.
+// The accounts of the test's cloud, and the name of its image.
 const (
 	Account   = "123456789012"
 	publisher = "136693071363"
 	Region    = "us-east-1"
 )
 
-// Call is one request that the cloud got.
+// Call is one request that the cloud received.
 type Call struct {
 	Action string            `json:"action"`
 	Region string            `json:"region"`
@@ -259,8 +259,8 @@ func (w *World) Identities() (out []string) {
 	return out
 }
 
-// dialMachine connects to a machine: to an SSH server that lets in the keys that
-// the machine was booted with.
+// dialMachine connects to a machine: to an SSH server that accepts the keys that the
+// machine was booted with.
 func (w *World) dialMachine(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error) {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
@@ -310,8 +310,8 @@ func (w *World) Quietly(f func()) {
 	w.Mu.Unlock()
 }
 
-// Holdings lists everything in the account, in these regions, that costs
-// something or is in the way: "us-east-1 image ami-1 (name)".
+// Holdings lists all resources of the account in these regions that cost money or occupy a
+// name: "us-east-1 image ami-1 (name)".
 func (w *World) Holdings() []string {
 	var out []string
 	w.Quietly(func() {
@@ -444,7 +444,7 @@ func (b *Bake) Said() string {
 	return strings.Join(lines, "\n")
 }
 
-// Sweep deletes what a copy of the ledger lists, as another process would.
+// Sweep deletes the resources in a copy of the ledger, as another process would.
 func (b *Bake) Sweep(t testing.TB, ledger []byte) error {
 	path := filepath.Join(t.TempDir(), "ledger.jsonl")
 	if err := os.WriteFile(path, ledger, 0o600); err != nil {
@@ -506,7 +506,7 @@ func BlockIn(t testing.TB, path string) schema.Input {
 	return in
 }
 
-// Plain is the body of a source block that sets little more than it must.
+// Plain returns the body of a source block with the required options and more.
 func Plain(more string) string {
 	return `
 region        = "us-east-1"
@@ -521,7 +521,8 @@ source_ami_filter {
 ` + more
 }
 
-// imageStore keeps layers as directories. What builders do not ask a cloud for is in no store.
+// imageStore keeps layers as directories. It supports only what builders request from a
+// cloud.
 type imageStore struct {
 	ec2.Images
 	dir string
@@ -637,7 +638,7 @@ func (w *World) Describe(in, id string) types.Image {
 	return out.Images[0]
 }
 
-// Sent returns the parameters of the first call of an action that is no dry run.
+// Sent returns the parameters of the first call of an action that is not a dry run.
 func (w *World) Sent(action string) map[string]string {
 	for _, c := range w.Calls {
 		if c.Action == action && c.Params["DryRun"] != "true" {

@@ -16,7 +16,7 @@ import (
 	"bake/internal/s3uri"
 )
 
-// Bucket is a place in a bucket: everything is below its prefix.
+// Bucket is a location in a bucket. All its documents are below its prefix.
 type Bucket struct {
 	calls        *access.S3
 	name, prefix string
@@ -25,8 +25,8 @@ type Bucket struct {
 // ErrNone means that there is no such bucket.
 var ErrNone = errors.New("there is no bucket")
 
-// Open opens the place that a URI names, as s3uri has it. It is an [ErrNone] if there is no such
-// bucket.
+// Open opens the location with a URI in the syntax of package s3uri. The error is an
+// [ErrNone] if there is no such bucket.
 func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, error) {
 	name, prefix, err := s3uri.Parse(uri)
 	if err != nil {
@@ -59,7 +59,7 @@ func (b *Bucket) String() string { return strings.TrimSuffix(s3uri.Scheme+b.name
 
 func (b *Bucket) key(name string) string { return strings.TrimPrefix(b.prefix+"/"+name, "/") }
 
-// Put stores a document under a name. It is there as a whole, or not at all.
+// Put stores a document under a name, completely or not at all.
 func (b *Bucket) Put(ctx context.Context, name string, text []byte) error {
 	_, err := b.calls.Put(ctx, "PutObject", access.S3Request{Key: b.key(name), Body: bytes.NewReader(text)})
 	if err != nil {
@@ -68,8 +68,8 @@ func (b *Bucket) Put(ctx context.Context, name string, text []byte) error {
 	return nil
 }
 
-// Get returns the document with a name, of at most limit bytes. One that is not there is an
-// [fs.ErrNotExist].
+// Get returns the document with a name, of at most limit bytes. The error is an
+// [fs.ErrNotExist] if there is no such document.
 func (b *Bucket) Get(ctx context.Context, name string, limit int64) (text []byte, err error) {
 	text, err = b.calls.Get(ctx, b.key(name), limit)
 	if access.Is(err, "NoSuchKey") {

@@ -25,8 +25,8 @@ type Enabler struct {
 	Scope   *step.Scope
 }
 
-// Enable enables fast launch for an image as the options say, and waits until EC2
-// has prepared the first instances. It is an [image.Maker]'s Finish.
+// Enable enables fast launch for an image as the options require, and waits until EC2 has
+// prepared the first instances. It is used as the Finish of an [image.Maker].
 func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 	want, ok := e.in(made.Region, e.Session.Region)
 	if !ok {
@@ -52,8 +52,7 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 	})
 }
 
-// template finds the launch template, and its latest version if the options name
-// none.
+// template finds the launch template, in its latest version if the options do not name one.
 func (e *Enabler) template(ctx context.Context, client *ec2.Client, want Region) (*types.FastLaunchLaunchTemplateSpecificationRequest, error) {
 	in := &ec2.DescribeLaunchTemplatesInput{}
 	switch {

@@ -98,7 +98,7 @@ func (o *Options) ValidateRegions(c *schema.Checker, has func(region string) boo
 	}
 }
 
-// in returns what holds in a region, and whether instances are prepared there.
+// in returns the settings for a region, and whether instances are prepared there.
 func (o *Options) in(region, build string) (Region, bool) {
 	enabled := o.Enable || o.TemplateID+o.TemplateName != "" || o.MaxParallelLaunches > 0 || o.TargetResourceCount > 0 || len(o.Regions) > 0
 	for _, r := range o.Regions {

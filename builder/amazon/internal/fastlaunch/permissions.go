@@ -2,7 +2,7 @@ package fastlaunch
 
 import "bake/builder/amazon/internal/policy"
 
-// Permissions returns the needs of enabling fast launch of images in a place. EC2 launches
+// Permissions returns the needs for enabling fast launch of images in a place. EC2 launches
 // the instances itself.
 func (o *Options) Permissions(all policy.Place) []policy.Need {
 	return []policy.Need{

@@ -26,7 +26,7 @@ func IsAccount(text string) bool {
 	return len(text) == 12 && strings.Trim(text, "0123456789") == ""
 }
 
-// Groups complains about groups that nothing can be shared with.
+// Groups reports groups that nothing can be shared with.
 func Groups(c *schema.Checker, ptr *[]string) {
 	if slices.ContainsFunc(*ptr, func(g string) bool { return g != "" && g != "all" }) {
 		c.Errorf(ptr, "Unknown group", `The only group is "all".`)
@@ -67,7 +67,7 @@ func ARNs(c *schema.Checker, ptr *[]string, kind Kind) {
 	}
 }
 
-// ARN is [ARNs] for one.
+// ARN is [ARNs] for a single text.
 func ARN(c *schema.Checker, ptr *string, kind Kind) { checkARN(c, ptr, *ptr, kind) }
 
 func checkARN(c *schema.Checker, ptr any, text string, kind Kind) {
@@ -78,7 +78,7 @@ func checkARN(c *schema.Checker, ptr any, text string, kind Kind) {
 
 var region = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`) })
 
-// Region complains about a text in the option at ptr that is not the name of a region.
+// Region reports a text in the option at ptr that is not the name of a region.
 func Region(c *schema.Checker, ptr any, text string) {
 	if text == "" || region().MatchString(text) {
 		return
@@ -104,8 +104,8 @@ var key = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
 })
 
-// KMSKey complains about a text in the option at ptr that does not name a KMS key
-// of a region; the region is empty where it is not known.
+// KMSKey reports a text in the option at ptr that does not name a KMS key of a region. The
+// region is empty if it is not known.
 func KMSKey(c *schema.Checker, ptr any, text, region string) {
 	switch parts := strings.Split(text, ":"); {
 	case text == "":
@@ -126,7 +126,7 @@ func IsImage(text string) bool {
 // IsKMSKey reports whether text names a KMS key: by its ID, an alias, or the ARN of either.
 func IsKMSKey(text string) bool { return key().MatchString(text) }
 
-// Image complains about what cannot be the name of an image.
+// Image reports a text that cannot be the name of an image.
 func Image(c *schema.Checker, ptr *string) {
 	if n := len(*ptr); n < 3 || n > 128 {
 		c.Errorf(ptr, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
@@ -136,7 +136,7 @@ func Image(c *schema.Checker, ptr *string) {
 	}
 }
 
-// Given returns the texts of a list that name something.
+// Given returns the texts of a list that are not empty.
 func Given(list []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "" })
 }

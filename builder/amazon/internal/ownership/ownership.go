@@ -19,7 +19,7 @@ import (
 	"bake/step"
 )
 
-// The kinds of resource, as in [step.Resource]. Prefix finds their destroyer.
+// The kinds of resource for [step.Resource]. Their prefix, Prefix, selects their destroyer.
 const (
 	Prefix           = "ec2"
 	KeyPair          = "ec2:key-pair"
@@ -56,25 +56,25 @@ const (
 // images of a build, and are found only by code that looks for them.
 const CacheTag = "bake:cache"
 
-// ContinuesTag is the tag of instances that begin from such an image. The local cloud knows by it that
-// they are, to cloud-init, the instance which was kept.
+// ContinuesTag is the tag of instances that are launched from such an image. It makes the
+// local cloud present them to cloud-init as the instance that was kept in the image.
 const ContinuesTag = "bake:continues"
 
 // Cached reports whether t is [CacheTag].
 func Cached(t types.Tag) bool { return t.Key != nil && *t.Key == CacheTag }
 
-// MostTags is how many tags EC2 allows for one resource, and Tagged how many of them are
-// the owner's.
+// MostTags is the maximum number of tags of a resource in EC2, and Tagged is the number of
+// those that the owner uses.
 const (
 	MostTags = 50
 	Tagged   = 2
 )
 
-// NewID returns the id of a new [Owner]. It tells when it was made, as [Since] reads it.
+// NewID returns the ID of a new [Owner]. It contains the time of its creation; see [Since].
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// Since returns when the owner with this id was made, or the zero time: ids of older
-// versions do not tell.
+// Since returns when the owner with this ID was created. It returns the zero time for IDs
+// of older versions, which do not contain it.
 func Since(id string) time.Time {
 	u, err := uuid.Parse(id)
 	if err != nil || u.Version() != 7 {
@@ -105,8 +105,8 @@ type Owner struct {
 	ID      string // of [NewID]
 }
 
-// Resource describes something about to be made. with are further entries for
-// its destroyer, in pairs.
+// Resource describes a resource that is about to be made. with contains further entries for
+// its destroyer, as pairs of key and value.
 func (o *Owner) Resource(kind, key, region string, with ...string) step.Resource {
 	w := o.Session.With(region)
 	w[WithRun], w[WithBuild] = o.Run, o.ID
