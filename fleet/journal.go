@@ -56,8 +56,8 @@ const (
 )
 
 // lock prevents other processes from running the fleet, until it is closed. It fails with
-// [filelock.ErrLocked] while another process does. A process that only reads holds the
-// lock for a moment, for which lock waits.
+// [filelock.ErrLocked] while another process does. A process that only reads holds the lock
+// briefly; lock waits for that.
 func (d folder) lock() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, err

@@ -70,7 +70,7 @@ fleet "nightly" {
 
 const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`
 
-// world is a cloud with the template of a fleet beside it, and an engine that runs that.
+// world is a cloud with the template of a fleet, and an engine that runs the fleet.
 type world struct {
 	*runtest.World
 	t        *testing.T
@@ -200,8 +200,8 @@ func TestLocal(t *testing.T) {
 	w.goesOn(s)
 }
 
-// goesOn cuts the journal of a run, as if its process had been killed, and goes on with it:
-// what had ended is left alone.
+// goesOn cuts the journal of a run, as if its process had been killed, and resumes the run.
+// Cells that had ended are left alone.
 func (w *world) goesOn(s fleet.Status) {
 	path, data := w.journal(s.Run)
 	var kept []string
@@ -356,8 +356,8 @@ func (w *world) dump() {
 	}
 }
 
-// What other processes ask is done: a fleet that is paused begins no cell, and one that is
-// cancelled leaves nothing.
+// Requests of other processes are carried out: a paused fleet begins no cell, and a
+// cancelled one leaves nothing.
 func TestLocalIsAsked(t *testing.T) {
 	w := newWorld(t, template, bakeFile)
 	f, engine := w.template.Fleets[0], fleet.NewLocal(w.host)

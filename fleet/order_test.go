@@ -113,7 +113,7 @@ func TestOrderStops(t *testing.T) {
 	expect(t, "what runs is left", names(o.Running()), "base/1/s")
 }
 
-// Of an earlier attempt, what is there is not baked again, and the rest is.
+// Images of an earlier attempt that exist are not baked again; the others are.
 func TestOrderGoesOn(t *testing.T) {
 	cells := grid([]string{"base", "web"}, []string{"1"}, []string{"r", "s"})
 	o := order(t, cells, Limits{}, false, Outcome{Cell: cells[0], Result: Built, Image: Image{ID: "ami-1"}}, Outcome{Cell: cells[1], Result: Failed}, Outcome{Cell: Cell{Image: "other"}, Result: Built})

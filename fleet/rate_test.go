@@ -77,7 +77,7 @@ fleet "many" {
 	calls.Held(t, rate)
 }
 
-// Who does not wait any more takes nobody's turn.
+// A caller that no longer waits does not use up a turn.
 func TestRatesGiveBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wait := fleet.NewRates(map[string]float64{"ec2": 1}).Of("1")

@@ -21,7 +21,8 @@ type Shared struct {
 	cloud *localcloud.Cloud
 }
 
-// Open returns the cloud, whose opening, if this is the first call, goes to emit. It outlives ctx.
+// Open returns the cloud. The first call opens it and sends the events of that to emit. The
+// cloud outlives ctx.
 func (s *Shared) Open(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

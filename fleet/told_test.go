@@ -91,7 +91,7 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// TestWaits: an image waits for what its channels say that it waits for, and for nothing else.
+// TestWaits: an image waits exactly for the conditions of its channels.
 func TestWaits(t *testing.T) {
 	var w Waits
 	until := time.Date(2026, 11, 30, 2, 30, 0, 0, time.UTC)

@@ -137,8 +137,8 @@ type Result struct {
 	Planned []pipeline.Planned // decisions about the builds of image blocks
 	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
 
-	// Next are the boundaries at which the stage of a run that goes by stages has ended; none
-	// if the run is over.
+	// Next are the boundaries at which the stage ended, in a run by stages; none if the run
+	// is over.
 	Next []step.Boundary
 
 	// Log is the part of the log that this stage has written, for a run that runs by

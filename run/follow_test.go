@@ -15,8 +15,8 @@ import (
 	"bake/ui"
 )
 
-// TestFollower: who follows a run gets each event once, also while the log becomes parts, and
-// what was read before is not read again.
+// TestFollower: a follower gets each event of a run once, even while the log is split into
+// parts, and does not read old data again.
 func TestFollower(t *testing.T) {
 	state := State(t.TempDir())
 	l, err := createLog(state, "r")

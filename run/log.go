@@ -171,8 +171,7 @@ func (l *log) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the log, and deletes one in which nothing was written, such as that of a
-// template which was wrong.
+// Close closes the log. It deletes an empty log, such as that of an invalid template.
 func (l *log) Close() error {
 	err := l.file.Close()
 	if l.size == 0 && len(l.parts) == 0 {

@@ -190,8 +190,8 @@ func writePart(t *testing.T, path string, at time.Time) {
 	}
 }
 
-// TestPrunedLogsAreFinished: the logs of runs that go on, own something, or can be resumed
-// are not deleted, however old.
+// TestPrunedLogsAreFinished: the log of a run that is in progress, owns resources or can be
+// resumed is not deleted, however old it is.
 func TestPrunedLogsAreFinished(t *testing.T) {
 	state := State(t.TempDir())
 	live, err := createLog(state, "live")

@@ -282,7 +282,7 @@ type asked struct{}
 func (asked) Error() string      { return "somebody wants that" }
 func (asked) Cancelling() string { return "Cancelling: somebody wants that" }
 
-// TestBuildIsCancelled: a context that ends makes builds stop, and what they made is
+// TestBuildIsCancelled: when the context ends, builds stop, and their resources are
 // deleted.
 func TestBuildIsCancelled(t *testing.T) {
 	var b bench
@@ -307,7 +307,7 @@ func TestBuildIsCancelled(t *testing.T) {
 	}
 }
 
-// TestTimeout: a run that takes too long is cancelled, and what it made is deleted.
+// TestTimeout: a run that takes too long is cancelled, and its resources are deleted.
 func TestTimeout(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["sleep 60"] }
@@ -423,7 +423,7 @@ func left(t *testing.T, state run.State, id string, keys ...string) {
 	}
 }
 
-// partGoesOn checks that a run is not swept or resumed while a part of it goes on.
+// partGoesOn checks that a run is not swept or resumed while a part of it is in progress.
 func partGoesOn(t *testing.T, state run.State, o run.SweepOptions) {
 	t.Helper()
 	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "p3", Started: start, Parent: "whole"})

@@ -59,8 +59,8 @@ type PastBuild struct {
 var ErrNoRun = errors.New("no such run")
 
 // List lists the runs whose logs are kept, newest first. Sweeps, which build nothing, are
-// not among them. Logs that cannot be read are passed over, and are in the error, next to
-// the list of the others.
+// left out. The error names logs that cannot be read; the list of the others is still
+// returned.
 func (s State) List() ([]Past, error) { return (&Follower{State: s}).List() }
 
 // Find returns the id of the run that starts with prefix, or of the newest one if that is

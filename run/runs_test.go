@@ -16,7 +16,7 @@ import (
 	"bake/step"
 )
 
-// TestList: what the logs and ledgers of runs tell of them.
+// TestList: runs are listed from their logs and ledgers.
 func TestList(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "test ! -e DIR/fail", "test ! -e DIR/hang || sleep 60"] }

@@ -248,7 +248,8 @@ func TestStages(t *testing.T) {
 	}
 }
 
-// TestStagesFail: what fails in a stage takes down what the run owns, whoever made it.
+// TestStagesFail: a failure in any stage tears down everything that the run owns, from all
+// stages.
 func TestStagesFail(t *testing.T) {
 	s := newStages(t, strings.Replace(staged, `["echo two >> DIR/log"]`, `["exit 3"]`, 1))
 	sealed, _, err := s.stage(t, nil)
@@ -413,7 +414,7 @@ func TestStageCopiesOnce(t *testing.T) {
 	}
 }
 
-// TestStagesOfWhatCannotBeCut: a builder that cannot go on has one stage.
+// TestStagesOfWhatCannotBeCut: a builder that cannot be continued elsewhere has one stage.
 func TestStagesOfWhatCannotBeCut(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+"}")

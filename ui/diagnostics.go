@@ -78,7 +78,8 @@ type Position struct {
 	Byte   int `json:"byte"`
 }
 
-// Snippet shows a range: the whole lines that hold it, and which bytes of them it is.
+// Snippet shows a range: the whole lines that contain it, and its position in them in
+// bytes.
 type Snippet struct {
 	Context        string `json:"context,omitempty"` // such as `source "null" "x"`
 	Code           string `json:"code"`

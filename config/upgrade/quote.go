@@ -11,8 +11,8 @@ import (
 // piece is a part of a string: literal text, or an HCL expression.
 type piece struct{ lit, expr string }
 
-// quote writes a string as an HCL expression: the expression itself if it is
-// nothing else, or a quoted template.
+// quote writes a string as HCL: as the expression itself if the string consists of one,
+// otherwise as a quoted template.
 func quote(pieces []piece) string {
 	if len(pieces) == 1 && pieces[0].expr != "" {
 		return pieces[0].expr

@@ -339,8 +339,8 @@ func stopWaiting(ctx context.Context, c client.Client, f *fleet.Fleet) (stopped 
 // not overrun.
 const listedLate = 2 * time.Second
 
-// approvable returns an error if there is no worker to approve the image of a cell: the
-// request would wait until there is one.
+// approvable returns an error if no worker can approve the image of a cell: the request
+// would wait for one.
 func approvable(ctx context.Context, c client.Client, f *fleet.Fleet, cell fleet.Cell) error {
 	p := &pollers{c: c}
 	for queue, kind := range map[string]enums.TaskQueueType{workflowQueue(f.Name): enums.TASK_QUEUE_TYPE_WORKFLOW, promptQueue(cell): enums.TASK_QUEUE_TYPE_ACTIVITY} {

@@ -127,8 +127,8 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	return out, nil
 }
 
-// longestError is how much of an error goes into the outcome of a cell, which is one of many
-// in the status of its fleet. The log has all of it.
+// longestError limits the size of an error in the outcome of a cell, in bytes, because the
+// status of a fleet contains many outcomes. The log has the whole error.
 const longestError = 1 << 10
 
 // baking is a cell that is baked.
@@ -149,8 +149,9 @@ type ending struct {
 // unlucky reports whether another life may have more luck, by any version of [baking.again].
 func (e ending) unlucky() bool { return e.service != 0 || e.interrupted || e.cancelled }
 
-// again waits until the cell may begin again after so many lives. It is false if it does not, or is
-// cancelled then, which out tells. A stage that has used up its time would use it up again.
+// again waits until the cell may begin again after so many lives. It returns false if the
+// cell does not begin again. If the cell is cancelled while it waits, again sets out as
+// well. A stage that has used up its time would use it up again.
 func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.Outcome) bool {
 	late := end.service == enums.TIMEOUT_TYPE_START_TO_CLOSE
 	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion { // that of testdata/bake-again.json.gz

@@ -76,7 +76,8 @@ func (packer) Encode(in []*common.Payload) ([]*common.Payload, error) {
 	return out, nil
 }
 
-// Decode implements [converter.PayloadCodec]. What was not compressed stays as it is.
+// Decode implements [converter.PayloadCodec]. It does not change payloads that were not
+// compressed.
 func (packer) Decode(in []*common.Payload) ([]*common.Payload, error) {
 	out := slices.Clone(in)
 	for i, p := range in {
@@ -132,7 +133,8 @@ func (c codec) Encode(in []*common.Payload) ([]*common.Payload, error) {
 	return out, nil
 }
 
-// Decode implements [converter.PayloadCodec]. What was not encrypted stays as it is.
+// Decode implements [converter.PayloadCodec]. It does not change payloads that were not
+// encrypted.
 func (c codec) Decode(in []*common.Payload) ([]*common.Payload, error) {
 	out := make([]*common.Payload, len(in))
 	for i, p := range in {

@@ -560,8 +560,8 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 // that it already has.
 const attributesKnown = 15 * time.Second
 
-// newest returns the newest execution that a query finds, if there is one, which may name the search attributes
-// that have just been made.
+// newest returns the newest execution that a query finds, if any. The query may name search
+// attributes that were just created.
 func newest(ctx context.Context, c client.Client, f *fleet.Fleet, query string) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	for end := time.Now().Add(attributesKnown); ; {
 		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1})

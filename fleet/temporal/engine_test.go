@@ -118,8 +118,8 @@ func TestWithoutWorkers(t *testing.T) {
 	}
 }
 
-// TestFollowsThroughSilence: who follows a run goes on to while the service does not answer, and hears
-// how the run ends.
+// TestFollowsThroughSilence: following a run continues while the service does not answer,
+// and reports how the run ends.
 func TestFollowsThroughSilence(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
 	began := []*history.HistoryEvent{{Attributes: &history.HistoryEvent_WorkflowExecutionStartedEventAttributes{

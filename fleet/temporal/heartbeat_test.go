@@ -197,8 +197,8 @@ func TestStageEnds(t *testing.T) {
 	}
 }
 
-// TestToldOnce: of two webhooks, that which was told is not told again by the attempt that tells the other
-// one, which could not be told.
+// TestToldOnce: if one of two webhooks could not be notified, the next attempt notifies
+// only that one.
 func TestToldOnce(t *testing.T) {
 	heard := map[string]int{}
 	var mu sync.Mutex

@@ -253,7 +253,7 @@ func (w *real) start(c *exec.Cmd) *bytes.Buffer {
 	return &out
 }
 
-// worker starts a worker on a host of its own.
+// worker starts a worker on a separate host.
 func (w *real) worker() *exec.Cmd {
 	w.t.Helper()
 	w.workers++
@@ -288,7 +288,8 @@ func (w *real) begun() int {
 	return strings.Count(string(text), "x")
 }
 
-// machines are what is left in all accounts and regions, but images and their snapshots.
+// machines returns everything left in all accounts and regions, except images and their
+// snapshots.
 func (w *real) machines() (left []string, images int) {
 	for _, profile := range []string{"default", "other"} {
 		for _, region := range manyRegions {

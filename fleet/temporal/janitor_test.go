@@ -95,7 +95,7 @@ func (s *service) DescribeTaskQueue(_ context.Context, queue string, _ enums.Tas
 	return out, nil
 }
 
-// QueryWorkflowWithOptions knows what images wait for.
+// QueryWorkflowWithOptions returns what images wait for.
 func (s *service) QueryWorkflowWithOptions(_ context.Context, r *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error) {
 	w, open := s.waits[r.WorkflowID]
 	if !open {
@@ -287,7 +287,8 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// TestJanitor: each orphan is torn down by a workflow of its own, which tries until it is gone.
+// TestJanitor: each orphan is torn down by a separate workflow, which retries until nothing
+// is left.
 func TestJanitor(t *testing.T) {
 	f := &fake{teardowns: 3}
 	for _, run := range []string{"r1", "r1", "r2"} { // of two janitors, say

@@ -57,7 +57,7 @@ func TestLooks(t *testing.T) {
 	})
 }
 
-// TestCodec: what is encrypted can be read with its key alone, and what was not stays as it is.
+// TestCodec: encrypted payloads can be read only with their key, and others do not change.
 func TestCodec(t *testing.T) {
 	key, _ := run.NewKey("a key for the tests")
 	other, _ := run.NewKey("another key for the tests")
@@ -234,7 +234,7 @@ func TestEmitsOneByOne(t *testing.T) {
 	}
 }
 
-// TestRunIsNoPath: what a history says of the run names no file elsewhere.
+// TestRunIsNoPath: the run in a history cannot name a file elsewhere.
 func TestRunIsNoPath(t *testing.T) {
 	a := &activities{}
 	for _, id := range []string{"", "../x", "/etc/passwd"} {

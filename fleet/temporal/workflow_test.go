@@ -361,8 +361,8 @@ func nightly() (cells []fleet.Cell) {
 	return cells
 }
 
-// TestFleet: children begin when their parents are there, and get to know them; what needs a
-// parent that failed is skipped.
+// TestFleet: children begin when the images of their parents exist, and receive them; cells
+// whose parent failed are skipped.
 func TestFleet(t *testing.T) {
 	f := &fake{}
 	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
@@ -408,8 +408,8 @@ func TestFleetStrict(t *testing.T) {
 	}
 }
 
-// TestFleetPausedAndCancelled: a fleet that is paused begins nothing, and what goes on is
-// torn down when it is cancelled.
+// TestFleetPausedAndCancelled: a paused fleet begins nothing, and cancelling it tears down
+// what is running.
 func TestFleetPausedAndCancelled(t *testing.T) {
 	f := &fake{}
 	f.stage = f.script
@@ -441,8 +441,8 @@ func TestFleetPausedAndCancelled(t *testing.T) {
 	}
 }
 
-// TestFleetOfThousands: a fleet whose history grows long goes on in a new workflow, with what
-// has ended, and neither bakes a cell twice nor forgets one.
+// TestFleetOfThousands: a fleet with a long history continues in a new workflow, with the
+// cells that have ended. It neither bakes a cell twice nor forgets one.
 func TestFleetOfThousands(t *testing.T) {
 	const many = 120 // the history is said to be long
 	var cells []fleet.Cell
@@ -654,8 +654,9 @@ func unasked(log, want []string) (few []string, more int) {
 	return few, more
 }
 
-// TestPromotionFails: an image that cannot enter its channels for days goes on waiting, says why,
-// and tells it once. One that is gone waits for nothing, and that is told.
+// TestPromotionFails: an image that cannot enter its channels for days keeps waiting,
+// reports why, and webhooks are notified once. An image that is gone stops waiting, and
+// webhooks are notified of that.
 func TestPromotionFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		failures int
@@ -743,7 +744,7 @@ func TestClockIsBehind(t *testing.T) {
 	}
 }
 
-// TestPromotionIsTriedAgain: what keeps an image from its channel for a while does not keep it out.
+// TestPromotionIsTriedAgain: a temporary failure does not keep an image out of its channel.
 func TestPromotionIsTriedAgain(t *testing.T) {
 	f := &fake{promotions: 5}
 	env := f.env(t)

@@ -68,7 +68,7 @@ func sign(t *testing.T, text []byte, key crypto.Signer) []byte {
 	return e
 }
 
-// TestSign: what each kind of key signs, it verifies, and no other key does.
+// TestSign: each kind of key verifies its own signatures, and no other key does.
 func TestSign(t *testing.T) {
 	all := keys(t)
 	for name, key := range all {
@@ -201,7 +201,7 @@ func TestSignedNonsense(t *testing.T) {
 	}
 }
 
-// TestUnknownFields: what other programs say besides is no matter.
+// TestUnknownFields: additional fields of other programs are ignored.
 func TestUnknownFields(t *testing.T) {
 	key := keys(t)["Ed25519"]
 	text := `{"_type": "https://in-toto.io/Statement/v1", "predicateType": "x", "predicate": {"more": 1}, "more": {"x": []},

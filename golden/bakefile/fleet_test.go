@@ -17,7 +17,7 @@ image "base" { sources = ["web.null.*"] }
 image "web" { sources = ["none.*"] }
 `
 
-// What is wrong with a fleet is said at its line.
+// Errors in a fleet are reported at their line.
 func TestWrongFleets(t *testing.T) {
 	const (
 		one    = "\nmatrix {\naccount = [\"111111111111\"]\nregion = [\"eu-west-1\"]\n}\n"                   // 4 to 7

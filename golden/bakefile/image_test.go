@@ -20,7 +20,7 @@ build {
 }
 `
 
-// read reads a bake file beside the template.
+// read reads a bake file next to the template.
 func read(t *testing.T, text string) (*bakefile.Settings, []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,7 +41,7 @@ func read(t *testing.T, text string) (*bakefile.Settings, []string) {
 	return settings, said
 }
 
-// What is wrong with an image block is said at its line.
+// Errors in an image block are reported at their line.
 func TestWrongImages(t *testing.T) {
 	for _, test := range []struct {
 		body string // of an image block, from line 3 on

@@ -69,8 +69,8 @@ func Parameter(image, channel string) string { return "/bake/" + image + "/" + c
 // and when.
 func ApprovalTag(channel string) string { return "bake:approved:" + channel }
 
-// Passed returns the names that a tag bake:verified lists. It is false if they are too many for
-// a tag, which has their digest then.
+// Passed returns the names in a bake:verified tag. It returns false if the tag holds a
+// digest, because there were too many names.
 func Passed(tag string) ([]string, bool) {
 	if tag == "" {
 		return nil, true

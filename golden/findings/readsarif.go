@@ -337,7 +337,8 @@ func (r sarifFinding) suppressed() bool {
 	return len(r.Suppressions) > 0
 }
 
-// severity is that of the number which code scanning sorts by, or else of the level.
+// severity returns the severity of the number by which code scanning sorts, or else of the
+// level.
 func (r sarifFinding) severity(rule sarifMetadata) Severity {
 	for _, p := range []sarifProperties{r.Props, rule.Props} {
 		switch n, _ := strconv.ParseFloat(strings.Trim(string(p.Severity), "\" "), 64); {

@@ -10,8 +10,8 @@ import (
 // most is how much of a text is written. What checks see on a machine is the machine's word.
 const most = 16 << 10
 
-// text makes a text of a machine or of another tool one that every reader can show: valid
-// UTF-8 without control characters, which are escaped, and not too long.
+// text converts a text from a machine or another tool so that it can be shown anywhere: it
+// makes it valid UTF-8, escapes control characters, and cuts it to limit.
 func text(s string, limit int) string {
 	var b strings.Builder
 	for i, r := range s {

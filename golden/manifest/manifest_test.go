@@ -179,7 +179,7 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// What a machine says is refused unless it is a list of files to its end.
+// The output of a machine is refused unless all of it is a list of files.
 func TestHostileMachine(t *testing.T) {
 	const sum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	whole := "f 644 0 0 0\x00./x\x00\x00end\x00" + sum + "  ./x\nend\n"

@@ -13,9 +13,8 @@ import (
 	"bake/step"
 )
 
-// title begins the names of all documents about the image: that of the build, and the image
-// too if it is one of several that are made by the same builds, perhaps at the same time, and
-// the place.
+// title returns the beginning of the names of all documents about the image: the build, the
+// image if the same builds make several images, perhaps at the same time, and the place.
 func (p *pipeline) title(s *step.Scope) string {
 	title := s.Build
 	if of := p.Template.Instance(); of != nil && of.Key != "" {

@@ -9,7 +9,7 @@ import (
 	"bake/step"
 )
 
-// The same image that is made in another place has reports of its own.
+// The same image made in another place has separate reports.
 func TestTitle(t *testing.T) {
 	here := &pipeline{Options: Options{Template: new(config.Template)}}
 	there := &pipeline{Options: Options{Template: here.Template, Place: "111111111111.us-east-1"}}
@@ -19,7 +19,7 @@ func TestTitle(t *testing.T) {
 	}
 }
 
-// Each report has a file of its own, below the directory of reports.
+// Each report has a separate file below the directory of reports.
 func TestFileName(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	names := []string{

@@ -96,7 +96,7 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// What is in tags may have been written by anybody.
+// Tags are untrusted: anyone may have written them.
 func FuzzRecord(f *testing.F) {
 	f.Add(Tags("web", []Input{Text("a", "b")})[recordTag+"1"])
 	f.Add("AAAA")

@@ -15,9 +15,9 @@ import (
 	"bake/internal/prose"
 )
 
-// The record of an image is what its inputs were, in tags: they travel with the image, need
-// no other service and no other permission, and are there when everything else is lost. It
-// is for explaining a change; what decides is the digest.
+// The record of an image holds its inputs in tags. Tags travel with the image, need no
+// other service or permission, and remain when everything else is lost. The record only
+// explains changes; the digest decides.
 const (
 	recordTag   = InputsTag + "." // and a number from 1 on
 	recordTags  = 6               // at most

@@ -217,8 +217,8 @@ func (b *Builder) build(name string) *Build {
 	return one
 }
 
-// made takes an artifact, be it from this process or from a log, and reports whether it is in
-// a local cloud.
+// made adds an artifact, from this process or from a log, and reports whether it is in a
+// local cloud.
 func (one *Build) made(artifact any) (local bool) {
 	var a struct {
 		Images    map[string]string `json:"images"`
@@ -320,8 +320,8 @@ func (b *Builder) Report() *Report {
 	return r
 }
 
-// launch returns the command that launches a machine from an image. Nothing in it needs to be
-// quoted, or else there is none.
+// launch returns the command that launches a machine from an image. It is empty if a part
+// of it would have to be quoted.
 func launch(i Image, local bool) string {
 	for _, r := range i.Region + i.ID {
 		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {

@@ -18,7 +18,7 @@ import (
 	"bake/internal/procgroup"
 )
 
-// machine is a machine on which scripts run as whoever runs the test.
+// machine is a machine on which scripts run as the user of the test.
 type machine struct {
 	communicator.Communicator
 	rules map[string]string // of a script: what stands there instead

@@ -42,9 +42,9 @@ func Endpoint(env []string) string {
 	return endpoint
 }
 
-// OnlyThrough reports whether addr is that of a machine which nothing but the local
-// cloud at endpoint leads to: it is on the loopback of another host, or this host does
-// not let the cloud listen on the port.
+// OnlyThrough reports whether the machine at addr can be reached only through the local
+// cloud at endpoint: it is on the loopback of another host, or this host does not let the
+// cloud listen on the port.
 func OnlyThrough(ctx context.Context, endpoint, addr string) bool {
 	u, err := url.Parse(endpoint)
 	if err != nil || !ofMachine(addr) {

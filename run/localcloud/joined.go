@@ -95,8 +95,8 @@ func (c *Cloud) gone(ctx context.Context) bool {
 	return false
 }
 
-// Dependence names the process whose end would also end this process's machines. It is
-// empty if that is this process itself.
+// Dependence describes the other process whose end would also end the machines of this
+// process. It is empty if there is no such process.
 func (c *Cloud) Dependence() string {
 	if c.open.ServedBy == 0 {
 		return ""

@@ -32,7 +32,7 @@ import (
 
 const region = "us-east-1"
 
-// world is a cloud with an account, and what was told of channels there.
+// world is a cloud with an account, and the notifications about its channels.
 type world struct {
 	t       *testing.T
 	ec2     *ec2.Client

@@ -232,7 +232,8 @@ func TestParent(t *testing.T) {
 	}
 }
 
-// TestNothing: without a collector nothing is recorded, and what records need not know.
+// TestNothing: without a collector nothing is recorded, and callers need not check for
+// that.
 func TestNothing(t *testing.T) {
 	tracer := Open(func(string) string { return "" }, "bake", "", "", func(err error) { t.Error(err) })
 	c := tracer.Named("x").Begin(Run{ID: id})

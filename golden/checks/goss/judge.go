@@ -42,9 +42,9 @@ type Result struct {
 	text bool
 }
 
-// Results judges answers, which are those to [Suite.Questions] in their order. There is one
-// result for each check, in the order of the files. What is not judged yet when ctx is done was
-// not learned.
+// Results judges answers, which must be in the order of [Suite.Questions]. There is one
+// result for each check, in the order of the files. Checks that are not judged when ctx is
+// done count as not learned.
 func (s *Suite) Results(ctx context.Context, answers []facts.Answer) []Result {
 	var out []Result
 	for _, r := range s.resources {

@@ -11,7 +11,7 @@ import (
 	"bake/golden/checks/goss"
 )
 
-// TestFaults: what is wrong with a file is said at its place.
+// TestFaults: errors in a file are reported at their place.
 func TestFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"file:\n  /x:\n    exists: true\n    nosuch: 1\n", `error goss.yaml:4:5 Unknown attribute: file "/x": there is no attribute "nosuch".`},

@@ -64,7 +64,7 @@ matching:
 	}
 }
 
-// TestTemplateFaults: what is wrong with a template, or with what it makes, is said at its line.
+// TestTemplateFaults: errors in a template, or in its result, are reported at their line.
 func TestTemplateFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"# {{ .Vars.x }}\nfile: {a: {exists: true}}\n", `error goss.yaml:1:1 The template cannot be rendered: map has no entry for key "x". A variable that may be absent`},

@@ -276,8 +276,7 @@ func mergedFields(at hcl.Range, v *node) ([]fields, *hcl.Diagnostic) {
 	return nil, fault(at, "Not a mapping", "Only mappings can be merged with <<, not %s.", v.kind())
 }
 
-// json reads a file of JSON.
-// either reads JSON if it is that, and else YAML.
+// either reads a file as JSON if it is JSON, and as YAML otherwise.
 func (r *reader) either() (*node, *hcl.Diagnostic) {
 	if json.Valid(r.src.rendered.bytes) {
 		return r.json()

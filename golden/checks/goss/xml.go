@@ -224,9 +224,10 @@ func (e encodingError) Error() string {
 
 func qualified(n xml.Name) string { return strings.TrimPrefix(n.Space+":"+n.Local, ":") }
 
-// navigator is a place in a document: a node, or one of its attributes. Expressions can take the
-// square of the time and space that the document takes, or more: each step from a place to
-// another, and what else takes time, is counted, and one too many ends the expression.
+// navigator is a place in a document: a node, or one of its attributes. The time and memory
+// that an expression needs can grow with the square of the size of the document, or faster.
+// So each step between places, and other expensive work, is counted, and the evaluation
+// ends when the count exceeds its limit.
 type navigator struct {
 	*xmlNode
 	attr  int  // -1: the node itself
