@@ -46,12 +46,12 @@ type Status struct {
 	Signal string // name without SIG, such as "KILL"; empty if it exited normally
 }
 
-// ErrDisconnected says that the connection was lost while a command ran, so that its exit status is
-// unknown. A reboot of the machine causes it.
+// ErrDisconnected is the error if the connection was lost while a command ran, so that its
+// exit status is unknown. A reboot of the machine causes it.
 var ErrDisconnected = errors.New("the connection to the machine was lost while the command ran")
 
-// ErrNoCommands says that the machine does not run commands for the user. The requested command did
-// not start.
+// ErrNoCommands is the error if the machine does not run commands for the user. The
+// requested command did not start.
 var ErrNoCommands = errors.New("the machine does not run commands for this user")
 
 // Forwarder is a communicator that can open connections from its machine.
@@ -62,7 +62,7 @@ type Forwarder interface {
 	Forward(ctx context.Context, addr string) (net.Conn, error)
 }
 
-// ErrNoForwarding says that the machine does not forward connections.
+// ErrNoForwarding is the error if the machine does not forward connections.
 var ErrNoForwarding = errors.New("the machine does not forward connections")
 
 // ErrNoMachine is the error of file transfers with the communicator "none".

@@ -100,8 +100,8 @@ const (
 	cacheReleases = "release"
 )
 
-// asked replaces a time limit of 0 that was set by the flag with no limit at all, whatever
-// bake files say.
+// asked replaces a time limit of 0 that was set by the flag with no limit, regardless of
+// bake files.
 func asked(cmd *cobra.Command, flag string, limit *time.Duration) {
 	if *limit == 0 && cmd.Flags().Changed(flag) {
 		*limit = run.NoTimeout
@@ -263,7 +263,7 @@ func (p *program) sayNext(result run.Result) {
 	}
 }
 
-// runResult is what bake build -json ends with.
+// runResult is the last object of bake build -json.
 type runResult struct {
 	Run     string          `json:"run"`
 	Runs    []string        `json:"runs,omitempty"` // of images that are built apart; then the run has no id

@@ -204,7 +204,7 @@ func (o *checksOptions) where(flags *pflag.FlagSet) error {
 // settling is how long a machine that has just started may take until nothing fails.
 const settling = 20 * time.Second
 
-// loadChecks reads the files, and shows what is wrong with them.
+// loadChecks reads the files, and prints their errors.
 func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {
 	c, diags := checks.Load(o)
 	return c, p.blame(diags)
@@ -242,7 +242,7 @@ func (p *program) sources(diags hcl.Diagnostics) map[string]*hcl.File {
 	return files
 }
 
-// checked is what bake checks run prints with -json.
+// checked is the output of bake checks run -json.
 type checked struct {
 	Machine  string            `json:"machine"`
 	Open     bool              `json:"open"` // the gate

@@ -141,8 +141,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 }
 
-// showCloud shows how clients find a cloud that is up: what a shell or a program reads on standard
-// output, and the rest for people. console is nil if it is not served.
+// showCloud prints how clients reach a running cloud: settings for a shell or a program on
+// standard output, and the rest for people. console is nil if no console is served.
 func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
 	address := ""
 	if console != nil {

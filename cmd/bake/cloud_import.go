@@ -98,7 +98,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	})
 }
 
-// importImage imports what o names and prints what the image lacks.
+// importImage imports the source in o and prints what the image lacks.
 func (p *program) importImage(ctx context.Context, c *localcloud.Cloud, o cloudImportOptions, owner string) error {
 	emit, done := p.progressDisplay()
 	options, err := p.localOptions(emit)

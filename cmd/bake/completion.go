@@ -172,8 +172,8 @@ func (p *program) completeRuns(cmd *cobra.Command, args []string, _ string) (out
 	return out, ordered
 }
 
-// outlined reads the template that is among args, or else the one in the working
-// directory, as far as it can be read. It returns nil if there is none.
+// outlined reads as much as possible of the template in args, or else of the one in the
+// working directory. It returns nil if there is none.
 func (p *program) outlined(ctx context.Context, args []string) *config.Outline {
 	load, err := new(templateFlags).options(p, "bake completion", slices.Concat(args, []string{"."})[0])
 	if err != nil {

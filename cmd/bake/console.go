@@ -86,7 +86,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 	return c.read(ctx)
 }
 
-// console evaluates what it is given line by line.
+// console evaluates its input line by line.
 type console struct {
 	*program
 	session inspect.Session
@@ -154,7 +154,7 @@ func (c *console) values() {
 	c.say(strings.TrimRight(b.String(), "\n"))
 }
 
-// interact evaluates what a user types at the terminal.
+// interact evaluates the lines that a user types at the terminal.
 func (c *console) interact(ctx context.Context) (err error) {
 	ctx, _, release := c.interrupts(ctx, ignoreSignals)
 	defer release()

@@ -8,7 +8,7 @@ import (
 	"bake/ui"
 )
 
-// displayOptions say how a run is shown.
+// displayOptions determine how a run is shown.
 type displayOptions struct {
 	color, timestamps bool
 	prompts           bool   // the user is prompted between lines
@@ -16,7 +16,7 @@ type displayOptions struct {
 	onLocal           bool   // it is on the local cloud
 }
 
-// feed gives events to the displays of a run.
+// feed passes events to the displays of a run.
 type feed struct {
 	displays []ui.Display
 	screen   *ui.Screen // nil if the display is not live

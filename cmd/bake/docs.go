@@ -201,8 +201,8 @@ func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, te
 	return nil
 }
 
-// searchCommands returns how to get help on each command that has all words of a text in its
-// description or its flags, and what it does.
+// searchCommands returns, for each command whose description or flags contain all words of
+// a text, how to get help on it, and its description.
 func searchCommands(cmd *cobra.Command, text string) (found [][2]string) {
 	words := strings.Fields(strings.ToLower(text))
 	for _, c := range cmd.Commands() {

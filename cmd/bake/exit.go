@@ -55,7 +55,7 @@ type outcomeError struct {
 
 func (e outcomeError) Unwrap() error { return e.error }
 
-// ended gives the error of a command that runs something its exit code. shown is that
+// ended adds the exit code to the error of a command that runs something. shown is that
 // error, or a different one if the error was reported already.
 func (p *program) ended(err, shown error, codes choice) error {
 	choose := codes.value

@@ -145,7 +145,7 @@ func (p *program) withEngine(ctx context.Context, f *fleetFlags, t *fleet.Templa
 	return do(e)
 }
 
-// fleetHost is what this program gives to an engine.
+// fleetHost is the interface of this program to an engine.
 type fleetHost struct {
 	fleet.Host
 	open  func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) // nil: AWS
@@ -187,7 +187,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 	return h
 }
 
-// doubts shows what is doubtful about the template once, and not for each cell.
+// doubts shows warnings about the template only once, and not for each cell.
 func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
 	return func(d run.Diagnosis) {
 		var fresh run.Diagnosis

@@ -101,7 +101,7 @@ func reads(cmd *cobra.Command) []string {
 	return names
 }
 
-// writeHelp explains cmd: what it does, its commands, flags, exit codes,
+// writeHelp prints the help of cmd: its description, commands, flags, exit codes,
 // environment, and examples.
 func writeHelp(w io.Writer, cmd *cobra.Command) {
 	about := cmd.Long
@@ -143,7 +143,8 @@ func codesOf(cmd *cobra.Command) string {
 	return usualExitCodes
 }
 
-// section writes rows of a name and what it means, under a heading. No rows, no section.
+// section writes rows of a name and its meaning under a heading. Without rows it writes
+// nothing.
 func section(w io.Writer, heading string, rows [][2]string) {
 	if len(rows) == 0 {
 		return

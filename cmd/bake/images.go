@@ -48,7 +48,7 @@ that were made there.`,
 	return cmd
 }
 
-// placeFlags say where images are.
+// placeFlags select the place of images.
 type placeFlags struct {
 	region, profile string
 	regions         []string
@@ -142,7 +142,7 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 		err = do(ctx, stop, account)
 	}
 	if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(ctx)); ok {
-		return gone // whatever else there is follows from that
+		return gone // other errors follow from this one
 	}
 	return err
 }
@@ -374,7 +374,7 @@ func filterOf(text string) (images.Filter, bool) {
 	return images.Filter{Name: name, Values: strings.Split(values, ",")}, true
 }
 
-// imagesResult is what bake images list -json ends with.
+// imagesResult is the last object of bake images list -json.
 type imagesResult struct {
 	Account string         `json:"account"`
 	Images  []images.Image `json:"images"`
@@ -402,7 +402,7 @@ func (p *program) showImages(account string, all []images.Image, of *channelOf, 
 	}
 }
 
-// instancesResult is what bake images list -instances -json ends with.
+// instancesResult is the last object of bake images list -instances -json.
 type instancesResult struct {
 	Account   string            `json:"account"`
 	Instances []images.Instance `json:"instances"`

@@ -195,7 +195,7 @@ history is that of the parameter; it is appended to, never rewritten.`,
 	return cmd
 }
 
-// approvedResult is what bake images approve -json ends with.
+// approvedResult is the last object of bake images approve -json.
 type approvedResult struct {
 	By     string         `json:"by"`
 	Images []images.Image `json:"images"`
@@ -232,7 +232,7 @@ tag: restrict ec2:CreateTags for this key to the approvers.`,
 	return cmd
 }
 
-// revokedResult is what bake images revoke -json ends with.
+// revokedResult is the last object of bake images revoke -json.
 type revokedResult struct {
 	Images []images.Revocation `json:"images"`
 }
@@ -323,7 +323,7 @@ when on, by whom and why. The newest is first.`,
 	return cmd
 }
 
-// historyResult is what bake images channel -json ends with.
+// historyResult is the last object of bake images channel -json.
 type historyResult struct {
 	Parameter string           `json:"parameter"`
 	Places    []images.History `json:"places"`

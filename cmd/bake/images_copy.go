@@ -85,7 +85,7 @@ func (f *imagesCopyFlags) read() error {
 	return f.Check()
 }
 
-// copiedResult is what bake images copy -json ends with.
+// copiedResult is the last object of bake images copy -json.
 type copiedResult struct {
 	Run    string          `json:"run"`
 	Images []images.Copied `json:"images"`

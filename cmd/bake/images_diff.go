@@ -82,7 +82,7 @@ func (o *diffOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// difference is what bake images diff prints with -json.
+// difference is the output of bake images diff -json.
 type difference struct {
 	images.Comparison
 	Contents *changes.Set `json:"contents,omitempty"`
@@ -107,7 +107,7 @@ func (p *program) imagesDiff(cmd *cobra.Command, o *diffOptions) error {
 	return p.ended(err, err, o.guest.exitCodes)
 }
 
-// inside compares what is in two images.
+// inside compares the contents of two images.
 func (p *program) inside(cmd *cobra.Command, o *diffOptions, a, b images.Image) (*changes.Set, error) {
 	var known [2]changes.Known
 	for n, i := range []images.Image{a, b} {

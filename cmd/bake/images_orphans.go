@@ -60,7 +60,7 @@ those of us-east-1.`,
 	return cmd
 }
 
-// orphansResult is what bake images orphans -json ends with.
+// orphansResult is the last object of bake images orphans -json.
 type orphansResult struct {
 	Snapshots []images.Orphan `json:"snapshots"`
 	Deleted   []string        `json:"deleted"`

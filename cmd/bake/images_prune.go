@@ -132,7 +132,7 @@ func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command s
 	return all, nil
 }
 
-// pruneResult is what bake images prune -json ends with.
+// pruneResult is the last object of bake images prune -json.
 type pruneResult struct {
 	Applied  bool             `json:"applied"`
 	Images   []images.Planned `json:"images"`

@@ -127,7 +127,7 @@ the accounts themselves are queried, which gives the current state.`,
 	return cmd
 }
 
-// sharedResult is what bake images share -json ends with.
+// sharedResult is the last object of bake images share -json.
 type sharedResult struct {
 	Images []images.Shared `json:"images"`
 }

@@ -99,7 +99,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	return nil
 }
 
-// requirements reads what a template requires.
+// requirements reads the requirements of a template.
 func (p *program) requirements(ctx context.Context, flags templateFlags, command, path string) (*config.Template, error) {
 	load, err := flags.options(p, command, path)
 	if err != nil {

@@ -40,7 +40,7 @@ type jsonOutcome struct {
 	Diagnostics []ui.Diagnostic `json:"diagnostics"`
 }
 
-// jsonFlag gives cmd the flag -json.
+// jsonFlag registers the flag -json of cmd.
 func (p *program) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.json.on, "json", false, "print JSON instead of text: one object per line, the last one with the result")
 }

@@ -15,7 +15,8 @@ import (
 	"bake/ui"
 )
 
-// localOptions say how the local cloud behaves when this process opens it.
+// localOptions returns the options of the local cloud for the case that this process opens
+// it.
 func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	dir, err := p.env.cloudDir()
 	return local.Options{
@@ -82,7 +83,7 @@ func (p *program) withLocal(ctx context.Context, egress, faults string, fn func(
 	defer unwatch()
 	err = fn(ctx, c)
 	if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(ctx)); ok {
-		return gone // whatever else there is follows from that
+		return gone // other errors follow from this one
 	}
 	return err
 }

@@ -144,7 +144,7 @@ type usageError struct {
 
 func (e usageError) Error() string { return e.text }
 
-// templateError carries what is wrong with a template, and its sources.
+// templateError holds the errors of a template, and its sources.
 type templateError = run.TemplateError
 
 // exitCode maps a command's error to the exit code of the program.

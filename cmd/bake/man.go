@@ -45,7 +45,7 @@ func (r *roff) request(name string, args ...string) {
 	r.WriteString("\n")
 }
 
-// text writes lines of text as they are.
+// text writes lines of text unchanged.
 func (r *roff) text(text string) {
 	for line := range strings.Lines(text) {
 		line = escaped(strings.TrimSuffix(line, "\n"))
@@ -71,7 +71,7 @@ func escaped(text string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text)
 }
 
-// rows writes names and what they mean.
+// rows writes names and their meanings.
 func (r *roff) rows(heading string, rows [][2]string) {
 	if len(rows) > 0 {
 		r.request("SH", heading)

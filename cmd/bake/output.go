@@ -53,7 +53,7 @@ func (o *output) unread() bool {
 	}
 }
 
-// file returns the file that o writes to, nil if it is none.
+// file returns the file that o writes to, or nil if o does not write to a file.
 func (o *output) file() *os.File {
 	f, _ := o.Writer.(*os.File)
 	return f

@@ -92,7 +92,7 @@ func (p *program) plan(ctx context.Context, o planOptions) (err error) {
 	p.json.result = struct {
 		Builds []run.PlannedBuild `json:"builds"`
 	}{list(all)}
-	if some { // what the others would do has been shown
+	if some { // the plan of the others has been shown
 		return notShown(failed)
 	}
 	if builds == 0 && len(all) > 0 && o.detailed {

@@ -13,7 +13,7 @@ import (
 	"bake/step"
 )
 
-// pluginsResult is what bake init and bake plugins write with -json.
+// pluginsResult is the output of bake init -json and bake plugins -json.
 type pluginsResult struct {
 	Plugins []installed.Plugin `json:"plugins"`
 }

@@ -76,7 +76,7 @@ assume them.`,
 	return cmd
 }
 
-// policyResult is what bake policy prints with -json.
+// policyResult is the output of bake policy -json.
 type policyResult struct {
 	Policy any `json:"policy"`
 }

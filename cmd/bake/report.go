@@ -97,7 +97,7 @@ func browse(ctx context.Context, path string) error {
 		words = []string{"rundll32", "url.dll,FileProtocolHandler", path}
 	}
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...) // a program that opens files
-	cmd.WaitDelay = time.Second                             // a browser that it has started may go on, and hold the output open
+	cmd.WaitDelay = time.Second                             // a browser that it has started may keep running, and hold the output open
 	if out, err := cmd.CombinedOutput(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("no browser can be opened: %w: %s", err, prose.OneLine(string(out)))
 	}

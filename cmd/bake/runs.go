@@ -37,7 +37,7 @@ is shown as damaged, its ledger cannot be read completely, so more resources may
 	return cmd
 }
 
-// runsResult is what bake runs writes with -json.
+// runsResult is the output of bake runs -json.
 type runsResult struct {
 	Runs []run.Past `json:"runs"`
 }

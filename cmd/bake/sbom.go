@@ -156,7 +156,7 @@ func (p *program) imageSBOM(cmd *cobra.Command, o *sbomOptions, image string) er
 	return p.ended(err, err, o.guest.exitCodes)
 }
 
-// read reads what is installed on a machine.
+// read reads the list of the software on a machine.
 func read(ctx context.Context, m communicator.Communicator) (*contents.Contents, error) {
 	return contents.FromMachine(ctx, func(ctx context.Context, script string, out io.Writer) error {
 		return asroot.Attempt(ctx, m, script, out)

@@ -181,7 +181,7 @@ func (a *age) Set(text string) error {
 	return err
 }
 
-// sweepResult is what bake sweep -json ends with.
+// sweepResult is the last object of bake sweep -json.
 type sweepResult struct {
 	DryRun bool           `json:"dry_run"`
 	Runs   []run.SweptRun `json:"runs"`

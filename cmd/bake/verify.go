@@ -172,7 +172,7 @@ func (o *verifyOptions) forFiles(cmd *cobra.Command) string {
 	return ""
 }
 
-// verified is what bake verify-attestation prints with -json.
+// verified is the output of bake verify-attestation -json.
 type verified struct {
 	File          string            `json:"file"`
 	KeyID         string            `json:"key_id"` // SHA-256 of the public key

@@ -12,7 +12,7 @@ import (
 	"bake/ui"
 )
 
-// version is that of bake, by semantic versioning.
+// version is the version of bake, in semantic versioning.
 const version = about.Version
 
 func (p *program) versionCommand() *cobra.Command {

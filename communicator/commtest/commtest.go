@@ -115,8 +115,8 @@ func muchOutput(t *testing.T, s Subject) {
 	}
 }
 
-// binary sees that bytes are kept as they are, whatever they mean to a terminal or in
-// an encoding of text.
+// binary checks that bytes are preserved, even if they are special to a terminal or in a
+// text encoding.
 func binary(t *testing.T, s Subject) {
 	var want []byte
 	for i := range 256 << 10 {

@@ -102,7 +102,7 @@ type Login struct {
 	Password string        // empty: no password
 	Prompts  bool          // the password is the answer to a question, and taken no other way
 	HostKey  ssh.Signer
-	Env      []string // of commands, besides that of the test
+	Env      []string // of commands, in addition to that of the test
 }
 
 // Serve starts an SSH server inside the test, which runs commands with sh and
@@ -223,7 +223,7 @@ func SSHD(t testing.TB, key ssh.PublicKey, hostKeyPEM string, hostKey ssh.Public
 		"AuthorizedKeysFile " + write("authorized_keys", string(ssh.MarshalAuthorizedKey(key))),
 		"StrictModes no", "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"PermitRootLogin yes", "PidFile none", "Subsystem sftp internal-sftp", "MaxStartups 100", "MaxSessions 100",
-		"SetEnv SHLVL=2", // keeps bash from reading the .bashrc of whoever runs the test
+		"SetEnv SHLVL=2", // keeps bash from reading the .bashrc of the user who runs the test
 	}...)
 	file := write("sshd_config", strings.Join(config, "\n")+"\n")
 	log := filepath.Join(dir, "log")

@@ -48,7 +48,7 @@ func forwardAgent(client *ssh.Client, pipe string) error {
 				defer channel.Close()
 				conn, err := dialAgent(context.Background(), pipe)
 				if err != nil {
-					return // the machine is told by the end of the channel
+					return // the end of the channel informs the machine
 				}
 				go func() {
 					defer conn.Close() // ends the other direction too

@@ -75,7 +75,7 @@ func (h *hostKeys) learnProved(ctx context.Context, conn ssh.Conn, requests <-ch
 	}
 }
 
-// parseBlobs returns the keys of a list of strings; what is no key is left out.
+// parseBlobs returns the keys in a list of strings. It skips strings that are not keys.
 func parseBlobs(list []byte) (keys []ssh.PublicKey) {
 	for len(list) > 0 && len(keys) < maxPinned {
 		var next struct {

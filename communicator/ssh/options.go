@@ -178,7 +178,7 @@ type Kind string
 // The kinds of communicator.
 const (
 	SSH   Kind = "ssh"
-	WinRM Kind = "winrm" // of which this package knows nothing else
+	WinRM Kind = "winrm" // implemented in another package
 	None  Kind = "none"
 )
 
@@ -188,7 +188,7 @@ func (Kind) Choices() []string { return []string{string(SSH), string(WinRM), str
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (k *Kind) UnmarshalText(b []byte) error { return schema.ParseChoice(k, b, k.Choices()) }
 
-// HostKeyCheck says which host keys are accepted.
+// HostKeyCheck determines which host keys are accepted.
 type HostKeyCheck string
 
 // The kinds of host key check.
@@ -215,7 +215,7 @@ func (KeyType) Choices() []string { return []string{"rsa", "ed25519", "ecdsa", "
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (k *KeyType) UnmarshalText(b []byte) error { return schema.ParseChoice(k, b, k.Choices()) }
 
-// TransferMethod says how files travel.
+// TransferMethod is the method of file transfers.
 type TransferMethod string
 
 // The ways files travel. Shell bears the name it has in templates for historical reasons.
@@ -230,7 +230,7 @@ func (TransferMethod) Choices() []string { return []string{string(Shell), string
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (m *TransferMethod) UnmarshalText(b []byte) error { return schema.ParseChoice(m, b, m.Choices()) }
 
-// Tunnel is a port on one side that leads to an address on the other.
+// Tunnel forwards a port on one side to an address on the other.
 type Tunnel struct {
 	Port int    // of localhost, where it is listened on
 	To   string // host:port
@@ -304,8 +304,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	known(c, &o.KeyExchangeAlgorithms, "key exchange algorithm", append(algorithms.KeyExchanges, insecure.KeyExchanges...))
 }
 
-// fill gives options that are set to nothing their defaults: 0 is how a template
-// says that an option is not set.
+// fill sets options that are 0 or empty to their defaults: in a template, 0 means that an
+// option is not set.
 func (o *Options) fill() {
 	d := Defaults()
 	o.Port = cmp.Or(o.Port, d.Port)
@@ -328,7 +328,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 		c.Errorf(&o.CertificateFile, "Certificate without a key", "ssh_certificate_file needs ssh_private_key_file, the key that it certifies.")
 	}
 	if o.BastionHost == "" {
-		return // what is for the bastion host is not looked at
+		return // the options for the bastion host are not checked
 	}
 	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile, &o.BastionUsername)
 	if o.BastionCertificateFile != "" && o.BastionPrivateKeyFile == "" && o.PrivateKeyFile == "" {

@@ -95,7 +95,7 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 // isGNUTar is a shell condition.
 const isGNUTar = `tar --no-overwrite-dir --version >/dev/null 2>&1`
 
-// errOtherTar says that the machine has no GNU tar.
+// errOtherTar is the error if the machine has no GNU tar.
 var errOtherTar = errors.New("the machine has no GNU tar")
 
 // tarKnown returns the machine's kind of tar, as far as it is known.

@@ -191,7 +191,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	return transferError("get", src, status, stderr.String())
 }
 
-// longestLine is more than get.ps1 puts into a line.
+// longestLine is above the length of any line that get.ps1 writes.
 const longestLine = 256 << 10
 
 // receive writes into dst what get.ps1 sends.

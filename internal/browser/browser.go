@@ -28,12 +28,12 @@ type Browser struct {
 
 	mu    sync.Mutex
 	next  int
-	calls map[int]chan message // what is waited for, by its number
+	calls map[int]chan message // pending calls, by number
 	pages map[string]*Page     // by session
 	err   error                // why there are no more answers
 }
 
-// message is one of the protocol, in either direction.
+// message is a message of the protocol, in either direction.
 type message struct {
 	ID      int             `json:"id,omitempty"`
 	Session string          `json:"sessionId,omitempty"`

@@ -43,8 +43,8 @@ func (r *redacted) Handle(ctx context.Context, in slog.Record) error {
 	return r.Handler.Handle(ctx, out)
 }
 
-// WithAttrs implements [slog.Handler]. What is secret only later is not yet
-// known to be, so the attributes should be names rather than values.
+// WithAttrs implements [slog.Handler]. A value that becomes secret only later is not masked
+// here, so the attributes should be names rather than values.
 func (r *redacted) WithAttrs(attrs []slog.Attr) slog.Handler {
 	var clean []slog.Attr
 	for _, a := range attrs {

@@ -4,5 +4,6 @@ package filelock
 
 import "errors"
 
-// ErrLocked says that another process, or another open file of this one, holds the lock.
+// ErrLocked is the error if another process, or another open file of this process, holds
+// the lock.
 var ErrLocked = errors.New("locked by another process")

@@ -117,7 +117,8 @@ func (e *execution) run(n parse.Node, dot any) (outcome, error) {
 	return ended, fmt.Errorf("%s is not allowed here", n)
 }
 
-// branch runs one of the lists of an if or a with; inside gives the dot of the first.
+// branch runs one of the lists of an if or a with; inside returns the dot of the first
+// list.
 func (e *execution) branch(n *parse.BranchNode, dot any, inside func(any) any) (outcome, error) {
 	mark := len(e.variables)
 	defer func() { e.variables = e.variables[:mark] }()
@@ -165,7 +166,7 @@ func (e *execution) loop(n *parse.RangeNode, dot any) (outcome, error) {
 	return ended, nil
 }
 
-// loopVariables sets the variables that a range names to what a turn is about.
+// loopVariables sets the variables of a range for one iteration.
 func (e *execution) loopVariables(p *parse.PipeNode, key, value any) error {
 	values := []any{value}
 	if len(p.Decl) > 1 {
@@ -250,8 +251,8 @@ func (e *execution) pipe(p *parse.PipeNode, dot any) (any, error) {
 	return value, nil
 }
 
-// command evaluates one command of a pipeline; what the command before has
-// resulted in is its last argument.
+// command evaluates one command of a pipeline; the result of the preceding command is its
+// last argument.
 func (e *execution) command(c *parse.CommandNode, dot any, piped []any) (any, error) {
 	if name, ok := c.Args[0].(*parse.IdentifierNode); ok {
 		v, err := e.call(name.Ident, c.Args[1:], dot, piped)

@@ -24,7 +24,7 @@ func NewLanguage(functions map[string]any) Language {
 	return Language{all}
 }
 
-// Error is what is wrong in a line of a text.
+// Error is an error in a line of a text.
 type Error struct {
 	Line int // from 1
 	Err  error
@@ -32,7 +32,7 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Err) }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the underlying error.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Render expands text with data as the dot. lines has, for each line of the output, the

@@ -24,7 +24,7 @@ type asked struct {
 	body            []byte
 }
 
-// ask makes a request, and puts the answer, which is JSON, into answer.
+// ask makes a request, and decodes the JSON response into answer.
 func ask(ctx context.Context, a asked, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

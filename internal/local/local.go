@@ -41,12 +41,12 @@ type Options struct {
 	Getenv func(string) string // the environment, for the host's proxies
 	Log    *slog.Logger        // for developers
 
-	Launches    bool                         // it is opened to launch machines: what they would wait for is begun at once
+	Launches    bool                         // the cloud is opened to launch machines: their preparation begins at once
 	Accounts    int                          // how many accounts there are at least; 0 for two
 	AccountIDs  []string                     // IDs of additional accounts, if this process serves the cloud
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
 	Mirror      string                       // URLs of archives, as -mirror says them; empty for the host's own
-	Egress      string                       // what machines can reach besides public addresses, as in -allow-egress
+	Egress      string                       // what machines can reach in addition to public addresses, as in -allow-egress
 	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
 	RecycleBin  time.Duration                // how long what is deleted can be restored; 0 is not at all
 	Delays      string                       // how long things take: the name of a profile, or JSON; empty for none

@@ -205,7 +205,7 @@ func (t *torture) show(v verdict) {
 	}
 }
 
-// summarize prints the table. It returns errGoals if a goal was missed.
+// summarize prints the table. It returns errGoals if a verdict is bad.
 func summarize(verdicts []verdict) (err error) {
 	type row struct{ trials, crashes, finished, left, lost, resumed, other int }
 	rows := map[string]*row{}

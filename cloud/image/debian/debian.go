@@ -23,11 +23,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options are what a system is made of.
+// Options describe a system.
 type Options struct {
 	Suite   string   // codename of the release, such as bookworm
 	Arch    string   // Debian's name for the architecture, such as amd64
-	Include []string // packages to install besides the required ones
+	Include []string // packages to install in addition to the required ones
 	// Optional packages are installed where the mirror has them and what they depend on.
 	Optional []string
 
@@ -43,13 +43,13 @@ type Options struct {
 	Progress func(Progress) // may be nil; calls do not overlap
 
 	Host   fs.FS        // this host's root directory
-	Client *http.Client // nil means a client that heeds HTTP_PROXY and its kin
+	Client *http.Client // nil means a client that uses HTTP_PROXY and similar variables
 	Now    func() time.Time
 }
 
 // System is a system whose packages are in the cache.
 type System struct {
-	Packages []*Package // each after what it depends on
+	Packages []*Package // each after its dependencies
 	Sources  []string   // the lines of its /etc/apt/sources.list
 	Mirrors  []string   // the URLs in Sources, each once
 	Version  string     // of the release, such as 12.11; "" when the mirror names none

@@ -12,8 +12,8 @@ type distribution struct {
 	Name       string // also who the login user is to finger(1)
 	Suites     []string
 	Components []string // that packages are taken from
-	Further    []string // components that the system's sources name besides
-	OneTree    bool     // security fixes are in the same tree, not in one beside it
+	Further    []string // additional components in the system's sources
+	OneTree    bool     // security fixes are in the same tree, not in a separate one
 	Keyring    string   // the name of its keyring package, and of the file in that
 	Keys       []byte   // the public keys that sign its archive
 	Groups     string   // of the login user, where they exist
@@ -63,7 +63,8 @@ func distributionOf(suite string) distribution {
 // Distribution returns the name of the distribution that has a suite, in lower case.
 func Distribution(suite string) string { return strings.ToLower(distributionOf(suite).Name) }
 
-// CheckMirror reports what is no mirror of a distribution, by its name in lower case.
+// CheckMirror returns an error if url is not a mirror of a distribution, given by its name
+// in lower case.
 func CheckMirror(distribution, url string) error {
 	var names []string
 	for _, d := range distributions() {

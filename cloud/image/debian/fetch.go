@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Progress is one report of how far a piece of work is.
+// Progress is one report of the progress of a task.
 type Progress struct {
 	Phase       string // what is being done, such as "download packages"
 	Done, Total int64  // bytes; a Total of 0 means that it is not known

@@ -67,7 +67,7 @@ func hostSources(host fs.FS) ([]source, error) {
 // HostMirrors returns the URLs of the archives in the host's own apt sources, without
 // duplicates. It ignores sources that cannot be read.
 func HostMirrors(host fs.FS) []string {
-	sources, _ := hostSources(host) // making a base says what is wrong with them
+	sources, _ := hostSources(host) // making a base reports their errors
 	return mirrors(sources)
 }
 
@@ -203,7 +203,8 @@ func fetchable(uri string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// loopback returns the first of urls that leads a machine to itself and not to the host.
+// loopback returns the first of urls that on a machine would refer to the machine itself
+// and not to the host.
 func loopback(urls []string) string {
 	for _, text := range urls {
 		u, err := url.Parse(text)

@@ -91,7 +91,7 @@ func authorized(user string, key ssh.PublicKey) bool {
 	return false
 }
 
-// serveSession runs what the client asks for as the user who logged in.
+// serveSession serves the client's request with the rights of the user who logged in.
 func serveSession(s ssh.Session, transfer bool) {
 	account, err := lookupAccount(s.User())
 	if err != nil {

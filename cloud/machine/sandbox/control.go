@@ -21,8 +21,8 @@ type control struct {
 	buf  []byte
 }
 
-// maxMessage is well above a specification with 500 layers, and below what a
-// socket takes by default.
+// maxMessage is well above the size of a specification with 500 layers, and below the
+// default limit of a socket.
 const maxMessage = 160 << 10
 
 // message is a message in either direction. ID matches an answer to its request.

@@ -57,7 +57,7 @@ func Endless(_ *Server, w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// Cut gives half of the answer.
+// Cut sends only half of the answer.
 func Cut(_ *Server, w http.ResponseWriter) http.ResponseWriter { return halved{w} }
 
 type halved struct{ http.ResponseWriter }

@@ -129,7 +129,7 @@ func (s *Server) Down() {
 	s.Cut()
 }
 
-// Up brings the machine back.
+// Up makes the machine reachable again.
 func (s *Server) Up() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -561,7 +561,7 @@ func told(err error, stderr io.Writer) int {
 	return 1
 }
 
-// putScript does what the script put does.
+// putScript has the effect of the script put.
 func putScript(root string, in io.Reader) error {
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
 		return fmt.Errorf("%s: %w", root, fs.ErrNotExist)
@@ -596,7 +596,7 @@ func putScript(root string, in io.Reader) error {
 	}
 }
 
-// getScript does what the script get does.
+// getScript has the effect of the script get.
 func getScript(w io.Writer, root string, contents bool) error {
 	base := filepath.Base(root)
 	b64 := base64.StdEncoding.EncodeToString

@@ -70,7 +70,7 @@ func (p Package) controlFile() string {
 	return fmt.Sprintf("Package: %s\nVersion: %s\n%sDescription: a package\n of a test\n", p.Name, p.Version, fields)
 }
 
-// Tar writes an archive of entries; content gives that of regular files.
+// Tar returns an archive of entries; content returns the contents of regular files.
 func Tar(t testing.TB, entries []tar.Header, content func(name string) string) []byte {
 	t.Helper()
 	var b bytes.Buffer
