@@ -33,7 +33,7 @@ func write(t testing.TB, files map[string]string) string {
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// load loads what is in dir and fails on errors.
+// load loads the template in dir and fails the test on errors.
 func load(t *testing.T, o config.Options) *config.Template {
 	t.Helper()
 	o.Now = now
@@ -379,8 +379,7 @@ build {
 	}
 }
 
-// TestSteps: which provisioners and post-processors a build gets, and what their
-// meta-arguments say.
+// TestSteps: the provisioners and post-processors of a build, and their meta-arguments.
 func TestSteps(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": sources + `
 locals {
@@ -670,8 +669,8 @@ func FuzzVar(f *testing.F) {
 	})
 }
 
-// TestLookedUpSecret: what aws_secretsmanager looks up is not shown, and is
-// unknown where nothing can look it up.
+// TestLookedUpSecret: the result of aws_secretsmanager is not shown, and is unknown if it
+// cannot be looked up.
 func TestLookedUpSecret(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": `
 locals { password = aws_secretsmanager("app", "password") }

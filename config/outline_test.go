@@ -142,8 +142,8 @@ func expensive(text string) bool {
 	return false
 }
 
-// TestLookupInLocals: what looks something up in all locals gets those that do not
-// depend on it, and is no cycle.
+// TestLookupInLocals: a lookup in all locals gets those that do not depend on it, and is
+// not a cycle.
 func TestLookupInLocals(t *testing.T) {
 	out := outline(t, `locals {
 		b     = lookup(local, "a", "none")

@@ -191,8 +191,8 @@ func TestUses(t *testing.T) {
 	}
 }
 
-// Images are ordered by their references, and what is wrong with these is said where they
-// are.
+// Images are ordered by their references, and errors in references are reported at their
+// place.
 func TestReadImages(t *testing.T) {
 	for _, test := range []struct {
 		text, order, wrong string

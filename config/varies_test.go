@@ -7,8 +7,8 @@ import (
 	"bake/config"
 )
 
-// What has another value in each run is found in a block and in what the block refers to,
-// and nowhere else.
+// Functions whose value differs in each run are found in a block and in the values that it
+// refers to, and nowhere else.
 func TestVaries(t *testing.T) {
 	for expr, want := range map[string]string{
 		`"plain"`:                       "",

@@ -98,8 +98,8 @@ func TestLoadComplains(t *testing.T) {
 	}
 }
 
-// TestLoadTwice: what an image is copied or distributed to is no region that its fleet bakes it
-// in, too; each such region is said once.
+// TestLoadTwice: a fleet must not bake an image in a region to which the image is also
+// copied or distributed. Each such region is reported once.
 func TestLoadTwice(t *testing.T) {
 	const sources = "source \"amazon-ebs\" \"web\" {\n  ami_regions = [\"eu-west-1\", \"us-west-2\"]\n}\nbuild {\n  sources = [\"amazon-ebs.web\"]\n}\n"
 	const web = "image \"web\" {\n  sources = [\"amazon-ebs.web\"]\n  for_each = toset([\"a\", \"b\"])\n DISTRIBUTE\n}\n"

@@ -13,7 +13,7 @@ import (
 	"bake/step"
 )
 
-// TestMemoryOptions: a run goes on with what it was told when it began, but for what it is told
+// TestMemoryOptions: a resumed run has its original options, except those that are given
 // again.
 func TestMemoryOptions(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

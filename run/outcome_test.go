@@ -10,8 +10,8 @@ import (
 	"bake/step"
 )
 
-// TestOutcome: what is left counts most, then why the run was cancelled, then the most
-// serious failure of a build.
+// TestOutcome: resources left behind count most, then the reason of a cancellation, then
+// the most serious failure of a build.
 func TestOutcome(t *testing.T) {
 	failed := func(f engine.Failure) engine.BuildResult {
 		return engine.BuildResult{Err: errors.New("failed"), Failure: f}

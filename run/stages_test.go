@@ -49,7 +49,7 @@ build {
 }
 `
 
-// stages are runs of staged on a cloud, each stage in a directory of state of its own.
+// stages are runs of staged on a cloud. Each stage has a separate state directory.
 type stages struct {
 	*runtest.World
 	bench
@@ -71,8 +71,8 @@ func newStages(t *testing.T, template string) *stages {
 	return s
 }
 
-// stage does the next stage on another host, with what the one before has exported, and
-// returns what it exports.
+// stage runs the next stage on another host, with the export of the previous stage, and
+// returns its own export.
 func (s *stages) stage(t *testing.T, sealed []byte) ([]byte, run.Result, error) {
 	t.Helper()
 	s.host++
@@ -162,7 +162,7 @@ func (s *stages) lines(t *testing.T) string {
 	return strings.Join(strings.Fields(string(text)), " ")
 }
 
-// all lists what the account has, without ids.
+// all lists the resources of the account, without ids.
 func (s *stages) all() (out []string) {
 	id := regexp.MustCompile(`-[0-9a-f]{17}`)
 	for _, region := range []string{"us-east-1", "us-west-2"} {
@@ -188,8 +188,8 @@ func next(r run.Result) string {
 	return strings.Join(out, ", ")
 }
 
-// did are the steps that have finished, and what was made, sorted: the steps of a run that
-// goes by stages that are not there because another process does them are left out.
+// did returns the finished steps and the created resources, sorted. It leaves out the steps
+// that only a run by stages has, because another process continues it.
 func (b *bench) did() []string {
 	id := regexp.MustCompile(`\b(i|ami|snap|key|sg)-[0-9a-f]{17}|packer_\S+|[0-9a-f]{8}-[0-9a-f-]{27}`)
 	again := map[string]bool{"connect to AWS": true, "find the machine of the run": true, "find the image of the run": true, "provision": true}
@@ -425,8 +425,8 @@ func TestStagesOfWhatCannotBeCut(t *testing.T) {
 	}
 }
 
-// TestImport: what was exported can be read with its key alone, and does not take the place
-// of what this host knows better.
+// TestImport: an export can be read only with its key, and does not replace newer state of
+// this host.
 func TestImport(t *testing.T) {
 	var b bench
 	o := b.resumed(t)

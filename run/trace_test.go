@@ -13,8 +13,8 @@ import (
 	"bake/step"
 )
 
-// traced gives the runs of o a collector, and returns what closes the tracer, and its spans by
-// their ids.
+// traced sends the traces of o's runs to a collector. It returns a function that closes the
+// tracer and returns its spans by id.
 func traced(t *testing.T, o *run.Options, env ...string) func() map[string]otlptest.Span {
 	t.Helper()
 	c := otlptest.Start(t)

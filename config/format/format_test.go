@@ -88,8 +88,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// FuzzSource: formatting a file again changes nothing, and it never changes what
-// the file says.
+// FuzzSource: formatting a file twice gives the same result as once, and never changes its
+// meaning.
 func FuzzSource(f *testing.F) {
 	for _, pattern := range []string{"../../testdata/valid/*.hcl", "../../testdata/invalid/*.hcl"} {
 		names, err := filepath.Glob(pattern)

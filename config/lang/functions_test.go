@@ -194,8 +194,7 @@ func TestUnknownArguments(t *testing.T) {
 	}
 }
 
-// TestSettled: of what is known, null included, no function makes a value that will
-// never be known.
+// TestSettled: no function returns an unknown value for known arguments, including null.
 func TestSettled(t *testing.T) {
 	w := testWorld(t)
 	values := []cty.Value{
@@ -313,7 +312,7 @@ func FuzzAddresses(f *testing.F) {
 	})
 }
 
-// TestPanics: of a function that panics the reason is told, not the stack.
+// TestPanics: the error of a function that panics contains the reason, not the stack.
 func TestPanics(t *testing.T) {
 	w := testWorld(t)
 	if err := os.WriteFile(filepath.Join(w.Cwd, "t/log.tpl"), []byte("${log(x, 10)}"), 0o600); err != nil {

@@ -218,7 +218,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// TestComplaints: what is said about a wrong argument, and on which line.
+// TestComplaints: errors about wrong arguments, with their lines.
 func TestComplaints(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{`count = 1`, `1: Missing required argument: The argument "name" is required, but no definition was found.`},

@@ -86,7 +86,7 @@ func report(diags hcl.Diagnostics) string {
 	return b.String()
 }
 
-// golden compares got with what the file holds; no file is an empty one.
+// golden compares got with the content of the file; a missing file counts as empty.
 func golden(t *testing.T, file string, got []byte) {
 	t.Helper()
 	if *update {

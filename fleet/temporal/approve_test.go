@@ -24,7 +24,7 @@ func waitsFor(run string, until time.Time) fleet.Outcome {
 	return fleet.Outcome{Cell: web, Run: run, Result: fleet.Reused, Image: fleet.Image{ID: "ami-1"}, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: until}}}}
 }
 
-// anew is the offer that a workflow goes on with, in a run of its own.
+// anew returns the input with which a workflow continues as a new run.
 func anew(t *testing.T, env *testsuite.TestWorkflowEnvironment) (in fleet.PendingImage) {
 	t.Helper()
 	var further *workflow.ContinueAsNewError
@@ -78,8 +78,8 @@ func TestOfferedAgain(t *testing.T) {
 	}
 }
 
-// TestOfferedWhileBusy: an offer that comes while an image is promoted, or webhooks are told that it is gone,
-// is not lost.
+// TestOfferedWhileBusy: an offer is not lost if it arrives while an image is promoted, or
+// while webhooks are notified that it is gone.
 func TestOfferedWhileBusy(t *testing.T) {
 	for busy, want := range map[string][]string{
 		promoteActivity: nil,
@@ -124,7 +124,7 @@ func TestCancelledWhileTelling(t *testing.T) {
 	}
 }
 
-// deaf are workflows that do not hear signals of others, unless hears says so.
+// deaf makes signals from a workflow to another one fail unless hears returns true.
 type deaf struct {
 	interceptor.WorkerInterceptorBase
 	interceptor.WorkflowInboundInterceptorBase

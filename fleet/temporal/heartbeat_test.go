@@ -123,9 +123,9 @@ type heart struct {
 
 func (h heart) RecordActivityHeartbeat(context.Context, []byte, ...any) error { return h.answer() }
 
-// TestStageEnds: a stage that the worker has ended since nobody waits for it is interrupted, and
-// the cell begins again; one that was cancelled is not, and one that took longer than its template
-// lets it has failed.
+// TestStageEnds: a stage that the worker ended because the service no longer waits for it
+// counts as interrupted, and the cell begins again. A cancelled stage does not, and a stage
+// that exceeded a timeout of its template has failed.
 func TestStageEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer      error // to heartbeats, once the provisioner has begun

@@ -31,7 +31,7 @@ const (
 	digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 )
 
-// world is a cloud with an image, and what is attested of that.
+// world is a cloud with an image, and the attestation of the image.
 type world struct {
 	t       *testing.T
 	ec2     *ec2.Client
@@ -122,7 +122,7 @@ func in(dir string) func(context.Context, *images.Account, map[string]string) (r
 	}
 }
 
-// reset makes the image what is attested of it.
+// reset makes the image match its attestation.
 func (w *world) reset() {
 	w.untag(images.RevokedTag)
 	w.tag("bake:image", "web")
@@ -131,7 +131,7 @@ func (w *world) reset() {
 	w.attest(w.id, "web", digest)
 }
 
-// TestFind: an image is found if it is what its attestation says, and an error says what
+// TestFind: an image is found if it matches its attestation; otherwise the error says what
 // differs.
 func TestFind(t *testing.T) {
 	w := newWorld(t)
@@ -213,8 +213,8 @@ func TestIsImage(t *testing.T) {
 	}
 }
 
-// TestFilesOnDisk: of several attestations those that are not what is demanded are named, and
-// the others are returned.
+// TestFilesOnDisk: the error names the attestations that do not meet the requirements; the
+// others are returned.
 func TestFilesOnDisk(t *testing.T) {
 	w := newWorld(t)
 	key := w.key.Public()

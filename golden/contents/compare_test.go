@@ -9,8 +9,8 @@ import (
 	"bake/golden/contents"
 )
 
-// TestCompare: packages that were added, removed and changed are told apart, also of two
-// machines of which there are only documents, in either format.
+// TestCompare: added, removed and changed packages are distinguished, even if there are
+// only documents of both machines, in either format.
 func TestCompare(t *testing.T) {
 	os := contents.OS{ID: "debian", VersionID: "12", Name: "Debian 12"}
 	before := &contents.Contents{OS: os, Packages: []contents.Package{

@@ -135,8 +135,8 @@ func moduleDir(t testing.TB, module string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// TestWhatIsFound: every kind, once, with what is known of it; and it does not matter
-// whether the files are here or come through a shell.
+// TestWhatIsFound: packages of every kind are found once, with all details, both in local
+// files and through a shell.
 func TestWhatIsFound(t *testing.T) {
 	root := machine(t, map[string]string{"usr/local/bin/program": program(t)})
 	here, err := contents.FromFS(os.DirFS(root))
@@ -331,8 +331,8 @@ func TestLicenses(t *testing.T) {
 	}
 }
 
-// TestDocuments: documents follow the schemas, say what was found, and are the same
-// each time.
+// TestDocuments: documents follow the schemas, contain what was found, and are
+// reproducible.
 func TestDocuments(t *testing.T) {
 	root := machine(t, map[string]string{"usr/local/bin/program": program(t), "opt/node_modules/bad/package.json": "{"})
 	c, err := contents.FromFS(os.DirFS(root))

@@ -402,7 +402,7 @@ func validTAP(t *testing.T, got string) {
 	}
 }
 
-// What TAP has no word for is a test that does not count, or is skipped.
+// Results that TAP cannot express become tests that do not count, or are skipped.
 func TestTAP(t *testing.T) {
 	r := report(
 		findings.Finding{ID: "a #todo", Title: "T\\x", Severity: findings.High, Result: findings.Fail, Evidence: "is \"7\"\n...", Fix: "chmod"},

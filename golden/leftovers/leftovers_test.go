@@ -14,7 +14,7 @@ import (
 	"bake/golden/findings"
 )
 
-// A value is found wherever it stands in what was encoded.
+// A value is found at any position in an encoded text.
 func TestPatterns(t *testing.T) {
 	const secret = "correct horse battery"
 	all := patterns([]string{secret, "short", "-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\n-----END KEY-----\n"})
@@ -108,7 +108,7 @@ func TestScriptsAreShell(t *testing.T) {
 	}
 }
 
-// What goes by itself closes no gate, whatever is in it.
+// Leftovers that disappear by themselves close no gate, whatever they contain.
 func TestWithout(t *testing.T) {
 	found := []line{
 		{"found", "secrets", "/var/lib/cloud/instances/i-1/user-data.txt"}, {"found", "private-keys", "/tmp/bake-1"}, {"found", "secrets", "/tmp/bake-10"},

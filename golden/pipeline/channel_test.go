@@ -63,7 +63,7 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// What was passed by no run is an empty list.
+// If no run passed anything, the list is empty.
 func TestWebhookOfNothing(t *testing.T) {
 	t.Parallel()
 	var told string

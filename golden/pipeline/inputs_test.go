@@ -36,7 +36,7 @@ func load(t *testing.T, dir string, now time.Time, environ ...string) *pipeline 
 	return p
 }
 
-// inputsOf are the digest of what the image in a directory depends on, and the inputs.
+// inputsOf returns the digest of the inputs of the image in a directory, and the inputs.
 func inputsOf(t *testing.T, dir string, now time.Time, environ ...string) (string, []plan.Input) {
 	t.Helper()
 	all := load(t, dir, now, environ...).static.inputs

@@ -151,7 +151,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// The report says what happened, and the page says it too.
+// The report and the page both contain what happened.
 func TestReport(t *testing.T) {
 	r, page := run(t, "x")
 	b := r.Builds[0]

@@ -14,7 +14,7 @@ import (
 	"bake/golden/reports"
 )
 
-// TestReadFile: what never ends, and what nobody writes to, is not read.
+// TestReadFile: files that never end, and pipes without a writer, are not read.
 func TestReadFile(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -27,8 +27,7 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
-// TestLinks: no link leads out of the directory of reports, neither what is read nor what is
-// written.
+// TestLinks: neither reads nor writes follow a link out of the directory of reports.
 func TestLinks(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	store := reports.Store{Dir: dir}
@@ -57,7 +56,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestModes: whoever may read the reports in a directory may not read the logs there.
+// TestModes: users who may read the reports in a directory may not read the logs there.
 func TestModes(t *testing.T) {
 	store := reports.Store{Dir: filepath.Join(t.TempDir(), "reports")}
 	old := syscall.Umask(0o022)

@@ -129,7 +129,7 @@ func content(t *testing.T) *scan.Content {
 	return c
 }
 
-// What oscap says is a result only if it has written one, whatever its exit status is.
+// A scan by oscap has a result only if oscap has written one, whatever its exit status is.
 func TestOpenSCAP(t *testing.T) {
 	results, err := filepath.Abs("../findings/testdata/read/xccdf.xml")
 	if err != nil {

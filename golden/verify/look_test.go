@@ -12,7 +12,7 @@ var healthy = []string{
 	"key /home/admin/.ssh/authorized_keys ssh-ed25519 AAAAguest packer", "started boot 7",
 }
 
-// failed are the IDs of what did not pass.
+// failed returns the IDs of the findings that did not pass.
 func failed(all []findings.Finding) (ids []string) {
 	for _, f := range all {
 		if f.Result == findings.Fail {

@@ -8,7 +8,7 @@ import (
 	"bake/run/localcloud"
 )
 
-// TestWaiting: clouds that wait are held to what they were held to before.
+// TestWaiting: clouds that wait keep their earlier restrictions.
 func TestWaiting(t *testing.T) {
 	held, waited := 0, 0
 	c := &localcloud.Clouds{Hold: func(cloud amazon.Cloud) amazon.Cloud {

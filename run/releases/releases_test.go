@@ -113,7 +113,7 @@ func (w *world) move(block *run.ImageBlock, do func(context.Context, *releases.M
 	return err
 }
 
-// told are the images that were told of a channel since the last time.
+// told returns the images in the notifications about a channel since the last call.
 func (w *world) told(channel string) (ids []string) {
 	for _, n := range w.heard {
 		if n.Image != "web" || n.Channel != channel || n.Run != "run" || len(n.Images) != 1 {

@@ -527,7 +527,7 @@ find() {
 	}
 }
 
-// TestHelpers: what fixes write with is written once.
+// TestHelpers: the helpers with which fixes write are defined once.
 func TestHelpers(t *testing.T) {
 	onLinux(t)
 	dir := t.TempDir()

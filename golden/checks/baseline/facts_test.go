@@ -301,7 +301,7 @@ func bodies() map[string]string {
 // called matches the names in a function that may be those of others that it calls.
 var called = regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule|in_apt_sources))[ \t]*(\w+)`)
 
-// shell runs a script, and returns what it writes.
+// shell runs a script, and returns its output.
 func shell(t *testing.T, script string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-s")

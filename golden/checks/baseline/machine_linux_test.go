@@ -317,7 +317,7 @@ func TestOnMachine(t *testing.T) {
 	}
 }
 
-// lockedOut lets in once, and then nobody.
+// lockedOut accepts one login and refuses all later ones.
 type lockedOut struct {
 	baseline.Machine
 	logins int

@@ -572,7 +572,7 @@ func TestDNSServer(t *testing.T) {
 	}
 }
 
-// Certificates are read on the machine, whoever connects.
+// Certificates are read on the machine, even if bake makes the connection.
 func TestClientCertificates(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, strconv.Itoa(len(r.TLS.PeerCertificates)))

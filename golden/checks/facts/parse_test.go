@@ -301,7 +301,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestFirstLine: what a machine says cannot give orders to the terminal it is shown on.
+// TestFirstLine: the output of a machine cannot control the terminal that shows it.
 func TestFirstLine(t *testing.T) {
 	if got := firstLine([]byte(" \x1b[2Jno\tway\u202e\x9b\r\nmore")); got != "\uFFFD[2Jno way\uFFFD\uFFFD" {
 		t.Errorf("%q", got)

@@ -266,7 +266,7 @@ func TestHostileXML(t *testing.T) {
 	}
 }
 
-// TestHidden: nothing of what a file holds is in a finding, whatever is wrong with it.
+// TestHidden: no finding contains any content of a file, whatever is wrong with the file.
 func TestHidden(t *testing.T) {
 	const secret = "hunter2"
 	for contents, text := range map[string]string{
