@@ -233,9 +233,6 @@ func TestRunCommand(t *testing.T) {
 	if out, err := c.ssm.ListCommandInvocations(t.Context(), &ssm.ListCommandInvocationsInput{Filters: details}); err != nil || len(out.CommandInvocations) != 1 {
 		t.Errorf("by details: %v, %+v", err, out)
 	}
-	if v := c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id); v.ResponseCode != 194 || !strings.HasSuffix(*v.StandardErrorContent, "after 16 runs") || strings.Count(*v.StandardOutputContent, "run\n") != 16 {
-		t.Errorf("one that asks for a reboot whenever it runs: %+v", v)
-	}
 }
 
 // TestRunCommandReboots checks that a script that ends with the status 194 runs again
@@ -259,10 +256,31 @@ func TestRunCommandReboots(t *testing.T) {
 	if n := starts() - before; n != 2 {
 		t.Errorf("the machine was started %d times more", n)
 	}
+	before = starts()
+	if v := c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id); v.ResponseCode != 194 || !strings.HasSuffix(*v.StandardErrorContent, "after 16 runs") || strings.Count(*v.StandardOutputContent, "run\n") != 16 {
+		t.Errorf("one that asks for a reboot whenever it runs: %+v", v)
+	}
+	if n := starts() - before; n != 15 {
+		t.Errorf("the machine was started %d times more for 16 runs", n)
+	}
 	await(t, c.ec2, id, types.InstanceStateNameRunning)
 	lost := c.invocation(*c.send(shell("reboot when it is terminated", id), ssmtypes.CommandStatusFailed).CommandId, id)
 	if *lost.StatusDetails != "Undeliverable" {
 		t.Errorf("one whose instance is no more: %+v", lost)
+	}
+
+	id = c.launch(1, true)[0]
+	profiles, err := c.ec2.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{Filters: []types.Filter{{Name: aws.String("instance-id"), Values: []string{id}}}})
+	if err != nil || len(profiles.IamInstanceProfileAssociations) != 1 {
+		t.Fatal(profiles, err)
+	}
+	c.Driver.StartError = func(machine.Spec) error {
+		_, err := c.ec2.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{AssociationId: profiles.IamInstanceProfileAssociations[0].AssociationId})
+		return err
+	}
+	lost = c.invocation(*c.send(shell("reboot", id), ssmtypes.CommandStatusFailed).CommandId, id)
+	if *lost.StatusDetails != "Undeliverable" || *lost.StandardOutputContent != "run\n" {
+		t.Errorf("one whose instance has lost its profile: %+v", lost)
 	}
 }
 

@@ -84,6 +84,8 @@ func TestArchive(t *testing.T) {
 		{1, func() error { return archive("archive") }, "IncorrectState", "standard", "archival-in-progress", 0},
 		{1, volume, "", "standard", "archival-in-progress", 0},
 		{1, shown, "", "standard", "archival-in-progress", 0},
+		{1, enable, "IncorrectState", "standard", "archival-in-progress", 0},
+		{1, register, "IncorrectState", "standard", "archival-in-progress", 0},
 		{2, volume, "IncorrectState", "archive", "archival-completed", 0},
 		{2, register, "IncorrectState", "archive", "archival-completed", 0},
 		{2, duplicate, "IncorrectState", "archive", "archival-completed", 0},
@@ -166,6 +168,32 @@ func TestArchiveFails(t *testing.T) {
 	}
 }
 
+// TestArchiveOfDiscarded checks that an image cannot leave the recycle bin while its snapshot is
+// archived.
+func TestArchiveOfDiscarded(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{RecycleBin: 24 * time.Hour})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	img := made(t, client, "web")
+	id := img.BlockDeviceMappings[0].Ebs.SnapshotId
+	if _, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: img.ImageId}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.ModifySnapshotTier(ctx, &ec2.ModifySnapshotTierInput{SnapshotId: id, StorageTier: "archive"}); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(want string) {
+		t.Helper()
+		if _, err := client.RestoreImageFromRecycleBin(ctx, &ec2.RestoreImageFromRecycleBinInput{ImageId: img.ImageId}); code(err) != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	restore("IncorrectState")
+	if _, err := client.RestoreSnapshotTier(ctx, &ec2.RestoreSnapshotTierInput{SnapshotId: id, PermanentRestore: aws.Bool(true)}); err != nil {
+		t.Fatal(err)
+	}
+	restore("")
+}
+
 // TestSpotPriceHistory checks that prices are always the same, also in pages, and that
 // there is a price at every time.
 func TestSpotPriceHistory(t *testing.T) {
@@ -215,6 +243,12 @@ func TestSpotPriceHistory(t *testing.T) {
 		Filters: []types.Filter{{Name: aws.String("instance-type"), Values: []string{"t3.mic*"}}}})
 	if n := len(one); n < 2 || n > 3 || one[n-1].Timestamp.After(now.AddDate(0, 0, -30)) || one[0].Timestamp.After(now.AddDate(0, 0, -20)) {
 		t.Errorf("ten days: %+v", one)
+	}
+	before := time.Date(1969, 12, 20, 12, 0, 0, 0, time.UTC)
+	for _, p := range history(ec2.DescribeSpotPriceHistoryInput{EndTime: &before, InstanceTypes: kinds}) {
+		if p.Timestamp.After(before) || p.Timestamp.Before(before.AddDate(0, 0, -7)) {
+			t.Errorf("the price that holds on %s is from %s", before, p.Timestamp)
+		}
 	}
 	if got := history(ec2.DescribeSpotPriceHistoryInput{ProductDescriptions: []string{"Windows"}}); len(got) != 0 {
 		t.Errorf("prices of Windows: %+v", got)

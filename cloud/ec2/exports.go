@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -56,11 +57,12 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 		return nil, err
 	}
 	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
-	s.background(func(ctx context.Context, s *Service) {
-		ctx, cancel := context.WithCancelCause(ctx)
+	during, cancel := context.WithCancelCause(s.ctx)
+	s.exporting[id] = cancel
+	s.background(func(_ context.Context, s *Service) {
+		ctx := during
 		defer cancel(nil)
-		_ = s.update(func(st *state) error { st.exporting[id] = cancel; return nil }) // cannot fail
-		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }()
+		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }() // cannot fail
 		err := s.opts.Clock.Sleep(ctx, active)
 		if err == nil {
 			err = fail
@@ -73,6 +75,9 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 		}
 		if err != nil && s.ctx.Err() != nil {
 			return // the next Open records that the task was interrupted
+		}
+		if !errors.Is(err, errExportCancelled) {
+			s.log(id, "export", err)
 		}
 		s.log(id, "exported", s.update(func(st *state) error { return st.exports.Edit(id, func(t *exportTask) { t.end(err) }) }))
 	})
@@ -122,12 +127,19 @@ func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64
 	if *img.OwnerId != c.Account {
 		return root, 0, wire.Errorf("AuthFailure", "Not authorized for image:%s", *id)
 	}
+	var further []string
+	for _, b := range img.BlockDeviceMappings {
+		if b.Ebs != nil && b.Ebs.SnapshotId != nil && aws.ToString(b.DeviceName) != aws.ToString(img.RootDeviceName) {
+			further = append(further, aws.ToString(b.DeviceName))
+		}
+	}
+	if len(further) > 0 {
+		return root, 0, wire.Errorf("Unsupported", "Only images with a single volume are exported: the image '%s' has volumes besides its root, from snapshots: %s.", *id, strings.Join(further, ", "))
+	}
 	for _, b := range img.BlockDeviceMappings {
 		switch {
 		case b.Ebs == nil || b.Ebs.SnapshotId == nil:
 			continue
-		case *b.Ebs.SnapshotId != img.rootSnapshot():
-			return root, 0, wire.Errorf("Unsupported", "The image '%s' has a volume besides its root, %s; images with one are exported.", *id, aws.ToString(b.DeviceName))
 		case aws.ToBool(b.Ebs.Encrypted):
 			return root, 0, wire.Errorf("Unsupported", "The image '%s' is encrypted; such images are not exported.", *id)
 		}
@@ -225,8 +237,11 @@ func (s *state) CancelExportTask(ctx context.Context, in *ec2.CancelExportTaskIn
 	if err != nil {
 		return nil, err
 	}
-	if *t.Status != importActive || aws.ToString(t.StatusMessage) == exportSealed {
+	switch {
+	case *t.Status != importActive:
 		return nil, wire.Errorf("IncorrectState", "The export task %s cannot be cancelled any more: it is %s.", *t.ExportImageTaskId, *t.Status)
+	case aws.ToString(t.StatusMessage) == exportSealed:
+		return nil, wire.Errorf("IncorrectState", "The export task %s cannot be cancelled any more: its object is being written.", *t.ExportImageTaskId)
 	}
 	err = s.exports.Edit(*t.ExportImageTaskId, func(t *exportTask) {
 		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("cancelled by the user"), nil

@@ -248,10 +248,8 @@ func (s *state) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2
 		return nil, err
 	}
 	for _, id := range img.snapshotIDs() {
-		if snap, ok := s.snapshots.Get(id); ok {
-			if err := s.checkTier(snap); err != nil {
-				return nil, err
-			}
+		if err := s.checkImageTier(id); err != nil {
+			return nil, err
 		}
 	}
 	err = s.changeState(ctx, in.ImageId, types.ImageStateDisabled, func(img *image) { img.State = types.ImageStateAvailable })

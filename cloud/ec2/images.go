@@ -518,6 +518,9 @@ func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*t
 	if err := s.fromSnapshot(c, &v, img); err != nil {
 		return nil, err
 	}
+	if err := s.checkImageTier(aws.ToString(v.SnapshotId)); err != nil {
+		return nil, err
+	}
 	if err := checkVolume(&v); err != nil {
 		return nil, err
 	}

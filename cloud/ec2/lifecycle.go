@@ -59,6 +59,7 @@ func reasonError(err error) reason {
 type runner struct {
 	cancel        context.CancelCauseFunc // ends the work before the machine starts
 	machine       machine.Machine         // nil while there is none
+	turned        chan struct{}           // see turn
 	goal          goal
 	why           reason
 	temporaryKeys []temporaryKey
@@ -68,6 +69,13 @@ type runner struct {
 	noMetadata    int             // HTTP status with which the metadata service refuses requests; 0 means that it does not
 	stuck         time.Duration   // added to the usual time of stopping or terminating
 	notice        *time.Time      // when a Spot Instance will be taken back; nil if it will not
+}
+
+// turn wakes everybody who waits for the next machine or for the instance to come to rest: it
+// closes turned and replaces it.
+func (r *runner) turn() {
+	close(r.turned)
+	r.turned = make(chan struct{})
 }
 
 // aim sets the goal to g unless it already has a stronger one.
@@ -111,7 +119,7 @@ func (e *env) log(id, what string, err error) {
 func (s *state) launch(of context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	in, _ := s.instances.Get(id)
-	r := &runner{cancel: cancel, replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(of, in)}
+	r := &runner{cancel: cancel, turned: make(chan struct{}), replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(of, in)}
 	s.runners[id] = r
 	s.start(func(s *Service) {
 		defer cancel(nil)
@@ -189,6 +197,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 // started records that the instance's machine runs, unless the instance is already ending.
 func (s *state) started(ctx context.Context, id string, r *runner, m machine.Machine) {
 	r.machine = m
+	r.turn()
 	if r.goal >= goalStop {
 		s.halt(ctx, id, r)
 		return
@@ -326,6 +335,7 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 		}
 	}
 	r.aim(goal, why)
+	r.turn()
 	state, delay := types.InstanceStateNameStopping, s.delays().Stop
 	if goal == goalTerminate {
 		state, delay = types.InstanceStateNameShuttingDown, s.delays().Terminate

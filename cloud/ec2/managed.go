@@ -39,14 +39,17 @@ func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, comm
 }
 
 // RebootManaged reboots a managed instance and returns when its machine has started again.
-// The error is [machine.ErrEnded] if it does not start.
+// The services in it may not have started yet. The error is [machine.ErrEnded] if the machine
+// does not start or is no longer managed.
 func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) error {
-	var was machine.Machine
+	var r *runner
+	var turned <-chan struct{}
 	err := s.update(func(st *state) error {
-		if was = st.managed(c, id); was == nil {
+		if st.managed(c, id) == nil {
 			return machine.ErrEnded
 		}
-		r := st.runners[id]
+		r = st.runners[id]
+		turned = r.turned
 		r.aim(goalReboot, reasonUser)
 		st.halt(ctx, id, r)
 		return nil
@@ -54,31 +57,16 @@ func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) e
 	if err != nil {
 		return err
 	}
-	again := time.NewTicker(rebootLook)
-	defer again.Stop()
-	for {
-		var m machine.Machine
-		running := view(s, func(st *state) bool {
-			m = st.managed(c, id)
-			r := st.runners[id]
-			return r != nil && r.goal < goalStop && !st.closed
-		})
-		switch {
-		case m != nil && m != was:
-			return nil
-		case !running:
-			return machine.ErrEnded
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case <-turned:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
+	if view(s, func(st *state) bool { return r.goal >= goalStop || st.managed(c, id) == nil }) {
+		return machine.ErrEnded
+	}
+	return nil
 }
-
-// rebootLook is the interval at which a rebooting machine is polled.
-const rebootLook = 20 * time.Millisecond
 
 // managed returns the machine of a managed instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {

@@ -133,6 +133,11 @@ func (s *state) RestoreImageFromRecycleBin(ctx context.Context, in *ec2.RestoreI
 		if _, ok := s.snapshots.Get(snap); !ok {
 			return nil, kindSnapshot.notFound(snap)
 		}
+		if d.Image.State != types.ImageStateDisabled {
+			if err := s.checkImageTier(snap); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if other := s.images.named(c, *d.Image.Name); other != nil {
 		return nil, wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *d.Image.Name, *other.ImageId)

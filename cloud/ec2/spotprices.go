@@ -50,7 +50,12 @@ func pricesOf(t types.InstanceTypeInfo, zone, zoneID string, from, to time.Time)
 	}
 	every := int64(pricePeriod / time.Second)
 	offset := sum(-1) % every
-	for period := (to.Unix() - offset) / every; ; period-- {
+	since := to.Unix() - offset
+	period := since / every
+	if since < period*every { // before 1970: division rounds towards zero
+		period--
+	}
+	for ; ; period-- {
 		begins := time.Unix(period*every+offset, 0).UTC()
 		percent := 90 + float64(sum(period)%2001)/100 // up to 10 % less or more
 		out = append(out, types.SpotPrice{

@@ -117,17 +117,22 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 		if ctx.Err() != nil && err != nil {
 			return
 		}
+		s.log(id, "store", err)
 		s.log(id, "stored", s.update(func(st *state) error { return st.stores.Edit(id, func(t *storeTask) { t.end(err) }) }))
 	})
 	return &ec2.CreateStoreImageTaskOutput{ObjectKey: &key}, nil
 }
 
-// told returns the message of an error for the client.
+// hostDir matches the directory of an absolute path in a text.
+var hostDir = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|[\s"'(=:])/(?:[^\s"':/]+/)+`) })
+
+// told returns the message of an error for the client, without the directories of the host's
+// files.
 func told(err error) string {
 	if e, ok := errors.AsType[*wire.Error](err); ok {
 		return e.Message
 	}
-	return err.Error()
+	return hostDir().ReplaceAllString(err.Error(), "$1")
 }
 
 // end ends a task; err, if not nil, is why it failed.

@@ -74,6 +74,19 @@ func (s *state) checkTier(r *snapshot) error {
 	return nil
 }
 
+// checkImageTier returns an error for a snapshot that an available image cannot have, because it
+// is archived or is being archived.
+func (s *state) checkImageTier(id string) error {
+	r, ok := s.snapshots.Get(id)
+	if !ok {
+		return nil
+	}
+	if now := s.opts.Clock.Now(); r.Tiering.under(now) && r.Tiering.Move == archival {
+		return wire.Errorf("IncorrectState", "Snapshot '%s' is being archived. Restore it with RestoreSnapshotTier when it is, and try again.", id)
+	}
+	return s.checkTier(r)
+}
+
 // permissionsOf returns a snapshot's permissions to create volumes. An archived snapshot
 // is not shared.
 func (s *state) permissionsOf(r *snapshot) []types.CreateVolumePermission {

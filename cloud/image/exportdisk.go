@@ -34,7 +34,7 @@ func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, us
 		}
 		archive, to := io.Pipe()
 		go func() { to.CloseWithError(s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), to)) }()
-		err = ext4.Write(disk, size, archive)
+		err = ext4.Write(ctx, disk, size, archive)
 		if err = errors.Join(err, archive.Close()); err != nil { // which ends the writer, if the reader has ended early
 			return err
 		}

@@ -186,16 +186,15 @@ const rebootCode, maxRuns = 194, 16
 // runScript runs a script on an instance, which is rebooted whenever the script asks for
 // it. Its output is that of all runs, and the time limit covers all runs and reboots.
 func (s *Service) runScript(ctx context.Context, e *execution, instance string, script machine.Command) (code int, err error) {
-	for range maxRuns {
+	for run := 1; ; run++ {
 		code, err = s.opts.Machines.RunManaged(ctx, e.caller, instance, script)
-		if err != nil || code != rebootCode {
+		if err != nil || code != rebootCode || run == maxRuns {
 			return code, err
 		}
 		if err := s.opts.Machines.RebootManaged(ctx, e.caller, instance); err != nil {
 			return code, err
 		}
 	}
-	return code, nil
 }
 
 func (s *Service) row(e *execution) *command {

@@ -40,7 +40,8 @@ type Machines interface {
 	// [machine.ErrEnded] if the instance is not managed.
 	RunManaged(ctx context.Context, c wire.Caller, id string, command machine.Command) (status int, err error)
 	// RebootManaged reboots a managed instance and returns when its machine has started
-	// again. The error is [machine.ErrEnded] if it does not start.
+	// again. The services in it may not have started yet. The error is [machine.ErrEnded] if
+	// the machine does not start or is no longer managed.
 	RebootManaged(ctx context.Context, c wire.Caller, id string) error
 	// DescribeInstances describes the caller's instances, as EC2 does.
 	DescribeInstances(context.Context, *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error)

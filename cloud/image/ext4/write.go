@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -29,18 +30,24 @@ const (
 	maxExtent   = 32768             // blocks
 	nodeEntries = writeBlock/12 - 1 // of a block of an extent tree
 	maxLinks    = 65000
+	maxFile     = (1<<32 - 1) * writeBlock // bytes
 )
+
+// maxHoles is how many bytes of holes the files of a file system may have together. A few bytes of
+// an archive can name any number, and all of them are gone through.
+const maxHoles = 1 << 40
 
 // MinSize is the size of the smallest file system that Write makes, in bytes.
 const MinSize = 16 << 20
 
 // Write makes an ext4 file system of size bytes of the files in a tar archive, in which a
-// directory comes before what is in it, on a device that reads as zeros.
-func Write(device io.WriterAt, size int64, archive io.Reader) error {
+// directory comes before what is in it, on a device that reads as zeros. When ctx ends so does it;
+// the error is ctx's cause.
+func Write(ctx context.Context, device io.WriterAt, size int64, archive io.Reader) error {
 	if size < MinSize || size/writeBlock > 1<<32-1 {
 		return fmt.Errorf("a file system of %d bytes cannot be made", size)
 	}
-	w := newWriter(device, size)
+	w := newWriter(ctx, device, size)
 	for t := tar.NewReader(archive); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -78,6 +85,7 @@ type dirEntry struct {
 }
 
 type writer struct {
+	ctx    context.Context // of Write
 	device io.WriterAt
 	blocks int64 // of the file system
 	groups int64
@@ -87,11 +95,12 @@ type writer struct {
 	used   []byte            // the bitmap of all blocks
 	next   int64             // no block before it is free
 	free   int64
+	holes  int64 // bytes of them in all files
 	buf    []byte
 }
 
-func newWriter(device io.WriterAt, size int64) *writer {
-	w := &writer{device: device, blocks: size / writeBlock, names: map[string]uint32{}, buf: make([]byte, writeBlock)}
+func newWriter(ctx context.Context, device io.WriterAt, size int64) *writer {
+	w := &writer{ctx: ctx, device: device, blocks: size / writeBlock, names: map[string]uint32{}, buf: make([]byte, 64*writeBlock)}
 	w.groups = (w.blocks + groupBlocks - 1) / groupBlocks
 	w.gdt = (w.groups*32 + writeBlock - 1) / writeBlock
 	if last := w.blocks - (w.groups-1)*groupBlocks; w.groups > 1 && last < w.overhead(w.groups-1)+64 {
@@ -262,33 +271,64 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 	return kindOf(n.mode), err
 }
 
+var errHoles = fmt.Errorf("with it, the files have holes of more than %d bytes, or more data than the volume has room for", int64(maxHoles))
+
+var zeros [writeBlock]byte
+
 // content writes what an inode holds. Blocks of zeros become holes.
 func (w *writer) content(n *node, r io.Reader) error {
+	switch {
+	case n.size > maxFile:
+		return fmt.Errorf("it has %d bytes; a file of this file system has %d at most", n.size, int64(maxFile))
+	case n.size-w.free*writeBlock > maxHoles-w.holes: // whatever it holds
+		return errHoles
+	}
 	var all []extent
-	for at := int64(0); at*writeBlock < n.size; at++ {
-		part := w.buf[:min(writeBlock, n.size-at*writeBlock)]
+	for at := int64(0); at*writeBlock < n.size; {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
+		part := w.buf[:min(int64(len(w.buf)), n.size-at*writeBlock)]
 		if _, err := io.ReadFull(r, part); err != nil {
 			return err
 		}
-		clear(w.buf[len(part):])
-		if !slices.ContainsFunc(part, func(b byte) bool { return b != 0 }) {
-			continue
-		}
-		b, err := w.alloc()
-		if err == nil {
-			err = w.write(b, w.buf)
-		}
-		if err != nil {
-			return err
-		}
-		n.blocks++
-		if last := len(all) - 1; last >= 0 && all[last].from+all[last].count == at && all[last].at+all[last].count == b && all[last].count < maxExtent {
-			all[last].count++
-		} else {
-			all = append(all, extent{at, 1, b})
+		whole := (len(part) + writeBlock - 1) / writeBlock * writeBlock
+		clear(w.buf[len(part):whole])
+		for block := range slices.Chunk(w.buf[:whole], writeBlock) {
+			var err error
+			if all, err = w.append(all, at, block); err != nil {
+				return err
+			}
+			at++
 		}
 	}
+	for _, e := range all {
+		n.blocks += e.count
+	}
 	return w.extents(n, all)
+}
+
+// append writes the block of a file with the number at, whose blocks before it are in all, unless
+// it is a hole.
+func (w *writer) append(all []extent, at int64, block []byte) ([]extent, error) {
+	if bytes.Equal(block, zeros[:]) {
+		if w.holes += writeBlock; w.holes > maxHoles {
+			return nil, errHoles
+		}
+		return all, nil
+	}
+	b, err := w.alloc()
+	if err == nil {
+		err = w.write(b, block)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if last := len(all) - 1; last >= 0 && all[last].from+all[last].count == at && all[last].at+all[last].count == b && all[last].count < maxExtent {
+		all[last].count++
+		return all, nil
+	}
+	return append(all, extent{at, 1, b}), nil
 }
 
 // extents gives an inode its extents: up to four in itself, or a tree.
@@ -513,7 +553,11 @@ func (n *node) raw() []byte {
 	for _, at := range []int{0x84, 0x88, 0x8c} {
 		le.PutUint32(raw[at:], nanos<<2|epoch)
 	}
-	le.PutUint16(raw[0x1a:], uint16(n.links))
+	links := n.links
+	if n.mode&modeKind == modeDir && links > maxLinks { // see super
+		links = 1
+	}
+	le.PutUint16(raw[0x1a:], uint16(links))
 	le.PutUint32(raw[0x1c:], uint32(n.blocks*(writeBlock/512)))
 	le.PutUint16(raw[0x74:], uint16(n.blocks*(writeBlock/512)>>32))
 	le.PutUint32(raw[0x20:], n.flags)
@@ -526,6 +570,9 @@ func (n *node) raw() []byte {
 func (w *writer) describe() error {
 	groups := make([]byte, w.gdt*writeBlock)
 	for g := range w.groups {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
 		d, bitmap := groups[g*32:], w.table(g)-2
 		free, dirs, inodes := 0, 0, make([]byte, writeBlock)
 		for b := range int64(groupBlocks) {
@@ -583,7 +630,9 @@ func (w *writer) super() []byte {
 		0x4c: 1, 0x54: firstInode,
 		0x5c: 0x8, // attributes
 		0x60: incompatFileType | incompatExtents,
-		0x64: 0x1 | 0x2 | 0x8 | 0x40, // few copies of the superblock, large and huge files, larger inodes
+		// Few copies of the superblock, large and huge files, directories whose one link stands for
+		// more than maxLinks, larger inodes.
+		0x64: 0x1 | 0x2 | 0x8 | 0x20 | 0x40,
 	} {
 		le.PutUint32(s[at:], v)
 	}

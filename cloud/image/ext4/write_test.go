@@ -3,6 +3,7 @@ package ext4
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +71,20 @@ func pack(t *testing.T, headers []*tar.Header, contents map[string]string) io.Re
 	return &b
 }
 
+// check has e2fsck look at a file system.
+func check(t *testing.T, disk string) {
+	t.Helper()
+	fsck, err := exec.LookPath("/usr/sbin/e2fsck") // a directory that not every PATH has
+	if err != nil {
+		if fsck, err = exec.LookPath("e2fsck"); err != nil {
+			t.Skip("there is no e2fsck here to check file systems with")
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), fsck, "-fn", disk).CombinedOutput(); err != nil {
+		t.Errorf("e2fsck: %v: %s", err, out)
+	}
+}
+
 // TestWrite: what is written is read again, and e2fsck finds nothing wrong with it, whatever
 // the size.
 func TestWrite(t *testing.T) {
@@ -84,15 +99,8 @@ func TestWrite(t *testing.T) {
 			if err := f.Truncate(size); err != nil {
 				t.Fatal(err)
 			}
-			if err := Write(f, size, pack(t, headers, contents)); err != nil {
+			if err := Write(t.Context(), f, size, pack(t, headers, contents)); err != nil {
 				t.Fatal(err)
-			}
-			if fsck, err := exec.LookPath("e2fsck"); err == nil {
-				if out, err := exec.CommandContext(t.Context(), fsck, "-fn", f.Name()).CombinedOutput(); err != nil {
-					t.Errorf("e2fsck: %v: %s", err, out)
-				}
-			} else if !errors.Is(err, exec.ErrNotFound) {
-				t.Error(err)
 			}
 			fs, err := Open(f)
 			if err != nil {
@@ -103,6 +111,7 @@ func TestWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			compare(t, headers, contents, &again)
+			check(t, f.Name())
 		})
 	}
 }
@@ -178,7 +187,7 @@ func TestWriteRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = Write(f, MinSize, pack(t, test.headers, map[string]string{"large": strings.Repeat("x", 20<<20)}))
+		err = Write(t.Context(), f, MinSize, pack(t, test.headers, map[string]string{"large": strings.Repeat("x", 20<<20)}))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
@@ -186,7 +195,107 @@ func TestWriteRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Write(nil, MinSize-1, nil); err == nil {
+	if err := Write(t.Context(), nil, MinSize-1, nil); err == nil {
 		t.Error("a file system of nothing is made")
 	}
+}
+
+// nothing is a device that keeps nothing.
+type nothing struct{}
+
+func (nothing) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// endless reads as zeros; called is called at each read, and can make it fail.
+type endless struct{ called func() error }
+
+func (e endless) Read(p []byte) (int, error) {
+	if err := e.called(); err != nil {
+		return 0, err
+	}
+	clear(p)
+	return len(p), nil
+}
+
+// TestWriteEnds: a file of holes is not gone through when nobody wants the file system any more.
+func TestWriteEnds(t *testing.T) {
+	var head bytes.Buffer
+	if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: 1 << 39}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop, reads := errors.New("stop"), 0
+	err := Write(ctx, nothing{}, MinSize, io.MultiReader(&head, endless{func() error {
+		if reads++; reads == 10 {
+			cancel(stop)
+		}
+		if reads > 1000 {
+			return errors.New("it is read on")
+		}
+		return nil
+	}}))
+	if !errors.Is(err, stop) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestWriteBounds: files that are too large, or have too many holes, are refused by name before
+// they are read.
+func TestWriteBounds(t *testing.T) {
+	unread := endless{func() error { return errors.New("it is read") }}
+	for _, test := range []struct {
+		size, holes int64 // of it, and of those before
+		room        int64
+		want        string
+	}{
+		{maxFile + 1, 0, 1 << 43, "17592186040320 at most"},
+		{maxFile, 0, 1 << 43, "holes of more than"},
+		{maxFile, 0, 1<<44 - writeBlock, "it is read"},
+		{1<<40 + 1, 0, MinSize, "it is read"}, // it may be so much data that fits
+		{1<<40 + MinSize, 0, MinSize, "holes of more than"},
+		{1 << 39, 1<<39 + MinSize, MinSize, "holes of more than"},
+	} {
+		w := newWriter(t.Context(), nothing{}, test.room)
+		w.holes = test.holes
+		err := w.add(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: test.size}, unread)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), `"large": `) {
+			t.Errorf("%d bytes of %d: %v, want %q", test.size, test.room, err, test.want)
+		}
+	}
+	w := newWriter(t.Context(), nothing{}, MinSize)
+	w.holes = maxHoles - 10*writeBlock
+	err := w.content(&node{size: 11 * writeBlock}, endless{func() error { return nil }})
+	if !errors.Is(err, errHoles) {
+		t.Errorf("a file with one hole too many: %v", err)
+	}
+}
+
+// TestManyDirectories: a directory with more directories than links can be counted has one.
+func TestManyDirectories(t *testing.T) {
+	const size = 1100 << 20
+	headers := []*tar.Header{{Name: "many/", Typeflag: tar.TypeDir, Mode: 0o755}}
+	for i := range maxLinks - 1 { // besides two links
+		headers = append(headers, &tar.Header{Name: fmt.Sprintf("many/%d/", i), Typeflag: tar.TypeDir, Mode: 0o755})
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(t.Context(), f, size, pack(t, headers, nil)); err != nil {
+		t.Fatal(err)
+	}
+	fs, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := fs.inode(firstInode + 1); err != nil || n.links != 1 {
+		t.Errorf("the directory: %+v, %v", n, err)
+	}
+	if raw := (&node{mode: modeDir, links: maxLinks}).raw(); le.Uint16(raw[0x1a:]) != maxLinks {
+		t.Errorf("%d links are %d", maxLinks, le.Uint16(raw[0x1a:]))
+	}
+	check(t, f.Name())
 }

@@ -1,0 +1,103 @@
+package ec2
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// offers are images of which only the publications may be asked for.
+type offers struct{ Images }
+
+func (offers) Publications() ([]Publication, error) { return nil, nil }
+
+// open is a place for objects with every bucket, in which none may be stored.
+type open struct{ Objects }
+
+func (open) Bucket(wire.Caller, string) error { return nil }
+
+// TestExportCancelledAtOnce: an export that is cancelled before its work has begun makes no disk.
+func TestExportCancelledAtOnce(t *testing.T) {
+	caller := wire.Caller{Account: "111122223333", Region: "us-east-1"}
+	ctx := wire.WithCaller(t.Context(), caller)
+	e := &env{opts: Options{Dir: t.TempDir(), Clock: SystemClock{}, Images: offers{}, Objects: open{}, Wrote: func() {}}, ctx: t.Context()}
+	e.slow.Store(&Delays{})
+	var work []func(*Service)
+	st, err := openState(e, func(f func(*Service)) { work = append(work, f) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := newImage(caller, "web", st.now())
+	img.State = types.ImageStateAvailable
+	if err := st.images.Put(*img.ImageId, img); err != nil {
+		t.Fatal(err)
+	}
+	out, err := st.ExportImage(ctx, &ec2.ExportImageInput{ImageId: img.ImageId, DiskImageFormat: types.DiskImageFormatRaw,
+		S3ExportLocation: &types.ExportTaskS3LocationRequest{S3Bucket: aws.String("disks")}})
+	if err != nil || len(work) != 1 {
+		t.Fatal(out, err)
+	}
+	if _, err := st.CancelExportTask(ctx, &ec2.CancelExportTaskInput{ExportTaskId: out.ExportImageTaskId}); err != nil {
+		t.Fatal(err)
+	}
+	work[0](&Service{env: e, guarded: durable.Guard(st)}) // which would panic if it asked for a disk
+	if task := st.exports.Rows[*out.ExportImageTaskId]; *task.Status != importDeleted || *task.StatusMessage != "cancelled by the user" {
+		t.Errorf("%+v", task.ExportImageTask)
+	}
+	if len(st.exporting) != 0 {
+		t.Errorf("%d exports can be cancelled", len(st.exporting))
+	}
+	if err := st.exports.Edit(*out.ExportImageTaskId, func(t *exportTask) { t.Status, t.StatusMessage = aws.String(importActive), aws.String(exportSealed) }); err != nil {
+		t.Fatal(err)
+	}
+	const sealed = "cannot be cancelled any more: its object is being written."
+	if _, err := st.CancelExportTask(ctx, &ec2.CancelExportTaskInput{ExportTaskId: out.ExportImageTaskId}); err == nil || !strings.HasSuffix(err.Error(), sealed) {
+		t.Errorf("%v, want %s", err, sealed)
+	}
+}
+
+// TestExportSingleVolume: an image with further volumes is refused with their names.
+func TestExportSingleVolume(t *testing.T) {
+	caller := wire.Caller{Account: "111122223333", Region: "us-east-1"}
+	e := &env{opts: Options{Dir: t.TempDir(), Clock: SystemClock{}, Images: offers{}, Wrote: func() {}}, ctx: t.Context()}
+	st, err := openState(e, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := newImage(caller, "web", st.now())
+	img.State, img.RootDeviceName = types.ImageStateAvailable, aws.String("/dev/sda1")
+	for _, name := range []string{"/dev/sda1", "/dev/sdf", "/dev/sdg"} {
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: aws.String(name), Ebs: &types.EbsBlockDevice{SnapshotId: aws.String("snap-0123456789abcdef0")}})
+	}
+	if err := st.images.Put(*img.ImageId, img); err != nil {
+		t.Fatal(err)
+	}
+	const want = "has volumes besides its root, from snapshots: /dev/sdf, /dev/sdg."
+	if _, _, err := st.exportable(caller, img.ImageId); err == nil || !strings.HasPrefix(wire.AsError(err).Message, "Only images with a single volume") || !strings.HasSuffix(wire.AsError(err).Message, want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestTold: clients are not told where the host keeps its files.
+func TestTold(t *testing.T) {
+	for want, err := range map[string]error{
+		"open disk: no space left on device":              &os.PathError{Op: "open", Path: "/home/u/.local/share/bake/work/1/disk", Err: errors.New("no space left on device")},
+		`the layer "abc" is missing`:                      errors.New(`the layer "/var/lib/bake/layers/abc" is missing`),
+		`link a b: failed, and:stat x`:                    errors.New("link /t/a /t/b: failed, and:stat /t/u/x"),
+		`making a file system: "etc/a/b": it has 5 bytes`: errors.New(`making a file system: "etc/a/b": it has 5 bytes`),
+		"The bucket '/a/b' is not there":                  fmt.Errorf("put: %w", wire.Errorf("X", "The bucket '/a/b' is not there")),
+	} {
+		if got := told(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
