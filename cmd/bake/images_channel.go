@@ -78,7 +78,7 @@ func (f *channelFlags) unread(cmd *cobra.Command, image string) error {
 	return nil
 }
 
-// on runs do in a task with what moves the channels of an image, in all places.
+// on runs do in a task, in all places, with the means to move the channels of an image.
 func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(context.Context, *releases.Mover) error) error {
 	if err := f.unread(cmd, image); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (p *program) places() installed.Places {
 	return installed.Places{BuiltIn: p.builtIn(), Dirs: host.Dirs(p.env), Env: p.env}
 }
 
-// withRegistry runs fn with what gets plugins. Downloads are shown on standard error.
+// withRegistry runs fn with the plugin registry. It shows downloads on standard error.
 func (p *program) withRegistry(fn func(*registry.Registry) error) error {
 	emit, done := p.progressDisplay()
 	defer done()

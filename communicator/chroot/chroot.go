@@ -1,5 +1,5 @@
 // Package chroot is the communicator of a directory of this computer: commands
-// run with it as their root. What is in it needs a shell and GNU tar.
+// run with it as their root. The directory must contain a shell and GNU tar.
 package chroot
 
 import (

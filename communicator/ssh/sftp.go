@@ -240,7 +240,7 @@ func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files
 	return uploadError(err, dst, what, c.opts.Username)
 }
 
-// sftpError puts the status codes of SFTP in the words that a shell would use.
+// sftpError translates the status codes of SFTP into the messages of a shell.
 func sftpError(err error, name string) error {
 	var status *sftp.StatusError
 	switch {

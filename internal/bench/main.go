@@ -67,7 +67,7 @@ type bench struct {
 	wanted    *regexp.Regexp // transfers
 
 	server *exec.Cmd // bake cloud up
-	env    []string  // what points a client at it
+	env    []string  // directs a client to it
 	client *ec2.Client
 	key    ssh.Signer
 	keyPEM string // path

@@ -117,7 +117,7 @@ func (c *checker) check(goos, goarch string) (n int, err error) {
 	if problems != nil {
 		return 0, errors.Join(problems...)
 	}
-	for _, p := range list { // what a package imports comes before it
+	for _, p := range list { // imported packages come first
 		if !needed[p.ImportPath] || p.ImportPath == "unsafe" {
 			continue
 		}

@@ -346,8 +346,8 @@ func (e *execution) fields(v any, names []string) (any, error) {
 	return v, nil
 }
 
-// fields follows names from v through maps. What a map lacks is nil, and so is
-// everything in it.
+// fields follows names from v through maps. A missing key yields nil, and so do all names
+// after it.
 func fields(v any, names []string) (any, error) {
 	for _, name := range names {
 		r := reflect.ValueOf(v)

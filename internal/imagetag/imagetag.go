@@ -16,8 +16,8 @@ const (
 	Image    = "bake:image"    // the name of its image block
 	Inputs   = "bake:inputs"   // the digest of its inputs
 	Parent   = "bake:parent"   // the ID of the image that it was built on
-	Verified = "bake:verified" // what the image has passed, separated by commas, or the digest of that list
-	Reports  = "bake:reports"  // the run that has made it, and has its reports
+	Verified = "bake:verified" // the checks that the image has passed, separated by commas, or the digest of that list
+	Reports  = "bake:reports"  // the run that has made the image, and holds its reports
 
 	Run        = "bake:run"        // the run that has not finished it yet
 	Rejected   = "bake:rejected"   // the run whose verification it has failed

@@ -51,7 +51,7 @@ func (m Machine) Args() []string {
 		args = append(args, "-i", m.KeyFile, "-o", "IdentitiesOnly=yes")
 	}
 	if m.Cert != "" {
-		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // of which a space would make two
+		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // quoted: a space would split it
 	}
 	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile="+os.DevNull, "-o", "LogLevel=ERROR")
 	if m.Port != 0 && m.Port != 22 {
@@ -113,7 +113,7 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 // that was recorded by several runs is listed once, for the newest. Records of other runs
 // are not read.
 func Find(runs, run, build string) ([]Machine, error) {
-	names, err := fs.Glob(os.DirFS(runs), "*"+suffix+"/*.json") // runs may hold what is special in a pattern
+	names, err := fs.Glob(os.DirFS(runs), "*"+suffix+"/*.json") // runs may contain special characters of patterns
 	if err != nil {
 		return nil, err
 	}

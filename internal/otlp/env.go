@@ -23,10 +23,10 @@ type Config struct {
 	Timeout  time.Duration     // of each request
 	Gzip     bool
 	TLS      *tls.Config // nil: that of the system
-	Resource []Attr      // what sends the spans
+	Resource []Attr      // the sender of the spans
 
-	// Parent is the span of another program that those of this one are within; its zero value
-	// is none.
+	// Parent is the span of another program that contains the spans of this program; zero
+	// means none.
 	Parent Parent
 }
 
@@ -140,7 +140,7 @@ func endpoint(get func(string) string) (string, error) {
 		text = get(name)
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" { // what it is may be a secret
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" { // the value may be a secret
 		return "", fmt.Errorf("%s is no URL such as http://127.0.0.1:4318", name)
 	}
 	if path != "" {

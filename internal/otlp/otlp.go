@@ -30,7 +30,7 @@ type Event struct {
 type Span struct {
 	Trace      TraceID
 	ID, Parent SpanID // Parent is zero for that of a whole trace
-	State      string // tracestate, as W3C's Trace Context has it
+	State      string // tracestate of W3C's Trace Context
 	Name       string
 	Start, End time.Time
 	Attrs      []Attr

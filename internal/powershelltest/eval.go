@@ -20,7 +20,7 @@ type Host struct {
 	Env            map[string]string        // of the process, by name in upper case
 	Path           func(name string) string // where a file of the machine is here
 	Native         func(h *Host, words []string) (status int)
-	COM            map[string]Object // what New-Object -ComObject makes, by name
+	COM            map[string]Object // the results of New-Object -ComObject, by name
 	Objects        map[string]func(args []any) (Object, error)
 	Windows        bool
 }

@@ -110,8 +110,8 @@ type Local struct {
 	Data        map[string]any // build.*
 	Render      func(text string, data map[string]any) (string, error)
 
-	Say            func(text string) // what is being done
-	Warn           func(text string) // what may be wrong
+	Say            func(text string) // reports progress
+	Warn           func(text string) // reports a possible problem
 	Stdout, Stderr io.Writer
 
 	Exec   func(*exec.Cmd) error // runs a command, which has a context, to its end; nil for [procgroup.Run]

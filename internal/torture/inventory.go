@@ -20,12 +20,12 @@ import (
 // that unexpected kinds are included.
 type holdings struct {
 	images map[string]image  // by id
-	others map[string]string // what else there is by id or path, with its kind
+	others map[string]string // the kinds of other resources, by id or path
 }
 
 // image is an image or, within it, a snapshot.
 type image struct {
-	text      string   // what is the same whenever the same template is baked
+	text      string   // the part that is the same for each bake of the same template
 	snapshots []string // ids
 }
 

@@ -13,7 +13,7 @@ type mode struct {
 	before   bool           // the point is not carried out, and has no answer
 	commands bool           // commands on the machine are points too
 
-	code   string // what the call is refused with
+	code   string // error code of the refused call
 	status int
 	lose   bool // the call is carried out, and its answer lost
 	half   bool // half of the answer arrives

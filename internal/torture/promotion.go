@@ -59,7 +59,7 @@ func (p *promotion) run(ctx context.Context, dir string) (err error) {
 	if p.w, err = newWorld(ctx, dir); err != nil {
 		return err
 	}
-	direct := httptest.NewServer(p.w.cloud.Handler()) // for what this test does itself
+	direct := httptest.NewServer(p.w.cloud.Handler()) // for this test's own calls
 	defer func() {
 		direct.Close()
 		err = errors.Join(err, p.w.close(ctx))

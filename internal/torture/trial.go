@@ -62,7 +62,7 @@ type verdict struct {
 	resumed  bool
 	left     []string // the bake's resources left in the cloud or on this host
 	lost     []string // images that it has announced, and that are not there
-	problems []string // what else is wrong
+	problems []string // other problems
 	said     string
 }
 

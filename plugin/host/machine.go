@@ -523,7 +523,7 @@ func (c *machine) getPlain(ctx context.Context, src string, dst *os.Root) error 
 	if err := c.call(ctx, "DownloadDir", dirArgs{Dst: tmp, Src: strings.TrimSuffix(src, ".")}); err != nil {
 		return fmt.Errorf("downloading %s: %w", src, err)
 	}
-	from, err := os.OpenRoot(tmp) // confined to tmp, because the machine controls what the plugin has written there
+	from, err := os.OpenRoot(tmp) // confined to tmp, because the machine controls the files that the plugin has written there
 	if err != nil {
 		return err
 	}

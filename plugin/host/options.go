@@ -142,7 +142,7 @@ type decoded struct {
 	build schema.Build
 
 	block hcl.Range
-	where map[string]hcl.Range // of what is written, by name
+	where map[string]hcl.Range // of the options in the template, by name
 	late  map[string]hcl.Range // of those options whose values are not known yet
 }
 

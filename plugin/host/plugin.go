@@ -9,5 +9,5 @@ type Plugin struct {
 
 	options Options
 	stamp   stamp
-	asking  *sync.Mutex // held by whoever asks the user
+	asking  *sync.Mutex // held while the user is asked
 }

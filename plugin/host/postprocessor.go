@@ -57,7 +57,7 @@ func (h hostedPostProcessor) Process(ctx context.Context, s *step.Scope, in *bui
 	made := &artifact{proc: proc, client: client}
 	said, err := made.read(after, s.Run.ID)
 	switch {
-	case err != nil: // it may be what the post-processor was given, which must not be deleted
+	case err != nil: // it may be the input artifact, which must not be deleted
 		return nil, 0, remaining(err)
 	case given.is(after, made, said):
 		return in, keep, nil

@@ -32,7 +32,7 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 		StreamID      uint32
 	}{generatedData(m, s.Run.ID), id}
 	err = h.work(ctx, s, proc, job{method: "Provision", args: args, begun: begun, grace: cancelGrace, told: told})
-	closed := proc.Close() // ends what the plugin still does on the machine
+	closed := proc.Close() // ends the plugin's remaining work on the machine
 	machine.running.Wait()
 	if closed != nil {
 		return errors.Join(err, closed)

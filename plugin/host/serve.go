@@ -22,13 +22,13 @@ import (
 type served struct {
 	communicator.Communicator
 	proc    *process
-	ctx     context.Context // ends what has begun before it
+	ctx     context.Context // its end ends the work in progress
 	windows bool
 
 	running sync.WaitGroup // commands
 
 	mu  sync.Mutex
-	err error // what has failed last
+	err error // the last error
 }
 
 func serveMachine(ctx context.Context, proc *process, c communicator.Communicator) *served {
@@ -165,7 +165,7 @@ func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 		mode = a.FileInfo.M.Perm()
 	}
 	_, err = io.Copy(tmp, in)
-	if why := context.Cause(ctx); why != nil { // what was read may not be all
+	if why := context.Cause(ctx); why != nil { // the data may be incomplete
 		err = why
 	}
 	if err := errors.Join(err, tmp.Chmod(mode|0o400), tmp.Close()); err != nil {

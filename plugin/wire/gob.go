@@ -44,8 +44,8 @@ type gobError struct{ error }
 func gobFail(text string) { panic(gobError{errors.New("gob: " + text)}) }
 
 type gobReader struct {
-	rest  []byte // what follows the message
-	msg   []byte // what is left of the message
+	rest  []byte // the bytes after the message
+	msg   []byte // the rest of the message
 	types map[int64]gobType
 	left  *int
 }

@@ -164,7 +164,7 @@ func add(path, text string) (err error) {
 // takeBack removes the last n bytes that were appended to a file. Another build may have
 // appended more meanwhile, which stays: what was written then stays too.
 func takeBack(f *os.File, n int) error {
-	end, err := f.Seek(0, io.SeekCurrent) // just after what was written
+	end, err := f.Seek(0, io.SeekCurrent) // just after the written data
 	if err != nil {
 		return nil // not a file on a disk
 	}

@@ -61,7 +61,7 @@ type manifest struct {
 
 // document is what the file holds.
 type document struct {
-	Builds      []json.RawMessage `json:"builds"` // what other programs have added stays as it is
+	Builds      []json.RawMessage `json:"builds"` // entries of other programs are kept unchanged
 	LastRunUUID string            `json:"last_run_uuid"`
 }
 

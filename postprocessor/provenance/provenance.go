@@ -60,7 +60,7 @@ type run struct {
 	*provenance
 	scope    *step.Scope
 	subjects []attest.Resource
-	base     string // of the paths of what is written
+	base     string // of the paths of the output files
 	key      crypto.Signer
 	verifier crypto.PublicKey
 }

@@ -126,7 +126,7 @@ func (r *run) environment() []string {
 		add("PYTHONUNBUFFERED", "1")
 	}
 	if !users("ANSIBLE_LOCAL_TEMP") {
-		add("ANSIBLE_LOCAL_TEMP", r.file("tmp")) // so that what is killed leaves nothing
+		add("ANSIBLE_LOCAL_TEMP", r.file("tmp")) // so that a killed process leaves no files
 	}
 	if !users("ANSIBLE_SSH_CONTROL_PATH_DIR", "ANSIBLE_SSH_CONTROL_PATH") {
 		add("ANSIBLE_SSH_CONTROL_PATH_DIR", r.controlDir())

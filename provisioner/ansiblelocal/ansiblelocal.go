@@ -175,7 +175,7 @@ func (r *run) upload(ctx context.Context) (playbooks []string, err error) {
 	r.Scope.Say(ctx, "Uploading to the staging directory %s", r.dir)
 	mode := ""
 	if r.StagingDirectory == "" {
-		mode = "700" // what is uploaded may hold secrets
+		mode = "700" // the uploaded files may contain secrets
 	}
 	if err := r.MakeDirs(ctx, mode, r.dir); err != nil {
 		return nil, err

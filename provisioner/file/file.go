@@ -156,7 +156,7 @@ func uploadDir(ctx context.Context, m builder.Machine, source, destination strin
 		return err
 	}
 	if there, failed := remote.Exists(ctx, m, strings.ReplaceAll(path.Clean(destination), "$", `\$`)); failed != nil || there {
-		return cmp.Or(failed, err) // a file stands in the way
+		return cmp.Or(failed, err) // a file of that name exists
 	}
 	if again := put(ctx, m, orHere(parent), communicator.LocalDir(name, source)); !errors.Is(again, fs.ErrNotExist) {
 		return again

@@ -67,7 +67,7 @@ func (d *Direction) UnmarshalText(b []byte) error { return schema.ParseChoice(d,
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	sources := o.Source != "" || len(o.Sources) > 0
-	content := c.Set(&o.Content) && (o.Content == nil || *o.Content != "" || !sources) // an empty content beside a source is not set
+	content := c.Set(&o.Content) && (o.Content == nil || *o.Content != "" || !sources) // empty content together with a source counts as not set
 	switch {
 	case content && sources:
 		c.Errorf(&o.Content, "Content and source", "Set content, or source and sources, but not both.")

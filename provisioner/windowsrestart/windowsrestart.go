@@ -94,7 +94,7 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 		fmt.Errorf("%w within %s (restart_timeout)", errTimeout, p.RestartTimeout))
 	defer cancel()
 	s.Say(ctx, "Restarting the machine")
-	if s.Run.MachinesEnd > 0 { // Windows takes no order beside that of the machine to end itself, which it would forget
+	if s.Run.MachinesEnd > 0 { // Windows accepts only one shutdown, and would forget that by which the machine ends itself
 		if _, _, err := run(ctx, m, abortShutdown); err != nil {
 			return err
 		}

@@ -28,14 +28,14 @@ type Options struct {
 	Suite   string   // codename of the release, such as bookworm
 	Arch    string   // Debian's name for the architecture, such as amd64
 	Include []string // packages to install in addition to the required ones
-	// Optional packages are installed where the mirror has them and what they depend on.
+	// Optional packages are installed if the mirror has them and their dependencies.
 	Optional []string
 
-	// Mirror is the URL of an archive. When empty, the apt sources of the host say
-	// where packages and security fixes come from; when they do not, that is an error.
+	// Mirror is the URL of an archive. If it is empty, packages and security fixes come
+	// from the apt sources of the host; if there are none, that is an error.
 	Mirror string
-	// Keyring is a file with the OpenPGP keys that may sign the mirror's indexes; when
-	// empty, they are those of the distribution's archive.
+	// Keyring is a file with the OpenPGP keys that may sign the mirror's indexes. If it is
+	// empty, the keys are those of the distribution's archive.
 	Keyring string
 
 	Cache    string         // directory that keeps downloads between calls
@@ -141,8 +141,8 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 			continue
 		}
 		src := sources[i]
-		// Only a mirror that is frozen needs the option; on any other it would hide
-		// from the machines that it had stopped being updated.
+		// Only a frozen mirror needs the option. On any other mirror, the option would hide from
+		// the machines that the mirror is no longer updated.
 		src.Expired = src.Expired && r.expired(o.Now())
 		line := src
 		for _, c := range s.Further {

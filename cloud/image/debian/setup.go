@@ -79,11 +79,11 @@ func (s *System) aptSources() []configurationFile {
 	return []configurationFile{{name, 0o644, b.String()}, {"etc/apt/sources.list", 0o644, "# See /" + name + ".\n"}}
 }
 
-// cloudConfig fits cloud-init to the embedded cloud: no search for other
-// clouds, no guess from the host's firmware, the network left as it is, a
-// disk that is no device of its own, and the mirror the base came from. Host keys
-// are cloud-init's to replace, as on any cloud: on the embedded one, where a machine
-// is born with its own, the machine says so itself.
+// cloudConfig adapts cloud-init to the embedded cloud: it does not search for other clouds,
+// does not guess from the host's firmware, and leaves the network unchanged; the disk is not
+// a separate device; and packages come from the mirror of the base. cloud-init may replace
+// the host keys, as on any cloud. On the embedded cloud, where a machine starts with its own
+// host keys, the machine itself tells cloud-init not to.
 const cloudConfig = `datasource_list: [Ec2]
 datasource:
   Ec2:
