@@ -22,8 +22,9 @@ type ahead struct {
 
 func (c ahead) Now() time.Time { return time.Now().Add(c.by) }
 
-// TestBadDays: where an account lets nobody in, or refuses, its cells fail and say why, those that
-// need them are skipped, all others are baked, and nothing is left. A clock that is wrong is borne.
+// TestBadDays: if an account cannot be accessed or refuses calls, its cells fail and say
+// why, cells that need them are skipped, all others are baked, and nothing is left. A wrong
+// clock is tolerated.
 func TestBadDays(t *testing.T) {
 	const other = "987654321098"
 	for name, c := range map[string]struct {

@@ -534,9 +534,9 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// TestSweepByTags: what is found belongs to no run that goes on, and is itself in a
-// ledger while it is deleted. A dry run leaves no ledger: a later sweep would take all
-// that is in it for what a run has left.
+// TestSweepByTags: a sweep by tags leaves the resources of runs in progress alone, and
+// records the others in a ledger while it deletes them. A dry run leaves no ledger: a later
+// sweep would treat everything in it as left by a run.
 func TestSweepByTags(t *testing.T) {
 	state := run.State(t.TempDir())
 	live, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "live"})

@@ -102,8 +102,9 @@ func (s *stages) stage(t *testing.T, sealed []byte) ([]byte, run.Result, error) 
 	return sealed, result, err
 }
 
-// TestStagesAreNotSwept: between two stages the host of the last one does not know whether
-// another one goes on with the run, so that a sweep leaves it alone; in time it forgets it.
+// TestStagesAreNotSwept: between two stages, the host of the last stage does not know
+// whether another host continues the run. So a sweep leaves the run alone, and forgets it
+// after some time.
 func TestStagesAreNotSwept(t *testing.T) {
 	s := newStages(t, staged)
 	sealed, _, err := s.stage(t, nil)
@@ -212,8 +213,8 @@ func (b *bench) did() []string {
 	return slices.Compact(out)
 }
 
-// TestStages: a run that is cut at each boundary, and gone on with on another host each
-// time, makes what a run in one go makes, with the same steps.
+// TestStages: a run that is cut at each boundary, and continued on another host each time,
+// creates the same resources in the same steps as an uncut run.
 func TestStages(t *testing.T) {
 	whole := newStages(t, staged)
 	o := whole.opts
@@ -261,8 +262,8 @@ func TestStagesFail(t *testing.T) {
 	}
 }
 
-// TestStageEndsEarly: a stage that is cancelled before its builder has a session, or before its
-// turn comes, takes down what the stages before have made.
+// TestStageEndsEarly: a stage that is cancelled before its builder has a session, or before
+// its turn, tears down the resources of the earlier stages.
 func TestStageEndsEarly(t *testing.T) {
 	for name, at := range map[string]func(step.Event) bool{
 		"at once": func(e step.Event) bool { return e.Kind == step.RunStarted },
@@ -342,8 +343,8 @@ func TestStageInterrupted(t *testing.T) {
 	}
 }
 
-// TestStageWithoutMachine: a run whose machine is gone between two stages, or has stopped, has
-// to begin again and leaves nothing; in one go, it would have failed.
+// TestStageWithoutMachine: a run whose machine disappears or stops between two stages must
+// begin again, and leaves nothing. An uncut run would have failed.
 func TestStageWithoutMachine(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *ec2.Client, string) error{
 		"terminated": func(ctx context.Context, c *ec2.Client, id string) error {
@@ -382,8 +383,8 @@ func TestStageWithoutMachine(t *testing.T) {
 	}
 }
 
-// TestStageCopiesOnce: a copy that was asked for in a stage that nobody has heard the end of is
-// gone on with, and neither made twice nor taken for an old image in its place.
+// TestStageCopiesOnce: a copy that was requested in a stage whose result was lost is
+// continued. It is neither made twice nor mistaken for an old image in its place.
 func TestStageCopiesOnce(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		s := newStages(t, staged)
@@ -459,8 +460,9 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// TestLogsOfStages: each stage puts what it has logged among the reports, where a host that has
-// done none of them reads it; without a place for reports it stays where it is.
+// TestLogsOfStages: each stage stores its log with the reports, where a host that ran none
+// of the stages can read it. Without a place for reports, the log stays on the host of the
+// stage.
 func TestLogsOfStages(t *testing.T) {
 	for _, place := range []string{"s3://acme-images/nightly", "/reports", ""} {
 		s := newStages(t, strings.Replace(staged, `["echo two >> DIR/log"]`, `["exit 3"]`, 1))
@@ -520,8 +522,8 @@ func TestLogsOfStages(t *testing.T) {
 	}
 }
 
-// TestReportOfStages: the report of a run tells of all its stages, whichever host has done them, and
-// has the documents that they have written.
+// TestReportOfStages: the report of a run covers all its stages, on whichever hosts they
+// ran, and includes their documents.
 func TestReportOfStages(t *testing.T) {
 	s := newStages(t, staged)
 	// What is run on the machine as root finds nothing and does nothing: it is this host.

@@ -33,8 +33,8 @@ func traced(t *testing.T, o *run.Options, env ...string) func() map[string]otlpt
 	}
 }
 
-// TestTraceOfStages: what several hosts do of a run is one trace with one first span, in which
-// each step is within another; how it fails is told, and no secret.
+// TestTraceOfStages: the stages of a run on several hosts form one trace with one first
+// span, which contains all steps. The trace says how the run failed, and holds no secrets.
 func TestTraceOfStages(t *testing.T) {
 	const secret = "correct horse battery staple"
 	for _, to := range []string{"", "/none"} {
@@ -156,8 +156,8 @@ func one(t *testing.T, all map[string]otlptest.Span, name string) (found otlptes
 	return found
 }
 
-// TestTraceOfResume: each process that goes on with a run is within its first span, which is
-// sent once, wherever the process is called from.
+// TestTraceOfResume: the spans of each process that resumes a run are within the run's
+// first span, which is sent once, wherever the process is started from.
 func TestTraceOfResume(t *testing.T) {
 	var b bench
 	o := b.options(t, chains)

@@ -87,7 +87,8 @@ func work(dir, state string) error {
 	return e.Work(ctx, o)
 }
 
-// lower makes a fleet of a few cells a large one, and runs orphans at once. It returns what ends that.
+// lower lowers limits so that a fleet of a few cells counts as large and a run soon counts
+// as orphaned. It returns a function that restores the limits.
 func lower() (restore func()) {
 	cells, age := mostCells, orphanAge
 	mostCells, orphanAge = 3, 2*time.Second
@@ -474,8 +475,8 @@ func TestApply(t *testing.T) {
 	})
 }
 
-// TestNobodyWorks: who asks is told of a namespace that is missing and of queues that no worker
-// polls, and a worker gets nothing to do of a fleet that it does not work for.
+// TestNobodyWorks: commands report a missing namespace and queues that no worker polls. A
+// worker gets no tasks of a fleet that it does not work for.
 func TestNobodyWorks(t *testing.T) {
 	template := strings.ReplaceAll(fleetSource, "NAME", "base") + `build { sources = ["amazon-ebs.base"] }`
 	block := `

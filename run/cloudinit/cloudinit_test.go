@@ -168,8 +168,8 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// TestAgain: a machine that was waited for is waited for as long again, and what has failed
-// is not said twice.
+// TestAgain: the second wait for a machine may take as long as the first, and failures are
+// not reported twice.
 func TestAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said []string

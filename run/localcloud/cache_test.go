@@ -20,8 +20,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// A machine is found by its key, the last one first; what is too old, or too much, goes,
-// and its snapshots with it.
+// A machine is found by its key, the last key first. Images that exceed the limits are
+// deleted, with their snapshots.
 func TestCache(t *testing.T) {
 	const region = "us-east-1"
 	s := cloudtest.Start(t, cloud.Options{})

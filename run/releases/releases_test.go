@@ -89,7 +89,8 @@ func (w *world) image(name, passed string) string {
 	return *out.ImageId
 }
 
-// later returns in the next second: images tell of the second in which they were made.
+// later returns in the next second, because images record the second in which they were
+// made.
 func (w *world) later() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
 
 func (w *world) tag(image, key, value string) {
@@ -98,7 +99,7 @@ func (w *world) tag(image, key, value string) {
 	w.fatal(err)
 }
 
-// move does something in a run of its own, which must leave nothing behind.
+// move does something in a separate run, which must leave nothing behind.
 func (w *world) move(block *run.ImageBlock, do func(context.Context, *releases.Mover) error) error {
 	w.t.Helper()
 	l, err := step.CreateLedger(w.t.TempDir(), step.Header{Run: "run"})
@@ -126,8 +127,8 @@ func (w *world) told(channel string) (ids []string) {
 	return ids
 }
 
-// TestMover: a channel lets in what its rules let in, goes back, and is left by what is taken
-// back; its webhook hears of that, and of nothing else.
+// TestMover: a channel admits the images that its rules admit, can be rolled back, and
+// drops revoked images. Its webhook is notified of these moves and of nothing else.
 func TestMover(t *testing.T) {
 	w := newWorld(t)
 	stable := run.Channel{Rule: channels.Rule{Name: "stable", Requires: []string{"verify.boot"}, From: "candidate", Approval: true}, Parameter: "/bake/web/stable", Webhook: w.url}
@@ -206,9 +207,9 @@ func TestMover(t *testing.T) {
 	}
 }
 
-// TestOffer: an image goes through the channels that come after another one as far as their rules
-// let it, and is told what it waits for; one that has been overtaken, or taken back, stays where
-// it is.
+// TestOffer: an image passes through the channels that follow another one as far as their
+// rules admit it, and the result says what it waits for. An image that was overtaken or
+// revoked stays where it is.
 func TestOffer(t *testing.T) {
 	w := newWorld(t)
 	candidate := run.Channel{Rule: channels.Rule{Name: "candidate"}, Parameter: "/bake/web/candidate"}
@@ -335,8 +336,9 @@ func TestOfferApproved(t *testing.T) {
 	}
 }
 
-// TestOlderImageKeepsNoNewerOneOut: what is approved, or rolled back to, while a newer image waits does
-// not overtake that; and an image that is gone waits no more.
+// TestOlderImageKeepsNoNewerOneOut: an older image that is approved, or rolled back to,
+// while a newer image waits does not overtake the newer one. An image that is gone stops
+// waiting.
 func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
 	w := newWorld(t)
 	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable"}
@@ -385,8 +387,8 @@ func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
 	}
 }
 
-// TestSameSecond: of two images of the same second, that is the newer one whose run began later, whatever
-// their ids, and whoever of two workers asks.
+// TestSameSecond: of two images made in the same second, the one whose run began later is
+// the newer one, regardless of their ids and of which worker asks.
 func TestSameSecond(t *testing.T) {
 	w := newWorld(t)
 	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable"}
