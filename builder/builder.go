@@ -39,8 +39,9 @@ type Hooks struct {
 	// with another action.
 	ImageCreated func(ctx context.Context, image Image) error
 
-	// ImageTags is called by a [Verifiable] builder after ImageCreated. It returns tags that
-	// the image and its copies get, besides the template's, before they are shared.
+	// ImageTags is called by a [Verifiable] builder after ImageCreated. It returns tags for
+	// the image and its copies, in addition to the template's; they are set before the
+	// images are shared.
 	ImageTags func(ctx context.Context) (map[string]string, error)
 }
 

@@ -11,7 +11,7 @@ import (
 // where their builders put them. The zero value distributes nothing.
 type Distribution struct {
 	Regions    []string
-	Accounts   []string          // account IDs, besides that of the builder
+	Accounts   []string          // account IDs, except that of the builder
 	Copy       bool              // give each account its own copies; otherwise share the builder's images with it
 	Role       string            // ARN of the role to assume in an account, with "{account}" for its ID; empty: none
 	ExternalID string            // the external ID for assuming Role; may be empty

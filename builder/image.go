@@ -26,8 +26,9 @@ type Image struct {
 	// with this value; nil if there is none.
 	Previous func(ctx context.Context, tag, value string) (*PreviousImage, error)
 
-	// Boot launches a machine of the image, with its own key and security group and without
-	// user data, calls use once the machine is reachable, and always deletes all of it again.
+	// Boot launches a machine from the image, with its own key and security group and
+	// without user data. It calls use once the machine is reachable, and always deletes the
+	// machine, key and group.
 	Boot func(ctx context.Context, b Boot, use func(ctx context.Context, m Machine) error) error
 }
 

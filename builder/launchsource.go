@@ -9,8 +9,8 @@ type LaunchSource struct {
 	// provisioned. They can be encoded as JSON.
 	Options any
 
-	// Unfit says why the machine must be launched from this image; empty if an image of a
-	// machine that was launched from it will do.
+	// Unfit is the reason why the machine must be launched from this image; empty if an
+	// image of a machine that was launched from it is acceptable too.
 	Unfit string
 
 	// Gone is the image that ResolveSource returned before, if it no longer exists.

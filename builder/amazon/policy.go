@@ -55,8 +55,8 @@ func (s Secret) Permissions() []policy.Need { return policy.In("").Secret(string
 
 // Signing is a component that may sign with a key of AWS KMS.
 type Signing interface {
-	// SigningKey is the URI of the key, "awskms://…", with "*" for what is not known yet;
-	// "" if it signs with none.
+	// SigningKey is the URI of the key, "awskms://…", with "*" for parts that are not known
+	// yet; "" if no key is used.
 	SigningKey() string
 }
 

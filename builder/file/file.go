@@ -110,7 +110,7 @@ func (b *file) write(ctx context.Context) error {
 		in, perm = f, 0o666
 	}
 	err := wholefile.Write(b.Target, perm, func(f *os.File) error {
-		defer in.Close() // before the target is replaced, which may be the source: Windows replaces no file that is open
+		defer in.Close() // before the target is replaced: it may be the source, and Windows does not replace an open file
 		_, err := io.Copy(f, delay.Reader(ctx, in))
 		return err
 	})

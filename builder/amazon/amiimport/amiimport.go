@@ -169,7 +169,7 @@ type made struct {
 	id        string
 	snapshots []string
 	task      string        // the import that made it; empty if it is a copy
-	resource  step.Resource // what the scope owns it by
+	resource  step.Resource // by which the scope owns it
 }
 
 // artifact returns the image as the resource that is deleted with the artifact.
@@ -227,7 +227,7 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 				return false, fmt.Errorf("import %s failed: %s", id, aws.ToString(task.StatusMessage))
 			}
 			if percent := 0; task.Progress != nil {
-				_, _ = fmt.Sscan(*task.Progress, &percent) // for show
+				_, _ = fmt.Sscan(*task.Progress, &percent) // only for display
 				r.scope.Progress(ctx, step.Progress{Done: int64(percent), Total: 100, Unit: "%"})
 			}
 			return false, nil

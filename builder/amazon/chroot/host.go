@@ -20,16 +20,16 @@ import (
 
 // Host is the machine that bake runs on, which must be an EC2 instance.
 type Host struct {
-	// Instance tells the instance's id.
+	// Instance returns the ID of the instance.
 	Instance func(ctx context.Context) (string, error)
 
 	// Run runs a line in the machine's shell and returns what it prints.
 	Run func(ctx context.Context, line string) (string, error)
 
-	// Exists reports whether there is a file, such as a device.
+	// Exists reports whether a file, such as a device, exists.
 	Exists func(path string) bool
 
-	// Lock is a file that is locked while a device is chosen, against other builds.
+	// Lock is a file that is locked while a build chooses a device.
 	Lock string
 }
 
@@ -65,7 +65,7 @@ func (h Host) exclusively(ctx context.Context, do func() error) error {
 	if err != nil {
 		return fmt.Errorf("the lock of amazon-chroot builds: %w", err)
 	}
-	defer f.Close() // and with it the lock goes
+	defer f.Close() // which releases the lock
 	for {
 		err := filelock.Try(f)
 		if err == nil {

@@ -313,7 +313,7 @@ func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	default:
 		return fmt.Errorf("account %s has no key %s in %s: %w", a.ID, key, region, err)
 	}
-	return context.Cause(ctx) // EC2 says what else is wrong with it
+	return context.Cause(ctx) // EC2 reports other problems of the key
 }
 
 // nobodysImage is the ID of an image that does not exist. AWS checks whether a call is

@@ -18,7 +18,7 @@ import (
 // BootOptions define which machine is launched from an image, and how to log in to it.
 type BootOptions struct {
 	InstanceType string // "": the smallest that fits the image
-	User         string // "": whom the image, or what it was made of, is known to let in
+	User         string // "": the known login user of the image or its ancestors
 	Subnet       string // "": one of the default VPC
 	Interface    string // one of Interfaces; "": the public address, or the private one if there is none
 }
@@ -26,7 +26,7 @@ type BootOptions struct {
 // Interfaces returns the kinds of addresses by which one can log in to a machine.
 func Interfaces() (all []string) {
 	for _, i := range launch.Interface("").Choices() {
-		if i != string(launch.SessionManager) { // which takes an instance profile
+		if i != string(launch.SessionManager) { // which needs an instance profile
 			all = append(all, i)
 		}
 	}

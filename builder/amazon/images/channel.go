@@ -134,7 +134,7 @@ func (o *Distributor) Newer(ctx context.Context, parameter string, at builder.Pl
 		return "", false, err
 	}
 	found, err := a.byID(ctx, at.Region, history[0].Image, at.ID)
-	if err != nil || len(found) != 2 { // one that is gone is none to stay behind
+	if err != nil || len(found) != 2 { // an image that no longer exists does not count
 		return "", false, err
 	}
 	named, one := found[0], found[1]
@@ -162,9 +162,9 @@ type move struct {
 	*Account
 	region, parameter, image, why string
 
-	before    []Entry // the history as it was when the change was decided on
+	before    []Entry // the history at the time of the decision
 	written   bool    // the parameter may have been written
-	accepted  bool    // Systems Manager has accepted it, and may write it yet
+	accepted  bool    // Systems Manager has accepted the value, and may still write it
 	confirmed bool    // the parameter was seen to be written
 	blind     error   // why the last query did not show what the channel names
 }
@@ -239,7 +239,7 @@ func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) (err
 		err = a.write(ctx, moves)
 	}
 	left := unlock(ctx)
-	if err == nil && left != nil { // the channel has moved, and the end of the run tries again
+	if err == nil && left != nil { // the channel has moved; the end of the run retries
 		s.Warn(ctx, "The channel %s has moved, but a lock on it is not removed yet: %s", moves[0].parameter, left)
 		return nil
 	}
@@ -338,7 +338,7 @@ func (m *move) put(ctx context.Context) error {
 	}
 	m.accepted = err == nil
 	if err != nil && (!m.written || m.settled(ctx, m.session.Pace.Visible+time.Second, m.newer) != nil) {
-		return err // it may be written still: then it is put back
+		return err // it may still be written: then it is restored
 	}
 	err = m.settled(ctx, settleTime, func(now []Entry) (bool, error) {
 		for _, e := range now { // a promotion that was killed may have sent the same image
@@ -349,7 +349,7 @@ func (m *move) put(ctx context.Context) error {
 		return newest(now) > newest(m.before), nil
 	})
 	m.confirmed = err == nil
-	if err != nil && m.blind == nil && context.Cause(ctx) == nil { // it was looked at for long enough
+	if err != nil && m.blind == nil && context.Cause(ctx) == nil { // the time limit has passed
 		m.accepted = false
 	}
 	return err
@@ -389,7 +389,7 @@ func (m *move) back(ctx context.Context) error {
 	defer cancel()
 	client := m.session.SSM(m.region)
 	limit := m.session.Pace.Visible + time.Second
-	if m.accepted && !m.confirmed { // it may not be there yet
+	if m.accepted && !m.confirmed { // it may not be visible yet
 		limit = settleTime
 	}
 	var foreign *Entry
@@ -499,7 +499,7 @@ func (m *move) takeOver(ctx context.Context, name, value, old string, version in
 		return false, err
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Version < all[j].Version })
-	next := 0 // if the old one is not there, it was given up meanwhile, and the first one counts
+	next := 0 // if the old version no longer exists, it was released meanwhile, and the first version wins
 	if n := slices.IndexFunc(all, func(h parameterVersion) bool { return h.Version == version && h.Value == old }); n >= 0 {
 		next = n + 1
 	}

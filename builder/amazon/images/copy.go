@@ -179,7 +179,7 @@ func (c *copier) collectTags(ctx context.Context) error {
 
 // plainTags returns the tags of an image that its copies have too.
 func plainTags(tags map[string]string) map[string]string {
-	// These are about the one image.
+	// These tags concern only this one image.
 	own := []string{KeyTag, ownership.RunTag, ownership.BuildTag, ownership.RejectedTag, ownership.QuarantineTag, HoldTag}
 	tags = maps.Clone(tags)
 	maps.DeleteFunc(tags, func(k, _ string) bool {

@@ -43,12 +43,12 @@ const HoldTag = "bake:hold"
 // Guards define how to find out whether an image is in use. The zero value runs all
 // guards, with the usual limits.
 type Guards struct {
-	Ignore      []string      // guards that are left out
+	Ignore      []string      // guards that do not run
 	Recent      time.Duration // how long ago a launch still counts; 0: a week
 	AllVersions bool          // every version of a launch template guards, and not only the default and the latest
 	Reports     bool          // query the accounts that an image is shared with, by a usage report; otherwise sharing counts as use
 	Role        Role          // the role to assume in the accounts that an image is shared with, to query them directly
-	Children    bool          // images made of it are looked for
+	Children    bool          // find images that were made from it
 	Now         func() time.Time
 }
 
@@ -83,7 +83,7 @@ type Use struct {
 	Guard   string `json:"guard"`
 	User    string `json:"user"`              // such as "instance i-0abc (running)"
 	Warning bool   `json:"warning,omitempty"` // it does not need the image
-	Unknown bool   `json:"unknown,omitempty"` // the guard could not tell, which counts as use
+	Unknown bool   `json:"unknown,omitempty"` // the guard could not decide, which counts as use
 
 	past     bool   // the user does not launch it now, but may later
 	template bool   // it is a launch template that EC2 knows, in whichever version
@@ -153,8 +153,8 @@ type usageScan struct {
 	named     []version
 	aliases   []alias
 	templates map[string]*template // by ID and by name
-	failed    map[string]string    // why guards could not tell of the whole region
-	broken    []Use                // users of what does not exist
+	failed    map[string]string    // why guards could not decide for the whole region
+	broken    []Use                // users of resources that do not exist
 
 	onFailure func(guard string, err error) // called for guards that could not decide; may be nil
 }

@@ -117,7 +117,7 @@ func (l *usageScan) launchTemplates(ctx context.Context) error {
 				l.templateUse(t, v, "older")
 			}
 		})
-		if err != nil && !access.NotFound(err) { // one that was deleted in between uses nothing
+		if err != nil && !access.NotFound(err) { // a template deleted meanwhile uses nothing
 			return err
 		}
 	}

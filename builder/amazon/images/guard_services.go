@@ -208,7 +208,7 @@ func (l *usageScan) current(ctx context.Context, names []string) (map[string]par
 		return nil, err
 	}
 	for _, name := range names {
-		if p, ok := current[name]; ok { // or it was deleted in between
+		if p, ok := current[name]; ok { // otherwise it was deleted meanwhile
 			l.use(p.Value, Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
 		}
 	}
@@ -291,7 +291,7 @@ func (l *usageScan) lastOther(ctx context.Context, name string, p parameterVersi
 		}
 	})
 	if access.Is(err, "ParameterNotFound") {
-		return "", nil // deleted in between
+		return "", nil // deleted meanwhile
 	}
 	return value, err
 }

@@ -26,7 +26,7 @@ type Image struct {
 	Tags        map[string]string `json:"tags"`
 
 	Public       bool       `json:"public"`
-	Deprecated   *time.Time `json:"deprecated,omitempty"`    // from when on; it may be to come
+	Deprecated   *time.Time `json:"deprecated,omitempty"`    // when the deprecation begins; may be in the future
 	LastLaunched *time.Time `json:"last_launched,omitempty"` // known to the owner only, and up to a day late
 	Protection   string     `json:"deregistration_protection,omitempty"`
 	Allowed      *bool      `json:"allowed,omitempty"` // by the account's Allowed AMIs; absent if that is off

@@ -22,7 +22,7 @@ import (
 // Place defines the owner and the regions of images.
 type Place struct {
 	Regions []string // none: that of the AWS configuration
-	All     bool     // all regions that are enabled for the account, in the place of Regions
+	All     bool     // all regions that are enabled for the account, instead of Regions
 	Profile string   // empty: as the AWS configuration says
 	Cloud   amazon.Cloud
 	Env     []string // for the settings of waiting, as "NAME=value"
@@ -30,7 +30,7 @@ type Place struct {
 	// Warn, if not nil, is called with problems while bake keeps trying.
 	Warn func(ctx context.Context, format string, args ...any)
 
-	// Say, if not nil, is called with what bake waits for.
+	// Say, if not nil, is called with descriptions of what bake waits for.
 	Say func(ctx context.Context, format string, args ...any)
 }
 
@@ -41,7 +41,7 @@ type Account struct {
 
 	session *access.Session
 	page    int32 // page size of listings
-	named   bool  // the place names regions: nothing is looked for in others
+	named   bool  // the place names regions, and no others are searched
 	place   Place
 
 	reports *reports         // that were made; nil: none are remembered

@@ -84,7 +84,7 @@ func (a *Account) instancesIn(ctx context.Context, region string) (all []Instanc
 		return page.Token
 	})
 	if err != nil {
-		return nil, err // a listing that is cut off would look complete
+		return nil, err // an incomplete listing would look complete
 	}
 	return all, nil
 }

@@ -115,7 +115,7 @@ func (a *Account) listIn(ctx context.Context, regions []string, q Query) ([]Imag
 	found, err := inRegions(ctx, regions, func(ctx context.Context, region string) ([]Image, error) {
 		all, err := a.describe(ctx, region, q.input(a.page))
 		if err != nil {
-			return nil, err // a listing that is cut off would look complete
+			return nil, err // an incomplete listing would look complete
 		}
 		return slices.DeleteFunc(all, func(i Image) bool {
 			return q.Shared && i.Owner == a.ID || q.OlderThan > 0 && q.Now.Sub(i.Created) < q.OlderThan
@@ -169,7 +169,7 @@ func pages[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...f
 func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Image, error) {
 	in := &ec2.DescribeImagesInput{ImageIds: ids, IncludeDeprecated: aws.Bool(true), IncludeDisabled: aws.Bool(true)}
 	all, err := a.describe(ctx, region, in)
-	if len(ids) > 1 && absent(err) { // one that does not exist fails the whole call
+	if len(ids) > 1 && absent(err) { // an ID that does not exist makes the whole call fail
 		all = nil
 		for _, id := range ids {
 			one, err := a.byID(ctx, region, id)

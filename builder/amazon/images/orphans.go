@@ -30,8 +30,8 @@ const (
 	GuardBin         = "recycle-bin"  // the image is in the recycle bin, and could come back
 	GuardShared      = "shared"       // others may make images of it
 	GuardLocked      = "locked"       // it is locked
-	GuardFastRestore = "fast-restore" // it is kept ready, for money
-	GuardFastLaunch  = "fast-launch"  // machines are launched ahead from the image
+	GuardFastRestore = "fast-restore" // fast snapshot restore, which costs money, is enabled
+	GuardFastLaunch  = "fast-launch"  // EC2 launches machines of the image in advance
 )
 
 // OrphanGuardNames returns the names of all guards of snapshots.
@@ -42,7 +42,7 @@ func OrphanGuardNames() []string {
 // OrphanOptions select the snapshots that count as orphans.
 type OrphanOptions struct {
 	MinAge time.Duration    // younger ones may belong to an image that is being made
-	Ignore []string         // guards that are left out
+	Ignore []string         // guards that do not run
 	Now    func() time.Time // nil: time.Now
 }
 
@@ -60,7 +60,7 @@ func (o OrphanOptions) Check() error {
 type Orphan struct {
 	ID          string    `json:"id"`
 	Region      string    `json:"region"`
-	Image       string    `json:"image,omitempty"` // that it was made for, if its description tells
+	Image       string    `json:"image,omitempty"` // that it was made for, if its description says so
 	Description string    `json:"description"`
 	Created     time.Time `json:"created"`
 	Bytes       int64     `json:"bytes"` // at most what its deletion frees: snapshots share blocks
@@ -194,8 +194,8 @@ func (a *Account) orphansIn(ctx context.Context, region string, o OrphanOptions)
 	if err != nil || len(candidates) == 0 {
 		return nil, err
 	}
-	// After the snapshots: an image that is made meanwhile is seen here, whose snapshots
-	// were not among them or are too young.
+	// Images are listed after the snapshots, so that the list includes images made
+	// meanwhile. Their snapshots are not in the list of snapshots or are too young.
 	images, err := a.listIn(ctx, []string{region}, Query{})
 	if err != nil {
 		return nil, err

@@ -158,8 +158,8 @@ func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to
 	if len(histories) == 0 {
 		return "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(o.own.Regions, ", "))
 	}
-	// The place that is written last decides: as long as it names the release that is left,
-	// a rollback that was killed can be repeated.
+	// The place that is written last decides: as long as it names the release that is being
+	// replaced, an interrupted rollback can be repeated.
 	spots := o.inOrder(histories)
 	last := spots[len(spots)-1]
 	if to == "" {
@@ -322,7 +322,7 @@ func (o *Distributor) Revoke(ctx context.Context, s *step.Scope, ref, why string
 	if err != nil {
 		return nil, err
 	}
-	o.own.Regions = regions // whatever the place: an image is taken back everywhere
+	o.own.Regions = regions // regardless of the place: an image is revoked everywhere
 	o = &Distributor{own: o.own, to: o.to, role: o.role, refused: &refusals{of: map[string]bool{}}}
 	copies, err := o.own.Release(ctx, i, regions)
 	o.leave(ctx, o.own, err)

@@ -22,14 +22,14 @@ import (
 
 // PruneOptions select the images to prune.
 type PruneOptions struct {
-	Query             // which images are looked at: the account's own
-	Spare    []string // names and IDs of images that stay as they are, whatever their age
-	Keep     int      // how many available images of each group stay as they are, the newest; at least 1
-	Stages   Stages   // what becomes of the others
-	Max      Share    // how many images of a group are disabled, and how many removed, in one run
+	Query             // the images to examine, among the account's own
+	Spare    []string // names and IDs of images that are not changed, regardless of their age
+	Keep     int      // number of newest available images of each group that are not changed; at least 1
+	Stages   Stages   // for the others
+	Max      Share    // maximum number of images of a group to disable, and to remove, in one run
 	Together bool     // all of them are releases of one image, regardless of their names
 	Guards   Guards
-	To       builder.Distribution // of which the images are
+	To       builder.Distribution // of the images
 }
 
 // Share is a number of images, or a percentage of all images.
@@ -66,9 +66,9 @@ func (s Share) of(n int) int {
 // The actions of a [Plan] on an image.
 const (
 	PlanKeep      = "keep"      // it is one of the newest, or too young
-	PlanDeprecate = "deprecate" // others do not find it any more, and can launch it still
+	PlanDeprecate = "deprecate" // others no longer find it, but can still launch it
 	PlanDisable   = "disable"   // the image cannot be launched until it is enabled again
-	PlanRemove    = "remove"    // it goes
+	PlanRemove    = "remove"    // it is removed
 	PlanUsed      = "in-use"    // it would change if nothing used it
 	PlanLater     = "later"     // it would change, but not in this run
 )
@@ -81,7 +81,7 @@ type Planned struct {
 	Reason string `json:"reason"`
 	Uses   []Use  `json:"uses,omitempty"`
 
-	want string // the action, if nothing keeps the image from it
+	want string // the action, if nothing prevents it
 }
 
 // acts reports whether the plan changes the image.
@@ -114,7 +114,7 @@ func (p *Plan) Count(action string) (n int, gib int64) {
 type planGroup struct {
 	name, region string
 	images       []*Planned // newest first
-	most         int        // how many are disabled, and how many go, in one run
+	most         int        // maximum number to disable, and to remove, in one run
 }
 
 // Plan decides what to do with the images. If some regions fail, it returns a plan for the

@@ -45,7 +45,7 @@ func (r *Remover) scan(ctx context.Context, region string) *usageScan {
 func (r *Remover) uses(ctx context.Context, i Image) []Use {
 	known := r.scan(ctx, i.Region)
 	g := r.Guards
-	g.Children = false // which are warnings, and said already
+	g.Children = false // which only cause warnings, already reported
 	l := r.Account.newUsageScan(i.Region, []Image{i}, g)
 	l.uses[i.ID] = slices.Clone(known.uses[i.ID])
 	maps.Copy(l.failed, known.failed)

@@ -138,7 +138,7 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 func (r *Remover) forget(ctx context.Context, i Image, tags map[string]string, disabled bool) error {
 	_, keys := i.recorded()
 	keys = slices.DeleteFunc(keys, func(key string) bool { _, fresh := tags[key]; return fresh })
-	if disabled || len(keys) == 0 { // then they say whom it was shared with now
+	if disabled || len(keys) == 0 { // then the tags describe the current sharing
 		return nil
 	}
 	var old []types.Tag

@@ -23,7 +23,7 @@ import (
 const (
 	Removed    = "removed"    // and its snapshots, except those of other images
 	Disabled   = "disabled"   // it cannot be launched
-	Deprecated = "deprecated" // others do not find it any more
+	Deprecated = "deprecated" // others no longer find it
 	InUsed     = "in-use"     // nothing has changed
 	Gone       = "gone"       // another process removed it first
 	Failed     = "failed"     // the image is still there, or some of its snapshots are
@@ -37,7 +37,7 @@ type Removal struct {
 	Deleted []string `json:"snapshots_deleted"`
 	Kept    []string `json:"snapshots_kept,omitempty"` // of which other images consist, too
 	Left    []string `json:"snapshots_left,omitempty"` // that could not be deleted
-	Shared  []string `json:"shared,omitempty"`         // with whom the image was, which is disabled now
+	Shared  []string `json:"shared,omitempty"`         // with whom the image was shared before it was disabled
 	Error   string   `json:"error,omitempty"`
 }
 
@@ -104,7 +104,7 @@ type Remover struct {
 	OnRemoval func(Removal) // called once for each image; may be nil
 
 	home     *Account              // that has entered Account; nil: it is that one
-	tolerant bool                  // what is in use by now is no error of Prune
+	tolerant bool                  // Prune does not fail for images that are in use by now
 	surveys  map[string]cachedScan // by region
 }
 
@@ -207,7 +207,7 @@ func (r *Remover) act(ctx context.Context, done *Removal, action string) error {
 	// It may have been tagged, launched or put into a channel since it was planned.
 	if uses := needed(action, r.uses(ctx, fresh)); InUse(uses) {
 		if err := context.Cause(ctx); err != nil {
-			return err // that is why the guards could not tell
+			return err // this is why the guards could not decide
 		}
 		done.Outcome, done.Uses = InUsed, uses
 		return &InUseError{found, Uses{i.ID: uses}}
@@ -275,7 +275,7 @@ func (r *Remover) deregister(ctx context.Context, i Image) (map[string]types.Sna
 	case access.Refused(err):
 		return nil, errors.Join(err, r.Scope.Ledger.Gone(i.ID))
 	case context.Cause(ctx) != nil:
-		return nil, err // the end of the task looks after the snapshots
+		return nil, err // the end of the task deletes the snapshots
 	}
 	left, lookErr := r.Account.byID(ctx, i.Region, i.ID)
 	if lookErr != nil || len(left) > 0 {

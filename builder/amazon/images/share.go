@@ -22,8 +22,8 @@ import (
 type SharingChange struct {
 	With      []string // account IDs, and ARNs of organizations and organizational units
 	Public    bool     // everybody
-	All       bool     // for Unshare: everybody whom it is shared with, in the place of With and Public
-	Snapshots bool     // the snapshots too, which accounts need that want to copy the image
+	All       bool     // for Unshare: all current recipients, instead of With and Public
+	Snapshots bool     // the snapshots too, which accounts need to copy the image
 	Copies    bool     // the copies of the image in the account's regions too
 
 	// Guard, if not nil, is called before the change removes images from accounts that
@@ -80,7 +80,7 @@ type Shared struct {
 	Before  Sharing  `json:"before"`
 	After   Sharing  `json:"after"`
 	Changed bool     `json:"changed"`
-	Keys    []string `json:"kms_keys,omitempty"` // of the account, which whoever it is shared with must be allowed to use
+	Keys    []string `json:"kms_keys,omitempty"` // of the account; recipients need permission to use them
 
 	parts []part
 }

@@ -13,7 +13,7 @@ import (
 // who still need an image notice while it can be enabled again.
 type Stages struct {
 	Deprecate, Disable time.Duration // 0: never
-	Delete             time.Duration // 0: whatever its age; Never
+	Delete             time.Duration // 0: at any age; or Never
 }
 
 // Never is the age at which images are not deleted.
@@ -42,7 +42,7 @@ func (s Stages) next(i Image, now time.Time) (action, why string) {
 		disabled   = i.State == string(types.ImageStateDisabled) && !rejected(i)
 		deprecated = i.Deprecated != nil && i.Deprecated.Before(now.Add(soon))
 		after      time.Duration
-		last       *time.Time // when the stage before began, if there is one
+		last       *time.Time // when the previous stage began, if there is one
 		was        string
 	)
 	since := i.disabledSince()

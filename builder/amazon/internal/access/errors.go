@@ -25,8 +25,8 @@ type Error struct {
 	Message     string
 	Hint        string // what the user can do about it; may be empty
 
-	// Refused says that AWS answered the only request that was sent, and that the
-	// answer was no: nothing was changed by it.
+	// Refused means that AWS refused the only request that was sent, so that it changed
+	// nothing.
 	Refused bool
 
 	Err error

@@ -8,20 +8,20 @@ import (
 
 // Pace is how fast a cloud is, and so how patiently it is waited for.
 type Pace struct {
-	// Early is the first pause of a wait for a change that may come at once; 0 if none
-	// does.
+	// Early is the first pause of a wait for a change that may happen at once; 0 if no
+	// change does.
 	Early time.Duration
 
-	// Monitor is the longest pause between looks at what is not expected to change.
+	// Monitor is the longest pause between polls of a state that is not expected to change.
 	Monitor time.Duration
 
-	// Again is the pause before something that has failed is begun anew.
+	// Retry is the pause before a failed operation is repeated.
 	Retry time.Duration
 
-	// Visible is how long what was made may not be seen.
+	// Visible is how long a new resource may be invisible.
 	Visible time.Duration
 
-	// Released is how long what is deleted may still be in use.
+	// Released is how long a deleted resource may still be in use.
 	Released time.Duration
 
 	// Known is how long a new resource may be unknown to other services; 0 if there is no

@@ -24,8 +24,8 @@ const (
 func retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = throttledAttempts
-		// The SDK's quota is one of all calls of a client, which two of them use up that
-		// are throttled at once.
+		// The SDK has one retry quota for all calls of a client. Two calls that are
+		// throttled at the same time exhaust it.
 		o.RateLimiter = ratelimit.None
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			var api smithy.APIError

@@ -91,7 +91,7 @@ func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) erro
 	}
 	// An endpoint that replaces AWS has no host names for buckets.
 	c.bucket, c.inPath = b.bucket, given != "" || !hostLabel().MatchString(b.bucket)
-	// Some that do not know checksums refuse them.
+	// Some endpoints do not support checksums and refuse them.
 	c.send = b.session.config.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
 	c.verify = b.session.config.ResponseChecksumValidation != aws.ResponseChecksumValidationWhenRequired
 	_, err = Call(ctx, operation[S3Request](&b.service, action, c), &r)

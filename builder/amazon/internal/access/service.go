@@ -43,10 +43,10 @@ type service struct {
 
 // protocol encodes a call and decodes its response.
 type protocol interface {
-	// encode writes a call into a request, which is a POST to the endpoint unless encode
-	// changes that, and returns the body, which is sent from its start.
+	// encode encodes a call into a request and returns the body, which is sent from its
+	// start. The request is a POST to the endpoint unless encode changes that.
 	encode(req *smithyhttp.Request, action string, params any) (body io.ReadSeeker, err error)
-	// decode reads the answer to a call, which has this text.
+	// decode decodes the response to a call, whose body is text.
 	decode(action string, resp *smithyhttp.Response, text []byte) error
 }
 
@@ -230,7 +230,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 		at, err := ec2.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, ec2.EndpointParameters{Region: &s.region, UseDualStack: &dual, UseFIPS: &fips})
 		return &at.URI, err
 	}
-	usual := &url.URL{} // where EC2 usually is, which tells the partition
+	usual := &url.URL{} // the usual endpoint of EC2, which shows the partition
 	if s.global || s.s3 || s.both && dual {
 		if usual, err = resolve(false, false); err != nil {
 			return "", "", err
@@ -252,7 +252,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 	case s.both && dual:
 		dual = !strings.HasSuffix(usual.Host, ".amazonaws.com") && (fips || !strings.HasSuffix(usual.Host, ".amazonaws.com.cn"))
 	}
-	// They differ in the name of the service, and little else.
+	// The endpoints differ in little except the name of the service.
 	found, err := resolve(dual, fips)
 	if err != nil {
 		return "", "", err

@@ -49,12 +49,12 @@ type Cloud struct {
 	// Dial connects to the machines of the cloud. Nil: the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// DialInstance connects to a port of an instance of the cloud whose own network
-	// cannot be dialled from here. Nil: Dial reaches its addresses.
+	// DialInstance connects to a port of an instance of a cloud whose own network cannot be
+	// reached from here. If nil, Dial can connect to its addresses.
 	DialInstance func(ctx context.Context, id string, port int) (net.Conn, error)
 
-	// Explain says why the cloud has no image with this id or else with these owners and
-	// filters, and what to do. The result may be empty. Explain may be nil.
+	// Explain returns why the cloud has no image with this ID or, without an ID, with these
+	// owners and filters, and what to do. The result may be empty. Explain may be nil.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
 	// Users finds what uses images of a region that will be replaced by new ones of the
@@ -62,11 +62,12 @@ type Cloud struct {
 	// that are not permitted. Nil means that uses are not queried.
 	Users func(ctx context.Context, s *Session, region string, images []types.Image, must bool) []Use
 
-	// Within is where all components work. Nil: where their options say.
+	// Within is the account and region in which all components work. If nil, their options
+	// define that.
 	Within *Within
 
-	// Wait is called before each request to a service, which has the name that permissions
-	// have it by; its error is that of the request. Nil: nothing is called.
+	// Wait is called before each request to a service, with the name of the service in
+	// permissions. An error of Wait is the error of the request. Wait may be nil.
 	Wait func(ctx context.Context, service, region string) error
 
 	// Watchers are shared by all sessions with this cloud, and hold their connections. If
@@ -131,8 +132,8 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, err
 	}
 	metadata := cfg // with a separate client, which has short timeouts and uses no proxy
-	// Not before this: the SDK adds the roots of AWS_CA_BUNDLE to a client of its own, and
-	// refuses any other client.
+	// The client must not be set earlier: the SDK adds the roots of AWS_CA_BUNDLE only to
+	// its own client, and refuses any other.
 	cfg.HTTPClient = plainBodies{s.watchers.sender(cfg.HTTPClient)}
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))

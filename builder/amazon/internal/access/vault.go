@@ -112,7 +112,7 @@ func (s *Session) settle(ctx context.Context) error {
 		if Is(err, "AuthFailure", "InvalidClientTokenId") {
 			return false, nil
 		}
-		// Credentials that may not list regions are accepted all the same.
+		// Credentials without permission to list regions are valid too.
 		return err == nil || Is(err, "UnauthorizedOperation"), err
 	})
 }

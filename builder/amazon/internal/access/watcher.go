@@ -79,7 +79,7 @@ func Watch(s *Session, region string) *Watcher {
 }
 
 func newWatcher(s *Session, region string) *Watcher {
-	// The next look is the better retry.
+	// The next poll is a better retry.
 	client := ec2.New(s.EC2(region).Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 2 })
 	tempo := wait.Tempo{Fast: 750 * time.Millisecond, Early: s.Pace.Early}
 	w := &Watcher{

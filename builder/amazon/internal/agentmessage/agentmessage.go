@@ -108,7 +108,7 @@ func Decode(b []byte) (Message, error) {
 		return Message{}, fmt.Errorf("a payload of %d bytes does not fit in a message of %d", length, len(b))
 	}
 	m.Payload = b[at+4 : at+4+length]
-	// Some senders leave the digest out of messages that carry no stream.
+	// Some senders omit the digest in messages that are not part of a stream.
 	sum := sha256.Sum256(m.Payload)
 	if (m.Kind == InputData || m.Kind == OutputData) && string(sum[:]) != string(b[80:112]) {
 		return Message{}, fmt.Errorf("the payload of message %d was damaged in transit", m.Seq)

@@ -38,36 +38,37 @@ type Recipe struct {
 	// complete b's Machines and Images.
 	Hooks func(b *Build) (Hooks, error)
 
-	// Permissions are what the hooks, and making images, need beyond the session and the
-	// launch.
+	// Permissions returns the needs of the hooks and of making images, in addition to those
+	// of the session and the launch.
 	Permissions func(src *schema.Source, region string, here policy.Place) []policy.Need
 }
 
 // Hooks are the steps of the sequence in which builders differ, in the order in which they
 // are called.
 type Hooks struct {
-	// CheckSource reports a source image that the build cannot start from. Nil: each will do.
+	// CheckSource returns an error for a source image that the build cannot start from. If
+	// nil, all images are accepted.
 	CheckSource func(ctx context.Context, source types.Image) error
 
 	// Prepare finds existing resources, and makes what the machine needs. Nil means the
 	// preparation for an instance launch.
 	Prepare func(ctx context.Context) error
 
-	// Work brings up the machine and provisions it. Nil: the instance is launched.
+	// Work launches the machine and provisions it. Nil: the instance is launched.
 	Work func(ctx context.Context, provision builder.Provision) error
 
-	// Finish does what is left to do on the instance after it was provisioned and the
-	// temporary key taken from it. Nil: nothing.
+	// Finish completes the work on the instance after it was provisioned and the temporary
+	// key was removed. Nil: nothing.
 	Finish func(ctx context.Context, machine communicator.Communicator) error
 
-	// Stop makes the machine ready for images to be made of it. Nil: the instance is
-	// stopped.
+	// Stop prepares the machine for making images of it. Nil: the instance is stopped.
 	Stop func(ctx context.Context) error
 
 	// Make makes the first image. Nil: EC2 creates it from the instance.
 	Make func(ctx context.Context) (image.Made, error)
 
-	// Artifact makes what the builder makes instead of images. Nil: it makes images.
+	// Artifact makes the result of a builder that does not make images. Nil: the builder
+	// makes images.
 	Artifact func(ctx context.Context) (*builder.Artifact, error)
 }
 
@@ -95,7 +96,7 @@ type sequence struct {
 	begun *Build // by Lookup
 	hooks Hooks
 
-	distribution builder.Distribution // where images go once they are made
+	distribution builder.Distribution // of the finished images
 }
 
 // begin connects to AWS, unless it has already done so.

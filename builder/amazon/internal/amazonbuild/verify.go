@@ -72,7 +72,7 @@ func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see fun
 	if see == nil {
 		return nil, nil
 	}
-	// An earlier life of the run, or a try, may have left machines.
+	// An earlier process of the run, or an earlier attempt, may have left machines.
 	if err := b.Scope.Discard(ctx, func(r step.Resource) bool { return b.guest(r) }); err != nil {
 		return nil, err
 	}

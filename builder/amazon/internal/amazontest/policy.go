@@ -33,7 +33,8 @@ type Evaluator struct {
 	// Foreign holds the ids of resources that belong to no run, anywhere in its text.
 	Foreign string
 
-	// Packer's calls are taken as if they gave things the tag of the run.
+	// Packer means that Packer's calls are evaluated as if they tagged resources with the
+	// tag of the run.
 	Packer bool
 
 	keyPairs []string // that were made

@@ -98,18 +98,19 @@ type World struct {
 	// AwaitFirstBoot is [builder.Hooks.AwaitFirstBoot] of the builds.
 	AwaitFirstBoot func(ctx context.Context, m builder.Machine) error
 
-	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
+	// FaultsFrom is the action of the first call in which [Faults] injects a fault; empty:
+	// any.
 	FaultsFrom string
 
 	Mu    sync.Mutex
 	Calls []Call
 
-	// Intercept, when not nil, answers call n (from 1) instead of or after the
-	// cloud: serve carries it out and writes the answer.
+	// Intercept, if not nil, handles call n (from 1) instead of the cloud or after it:
+	// serve carries out the call and writes the response.
 	Intercept func(n int, c Call, w http.ResponseWriter, serve func(http.ResponseWriter))
 
-	// Adapt, when not nil, makes the cloud one that it is not: serve carries out a
-	// request with another body.
+	// Adapt, if not nil, changes the behavior of the cloud: serve carries out a request
+	// with another body.
 	Adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
 }
 

@@ -46,7 +46,7 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	case status == http.StatusNotFound:
 		return nil, fmt.Errorf("%w %s", ErrNone, name)
 	case status == http.StatusForbidden, status == http.StatusMovedPermanently, status == http.StatusBadRequest && at != "":
-		if at != "" { // who may not list it may still write
+		if at != "" { // a caller without permission to list may still write
 			b.calls = session.S3(at, name)
 		}
 		return b, nil

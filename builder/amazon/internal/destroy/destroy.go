@@ -23,7 +23,7 @@ import (
 
 // Destroyer is the [step.Destroyer] of all resources in EC2.
 type Destroyer struct {
-	// Open returns the session that a resource is reached with.
+	// Open returns the session for access to a resource.
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
 }
 
@@ -156,7 +156,7 @@ func (j *job) keyPair(ctx context.Context) error {
 	id := j.r.ID
 	err := j.settle(ctx, func(ctx context.Context) (bool, error) {
 		if id != "" {
-			// Deleting a key pair that is not there is no error, so ask first.
+			// Deleting a key pair that does not exist is not an error, so query first.
 			out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{KeyPairIds: []string{id}})
 			return err == nil && len(out.KeyPairs) > 0, notFound(err)
 		}

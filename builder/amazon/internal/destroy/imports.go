@@ -27,7 +27,7 @@ func (j *job) importTask(ctx context.Context) error {
 	}
 	if aws.ToString(task.Status) == "active" {
 		_, err := access.Call(ctx, j.client.CancelImportTask, &ec2.CancelImportTaskInput{ImportTaskId: task.ImportTaskId})
-		// It may have ended just now.
+		// The task may have ended just now.
 		if err != nil && !access.Is(err, "InvalidConversionTaskId.Conflict", "IncorrectState") {
 			return err
 		}

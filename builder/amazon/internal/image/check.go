@@ -29,13 +29,13 @@ type Maker struct {
 	// BuildRegion is the address of the option that names the build region.
 	BuildRegion *string
 
-	// Finish, if not nil, does more with an image before it is shared.
+	// Finish, if not nil, is called with an image before it is shared.
 	Finish func(ctx context.Context, made Made) error
 
-	// Distribution is where images go once they are made, whatever the options say.
+	// Distribution is the distribution of the finished images, regardless of the options.
 	Distribution builder.Distribution
 
-	// None is set when no image is made, so that no name needs to be free.
+	// None means that no image is made, so no name needs to be free.
 	None bool
 }
 

@@ -29,8 +29,8 @@ type Made struct {
 	Snapshots  []string
 	Resource   step.Resource // as the scope owns it
 
-	// Parts are the keys of the snapshots that the image was made of, as the scope owns
-	// them in addition to the image. They are released with it.
+	// Parts are the keys under which the scope owns the snapshots of the image, in addition
+	// to the image itself. They are released with it.
 	Parts []string
 }
 
@@ -220,7 +220,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
 	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags, labels.ImageTags)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
-	// EC2 copies the tags of the image only.
+	// EC2 copies only the tags of the image.
 	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
 	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
 		return m.making(ctx, t, specs, func(specs []types.TagSpecification) (string, error) {

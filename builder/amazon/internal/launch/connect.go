@@ -77,7 +77,7 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 		}
 	}
 	host := reach(a.instance, a.l.SSHInterface)
-	// A public address may come a little after the state.
+	// A public address may appear a little later than the state.
 	for try := 0; host == "" && try < 3; try++ {
 		if try > 0 {
 			if err := delay.For(ctx, time.Second); err != nil {

@@ -62,7 +62,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeSecurityGroup),
 		})
 		if access.Is(err, "InvalidGroup.Duplicate") && !access.Refused(err) {
-			// An earlier try of the call has made it, and its answer was lost.
+			// An earlier attempt of the call has made the group, and its response was lost.
 			if id := destroy.FindGroup(ctx, l.client(), name, l.Owner.ID); id != "" {
 				return id, id, nil
 			}

@@ -68,7 +68,8 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 		}
 		out, err := access.Finish(ctx, l.client().CreateKeyPair, in)
 		if access.Is(err, "InvalidKeyPair.Duplicate") && !access.Refused(err) {
-			// An earlier try of the call may have made it, and the private key is lost.
+			// An earlier attempt of the call may have made the key pair, whose private key
+			// is lost.
 			if gone, derr := destroy.OwnKeyPair(ctx, l.client(), name, l.Owner.ID); derr != nil {
 				return "", Key{}, derr
 			} else if gone {

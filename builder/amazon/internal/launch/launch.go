@@ -32,8 +32,8 @@ type Launcher struct {
 	// root.
 	InstanceStore bool
 
-	// Keep are the names of devices whose volumes outlive the instance, whatever
-	// becomes of the build.
+	// Keep are the names of devices whose volumes outlive the instance, even if the build
+	// fails.
 	Keep []string
 
 	// AwaitFirstBoot is that of [builder.Hooks].

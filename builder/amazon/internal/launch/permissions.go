@@ -66,7 +66,7 @@ func (p *permissions) network() {
 	if p.set(&p.VPCID) || p.VPCFilter != nil || public {
 		p.add(p.here.Look("DescribeVpcs"))
 	}
-	// Without a subnet and a zone, others are looked for when there is no capacity.
+	// Without a subnet and a zone, the launch tries others if there is no capacity.
 	elsewhere := policy.MayBe(p.src, &p.SubnetID, p.SubnetID == "") && policy.MayBe(p.src, &p.AvailabilityZone, p.AvailabilityZone == "")
 	if elsewhere || p.set(&p.SubnetID) || p.SubnetFilter != nil || public {
 		p.add(p.here.Look("DescribeSubnets"))
@@ -207,7 +207,7 @@ func (p *permissions) spot() {
 	if len(p.FleetTags)+len(p.FleetTag) > 0 || !p.src.Known(&p.FleetTags) {
 		p.add(p.here.TagNew("CreateFleet", "fleet"))
 	}
-	// The user's tags follow when the instance runs.
+	// The user's tags are added when the instance runs.
 	p.add(p.here.Own("CreateTags", "instance", "volume", "spot-instances-request"))
 	p.add(p.here.ServiceRole("spot", "AWSServiceRoleForEC2Spot"), p.here.ServiceRole("ec2fleet", "AWSServiceRoleForEC2Fleet"))
 }

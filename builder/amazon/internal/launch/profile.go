@@ -99,7 +99,7 @@ type profile struct {
 }
 
 func (p *profile) make(ctx context.Context, user map[string]string) error {
-	// In this order, so that the teardown deletes the role first.
+	// The profile is made first, so that the teardown deletes the role first.
 	err := p.acquire(ctx, "create a temporary instance profile", ownership.InstanceProfile, func(ctx context.Context) error {
 		params := p.l.Owner.IAMTags(user)
 		params.Set("InstanceProfileName", p.name)

@@ -111,8 +111,8 @@ type Query struct {
 	MostRecent        bool // of several, the newest
 	IncludeDeprecated bool
 
-	// Blame is the option that an error points at when the image is not there, or is
-	// not the only one.
+	// Blame is the option that an error points to if there is no such image, or more than
+	// one.
 	Blame any
 }
 

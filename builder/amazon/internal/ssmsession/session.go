@@ -30,14 +30,14 @@ type Stream struct{ ID, URL, Token string }
 
 // API are the calls of Systems Manager that a session needs.
 type API struct {
-	// Start begins a session, and Resume reconnects to the session id; a Stream without a
+	// Start begins a session, and Resume reconnects to the session id. A Stream without a
 	// token means that the session has ended.
 	Start  func(ctx context.Context) (Stream, error)
 	Resume func(ctx context.Context, id string) (Stream, error)
 	// Terminate ends the session id.
 	Terminate func(ctx context.Context, id string) error
-	// DataKey makes a data key of DataKeySize bytes with KMS, for a session that has to be
-	// encrypted; encrypted is the same key for the machine's agent to decrypt.
+	// DataKey makes a data key of DataKeySize bytes with KMS, for a session that must be
+	// encrypted. encrypted is the same key in a form that the machine's agent can decrypt.
 	DataKey func(ctx context.Context, session, keyID string) (plain, encrypted []byte, err error)
 	// HTTP opens the WebSocket; nil is http.DefaultClient.
 	HTTP *http.Client

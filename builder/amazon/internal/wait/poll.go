@@ -16,12 +16,12 @@ import (
 // when a change is expected soon, which it estimates from earlier waits, and rarely
 // otherwise. Its exported fields are set before it is used and are not changed afterwards.
 type Poll[T any] struct {
-	// Look finds out about things by their ids, at most Batch of them. What does
-	// not exist, or not yet, is missing from the result.
+	// Look queries the state of things by their IDs, at most Batch of them. Things that do
+	// not exist, or not yet, are missing from the result.
 	Look func(ctx context.Context, ids []string) (map[string]T, error)
 
-	// Passes reports whether an error of Look may pass, such as one of the
-	// network: then it is looked again later. Other errors end every wait.
+	// Passes reports whether an error of Look is temporary, such as a network error: the
+	// poll is then repeated later. Other errors end all waits.
 	Passes func(error) bool
 
 	Batch int
@@ -53,16 +53,16 @@ type Wait[T any] struct {
 	What string // what is waited for: "image ami-1 to become available"
 	Watch
 
-	// Later is how long the first look can wait.
+	// Later is the time until the first poll.
 	Later time.Duration
 
-	// Kind names waits that take equally long; Usual is how long they take as
-	// long as none has been seen.
+	// Kind names waits of similar duration. Usual is their duration until one has been
+	// observed.
 	Kind  string
 	Usual Span
 
-	// Expect, if not nil, knows better than earlier waits when this one ends.
-	// ok is false if it does not.
+	// Expect, if not nil, estimates the end of this wait better than earlier waits do. ok
+	// is false if it has no estimate.
 	Expect func() (s Span, ok bool)
 
 	// Voice, if not nil, is called from time to time while polls keep failing.
