@@ -25,7 +25,7 @@ import (
 // attempts are the requests of one [Call].
 type attempts struct {
 	requests    atomic.Int32
-	failures    int // that are no throttling
+	failures    int // except for throttling
 	start, said time.Time
 }
 

@@ -21,7 +21,7 @@ type configuredSTS struct {
 func (c *configuredSTS) loadOptions(mfaCode string) []func(*config.LoadOptions) error {
 	return []func(*config.LoadOptions) error{
 		config.WithAssumeRoleCredentialOptions(func(o *stscreds.AssumeRoleOptions) {
-			if o.Client != nil { // nil: the options are looked at before there is one
+			if o.Client != nil { // nil: the options are also evaluated before there is a client
 				o.Client = profileRole{o.Client, c}
 			}
 			if mfaCode != "" {

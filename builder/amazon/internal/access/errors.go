@@ -31,7 +31,7 @@ type Error struct {
 
 	Err error
 
-	status int // of HTTP; 0 if there was no answer
+	status int // of HTTP; 0 if there was no response
 }
 
 func (e *Error) Error() string {
@@ -136,8 +136,8 @@ func finish[I, O, Opt any](ctx context.Context, grace time.Duration, op func(con
 }
 
 const (
-	finishGrace  = 5 * time.Second  // longer than a call that makes something usually takes
-	throughGrace = 30 * time.Second // with tries that fail
+	finishGrace  = 5 * time.Second  // longer than the usual duration of a call that creates a resource
+	throughGrace = 30 * time.Second // includes failed attempts
 )
 
 // noCode is the SDK's code for a response without an error code.

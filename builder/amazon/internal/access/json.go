@@ -17,7 +17,7 @@ import (
 // JSON makes calls of a service with the JSON protocol 1.1.
 type JSON struct {
 	service
-	target string // what precedes an action in the header X-Amz-Target
+	target string // prefix of the action in the header X-Amz-Target
 }
 
 // SSM makes calls of Systems Manager in a region.
@@ -84,7 +84,7 @@ func (c jsonCall) decode(_ string, resp *smithyhttp.Response, text []byte) error
 			Type    string `json:"__type"`
 			Message string `json:"message"` // or Message
 		}
-		_ = json.Unmarshal(text, &failed) // else there is no code
+		_ = json.Unmarshal(text, &failed) // otherwise there is no code
 		// "com.amazonaws.service#Code:http://…" is Code.
 		code, _, _ := strings.Cut(cmp.Or(resp.Header.Get("X-Amzn-ErrorType"), failed.Code, failed.Type), ":")
 		code = code[strings.LastIndex(code, "#")+1:]

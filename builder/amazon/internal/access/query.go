@@ -72,10 +72,10 @@ func (c queryCall) encode(req *smithyhttp.Request, action string, params any) (i
 func (c queryCall) decode(action string, resp *smithyhttp.Response, text []byte) error {
 	if resp.StatusCode/100 != 2 {
 		var failed struct {
-			Error  queryError   // as the query protocol has it
-			Errors []queryError `xml:"Errors>Error"` // as EC2 has it
+			Error  queryError   // in the query protocol
+			Errors []queryError `xml:"Errors>Error"` // in EC2
 		}
-		_ = xml.Unmarshal(text, &failed) // else there is no code
+		_ = xml.Unmarshal(text, &failed) // otherwise there is no code
 		for _, e := range append(failed.Errors, failed.Error) {
 			if e.Code != "" {
 				return &smithy.GenericAPIError{Code: e.Code, Message: e.Message}

@@ -73,7 +73,7 @@ func (e *explained) permission(call *Error) string {
 			Resource string `json:"resource"`
 		} `json:"context"`
 	}
-	_ = json.Unmarshal([]byte(e.why), &said) // what is not JSON names no action
+	_ = json.Unmarshal([]byte(e.why), &said) // text that is not JSON names no action
 	action := cmp.Or(said.Context.Action, permission(call))
 	resource := cmp.Or(said.Context.Resource, "*")
 	if said.ExplicitDeny {

@@ -40,7 +40,7 @@ func (s *Session) S3(region, bucket string) *S3 {
 // S3Request is what is sent to S3.
 type S3Request struct {
 	Method   string
-	OfBucket bool   // it is about the bucket, and has no key
+	OfBucket bool   // the call concerns the bucket, and has no key
 	Key      string // of the object
 	Query    url.Values
 	Header   http.Header
@@ -57,7 +57,7 @@ func (b *S3) Do(ctx context.Context, action string, r S3Request, out any) error 
 // Stored is what S3 has stored: an object, or a part of one.
 type Stored struct {
 	ETag   string
-	SHA256 string // in base64, as it was sent; empty if no checksum was to be
+	SHA256 string // in base64, as sent; empty if no checksum is sent
 }
 
 // Put makes a call that stores an object or a part of one, with a checksum that S3
@@ -82,7 +82,7 @@ func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) erro
 	if err := s3uri.CheckBucket(b.bucket); err != nil {
 		return unsent{fmt.Errorf("%s: %w", action, err)}
 	}
-	if r.OfBucket != (r.Key == "") { // with no key it would be another call, of the bucket
+	if r.OfBucket != (r.Key == "") { // without a key it would be a different call, on the bucket
 		return unsent{fmt.Errorf("%s: the key of an object in bucket %s is %q", action, b.bucket, r.Key)}
 	}
 	given, err := b.given(ctx)
@@ -106,7 +106,7 @@ type s3Call struct {
 	verify bool // request the checksum of the object from S3
 	sum    string
 	out    any
-	text   *[]byte // what takes the answer as it is, instead of out
+	text   *[]byte // receives the response unchanged, instead of out
 	header http.Header
 }
 
@@ -132,7 +132,7 @@ func (c *s3Call) encode(req *smithyhttp.Request, action string, params any) (io.
 	for name, values := range r.Header {
 		req.Header[name] = values
 	}
-	req.Header.Set("Accept-Encoding", "identity") // what is stored, and not unpacked
+	req.Header.Set("Accept-Encoding", "identity") // the object as stored, not decompressed
 	body := r.Body
 	if body == nil {
 		body = strings.NewReader("")
@@ -176,13 +176,13 @@ func (c *s3Call) decode(_ string, resp *smithyhttp.Response, text []byte) error 
 	}
 	failed := resp.StatusCode/100 != 2
 	if failed || c.text == nil && len(text) > 0 {
-		_ = xml.Unmarshal(text, &root) // an answer that is none is an error below
+		_ = xml.Unmarshal(text, &root) // an invalid response is an error below
 	}
 	switch {
-	case !failed && root.XMLName.Local == "Error": // found out after the answer had begun
+	case !failed && root.XMLName.Local == "Error": // the error occurred after the response had begun
 		resp.StatusCode = http.StatusInternalServerError
 		return &smithy.GenericAPIError{Code: cmp.Or(root.Code, noCode), Message: root.Message}
-	case failed: // the answer to a HEAD, for example, has no text
+	case failed: // the response to HEAD, for example, has no body
 		status := strings.ReplaceAll(http.StatusText(resp.StatusCode), " ", "")
 		return &smithy.GenericAPIError{Code: cmp.Or(root.Code, status, noCode), Message: cmp.Or(root.Message, status)}
 	}

@@ -31,14 +31,14 @@ import (
 type service struct {
 	session *Session
 	region  string
-	name    string // as signatures and permissions name it
-	sdkID   string // as the variables of endpoints name it
-	base    string // the endpoint, if the user has given one
+	name    string // in signatures and permissions
+	sdkID   string // in the variables for endpoints
+	base    string // the endpoint, if the user has set one
 	global  bool   // one host serves all regions of a partition
-	govFIPS bool   // the hosts for FIPS in GovCloud have a name of their own
+	govFIPS bool   // the FIPS hosts in GovCloud have a different service name
 	both    bool   // the usual hosts are dual stack
 	s3      bool   // it is S3
-	limit   *int64 // how many bytes of an answer are read; nil: maxAnswer
+	limit   *int64 // maximum size of a response in bytes; nil: maxAnswer
 }
 
 // protocol encodes a call and decodes its response.
@@ -285,7 +285,7 @@ func (s *service) given(ctx context.Context) (string, error) {
 // configured returns the endpoint in the environment or the profile, or "".
 func (s *service) configured(ctx context.Context) (string, error) {
 	own := "AWS_ENDPOINT_URL_" + strings.ToUpper(strings.ReplaceAll(s.sdkID, " ", "_"))
-	_, all := os.LookupEnv("AWS_ENDPOINT_URL") // which wins over the profile's
+	_, all := os.LookupEnv("AWS_ENDPOINT_URL") // which takes precedence over the profile
 	if _, one := os.LookupEnv(own); one || !all {
 		for _, source := range s.session.config.ConfigSources {
 			if off, ok := source.(interface {

@@ -38,7 +38,7 @@ import (
 // configuration. The zero value is AWS itself. Its fields, if set, override the default
 // region, credentials, profile, role and endpoint of the template.
 type Cloud struct {
-	Name      string // recorded with each resource, so that a later process knows what to reach it on
+	Name      string // recorded with each resource, so that a later process can find its cloud
 	Endpoint  string // URL of every service in every region; empty: this is AWS
 	AccessKey string
 	SecretKey string
@@ -105,8 +105,8 @@ type Session struct {
 	patience patience
 	watchers *Watchers
 
-	persistent bool   // max_retries says how often a request is sent, whatever fails
-	identity   string // whom calls are made as, and of which EC2; without secrets
+	persistent bool   // max_retries limits the attempts of a request, for any failure
+	identity   string // identity of the calls and their EC2; without secrets
 }
 
 // Open finds credentials and a region and, unless the options say otherwise, queries the
@@ -402,7 +402,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	if arn := with["role_arn"]; arn != "" {
 		o.AssumeRole = &AssumeRole{RoleARN: arn, ExternalID: with["external_id"]}
 	}
-	cloud.Within = nil // with says where
+	cloud.Within = nil // with defines where the session works
 	s, err := Open(ctx, &o, nil, cloud, nil)
 	if err == nil && !cloud.StandsIn() {
 		s.iam = with["iam_endpoint"]

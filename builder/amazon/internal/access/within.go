@@ -15,7 +15,7 @@ import (
 type Within struct {
 	Account string `json:"account"`
 	Region  string `json:"region"`
-	Role    string `json:"role,omitempty"`    // ARN of the role to assume, starting from what the options say; empty: none
+	Role    string `json:"role,omitempty"`    // ARN of the role to assume with the credentials of the options; empty: none
 	Session string `json:"session,omitempty"` // name of the role's session
 }
 

@@ -19,7 +19,7 @@ const (
 	OutputData  = "output_stream_data" // from the machine
 	Acknowledge = "acknowledge"
 	Closed      = "channel_closed"
-	Start       = "start_publication" // the machine's agent is there
+	Start       = "start_publication" // the machine's agent is ready
 	Pause       = "pause_publication" // it is not ready; keep unsent data
 )
 

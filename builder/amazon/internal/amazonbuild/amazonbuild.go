@@ -29,7 +29,7 @@ type Recipe struct {
 	Launch *launch.Options // nil: nothing is launched
 	Image  *image.Options  // nil: no image is made
 
-	Selection *sourceami.Selection // what to start from if nothing is launched; nil: nothing
+	Selection *sourceami.Selection // the source image if nothing is launched; nil: none
 
 	Devices    []*device.Mapping // volumes of the instance that is launched
 	VolumeTags interpolate.Tags  // of the instance's volumes

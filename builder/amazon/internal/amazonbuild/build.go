@@ -36,13 +36,13 @@ type Build struct {
 	Images        *image.Maker                                                // makes the images; nil if there will be none
 
 	// These are known once the build is prepared.
-	Source types.Image       // what it starts from; zero if from nothing
-	Texts  *interpolate.Text // renders the texts that speak of Source
-	Spec   launch.Spec       // what the instance is launched with
+	Source types.Image       // the source image; zero if there is none
+	Texts  *interpolate.Text // renders the texts that refer to Source
+	Spec   launch.Spec       // of the launch of the instance
 	Labels image.Labels      // of the images
 
 	// These are known once the machine is up.
-	Instance types.Instance // as it was when it had started
+	Instance types.Instance // its description at the start
 	Data     builder.Data   // values of build.*
 }
 
@@ -204,7 +204,7 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 		}
 		return err
 	}
-	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
+	defer func() { _ = machine.Close() }() // the machine is about to be deleted; there is nothing to flush
 	monitor.Reached()
 	shutdownTimer := m.StartShutdownTimer(ctx, machine, b.Source, again)
 	defer shutdownTimer.Close()

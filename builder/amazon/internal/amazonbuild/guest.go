@@ -20,14 +20,14 @@ import (
 type Guest struct {
 	builder.Boot
 	Subnet    string           // "": in the default VPC
-	Interface launch.Interface // that is logged in to; "": the public one, or the private one if there is none
+	Interface launch.Interface // for logging in; "": the public one, or the private one if there is none
 }
 
 // Run launches a machine from an image in the session's region, with a temporary key and
 // security group. It calls use, and always deletes the machine, key and group.
 func (g Guest) Run(ctx context.Context, s *step.Scope, session *access.Session, id string, use func(context.Context, builder.Machine) error) error {
 	o := launch.Defaults()
-	src, _ := schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, &o) // that the template says nothing is as it should be
+	src, _ := schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, &o) // the empty body sets no options, as intended
 	o.SubnetID, o.SSHInterface = g.Subnet, g.Interface
 	s.Handle(ownership.Prefix, destroy.For(session))
 	q := &sequence{Recipe: Recipe{Launch: &o}, src: src}

@@ -44,7 +44,7 @@ func (b *Build) restore(ctx context.Context, m milestone, running bool) error {
 	if b.Images != nil {
 		b.Images.Name = m.Name
 	}
-	if first, ok := step.Recall[image.Made](b.Scope, "first image"); ok { // the machine is not needed any more
+	if first, ok := step.Recall[image.Made](b.Scope, "first image"); ok { // the machine is no longer needed
 		return step.Run(ctx, b.Scope, "find the image of the run", func(ctx context.Context) error {
 			return b.Images.CheckExists(ctx, first)
 		})

@@ -88,7 +88,7 @@ func (q *sequence) source(ctx context.Context, b *Build) (err error) {
 
 // tagged lists the available images of the account in a region that have a tag.
 func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []builder.ExistingImage, err error) {
-	value = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value) // which filters know as wildcards
+	value = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value) // which are wildcards in filters
 	out, err := access.Call(ctx, b.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners: []string{"self"},
 		Filters: []types.Filter{
@@ -101,7 +101,7 @@ func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []bu
 	}
 	for _, i := range out.Images {
 		one := builder.ExistingImage{ID: aws.ToString(i.ImageId), Region: region, Name: aws.ToString(i.Name), Tags: map[string]string{}}
-		one.Created, _ = time.Parse(time.RFC3339, aws.ToString(i.CreationDate)) // without one it is as old as can be
+		one.Created, _ = time.Parse(time.RFC3339, aws.ToString(i.CreationDate)) // an image without a date counts as the oldest
 		for _, t := range i.Tags {
 			one.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 		}

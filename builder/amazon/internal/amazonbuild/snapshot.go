@@ -20,7 +20,7 @@ import (
 // Snapshot is a snapshot that is complete.
 type Snapshot struct {
 	ID       string
-	Resource step.Resource // as the scope owns it
+	Resource step.Resource // by which the scope owns it
 }
 
 // Snapshot makes a snapshot of a volume and waits until it is complete. The messages of

@@ -132,7 +132,7 @@ func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with bui
 	if err != nil {
 		return monitor.Explain(ctx, err)
 	}
-	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
+	defer func() { _ = machine.Close() }() // the machine is about to be deleted; there is nothing to flush
 	monitor.Reached()
 	shutdownTimer := l.StartShutdownTimer(ctx, machine, spec.Image, false)
 	defer shutdownTimer.Close()
@@ -170,7 +170,7 @@ func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (ne
 func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Source) {
 	if q.Launch != nil {
 		o, src = schema.Copy(q.src, q.Launch)
-	} else { // the template says nothing of a machine
+	} else { // the template defines no machine
 		defaults := launch.Defaults()
 		o = &defaults
 		src, _ = schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, o)

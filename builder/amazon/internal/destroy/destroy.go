@@ -50,7 +50,7 @@ func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error
 		}
 		var c access.Cloud
 		switch name := r.With["cloud"]; {
-		case cloud != nil: // AWS, too, may be held to a rate
+		case cloud != nil: // calls to AWS may be rate-limited, too
 			var err error
 			if c, err = cloud(ctx, name); err != nil {
 				return nil, err

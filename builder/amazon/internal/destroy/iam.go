@@ -135,5 +135,5 @@ func (f *finder) addIAM(kind, name string, tags []types.Tag, created *time.Time)
 	}
 	f.add(kind, &name, tags, &name, created)
 	last := &f.found[len(f.found)-1]
-	last.Key = kind + " " + last.Key // a profile and its role have one name
+	last.Key = kind + " " + last.Key // a profile and its role have the same name
 }

@@ -40,7 +40,7 @@ type progress struct {
 
 	mu      sync.Mutex
 	percent int64
-	at      time.Duration // after start, when percent was new
+	at      time.Duration // time after start at which percent last changed
 }
 
 // show reports the progress of the snapshots that the build makes in a region, until ctx
@@ -62,7 +62,7 @@ func (p *progress) show(ctx context.Context, m *Maker, watcher *access.Watcher) 
 			if percent, ok := p.update(all); ok {
 				select {
 				case news <- percent:
-				default: // the display is behind
+				default: // the display lags behind
 				}
 			}
 			return false, nil

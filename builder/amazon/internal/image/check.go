@@ -213,7 +213,7 @@ func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error)
 	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners:          []string{"self"},
 		Filters:         []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
-		IncludeDisabled: new(true), // they have their names still
+		IncludeDisabled: new(true), // they still occupy their names
 	})
 	if err != nil {
 		return nil, err

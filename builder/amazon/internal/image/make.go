@@ -27,7 +27,7 @@ import (
 type Made struct {
 	Region, ID string
 	Snapshots  []string
-	Resource   step.Resource // as the scope owns it
+	Resource   step.Resource // by which the scope owns it
 
 	// Parts are the keys under which the scope owns the snapshots of the image, in addition
 	// to the image itself. They are released with it.
@@ -40,7 +40,7 @@ type Labels struct {
 	RunTags     map[string]string
 	Tags        map[string]string
 	Snapshot    map[string]string
-	ImageTags   map[string]string `json:"Marks"` // of images alone, beside their Tags; runs that wait know it so
+	ImageTags   map[string]string `json:"Marks"` // of images only, in addition to their Tags; named so in the state of waiting runs
 }
 
 // Create makes the image of a stopped instance in the build region, under the name in the
@@ -142,7 +142,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		}
 		pause := m.Session.Pace.Retry
 		once := *m
-		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
+		once.Scope = m.Scope.Unattended() // the whole copy is offered for a retry, not only the failed part
 		for try := 1; ; try++ {
 			made, err := once.copy(ctx, from, region, m.attempt(region, unknown || try > 1), labels)
 			var failed *access.ImageError
@@ -308,7 +308,7 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		if err != nil {
 			return err
 		}
-		images = slices.DeleteFunc(images, func(i types.Image) bool { // it was made by a life of this run that could not say so
+		images = slices.DeleteFunc(images, func(i types.Image) bool { // an earlier process of this run made it and ended before it could record that
 			return ownership.Value(i.Tags, ownership.BuildTag) == m.Owner.ID
 		})
 		if len(images) == 0 {
@@ -363,7 +363,7 @@ func randomName() string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	name := make([]byte, 7)
 	for i := range name {
-		name[i] = letters[rand.N(len(letters))] // only unlikely to be taken
+		name[i] = letters[rand.N(len(letters))] // need not be unpredictable, only unlikely to be taken
 	}
 	return string(name)
 }

@@ -153,7 +153,7 @@ func (m *Maker) registered(ctx context.Context) error {
 			return err
 		case image != nil:
 			err = m.Scope.Ledger.Created(r.Key, aws.ToString(image.ImageId))
-		default: // it is registered anew
+		default: // it is registered again
 			err = m.Scope.Ledger.Gone(r.Key)
 		}
 		if err != nil {

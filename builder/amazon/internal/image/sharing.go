@@ -138,7 +138,7 @@ func (m *Maker) suitsDefaults(ctx context.Context, e encryption) error {
 	for _, region := range made {
 		if m.isShared(region, true) || len(m.sharedWith()) > 0 || len(m.public()) > 0 {
 			if region == home && !e.byDefault || region != home && m.key(region) != "" {
-				continue // it is not encrypted, or with keys that were named
+				continue // it is not encrypted, or is encrypted with named keys
 			}
 			if err := m.suitsDefault(ctx, region, true, e); err != nil {
 				return err
@@ -186,9 +186,9 @@ func (m *Maker) suitsDefault(ctx context.Context, region string, made bool, e en
 // encryption describes, as far as is known in advance, how the image in the build region
 // will be encrypted.
 type encryption struct {
-	why       string // it is encrypted; empty: as far as the options say, it is not
-	byDefault bool   // with the account's default key, at least one volume of it
-	inherited string // why it is encrypted with a key of the source, which is not known
+	why       string // why it is encrypted; empty: the options do not require encryption
+	byDefault bool   // at least one volume is encrypted with the account's default key
+	inherited string // why it is encrypted with the source's key, which is not known
 	plain     bool   // a volume is encrypted only if the account encrypts everything
 }
 

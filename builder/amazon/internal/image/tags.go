@@ -18,7 +18,7 @@ import (
 // tagging defines the tags of an image and its snapshots. EC2 sets them when it makes the
 // image; other endpoints may refuse or ignore them.
 type tagging struct {
-	image, snapshots []types.Tag // snapshots is nil if they were tagged before
+	image, snapshots []types.Tag // snapshots is nil if they are already tagged
 
 	refused bool // by the endpoint: nothing is tagged yet
 }

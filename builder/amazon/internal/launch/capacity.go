@@ -31,7 +31,7 @@ func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInpu
 	}
 	others, found := l.elsewhere(ctx, place)
 	if found != nil {
-		return nil, err // what EC2 said of the launch is what matters
+		return nil, err // the error of the launch is more important
 	}
 	tried := cmp.Or(place.Zone, "the zone that EC2 chose")
 	for _, p := range others {
@@ -83,7 +83,7 @@ func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) 
 	for _, s := range subnets {
 		p := Place{VPC: place.VPC}.in(s)
 		if place.Subnet == "" {
-			p.Subnet = "" // EC2 knows the default one of each zone
+			p.Subnet = "" // EC2 chooses the default subnet of each zone
 		}
 		if p.Zone != place.Zone && !slices.ContainsFunc(out, func(o Place) bool { return o.Zone == p.Zone }) {
 			out = append(out, p)

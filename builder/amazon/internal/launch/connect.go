@@ -52,7 +52,7 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 type address struct {
 	l *Launcher
 
-	turn     chan struct{} // holds a token while someone uses what follows
+	turn     chan struct{} // holds a token while a goroutine uses the fields below
 	instance types.Instance
 	groups   Groups
 	seen     time.Time // when instance was described

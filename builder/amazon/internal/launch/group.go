@@ -142,7 +142,7 @@ func (l *Launcher) admit(ctx context.Context, group string, ranges []string) err
 		case access.Is(err, "InvalidGroup.NotFound"):
 			return false, nil
 		case access.Is(err, "InvalidPermission.Duplicate"):
-			return true, nil // an earlier try got through
+			return true, nil // an earlier attempt succeeded
 		}
 		return err == nil, err
 	})

@@ -93,7 +93,7 @@ func (v *InstanceMonitor) ended(i types.Instance) bool {
 	}
 	switch i.State.Name {
 	case types.InstanceStateNameShuttingDown:
-		return i.StateReason != nil // which EC2 may only say once it has ended
+		return i.StateReason != nil // which EC2 may report only after termination
 	case types.InstanceStateNameTerminated:
 		return true
 	case types.InstanceStateNameStopping, types.InstanceStateNameStopped:
@@ -144,7 +144,7 @@ func (v *InstanceMonitor) ask(ctx context.Context, lost bool) (gone *goneError) 
 		limit = 10 * time.Second
 	}
 	look := wait.Watch{Delay: time.Second, Limit: limit}
-	_ = look.Until(ctx, "instance "+v.id+" to stop", func(ctx context.Context) (bool, error) { // that it runs is no error here
+	_ = look.Until(ctx, "instance "+v.id+" to stop", func(ctx context.Context) (bool, error) { // it is no error here that the machine runs
 		out, err := access.Call(ctx, v.l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{v.id}})
 		if err != nil {
 			return false, err

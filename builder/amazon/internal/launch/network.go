@@ -118,7 +118,7 @@ func (l *Launcher) filterSubnet(ctx context.Context, p Place) (Place, error) {
 	case len(subnets) == 1 || f.MostFree:
 		return p.in(mostFree(subnets)), nil
 	case f.Random:
-		return p.in(subnets[rand.N(len(subnets))]), nil // any will do
+		return p.in(subnets[rand.N(len(subnets))]), nil // any of them is suitable
 	}
 	return p, l.Src.Errorf(&l.SubnetFilter, "Several subnets match", "%d subnets in %s match these filters; narrow them down, or set most_free or random.", len(subnets), l.Session.Region)
 }

@@ -41,8 +41,8 @@ type permissions struct {
 	src   *schema.Source
 	here  policy.Place
 	needs []policy.Need
-	used  []string // EC2 resources that a launch uses, besides those that it makes
-	owned []string // likewise, that are the build's
+	used  []string // EC2 resources that a launch uses, apart from those that it makes
+	owned []string // likewise, owned by the build
 }
 
 func (p *permissions) add(needs ...policy.Need) { p.needs = append(p.needs, needs...) }
@@ -215,7 +215,7 @@ func (p *permissions) spot() {
 func (p *permissions) connect() {
 	reached := policy.MayBe(p.src, &p.Communicator, p.Communicator != ssh.None && p.Communicator != ssh.WinRM)
 	if reached {
-		p.add(p.here.Own("GetConsoleOutput", "instance")) // with the host keys
+		p.add(p.here.Own("GetConsoleOutput", "instance")) // which contains the host keys
 	}
 	if reached && (p.SSHInterface == SessionManager || !p.src.Known(&p.SSHInterface)) {
 		p.add(

@@ -138,7 +138,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 		if err == nil {
 			err = p.client.Do(ctx, "AddRoleToInstanceProfile", url.Values{"InstanceProfileName": {p.name}, "RoleName": {p.name}}, nil)
 			if access.Is(err, "LimitExceeded") && !access.Refused(err) {
-				err = nil // an earlier try got through
+				err = nil // an earlier attempt succeeded
 			}
 		}
 		return err

@@ -108,7 +108,7 @@ func persist[T any](ctx context.Context, again func(try int, err error) bool, do
 // instanceTags returns the tags of the instance. They include [ownership.ContinuesTag] if it
 // continues an earlier machine and has room for another tag.
 func (s Spec) instanceTags() map[string]string {
-	if !s.Continues || len(s.Tags)+ownership.Tagged >= ownership.MostTags { // there is no room to say it
+	if !s.Continues || len(s.Tags)+ownership.Tagged >= ownership.MostTags { // there is no room for the tag
 		return s.Tags
 	}
 	tags := map[string]string{ownership.ContinuesTag: "true"}
@@ -296,7 +296,7 @@ func (l *Launcher) awaitState(ctx context.Context, id string, want types.Instanc
 			}
 			state := i.State.Name
 			if state == types.InstanceStateNameShuttingDown && i.StateReason == nil && want != types.InstanceStateNameTerminated {
-				return false, nil // why it ends may only be said once it has ended
+				return false, nil // EC2 may report the reason only after termination
 			}
 			ended := []types.InstanceStateName{types.InstanceStateNameShuttingDown, types.InstanceStateNameTerminated}
 			if want == types.InstanceStateNameRunning {

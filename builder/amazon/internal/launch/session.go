@@ -28,7 +28,7 @@ type sessions struct {
 
 	mu     sync.Mutex
 	fatal  error // why no session will ever start
-	warned bool  // that a key could not be lent
+	warned bool  // that a key could not be installed
 }
 
 // sessions returns the connection to a machine through Session Manager, after the pause of
@@ -187,7 +187,7 @@ func (s *sessions) forward(ctx context.Context, listener net.Listener) {
 			}
 			go carry(remote, local)
 			go carry(local, remote)
-			<-done // there is no half of a session
+			<-done // a session cannot be closed in one direction only
 			_, _ = remote.Close(), local.Close()
 			<-done
 		}()

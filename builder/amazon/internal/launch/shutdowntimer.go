@@ -34,7 +34,7 @@ const endTimerIsSet = "systemctl is-active --quiet " + endTimer + ".timer"
 // A provisioner that reboots the machine removes the timer, so bake checks it at intervals.
 const (
 	endTimerPause = 30 * time.Second
-	endTimerGrace = 20 * time.Second // for one look
+	endTimerGrace = 20 * time.Second // for one check
 )
 
 // ShutdownTimer is a timer on a machine that shuts it down even if bake no longer runs.
@@ -45,7 +45,7 @@ type ShutdownTimer struct {
 	windows bool // the system of the machine
 	kept    bool // the timer is one of shutdown(8), or of Windows
 
-	what string // the machine does to itself
+	what string // description of the machine's shutdown
 
 	stop context.CancelFunc
 	over chan struct{}
@@ -124,14 +124,14 @@ func (e *ShutdownTimer) Cancel(ctx context.Context) {
 	switch {
 	case e.windows:
 		err = e.run(ctx, "shutdown /a")
-		if code, ok := errors.AsType[*statusError](err); ok && code.status == notScheduled { // a reboot has taken it from the machine
+		if code, ok := errors.AsType[*statusError](err); ok && code.status == notScheduled { // a reboot has removed it
 			err = nil
 		}
 	case e.kept:
 		err = e.run(ctx, asRoot("shutdown -c"))
 	default:
 		err = e.run(ctx, asRoot("systemctl stop "+endTimer+".timer"))
-		if err != nil && e.run(ctx, asRoot(endTimerIsSet)) != nil { // a reboot has taken it from the machine
+		if err != nil && e.run(ctx, asRoot(endTimerIsSet)) != nil { // a reboot has removed it
 			err = nil
 		}
 	}

@@ -104,7 +104,7 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 	if len(spec.FleetTags) > 0 {
 		in.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeFleet, Tags: ownership.Tags(spec.FleetTags)}}
 	}
-	places := []Place{{}} // where the launch template says
+	places := []Place{{}} // empty: the place of the launch template
 	again := func(try int, err error) bool {
 		if noCapacity(err) {
 			l.Scope.Say(ctx, "There is no spot capacity for %s at the moment (attempt %d)", strings.Join(l.types(), ", "), try)

@@ -31,12 +31,12 @@ const (
 	NetworkInterface = "ec2:network-interface"
 	ImportTask       = "ec2:import-task"      // and the image that it has made
 	Object           = "ec2:s3-object"        // and the parts of its upload
-	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next
+	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next kind
 	Role             = "ec2:role"
 	LaunchTemplate   = "ec2:launch-template"
 	Permission       = "ec2:permission"      // of WithGrantee, to copy the image WithName and its snapshots
 	Lock             = "ec2:channel-lock"    // a parameter of Systems Manager, if it holds WithKey
-	ImageSnapshots   = "ec2:image-snapshots" // of an image that is about to be deregistered, which WithName says
+	ImageSnapshots   = "ec2:image-snapshots" // of the image WithName, which is about to be deregistered
 )
 
 // The tags of everything that a build owns. A kept image loses them.

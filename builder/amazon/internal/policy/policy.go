@@ -12,7 +12,7 @@ import (
 // Need is something that a component does in AWS.
 type Need struct {
 	Actions   []string // such as "ec2:RunInstances"
-	Resources []string // patterns of ARNs; none: what AWS cannot tell apart
+	Resources []string // patterns of ARNs; none: the actions have no resources in AWS
 	When      Condition
 }
 
@@ -125,7 +125,7 @@ func (p Place) EC2(resources ...string) (arns []string) {
 			kind, id, one := strings.Cut(what, "/")
 			account := "*"
 			if kind == "image" || kind == "snapshot" {
-				account = "" // they are of no account
+				account = "" // their ARNs contain no account
 			}
 			if !one {
 				id = "*"

@@ -84,7 +84,7 @@ func (f *Filters) Blame(src *schema.Source, err error) error {
 	if _, ok := f.Filters[name]; !ok {
 		i := slices.IndexFunc(f.Filter, func(nv NameValue) bool { return nv.Name == name })
 		if i < 0 {
-			return err // one of bake's own
+			return err // one of bake's own filters
 		}
 		at = &f.Filter[i].Name
 	}
@@ -108,7 +108,7 @@ type Query struct {
 	ID                *string // nil or empty: any
 	Filters           *Filters
 	Owners            []string
-	MostRecent        bool // of several, the newest
+	MostRecent        bool // the newest, if there are several
 	IncludeDeprecated bool
 
 	// Blame is the option that an error points to if there is no such image, or more than

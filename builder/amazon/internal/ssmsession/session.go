@@ -45,8 +45,8 @@ type API struct {
 
 const (
 	chunk     = 1024 // bytes of the stream in a message, as the agent sends them
-	window    = 512  // messages on their way, at most
-	early     = 4096 // messages that are kept until those before them have come
+	window    = 512  // maximum number of unacknowledged messages
+	early     = 4096 // maximum number of messages kept until the preceding ones arrive
 	readLimit = 1 << 20
 
 	firstWait = 200 * time.Millisecond // for an acknowledgement, before anything is known
@@ -59,8 +59,8 @@ const (
 	openLimit  = 30 * time.Second // for a WebSocket, and for the call that resumes a session
 	writeLimit = 30 * time.Second
 	pingEvery  = 30 * time.Second
-	flush      = 2 * time.Second // for what is on its way when the caller closes
-	goodbye    = 5 * time.Second // for all of the end
+	flush      = 2 * time.Second // for unsent data when the caller closes
+	goodbye    = 5 * time.Second // for the whole termination
 )
 
 // errEnded is the error of a session that this side has ended.
@@ -146,8 +146,8 @@ type session struct {
 	far    net.Conn
 	cancel context.CancelCauseFunc
 
-	local   chan []byte // what the caller writes; closed when it closes
-	deliver chan []byte // what the caller shall read, in order; closed at the end
+	local   chan []byte // data that the caller writes; closed when the caller closes
+	deliver chan []byte // data for the caller to read, in order; closed at the end
 
 	ready chan struct{} // closed when the handshake is complete
 	done  chan struct{} // closed at the end; err is set then
@@ -292,7 +292,7 @@ func (s *session) carry(ctx context.Context) error {
 	}
 	s.write(ctx, ws, websocket.MessageText, text)
 	s.paused = false
-	for _, o := range s.out { // whether they came is not known
+	for _, o := range s.out { // it is not known whether they arrived
 		o.last = time.Time{}
 	}
 	incoming, broken := make(chan []byte, 2*window), make(chan error, 2)
@@ -374,7 +374,7 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 				return s.terminate(ctx, ws)
 			}
 		case err := <-broken:
-			for { // what came before the end may tell why
+			for { // data received before the end may contain the reason
 				select {
 				case data := <-incoming:
 					if err := s.receive(ctx, ws, data); err != nil {
@@ -459,7 +459,7 @@ func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) 
 		s.paused = false
 	case agentmessage.Closed:
 		var why struct{ Output string }
-		_ = json.Unmarshal(m.Payload, &why) // it need not say
+		_ = json.Unmarshal(m.Payload, &why) // the reason is optional
 		if why.Output == "" {
 			return errors.New("the machine's agent closed the session")
 		}
@@ -474,7 +474,7 @@ func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) 
 // order, followed by later ones that had to wait for it.
 func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m agentmessage.Message) error {
 	if m.Seq > s.nextIn && len(s.early) >= early || len(s.deliver) > early-len(s.early)-2 {
-		return nil // no room; it will come again
+		return nil // no room; the sender will repeat it
 	}
 	reply, err := agentmessage.Acknowledging(m)
 	if err != nil {
@@ -542,7 +542,7 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessag
 				return err
 			}
 		}
-		s.deliver <- data // inOrder has made sure that there is room
+		s.deliver <- data // inOrder has ensured that there is room
 	}
 	return nil
 }

@@ -30,18 +30,18 @@ type Poll[T any] struct {
 	mu      sync.Mutex
 	waiting []*waiter[T]
 	wake    chan struct{}              // nil while no poll is running
-	cancel  context.CancelFunc         // of the look that is under way
-	last    time.Time                  // when it was looked
-	broken  int                        // looks in a row that have failed
-	since   time.Time                  // when the first of them was
-	trouble error                      // why the last one did
+	cancel  context.CancelFunc         // cancels the poll in progress
+	last    time.Time                  // time of the last poll
+	broken  int                        // number of consecutive polls that have failed
+	since   time.Time                  // time of the first of them
+	trouble error                      // error of the last one
 	past    map[string][]time.Duration // how long waits took, by their kind; the newest last
 }
 
 // Tempo defines the minimum intervals between polls.
 type Tempo struct {
-	Fast  time.Duration // while a change is near
-	Early time.Duration // first pause of a wait where changes may come at once; 0 where they do not
+	Fast  time.Duration // when a change is expected soon
+	Early time.Duration // first pause of a wait if changes may happen at once; 0 if they do not
 }
 
 // Span is the interval in which a wait is expected to end, measured from its start.
@@ -78,7 +78,7 @@ type waiter[T any] struct {
 	Wait[T]
 	start   time.Time
 	next    time.Time
-	said    time.Time // when Voice was last told something
+	said    time.Time // when Voice was last called
 	outcome chan outcome[T]
 }
 
@@ -167,7 +167,7 @@ func (p *Poll[T]) leave(w *waiter[T]) {
 // stir makes run check the waits again. The caller holds the lock.
 func (p *Poll[T]) stir() {
 	select {
-	case p.wake <- struct{}{}: // a nil channel takes nothing
+	case p.wake <- struct{}{}: // never chosen for a nil channel
 	default:
 	}
 }

@@ -13,8 +13,8 @@ const First = 50 * time.Millisecond
 
 // Watch defines the intervals and the time limit of a wait.
 type Watch struct {
-	Delay time.Duration // longest pause between two looks
-	Limit time.Duration // after which waiting is given up
+	Delay time.Duration // longest pause between two polls
+	Limit time.Duration // time limit of the wait
 }
 
 // Until calls look at once, and then with pauses that grow from [First] to w.Delay, until
