@@ -45,7 +45,7 @@ type ShutdownTimer struct {
 	windows bool // the system of the machine
 	kept    bool // the timer is one of shutdown(8), or of Windows
 
-	what string // description of the machine's shutdown
+	what string // "stops" or "terminates"
 
 	stop context.CancelFunc
 	over chan struct{}

@@ -19,7 +19,7 @@ var publishers = map[string]string{
 	"013907871322": "ec2-user",      // SUSE
 	"764336703387": "ec2-user",      // AlmaLinux
 	"792107900819": "rocky",         // Rocky Linux
-	"125523088429": "fedora",        // Fedora, and CentOS, whose names begin so
+	"125523088429": "fedora",        // Fedora, and CentOS if the image name begins with it
 	"647457786197": "arch",          // Arch Linux
 	"782442783595": "ec2-user",      // FreeBSD
 	"538276064493": "alpine",        // Alpine Linux
