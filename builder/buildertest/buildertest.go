@@ -24,7 +24,7 @@ import (
 type Suite struct {
 	Factory component.Factory[builder.Builder]
 	Body    string // of a source block that succeeds
-	Dir     string // what the builder makes is in it
+	Dir     string // contains everything that the builder makes
 }
 
 // Run checks that a builder documents its options; that, cancelled at any check of its
@@ -88,7 +88,7 @@ func destroy(t *testing.T, a *builder.Artifact) {
 	if a.Live == nil {
 		return
 	}
-	for range 2 { // what is gone already is no error
+	for range 2 { // deleting twice is not an error
 		if err := a.Live.Destroy(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -18,7 +18,7 @@ func (o *Options) permissions(src *schema.Source, _ string, here policy.Place) (
 		if policy.MayBe(src, &v.DeleteOnTermination, !v.DeleteOnTermination) {
 			needs = append(needs, here.Release("volume"))
 			if len(o.RunVolumeTags)+len(o.RunVolumeTag) > 0 || !src.Known(&o.RunVolumeTags) {
-				needs = append(needs, here.Own("DeleteTags", "volume")) // those only of the run
+				needs = append(needs, here.Own("DeleteTags", "volume")) // for the run_volume_tags
 			}
 		}
 		if policy.MayBe(src, &v.SnapshotVolume, v.SnapshotVolume) {

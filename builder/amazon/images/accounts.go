@@ -35,9 +35,9 @@ func (a *Account) Bucket(ctx context.Context, uri string) (*amazon.Bucket, error
 
 // Role is a role to assume in other accounts. The zero value is no role.
 type Role struct {
-	ARN        string // with "{account}" in the place of the number of the account
-	ExternalID string // which its trust policy may ask for
-	Session    string // name of the sessions, by which logs know them; empty: bake
+	ARN        string // with "{account}" instead of the account number
+	ExternalID string // which its trust policy may require
+	Session    string // session name, which appears in logs; empty: bake
 }
 
 // Check returns an error if the ARN is invalid. An empty ARN is valid.
@@ -136,7 +136,7 @@ type Distributor struct {
 	to   builder.Distribution
 	role Role // of to
 
-	refused *refusals // places that are left out, since they have refused; nil: each counts
+	refused *refusals // places that are skipped because they refused; nil: each failure is an error
 }
 
 // refusals are places, and whole accounts, that refused access or did not answer.
@@ -308,7 +308,7 @@ func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	err := a.session.KMS(region, "").Do(ctx, "DescribeKey", map[string]any{"KeyId": key}, nil)
 	switch {
 	case !access.Is(err, "NotFoundException"):
-	case a.session.Cloud.StandsIn(): // which takes any key, so that templates work unchanged
+	case a.session.Cloud.StandsIn(): // which accepts any key, so that templates work unchanged
 		a.warn(ctx, "Account %s has no key %s in %s: %s. On AWS, that would be an error.", a.ID, key, region, err)
 	default:
 		return fmt.Errorf("account %s has no key %s in %s: %w", a.ID, key, region, err)

@@ -220,7 +220,7 @@ func (l *usageScan) makeReport(ctx context.Context, i Image) (entries []reportEn
 	if err != nil {
 		return nil, err
 	}
-	defer func() { // it costs nothing and goes by itself, so a failure does not matter
+	defer func() { // the report is free and expires, so a failure does not matter
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		_ = q.Do(last, "DeleteImageUsageReport", url.Values{"ReportId": {made.ID}}, &struct{}{})

@@ -6,7 +6,7 @@ import (
 	"bake/builder/amazon/internal/wait"
 )
 
-// Pace is how fast a cloud is, and so how patiently it is waited for.
+// Pace defines the durations of waits, which depend on the speed of a cloud.
 type Pace struct {
 	// Early is the first pause of a wait for a change that may happen at once; 0 if no
 	// change does.

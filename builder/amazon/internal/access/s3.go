@@ -31,13 +31,13 @@ type S3 struct {
 	bucket string
 }
 
-// S3 makes calls of S3 in a region, about a bucket. A name that is none of a general purpose
-// bucket is an error of each call.
+// S3 returns a client for a bucket in a region. Each call returns an error if the name is
+// not that of a general purpose bucket.
 func (s *Session) S3(region, bucket string) *S3 {
 	return &S3{service{session: s, region: region, name: "s3", sdkID: "S3", s3: true}, bucket}
 }
 
-// S3Request is what is sent to S3.
+// S3Request is a request to S3.
 type S3Request struct {
 	Method   string
 	OfBucket bool   // the call concerns the bucket, and has no key
@@ -47,14 +47,14 @@ type S3Request struct {
 	Body     io.ReadSeeker // nil: there is none
 }
 
-// Do makes one call, an operation that the API names action, and decodes its answer into out
-// as [encoding/xml] does; nil: it does not matter. Its errors are those of [Call], and where
-// the bucket or the key cannot be, nothing is sent.
+// Do makes one call of the operation action, and decodes its response into out as
+// [encoding/xml] does. If out is nil, it ignores the response. Its errors are those of
+// [Call]. It sends nothing if the bucket or the key is invalid.
 func (b *S3) Do(ctx context.Context, action string, r S3Request, out any) error {
 	return b.do(ctx, action, r, &s3Call{out: out})
 }
 
-// Stored is what S3 has stored: an object, or a part of one.
+// Stored describes an object, or a part of one, that S3 has stored.
 type Stored struct {
 	ETag   string
 	SHA256 string // in base64, as sent; empty if no checksum is sent
@@ -69,8 +69,8 @@ func (b *S3) Put(ctx context.Context, action string, r S3Request) (Stored, error
 	return Stored{c.header.Get("ETag"), c.sum}, err
 }
 
-// Get returns an object of at most limit bytes, which is what was stored if S3 has a checksum
-// of the whole.
+// Get returns an object of at most limit bytes. If S3 has a checksum of the whole object,
+// Get verifies it.
 func (b *S3) Get(ctx context.Context, key string, limit int64) (text []byte, err error) {
 	limited := *b
 	limited.limit = &limit
@@ -204,8 +204,9 @@ func (c *s3Call) decode(_ string, resp *smithyhttp.Response, text []byte) error 
 	return nil
 }
 
-// checkSum compares an object with the checksums of the whole that its headers have. One of
-// an object that was stored in parts may be of the checksums of those; it ends in their number.
+// checkSum compares an object with the checksums of the whole object in its headers. For an
+// object that was stored in parts, a checksum may be that of the parts' checksums; such a
+// checksum ends in the number of parts.
 func checkSum(h http.Header, text []byte) error {
 	for name, sum := range map[string]func() hash.Hash{
 		"Sha256":    sha256.New,

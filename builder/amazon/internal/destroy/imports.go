@@ -15,7 +15,7 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// importTask ends an import, and deletes the image if it has one already.
+// importTask cancels an import, and deletes its image if there is one already.
 func (j *job) importTask(ctx context.Context) error {
 	var task *types.ImportImageTask
 	err := j.settle(ctx, func(ctx context.Context) (found bool, err error) {

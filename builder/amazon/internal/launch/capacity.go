@@ -15,8 +15,8 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// noCapacity reports whether err says that a launch may succeed in another zone,
-// or with another instance type.
+// noCapacity reports whether err means that a launch may succeed in another zone, or with
+// another instance type.
 func noCapacity(err error) bool {
 	return access.Is(err, "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity", "InsufficientFreeAddressesInSubnet") ||
 		access.Is(err, "Unsupported") && strings.Contains(strings.ToLower(err.Error()), "availability zone")
@@ -47,7 +47,7 @@ func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInpu
 	return nil, err
 }
 
-// move makes a launch one in another place.
+// move changes the place of a launch.
 func (l *Launcher) move(in *ec2.RunInstancesInput, p Place) {
 	in.Placement = l.placement(p.Zone)
 	switch {
@@ -60,8 +60,8 @@ func (l *Launcher) move(in *ec2.RunInstancesInput, p Place) {
 	}
 }
 
-// elsewhere lists the other zones that the template admits, those with the most
-// free addresses first: none if it names a subnet or a zone.
+// elsewhere lists the other zones that the template allows, those with the most free
+// addresses first. It lists none if the template names a subnet or a zone.
 func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) {
 	if l.SubnetID != "" || l.AvailabilityZone != "" {
 		return nil, nil

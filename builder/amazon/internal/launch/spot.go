@@ -88,9 +88,9 @@ func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.Reques
 	return data, nil
 }
 
-// createFleet launches one instance of the first type that has capacity. It tries
-// again while none has, from the second time on in other zones too, if the
-// template leaves the place open.
+// createFleet launches one instance of the first type that has capacity. It retries while
+// none has, from the second attempt on also in other zones, if the template does not define
+// the place.
 func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) (string, error) {
 	in := &ec2.CreateFleetInput{
 		Type: types.FleetTypeInstant,
@@ -154,8 +154,8 @@ func overrides(kinds []string, places []Place) (out []types.FleetLaunchTemplateO
 	return out
 }
 
-// fleetError is why a fleet has no instance. When one pool has no capacity that
-// counts, since another try may help.
+// fleetError returns why a fleet has no instance. A lack of capacity takes precedence,
+// since another attempt may succeed.
 func fleetError(all []types.CreateFleetError) error {
 	e := &access.Error{Service: "EC2", Op: "CreateFleet", Message: "the fleet has no instance, and EC2 gave no reason", Refused: true}
 	var lines []string
