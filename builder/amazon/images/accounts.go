@@ -180,7 +180,7 @@ type distributable interface {
 	SetDistribution(to builder.Distribution)
 }
 
-// Distributes reports whether there is a distributor for a builder's images.
+// Distributes reports whether a [Distributor] can distribute a builder's images.
 func Distributes(b builder.Builder) bool {
 	_, ok := b.(distributable)
 	return ok

@@ -520,7 +520,7 @@ type History struct {
 	Entries []Entry `json:"history"`
 }
 
-// Histories returns the histories of a channel in all places of the outlet that have it.
+// Histories returns the histories of a channel in all places that the distributor reaches that have it.
 func (o *Distributor) Histories(ctx context.Context, parameter string) (all []History, err error) {
 	found, err := o.histories(ctx, parameter)
 	for at, entries := range found {

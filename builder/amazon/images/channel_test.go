@@ -40,7 +40,7 @@ func (w *world) channelAt(profile, region, name string) string {
 // placed makes an image in both regions, which the other account may use.
 func (w *world) placed(name string) (all []builder.Placement) {
 	w.t.Helper()
-	for _, region := range []string{distributable, west} {
+	for _, region := range []string{home, west} {
 		id := w.image(region, name)
 		_, err := w.client("default", region).ModifyImageAttribute(w.t.Context(), &ec2.ModifyImageAttributeInput{ImageId: &id, Attribute: aws.String("launchPermission"), OperationType: "add", UserIds: []string{otherID}})
 		w.fatal(err)
@@ -68,7 +68,7 @@ func TestEnter(t *testing.T) {
 	ctx, d := t.Context(), builder.Distribution{Accounts: []string{otherID}, Role: roles}
 	enter := func(name string, at []builder.Placement) error {
 		s, l, _ := w.copying()
-		err := w.outlet(d).MoveChannel(ctx, s, name, "test", at)
+		err := w.distributor(d).MoveChannel(ctx, s, name, "test", at)
 		w.fatal(s.Close(ctx, context.Background()))
 		if owned, _ := l.Owned(); len(owned) > 0 {
 			t.Errorf("the ledger owns %v", owned)
@@ -80,17 +80,17 @@ func TestEnter(t *testing.T) {
 	for range 2 { // again changes nothing
 		w.fatal(enter(channel, one))
 	}
-	state, err := w.outlet(d).Channel(ctx, channel, one)
+	state, err := w.distributor(d).Channel(ctx, channel, one)
 	w.fatal(err)
 	if names4(w, channel, one) != 4 || !state.Names || state.Since.IsZero() {
 		t.Errorf("the channel names one: %+v", state)
 	}
-	history, err := w.open(distributable).History(ctx, distributable, channel)
+	history, err := w.open(home).History(ctx, home, channel)
 	w.fatal(err)
 	if len(history) != 1 || history[0].Why != "bake: test; run run" || !strings.HasPrefix(history[0].By, "arn:") {
 		t.Errorf("history %+v", history)
 	}
-	if w.channelAt("default", distributable, channel+".lock") != "" {
+	if w.channelAt("default", home, channel+".lock") != "" {
 		t.Error("the lock is still there")
 	}
 	refused := func(what, want, name string, at []builder.Placement) {
@@ -110,13 +110,13 @@ func TestEnter(t *testing.T) {
 	w.fatal(err)
 	refused("not shared in one region", "none is shared with it", channel, three)
 	put := func(name, value string) {
-		_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString})
+		_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString})
 		w.fatal(err)
 	}
 	four := w.placed("four")
 	put(channel+".lock", "bake run x until 2099-01-02T03:04:05Z")
 	refused("locked", "is locked by bake run x", channel, four)
-	_, err = ssm.NewFromConfig(w.Config("default", distributable)).DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
+	_, err = ssm.NewFromConfig(w.Config("default", home)).DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
 	w.fatal(err)
 	put("/bake/text", "ami-1")
 	refused("a text", "has the data type", "/bake/text", four)
@@ -143,10 +143,10 @@ func TestFaultsOfEnter(t *testing.T) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			if n%2 == 0 { // the channel is there already
 				s, _, _ := w.copying()
-				w.fatal(w.outlet(d).MoveChannel(w.t.Context(), s, channel, "before", at[0]))
+				w.fatal(w.distributor(d).MoveChannel(w.t.Context(), s, channel, "before", at[0]))
 				w.fatal(s.Close(w.t.Context(), context.Background()))
 			}
-			o := w.outlet(d)
+			o := w.distributor(d)
 			do := func(ctx context.Context, s *step.Scope) error {
 				return o.MoveChannel(ctx, s, channel, "test", at[1])
 			}
@@ -168,7 +168,7 @@ func TestFaultsOfEnter(t *testing.T) {
 				if now+before != 2 || err == nil && now != 2 || err != nil && !killed && before != 2 {
 					w.t.Errorf("%s: the channel names the old image in %d places, the new one in %d: %v", what, before, now, err)
 				}
-				if w.channelAt(other, distributable, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
+				if w.channelAt(other, home, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
 					w.t.Errorf("%s: a lock is left", what)
 				}
 				w.offered(d, channel, at[1], what)
@@ -186,7 +186,7 @@ func (w *world) offered(d builder.Distribution, channel string, at []builder.Pla
 	ctx := context.WithoutCancel(w.t.Context())
 	s, _, _ := w.copying()
 	block := &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: channel}}}
-	m := &releases.Mover{Image: "web", Block: block, Distributor: w.outlet(d), Scope: s, Now: time.Now}
+	m := &releases.Mover{Image: "web", Block: block, Distributor: w.distributor(d), Scope: s, Now: time.Now}
 	since := time.Now().Add(-time.Hour)
 	said, err := m.PromotePending(ctx, at[1].ID, at, since)
 	for try := 0; err != nil && try < 100; try++ {
@@ -206,7 +206,7 @@ func TestTwoBreakLock(t *testing.T) {
 	at := own(w.placed("one"))[:1]
 	for name, again := range map[string]bool{"first": false, "given up meanwhile": true} {
 		channel := "/bake/" + strings.ReplaceAll(name, " ", "-") + "/stable"
-		client := ssm.NewFromConfig(w.Config("default", distributable))
+		client := ssm.NewFromConfig(w.Config("default", home))
 		lock := func(until string) {
 			_, err := client.PutParameter(context.Background(), &ssm.PutParameterInput{Name: aws.String(channel + ".lock"), Value: aws.String("bake run " + until), Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(true)})
 			w.fatal(err)
@@ -226,13 +226,13 @@ func TestTwoBreakLock(t *testing.T) {
 			}
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", at)
+		err := w.distributor(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", at)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", distributable, channel) != "" {
+		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", home, channel) != "" {
 			t.Errorf("%s: %v", name, err)
 		}
-		if has := w.channelAt("default", distributable, channel+".lock"); has != "bake run y until 2099-01-02T03:04:05Z" {
+		if has := w.channelAt("default", home, channel+".lock"); has != "bake run y until 2099-01-02T03:04:05Z" {
 			t.Errorf("%s: the lock is %q", name, has)
 		}
 	}
@@ -249,25 +249,25 @@ func TestMovedMeanwhile(t *testing.T) {
 	var puts atomic.Int32
 	w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if got.Action == "PutParameter" && puts.Add(1) == 1 { // of the lock
-			_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(context.Background(), &ssm.PutParameterInput{
+			_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
 				Name: &channel, Value: &other, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 			})
 			w.fatal(err)
-			w.until("the move is valid", func() bool { return w.channelAt("default", distributable, channel) == other })
+			w.until("the move is valid", func() bool { return w.channelAt("default", home, channel) == other })
 		}
 		serve(rw)
 	})
 	s, _, _ := w.copying()
-	err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
+	err := w.distributor(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
 	w.watch(nil)
 	w.fatal(s.Close(t.Context(), context.Background()))
 	if err == nil || !strings.Contains(err.Error(), "the channel stays as it was: ") || !strings.Contains(err.Error(), "the channel "+channel+" was moved to "+other+" by arn:") {
 		t.Errorf("got %v", err)
 	}
-	if has := w.channelAt("default", distributable, channel); has != other || puts.Load() != 1 {
+	if has := w.channelAt("default", home, channel); has != other || puts.Load() != 1 {
 		t.Errorf("the channel names %s after %d writes", has, puts.Load())
 	}
-	if lock := w.channelAt("default", distributable, channel+".lock"); lock != "" {
+	if lock := w.channelAt("default", home, channel+".lock"); lock != "" {
 		t.Errorf("the lock stays: %s", lock)
 	}
 }
@@ -293,7 +293,7 @@ func TestMovedByAnother(t *testing.T) {
 		var puts atomic.Int32
 		w.watch(func(_ int, got call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 			if got.Action == "PutParameter" && puts.Add(1) == c.before {
-				_, err := ssm.NewFromConfig(w.Config("default", distributable)).PutParameter(context.Background(), &ssm.PutParameterInput{
+				_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
 					Name: &channel, Value: &c.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 				})
 				w.fatal(err)
@@ -301,10 +301,10 @@ func TestMovedByAnother(t *testing.T) {
 			serve(rw)
 		})
 		s, _, _ := w.copying()
-		err := w.outlet(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
+		err := w.distributor(builder.Distribution{}).MoveChannel(t.Context(), s, channel, "test", next)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if c.want == "" && (err != nil || w.channelAt("default", distributable, channel) != next[0].ID) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "drops a value")) {
+		if c.want == "" && (err != nil || w.channelAt("default", home, channel) != next[0].ID) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "drops a value")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

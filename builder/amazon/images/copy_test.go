@@ -80,7 +80,7 @@ func TestEncryptedByDefault(t *testing.T) {
 				_, err := there.ModifyEbsDefaultKmsKeyId(t.Context(), &ec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: aws.String("alias/golden")})
 				w.fatal(err)
 			}
-			id := w.register("default", distributable, "web", []string{w.snapshot("default", distributable, c.from)})
+			id := w.register("default", home, "web", []string{w.snapshot("default", home, c.from)})
 			c.o.To = []string{west}
 			s, _, _ := w.copying()
 			var warned []string
@@ -89,7 +89,7 @@ func TestEncryptedByDefault(t *testing.T) {
 					warned = append(warned, e.Text)
 				}
 			}
-			all, err := w.open(distributable).Copy(t.Context(), s, id, c.o)
+			all, err := w.open(home).Copy(t.Context(), s, id, c.o)
 			w.fatal(errors.Join(err, s.Close(t.Context(), context.Background())))
 			named := len(c.o.Keys) > 0
 			if said := strings.Contains(strings.Join(warned, "\n"), "(alias/aws/ebs), and cannot be shared"); said == (c.shareable || named) {
@@ -107,7 +107,7 @@ func TestEncryptedByDefault(t *testing.T) {
 func (w *world) whole() (out []string) {
 	w.t.Helper()
 	ctx := context.WithoutCancel(w.t.Context())
-	for _, region := range []string{distributable, west} {
+	for _, region := range []string{home, west} {
 		found, err := w.client("default", region).DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, IncludeDisabled: aws.Bool(true)})
 		w.fatal(err)
 		for _, i := range found.Images {
@@ -132,14 +132,14 @@ func (w *world) whole() (out []string) {
 // but not whom it is shared with; doing it again makes nothing.
 func TestCopy(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	snapshot := w.snapshot("default", distributable, nil)
-	_, err := w.client("default", distributable).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{snapshot}, Tags: []types.Tag{{Key: aws.String("part"), Value: aws.String("root")}}})
+	snapshot := w.snapshot("default", home, nil)
+	_, err := w.client("default", home).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{snapshot}, Tags: []types.Tag{{Key: aws.String("part"), Value: aws.String("root")}}})
 	w.fatal(err)
-	id := w.register("default", distributable, "web", []string{snapshot}, "env", "test", "team", "a")
+	id := w.register("default", home, "web", []string{snapshot}, "env", "test", "team", "a")
 	at := time.Now().Add(48 * time.Hour).Truncate(time.Minute).UTC()
-	_, err = w.client("default", distributable).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: &at})
+	_, err = w.client("default", home).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: &at})
 	w.fatal(err)
-	a := w.open(distributable)
+	a := w.open(home)
 	_, err = a.Share(t.Context(), id, images.SharingChange{With: []string{alice}})
 	w.fatal(err)
 	o := images.CopyOptions{To: []string{west, "eu-west-1"}, Tags: map[string]string{"env": "prod"}, Keys: map[string]string{west: "alias/golden"}}
@@ -148,7 +148,7 @@ func TestCopy(t *testing.T) {
 	if len(all) != 2 || all[0].Region != "eu-west-1" || all[1].Region != west {
 		t.Fatalf("copies: %+v", all)
 	}
-	d, err := w.open(west).Show(t.Context(), "web", []string{distributable, west, "eu-west-1"})
+	d, err := w.open(west).Show(t.Context(), "web", []string{home, west, "eu-west-1"})
 	w.fatal(err)
 	if diff := cmp.Diff(map[string]string{"env": "prod", "team": "a", images.KeyTag: "alias/golden"}, d.Tags); diff != "" {
 		t.Errorf("tags (-want +got):\n%s", diff)
@@ -184,25 +184,25 @@ func TestCopy(t *testing.T) {
 func TestCopiesOfACopy(t *testing.T) {
 	const debian = "ami-0435c543bf527c4bd" // of a publisher
 	w := newWorld(t, cloud.Options{})
-	a := w.open(distributable)
+	a := w.open(home)
 	made := func(ref, to, name string) string {
 		t.Helper()
 		all, err := w.copyAll(t.Context(), a, ref, images.CopyOptions{To: []string{to}, Name: name})
 		w.fatal(err)
 		return all[0].ID
 	}
-	web := made(debian, distributable, "web")
+	web := made(debian, home, "web")
 	made(debian, "eu-west-1", "web")
-	made(debian, distributable, "other")
+	made(debian, home, "other")
 	made(web, west, "")
-	made(made(web, distributable, "web-2"), distributable, "web-3")
+	made(made(web, home, "web-2"), home, "web-3")
 	all := []string{"web eu-west-1", "web us-east-1", "web us-west-2", "web-2 us-east-1", "web-3 us-east-1"}
 	for _, name := range []string{"web", "web-2", "web-3"} {
-		d, err := a.Show(t.Context(), name, []string{distributable, west, "eu-west-1"})
+		d, err := a.Show(t.Context(), name, []string{home, west, "eu-west-1"})
 		w.fatal(err)
 		copies := names(d.Copies)
 		slices.Sort(copies)
-		others := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == name+" "+distributable })
+		others := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == name+" "+home })
 		if diff := cmp.Diff(others, copies); diff != "" {
 			t.Errorf("copies of %s (-want +got):\n%s", name, diff)
 		}
@@ -212,12 +212,12 @@ func TestCopiesOfACopy(t *testing.T) {
 // TestCopyRefused: what can be known to fail is said before anything is copied anywhere.
 func TestCopyRefused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
+	id := w.image(home, "web")
 	taken := w.image(west, "taken")
-	off := w.image(distributable, "off")
-	_, err := w.client("default", distributable).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &off})
+	off := w.image(home, "off")
+	_, err := w.client("default", home).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &off})
 	w.fatal(err)
-	a := w.open(distributable)
+	a := w.open(home)
 	before := w.whole()
 	many := map[string]string{}
 	for n := range 49 {
@@ -229,7 +229,7 @@ func TestCopyRefused(t *testing.T) {
 		want string
 	}{
 		"name taken":        {id, images.CopyOptions{To: []string{"eu-west-1", west}, Name: "taken"}, "image " + taken + " in us-west-2"},
-		"same region":       {id, images.CopyOptions{To: []string{distributable}}, "already has the name"},
+		"same region":       {id, images.CopyOptions{To: []string{home}}, "already has the name"},
 		"unknown region":    {id, images.CopyOptions{To: []string{"eu-west-1", "mars-north-1"}}, "-to=mars-north-1"},
 		"no region":         {id, images.CopyOptions{To: []string{"eu"}}, "-to=eu"},
 		"nowhere":           {id, images.CopyOptions{}, "-to REGION"},
@@ -258,11 +258,11 @@ func TestCopyFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{})
-			id := w.image(distributable, "web")
+			id := w.image(home, "web")
 			none := w.whole()
 			for n := 1; ; n++ {
 				s, l, path := w.copying()
-				a := w.open(distributable)
+				a := w.open(home)
 				ctx, cancel := context.WithCancelCause(t.Context())
 				var action string
 				var ledger []byte

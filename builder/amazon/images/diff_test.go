@@ -13,9 +13,9 @@ import (
 // TestDiff: images differ in what is named, and in nothing else.
 func TestDiff(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	one := w.register("default", distributable, "web-1", []string{w.snapshot("default", distributable, nil)}, "env", "test", "team", "a", "old", "")
-	two := w.register("default", distributable, "web-2", []string{w.snapshot("default", distributable, aws.String("alias/golden")), w.snapshot("default", distributable, nil)}, "env", "prod", "team", "a")
-	a := w.open(distributable)
+	one := w.register("default", home, "web-1", []string{w.snapshot("default", home, nil)}, "env", "test", "team", "a", "old", "")
+	two := w.register("default", home, "web-2", []string{w.snapshot("default", home, aws.String("alias/golden")), w.snapshot("default", home, nil)}, "env", "prod", "team", "a")
+	a := w.open(home)
 	_, err := a.Share(t.Context(), one, images.SharingChange{With: []string{alice}})
 	w.fatal(err)
 	c, err := a.Diff(t.Context(), one, "web-2")

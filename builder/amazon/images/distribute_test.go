@@ -31,7 +31,7 @@ const (
 
 // trusting gives the other account a role that the test's account may take on.
 func (w *world) trusting() *world {
-	_, err := iam.NewFromConfig(w.Config(other, distributable)).CreateRole(w.t.Context(), &iam.CreateRoleInput{
+	_, err := iam.NewFromConfig(w.Config(other, home)).CreateRole(w.t.Context(), &iam.CreateRoleInput{
 		RoleName:                 aws.String("bake"),
 		AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + ownID + `:root"},"Action":["sts:AssumeRole"]}}`),
 	})
@@ -39,9 +39,9 @@ func (w *world) trusting() *world {
 	return w
 }
 
-// outlet opens the way of a distribution, its calls watched.
-func (w *world) outlet(d builder.Distribution) *images.Distributor {
-	return w.open(distributable).NewDistributor(d, "run")
+// distributor opens the distributor of a distribution, its calls watched.
+func (w *world) distributor(d builder.Distribution) *images.Distributor {
+	return w.open(home).NewDistributor(d, "run")
 }
 
 // seenBy describes an image as an account sees it; nil if it does not.
@@ -88,16 +88,16 @@ func (w *world) sharedWith(region, id string) (out []string) {
 func TestDistribute(t *testing.T) {
 	w := newWorld(t, cloud.Options{}).trusting()
 	for _, mode := range []string{"share", "copy"} {
-		id := w.image(distributable, mode, "bake:image", mode, "team", "web")
-		d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID, ownID}, Copy: mode == "copy", Role: roles}
+		id := w.image(home, mode, "bake:image", mode, "team", "web")
+		d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID, ownID}, Copy: mode == "copy", Role: roles}
 		if mode == "copy" {
 			d.Keys = map[string]string{west: "alias/golden"}
 		}
-		w.fatal(w.outlet(d).Check(t.Context()))
+		w.fatal(w.distributor(d).Check(t.Context()))
 		var first []builder.Placement
 		for range 2 {
 			s, l, _ := w.copying()
-			all, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{distributable: id})
+			all, err := w.distributor(d).Distribute(t.Context(), s, map[string]string{home: id})
 			w.fatal(errors.Join(err, s.Close(t.Context(), context.Background())))
 			if owned, _ := l.Owned(); len(owned) > 0 {
 				t.Errorf("%s: the ledger owns %v", mode, owned)
@@ -146,7 +146,7 @@ func TestNotDistributable(t *testing.T) {
 		"has no region mars-north-1":     {Regions: []string{"mars-north-1"}},
 		"only with a role":               {Accounts: []string{otherID}, Copy: true},
 	} {
-		if err := w.outlet(d).Check(t.Context()); err == nil || !strings.Contains(err.Error(), text) {
+		if err := w.distributor(d).Check(t.Context()); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -157,7 +157,7 @@ func TestNotDistributable(t *testing.T) {
 		}
 		serve(rw)
 	})
-	if err := w.outlet(builder.Distribution{Regions: []string{west}}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "CopyImage") {
+	if err := w.distributor(builder.Distribution{Regions: []string{west}}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "CopyImage") {
 		t.Errorf("without the permission: %v", err)
 	}
 }
@@ -261,11 +261,11 @@ func TestFaultsOfDistribute(t *testing.T) {
 				w.trusting()
 				return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 					name := fmt.Sprintf("web-%d", n)
-					id := w.image(distributable, name, "bake:image", "web")
-					o := w.outlet(builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Copy: copied, Role: roles})
+					id := w.image(home, name, "bake:image", "web")
+					o := w.distributor(builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Copy: copied, Role: roles})
 					var placed []builder.Placement
 					do := func(ctx context.Context, s *step.Scope) (err error) {
-						placed, err = o.Distribute(ctx, s, map[string]string{distributable: id})
+						placed, err = o.Distribute(ctx, s, map[string]string{home: id})
 						return err
 					}
 					return do, func(what string, err error, struck bool) {
@@ -273,7 +273,7 @@ func TestFaultsOfDistribute(t *testing.T) {
 							w.t.Errorf("%s: placed %v", what, placed)
 						}
 						w.wholeEverywhere(what, name)
-						if shared := w.sharedWith(distributable, id); copied && len(shared) > 0 {
+						if shared := w.sharedWith(home, id); copied && len(shared) > 0 {
 							w.t.Errorf("%s: shared with %v", what, shared)
 						}
 						for _, at := range placed {
@@ -297,7 +297,7 @@ func TestFaultsOfDistribute(t *testing.T) {
 func (w *world) wholeEverywhere(what, name string) {
 	w.t.Helper()
 	for _, profile := range []string{"default", other} {
-		for _, region := range []string{distributable, west} {
+		for _, region := range []string{home, west} {
 			out, err := w.client(profile, region).DescribeImages(context.WithoutCancel(w.t.Context()), &ec2.DescribeImagesInput{
 				Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("name"), Values: []string{name}}},
 			})

@@ -55,7 +55,7 @@ func answering(answers ...map[string]string) func(int, call, http.ResponseWriter
 // launch launches an instance, and waits until it runs.
 func (w *world) launch(image string) string {
 	w.t.Helper()
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	out, err := c.RunInstances(w.t.Context(), &ec2.RunInstancesInput{ImageId: &image, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
 	w.fatal(err)
 	id := *out.Instances[0].InstanceId
@@ -65,7 +65,7 @@ func (w *world) launch(image string) string {
 
 func (w *world) terminate(id string) {
 	w.t.Helper()
-	_, err := w.client("default", distributable).TerminateInstances(w.t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+	_, err := w.client("default", home).TerminateInstances(w.t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 	w.fatal(err)
 	w.await(id, types.InstanceStateNameTerminated)
 }
@@ -73,7 +73,7 @@ func (w *world) terminate(id string) {
 func (w *world) await(instance string, state types.InstanceStateName) {
 	w.t.Helper()
 	w.until("the instance is "+string(state), func() bool {
-		out, err := w.client("default", distributable).DescribeInstances(w.t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{instance}})
+		out, err := w.client("default", home).DescribeInstances(w.t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{instance}})
 		w.fatal(err)
 		return out.Reservations[0].Instances[0].State.Name == state
 	})
@@ -82,7 +82,7 @@ func (w *world) await(instance string, state types.InstanceStateName) {
 // bootable makes an image of a machine, and terminates that.
 func (w *world) bootable(name string) string {
 	w.t.Helper()
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	bases, err := c.DescribeImages(w.t.Context(), &ec2.DescribeImagesInput{Owners: []string{"136693071363"}})
 	w.fatal(err)
 	machine := w.launch(*bases.Images[0].ImageId)
@@ -101,7 +101,7 @@ func (w *world) bootable(name string) string {
 // The first is the default.
 func (w *world) template(name string, ids ...string) string {
 	w.t.Helper()
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	of := func(image string) *types.RequestLaunchTemplateData {
 		data := &types.RequestLaunchTemplateData{InstanceType: types.InstanceTypeT3Micro}
 		if image != "" {
@@ -119,7 +119,7 @@ func (w *world) template(name string, ids ...string) string {
 }
 
 // parameter sets a parameter to images, one after the other.
-func (w *world) parameter(name string, ids ...string) { w.parameterIn(distributable, name, ids...) }
+func (w *world) parameter(name string, ids ...string) { w.parameterIn(home, name, ids...) }
 
 func (w *world) parameterIn(region, name string, ids ...string) {
 	w.t.Helper()
@@ -145,9 +145,9 @@ func TestGuards(t *testing.T) {
 		"free", "held", "protected", "default", "latest", "older", "pinned", "alias", "label", "channel", "before", "longbefore",
 		"group", "mixed", "override", "configuration", "fleet", "spot", "cancelled", "shared",
 	} {
-		made[name] = w.image(distributable, name)
+		made[name] = w.image(home, name)
 	}
-	c, ctx := w.client("default", distributable), t.Context()
+	c, ctx := w.client("default", home), t.Context()
 	tag := func(id, key, value string) {
 		_, err := c.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: []types.Tag{{Key: &key, Value: &value}}})
 		w.fatal(err)
@@ -163,7 +163,7 @@ func TestGuards(t *testing.T) {
 	w.template("empty", "")
 	w.parameter("/golden/alias", made["alias"])
 	w.parameter("/golden/label", made["label"], made["alias"])
-	_, err = ssm.NewFromConfig(w.Config("default", distributable)).LabelParameterVersion(ctx, &ssm.LabelParameterVersionInput{Name: aws.String("/golden/label"), ParameterVersion: aws.Int64(1), Labels: []string{"stable"}})
+	_, err = ssm.NewFromConfig(w.Config("default", home)).LabelParameterVersion(ctx, &ssm.LabelParameterVersionInput{Name: aws.String("/golden/label"), ParameterVersion: aws.Int64(1), Labels: []string{"stable"}})
 	w.fatal(err)
 	w.template("by-parameter", "resolve:ssm:/golden/alias", "resolve:ssm:/golden/label:stable")
 	w.parameter("/golden/channel", made["longbefore"], made["before"], made["channel"], made["channel"])
@@ -187,7 +187,7 @@ func TestGuards(t *testing.T) {
 <item><spotFleetRequestId>sfr-2</spotFleetRequestId><spotFleetRequestState>cancelled</spotFleetRequestState><spotFleetRequestConfig><launchSpecifications><item><imageId>%s</imageId></item></launchSpecifications></spotFleetRequestConfig></item>
 </spotFleetRequestConfigSet>`, made["spot"], made["cancelled"]),
 	}))
-	a := w.open(distributable)
+	a := w.open(home)
 	all, err := a.List(ctx, images.Query{})
 	w.fatal(err)
 	g := images.Guards{Now: later}
@@ -267,10 +267,10 @@ func permit(c *ec2.Client, image string, with types.LaunchPermission) error {
 // in use, and is named.
 func TestGuardsThatCannotTell(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
+	id := w.image(home, "web")
 	w.template("by-parameter", "resolve:ssm:/golden/web")
-	w.parameter("/golden/web", id, w.image(distributable, "newer"))
-	a := w.open(distributable)
+	w.parameter("/golden/web", id, w.image(home, "newer"))
+	a := w.open(home)
 	found, err := a.Find(t.Context(), id)
 	w.fatal(err)
 	for action, guard := range map[string]string{
@@ -312,9 +312,9 @@ func TestGuardsThatCannotTell(t *testing.T) {
 // use an image whom it is shared with.
 func TestGuardsOfTheCloud(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	w.fatal(permit(w.client("default", distributable), id, types.LaunchPermission{UserId: aws.String("987654321098")}))
-	a := w.open(distributable)
+	id := w.image(home, "web")
+	w.fatal(permit(w.client("default", home), id, types.LaunchPermission{UserId: aws.String("987654321098")}))
+	a := w.open(home)
 	found, err := a.Find(t.Context(), id)
 	w.fatal(err)
 	for _, u := range a.Uses(t.Context(), found, images.Guards{Now: later, Reports: true, Children: true})[id] {
@@ -334,11 +334,11 @@ func TestGuardsOfTheCloud(t *testing.T) {
 // nothing else from being looked at.
 func TestCheckUseOfWrongID(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
+	id := w.image(home, "web")
 	for name, image := range map[string]string{"good": id, "gone": goneImage, "wrong": "ami-typo"} {
 		w.template(name, image)
 	}
-	broken, err := w.open(distributable).CheckUse(t.Context())
+	broken, err := w.open(home).CheckUse(t.Context())
 	w.fatal(err)
 	var found []string
 	for _, b := range broken {
@@ -360,14 +360,14 @@ func TestReceiversAsked(t *testing.T) {
 	w := newWorld(t, cloud.Options{}).trusting()
 	made := map[string]string{}
 	for _, name := range []string{"idle", "template", "configuration", "channel", "text", "instance", "alone"} {
-		if made[name] = w.image(distributable, name); name == "instance" {
+		if made[name] = w.image(home, name); name == "instance" {
 			made[name] = w.bootable("bootable")
 		}
 		if name != "alone" {
-			w.fatal(permit(w.client("default", distributable), made[name], types.LaunchPermission{UserId: aws.String(otherID)}))
+			w.fatal(permit(w.client("default", home), made[name], types.LaunchPermission{UserId: aws.String(otherID)}))
 		}
 	}
-	ctx, there, parameters := t.Context(), w.client(other, distributable), ssm.NewFromConfig(w.Config(other, distributable))
+	ctx, there, parameters := t.Context(), w.client(other, home), ssm.NewFromConfig(w.Config(other, home))
 	_, err := there.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("web"), LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String(made["template"])}})
 	w.fatal(err)
 	_, err = there.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: aws.String(made["instance"]), MinCount: aws.Int32(1), MaxCount: aws.Int32(1), InstanceType: types.InstanceTypeT3Micro})
@@ -386,7 +386,7 @@ func TestReceiversAsked(t *testing.T) {
 		}
 		serve(rw)
 	})
-	a := w.open(distributable)
+	a := w.open(home)
 	all, err := a.List(ctx, images.Query{})
 	w.fatal(err)
 	g := images.Guards{Now: later, Reports: true, Role: w.role()}
@@ -410,13 +410,13 @@ func TestReceiversAsked(t *testing.T) {
 		}
 		serve(rw)
 	})
-	uses = w.open(distributable).Uses(ctx, all, g)
+	uses = w.open(home).Uses(ctx, all, g)
 	if got := said(uses[made["idle"]]); !strings.HasPrefix(got, "unknown: "+account+": whether it uses it is not known: ") || images.InUse(uses[made["alone"]]) {
 		t.Errorf("no role: %s, %s", got, said(uses[made["alone"]]))
 	}
 	// What takes the image from an account asks that account, too.
 	w.watch(nil)
-	a = w.open(distributable)
+	a = w.open(home)
 	for name, want := range map[string]bool{"idle": false, "template": true} {
 		_, err := a.Unshare(ctx, made[name], images.SharingChange{With: []string{otherID}, Guard: a.Receivers(images.Guards{Role: w.role()})})
 		if _, used := errors.AsType[*images.InUseError](err); used != want || !used && err != nil {
@@ -430,10 +430,10 @@ func TestReceiversAsked(t *testing.T) {
 func TestTextsAndChildren(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
-	ctx, parameters := t.Context(), ssm.NewFromConfig(w.Config("default", distributable))
+	ctx, parameters := t.Context(), ssm.NewFromConfig(w.Config("default", home))
 	made := map[string]string{}
 	for _, name := range []string{"one", "list", "json", "free"} {
-		made[name] = w.image(distributable, name)
+		made[name] = w.image(home, name)
 	}
 	put := func(name, value string, kind ssmtypes.ParameterType) {
 		_, err := parameters.PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: kind})
@@ -443,12 +443,12 @@ func TestTextsAndChildren(t *testing.T) {
 	put("list", goneImage+","+made["list"], ssmtypes.ParameterTypeStringList)
 	put("/json", `{"image": "`+made["json"]+`", "no": "ami-00", "nor": "my`+made["free"]+`0"}`, ssmtypes.ParameterTypeString)
 	put("/gone", goneImage, ssmtypes.ParameterTypeString)
-	_, err := w.client("default", distributable).AttachImageWatermark(ctx, &ec2.AttachImageWatermarkInput{ImageId: aws.String(made["free"]), WatermarkName: aws.String("bake web 7")})
+	_, err := w.client("default", home).AttachImageWatermark(ctx, &ec2.AttachImageWatermarkInput{ImageId: aws.String(made["free"]), WatermarkName: aws.String("bake web 7")})
 	w.fatal(err)
 	w.nextSecond()
-	w.copied(distributable, made["free"], west, "copy")
+	w.copied(home, made["free"], west, "copy")
 	w.image(west, "child", "bake:parent", made["one"])
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	all, err := a.List(ctx, images.Query{})
 	w.fatal(err)
 	uses := a.Uses(ctx, all, images.Guards{Now: later, Children: true})

@@ -18,7 +18,7 @@ import (
 // page; a region that cannot be listed to its end does not keep the others from it.
 func TestInstances(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	ctx, c := t.Context(), w.client("default", distributable)
+	ctx, c := t.Context(), w.client("default", home)
 	kept, gone, closed := w.bootable("kept"), w.bootable("gone"), w.bootable("closed")
 	notes := map[string]string{ // by the instance
 		w.launch(kept): "", w.launch(gone): "runs on an image that no longer exists", w.launch(closed): "the image is disabled",
@@ -27,7 +27,7 @@ func TestInstances(t *testing.T) {
 	w.fatal(err)
 	_, err = c.DisableImage(ctx, &ec2.DisableImageInput{ImageId: &closed})
 	w.fatal(err)
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	a.SetPage(2)
 	check := func(all []images.Instance) {
 		t.Helper()
@@ -36,7 +36,7 @@ func TestInstances(t *testing.T) {
 		}
 		for _, i := range all {
 			want, ok := notes[i.ID]
-			if got := i.Note(time.Now()); !ok || got != want || i.Region != distributable || i.State != "running" || i.Launched.IsZero() || i.Image == "" || i.Type != "t3.micro" {
+			if got := i.Note(time.Now()); !ok || got != want || i.Region != home || i.State != "running" || i.Launched.IsZero() || i.Image == "" || i.Type != "t3.micro" {
 				t.Errorf("%+v: %q, want %q", i, got, want)
 			}
 		}
@@ -71,12 +71,12 @@ func TestInstances(t *testing.T) {
 // the guard says so.
 func TestUnused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	used, free := w.image(distributable, "used"), w.image(distributable, "free")
-	w.image(distributable, "held", images.HoldTag, "audit")
+	used, free := w.image(home, "used"), w.image(home, "free")
+	w.image(home, "held", images.HoldTag, "audit")
 	there := w.image(west, "there")
 	w.template("web", used)
-	w.fatal(permit(w.client("default", distributable), w.image(distributable, "shared"), types.LaunchPermission{Group: types.PermissionGroupAll}))
-	a := w.open(distributable, west)
+	w.fatal(permit(w.client("default", home), w.image(home, "shared"), types.LaunchPermission{Group: types.PermissionGroupAll}))
+	a := w.open(home, west)
 	all, err := a.List(t.Context(), images.Query{})
 	w.fatal(err)
 	ids := func(all []images.Image) (text string) {
@@ -90,7 +90,7 @@ func TestUnused(t *testing.T) {
 		t.Errorf("unused: %s, want %s", got, want)
 	}
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-		if c.Region == distributable && (c.Action == "DescribeFleets" || c.Action == "DescribeImageReferences") {
+		if c.Region == home && (c.Action == "DescribeFleets" || c.Action == "DescribeImageReferences") {
 			refuse(rw)
 			return
 		}
@@ -108,15 +108,15 @@ func TestUnused(t *testing.T) {
 // TestCheckUse: what names an image that is gone or disabled is found, by what it is.
 func TestCheckUse(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	ctx, c := t.Context(), w.client("default", distributable)
-	kept, gone, closed := w.image(distributable, "kept"), w.image(distributable, "gone"), w.image(distributable, "closed")
+	ctx, c := t.Context(), w.client("default", home)
+	kept, gone, closed := w.image(home, "kept"), w.image(home, "gone"), w.image(home, "closed")
 	sound := w.template("sound", kept)
 	older := w.template("older", gone, kept)
 	broken := w.template("broken", closed)
 	w.template("none", "")
 	w.parameter("/golden/web", gone)
 	w.parameter("/golden/past", gone, kept)
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	if found, err := a.CheckUse(ctx); err != nil || len(found) > 0 {
 		t.Errorf("all images are there: %v, %v", found, err)
 	}
@@ -160,19 +160,19 @@ func TestCheckUse(t *testing.T) {
 // in no region, and it is said where that is changed; sharing with accounts goes on.
 func TestShareBlocked(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	there := w.copied(distributable, id, west, "web")
+	id := w.image(home, "web")
+	there := w.copied(home, id, west, "web")
 	_, err := w.client("default", west).EnableImageBlockPublicAccess(t.Context(), &ec2.EnableImageBlockPublicAccessInput{
 		ImageBlockPublicAccessState: types.ImageBlockPublicAccessEnabledStateBlockNewSharing,
 	})
 	w.fatal(err)
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	_, err = a.Share(t.Context(), id, images.SharingChange{Public: true, Copies: true})
 	if err == nil || !strings.Contains(err.Error(), "images in us-west-2 cannot be made public: the account blocks public access") ||
-		!strings.Contains(err.Error(), "aws ec2 disable-image-block-public-access --region us-west-2") || strings.Contains(err.Error(), distributable) {
+		!strings.Contains(err.Error(), "aws ec2 disable-image-block-public-access --region us-west-2") || strings.Contains(err.Error(), home) {
 		t.Errorf("a public image where they are blocked: %v", err)
 	}
-	for region, id := range map[string]string{distributable: id, west: there} {
+	for region, id := range map[string]string{home: id, west: there} {
 		if image, _ := w.who(region, id); len(image) > 0 {
 			t.Errorf("%s is shared with %v", id, image)
 		}

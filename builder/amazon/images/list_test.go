@@ -19,16 +19,16 @@ import (
 // TestList: which images a query lists, those that are disabled or deprecated among them.
 func TestList(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	web := w.image(distributable, "web-1", "env", "prod", "team", "a")
+	web := w.image(home, "web-1", "env", "prod", "team", "a")
 	w.image(west, "web-2", "env", "test")
 	db := w.image(west, "dbs")
-	shared := w.register(other, distributable, "theirs", []string{w.snapshot(other, distributable, nil)})
-	a := w.open(distributable, west)
+	shared := w.register(other, home, "theirs", []string{w.snapshot(other, home, nil)})
+	a := w.open(home, west)
 	_, err := w.client("default", west).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &db})
 	w.fatal(err)
-	_, err = w.client("default", distributable).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &web, DeprecateAt: aws.Time(time.Now().Add(time.Hour))})
+	_, err = w.client("default", home).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &web, DeprecateAt: aws.Time(time.Now().Add(time.Hour))})
 	w.fatal(err)
-	_, err = w.client(other, distributable).ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{
+	_, err = w.client(other, home).ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{
 		ImageId: &shared, LaunchPermission: &types.LaunchPermissionModifications{Add: []types.LaunchPermission{{UserId: &a.ID}}},
 	})
 	w.fatal(err)
@@ -70,16 +70,16 @@ func TestList(t *testing.T) {
 // and no request leaves out whose images are meant.
 func TestListPages(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	s := w.snapshot("default", distributable, nil)
+	s := w.snapshot("default", home, nil)
 	for i := range 12 {
-		w.register("default", distributable, "web-"+string(rune('a'+i)), []string{s})
+		w.register("default", home, "web-"+string(rune('a'+i)), []string{s})
 	}
 	w.image(west, "far")
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	a.SetPage(5)
 	var pages atomic.Int32
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-		if c.Region == distributable && c.has("NextToken") && pages.Add(1) > 3 {
+		if c.Region == home && c.has("NextToken") && pages.Add(1) > 3 {
 			refuse(rw)
 			return
 		}
@@ -91,7 +91,7 @@ func TestListPages(t *testing.T) {
 	}
 	found, err = a.List(t.Context(), images.Query{})
 	failed, ok := errors.AsType[*images.RegionError](err)
-	if !ok || failed.Region != distributable {
+	if !ok || failed.Region != home {
 		t.Errorf("the region that refuses is not in the error: %v", err)
 	}
 	if diff := cmp.Diff([]string{"far us-west-2"}, names(found)); diff != "" {
@@ -107,7 +107,7 @@ func TestListPages(t *testing.T) {
 // TestListDeregistered: what EC2 still shows of an image that was deregistered is no image.
 func TestListDeregistered(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	a := w.open(distributable)
+	a := w.open(home)
 	w.watch(answering(map[string]string{"DescribeImages": "<imagesSet><item><imageId>" + goneImage + "</imageId><name>web</name><imageOwnerId>" + a.ID + "</imageOwnerId><imageState>deregistered</imageState></item></imagesSet>"}))
 	if found, err := a.List(t.Context(), images.Query{}); err != nil || len(found) > 0 {
 		t.Errorf("listed: %v, %v", found, err)

@@ -23,7 +23,7 @@ func TestManyImages(t *testing.T) {
 		}
 	}
 	w := newWorld(t, cloud.Options{})
-	regions := []string{distributable, west, "eu-west-1"}
+	regions := []string{home, west, "eu-west-1"}
 	for _, region := range regions {
 		snapshot := w.snapshot("default", region, nil)
 		for i := range n {

@@ -31,25 +31,25 @@ import (
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
-	id := w.register("default", distributable, "web", []string{w.snapshot("default", distributable, aws.String("alias/golden"))})
-	_, err := w.client("default", distributable).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: aws.Time(time.Now().Add(48 * time.Hour))})
+	id := w.register("default", home, "web", []string{w.snapshot("default", home, aws.String("alias/golden"))})
+	_, err := w.client("default", home).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: aws.Time(time.Now().Add(48 * time.Hour))})
 	w.fatal(err)
-	plain := w.image(distributable, "plain")
-	w.copied(distributable, plain, west, "plain")
+	plain := w.image(home, "plain")
+	w.copied(home, plain, west, "plain")
 	both := images.SharingChange{With: []string{alice}, Snapshots: true, Copies: true}
 	rest := []string{"ec2:DeregisterImage", "ec2:DeleteSnapshot", "ec2:CreateTags", "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
 	referred := []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"} // EC2 asks
 	w.parameter("/golden/web", plain, id, id)
 	w.template("by-parameter", "resolve:ssm:/golden/web")
 	w.parameter("/golden/moved", plain, id)
-	outlet := func(a *images.Account) *images.Distributor { return a.NewDistributor(builder.Distribution{}, "run") }
+	distributor := func(a *images.Account) *images.Distributor { return a.NewDistributor(builder.Distribution{}, "run") }
 	w.orphan(goneImage)
 	guards := images.Guards{Now: later, Reports: true, Children: true}
 	doomed := func(name string, remove func(context.Context, *images.Account, *images.Remover) error) func(context.Context, *images.Account) error {
 		return func(ctx context.Context, a *images.Account) error {
-			shared, partner := w.image(distributable, name+"-20250101"), w.image(distributable, name+"-20250102")
-			w.fatal(permit(w.client("default", distributable), shared, types.LaunchPermission{UserId: aws.String("987654321098")}))
-			w.fatal(permit(w.client("default", distributable), partner, types.LaunchPermission{UserId: aws.String("987654321098")}))
+			shared, partner := w.image(home, name+"-20250101"), w.image(home, name+"-20250102")
+			w.fatal(permit(w.client("default", home), shared, types.LaunchPermission{UserId: aws.String("987654321098")}))
+			w.fatal(permit(w.client("default", home), partner, types.LaunchPermission{UserId: aws.String("987654321098")}))
 			return remove(ctx, a, w.task(t).remover(a, guards))
 		}
 	}
@@ -85,8 +85,8 @@ func TestPolicies(t *testing.T) {
 			return errors.Join(errs...)
 		}), append([]string{"ec2:DeleteSnapshot", "ec2:DeleteTags", "ec2:DescribeSnapshots"}, referred...)},
 		{"enable", func(ctx context.Context, a *images.Account) error {
-			id := w.image(distributable, "enable", images.SharedTag, "987654321098")
-			_, err := w.client("default", distributable).DisableImage(ctx, &ec2.DisableImageInput{ImageId: &id})
+			id := w.image(home, "enable", images.SharedTag, "987654321098")
+			_, err := w.client("default", home).DisableImage(ctx, &ec2.DisableImageInput{ImageId: &id})
 			w.fatal(err)
 			_, err = a.Enable(ctx, id)
 			return err
@@ -120,17 +120,17 @@ func TestPolicies(t *testing.T) {
 			return errors.Join(first, second)
 		}, nil},
 		{"channel", func(ctx context.Context, a *images.Account) error {
-			_, err := outlet(a).Histories(ctx, "/golden/moved")
+			_, err := distributor(a).Histories(ctx, "/golden/moved")
 			return err
 		}, nil},
 		{"promote", func(ctx context.Context, a *images.Account) error {
-			at, _, err := outlet(a).Named(ctx, "/golden/moved")
+			at, _, err := distributor(a).Named(ctx, "/golden/moved")
 			s, _, _ := w.copying()
-			return errors.Join(err, outlet(a).MoveChannel(ctx, s, "/golden/promoted", "test", at), s.Close(ctx, ctx))
+			return errors.Join(err, distributor(a).MoveChannel(ctx, s, "/golden/promoted", "test", at), s.Close(ctx, ctx))
 		}, nil},
 		{"rollback", func(ctx context.Context, a *images.Account) error {
 			s, _, _ := w.copying()
-			_, err := outlet(a).Rollback(ctx, s, "/golden/moved", "", "test")
+			_, err := distributor(a).Rollback(ctx, s, "/golden/moved", "", "test")
 			return errors.Join(err, s.Close(ctx, ctx))
 		}, nil},
 		{"approve", func(ctx context.Context, a *images.Account) error {
@@ -138,10 +138,10 @@ func TestPolicies(t *testing.T) {
 			return err
 		}, nil},
 		{"revoke", func(ctx context.Context, a *images.Account) error {
-			bad := w.image(distributable, "bad")
+			bad := w.image(home, "bad")
 			w.parameter("/golden/bad", plain, bad)
 			s, _, _ := w.copying()
-			_, err := outlet(a).Revoke(ctx, s, bad, "leak", true, time.Now)
+			_, err := distributor(a).Revoke(ctx, s, bad, "leak", true, time.Now)
 			return errors.Join(err, s.Close(ctx, ctx))
 		}, []string{"ec2:DeleteTags"}},
 		{"unshare", func(ctx context.Context, a *images.Account) error {
@@ -184,7 +184,7 @@ func TestPolicies(t *testing.T) {
 	if _, ok := images.PolicyFor("nothing", nil, ""); ok {
 		t.Error("a policy for a command that there is not")
 	}
-	document, _ := images.PolicyFor("rm", []string{distributable}, "arn:aws:iam::{account}:role/bake")
+	document, _ := images.PolicyFor("rm", []string{home}, "arn:aws:iam::{account}:role/bake")
 	assumes := false
 	for _, s := range document.Statement {
 		assumes = assumes || slices.Equal(s.Action, []string{"sts:AssumeRole"}) && slices.Equal(s.Resource, []string{"arn:aws:iam::*:role/bake"})
@@ -253,32 +253,32 @@ func enforcing(p amazon.Policy, foreign string, next func(int, call, http.Respon
 func TestPolicyOfPipeline(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
-	doomed := w.image(distributable, "web-0", "bake:image", "web")
+	doomed := w.image(home, "web-0", "bake:image", "web")
 	w.nextSecond()
-	older := w.image(distributable, "web-1", "bake:image", "web")
-	w.fatal(permit(w.client("default", distributable), older, types.LaunchPermission{UserId: aws.String(otherID)}))
+	older := w.image(home, "web-1", "bake:image", "web")
+	w.fatal(permit(w.client("default", home), older, types.LaunchPermission{UserId: aws.String(otherID)}))
 	w.nextSecond()
-	newest := w.image(distributable, "web-2", "bake:image", "web", "bake:verified", "verify.boot")
-	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles, Keys: map[string]string{west: "alias/golden"}}
+	newest := w.image(home, "web-2", "bake:image", "web", "bake:verified", "verify.boot")
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Keys: map[string]string{west: "alias/golden"}}
 	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day, Disable: 2 * day, Delete: 3 * day, To: d}
-	document := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{distributable}, d, []string{"/golden/web"})), images.RetentionPermissions{}})
+	document := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{home}, d, []string{"/golden/web"})), images.RetentionPermissions{}})
 	foreign := strings.Join([]string{doomed, older, newest}, " ")
 	w.watch(enforcing(document, foreign, answering(nobody), func(what string) { t.Errorf("%s is called, which the policy does not allow", what) }))
 
-	out := w.outlet(d)
+	out := w.distributor(d)
 	s, _, _ := w.copying()
 	w.fatal(out.Check(t.Context()))
-	placed, err := out.Distribute(t.Context(), s, map[string]string{distributable: newest})
+	placed, err := out.Distribute(t.Context(), s, map[string]string{home: newest})
 	w.fatal(err)
 	_, err = out.Channel(t.Context(), "/golden/web", placed)
 	w.fatal(err)
 	w.fatal(out.MoveChannel(t.Context(), s, "/golden/web", "test", placed))
-	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: newest, Where: distributable, With: map[string]string{"account": ownID}}}
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: newest, Where: home, With: map[string]string{"account": ownID}}}
 	for n := range 3 {
 		w.fatal(images.Retire(t.Context(), s, built, w.cloud, r, in(time.Duration(n+2)*10*day)))
 	}
 	w.fatal(s.Close(t.Context(), context.Background()))
-	if w.seenBy("default", distributable, doomed) != nil {
+	if w.seenBy("default", home, doomed) != nil {
 		t.Error("the oldest image is still there")
 	}
 
@@ -305,14 +305,14 @@ func TestPolicyOfPipeline(t *testing.T) {
 
 	// Where the policy lacks something, or has it for another channel, nothing moves.
 	for name, parameters := range map[string][]string{"no channel": nil, "another channel": {"/golden/other"}} {
-		less := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{distributable}, d, parameters))})
+		less := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{home}, d, parameters))})
 		refused := 0
 		w.watch(enforcing(less, foreign, answering(), func(string) { refused++ }))
 		s, _, _ := w.copying()
-		err := w.outlet(d).MoveChannel(t.Context(), s, "/golden/next", "test", placed)
+		err := w.distributor(d).MoveChannel(t.Context(), s, "/golden/next", "test", placed)
 		w.watch(nil)
 		w.fatal(s.Close(t.Context(), context.Background()))
-		if err == nil || refused == 0 || w.channelAt("default", distributable, "/golden/next") != "" {
+		if err == nil || refused == 0 || w.channelAt("default", home, "/golden/next") != "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

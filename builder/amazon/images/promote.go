@@ -27,9 +27,9 @@ type location struct {
 	region string
 }
 
-// moveChannel returns an account of the outlet with its regions; nil if there is no role to
-// assume in it.
-func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account, []string, error) {
+// openAccount returns an account of the distribution, with the role there assumed, and the
+// regions that it has enabled; nil if there is no role to assume in it.
+func (o *Distributor) openAccount(ctx context.Context, account string) (*Account, []string, error) {
 	a, err := o.in(ctx, account)
 	if err != nil || a == nil {
 		return nil, nil, err
@@ -41,16 +41,16 @@ func (o *Distributor) moveChannel(ctx context.Context, account string) (*Account
 	return a, regions, nil
 }
 
-// locations returns all places of the outlet: the enabled regions among those of the
-// distribution and of the account, in the account itself and in each account that there is
-// a role for.
+// locations returns all places that the distributor reaches: the regions of the distribution and of the
+// account, in the account itself and in each account that there is a role for, as far as
+// they are enabled there.
 func (o *Distributor) locations(ctx context.Context) (all []location, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
 		if o.refused.has(id, "") {
 			continue
 		}
-		a, enabled, err := o.moveChannel(ctx, id)
+		a, enabled, err := o.openAccount(ctx, id)
 		switch {
 		case err != nil && o.refused.take(ctx, id, "", err):
 			continue
@@ -74,7 +74,7 @@ func (o *Distributor) locations(ctx context.Context) (all []location, err error)
 
 // histories returns the histories of a channel in all places that have it.
 func (o *Distributor) histories(ctx context.Context, parameter string) (map[location][]Entry, error) {
-	spots, err := o.locations(ctx)
+	locations, err := o.locations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (o *Distributor) histories(ctx context.Context, parameter string) (map[loca
 	found := map[location][]Entry{}
 	var each errgroup.Group
 	each.SetLimit(regionsAtOnce)
-	for _, at := range spots {
+	for _, at := range locations {
 		each.Go(func() error {
 			history, err := at.History(ctx, at.region, parameter)
 			if err != nil && o.refused.take(ctx, at.ID, at.region, err) {
@@ -105,9 +105,9 @@ func (o *Distributor) histories(ctx context.Context, parameter string) (map[loca
 // ErrNoChannel is the error of a channel that names nothing.
 var ErrNoChannel = errors.New("there is no channel")
 
-// Named lists the images that a channel names, in all places of the outlet. The error is an
-// [ErrNoChannel] if the channel is missing in one of the distribution's regions in the own
-// account. It is also an error if the channel does not name the same release everywhere.
+// Named lists what a channel names, in all places that the distributor reaches. In none of its regions may
+// it be missing in the own account, which is an [ErrNoChannel], and it must name one release
+// everywhere.
 func (o *Distributor) Named(ctx context.Context, parameter string) (all []builder.Placement, names string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
@@ -158,21 +158,21 @@ func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to
 	if len(histories) == 0 {
 		return "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(o.own.Regions, ", "))
 	}
-	// The place that is written last decides: as long as it names the release that is being
-	// replaced, an interrupted rollback can be repeated.
-	spots := o.inOrder(histories)
-	last := spots[len(spots)-1]
+	// The place that is written last decides: as long as it names the release that is left,
+	// a rollback that was killed can be repeated.
+	locations := o.inOrder(histories)
+	last := locations[len(locations)-1]
 	if to == "" {
 		histories[last] = before(histories[last], without)
 	}
 	named := map[location][]candidate{}
-	for _, at := range spots {
+	for _, at := range locations {
 		if named[at], err = at.wholeOf(ctx, at.region, histories[at], without); err != nil {
 			return "", err
 		}
 	}
 	for _, c := range named[last] {
-		if to != "" && !slices.ContainsFunc(spots, func(at location) bool {
+		if to != "" && !slices.ContainsFunc(locations, func(at location) bool {
 			return slices.ContainsFunc(named[at], func(other candidate) bool {
 				return other.name == c.name && slices.Contains([]string{other.id, other.name, other.release}, to)
 			})
@@ -180,12 +180,12 @@ func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to
 			continue
 		}
 		var moves []*move
-		for _, at := range spots {
+		for _, at := range locations {
 			if i := slices.IndexFunc(named[at], func(other candidate) bool { return other.name == c.name }); i >= 0 {
 				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: named[at][i].id, why: line(s, what)})
 			}
 		}
-		if len(moves) == len(spots) {
+		if len(moves) == len(locations) {
 			return c.name, o.own.change(ctx, s, moves)
 		}
 	}
@@ -304,7 +304,7 @@ type Revocation struct {
 }
 
 // Revoke revokes an image everywhere: the image, its copies in all regions and in the
-// accounts of the outlet and, with descendants, the images made from it. Channels go back
+// accounts of the distribution and, with descendants, the images made from it. Channels go back
 // to what they named before; then each image gets a tag that keeps it out of every
 // channel, and is disabled. An image that a channel still names, because the channel has
 // named no other before, is not disabled, and an error says so. Regions and accounts that
@@ -399,7 +399,7 @@ func shortened(text string) string {
 func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, descendants bool) {
 	regions := map[*Account][]string{}
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
-		a, its, err := o.moveChannel(ctx, id)
+		a, its, err := o.openAccount(ctx, id)
 		if err != nil {
 			o.refused.take(ctx, id, "", err)
 		} else if a != nil {
@@ -447,14 +447,14 @@ const ParentTag = imagetag.Parent
 // vacate rolls back all channels that name one of the images. It returns, by image, the
 // channels that still name one; these are not known for places that refused access.
 func (o *Distributor) vacate(ctx context.Context, s *step.Scope, ids []string, what string) (still map[string][]string, err error) {
-	spots, err := o.locations(ctx)
+	locations, err := o.locations(ctx)
 	if err != nil {
 		return nil, err
 	}
 	still = map[string][]string{}
 	var errs []error
 	tried := map[string]bool{}
-	for _, at := range spots {
+	for _, at := range locations {
 		names, err := at.naming(ctx, at.region, ids)
 		if err != nil && !o.refused.take(ctx, at.ID, at.region, err) {
 			return nil, err

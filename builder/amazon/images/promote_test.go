@@ -26,7 +26,7 @@ import (
 func (w *world) enter(d builder.Distribution, channel string, at []builder.Placement) {
 	w.t.Helper()
 	s, _, _ := w.copying()
-	w.fatal(w.outlet(d).MoveChannel(w.t.Context(), s, channel, "test", at))
+	w.fatal(w.distributor(d).MoveChannel(w.t.Context(), s, channel, "test", at))
 	w.fatal(s.Close(w.t.Context(), context.Background()))
 }
 
@@ -47,25 +47,25 @@ func (w *world) history(channel string, all ...[]builder.Placement) {
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles}
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
 	const channel = "/bake/web/stable"
 	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
 	for _, at := range [][]builder.Placement{one, two, three} {
 		w.enter(d, channel, at)
 	}
 	s, _, _ := w.copying()
-	all, name, err := w.outlet(d).Named(t.Context(), channel)
+	all, name, err := w.distributor(d).Named(t.Context(), channel)
 	w.fatal(err)
 	if len(all) != 4 || name != "three" {
 		t.Errorf("the channel names %s: %v", name, all)
 	}
 	// The one before has been revoked.
-	done, err := w.outlet(d).Revoke(t.Context(), s, two[0].ID, "leak", false, time.Now)
+	done, err := w.distributor(d).Revoke(t.Context(), s, two[0].ID, "leak", false, time.Now)
 	w.fatal(err)
 	if len(done) != 1 || !done[0].Disabled || names4(w, channel, three) != 4 {
 		t.Errorf("revoked %+v", done)
 	}
-	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "", "back")
+	release, err := w.distributor(d).Rollback(t.Context(), s, channel, "", "back")
 	w.fatal(err)
 	if release != "one" || names4(w, channel, one) != 4 {
 		t.Errorf("rolled back to %s", release)
@@ -77,11 +77,11 @@ func TestRollback(t *testing.T) {
 		w.enter(d, twice, at)
 	}
 	for _, want := range []string{"four", "one"} {
-		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "", "back"); err != nil || release != want {
+		if release, err := w.distributor(d).Rollback(t.Context(), s, twice, "", "back"); err != nil || release != want {
 			t.Errorf("rolled back to %q, not to %s: %v", release, want, err)
 		}
 	}
-	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "", "back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
+	if _, err := w.distributor(d).Rollback(t.Context(), s, "/bake/none/stable", "", "back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
 		t.Errorf("no channel: %v", err)
 	}
 }
@@ -91,22 +91,22 @@ func TestRollback(t *testing.T) {
 func TestRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
 	distributed := func(name string, tags ...string) []builder.Placement {
-		id := w.image(distributable, name, append(tags, "bake:image", "web")...)
+		id := w.image(home, name, append(tags, "bake:image", "web")...)
 		s, _, _ := w.copying()
-		at, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{distributable: id})
+		at, err := w.distributor(d).Distribute(t.Context(), s, map[string]string{home: id})
 		w.fatal(err)
 		return at
 	}
 	good, bad := distributed("good"), distributed("bad")
-	child := w.image(distributable, "child", "bake:parent", bad[0].ID)
+	child := w.image(home, "child", "bake:parent", bad[0].ID)
 	w.enter(d, "/bake/web/stable", good)
 	w.enter(d, "/bake/web/stable", bad)
 	w.enter(d, "/bake/web/only", bad[:1])
 	revoke := func() (disabled, named int, err error) {
 		s, _, _ := w.copying()
-		all, err := w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+		all, err := w.distributor(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
 		w.fatal(s.Close(t.Context(), context.Background()))
 		for _, r := range all {
 			if r.Disabled {
@@ -132,7 +132,7 @@ func TestRevoke(t *testing.T) {
 	if disabled, named, err = revoke(); disabled != 5 || named != 0 || err != nil {
 		t.Errorf("again: %d disabled, %d named: %v", disabled, named, err)
 	}
-	if i := w.seenBy("default", distributable, child); i.State != types.ImageStateDisabled {
+	if i := w.seenBy("default", home, child); i.State != types.ImageStateDisabled {
 		t.Errorf("what was made from it is %s", i.State)
 	}
 }
@@ -143,11 +143,11 @@ func TestFaultsOfRollback(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		zero, one, two := own(w.placed("zero")), own(w.placed("one")), own(w.placed("two"))
-		d := builder.Distribution{Regions: []string{distributable, west}}
+		d := builder.Distribution{Regions: []string{home, west}}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			w.history(channel, zero, one, two)
-			o := w.outlet(d)
+			o := w.distributor(d)
 			do := func(ctx context.Context, s *step.Scope) error {
 				_, err := o.Rollback(ctx, s, channel, "", "back")
 				return err
@@ -164,7 +164,7 @@ func TestFaultsOfRollback(t *testing.T) {
 					return
 				}
 				again, _, _ := w.copying()
-				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "", "back")
+				release, err := w.distributor(d).Rollback(w.t.Context(), again, channel, "", "back")
 				if err != nil || release != "one" || names4(w, channel, one) != 2 {
 					w.t.Errorf("%s: repeated: %s, in %d places: %v", what, release, names4(w, channel, one), err)
 				}
@@ -181,7 +181,7 @@ func own(all []builder.Placement) []builder.Placement {
 // TestTakenBack: a channel that went back to an earlier image says so of the one that it left.
 func TestTakenBack(t *testing.T) {
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
-	d := builder.Distribution{Regions: []string{distributable, west}, Accounts: []string{otherID}, Role: roles}
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
 	const channel = "/bake/web/stable"
 	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
 	for _, step := range []struct {
@@ -196,7 +196,7 @@ func TestTakenBack(t *testing.T) {
 	} {
 		w.enter(d, channel, step.at)
 		for name, at := range map[string][]builder.Placement{"one": one, "two": two, "three": three} {
-			state, err := w.outlet(d).Channel(t.Context(), channel, at)
+			state, err := w.distributor(d).Channel(t.Context(), channel, at)
 			w.fatal(err)
 			if state.TakenBack != step.want[name] {
 				t.Errorf("after %s, %s: %+v", step.at[0].ID, name, state)
@@ -237,7 +237,7 @@ func (w *world) denying(region string) {
 func TestRegionDenied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
-	d := builder.Distribution{Regions: []string{distributable, west}}
+	d := builder.Distribution{Regions: []string{home, west}}
 	const channel = "/bake/web/stable"
 	good, bad := own(w.placed("good")), own(w.placed("bad"))
 	w.oneRelease(bad, "7")
@@ -249,20 +249,20 @@ func TestRegionDenied(t *testing.T) {
 		}
 	}
 	w.denying(west)
-	a := w.open(distributable)
+	a := w.open(home)
 	approved, who, err := a.Approve(t.Context(), bad[0].ID, "bake:approved:stable", time.Now())
 	named("approve", err)
-	if len(approved) != 1 || approved[0].Region != distributable || !strings.HasPrefix(tagOf(w.seenBy("default", distributable, bad[0].ID), "bake:approved:stable"), who) {
+	if len(approved) != 1 || approved[0].Region != home || !strings.HasPrefix(tagOf(w.seenBy("default", home, bad[0].ID), "bake:approved:stable"), who) {
 		t.Errorf("approved %+v", approved)
 	}
 	s, _, _ := w.copying()
-	revoked, err := w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+	revoked, err := w.distributor(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
 	named("revoke", err)
-	if len(revoked) != 1 || !revoked[0].Disabled || w.channelAt("default", distributable, channel) != good[0].ID || w.channelAt("default", west, channel) != bad[1].ID {
+	if len(revoked) != 1 || !revoked[0].Disabled || w.channelAt("default", home, channel) != good[0].ID || w.channelAt("default", west, channel) != bad[1].ID {
 		t.Errorf("revoked %+v", revoked)
 	}
 	w.watch(nil)
-	revoked, err = w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+	revoked, err = w.distributor(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
 	if err != nil || len(revoked) != 2 || w.channelAt("default", west, channel) != good[1].ID {
 		t.Errorf("again: %+v, %v", revoked, err)
 	}
@@ -272,13 +272,13 @@ func TestRegionDenied(t *testing.T) {
 		}
 	}
 	w.denying(west)
-	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: distributable, With: map[string]string{"account": a.ID}}}
+	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
 	for _, name := range []string{"old", "new"} {
-		w.image(distributable, name, "bake:image", "other")
+		w.image(home, name, "bake:image", "other")
 		w.nextSecond()
 	}
 	named("retention", images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(3*day)))
-	old, err := w.open(distributable).Find(t.Context(), "old")
+	old, err := w.open(home).Find(t.Context(), "old")
 	w.fatal(err)
 	if old[0].Deprecated == nil {
 		t.Error("the old image is not deprecated")
@@ -289,23 +289,23 @@ func TestRegionDenied(t *testing.T) {
 func TestRollbackTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
-	d := builder.Distribution{Regions: []string{distributable, west}}
+	d := builder.Distribution{Regions: []string{home, west}}
 	const channel = "/bake/web/stable"
 	one, two, three, never := own(w.placed("one")), own(w.placed("two")), own(w.placed("three")), own(w.placed("never"))
 	w.history(channel, one, two, three)
-	_, err := w.client("default", distributable).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{two[0].ID}, Tags: []types.Tag{{Key: aws.String("bake:release"), Value: aws.String("r2")}}})
+	_, err := w.client("default", home).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{two[0].ID}, Tags: []types.Tag{{Key: aws.String("bake:release"), Value: aws.String("r2")}}})
 	w.fatal(err)
 	s, _, _ := w.copying()
 	for _, c := range []struct {
 		to   string
 		want []builder.Placement
 	}{{one[1].ID, one}, {"three", three}, {"r2", two}} {
-		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, c.to, "back"); err != nil || names4(w, channel, c.want) != 2 {
+		if _, err := w.distributor(d).Rollback(t.Context(), s, channel, c.to, "back"); err != nil || names4(w, channel, c.want) != 2 {
 			t.Errorf("to %s: %v", c.to, err)
 		}
 	}
 	for _, to := range []string{never[0].ID, "never"} {
-		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, to, "back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
+		if _, err := w.distributor(d).Rollback(t.Context(), s, channel, to, "back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
 			t.Errorf("to what it has not named: %v", err)
 		}
 	}
@@ -318,7 +318,7 @@ func TestFaultsOfRevoke(t *testing.T) {
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		w.few = true
 		good := own(w.placed("good"))
-		d := builder.Distribution{Regions: []string{distributable, west}}
+		d := builder.Distribution{Regions: []string{home, west}}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			bad := own(w.placed(fmt.Sprintf("bad-%d", n)))
@@ -327,7 +327,7 @@ func TestFaultsOfRevoke(t *testing.T) {
 			revoke := func(ctx context.Context, s *step.Scope, o *images.Distributor) ([]images.Revocation, error) {
 				return o.Revoke(ctx, s, bad[0].ID, "leak", false, time.Now)
 			}
-			o := w.outlet(d)
+			o := w.distributor(d)
 			do := func(ctx context.Context, s *step.Scope) error {
 				_, err := revoke(ctx, s, o)
 				return err
@@ -350,7 +350,7 @@ func TestFaultsOfRevoke(t *testing.T) {
 					w.t.Errorf("%s: %d are disabled", what, disabled)
 				}
 				s, _, _ := w.copying()
-				again, err := revoke(w.t.Context(), s, w.outlet(d))
+				again, err := revoke(w.t.Context(), s, w.distributor(d))
 				w.fatal(s.Close(w.t.Context(), context.Background()))
 				if err != nil || len(again) != 2 || !again[0].Disabled || !again[1].Disabled || names4(w, channel, good) != 2 {
 					w.t.Errorf("%s: again: %+v: %v", what, again, err)
@@ -368,11 +368,11 @@ func TestFaultsOfRevoke(t *testing.T) {
 func TestNamedBy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
-	one, two, other := w.image(distributable, "one"), w.image(distributable, "two"), w.image(distributable, "other")
+	one, two, other := w.image(home, "one"), w.image(home, "two"), w.image(home, "other")
 	far := w.image(west, "one")
-	w.parameterIn(distributable, "/bake/web/stable", one, two)
+	w.parameterIn(home, "/bake/web/stable", one, two)
 	w.parameterIn(west, "/bake/web/stable", far)
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	all, err := a.List(t.Context(), images.Query{})
 	w.fatal(err)
 	named, now, err := a.NamedBy(t.Context(), "/bake/web/stable", all)
@@ -398,7 +398,7 @@ func TestNamedBy(t *testing.T) {
 		serve(rw)
 	})
 	named, now, err = a.NamedBy(t.Context(), "/bake/web/stable", all)
-	if len(named) != 2 || slices.ContainsFunc(named, func(i images.Image) bool { return i.Region != distributable }) || !slices.Equal(now, []string{two}) || err == nil {
+	if len(named) != 2 || slices.ContainsFunc(named, func(i images.Image) bool { return i.Region != home }) || !slices.Equal(now, []string{two}) || err == nil {
 		t.Errorf("without one region: %v, %v, %v", named, now, err)
 	}
 	w.watch(nil)
@@ -414,12 +414,12 @@ func TestFaultsOfPromote(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 		old, fresh := own(w.placed("old")), own(w.placed("fresh"))
-		d := builder.Distribution{Regions: []string{distributable, west}}
+		d := builder.Distribution{Regions: []string{home, west}}
 		w.history("/bake/web/candidate", fresh)
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
 			w.history(channel, old)
-			o := w.outlet(d)
+			o := w.distributor(d)
 			do := func(ctx context.Context, s *step.Scope) error { // as bake images promote does
 				at, _, err := o.Named(ctx, "/bake/web/candidate")
 				if err != nil {

@@ -52,7 +52,7 @@ func (w *world) releases(names ...string) map[string]string {
 			w.nextSecond()
 			time.Sleep(100 * time.Millisecond)
 		}
-		ids[name] = w.image(distributable, name)
+		ids[name] = w.image(home, name)
 	}
 	return ids
 }
@@ -73,7 +73,7 @@ func TestPlan(t *testing.T) {
 	names := []string{"web-20260101", "web-20260102", "web-20260103", "web-20260104", "db-20260101"}
 	ids := w.releases(names...)
 	w.watch(answering(nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	plan := func(o images.PruneOptions) string {
 		t.Helper()
 		if o.Max == (images.Share{}) {
@@ -110,7 +110,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", c.what, got, c.want)
 		}
 	}
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	tag := func(name, key, value string) {
 		_, err := c.CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{ids[name]}, Tags: []types.Tag{{Key: &key, Value: &value}}})
 		w.fatal(err)
@@ -176,14 +176,14 @@ func TestPruneSparesTheRest(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ids := w.releases("web-20260101", "web-20260102")
 	w.watch(answering(nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	g := images.Guards{Now: later}
 	plan, err := a.Plan(t.Context(), images.PruneOptions{Keep: 1, Max: share(t, "1"), Guards: g})
 	w.fatal(err)
-	_, err = w.client("default", distributable).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: aws.String(ids["web-20260102"])})
+	_, err = w.client("default", home).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: aws.String(ids["web-20260102"])})
 	w.fatal(err)
 	err = w.task(t).remover(a, g).Prune(t.Context(), plan)
-	if err == nil || !strings.Contains(err.Error(), "is not available any more") || !slices.Contains(w.holdings(distributable), ids["web-20260101"]) {
+	if err == nil || !strings.Contains(err.Error(), "is not available any more") || !slices.Contains(w.holdings(home), ids["web-20260101"]) {
 		t.Errorf("the image to keep is disabled: %v", err)
 	}
 }
@@ -204,13 +204,13 @@ func TestPruneFaults(t *testing.T) {
 		return err
 	}, func(w *world) func(string) {
 		w.clear()
-		old, used := w.snapshot("default", distributable, nil), w.snapshot("default", distributable, nil)
-		removable := w.register("default", distributable, "web-20260101", []string{old}, "bake:image", "web")
-		held := w.register("default", distributable, "web-20260102", []string{used}, "bake:image", "web", "bake:hold", "Ann")
+		old, used := w.snapshot("default", home, nil), w.snapshot("default", home, nil)
+		removable := w.register("default", home, "web-20260101", []string{old}, "bake:image", "web")
+		held := w.register("default", home, "web-20260102", []string{used}, "bake:image", "web", "bake:hold", "Ann")
 		w.nextSecond()
-		newest := w.image(distributable, "web-20260103", "bake:image", "web")
+		newest := w.image(home, "web-20260103", "bake:image", "web")
 		return func(where string) {
-			left := w.holdings(distributable)
+			left := w.holdings(home)
 			has := func(id string) bool { return slices.Contains(left, id) }
 			if !has(held) || !has(used) || !has(newest) {
 				t.Errorf("%s: one to keep is gone: held %t, newest %t", where, has(held), has(newest))
@@ -225,8 +225,8 @@ func TestPruneFaults(t *testing.T) {
 // clear removes all images and snapshots of the account, so that the number of calls stays
 // the same.
 func (w *world) clear() {
-	c := w.client("default", distributable)
-	for _, id := range w.holdings(distributable) { // images first
+	c := w.client("default", home)
+	for _, id := range w.holdings(home) { // images first
 		var err error
 		if strings.HasPrefix(id, "ami-") {
 			_, err = c.DeregisterImage(context.Background(), &ec2.DeregisterImageInput{ImageId: &id})
@@ -240,8 +240,8 @@ func (w *world) clear() {
 // orphan makes a snapshot that says to be of an image.
 func (w *world) orphan(image string) string {
 	w.t.Helper()
-	c := w.client("default", distributable)
-	volume, err := c.CreateVolume(w.t.Context(), &ec2.CreateVolumeInput{AvailabilityZone: aws.String(distributable + "a"), Size: aws.Int32(1), VolumeType: types.VolumeTypeGp3})
+	c := w.client("default", home)
+	volume, err := c.CreateVolume(w.t.Context(), &ec2.CreateVolumeInput{AvailabilityZone: aws.String(home + "a"), Size: aws.Int32(1), VolumeType: types.VolumeTypeGp3})
 	w.fatal(err)
 	s, err := c.CreateSnapshot(w.t.Context(), &ec2.CreateSnapshotInput{VolumeId: volume.VolumeId, Description: aws.String("Created by CreateImage(i-0123456789abcdef0) for " + image)})
 	w.fatal(err)
@@ -260,16 +260,16 @@ const goneImage = "ami-00000000000000001"
 // TestOrphans: which snapshots have lost their image, and why some are kept.
 func TestOrphans(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	ctx, c := t.Context(), w.client("default", distributable)
-	alive := w.image(distributable, "web")
-	disabled := w.image(distributable, "disabled")
+	ctx, c := t.Context(), w.client("default", home)
+	alive := w.image(home, "web")
+	disabled := w.image(home, "disabled")
 	_, err := c.DisableImage(ctx, &ec2.DisableImageInput{ImageId: &disabled})
 	w.fatal(err)
-	w.snapshot("default", distributable, nil) // a backup: nothing says that it is of an image
+	w.snapshot("default", home, nil) // a backup: nothing says that it is of an image
 	w.orphan(alive)
 	w.orphan(disabled)
 	mapped := w.orphan(goneImage)
-	w.register("default", distributable, "mapping", []string{mapped})
+	w.register("default", home, "mapping", []string{mapped})
 	made := map[string]string{}
 	for _, name := range []string{"free", "shared", "backup", "run", "template", "locked", "expired", "fast", "bin", "launch"} {
 		of := map[string]string{"bin": "ami-00000000000000002", "launch": "ami-00000000000000003"}[name]
@@ -297,7 +297,7 @@ func TestOrphans(t *testing.T) {
 		"DescribeFastLaunchImages":     "<fastLaunchImageSet><item><imageId>ami-00000000000000003</imageId></item></fastLaunchImageSet>",
 	}
 	w.watch(answering(more, nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	o := images.OrphanOptions{Now: later, MinAge: 24 * time.Hour}
 	found, err := a.Orphans(ctx, o)
 	w.fatal(err)
@@ -354,7 +354,7 @@ func TestOrphans(t *testing.T) {
 
 // TestDeletable: users are asked for each region, about what nothing keeps.
 func TestDeletable(t *testing.T) {
-	all := []images.Orphan{{ID: "a", Region: west}, {ID: "b", Region: distributable}, {ID: "c", Region: west, Kept: "it is locked"}, {ID: "d", Region: west}, {ID: "e", Region: "eu-west-1", Kept: "it is shared"}}
+	all := []images.Orphan{{ID: "a", Region: west}, {ID: "b", Region: home}, {ID: "c", Region: west, Kept: "it is locked"}, {ID: "d", Region: west}, {ID: "e", Region: "eu-west-1", Kept: "it is shared"}}
 	var got []string
 	for _, region := range images.Deletable(all) {
 		for _, s := range region {
@@ -362,7 +362,7 @@ func TestDeletable(t *testing.T) {
 		}
 		got = append(got, "")
 	}
-	if want := []string{west + "/a", west + "/d", "", distributable + "/b", ""}; !slices.Equal(got, want) {
+	if want := []string{west + "/a", west + "/d", "", home + "/b", ""}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -394,19 +394,19 @@ func TestOrphansFaults(t *testing.T) {
 		w.clear()
 		lost, kept := w.orphan(goneImage), w.orphan(goneImage)
 		w.fatal(func() error {
-			_, err := w.client("default", distributable).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{SnapshotId: &kept, OperationType: types.OperationTypeAdd, UserIds: []string{"987654321098"}})
+			_, err := w.client("default", home).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{SnapshotId: &kept, OperationType: types.OperationTypeAdd, UserIds: []string{"987654321098"}})
 			return err
 		}())
 		return func(where string) {
 			mu.Lock()
 			defer mu.Unlock()
-			if !slices.Contains(w.holdings(distributable), kept) {
+			if !slices.Contains(w.holdings(home), kept) {
 				t.Errorf("%s: a shared snapshot is gone", where)
 			}
-			if err := del(t.Context(), w.open(distributable)); err != nil {
+			if err := del(t.Context(), w.open(home)); err != nil {
 				t.Errorf("%s: again: %v", where, err)
 			}
-			if left := w.holdings(distributable); slices.Contains(left, lost) || !slices.Contains(left, kept) {
+			if left := w.holdings(home); slices.Contains(left, lost) || !slices.Contains(left, kept) {
 				t.Errorf("%s: left after trying again: %v", where, left)
 			}
 		}
@@ -419,7 +419,7 @@ func TestSameSecondIsRetained(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 8, 4, 0, 0, 0, 0, time.UTC)
 	of := func(id, name, run string) images.Image {
-		return images.Image{ID: id, Name: name, Region: distributable, State: "available", Created: now.AddDate(0, -1, 0), Tags: map[string]string{images.ImageTag: "web", imagetag.Reports: run}}
+		return images.Image{ID: id, Name: name, Region: home, State: "available", Created: now.AddDate(0, -1, 0), Tags: map[string]string{images.ImageTag: "web", imagetag.Reports: run}}
 	}
 	earlier, later := "ffffffff-0001-8000-8000-019a3b2c0001", "00000000-0002-8000-8000-019a3b2c0002"
 	for _, all := range [][]images.Image{

@@ -12,9 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// surveyLife is how long a scan of a region may be reused before an image is removed.
+// scanLife is how long a scan of a region may be reused before an image is removed.
 // Queries about a single image are always repeated.
-const surveyLife = time.Minute
+const scanLife = time.Minute
 
 // cachedScan is a scan of what launches machines in a region and of what its parameters
 // name.
@@ -27,17 +27,17 @@ type cachedScan struct {
 // DescribeImageReferences reports later changes for a single image; without it, the scan
 // is repeated each time.
 func (r *Remover) scan(ctx context.Context, region string) *usageScan {
-	if s, ok := r.surveys[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < surveyLife && len(s.scan.failed) == 0 {
+	if s, ok := r.scans[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < scanLife && len(s.scan.failed) == 0 {
 		return s.scan
 	}
 	at := time.Now()
 	l := r.Account.newUsageScan(region, nil, r.Guards)
 	l.launchers(ctx, map[string]func(context.Context) error{GuardChannel: l.channels})
 	l.resolve(ctx)
-	if r.surveys == nil {
-		r.surveys = map[string]cachedScan{}
+	if r.scans == nil {
+		r.scans = map[string]cachedScan{}
 	}
-	r.surveys[region] = cachedScan{at, l}
+	r.scans[region] = cachedScan{at, l}
 	return l
 }
 

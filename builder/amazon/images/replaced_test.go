@@ -25,15 +25,15 @@ func TestUsers(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	session := func() *access.Session {
 		o := access.Defaults()
-		o.Region = distributable
+		o.Region = home
 		s, err := access.Open(t.Context(), &o, nil, w.cloud, nil)
 		w.fatal(err)
 		return s
 	}()
 	users := func(ids ...string) (out []string) {
-		found, err := w.client("default", distributable).DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: ids})
+		found, err := w.client("default", home).DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: ids})
 		w.fatal(err)
-		for _, u := range images.Users(t.Context(), session, distributable, found.Images, false) {
+		for _, u := range images.Users(t.Context(), session, home, found.Images, false) {
 			text := strings.NewReplacer(ids[0], "AMI").Replace(u.Image + " " + u.By)
 			if u.Must {
 				text += " !"
@@ -49,9 +49,9 @@ func TestUsers(t *testing.T) {
 		}
 	}
 
-	plain, next := w.image(distributable, "plain"), w.image(distributable, "next")
+	plain, next := w.image(home, "plain"), w.image(home, "next")
 	want("nothing", users(plain))
-	held := w.image(distributable, "held", images.HoldTag, "ops: until March")
+	held := w.image(home, "held", images.HoldTag, "ops: until March")
 	want("held", users(held), "AMI held by the tag bake:hold: ops: until March !")
 
 	w.parameter("/theirs", plain)
@@ -87,7 +87,7 @@ func TestUsers(t *testing.T) {
 		}
 		serve(rw)
 	})
-	marked := w.image(distributable, "marked", images.ImageTag, "web")
+	marked := w.image(home, "marked", images.ImageTag, "web")
 	begun := time.Now()
 	if got := users(marked); len(got) != 1 || !strings.HasPrefix(got[0], "AMI it was not found out in time who uses it: scaling") || strings.Contains(got[0], "!") {
 		t.Errorf("slow services: %q", got)
@@ -99,13 +99,13 @@ func TestUsers(t *testing.T) {
 	mu.Lock()
 	calls = nil
 	mu.Unlock()
-	late := images.Users(t.Context(), session, distributable, []types.Image{{ImageId: aws.String(next)}}, true)
+	late := images.Users(t.Context(), session, home, []types.Image{{ImageId: aws.String(next)}}, true)
 	if len(late) != 1 || !late[0].Must || slices.ContainsFunc(calls, func(c string) bool { return c != "DescribeParameters" && c != "GetParameters" }) {
 		t.Errorf("late: %v, asked by %v", late, calls)
 	}
 
 	// Whoever may not ask is not told, and images of bake's stay then.
-	tagged := w.image(distributable, "tagged", images.ImageTag, "web")
+	tagged := w.image(home, "tagged", images.ImageTag, "web")
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Service == "ec2" {
 			refuse(rw)
@@ -116,10 +116,10 @@ func TestUsers(t *testing.T) {
 	of := func(id string, tags ...types.Tag) []types.Image {
 		return []types.Image{{ImageId: aws.String(id), Tags: tags}}
 	}
-	if got := images.Users(t.Context(), session, distributable, of(next), false); got != nil {
+	if got := images.Users(t.Context(), session, home, of(next), false); got != nil {
 		t.Errorf("who may not ask is told %v", got)
 	}
-	refused := images.Users(t.Context(), session, distributable, of(tagged, types.Tag{Key: aws.String(images.ImageTag), Value: aws.String("web")}), false)
+	refused := images.Users(t.Context(), session, home, of(tagged, types.Tag{Key: aws.String(images.ImageTag), Value: aws.String("web")}), false)
 	if len(refused) != 1 || !refused[0].Must || !strings.Contains(refused[0].By, "whether a channel names it is not known") || !strings.Contains(refused[0].By, "DescribeParameters") {
 		t.Errorf("who may not ask about an image of bake's is told %v", refused)
 	}
@@ -128,5 +128,5 @@ func TestUsers(t *testing.T) {
 // moved has a channel name an image as bake has it.
 func (w *world) moved(name, image string) {
 	w.t.Helper()
-	w.enter(builder.Distribution{}, name, []builder.Placement{{Account: ownID, Region: distributable, ID: image}})
+	w.enter(builder.Distribution{}, name, []builder.Placement{{Account: ownID, Region: home, ID: image}})
 }

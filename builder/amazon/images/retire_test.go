@@ -84,18 +84,18 @@ func in(d time.Duration) func() time.Time { return func() time.Time { return tim
 func TestRetire(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx := t.Context()
-	old := w.image(distributable, "web-20260101", "bake:image", "web")
+	old := w.image(home, "web-20260101", "bake:image", "web")
 	w.nextSecond()
-	newest := w.image(distributable, "web-20260102", "bake:image", "web")
+	newest := w.image(home, "web-20260102", "bake:image", "web")
 	many := []types.LaunchPermission{}
 	for n := range 40 { // more than fit into one tag
 		many = append(many, types.LaunchPermission{UserId: aws.String(fmt.Sprint(200000000000 + n))})
 	}
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	_, err := c.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: &old, LaunchPermission: &types.LaunchPermissionModifications{Add: many}})
 	w.fatal(err)
 	w.watch(answering(nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	run := func(now func() time.Time) (plan string, done []images.Removal) {
 		t.Helper()
 		g := images.Guards{Now: now, Ignore: []string{images.GuardReceivers}}
@@ -156,7 +156,7 @@ func TestRetire(t *testing.T) {
 	if got, done := run(in(220 * day)); got != "remove keep" || len(done) != 1 || done[0].Outcome != images.Removed {
 		t.Errorf("removed: %s, %+v", got, done)
 	}
-	if left := w.holdings(distributable); len(left) != 2 || left[0] != newest {
+	if left := w.holdings(home); len(left) != 2 || left[0] != newest {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -169,7 +169,7 @@ func TestRetireGuarded(t *testing.T) {
 	w.template("web", ids["web-20260101"])
 	w.parameter("/golden/web", ids["web-20260102"])
 	w.watch(answering(nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	plan := func(s images.Stages) string {
 		p, err := a.Plan(t.Context(), images.PruneOptions{Keep: 1, Stages: s, Max: share(t, "100%"), Guards: images.Guards{Now: in(200 * day)}})
 		w.fatal(err)
@@ -198,19 +198,19 @@ func TestDisableFaults(t *testing.T) {
 		return errors.Join(task.remover(a, o.Guards).Prune(ctx, plan), err)
 	}, func(w *world) func(string) {
 		w.clear()
-		old := w.image(distributable, "web-20260101", "bake:image", "web")
-		held := w.image(distributable, "web-20260102", "bake:image", "web", "bake:hold", "Ann")
+		old := w.image(home, "web-20260101", "bake:image", "web")
+		held := w.image(home, "web-20260102", "bake:image", "web", "bake:hold", "Ann")
 		w.nextSecond()
-		newest := w.image(distributable, "web-20260103", "bake:image", "web")
+		newest := w.image(home, "web-20260103", "bake:image", "web")
 		for _, id := range []string{old, held, newest} {
-			w.fatal(permit(w.client("default", distributable), id, types.LaunchPermission{UserId: aws.String(alice)}))
+			w.fatal(permit(w.client("default", home), id, types.LaunchPermission{UserId: aws.String(alice)}))
 		}
 		return func(where string) {
 			for _, id := range []string{old, held, newest} {
-				found, err := w.open(distributable).Find(context.WithoutCancel(t.Context()), id)
+				found, err := w.open(home).Find(context.WithoutCancel(t.Context()), id)
 				w.fatal(err)
 				i := found[0]
-				with, _ := w.who(distributable, id)
+				with, _ := w.who(home, id)
 				if i.State == "available" && !slices.Equal(with, []string{alice}) || i.State != "available" && (id != old || i.Tags[images.SharedTag] != alice || i.Tags[images.DisabledTag] == "") {
 					t.Errorf("%s: %s is %s, shared with %v, and has the tags %v", where, i.Name, i.State, with, i.Tags)
 				}
@@ -225,11 +225,11 @@ func TestSecondLook(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ids := map[string]string{}
 	for _, name := range []string{"web-a", "web-b", "web-c", "web-d"} {
-		ids[name] = w.image(distributable, name)
+		ids[name] = w.image(home, name)
 	}
 	template := w.template("web", ids["web-a"], ids["web-d"], "") // an older version has web-d
 	w.watch(answering(nobody))
-	a := w.open(distributable)
+	a := w.open(home)
 	var found []images.Image
 	for _, name := range []string{"web-b", "web-c", "web-d"} {
 		one, err := a.Find(t.Context(), ids[name])
@@ -237,7 +237,7 @@ func TestSecondLook(t *testing.T) {
 		found = append(found, one...)
 	}
 	r := w.task(t).remover(a, images.Guards{Now: later})
-	c := w.client("default", distributable)
+	c := w.client("default", home)
 	removed := 0
 	r.OnRemoval = func(done images.Removal) {
 		if done.Outcome != images.Removed {
@@ -258,14 +258,14 @@ func TestSecondLook(t *testing.T) {
 			t.Errorf("it is not said %q: %v", want, err)
 		}
 	}
-	surveys := 0
+	scans := 0
 	for _, c := range w.seen() {
 		if c.Action == "DescribeFleets" {
-			surveys++
+			scans++
 		}
 	}
-	if surveys != 2 {
-		t.Errorf("the region was looked through %d times, want 2", surveys)
+	if scans != 2 {
+		t.Errorf("the region was looked through %d times, want 2", scans)
 	}
 }
 
@@ -273,7 +273,7 @@ func TestSecondLook(t *testing.T) {
 // the account and all regions of what was made; what is in use is no error.
 func TestRetireAfterBuild(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	a := w.open(distributable)
+	a := w.open(home)
 	made := map[string]string{}
 	for _, name := range []string{"web-1", "web-2", "other-1"} {
 		made[name] = w.image(west, name, "bake:image", strings.TrimRight(name, "-12"))
@@ -282,7 +282,7 @@ func TestRetireAfterBuild(t *testing.T) {
 	w.nextSecond()
 	newest := w.image(west, "web-3", "bake:image", "web")
 	w.watch(answering(nobody))
-	built := []step.Resource{{Kind: "ec2:image", Key: "web-3", ID: newest, Where: distributable, With: map[string]string{"account": a.ID}}}
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-3", ID: newest, Where: home, With: map[string]string{"account": a.ID}}}
 	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day}
 	w.fatal(images.Retire(t.Context(), w.task(t).scope, built, w.cloud, r, in(2*day)))
 	w.fatal(images.Retire(t.Context(), w.task(t).scope, nil, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(2*day)))
@@ -300,19 +300,19 @@ func TestRetireAfterBuild(t *testing.T) {
 func TestRetireElsewhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
-	a := w.open(distributable)
+	a := w.open(home)
 	for _, name := range []string{"web-1", "web-2"} {
-		w.image(distributable, name, "bake:image", "web")
+		w.image(home, name, "bake:image", "web")
 		w.register(other, west, name, []string{w.snapshot(other, west, nil)}, "bake:image", "web")
 		w.nextSecond()
 	}
-	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: "ami-0", Where: distributable, With: map[string]string{"account": a.ID}}}
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
 	to := builder.Distribution{Accounts: []string{"111122223333", otherID}, Copy: true, Role: roles}
 	err := images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "web", Keep: 1, Delete: day, To: to}, in(3*day))
 	if err == nil || !strings.Contains(err.Error(), "account 111122223333: ") {
 		t.Errorf("the account that cannot be entered: %v", err)
 	}
-	for profile, region := range map[string]string{"default": distributable, other: west} {
+	for profile, region := range map[string]string{"default": home, other: west} {
 		out, err := w.client(profile, region).DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})
 		w.fatal(err)
 		if len(out.Images) != 1 || *out.Images[0].Name != "web-2" {
@@ -342,19 +342,19 @@ func TestRetireElsewhere(t *testing.T) {
 // are newer ones.
 func TestRetireReused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	a := w.open(distributable)
-	old := w.image(distributable, "web-1", "bake:image", "web")
+	a := w.open(home)
+	old := w.image(home, "web-1", "bake:image", "web")
 	w.image(west, "web-1", "bake:image", "web")
-	w.image(distributable, "web-2", "bake:image", "web")
+	w.image(home, "web-2", "bake:image", "web")
 	w.nextSecond()
-	for _, region := range []string{distributable, west} {
+	for _, region := range []string{home, west} {
 		w.image(region, "web-3", "bake:image", "web")
 	}
 	w.watch(answering(nobody))
-	reused := []step.Resource{{Kind: "ec2:image", Key: "web-1@" + distributable, ID: old, Where: distributable, With: map[string]string{"account": a.ID, "name": "web-1"}}}
+	reused := []step.Resource{{Kind: "ec2:image", Key: "web-1@" + home, ID: old, Where: home, With: map[string]string{"account": a.ID, "name": "web-1"}}}
 	r := builder.Retention{Image: "web", Keep: 1, Delete: day}
 	w.fatal(images.Retire(t.Context(), w.task(t).scope, reused, w.cloud, r, in(3*day)))
-	for region, want := range map[string]string{distributable: "web-1 web-3", west: "web-1 web-3"} {
+	for region, want := range map[string]string{home: "web-1 web-3", west: "web-1 web-3"} {
 		all, err := w.open(region).List(t.Context(), images.Query{})
 		w.fatal(err)
 		var names []string

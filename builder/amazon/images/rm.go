@@ -104,8 +104,8 @@ type Remover struct {
 	OnRemoval func(Removal) // called once for each image; may be nil
 
 	home     *Account              // that has entered Account; nil: it is that one
-	tolerant bool                  // Prune does not fail for images that are in use by now
-	surveys  map[string]cachedScan // by region
+	tolerant bool                  // what is in use by now is no error of Prune
+	scans    map[string]cachedScan // by region
 }
 
 // handle enables the scope to finish incomplete removals.

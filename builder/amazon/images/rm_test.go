@@ -91,12 +91,12 @@ func TestRemove(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx := t.Context()
 	w.watch(answering(nobody))
-	own, both := w.snapshot("default", distributable, nil), w.snapshot("default", distributable, nil)
-	first := w.register("default", distributable, "first", []string{own, both})
-	second := w.register("default", distributable, "second", []string{w.snapshot("default", distributable, nil), both}, "bake:hold", "Ann")
-	theirs := w.register(other, distributable, "theirs", []string{w.snapshot(other, distributable, nil)})
-	a := w.open(distributable)
-	w.fatal(permit(w.client(other, distributable), theirs, types.LaunchPermission{UserId: &a.ID}))
+	own, both := w.snapshot("default", home, nil), w.snapshot("default", home, nil)
+	first := w.register("default", home, "first", []string{own, both})
+	second := w.register("default", home, "second", []string{w.snapshot("default", home, nil), both}, "bake:hold", "Ann")
+	theirs := w.register(other, home, "theirs", []string{w.snapshot(other, home, nil)})
+	a := w.open(home)
+	w.fatal(permit(w.client(other, home), theirs, types.LaunchPermission{UserId: &a.ID}))
 	find := func(refs ...string) (all []images.Image) {
 		for _, ref := range refs {
 			found, err := a.Find(ctx, ref)
@@ -105,7 +105,7 @@ func TestRemove(t *testing.T) {
 		}
 		return all
 	}
-	before := w.holdings(distributable)
+	before := w.holdings(home)
 	task := w.task(t)
 	r := task.remover(a, images.Guards{Now: later})
 	err := r.Remove(ctx, find(first, second))
@@ -116,7 +116,7 @@ func TestRemove(t *testing.T) {
 	if err := r.Remove(ctx, find(first, theirs)); err == nil || !strings.Contains(err.Error(), "belongs to account 987654321098") {
 		t.Errorf("one of two is somebody else's: %v", err)
 	}
-	if left := w.holdings(distributable); !slices.Equal(left, before) {
+	if left := w.holdings(home); !slices.Equal(left, before) {
 		t.Errorf("something was removed: %v of %v", left, before)
 	}
 	var said []images.Removal
@@ -127,7 +127,7 @@ func TestRemove(t *testing.T) {
 	}
 	r.Guards.Ignore = []string{images.GuardHeld}
 	w.fatal(r.Remove(ctx, find(second)))
-	if left := w.holdings(distributable); len(left) != 0 {
+	if left := w.holdings(home); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 	if owned, err := task.ledger.Owned(); err != nil || len(owned) > 0 {
@@ -140,8 +140,8 @@ func TestRemove(t *testing.T) {
 func TestRemoveLeavesSnapshots(t *testing.T) {
 	for _, code := range []string{"missing-permissions", "internal-error", "client-error"} {
 		w := newWorld(t, cloud.Options{})
-		id := w.image(distributable, "web")
-		a := w.open(distributable)
+		id := w.image(home, "web")
+		a := w.open(home)
 		found, err := a.Find(t.Context(), id)
 		w.fatal(err)
 		none := answering(nobody)
@@ -149,7 +149,7 @@ func TestRemoveLeavesSnapshots(t *testing.T) {
 		w.watch(func(n int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 			switch c.Action {
 			case "DeregisterImage": // as if its snapshots could not be deleted
-				_, err := w.client("default", distributable).DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: &id})
+				_, err := w.client("default", home).DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: &id})
 				if err != nil {
 					t.Error(err)
 				}
@@ -177,7 +177,7 @@ func TestRemoveLeavesSnapshots(t *testing.T) {
 		ledger, err := os.ReadFile(task.path)
 		w.fatal(err)
 		w.fatal(task.sweep(t.Context(), ledger))
-		if left := w.holdings(distributable); len(left) > 0 {
+		if left := w.holdings(home); len(left) > 0 {
 			t.Errorf("%s: left after a sweep: %v", code, left)
 		}
 	}
@@ -242,7 +242,7 @@ func walk(t *testing.T, act func(context.Context, *task, *images.Account) error,
 func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *task, *images.Account) error, ready func(*world) func(string)) bool {
 	w.watch(nil)
 	inspect := ready(w)
-	a, task := w.open(distributable), w.task(t)
+	a, task := w.open(home), w.task(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	var (
@@ -341,15 +341,15 @@ func TestRemoveFaults(t *testing.T) {
 		}
 		return task.remover(a, images.Guards{Now: later}).Remove(ctx, found)
 	}, func(w *world) func(string) {
-		own, both := w.snapshot("default", distributable, nil), w.snapshot("default", distributable, nil)
+		own, both := w.snapshot("default", home, nil), w.snapshot("default", home, nil)
 		name := "web-" + own
-		id := w.register("default", distributable, name, []string{own, both})
-		keeper := w.register("default", distributable, name+"-keeper", []string{both})
+		id := w.register("default", home, name, []string{own, both})
+		keeper := w.register("default", home, name+"-keeper", []string{both})
 		mu.Lock()
 		target[w.URL] = id
 		mu.Unlock()
 		return func(where string) {
-			left := w.holdings(distributable)
+			left := w.holdings(home)
 			has := func(id string) bool { return slices.Contains(left, id) }
 			if has(id) != has(own) {
 				t.Errorf("%s: of the image and its snapshot, there is one: image %t, snapshot %t", where, has(id), has(own))

@@ -65,10 +65,10 @@ func (w *world) copied(from, id, to, name string) string {
 // is asked for; what is so already is not asked for again.
 func TestShare(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	there := w.copied(distributable, id, west, "web")
+	id := w.image(home, "web")
+	there := w.copied(home, id, west, "web")
 	w.image(west, "unrelated")
-	a := w.open(distributable, west)
+	a := w.open(home, west)
 	organization := "arn:aws:organizations::123456789012:organization/o-a1b2c3d4e5"
 
 	done, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, organization}})
@@ -76,7 +76,7 @@ func TestShare(t *testing.T) {
 	if len(done) != 1 || !done[0].Changed || !done[0].Before.Empty() || done[0].After.String() != alice+", "+organization {
 		t.Errorf("what was done: %+v", done)
 	}
-	image, snapshots := w.who(distributable, id)
+	image, snapshots := w.who(home, id)
 	if diff := cmp.Diff([]string{alice, organization}, image); diff != "" || len(snapshots) > 0 {
 		t.Errorf("the image alone (-want +got):\n%s%v", diff, snapshots)
 	}
@@ -102,7 +102,7 @@ func TestShare(t *testing.T) {
 	}
 	_, err = a.Unshare(t.Context(), there, images.SharingChange{All: true, Snapshots: true, Copies: true})
 	w.fatal(err)
-	for region, id := range map[string]string{distributable: id, west: there} {
+	for region, id := range map[string]string{home: id, west: there} {
 		if image, snapshots := w.who(region, id); len(image)+len(snapshots) > 0 {
 			t.Errorf("%s is still shared with %v, its snapshots with %v", id, image, snapshots)
 		}
@@ -112,8 +112,8 @@ func TestShare(t *testing.T) {
 // TestUnshareGuarded: an image is not taken from whoever the guard says is using it.
 func TestUnshareGuarded(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	a := w.open(distributable)
+	id := w.image(home, "web")
+	a := w.open(home)
 	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice}})
 	w.fatal(err)
 	used := errors.New("used")
@@ -128,7 +128,7 @@ func TestUnshareGuarded(t *testing.T) {
 	if _, err := a.Unshare(t.Context(), id, images.SharingChange{With: []string{alice}, Guard: guard}); !errors.Is(err, used) {
 		t.Errorf("the guard was not heard: %v", err)
 	}
-	if image, _ := w.who(distributable, id); len(image) != 1 {
+	if image, _ := w.who(home, id); len(image) != 1 {
 		t.Errorf("it was taken back: %v", image)
 	}
 }
@@ -136,14 +136,14 @@ func TestUnshareGuarded(t *testing.T) {
 // TestUnshareFromOthers: that one account uses an image keeps nobody else from losing it.
 func TestUnshareFromOthers(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	a := w.open(distributable)
+	id := w.image(home, "web")
+	a := w.open(home)
 	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, bob}, Public: true})
 	w.fatal(err)
 	// Another account has the snapshots alone, of which it may have made images.
 	found, err := a.Find(t.Context(), id)
 	w.fatal(err)
-	_, err = w.client("default", distributable).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{
+	_, err = w.client("default", home).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{
 		SnapshotId: &found[0].Snapshots()[0], OperationType: types.OperationTypeAdd, UserIds: []string{carol},
 	})
 	w.fatal(err)
@@ -170,7 +170,7 @@ func TestUnshareFromOthers(t *testing.T) {
 			t.Errorf("%+v: %v %v", c.change, used, err)
 		}
 	}
-	if image, _ := w.who(distributable, id); len(image) != 1 || image[0] != alice {
+	if image, _ := w.who(home, id); len(image) != 1 || image[0] != alice {
 		t.Errorf("it is shared with %v", image)
 	}
 }
@@ -178,16 +178,16 @@ func TestUnshareFromOthers(t *testing.T) {
 // TestShareRefused: what AWS would not share is said before anything is shared.
 func TestShareRefused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
-	id := w.image(distributable, "web")
-	there := w.copied(distributable, id, west, "web")
-	managed := w.register("default", distributable, "managed", []string{w.snapshot("default", distributable, nil), w.snapshot("default", distributable, aws.String(""))})
-	mine := w.register("default", distributable, "mine", []string{w.snapshot("default", distributable, aws.String("alias/golden"))})
-	off := w.image(distributable, "off")
-	_, err := w.client("default", distributable).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &off})
+	id := w.image(home, "web")
+	there := w.copied(home, id, west, "web")
+	managed := w.register("default", home, "managed", []string{w.snapshot("default", home, nil), w.snapshot("default", home, aws.String(""))})
+	mine := w.register("default", home, "mine", []string{w.snapshot("default", home, aws.String("alias/golden"))})
+	off := w.image(home, "off")
+	_, err := w.client("default", home).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &off})
 	w.fatal(err)
-	theirs := w.register(other, distributable, "theirs", []string{w.snapshot(other, distributable, nil)})
-	a := w.open(distributable, west)
-	_, err = w.client(other, distributable).ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{
+	theirs := w.register(other, home, "theirs", []string{w.snapshot(other, home, nil)})
+	a := w.open(home, west)
+	_, err = w.client(other, home).ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{
 		ImageId: &theirs, LaunchPermission: &types.LaunchPermissionModifications{Add: []types.LaunchPermission{{UserId: &a.ID}}},
 	})
 	w.fatal(err)
@@ -232,11 +232,11 @@ func TestShareFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{})
-			id := w.register("default", distributable, "web", []string{w.snapshot("default", distributable, nil), w.snapshot("default", distributable, nil)})
-			w.copied(distributable, id, west, "web")
+			id := w.register("default", home, "web", []string{w.snapshot("default", home, nil), w.snapshot("default", home, nil)})
+			w.copied(home, id, west, "web")
 			change := images.SharingChange{With: []string{alice}, Snapshots: true, Copies: true}
 			for n := 1; ; n++ {
-				a := w.open(distributable, west)
+				a := w.open(home, west)
 				ctx, cancel := context.WithCancelCause(t.Context())
 				var action string
 				w.watch(func(i int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
@@ -275,7 +275,7 @@ func TestShareFaults(t *testing.T) {
 						t.Errorf("call %d (%s): %s is shared with %v, its snapshots with %v (%v)", n, action, i.Region, image, snapshots, err)
 					}
 				}
-				if _, err := w.open(distributable, west).Unshare(t.Context(), id, images.SharingChange{All: true, Snapshots: true, Copies: true}); err != nil {
+				if _, err := w.open(home, west).Unshare(t.Context(), id, images.SharingChange{All: true, Snapshots: true, Copies: true}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -289,8 +289,8 @@ func TestShareFaults(t *testing.T) {
 func TestSharingNotCutOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
-	id := w.register("default", distributable, "web", []string{w.snapshot("default", distributable, nil), w.snapshot("default", distributable, nil)})
-	a := w.open(distributable)
+	id := w.register("default", home, "web", []string{w.snapshot("default", home, nil), w.snapshot("default", home, nil)})
+	a := w.open(home)
 	give := images.SharingChange{With: []string{alice}, Snapshots: true}
 	take := images.SharingChange{All: true, Snapshots: true}
 	for name, do := range map[string]func(context.Context) ([]images.Shared, error){
@@ -339,7 +339,7 @@ func TestSharingNotCutOff(t *testing.T) {
 			if !errors.Is(err, errInterrupted) {
 				t.Errorf("%s, change %d: the error is not the cause: %v", name, n, err)
 			}
-			image, snapshots := w.who(distributable, id)
+			image, snapshots := w.who(home, id)
 			if name == "share" && len(image)+len(snapshots) > 0 || name == "unshare" && (len(image) > 0 || len(snapshots) != 3-int(n)) {
 				t.Errorf("%s, change %d: the image is shared with %v, its snapshots with %v", name, n, image, snapshots)
 			}
@@ -350,7 +350,7 @@ func TestSharingNotCutOff(t *testing.T) {
 // all are the images of the account in both regions.
 func (w *world) all() []images.Image {
 	w.t.Helper()
-	a, err := images.Open(w.t.Context(), images.Place{Regions: []string{distributable, west}, Cloud: w.as("default")})
+	a, err := images.Open(w.t.Context(), images.Place{Regions: []string{home, west}, Cloud: w.as("default")})
 	w.fatal(err)
 	all, err := a.List(context.WithoutCancel(w.t.Context()), images.Query{})
 	w.fatal(err)

@@ -30,9 +30,9 @@ import (
 
 // The test's account has the name default, and another one other.
 const (
-	distributable = "us-east-1"
-	west          = "us-west-2"
-	other         = "other"
+	home  = "us-east-1"
+	west  = "us-west-2"
+	other = "other"
 )
 
 // soon is when parameters that name images are valid.
@@ -93,7 +93,7 @@ func newWorld(t *testing.T, opts cloud.Options) *world {
 func (w *world) as(profile string) amazon.Cloud {
 	for _, c := range w.Credentials() {
 		if c.Profile == profile {
-			return amazon.Cloud{Name: "test", Endpoint: w.URL, AccessKey: c.AccessKeyID, SecretKey: c.SecretAccessKey, Region: distributable}
+			return amazon.Cloud{Name: "test", Endpoint: w.URL, AccessKey: c.AccessKeyID, SecretKey: c.SecretAccessKey, Region: home}
 		}
 	}
 	w.t.Fatalf("no account %s", profile)
@@ -124,7 +124,7 @@ func (w *world) handle(forward http.Handler, rw http.ResponseWriter, r *http.Req
 	w.mu.Unlock()
 	serve := func(rw http.ResponseWriter) {
 		if w.few && c.Action == "DescribeRegions" {
-			_, _ = io.WriteString(rw, "<DescribeRegionsResponse><regionInfo><item><regionName>"+distributable+"</regionName></item><item><regionName>"+west+"</regionName></item></regionInfo></DescribeRegionsResponse>")
+			_, _ = io.WriteString(rw, "<DescribeRegionsResponse><regionInfo><item><regionName>"+home+"</regionName></item><item><regionName>"+west+"</regionName></item></regionInfo></DescribeRegionsResponse>")
 			return
 		}
 		forward.ServeHTTP(rw, r.WithContext(context.WithoutCancel(r.Context())))
