@@ -375,7 +375,7 @@ func TestAddressOfInterface(t *testing.T) {
 	client := s.EC2("default", "us-east-1")
 	ctx := t.Context()
 	o := newOwnVpc(t, client)
-	card := func() *string {
+	nic := func() *string {
 		t.Helper()
 		return got[*ec2.CreateNetworkInterfaceOutput](t)(client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet})).NetworkInterface.NetworkInterfaceId
 	}
@@ -384,24 +384,24 @@ func TestAddressOfInterface(t *testing.T) {
 		in.AllocationId = allocation
 		return client.AssociateAddress(ctx, &in)
 	}
-	where := func(when string, card, instance *string) types.Address {
+	where := func(when string, nic, instance *string) types.Address {
 		t.Helper()
 		a := got[*ec2.DescribeAddressesOutput](t)(client.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{AllocationIds: []string{*allocation}})).Addresses[0]
-		if aws.ToString(a.NetworkInterfaceId) != aws.ToString(card) || aws.ToString(a.InstanceId) != aws.ToString(instance) || (a.AssociationId == nil) != (card == nil) {
+		if aws.ToString(a.NetworkInterfaceId) != aws.ToString(nic) || aws.ToString(a.InstanceId) != aws.ToString(instance) || (a.AssociationId == nil) != (nic == nil) {
 			t.Errorf("%s the address is %+v", when, a)
 		}
-		if card == nil {
+		if nic == nil {
 			return a
 		}
-		i := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*card}})).NetworkInterfaces[0]
+		i := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*nic}})).NetworkInterfaces[0]
 		if i.Association == nil || *i.Association.PublicIp != *a.PublicIp || *i.Association.AssociationId != *a.AssociationId || i.PrivateIpAddresses[0].Association == nil || *i.PrivateIpAddress != *a.PrivateIpAddress {
 			t.Errorf("%s its interface is %+v", when, i)
 		}
 		return a
 	}
-	launch := func(card *string) types.Instance {
+	launch := func(nic *string) types.Instance {
 		t.Helper()
-		in := run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), NetworkInterfaceId: card}}})
+		in := run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), NetworkInterfaceId: nic}}})
 		return await(t, client, *in.InstanceId, types.InstanceStateNameRunning)
 	}
 	end := func(in types.Instance) {
@@ -410,7 +410,7 @@ func TestAddressOfInterface(t *testing.T) {
 		await(t, client, *in.InstanceId, types.InstanceStateNameTerminated)
 	}
 
-	first := card()
+	first := nic()
 	got[*ec2.AssociateAddressOutput](t)(associate(ec2.AssociateAddressInput{NetworkInterfaceId: first}))
 	address := *where("without an instance", first, nil).PublicIp
 	in := launch(first)
@@ -421,7 +421,7 @@ func TestAddressOfInterface(t *testing.T) {
 	end(in)
 	where("after the instance", first, nil)
 	refused[*ec2.ReleaseAddressOutput](t, "InvalidIPAddress.InUse")(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: allocation}))
-	second := card()
+	second := nic()
 	refused[*ec2.AssociateAddressOutput](t, "Resource.AlreadyAssociated")(associate(ec2.AssociateAddressInput{NetworkInterfaceId: second}))
 
 	in = launch(first)
@@ -429,7 +429,7 @@ func TestAddressOfInterface(t *testing.T) {
 	await(t, client, *other.InstanceId, types.InstanceStateNameRunning)
 	got[*ec2.AttachNetworkInterfaceOutput](t)(client.AttachNetworkInterface(ctx, &ec2.AttachNetworkInterfaceInput{NetworkInterfaceId: second, InstanceId: other.InstanceId, DeviceIndex: aws.Int32(1)}))
 	got[*ec2.AssociateAddressOutput](t)(associate(ec2.AssociateAddressInput{NetworkInterfaceId: second, AllowReassociation: aws.Bool(true)}))
-	where("of another card", second, other.InstanceId)
+	where("of another nic", second, other.InstanceId)
 	if now := await(t, client, *in.InstanceId, types.InstanceStateNameRunning); now.PublicIpAddress != nil {
 		t.Errorf("the instance kept %s", *now.PublicIpAddress)
 	}

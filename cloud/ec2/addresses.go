@@ -25,9 +25,9 @@ func (s *state) elasticOf(in *instance) *types.Address {
 }
 
 // addressOf returns the elastic address associated with an interface, or nil.
-func (n *networking) addressOf(card string) *types.Address {
+func (n *networking) addressOf(nic string) *types.Address {
 	for i := range n.Addresses {
-		if aws.ToString(n.Addresses[i].NetworkInterfaceId) == card {
+		if aws.ToString(n.Addresses[i].NetworkInterfaceId) == nic {
 			return &n.Addresses[i]
 		}
 	}
@@ -74,8 +74,8 @@ func free(a *types.Address) {
 }
 
 // associate associates an elastic address with an account's interface.
-func associate(a *types.Address, association, account *string, card types.NetworkInterface) {
-	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = association, card.NetworkInterfaceId, account, card.PrivateIpAddress
+func associate(a *types.Address, association, account *string, nic types.NetworkInterface) {
+	a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = association, nic.NetworkInterfaceId, account, nic.PrivateIpAddress
 }
 
 // elastic returns the caller's networks and the index in them of an elastic address, which
@@ -139,41 +139,41 @@ func (s *state) ReleaseAddress(ctx context.Context, in *ec2.ReleaseAddressInput)
 
 // associationTarget returns the interface that a request wants to associate an elastic
 // address with, and the instance that was launched with that interface, if any.
-func (s *state) associationTarget(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (card types.NetworkInterface, row *instance, err error) {
+func (s *state) associationTarget(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (nic types.NetworkInterface, row *instance, err error) {
 	switch id := in.NetworkInterfaceId; {
 	case aws.ToString(id) != "":
 		if row = s.launchedWith(c, id); row == nil {
 			i, err := s.indexOf(kindInterface, n.Interfaces, id)
 			if err != nil {
-				return card, nil, err
+				return nic, nil, err
 			}
-			if card = n.Interfaces[i]; aws.ToBool(card.RequesterManaged) {
-				return card, nil, errNotYours()
+			if nic = n.Interfaces[i]; aws.ToBool(nic.RequesterManaged) {
+				return nic, nil, errNotYours()
 			}
 		}
 	case aws.ToString(in.InstanceId) == "":
-		return card, nil, missing("InstanceId")
+		return nic, nil, missing("InstanceId")
 	default:
 		if row, err = s.findInstance(c, in.InstanceId); err != nil {
-			return card, nil, err
+			return nic, nil, err
 		}
 		if err := n.oneInterface(row); err != nil {
-			return card, nil, err
+			return nic, nil, err
 		}
 	}
 	if row != nil {
 		if state := row.state(); state != types.InstanceStateNameRunning && state != types.InstanceStateNameStopped {
-			return card, nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
+			return nic, nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
 		}
-		card = s.primaryInterface(row, row.NetworkInterfaces[0])
+		nic = s.primaryInterface(row, row.NetworkInterfaces[0])
 	}
-	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *card.VpcId) }) {
-		return card, nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *card.VpcId)
+	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *nic.VpcId) }) {
+		return nic, nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *nic.VpcId)
 	}
-	if private := aws.ToString(in.PrivateIpAddress); private != "" && private != aws.ToString(card.PrivateIpAddress) {
-		return card, nil, invalidValue("The private address %s is not one of the interface's.", private)
+	if private := aws.ToString(in.PrivateIpAddress); private != "" && private != aws.ToString(nic.PrivateIpAddress) {
+		return nic, nil, invalidValue("The private address %s is not one of the interface's.", private)
 	}
-	return card, row, nil
+	return nic, row, nil
 }
 
 func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressInput) (*ec2.AssociateAddressOutput, error) {
@@ -182,7 +182,7 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	if err != nil {
 		return nil, err
 	}
-	card, row, err := s.associationTarget(c, n, in)
+	nic, row, err := s.associationTarget(c, n, in)
 	if err != nil {
 		return nil, err
 	}
@@ -190,20 +190,20 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	if n.ofService(address) {
 		return nil, errNotYours()
 	}
-	if aws.ToString(address.NetworkInterfaceId) == *card.NetworkInterfaceId {
+	if aws.ToString(address.NetworkInterfaceId) == *nic.NetworkInterfaceId {
 		return &ec2.AssociateAddressOutput{AssociationId: address.AssociationId}, nil
 	}
-	for _, a := range []*types.Address{&address, n.addressOf(*card.NetworkInterfaceId)} {
+	for _, a := range []*types.Address{&address, n.addressOf(*nic.NetworkInterfaceId)} {
 		if a != nil && a.AssociationId != nil && !aws.ToBool(in.AllowReassociation) {
 			return nil, wire.Errorf("Resource.AlreadyAssociated", "resource %s is already associated with associate-id %s", *a.AllocationId, *a.AssociationId)
 		}
 	}
 	before, association := s.launchedWith(c, address.NetworkInterfaceId), newID("eipassoc")
 	err = s.editNetwork(c, func(n *networking) {
-		if a := n.addressOf(*card.NetworkInterfaceId); a != nil {
+		if a := n.addressOf(*nic.NetworkInterfaceId); a != nil {
 			free(a)
 		}
-		associate(&n.Addresses[i], &association, &c.Account, card)
+		associate(&n.Addresses[i], &association, &c.Account, nic)
 	})
 	for _, of := range []*instance{before, row} {
 		if err == nil && of != nil {

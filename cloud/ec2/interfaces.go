@@ -16,7 +16,7 @@ import (
 
 // Network interfaces other than the one an instance is launched with are only recorded:
 // they hold an address of their subnet and can be attached to an instance, but the machine
-// does not get another network card. The interface that an instance is launched with,
+// does not get another network nic. The interface that an instance is launched with,
 // whether new or an existing one, is stored in the instance's row. When the instance ends,
 // it becomes a record of its own unless it is deleted on termination.
 
@@ -575,13 +575,13 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	if err != nil {
 		return nil, err
 	}
-	card, err := s.newInterface(c, subnet, []types.GroupIdentifier{}, aws.ToString(in.PrivateIpAddress))
+	nic, err := s.newInterface(c, subnet, []types.GroupIdentifier{}, aws.ToString(in.PrivateIpAddress))
 	if err != nil {
 		return nil, err
 	}
 	id = newID("nat")
-	managed(&card, types.NetworkInterfaceTypeNatGateway, "Interface for NAT Gateway "+id)
-	address := types.NatGatewayAddress{IsPrimary: aws.Bool(true), NetworkInterfaceId: card.NetworkInterfaceId, PrivateIp: card.PrivateIpAddress, Status: types.NatGatewayAddressStatusSucceeded}
+	managed(&nic, types.NetworkInterfaceTypeNatGateway, "Interface for NAT Gateway "+id)
+	address := types.NatGatewayAddress{IsPrimary: aws.Bool(true), NetworkInterfaceId: nic.NetworkInterfaceId, PrivateIp: nic.PrivateIpAddress, Status: types.NatGatewayAddressStatusSucceeded}
 	gateway := types.NatGateway{NatGatewayId: &id, SubnetId: subnet.SubnetId, VpcId: subnet.VpcId, CreateTime: aws.Time(s.now()), State: types.NatGatewayStateAvailable,
 		ConnectivityType: cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic), Tags: tags[kindNat.resource]}
 	if public {
@@ -600,9 +600,9 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 		if gateway.State == types.NatGatewayStateFailed {
 			return
 		}
-		n.Interfaces = append(n.Interfaces, card)
+		n.Interfaces = append(n.Interfaces, nic)
 		if public {
-			associate(&n.Addresses[elastic], address.AssociationId, &c.Account, card)
+			associate(&n.Addresses[elastic], address.AssociationId, &c.Account, nic)
 		}
 	})
 	s.hide(ctx, id)
@@ -655,12 +655,12 @@ func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayIn
 	if err != nil {
 		return nil, err
 	}
-	card := n.Nats[i].NatGatewayAddresses[0].NetworkInterfaceId
+	nic := n.Nats[i].NatGatewayAddresses[0].NetworkInterfaceId
 	return &ec2.DeleteNatGatewayOutput{NatGatewayId: in.NatGatewayId}, s.editNetwork(c, func(n *networking) {
 		if n.Nats[i].State != types.NatGatewayStateDeleted {
 			n.Nats[i].State, n.Nats[i].DeleteTime = types.NatGatewayStateDeleted, aws.Time(s.now())
 		}
-		n.endInterface(*card)
+		n.endInterface(*nic)
 		n.Nats = slices.DeleteFunc(n.Nats, s.forgotten)
 	})
 }

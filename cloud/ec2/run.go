@@ -471,21 +471,21 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 	id := newID("i")
 	row.InstanceId, row.AmiLaunchIndex = &id, &index
 	c := wire.Caller{Account: row.OwnerId, Region: row.Region}
-	var card types.NetworkInterface
+	var nic types.NetworkInterface
 	if p.existing != nil {
-		card = *p.existing
+		nic = *p.existing
 	} else {
 		var err error
-		if card, err = s.newInterface(c, p.subnet, p.groups, p.private); err != nil {
+		if nic, err = s.newInterface(c, p.subnet, p.groups, p.private); err != nil {
 			return "", err
 		}
-		card.Description = &p.description
+		nic.Description = &p.description
 	}
-	card.Status = types.NetworkInterfaceStatusInUse
-	card.Attachment = &types.NetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
+	nic.Status = types.NetworkInterfaceStatusInUse
+	nic.Attachment = &types.NetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
 		DeleteOnTermination: aws.Bool(p.deletes), DeviceIndex: aws.Int32(0), NetworkCardIndex: aws.Int32(0), Status: types.AttachmentStatusAttached}
-	row.PrivateIpAddress, row.PrivateDnsName = card.PrivateIpAddress, card.PrivateDnsName
-	row.NetworkInterfaces = []types.InstanceNetworkInterface{instanceInterface(card)}
+	row.PrivateIpAddress, row.PrivateDnsName = nic.PrivateIpAddress, nic.PrivateDnsName
+	row.NetworkInterfaces = []types.InstanceNetworkInterface{instanceInterface(nic)}
 	s.setAddress(row, true)
 	row.BlockDeviceMappings = nil
 	for _, d := range devices {
@@ -502,7 +502,7 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 	if err := s.instances.Put(id, row); err != nil || p.existing == nil {
 		return id, err
 	}
-	return id, s.editNetwork(c, func(n *networking) { n.dropInterface(*card.NetworkInterfaceId) })
+	return id, s.editNetwork(c, func(n *networking) { n.dropInterface(*nic.NetworkInterfaceId) })
 }
 
 // probe calls try with numbers derived from seed until try returns true.

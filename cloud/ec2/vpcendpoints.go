@@ -86,7 +86,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 		PolicyDocument: aws.String(cmp.Or(aws.ToString(in.PolicyDocument), wholePolicy)), PrivateDnsEnabled: aws.Bool(false), RequesterManaged: aws.Bool(false),
 		RouteTableIds: []string{}, SubnetIds: []string{}, Groups: []types.SecurityGroupIdentifier{}, NetworkInterfaceIds: []string{}, DnsEntries: []types.DnsEntry{}}
 	gateway := prefixList(c.Region, aws.ToString(in.ServiceName))
-	var cards []types.NetworkInterface
+	var nics []types.NetworkInterface
 	switch {
 	case aws.ToString(in.ServiceName) == "":
 		return nil, missing("ServiceName")
@@ -96,7 +96,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 	case e.VpcEndpointType == types.VpcEndpointTypeGateway:
 		err = s.checkGatewayEndpoint(n, &e, in)
 	case e.VpcEndpointType == types.VpcEndpointTypeInterface:
-		cards, err = s.interfaceEndpoint(c, n, &e, in)
+		nics, err = s.interfaceEndpoint(c, n, &e, in)
 	default:
 		err = wire.Errorf("Unsupported", "The embedded cloud has VPC endpoints of the types Gateway and Interface only.")
 	}
@@ -105,7 +105,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 	}
 	err = s.editNetwork(c, func(n *networking) {
 		n.Endpoints = append(n.Endpoints, e)
-		n.Interfaces = append(n.Interfaces, cards...)
+		n.Interfaces = append(n.Interfaces, nics...)
 		n.routeEndpoint(&e, gateway, e.RouteTableIds, nil)
 		n.use(aws.ToString(in.ClientToken), fingerprint(in), *e.VpcEndpointId)
 	})
@@ -149,7 +149,7 @@ func (s *state) checkGatewayEndpoint(n *networking, e *types.VpcEndpoint, in *ec
 }
 
 // interfaceEndpoint completes an interface endpoint and returns its interfaces.
-func (s *state) interfaceEndpoint(c wire.Caller, n *networking, e *types.VpcEndpoint, in *ec2.CreateVpcEndpointInput) (cards []types.NetworkInterface, err error) {
+func (s *state) interfaceEndpoint(c wire.Caller, n *networking, e *types.VpcEndpoint, in *ec2.CreateVpcEndpointInput) (nics []types.NetworkInterface, err error) {
 	if len(in.RouteTableIds) > 0 {
 		return nil, wire.Errorf("InvalidParameter", "Route tables are not supported for endpoints of the type Interface.")
 	}
@@ -172,19 +172,19 @@ func (s *state) interfaceEndpoint(c wire.Caller, n *networking, e *types.VpcEndp
 			return nil, wire.Errorf("DuplicateSubnetsInSameZone", "Found another VPC endpoint subnet in the availability zone of %s. VPC endpoint subnets should be in different availability zones supported by the VPC endpoint service.", id)
 		}
 		zones[*subnet.AvailabilityZone] = true
-		card, err := s.newInterface(c, subnet, groups, "")
+		nic, err := s.newInterface(c, subnet, groups, "")
 		if err != nil {
 			return nil, err
 		}
-		managed(&card, types.NetworkInterfaceTypeVpcEndpoint, "VPC Endpoint Interface "+*e.VpcEndpointId)
-		cards = append(cards, card)
-		e.SubnetIds, e.NetworkInterfaceIds = append(e.SubnetIds, id), append(e.NetworkInterfaceIds, *card.NetworkInterfaceId)
+		managed(&nic, types.NetworkInterfaceTypeVpcEndpoint, "VPC Endpoint Interface "+*e.VpcEndpointId)
+		nics = append(nics, nic)
+		e.SubnetIds, e.NetworkInterfaceIds = append(e.SubnetIds, id), append(e.NetworkInterfaceIds, *nic.NetworkInterfaceId)
 	}
 	service := (*e.ServiceName)[strings.LastIndex(*e.ServiceName, ".")+1:]
 	e.DnsEntries = append(e.DnsEntries, types.DnsEntry{DnsName: aws.String(*e.VpcEndpointId + "." + service + "." + c.Region + ".vpce.amazonaws.com")})
 	e.PrivateDnsEnabled, e.IpAddressType = aws.Bool(in.PrivateDnsEnabled == nil || *in.PrivateDnsEnabled), types.IpAddressTypeIpv4
 	e.DnsOptions = &types.DnsOptions{DnsRecordIpType: types.DnsRecordIpTypeIpv4}
-	return cards, nil
+	return nics, nil
 }
 
 // routeEndpoint adds the routes to a gateway endpoint to some tables, and removes them

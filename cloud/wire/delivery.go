@@ -10,12 +10,12 @@ import (
 // ctx says so: see [WithDelivery]. In the latter case it panics with
 // [http.ErrAbortHandler], which closes the connection.
 func Deliver(ctx context.Context, w http.ResponseWriter, answer func(http.ResponseWriter)) {
-	fate, _ := ctx.Value(deliveryKey{}).(Delivery)
-	if fate == Delivered {
+	delivery, _ := ctx.Value(deliveryKey{}).(Delivery)
+	if delivery == Delivered {
 		answer(w)
 		return
 	}
-	cut := &cutAnswer{ResponseWriter: w, header: http.Header{}, lost: fate == Lost}
+	cut := &cutAnswer{ResponseWriter: w, header: http.Header{}, lost: delivery == Lost}
 	answer(cut)
 	panic(http.ErrAbortHandler)
 }

@@ -134,7 +134,7 @@ func (s *Service) IsUnsigned(r *http.Request, body []byte) bool {
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
 	ctx, answer, err := s.answer(ctx, id, r, body)
-	if fate, _ := ctx.Value(deliveryKey{}).(Delivery); errors.Is(err, ErrLost) || err != nil && fate != Delivered {
+	if delivery, _ := ctx.Value(deliveryKey{}).(Delivery); errors.Is(err, ErrLost) || err != nil && delivery != Delivered {
 		panic(http.ErrAbortHandler) // closes the connection
 	}
 	if err != nil {
@@ -161,10 +161,10 @@ const (
 
 type deliveryKey struct{}
 
-// WithDelivery returns a context for a call whose answer is delivered by fate.
+// WithDelivery returns a context for a call whose answer is delivered by delivery.
 // [Service.Before] may return it.
-func WithDelivery(ctx context.Context, fate Delivery) context.Context {
-	return context.WithValue(ctx, deliveryKey{}, fate)
+func WithDelivery(ctx context.Context, delivery Delivery) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, delivery)
 }
 
 // answer runs the action that a request names. It returns the response's body and the
