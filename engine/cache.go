@@ -193,13 +193,13 @@ func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 	} else if !used {
 		return hooks
 	}
-	marks := hooks.ImageTags
+	tags := hooks.ImageTags
 	hooks.ImageTags = func(ctx context.Context) (map[string]string, error) {
 		all := map[string]string{CachedTag: "true"}
-		if marks == nil {
+		if tags == nil {
 			return all, nil
 		}
-		more, err := marks(ctx)
+		more, err := tags(ctx)
 		for k, v := range more {
 			all[k] = v
 		}

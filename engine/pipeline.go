@@ -118,7 +118,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	}
 	if p.CheckDistributable != nil {
 		if err := p.CheckDistributable(b); err != nil {
-			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be handed out", Detail: prose.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be distributed", Detail: fmt.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
 		}
 	}
 	if p.ImageCreated == nil {
@@ -126,7 +126,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	}
 	v, ok := b.(builder.Verifiable)
 	if !ok {
-		return p.wrong("Images of %s cannot be verified before they are handed out. Remove the verify and provenance blocks of this source.", typ)
+		return p.wrong("Images of %s cannot be verified before they are distributed. Remove the verify and provenance blocks of this source.", typ)
 	}
 	if err := v.Verifiable(p.Boots); err != nil {
 		return p.wrong("%s cannot verify its image: %s.", typ, err)

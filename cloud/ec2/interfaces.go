@@ -16,7 +16,7 @@ import (
 
 // Network interfaces other than the one an instance is launched with are only recorded:
 // they hold an address of their subnet and can be attached to an instance, but the machine
-// does not get another network nic. The interface that an instance is launched with,
+// does not get another network card. The interface that an instance is launched with,
 // whether new or an existing one, is stored in the instance's row. When the instance ends,
 // it becomes a record of its own unless it is deleted on termination.
 

@@ -159,7 +159,7 @@ func TestCannotWait(t *testing.T) {
 		fails int
 		want  []string
 	}{
-		"a few times": {offerTries - 1, nil},
+		"a few times": {waitTries - 1, nil},
 		"without end": {1000, []string{"notify failed its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: gone"}},
 	} {
 		f := &fake{}
@@ -182,7 +182,7 @@ func TestCannotWait(t *testing.T) {
 		}}}})
 		env.ExecuteWorkflow("twice")
 		log, _ := unasked(f.log, nil)
-		if err := env.GetWorkflowError(); err != nil || out.Result != fleet.Reused || !slices.Equal(log, c.want) || signals != min(c.fails+1, offerTries) {
+		if err := env.GetWorkflowError(); err != nil || out.Result != fleet.Reused || !slices.Equal(log, c.want) || signals != min(c.fails+1, waitTries) {
 			t.Errorf("%s: %+v, %v, after %d signals; it did %q", name, out, err, signals, log)
 		}
 		if text := out.Waits.Text(); (c.want == nil) != (len(out.Soaking) == 1) || c.want != nil && text != "could not enter its channels: nothing has it wait for them: gone" {

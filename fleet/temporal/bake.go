@@ -346,10 +346,10 @@ func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	}
 }
 
-// offerTries is how often the image of a cell is offered to the workflow that waits for
+// waitTries is how often the image of a cell is offered to the workflow that waits for
 // its channels, with pauses that double from one second: that workflow may end just as it
 // is signalled.
-const offerTries = 6
+const waitTries = 6
 
 // after calls the webhooks with the outcome, and makes the image wait for its channels. If
 // the image cannot wait, the cell has not failed, since it has made the image: out and the
@@ -367,18 +367,18 @@ func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 		TypedSearchAttributes: about(b.Cell),
 	})
 	offer := fleet.PendingImage{Outcome: *out, Places: b.places}
-	for try := range offerTries {
+	for try := range waitTries {
 		// The child may outlive the cell: an approval can take days.
 		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)
 		if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
-			err = workflow.SignalExternalWorkflow(ctx, approvalID(*out), "", againSignal, offer).Get(ctx, nil)
+			err = workflow.SignalExternalWorkflow(ctx, approvalID(*out), "", againSignal, pending).Get(ctx, nil)
 		}
 		if err == nil {
 			return
 		}
-		if try == offerTries-1 {
+		if try == waitTries-1 {
 			out.Waits = fleet.Waits{Failed: prose.Beginning("nothing has it wait for them: "+words(err), longestError)}
-			notPromoted(ctx, offer.Outcome, "its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: "+prose.Beginning(words(err), longestError))
+			notPromoted(ctx, pending.Outcome, "its image does not wait for its channels, which the next run of the fleet, or bake images promote, has it enter: "+prose.Beginning(words(err), longestError))
 			return
 		}
 		_ = workflow.Sleep(ctx, time.Second<<try) // which nothing cancels

@@ -57,11 +57,11 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 
 // changes compares the reports about the image with those about the previous one.
 func (p *pipeline) changes(ctx context.Context, s *step.Scope, previous *builder.PreviousImage) (set changes.Set, err error) {
-	marks, err := p.imageTags(ctx, s)
+	tags, err := p.imageTags(ctx, s)
 	if err != nil {
 		return set, err
 	}
-	after, err := changes.FromReports(ctx, p.Reports, marks)
+	after, err := changes.FromReports(ctx, p.Reports, tags)
 	if err != nil {
 		return set, err
 	}

@@ -17,10 +17,10 @@ import (
 // longestTag is how many characters the value of a tag can have.
 const longestTag = 256
 
-// The keys under which the marks so far, and what has passed, are recorded.
+// The keys under which the tags so far, and what has passed, are recorded.
 const (
-	marksAre  = "marks"
-	passedAre = "passed"
+	tagsKey   = "marks"
+	passedKey = "passed"
 )
 
 // mark adds a tag to those that the image and each copy of it get before they are
@@ -29,8 +29,8 @@ func (p *pipeline) mark(s *step.Scope, key, value string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)
-	p.marked[key] = value
-	step.Record(s, marksAre, p.marked)
+	p.tags[key] = value
+	step.Record(s, tagsKey, p.tags)
 }
 
 // passed records that the image has passed a verification or check, such as "verify.boot".
@@ -39,17 +39,17 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 	defer p.mu.Unlock()
 	p.recall(s)
 	p.passes[name] = true
-	step.Record(s, passedAre, p.passes)
+	step.Record(s, passedKey, p.passes)
 }
 
-// imageTags returns all tags of [pipeline.mark], including those of earlier processes of
+// imageTags returns all tags of [pipeline.addTag], including those of earlier processes of
 // the run, with the name of the image, the run that has its reports, and what it has
 // passed.
 func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)
-	all := maps.Clone(p.marked)
+	all := maps.Clone(p.tags)
 	all[imagetag.Image], all[reports.Run] = p.image.Name, s.Run.ID
 	if len(p.passes) == 0 {
 		return all, nil
@@ -66,14 +66,14 @@ func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]str
 
 // recall is called with the lock held.
 func (p *pipeline) recall(s *step.Scope) {
-	if p.marked != nil {
+	if p.tags != nil {
 		return
 	}
-	p.marked, _ = step.Recall[map[string]string](s, marksAre)
-	if p.marked == nil {
-		p.marked = map[string]string{}
+	p.tags, _ = step.Recall[map[string]string](s, tagsKey)
+	if p.tags == nil {
+		p.tags = map[string]string{}
 	}
-	p.passes, _ = step.Recall[map[string]bool](s, passedAre)
+	p.passes, _ = step.Recall[map[string]bool](s, passedKey)
 	if p.passes == nil {
 		p.passes = map[string]bool{}
 	}

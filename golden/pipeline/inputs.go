@@ -324,10 +324,10 @@ func (p *pipeline) settled(ctx context.Context, s *step.Scope) error {
 		return nil
 	}
 	for key, value := range plan.Tags(p.image.Name, was.All) {
-		p.mark(s, key, value)
+		p.addTag(s, key, value)
 	}
 	if was.Parent != "" {
-		p.mark(s, plan.ParentTag, was.Parent)
+		p.addTag(s, plan.ParentTag, was.Parent)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 		if err := p.announce(ctx, s, "files", manifest.Extension, digest); err != nil {
 			return err
 		}
-		p.mark(s, reports.Manifest, digest)
+		p.addTag(s, reports.Manifest, digest)
 		s.Say(ctx, "The image has %d files", all.Len())
 		return nil
 	})
@@ -54,11 +54,11 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 
 // listed returns the manifest of the image as it was written.
 func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifest, error) {
-	marks, err := p.imageTags(ctx, s)
+	tags, err := p.imageTags(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	digest := marks[reports.Manifest]
+	digest := tags[reports.Manifest]
 	if digest == "" {
 		return nil, errors.New("nothing is known of the files of the machine that the image was made of")
 	}

@@ -73,17 +73,17 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		return nil
 	}
 	return step.Run(ctx, s, "attest the image", func(ctx context.Context) error {
-		marks, err := p.imageTags(ctx, s)
+		tags, err := p.imageTags(ctx, s)
 		if err != nil {
 			return err
 		}
-		delete(marks, reports.Attestation) // of an earlier life of the run
-		id := attest.Identity{Image: p.image.Name, ID: image.ID, Region: image.Region, Account: image.Account, Name: image.Name, Tags: marks}
+		delete(tags, reports.Attestation) // of an earlier life of the run
+		id := attest.Identity{Image: p.image.Name, ID: image.ID, Region: image.Region, Account: image.Account, Name: image.Name, Tags: tags}
 		provenance, err := p.provenance(s)
 		if err != nil {
 			return err
 		}
-		statement, err := attest.Attested(id, marks[reports.Manifest], provenance)
+		statement, err := attest.Attested(id, tags[reports.Manifest], provenance)
 		if err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		if err := p.announce(ctx, s, attestation, attested, digest); err != nil {
 			return err
 		}
-		p.mark(s, reports.Attestation, digest)
+		p.addTag(s, reports.Attestation, digest)
 		s.Say(ctx, "Signed %s", p.Reports.At(fileName(p.title(s))+attested))
 		return nil
 	})

@@ -54,7 +54,7 @@ func (p *pipeline) record(ctx context.Context, s *step.Scope) error {
 	}
 	digest, err := p.keep(ctx, s, p.title(s), extension, append(text, '\n'))
 	if err == nil {
-		p.mark(s, reports.Record, digest)
+		p.addTag(s, reports.Record, digest)
 	}
 	return err
 }

@@ -57,7 +57,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 				return err
 			}
 			if i == 0 {
-				p.mark(s, reports.SBOM, digest)
+				p.addTag(s, reports.SBOM, digest)
 			}
 		}
 		s.Say(ctx, "The SBOM lists %d packages", len(all.Packages))
