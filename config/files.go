@@ -53,16 +53,16 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		f = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 	}
 	r.files[name] = f
-	return f, WithHints(diags)
+	return f, LimitSyntaxErrors(diags)
 }
 
 // maxSyntax is how many mistakes of syntax are shown of a file.
 const maxSyntax = 5
 
-// WithHints removes from a file's syntax errors those that are probably consequences of
+// LimitSyntaxErrors removes from a file's syntax errors those that are probably consequences of
 // another one, and adds how many they are. After a missing quotation mark, the parser
 // takes every string in the rest of the file for the text between two strings.
-func WithHints(diags hcl.Diagnostics) hcl.Diagnostics {
+func LimitSyntaxErrors(diags hcl.Diagnostics) hcl.Diagnostics {
 	diags = inPlace(diags)
 	shown := min(len(diags), maxSyntax)
 	if i := slices.IndexFunc(diags[:shown], func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" }); i >= 0 {

@@ -22,9 +22,9 @@ type Outline struct {
 	Data      []string // addresses of data sources, in the order they were written
 	Blocks    []Block  // the build blocks, in the order they were written
 
-	// Warnings are errors that leave something of the outline unknown or out, such as
+	// Incomplete are the errors that leave something of the outline unknown or out, such as
 	// a local value that cannot be computed.
-	Warnings hcl.Diagnostics
+	Incomplete hcl.Diagnostics
 
 	console *hcl.File // the expressions that were evaluated, for diagnostics
 }
@@ -72,7 +72,7 @@ func (out *Outline) read(ctx context.Context, l *loader) (diags hcl.Diagnostics)
 		l.openScope()
 	}
 	if !diags.HasErrors() {
-		out.Warnings = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
+		out.Incomplete = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
 		out.fill(ctx, l)
 	}
 	return diags

@@ -45,7 +45,7 @@ build { sources = [local.body] }
 
 func TestOutlineGoesOn(t *testing.T) {
 	out := outline(t, strings.Replace(consoleTemplate, `["a", "b"]`, "[]", 1)+"locals {\n  bad = nosuch()\n  good = 1\n}\n")
-	if len(out.Warnings) == 0 {
+	if len(out.Incomplete) == 0 {
 		t.Error("nothing is doubtful")
 	}
 	var names []string
@@ -152,8 +152,8 @@ func TestLookupInLocals(t *testing.T) {
 		n     = length(local)
 		a     = "1"
 	}`)
-	if len(out.Warnings) != 0 {
-		t.Error(out.Warnings)
+	if len(out.Incomplete) != 0 {
+		t.Error(out.Incomplete)
 	}
 	var got []string
 	for _, v := range out.Locals {

@@ -158,7 +158,7 @@ func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
 func formatted(name string, src []byte) ([]byte, error) {
 	out, diags := format.Source(name, src)
 	if diags.HasErrors() {
-		return nil, &templateError{Diags: config.WithHints(diags), Files: map[string]*hcl.File{name: {Bytes: src}}}
+		return nil, &templateError{Diags: config.LimitSyntaxErrors(diags), Files: map[string]*hcl.File{name: {Bytes: src}}}
 	}
 	return out, nil
 }

@@ -87,7 +87,7 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 		for _, d := range outline.Warnings {
 			d.Severity = hcl.DiagWarning // no requested operation has failed
 		}
-		p.diagnostics(outline.Files(), outline.Warnings)
+		p.diagnostics(outline.Files(), outline.Incomplete)
 		p.json.result = inspected
 		return nil
 	}

@@ -366,10 +366,10 @@ func (b *baking) after(ctx workflow.Context, out *fleet.Outcome) {
 		WorkflowID: approvalID(*out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: about(b.Cell),
 	})
-	offer := fleet.PendingImage{Outcome: *out, Places: b.places}
+	pending := fleet.PendingImage{Outcome: *out, Places: b.places}
 	for try := range waitTries {
 		// The child may outlive the cell: an approval can take days.
-		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, offer).GetChildWorkflowExecution().Get(ctx, nil)
+		err := workflow.ExecuteChildWorkflow(child, approvalWorkflow, pending).GetChildWorkflowExecution().Get(ctx, nil)
 		if temporal.IsWorkflowExecutionAlreadyStartedError(err) { // an earlier run has made the image, and this one reused it
 			err = workflow.SignalExternalWorkflow(ctx, approvalID(*out), "", againSignal, pending).Get(ctx, nil)
 		}

@@ -87,7 +87,7 @@ func Waivers(name string, src []byte) (all []findings.Waiver, diags hcl.Diagnost
 func waivers(name string, src []byte) ([]findings.Waiver, hcl.Diagnostics) {
 	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	if diags.HasErrors() {
-		return nil, config.WithHints(diags)
+		return nil, config.LimitSyntaxErrors(diags)
 	}
 	content, diags := f.Body.Content(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "waiver", LabelNames: []string{"rule"}}}})
 	var all []findings.Waiver

@@ -23,9 +23,9 @@ const (
 	passedKey = "passed"
 )
 
-// mark adds a tag to those that the image and each copy of it get before they are
+// addTag adds a tag to those that the image and each copy of it get before they are
 // distributed. It may be called until then; a later value replaces an earlier one.
-func (p *pipeline) mark(s *step.Scope, key, value string) {
+func (p *pipeline) addTag(s *step.Scope, key, value string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)
