@@ -104,6 +104,8 @@ type header struct {
 	FailFast bool      `json:"fail_fast,omitempty"`
 	Force    bool      `json:"force,omitempty"`
 	Local    bool      `json:"local,omitempty"` // on the local cloud
+
+	CloudInit *time.Duration `json:"cloud_init,omitempty"` // absent: as for a new run
 }
 
 // line is a line of a journal. One of its fields is set.

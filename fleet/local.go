@@ -123,7 +123,7 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.OnStatus, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
 	if o.Resume == "" {
-		a.header = header{f.Name, f.Dir, run.NewID(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local}
+		a.header = header{f.Name, f.Dir, run.NewID(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local, o.CloudInit}
 		if a.order, err = NewOrder(a.Cells, f.Limits, a.FailFast, nil); err != nil {
 			return nil, err
 		}
@@ -339,14 +339,24 @@ func (a *attempt) bake(ctx context.Context, c Cell, parents []Outcome, id string
 	return o
 }
 
+// options returns the host's options for a cell, with those of the fleet's run.
+func (a *attempt) options(ctx context.Context, c Cell, parents []Outcome) (run.Options, error) {
+	o, err := a.host.Options(ctx, c, parents)
+	if a.CloudInit != nil {
+		o.CloudInit = *a.CloudInit
+	}
+	o.Force = o.Force || a.Force
+	return o, err
+}
+
 // build builds the image of a cell, or resumes a run of the cell whose process died. If
 // that run cannot be resumed, its resources are deleted, and the cell starts again.
 func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id string, emit func(step.Event)) (run.Result, error) {
-	o, err := a.host.Options(ctx, c, parents)
+	o, err := a.options(ctx, c, parents)
 	if err != nil {
 		return run.Result{}, err
 	}
-	o.ID, o.Parent, o.Emit, o.Force, o.ReuseOnly = id, a.Run, emit, a.Force || o.Force, c.ReuseOnly
+	o.ID, o.Parent, o.Emit, o.ReuseOnly = id, a.Run, emit, c.ReuseOnly
 	o.Wait = a.rates.Of(c.Account)
 	if o.Within == nil {
 		o.Within = Within(c, id)

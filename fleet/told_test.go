@@ -49,6 +49,37 @@ func TestRates(t *testing.T) {
 	})
 }
 
+// TestResumeOptions: cells that begin anew when a run is resumed get what the run was told when
+// it began; one of an older version, what the process that resumes it is told.
+func TestResumeOptions(t *testing.T) {
+	l := NewLocal(Host{State: run.State(t.TempDir()), Options: func(context.Context, Cell, []Outcome) (run.Options, error) {
+		return run.Options{CloudInit: time.Hour}, nil
+	}}).(*local)
+	c := Cell{Fleet: "nightly", Image: "web", Account: "1", Region: "r"}
+	f := &Fleet{Name: "nightly", Cells: []Cell{c}}
+	dir := folderOf(l.host.State, f)
+	lock, err := dir.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	for told, want := range map[*time.Duration]time.Duration{new(time.Minute): time.Minute, new(time.Duration(0)): 0, nil: time.Hour} {
+		began, err := l.attempt(dir, f, RunOptions{Cells: f.Cells, Force: true, CloudInit: told})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began.journal.file.Close()
+		again, err := l.attempt(dir, f, RunOptions{Cells: f.Cells, Resume: began.Run})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.journal.file.Close()
+		if o, err := again.options(t.Context(), c, nil); err != nil || !o.Force || o.CloudInit != want {
+			t.Errorf("force: %t; cloud-init is waited for up to %s, want %s: %v", o.Force, o.CloudInit, want, err)
+		}
+	}
+}
+
 func TestNotices(t *testing.T) {
 	cell := Cell{Fleet: "nightly", Image: "web", Account: "1", Region: "r"}
 	kinds := func(o Outcome, before Result) string {

@@ -195,6 +195,14 @@ func (e *execution) open() error {
 	return nil
 }
 
+// cloudInit is how long to wait for cloud-init.
+func (e *execution) cloudInit() cloudinit.Limit {
+	if e.resumed != nil {
+		return cloudinit.Limit{Timeout: e.CloudInit, SetBy: "the " + cloudinit.Flag + " or " + cloudinit.Variable + " that the run began with"}
+	}
+	return cloudinit.Limit{Timeout: e.CloudInit, SetBy: cloudinit.Flag + " or " + cloudinit.Variable}
+}
+
 // options returns the options of the engine. It first ends what an earlier process of the
 // run has left on this host.
 func (e *execution) options(ctx context.Context) engine.Options {
@@ -204,10 +212,10 @@ func (e *execution) options(ctx context.Context) engine.Options {
 		Run: e.run, Ledger: e.ledger, Journal: e.journal, Resume: e.resumed != nil, Start: e.run.Start, Grace: teardownGrace, Emit: e.events.handle,
 		Ask: e.Ask, Pause: e.Pause, Login: logins.text, Uploads: e.settings.Uploads(), Pipelines: e.pipelines,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
-			return cloudinit.Wait(ctx, s, m, e.CloudInit)
+			return cloudinit.Wait(ctx, s, m, e.cloudInit())
 		},
 		AwaitFirstBoot: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
-			return cloudinit.Again(ctx, s, m, e.CloudInit)
+			return cloudinit.Again(ctx, s, m, e.cloudInit())
 		},
 	}
 	if e.resumed != nil {

@@ -18,7 +18,7 @@ import (
 func TestMemoryOptions(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	m := Memory{
-		Run: "r1", Command: "bake build .", Started: began, OnError: engine.Keep, Force: true, Parallel: 3, FailFast: true, CloudInit: time.Minute,
+		Run: "r1", Command: "bake build .", Started: began, OnError: engine.Keep, Force: true, Parallel: 3, FailFast: true, CloudInit: new(time.Minute),
 		Path: "t.pkr.hcl", Cwd: "/work", VarFiles: []string{"v.pkrvars.hcl"}, Only: []string{"a"}, Except: []string{"b"}, Within: &amazon.Within{Region: "eu-west-1"},
 	}
 	given := Options{
@@ -28,6 +28,12 @@ func TestMemoryOptions(t *testing.T) {
 	got := m.options(given, []string{"x=1"})
 	if got.ID != "r1" || got.Command != m.Command || !got.Force || got.Parallel != 3 || !got.FailFast || got.CloudInit != time.Minute || got.OnError != engine.Keep || got.Within != m.Within {
 		t.Errorf("the options are %+v", got)
+	}
+	for remembered, want := range map[*time.Duration]time.Duration{new(time.Duration(0)): 0, nil: 5 * time.Minute} {
+		m.CloudInit = remembered
+		if got := m.options(given, nil).CloudInit; got != want {
+			t.Errorf("cloud-init is waited for up to %s, want %s", got, want)
+		}
 	}
 	if got.Timeout != time.Hour || got.Cloud != nil {
 		t.Errorf("the time limit is %s, and the run is on the local cloud: %v", got.Timeout, got.Cloud != nil)

@@ -18,6 +18,7 @@ import (
 	"bake/config"
 	"bake/engine"
 	"bake/internal/login"
+	"bake/run/cloudinit"
 	"bake/step"
 )
 
@@ -37,7 +38,7 @@ type Memory struct {
 	Parallel int  `json:"parallel,omitempty"`
 	FailFast bool `json:"fail_fast,omitempty"`
 
-	CloudInit time.Duration `json:"cloud_init,omitempty"`
+	CloudInit *time.Duration `json:"cloud_init,omitempty"` // absent in journals of older versions: the default
 
 	Files map[string]string `json:"files"` // digests of the template and of values of variables, by name
 
@@ -194,7 +195,10 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 
 // options returns o with the values from the start of the run, and with vars as variables.
 func (m Memory) options(o Options, vars []string) Options {
-	o.ID, o.Command, o.Force, o.Parallel, o.FailFast, o.CloudInit = m.Run, m.Command, m.Force, m.Parallel, m.FailFast, m.CloudInit
+	o.ID, o.Command, o.Force, o.Parallel, o.FailFast, o.CloudInit = m.Run, m.Command, m.Force, m.Parallel, m.FailFast, cloudinit.DefaultTimeout
+	if m.CloudInit != nil {
+		o.CloudInit = *m.CloudInit
+	}
 	if o.OnError == "" {
 		o.OnError = m.OnError
 	}
@@ -257,7 +261,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string, trace string) (*step.FileJournal, error) {
 	m := Memory{
 		Run: run.ID, Parent: o.Parent, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
-		Parallel: o.Parallel, FailFast: o.FailFast, CloudInit: o.CloudInit, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
+		Parallel: o.Parallel, FailFast: o.FailFast, CloudInit: &o.CloudInit, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages, Trace: trace,
 	}
 	for name, f := range t.Files() {

@@ -79,7 +79,7 @@ func TestResumeChains(t *testing.T) {
 	var b bench
 	o := b.resumed(t)
 	m, err := o.State.Resumable("r", false)
-	if err != nil || !slices.Equal(m.Builds, []string{"file.f"}) || m.Parallel != 3 || !m.FailFast || m.CloudInit != time.Minute {
+	if err != nil || !slices.Equal(m.Builds, []string{"file.f"}) || m.Parallel != 3 || !m.FailFast || m.CloudInit == nil || *m.CloudInit != time.Minute {
 		t.Errorf("the run remembers %+v, %v", m, err)
 	}
 	if result, err := run.Resume(t.Context(), o); err == nil || !result.Resumable {

@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"bake/run/cloudinit"
 )
 
-// cloudInitVariable sets how long builds wait for cloud-init if no flag does.
-const cloudInitVariable = "BAKE_CLOUD_INIT_TIMEOUT"
+// cloudInitVariable sets how long builds wait for cloud-init, if no flag does.
+const cloudInitVariable = cloudinit.Variable
 
 // cloudInitFlag registers the flag for how long builds wait for cloud-init.
 func cloudInitFlag(flags *pflag.FlagSet, value *string) {
@@ -20,7 +22,7 @@ func cloudInitFlag(flags *pflag.FlagSet, value *string) {
 // set, or if command does not have it.
 func (e environ) cloudInit(flag, command string) (time.Duration, error) {
 	if flag == "" && e.get(cloudInitVariable) == "" {
-		return 5 * time.Minute, nil
+		return cloudinit.DefaultTimeout, nil
 	}
 	d, err := time.ParseDuration(cmp.Or(flag, e.get(cloudInitVariable)))
 	switch {

@@ -25,10 +25,9 @@ import (
 // fleetFlags are the flags of all commands about fleets.
 type fleetFlags struct {
 	templateFlags
-	path      string
-	local     bool
-	egress    string
-	cloudInit string
+	path   string
+	local  bool
+	egress string
 }
 
 func (f *fleetFlags) register(p *program, cmd *cobra.Command) {
@@ -160,7 +159,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 	h.Host = fleet.Host{
 		State: state, Local: f.local, Env: slices.Concat(p.env, p.keys), Now: p.now, Copies: t.Copies, Reports: t.Reports,
 		Options: func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
-			cloudInit, err := p.env.cloudInit(f.cloudInit, "bake fleet")
+			cloudInit, err := p.env.cloudInit("", "bake fleet")
 			if err != nil {
 				return run.Options{}, err
 			}

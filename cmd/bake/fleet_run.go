@@ -16,6 +16,7 @@ type fleetRunOptions struct {
 	fleetFlags
 	displayOptions
 	cells     commaList
+	cloudInit string // how long to wait for cloud-init
 	resume    string
 	failFast  bool
 	force     bool
@@ -98,11 +99,12 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 	if o.egress != "" && !o.local {
 		return false, nil, usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake fleet run"}
 	}
-	if _, err := p.env.cloudInit(o.cloudInit, "bake fleet run"); err != nil {
+	cloudInit, err := p.env.cloudInit(o.cloudInit, "bake fleet run")
+	if err != nil {
 		return false, nil, err
 	}
-	if o.resume != "" && (len(o.cells) > 0 || o.failFast || o.force) {
-		return false, nil, usageError{"-resume goes on with the cells and options of the run: -only, -fail-fast and -force cannot be combined with it", "bake fleet run"}
+	if o.resume != "" && (len(o.cells) > 0 || o.failFast || o.force || o.cloudInit != "") {
+		return false, nil, usageError{"-resume goes on with the cells and options of the run: -only, -fail-fast, -force and -cloud-init-timeout cannot be combined with it", "bake fleet run"}
 	}
 	t, one, err := p.oneFleet(ctx, &o.fleetFlags, "bake fleet run", args)
 	if err != nil {
@@ -119,7 +121,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		return false, nil, usageError{"-cloud-init-timeout is for cells that this process bakes: those of a fleet with an engine block are baked by workers, which have " + cloudInitVariable + " in their environment", "bake fleet run"}
 	}
 	status, err := p.fleetDo(ctx, o, t, one, fleet.RunOptions{
-		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Command: p.log.secrets.Redact(p.commandLine()),
+		Cells: cells, FailFast: o.failFast, Force: o.force, CloudInit: &cloudInit, Resume: o.resume, Command: p.log.secrets.Redact(p.commandLine()),
 	})
 	if status.Run == "" {
 		return false, nil, err

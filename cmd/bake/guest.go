@@ -64,7 +64,7 @@ func (p *program) withGuest(cmd *cobra.Command, f *guestFlags, image string, use
 		task := run.TaskOptions{State: state, Command: p.commandLine(), Name: "image", Emit: emit, Now: p.now, Stop: stop}
 		id, err := run.Task(ctx, task, func(ctx context.Context, s *step.Scope) error {
 			return a.Boot(ctx, s, image, f.boot, func(ctx context.Context, i images.Image, m builder.Machine) error {
-				if err := cloudinit.Wait(ctx, s, m, patience); err != nil {
+				if err := cloudinit.Wait(ctx, s, m, cloudinit.Limit{Timeout: patience, SetBy: cloudinit.Variable}); err != nil {
 					return err
 				}
 				return use(ctx, s, i, m)

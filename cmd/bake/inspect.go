@@ -84,7 +84,7 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 		return &templateError{Diags: diags, Files: outline.Files()}
 	}
 	if p.json.on {
-		for _, d := range outline.Warnings {
+		for _, d := range outline.Incomplete {
 			d.Severity = hcl.DiagWarning // no requested operation has failed
 		}
 		p.diagnostics(outline.Files(), outline.Incomplete)

@@ -42,13 +42,26 @@ const wait = cloudinit.Busy + `n=0; while busy && [ $n -lt %d ]; do sleep 0.2 2>
 // polls is how often wait looks in a second, at most.
 const polls = 5
 
-// Flag is the option of bake build that limits the wait.
-const Flag = "-cloud-init-timeout"
+// What sets how long to wait: a variable of the environment, and a flag of the commands that
+// begin runs. Neither changes the limit that a run has begun with.
+const (
+	Variable = "BAKE_CLOUD_INIT_TIMEOUT"
+	Flag     = "-cloud-init-timeout"
+)
+
+// DefaultTimeout is how long to wait if nothing says so.
+const DefaultTimeout = 5 * time.Minute
+
+// Limit is how long to wait for cloud-init.
+type Limit struct {
+	Timeout time.Duration // 0: do not wait
+	SetBy   string        // what the user can set it with, for messages
+}
 
 // Wait waits until cloud-init on m has finished, for at most limit. A failure or timeout
 // is only a warning, because later steps fail if they depend on it. Wait does nothing for
 // machines that are not reached over SSH, since they have no shell.
-func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) error {
 	said, err := settled(ctx, s, m, limit)
 	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {
 		s.Warn(ctx, "cloud-init has finished with errors. What it reports, and the end of its log, /var/log/cloud-init-output.log:\n%s", log)
@@ -58,7 +71,7 @@ func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dura
 
 // Again waits like [Wait], but does not report failures. It is for a machine that [Wait]
 // has waited for already, and that may have rebooted since.
-func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) error {
 	_, err := settled(ctx, s, m, limit)
 	return err
 }
@@ -72,7 +85,7 @@ func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit time.D
 	said := ask(ctx, m)
 	if said == running {
 		err := step.Run(ctx, s, "wait for cloud-init", func(ctx context.Context) error {
-			s.Say(ctx, "Waiting until cloud-init has finished, up to %s (%s)", limit, Flag)
+			s.Say(ctx, "Waiting until cloud-init has finished, up to %s (%s)", limit.Timeout, limit.SetBy)
 			return await(ctx, s, m, limit)
 		})
 		if err != nil {
@@ -110,15 +123,15 @@ func line(script string) string {
 // the machine meanwhile.
 func await(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
 	late := errors.New("cloud-init takes too long")
-	within, cancel := context.WithTimeoutCause(ctx, limit, late)
+	within, cancel := context.WithTimeoutCause(ctx, limit.Timeout, late)
 	defer cancel()
 	for {
-		_, err := m.Run(within, communicator.Command{Line: line(fmt.Sprintf(wait, int(limit/time.Second+1)*polls))})
+		_, err := m.Run(within, communicator.Command{Line: line(fmt.Sprintf(wait, int(limit.Timeout/time.Second+1)*polls))})
 		switch {
 		case context.Cause(ctx) != nil:
 			return context.Cause(ctx)
 		case errors.Is(context.Cause(within), late):
-			s.Warn(ctx, "cloud-init has not finished within %s; continuing without it. %s sets how long to wait", limit, Flag)
+			s.Warn(ctx, "cloud-init has not finished within %s; continuing without it; how long to wait is set by %s", limit.Timeout, limit.SetBy)
 			return nil
 		case errors.Is(err, communicator.ErrDisconnected):
 			if delay.For(within, time.Second) != nil {

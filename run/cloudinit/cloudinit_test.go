@@ -66,9 +66,9 @@ func TestWait(t *testing.T) {
 		"off":           {time.Hour, 0, false, 0, 0, 0, ""},
 		"done":          {-time.Second, time.Minute, false, 0, 0, 1, ""},
 		"done, failed":  {-time.Second, time.Minute, true, 0, 0, 1, "E: no such package"},
-		"later":         {30 * time.Second, time.Minute, false, 0, 30 * time.Second, 3, "up to 1m0s"},
+		"later":         {30 * time.Second, time.Minute, false, 0, 30 * time.Second, 3, "up to 1m0s (-cloud-init-timeout)"},
 		"later, failed": {30 * time.Second, time.Minute, true, 0, 30 * time.Second, 3, "E: no such package"},
-		"too long":      {time.Hour, time.Minute, false, 0, time.Minute, 3, "has not finished within 1m0s"},
+		"too long":      {time.Hour, time.Minute, false, 0, time.Minute, 3, "has not finished within 1m0s; continuing without it; how long to wait is set by -cloud-init-timeout"},
 		"restarts":      {30 * time.Second, time.Minute, false, 2, 30 * time.Second, 5, "up to 1m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestWait(t *testing.T) {
 					m.done = time.Now().Add(tt.after)
 				}
 				start := time.Now()
-				if err := Wait(t.Context(), s, builder.Machine{Communicator: m}, tt.limit); err != nil {
+				if err := Wait(t.Context(), s, builder.Machine{Communicator: m}, Limit{tt.limit, Flag}); err != nil {
 					t.Error(err)
 				}
 				if took := time.Since(start); took != tt.took || m.ran != tt.ran {
@@ -97,7 +97,7 @@ func TestWait(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(why) })
 		m := &machine{done: time.Now().Add(time.Hour)}
-		if err := Wait(ctx, step.NewScope(step.Scope{Emit: func(step.Event) {}}), builder.Machine{Communicator: m}, time.Minute); !errors.Is(err, why) {
+		if err := Wait(ctx, step.NewScope(step.Scope{Emit: func(step.Event) {}}), builder.Machine{Communicator: m}, Limit{time.Minute, Flag}); !errors.Is(err, why) {
 			t.Errorf("got %v, want the cause", err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestAgain(t *testing.T) {
 		s := step.NewScope(step.Scope{Emit: func(e step.Event) { said = append(said, e.Text) }})
 		m := &machine{fails: true, done: time.Now().Add(30 * time.Second)}
 		start := time.Now()
-		if err := Again(t.Context(), s, builder.Machine{Communicator: m}, time.Minute); err != nil {
+		if err := Again(t.Context(), s, builder.Machine{Communicator: m}, Limit{time.Minute, Flag}); err != nil {
 			t.Error(err)
 		}
 		if took, all := time.Since(start), strings.Join(said, "\n"); took != 30*time.Second || !strings.Contains(all, "up to 1m0s") || strings.Contains(all, "errors") {
