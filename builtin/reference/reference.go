@@ -165,7 +165,7 @@ func WriteMarkdown(dir string, refs []Component) error {
 	old, err := filepath.Glob(filepath.Join(dir, "*", "*.md"))
 	for _, path := range old {
 		name, rerr := filepath.Rel(dir, path)
-		if _, ok := pages[name]; rerr == nil && !ok {
+		if _, ok := pages[filepath.ToSlash(name)]; rerr == nil && !ok {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}
