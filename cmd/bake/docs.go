@@ -48,8 +48,8 @@ types of options are known. 'functions' shows the functions that templates can c
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.search, "search", "", "search options, functions and the guide for all words of a `text`")
-	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component to this `directory`, replacing its contents")
+	flags.StringVar(&o.search, "search", "", "search commands, options, functions and the guide for all words of a `text`")
+	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component to this `directory`; other pages in its subdirectories (*/*.md) are deleted")
 	flags.StringVar(&o.man, "man", "", "write a manual page for each command to this `directory`")
 	flags.BoolVar(&o.schema, "schema", false, "print a JSON schema of templates in JSON (*.pkr.json), for editors")
 	cmd.MarkFlagsMutuallyExclusive("search", "markdown", "man", "schema")

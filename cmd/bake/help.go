@@ -78,26 +78,28 @@ func reads(cmd *cobra.Command) []string {
 			names = append(names, more...)
 		}
 	}
-	command := commandName(cmd)
-	local := strings.HasPrefix(command, "cloud") || strings.HasPrefix(command, "images ")
-	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
-	runs := slices.Contains([]string{"build", "resume", "fleet run", "worker"}, command)
-	add(runs || slices.Contains([]string{"sweep", "console", "runs", "log", "ssh", "report"}, command), "BAKE_STATE_DIR")
-	add(runs || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
-	add(runs && command != "resume" || cmd.Flags().Lookup("instance-type") != nil, cloudInitVariable)
-	add(runs || command == "verify-attestation", "SIGNING")
-	add(runs || command == "plan" || command == "fleet plan", "INPUTS")
-	add(command == "worker" || strings.HasPrefix(command, "fleet "), "FLEET")
-	add(command == "worker", "WORKER")
+	has := func(flag string) bool { return cmd.Flags().Lookup(flag) != nil }
+	is := func(commands ...string) bool { return slices.Contains(commands, commandName(cmd)) }
+	of := func(group string) bool { return strings.HasPrefix(commandName(cmd), group+" ") }
+	add(has("var"), "PKR_VAR")
+	runs := is("build", "resume", "fleet run", "worker")
+	boots := has("instance-type")
+	changes := is("images rm", "images prune", "images copy", "images promote", "images rollback", "images approve", "images revoke")
+	add(runs || boots || changes || of("fleet") || is("sweep", "console", "runs", "log", "ssh", "report", "images diff", "cloud up"), "BAKE_STATE_DIR")
+	add(runs || has("local") || of("images") || of("cloud") || is("doctor", "nc"), "BAKE_CLOUD_DIR")
+	add(runs && !is("resume") || boots, cloudInitVariable)
+	add(runs || is("verify-attestation"), "SIGNING")
+	add(runs || is("plan", "fleet plan"), "INPUTS")
+	add(is("worker") || of("fleet"), "FLEET")
+	add(is("worker"), "WORKER")
 	add(runs, "TRACES")
-	add(cmd.Flags().Lookup("cache-limit") != nil, cacheLimitVariable)
-	add(cmd.Flags().Lookup("exit-codes") != nil, exitCodesVariable)
-	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
-	add(cmd.Flags().Lookup("allow-egress") != nil || command == "cloud base", "BAKE_MIRROR")
-	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
-	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")
-	add(installs, "REGISTRY")
-	add(runs || command == "sweep" || command == "validate" || strings.HasPrefix(command, "images "), "AWS")
+	add(has("cache-limit"), cacheLimitVariable)
+	add(has("exit-codes"), exitCodesVariable)
+	add(has("allow-egress"), "BAKE_ALLOW_EGRESS")
+	add(has("allow-egress") || is("cloud base"), "BAKE_MIRROR")
+	add(is("init", "plugins install", "plugins installed", "plugins remove", "plugins required"), "PLUGINS")
+	add(is("init", "plugins install", "plugins mirror"), "REGISTRY")
+	add(runs || boots || of("images") || is("validate", "plan", "sweep", "fleet plan", "fleet status", "fleet logs", "fleet approve"), "AWS")
 	return names
 }
 

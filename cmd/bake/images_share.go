@@ -120,7 +120,7 @@ the accounts themselves are queried, which gives the current state.`,
 	flags.StringSliceVar(&guards.ignore, "ignore-guard", nil, "`guards` to skip: receivers")
 	flags.StringSliceVar(&f.With, "with", nil, "stop sharing it with these `accounts`, organizations and organizational units")
 	flags.BoolVar(&f.Public, "public", false, "stop sharing it publicly; accounts that it is shared with individually keep it")
-	flags.BoolVar(&f.All, "all", false, "stop sharing it with all accounts and organizations")
+	flags.BoolVar(&f.All, "all", false, "stop sharing it with everybody, including publicly")
 	flags.BoolVar(&f.Snapshots, "snapshots", false, "stop sharing the snapshots too")
 	f.register(p, flags)
 	p.jsonFlag(cmd)

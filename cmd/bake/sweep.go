@@ -38,7 +38,7 @@ With -tags, no ledger is needed: everything in a region that has the tag bake:ru
 deleted, except resources of runs that are in progress or kept on this host, or whose
 ledger on this host cannot be read. Live runs on other hosts look like dead ones: on AWS,
 select one run with -run, delete only old resources with -older-than, or use -force to
-delete everything. Finished images no longer have the tag, so they are never deleted.
+also delete what live runs on other hosts have made. Finished images no longer have the tag, so they are never deleted.
 
 -older-than compares the creation time that AWS reports. A resource without one counts as
 old as the newest resource of its build, and never older than the build. Resources of
@@ -63,7 +63,7 @@ age that is longer than any of your builds take.`,
 	flags.Var(&o.olderThan, "older-than", "delete only resources of at least this `age`, such as 24h, 7d or 1d12h")
 	flags.StringVar(&o.profile, "profile", "", "with -tags: the `profile` to take credentials from")
 	flags.BoolVar(&o.local, "local", false, "sweep only the local cloud")
-	flags.BoolVar(&o.force, "force", false, "with -tags: delete the resources of all runs")
+	flags.BoolVar(&o.force, "force", false, "with -tags: also delete what live runs on other hosts have made")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted, but delete nothing")
 	p.exitCodesFlag(flags, &o.exitCodes)
 	p.jsonFlag(cmd)
