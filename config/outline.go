@@ -84,7 +84,7 @@ func (out *Outline) fill(ctx context.Context, l *loader) {
 	}
 	for _, n := range l.t.scope.Nodes() {
 		if name, ok := strings.CutPrefix(n.Address, "local."); ok {
-			val, _ := l.t.scope.Value(ctx, n) // its errors are among the warnings
+			val, _ := l.t.scope.Value(ctx, n) // its errors are in Incomplete
 			out.Locals = append(out.Locals, Value{Name: name, Value: val})
 		} else {
 			out.Data = append(out.Data, n.Address)

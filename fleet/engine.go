@@ -64,11 +64,13 @@ type Applied struct {
 
 // RunOptions are the options of [Engine.Run].
 type RunOptions struct {
-	Cells    []Cell // as [Select] returns them
-	FailFast bool   // cancel the other cells once one has failed
-	Force    bool   // build what could be reused
-	Resume   string // the id of a run of the fleet to go on with, or "last"; empty: a new run
-	Command  string // the user's command line, without secrets
+	Cells     []Cell         // as [Select] returns them
+	FailFast  bool           // cancel the other cells once one has failed
+	Force     bool           // build what could be reused
+	CloudInit *time.Duration // how long cells that this process bakes wait for cloud-init; nil: as [Host] says
+
+	Resume  string // the id of a run of the fleet to go on with, or "last"; empty: a new run
+	Command string // the user's command line, without secrets
 
 	// OnStatus gets the status whenever it has changed. It may be nil.
 	OnStatus func(Status)

@@ -68,12 +68,12 @@ func TestResumeOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		began.journal.file.Close()
+		_ = began.journal.file.Close()
 		again, err := l.attempt(dir, f, RunOptions{Cells: f.Cells, Resume: began.Run})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again.journal.file.Close()
+		_ = again.journal.file.Close()
 		if o, err := again.options(t.Context(), c, nil); err != nil || !o.Force || o.CloudInit != want {
 			t.Errorf("force: %t; cloud-init is waited for up to %s, want %s: %v", o.Force, o.CloudInit, want, err)
 		}

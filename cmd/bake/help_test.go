@@ -2,15 +2,11 @@ package main
 
 import (
 	"bytes"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,131 +61,28 @@ func names(text, word string) bool {
 	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }), word)
 }
 
-// TestHelpOfReaders: the help of a command names the variables that are read by what it calls.
+// TestHelpOfReaders: the help of a command names the variables that it reads.
 func TestHelpOfReaders(t *testing.T) {
-	readers := map[string]string{
-		"env.state": "BAKE_STATE_DIR", "p.openLocal": "BAKE_CLOUD_DIR", "env.cloudInit": cloudInitVariable,
-		"p.onAccount": "AWS_...", "run.Build": "AWS_...", "run.Plan": "AWS_...", "run.Resume": "AWS_...", "run.Sweep": "AWS_...", "one.Plan": "AWS_...",
-	}
-	functions := mainFunctions(t)
-	var read func(name string, seen map[string]bool) []string
-	read = func(name string, seen map[string]bool) (all []string) {
-		if seen[name] {
-			return nil
-		}
-		seen[name] = true
-		for _, ref := range functions[name].refs {
-			if v := readers[ref]; v != "" {
-				all = append(all, v)
-			}
-			if ref = resolved(functions, ref); !strings.HasSuffix(ref, "Command") {
-				all = append(all, read(ref, seen)...)
-			}
-		}
-		return all
-	}
 	p := &program{now: time.Now}
 	root := p.root(nil)
-	found := map[string]int{}
-	var visit func(name string, path []string)
-	visit = func(name string, path []string) {
-		if use := functions[name].use; use != "" {
-			path = append(slices.Clone(path), use)
-			cmd, _, err := root.Find(path)
+	for variable, commands := range map[string]string{
+		"BAKE_STATE_DIR":  "build, resume, sweep, sbom, checks run, images rm, images prune, images copy, images diff, images promote, images revoke, fleet run, fleet plan, fleet status, fleet logs, fleet cancel, fleet pause, fleet resume, fleet approve",
+		"BAKE_CLOUD_DIR":  "build, plan, sbom, checks run, images list, fleet run, fleet plan, fleet status, cloud up",
+		"AWS_...":         "build, plan, validate, sweep, sbom, checks run, verify-attestation, images list, fleet run, fleet plan, fleet approve",
+		cloudInitVariable: "build, sbom, checks run, fleet run, worker",
+	} {
+		for command := range strings.SplitSeq(commands, ", ") {
+			cmd, _, err := root.Find(strings.Fields(command))
 			if err != nil {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatal(err)
 			}
 			var help bytes.Buffer
 			writeHelp(&help, cmd)
-			for _, v := range read(name, map[string]bool{}) {
-				found[v]++
-				if !names(help.String(), v) {
-					t.Errorf("the help of %s lacks %s", cmd.CommandPath(), v)
-				}
-			}
-		}
-		for _, ref := range functions[name].refs {
-			if strings.HasSuffix(ref, "Command") {
-				visit(resolved(functions, ref), path)
+			if !names(help.String(), variable) {
+				t.Errorf("the help of bake %s lacks %s", command, variable)
 			}
 		}
 	}
-	visit("p.commands", nil)
-	for _, v := range readers {
-		if found[v] < 3 {
-			t.Errorf("only %d readers of %s were found", found[v], v)
-		}
-	}
-}
-
-// function is what a function of this package refers to: "p.f" is a method of the program, "x.f" what
-// is called so of something else.
-type function struct {
-	refs []string
-	use  string // of the command that it makes
-}
-
-// mainFunctions are the functions of this package by name, with "p." before those of the program.
-func mainFunctions(t *testing.T) map[string]function {
-	t.Helper()
-	all := map[string]function{}
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range f.Decls {
-			d, ok := d.(*ast.FuncDecl)
-			if !ok || d.Body == nil {
-				continue
-			}
-			name := d.Name.Name
-			if d.Recv != nil && len(d.Recv.List[0].Names) == 1 && d.Recv.List[0].Names[0].Name == "p" {
-				name = "p." + name
-			}
-			one := all[name] // of another system
-			ast.Inspect(d.Body, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.SelectorExpr:
-					switch x := n.X.(type) {
-					case *ast.Ident:
-						one.refs = append(one.refs, x.Name+"."+n.Sel.Name)
-					case *ast.SelectorExpr:
-						one.refs = append(one.refs, x.Sel.Name+"."+n.Sel.Name)
-					}
-				case *ast.CallExpr:
-					if f, ok := n.Fun.(*ast.Ident); ok {
-						one.refs = append(one.refs, f.Name)
-					}
-				case *ast.KeyValueExpr:
-					key, _ := n.Key.(*ast.Ident)
-					if v, ok := n.Value.(*ast.BasicLit); ok && key != nil && key.Name == "Use" {
-						text, _ := strconv.Unquote(v.Value)
-						one.use, _, _ = strings.Cut(text, " ")
-					}
-				}
-				return true
-			})
-			all[name] = one
-		}
-	}
-	return all
-}
-
-// resolved is the name of the function of this package that a reference is to, if it is to one.
-func resolved(functions map[string]function, ref string) string {
-	if _, ok := functions[ref]; ok {
-		return ref
-	}
-	_, method, _ := strings.Cut(ref, ".")
-	return method
 }
 
 // TestHelpNamesVariables: each variable that the program looks for under a name of its own is in

@@ -45,14 +45,14 @@ func TestOfferedAgain(t *testing.T) {
 	env := f.env(t)
 	began := env.Now()
 	const night = 24 * time.Hour
-	other := offer(waitsFor("r2", began))
+	other := pending(waitsFor("r2", began))
 	other.Outcome.Cell.Region = "us-west-2"
 	for name, what := range map[string]any{"later-version": "x", againSignal: other} {
 		env.RegisterDelayedCallback(func() { env.SignalWorkflow(name, what) }, 2*time.Hour)
 	}
 	env.RegisterDelayedCallback(func() { env.SignalWorkflow(againSignal, []int{1}) }, 3*time.Hour)
-	env.RegisterDelayedCallback(func() { env.SignalWorkflow(againSignal, offer(waitsFor("r2", began.Add(night)))) }, night)
-	env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", began.Add(time.Hour))))
+	env.RegisterDelayedCallback(func() { env.SignalWorkflow(againSignal, pending(waitsFor("r2", began.Add(night)))) }, night)
+	env.ExecuteWorkflow(approvalWorkflow, pending(waitsFor("r1", began.Add(time.Hour))))
 	in := anew(t, env)
 	if took := env.Now().Sub(began); took < night || took > night+time.Minute || in.Outcome.Run != "r2" || len(in.Places) != 1 || !in.Since.IsZero() || in.Notified != "the channel is locked" {
 		t.Errorf("after %s: %+v", took, in)
@@ -91,10 +91,10 @@ func TestOfferedWhileBusy(t *testing.T) {
 		env.SetOnActivityStartedListener(func(i *activity.Info, _ context.Context, _ converter.EncodedValues) {
 			if i.ActivityType.Name == busy && !told {
 				told = true
-				env.SignalWorkflow(againSignal, offer(waitsFor("r2", env.Now().Add(time.Hour))))
+				env.SignalWorkflow(againSignal, pending(waitsFor("r2", env.Now().Add(time.Hour))))
 			}
 		})
-		env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", env.Now())))
+		env.ExecuteWorkflow(approvalWorkflow, pending(waitsFor("r1", env.Now())))
 		if in := anew(t, env); in.Outcome.Run != "r2" || !slices.Equal(f.log, want) {
 			t.Errorf("%s: it did %q, and goes on with %+v", busy, f.log, in.Outcome)
 		}
@@ -112,7 +112,7 @@ func TestCancelledWhileTelling(t *testing.T) {
 				env.CancelWorkflow()
 			}
 		})
-		env.ExecuteWorkflow(approvalWorkflow, offer(waitsFor("r1", env.Now())))
+		env.ExecuteWorkflow(approvalWorkflow, pending(waitsFor("r1", env.Now())))
 		var w fleet.Waits
 		if err := env.GetWorkflowError(); gone && err == nil {
 			if err := env.GetWorkflowResult(&w); err != nil || w.Failed != "there is no such image" {

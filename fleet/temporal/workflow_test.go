@@ -495,8 +495,8 @@ func TestFleetOfThousands(t *testing.T) {
 	}
 }
 
-// offer is an image that waits.
-func offer(o fleet.Outcome) fleet.PendingImage {
+// pending returns an image that waits.
+func pending(o fleet.Outcome) fleet.PendingImage {
 	return fleet.PendingImage{Outcome: o, Places: []step.Placement{{Account: o.Cell.Account, Region: o.Cell.Region, ID: o.Image.ID}}}
 }
 
@@ -528,7 +528,7 @@ func TestApproval(t *testing.T) {
 	env.RegisterDelayedCallback(update(t, env, "3", "stable", "ann", true), 72*time.Hour)
 	env.RegisterDelayedCallback(update(t, env, "4", "stable", "bob", false), 80*time.Hour)
 	env.RegisterDelayedCallback(update(t, env, "5", "latest", "bob", true), 81*time.Hour)
-	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable", "latest"}}}))
+	env.ExecuteWorkflow(approvalWorkflow, pending(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Awaiting: []string{"stable", "latest"}}}))
 	if err := env.GetWorkflowError(); err != nil {
 		t.Error(err)
 	}
@@ -628,7 +628,7 @@ func TestSoak(t *testing.T) {
 			if c.cancel > 0 {
 				env.RegisterDelayedCallback(env.CancelWorkflow, c.cancel)
 			}
-			env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: soaked(24 * time.Hour)}}))
+			env.ExecuteWorkflow(approvalWorkflow, pending(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: soaked(24 * time.Hour)}}))
 			if err := env.GetWorkflowError(); (err != nil) != (c.cancel > 0) || c.cancel > 0 && !sdk.IsCanceledError(err) {
 				t.Error(err)
 			}
@@ -682,7 +682,7 @@ func TestPromotionFails(t *testing.T) {
 				}
 			}, 24*time.Hour)
 		}
-		env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(c.until)}}}}))
+		env.ExecuteWorkflow(approvalWorkflow, pending(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(c.until)}}}}))
 		log, more := unasked(f.log, nil)
 		if err := env.GetWorkflowError(); err != nil || !slices.Equal(log, c.want) || f.promotions > 0 || (more == 1) != (c.failures >= 0) {
 			t.Errorf("%s: it did %q, %v; %d promotions would have failed", name, f.log, err, f.promotions)
@@ -734,7 +734,7 @@ func TestClockIsBehind(t *testing.T) {
 		}
 		return []step.Channel{{Name: "stable", Reasons: []string{"it was taken back"}}}
 	}
-	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: until}}}}))
+	env.ExecuteWorkflow(approvalWorkflow, pending(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: until}}}}))
 	var w fleet.Waits
 	if err := env.GetWorkflowResult(&w); err != nil || w.Text() != "kept out of stable: it was taken back" {
 		t.Errorf("%q, %v", w.Text(), err)
@@ -749,7 +749,7 @@ func TestPromotionIsTriedAgain(t *testing.T) {
 	f := &fake{promotions: 5}
 	env := f.env(t)
 	began := env.Now()
-	env.ExecuteWorkflow(approvalWorkflow, offer(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(time.Hour)}}}}))
+	env.ExecuteWorkflow(approvalWorkflow, pending(fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Waits: fleet.Waits{Soaking: []fleet.Soak{{Channel: "stable", Until: began.Add(time.Hour)}}}}))
 	if err := env.GetWorkflowError(); err != nil || len(f.log) != 1 || f.promotions != 0 {
 		t.Errorf("it did %q, %v; %d promotions would have failed", f.log, err, f.promotions)
 	}

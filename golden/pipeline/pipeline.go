@@ -102,7 +102,7 @@ type pipeline struct {
 	identity *verify.Identity    // of the machine of the build, once it is known
 	out      builder.Distributor // nil: not opened yet
 	placed   []builder.Placement // where the image is
-	marked   map[string]string   // tags of the image; nil: not recalled yet
+	tags     map[string]string   // tags of the image; nil: not recalled yet
 	passes   map[string]bool     // names of the checks that the image has passed
 
 	static *static // the inputs; nil: they were not determined

@@ -78,8 +78,8 @@ func Again(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) e
 
 // settled waits until cloud-init has finished or limit has passed, and returns the
 // machine's answer.
-func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) (string, error) {
-	if _, ok := m.Communicator.(communicator.Accessible); !ok || limit <= 0 {
+func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) (string, error) {
+	if _, ok := m.Communicator.(communicator.Accessible); !ok || limit.Timeout <= 0 {
 		return "", nil
 	}
 	said := ask(ctx, m)
@@ -121,7 +121,7 @@ func line(script string) string {
 
 // await waits until cloud-init has finished or limit has passed. cloud-init may restart
 // the machine meanwhile.
-func await(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+func await(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) error {
 	late := errors.New("cloud-init takes too long")
 	within, cancel := context.WithTimeoutCause(ctx, limit.Timeout, late)
 	defer cancel()
