@@ -118,7 +118,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	}
 	if p.CheckDistributable != nil {
 		if err := p.CheckDistributable(b); err != nil {
-			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be distributed", Detail: fmt.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be distributed", Detail: prose.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
 		}
 	}
 	if p.ImageCreated == nil {
