@@ -9,6 +9,7 @@ import (
 
 	"bake/cloud/image/ext4"
 	"bake/cloud/machine"
+	"bake/cloud/pipe"
 )
 
 // ExportDisk makes a raw disk of size bytes, whose file system holds what layers, topmost first,
@@ -32,10 +33,10 @@ func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, us
 		if err := disk.Truncate(size); err != nil {
 			return err
 		}
-		archive, to := io.Pipe()
-		go func() { to.CloseWithError(s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), to)) }()
-		err = ext4.Write(ctx, disk, size, archive)
-		if err = errors.Join(err, archive.Close()); err != nil { // which ends the writer, if the reader has ended early
+		pack := func(ctx context.Context, w io.Writer) error {
+			return s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), w)
+		}
+		if err := pipe.Through(ctx, pack, func(archive io.Reader) error { return ext4.Write(ctx, disk, size, archive) }); err != nil {
 			return err
 		}
 		return use(disk)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bake/cloud/image/disk"
+	"bake/cloud/pipe"
 )
 
 // ImportDisk makes a layer of the root file system on a disk. user is who logs in
@@ -16,12 +17,13 @@ func (s *Store) ImportDisk(ctx context.Context, d disk.Disk) (id LayerID, user s
 	if err != nil {
 		return "", "", err
 	}
-	archive, to := io.Pipe()
-	defer func() { _ = archive.Close() }() // ends the writer, if the reader has ended early
-	go func() { to.CloseWithError(root.WriteTar(to)) }()
-	id, err = s.importLayer(ctx, archive, layerRecord{}, func(dir string) error {
-		user = firstUser(dir)
-		return checkRoot(dir)
+	write := func(_ context.Context, w io.Writer) error { return root.WriteTar(w) }
+	err = pipe.Through(ctx, write, func(archive io.Reader) (err error) {
+		id, err = s.importLayer(ctx, archive, layerRecord{}, func(dir string) error {
+			user = firstUser(dir)
+			return checkRoot(dir)
+		})
+		return err
 	})
 	if err != nil {
 		return "", "", s.explain("import a disk", err)

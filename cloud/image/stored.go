@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"bake/cloud/machine/layer"
+	"bake/cloud/pipe"
 )
 
 // A stored image is a gzip-compressed tar archive with a description of the image and its layers,
@@ -32,12 +35,12 @@ func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
 	if len(about) > maxAbout || len(layers) > MaxLayers {
 		return fmt.Errorf("the image has %d layers and a description of %d bytes: at most %d and %d can be stored", len(layers), len(about), MaxLayers, maxAbout)
 	}
-	var packed, plain counter
+	var packed counter
 	z, err := gzip.NewWriterLevel(io.MultiWriter(w, &packed), gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
-	t := tar.NewWriter(io.MultiWriter(z, &plain))
+	t := tar.NewWriter(&bombCheck{w: z, packed: &packed})
 	entry := func(name string, size int64, content func(io.Writer) error) error {
 		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size}); err != nil {
 			return err
@@ -56,10 +59,23 @@ func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
 	if err == nil {
 		err = z.Close()
 	}
-	if err == nil && bomb(int64(packed), int64(plain)) {
-		err = fmt.Errorf("the content of the image, %d bytes, becomes %d: it would be taken for a decompression bomb when it is restored", plain, packed)
-	}
 	return err
+}
+
+// bombCheck ends with an error before it compresses what a [bombGuard] that reads it would refuse,
+// wherever it stops to look.
+type bombCheck struct {
+	w      io.Writer
+	packed *counter // what w has made so far; it may lag behind
+	plain  int64
+}
+
+func (b *bombCheck) Write(p []byte) (int, error) {
+	b.plain += int64(len(p))
+	if bomb(int64(*b.packed), b.plain) {
+		return 0, fmt.Errorf("the first %d bytes of the image's content become %d: it would be taken for a decompression bomb when it is restored", b.plain, *b.packed)
+	}
+	return b.w.Write(p)
 }
 
 // ReadAbout returns what a stored image says of itself.
@@ -133,15 +149,23 @@ func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layer
 		if err != nil {
 			return err
 		}
-		stored = append(stored, StoredLayer{size, func(w io.Writer) error { return s.driver.Pack(ctx, dir, w) }})
+		stored = append(stored, StoredLayer{size, func(w io.Writer) error { return s.packRestorable(ctx, dir, w) }})
 	}
 	return s.explain("store an image", WriteStored(w, about, stored))
 }
 
+// packRestorable packs a layer, and reports one that could not be unpacked again.
+func (s *Store) packRestorable(ctx context.Context, dir string, w io.Writer) error {
+	pack := func(ctx context.Context, check io.Writer) error {
+		return s.driver.Pack(ctx, dir, io.MultiWriter(w, check))
+	}
+	return pipe.Through(ctx, pack, layer.CheckHoles)
+}
+
 // RestoreImage makes the layers of a stored image, in their order. On error there are none.
 func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (made []LayerID, err error) {
-	err = ReadStored(r, func(layer io.Reader) error {
-		id, err := s.importLayer(ctx, layer, layerRecord{}, func(string) error { return nil })
+	err = ReadStored(r, func(content io.Reader) error {
+		id, err := s.importLayer(ctx, content, layerRecord{}, func(string) error { return nil })
 		made = append(made, id)
 		return err
 	})

@@ -3,6 +3,7 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"io"
 	"os"
@@ -137,6 +138,72 @@ func TestStoredHoles(t *testing.T) {
 	err := image.ReadStored(bytes.NewReader(file), func(io.Reader) error { t.Error("it is read"); return nil })
 	if err == nil || !strings.Contains(err.Error(), "where a layer should be") {
 		t.Error(err)
+	}
+}
+
+// TestStoredBomb: what is stored can be restored, in whatever order its layers compress well and
+// badly.
+func TestStoredBomb(t *testing.T) {
+	const large = 1<<30 + 100<<20
+	zeros := image.StoredLayer{Size: large, Pack: func(w io.Writer) error {
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(zeroes{}, large), make([]byte, 1<<20))
+		return err
+	}}
+	random := image.StoredLayer{Size: 8 << 20, Pack: func(w io.Writer) error {
+		_, err := io.CopyN(w, rand.Reader, 8<<20)
+		return err
+	}}
+	for name, test := range map[string]struct {
+		layers []image.StoredLayer
+		stored bool
+	}{
+		"zeros first": {[]image.StoredLayer{zeros, random}, false},
+		"zeros last":  {[]image.StoredLayer{random, zeros}, true},
+	} {
+		r, w := io.Pipe()
+		written := make(chan error, 1)
+		go func() {
+			err := image.WriteStored(w, []byte("about"), test.layers)
+			w.CloseWithError(err)
+			written <- err
+		}()
+		err := image.ReadStored(r, func(layer io.Reader) error { _, err := io.Copy(io.Discard, layer); return err })
+		_ = r.Close()
+		if werr := <-written; (werr == nil) != test.stored || (err == nil) != test.stored || !test.stored && !strings.Contains(werr.Error(), "when it is restored") {
+			t.Errorf("%s: stored: %v; restored: %v", name, werr, err)
+		}
+	}
+}
+
+// zeroes has no end.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestStoredSparse: a layer is stored if its sparse files are not too large to be unpacked.
+func TestStoredSparse(t *testing.T) {
+	ctx := t.Context()
+	s, err := image.Open(t.TempDir(), &machinetest.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, stored := range map[int64]bool{1 << 30: true, 1<<40 + 1: false} {
+		id := layerOf(t, s, "disk.raw", "x")
+		dir, err := s.Path(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, "disk.raw"), size); err != nil {
+			t.Fatal(err)
+		}
+		var file bytes.Buffer
+		err = s.StoreImage(ctx, &file, []byte("about"), []image.LayerID{id})
+		if stored && err == nil {
+			_, err = s.RestoreImage(ctx, &file)
+		}
+		if (err == nil) != stored || err != nil && !strings.Contains(err.Error(), "disk.raw") {
+			t.Errorf("a sparse file of %d bytes: %v", size, err)
+		}
 	}
 }
 

@@ -50,6 +50,37 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
+// sparseBytes is the number of bytes of sparse files in a stream.
+type sparseBytes int64
+
+// add counts a sparse file, and reports that there are more than limit bytes in total.
+func (n *sparseBytes) add(h *tar.Header, limit int64) error {
+	if *n += sparseBytes(h.Size); int64(*n) > limit || *n < 0 {
+		return fmt.Errorf("the sparse files have more than %d bytes in total", limit)
+	}
+	return nil
+}
+
+// CheckHoles reads a stream of [Pack] to its end and reports sparse files that [Unpack] refuses.
+func CheckHoles(r io.Reader) error {
+	var total sparseBytes
+	for t := tar.NewReader(r); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			_, err := io.Copy(io.Discard, r)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if isSparse(h) {
+			if err := total.add(h, maxHoles); err != nil {
+				return named(h.Name, err)
+			}
+		}
+	}
+}
+
 // writeSparse writes b at offset, except blocks that contain only zeros.
 func writeSparse(fd int, b []byte, offset int64) error {
 	zeros := make([]byte, holeBlock)

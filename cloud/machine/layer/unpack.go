@@ -82,7 +82,7 @@ type unpacker struct {
 	parentName string
 
 	buf    []byte
-	sparse int64 // total size of the sparse files so far, in bytes
+	sparse sparseBytes // total size of the sparse files so far
 }
 
 func newUnpacker(dir *os.File, o Options) *unpacker {
@@ -210,8 +210,8 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, write func(fd in
 func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	sparse := isSparse(h)
 	if sparse {
-		if u.sparse += h.Size; u.sparse > u.options.holes() || u.sparse < 0 {
-			return fmt.Errorf("the sparse files have more than %d bytes in total", u.options.holes())
+		if err := u.sparse.add(h, u.options.holes()); err != nil {
+			return err
 		}
 		if err := unix.Ftruncate(fd, h.Size); err != nil {
 			return pathError("truncate", h.Name, err)
