@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -82,7 +85,7 @@ func TestStoreImage(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, other, ctx := s.EC2("default", "us-east-1"), s.EC2("other", "us-east-1"), t.Context()
 	bucket := bucketNamed(t, s, "images")
-	img := madeWith(t, s, "web", "mine")
+	img := madeWith(t, s, "ubuntu/images/web (1)", "mine")
 	out, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: img.ImageId, Bucket: aws.String("images"), S3ObjectTags: []types.S3ObjectTag{{Key: aws.String("stage"), Value: aws.String("a & b")}}})
 	if err != nil || *out.ObjectKey != *img.ImageId+".bin" {
 		t.Fatal(out, err)
@@ -92,7 +95,7 @@ func TestStoreImage(t *testing.T) {
 		t.Fatalf("%+v: %s", task, aws.ToString(task.StoreTaskFailureReason))
 	}
 	head, err := bucket.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String("images"), Key: out.ObjectKey})
-	if err != nil || head.Metadata["ami-name"] != "web" || head.Metadata["ami-owner-account"] != *img.OwnerId || head.Metadata["ami-registration-date"] != *img.CreationDate {
+	if err != nil || head.Metadata["ami-name"] != "ubuntu/images/web (1)" || head.Metadata["ami-owner-account"] != *img.OwnerId || head.Metadata["ami-registration-date"] != *img.CreationDate {
 		t.Errorf("%+v, %v", head, err)
 	}
 	tagged, err := bucket.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: aws.String("images"), Key: out.ObjectKey})
@@ -137,6 +140,225 @@ func TestStoreImage(t *testing.T) {
 		t.Errorf("tasks: %+v, %v", list, err)
 	}
 }
+
+// TestStoredDescriptions: what an image can have it has when it is restored, and what it cannot have
+// is refused where it is made.
+func TestStoredDescriptions(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	bucket := bucketNamed(t, s, "images")
+	img := madeWith(t, s, "web", "mine")
+	snapshot := img.BlockDeviceMappings[0].Ebs.SnapshotId
+	longest, more := strings.Repeat("ü", 255), aws.String(strings.Repeat("u", 256))
+	devices := func(name string, more ...types.BlockDeviceMapping) *ec2.RegisterImageInput {
+		return &ec2.RegisterImageInput{Name: aws.String("registered"), RootDeviceName: &name,
+			BlockDeviceMappings: append(more, types.BlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsBlockDevice{SnapshotId: snapshot}})}
+	}
+	refused := map[string]error{}
+	_, refused["CopyImage"] = client.CopyImage(ctx, &ec2.CopyImageInput{Name: aws.String("copy"), SourceImageId: img.ImageId, SourceRegion: aws.String("us-east-1"), Description: more})
+	_, refused["ModifyImageAttribute"] = client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: img.ImageId, Description: &types.AttributeValue{Value: more}})
+	_, refused["CopySnapshot"] = client.CopySnapshot(ctx, &ec2.CopySnapshotInput{SourceSnapshotId: snapshot, SourceRegion: aws.String("us-east-1"), Description: more})
+	_, refused["RegisterImage"] = client.RegisterImage(ctx, &ec2.RegisterImageInput{Name: aws.String("registered"), RootDeviceName: aws.String("/dev/xvda"), Description: more})
+	for action, err := range refused {
+		if code(err) != "InvalidParameterValue" || !strings.Contains(err.Error(), "longer than 255 characters") {
+			t.Errorf("%s with a description of 256 characters: %v", action, err)
+		}
+	}
+	if _, err := client.RegisterImage(ctx, devices("/dev/../../x")); code(err) != "InvalidBlockDeviceMapping" {
+		t.Errorf("a device that is none: %v", err)
+	}
+	odd, err := client.RegisterImage(ctx, devices("/dev/xvda", types.BlockDeviceMapping{DeviceName: aws.String("/dev/xvdb"), VirtualName: aws.String(strings.Repeat("ephemeral", 9))}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: odd.ImageId, Bucket: aws.String("images")}); code(err) != "InvalidParameterValue" || !strings.Contains(err.Error(), "cannot be stored") {
+		t.Errorf("what cannot be restored: %v", err)
+	}
+	if _, err := client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: img.ImageId, Description: &types.AttributeValue{Value: &longest}}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: img.ImageId, Bucket: aws.String("images")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored(t, client, img.ImageId)
+	head, err := bucket.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String("images"), Key: out.ObjectKey})
+	if err != nil || head.Metadata["ami-description"] != strings.Repeat("%C3%BC", 255) {
+		t.Errorf("%+v, %v", head.Metadata, err)
+	}
+	restored, err := client.CreateRestoreImageTask(ctx, &ec2.CreateRestoreImageTaskInput{Bucket: aws.String("images"), ObjectKey: out.ObjectKey, Name: aws.String("again")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := awaitImage(t, client, *restored.ImageId); *again.Description != longest {
+		t.Errorf("described as %q", *again.Description)
+	}
+}
+
+// TestStoredTags: no image or snapshot gets more tags than it can have, by way of those of what it
+// is made of.
+func TestStoredTags(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	bucketNamed(t, s, "images")
+	img := madeWith(t, s, "web", "mine")
+	many := []types.Tag{}
+	for i := range 49 {
+		many = append(many, types.Tag{Key: aws.String(fmt.Sprint("k", i)), Value: aws.String("v")})
+	}
+	if _, err := client.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{*img.ImageId}, Tags: many}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{*img.BlockDeviceMappings[0].Ebs.SnapshotId}, Tags: many}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: img.ImageId, Bucket: aws.String("images")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored(t, client, img.ImageId)
+	tags := func(kind types.ResourceType, keys ...string) (spec []types.TagSpecification) {
+		spec = []types.TagSpecification{{ResourceType: kind}}
+		for _, key := range keys {
+			spec[0].Tags = append(spec[0].Tags, types.Tag{Key: &key, Value: aws.String("v")})
+		}
+		return spec
+	}
+	for name, test := range map[string]struct {
+		tags []types.TagSpecification
+		want string
+	}{
+		"an-image":   {tags("image", "k1", "more"), "TagLimitExceeded"},
+		"a-snapshot": {tags("snapshot", "k1", "more", "yet-more"), "TagLimitExceeded"},
+		"the-same":   {tags("image", "k1"), ""},
+	} {
+		restore := &ec2.CreateRestoreImageTaskInput{Bucket: aws.String("images"), ObjectKey: out.ObjectKey, Name: aws.String(name), TagSpecifications: test.tags}
+		if _, err := client.CreateRestoreImageTask(ctx, restore); code(err) != test.want {
+			t.Errorf("restoring %s: %v", name, err)
+		}
+		if test.tags[0].ResourceType == "snapshot" {
+			continue
+		}
+		copies := &ec2.CopyImageInput{SourceImageId: img.ImageId, SourceRegion: aws.String("us-east-1"), CopyImageTags: aws.Bool(true), Name: aws.String("copy-" + name), TagSpecifications: test.tags}
+		if _, err := client.CopyImage(ctx, copies); code(err) != test.want {
+			t.Errorf("copying %s: %v", name, err)
+		}
+	}
+}
+
+// TestStoreTaskPages: tasks that began in one second are on a page each.
+func TestStoreTaskPages(t *testing.T) {
+	now := time.Now()
+	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return now }}})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	bucketNamed(t, s, "images")
+	img := madeWith(t, s, "web", "mine")
+	const tasks = 3
+	for range tasks {
+		if _, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: img.ImageId, Bucket: aws.String("images")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shown := 0
+	for in := (&ec2.DescribeStoreImageTasksInput{MaxResults: aws.Int32(1)}); shown <= tasks; {
+		out, err := client.DescribeStoreImageTasks(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown += len(out.StoreImageTaskResults)
+		if in.NextToken = out.NextToken; in.NextToken == nil {
+			break
+		}
+	}
+	if shown != tasks {
+		t.Errorf("%d tasks are shown of %d", shown, tasks)
+	}
+}
+
+// deleting deletes an image and its snapshots when its layers are about to be read, and notes
+// whether they may be collected then.
+type deleting struct {
+	*cloudtest.Images
+	inUse  atomic.Pointer[func() (layers, bases []string)]
+	delete func() error
+	free   atomic.Pointer[string] // a layer that may be
+}
+
+func (d *deleting) Collect(_ context.Context, inUse func() (layers, bases []string)) error {
+	d.inUse.Store(&inUse)
+	return nil
+}
+
+// used reports whether a layer may not be collected.
+func (d *deleting) used(layer string) bool {
+	layers, _ := (*d.inUse.Load())()
+	return slices.Contains(layers, layer)
+}
+
+func (d *deleting) reads(layers []string) error {
+	if err := d.delete(); err != nil {
+		return err
+	}
+	for _, id := range layers {
+		if !d.used(id) && !strings.HasPrefix(id, "base-") {
+			d.free.Store(&id)
+		}
+	}
+	return nil
+}
+
+func (d *deleting) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string) error {
+	return errors.Join(d.reads(layers), d.Images.StoreImage(ctx, w, about, layers))
+}
+
+func (d *deleting) ExportDisk(ctx context.Context, layers []string, size int64, use func(*os.File) error) error {
+	return errors.Join(d.reads(layers), d.Images.ExportDisk(ctx, layers, size, use))
+}
+
+// TestTasksKeepLayers: while an image is stored or exported its layers are kept, also if it and its
+// snapshots are deleted; afterwards they are not.
+func TestTasksKeepLayers(t *testing.T) {
+	d := &deleting{Images: cloudtest.NewImages(t.TempDir())}
+	s := cloudtest.Start(t, cloud.Options{Images: d})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	bucketNamed(t, s, "disks")
+	eventually(t, "layers to be collected", func() bool { return d.inUse.Load() != nil })
+	for name, read := range map[string]func(ami *string) (ended bool){
+		"stored": func(ami *string) bool {
+			if _, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: ami, Bucket: aws.String("disks")}); err != nil {
+				t.Fatal(err)
+			}
+			return *stored(t, client, ami).StoreTaskState == "Completed"
+		},
+		"exported": func(ami *string) bool {
+			out, err := client.ExportImage(ctx, exporting(ami))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return *exported(t, client, out.ExportImageTaskId).Status == "completed"
+		},
+	} {
+		made := len(d.layersInUse())
+		img := madeWith(t, s, name, "mine")
+		before := d.layersInUse()
+		if len(before) <= made {
+			t.Fatalf("%s: an image brings no layers: %d, then %d", name, made, len(before))
+		}
+		d.delete = func() error {
+			_, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: img.ImageId, DeleteAssociatedSnapshots: aws.Bool(true)})
+			return err
+		}
+		if !read(img.ImageId) {
+			t.Errorf("the image is not %s", name)
+		}
+		if id := d.free.Load(); id != nil {
+			t.Errorf("the layer %s may be collected while it is %s", *id, name)
+		}
+		eventually(t, "the layers to be let go", func() bool { return len(d.layersInUse()) < len(before) })
+	}
+}
+
+func (d *deleting) layersInUse() []string { layers, _ := (*d.inUse.Load())(); return layers }
 
 // TestStoreImageFails checks that no object exists after any failure to store an image.
 func TestStoreImageFails(t *testing.T) {
@@ -215,9 +437,30 @@ func TestRestoreHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := empty.String()
+	device := func(fields string) string {
+		return about(`"Ebs": {"VolumeSize": 8, "VolumeType": "gp3"} => ` + fields)
+	}
 	good := archive(t, "image.json", about("NAME => good"), "layers/0.tar", layer)
 	before, err := s.Images.Layers()
 	if err != nil {
+		t.Fatal(err)
+	}
+	data := archive(t, "image.json", strings.Replace(device(`"NoDevice": "", "VirtualName": "ephemeral7", "Ebs": {"VolumeSize": 8, "AvailabilityZone": "us-east-1a", "VolumeInitializationRate": 300}`), "NAME", "fields", 1), "layers/0.tar", layer)
+	if _, err := bucket.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("images"), Key: aws.String("fields.bin"), Body: bytes.NewReader(data)}); err != nil {
+		t.Fatal(err)
+	}
+	fields, err := client.CreateRestoreImageTask(ctx, &ec2.CreateRestoreImageTaskInput{Bucket: aws.String("images"), ObjectKey: aws.String("fields.bin")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := awaitImage(t, client, *fields.ImageId)
+	if b := img.BlockDeviceMappings[0]; b.NoDevice != nil || b.VirtualName != nil || b.Ebs.AvailabilityZone != nil || b.Ebs.VolumeInitializationRate != nil || b.Ebs.VolumeType != "gp2" || !*b.Ebs.DeleteOnTermination {
+		t.Errorf("a device has what it was not checked for: %+v, %+v", b, b.Ebs)
+	}
+	if _, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: img.ImageId, DeleteAssociatedSnapshots: aws.Bool(true)}); err != nil {
+		t.Fatal(err)
+	}
+	if before, err = s.Images.Layers(); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{

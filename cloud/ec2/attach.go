@@ -55,6 +55,9 @@ func (s *state) publicationOf(c wire.Caller, id string) (*image, error) {
 	return nil, nil
 }
 
+// validDevice reports whether a device of an instance can have the name.
+func validDevice(name string) bool { return len(name) <= 32 && deviceName().MatchString(name) }
+
 var deviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`) })
 
 // machineDevice returns the name that a device has inside the machine: /dev/sdf becomes
@@ -363,7 +366,7 @@ func (s *state) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*e
 	switch {
 	case name == "":
 		return nil, missing("Device")
-	case !deviceName().MatchString(name):
+	case !validDevice(name):
 		return nil, invalidValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", name, name)
 	case len(v.Attachments) > 0:
 		return nil, wire.Errorf("VolumeInUse", "%s is already attached to an instance", *v.VolumeId)

@@ -50,16 +50,19 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 		return nil, err
 	}
 	id, bucket := *task.ExportImageTaskId, *task.S3ExportLocation.S3Bucket
-	if err := s.opts.Objects.Bucket(c, bucket); err != nil {
-		return nil, invalidValue("The bucket '%s' cannot be written to: %s", bucket, told(err))
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if err := s.opts.Objects.Accepts(c, bucket, key, header); err != nil {
+		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, told(err))
 	}
 	if err := s.exports.Put(id, task); err != nil {
 		return nil, err
 	}
+	s.keep(id, root)
 	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
 	during, cancel := context.WithCancelCause(s.ctx)
 	s.exporting[id] = cancel
 	s.background(func(_ context.Context, s *Service) {
+		defer s.release(id)
 		ctx := during
 		defer cancel(nil)
 		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }() // cannot fail
@@ -70,7 +73,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 		if err == nil {
 			err = s.export(ctx, root, size, func(disk *os.File) error {
 				content := &lastWord{Reader: disk, ctx: ctx, say: func() error { return s.sealExport(id) }}
-				return s.opts.Objects.Store(c, bucket, key, http.Header{"Content-Type": {"application/octet-stream"}}, content)
+				return s.opts.Objects.Store(c, bucket, key, header, content)
 			})
 		}
 		if err != nil && s.ctx.Err() != nil {
@@ -93,8 +96,9 @@ func (s *state) newExportTask(c wire.Caller, in *ec2.ExportImageInput) (task *ex
 		return nil, "", wire.Errorf("Unsupported", "The embedded cloud exports disks in the format RAW only, not %s.", in.DiskImageFormat)
 	case in.DiskImageFormat != types.DiskImageFormatRaw:
 		return nil, "", invalidValue("Value (%s) for parameter DiskImageFormat is invalid. It must be VMDK, RAW or VHD.", in.DiskImageFormat)
-	case len(aws.ToString(in.Description)) > 255:
-		return nil, "", invalidValue("The description is longer than 255 characters.")
+	}
+	if err := checkDescription(in.Description); err != nil {
+		return nil, "", err
 	}
 	tags, err := tagsFor(in.TagSpecifications, kindExport.resource)
 	if err != nil {

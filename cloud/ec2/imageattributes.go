@@ -115,6 +115,9 @@ func imageChange(in *ec2.ModifyImageAttributeInput) (attributeChange, error) {
 			return c, err
 		}
 	}
+	if err := checkDescription(c.description); err != nil {
+		return c, err
+	}
 	if v := c.imds; v != nil && *v != string(types.ImdsSupportValuesV20) {
 		return c, wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for imdsSupport item type.`, *v)
 	}

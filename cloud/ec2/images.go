@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -268,6 +270,14 @@ func (s *state) checkName(c wire.Caller, name *string) error {
 	return nil
 }
 
+// checkDescription reports a description that neither an image nor a snapshot can have.
+func checkDescription(text *string) error {
+	if utf8.RuneCountInString(aws.ToString(text)) > 255 {
+		return invalidValue("The description is longer than 255 characters.")
+	}
+	return nil
+}
+
 var imageFilters = filters{
 	"architecture": "Architecture", "block-device-mapping.delete-on-termination": "BlockDeviceMappings.Ebs.DeleteOnTermination",
 	"block-device-mapping.device-name": "BlockDeviceMappings.DeviceName", "block-device-mapping.encrypted": "BlockDeviceMappings.Ebs.Encrypted",
@@ -413,7 +423,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkName(c, in.Name); err != nil {
+	if err := errors.Join(s.checkName(c, in.Name), checkDescription(in.Description)); err != nil {
 		return nil, err
 	}
 	if err := capturable(row); err != nil {
@@ -662,7 +672,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if source.State != types.ImageStateAvailable {
 		return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not available: it is %s.", *source.ImageId, source.State)
 	}
-	if err := s.checkName(c, in.Name); err != nil {
+	if err := errors.Join(s.checkName(c, in.Name), checkDescription(in.Description)); err != nil {
 		return nil, err
 	}
 	img := newImage(c, *in.Name, s.now())
@@ -673,7 +683,9 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	img.SourceImageId, img.SourceImageRegion, img.ImageWatermarks = source.ImageId, &from, source.ImageWatermarks
 	img.Tags = tags[kindImage.resource]
 	if aws.ToBool(in.CopyImageTags) {
-		img.Tags = merged(s.tagsOn(c, *source.ImageId, *source.OwnerId, source.Tags), img.Tags)
+		if img.Tags, err = combined(s.tagsOn(c, *source.ImageId, *source.OwnerId, source.Tags), img.Tags); err != nil {
+			return nil, err
+		}
 	}
 	snapshots, err := s.copyDevices(c, in, source, img, tags[kindSnapshot.resource])
 	if err != nil {
@@ -739,7 +751,7 @@ func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (
 	if aws.ToString(in.ImageLocation) != "" {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud has no S3 buckets to register images from.")
 	}
-	if err := s.checkName(c, in.Name); err != nil {
+	if err := errors.Join(s.checkName(c, in.Name), checkDescription(in.Description)); err != nil {
 		return nil, err
 	}
 	if aws.ToString(in.RootDeviceName) == "" {

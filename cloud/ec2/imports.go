@@ -84,6 +84,9 @@ func (s *state) newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importT
 	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
 		return nil, err
 	}
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
+	}
 	task := &importTask{
 		Region: c.Region, Account: c.Account, Token: aws.ToString(in.ClientToken), Request: fingerprint(in),
 		Format: strings.ToLower(aws.ToString(d.Format)), Bucket: *d.UserBucket.S3Bucket, Key: *d.UserBucket.S3Key,

@@ -561,6 +561,19 @@ func (s *Service) collectNow(ctx context.Context) {
 	}
 }
 
+// keep protects the layers and bases that a task reads from being collected until release is
+// called: the image and its snapshots may be deleted meanwhile.
+func (s *state) keep(task string, what ...contents) { s.kept[task] = what }
+
+// release ends the protection of keep.
+func (s *Service) release(task string) {
+	_ = s.update(func(st *state) error { // cannot fail
+		delete(st.kept, task)
+		st.collect()
+		return nil
+	})
+}
+
 // layers returns the layers that are referenced.
 func (s *state) layers() (inUse []string) {
 	add := func(layers []string, freezing string) {
@@ -582,6 +595,11 @@ func (s *state) layers() (inUse []string) {
 	}
 	for _, r := range s.instances.Rows {
 		add(r.Layers, r.Freezing)
+	}
+	for _, task := range s.kept {
+		for _, c := range task {
+			add(c.layers, "")
+		}
 	}
 	return inUse
 }
@@ -607,6 +625,11 @@ func (s *state) bases() (inUse []string) {
 	}
 	for _, r := range s.instances.Rows {
 		inUse = append(inUse, r.Base)
+	}
+	for _, task := range s.kept {
+		for _, c := range task {
+			inUse = append(inUse, c.base)
+		}
 	}
 	return inUse
 }

@@ -214,6 +214,9 @@ func (s *state) CopySnapshot(ctx context.Context, in *CopySnapshotInput) (*ec2.C
 	case *source.OwnerId != c.Account && source.defaultKey():
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the snapshot '%s': it is encrypted with the default key of its account.", id)
 	}
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
+	}
 	description := aws.ToString(in.Description)
 	if description == "" {
 		description = "[Copied " + id + " from " + from + "]"

@@ -117,8 +117,8 @@ type Progress struct {
 type Objects interface {
 	// Get opens an object.
 	Get(c wire.Caller, bucket, key string) (*os.File, error)
-	// Bucket returns an error if the caller cannot put objects into a bucket.
-	Bucket(c wire.Caller, bucket string) error
+	// Accepts returns an error if the caller cannot create an object with these headers.
+	Accepts(c wire.Caller, bucket, key string, header http.Header) error
 	// Store creates an object, with headers as sent by a client. If the reader fails, no
 	// object is created.
 	Store(c wire.Caller, bucket, key string, header http.Header, content io.Reader) error

@@ -94,6 +94,9 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
+	}
 	v, err := s.volumes.find(c, in.VolumeId)
 	if err != nil {
 		return nil, err
@@ -125,6 +128,9 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 	if err != nil {
 		return nil, err
 	}
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
+	}
 	if err := unsupported(in, "Location", "OutpostArn"); err != nil {
 		return nil, err
 	}
@@ -153,7 +159,9 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 		}
 		own := tags[kindSnapshot.resource]
 		if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
-			own = merged(v.Tags, own)
+			if own, err = combined(v.Tags, own); err != nil {
+				return nil, err
+			}
 		}
 		snap := s.ofVolume(c, v, aws.ToString(in.Description), own)
 		if root {

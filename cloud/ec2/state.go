@@ -50,6 +50,7 @@ type state struct {
 	looked    bool           // by a caller that only looks, in the action that has the lock
 	policies  map[string]*policy
 	exporting map[string]context.CancelCauseFunc // by task
+	kept      map[string][]contents              // by task; see [state.keep]
 
 	collecting bool // a further collection of layers is scheduled
 }
@@ -57,7 +58,7 @@ type state struct {
 // openState reads the state in the service's directory.
 func openState(e *env, start func(func(*Service))) (*state, error) {
 	s := &state{env: e, start: start, runners: map[string]*runner{}, disks: map[string]*sync.Mutex{},
-		hidden: map[string]int{}, policies: map[string]*policy{}, exporting: map[string]context.CancelCauseFunc{}}
+		hidden: map[string]int{}, policies: map[string]*policy{}, exporting: map[string]context.CancelCauseFunc{}, kept: map[string][]contents{}}
 	return s, errors.Join(
 		register(s, "images", kindImage, &s.images, func(_ string, r *image) about {
 			return about{*r.OwnerId, r.Region, func(account string) bool { return s.launchable(r, account) }, []part{{kindImage, r.ImageId, &r.Tags}}}

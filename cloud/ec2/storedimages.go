@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/pipe"
 	"bake/cloud/wire"
 )
 
@@ -84,29 +85,27 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	if *img.OwnerId != c.Account && !s.permitted(img, c.Account) {
 		return nil, wire.Errorf("AuthFailure", "The image '%s' is not yours, and is shared with everybody only: such images cannot be stored.", *img.ImageId)
 	}
-	header, err := s.storedHeader(img, in.S3ObjectTags)
-	if err != nil {
-		return nil, err
-	}
+	key, header := *img.ImageId+".bin", s.storedHeader(img, in.S3ObjectTags)
 	about, sources, err := s.toStore(c, img)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.opts.Objects.Bucket(c, bucket); err != nil {
-		return nil, invalidValue("The bucket '%s' cannot be written to: %s", bucket, told(err))
+	if err := s.opts.Objects.Accepts(c, bucket, key, header); err != nil {
+		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, told(err))
 	}
 	if err := s.forgetStoreTasks(); err != nil {
 		return nil, err
 	}
-	key, now := *img.ImageId+".bin", s.now()
-	id := newID("store")
+	id, now := newID("store"), s.now()
 	err = s.stores.Put(id, &storeTask{c.Region, c.Account, types.StoreImageTaskResult{AmiId: img.ImageId, Bucket: &bucket, S3objectKey: &key,
 		StoreTaskState: aws.String(storeInProgress), ProgressPercentage: aws.Int32(0), TaskStartTime: &now}})
 	if err != nil {
 		return nil, err
 	}
+	s.keep(id, sources...)
 	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
 	s.background(func(ctx context.Context, s *Service) {
+		defer s.release(id)
 		if s.opts.Clock.Sleep(ctx, active) != nil {
 			return // the next Open records that the task was interrupted
 		}
@@ -146,35 +145,40 @@ func (t *storeTask) end(err error) {
 
 // storedHeader returns the headers of the object: its tags and the image's metadata that
 // S3 shows.
-func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) (http.Header, error) {
+func (s *state) storedHeader(img *image, tags []types.S3ObjectTag) http.Header {
 	all := url.Values{}
 	for _, t := range tags {
-		key, value := aws.ToString(t.Key), aws.ToString(t.Value)
-		switch {
-		case key == "" || len(key) > 128 || len(value) > 256 || strings.HasPrefix(key, reservedTags):
-			return nil, invalidValue("The tag '%s' of the object is invalid.", key)
-		case all.Has(key):
-			return nil, invalidValue("Duplicate tag key '%s' specified.", key)
-		case len(all) == 10:
-			return nil, invalidValue("An object can have at most 10 tags.")
-		}
-		all.Set(key, value)
+		all.Add(aws.ToString(t.Key), aws.ToString(t.Value))
 	}
 	header := http.Header{}
 	header.Set("Content-Type", "application/octet-stream")
 	for name, value := range map[string]string{"Name": *img.Name, "Description": aws.ToString(img.Description), "Registration-Date": *img.CreationDate,
 		"Owner-Account": *img.OwnerId, "Store-Date": s.now().Format(timeForm)} {
 		if value != "" {
-			header.Set("X-Amz-Meta-Ami-"+name, url.PathEscape(value)) // must be ASCII
+			header.Set("X-Amz-Meta-Ami-"+name, asciiText(value))
 		}
 	}
 	if len(all) > 0 {
 		header.Set("X-Amz-Tagging", all.Encode())
 	}
-	return header, nil
+	return header
 }
 
-// toStore returns the description of an image to store, and the contents of its snapshots.
+// asciiText returns a text for a header: all but printable ASCII is percent-encoded.
+func asciiText(text string) string {
+	var out strings.Builder
+	for _, c := range []byte(text) {
+		if c >= ' ' && c <= '~' {
+			out.WriteByte(c)
+		} else {
+			fmt.Fprintf(&out, "%%%02X", c)
+		}
+	}
+	return out.String()
+}
+
+// toStore returns the description of an image to store, and the contents of its snapshots. It
+// reports an image that could not be restored.
 func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, error) {
 	out := storedImage{Form: storedForm, Name: *img.Name, Description: aws.ToString(img.Description), LoginUser: img.LoginUser, RootDevice: aws.ToString(img.RootDeviceName),
 		Arch: img.Architecture, BootMode: img.BootMode, TpmSupport: img.TpmSupport, ImdsSupport: img.ImdsSupport, EnaSupport: aws.ToBool(img.EnaSupport),
@@ -196,6 +200,9 @@ func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, err
 			sources = append(sources, contents{layers: snap.Layers, base: snap.Base})
 		}
 		out.Devices = append(out.Devices, d)
+	}
+	if err := out.check(); err != nil {
+		return out, nil, invalidValue("The image '%s' cannot be stored: %s", *img.ImageId, told(err))
 	}
 	return out, sources, nil
 }
@@ -232,10 +239,7 @@ func (s *Service) storeImage(ctx context.Context, about storedImage, sources []c
 	if err != nil {
 		return err
 	}
-	content, to := io.Pipe()
-	go func() { to.CloseWithError(s.opts.Images.StoreImage(ctx, to, text, layers)) }()
-	err = put(content)
-	return errors.Join(err, content.Close()) // ends the writer if the reader has stopped early
+	return pipe.Through(ctx, func(ctx context.Context, w io.Writer) error { return s.opts.Images.StoreImage(ctx, w, text, layers) }, put)
 }
 
 // forgetStoreTasks deletes the tasks that are no longer described.
@@ -268,21 +272,30 @@ func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeSto
 	if err := s.forgetStoreTasks(); err != nil {
 		return nil, err
 	}
-	rows, asked := []types.StoreImageTaskResult{}, in.Filters
-	for _, t := range s.stores.of(wire.CallerFrom(ctx)) {
-		if len(in.ImageIds) == 0 || slices.Contains(in.ImageIds, *t.AmiId) {
-			rows = append(rows, t.StoreImageTaskResult)
+	type row struct {
+		types.StoreImageTaskResult
+		TaskID *string // not shown by EC2
+	}
+	rows, asked, c := []row{}, in.Filters, wire.CallerFrom(ctx)
+	for _, id := range s.stores.IDs() {
+		t := s.stores.Rows[id]
+		if t.Account == c.Account && t.Region == c.Region && (len(in.ImageIds) == 0 || slices.Contains(in.ImageIds, *t.AmiId)) {
+			rows = append(rows, row{t.StoreImageTaskResult, &id})
 		}
 	}
 	if len(in.ImageIds) > 0 {
 		asked = nil // EC2 ignores them in this case
 	}
-	k := &kind{field: "AmiId", made: "TaskStartTime", filters: storeFilters, min: 1, max: 200}
+	k := &kind{field: "TaskID", made: "TaskStartTime", filters: storeFilters, min: 1, max: 200}
 	if err := checkMax(in.MaxResults, k.min, k.max); err != nil {
 		return nil, err
 	}
 	rows, next, err := listed(k, query{filters: asked, max: in.MaxResults, token: in.NextToken}, rows)
-	return &ec2.DescribeStoreImageTasksOutput{StoreImageTaskResults: rows, NextToken: next}, err
+	out := &ec2.DescribeStoreImageTasksOutput{StoreImageTaskResults: []types.StoreImageTaskResult{}, NextToken: next}
+	for _, r := range rows {
+		out.StoreImageTaskResults = append(out.StoreImageTaskResults, r.StoreImageTaskResult)
+	}
+	return out, err
 }
 
 // repairStoreTasks ends the tasks that a crash interrupted.
@@ -344,7 +357,8 @@ var loginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 // have together, maxStoredDevices the largest number of its devices.
 const maxStoredLayers, maxStoredDevices = 500, 50
 
-// check reports an invalid description.
+// check reports an invalid description, and reduces tags and devices to the fields that were
+// checked.
 func (i *storedImage) check() error {
 	bad := func(what string, value any) error {
 		return fmt.Errorf("its %s %.80q is not one", what, fmt.Sprint(value))
@@ -352,8 +366,8 @@ func (i *storedImage) check() error {
 	switch {
 	case !imageName().MatchString(i.Name):
 		return bad("name", i.Name)
-	case len(i.Description) > 255:
-		return errors.New("its description is longer than 255 bytes")
+	case checkDescription(&i.Description) != nil:
+		return checkDescription(&i.Description)
 	case !loginName().MatchString(i.LoginUser):
 		return bad("login user", i.LoginUser)
 	case processorOf(i.Arch) == "":
@@ -372,9 +386,11 @@ func (i *storedImage) check() error {
 	if err := checkTags(i.Tags); err != nil {
 		return err
 	}
+	i.Tags = merged(nil, i.Tags)
 	var mappings []types.BlockDeviceMapping
 	rooted := false
-	for _, d := range i.Devices {
+	for n := range i.Devices {
+		d := &i.Devices[n]
 		if err := d.check(); err != nil {
 			return err
 		}
@@ -390,17 +406,20 @@ func (i *storedImage) check() error {
 func (d *storedDevice) check() error {
 	ebs, name := d.Mapping.Ebs, aws.ToString(d.Mapping.DeviceName)
 	switch {
-	case !deviceName().MatchString(name) || len(name) > 32 || len(aws.ToString(d.Mapping.VirtualName)) > 32:
+	case !validDevice(name) || len(aws.ToString(d.Mapping.VirtualName)) > 32:
 		return fmt.Errorf("a device cannot be named %.80q", name)
 	case ebs == nil && d.Snapshot != nil, ebs != nil && (ebs.SnapshotId != nil || ebs.KmsKeyId != nil || ebs.Encrypted != nil || ebs.OutpostArn != nil):
 		return fmt.Errorf("the device %s is mapped to what is not in it", name)
 	case ebs == nil:
+		d.Mapping = types.BlockDeviceMapping{DeviceName: &name, VirtualName: d.Mapping.VirtualName}
 		return nil
 	}
 	v := types.Volume{Size: ebs.VolumeSize, VolumeType: ebs.VolumeType, Iops: ebs.Iops, Throughput: ebs.Throughput}
 	if err := checkVolume(&v); err != nil {
 		return err
 	}
+	d.Mapping = types.BlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsBlockDevice{VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: provisioned(v),
+		Throughput: v.Throughput, DeleteOnTermination: aws.Bool(ebs.DeleteOnTermination == nil || *ebs.DeleteOnTermination)}}
 	if d.Snapshot == nil {
 		return nil
 	}
@@ -414,10 +433,14 @@ func (d *storedDevice) check() error {
 	switch size := d.Snapshot.Size; {
 	case size < 1 || size > *ebs.VolumeSize:
 		return fmt.Errorf("the snapshot of the device %s cannot have %d GiB", name, size)
-	case len(d.Snapshot.Description) > 255:
-		return fmt.Errorf("the description of the snapshot of the device %s is longer than 255 bytes", name)
+	case checkDescription(&d.Snapshot.Description) != nil:
+		return checkDescription(&d.Snapshot.Description)
 	}
-	return checkTags(d.Snapshot.Tags)
+	if err := checkTags(d.Snapshot.Tags); err != nil {
+		return err
+	}
+	d.Snapshot.Tags = merged(nil, d.Snapshot.Tags)
+	return nil
 }
 
 // restoreImage starts to restore a stored image. It closes f in the end.
@@ -437,12 +460,19 @@ func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTask
 	img := newImage(c, *name, s.now())
 	img.Description, img.Architecture, img.RootDeviceName, img.LoginUser = notEmpty(&stored.Description), stored.Arch, &stored.RootDevice, stored.LoginUser
 	img.BootMode, img.TpmSupport, img.ImdsSupport = stored.BootMode, stored.TpmSupport, stored.ImdsSupport
-	img.EnaSupport, img.SriovNetSupport, img.Tags = &stored.EnaSupport, notEmpty(&stored.Sriov), merged(stored.Tags, tags[kindImage.resource])
+	img.EnaSupport, img.SriovNetSupport = &stored.EnaSupport, notEmpty(&stored.Sriov)
+	if img.Tags, err = combined(stored.Tags, tags[kindImage.resource]); err != nil {
+		return nil, err
+	}
 	var snapshots []*snapshot
 	layers := map[string][]int{} // by snapshot
 	for _, d := range stored.Devices {
 		if d.Snapshot != nil {
-			snap := s.newSnapshot(c, d.Snapshot.Size, d.Snapshot.Description, merged(d.Snapshot.Tags, tags[kindSnapshot.resource]))
+			own, err := combined(d.Snapshot.Tags, tags[kindSnapshot.resource])
+			if err != nil {
+				return nil, err
+			}
+			snap := s.newSnapshot(c, d.Snapshot.Size, d.Snapshot.Description, own)
 			snap.VolumeId = aws.String("vol-ffffffff") // the value that EC2 shows for a copy
 			snap.Architecture, snap.LoginUser, snap.RootDevice = stored.Arch, stored.LoginUser, stored.RootDevice
 			if s.encrypts(c) {

@@ -47,6 +47,11 @@ func checkTags(tags []types.Tag) error {
 		}
 		seen[key] = true
 	}
+	return checkTagCount(tags)
+}
+
+// checkTagCount reports more tags than a resource can have.
+func checkTagCount(tags []types.Tag) error {
 	if len(tags) > maxTags {
 		return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
 	}
@@ -92,6 +97,12 @@ func merged(have, more []types.Tag) []types.Tag {
 	}
 	sort.Slice(out, func(i, j int) bool { return *out[i].Key < *out[j].Key })
 	return out
+}
+
+// combined returns the tags of merged, or an error if they are more than a resource can have.
+func combined(have, more []types.Tag) ([]types.Tag, error) {
+	all := merged(have, more)
+	return all, checkTagCount(all)
 }
 
 // without returns have with the tags of less removed. A tag of less without a value
@@ -235,8 +246,8 @@ func (s *state) retag(ctx context.Context, ids []string, change func([]types.Tag
 			return noResource(id)
 		}
 		own := slices.DeleteFunc(slices.Clone(change(r.tags)), func(t types.Tag) bool { return strings.HasPrefix(*t.Key, reservedTags) })
-		if len(own) > maxTags {
-			return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
+		if err := checkTagCount(own); err != nil {
+			return err
 		}
 	}
 	for _, id := range ids {

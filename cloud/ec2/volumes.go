@@ -115,6 +115,8 @@ func checkMappings(want []types.BlockDeviceMapping) error {
 		switch {
 		case name == "":
 			return missing("BlockDeviceMapping.DeviceName")
+		case !validDevice(name):
+			return wire.Errorf("InvalidBlockDeviceMapping", "Invalid device name %s", name)
 		case seen[name]:
 			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is used in more than one block-device mapping", name)
 		case m.Ebs == nil && aws.ToString(m.VirtualName) == "" && m.NoDevice == nil:

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"bake/cloud/durable"
 	"bake/cloud/wire"
@@ -65,13 +66,42 @@ func newObject(q *request) (object, error) {
 	default:
 		return o, wire.Errorf("InvalidEncryptionAlgorithmError", "The encryption request that you specified is not valid. The valid value is AES256 or aws:kms.")
 	}
-	if _, err := url.ParseQuery(o.Headers[tagging]); err != nil {
-		return o, wire.Errorf("InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
+	if err := checkTagging(o.Headers[tagging]); err != nil {
+		return o, err
 	}
 	if len(q.key) > 1024 {
 		return o, wire.Errorf("KeyTooLongError", "Your key is too long")
 	}
 	return o, nil
+}
+
+// checkTagging reports invalid tags of an object, in the form of the header.
+func checkTagging(header string) error {
+	tags, err := url.ParseQuery(header)
+	if err != nil || !utf8.ValidString(header) {
+		return errTagging()
+	}
+	if len(tags) > 10 {
+		return wire.Errorf("BadRequest", "Object tags cannot be greater than 10")
+	}
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		value := tags[key][0]
+		switch {
+		case len(tags[key]) > 1:
+			return errTagging()
+		case strings.HasPrefix(key, "aws:"):
+			return wire.Errorf("InvalidTag", "System tags cannot be added/updated by requester")
+		case key == "" || utf8.RuneCountInString(key) > 128 || !utf8.ValidString(key):
+			return wire.Errorf("InvalidTag", "The TagKey you have provided is invalid")
+		case utf8.RuneCountInString(value) > 256 || !utf8.ValidString(value):
+			return wire.Errorf("InvalidTag", "The TagValue you have provided is invalid")
+		}
+	}
+	return nil
+}
+
+func errTagging() error {
+	return wire.Errorf("InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
 }
 
 // record returns the name of the record of an object.
@@ -191,6 +221,16 @@ func (s *Service) Get(caller wire.Caller, bucket, key string) (*os.File, error) 
 	q := &request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
 	_, f, err := s.open(q)
 	return f, err
+}
+
+// Accepts returns an error if Store would refuse an object with these headers. It is for the
+// cloud's other services.
+func (s *Service) Accepts(caller wire.Caller, bucket, key string, header http.Header) error {
+	q := &request{Request: &http.Request{Header: header}, w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
+	if _, err := newObject(q); err != nil {
+		return err
+	}
+	return s.checked(q)
 }
 
 // Bucket returns an error if the caller cannot put objects into a bucket. It is for the

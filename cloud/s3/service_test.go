@@ -1,10 +1,12 @@
 package s3
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +49,36 @@ func TestSlowClient(t *testing.T) {
 			t.Error("the other client waits for the slow one")
 		}
 	}})
+}
+
+// TestTagging: an object has at most ten tags, each once, with keys and values that are not too long.
+func TestTagging(t *testing.T) {
+	many := "a=1"
+	for i := range 9 {
+		many += fmt.Sprintf("&k%d=v", i)
+	}
+	for header, want := range map[string]string{
+		"":                          "",
+		many:                        "",
+		"stage=a+%26+b&empty=&none": "",
+		strings.Repeat("%C3%BC", 128) + "=" + strings.Repeat("%C3%BC", 256): "",
+		many + "&k10=v":                 "BadRequest",
+		"a=1&b=2&a=3":                   "InvalidArgument",
+		"a=%zz":                         "InvalidArgument",
+		"=x":                            "InvalidTag",
+		"%ff=x":                         "InvalidTag",
+		"aws:x=y":                       "InvalidTag",
+		strings.Repeat("k", 129) + "=x": "InvalidTag",
+		"k=" + strings.Repeat("v", 257): "InvalidTag",
+	} {
+		got := ""
+		if err := checkTagging(header); err != nil {
+			got = wire.AsError(err).Code
+		}
+		if got != want {
+			t.Errorf("%.40s: %q, want %q", header, got, want)
+		}
+	}
 }
 
 // Opening the service removes the remains of interrupted uploads and nothing else,
