@@ -3,6 +3,7 @@ package ec2
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -20,10 +21,10 @@ type offers struct{ Images }
 
 func (offers) Publications() ([]Publication, error) { return nil, nil }
 
-// open is a place for objects with every bucket, in which none may be stored.
+// open accepts every object, and stores none.
 type open struct{ Objects }
 
-func (open) Bucket(wire.Caller, string) error { return nil }
+func (open) Accepts(wire.Caller, string, string, http.Header) error { return nil }
 
 // TestExportCancelledAtOnce: an export that is cancelled before its work has begun makes no disk.
 func TestExportCancelledAtOnce(t *testing.T) {
