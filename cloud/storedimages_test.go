@@ -441,10 +441,6 @@ func TestRestoreHostile(t *testing.T) {
 		return about(`"Ebs": {"VolumeSize": 8, "VolumeType": "gp3"} => ` + fields)
 	}
 	good := archive(t, "image.json", about("NAME => good"), "layers/0.tar", layer)
-	before, err := s.Images.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
 	data := archive(t, "image.json", strings.Replace(device(`"NoDevice": "", "VirtualName": "ephemeral7", "Ebs": {"VolumeSize": 8, "AvailabilityZone": "us-east-1a", "VolumeInitializationRate": 300}`), "NAME", "fields", 1), "layers/0.tar", layer)
 	if _, err := bucket.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("images"), Key: aws.String("fields.bin"), Body: bytes.NewReader(data)}); err != nil {
 		t.Fatal(err)
@@ -460,7 +456,8 @@ func TestRestoreHostile(t *testing.T) {
 	if _, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: img.ImageId, DeleteAssociatedSnapshots: aws.Bool(true)}); err != nil {
 		t.Fatal(err)
 	}
-	if before, err = s.Images.Layers(); err != nil {
+	before, err := s.Images.Layers()
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{

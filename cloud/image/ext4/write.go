@@ -273,8 +273,6 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 
 var errHoles = fmt.Errorf("with it, the files have holes of more than %d bytes, or more data than the volume has room for", int64(maxHoles))
 
-var zeros [writeBlock]byte
-
 // content writes what an inode holds. Blocks of zeros become holes.
 func (w *writer) content(n *node, r io.Reader) error {
 	switch {
@@ -311,7 +309,7 @@ func (w *writer) content(n *node, r io.Reader) error {
 // append writes the block of a file with the number at, whose blocks before it are in all, unless
 // it is a hole.
 func (w *writer) append(all []extent, at int64, block []byte) ([]extent, error) {
-	if bytes.Equal(block, zeros[:]) {
+	if block[0] == 0 && bytes.Equal(block[1:], block[:len(block)-1]) { // all zeros
 		if w.holes += writeBlock; w.holes > maxHoles {
 			return nil, errHoles
 		}
