@@ -40,8 +40,8 @@ func (p *program) fleetPauseCommand() *cobra.Command {
 		Short: "Stop starting cells of a fleet",
 		Long: `Do not start any more cells of a fleet until 'bake fleet resume': neither in the current
 run, whoever started it, nor in new ones. With an engine block, only new runs of its
-schedule are held back: 'bake fleet run' still runs the fleet. Without one, 'bake fleet run'
-fails, since cron may have called it. Running cells continue, and finished images are still
+schedule are held back: 'bake fleet run' still runs the fleet. Without one, it fails,
+since cron may have called it. Running cells continue, and finished images are still
 promoted to their channels; 'bake fleet cancel' stops both.`,
 		Example: `  bake fleet pause nightly`,
 		Args:    atMost("the fleet"),

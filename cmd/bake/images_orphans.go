@@ -40,7 +40,8 @@ Some are listed but kept, with the reason. These guards can be skipped with -ign
   fast-launch   fast launch is enabled for its image
 A guard that cannot tell, as without a permission, keeps all snapshots of the region.
 Those that have tags of AWS Backup, Data Lifecycle Manager, EC2 Image Builder, Kubernetes
-or Velero, and archived ones, are always kept. A region whose images could not all be listed has no orphans.
+or Velero, and archived ones, are always kept. A region whose images could not all be
+listed has no orphans.
 
 Sizes are upper bounds: snapshots share blocks, so deleting one frees less. Costs are
 those of us-east-1.`,

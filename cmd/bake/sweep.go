@@ -38,7 +38,8 @@ With -tags, no ledger is needed: everything in a region that has the tag bake:ru
 deleted, except resources of runs that are in progress or kept on this host, or whose
 ledger on this host cannot be read. Live runs on other hosts look like dead ones: on AWS,
 select one run with -run, delete only old resources with -older-than, or use -force to
-also delete what live runs on other hosts have made. Finished images no longer have the tag, so they are never deleted.
+also delete what live runs on other hosts have made. Finished images no longer have the
+tag, so they are never deleted.
 
 -older-than compares the creation time that AWS reports. A resource without one counts as
 old as the newest resource of its build, and never older than the build. Resources of

@@ -148,7 +148,12 @@ func (s *session) close() { go func() { _ = s.Channel.Close() }() } // Close blo
 // open one.
 const busyTries = 5
 
-// session opens a session. If the current link turns out to be dead, it opens a new link first.
+// deadTries is how often a session is requested when each link turns out to be dead: the server of a machine
+// that shuts down may still accept a connection.
+const deadTries = 3
+
+// session opens a session. If the current link turns out to be dead, it opens a new link first,
+// and if that one is dead too, another one a second later.
 func (c *Client) session(ctx context.Context) (*link, *session, error) {
 	for tries := 1; ; tries++ {
 		l, err := c.connected(ctx)
@@ -163,15 +168,18 @@ func (c *Client) session(ctx context.Context) (*link, *session, error) {
 			return nil, nil, cause
 		}
 		refused := (*ssh.OpenChannelError)(nil)
-		if busy := errors.As(err, &refused); !busy && tries > 1 || tries > busyTries {
+		if busy := errors.As(err, &refused); !busy && tries >= deadTries || tries > busyTries {
 			return nil, nil, fmt.Errorf("the machine at %s refuses to open a session: %w", l.addr, err)
 		}
 		if refused == nil {
 			l.Close()
-			continue
+			if tries == 1 {
+				continue
+			}
+		} else {
+			// The machine refused but is alive: all sessions that it allows may be in use for a moment.
+			l.hostKeys.stop()
 		}
-		// The machine refused but is alive: all sessions that it allows may be in use for a moment.
-		l.hostKeys.stop()
 		if err := delay.For(ctx, time.Second); err != nil {
 			return nil, nil, err
 		}
