@@ -91,7 +91,7 @@ func TestExportSingleVolume(t *testing.T) {
 // TestTold: clients are not told where the host keeps its files.
 func TestTold(t *testing.T) {
 	for want, err := range map[string]error{
-		"open disk: no space left on device":              &os.PathError{Op: "open", Path: "/home/u/.local/share/bake/work/1/disk", Err: errors.New("no space left on device")},
+		"open disk: no space left on device":              &os.PathError{Op: "open", Path: "/var/lib/bake/work/1/disk", Err: errors.New("no space left on device")},
 		`the layer "abc" is missing`:                      errors.New(`the layer "/var/lib/bake/layers/abc" is missing`),
 		`link a b: failed, and:stat x`:                    errors.New("link /t/a /t/b: failed, and:stat /t/u/x"),
 		`making a file system: "etc/a/b": it has 5 bytes`: errors.New(`making a file system: "etc/a/b": it has 5 bytes`),

@@ -15,8 +15,8 @@ func TestIn(t *testing.T) {
 	}
 	type in struct{ dir, path string }
 	want := map[in]string{
-		{"/work", "a/../b"}: "/work/b", {"/work", "/x/y"}: "/x/y", {"/work", ""}: "/work", {".", "a"}: "a", {".", "/x"}: "/x",
-		{"/work", `\x`}: `/work/\x`, {"/work", "C:x"}: "/work/C:x",
+		{"/srv", "a/../b"}: "/srv/b", {"/srv", "/x/y"}: "/x/y", {"/srv", ""}: "/srv", {".", "a"}: "a", {".", "/x"}: "/x",
+		{"/srv", `\x`}: `/srv/\x`, {"/srv", "C:x"}: "/srv/C:x",
 	}
 	if runtime.GOOS == "windows" {
 		drive := filepath.VolumeName(wd)
