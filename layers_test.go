@@ -2,10 +2,6 @@
 package bake_test
 
 import (
-	"encoding/json"
-	"errors"
-	"io"
-	"os"
 	"os/exec"
 	"path"
 	"strings"
@@ -137,27 +133,11 @@ func (r rule) allows(pkg string) bool {
 }
 
 func TestLayers(t *testing.T) {
-	list := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
-	list.Stderr = os.Stderr
-	out, err := list.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	used := map[string]bool{}
-	dec := json.NewDecoder(strings.NewReader(string(out)))
-	for {
-		var p struct {
-			ImportPath string
-			Imports    []string
-		}
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		pkg, ok := strings.CutPrefix(p.ImportPath, "bake/")
+	for _, p := range packages(t) {
+		pkg, ok := p.dir()
 		if !ok {
-			continue // this test
+			continue
 		}
 		r, ok := ruleOf(pkg)
 		if !ok {

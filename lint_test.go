@@ -1,7 +1,6 @@
 package bake_test
 
 import (
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -29,29 +28,19 @@ func TestNolintNamesLinters(t *testing.T) {
 		t.Fatalf("only %q are enabled; has the file changed its form?", run)
 	}
 	comment := regexp.MustCompile(`//nolint(:[a-z,]*)?( // .)?`)
-	err = fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (path == ".git" || path == "bin" || path == "dist" || d.Name() == "node_modules"):
-			return fs.SkipDir
-		case d.IsDir() || !strings.HasSuffix(path, ".go") || path == "lint_test.go":
-			return nil
+	for _, s := range sources(t) {
+		if s.name == "lint_test.go" {
+			continue
 		}
-		text, err := os.ReadFile(path)
-		for _, m := range comment.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range comment.FindAllStringSubmatch(s.text, -1) {
 			if m[2] == "" {
-				t.Errorf("%s: %s has no reason", path, m[0])
+				t.Errorf("%s: %s has no reason", s.name, m[0])
 			}
 			for name := range strings.SplitSeq(strings.TrimPrefix(m[1], ":"), ",") {
 				if !slices.Contains(run, name) {
-					t.Errorf("%s: %s is for a linter that does not run", path, m[0])
+					t.Errorf("%s: %s is for a linter that does not run", s.name, m[0])
 				}
 			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -2,10 +2,8 @@ package bake_test
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
+	"go/types"
 	"path"
 	"reflect"
 	"regexp"
@@ -15,119 +13,178 @@ import (
 	"testing"
 )
 
-// TestOptionsAreRead: an option is read by more than its validation, unless its documentation says
-// that it has no effect. Fields are told apart by name only, within the packages that can know
-// them, so that an option may go unnoticed beside a field of the same name.
+// inert are the options that nothing reads but their validation, as their documentation says.
+var inert = map[string]string{
+	"builder/amazon/internal/launch.Options.BlockDurationMinutes": "EC2 has no such spot instances any more",
+	"builder/amazon/internal/launch.Options.SpotPriceAutoProduct": "EC2 needs no product any more",
+	"builder/amazon/internal/launch.Options.TemporaryKeyPairBits": "EC2 makes the key, and takes no size",
+	"builder/null.Options.SSHClearAuthorizedKeys":                 "there is no temporary key",
+	"builder/null.Options.SSHKeyPairName":                         "there is no key pair",
+	"builder/null.Options.TemporaryKeyPairBits":                   "there is no key pair",
+	"builder/null.Options.TemporaryKeyPairName":                   "there is no key pair",
+	"builder/null.Options.TemporaryKeyPairType":                   "there is no key pair",
+	"postprocessor/provenance.Options.FulcioURL":                  "keyless signing is refused",
+	"postprocessor/provenance.Options.KeylessIdentity":            "keyless signing is refused",
+	"postprocessor/provenance.Options.KeylessOIDCIssuer":          "keyless signing is refused",
+	"postprocessor/provenance.Options.RekorURL":                   "keyless signing is refused",
+	"postprocessor/provenance.Options.SBOMScope":                  "what is scanned has no layers",
+	"postprocessor/provenance.Options.TrustedRootPath":            "keyless signing is refused",
+	"postprocessor/provenance.Options.UploadTlog":                 "keyless signing is refused",
+	"provisioner/hcpsbom.Options.ElevatedPassword":                "no SBOM is made of Windows",
+	"provisioner/hcpsbom.Options.ElevatedUser":                    "no SBOM is made of Windows",
+	"provisioner/hcpsbom.Options.ScannerChecksum":                 "no scanner is downloaded",
+	"provisioner/hcpsbom.Options.ScannerURL":                      "no scanner is downloaded",
+	"provisioner/powershell.Options.Binary":                       "scripts are uploaded unchanged",
+}
+
+// elsewhere are the options whose values are taken in ways that are not seen here.
+var elsewhere = map[string]string{
+	"builder/amazon/internal/launch.PolicyDocument.Statement": "it is sent with its policy, as JSON",
+	"builder/amazon/internal/launch.PolicyDocument.Version":   "it is sent with its policy, as JSON",
+	"builder/amazon/internal/launch.Statement.Action":         "it is sent with its policy, as JSON",
+	"builder/amazon/internal/launch.Statement.Effect":         "it is sent with its policy, as JSON",
+	"builder/amazon/internal/launch.Statement.Resource":       "it is sent with its policy, as JSON",
+	"golden/bakefile.Image.ForEach":                           "config reads it, before the template is known",
+	"golden/bakefile.Image.Vars":                              "config reads it, before the template is known",
+	"golden/bakefile.Tool.RequiredVersion":                    "it is obeyed where it is checked",
+	"provisioner/ansible.Options.SkipVersionCheck":            "it is obeyed where it is checked",
+}
+
+// TestOptionsAreRead: an option is read by more than its validation, or its documentation says
+// that it has no effect.
 func TestOptionsAreRead(t *testing.T) {
-	elsewhere := map[string]string{ // what takes the values of others
-		"builder/amazon/internal/launch.Effect": "it is sent with its policy, as JSON",
-		"golden/bakefile.ForEach":               "config reads it, before the template is known",
-		"golden/bakefile.RequiredVersion":       "it is obeyed where it is checked",
-		"provisioner/ansible.SkipVersionCheck":  "it is obeyed where it is checked",
+	documented := regexp.MustCompile(`(?i)no effect|without effect|not supported|makes no difference|\bignored\b`)
+	options, read := optionsOf(t)
+	if len(options) < 400 {
+		t.Errorf("only %d options were found", len(options))
 	}
-	packages := parsePackages(t)
-	inert := regexp.MustCompile(`(?i)no effect|without effect|not supported|makes no difference|\bignored\b`)
-	options := 0
-	for dir, p := range packages {
-		for name, comment := range p.options {
-			options++
-			id := dir + "." + name
-			read := slices.ContainsFunc(importers(packages, dir), func(q string) bool { return packages[q].reads[name] })
-			if _, known := elsewhere[id]; !read && !known && !inert.MatchString(comment) {
-				t.Errorf("nothing reads the option %s: make it work, or say in its comment that it has no effect, and warn or refuse", id)
-			}
-			delete(elsewhere, id)
+	known := map[string]bool{}
+	for field, o := range options {
+		known[o.id] = true
+		_, isInert := inert[o.id]
+		_, isElsewhere := elsewhere[o.id]
+		switch {
+		case read[field] && (isInert || isElsewhere):
+			t.Errorf("the option %s is read: it is no exception", o.id)
+		case read[field] || isElsewhere:
+		case !isInert:
+			t.Errorf("nothing reads the option %s: make it work, or say in its comment that it has no effect, and warn or refuse", o.id)
+		case !documented.MatchString(o.comment):
+			t.Errorf("the comment of the option %s does not say that it has no effect", o.id)
 		}
 	}
-	for id, why := range elsewhere {
-		t.Errorf("there is no option %s, of which it is said that %s", id, why)
-	}
-	if options < 400 {
-		t.Errorf("only %d options were found", options)
+	for _, exceptions := range []map[string]string{inert, elsewhere} {
+		for id, why := range exceptions {
+			if !known[id] {
+				t.Errorf("there is no option %s, of which it is said that %s", id, why)
+			}
+		}
 	}
 }
 
-// parsedPackage is what the files of a directory say, its tests apart.
-type parsedPackage struct {
-	options map[string]string // comments of the fields that are options
-	reads   map[string]bool   // names of what is read of values
-	imports map[string]bool   // directories of bake
+// option is a field of a struct that stands for a block.
+type option struct {
+	id      string // package.Struct.Field
+	comment string
 }
 
-// parsePackages reads all packages but those of the cloud, which has no options.
-func parsePackages(t *testing.T) map[string]*parsedPackage {
+// optionsOf returns the options of all packages but those of the cloud, which has none, and the
+// fields that are read by more than validations.
+func optionsOf(t *testing.T) (map[*types.Var]option, map[*types.Var]bool) {
 	t.Helper()
-	all := map[string]*parsedPackage{}
-	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && (name == "cloud" || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && name != ".") {
-			return fs.SkipDir
-		}
-		if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return err
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		dir := path.Dir(name)
-		if all[dir] == nil {
-			all[dir] = &parsedPackage{map[string]string{}, map[string]bool{}, map[string]bool{}}
-		}
-		all[dir].add(f)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	syntax := map[string]*ast.File{}
+	for _, s := range sources(t) {
+		syntax[s.name] = s.syntax
 	}
-	return all
+	u := uses{map[*types.Var]option{}, map[*types.Var][]*types.Func{}, map[*types.Func][]*types.Func{}, map[*types.Func]bool{}}
+	c := newChecker(packages(t))
+	for _, p := range packages(t) {
+		dir, ok := p.dir()
+		if !ok || dir == "cloud" || strings.HasPrefix(dir, "cloud/") {
+			continue
+		}
+		var files []*ast.File
+		for _, name := range p.GoFiles {
+			files = append(files, syntax[path.Join(dir, name)])
+		}
+		info := &types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}, Selections: map[*ast.SelectorExpr]*types.Selection{}}
+		if err := c.check(p.ImportPath, files, info); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			u.add(dir, f, info)
+		}
+	}
+	u.spreadValidation()
+	read := map[*types.Var]bool{}
+	for field, readers := range u.readers {
+		read[field] = slices.ContainsFunc(readers, func(f *types.Func) bool { return !u.validates[f] })
+	}
+	return u.options, read
 }
 
-// importers are the packages that know what is in a directory: its own, and those that import one
-// that does.
-func importers(packages map[string]*parsedPackage, dir string) []string {
-	known := []string{dir}
-	for i := 0; i < len(known); i++ {
-		for name, p := range packages {
-			if p.imports[known[i]] && !slices.Contains(known, name) {
-				known = append(known, name)
-			}
-		}
-	}
-	return known
+// uses are the options that are declared, and the functions that use fields and functions; nil
+// stands for what is outside of functions.
+type uses struct {
+	options   map[*types.Var]option
+	readers   map[*types.Var][]*types.Func
+	callers   map[*types.Func][]*types.Func
+	validates map[*types.Func]bool // functions of which nothing remains but diagnostics
 }
 
-func (p *parsedPackage) add(f *ast.File) {
-	for _, i := range f.Imports {
-		if dir, ok := strings.CutPrefix(unquoted(i.Path), "bake/"); ok {
-			p.imports[dir] = true
+// add adds what a file of a directory says.
+func (u *uses) add(dir string, f *ast.File, info *types.Info) {
+	for _, d := range f.Decls {
+		name, within := dir, (*types.Func)(nil)
+		if d, ok := d.(*ast.FuncDecl); ok {
+			within = info.Defs[d.Name].(*types.Func)
+			u.validates[within] = validates(d.Type)
 		}
-	}
-	written := map[ast.Node]bool{} // selectors that take no value
-	ast.Inspect(f, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.FuncDecl:
-			return !validates(n.Type)
-		case *ast.StructType:
-			for _, field := range n.Fields.List {
-				if tag := tagOf(field); tag != "" && !strings.HasSuffix(tag, ",label") && len(field.Names) == 1 {
-					p.options[field.Names[0].Name] = field.Doc.Text()
+		unread := map[ast.Node]bool{} // selectors that take no value
+		ast.Inspect(d, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.TypeSpec:
+				name = dir + "." + n.Name.Name
+			case *ast.StructType:
+				for _, field := range n.Fields.List {
+					if tag := tagOf(field); tag != "" && !strings.HasSuffix(tag, ",label") && len(field.Names) == 1 {
+						id := field.Names[0]
+						u.options[info.Defs[id].(*types.Var)] = option{name + "." + id.Name, field.Doc.Text()}
+					}
+				}
+			case *ast.AssignStmt:
+				for _, l := range n.Lhs {
+					unread[l] = n.Tok == token.ASSIGN
+				}
+			case *ast.CallExpr:
+				for _, a := range blamed(n) {
+					unread[a] = true
+				}
+			case *ast.SelectorExpr:
+				if s := info.Selections[n]; s != nil && s.Kind() == types.FieldVal && !unread[n] {
+					field := s.Obj().(*types.Var).Origin()
+					u.readers[field] = append(u.readers[field], within)
+				}
+			case *ast.Ident:
+				if f, ok := info.Uses[n].(*types.Func); ok {
+					u.callers[f.Origin()] = append(u.callers[f.Origin()], within)
 				}
 			}
-		case *ast.AssignStmt:
-			for _, l := range n.Lhs {
-				written[l] = n.Tok == token.ASSIGN
-			}
-		case *ast.CallExpr:
-			for _, a := range blamed(n) {
-				written[a] = true
-			}
-		case *ast.SelectorExpr:
-			if !written[n] {
-				p.reads[n.Sel.Name] = true
+			return true
+		})
+	}
+}
+
+// spreadValidation adds the functions that only validations use.
+func (u *uses) spreadValidation() {
+	for more := true; more; {
+		more = false
+		for f, callers := range u.callers {
+			if !u.validates[f] && !slices.ContainsFunc(callers, func(c *types.Func) bool { return !u.validates[c] && c != f }) {
+				u.validates[f], more = true, true
 			}
 		}
-		return true
-	})
+	}
 }
 
 // validates reports whether a function is part of a validation.

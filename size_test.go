@@ -1,8 +1,6 @@
 package bake_test
 
 import (
-	"bytes"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,24 +39,14 @@ func TestSize(t *testing.T) {
 // package slices adds some 15 kB to the program, and sixty of them a megabyte.
 func TestSorts(t *testing.T) {
 	large := regexp.MustCompile(`\bslices\.(Sort|SortStable|Sorted|SortedStable)Func\(`)
-	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case name == "internal/torture" || name == "internal/bench": // programs of their own
-			return fs.SkipDir
-		case !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
-			return nil
+	for _, s := range sources(t) {
+		if s.syntax == nil || strings.HasPrefix(s.name, "internal/torture/") || strings.HasPrefix(s.name, "internal/bench/") { // programs of their own
+			continue
 		}
-		src, err := os.ReadFile(name)
-		for i, line := range bytes.Split(src, []byte("\n")) {
-			if call := large.Find(line); call != nil {
-				t.Errorf("%s:%d: %s...): sort.Slice and sort.SliceStable do it in less", name, i+1, call)
+		for i, line := range strings.Split(s.text, "\n") {
+			if call := large.FindString(line); call != "" {
+				t.Errorf("%s:%d: %s...): sort.Slice and sort.SliceStable do it in less", s.name, i+1, call)
 			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -1,16 +1,12 @@
 package bake_test
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -20,38 +16,25 @@ import (
 // its time, "bake version" included. Expressions are compiled when they are needed
 // first, and no package is linked that builds great tables.
 func TestLittleIsDoneBeforeMain(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles", "./cmd/bake").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dec := json.NewDecoder(strings.NewReader(string(out)))
-	files := 0
-	for {
-		var p struct {
-			ImportPath, Dir string
-			GoFiles         []string
+	linked := map[string]bool{"bake/cmd/bake": true} // and what is linked with it: each package follows its imports
+	for _, p := range slices.Backward(packages(t)) {
+		if linked[p.ImportPath] {
+			for _, in := range p.Imports {
+				linked[in] = true
+			}
 		}
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(p.ImportPath, "/aws-sdk-go-v2/service/") && strings.HasSuffix(p.ImportPath, "/schemas") {
+		if linked[p.ImportPath] && strings.Contains(p.ImportPath, "/aws-sdk-go-v2/service/") && strings.HasSuffix(p.ImportPath, "/schemas") {
 			t.Errorf("%s makes a table of all shapes of its service before main: stay with the release before it came", p.ImportPath)
 		}
-		if !strings.HasPrefix(p.ImportPath, "bake/") {
+	}
+	files := 0
+	for _, s := range sources(t) {
+		if s.syntax == nil || !linked["bake/"+path.Dir(s.name)] {
 			continue
 		}
-		for _, name := range p.GoFiles {
-			files++
-			set := token.NewFileSet()
-			f, err := parser.ParseFile(set, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, at := range compiledAtOnce(f) {
-				t.Errorf("%s: an expression is compiled before main: use sync.OnceValue", set.Position(at))
-			}
+		files++
+		for _, at := range compiledAtOnce(s.syntax) {
+			t.Errorf("%s: an expression is compiled before main: use sync.OnceValue", positions.Position(at))
 		}
 	}
 	if files < 100 {
