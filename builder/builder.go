@@ -12,10 +12,11 @@ import (
 // Builder makes one image.
 type Builder interface {
 	// Build makes the image. It calls hooks.Provision once the machine is reachable, or not
-	// at all if there is no machine. It acquires every resource through s, and keeps those
-	// that the artifact consists of. It returns a nil artifact and no error if the template
-	// asks for no image. It returns both an artifact and an error if only part of what the
-	// template asks for could be made; what the artifact lists is then complete and kept.
+	// at all if there is no machine. It acquires every resource through s, and releases
+	// those that the artifact consists of. It returns a nil artifact and no error if the
+	// template asks for no image. It returns both an artifact and an error if only part of
+	// what the template asks for could be made; what the artifact lists is then complete
+	// and kept.
 	Build(ctx context.Context, s *step.Scope, hooks Hooks) (*Artifact, error)
 }
 
@@ -63,8 +64,8 @@ type Machine struct {
 	Leftovers *Leftovers
 }
 
-// Artifact is the result of a build or of a post-processor. Except for Live, it is plain data
-// that can be encoded as JSON.
+// Artifact is the result of a build or of a post-processor. Except for Live, it is plain
+// data, which can be encoded as JSON.
 type Artifact struct {
 	BuilderID string            `json:"builder_id"` // such as "mitchellh.amazonebs"
 	ID        string            `json:"id"`
@@ -79,8 +80,8 @@ type Artifact struct {
 	Live LiveArtifact `json:"-"`
 }
 
-// LiveArtifact is an artifact that the component which made it still holds. Values are
-// comparable: a post-processor that returns its input returns the same Live.
+// LiveArtifact is an artifact that is still held by the component that made it. Values
+// are comparable: a post-processor that returns its input returns the same Live.
 type LiveArtifact interface {
 	// State returns the named value for a later post-processor; nil if there is none.
 	State(ctx context.Context, name string) (any, error)

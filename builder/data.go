@@ -16,7 +16,7 @@ type Value struct {
 	Text   string
 	Number bool // Text is a whole number in decimal
 	Secret bool // Text must not be shown
-	Absent bool // the builder has no such value, and Text says so
+	Absent bool // the builder has no such value; Text is a placeholder
 }
 
 // Text returns a value that is a string.
@@ -105,10 +105,10 @@ func (d Data) Secrets() (texts []string) {
 	return texts
 }
 
-// Facts are a builder's data about its machine that the connection does not have.
+// Facts are what a builder knows about its machine in addition to the connection.
 type Facts struct {
 	RunID        string
-	ID           string // of the machine; empty if the builder gives it none
+	ID           string // of the machine; empty if it has none
 	Communicator string // its type
 	PublicKey    string // of the temporary key pair, if there is one
 	PrivateKey   string // likewise, in PEM

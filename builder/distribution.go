@@ -21,7 +21,7 @@ type Distribution struct {
 // Distributor distributes the images of one builder and moves their channels. It is not safe
 // for concurrent use.
 type Distributor interface {
-	// Check reports what would keep images from being distributed, without changing anything.
+	// Check returns an error if images could not be distributed. It changes nothing.
 	Check(ctx context.Context) error
 
 	// Distribute copies and shares images, keyed by region, with their tags. Copies that
@@ -31,8 +31,8 @@ type Distributor interface {
 	// Channel returns the state of the channel with this parameter name, for the images at.
 	Channel(ctx context.Context, parameter string, at []Placement) (ChannelState, error)
 
-	// MoveChannel points a channel at the images at, each in its own region and account. It
-	// moves the channel in all of them or in none. reason is recorded in its history.
+	// MoveChannel makes a channel name the images at, each in its own region and account:
+	// in all of them or in none. reason is recorded in its history.
 	MoveChannel(ctx context.Context, s *step.Scope, parameter, reason string, at []Placement) error
 
 	// Tags returns the tags of an image in the builder's own account.
@@ -44,7 +44,7 @@ type Placement struct {
 	Account string
 	Region  string
 	ID      string
-	Shared  bool // it belongs to another account, the builder's
+	Shared  bool // it belongs to the builder's account, which is another one
 
 	// Resource is the image in the ledger, if the distribution copied it within the builder's
 	// own account.
@@ -53,10 +53,10 @@ type Placement struct {
 
 // ChannelState is the state of a channel over all placements of an image.
 type ChannelState struct {
-	Names bool      // it points at the image everywhere
-	Since time.Time // since when it has pointed at the image everywhere
-	Moved time.Time // when it was last moved, anywhere; zero: it points at nothing
+	Names bool      // the channel names the image everywhere
+	Since time.Time // since when
+	Moved time.Time // when it was last moved, anywhere; zero: it names no image
 
-	// TakenBack says that the channel was rolled back from the image to an earlier one.
+	// TakenBack reports that the channel was rolled back from the image to an earlier one.
 	TakenBack bool
 }

@@ -22,7 +22,7 @@ func File(path string) (step.Resource, error) {
 
 // DestroyFile is the [step.Destroyer] for the resources of File.
 func DestroyFile(_ context.Context, r step.Resource) error {
-	// Below something that is not a directory there is no file either.
+	// A path below something that is not a directory does not exist either.
 	if err := os.Remove(r.Key); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("deleting a file: %w", err)
 	}

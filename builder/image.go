@@ -45,7 +45,7 @@ type Boot struct {
 	User         string // to log in as
 }
 
-// RejectAction says what happens to an image that failed its verification.
+// RejectAction is what happens to an image that failed its verification.
 type RejectAction string
 
 // The actions.
@@ -55,8 +55,8 @@ const (
 	Quarantine RejectAction = "quarantine" // keep it, tagged and disabled, so that it cannot be launched
 )
 
-// ErrGate is wrapped by errors that say that a gate is closed: a check failed, or its result
-// is unknown.
+// ErrGate is wrapped by the errors of closed gates: a check failed, or its result is
+// unknown.
 var ErrGate = errors.New("a gate is closed")
 
 // RejectedError is the error of an image that must not be published.

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// Leftovers collects bake's temporary files on a machine that could not be removed after use,
-// because the connection was lost. The caller of the provisioners removes them before the
-// machine becomes an image. Methods are safe for concurrent use, and do nothing on nil.
+// Leftovers collects bake's temporary files that could not be removed from a machine after
+// use because the connection was lost. The caller of the provisioners removes them before an
+// image is made. Its methods are safe for concurrent use, and do nothing on nil.
 type Leftovers struct {
 	mu   sync.Mutex
 	list []Leftover

@@ -15,9 +15,9 @@ type Reusable interface {
 	// contents of the image, such as its name and its tags.
 	Incidental() []string
 
-	// Lookup finds the source image of the build, and the available images of the account
-	// that have the tag, in every region that the build's images stay in. Copies are also
-	// looked up in the regions also. It changes nothing.
+	// Lookup finds the source image of the build and the account's available images that
+	// have the tag, in every region where the build's images are kept. also lists more
+	// regions in which to look for copies. Lookup changes nothing.
 	Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (LookupResult, error)
 }
 
@@ -26,13 +26,13 @@ type LookupResult struct {
 	Source     string // the source image of the build; empty if there is none
 	SourceName string
 	Region     string   // of the build
-	Regions    []string // that the build's images stay in
+	Regions    []string // where the build's images are kept
 	Images     []ExistingImage
 	Copies     []ExistingImage // in the additional regions
 
-	// Flaw says why an available image differs from what the build would make, for example
-	// because it is no longer shared as the options ask; empty if it does not differ. The
-	// error says that this could not be determined.
+	// Flaw returns how an available image differs from what the build would make, for
+	// example in its sharing; empty if it does not differ. An error means that this could
+	// not be determined.
 	Flaw func(ctx context.Context, i ExistingImage) (string, error)
 
 	// Artifact returns the artifact of a build that made these images.

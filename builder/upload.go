@@ -7,7 +7,7 @@ import (
 
 // Upload is a rule for the owner and the mode of uploaded files. Empty fields change nothing.
 type Upload struct {
-	Pattern       string // of paths on the machine, see [path.Match]; what is below a match matches too
+	Pattern       string // for paths on the machine, see [path.Match]; paths below a match match too
 	Owner, Group  string // name or number
 	Mode          string // of files, in octal digits
 	DirectoryMode string // of directories, likewise

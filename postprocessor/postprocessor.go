@@ -1,4 +1,4 @@
-// Package postprocessor defines what happens to an artifact once it exists.
+// Package postprocessor defines post-processors, which process the artifacts of builds.
 package postprocessor
 
 import (
@@ -8,21 +8,20 @@ import (
 	"bake/step"
 )
 
-// PostProcessor makes an artifact of an artifact.
+// PostProcessor turns an artifact into another one.
 type PostProcessor interface {
-	// Process returns the artifact that the next post-processor of the chain
-	// gets, which may be in itself; nil ends the chain. Keep says what becomes
-	// of in when the template does not say.
+	// Process returns the artifact for the next post-processor of the chain, which may be
+	// in itself; nil ends the chain. Keep defines whether in is kept.
 	Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, Keep, error)
 }
 
-// Keep says whether the input artifact is kept when keep_input_artifact is not set.
+// Keep defines whether an input artifact is kept, depending on keep_input_artifact.
 type Keep int
 
-// What may become of the input artifact.
+// The values of Keep.
 const (
-	Discard     Keep = iota // deleted, unless the template says otherwise
-	Kept                    // kept, unless the template says otherwise
-	MustKeep                // kept, whatever the template says: the output depends on it
-	MustDiscard             // deleted, whatever the template says
+	Discard     Keep = iota // deleted, unless keep_input_artifact is true
+	Kept                    // kept, unless keep_input_artifact is false
+	MustKeep                // always kept: the output depends on it
+	MustDiscard             // always deleted
 )

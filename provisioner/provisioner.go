@@ -1,4 +1,5 @@
-// Package provisioner defines what changes a machine before it becomes an image.
+// Package provisioner defines provisioners, which change a machine before an image is
+// made of it.
 package provisioner
 
 import (
@@ -18,8 +19,8 @@ type Provisioner interface {
 // Keyed is a provisioner that affects nothing but the machine, and whose effect can be determined
 // in advance. A machine on which it has run need not be built again.
 type Keyed interface {
-	// Key returns everything that determines what the provisioner does: its options, which encode
-	// as JSON, and the files and directories of this host that it reads. An error says why that
+	// Key returns everything that determines the effect: the options, which can be encoded as
+	// JSON, and the files and directories on this host that are read. An error says why that
 	// cannot be determined.
 	Key() (options any, files []string, err error)
 }

@@ -1,6 +1,5 @@
-// Package amazon holds what commands need from the Amazon components in addition to the
-// components themselves: their account and regions, and how to find and delete their
-// resources.
+// Package amazon provides commands with access to the Amazon components: their account
+// and regions, and how to find and delete their resources.
 package amazon
 
 import (
@@ -37,7 +36,8 @@ const (
 	WithCreated = ownership.WithCreated // when it was made, in RFC 3339; absent if unknown
 )
 
-// CacheTag is the tag of images of machines that are kept as the start of later builds.
+// CacheTag is the tag of images of machines that are kept so that later builds can
+// start from them.
 const CacheTag = ownership.CacheTag
 
 // Destroyer deletes resources of finished builds, as recorded with the resources. cloud
@@ -91,7 +91,7 @@ func ImageStates(ctx context.Context, p Place, ids []string) (map[string]string,
 	if err != nil {
 		return nil, err
 	}
-	filter := "image-id" // which, unlike a list of ids, does not fail for one that is not there yet
+	filter := "image-id" // unlike a list of ids, a filter does not fail for one that does not exist yet
 	states := map[string]string{}
 	for some := range slices.Chunk(ids, 200) {
 		out, err := access.Call(ctx, session.EC2(session.Region).DescribeImages, &ec2.DescribeImagesInput{

@@ -9,7 +9,7 @@ import (
 	"bake/internal/s3uri"
 )
 
-// Bucket is a location in an S3 bucket that holds documents.
+// Bucket is a location for documents in an S3 bucket.
 type Bucket = bucket.Bucket
 
 // ErrNoBucket means that there is no such bucket.
@@ -33,7 +33,7 @@ type Documents string
 // Permissions implements [Permitted].
 func (d Documents) Permissions() []policy.Need {
 	name, prefix, err := s3uri.Parse(string(d))
-	if err != nil { // it is not known yet
+	if err != nil { // not known yet
 		name, prefix = "*", ""
 	}
 	if prefix != "" {

@@ -20,10 +20,10 @@ import (
 	"bake/step"
 )
 
-// Suite checks what holds for every builder.
+// Suite checks the requirements on every builder.
 type Suite struct {
 	Factory component.Factory[builder.Builder]
-	Body    string // of a source block that succeeds
+	Body    string // of a valid source block
 	Dir     string // contains everything that the builder makes
 }
 
@@ -113,7 +113,7 @@ func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ledger.Close() }) // what an artifact lives in is in it
+	t.Cleanup(func() { ledger.Close() }) // the files of an artifact are below it
 	s := step.NewScope(step.Scope{Build: "test.x", Ledger: ledger, Emit: func(step.Event) {}, Grace: time.Minute, Run: step.Invocation{ID: "run", Env: os.Environ()}})
 	a, err := b.Build(ctx, s, builder.Hooks{Provision: provision})
 	if err := s.Close(context.WithoutCancel(t.Context()), context.WithoutCancel(t.Context())); err != nil {

@@ -1,4 +1,4 @@
-// Package file is the builder whose image is a file.
+// Package file is a builder that makes a file instead of an image.
 package file
 
 import (

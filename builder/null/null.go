@@ -1,5 +1,5 @@
-// Package null is the builder that makes nothing: it runs the provisioners on a
-// machine that is there already.
+// Package null is a builder without a result: it runs the provisioners on an existing
+// machine.
 package null
 
 import (
@@ -75,7 +75,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// warnOfKeyPair warns of options about a key pair, because there is none.
+// warnOfKeyPair warns about options for a key pair, which have no effect.
 func (o *Options) warnOfKeyPair(c *schema.Checker) {
 	for _, option := range []struct {
 		ptr any

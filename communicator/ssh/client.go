@@ -217,7 +217,7 @@ func (c *Client) bastionCommand() []string {
 	return append(args, "-W", "[%h]:%p", "--", o.BastionHost)
 }
 
-// optionWord makes a path one word of a line of ssh_config.
+// optionWord quotes a path as one word of a line in ssh_config.
 func optionWord(path string) string {
 	if strings.ContainsAny(path, " \t") {
 		return `"` + path + `"`

@@ -1,5 +1,5 @@
-// Package artifice is the post-processor that makes an artifact of files that
-// something else has left here.
+// Package artifice is the post-processor that replaces the artifact with existing local
+// files.
 package artifice
 
 import (
@@ -19,9 +19,9 @@ import (
 
 // Options are the arguments of an artifice post-processor.
 type Options struct {
-	// Files of the new artifact, which replaces the one that came in. The wildcards `*`, `?`
-	// and `[` are expanded when the post-processor runs; a pattern that matches nothing is
-	// ignored, unless none matches.
+	// Files of the new artifact, which replaces the input artifact. The wildcards `*`, `?`
+	// and `[` are expanded when the post-processor runs. A pattern without a match is
+	// ignored, but it is an error if none matches.
 	Files []string `hcl:"files"`
 }
 
@@ -37,7 +37,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the artifice post-processor.
+// Factory returns the factory of the artifice post-processor.
 func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("artifice", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &artifice{o, src} })
@@ -64,7 +64,7 @@ func (p *artifice) Process(ctx context.Context, s *step.Scope, _ *builder.Artifa
 			r, err := builder.File(path)
 			errs = append(errs, err)
 			if slices.ContainsFunc(a.Resources, func(has step.Resource) bool { return has.Key == r.Key }) {
-				continue // several patterns match it
+				continue // matched by several patterns
 			}
 			a.Files, a.Resources = append(a.Files, path), append(a.Resources, r)
 		}

@@ -1,5 +1,5 @@
-// Package checksum is the post-processor that writes down checksums of the
-// artifact's files.
+// Package checksum is the post-processor that writes the checksums of the artifact's
+// files to files.
 package checksum
 
 import (
@@ -29,12 +29,12 @@ import (
 
 // Options are the arguments of a checksum post-processor.
 type Options struct {
-	// Algorithms: `md5`, `sha1`, `sha224`, `sha256`, `sha384` and `sha512`. Do not rely on
-	// md5 and sha1 against tampering.
+	// Algorithms: `md5`, `sha1`, `sha224`, `sha256`, `sha384` and `sha512`. md5 and sha1
+	// do not protect against tampering.
 	ChecksumTypes []string `hcl:"checksum_types,optional"`
 
-	// File to append the checksums to, one line for each file. `{{.BuildName}}`,
-	// `{{.BuilderType}}` and `{{.ChecksumType}}` can be used in it.
+	// File to append the checksums to, one line per file. It can use `{{.BuildName}}`,
+	// `{{.BuilderType}}` and `{{.ChecksumType}}`.
 	Output string `hcl:"output,optional,deferred"`
 }
 
@@ -61,7 +61,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the checksum post-processor.
+// Factory returns the factory of the checksum post-processor.
 func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("checksum", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &checksum{o, src} })
@@ -128,8 +128,8 @@ func (p *checksum) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	return out, nil
 }
 
-// outputs are the files to write to, one for each type. None of them may be one of
-// the artifact's.
+// outputs returns the files to write to, one for each type. It is an error if one of
+// them is a file of the artifact.
 func (p *checksum) outputs(s *step.Scope, types, files []string) (paths []string, err error) {
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	for _, name := range types {
@@ -145,7 +145,7 @@ func (p *checksum) outputs(s *step.Scope, types, files []string) (paths []string
 	return paths, nil
 }
 
-// add appends text to a file: all of it, or nothing.
+// add appends text to a file, completely or not at all.
 func add(path, text string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -161,8 +161,8 @@ func add(path, text string) (err error) {
 	return errors.Join(err, f.Close())
 }
 
-// takeBack removes the last n bytes that were appended to a file. Another build may have
-// appended more meanwhile, which stays: what was written then stays too.
+// takeBack removes the last n bytes that were appended to a file. If another build has
+// appended more meanwhile, everything stays.
 func takeBack(f *os.File, n int) error {
 	end, err := f.Seek(0, io.SeekCurrent) // just after the written data
 	if err != nil {
@@ -175,7 +175,7 @@ func takeBack(f *os.File, n int) error {
 	return truncate(f, end-int64(n))
 }
 
-// sum returns the checksums of a file, which it reads once.
+// sum returns the checksums of a file, reading it once.
 func sum(ctx context.Context, path string, types []string) ([][]byte, error) {
 	f, err := builder.Open(path)
 	if err != nil {

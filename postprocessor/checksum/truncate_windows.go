@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// truncate cuts off what a file that is open for appending has beyond size bytes. Windows needs
-// another handle for it, which is of whatever has the name of the file now.
+// truncate truncates a file that is open for appending to size bytes. On Windows this takes
+// another handle, to the file that has the name now.
 func truncate(f *os.File, size int64) error {
 	again, err := os.OpenFile(f.Name(), os.O_WRONLY, 0)
 	if err != nil {

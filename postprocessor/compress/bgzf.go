@@ -15,8 +15,8 @@ type bgzfWriter struct {
 	block []byte
 }
 
-// bgzfBlock is how much goes into a member: it stays below 64 KiB even if it
-// cannot be compressed.
+// bgzfBlock is the amount of data in a member, which stays below 64 KiB even if the
+// data cannot be compressed.
 const bgzfBlock = 0xff00
 
 func newBGZF(w io.Writer, level int) *bgzfWriter { return &bgzfWriter{w: w, level: level} }
@@ -48,7 +48,8 @@ func (b *bgzfWriter) flush() error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	// The field's value follows the header, the length of all fields, and its own name and length.
+	// The value of the field comes after the header, the length of all fields, and the field's
+	// name and length.
 	binary.LittleEndian.PutUint16(member.Bytes()[16:], uint16(member.Len()-1))
 	b.block = b.block[:0]
 	_, err = b.w.Write(member.Bytes())
@@ -58,7 +59,7 @@ func (b *bgzfWriter) flush() error {
 // bgzfEnd is the empty member that marks the end, exactly as in the specification.
 var bgzfEnd = []byte("\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\x06\x00BC\x02\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 
-// Close writes what is left, and the end.
+// Close writes the remaining data and the end marker.
 func (b *bgzfWriter) Close() error {
 	if len(b.block) > 0 {
 		if err := b.flush(); err != nil {

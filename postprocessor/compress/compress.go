@@ -1,5 +1,5 @@
 // Package compress is the post-processor that packs the artifact's files into an
-// archive, or compresses one of them.
+// archive, or compresses a single file.
 package compress
 
 import (
@@ -23,18 +23,18 @@ import (
 type Options struct {
 	// File to write. Its extension selects an archive (`.zip`, `.tar`), a compressed archive
 	// (`.tar.gz`), or a single compressed file (`.gz`). The compression formats are `gz`,
-	// `bgzf`, `bz2`, `xz` and `lz4`. With any other extension the file is a tar archive
-	// compressed with gzip. `{{.BuildName}}` and `{{.BuilderType}}` can be used in it.
+	// `bgzf`, `bz2`, `xz` and `lz4`. With any other extension, the file is a tar archive
+	// compressed with gzip. The name can use `{{.BuildName}}` and `{{.BuilderType}}`.
 	Output string `hcl:"output,optional,deferred"`
 
-	// What to write, as an extension such as `tar.gz`, if `output` has no known extension.
+	// Output format, as an extension such as `tar.gz`, if `output` has no known extension.
 	Format string `hcl:"format,optional"`
 
-	// Kind of archive, `tar` or `zip`, whatever the extension of `output` is.
+	// Archive format, `tar` or `zip`. It overrides the extension of `output`.
 	Archive string `hcl:"archive,optional"`
 
-	// Compression, whatever the extension of `output` is: `gz` (or `gzip`, `pgzip`), `bgzf`,
-	// `bzip2` (or `bz2`), `xz` or `lz4`. Ignored for `zip`, which compresses in its own way.
+	// Compression: `gz` (or `gzip`, `pgzip`), `bgzf`, `bzip2` (or `bz2`), `xz` or `lz4`. It
+	// overrides the extension of `output`. Ignored for `zip`, which has its own compression.
 	Algorithm string `hcl:"algorithm,optional"`
 
 	// Compression level, from 1 (fastest) to 9 (smallest). Not set or 0: the default of the
@@ -62,7 +62,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the compress post-processor.
+// Factory returns the factory of the compress post-processor.
 func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("compress", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &compress{o, src} })
@@ -75,11 +75,11 @@ type compress struct {
 
 // form is the format of an output file.
 type form struct {
-	archive   string // "tar", "zip" or "", for one file as it is
-	algorithm string // or "", for none
+	archive   string // "tar", "zip", or "" for a single file
+	algorithm string // "" for none
 }
 
-// canonical is an algorithm's name among [algorithms].
+// canonical returns the name that [algorithms] has for an algorithm.
 func canonical(name string) string {
 	switch name {
 	case "gzip", "pgzip":
@@ -90,7 +90,7 @@ func canonical(name string) string {
 	return name
 }
 
-// formOf reads the form from the end of a name.
+// formOf determines the form from the extension of a name.
 func formOf(name string) form {
 	parts := strings.Split(filepath.Base(name), ".")[1:]
 	last, before := "", ""
@@ -114,7 +114,8 @@ func formOf(name string) form {
 	return form{"", last}
 }
 
-// form returns the format of the output: that of its name, unless an option overrides it.
+// form returns the format of the output: that of its extension, unless an option
+// overrides it.
 func (o *Options) form(output string) form {
 	if o.Format != "" {
 		output += "." + o.Format
@@ -125,7 +126,7 @@ func (o *Options) form(output string) form {
 	}
 	if o.Algorithm != "" {
 		f.algorithm = canonical(o.Algorithm)
-		if f.archive == "zip" { // the name's, since Validate refuses both options
+		if f.archive == "zip" { // that of the extension, since Validate refuses both options together
 			f.archive = ""
 		}
 	}
@@ -135,8 +136,8 @@ func (o *Options) form(output string) form {
 	return f
 }
 
-// Process implements [postprocessor.PostProcessor]. The new artifact is the file
-// that was written. An artifact that has no files is not in it, and so is kept.
+// Process implements [postprocessor.PostProcessor]. The new artifact is the output
+// file. An input artifact without files is not part of it, and so is kept.
 func (p *compress) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	out, err := p.process(ctx, s, in)
 	if len(in.Files) == 0 {
@@ -185,7 +186,8 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	}, nil
 }
 
-// namesakes are files that have one name in an archive, where they have no directories.
+// namesakes returns pairs of files that would have the same name in an archive, which
+// has no directories.
 func namesakes(files []string) (pairs [][2]string) {
 	first := map[string]string{}
 	for _, f := range files {

@@ -29,7 +29,8 @@ import (
 
 var algorithms = []string{"gz", "bgzf", "bzip2", "xz", "lz4"}
 
-// encode writes files to w in a form. Level is -1 or 0 for the algorithm's usual.
+// encode writes files to w in a form. A level of -1 or 0 is the default of the
+// algorithm.
 func encode(ctx context.Context, w io.Writer, as form, level int, files []string) error {
 	if level = min(level, 9); level == 0 {
 		level = -1
@@ -38,7 +39,7 @@ func encode(ctx context.Context, w io.Writer, as form, level int, files []string
 	if err != nil {
 		return err
 	}
-	// The same files make the same archive, whenever, wherever and by whom it is made.
+	// The same files always make the same archive.
 	files = slices.Clone(files)
 	sort.Slice(files, func(i, j int) bool {
 		a, b := files[i], files[j]
@@ -60,7 +61,7 @@ func encode(ctx context.Context, w io.Writer, as form, level int, files []string
 	return errors.Join(err, to.Close())
 }
 
-// compressor returns a writer that compresses what it passes on to w.
+// compressor returns a writer that compresses data and writes it to w.
 func compressor(w io.Writer, algorithm string, level int) (io.WriteCloser, error) {
 	switch algorithm {
 	case "gz":
@@ -133,7 +134,7 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 	return z.Close()
 }
 
-// withFile calls f with what a file holds. An error names the file.
+// withFile calls f with the content of a file. Errors name the file.
 func withFile(ctx context.Context, name string, f func(fs.FileInfo, io.Reader) error) error {
 	file, err := builder.Open(name)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package manifest is the post-processor that writes down what was built, as
-// JSON.
+// Package manifest is the post-processor that records builds in a JSON file.
 package manifest
 
 import (
@@ -23,14 +22,15 @@ import (
 
 // Options are the arguments of a manifest post-processor.
 type Options struct {
-	// Path of the manifest, a JSON file. Builds are appended to an existing manifest; with
-	// `-force` a run starts a new one.
+	// Path of the manifest, a JSON file. Builds are added to an existing manifest; with
+	// `-force`, a run starts a new one.
 	Output string `hcl:"output,optional"`
 
-	// Record only the file names, without their directories.
+	// Record file names without their directories.
 	StripPath bool `hcl:"strip_path,optional"`
 
-	// Do not record when the build finished, so that equal builds make equal manifests.
+	// Do not record when the build finished, so that identical builds have identical
+	// manifests.
 	StripTime bool `hcl:"strip_time,optional"`
 
 	// Additional values to record with the build. Do not put secrets in it: the manifest is
@@ -47,7 +47,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the manifest post-processor. now is the clock.
+// Factory returns the factory of the manifest post-processor. now is the clock.
 func Factory(now func() time.Time) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("manifest", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &manifest{o, src, now} })
@@ -59,7 +59,7 @@ type manifest struct {
 	now func() time.Time
 }
 
-// document is what the file holds.
+// document is the content of the file.
 type document struct {
 	Builds      []json.RawMessage `json:"builds"` // entries of other programs are kept unchanged
 	LastRunUUID string            `json:"last_run_uuid"`
@@ -121,15 +121,15 @@ func (p *manifest) entry(s *step.Scope, in *builder.Artifact) (build, error) {
 	return b, nil
 }
 
-// A lock is held for milliseconds. If it cannot be had within lockPatience, its holder is
-// considered dead. Until then there is an attempt after each lockPause.
+// A lock is held for milliseconds. If it cannot be taken within lockPatience, its holder
+// is assumed to be dead. lockPause is the pause between attempts.
 const (
 	lockPause    = 20 * time.Millisecond
 	lockPatience = 3 * time.Second
 )
 
-// lock takes the lock that keeps builds from writing the manifest at the same
-// time. Other programs that write it take the same one.
+// lock takes the lock that keeps builds from writing the manifest at the same time.
+// Other programs that write the file use the same lock.
 func (p *manifest) lock(ctx context.Context) (unlock func(), err error) {
 	path := p.Output + ".lock"
 	unlock = func() { os.Remove(path) }

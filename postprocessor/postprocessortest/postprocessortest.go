@@ -1,5 +1,5 @@
-// Package postprocessortest is the conformance suite of post-processors, and runs them
-// in tests.
+// Package postprocessortest has the conformance suite of post-processors, and helpers
+// to run them in tests.
 package postprocessortest
 
 import (
@@ -16,14 +16,14 @@ import (
 	"bake/step"
 )
 
-// Process runs the post-processor that body makes on in, in a build of a source
-// "null" "web". Its error may be that body is not valid.
+// Process runs the post-processor with this body on in, in a build of a source "null"
+// "web". It also returns an error if body is invalid.
 func Process(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	t.Helper()
 	return ProcessIn(t, f, body, step.Scope{Run: step.Invocation{Env: os.Environ()}, SourceType: "null", SourceName: "web"}, in)
 }
 
-// ProcessIn is Process in a build of the test's own.
+// ProcessIn is Process in the given build.
 func ProcessIn(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, s step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	t.Helper()
 	p, diags := instance(t, f, body)
@@ -36,7 +36,7 @@ func ProcessIn(t *testing.T, f component.Factory[postprocessor.PostProcessor], b
 	return p.Process(t.Context(), step.NewScope(s), in)
 }
 
-// instance makes a post-processor of the body of its block.
+// instance makes a post-processor from the body of its block.
 func instance(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string) (postprocessor.PostProcessor, hcl.Diagnostics) {
 	t.Helper()
 	file, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)

@@ -17,19 +17,19 @@ import (
 	"bake/step"
 )
 
-// Suite checks what holds for every post-processor.
+// Suite checks the requirements on every post-processor.
 type Suite struct {
 	Factory component.Factory[postprocessor.PostProcessor]
 
-	// Body is that of a block that succeeds. DIR in it is a directory of the test, which
-	// holds the artifact's files, DIR/one and DIR/two.
+	// Body is the body of a valid block. DIR in it is replaced by a directory of the test
+	// with the artifact's files, DIR/one and DIR/two.
 	Body string
 
-	// Unwritable is the body of a block that writes to DIR/one/x, which cannot be, and
-	// what the error names. Empty: it writes nothing.
+	// Unwritable is the body of a block that writes to DIR/one/x, which is impossible, and
+	// a text that the error must contain. Empty: the post-processor writes nothing.
 	Unwritable, Names string
 
-	// Untouched reports that the post-processor reads no file of the artifact.
+	// Untouched means that the post-processor does not read the artifact's files.
 	Untouched bool
 }
 
@@ -109,7 +109,7 @@ func (suite Suite) Run(t *testing.T) {
 	}
 }
 
-// list are the files of a directory, and what they hold.
+// list returns the files of a directory, with their contents.
 func list(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}

@@ -13,7 +13,7 @@ type Options struct {
 	// Write attestations. `false` passes the artifact on without any.
 	Provenance bool `hcl:"provenance,optional"`
 
-	// URI of the type of build, which says what the parameters of a build mean.
+	// URI of the build type, which defines the meaning of the build's parameters.
 	BuildType string `hcl:"build_type,optional"`
 
 	// Directory to write to; it is created if needed. Not set: that of the artifact's first
@@ -28,13 +28,13 @@ type Options struct {
 	// is running.
 	OnlyBuilds []string `hcl:"only_builds,optional"`
 
-	// Variables to record as parameters. Values of sensitive variables are written as
-	// `<sensitive>`, and so are those of the variables listed in `packer_sensitive_variables`.
+	// Variables to record as parameters. Values of sensitive variables, and of those listed in
+	// `packer_sensitive_variables`, are recorded as `<sensitive>`.
 	UserVariables map[string]string `hcl:"user_variables,optional"`
 
-	// URI of the source repository. Not set: that of the continuous integration system, or
-	// else of the Git repository that the current directory is in. A user name and a password
-	// in it are left out.
+	// URI of the source repository. Not set: the one that the CI system reports, or that of
+	// the Git repository of the current directory. User names and passwords are removed from
+	// it.
 	SourceURI string `hcl:"source_uri,optional"`
 
 	// Attest an SBOM as well.
@@ -43,31 +43,32 @@ type Options struct {
 	// Format of the SBOM: `cyclonedx` or `spdx`.
 	SBOMFormat string `hcl:"sbom_format,optional"`
 
-	// What the SBOM is made from: the root of a system's files, or an existing SBOM, such as
-	// one that the provisioner `hcp-sbom` wrote. Not set: the directory that all the
-	// artifact's files are in. Required for an artifact without files.
+	// Source of the SBOM: the root directory of a system, or an existing SBOM, such as one
+	// from the provisioner `hcp-sbom`. Not set: the directory that contains all the
+	// artifact's files. Required for an artifact without files.
 	SBOMScanPath string `hcl:"sbom_scan_path,optional"`
 
-	// `squashed` or `all-layers`. It makes no difference: what is scanned has no layers.
+	// `squashed` or `all-layers`. No effect, because a directory has no layers.
 	SBOMScope string `hcl:"sbom_scope,optional"`
 
-	// Path patterns: what was found only there is left out of the SBOM.
+	// Path patterns. Packages found only at matching paths are excluded from the SBOM.
 	SBOMExclude []string `hcl:"sbom_exclude,optional"`
 
-	// How attestations are signed: `none`, `key` or `kms`. `keyless` is an error: Fulcio
-	// and Rekor of Sigstore are not supported.
+	// How attestations are signed: `none`, `key` or `kms`. `keyless` is an error, because
+	// Sigstore's Fulcio and Rekor are not supported.
 	SigningMode string `hcl:"signing_mode,optional"`
 
-	// With `key`, path of a private key in PEM form: Ed25519, ECDSA or RSA. The passphrase
-	// of an encrypted one is in the environment variable `BAKE_SIGNING_PASSPHRASE`. With
-	// `kms`, a key of AWS KMS: `awskms:///` and its ID, ARN or alias.
+	// With `key`, path of a private key in PEM format: Ed25519, ECDSA or RSA. The
+	// passphrase of an encrypted key is read from the environment variable
+	// `BAKE_SIGNING_PASSPHRASE`. With `kms`, an AWS KMS key: `awskms:///` followed by its
+	// ID, ARN or alias.
 	Signer string `hcl:"signer,optional"`
 
 	// Another name for `signer`.
 	Key string `hcl:"key,optional"`
 
-	// Path of the public key in PEM form that the signatures are checked with. Not set: that
-	// of the signer.
+	// Path of the public key in PEM format to check the signatures with. Not set: that of
+	// the signer.
 	Verifier string `hcl:"verifier,optional"`
 
 	// For `keyless`, which is not supported.
@@ -165,7 +166,7 @@ func (o *Options) validateSigner(c *schema.Checker) {
 	}
 }
 
-// signer returns the key to sign with, and the option that holds it.
+// signer returns the key to sign with, and the option that contains it.
 func (o *Options) signer() (field *string, key string) {
 	if o.Signer == "" {
 		return &o.Key, o.Key

@@ -1,5 +1,5 @@
-// Package provenance is the post-processor that attests how an artifact was built, and
-// what is in it.
+// Package provenance is the post-processor that writes attestations of how an artifact
+// was built and what it contains.
 package provenance
 
 import (
@@ -29,10 +29,10 @@ import (
 	"bake/step"
 )
 
-// KMS returns the key of a URI "awskms://…"; env is the environment as "NAME=value".
+// KMS opens the key with a URI "awskms://…"; env is the environment as "NAME=value".
 type KMS func(ctx context.Context, env []string, uri string) (crypto.Signer, error)
 
-// Factory makes the provenance post-processor. now is the clock.
+// Factory returns the factory of the provenance post-processor. now is the clock.
 func Factory(now func() time.Time, kms KMS) component.Factory[postprocessor.PostProcessor] {
 	return component.Define("provenance", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &provenance{o, src, now, kms} })
@@ -102,8 +102,8 @@ func (p *provenance) attest(ctx context.Context, s *step.Scope, in *builder.Arti
 	return r.write(ctx, ".sbom.att.json", kind, json.RawMessage(sbom))
 }
 
-// name finds the subjects, and what attestations of them are called: as the first file,
-// or the image, or the source.
+// name determines the subjects, and the file name of their attestations: that of the
+// first file, the image or the source.
 func (r *run) name(in *builder.Artifact) error {
 	dir, name := ".", r.scope.SourceName
 	for i, path := range in.Files {
@@ -138,8 +138,8 @@ func (r *run) name(in *builder.Artifact) error {
 }
 
 // SigningKey returns the URI of the key in a key service that signs the attestations, so
-// that its use can be permitted. "*" replaces what is not known yet. It returns "" if there
-// is no attestation to sign.
+// that its use can be permitted. Unknown parts are "*". It returns "" if there is no
+// attestation to sign.
 func (p *provenance) SigningKey() string {
 	if p.Provenance || !p.src.Known(&p.Provenance) {
 		switch field, key := p.signer(); {
@@ -153,7 +153,7 @@ func (p *provenance) SigningKey() string {
 	return ""
 }
 
-// keys opens the key to sign with, and the one to check that with.
+// keys opens the key to sign with, and the one to check signatures with.
 func (r *run) keys(ctx context.Context) (err error) {
 	field, from := r.signer()
 	pass := envvar.Get(r.scope.Run.Env, attest.PassphraseVar)
@@ -179,7 +179,7 @@ func (r *run) keys(ctx context.Context) (err error) {
 	return nil
 }
 
-// predicate is the provenance.
+// predicate returns the provenance.
 func (r *run) predicate(ctx context.Context, in *builder.Artifact) attest.Provenance {
 	builds := r.OnlyBuilds
 	if len(builds) == 0 && r.scope.Build != "" {
@@ -220,7 +220,7 @@ func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 const sensitive = "<sensitive>"
 
-// variables are user_variables without secrets.
+// variables returns user_variables with secrets masked.
 func (r *run) variables() map[string]string {
 	hidden := strings.FieldsFunc(r.UserVariables["packer_sensitive_variables"], func(c rune) bool { return strings.ContainsRune(", []\"\n", c) })
 	out := map[string]string{}
@@ -233,7 +233,7 @@ func (r *run) variables() map[string]string {
 	return out
 }
 
-// sbom makes the bill of materials, or reads the one there is.
+// sbom makes the SBOM, or reads an existing one.
 func (r *run) sbom(in *builder.Artifact) ([]byte, error) {
 	path := r.SBOMScanPath
 	if path == "" {

@@ -35,7 +35,7 @@ func (r *run) sourceOf(ctx context.Context) attest.Resource {
 	return out
 }
 
-// git asks Git about the current directory; empty if it does not know.
+// git returns the output of a Git command in the current directory; empty if it fails.
 func (r *run) git(ctx context.Context, args ...string) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -62,13 +62,13 @@ func withoutUser(uri string) string {
 	return scheme + "://" + rest[strings.LastIndexByte(rest[:end], '@')+1:]
 }
 
-// repository is the URI of a Git repository, without what lets in: user names and
-// passwords, and what follows a question mark.
+// repository returns the URI of a Git repository without anything that grants access:
+// user names, passwords and the query.
 func repository(s string) string {
 	if s == "" {
 		return ""
 	}
-	if !strings.Contains(s, "://") { // user@host:path, or a path of this host
+	if !strings.Contains(s, "://") { // user@host:path, or a local path
 		host, path, ok := strings.Cut(s, ":")
 		if !ok || strings.Contains(host, "/") {
 			return ""

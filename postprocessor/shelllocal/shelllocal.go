@@ -1,4 +1,5 @@
-// Package shelllocal is the post-processor that runs scripts where bake runs.
+// Package shelllocal is the post-processor that runs scripts on the computer that bake
+// runs on.
 package shelllocal
 
 import (
@@ -25,14 +26,14 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the shell-local post-processor.
+// Factory returns the factory of the shell-local post-processor.
 func Factory() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("shell-local", func() Options { return Options{script.LocalDefaults()} },
 		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &shellLocal{o.local()} })
 }
 
-// local is the options with an execute_command of one element made a command
-// line for sh.
+// local returns the options, with an execute_command of one element turned into a
+// command line for sh.
 func (o *Options) local() *script.LocalOptions {
 	if len(o.ExecuteCommand) == 1 {
 		o.ExecuteCommand = []string{"sh", "-c", o.ExecuteCommand[0]}

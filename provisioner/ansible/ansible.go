@@ -1,5 +1,5 @@
-// Package ansible is the provisioner that runs an Ansible playbook, from here, on the
-// machine.
+// Package ansible is the provisioner that runs Ansible on this computer, with a
+// playbook for the machine.
 package ansible
 
 import (
@@ -27,9 +27,10 @@ import (
 	"bake/step/onhost"
 )
 
-// Factory makes the ansible provisioner. connect is the command that connects
-// its standard input and output to %h at %p, and with -through and a socket does so
-// through this process; without one, Ansible can log in only to what can be dialed.
+// Factory returns the factory of the ansible provisioner. connect is a command that
+// connects its standard input and output to port %p of %h, with -through SOCKET by way
+// of this process. Without connect, Ansible can log in only to machines that can be
+// dialed directly.
 func Factory(connect []string) component.Factory[provisioner.Provisioner] {
 	return component.Define("ansible", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
@@ -48,13 +49,13 @@ type run struct {
 	*ansible
 	scope   *step.Scope
 	machine builder.Machine
-	dir     string   // of this user alone, as long as the call lasts
+	dir     string   // accessible by this user only; removed at the end of the call
 	sockets string   // likewise, with a short path
 	extra   []string // extra_arguments, rendered
 	env     []string // ansible_env_vars, rendered
 	to      target
 
-	background sync.WaitGroup // what ends with the context of connectTo
+	background sync.WaitGroup // goroutines that end with the context of connectTo
 }
 
 // Provision implements [provisioner.Provisioner].
@@ -130,12 +131,12 @@ func (r *run) inventoryFile(ctx context.Context) (path string, remove func(), er
 	return path, remove, nil
 }
 
-// maxSocketDir is the maximum length of the path of the directory of sockets: the path of a
-// socket is limited to some 100 bytes, of which ssh's names take 40.
+// maxSocketDir is the maximum path length of the directory of sockets: the path of a socket
+// is limited to about 100 bytes, of which ssh's names take 40.
 const maxSocketDir = 60
 
-// controlDir is where the connections that Ansible shares have their sockets, so that
-// they can be ended.
+// controlDir returns the directory of the sockets of Ansible's shared SSH connections,
+// which are needed to end these connections.
 func (r *run) controlDir() string { return filepath.Join(r.sockets, "cp") }
 
 // file returns the path of a file that is deleted at the end of the call.
@@ -181,11 +182,10 @@ func (r *run) install(ctx context.Context) error {
 	return nil
 }
 
-// outputGrace is how long the output of a program that has ended, or was killed, is
-// waited for.
+// outputGrace limits the wait for the output of a program that has ended or was killed.
 const outputGrace = 2 * time.Second
 
-// execute runs a program of Ansible's to its end, or until ctx is over.
+// execute runs one of Ansible's programs until it ends or ctx does.
 func (r *run) execute(ctx context.Context, name string, args []string) error {
 	path, err := lookUp(name)
 	if err != nil {
@@ -214,7 +214,7 @@ func (r *run) execute(ctx context.Context, name string, args []string) error {
 	}
 	var exit *exec.ExitError
 	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // something in the background may hold the output
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a background process may hold the output open
 		return nil
 	case errors.As(err, &exit) && exit.Exited():
 		return fmt.Errorf("%s ended with exit status %d%s", name, exit.ExitCode(), meaning(name, exit.ExitCode()))
@@ -222,7 +222,8 @@ func (r *run) execute(ctx context.Context, name string, args []string) error {
 	return fmt.Errorf("running %s: %w", name, err)
 }
 
-// meaning is what an exit status of ansible-playbook means, in brackets, or "".
+// meaning explains an exit status of ansible-playbook, in parentheses; "" if there is
+// nothing to explain.
 func meaning(name string, code int) string {
 	if filepath.Base(name) != "ansible-playbook" {
 		return ""
@@ -238,8 +239,8 @@ func meaning(name string, code int) string {
 	return ""
 }
 
-// endConnections ends the connections to the machine that Ansible's SSH clients leave
-// open in the background for a while.
+// endConnections ends the shared connections that Ansible's SSH clients leave open in
+// the background for a while.
 func (r *run) endConnections() {
 	sockets, err := os.ReadDir(r.controlDir())
 	if err != nil {
@@ -250,7 +251,7 @@ func (r *run) endConnections() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), outputGrace)
-		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+filepath.Join(r.controlDir(), socket.Name()), "-O", "exit", "--", "machine").Run() // it may have ended itself
+		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+filepath.Join(r.controlDir(), socket.Name()), "-O", "exit", "--", "machine").Run() // it may have ended already
 		cancel()
 	}
 }

@@ -33,7 +33,7 @@ func (r *run) arguments(inventory string) ([]string, error) {
 		if own == "" && r.to.keyFile != "" {
 			const only = "-o IdentitiesOnly=yes"
 			own = strings.TrimSpace(r.users("ssh_extra_args") + " " + quote([]string{only}))
-			common = append(common, only) // sftp and scp do not get the extra ones
+			common = append(common, only) // sftp and scp do not get the extra arguments
 		}
 		if own != "" {
 			args = append(args, "--ssh-extra-args", own)
@@ -55,14 +55,14 @@ func (r *run) arguments(inventory string) ([]string, error) {
 	case r.to.passwordFile != "":
 		args = append(args, "-e", "@"+r.to.passwordFile)
 	case r.to.keyFile != "":
-		// A variable, which is more certain than --private-key: inventories cannot replace it.
+		// A variable, because inventories can override --private-key.
 		args = append(args, "-e", "ansible_ssh_private_key_file="+quoteValue(r.to.keyFile))
 	}
 	return append(args, "-i", inventory, playbook), nil
 }
 
-// users is the value of an option of Ansible's connections that the user has set in the
-// environment or in ansible.cfg. What is on the command line replaces it.
+// users returns the value of a connection option that the user has set in the
+// environment or in ansible.cfg. The command line would override it.
 func (r *run) users(option string) string {
 	env := slices.Concat(r.scope.Run.Env, r.env)
 	return cmp.Or(envvar.Get(env, "ANSIBLE_"+strings.ToUpper(option)), configured(env, option))
@@ -113,7 +113,7 @@ func mentions(args []string, variable string) bool {
 	return slices.ContainsFunc(args, word.MatchString)
 }
 
-// environment is that of Ansible. What the template sets counts.
+// environment returns Ansible's environment. Variables of the template take precedence.
 func (r *run) environment() []string {
 	env := slices.Concat(r.scope.Run.Env, r.env)
 	users := func(names ...string) bool {
@@ -144,7 +144,7 @@ func (r *run) environment() []string {
 	return env
 }
 
-// galaxy are the command lines of ansible-galaxy for a requirements file.
+// galaxy returns the command lines of ansible-galaxy for a requirements file.
 func (o *Options) galaxy(text []byte) (lines [][]string) {
 	file := filepath.ToSlash(o.GalaxyFile)
 	line := func(words []string, dir string) {

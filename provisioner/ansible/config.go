@@ -21,7 +21,8 @@ func configured(env []string, option string) string {
 	return iniValue(string(text), "ssh_connection", option)
 }
 
-// configFile returns the ansible.cfg that Ansible reads: the first of four that exists.
+// configFile returns the ansible.cfg that Ansible reads: the first that exists of four
+// candidates.
 func configFile(env []string) string {
 	get := func(name string) string { return envvar.Get(env, name) }
 	home := envvar.Home(get)
@@ -85,8 +86,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// iniValue is the value of an option as Python's configparser reads it, with comments
-// after ";" as Ansible has them, and without quotes around it.
+// iniValue returns the value of an option as Python's configparser reads it, without
+// surrounding quotes and without comments after ";", as in Ansible.
 func iniValue(text, section, option string) string {
 	in, on := false, false
 	var lines []string

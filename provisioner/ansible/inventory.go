@@ -12,7 +12,7 @@ const (
 	winrmLine = "{{ .HostAlias }} ansible_host={{ .Host }} ansible_connection=winrm ansible_winrm_transport=%s ansible_shell_type=powershell ansible_user={{ .User }} ansible_port={{ .Port }}%s\n"
 )
 
-// hostLine is the line of the machine, with {{ }}.
+// hostLine returns the machine's line of the inventory, with {{ }} unrendered.
 func (r *run) hostLine() string {
 	switch {
 	case r.InventoryFileTemplate != "":
@@ -25,7 +25,7 @@ func (r *run) hostLine() string {
 		transport = "ntlm"
 	}
 	switch {
-	case r.AnsibleWinRMUseHTTP: // it is among the arguments
+	case r.AnsibleWinRMUseHTTP: // passed as an argument
 	case r.to.TLS:
 		more += " ansible_winrm_scheme=https"
 	default:
@@ -37,7 +37,7 @@ func (r *run) hostLine() string {
 	return fmt.Sprintf(winrmLine, transport, more)
 }
 
-// inventory is the text of the generated inventory.
+// inventory returns the text of the generated inventory.
 func (r *run) inventory() (string, error) {
 	host, err := r.render(r.hostLine(), map[string]any{
 		"HostAlias": r.HostAlias, "Host": r.to.host, "Port": r.to.port, "User": r.to.user,

@@ -15,14 +15,14 @@ type Options struct {
 	// Playbook to run.
 	PlaybookFile string `hcl:"playbook_file"`
 
-	// Program that runs the playbook: a path, or a name to be found in PATH. It is not
-	// passed through a shell; to set up a virtual environment first, for example, use a
-	// script that does so.
+	// Program that runs the playbook: a path, or a name to look up in PATH. It is run
+	// without a shell; to activate a virtual environment first, for example, use a wrapper
+	// script.
 	Command string `hcl:"command,optional"`
 
-	// Arguments for `ansible-playbook`, each an element of its own, without quotes for a
-	// shell. The values of `build.*` are available by name in `{{ }}`. The value of a
-	// variable whose name contains `password` or `secret` is not shown.
+	// Arguments for `ansible-playbook`, one per element, without shell quoting. The values
+	// of `build.*` are available by name in `{{ }}`. Values of variables whose names
+	// contain `password` or `secret` are not logged.
 	ExtraArguments []string `hcl:"extra_arguments,optional,deferred"`
 
 	// Environment variables for Ansible, as `NAME=value`. The values of `build.*` are
@@ -48,30 +48,29 @@ type Options struct {
 	// Inventory to use instead of a generated one.
 	InventoryFile string `hcl:"inventory_file,optional"`
 
-	// Directory for the generated inventory, such as one that has `group_vars` and
-	// `host_vars`. Not set: a temporary one.
+	// Directory for the generated inventory, such as one with `group_vars` and
+	// `host_vars`. Not set: a temporary directory.
 	InventoryDirectory string `hcl:"inventory_directory,optional"`
 
-	// Line of the generated inventory for the machine. `{{.HostAlias}}`, `{{.Host}}`,
-	// `{{.Port}}` and `{{.User}}` say how Ansible reaches it; the values of `build.*` are
-	// available by name. Not set:
-	// `{{ .HostAlias }} ansible_host={{ .Host }} ansible_user={{ .User }} ansible_port={{ .Port }}`,
-	// and for WinRM the variables of that connection.
+	// The machine's line of the generated inventory. `{{.HostAlias}}`, `{{.Host}}`, `{{.Port}}` and
+	// `{{.User}}` are the machine's name and where Ansible connects; the values of `build.*` are
+	// available by name. Not set: `{{ .HostAlias }} ansible_host={{ .Host }} ansible_user={{ .User
+	// }} ansible_port={{ .Port }}`, and for WinRM the variables of that connection.
 	InventoryFileTemplate string `hcl:"inventory_file_template,optional,deferred"`
 
 	// Do not delete the generated inventory.
 	KeepInventoryFile bool `hcl:"keep_inventory_file,optional"`
 
-	// Requirements file whose roles and collections are installed before the playbook runs.
+	// Requirements file of roles and collections to install before the playbook runs.
 	GalaxyFile string `hcl:"galaxy_file,optional"`
 
-	// Program that installs what is in `galaxy_file`.
+	// Program that installs the contents of `galaxy_file`.
 	GalaxyCommand string `hcl:"galaxy_command,optional"`
 
-	// Install roles and collections even if they are there already.
+	// Reinstall roles and collections that are already installed.
 	GalaxyForceInstall bool `hcl:"galaxy_force_install,optional"`
 
-	// Install roles and collections, and what they depend on, even if they are there already.
+	// Reinstall roles and collections that are already installed, and their dependencies.
 	GalaxyForceWithDeps bool `hcl:"galaxy_force_with_deps,optional"`
 
 	// Directory to install roles into. Not set: as Ansible is configured.
@@ -80,42 +79,44 @@ type Options struct {
 	// Directory to install collections into. Not set: as Ansible is configured.
 	CollectionsPath string `hcl:"collections_path,optional"`
 
-	// Do not check beforehand that Ansible is installed here, for example because the build
-	// installs it.
+	// Do not check in advance that Ansible is installed on this computer, for example
+	// because the build installs it.
 	SkipVersionCheck bool `hcl:"skip_version_check,optional"`
 
-	// Let Ansible connect to an SSH server in bake, which passes everything on to the
-	// machine. If false, Ansible connects to the machine itself. Not set: Ansible connects
-	// to the machine itself wherever it can log in there.
+	// Make Ansible connect to an SSH server in bake, which forwards everything to the
+	// machine. If false, Ansible connects to the machine directly. Not set: Ansible
+	// connects directly whenever it can log in that way.
 	UseProxy *bool `hcl:"use_proxy,optional"`
 
-	// Port that the SSH server in bake listens on, or one of the nine after it if it is in
-	// use. Ansible then connects to that server unless `use_proxy` is false. Not set: any.
+	// Port for the SSH server in bake to listen on; if it is in use, one of the nine ports
+	// after it. When this is set, Ansible connects to that server unless `use_proxy` is
+	// false. Not set: any free port.
 	LocalPort int `hcl:"local_port,optional"`
 
-	// Private key that the SSH server in bake identifies itself with. Not set: a new one.
+	// File with the private host key of the SSH server in bake. Not set: a new key.
 	SSHHostKeyFile string `hcl:"ssh_host_key_file,optional"`
 
-	// Public key that may log in to the SSH server in bake; Ansible must have the private
-	// key. Not set: a new key.
+	// File with the public key that may log in to the SSH server in bake; Ansible must
+	// have the private key. Not set: a new key.
 	SSHAuthorizedKeyFile string `hcl:"ssh_authorized_key_file,optional"`
 
-	// Type of the new keys of the SSH server in bake: `ECDSA` or `RSA`.
+	// Type of new keys for the SSH server in bake: `ECDSA` or `RSA`.
 	AnsibleProxyKeyType KeyType `hcl:"ansible_proxy_key_type,optional"`
 
-	// Command on the machine that serves SFTP, through the SSH server in bake. Not set:
-	// OpenSSH's, wherever that is.
+	// Command on the machine that serves SFTP, when Ansible connects to the SSH server in
+	// bake. Not set: OpenSSH's SFTP server, wherever it is installed.
 	SFTPCommand string `hcl:"sftp_command,optional"`
 
-	// Copy files by SFTP only, or if false by SCP only. Not set: as Ansible is configured.
+	// Transfer files only by SFTP (`true`) or only by SCP (`false`). Not set: as Ansible
+	// is configured.
 	UseSFTP *bool `hcl:"use_sftp,optional"`
 
-	// Let Ansible use HTTP for WinRM. Not set: whatever the communicator uses.
+	// Make Ansible use HTTP for WinRM. Not set: the protocol that the communicator uses.
 	AnsibleWinRMUseHTTP bool `hcl:"ansible_winrm_use_http,optional"`
 }
 
-// beside are the directories that Ansible looks for next to a playbook, and its
-// configuration file.
+// beside lists the directories, and the configuration file, that Ansible looks for next
+// to a playbook.
 var beside = []string{
 	"roles", "group_vars", "host_vars", "vars", "tasks", "handlers", "files", "templates", "library", "collections",
 	"module_utils", "action_plugins", "filter_plugins", "lookup_plugins", "callback_plugins", "test_plugins", "vars_plugins", "ansible.cfg",
@@ -136,7 +137,7 @@ func defaults() Options {
 	return Options{Command: "ansible-playbook", GalaxyCommand: "ansible-galaxy", HostAlias: "default", AnsibleProxyKeyType: ECDSA}
 }
 
-// KeyType is a type of key.
+// KeyType is a type of SSH key.
 type KeyType string
 
 // The types.
@@ -202,7 +203,7 @@ func missing(what, path string, err error) string {
 	return prose.Missing(what, path)
 }
 
-// checkInstalled complains about a program that is not here.
+// checkInstalled warns about a program that is not installed.
 func (o *Options) checkInstalled(c *schema.Checker, field any, name string) {
 	if _, err := lookUp(name); err != nil {
 		c.Missing(field, "Ansible is not installed here", "%s.", notInstalled(name, err))

@@ -21,11 +21,11 @@ import (
 	"bake/provisioner/internal/sshproxy"
 )
 
-// portTries is how many ports from local_port on are tried.
+// portTries is the number of ports, starting at local_port, that are tried.
 const portTries = 10
 
-// proxy has Ansible connect to an SSH server here, which passes everything on to the
-// machine. It serves until ctx ends.
+// proxy makes Ansible connect to an SSH server in this process, which forwards
+// everything to the machine. The server runs until ctx ends.
 func (r *run) proxy(ctx context.Context) error {
 	server := &sshproxy.Server{
 		Machine: r.machine.Communicator, User: r.proxyUser(), SFTP: r.SFTPCommand, Copy: r.to.WinRM,
@@ -46,7 +46,7 @@ func (r *run) proxy(ctx context.Context) error {
 	return r.knownHosts([]string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(server.HostKey.PublicKey())))})
 }
 
-// proxyUser is whom Ansible logs in as.
+// proxyUser is the user that Ansible logs in as.
 func (r *run) proxyUser() string {
 	if name := cmp.Or(r.User, r.to.User); name != "" {
 		return name

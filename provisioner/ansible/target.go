@@ -18,7 +18,7 @@ import (
 	"bake/internal/shellquote"
 )
 
-// target is where Ansible connects to, and with what.
+// target is the host that Ansible connects to, and the credentials.
 type target struct {
 	communicator.Connection // of the machine, as bake reached it
 
@@ -32,7 +32,8 @@ type target struct {
 	hostKeyKnown bool
 }
 
-// connectTo finds out how Ansible gets to the machine, and makes what it needs for it.
+// connectTo determines how Ansible connects to the machine, and creates the files and
+// servers that this takes.
 func (r *run) connectTo(ctx context.Context) error {
 	if d, ok := r.machine.Communicator.(communicator.Describer); ok {
 		r.to.Connection = d.Describe()
@@ -51,8 +52,8 @@ func (r *run) connectTo(ctx context.Context) error {
 	return r.proxy(ctx)
 }
 
-// notDirect returns the reason why Ansible must not connect to the machine directly; "" if
-// it may.
+// notDirect returns the reason why Ansible cannot connect to the machine directly; "" if
+// it can.
 func (r *run) notDirect() string {
 	refused := r.UseProxy != nil && !*r.UseProxy
 	if r.UseProxy != nil && *r.UseProxy {
@@ -83,7 +84,7 @@ func (r *run) notDirect() string {
 	return ""
 }
 
-// privateKey is the key that the build has made, or "".
+// privateKey returns the private key of the build's temporary key pair, or "".
 func (r *run) privateKey() string {
 	key := r.machine.Data["SSHPrivateKey"].Text
 	if !strings.Contains(key, "PRIVATE KEY") {
@@ -92,12 +93,12 @@ func (r *run) privateKey() string {
 	return strings.TrimRight(key, "\n") + "\n"
 }
 
-// direct has Ansible connect to the machine itself.
+// direct makes Ansible connect to the machine directly by SSH.
 func (r *run) direct(ctx context.Context) (err error) {
 	reached := r.machine.Communicator.(communicator.Accessible)
 	access := reached.Access()
 	r.to.host, r.to.port, r.to.user = r.to.Host, r.to.Port, cmp.Or(r.User, r.to.User)
-	if !access.Direct && (r.to.Host == "localhost" || r.to.port == 0) { // there is no address, only a way
+	if !access.Direct && (r.to.Host == "localhost" || r.to.port == 0) { // the machine has no address that can be dialed, only a command
 		r.to.host, r.to.port = cmp.Or(r.machine.Data["ID"].Text, r.to.Host), cmp.Or(access.Port, 22)
 	}
 	key := r.privateKey()
@@ -139,7 +140,7 @@ func (r *run) direct(ctx context.Context) (err error) {
 	return nil
 }
 
-// winRM has Ansible connect to the machine itself, by WinRM.
+// winRM makes Ansible connect to the machine directly by WinRM.
 func (r *run) winRM() error {
 	r.to.winrm = true
 	r.to.host, r.to.port, r.to.user = r.to.Host, r.to.Port, cmp.Or(r.User, r.to.User)
@@ -160,14 +161,14 @@ func (r *run) password() error {
 	return err
 }
 
-// knownHosts makes SSH clients check that the machine has one of keys. For other hosts they
-// use the user's known hosts.
+// knownHosts makes SSH clients accept only the given keys from the machine. For other hosts
+// they use the user's known hosts.
 func (r *run) knownHosts(keys []string) error {
 	if len(keys) == 0 {
 		return nil
 	}
 	if mentions(append(r.extra, r.env...), "ansible_ssh_common_args") {
-		return nil // which takes the place of the arguments that are made here
+		return nil // which replaces the arguments that are made here
 	}
 	text, err := knownHosts(r.to.host, r.to.port, keys)
 	if err != nil {
@@ -182,7 +183,7 @@ func (r *run) knownHosts(keys []string) error {
 	return nil
 }
 
-// knownHosts is the text of a file of known hosts that has the keys of one host.
+// knownHosts returns the text of a known_hosts file with the keys of one host.
 func knownHosts(host string, port int, keys []string) (string, error) {
 	if port != 22 {
 		host = fmt.Sprintf("[%s]:%d", host, port)
@@ -202,7 +203,7 @@ func knownHosts(host string, port int, keys []string) (string, error) {
 	return b.String(), nil
 }
 
-// optionWord makes a path one word of a line of ssh_config.
+// optionWord quotes a path as one word of a line in ssh_config.
 func optionWord(path string) string {
 	if strings.ContainsAny(path, " \t") {
 		return `"` + path + `"`

@@ -1,5 +1,5 @@
-// Package ansiblelocal is the provisioner that runs Ansible playbooks on the machine,
-// which has Ansible.
+// Package ansiblelocal is the provisioner that runs Ansible playbooks with the Ansible
+// that is installed on the machine.
 package ansiblelocal
 
 import (
@@ -28,7 +28,7 @@ import (
 	"bake/step"
 )
 
-// Factory makes the ansible-local provisioner.
+// Factory returns the factory of the ansible-local provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("ansible-local", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner { return &ansibleLocal{o, src} })
@@ -39,11 +39,11 @@ type ansibleLocal struct {
 	src *schema.Source
 }
 
-// staging is where the default staging directories are.
+// staging is the parent of the default staging directories.
 const staging = "/tmp/packer-provisioner-ansible-local"
 
-// removalPatience is how long a machine that is lost is waited for, to remove what was
-// uploaded.
+// removalPatience limits the wait for a machine that is out of reach when the uploaded
+// files are to be removed.
 const removalPatience = 5 * time.Minute
 
 // Provision implements [provisioner.Provisioner].
@@ -57,7 +57,7 @@ func (p *ansibleLocal) Provision(ctx context.Context, s *step.Scope, m builder.M
 		return err
 	}
 	dir := shellquote.Join(r.dir)
-	line := fmt.Sprintf("rm -rf %s 2>/dev/null || sudo -n rm -rf %s", dir, dir) // playbooks may become root
+	line := fmt.Sprintf("rm -rf %s 2>/dev/null || sudo -n rm -rf %s", dir, dir) // playbooks may use become
 	if r.StagingDirectory == "" {
 		line += " && { rmdir " + staging + " 2>/dev/null || :; }"
 	}
@@ -69,11 +69,11 @@ type run struct {
 	*ansibleLocal
 	remote.Machine
 	dir    string   // the staging directory
-	clean  bool     // it is to be removed
-	hidden []string // secrets among extra_arguments
+	clean  bool     // remove it at the end
+	hidden []string // secrets in extra_arguments
 }
 
-// choose decides on the staging directory.
+// choose chooses the staging directory.
 func (r *run) choose(ctx context.Context) (err error) {
 	r.clean = r.StagingDirectory == ""
 	if r.CleanStagingDirectory != nil {
@@ -98,7 +98,7 @@ func (r *run) choose(ctx context.Context) (err error) {
 	return nil
 }
 
-// at is a path in the staging directory.
+// at returns a path in the staging directory.
 func (r *run) at(elem ...string) string { return path.Join(append([]string{r.dir}, elem...)...) }
 
 func (r *run) all(ctx context.Context) error {
@@ -141,7 +141,7 @@ func (r *run) all(ctx context.Context) error {
 	return nil
 }
 
-// variables say which build it is.
+// variables returns arguments with variables that identify the build.
 func (r *run) variables() string {
 	vars := fmt.Sprintf("packer_build_name=%s packer_builder_type=%s", r.Scope.SourceName, r.Scope.SourceType)
 	if addr := r.Data["PackerHTTPAddr"]; addr.Text != "" && !addr.Absent {
@@ -150,7 +150,7 @@ func (r *run) variables() string {
 	return vars
 }
 
-// inventoryName is that of the inventory in the staging directory.
+// inventoryName is the file name of the inventory in the staging directory.
 func (r *run) inventoryName() string {
 	if r.InventoryFile != "" {
 		return filepath.Base(r.InventoryFile)
@@ -158,7 +158,7 @@ func (r *run) inventoryName() string {
 	return "packer-provisioner-ansible-local"
 }
 
-// inventory is the text of a generated inventory.
+// inventory returns the text of a generated inventory.
 func (o *Options) inventory() string {
 	if len(o.InventoryGroups) == 0 {
 		return "127.0.0.1\n"
@@ -170,7 +170,7 @@ func (o *Options) inventory() string {
 	return b.String()
 }
 
-// upload uploads everything, and returns the paths of the playbooks on the machine.
+// upload uploads all files, and returns the paths of the playbooks on the machine.
 func (r *run) upload(ctx context.Context) (playbooks []string, err error) {
 	r.Scope.Say(ctx, "Uploading to the staging directory %s", r.dir)
 	mode := ""
@@ -233,14 +233,16 @@ func (r *run) upload(ctx context.Context) (playbooks []string, err error) {
 // placed is a local file or directory with its path in the staging directory.
 type placed struct{ to, local string }
 
-// baseName is the name of a local directory, also of one like "." or "a/..".
+// baseName returns the name of a local directory, even for paths such as "." and
+// "a/..".
 func baseName(local string) (string, error) {
 	whole, err := filepath.Abs(local)
 	return filepath.Base(whole), err
 }
 
-// playbooks returns the playbooks to upload, and the paths of all on the machine.
-// playbook_files outside of playbook_dir are placed by their absolute paths.
+// playbooks returns the playbooks to upload, and the paths of all playbooks on the
+// machine. For playbook_files outside playbook_dir, these contain the absolute local
+// path.
 func (r *run) playbooks() (upload []placed, paths []string, err error) {
 	if r.PlaybookFile != "" {
 		name := filepath.Base(r.PlaybookFile)
@@ -285,14 +287,14 @@ func (o *Options) requirements() (requirements, error) {
 	return requirements{hasRoles().Match(text) || !collections, collections}, err // the older format is a list of roles
 }
 
-// rolesPath and collectionsPath are where they are installed.
+// rolesPath and collectionsPath return the directories that they are installed in.
 func (r *run) rolesPath() string { return remotePath(r.GalaxyRolesPath, r.at("galaxy_roles")) }
 
 func (r *run) collectionsPath() string {
 	return remotePath(r.GalaxyCollectionsPath, r.at("galaxy_collections"))
 }
 
-// remotePath is a path of the machine as a word of its shell.
+// remotePath quotes a path on the machine for its shell.
 func remotePath(given, otherwise string) string {
 	if given == "" {
 		given = otherwise
@@ -300,7 +302,7 @@ func remotePath(given, otherwise string) string {
 	return remote.Word(filepath.ToSlash(given), false)
 }
 
-// galaxy are the arguments of ansible-galaxy.
+// galaxy returns the arguments of ansible-galaxy.
 func (r *run) galaxy(q requirements) (lines []string) {
 	file := shellquote.Join(r.at(filepath.Base(r.GalaxyFile)))
 	line := func(verb, dir string) {

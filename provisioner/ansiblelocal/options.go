@@ -15,44 +15,43 @@ type Options struct {
 	// Playbook to run. It is uploaded into the staging directory.
 	PlaybookFile string `hcl:"playbook_file,optional"`
 
-	// Playbooks to run one after the other, instead of `playbook_file`. Those that are not
-	// in `playbook_dir` are uploaded below the staging directory.
+	// Playbooks to run in order, instead of `playbook_file`. Those that are not in
+	// `playbook_dir` are uploaded below the staging directory.
 	PlaybookFiles []string `hcl:"playbook_files,optional"`
 
-	// Directory whose contents are uploaded into the staging directory, before anything
-	// else.
+	// Directory whose contents are uploaded to the staging directory before anything else.
 	PlaybookDir string `hcl:"playbook_dir,optional"`
 
-	// Directories to upload into `playbooks` in the staging directory.
+	// Directories to upload to `playbooks` in the staging directory.
 	PlaybookPaths []string `hcl:"playbook_paths,optional"`
 
-	// Directories of roles, each to upload into `roles` in the staging directory.
+	// Role directories to upload to `roles` in the staging directory.
 	RolePaths []string `hcl:"role_paths,optional"`
 
-	// Directories of collections, each to upload into `collections` in the staging directory.
+	// Collection directories to upload to `collections` in the staging directory.
 	CollectionPaths []string `hcl:"collection_paths,optional"`
 
-	// Directory of group variables to upload.
+	// Directory of group variables (`group_vars`) to upload.
 	GroupVars string `hcl:"group_vars,optional"`
 
-	// Directory of host variables to upload.
+	// Directory of host variables (`host_vars`) to upload.
 	HostVars string `hcl:"host_vars,optional"`
 
-	// Inventory to upload and use. The machine is one of its hosts, so choose it with
-	// `--limit` in `extra_arguments`. Not set: an inventory of 127.0.0.1.
+	// Inventory to upload and use. If it lists other hosts too, select the machine with
+	// `--limit` in `extra_arguments`. Not set: an inventory of only 127.0.0.1.
 	InventoryFile string `hcl:"inventory_file,optional"`
 
-	// Groups of the generated inventory that 127.0.0.1 is in.
+	// Inventory groups that 127.0.0.1 is in. Only for the generated inventory.
 	InventoryGroups []string `hcl:"inventory_groups,optional"`
 
-	// Requirements file whose roles and collections are installed on the machine before the
+	// Requirements file of roles and collections to install on the machine before the
 	// playbook runs.
 	GalaxyFile string `hcl:"galaxy_file,optional"`
 
-	// Command that installs what is in `galaxy_file`.
+	// Command that installs the contents of `galaxy_file`.
 	GalaxyCommand string `hcl:"galaxy_command,optional"`
 
-	// Install roles and collections even if they are there already.
+	// Reinstall roles and collections that are already installed.
 	GalaxyForceInstall bool `hcl:"galaxy_force_install,optional"`
 
 	// Directory on the machine to install roles into. Not set: `galaxy_roles` in the staging
@@ -63,19 +62,19 @@ type Options struct {
 	// the staging directory.
 	GalaxyCollectionsPath string `hcl:"galaxy_collections_path,optional"`
 
-	// Arguments for `ansible-playbook`, which the shell of the machine reads: quote what it
-	// would split. The values of `build.*` are available by name in `{{ }}`.
+	// Arguments for `ansible-playbook`. The machine's shell parses them, so quote them
+	// accordingly. The values of `build.*` are available by name in `{{ }}`.
 	ExtraArguments []string `hcl:"extra_arguments,optional,deferred"`
 
-	// Command that runs a playbook.
+	// Command that runs the playbook.
 	Command string `hcl:"command,optional"`
 
-	// Directory on the machine to upload into. Not set: a new one below
+	// Directory on the machine to upload to. Not set: a new directory below
 	// `/tmp/packer-provisioner-ansible-local`.
 	StagingDirectory string `hcl:"staging_directory,optional"`
 
-	// Remove the staging directory at the end. Not set: only if `staging_directory` is not
-	// set either.
+	// Remove the staging directory at the end. Not set: `true`, unless `staging_directory`
+	// is set.
 	CleanStagingDirectory *bool `hcl:"clean_staging_directory,optional"`
 }
 
@@ -115,7 +114,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// check reports an option whose file or directory does not exist.
+// check reports an error if the file or directory of an option does not exist.
 func check(c *schema.Checker, field any, path string, dir bool) {
 	if path == "" {
 		return

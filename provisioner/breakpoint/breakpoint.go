@@ -1,4 +1,4 @@
-// Package breakpoint is the provisioner that waits for the user.
+// Package breakpoint is the provisioner that pauses until the user continues.
 package breakpoint
 
 import (
@@ -18,15 +18,15 @@ import (
 
 // Options are the arguments of a breakpoint provisioner.
 type Options struct {
-	// Do not stop here. Set it from a variable to turn breakpoints on and off.
+	// Do not pause here. Set it from a variable to turn breakpoints on and off.
 	Disable bool `hcl:"disable,optional"`
 
-	// Text to show while waiting.
+	// Text to show during the pause.
 	Note string `hcl:"note,optional"`
 }
 
-// Factory makes the breakpoint provisioner. open opens the source of the user's input; nil
-// means the terminal that the process was started from.
+// Factory returns the factory of the breakpoint provisioner. open opens the source of the
+// user's input; nil means the controlling terminal.
 func Factory(open func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
 	if open == nil {
 		open = func() (io.ReadCloser, error) { return terminal.Open() }

@@ -24,7 +24,7 @@ import (
 	"bake/step"
 )
 
-// Factory makes the file provisioner.
+// Factory returns the factory of the file provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("file", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
@@ -84,7 +84,7 @@ func (p *file) Provision(ctx context.Context, s *step.Scope, m builder.Machine) 
 	return nil
 }
 
-// write makes a file of content.
+// write writes content to a file on the machine.
 func (p *file) write(ctx context.Context, s *step.Scope, m builder.Machine, destination string) error {
 	dir, name := path.Split(destination)
 	if name == "" {
@@ -98,7 +98,7 @@ func (p *file) write(ctx context.Context, s *step.Scope, m builder.Machine, dest
 	return put(ctx, m, dir, communicator.File(name, 0o600, []byte(*p.Content)))
 }
 
-// orHere is dir, or the directory that relative paths start at.
+// orHere returns dir, or "." if it is empty.
 func orHere(dir string) string {
 	if dir == "" {
 		return "."
@@ -106,7 +106,8 @@ func orHere(dir string) string {
 	return dir
 }
 
-// endsInSeparator reports whether a path of this computer is marked as a directory.
+// endsInSeparator reports whether a local path ends in a separator, and so names a
+// directory.
 func endsInSeparator(path string) bool {
 	return path != "" && os.IsPathSeparator(path[len(path)-1])
 }
@@ -140,10 +141,10 @@ func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, desti
 	return put(ctx, m, dir, communicator.LocalFile(name, source))
 }
 
-// uploadDir puts a local directory into destination or, if that does not exist on
-// the machine, makes it a copy of the directory: scp -r and cp -R do the same.
+// uploadDir copies a local directory into destination or, if that does not exist on the
+// machine, to destination, like scp -r and cp -R.
 func uploadDir(ctx context.Context, m builder.Machine, source, destination string) error {
-	whole, err := filepath.Abs(source) // "." and ".." have names too
+	whole, err := filepath.Abs(source) // the actual name, even for "." and ".."
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func uploadDir(ctx context.Context, m builder.Machine, source, destination strin
 	if again := put(ctx, m, orHere(parent), communicator.LocalDir(name, source)); !errors.Is(again, fs.ErrNotExist) {
 		return again
 	}
-	return err // which names the destination
+	return err // the error names the destination
 }
 
 func download(ctx context.Context, s *step.Scope, m builder.Machine, source, destination string) error {
@@ -193,7 +194,7 @@ func download(ctx context.Context, s *step.Scope, m builder.Machine, source, des
 	return downloadFile(ctx, m, source, dir, name)
 }
 
-// downloadInto puts files and directories of the machine into a local directory.
+// downloadInto downloads files and directories into a local directory.
 func downloadInto(ctx context.Context, m builder.Machine, dir string, sources ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("download: %w", err)
@@ -211,13 +212,13 @@ func downloadInto(ctx context.Context, m builder.Machine, dir string, sources ..
 	return nil
 }
 
-// downloadDir puts a directory of the machine, which source names with a slash at
-// its end, into a local directory under its own name.
+// downloadDir downloads a directory into a local directory under its own name. source
+// ends in a slash.
 func downloadDir(ctx context.Context, m builder.Machine, source, dir string) error {
 	from := strings.TrimRight(source, "/")
 	if strings.HasPrefix(from, "~") && !strings.Contains(from, "/") {
 		var err error
-		if from, err = remote.Resolve(ctx, m, from); err != nil { // a home has a name
+		if from, err = remote.Resolve(ctx, m, from); err != nil { // the actual name of a home directory
 			return err
 		}
 	}
@@ -239,7 +240,7 @@ func downloadDir(ctx context.Context, m builder.Machine, source, dir string) err
 	return nil
 }
 
-// downloadFile puts one file of the machine at dir/name, whole or not at all.
+// downloadFile downloads one file to dir/name, completely or not at all.
 func downloadFile(ctx context.Context, m builder.Machine, source, dir, name string) error {
 	tmp, err := os.MkdirTemp(dir, ".download-")
 	if err != nil {
@@ -270,7 +271,8 @@ func downloadFile(ctx context.Context, m builder.Machine, source, dir, name stri
 	return nil
 }
 
-// permit gives a file the permissions of a new one, which the umask has a say in.
+// permit gives a file the permissions of a newly created one, which depend on the
+// umask.
 func permit(path string) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -283,7 +285,7 @@ func permit(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// glob asks the machine's shell which paths match a pattern.
+// glob returns the paths on the machine that match a pattern of its shell.
 func glob(ctx context.Context, m builder.Machine, pattern string) ([]string, error) {
 	out, errOut := communicator.Head{Max: 1 << 20}, communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{

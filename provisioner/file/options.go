@@ -11,23 +11,23 @@ import (
 
 // Options are the arguments of a file provisioner.
 type Options struct {
-	// File or directory to copy. A local directory that ends in `/` stands for its contents.
-	// To download a directory, end its name with `/`; it is copied as a whole. Paths to
-	// download can contain the wildcards `*`, `?` and `[`. The machine's shell expands `~`
-	// at the start and `$NAME` in paths on the machine.
+	// File or directory to copy. If a local directory ends in `/`, its contents are copied
+	// instead of the directory itself. To download a directory, end its name with `/`; it is
+	// copied as a whole. Paths to download can contain the wildcards `*`, `?` and `[`. In
+	// paths on the machine, its shell expands `~` at the start and `$NAME`.
 	Source string `hcl:"source,optional,again"`
 
 	// Additional files and directories to copy, before `source`.
 	Sources []string `hcl:"sources,optional,again"`
 
 	// Text to write to a file on the machine, instead of copying a source. Only the owner
-	// can read the file.
+	// can read that file.
 	Content *string `hcl:"content,optional"`
 
-	// Path to copy to. If it ends in `/`, it is a directory, and a file keeps its name in
-	// it. A directory is copied into a destination that exists, with or without the `/`; if
-	// it does not exist but its parent does, the copy gets that name. The parent must exist
-	// on the machine; on this computer it is created. Uploads run as the login user: to
+	// Path to copy to. If it ends in `/`, it is a directory, and files are copied into it under
+	// their own names. A directory is copied into an existing destination, with or without the
+	// `/`; if the destination does not exist, the copy gets its name. The parent directory must
+	// exist on the machine; on this computer it is created. Uploads run as the login user: to
 	// write elsewhere, give the files an owner in a bake file (docs/bake-files.md), or upload to
 	// /tmp and move the file with sudo in a shell provisioner.
 	Destination string `hcl:"destination,again"`
@@ -35,11 +35,12 @@ type Options struct {
 	// `upload` to the machine, or `download` from it.
 	Direction Direction `hcl:"direction,optional"`
 
-	// The sources need not exist before the build, because an earlier step creates them.
+	// Do not check in advance that the sources exist, because an earlier step creates
+	// them.
 	Generated bool `hcl:"generated,optional"`
 }
 
-// Reads implements [schema.Reader]. What an earlier step makes is not there yet.
+// Reads implements [schema.Reader]. Files that an earlier step makes do not exist yet.
 func (o *Options) Reads() []string {
 	if o.Direction == Download || o.Generated {
 		return nil
@@ -49,7 +50,7 @@ func (o *Options) Reads() []string {
 
 func defaults() Options { return Options{Direction: Upload} }
 
-// Direction is which way to copy.
+// Direction is the direction of a copy.
 type Direction string
 
 // The directions.

@@ -25,9 +25,9 @@ type placed struct {
 	paths []string
 }
 
-// put is m.Put, followed by setting the owners and permissions that m's upload rules prescribe.
-// Where only root may write, it uploads to a temporary directory first, and root copies the files
-// from there.
+// put calls m.Put, and then sets owners and permissions according to m's upload rules. If only
+// root may write to the destination, put uploads to a temporary directory first, and copies the
+// files from there as root.
 func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
 	if len(m.Uploads) == 0 {
 		return m.Put(ctx, dir, src)
@@ -62,14 +62,14 @@ func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
 	return nil
 }
 
-// denied reports whether the machine refused to write.
+// denied reports whether err means that the user may not write there.
 func denied(err error) bool {
 	here := (*fs.PathError)(nil)
 	return errors.Is(err, fs.ErrPermission) && !errors.As(err, &here)
 }
 
-// sort returns the names in a tree, and groups of the paths that rules apply to. The tree is put
-// into dir, whose real name is to. A later rule overrides an earlier one.
+// sort returns the names in a tree, and groups of the paths that rules apply to. The destination
+// of the tree is dir, whose path without links is to. Later rules override earlier ones.
 func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, groups []*placed, err error) {
 	at := map[attributes]*placed{}
 	err = fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
@@ -95,7 +95,7 @@ func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, g
 	return names, groups, err
 }
 
-// combined returns the result of all rules for a path, which has two spellings.
+// combined returns the result of all rules for a path with two spellings.
 func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
 	var owner, group, mode string
 	for _, r := range rules {
@@ -115,8 +115,8 @@ func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
 	return attributes{owner, mode}
 }
 
-// apply sets the attributes of the paths. It does so as root if the owner changes or if root has
-// written the files.
+// apply sets the attributes of the paths, as root if the owner changes or if root has written
+// the files.
 func (p *placed) apply(ctx context.Context, m builder.Machine, roots bool) error {
 	var commands []string
 	if p.mode != "" {
@@ -150,7 +150,7 @@ func onAll(ctx context.Context, m builder.Machine, as, script string, paths []st
 	return run(ctx, m, communicator.Command{Line: line, Stdin: &list})
 }
 
-// run runs a command that must succeed.
+// run runs a command, and returns an error if it fails.
 func run(ctx context.Context, m builder.Machine, c communicator.Command) error {
 	errOut := communicator.Head{Max: 4 << 10}
 	c.Stderr = &errOut
@@ -161,8 +161,8 @@ func run(ctx context.Context, m builder.Machine, c communicator.Command) error {
 	return err
 }
 
-// putAsRoot puts a tree, with the given names, where only root may write. Like Put, it keeps
-// existing directories as they are.
+// putAsRoot writes a tree, with the given names, to a directory that only root may write to.
+// Like Put, it does not change existing directories.
 func putAsRoot(ctx context.Context, m builder.Machine, dir string, src fs.FS, names []string) (err error) {
 	out := communicator.Head{Max: 4 << 10}
 	if err := run(ctx, m, communicator.Command{Line: "mktemp -d", Stdout: &out}); err != nil {

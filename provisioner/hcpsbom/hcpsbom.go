@@ -1,4 +1,5 @@
-// Package hcpsbom is the provisioner that gets a bill of materials of the machine.
+// Package hcpsbom is the provisioner hcp-sbom: it makes or downloads an SBOM of the
+// machine.
 package hcpsbom
 
 import (
@@ -27,7 +28,7 @@ import (
 	"bake/step"
 )
 
-// Factory makes the hcp-sbom provisioner. now is the clock.
+// Factory returns the factory of the hcp-sbom provisioner. now is the clock.
 func Factory(now func() time.Time) component.Factory[provisioner.Provisioner] {
 	return component.Define("hcp-sbom", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner { return &provision{o, src, now} })
@@ -42,12 +43,12 @@ type provision struct {
 // maxWarnings is the maximum number of warnings about files that could not be read.
 const maxWarnings = 20
 
-// maxSBOM is how large a downloaded SBOM may be.
+// maxSBOM is the maximum size of a downloaded SBOM.
 const maxSBOM = 256 << 20
 
-// Provision implements [provisioner.Provisioner]. That a machine cannot be read, or has
-// no file to download, is a warning: the image is as good without. What is no SBOM, or
-// cannot be written here, is an error.
+// Provision implements [provisioner.Provisioner]. A machine that cannot be read, or a
+// missing file to download, causes only a warning: the image itself is good. A file
+// that is not an SBOM, or that cannot be written here, is an error.
 func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	if err := p.checkDestination(); err != nil {
 		return err
@@ -77,7 +78,7 @@ func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Mach
 	return nil
 }
 
-// checkDestination returns an early error if a directory does not exist.
+// checkDestination returns an error if the directory of the destination does not exist.
 func (p *provision) checkDestination() error {
 	if strings.HasSuffix(filepath.ToSlash(p.Destination), "/") {
 		if info, err := os.Stat(p.Destination); err != nil || !info.IsDir() {
@@ -87,7 +88,7 @@ func (p *provision) checkDestination() error {
 	return nil
 }
 
-// write writes the SBOM to where it belongs, and returns the path.
+// write writes the SBOM to the destination, and returns the path.
 func (p *provision) write(text []byte, format contents.Format) (string, error) {
 	to := p.Destination
 	if to == "" {
@@ -111,7 +112,7 @@ type run struct {
 	remote.Machine
 }
 
-// document gets the SBOM, and how many packages it has if it is made here.
+// document returns the SBOM and, if it is made here, the number of its packages.
 func (r *run) document(ctx context.Context) ([]byte, int, error) {
 	if !r.AutoGenerate {
 		r.Scope.Say(ctx, "Downloading the SBOM %s", r.Source)
@@ -144,7 +145,7 @@ func (r *run) document(ctx context.Context) ([]byte, int, error) {
 	return b.Bytes(), len(c.Packages), err
 }
 
-// root begins a shell as root where that asks for nothing.
+// root starts a shell, as root if that needs no password.
 const root = `sh -c 'if [ "$(id -u)" != 0 ] && sudo -n true </dev/null >/dev/null 2>&1; then exec sudo -n sh -s; fi; exec sh -s'`
 
 // stdin is the [contents.Shell] that writes no files to the machine, not even temporarily.
@@ -162,8 +163,8 @@ func (r *run) shell(ctx context.Context, c communicator.Command) error {
 	return err
 }
 
-// command is the [contents.Shell] of execute_command, for which the script and its
-// output are files.
+// command is the [contents.Shell] of execute_command, with files for the script and its
+// output.
 func (r *run) command(ctx context.Context, script string, out io.Writer) error {
 	// The directory is not writable for other users: root may write the output, and must
 	// not follow another user's link.
@@ -192,7 +193,7 @@ func (r *run) command(ctx context.Context, script string, out io.Writer) error {
 	return r.Remove(ctx, err, []string{dir}, rm+" 2>/dev/null || sudo -n "+rm)
 }
 
-// download gets the SBOM that somebody else has made.
+// download downloads an existing SBOM.
 func (r *run) download(ctx context.Context) ([]byte, error) {
 	from, err := remote.Expand(ctx, r.Machine.Machine, r.Source)
 	if err != nil {

@@ -11,39 +11,39 @@ import (
 
 // Options are the arguments of an hcp-sbom provisioner.
 type Options struct {
-	// An SBOM on the machine to download: CycloneDX or SPDX, as JSON. Either this or
-	// `auto_generate` is required.
+	// Path of an SBOM on the machine to download: CycloneDX or SPDX, in JSON. Either this
+	// or `auto_generate` is required.
 	Source string `hcl:"source,optional"`
 
-	// Make the SBOM. bake reads the package databases of a Linux machine itself: nothing is
-	// uploaded or installed.
+	// Generate the SBOM. bake reads the package databases of a Linux machine itself:
+	// nothing is uploaded or installed.
 	AutoGenerate bool `hcl:"auto_generate,optional"`
 
-	// Where to write the SBOM: a file, or a directory that exists. Not set: the current
-	// directory. In a directory the file is named after `sbom_name` or, without one,
-	// `packer-user-sbom-*.json`, with random characters for the star. An existing file is
+	// File to write the SBOM to, or an existing directory. Not set: the current directory.
+	// In a directory, the file is named after `sbom_name` or, if that is not set,
+	// `packer-user-sbom-*.json` with random characters instead of `*`. An existing file is
 	// replaced.
 	Destination string `hcl:"destination,optional"`
 
 	// Name of the SBOM: 3 to 36 letters, digits, `_` and `-`.
 	SBOMName string `hcl:"sbom_name,optional"`
 
-	// How the SBOM is made: `-o cyclonedx-json` or `-o spdx-json` chooses the format, and
-	// `--exclude` with a pattern leaves out what was found at the paths that match it.
-	// `--scope` makes no difference, since a machine has no layers.
+	// Options of the scan: `-o cyclonedx-json` or `-o spdx-json` selects the format, and
+	// `--exclude PATTERN` excludes everything found at matching paths. `--scope` has no
+	// effect, since a machine has no layers.
 	ScannerArgs []string `hcl:"scanner_args,optional"`
 
-	// Directory on the machine to examine, as the root of a system.
+	// Directory on the machine to scan, as the root of a system.
 	ScanPath string `hcl:"scan_path,optional"`
 
-	// How the machine is read: a command with `{{.Path}}` for a shell script that bake
-	// uploads, and `{{.Output}}` for the file that takes its output; both are removed
-	// afterwards. `{{.Args}}` and `{{.ScanPath}}` can be used, but have no effect. Not set: the
-	// script goes to `sh` over the connection, with `sudo` if that asks for no password.
+	// Command that reads the machine. `{{.Path}}` is a shell script that bake uploads, and
+	// `{{.Output}}` the file for its output; both are removed afterwards. `{{.Args}}` and
+	// `{{.ScanPath}}` are accepted, but have no effect. Not set: the script is sent to `sh`
+	// over the connection, with `sudo` if that needs no password.
 	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 
-	// User that the scanner runs as on Windows. bake cannot make SBOMs of Windows, so this
-	// has no effect.
+	// User that runs the scanner on Windows. No effect: bake does not make SBOMs of
+	// Windows.
 	ElevatedUser string `hcl:"elevated_user,optional"`
 
 	// Has no effect, like `elevated_user`.
@@ -95,7 +95,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// scan is what scanner_args ask for.
+// scan is the content of scanner_args.
 type scan struct {
 	format  contents.Format
 	exclude []string

@@ -48,7 +48,7 @@ func identify(ctx context.Context, m builder.Machine) (system, error) {
 	if _, err := m.Run(ctx, communicator.Command{Line: which, Stdout: &out}); err != nil {
 		return system{}, err
 	}
-	all := identity().FindAllStringSubmatch(out.String(), -1) // a login shell may greet
+	all := identity().FindAllStringSubmatch(out.String(), -1) // a login shell may print a greeting first
 	if len(all) == 0 {
 		return system{posix, false}, nil
 	}
@@ -204,8 +204,8 @@ func (o *Options) inlineScript(assigned string, lines []string) string {
 	return strings.Join(text, "\n")
 }
 
-// file encodes one of bake's scripts for PowerShell: without a byte order mark, Windows PowerShell
-// decodes non-ASCII text in the machine's code page.
+// file encodes one of bake's scripts for PowerShell, with a byte order mark: without it, Windows
+// PowerShell decodes non-ASCII text in the machine's code page.
 func file(text string) []byte {
 	if strings.IndexFunc(text, func(c rune) bool { return c >= 0x80 }) >= 0 {
 		text = "\ufeff" + text
@@ -213,7 +213,7 @@ func file(text string) []byte {
 	return []byte(text)
 }
 
-// cleanup is the text of a script that ends tasks, and removes files and itself.
+// cleanup returns a script that ends tasks, and removes files and itself.
 func cleanup(self string, paths []string, tasks []elevation) string {
 	text := []string{"$ErrorActionPreference = 'SilentlyContinue'"}
 	words := make([]string, len(paths))

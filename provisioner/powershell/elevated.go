@@ -28,7 +28,7 @@ func newElevation() elevation {
 	}
 }
 
-// script is the text of the wrapper that runs a command line.
+// script returns the text of the wrapper that runs a command line.
 func (e elevation) script(user, password, command string) string {
 	var pairs []string
 	for name, text := range map[string]string{"TASK": e.task, "LOG": e.log, "USER": user, "PASSWORD": password, "COMMAND": command} {
@@ -37,7 +37,7 @@ func (e elevation) script(user, password, command string) string {
 	return strings.NewReplacer(pairs...).Replace(elevatedScript)
 }
 
-// command is the command line that runs the wrapper.
+// command returns the command line that runs the wrapper.
 func (e elevation) command() string {
 	return fmt.Sprintf(`powershell -executionpolicy bypass -file "%s"`, e.wrapper)
 }

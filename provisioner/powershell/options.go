@@ -13,7 +13,7 @@ import (
 // Policy is an execution policy of PowerShell, in lower case, or none.
 type Policy string
 
-// noPolicy says that the machine's login shell is PowerShell.
+// noPolicy means that the machine's login shell is PowerShell.
 const noPolicy Policy = "none"
 
 // Choices implements [schema.Choice].
@@ -35,19 +35,19 @@ type Options struct {
 	// break their signatures.
 	Binary bool `hcl:"binary,optional"`
 
-	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
-	// script, `{{.Vars}}` the path of a script that sets the environment variables; the values
-	// of `build.*` are available by name. Not set: PowerShell runs both with the policy in
+	// Command line that runs the script on the machine. `{{.Path}}` is the path of the script,
+	// `{{.Vars}}` the path of a script that sets the environment variables; the values of
+	// `build.*` are available by name. Not set: PowerShell runs both with the policy in
 	// `execution_policy`. If the login shell is not cmd.exe, quote the `$` of PowerShell so
-	// that this shell does not expand it; the default takes care of that.
+	// that this shell does not expand it; the default does so.
 	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 
 	// Format of one assignment: the first %s is the name, the second the value, in which
 	// PowerShell's special characters are escaped. Not set: `$env:%s="%s"; `.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// Execution policy of PowerShell for the script. `none`: the machine's login shell is
-	// PowerShell and runs the script itself.
+	// PowerShell execution policy for the script. `none`: the machine's login shell is
+	// PowerShell, and runs the script itself.
 	ExecutionPolicy Policy `hcl:"execution_policy,optional"`
 
 	// Run PowerShell 7 (`pwsh`) instead of Windows PowerShell. Needed on machines that do not
@@ -57,8 +57,9 @@ type Options struct {
 	// Trace the script: 1 shows each line as it runs, 2 also assignments and calls.
 	DebugMode int `hcl:"debug_mode,optional"`
 
-	// Run the script with full administrator privileges as this user, in a scheduled task,
-	// for what WinRM does not allow, such as installing updates. Windows only.
+	// Run the script as this user with full administrator privileges, in a scheduled task.
+	// This allows operations that WinRM does not, such as installing updates. Windows
+	// only.
 	ElevatedUser string `hcl:"elevated_user,optional,deferred"`
 
 	// Password of `elevated_user`, such as `build.Password`. Not set: the user is a service

@@ -21,7 +21,7 @@ import (
 	"bake/step"
 )
 
-// Factory makes the powershell provisioner.
+// Factory returns the factory of the powershell provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("powershell", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &provision{o} })
@@ -29,7 +29,7 @@ func Factory() component.Factory[provisioner.Provisioner] {
 
 type provision struct{ *Options }
 
-// cleanPatience is how long the removal of files is tried for after a success.
+// cleanPatience is how long the removal of files is tried after a success.
 const cleanPatience = time.Minute
 
 // Provision implements [provisioner.Provisioner].
@@ -138,7 +138,7 @@ func (r *run) script(ctx context.Context, assigned string, text []byte) error {
 	}
 	code, err := r.Execute(ctx, line)
 	if errors.Is(err, communicator.ErrDisconnected) && ctx.Err() != nil {
-		return context.Cause(ctx) // which is why it was lost
+		return context.Cause(ctx) // the actual cause
 	}
 	if err != nil {
 		return err
@@ -146,14 +146,14 @@ func (r *run) script(ctx context.Context, assigned string, text []byte) error {
 	return r.CheckExit(code)
 }
 
-// slashes is a path as uploads take it.
+// slashes converts a path to the form that uploads take.
 func slashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
 
-// command is the command line that runs the script.
+// command returns the command line that runs the script.
 func (r *run) command() (string, error) {
 	sh := r.system.shell
 	if r.ElevatedUser != "" {
-		sh = cmdExe // which the task runs
+		sh = cmdExe // run by the task
 	}
 	line, err := r.Render(r.executeCommand(sh, r.path, r.envPath), map[string]any{"Path": r.path, "Vars": r.envPath})
 	if err != nil {

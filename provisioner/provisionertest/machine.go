@@ -30,19 +30,19 @@ type Machine struct {
 	leftovers builder.Leftovers
 }
 
-// Faults are faults of calls to a machine.
+// Faults inject faults into calls to a machine.
 type Faults struct {
-	// Fault is asked before each call and may let it fail. n counts from 0.
+	// Fault is called before each call, and its error fails the call. n counts from 0.
 	Fault func(n int, call string) error
 
-	// After is called after a call has had its effect, and may make it fail.
+	// After is called after each call has taken effect, and its error fails the call.
 	After func(n int, call string) error
 
 	mu    sync.Mutex
 	calls []string
 }
 
-// faulty is another machine with faults.
+// faulty is a machine with injected faults.
 type faulty struct {
 	communicator.Communicator
 	Faults
@@ -80,12 +80,12 @@ func NewMachine(t testing.TB) *Machine {
 	return &Machine{Home: t.TempDir(), Data: builder.Data{"ID": builder.Text("i-test"), "Host": builder.Text("192.0.2.1"), "Port": builder.Number(22)}}
 }
 
-// Builder returns m as provisioners get it.
+// Builder returns m in the form that provisioners get.
 func (m *Machine) Builder() builder.Machine {
 	return builder.Machine{Communicator: m, Data: m.Data, Leftovers: &m.leftovers}
 }
 
-// Tidy removes what provisioners have left, as the engine does in the end.
+// Tidy removes the leftovers of provisioners, as the engine does at the end.
 func (m *Machine) Tidy(ctx context.Context) error { return tidy(ctx, &m.leftovers) }
 
 func tidy(ctx context.Context, left *builder.Leftovers) error {
@@ -96,14 +96,14 @@ func tidy(ctx context.Context, left *builder.Leftovers) error {
 	return errors.Join(errs...)
 }
 
-// Calls returns what was asked of the machine: "run LINE", "put DIR" and "get PATH".
+// Calls returns the calls to the machine: "run LINE", "put DIR" and "get PATH".
 func (m *Faults) Calls() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]string(nil), m.calls...)
 }
 
-// call records a call. over adds the result of After to *err once the call has ended.
+// call records a call. over is called at its end, and adds the result of After to *err.
 func (m *Faults) call(ctx context.Context, format string, args ...any) (over func(err *error), err error) {
 	over = func(*error) {}
 	if err := context.Cause(ctx); err != nil {
@@ -139,7 +139,7 @@ func (m *Machine) Run(ctx context.Context, c communicator.Command) (_ communicat
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
 	cmd.Dir, cmd.Env = m.Home, append(os.Environ(), "HOME="+m.Home)
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
-	if c.Stdin != nil { // by a pipe of its own: Wait would wait for input that nobody reads
+	if c.Stdin != nil { // through a pipe, because Wait would wait for input that nobody reads
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
 			return communicator.Status{}, err
@@ -199,7 +199,7 @@ func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) (err error) {
 	})
 }
 
-// copyTree hands everything below dir to write.
+// copyTree calls write for everything below dir.
 func copyTree(src fs.FS, dir string, write func(string, fs.FileInfo, io.Reader) error) error {
 	list, err := fs.ReadDir(src, dir)
 	if err != nil {

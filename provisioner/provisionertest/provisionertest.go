@@ -1,5 +1,5 @@
-// Package provisionertest is the conformance suite of provisioners, and a
-// machine to run them on.
+// Package provisionertest has the conformance suite of provisioners, and a machine to
+// run them on.
 package provisionertest
 
 import (
@@ -61,7 +61,7 @@ func Scope(t testing.TB) (*step.Scope, *Log) {
 }
 
 // Input returns the body of a block in the form that components get. vars are the values of
-// var.* in it; an unknown value is one that is known only during a build.
+// var.* in it; unknown values stand for those that are known only during a build.
 func Input(t testing.TB, body string, vars map[string]cty.Value) schema.Input {
 	t.Helper()
 	f, diags := hclsyntax.ParseConfig([]byte(body), "test.pkr.hcl", hcl.InitialPos)
@@ -115,8 +115,8 @@ var errFault = errors.New("injected fault")
 // Suite checks the requirements on every provisioner.
 type Suite struct {
 	Factory component.Factory[provisioner.Provisioner]
-	Body    string // of a block that succeeds on the machine
-	Dir     string // holds afterwards what it did before
+	Body    string // of a valid block
+	Dir     string // must be unchanged afterwards
 
 	// Machine returns the machine. nil: one as NewMachine makes them.
 	Machine func(t *testing.T) builder.Machine
@@ -126,7 +126,7 @@ type Suite struct {
 	Lenient func(n int, call string) bool
 }
 
-// Run is a [Suite] with what it needs.
+// Run runs a [Suite] with defaults for the missing parts.
 func Run(t *testing.T, f component.Factory[provisioner.Provisioner], body, dir string) {
 	t.Helper()
 	Suite{Factory: f, Body: body, Dir: dir}.Run(t)
@@ -219,9 +219,9 @@ func (suite Suite) Run(t *testing.T) {
 	}
 }
 
-// Cancelled checks that a provisioner that waits for something else than the machine
-// ends with the cause when it is cancelled, and can be called again. It is called in a
-// bubble of synctest.
+// Cancelled checks that a provisioner that waits for something other than the machine
+// returns the cause when it is cancelled, and can be called again. It must be called in
+// a bubble of synctest.
 func Cancelled(t *testing.T, p provisioner.Provisioner) {
 	t.Helper()
 	why := errors.New("cancelled")

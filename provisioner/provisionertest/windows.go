@@ -9,14 +9,14 @@ import (
 	"bake/communicator/winrm/winrmtest"
 )
 
-// Windows starts a Windows machine, and connects to it with WinRM. It is down for a
-// moment when it restarts.
+// Windows starts a simulated Windows machine, and connects to it by WinRM. A restart
+// makes it unreachable for a moment.
 func Windows(t testing.TB) (*winrmtest.Server, builder.Machine) {
 	t.Helper()
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	srv.Windows = winrmtest.NewWindows(t)
 	srv.Windows.Restart = func() {
-		time.Sleep(50 * time.Millisecond) // so that the order to restart is answered
+		time.Sleep(50 * time.Millisecond) // so that the restart command is answered
 		srv.Down()
 		time.Sleep(300 * time.Millisecond)
 		srv.Up()

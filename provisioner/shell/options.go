@@ -14,9 +14,9 @@ type Options struct {
 	script.Options
 
 	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
-	// script, `{{.Vars}}` its environment as assignments, `{{.EnvVarFile}}` the path of the
-	// file with the environment if `use_env_var_file` is set; the values of `build.*` are
-	// available by name. Not set: `chmod +x {{.Path}}; {{.Vars}} {{.Path}}`, or with
+	// script, `{{.Vars}}` its environment as assignments, and `{{.EnvVarFile}}` the path of
+	// the file with the environment if `use_env_var_file` is set; the values of `build.*`
+	// are available by name. Not set: `chmod +x {{.Path}}; {{.Vars}} {{.Path}}`, or with
 	// `use_env_var_file`: `chmod +x {{.Path}}; . {{.EnvVarFile}} && {{.Path}}`. To run as
 	// root: `sudo sh -c '{{.Vars}} {{.Path}}'`.
 	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
@@ -34,8 +34,8 @@ type Options struct {
 	// with `#!`.
 	InlineShebang string `hcl:"inline_shebang,optional"`
 
-	// Upload the script unchanged. Otherwise Windows line endings become Unix ones, and a
-	// missing newline at the end is added.
+	// Upload the script unchanged. Otherwise Windows line endings are converted to Unix
+	// ones, and a missing final newline is added.
 	Binary bool `hcl:"binary,optional"`
 
 	// Directory on the machine to upload scripts to. It must exist, and must not be mounted
@@ -52,8 +52,8 @@ type Options struct {
 	// any secrets in them.
 	SkipClean bool `hcl:"skip_clean,optional"`
 
-	// The script may lose the connection, for example because it reboots the machine.
-	// Otherwise that is an error.
+	// Accept that the script loses the connection, for example because it reboots the
+	// machine. Otherwise that is an error.
 	ExpectDisconnect bool `hcl:"expect_disconnect,optional"`
 
 	// How long to keep trying to upload and start a script while the connection fails.

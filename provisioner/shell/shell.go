@@ -21,7 +21,7 @@ import (
 	"bake/step"
 )
 
-// Factory makes the shell provisioner.
+// Factory returns the factory of the shell provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("shell", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
@@ -130,7 +130,7 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	code, err := r.Execute(ctx, line)
 	if errors.Is(err, communicator.ErrDisconnected) {
 		if ctx.Err() != nil {
-			return context.Cause(ctx) // which is why it was lost
+			return context.Cause(ctx) // the actual cause
 		}
 		if r.ExpectDisconnect {
 			return nil
@@ -143,7 +143,7 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	return r.CheckExit(code)
 }
 
-// clean removes what was uploaded, however the scripts have ended.
+// clean removes the uploaded files, whether or not the scripts succeeded.
 func (r *run) clean(ctx context.Context, failed error) error {
 	paths := []string{r.path}
 	if r.envFile != "" {

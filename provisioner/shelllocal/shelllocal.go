@@ -1,4 +1,5 @@
-// Package shelllocal is the provisioner that runs scripts where bake runs.
+// Package shelllocal is the provisioner that runs scripts on the computer that bake
+// runs on.
 package shelllocal
 
 import (
@@ -27,7 +28,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the shell-local provisioner.
+// Factory returns the factory of the shell-local provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("shell-local", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &shellLocal{o} })

@@ -1,4 +1,4 @@
-// Package sleep is the provisioner that waits.
+// Package sleep is the provisioner that waits for a given time.
 package sleep
 
 import (
@@ -26,7 +26,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the sleep provisioner.
+// Factory returns the factory of the sleep provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("sleep", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return sleeper(o.Duration) })

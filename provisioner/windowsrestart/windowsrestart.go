@@ -24,16 +24,16 @@ type Options struct {
 	// Command line that restarts the machine.
 	RestartCommand string `hcl:"restart_command,optional"`
 
-	// Command line that succeeds once the machine is back. It is repeated until it does;
-	// then PowerShell must answer too.
+	// Command line that succeeds once the machine is back. It is repeated until it
+	// succeeds; after that, PowerShell must work too.
 	RestartCheckCommand string `hcl:"restart_check_command,optional"`
 
 	// How long the restart may take before the build fails. Installing updates can take much
 	// longer than the default.
 	RestartTimeout time.Duration `hcl:"restart_timeout,optional"`
 
-	// Also wait until none of `registry_keys` exists, that is, until Windows has finished
-	// its pending work.
+	// Also wait until none of the `registry_keys` exists, that is, until Windows has
+	// finished its pending work.
 	CheckRegistry bool `hcl:"check_registry,optional"`
 
 	// Registry keys that exist while a restart is pending. Needs `check_registry`.
@@ -56,7 +56,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the windows-restart provisioner.
+// Factory returns the factory of the windows-restart provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("windows-restart", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &restart{o} })
@@ -69,10 +69,10 @@ const (
 	inProgress   = 1115 // a shutdown is in progress
 	notScheduled = 1116 // there is none to abort
 	scheduled    = 1190 // a shutdown has been scheduled already
-	logonBusy    = 1717 // the interface is not known: Windows is going down or coming up
+	logonBusy    = 1717 // the interface is unknown: Windows is shutting down or starting
 )
 
-// The command lines that find out whether the machine is down.
+// The command lines that determine whether the machine has shut down.
 const (
 	testShutdown  = `shutdown /r /f /t 60 /c "packer restart test"`
 	abortShutdown = `shutdown /a`
@@ -80,7 +80,7 @@ const (
 	checkBack     = `powershell -NoProfile -NonInteractive -Command "echo ('{0} restarted.' -f [Net.Dns]::GetHostName())"`
 )
 
-// The rhythm of looking.
+// The intervals between attempts.
 const (
 	busyPause  = 10 * time.Second
 	checkPause = 5 * time.Second
@@ -94,13 +94,13 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 		fmt.Errorf("%w within %s (restart_timeout)", errTimeout, p.RestartTimeout))
 	defer cancel()
 	s.Say(ctx, "Restarting the machine")
-	if s.Run.MachinesEnd > 0 { // Windows accepts only one shutdown, and would forget that by which the machine ends itself
+	if s.Run.MachinesEnd > 0 { // Windows accepts only one scheduled shutdown, so the one at the time limit has to be cancelled
 		if _, _, err := run(ctx, m, abortShutdown); err != nil {
 			return err
 		}
 	}
 	code, _, err := run(ctx, m, p.RestartCommand)
-	// A machine that shuts down may not answer any more, so err is not fatal.
+	// A machine that is shutting down may not answer, so err is not fatal.
 	if err == nil && !slices.Contains([]int{0, inProgress, scheduled}, code) {
 		return fmt.Errorf("restart_command ended with status %d", code)
 	}
@@ -125,8 +125,8 @@ func run(ctx context.Context, m builder.Machine, line string) (code int, out str
 	return st.Code, b.String(), err
 }
 
-// goneDown waits until the shutdown has begun. It has if the machine does not answer, or if it has
-// come back and accepts another shutdown.
+// goneDown waits until the machine has shut down: until it does not answer, or until it is back
+// already and accepts another shutdown.
 func goneDown(ctx context.Context, m builder.Machine) error {
 	for {
 		code, _, err := run(ctx, m, testShutdown)
@@ -166,7 +166,7 @@ func takeBack(ctx context.Context, m builder.Machine) error {
 	}
 }
 
-// back waits until the machine answers as the options want it.
+// back waits until the machine is back, by the criteria in the options.
 func (p *restart) back(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	if p.RestartCheckCommand != "" {
 		if err := until(ctx, m, p.RestartCheckCommand, func(code int, _ string) bool { return code == 0 }); err != nil {
@@ -192,14 +192,14 @@ func (p *restart) back(ctx context.Context, s *step.Scope, m builder.Machine) er
 			return err
 		}
 		if waited && len(p.RegistryKeys) > 1 {
-			i = -1 // the others may be there by now
+			i = -1 // the others may exist by now
 		}
 	}
 	return nil
 }
 
-// until runs a command line until good accepts its outcome. It tolerates lost connections,
-// which are part of a restart.
+// until repeats a command line until good accepts the result. It tolerates lost
+// connections, which are part of a restart.
 func until(ctx context.Context, m builder.Machine, line string, good func(code int, out string) bool) error {
 	last := ""
 	for {

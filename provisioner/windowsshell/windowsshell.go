@@ -31,7 +31,8 @@ type Options struct {
 	// Format of one assignment: the first %s is the name, the second the value.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// Upload the script unchanged. Otherwise line endings become those of Windows.
+	// Upload the script unchanged. Otherwise line endings are converted to those of
+	// Windows.
 	Binary bool `hcl:"binary,optional"`
 
 	// Path of the script on the machine. It is removed after it has run.
@@ -61,7 +62,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Factory makes the windows-shell provisioner.
+// Factory returns the factory of the windows-shell provisioner.
 func Factory() component.Factory[provisioner.Provisioner] {
 	return component.Define("windows-shell", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &windowsShell{o} })
@@ -103,11 +104,11 @@ func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine bui
 	return nil
 }
 
-// script uploads and runs one script, and removes it however it has ended.
+// script uploads and runs one script, and always removes it.
 func (p *windowsShell) script(ctx context.Context, m *remote.Machine, line string, text []byte) error {
 	err := p.run(ctx, m, line, text)
-	// cmd, so that it is the same whether the login shell is that or PowerShell. Its del
-	// reports success whatever it has done.
+	// cmd explicitly, because the login shell may be PowerShell. Its del always reports
+	// success.
 	file := `"` + strings.ReplaceAll(p.RemotePath, "/", `\`) + `"`
 	return m.RemoveBy(ctx, err, []string{p.RemotePath}, func(ctx context.Context) error {
 		if err := m.Exec(ctx, "cmd /c del /f /q "+file); err != nil {

@@ -1,4 +1,4 @@
-// Package amidata is the amazon-ami data source: it looks an image up.
+// Package amidata is the amazon-ami data source: it finds an image.
 package amidata
 
 import (
@@ -26,7 +26,8 @@ type Options struct {
 	// Use the newest image if several match. Otherwise several matches are an error.
 	MostRecent bool `hcl:"most_recent,optional"`
 
-	// Consider deprecated images of other accounts too. Images of this account always count.
+	// Include deprecated images of other accounts. Those of this account are always
+	// included.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 

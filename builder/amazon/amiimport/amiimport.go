@@ -1,5 +1,5 @@
-// Package amiimport is the post-processor amazon-import: it makes an image of a
-// disk image among the artifact's files.
+// Package amiimport is the post-processor amazon-import: it makes an AMI from a disk
+// image among the artifact's files.
 package amiimport
 
 import (

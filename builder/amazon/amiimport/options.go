@@ -32,8 +32,8 @@ type Options struct {
 	// artifact with this extension is imported.
 	Format string `hcl:"format,optional"`
 
-	// Name of the image. It must not be in use in the region. Not set: the name that EC2
-	// gives to the import (import-ami-...).
+	// Name of the image. It must not be in use in the region. Not set: a name chosen by
+	// EC2 (import-ami-...).
 	Name string `hcl:"ami_name,optional"`
 
 	// Description of the image, up to 255 characters.
@@ -64,8 +64,8 @@ type Options struct {
 	// Tags for the image and its snapshots.
 	Tags map[string]string `hcl:"tags,optional"`
 
-	// License of the operating system: `AWS` (license included, charged per hour) or `BYOL`
-	// (bring your own). Not set: EC2 decides.
+	// License of the operating system: `AWS` (included, charged per hour) or `BYOL` (bring
+	// your own). Not set: EC2 decides.
 	LicenseType string `hcl:"license_type,optional"`
 
 	// IAM role that EC2 assumes to read the bucket and import the image. Not set:

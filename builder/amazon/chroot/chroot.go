@@ -1,6 +1,6 @@
-// Package chroot is the builder amazon-chroot: on an EC2 instance, it attaches a volume to
-// that instance itself, provisions the volume in a chroot, and makes an image of it. It
-// launches no instance.
+// Package chroot is the builder amazon-chroot. It runs on an EC2 instance, attaches a
+// volume to that instance, provisions the volume in a chroot, and makes an image from it.
+// It launches no instance.
 package chroot
 
 import (
@@ -87,7 +87,7 @@ func (w *work) detach(ctx context.Context) error {
 	return step.Run(ctx, w.Scope, "detach the volume", func(ctx context.Context) error { return w.Detach(ctx, w.volume) })
 }
 
-// find determines the instance that this machine is, and the source image.
+// find determines the ID of this instance, and the source image.
 func (w *work) find(ctx context.Context) error {
 	client := w.Session.EC2(w.Session.Region)
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {

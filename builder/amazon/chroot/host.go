@@ -55,8 +55,8 @@ func thisHost(instance func(context.Context) (string, error), env []string) Host
 	}
 }
 
-// exclusively waits until no other build on the machine is choosing a device, and runs do
-// while it prevents them from doing so.
+// exclusively runs do while no other build on the machine can choose a device. It waits
+// for its turn.
 func (h Host) exclusively(ctx context.Context, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o755); err != nil {
 		return err

@@ -26,12 +26,11 @@ type Options struct {
 	// command. With `sudo {{.Command}}` bake itself need not run as root.
 	CommandWrapper string `hcl:"command_wrapper,optional,deferred"`
 
-	// Files of this computer to copy into the chroot for the duration of the build. Not set:
+	// Files on this computer to copy into the chroot for the duration of the build. Not set:
 	// /etc/resolv.conf, unless `from_scratch` is set.
 	CopyFiles []string `hcl:"copy_files,optional"`
 
-	// Device name to attach the volume as, such as /dev/xvdf. Not set: the first that is
-	// free.
+	// Device name to attach the volume as, such as /dev/xvdf. Not set: the first free one.
 	DevicePath string `hcl:"device_path,optional"`
 
 	// Device file of the attached volume, such as /dev/nvme1n1. Required on instances that show
@@ -87,11 +86,11 @@ type Options struct {
 	RootVolumeTag []interpolate.Tag `hcl:"root_volume_tag,block"`
 }
 
-// The groups of options, by which they are reached.
+// The groups of options, each accessible by its name.
 type (
-	// Access says which account and region to work in.
+	// Access holds the options for the account and region.
 	Access struct{ access.Options }
-	// Image says what the finished image is like.
+	// Image holds the options for the finished image.
 	Image struct {
 		image.Options
 		image.Firmware

@@ -1,5 +1,5 @@
-// Package ebs is the builder amazon-ebs: it launches an instance, provisions it
-// and makes an image of its EBS volumes.
+// Package ebs is the builder amazon-ebs: it launches an instance, provisions it and
+// makes an image from its EBS volumes.
 package ebs
 
 import (

@@ -17,17 +17,17 @@ type Options struct {
 	Image
 }
 
-// The groups of options, by which they are reached.
+// The groups of options, each accessible by its name.
 type (
-	// Access says which account and region to work in.
+	// Access holds the options for the account and region.
 	Access struct{ access.Options }
-	// Launch says what is launched and how it is reached.
+	// Launch holds the options for the machine and the connection to it.
 	Launch struct {
 		launch.Options
 		launch.Volumes
 		launch.VolumeTags
 	}
-	// Image says what the finished image is like.
+	// Image holds the options for the finished image.
 	Image struct {
 		image.Options
 

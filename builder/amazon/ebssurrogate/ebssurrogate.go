@@ -1,5 +1,5 @@
-// Package ebssurrogate is the builder amazon-ebssurrogate: an instance prepares
-// other volumes than its root, and the image is made of those.
+// Package ebssurrogate is the builder amazon-ebssurrogate: an instance prepares volumes
+// other than its root, and the image is made from those.
 package ebssurrogate
 
 import (

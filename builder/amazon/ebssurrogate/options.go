@@ -22,8 +22,8 @@ type Options struct {
 	// `launch_block_device_mappings`, under a device name of its own. Required.
 	Root *RootDevice `hcl:"ami_root_device,block"`
 
-	// Description of the snapshots. Not set: says when they were created. With
-	// `use_create_image` EC2 writes it.
+	// Description of the snapshots. Not set: the time of their creation. With
+	// `use_create_image`, EC2 sets its own.
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
 	// Swap the root volume of the instance for the new one and create the image with
@@ -32,16 +32,16 @@ type Options struct {
 	UseCreateImage bool `hcl:"use_create_image,optional"`
 }
 
-// The groups of options, by which they are reached.
+// The groups of options, each accessible by its name.
 type (
-	// Access says which account and region to work in.
+	// Access holds the options for the account and region.
 	Access struct{ access.Options }
-	// Launch says what is launched and how it is reached.
+	// Launch holds the options for the machine and the connection to it.
 	Launch struct {
 		launch.Options
 		launch.VolumeTags
 	}
-	// Image says what the finished image is like.
+	// Image holds the options for the finished image.
 	Image struct {
 		image.Options
 		image.Firmware
@@ -66,8 +66,8 @@ type RootDevice struct {
 	// Device name of the root volume in the image, such as /dev/xvda.
 	DeviceName string `hcl:"device_name"`
 
-	// Delete the root volume when an instance of the image is terminated. Not set: `false`, so
-	// the volume of each terminated instance stays and is charged.
+	// Delete the root volume when an instance of the image is terminated. Not set: `false`;
+	// the volumes of terminated instances stay, and are charged.
 	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
 
 	// Provisioned I/O operations per second, for io1, io2 and gp3 volumes. Required for io1

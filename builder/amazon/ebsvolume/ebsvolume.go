@@ -1,5 +1,5 @@
-// Package ebsvolume is the builder amazon-ebsvolume: an instance prepares volumes,
-// which stay, or snapshots of them.
+// Package ebsvolume is the builder amazon-ebsvolume: it prepares volumes on an
+// instance, and keeps the volumes, snapshots of them, or both.
 package ebsvolume
 
 import (
@@ -139,8 +139,8 @@ func (v *volumes) snapshot(ctx context.Context) error {
 }
 
 // finalize hands the volumes and snapshots over to the user: one call removes the tags of
-// the build from all of them. Before that, deleting the instance deletes the volumes too;
-// from then on, until the last of them is kept, the ledger lists each.
+// the build from all of them. Until then, deleting the instance deletes the volumes too;
+// after that, the ledger lists each of them until the last is released.
 func (v *volumes) finalize(ctx context.Context) (*builder.Artifact, error) {
 	var ids []string
 	var all []step.Resource

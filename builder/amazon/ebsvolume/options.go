@@ -15,7 +15,7 @@ type Options struct {
 	Launch
 
 	// Volumes to create. They are attached to the machine, filled by provisioners, and kept
-	// after the build unless `delete_on_termination` is set. Repeatable.
+	// unless `delete_on_termination` is set. Repeatable.
 	Volumes []Volume `hcl:"ebs_volumes,block"`
 
 	// Turn the instance's support for enhanced networking with the Elastic Network Adapter
@@ -34,11 +34,11 @@ type Options struct {
 	RunVolumeTag []interpolate.Tag `hcl:"run_volume_tag,block"`
 }
 
-// The groups of options, by which they are reached.
+// The groups of options, each accessible by its name.
 type (
-	// Access says which account and region to work in.
+	// Access holds the options for the account and region.
 	Access struct{ access.Options }
-	// Launch says what is launched and how it is reached.
+	// Launch holds the options for the machine and the connection to it.
 	Launch struct{ launch.Options }
 )
 

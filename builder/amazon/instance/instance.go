@@ -1,5 +1,5 @@
-// Package instance is the builder amazon-instance: an instance without an EBS root makes a
-// bundle of its own disk and uploads it to S3, and the bundle is registered as an image.
+// Package instance is the builder amazon-instance: an instance without an EBS root bundles
+// its own disk and uploads the bundle to S3, where it is registered as an image.
 package instance
 
 import (
@@ -63,7 +63,7 @@ func (u *bundling) register(ctx context.Context) (image.Made, error) {
 // manifest returns the name of the file that lists the bundle.
 func (u *bundling) manifest() string { return u.prefix + ".manifest.xml" }
 
-// volVariables are the variables of bundle_vol_command.
+// volVariables are the template variables of bundle_vol_command.
 type volVariables struct {
 	account, architecture, cert, destination, key, prefix, private string
 }
@@ -75,7 +75,7 @@ func (v volVariables) data() map[string]any {
 	}
 }
 
-// uploadVariables are the variables of bundle_upload_command.
+// uploadVariables are the template variables of bundle_upload_command.
 type uploadVariables struct {
 	bucket, directory, manifest, region string
 	credentials                         aws.Credentials

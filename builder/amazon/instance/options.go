@@ -22,31 +22,31 @@ type Options struct {
 	Bundle
 }
 
-// The groups of options, by which they are reached.
+// The groups of options, each accessible by its name.
 type (
-	// Access says which account and region to work in.
+	// Access holds the options for the account and region.
 	Access struct{ access.Options }
-	// Launch says what is launched and how it is reached.
+	// Launch holds the options for the machine and the connection to it.
 	Launch struct {
 		launch.Options
 
-		// Volumes of the build instance, besides those of the source image: EBS volumes, or volumes
-		// of the instance store by `virtual_name`. They exist during the build only;
-		// `ami_block_device_mappings` are the volumes of the image. Repeatable.
+		// Volumes of the build instance, besides those of the source image: EBS volumes, or
+		// instance store volumes with `virtual_name`. They exist only during the build; the volumes
+		// of the image are `ami_block_device_mappings`. Repeatable.
 		LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
 	}
-	// Image says what the finished image is like.
+	// Image holds the options for the finished image.
 	Image struct {
 		image.Options
 
 		// Version of the Trusted Platform Module for instances of the image: `v2.0`. Not set: none.
-		// A TPM needs UEFI, which no instance type that boots from an instance store has, so expect
-		// EC2 to refuse it.
+		// EC2 is likely to refuse it: a TPM needs UEFI, which no instance type that boots from an
+		// instance store has.
 		TPMSupport image.TPM `hcl:"tpm_support,optional"`
 	}
 )
 
-// Bundle says how the bundle is made on the machine, and where it goes.
+// Bundle defines how the bundle is made on the machine, and where it is stored.
 type Bundle struct {
 	// 12-digit ID of the AWS account that owns the bundle. Dashes are ignored.
 	AccountID string `hcl:"account_id"`
@@ -69,7 +69,8 @@ type Bundle struct {
 	// end up in the image.
 	X509UploadPath string `hcl:"x509_upload_path,optional"`
 
-	// Directory on the machine to write the bundle to. It needs room for the whole image.
+	// Directory on the machine to write the bundle to. It needs enough space for the whole
+	// image.
 	BundleDestination string `hcl:"bundle_destination,optional"`
 
 	// Prefix of the names of the bundle's files. It should differ from build to build: a bundle

@@ -1,4 +1,4 @@
-// Package kmskey signs with asymmetric keys of AWS KMS, which never leave it.
+// Package kmskey signs with asymmetric keys in AWS KMS.
 package kmskey
 
 import (

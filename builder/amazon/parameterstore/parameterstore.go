@@ -1,5 +1,5 @@
-// Package parameterstore is the amazon-parameterstore data source: it looks up a
-// parameter of AWS Systems Manager.
+// Package parameterstore is the amazon-parameterstore data source: it reads a parameter
+// from AWS Systems Manager.
 package parameterstore
 
 import (

@@ -1,5 +1,5 @@
-// Package secretsmanager is the amazon-secretsmanager data source: it looks up a
-// secret of AWS Secrets Manager.
+// Package secretsmanager is the amazon-secretsmanager data source: it reads a secret
+// from AWS Secrets Manager.
 package secretsmanager
 
 import (

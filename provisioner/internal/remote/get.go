@@ -10,7 +10,7 @@ import (
 	"bake/builder"
 )
 
-// looks is how often a download is measured.
+// looks is the interval at which the size of a download is measured.
 const looks = 100 * time.Millisecond
 
 // GetAtMost is the communicator's Get with a limit in bytes: a download that exceeds it is
@@ -43,14 +43,15 @@ func GetAtMost(ctx context.Context, m builder.Machine, src string, dst *os.Root,
 	return err
 }
 
-// block is the smallest size that a file or directory counts, to limit their number too.
+// block is the minimum size that a file or directory counts as, which limits their
+// number too.
 const block = 4 << 10
 
 // size returns the total size of the files in a directory that can be read.
 func size(dir *os.Root) (sum int64) {
 	_ = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
-			return nil // it may be renamed at this moment
+			return nil // it may have just been renamed
 		}
 		of := int64(block)
 		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {

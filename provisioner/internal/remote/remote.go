@@ -1,4 +1,4 @@
-// Package remote is what provisioners that run scripts on the machine share.
+// Package remote has the common parts of provisioners that run scripts on the machine.
 package remote
 
 import (
@@ -29,7 +29,7 @@ type Machine struct {
 	// Lenient turns a failed removal into a warning, because scripts may shut the machine down.
 	Lenient bool
 
-	uploaded bool // something may be on the machine
+	uploaded bool // there may be files to remove
 }
 
 // Render expands the {{ }} of an option with the values of build.* and more.
@@ -74,8 +74,8 @@ func (m *Machine) MakeDirs(ctx context.Context, mode string, dirs ...string) err
 	return err
 }
 
-// Execute runs a command line and passes its output on as events. The error is
-// not nil only if the exit status is unknown.
+// Execute runs a command line and forwards its output as events. It returns an error
+// only if the exit status is unknown.
 func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 	out := script.NewLines(func(text string) { m.Scope.Output(ctx, step.Output, text) })
 	errOut := script.NewLines(func(text string) { m.Scope.Output(ctx, step.ErrOutput, text) })
@@ -91,8 +91,8 @@ func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 // failed or was cancelled.
 const removalGrace = 10 * time.Second
 
-// Exec runs a command line of bake's own, which must succeed. Its output is of no
-// interest.
+// Exec runs one of bake's own command lines, and returns an error if it fails. Its
+// output is discarded.
 func (m *Machine) Exec(ctx context.Context, line string) error {
 	errOut := communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
@@ -108,9 +108,9 @@ func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line
 }
 
 // RemoveBy removes the files that an attempt has uploaded. It returns the error of the attempt, or
-// its own. Without an upload it does nothing. After a success it waits for a machine that reboots.
-// After a failure it tries for a short time, even if ctx has ended, and not at all if the
-// connection is lost; files that remain are recorded in the machine's leftovers.
+// its own. Without an upload it does nothing. After a success, it waits for a machine that
+// reboots. After a failure, it tries for a short time, even if ctx has ended, but not if the
+// connection is lost. Files that remain are recorded in the machine's leftovers.
 func (m *Machine) RemoveBy(ctx context.Context, failed error, paths []string, by func(context.Context) error) error {
 	what := strings.Join(paths, " ")
 	remove := func(ctx context.Context) error {
@@ -154,11 +154,10 @@ func (m *Machine) RemoveBy(ctx context.Context, failed error, paths []string, by
 	return err
 }
 
-// retryPause is how long to wait before talking to a machine again that has
-// dropped the connection.
+// retryPause is the pause before another attempt after a lost connection.
 const retryPause = 2 * time.Second
 
-// Persist repeats fn as long as it fails because the connection is lost, for at most
+// Persist calls fn, and repeats it while the connection is lost, for at most
 // start_retry_timeout.
 func (m *Machine) Persist(ctx context.Context, fn func(context.Context) error) error {
 	if m.Patience == 0 {

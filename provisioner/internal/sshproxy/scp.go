@@ -16,7 +16,7 @@ import (
 	"bake/communicator"
 )
 
-// copying is what scp on the machine is asked for.
+// copying is a request to scp on the machine.
 type copying struct {
 	to   bool   // to the machine, rather than from it
 	path string // on the machine
@@ -65,7 +65,7 @@ func unquoted(p string) string {
 	return strings.NewReplacer(`\ `, " ", `\'`, "'", `\"`, `"`, `\\`, `\`).Replace(p)
 }
 
-// copy has the effect of scp on the machine, using the communicator's own transfers.
+// copy does what scp on the machine would do, using the communicator's own transfers.
 func (s *Server) copy(ctx context.Context, rw io.ReadWriter, c copying) (code int, err error) {
 	dir, err := os.MkdirTemp("", "bake-scp-")
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Server) copy(ctx context.Context, rw io.ReadWriter, c copying) (code in
 	}
 	var said *clientError
 	if errors.As(err, &said) || errors.Is(err, context.Canceled) {
-		return 1, nil // the client knows
+		return 1, nil // the client has reported the error itself
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(rw, "\x02%s\n", strings.ReplaceAll(err.Error(), "\n", " "))
@@ -99,10 +99,10 @@ type clientError struct{ text string }
 
 func (e *clientError) Error() string { return e.text }
 
-// maxMessage is how long a message of the protocol may be.
+// maxMessage is the maximum length of a message of the protocol.
 const maxMessage = 8 << 10
 
-// message reads one message up to its line end.
+// message reads one message, up to the newline.
 func message(in *bufio.Reader) (string, error) {
 	var b strings.Builder
 	for b.Len() < maxMessage {
@@ -118,7 +118,7 @@ func message(in *bufio.Reader) (string, error) {
 	return "", errors.New("a message of scp's protocol is too long")
 }
 
-// header reads "MODE SIZE NAME". A name is one of a file in a directory, and no more.
+// header parses "MODE SIZE NAME". The name must be a plain file name, without a path.
 func header(text string) (mode fs.FileMode, size int64, name string, err error) {
 	parts := strings.SplitN(text, " ", 3)
 	if len(parts) == 3 {
@@ -158,7 +158,7 @@ func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c co
 			return err
 		}
 		switch kind {
-		case 'T': // times, which are not kept
+		case 'T': // times, which are ignored
 		case 'E':
 			if at == "." {
 				return errors.New("scp's protocol: a directory ends that has not begun")
@@ -211,8 +211,8 @@ func (s *Server) sink(ctx context.Context, in *bufio.Reader, out io.Writer, c co
 	return nil
 }
 
-// receive writes a file of that many bytes below root, which the client sends with a zero at
-// its end.
+// receive reads a file of that many bytes, followed by a zero byte, from the client and
+// writes it below root.
 func receive(in *bufio.Reader, root *os.Root, to string, mode fs.FileMode, size int64) error {
 	if err := communicator.WriteFile(root, to, mode|0o600, io.LimitReader(in, size)); err != nil {
 		return err
@@ -229,7 +229,8 @@ func receive(in *bufio.Reader, root *os.Root, to string, mode fs.FileMode, size 
 	return nil
 }
 
-// pass puts a file or directory of root, which is local, on the machine, and deletes it here.
+// pass uploads a file or directory in the local directory root to the machine, and deletes it
+// here.
 func (s *Server) pass(ctx context.Context, c copying, root *os.Root, local, name string) error {
 	if err := s.put(ctx, c, name, filepath.Join(local, name)); err != nil {
 		return err
@@ -237,8 +238,8 @@ func (s *Server) pass(ctx context.Context, c copying, root *os.Root, local, name
 	return root.RemoveAll(name)
 }
 
-// put puts one file or directory at the path that scp was given: under its own name if
-// that is a directory, and as that otherwise.
+// put uploads one file or directory to the path that scp was given: into it if it is a
+// directory, and otherwise under that name.
 func (s *Server) put(ctx context.Context, c copying, name, local string) error {
 	info, err := os.Stat(local)
 	if err != nil {
@@ -261,7 +262,7 @@ func (s *Server) put(ctx context.Context, c copying, name, local string) error {
 	return s.Machine.Put(ctx, path.Dir(slashed), under(path.Base(slashed)))
 }
 
-// send sends what is on the machine to the client.
+// send sends a file or directory of the machine to the client.
 func (s *Server) send(ctx context.Context, in *bufio.Reader, out io.Writer, c copying, root *os.Root) error {
 	if err := acknowledged(in); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Package sshproxy is an SSH server that has a machine do what its client asks for,
-// whatever bake talks to the machine with. It carries commands, with their input and
-// output, and files: by SFTP, and by scp for machines that have no such program.
+// Package sshproxy is an SSH server that forwards requests of its clients to a machine,
+// over any communicator. It supports commands, with their input and output, and file
+// transfers: by SFTP, and by scp even for machines without that program.
 package sshproxy
 
 import (
@@ -18,14 +18,15 @@ import (
 	"bake/communicator"
 )
 
-// Server configures who may log in, and which machine they reach.
+// Server configures who may log in, and to which machine.
 type Server struct {
 	Machine   communicator.Communicator
 	User      string
 	ClientKey ssh.PublicKey
 	HostKey   ssh.Signer
 
-	// SFTP is the command that serves SFTP on the machine. Empty: OpenSSH's, wherever it is.
+	// SFTP is the command that serves SFTP on the machine. Empty: OpenSSH's SFTP server,
+	// wherever it is installed.
 	SFTP string
 
 	// Copy serves scp with the communicator's own transfers, for machines whose commands
@@ -41,7 +42,7 @@ const findSFTP = `for f in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sft
 // handshakeTimeout is how long a client may take to log in.
 const handshakeTimeout = time.Minute
 
-// Serve serves clients until ctx ends, and returns when all of them are gone.
+// Serve serves clients until ctx ends, and returns when all connections are closed.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) {
 	config := &ssh.ServerConfig{PublicKeyCallback: s.admit}
 	config.AddHostKey(s.HostKey)
@@ -118,7 +119,7 @@ func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-ch
 			if what.Text == "" {
 				what.Text = findSFTP
 			}
-		case r.Type == "pty-req": // the machine decides on terminals, and commands work without
+		case r.Type == "pty-req": // commands run without a terminal, unless the communicator is configured to use one
 			reply(r, true)
 			continue
 		default:
@@ -127,7 +128,7 @@ func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-ch
 		}
 		reply(r, true)
 		go func() {
-			for r := range requests { // such as signals; the end of the channel ends them
+			for r := range requests { // such as signals; the command ends with its channel
 				reply(r, false)
 			}
 			cancel(errGone)
@@ -137,8 +138,8 @@ func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-ch
 	}
 }
 
-// command runs one command of a session, and tells its exit status. Without one the
-// session just ends, which SSH clients take for a lost connection.
+// command runs one command of a session, and sends its exit status. If the status is
+// unknown, the session ends without one, which SSH clients treat as a lost connection.
 func (s *Server) command(ctx context.Context, channel ssh.Channel, line string) {
 	var code int
 	var err error

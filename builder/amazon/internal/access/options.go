@@ -13,7 +13,7 @@ import (
 	"bake/config/schema"
 )
 
-// Options say which account and region to work in, and as whom.
+// Options define the account, the region and the credentials.
 type Options struct {
 	// Access key ID. Not set: the same sources as the AWS CLI, in this order: environment
 	// variables, web identity, profile (including SSO and credential_process), container
@@ -77,7 +77,7 @@ type Options struct {
 	Polling *Polling `hcl:"aws_polling,block"`
 }
 
-// AssumeRole names a role and how it is taken on.
+// AssumeRole defines a role to assume.
 type AssumeRole struct {
 	// ARN of the role, such as `arn:aws:iam::123456789012:role/baker`. Not set: no role is
 	// assumed.
@@ -109,7 +109,7 @@ type AssumeRole struct {
 	TransitiveTagKeys []string `hcl:"transitive_tag_keys,optional"`
 }
 
-// VaultAWSEngine says which credentials Vault is asked for.
+// VaultAWSEngine defines the credentials to request from Vault.
 type VaultAWSEngine struct {
 	// Name of the Vault role to get credentials for. If the block sets nothing at all, Vault
 	// is not used.
@@ -129,14 +129,14 @@ type VaultAWSEngine struct {
 // SetDefaults implements [schema.Defaulter].
 func (v *VaultAWSEngine) SetDefaults() { *v = VaultAWSEngine{EngineName: "aws"} }
 
-// Polling says how patiently AWS is waited for.
+// Polling defines how often and how long AWS is polled.
 type Polling struct {
-	// Longest pause between two polls, in seconds; the first polls follow more quickly. Not
-	// set: a default that depends on what is waited for.
+	// Longest pause between two polls, in seconds; the first pauses are shorter. Not set: a
+	// default that depends on the kind of wait.
 	DelaySeconds int `hcl:"delay_seconds,optional"`
 
 	// How many such pauses to wait before giving up. Raise it for large volumes, whose
-	// snapshots can take hours. Not set: a default that depends on what is waited for.
+	// snapshots can take hours. Not set: a default that depends on the kind of wait.
 	MaxAttempts int `hcl:"max_attempts,optional"`
 }
 

@@ -78,7 +78,7 @@ type Cloud struct {
 // StandsIn reports whether this is a cloud that replaces AWS.
 func (c Cloud) StandsIn() bool { return c.Endpoint != "" }
 
-// Use is what is made of an image.
+// Use is one use of an image.
 type Use struct {
 	Image string // ID
 	By    string // such as "instance i-0abc (running)"

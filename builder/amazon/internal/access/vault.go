@@ -21,7 +21,7 @@ import (
 	"bake/internal/tlsfiles"
 )
 
-// vaultTimeout limits the response time of Vault, which in turn calls AWS.
+// vaultTimeout is the time limit for a response of Vault, which in turn calls AWS.
 const vaultTimeout = time.Minute
 
 // vault is a client of a HashiCorp Vault, configured by the environment variables of

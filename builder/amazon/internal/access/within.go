@@ -48,7 +48,8 @@ func (c Cloud) In(region string) Cloud {
 	return c
 }
 
-// waiting makes each request of the cloud wait until it may be sent, retries included.
+// waiting adds middleware that delays each request to the cloud, retries included,
+// until it may be sent.
 func (c Cloud) waiting(stack *middleware.Stack) error {
 	if c.Wait == nil {
 		return nil

@@ -1,5 +1,5 @@
-// Package agentmessage is the format of the messages that Session Manager carries
-// between a program and the agent of a machine.
+// Package agentmessage encodes and decodes the messages between a program and a
+// machine's agent in a session of Session Manager.
 package agentmessage
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// The kinds of message.
+// The kinds of messages.
 const (
 	InputData   = "input_stream_data"  // from here to the machine
 	OutputData  = "output_stream_data" // from the machine
@@ -29,18 +29,18 @@ const (
 	PayloadHandshakeRequest  = 5
 	PayloadHandshakeResponse = 6
 	PayloadHandshakeComplete = 7
-	PayloadChallenge         = 8 // something encrypted
-	PayloadChallengeResponse = 9 // the same, encrypted with the other key
+	PayloadChallenge         = 8 // encrypted random data
+	PayloadChallengeResponse = 9 // the same data, encrypted with the other key
 	PayloadFlag              = 10
 )
 
-// The flags that a payload of type PayloadFlag says, four bytes.
+// The values of a payload of type PayloadFlag, which has four bytes.
 const (
 	FlagTerminateSession   = 2
 	FlagConnectToPortError = 3
 )
 
-// Message is what goes over the data channel, each in one binary message of the
+// Message is a message on the data channel, sent as one binary message of the
 // WebSocket:
 //
 //	 0  header length, 116: where the payload's length is
@@ -70,7 +70,7 @@ const (
 	headerSize   = headerLength + 4
 )
 
-// Encode writes m as a message of the time now.
+// Encode encodes m with the time now.
 func (m Message) Encode(now time.Time) []byte {
 	b := make([]byte, headerSize, headerSize+len(m.Payload))
 	be := binary.BigEndian
@@ -89,8 +89,8 @@ func (m Message) Encode(now time.Time) []byte {
 	return append(b, m.Payload...)
 }
 
-// Decode reads a message. The header may be longer than the one that is known.
-// The payload is a part of b.
+// Decode decodes a message. Its header may be longer than the known one. The payload is
+// a part of b.
 func Decode(b []byte) (Message, error) {
 	be := binary.BigEndian
 	if len(b) < headerSize {

@@ -1,5 +1,5 @@
-// Package amazonbuild is what the Amazon builders have in common: the sequence of a
-// build, from the session to the artifact, with hooks where builders differ.
+// Package amazonbuild implements what the Amazon builders have in common: the sequence
+// of a build from the session to the artifact, with hooks where builders differ.
 package amazonbuild
 
 import (
@@ -22,7 +22,7 @@ import (
 	"bake/step"
 )
 
-// Recipe defines one builder with its options: its source and result, and its specific
+// Recipe defines a builder by its options: its source and result, and its specific
 // steps.
 type Recipe struct {
 	Access *access.Options

@@ -43,8 +43,8 @@ func (b *Build) start(ctx context.Context, gone string) error {
 }
 
 // launching calls launch, which launches the instance or makes a dry run. If the image
-// from ResolveSource no longer exists by then, it calls launch again with the source
-// image.
+// from ResolveSource no longer exists by then, launching calls launch again with the
+// source image.
 func (b *Build) launching(ctx context.Context, launch func() error) error {
 	err := launch()
 	id := aws.ToString(b.Spec.Image.ImageId)

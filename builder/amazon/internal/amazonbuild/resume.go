@@ -13,9 +13,9 @@ import (
 	"bake/step"
 )
 
-// milestone is the state of a build once its machine is provisioned, which is enough to
-// resume in another process. It includes rendered texts, since some values change each
-// time that a template is read.
+// milestone is the state of a build whose machine has been provisioned, sufficient for
+// resuming it in another process. It includes rendered texts, because some values
+// change each time the template is read.
 type milestone struct {
 	Source     types.Image       `json:"source"`
 	Instance   types.Instance    `json:"instance"`

@@ -59,7 +59,7 @@ func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls 
 	}
 	_, err := step.Memo(ctx, b.Scope, "labelled", func(ctx context.Context) (bool, error) {
 		labels := b.Labels
-		if calls.ImageCreated == nil { // the image has them
+		if calls.ImageCreated == nil { // the image has the tags already
 			labels = labels.WithoutUserTags()
 		}
 		return true, b.Images.Label(ctx, first, labels)
@@ -179,7 +179,7 @@ func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Sour
 	o.SpotPrice, o.SpotInstanceTypes, o.SpotAllocationStrategy = "", nil, ""
 	o.SSHKeyPairName, o.TemporaryKeyPairName, o.PrivateKeyFile, o.CertificateFile, o.Password, o.AgentAuth = "", "", "", "", "", false
 	o.SecurityGroupID, o.SecurityGroupIDs, o.SecurityGroupFilter = "", nil, nil
-	if o.SSHInterface != launch.SessionManager { // which needs them
+	if o.SSHInterface != launch.SessionManager { // which needs an instance profile
 		o.IAMInstanceProfile, o.TemporaryIAMInstanceProfilePolicyDocument = "", nil
 	}
 	o.EnableNitroEnclave, o.DisableStopInstance, o.ShutdownBehavior = false, false, "terminate"

@@ -11,7 +11,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// Volumes returns the volumes of an instance by the names of their devices.
+// Volumes returns the volumes of an instance by device name.
 func Volumes(instance types.Instance) map[string]string {
 	volumes := map[string]string{}
 	for _, m := range instance.BlockDeviceMappings {

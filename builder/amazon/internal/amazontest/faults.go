@@ -24,9 +24,9 @@ type fault struct {
 	refuse  bool // it is answered with an error and not carried out
 	perform bool // it is carried out
 	lose    bool // its answer does not arrive
-	spoil   bool // half of it does or, of each other call, something else, as from a proxy
+	spoil   bool // half of it arrives or, for every other call, something else, such as a proxy's error page
 	cancel  bool // the build is cancelled during the call
-	kill    bool // and nothing is torn down by the build itself
+	kill    bool // and the build does not tear anything down
 }
 
 var faults = []fault{
@@ -39,8 +39,8 @@ var faults = []fault{
 	{name: "killed after", perform: true, lose: true, cancel: true, kill: true},
 }
 
-// Faults makes each call of a build of body fail in each way, and checks what is left in
-// the cloud: the resources of a successful build, of which there are want, the images of
+// Faults makes each call of a build of body fail in each way, and checks the resources
+// that are left in the cloud: the want resources of a successful build, the images of
 // some regions, or nothing. ready prepares the worlds. When tests are distributed over
 // days, each run tests one way only.
 func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*World)) {
@@ -140,18 +140,18 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 	w.Mu.Unlock()
 	switch {
 	case f.kill && action != "":
-		w.UnderWay.Lock() // calls of the one that was killed
+		w.UnderWay.Lock() // calls of the killed process
 		w.UnderWay.Unlock()
 		terr = b.Sweep(t, ledger)
 	case terr != nil:
-		terr = b.Scope.Close(ctx, stop) // only one call fails: trying again must do
+		terr = b.Scope.Close(ctx, stop) // only one call fails, so a retry must succeed
 	}
 	if terr != nil {
 		t.Errorf("%s call %d (%s): teardown: %v", f.name, n, action, terr)
 	}
 	switch {
 	case err != nil && a != nil:
-		want = 2 * len(a.Images) // those of some regions, with their snapshots
+		want = 2 * len(a.Images) // the images of some regions, with their snapshots
 	case err != nil:
 		want = 0
 	}

@@ -30,7 +30,7 @@ func PolicyOf(t testing.TB, maker Maker, in schema.Input) amazon.Policy {
 type Evaluator struct {
 	Policy amazon.Policy
 
-	// Foreign holds the ids of resources that belong to no run, anywhere in its text.
+	// Foreign is a text that contains the ids of resources that belong to no run.
 	Foreign string
 
 	// Packer means that Packer's calls are evaluated as if they tagged resources with the
@@ -38,7 +38,7 @@ type Evaluator struct {
 	Packer bool
 
 	keyPairs []string // that were made
-	made     bool     // an image was: machines of it may be launched after that
+	made     bool     // an image was made: machines may be launched from it after that
 }
 
 // demand is one permission that a call needs.

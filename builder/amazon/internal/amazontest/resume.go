@@ -21,8 +21,8 @@ import (
 )
 
 // Resume kills a build of body before and after each of its calls that follow provisioning,
-// and resumes it in another process. Together they must leave what an undisturbed build
-// leaves, and run the provisioners once. ready prepares the worlds.
+// and resumes it in another process. The result must be that of an undisturbed build, and
+// the provisioners must run once. ready prepares the worlds.
 func Resume(t *testing.T, maker Maker, body string, ready ...func(*World)) {
 	start := func() *World {
 		w := NewWorld(t, maker)
@@ -113,7 +113,7 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 	}
 	w.Mu.Unlock()
 	_, err = b.Build(ctx, Plain(body))
-	w.UnderWay.Lock() // waits for the calls of the one that was killed
+	w.UnderWay.Lock() // waits for the calls of the killed process
 	w.Mu.Lock()
 	w.Intercept = nil
 	w.Mu.Unlock()
@@ -158,7 +158,7 @@ func Deregistered(t *testing.T, maker Maker, body, region string) error {
 	return w.goOn(t, b, body, ledger, []byte(strings.Join(lines, "")))
 }
 
-// goOn resumes a build from copies of its ledger and journal, and tears it down.
+// goOn resumes a build from copies of its ledger and journal, and then tears it down.
 func (w *World) goOn(t *testing.T, b *Bake, body string, ledger, results []byte) error {
 	dir := t.TempDir()
 	path, journal := filepath.Join(dir, "ledger.jsonl"), filepath.Join(dir, "journal")

@@ -11,9 +11,9 @@ import (
 
 var instanceID = regexp.MustCompile(`<instanceId>(i-[0-9a-f]+)</instanceId>`)
 
-// InstanceStore makes the world one of instance-store images, which the embedded
-// EC2 does not have: its images say that they are such, and the image that is
-// registered of a bundle is in truth one of the newest instance.
+// InstanceStore makes the world simulate instance-store images, which the embedded EC2
+// does not have: it describes images as such, and makes the image of a bundle from the
+// newest instance instead.
 func InstanceStore(w *World) {
 	var (
 		mu     sync.Mutex

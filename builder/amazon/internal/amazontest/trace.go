@@ -17,10 +17,9 @@ import (
 	"bake/communicator/commtest"
 )
 
-// Trace bakes the template in a directory and compares the calls that change
-// something with those that Packer made for it, which are recorded there. The
-// names of the directories are those of the recordings; before readies the world.
-// What is meant to differ:
+// Trace bakes the template in a directory and compares the calls that change something
+// with those that Packer made for it, which are recorded there. The directories have
+// the names of the recordings; before prepares the world. Intended differences:
 //
 //   - Tags and description are given to an image when it is made, and not in
 //     CreateTags and ModifyImageAttribute afterwards; TestBuild looks at the result.
@@ -53,8 +52,9 @@ func Trace(t *testing.T, maker Maker, name string, before func(*World)) {
 	}
 }
 
-// loginByFile writes the private key that the recorded templates name into the working
-// directory, and makes the address in those templates lead to a machine that accepts it.
+// loginByFile writes the private key that the recorded templates name to the working
+// directory, and makes the address in those templates lead to a machine that accepts the
+// key.
 func loginByFile(t *testing.T, w *World) {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"bake/builder"
 )
 
-// Verified builds body twice. The first time, its image is verified on a machine before it
-// is copied or shared, and then makes want resources in the cloud; the second time,
+// Verified builds body twice. The first time, the image is verified on a machine before it
+// is copied or shared, and want resources are left in the cloud. The second time,
 // verification fails, and nothing is left. provision, if not nil, makes the content of the
 // image.
 func Verified(t *testing.T, w *World, body string, boot builder.Boot, want int, provision builder.Provision) {

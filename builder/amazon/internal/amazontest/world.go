@@ -1,5 +1,5 @@
-// Package amazontest has an embedded EC2 with machines that are SSH servers, for
-// tests of the builders, and what such tests do with it.
+// Package amazontest provides tests of the builders with an embedded EC2 whose machines
+// are SSH servers, and with helpers for using it.
 package amazontest
 
 import (
@@ -87,7 +87,7 @@ type World struct {
 	WinRM   *winrmtest.Server // answers at port 5985 of every machine; nil: nothing does
 	servers map[string]*commtest.Server
 
-	UnderWay sync.RWMutex // held for reading by each call that is
+	UnderWay sync.RWMutex // read-locked by each call in progress
 
 	// ImageCreated is [builder.Hooks.ImageCreated] of the builds.
 	ImageCreated func(ctx context.Context, image builder.Image) error
@@ -114,8 +114,8 @@ type World struct {
 	Adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
 }
 
-// NewWorld returns a world with an embedded cloud that the rules disturb, in which
-// maker's components are built. It ends with the test.
+// NewWorld returns a world with an embedded cloud and the given fault rules, for
+// components that maker makes. It ends with the test.
 func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -230,7 +230,7 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 	intercept(n, c, rw, serve)
 }
 
-// profiles is what the world's EC2 sees of its IAM.
+// profiles gives the world's EC2 access to the instance profiles of its IAM.
 type profiles struct{ *World }
 
 func (p profiles) Find(owner, name, arn string) (ec2.Profile, bool) {
@@ -414,7 +414,7 @@ func (w *World) Bake(t testing.TB) *Bake {
 	return b
 }
 
-// Build decodes body as the source block and runs it, without teardown.
+// Build decodes body as a source block and builds it, without teardown.
 func (b *Bake) Build(ctx context.Context, body string) (*builder.Artifact, error) {
 	return b.BuildInput(ctx, Input(body))
 }

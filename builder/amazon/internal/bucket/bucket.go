@@ -1,4 +1,4 @@
-// Package bucket keeps documents in a bucket of S3.
+// Package bucket stores documents in an S3 bucket.
 package bucket
 
 import (

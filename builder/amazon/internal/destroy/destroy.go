@@ -1,4 +1,4 @@
-// Package destroy deletes what builds have made, during the build or long after.
+// Package destroy deletes the resources of builds, during the build or later.
 package destroy
 
 import (

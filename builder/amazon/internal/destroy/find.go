@@ -208,7 +208,7 @@ func (f *finder) keyPairs(ctx context.Context) error {
 func (f *finder) templates(ctx context.Context) error {
 	out, err := access.Call(ctx, f.client.DescribeLaunchTemplates, &ec2.DescribeLaunchTemplatesInput{Filters: f.filters})
 	if access.Is(err, "InvalidAction") {
-		return nil // substitutes of EC2 have none
+		return nil // not every implementation of EC2 has launch templates
 	}
 	if err != nil {
 		return err

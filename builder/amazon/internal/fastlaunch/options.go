@@ -1,18 +1,18 @@
-// Package fastlaunch has EC2 prepare instances of a Windows image ahead, so that
-// they start faster.
+// Package fastlaunch enables EC2 Fast Launch, which prepares instances of a Windows
+// image in advance so that they start faster.
 package fastlaunch
 
 import "bake/config/schema"
 
-// Options say whether and how instances are prepared. Any of them that is set
-// enables it.
+// Options define whether and how instances are prepared. Setting any of them enables
+// fast launch.
 type Options struct {
 	// Turn on EC2 Fast Launch for the image, which must be a Windows image: EC2 launches
-	// instances ahead of time and keeps their snapshots, which are charged.
+	// instances in advance and keeps their snapshots, which are charged.
 	Enable bool `hcl:"enable_fast_launch,optional"`
 
-	// ID of the launch template that EC2 uses for those instances, in the region of the
-	// build. Not together with `template_name`.
+	// ID of the launch template for those instances, in the region of the build. Not
+	// together with `template_name`.
 	TemplateID string `hcl:"template_id,optional"`
 
 	// Name of the launch template. Not together with `template_id`.
@@ -21,10 +21,10 @@ type Options struct {
 	// Version of the launch template. Not set: the latest.
 	TemplateVersion int `hcl:"template_version,optional"`
 
-	// How many instances EC2 launches at a time, 6 or more. Not set: 6.
+	// Maximum number of instances that EC2 launches at a time, 6 or more. Not set: 6.
 	MaxParallelLaunches int `hcl:"max_parallel_launches,optional"`
 
-	// How many prepared snapshots EC2 keeps. Not set: 5.
+	// Number of prepared snapshots to keep. Not set: 5.
 	TargetResourceCount int `hcl:"target_resource_count,optional"`
 
 	// Settings for one region. A region that the image is copied to and that has no such
@@ -32,7 +32,7 @@ type Options struct {
 	Regions []Region `hcl:"region_launch_templates,block"`
 }
 
-// Region says what is different in a region.
+// Region holds the settings for one region.
 type Region struct {
 	// The region: that of the build, or one of `ami_regions`.
 	Region string `hcl:"region"`

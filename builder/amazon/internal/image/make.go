@@ -40,7 +40,7 @@ type Labels struct {
 	RunTags     map[string]string
 	Tags        map[string]string
 	Snapshot    map[string]string
-	ImageTags   map[string]string `json:"Marks"` // of images only, in addition to their Tags; named so in the state of waiting runs
+	ImageTags   map[string]string `json:"Marks"` // of images only, in addition to their Tags; the state of waiting runs uses this name
 }
 
 // Create makes the image of a stopped instance in the build region, under the name in the
@@ -142,7 +142,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		}
 		pause := m.Session.Pace.Retry
 		once := *m
-		once.Scope = m.Scope.Unattended() // the whole copy is offered for a retry, not only the failed part
+		once.Scope = m.Scope.Unattended() // -on-error=ask offers to retry the whole copy, not only the failed part
 		for try := 1; ; try++ {
 			made, err := once.copy(ctx, from, region, m.attempt(region, unknown || try > 1), labels)
 			var failed *access.ImageError

@@ -13,7 +13,7 @@ import (
 	"bake/config/schema"
 )
 
-// Options say what the finished image is like, where it is, and who may use it.
+// Options define the finished image, its regions, and who may use it.
 type Options struct {
 	// Name of the image: 3 to 128 letters, digits, spaces and `()[]./-'@_`. It must not be
 	// in use in any region that the image goes to, unless `force_deregister` is set. For a
@@ -56,8 +56,8 @@ type Options struct {
 	// Do not check that the names in `ami_regions` are those of AWS regions.
 	SkipRegionValidation bool `hcl:"skip_region_validation,optional"`
 
-	// Complete the copies of snapshots within this many minutes (time-based copy): a
-	// multiple of 15, up to 2880. AWS charges extra for it.
+	// Maximum duration of snapshot copies in minutes (time-based copies): a multiple of
+	// 15, up to 2880. AWS charges extra for it.
 	SnapshotCopyDurationMinutes int `hcl:"snapshot_copy_duration_minutes,optional"`
 
 	// Tags for the images and their snapshots. A key is up to 128 characters, a value up to
@@ -92,17 +92,17 @@ type Options struct {
 	// have the ixgbevf driver.
 	SRIOVSupport bool `hcl:"sriov_support,optional"`
 
-	// Replace an image that already has the name `ami_name`: it is deregistered just before
-	// the new one is created. Instances of the old image keep running, but nothing can
-	// launch it any more. The flag -force does the same. An image is not replaced that the
-	// tag `bake:hold` or `bake:quarantine` keeps, or that a channel of this account names which
-	// bake has moved. One with the tag `bake:image` stays too if Systems Manager cannot be asked
-	// for channels. What else uses it is told before the launch, as far as the credentials may
-	// ask and the services answer soon.
+	// Replace an image that already has the name `ami_name`: it is deregistered just before the
+	// new one is created. Instances of the old image keep running, but nothing can launch it any
+	// more. The flag -force does the same. An image is never replaced if it has the tag
+	// `bake:hold` or `bake:quarantine`, if a channel in this account that bake has moved names
+	// it, or if it has the tag `bake:image` and the channels cannot be read from Systems
+	// Manager. Other users of the image are listed before the launch, as far as the credentials
+	// permit it and the services answer in time.
 	ForceDeregister bool `hcl:"force_deregister,optional"`
 
 	// Also delete the snapshots of the image that `force_deregister` replaces. The data
-	// cannot be recovered. Not set: the snapshots are kept, and charged.
+	// cannot be recovered. Not set: the snapshots stay, and are charged.
 	ForceDeleteSnapshot bool `hcl:"force_delete_snapshot,optional"`
 
 	// Encrypt the image, by copying it with encryption. Not set: each volume is encrypted if
@@ -151,8 +151,8 @@ type Protection struct {
 	// Turn the protection on. Not set: off, unless `with_cooldown` is set.
 	Enabled bool `hcl:"enabled,optional"`
 
-	// Protect the image, and keep it protected for 24 hours after the protection is turned
-	// off.
+	// Protect the image, and keep it protected for another 24 hours when the protection is
+	// turned off.
 	WithCooldown bool `hcl:"with_cooldown,optional"`
 }
 

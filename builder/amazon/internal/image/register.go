@@ -23,11 +23,11 @@ import (
 	"bake/step"
 )
 
-// Firmware are the options of an image that is registered, and so takes nothing
-// over from an instance.
+// Firmware are the options of an image that is registered, and so inherits nothing from
+// an instance.
 type Firmware struct {
-	// Architecture of the image, such as x86_64 or arm64. It must be that of the software on
-	// its volumes.
+	// Architecture of the image, such as x86_64 or arm64. It must match the software on the
+	// volumes.
 	Architecture Architecture `hcl:"ami_architecture,optional"`
 
 	// Boot mode of the image: `legacy-bios`, `uefi` or `uefi-preferred`. The wrong mode
@@ -61,7 +61,7 @@ func (f *Firmware) Validate(c *schema.Checker) {
 	}
 }
 
-// Architecture is that of an image's processor.
+// Architecture is the processor architecture of an image.
 type Architecture string
 
 // Choices implements [schema.Choices].
@@ -72,7 +72,7 @@ func (Architecture) Choices() []string {
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *Architecture) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// BootMode is how an instance starts.
+// BootMode is the firmware with which an instance boots.
 type BootMode string
 
 // Choices implements [schema.Choices].
@@ -90,7 +90,7 @@ func (TPM) Choices() []string { return []string{"v2.0"} }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *TPM) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// Request returns the start of a request for [Maker.Register].
+// Request returns a request for [Maker.Register] that the caller completes.
 func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 	in := &ec2.RegisterImageInput{
 		Architecture: types.ArchitectureValues(f.Architecture), BootMode: types.BootModeValues(f.BootMode), TpmSupport: types.TpmSupportValues(f.TPMSupport),
@@ -105,9 +105,9 @@ func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 	return in
 }
 
-// Register makes an image of snapshots, or of a bundle in S3, in the build region, under
-// the name in the options or, for a temporary image, a generated one. parts are the keys
-// of the snapshots in the scope.
+// Register makes an image from snapshots, or from a bundle in S3, in the build region,
+// under the name in the options or, for a temporary image, a generated one. parts are
+// the keys of the snapshots in the scope.
 func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels Labels, parts []string) (Made, error) {
 	if err := m.registered(ctx); err != nil {
 		return Made{}, err
@@ -135,7 +135,7 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 }
 
 // registered finds the result of a registration during which an earlier process of the run
-// died. Deleting that image would delete the snapshots that it is made of.
+// died. Deleting that image would delete the snapshots that it was made from.
 func (m *Maker) registered(ctx context.Context) error {
 	owned, err := m.Scope.Ledger.Owned()
 	if err != nil {
@@ -206,11 +206,11 @@ func (m *Maker) CheckExists(ctx context.Context, first Made) error {
 	return nil
 }
 
-// SnapshotTags returns the tags of the snapshots that an image is registered of.
+// SnapshotTags returns the tags of the snapshots that an image is registered from.
 func SnapshotTags(labels Labels) map[string]string { return merge(labels.Tags, labels.Snapshot) }
 
 // FromSnapshot returns the mapping of a device of an image that is made from a
-// snapshot: it is encrypted as that is.
+// snapshot. It is encrypted if the snapshot is.
 func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
 	m := d.EC2()
 	if m.Ebs != nil {

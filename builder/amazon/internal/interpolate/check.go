@@ -41,7 +41,7 @@ func usable(text string) error {
 	tree.Mode = parse.SkipFuncCheck
 	trees := map[string]*parse.Tree{}
 	if _, err := tree.Parse(text, "", "", trees); err != nil {
-		return nil // was reported when the option was decoded
+		return nil // reported when the option was decoded
 	}
 	for name, t := range trees {
 		if err := walk(t.Root, name == ""); err != nil {
@@ -133,8 +133,8 @@ const (
 // ownTags are the tags by which a build marks the resources that it owns.
 var ownTags = []string{ownership.RunTag, ownership.BuildTag, ownership.ContinuesTag}
 
-// said are the prefixes of the tag keys under which bake records the verifications, inputs
-// and approvals of an image: a template cannot set them.
+// said are the key prefixes of the tags in which bake records the verifications, inputs
+// and approvals of an image. A template cannot set such tags.
 var said = []string{"bake:approved:", imagetag.Verified, imagetag.Inputs}
 
 // CheckTags reports tags that EC2 refuses. It checks texts that are rendered later as far

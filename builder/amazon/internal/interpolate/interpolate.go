@@ -1,4 +1,4 @@
-// Package interpolate renders the {{ }} of options that speak of the source image.
+// Package interpolate renders {{ }} in options that can refer to the source image.
 package interpolate
 
 import (
@@ -24,7 +24,7 @@ type Tag struct {
 	Value string `hcl:"value,deferred"`
 }
 
-// NamedTag is one tag, for the block that calls its key a name.
+// NamedTag is one tag, for the block whose argument for the key is called name.
 type NamedTag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
 	Name string `hcl:"name,deferred"`

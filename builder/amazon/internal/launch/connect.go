@@ -145,7 +145,7 @@ func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return (&net.Dialer{KeepAlive: 5 * time.Second}).DialContext(ctx, network, addr)
 }
 
-// loginUser returns the login user of the source image, or "" if it is not known.
+// loginUser returns the login user of the source image, or "" if it is unknown.
 func (a *address) loginUser(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

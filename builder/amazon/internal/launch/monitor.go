@@ -111,8 +111,8 @@ func (v *InstanceMonitor) gone(i types.Instance) *goneError {
 	return &goneError{fmt.Sprintf("instance %s is %s: %s", v.id, i.State.Name, reason(i))}
 }
 
-// Explain returns the error that the machine is gone, if that caused err. A lost
-// connection is often the first sign of it.
+// Explain returns an error saying why the machine is gone, if that caused err, and
+// otherwise err. A lost connection is often the first sign of it.
 func (v *InstanceMonitor) Explain(ctx context.Context, err error) error {
 	var gone *goneError
 	if err == nil || ctx.Err() != nil && !errors.As(context.Cause(ctx), &gone) {
@@ -136,15 +136,15 @@ type lostError struct{ gone, err error }
 func (e *lostError) Error() string   { return e.gone.Error() }
 func (e *lostError) Unwrap() []error { return []error{e.gone, e.err} }
 
-// ask queries EC2 whether the instance is gone. With lost, it polls for some seconds: a
-// machine that shuts down closes its connections first.
+// ask queries EC2 for whether the instance is gone. With lost, it polls for some
+// seconds, because a machine that shuts down closes its connections first.
 func (v *InstanceMonitor) ask(ctx context.Context, lost bool) (gone *goneError) {
 	limit := time.Duration(0)
 	if lost {
 		limit = 10 * time.Second
 	}
 	look := wait.Watch{Delay: time.Second, Limit: limit}
-	_ = look.Until(ctx, "instance "+v.id+" to stop", func(ctx context.Context) (bool, error) { // it is no error here that the machine runs
+	_ = look.Until(ctx, "instance "+v.id+" to stop", func(ctx context.Context) (bool, error) { // an error means that no end of the machine was seen
 		out, err := access.Call(ctx, v.l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{v.id}})
 		if err != nil {
 			return false, err

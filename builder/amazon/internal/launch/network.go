@@ -146,8 +146,8 @@ func mostFree(subnets []types.Subnet) types.Subnet {
 	})
 }
 
-// guessSubnet chooses the subnet with the most free addresses among those of
-// the default VPC (or the one given) in zones that have the instance type.
+// guessSubnet chooses the subnet with the most free addresses in the default VPC (or
+// the one given), among zones that have the instance type.
 func (l *Launcher) guessSubnet(ctx context.Context, p Place) (Place, error) {
 	if p.VPC == "" {
 		out, err := access.Call(ctx, l.client().DescribeVpcs, &ec2.DescribeVpcsInput{

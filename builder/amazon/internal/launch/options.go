@@ -1,5 +1,5 @@
-// Package launch makes the machine that a build runs on, and all it needs: key
-// pair, security group, place in the network.
+// Package launch launches the machine of a build, with its key pair, security group and
+// place in the network.
 package launch
 
 import (
@@ -22,7 +22,8 @@ import (
 	"bake/config/schema"
 )
 
-// Options say what is launched, where, and how it is reached.
+// Options define the machine to launch, its place in the network, and how to connect to
+// it.
 type Options struct {
 	ssh.Options
 	winrm.Settings
@@ -95,12 +96,12 @@ type Options struct {
 	SubnetFilter *SubnetFilter `hcl:"subnet_filter,block"`
 
 	// ID of an existing security group for the machine, instead of a temporary one. It must
-	// let in the port of the communicator (SSH 22 by default). Not together with
-	// `security_group_ids`.
+	// allow connections to the communicator's port (22 for SSH by default). Not together
+	// with `security_group_ids`.
 	SecurityGroupID string `hcl:"security_group_id,optional"`
 
 	// IDs of existing security groups for the machine, instead of a temporary one. One of
-	// them must let in the port of the communicator.
+	// them must allow connections to the communicator's port.
 	SecurityGroupIDs []string `hcl:"security_group_ids,optional"`
 
 	// Find existing security groups by filters; the machine gets all that match. Ignored
@@ -112,9 +113,9 @@ type Options struct {
 	// address; the log says which.
 	TemporarySecurityGroupSourceCIDRs []string `hcl:"temporary_security_group_source_cidrs,optional"`
 
-	// Let only the public address of the computer that runs bake connect, as reported by
-	// https://checkip.amazonaws.com; the build fails if it cannot be determined. Ignored
-	// when `temporary_security_group_source_cidrs` is set.
+	// Allow connections only from the public address of the computer that runs bake, as
+	// reported by https://checkip.amazonaws.com; the build fails if it cannot be
+	// determined. Ignored when `temporary_security_group_source_cidrs` is set.
 	TemporarySecurityGroupSourcePublicIP bool `hcl:"temporary_security_group_source_public_ip,optional"`
 
 	// Name of an existing instance profile, which gives programs on the machine its role.
@@ -152,8 +153,8 @@ type Options struct {
 	EnableT2Unlimited bool `hcl:"enable_t2_unlimited,optional"`
 
 	// What EC2 does when the instance shuts itself down: `stop` or `terminate`. With
-	// `terminate` a shutdown during provisioning loses the machine. Not set: `stop`, or
-	// `terminate` if the run has a time limit, after which machines end themselves, and
+	// `terminate`, a shutdown during provisioning loses the machine. Not set: `stop`; or
+	// `terminate` if the run has a time limit, at which machines shut themselves down, and
 	// `disable_stop_instance` is not set.
 	ShutdownBehavior ShutdownBehavior `hcl:"shutdown_behavior,optional"`
 
@@ -161,8 +162,8 @@ type Options struct {
 	// example sysprep on Windows. bake waits until the instance has stopped.
 	DisableStopInstance bool `hcl:"disable_stop_instance,optional"`
 
-	// Settings of the instance metadata service during the build. They do not apply to
-	// instances of the finished image; `imds_support` does.
+	// Settings of the instance metadata service during the build. For instances of the
+	// finished image, see `imds_support`.
 	MetadataOptions *MetadataOptions `hcl:"metadata_options,block"`
 
 	// Whether to use any open capacity reservation that matches (`open`) or none (`none`).
@@ -187,7 +188,7 @@ type Options struct {
 	LicenseSpecifications []LicenseSpecification `hcl:"license_specifications,block"`
 
 	// User data for the instance, such as a cloud-init configuration or a script. It is sent
-	// unchanged if it is valid base64, and encoded otherwise. EC2 takes at most 16 KiB.
+	// unchanged if it is valid base64, and encoded otherwise. The limit of EC2 is 16 KiB.
 	// Anyone on the machine can read it: do not put secrets in it. Not together with
 	// `user_data_file`.
 	UserData string `hcl:"user_data,optional"`
@@ -221,7 +222,7 @@ type Options struct {
 	// Type of the temporary key pair: `rsa` or `ed25519`. Windows passwords need `rsa`.
 	TemporaryKeyPairType KeyType `hcl:"temporary_key_pair_type,optional"`
 
-	// Has no effect, and causes a warning: EC2 generates the key pair, with 2048 bits if
+	// Has no effect except for a warning: EC2 generates the key pair, with 2048 bits if
 	// the type is `rsa`.
 	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
 
@@ -236,8 +237,8 @@ func (o *Options) Reads() []string { return []string{o.UserDataFile} }
 
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {
-	// Tags for the volumes of the instance during the build. Neither the image nor its
-	// snapshots get them.
+	// Tags for the volumes of the instance during the build. The image and its snapshots
+	// do not get them.
 	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,deferred"`
 
 	// A single tag, added to `run_volume_tags`. Repeatable.
@@ -252,8 +253,8 @@ func (v *VolumeTags) Deferred() interpolate.Tags {
 	return interpolate.OfNamed(&v.RunVolumeTags, v.RunVolumeTag)
 }
 
-// Volumes are the options about the volumes of an instance whose image is made
-// of them all.
+// Volumes are the options for the volumes of an instance whose image includes all of
+// them.
 type Volumes struct {
 	// Volumes of the build instance. A mapping with the device name of a volume of the
 	// source image changes that volume, such as its size; another one adds a volume.
@@ -317,9 +318,9 @@ type MetadataOptions struct {
 	// neither.
 	HTTPTokens Tokens `hcl:"http_tokens,optional"`
 
-	// How many network hops a token response may travel, 1 to 64. Containers on the machine
-	// need at least 2. Not set: the setting of the image or the account; otherwise 1, or 2
-	// if the image requires tokens.
+	// Maximum number of network hops of a token response, 1 to 64. Containers on the
+	// machine need at least 2. Not set: the setting of the image or the account; otherwise
+	// 1, or 2 if the image requires tokens.
 	HTTPPutResponseHopLimit int `hcl:"http_put_response_hop_limit,optional"`
 
 	// Whether the machine can read its own tags from the metadata service: `enabled` or
@@ -332,7 +333,7 @@ func (m *MetadataOptions) SetDefaults() {
 	*m = MetadataOptions{HTTPEndpoint: "enabled", InstanceMetadataTags: "disabled"}
 }
 
-// Placement is the host an instance runs on.
+// Placement is the host that an instance runs on.
 type Placement struct {
 	// ARN of the host resource group to launch in. Not together with `host_id`.
 	HostResourceGroupARN string `hcl:"host_resource_group_arn,optional"`
@@ -345,13 +346,13 @@ type Placement struct {
 	Tenancy Tenancy `hcl:"tenancy,optional"`
 }
 
-// LicenseSpecification is one licence.
+// LicenseSpecification is one license configuration.
 type LicenseSpecification struct {
-	// The license configuration to use.
+	// License configuration to use.
 	LicenseConfigurationRequest LicenseConfiguration `hcl:"license_configuration_request,block"`
 }
 
-// LicenseConfiguration names a licence's configuration.
+// LicenseConfiguration identifies a license configuration.
 type LicenseConfiguration struct {
 	// ARN of the license configuration.
 	LicenseConfigurationARN string `hcl:"license_configuration_arn"`
@@ -390,7 +391,7 @@ func (SpotAllocation) Choices() []string {
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *SpotAllocation) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// ShutdownBehavior is what a shutdown from inside does.
+// ShutdownBehavior is what happens when the instance shuts itself down.
 type ShutdownBehavior string
 
 // Choices implements [schema.Choices].
@@ -401,7 +402,7 @@ func (v *ShutdownBehavior) UnmarshalText(b []byte) error {
 	return schema.ParseChoice(v, b, v.Choices())
 }
 
-// CapacityPreference says which capacity reservations are used.
+// CapacityPreference defines which capacity reservations are used.
 type CapacityPreference string
 
 // Choices implements [schema.Choices].
@@ -412,7 +413,7 @@ func (v *CapacityPreference) UnmarshalText(b []byte) error {
 	return schema.ParseChoice(v, b, v.Choices())
 }
 
-// Tenancy says who shares the instance's hardware.
+// Tenancy defines whether the instance shares its hardware with other accounts.
 type Tenancy string
 
 // Choices implements [schema.Choices].
@@ -430,7 +431,7 @@ func (Switch) Choices() []string { return []string{"enabled", "disabled"} }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *Switch) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// Tokens says whether the metadata service asks for one.
+// Tokens defines whether the metadata service requires session tokens.
 type Tokens string
 
 // Choices implements [schema.Choices].
@@ -448,7 +449,7 @@ func (KeyType) Choices() []string { return []string{"rsa", "ed25519"} }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *KeyType) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
 
-// Interface is an address of a machine.
+// Interface is the address by which a machine is reached.
 type Interface string
 
 // The addresses of a machine.
@@ -459,7 +460,7 @@ const (
 	PrivateDNS Interface = "private_dns"
 	IPv6       Interface = "ipv6"
 
-	// SessionManager is none of them.
+	// SessionManager connects without an address.
 	SessionManager Interface = "session_manager"
 )
 

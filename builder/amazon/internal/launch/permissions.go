@@ -50,8 +50,8 @@ func (p *permissions) add(needs ...policy.Need) { p.needs = append(p.needs, need
 // set reports whether an option may have a value.
 func (p *permissions) set(option *string) bool { return policy.MayBe(p.src, option, *option != "") }
 
-// use adds a resource that an option may name to those of a launch: the named one, or all
-// of its kind if the value is not known yet.
+// use adds a resource that an option may name to the resources of the launch: the named
+// one, or all of its kind if the value is not known yet.
 func (p *permissions) use(kind string, option *string) {
 	switch {
 	case !p.src.Known(option):

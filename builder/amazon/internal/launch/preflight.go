@@ -26,7 +26,7 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 		}
 		err = l.dryRun(ctx, l.request(spec, userData))
 		if l.MakesGroup() && access.Is(err, "UnauthorizedOperation") && strings.Contains(err.Error(), ":security-group/") {
-			err = nil // this concerns the default group, which the dry run uses instead of the one that will be made
+			err = nil // the error is about the default group, which the dry run uses in place of the group that will be made
 		}
 		return l.blameRun(err)
 	})

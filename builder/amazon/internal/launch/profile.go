@@ -89,8 +89,8 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 // temporaryPrefix begins the names of temporary instance profiles and roles.
 const temporaryPrefix = "packer-"
 
-// profile is a temporary instance profile in the making: it, its role and the
-// role's policy bear the same name.
+// profile is a temporary instance profile being created. Its role and the role's policy
+// have the same name.
 type profile struct {
 	l      *Launcher
 	client *access.Query
@@ -157,7 +157,7 @@ func (p *profile) acquire(ctx context.Context, what, kind string, create func(co
 	return err
 }
 
-// exists waits until IAM shows what it has made.
+// exists waits until a new resource is visible in IAM.
 func (p *profile) exists(ctx context.Context, kind string, limit time.Duration, get func(context.Context) error) error {
 	return p.l.Session.Watch(time.Second, limit).Until(ctx, kind+" "+p.name+" to exist", func(ctx context.Context) (bool, error) {
 		err := get(ctx)
@@ -168,7 +168,7 @@ func (p *profile) exists(ctx context.Context, kind string, limit time.Duration, 
 	})
 }
 
-// trust returns the policy that lets EC2 pass a role to instances.
+// trust returns the trust policy that lets EC2 assume a role for instances.
 func trust(region string) string {
 	service := "ec2.amazonaws.com"
 	if strings.HasPrefix(region, "cn-") {

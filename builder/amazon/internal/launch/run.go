@@ -24,7 +24,7 @@ import (
 // Spec describes the launch of a machine, in addition to the options.
 type Spec struct {
 	Image      types.Image
-	Continues  bool // Image is of a machine of an earlier build that was launched with the same settings; this machine continues it
+	Continues  bool // Image was made from a machine of an earlier build that was launched with the same settings; this machine continues that one
 	Place      Place
 	Key        Key
 	Groups     Groups
@@ -89,8 +89,9 @@ func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) 
 // tries is the maximum number of calls by persist, which take about two minutes.
 const tries = 11
 
-// persist calls do, with the number of the attempt from 1, until it succeeds or again
-// reports that the error is permanent. The pauses between the calls grow.
+// persist calls do with the number of the attempt, from 1, until do succeeds, again
+// returns false for its error, or the maximum is reached. The pauses between the calls
+// grow.
 func persist[T any](ctx context.Context, again func(try int, err error) bool, do func(try int) (T, error)) (T, error) {
 	pause := 200 * time.Millisecond
 	for try := 1; ; try++ {
@@ -320,7 +321,7 @@ func reason(i types.Instance) string {
 	return "EC2 gave no reason"
 }
 
-// ModifyInstance sets the attributes that an image takes from its instance.
+// ModifyInstance sets the attributes that an image inherits from its instance.
 func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, ena *bool) error {
 	if !sriov && ena == nil {
 		return nil

@@ -28,7 +28,7 @@ type sessions struct {
 
 	mu     sync.Mutex
 	fatal  error // why no session will ever start
-	warned bool  // that a key could not be installed
+	warned bool  // the user has been warned that a key could not be installed
 }
 
 // sessions returns the connection to a machine through Session Manager, after the pause of
@@ -85,8 +85,8 @@ func (s *sessions) sendPublicKey(ctx context.Context) {
 	}
 }
 
-// name returns the name through which a user can log in to the machine, or "" if the local
-// port leads to it.
+// name describes what connections to the machine go through; "" if other programs can
+// use the local port.
 func (s *sessions) name() string {
 	if s.forwarded != nil && s.forwarded.Err() == nil {
 		return ""

@@ -37,7 +37,8 @@ const (
 	endTimerGrace = 20 * time.Second // for one check
 )
 
-// ShutdownTimer is a timer on a machine that shuts it down even if bake no longer runs.
+// ShutdownTimer is a timer on a machine that shuts the machine down even if bake is no
+// longer running.
 type ShutdownTimer struct {
 	l       *Launcher
 	machine communicator.Communicator
@@ -52,7 +53,7 @@ type ShutdownTimer struct {
 }
 
 // StartShutdownTimer sets a timer on the machine that shuts it down at the time limit of
-// the run, if there is one. It reports if that is not possible. With again, the machine was
+// the run, if there is one. It warns if that is not possible. With again, the run was
 // resumed, and the timer of the earlier process is removed first. The caller must call
 // Close, and must call Cancel before an image is made of the machine.
 func (l *Launcher) StartShutdownTimer(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *ShutdownTimer {

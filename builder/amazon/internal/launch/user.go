@@ -10,7 +10,7 @@ import (
 // userTag is the tag of an image that names its login user.
 const userTag = "bake:user"
 
-// publishers are the login users of images, by the account that publishes them.
+// publishers maps the accounts that publish images to the login users of those images.
 var publishers = map[string]string{
 	"136693071363": "admin",         // Debian
 	"099720109477": "ubuntu",        // Canonical

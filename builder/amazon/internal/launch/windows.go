@@ -87,7 +87,7 @@ func (l *Launcher) connectWinRM(ctx context.Context, a *address, key Key) (commu
 // decrypts it.
 func (l *Launcher) windowsPassword(ctx context.Context, instance types.Instance, key Key) (string, error) {
 	id := aws.ToString(instance.InstanceId)
-	if !strings.EqualFold(string(instance.Platform), "windows") { // EC2 writes it in lower case, its API model with a capital letter
+	if !strings.EqualFold(string(instance.Platform), "windows") { // EC2 uses lower case, its API model a capital letter
 		return "", l.Src.Errorf(&l.Communicator, "No Windows password", "The source image is not a Windows image, so EC2 has no password for instance %s. Set winrm_password, or another communicator.", id)
 	}
 	private, err := l.passwordKey(key)

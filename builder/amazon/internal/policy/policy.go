@@ -1,4 +1,4 @@
-// Package policy makes IAM policies of what components need to be allowed.
+// Package policy makes IAM policies from the permissions that components need.
 package policy
 
 import (
@@ -369,7 +369,7 @@ func (d *Document) merge(key func(Statement) any, join func(s, more *Statement))
 	for _, s := range d.Statement {
 		b, err := json.Marshal(key(s))
 		if err != nil {
-			panic(err) // texts, and lists and maps of them
+			panic(err) // strings, and lists and maps of strings
 		}
 		if i, ok := at[string(b)]; ok {
 			join(&out[i], &s)

@@ -15,8 +15,9 @@ import (
 // offered is the maximum number of images listed for each owner.
 const offered = 5
 
-// offer lists the existing images if none is the wanted one. It is for a cloud with few
-// images. The text starts with a space, and is empty if the cloud does not list them.
+// offer lists the existing images, for the error if none matches. It is for a cloud
+// with few images. The text starts with a space, and is empty if the cloud does not
+// list them.
 func offer(ctx context.Context, client *ec2.Client) string {
 	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
 	if err != nil {

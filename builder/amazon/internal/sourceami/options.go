@@ -34,7 +34,8 @@ type ImageFilter struct {
 	// Use the newest image if several match. Otherwise several matches are an error.
 	MostRecent bool `hcl:"most_recent,optional"`
 
-	// Consider deprecated images of other accounts too. Images of this account always count.
+	// Include deprecated images of other accounts. Those of this account are always
+	// included.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 

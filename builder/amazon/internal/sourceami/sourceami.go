@@ -24,7 +24,7 @@ import (
 	"bake/step"
 )
 
-// Filters narrow down what EC2 lists. Options embed it.
+// Filters select images, subnets and other resources of EC2. Options embed it.
 type Filters struct {
 	// Filters of the EC2 API, by name, such as `name` or `tag:Role`. All must match. A value
 	// can contain the wildcards `*` and `?`, and several values separated by commas, one of

@@ -12,7 +12,7 @@ import (
 // first that for data from the machine.
 const DataKeySize = 64
 
-// cipherKeys encrypt the stream of a session with keys from KMS: AES-GCM, with a separate
+// cipherKeys encrypt the stream of a session with keys from KMS: AES-GCM, with a new
 // nonce before each message.
 type cipherKeys struct{ in, out cipher.AEAD }
 

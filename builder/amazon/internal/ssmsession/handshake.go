@@ -87,7 +87,7 @@ func (r handshakeRequest) answer(newKey dataKey) (response handshakeResponse, ke
 	return response, keys, err
 }
 
-// agree gets the data key of a session and what the agent decrypts it from.
+// agree gets the data key of a session, and its encrypted form for the agent.
 func agree(parameters []byte, newKey dataKey) (*cipherKeys, []byte, error) {
 	var kms struct {
 		KeyID string `json:"KMSKeyId"`

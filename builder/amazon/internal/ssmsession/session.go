@@ -1,10 +1,10 @@
-// Package ssmsession connects to a port of a machine through AWS Session Manager:
-// a session of the document AWS-StartPortForwardingSession, whose data channel is
-// spoken here, without the program session-manager-plugin.
+// Package ssmsession connects to a port of a machine through AWS Session Manager: a
+// session of the document AWS-StartPortForwardingSession. It implements the data
+// channel itself and does not need the program session-manager-plugin.
 //
-// The channel is a stream of numbered messages over a WebSocket. Each is
-// acknowledged, sent again until it is, and put in order by its receiver, so that
-// nothing is lost when the WebSocket breaks: the session is resumed on another.
+// The channel is a stream of numbered messages over a WebSocket. Messages are repeated
+// until they are acknowledged, and the receiver puts them in order, so nothing is lost
+// when the WebSocket breaks and the session is resumed on another one.
 package ssmsession
 
 import (
@@ -25,7 +25,8 @@ import (
 	"bake/internal/delay"
 )
 
-// Stream is the address of a session's data channel, with the token that opens it once.
+// Stream is the address of a session's data channel, with a single-use token that opens
+// it.
 type Stream struct{ ID, URL, Token string }
 
 // API are the calls of Systems Manager that a session needs.
@@ -55,7 +56,7 @@ const (
 
 	firstPause = 200 * time.Millisecond // between attempts to resume
 	longPause  = 10 * time.Second
-	patience   = 5 * time.Minute  // of attempts to resume, and of a message for its acknowledgement
+	patience   = 5 * time.Minute  // for attempts to resume, and for the acknowledgement of a message
 	openLimit  = 30 * time.Second // for a WebSocket, and for the call that resumes a session
 	writeLimit = 30 * time.Second
 	pingEvery  = 30 * time.Second
@@ -195,7 +196,7 @@ func (s *session) readLocal() {
 func (s *session) writeLocal() {
 	for b := range s.deliver {
 		if _, err := s.far.Write(b); err != nil {
-			break // the caller has closed; the rest is not wanted
+			break // the caller has closed; the rest is discarded
 		}
 	}
 	<-s.done
@@ -292,7 +293,7 @@ func (s *session) carry(ctx context.Context) error {
 	}
 	s.write(ctx, ws, websocket.MessageText, text)
 	s.paused = false
-	for _, o := range s.out { // it is not known whether they arrived
+	for _, o := range s.out { // they may or may not have arrived
 		o.last = time.Time{}
 	}
 	incoming, broken := make(chan []byte, 2*window), make(chan error, 2)
@@ -394,7 +395,7 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 // terminate tells the agent that the session ends.
 func (s *session) terminate(ctx context.Context, ws *websocket.Conn) error {
 	s.send(ctx, ws, agentmessage.PayloadFlag, binary.BigEndian.AppendUint32(nil, agentmessage.FlagTerminateSession))
-	_ = ws.Close(websocket.StatusNormalClosure, "") // the call that ends the session tells it too
+	_ = ws.Close(websocket.StatusNormalClosure, "") // the call that ends the session informs the agent too
 	return errEnded
 }
 
@@ -574,7 +575,7 @@ func (s *session) acknowledged(seq int64, now time.Time) {
 		if o.Seq != seq {
 			continue
 		}
-		if o.tries == 1 { // otherwise it is not known which one this is for
+		if o.tries == 1 { // otherwise it is not known which transmission this acknowledges
 			rtt := now.Sub(o.last)
 			if s.rtt == 0 {
 				s.rtt, s.dev = rtt, rtt/2

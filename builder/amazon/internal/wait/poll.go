@@ -50,7 +50,7 @@ type Span struct{ Soonest, Latest time.Duration }
 // Wait is a wait for one thing.
 type Wait[T any] struct {
 	ID   string // of the thing
-	What string // what is waited for: "image ami-1 to become available"
+	What string // for messages: "image ami-1 to become available"
 	Watch
 
 	// Later is the time until the first poll.
@@ -167,7 +167,7 @@ func (p *Poll[T]) leave(w *waiter[T]) {
 // stir makes run check the waits again. The caller holds the lock.
 func (p *Poll[T]) stir() {
 	select {
-	case p.wake <- struct{}{}: // never chosen for a nil channel
+	case p.wake <- struct{}{}: // a nil channel is never ready
 	default:
 	}
 }
@@ -340,7 +340,7 @@ func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
 	if early := p.Tempo.Early; early > 0 {
 		pause = min(pause, max(passed/2, early))
 	}
-	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) // only spreads the load
+	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) // only to spread the load
 }
 
 // pause returns half the time until s.Soonest before the span, zero within it, and a

@@ -19,7 +19,7 @@ type Watch struct {
 
 // Until calls look at once, and then with pauses that grow from [First] to w.Delay, until
 // look returns true or an error, or w.Limit has passed. When ctx ends, the error is its
-// cause. what names what is waited for: "image ami-1 to become available".
+// cause. what describes the wait in messages: "image ami-1 to become available".
 func (w Watch) Until(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
 	start := time.Now()
 	pause := min(First, w.Delay)
