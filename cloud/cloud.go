@@ -178,6 +178,9 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if c.accounts, err = openAccounts(c.dir, opts.Accounts, opts.AccountIDs); err != nil {
 		return err
 	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	now := time.Now
 	if opts.Clock != nil {
 		now = opts.Clock.Now
@@ -223,7 +226,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	c.journal.tell = c.watchers.tell
+	c.journal.log, c.journal.tell = opts.Log, c.watchers.tell
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role, Provider: c.provider}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){

@@ -159,7 +159,7 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 			status = e.Status
 		}
 		w.Header().Set("Server", "bake-cloud") // lets clients distinguish a refusal from a server that is not the cloud
-		http.Error(w, err.Error(), status)
+		http.Error(w, wire.WithoutPaths(err), status)
 		return
 	}
 	defer target.Close()

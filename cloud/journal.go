@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type Call struct {
 // journal keeps the last calls that changed something or failed. It leaves out reads by
 // clients that only look (see [Cloud.Looks]).
 type journal struct {
+	log   *slog.Logger
 	tell  func() // called after a call that may have changed something
 	mu    sync.Mutex
 	calls []Call
@@ -46,10 +48,11 @@ func (j *journal) of(service string) func(ctx context.Context, action string, er
 		}
 		call := Call{Time: time.Now(), Account: caller.Account, Region: caller.Region, Service: service, Action: action}
 		if err != nil {
-			call.Code, call.Message = "InternalError", err.Error()
-			if e, ok := errors.AsType[*wire.Error](err); ok {
-				call.Code, call.Message = e.Code, e.Message
+			if _, ok := errors.AsType[*wire.Error](err); !ok {
+				j.log.Error("internal error", "service", service, "action", action, "error", err) // with its paths
 			}
+			e := wire.AsError(err)
+			call.Code, call.Message = e.Code, e.Message
 		}
 		if len(call.Message) > maxMessage {
 			call.Message = strings.ToValidUTF8(call.Message[:maxMessage], "") + "…"

@@ -1,11 +1,17 @@
 package cloud_test
 
 import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"bake/cloud"
@@ -43,5 +49,29 @@ func TestFailedCalls(t *testing.T) {
 	}
 	if len(changed) != 1 {
 		t.Error("nobody was told of it")
+	}
+}
+
+// TestInternalErrors: clients are not told where the host keeps its files; its log says it.
+func TestInternalErrors(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "my cloud")
+	var text strings.Builder
+	s := cloudtest.Start(t, cloud.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&text, nil))})
+	entries, err := os.ReadDir(filepath.Join(dir, "ec2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries { // so that no state can be written any more
+		if err := os.RemoveAll(filepath.Join(dir, "ec2", e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = s.EC2("default", "us-east-1").CreateKeyPair(t.Context(), &ec2.CreateKeyPairInput{KeyName: aws.String("a"), KeyType: types.KeyTypeEd25519}, func(o *ec2.Options) { o.RetryMaxAttempts = 1 })
+	e, ok := errors.AsType[smithy.APIError](err)
+	if !ok || e.ErrorCode() != "InternalError" || strings.Contains(e.ErrorMessage(), "my cloud") || !strings.HasSuffix(e.ErrorMessage(), ": no such file or directory") {
+		t.Errorf("the client is told %v", err)
+	}
+	if !strings.Contains(text.String(), "my cloud/ec2/") {
+		t.Errorf("the log says %q", text.String())
 	}
 }

@@ -216,7 +216,7 @@ func replaceFile(name string, data []byte) error {
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space there and try again", err)
+		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space on the disk of its directory and try again", err)
 	case err != nil:
 		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
 	}

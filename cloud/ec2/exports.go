@@ -52,7 +52,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 	id, bucket := *task.ExportImageTaskId, *task.S3ExportLocation.S3Bucket
 	header := http.Header{"Content-Type": {"application/octet-stream"}}
 	if err := s.opts.Objects.Accepts(c, bucket, key, header); err != nil {
-		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, told(err))
+		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, wire.Message(err))
 	}
 	if err := s.exports.Put(id, task); err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func (t *exportTask) end(err error) {
 	switch {
 	case *t.Status != importActive:
 	case err != nil:
-		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("ClientError: "+told(err)), nil
+		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("ClientError: "+wire.Message(err)), nil
 	default:
 		t.Status, t.StatusMessage, t.Progress = aws.String(importCompleted), nil, nil
 	}

@@ -1,10 +1,7 @@
 package ec2
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -85,20 +82,5 @@ func TestExportSingleVolume(t *testing.T) {
 	const want = "has volumes besides its root, from snapshots: /dev/sdf, /dev/sdg."
 	if _, _, err := st.exportable(caller, img.ImageId); err == nil || !strings.HasPrefix(wire.AsError(err).Message, "Only images with a single volume") || !strings.HasSuffix(wire.AsError(err).Message, want) {
 		t.Errorf("%v, want %s", err, want)
-	}
-}
-
-// TestTold: clients are not told where the host keeps its files.
-func TestTold(t *testing.T) {
-	for want, err := range map[string]error{
-		"open disk: no space left on device":              &os.PathError{Op: "open", Path: "/var/lib/bake/work/1/disk", Err: errors.New("no space left on device")},
-		`the layer "abc" is missing`:                      errors.New(`the layer "/var/lib/bake/layers/abc" is missing`),
-		`link a b: failed, and:stat x`:                    errors.New("link /t/a /t/b: failed, and:stat /t/u/x"),
-		`making a file system: "etc/a/b": it has 5 bytes`: errors.New(`making a file system: "etc/a/b": it has 5 bytes`),
-		"The bucket '/a/b' is not there":                  fmt.Errorf("put: %w", wire.Errorf("X", "The bucket '/a/b' is not there")),
-	} {
-		if got := told(err); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
 	}
 }

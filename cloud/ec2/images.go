@@ -579,7 +579,7 @@ func (s *state) develop(ctx context.Context, img *image, delay time.Duration, co
 				img.State = types.ImageStateAvailable
 				if err != nil {
 					img.State = types.ImageStateFailed
-					img.StateReason = &types.StateReason{Code: aws.String("Client.InternalError"), Message: aws.String("Client.InternalError: " + err.Error())}
+					img.StateReason = &types.StateReason{Code: aws.String("Client.InternalError"), Message: aws.String("Client.InternalError: " + wire.Message(err))}
 				}
 			})
 		}))

@@ -153,7 +153,7 @@ func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, dis
 	id := *t.ImportTaskId
 	if failed != nil {
 		return s.imports.Edit(id, func(t *importTask) {
-			t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String(failed.Error()), nil
+			t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String(wire.WithoutPaths(failed)), nil
 		})
 	}
 	root, size := "/dev/sda1", int32(max(1, (disk.Size+1<<30-1)>>30))

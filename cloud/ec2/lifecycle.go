@@ -21,6 +21,7 @@ import (
 	"bake/cloud/machine"
 	"bake/cloud/metadata"
 	"bake/cloud/network"
+	"bake/cloud/wire"
 )
 
 // stopGrace is how long a machine may take to shut down before it is killed.
@@ -51,7 +52,7 @@ var (
 )
 
 func reasonError(err error) reason {
-	return reason{"Server.InternalError", err.Error(), "Server.InternalError"}
+	return reason{"Server.InternalError", wire.Message(err), "Server.InternalError"}
 }
 
 // runner is the run of an instance from a start until it is stopped or terminated. Its

@@ -89,7 +89,7 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 		return nil, err
 	}
 	if err := s.opts.Driver.Runs(processorOf(img.Architecture)); err != nil {
-		return nil, wire.Errorf("Unsupported", "The image %s is for %s: %v", *img.ImageId, img.Architecture, err)
+		return nil, wire.Errorf("Unsupported", "The image %s is for %s: %s", *img.ImageId, img.Architecture, wire.Message(err))
 	}
 	publicKey, err := s.publicKey(c, aws.ToString(in.KeyName))
 	if err != nil {

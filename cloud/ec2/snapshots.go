@@ -81,7 +81,7 @@ func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags [
 func (s *state) complete(id string, err error) error {
 	return s.snapshots.Edit(id, func(r *snapshot) {
 		if err != nil {
-			r.State, r.StateMessage = types.SnapshotStateError, aws.String(err.Error())
+			r.State, r.StateMessage = types.SnapshotStateError, aws.String(wire.Message(err))
 			return
 		}
 		r.State, r.Progress, r.CompletionTime = types.SnapshotStateCompleted, aws.String("100%"), aws.Time(s.now())

@@ -91,7 +91,7 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 		return nil, err
 	}
 	if err := s.opts.Objects.Accepts(c, bucket, key, header); err != nil {
-		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, told(err))
+		return nil, invalidValue("The object '%s' cannot be put into the bucket '%s': %s", key, bucket, wire.Message(err))
 	}
 	if err := s.forgetStoreTasks(); err != nil {
 		return nil, err
@@ -122,22 +122,10 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	return &ec2.CreateStoreImageTaskOutput{ObjectKey: &key}, nil
 }
 
-// hostDir matches the directory of an absolute path in a text.
-var hostDir = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|[\s"'(=:])/(?:[^\s"':/]+/)+`) })
-
-// told returns the message of an error for the client, without the directories of the host's
-// files.
-func told(err error) string {
-	if e, ok := errors.AsType[*wire.Error](err); ok {
-		return e.Message
-	}
-	return hostDir().ReplaceAllString(err.Error(), "$1")
-}
-
 // end ends a task; err, if not nil, is why it failed.
 func (t *storeTask) end(err error) {
 	if err != nil {
-		t.StoreTaskState, t.StoreTaskFailureReason = aws.String(storeFailed), aws.String(told(err))
+		t.StoreTaskState, t.StoreTaskFailureReason = aws.String(storeFailed), aws.String(wire.Message(err))
 		return
 	}
 	t.StoreTaskState, t.ProgressPercentage = aws.String(storeCompleted), aws.Int32(100)
@@ -202,7 +190,7 @@ func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, err
 		out.Devices = append(out.Devices, d)
 	}
 	if err := out.check(); err != nil {
-		return out, nil, invalidValue("The image '%s' cannot be stored: %s", *img.ImageId, told(err))
+		return out, nil, invalidValue("The image '%s' cannot be stored: %s", *img.ImageId, wire.Message(err))
 	}
 	return out, sources, nil
 }
@@ -320,11 +308,11 @@ func (s *Service) CreateRestoreImageTask(ctx context.Context, in *ec2.CreateRest
 	bucket, key := aws.ToString(in.Bucket), aws.ToString(in.ObjectKey)
 	f, err := s.opts.Objects.Get(wire.CallerFrom(ctx), bucket, key)
 	if err != nil {
-		return nil, invalidValue("The object '%s' in the bucket '%s' cannot be read: %s", key, bucket, told(err))
+		return nil, invalidValue("The object '%s' in the bucket '%s' cannot be read: %s", key, bucket, wire.Message(err))
 	}
 	stored, err := s.readStored(f)
 	if err != nil {
-		return nil, errors.Join(invalidValue("The object '%s' in the bucket '%s' cannot be restored: %s", key, bucket, told(err)), f.Close())
+		return nil, errors.Join(invalidValue("The object '%s' in the bucket '%s' cannot be restored: %s", key, bucket, wire.Message(err)), f.Close())
 	}
 	restore := func(st *state, ctx context.Context, in *ec2.CreateRestoreImageTaskInput) (*ec2.CreateRestoreImageTaskOutput, error) {
 		return st.restoreImage(ctx, in, stored, f)

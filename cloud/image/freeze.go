@@ -42,7 +42,7 @@ func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) er
 	if err := upper.Rename(s.path("layers", string(id))); err != nil {
 		err = errors.Join(err, removeRecord(s.recordPath(id)))
 		if errors.Is(err, syscall.EXDEV) {
-			return fmt.Errorf("make a layer of %s: it is on another file system than the image store %s: keep both below one directory", upper.Path(), s.dir)
+			return s.elsewhere(upper.Path())
 		}
 		return s.explain("make a layer", err)
 	}

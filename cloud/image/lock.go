@@ -3,7 +3,7 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -26,7 +26,7 @@ func tryLock(path string, kind int) (unlock func(), err error) {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, errLocked
 		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return func() { f.Close() }, nil
 }
@@ -40,7 +40,7 @@ func lock(ctx context.Context, path string, kind int) (unlock func(), err error)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for %s: %w", path, context.Cause(ctx))
+			return nil, &fs.PathError{Op: "wait for", Path: path, Err: context.Cause(ctx)}
 		case <-time.After(wait):
 		}
 	}

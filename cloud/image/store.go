@@ -58,8 +58,8 @@ type LayerID string
 // ErrNotFound is the cause if a layer, base or publication does not exist.
 var ErrNotFound = errors.New("not found")
 
-// ErrFull is the cause if the disk that holds the store is full.
-var ErrFull = errors.New("disk full in the store")
+// ErrFull is the cause if the disk that holds the store is full. Its text says what to do.
+var ErrFull = errors.New("free some space on its disk and try again")
 
 // Store is a directory of layers and bases. Its methods are safe for concurrent
 // use.
@@ -178,12 +178,17 @@ func (s *Store) Freeze(ctx context.Context, upper string) (LayerID, error) {
 	defer unlock()
 	id, err := s.adopt(upper, layerRecord{})
 	if errors.Is(err, syscall.EXDEV) {
-		return "", fmt.Errorf("make a layer of %s: it is on another file system than the image store %s: keep both below one directory", upper, s.dir)
+		return "", s.elsewhere(upper)
 	}
 	if err != nil {
 		return "", s.explain("make a layer", err)
 	}
 	return id, nil
+}
+
+// elsewhere returns the error of a directory that cannot be renamed into the store.
+func (s *Store) elsewhere(upper string) error {
+	return &os.LinkError{Op: "make a layer of", Old: upper, New: s.dir, Err: errors.New("it is on another file system than the image store: keep both below one directory")}
 }
 
 // adopt renames content to its final place and writes the record that makes it a layer. The caller
@@ -473,7 +478,7 @@ func (s *Store) explain(doing string, err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
 		strings.Contains(err.Error(), syscall.ENOSPC.Error()), strings.Contains(err.Error(), syscall.EDQUOT.Error()):
-		return fmt.Errorf("%s: %w %s: free some space there and try again: %w", doing, ErrFull, s.dir, err)
+		return fmt.Errorf("%s: %w: %w", doing, &fs.PathError{Op: "disk full in the store", Path: s.dir, Err: ErrFull}, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
@@ -544,7 +549,7 @@ func readRecord(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return nil
 }

@@ -239,7 +239,7 @@ func (s *buckets) read(into any, elements ...string) error {
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s is damaged: %w", name, err)
+		return &fs.PathError{Op: "read", Path: name, Err: err}
 	}
 	return nil
 }

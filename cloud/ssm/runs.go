@@ -219,7 +219,7 @@ func verdict(code int, err error) invocation {
 		if code == 0 {
 			v.Code = -1
 		}
-		v.Stderr = "\nfailed to run commands: " + err.Error()
+		v.Stderr = "\nfailed to run commands: " + wire.Message(err)
 		v.Status, v.Details = ssm.CommandInvocationStatusFailed, string(ssm.CommandInvocationStatusFailed)
 	case code == rebootCode:
 		v.Stderr = fmt.Sprintf("\nfailed to run commands: exit status %d, which asks for a reboot, after %d runs", code, maxRuns)

@@ -3,7 +3,13 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 )
 
 // Error is an error of the API as its clients see it. A handler returns one to choose the
@@ -21,12 +27,58 @@ func Errorf(code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// Message returns what a client is told of err: the message of the [Error] in its tree, or else
+// its text without paths of the host.
+func Message(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Message
+	}
+	return WithoutPaths(err)
+}
+
+// WithoutPaths returns the text of err without paths of the host, which are recognized by where
+// they are: in the cloud's errors they occur only as fields of [fs.PathError], [os.LinkError],
+// [exec.Error] or [net.OpError]. Relative paths, such as those within an image, stay.
+func WithoutPaths(err error) string {
+	text := err.Error()
+	var parts []error
+	switch e := err.(type) { //nolint:errorlint // each error of the tree is looked at
+	case *fs.PathError:
+		if filepath.IsAbs(e.Path) {
+			return e.Op + ": " + WithoutPaths(e.Err)
+		}
+		parts = []error{e.Err}
+	case *os.LinkError:
+		if filepath.IsAbs(e.Old) || filepath.IsAbs(e.New) {
+			return e.Op + ": " + WithoutPaths(e.Err)
+		}
+		parts = []error{e.Err}
+	case *exec.Error:
+		return fmt.Sprintf("exec %q: %s", filepath.Base(e.Name), WithoutPaths(e.Err))
+	case *net.OpError:
+		if strings.HasPrefix(e.Net, "unix") {
+			return e.Op + " " + e.Net + ": " + WithoutPaths(e.Err)
+		}
+		parts = []error{e.Err}
+	case interface{ Unwrap() error }:
+		parts = []error{e.Unwrap()}
+	case interface{ Unwrap() []error }:
+		parts = e.Unwrap()
+	}
+	for _, p := range parts {
+		if p != nil {
+			text = strings.ReplaceAll(text, p.Error(), WithoutPaths(p))
+		}
+	}
+	return text
+}
+
 // AsError returns the [Error] in err's tree, or an InternalError.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	return &Error{Code: "InternalError", Message: "An internal error has occurred: " + err.Error(), Status: http.StatusInternalServerError}
+	return &Error{Code: "InternalError", Message: "An internal error has occurred: " + WithoutPaths(err), Status: http.StatusInternalServerError}
 }
 
 func errUnsigned() *Error {

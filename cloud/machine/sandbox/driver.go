@@ -154,7 +154,7 @@ func (d *Driver) occupy(dir string) (release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.disks[dir] {
-		return nil, fmt.Errorf("a machine with the disk %s is running", dir)
+		return nil, &os.PathError{Op: "lock", Path: dir, Err: errors.New("a machine with this disk is running")}
 	}
 	d.disks[dir] = true
 	return func() {
@@ -197,7 +197,7 @@ func (d *Driver) Unpack(ctx context.Context, tar io.Reader, dir string) error {
 	}
 	defer f.Close()
 	if err := d.inNamespace(ctx, filesJob{op: "unpack", dirs: []*os.File{f}, stdin: tar}); err != nil {
-		return fmt.Errorf("unpack into %s: %w", dir, err)
+		return &os.PathError{Op: "unpack into", Path: dir, Err: err}
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 	}
 	defer f.Close()
 	if err := d.inNamespace(ctx, filesJob{op: "pack", dirs: []*os.File{f}, stdout: w}); err != nil {
-		return fmt.Errorf("pack %s: %w", dir, err)
+		return &os.PathError{Op: "pack", Path: dir, Err: err}
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (d *Driver) Remove(ctx context.Context, dir string) error {
 	}
 	defer f.Close()
 	if err := d.inNamespace(ctx, filesJob{op: "empty", dirs: []*os.File{f}}); err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
+		return &os.PathError{Op: "remove", Path: dir, Err: err}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove: %w", err)
@@ -238,7 +238,7 @@ func (d *Driver) Remove(ctx context.Context, dir string) error {
 // Clone implements [machine.Driver].
 func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 	if _, err := os.Lstat(dst); err == nil {
-		return fmt.Errorf("clone %s: %w", from.Name(), &os.PathError{Op: "create", Path: dst, Err: os.ErrExist})
+		return &os.LinkError{Op: "clone", Old: from.Name(), New: dst, Err: os.ErrExist}
 	}
 	if err := d.makeLayerDir(dst); err != nil {
 		return fmt.Errorf("clone: %w", err)
@@ -249,7 +249,7 @@ func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 	}
 	defer to.Close()
 	if err := d.inNamespace(ctx, filesJob{op: "clone", dirs: []*os.File{from, to}}); err != nil {
-		return fmt.Errorf("clone %s to %s: %w", from.Name(), dst, err)
+		return &os.LinkError{Op: "clone", Old: from.Name(), New: dst, Err: err}
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 // MakeVolume implements [machine.Driver].
 func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, size int64) error {
 	if err := d.makeVolume(ctx, dir, layers, size); err != nil {
-		return fmt.Errorf("make volume %s: %w", dir, err)
+		return &os.PathError{Op: "make volume", Path: dir, Err: err}
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, si
 // GrowVolume implements [machine.Driver].
 func (d *Driver) GrowVolume(dir string, size int64) error {
 	if err := growVolume(dir, size); err != nil {
-		return fmt.Errorf("grow volume %s: %w", dir, err)
+		return &os.PathError{Op: "grow volume", Path: dir, Err: err}
 	}
 	return nil
 }
