@@ -96,6 +96,7 @@ type fake struct {
 	OnDisk []gossh.PublicKey
 
 	mu    sync.Mutex
+	drops int // links that are closed when a session is requested
 	dials int
 	conns []net.Conn
 	ends  []chan struct{} // of the connections
@@ -105,6 +106,21 @@ func (f *fake) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dials
+}
+
+// drop sets how many links are closed when a session is requested.
+func (f *fake) drop(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drops = n
+}
+
+// dropped reports whether a link is to be closed.
+func (f *fake) dropped() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drops--
+	return f.drops >= 0
 }
 
 func (f *fake) cut() {
@@ -169,6 +185,9 @@ func (f *fake) serve(c net.Conn, end <-chan struct{}) {
 	for ch := range channels {
 		if f.Silent == "channel" {
 			continue
+		}
+		if f.dropped() {
+			return
 		}
 		channel, requests, err := ch.Accept()
 		if err != nil {

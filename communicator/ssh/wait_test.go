@@ -149,6 +149,32 @@ func (c *tardy) cancel() {
 	}
 }
 
+// TestDeadLinks: a server that shuts down accepts two more links and drops them. A third one ends it.
+func TestDeadLinks(t *testing.T) {
+	for drops, want := range []struct {
+		after time.Duration // when the command has run
+		fails bool
+	}{{0, false}, {0, false}, {time.Second, false}, {time.Second, true}} {
+		bubble(t, func(t *testing.T, s *setup) {
+			c, err := s.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			s.drop(drops)
+			dials, start := s.count(), time.Now()
+			status, err := c.Run(t.Context(), communicator.Command{Line: "true"})
+			if (err != nil) != want.fails || err != nil && !strings.Contains(err.Error(), "refuses to open a session") {
+				t.Errorf("%d dropped: exit status %d, %v", drops, status.Code, err)
+			}
+			if n := s.count() - dials; n != min(drops, 2) {
+				t.Errorf("%d dropped: %d new links", drops, n)
+			}
+			between(t, "the command", time.Since(start), want.after, want.after+time.Second/2)
+		})
+	}
+}
+
 // A link that is closed since the time is up is not taken for one that works, which
 // would be connected anew for as long again.
 func TestTimeIsUpDuringHandshake(t *testing.T) {
