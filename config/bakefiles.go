@@ -16,7 +16,7 @@ import (
 	"bake/config/schema"
 )
 
-// bakeSuffix is how the names of bake files end. Packer does not read them.
+// bakeSuffix is the ending of the names of bake files. Packer does not read them.
 const bakeSuffix = ".bake.hcl"
 
 // BakeFile is a file next to the template with blocks that templates cannot hold. Its
@@ -62,7 +62,7 @@ func (t *Template) Input(ctx context.Context, body hcl.Body) (schema.Input, hcl.
 	return schema.Input{Body: body, Context: ec}, diags
 }
 
-// verifySchema are the arguments that mean nothing where there is one source.
+// verifySchema are the arguments that make no sense for a single source.
 var verifySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "only"}, {Name: "except"}, {Name: "override"}}}
 
 // Provisioner reads a provisioner block of a bake file as one of the build b. Its options

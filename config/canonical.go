@@ -21,7 +21,7 @@ import (
 type canonical struct {
 	strings.Builder
 	files   map[string]*hcl.File
-	without []string // arguments and blocks that do not count, at the top
+	without []string // top-level arguments and blocks to ignore
 	seen    []hcl.Expression
 }
 
@@ -64,7 +64,7 @@ func (c *canonical) argument(name string, e hcl.Expression, top bool) {
 	c.printf(";")
 }
 
-// expression writes an expression: one of JSON as its text.
+// expression writes an expression. An expression in JSON is written as its text.
 func (c *canonical) expression(e hcl.Expression) {
 	c.seen = append(c.seen, e)
 	if native, ok := e.(hclsyntax.Expression); ok {
@@ -122,7 +122,7 @@ func (c *canonical) native(e hclsyntax.Expression) {
 		c.list(fmt.Sprintf("op%s", operators[e.Op]), e.LHS, e.RHS)
 	case *hclsyntax.UnaryOpExpr:
 		c.list(fmt.Sprintf("op%s", operators[e.Op]), e.Val)
-	default: // of a syntax that is not known here
+	default: // an unknown syntax
 		c.printf("%T", e)
 	}
 }
@@ -142,7 +142,7 @@ func (c *canonical) list(name string, all ...hclsyntax.Expression) {
 	c.printf(")")
 }
 
-// template writes the parts of a string, however it is written.
+// template writes the parts of a string, in any notation.
 func (c *canonical) template(parts []hclsyntax.Expression) {
 	text := ""
 	flush := func() {

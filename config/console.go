@@ -17,8 +17,8 @@ import (
 // consoleName is the file that diagnostics about evaluated expressions point at.
 const consoleName = "<console>"
 
-// Limits of expressions that are typed in: beyond them evaluating takes memory and
-// time without end.
+// Limits of expressions that are typed in: without them, evaluation could take
+// unlimited memory and time.
 const (
 	maxLength   = 64 << 10 // bytes
 	maxDepth    = 200      // of brackets
@@ -69,7 +69,7 @@ func (out *Outline) evaluate(ctx context.Context, text string) (cty.Value, hcl.D
 	return val, append(diags, out.Explain(more)...)
 }
 
-// absentInConsole says why an expression has no access to a value.
+// absentInConsole explains why an expression has no access to a value.
 var absentInConsole = map[string]string{
 	"data":   "Data sources are not read here, so that looking at a template changes nothing and needs no account. bake validate -evaluate-datasources reads them.",
 	"build":  "The values of build exist only while a build runs.",
@@ -123,7 +123,7 @@ func nesting(t hclsyntax.Token) int {
 	return 0
 }
 
-// Words lists what an expression may begin with: the functions, each with its
+// Words lists the words that an expression may begin with: the functions, each with its
 // opening bracket, and the names of values.
 func (out *Outline) Words() []string {
 	words := []string{"path.root", "path.cwd", "packer.version"}

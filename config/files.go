@@ -18,20 +18,20 @@ import (
 	"bake/internal/prose"
 )
 
-// reader reads files and remembers them for diagnostics, under the names that
-// the user knows them by.
+// reader reads files and keeps them for diagnostics, under the names that the user has
+// given.
 type reader struct {
 	cwd   string
 	files map[string]*hcl.File
 	log   *slog.Logger
 }
 
-// abs returns where the file that the user calls name is.
+// abs returns the absolute path of a file that the user has named.
 func (r *reader) abs(name string) string {
 	return hostpath.In(r.cwd, name)
 }
 
-// parse reads a file in the syntax that its name ends in.
+// parse reads a file in the syntax that its extension indicates.
 func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	src, err := os.ReadFile(r.abs(name))
 	if err != nil {
@@ -56,12 +56,12 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	return f, LimitSyntaxErrors(diags)
 }
 
-// maxSyntax is how many mistakes of syntax are shown of a file.
+// maxSyntax is the maximum number of syntax errors that are shown for a file.
 const maxSyntax = 5
 
-// LimitSyntaxErrors removes from a file's syntax errors those that are probably consequences of
-// another one, and adds how many they are. After a missing quotation mark, the parser
-// takes every string in the rest of the file for the text between two strings.
+// LimitSyntaxErrors removes syntax errors of a file that are probably consequences of another
+// one, and adds their number to the rest. After a missing quotation mark, the parser treats
+// each string in the rest of the file as text between two strings.
 func LimitSyntaxErrors(diags hcl.Diagnostics) hcl.Diagnostics {
 	diags = inPlace(diags)
 	shown := min(len(diags), maxSyntax)
@@ -84,7 +84,7 @@ func (r *reader) text(rng hcl.Range) string {
 	return ""
 }
 
-// template is where a template's files are.
+// template lists the files of a template.
 type template struct {
 	root     string   // path.root
 	names    []string // template files, in the order they are read
@@ -93,7 +93,7 @@ type template struct {
 	bakeFiles []string // *.bake.hcl, likewise
 }
 
-// find examines the path that the user has given as the template.
+// find finds the files of the template at the path that the user has given.
 func (r *reader) find(path string) (template, hcl.Diagnostics) {
 	info, err := os.Stat(r.abs(path))
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 // for_each. A template that is loaded for one has its variables, and no other image block.
 // It is plain data except for Each.
 type Instance struct {
-	Image string           // label of the block; empty: what no image block names
+	Image string           // label of the block; empty: builds without an image block
 	Key   string           // of for_each; "" without it
 	Known map[string]Built // images that it refers to, by their names
 
@@ -46,19 +46,19 @@ func (i Instance) Address() string {
 	return fmt.Sprintf("%s[%q]", i.Image, i.Key)
 }
 
-// Built is an existing image, as others refer to it.
+// Built is an existing image to which others can refer.
 type Built struct {
-	ID     string            // in the region of its build; empty if it is not there
+	ID     string            // in the region of its build; empty if there is none
 	IDs    map[string]string // by region
 	Name   string
 	Inputs string // the digest of its inputs
 }
 
-// ImageOf is the place of an instance, and which others it refers to.
+// ImageOf holds the location of an instance, and its references to others.
 type ImageOf struct {
 	Instance
 	At    hcl.Range            // of its block
-	Needs map[string]hcl.Range // where it refers to other images, by their names
+	Needs map[string]hcl.Range // locations of references to other images, by their names
 }
 
 // Images are the images of a template.
@@ -68,8 +68,7 @@ type Images struct {
 	Files map[string]*hcl.File
 }
 
-// ReadImages reads which images the bake files of a template are about, without decoding
-// them.
+// ReadImages reads the images of a template's bake files, without decoding them.
 func ReadImages(ctx context.Context, o Options) (*Images, hcl.Diagnostics) {
 	o.AllowUnset, o.Instance = true, &Instance{}
 	l := newLoader(ctx, o)
@@ -137,7 +136,7 @@ func (g *graph) read() {
 	}
 }
 
-// keys are what images of a for_each can be called: the key is part of names and tags.
+// keys matches the valid keys of for_each, which are part of names and tags.
 var keys = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
 // mostInstances limits the images of a block with for_each.

@@ -1,5 +1,5 @@
-// Package format writes templates, variable files and bake files in the canonical layout of
-// HCL: it changes nothing but white space.
+// Package format formats templates, variable files and bake files in HCL's canonical
+// layout. It changes only white space.
 package format
 
 import (
@@ -25,9 +25,9 @@ func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	return hclwrite.Format(src), nil
 }
 
-// Files returns the templates, variable files and bake files that path names: itself, or
-// those in the directory, by name, and in its subdirectories if recursive is set. It skips
-// the files of editors and version control.
+// Files returns path itself if it is a file, or the templates, variable files and bake
+// files in the directory, sorted by name, including its subdirectories if recursive is
+// set. It skips the files of editors and version control.
 func Files(path string, recursive bool) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

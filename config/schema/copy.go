@@ -5,9 +5,9 @@ import (
 	"reflect"
 )
 
-// Copy returns a copy of options, whose fields s knows, and a source that also knows the
-// fields of the copy: diagnostics about the copy point to where the original was written.
-// Copy does not copy what the options point to.
+// Copy returns a shallow copy of options, whose fields s knows, and a source that also
+// knows the fields of the copy: diagnostics about the copy point to the place where the
+// original was written.
 func Copy[O any](s *Source, options *O) (*O, *Source) {
 	c := *options
 	t := &Source{fields: maps.Clone(s.fields), unknown: maps.Clone(s.unknown), failed: maps.Clone(s.failed), secret: s.secret}

@@ -1,4 +1,4 @@
-// Package schema maps HCL bodies onto plain Go structs and back onto prose.
+// Package schema decodes HCL bodies into plain Go structs and documents these structs.
 //
 // One struct is the only description of a component's options: its fields are
 // the decode target, its tags name the arguments, its doc comments are the

@@ -12,10 +12,11 @@ import (
 	"bake/internal/prose"
 )
 
-// line begins a shell as root, whatever the login shell is; sudo says why it cannot.
+// line starts a shell as root, whatever the login shell is. If that is impossible, sudo
+// prints the reason.
 const line = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
 
-// limit is how much a script may say.
+// limit is the maximum amount of output of a script.
 const limit = 1 << 20
 
 // mark precedes each line of a script's real output: start-up files of the login shell may

@@ -80,7 +80,7 @@ func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	// Little follows: the end of the base64 text, and the output of a login shell.
+	// Only the end of the base64 text and output of the login shell can follow.
 	if _, err := io.CopyN(io.Discard, r, 1<<16); err == nil {
 		return errors.New("the machine says more than it was asked for")
 	}

@@ -1,5 +1,5 @@
-// Package attest makes and checks attestations: statements of in-toto about artifacts,
-// signed in an envelope of DSSE.
+// Package attest makes and checks attestations: in-toto statements about artifacts,
+// signed in DSSE envelopes.
 package attest
 
 import (
@@ -31,7 +31,7 @@ const (
 	SPDX          = "https://spdx.dev/Document/v2.3"
 )
 
-// Statement says something about its subjects.
+// Statement is an in-toto statement about its subjects.
 type Statement struct {
 	Type          string          `json:"_type"`
 	Subject       []Resource      `json:"subject"`
@@ -39,14 +39,14 @@ type Statement struct {
 	Predicate     json.RawMessage `json:"predicate"`
 }
 
-// Resource is a resource descriptor: an artifact, or what one is made of.
+// Resource is a resource descriptor: an artifact, or an input of one.
 type Resource struct {
 	Name   string            `json:"name,omitempty"`
 	URI    string            `json:"uri,omitempty"`
 	Digest map[string]string `json:"digest,omitempty"`
 }
 
-// Provenance is the predicate of SLSA: how an artifact was built.
+// Provenance is SLSA's predicate about how an artifact was built.
 type Provenance struct {
 	BuildDefinition BuildDefinition `json:"buildDefinition"`
 	RunDetails      RunDetails      `json:"runDetails"`
@@ -67,20 +67,20 @@ type RunDetails struct {
 	Byproducts []Resource `json:"byproducts,omitempty"`
 }
 
-// Builder is who has built.
+// Builder identifies the builder.
 type Builder struct {
 	ID      string            `json:"id"`
 	Version map[string]string `json:"version,omitempty"`
 }
 
-// Metadata is when it was built, and by which run.
+// Metadata holds the run, and when it built the artifact.
 type Metadata struct {
 	InvocationID string    `json:"invocationId"`
 	StartedOn    time.Time `json:"startedOn"`
 	FinishedOn   time.Time `json:"finishedOn"`
 }
 
-// BuilderID is the builder of what bake builds.
+// BuilderID identifies bake as the builder.
 const BuilderID = "urn:bake:builder:v1"
 
 // New returns the text of a statement.
@@ -101,7 +101,7 @@ func encode(v any, indent string) ([]byte, error) {
 	return bytes.TrimSpace(b.Bytes()), err
 }
 
-// File returns the file at path as a subject, under its base name.
+// File returns the file at path as a subject with this name.
 func File(name, path string) (Resource, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -260,7 +260,8 @@ func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	return &st, st.check()
 }
 
-// decode64 decodes what has one form only: the decoder skips line ends.
+// decode64 decodes base64 in its only valid encoding: unlike the standard decoder, it
+// does not skip line breaks.
 func decode64(s string) ([]byte, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, errors.New("it has line ends")
@@ -268,8 +269,8 @@ func decode64(s string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
-// decode reads one value, and fails if anything follows it. A statement may have fields
-// that only other programs know.
+// decode decodes one value, and fails if anything follows it. Unknown fields are
+// allowed, because other programs may add them to statements.
 func decode(dec *json.Decoder, v any) error {
 	if err := dec.Decode(v); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {

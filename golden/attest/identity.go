@@ -8,15 +8,15 @@ import (
 	"sort"
 )
 
-// Identity is the subject of an attestation: which image it is, where it was made, and
-// what was stated about it then.
+// Identity identifies the image of an attestation: its ID, where it was made, and its
+// description at that time.
 type Identity struct {
 	Image   string            `json:"image"` // name of the image block
 	ID      string            `json:"id"`
 	Region  string            `json:"region"`
 	Account string            `json:"account"`
 	Name    string            `json:"name"`
-	Tags    map[string]string `json:"tags"` // those that bake gives images
+	Tags    map[string]string `json:"tags"` // those set by bake
 }
 
 // The names of subjects that are not images.
@@ -25,10 +25,10 @@ const (
 	filesSubject    = "files"
 )
 
-// identityIs is the internal parameter of a build that holds the identity.
+// identityIs is the name of a build's internal parameter with the identity.
 const identityIs = "identity"
 
-// BuildType is that of images of image blocks.
+// BuildType is the build type of images that have an image block.
 const BuildType = "urn:bake:buildtype:image:v1"
 
 // digest returns the SHA-256 of the identity as JSON.

@@ -18,10 +18,11 @@ import (
 // PassphraseVar is the environment variable with the passphrase of an encrypted key.
 const PassphraseVar = "BAKE_SIGNING_PASSPHRASE"
 
-// maxKey is how large a file with a key may be.
+// maxKey is the maximum size of a key file.
 const maxKey = 1 << 20
 
-// readPEM reads the first key of a file, and returns the file from there on, too.
+// readPEM returns the first key in a PEM file, and the rest of the file starting with
+// that key.
 func readPEM(path string) (*pem.Block, []byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -92,8 +93,8 @@ func PrivateKey(path, passphrase string) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// PublicKey reads a public key from a PEM file, which holds a public key, a certificate or
-// a private key.
+// PublicKey reads a public key from a PEM file with a public key, a certificate or a
+// private key.
 func PublicKey(path, passphrase string) (crypto.PublicKey, error) {
 	block, _, err := readPEM(path)
 	if err != nil {
@@ -137,8 +138,8 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return false
 }
 
-// VerificationKey returns the public key that all of sources name: PEM files, as [PublicKey] reads
-// them, or what remote opens, which returns nil for others. Empty ones name none. It is an
+// VerificationKey returns the public key that all sources name: PEM files, as for [PublicKey], or
+// keys that remote opens; it returns nil for other sources. Empty sources are ignored. It is an
 // error if they name different keys, or none.
 func VerificationKey(sources []string, passphrase string, remote func(source string) (crypto.Signer, error)) (key crypto.PublicKey, err error) {
 	var from string

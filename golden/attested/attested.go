@@ -1,5 +1,5 @@
 // Package attested compares images in a cloud with their attestations: their identity and,
-// on a machine of them, their files.
+// on a machine launched from them, their files.
 package attested
 
 import (
@@ -17,7 +17,7 @@ import (
 	"bake/golden/reports"
 )
 
-// maxFile is how large an attestation may be, or a list of files.
+// maxFile is the maximum size of an attestation, and of a list of files.
 const maxFile = 512 << 20
 
 // Open reads the attestation in a file, which must be signed with key.
@@ -58,14 +58,14 @@ func IsImage(arg string) bool {
 	return ok && (len(rest) == 8 || len(rest) == 17) && strings.Trim(rest, "0123456789abcdef") == ""
 }
 
-// Where says where to find attestations, and which requirements they must meet.
+// Where defines where to find attestations, and the requirements on them.
 type Where struct {
 	File     string           // the attestation; empty: it is found by the image's tag
 	Key      crypto.PublicKey // that the attestation must be signed with
 	Expected attest.Expected
 	Files    bool // the list of the image's files is read, too
 
-	// Reports is where the reports about an image with these tags are.
+	// Reports returns the location of the reports about an image with these tags.
 	Reports func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error)
 }
 
@@ -103,7 +103,7 @@ func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, 
 	return found, nil
 }
 
-// UnreadError is the error of a document about an image that is not where the reports are.
+// UnreadError is the error for a document about an image that is missing from the reports.
 type UnreadError struct {
 	Files bool // it is the list of the image's files, and not its attestation
 	Err   error
@@ -146,7 +146,7 @@ func (i *Image) open(ctx context.Context, w Where) error {
 	return nil
 }
 
-// compare looks for what differs between the image and its attestation, and returns the digest
+// compare returns an error if the image differs from its attestation, and otherwise the digest
 // of the list of its files, if one is attested.
 func (i *Image) compare(ctx context.Context, a *images.Account) (files string, err error) {
 	id, files, err := i.Statement.Identity()
@@ -170,8 +170,8 @@ func (i *Image) compare(ctx context.Context, a *images.Account) (files string, e
 	return files, nil
 }
 
-// copyOf reports whether an image is a copy of the attested one, and not that itself. Another
-// image is an error.
+// copyOf reports whether an image is a copy of the attested one, rather than that image
+// itself. Any other image is an error.
 func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Identity) (bool, error) {
 	if i.ID == id.ID {
 		return false, nil
@@ -212,7 +212,7 @@ func (i Image) Files() (*manifest.Manifest, error) {
 	return files, nil
 }
 
-// mostChanges is how many changed files an error names.
+// mostChanges is the maximum number of changed files that an error lists.
 const mostChanges = 50
 
 // DifferError is the error of an image if the files of one of its machines differ from the

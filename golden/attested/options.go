@@ -12,7 +12,8 @@ import (
 	"bake/golden/attest"
 )
 
-// The subjects of errors: what [Options] require, and files without an attested list.
+// The subjects of errors: the requirements in [Options], and files without an attested
+// list.
 var (
 	ErrArtifact = errors.New("an artifact that is demanded")
 	ErrImage    = errors.New("an image that is demanded")
@@ -23,16 +24,16 @@ var (
 type Options struct {
 	Key       string   // that they must be signed with: a PEM file, or the URI of a key of AWS KMS
 	Verifier  string   // a PEM file with the public key; that of Key, if both are given
-	Artifacts []string // files that they must be about
-	AMIs      []string // images that they must be about: REGION:AMI
+	Artifacts []string // files that must be subjects
+	AMIs      []string // images that must be subjects, as REGION:AMI
 	Expected  attest.Expected
 }
 
-// OnKMS reports whether the key is one of AWS KMS.
+// OnKMS reports whether the key is in AWS KMS.
 func (o *Options) OnKMS() bool { return strings.HasPrefix(o.Key, kmskey.Scheme) }
 
-// PublicKey returns the key that the attestations must be signed with. A key of AWS KMS is that of cloud;
-// env is the environment, as "NAME=value", and passphrase is that of a private key.
+// PublicKey returns the key that the attestations must be signed with. cloud is where keys of AWS
+// KMS are; env is the environment, as "NAME=value", and passphrase that of a private key.
 func (o *Options) PublicKey(ctx context.Context, cloud amazon.Cloud, env []string, passphrase string) (crypto.PublicKey, error) {
 	return attest.VerificationKey([]string{o.Key, o.Verifier}, passphrase, func(source string) (crypto.Signer, error) {
 		if !strings.HasPrefix(source, kmskey.Scheme) {

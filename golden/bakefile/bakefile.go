@@ -36,15 +36,15 @@ type Settings struct {
 	fleets           []placed[Fleet]
 	engine           placed[Engine]
 	blocks           []FleetBlock
-	duplicateRegions hcl.Diagnostics // about images that would go to a region from two cells
+	duplicateRegions hcl.Diagnostics // for images that two cells would put into the same region
 }
 
-// placed are the options of a block, and where they were written.
+// placed is the options of a block, with the place where they were written.
 type placed[O any] struct {
 	options *O // nil: there is no such block
 	src     *schema.Source
 	block   *hcl.Block
-	context *hcl.EvalContext // that they were evaluated in
+	context *hcl.EvalContext // in which they were evaluated
 }
 
 // kind is a kind of block.
@@ -56,8 +56,9 @@ type kind struct {
 	decode func(s *Settings, b *hcl.Block, in schema.Input) (*schema.Source, hcl.Diagnostics)
 }
 
-// kinds are all that a bake file can hold. Blocks of the first are looked at before any
-// other: a file for another release of bake may not make sense otherwise.
+// kinds are the kinds of blocks in bake files. Blocks of the first kind are checked
+// before all others, because a file for another release of bake may cause further
+// errors.
 func kinds() []kind {
 	return []kind{
 		define("bake", nil, true, func(s *Settings, b placed[Tool]) { s.tool = b }),
@@ -102,8 +103,8 @@ func Docs() ([]Doc, error) {
 	return all, nil
 }
 
-// Check checks the bake files of a template without using them: values that only data
-// sources can tell may be unknown.
+// Check checks the bake files of a template without using them: values that depend on
+// data sources may be unknown.
 func Check(ctx context.Context, t *config.Template) (*Settings, hcl.Diagnostics) {
 	return read(ctx, t, false)
 }
@@ -192,7 +193,8 @@ func (r *reader) sort(f config.BakeFile, all []kind, blocks map[string]hcl.Block
 	}
 }
 
-// ofTemplates are blocks that a template has, and a bake file does not.
+// ofTemplates are the kinds of blocks that belong into templates and not into bake
+// files.
 var ofTemplates = []string{"packer", "variable", "variables", "local", "locals", "data", "source", "provisioner", "post-processor", "post-processors", "hcp_packer_registry"}
 
 // unknown reports a block of an unknown kind.
@@ -265,7 +267,7 @@ func (s *Settings) Limits(flag time.Duration) (timeout, end time.Duration, diags
 	return timeout, end, diags
 }
 
-// pattern complains about the label of an upload block that is no pattern of paths.
+// pattern reports the label of an upload block that is not a valid path pattern.
 func (r *reader) pattern(b *hcl.Block) {
 	if _, err := path.Match(b.Labels[0], ""); err != nil || b.Labels[0] == "" {
 		r.complain(&b.LabelRanges[0], "Invalid path", "%q is not a path on the machine, in which * and ? and [...] can stand for names.", b.Labels[0])
@@ -284,7 +286,7 @@ func (s *Settings) Uploads() []*builder.Upload {
 	return rules
 }
 
-// Unused warns of those of the rules, which are [Settings.Uploads], that had no effect.
+// Unused warns about rules, returned by [Settings.Uploads], that had no effect.
 func (s *Settings) Unused(rules []*builder.Upload) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for i, r := range rules {

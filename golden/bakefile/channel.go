@@ -13,28 +13,30 @@ import (
 	"bake/golden/channels"
 )
 
-// Channel are the arguments of a channel block. A channel is a parameter of Systems Manager
-// that names the image which is current in it, in each region and account of the image.
+// Channel are the arguments of a channel block. A channel is a Systems Manager parameter
+// with the ID of the channel's current image, in each region and account of the image.
 type Channel struct {
 	Name string `hcl:"name,label"`
 
-	// What the image must have passed, such as `verify.boot` or `checks.baseline`.
+	// Verifications, checks and scans that the image must have passed, such as
+	// `verify.boot` or `checks.baseline`.
 	Requires []string `hcl:"requires,optional"`
 
-	// The channel that must name the image before this one can.
+	// Channel that must name the image before this one can.
 	From string `hcl:"from,optional"`
 
 	// How long `from` must have named the image.
 	Soak time.Duration `hcl:"soak,optional"`
 
-	// Whether somebody must approve the image for this channel, with `bake images approve`.
+	// Require that somebody approves the image for this channel, with `bake images
+	// approve`.
 	Approval bool `hcl:"approval,optional"`
 
 	// Name of the parameter. Not set: `/bake/IMAGE/CHANNEL`.
 	Parameter string `hcl:"parameter,optional"`
 
-	// URL that is told when the channel has moved: a POST with JSON. That it fails is a
-	// warning.
+	// Webhook: URL to which a POST request with JSON is sent when the channel has moved. A
+	// failure causes only a warning.
 	Webhook string `hcl:"webhook,optional"`
 }
 
@@ -69,7 +71,7 @@ func (h *Channel) ParameterOf(image string) string {
 	return channels.Parameter(image, h.Name)
 }
 
-// parameters reports channels of an image whose parameters are invalid, or would also name
+// parameters reports channels of an image whose parameters are invalid or also used for
 // another image. taken holds the channels by parameter.
 func (r *reader) parameters(i placed[Image], image string, builds int, taken map[string]string) {
 	key := ""

@@ -9,31 +9,31 @@ import (
 	"bake/config/schema"
 )
 
-// Distribute are the arguments of a distribute block: where the finished image goes once it
-// is verified, beside the region that it was made in.
+// Distribute are the arguments of a distribute block: the regions and accounts that the
+// verified image is distributed to, in addition to the region where it was made.
 type Distribute struct {
-	// Regions that the image is copied to.
+	// Regions to copy the image to.
 	Regions []string `hcl:"regions,optional"`
 
-	// Accounts that get the image, by their numbers, in each of the regions.
+	// Account IDs of the accounts that get the image, in each of the regions.
 	Accounts []string `hcl:"accounts,optional"`
 
-	// How accounts get it: `share` it with them, or `copy`, which makes images of their own
-	// there.
+	// How accounts get the image: `share` it with them, or `copy` it, so that they own
+	// their images.
 	Mode Mode `hcl:"mode,optional"`
 
-	// ARN of a role to assume in each account, with `{account}` for its number. It is needed
-	// to copy, and for the tags and channels in the accounts.
+	// ARN of a role to assume in each account, with `{account}` for the account ID. Required
+	// for copies, and for tags and channels in the accounts.
 	Role string `hcl:"role,optional"`
 
-	// External ID that the trust policies of the roles ask for.
+	// External ID that the roles' trust policies require.
 	ExternalID string `hcl:"external_id,optional"`
 
-	// KMS keys that copies are encrypted with, by region. In another account, an alias names
+	// KMS keys to encrypt copies with, by region. In another account, an alias refers to
 	// that account's own key.
 	KMSKeys map[string]string `hcl:"kms_keys,optional"`
 
-	// Move no channel unless the image is in all regions and accounts.
+	// Move channels only if the image is in all regions and accounts.
 	AllOrNone bool `hcl:"all_or_none,optional"`
 }
 
@@ -81,7 +81,7 @@ func (d *Distribute) Validate(c *schema.Checker) {
 	}
 }
 
-// Distribution returns where the image is distributed to.
+// Distribution returns the regions and accounts that the image is distributed to.
 func (o *Image) Distribution() builder.Distribution {
 	d := o.Distribute
 	if d == nil {

@@ -17,16 +17,16 @@ import (
 	"bake/config/schema"
 )
 
-// Fleet are the arguments of a fleet block: images that are baked in several accounts and
-// regions. Its label is the name of the fleet.
+// Fleet are the arguments of a fleet block: images to bake in several accounts and
+// regions. The label is the name of the fleet.
 type Fleet struct {
-	// The images to bake, such as `[image.base, image.web]`. Of an image with `for_each`, all
-	// are meant, or one, as in `image.web["debian"]`. Images that they refer to must be among
-	// them.
+	// Images to bake, such as `[image.base, image.web]`. The name of an image with `for_each`
+	// includes all its images; `image.web["debian"]` is one of them. Images that these refer
+	// to must be in the list too.
 	Images hcl.Expression `hcl:"images"`
 
-	// The accounts and regions. Each image is baked in each region of each account: that is a
-	// cell of the fleet.
+	// Accounts and regions. Each image is baked in each region of each account; each such
+	// combination is a cell of the fleet.
 	Matrix *Matrix `hcl:"matrix,block"`
 
 	// ARN of the role to assume for a cell, such as
@@ -35,19 +35,20 @@ type Fleet struct {
 	// account of the matrix.
 	Role hcl.Expression `hcl:"role,optional"`
 
-	// When the fleet is run. It takes an `engine` block, and acts with `bake fleet apply`.
+	// When the fleet runs. Requires an `engine` block, and takes effect with `bake fleet
+	// apply`.
 	Schedule *Schedule `hcl:"schedule,block"`
 
-	// How much goes on at a time.
+	// Limits on concurrent work.
 	Limits *FleetLimits `hcl:"limits,block"`
 
-	// Who is told how cells end. The label is the kind: `webhook`. Repeatable.
+	// Notifications about cells. The label is the kind: `webhook`. Repeatable.
 	Notify []Notify `hcl:"notify,block"`
 }
 
 // Matrix are the arguments of a matrix block.
 type Matrix struct {
-	// Accounts, by their numbers.
+	// Account IDs.
 	Account []string `hcl:"account"`
 
 	// Regions, such as `eu-west-1`.
@@ -56,25 +57,26 @@ type Matrix struct {
 
 // Schedule are the arguments of a schedule block.
 type Schedule struct {
-	// When the fleet is run: minute, hour, day of the month, month and day of the week, as
-	// cron has them. `30 2 * * *` is every night at half past two.
+	// When the fleet runs, in cron syntax: minute, hour, day of the month, month and day
+	// of the week. `30 2 * * *` is every night at 2:30.
 	Cron string `hcl:"cron"`
 
 	// Time zone of `cron`, such as `Europe/Berlin`.
 	Timezone string `hcl:"timezone,optional"`
 
-	// The longest time by which a run begins later, chosen at random.
+	// Maximum random delay of the start of a run.
 	Jitter time.Duration `hcl:"jitter,optional"`
 
-	// What becomes of a run that is due while the one before goes on: `skip` it, begin it
-	// afterwards (`buffer_one`; `buffer_all` if it may be several), cancel the one before
-	// (`cancel_other`), or run both (`allow_all`).
+	// What to do when a run is due while the previous one is still in progress: `skip` it,
+	// start it afterwards (`buffer_one` keeps at most one waiting run, `buffer_all` any
+	// number), cancel the previous one (`cancel_other`), or run both (`allow_all`).
 	Overlap Overlap `hcl:"overlap,optional"`
 
-	// How late a run may begin that could not begin in time, because the service was down.
+	// How late a run may still start if it could not start on time because the service was
+	// down.
 	CatchUp time.Duration `hcl:"catch_up,optional"`
 
-	// Pause the schedule after so many runs in a row that failed. Not set: never.
+	// Pause the schedule after this many consecutive failed runs. Not set: never.
 	PauseAfterFailures int `hcl:"pause_after_failures,optional"`
 }
 
@@ -91,15 +93,16 @@ func (o *Overlap) UnmarshalText(b []byte) error { return schema.ParseChoice(o, b
 
 // FleetLimits are the arguments of a limits block.
 type FleetLimits struct {
-	// Cells at a time.
+	// Maximum number of cells in progress at a time.
 	Parallel int `hcl:"parallel,optional"`
 
-	// Cells at a time in each account. Not set: no other limit than `parallel`.
+	// Maximum number of cells in progress at a time in each account. Not set: only
+	// `parallel` limits them.
 	PerAccount int `hcl:"per_account,optional"`
 
-	// Calls a second to a service, for each account and region, such as `{ ec2 = 5 }`.
-	// Services have the names that permissions have them by. Not set: no limit but those of
-	// AWS, which bake obeys.
+	// Maximum number of calls per second to a service in each account and region, such as
+	// `{ ec2 = 5 }`. Services are named as in IAM actions. Not set: only the limits of AWS,
+	// to which bake adapts.
 	APIRate map[string]float64 `hcl:"api_rate,optional"`
 }
 
@@ -107,47 +110,49 @@ type FleetLimits struct {
 type Notify struct {
 	Kind string `hcl:"kind,label"`
 
-	// What to tell: a cell `failed`, or it `recovered`, which means that it has its image
-	// again after it failed the last time, or its image waits for `approval` for a channel.
+	// Events to report: a cell `failed`; it `recovered`, that is, succeeded after a failure
+	// the last time; or its image waits for `approval` for a channel.
 	On []string `hcl:"on"`
 
-	// URL that gets a POST with JSON. It must be one of HTTPS, or on this machine.
+	// URL to which a POST request with JSON is sent. It must use HTTPS, unless the server
+	// is on this machine.
 	URL string `hcl:"url"`
 
-	// HTTP headers to send, such as one that authorizes. They are never shown.
+	// HTTP headers to send, for example for authorization. Their values are never shown.
 	Headers map[string]string `hcl:"headers,optional,secret"`
 
-	// How long the server may take to answer. What fails is tried twice more.
+	// How long the server may take to answer. A failed request is retried twice.
 	Timeout time.Duration `hcl:"timeout,optional"`
 }
 
-// Engine are the arguments of an engine block: where fleets are run, instead of in the process of
-// bake. Its label is the kind: `temporal`.
+// Engine are the arguments of an engine block: the service that runs fleets, instead of the bake
+// process. The label is its kind: `temporal`.
 type Engine struct {
-	// Host and port of the frontend of Temporal, such as `temporal.internal:7233`.
+	// Host and port of Temporal's frontend service, such as `temporal.internal:7233`.
 	Address string `hcl:"address"`
 
-	// Namespace of Temporal. It must exist. Not set: `default`.
+	// Temporal namespace. It must exist. Not set: `default`.
 	Namespace string `hcl:"namespace,optional"`
 
-	// How to speak TLS. Without the block, there is none; with an empty one, servers are known
-	// by the certificates that this machine trusts.
+	// TLS settings. Without the block, TLS is not used; with an empty block, server
+	// certificates are verified against this machine's trusted roots.
 	TLS *EngineTLS `hcl:"tls,block"`
 }
 
 // EngineTLS are the arguments of a tls block.
 type EngineTLS struct {
-	// PEM file of the certificates that servers are known by. Not set: those that this machine
-	// trusts.
+	// PEM file with the CA certificates to verify servers with. Not set: this machine's
+	// trusted roots.
 	CAFile string `hcl:"ca_file,optional"`
 
-	// PEM file of the certificate to show. Set `key_file` too.
+	// PEM file with the client certificate. Requires `key_file`.
 	CertFile string `hcl:"cert_file,optional"`
 
-	// PEM file of the key of `cert_file`.
+	// PEM file with the private key of `cert_file`.
 	KeyFile string `hcl:"key_file,optional"`
 
-	// Name that the certificate of the server is for. Not set: the host in `address`.
+	// Name that the server's certificate must be valid for. Not set: the host in
+	// `address`.
 	ServerName string `hcl:"server_name,optional"`
 }
 
@@ -189,7 +194,7 @@ func (m *Matrix) Validate(c *schema.Checker) {
 // Validate implements [schema.Validator].
 func (s *Schedule) Validate(c *schema.Checker) {
 	zone, err := time.LoadLocation(s.Timezone)
-	if _, none := time.LoadLocation("Europe/Berlin"); err != nil && none == nil { // else there are no zones here
+	if _, none := time.LoadLocation("Europe/Berlin"); err != nil && none == nil { // otherwise this machine has no time zone database
 		c.Errorf(&s.Timezone, "Unknown time zone", "There is no time zone %q. Their names are like Europe/Berlin, and UTC.", s.Timezone)
 	}
 	if s.Timezone == "Local" {
@@ -218,7 +223,7 @@ func (s *Schedule) Validate(c *schema.Checker) {
 	}
 }
 
-// ratedServices are the services that the making of an image calls.
+// ratedServices are the services that are called to make an image.
 var ratedServices = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "s3", "secretsmanager", "ssm", "sts"}
 
 // Validate implements [schema.Validator].
@@ -238,10 +243,10 @@ func (l *FleetLimits) Validate(c *schema.Checker) {
 	}
 }
 
-// mostTelling is how long one attempt to tell a server something may take.
+// mostTelling is the maximum timeout of an attempt to send a notification.
 const mostTelling = time.Minute
 
-// occasions are what a notify block can be about.
+// occasions are the events that a notify block can report.
 var occasions = []string{"failed", "recovered", "approval"}
 
 // Validate implements [schema.Validator].
@@ -264,7 +269,7 @@ func (n *Notify) Validate(c *schema.Checker) {
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		c.Errorf(&n.URL, "Not encrypted", "What is told goes to another machine, and so takes https.")
 	}
-	if n.Timeout <= 0 || n.Timeout > mostTelling { // three times that is what the end of a run may wait for
+	if n.Timeout <= 0 || n.Timeout > mostTelling { // the end of a run may have to wait for three attempts
 		c.Errorf(&n.Timeout, "Invalid duration", "timeout must be a duration such as \"10s\", and %s at most.", mostTelling)
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.Headers)) {

@@ -30,15 +30,15 @@ type FleetBlock struct {
 // Role returns the ARN of the role of a cell; empty: none is assumed.
 func (f *FleetBlock) Role(account, region string) string { return f.roles[[2]string{account, region}] }
 
-// ImageRef is where a fleet names an image block, or with a key one image of a block with
-// for_each.
+// ImageRef is a fleet's reference to an image block or, with a key, to one image of a
+// block with for_each.
 type ImageRef struct {
 	Label, Key string
 	Keyed      bool
 	At         hcl.Range
 }
 
-// String is how the reference was written.
+// String returns the reference as it was written.
 func (i ImageRef) String() string {
 	if i.Keyed {
 		return fmt.Sprintf("image.%s[%q]", i.Label, i.Key)
@@ -84,10 +84,10 @@ func (r *reader) fleets(ctx context.Context) {
 	r.diags = append(r.diags, r.settings.duplicateRegions...)
 }
 
-// fleetImages reads which images a fleet has.
+// fleetImages reads the list of a fleet's images.
 func (r *reader) fleetImages(expr hcl.Expression) (all []ImageRef) {
 	if expr == nil {
-		return nil // which was said
+		return nil // which has been reported
 	}
 	at := expr.Range()
 	elements, diags := hcl.ExprList(expr)
@@ -238,7 +238,7 @@ func (s *Settings) findDuplicateRegions(ctx context.Context) (diags hcl.Diagnost
 			continue
 		}
 		for _, ref := range f.Images {
-			if len(f.Options.Matrix.Region) > 1 { // the region of the cell itself may be named
+			if len(f.Options.Matrix.Region) > 1 { // the region of the cell itself may be listed
 				for _, c := range s.copies(ctx, ref.Label) {
 					if slices.Contains(f.Options.Matrix.Region, c.region) {
 						complain(c.at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, c.region, f.Name)
@@ -261,7 +261,7 @@ func (s *Settings) findDuplicateRegions(ctx context.Context) (diags hcl.Diagnost
 	return diags
 }
 
-// copied is a region that an image is copied to by a source.
+// copied is a region that a source copies an image to.
 type copied struct {
 	region string
 	at     hcl.Range // of ami_regions
@@ -275,7 +275,7 @@ func (s *Settings) copies(ctx context.Context, label string) (all []copied) {
 		}
 		in, diags := p.Build.Builder.Input(ctx, cty.EmptyObjectVal)
 		if diags.HasErrors() {
-			continue // which the build says
+			continue // reported by the build
 		}
 		content, _, _ := in.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "ami_regions"}}})
 		attr := content.Attributes["ami_regions"]

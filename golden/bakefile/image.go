@@ -13,65 +13,66 @@ import (
 	"bake/golden/manifest"
 )
 
-// Image are the arguments of an image block: what is asked of the images of some builds
-// of the template. Its label is the name of the image.
+// Image are the arguments of an image block: the requirements on the image that some
+// builds of the template make. The label is the name of the image.
 type Image struct {
-	// Name of the `build` block that makes the image, with all its sources. Set this or
-	// `sources`.
+	// Name of the `build` block that makes the image, with all its sources. Set either
+	// this or `sources`.
 	Build string `hcl:"build,optional"`
 
 	// The builds that make the image, as `-only` names them: `amazon-ebs.debian`, or
 	// `web.amazon-ebs.*`.
 	Sources []string `hcl:"sources,optional"`
 
-	// Make an image for each element of a map, or of a set of strings, such as
-	// `toset(["debian", "ubuntu"])`. The block can use `each.key` and `each.value`. Their
-	// names are the label and the key, as in `web/debian`.
+	// Make one image for each element of a map, or of a set of strings such as
+	// `toset(["debian", "ubuntu"])`. The block can use `each.key` and `each.value`. The
+	// names of the images consist of the label and the key, as in `web/debian`.
 	ForEach cty.Value `hcl:"for_each,optional"`
 
-	// Values for variables of the template. They count more than the environment and files
-	// of variables, and less than `-var`. They can use functions, but no variables, and what
-	// other images are: `image.NAME.id` in the region of its build, `image.NAME.ids` by
-	// region, and `image.NAME.name`; of one with `for_each`, `image.NAME["key"].id`. Such
-	// images are built first. Where there are references or `for_each`, each image has
-	// variables of its own; otherwise two images cannot give one variable different values.
+	// Values for variables of the template. They override the environment and variable
+	// files; `-var` overrides them. They can use functions and refer to other images, but
+	// not to variables: `image.NAME.id` is the ID in the region of the build,
+	// `image.NAME.ids` the IDs by region, and `image.NAME.name` the name; for an image with
+	// `for_each`, `image.NAME["key"].id`. The other images are built first. With such
+	// references or `for_each`, each image has its own variables; otherwise two images
+	// cannot set a variable to different values.
 	Vars cty.Value `hcl:"vars,optional"`
 
-	// What the image depends on besides the template, and how old it may become. Without the
-	// block: on nothing else, and any age.
+	// Further inputs of the image, besides the template, and its maximum age. Without the
+	// block: no further inputs, and no maximum age.
 	Inputs *Inputs `hcl:"inputs,block"`
 
-	// Checks on the machine of the build, after its last provisioner. The label names them.
+	// Checks on the build's machine, after the last provisioner. The label is their name.
 	// Repeatable.
 	Checks []Checks `hcl:"checks,block"`
 
-	// Scans of the machine of the build with OpenSCAP or another scanner, after its checks.
-	// The label is the kind: `openscap` or `command`. Repeatable.
+	// Scans of the build's machine with OpenSCAP or another scanner, after the checks. The
+	// label is the kind: `openscap` or `command`. Repeatable.
 	Scan []Scan `hcl:"scan,block"`
 
-	// Verification of the finished image before it is copied, shared or tagged: machines of
-	// it are launched, looked at, and deleted. The label names it. Repeatable.
+	// Verification of the finished image before it is copied, shared or tagged: machines
+	// are launched from it, examined, and deleted. The label is its name. Repeatable.
 	Verify []Verify `hcl:"verify,block"`
 
-	// What becomes of older images of the same name.
+	// Retirement of older images of the same name.
 	Retention *Retention `hcl:"retention,block"`
 
-	// What a build may leave on its machine. Without the block: nothing of what is looked for.
+	// Exceptions from the search for leftovers on the build's machine. Without the block: no
+	// exceptions.
 	Leftovers *Leftovers `hcl:"leftovers,block"`
 
-	// What is installed in the image, as a bill of materials among the reports. Without the
-	// block there is none.
+	// SBOM of the image, written to the reports. Without the block, none is made.
 	SBOM *SBOM `hcl:"sbom,block"`
 
-	// A signed attestation of how the image was built, among the reports. Without the block
-	// there is none.
+	// Signed attestation of how the image was built, written to the reports. Without the
+	// block, none is made.
 	Provenance *Provenance `hcl:"provenance,block"`
 
-	// Where the image goes once it is verified. Without the block: where the template says.
+	// Distribution of the verified image. Without the block: as in the template.
 	Distribute *Distribute `hcl:"distribute,block"`
 
-	// What names the image that is current, in the order in which images go through them. The
-	// label names the channel. Repeatable.
+	// Channels, which name the current image, in the order in which images pass through them.
+	// The label is the name of the channel. Repeatable.
 	Channels []Channel `hcl:"channel,block"`
 }
 
@@ -94,7 +95,7 @@ func (o *Image) Validate(c *schema.Checker) {
 	o.channels(c, seen)
 }
 
-// unique complains about the name of a block that is empty, or that another one has.
+// unique reports an empty or duplicate name of a block.
 func unique(c *schema.Checker, seen map[string]string, kind string, name *string) {
 	switch {
 	case strings.TrimSpace(*name) == "":
@@ -111,14 +112,14 @@ func unique(c *schema.Checker, seen map[string]string, kind string, name *string
 type Checks struct {
 	Name string `hcl:"name,label"`
 
-	// Files in goss's format, or `bake:baseline`. A relative path starts where bake was
-	// called, as in templates; `${path.root}` is the directory of the template.
+	// Files in goss's format, or `bake:baseline`. Relative paths start at the current
+	// directory, as in templates; `${path.root}` is the directory of the template.
 	Files []string `hcl:"files"`
 
-	// Fix what fails and can be fixed, and check again.
+	// Fix failed checks that have a fix, and check again.
 	Remediate bool `hcl:"remediate,optional"`
 
-	// What may fail. Without the block: nothing.
+	// Failures to accept. Without the block: none.
 	Gate *gates.Options `hcl:"gate,block"`
 }
 
@@ -126,36 +127,36 @@ type Checks struct {
 type Verify struct {
 	Name string `hcl:"name,label"`
 
-	// Types of instances to launch, one after the other. Not set: the type of the build's
+	// Instance types to launch, one after the other. Not set: the type of the build's
 	// instance.
 	InstanceTypes []string `hcl:"instance_types,optional"`
 
 	// User to log in as. Not set: the `ssh_username` of the source.
 	SSHUsername string `hcl:"ssh_username,optional"`
 
-	// How often each machine is restarted, to see that it comes back.
+	// How often to reboot each machine, to check that it comes back.
 	Reboots int `hcl:"reboots,optional"`
 
-	// How long each machine may take, from launch to deletion.
+	// Time limit for each machine, from launch to deletion.
 	Timeout time.Duration `hcl:"timeout,optional"`
 
-	// Files of checks to run on each machine, as in a `checks` block.
+	// Check files to run on each machine, as in a `checks` block.
 	Checks []string `hcl:"checks,optional"`
 
-	// What may fail of the checks. Without the block: nothing.
+	// Failures of the checks to accept. Without the block: none.
 	Gate *gates.Options `hcl:"gate,block"`
 
-	// Provisioners to run on each machine, as in a template. If one fails, so does the
-	// verification. They have no `only`, `except` or `override`. Repeatable.
+	// Provisioners to run on each machine, as in a template. If one fails, the
+	// verification fails. `only`, `except` and `override` are not supported. Repeatable.
 	Provisioners []schema.Block `hcl:"provisioner,block"`
 
-	// Files that may differ from those of the machine that the image was made of, beside those
-	// that every machine has its own of: paths, in which `*`, `?` and `[...]` stand for names,
-	// and `**` for any number of directories.
+	// Files that may differ from those of the build's machine, besides files that differ on
+	// every machine: paths with the wildcards `*`, `?` and `[...]` within names, and `**` for
+	// any number of directories.
 	MayChange []string `hcl:"may_change,optional"`
 
-	// What becomes of an image that fails: `delete` it, `keep` it where it was made, or
-	// `quarantine` it, which also disables it, so that nobody can launch it.
+	// What to do with an image that fails: `delete` it, `keep` it where it was made, or
+	// `quarantine` it, that is, keep it but disable it so that it cannot be launched.
 	OnFailure FailureAction `hcl:"on_failure,optional"`
 }
 
@@ -201,7 +202,7 @@ func (v *Verify) Validate(c *schema.Checker) {
 
 // Leftovers are the arguments of a leftovers block.
 type Leftovers struct {
-	// Paths on the machine that may stay, with what is below them.
+	// Paths on the machine that may stay, with everything below them.
 	Allow []string `hcl:"allow,optional"`
 }
 

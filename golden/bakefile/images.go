@@ -21,7 +21,7 @@ type Pipeline struct {
 	Build *config.Build
 
 	Block *hcl.Block
-	Body  hcl.Body // what of the block the image depends on
+	Body  hcl.Body // the parts of the block that the image depends on
 	Reads []string // files and directories that the block names
 
 	// Provisioners are those of each verify block.
@@ -75,12 +75,12 @@ func (r *reader) join(ctx context.Context) {
 	}
 }
 
-// again reports whether there is another image block with the label before this one.
+// again reports whether an earlier image block has the same label.
 func (r *reader) again(b *hcl.Block) bool {
 	return slices.ContainsFunc(r.settings.images, func(i placed[Image]) bool { return i.block.Labels[0] == b.Labels[0] })
 }
 
-// Unnamed returns the builds of the template that none of the images is made by.
+// Unnamed returns the builds of the template that make none of the images.
 func Unnamed(ctx context.Context, t *config.Template, images []config.ImageOf) (rest map[*config.Build]bool) {
 	rest = map[*config.Build]bool{}
 	for _, b := range t.Builds {
@@ -95,7 +95,7 @@ func Unnamed(ctx context.Context, t *config.Template, images []config.ImageOf) (
 	return rest
 }
 
-// builds returns the builds that make an image, and complains about names of none.
+// builds returns the builds that make an image, and reports names that match no build.
 func (r *reader) builds(i placed[Image]) (found []*config.Build) {
 	var names, blocks []string
 	for _, b := range r.t.Builds {

@@ -12,14 +12,16 @@ import (
 	"bake/internal/age"
 )
 
-// Inputs are the arguments of an inputs block: when an image has to be built anew.
+// Inputs are the arguments of an inputs block: when an image has to be rebuilt.
 type Inputs struct {
-	// Files that the image depends on, besides those that the template itself names, as
-	// patterns: `**` stands for any directories. Each must match a file. A relative path
-	// starts where bake was called; `${path.root}` is the directory of the template.
+	// Patterns of files that the image depends on, besides files that the template names.
+	// `**` matches any number of directories. Each pattern must match a file. Relative
+	// paths start at the current directory; `${path.root}` is the directory of the
+	// template.
 	Files []string `hcl:"files,optional"`
 
-	// Build anew if the image is older than this, such as `7d` or `36h`, whatever its inputs.
+	// Rebuild the image if it is older than this, such as `7d` or `36h`, even if its inputs
+	// are unchanged.
 	MaxAge age.Age `hcl:"max_age,optional"`
 }
 
@@ -38,13 +40,13 @@ func (o *Checks) Reads() []string { return onHost(o.Files) }
 // Reads implements [schema.Reader].
 func (v *Verify) Reads() []string { return onHost(v.Checks) }
 
-// onHost returns those of the check files that are not built in.
+// onHost returns the check files that are not built-in profiles.
 func onHost(files []string) []string {
 	return slices.DeleteFunc(slices.Clone(files), func(f string) bool { return strings.HasPrefix(f, "bake:") })
 }
 
-// afterwards are the arguments and blocks of an image block that do not affect the content
-// of the image, or how it was checked: its files and variables count by their values.
+// afterwards are the arguments and blocks of an image block that affect neither the
+// content of the image nor its checks. The values of files and variables count instead.
 var afterwards = []string{"build", "sources", "vars", "for_each", "inputs", "distribute", "channel", "retention"}
 
 // counted returns the parts of an image block's body that are inputs of the image.

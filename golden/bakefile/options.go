@@ -16,16 +16,16 @@ import (
 
 // Tool are the arguments of a bake block.
 type Tool struct {
-	// Releases of bake that can read the file, as a version constraint such as `>= 0.2` or
-	// `~> 1.0`. Any other release refuses to run the template.
+	// Version constraint for the bake releases that can read the file, such as `>= 0.2` or
+	// `~> 1.0`. Other releases refuse to run the template.
 	RequiredVersion string `hcl:"required_version,optional"`
 
-	// Directory for the reports of checks, leftovers and verifications, as JSON, JUnit and
-	// SARIF, for SBOMs, lists of files and attestations. It is made if needed. A relative path
-	// starts where bake was called. `s3://BUCKET/PREFIX` is a place in a bucket that exists:
-	// credentials and region are those of every AWS tool, in a fleet too, and what is written or
-	// read is also beside the log of the run. Not set: beside the log of the run alone, and deleted
-	// with it.
+	// Directory for the reports of checks, leftovers and verifications in JSON, JUnit and SARIF
+	// format, and for SBOMs, file lists and attestations. It is created if needed. Relative paths
+	// start at the current directory. `s3://BUCKET/PREFIX` is a location in an existing S3 bucket,
+	// accessed with the usual AWS credentials and region, even in a fleet; documents that are
+	// written or read are also stored next to the run's log. Not set: only next to the run's log,
+	// and deleted with it.
 	Reports string `hcl:"reports,optional"`
 }
 
@@ -58,13 +58,13 @@ const otherVersion = "Unsupported version of bake"
 // Build are the arguments of a build block: limits of every run of the template.
 type Build struct {
 	// Cancel the run after this time, and delete what it created. `bake build -timeout`
-	// takes its place. Where each image is built by a run of its own, because images refer to
-	// others or have `for_each`, it is for each of them, and `-timeout` for all together.
+	// overrides it. If each image is built by a separate run, because images refer to others
+	// or have `for_each`, this limit applies to each of them, and `-timeout` to all together.
 	Timeout time.Duration `hcl:"timeout,optional"`
 
-	// How long after the start of the run its machines end themselves, even if bake was
-	// killed and nobody sweeps. It must be more than `timeout`. Not set: two hours after the
-	// time limit of the run, if it has one.
+	// Time after the start of the run at which its machines shut themselves down, even if
+	// bake was killed and `bake sweep` does not run. It must be longer than `timeout`. Not
+	// set: two hours after the time limit of the run, if there is one.
 	TerminateAfter time.Duration `hcl:"terminate_after,optional"`
 }
 
@@ -90,20 +90,20 @@ func (o *Build) endsBefore(timeout time.Duration) string {
 }
 
 // Upload are the arguments of an upload block, whose label is a path on the machine. They
-// are for what the file provisioner uploads there, and below it.
+// apply to everything that the file provisioner uploads there or below.
 type Upload struct {
-	// User that the files and directories belong to, by name or number. It takes root, or
-	// sudo without a password. If the login user may not write there, root copies the files.
+	// Owner of the files and directories, by name or number. This needs root, or sudo
+	// without a password. If the login user may not write there, root copies the files.
 	Owner string `hcl:"owner,optional"`
 
-	// Their group, by name or number. Not set: that of the login user, or of root for what
-	// root copies.
+	// Group of the files and directories, by name or number. Not set: that of the login
+	// user, or root's for files that root copies.
 	Group string `hcl:"group,optional"`
 
-	// Permissions of files, in octal digits such as `0640`. Not set: those of the source.
+	// Permissions of files in octal, such as `0640`. Not set: those of the source.
 	Mode string `hcl:"mode,optional"`
 
-	// Permissions of directories, likewise.
+	// Permissions of directories in octal. Not set: those of the source.
 	DirectoryMode string `hcl:"directory_mode,optional"`
 }
 

@@ -8,10 +8,10 @@ import (
 
 // Provenance are the arguments of a provenance block.
 type Provenance struct {
-	// Key that the attestation is signed with: path of a private key in PEM form (Ed25519,
-	// ECDSA or RSA), or a key of AWS KMS: `awskms:///` and its ID, ARN or alias. A relative
-	// path starts where bake was called. The passphrase of an encrypted key is in the
-	// environment variable `BAKE_SIGNING_PASSPHRASE`.
+	// Key to sign the attestation with: path of a private key in PEM format (Ed25519, ECDSA
+	// or RSA), or an AWS KMS key: `awskms:///` followed by its ID, ARN or alias. Relative
+	// paths start at the current directory. The passphrase of an encrypted key is read from
+	// the environment variable `BAKE_SIGNING_PASSPHRASE`.
 	Key string `hcl:"key"`
 }
 

@@ -11,28 +11,28 @@ import (
 	"bake/internal/age"
 )
 
-// Retention are the arguments of a retention block: what becomes of older images of the
-// same name, by the tag `bake:image`, in each region. Ages count from the creation of an
-// image, but one stage comes 7 days after the one before at the earliest. What is in use
-// stays as it is.
+// Retention are the arguments of a retention block: when older images of the same name,
+// by the tag `bake:image`, are retired in each region. Ages count from the creation of
+// the image, but each stage begins at least 7 days after the previous one. Images in use
+// are not changed.
 type Retention struct {
-	// How many available images stay as they are in each region, the newest. Images that are
-	// deprecated, or have failed their verification, do not count. Not set: 5.
+	// How many of the newest available images to leave unchanged in each region. Images that
+	// are deprecated or have failed their verification do not count. Not set: 5.
 	KeepLast *int `hcl:"keep_last,optional"`
 
-	// Age at which an image is deprecated, such as `30d`: others do not find it any more, and
-	// can still launch it. Not set: never.
+	// Age at which an image is deprecated, such as `30d`: others no longer find it, but can
+	// still launch it. Not set: never.
 	DeprecateAfter age.Age `hcl:"deprecate_after,optional"`
 
-	// Age at which an image is disabled: nobody can launch it until `bake images enable`.
-	// Not set: never.
+	// Age at which an image is disabled: it cannot be launched until `bake images enable`
+	// enables it. Not set: never.
 	DisableAfter age.Age `hcl:"disable_after,optional"`
 
 	// Age at which an image is deregistered and its snapshots are deleted. Not set: never.
 	DeleteAfter age.Age `hcl:"delete_after,optional"`
 }
 
-// keep is how many images stay.
+// keep returns the number of images to leave unchanged.
 func (o *Retention) keep() int {
 	if o.KeepLast == nil {
 		return 5
@@ -60,7 +60,7 @@ func (o *Retention) Validate(c *schema.Checker) {
 	}
 }
 
-// Retentions returns the retention blocks of all images. The diagnostics are about values that
+// Retentions returns the retention blocks of all images, with diagnostics about values that
 // are not known yet.
 func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics) {
 	for _, p := range s.pipelines {
@@ -85,7 +85,7 @@ func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics)
 	return all, diags
 }
 
-// Retained is what becomes of older images of a name, if the image has a retention.
+// Retained returns the retention of an image's older releases, if the image has one.
 func (i *Image) Retained(name string) builder.Retention {
 	o := i.Retention
 	return builder.Retention{

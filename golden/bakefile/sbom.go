@@ -10,8 +10,8 @@ import (
 
 // SBOM are the arguments of an sbom block.
 type SBOM struct {
-	// Formats to write: `cyclonedx` (1.6) and `spdx` (2.3). Not set: `cyclonedx`. The first
-	// one is the SBOM of the image: its SHA-256 is in the tag `bake:sbom`.
+	// Formats to write: `cyclonedx` (1.6) and `spdx` (2.3). Not set: `cyclonedx`. The tag
+	// `bake:sbom` of the image holds the SHA-256 of the first one.
 	Formats []string `hcl:"formats,optional"`
 }
 

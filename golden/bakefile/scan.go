@@ -14,60 +14,61 @@ import (
 )
 
 // Scan are the arguments of a scan block, whose label is its kind: `openscap`, or `command`
-// for any other scanner. What it looks at is the machine of the build, after its checks. A
-// scan that cannot take place closes its gate.
+// for any other scanner. It scans the build's machine after the checks. A scan that cannot
+// be carried out closes the gate.
 type Scan struct {
 	Kind string `hcl:"kind,label"`
 
-	// Name of the scan, for its reports and as `scan.NAME` for channels. Not set: `openscap`.
-	// A `command` needs one.
+	// Name of the scan in reports and, as `scan.NAME`, for channels. Not set: `openscap`.
+	// Required for `command`.
 	Name string `hcl:"name,optional"`
 
-	// For `openscap`: the file with the SCAP content, such as a source data stream of the
-	// SCAP Security Guide.
+	// For `openscap`: file with the SCAP content, such as a source data stream of the SCAP
+	// Security Guide.
 	Content string `hcl:"content,optional"`
 
-	// For `openscap`: SHA-256 of the content, in hexadecimal digits. Another content is an
-	// error before anything is launched. Not set: not checked.
+	// For `openscap`: SHA-256 of the content file in hexadecimal. A mismatch is an error
+	// before anything is launched. Not set: not checked.
 	SHA256 string `hcl:"sha256,optional"`
 
-	// For `openscap`: ID of the profile in the content or in the tailoring, or the end of it.
+	// For `openscap`: ID, or the end of the ID, of a profile in the content or the tailoring.
 	Profile string `hcl:"profile,optional"`
 
-	// For `openscap`: ID of the data stream in the content. Needed if there are several.
+	// For `openscap`: ID of the data stream in the content. Required if there are several.
 	DataStream string `hcl:"data_stream,optional"`
 
-	// For `openscap`: how old the content may be, such as `90d`, by the newest of the dates in
-	// it. Older content is an error before anything is launched. Not set: any age.
+	// For `openscap`: maximum age of the content, such as `90d`, by the newest date in it.
+	// Older content is an error before anything is launched. Not set: any age.
 	MaxAge age.Age `hcl:"max_age,optional"`
 
-	// For `openscap`: a tailoring file.
+	// For `openscap`: tailoring file.
 	Tailoring string `hcl:"tailoring,optional"`
 
-	// For `command`: the command line, for `sh`. What it has found, it writes to its standard
-	// output. A program that cannot writes a file first: `grype dir:/ -o sarif`, or
-	// `scan --out /tmp/x >&2; cat /tmp/x; rm /tmp/x`.
+	// For `command`: command line for `sh` that writes its findings to standard output, such
+	// as `grype dir:/ -o sarif`. For a program that can only write a file: `scan --out /tmp/x
+	// >&2; cat /tmp/x; rm /tmp/x`.
 	Command string `hcl:"command,optional"`
 
-	// For `command`: where it runs. On the `machine` it runs as root. On the `host` that bake
-	// runs on it has the environment of bake, with `BAKE_SBOM`, the path of the SBOM of
-	// the machine in the first of its formats if the image has an `sbom` block, `BAKE_REPORTS`, the directory of the reports on this host, and `BAKE_BUILD_NAME`.
+	// For `command`: where it runs. On the `machine`, it runs as root. On the `host` that bake runs
+	// on, it has bake's environment and these variables: `BAKE_SBOM`, the path of the machine's SBOM
+	// in the first of its formats, if the image has an `sbom` block; `BAKE_REPORTS`, the directory of
+	// the reports on this host; and `BAKE_BUILD_NAME`.
 	On Place `hcl:"on,optional"`
 
-	// For `command`: what it writes. With `exit-code` that does not matter: exit status 0
-	// passes, and any other fails. A command that fails although nothing in its report does
-	// closes the gate.
+	// For `command`: format of the output. With `exit-code`, the output does not matter:
+	// exit status 0 passes, and any other fails. If the command reports a failure by its
+	// exit status, but its output contains none, the gate is closed.
 	Format ScanFormat `hcl:"format,optional"`
 
-	// For `command`: the exit statuses, besides 0, by which it says that it has found something,
-	// such as `[100, 101]`. Any other closes the gate, as the scan may not be complete. Not
-	// set: 1. With the format `exit-code` there are none.
+	// For `command`: exit statuses, besides 0, that mean that something was found, such as
+	// `[100, 101]`. Any other closes the gate, because the scan may be incomplete. Not set: 1.
+	// Not used with the format `exit-code`.
 	ExitCodes []int `hcl:"exit_codes,optional"`
 
-	// How long the scan may take.
+	// Time limit of the scan.
 	Timeout time.Duration `hcl:"timeout,optional"`
 
-	// What may fail. Without the block: nothing.
+	// Failures to accept. Without the block: none.
 	Gate *gates.Options `hcl:"gate,block"`
 }
 
@@ -98,7 +99,7 @@ func (Place) Choices() []string { return []string{string(OnMachine), string(OnHo
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (p *Place) UnmarshalText(b []byte) error { return schema.ParseChoice(p, b, p.Choices()) }
 
-// ScanFormat is what a command writes.
+// ScanFormat is the format of a command's output.
 type ScanFormat string
 
 // Choices implements [schema.Choices].
@@ -166,7 +167,7 @@ func (o *Scan) Validate(c *schema.Checker) {
 	}
 }
 
-// scans complains about two scans with one name.
+// scans reports scans with the same name.
 func (o *Image) scans(c *schema.Checker) {
 	seen := map[string]bool{}
 	for i := range o.Scan {

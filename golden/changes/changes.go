@@ -1,5 +1,5 @@
-// Package changes compares two images by what is known of each: their packages and files,
-// and the findings of their checks.
+// Package changes compares two images by their packages, their files, and the findings of
+// their checks, as far as these are known.
 package changes
 
 import (
@@ -37,7 +37,7 @@ type Set struct {
 	Unknown []string `json:"unknown"`
 }
 
-// CheckChange is a check that has another result than before. What was not checked has none.
+// CheckChange is a check whose result has changed. A check that was not run has no result.
 type CheckChange struct {
 	Check  string `json:"check"` // its report and ID
 	Before string `json:"before,omitempty"`
@@ -85,8 +85,7 @@ const (
 // Extension is the end of the name of a document of changes, and its kind in the log.
 const Extension = ".changes.json"
 
-// Record says which documents there are about an image. Its digest is in the tag
-// [reports.Record].
+// Record lists the documents about an image. Its digest is in the tag [reports.Record].
 type Record struct {
 	Version   int               `json:"version"`
 	Image     string            `json:"image"` // name of the image block
@@ -96,7 +95,8 @@ type Record struct {
 	Documents map[string]string `json:"documents"` // SHA-256 by name
 }
 
-// RecordOf reads the record of an image with these tags; nil: there is none among the reports.
+// RecordOf reads the record of an image with these tags. It returns nil if the reports contain
+// none.
 func RecordOf(ctx context.Context, in reports.Store, tags map[string]string) (*Record, error) {
 	if tags[reports.Record] == "" {
 		return nil, nil
@@ -151,13 +151,13 @@ func FromReports(ctx context.Context, in reports.Store, tags map[string]string) 
 			return k, err
 		}
 	}
-	if gone { // the results that are left would make all others look as if they had turned
+	if gone { // with only some of the results, all others would look changed
 		k.Checks = nil
 	}
 	return k, nil
 }
 
-// others are the ends of names of documents that are no reports of checks.
+// others are the name endings of documents that are not reports of checks.
 var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", Extension}
 
 // results reads the results of checks from a document.
@@ -197,13 +197,14 @@ func (k *Known) results(ctx context.Context, in reports.Store, name, digest stri
 	return nil
 }
 
-// worse reports whether a result is worse than another, or than none.
+// worse reports whether a result is worse than another one, or than none.
 func worse(a, b string) bool {
 	rank := func(r string) int { return findings.Rank(findings.Worst(), findings.Result(r)) }
 	return b == "" || rank(a) < rank(b)
 }
 
-// shown is how many changes of a kind are shown, and longest how many characters of each.
+// shown is the maximum number of changes of a kind that are shown, and longest the
+// maximum number of characters of each.
 const shown, longest = 100, 1000
 
 // Text formats the changes for people, with text from machines escaped.

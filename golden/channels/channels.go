@@ -19,8 +19,8 @@ type Rule struct {
 
 // State is what is known about an image.
 type State struct {
-	Passed   []string  // what it has passed
-	Untold   bool      // it is not known what the image has passed
+	Passed   []string  // the checks that it has passed
+	Untold   bool      // the passed checks are not known
 	In       bool      // From names it, everywhere
 	Since    time.Time // From has named it everywhere
 	Approved bool
@@ -30,12 +30,12 @@ type State struct {
 // Wait holds what an image waits for if only time or an approval keeps it out of a
 // channel. The zero value means that the image may enter, or that waiting would not help.
 type Wait struct {
-	Until    time.Time // From has named it for long enough then; zero: it has
+	Until    time.Time // when From will have named it for long enough; zero: it has already
 	Approval bool      // an approval is missing
 }
 
-// Closed returns why the image may not enter the channel, or nothing if it may. wait is
-// what the image waits for, if waiting is sufficient.
+// Closed returns why the image may not enter the channel; empty if it may. wait is what
+// the image waits for, if waiting is sufficient.
 func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	for _, name := range r.Requires {
 		switch {
@@ -62,7 +62,7 @@ func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	return reasons, wait
 }
 
-// Parameter returns the parameter that a channel of an image is, unless the user has named one.
+// Parameter returns the default parameter name of a channel of an image.
 func Parameter(image, channel string) string { return "/bake/" + image + "/" + channel }
 
 // ApprovalTag returns the key of the tag that records who approved an image for a channel,

@@ -1,5 +1,5 @@
-// Package checks runs checks on a machine: files in goss's format, and the profiles that
-// are built in.
+// Package checks runs checks on a machine: files in goss's format, and built-in
+// profiles.
 package checks
 
 import (
@@ -34,24 +34,24 @@ type Options struct {
 	VarsInline string
 	Env        map[string]string
 
-	As facts.As // who looks at the machine; profiles always do as root
+	As facts.As // the user that the checks run as; profiles always run as root
 
 	// Remediate runs the fixes of failed checks, and then checks again: the fixes of
 	// profiles, and meta.fix of goss files, which is a shell script that is run as root.
 	Remediate bool
 
 	// RetryTimeout is how long goss files are checked again while anything in them fails,
-	// with a pause of Sleep in between; 0 is a second.
+	// with a pause of Sleep in between; 0 means one second.
 	RetryTimeout, Sleep time.Duration
 
 	Say func(format string, args ...any) // called with progress messages; may be nil
 
-	// Goss gets the results of the goss files as goss writes them in its format json. It is
-	// written to once in a run; may be nil.
+	// Goss receives the results of the goss files in goss's JSON format. It is written to
+	// once per run; may be nil.
 	Goss io.Writer
 }
 
-// Checks are what has been read and can be run.
+// Checks are checks that have been read and can be run.
 type Checks struct {
 	options Options
 	vars    map[string]any
@@ -62,8 +62,8 @@ type Checks struct {
 type part struct {
 	name    string
 	profile *profile    // nil: a goss file
-	suite   *goss.Suite // nil: it depends on what is on the machine
-	files   []string    // that it was read from, as far as is known without a machine
+	suite   *goss.Suite // nil: it depends on files of the machine
+	files   []string    // files that it was read from, as far as known without a machine
 	results []goss.Result
 	report  findings.Report
 }
@@ -81,8 +81,8 @@ func ParseEnv(texts []string) (map[string]string, error) {
 	return env, nil
 }
 
-// Load reads the files. What it returns can be run if the diagnostics hold no error. Files
-// whose templates read from the machine are read again when they are run.
+// Load reads the files. The result can be run if the diagnostics contain no error. Files
+// whose templates read files of the machine are read again when they are run.
 func Load(o Options) (*Checks, hcl.Diagnostics) {
 	vars, diags := goss.ReadVars(o.VarsFiles, o.VarsInline)
 	if diags.HasErrors() {
@@ -208,7 +208,7 @@ func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findin
 	return reports, nil
 }
 
-// fresh returns checks that know nothing of a machine yet.
+// fresh returns the checks without anything learned from a machine.
 func (c *Checks) fresh() *Checks {
 	again := &Checks{options: c.options, vars: c.vars}
 	for _, p := range c.parts {
@@ -274,7 +274,7 @@ func (c *Checks) read(ctx context.Context, m communicator.Communicator, paths []
 	return contents, nil
 }
 
-// until checks files until nothing fails, or the time for that is over.
+// until checks files until nothing fails, or RetryTimeout has passed.
 func (c *Checks) until(ctx context.Context, m communicator.Communicator, files []*part) error {
 	start := time.Now()
 	sleep := c.options.Sleep
@@ -295,7 +295,7 @@ func (c *Checks) until(ctx context.Context, m communicator.Communicator, files [
 	}
 }
 
-// once asks the machine for the facts that all files need, together.
+// once checks all files, querying the facts that they need in one call.
 func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []*part) error {
 	var questions []facts.Question
 	for _, p := range files {
@@ -373,7 +373,7 @@ func (c *Checks) remediate(ctx context.Context, m communicator.Communicator, fil
 	return nil
 }
 
-// outcome is what became of a fix, in words.
+// outcome describes the result of a fix.
 func outcome(a facts.Answer) string {
 	status := a["exit-status"]
 	if status.Err != "" {

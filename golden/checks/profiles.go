@@ -14,13 +14,13 @@ import (
 // Stdin is the name of standard input in diagnostics.
 const Stdin = goss.Stdin
 
-// scheme begins the names of profiles that are built in.
+// scheme is the prefix of the names of built-in profiles.
 const scheme = "bake:"
 
 // IsProfile reports whether a name is that of a profile, and not of a file.
 func IsProfile(name string) bool { return strings.HasPrefix(name, scheme) }
 
-// profile is a set of rules that is built in.
+// profile is a built-in set of rules.
 type profile struct {
 	name  string
 	rules func() []findings.Finding

@@ -10,12 +10,12 @@ import (
 	"bake/internal/delay"
 )
 
-// again repeats the questions of failed resources with a retry_count until they meet the
-// requirements or the count is reached. Each is repeated after its own retry_delay, and
-// its answer is replaced.
+// again repeats the questions of failed resources that have a retry_count until the
+// requirements are met or the count is reached. Each is repeated after its own
+// retry_delay, and its answer is replaced.
 func (c *Checks) again(ctx context.Context, m communicator.Communicator, suite *goss.Suite, answers []facts.Answer) error {
-	asked := map[int]int{}     // times, by question
-	due := map[int]time.Time{} // when next, by question
+	asked := map[int]int{}     // number of attempts, by question
+	due := map[int]time.Time{} // time of the next attempt, by question
 	for {
 		var questions []facts.Question
 		var which []int

@@ -15,8 +15,8 @@ type Change struct {
 	Kind   Kind   `json:"kind"`
 	Name   string `json:"name"`
 	Arch   string `json:"arch,omitempty"`
-	Before string `json:"before,omitempty"` // versions that there were and are not any more, separated by commas
-	After  string `json:"after,omitempty"`  // versions that there are and were not
+	Before string `json:"before,omitempty"` // removed versions, separated by commas
+	After  string `json:"after,omitempty"`  // added versions, likewise
 }
 
 // String returns the change for people, on one line.
@@ -95,8 +95,8 @@ func (p Package) fullVersion() string {
 	return p.Version
 }
 
-// Parse reads which packages are in a document of either format, by their package URLs.
-// Everything else in the document is ignored.
+// Parse reads the packages in a document of either format from their package URLs. It
+// ignores everything else in the document.
 func Parse(text []byte) (*Contents, error) {
 	format, err := Recognize(text)
 	if err != nil {

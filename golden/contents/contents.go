@@ -19,7 +19,7 @@ type Contents struct {
 	OS       OS
 	Packages []Package // sorted
 
-	// Problems describe what could not be read. The packages in it are missing.
+	// Problems describe what could not be read. Packages in it are missing.
 	Problems []string
 }
 
@@ -49,17 +49,17 @@ const (
 type Package struct {
 	Kind     Kind
 	Name     string
-	Version  string // as its package manager writes it, without RPM's epoch
+	Version  string // in the format of its package manager, without RPM's epoch
 	Epoch    string // of RPM; empty if there is none
 	Arch     string
 	Source   string   // package that it was built from, "name" or "name@version"; of RPM a file name
-	Supplier string   // who has packaged it
+	Supplier string   // the distributor
 	Licenses []string // SPDX expressions, or names that are not in SPDX's list
-	Paths    []string // where a package without package manager was found, from the root
+	Paths    []string // location of a package that no package manager has installed, from the root
 }
 
-// FromFS reads the root file system of a machine. Links are followed as fsys follows
-// them: it must not lead out of the machine's files.
+// FromFS reads the root file system of a machine. fsys resolves links, and must not
+// lead out of the machine's files.
 func FromFS(fsys fs.FS) (*Contents, error) {
 	t, err := walk(fsys)
 	if err != nil {
@@ -98,8 +98,7 @@ func (p Package) URL(os OS) string {
 	return packageurl.NewPackageURL(string(p.Kind), namespace, name, p.Version, q, "").ToString()
 }
 
-// pythonName returns the name of a Python package as package URLs have it: however it is
-// written, it means the same one.
+// pythonName returns the normalized name of a Python package, as used in package URLs.
 func pythonName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
 // read returns the contents of t.
@@ -131,7 +130,7 @@ func read(t tree) (*Contents, error) {
 type reader struct {
 	Contents
 	tree     tree
-	owned    map[string]bool     // those files of packages that could be packages themselves
+	owned    map[string]bool     // files of packages that could be packages themselves
 	packages map[string]*Package // by URL
 	tooMany  bool                // packages
 }
@@ -154,12 +153,12 @@ func (r *reader) add(p Package) {
 	r.packages[id] = &p
 }
 
-// problem notes that a file could not be read.
+// problem records that a file could not be read.
 func (r *reader) problem(path string, err error) {
 	r.Problems = append(r.Problems, fmt.Sprintf("%s: %s", path, err))
 }
 
-// own notes that a package manager has installed a file.
+// own records that a package manager has installed a file.
 func (r *reader) own(path string) {
 	if path = strings.TrimPrefix(path, "/"); candidate(path) {
 		r.owned[path] = true
@@ -187,7 +186,7 @@ func (r *reader) os() {
 	}
 }
 
-// unquote takes the quotes of a shell off a word.
+// unquote removes shell quotes from a word.
 func unquote(s string) string {
 	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
 		s = s[1 : len(s)-1]
@@ -195,7 +194,7 @@ func unquote(s string) string {
 	return strings.NewReplacer(`\"`, `"`, `\$`, `$`, `\\`, `\`, "\\`", "`").Replace(s)
 }
 
-// file returns a file, if there is one that can be read.
+// file returns the content of a file, if it exists and can be read.
 func (r *reader) file(path string) ([]byte, bool) {
 	if _, there := slices.BinarySearch(r.tree.paths(), path); !there {
 		return nil, false
@@ -208,9 +207,9 @@ func (r *reader) file(path string) ([]byte, bool) {
 	return text, true
 }
 
-// fields reads paragraphs of lines "Name: value", whose continuations begin with a
-// space: control files, METADATA and, with one-letter names, apk's database. yield gets
-// the first value of each name. Of the continuations of a long value, the end is missing.
+// fields reads paragraphs of lines "Name: value", whose continuations begin with a space:
+// control files, METADATA and, with one-letter names, apk's database. yield gets the
+// first value of each name. Long values are truncated.
 func fields(text []byte, yield func(map[string]string)) {
 	one, last := map[string]string{}, ""
 	end := func() {

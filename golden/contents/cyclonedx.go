@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The parts of CycloneDX 1.6 that are written: https://cyclonedx.org/docs/1.6/json.
+// The parts of CycloneDX 1.6 that are written; see https://cyclonedx.org/docs/1.6/json.
 type (
 	cdxDocument struct {
 		Schema       string         `json:"$schema"`

@@ -20,7 +20,7 @@ import (
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
-// Format is a format of bills of materials.
+// Format is an SBOM format.
 type Format string
 
 // The formats that are written.
@@ -37,14 +37,14 @@ func (f Format) Extension() string {
 	return ".cdx.json"
 }
 
-// Document holds the metadata of a bill of materials.
+// Document holds the metadata of an SBOM.
 type Document struct {
 	Name    string    // of the subject; empty: the operating system's
-	Time    time.Time // when that was looked at
+	Time    time.Time // when the subject was examined
 	Version string    // of bake
 }
 
-// Write writes the contents down. The same contents and d make the same bytes.
+// Write writes the contents as a document. The same contents and d make the same bytes.
 func (c *Contents) Write(w io.Writer, format Format, d Document) error {
 	d.Name = cmp.Or(d.Name, c.OS.Name, c.OS.ID, "machine")
 	d.Time = d.Time.UTC().Truncate(time.Second)
@@ -57,7 +57,7 @@ func (c *Contents) Write(w io.Writer, format Format, d Document) error {
 	return fmt.Errorf("%q is not an SBOM format; use %s or %s", format, CycloneDX, SPDX)
 }
 
-// id returns an identifier of a document that depends only on its content.
+// id returns an identifier for a document that depends only on its content.
 func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
 	text, err := json.Marshal(struct {
 		Format   Format
@@ -164,8 +164,8 @@ func spdxExpression(list []string, others map[string]string) string {
 	return strings.Join(parts, " AND ")
 }
 
-// Recognize returns the format of a document, from its first fields. Other documents are
-// an error.
+// Recognize determines the format of a document from its first fields. Any other format
+// is an error.
 func Recognize(text []byte) (Format, error) {
 	var d struct {
 		BOMFormat   string `json:"bomFormat"`

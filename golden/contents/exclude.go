@@ -7,7 +7,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// CheckPatterns returns an error message for the patterns of Exclude, or "".
+// CheckPatterns returns a message about invalid patterns for Exclude, or "".
 func CheckPatterns(patterns []string) string {
 	for _, p := range patterns {
 		if !doublestar.ValidatePattern(p) {
@@ -17,8 +17,8 @@ func CheckPatterns(patterns []string) string {
 	return ""
 }
 
-// Exclude leaves out the packages all of whose paths match one of the patterns, such as
-// "/opt/**" or "**/node_modules/**". Those of package managers have no paths.
+// Exclude removes packages whose paths all match one of the patterns, such as "/opt/**"
+// or "**/node_modules/**". Packages of package managers have no paths, and stay.
 func (c *Contents) Exclude(patterns []string) {
 	matches := func(path string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// spdxIDs are the identifiers of SPDX's list that occur in distributions. A license
-// that is not among them is written by its name.
+// spdxIDs are the identifiers of SPDX's list that occur in distributions. Other
+// licenses are written with their names.
 var spdxIDs = sync.OnceValue(func() map[string]bool {
 	ids := map[string]bool{}
 	for _, id := range strings.Fields(`
@@ -62,8 +62,7 @@ var aliases = sync.OnceValue(func() map[string]string {
 	return names
 })
 
-// spdxOf returns the identifier of the license called name, or name. Identifiers are the same
-// in capitals and small letters.
+// spdxOf returns the identifier of the license called name, or name. Case does not matter.
 func spdxOf(name string) string {
 	for _, key := range []string{name, strings.ToLower(name)} {
 		if id, ok := aliases()[key]; ok {
@@ -100,8 +99,8 @@ func isSPDX(s string) bool {
 	return depth == 0 && !operand && list[len(list)-1] != "WITH"
 }
 
-// expression returns the licenses that a field of RPM, apk, Python or Node names: an
-// expression of SPDX if it can be read as one, else the field as it is.
+// expression returns the licenses in a field of RPM, apk, Python or Node: as an SPDX
+// expression if it can be parsed as one, and otherwise unchanged.
 func expression(field string) []string {
 	field = strings.TrimSpace(field)
 	if field == "" || isSPDX(field) {

@@ -23,8 +23,8 @@ import (
 // status is not 0. Other output before and after, such as a greeting, is ignored.
 type Shell func(ctx context.Context, script string, out io.Writer) error
 
-// FromMachine reads what is installed below the folder root of a machine, in a few
-// calls of sh. Nothing is written there. The machine needs find, grep, xargs, dd and
+// FromMachine reads what is installed below the folder root of a machine, with a few
+// calls of sh. It writes nothing there. The machine needs find, grep, xargs, dd and
 // base64.
 func FromMachine(ctx context.Context, sh Shell, root string) (*Contents, error) {
 	m := &machine{sh: sh, root: root, files: map[string]*sparse{}, left: maxTotal, room: maxTotal}
@@ -50,8 +50,8 @@ type machine struct {
 	files    map[string]*sparse
 	sorted   []string
 	problems []string
-	left     int64 // bytes that may still come
-	room     int64 // bytes that may still be kept
+	left     int64 // remaining limit on bytes received
+	room     int64 // remaining limit on bytes kept
 }
 
 func (m *machine) paths() []string {
@@ -69,10 +69,10 @@ func (m *machine) open(path string) (io.ReaderAt, int64, error) {
 	return f, f.size(), nil
 }
 
-// begin precedes the output of a script and each of its parts.
+// begin is printed before the output of a script and before each of its parts.
 const begin = "\x01bake "
 
-// listing is the script that lists files, a part for each kind.
+// listing is the script that lists files, with a part for each kind.
 const listing = `
 for c in find grep xargs dd base64; do command -v "$c" >/dev/null || { echo "the machine has no $c, which is needed to read it" >&2; exit 1; }; done
 part() { printf '\n\001bake %s\n' "$1"; }
@@ -89,7 +89,7 @@ for f in usr/share/doc/*/copyright; do if [ -f "$f" ]; then printf '%s\0' "$f"; 
 part end
 `
 
-// run runs a script in the root folder and hands its output, from begin on, to parse.
+// run runs a script in the root folder and passes its output, from begin on, to parse.
 func (m *machine) run(ctx context.Context, script string, parse func(*bufio.Reader) error) error {
 	intro := "LC_ALL=C; export LC_ALL\ncd " + shellquote.Join(m.root) + " || exit 1\n"
 	pr, pw := io.Pipe()
@@ -133,8 +133,8 @@ func line(r *bufio.Reader) (string, error) {
 	return strings.TrimSuffix(string(b[:max(len(b)-1, 0)]), "\r"), err
 }
 
-// list finds the files that matter. Licenses and the files of dpkg's packages come
-// along: of each file only the lines that count.
+// list finds the relevant files. The output also contains the relevant lines of license
+// files and of dpkg's file lists.
 func (m *machine) list(ctx context.Context) error {
 	script := strings.NewReplacer(
 		"FIXED", strings.Join(fixed(), " "), "LANGUAGES", strings.Join(languageDirs, " "), "PROGRAMS", strings.Join(programDirs, " "),
@@ -212,15 +212,15 @@ func (m *machine) forget() {
 	}
 }
 
-// Limits of one request: it fetches blocks, as many as a small file or a database has, or
-// those of a program that turn out to be needed.
+// Limits of one request. It fetches blocks: all blocks of a small file or a database, or
+// only the needed ones of a program.
 const (
 	block      = 1 << 16
 	maxRounds  = 12
 	maxBlocks  = 256 // of a program
 	wholeSmall = 16
 	wholeBig   = maxFile/block + 1
-	ahead      = 16 // of a program, from where something is needed
+	ahead      = 16 // of a program, from where data is needed
 )
 
 // want is a request for blocks of a file.
@@ -261,7 +261,7 @@ func (m *machine) fetch(ctx context.Context) error {
 				continue
 			}
 			f.missed = want{}
-			_, _ = buildinfo.Read(f) // what matters here is what it reads
+			_, _ = buildinfo.Read(f) // only its reads matter here
 			switch {
 			case f.missed.count == 0:
 			case round == maxRounds || len(f.blocks) > maxBlocks:
@@ -279,7 +279,7 @@ func (m *machine) problem(p, why string) {
 	m.files[p].failed = true
 }
 
-// get asks for blocks.
+// get requests blocks.
 func (m *machine) get(ctx context.Context, wants []want) error {
 	var script strings.Builder
 	script.WriteString(fetching)
@@ -365,14 +365,14 @@ func (u *untilBlank) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// sparse is a file of which some blocks are known.
+// sparse is a file of which only some blocks are known.
 type sparse struct {
 	program  bool
-	complete bool // whole is all of it
+	complete bool // whole is the complete file
 	failed   bool
 	whole    []byte
 	blocks   map[int64][]byte
-	missed   want // the blocks that a read lacked
+	missed   want // blocks that were missing in a read
 }
 
 func wholeOf(text string) *sparse { return &sparse{complete: true, whole: []byte(text)} }

@@ -68,8 +68,8 @@ func (r *reader) dpkg(text []byte, status bool, licenses map[string][]string) {
 	})
 }
 
-// apk reads the database of apk, whose fields have one letter. F and R are folders and
-// files in them.
+// apk reads the database of apk, whose fields have one-letter names. F is a folder, and
+// R a file in it.
 func (r *reader) apk(text []byte) {
 	fields(text, func(f map[string]string) {
 		p := Package{Kind: APK, Name: f["P"], Version: f["V"], Arch: f["A"], Supplier: f["m"], Licenses: expression(f["L"])}
@@ -113,7 +113,8 @@ func (r *reader) rpm(p string, db, log []byte) {
 	}
 }
 
-// languages reads what no package manager of the system has installed.
+// languages reads packages of programming languages that the system's package manager
+// has not installed.
 func (r *reader) languages() {
 	for _, p := range r.tree.paths() {
 		switch {
@@ -172,8 +173,7 @@ func (r *reader) node(p string) {
 	r.add(q)
 }
 
-// goProgram reads which modules a program was made of; a file that Go has not made has
-// none.
+// goProgram reads the modules that a Go program was built from; other files have none.
 func (r *reader) goProgram(p string) {
 	f, _, err := r.tree.open(p)
 	if err != nil {

@@ -11,23 +11,23 @@ import (
 	"strings"
 )
 
-// Whatever is read is bounded.
+// Limits of everything that is read.
 const (
 	maxFile  = 256 << 20 // bytes of a file
-	maxTotal = 768 << 20 // bytes of everything that a machine sends
+	maxTotal = 768 << 20 // total bytes that a machine sends
 	maxPaths = 100_000
 
 	maxPackages = 200_000
 	maxValue    = 4 << 10 // bytes of a field, after which no continuation is added
 )
 
-// tree are the files of a machine that matter.
+// tree holds the relevant files of a machine.
 type tree interface {
 	paths() []string // from the root, without a slash at the start; sorted
 	open(path string) (io.ReaderAt, int64, error)
 }
 
-// contentOf reads a file whole.
+// contentOf reads a whole file.
 func contentOf(t tree, path string) ([]byte, error) {
 	r, size, err := t.open(path)
 	if err != nil {
@@ -53,7 +53,7 @@ var (
 	otherFiles   = []string{"etc/os-release", "usr/lib/os-release", "var/lib/dpkg/status"}
 )
 
-// fixed are all files with a fixed place.
+// fixed are all files with a fixed location.
 func fixed() []string {
 	list := slices.Concat(otherFiles, apkDatabases, rpmDatabases)
 	for _, p := range rpmDatabases {
@@ -108,7 +108,7 @@ type walked struct {
 
 func (w *walked) paths() []string { return w.list }
 
-// walk lists the files of fsys that matter.
+// walk lists the relevant files of fsys.
 func walk(fsys fs.FS) (tree, error) {
 	w := &walked{fsys: fsys}
 	add := func(p string) error {

@@ -13,13 +13,13 @@ import (
 	"bake/internal/prose"
 )
 
-// Format is a format that findings are written in, or read from.
+// Format is a format of documents with findings.
 type Format string
 
 // The formats.
 const (
 	Plain Format = "plain" // for people: what failed, counts and scores
-	JSON  Format = "json"  // all there is; docs/findings.schema.json is its schema
+	JSON  Format = "json"  // everything; the schema is docs/findings.schema.json
 	JUnit Format = "junit" // a test case for each rule, as CI servers show them
 	SARIF Format = "sarif" // 2.1.0, only failures: code scanning treats every result as a problem
 	TAP   Format = "tap"   // the Test Anything Protocol: version 13 is written, 12 to 14 are read
@@ -47,10 +47,10 @@ func (f Format) Extension() string {
 // Document is a document to write.
 type Document struct {
 	Reports []Report
-	Verdict *Verdict // of a gate: its reports are written in the place of Reports
+	Verdict *Verdict // of a gate; its reports are written instead of Reports
 	Machine string   // that the reports are about, such as its address or the ID of an image
 	Version string   // of bake
-	File    string   // the file that requested the checks: the location for rules that are in no user file
+	File    string   // the file that requested the checks: the location of rules that are not in a user's file
 }
 
 // Write writes the document. The same d makes the same bytes, with control characters
@@ -96,7 +96,7 @@ func (f Finding) why(limit int) string {
 	return line(cmp.Or(strings.TrimSpace(said), string(f.Result)), limit)
 }
 
-// about is all that is known of a finding, in lines.
+// about returns everything known about a finding, in lines.
 func (f Finding) about() string {
 	var b strings.Builder
 	add := func(name, value string) {
@@ -160,7 +160,7 @@ func (d Document) plain(w io.Writer) error {
 	return err
 }
 
-// results are all results, in the order of summaries.
+// results are all results, in the order in which summaries list them.
 func results() []Result {
 	return []Result{Pass, Fixed, Fail, Error, Waived, NotApplicable, NotChecked}
 }
@@ -183,5 +183,5 @@ func (r Report) summary() string {
 	return strings.Join(parts, ", ")
 }
 
-// took is a time in seconds.
+// took formats a duration in seconds.
 func took(d time.Duration) float64 { return max(0, d.Round(time.Millisecond).Seconds()) }

@@ -8,10 +8,10 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Severity is how bad it is that a rule is not kept.
+// Severity is the severity of a rule's failure.
 type Severity string
 
-// The severities, worst first. Unknown is for tools that report none.
+// The severities, worst first. Unknown is for tools that do not report any.
 const (
 	Critical Severity = "critical"
 	High     Severity = "high"
@@ -31,7 +31,7 @@ const (
 	NotApplicable Result = "not applicable" // with the reason as evidence
 	NotChecked    Result = "not checked"    // excluded by the author of the rule
 	Waived        Result = "waived"         // failed, and covered by a waiver
-	Fixed         Result = "fixed"          // failed, was mended, and then passed
+	Fixed         Result = "fixed"          // failed, was fixed, and then passed
 )
 
 // Finding is the result of a rule or of a check on a machine.
@@ -43,23 +43,23 @@ type Finding struct {
 	Evidence  string   `json:"evidence,omitempty"` // what was seen on the machine, bounded, without secrets
 	Rationale string   `json:"rationale,omitempty"`
 	Fix       string   `json:"fix,omitempty"`  // what to do, for people
-	Refs      []string `json:"refs,omitempty"` // numbers of other rule books, such as "C 5.1.20"
+	Refs      []string `json:"refs,omitempty"` // numbers in other standards, such as "C 5.1.20"
 	Waiver    string   `json:"waiver,omitempty"`
 
-	Source *hcl.Range    `json:"source,omitempty"` // where the rule is written, if in a file of the user's
+	Source *hcl.Range    `json:"source,omitempty"` // location of the rule, if in a user's file
 	Took   time.Duration `json:"took,omitempty"`
 }
 
-// Report is what a profile, a suite or a scanner found on one machine.
+// Report is the result of a profile, a suite or a scanner on one machine.
 type Report struct {
 	Name     string    `json:"name"` // of the block or of the file, such as baseline
-	Tool     string    `json:"tool"` // what judged: bake:baseline, goss, openscap, …
+	Tool     string    `json:"tool"` // such as bake:baseline, goss or openscap
 	Started  time.Time `json:"started"`
 	Findings []Finding `json:"findings"`
 	Warnings []string  `json:"-"` // notes on the report for the verdict of a gate
 }
 
-// Count returns how many findings have one of the results.
+// Count returns the number of findings with one of the results.
 func (r Report) Count(results ...Result) (n int) {
 	for _, f := range r.Findings {
 		for _, want := range results {

@@ -23,9 +23,9 @@ type Waiver struct {
 	Rule    string // ID of the findings, in every report
 	Reason  string
 	Owner   string
-	Expires time.Time // from then on the rule fails again
+	Expires time.Time // the rule fails again from then on
 
-	Source *hcl.Range // where it is written, if in a file
+	Source *hcl.Range // location, if in a file
 }
 
 // Gate decides whether a build may continue with an image. The zero Gate accepts no
@@ -38,7 +38,7 @@ type Gate struct {
 	MaxFailed map[Severity]int
 
 	MinScore      *float64 // of all reports together, from 0 to 100
-	MinApplicable *int     // how many rules of all reports together must apply to the machine
+	MinApplicable *int     // minimum number of rules in all reports that must apply to the machine
 
 	Waivers []Waiver
 }
@@ -47,17 +47,17 @@ type Gate struct {
 type Verdict struct {
 	Open     bool
 	Reasons  []string // why it is closed
-	Warnings []string // what does not close it
-	Reports  []Report // with what is waived
+	Warnings []string // remarks that do not close it
+	Reports  []Report // with waivers applied
 }
 
 // Judge judges reports. The same g, reports and now always give the same Verdict; reports
 // are not changed.
 //
-// Whatever could not be judged closes the gate, whatever its limits are: no report, a
-// report without a rule that applies, a rule that ended in an error. A waiver is for rules
-// that fail: it does not cover errors. One that has expired for a rule that does not pass
-// closes the gate too.
+// Anything that could not be judged closes the gate, regardless of its limits: no report,
+// a report without an applicable rule, or a rule that ended in an error. Waivers cover
+// failures, but not errors. An expired waiver for a rule that does not pass closes the
+// gate too.
 func (g Gate) Judge(reports []Report, now time.Time) Verdict {
 	j := judge{gate: g, now: now}
 	for _, r := range reports {
@@ -142,7 +142,7 @@ func (j *judge) waive() {
 	}
 }
 
-// nearest suggests the name that is meant.
+// nearest returns the name that was probably meant.
 func nearest(name string, names []string) string {
 	best, distance := "", 4
 	for _, n := range names {
@@ -156,7 +156,7 @@ func nearest(name string, names []string) string {
 	return fmt.Sprintf(" Did you mean %q?", best)
 }
 
-// applicable counts the rules that apply to the machine, whatever became of them.
+// applicable counts the rules that apply to the machine, whatever their result.
 func (r Report) applicable() int { return r.Count(Pass, Fixed, Fail, Error, Waived) }
 
 // judged closes the gate if anything could not be judged.
@@ -199,7 +199,7 @@ func (j *judge) limits() {
 		switch score := all.Score(); {
 		case all.Count(Pass, Fixed, Fail, Error) == 0:
 			j.close("there is no score: no rule was judged")
-		case !(score >= *low): // also what is not a number
+		case !(score >= *low): // also for NaN
 			j.close("the score is %s, and must be at least %s", decimals(score), decimals(*low))
 		}
 	}
@@ -212,7 +212,7 @@ func (j *judge) limits() {
 	}
 }
 
-// limit is how many findings of the severity may fail.
+// limit returns how many findings of the severity may fail.
 func (g Gate) limit(s Severity) int {
 	if limit, ok := g.MaxFailed[s]; ok {
 		return limit
@@ -235,12 +235,12 @@ func (g Gate) limit(s Severity) int {
 	return math.MaxInt
 }
 
-// decimals rounds a score down, so that what is too low never looks like enough.
+// decimals rounds a score down, so that an insufficient score never looks sufficient.
 func decimals(score float64) string {
 	return strconv.FormatFloat(math.Floor(score*100)/100, 'f', -1, 64)
 }
 
-// names lists the first IDs of the findings that are wanted.
+// names lists the IDs of the first findings that are selected.
 func names(all []Finding, want func(Finding) bool) string {
 	const most = 5
 	var ids []string

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// jsonVersion changes when a reader of the format would have to.
+// jsonVersion changes with each incompatible change of the format.
 const jsonVersion = 1
 
 type jsonDocument struct {
@@ -93,7 +93,7 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// texts makes each of the texts one to write.
+// texts applies text to each of the texts.
 func texts(in []string) []string {
 	out := make([]string, len(in))
 	for i, s := range in {

@@ -56,7 +56,7 @@ type junitText struct {
 	Text    string `xml:",chardata"`
 }
 
-// seconds are written as test runners do.
+// seconds formats a duration as test runners do.
 type seconds float64
 
 func (s seconds) MarshalXMLAttr(name xml.Name) (xml.Attr, error) {

@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// Readable returns the formats of other tools that findings are read from.
+// Readable returns the formats of other tools from which findings can be read.
 func Readable() []Format { return []Format{SARIF, JUnit, TAP, XCCDF} }
 
-// Limits of a document. Another tool wrote it, and it may come from a machine.
+// Limits of a document, which another tool wrote, possibly on a machine.
 const (
 	// MaxRead is the maximum size of a document, in bytes.
 	MaxRead = 64 << 20
@@ -94,12 +94,12 @@ func (b *building) add(f Finding) error {
 	return nil
 }
 
-// wrong adds that something could not be judged.
+// wrong records that something could not be judged.
 func (b *building) wrong(id, format string, args ...any) error {
 	return b.add(Finding{ID: id, Severity: Unknown, Result: Error, Evidence: fmt.Sprintf(format, args...)})
 }
 
-// Worst are all results, worst first.
+// Worst lists all results, worst first.
 func Worst() []Result {
 	return []Result{Error, Fail, Waived, Fixed, Pass, NotApplicable, NotChecked}
 }

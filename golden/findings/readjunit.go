@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// junit reads JUnit's XML in any dialect: suites in suites, or one alone.
+// junit reads JUnit's XML in any dialect: nested suites, or a single one.
 func (b *building) junit(src []byte) error {
 	r := &junitReader{newXMLReader(src), b}
 	root, err := r.root()
@@ -126,8 +126,8 @@ func status(said string) Result {
 	return Pass
 }
 
-// said returns what a test reports of its failure. Some tools give the severity as its
-// type.
+// said returns a test's message about its failure. Some tools use the type for the
+// severity.
 func (r *junitReader) said(e xml.StartElement) (Finding, error) {
 	text, err := r.text()
 	message := attribute(e, "message")

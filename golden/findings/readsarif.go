@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// many is an array of JSON that has its limit; few keeps its first elements only. Both are
-// nil where the array is absent or null.
+// many is a JSON array with a limited number of elements; few keeps only the first
+// elements. Both are nil if the array is absent or null.
 type (
 	many[T any] []T
 	few[T any]  []T
@@ -188,12 +188,12 @@ func (b *building) sarif(src []byte) error {
 		if err := b.calls(name, run.Invocations); err != nil {
 			return err
 		}
-		switch { // by the standard, no array means that nothing was scanned, and an empty one that nothing was found
+		switch { // by the standard, a missing array means that nothing was scanned, and an empty one that nothing was found
 		case run.Results == nil:
 			if err := b.wrong(name, "The run has no array of results: nothing was scanned."); err != nil {
 				return err
 			}
-		case seen == 0: // the worse of this and the results added with this ID counts
+		case seen == 0: // the worst of this and the results added with this ID counts
 			if err := b.add(Finding{ID: name, Title: "Nothing was found", Severity: Unknown, Result: Pass}); err != nil {
 				return err
 			}
@@ -202,7 +202,7 @@ func (b *building) sarif(src []byte) error {
 	return nil
 }
 
-// calls reads whether the tool has run to its end.
+// calls determines whether the tool has run to completion.
 func (b *building) calls(name string, calls many[sarifCall]) error {
 	for _, c := range calls {
 		if t, err := time.Parse(time.RFC3339, c.Start); err == nil && b.report.Started.IsZero() {
@@ -223,7 +223,7 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 	return nil
 }
 
-// failures returns the reasons to think that a call failed, at most fewest.
+// failures returns the indications that a call failed, at most fewest.
 func (c sarifCall) failures() (said []string) {
 	if c.StartFailure != "" {
 		said = append(said, line(c.StartFailure, 500))

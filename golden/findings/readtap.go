@@ -30,7 +30,7 @@ var (
 	tapTest = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^(not )?ok\b(?:\s+(\d{1,9})\b)?\s*(?:-\s)?\s*(.*)$`)
 	})
-	// A to do excuses a failure, so it is one only as the protocol has it, and not within a
+	// A TODO excuses a failure, so it must be exactly as in the protocol, and not part of a
 	// word such as https://host/#todo/list.
 	tapDirective = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`(?i)^(.*?[^\\]|)(?:\s*#\s*(skip)\S*\s*|(?:^|\s+)#\s*(todo)(?:[\s:]+|$))(.*)$`)

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// xccdfReader reads results of XCCDF 1.1 and 1.2: of themselves, in a benchmark, or in a
-// report of the Asset Reporting Format.
+// xccdfReader reads results of XCCDF 1.1 and 1.2: as a separate document, in a
+// benchmark, or in a report of the Asset Reporting Format.
 type xccdfReader struct {
 	*xmlReader
 	rules   map[string]Finding // the benchmark's descriptions of its rules
 	results []Finding
-	tests   int // how many results of a whole test there were
+	tests   int // number of complete test results
 	b       *building
 }
 
@@ -54,7 +54,7 @@ func isXCCDF(e xml.StartElement) bool {
 	return strings.HasPrefix(e.Name.Space, "http://checklists.nist.gov/xccdf/")
 }
 
-// any looks for rules and results, wherever they are.
+// any looks for rules and results at any level.
 func (r *xccdfReader) any(e xml.StartElement) error {
 	if isXCCDF(e) {
 		switch e.Name.Local {

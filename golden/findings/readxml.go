@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// xmlReader walks through a document without keeping it.
+// xmlReader reads a document as a stream.
 type xmlReader struct {
 	d     *xml.Decoder
 	depth int
@@ -19,8 +19,8 @@ func newXMLReader(src []byte) *xmlReader {
 	return &xmlReader{d: xml.NewDecoder(bytes.NewReader(src))}
 }
 
-// token returns the next one. Declarations of types, in which entities could be declared, are
-// refused.
+// token returns the next token. It refuses document type declarations, which could declare
+// entities.
 func (x *xmlReader) token() (xml.Token, error) {
 	t, err := x.d.Token()
 	if err != nil {
@@ -49,7 +49,7 @@ func (x *xmlReader) root() (xml.StartElement, error) {
 	}
 }
 
-// end reads on to the end of the document, after its root.
+// end reads to the end of the document, after its root.
 func (x *xmlReader) end() error {
 	for {
 		t, err := x.token()
@@ -65,8 +65,8 @@ func (x *xmlReader) end() error {
 	}
 }
 
-// children calls visit with each child of the element that was begun last, and returns
-// after its end. visit reads the child to its end.
+// children calls visit with each child of the current element, and returns after the
+// element's end. visit reads the child to its end.
 func (x *xmlReader) children(visit func(xml.StartElement) error) error {
 	return x.content(visit, nil)
 }
@@ -99,10 +99,10 @@ func (x *xmlReader) content(visit func(xml.StartElement) error, text *strings.Bu
 	}
 }
 
-// skip passes over an element.
+// skip skips an element.
 func (x *xmlReader) skip(xml.StartElement) error { return x.children(x.skip) }
 
-// text returns the text of the element that was begun last, with that of all below it.
+// text returns the text of the current element, including all elements below it.
 func (x *xmlReader) text() (string, error) {
 	var b strings.Builder
 	var below func(xml.StartElement) error
@@ -111,7 +111,7 @@ func (x *xmlReader) text() (string, error) {
 	return strings.TrimSpace(b.String()), err
 }
 
-// attribute is that of an element; empty if it has none.
+// attribute returns an attribute of an element; empty if it has none.
 func attribute(e xml.StartElement, name string) string {
 	for _, a := range e.Attr {
 		if a.Name.Local == name && a.Name.Space == "" {

@@ -117,9 +117,9 @@ type sarifSuppression struct {
 	Justification string `json:"justification"`
 }
 
-// sarif writes SARIF 2.1.0. It has all rules, and results of those only that failed, could
-// not be judged or are waived: code scanning takes every result for a problem, whatever its
-// kind is.
+// sarif writes SARIF 2.1.0 with all rules, but only the results of rules that failed, could
+// not be judged or are waived: code scanning treats every result as a problem, whatever its
+// kind.
 func (d Document) sarif(w io.Writer) error {
 	out := sarifLog{Schema: sarifSchema, Version: "2.1.0", Runs: []sarifRun{}}
 	for _, r := range d.reports() {
@@ -173,8 +173,8 @@ func (r Report) sarif(d Document) sarifRun {
 	return run
 }
 
-// levels are what SARIF calls severities, and their numbers in CVSS's scale, which code
-// scanning sorts by.
+// levels are SARIF's names of severities, and their scores on the CVSS scale, by which
+// code scanning sorts.
 func (s Severity) levels() (level, number string) {
 	switch s {
 	case Critical:
@@ -219,13 +219,13 @@ func (f Finding) sarif(d Document, r Report, id string, index int) sarifResult {
 	case evidence != "":
 		said += "\n" + evidence
 	}
-	said = strings.ReplaceAll(strings.TrimSpace(said), "](", "] (") // else it were a link
+	said = strings.ReplaceAll(strings.TrimSpace(said), "](", "] (") // otherwise it would become a link
 	sum := sha256.Sum256([]byte(r.Tool + "\x00" + r.Name + "\x00" + f.ID))
 	out := sarifResult{
 		RuleID: id, RuleIndex: index, Kind: "fail", Level: level, Message: sarifMessage{cmp.Or(said, "failed")},
 		Locations:    []sarifLocation{{Physical: f.sarifPlace(d, r)}},
 		Fingerprints: map[string]string{"primaryLocationLineHash": fmt.Sprintf("%x:1", sum[:8])},
-		Suppressions: []sarifSuppression{}, // known to be none
+		Suppressions: []sarifSuppression{}, // explicitly empty
 		Properties:   map[string]any{"result": string(f.Result), "severity": string(f.Severity)},
 	}
 	if d.Machine != "" {
@@ -237,14 +237,14 @@ func (f Finding) sarif(d Document, r Report, id string, index int) sarifResult {
 	return out
 }
 
-// sarifPlace returns where the rule is written or, since code scanning requires a file,
-// what requested it.
+// sarifPlace returns the location of the rule or, since code scanning requires a file,
+// of the checks.
 func (f Finding) sarifPlace(d Document, r Report) sarifPhysical {
 	file, at := cmp.Or(d.File, r.Name, r.Tool, "checks"), 1
 	if f.Source != nil && f.Source.Filename != "" {
 		file, at = f.Source.Filename, max(1, f.Source.Start.Line)
 	}
-	u := url.URL{Path: filepath.ToSlash(file[:min(len(file), 4096)])} // the longest that there are
+	u := url.URL{Path: filepath.ToSlash(file[:min(len(file), 4096)])} // the longest ones
 	if filepath.IsAbs(file) {
 		u.Scheme = "file"
 		u.Path = "/" + strings.TrimPrefix(u.Path, "/")

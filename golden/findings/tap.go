@@ -9,7 +9,7 @@ import (
 
 // tap writes the Test Anything Protocol, version 13. Waived rules do not count, like TODO
 // tests. Rules that do not apply or are excluded are skipped. The result of a gate is a
-// test of its own.
+// separate test.
 func (d Document) tap(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	reports, n := d.reports(), 0
@@ -72,10 +72,10 @@ func (f Finding) tap(out io.Writer, n int) {
 	io.WriteString(out, "  ...\n")
 }
 
-// tapText is a text of a line as part of a description: a # would begin a directive.
+// tapText escapes a line for a description, in which a # would start a directive.
 func tapText(s string) string { return strings.NewReplacer(`\`, `\\`, `#`, `\#`).Replace(s) }
 
-// tapQuoted is a line as a string of YAML.
+// tapQuoted formats a line as a YAML string.
 func tapQuoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// most is how much of a text is written. What checks see on a machine is the machine's word.
+// most is the maximum length of a text that is written. Texts from machines are untrusted.
 const most = 16 << 10
 
 // text converts a text from a machine or another tool so that it can be shown anywhere: it

@@ -1,4 +1,4 @@
-// Package gates reads what users write about gates: gate blocks, and files of waivers.
+// Package gates reads the configuration of gates: gate blocks, and files of waivers.
 package gates
 
 import (
@@ -17,7 +17,7 @@ import (
 	"bake/internal/prose"
 )
 
-// waiver are the arguments of a waiver block, whose label is the ID of a rule.
+// waiver holds the arguments of a waiver block, whose label is the ID of a rule.
 type waiver struct {
 	Reason  string `hcl:"reason"`
 	Owner   string `hcl:"owner"`
@@ -38,7 +38,7 @@ func (w *waiver) Validate(c *schema.Checker) {
 	}
 }
 
-// expiry returns when a waiver ends. A day counts to its end, in UTC.
+// expiry returns when a waiver ends. A date means the end of that day in UTC.
 func expiry(text string) (time.Time, error) {
 	if day, err := time.Parse(time.DateOnly, text); err == nil {
 		return day.AddDate(0, 0, 1).Add(-time.Nanosecond), nil
@@ -58,7 +58,7 @@ func ReadWaivers(path string) ([]findings.Waiver, hcl.Diagnostics) {
 	return Waivers(path, src)
 }
 
-// read reads a regular file: a pipe may never end, or begin.
+// read reads a regular file. Reading a pipe could block forever.
 func read(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -70,7 +70,7 @@ func read(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// Waivers reads the text of a file of waivers, which is called name in diagnostics.
+// Waivers parses the text of a file of waivers, which is called name in diagnostics.
 func Waivers(name string, src []byte) (all []findings.Waiver, diags hcl.Diagnostics) {
 	if err := limits.Source(src); err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}

@@ -12,23 +12,24 @@ import (
 	"bake/golden/findings"
 )
 
-// Options are the arguments of a gate block. What could not be judged closes every gate: a
-// rule that ended in an error, a file whose rules do not apply to the machine at all.
+// Options are the arguments of a gate block. Whatever could not be judged closes every
+// gate: a rule that ended in an error, or a file none of whose rules applies to the
+// machine.
 type Options struct {
 	// How many rules of each severity may fail: `critical`, `high`, `medium`, `low` and
-	// `unknown`. Of a severity that is not named any number may fail, unless a less severe one
-	// is named: then none may. Of `unknown`, none may unless it is named. Not set: none may
-	// fail at all, or with `min_score` any number.
+	// `unknown`. A severity that is not listed has no limit, unless a less severe one is
+	// listed: then none may fail. For `unknown`, none may fail unless it is listed. Not set:
+	// no rule may fail, or any number if `min_score` is set.
 	MaxFailed map[string]int `hcl:"max_failed,optional"`
 
-	// The least score, from 0 to 100: the share of the rules judged that passed. Rules that
-	// are waived do not count.
+	// Minimum score, from 0 to 100: the percentage of judged rules that passed. Waived
+	// rules do not count.
 	MinScore *float64 `hcl:"min_score,optional"`
 
-	// How many rules must apply to the machine.
+	// Minimum number of rules that must apply to the machine.
 	MinApplicable *int `hcl:"min_applicable,optional"`
 
-	// A file of waivers: rules that may fail until a date, each with a reason and an owner.
+	// File of waivers: rules that may fail until a date, each with a reason and an owner.
 	Waivers string `hcl:"waivers,optional"`
 }
 
@@ -54,7 +55,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// Gate returns the gate that the options describe.
+// Gate returns the gate that the options define.
 func (o *Options) Gate(waivers []findings.Waiver) findings.Gate {
 	g := findings.Gate{MinScore: o.MinScore, MinApplicable: o.MinApplicable, Waivers: waivers}
 	for name, n := range o.MaxFailed {
@@ -66,7 +67,8 @@ func (o *Options) Gate(waivers []findings.Waiver) findings.Gate {
 	return g
 }
 
-// ParseMaxFailed reads how many rules of severities may fail: each text is SEVERITY=N.
+// ParseMaxFailed parses limits for the number of failed rules by severity: each text is
+// SEVERITY=N.
 func ParseMaxFailed(texts []string) (map[string]int, error) {
 	all := map[string]int{}
 	for _, text := range texts {

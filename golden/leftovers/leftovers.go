@@ -1,5 +1,5 @@
-// Package leftovers finds what a build leaves on its machine that must not be in an image,
-// and removes what is safe to remove.
+// Package leftovers finds files that a build leaves on its machine and that must not be in
+// an image, and removes those that are safe to remove.
 package leftovers
 
 import (
@@ -34,10 +34,10 @@ var remove string
 // the search for files that cloud-init may create.
 const settled = cloudinit.Busy + "if busy; then say found cloud-init /run/cloud-init; fi\n"
 
-// Plan defines what is searched for, and what may stay.
+// Plan defines what to search for, and what may stay.
 type Plan struct {
-	Allow   []string // paths on the machine: they and what is below them may stay
-	Secrets []string // texts that no file may hold
+	Allow   []string // paths on the machine that may stay, with everything below them
+	Secrets []string // texts that no file may contain
 }
 
 // kind is a kind of leftover.
@@ -86,8 +86,8 @@ func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, e
 	return report, nil
 }
 
-// Search looks for leftovers on a machine that was launched of the image, where bake has
-// logged in with another key. What each machine makes for itself does not count.
+// Search searches a machine that was launched from the image, to which bake has logged
+// in with another key. Files that each machine creates for itself do not count.
 func (p Plan) Search(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
 	found, err := p.search(ctx, m, login(m), "")
@@ -105,7 +105,8 @@ func login(m builder.Machine) string {
 	return "(none)"
 }
 
-// hostKeys is shell that tells whether the first start of the image makes host keys.
+// hostKeys is shell code that determines whether the first boot of the image creates
+// host keys.
 const hostKeys = `makes_host_keys() {
 	if command -v cloud-init >/dev/null && [ ! -e /etc/cloud/cloud-init.disabled ]; then return 0; fi
 	for f in /usr/lib/systemd/system/sshd-keygen* /lib/systemd/system/sshd-keygen* /etc/systemd/system/sshd-keygen* /etc/init.d/sshd; do
@@ -131,7 +132,7 @@ func (p Plan) search(ctx context.Context, m builder.Machine, key, more string) (
 	return slices.DeleteFunc(found, func(l line) bool { return l.word == "goes" || p.allows(l.path) }), nil
 }
 
-// without drops findings in files that a line with the word names.
+// without drops findings for the files that the lines with the word name.
 func without(found []line, word string) []line {
 	var gone []string
 	for _, l := range found {
@@ -204,8 +205,8 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 	return found, err
 }
 
-// holders returns the files that grep has named. Its last line is its exit status: 1 if
-// nothing was found, and 2 if not all could be read, such as a directory that is not there.
+// holders returns the files that grep has listed. The last line is grep's exit status: 1 if
+// nothing was found, and 2 if something could not be read, such as a missing directory.
 func holders(said string) (found []line, err error) {
 	text := strings.TrimRight(said, "\r\n")
 	last := strings.LastIndexByte(text, '\n') + 1
@@ -227,8 +228,8 @@ func holders(said string) (found []line, err error) {
 	return nil, fmt.Errorf("grep: status %s: %s", prose.Excerpt(status), prose.Excerpt(complaint))
 }
 
-// Shortest is the length of the shortest secret that is looked for: others are in files by
-// chance.
+// Shortest is the minimum length of a secret that is searched for: shorter ones occur in
+// files by chance.
 const Shortest = 8
 
 // patterns returns the search patterns for secrets: their lines, and the same text in
@@ -281,10 +282,10 @@ func pieces(code string) []string {
 	return []string{code[middle-n : middle], code[middle : middle+n]}
 }
 
-// shown is how many paths of a kind are named.
+// shown is the maximum number of paths of a kind that are listed.
 const shown = 10
 
-// judge makes a finding of each kind.
+// judge makes a finding for each kind.
 func judge(found []line, kinds []kind) (all []findings.Finding) {
 	for _, k := range kinds {
 		f := findings.Finding{ID: "leftovers-" + k.name, Title: k.title, Severity: k.severity, Result: findings.Pass}

@@ -79,7 +79,7 @@ func kindName(kind byte) string {
 	return "file of an unknown kind"
 }
 
-// printable is a path of a machine as it can be shown.
+// printable returns a path of a machine in a form that can be shown.
 func printable(path string) string {
 	quoted := fmt.Sprintf("%+q", path)
 	if plain := quoted[1 : len(quoted)-1]; plain == path {
@@ -91,14 +91,14 @@ func printable(path string) string {
 // own are the files that differ between machines of one image, and between a machine and
 // the one that its image was made of: files that machines write during start.
 var own = []string{
-	// Who the machine is, and where.
+	// The identity of the machine, and its location.
 	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/etc/adjtime",
 	"/etc/ssh/ssh_host_*", "/etc/iscsi/initiatorname.iscsi", "/etc/nvme/hostid", "/etc/nvme/hostnqn", "/etc/.updated", "/var/.updated",
 	// Logins: the files in which cloud-init sets up the key of the machine. Keys are
 	// leftovers.
 	"/etc/sudoers.d/90-cloud-init-users", "/root/.ssh/**", "/home/*/.ssh/**", "/root/.*_history", "/home/*/.*_history", "/root/.cache/**", "/home/*/.cache/**",
 	"/home/*/.sudo_as_admin_successful", "/var/db/sudo/**", "/var/lib/sudo/**",
-	// Where it is connected, and which mirrors are near.
+	// Its network, and nearby mirrors.
 	"/etc/netplan/50-cloud-init.yaml", "/etc/network/interfaces.d/50-cloud-init*", "/etc/systemd/network/10-cloud-init-*", "/etc/sysconfig/network-scripts/ifcfg-*",
 	"/etc/NetworkManager/system-connections/cloud-init-*", "/etc/udev/rules.d/70-persistent-net.rules", "/etc/apt/sources.list",
 	"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources", "/etc/cloud/ds-identify.cfg", "/etc/ssh/sshd_config.d/50-cloud-init.conf",
@@ -114,7 +114,7 @@ var own = []string{
 	"/etc/ld.so.cache", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",
 }
 
-// CheckPattern returns an error message for a pattern of paths, or "".
+// CheckPattern returns a message about an invalid path pattern, or "".
 func CheckPattern(pattern string) string {
 	if !strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
 		return fmt.Sprintf("%q is not an absolute path on the machine, in which * and ? and [...] can stand for names, and ** for directories.", pattern)

@@ -14,8 +14,8 @@ import (
 	"bake/internal/shellquote"
 )
 
-// skipped are directories whose files are not listed: what is in them is not kept, or is the
-// machine's own business while it runs.
+// skipped are directories whose files are not listed: they are not persistent, or belong to
+// the running machine.
 var skipped = []string{
 	"/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/lock", "/var/log", "/var/run", "/var/tmp",
 }
@@ -48,7 +48,7 @@ content() {
 }
 `
 
-// Read lists the files of a machine, as root, in one round trip. Nothing is written there.
+// Read lists the files of a machine, as root, in one round trip. It writes nothing there.
 func Read(ctx context.Context, on communicator.Communicator) (*Manifest, error) {
 	return read(ctx, on, "/")
 }
@@ -127,7 +127,7 @@ func (m *Manifest) digests(r *bufio.Reader) error {
 			path = escaped.Replace(path)
 		}
 		f, ok := m.files[absolute(path)]
-		if !ok || f.kind != regular { // it came after the listing, or became another file
+		if !ok || f.kind != regular { // it is newer than the listing, or was replaced
 			continue
 		}
 		if !f.digest(sum) {
@@ -151,7 +151,7 @@ func until(r *bufio.Reader, last byte) (string, error) {
 	return string(b[:len(b)-1]), nil
 }
 
-// absolute is a path of find as one from the root.
+// absolute converts a path printed by find to one from the root.
 func absolute(path string) string {
 	return "/" + strings.TrimPrefix(strings.TrimPrefix(path, "."), "/")
 }

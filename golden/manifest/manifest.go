@@ -21,8 +21,8 @@ type Manifest struct {
 
 // file is a file of any kind. It is comparable.
 type file struct {
-	kind   byte   // as find says it: f is a regular file, d a directory, l a link, …
-	mode   uint32 // permissions, with the bits of set-user-ID and the like
+	kind   byte   // as printed by find: f is a regular file, d a directory, l a link, …
+	mode   uint32 // permissions, including set-user-ID and similar bits
 	uid    uint32
 	gid    uint32
 	size   int64    // of a regular file
@@ -38,7 +38,7 @@ func (m *Manifest) Len() int { return len(m.files) }
 const (
 	maxFiles = 1_000_000
 	maxLine  = 64 << 10 // bytes of a path, or of a line
-	maxBytes = 1 << 30  // of all that a machine or a document says
+	maxBytes = 1 << 30  // bytes of everything that a machine or a document provides
 )
 
 // add adds a file, unless there are too many.
@@ -66,10 +66,10 @@ const Extension = ".files.gz"
 // header is the first line of a document.
 const header = "bake file manifest 1"
 
-// Write writes the manifest as text that is compressed with gzip: after a header, a line for
-// each file, with its kind, permissions, owner, group, path and, of a regular file, its size
-// and SHA-256 ("-" if it could not be read), of a link its target. Paths and targets are
-// quoted as Go quotes them. The same manifest makes the same bytes.
+// Write writes the manifest as text compressed with gzip. After a header, it has a line for
+// each file with its kind, permissions, owner, group and path, followed by the size and
+// SHA-256 ("-" if it could not be read) of a regular file or the target of a link. Paths and
+// targets are quoted as in Go. The same manifest makes the same bytes.
 func (m *Manifest) Write(w io.Writer) error {
 	z := gzip.NewWriter(w)
 	b := bufio.NewWriter(z)
@@ -94,13 +94,13 @@ func (m *Manifest) Write(w io.Writer) error {
 // end is the last line of a document, and of a machine's output.
 const end = "end"
 
-// The kinds of files that have more to them.
+// The kinds of files that have further fields.
 const (
 	regular = 'f'
 	link    = 'l'
 )
 
-// Parse reads what Write has written.
+// Parse reads the format of Write.
 func Parse(r io.Reader) (*Manifest, error) {
 	z, err := gzip.NewReader(r)
 	if err != nil {
@@ -162,7 +162,7 @@ func parseLine(line string) (path string, f file, err error) {
 	return path, f, nil
 }
 
-// unquote reads the quoted text that s begins with.
+// unquote reads the quoted text at the start of s.
 func unquote(s string) (text, rest string, err error) {
 	quoted, err := strconv.QuotedPrefix(s)
 	if err != nil {
@@ -183,7 +183,7 @@ func parseFile(part []string) (f file, err error) {
 	return file{kind: part[0][0], mode: uint32(mode), uid: uint32(uid), gid: uint32(gid)}, nil
 }
 
-// digest sets the digest from its hexadecimal form, and reports whether it is one.
+// digest sets the digest from hexadecimal digits, and reports whether they are valid.
 func (f *file) digest(text string) bool {
 	if len(text) != hex.EncodedLen(len(f.sum)) {
 		return false

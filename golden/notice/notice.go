@@ -1,5 +1,5 @@
-// Package notice makes the notices that the webhook of a channel receives when the channel
-// has moved, for any reason.
+// Package notice makes and sends the notices that the webhook of a channel receives
+// whenever the channel has moved.
 package notice
 
 import (
@@ -11,7 +11,7 @@ import (
 	"bake/step"
 )
 
-// Notice says which images a channel names now.
+// Notice lists the images that a channel now names.
 type Notice struct {
 	Image   string   `json:"image"`
 	Channel string   `json:"channel"`
@@ -31,14 +31,14 @@ type Image struct {
 // New returns the notice for a channel of an image that now names the images in placed,
 // which have passed the checks in passed.
 func New(image, channel, run string, at time.Time, placed []builder.Placement, passed []string) Notice {
-	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Image{}, Passed: append([]string{}, passed...)} // not null where there are none
+	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Image{}, Passed: append([]string{}, passed...)} // an empty list, not null, if there are none
 	for _, p := range placed {
 		n.Images = append(n.Images, Image{p.Account, p.Region, p.ID})
 	}
 	return n
 }
 
-// limit is how long a webhook may take, each time.
+// limit is the time limit of each attempt to call a webhook.
 const limit = 10 * time.Second
 
 // Send posts the notice to a URL, unless that is empty. A failure is only a warning, since

@@ -13,13 +13,13 @@ import (
 
 // difference is how an image differs from the previous one.
 type difference struct {
-	Before  string      `json:"before"` // ID of the image before
+	Before  string      `json:"before"` // ID of the previous image
 	After   string      `json:"after"`
 	Changes changes.Set `json:"changes"`
 }
 
-// compare writes what the image differs in from the newest image of the same name, as far as
-// that is known. It is for people: that nothing can be found out is a warning.
+// compare writes how the image differs from the newest image of the same name, as far as
+// that is known. This is informative, so failures are warnings.
 func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Image) error {
 	if image.Previous == nil || !p.listsFiles() {
 		return nil

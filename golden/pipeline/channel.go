@@ -19,7 +19,7 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Distrib
 	p.recall(s)
 	state := channels.State{Passed: slices.Sorted(maps.Keys(p.passes)), Now: p.Now()}
 	p.mu.Unlock()
-	if len(state.Passed) == 0 && len(p.placed) > 0 { // the image was there before the run
+	if len(state.Passed) == 0 && len(p.placed) > 0 { // the image existed before the run
 		tags, err := out.Tags(ctx, p.placed[0])
 		if err != nil {
 			return state, err
@@ -57,7 +57,7 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Distrib
 	return state, nil
 }
 
-// notify tells the webhook of a channel that the channel has moved. The notice lists what
+// notify calls the webhook of a channel when the channel has moved. The notice lists what
 // the image has passed, in this run or an earlier one.
 func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel, passed []string) {
 	notice.New(p.image.Name, h.Name, s.Run.ID, p.Now(), p.placed, passed).Send(ctx, s, h.Webhook)

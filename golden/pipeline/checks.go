@@ -14,13 +14,13 @@ import (
 	"bake/step"
 )
 
-// suite are checks with their gate.
+// suite holds checks and their gate.
 type suite struct {
 	checks *checks.Checks
 	gate   findings.Gate
 }
 
-// load reads the checks and waivers that the pipeline asks for.
+// load reads the checks and waivers of the pipeline.
 func (p *pipeline) load() (diags hcl.Diagnostics) {
 	image := p.image.Image
 	for i := range image.Checks {
@@ -41,10 +41,10 @@ func (p *pipeline) load() (diags hcl.Diagnostics) {
 	return append(diags, p.loadScans()...)
 }
 
-// patience is how long a machine that has just started may take until nothing fails.
+// patience is how long checks are retried on a machine that has just started.
 const patience = 20 * time.Second
 
-// suite reads files of checks, which are at that option, and the waivers of their gate.
+// suite reads check files, listed in the given option, and the waivers of their gate.
 func (p *pipeline) suite(files *[]string, gate *gates.Options, o checks.Options) (suite, hcl.Diagnostics) {
 	o.Files, o.As = *files, facts.Root
 	loaded, diags := checks.Load(o)
@@ -65,7 +65,7 @@ func (p *pipeline) gate(o *gates.Options) (findings.Gate, hcl.Diagnostics) {
 	return o.Gate(waivers), placed(diags, p.image.Src.Range(&o.Waivers))
 }
 
-// placed gives diagnostics that have no place one.
+// placed adds a location to diagnostics without one.
 func placed(diags hcl.Diagnostics, at *hcl.Range) (all hcl.Diagnostics) {
 	for _, d := range diags {
 		c := *d
@@ -77,7 +77,7 @@ func placed(diags hcl.Diagnostics, at *hcl.Range) (all hcl.Diagnostics) {
 	return all
 }
 
-// check runs checks on a machine, and asks their gate.
+// check runs checks on a machine, and evaluates their gate.
 func (p *pipeline) check(ctx context.Context, s *step.Scope, m builder.Machine, name, machine string, one suite) error {
 	return step.Run(ctx, s, "run the checks ("+name+")", func(ctx context.Context) error {
 		reports, err := one.checks.Run(ctx, m.Communicator)

@@ -14,7 +14,7 @@ import (
 // OpenDistributor returns the distributor of the images of a builder.
 type OpenDistributor func(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Distributor, error)
 
-// distributes reports whether the image goes anywhere by its block.
+// distributes reports whether the image's block distributes it.
 func (p *pipeline) distributes() bool {
 	return p.image.Image.Distribute != nil || len(p.image.Image.Channels) > 0
 }
@@ -45,7 +45,7 @@ func (p *pipeline) distributor(ctx context.Context, s *step.Scope, b builder.Bui
 	return p.out, err
 }
 
-// prepare looks whether the image can be distributed, before it is made.
+// prepare checks that the image can be distributed, before it is made.
 func (p *pipeline) prepare(ctx context.Context, s *step.Scope, b builder.Builder) error {
 	return step.Run(ctx, s.As("bake"), "check the distribution", func(ctx context.Context) error {
 		out, err := p.distributor(ctx, s, b)
@@ -85,7 +85,7 @@ func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Buil
 	return errors.Join(fmt.Errorf("the image is not everywhere: %w", err), p.release(ctx, s, b, made))
 }
 
-// release makes the channels that the image may enter name it, one after the other.
+// release moves the channels that the image may enter to it, one after the other.
 func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder, _ *builder.Artifact) error {
 	s = s.As("bake")
 	if len(p.image.Image.Channels) == 0 {

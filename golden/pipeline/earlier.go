@@ -16,7 +16,7 @@ import (
 	"bake/step"
 )
 
-// reportsOf is where the reports about an image with these tags are.
+// reportsOf returns the location of the reports about an image with these tags.
 func (p *pipeline) reportsOf(tags map[string]string) reports.Store {
 	if run := reports.RunOf(tags); p.Earlier != nil && run != "" {
 		return p.Earlier(run)
@@ -72,7 +72,7 @@ func about(r *changes.Record, file string) string {
 	return name
 }
 
-// kindOf returns the title of a document, and its kind in the log, by the name of its file.
+// kindOf returns the title of a document, and its kind in the log, from its file name.
 func kindOf(name string) (title, kind string) {
 	for _, f := range []contents.Format{contents.CycloneDX, contents.SPDX} {
 		if title, ok := strings.CutSuffix(name, f.Extension()); ok {

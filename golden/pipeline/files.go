@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	mostFiles  = 20_000        // that an image may depend on
-	mostVisits = 5 * mostFiles // of files and directories, of which links lead to some again and again
+	mostFiles  = 20_000        // maximum number that an image may depend on
+	mostVisits = 5 * mostFiles // maximum number of files and directories visited; links can lead to the same ones repeatedly
 )
 
 // hasher computes the digests of files, each once.
 type hasher struct {
-	name func(path string) string // of a file in inputs
+	name func(path string) string // prefix of the names of inputs that are files
 	cwd  string
 	done map[string]plan.Input // by path
 
@@ -64,7 +64,7 @@ func (h *hasher) path(path string) error {
 	})
 }
 
-// glob adds the files that match a pattern, and says how many there are.
+// glob adds the files that match a pattern, and returns their number.
 func (h *hasher) glob(pattern string) (n int, err error) {
 	base, rest := doublestar.SplitPattern(filepath.ToSlash(h.abs(pattern)))
 	tree := &visited{FS: os.DirFS(filepath.FromSlash(base)), visit: h.visit}
@@ -118,7 +118,7 @@ func (h *hasher) file(path string) error {
 	return nil
 }
 
-// inputs returns the inputs from all files.
+// inputs returns the inputs for all files.
 func (h *hasher) inputs() (all []plan.Input) {
 	for _, in := range h.done {
 		all = append(all, in)

@@ -14,7 +14,7 @@ import (
 	"bake/step"
 )
 
-// longestTag is how many characters the value of a tag can have.
+// longestTag is the maximum length of a tag value, in characters.
 const longestTag = 256
 
 // The keys under which the tags so far, and what has passed, are recorded.
@@ -23,8 +23,8 @@ const (
 	passedKey = "passed"
 )
 
-// addTag adds a tag to those that the image and each copy of it get before they are
-// distributed. It may be called until then; a later value replaces an earlier one.
+// addTag adds a tag that the image and its copies get before they are distributed. It
+// may be called until then; a later value replaces an earlier one.
 func (p *pipeline) addTag(s *step.Scope, key, value string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,9 +42,9 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 	step.Record(s, passedKey, p.passes)
 }
 
-// imageTags returns all tags of [pipeline.addTag], including those of earlier processes of
-// the run, with the name of the image, the run that has its reports, and what it has
-// passed.
+// imageTags returns all tags added by [pipeline.addTag], including those of earlier
+// processes of the run, with the name of the image, the run that has its reports, and what
+// it has passed.
 func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +64,7 @@ func (p *pipeline) imageTags(ctx context.Context, s *step.Scope) (map[string]str
 	return all, p.Reports.Write(ctx, fileName(p.title(s)+".verified")+".txt", []byte(names))
 }
 
-// recall is called with the lock held.
+// recall must be called with the lock held.
 func (p *pipeline) recall(s *step.Scope) {
 	if p.tags != nil {
 		return

@@ -23,23 +23,23 @@ import (
 	"bake/step"
 )
 
-// Planned is what was decided about a build.
+// Planned is the decision about a build.
 type Planned struct {
 	Image   string // its name
 	Build   string
 	Answer  plan.Answer
 	Digest  string            // of the inputs
-	Name    string            // of the image that is reused, in the region of the build
-	Images  map[string]string // that are reused, by region
-	Copied  []string          // regions that they would be copied to
+	Name    string            // of the reused image, in the region of the build
+	Images  map[string]string // of the reused images, by region
+	Copied  []string          // regions that the images would be copied to
 	Unknown string            // why the inputs are not known; empty if they are
 }
 
-// static is what is known of the inputs of a build before anything is looked up.
+// static is what is known about the inputs of a build before anything is queried.
 type static struct {
 	inputs []plan.Input
-	again  func() ([]plan.Input, error) // the inputs that are files, as they are now
-	files  string                       // the digest of those
+	again  func() ([]plan.Input, error) // the inputs that are files, with their current content
+	files  string                       // the digest of these inputs
 }
 
 // inputs determines the inputs of the build, as far as they can be read on this host.
@@ -111,8 +111,8 @@ func (p *pipeline) included() (all []string) {
 	return all
 }
 
-// expired returns the rules whose waivers have expired: an image that they let pass must not be
-// reused as if they still did.
+// expired returns the rules whose waivers have expired: an image that passed because of such a
+// waiver must not be reused.
 func (p *pipeline) expired() (rules []string) {
 	gates := make([]findings.Gate, 0, len(p.before)+len(p.after)+len(p.scanners))
 	for _, one := range slices.Concat(p.before, p.after) {
@@ -157,8 +157,8 @@ func (p *pipeline) used(uses []config.Use) (all []plan.Input) {
 // key, the tags of an image reveal nothing about the secrets.
 const InputsKey = "BAKE_INPUTS_KEY"
 
-// stretch is how often a guess of a secret has to be hashed before it can be compared, if
-// the user keeps no key.
+// stretch is the number of hash rounds for each guess of a secret, if the user provides
+// no key.
 const stretch = 200_000
 
 // sealed returns a digest of a secret that does not reveal it: made with the user's key
@@ -180,9 +180,9 @@ func (p *pipeline) sealed(name, secret string) string {
 // The key under which the inputs of a resumable build are recorded.
 const inputsAre = "inputs"
 
-// recorded are the inputs of a build as they were when it began.
+// recorded holds the inputs of a build at its start.
 type recorded struct {
-	Static string       `json:"static"` // the digest of what was read here
+	Static string       `json:"static"` // the digest of what was read on this host
 	All    []plan.Input `json:"all"`
 	Parent string       `json:"parent"`
 }
@@ -238,8 +238,8 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 	})
 }
 
-// shownRegions returns the regions that a plan reports in addition to the builder's own:
-// in a run, the distribution looks at those itself.
+// shownRegions returns the regions that a plan reports in addition to the builder's. In
+// a run, the distribution examines them itself.
 func (p *pipeline) shownRegions() []string {
 	if d := p.image.Image.Distribute; d != nil && p.PlanOnly {
 		return d.Regions
@@ -279,7 +279,7 @@ func sound(ctx context.Context, q plan.Question, found map[string]builder.Existi
 	return answer, nil
 }
 
-// built reports why the build is needed. With ReuseOnly that is an error.
+// built reports why the build is needed. With ReuseOnly, that is an error.
 func (p *pipeline) built(ctx context.Context, s *step.Scope, answer plan.Answer, inputs []plan.Input) error {
 	if p.ReuseOnly {
 		return fmt.Errorf("the image %s is needed and not built, because of -only or -except, but none can be reused: %s", p.image.Name, answer.Reason)
@@ -303,7 +303,7 @@ func (p *pipeline) tell(one Planned, s *step.Scope) {
 	}
 }
 
-// settled tags the image with its inputs if they are still the same: files may have
+// settled tags the image with its inputs if these are still the same: files may have
 // changed since they were read.
 func (p *pipeline) settled(ctx context.Context, s *step.Scope) error {
 	was, ok := step.Recall[recorded](s, inputsAre)

@@ -14,7 +14,7 @@ import (
 	"bake/step"
 )
 
-// maxManifest is how large that file may be.
+// maxManifest is the maximum size of the file with the manifest.
 const maxManifest = 256 << 20
 
 // listsFiles reports whether the image block needs the list of the image's files.
@@ -23,7 +23,7 @@ func (p *pipeline) listsFiles() bool {
 	return len(i.Verify) > 0 || i.SBOM != nil || i.Provenance != nil
 }
 
-// listFiles lists the files of the machine as it becomes an image.
+// listFiles lists the files of the machine just before it becomes an image.
 func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	if !p.listsFiles() {
 		return nil
@@ -52,7 +52,7 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 	})
 }
 
-// listed returns the manifest of the image as it was written.
+// listed returns the manifest of the image that was written.
 func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifest, error) {
 	tags, err := p.imageTags(ctx, s)
 	if err != nil {
@@ -69,11 +69,11 @@ func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifes
 	return manifest.Parse(bytes.NewReader(text))
 }
 
-// shownChanges is how many changed files are named.
+// shownChanges is the maximum number of changed files that are listed.
 const shownChanges = 20
 
-// sameFiles compares the files of a machine of the image with those of the machine that
-// the image was made of. Files that match the patterns may differ.
+// sameFiles compares the files of a machine launched from the image with those of the
+// build's machine. Files that match the patterns may differ.
 func (p *pipeline) sameFiles(s *step.Scope, patterns []string) func(context.Context, builder.Machine) (findings.Finding, error) {
 	return func(ctx context.Context, m builder.Machine) (findings.Finding, error) {
 		f := findings.Finding{ID: "verify-files", Title: "Files are those of the machine that the image was made of", Severity: findings.Critical, Result: findings.Pass}
@@ -94,7 +94,7 @@ func (p *pipeline) sameFiles(s *step.Scope, patterns []string) func(context.Cont
 	}
 }
 
-// changed names changes, or the first of many.
+// changed lists changes, but only the first of many.
 func changed(changes []manifest.Change) string {
 	var all []string
 	for i, c := range changes {

@@ -1,5 +1,5 @@
-// Package pipeline does what bake files ask of images: checks and leftovers on the machine
-// of a build, and the verification of its image.
+// Package pipeline carries out the image blocks of bake files: checks and the search for
+// leftovers on a build's machine, and the verification and distribution of its image.
 package pipeline
 
 import (
@@ -25,38 +25,39 @@ import (
 	"bake/step"
 )
 
-// Options are what the pipelines of a run have in common.
+// Options are the common settings of a run's pipelines.
 type Options struct {
 	Template *config.Template
-	Place    string // in names of reports: where the run is, if others make the same images elsewhere
+	Place    string // location of the run in names of reports, if other runs make the same images elsewhere
 	Reports  reports.Store
 	Version  string // of bake
 	Now      func() time.Time
 
-	Key       string            // of digests of secrets: the value of [InputsKey]
+	Key       string            // key for digests of secrets: the value of [InputsKey]
 	Parents   map[string]string // digests of the inputs of the images that this one refers to, by name
-	ReuseOnly bool              // a build that is needed is an error
-	PlanOnly  bool              // nothing is built, and nothing handed out
+	ReuseOnly bool              // if a build is needed, that is an error
+	PlanOnly  bool              // nothing is built or distributed
 	Planned   func(Planned)     // called with each decision, by several goroutines; may be nil
 
-	// Retire applies a retention to older images, after a newer one was made.
+	// Retire applies a retention to older images after a new one was made.
 	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
 
-	// OpenDistributor opens the distributor of the images of builders that are Distributes. Both are nil where
-	// nothing is run.
+	// OpenDistributor opens the distributor for the images of builders for which Distributes is true.
+	// Both are nil if nothing is run.
 	OpenDistributor OpenDistributor
 	Distributes     func(b builder.Builder) bool
 
-	// Earlier is where the reports of an earlier run are. Nil: in Reports too.
+	// Earlier returns the location of the reports of an earlier run. Nil: they are in
+	// Reports too.
 	Earlier func(run string) reports.Store
 
-	// Signer opens a key to sign with, which is the path of a file or the URI of a key in AWS
-	// KMS. Nil: nothing is going to be signed, and no key is looked at.
+	// Signer opens a key to sign with, given by the path of a file or the URI of a key in AWS
+	// KMS. Nil: nothing will be signed, and keys are not checked.
 	Signer func(key string) (crypto.Signer, error)
 }
 
-// Of returns the pipelines of the images that settings describe, by the builders of their
-// builds. The diagnostics are about the files of checks and waivers that they name.
+// Of returns the pipelines of the images in settings, for the builders of their builds.
+// The diagnostics are about the check files and waivers that the images name.
 func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engine.Pipeline, diags hcl.Diagnostics) {
 	all = map[*config.Component]*engine.Pipeline{}
 	for _, image := range settings.Images() {
@@ -89,7 +90,7 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 	return all, diags
 }
 
-// pipeline is that of one build.
+// pipeline is the pipeline of one build.
 type pipeline struct {
 	Options
 	image  bakefile.Pipeline
@@ -101,7 +102,7 @@ type pipeline struct {
 	mu       sync.Mutex
 	identity *verify.Identity    // of the machine of the build, once it is known
 	out      builder.Distributor // nil: not opened yet
-	placed   []builder.Placement // where the image is
+	placed   []builder.Placement // location of the image
 	tags     map[string]string   // tags of the image; nil: not recalled yet
 	passes   map[string]bool     // names of the checks that the image has passed
 
@@ -158,13 +159,13 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	return p.record(ctx, s)
 }
 
-// learnLimit limits how long learning the identity of the machine may take.
+// learnLimit is the time limit for determining the identity of the machine.
 const learnLimit = 2 * time.Minute
 
-// leftoversLimit limits how long the search for leftovers may take.
+// leftoversLimit is the time limit of the search for leftovers.
 const leftoversLimit = 10 * time.Minute
 
-// leftovers removes what must not be in the image, or closes the gate.
+// leftovers removes files that must not be in the image, or closes the gate.
 func (p *pipeline) leftovers(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	return step.Run(ctx, s, "look for leftovers", func(ctx context.Context) error {
 		within, cancel := context.WithTimeoutCause(ctx, leftoversLimit, fmt.Errorf("the machine was not searched within %s", leftoversLimit))
@@ -177,7 +178,8 @@ func (p *pipeline) leftovers(ctx context.Context, s *step.Scope, m builder.Machi
 	})
 }
 
-// tooShort warns of sensitive variables whose values are too short to be looked for.
+// tooShort warns about sensitive variables whose values are too short to be searched
+// for.
 func (p *pipeline) tooShort() (diags hcl.Diagnostics) {
 	for _, v := range p.Template.Variables {
 		short := false
@@ -231,7 +233,7 @@ func (p *pipeline) verify(ctx context.Context, s *step.Scope, image builder.Imag
 	p.mu.Lock()
 	of := p.identity
 	p.mu.Unlock()
-	if of == nil { // an earlier life of the run has made the image
+	if of == nil { // an earlier process of the run has made the image
 		id, ok := step.Recall[verify.Identity](s, identityIs)
 		if !ok {
 			return closed(ctx, errors.New("the image cannot be verified: nothing is known of the machine that it was made of"))
@@ -249,7 +251,7 @@ func (p *pipeline) verify(ctx context.Context, s *step.Scope, image builder.Imag
 	return nil
 }
 
-// plan is that of a verify block.
+// plan returns the verification plan of a verify block.
 func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
 	v := &p.image.Image.Verify[i]
 	plan := verify.Plan{
@@ -270,8 +272,8 @@ func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
 	return plan
 }
 
-// judge has the gate judge reports, shows and writes them, and returns an error if the
-// gate is closed.
+// judge evaluates the gate for reports, shows and writes them, and returns an error if
+// the gate is closed.
 func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine string, gate findings.Gate, found []findings.Report) error {
 	for i := range found {
 		found[i] = p.clean(found[i])
@@ -292,7 +294,7 @@ func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine strin
 	return &gateError{name, machine, verdict}
 }
 
-// clean takes secrets out of a report.
+// clean masks secrets in a report.
 func (p *pipeline) clean(r findings.Report) findings.Report {
 	redact := p.Template.Secrets().Redact
 	redacted := func(texts []string) (clean []string) {
@@ -313,13 +315,13 @@ func (p *pipeline) clean(r findings.Report) findings.Report {
 	return r
 }
 
-// gateError is the error of a gate that is closed.
+// gateError is the error of a closed gate.
 type gateError struct {
 	name, machine string
 	verdict       findings.Verdict
 }
 
-// named is how many findings an error names.
+// named is the maximum number of findings that an error lists.
 const named = 5
 
 func (e *gateError) Error() string {
@@ -349,7 +351,7 @@ func (e *gateError) Error() string {
 	return text
 }
 
-// Is reports that it is a gate that is closed.
+// Is reports that e matches [builder.ErrGate].
 func (e *gateError) Is(target error) bool { return target == builder.ErrGate }
 
 // closedError is the error of a gate that could not be evaluated.
@@ -357,7 +359,7 @@ type closedError struct{ error }
 
 func (e closedError) Unwrap() []error { return []error{e.error, builder.ErrGate} }
 
-// closed makes err one of a gate, unless the build was cancelled.
+// closed turns err into the error of a gate, unless the build was cancelled.
 func closed(ctx context.Context, err error) error {
 	if err == nil || context.Cause(ctx) != nil {
 		return err

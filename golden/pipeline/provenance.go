@@ -19,8 +19,8 @@ import (
 	"bake/step"
 )
 
-// openKey opens the key that the attestation is going to be signed with, and tries it, before
-// anything is paid for.
+// openKey opens the key to sign the attestation with, and tests it before anything is
+// launched.
 func (p *pipeline) openKey() hcl.Diagnostics {
 	o := p.image.Image.Provenance
 	if o == nil || p.Signer == nil || p.ReuseOnly {
@@ -53,15 +53,15 @@ func try(key crypto.Signer) error {
 // sourceIs is the key under which the source image is recorded.
 const sourceIs = "source image"
 
-// remember records what the image is made of.
+// remember records the source of the image.
 func (p *pipeline) remember(s *step.Scope, m builder.Machine) {
 	if id := m.Data["SourceAMI"]; id.Text != "" && !id.Absent && !id.Secret {
 		step.Record(s, sourceIs, attest.Image(m.Data["BuildRegion"].Text, id.Text))
 	}
 }
 
-// What the signed attestation is called in the log, and the extension of its file, which is its
-// kind there.
+// The name of the signed attestation in the log, and the extension of its file, which is its
+// kind in the log.
 const (
 	attestation = "attestation"
 	attested    = ".provenance.json"
@@ -77,7 +77,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		if err != nil {
 			return err
 		}
-		delete(tags, reports.Attestation) // of an earlier life of the run
+		delete(tags, reports.Attestation) // by an earlier process of the run
 		id := attest.Identity{Image: p.image.Name, ID: image.ID, Region: image.Region, Account: image.Account, Name: image.Name, Tags: tags}
 		provenance, err := p.provenance(s)
 		if err != nil {
@@ -107,14 +107,14 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 	})
 }
 
-// provenance is how the image was built.
+// provenance describes how the image was built.
 func (p *pipeline) provenance(s *step.Scope) (attest.Provenance, error) {
 	var materials []attest.Resource
 	if source, ok := step.Recall[attest.Resource](s, sourceIs); ok {
 		materials = append(materials, source)
 	}
 	var names []string
-	for name := range p.Template.Files() { // not those of variables, which may hold secrets
+	for name := range p.Template.Files() { // without the values of variables, which may be secrets
 		if strings.HasSuffix(name, ".pkr.hcl") || strings.HasSuffix(name, ".pkr.json") {
 			names = append(names, name)
 		}

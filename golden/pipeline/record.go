@@ -13,7 +13,7 @@ import (
 // documentsAre is the key under which the documents so far are recorded.
 const documentsAre = "documents"
 
-// document records that there is a document about the image.
+// document records a document about the image.
 func (p *pipeline) document(s *step.Scope, name, digest string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -30,7 +30,7 @@ func (p *pipeline) documents(s *step.Scope) map[string]string {
 	return maps.Clone(p.kept)
 }
 
-// recallDocuments is called with the lock held.
+// recallDocuments must be called with the lock held.
 func (p *pipeline) recallDocuments(s *step.Scope) {
 	if p.kept != nil {
 		return
@@ -40,7 +40,7 @@ func (p *pipeline) recallDocuments(s *step.Scope) {
 	}
 }
 
-// record writes which documents there are about the image so far.
+// record writes the list of the documents about the image so far.
 func (p *pipeline) record(ctx context.Context, s *step.Scope) error {
 	const extension = ".image.json"
 	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Place: p.Place, Run: s.Run.ID, Documents: p.documents(s)}

@@ -13,8 +13,8 @@ import (
 	"bake/step"
 )
 
-// title returns the beginning of the names of all documents about the image: the build, the
-// image if the same builds make several images, perhaps at the same time, and the place.
+// title returns the common beginning of the names of documents about the image: the build;
+// the image, if the same builds make several images; and the location.
 func (p *pipeline) title(s *step.Scope) string {
 	title := s.Build
 	if of := p.Template.Instance(); of != nil && of.Key != "" {
@@ -26,8 +26,8 @@ func (p *pipeline) title(s *step.Scope) string {
 	return title
 }
 
-// write writes a document in all formats for programs. The log of the run says where the
-// JSON is.
+// write writes a document in all machine-readable formats. The location of the JSON is
+// logged.
 func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine string, doc findings.Document) error {
 	name := p.title(s) + "." + title
 	if machine != s.Build { // several machines have such a report
@@ -74,11 +74,11 @@ func (p *pipeline) keep(ctx context.Context, s *step.Scope, name, extension stri
 	return digest, err
 }
 
-// longestName is how long the name of a file gets from that of a report: file systems
-// allow 255 bytes, of which extensions take some.
+// longestName is the maximum length of a file name without its extensions: file systems
+// allow 255 bytes.
 const longestName = 200
 
-// fileName is a name as one of a file. No two names have the same file.
+// fileName converts a name to a file name. Different names have different file names.
 func fileName(name string) string {
 	var b strings.Builder
 	for _, c := range []byte(name) {
@@ -97,12 +97,12 @@ func fileName(name string) string {
 	return text
 }
 
-// keptName is how much is left of a name that is too long for a file. The digest of the whole
-// name follows.
+// keptName is the length to which a name that is too long for a file is cut. The digest of
+// the whole name follows it.
 const keptName = longestName - 40
 
-// readable returns the name from which a file name was made, for people, with the
-// extension of the file. If the name was too long, it is the beginning of it.
+// readable returns the name from which a file name was made, with the extension of the
+// file, for people; only its beginning if the name was too long.
 func readable(file string) string {
 	if end := keptName + 1 + 32; len(file) >= end && file[keptName] == '%' && len(file)-end <= 255-longestName {
 		if _, err := hex.DecodeString(file[keptName+1 : end]); err == nil {

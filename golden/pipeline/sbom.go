@@ -16,14 +16,14 @@ import (
 	"bake/step"
 )
 
-// readLimit is how long reading what is on a machine may take.
+// readLimit is the time limit for reading the contents of a machine.
 const readLimit = 10 * time.Minute
 
 // maxUnread limits the warnings about files that could not be read; the document lists all
 // of them.
 const maxUnread = 20
 
-// sbom writes down what is installed on the machine.
+// sbom writes the SBOM of the machine.
 func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	o := p.image.Image.SBOM
 	if o == nil {
@@ -68,12 +68,12 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 // sbomName returns the name of the SBOM of the image.
 func (p *pipeline) sbomName(s *step.Scope) string { return p.title(s) + ".sbom" }
 
-// sbomPath is where that SBOM is.
+// sbomPath returns the path of the image's SBOM.
 func (p *pipeline) sbomPath(s *step.Scope, f contents.Format) string {
 	return filepath.Join(p.Reports.Dir, fileName(p.sbomName(s))+f.Extension())
 }
 
-// shell is a shell of root on a machine.
+// shell returns a root shell on a machine.
 func shell(m builder.Machine) contents.Shell {
 	return func(ctx context.Context, script string, out io.Writer) error {
 		return asroot.Stream(ctx, m, script, out)

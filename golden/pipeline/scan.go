@@ -31,7 +31,7 @@ type scanner struct {
 	gate               findings.Gate
 }
 
-// loadScans reads the content and the waivers that scans ask for.
+// loadScans reads the content and the waivers of scans.
 func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 	for i := range p.image.Image.Scan {
 		block := &p.image.Image.Scan[i]
@@ -85,9 +85,9 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 	return diags
 }
 
-// scripts returns the files in the directory of the template, or in the current directory,
-// that commands on this host name: their content is an input of the scan. Programs of the
-// host are not included.
+// scripts returns the files in the template's directory, or the current directory, that
+// commands on this host name: their content is an input of the scan. Programs of the host
+// are not included.
 func (p *pipeline) scripts() (all []string) {
 	within := func(path string) bool {
 		for _, dir := range []string{p.Template.Cwd(), p.Template.Root} {

@@ -26,23 +26,23 @@ var rejected = []struct{ tag, why string }{
 	{imagetag.Revoked, "was revoked"},
 	{imagetag.Quarantine, "is in quarantine"},
 	{imagetag.Rejected, "has failed its verification"},
-	{imagetag.Run, "belongs to a run that has not finished"}, // and goes with it
+	{imagetag.Run, "belongs to a run that has not finished"}, // and may be deleted with it
 }
 
-// Input is one of the things that an image is made of.
+// Input is one of the inputs of an image.
 type Input struct {
 	Name   string `json:"name"`            // unique, such as "var.release" or "file scripts/web.sh"
 	Digest string `json:"digest"`          // SHA-256 in hex
-	Shown  string `json:"shown,omitempty"` // the value for people, if it is short and no secret
+	Shown  string `json:"shown,omitempty"` // the value for people, if it is short and not secret
 }
 
-// Of is an input with that content.
+// Of returns an input with this content.
 func Of(name string, content []byte) Input {
 	sum := sha256.Sum256(content)
 	return Input{Name: name, Digest: hex.EncodeToString(sum[:])}
 }
 
-// Text is an input whose value can be shown.
+// Text returns an input whose value can be shown.
 func Text(name, value string) Input {
 	in := Of(name, []byte(value))
 	if value = strings.Join(strings.Fields(value), " "); len(value) <= shownLimit {
@@ -51,10 +51,10 @@ func Text(name, value string) Input {
 	return in
 }
 
-// shownLimit is how long a value may be that is shown.
+// shownLimit is the maximum length of a value that is shown.
 const shownLimit = 64
 
-// Digest is that of all inputs together, whatever their order.
+// Digest returns the digest of all inputs together, independent of their order.
 func Digest(inputs []Input) string {
 	sum := sha256.New()
 	for _, in := range ordered(inputs) {
@@ -63,7 +63,7 @@ func Digest(inputs []Input) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// ordered returns the inputs by name, each once.
+// ordered returns the inputs sorted by name, without duplicates.
 func ordered(inputs []Input) []Input {
 	all := append([]Input(nil), inputs...)
 	sort.SliceStable(all, func(i, j int) bool {
@@ -78,11 +78,11 @@ func ordered(inputs []Input) []Input {
 	return kept
 }
 
-// Change is an input that is not what it was.
+// Change is an input that has changed.
 type Change struct {
 	Name string `json:"name"`
-	From string `json:"from,omitempty"` // the value, or the start of its digest; empty: there was none
-	To   string `json:"to,omitempty"`   // likewise; empty: there is none any more
+	From string `json:"from,omitempty"` // the value, or the start of its digest; empty: did not exist
+	To   string `json:"to,omitempty"`   // likewise; empty: no longer exists
 }
 
 func (c Change) String() string {
@@ -95,12 +95,12 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s: %s -> %s", c.Name, c.From, c.To)
 }
 
-// Image is an available image that bears the name.
+// Image is an available image with the name.
 type Image struct {
 	ID, Region string
 	Created    time.Time
 	Tags       map[string]string
-	Flaw       string // why it is not what the build would produce; empty if no reason is known
+	Flaw       string // how it differs from what the build would make; empty if no difference is known
 }
 
 func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, Tags: i.Tags, ID: i.ID} }
@@ -108,19 +108,19 @@ func (i Image) made() imagetag.Made { return imagetag.Made{Created: i.Created, T
 // Question holds what is known when deciding whether to build.
 type Question struct {
 	Inputs  []Input
-	Images  []Image  // that there are
-	Targets []string // regions that an image has to be in to be whole, that of the build among them if it stays there
+	Images  []Image  // existing images
+	Targets []string // regions in which a complete image must exist, including that of the build if the image stays there
 	MaxAge  time.Duration
 	Now     time.Time
-	Force   bool // build in any case
+	Force   bool // always build
 }
 
-// Answer says what to do, and why.
+// Answer is the decision, with its reason.
 type Answer struct {
-	Reuse   []Image  // one for each target; empty: build
+	Reuse   []Image  // images to reuse, one for each target; empty: build
 	Reason  string   // why to build
-	Changes []Change // since the newest image, that it is built because of
-	Since   string   // the ID of that image
+	Changes []Change // changes since the newest image that require the build
+	Since   string   // the ID of the newest image
 }
 
 // Decide decides whether images can be reused, and if not why not.
@@ -143,7 +143,7 @@ func Decide(q Question) Answer {
 			why = fmt.Sprintf(format, args...)
 		}
 	}
-	seen := map[string]bool{} // what the newest of a region is not good for, no older one is
+	seen := map[string]bool{} // if the newest image of a region is unsuitable, so are older ones
 	for _, i := range all {
 		if i.Tags[InputsTag] != digest || seen[i.Region] {
 			continue
@@ -192,7 +192,8 @@ func unfit(i Image, q Question) string {
 	return ""
 }
 
-// Span is a duration in words: days where it has some, hours and minutes otherwise.
+// Span formats a duration in words: in days if it has any, and otherwise in hours and
+// minutes.
 func Span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -226,5 +227,5 @@ func changed(all []Image, now []Input) Answer {
 	return a
 }
 
-// BuildInput is the name of the input that says which build of the template it is.
+// BuildInput is the name of the input that identifies the build of the template.
 const BuildInput = "build"

@@ -15,18 +15,18 @@ import (
 	"bake/internal/prose"
 )
 
-// The record of an image holds its inputs in tags. Tags travel with the image, need no
-// other service or permission, and remain when everything else is lost. The record only
-// explains changes; the digest decides.
+// The record of an image holds its inputs in tags. Tags are copied with the image, need
+// no other service or permission, and remain when everything else is lost. The record
+// only explains changes; the digest decides.
 const (
-	recordTag   = InputsTag + "." // and a number from 1 on
-	recordTags  = 6               // at most
+	recordTag   = InputsTag + "." // followed by a number, from 1
+	recordTags  = 6               // maximum number of tags
 	tagLimit    = 256             // characters of the value of a tag
 	digestBytes = 4               // of the digest of each input
-	recordLimit = 64 << 10        // bytes that a record may unfold to
+	recordLimit = 64 << 10        // maximum size of a decompressed record in bytes
 )
 
-// FilePrefix is how the names of inputs begin that are files.
+// FilePrefix is the prefix of the names of inputs that are files.
 const FilePrefix = "file "
 
 // Tags returns the tags that record the inputs of an image.
@@ -44,14 +44,14 @@ func Tags(name string, inputs []Input) map[string]string {
 		}
 		return tags
 	}
-	return tags // then a change is not explained
+	return tags // a change is then not explained
 }
 
 // levels is the number of levels of detail of a record: all details, no values, files by
 // directory, files combined, and only the kinds of input.
 const levels = 5
 
-// condense returns the inputs with as many details as the level has.
+// condense returns the inputs with the details of a level.
 func condense(level int, inputs []Input) []Input {
 	groups := map[string][]Input{}
 	for _, in := range ordered(inputs) {
@@ -118,7 +118,7 @@ func (in Input) shown() string {
 	return in.short()
 }
 
-// record holds the inputs of an image, as far as they were recorded.
+// record holds the recorded inputs of an image.
 type record struct {
 	level  int
 	inputs []Input // with the start of their digests
@@ -126,8 +126,8 @@ type record struct {
 
 var errRecord = errors.New("the image does not tell what it was made of")
 
-// read reads the record of an image. It is untrusted: anyone who may tag the image may
-// have written it.
+// read reads the record of an image. It is untrusted: anyone who may tag the image can
+// write it.
 func read(tags map[string]string) (r record, err error) {
 	var text strings.Builder
 	for n := 1; n <= recordTags; n++ {

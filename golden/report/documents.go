@@ -10,19 +10,20 @@ import (
 	"bake/step"
 )
 
-// The limits of lists in a report, and of a text in them. The documents have all of it.
+// The limits of lists in a report, and of a text in them. The documents themselves are
+// complete.
 const (
 	maxRows = 10_000
 	maxText = 512
 )
 
-// Contents are what is installed in the image, from the SBOM.
+// Contents lists what is installed in the image, according to the SBOM.
 type Contents struct {
 	Document string         `json:"document"`          // its name
 	Missing  string         `json:"missing,omitempty"` // why it cannot be shown
 	Count    int            `json:"count"`
 	Counts   map[string]int `json:"counts"`   // by kind
-	Packages []Package      `json:"packages"` // not more than maxRows
+	Packages []Package      `json:"packages"` // at most maxRows
 }
 
 // Package is an installed package.
@@ -59,11 +60,11 @@ func (b *Builder) contents(d step.Report) *Contents {
 	return c
 }
 
-// Changes are what the image differs in from the newest one of the same name before it.
+// Changes are the differences from the previous image of the same name.
 type Changes struct {
 	Before  string `json:"before,omitempty"`  // its ID
 	Missing string `json:"missing,omitempty"` // why the document cannot be shown
-	Omitted int    `json:"omitted,omitempty"` // how many changes are not here, but in the document
+	Omitted int    `json:"omitted,omitempty"` // number of changes that are only in the document
 	changes.Set
 }
 
@@ -100,7 +101,8 @@ func (b *Builder) changes(d step.Report) *Changes {
 	return c
 }
 
-// cut is the beginning of a list, and never nil. The rest is added to omitted.
+// cut returns the beginning of a list, never nil, and adds the length of the rest to
+// omitted.
 func cut[T any](all []T, omitted *int) []T {
 	if all == nil {
 		return []T{}

@@ -27,7 +27,7 @@ var (
 // page writes HTML.
 type page struct{ w *bufio.Writer }
 
-// raw is HTML that this package has written itself. All else is text.
+// raw is HTML written by this package. Everything else is text.
 type raw string
 
 // put writes HTML in which each % is replaced by the next of the values, escaped as text.
@@ -36,7 +36,7 @@ func (p page) put(format string, values ...any) {
 		if i > 0 {
 			switch v := values[i-1].(type) {
 			case raw:
-				_, _ = p.w.WriteString(string(v)) // the error stays until Flush
+				_, _ = p.w.WriteString(string(v)) // Flush returns the error
 			case string:
 				_, _ = p.w.WriteString(escape(v))
 			default:
@@ -52,7 +52,7 @@ func (p page) put(format string, values ...any) {
 // of text.
 func escape(s string) string { return html.EscapeString(findings.Text(s)) }
 
-// HTML writes the report as a page that loads nothing and runs no script but its own.
+// HTML writes the report as a page that loads nothing and runs only its own script.
 func (r *Report) HTML(w io.Writer) error {
 	p := page{bufio.NewWriter(w)}
 	sum := sha256.Sum256([]byte(script))
@@ -82,7 +82,7 @@ func (r *Report) HTML(w io.Writer) error {
 	return p.w.Flush()
 }
 
-// overview leads to the builds, if there are several.
+// overview links to the builds, if there are several.
 func (p page) overview(r *Report) {
 	if len(r.Builds) < 2 {
 		return
@@ -119,7 +119,7 @@ func first(names []string, other string) string {
 	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
 }
 
-// state is a state as a word with its colour.
+// state returns a state as a colored word.
 func state(s string) raw {
 	class := map[string]string{"succeeded": "good", "reused": "good", "failed": "bad"}[s]
 	if class == "" {
@@ -176,7 +176,7 @@ func (p page) build(r *Report, b *Build, n int) {
 	p.put("</section>\n")
 }
 
-// maxItems is how many texts are listed.
+// maxItems is the maximum number of texts in a list.
 const maxItems = 500
 
 func (p page) list(all []string) {
@@ -247,7 +247,7 @@ func (p page) documents(b *Build) {
 	p.put("</ul></details>\n")
 }
 
-// row is a finding with the report that it is of.
+// row is a finding with the report that contains it.
 type row struct {
 	Finding
 	report string

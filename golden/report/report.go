@@ -16,10 +16,11 @@ import (
 	"bake/step"
 )
 
-// version changes when a reader of the JSON would have to.
+// version changes with each incompatible change of the JSON.
 const version = 1
 
-// Report is what is known of a run. docs/report.schema.json describes its JSON.
+// Report is what is known about a run. docs/report.schema.json is the schema of its
+// JSON.
 type Report struct {
 	Version int       `json:"version"`
 	Bake    string    `json:"bake,omitempty"` // version of the program that wrote the report
@@ -37,12 +38,12 @@ type Build struct {
 	State   string  `json:"state"`
 	Reused  bool    `json:"reused,omitempty"` // nothing was built: the images are those of an earlier run
 	Error   string  `json:"error,omitempty"`
-	Place   string  `json:"place,omitempty"` // of what has failed, FILE:LINE
+	Place   string  `json:"place,omitempty"` // location of the failed block, FILE:LINE
 	Seconds float64 `json:"seconds"`
 	Images  []Image `json:"images"`
 
-	// Places and Channels are where the image was distributed to, and the state of its
-	// channels.
+	// Places and Channels are the locations that the image was distributed to, and the
+	// state of its channels.
 	Places   []step.Placement `json:"places"`
 	Channels []step.Channel   `json:"channels"`
 
@@ -57,7 +58,7 @@ type Build struct {
 	Left      []string   `json:"left_behind"`
 }
 
-// Image is an image that was made, and how machines are launched from it.
+// Image is an image that was made, with the command that launches it.
 type Image struct {
 	Region string `json:"region"`
 	ID     string `json:"id"`
@@ -66,7 +67,7 @@ type Image struct {
 
 // Step is a step of a build. Times are in seconds since the run began.
 type Step struct {
-	Name   string  `json:"name"` // with those around it, joined by " > "
+	Name   string  `json:"name"` // preceded by those of its parent steps, joined by " > "
 	Begin  float64 `json:"begin"`
 	End    float64 `json:"end"`
 	Failed bool    `json:"failed"`
@@ -94,7 +95,7 @@ type Findings struct {
 	Reports []ToolReport `json:"reports"`
 }
 
-// ToolReport is what a profile, a suite or a scanner found.
+// ToolReport is the result of a profile, a suite or a scanner.
 type ToolReport struct {
 	Name     string                  `json:"name"`
 	Tool     string                  `json:"tool"`
@@ -116,7 +117,7 @@ type Finding struct {
 	Waiver    string            `json:"waiver,omitempty"`
 }
 
-// Builder makes a report of the events of a run, in their order.
+// Builder makes a report from the events of a run, in their order.
 type Builder struct {
 	report Report
 	last   time.Time
@@ -129,7 +130,7 @@ func New(run, bake string, read func(step.Report) ([]byte, error)) *Builder {
 	return &Builder{report: Report{Version: version, Bake: bake, Run: run, State: "unfinished", Builds: []*Build{}}, read: read}
 }
 
-// Handle takes an event.
+// Handle processes an event.
 func (b *Builder) Handle(e step.Event) {
 	r := &b.report
 	if r.Started.IsZero() {
@@ -158,7 +159,7 @@ func (b *Builder) Handle(e step.Event) {
 	}
 }
 
-// ofBuild takes an event of a build.
+// ofBuild processes an event of a build.
 func (b *Builder) ofBuild(one *Build, e step.Event) {
 	switch e.Kind {
 	case step.BuildStarted:
@@ -257,7 +258,7 @@ func (one *Build) placed(p *step.Placement) {
 	}
 }
 
-// asked records the answer of a channel.
+// asked records the state of a channel.
 func (one *Build) asked(c *step.Channel) {
 	if c == nil {
 		return
@@ -292,7 +293,7 @@ func (b *Builder) findings(one *Build, d step.Report) {
 		f = Findings{Missing: err.Error(), Reports: []ToolReport{}}
 	}
 	f.Name = d.Name
-	for i, old := range one.Findings { // it was checked again
+	for i, old := range one.Findings { // checked again
 		if old.Name == f.Name && old.Machine == f.Machine {
 			one.Findings[i] = f
 			return
@@ -301,7 +302,7 @@ func (b *Builder) findings(one *Build, d step.Report) {
 	one.Findings = append(one.Findings, f)
 }
 
-// Report returns the report as far as events go.
+// Report returns the report of the events so far.
 func (b *Builder) Report() *Report {
 	r := &b.report
 	if r.State == "unfinished" {

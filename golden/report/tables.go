@@ -13,11 +13,11 @@ import (
 type table struct {
 	id, class, caption string
 	columns            []string
-	choices            []choice // of values that the rows have as data
+	choices            []choice // for values in the rows' data attributes
 	rows               int
 }
 
-// choice is what rows can be chosen by.
+// choice is a criterion for filtering rows.
 type choice struct {
 	name, title string
 	values      []string
@@ -30,12 +30,11 @@ func texts[T ~string](all []T) (out []string) {
 	return out
 }
 
-// few is how many rows are seen without a filter.
+// few is the maximum number of rows that are shown without a filter.
 const few = 8
 
-// table writes a table. row writes one of its rows. Elements get their own roles
-// explicitly, because a narrow page shows them as blocks, and they then lose their implicit
-// roles.
+// table writes a table. row writes one of its rows. Elements have explicit roles, because a
+// narrow page shows them as blocks, and they then lose their implicit roles.
 func (p page) table(t table, row func(int)) {
 	if t.rows > few {
 		p.filter(t)
@@ -55,7 +54,8 @@ func (p page) table(t table, row func(int)) {
 	p.put("</tbody></table>\n")
 }
 
-// filter returns the form that the script shows, and how many rows it leaves.
+// filter writes the form for filtering, which the script shows, and an element for the
+// number of visible rows.
 func (p page) filter(t table) {
 	p.put("<form hidden role=\"search\" aria-label=\"Filter: %\" data-rows=\"%\"><label>Filter<input name=\"text\" type=\"search\" autocomplete=\"off\" aria-controls=\"%\"></label>\n", t.caption, t.id, t.id)
 	for _, c := range t.choices {
@@ -81,7 +81,8 @@ func (p page) row(name, data string, cells ...any) {
 	p.put("</tr>\n")
 }
 
-// places writes where an image was distributed to, and which channels name it.
+// places writes the locations that an image was distributed to, and the channels that
+// name it.
 func (p page) places(b *Build, n int) {
 	if len(b.Places) > 0 {
 		p.put("<h3>Where the image is</h3>\n")
@@ -227,8 +228,8 @@ func (p page) changedPackages(c *Changes, n int) {
 	})
 }
 
-// folded writes something that is seen at once if it is short. Without any of it, nothing is
-// written.
+// folded writes a collapsible section, which is open if it is short. It writes nothing if
+// there is no content.
 func (p page) folded(title string, n int, write func()) {
 	if n == 0 {
 		return

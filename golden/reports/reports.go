@@ -1,6 +1,6 @@
-// Package reports keeps the documents about images in a directory, or a bucket: under names
-// for people, which the next run may use again, and under their digests, which are in tags of
-// the images.
+// Package reports stores the documents about images in a directory or a bucket: under names
+// for people, which the next run may reuse, and under their digests, which are in tags of the
+// images.
 package reports
 
 import (
@@ -25,9 +25,9 @@ import (
 // The tags of images that hold the SHA-256 of a document.
 const (
 	SBOM        = "bake:sbom"
-	Manifest    = "bake:manifest"    // of the files of the image
+	Manifest    = "bake:manifest"    // the list of the image's files
 	Attestation = "bake:attestation" //
-	Record      = "bake:report"      // which says what other documents there are
+	Record      = "bake:report"      // the list of all other documents
 )
 
 // Run is the tag of images that holds the ID of the run whose reports have these documents. It
@@ -44,16 +44,16 @@ const Logs = "logs"
 // Digest returns the SHA-256 of a document.
 func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
 
-// Bucket keeps documents where they outlive this host.
+// Bucket stores documents independently of this host.
 type Bucket interface {
-	// Put stores a document under a name, as a whole or not at all.
+	// Put stores a document under a name, completely or not at all.
 	Put(ctx context.Context, name string, text []byte) error
 
 	// Get returns the document with a name, of at most limit bytes. If it does not exist,
 	// the error is an [fs.ErrNotExist].
 	Get(ctx context.Context, name string, limit int64) ([]byte, error)
 
-	// String is where it is, for people.
+	// String returns the location, for people.
 	String() string
 }
 
@@ -72,7 +72,7 @@ func (s Store) String() string {
 	return s.Dir
 }
 
-// Path is where the document with that digest is on this host.
+// Path returns the path of the document with that digest on this host.
 func (s Store) Path(digest string) string { return filepath.Join(s.Dir, byDigest, digest) }
 
 // At returns the location of the document with a name, for people.
@@ -92,7 +92,7 @@ func (s Store) Keep(ctx context.Context, name string, text []byte) (digest strin
 	return digest, s.Write(ctx, name, text)
 }
 
-// Write writes a document under a name alone, in which slashes are directories.
+// Write writes a document only under a name, in which slashes separate directories.
 func (s Store) Write(ctx context.Context, name string, text []byte) error {
 	if err := s.writeFile(name, text); err != nil || s.Bucket == nil {
 		return err
@@ -100,7 +100,7 @@ func (s Store) Write(ctx context.Context, name string, text []byte) error {
 	return s.Bucket.Put(ctx, name, text)
 }
 
-// writeFile writes a document into the directory, out of which no link leads.
+// writeFile writes a document into the directory. Links cannot lead out of it.
 func (s Store) writeFile(name string, text []byte) error {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil { // readable for users who may read the parent directory
 		return err
@@ -123,8 +123,8 @@ func (s Store) writeFile(name string, text []byte) error {
 	return nil
 }
 
-// Read returns the document with that digest, of at most limit bytes. One that only the bucket
-// has is in the directory then, too.
+// Read returns the document with that digest, of at most limit bytes. If only the bucket has
+// it, Read also stores it in the directory.
 func (s Store) Read(ctx context.Context, digest string, limit int64) ([]byte, error) {
 	return s.ReadNamed(ctx, byDigest+"/"+digest, digest, limit)
 }
@@ -163,7 +163,7 @@ func RunOf(tags map[string]string) string {
 	return ""
 }
 
-// readFile reads a document in the directory, out of which no link leads.
+// readFile reads a document in the directory. Links cannot lead out of it.
 func (s Store) readFile(name string, limit int64) ([]byte, error) {
 	root, err := os.OpenRoot(s.Dir)
 	if err != nil {
@@ -177,11 +177,12 @@ func (s Store) readFile(name string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-// ReadFile reads a regular file of at most limit bytes, and waits for no other kind of file.
+// ReadFile reads a regular file of at most limit bytes. It does not block on other kinds of
+// files.
 func ReadFile(path string, limit int64) ([]byte, error) { return read(os.OpenFile, path, limit) }
 
 func read(open func(name string, flag int, perm fs.FileMode) (*os.File, error), name string, limit int64) ([]byte, error) {
-	f, err := open(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have us wait
+	f, err := open(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe would block
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,11 @@ import (
 	"bake/internal/shellquote"
 )
 
-// ExitCode is the format of a command whose exit status says all: 0 is a success.
+// ExitCode is the format of a command whose only result is its exit status: 0 is a
+// success.
 const ExitCode findings.Format = "exit-code"
 
-// Command is a scan with any program, which writes what it has found to its standard output.
+// Command is a scan with any program that writes its findings to standard output.
 type Command struct {
 	Name    string // of the report
 	Command string // for sh
@@ -35,10 +36,10 @@ type Command struct {
 // Host is where bake runs.
 type Host struct {
 	Env  []string
-	Exec func(*exec.Cmd) error // runs a command, which has a context, to its end
+	Exec func(*exec.Cmd) error // runs a command, created with a context, to its end
 }
 
-// commandScript lets the output of the command through, and says how it has ended.
+// commandScript forwards the output of the command, and prints its exit status.
 const commandScript = `
 exec 3>&1
 printf '\n\001bake output\n'
@@ -48,8 +49,8 @@ printf '\n\001bake end\n'
 exit 0
 `
 
-// OnMachine runs the command on a machine, as root. An error is a scan that did not take
-// place.
+// OnMachine runs the command on a machine, as root. An error means that the scan was not
+// carried out.
 func (c Command) OnMachine(ctx context.Context, on communicator.Communicator) (findings.Report, error) {
 	report := findings.Report{Name: c.Name, Tool: "command", Started: time.Now()}
 	ctx, cancel := limited(ctx, c.Timeout)
@@ -68,7 +69,7 @@ func (c Command) OnMachine(ctx context.Context, on communicator.Communicator) (f
 // killGrace is how long a command that was ended may take to close its output.
 const killGrace = 2 * time.Second
 
-// OnHost runs the command where bake runs.
+// OnHost runs the command on the host that bake runs on.
 func (c Command) OnHost(ctx context.Context, h Host) (findings.Report, error) {
 	report := findings.Report{Name: c.Name, Tool: "command", Started: time.Now()}
 	within, cancel := limited(ctx, c.Timeout)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// maxContent is how large a file of content may be.
+// maxContent is the maximum size of a content file.
 const maxContent = 256 << 20
 
 // Content is a file of SCAP content: a source data stream, a benchmark, or a tailoring.
@@ -21,13 +21,12 @@ type Content struct {
 	SHA256   string
 	Profiles []string  // IDs
 	Streams  []string  // IDs of the data streams
-	Dated    time.Time // the newest date in it that is not in the future; zero: it has none
+	Dated    time.Time // the newest date in it that is not in the future; zero: none
 
 	data []byte
 }
 
-// ReadContent reads a file of content. Dates in it that are after now are mistakes, which do
-// not count.
+// ReadContent reads a content file. It ignores dates after now, which must be mistakes.
 func ReadContent(path string, now time.Time) (*Content, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -41,7 +40,7 @@ func ReadContent(path string, now time.Time) (*Content, error) {
 	return c, nil
 }
 
-// readFile reads a regular file: a pipe may never end, or begin.
+// readFile reads a regular file. Reading a pipe could block forever.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -90,7 +89,7 @@ func (c *Content) read(now time.Time) error {
 	}
 }
 
-// note remembers the data streams and the dates: those of components, and of the status of a
+// note records the data streams and the dates: those of components, and of the status of a
 // benchmark.
 func (c *Content) note(t xml.StartElement, now time.Time) {
 	for _, a := range t.Attr {
@@ -106,7 +105,8 @@ func (c *Content) note(t xml.StartElement, now time.Time) {
 	}
 }
 
-// Has reports whether the content has the profile. As for oscap, the end of an ID will do.
+// Has reports whether the content has the profile. As with oscap, the end of the ID is
+// sufficient.
 func (c *Content) Has(profile string) bool {
 	for _, id := range c.Profiles {
 		if strings.HasSuffix(id, profile) {

@@ -1,5 +1,5 @@
-// Package scan runs scanners that are not part of bake, on a machine or on this host, and
-// reads what they have found.
+// Package scan runs external scanners on a machine or on this host, and reads their
+// findings.
 package scan
 
 import (
@@ -35,11 +35,11 @@ type OpenSCAP struct {
 	Timeout   time.Duration
 }
 
-// maxWire is how much a machine may send.
+// maxWire is the maximum number of bytes that a machine may send.
 const maxWire = findings.MaxRead
 
-// Run scans a machine. The package manager of the machine fetches oscap if need be; nothing
-// of it stays. An error is a scan that did not take place.
+// Run scans a machine. If necessary, the machine's package manager downloads oscap, which
+// is removed afterwards. An error means that the scan was not carried out.
 func (o OpenSCAP) Run(ctx context.Context, on communicator.Communicator) (findings.Report, error) {
 	report := findings.Report{Name: o.Name, Tool: "openscap", Started: time.Now()}
 	script, err := o.script()
@@ -53,7 +53,7 @@ func (o OpenSCAP) Run(ctx context.Context, on communicator.Communicator) (findin
 		return report, err
 	}
 	results, ok := parts["results"]
-	if code, said := parts.status(); !ok || code != 0 && code != 2 { // 2: something has failed
+	if code, said := parts.status(); !ok || code != 0 && code != 2 { // 2: a rule has failed
 		return report, fmt.Errorf("oscap ended with exit status %d: %s", code, prose.Excerpt(said))
 	}
 	z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(results)))
@@ -63,14 +63,14 @@ func (o OpenSCAP) Run(ctx context.Context, on communicator.Communicator) (findin
 	return read(z, findings.XCCDF, report)
 }
 
-// read reads a report, and keeps when it was begun.
+// read reads a report, and sets its start time.
 func read(r io.Reader, format findings.Format, begun findings.Report) (findings.Report, error) {
 	report, err := findings.Read(r, format, begun.Name)
-	report.Started = begun.Started // the clock of bake counts
+	report.Started = begun.Started // by bake's clock
 	return report, err
 }
 
-// limited is ctx with a time limit, which its cause names.
+// limited returns ctx with a time limit, which its cause mentions.
 func limited(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the scan took longer than %s, its timeout", limit))
 }
@@ -112,7 +112,7 @@ func (o OpenSCAP) script() (string, error) {
 	return "PROFILE=" + shellquote.Join(o.Profile) + "\nSTREAM=" + shellquote.Join(o.Stream) + "\nTAILORED=" + tailored + "\n" + file("content", content) + file("tailoring", tailoring) + openscap, nil
 }
 
-// packed returns the file, compressed and as lines of text.
+// packed returns the file, compressed and encoded as lines of text.
 func (c *Content) packed() (string, error) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -131,7 +131,7 @@ func (c *Content) packed() (string, error) {
 	return lines.String() + text, nil
 }
 
-// begin precedes each part of a script's output.
+// begin is printed before each part of a script's output.
 const begin = "\n\x01bake "
 
 // split returns the parts of a script's output, by the word on the first line of each.

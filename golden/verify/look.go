@@ -13,15 +13,15 @@ import (
 	"bake/internal/prose"
 )
 
-// Identity is what must be unique to a machine, and who may log in there. It is plain
-// data, without secrets.
+// Identity holds everything that must be unique to a machine, and the keys that may log
+// in. It is plain data, without secrets.
 type Identity struct {
 	MachineID string   `json:"machine_id"`
 	HostKeys  []string `json:"host_keys"` // in base64
 	Login     []string `json:"login"`     // public keys that bake has logged in with, likewise
 }
 
-// Learn learns the identity of the machine that an image is going to be made of.
+// Learn determines the identity of the machine from which an image will be made.
 func Learn(ctx context.Context, m builder.Machine) (Identity, error) {
 	seen, err := look(ctx, m)
 	id := Identity{MachineID: seen.machineID, HostKeys: seen.hostKeys}
@@ -68,7 +68,7 @@ done
 say started "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)"
 `
 
-// look looks at a machine as root.
+// look examines a machine as root.
 func look(ctx context.Context, m builder.Machine) (sight, error) {
 	said, err := asroot.Run(ctx, m, script)
 	return parse(said), err
@@ -105,12 +105,12 @@ func parse(said []string) sight {
 	return s
 }
 
-// starting reports whether the machine has not finished starting.
+// starting reports whether the machine is still starting.
 func (s sight) starting() bool {
 	return s.state == "initializing" || s.state == "starting" || s.cloudInit == "running"
 }
 
-// judge compares the machine with the one that its image was made of.
+// judge compares the machine with the one from which its image was made.
 func (s sight) judge(of Identity) []findings.Finding {
 	shared := ""
 	for _, k := range s.hostKeys {
@@ -137,7 +137,7 @@ func (s sight) judge(of Identity) []findings.Finding {
 	}
 }
 
-// afterReboot judges a machine that was restarted for the nth time.
+// afterReboot judges a machine after its nth reboot.
 func (s sight) afterReboot(before sight, n int) []findings.Finding {
 	other := ""
 	if s.machineID != before.machineID {
@@ -171,7 +171,7 @@ func (s sight) running(id string) findings.Finding {
 	return f
 }
 
-// cloud judges what cloud-init has done.
+// cloud judges the result of cloud-init.
 func (s sight) cloud(id string) findings.Finding {
 	f := findings.Finding{ID: id, Title: "cloud-init finishes without errors", Severity: findings.High, Result: findings.Pass}
 	switch s.cloudInit {
@@ -183,7 +183,7 @@ func (s sight) cloud(id string) findings.Finding {
 	return f
 }
 
-// finding returns a finding that has passed if wrong is empty.
+// finding returns a finding that passes if wrong is empty.
 func finding(id, title string, severity findings.Severity, wrong string) findings.Finding {
 	f := findings.Finding{ID: id, Title: title, Severity: severity, Result: findings.Pass}
 	if wrong != "" {

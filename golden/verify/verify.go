@@ -1,5 +1,5 @@
-// Package verify checks a finished image before it is distributed: machines of it are
-// launched, restarted and checked.
+// Package verify checks a finished image before it is distributed: it launches machines
+// from the image, reboots them and checks them.
 package verify
 
 import (
@@ -15,33 +15,33 @@ import (
 	"bake/step"
 )
 
-// Plan says how an image is verified.
+// Plan defines how an image is verified.
 type Plan struct {
 	Name      string
 	Types     []string // of machines; none: that of the build
 	User      string   // to log in as; empty: that of the build
 	Reboots   int
 	Timeout   time.Duration        // of each machine, from launch to deletion
-	OnFailure builder.RejectAction // of an image that fails
+	OnFailure builder.RejectAction // for an image that fails
 
 	// Check runs the user's checks on a machine. Nil: there are none.
 	Check func(ctx context.Context, s *step.Scope, m builder.Machine, machine string) error
 
-	// Files compares the files of a machine of the image with those that the image was
-	// made with.
+	// Files compares the files of a machine launched from the image with those of the
+	// build's machine.
 	Files func(ctx context.Context, m builder.Machine) (findings.Finding, error)
 
-	// Leftovers looks for what is not to be on a machine of the image.
+	// Leftovers searches a machine launched from the image for leftovers.
 	Leftovers func(ctx context.Context, m builder.Machine) (findings.Report, error)
 
 	// Provision runs the user's provisioners on a machine. Nil: there are none.
 	Provision func(ctx context.Context, m builder.Machine) error
 
-	// Judge returns an error if what was found on a machine is not as it should be.
+	// Judge returns an error if the findings on a machine close the gate.
 	Judge func(ctx context.Context, s *step.Scope, machine string, reports []findings.Report) error
 }
 
-// Boots returns the machines that the plan takes.
+// Boots returns the machines that the plan requires.
 func (p Plan) Boots() []builder.Boot {
 	if len(p.Types) == 0 {
 		return []builder.Boot{{User: p.User}}
@@ -53,7 +53,7 @@ func (p Plan) Boots() []builder.Boot {
 	return all
 }
 
-// Run verifies an image that was made on the machine of. An error is a
+// Run verifies an image that was made from the machine of. An error is a
 // *[builder.RejectedError], unless ctx has ended.
 func (p Plan) Run(ctx context.Context, s *step.Scope, image builder.Image, of Identity) error {
 	for _, boot := range p.Boots() {
@@ -86,7 +86,7 @@ func (p Plan) boot(ctx context.Context, s *step.Scope, image builder.Image, of I
 	})
 }
 
-// machine looks at one machine of the image.
+// machine verifies one machine launched from the image.
 func (p Plan) machine(ctx context.Context, s *step.Scope, image builder.Image, of Identity, boot builder.Boot, m builder.Machine) error {
 	report := findings.Report{Name: "verify." + p.Name, Tool: "bake:verify", Started: time.Now()}
 	seen, err := settle(ctx, m)
@@ -131,10 +131,10 @@ func machineName(image builder.Image, boot builder.Boot) string {
 	return image.ID + " on " + boot.InstanceType
 }
 
-// pause is the time between two looks at a machine that has not started yet.
+// pause is the interval between checks of whether a machine has started.
 const pause = time.Second
 
-// settle waits until the machine has started, or will not start, and returns its state. ctx
+// settle waits until the machine has started, or has failed to, and returns its state. ctx
 // limits the wait.
 func settle(ctx context.Context, m builder.Machine) (sight, error) {
 	for {
@@ -148,10 +148,10 @@ func settle(ctx context.Context, m builder.Machine) (sight, error) {
 	}
 }
 
-// reboot restarts the machine and judges how it has come back.
+// reboot reboots the machine and judges its state afterwards.
 func reboot(ctx context.Context, s *step.Scope, m builder.Machine, before sight, n int) ([]findings.Finding, error) {
 	return step.Do(ctx, s, fmt.Sprintf("restart the machine (%d)", n), func(ctx context.Context) ([]findings.Finding, error) {
-		last, err := look(ctx, m) // it may have been restarted before
+		last, err := look(ctx, m) // it may have been rebooted before
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func reboot(ctx context.Context, s *step.Scope, m builder.Machine, before sight,
 				return nil, fmt.Errorf("the machine has not come back from restart %d: %w", n, err)
 			}
 			again, err := look(ctx, m)
-			if err != nil || again.started == last.started { // the restart is still in progress
+			if err != nil || again.started == last.started { // the reboot is still in progress
 				continue
 			}
 			if again, err = settle(ctx, m); err != nil {

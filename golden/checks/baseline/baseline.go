@@ -1,8 +1,7 @@
 // Package baseline is bake:baseline, the built-in security profile: rules for the
-// operating system of an image, what shows on a machine whether they are kept, and how
-// they are made to be.
+// operating system of an image, with their checks and fixes.
 //
-// It knows Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL 9 and those built like it, and
+// It supports Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL 9 and its rebuilds, and
 // Amazon Linux 2023.
 package baseline
 
@@ -17,23 +16,23 @@ import (
 	"bake/golden/findings"
 )
 
-// Name is what the profile is called where files of checks are listed.
+// Name is the name of the profile in lists of check files.
 const Name = "bake:baseline"
 
-// Rule is something that holds on a secure machine. Its check and its fix are shell
-// functions in scripts/, check_ID and fix_ID.
+// Rule is a requirement on a secure machine. Its check and its fix are the shell
+// functions check_ID and fix_ID in scripts/.
 type Rule struct {
 	ID        string
 	Severity  findings.Severity
 	Level     int    // 1: for every server; 2: may be disruptive, and is only checked on request
-	Title     string // what is true if the rule is met
+	Title     string // what the rule requires
 	Rationale string
 	Fix       string // what to do, for people
-	Refs      string // its names in other rule books, such as "C 5.1.20, R33"
+	Refs      string // its numbers in other standards, such as "C 5.1.20, R33"
 	AppliesTo string // "": every machine
 }
 
-// Rules returns all rules, in the order in which people read them.
+// Rules returns all rules, in display order.
 func Rules() []Rule { return slices.Clone(table) }
 
 // Automatic reports whether Remediate has a fix for the rule.
@@ -50,17 +49,17 @@ func (r Rule) finding() findings.Finding {
 // function returns the name of a shell function of a rule.
 func function(kind, id string) string { return kind + "_" + strings.ReplaceAll(id, "-", "_") }
 
-// Selection says which rules count. The zero value is level 1.
+// Selection selects rules. The zero value selects level 1.
 type Selection struct {
 	Levels []int    // none: level 1, unless Only names rules
-	Only   []string // also these, of whatever level
+	Only   []string // also these, of any level
 	Except []string // never these
 }
 
-// Select reads a selection as it is written after the name of the profile, such as
+// Select parses a selection, as written after the name of the profile, such as
 // "level2", "ssh-forwarding,pw-aging" or "-service-ports": level2 adds the rules of
-// level 2, a rule adds itself, and one after a minus is left out. Rules alone are all
-// that is selected.
+// level 2, a name adds that rule, and a name after a minus sign excludes it. If only
+// rule names are given, only these rules are selected.
 func Select(words string) (Selection, error) {
 	var s Selection
 	for _, w := range strings.FieldsFunc(words, func(r rune) bool { return r == ',' }) {
@@ -93,8 +92,8 @@ func (s Selection) Findings() (all []findings.Finding) {
 	return all
 }
 
-// Rules returns the rules that are selected; it is an error if there are none, or if
-// the selection names one that does not exist.
+// Rules returns the selected rules. It is an error if there are none, or if the
+// selection names one that does not exist.
 func (s Selection) Rules() ([]Rule, error) {
 	var errs []error
 	for _, id := range slices.Concat(s.Only, s.Except) {

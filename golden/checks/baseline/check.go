@@ -13,8 +13,9 @@ import (
 	"bake/golden/findings"
 )
 
-// Check tries the selected rules on a machine, in one call, and changes nothing there.
-// The error says why no rule could be tried; a rule that could not be is a finding.
+// Check checks the selected rules on a machine in one call, without changing anything
+// there. An error means that no rule could be checked; a single rule that could not be
+// checked is a finding.
 func Check(ctx context.Context, m Machine, s Selection) (findings.Report, error) {
 	rules, err := s.Rules()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"bake/internal/prose"
 )
 
-// Machine is the way to a machine.
+// Machine provides access to a machine.
 type Machine interface {
 	// Run runs a script in a POSIX shell, as root, and writes its output to out. It
 	// fails if the exit status is not 0, or not known. What comes before and after the
@@ -35,7 +35,7 @@ func On(c communicator.Communicator) Machine { return remote{c} }
 
 type remote struct{ on communicator.Communicator }
 
-// asRoot begins a shell as root; sudo says why it cannot.
+// asRoot starts a shell as root. If that is impossible, sudo prints the reason.
 const asRoot = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
 
 func (r remote) Run(ctx context.Context, script string, out io.Writer) error {
@@ -64,12 +64,12 @@ func (r remote) LogIn(ctx context.Context) (err error) {
 //go:embed scripts/*.sh
 var files embed.FS
 
-// scripts is what every script begins with: the functions of all rules.
+// scripts is the beginning of every script: the functions of all rules.
 func scripts() string {
 	var b strings.Builder
 	entries, err := files.ReadDir("scripts")
 	if err != nil {
-		panic(err) // it is in the program
+		panic(err) // embedded in the program
 	}
 	for _, e := range entries {
 		text, err := files.ReadFile("scripts/" + e.Name())
@@ -81,20 +81,20 @@ func scripts() string {
 	return b.String()
 }
 
-// The exit statuses of checks and fixes; any other is an error. What falls off the end
-// of a check is one too.
+// The exit statuses of checks and fixes. Any other is an error, and so is a check that
+// ends without one of them.
 const (
 	passed        = 0
 	failed        = 1
 	notApplicable = 3
-	rebootNeeded  = 4 // will hold after a reboot, and does not before
-	kernelNeeded  = 5 // does not apply to a machine that has the kernel of its host
+	rebootNeeded  = 4 // will be met after a reboot, but not before
+	kernelNeeded  = 5 // does not apply to a machine that shares its host's kernel
 )
 
 // answer is the result that a script reports for a rule.
 type answer struct {
 	status int
-	text   string // what it has seen, or why
+	text   string // the evidence, or the reason
 }
 
 const (
@@ -104,7 +104,7 @@ const (
 	maxOutput   = 1 << 20       // bytes of all answers
 	maxLine     = 8 << 10       // bytes of one line
 	checkTime   = 5 * time.Minute
-	fixTime     = 30 * time.Minute // with packages from a slow mirror
+	fixTime     = 30 * time.Minute // including packages from a slow mirror
 )
 
 // ask runs check or fix for rules, in that order, in one call. There is an answer for

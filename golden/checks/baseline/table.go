@@ -17,9 +17,9 @@ const (
 	withInit = "machines with cloud-init"
 )
 
-// table lists the rules in display order. The columns are: id, severity, level, what holds
-// if the rule is met, why it matters, what to do if it is not met, its numbers in other
-// rule books, and where it applies.
+// table lists the rules in display order. The columns are: id, severity, level,
+// requirement, why it matters, what to do if it is not met, numbers in other standards,
+// and where it applies.
 //
 // References: C is a section of CIS Debian Linux 12 1.1.0, R9 a number of the STIG for
 // RHEL 9 (V2R9), U24 one of the STIG for Ubuntu 24.04 (V1R5), R a recommendation of

@@ -24,7 +24,7 @@ var recordTypes = map[string]dnsmessage.Type{
 	"NS": dnsmessage.TypeNS, "PTR": dnsmessage.TypePTR, "SRV": dnsmessage.TypeSRV, "SSHFP": typeSSHFP, "TXT": dnsmessage.TypeTXT,
 }
 
-// Types that package dnsmessage does not know.
+// Types that package dnsmessage does not define.
 const (
 	typeSSHFP dnsmessage.Type = 44
 	typeCAA   dnsmessage.Type = 257
@@ -91,7 +91,7 @@ func resolved(found []string) Answer {
 	return Answer{"resolvable": known(true), "addrs": known(slices.Compact(found))}
 }
 
-// lookUp asks a server for records.
+// lookUp queries a server for records.
 func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name string) ([]string, error) {
 	if kind == "PTR" {
 		name = reversed(name)
@@ -115,7 +115,7 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil { // which a forwarded connection may not know
+		if err := conn.SetDeadline(deadline); err != nil { // a forwarded connection may not support deadlines
 			defer time.AfterFunc(time.Until(deadline), func() { _ = conn.Close() }).Stop()
 		}
 	}
@@ -133,7 +133,7 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	return records(response, query.ID, question)
 }
 
-// reversed returns the name that an address is looked up by.
+// reversed returns the name for the reverse lookup of an address.
 func reversed(address string) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
@@ -247,7 +247,7 @@ func askServer(p *plan, q Question) reader {
 	}
 }
 
-// dug returns the values of records in what dig puts out.
+// dug returns the values of the records in dig's output.
 func dug(out, kind string) (values []string, err error) {
 	_, status, _ := strings.Cut(out, "status: ")
 	status, _, _ = strings.Cut(status, ",")

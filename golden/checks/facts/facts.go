@@ -1,9 +1,9 @@
-// Package facts learns what checks need to know about a machine: through a communicator,
-// in few round trips, with nothing installed on the machine.
+// Package facts collects the facts about a machine that checks need: through a
+// communicator, in few round trips, and without installing anything on the machine.
 package facts
 
-// Question is something to be learned about one thing on the machine. Its words are
-// those of goss's files (https://goss.readthedocs.io/en/stable/gossfile/):
+// Question asks for attributes of one thing on the machine, in the terms of goss's
+// files (https://goss.readthedocs.io/en/stable/gossfile/):
 //
 //	kind          key               attributes
 //	file          path              exists mode owner group uid gid size filetype linked-to contents md5 sha256 sha512
@@ -21,35 +21,35 @@ package facts
 //	dns           name, MX:name     resolvable addrs
 //	http          URL               status headers body
 //
-// An exit status above 128 is 128 and the number of a signal, or the command's own.
+// An exit status above 128 is 128 plus the number of a signal, or the command's own.
 type Question struct {
 	Kind       string   // file, package, service, port, user, …
-	Key        string   // what is looked at: a path, a name, an address, a command line
+	Key        string   // such as a path, a name, an address or a command line
 	Attributes []string // the attributes to query, such as exists and mode
 
-	// Options are what else decides the answer, as in goss's files: timeout in
-	// milliseconds, of command, mount, addr, dns and http; server of dns; local-address of addr; method,
-	// allow-insecure, no-follow-redirects, request-headers (a line each), request-body,
-	// username, password, ca-file, cert-file, key-file and proxy of http. An option that
-	// is not known or cannot be heeded is an error of all facts.
+	// Options are further parameters, as in goss's files: timeout in milliseconds for command, mount,
+	// addr, dns and http; server for dns; local-address for addr; method, allow-insecure,
+	// no-follow-redirects, request-headers (one per line), request-body, username, password, ca-file,
+	// cert-file, key-file and proxy for http. With an option that is unknown or cannot be applied, all
+	// facts are errors.
 	Options map[string]string
 }
 
 // Answer holds the fact for each attribute of a question.
 type Answer map[string]Fact
 
-// Fact is what was learned of an attribute, or why it could not be.
+// Fact is the value of an attribute, or the reason why it is unknown.
 type Fact struct {
-	Value any    // bool, int64, string, []string or Text; nil if it was not learned
-	Err   string // why it was not learned; "" if it was
+	Value any    // bool, int64, string, []string or Text; nil if unknown
+	Err   string // why it is unknown; "" if it is known
 }
 
-// Text is the content of a file or the output of a command; it may have been cut at a
-// bound, which is then its Fact's Err.
+// Text is the content of a file or the output of a command. If it was truncated at a
+// limit, the Err of its Fact says so.
 type Text string
 
-// known returns the fact that v is so.
+// known returns a fact with a value.
 func known(v any) Fact { return Fact{Value: v} }
 
-// unknown returns the fact that nothing was learned.
+// unknown returns a fact without a value.
 func unknown(why string) Fact { return Fact{Err: why} }

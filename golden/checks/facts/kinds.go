@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// asks are the kinds of questions: what each adds to a plan, and how it reads the replies.
+// asks are the kinds of questions: the queries that each adds to a plan, and how it reads
+// the replies.
 var asks = map[string]func(*plan, Question) reader{
 	"file":         askFile,
 	"package":      askPackage,
@@ -29,7 +30,7 @@ var asks = map[string]func(*plan, Question) reader{
 	"http":         askHTTP,
 }
 
-// options are the names of options, by kind.
+// options are the names of the options of each kind.
 var options = map[string][]string{
 	"command": {"timeout"},
 	"mount":   {"timeout"},
@@ -42,7 +43,7 @@ func (q Question) asks(attributes ...string) bool {
 	return slices.ContainsFunc(attributes, func(a string) bool { return slices.Contains(q.Attributes, a) })
 }
 
-// whole returns the number that all of the text is.
+// whole parses a text that consists of a number.
 func whole(text string) Fact {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
@@ -51,7 +52,7 @@ func whole(text string) Fact {
 	return known(n)
 }
 
-// absent returns the facts of something that is not there.
+// absent returns the facts of something that does not exist.
 func absent(first, why string, others ...string) Answer {
 	a := Answer{first: known(false)}
 	for _, name := range others {

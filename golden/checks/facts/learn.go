@@ -21,7 +21,7 @@ import (
 	"bake/internal/shellquote"
 )
 
-// As says which user of a machine looks at it.
+// As is the user that queries a machine.
 type As bool
 
 // The users. Root is reached with "sudo -n" if the login user is another one.
@@ -37,10 +37,10 @@ const (
 	maxLine  = 100 << 10 // of a command, which Linux must accept as one argument
 )
 
-// patience is how long a machine may take for everything but commands.
+// patience is how long a machine may take for everything except commands.
 const patience = 3 * time.Minute
 
-// workers is how many commands run at a time.
+// workers is the number of commands that run at a time.
 const workers = 8
 
 // Learn queries a machine with a POSIX shell. It returns an answer for each question, in
@@ -73,7 +73,7 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 		return nil, err
 	}
 	p, readers = newPlan(), map[int]reader{}
-	for _, i := range rest { // what the machine has to do itself
+	for _, i := range rest { // queries that the machine has to run itself
 		readers[i] = asks[questions[i].Kind](p, questions[i])
 	}
 	if err := p.answer(ctx, c, as, readers, answers); err != nil {
@@ -88,7 +88,7 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 // reader converts replies to an answer.
 type reader func([]reply) Answer
 
-// answer asks, and has readers fill in the answers with their numbers.
+// answer runs the queries of a plan, and calls the readers to fill in their answers.
 func (p *plan) answer(ctx context.Context, c communicator.Communicator, as As, readers map[int]reader, answers []Answer) error {
 	replies, err := p.run(ctx, c, as)
 	if err != nil {
@@ -100,7 +100,7 @@ func (p *plan) answer(ctx context.Context, c communicator.Communicator, as As, r
 	return nil
 }
 
-// timeout returns the option of that name, or the default.
+// timeout returns the timeout option, or the default.
 func (q Question) timeout(standard time.Duration) (time.Duration, error) {
 	text := q.Options["timeout"]
 	if text == "" || text == "0" {
@@ -122,7 +122,7 @@ func (q Question) patience(standard time.Duration) time.Duration {
 	return d
 }
 
-// all gives every attribute of a question the same fact.
+// all returns the same fact for every attribute of a question.
 func all(f Fact, q Question) Answer {
 	a := Answer{}
 	for _, name := range q.Attributes {
@@ -147,14 +147,14 @@ func only(a Answer, q Question) Answer {
 // reply is the output of a probe.
 type reply struct {
 	status  int
-	late    bool   // it took too long
+	late    bool   // it timed out
 	lost    string // why there is no reply, or ""
-	out     []byte // at most maxText and one more, if there was more
+	out     []byte // at most maxText bytes, plus one if there was more
 	err     []byte
-	missing bool // the machine lacks what it takes
+	missing bool // the machine lacks a program for it
 }
 
-// failed returns why a probe gave no result, or "".
+// failed returns why a probe has no result, or "".
 func (r reply) failed() string {
 	switch {
 	case r.lost != "":
@@ -178,7 +178,7 @@ func firstLine(text []byte) string {
 	return prose.Short(line, 300)
 }
 
-// text returns the fact of an output.
+// text returns an output as a fact.
 func (r reply) text(out []byte) Fact {
 	if len(out) > maxText {
 		return Fact{Text(out[:maxText]), fmt.Sprintf("it is longer than %d MB", maxText>>20)}
@@ -196,11 +196,11 @@ type plan struct {
 
 func newPlan() *plan { return &plan{ids: map[string]int{}} }
 
-// probe adds a function of probes.sh and returns the id of its reply. Its words may hold
-// anything but NUL.
+// probe adds a call of a function in probes.sh, and returns the id of its reply. The
+// words may contain anything but NUL.
 func (p *plan) probe(words ...string) int { return p.add("fact " + shellquote.Join(words...)) }
 
-// short is a probe that puts out little, and no NUL, which costs the machine less.
+// short is a probe with little output and no NUL, which is cheaper for the machine.
 func (p *plan) short(words ...string) int { return p.add("say " + shellquote.Join(words...)) }
 
 // batches are the functions of probes.sh that answer many questions at once.
@@ -228,7 +228,7 @@ func (p *plan) command(line string, timeout time.Duration) int {
 	return id
 }
 
-// runs is what the lines of users' commands begin with.
+// runs is the beginning of the lines for users' commands.
 const runs = "run"
 
 //go:embed probes.sh
@@ -282,7 +282,7 @@ func input(script, nonce string) string {
 	return b.String()
 }
 
-// shells are the lines that begin the shell.
+// shells are the command lines that start the shell.
 func (as As) shell() string {
 	if as == Root {
 		return `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
@@ -290,7 +290,7 @@ func (as As) shell() string {
 	return "sh -s"
 }
 
-// run asks, and returns the replies by id.
+// run runs the script, and returns the replies by id.
 func (p *plan) run(ctx context.Context, c communicator.Communicator, as As) ([]reply, error) {
 	if len(p.probes) == 0 {
 		return nil, nil
@@ -374,10 +374,10 @@ func (p *plan) order() []int {
 	return append(ids, len(p.probes))
 }
 
-// frames reads what reply of probes.sh sends.
+// frames reads the output of the function reply in probes.sh.
 type frames struct{ r io.Reader }
 
-// maxHeader is how long the first line of a reply may be.
+// maxHeader is the maximum length of the first line of a reply.
 const maxHeader = 80
 
 func (f *frames) next(id int) (reply, error) {

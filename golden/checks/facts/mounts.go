@@ -31,7 +31,7 @@ func askMount(p *plan, q Question) reader {
 	}
 }
 
-// mounted reads mountinfo, of which the first entry of a directory counts.
+// mounted parses mountinfo. The first entry for a directory counts.
 func mounted(table, dir string) Answer {
 	for line := range strings.Lines(table) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
@@ -123,7 +123,7 @@ func askInterface(p *plan, q Question) reader {
 	}
 }
 
-// cidrs reads the addresses that "ip -o addr" lists.
+// cidrs parses the addresses in the output of "ip -o addr".
 func cidrs(list string) []string {
 	all := []string{}
 	for line := range strings.Lines(list) {
@@ -133,7 +133,7 @@ func cidrs(list string) []string {
 				continue
 			}
 			addr := f[i+1]
-			if i+3 < len(f) && f[i+2] == "peer" { // the mask is written after the peer
+			if i+3 < len(f) && f[i+2] == "peer" { // the prefix length follows the peer's address
 				_, bits, _ := strings.Cut(f[i+3], "/")
 				addr += "/" + bits
 			}

@@ -42,8 +42,8 @@ func (q Question) dialed() bool {
 	return dials[q.Kind] != nil
 }
 
-// reach answers the questions whose indexes are in dialed, and returns the indexes of those
-// that it cannot answer.
+// reach answers the questions with these indexes, and returns the indexes of those that it
+// cannot answer.
 func reach(ctx context.Context, f communicator.Forwarder, questions []Question, dialed []int, answers []Answer) (rest []int, err error) {
 	errs := make([]error, len(dialed))
 	var g errgroup.Group
@@ -90,11 +90,11 @@ func endpoint(key string) (protocol, host, port string, err error) {
 // standard is the timeout of addr and dns.
 const standard = 500 * time.Millisecond
 
-// detour is what the way over the machine may take in addition to a timeout, which is the
-// machine's own: a slow connection to the machine must not look like a closed port.
+// detour is added to a timeout for the connection to the machine: a slow connection to
+// the machine must not look like a closed port.
 const detour = 2 * time.Second
 
-// errTimeout ends what has taken as long as its option allows.
+// errTimeout is the error of a query that exceeded its timeout.
 var errTimeout = errors.New("it took too long")
 
 func dialAddr(ctx context.Context, f communicator.Forwarder, q Question, _ Answer) (Answer, error) {
@@ -143,8 +143,8 @@ func (q Question) seconds(standard time.Duration) string {
 // httpFiles are the options of http that name files on the machine.
 var httpFiles = []string{"ca-file", "cert-file", "key-file"}
 
-// askFiles reads the files on the machine that a question for dials takes: each is a fact
-// with the name of its option.
+// askFiles reads the files on the machine that a question for dials needs. Each becomes a
+// fact with the name of its option.
 func askFiles(p *plan, q Question) reader {
 	ids := map[string]int{}
 	for _, name := range httpFiles {
@@ -164,10 +164,10 @@ func askFiles(p *plan, q Question) reader {
 	}
 }
 
-// trust is how certificates are checked, and which one the client has. files is what
-// [askFiles] has read.
+// trust returns the TLS configuration: how certificates are verified, and the client's
+// certificate. files are the results of [askFiles].
 func (q Question) trust(files Answer) (*tls.Config, error) {
-	c := &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")} // as the check says
+	c := &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")} // the check requests it
 	text := map[string][]byte{}
 	for name, fact := range files {
 		content, ok := fact.Value.(Text)
@@ -248,7 +248,7 @@ func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question, files A
 	return a, nil
 }
 
-// why returns the text of an error of net/http, or that it took too long.
+// why returns the text of an error of net/http, or a message about a timeout.
 func why(ctx context.Context, err error) string {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause.Error()
@@ -373,7 +373,8 @@ func askHTTP(p *plan, q Question) reader {
 	}
 }
 
-// responded reads what curl puts out: the headers of each response, and the last one's body.
+// responded parses the output of curl: the headers of each response, and the body of the
+// last one.
 func responded(r reply) Answer {
 	rest := string(r.out)
 	var status string
@@ -430,7 +431,7 @@ func inHosts(text, name string) (addrs []string) {
 	return addrs
 }
 
-// addresses returns the IP addresses that lines begin with.
+// addresses returns the IP addresses at the start of lines.
 func addresses(text string) (addrs []string) {
 	for line := range strings.Lines(text) {
 		if f := strings.Fields(line); len(f) > 0 {

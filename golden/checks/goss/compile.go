@@ -9,16 +9,16 @@ import (
 	"bake/config/lang"
 )
 
-// matcherNames are the matchers that a mapping can name.
+// matcherNames are the names of matchers in a mapping.
 var matcherNames = []string{
 	"equal", "have-prefix", "have-suffix", "contain-substring", "match-regexp", "have-patterns", "gt", "ge", "lt", "le",
 	"have-len", "have-key", "contain-element", "contain-elements", "consist-of", "not", "and", "or", "semver-constraint", "gjson", "xml",
 }
 
-// compile makes a matcher of the value of an attribute in a file. An error that goss
+// compile makes a matcher from the value of an attribute in a file. An error that goss
 // detects only when it runs the test is a warning, and the attribute cannot be judged:
-// published suites contain a few such tests among hundreds of valid ones. A matcher that
-// bake does not know is an error.
+// published suites contain a few such tests among hundreds of valid ones. An unknown
+// matcher is an error.
 func compile(n *node) (matcher, *hcl.Diagnostic) {
 	switch v := n.value.(type) {
 	case string:
@@ -53,7 +53,7 @@ func compileAll(list []*node) ([]matcher, *hcl.Diagnostic) {
 	return ms, nil
 }
 
-// compilePatterns makes a matcher of a list of patterns.
+// compilePatterns makes a matcher from a list of patterns.
 func compilePatterns(list []*node) (matcher, *hcl.Diagnostic) {
 	m := havePatterns{make([]pattern, len(list))}
 	for i, x := range list {
@@ -69,7 +69,7 @@ func compilePatterns(list []*node) (matcher, *hcl.Diagnostic) {
 	return m, nil
 }
 
-// compileNamed makes a matcher of "name: argument".
+// compileNamed makes a matcher from "name: argument".
 func compileNamed(f field) (matcher, *hcl.Diagnostic) {
 	switch f.name {
 	case "equal":

@@ -20,10 +20,10 @@ const Stdin = "<stdin>"
 
 // Options control how a suite is read.
 type Options struct {
-	Input []byte // what the file named [Stdin] holds: JSON, or else YAML
+	Input []byte // content of the file named [Stdin]: JSON or YAML
 
 	Vars map[string]any    // .Vars of its templates; see [ReadVars]
-	Env  map[string]string // .Env and getEnv of its templates; those of no other environment are visible
+	Env  map[string]string // .Env and getEnv of its templates, which see no other environment
 
 	// Read returns the contents of files on the machine, for readFile of the templates, in
 	// the order of paths. It is called a few times at most. Without it, readFile is an error.
@@ -45,22 +45,22 @@ func (s *Suite) Files() []string { return s.files }
 type resource struct {
 	kind    *resourceType
 	name    string // in its section
-	key     string // what is looked at
+	key     string // what is checked
 	title   string
 	meta    map[string]any
 	skip    bool
 	checks  []*check
 	options map[string]string
 	content any           // of matching
-	retries int           // how often it is checked again while it does not meet the requirements
+	retries int           // maximum number of retries while it does not meet the requirements
 	pause   time.Duration // before each of these times; 0 is a second
 	at      hcl.Range
 
-	replaced bool // by a later one of its name
+	replaced bool // overridden by a later one of the same name
 	question int  // index of the question whose answer is judged; -1: no question
 }
 
-// check is a demand on an attribute.
+// check is a requirement on an attribute.
 type check struct {
 	attribute *attribute
 	at        hcl.Range
@@ -114,8 +114,8 @@ func (s *Suite) ask() {
 	}
 }
 
-// refuse warns of resources that no machine can be queried about: they fail on every
-// machine.
+// refuse warns about resources that cannot be queried on any machine, and so always
+// fail.
 func (s *Suite) refuse() (diags hcl.Diagnostics) {
 	for _, r := range s.resources {
 		if r.question < 0 {
@@ -202,7 +202,7 @@ func (s *Suite) name() {
 	})
 }
 
-// rule returns the identity that the author of the file has given to the resource, or "".
+// rule returns the rule ID that the author of the file has given to the resource, or "".
 func (r *resource) rule() string {
 	for _, name := range []string{"id", "CIS_ID"} {
 		if s := asOneLine(r.meta[name]); s != "" {
@@ -212,7 +212,7 @@ func (r *resource) rule() string {
 	return ""
 }
 
-// asOneLine is a value of meta as a text; lists are joined with commas.
+// asOneLine formats a value of meta as one line; lists are joined with commas.
 func asOneLine(v any) string {
 	if v == nil {
 		return ""

@@ -14,7 +14,7 @@ import (
 	"bake/golden/findings"
 )
 
-// Outcome is what became of a check, in the words and numbers of goss.
+// Outcome is the outcome of a check, with goss's names and numbers.
 type Outcome int
 
 // The outcomes. goss has none for a resource that could not be judged: that is Failed,
@@ -43,8 +43,8 @@ type Result struct {
 }
 
 // Results judges answers, which must be in the order of [Suite.Questions]. There is one
-// result for each check, in the order of the files. Checks that are not judged when ctx is
-// done count as not learned.
+// result for each check, in the order of the files. Checks that have not been judged when
+// ctx ends have an error.
 func (s *Suite) Results(ctx context.Context, answers []facts.Answer) []Result {
 	var out []Result
 	for _, r := range s.resources {
@@ -94,7 +94,7 @@ func unmet(name string, first Result) string {
 	return ""
 }
 
-// fact is what check c of the resource is about.
+// fact returns the fact that check c of the resource is about.
 func (r *resource) fact(c *check, answer facts.Answer) facts.Fact {
 	if r.kind.kind == "matching" {
 		if r.options["as-reader"] == "true" {
@@ -138,12 +138,12 @@ func (c *check) judge(fact facts.Fact, result *Result) {
 	}
 }
 
-// Judge is [Suite.Results] as findings.
+// Judge returns [Suite.Results] as findings.
 func (s *Suite) Judge(ctx context.Context, answers []facts.Answer) []findings.Finding {
 	return Findings(s.Results(ctx, answers))
 }
 
-// Findings has a finding for each result.
+// Findings returns a finding for each result.
 func Findings(results []Result) []findings.Finding {
 	out := make([]findings.Finding, len(results))
 	for i, r := range results {
@@ -188,7 +188,7 @@ func (r Result) finding() findings.Finding {
 	return f
 }
 
-// note is a text of meta with its lines.
+// note returns a text of meta with its lines.
 func note(v any) string {
 	if v == nil {
 		return ""
@@ -204,7 +204,7 @@ func severity(v any) findings.Severity {
 	return findings.Unknown
 }
 
-// How much of a fact, and of all, a finding shows.
+// How much of a fact, and in total, a finding shows.
 const (
 	maxShown    = 300
 	maxEvidence = 2000
@@ -231,7 +231,7 @@ func (r Result) evidence() string {
 	return clip(out, maxEvidence)
 }
 
-// asJSON is a value as reports show it.
+// asJSON formats a value for reports.
 func asJSON(v any) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -92,7 +92,7 @@ func (l *loader) sections() []string {
 	return append(names, "gossfile")
 }
 
-// file reads the file at path. from is where it is included.
+// file reads the file at path. from is the place where it is included.
 func (l *loader) file(path string, from hcl.Range) {
 	if len(l.chain)+1 >= maxIncludes {
 		l.add(fault(from, "Too many levels of includes", "Includes are followed %d levels deep.", maxIncludes))
@@ -152,14 +152,14 @@ func (l *loader) read(path string) (info os.FileInfo, text []byte, err error) {
 	if info, err = os.Stat(path); err != nil {
 		return nil, nil, err
 	}
-	if !info.Mode().IsRegular() { // a pipe may never end, or begin
+	if !info.Mode().IsRegular() { // reading a pipe could block forever
 		return nil, nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	text, err = readFile(path)
 	return info, text, err
 }
 
-// readFile reads a file that is not too large.
+// readFile reads a file, with a limit on its size.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -207,11 +207,11 @@ func (l *loader) section(f field) {
 	}
 }
 
-// put adds a resource; it takes the place of one of its type and name.
+// put adds a resource. It replaces one with the same type and name.
 func (l *loader) put(r *resource) {
 	id := r.kind.kind + " " + r.name
 	if old := l.byName[id]; old != nil {
-		if old.at != r.at { // the same file, included twice, is no surprise
+		if old.at != r.at { // no warning if the same file was included twice
 			l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
 		}
 		old.replaced = true
@@ -226,7 +226,7 @@ type include struct {
 	at      hcl.Range
 }
 
-// includes reads what the section gossfile of a file in the folder dir names.
+// includes reads the files in the section gossfile of a file in the folder dir.
 func (l *loader) includes(dir string, section *node) {
 	things, ok := section.value.(fields)
 	if !ok {
@@ -262,7 +262,8 @@ func (l *loader) includes(dir string, section *node) {
 	}
 }
 
-// literal is a folder as a pattern that only it matches. On Windows patterns have no escapes.
+// literal returns a pattern that matches only this folder. On Windows, patterns have no
+// escapes.
 func literal(dir string) string {
 	if filepath.Separator == '\\' {
 		return dir
@@ -270,7 +271,7 @@ func literal(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
 }
 
-// readInclude reads an entry of gossfile. One that is skipped has no pattern.
+// readInclude reads an entry of gossfile. A skipped entry has no pattern.
 func readInclude(thing field) (include, *hcl.Diagnostic) {
 	in := include{thing.name, thing.at}
 	attributes, ok := thing.node.value.(fields)
@@ -362,7 +363,7 @@ func readResource(t *resourceType, thing field) (*resource, hcl.Diagnostics) {
 func find(attributes fields, a *attribute) (field, bool) {
 	names := []string{a.name}
 	if a.name == "resolvable" {
-		names = append(names, "resolveable") // as files from before 0.3 have it
+		names = append(names, "resolveable") // as in files from before 0.3
 	}
 	for _, name := range names {
 		for _, f := range attributes {
@@ -374,8 +375,8 @@ func find(attributes fields, a *attribute) (field, bool) {
 	return field{}, false
 }
 
-// missing deals with a required attribute that is absent: as in goss it fails. What is
-// skipped needs none.
+// missing handles the absence of a required attribute, which fails as in goss. Skipped
+// resources need none.
 func (r *resource) missing(a *attribute) *hcl.Diagnostic {
 	c := &check{attribute: a, at: r.at}
 	r.checks = append(r.checks, c)
@@ -386,7 +387,7 @@ func (r *resource) missing(a *attribute) *hcl.Diagnostic {
 	return hint(r.at, "Missing attribute", "%s %q needs the attribute %s, and fails without it.", r.kind.kind, clip(r.name, 60), a.name)
 }
 
-// common reads an attribute that demands nothing.
+// common reads an attribute that is not a requirement.
 func (r *resource) common(f field) (d *hcl.Diagnostic) {
 	var text string
 	switch {
@@ -425,7 +426,7 @@ func (r *resource) common(f field) (d *hcl.Diagnostic) {
 	return d
 }
 
-// readOption reads a value of a certain kind, as a text.
+// readOption reads a value of a certain kind as a text.
 func readOption(f field, kind optionKind) (string, *hcl.Diagnostic) {
 	wrong := func(want string) *hcl.Diagnostic {
 		return fault(f.node.at, "Wrong value", "%s is %s, not %s.", f.name, want, f.node.kind())
@@ -478,7 +479,7 @@ func readOption(f field, kind optionKind) (string, *hcl.Diagnostic) {
 	return f.node.text, nil
 }
 
-// readCount reads how often something is done.
+// readCount reads a number of repetitions.
 func readCount(f field) (int, *hcl.Diagnostic) {
 	n, ok := f.node.value.(int)
 	if !ok || n < 0 {
@@ -487,7 +488,7 @@ func readCount(f field) (int, *hcl.Diagnostic) {
 	return n, nil
 }
 
-// readDelay reads a time in milliseconds, or with its unit.
+// readDelay reads a duration, in milliseconds or with a unit.
 func readDelay(f field) (time.Duration, *hcl.Diagnostic) {
 	wrong := fault(f.node.at, "Wrong value", "%s is a number of milliseconds, or a time with its unit such as \"2s\".", f.name)
 	if n, ok := toFloat(f.node.value); ok {
@@ -507,8 +508,8 @@ func readDelay(f field) (time.Duration, *hcl.Diagnostic) {
 	return d, nil
 }
 
-// readCheck reads a demand, on a text if lists are patterns. A list of no patterns demands
-// nothing, and is no check.
+// readCheck reads a requirement, on a text if lists are patterns. An empty list of
+// patterns requires nothing, and is not a check.
 func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 	c := &check{attribute: a, at: f.at, expected: f.node.plain()}
 	list, isList := f.node.value.([]*node)
@@ -571,7 +572,8 @@ func endedBySignal(n *node) *node {
 	return &out
 }
 
-// surprises warns of values that YAML takes for something else than their author did.
+// surprises warns about values that YAML interprets differently than their author
+// probably intended.
 func (a *attribute) surprises(n *node) (diags hcl.Diagnostics) {
 	switch v := n.value.(type) {
 	case string:

@@ -17,32 +17,32 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// matcher is a demand. It keeps nothing between calls.
+// matcher is a requirement. It keeps no state between calls.
 type matcher interface {
 	// match reports whether actual meets the requirement; an error means that this cannot
 	// be determined.
 	match(actual any) (bool, error)
-	// failure describes an actual value that does not match, negated one that matches but
-	// should not.
+	// failure describes an actual value that does not match or, if negated, one that
+	// matches but should not.
 	failure(actual any) Failure
 	negated(actual any) Failure
-	// plain is the matcher as JSON shows it.
+	// plain returns the matcher in the form for JSON.
 	plain() any
 }
 
-// Failure is why a fact is not as it should be.
+// Failure describes a fact that does not meet a requirement.
 type Failure struct {
 	Actual    any    // what was compared, after the transforms
 	Message   string // such as "to equal"
 	Expected  any
-	Missing   any // elements of Expected that nothing matched
-	Extra     any // elements of Actual that matched nothing
-	Found     any // elements of Expected that something matched
+	Missing   any // elements of Expected without a match
+	Extra     any // elements of Actual without a match
+	Found     any // elements of Expected with a match
 	Transform []any
 	Raw       any // the fact before the transforms, if the matcher has any
 }
 
-// simple is a demand of one value.
+// simple is a requirement with one expected value.
 type simple struct {
 	message  string // after "to " or "not to "
 	expected any
@@ -130,7 +130,7 @@ func toFloat(v any) (float64, bool) {
 	return 0, false
 }
 
-// numeric demands a relation to a number.
+// numeric requires a relation to a number.
 func numeric(relation string, want any, holds func(c int) bool) matcher {
 	limit, _ := toFloat(want)
 	return transformed{toNumeric(), simple{"be numerically " + relation, want, map[string]any{relation: want}, func(actual any) (bool, error) {
@@ -142,7 +142,7 @@ func numeric(relation string, want any, holds func(c int) bool) matcher {
 	}}}
 }
 
-// textual demands something of a text.
+// textual is a requirement on a text.
 func textual(name, message, want string, holds func(text string) bool) matcher {
 	return transformed{toText(), simple{message, want, map[string]any{name: want}, func(actual any) (bool, error) {
 		return holds(actual.(string)), nil
@@ -202,7 +202,7 @@ func containElement(element matcher) matcher {
 	}}}
 }
 
-// semverConstraint demands of every version that it is in a range.
+// semverConstraint requires that every version is in a range.
 func semverConstraint(want string, allowed semver.Range) matcher {
 	return simple{"satisfy semver constraint", want, map[string]any{"semver-constraint": want}, func(actual any) (bool, error) {
 		list, ok := elements(actual)
@@ -335,7 +335,8 @@ func (m not) failure(actual any) Failure { return m.matcher.negated(actual) }
 func (m not) negated(actual any) Failure { return m.matcher.failure(actual) }
 func (m not) plain() any                 { return map[string]any{"not": m.matcher.plain()} }
 
-// and demands that all hold; the first that does not, or that errs, ends it.
+// and requires that all matchers match. The first that does not, or that returns an
+// error, decides.
 type and []matcher
 
 func (m and) first(actual any) (failed matcher, err error) {
@@ -370,7 +371,8 @@ func (m and) plain() any {
 	return map[string]any{"and": plains(m)}
 }
 
-// or demands that one holds; the first that does, or that errs, ends it.
+// or requires that one matcher matches. The first that does, or that returns an error,
+// decides.
 type or []matcher
 
 func (m or) match(actual any) (bool, error) {
@@ -397,7 +399,7 @@ func (m or) negated(actual any) Failure {
 
 func (m or) plain() any { return map[string]any{"or": plains(m)} }
 
-// transform turns a fact into what a matcher compares.
+// transform converts a fact before it is compared.
 type transform struct {
 	shown any // as JSON
 	apply func(any) (any, error)
@@ -498,7 +500,7 @@ func (m transformed) through(actual any, why func(any) Failure) Failure {
 
 func (m transformed) plain() any { return m.matcher.plain() }
 
-// unfit is the error of a value that a matcher cannot take.
+// unfit is the error of a value that a matcher does not accept.
 type unfit struct {
 	why   string // with a %s for the value
 	value any

@@ -9,10 +9,10 @@ import (
 	"sync"
 )
 
-// maxLine is how long a line may be that patterns are tried on.
+// maxLine is the maximum length of a line that patterns are tried on.
 const maxLine = 1 << 20
 
-// pattern is what some line of a text must match, or none.
+// pattern is a pattern that some line of a text must match, or that none may match.
 type pattern struct {
 	written string
 	none    bool           // begins with "!"
@@ -45,7 +45,7 @@ func (p pattern) matches(line string) bool {
 	return strings.Contains(line, p.text)
 }
 
-// havePatterns demands that each of its patterns holds.
+// havePatterns requires that all of its patterns hold.
 type havePatterns struct{ patterns []pattern }
 
 // try returns the patterns that hold. It reads lines only until every pattern is decided.

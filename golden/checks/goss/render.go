@@ -15,8 +15,8 @@ import (
 	"bake/internal/sprig"
 )
 
-// maxRounds is how often a template is rendered to find out which files it reads: these
-// can depend on the content of others.
+// maxRounds is how often a template is rendered to determine which files it reads:
+// these can depend on the content of others.
 const maxRounds = 5
 
 // machineFiles are files of the machine that templates read.
@@ -27,7 +27,7 @@ type machineFiles struct {
 
 var errLater = errors.New("the file is read in the next round")
 
-// read is readFile of the templates.
+// read implements readFile of the templates.
 func (m *machineFiles) read(path string) (string, error) {
 	fact, ok := m.known[path]
 	if !ok {
@@ -46,7 +46,7 @@ func (m *machineFiles) read(path string) (string, error) {
 	return "", fmt.Errorf("%s on the machine was not read", path)
 }
 
-// render executes the template that a file is.
+// render executes a file as a template.
 func (l *loader) render(path string, written []byte) (*source, *hcl.Diagnostic) {
 	src := &source{name: path, written: newText(written)}
 	src.rendered = src.written
@@ -79,7 +79,7 @@ func (l *loader) render(path string, written []byte) (*source, *hcl.Diagnostic) 
 	return src, nil
 }
 
-// fetch reads the files that a rendering wanted.
+// fetch reads the files that a rendering has requested.
 func (l *loader) fetch() error {
 	wanted := l.machine.wanted
 	l.machine.wanted = nil

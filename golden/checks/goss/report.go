@@ -37,7 +37,7 @@ func WriteJSON(w io.Writer, results []Result, started, ended time.Time) error {
 	return err
 }
 
-// report is a result in the words of goss.
+// report is a result in goss's format.
 func (r Result) report(started, ended time.Time) map[string]any {
 	var problem any
 	if r.Err != "" {

@@ -7,21 +7,22 @@ type resourceType struct {
 	kind       string // section of the file
 	name       string // in reports
 	key        string // attribute that replaces the name of the thing to check
-	nameIsID   bool   // reports show the name alone, whatever key says
+	nameIsID   bool   // reports show only the name, regardless of key
 	gate       bool   // the first attribute decides whether the others are judged
 	retries    bool   // it can be checked again while it does not meet the requirements
 	attributes []attribute
 	options    []option
 }
 
-// attribute is what can be demanded of a thing, in the order of reports.
+// attribute is an attribute that can have requirements. Attributes are in the order of
+// reports.
 type attribute struct {
 	name     string // in the file
 	property string // in reports; "" is the name
 	asked    string // in questions; "" is the name
 	required bool
 	text     bool // a text, whose lists are patterns
-	number   bool // a string is taken for a number, as old files have it
+	number   bool // a string is converted to a number, as in old files
 	boolean  bool
 }
 
@@ -39,7 +40,7 @@ func (a *attribute) question() string {
 	return a.name
 }
 
-// option is what decides how something is looked at.
+// option is a parameter of the query for a resource.
 type option struct {
 	name    string
 	kind    optionKind
@@ -55,7 +56,7 @@ const (
 	listOption
 )
 
-// resourceTypes are all there are, but gossfile.
+// resourceTypes are all resource types, except gossfile.
 func resourceTypes() []*resourceType {
 	return []*resourceType{
 		{kind: "addr", name: "Addr", key: "address", attributes: []attribute{
@@ -120,7 +121,7 @@ func typeOf(types []*resourceType, kind string) *resourceType {
 	return nil
 }
 
-// names are all that a resource of the type may hold.
+// names returns the names of everything that a resource of the type may contain.
 func (t *resourceType) names() []string {
 	names := []string{"title", "meta", "skip"}
 	if t.key != "" {
@@ -144,7 +145,7 @@ func (t *resourceType) names() []string {
 	return names
 }
 
-// demands returns the attributes, for people.
+// demands lists the attributes, for messages.
 func (t *resourceType) demands() string {
 	names := make([]string, len(t.attributes))
 	for i, a := range t.attributes {

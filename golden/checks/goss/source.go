@@ -10,7 +10,7 @@ import (
 	"bake/internal/prose"
 )
 
-// source is a file as it was written and as its template made it.
+// source is a file as written, and as rendered by its template.
 type source struct {
 	name     string
 	written  text
@@ -18,7 +18,7 @@ type source struct {
 	lines    []int // for each line of rendered the line of written it comes from, from 1; nil: they are the same
 }
 
-// text is a text that knows where its lines begin.
+// text is a text with the positions of its lines.
 type text struct {
 	bytes  []byte
 	starts []int

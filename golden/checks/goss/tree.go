@@ -66,7 +66,7 @@ func (n *node) plain() any {
 	return n.value
 }
 
-// kind names the kind of the value n, for an error.
+// kind returns the kind of the value n, for an error.
 func (n *node) kind() string {
 	switch n.value.(type) {
 	case nil:
@@ -83,13 +83,13 @@ func (n *node) kind() string {
 	return "a mapping"
 }
 
-// reader makes nodes of a file.
+// reader makes nodes from a file.
 type reader struct {
 	src   *source
 	nodes int
 }
 
-// count counts a node at a depth, and says if there are too many.
+// count counts a node at a depth, and returns an error if there are too many.
 func (r *reader) count(at hcl.Range, depth int) *hcl.Diagnostic {
 	if r.nodes++; r.nodes > maxNodes {
 		return fault(at, "The file is too large", "It holds more than %d values, counting those that aliases repeat.", maxNodes)
@@ -121,7 +121,7 @@ func (r *reader) yamlError(err error) *hcl.Diagnostic {
 	return fault(r.src.at(n, 0, 0), "Invalid YAML", "%s%s.", text, r.made(n))
 }
 
-// made shows line n of the rendered template, if it differs from the file.
+// made returns line n of the rendered template, if it differs from the file.
 func (r *reader) made(n int) string {
 	text, _ := r.src.rendered.line(n)
 	if r.src.lines == nil || len(text) == 0 || bytes.Contains(r.src.written.bytes, text) {
@@ -130,7 +130,8 @@ func (r *reader) made(n int) string {
 	return fmt.Sprintf("; the template made the line %.200q", text)
 }
 
-// yaml reads the only document of a file of YAML. A file without any is nil.
+// yaml reads the only document of a YAML file. The result for a file without documents
+// is nil.
 func (r *reader) yaml() (*node, *hcl.Diagnostic) {
 	dec := yaml.NewDecoder(bytes.NewReader(r.src.rendered.bytes))
 	var doc yaml.Node
@@ -152,7 +153,7 @@ func (r *reader) yaml() (*node, *hcl.Diagnostic) {
 	return r.yamlNode(doc.Content[0], 0)
 }
 
-// empty reports whether a document says nothing, as after a final "---".
+// empty reports whether a document is empty, as after a final "---".
 func empty(doc *yaml.Node) bool {
 	return len(doc.Content) == 0 || len(doc.Content) == 1 && doc.Content[0].ShortTag() == "!!null"
 }
@@ -197,7 +198,7 @@ func (r *reader) yamlNode(n *yaml.Node, depth int) (*node, *hcl.Diagnostic) {
 	return nil, fault(out.at, "Invalid YAML", "A value of this kind cannot be read.")
 }
 
-// scalar gives out the value v.
+// scalar returns a node for the scalar v.
 func (r *reader) scalar(out *node, v any) *hcl.Diagnostic {
 	switch v := v.(type) {
 	case nil, bool, int, float64, string:
@@ -257,7 +258,8 @@ func (r *reader) yamlFields(n *yaml.Node, out *node, depth int) (*node, *hcl.Dia
 	return out, nil
 }
 
-// mergedFields is what "<<: v" merges: a mapping or several.
+// mergedFields returns the fields that "<<: v" merges: those of one or several
+// mappings.
 func mergedFields(at hcl.Range, v *node) ([]fields, *hcl.Diagnostic) {
 	switch v := v.value.(type) {
 	case fields:

@@ -65,16 +65,16 @@ func compileXML(f field) (matcher, *hcl.Diagnostic) {
 	}}, nil
 }
 
-// found reports whether the result of an expression as text equals want: the nodes that it
-// selects, one after the other, or else a number, text or boolean. If want is empty and the
-// result is a set of nodes, there must be at least one.
+// found reports whether the result of an expression as text equals want. The result is the
+// concatenation of the selected nodes, or a number, text or boolean. If want is empty and
+// the result is a set of nodes, there must be at least one.
 func found(expression string, root *xmlNode, want string) (ok bool, err error) {
-	defer func() { // the library panics when functions get what they cannot take
+	defer func() { // the library panics when functions get arguments of the wrong type
 		if r := recover(); r != nil {
 			ok, err = false, fmt.Errorf("%s: %s", expression, panicked(r))
 		}
 	}()
-	query := xpath.MustCompile(expression) // it was compiled before, and remembers what it was used for
+	query := xpath.MustCompile(expression) // compiled again, because a compiled expression keeps state of its last use
 	steps := maxXMLSteps
 	switch v := query.Evaluate(&navigator{root, -1, &steps}).(type) {
 	case *xpath.NodeIterator:
@@ -206,7 +206,7 @@ func parseXML(text string) (*xmlNode, error) {
 
 func isElement(n *xmlNode) bool { return n.kind == xpath.ElementNode }
 
-// twice reports whether there are attributes of one name.
+// twice reports whether two attributes have the same name.
 func twice(attrs []xml.Attr) bool {
 	seen := make(map[xml.Name]bool, len(attrs))
 	for _, a := range attrs {
@@ -215,7 +215,7 @@ func twice(attrs []xml.Attr) bool {
 	return len(seen) < len(attrs)
 }
 
-// encodingError is of a document in another encoding than UTF-8.
+// encodingError is the error of a document in an encoding other than UTF-8.
 type encodingError string
 
 func (e encodingError) Error() string {
@@ -224,14 +224,14 @@ func (e encodingError) Error() string {
 
 func qualified(n xml.Name) string { return strings.TrimPrefix(n.Space+":"+n.Local, ":") }
 
-// navigator is a place in a document: a node, or one of its attributes. The time and memory
-// that an expression needs can grow with the square of the size of the document, or faster.
-// So each step between places, and other expensive work, is counted, and the evaluation
-// ends when the count exceeds its limit.
+// navigator is a position in a document: a node, or one of its attributes. The time and
+// memory that an expression needs can grow with the square of the size of the document, or
+// faster. So each step between places, and other expensive work, is counted, and the
+// evaluation ends when the count exceeds its limit.
 type navigator struct {
 	*xmlNode
 	attr  int  // -1: the node itself
-	steps *int // that are left, of the expression
+	steps *int // remaining steps of the expression
 }
 
 // spend counts steps. It panics if there are too many.
@@ -360,7 +360,8 @@ func (n *navigator) MoveTo(other xpath.NodeNavigator) bool {
 	return ok
 }
 
-// writer writes nodes as goss does: texts without what surrounds them, attributes as elements.
+// writer writes nodes as goss does: texts without surrounding white space, and attributes as
+// elements.
 type writer struct {
 	strings.Builder
 	most int // the limit in bytes, after which the rest is dropped

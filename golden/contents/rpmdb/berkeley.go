@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 )
 
-// A Berkeley DB of hashes: pages of pairs of a number and a header, where long headers
-// are chains of pages of their own.
+// A Berkeley DB hash database: its pages hold pairs of a number and a header; long
+// headers are in separate chains of pages.
 const (
 	berkeleyMagic    = 0x061561
-	berkeleyIntro    = 26 // bytes before what is on a page
+	berkeleyIntro    = 26 // bytes before the data on a page
 	pageHashUnsorted = 2
 	pageOverflow     = 7
 	pageHash         = 13
@@ -16,8 +16,8 @@ const (
 	itemOffPage      = 3
 )
 
-// berkeleyOrder returns the byte order of a database: that of the machine that has made it;
-// nil if it is none.
+// berkeleyOrder returns the byte order of a database, which is that of the machine that
+// made it; nil if it is not a Berkeley DB.
 func berkeleyOrder(db []byte) binary.ByteOrder {
 	if len(db) >= 72 {
 		for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
@@ -97,7 +97,7 @@ func (b *berkeley) pairs(page []byte, yield func([]byte) error) error {
 	return nil
 }
 
-// chain returns the size bytes that begin on a page of their own.
+// chain returns the size bytes in the chain of pages that starts at a page.
 func (b *berkeley) chain(page, size int64) ([]byte, error) {
 	if b.taken += int(size); size > int64(len(b.db)) || b.taken > len(b.db) {
 		return nil, damaged("its packages are larger than itself")

@@ -26,7 +26,7 @@ const (
 	headerEntry       = 16 // bytes: tag, type, offset and count, big-endian
 	headerIntro       = 8  // bytes: number of entries, size of the values
 	maxFilesOfPackage = 1 << 20
-	amplification     = 4 // of the bytes of a header, at most, are the paths of its files
+	amplification     = 4 // maximum ratio of the length of a package's paths to the size of its header
 )
 
 // header decodes the header of a package: a table of entries, and their values. Of
@@ -101,7 +101,7 @@ func header(blob []byte) (Package, error) {
 	return p, nil
 }
 
-// value is where the value of an entry is. One that is not whole is empty.
+// value returns the bytes of an entry's value; empty if it is truncated.
 type value struct {
 	kind      uint32
 	at, count int64

@@ -2,8 +2,8 @@ package rpmdb
 
 import "encoding/binary"
 
-// The file begins with pages of slots, the first two of which are the file's header.
-// A slot names a package and where its blob is, in blocks.
+// The file begins with pages of slots; the first two slots are the file's header. A
+// slot holds the number of a package, and the position of its blob in blocks.
 const (
 	ndbMagic     = "RpmP"
 	ndbSlotMagic = "Slot"

@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// Of SQLite's format (https://www.sqlite.org/fileformat2.html) this reads the rows of
-// one table.
+// This reads the rows of one table in SQLite's format
+// (https://www.sqlite.org/fileformat2.html).
 const (
 	sqliteMagic    = "SQLite format 3\x00"
 	sqliteTable    = "Packages"
@@ -63,7 +63,7 @@ func sqliteBlobs(db, log []byte, yield func([]byte) error) error {
 	})
 }
 
-// page returns a page, the first of which is 1.
+// page returns a page; the first one has the number 1.
 func (s *sqlite) page(n int64) ([]byte, error) {
 	if p, ok := s.changed[n]; ok {
 		return p, nil
@@ -240,7 +240,7 @@ func varint(b []byte) (v int64, n int) {
 }
 
 // pagesOfLog returns the pages of a write-ahead log that are committed, by number. The
-// log ends where a checksum does not fit.
+// log ends at the first wrong checksum.
 func pagesOfLog(log []byte, size int64) map[int64][]byte {
 	committed, open := map[int64][]byte{}, map[int64][]byte{}
 	if len(log) < walIntro || int64(binary.BigEndian.Uint32(log[8:])) != size {
