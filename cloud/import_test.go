@@ -87,7 +87,7 @@ func TestImportImageFails(t *testing.T) {
 	upload(t, s, "a disk")
 	for _, test := range []struct{ name, key, format, want string }{
 		{"no object", "other.raw", "raw", "NoSuchKey"},
-		{"unknown format", "disk.raw", "qcow2", "no image in the format"},
+		{"a format that is not read", "disk.raw", "vhdx", "no image in the format"},
 	} {
 		started, err := client.ImportImage(ctx, importing(test.key, test.format))
 		if err != nil {
@@ -102,7 +102,8 @@ func TestImportImageFails(t *testing.T) {
 	windows.Platform = aws.String("Windows")
 	nothing := importing("disk.raw", "raw")
 	nothing.DiskContainers[0].UserBucket = nil
-	for want, in := range map[string]*ec2.ImportImageInput{"Unsupported": windows, "MissingParameter": nothing} {
+	qcow2 := importing("disk.raw", "qcow2") // which EC2 does not import
+	for want, in := range map[string]*ec2.ImportImageInput{"Unsupported": windows, "MissingParameter": nothing, "InvalidParameterValue": qcow2} {
 		if _, err := client.ImportImage(ctx, in); code(err) != want {
 			t.Errorf("%v; want %s", err, want)
 		}

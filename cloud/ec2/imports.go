@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,6 +31,9 @@ const (
 	importCompleted = "completed"
 	importDeleted   = "deleted" // failed or cancelled
 )
+
+// importFormats are the formats of disk images that EC2 names. Not all of them are read.
+var importFormats = []string{"OVA", "VHD", "VHDX", "VMDK", "RAW"}
 
 // ImportImage starts to import a disk image from one of the caller's buckets.
 func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
@@ -78,6 +82,8 @@ func (s *state) newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importT
 	switch {
 	case aws.ToString(in.Platform) != "" && !strings.EqualFold(*in.Platform, "linux"):
 		return nil, wire.Errorf("Unsupported", "The embedded cloud runs Linux only, not %s.", *in.Platform)
+	case !slices.Contains(importFormats, strings.ToUpper(aws.ToString(d.Format))):
+		return nil, invalidValue("Value (%s) for parameter DiskContainer.Format is invalid. It must be %s.", aws.ToString(d.Format), strings.Join(importFormats, ", "))
 	case d.UserBucket == nil || aws.ToString(d.UserBucket.S3Bucket) == "" || aws.ToString(d.UserBucket.S3Key) == "":
 		return nil, missing("DiskContainer.UserBucket")
 	}

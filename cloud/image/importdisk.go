@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -13,22 +14,43 @@ import (
 // ImportDisk makes a layer of the root file system on a disk. user is who logs in
 // to it: the system's first ordinary user, or root.
 func (s *Store) ImportDisk(ctx context.Context, d disk.Disk) (id LayerID, user string, err error) {
+	id, user, err = s.importDisk(ctx, d, nil)
+	return id, user, s.explain("import a disk", err)
+}
+
+// ImportDiskBase makes a base of the root file system on a disk. Its root volume is as large as the
+// disk.
+func (s *Store) ImportDiskBase(ctx context.Context, d disk.Disk, o ImportOptions) (Base, error) {
+	if err := checkBaseName(o.Name); err != nil {
+		return Base{}, err
+	}
+	id, user, err := s.importDisk(ctx, d, o.Progress)
+	if err != nil {
+		return Base{}, s.explain("import base "+o.Name, err)
+	}
+	const gib = 1 << 30
+	return s.baseOf(ctx, id, o, cmp.Or(o.User, user), int32((d.Size+gib-1)/gib))
+}
+
+// importDisk is ImportDisk, with progress if report is not nil.
+func (s *Store) importDisk(ctx context.Context, d disk.Disk, report func(Progress)) (id LayerID, user string, err error) {
 	root, err := d.Root()
 	if err != nil {
 		return "", "", err
 	}
 	write := func(_ context.Context, w io.Writer) error { return root.WriteTar(w) }
 	err = pipe.Through(ctx, write, func(archive io.Reader) (err error) {
+		file := &countingReader{}
+		file.n.Store(d.File)
+		archive = &bombGuard{ReadCloser: io.NopCloser(archive), in: file}
+		archive = &progressReader{r: archive, report: report, p: Progress{Phase: "copy the files on the disk", Total: root.Used()}}
 		id, err = s.importLayer(ctx, archive, layerRecord{}, func(dir string) error {
 			user = firstUser(dir)
 			return checkRoot(dir)
 		})
 		return err
 	})
-	if err != nil {
-		return "", "", s.explain("import a disk", err)
-	}
-	return id, user, nil
+	return id, user, err
 }
 
 // firstUser is the user with the id 1000 of the system in a directory, or root.

@@ -44,12 +44,18 @@ func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Ba
 	if err != nil {
 		return Base{}, s.explain("import base "+o.Name, err)
 	}
+	return s.baseOf(ctx, id, o, o.User, 0)
+}
+
+// baseOf makes a base of a single layer, with a root volume of size GiB, or removes the layer.
+func (s *Store) baseOf(ctx context.Context, id LayerID, o ImportOptions, user string, size int32) (Base, error) {
 	b := Base{
 		Name:       o.Name,
 		Layers:     []LayerID{id},
 		Arch:       cmp.Or(o.Arch, runtime.GOARCH),
-		User:       orRoot(o.User),
+		User:       orRoot(user),
 		RootDevice: rootDevice,
+		Size:       size,
 		Source:     o.Source,
 		Created:    time.Now().UTC(),
 	}
@@ -73,7 +79,7 @@ func checkRoot(dir string) error {
 			return nil
 		}
 	}
-	return errors.New("the archive contains no root file system: it has neither /bin/sh nor /sbin/init at its top")
+	return errors.New("there is no root file system in it: it has neither /bin/sh nor /sbin/init at its top")
 }
 
 // decompress returns the decompressed content of r. It recognizes the compression by the first

@@ -26,16 +26,18 @@ func (p *program) cloudImportCommand() *cobra.Command {
 	o := cloudImportOptions{owner: "self"}
 	cmd := &cobra.Command{
 		Use:   "import SOURCE",
-		Short: "Import an OCI image or a root file system as an image",
+		Short: "Import an OCI image, a root file system or a disk as an image",
 		Long: `Make a launchable image from SOURCE: a tar archive of a root file system (plain, gzip, xz
-or zstd), an image saved by 'docker save' or 'podman save', a directory with an OCI layout,
-a reference to an OCI image including its registry, or the ID of an image of the local
-cloud, such as one that a template made.
+or zstd), a disk image (raw, qcow2, VMDK, VHD or OVA) with an ext4, ext3 or ext2 file
+system, in a partition or on the whole disk, an image saved by 'docker save' or 'podman
+save', a directory with an OCI layout, a reference to an OCI image including its registry,
+or the ID of an image of the local cloud, such as one that a template made.
 
 The image is available in every region under the given name and owner. With -as, it
 becomes the base of a release of 'bake cloud bases' instead, with the owner, names, root
 device and login user of the publisher's images.`,
 		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
+  bake cloud import disk.qcow2 -name from-disk
   bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012
   bake cloud import rootfs.tar.xz -as ubuntu-22.04
   bake cloud import ami-0f1e2d3c4b5a69788 -owner 888995627335 -name our-base-1`,

@@ -14,6 +14,7 @@ import (
 
 	"bake/cloud"
 	"bake/cloud/image"
+	"bake/cloud/image/disk"
 )
 
 // ImportImage makes an image of the cloud in dir, and publishes it in every region under
@@ -115,6 +116,13 @@ func importBase(ctx context.Context, store *image.Store, in Import, o image.Impo
 	}
 	if saved {
 		return store.ImportOCI(ctx, in.Source, o)
+	}
+	if format := disk.Detect(f, info.Size()); format != "" {
+		d, err := disk.Open(f, info.Size(), format)
+		if err != nil {
+			return image.Base{}, fmt.Errorf("%s: %w", in.Source, err)
+		}
+		return store.ImportDiskBase(ctx, d, o)
 	}
 	o.Size = info.Size()
 	return store.ImportTar(ctx, f, o)

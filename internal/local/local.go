@@ -169,7 +169,7 @@ type Rehearsed struct {
 
 // Import defines the source of an imported image.
 type Import struct {
-	Source   string // an archive, a directory, a reference to an OCI image, or the id of an image of the cloud
+	Source   string // an archive, a disk image, a directory, a reference to an OCI image, or the id of an image of the cloud
 	Region   string // of the image that is meant by its id
 	Endpoint string // of the cloud, which is open; and a key of an account that may launch the image
 	Key      Key

@@ -19,22 +19,31 @@ var le, be = binary.LittleEndian, binary.BigEndian
 type Disk struct {
 	io.ReaderAt
 	Size int64 // bytes
+	File int64 // bytes of its image file
 }
 
-// Formats are the image formats that [Open] reads, in the words of EC2's ImportImage.
-var Formats = []string{"raw", "vhd", "vmdk", "ova"}
+// Formats are the image formats that [Open] reads. All but the last are also EC2's.
+var Formats = []string{"raw", "vhd", "vmdk", "ova", "qcow2"}
 
 // Open returns the content of a disk whose image is in a file of some size.
 func Open(file io.ReaderAt, size int64, format string) (Disk, error) {
+	d, err := open(file, size, format)
+	d.File = size
+	return d, err
+}
+
+func open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	switch format {
 	case "raw":
-		return Disk{file, size}, nil
+		return Disk{ReaderAt: file, Size: size}, nil
 	case "vhd":
 		return openVHD(file, size)
 	case "vmdk":
 		return openVMDK(file, size)
 	case "ova":
 		return openOVA(file, size)
+	case "qcow2":
+		return openQCOW2(file)
 	}
 	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %s", format, strings.Join(Formats, ", "))
 }
@@ -47,8 +56,11 @@ func (d Disk) Root() (*ext4.FS, error) {
 		return nil, err
 	}
 	var problems []error
-	for _, p := range append([]extent{{0, d.Size}}, parts...) {
-		fs, err := ext4.Open(io.NewSectionReader(d, p.start, p.size))
+	var there []string
+	for n, p := range append([]extent{{0, d.Size}}, parts...) {
+		p.size = min(p.size, d.Size-p.start) // of a disk that is cut off
+		device := io.NewSectionReader(d, p.start, p.size)
+		fs, err := ext4.Open(device, p.size)
 		if err == nil {
 			var names []string
 			if names, err = fs.Root(); err == nil && isSystem(names) {
@@ -58,8 +70,17 @@ func (d Disk) Root() (*ext4.FS, error) {
 		if err != nil && !errors.Is(err, ext4.ErrNot) {
 			problems = append(problems, err)
 		}
+		if kind := kindOf(device); kind != "" && n == 0 {
+			there = append(there, kind+" on the whole disk")
+		} else if kind != "" {
+			there = append(there, fmt.Sprintf("%s in partition %d", kind, n))
+		}
 	}
-	return nil, errors.Join(append([]error{errors.New("no ext4, ext3 or ext2 file system on the disk holds a Linux system")}, problems...)...)
+	none := errors.New("no ext4, ext3 or ext2 file system on the disk holds a Linux system")
+	if len(there) > 0 {
+		none = fmt.Errorf("%w: there is %s", none, strings.Join(there, ", "))
+	}
+	return nil, errors.Join(append([]error{none}, problems...)...)
 }
 
 // isSystem tells the root of a system from other file systems, such as /boot.
@@ -86,7 +107,7 @@ func (d Disk) partitions() ([]extent, error) {
 	if head[510] != 0x55 || head[511] != 0xaa {
 		return nil, nil
 	}
-	return d.mbr(head, 0, 0, 0)
+	return d.mbr(head)
 }
 
 func (d Disk) gpt(header []byte) ([]extent, error) {
@@ -108,33 +129,37 @@ func (d Disk) gpt(header []byte) ([]extent, error) {
 	return out, nil
 }
 
-// mbr reads a table at a sector; the tables of logical partitions form a chain
-// within the extended one that begins at first.
-func (d Disk) mbr(table []byte, at, first int64, depth int) ([]extent, error) {
+// maxLogical is the largest number of logical partitions.
+const maxLogical = 64
+
+// mbr returns the partitions of the table in the first sector. The tables of logical partitions
+// form a chain within the extended partition: each has one of them and where the next table is.
+func (d Disk) mbr(table []byte) ([]extent, error) {
 	var out []extent
-	for i := range 4 {
-		e := table[446+16*i:]
-		kind, start, size := e[4], int64(le.Uint32(e[8:])), int64(le.Uint32(e[12:]))
-		if kind == 0 || size == 0 {
-			continue
+	var at, first int64 // sectors of the table, and of the first of the chain
+	for range maxLogical {
+		next := int64(0)
+		for i := range 4 {
+			e := table[446+16*i:]
+			kind, start, size := e[4], int64(le.Uint32(e[8:])), int64(le.Uint32(e[12:]))
+			switch {
+			case kind == 0 || size == 0:
+			case kind == 0x05, kind == 0x0f, kind == 0x85:
+				next = first + start
+			default:
+				out = append(out, extent{(at + start) * sector, size * sector})
+			}
 		}
-		if kind != 0x05 && kind != 0x0f && kind != 0x85 {
-			out = append(out, extent{(at + start) * sector, size * sector})
-			continue
+		if next == 0 {
+			return out, nil
 		}
-		next := first + start
-		if first == 0 {
-			first = start
+		if at = next; first == 0 {
+			first = next
 		}
-		below := make([]byte, sector)
-		if _, err := d.ReadAt(below, next*sector); err != nil || depth > 64 {
-			return nil, errors.Join(errors.New("the partition table is damaged"), err)
+		table = make([]byte, sector)
+		if _, err := d.ReadAt(table, at*sector); err != nil {
+			return nil, fmt.Errorf("the partition table is damaged: %w", err)
 		}
-		logical, err := d.mbr(below, next, first, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, logical...)
 	}
-	return out, nil
+	return nil, fmt.Errorf("the partition table is damaged: there are more than %d tables of logical partitions, or they form a loop", maxLogical)
 }

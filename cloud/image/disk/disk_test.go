@@ -68,7 +68,7 @@ func files(image []byte, format string) (map[string]string, error) {
 	}
 }
 
-var images = []string{"whole.raw", "mbr.raw", "gpt.raw", "logical.raw", "fixed.vhd", "dynamic.vhd", "sparse.vmdk", "stream.vmdk", "machine.ova"}
+var images = []string{"whole.raw", "mbr.raw", "gpt.raw", "logical.raw", "fixed.vhd", "dynamic.vhd", "sparse.vmdk", "stream.vmdk", "machine.ova", "deflate.qcow2", "plain.qcow2", "zstd.qcow2"}
 
 func TestRoot(t *testing.T) {
 	var numbers strings.Builder
@@ -104,6 +104,7 @@ func TestErrors(t *testing.T) {
 	stream, _ := load(t, "stream.vmdk")
 	dynamic, _ := load(t, "dynamic.vhd")
 	mbr, _ := load(t, "mbr.raw")
+	qcow2, _ := load(t, "deflate.qcow2")
 	for _, test := range []struct {
 		name, format string
 		image        []byte
@@ -117,10 +118,53 @@ func TestErrors(t *testing.T) {
 		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "not an OVA archive"},
 		{"a VMDK that is cut off", "vmdk", stream[:len(stream)/2], "damaged"},
 		{"a VHD that is cut off", "vhd", dynamic[:len(dynamic)/2], "not a VHD image"},
-		{"an unknown format", "vhdx", nil, "format vhdx are not supported; supported formats are raw, vhd, vmdk, ova"},
+		{"an unknown format", "vhdx", nil, "format vhdx are not supported; supported formats are raw, vhd, vmdk, ova, qcow2"},
+		{"logical partitions in a loop", "raw", looped(), "form a loop"},
+		{"another file system", "raw", append([]byte("XFSB"), make([]byte, 1<<20)...), "there is XFS on the whole disk"},
+		{"text as QCOW2", "qcow2", bytes.Repeat([]byte("text"), 500), "not a QCOW2 image"},
+		{"a QCOW2 that is cut off", "qcow2", qcow2[:len(qcow2)/2], "damaged"},
+		{"a QCOW2 with a backing file", "qcow2", patched(qcow2, 15, 1), "only the differences"},
+		{"a QCOW2 with data in another file", "qcow2", patched(qcow2, 79, 4), "unsupported features (0x4)"},
+		{"an encrypted QCOW2", "qcow2", patched(qcow2, 35, 1), "is encrypted"},
+		{"a QCOW2 whose table is too small", "qcow2", patched(qcow2, 39, 0), "too small for its disk"},
+		{"a QCOW2 with large clusters", "qcow2", patched(qcow2, 23, 22), "header is inconsistent"},
 	} {
 		if _, err := files(test.image, test.format); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)
+		}
+	}
+}
+
+// patched returns an image with another byte at a place.
+func patched(image []byte, at int, b byte) []byte {
+	image = bytes.Clone(image)
+	image[at] = b
+	return image
+}
+
+// looped is a disk whose table of partitions has four extended ones that contain each other.
+func looped() []byte {
+	image := make([]byte, 1<<20)
+	for n := range 2 {
+		table := image[n*512:][:512]
+		copy(table[510:], "\x55\xaa")
+		for i := range 4 {
+			copy(table[446+16*i+4:], []byte{0x05, 0, 0, 0, byte(1 - n), 0, 0, 0, 1})
+		}
+	}
+	return image
+}
+
+// TestDetect: images are recognized by their content.
+func TestDetect(t *testing.T) {
+	for _, name := range images {
+		if image, format := load(t, name); disk.Detect(bytes.NewReader(image), int64(len(image))) != format {
+			t.Errorf("%s is taken for %q", name, disk.Detect(bytes.NewReader(image), int64(len(image))))
+		}
+	}
+	for want, image := range map[string]string{"": "text", "vhdx": "vhdxfile", "vmdk": "# Disk DescriptorFile\n"} {
+		if got := disk.Detect(strings.NewReader(image), int64(len(image))); got != want {
+			t.Errorf("%q is taken for %q, not %q", image, got, want)
 		}
 	}
 }

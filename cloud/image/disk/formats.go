@@ -11,59 +11,104 @@ import (
 	"sync"
 )
 
-// maxTable bounds the tables of an image: enough for a disk of 16 TiB.
-const maxTable = 64 << 20
+const (
+	maxTable   = 64 << 20 // bytes of the tables of an image: enough for a disk of maxDisk
+	maxCluster = 2 << 20  // bytes of what is compressed as a whole, or of a block that a table places
+	maxDisk    = 64 << 40 // bytes, as on EC2
+)
 
-// blocks is a disk whose image holds it in blocks of one size, in any order.
+// blocks is a disk whose image file holds it in blocks of one size, in any order.
 type blocks struct {
+	file  io.ReaderAt
 	size  int64 // of a block
 	count int64
-	// load returns the content of a block, or nil if it is all zeros.
-	load func(n int64) ([]byte, error)
+	find  func(n int64) (place, error)
 
 	mu   sync.Mutex
-	last int64 // the block that is held, or -1
+	last int64 // the compressed block that is held, or -1
 	data []byte
 }
 
-func newBlocks(size, count int64, load func(n int64) ([]byte, error)) *blocks {
-	return &blocks{size: size, count: count, load: load, last: -1}
+// place says where a block is.
+type place struct {
+	at     int64                  // in the file; 0 if the block is all zeros
+	unpack func() ([]byte, error) // if the block is compressed, in place of at
+}
+
+func newBlocks(file io.ReaderAt, size, count int64, find func(n int64) (place, error)) *blocks {
+	return &blocks{file: file, size: size, count: count, find: find, last: -1}
 }
 
 // ReadAt implements [io.ReaderAt].
 func (b *blocks) ReadAt(p []byte, off int64) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	read := 0
 	for read < len(p) {
 		n, at := (off+int64(read))/b.size, (off+int64(read))%b.size
 		if off < 0 || n >= b.count {
 			return read, io.EOF
 		}
-		data, err := b.block(n)
-		if err != nil {
-			return read, err
-		}
 		part := p[read:min(int64(len(p)), int64(read)+b.size-at)]
-		if data == nil {
-			clear(part)
-		} else {
-			copy(part, data[at:])
+		if err := b.read(part, n, at); err != nil {
+			return read, err
 		}
 		read += len(part)
 	}
 	return read, nil
 }
 
-func (b *blocks) block(n int64) ([]byte, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.last != n {
-		data, err := b.load(n)
-		if err != nil {
-			return nil, err
-		}
-		b.last, b.data = n, data
+// read reads a part of block n.
+func (b *blocks) read(part []byte, n, at int64) error {
+	if b.last == n {
+		copy(part, b.data[at:])
+		return nil
 	}
-	return b.data, nil
+	where, err := b.find(n)
+	switch {
+	case err != nil:
+		return err
+	case where.unpack != nil:
+		var data []byte
+		if data, err = where.unpack(); err == nil {
+			b.last, b.data = n, data
+			copy(part, data[at:])
+		}
+	case where.at == 0:
+		clear(part)
+	default:
+		var k int
+		if k, err = b.file.ReadAt(part, where.at+at); k == len(part) {
+			err = nil
+		} else if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the image is damaged: block %d: %w", n, err)
+	}
+	return nil
+}
+
+// table is one of several tables with the places of blocks, of which the last is held.
+type table struct {
+	held int64 // its offset in the file, or 0
+	data []byte
+}
+
+// load reads the table of size bytes at an offset that is not 0.
+func (t *table) load(file io.ReaderAt, at, size int64) ([]byte, error) {
+	if t.held == at {
+		return t.data, nil
+	}
+	if t.held = 0; t.data == nil {
+		t.data = make([]byte, size)
+	}
+	if _, err := file.ReadAt(t.data, at); err != nil {
+		return nil, fmt.Errorf("the table of blocks at %d: %w", at, err)
+	}
+	t.held = at
+	return t.data, nil
 }
 
 // openVHD reads the Virtual Hard Disk Image Format (Microsoft, 2006): fixed,
@@ -76,7 +121,7 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	length := int64(be.Uint64(footer[48:]))
 	switch kind := be.Uint32(footer[60:]); kind {
 	case 2:
-		return Disk{file, min(length, size-512)}, nil
+		return Disk{ReaderAt: file, Size: min(length, size-512)}, nil
 	case 3:
 	default:
 		return Disk{}, fmt.Errorf("VHD images of type %d, such as those with a parent, are not supported", kind)
@@ -86,7 +131,7 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{}, errors.New("the VHD image is damaged: it has no dynamic disk header")
 	}
 	count, block := int64(be.Uint32(header[28:])), int64(be.Uint32(header[32:]))
-	if block < sector || block%sector != 0 || block > maxTable || count*4 > maxTable || length < 0 || length > count*block {
+	if block < sector || block%sector != 0 || block > 32*maxCluster || count*4 > maxTable || length < 0 || length > count*block {
 		return Disk{}, errors.New("the VHD image is damaged: its header is inconsistent")
 	}
 	table := make([]byte, count*4)
@@ -94,17 +139,13 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{}, fmt.Errorf("reading the VHD image's table: %w", err)
 	}
 	bitmap := (block/sector/8 + sector - 1) / sector * sector // which of a block's sectors are in use
-	return Disk{newBlocks(block, count, func(n int64) ([]byte, error) {
+	return Disk{ReaderAt: newBlocks(file, block, count, func(n int64) (place, error) {
 		at := be.Uint32(table[n*4:])
 		if at == 1<<32-1 {
-			return nil, nil
+			return place{}, nil
 		}
-		data := make([]byte, block)
-		if _, err := file.ReadAt(data, int64(at)*sector+bitmap); err != nil {
-			return nil, fmt.Errorf("the VHD image is damaged: block %d: %w", n, err)
-		}
-		return data, nil
-	}), length}, nil
+		return place{at: int64(at)*sector + bitmap}, nil
+	}), Size: length}, nil
 }
 
 // openVMDK reads sparse extents of the Virtual Disk Format 5.0 (VMware, 2011):
@@ -124,7 +165,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	flags, capacity, grain := le.Uint32(header[8:]), int64(le.Uint64(header[12:])), int64(le.Uint64(header[20:]))
 	entries, directory := int64(le.Uint32(header[44:])), int64(le.Uint64(header[56:]))
 	compressed := flags&(1<<16) != 0
-	if grain < 1 || grain > 1<<16 || entries < 1 || entries > 1<<16 || capacity < 0 || directory < 0 {
+	if grain < 1 || grain > maxCluster/sector || entries < 1 || entries > 1<<16 || capacity < 0 || capacity > maxDisk/sector || directory < 0 {
 		return damaged("its header is inconsistent")
 	}
 	grains := (capacity + grain - 1) / grain
@@ -136,38 +177,28 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	if _, err := file.ReadAt(top, directory*sector); err != nil {
 		return damaged("its grain directory is cut off")
 	}
-	var held int64 = -1
-	table := make([]byte, entries*4)
-	return Disk{newBlocks(grain*sector, grains, func(n int64) ([]byte, error) {
-		if which := n / entries; which != held {
-			at := int64(le.Uint32(top[which*4:]))
-			if at == 0 {
-				return nil, nil
-			}
-			held = -1
-			if _, err := file.ReadAt(table, at*sector); err != nil {
-				return nil, fmt.Errorf("the VMDK image is damaged: grain table %d: %w", which, err)
-			}
-			held = which
+	var below table
+	return Disk{ReaderAt: newBlocks(file, grain*sector, grains, func(n int64) (place, error) {
+		at := int64(le.Uint32(top[n/entries*4:]))
+		if at == 0 {
+			return place{}, nil
 		}
-		at := int64(le.Uint32(table[n%entries*4:]))
-		if at <= 1 { // nothing, or zeros
-			return nil, nil
-		}
-		data, err := readGrain(file, at*sector, grain*sector, compressed)
+		data, err := below.load(file, at*sector, entries*4)
 		if err != nil {
-			return nil, fmt.Errorf("the VMDK image is damaged: grain %d: %w", n, err)
+			return place{}, err
 		}
-		return data, nil
-	}), capacity * sector}, nil
+		if at = int64(le.Uint32(data[n%entries*4:])); at <= 1 { // nothing, or zeros
+			return place{}, nil
+		}
+		if !compressed {
+			return place{at: at * sector}, nil
+		}
+		return place{unpack: func() ([]byte, error) { return readGrain(file, at*sector, grain*sector) }}, nil
+	}), Size: capacity * sector}, nil
 }
 
-func readGrain(file io.ReaderAt, at, size int64, compressed bool) ([]byte, error) {
-	data := make([]byte, size)
-	if !compressed {
-		_, err := file.ReadAt(data, at)
-		return data, err
-	}
+// readGrain reads a compressed grain.
+func readGrain(file io.ReaderAt, at, size int64) ([]byte, error) {
 	marker := make([]byte, 12) // its place on the disk, and the size of what follows
 	if _, err := file.ReadAt(marker, at); err != nil {
 		return nil, err
@@ -176,12 +207,16 @@ func readGrain(file io.ReaderAt, at, size int64, compressed bool) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	n, err := io.ReadFull(z, data)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		clear(data[n:]) // the last grain of a disk may be short
-		err = nil
+	return readBlock(z, size)
+}
+
+// readBlock reads a block of a size that was compressed; the last one of a disk may be short.
+func readBlock(r io.Reader, size int64) ([]byte, error) {
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
 	}
-	return data, err
+	return data, nil
 }
 
 // openOVA finds the first disk of a machine in a tar archive (DMTF DSP0243).
@@ -208,6 +243,6 @@ func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 				return openVMDK(disk, h.Size)
 			}
 		}
-		return Disk{disk, h.Size}, nil // a flat extent is the disk itself
+		return Disk{ReaderAt: disk, Size: h.Size}, nil // a flat extent is the disk itself
 	}
 }

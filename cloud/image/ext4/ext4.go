@@ -8,12 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
+	"strings"
+	"time"
+
+	"bake/cloud/machine/layer"
 )
 
 // ErrNot is the error for something that is no such file system.
 var ErrNot = errors.New("no ext2, ext3 or ext4 file system")
 
-// FS is a file system.
+// FS is a file system. It is untrusted: no block is read as content more than once, so that it
+// cannot hold more than its size.
 type FS struct {
 	r           io.ReaderAt
 	blockSize   int64
@@ -21,9 +27,15 @@ type FS struct {
 	perGroup    uint32 // inodes in a group
 	inodes      uint32
 	blocks      int64
-	tables      []int64 // first block of each group's inode table
-	fileTypes   bool    // directory entries say what they name
-	roomForMore bool    // inodes are larger than ext2's, so have room for attributes
+	free        int64
+	groups      int64 // offset of the table of block groups
+	descriptor  int64 // size of its entries
+	fileTypes   bool  // directory entries say what they name
+	roomForMore bool  // inodes are larger than ext2's, so have room for attributes
+
+	unread int64 // blocks that can still be content
+	group  int64 // that whose inode table is at table, or -1
+	table  int64
 }
 
 // The features that a reader must know of, and does.
@@ -44,9 +56,9 @@ const (
 
 var le = binary.LittleEndian
 
-// Open reads the description of the file system that r begins with. The error is
-// [ErrNot] if there is none, and says so if it is one that cannot be read.
-func Open(r io.ReaderAt) (*FS, error) {
+// Open reads the description of the file system that r, a device of size bytes, begins with. The
+// error is [ErrNot] if there is none, and says so if it is one that cannot be read.
+func Open(r io.ReaderAt, size int64) (*FS, error) {
 	super := make([]byte, 1024)
 	if _, err := r.ReadAt(super, 1024); errors.Is(err, io.EOF) {
 		return nil, ErrNot
@@ -73,32 +85,52 @@ func Open(r io.ReaderAt) (*FS, error) {
 		fs.inodeSize = int64(le.Uint16(super[0x58:]))
 	}
 	blocks, perGroup, first := int64(le.Uint32(super[4:])), int64(le.Uint32(super[0x20:])), int64(le.Uint32(super[0x14:]))
-	descriptor := int64(32)
+	fs.descriptor, fs.free = 32, int64(le.Uint32(super[0xc:]))
 	if incompat&incompat64 != 0 {
-		descriptor = int64(le.Uint16(super[0xfe:]))
+		fs.descriptor = int64(le.Uint16(super[0xfe:]))
 		blocks |= int64(le.Uint32(super[0x150:])) << 32
+		fs.free |= int64(le.Uint32(super[0x158:])) << 32
 	}
-	if fs.inodeSize < 128 || fs.inodeSize > fs.blockSize || fs.perGroup == 0 || perGroup == 0 || descriptor < 32 || blocks <= first {
+	if fs.inodeSize < 128 || fs.inodeSize > fs.blockSize || fs.perGroup == 0 || perGroup == 0 || fs.descriptor < 32 || fs.descriptor > fs.blockSize || blocks <= first || blocks > 1<<48 {
 		return nil, errDamaged("its superblock is inconsistent")
 	}
-	fs.roomForMore, fs.blocks = fs.inodeSize > 128, blocks
+	if blocks > size/fs.blockSize {
+		return nil, fmt.Errorf("the file system has %d bytes, and the disk or partition only %d: it is cut off", blocks*fs.blockSize, size)
+	}
+	fs.roomForMore, fs.blocks, fs.groups, fs.group = fs.inodeSize > 128, blocks, (first+1)*fs.blockSize, -1
 	groups := (blocks - first + perGroup - 1) / perGroup
-	if int64(fs.inodes) > groups*int64(fs.perGroup) || groups > 1<<22 {
+	if int64(fs.inodes) > groups*int64(fs.perGroup) || int64(fs.inodes)*fs.inodeSize > blocks*fs.blockSize || groups*fs.descriptor > blocks*fs.blockSize {
 		return nil, errDamaged("its superblock is inconsistent")
 	}
-	table := make([]byte, groups*descriptor)
-	if _, err := r.ReadAt(table, (first+1)*fs.blockSize); err != nil {
-		return nil, fmt.Errorf("reading the table of block groups: %w", err)
-	}
-	for g := range groups {
-		d := table[g*descriptor:]
-		at := int64(le.Uint32(d[8:]))
-		if descriptor >= 64 {
-			at |= int64(le.Uint32(d[0x28:])) << 32
-		}
-		fs.tables = append(fs.tables, at)
-	}
+	fs.unread = blocks
 	return fs, nil
+}
+
+// Used is how many bytes are in use, as the file system says itself.
+func (fs *FS) Used() int64 { return max(0, fs.blocks-fs.free) * fs.blockSize }
+
+// use counts blocks that are read as content.
+func (fs *FS) use(blocks int64) error {
+	if fs.unread -= blocks; fs.unread < 0 {
+		return errDamaged("its files have more blocks than there are: they overlap, or there is a loop")
+	}
+	return nil
+}
+
+// inodeTable is the first block of a group's inode table.
+func (fs *FS) inodeTable(group int64) (int64, error) {
+	if group == fs.group {
+		return fs.table, nil
+	}
+	d := make([]byte, fs.descriptor)
+	if _, err := fs.r.ReadAt(d, fs.groups+group*fs.descriptor); err != nil {
+		return 0, fmt.Errorf("reading the table of block groups: %w", err)
+	}
+	fs.group, fs.table = group, int64(le.Uint32(d[8:]))
+	if fs.descriptor >= 64 {
+		fs.table |= int64(le.Uint32(d[0x28:])) << 32
+	}
+	return fs.table, nil
 }
 
 func errDamaged(what string) error { return fmt.Errorf("the file system is damaged: %s", what) }
@@ -111,7 +143,7 @@ type inode struct {
 	uid    int
 	gid    int
 	size   int64
-	mtime  int64
+	mtime  time.Time
 	links  uint16
 	flags  uint32
 }
@@ -139,21 +171,28 @@ func (fs *FS) inode(number uint32) (*inode, error) {
 		return nil, errDamaged(fmt.Sprintf("there is no inode %d", number))
 	}
 	group, index := (number-1)/fs.perGroup, (number-1)%fs.perGroup
+	table, err := fs.inodeTable(int64(group))
+	if err != nil {
+		return nil, err
+	}
 	raw := make([]byte, fs.inodeSize)
-	if _, err := fs.r.ReadAt(raw, fs.tables[group]*fs.blockSize+int64(index)*fs.inodeSize); err != nil {
+	if _, err := fs.r.ReadAt(raw, table*fs.blockSize+int64(index)*fs.inodeSize); err != nil {
 		return nil, fmt.Errorf("reading inode %d: %w", number, err)
 	}
 	n := &inode{
 		number: number, raw: raw, mode: le.Uint16(raw), links: le.Uint16(raw[0x1a:]), flags: le.Uint32(raw[0x20:]),
 		uid: int(le.Uint16(raw[2:])) | int(le.Uint16(raw[0x78:]))<<16, gid: int(le.Uint16(raw[0x18:])) | int(le.Uint16(raw[0x7a:]))<<16,
-		size: int64(le.Uint32(raw[4:])), mtime: int64(int32(le.Uint32(raw[0x10:]))),
+		size: int64(le.Uint32(raw[4:])),
 	}
+	seconds, nanoseconds := int64(int32(le.Uint32(raw[0x10:]))), int64(0)
 	if kind := n.mode & modeKind; kind == modeFile || kind == modeDir {
 		n.size |= int64(le.Uint32(raw[0x6c:])) << 32
 	}
 	if fs.extra(raw) >= 0x8c-0x80 {
-		n.mtime += int64(le.Uint32(raw[0x88:])&3) << 32
+		seconds += int64(le.Uint32(raw[0x88:])&3) << 32
+		nanoseconds = int64(le.Uint32(raw[0x88:]) >> 2)
 	}
+	n.mtime = time.Unix(seconds, nanoseconds)
 	if n.size < 0 {
 		return nil, errDamaged(fmt.Sprintf("the size of inode %d is negative", number))
 	}
@@ -177,35 +216,46 @@ type extent struct {
 	at          int64 // on the disk; 0 is a hole
 }
 
-// content returns what a file holds. Holes read as zeros.
-func (fs *FS) content(n *inode) (io.Reader, error) {
+// contents is what a file holds. Holes read as zeros.
+type contents struct {
+	io.ReaderAt
+	size int64
+	data []layer.Segment // where there may be other bytes than zeros, in order
+}
+
+// content returns what a file holds. It can be asked for once.
+func (fs *FS) content(n *inode) (contents, error) {
 	if n.flags&flagInline != 0 {
 		data, err := fs.inline(n)
-		if err != nil {
-			return nil, err
-		}
-		return bytes.NewReader(data), nil
+		return contents{bytes.NewReader(data), n.size, []layer.Segment{{Offset: 0, Length: n.size}}}, err
 	}
 	var extents []extent
 	var err error
 	if n.flags&flagExtents != 0 {
-		nodes := fs.blocks
-		extents, err = fs.extents(n.raw[0x28:0x28+60], -1, &nodes)
+		extents, err = fs.extents(nil, n.raw[0x28:0x28+60], -1)
 	} else {
 		extents, err = fs.blockMap(n)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("inode %d: %w", n.number, err)
+		return contents{}, fmt.Errorf("inode %d: %w", n.number, err)
 	}
-	return &reader{fs: fs, extents: extents, size: n.size}, nil
+	var data []layer.Segment
+	for _, e := range extents {
+		start, end := e.from*fs.blockSize, min((e.from+e.count)*fs.blockSize, n.size)
+		switch last := len(data) - 1; {
+		case e.at == 0 || start >= end:
+		case last >= 0 && data[last].Offset+data[last].Length == start:
+			data[last].Length += end - start
+		default:
+			data = append(data, layer.Segment{Offset: start, Length: end - start})
+		}
+	}
+	return contents{&reader{fs: fs, extents: extents, size: n.size}, n.size, data}, nil
 }
 
-// extents reads a node of an extent tree. depth is that which its parent calls
-// for, or -1 for the root. nodes is how many more there can be.
-func (fs *FS) extents(node []byte, depth int, nodes *int64) ([]extent, error) {
-	if *nodes--; *nodes < 0 {
-		return nil, errDamaged("an extent tree has a loop")
-	}
+// extents appends those in a node of an extent tree. depth is that which its parent calls for, or
+// -1 for the root.
+func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
 	if le.Uint16(node) != 0xf30a {
 		return nil, errDamaged("an extent tree node is invalid")
 	}
@@ -213,7 +263,6 @@ func (fs *FS) extents(node []byte, depth int, nodes *int64) ([]extent, error) {
 	if level > 5 || depth >= 0 && level != depth || 12+entries*12 > len(node) {
 		return nil, errDamaged("an extent tree node is inconsistent")
 	}
-	var out []extent
 	for i := range entries {
 		e := node[12+i*12:]
 		if level == 0 {
@@ -221,20 +270,43 @@ func (fs *FS) extents(node []byte, depth int, nodes *int64) ([]extent, error) {
 			if x.count > 32768 { // reserved, but never written
 				x.count, x.at = x.count-32768, 0
 			}
-			out = append(out, x)
+			var err error
+			if out, err = fs.appendExtent(out, x); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		block, err := fs.block(int64(le.Uint32(e[4:])) | int64(le.Uint16(e[8:]))<<32)
+		if err == nil {
+			err = fs.use(1)
+		}
+		if err == nil {
+			out, err = fs.extents(out, block, level-1)
+		}
 		if err != nil {
 			return nil, err
 		}
-		below, err := fs.extents(block, level-1, nodes)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, below...)
 	}
 	return out, nil
+}
+
+// appendExtent appends an extent to those before it in a file.
+func (fs *FS) appendExtent(all []extent, x extent) ([]extent, error) {
+	last := len(all) - 1
+	switch {
+	case x.count == 0 || x.at+x.count > fs.blocks:
+		return nil, errDamaged("an extent is invalid")
+	case last >= 0 && x.from < all[last].from+all[last].count:
+		return nil, errDamaged("extents overlap")
+	}
+	if err := fs.use(x.count); err != nil {
+		return nil, err
+	}
+	if last >= 0 && x.at != 0 && all[last].at != 0 && x.from == all[last].from+all[last].count && x.at == all[last].at+all[last].count {
+		all[last].count += x.count
+		return all, nil
+	}
+	return append(all, x), nil
 }
 
 func (fs *FS) block(number int64) ([]byte, error) {
@@ -251,37 +323,30 @@ func (fs *FS) blockMap(n *inode) ([]extent, error) {
 	var (
 		out   []extent
 		next  int64 // block of the file
-		limit = (n.size + fs.blockSize - 1) / fs.blockSize
+		limit = n.size/fs.blockSize + 1
 		per   = fs.blockSize / 4
-		nodes = fs.blocks // how many more blocks there can be with numbers of others
 	)
-	add := func(at, count int64) {
-		if at != 0 {
-			out = append(out, extent{next, count, at})
-		}
-		next += count
-	}
 	var tree func(at int64, level int) error
-	tree = func(at int64, level int) error {
+	tree = func(at int64, level int) (err error) {
 		covered := int64(1)
 		for range level {
 			covered *= per
 		}
-		if next >= limit {
+		switch {
+		case next >= limit:
 			return nil
-		}
-		if level == 0 || at == 0 {
-			if level > 0 {
-				add(0, covered)
-				return nil
-			}
-			add(at, 1)
+		case at == 0:
+			next += covered
 			return nil
-		}
-		if nodes--; nodes < 0 {
-			return errDamaged("a block map has a loop")
+		case level == 0:
+			out, err = fs.appendExtent(out, extent{next, 1, at})
+			next++
+			return err
 		}
 		block, err := fs.block(at)
+		if err == nil {
+			err = fs.use(1)
+		}
 		if err != nil {
 			return err
 		}
@@ -300,43 +365,50 @@ func (fs *FS) blockMap(n *inode) ([]extent, error) {
 	return out, nil
 }
 
-// reader reads a file from its start to its end.
+// reader reads a file.
 type reader struct {
 	fs      *FS
 	extents []extent // in order
 	size    int64
-	at      int64
 }
 
-func (r *reader) Read(b []byte) (int, error) {
-	if r.at >= r.size {
+// ReadAt implements [io.ReaderAt].
+func (r *reader) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = r.read(b[n:], off+int64(n))
+		n += k
+	}
+	return n, err
+}
+
+// read reads up to the end of an extent or of a hole.
+func (r *reader) read(b []byte, off int64) (int, error) {
+	if off >= r.size {
 		return 0, io.EOF
 	}
-	b = b[:min(int64(len(b)), r.size-r.at)]
+	b = b[:min(int64(len(b)), r.size-off)]
 	bs := r.fs.blockSize
-	for len(r.extents) > 0 && (r.extents[0].from+r.extents[0].count)*bs <= r.at {
-		r.extents = r.extents[1:]
-	}
-	if len(r.extents) > 0 {
-		e := r.extents[0]
-		if start := e.from * bs; start > r.at {
-			b = b[:min(int64(len(b)), start-r.at)]
+	next := sort.Search(len(r.extents), func(i int) bool { return (r.extents[i].from+r.extents[i].count)*bs > off })
+	if next < len(r.extents) {
+		e := r.extents[next]
+		if start := e.from * bs; start > off {
+			b = b[:min(int64(len(b)), start-off)]
 		} else {
-			b = b[:min(int64(len(b)), (e.from+e.count)*bs-r.at)]
+			b = b[:min(int64(len(b)), (e.from+e.count)*bs-off)]
 			if e.at != 0 {
-				n, err := r.fs.r.ReadAt(b, e.at*bs+r.at-start)
-				r.at += int64(n)
-				if err == io.EOF && n < len(b) {
+				n, err := r.fs.r.ReadAt(b, e.at*bs+off-start)
+				if n == len(b) {
+					return n, nil
+				}
+				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
-				} else if n == len(b) {
-					err = nil
 				}
 				return n, err
 			}
 		}
 	}
 	clear(b)
-	r.at += int64(len(b))
 	return len(b), nil
 }
 
@@ -348,11 +420,11 @@ func (fs *FS) all(n *inode) ([]byte, error) {
 	if n.size > maxSmall {
 		return nil, errDamaged(fmt.Sprintf("inode %d is impossibly large", n.number))
 	}
-	r, err := fs.content(n)
+	c, err := fs.content(n)
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(r)
+	return io.ReadAll(io.NewSectionReader(c, 0, c.size))
 }
 
 // inline is the content of a file that is kept in its inode.
@@ -415,6 +487,9 @@ func (fs *FS) appendEntries(out []entry, dir *inode, block []byte) ([]entry, err
 			return nil, errDamaged(fmt.Sprintf("directory %d is damaged", dir.number))
 		}
 		number, text := le.Uint32(block), string(block[8:8+name])
+		if strings.ContainsAny(text, "/\x00") {
+			return nil, errDamaged(fmt.Sprintf("directory %d has the name %q", dir.number, text))
+		}
 		if number != 0 && text != "." && text != ".." && name > 0 {
 			out = append(out, entry{text, number})
 		}

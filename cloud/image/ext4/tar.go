@@ -2,15 +2,17 @@ package ext4
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"path"
-	"time"
+
+	"bake/cloud/machine/layer"
 )
 
 // Root are the names at the top of the file system.
 func (fs *FS) Root() ([]string, error) {
-	root, err := fs.inode(2)
+	root, err := fs.inode(rootInode)
 	if err != nil {
 		return nil, err
 	}
@@ -22,17 +24,16 @@ func (fs *FS) Root() ([]string, error) {
 	return out, err
 }
 
-// WriteTar writes all files as a tar archive, with owners, modes, times, links
+// maxPath is the length of the longest path of a file: Linux opens none that is longer.
+const maxPath = 4095
+
+// WriteTar writes all files as a tar archive, with owners, modes, times, links, holes
 // and extended attributes. Sockets, which mean nothing without who listens, and
 // lost+found are left out.
 func (fs *FS) WriteTar(w io.Writer) error {
-	t := &tarWriter{fs: fs, w: tar.NewWriter(w), seen: map[uint32]string{}}
-	root, err := fs.inode(2)
-	if err != nil {
-		return err
-	}
-	t.seen[root.number] = ""
-	if err := t.directory("", root); err != nil {
+	fs.unread = fs.blocks
+	t := &tarWriter{fs: fs, w: layer.NewArchive(w), seen: map[uint32]string{}}
+	if err := t.entry(".", rootInode); err != nil {
 		return err
 	}
 	return t.w.Close()
@@ -40,7 +41,7 @@ func (fs *FS) WriteTar(w io.Writer) error {
 
 type tarWriter struct {
 	fs   *FS
-	w    *tar.Writer
+	w    *layer.Archive
 	seen map[uint32]string // the first name of each inode
 }
 
@@ -50,7 +51,7 @@ func (t *tarWriter) directory(name string, n *inode) error {
 		return err
 	}
 	for _, e := range entries {
-		if name == "" && e.name == "lost+found" {
+		if name == "." && e.name == "lost+found" {
 			continue
 		}
 		if err := t.entry(path.Join(name, e.name), e.inode); err != nil {
@@ -61,20 +62,29 @@ func (t *tarWriter) directory(name string, n *inode) error {
 }
 
 func (t *tarWriter) entry(name string, number uint32) error {
+	switch {
+	case len(name) > maxPath:
+		return fmt.Errorf("its path has more than %d bytes", maxPath)
+	case layer.MarksDeletion(path.Base(name)):
+		return errors.New("in an image, a file of this name marks a deletion: rename or delete it")
+	}
 	n, err := t.fs.inode(number)
 	if err != nil {
 		return err
 	}
 	h := &tar.Header{
-		Name: name, Mode: int64(n.mode & 0o7777), Uid: n.uid, Gid: n.gid, ModTime: time.Unix(n.mtime, 0), Format: tar.FormatPAX,
+		Name: name, Mode: int64(n.mode & 0o7777), Uid: n.uid, Gid: n.gid, ModTime: n.mtime, Format: tar.FormatPAX,
 	}
 	kind := n.mode & modeKind
+	if number == rootInode && kind != modeDir {
+		return errDamaged("its root is no directory")
+	}
 	if first, ok := t.seen[number]; ok {
 		if kind == modeDir {
 			return errDamaged(fmt.Sprintf("it is also the directory /%s", first))
 		}
 		h.Typeflag, h.Linkname = tar.TypeLink, first
-		return t.w.WriteHeader(h)
+		return t.w.Entry(h)
 	}
 	t.seen[number] = name
 	attributes, err := t.fs.attributes(n, false)
@@ -90,7 +100,6 @@ func (t *tarWriter) entry(name string, number uint32) error {
 		}
 		h.PAXRecords["SCHILY.xattr."+k] = string(v)
 	}
-	var content io.Reader
 	switch kind {
 	case modeDir:
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
@@ -100,10 +109,12 @@ func (t *tarWriter) entry(name string, number uint32) error {
 		}
 		h.Typeflag = tar.TypeSymlink
 	case modeFile:
-		if content, err = t.fs.content(n); err != nil {
+		content, err := t.fs.content(n)
+		if err != nil {
 			return err
 		}
 		h.Typeflag, h.Size = tar.TypeReg, n.size
+		return t.w.File(h, content, content.data)
 	case modeFIFO:
 		h.Typeflag = tar.TypeFifo
 	case modeChar, modeBlock:
@@ -117,16 +128,10 @@ func (t *tarWriter) entry(name string, number uint32) error {
 	default:
 		return errDamaged(fmt.Sprintf("inode %d has no known type", number))
 	}
-	if err := t.w.WriteHeader(h); err != nil {
+	if err := t.w.Entry(h); err != nil || kind != modeDir {
 		return err
 	}
-	if kind == modeDir {
-		return t.directory(name, n)
-	}
-	if content != nil {
-		_, err = io.Copy(t.w, content)
-	}
-	return err
+	return t.directory(name, n)
 }
 
 // linkTarget is where a symbolic link points to: short targets are where others

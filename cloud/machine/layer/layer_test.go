@@ -142,7 +142,7 @@ func TestNoLongerAFile(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		w := walker{to: &packer{}}
+		w := walker{to: &Archive{}}
 		done <- w.file(int(openDir(t, dir).Fd()), "file", &tar.Header{Name: "file"})
 	}()
 	select {

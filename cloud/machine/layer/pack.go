@@ -20,43 +20,64 @@ import (
 // entries are sorted by name, and nothing specific to the host, such as user names or access times,
 // is included.
 func Pack(dir *os.File, w io.Writer) error {
-	b := bufio.NewWriterSize(w, 1<<20)
-	p := packer{tw: tar.NewWriter(b), out: b, buf: make([]byte, 256<<10)}
-	from := walker{to: &p}
+	a := NewArchive(w)
+	from := walker{to: a}
 	if err := from.walk(dir); err != nil {
 		return err
 	}
-	if err := p.tw.Close(); err != nil {
-		return err
-	}
-	return b.Flush()
+	return a.Close()
 }
 
-// packer writes entries as a tar stream.
-type packer struct {
+// Archive writes entries as a tar stream, with the holes of files.
+type Archive struct {
 	tw  *tar.Writer
-	out io.Writer // the destination of tw
+	out *bufio.Writer // the destination of tw
 	buf []byte
 }
 
-// add implements [receiver].
-func (p *packer) add(h *tar.Header, f *os.File) error { return named(h.Name, p.write(h, f)) }
+// NewArchive returns an archive that is written to w, from which nothing is missing after Close.
+func NewArchive(w io.Writer) *Archive {
+	b := bufio.NewWriterSize(w, 1<<20)
+	return &Archive{tw: tar.NewWriter(b), out: b, buf: make([]byte, 256<<10)}
+}
 
-func (p *packer) write(h *tar.Header, f *os.File) error {
+// Close writes the end of the archive.
+func (a *Archive) Close() error {
+	if err := a.tw.Close(); err != nil {
+		return err
+	}
+	return a.out.Flush()
+}
+
+// add implements [receiver].
+func (a *Archive) add(h *tar.Header, f *os.File) error {
 	if f == nil {
-		return p.tw.WriteHeader(h)
+		return named(h.Name, a.Entry(h))
 	}
 	data, err := segments(f, h.Size)
+	if err != nil {
+		return named(h.Name, err)
+	}
+	return named(h.Name, a.File(h, f, data))
+}
+
+// Entry writes an entry that has no content.
+func (a *Archive) Entry(h *tar.Header) error { return a.tw.WriteHeader(h) }
+
+// File writes a regular file of h.Size bytes, of which only those in the segments, which are in
+// order, may be other than zeros.
+func (a *Archive) File(h *tar.Header, content io.ReaderAt, data []Segment) error {
+	data, err := joined(data)
 	if err != nil {
 		return err
 	}
 	if hasHoles(data, h.Size) {
-		return p.sparse(h, f, data)
+		return a.sparse(h, content, data)
 	}
-	if err := p.tw.WriteHeader(h); err != nil {
+	if err := a.tw.WriteHeader(h); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.NewSectionReader(f, 0, h.Size), p.buf)
+	n, err := io.CopyBuffer(onlyWriter{a.tw}, io.NewSectionReader(content, 0, h.Size), a.buf)
 	if err == nil && n < h.Size {
 		err = fmt.Errorf("the file shrank from %d to %d bytes while it was read", h.Size, n)
 	}
@@ -92,7 +113,7 @@ func (w *walker) entry(parent int, base, name string) error {
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return pathError("stat", name, err)
 	}
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	if MarksDeletion(base) {
 		return fmt.Errorf("%q: a name that begins with %s marks a deletion; rename the file", name, whiteoutPrefix)
 	}
 	if isWhiteout(&st) {
@@ -205,6 +226,9 @@ func (w *walker) file(parent int, base string, h *tar.Header) error {
 	}
 	return w.to.add(h, f)
 }
+
+// MarksDeletion reports whether a file of this name marks a deletion in a tar stream.
+func MarksDeletion(base string) bool { return strings.HasPrefix(base, whiteoutPrefix) }
 
 func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0

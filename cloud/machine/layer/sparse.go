@@ -33,8 +33,8 @@ const (
 // sparsePrefix starts the keys of the records that describe a sparse file.
 const sparsePrefix = "GNU.sparse."
 
-// segment is a range of data in a sparse file.
-type segment struct{ offset, length int64 }
+// Segment is a range of data in a sparse file, in bytes.
+type Segment struct{ Offset, Length int64 }
 
 // isSparse reports whether an entry of a tar stream is a file with holes, in one of GNU tar's
 // formats. Reading the entry returns zeros for the holes.
@@ -110,13 +110,13 @@ func writeSparse(fd int, b []byte, offset int64) error {
 
 // eachSegment calls do for the data segments of an open file of the given size, in order. If the
 // file system does not report holes, the whole file is one segment.
-func eachSegment(f *os.File, size int64, do func(segment) error) error {
+func eachSegment(f *os.File, size int64, do func(Segment) error) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
 	}
 	if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Blocks*512 >= size {
-		return do(segment{0, size})
+		return do(Segment{0, size})
 	}
 	fd := int(f.Fd())
 	for at := int64(0); at < size; {
@@ -125,7 +125,7 @@ func eachSegment(f *os.File, size int64, do func(segment) error) error {
 			return nil
 		}
 		if err == unix.EINVAL || err == unix.EOPNOTSUPP {
-			return do(segment{at, size - at})
+			return do(Segment{at, size - at})
 		}
 		if err != nil {
 			return fmt.Errorf("look for holes: %w", err)
@@ -138,32 +138,35 @@ func eachSegment(f *os.File, size int64, do func(segment) error) error {
 			return nil
 		}
 		at = min(hole, size)
-		if err := do(segment{data, at - data}); err != nil {
+		if err := do(Segment{data, at - data}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// segments returns the data segments of an open file of the given size for a stream. If there are
-// too many, the smallest holes count as data.
-func segments(f *os.File, size int64) ([]segment, error) {
-	var all []segment
-	var filled int64
-	err := eachSegment(f, size, func(s segment) error {
+// segments returns the data segments of an open file of the given size.
+func segments(f *os.File, size int64) (all []Segment, err error) {
+	err = eachSegment(f, size, func(s Segment) error {
 		all = append(all, s)
-		filled -= s.length
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	return all, err
+}
+
+// joined returns data segments for a stream. If there are too many, the smallest holes count as
+// data.
+func joined(all []Segment) ([]Segment, error) {
+	var filled int64
+	for _, s := range all {
+		filled -= s.Length
 	}
 	for gap := int64(holeBlock); len(all) > maxSegments; gap *= 2 {
 		kept := all[:1]
 		for _, s := range all[1:] {
 			last := &kept[len(kept)-1]
-			if s.offset-(last.offset+last.length) <= gap {
-				last.length = s.offset + s.length - last.offset
+			if s.Offset-(last.Offset+last.Length) <= gap {
+				last.Length = s.Offset + s.Length - last.Offset
 			} else {
 				kept = append(kept, s)
 			}
@@ -171,7 +174,7 @@ func segments(f *os.File, size int64) ([]segment, error) {
 		all = kept
 	}
 	for _, s := range all {
-		filled += s.length
+		filled += s.Length
 	}
 	if filled > maxHoles {
 		return nil, fmt.Errorf("it has data in more than %d places, and too far apart to be in one stream", maxSegments)
@@ -198,19 +201,19 @@ func copyData(fd int, f *os.File, size int64, buf []byte) error {
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return fmt.Errorf("truncate: %w", err)
 	}
-	return eachSegment(f, size, func(s segment) error {
-		for end := s.offset + s.length; s.offset < end; {
-			n, err := f.ReadAt(buf[:min(end-s.offset, int64(len(buf)))], s.offset)
+	return eachSegment(f, size, func(s Segment) error {
+		for end := s.Offset + s.Length; s.Offset < end; {
+			n, err := f.ReadAt(buf[:min(end-s.Offset, int64(len(buf)))], s.Offset)
 			if n == 0 && err == io.EOF {
 				return errors.New("the file shrank while it was read")
 			}
 			if n == 0 {
 				return err
 			}
-			if err := writeSparse(fd, buf[:n], s.offset); err != nil {
+			if err := writeSparse(fd, buf[:n], s.Offset); err != nil {
 				return fmt.Errorf("write: %w", err)
 			}
-			s.offset += int64(n)
+			s.Offset += int64(n)
 		}
 		return nil
 	})
@@ -218,18 +221,18 @@ func copyData(fd int, f *os.File, size int64, buf []byte) error {
 
 // sparse writes a file with holes as GNU tar does in its PAX format 1.0: a map of the segments
 // first, then only their data. The library cannot write such entries, so this bypasses it.
-func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
+func (a *Archive) sparse(h *tar.Header, content io.ReaderAt, data []Segment) error {
 	size := h.Size
 	// The last segment must end at the end of the file.
-	if len(data) == 0 || data[len(data)-1].offset+data[len(data)-1].length < size {
-		data = append(data, segment{size, 0})
+	if len(data) == 0 || data[len(data)-1].Offset+data[len(data)-1].Length < size {
+		data = append(data, Segment{size, 0})
 	}
 	var table strings.Builder
 	fmt.Fprintf(&table, "%d\n", len(data))
 	var stored int64
 	for _, s := range data {
-		fmt.Fprintf(&table, "%d\n%d\n", s.offset, s.length)
-		stored += s.length
+		fmt.Fprintf(&table, "%d\n%d\n", s.Offset, s.Length)
+		stored += s.Length
 	}
 	table.WriteString(strings.Repeat("\x00", padding(int64(table.Len()))))
 	stored += int64(table.Len())
@@ -251,23 +254,23 @@ func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
 	if err := tar.NewWriter(&header).WriteHeader(&outer); err != nil {
 		return err
 	}
-	if err := p.tw.Flush(); err != nil {
+	if err := a.tw.Flush(); err != nil {
 		return err
 	}
 	renameRecords(header.Bytes()[blockSize:], placeholder, sparsePrefix)
-	if _, err := p.out.Write(append(header.Bytes(), table.String()...)); err != nil {
+	if _, err := a.out.Write(append(header.Bytes(), table.String()...)); err != nil {
 		return err
 	}
 	for _, s := range data {
-		n, err := io.CopyBuffer(onlyWriter{p.out}, io.NewSectionReader(f, s.offset, s.length), p.buf)
-		if err == nil && n < s.length {
+		n, err := io.CopyBuffer(onlyWriter{a.out}, io.NewSectionReader(content, s.Offset, s.Length), a.buf)
+		if err == nil && n < s.Length {
 			err = errors.New("the file shrank while it was read")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	_, err := p.out.Write(make([]byte, padding(stored)))
+	_, err := a.out.Write(make([]byte, padding(stored)))
 	return err
 }
 
@@ -291,6 +294,6 @@ func renameRecords(records []byte, from, to string) {
 func padding(n int64) int { return int(-n & (blockSize - 1)) }
 
 // hasHoles reports whether a file of the given size has any holes.
-func hasHoles(data []segment, size int64) bool {
-	return !slices.Equal(data, []segment{{0, size}})
+func hasHoles(data []Segment, size int64) bool {
+	return size > 0 && !slices.Equal(data, []Segment{{0, size}})
 }

@@ -209,13 +209,13 @@ func TestFarApart(t *testing.T) {
 		t.Fatalf("%v, %v", st, err)
 	}
 	n := int64(0)
-	if err := eachSegment(copied, st.Size(), func(s segment) error {
+	if err := eachSegment(copied, st.Size(), func(s Segment) error {
 		b := []byte{0}
 		if _, err := copied.ReadAt(b, n*apart); err != nil {
 			return err
 		}
-		if b[0] != 1 || s.offset != n*apart {
-			return fmt.Errorf("block %d is at %d with %v", n, s.offset, b)
+		if b[0] != 1 || s.Offset != n*apart {
+			return fmt.Errorf("block %d is at %d with %v", n, s.Offset, b)
 		}
 		n++
 		return nil
@@ -298,10 +298,12 @@ func TestEndlessHole(t *testing.T) {
 func sparseStream(t testing.TB, size int64) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	p := packer{tw: tar.NewWriter(io.Discard), out: &b, buf: make([]byte, 4096)}
-	if err := p.sparse(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: "x", Mode: 0o644, Size: size}, nil, nil); err != nil {
+	a := NewArchive(&b)
+	if err := a.sparse(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: "x", Mode: 0o644, Size: size}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	b.Write(make([]byte, 2*blockSize))
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
 	return b.Bytes()
 }

@@ -1,0 +1,168 @@
+package ext4
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// made is a file system with the directory etc, of inode 12, and in it the files a and b of eight
+// blocks each, of inodes 13 and 14.
+func made(t *testing.T) []byte {
+	t.Helper()
+	content := strings.Repeat("data", 8*writeBlock/4)
+	headers := []*tar.Header{
+		{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "etc/a", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content))},
+		{Name: "etc/b", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content))},
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(MinSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(t.Context(), f, MinSize, pack(t, headers, map[string]string{"etc/a": content, "etc/b": content})); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// count counts what is written, and fails after a limit.
+type count struct{ n, limit int }
+
+func (c *count) Write(p []byte) (int, error) {
+	if c.n += len(p); c.n > c.limit {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return len(p), nil
+}
+
+// TestHostile: what claims more than there is, or leads elsewhere, is refused; nothing is read
+// without a bound.
+func TestHostile(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(disk []byte, inode func(n int) []byte)
+		want   string // an error, or "" if it is only bounded
+	}{
+		"untouched":       {func([]byte, func(int) []byte) {}, ""},
+		"a hole of 16 TB": {func(_ []byte, inode func(int) []byte) { le.PutUint32(inode(13)[0x6c:], 1<<12) }, ""},
+		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], MinSize/writeBlock+1) }, "it is cut off"},
+		"more blocks than there are": {func(_ []byte, inode func(int) []byte) {
+			for n := 13; n <= 14; n++ { // each with most of them
+				le.PutUint32(inode(n)[4:], 3000*writeBlock)
+				layOut(inode(n)[0x28:][:60], []extent{{0, 3000, 1}}, 0)
+			}
+		}, "they overlap"},
+		"overlapping extents": {func(_ []byte, inode func(int) []byte) {
+			layOut(inode(13)[0x28:][:60], []extent{{0, 8, 600}, {4, 8, 600}}, 0)
+		}, "extents overlap"},
+		"extents beyond": {func(_ []byte, inode func(int) []byte) {
+			layOut(inode(13)[0x28:][:60], []extent{{0, 8, MinSize/writeBlock - 4}}, 0)
+		}, "an extent is invalid"},
+		"a tree that contains itself": {func(disk []byte, inode func(int) []byte) { // a node at each level, with 340 times the one below
+			node := make([]extent, nodeEntries)
+			for level := range 5 {
+				at := int64(3000 + level)
+				for i := range node {
+					node[i] = extent{from: int64(i), at: at - 1, count: 1}
+				}
+				layOut(disk[at*writeBlock:][:writeBlock], node, uint16(level))
+			}
+			layOut(disk[3000*writeBlock:][:writeBlock], nil, 0)
+			layOut(inode(13)[0x28:][:60], []extent{{from: 0, at: 3004}}, 5)
+		}, "there is a loop"},
+		"a map of blocks that contains itself": {func(disk []byte, inode func(int) []byte) {
+			n := inode(13)
+			le.PutUint32(n[0x20:], 0) // no extents
+			le.PutUint32(n[0x6c:], 1<<10)
+			for at := range writeBlock / 4 {
+				le.PutUint32(disk[3000*writeBlock+4*at:], 3000)
+			}
+			clear(n[0x28:][:60])
+			le.PutUint32(n[0x28+14*4:], 3000)
+		}, "there is a loop"},
+		"a directory in itself": {func(disk []byte, _ func(int) []byte) { le.PutUint32(named(disk), 12) }, "it is also the directory /etc"},
+		"a name with a slash":   {func(disk []byte, _ func(int) []byte) { copy(named(disk)[8:], "/") }, `has the name "/"`},
+		"a link of 1 GB": {func(_ []byte, inode func(int) []byte) {
+			le.PutUint16(inode(13), modeLink|0o777)
+			le.PutUint32(inode(13)[4:], 1<<30)
+		}, "impossibly large"},
+		"large group entries": {func(disk []byte, _ func(int) []byte) {
+			le.PutUint32(disk[1024+0x60:], 0x42|incompat64)
+			le.PutUint16(disk[1024+0xfe:], 65535)
+		}, "superblock is inconsistent"},
+		"many small groups": {func(disk []byte, _ func(int) []byte) {
+			le.PutUint32(disk[1024+0x20:], 1)
+			le.PutUint32(disk[1024+0x28:], 1)
+			le.PutUint32(disk[1024:], 4000)
+		}, ""},
+		"many inodes": {func(disk []byte, _ func(int) []byte) {
+			le.PutUint32(disk[1024:], 1<<31)
+			le.PutUint32(disk[1024+0x28:], 1<<31)
+		}, "superblock is inconsistent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := made(t)
+			table := int(le.Uint32(disk[writeBlock+8:]))
+			test.change(disk, func(n int) []byte { return disk[table*writeBlock+(n-1)*writeInode:][:writeInode] })
+			fs, err := Open(bytes.NewReader(disk), int64(len(disk)))
+			written := count{limit: 2 * MinSize}
+			if err == nil {
+				err = fs.WriteTar(&written)
+			}
+			if test.want == "" && written.n > written.limit || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("%d bytes, %v; want %q", written.n, err, test.want)
+			}
+		})
+	}
+}
+
+// named returns the entry of the file b in its directory, which is the last one there.
+func named(disk []byte) []byte {
+	rest := le.AppendUint16(nil, writeBlock-12-12-12)
+	return disk[bytes.Index(disk, slices.Concat([]byte{14, 0, 0, 0}, rest, []byte{1, 1, 'b'})):]
+}
+
+// TestNames: names that mean something else in an image are refused, as are paths that no program
+// can open.
+func TestNames(t *testing.T) {
+	deep := []*tar.Header{}
+	path := ""
+	for range 20 {
+		path += strings.Repeat("d", 250) + "/"
+		deep = append(deep, &tar.Header{Name: path, Typeflag: tar.TypeDir, Mode: 0o755})
+	}
+	for want, headers := range map[string][]*tar.Header{
+		"more than 4095 bytes": deep,
+		"marks a deletion":     {{Name: ".wh.x", Typeflag: tar.TypeReg}},
+	} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := Write(t.Context(), f, MinSize, pack(t, headers, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(MinSize); err != nil {
+			t.Fatal(err)
+		}
+		fs, err := Open(f, MinSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fs.WriteTar(&count{limit: MinSize}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

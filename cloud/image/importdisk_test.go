@@ -1,0 +1,136 @@
+package image_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bake/cloud/image"
+	"bake/cloud/image/disk"
+	"bake/cloud/machine/machinetest"
+)
+
+// packed returns a layer as a tar.
+func packed(t *testing.T, s *image.Store, id image.LayerID) []byte {
+	t.Helper()
+	path, err := s.Path(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := (&machinetest.Driver{}).Pack(t.Context(), path, &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// systemDir makes a directory with files of all kinds that there are without being root.
+func systemDir(t *testing.T) string {
+	t.Helper()
+	dir := makeUpper(t, "bin/sh", "etc/motd", "etc/empty", "var/holes")
+	at := time.Unix(1_700_000_000, 123_456_789)
+	err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0\nann:x:1000:1000\n"), 0o600),
+		os.Link(filepath.Join(dir, "bin/sh"), filepath.Join(dir, "bin/ash")),
+		os.Symlink("../bin/sh", filepath.Join(dir, "etc/shell")),
+		os.Symlink(strings.Repeat("../", 40)+"x", filepath.Join(dir, "etc/long")),
+		unix.Mkfifo(filepath.Join(dir, "var/pipe"), 0o600),
+		os.Truncate(filepath.Join(dir, "etc/empty"), 0),
+		os.Truncate(filepath.Join(dir, "var/holes"), 30<<20),
+		unix.Setxattr(filepath.Join(dir, "etc/motd"), "user.note", []byte("kept"), 0),
+		os.Chmod(filepath.Join(dir, "bin"), 0o751|os.ModeSetgid),
+		os.Chmod(dir, 0o711),
+	)
+	for _, name := range []string{"etc/motd", "var/holes", "var", "etc", "bin", "."} {
+		err = errors.Join(err, os.Chtimes(filepath.Join(dir, name), at, at))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestImportDiskBase: what was on an exported disk is in the base that is made of it, to the byte.
+func TestImportDiskBase(t *testing.T) {
+	s, ctx := openStore(t, t.TempDir()), t.Context()
+	id, err := s.Freeze(ctx, systemDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reports []image.Progress
+	o := image.ImportOptions{Name: "disk", Source: "disk.raw", Progress: func(p image.Progress) { reports = append(reports, p) }}
+	var base image.Base
+	const size = 1<<30 + 1<<20
+	err = s.ExportDisk(ctx, []image.LayerID{id}, size, func(f *os.File) error {
+		if format := disk.Detect(f, size); format != "raw" {
+			t.Errorf("the disk is taken for %q", format)
+		}
+		d, err := disk.Open(f, size, "raw")
+		if err != nil {
+			return err
+		}
+		base, err = s.ImportDiskBase(ctx, d, o)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base.User != "ann" || base.Size != 2 || len(base.Layers) != 1 {
+		t.Errorf("%+v", base)
+	}
+	if last := reports[len(reports)-1]; last.Done == 0 || last.Total == 0 {
+		t.Errorf("the last report is %+v", last)
+	}
+	if want, got := packed(t, s, id), packed(t, s, base.Layers[0]); !bytes.Equal(want, got) {
+		t.Errorf("the layer of %d bytes has become one of %d", len(want), len(got))
+	}
+}
+
+// TestImportDiskRefuses: what is refused leaves nothing behind.
+func TestImportDiskRefuses(t *testing.T) {
+	dir := t.TempDir()
+	s, ctx := openStore(t, dir), t.Context()
+	id, err := s.Freeze(ctx, systemDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(work(t, dir))
+	err = s.ExportDisk(ctx, []image.LayerID{id}, 64<<20, func(f *os.File) error {
+		content, err := os.ReadFile(f.Name())
+		if err != nil {
+			return err
+		}
+		here := len(work(t, dir))
+		for want, broken := range map[string][]byte{
+			"is cut off":             content[:len(content)/2],
+			"file system is damaged": bytes.ReplaceAll(content, []byte{0x0a, 0xf3, 1, 0}, []byte{0, 0, 1, 0}),
+			"holds a Linux system":   make([]byte, 1<<20),
+			`has the name "m/td"`:    bytes.ReplaceAll(content, []byte("\x04\x01motd"), []byte("\x04\x01m/td")),
+		} {
+			d, err := disk.Open(bytes.NewReader(broken), int64(len(broken)), "raw")
+			if err != nil {
+				return err
+			}
+			_, err = s.ImportDiskBase(ctx, d, image.ImportOptions{Name: "refused"})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+		if left := work(t, dir); len(left) != here {
+			t.Errorf("what is left: %q", left)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := work(t, dir); len(left) != before {
+		t.Errorf("what is left: %q", left)
+	}
+}
