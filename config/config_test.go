@@ -696,3 +696,23 @@ build { sources = ["source.null.a"] }
 		t.Errorf("a failed lookup: %s", diags)
 	}
 }
+
+// TestTextAsName: a name that does not exist may be a text without quotation marks, or for a
+// shell.
+func TestTextAsName(t *testing.T) {
+	for _, tt := range []struct{ value, want string }{
+		{`t3.micro`, ` If a text is meant, it needs quotation marks.`},
+		{`"a ${HOME}"`, ` If this is for a shell or another program, write $${HOME}.`},
+		{`"é ${~ HOME }"`, ` If this is for a shell or another program, write $${HOME}.`},
+		{`"${each.value}"`, ` Did you mean "path"?`},
+		{`"${account.id}"`, ``},
+		{`"${upper(HOME)}"`, ` If a text is meant, it needs quotation marks.`},
+		{`locals.b`, ` Did you mean "local"?`},
+	} {
+		dir := write(t, map[string]string{"a.pkr.hcl": "locals {\n  a = " + tt.value + "\n}\n"})
+		_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now})
+		if got := text(diags); !strings.Contains(got+"\n", `".`+tt.want+"\n") {
+			t.Errorf("%s: %s", tt.value, got)
+		}
+	}
+}

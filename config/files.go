@@ -84,6 +84,11 @@ func (r *reader) text(rng hcl.Range) string {
 	return ""
 }
 
+// before returns the bytes before rng, a few of them.
+func (r *reader) before(rng hcl.Range) string {
+	return r.text(hcl.Range{Filename: rng.Filename, Start: hcl.Pos{Byte: max(0, rng.Start.Byte-8)}, End: rng.Start})
+}
+
 // template lists the files of a template.
 type template struct {
 	root     string   // path.root

@@ -337,6 +337,7 @@ func (l *loader) openScope() {
 			"versionFingerprint": cty.UnknownVal(cty.String),
 		}),
 	})
+	l.t.scope.Before = l.reader.before
 }
 
 // values defines the locals and data sources.

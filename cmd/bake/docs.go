@@ -42,7 +42,7 @@ types of options are known. 'functions' shows the functions that templates can c
   bake docs -search 'share image'
   bake docs -man /usr/local/share/man/man1
   bake docs -schema >template.schema.json`,
-		Args: cobra.MaximumNArgs(2),
+		Args: atMost("the component", "its option"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, cmd, args, o) })
 		},
@@ -52,13 +52,16 @@ types of options are known. 'functions' shows the functions that templates can c
 	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component to this `directory`; other pages in its subdirectories (*/*.md) are deleted")
 	flags.StringVar(&o.man, "man", "", "write a manual page for each command to this `directory`")
 	flags.BoolVar(&o.schema, "schema", false, "print a JSON schema of templates in JSON (*.pkr.json), for editors")
-	cmd.MarkFlagsMutuallyExclusive("search", "markdown", "man", "schema")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
 func (p *program) docs(ctx context.Context, cmd *cobra.Command, args []string, o docsOptions) error {
-	if len(args) > 0 && (o.search != "" || o.markdown != "" || o.man != "" || o.schema) {
+	set := slices.DeleteFunc([]string{"search", "markdown", "man", "schema"}, func(name string) bool { return !cmd.Flags().Changed(name) })
+	if len(set) > 1 {
+		return usageError{fmt.Sprintf("-%s and -%s cannot be used together", set[0], set[1]), cmd.CommandPath()}
+	}
+	if len(args) > 0 && len(set) > 0 {
 		return usageError{fmt.Sprintf("%q: -search, -markdown, -man and -schema are about everything, and take no name", args[0]), cmd.CommandPath()}
 	}
 	refs, err := reference.Of(p.parts().Catalog())

@@ -113,12 +113,15 @@ PATH, remove the one binary that 'bake plugins installed' lists under that path.
 if there is nothing to remove. Built-in plugins cannot be removed.`,
 		Example: `  bake plugins remove github.com/hashicorp/docker
   bake plugins remove github.com/hashicorp/docker '< 1.1'`,
-		Args: cobra.MatchAll(cobra.RangeArgs(1, 2), func(cmd *cobra.Command, args []string) error {
-			if len(args) == 2 && filepath.IsAbs(args[0]) {
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0 || len(args) > 2:
+				return usageError{fmt.Sprintf("%s takes the source of a plugin and optionally a version, or a path; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+			case len(args) == 2 && filepath.IsAbs(args[0]):
 				return usageError{"a path already names one version; omit " + args[1], cmd.CommandPath()}
 			}
 			return nil
-		}),
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			removed, err := p.places().Remove(cmd.Context(), args[0], slices.Concat(args[1:], []string{""})[0])
 			if unreadable, ok := errors.AsType[*installed.UnreadableError](err); ok {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/spf13/cobra"
 )
 
 func TestSingleDash(t *testing.T) {
@@ -98,4 +100,26 @@ func TestOneCommand(t *testing.T) {
 	if n := len(p.root([]string{"plugin", "installed"}).Commands()); n != len(all) {
 		t.Errorf("for an alias there are %d commands of %d", n, len(all))
 	}
+}
+
+// TestWrongArguments: a command that checks the number of its arguments says how it is used.
+func TestWrongArguments(t *testing.T) {
+	p := &program{now: time.Now}
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		for _, n := range []int{0, 1, 2, 9} {
+			if cmd.Args == nil {
+				break
+			}
+			err := cmd.Args(cmd, make([]string, n))
+			usage := usageError{}
+			if err != nil && !errors.As(err, &usage) {
+				t.Errorf("%s with %d arguments: %v", cmd.CommandPath(), n, err)
+			}
+		}
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+	}
+	visit(p.root(nil))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
@@ -43,6 +44,9 @@ func (s *Scope) explain(d *hcl.Diagnostic) *hcl.Diagnostic {
 		return &better
 	case "Error in function call":
 		return withoutStack(d)
+	case "Unknown variable":
+		better.Detail += s.asText(d)
+		return &better
 	case "Unsupported attribute":
 	default:
 		return d
@@ -56,6 +60,23 @@ func (s *Scope) explain(d *hcl.Diagnostic) *hcl.Diagnostic {
 		}
 	}
 	return d
+}
+
+// asText returns a sentence on how to write an unknown name if it is not meant as one: it
+// may be for a shell, or lack its quotation marks.
+func (s *Scope) asText(d *hcl.Diagnostic) string {
+	ref, ok := d.Expression.(*hclsyntax.ScopeTraversalExpr)
+	if !ok || s.Before == nil || strings.Contains(d.Detail, "Did you mean") {
+		return ""
+	}
+	before := strings.TrimRight(s.Before(*d.Subject), " ~")
+	switch {
+	case !strings.HasSuffix(before, "${"):
+		return " If a text is meant, it needs quotation marks."
+	case len(ref.Traversal) == 1:
+		return fmt.Sprintf(" If this is for a shell or another program, write $${%s}.", ref.Traversal.RootName())
+	}
+	return ""
 }
 
 // withoutStack leaves of a function that has panicked the reason.

@@ -21,6 +21,9 @@ import (
 type Scope struct {
 	base *hcl.EvalContext // var, path, packer and the functions
 
+	// Before returns some of the source text before a place, or nothing if it is not known.
+	Before func(hcl.Range) string
+
 	mu    sync.Mutex // held while nodes are computed
 	nodes map[string]*Node
 	order []*Node

@@ -261,9 +261,22 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 	case err == nil:
 		return l.Options.CheckExit(0)
 	case errors.As(err, &exit) && exit.Exited():
-		return l.Options.CheckExit(exit.ExitCode())
+		err := l.Options.CheckExit(exit.ExitCode())
+		if err != nil && exit.ExitCode() == cannotExecute && !executable(path) {
+			return fmt.Errorf("%w; %s is not executable: chmod +x it", err, filepath.Base(path))
+		}
+		return err
 	}
 	return fmt.Errorf("running %s: %w", args[0], err)
+}
+
+// cannotExecute is the exit status of a shell that finds a command but may not run it.
+const cannotExecute = 126
+
+// executable reports whether anybody may execute the file.
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || runtime.GOOS == "windows" || info.Mode()&0o111 != 0
 }
 
 // command returns the command line that runs the script at an absolute path, and its

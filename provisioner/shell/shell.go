@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"strings"
 
 	"bake/builder"
@@ -107,6 +108,7 @@ func (r *run) inline() ([]byte, error) {
 // script uploads and runs one script.
 func (r *run) script(ctx context.Context, text []byte) error {
 	if !r.Binary {
+		text = bytes.TrimPrefix(text, []byte("\ufeff"))
 		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
 		if !bytes.HasSuffix(text, []byte("\n")) {
 			text = append(text, '\n')
@@ -140,7 +142,29 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return r.CheckExit(code)
+	err = r.CheckExit(code)
+	if by := interpreter(text); err != nil && by != "" && (code == 126 || code == 127) {
+		return fmt.Errorf("%w; if the script did not start, the machine lacks %s, which its first line names", err, by)
+	}
+	return err
+}
+
+// interpreter returns the program that the first line of a script names, unless it is a
+// shell that every machine has.
+func interpreter(text []byte) string {
+	line, found := bytes.CutPrefix(text, []byte("#!"))
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	words := strings.Fields(string(line))
+	if !found || len(words) == 0 || words[0] == "/bin/sh" {
+		return ""
+	}
+	if path.Base(words[0]) == "env" {
+		if len(words) != 2 {
+			return ""
+		}
+		return words[1]
+	}
+	return words[0]
 }
 
 // clean removes the uploaded files, whether or not the scripts succeeded.

@@ -78,6 +78,9 @@ func TestScripts(t *testing.T) {
 			scripts = []
 			environment_vars = []
 			valid_exit_codes = []`, []any{script(t, "echo x")}, []string{"x"}, ""},
+		{"byte order mark", `script = %q`, []any{script(t, "\ufeff#!/bin/cat\necho x")}, []string{"#!/bin/cat", "echo x"}, ""},
+		{"no interpreter", `script = %q`, []any{script(t, "#!/no/such/zsh -f\necho x")}, nil, "the machine lacks /no/such/zsh"},
+		{"no command", `inline = ["no-such-command"]`, nil, nil, "non-zero exit status: 127. Allowed exit codes are: [0]"},
 		{"overwritten line", `inline = ["printf 'a\\rb  \\nlast'"]`, nil, []string{"b", "last"}, ""},
 	}
 	for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,6 +42,19 @@ func TestScripts(t *testing.T) {
 		if strings.TrimSpace(strings.Join(out, "\n")) != tt.out || tt.err == "" && err != nil || tt.err != "" && !strings.Contains(fmt.Sprint(err), tt.err) {
 			t.Errorf("%s\ngot %q, %v", tt.body, out, err)
 		}
+	}
+}
+
+func TestScriptNotExecutable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.sh")
+	if err := os.WriteFile(path, []byte("echo x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provision(t, t.Context(), fmt.Sprintf("script = %q", path)); err == nil || !strings.Contains(err.Error(), "126. Allowed exit codes are: [0]; x.sh is not executable") {
+		t.Error(err)
+	}
+	if _, err := provision(t, t.Context(), fmt.Sprintf("script = %q\nexecute_command = [\"sh\", \"{{.Script}}\"]", path)); err != nil {
+		t.Error(err)
 	}
 }
 

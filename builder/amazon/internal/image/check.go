@@ -120,7 +120,7 @@ func (m *Maker) checkName(ctx context.Context, region string) error {
 		return err
 	}
 	if !m.force() {
-		return m.nameTaken(region, describe(images[0]))
+		return m.nameTaken(region, "Image "+describe(images[0]))
 	}
 	if err := m.checkProtection(region, images); err != nil {
 		return err
@@ -203,9 +203,9 @@ func describe(i types.Image) string {
 	return fmt.Sprintf("%s (%s)", aws.ToString(i.ImageId), i.State)
 }
 
-func (m *Maker) nameTaken(region, id string) error {
+func (m *Maker) nameTaken(region, other string) error {
 	return m.Src.Errorf(&m.Name, "The image name is taken",
-		"Image %s in %s already has the name %q. Choose another, such as one that contains a time, or replace the image with force_deregister = true or -force.", id, region, m.Name)
+		"%s in %s already has the name %q. Choose another, such as one that contains a time, or replace the image with force_deregister = true or -force.", other, region, m.Name)
 }
 
 // named lists the account's existing images that have the name of the new image.

@@ -118,7 +118,7 @@ func (m *Maker) lost(ctx context.Context, name string, err error) (string, error
 
 func (m *Maker) blameName(err error, region string) error {
 	if access.Is(err, "InvalidAMIName.Duplicate") {
-		return access.Blame(err, m.nameTaken(region, "another one"))
+		return access.Blame(err, m.nameTaken(region, "Another image"))
 	}
 	if access.Is(err, "InvalidAMIName.Malformed") {
 		return access.Blame(err, m.Src.Errorf(&m.Name, "Invalid image name", "%s.", err))

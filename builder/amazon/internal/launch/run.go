@@ -256,10 +256,38 @@ func (l *Launcher) blameRun(err error) error {
 		return blame(&l.InstanceType, "The instance type cannot be used")
 	case strings.Contains(strings.ToLower(e.Message), "availability zone") && l.AvailabilityZone != "":
 		return blame(&l.AvailabilityZone, "The availability zone cannot be used")
-	case strings.Contains(e.Code, "BlockDevice") && len(l.Devices) > 0:
-		return blame(&l.Devices[0].DeviceName, "The volumes cannot be created")
+	case len(l.Devices) > 0 && aboutVolumes(e):
+		return blame(l.guilty(e.Message), "The volumes cannot be created")
 	}
 	return err
+}
+
+// aboutVolumes reports whether RunInstances has refused a block device mapping.
+func aboutVolumes(e *access.Error) bool {
+	text := strings.ToLower(e.Code + " " + e.Message)
+	return slices.ContainsFunc([]string{"blockdevice", "volume", "snapshot", "iops", "throughput"}, func(word string) bool { return strings.Contains(text, word) })
+}
+
+// guilty returns the option of a mapping whose value the message names, or else the first
+// mapping's device.
+func (l *Launcher) guilty(message string) any {
+	for _, d := range l.Devices {
+		for _, option := range []*string{&d.DeviceName, &d.VolumeType, &d.SnapshotID, &d.KMSKeyID} {
+			if *option != "" && slices.Contains(quoted(message), *option) {
+				return option
+			}
+		}
+	}
+	return &l.Devices[0].DeviceName
+}
+
+// quoted returns the words of a message without the punctuation around them.
+func quoted(message string) []string {
+	words := strings.Fields(message)
+	for i, w := range words {
+		words[i] = strings.Trim(w, `"'()[].,:;`)
+	}
+	return words
 }
 
 // Stop stops the instance, unless a provisioner does that, and waits until it has stopped.
