@@ -228,11 +228,16 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	}
 	c.journal.log, c.journal.tell = opts.Log, c.watchers.tell
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role, Provider: c.provider}
-	c.services = map[string]*wire.Service{}
-	for name, endpoint := range map[string]func() (*wire.Service, error){
+	return c.makeServices(map[string]func() (*wire.Service, error){
 		"autoscaling": groups.Endpoint, "ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,
 		"kms": keys.Endpoint, "organizations": organization.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
-	} {
+	})
+}
+
+// makeServices makes the services, given by the names in a signature's scope.
+func (c *Cloud) makeServices(endpoints map[string]func() (*wire.Service, error)) (err error) {
+	c.services = map[string]*wire.Service{}
+	for name, endpoint := range endpoints {
 		if c.services[name], err = endpoint(); err != nil {
 			return err
 		}

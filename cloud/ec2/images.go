@@ -441,27 +441,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 	if row.root() == nil {
 		return nil, noRoot(row)
 	}
-	var snapshots []*snapshot
-	captured := map[string]string{}
-	for _, b := range row.BlockDeviceMappings {
-		if dropsDevice(in.BlockDeviceMappings, *b.DeviceName) {
-			continue
-		}
-		v, ok := s.volumes.Get(*b.Ebs.VolumeId)
-		if !ok {
-			continue
-		}
-		snap := s.ofVolume(c, v, fmt.Sprintf("Created by CreateImage(%s) for %s", *row.InstanceId, *img.ImageId), tags[kindSnapshot.resource])
-		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
-			snap.describeRoot(row)
-		}
-		snapshots = append(snapshots, snap)
-		captured[*v.VolumeId] = *snap.SnapshotId
-		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &types.EbsBlockDevice{
-			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: provisioned(v.Volume), Throughput: v.Throughput,
-			Encrypted: v.Encrypted, DeleteOnTermination: b.Ebs.DeleteOnTermination,
-		}})
-	}
+	snapshots, captured := s.captureDevices(c, in, row, img, tags[kindSnapshot.resource])
 	if img.BlockDeviceMappings, err = s.remap(c, img, in.BlockDeviceMappings); err != nil {
 		return nil, err
 	}
@@ -477,6 +457,32 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		return s.fill(ctx, captured, reboot, taken)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
+}
+
+// captureDevices gives an image the devices of an instance, with new snapshots. captured are
+// the snapshots' ids by volume.
+func (s *state) captureDevices(c wire.Caller, in *ec2.CreateImageInput, row *instance, img *image, tags []types.Tag) (snapshots []*snapshot, captured map[string]string) {
+	captured = map[string]string{}
+	for _, b := range row.BlockDeviceMappings {
+		if dropsDevice(in.BlockDeviceMappings, *b.DeviceName) {
+			continue
+		}
+		v, ok := s.volumes.Get(*b.Ebs.VolumeId)
+		if !ok {
+			continue
+		}
+		snap := s.ofVolume(c, v, fmt.Sprintf("Created by CreateImage(%s) for %s", *row.InstanceId, *img.ImageId), tags)
+		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
+			snap.describeRoot(row)
+		}
+		snapshots = append(snapshots, snap)
+		captured[*v.VolumeId] = *snap.SnapshotId
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &types.EbsBlockDevice{
+			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: provisioned(v.Volume), Throughput: v.Throughput,
+			Encrypted: v.Encrypted, DeleteOnTermination: b.Ebs.DeleteOnTermination,
+		}})
+	}
+	return snapshots, captured
 }
 
 // dropsDevice reports whether mappings omit the device (NoDevice).
@@ -650,16 +656,8 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 		}
 	}
 	request := fingerprint(in)
-	if token := aws.ToString(in.ClientToken); token != "" {
-		for _, img := range s.images.of(c) {
-			if img.ClientToken != token {
-				continue
-			}
-			if img.Request != request {
-				return nil, errTokenMisused()
-			}
-			return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
-		}
+	if out, err := s.repeatedCopy(c, aws.ToString(in.ClientToken), request); out != nil || err != nil {
+		return out, err
 	}
 	from := aws.ToString(in.SourceRegion)
 	if _, ok := findRegion(from); !ok || partition(from) != partition(c.Region) {
@@ -696,6 +694,23 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	}
 	s.develop(ctx, img, s.delays().Copy, func(context.Context, *Service) error { return nil })
 	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+}
+
+// repeatedCopy returns the answer to the request that had the token before, or nil.
+func (s *state) repeatedCopy(c wire.Caller, token, request string) (*ec2.CopyImageOutput, error) {
+	if token == "" {
+		return nil, nil
+	}
+	for _, img := range s.images.of(c) {
+		if img.ClientToken != token {
+			continue
+		}
+		if img.Request != request {
+			return nil, errTokenMisused()
+		}
+		return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+	}
+	return nil, nil
 }
 
 // copyDevices gives a copy the devices of its source, with new snapshots.

@@ -581,17 +581,11 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	}
 	id = newID("nat")
 	managed(&nic, types.NetworkInterfaceTypeNatGateway, "Interface for NAT Gateway "+id)
-	address := types.NatGatewayAddress{IsPrimary: aws.Bool(true), NetworkInterfaceId: nic.NetworkInterfaceId, PrivateIp: nic.PrivateIpAddress, Status: types.NatGatewayAddressStatusSucceeded}
 	gateway := types.NatGateway{NatGatewayId: &id, SubnetId: subnet.SubnetId, VpcId: subnet.VpcId, CreateTime: aws.Time(s.now()), State: types.NatGatewayStateAvailable,
 		ConnectivityType: cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic), Tags: tags[kindNat.resource]}
+	address := types.NatGatewayAddress{IsPrimary: aws.Bool(true), NetworkInterfaceId: nic.NetworkInterfaceId, PrivateIp: nic.PrivateIpAddress, Status: types.NatGatewayAddressStatusSucceeded}
 	if public {
-		a := n.Addresses[elastic]
-		address.AllocationId, address.PublicIp = a.AllocationId, a.PublicIp
-		if code, why := n.natFails(a, *subnet.VpcId); code != "" {
-			gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStateFailed, &code, &why
-		} else {
-			address.AssociationId = aws.String(newID("eipassoc"))
-		}
+		n.useElastic(&gateway, &address, n.Addresses[elastic])
 	}
 	gateway.NatGatewayAddresses = []types.NatGatewayAddress{address}
 	err = s.editNetwork(c, func(n *networking) {
@@ -608,6 +602,16 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	s.hide(ctx, id)
 	gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStatePending, nil, nil
 	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
+}
+
+// useElastic gives a NAT gateway and its address an elastic address, or lets the gateway fail.
+func (n *networking) useElastic(gateway *types.NatGateway, address *types.NatGatewayAddress, a types.Address) {
+	address.AllocationId, address.PublicIp = a.AllocationId, a.PublicIp
+	if code, why := n.natFails(a, *gateway.VpcId); code != "" {
+		gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStateFailed, &code, &why
+		return
+	}
+	address.AssociationId = aws.String(newID("eipassoc"))
 }
 
 // natAddress returns the index of the elastic address of the requested NAT gateway, if the

@@ -146,31 +146,9 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 		return nil, err
 	}
 	out := &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{}}
-	made := map[string]string{} // snapshot ids by volume
-	var rows []*snapshot
-	for _, b := range row.BlockDeviceMappings {
-		id, root := *b.Ebs.VolumeId, *b.DeviceName == aws.ToString(row.RootDeviceName)
-		if root && aws.ToBool(spec.ExcludeBootVolume) || !root && slices.Contains(spec.ExcludeDataVolumeIds, id) {
-			continue
-		}
-		v, err := s.volumes.find(c, &id)
-		if err != nil {
-			return nil, err
-		}
-		own := tags[kindSnapshot.resource]
-		if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
-			if own, err = combined(v.Tags, own); err != nil {
-				return nil, err
-			}
-		}
-		snap := s.ofVolume(c, v, aws.ToString(in.Description), own)
-		if root {
-			snap.describeRoot(row)
-		}
-		made[id], rows = *snap.SnapshotId, append(rows, snap)
-		info := types.SnapshotInfo{Tags: []types.Tag{}}
-		copyFields(&info, snap.Snapshot)
-		out.Snapshots = append(out.Snapshots, info)
+	rows, made, err := s.ofInstance(c, in, row, tags[kindSnapshot.resource])
+	if err != nil {
+		return nil, err
 	}
 	for _, id := range spec.ExcludeDataVolumeIds {
 		if !row.hasVolume(id) || row.root() != nil && *row.root().Ebs.VolumeId == id {
@@ -181,6 +159,9 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 		return nil, invalidValue("The instance '%s' has no volumes to take snapshots of.", *row.InstanceId)
 	}
 	for _, snap := range rows {
+		info := types.SnapshotInfo{Tags: []types.Tag{}}
+		copyFields(&info, snap.Snapshot)
+		out.Snapshots = append(out.Snapshots, info)
 		if err := s.snapshots.Put(*snap.SnapshotId, snap); err != nil {
 			return nil, err
 		}
@@ -188,6 +169,35 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 	}
 	s.take(ctx, made)
 	return out, nil
+}
+
+// ofInstance returns new snapshots of the volumes of an instance that the request does not
+// exclude, and their ids by volume.
+func (s *state) ofInstance(c wire.Caller, in *ec2.CreateSnapshotsInput, row *instance, tags []types.Tag) (rows []*snapshot, made map[string]string, err error) {
+	made = map[string]string{}
+	for _, b := range row.BlockDeviceMappings {
+		spec := in.InstanceSpecification
+		id, root := *b.Ebs.VolumeId, *b.DeviceName == aws.ToString(row.RootDeviceName)
+		if root && aws.ToBool(spec.ExcludeBootVolume) || !root && slices.Contains(spec.ExcludeDataVolumeIds, id) {
+			continue
+		}
+		v, err := s.volumes.find(c, &id)
+		if err != nil {
+			return nil, nil, err
+		}
+		own := tags
+		if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
+			if own, err = combined(v.Tags, own); err != nil {
+				return nil, nil, err
+			}
+		}
+		snap := s.ofVolume(c, v, aws.ToString(in.Description), own)
+		if root {
+			snap.describeRoot(row)
+		}
+		made[id], rows = *snap.SnapshotId, append(rows, snap)
+	}
+	return rows, made, nil
 }
 
 // take completes pending snapshots, given by volume.
@@ -448,27 +458,10 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 	if in.Attribute != "" && in.Attribute != types.SnapshotAttributeNameCreateVolumePermission {
 		return nil, invalidValue("Value (%s) for parameter attribute is invalid. It cannot be modified.", in.Attribute)
 	}
-	var add, remove []types.CreateVolumePermission
-	if m := in.CreateVolumePermission; m != nil {
-		add, remove = m.Add, m.Remove
-	} else {
-		var all []types.CreateVolumePermission
-		for _, user := range in.UserIds {
-			all = append(all, types.CreateVolumePermission{UserId: &user})
-		}
-		for _, group := range in.GroupNames {
-			all = append(all, types.CreateVolumePermission{Group: types.PermissionGroup(group)})
-		}
-		switch in.OperationType {
-		case types.OperationTypeAdd:
-			add = all
-		case types.OperationTypeRemove:
-			remove = all
-		default:
-			return nil, missing("OperationType")
-		}
-	}
+	add, remove, err := snapshotPermissions(in)
 	switch {
+	case err != nil:
+		return nil, err
 	case len(add) > 0 && len(remove) > 0:
 		return nil, wire.Errorf("InvalidParameterCombination", "You can't add and remove permissions in the same request.")
 	case len(add)+len(remove) > maxSnapshotChanges:
@@ -504,6 +497,28 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 		permissions = slices.DeleteFunc(permissions, same(p))
 	}
 	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
+}
+
+// snapshotPermissions returns the permissions that a request adds and removes, in whichever of
+// the two forms it names them.
+func snapshotPermissions(in *ec2.ModifySnapshotAttributeInput) (add, remove []types.CreateVolumePermission, err error) {
+	if m := in.CreateVolumePermission; m != nil {
+		return m.Add, m.Remove, nil
+	}
+	var all []types.CreateVolumePermission
+	for _, user := range in.UserIds {
+		all = append(all, types.CreateVolumePermission{UserId: &user})
+	}
+	for _, group := range in.GroupNames {
+		all = append(all, types.CreateVolumePermission{Group: types.PermissionGroup(group)})
+	}
+	switch in.OperationType {
+	case types.OperationTypeAdd:
+		return all, nil, nil
+	case types.OperationTypeRemove:
+		return nil, all, nil
+	}
+	return nil, nil, missing("OperationType")
 }
 
 // checkGrantee reports an invalid grantee: user must be an account id, or group must be

@@ -212,11 +212,6 @@ func (in Instance) tree() tree {
 			meta(path, value)
 		}
 	}
-	names := make([]string, len(in.Groups))
-	ids := make([]string, len(in.Groups))
-	for i, g := range in.Groups {
-		names[i], ids[i] = g.Name, g.ID
-	}
 	meta("ami-id", in.ImageID)
 	meta("ami-launch-index", strconv.Itoa(in.LaunchIndex))
 	meta("ami-manifest-path", "(unknown)")
@@ -249,25 +244,6 @@ func (in Instance) tree() tree {
 	meta("local-hostname", in.PrivateName)
 	meta("local-ipv4", in.PrivateAddress)
 	meta("mac", in.MAC)
-	nic := "network/interfaces/macs/" + in.MAC + "/"
-	meta(nic+"device-number", "0")
-	meta(nic+"interface-id", in.InterfaceID)
-	if in.PublicAddress != "" {
-		meta(nic+"ipv4-associations/"+in.PublicAddress, in.PrivateAddress)
-	}
-	meta(nic+"local-hostname", in.PrivateName)
-	meta(nic+"local-ipv4s", in.PrivateAddress)
-	meta(nic+"mac", in.MAC)
-	meta(nic+"owner-id", in.Account)
-	optional(nic+"public-hostname", in.PublicName)
-	optional(nic+"public-ipv4s", in.PublicAddress)
-	meta(nic+"security-group-ids", strings.Join(ids, "\n"))
-	meta(nic+"security-groups", strings.Join(names, "\n"))
-	meta(nic+"subnet-id", in.SubnetID)
-	meta(nic+"subnet-ipv4-cidr-block", in.SubnetCIDR)
-	meta(nic+"vpc-id", in.VPCID)
-	meta(nic+"vpc-ipv4-cidr-block", in.VPCCIDR)
-	meta(nic+"vpc-ipv4-cidr-blocks", in.VPCCIDR)
 	for user, keys := range in.LentKeys {
 		meta("managed-ssh-keys/active-keys/"+user, strings.Join(keys, "\n")+"\n")
 	}
@@ -282,6 +258,7 @@ func (in Instance) tree() tree {
 		meta("public-keys/0/openssh-key", in.PublicKey)
 	}
 	meta("reservation-id", in.ReservationID)
+	names, _ := in.groups()
 	meta("security-groups", strings.Join(names, "\n"))
 	meta("services/domain", "amazonaws.com")
 	meta("services/partition", "aws")
@@ -289,7 +266,46 @@ func (in Instance) tree() tree {
 		meta("tags/instance/"+key, value)
 	}
 	t["dynamic/instance-identity/document"] = in.identity()
+	for name, value := range in.networkInterface() {
+		meta("network/interfaces/macs/"+in.MAC+"/"+name, value)
+	}
 	return t
+}
+
+// networkInterface returns the metadata of the instance's network interface.
+func (in Instance) networkInterface() tree {
+	names, ids := in.groups()
+	t := tree{
+		"device-number":          "0",
+		"interface-id":           in.InterfaceID,
+		"local-hostname":         in.PrivateName,
+		"local-ipv4s":            in.PrivateAddress,
+		"mac":                    in.MAC,
+		"owner-id":               in.Account,
+		"security-group-ids":     strings.Join(ids, "\n"),
+		"security-groups":        strings.Join(names, "\n"),
+		"subnet-id":              in.SubnetID,
+		"subnet-ipv4-cidr-block": in.SubnetCIDR,
+		"vpc-id":                 in.VPCID,
+		"vpc-ipv4-cidr-block":    in.VPCCIDR,
+		"vpc-ipv4-cidr-blocks":   in.VPCCIDR,
+	}
+	if in.PublicAddress != "" {
+		t["ipv4-associations/"+in.PublicAddress] = in.PrivateAddress
+		t["public-ipv4s"] = in.PublicAddress
+	}
+	if in.PublicName != "" {
+		t["public-hostname"] = in.PublicName
+	}
+	return t
+}
+
+// groups returns the names and the ids of the security groups.
+func (in Instance) groups() (names, ids []string) {
+	for _, g := range in.Groups {
+		names, ids = append(names, g.Name), append(ids, g.ID)
+	}
+	return names, ids
 }
 
 // info returns the document about the instance profile.

@@ -96,7 +96,13 @@ With -exit-codes=packer: 0 and 1 alone.`},
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.runChecks(ctx, o) })
 		},
 	}
-	flags := cmd.Flags()
+	o.register(p, cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// register declares the flags.
+func (o *checksOptions) register(p *program, flags *pflag.FlagSet) {
 	o.host.register(flags, "check")
 	flags.StringVar(&o.ami, "ami", "", "launch a machine from this `image`, given by ID or name, check it, and delete it")
 	o.guest.register(p, flags)
@@ -115,8 +121,6 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	formats = append(formats, gossJSON)
 	o.format = choice{values: formats, value: string(findings.Plain)}
 	flags.Var(&o.format, "format", "`format` of the report: "+strings.Join(formats, ", "))
-	p.jsonFlag(cmd)
-	return cmd
 }
 
 // gossJSON is a report format for programs that read goss's reports.

@@ -71,6 +71,32 @@ age that is longer than any of your builds take.`,
 	return cmd
 }
 
+// sweepOptions returns what the flags ask for, and shows what is found. *spared is set if something
+// is left alone.
+func (p *program) sweepOptions(o sweepOptions, spared *bool) run.SweepOptions {
+	options := run.SweepOptions{
+		Run: o.run, Local: o.local, DryRun: o.dryRun, OlderThan: time.Duration(o.olderThan), Command: "bake sweep -tags", Now: p.now,
+		Found: func(s run.SweptRun) { p.say(s.String()) },
+		Swept: func(s run.SweptRun, err error) {
+			if err != nil {
+				p.report(err)
+				p.say(leftText(s.Run, s.Left))
+			}
+		},
+		Spared: func(s run.Spared) {
+			*spared = true
+			p.say(s.String())
+		},
+	}
+	if p.json.on {
+		options.Resource = func(r run.SweptResource) { p.writeJSON(p.header("swept-resource"), r) }
+	}
+	if o.tags {
+		options.Tags = &run.Tags{Regions: o.where(), All: o.everywhere(), Profile: o.profile, Every: o.force}
+	}
+	return options
+}
+
 // sweep returns how the sweep ended, and an error that still has to be reported.
 func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error) {
 	defer func() {
@@ -97,27 +123,8 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error
 	feed := p.openFeed(displayOptions{color: true, prompts: true})
 	defer feed.close()
 	spared := false
-	options := run.SweepOptions{
-		State: state, Run: o.run, Local: o.local, DryRun: o.dryRun, OlderThan: time.Duration(o.olderThan), Command: "bake sweep -tags", Clouds: clouds,
-		Found: func(s run.SweptRun) { p.say(s.String()) },
-		Swept: func(s run.SweptRun, err error) {
-			if err != nil {
-				p.report(err)
-				p.say(leftText(s.Run, s.Left))
-			}
-		},
-		Spared: func(s run.Spared) {
-			spared = true
-			p.say(s.String())
-		},
-		Emit: feed.emit, Now: p.now,
-	}
-	if p.json.on {
-		options.Resource = func(r run.SweptResource) { p.writeJSON(p.header("swept-resource"), r) }
-	}
-	if o.tags {
-		options.Tags = &run.Tags{Regions: o.where(), All: o.everywhere(), Profile: o.profile, Every: o.force}
-	}
+	options := p.sweepOptions(o, &spared)
+	options.State, options.Clouds, options.Emit = state, clouds, feed.emit
 	swept, err := run.Sweep(ctx, options)
 	if errors.Is(err, run.ErrEveryRun) {
 		return nil, usageError{"name the run with -run, give an age with -older-than, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}

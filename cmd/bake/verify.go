@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"bake/builder/amazon"
 	"bake/golden/attest"
@@ -79,7 +80,13 @@ With -exit-codes=packer: 0 and 1 alone.`},
 			return p.withLocal(cmd.Context(), "", "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })
 		},
 	}
-	flags := cmd.Flags()
+	o.register(p, cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// register declares the flags.
+func (o *verifyOptions) register(p *program, flags *pflag.FlagSet) {
 	flags.StringVar(&o.signingMode, "signing-mode", "", "required kind of signature: key or kms; default: that of -key")
 	flags.StringVar(&o.Key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
 	flags.StringVar(&o.Verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; must match -key if both are given")
@@ -98,8 +105,6 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	for _, name := range keylessSwitches {
 		flags.Bool(name, false, "not supported: keyless signing")
 	}
-	p.jsonFlag(cmd)
-	return cmd
 }
 
 // check returns an error if the flags and arguments are invalid.

@@ -78,6 +78,21 @@ func waits(call url.Values) bool {
 	return false
 }
 
+// eachCall returns a handler that shows the parameters of each call to see before next serves it.
+func eachCall(next http.Handler, see func(url.Values)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return // the client has gone
+		}
+		if form, err := url.ParseQuery(string(body)); err == nil {
+			see(form)
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, req)
+	})
+}
+
 // bakeSideBySide runs bake on a template with n sources.
 func (b *bench) bakeSideBySide(ctx context.Context, n int, delays cloud.Delays) (r result, err error) {
 	dir, err := os.MkdirTemp(b.dir, "bakes")
@@ -91,21 +106,13 @@ func (b *bench) bakeSideBySide(ctx context.Context, n int, delays cloud.Delays) 
 	}
 	defer func() { err = errors.Join(err, s.Close(ctx)) }()
 	var mu sync.Mutex
-	counted := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
-			return // the client has gone
+	counted := httptest.NewServer(eachCall(s.Handler(), func(form url.Values) {
+		mu.Lock()
+		defer mu.Unlock()
+		r.calls++
+		if waits(form) {
+			r.looks++
 		}
-		if form, err := url.ParseQuery(string(body)); err == nil {
-			mu.Lock()
-			r.calls++
-			if waits(form) {
-				r.looks++
-			}
-			mu.Unlock()
-		}
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		s.Handler().ServeHTTP(w, req)
 	}))
 	defer counted.Close()
 	direct := httptest.NewServer(s.Handler())

@@ -193,16 +193,8 @@ func (p *promotion) one(ctx context.Context, n int) (struck bool, err error) {
 	if err != nil {
 		return struck, err
 	}
-	split := slices.Contains(numbers, 0) && slices.Contains(numbers, 1)
-	switch {
-	case slices.Contains(numbers, -1):
-		say("the channel names what is no release: %v", numbers)
-	case r.exit == 0 && slices.Contains(numbers, 0):
-		say("it says that the channel has moved, and it names %v", numbers)
-	case r.exit > 0 && split && !strings.Contains(r.text, "may name different images"):
-		say("without a word the channel names %v", numbers)
-	case r.exit > 0 && !split && numbers[0] == 1 && strings.Contains(r.text, "stays as it was"):
-		say("it says that the channel stays as it was, and it names %v", numbers)
+	if wrong := misreported(r, numbers); wrong != "" {
+		say("%s %v", wrong, numbers)
 	}
 	if r.exit == 0 {
 		p.moved++
@@ -221,6 +213,22 @@ func (p *promotion) one(ctx context.Context, n int) (struck bool, err error) {
 	}
 	p.problems = append(p.problems, a.out.problems...)
 	return struck, err
+}
+
+// misreported returns what a promotion says wrongly about a channel that names these releases, or "".
+func misreported(r report, numbers []int) string {
+	split := slices.Contains(numbers, 0) && slices.Contains(numbers, 1)
+	switch {
+	case slices.Contains(numbers, -1):
+		return "the channel names what is no release:"
+	case r.exit == 0 && slices.Contains(numbers, 0):
+		return "it says that the channel has moved, and it names"
+	case r.exit > 0 && split && !strings.Contains(r.text, "may name different images"):
+		return "without a word the channel names"
+	case r.exit > 0 && !split && numbers[0] == 1 && strings.Contains(r.text, "stays as it was"):
+		return "it says that the channel stays as it was, and it names"
+	}
+	return ""
 }
 
 // promote runs the promotions in parallel.

@@ -214,119 +214,131 @@ type commandFinished struct{ ExitStatus int }
 
 // machine is the communicator of the builder: its machine is this host.
 func (p *plugin) machine() wire.Methods {
-	path := func(name string) string {
-		if filepath.IsAbs(name) {
-			return name
-		}
-		return filepath.Join(p.Home, name)
-	}
 	return wire.Methods{
-		"Communicator.Start": wire.Handle(func(_ context.Context, a startArgs) (any, error) {
-			if err := p.misbehave("X.Start"); err != nil {
-				return nil, err
-			}
-			p.journal("command %s", a.Command)
-			cmd := exec.Command("/bin/sh", "-c", a.Command)
-			cmd.Dir, cmd.Env, cmd.WaitDelay = p.Home, append(os.Environ(), "HOME="+p.Home), time.Second
-			var streams []io.Closer
-			dial := func(id uint32) io.ReadWriteCloser {
-				if id == 0 {
-					return nil
-				}
-				c, err := p.mux.Dial(context.Background(), id)
-				if err != nil {
-					return nil
-				}
-				streams = append(streams, c)
-				return c
-			}
-			if c := dial(a.StdinStreamId); c != nil {
-				stdin, err := cmd.StdinPipe() // Wait does not wait for what nobody reads
-				if err != nil {
-					return nil, err
-				}
-				go func() {
-					_, _ = io.Copy(stdin, c)
-					stdin.Close()
-				}()
-			}
-			if c := dial(a.StdoutStreamId); c != nil {
-				cmd.Stdout = c
-			}
-			if c := dial(a.StderrStreamId); c != nil {
-				cmd.Stderr = c
-			}
-			answer, err := p.mux.Dial(context.Background(), a.ResponseStreamId)
-			if err != nil {
-				return nil, err
-			}
-			if err := cmd.Start(); err != nil {
-				return nil, err
-			}
-			go func() {
-				_ = cmd.Wait()
-				code := cmd.ProcessState.ExitCode()
-				if code < 0 {
-					code = 128 + 9
-				}
-				_ = gob.NewEncoder(answer).Encode(commandFinished{code})
-				answer.Close()
-				for _, s := range streams {
-					s.Close()
-				}
-			}()
-			return nil, nil
-		}),
-		"Communicator.Upload": wire.Handle(func(_ context.Context, a struct {
-			Path           string
-			ReaderStreamId uint32
-			FileInfo       *fileInfo
-		}) (any, error) {
-			if err := p.misbehave("X.Upload"); err != nil {
-				return nil, err
-			}
-			in, err := p.mux.Dial(context.Background(), a.ReaderStreamId)
-			if err != nil {
-				return nil, err
-			}
-			defer in.Close()
-			f, err := os.Create(path(a.Path))
-			if err != nil {
-				return nil, err
-			}
-			_, err = io.Copy(f, in)
-			if err != nil && strings.Contains(err.Error(), "no space") {
-				err = errors.New("the disk of the machine is full")
-			}
-			if a.FileInfo != nil && !strings.HasPrefix(a.Path, "/dev/") {
-				err = errors.Join(err, f.Chmod(a.FileInfo.M.Perm()))
-			}
-			return nil, errors.Join(err, f.Close())
-		}),
+		"Communicator.Start":  wire.Handle(p.startCommand),
+		"Communicator.Upload": wire.Handle(p.upload),
 		"Communicator.UploadDir": wire.Handle(func(_ context.Context, a dirArgs) (any, error) {
-			return nil, copyDir(path(a.Dst), a.Src)
+			return nil, copyDir(p.path(a.Dst), a.Src)
 		}),
 		"Communicator.DownloadDir": wire.Handle(func(_ context.Context, a dirArgs) (any, error) {
-			return nil, copyDir(a.Dst, path(a.Src))
+			return nil, copyDir(a.Dst, p.path(a.Src))
 		}),
-		"Communicator.Download": wire.Handle(func(_ context.Context, a struct {
-			Path           string
-			WriterStreamId uint32
-		}) (any, error) {
-			out, err := p.mux.Dial(context.Background(), a.WriterStreamId)
-			if err != nil {
-				return nil, err
-			}
-			defer out.Close()
-			f, err := os.Open(path(a.Path))
-			if err != nil {
-				return nil, err
-			}
-			defer f.Close()
-			_, err = io.Copy(out, f)
-			return nil, err
-		}),
+		"Communicator.Download": wire.Handle(p.download),
 	}
+}
+
+// path returns the path on this host of a file of the machine.
+func (p *plugin) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(p.Home, name)
+}
+
+func (p *plugin) startCommand(_ context.Context, a startArgs) (any, error) {
+	if err := p.misbehave("X.Start"); err != nil {
+		return nil, err
+	}
+	p.journal("command %s", a.Command)
+	cmd := exec.Command("/bin/sh", "-c", a.Command)
+	cmd.Dir, cmd.Env, cmd.WaitDelay = p.Home, append(os.Environ(), "HOME="+p.Home), time.Second
+	var streams []io.Closer
+	dial := func(id uint32) io.ReadWriteCloser {
+		if id == 0 {
+			return nil
+		}
+		c, err := p.mux.Dial(context.Background(), id)
+		if err != nil {
+			return nil
+		}
+		streams = append(streams, c)
+		return c
+	}
+	if c := dial(a.StdinStreamId); c != nil {
+		stdin, err := cmd.StdinPipe() // Wait does not wait for what nobody reads
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			_, _ = io.Copy(stdin, c)
+			stdin.Close()
+		}()
+	}
+	if c := dial(a.StdoutStreamId); c != nil {
+		cmd.Stdout = c
+	}
+	if c := dial(a.StderrStreamId); c != nil {
+		cmd.Stderr = c
+	}
+	answer, err := p.mux.Dial(context.Background(), a.ResponseStreamId)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = cmd.Wait()
+		code := cmd.ProcessState.ExitCode()
+		if code < 0 {
+			code = 128 + 9
+		}
+		_ = gob.NewEncoder(answer).Encode(commandFinished{code})
+		answer.Close()
+		for _, s := range streams {
+			s.Close()
+		}
+	}()
+	return nil, nil
+}
+
+type uploadArgs struct {
+	Path           string
+	ReaderStreamId uint32
+	FileInfo       *fileInfo
+}
+
+func (p *plugin) upload(_ context.Context, a uploadArgs) (any, error) {
+	if err := p.misbehave("X.Upload"); err != nil {
+		return nil, err
+	}
+	in, err := p.mux.Dial(context.Background(), a.ReaderStreamId)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	f, err := os.Create(p.path(a.Path))
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(f, in)
+	if err != nil && strings.Contains(err.Error(), "no space") {
+		err = errors.New("the disk of the machine is full")
+	}
+	if a.FileInfo != nil && !strings.HasPrefix(a.Path, "/dev/") {
+		err = errors.Join(err, f.Chmod(a.FileInfo.M.Perm()))
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+type downloadArgs struct {
+	Path           string
+	WriterStreamId uint32
+}
+
+func (p *plugin) download(_ context.Context, a downloadArgs) (any, error) {
+	out, err := p.mux.Dial(context.Background(), a.WriterStreamId)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	f, err := os.Open(p.path(a.Path))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	_, err = io.Copy(out, f)
+	return nil, err
 }
 
 type fileInfo struct {
@@ -417,28 +429,8 @@ func (p *plugin) onMachine(host *wire.Client) error {
 		return err
 	}
 	if len(p.Upload) == 2 {
-		b, err := os.ReadFile(p.Upload[0])
-		if err != nil {
+		if err := p.send(host, p.Upload[0], p.Upload[1]); err != nil {
 			return err
-		}
-		info, err := os.Stat(p.Upload[0])
-		if err != nil {
-			return err
-		}
-		id, accept := p.mux.Listen()
-		go func() {
-			if c, err := accept(p.ctx); err == nil {
-				_, _ = c.Write(b)
-				c.Close()
-			}
-		}()
-		args := struct {
-			Path           string
-			ReaderStreamId uint32
-			FileInfo       *fileInfo
-		}{p.Upload[1], id, &fileInfo{info.Name(), info.Size(), info.Mode(), info.ModTime()}}
-		if err := call(host, "Communicator.Upload", args, nil); err != nil {
-			return fmt.Errorf("upload: %w", err)
 		}
 	}
 	for method, pair := range map[string][]string{"UploadDir": p.UpDir, "DownloadDir": p.DownDir} {
@@ -467,25 +459,50 @@ func (p *plugin) onMachine(host *wire.Client) error {
 		}
 	}
 	if len(p.Download) == 2 {
-		id, accept := p.mux.Listen()
-		got := make(chan []byte, 1)
-		go func() {
-			var b []byte
-			if c, err := accept(p.ctx); err == nil {
-				b, _ = io.ReadAll(c)
-			}
-			got <- b
-		}()
-		args := struct {
-			Path           string
-			WriterStreamId uint32
-		}{p.Download[0], id}
-		if err := call(host, "Communicator.Download", args, nil); err != nil {
-			return fmt.Errorf("download: %w", err)
-		}
-		return os.WriteFile(p.Download[1], <-got, 0o644)
+		return p.fetch(host, p.Download[0], p.Download[1])
 	}
 	return nil
+}
+
+// send uploads a file to the machine.
+func (p *plugin) send(host *wire.Client, src, dst string) error {
+	b, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	id, accept := p.mux.Listen()
+	go func() {
+		if c, err := accept(p.ctx); err == nil {
+			_, _ = c.Write(b)
+			c.Close()
+		}
+	}()
+	args := uploadArgs{dst, id, &fileInfo{info.Name(), info.Size(), info.Mode(), info.ModTime()}}
+	if err := call(host, "Communicator.Upload", args, nil); err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	return nil
+}
+
+// fetch downloads a file from the machine.
+func (p *plugin) fetch(host *wire.Client, src, dst string) error {
+	id, accept := p.mux.Listen()
+	got := make(chan []byte, 1)
+	go func() {
+		var b []byte
+		if c, err := accept(p.ctx); err == nil {
+			b, _ = io.ReadAll(c)
+		}
+		got <- b
+	}()
+	if err := call(host, "Communicator.Download", downloadArgs{src, id}, nil); err != nil {
+		return fmt.Errorf("download: %w", err)
+	}
+	return os.WriteFile(dst, <-got, 0o644)
 }
 
 // run runs a command on the machine.

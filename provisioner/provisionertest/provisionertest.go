@@ -180,27 +180,13 @@ func (suite Suite) Run(t *testing.T) {
 			for _, cancelled := range []bool{false, true} {
 				what := fmt.Sprintf("call %d (%s): late %t, cancelled %t", n, call, late, cancelled)
 				ctx, cancel := context.WithCancelCause(t.Context())
-				f := &faulty{}
-				fault, want := func(i int, _ string) error {
-					switch {
-					case i != n:
-						return nil
-					case cancelled:
-						cancel(why)
-						return nil
-					}
-					return errFault
-				}, errFault
+				fail, want := func() error { return errFault }, errFault
 				if cancelled {
-					want = why
+					fail, want = func() error { cancel(why); return nil }, why
 				} else if suite.Lenient != nil && suite.Lenient(n, call) {
 					want = nil
 				}
-				if late {
-					f.After = fault
-				} else {
-					f.Fault = fault
-				}
+				f := failingAt(n, late, fail)
 				left, err := run(ctx, f)
 				if !errors.Is(err, want) {
 					t.Errorf("%s: got %v", what, err)
@@ -217,6 +203,20 @@ func (suite Suite) Run(t *testing.T) {
 			}
 		}
 	}
+}
+
+// failingAt returns a communicator that calls fail at call n, before it or, if late, after it.
+func failingAt(n int, late bool, fail func() error) *faulty {
+	fault := func(i int, _ string) error {
+		if i != n {
+			return nil
+		}
+		return fail()
+	}
+	if late {
+		return &faulty{Faults: Faults{After: fault}}
+	}
+	return &faulty{Faults: Faults{Fault: fault}}
 }
 
 // Cancelled checks that a provisioner that waits for something other than the machine

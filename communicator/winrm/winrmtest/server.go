@@ -210,6 +210,11 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusInternalServerError, fault("2150858843", "The request for the Windows Remote Shell with ShellId "+e.Selector+" failed because the shell was not found on the server."))
 		return
 	}
+	s.answer(w, r, e, cmd)
+}
+
+// answer does what a request asks for. cmd is the command of its shell, or nil.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, e envelope, cmd *remoteCommand) {
 	switch strings.TrimPrefix(strings.TrimPrefix(e.Action, shellSpace), transfer) {
 	case "/Create":
 		s.mu.Lock()

@@ -178,6 +178,19 @@ func program(text string) (word, rest string) {
 	return word, rest
 }
 
+// conditional runs a command if a file exists.
+func (c *cmd) conditional(rest string) (code int, exit bool) {
+	words := argv(rest)
+	if len(words) < 3 || !strings.EqualFold(words[0], "exist") {
+		fmt.Fprintf(c.stderr, "a condition that is not known here: %q\r\n", rest)
+		return 1, true
+	}
+	if _, err := os.Stat(c.Path(words[1])); err != nil {
+		return 0, false
+	}
+	return c.command(strings.Join(words[2:], " "))
+}
+
 func (c *cmd) command(text string) (code int, exit bool) {
 	name, rest := program(text)
 	switch strings.ToLower(strings.TrimSuffix(strings.ToLower(name), ".exe")) {
@@ -206,15 +219,7 @@ func (c *cmd) command(text string) (code int, exit bool) {
 		}
 		return 0, false
 	case "if":
-		words := argv(rest)
-		if len(words) < 3 || !strings.EqualFold(words[0], "exist") {
-			fmt.Fprintf(c.stderr, "a condition that is not known here: %q\r\n", rest)
-			return 1, true
-		}
-		if _, err := os.Stat(c.Path(words[1])); err != nil {
-			return 0, false
-		}
-		return c.command(strings.Join(words[2:], " "))
+		return c.conditional(rest)
 	case "type":
 		b, err := os.ReadFile(c.Path(strings.Trim(rest, `" `)))
 		if err != nil {
@@ -240,24 +245,31 @@ func (c *cmd) command(text string) (code int, exit bool) {
 	case "shutdown":
 		return c.stop(argv(rest)), false
 	}
-	path := c.Path(name)
-	if ext := strings.ToLower(filepath.Ext(path)); ext == ".bat" || ext == ".cmd" {
-		if b, err := os.ReadFile(path); err == nil {
-			for line := range strings.Lines(string(b)) {
-				if strings.HasSuffix(line, "\n") && !strings.HasSuffix(line, "\r\n") {
-					fmt.Fprintf(c.stderr, "a line without the line end of Windows: %q\r\n", line)
-					return 1, true
-				}
-				line = unknown.ReplaceAllString(powershelltest.Expand(c.env, strings.TrimSpace(line)), "")
-				if code, exit = c.line(line); exit {
-					return code, false
-				}
-			}
-			return code, false
-		}
+	if b, err := os.ReadFile(c.Path(name)); err == nil && isBatch(name) {
+		return c.batch(string(b))
 	}
 	fmt.Fprintf(c.stderr, "'%s' is not recognized as an internal or external command,\r\noperable program or batch file.\r\n", name)
 	return 1, false
+}
+
+func isBatch(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".bat" || ext == ".cmd"
+}
+
+// batch runs the lines of a batch file.
+func (c *cmd) batch(text string) (code int, exit bool) {
+	for line := range strings.Lines(text) {
+		if strings.HasSuffix(line, "\n") && !strings.HasSuffix(line, "\r\n") {
+			fmt.Fprintf(c.stderr, "a line without the line end of Windows: %q\r\n", line)
+			return 1, true
+		}
+		line = unknown.ReplaceAllString(powershelltest.Expand(c.env, strings.TrimSpace(line)), "")
+		if code, exit = c.line(line); exit {
+			return code, false
+		}
+	}
+	return code, false
 }
 
 // unknown are the variables that a batch file finds empty.

@@ -66,75 +66,24 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 	b := w.Bake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	var (
-		mu     sync.Mutex
-		ledger []byte // as it was when the call arrived
-		action string
-		dead   bool
-		begun  = w.FaultsFrom == ""
-		calls  int // that count
-	)
+	hit := &strike{fault: f, n: n, from: w.FaultsFrom, ledgerFile: b.Ledger, interrupt: cancel}
 	w.Mu.Lock()
 	w.Calls = nil
 	w.Intercept = func(_ int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-		mu.Lock()
-		if begun = begun || c.Action == w.FaultsFrom; begun {
-			calls++
-		}
-		i := calls
-		if i == n {
-			action, dead = c.Action, f.kill
-			ledger, _ = os.ReadFile(b.Ledger)
-		} else if dead {
-			mu.Unlock()
-			refuse(t, rw) // the process is dead and makes no calls
-			return
-		}
-		mu.Unlock()
-		if i != n {
-			serve(rw)
-			return
-		}
-		if f.refuse {
-			refuse(t, rw)
-			return
-		}
-		answer := httptest.NewRecorder()
-		if f.perform {
-			serve(answer)
-		}
-		if f.cancel {
-			cancel(errInterrupted)
-		}
-		if f.lose {
-			panic(http.ErrAbortHandler) // hangs up
-		}
-		for k, v := range answer.Header() {
-			rw.Header()[k] = v
-		}
-		body := answer.Body.Bytes()
-		switch {
-		case f.spoil && n%2 == 1:
-			rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
-			body = body[:len(body)/2]
-		case f.spoil:
-			rw.Header().Del("Content-Length")
-			body = []byte("<html>The gateway has lost its way.</html>")
-		}
-		rw.WriteHeader(answer.Code)
-		_, _ = rw.Write(body)
+		hit.intercept(t, c, rw, serve)
 	}
 	w.Mu.Unlock()
 
 	a, err := b.Build(ctx, Plain(body))
 	if f.cancel && !f.kill && err != nil && !errors.Is(err, errInterrupted) {
-		t.Errorf("%s call %d (%s): the error is not the cause of the cancellation: %v", f.name, n, action, err)
+		t.Errorf("%s call %d (%s): the error is not the cause of the cancellation: %v", f.name, n, hit.action, err)
 	}
 	stop := context.Background()
 	if f.kill {
 		stop = ctx
 	}
 	terr := b.Scope.Close(ctx, stop)
+	action := hit.action
 	w.Mu.Lock()
 	w.Intercept = nil
 	w.Mu.Unlock()
@@ -142,7 +91,7 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 	case f.kill && action != "":
 		w.UnderWay.Lock() // calls of the killed process
 		w.UnderWay.Unlock()
-		terr = b.Sweep(t, ledger)
+		terr = b.Sweep(t, hit.ledger)
 	case terr != nil:
 		terr = b.Scope.Close(ctx, stop) // only one call fails, so a retry must succeed
 	}
@@ -164,6 +113,72 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 		}
 	}
 	return action != ""
+}
+
+// strike lets one call of a build fail.
+type strike struct {
+	fault
+	n          int    // the call, counted from the first of action from, or of all
+	from       string // may be ""
+	ledgerFile string
+	interrupt  context.CancelCauseFunc
+
+	mu     sync.Mutex
+	begun  bool
+	calls  int    // that count
+	action string // of the call that failed
+	ledger []byte // as it was when that call arrived
+	dead   bool
+}
+
+// intercept serves a call, unless it is the one that fails or the process is dead.
+func (s *strike) intercept(t *testing.T, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	s.mu.Lock()
+	if s.begun = s.begun || s.from == "" || c.Action == s.from; s.begun {
+		s.calls++
+	}
+	hit, dead := s.calls == s.n, s.dead
+	if hit {
+		s.action, s.dead = c.Action, s.kill
+		s.ledger, _ = os.ReadFile(s.ledgerFile)
+	}
+	s.mu.Unlock()
+	switch {
+	case hit && !s.refuse:
+		s.spoiled(rw, serve)
+	case hit || dead: // a dead process makes no calls
+		refuse(t, rw)
+	default:
+		serve(rw)
+	}
+}
+
+// spoiled answers the call that fails, unless it is refused.
+func (s *strike) spoiled(rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	answer := httptest.NewRecorder()
+	if s.perform {
+		serve(answer)
+	}
+	if s.cancel {
+		s.interrupt(errInterrupted)
+	}
+	if s.lose {
+		panic(http.ErrAbortHandler) // hangs up
+	}
+	for k, v := range answer.Header() {
+		rw.Header()[k] = v
+	}
+	body := answer.Body.Bytes()
+	switch {
+	case s.spoil && s.n%2 == 1:
+		rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		body = body[:len(body)/2]
+	case s.spoil:
+		rw.Header().Del("Content-Length")
+		body = []byte("<html>The gateway has lost its way.</html>")
+	}
+	rw.WriteHeader(answer.Code)
+	_, _ = rw.Write(body)
 }
 
 // inspect checks what a build has left.

@@ -199,20 +199,9 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 	intercept := w.Intercept
 	w.Mu.Unlock()
 	serve := func(rw http.ResponseWriter) {
-		caller := wire.Caller{Account: Account, Region: scope.Region, AccessKey: scope.AccessKey}
-		if sts.Temporary(scope.AccessKey) {
-			_, session, err := w.sessions.Open(scope.AccessKey, r.Header.Get("X-Amz-Security-Token"), time.Now())
-			if err != nil {
-				endpoint.WriteError(rw, "id", err)
-				return
-			}
-			caller.Account, caller.SessionARN, caller.SessionID = session.Account, session.ARN, session.UserID
-		} else if scope.AccessKey != "AKIATEST" {
-			code := "InvalidClientTokenId"
-			if scope.Service == "ec2" {
-				code = "AuthFailure"
-			}
-			endpoint.WriteError(rw, "id", &wire.Error{Code: code, Message: "The security token included in the request is invalid.", Status: 403})
+		caller, err := w.caller(scope, r.Header.Get("X-Amz-Security-Token"))
+		if err != nil {
+			endpoint.WriteError(rw, "id", err)
 			return
 		}
 		ctx := wire.WithCaller(context.WithoutCancel(r.Context()), caller)
@@ -228,6 +217,26 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	intercept(n, c, rw, serve)
+}
+
+// caller returns who makes a request.
+func (w *World) caller(scope wire.Scope, token string) (wire.Caller, error) {
+	caller := wire.Caller{Account: Account, Region: scope.Region, AccessKey: scope.AccessKey}
+	switch {
+	case sts.Temporary(scope.AccessKey):
+		_, session, err := w.sessions.Open(scope.AccessKey, token, time.Now())
+		if err != nil {
+			return caller, err
+		}
+		caller.Account, caller.SessionARN, caller.SessionID = session.Account, session.ARN, session.UserID
+	case scope.AccessKey != "AKIATEST":
+		code := "InvalidClientTokenId"
+		if scope.Service == "ec2" {
+			code = "AuthFailure"
+		}
+		return caller, &wire.Error{Code: code, Message: "The security token included in the request is invalid.", Status: http.StatusForbidden}
+	}
+	return caller, nil
 }
 
 // profiles gives the world's EC2 access to the instance profiles of its IAM.
