@@ -93,12 +93,12 @@ func (l layers) ImportDisk(ctx context.Context, file *os.File, format string) (I
 	return ImportedDisk{Layer: string(id), User: user, Size: d.Size}, err
 }
 
-func (l layers) ExportDisk(ctx context.Context, ids []string, size int64, use func(*os.File) error) error {
-	return l.store.ExportDisk(ctx, layerIDs(ids), size, use)
+func (l layers) ExportDisk(ctx context.Context, ids []string, size int64, report func(done, of int64), use func(*os.File) error) error {
+	return l.store.ExportDisk(ctx, layerIDs(ids), size, report, use)
 }
 
-func (l layers) StoreImage(ctx context.Context, w io.Writer, about []byte, ids []string) error {
-	return l.store.StoreImage(ctx, w, about, layerIDs(ids))
+func (l layers) StoreImage(ctx context.Context, w io.Writer, about []byte, ids []string, report func(done, of int64)) error {
+	return l.store.StoreImage(ctx, w, about, layerIDs(ids), report)
 }
 
 func (l layers) About(r io.Reader) ([]byte, error) { return image.ReadAbout(r) }

@@ -307,12 +307,12 @@ func (d *deleting) reads(layers []string) error {
 	return nil
 }
 
-func (d *deleting) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string) error {
-	return errors.Join(d.reads(layers), d.Images.StoreImage(ctx, w, about, layers))
+func (d *deleting) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string, report func(done, of int64)) error {
+	return errors.Join(d.reads(layers), d.Images.StoreImage(ctx, w, about, layers, report))
 }
 
-func (d *deleting) ExportDisk(ctx context.Context, layers []string, size int64, use func(*os.File) error) error {
-	return errors.Join(d.reads(layers), d.Images.ExportDisk(ctx, layers, size, use))
+func (d *deleting) ExportDisk(ctx context.Context, layers []string, size int64, report func(done, of int64), use func(*os.File) error) error {
+	return errors.Join(d.reads(layers), d.Images.ExportDisk(ctx, layers, size, report, use))
 }
 
 // TestTasksKeepLayers: while an image is stored or exported its layers are kept, also if it and its

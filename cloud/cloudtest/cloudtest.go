@@ -234,12 +234,13 @@ func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (c
 }
 
 // ExportDisk implements [cloud.Images]. The disk begins with the ids of the layers.
-func (i *Images) ExportDisk(_ context.Context, layers []string, size int64, use func(*os.File) error) error {
+func (i *Images) ExportDisk(_ context.Context, layers []string, size int64, report func(done, of int64), use func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(i.dir), "disk")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }() // what is left is the test's
+	report(1, 2)
 	if i.Exporting != nil {
 		if err := i.Exporting(); err != nil {
 			return err
@@ -253,14 +254,16 @@ func (i *Images) ExportDisk(_ context.Context, layers []string, size int64, use 
 }
 
 // StoreImage implements [cloud.Images].
-func (i *Images) StoreImage(_ context.Context, w io.Writer, about []byte, layers []string) error {
+func (i *Images) StoreImage(_ context.Context, w io.Writer, about []byte, layers []string, report func(done, of int64)) error {
 	var stored []image.StoredLayer
+	total := int64(0)
 	for _, id := range layers {
 		var packed bytes.Buffer
 		t := tar.NewWriter(&packed)
 		if err := errors.Join(t.AddFS(os.DirFS(filepath.Join(i.dir, id))), t.Close()); err != nil {
 			return err
 		}
+		total += int64(packed.Len())
 		stored = append(stored, image.StoredLayer{Size: int64(packed.Len()), Pack: func(w io.Writer) error {
 			if i.Storing != nil {
 				if err := i.Storing(); err != nil {
@@ -271,7 +274,7 @@ func (i *Images) StoreImage(_ context.Context, w io.Writer, about []byte, layers
 			return err
 		}})
 	}
-	return image.WriteStored(w, about, stored)
+	return image.WriteStored(w, about, stored, func(n int64) { report(n, total) })
 }
 
 // About implements [cloud.Images].

@@ -3,9 +3,9 @@ package ec2
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -63,6 +63,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 	s.exporting[id] = cancel
 	s.background(func(_ context.Context, s *Service) {
 		defer s.release(id)
+		defer s.progress.ended(id)
 		ctx := during
 		defer cancel(nil)
 		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }() // cannot fail
@@ -71,9 +72,8 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 			err = fail
 		}
 		if err == nil {
-			err = s.export(ctx, root, size, func(disk *os.File) error {
-				content := &lastWord{Reader: disk, ctx: ctx, say: func() error { return s.sealExport(id) }}
-				return s.opts.Objects.Store(c, bucket, key, header, content)
+			err = s.export(ctx, id, root, size, func(disk *os.File) error {
+				return s.opts.Objects.StoreFile(c, bucket, key, header, disk, s.uploading(ctx, id))
 			})
 		}
 		if err != nil && s.ctx.Err() != nil {
@@ -156,8 +156,8 @@ func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64
 	return root, size, nil
 }
 
-// export calls use with a disk image of an image's root.
-func (s *Service) export(ctx context.Context, root contents, size int64, use func(*os.File) error) error {
+// export calls use with a disk image of an image's root, for a task.
+func (s *Service) export(ctx context.Context, id string, root contents, size int64, use func(*os.File) error) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {
 		return err
@@ -168,33 +168,25 @@ func (s *Service) export(ctx context.Context, root contents, size int64, use fun
 			return err
 		}
 	}
-	return s.opts.Images.ExportDisk(ctx, root.layers, size, func(disk *os.File) error {
-		if _, err := disk.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		return use(disk)
-	})
+	return s.opts.Images.ExportDisk(ctx, root.layers, size, s.progress.part(0, exportMade, id), use)
 }
 
-// lastWord is a reader that fails when ctx ends. At the end of its input it calls say, and
-// fails if say returns an error.
-type lastWord struct {
-	io.Reader
-	ctx context.Context
-	say func() error
-}
+// The progress of a task when its disk has been made, and when its object is being completed.
+const exportMade, exportUploaded = 70, 95
 
-func (l *lastWord) Read(p []byte) (int, error) {
-	if l.ctx.Err() != nil {
-		return 0, context.Cause(l.ctx)
-	}
-	n, err := l.Reader.Read(p)
-	if errors.Is(err, io.EOF) {
-		if refused := l.say(); refused != nil {
-			return 0, refused
+// uploading returns what is called as the object of a task is written: it ends that when ctx does.
+// At the end it makes the task impossible to cancel.
+func (s *Service) uploading(ctx context.Context, id string) func(done, of int64) error {
+	report := s.progress.part(exportMade, exportUploaded, id)
+	return func(done, of int64) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
+		if report(done, of); done < of {
+			return nil
+		}
+		return s.sealExport(id)
 	}
-	return n, err
 }
 
 // exportSealed is the message of a task whose object is being completed. Such a task can
@@ -208,7 +200,9 @@ func (s *Service) sealExport(id string) error {
 		if t, ok := st.exports.Get(id); !ok || *t.Status != importActive {
 			return errExportCancelled
 		}
-		return st.exports.Edit(id, func(t *exportTask) { t.StatusMessage, t.Progress = aws.String(exportSealed), aws.String("95") })
+		return st.exports.Edit(id, func(t *exportTask) {
+			t.StatusMessage, t.Progress = aws.String(exportSealed), aws.String(strconv.Itoa(exportUploaded))
+		})
 	})
 }
 
@@ -229,7 +223,11 @@ var exportFilters = filters{"task-state": "Status"}
 func (s *state) DescribeExportImageTasks(ctx context.Context, in *ec2.DescribeExportImageTasksInput) (*ec2.DescribeExportImageTasksOutput, error) {
 	rows := []types.ExportImageTask{}
 	for _, t := range s.exports.of(wire.CallerFrom(ctx)) {
-		rows = append(rows, t.ExportImageTask)
+		row := t.ExportImageTask
+		if percent, working := s.progress.percent(*row.ExportImageTaskId); working && *row.Status == importActive {
+			row.Progress = aws.String(strconv.Itoa(int(percent)))
+		}
+		rows = append(rows, row)
 	}
 	rows, next, err := list(s, kindExport, query{in.ExportImageTaskIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeExportImageTasksOutput{ExportImageTasks: rows, NextToken: next}, err

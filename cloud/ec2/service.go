@@ -55,10 +55,12 @@ type Images interface {
 	// ImportImage's.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
 	// ExportDisk writes a raw disk of size bytes with the merged content of layers,
-	// topmost first, and calls use with its file. The file is deleted afterwards.
-	ExportDisk(ctx context.Context, layers []string, size int64, use func(*os.File) error) error
-	// StoreImage writes layers and about, a description of their image, as one file.
-	StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string) error
+	// topmost first, and calls use with its file. The file is deleted afterwards. report
+	// is called with how much of the work before that is done.
+	ExportDisk(ctx context.Context, layers []string, size int64, report func(done, of int64), use func(*os.File) error) error
+	// StoreImage writes layers and about, a description of their image, as one file. It
+	// calls report with how much is done.
+	StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string, report func(done, of int64)) error
 	// About returns the description in such a file. The file is untrusted.
 	About(r io.Reader) ([]byte, error)
 	// RestoreImage makes the layers in such a file and returns their ids in order. On
@@ -122,6 +124,10 @@ type Objects interface {
 	// Store creates an object, with headers as sent by a client. If the reader fails, no
 	// object is created.
 	Store(c wire.Caller, bucket, key string, header http.Header, content io.Reader) error
+	// StoreFile creates an object with the content of a file. It calls said with how many
+	// bytes are done, and at last, before the object is there, with the file's size twice.
+	// If said returns an error, no object is created.
+	StoreFile(c wire.Caller, bucket, key string, header http.Header, f *os.File, said func(done, of int64) error) error
 }
 
 // Clock is the service's source of time.
@@ -216,6 +222,8 @@ type env struct {
 	opts Options
 	ctx  context.Context // for work that outlives its request; ends with the service
 	slow atomic.Pointer[Delays]
+
+	progress progress
 }
 
 // delays returns the delays of transitions that begin now.

@@ -46,11 +46,11 @@ func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	if v.State != types.SnapshotStatePending {
 		return v
 	}
-	percent := int64(0)
-	if d := s.delays().Snapshot; d > 0 {
-		percent = min(99, int64(now.Sub(*v.StartTime)*100/d))
+	percent, working := s.progress.percent(*v.SnapshotId)
+	if d := s.delays().Snapshot; d > 0 && !working {
+		percent = int32(min(99, now.Sub(*v.StartTime)*100/d))
 	}
-	v.Progress = aws.String(strconv.FormatInt(percent, 10) + "%")
+	v.Progress = aws.String(strconv.Itoa(int(percent)) + "%")
 	return v
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -106,12 +107,13 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
 	s.background(func(ctx context.Context, s *Service) {
 		defer s.release(id)
+		defer s.progress.ended(id)
 		if s.opts.Clock.Sleep(ctx, active) != nil {
 			return // the next Open records that the task was interrupted
 		}
 		err := fail
 		if err == nil {
-			err = s.storeImage(ctx, about, sources, func(content io.Reader) error { return s.opts.Objects.Store(c, bucket, key, header, content) })
+			err = s.storeImage(ctx, id, about, sources, func(content io.Reader) error { return s.opts.Objects.Store(c, bucket, key, header, content) })
 		}
 		if ctx.Err() != nil && err != nil {
 			return
@@ -195,9 +197,9 @@ func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, err
 	return out, sources, nil
 }
 
-// storeImage calls put with a reader of an image's object; sources are the contents of its
-// snapshots.
-func (s *Service) storeImage(ctx context.Context, about storedImage, sources []contents, put func(io.Reader) error) error {
+// storeImage calls put with a reader of the object of a task; sources are the contents of the
+// image's snapshots.
+func (s *Service) storeImage(ctx context.Context, id string, about storedImage, sources []contents, put func(io.Reader) error) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {
 		return err
@@ -227,7 +229,10 @@ func (s *Service) storeImage(ctx context.Context, about storedImage, sources []c
 	if err != nil {
 		return err
 	}
-	return pipe.Through(ctx, func(ctx context.Context, w io.Writer) error { return s.opts.Images.StoreImage(ctx, w, text, layers) }, put)
+	store := func(ctx context.Context, w io.Writer) error {
+		return s.opts.Images.StoreImage(ctx, w, text, layers, s.progress.part(0, 99, id))
+	}
+	return pipe.Through(ctx, store, put)
 }
 
 // forgetStoreTasks deletes the tasks that are no longer described.
@@ -268,7 +273,11 @@ func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeSto
 	for _, id := range s.stores.IDs() {
 		t := s.stores.Rows[id]
 		if t.Account == c.Account && t.Region == c.Region && (len(in.ImageIds) == 0 || slices.Contains(in.ImageIds, *t.AmiId)) {
-			rows = append(rows, row{t.StoreImageTaskResult, &id})
+			r := row{t.StoreImageTaskResult, &id}
+			if percent, working := s.progress.percent(id); working && *r.StoreTaskState == storeInProgress {
+				r.ProgressPercentage = &percent
+			}
+			rows = append(rows, r)
 		}
 	}
 	if len(in.ImageIds) > 0 {
@@ -490,7 +499,13 @@ func (s *Service) restoreLayers(ctx context.Context, f *os.File, of map[string][
 		return err
 	}
 	defer release()
-	made, err := s.opts.Images.RestoreImage(ctx, f)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	ids := slices.Collect(maps.Keys(of))
+	defer s.progress.ended(ids...)
+	made, err := s.opts.Images.RestoreImage(ctx, &reading{Reader: f, size: info.Size(), report: s.progress.part(0, 99, ids...)})
 	if err == nil {
 		err = s.opts.Images.Flush()
 	}

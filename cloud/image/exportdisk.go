@@ -14,17 +14,28 @@ import (
 
 // ExportDisk makes a raw disk of size bytes, whose file system holds what layers, topmost first,
 // show together, and calls use with its file, which is no more afterwards. No partition table, no
-// boot loader and no kernel are on it that the layers do not have.
-func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, use func(*os.File) error) error {
+// boot loader and no kernel are on it that the layers do not have. report is called with how much of
+// the disk is done.
+func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, report func(done, of int64), use func(*os.File) error) error {
 	return s.explain("export a disk", s.work(ctx, func(dir string) (err error) {
 		paths, err := s.Paths(layers)
 		if err != nil {
 			return err
 		}
+		total := int64(0)
+		for _, id := range layers {
+			n, err := s.Size(ctx, id)
+			if err != nil {
+				return err
+			}
+			total += n
+		}
+		report(total/10, 2*total)
 		volume := filepath.Join(dir, "volume")
 		if err := s.driver.MakeVolume(ctx, volume, paths, size); err != nil {
 			return err
 		}
+		report(total, 2*total) // the files are copied twice
 		disk, err := os.OpenFile(filepath.Join(dir, "disk"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
@@ -34,7 +45,7 @@ func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, us
 			return err
 		}
 		pack := func(ctx context.Context, w io.Writer) error {
-			return s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), w)
+			return s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), &reporting{w, func(n int64) { report(total+n, 2*total) }, 0})
 		}
 		if err := pipe.Through(ctx, pack, func(archive io.Reader) error { return ext4.Write(ctx, disk, size, archive) }); err != nil {
 			return err

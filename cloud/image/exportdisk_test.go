@@ -43,7 +43,7 @@ func TestExportDiskEnds(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
 	driver.begun = func() { time.AfterFunc(50*time.Millisecond, func() { cancel(stop) }) } // the file takes minutes
-	err = s.ExportDisk(ctx, []image.LayerID{id}, 1<<30, func(*os.File) error { return errors.New("a disk was made") })
+	err = s.ExportDisk(ctx, []image.LayerID{id}, 1<<30, func(_, _ int64) {}, func(*os.File) error { return errors.New("a disk was made") })
 	if !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}

@@ -67,7 +67,7 @@ func TestImportDiskBase(t *testing.T) {
 	o := image.ImportOptions{Name: "disk", Source: "disk.raw", Progress: func(p image.Progress) { reports = append(reports, p) }}
 	var base image.Base
 	const size = 1<<30 + 1<<20
-	err = s.ExportDisk(ctx, []image.LayerID{id}, size, func(f *os.File) error {
+	err = s.ExportDisk(ctx, []image.LayerID{id}, size, func(_, _ int64) {}, func(f *os.File) error {
 		if format := disk.Detect(f, size); format != "raw" {
 			t.Errorf("the disk is taken for %q", format)
 		}
@@ -101,7 +101,7 @@ func TestImportDiskRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := len(work(t, dir))
-	err = s.ExportDisk(ctx, []image.LayerID{id}, 64<<20, func(f *os.File) error {
+	err = s.ExportDisk(ctx, []image.LayerID{id}, 64<<20, func(_, _ int64) {}, func(f *os.File) error {
 		content, err := os.ReadFile(f.Name())
 		if err != nil {
 			return err

@@ -511,6 +511,20 @@ func (e *endReader) check() error {
 	return nil
 }
 
+// reporting is a writer that reports how many bytes have been written.
+type reporting struct {
+	io.Writer
+	report func(int64)
+	done   int64
+}
+
+func (r *reporting) Write(b []byte) (int, error) {
+	n, err := r.Writer.Write(b)
+	r.done += int64(n)
+	r.report(r.done)
+	return n, err
+}
+
 // counter counts the bytes written to it.
 type counter int64
 

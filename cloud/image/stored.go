@@ -29,9 +29,9 @@ type StoredLayer struct {
 	Pack func(w io.Writer) error
 }
 
-// WriteStored writes a stored image. It is an error if [ReadStored] would refuse to decompress the
-// result.
-func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
+// WriteStored writes a stored image, and calls report with how many bytes of its layers are done. It
+// is an error if [ReadStored] would refuse to decompress the result.
+func WriteStored(w io.Writer, about []byte, layers []StoredLayer, report func(int64)) error {
 	if len(about) > maxAbout || len(layers) > MaxLayers {
 		return fmt.Errorf("the image has %d layers and a description of %d bytes: at most %d and %d can be stored", len(layers), len(about), MaxLayers, maxAbout)
 	}
@@ -48,10 +48,14 @@ func WriteStored(w io.Writer, about []byte, layers []StoredLayer) error {
 		return content(t)
 	}
 	err = entry(aboutName, int64(len(about)), func(w io.Writer) error { _, err := w.Write(about); return err })
+	done := int64(0)
 	for i, l := range layers {
 		if err == nil {
-			err = entry(storedLayer(i), l.Size, l.Pack)
+			err = entry(storedLayer(i), l.Size, func(w io.Writer) error {
+				return l.Pack(&reporting{w, func(n int64) { report(done + n) }, 0})
+			})
 		}
+		done += l.Size
 	}
 	if err == nil {
 		err = t.Close()
@@ -137,10 +141,12 @@ func is(h *tar.Header, name string) bool {
 	return h.Name == name && h.Typeflag == tar.TypeReg
 }
 
-// StoreImage writes layers and what is known of the image that has them, as a stored image.
-func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []LayerID) error {
+// StoreImage writes layers and what is known of the image that has them, as a stored image, and
+// calls report with how much is done.
+func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []LayerID, report func(done, of int64)) error {
 	var stored []StoredLayer
-	for _, id := range layers {
+	total := int64(0)
+	for i, id := range layers {
 		dir, err := s.Path(id)
 		if err != nil {
 			return err
@@ -150,8 +156,11 @@ func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layer
 			return err
 		}
 		stored = append(stored, StoredLayer{size, func(w io.Writer) error { return s.packRestorable(ctx, dir, w) }})
+		total += size
+		report(int64(i+1), int64(10*len(layers))) // measuring them is about a tenth of the work
 	}
-	return s.explain("store an image", WriteStored(w, about, stored))
+	err := WriteStored(w, about, stored, func(n int64) { report(total+9*n, 10*total) })
+	return s.explain("store an image", err)
 }
 
 // packRestorable packs a layer, and reports one that could not be unpacked again.

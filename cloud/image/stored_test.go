@@ -78,7 +78,7 @@ func TestStoredImage(t *testing.T) {
 	}
 	layers := []image.LayerID{layerOf(t, from, "etc/name", "upper", ".wh.gone", ""), layerOf(t, from, "gone", "x", "etc/large", strings.Repeat("large ", 20000))}
 	var file bytes.Buffer
-	if err := from.StoreImage(ctx, &file, []byte("about"), layers); err != nil {
+	if err := from.StoreImage(ctx, &file, []byte("about"), layers, func(_, _ int64) {}); err != nil {
 		t.Fatal(err)
 	}
 	if about, err := image.ReadAbout(bytes.NewReader(file.Bytes())); err != nil || string(about) != "about" {
@@ -102,17 +102,17 @@ func TestStoredImage(t *testing.T) {
 		if made, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes()[:n])); err == nil || len(made) != 0 {
 			t.Errorf("the first %d bytes are restored: %v", n, made)
 		}
-		if err := from.StoreImage(ctx, &failing{n}, []byte("about"), layers); err == nil {
+		if err := from.StoreImage(ctx, &failing{n}, []byte("about"), layers, func(_, _ int64) {}); err == nil {
 			t.Errorf("it is stored in %d bytes", n)
 		}
 	}
 	if after := work(t, other); !slices.Equal(before, after) {
 		t.Errorf("there was %q, and is %q", before, after)
 	}
-	if err := from.StoreImage(ctx, io.Discard, bytes.Repeat([]byte("x"), 2<<20), nil); err == nil {
+	if err := from.StoreImage(ctx, io.Discard, bytes.Repeat([]byte("x"), 2<<20), nil, func(_, _ int64) {}); err == nil {
 		t.Error("a description of 2 MiB is stored")
 	}
-	if err := from.StoreImage(ctx, io.Discard, nil, []image.LayerID{"layer-0123456789abcdef"}); !errors.Is(err, image.ErrNotFound) {
+	if err := from.StoreImage(ctx, io.Discard, nil, []image.LayerID{"layer-0123456789abcdef"}, func(_, _ int64) {}); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("a layer that is not there: %v", err)
 	}
 }
@@ -163,7 +163,7 @@ func TestStoredBomb(t *testing.T) {
 		r, w := io.Pipe()
 		written := make(chan error, 1)
 		go func() {
-			err := image.WriteStored(w, []byte("about"), test.layers)
+			err := image.WriteStored(w, []byte("about"), test.layers, func(int64) {})
 			w.CloseWithError(err)
 			written <- err
 		}()
@@ -197,7 +197,7 @@ func TestStoredSparse(t *testing.T) {
 			t.Fatal(err)
 		}
 		var file bytes.Buffer
-		err = s.StoreImage(ctx, &file, []byte("about"), []image.LayerID{id})
+		err = s.StoreImage(ctx, &file, []byte("about"), []image.LayerID{id}, func(_, _ int64) {})
 		if stored && err == nil {
 			_, err = s.RestoreImage(ctx, &file)
 		}
@@ -216,7 +216,7 @@ func TestExportDisk(t *testing.T) {
 	}
 	layers := []image.LayerID{layerOf(t, s, "etc/name", "upper", "usr/.wh.gone", ""), layerOf(t, s, "bin/sh", "#!", "etc/name", "lower", "usr/gone", "x", "usr/kept", "y")}
 	before := len(work(t, dir))
-	err = s.ExportDisk(ctx, layers, 64<<20, func(f *os.File) error {
+	err = s.ExportDisk(ctx, layers, 64<<20, func(_, _ int64) {}, func(f *os.File) error {
 		id, _, err := s.ImportDisk(ctx, disk.Disk{ReaderAt: f, Size: 64 << 20})
 		if err != nil {
 			return err
@@ -235,10 +235,10 @@ func TestExportDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ExportDisk(ctx, layers, 64<<20, func(*os.File) error { return errors.New("not wanted") }); err == nil || !strings.Contains(err.Error(), "not wanted") {
+	if err := s.ExportDisk(ctx, layers, 64<<20, func(_, _ int64) {}, func(*os.File) error { return errors.New("not wanted") }); err == nil || !strings.Contains(err.Error(), "not wanted") {
 		t.Errorf("an error of who uses it: %v", err)
 	}
-	if err := s.ExportDisk(ctx, layers, 1<<20, func(*os.File) error { return nil }); err == nil {
+	if err := s.ExportDisk(ctx, layers, 1<<20, func(_, _ int64) {}, func(*os.File) error { return nil }); err == nil {
 		t.Error("a disk of 1 MiB is made")
 	}
 	if left := work(t, dir); len(left) != before+2 { // the layer and its record

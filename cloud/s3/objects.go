@@ -148,12 +148,14 @@ type sparse struct {
 }
 
 func (s *sparse) Write(p []byte) (int, error) {
-	if len(p) < 4096 || len(bytes.Trim(p, "\x00")) > 0 {
-		if _, err := s.f.WriteAt(p, s.at); err != nil {
-			return 0, err
+	for part := range slices.Chunk(p, 32<<10) {
+		if len(part) < 4096 || len(bytes.Trim(part, "\x00")) > 0 {
+			if _, err := s.f.WriteAt(part, s.at); err != nil {
+				return 0, err
+			}
 		}
+		s.at += int64(len(part))
 	}
-	s.at += int64(len(p))
 	return len(p), nil
 }
 

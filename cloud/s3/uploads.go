@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"os"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"bake/cloud/durable"
+	"bake/cloud/machine/layer"
 	"bake/cloud/wire"
 )
 
@@ -165,11 +167,12 @@ func (s *Service) completeUpload(q *request) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range in.Part {
-		if err = appendFile(f, s.partPath(q, u.ID, p.PartNumber)); err != nil {
+	for at, p := range u.places(in.Part) {
+		if err = copyFile(f, at, s.partPath(q, u.ID, p.PartNumber)); err != nil {
 			break
 		}
 	}
+	err = errors.Join(err, f.Truncate(u.Object.Size))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
@@ -235,13 +238,36 @@ func (u *upload) complete(parts []completedPart) error {
 	return nil
 }
 
-func appendFile(to io.Writer, name string) error {
+// places returns where in the object its parts begin, and the parts.
+func (u *upload) places(parts []completedPart) iter.Seq2[int64, completedPart] {
+	return func(yield func(int64, completedPart) bool) {
+		at := int64(0)
+		for _, p := range parts {
+			if !yield(at, p) {
+				return
+			}
+			at += u.Parts[p.PartNumber].Size
+		}
+	}
+}
+
+// copyFile copies a file to a place in another one, except its holes.
+func copyFile(to *os.File, at int64, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(to, f)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := layer.Segments(f, info.Size())
+	for _, s := range data {
+		if err == nil {
+			_, err = io.Copy(io.NewOffsetWriter(to, at+s.Offset), io.NewSectionReader(f, s.Offset, s.Length))
+		}
+	}
 	return err
 }
 

@@ -54,7 +54,7 @@ func (a *Archive) add(h *tar.Header, f *os.File) error {
 	if f == nil {
 		return named(h.Name, a.Entry(h))
 	}
-	data, err := segments(f, h.Size)
+	data, err := Segments(f, h.Size)
 	if err != nil {
 		return named(h.Name, err)
 	}

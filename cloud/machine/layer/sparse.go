@@ -145,8 +145,8 @@ func eachSegment(f *os.File, size int64, do func(Segment) error) error {
 	return nil
 }
 
-// segments returns the data segments of an open file of the given size.
-func segments(f *os.File, size int64) (all []Segment, err error) {
+// Segments returns the data segments of an open file of the given size, in order.
+func Segments(f *os.File, size int64) (all []Segment, err error) {
 	err = eachSegment(f, size, func(s Segment) error {
 		all = append(all, s)
 		return nil

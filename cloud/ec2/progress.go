@@ -1,0 +1,65 @@
+package ec2
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// progress is how far the work on tasks and snapshots has come. It is not stored: work that has been
+// cut off has failed.
+type progress struct{ of sync.Map } // *atomic.Int32, percent, by id
+
+// reached reports percent for an id, unless there is more already.
+func (p *progress) reached(id string, percent int64) {
+	v, _ := p.of.LoadOrStore(id, new(atomic.Int32))
+	for n := v.(*atomic.Int32); ; {
+		if was := n.Load(); was >= int32(percent) || n.CompareAndSwap(was, int32(percent)) {
+			return
+		}
+	}
+}
+
+// part returns a function that reports how much of a part of the work on ids is done: that part
+// begins at one percentage and ends at another.
+func (p *progress) part(from, to int64, ids ...string) func(done, of int64) {
+	return func(done, of int64) {
+		share := float64(1)
+		if of > 0 {
+			share = max(0, min(1, float64(done)/float64(of)))
+		}
+		for _, id := range ids {
+			p.reached(id, from+int64(share*float64(to-from)))
+		}
+	}
+}
+
+// percent returns what was reported for an id that is worked on.
+func (p *progress) percent(id string) (percent int32, working bool) {
+	v, ok := p.of.Load(id)
+	if !ok {
+		return 0, false
+	}
+	return v.(*atomic.Int32).Load(), true
+}
+
+// ended forgets ids on which nobody works any more.
+func (p *progress) ended(ids ...string) {
+	for _, id := range ids {
+		p.of.Delete(id)
+	}
+}
+
+// reading is a reader that reports how much of size bytes has been read.
+type reading struct {
+	io.Reader
+	size, done int64
+	report     func(done, of int64)
+}
+
+func (r *reading) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.done += int64(n)
+	r.report(r.done, r.size)
+	return n, err
+}
