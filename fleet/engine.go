@@ -22,7 +22,7 @@ type Engine interface {
 	// failed cells are reported in the status.
 	Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 
-	// Status is how the run of the fleet goes, or how the last one ended.
+	// Status returns the status of the fleet's current run, or of its last one.
 	Status(ctx context.Context, f *Fleet) (Status, error)
 
 	// Logs calls emit for the events of a cell in the current run, or in the last one.
@@ -59,24 +59,24 @@ var ErrGone = errors.New("there is no such image any more")
 // Applied is what [Engine.Apply] has done.
 type Applied struct {
 	Changes []string `json:"changes"`         // sentences
-	Stale   []string `json:"stale,omitempty"` // schedules of fleets that the template does not have any more
+	Stale   []string `json:"stale,omitempty"` // schedules of fleets that are no longer in the template
 }
 
 // RunOptions are the options of [Engine.Run].
 type RunOptions struct {
 	Cells     []Cell         // as [Select] returns them
 	FailFast  bool           // cancel the other cells once one has failed
-	Force     bool           // build what could be reused
+	Force     bool           // build even what could be reused
 	CloudInit *time.Duration // how long cells that this process bakes wait for cloud-init; nil: as [Host] says
 
-	Resume  string // the id of a run of the fleet to go on with, or "last"; empty: a new run
+	Resume  string // the id of a run of the fleet to continue, or "last"; empty: a new run
 	Command string // the user's command line, without secrets
 
 	// OnStatus gets the status whenever it has changed. It may be nil.
 	OnStatus func(Status)
 }
 
-// Approval is that an image may be in a channel.
+// Approval is the approval of an image for a channel.
 type Approval struct {
 	Cell    Cell      `json:"cell"`
 	Channel string    `json:"channel"`
@@ -111,9 +111,9 @@ type Host struct {
 	// Nil: none.
 	Copies func(ctx context.Context, c Cell) []string
 
-	// Log calls emit for the events of a part of the log of a run, which its worker has
-	// stored with the reports. If the part does not exist, the error is an
-	// [fs.ErrNotExist]. Nil means that the template has no place for reports.
+	// Log calls emit for the events of a part of a run's log that its worker has stored
+	// with the reports. If the part does not exist, the error is an [fs.ErrNotExist]. Nil
+	// means that the template has no place for reports.
 	Log func(ctx context.Context, id string, part run.LogPart, emit func(step.Event)) error
 
 	// Reports is the place for reports that the template names; empty: none.
@@ -123,15 +123,15 @@ type Host struct {
 	// wait is nil.
 	Approve func(ctx context.Context, o Outcome, a Approval, wait Wait) error
 
-	// Promote moves the channels that an image may have to wait for to the image, as far
-	// as their rules admit it, and returns the state of each. An engine that waits for
-	// images calls it. The error is [ErrGone] if the image no longer exists.
+	// Promote moves channels that an image may have to wait for to the image, if their
+	// rules admit it, and returns the state of each. Engines that wait on behalf of images
+	// call it. The error is [ErrGone] if the image no longer exists.
 	Promote func(ctx context.Context, o PendingImage, wait Wait, emit func(step.Event)) ([]step.Channel, error)
 
 	State  run.State
 	Local  bool               // cells are baked on the local cloud
 	Env    []string           // "NAME=value"
-	Clouds *localcloud.Clouds // that hold the resources that dead runs have left
+	Clouds *localcloud.Clouds // clouds with the resources of dead runs
 	Emit   func(step.Event)   // events of cells that are baked here; may be nil
 	Now    func() time.Time
 }
@@ -139,28 +139,29 @@ type Host struct {
 // State is the state of a run of a fleet, or of a cell.
 type State string
 
-// The states. A cell that has ended has its [Result] for a state.
+// The states. The state of a cell that has ended is its [Result].
 const (
 	StateWaiting   State = "waiting"
 	StateRunning   State = "running"
 	StatePaused    State = "paused"
 	StateDone      State = "done"
-	StateFailed    State = "failed" // it has ended, and some images are missing
+	StateFailed    State = "failed" // ended, but some images are missing
 	StateCancelled State = "cancelled"
 	StateCrashed   State = "crashed" // its process has died
 )
 
-// Status is how a run of a fleet goes.
+// Status is the status of a run of a fleet.
 type Status struct {
 	Fleet   string       `json:"fleet"`
 	Run     string       `json:"run"`
 	State   State        `json:"state"`
 	Started time.Time    `json:"started,omitzero"`
 	Ended   time.Time    `json:"ended,omitzero"`
-	Next    time.Time    `json:"next,omitzero"` // when the schedule begins the next run
+	Next    time.Time    `json:"next,omitzero"` // when the schedule starts the next run
 	Cells   []CellStatus `json:"cells"`
 
-	// SchedulePaused is why the schedule begins no runs; empty if it does, or there is none.
+	// SchedulePaused is why the schedule starts no runs; empty if it does, or if there is no
+	// schedule.
 	SchedulePaused string `json:"schedule_paused,omitempty"`
 
 	// Unpolled are the task queues that the run needs and that no worker has polled for
@@ -172,7 +173,7 @@ type Status struct {
 	Unanswered string `json:"unanswered,omitempty"`
 }
 
-// CellStatus is how a cell goes.
+// CellStatus is the status of a cell.
 type CellStatus struct {
 	Cell    Cell      `json:"cell"`
 	State   State     `json:"state"`

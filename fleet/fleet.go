@@ -15,7 +15,7 @@ import (
 // holds no secrets except in Notify and Engine, which JSON omits.
 type Fleet struct {
 	Name     string    `json:"name"`
-	Dir      string    `json:"-"`     // that the template is in, absolute
+	Dir      string    `json:"-"`     // absolute directory of the template
 	Fleets   []string  `json:"-"`     // the names of all fleets of the template
 	Cells    []Cell    `json:"cells"` // each after those that it needs
 	Schedule *Schedule `json:"schedule,omitempty"`
@@ -35,10 +35,10 @@ func (f *Fleet) Cell(id string) (Cell, bool) {
 	return Cell{}, false
 }
 
-// A Cell is one image in one account and region. JSON can carry it; it holds no secrets.
+// A Cell is one image in one account and region. It can be encoded as JSON and holds no secrets.
 type Cell struct {
 	Fleet   string `json:"fleet"`
-	Image   string `json:"image"` // its name: "web", or "web/debian" of an image block with for_each
+	Image   string `json:"image"` // its name: "web", or "web/debian" if the image block has for_each
 	Account string `json:"account"`
 	Region  string `json:"region"`
 	Role    string `json:"role,omitempty"` // the ARN of the role to assume; empty: the credentials of the process
@@ -59,7 +59,8 @@ func (c Cell) ID() string { return prefix + c.Fleet + "/" + c.Short() }
 // Short returns the ID within the fleet: IMAGE/ACCOUNT/REGION.
 func (c Cell) Short() string { return c.Image + "/" + c.Account + "/" + c.Region }
 
-// Schedule defines when a fleet is run. It takes effect on an engine with its own clock.
+// Schedule defines when a fleet is run. It needs an engine that can start runs by
+// itself.
 type Schedule struct {
 	Cron               string        `json:"cron"` // five fields
 	Timezone           string        `json:"timezone"`
@@ -73,7 +74,7 @@ type Schedule struct {
 type Limits struct {
 	Parallel   int                `json:"parallel,omitempty"`    // cells; 0: no limit
 	PerAccount int                `json:"per_account,omitempty"` // cells; 0: no limit
-	APIRate    map[string]float64 `json:"api_rate,omitempty"`    // calls a second by service, for each account and region
+	APIRate    map[string]float64 `json:"api_rate,omitempty"`    // calls per second by service, for each account and region
 }
 
 // Webhook is called when cells end.
@@ -103,23 +104,23 @@ type Result string
 // The results.
 const (
 	Built     Result = "built"
-	Reused    Result = "reused" // nothing had changed since an image was built
+	Reused    Result = "reused" // unchanged since an image was built
 	Failed    Result = "failed"
-	Skipped   Result = "skipped" // a parent image was not there
+	Skipped   Result = "skipped" // a parent image is missing
 	Cancelled Result = "cancelled"
 )
 
 // OK reports whether the image of the cell exists.
 func (r Result) OK() bool { return r == Built || r == Reused }
 
-// Outcome is how a cell ended. JSON can carry it; it holds no secrets.
+// Outcome is how a cell ended. It can be encoded as JSON and holds no secrets.
 type Outcome struct {
 	Cell    Cell      `json:"cell"`
 	Result  Result    `json:"result"`
-	Run     string    `json:"run,omitempty"` // its id; empty if the cell never began
+	Run     string    `json:"run,omitempty"` // its id; empty if the cell was never started
 	Image   Image     `json:"image"`         // zero unless Result is OK
 	Error   string    `json:"error,omitempty"`
-	Code    int       `json:"code,omitempty"` // the outcome of the run, as bake's exit codes are
+	Code    int       `json:"code,omitempty"` // the outcome of the run, as in bake's exit codes
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended"`
 
@@ -130,8 +131,8 @@ type Outcome struct {
 type Waits struct {
 	Awaiting []string `json:"awaiting,omitempty"` // channels that still need an approval
 	Soaking  []Soak   `json:"soaking,omitempty"`
-	Failed   string   `json:"promotion_error,omitempty"` // why it could not enter a channel the last time
-	Kept     []string `json:"kept_out,omitempty"`        // channels that it does not wait for, and why it is kept out: "CHANNEL: REASON"
+	Failed   string   `json:"promotion_error,omitempty"` // why it could not enter a channel at the last attempt
+	Kept     []string `json:"kept_out,omitempty"`        // channels that it does not wait for, with the reasons: "CHANNEL: REASON"
 }
 
 // Soak is the time until which an image must stay in the previous channel before it may
@@ -179,7 +180,7 @@ type Image struct {
 	ID     string            `json:"id,omitempty"`  // in the region of the cell
 	IDs    map[string]string `json:"ids,omitempty"` // by region
 	Name   string            `json:"name,omitempty"`
-	Inputs string            `json:"inputs,omitempty"` // the digest of what it is made of
+	Inputs string            `json:"inputs,omitempty"` // the digest of its inputs
 }
 
 // Known returns the parents of a cell as its template refers to them, by the names of the

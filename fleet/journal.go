@@ -20,9 +20,9 @@ import (
 	"bake/run"
 )
 
-// folder is the directory where this process keeps the state of a fleet that must survive
-// it: a journal of each run, RUN.jsonl; a lock, held by the process that runs the fleet;
-// and the requests of other processes: the files "paused" and RUN.cancel.
+// folder is the directory with the persistent state of a fleet: a journal of each run,
+// RUN.jsonl; a lock, held by the process that runs the fleet; and requests of other
+// processes, in the files "paused" and RUN.cancel.
 type folder string
 
 // folderOf returns the folder of a fleet. Fleets with the same name in different
@@ -52,7 +52,7 @@ const (
 	lockFile     = "lock"
 	journalEnd   = ".jsonl"
 	cancelEnd    = ".cancel"
-	keptJournals = 50 // finished runs of a fleet that are remembered
+	keptJournals = 50 // maximum number of finished runs of a fleet that are kept
 )
 
 // lock prevents other processes from running the fleet, until it is closed. It fails with
@@ -105,7 +105,7 @@ type header struct {
 	Force    bool      `json:"force,omitempty"`
 	Local    bool      `json:"local,omitempty"` // on the local cloud
 
-	CloudInit *time.Duration `json:"cloud_init,omitempty"` // absent: as for a new run
+	CloudInit *time.Duration `json:"cloud_init,omitempty"` // absent: the default of a new run
 }
 
 // line is a line of a journal. One of its fields is set.
@@ -117,7 +117,7 @@ type line struct {
 	Over   *time.Time `json:"over,omitempty"`
 }
 
-// began records that a cell is baked by a run.
+// began records the run that bakes a cell.
 type began struct {
 	Cell string    `json:"cell"` // its ID
 	Run  string    `json:"run"`
@@ -127,7 +127,7 @@ type began struct {
 // journal is the journal of a run in progress. It is not safe for concurrent use.
 type journal struct {
 	file *os.File
-	size int64 // of the whole lines
+	size int64 // of the complete lines
 }
 
 // write adds a line and returns when it is on the disk. If a line was written only in
@@ -147,7 +147,7 @@ func (j *journal) write(l line) error {
 	return nil
 }
 
-// create begins the journal of a run, and deletes the oldest ones.
+// create creates the journal of a run, and deletes the oldest journals.
 func (d folder) create(h header) (*journal, error) {
 	d.prune()
 	f, err := os.OpenFile(d.path(h.Run+journalEnd), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -182,12 +182,12 @@ func (d folder) reopen(p journalState, now time.Time) (*journal, error) {
 // journalState is the state that a journal records.
 type journalState struct {
 	header
-	began map[string]began    // by the IDs of cells; the last time
+	began map[string]began    // by cell ID, of the last run
 	ended map[string]Outcome  // likewise
-	open  map[string][]string // runs of each cell that have no end here, the newest last
-	over  time.Time           // zero: it is not
-	last  time.Time           // when something was written
-	size  int64               // of the whole lines
+	open  map[string][]string // runs of each cell without a recorded end, the newest last
+	over  time.Time           // zero: not ended
+	last  time.Time           // time of the last line
+	size  int64               // of the complete lines
 }
 
 // outcomes returns how cells ended, in the order of the cells.
@@ -211,7 +211,7 @@ func (d folder) read(id string) (journalState, error) {
 	for n := 1; ; n++ {
 		text, err := in.ReadBytes('\n')
 		if err != nil {
-			break // the end, or a line that was never written whole
+			break // the end, or an incomplete line
 		}
 		var l line
 		if err := json.Unmarshal(text, &l); err != nil {
@@ -226,7 +226,7 @@ func (d folder) read(id string) (journalState, error) {
 	return p, nil
 }
 
-// apply takes in a line.
+// apply adds a line to the state.
 func (p *journalState) apply(l line) {
 	at := p.last
 	switch {
@@ -261,10 +261,10 @@ func (d folder) all() (all []journalState, err error) {
 	for _, name := range names {
 		p, rerr := d.read(strings.TrimSuffix(name, journalEnd))
 		switch {
-		case errors.Is(rerr, fs.ErrNotExist): // it is deleted just now
+		case errors.Is(rerr, fs.ErrNotExist): // just deleted
 		case rerr != nil:
 			err = errors.Join(err, fmt.Errorf("the journal of a run of the fleet cannot be read: %w; move the file away to do without it", rerr))
-		case p.Run != "": // else its process died before it had begun
+		case p.Run != "": // otherwise its process died before it had begun
 			all = append(all, p)
 		}
 	}
@@ -290,7 +290,7 @@ func (d folder) find(fleet, prefix string) (journalState, error) {
 }
 
 func (d folder) prune() {
-	all, _ := d.all() // the others stay
+	all, _ := d.all() // other errors do not matter
 	for _, p := range all[min(keptJournals-1, len(all)):] {
 		os.Remove(d.path(p.Run + journalEnd))
 		os.Remove(d.path(p.Run + cancelEnd))

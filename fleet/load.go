@@ -19,7 +19,7 @@ import (
 // Template is a template with its fleets.
 type Template struct {
 	Fleets  []*Fleet
-	Files   map[string]*hcl.File // what diagnostics refer to
+	Files   map[string]*hcl.File // files that diagnostics refer to
 	Reports string               // the place for reports that the bake block names; empty: none
 
 	options config.Options
@@ -27,7 +27,7 @@ type Template struct {
 	loaded  *config.Template // for none of the images
 }
 
-// mostCells is how many cells a fleet may have.
+// mostCells is the maximum number of cells in a fleet.
 const mostCells = 10_000
 
 // Load reads the fleets of a template. Their blocks must be known without data sources. If
@@ -91,7 +91,7 @@ func (t *Template) Copies(ctx context.Context, c Cell) []string {
 			return settings.Copies(ctx, i.Image)
 		}
 	}
-	return nil // it is gone from the template
+	return nil // it is no longer in the template
 }
 
 // directory returns the directory of the template, with the same name for every form of
@@ -180,7 +180,7 @@ func (t *Template) fleet(b bakefile.FleetBlock) (*Fleet, hcl.Diagnostics) {
 		for _, account := range o.Matrix.Account {
 			for _, region := range o.Matrix.Region {
 				c := Cell{Fleet: f.Name, Image: i.Name(), Account: account, Region: region, Role: b.Role(account, region)}
-				for _, p := range images { // in their order, so that it is the same each time
+				for _, p := range images { // sorted, so that the order is always the same
 					if _, needed := i.Needs[p.Name()]; needed {
 						c.Needs = append(c.Needs, Cell{Fleet: f.Name, Image: p.Name(), Account: account, Region: region}.ID())
 					}

@@ -30,7 +30,7 @@ type local struct {
 	phases map[string]phase // of runs in progress
 }
 
-// phase is how far the log of a run has been read, and the step that it is in.
+// phase is the position to which the log of a run has been read, and its current step.
 type phase struct {
 	at   run.Position
 	name string
@@ -44,23 +44,24 @@ func NewLocal(h Host) Engine {
 	return &local{host: h, phases: map[string]phase{}}
 }
 
-// Apply implements [Engine]: nothing here can begin a fleet by a schedule.
+// Apply implements [Engine]. This engine has no schedules.
 func (l *local) Apply(context.Context, *Fleet, bool) (Applied, error) {
 	return Applied{}, ErrNotHere
 }
 
-// Work implements [Engine]: the process that runs a fleet does all of it.
+// Work implements [Engine]. This engine has no workers: the process that runs a fleet
+// does everything.
 func (l *local) Work(context.Context, WorkerOptions) error { return ErrNotHere }
 
 // looks is the interval at which a run checks for requests of other processes.
 const looks = 300 * time.Millisecond
 
-// CancelledError is the cause that a run of a fleet was cancelled with by another process.
+// CancelledError is the cause if another process cancelled the run of a fleet.
 type CancelledError struct{ Fleet string }
 
 func (e *CancelledError) Error() string { return "cancelled by bake fleet cancel" }
 
-// Outcome is that of the runs of cells.
+// Outcome returns the outcome of the runs of cells.
 func (e *CancelledError) Outcome() run.Outcome { return run.OutcomeCancelled }
 
 // Cancelling returns the message in the logs of the cells.
@@ -113,12 +114,12 @@ type attempt struct {
 	rates   *Rates
 	handle  func(step.Event)
 	told    func(Status)
-	began   time.Time // by the clock that is never set
+	began   time.Time // by the monotonic clock
 
 	notices sync.WaitGroup
 }
 
-// attempt begins or resumes a run.
+// attempt starts or resumes a run.
 func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.OnStatus, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
@@ -151,8 +152,8 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	return a, err
 }
 
-// Today returns the cells of a run, which began with the cells in begun, as the fleet
-// defines them now, with their current roles.
+// Today returns the cells of a run, which began with the cells in begun, with their
+// current definitions and roles in the fleet.
 func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	old := map[string]Cell{}
 	for _, c := range begun {
@@ -177,7 +178,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	return cells, nil
 }
 
-// warnOfDead names the earlier runs that still own something.
+// warnOfDead warns about earlier runs that still own something.
 func (l *local) warnOfDead(dir folder, a *attempt) {
 	all, err := dir.all()
 	if err != nil {
@@ -194,7 +195,7 @@ func (a *attempt) warn(format string, args ...any) {
 	a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: fmt.Sprintf(format, args...)})
 }
 
-// left reports whether runs of cells that have no end in the journal own something.
+// left reports whether runs of cells without a recorded end own something.
 func (a *attempt) left(p journalState) bool {
 	for _, runs := range p.open {
 		if slices.ContainsFunc(runs, a.owns) {
@@ -204,7 +205,7 @@ func (a *attempt) left(p journalState) bool {
 	return false
 }
 
-// owns reports whether a run that is over may own something.
+// owns reports whether a finished run may own something.
 func (a *attempt) owns(run string) bool {
 	l, err := step.OpenLedger(a.host.State.Ledger(run))
 	if err != nil {
@@ -219,7 +220,7 @@ func (a *attempt) owns(run string) bool {
 // AWS.
 func lastResults(dir folder, local bool) map[string]Result {
 	last := map[string]Result{}
-	all, _ := dir.all()                      // of the others nothing is known
+	all, _ := dir.all()                      // nothing is known about the others
 	for _, p := range slices.Backward(all) { // the oldest first
 		if p.Local != local {
 			continue
@@ -233,7 +234,7 @@ func lastResults(dir folder, local bool) map[string]Result {
 	return last
 }
 
-// run bakes the cells. The error is that of the journal.
+// run bakes the cells. It returns errors of the journal.
 func (a *attempt) run(ctx context.Context) error {
 	var names []string
 	for _, c := range a.Cells {
@@ -248,11 +249,11 @@ func (a *attempt) run(ctx context.Context) error {
 	now := a.host.Now()
 	a.handle(step.Event{Time: now, Kind: step.RunFinished, Elapsed: time.Since(a.began), Error: context.Cause(ctx)})
 	err = errors.Join(err, a.journal.write(line{Over: &now}))
-	os.Remove(a.dir.path(a.Run + cancelEnd)) // a process that waits for that then reads the journal
+	os.Remove(a.dir.path(a.Run + cancelEnd)) // a process that waits for the lock then reads the journal
 	return err
 }
 
-// loop begins cells and takes how they end, until all have.
+// loop starts cells and records their ends, until all have ended.
 func (a *attempt) loop(parent context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -299,10 +300,10 @@ func (a *attempt) loop(parent context.Context) (err error) {
 	return err
 }
 
-// end records how a cell ended.
+// end records the outcome of a cell.
 func (a *attempt) end(ctx context.Context, o Outcome) error {
 	err := a.journal.write(line{Ended: &o})
-	if o.Run == "" { // it never began
+	if o.Run == "" { // never started
 		a.handle(step.Event{Time: o.Ended, Kind: step.BuildFailed, Build: o.Cell.Short(), Error: errors.New(o.Error)})
 	}
 	if a.Local { // a rehearsal
@@ -320,7 +321,7 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 	return err
 }
 
-// bake bakes a cell with a run that has this id.
+// bake bakes a cell in a run with this id.
 func (a *attempt) bake(ctx context.Context, c Cell, parents []Outcome, id string) Outcome {
 	speaker := &speaker{cell: c, handle: a.handle}
 	started := a.host.Now()
@@ -374,7 +375,7 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 		}
 	}
 	if done {
-		_ = a.host.State.Events(made.Run, func(e step.Event) { // which has been read
+		_ = a.host.State.Events(made.Run, func(e step.Event) { // already read
 			if e.Kind == step.ChannelAsked {
 				emit(e) // the channels that the image waits for
 			}
@@ -407,7 +408,7 @@ func (a *attempt) resumable(c Cell) (ok bool, m run.Memory) {
 	return false, m
 }
 
-// resume resumes a run that has died. The result has no run if that was not possible.
+// resume resumes a dead run. The result has no run if that was not possible.
 func (a *attempt) resume(ctx context.Context, o run.Options, m run.Memory) (run.Result, error) {
 	again := o
 	again.Template.Vars = slices.DeleteFunc(slices.Clone(o.Template.Vars), func(v string) bool {
@@ -421,8 +422,8 @@ func (a *attempt) resume(ctx context.Context, o run.Options, m run.Memory) (run.
 	return result, err
 }
 
-// decide adds to the result of a run that was not decided about again the digest of its
-// inputs, which images made from it record.
+// decide adds the digest of the inputs, which images made from this one record, to the
+// result of a run for which there was no new decision.
 func decide(ctx context.Context, o run.Options, result *run.Result) {
 	if len(result.Planned) > 0 {
 		return
@@ -443,7 +444,7 @@ func (a *attempt) finished(c Cell) (made run.Result, ok bool) {
 	return made, false
 }
 
-// sweep deletes what a dead run of a cell has left.
+// sweep deletes the resources that a dead run of a cell has left.
 func (a *attempt) sweep(ctx context.Context, c Cell, dead string, emit func(step.Event)) error {
 	_, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead, Clouds: a.host.Clouds.Waiting(a.rates.Of(c.Account)), Emit: emit, Now: a.host.Now})
 	if err != nil {
@@ -452,7 +453,7 @@ func (a *attempt) sweep(ctx context.Context, c Cell, dead string, emit func(step
 	return nil
 }
 
-// speaker passes the events of a cell's run on as those of one build.
+// speaker forwards the events of a cell's run as those of a single build.
 type speaker struct {
 	cell   Cell
 	handle func(step.Event)
@@ -476,7 +477,7 @@ func (s *speaker) emit(e step.Event) {
 	s.handle(e)
 }
 
-// status returns the status of the run, as far as it is known without reading the disk.
+// status returns the status of the run, as far as it is known without reading files.
 func (a *attempt) status() Status {
 	s := Status{Fleet: a.Fleet, Run: a.Run, State: StateRunning, Started: a.Started}
 	if a.order.Paused() {
@@ -590,7 +591,8 @@ func (l *local) Logs(_ context.Context, f *Fleet, c Cell, emit func(step.Event))
 	return fmt.Errorf("%w: %s has not been baked on this machine", ErrNoRun, c.Short())
 }
 
-// Cancel implements [Engine]. It returns when all is deleted that the cells have made.
+// Cancel implements [Engine]. It returns when everything that the cells have made is
+// deleted.
 func (l *local) Cancel(ctx context.Context, f *Fleet) error {
 	dir := folderOf(l.host.State, f)
 	p, err := dir.find(f.Name, "")
@@ -642,7 +644,7 @@ func (l *local) Approve(ctx context.Context, f *Fleet, a Approval) error {
 	}
 	for _, p := range all {
 		if o, ok := p.ended[a.Cell.ID()]; ok && p.Local == l.host.Local && o.Result.OK() && o.Image.ID != "" {
-			o.Cell = a.Cell // with the role that it has today
+			o.Cell = a.Cell // with its current role
 			return l.host.Approve(ctx, o, a, NewRates(f.Limits.APIRate).Of(a.Cell.Account))
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"bake/internal/webhook"
 )
 
-// Notice is what a webhook gets as JSON.
+// Notice is the notification that a webhook receives as JSON.
 type Notice struct {
 	Schema  int       `json:"schema"` // 1
 	Kind    string    `json:"kind"`   // failed, recovered or approval
@@ -48,7 +48,7 @@ func Notices(fleetRun string, o Outcome, before Result) (all []Notice) {
 	return all
 }
 
-// Send sends a notice to the webhook, if that is about such.
+// Send sends a notice to the webhook, if the webhook wants this kind.
 func (w Webhook) Send(ctx context.Context, n Notice) error {
 	if !slices.Contains(w.On, n.Kind) {
 		return nil

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Order determines which cells of a fleet may begin, given how others have ended. It is
-// deterministic: it has no clock, no I/O and no goroutines, so that every engine can use
-// it, including one that replays its history. It is not safe for concurrent use.
+// Order determines which cells of a fleet may start, given the outcomes of others. It is
+// deterministic, without clock, I/O or goroutines, so that every engine can use it,
+// including one that replays its history. It is not safe for concurrent use.
 type Order struct {
 	cells    []Cell
 	at       map[string]int // by ID; only looked up
@@ -179,13 +179,13 @@ func (o *Order) Stopped() bool { return o.stopped }
 // continue.
 func (o *Order) Pause(paused bool) { o.paused = paused }
 
-// Paused reports whether cells are kept from beginning.
+// Paused reports whether starting cells is suspended.
 func (o *Order) Paused() bool { return o.paused }
 
 // Running returns the cells that are running.
 func (o *Order) Running() []Cell { return o.in(cellRuns) }
 
-// Waiting returns the cells that have not begun.
+// Waiting returns the cells that have not started.
 func (o *Order) Waiting() []Cell { return o.in(cellWaits) }
 
 func (o *Order) in(s cellState) (all []Cell) {

@@ -10,17 +10,17 @@ import (
 	"bake/run"
 )
 
-// Planned is what a run would do for a cell.
+// Planned is the planned action for a cell.
 type Planned struct {
 	Cell    string            `json:"cell"`
 	Image   string            `json:"image"`
 	Account string            `json:"account"`
 	Region  string            `json:"region"`
-	Action  string            `json:"action"` // build, reuse, or none: it cannot be found out
+	Action  string            `json:"action"` // build, reuse, or none if it cannot be determined
 	Reason  string            `json:"reason,omitempty"`
 	Since   string            `json:"since,omitempty"`
 	Changes []plan.Change     `json:"changes"`          // not nil
-	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
+	Images  map[string]string `json:"images,omitempty"` // images that would be reused, by region
 }
 
 // unplanned is the action of a cell that could not be planned.
@@ -29,7 +29,7 @@ const unplanned = "none"
 // Plan returns what a run of the fleet would do for cells, as returned by [Select]. It
 // creates nothing. Each cell is planned after the cells that it needs, as in a run. If a
 // needed image would be built, the inputs of the cell are not known yet, so the cell would
-// be built as well. force means that nothing is reused. The error says why no cell could
+// be built as well. force means that nothing is reused. An error means that no cell could
 // be planned.
 func (f *Fleet) Plan(ctx context.Context, h Host, cells []Cell, force bool) ([]Planned, error) {
 	order, err := NewOrder(cells, f.Limits, false, nil)
@@ -86,7 +86,7 @@ func (c Cell) planned() Planned {
 	return Planned{Cell: c.Short(), Image: c.Image, Account: c.Account, Region: c.Region, Changes: []plan.Change{}}
 }
 
-// plan plans the cell. Its outcome is OK if its image is there.
+// plan plans the cell. Its outcome is OK if its image exists.
 func (c Cell) plan(ctx context.Context, h Host, rates *Rates, parents []Outcome, force bool) (Planned, Outcome) {
 	row, out := c.planned(), Outcome{Cell: c, Result: Failed}
 	o, err := h.Options(ctx, c, parents)

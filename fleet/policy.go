@@ -30,7 +30,7 @@ func (t *Template) policyFor(cells []Cell) (of run.PolicyFor, err error) {
 		if err != nil {
 			return of, err
 		}
-		i.Known = nil // the images of its parents are not known
+		i.Known = nil // the images of its parents are unknown
 		of.Images = append(of.Images, i)
 	}
 	return of, nil
@@ -78,7 +78,7 @@ var principals = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]*[\w+=,.@-]$`)
 })
 
-// TrustPolicyFor lets the role or user with an ARN take on a role.
+// TrustPolicyFor lets the role or user with an ARN assume a role.
 func TrustPolicyFor(principal string) (TrustPolicy, error) {
 	if !principals().MatchString(principal) {
 		return TrustPolicy{}, fmt.Errorf("%q is not the ARN of a role or user, such as arn:aws:iam::333333333333:role/bake-worker", principal)

@@ -8,8 +8,8 @@ import (
 	"bake/internal/delay"
 )
 
-// Rates hold the calls of many runs to a number a second, for each service in each account
-// and region.
+// Rates limit the calls per second of many runs, for each service in each account and
+// region.
 type Rates struct {
 	limits map[string]float64
 	mu     sync.Mutex
@@ -21,8 +21,8 @@ type rated struct{ service, account, region string }
 // lane admits callers one after the other, in the order of their arrival. A caller that
 // stops waiting does not use up a turn.
 type lane struct {
-	first chan struct{} // holds the caller whose turn is next
-	next  time.Time     // when that is; of the first
+	first chan struct{} // held by the caller whose turn is next
+	next  time.Time     // time of that turn
 }
 
 // NewRates returns rates for services that have a limit; others have none.
@@ -30,8 +30,8 @@ func NewRates(limits map[string]float64) *Rates {
 	return &Rates{limits: limits, lanes: map[rated]*lane{}}
 }
 
-// Of returns the function that waits before each call in an account, for
-// [bake/run.Options]; nil if there is no limit.
+// Of returns the function for [bake/run.Options] that waits before each call in an
+// account; nil if there is no limit.
 func (r *Rates) Of(account string) Wait {
 	if len(r.limits) == 0 {
 		return nil
@@ -56,7 +56,7 @@ func (r *Rates) lane(of rated) *lane {
 	return l
 }
 
-// pass returns when it is the caller's turn, or ctx has ended.
+// pass returns when it is the caller's turn or ctx ends.
 func (l *lane) pass(ctx context.Context, interval time.Duration) error {
 	select {
 	case l.first <- struct{}{}:

@@ -21,8 +21,8 @@ type Shared struct {
 	cloud *localcloud.Cloud
 }
 
-// Open returns the cloud. The first call opens it and sends the events of that to emit. The
-// cloud outlives ctx.
+// Open returns the cloud. The first call opens it, sending events to emit. The cloud stays
+// open after ctx ends.
 func (s *Shared) Open(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"bake/internal/prose"
 )
 
-// Outcomes returns those of the cells that have ended.
+// Outcomes returns the outcomes of the cells that have ended.
 func (s Status) Outcomes() (all []Outcome) {
 	for _, c := range s.Cells {
 		if c.Outcome != nil {
@@ -18,7 +18,7 @@ func (s Status) Outcomes() (all []Outcome) {
 	return all
 }
 
-// Reused reports whether there are cells, and the image of each is an older one.
+// Reused reports whether there are cells and all of their images were reused.
 func (s Status) Reused() bool {
 	all := s.Outcomes()
 	for _, o := range all {
@@ -29,7 +29,7 @@ func (s Status) Reused() bool {
 	return len(all) > 0
 }
 
-// Tree shows how a run goes: each image with its cells.
+// Tree shows the status of a run: each image with its cells.
 func (s Status) Tree(now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, s.Run, s.Started.Local().Format(time.DateTime), len(s.Outcomes()), len(s.Cells))
@@ -62,7 +62,7 @@ func (s Status) UnpolledText() string {
 	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
 }
 
-// UnansweredText says why the status of a run is not current; empty if it is.
+// UnansweredText explains why the status of a run is not current; empty if it is.
 func (s Status) UnansweredText() string {
 	if s.Unanswered == "" {
 		return ""
@@ -70,7 +70,7 @@ func (s Status) UnansweredText() string {
 	return "The run cannot be asked how it goes, and goes on: " + prose.Line(s.Unanswered)
 }
 
-// Does describes in a line what the cell is doing, or how it ended.
+// Does describes on one line what the cell is doing, or how it ended.
 func (c CellStatus) Does(now time.Time) string {
 	switch o := c.Outcome; {
 	case o != nil && o.Error != "":

@@ -39,7 +39,7 @@ type Options struct {
 	Template Template // its SecretsManager and ReadData are set by Build
 	State    State
 	ID       string // of the run, a UUID; empty for a new one
-	Parent   string // the id of the run that this is a part of; empty if it is none
+	Parent   string // the id of the run that this one is a part of; empty if there is none
 	Command  string // the user's command line, recorded in the ledger without secrets
 
 	Parallel int            // builds at a time; 0 or less means all
@@ -49,12 +49,13 @@ type Options struct {
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 
-	// Cache makes builds in Cloud begin from the machines that earlier ones have
-	// provisioned, and keep theirs for later ones. Builds of image blocks are an error
-	// then, unless CacheReleases is set.
+	// Cache makes builds in Cloud start from the cached machines of earlier builds, and
+	// cache their own. Builds of image blocks are then an error, unless CacheReleases is
+	// set.
 	Cache, CacheReleases bool
 
-	// CacheLimit is how many bytes are left in the cache afterwards; 0 is [localcloud.CacheBytes].
+	// CacheLimit is the maximum size of the cache in bytes afterwards; 0 means
+	// [localcloud.CacheBytes].
 	CacheLimit int64
 
 	// CloudInit is how long a build waits for cloud-init to finish on its machine: before
@@ -62,8 +63,8 @@ type Options struct {
 	// temporary key is removed. 0 means no wait.
 	CloudInit time.Duration
 
-	// Stop stops the run at once when it is done: teardown stops too, and whatever still
-	// runs two seconds later is abandoned. Nil: never.
+	// Stop, when it ends, stops the run at once: teardown stops too, and anything still
+	// running two seconds later is abandoned. Nil: never.
 	Stop context.Context
 
 	// Cloud opens a cloud that replaces AWS, once the template is known to be valid; emit
@@ -106,10 +107,10 @@ type Options struct {
 	Terminal   func() (io.ReadCloser, error)
 	Unattended error
 
-	// Connect is the command that connects its standard input and output to a port of a
-	// machine of the local cloud, with the %h and %p of ssh_config, for the user's own
-	// SSH client, and with -through and a socket to what this process leads to there.
-	// Nil: the machine's address must do.
+	// Connect is a command for the user's own SSH client that connects its standard input
+	// and output to a port of a machine of the local cloud, given by %h and %p as in
+	// ssh_config; with -through and a socket, it connects by way of this process. Nil: SSH
+	// clients connect to the machine's address.
 	Connect []string
 
 	// Stages makes the run end at the next boundary where it can resume, and keep what it
@@ -119,12 +120,12 @@ type Options struct {
 
 	Now func() time.Time // nil: time.Now
 
-	Version string // of bake: another one does not resume the run by itself
+	Version string // of bake; a different version resumes the run only on request
 
 	planOnly bool // nothing is built
 
 	resumed *resumed  // set if the run is resumed
-	began   time.Time // by the clock that is never set
+	began   time.Time // by the monotonic clock
 }
 
 // Result is how a run ended.
@@ -132,13 +133,13 @@ type Result struct {
 	Run     string               // its id
 	Elapsed time.Duration        // of this process only, if the run was resumed
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
-	Left    []step.Resource      // created, but neither kept nor deleted; the ledger still owns it
+	Left    []step.Resource      // created, but neither kept nor deleted; still owned by the ledger
 
 	Planned []pipeline.Planned // decisions about the builds of image blocks
-	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
+	Parts   []Result           // the run of each image, if the images of the template are built separately; the result itself then has no id
 
-	// Next are the boundaries at which the stage ended, in a run by stages; none if the run
-	// is over.
+	// Next are the boundaries at which the stage ended, for a run that runs by stages; none
+	// if the run is over.
 	Next []step.Boundary
 
 	// Log is the part of the log that this stage has written, for a run that runs by
@@ -147,23 +148,22 @@ type Result struct {
 	Log *LogPart
 
 	Resumable bool // [Resume] can resume it
-	Reachable bool // and if provisioners are run again
+	Reachable bool // and whether provisioners would run again
 
 	// Diagnosis holds the errors of the template that caused a failure, and a warning if
 	// the log is not complete.
 	Diagnosis
 }
 
-// Reused reports whether nothing had to be built, since everything that the builds make
-// exists.
+// Reused reports whether nothing had to be built, because all results already exist.
 func (r Result) Reused() bool {
 	return len(r.Builds) > 0 && !slices.ContainsFunc(r.Builds, func(b engine.BuildResult) bool { return !b.Reused })
 }
 
-// FailedError is the error of a run some of whose builds failed, or that was
-// cancelled, or that left something behind. It wraps what went wrong.
+// FailedError is the error of a run that was cancelled, or had failed builds, or left
+// something behind. It wraps the causes.
 type FailedError struct {
-	Errs    []error         // of builds, and the cause that the run was cancelled with
+	Errs    []error         // of builds, and the cause of the cancellation
 	Left    []step.Resource // as in [Result]
 	Outcome Outcome
 }
@@ -181,7 +181,7 @@ func (e *FailedError) Error() string {
 
 func (e *FailedError) Unwrap() []error { return e.Errs }
 
-// TimeoutError is the error of a run that took longer than it may.
+// TimeoutError is the error of a run that exceeded its time limit.
 type TimeoutError struct{ Limit time.Duration }
 
 func (e *TimeoutError) Error() string {
@@ -311,7 +311,7 @@ func (o Options) hold(cloud amazon.Cloud) amazon.Cloud {
 	return cloud
 }
 
-// timeLimit is a context that ends once the run has taken as long as it may.
+// timeLimit is a context that ends at the time limit of the run.
 type timeLimit struct {
 	context.Context
 	cancel  context.CancelCauseFunc
@@ -331,7 +331,7 @@ func (l *timeLimit) set(limit time.Duration) {
 	}
 }
 
-// read reads the bake files of a template and sets the limits that they are about.
+// read reads the bake files of a template and sets their time limits.
 func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Duration) (*bakefile.Settings, time.Duration, hcl.Diagnostics) {
 	settings, diags := bakefile.Read(ctx, t)
 	if diags.HasErrors() {
@@ -374,13 +374,13 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	return e.finish(ctx, ended)
 }
 
-// succeeded reports whether all builds have ended, without an error.
+// succeeded reports whether all builds have ended without an error.
 func succeeded(builds []engine.BuildResult) bool {
 	return !slices.ContainsFunc(builds, func(b engine.BuildResult) bool { return b.Unfinished || b.Err != nil })
 }
 
-// deleteFiles deletes the local files that the ledger owns, which needs no cloud. What
-// cannot be deleted stays in the ledger.
+// deleteFiles deletes the local files that the ledger owns, which needs no cloud. Files
+// that cannot be deleted stay in the ledger.
 func deleteFiles(ctx context.Context, ledger step.Ledger) {
 	owned, err := ledger.Owned()
 	if err != nil {
@@ -393,8 +393,8 @@ func deleteFiles(ctx context.Context, ledger step.Ledger) {
 	}
 }
 
-// endEarlier ends and deletes what an earlier process of a resumed run has left on this
-// host: it belongs to no build, and would otherwise keep running.
+// endEarlier stops and deletes what an earlier process of a resumed run has left on
+// this host. It belongs to no build, and would otherwise keep running.
 func endEarlier(ctx context.Context, ledger step.Ledger) error {
 	owned, err := ledger.Owned()
 	for _, r := range owned {

@@ -11,11 +11,11 @@ import (
 	"bake/engine"
 )
 
-// fits is the type of the builders whose machines the cache keeps.
+// fits is the type of the builders whose machines can be cached.
 const fits = "amazon-ebs"
 
-// uncached warns of sources whose builds run all their provisioners in spite of the cache,
-// and says why.
+// uncached warns about sources whose builds run all their provisioners in spite of the
+// cache, and explains why.
 func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 	said := map[*config.Component]bool{}
 	for _, b := range t.Builds {

@@ -18,7 +18,7 @@ type events struct {
 	trace  *trace.Recorder  // receives the events before close; nil: none
 	closed bool
 
-	from Position // where the new events begin in the log
+	from Position // position of the new events in the log
 }
 
 // openEvents creates the log of a run, or opens that of a resumed run. The caller closes
@@ -35,8 +35,7 @@ func openEvents(state State, run string, again bool, emit func(step.Event)) (*ev
 	return &events{file: file, json: &ui.JSON{Out: file}, emit: emit, from: file.end()}, nil
 }
 
-// handle takes e, which is dropped after close. It may be called by several
-// goroutines.
+// handle handles e, or drops it after close. It may be called by several goroutines.
 func (v *events) handle(e step.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -40,7 +40,7 @@ type execution struct {
 	events *events
 
 	cache  *localcloud.Cache // nil: none
-	clouds localcloud.Clouds // that hold the resources of a resumed run
+	clouds localcloud.Clouds // with the resources of a resumed run
 
 	components engine.Components
 	template   *config.Template
@@ -49,7 +49,7 @@ type execution struct {
 	pipelines  map[*config.Component]*engine.Pipeline
 	planned    planned
 	among      map[*config.Build]bool // as in [engine.Options]
-	builds     []string               // that are run
+	builds     []string               // selected builds
 	diags      hcl.Diagnostics
 
 	journal *step.FileJournal
@@ -195,7 +195,7 @@ func (e *execution) open() error {
 	return nil
 }
 
-// cloudInit is how long to wait for cloud-init.
+// cloudInit returns how long to wait for cloud-init.
 func (e *execution) cloudInit() cloudinit.Limit {
 	if e.resumed != nil {
 		return cloudinit.Limit{Timeout: e.CloudInit, SetBy: "the " + cloudinit.Flag + " or " + cloudinit.Variable + " that the run began with"}
@@ -239,7 +239,7 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	if e.Stages {
 		options.Boundary = e.stages.add
 	}
-	if e.cache != nil { // a nil pointer is not no cache
+	if e.cache != nil { // an interface with a nil pointer would not be nil
 		options.Cache = e.cache
 	}
 	return options
@@ -331,8 +331,8 @@ func (o Options) terminal() (io.ReadCloser, error) {
 	return nil, errors.New("there is no terminal to ask on")
 }
 
-// announced returns a context that ends when parent does, with the same cause, after tell
-// was called. The caller releases it, after which tell is not called.
+// announced returns a context that ends when parent does, with the same cause, but only
+// after tell was called. The caller releases it, after which tell is not called.
 func announced(parent context.Context, tell func(cause error)) (ctx context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	told := make(chan struct{})
@@ -352,7 +352,7 @@ func announced(parent context.Context, tell func(cause error)) (ctx context.Cont
 	}
 }
 
-// cancelling returns why a run is cancelled.
+// cancelling returns the reason why a run is cancelled.
 func cancelling(cause error) string {
 	if c, ok := errors.AsType[interface {
 		error

@@ -17,7 +17,7 @@ import (
 	"bake/step"
 )
 
-// Position is how far the log of a run has been read. The zero value is its beginning.
+// Position is a position in the log of a run. The zero value is its beginning.
 type Position struct {
 	Part   int   // number of a file of the log
 	Offset int64 // of a line in it
@@ -105,7 +105,7 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 		return err
 	})
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return true, nil // it was cut
+		return true, nil // it is truncated
 	}
 	if err != nil {
 		err = noLog(path, err)
@@ -113,7 +113,7 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 	return on, err
 }
 
-// maxTail limits how much of the end of a log is read at a time: it covers what is not
+// maxTail limits how much of the end of a log is read at a time: everything that is not
 // compressed yet, and one further write.
 const maxTail = 2 * logPart
 
@@ -129,8 +129,8 @@ func readFrom(path string, offset int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxTail))
 }
 
-// eachWhole calls handle for whole lines, as long as it returns true, and moves from behind
-// them.
+// eachWhole calls handle for complete lines, as long as it returns true, and moves from
+// past them.
 func eachWhole(r *bufio.Reader, from *Position, handle func(line []byte) bool) (on bool, err error) {
 	for {
 		line, err := r.ReadBytes('\n')
@@ -177,7 +177,7 @@ func (f *Follower) List() ([]Past, error) {
 	for _, id := range ids {
 		past, err := f.Past(id)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // it is deleted just now
+		case errors.Is(err, fs.ErrNotExist): // just deleted
 		case err != nil:
 			bad = append(bad, err)
 		case !past.Started.IsZero():
@@ -247,7 +247,7 @@ func (s State) learn(id string, k *known) error {
 		return true
 	})
 	switch {
-	case wrong != nil && k.at != Position{}: // so that the number of the line is right
+	case wrong != nil && k.at != Position{}: // for the correct line number
 		*k = known{past: newPast(id)}
 		return s.learn(id, k)
 	case wrong != nil:

@@ -23,7 +23,7 @@ import (
 	"bake/step"
 )
 
-// apart runs the images of a template whose images have variables of their own. Each image
+// apart builds the images of a template whose images have their own variables. Each image
 // is built by a separate run, after the images that it refers to.
 type apart struct {
 	o     Options
@@ -36,12 +36,12 @@ type apart struct {
 	cancel context.CancelCauseFunc
 }
 
-// member is one of them, or what no image block names.
+// member is one of these images, or the builds without an image block.
 type member struct {
 	config.ImageOf
-	builds   []string // those that -only and -except select
-	made     int      // how many builds make it
-	needed   bool     // by others, though -only and -except do not admit it
+	builds   []string // builds that -only and -except select
+	made     int      // number of builds that make it
+	needed   bool     // by other images, although -only and -except exclude it
 	shown    func(build string) string
 	done     chan struct{}
 	result   Result
@@ -88,12 +88,12 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	running.Wait()
 	result, err := r.conclude(ctx, found)
 	if err != nil {
-		whole.Fail(errors.New("not all images are there")) // unless a build has given a reason
+		whole.Fail(errors.New("not all images are there")) // unless a build has reported a reason
 	}
 	return result, errors.Join(err, r.events.close())
 }
 
-// prepare checks all images, and finds out which are run.
+// prepare checks all images, and determines which to build.
 func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Components) (Diagnosis, error) {
 	found := Diagnosis{Files: map[string]*hcl.File{}}
 	t := r.o.Template
@@ -109,7 +109,7 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 		maps.Copy(found.Files, checked.Files)
 		found.Diags = config.Merge(found.Diags, checked.Diags)
 		one.builds, one.made = checked.builds, checked.made
-		r.o.Command = checked.redact(r.o.Command) // it goes into the log
+		r.o.Command = checked.redact(r.o.Command) // logged
 		r.all = append(r.all, one)
 	}
 	for _, i := range r.all {
@@ -157,14 +157,14 @@ func (r *apart) named(name string) *member {
 	return nil
 }
 
-// share makes the runs share one cloud, and ask one question at a time.
+// share makes the runs share one cloud, and prompt the user one at a time.
 func (r *apart) share() {
 	if open := r.o.Cloud; open != nil {
 		var once sync.Once
 		var cloud *localcloud.Cloud
 		var err error
 		r.o.Cloud = func(ctx context.Context, _ func(step.Event)) (*localcloud.Cloud, error) {
-			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), r.events.handle) }) // it outlives each of the runs
+			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), r.events.handle) }) // it stays open longer than each run
 			return cloud, err
 		}
 	}
@@ -203,7 +203,7 @@ func (r *apart) name() {
 	}
 }
 
-// start begins the one display of all runs.
+// start starts the common display of all runs.
 func (r *apart) start() {
 	var names []string
 	for _, i := range r.all {
@@ -290,7 +290,7 @@ func (r *apart) skip(i, parent *member) {
 	}
 }
 
-// settle records what others can refer to.
+// settle records the values that other images can refer to.
 func (i *member) settle() {
 	if i.err != nil {
 		return
@@ -333,7 +333,7 @@ func madeImages(all []*builder.Artifact) (images map[string]string, region strin
 	return nil, ""
 }
 
-// conclude joins how the runs ended.
+// conclude combines the results of the runs.
 func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 	result := Result{Elapsed: time.Since(r.began), Diagnosis: Diagnosis{Files: found.Files}}
 	failed := FailedError{}
@@ -375,7 +375,7 @@ func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 // Plan returns which builds [Build] would run, and why, without making anything. Its
 // requests to the cloud are read-only.
 func Plan(ctx context.Context, o Options) (Result, error) {
-	dir, err := os.MkdirTemp("", "bake-plan-") // a plan is no run
+	dir, err := os.MkdirTemp("", "bake-plan-") // a plan is not a run
 	if err != nil {
 		return Result{}, err
 	}

@@ -22,7 +22,7 @@ type Channel struct {
 	Unheard   bool   // there is a webhook, but its URL is known only in a build
 }
 
-// ImageBlock is the part of an image block that says where its images go.
+// ImageBlock is the part of an image block that defines the distribution of its images.
 type ImageBlock struct {
 	To       builder.Distribution
 	Channels []Channel

@@ -26,11 +26,11 @@ import (
 // The logs of runs are events as JSON lines: ID.events.jsonl, and the earlier parts of a
 // long log, in ID.events.000001.jsonl.gz and so on.
 const (
-	keptLogs  = 100       // finished runs whose logs are kept
-	keptBytes = 256 << 20 // of the logs of finished runs together
+	keptLogs  = 100       // maximum number of finished runs whose logs are kept
+	keptBytes = 256 << 20 // maximum total bytes of the logs of finished runs
 	logPart   = 16 << 20  // bytes after which a part is compressed
-	logParts  = 64        // compressed parts of one run
-	logBytes  = 128 << 20 // of the compressed parts of one run
+	logParts  = 64        // maximum number of compressed parts of one run
+	logBytes  = 128 << 20 // maximum total bytes of the compressed parts of one run
 )
 
 // log is the log of a run. When Write returns, the data is in the file. The log is locked
@@ -64,7 +64,7 @@ func logPartsOf(dir, run string) ([]part, error) {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it is deleted just now
+			continue // just deleted
 		} else if err != nil {
 			return nil, err
 		}
@@ -118,8 +118,8 @@ func reopenLog(state State, run string) (*log, error) {
 	return l, nil
 }
 
-// compressed reports whether the content of the file is in the last part already: the run
-// died before it emptied the file. Each event has its time, so no two are equal.
+// compressed reports whether the content of the file is already in the last part, because
+// the run died before it emptied the file. Events contain times, so no two are equal.
 func (l *log) compressed() bool {
 	if len(l.parts) == 0 {
 		return false
@@ -135,7 +135,7 @@ func (l *log) compressed() bool {
 	return len(line) > 0 && bytes.Equal(line, first(l.parts[len(l.parts)-1].path))
 }
 
-// lastLine returns where the last whole line of a log ends.
+// lastLine returns the end of the last complete line of a log.
 func lastLine(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -261,7 +261,7 @@ func (l *log) drop() error {
 			if err != nil {
 				return err
 			}
-			defer old.Close() // before it is replaced: Windows replaces no file that is open
+			defer old.Close() // before it is replaced: Windows does not replace open files
 			if _, err := io.Copy(out, old); err != nil {
 				return err
 			}

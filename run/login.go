@@ -46,7 +46,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 	}
 	key := value("SSHPrivateKey")
 	if machine.KeyFile != "" || !strings.Contains(key, "PRIVATE KEY") {
-		key = "" // the user has it
+		key = "" // it is the user's
 	}
 	machine, err := login.Save(l.dir, machine, key)
 	switch {

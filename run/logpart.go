@@ -36,7 +36,7 @@ const logReadBytes = 2*logPartBytes + 4096
 type LogPart struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
-	Local  bool   `json:"local,omitempty"` // in a bucket of the local cloud of the host that has put it there
+	Local  bool   `json:"local,omitempty"` // in a bucket on the local cloud of the host that stored it
 }
 
 // OpenReports returns the store for the reports of each run, at the place that bake files
@@ -49,7 +49,7 @@ func (s State) OpenReports(ctx context.Context, cloud amazon.Cloud, env []string
 	case !strings.HasPrefix(place, s3uri.Scheme):
 		return func(string) reports.Store { return reports.Store{Dir: place} }, nil
 	}
-	cloud.Within = nil // of all cells of a fleet the reports are in one bucket
+	cloud.Within = nil // the reports of all cells of a fleet are in one bucket
 	bucket, err := amazon.OpenBucket(ctx, cloud, env, place)
 	if err != nil {
 		return beside, err
@@ -148,10 +148,10 @@ func (o Options) KeepLog(ctx context.Context, cloud amazon.Cloud, place, run str
 // that neither the order of the stages nor the clocks of other hosts matter.
 type JoinedLog struct {
 	Emit func(step.Event) // gets each event once
-	seen map[int64]bool   // times of events of parts, in nanoseconds
+	seen map[int64]bool   // times of events in parts, in nanoseconds
 }
 
-// Part passes an event of a part on.
+// Part forwards an event of a part.
 func (j *JoinedLog) Part(e step.Event) {
 	if j.seen == nil {
 		j.seen = map[int64]bool{}
@@ -160,7 +160,7 @@ func (j *JoinedLog) Part(e step.Event) {
 	j.Emit(e)
 }
 
-// Here passes an event of the log on this host on, unless a part had it.
+// Here forwards an event of the log on this host, unless it was in a part.
 func (j *JoinedLog) Here(e step.Event) {
 	if !j.seen[e.Time.UnixNano()] {
 		j.Emit(e)

@@ -9,20 +9,20 @@ import (
 	"bake/step"
 )
 
-// Outcome tells programs how a run or a sweep ended. Its number is the exit code of bake.
-// After a signal, it is 128 plus the signal's number.
+// Outcome is the result of a run or a sweep for programs. Its number is the exit code of
+// bake. After a signal, it is 128 plus the signal's number.
 type Outcome int
 
 // The outcomes.
 const (
 	OutcomeDone         Outcome = 0
-	OutcomeFailed       Outcome = 1 // a wrong template or command line, and whatever has no other
+	OutcomeFailed       Outcome = 1 // a wrong template or command line, or any other failure
 	OutcomeGate         Outcome = 2 // a gate is closed: an image, or its machine, does not meet the requirements
 	OutcomeReused       Outcome = 3 // done, and nothing had to be built; only on request
 	OutcomeLeft         Outcome = 4 // something was left behind
 	OutcomeRefused      Outcome = 5 // by the cloud, before a machine or an image was made
 	OutcomeProvisioning Outcome = 6 // a provisioner failed
-	OutcomePartial      Outcome = 7 // there is an image, but not everywhere, or not shared or tagged
+	OutcomePartial      Outcome = 7 // an image was made, but not copied, shared or tagged everywhere
 	OutcomeTimeout      Outcome = 8
 	OutcomeCancelled    Outcome = 130 // and all that follow
 )
@@ -86,7 +86,7 @@ func ofCause(err error) Outcome {
 	return OutcomeFailed
 }
 
-// outcome returns the outcome of a run with context ctx, from its builds and whether
+// outcome returns the outcome of a run with context ctx, given its builds and whether
 // resources are left.
 func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcome {
 	if left {

@@ -10,20 +10,20 @@ import (
 	"bake/golden/plan"
 )
 
-// PlannedBuild is what [Plan] has decided about a build.
+// PlannedBuild is the decision of [Plan] about a build.
 type PlannedBuild struct {
 	Image   string            `json:"image"` // empty: no image block names the build
 	Build   string            `json:"build"`
 	Action  PlannedAction     `json:"action"`
 	Reason  string            `json:"reason,omitempty"`
-	Since   string            `json:"since,omitempty"`  // the image that the changes are since
+	Since   string            `json:"since,omitempty"`  // the image with which the inputs were compared
 	Changes []plan.Change     `json:"changes"`          // not nil
-	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
-	Copied  []string          `json:"copied,omitempty"` // regions that those would be copied to
+	Images  map[string]string `json:"images,omitempty"` // images that would be reused, by region
+	Copied  []string          `json:"copied,omitempty"` // regions that these would be copied to
 	Inputs  string            `json:"inputs,omitempty"` // the digest; empty if it is not known yet
 }
 
-// PlannedAction is whether a build would be run.
+// PlannedAction is the planned action for a build.
 type PlannedAction string
 
 // The possible actions for a build.

@@ -76,7 +76,7 @@ func Policy(ctx context.Context, t Template, all engine.Components, of PolicyFor
 
 // callers are the components of a template that call AWS, in the order of discovery.
 type callers struct {
-	regions   []string // the regions of the policy; empty: as the options say
+	regions   []string // the regions of the policy; empty: as in the options
 	read, run []amazon.Permitted
 }
 

@@ -30,7 +30,7 @@ func (s State) Report(run, version string) (*report.Report, error) {
 	return b.Report(), nil
 }
 
-// document reads a document that a log names.
+// document reads a document that is listed in a log.
 func document(d step.Report) ([]byte, error) {
 	text, err := reports.ReadFile(d.Path, findings.MaxRead)
 	if err != nil {
@@ -42,7 +42,7 @@ func document(d step.Report) ([]byte, error) {
 	return text, nil
 }
 
-// page writes the report of a run among the others, for people and for programs.
+// page writes the report of a run next to the other reports, as HTML and JSON.
 func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	b := report.New(run, o.Version, func(d step.Report) ([]byte, error) {
 		text, err := document(d)
@@ -73,7 +73,8 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	return errors.Join(incomplete, write("report.html", html.Bytes()), write("report.json", text.Bytes()))
 }
 
-// documentLimit is how long reading or writing one document may take at the end of a run.
+// documentLimit is the time limit for reading or writing one document at the end of a
+// run.
 const documentLimit = time.Minute
 
 // inTime reads or writes one document, within [documentLimit]. It also works after the run
@@ -119,7 +120,7 @@ func (o Options) sharedReports(in reports.Store, run string) bool {
 func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts builtin.Parts) (of func(run string) reports.Store, diags hcl.Diagnostics) {
 	place, at := settings.Reports()
 	if o.planOnly && strings.HasPrefix(place, s3uri.Scheme) {
-		place = "" // a plan reads and writes none
+		place = "" // a plan neither reads nor writes reports
 	}
 	of, err := o.State.OpenReports(ctx, parts.Cloud, parts.Env, place)
 	if bucket := of("").Bucket; err == nil && bucket != nil {

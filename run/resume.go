@@ -22,15 +22,15 @@ import (
 	"bake/step"
 )
 
-// Memory is the head of the journal of a run: what another process needs to resume the
-// run. It holds no secrets.
+// Memory is the head of a run's journal: what another process needs to resume the run.
+// It holds no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
-	Parent  string         `json:"whole,omitempty"` // the run that it is a part of
+	Parent  string         `json:"whole,omitempty"` // the run that this one is a part of
 	Bake    string         `json:"bake"`            // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`
-	Builds  []string       `json:"builds"` // that -only and -except admitted
+	Builds  []string       `json:"builds"` // builds that -only and -except selected
 	Local   bool           `json:"local"`  // on the local cloud
 	OnError engine.OnError `json:"on_error"`
 	Force   bool           `json:"force"`
@@ -48,13 +48,13 @@ type Memory struct {
 	Only     []string `json:"only"`
 	Except   []string `json:"except"`
 	Vars     []string `json:"vars"`      // "name=value"
-	Asked    []string `json:"sensitive"` // names of variables whose values are not written down
+	Asked    []string `json:"sensitive"` // names of variables whose values are not stored
 
-	Image *config.Instance `json:"image,omitempty"` // that the run builds, where images are built apart
+	Image *config.Instance `json:"image,omitempty"` // the image that the run builds, if images are built separately
 
-	Within *amazon.Within `json:"within,omitempty"` // the account and region that it is held to
+	Within *amazon.Within `json:"within,omitempty"` // the account and region that it is restricted to
 
-	Stages bool `json:"stages,omitempty"` // it goes by stages, perhaps on other hosts
+	Stages bool `json:"stages,omitempty"` // it runs by stages, possibly on other hosts
 
 	Trace string `json:"trace,omitempty"` // of its first span, a traceparent
 }
@@ -179,7 +179,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 		return Result{}, fmt.Errorf("run %s is one of bake %s, and this is %s; use -force to resume it all the same", o.Run, m.Bake, o.Version)
 	}
 	given := o.Template.Vars
-	if o.Stages { // all are given to each stage
+	if o.Stages { // each stage gets all of them
 		given = m.asked(given)
 	}
 	vars, err := m.vars(given)
@@ -335,9 +335,10 @@ func (a *resumed) unchanged(now map[string]string) error {
 	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
 }
 
-// kept returns why a run has to be left alone, or "" if it need not be. A run is left
-// alone if it runs by stages, if it keeps its resources on failure and has not been
-// resumed to its end since, or if it is being resumed. It need not be resumable.
+// kept returns why the resources of a run must not be deleted, or "" if they may be.
+// They must not be if the run runs by stages, if it keeps its resources on failure and
+// has not been resumed to its end since, or if it is being resumed. It need not be
+// resumable.
 func (s State) kept(run string) Reason {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(run), &m)
@@ -363,11 +364,11 @@ func (s State) key(run, build string) string {
 	return string(text)
 }
 
-// forgetRun deletes the journal of a run that cannot be resumed any more.
+// forgetRun deletes the journal of a run that can no longer be resumed.
 func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
 
-// forgetJournals deletes the journals of runs that own nothing any more, if they ended
-// some time ago, cannot be resumed, or were killed before they had begun.
+// forgetJournals deletes the journals of runs that no longer own anything, if they
+// ended some time ago, cannot be resumed, or were killed before they had begun.
 func (s State) forgetJournals(now time.Time) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -384,7 +385,7 @@ func (s State) forgetJournals(now time.Time) {
 		}
 		switch over, err := s.over(run); {
 		case errors.Is(err, step.ErrUnbegun):
-			_ = step.DiscardUnbegun(s.Journal(run)) // unless the run begins just now
+			_ = step.DiscardUnbegun(s.Journal(run)) // unless the run is just starting
 		case over || now.Sub(info.ModTime()) >= loginsKept:
 			s.forgetRun(run)
 		}

@@ -1,7 +1,6 @@
 // Package run is bake as a library: one invocation of bake build, or of bake sweep, with
-// its ledger, its log, its events and its teardown. It does not read flags or the
-// environment, does not prompt, and writes only to its state directory: callers pass in
-// everything else.
+// its ledger, log, events and teardown. It does not read flags or the environment, does
+// not prompt, and writes only to its state directory; callers provide everything else.
 package run
 
 import (
@@ -28,7 +27,7 @@ import (
 	"bake/step"
 )
 
-// State is the directory where runs keep what must outlive them.
+// State is the directory with the persistent state of runs.
 type State string
 
 // Ledgers returns the directory of the ledgers of runs that own something.
@@ -55,11 +54,12 @@ func (s State) Reports(run string) string {
 // keys returns the directory of the keys of a run's machines.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
 
-// loginsKept is how long bake ssh finds the machines of a run that left them running on
-// request.
+// loginsKept is how long the logins of a run that left its machines running on request
+// are kept for bake ssh.
 const loginsKept = 7 * 24 * time.Hour
 
-// forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
+// forgetLogins deletes the keys of runs that no longer own anything and ended some time
+// ago.
 func (s State) forgetLogins(now time.Time) {
 	s.forgetJournals(now)
 	names, err := fs.Glob(os.DirFS(s.Runs()), filepath.Base(s.keys("*")))
@@ -92,7 +92,7 @@ type Template struct {
 // Diagnosis holds the errors and warnings about a template.
 type Diagnosis struct {
 	Diags hcl.Diagnostics
-	Files map[string]*hcl.File // what Diags refers to
+	Files map[string]*hcl.File // files that Diags refers to
 }
 
 // TemplateError holds the errors of a template. Nothing was run.
@@ -142,8 +142,8 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 type checkedOne struct {
 	Diagnosis
 	builds []string
-	made   int                      // how many builds the image is made by that the template is loaded for
-	redact func(text string) string // takes the template's secrets out of a text
+	made   int                      // number of builds that make the image for which the template is loaded
+	redact func(text string) string // masks the template's secrets in a text
 }
 
 // among returns the builds that the template was loaded for; nil if for all.
@@ -193,8 +193,8 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 }
 
 // teardownGrace limits the teardown of one build. Terminating an instance on EC2 takes a
-// minute or two, and deregistering what a copy left takes a few more.
+// minute or two, and deregistering the remains of a copy a few more.
 const teardownGrace = 20 * time.Minute
 
-// hurry limits how long a build may take to stop when it must stop at once.
+// hurry is how long a build may take to stop when it must stop at once.
 const hurry = 2 * time.Second

@@ -26,13 +26,13 @@ type Past struct {
 	Run     string          `json:"run"`
 	Started time.Time       `json:"started"`
 	Elapsed time.Duration   `json:"elapsed"`                // nanoseconds; until the last event, if the run has no end
-	Command string          `json:"command_line,omitempty"` // what the user called; runs of old versions do not tell
+	Command string          `json:"command_line,omitempty"` // the user's command line; unknown for runs of old versions
 	State   PastState       `json:"state"`
 	Builds  []PastBuild     `json:"builds"`
-	Left    []step.Resource `json:"left_behind"`      // what its ledger still owns, as far as it can be read
+	Left    []step.Resource `json:"left_behind"`      // resources that its ledger still owns, as far as it can be read
 	Damage  string          `json:"damage,omitempty"` // why its ledger cannot be read, or not all of it
 
-	Resumable bool `json:"resumable"` // bake resume can go on with it
+	Resumable bool `json:"resumable"` // bake resume can continue it
 }
 
 // PastState is how a run ended.
@@ -44,7 +44,7 @@ const (
 	Succeeded PastState = "succeeded"
 	Failed    PastState = "failed"
 	Cancelled PastState = "cancelled"
-	Crashed   PastState = "crashed" // it ended without an end in its log: killed, or out of power
+	Crashed   PastState = "crashed" // no end in its log: killed, or a power failure
 )
 
 // PastBuild is a build of a run.
@@ -58,8 +58,8 @@ type PastBuild struct {
 // ErrNoRun means that there is no log of a run.
 var ErrNoRun = errors.New("no such run")
 
-// List lists the runs whose logs are kept, newest first. Sweeps, which build nothing, are
-// left out. The error names logs that cannot be read; the list of the others is still
+// List lists the runs whose logs are kept, newest first, except sweeps, which build
+// nothing. The error names logs that cannot be read; the list of the others is still
 // returned.
 func (s State) List() ([]Past, error) { return (&Follower{State: s}).List() }
 
@@ -150,13 +150,13 @@ func readFile(path string, handle func(io.Reader) error) error {
 	return handle(z)
 }
 
-// Stamp changes when a log or a ledger is begun, written to or deleted.
+// Stamp changes when a log or a ledger is created, written to or deleted.
 func (s State) Stamp() string {
 	sum := sha256.New()
 	for _, dir := range []string{s.Runs(), s.Ledgers()} {
 		entries, err := os.ReadDir(dir)
 		for _, e := range entries {
-			if info, err := e.Info(); err == nil { // else it is deleted just now
+			if info, err := e.Info(); err == nil { // otherwise just deleted
 				fmt.Fprintln(sum, e.Name(), info.Size(), info.ModTime().UnixNano())
 			}
 		}
@@ -220,7 +220,7 @@ func (p *Past) learn(e step.Event) {
 			p.State = Cancelled
 		}
 		for i, b := range p.Builds {
-			if b.State == Crashed { // its turn has not come
+			if b.State == Crashed { // waiting for its turn
 				p.Builds[i].State = Cancelled
 			}
 		}
@@ -240,7 +240,7 @@ func (p *Past) learn(e step.Event) {
 	}
 }
 
-// goesOn handles the resumption of a run: its earlier end does not count.
+// goesOn handles the resumption of a run, which invalidates its earlier end.
 func (p *Past) goesOn() {
 	p.State = Crashed
 	for i := range p.Builds {

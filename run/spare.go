@@ -21,7 +21,7 @@ const (
 	inProgress Reason = "in-progress"       // its run is in progress on this host
 	wasKept    Reason = "kept"              // by -on-error=keep
 	goesOn     Reason = "by-stages"         // another host may be continuing it
-	unknown    Reason = "unreadable-ledger" // whether its run is over
+	unknown    Reason = "unreadable-ledger" // it is unknown whether its run is over
 	tooYoung   Reason = "too-young"
 	ageless    Reason = "unknown-age"
 )
@@ -29,12 +29,12 @@ const (
 // Spared describes what a sweep leaves alone of a run.
 type Spared struct {
 	Run       string
-	Started   time.Time // the run, if its ledger says so
+	Started   time.Time // the run, if its ledger names it
 	Why       Reason
 	Resources []step.Resource
 }
 
-// String says why, and how to delete it nevertheless.
+// String describes the reason, and how to delete the resources nevertheless.
 func (s Spared) String() string {
 	id := s.Run
 	if id == "" {
@@ -61,12 +61,12 @@ func (s Spared) String() string {
 	return b.String()
 }
 
-// SweptResource is what a sweep did about one resource.
+// SweptResource is the result of a sweep for one resource.
 type SweptResource struct {
 	Resource step.Resource `json:"resource"`
 	Region   string        `json:"region,omitempty"`
 	Run      string        `json:"run"`
-	Created  time.Time     `json:"created,omitzero"` // of what the ledgers say: when its run started
+	Created  time.Time     `json:"created,omitzero"` // for a resource in a ledger: when its run started
 	Action   string        `json:"action"`           // deleted, would-delete, failed or spared
 	Why      Reason        `json:"reason,omitempty"` // why it was spared
 	Error    string        `json:"error,omitempty"`  // why it was not deleted
@@ -105,7 +105,8 @@ func created(r step.Resource) time.Time {
 	return at
 }
 
-// old returns why something that was made then is not to be deleted for its age, or "".
+// old returns the reason why something created at that time is too young to be deleted,
+// or "".
 func (o SweepOptions) old(at time.Time) Reason {
 	switch {
 	case o.OlderThan == 0:
@@ -138,7 +139,7 @@ func (o SweepOptions) choose(found []step.Resource, all survey) (chosen []step.R
 	for _, r := range found {
 		run := r.With[amazon.WithRun]
 		why := all.others[run]
-		if why == "" || o.Run != "" && why == unknown { // the user states that it is over
+		if why == "" || o.Run != "" && why == unknown { // the user confirms that it is over
 			why = o.old(created(r))
 		}
 		if why == "" {
@@ -155,13 +156,13 @@ func (o SweepOptions) choose(found []step.Resource, all survey) (chosen []step.R
 	return chosen
 }
 
-// fates are the errors of the deletions of one run, by the keys of the resources.
+// fates are the errors of deletions for one run, by resource key.
 type fates struct {
 	mu  sync.Mutex
 	why map[string]error
 }
 
-// watch returns destroyers that do as all do, and remember their errors.
+// watch wraps destroyers so that their errors are recorded.
 func (f *fates) watch(all step.Destroyers) step.Destroyers {
 	watched := step.Destroyers{}
 	for prefix, d := range all {
@@ -176,7 +177,7 @@ func (f *fates) watch(all step.Destroyers) step.Destroyers {
 	return watched
 }
 
-// tell reports what became of each resource of a run. err is the error of the run.
+// tell reports the result for each resource of a run. err is the error of the run.
 func (o SweepOptions) tell(d dead, s SweptRun, f *fates, err error) {
 	if o.Resource == nil {
 		return

@@ -26,7 +26,7 @@ import (
 	"bake/step"
 )
 
-// boundaries are where a stage of a run has ended.
+// boundaries are the points at which a stage of a run has ended.
 type boundaries struct {
 	mu  sync.Mutex
 	all []step.Boundary
@@ -38,26 +38,27 @@ func (b *boundaries) add(one step.Boundary) {
 	b.all = append(b.all, one)
 }
 
-// unfinished reports whether some build has a stage to come.
+// unfinished reports whether a build has a further stage.
 func unfinished(builds []engine.BuildResult) bool {
 	return slices.ContainsFunc(builds, func(b engine.BuildResult) bool { return b.Unfinished })
 }
 
-// Key encrypts the data of a run that leaves a host. It is made of a text of at least 16
-// characters.
+// Key encrypts the data of a run that leaves a host. It is derived from a text of at
+// least 16 characters.
 type Key [sha256.Size]byte
 
 // KeyVar is the environment variable with the text of the key, and KeyFileVar the one with the
-// name of a file that holds it.
+// name of a file that contains it.
 const (
 	KeyVar     = "BAKE_FLEET_KEY"
 	KeyFileVar = "BAKE_FLEET_KEY_FILE"
 )
 
-// longestKey is far more than the text of any key has.
+// longestKey is far longer than the text of any key.
 const longestKey = 1 << 12
 
-// ErrNoKey is the error of an environment that neither has a key nor names a file with one.
+// ErrNoKey is the error of an environment that has neither a key nor the name of a key
+// file.
 var ErrNoKey = errors.New("set " + KeyVar + " to a secret that all workers share, such as the output of: openssl rand -hex 32")
 
 // KeyOf returns the key in an environment, or else the one in the file that it names.
@@ -93,7 +94,7 @@ func KeyOf(env []string) (k Key, err error) {
 	return k, nil
 }
 
-// NewKey returns the key made of a text.
+// NewKey returns the key derived from a text.
 func NewKey(text string) (k Key, err error) {
 	if len(text) < 16 {
 		return k, errors.New(KeyVar + " is too short: it must have at least 16 characters, such as the output of: openssl rand -hex 32")
@@ -147,10 +148,10 @@ type exported struct {
 	Journal []byte            `json:"journal"`
 	Ledger  []byte            `json:"ledger,omitempty"` // nil: the run owns nothing
 	Logins  map[string][]byte `json:"logins,omitempty"` // files, by name
-	Parts   []byte            `json:"parts,omitempty"`  // of its log, among the reports; nil: none
+	Parts   []byte            `json:"parts,omitempty"`  // part of its log in the reports; nil: none
 }
 
-// exportLimit is far more than the state of any run has, compressed or not.
+// exportLimit is far larger than the state of any run, compressed or not.
 const exportLimit = 8 << 20
 
 // Export returns the state that another host needs to resume a run that has ended a stage,
@@ -245,14 +246,15 @@ func unpack(sealed []byte, key Key) (e exported, err error) {
 	return e, nil
 }
 
-// knowsMore reports whether this host has gone on with the run after the state e, and died.
+// knowsMore reports whether this host has continued the run after the state e, and then
+// died.
 func (s State) knowsMore(e exported) (bool, error) {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(e.Run), &m)
 	switch {
 	case errors.Is(err, step.ErrLive):
 		return false, fmt.Errorf("run %s is in progress on this host: %w", e.Run, err)
-	case err != nil: // there is none, or none that can be read
+	case err != nil: // missing, or unreadable
 		return false, nil
 	}
 	own, err := os.ReadFile(s.Journal(e.Run))
@@ -282,7 +284,7 @@ func (s State) ForgetStages(before time.Time) error {
 			continue
 		}
 		var m Memory
-		if _, err := step.ReadJournal(s.Journal(run), &m); err == nil && m.Stages { // else it is live, or cannot be read
+		if _, err := step.ReadJournal(s.Journal(run), &m); err == nil && m.Stages { // otherwise it is live, or cannot be read
 			errs = append(errs, s.Forget(run))
 		}
 	}

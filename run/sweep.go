@@ -26,7 +26,7 @@ import (
 // SweepOptions define what [Sweep] deletes.
 type SweepOptions struct {
 	State  State
-	Run    string // only what this run, or its parts, have left, even if it was kept; empty for all
+	Run    string // only what this run or its parts have left, even if it was kept; empty for all
 	Local  bool   // only what is on the local cloud
 	DryRun bool   // delete nothing
 
@@ -76,10 +76,10 @@ type Tags struct {
 	Regions []string // none: that of the AWS configuration
 	All     bool     // all regions that are enabled for the account, instead of Regions
 	Profile string   // empty: as the AWS configuration says
-	Every   bool     // resources of any run, in AWS as well, where runs may be in progress on other hosts
+	Every   bool     // resources of any run, even in AWS, where runs may be in progress on other hosts
 
-	// Find lists what carries the tag of a run, or of any run, and Enabled the regions of
-	// an account. Nil: [amazon.FindTagged] and [amazon.Regions].
+	// Find lists resources with the tag of a run, or of any run, and Enabled the regions
+	// of an account. Nil: [amazon.FindTagged] and [amazon.Regions].
 	Find    func(context.Context, amazon.Place, string) ([]step.Resource, error)
 	Enabled func(context.Context, amazon.Place) ([]string, error)
 }
@@ -94,14 +94,14 @@ type SweptRun struct {
 	Started time.Time       `json:"started"`
 	Command string          `json:"command_line"`
 	Owned   []step.Resource `json:"resources"`   // before the sweep
-	Left    []step.Resource `json:"left_behind"` // after it; all of it before it, and in a dry run
+	Left    []step.Resource `json:"left_behind"` // after the sweep; everything in a dry run
 }
 
 // String lists what the run owned before the sweep.
 func (s SweptRun) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Run %s", s.Run)
-	if !s.Started.IsZero() { // else its ledger has lost that line
+	if !s.Started.IsZero() { // otherwise its ledger has lost that line
 		fmt.Fprintf(&b, " of %s (%s)", s.Started.Local().Format(time.DateTime), s.Command)
 	}
 	b.WriteString(":")
@@ -148,7 +148,7 @@ func (o *SweepOptions) complete() {
 }
 
 // Sweep deletes what finished runs have left behind: runs that crashed or were killed,
-// that could not delete their resources, or that were told to keep them. It leaves runs in
+// that could not delete their resources, or that kept them on request. It leaves runs in
 // progress alone. When ctx ends, Sweep abandons the current deletion, and what is left
 // stays in the ledgers.
 //
@@ -247,7 +247,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 	return []dead{d}, err
 }
 
-// tagged finds the resources that carry the tag of one of the runs, newest last, as in a
+// tagged finds the resources with the tag of one of the runs, newest last, as in a
 // ledger. It adds regions that cannot be searched to incomplete.
 func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *SweepError) ([]step.Resource, error) {
 	place := amazon.Place{Profile: o.Tags.Profile}
@@ -327,7 +327,7 @@ func (t *Tags) regions(ctx context.Context, place amazon.Place) ([]string, error
 	return slices.Compact(slices.Sorted(slices.Values(t.Regions))), nil
 }
 
-// find lists the resources that carry the tag of one of the runs, or of any run if runs is
+// find lists the resources with the tag of one of the runs, or of any run if runs is
 // empty.
 func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all []step.Resource, err error) {
 	find := t.Find
@@ -427,7 +427,7 @@ func (d dead) Owned() ([]step.Resource, error) {
 	return slices.DeleteFunc(owned, func(r step.Resource) bool { return uncertain(d.ledger, r) }), err
 }
 
-// temporary are the kinds of resource that no build hands to its user.
+// temporary are the kinds of resource that builds never hand over to the user.
 var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process", "directory"}
 
 // uncertain reports whether r may belong to the user by now: the line of l that would show
@@ -493,7 +493,7 @@ func (s State) survey(run string) survey {
 			}
 			continue
 		case errors.Is(err, os.ErrNotExist):
-			continue // its run has just ended well
+			continue // its run has just ended successfully
 		case err != nil:
 			if all.others[id] = unknown; run == "" || id == run {
 				unopened = append(unopened, unwritable(err))
@@ -514,7 +514,7 @@ func (s State) survey(run string) survey {
 			damaged = append(damaged, l.Close())
 			continue
 		}
-		if run == "" && len(owned) == 0 && l.Damage == nil { // the run may just begin, and wait for its ledger
+		if run == "" && len(owned) == 0 && l.Damage == nil { // the run may be starting, and waiting for its ledger
 			damaged = append(damaged, l.Close())
 			continue
 		}

@@ -23,9 +23,10 @@ type TaskOptions struct {
 }
 
 // Task runs a function that creates resources without a build, with its own ledger and
-// log. When do returns, Task deletes what do has acquired and not kept, even if ctx has
-// ended; if this process is killed, a sweep does that. The error is a *[FailedError] that
-// lists what could not be deleted, if there is any. run is the id for a sweep.
+// log. When do returns, Task deletes everything that do has acquired and not kept, even
+// if ctx has ended; if this process is killed, a sweep does so. The error is a
+// *[FailedError] that lists what could not be deleted, if there is any. run is the id for
+// a sweep.
 func Task(ctx context.Context, o TaskOptions, do func(context.Context, *step.Scope) error) (run string, err error) {
 	if o.Now == nil {
 		o.Now = time.Now

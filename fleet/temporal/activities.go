@@ -24,7 +24,7 @@ import (
 	"bake/step"
 )
 
-// activities are what workers do for workflows.
+// activities implements the activities that workers execute.
 type activities struct {
 	host    fleet.Host
 	key     run.Key
@@ -131,8 +131,8 @@ func (a *activities) options(ctx context.Context, in stageIn) (o run.Options, er
 	return a.host.Options(ctx, in.Cell, in.Parents)
 }
 
-// restore puts the state of a run on this host. It is tried again if an attempt of the stage that was
-// given up is still ending here.
+// restore restores the state of a run on this host. It retries while an abandoned attempt of the
+// stage is still ending here.
 func (a *activities) restore(state []byte) error {
 	_, err := a.host.State.Import(state, a.key)
 	if err != nil && !errors.Is(err, step.ErrLive) {
@@ -141,8 +141,8 @@ func (a *activities) restore(state []byte) error {
 	return err
 }
 
-// named returns an error if the id of a run, which comes from a history and names files, is
-// none.
+// named returns an error if the id of a run, which comes from a history and is used in file
+// names, is invalid.
 func named(id string) error {
 	if err := uuid.Validate(id); err != nil {
 		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%q is no id of a run", id), "Run", err)
@@ -167,7 +167,7 @@ func (a *activities) place(c fleet.Cell) (fleet.Cell, error) {
 	return c, fmt.Errorf("the fleet %s of this worker's template has no cell in account %s, region %s", c.Fleet, c.Account, c.Region)
 }
 
-// hold holds a run to the account, the region and the rate of a cell.
+// hold restricts a run to the account, the region and the rate of a cell.
 func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 	if o.Within == nil {
 		o.Within = fleet.Within(c, id)
@@ -194,7 +194,7 @@ func (a *activities) wait(c fleet.Cell) fleet.Wait {
 // export seals the state of a run, which other workers continue.
 func (a *activities) export(id string) ([]byte, error) {
 	sealed, err := a.host.State.Export(id, a.key)
-	if err == nil && len(sealed) > payloadLimit/4*3 { // it travels in base64
+	if err == nil && len(sealed) > payloadLimit/4*3 { // it is transmitted in base64
 		err = fmt.Errorf("the state of run %s has %d bytes, which is more than the service takes", id, len(sealed))
 	}
 	return sealed, err
@@ -252,15 +252,15 @@ func (a *activities) regions(ctx context.Context, c fleet.Cell) []string {
 	return regions
 }
 
-// teardown deletes what a run has left: the resources in its state, and those with its tag
-// in the regions of the cell.
+// teardown deletes the resources that a run has left: those in its state, and those with
+// its tag in the regions of the cell.
 func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownOut, err error) {
 	if err := named(in.Run); err != nil {
 		return out, err
 	}
 	var before progress
 	if activity.HasHeartbeatDetails(ctx) {
-		_ = activity.GetHeartbeatDetails(ctx, &before) // or else their logs are not found, or are on their hosts
+		_ = activity.GetHeartbeatDetails(ctx, &before) // otherwise their logs would not be found, or are on their hosts
 	}
 	out.Failed = before.Failed
 	ctx, emit, end := a.watch(ctx, a.host.Emit, out.Failed...)
@@ -268,13 +268,13 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) (out teardownO
 	if err := a.stateOf(ctx, in, emit); err != nil {
 		return out, err
 	}
-	var logged []run.Position // where the log of each sweep begins
+	var logged []run.Position // start of each sweep's log
 	sweep := run.SweepOptions{
 		State: a.host.State, Run: in.Run, Clouds: a.host.Clouds.Waiting(a.wait(in.Cell)), Emit: emit, Command: "bake worker", Now: a.host.Now,
 		Again: activity.GetInfo(ctx).Attempt > 1, Logged: func(from run.Position) { logged = append(logged, from) },
 	}
 	o, oerr := a.host.Options(ctx, in.Cell, nil)
-	if oerr == nil { // or else it is deleted without spans
+	if oerr == nil { // otherwise it is deleted without spans
 		sweep.Trace = o.Trace.Named("bake "+in.Cell.Image, "cloud.account.id", in.Cell.Account, "cloud.region", in.Cell.Region)
 	}
 	_, err = run.Sweep(ctx, sweep)
@@ -326,12 +326,12 @@ func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.
 	if err == nil || errors.Is(err, step.ErrLive) { // a stage that was given up is ending
 		return err
 	}
-	// For example because the key was changed: the tags can still be used.
+	// For example because the key has changed: the tags can still be used.
 	emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
 	return nil
 }
 
-// keepLog stores the log of a teardown, starting at a position, with the reports.
+// keepLog stores the log of a teardown, from a position on, with the reports.
 func (a *activities) keepLog(ctx context.Context, o run.Options, in teardownIn, from run.Position) (*run.LogPart, error) {
 	cloud, err := a.cloud(ctx, in.Cell, in.Run, in.Cell.Region)
 	if err != nil {
@@ -342,7 +342,7 @@ func (a *activities) keepLog(ctx context.Context, o run.Options, in teardownIn, 
 	return o.KeepLog(ctx, cloud, a.host.Reports, in.Run, from)
 }
 
-// notify tells the webhooks of the fleet how a cell has ended.
+// notify calls the webhooks of the fleet with the outcome of a cell.
 func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	f := a.fleets[in.Outcome.Cell.Fleet]
 	if f == nil {
@@ -381,7 +381,7 @@ func (a *activities) notify(ctx context.Context, in notifyIn) error {
 	return errors.Join(errs...)
 }
 
-// before returns the previous result of the cell, as far as the service knows it.
+// before returns the previous result of the cell, if the service knows it.
 func (a *activities) before(ctx context.Context, c fleet.Cell) fleet.Result {
 	query := fmt.Sprintf("WorkflowId = '%s' AND ExecutionStatus = 'Completed'", c.ID())
 	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1}) // the newest is listed first
@@ -406,7 +406,7 @@ func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
 	return a.host.Approve(ctx, in.Outcome, in.Approval, a.wait(in.Outcome.Cell))
 }
 
-// promote has the image of a cell enter the channels that let it in.
+// promote moves the channels that admit the image of a cell to it.
 func (a *activities) promote(ctx context.Context, in fleet.PendingImage) (said []step.Channel, err error) {
 	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
 		return nil, err

@@ -20,31 +20,32 @@ import (
 	"bake/step"
 )
 
-// approveIn defines what is approved.
+// approveIn is the input of an approval.
 type approveIn struct {
 	Outcome  fleet.Outcome  `json:"outcome"`
 	Approval fleet.Approval `json:"approval"`
 }
 
-// approvalID returns the id of the workflow in which the image of an outcome waits, whatever run has
-// made or reused it.
+// approvalID returns the id of the workflow in which the image of an outcome waits. It does not
+// depend on the run that made or reused the image.
 func approvalID(o fleet.Outcome) string {
 	return "approval/" + o.Cell.Fleet + "/" + o.Cell.Short() + "/" + o.Image.ID
 }
 
 const (
-	// patience is how long an image waits for its channels, and soaked how long after it may enter
-	// the last one. What bake images approve and bake images promote do can be done after that.
+	// patience is how long an image waits for its channels, and soaked how long it waits after it
+	// may enter the last one. After that, bake images approve and bake images promote still work.
 	patience = 30 * 24 * time.Hour
 	soaked   = 7 * 24 * time.Hour
 
-	// An image that waits for an approval, or could not be promoted, is offered again after a
-	// 24th of the time that it has waited, within these: bake images approve tells no workflow.
+	// An image that waits for an approval, or could not be promoted, is offered to its channels
+	// again after 1/24 of the time that it has waited, within these limits: bake images approve
+	// does not notify the workflow.
 	firstOffer = time.Hour
 	lastOffer  = 6 * time.Hour
 
-	// stillSoaking is when an image is offered again that soaks still, though by the clock of the
-	// service it has soaked for long enough: that of the worker, or of AWS, is behind.
+	// stillSoaking is the pause before another attempt if an image has soaked for long enough by
+	// the clock of the service, but not by that of the worker or of AWS.
 	stillSoaking = time.Minute
 )
 
@@ -88,7 +89,7 @@ func approval(ctx workflow.Context, in fleet.PendingImage) (fleet.Waits, error) 
 	}
 }
 
-// waitingImage is an image that waits for its channels, as its workflow knows it.
+// waitingImage is the state of a workflow in which an image waits for its channels.
 type waitingImage struct {
 	in    fleet.PendingImage
 	waits fleet.Waits // what it waits for now
@@ -97,11 +98,11 @@ type waitingImage struct {
 	offers workflow.ReceiveChannel // by runs that reuse the image
 	anew   *fleet.PendingImage     // the last one of them
 
-	approved bool          // since it was last promoted
-	soonest  time.Duration // until it is promoted again
+	approved bool          // since the last promotion
+	soonest  time.Duration // until the next promotion
 }
 
-// begin has the image wait as if it had just been made.
+// begin starts the wait as for a new image.
 func (w *waitingImage) begin(ctx workflow.Context, in fleet.PendingImage) {
 	w.in, w.waits, w.anew = in, waitsOf(in.Outcome), nil
 	w.in.Since = workflow.Now(ctx)
@@ -125,7 +126,8 @@ func (w *waitingImage) handle(ctx workflow.Context) error {
 	}})
 }
 
-// approve has a worker note the approval. Of two at a time for a channel, one counts.
+// approve makes a worker record the approval. Of two simultaneous approvals for a
+// channel, one counts.
 func (w *waitingImage) approve(ctx workflow.Context, a fleet.Approval) error {
 	w.waits.Awaiting = slices.DeleteFunc(w.waits.Awaiting, func(c string) bool { return c == a.Channel })
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
@@ -140,7 +142,8 @@ func (w *waitingImage) approve(ctx workflow.Context, a fleet.Approval) error {
 	return err
 }
 
-// offered reports whether a run has offered the image again; it passes over offers of others.
+// offered reports whether a run has offered the image again. It ignores offers of other
+// images.
 func (w *waitingImage) offered() bool {
 	for {
 		var next fleet.PendingImage
@@ -153,8 +156,9 @@ func (w *waitingImage) offered() bool {
 	}
 }
 
-// beginAnew has an image that was offered again wait in a new run of the workflow, which is its
-// error. In a history from before that was so, testdata/approval-done.json.gz, it waits in the same one.
+// beginAnew makes an image that was offered again wait in a new run of the workflow, which it
+// requests by its error. In older histories, such as testdata/approval-done.json.gz, the image
+// waits in the same run.
 func (w *waitingImage) beginAnew(ctx workflow.Context) error {
 	if workflow.GetVersion(ctx, "anew", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		w.begin(ctx, *w.anew)
@@ -168,7 +172,7 @@ func (w *waitingImage) beginAnew(ctx workflow.Context) error {
 	return workflow.NewContinueAsNewError(ctx, approvalWorkflow, *w.anew)
 }
 
-// settled reports whether the image waits for nothing, and nothing has failed.
+// settled reports whether the image waits for nothing and nothing has failed.
 func (w *waitingImage) settled() bool { return w.waits.Over() && w.waits.Failed == "" }
 
 // next is when the image is promoted next, unless it is approved before. The wait does not end
@@ -206,7 +210,7 @@ func (w *waitingImage) promote(ctx workflow.Context) (cancelled bool, err error)
 	case ctx.Err() != nil:
 		return true, err
 	case isGone(err):
-		if !w.offered() { // no run has found it since
+		if !w.offered() { // no run has offered it since
 			w.waits = fleet.Waits{Failed: prose.Beginning(words(err), longestError)}
 			notPromoted(ctx, w.in.Outcome, "its image waits for its channels no more: "+w.waits.Failed)
 		}
@@ -247,8 +251,8 @@ func isGone(err error) bool {
 	return ok && told.Type() == goneType
 }
 
-// promote offers an image to its channels, and records in w what it waits for then. It
-// begins when a worker is available, and is retried for a few minutes.
+// promote offers an image to its channels, and records in w what it waits for
+// afterwards. It starts when a worker is available, and is retried for a few minutes.
 func promote(ctx workflow.Context, in fleet.PendingImage, w *fleet.Waits) error {
 	at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: promptQueue(in.Outcome.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
@@ -302,7 +306,7 @@ func waited(ctx context.Context, c client.Client, id string) (last fleet.Waits) 
 	if c.GetWorkflow(ctx, id, "").Get(ctx, &last) != nil {
 		return fleet.Waits{}
 	}
-	last.Awaiting, last.Soaking = nil, nil // it waits no more
+	last.Awaiting, last.Soaking = nil, nil // it no longer waits
 	return last
 }
 
@@ -335,8 +339,8 @@ func stopWaiting(ctx context.Context, c client.Client, f *fleet.Fleet) (stopped 
 	}
 }
 
-// listedLate is how long the service takes at most to list a workflow that has begun, when it is
-// not overrun.
+// listedLate is the maximum delay until the service lists a new workflow, when it is not
+// overloaded.
 const listedLate = 2 * time.Second
 
 // approvable returns an error if no worker can approve the image of a cell: the request

@@ -31,7 +31,7 @@ type notifyIn struct {
 	Outcome  fleet.Outcome `json:"outcome"`
 }
 
-// stageIn is what a stage begins with.
+// stageIn is the input of a stage.
 type stageIn struct {
 	Cell     fleet.Cell      `json:"cell"`
 	Parents  []fleet.Outcome `json:"parents,omitempty"`
@@ -41,40 +41,41 @@ type stageIn struct {
 	State    []byte          `json:"state,omitempty"` // sealed; nil for the first stage
 }
 
-// stageOut is how a stage has ended.
+// stageOut is the result of a stage.
 type stageOut struct {
 	State []byte          `json:"state,omitempty"` // sealed
 	Next  []step.Boundary `json:"next,omitempty"`  // none: the run is over, with Outcome
 
 	Outcome     *fleet.Outcome   `json:"outcome,omitempty"`
-	Interrupted bool             `json:"interrupted,omitempty"` // the run has to begin again
+	Interrupted bool             `json:"interrupted,omitempty"` // the run has to start again
 	Left        bool             `json:"left,omitempty"`        // something has to be torn down
-	Log         *run.LogPart     `json:"log,omitempty"`         // nil: its log is on the host of its worker alone
-	Places      []step.Placement `json:"places,omitempty"`      // where the image is, if it waits for channels
+	Log         *run.LogPart     `json:"log,omitempty"`         // nil: its log is only on the host of its worker
+	Places      []step.Placement `json:"places,omitempty"`      // locations of the image, if it waits for channels
 }
 
-// availableIn asks for the images that a run waits for.
+// availableIn lists the images that a run waits for.
 type availableIn struct {
 	Cell   fleet.Cell          `json:"cell"`
 	Run    string              `json:"run"`
 	Images map[string][]string `json:"images"` // by region
 }
 
-// teardownIn says which run to tear down.
+// teardownIn identifies the run to tear down.
 type teardownIn struct {
 	Cell  fleet.Cell `json:"cell"`
 	Run   string     `json:"run"`
-	State []byte     `json:"state,omitempty"` // sealed, as far as it is known
+	State []byte     `json:"state,omitempty"` // sealed; nil if unknown
 
-	// Workflow is the run of the cell's workflow whose history has the state, if State has not.
+	// Workflow is the run of the cell's workflow whose history contains the state, if State
+	// does not.
 	Workflow string `json:"workflow,omitempty"`
 }
 
 // teardownOut is the result of a teardown. The name of its log is in the same field as
 // that of a stage.
 type teardownOut struct {
-	Logged bool         `json:"logged,omitempty"` // something was there
-	Log    *run.LogPart `json:"log,omitempty"`    // nil: its log is on the host of its worker alone
+	Logged bool         `json:"logged,omitempty"` // something was found
+	Log    *run.LogPart `json:"log,omitempty"`    // nil: its log is only on the host of its worker
 	Failed []attempt    `json:"failed,omitempty"` // before this one, of the first mostAttempts
 }
 
@@ -82,23 +83,24 @@ type teardownOut struct {
 type attempt struct {
 	Run  string       `json:"run"`
 	Host string       `json:"host"`
-	Log  *run.LogPart `json:"log,omitempty"` // nil: its log is on that host alone
+	Log  *run.LogPart `json:"log,omitempty"` // nil: its log is only on that host
 }
 
 // mostAttempts is the number of attempts at a teardown whose logs are kept. A teardown is
-// retried without end, and the logs of later attempts say the same.
+// retried indefinitely, and later logs say the same.
 const mostAttempts = 10
 
 const (
-	// lives is how often a cell is begun in all when stages are interrupted.
+	// lives is the maximum number of times that a cell is started when stages are
+	// interrupted.
 	lives = 5
 
-	// firstRest is how long it is left alone before the second time, and twice as long before
-	// each further one: what was overrun would be so again.
+	// firstRest is the pause before the second start; it doubles before each further one, so
+	// that an overloaded system can recover.
 	firstRest = 10 * time.Second
 )
 
-// bake bakes a cell, and leaves nothing behind, whatever happens.
+// bake bakes a cell, and always deletes everything else that it has made.
 func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	b := &baking{bakeIn: in, status: fleet.CellStatus{Cell: in.Cell, State: fleet.StateRunning, Started: workflow.Now(ctx)}}
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.CellStatus, error) { return b.status, nil }); err != nil {
@@ -131,30 +133,30 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 // status of a fleet contains many outcomes. The log has the whole error.
 const longestError = 1 << 10
 
-// baking is a cell that is baked.
+// baking is the state of a workflow that bakes a cell.
 type baking struct {
 	bakeIn
 	status fleet.CellStatus
-	places []step.Placement // where the image is, if it waits for channels
+	places []step.Placement // locations of the image, if it waits for channels
 }
 
-// ending is why a life has ended.
+// ending is the reason why a life has ended.
 type ending struct {
 	service     enums.TimeoutType // of an activity that the service has ended; 0: none
-	awaiting    bool              // it was a look at the images that the life waited for
-	interrupted bool              // a stage says so
-	cancelled   bool              // a stage says so
+	awaiting    bool              // the activity checked the images that the life waited for
+	interrupted bool              // reported by a stage
+	cancelled   bool              // reported by a stage
 }
 
-// unlucky reports whether another life may have more luck, by any version of [baking.again].
+// unlucky reports whether another life may succeed, by any version of [baking.again].
 func (e ending) unlucky() bool { return e.service != 0 || e.interrupted || e.cancelled }
 
-// again waits until the cell may begin again after so many lives. It returns false if the
-// cell does not begin again. If the cell is cancelled while it waits, again sets out as
-// well. A stage that has used up its time would use it up again.
+// again waits until the cell may start again after this many lives. It returns false if
+// the cell must not start again. If the cell is cancelled during the wait, again sets
+// out. A stage that has used up its time is not repeated, because it would do so again.
 func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.Outcome) bool {
 	late := end.service == enums.TIMEOUT_TYPE_START_TO_CLOSE
-	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion { // that of testdata/bake-again.json.gz
+	if workflow.GetVersion(ctx, "rest", workflow.DefaultVersion, 1) == workflow.DefaultVersion { // as in testdata/bake-again.json.gz
 		return lived < 3 && !late && !end.awaiting
 	}
 	if lived >= lives || late || end.cancelled && !end.interrupted {
@@ -168,7 +170,7 @@ func (b *baking) again(ctx workflow.Context, lived int, end ending, out *fleet.O
 	return true
 }
 
-// live bakes the cell by one run.
+// live bakes the cell in one run.
 func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	var id string
 	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return run.NewID() }).Get(&id); err != nil {
@@ -177,7 +179,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	b.status.Run = id
 	next := []step.Boundary{{Next: step.StageLaunch}}
 	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id, FleetRun: b.FleetRun}
-	dirty := true // until a stage says that nothing is left
+	dirty := true // until a stage reports that nothing is left
 	defer func() {
 		if dirty {
 			b.tearDown(ctx, teardownIn{Cell: b.Cell, Run: id, State: in.State}, &out)
@@ -203,9 +205,9 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, why ending) {
 	}
 }
 
-// timeout returns which timeout made the service end an activity with this error, or 0:
-// its worker has died, or could not be reached, or the activity hung. The time limits of
-// the template lead to an outcome and not to an error.
+// timeout returns the kind of timeout by which the service has ended an activity with
+// this error, or 0. The worker has then died or become unreachable, or the activity
+// hung. The time limits of the template result in an outcome and not in an error.
 func timeout(err error) enums.TimeoutType {
 	var t *temporal.TimeoutError
 	if !errors.As(err, &t) {
@@ -223,7 +225,7 @@ func (b *baking) ended(ctx workflow.Context, id string, err error) fleet.Outcome
 	return out
 }
 
-// words is an error without what Temporal wraps it in.
+// words returns the text of an error without Temporal's wrapping.
 func words(err error) string {
 	var told *temporal.ApplicationError
 	if errors.As(err, &told) {
@@ -250,14 +252,15 @@ func (b *baking) phase(ctx workflow.Context, what string) {
 	if shown == "" {
 		shown = string(fleet.StateDone)
 	}
-	_ = workflow.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet(shown)) // it is for show
+	_ = workflow.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet(shown)) // only for display
 }
 
-// longestStage is how long a stage may take: some builds are all one stage. That a worker has
-// died is known by its heartbeats much sooner.
+// longestStage is the time limit of a stage; some builds consist of a single one. A dead
+// worker is detected much sooner by missing heartbeats.
 const longestStage = 24 * time.Hour
 
-// stageContext is where the stage is done that comes at the boundaries.
+// stageContext returns the context for the stage that follows the boundaries: its task
+// queue and options.
 func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workflow.Context {
 	stage := next[0].Next
 	what := string(stage)
@@ -269,26 +272,26 @@ func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workfl
 		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: longestStage, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 5 * time.Second, MaximumInterval: time.Minute, MaximumAttempts: 10,
-			NonRetryableErrorTypes: []string{"TemporalTimeout:StartToClose"}, // ten days of a machine that hangs
+			NonRetryableErrorTypes: []string{"TemporalTimeout:StartToClose"}, // otherwise a machine that hangs would run for ten days
 		},
 	}
 	if slices.ContainsFunc(next, func(n step.Boundary) bool { return n.Next.OnMachine() }) {
 		o.TaskQueue = machineQueue(b.Cell)
 	}
-	if stage == step.StageLaunch { // what it had made is not known if its worker has died
+	if stage == step.StageLaunch { // if the worker has died, it is not known what the stage has made
 		o.RetryPolicy.MaximumAttempts = 1
 	}
 	return workflow.WithActivityOptions(ctx, o)
 }
 
-// The pauses between two looks at images that a run waits for.
+// The pauses between queries of the images that a run waits for.
 const (
 	firstLook = 5 * time.Second
 	lookPause = 30 * time.Second
 )
 
-// await waits until the images at the boundaries are there, or will never be, while no
-// worker does anything for the cell.
+// await waits until the images at the boundaries exist or have failed. It occupies no
+// worker while it waits.
 func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 	in := availableIn{Cell: b.Cell, Run: b.status.Run, Images: map[string][]string{}}
 	for _, n := range next {
@@ -315,7 +318,7 @@ func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 	}
 }
 
-// tearDown deletes what is left of a run. It has no time limit, and continues if the
+// tearDown deletes the remains of a run. It has no time limit, and continues if the
 // workflow is cancelled.
 func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
@@ -325,7 +328,7 @@ func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcom
 	}
 }
 
-// tearDown makes a worker delete what is left of a run, and retries until it succeeds.
+// tearDown makes a worker delete the remains of a run, and retries until it succeeds.
 func tearDown(ctx workflow.Context, in teardownIn) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: promptQueue(in.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
@@ -346,9 +349,9 @@ func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 	}
 }
 
-// waitTries is how often the image of a cell is offered to the workflow that waits for
-// its channels, with pauses that double from one second: that workflow may end just as it
-// is signalled.
+// waitTries is the number of attempts to offer the image of a cell to the workflow that
+// waits for its channels, with pauses that double from one second: that workflow may be
+// ending when it is signalled.
 const waitTries = 6
 
 // after calls the webhooks with the outcome, and makes the image wait for its channels. If

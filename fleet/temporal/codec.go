@@ -20,7 +20,7 @@ import (
 // set.
 const codecVar = "BAKE_FLEET_ENCRYPT"
 
-// encoding marks payloads that the codec has made.
+// encoding marks payloads that the codec has encrypted.
 const encoding = "binary/bake-aes-gcm"
 
 // sealed returns the data converter that reads data encrypted with a key, and also
@@ -36,14 +36,14 @@ func packing(codecs ...converter.PayloadCodec) converter.DataConverter {
 }
 
 const (
-	// packedEncoding marks payloads that the packer has made.
+	// packedEncoding marks payloads that the packer has compressed.
 	packedEncoding = "binary/bake-zlib"
 
-	// packFrom is from how many bytes on payloads are compressed: others stay readable in the web
-	// interface.
+	// packFrom is the size in bytes from which payloads are compressed: smaller ones stay
+	// readable in the web interface.
 	packFrom = 16 << 10
 
-	// mostUnpacked is how large a payload can become that was compressed.
+	// mostUnpacked is the maximum size of a decompressed payload.
 	mostUnpacked = 64 << 20
 )
 

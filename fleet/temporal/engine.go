@@ -34,15 +34,15 @@ type Engine struct {
 	Host fleet.Host
 
 	Metrics string // the address at which a worker serves its metrics; empty: nowhere
-	Ready   func() // is called once a worker has begun; may be nil
+	Ready   func() // called once a worker has started; may be nil
 }
 
 var _ fleet.Engine = (*Engine)(nil)
 
-// key is what leaves workers is encrypted with.
+// key encrypts data that leaves workers.
 func (e *Engine) key() (run.Key, error) { return run.KeyOf(e.Host.Env) }
 
-// dialTime is how long the service may take to answer at first.
+// dialTime is how long the service may take to answer the first request.
 const dialTime = 10 * time.Second
 
 // dial connects to the service of a fleet. The caller closes the client.
@@ -83,7 +83,7 @@ func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler
 	return c, nil
 }
 
-// serviceError is an error of the service, with what to do.
+// serviceError is an error of the service, with advice.
 type serviceError struct {
 	text string
 	err  error
@@ -105,7 +105,7 @@ func explained(f *fleet.Fleet, err error) error {
 	if _, again := errors.AsType[*serviceError](err); err == nil || again {
 		return err
 	}
-	bare := serviceerror.FromStatus(status.Convert(err)) // as some services return it
+	bare := serviceerror.FromStatus(status.Convert(err)) // as returned by some services
 	for _, e := range []error{err, bare} {
 		if _, missing := errors.AsType[*serviceerror.NamespaceNotFound](e); missing {
 			return &serviceError{fmt.Sprintf("the Temporal service at %s has no namespace %q; create it with: temporal operator namespace create --address %s --namespace %s", f.Engine.Address, f.Engine.Namespace, f.Engine.Address, f.Engine.Namespace), err}
@@ -120,7 +120,7 @@ func explained(f *fleet.Fleet, err error) error {
 	return err
 }
 
-// attributes makes the search attributes that the namespace does not have.
+// attributes creates the search attributes that the namespace lacks.
 func attributes(ctx context.Context, c client.Client, f *fleet.Fleet) (made []string, err error) {
 	namespace := f.Engine.Namespace
 	there, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
@@ -145,11 +145,11 @@ func attributes(ctx context.Context, c client.Client, f *fleet.Fleet) (made []st
 	return made, nil
 }
 
-// endBytes is about what the end of a cell adds to the status of its fleet, compressed: ids and
-// digests, or a short error.
+// endBytes is the approximate compressed size that the end of a cell adds to the status of its
+// fleet: ids and digests, or a short error.
 const endBytes = 150
 
-// tooLarge is the error of a fleet that the service does not take in one piece.
+// tooLarge is the error of a fleet that exceeds the service's message size.
 func tooLarge(in fleetIn) error {
 	p, err := packing().ToPayload(in)
 	if err == nil && len(p.GetData())+endBytes*len(in.Cells)+min(longErrors, len(in.Cells))*(longestError-shortError) > payloadLimit {
@@ -188,7 +188,7 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (s
 	return e.begin(ctx, c, f, in, o.OnStatus)
 }
 
-// begin begins a run of the fleet, and follows it.
+// begin starts a run of the fleet, and follows it.
 func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in fleetIn, tell func(fleet.Status)) (fleet.Status, error) {
 	if err := tooLarge(in); err != nil {
 		return fleet.Status{}, err
@@ -206,8 +206,8 @@ func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in 
 	return e.follow(ctx, c, f, started, tell)
 }
 
-// resume follows a run in progress, or else begins a new run that reuses the images of one
-// that has ended.
+// resume follows a run in progress, or otherwise starts a new run that reuses the images
+// of one that has ended.
 func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o fleet.RunOptions) (fleet.Status, error) {
 	id, run, running, err := find(ctx, c, f, strings.TrimPrefix(o.Resume, "last"))
 	if err != nil {
@@ -250,7 +250,8 @@ func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in
 	return in, e.converter().FromPayloads(first.GetWorkflowExecutionStartedEventAttributes().GetInput(), &in)
 }
 
-// converter reads what is in histories, as far as this process has the key.
+// converter returns a data converter for histories, with decryption if this process has
+// the key.
 func (e *Engine) converter() converter.DataConverter {
 	if key, err := e.key(); err == nil {
 		return sealed(key, false)
@@ -258,7 +259,7 @@ func (e *Engine) converter() converter.DataConverter {
 	return packing()
 }
 
-// ended is how a run of the fleet ended.
+// ended describes how a run of the fleet ended.
 func (e *Engine) ended(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) (s fleet.Status, err error) {
 	if err := c.GetWorkflow(ctx, id, run).Get(ctx, &s); err == nil || told(err, &s) {
 		return s, nil
@@ -266,8 +267,8 @@ func (e *Engine) ended(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	return e.query(ctx, c, f, id, run, &pollers{c: c}) // it was terminated
 }
 
-// told reports whether the error of a run of the fleet contains its final status, as that
-// of a scheduled run does.
+// told reports whether the error of a run of the fleet contains its final status, as for
+// a scheduled run.
 func told(err error, s *fleet.Status) bool {
 	app, ok := errors.AsType[*temporal.ApplicationError](err)
 	return ok && app.HasDetails() && app.Details(s) == nil
@@ -277,8 +278,8 @@ func isBeingRun(f *fleet.Fleet) error {
 	return fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
 }
 
-// follow tells how a run goes until it ends. A service that answers slowly keeps neither the end
-// nor a cancellation waiting.
+// follow reports the status of a run until it ends. A service that answers slowly delays neither
+// the end nor a cancellation.
 func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w client.WorkflowRun, tell func(fleet.Status)) (fleet.Status, error) {
 	type answer struct {
 		status fleet.Status
@@ -320,13 +321,13 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 			if tell == nil {
 				continue
 			}
-			next, asked = nil, time.Now() // one question at a time
+			next, asked = nil, time.Now() // one query at a time
 			go func() {
 				s, err := e.query(looking, c, f, w.GetID(), w.GetRunID(), p)
 				answers <- answer{s, err}
 			}()
 		case a := <-answers:
-			next = time.After(max(followPause, 4*time.Since(asked))) // the workers that answer have other things to do
+			next = time.After(max(followPause, 4*time.Since(asked))) // queries cost the workers time
 			if a.err == nil {
 				last = a.status
 			} else {
@@ -348,8 +349,8 @@ func silent(err error) bool {
 	return gone || late || errors.Is(err, context.DeadlineExceeded)
 }
 
-// query returns the status of a run of the fleet. It includes the progress of the cells
-// that answer within cellsAnswer.
+// query returns the status of a run of the fleet, with the progress of the cells that
+// answer within cellsAnswer.
 func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (fleet.Status, error) {
 	s, err := e.overall(ctx, c, f, id, run, p)
 	if err != nil || slices.Contains(s.Unpolled, workflowQueue(f.Name)) {
@@ -409,14 +410,15 @@ func (e *Engine) overall(ctx context.Context, c client.Client, f *fleet.Fleet, i
 	return s, nil
 }
 
-// mostAsked is of how many cells a status tells in which step they are.
+// mostAsked is the maximum number of cells that are queried for their current step.
 const mostAsked = 100
 
-// cellsAnswer limits the queries for the state of cells: workers answer them, which may be
-// busy.
+// cellsAnswer is the time limit for the queries of cells, which are answered by workers
+// that may be busy.
 const cellsAnswer = 10 * time.Second
 
-// ofParts adds to the status of a large fleet that of the workflows that bake its images.
+// ofParts adds the status of the workflows that bake a large fleet's images to the
+// fleet's status.
 func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Status) error {
 	v, err := c.QueryWorkflow(ctx, id, run, partsQuery)
 	if err != nil {
@@ -436,7 +438,7 @@ func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Stat
 		if err == nil {
 			err = v.Get(&part)
 		}
-		if isNotFound(err) { // it has just ended, or is about to begin
+		if isNotFound(err) { // it has just ended, or is about to start
 			continue
 		} else if err != nil {
 			return err
@@ -451,7 +453,7 @@ func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Stat
 	return nil
 }
 
-// unanswered returns the status of a run that no worker can be queried about.
+// unanswered returns the status of a run if no worker can answer a query.
 func (e *Engine) unanswered(ctx context.Context, c client.Client, id, run string) (fleet.Status, error) {
 	in, err := e.began(ctx, c, id, run)
 	if err != nil {
@@ -494,12 +496,12 @@ type pollers struct {
 	until time.Time
 }
 
-// pollersKept is how long it is remembered whether a queue is polled; the service itself
-// remembers it for minutes.
+// pollersKept is how long the result of such a query is cached; the service itself
+// remembers pollers for minutes.
 const pollersKept = 15 * time.Second
 
-// there reports whether workers have polled a queue within the last minutes, as far as the
-// service says so.
+// there reports whether workers have polled a queue within the last minutes, according to
+// the service.
 func (p *pollers) there(ctx context.Context, queue string, kind enums.TaskQueueType) bool {
 	if now := time.Now(); now.After(p.until) {
 		p.known, p.until = map[string]bool{}, now.Add(pollersKept)
@@ -517,7 +519,7 @@ func (p *pollers) there(ctx context.Context, queue string, kind enums.TaskQueueT
 func (p *pollers) unpolled(ctx context.Context, s fleet.Status) (queues []string) {
 	asked := map[string]bool{}
 	for _, one := range s.Cells {
-		queue := apiQueue(one.Cell) // who polls one of a place polls all
+		queue := apiQueue(one.Cell) // a worker that polls one queue of a place polls all of them
 		if one.State != fleet.StateRunning || asked[queue] {
 			continue
 		}
@@ -529,8 +531,8 @@ func (p *pollers) unpolled(ctx context.Context, s fleet.Status) (queues []string
 	return queues
 }
 
-// last returns the current run of the fleet, or the one that ended last: the schedule adds
-// the time to the ids of the runs that it starts.
+// last returns the current run of the fleet, or the one that ended last. The schedule
+// appends the time to the ids of the runs that it starts.
 func last(ctx context.Context, c client.Client, f *fleet.Fleet) (id, run string, running bool, err error) {
 	return find(ctx, c, f, "")
 }
@@ -556,8 +558,7 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 	return "", "", false, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
 }
 
-// attributesKnown is how long the service may take until queries can use search attributes
-// that it already has.
+// attributesKnown is the maximum delay until queries can use new search attributes.
 const attributesKnown = 15 * time.Second
 
 // newest returns the newest execution that a query finds, if any. The query may name search
@@ -606,8 +607,8 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (s fleet.Status, er
 	return s, err
 }
 
-// next is when the schedule of the fleet begins the next run, or why it does not; neither if
-// there is none.
+// next returns when the schedule of the fleet starts the next run, or why it does not;
+// neither if there is no schedule.
 func next(ctx context.Context, c client.ScheduleClient, f *fleet.Fleet) (at time.Time, paused string) {
 	d, err := c.GetHandle(ctx, fleetID(f.Name)).Describe(ctx)
 	switch {
@@ -631,7 +632,8 @@ func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) (err error) {
 	return e.onRun(ctx, f, func(c client.Client) error { return e.cancel(ctx, c, f) })
 }
 
-// cancel returns when all is deleted that the cells had made, unless there is no worker to do it.
+// cancel returns when everything that the cells have made is deleted, unless there is no worker
+// to delete it.
 func (e *Engine) cancel(ctx context.Context, c client.Client, f *fleet.Fleet) error {
 	id, run, running, err := last(ctx, c, f)
 	switch {
@@ -649,7 +651,7 @@ func (e *Engine) cancel(ctx context.Context, c client.Client, f *fleet.Fleet) er
 	return errors.Join(err, werr)
 }
 
-// end cancels a run, and waits until it is over.
+// end cancels a run, and waits until it has ended.
 func (e *Engine) end(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) error {
 	if err := c.CancelWorkflow(ctx, id, run); err != nil {
 		return err

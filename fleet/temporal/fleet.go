@@ -13,7 +13,7 @@ import (
 	"bake/internal/prose"
 )
 
-// fleetIn is what the workflow of a run of a fleet begins with.
+// fleetIn is the input of the workflow of a fleet's run.
 type fleetIn struct {
 	Fleet    string       `json:"fleet"`
 	Cells    []fleet.Cell `json:"cells"`
@@ -23,7 +23,8 @@ type fleetIn struct {
 	Notify   bool         `json:"notify,omitempty"`
 	Strict   bool         `json:"strict,omitempty"` // the workflow fails if a cell has failed
 
-	// PauseAfter is after how many failures in a row the schedule is paused; 0: never.
+	// PauseAfter is the number of consecutive failures after which the schedule is paused;
+	// 0: never.
 	PauseAfter int `json:"pause_after,omitempty"`
 
 	// Set if this workflow continues an earlier one.
@@ -31,16 +32,16 @@ type fleetIn struct {
 	Started time.Time       `json:"started,omitzero"`
 	Paused  bool            `json:"paused,omitempty"`
 	Done    []fleet.Outcome `json:"done,omitempty"`  // of all cells that have ended, failed ones too
-	Asked   bool            `json:"asked,omitempty"` // an image's workflow has to tell that it is within its limits
+	Asked   bool            `json:"asked,omitempty"` // an image's workflow has to report that it is within its limits
 }
 
 const (
-	// mostChildren limits how many cells run at a time: the service has a limit of its
-	// own.
+	// mostChildren limits how many cells run at a time, because the service has its own
+	// limit.
 	mostChildren = 1000
 
-	// longHistory is the number of events, and largeHistory that of bytes, after which a workflow
-	// is gone on with by a new one, well before the service ends it.
+	// longHistory is the number of events, and largeHistory the number of bytes, after which a
+	// workflow continues as a new one, well before the service would end it.
 	longHistory  = 20_000
 	largeHistory = 20 << 20
 )
@@ -49,18 +50,18 @@ const (
 type fleetRun struct {
 	fleetIn
 	order    *fleet.Order
-	outcomes []fleet.Outcome // in the order of their ends
+	outcomes []fleet.Outcome // in the order in which they ended
 	begun    map[string]time.Time
 	children int
-	draining bool // a new workflow continues once no cell runs
-	long     int  // errors among the outcomes that are not short
+	draining bool // a new workflow takes over once no cell is running
+	long     int  // number of long errors in the outcomes
 
 	parts *parts // nil: the cells are children of this workflow
 	freed bool   // the answer to Asked is being sent
-	asks  int    // how often this workflow has asked
+	asks  int    // number of requests by this workflow
 }
 
-// runFleet bakes the cells of a fleet, each when the images that it needs exist.
+// runFleet bakes the cells of a fleet, each once the images that it needs exist.
 func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	if in.Run == "" {
 		in.Run, in.Started = workflow.GetInfo(ctx).WorkflowExecution.RunID, workflow.Now(ctx)
@@ -95,7 +96,7 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	default:
 		s.State = fleet.StateDone
 	}
-	if in.Strict && failed && ctx.Err() == nil { // the status goes with it
+	if in.Strict && failed && ctx.Err() == nil { // with the status
 		if in.PauseAfter > 0 {
 			at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5}})
 			if err := workflow.ExecuteActivity(at, pauseActivity, pauseIn{in.Fleet, in.PauseAfter}).Get(ctx, nil); err != nil {
@@ -107,8 +108,8 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	return s, nil
 }
 
-// goOn makes the order of the cells that earlier workflows have not finished. A cell that
-// ended without an image has also ended the cells that need it.
+// goOn returns the order of the cells that earlier workflows have not finished. The end
+// of a cell without an image has also ended the cells that need it.
 func (r *fleetRun) goOn() (err error) {
 	lost := map[string]bool{}
 	for _, d := range r.Done {
@@ -204,7 +205,8 @@ func (r *fleetRun) further() fleetIn {
 	return in
 }
 
-// ended is ready when ctx is cancelled. Its channel would be ready again and again.
+// ended is ready once, when ctx is cancelled, whereas its channel would be ready
+// repeatedly.
 func ended(ctx workflow.Context) workflow.Future {
 	f, set := workflow.NewFuture(ctx)
 	workflow.Go(ctx, func(ctx workflow.Context) {
@@ -214,18 +216,18 @@ func ended(ctx workflow.Context) workflow.Future {
 	return f
 }
 
-// end takes how cells have ended that were never begun.
+// end records the outcomes of cells that were never started.
 func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes, others...) }
 
 const (
-	// longErrors is how many cells have errors of up to longestError bytes in the status;
-	// those of later cells are cut after shortError. The status has to pass through the
-	// service in one message, and the log has each error in full.
+	// longErrors is the number of cells whose errors may have up to longestError bytes in
+	// the status; those of later cells are cut to shortError. The status must fit into one
+	// message of the service; logs have each error in full.
 	longErrors = 200
 	shortError = 120
 )
 
-// ended takes how a cell has ended that was begun.
+// ended records the outcome of a cell that was started.
 func (r *fleetRun) ended(out fleet.Outcome) {
 	if len(out.Error) > shortError {
 		if r.long++; r.long > longErrors {

@@ -11,10 +11,10 @@ import (
 // health answers health probes about a worker. A worker is not ready at first.
 type health struct {
 	service func(context.Context) error // whether the service answers
-	state   atomic.Pointer[string]      // why the worker takes no work; nil: it does
+	state   atomic.Pointer[string]      // why the worker accepts no work; nil: it does
 }
 
-// The reasons why a worker takes no work.
+// The reasons why a worker accepts no work.
 const (
 	isStarting = "starting"
 	isEnding   = "ending: it finishes what it has begun"
@@ -50,7 +50,7 @@ const probeTime = 5 * time.Second
 // restarted.
 func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") }
 
-// ready answers whether the worker takes work: it polls, and the service answers.
+// ready answers whether the worker accepts work: it polls, and the service answers.
 func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 	if why := h.state.Load(); why != nil {
 		http.Error(w, *why, http.StatusServiceUnavailable)

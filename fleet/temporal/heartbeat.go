@@ -23,8 +23,8 @@ const (
 	// a call.
 	beatTime = 20 * time.Second
 
-	// heartbeatTimeout is how long a worker may send no heartbeat before it counts as dead:
-	// several heartbeats, since a busy service may lose one.
+	// heartbeatTimeout is the time without heartbeats after which a worker counts as dead:
+	// several intervals, since a busy service may lose a heartbeat.
 	heartbeatTimeout = 45 * time.Second
 
 	// silence is how long the service may fail to answer before an activity ends by itself.
@@ -37,11 +37,12 @@ const (
 // has not answered for so long that it is about to time out.
 var errCutOff = errors.New("the worker was cut off from the Temporal service")
 
-// progress is the content of a heartbeat: how much of the run's log was written.
+// progress is the content of a heartbeat: the amount of the run's log that has been
+// written.
 type progress struct {
 	Events int64     `json:"events"`
 	Step   string    `json:"step,omitempty"`
-	Failed []attempt `json:"failed,omitempty"` // earlier ones of a teardown
+	Failed []attempt `json:"failed,omitempty"` // earlier attempts at a teardown
 }
 
 // watch is [activities.alive] for an activity that emits events: the returned emit counts
@@ -102,7 +103,7 @@ func (a *activities) alive(ctx context.Context, says func() any) (_ context.Cont
 func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(context.Context) error) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
-	for heard := time.Now(); ; { // when the last heartbeat was sent that was answered
+	for heard := time.Now(); ; { // send time of the last heartbeat that was answered
 		select {
 		case <-ctx.Done():
 			return
@@ -126,8 +127,8 @@ func pulse(ctx context.Context, cancel context.CancelCauseFunc, send func(contex
 	}
 }
 
-// unwanted reports whether the service has answered a heartbeat by this error because the
-// activity is cancelled, or given up, or its workflow is gone.
+// unwanted reports whether the service has answered a heartbeat with this error because
+// the activity was cancelled or has timed out, or its workflow no longer exists.
 func unwanted(err error) bool {
 	_, nowhere := errors.AsType[*serviceerror.NamespaceNotFound](err)
 	return temporal.IsCanceledError(err) || isNotFound(err) || nowhere || errors.Is(err, activity.ErrActivityPaused) || errors.Is(err, activity.ErrActivityReset)

@@ -26,21 +26,22 @@ import (
 // down the run. Tests lower it.
 var orphanAge = 10 * time.Minute
 
-// mostOrphans is how many orphans a janitor finds at a time; the next one finds the others.
+// mostOrphans is the maximum number of orphans that a janitor handles; the next one handles
+// the rest.
 const mostOrphans = 500
 
-// janitorIn says whose runs a janitor looks after.
+// janitorIn is the input of a janitor: the fleet whose runs it cleans up.
 type janitorIn struct {
 	Fleet string `json:"fleet"`
 }
 
-// orphansIn asks for the orphans of workflows that were closed before a time.
+// orphansIn is a request for the orphans of workflows that were closed before a time.
 type orphansIn struct {
 	Fleet  string    `json:"fleet"`
 	Before time.Time `json:"before"`
 }
 
-// janitorOf returns the schedule of the janitor of a fleet, and when that is.
+// janitorOf returns the schedule of a fleet's janitor, and its times.
 func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	return &client.ScheduleOptions{
 		ID: janitorID(f.Name), TypedSearchAttributes: aboutSchedule(f),
@@ -53,11 +54,11 @@ func janitorOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	}, "every hour"
 }
 
-// leftID returns the id of the workflow that deletes what a run has left. Its existence is
-// the janitor's record that the run was handled.
+// leftID returns the id of the workflow that deletes the remains of a run. Its existence
+// is the janitor's record that the run was handled.
 func leftID(run string) string { return "left/" + run }
 
-// janitor starts to delete what closed workflows have left. It does not wait for the
+// janitor starts to delete the remains of closed workflows. It does not wait for the
 // deletion.
 func janitor(ctx sdk.Context, in janitorIn) error {
 	at := sdk.WithActivityOptions(ctx, sdk.ActivityOptions{
@@ -81,7 +82,7 @@ func janitor(ctx sdk.Context, in janitorIn) error {
 	return errors.Join(errs...)
 }
 
-// left deletes what a run has left.
+// left deletes the remains of a run.
 func left(ctx sdk.Context, in teardownIn) error {
 	if err := sdk.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet("teardown")); err != nil {
 		return err
@@ -92,7 +93,7 @@ func left(ctx sdk.Context, in teardownIn) error {
 // life is a run of a cell, according to the history of a workflow.
 type life struct {
 	teardownIn
-	over bool // it has ended in order, or is torn down
+	over bool // it has ended regularly, or was torn down
 	open bool // the workflow is in progress
 }
 
@@ -137,7 +138,7 @@ func readLives(read converter.DataConverter, events iter.Seq2[*history.HistoryEv
 	return nil
 }
 
-// completed takes how a stage of the run, or its teardown, has ended.
+// completed records the result of a stage of the run, or of its teardown.
 func (l *life) completed(read converter.DataConverter, c *history.ActivityTaskCompletedEventAttributes, stage bool) error {
 	if l == nil {
 		return nil // another activity
@@ -218,11 +219,11 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 	if err != nil {
 		return nil, err
 	}
-	now, err := a.client.DescribeWorkflowExecution(ctx, id, "") // which the list may not have yet
+	now, err := a.client.DescribeWorkflowExecution(ctx, id, "") // which may not be listed yet
 	if err != nil && !isNotFound(err) {
 		return nil, err
 	}
-	if info := now.GetWorkflowExecutionInfo(); info != nil { // the last one that is read counts
+	if info := now.GetWorkflowExecutionInfo(); info != nil { // the last one read counts
 		executions = append(slices.DeleteFunc(executions, func(w *workflow.WorkflowExecutionInfo) bool {
 			return w.GetExecution().GetRunId() == info.GetExecution().GetRunId()
 		}), info)
@@ -255,7 +256,7 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 			return nil, err
 		}
 		if !begun {
-			l.State = nil // it is large, and in the history
+			l.State = nil // it is large, and already in the history
 			orphans = append(orphans, l.teardownIn)
 		}
 	}
@@ -265,7 +266,7 @@ func (a *activities) orphansOf(ctx context.Context, id string, before time.Time)
 // orphaned are the statuses of workflows that were closed before they could tear down their runs.
 var orphaned = []enums.WorkflowExecutionStatus{enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enums.WORKFLOW_EXECUTION_STATUS_FAILED}
 
-// leftBegun reports whether the deletion of what a run has left is in progress or done.
+// leftBegun reports whether the deletion of a run's remains is in progress or done.
 func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
 	d, err := a.client.DescribeWorkflowExecution(ctx, leftID(run), "")
 	if isNotFound(err) {

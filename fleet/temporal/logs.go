@@ -26,14 +26,14 @@ import (
 type endedStage struct {
 	run  string       // of the cell
 	host string       // of the worker
-	log  *run.LogPart // among the reports; nil: that host has it
+	log  *run.LogPart // in the reports; nil: that host has it
 
 	teardown bool
 }
 
-// Logs implements [fleet.Engine]. It covers the stages that the newest workflow of the
-// cell has done, as far as their logs are in the reports or on this host, and describes
-// what is in progress.
+// Logs implements [fleet.Engine]. It covers the completed stages of the cell's newest
+// workflow, as far as their logs are in the reports or on this host, and describes what
+// is in progress.
 func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) (err error) {
 	defer func() { err = explained(f, err) }()
 	service, err := e.dial(ctx, f)
@@ -120,15 +120,15 @@ func historyOfCell(ctx context.Context, service client.Client, read converter.Da
 	return h, nil
 }
 
-// joiner shows the log of a cell from the places where its parts are.
+// joiner shows the log of a cell, assembled from its parts in different places.
 type joiner struct {
 	*Engine
 	emit  func(step.Event)
 	self  string                    // this host
 	logs  map[string]*run.JoinedLog // by run
-	shown bool                      // something was
-	alone map[string][]string       // hosts that alone have parts of the log of a run
-	local map[string][]string       // and those that have resources in their local cloud
+	shown bool                      // something was shown
+	alone map[string][]string       // hosts with parts of a run's log that are stored nowhere else
+	local map[string][]string       // hosts with resources of a run in their local cloud
 	errs  []error
 }
 
@@ -214,7 +214,7 @@ func underWay(read converter.DataConverter, p *workflow.PendingActivityInfo) str
 	}
 	text += " is under way on " + hostOf(p.GetLastWorkerIdentity())
 	var at progress
-	if read.FromPayloads(p.GetHeartbeatDetails(), &at) == nil && at.Events > 0 { // else it has just begun
+	if read.FromPayloads(p.GetHeartbeatDetails(), &at) == nil && at.Events > 0 { // otherwise it has just begun
 		text += fmt.Sprintf(": %d events", at.Events)
 		if at.Step != "" {
 			text += ", at the step " + at.Step
@@ -231,8 +231,8 @@ func hostOf(identity string) string {
 	return identity
 }
 
-// readStages returns the stages and teardowns that have ended, in their order, and the ids of all
-// runs that some were begun of.
+// readStages returns the stages and teardowns that have ended, in order, and the ids of all runs
+// for which any were started.
 func readStages(read converter.DataConverter, h client.HistoryEventIterator) (all []endedStage, runs []string, err error) {
 	of := map[int64]*endedStage{} // by the event that schedules it
 	for e, err := range eventsOf(h) {

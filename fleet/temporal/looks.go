@@ -10,10 +10,10 @@ import (
 	"bake/builder/amazon"
 )
 
-// together is how long a look at images waits for others to look at in the same place.
+// together is how long a query waits for further images to query in the same place.
 const together = 500 * time.Millisecond
 
-// looks queries the images of all cells that wait in a place with one call.
+// looks queries the images of all cells that wait in a place with a single call.
 type looks struct {
 	mu   sync.Mutex
 	open map[string]*look // by place
@@ -40,7 +40,7 @@ func (l *looks) settled(ctx context.Context, p amazon.Place, ids []string) (bool
 	return one.err == nil && !slices.ContainsFunc(ids, func(id string) bool { return one.states[id] == "pending" }), one.err
 }
 
-// join adds images to the look that is about to be made at a place.
+// join adds images to the next call for a place.
 func (l *looks) join(ctx context.Context, p amazon.Place, ids []string) *look {
 	key := p.Region
 	if w := p.Cloud.Within; w != nil {
@@ -61,7 +61,7 @@ func (l *looks) join(ctx context.Context, p amazon.Place, ids []string) *look {
 	if ask == nil {
 		ask = amazon.ImageStates
 	}
-	ctx = context.WithoutCancel(ctx) // it is for others, too
+	ctx = context.WithoutCancel(ctx) // it serves other callers, too
 	time.AfterFunc(together, func() {
 		l.mu.Lock()
 		delete(l.open, key)

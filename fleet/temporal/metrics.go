@@ -13,14 +13,14 @@ import (
 	"bake/step"
 )
 
-// Metrics counts what a worker does.
+// Metrics holds the metrics of a worker.
 type Metrics struct {
 	mu       sync.Mutex
 	counters map[string]float64
 }
 
-// newMetrics returns the metrics of a worker for these regions. All that can be known of before
-// it happens is 0, since a counter that is not there yet does not show that it grows.
+// newMetrics returns the metrics of a worker for these regions. Counters whose labels are known
+// in advance start at 0, since an increase of a counter that does not exist yet is invisible.
 func newMetrics(regions ...string) *Metrics {
 	m := &Metrics{counters: map[string]float64{"bake_step_seconds_total": 0, "bake_teardown_failures_total": 0}}
 	for _, r := range []fleet.Result{fleet.Built, fleet.Reused, fleet.Failed, fleet.Cancelled} {
@@ -75,7 +75,7 @@ type tally struct {
 	result string
 }
 
-// cellsCounter and resultTag are what workflows count the ends of cells by.
+// cellsCounter and resultTag are the counter of ended cells in workflows and its tag.
 const (
 	cellsCounter = "bake_cells_total"
 	resultTag    = "result"
@@ -114,7 +114,7 @@ func (m *Metrics) call(service, region string) {
 	m.add(calls(service, region), 1)
 }
 
-// leak counts attempts to tear down that have left something.
+// leak counts teardown attempts that have left something.
 func (m *Metrics) leak() { m.add("bake_teardown_failures_total", 1) }
 
 // help describes the metrics, in the order of their names.

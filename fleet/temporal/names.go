@@ -11,7 +11,8 @@ import (
 	"bake/fleet"
 )
 
-// The names of workflows, activities, queries, updates and signals: histories hold them.
+// The names of workflows, activities, queries, updates and signals. They must not
+// change, because histories contain them.
 const (
 	fleetWorkflow    = "Fleet"
 	imageWorkflow    = "Image"

@@ -12,28 +12,30 @@ import (
 	"bake/fleet"
 )
 
-// mostCells is how many cells a workflow has as its children. The workflow of a larger fleet
-// has one for each image, whose children they are. Tests lower it.
+// mostCells is the maximum number of cells that are children of one workflow. The workflow
+// of a larger fleet has a child for each image, whose children are the cells. Tests lower
+// it.
 var mostCells = 1000
 
-// mostParts is how many images of a large fleet run at a time, each with a part of the
-// limits.
+// mostParts is the maximum number of images of a large fleet that run at a time, each
+// with a part of the limits.
 const mostParts = 20
 
 // parts are the workflows that bake the images of a large fleet.
 type parts struct {
-	begun   int          // how many ever were, in this workflow
-	left    fleet.Limits // capacity that no part holds
-	waiting []*part      // whose cells could begin
+	begun   int          // number of parts started by this workflow
+	left    fleet.Limits // unassigned capacity
+	waiting []*part      // whose cells could start
 	running []*part
 }
 
-// part is an image of a large fleet, with the cells of it that could begin at the same time.
+// part is an image of a large fleet, with those of its cells that could start at the same
+// time.
 type part struct {
 	id     string // of its workflow
 	cells  []fleet.Cell
-	limits fleet.Limits  // its part of them
-	asked  *fleet.Limits // lower limits that the part was asked to keep to; nil: none
+	limits fleet.Limits  // its share of the limits
+	asked  *fleet.Limits // lower limits that the part was asked to observe; nil: none
 	child  workflow.ChildWorkflowFuture
 }
 
@@ -204,7 +206,7 @@ func (r *fleetRun) beginPart(ctx workflow.Context, p *part, l fleet.Limits, sele
 	})
 }
 
-// endPart takes how the cells of a part have ended.
+// endPart records the outcomes of the cells of a part.
 func (r *fleetRun) endPart(p *part, all []fleet.Outcome, err error, at time.Time) {
 	r.parts.running = slices.DeleteFunc(r.parts.running, func(o *part) bool { return o == p })
 	r.parts.left.Parallel += p.limits.Parallel
@@ -228,7 +230,8 @@ func (r *fleetRun) endPart(p *part, all []fleet.Outcome, err error, at time.Time
 	}
 }
 
-// dropParts ends the cells of parts that were not begun, since the run is cancelled.
+// dropParts ends the cells of parts that were not started, because the run was
+// cancelled.
 func (r *fleetRun) dropParts(at time.Time) {
 	if r.parts == nil {
 		return

@@ -17,7 +17,7 @@ import (
 	"bake/fleet"
 )
 
-// overlaps are the policies by the names that templates have for them.
+// overlaps maps the names of policies in templates to Temporal's.
 var overlaps = map[string]enums.ScheduleOverlapPolicy{
 	"skip":            enums.SCHEDULE_OVERLAP_POLICY_SKIP,
 	"buffer_one":      enums.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE,
@@ -74,7 +74,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fl
 		_, _, running, err := last(ctx, c, &fleet.Fleet{Name: name, Engine: f.Engine})
 		switch {
 		case err != nil && !errors.Is(err, fleet.ErrNoRun):
-		case running: // its janitor may be needed yet
+		case running: // its janitor may still be needed
 			err = fmt.Errorf("the schedule %s is not deleted, since the fleet %s, which the template does not have any more, is being run: cancel that with a template that has it", id, name)
 		default:
 			err = change(id, nil, "")
@@ -87,7 +87,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet, prune bool) (done fl
 	return done, errors.Join(errs...)
 }
 
-// stale returns the schedules of this template that belong to none of its fleets any more.
+// stale returns the schedules of this template that no longer belong to any of its fleets.
 func stale(ctx context.Context, c client.Client, f *fleet.Fleet) (ids []string, err error) {
 	all, err := c.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: 100, Query: fmt.Sprintf("BakeTemplate = '%s'", templateOf(f))})
 	if err != nil {
@@ -156,7 +156,7 @@ func scheduleOf(f *fleet.Fleet) (o *client.ScheduleOptions, when string) {
 	in.Strict, in.PauseAfter = true, s.PauseAfterFailures
 	catchUp := s.CatchUp
 	if catchUp == 0 {
-		catchUp = time.Minute // as short as the service allows: sooner than never
+		catchUp = time.Minute // as short as the service allows
 	}
 	return &client.ScheduleOptions{
 		ID: fleetID(f.Name), TypedSearchAttributes: aboutSchedule(f),
@@ -205,11 +205,11 @@ func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) (err er
 // pauseIn defines when to pause the schedule of a fleet.
 type pauseIn struct {
 	Fleet    string `json:"fleet"`
-	Failures int    `json:"failures"` // in a row, with the run that asks
+	Failures int    `json:"failures"` // consecutive failures, including the calling run
 }
 
-// pauseSchedule pauses the schedule of a fleet whose runs have failed so often in a row. The
-// service itself would pause it after the first one.
+// pauseSchedule pauses the schedule of a fleet if this many consecutive runs have failed.
+// The service itself could only pause it after the first failure.
 func (a *activities) pauseSchedule(ctx context.Context, in pauseIn) error {
 	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus != 'Running' AND ExecutionStatus != 'ContinuedAsNew'", fleetWorkflow, in.Fleet)
 	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 100}) // the newest come first

@@ -20,14 +20,15 @@ import (
 	"bake/step"
 )
 
-// registry takes workflows and activities, as a worker and a test do.
+// registry registers workflows and activities; workers and test environments implement
+// it.
 type registry interface {
 	RegisterWorkflowWithOptions(w any, o workflow.RegisterOptions)
 }
 
-// registerWorkflows names the workflows. The histories of running workflows record the
-// order of their actions: a change of that order needs workflow.GetVersion, and the test
-// that replays saved histories shows when.
+// registerWorkflows registers the workflows. The histories of running workflows record
+// the order of their actions: a change of that order needs workflow.GetVersion. The test
+// that replays saved histories detects such changes.
 func registerWorkflows(r registry) {
 	r.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 	r.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
@@ -38,22 +39,23 @@ func registerWorkflows(r registry) {
 }
 
 // drain is how long a worker that is being stopped continues the activities that it has
-// begun.
+// started.
 const drain = 30 * time.Minute
 
-// stageCalls is about how many calls a stage makes that is over soon: a rate of calls gives
-// one of stages by it. The calls themselves are limited in each worker.
+// stageCalls is the approximate number of calls in a short stage. It converts a rate of
+// calls into a rate of stages. The calls themselves are limited in each worker.
 const stageCalls = 10
 
-// stagesAtOnce is how many stages of one account and region a worker runs at a time.
+// stagesAtOnce is the maximum number of stages of one account and region that a worker
+// runs at a time.
 const stagesAtOnce = 50
 
-// busyHost is how long workflow code may run before it yields, on a host that is busy with
-// other work. Workflow code does not block.
+// busyHost is how long workflow code may run before it yields, generous because the host
+// may be busy with other work. Workflow code does not block.
 const busyHost = 10 * time.Second
 
 // fatalDrain is how long a worker that has failed waits for the activities that it has
-// begun.
+// started.
 const fatalDrain = time.Minute
 
 // Work implements [fleet.Engine]. It passes warnings of Temporal to stderr.

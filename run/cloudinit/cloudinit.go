@@ -1,5 +1,5 @@
 // Package cloudinit waits until cloud-init has set up a machine, so that provisioners
-// do not meet it halfway: installing packages, adding users, running the user data.
+// do not interfere while it installs packages, adds users or runs the user data.
 package cloudinit
 
 import (
@@ -20,8 +20,8 @@ import (
 // start-up files of its login shell.
 const (
 	mark    = "bake-asks-cloud-init: "
-	running = "running" // cloud-init is
-	failed  = "failed"  // it has finished, with errors that follow
+	running = "running" // cloud-init is still running
+	failed  = "failed"  // it has finished, with errors, which follow
 )
 
 // look is a shell script that prints the state of cloud-init: nothing if it is not
@@ -36,26 +36,26 @@ if [ -e $d/result.json ]; then
 	esac
 elif busy; then echo '` + mark + running + `'; fi`
 
-// wait is shell that does not end before cloud-init, nor long after so many seconds.
+// wait is shell code that waits for cloud-init, for at most about that many seconds.
 const wait = cloudinit.Busy + `n=0; while busy && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
 
-// polls is how often wait looks in a second, at most.
+// polls is the maximum number of times per second that wait checks.
 const polls = 5
 
-// What sets how long to wait: a variable of the environment, and a flag of the commands that
-// begin runs. Neither changes the limit that a run has begun with.
+// The environment variable and the flag that set the limit of a new run. Neither changes the
+// limit of a resumed run.
 const (
 	Variable = "BAKE_CLOUD_INIT_TIMEOUT"
 	Flag     = "-cloud-init-timeout"
 )
 
-// DefaultTimeout is how long to wait if nothing says so.
+// DefaultTimeout is the default limit.
 const DefaultTimeout = 5 * time.Minute
 
 // Limit is how long to wait for cloud-init.
 type Limit struct {
 	Timeout time.Duration // 0: do not wait
-	SetBy   string        // what the user can set it with, for messages
+	SetBy   string        // how the user can set it, for messages
 }
 
 // Wait waits until cloud-init on m has finished, for at most limit. A failure or timeout
@@ -114,7 +114,7 @@ func ask(ctx context.Context, m builder.Machine) string {
 // askLimit is how long a machine may take to answer.
 const askLimit = time.Minute
 
-// line is a command line that runs a script with sh, whatever the login shell is.
+// line returns a command line that runs a script with sh, whatever the login shell is.
 func line(script string) string {
 	return "exec env LC_ALL=C sh -c '" + strings.ReplaceAll(script, "'", `'\''`) + "'"
 }

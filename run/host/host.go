@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Host       string // ssh://[USER@]HOST[:PORT]
 	Bastion    string // likewise, of the bastion; "": none
-	KeyFile    string // a private key; "": the keys of the SSH agent, or else the first of ~/.ssh that there is
+	KeyFile    string // a private key; "": the keys of the SSH agent, or else the first existing one in ~/.ssh
 	KnownHosts string // a known_hosts file; "": ~/.ssh/known_hosts
 
 	HostKeyCheck string // one of KeyChecks; "": the first of them
@@ -115,7 +115,7 @@ func (o Options) key() (file string, agent bool, err error) {
 	return "", false, errors.New("there is no key to log in with: use -i, or start an SSH agent")
 }
 
-// parse reads an ssh URL. ssh's own USER@HOST is understood too.
+// parse parses an ssh URL, or ssh's USER@HOST.
 func parse(flag, text string) (name, host string, port int, err error) {
 	bad := func(why string) error {
 		return fmt.Errorf("%s: %q %s; it is written ssh://USER@HOST:PORT", flag, text, why)

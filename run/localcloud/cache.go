@@ -33,8 +33,8 @@ const (
 // usedTag records when a build last started from an image of the cache.
 const usedTag = amazon.CacheTag + "-used"
 
-// starting is how long an image is a build's that has found it and whose machine is not
-// there yet.
+// starting is how long an image is reserved for a build that has found it but not
+// launched its machine yet.
 const starting = time.Minute
 
 // Cache keeps machines of builds, as they were after each provisioner, as images of the
@@ -42,11 +42,11 @@ const starting = time.Minute
 type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
-	Until context.Context // ends work that continues after Keep; not needed without Keep
+	Until context.Context // when it ends, work that continues after Keep stops; only needed for Keep
 
 	mu      sync.Mutex
-	regions map[string]bool  // where Find looked for a machine
-	failed  map[string]error // why images of machines were not made, until that is reported; by instance
+	regions map[string]bool  // regions in which Find has searched
+	failed  map[string]error // unreported errors of images, by instance
 	making  sync.WaitGroup
 }
 
@@ -103,12 +103,12 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 	return nil
 }
 
-// removing is how long the removal of an image that has failed may take.
+// removing is the time limit for removing a failed image.
 const removing = 5 * time.Second
 
-// finish waits until the image of a machine is complete and has been measured, regardless
-// of the build that has kept it, and removes it if it has failed. When ctx ends it leaves
-// the image to the cloud.
+// finish waits until the image of a machine is complete and has been measured,
+// independent of the build that made it, and removes it if it has failed. When ctx ends,
+// finish leaves the image to the cloud.
 func (c *Cache) finish(ctx context.Context, region, instance, id string) {
 	err := c.await(ctx, region, id)
 	if err == nil {
@@ -174,7 +174,7 @@ func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
 	return err
 }
 
-// await waits until the image is whole.
+// await waits until the image is complete.
 func (c *Cache) await(ctx context.Context, region, id string) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
@@ -205,13 +205,13 @@ func (c *Cache) await(ctx context.Context, region, id string) error {
 type Cached struct {
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
-	Used    time.Time `json:"used"`  // when it was made, or when a build has begun from it for the last time
+	Used    time.Time `json:"used"`  // when it was made, or when a build last started from it
 	Bytes   int64     `json:"bytes"` // without the base; images may share some of them
 	About   string    `json:"about"`
 
 	layers []local.Layer
-	busy   bool             // a build makes it, or is about to launch a machine from it
-	state  types.ImageState // only one that is available has a size
+	busy   bool             // a build is making it, or is about to launch a machine from it
+	state  types.ImageState // only available images have a size
 }
 
 // Bytes returns the disk space of images of the cache.
@@ -296,7 +296,7 @@ func (c *Cache) layers(ctx context.Context, region, id string) ([]local.Layer, e
 // Bounds limit the size of a cache; zero means no limit.
 type Bounds struct {
 	None   bool // delete all images
-	Images int  // at most so many
+	Images int  // maximum number of images
 	Age    time.Duration
 	Bytes  int64
 }
@@ -350,14 +350,14 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 	return deleted, err
 }
 
-// running returns the images from which machines were launched that are not terminated.
+// running returns the images of machines that are not terminated.
 func (c *Cache) running(ctx context.Context, region string, all []Cached) (map[string]bool, error) {
 	var ids []string
 	for _, i := range all {
 		ids = append(ids, i.ID)
 	}
 	in := map[string]bool{}
-	out, err := c.Cloud.EC2(region).DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{ // the local cloud answers with all at once
+	out, err := c.Cloud.EC2(region).DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{ // the local cloud returns all on one page
 		{Name: aws.String("image-id"), Values: ids},
 		{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "stopping", "stopped"}},
 	}})

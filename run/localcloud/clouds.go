@@ -11,7 +11,7 @@ import (
 	"bake/step"
 )
 
-// Clouds brings up the clouds that resources are in, when they are needed.
+// Clouds opens the clouds that contain resources, when they are needed.
 type Clouds struct {
 	// Open opens the local cloud, when it is needed for the first time. Nil: resources on
 	// it cannot be reached.
@@ -89,7 +89,7 @@ func (c *Clouds) Destroyers() step.Destroyers {
 	}
 }
 
-// Close lets go of the clouds; machines that still run are killed when stop ends.
+// Close releases the clouds; machines that are still running are killed when stop ends.
 func (c *Clouds) Close(stop context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

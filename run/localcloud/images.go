@@ -72,7 +72,7 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string
 		return Image{}, err
 	}
 	var fitting []types.ArchitectureType
-	if len(out.Images) > 1 { // there is something to choose
+	if len(out.Images) > 1 { // there is a choice
 		if fitting, err = c.architectures(ctx, region, instanceType); err != nil {
 			return Image{}, err
 		}
@@ -90,7 +90,8 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string
 	return imageOf(newest), nil
 }
 
-// architectures returns those of an instance type; none if the type is empty or unknown.
+// architectures returns the architectures of an instance type; none if the type is empty
+// or unknown.
 func (c *Cloud) architectures(ctx context.Context, region, instanceType string) ([]types.ArchitectureType, error) {
 	if instanceType == "" {
 		return nil, nil

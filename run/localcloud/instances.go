@@ -25,10 +25,10 @@ import (
 // in: only this host can reach them anyway.
 const openGroup = "bake-cloud-run"
 
-// startLimit is how long an instance may take to run, and to end.
+// startLimit is how long an instance may take to start, and to end.
 const startLimit = 5 * time.Minute
 
-// answers is how long the SSH server of a new machine is waited for.
+// answers is how long to wait for the SSH server of a new machine.
 const answers = 15 * time.Second
 
 // LaunchOptions are the options of [Cloud.Launch].
@@ -93,8 +93,8 @@ func (c *Cloud) Launch(ctx context.Context, o LaunchOptions) (_ *Instance, err e
 	return i, nil
 }
 
-// deleteKey deletes the key pair, and the private key if Launch has made it. A key pair
-// that is not there is none to delete.
+// deleteKey deletes the key pair, if it exists, and the private key if Launch has made
+// it.
 func (i *Instance) deleteKey(ctx context.Context) error {
 	i.cleanKey()
 	_, err := i.client.DeleteKeyPair(ctx, &ec2.DeleteKeyPairInput{KeyName: &i.key})

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// GoneError is the cause of a context that ended since the process which served
-// the local cloud has ended, and all machines with it.
+// GoneError is the cause of a context that ended because the process that served the
+// local cloud has ended, and all machines with it.
 type GoneError struct{ pid int }
 
 func (e *GoneError) Error() string {
@@ -20,8 +20,8 @@ func (e *GoneError) Error() string {
 		"To keep the local cloud independent of single commands, run 'bake cloud up' in another terminal", e.pid)
 }
 
-// watchEvery is how often a process that serves the local cloud for this one is
-// looked for.
+// watchEvery is the interval at which the process that serves the local cloud is
+// checked.
 const watchEvery = time.Second
 
 // Watch returns a context that ends with a *GoneError when the process that serves the
@@ -60,7 +60,7 @@ func (c *Cloud) Watch(parent context.Context) (ctx context.Context, release func
 	return ctx, func() { cancel(nil) }
 }
 
-// watchedConn is a connection to a machine that looks after the cloud when it is lost.
+// watchedConn is a connection to a machine that checks the cloud when it is lost.
 type watchedConn struct {
 	net.Conn
 	look func()
@@ -89,7 +89,7 @@ func (c *Cloud) gone(ctx context.Context) bool {
 		_, err = conn.Read(make([]byte, 1))
 		conn.Close()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return false // it waits for a request
+			return false // it is waiting for a request
 		}
 	}
 	return false

@@ -1,6 +1,5 @@
-// Package localcloud replaces AWS by the local cloud: what the Amazon components need to
-// work on it, how the loss of its server is detected, and how resources that name it are
-// found again.
+// Package localcloud replaces AWS by the local cloud: it makes the Amazon components
+// work on it, detects the loss of its server, and finds resources on it again.
 package localcloud
 
 import (
@@ -58,8 +57,8 @@ func standIn(c *local.Cloud) amazon.Cloud {
 	}
 }
 
-// Close lets go of the cloud. If this process serves it, it waits until no other
-// one uses it and shuts the machines down; they are killed when stop ends.
+// Close releases the cloud. If this process serves it, Close waits until no other
+// process uses it, and then shuts the machines down; they are killed when stop ends.
 func (c *Cloud) Close(stop context.Context) error { return c.open.Close(stop) }
 
 // Served reports whether this process serves the cloud, so that its machines end with
@@ -88,7 +87,7 @@ func (c *Cloud) config(region string) aws.Config {
 // EC2 returns a client for a region of the cloud.
 func (c *Cloud) EC2(region string) *ec2.Client { return ec2.NewFromConfig(c.config(region)) }
 
-// Account returns the number of the account whose credentials are used.
+// Account returns the ID of the account whose credentials are used.
 func (c *Cloud) Account(ctx context.Context) (string, error) {
 	out, err := sts.NewFromConfig(c.config(c.Region)).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {

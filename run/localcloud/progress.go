@@ -33,8 +33,8 @@ func Progress(now func() time.Time, emit func(step.Event)) func(local.Progress) 
 }
 
 // Phases returns a function that reports the progress of the named phase. A phase begins
-// with the first report that names it, and ends when all of it is done or another one
-// begins; the empty name begins none. Reports must not overlap.
+// with the first report that names it, and ends when it is complete or another one
+// begins; an empty name only ends the current phase. Reports must not overlap.
 func Phases(now func() time.Time, emit func(step.Event)) func(name string, done, total int64) {
 	var current string
 	var started time.Time

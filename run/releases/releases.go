@@ -1,5 +1,5 @@
-// Package releases moves the channels of existing images: forward, back, and away from
-// images that are revoked. It notifies the webhooks of the channels.
+// Package releases moves the channels of existing images: by promotion, by rollback,
+// and away from revoked images. It notifies the webhooks of the channels.
 package releases
 
 import (
@@ -28,7 +28,7 @@ type Mover struct {
 	Now         func() time.Time
 }
 
-// Moved is what a moved channel now names.
+// Moved holds the images that a moved channel now names.
 type Moved struct {
 	Parameter string
 	Release   string

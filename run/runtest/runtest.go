@@ -1,5 +1,5 @@
-// Package runtest has an embedded cloud whose machines are SSH servers of the test, for
-// tests of whole runs that need no machines.
+// Package runtest provides an embedded cloud whose machines are SSH servers in the test
+// process, for tests of whole runs without real machines.
 package runtest
 
 import (
@@ -35,10 +35,10 @@ import (
 	"bake/communicator/commtest"
 )
 
-// World is an embedded cloud that the environment Env leads to.
+// World is an embedded cloud that the environment Env points to.
 type World struct {
 	*cloudtest.Server
-	Env []string // of the account default, without what else a program needs
+	Env []string // of the account default, without other variables that programs need
 
 	t       testing.TB
 	hostKey *commtest.KeyPair
@@ -151,28 +151,28 @@ func (w *World) Holdings(profile, region string) (out []string) {
 	return out
 }
 
-// Calls are when EC2 was called, by the account and region that the call was for, in its order,
-// and which calls there were of all services.
+// Calls records the times of calls to EC2, in order, by account and region, and the calls to
+// all services.
 type Calls struct {
 	mu       sync.Mutex
 	accounts map[string]string // by the id of an access key
 	at       map[string][]time.Time
 	made     map[Call]bool
 
-	// Refuse reports whether a call of EC2 is refused, as by a policy. Nil: none is.
+	// Refuse reports whether to refuse a call of EC2, as a policy would. Nil: refuse none.
 	Refuse func(Call) bool
 }
 
 // Call is a call of a service.
 type Call struct {
 	Account string // of the role that was assumed; empty: other credentials
-	Action  string // as permissions have it, such as ec2:RunInstances; of S3, the method
+	Action  string // as in permissions, such as ec2:RunInstances; for S3, the method
 	Region  string
 }
 
-// Watch starts a server that passes calls on to the cloud until the test ends, and records
-// those of EC2. It knows the accounts of roles that were assumed through it; other
-// credentials have an account without a name.
+// Watch starts a server that forwards calls to the cloud until the test ends, and records
+// those of EC2. It knows the accounts of roles that were assumed through it; for other
+// credentials the account is empty.
 func (w *World) Watch() (address string, calls *Calls) {
 	to, err := url.Parse(w.URL)
 	if err != nil {
@@ -246,7 +246,7 @@ func tunnel(address string, rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// add remembers a call that is signed.
+// add records a signed call.
 func (c *Calls) add(r *http.Request) (call Call) {
 	// Credential=KEY/DATE/REGION/SERVICE/aws4_request
 	_, credential, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
@@ -287,8 +287,8 @@ func (c *Calls) Places() map[string][]time.Time {
 	return maps.Clone(c.at)
 }
 
-// Held fails the test if a place was called more often than rate times a second, and tells how
-// often each was: on the whole, since a call may arrive late, and in the second with the most.
+// Held fails the test if a place was called more than rate times per second on average, since
+// single calls may arrive late. It logs the average and the maximum for each place.
 func (c *Calls) Held(t testing.TB, rate float64) {
 	t.Helper()
 	places := c.Places()

@@ -1,7 +1,7 @@
-// Package trace makes spans of the events of runs, for OpenTelemetry: a span is a step, a
-// build or a run. A trace is a run, and has its id. Spans that other processes send for
-// the run belong to the same trace, since the id of the first span is derived from the id
-// of the run.
+// Package trace makes OpenTelemetry spans from the events of runs: for each step, build
+// and run. A trace is a run, and has its id. Spans that other processes send for the run
+// belong to the same trace, since the id of the first span is derived from the id of the
+// run.
 package trace
 
 import (
@@ -33,10 +33,10 @@ type Tracer struct {
 // scope is the name of the instrumentation scope of the spans.
 const scope = "bake"
 
-// Open returns a Tracer that sends traces to the destination set in the variables of
-// OpenTelemetry's specification, which get returns the values of. It returns nil if they
-// set none. service is the service name. warn is called when tracing does not work or
-// spans are lost, possibly from another goroutine.
+// Open returns a Tracer that sends traces to the destination set in the environment
+// variables of OpenTelemetry's specification, read with get. It returns nil if they set
+// none. service is the service name. warn is called when tracing does not work or spans
+// are lost, possibly from another goroutine.
 func Open(get func(name string) string, service, version, host string, warn func(error)) *Tracer {
 	c, err := otlp.FromEnv(get, service)
 	switch {
@@ -85,7 +85,7 @@ func (t *Tracer) Named(name string, attrs ...string) *Tracer {
 // Run is a run, or a part of one.
 type Run struct {
 	ID      string    // a UUID
-	Start   time.Time // of the run; for a part, when its first one began
+	Start   time.Time // start of the run; for a part, start of its first part
 	Account string    // the only account that it may use; empty if any
 	Region  string
 
@@ -117,18 +117,18 @@ type Recorder struct {
 	attrs  []otlp.Attr // of all spans
 
 	top    *otlp.Span             // of the run or of the part
-	open   map[place][]*otlp.Span // that are not over
+	open   map[place][]*otlp.Span // open spans
 	within bool                   // other recorders have its builds
 	ended  bool                   // the run is over
 
-	held []otlp.Span // which are sent once something was deleted
-	did  bool        // that is so
+	held []otlp.Span // held spans, which are sent once something was deleted
+	did  bool        // something was deleted
 }
 
-// place is where in a run something happens.
+// place is a location in a run.
 type place struct{ build, step string }
 
-// Begin begins to record a run. The caller ends it.
+// Begin starts recording a run. The caller ends it.
 func (t *Tracer) Begin(r Run) *Recorder {
 	if t == nil {
 		return nil
@@ -188,7 +188,7 @@ func (c *Recorder) span(name string, parent otlp.SpanID, start time.Time) *otlp.
 }
 
 // Within returns a tracer for runs that are parts of this one. They then record the
-// builds: this recorder only notes what they have made, and why they have failed.
+// builds: this recorder only notes their results and failures.
 func (c *Recorder) Within() *Tracer {
 	if c == nil {
 		return nil
@@ -318,12 +318,12 @@ func (c *Recorder) export(s *otlp.Span) {
 	c.tracer.exporter.Export(*s)
 }
 
-// resource notes what has become of a resource.
+// resource records what happened to a resource.
 func (c *Recorder) resource(e step.Event, name string) {
 	note(c.at(place{e.Build, e.Step}), e, name, otlp.Attr{Key: "bake.resource.kind", Value: e.Resource.Kind}, otlp.Attr{Key: "bake.resource.id", Value: e.Resource.ID}, otlp.Attr{Key: "cloud.region", Value: e.Resource.Where})
 }
 
-// made notes what a build has made.
+// made records the results of a build.
 func (c *Recorder) made(e step.Event) {
 	a, ok := e.Artifact.(*builder.Artifact)
 	if !ok {
