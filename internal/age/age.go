@@ -1,4 +1,4 @@
-// Package age reads how old something may be.
+// Package age parses ages such as 30d.
 package age
 
 import (
@@ -11,10 +11,10 @@ import (
 // Age is a duration above 0 that people write with days: 30d, 24h, or 1d12h.
 type Age time.Duration
 
-// ErrInvalid is the error of a text that is no age.
+// ErrInvalid is the error of a text that is not an age.
 var ErrInvalid = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
 
-// Parse reads an age; its error is [ErrInvalid].
+// Parse parses an age. Its error is [ErrInvalid].
 func Parse(text string) (Age, error) {
 	var days time.Duration
 	rest := text

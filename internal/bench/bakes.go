@@ -64,8 +64,8 @@ type result struct {
 	rss          int64           // bytes
 }
 
-// waits reports whether a call looks for a change of instances or images, or at
-// the progress of snapshots.
+// waits reports whether a call polls for a change of instances or images, or for the
+// progress of snapshots.
 func waits(call url.Values) bool {
 	switch call.Get("Action") {
 	case "DescribeInstances":
@@ -186,7 +186,7 @@ source "amazon-ebs" "s%[1]d" {
 	return t.String() + "build {\n  sources = [" + names.String() + "]\n}\n"
 }
 
-// observer sees when things change in the cloud, to about 50 ms.
+// observer records when things change in the cloud, to about 50 ms.
 type observer struct {
 	mu      sync.Mutex
 	changes map[string]time.Time // "ami-1 available"

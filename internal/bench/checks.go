@@ -19,9 +19,10 @@ import (
 )
 
 // checks measures how long it takes to check a machine over SSH, from the start of the program to
-// its report, and how many processes the machine has for it: with all rules of the profile, and
-// with as many checks in goss's format. Rules ask a mirror for updates unless the machine has lists
-// of packages that are new, as where something was installed by the build; both are measured.
+// its report, and how many processes that takes on the machine: with all rules of the profile, and
+// with as many checks in goss's format. Rules query a mirror for updates unless the machine has
+// recent package lists, for example because the build has installed something; both cases are
+// measured.
 func (b *bench) checks(ctx context.Context) error {
 	if err := b.startCloud(ctx); err != nil {
 		return err

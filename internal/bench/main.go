@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures what docs/performance.md holds: it runs the real program on the embedded
-// cloud and prints one line for each figure, with its goal.
+// Bench measures the figures in docs/performance.md: it runs the real program on the
+// embedded cloud and prints one line for each figure, with its goal.
 //
 //	go run ./internal/bench -bake bin/bake -dir /var/tmp/bench
 package main
@@ -438,7 +438,7 @@ func (b *bench) access(ctx context.Context) error {
 	return nil
 }
 
-// launched is what passed since the call of RunInstances.
+// launched holds the times since the call of RunInstances.
 type launched struct{ answer, login, command time.Duration }
 
 // runInstance launches a machine and runs a command on it over SSH.

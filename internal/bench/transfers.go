@@ -57,7 +57,7 @@ func (b *bench) transfers(ctx context.Context, rtt time.Duration) error {
 
 var directions = map[bool]string{true: "up", false: "down"}
 
-// load is something to transfer.
+// load is a file or directory to transfer.
 type load struct {
 	what, path string
 	sparse     bool
@@ -91,7 +91,7 @@ func (b *bench) loads() ([]load, error) {
 	return []load{{fmt.Sprintf("%d MB", b.big), big, false}, {"2,000 files of 4 KB", many, false}, {"1 GB, sparse", sparse, true}}, f.Truncate(1 << 30)
 }
 
-// compare measures each way, by turns.
+// compare measures each method, in turns.
 func (b *bench) compare(ctx context.Context, srv *sshd, port int, where string, l load, up bool) error {
 	options := []string{"-F", "none", "-i", srv.keyFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"}
 	away, base := filepath.Join(b.dir, "away"), filepath.Base(l.path)
@@ -179,7 +179,7 @@ build {
 `, port, srv.user, srv.keyFile, direction, from, to)
 }
 
-// sshd is an OpenSSH server of this host's for the user who measures.
+// sshd is an instance of this host's OpenSSH server for the current user.
 type sshd struct {
 	cmd                 *exec.Cmd
 	addr, user, keyFile string

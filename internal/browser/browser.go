@@ -30,7 +30,7 @@ type Browser struct {
 	next  int
 	calls map[int]chan message // pending calls, by number
 	pages map[string]*Page     // by session
-	err   error                // why there are no more answers
+	err   error                // why there are no further answers
 }
 
 // message is a message of the protocol, in either direction.
@@ -326,7 +326,7 @@ func (p *Page) Press(key string) {
 	p.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": down["code"], "windowsVirtualKeyCode": code}, nil)
 }
 
-// Type types a text where the focus is.
+// Type types a text into the focused element.
 func (p *Page) Type(text string) {
 	p.t.Helper()
 	p.call("Input.insertText", map[string]any{"text": text}, nil)

@@ -1,4 +1,4 @@
-// Package bytesize reads numbers of bytes that people write.
+// Package bytesize parses numbers of bytes as people write them.
 package bytesize
 
 import (
@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// units are the names of units, in small letters, and their bytes.
+// units are the names of units, in lower case, and their bytes.
 var units = []struct {
 	name  string
 	bytes float64
 }{{"", 1}, {"b", 1}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12}, {"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40}}
 
-// Parse reads a number of bytes such as "10GB", "1.5 GiB" or "0".
+// Parse parses a number of bytes such as "10GB", "1.5 GiB" or "0".
 func Parse(text string) (int64, error) {
 	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
 	unit := strings.ToLower(strings.TrimSpace(text[len(number):]))

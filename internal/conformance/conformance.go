@@ -1,4 +1,4 @@
-// Package conformance is what the conformance suites of components share.
+// Package conformance has the common parts of the conformance suites of components.
 package conformance
 
 import (
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// errCancelled is why calls are cancelled.
+// errCancelled is the cause of cancellations.
 var errCancelled = errors.New("cancelled")
 
 // Cancel calls try repeatedly: first with a cancelled context, then with one that is
@@ -34,7 +34,7 @@ func Cancel(t testing.TB, try func(context.Context) error, after func(what strin
 		after(fmt.Sprintf("cancelled when it asked for the time %d", n), err)
 		return n == 0 || c.cancelled(), err
 	}
-	var ignored []int // when it was a success though it was cancelled
+	var ignored []int // checks at which it was cancelled and succeeded nevertheless
 	for n := 0; ; n++ {
 		switch cancelled, err := call(n); {
 		case !cancelled && err == nil:
@@ -48,7 +48,7 @@ func Cancel(t testing.TB, try func(context.Context) error, after func(what strin
 			if !cancelled {
 				return
 			}
-		default: // so that it was not too late before, unless it is not the same each time
+		default: // it was not too late before, unless the number of checks varies
 			for _, m := range ignored {
 				if !again(func() bool { _, err := call(m); return errors.Is(err, errCancelled) }) {
 					t.Errorf("cancelled when it asked for the time %d: it goes on", m)
@@ -59,7 +59,7 @@ func Cancel(t testing.TB, try func(context.Context) error, after func(what strin
 	}
 }
 
-// again tries something some times, until it succeeds.
+// again tries something several times, until it succeeds.
 func again(try func() bool) bool {
 	for range 3 {
 		if try() {
@@ -96,7 +96,7 @@ func (c *countdown) Err() error {
 	return c.Context.Err()
 }
 
-func (c *countdown) Value(key any) any { // which context.Cause uses
+func (c *countdown) Value(key any) any { // used by context.Cause
 	c.asked()
 	return c.Context.Value(key)
 }

@@ -5,7 +5,7 @@
 //
 //	crosscheck GOOS/GOARCH...
 //
-// It leaves out packages that depend on the embedded cloud, since machines need Linux.
+// It skips packages that depend on the embedded cloud, since machines need Linux.
 package main
 
 import (
@@ -64,7 +64,7 @@ type pkg struct {
 // own reports whether a package is one of this module.
 func own(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
 
-// left reports whether p is left out. Only tests may be left out because of their imports.
+// left reports whether p is skipped. Only tests may be skipped because of their imports.
 func (p pkg) left() bool {
 	if ofCloud(p.ImportPath) || strings.HasSuffix(p.ImportPath, ".test") {
 		return true
@@ -79,7 +79,7 @@ func ofCloud(path string) bool {
 	return path == module+"/cloud" || strings.HasPrefix(path, module+"/cloud/")
 }
 
-// checker keeps the files that it has read: most are the same on each system.
+// checker caches the files that it has read, since most are the same on each system.
 type checker struct {
 	dir   string // of the module
 	set   *token.FileSet
@@ -91,8 +91,8 @@ func newChecker(dir string) *checker {
 	return &checker{dir: dir, set: token.NewFileSet(), files: map[string]*ast.File{}}
 }
 
-// check checks the packages and tests of the module for a system, and returns how
-// many those are.
+// check checks the packages and tests of the module for a system, and returns their
+// number.
 func (c *checker) check(goos, goarch string) (n int, err error) {
 	list, err := packages(c.dir, goos, goarch)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package delay waits, but no longer than a context allows.
+// Package delay waits for a time or the end of a context.
 package delay
 
 import (
@@ -23,7 +23,8 @@ func For(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Reader is r until ctx is over. Then reading fails with its cause.
+// Reader returns a reader that reads from r until ctx ends. After that, reading fails
+// with the cause of ctx.
 func Reader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
 
 type reader struct {

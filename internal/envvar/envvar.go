@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Get returns the value of a variable, empty if env does not have it. Of several, the
-// last one counts. On Windows names are the same in any case.
+// Get returns the value of a variable; empty if it is not set. If it is set several
+// times, the last one counts. On Windows, the case of names does not matter.
 func Get(env []string, name string) string { return get(env, name, runtime.GOOS == "windows") }
 
 // Split separates the named variables of an environment from the rest.

@@ -14,7 +14,7 @@ import (
 	"slices"
 )
 
-// limit is how many files one digest may be of.
+// limit is the maximum number of files in one digest.
 const limit = 20_000
 
 // Of returns the digest of files and directories with all their content: relative names,
@@ -62,8 +62,8 @@ func Of(paths []string) (string, error) {
 }
 
 // Walk calls visit with the file at path or, if it is a directory, with the directory and
-// everything in it, by name. It follows links, as the upload of a directory does; a link
-// that leads nowhere, or to a directory that contains it, is visited itself, with no info.
+// everything in it, by name. It follows links, as the upload of a directory does; a
+// dangling link, or one to a directory that contains it, is visited itself, with no info.
 // If visit returns [fs.SkipDir] for a directory, Walk skips its content.
 func Walk(path string, visit func(path string, info fs.FileInfo) error) error {
 	info, err := os.Stat(path)
@@ -106,7 +106,7 @@ func walk(path string, info fs.FileInfo, above []fs.FileInfo, visit func(string,
 	return nil
 }
 
-// errChanging is the error of a file that is written while it is read.
+// errChanging is the error of a file that changes while it is read.
 var errChanging = errors.New("it was changed while it was read; run bake again")
 
 // File returns the digest of a file: of its content, and whether it is executable. For a

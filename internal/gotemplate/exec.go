@@ -20,7 +20,7 @@ type execution struct {
 	functions map[string]function
 	variables []variable // innermost last
 	steps     int        // loop iterations and calls of templates so far
-	strict    bool       // a field that is not there is an error
+	strict    bool       // a missing field is an error
 	out       output
 }
 
@@ -57,7 +57,7 @@ func (e *execution) execute(name string, dot any) error {
 	return err
 }
 
-// step counts a turn of a loop or a call of a template.
+// step counts an iteration of a loop or a call of a template.
 func (e *execution) step() error {
 	if e.steps++; e.steps > maxSteps {
 		return errSteps
@@ -173,7 +173,7 @@ func (e *execution) loopVariables(p *parse.PipeNode, key, value any) error {
 		values = []any{key, value}
 	}
 	for i, d := range p.Decl {
-		// The parser has declared them once, before the first turn.
+		// The parser has declared them once, before the first iteration.
 		if err := e.assign(d.Ident[0], values[i]); err != nil {
 			return err
 		}
@@ -229,7 +229,7 @@ func (e *execution) assign(name string, value any) error {
 
 // pipe evaluates a pipeline and sets or declares its variables.
 func (e *execution) pipe(p *parse.PipeNode, dot any) (any, error) {
-	var piped []any // the value of the command before, if there is one
+	var piped []any // the value of the preceding command, if there is one
 	for _, c := range p.Cmds {
 		v, err := e.command(c, dot, piped)
 		if err != nil {
@@ -270,10 +270,10 @@ func (e *execution) command(c *parse.CommandNode, dot any, piped []any) (any, er
 	return e.value(c.Args[0], dot)
 }
 
-// limit reports whether err, or an error that it wraps, is that rendering exceeded a limit.
+// limit reports whether err means that rendering exceeded a limit.
 func limit(err error) bool { return errors.Is(err, errSteps) || errors.Is(err, errText) }
 
-// value evaluates what can be an argument.
+// value evaluates a node that can be an argument.
 func (e *execution) value(n parse.Node, dot any) (any, error) {
 	switch n := n.(type) {
 	case *parse.StringNode:
@@ -393,7 +393,7 @@ func decides(name string, v any) bool {
 	return name == "and" && !truth(v) || name == "or" && truth(v)
 }
 
-// truth is whether v is neither false, zero, empty nor nil.
+// truth reports whether v is neither false, zero, empty nor nil.
 func truth(v any) bool {
 	r := reflect.ValueOf(v)
 	switch r.Kind() {
@@ -405,7 +405,7 @@ func truth(v any) bool {
 	return !r.IsZero()
 }
 
-// printable is v as an action prints it.
+// printable returns v in the form in which an action prints it.
 func printable(v any) any {
 	if v == nil {
 		return "<no value>"
@@ -413,7 +413,7 @@ func printable(v any) any {
 	return v
 }
 
-// kind names the type of v in an error.
+// kind returns the name of v's type, for errors.
 func kind(v any) string {
 	if v == nil {
 		return "nil"

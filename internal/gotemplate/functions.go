@@ -15,8 +15,8 @@ import (
 // function is a function of templates.
 type function func(args []any) (any, error)
 
-// builtin are the functions that every Go template has. call is not among what
-// can be of use here: no value is a function.
+// builtin are the functions of every Go template, except call, which would be useless
+// because no value is a function.
 var builtin = map[string]function{
 	"and":      lastOf,
 	"or":       lastOf,
@@ -52,7 +52,7 @@ func count(args []any, want int) error {
 	return nil
 }
 
-// argument is args[i], which must be a T.
+// argument returns args[i], which must be a T.
 func argument[T any](args []any, i int) (T, error) {
 	v, ok := args[i].(T)
 	if !ok {
@@ -136,7 +136,7 @@ func length(args []any) (any, error) {
 	return nil, fmt.Errorf("%s has no length", kind(args[0]))
 }
 
-// index is its first argument indexed by the others, one after the other.
+// index returns its first argument indexed by the others, one after the other.
 func index(args []any) (any, error) {
 	if len(args) == 0 {
 		return nil, errors.New("wrong number of arguments: want at least 1, got 0")
@@ -178,7 +178,7 @@ func index(args []any) (any, error) {
 // zero returns the zero value of a type, which for an interface is nil.
 func zero(t reflect.Type) any { return reflect.Zero(t).Interface() }
 
-// slice is its first argument between the indexes that follow.
+// slice returns its first argument sliced by the indexes that follow.
 func slice(args []any) (any, error) {
 	if len(args) == 0 || len(args) > 4 {
 		return nil, fmt.Errorf("wrong number of arguments: want 1 to 4, got %d", len(args))
@@ -216,7 +216,7 @@ func slice(args []any) (any, error) {
 	return r.Slice3(bounds[0], bounds[1], bounds[2]).Interface(), nil
 }
 
-// equal is whether the first argument equals any of the others.
+// equal reports whether the first argument equals any of the others.
 func equal(args []any) (any, error) {
 	if len(args) < 2 {
 		return nil, fmt.Errorf("missing argument for comparison: %d given", len(args))

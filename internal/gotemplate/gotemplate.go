@@ -17,7 +17,7 @@ import (
 	"github.com/ncruces/go-strftime"
 )
 
-// Context is what the functions of a template have access to.
+// Context is the data that the functions of a template can use.
 type Context struct {
 	BuildName string    // label of the source block, for build_name
 	BuildType string    // type of the source block, for build_type
@@ -63,7 +63,7 @@ func (c Context) RenderAll(text string, data map[string]any) (string, error) {
 	return "", errors.New("the text keeps changing each time it is rendered")
 }
 
-// parsed returns the templates that text defines; its own has the empty name.
+// parsed returns the templates that text defines. The text itself has the empty name.
 func parsed(text string, functions map[string]function) (map[string]*parse.Tree, error) {
 	if len(text) > maxText {
 		return nil, errText

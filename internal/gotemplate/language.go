@@ -15,7 +15,7 @@ import (
 type Language struct{ functions map[string]function }
 
 // NewLanguage returns a language with functions: Go functions that return a value, or a
-// value and an error. They take the place of Go's own of the same name.
+// value and an error. They replace built-in functions of the same name.
 func NewLanguage(functions map[string]any) Language {
 	all := maps.Clone(builtin)
 	for name, f := range functions {
@@ -95,7 +95,7 @@ func place(err error, pos parse.Pos) error {
 type origins struct {
 	starts []int // of the lines of the text
 	lines  []int
-	inLine bool // something of the last of lines has been written, but not its end
+	inLine bool // the last of lines has been written in part, without its end
 }
 
 func starts(text string) []int {
@@ -124,7 +124,7 @@ func (o *origins) wrote(b []byte, line int, verbatim bool) {
 	}
 }
 
-// reflected makes a function of templates of a Go function.
+// reflected makes a template function from a Go function.
 func reflected(f reflect.Value) function {
 	t := f.Type()
 	fixed := t.NumIn()
@@ -154,7 +154,8 @@ func reflected(f reflect.Value) function {
 	}
 }
 
-// fitted is a as an argument of a type. Numbers are converted as Go converts constants.
+// fitted converts a to the type of an argument. Numbers are converted like constants in
+// Go.
 func fitted(a any, t reflect.Type) (reflect.Value, bool) {
 	v := reflect.ValueOf(a)
 	if a == nil {
@@ -188,7 +189,8 @@ const (
 
 var errValue = fmt.Errorf("a value holds more than %d others, is nested more than %d deep, or has a text of more than %d bytes", maxParts, maxDeep, maxText)
 
-// bounded returns v unless it is too large. A value can hold another many times, or itself.
+// bounded returns v unless it is too large. A value can contain another many times, or
+// itself.
 func bounded(v any) (any, error) {
 	left, bytes := maxParts, maxText
 	if !within(reflect.ValueOf(v), maxDeep, &left, &bytes) {

@@ -18,11 +18,11 @@ import (
 func Source(src []byte) []byte {
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	var out bytes.Buffer
-	copied := 0 // bytes of src that are in out, as they are or as escapes
+	copied := 0 // bytes of src that are in out, unchanged or as escapes
 	for i := 0; i < len(src); {
 		switch c := src[i]; {
 		case c == '\\':
-			i += 2 // whatever it escapes is not for us
+			i += 2 // the escaped character is left unchanged
 		case c < utf8.RuneSelf:
 			i++
 		default:

@@ -1,5 +1,5 @@
-// Package hostpath handles paths and permissions of files on this host in the form in
-// which users know them.
+// Package hostpath handles paths and permissions of files on this host as its users
+// expect.
 package hostpath
 
 import (
@@ -32,7 +32,7 @@ func In(dir, path string) string {
 		if abs, err := filepath.Abs(path); err == nil {
 			return abs
 		}
-	case path != "" && os.IsPathSeparator(path[0]): // on Windows alone, where it is not absolute
+	case path != "" && os.IsPathSeparator(path[0]): // only on Windows, where it is not absolute
 		return filepath.VolumeName(dir) + path
 	}
 	return filepath.Join(dir, path)

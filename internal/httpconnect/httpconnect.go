@@ -16,9 +16,9 @@ import (
 	"bake/internal/prose"
 )
 
-// RefusedError is the answer of a server that has not connected.
+// RefusedError is the answer of a proxy that refused to connect.
 type RefusedError struct {
-	Status string // such as "502 Bad Gateway"; empty: it does not speak HTTP
+	Status string // such as "502 Bad Gateway"; empty: the server does not speak HTTP
 	Code   int
 	Header http.Header
 	Text   string // the start of the response body
@@ -59,7 +59,7 @@ func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header)
 	if err := req.Write(conn); err != nil {
 		return fail(err)
 	}
-	// Limit what is read from an untrusted server.
+	// Limits what is read from an untrusted server.
 	limited := &io.LimitedReader{R: conn, N: 64 << 10}
 	in := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(in, req)
@@ -93,7 +93,7 @@ func (t *tunnel) Read(b []byte) (int, error) {
 	return t.Conn.Read(b)
 }
 
-// CloseWrite tells the other side that no more will be sent.
+// CloseWrite signals the end of the data to the other side.
 func (t *tunnel) CloseWrite() error {
 	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()

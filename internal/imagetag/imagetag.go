@@ -22,10 +22,10 @@ const (
 	Run        = "bake:run"        // the run that has not finished it yet
 	Rejected   = "bake:rejected"   // the run whose verification it has failed
 	Quarantine = "bake:quarantine" // likewise, and the image cannot be launched
-	Revoked    = "bake:revoked"    // why the image must not be used any more
+	Revoked    = "bake:revoked"    // why the image must no longer be used
 )
 
-// Made is when an image was made, as far as EC2 tells.
+// Made holds what EC2 reports about when an image was made.
 type Made struct {
 	Created time.Time // in seconds
 	Tags    map[string]string

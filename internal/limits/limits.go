@@ -1,5 +1,5 @@
-// Package limits keeps what a template can make the program do within limits: a
-// short one can nest, repeat or double its values until the memory is full.
+// Package limits limits the resources that evaluating a template can use: even a short
+// one can nest, repeat or double its values until the memory is full.
 package limits
 
 import (
@@ -64,7 +64,7 @@ func Run(f func()) error {
 		f()
 	}()
 	cpu := cpuTime()
-	var heap uint64 // when it was looked at first
+	var heap uint64 // at the first check
 	tick := time.NewTicker(checkTime)
 	defer tick.Stop()
 	for {

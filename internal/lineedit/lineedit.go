@@ -1,5 +1,5 @@
-// Package lineedit reads lines that are typed at a terminal, with completion and a
-// history that is kept in a file.
+// Package lineedit reads lines from a terminal, with completion and a history that is
+// stored in a file.
 package lineedit
 
 import (
@@ -24,7 +24,7 @@ var ErrDiscarded = errors.New("line discarded")
 type Editor struct {
 	In, Out *os.File
 	History term.History
-	Words   []string // that Tab completes, sorted
+	Words   []string // words that Tab completes, sorted
 }
 
 // Read returns the next line. Its error is io.EOF after Ctrl-D, [ErrDiscarded] after
@@ -122,15 +122,15 @@ func (e *Editor) complete(line string, pos int, key rune) (string, int, bool) {
 // are kept in memory only.
 type History struct {
 	lines  []string          // oldest first
-	secret func(string) bool // whether a line holds a secret
-	file   *os.File          // nil if nothing is kept
+	secret func(string) bool // reports whether a line contains a secret
+	file   *os.File          // nil if nothing is stored
 	err    error             // of the first write that failed
 }
 
-// NewHistory returns a history that keeps nothing for the next time.
+// NewHistory returns a history that is not stored.
 func NewHistory() *History { return &History{} }
 
-// keptLines is how many lines a history keeps.
+// keptLines is the maximum number of lines in a history.
 const keptLines = 1000
 
 // OpenHistory opens the history in dir. It does not store lines for which secret returns
@@ -175,7 +175,7 @@ func (h *History) Add(line string) {
 // Len implements [term.History].
 func (h *History) Len() int { return len(h.lines) }
 
-// At implements [term.History]; 0 is the line added last.
+// At implements [term.History]; 0 is the last line added.
 func (h *History) At(i int) string { return h.lines[len(h.lines)-1-i] }
 
 // Close ends the history's file. It returns the first error of writing it.

@@ -52,7 +52,7 @@ func ask(ctx context.Context, a asked, answer any) error {
 	return json.Unmarshal(text, answer)
 }
 
-// contents asks the local cloud at an endpoint what an image is made of.
+// contents queries the layers of an image on the local cloud at an endpoint.
 func contents(ctx context.Context, endpoint, region, image string, key Key, answer any) error {
 	return ask(ctx, asked{
 		service: "contents", region: region, method: http.MethodGet, url: endpoint + "/" + image,

@@ -50,7 +50,7 @@ func Bases(ctx context.Context, dir string, log *slog.Logger) ([]Base, error) {
 	return out, nil
 }
 
-// MakeBase makes the base of a release from packages, ahead of the first launch.
+// MakeBase makes the base of a release from packages, before the first launch.
 func MakeBase(ctx context.Context, o Options, want BaseOptions) error {
 	_, store, err := open(o.Dir, o.Log)
 	if err != nil {

@@ -65,5 +65,5 @@ func urlDestination(text string) (item string, ok bool) {
 	return item, err == nil
 }
 
-// The cloud moves ports by as much.
+// The cloud shifts ports by this number.
 var _ [0]struct{} = [MovedBy - network.MovedBy]struct{}{}

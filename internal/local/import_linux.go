@@ -43,7 +43,7 @@ func importRelease(ctx context.Context, store *image.Store, in Import, o image.I
 	name := o.Name
 	fromImage := slices.ContainsFunc(image.Releases(), func(r image.ReleaseInfo) bool { return r.ID == name && r.FromImage })
 	if fromImage {
-		o.Name += "-image" // the base is not there before it is whole
+		o.Name += "-image" // the base does not exist before it is complete
 	}
 	base, err := importBase(ctx, store, in, o)
 	if err != nil || !fromImage {
@@ -68,7 +68,7 @@ func importRelease(ctx context.Context, store *image.Store, in Import, o image.I
 func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, error) {
 	taken := store.CheckNew(in.Owner, in.Name)
 	if taken != nil && !in.Replace {
-		return image.Base{}, taken // before it takes long
+		return image.Base{}, taken // checked early, because the rest takes long
 	}
 	if taken != nil {
 		if err := store.CheckAdded(in.Owner, in.Name); err != nil {
@@ -95,7 +95,7 @@ func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, 
 	return base, nil
 }
 
-// importBase makes a base of what in names as source.
+// importBase makes a base from the source in in.
 func importBase(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (image.Base, error) {
 	if IsImageID(in.Source) {
 		return importAMI(ctx, store, in, o)

@@ -1,6 +1,6 @@
-// Package local is the one door from bake to the local cloud, the embedded EC2 in
-// cloud: it serves it in this process, or joins the process that does. Machines
-// need Linux; elsewhere what would open the cloud fails with [ErrUnsupported].
+// Package local is the only connection from bake to the local cloud, the embedded EC2
+// in cloud: it serves the cloud in this process, or joins the process that does.
+// Machines need Linux; on other systems, opening the cloud fails with [ErrUnsupported].
 package local
 
 import (
@@ -34,30 +34,30 @@ const remedy = "On a Linux host or in a Linux virtual machine, run: bake cloud u
 	"Forward that port to this computer: ssh -N -L 4566:127.0.0.1:4566 HOST. " +
 	"Here, copy the credentials file that it names, set AWS_SHARED_CREDENTIALS_FILE to the copy and AWS_ENDPOINT_URL to http://127.0.0.1:4566, and run bake without -local"
 
-// Options say where the local cloud is, and how it behaves when this process
+// Options define the location of the local cloud, and its behavior if this process
 // serves it.
 type Options struct {
-	Dir    string              // where it keeps images and machines
+	Dir    string              // directory of images and machines
 	Getenv func(string) string // the environment, for the host's proxies
 	Log    *slog.Logger        // for developers
 
-	Launches    bool                         // the cloud is opened to launch machines: their preparation begins at once
-	Accounts    int                          // how many accounts there are at least; 0 for two
+	Launches    bool                         // the cloud is opened to launch machines, so start preparing for them at once
+	Accounts    int                          // minimum number of accounts; 0 means two
 	AccountIDs  []string                     // IDs of additional accounts, if this process serves the cloud
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
-	Mirror      string                       // URLs of archives, as -mirror says them; empty for the host's own
+	Mirror      string                       // URLs of archives, as in -mirror; empty: those of the host
 	Egress      string                       // what machines can reach in addition to public addresses, as in -allow-egress
-	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
-	RecycleBin  time.Duration                // how long what is deleted can be restored; 0 is not at all
-	Delays      string                       // how long things take: the name of a profile, or JSON; empty for none
+	EgressAsked bool                         // set by -allow-egress, which is an error if another process serves the cloud
+	RecycleBin  time.Duration                // how long deleted items can be restored; 0: not at all
+	Delays      string                       // delays: the name of a profile, or JSON; empty: none
 	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
 	Rehearsing  func(rules int, seed uint64) // called with the rules in effect
 
-	// Pages makes what answers below /-/ where the cloud is served, or returns nil for nothing.
+	// Pages returns the handler for requests below /-/ on the cloud's address, or nil for none.
 	Pages func(Served) http.Handler
 
 	Progress func(Progress) // called with the progress of preparing bases
-	Opening  func(pid int)  // is called if another process, 0 if it is unknown, has the cloud open and does not serve it yet
+	Opening  func(pid int)  // called if another process (0 if unknown) has the cloud open but does not serve it yet
 	Waiting  func()         // called if others still use the cloud when it is closed
 }
 
@@ -67,7 +67,7 @@ type Served struct {
 	Keys     []Key                                     // one of each account
 	Changes  func(ctx context.Context) <-chan struct{} // signals changes until ctx ends; several changes may be combined
 	Calls    func() []Call                             // the last ones that changed something or failed, oldest first
-	Looks    http.Header                               // of calls that look again and again: rules for faults do not count what they read
+	Looks    http.Header                               // for calls that poll repeatedly: fault rules do not count what they read
 }
 
 // Call is a call of the API of the cloud.
@@ -75,22 +75,22 @@ type Call struct {
 	Time    time.Time `json:"time"`
 	Account string    `json:"account"`
 	Region  string    `json:"region"`
-	Service string    `json:"service"` // as signatures name it
+	Service string    `json:"service"` // as in signatures
 	Action  string    `json:"action"`
 	Code    string    `json:"code,omitempty"` // of the error, if it failed
 	Message string    `json:"message,omitempty"`
 }
 
-// Key is a key of an account, with which its requests are signed.
+// Key is an access key of an account.
 type Key struct {
 	Account
 	AccessKey, SecretKey string
 }
 
-// Progress is one report of how the preparation of a base goes.
+// Progress is a report on the progress of preparing a base.
 type Progress struct {
 	Base, Phase string // an empty phase ends the last one
-	Note        string // something to tell the user, if not empty
+	Note        string // message to the user, if not empty
 	Done, Total int64  // bytes
 }
 
@@ -107,11 +107,11 @@ type Cloud struct {
 	CredentialsFile      string    // in the form of the AWS CLI, with the same keys
 	Accounts             []Account // of the file; none if another process serves it
 
-	ServedBy int        // the process that serves it; 0 if that is this one
-	Served   chan error // how serving ended, if that is this one
+	ServedBy int        // the process that serves it; 0: this one
+	Served   chan error // how serving ended, if this process serves it
 
-	// Explain says why the cloud has no image like the wanted one, which has the id or
-	// else these owners and filters, and what to do; it may be empty.
+	// Explain explains why the cloud has no image with the id or, without one, with these
+	// owners and filters, and what to do; it may be empty.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
 	close func(stop context.Context) error
@@ -127,7 +127,7 @@ type DelaysError struct{ Err error }
 func (e *DelaysError) Error() string { return e.Err.Error() }
 func (e *DelaysError) Unwrap() error { return e.Err }
 
-// Finding is something that machines need of this host.
+// Finding is a requirement of machines on this host.
 type Finding struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -136,7 +136,7 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// String shows a finding: whether it is good, what it is, and the remedy.
+// String formats a finding: whether it is met, what it is, and the remedy.
 func (f Finding) String() string {
 	mark := "ok    "
 	switch {
@@ -162,24 +162,24 @@ type Rehearsed struct {
 		Rules []json.RawMessage `json:"rules"`
 	} `json:"faults"`
 	Counts []struct {
-		Seen    int `json:"seen"`    // calls or launches that the rule is about
-		Applied int `json:"applied"` // those that it has applied to
+		Seen    int `json:"seen"`    // calls or launches that matched the rule
+		Applied int `json:"applied"` // those to which it was applied
 	} `json:"counts"` // of each rule
 }
 
 // Import defines the source of an imported image.
 type Import struct {
 	Source   string // an archive, a disk image, a directory, a reference to an OCI image, or the id of an image of the cloud
-	Region   string // of the image that is meant by its id
+	Region   string // region of the image, if the source is an image id
 	Endpoint string // of the cloud, which is open; and a key of an account that may launch the image
 	Key      Key
 	Name     string  // of the image
-	Owner    string  // account that offers it
+	Owner    string  // account that publishes it
 	User     string  // login user; empty: as in the source
-	Arch     string  // of its processor, as Go names it; empty for this host's
-	Options  Options // of the cloud, such as what a machine that installs packages can reach
+	Arch     string  // architecture, as in GOARCH; empty: that of this host
+	Options  Options // settings of the cloud, such as what a machine that installs packages can reach
 	As       string  // release whose base it becomes, instead of an image with a name and an owner
-	Replace  bool    // what was imported or made under the same name before
+	Replace  bool    // replace a previous import or base of the same name
 	Now      time.Time
 	Progress func(phase string, done, total int64)
 }
@@ -189,24 +189,24 @@ var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`
 // IsImageID reports whether a source of an import is the id of an image.
 func IsImageID(source string) bool { return imageID().MatchString(source) }
 
-// Base is what the images of a release, or an imported image, boot from.
+// Base is the base that the images of a release, or an imported image, boot from.
 type Base struct {
 	Name      string     `json:"name"`
-	Publisher string     `json:"publisher,omitempty"` // of the release that it is of
+	Publisher string     `json:"publisher,omitempty"` // of its release
 	Owner     string     `json:"owner,omitempty"`
 	User      string     `json:"user"`
 	Made      bool       `json:"made"`
 	Created   *time.Time `json:"created,omitempty"`
-	Source    string     `json:"source,omitempty"` // what it was made of
+	Source    string     `json:"source,omitempty"` // what it was made from
 	Size      int64      `json:"size,omitempty"`   // bytes
 }
 
-// BaseOptions define which base is made, and from what.
+// BaseOptions define the base to make, and its sources.
 type BaseOptions struct {
 	Release  string
-	Mirror   string // as -mirror says it, or the URL of the release's archive
-	Keyring  string // file with the keys that sign the mirror; empty for those of the release's archive
-	Replace  bool   // the base that there is
+	Mirror   string // as in -mirror, or the URL of the release's archive
+	Keyring  string // file with the signing keys of the mirror; empty: those of the release's archive
+	Replace  bool   // an existing base
 	Progress func(Progress)
 }
 

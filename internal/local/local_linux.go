@@ -34,8 +34,8 @@ const (
 // shutdown is how long the machines of the local cloud may take to shut down.
 const shutdown = 30 * time.Second
 
-// Child runs the part of a machine that args name, if they name one: machines run
-// in processes of this program. It is called before anything else.
+// Child runs the part of a machine that args name, if any: machines run in processes of
+// this program. It is called before anything else.
 func Child(args []string) (ran bool, code int) { return sandbox.Child(args) }
 
 // Open returns the local cloud. If another process serves it, Open uses that process and
@@ -273,8 +273,9 @@ func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, er
 	}, nil
 }
 
-// Examine tries everything that the machines of the cloud in dir need of the host.
-// Nothing stays behind. When ctx ends the error is its cause, and what was found is returned too.
+// Examine tests everything that the machines of the cloud in dir need from the host, and leaves
+// nothing behind. When ctx ends, the error is its cause, and the findings so far are returned
+// too.
 func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, error) {
 	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
 	if err != nil {
@@ -283,8 +284,8 @@ func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, erro
 	return findings(ctx, driver)
 }
 
-// findings returns those of driver. If ctx has ended, they are incomplete, and the error
-// is its cause.
+// findings returns the findings of driver. If ctx has ended, they are incomplete, and
+// the error is its cause.
 func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding, err error) {
 	for _, f := range driver.Check(ctx) {
 		out = append(out, Finding(f))
@@ -312,7 +313,8 @@ func able(dir, boot string, try func() error) error {
 	return os.WriteFile(path, now, 0o600)
 }
 
-// fatal returns an error that names everything without which no machine can run.
+// fatal returns an error that lists the missing requirements without which no machine
+// can run.
 func fatal(ctx context.Context, driver *sandbox.Driver) error {
 	found, err := findings(ctx, driver)
 	if err != nil {

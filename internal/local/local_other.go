@@ -8,7 +8,7 @@ import (
 	"runtime"
 )
 
-// Child reports that this process is not one of a machine's.
+// Child reports that this process is not part of a machine.
 func Child([]string) (ran bool, code int) { return false, 0 }
 
 // Open returns the local cloud that this process or another one serves.
@@ -33,10 +33,10 @@ func Bases(context.Context, string, *slog.Logger) ([]Base, error) { return nil, 
 // MakeBase makes the base of a release.
 func MakeBase(context.Context, Options, BaseOptions) error { return ErrUnsupported }
 
-// Alias makes an id of AWS stand for a release.
+// Alias makes an AWS image id refer to the images of a release.
 func Alias(string, *slog.Logger, string, string) error { return ErrUnsupported }
 
-// Reset deletes what the cloud in dir holds.
+// Reset deletes the contents of the cloud in dir.
 func Reset(context.Context, Options, bool) error { return ErrUnsupported }
 
 // Rehearse returns [ErrUnsupported].
@@ -44,5 +44,5 @@ func Rehearse(context.Context, string, string) (Rehearsed, error) {
 	return Rehearsed{}, ErrUnsupported
 }
 
-// ClearFaults takes the rules for faults from the cloud in dir.
+// ClearFaults removes all fault rules from the cloud in dir.
 func ClearFaults(context.Context, string) (Rehearsed, error) { return Rehearsed{}, ErrUnsupported }

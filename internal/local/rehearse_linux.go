@@ -21,7 +21,7 @@ func Rehearse(ctx context.Context, dir, file string) (r Rehearsed, err error) {
 	if file == "" {
 		return rehearse(ctx, dir, http.MethodGet, nil)
 	}
-	if _, err := cloud.LoadRehearsal(file); err != nil { // says the line
+	if _, err := cloud.LoadRehearsal(file); err != nil { // the message includes the line
 		return r, err
 	}
 	body, err := os.ReadFile(file)

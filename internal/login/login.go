@@ -1,5 +1,5 @@
-// Package login keeps, for as long as a run has machines, how a user's own SSH
-// client logs in to them.
+// Package login records how a user's own SSH client can log in to the machines of a
+// run, for as long as they exist.
 package login
 
 import (
@@ -20,7 +20,7 @@ import (
 	"bake/internal/wholefile"
 )
 
-// Machine is a machine of a run, and how it is logged in to.
+// Machine is a machine of a run, with how to log in to it.
 type Machine struct {
 	Run   string `json:"run"`
 	Build string `json:"build"`
@@ -28,7 +28,7 @@ type Machine struct {
 	User    string `json:"user"`
 	Host    string `json:"host"`
 	Port    int    `json:"port"`
-	KeyFile string `json:"key_file,omitempty"` // empty if the user's own keys or a password let in
+	KeyFile string `json:"key_file,omitempty"` // empty if the user's own keys or a password are used
 	Cert    string `json:"certificate_file,omitempty"`
 
 	// Proxy is a command that connects its standard input and output to the machine,
@@ -40,7 +40,7 @@ type Machine struct {
 	Through string `json:"through,omitempty"`
 }
 
-// way is how the machine is reached.
+// way describes how the machine is reached.
 func (m Machine) way() string { return strings.Join(m.Args(), "\x00") }
 
 // Args returns the arguments of ssh. The host key is not checked: only the run has seen
@@ -51,7 +51,7 @@ func (m Machine) Args() []string {
 		args = append(args, "-i", m.KeyFile, "-o", "IdentitiesOnly=yes")
 	}
 	if m.Cert != "" {
-		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // quoted: a space would split it
+		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // quoted, because a space would split it
 	}
 	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile="+os.DevNull, "-o", "LogLevel=ERROR")
 	if m.Port != 0 && m.Port != 22 {
@@ -66,10 +66,10 @@ func (m Machine) Args() []string {
 	return append(args, "--", m.Host)
 }
 
-// Command is the same as a command of the shell that users of this system have.
+// Command returns the same as a command line for the usual shell of this system.
 func (m Machine) Command() string {
 	args := m.Args()
-	args = slices.Delete(args, len(args)-2, len(args)) // so that options may follow
+	args = slices.Delete(args, len(args)-2, len(args)) // so that options can be appended
 	if i := slices.Index(args, "-l"); i >= 0 {
 		args = slices.Delete(args, i, i+2)
 	}
@@ -80,7 +80,8 @@ func (m Machine) Command() string {
 	return shellquote.For(runtime.GOOS, append(append([]string{"ssh"}, args...), host)...)
 }
 
-// Dir is where the machines of a run are kept, below the directory of all runs.
+// Dir returns the directory with the records of a run's machines, below the directory
+// of all runs.
 func Dir(runs, run string) string { return filepath.Join(runs, run+suffix) }
 
 // RunOf returns the run whose machines are recorded in dir.

@@ -23,7 +23,7 @@ type Config struct {
 	Timeout  time.Duration     // of each request
 	Gzip     bool
 	TLS      *tls.Config // nil: that of the system
-	Resource []Attr      // the sender of the spans
+	Resource []Attr      // the program that sends the spans
 
 	// Parent is the span of another program that contains the spans of this program; zero
 	// means none.
@@ -74,7 +74,7 @@ func FromEnv(get func(name string) string, service string) (*Config, error) {
 	if !sampled {
 		return nil, nil
 	}
-	if parent.Trace != (TraceID{}) { // it says nothing about another one
+	if parent.Trace != (TraceID{}) { // it names no other one
 		parent.State = get("TRACESTATE")
 	}
 	c := &Config{Timeout: 10 * time.Second, Parent: parent}

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	queueSize  = 2048            // spans that wait to be sent, and
-	queueBytes = 16 << 20        // what they take; more are dropped
-	batchSize  = 512             // spans of a request, and
-	batchBytes = 1 << 20         // what they take, but for the last one
-	batchTime  = 2 * time.Second // that a span waits for others
+	queueSize  = 2048            // maximum number of waiting spans, and
+	queueBytes = 16 << 20        // their maximum size in bytes; more are dropped
+	batchSize  = 512             // maximum number of spans in a request, and
+	batchBytes = 1 << 20         // their size in bytes, without the last one
+	batchTime  = 2 * time.Second // how long a span waits for others
 
 	longestAnswer = 1 << 16 // of a collector, in bytes
 	longestReason = 500     // of its message, in bytes
@@ -49,9 +49,9 @@ type Exporter struct {
 	mu      sync.Mutex
 	waiting int  // bytes of the queue
 	lost    int  // spans
-	told    bool // that some are lost
-	closed  bool // nothing is taken any more
-	warned  bool // since the collector last took something
+	told    bool // the user was warned that some are lost
+	closed  bool // no more spans are accepted
+	warned  bool // since the collector last accepted something
 }
 
 // NewExporter sends spans as configured in c, for a program of that name and version,
@@ -162,14 +162,14 @@ func (e *Exporter) next() (batch []Span, last bool) {
 			take(s)
 		case <-more.C:
 			return batch, false
-		case <-e.closing: // nothing is taken any more
+		case <-e.closing: // no more spans are accepted
 			return batch, len(e.queue) == 0
 		}
 	}
 	return batch, false
 }
 
-// deliver sends a batch, and again while that may help.
+// deliver sends a batch, and retries while that may help.
 func (e *Exporter) deliver(batch []Span) {
 	body, err := encode(e.config.Resource, e.name, e.version, batch)
 	lost := len(batch)
@@ -192,8 +192,8 @@ func (e *Exporter) deliver(batch []Span) {
 	e.mu.Unlock()
 }
 
-// pause waits before another try, and reports whether there is one: a last one if the exporter
-// is closed meanwhile, and none after that.
+// pause waits before another attempt, and reports whether there is one: a last one if the
+// exporter is closed meanwhile, and none after that.
 func (e *Exporter) pause(wait time.Duration) bool {
 	select {
 	case <-e.closing:
@@ -219,7 +219,7 @@ func (e *Exporter) taken() {
 	}
 }
 
-// fail warns, unless it has, or it is for Close to tell.
+// fail warns, unless it has already, or Close will.
 func (e *Exporter) fail(err error) {
 	if e.ctx.Err() != nil {
 		return
@@ -233,11 +233,12 @@ func (e *Exporter) fail(err error) {
 	}
 }
 
-// rejectedError is the answer of a collector that does not take all spans of a request.
+// rejectedError is the answer of a collector that does not accept all spans of a
+// request.
 type rejectedError struct {
 	host  string
 	spans int
-	why   string // empty if it does not say
+	why   string // empty if it gives no reason
 }
 
 func (e *rejectedError) Error() string {
@@ -257,7 +258,7 @@ func partly(host string, body io.Reader) error {
 		}
 	}
 	if json.NewDecoder(body).Decode(&answer) != nil {
-		return nil // it has taken them, whatever it says
+		return nil // the spans were accepted, whatever the body contains
 	}
 	partial := answer.PartialSuccess
 	n, err := strconv.ParseInt(strings.Trim(string(partial.RejectedSpans), `"`), 10, 32)

@@ -19,17 +19,17 @@ type SpanID [8]byte
 // Attr is an attribute.
 type Attr struct{ Key, Value string }
 
-// Event is something that has happened within a span.
+// Event is an event within a span.
 type Event struct {
 	Time  time.Time
 	Name  string
 	Attrs []Attr
 }
 
-// Span is a span that is over.
+// Span is a finished span.
 type Span struct {
 	Trace      TraceID
-	ID, Parent SpanID // Parent is zero for that of a whole trace
+	ID, Parent SpanID // Parent is zero for the span of a whole trace
 	State      string // tracestate of W3C's Trace Context
 	Name       string
 	Start, End time.Time
@@ -37,7 +37,7 @@ type Span struct {
 	Events     []Event
 
 	Failed bool
-	Error  string // why, if it has failed
+	Error  string // the error, if it has failed
 }
 
 // size estimates the memory of a span, and its size in a request, in bytes.
@@ -111,7 +111,7 @@ type (
 // internalKind is the kind of spans that are neither requests nor their answers.
 const internalKind = 1
 
-// encode returns the request that sends spans of a program, which has a name and a version.
+// encode returns the request that sends the spans of a program with this name and version.
 func encode(resource []Attr, name, version string, spans []Span) ([]byte, error) {
 	all := make([]jsonSpan, 0, len(spans))
 	for _, s := range spans {

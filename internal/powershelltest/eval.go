@@ -18,14 +18,14 @@ type Host struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Env            map[string]string        // of the process, by name in upper case
-	Path           func(name string) string // where a file of the machine is here
+	Path           func(name string) string // maps a path on the machine to one on this host
 	Native         func(h *Host, words []string) (status int)
 	COM            map[string]Object // the results of New-Object -ComObject, by name
 	Objects        map[string]func(args []any) (Object, error)
 	Windows        bool
 }
 
-// Object is what has members. Names are in lower case.
+// Object is a value with members. Names are in lower case.
 type Object interface {
 	Get(name string) (any, error)
 	Set(name string, value any) error
@@ -38,7 +38,7 @@ type thrown struct{ message string }
 
 func (e *thrown) Error() string { return e.message }
 
-// left is the end of something by return or exit.
+// left is the end of a block or script by return or exit.
 type left struct {
 	how   string
 	value any
@@ -59,11 +59,11 @@ type interpreter struct {
 	functions map[string]*block
 	commands  map[string]cmdlet
 	strict    bool
-	script    string // path of the one that runs
+	script    string // path of the running script
 	emit      func(values ...any)
 }
 
-// Main is PowerShell with the arguments of its command line. It returns its exit
+// Main runs PowerShell with the arguments of its command line, and returns its exit
 // status.
 func Main(h *Host, args []string) int {
 	in := &interpreter{Host: h, functions: map[string]*block{}, commands: commands()}
@@ -195,7 +195,7 @@ func (in *interpreter) inner(b *block) error {
 	return nil
 }
 
-// capture returns what f puts out.
+// capture returns the output of f.
 func (in *interpreter) capture(f func() error) (out []any, err error) {
 	before := in.emit
 	in.emit = func(values ...any) { out = append(out, values...) }
@@ -418,7 +418,7 @@ func (in *interpreter) eval(n node) (any, error) {
 	return nil, &thrown{fmt.Sprintf("cannot evaluate a %T", n)}
 }
 
-// expand puts the values of its parts into a text.
+// expand inserts values into a text.
 func (in *interpreter) expand(n *text) (any, error) {
 	var b strings.Builder
 	for _, p := range n.parts {
@@ -833,7 +833,7 @@ func (in *interpreter) invoke(c *command, input []any) (out []any, err error) {
 		return nil, &thrown{"The term '" + word + "' is not recognized as the name of a cmdlet, function, script file, or operable program."}
 	}
 	words := []string{word}
-	for _, n := range c.args { // as they stand
+	for _, n := range c.args { // unchanged
 		if p, ok := n.(*parameter); ok {
 			words = append(words, "-"+p.name)
 			continue
@@ -852,7 +852,7 @@ func (in *interpreter) invoke(c *command, input []any) (out []any, err error) {
 	return nil, nil
 }
 
-// NotFound is what Native returns if there is no such program.
+// NotFound is the error of Native if there is no such program.
 const NotFound = -1 << 20
 
 func takesValue(flag string) bool {
@@ -878,7 +878,7 @@ func sleep(flags map[string]any, args []any) error {
 	return err
 }
 
-// Environment is a copy of variables as a Host takes them.
+// Environment copies variables into the form that a Host has.
 func Environment(env []string) map[string]string {
 	all := map[string]string{}
 	for _, v := range env {

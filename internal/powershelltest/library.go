@@ -256,7 +256,7 @@ func (encoding) Call(name string, args []any) (any, error) {
 	if len(args) == 1 {
 		switch name {
 		case "getstring", "getbytes":
-			return str(args[0]), nil // bytes are a text here
+			return str(args[0]), nil // bytes are represented as a text
 		}
 	}
 	return nil, &thrown{"an encoding has no " + name}
@@ -264,7 +264,7 @@ func (encoding) Call(name string, args []any) (any, error) {
 
 var percent = regexp.MustCompile(`%([^%]+)%`)
 
-// Expand puts the values of variables into a text for %NAME%.
+// Expand replaces %NAME% in a text by the values of variables.
 func Expand(env map[string]string, text string) string {
 	return percent.ReplaceAllStringFunc(text, func(s string) string {
 		if v, ok := env[strings.ToUpper(strings.Trim(s, "%"))]; ok {

@@ -51,7 +51,7 @@ type (
 	}
 	parameter struct{ name string } // -Name
 	variable  struct{ scope, name string }
-	text      struct{ parts []node } // of a text between double quotes
+	text      struct{ parts []node } // of a double-quoted text
 	literal   struct{ value any }
 	list      struct{ items []node }
 	array     struct{ body *block } // @( … )
@@ -433,7 +433,7 @@ func (t *text) add(s string) {
 	t.parts = append(t.parts, &literal{s})
 }
 
-// The operators by how they bind, the loosest first.
+// The operators by precedence, lowest first.
 var operators = [][]string{
 	{"-and", "-or"},
 	{"-eq", "-ne", "-ge", "-gt", "-le", "-lt", "-like", "-match", "-contains"},

@@ -1,4 +1,4 @@
-// Package procgroup runs a command so that what it starts ends with it.
+// Package procgroup runs a command so that processes that it starts end with it.
 package procgroup
 
 import "os/exec"

@@ -18,5 +18,5 @@ func Start(cmd *exec.Cmd) error {
 // Signal sends a signal to a process that [Start] has started and to its children.
 func Signal(cmd *exec.Cmd, s syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, s) }
 
-// Kill kills the group of processes that a process is the head of.
+// Kill kills the process group whose leader is a process.
 func Kill(pid int) error { return syscall.Kill(-pid, syscall.SIGKILL) }

@@ -20,11 +20,11 @@ func Start(cmd *exec.Cmd) error {
 	if err != nil {
 		return fmt.Errorf("%s: a job for its processes: %w", cmd.Path, err)
 	}
-	runtime.AddCleanup(cmd, func(job windows.Handle) { _ = windows.CloseHandle(job) }, job) // it lives on in its processes
+	runtime.AddCleanup(cmd, func(job windows.Handle) { _ = windows.CloseHandle(job) }, job) // the job continues to exist in its processes
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	// It does nothing before it belongs to the job.
+	// The process is suspended until it belongs to the job.
 	cmd.SysProcAttr.CreationFlags = windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_SUSPENDED
 	cmd.Cancel = func() error { return errors.Join(windows.TerminateJobObject(job, 1), ended(cmd.Process.Kill())) }
 	if err := cmd.Start(); err != nil {
@@ -42,7 +42,7 @@ func Start(cmd *exec.Cmd) error {
 	return nil
 }
 
-// ended is err, but for that of a process which has ended already.
+// ended returns err, or nil if err means that the process has ended already.
 func ended(err error) error {
 	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, windows.ERROR_ACCESS_DENIED) {
 		return nil
@@ -65,7 +65,7 @@ func Signal(cmd *exec.Cmd, _ syscall.Signal) error { return cmd.Cancel() }
 // Kill kills a process and its descendants. It does not find the descendants of a process
 // that has already ended.
 func Kill(pid int) error {
-	family, err := descendants(uint32(pid)) // before it ends and its number is another's
+	family, err := descendants(uint32(pid)) // before it ends and its number is reused
 	for _, one := range append([]uint32{uint32(pid)}, family...) {
 		p, gone := os.FindProcess(int(one))
 		if gone != nil {
@@ -96,10 +96,10 @@ func descendants(pid uint32) ([]uint32, error) {
 
 // family returns the descendants of a process. A parent is known by its number only, which
 // an earlier process may have had: a process that is younger than a child is not its parent.
-// created returns when a process was created, 0 if it does not run any more. It is called
-// once for each, because a parent may end meanwhile.
+// created returns when a process was created, or 0 if it no longer runs. It is called once
+// for each, because a parent may end meanwhile.
 func family(pid uint32, children map[uint32][]uint32, created func(uint32) int64) (all []uint32) {
-	since := map[uint32]int64{pid: created(pid)} // of all that were found
+	since := map[uint32]int64{pid: created(pid)} // creation times of all processes found
 	if since[pid] == 0 {
 		return nil // its children cannot be told from those of an earlier process
 	}

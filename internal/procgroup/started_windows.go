@@ -16,7 +16,8 @@ func Started(pid int) string {
 	return ""
 }
 
-// created is when a process that runs was started, in nanoseconds; 0 if there is none.
+// created returns when a running process was started, in nanoseconds; 0 if there is
+// none.
 func created(pid uint32) int64 {
 	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION|windows.SYNCHRONIZE, false, pid)
 	if err != nil {

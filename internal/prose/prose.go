@@ -1,5 +1,5 @@
-// Package prose makes text that people read: sentences, tables, and words of others that cannot
-// steer a terminal.
+// Package prose formats text for people: sentences, tables, and foreign text that is made safe
+// for a terminal.
 package prose
 
 import (
@@ -13,7 +13,8 @@ import (
 	"unicode/utf8"
 )
 
-// Capital is a text with an upper-case letter at its start: "create image" is "Create image".
+// Capital returns a text with an upper-case letter at its start: "create image" becomes
+// "Create image".
 func Capital(text string) string {
 	first, size := utf8.DecodeRuneInString(text)
 	if size == 0 || first == utf8.RuneError {
@@ -37,7 +38,7 @@ func Sprintf(format string, args ...any) string {
 	return onePoint[syscall.Errno](fmt.Sprintf(format, args...), args)
 }
 
-// onePoint returns a text without the second full stop after messages of errors of type E in args.
+// onePoint removes the second full stop after messages of errors of type E in args.
 func onePoint[E error](text string, args []any) string {
 	for _, arg := range args {
 		err, ok := arg.(error)
@@ -51,7 +52,7 @@ func onePoint[E error](text string, args []any) string {
 	return text
 }
 
-// OneLine is a text with a single space for each of its spaces and ends of lines.
+// OneLine replaces each sequence of white space in a text by a single space.
 func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // Printable makes a text from an external source safe for a terminal: it cannot move the
@@ -65,17 +66,17 @@ func Printable(text string) string {
 	}, text)
 }
 
-// Line is a text as [OneLine] and [Printable] show it.
+// Line applies [OneLine] and [Printable] to a text.
 func Line(text string) string { return Printable(OneLine(text)) }
 
-// Short is a [Line], cut if it has more than most characters.
+// Short is [Line], cut if the result has more than most characters.
 func Short(text string, most int) string { return Cut(Line(text), most) }
 
 // Excerpt shortens a text, such as the error output of a program, for a message; see
 // [Short].
 func Excerpt(text string) string { return Short(text, 1000) }
 
-// Cut is a text, cut if it has more than most characters.
+// Cut cuts a text if it has more than most characters.
 func Cut(text string, most int) string {
 	if r := []rune(text); len(r) > most {
 		return string(r[:most]) + "…"
@@ -110,13 +111,13 @@ func Count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// Table is rows of cells, shown in columns that are as wide as their widest cell, two spaces
-// apart. The zero value is an empty one.
+// Table formats rows of cells in columns that are as wide as their widest cell, two spaces
+// apart. The zero value is empty.
 type Table struct {
 	rows strings.Builder
 }
 
-// NewTable is a table whose first row is of these cells.
+// NewTable returns a table whose first row consists of these cells.
 func NewTable(heads ...any) *Table {
 	t := new(Table)
 	t.Row(heads...)

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Values of variables that are secret by their names: name=value, and "name": "value".
+// Values of variables with secret-looking names: name=value, and "name": "value".
 var (
 	assigned = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`(?i)(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)=("[^"]*"|'[^']*'|\S+)`)

@@ -48,7 +48,7 @@ const (
 	rare     kind = iota // everywhere
 	short                // as a separate word
 	ordinary             // likewise, but in messages only in quotes
-	line                 // an ordinary line of a text: as a whole line
+	line                 // an ordinary line of a secret text: only as a whole line
 )
 
 // Rare reports whether a secret is long and rare enough to be masked everywhere: it has
@@ -107,8 +107,9 @@ func (r *Set) AddRare(s string) {
 	}
 }
 
-// variants returns the forms in which a text can appear in output: whole, with the line
-// ends of the other system, and line by line; each unchanged and as programs quote it.
+// variants returns the forms in which a text can appear in output: complete, with the
+// line ends of the other system, and line by line; each unchanged and as programs quote
+// it.
 func variants(s string) []secret {
 	if strings.TrimSpace(s) == "" {
 		return nil
@@ -168,8 +169,8 @@ func (r *Set) Redact(text string) string { return r.replace(text, (*match).stand
 // RedactMessage replaces every secret by [Mask] in bake's own messages.
 func (r *Set) RedactMessage(text string) string { return r.replace(text, (*match).quoted, Mask) }
 
-// Blank returns text, the source of a template, with every byte of a secret
-// replaced by an asterisk, so that positions in it stay what they are.
+// Blank returns text, the source of a template, with every byte of a secret replaced by
+// an asterisk, so that positions in it do not change.
 func (r *Set) Blank(text []byte) []byte { return []byte(r.replace(string(text), (*match).quoted, "")) }
 
 // Values lists the secret texts, longest first.
@@ -218,7 +219,7 @@ func replaceWhere(text string, s secret, counts func(*match) bool, mask string) 
 	return b.String()
 }
 
-// match is where a secret has been found in a text.
+// match is an occurrence of a secret in a text.
 type match struct {
 	secret
 	text       string

@@ -10,7 +10,7 @@ import (
 // many builds adds secrets, such as keys, again and again.
 type table struct {
 	starts map[string][]string  // by their first bytes, longest first
-	hints  [1 << 16 / 64]uint64 // of which two bytes there are secrets that begin with them
+	hints  [1 << 16 / 64]uint64 // pairs of bytes with which secrets begin
 }
 
 // start is the number of leading bytes by which a table indexes secrets. No secret in it is
@@ -30,8 +30,8 @@ func (t *table) add(secret string) {
 
 func hintOf(text string) uint { return uint(text[0])<<8 | uint(text[1]) }
 
-// replace puts mask, or as many asterisks as it has bytes if that is empty, in the place
-// of each secret, and of secrets that overlap.
+// replace replaces each secret, or group of overlapping secrets, by mask or, if that is
+// empty, by as many asterisks as it has bytes.
 func (t *table) replace(text, mask string) string {
 	var b strings.Builder
 	rest := 0

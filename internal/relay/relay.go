@@ -100,7 +100,8 @@ func Connect(ctx context.Context, path, addr string) (net.Conn, error) {
 	return &relayed{conn, in}, nil
 }
 
-// closeWrite tells the other side that no more will be sent, if need be by closing conn.
+// closeWrite signals the end of the data to the other side, if necessary by closing
+// conn.
 func closeWrite(conn net.Conn) {
 	if w, ok := conn.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		_ = conn.Close()
@@ -166,7 +167,7 @@ type relayed struct {
 // Read implements [net.Conn].
 func (r *relayed) Read(b []byte) (int, error) { return r.in.Read(b) }
 
-// CloseWrite tells the other side that no more will be sent.
+// CloseWrite signals the end of the data to the other side.
 func (r *relayed) CloseWrite() error {
 	if w, ok := r.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()

@@ -1,5 +1,5 @@
-// Package release holds what is known of this release of bake.
+// Package release identifies this release of bake.
 package release
 
-// Version is that of bake, by semantic versioning.
+// Version is bake's semantic version.
 const Version = "0.1.0"

@@ -1,4 +1,4 @@
-// Package s3uri reads addresses of places in buckets of S3.
+// Package s3uri parses addresses of locations in S3 buckets.
 package s3uri
 
 import (
@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// Scheme is what an address begins with.
+// Scheme is the beginning of an address.
 const Scheme = "s3://"
 
-// bucket matches names, including names of us-east-1 from before 2018, with capitals,
-// underscores and greater lengths.
+// bucket matches bucket names, including older ones in us-east-1 from before 2018,
+// which may be longer and contain capitals and underscores.
 var bucket = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`) })
 
 // CheckBucket returns an error if a name is not that of a general purpose bucket.
@@ -26,7 +26,7 @@ func CheckBucket(name string) error {
 	return nil
 }
 
-// longest is how long a prefix may be: keys have at most 1,024 bytes.
+// longest is the maximum length of a prefix: keys have at most 1,024 bytes.
 const longest = 512
 
 // Parse returns the bucket and the prefix of s3://BUCKET/PREFIX, where the prefix may be

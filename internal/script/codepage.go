@@ -49,14 +49,14 @@ func ascii(text []byte) int {
 
 // recoded converts output to UTF-8. Programs write each line in UTF-8 or in the code page of the
 // console. A carriage return ends a line too, as in progress displays. ASCII, which is the same
-// in both, is passed on at once. The caller calls flush at the end of the output.
+// in both, is forwarded at once. The caller calls flush at the end of the output.
 type recoded struct {
 	out      io.Writer
 	fromPage func([]byte) []byte
 	rest     []byte // an unfinished line, from its first character that is not ASCII
 }
 
-// longestLine is how many bytes of an unfinished line are kept.
+// longestLine is the maximum number of bytes kept of an unfinished line.
 const longestLine = 64 << 10
 
 // Write implements [io.Writer].

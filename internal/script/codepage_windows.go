@@ -21,7 +21,8 @@ func codePage() uint32 {
 
 const pageUTF8 = 65001
 
-// toPage is a text in the [codePage]; false if that does not have all of its characters.
+// toPage converts a text to the [codePage]. It returns false if that lacks some of its
+// characters.
 func toPage(text string) (string, bool) {
 	page := codePage()
 	if page == pageUTF8 {

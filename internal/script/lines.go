@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Lines passes its input on line by line, as a terminal would show it: if a line
-// overwrites itself with carriage returns, only the final text is passed on, without
+// Lines forwards its input line by line, as a terminal would show it: if a line
+// overwrites itself with carriage returns, only the final text is forwarded, without
 // trailing blanks.
 type Lines struct {
 	mu   sync.Mutex
@@ -22,11 +22,12 @@ type Lines struct {
 	told        time.Time
 }
 
-// legible is how long an overwritten line must have been there to be read.
+// legible is how long a line must have been visible before it is reported as
+// overwritten.
 const legible = 100 * time.Millisecond
 
-// maxLine is how long a line may grow before it is broken, so that output
-// without line breaks does not fill the memory.
+// maxLine is the length at which a line is broken, so that output without line breaks
+// does not fill the memory.
 const maxLine = 1 << 20
 
 // NewLines returns a writer that calls emit for each line.
@@ -54,7 +55,7 @@ func (l *Lines) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// Flush passes on a last line that did not end in a line break.
+// Flush forwards a last line that did not end in a line break.
 func (l *Lines) Flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -115,7 +115,7 @@ type Local struct {
 	Stdout, Stderr io.Writer
 
 	Exec   func(*exec.Cmd) error // runs a command, which has a context, to its end; nil for [procgroup.Run]
-	System string                // that runs the scripts, as GOOS; empty for this one
+	System string                // the system that runs the scripts, as in GOOS; empty: this one
 }
 
 func (l *Local) system() string { return cmp.Or(l.System, runtime.GOOS) }
@@ -123,8 +123,8 @@ func (l *Local) system() string { return cmp.Or(l.System, runtime.GOOS) }
 // windows reports whether scripts and assignments are those of Windows.
 func (l *Local) windows() bool { return l.system() == "windows" && !l.Options.UseLinuxPathing }
 
-// Run runs the scripts one by one until one fails. When ctx is over, it kills
-// the script and all that the script has started.
+// Run runs the scripts one by one until one fails. When ctx ends, it kills the script
+// and all processes that the script has started.
 func (l *Local) Run(ctx context.Context) error {
 	o := l.Options.withCommand()
 	if only := l.Options.OnlyOn; len(only) > 0 && !slices.Contains(only, l.system()) {
@@ -162,7 +162,7 @@ func (l *Local) Run(ctx context.Context) error {
 	return nil
 }
 
-// text is an inline script.
+// text returns the text of the inline script.
 func (l *Local) text(lines []string) string {
 	if l.windows() { // whose cmd misreads other line ends
 		return strings.Join(lines, "\r\n") + "\r\n"

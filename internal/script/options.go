@@ -1,6 +1,6 @@
-// Package script holds what all provisioners and post-processors that run scripts share:
-// the source of the script, its environment, the meaning of its exit status, and the
-// division of its output into lines.
+// Package script has the common parts of provisioners and post-processors that run
+// scripts: the source of the script, its environment, the meaning of its exit status,
+// and the splitting of its output into lines.
 package script
 
 import (
@@ -41,7 +41,7 @@ type Options struct {
 // Reads implements [bake/config/schema.Reader].
 func (o *Options) Reads() []string { return append([]string{o.Script}, o.Scripts...) }
 
-// Problem is what is wrong with the option at Field, a pointer into the options.
+// Problem is an error in the option at Field, a pointer into the options.
 type Problem struct {
 	Field           any
 	Summary, Detail string
@@ -163,7 +163,7 @@ func (o *Options) Vars(render Render, buildName, builderType string, data map[st
 	return vars, nil
 }
 
-// Quote makes a value fit between single quotes for a POSIX shell.
+// Quote escapes a value for single quotes in a POSIX shell.
 func Quote(value string) string { return strings.ReplaceAll(value, "'", `'"'"'`) }
 
 // Assign formats variables by name, each with format, which has one %s for the

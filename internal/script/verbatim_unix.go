@@ -4,5 +4,5 @@ package script
 
 import "os/exec"
 
-// verbatim does nothing: programs get their arguments as they are.
+// verbatim does nothing: programs get their arguments unchanged.
 func verbatim(*exec.Cmd) {}

@@ -27,7 +27,7 @@ import (
 // setting is an attribute of the file.
 type setting struct {
 	name, variable string
-	value          func(v cty.Value, home string) (string, error) // for the variable; empty: it is not set
+	value          func(v cty.Value, home string) (string, error) // value for the variable; empty: not set
 }
 
 // all returns the settings.
@@ -45,12 +45,12 @@ func all() []setting {
 	}
 }
 
-// limit is how large the file may be.
+// limit is the maximum size of the file.
 const limit = 1 << 20
 
 // Load returns the settings of a file as variables, "NAME=value", and the file as
-// diagnostics refer to it. A file that is not there has none, unless it must exist. A
-// "~/" at the start of a path is the directory home.
+// diagnostics refer to it. A missing file has no settings; if it must exist, that is an
+// error. A "~/" at the start of a path is replaced by the directory home.
 func Load(name string, must bool, home string) (env []string, files map[string]*hcl.File, diags hcl.Diagnostics) {
 	text, err := read(name)
 	if errors.Is(err, fs.ErrNotExist) && !must {
@@ -91,7 +91,7 @@ func Load(name string, must bool, home string) (env []string, files map[string]*
 	return env, files, diags
 }
 
-// position is where in the file a diagnostic is about.
+// position returns the location in the file that a diagnostic is about.
 func position(d *hcl.Diagnostic) int {
 	if d.Subject == nil {
 		return 0
@@ -99,7 +99,7 @@ func position(d *hcl.Diagnostic) int {
 	return d.Subject.Start.Byte
 }
 
-// read returns the text of a regular file that is not too large.
+// read returns the text of a regular file, with a limit on its size.
 func read(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -159,7 +159,7 @@ func texts(v cty.Value, _ string) (string, error) {
 	return strings.Join(parts, ","), nil
 }
 
-// directory is an absolute path: the file counts wherever bake is started.
+// directory must be an absolute path, since the file applies wherever bake is started.
 func directory(v cty.Value, home string) (string, error) {
 	s, err := text(v)
 	if rest, ok := strings.CutPrefix(s, "~/"); ok && home != "" {
@@ -206,7 +206,7 @@ func exitCodes(v cty.Value, _ string) (string, error) {
 	return s, err
 }
 
-// color false sets the variable that turns colours off.
+// color = false sets the variable that turns colors off.
 func color(v cty.Value, _ string) (string, error) {
 	if v.Type() != cty.Bool {
 		return "", errors.New("true or false is wanted")

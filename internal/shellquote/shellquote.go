@@ -1,4 +1,4 @@
-// Package shellquote writes words for a POSIX shell, and for the one of Windows.
+// Package shellquote quotes words for a POSIX shell and for that of Windows.
 package shellquote
 
 import "strings"
@@ -6,8 +6,8 @@ import "strings"
 // plain are the characters that are not special to a shell at any position.
 const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,"
 
-// Join returns words as a shell reads them, with spaces in between. Only what means
-// something to a shell is quoted.
+// Join returns words for a shell, separated by spaces. Only words with special
+// characters are quoted.
 func Join(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -35,8 +35,8 @@ func For(goos string, words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// quoteWindows puts a word in double quotes as programs of Windows read them: a
-// backslash means something before a quote only.
+// quoteWindows puts a word in double quotes as Windows programs parse them: a backslash
+// is special only before a quote.
 func quoteWindows(word string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -411,7 +411,7 @@ func dicts() map[string]any {
 	return out
 }
 
-// selections are functions that take something out of dicts.
+// selections are functions that select entries of dicts.
 func selections() map[string]any {
 	return map[string]any{
 		"pluck": func(name string, ds ...dict) []any {

@@ -17,8 +17,8 @@ import (
 
 // semverCompare reports whether version satisfies constraint: comparisons (=, !=, >, <, >=,
 // <=, ~, ~>, ^) joined by spaces or commas, alternatives by ||, and ranges (1.2 - 2). A part
-// of a version that is left out, or is x, X or *, may be anything. A prerelease satisfies
-// nothing but comparisons among which one names a prerelease.
+// of a version that is left out, or is x, X or *, may be anything. A prerelease can satisfy
+// only sets of comparisons in which one names a prerelease.
 func semverCompare(constraint, version string) (bool, error) {
 	alternatives, err := parseConstraint(constraint)
 	if err != nil {

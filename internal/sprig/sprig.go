@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// maxMade is how much a function makes of arguments that are only numbers: bytes of a text
-// or elements of a list.
+// maxMade is the maximum size of what a function makes from arguments that are only
+// numbers: bytes of a text or elements of a list.
 const maxMade = 1 << 20
 
 var errTooLarge = fmt.Errorf("the result has more than %d bytes or elements", maxMade)

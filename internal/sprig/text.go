@@ -113,7 +113,7 @@ func trunc(n int, s string) string {
 	return s
 }
 
-// title has each word begin with a capital.
+// title capitalizes each word.
 func title(s string) string {
 	previous := ' '
 	return strings.Map(func(r rune) rune {
@@ -265,7 +265,7 @@ func replace(old, new, s string) (string, error) {
 	return strings.ReplaceAll(s, old, new), nil
 }
 
-// numbered has the parts under the names _0, _1 and so on.
+// numbered returns the parts under the names _0, _1 and so on.
 func numbered(parts []string) map[string]any {
 	out := make(map[string]any, len(parts))
 	for i, p := range parts {
@@ -380,7 +380,7 @@ func replaceAll(re, s, with string, f func(*regexp.Regexp, string, string) strin
 	if err != nil {
 		return "", err
 	}
-	// A match can put the whole text into each of its places.
+	// A replacement can insert the whole text at each match.
 	if matches := len(r.FindAllStringIndex(s, -1)); matches*(len(with)+strings.Count(with, "$")*len(s)) > 16*maxMade {
 		return "", errTooLarge
 	}
@@ -391,7 +391,7 @@ func paths() map[string]any {
 	out := map[string]any{}
 	for name, f := range pathFunctions() {
 		out[name] = f
-		out["os"+strings.ToUpper(name[:1])+name[1:]] = f // paths of the machine, which has slashes
+		out["os"+strings.ToUpper(name[:1])+name[1:]] = f // paths on the machine, which have slashes
 	}
 	return out
 }

@@ -1,6 +1,6 @@
-// Package stack makes room on stacks of goroutines. Growing a deep stack copies it, which
-// reads the descriptions of all functions on it. These are spread over the program's file,
-// so each one costs a page of memory and a page fault.
+// Package stack grows the stacks of goroutines in advance. Growing a deep stack copies it,
+// which reads the descriptions of all functions on it. These are spread over the program's
+// file, so each costs a page of memory and a page fault.
 package stack
 
 const room = 24 << 10

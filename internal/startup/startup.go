@@ -19,7 +19,7 @@ type Shells struct {
 	Login  string // $SHELL
 }
 
-// file is what a shell reads when it starts.
+// file is a startup file of a shell.
 type file struct{ shell, path string }
 
 func (s Shells) files() ([]file, error) {

@@ -8,7 +8,7 @@ import (
 )
 
 func open() (*Terminal, error) {
-	in, err := os.OpenFile("CONIN$", os.O_RDWR, 0) // its mode can be set only if it can be written
+	in, err := os.OpenFile("CONIN$", os.O_RDWR, 0) // setting its mode needs write access
 	if err != nil {
 		return nil, err
 	}

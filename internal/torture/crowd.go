@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// crowd is many bakes at the same time, on one cloud, which share a state directory.
+// crowd is a number of simultaneous bakes on one cloud that share a state directory.
 type crowd struct {
 	name      string
 	processes int
 	sources   int     // of each process
-	rate      float64 // of calls: how many times as many as EC2 takes; 0 is no limit
-	killed    bool    // all are killed under way, and swept up after by as many at a time
-	memory    int64   // MB that a process may take; 0 is any
+	rate      float64 // limit on the rate of calls, as a multiple of EC2's; 0: no limit
+	killed    bool    // kill all bakes while they run, and then run as many sweeps simultaneously
+	memory    int64   // maximum memory of a process in MB; 0: no limit
 }
 
 // crowds returns the crowds by name. In a short torture, fewer calls are refused.
@@ -46,7 +46,7 @@ func crowds(short bool) []crowd {
 	}
 }
 
-// bucket is a token bucket with one token for each call, like EC2's.
+// bucket is a token bucket with one token per call, like EC2's.
 type bucket struct {
 	size, rate, tokens float64
 	last               time.Time
@@ -113,7 +113,7 @@ func (t *throttle) admits(what, service string) bool {
 	return true
 }
 
-// gathering is what came of a crowd.
+// gathering is the result of a crowd.
 type gathering struct {
 	crowd    crowd
 	calls    map[string]int
@@ -132,7 +132,7 @@ func (g *gathering) String() string {
 	return fmt.Sprintf("%s: %s, %.1f calls a bake, %d calls refused, at most %d MB", g.crowd.name, g.took.Round(time.Second), float64(all)/float64(bakes), g.refused, g.memory)
 }
 
-// bakeTakes is the additional time that one more bake of a crowd may take on a busy host.
+// bakeTakes is the additional time allowed for each bake of a crowd on a busy host.
 const bakeTakes = 4 * time.Second
 
 // run runs the bakes of the crowd at the same time, in a cloud in dir.

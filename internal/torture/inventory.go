@@ -54,7 +54,7 @@ func (w *world) inventory() (holdings, error) {
 		}
 		id, ok := strings.CutSuffix(base, ".json")
 		// A fleet of the type instant is only the record of a request, as are the tasks of images
-		// that were stored or exported, and of images that are gone something is known for good.
+		// that were stored or exported. Some data about deregistered images is kept forever.
 		if !ok || slices.Contains([]string{"fleets", "store-tasks", "exports", "deregistered-images"}, kind) {
 			return nil
 		}
@@ -158,7 +158,7 @@ func (w *world) identities(h holdings) error {
 	return err
 }
 
-// state is that of an instance, however it is written.
+// state returns the state of an instance, in any notation.
 func state(instance map[string]any) any {
 	if s, ok := instance["State"].(map[string]any); ok {
 		return s["Name"]
@@ -210,7 +210,7 @@ func (h holdings) album() string {
 	return strings.Join(texts, "")
 }
 
-// beside lists the resources except the images of ids and their snapshots.
+// beside lists the resources, except the images with these ids and their snapshots.
 func (h holdings) beside(ids []string) (left []string) {
 	expected := slices.Clone(ids)
 	for _, id := range ids {

@@ -1,9 +1,9 @@
 //go:build linux
 
-// Torture rehearses disasters: it bakes with the real program on embedded clouds whose
-// machines boot in no time. At every point of a bake, which is an API call or a command on
+// Torture injects failures: it bakes with the real program on embedded clouds whose
+// machines boot instantly. At every point of a bake, which is an API call or a command on
 // the machine, it kills bake, interrupts it, or refuses or loses the call. Then it sweeps,
-// and compares the contents of the cloud with what is expected.
+// and compares the contents of the cloud with the expected ones.
 //
 //	go run ./internal/torture              everything
 //	go run ./internal/torture -trials 100  as many of them, drawn by the seed
@@ -89,7 +89,7 @@ func (t *torture) run(ctx context.Context) (err error) {
 	return errors.Join(err, goals)
 }
 
-// plan finds out the course of each template, and draws the trials.
+// plan determines the course of each template, and draws the trials.
 func (t *torture) plan(ctx context.Context) (plan []trial, err error) {
 	t.courses = map[string]*course{}
 	for _, s := range subjects {

@@ -16,10 +16,10 @@ type mode struct {
 	code   string // error code of the refused call
 	status int
 	lose   bool // the call is carried out, and its answer lost
-	half   bool // half of the answer arrives
-	page   bool // a page of a proxy arrives instead
+	half   bool // only half of the answer arrives
+	page   bool // an error page of a proxy arrives instead
 
-	forever bool // all later calls like it fare the same
+	forever bool // all later calls of the action fail too
 	cut     bool // in addition, the ledger was written only in part
 	resume  bool // the bake is resumed; for points after the last command
 }

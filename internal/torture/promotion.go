@@ -26,8 +26,8 @@ import (
 // places are the regions in which channels are moved. The first is bake's home region.
 var places = []string{"us-east-1", "eu-west-1"}
 
-// promotion moves a channel in all places with bake images promote, again and again, and has
-// one call after the other go wrong in one way.
+// promotion repeatedly moves a channel in all places with bake images promote, and makes a
+// different call fail each time, always in the same way.
 type promotion struct {
 	mode     mode
 	bake     string
@@ -38,7 +38,7 @@ type promotion struct {
 	problems      []string
 }
 
-// String returns the line about it.
+// String returns the result on one line.
 func (p *promotion) String() string {
 	return fmt.Sprintf("promote, %s: %d calls went wrong; %d moves were finished all the same, %d problems", p.mode.name, p.trials, p.moved, len(p.problems))
 }
@@ -108,7 +108,7 @@ func (p *promotion) image(ctx context.Context, region, name string) (string, err
 	return *out.ImageId, nil
 }
 
-// put has a channel of an image name a release, as bake writes it.
+// put makes a channel of an image name a release, in the way that bake writes it.
 func (p *promotion) put(ctx context.Context, channel string, release map[string]string) error {
 	for _, region := range places {
 		id := release[region]
@@ -116,7 +116,7 @@ func (p *promotion) put(ctx context.Context, channel string, release map[string]
 		if _, err := c.PutParameter(ctx, &ssm.PutParameterInput{Name: &channel, Value: &id, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image")}); err != nil {
 			return err
 		}
-		for { // until the image was looked at
+		for { // until the image was validated
 			if _, err := c.GetParameter(ctx, &ssm.GetParameterInput{Name: &channel}); err == nil {
 				break
 			}
@@ -233,7 +233,7 @@ func misreported(r report, numbers []int) string {
 
 // promote runs the promotions in parallel.
 func (t *torture) promote(ctx context.Context) error {
-	if t.trials > 0 { // a part is drawn: two of the ways are in the tests of this package
+	if t.trials > 0 { // only some are drawn: two of the modes are in the tests of this package
 		return nil
 	}
 	var (

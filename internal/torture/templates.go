@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// subject is a template that is put to the torture.
+// subject is a template to test.
 type subject struct {
 	name, template string
 }
 
-// subjects are the templates, which have short limits. Their provisioners write down
+// subjects are the templates, which have short time limits. Their provisioners record
 // that they ran.
 var subjects = []subject{{"plain", one(`
   instance_type = "t3.micro"

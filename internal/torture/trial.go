@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// limit is how long bake may take, whatever fails. The templates have far shorter limits,
+// limit is the time limit of bake, whatever fails. The templates have far shorter limits,
 // but a busy machine may be slow.
 const limit = 10 * time.Minute
 
@@ -31,7 +31,7 @@ type trial struct {
 	subject subject
 	mode    mode
 	point   point
-	cut     int // with mode.cut: which of the states that the ledger had in between
+	cut     int // with mode.cut: which of the intermediate states of the ledger
 }
 
 // point is a call or a command of a bake: the nth one with the same name.
@@ -42,7 +42,7 @@ type point struct {
 
 func (p point) String() string { return fmt.Sprintf("%s/%d", p.what, p.nth) }
 
-// end is after all other points.
+// end comes after all other points.
 var end = point{"end", 1}
 
 func (t trial) String() string {
@@ -53,15 +53,15 @@ func (t trial) String() string {
 	return name
 }
 
-// verdict is what came of a trial.
+// verdict is the result of a trial.
 type verdict struct {
 	trial    trial
-	struck   bool // the bake came to that point
+	struck   bool // the bake reached that point
 	crashed  bool
 	finished bool
 	resumed  bool
 	left     []string // the bake's resources left in the cloud or on this host
-	lost     []string // images that it has announced, and that are not there
+	lost     []string // images that it has announced but that do not exist
 	problems []string // other problems
 	said     string
 }
@@ -75,11 +75,11 @@ func (v *verdict) bad() bool { return len(v.left)+len(v.lost)+len(v.problems) > 
 // course is the sequence of points in an undisturbed bake.
 type course struct {
 	points []point
-	cuts   map[point]int // how many states the ledger had between the point before and this one
+	cuts   map[point]int // number of states of the ledger between the previous point and this one
 	album  string        // of the images that it made
 }
 
-// attempt is a trial under way.
+// attempt is a trial in progress.
 type attempt struct {
 	trial
 	bake string
@@ -89,8 +89,8 @@ type attempt struct {
 
 	mu     sync.Mutex
 	course course
-	times  map[string]int // how often there was which call or command
-	floor  int64          // as much of the ledger was there when the last call arrived that was carried out
+	times  map[string]int // number of calls and commands, by name
+	floor  int64          // size of the ledger when the last call that was carried out arrived
 	ledger *os.File
 	child  *os.Process
 }
@@ -144,12 +144,12 @@ type report struct {
 	kept     []string // ids of images that are the user's
 	made     []string // of an artifact
 	admitted []string // ids of the resources that it reports as not deleted
-	kinds    []string // and its kinds
+	kinds    []string // and their kinds
 
-	resumable bool // as it reports: its images exist, but the steps after them were not done
+	resumable bool // as reported: its images exist, but the following steps were not done
 }
 
-// start runs bake to its end.
+// start runs bake until it ends.
 func (a *attempt) start(ctx context.Context, args ...string) (report, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -194,7 +194,7 @@ func (r *report) read(lines []byte) {
 			Resumable bool
 		}
 		if json.Unmarshal(line, &e) != nil {
-			continue // the last one, of a process that was killed
+			continue // the last one, of a killed process
 		}
 		switch {
 		case e.Kind == "resource-kept" && e.Resource.Kind == "ec2:image":
@@ -210,7 +210,7 @@ func (r *report) read(lines []byte) {
 	}
 }
 
-// meddle has the trial's way with a point.
+// meddle injects the trial's failure at its point.
 func (a *attempt) meddle(what string, w http.ResponseWriter, do func(http.ResponseWriter)) {
 	a.mu.Lock()
 	size := a.ledgerSize()
@@ -315,7 +315,7 @@ func (a *attempt) states() (sizes []int64) {
 	}
 }
 
-// cutLedger makes the ledger what it was in between.
+// cutLedger restores an intermediate state of the ledger.
 func (a *attempt) cutLedger() (cut bool, err error) {
 	sizes := a.states()
 	if a.trial.cut >= len(sizes) {
@@ -338,7 +338,7 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) (err err
 			a.out.struck = false
 			return err
 		}
-		r.made, r.kept = nil, nil // it may not have come so far
+		r.made, r.kept = nil, nil // it may not have reached that point
 		a.out.finished = false
 	}
 	if !m.kills() {
@@ -347,7 +347,7 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) (err err
 		}
 	}
 	if m.resume {
-		// On a busy host a call of the same number may come before the machine is ready.
+		// On a busy host, a call with the same number may occur before the machine is ready.
 		if times, err := a.w.provisioned(); err != nil || times["second"] == 0 {
 			a.out.struck = false
 			return err
@@ -391,8 +391,8 @@ func (a *attempt) resume(ctx context.Context, against *course) (report, error) {
 	return r, err
 }
 
-// partOf tells with what kind of resource, as bake calls it, a kind of object of the
-// cloud is deleted.
+// partOf maps kinds of objects in the cloud to the kinds of bake's resources with which
+// they are deleted.
 var partOf = map[string]string{
 	"images": "ec2:image", "snapshots": "ec2:image", "instances": "ec2:instance", "volumes": "ec2:instance", "disks": "ec2:instance",
 	"spot-requests": "ec2:instance", "key-pairs": "ec2:key-pair", "security-groups": "ec2:security-group", "launch-templates": "ec2:launch-template",

@@ -103,8 +103,8 @@ func (w *world) count(n int) {
 	w.changed.Broadcast()
 }
 
-// settle waits until nothing is under way of processes that have ended: calls that
-// they sent are still carried out.
+// settle waits until the cloud has finished the calls of processes that have ended:
+// these are still carried out.
 func (w *world) settle() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -203,7 +203,7 @@ func (w *world) dial(_ context.Context, spec machine.Spec, port uint16) (net.Con
 	return client, nil
 }
 
-// session carries out what an SSH session asks for.
+// session executes the requests of an SSH session.
 func (w *world) session(what string, do func()) {
 	w.count(1)
 	defer w.count(-1)

@@ -21,7 +21,7 @@ func Today(name string, days int) bool {
 	return all || day%days == number(name)%days
 }
 
-// Skip skips a test unless it is its turn, which comes once in so many days.
+// Skip skips a test unless it is its turn, which comes once in this many days.
 func Skip(t testing.TB, days int) {
 	t.Helper()
 	if !Today(t.Name(), days) {
@@ -56,9 +56,9 @@ func today() (day int, all bool) {
 	return int(date.Unix() / 86400), false
 }
 
-// number has tests of the same day spread over the days.
+// number returns a number for a name that distributes tests over the days.
 func number(name string) int {
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	return int(h.Sum32() >> 1) // an int on every system
+	return int(h.Sum32() >> 1) // fits into an int on every system
 }

@@ -14,14 +14,14 @@ import (
 	"bake/internal/delay"
 )
 
-// Hook is a server to tell.
+// Hook is a webhook.
 type Hook struct {
 	URL     string
 	Headers map[string]string
-	Timeout time.Duration // of each try
+	Timeout time.Duration // of each attempt
 }
 
-// Tries is how often it is tried to tell a server.
+// Tries is the maximum number of attempts.
 const Tries = 3
 
 // Send posts what as JSON. It reads only the status of the response, and does not follow

@@ -1,5 +1,4 @@
-// Package wholefile writes files for the user that are there as a whole or not at
-// all.
+// Package wholefile writes files completely or not at all.
 package wholefile
 
 import (
@@ -12,12 +11,12 @@ import (
 	"time"
 )
 
-// WriteData is [Write] of data.
+// WriteData is [Write] for data in memory.
 func WriteData(path string, perm fs.FileMode, data []byte) error {
 	return Write(path, perm, holding(data))
 }
 
-// Write replaces the content of the file at path by what fill writes. If fill fails, the
+// Write replaces the content of the file at path by the output of fill. If fill fails, the
 // file is unchanged. A new file has the permissions perm, minus the umask; an existing
 // file keeps its permissions and, for root, its owner, and a symbolic link still points to
 // it.
@@ -51,14 +50,15 @@ func holding(data []byte) func(*os.File) error {
 	}
 }
 
-// files are where a file is replaced.
+// files is the file system in which a file is replaced.
 type files struct {
 	open   func(name string, flag int, perm fs.FileMode) (*os.File, error)
 	rename func(from, to string) error
 	remove func(name string) error
 }
 
-// replace is [Write] of a file that has the mode and owner of an old one; nil: there is none.
+// replace is [Write] for a file that gets the mode and owner of an old one; nil: there is
+// none.
 func (in files) replace(name string, perm fs.FileMode, old fs.FileInfo, fill func(*os.File) error) error {
 	f, part, err := create(in.open, name, perm)
 	if err != nil {
@@ -99,8 +99,7 @@ func stays(there fs.FileInfo, err error) bool {
 	return err == nil && (there.IsDir() || there.Mode().Perm()&0o200 == 0)
 }
 
-// patience is for programs that open files for a moment whenever there are new ones, such as
-// scanners for viruses.
+// patience allows for programs that open new files for a moment, such as virus scanners.
 const patience = 2 * time.Second
 
 // Read reads a file that may be replaced at that moment, as [os.ReadFile] does.
@@ -112,7 +111,7 @@ func Read(path string) ([]byte, error) {
 	return b, err
 }
 
-// direct writes to what cannot be replaced, such as a device.
+// direct writes to a file that cannot be replaced, such as a device.
 func direct(path string, fill func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// keepOwner gives f the owner that old has, if this is root.
+// keepOwner gives f the owner of old, if this process runs as root.
 func keepOwner(f *os.File, old fs.FileInfo) error {
 	if owner, ok := old.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
 		return f.Chown(int(owner.Uid), int(owner.Gid))

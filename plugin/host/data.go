@@ -19,7 +19,7 @@ const (
 	maxValue  = 1 << 20
 )
 
-// secretValues are those values of build.* that must not be shown.
+// secretValues are the values of build.* that must not be shown.
 var secretValues = []string{"Password", "SSHPrivateKey", "WinRMPassword"}
 
 // buildData makes the values of build.* from the data that a plugin's builder reports about
@@ -56,8 +56,8 @@ func buildData(run string, said map[string]any) builder.Data {
 	return d
 }
 
-// generatedData are the values of build.* as plugins' provisioners get them: with all
-// names and types that they take for granted.
+// generatedData returns the values of build.* in the form for plugins' provisioners,
+// with all names and types that these expect.
 func generatedData(m builder.Machine, run string) map[string]any {
 	out := map[string]any{
 		"ID": "", "PackerRunUUID": run, "PackerHTTPIP": "", "PackerHTTPPort": "", "PackerHTTPAddr": "",

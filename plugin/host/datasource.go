@@ -53,7 +53,7 @@ func (h hostedDataSource) Read(ctx context.Context) (cty.Value, error) {
 	return conform(val, types)
 }
 
-// output are the names and types of what a data source returns.
+// output holds the names and types of a data source's results.
 func (p *part) output(ctx context.Context) (map[string]cty.Type, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +84,7 @@ func (p *part) outputOf(ctx context.Context, proc *process) (map[string]cty.Type
 	return p.outputs, nil
 }
 
-// conform makes val the object that the data source has said it returns.
+// conform converts val to the object that the data source has declared.
 func conform(val cty.Value, types map[string]cty.Type) (cty.Value, error) {
 	if val.IsNull() || !val.Type().IsObjectType() && !val.Type().IsMapType() {
 		return cty.NilVal, fmt.Errorf("it has returned %s, and not an object", val.Type().FriendlyName())

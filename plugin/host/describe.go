@@ -28,7 +28,7 @@ type Description struct {
 	Protocol       string   `json:"protocol_version"` // empty before v2
 }
 
-// unnamed is a plugin's name for the component that is called like the plugin.
+// unnamed is a plugin's name for the component that has the same name as the plugin.
 const unnamed = "-packer-default-plugin-name-"
 
 // Labels returns the names that templates use for the plugin's components if the plugin is called

@@ -14,7 +14,7 @@ import (
 	"bake/provisioner"
 )
 
-// Components are what a plugin has.
+// Components are the components of a plugin.
 type Components struct {
 	Builders       []component.Factory[builder.Builder]
 	Provisioners   []component.Factory[provisioner.Provisioner]
@@ -126,7 +126,7 @@ func (p *part) outline(in schema.Input) (*decoded, hcl.Diagnostics) {
 	p.mu.Unlock()
 	var proc *process
 	var err error
-	if !known { // then one process is asked for both
+	if !known { // one process answers both
 		if proc, err = p.start(p.ctx, false); err != nil {
 			return failed, failed.blame(p.label, err)
 		}

@@ -1,8 +1,8 @@
 // Package host runs the components of Packer's plugin binaries as bake's own.
 //
-// A plugin is a separate program, which can do anything with the rights of the user. It is
-// started only after its checksum was compared. Its messages are limited in size, and shown
-// like the output of a script: without secrets.
+// A plugin is a separate program, which runs with all rights of the user. It is started
+// only after its checksum was verified. Its messages are limited in size, and shown like
+// the output of a script: without secrets.
 package host
 
 import (

@@ -137,7 +137,7 @@ func isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// binaries returns those files in the directory of source that are for this system.
+// binaries returns the files in the directory of source that are for this system.
 func (s *Set) binaries(dir, source string, entries []fs.DirEntry) (found []Binary, skipped []Skipped) {
 	for _, e := range entries {
 		b, why, ok := parse(source, e.Name())

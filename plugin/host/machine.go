@@ -237,7 +237,7 @@ func (c *machine) transfer(ctx context.Context, method string, args func(stream 
 	id, done := c.stream(ctx, fn)
 	err := c.call(ctx, method, args(id))
 	if err != nil {
-		cancel() // the plugin may not have dialled, and will not any more
+		cancel() // the plugin may not have dialled, and no longer will
 	}
 	ours := <-done
 	if why := context.Cause(cause); why != nil {
@@ -249,7 +249,7 @@ func (c *machine) transfer(ctx context.Context, method string, args func(stream 
 	return ours
 }
 
-// infoOf returns what a plugin is told of a file, with the permissions that the file has on a machine.
+// infoOf returns the description of a file for a plugin, with the permissions for the machine.
 func infoOf(e communicator.Entry) *fileInfo {
 	return &fileInfo{e.Info.Name(), e.Info.Size(), e.Info.Mode().Type() | e.Perm(), e.Info.ModTime()}
 }
@@ -283,7 +283,8 @@ func (r *reading) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// few is how many files are uploaded one by one. More files are uploaded as a directory.
+// few is the maximum number of files that are uploaded one by one. More files are
+// uploaded as a directory.
 const few = 8
 
 // Put implements [communicator.Communicator].
@@ -509,8 +510,8 @@ func (c *machine) download(ctx context.Context, src string, dst *os.Root, mode f
 	return nil
 }
 
-// getPlain downloads src where no shell can tell what src is. It is taken for a directory if it
-// ends in "/" or "/.".
+// getPlain downloads src if there is no shell to determine whether it is a directory. It is
+// treated as one if it ends in "/" or "/.".
 func (c *machine) getPlain(ctx context.Context, src string, dst *os.Root) error {
 	if !strings.HasSuffix(src, "/.") && !strings.HasSuffix(src, "/") {
 		return c.download(ctx, src, dst, 0o644)

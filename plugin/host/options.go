@@ -56,7 +56,7 @@ type part struct {
 	warned   map[string]bool
 }
 
-// Limits on calls that only ask about options.
+// Limits on calls that only query options.
 const (
 	describeCall = 30 * time.Second
 	prepareCall  = 10 * time.Minute // a plugin may download a checksum, or run a program for its version
@@ -66,7 +66,7 @@ func (p *part) start(ctx context.Context, keep bool, env ...string) (*process, e
 	return p.plugin.start(ctx, string(p.kind), p.name, keep, env...)
 }
 
-// limited is a call that may take only so long.
+// limited makes a call with a time limit.
 func (p *part) limited(ctx context.Context, proc *process, limit time.Duration, method string, args, reply any) error {
 	method = p.kind.service() + "." + method
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s has not answered %s within %s", p.plugin.Source, method, limit))

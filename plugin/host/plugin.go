@@ -2,7 +2,7 @@ package host
 
 import "sync"
 
-// Plugin is an installed plugin that was asked what it is.
+// Plugin is an installed plugin with its description.
 type Plugin struct {
 	Binary
 	Description Description

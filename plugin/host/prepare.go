@@ -150,7 +150,7 @@ var (
 	bullet   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*\* `) })
 )
 
-// points splits a text into single complaints, which plugins join to a list.
+// points splits a text into single complaints, which plugins join into a list.
 func points(text string) (list []string) {
 	if !listHead().MatchString(text) {
 		return []string{strings.TrimSpace(text)}

@@ -98,7 +98,7 @@ func (p *Plugin) unchanged(ctx context.Context) error {
 	return nil
 }
 
-// cookie tells a plugin that it was not started by hand.
+// cookie shows a plugin that it was not started by hand.
 const cookie = "PACKER_PLUGIN_MAGIC_COOKIE=d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2"
 
 func (p *Plugin) environment() []string {
@@ -289,7 +289,7 @@ func (p *process) Close() error {
 // ledger.
 func (p *process) drop() { _ = p.Close() }
 
-// giveUp ends a plugin that did not exit in time, and returns what that means for the user. If the
+// giveUp ends a plugin that did not exit in time, and returns the error for the user. If the
 // plugin creates things and has a keeper, it is left to the keeper, because it may still remove
 // them.
 func (p *process) giveUp(makes bool) string {

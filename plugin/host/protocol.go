@@ -32,7 +32,8 @@ type (
 	}
 )
 
-// CommandFinished is what ends a command, as gob. Only the names of its fields count.
+// CommandFinished is the message at the end of a command, in gob. Only the names of its
+// fields matter.
 type CommandFinished struct{ ExitStatus int }
 
 const (

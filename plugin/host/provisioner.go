@@ -37,7 +37,7 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 	if closed != nil {
 		return errors.Join(err, closed)
 	}
-	if cause := context.Cause(ctx); cause != nil && err == nil { // it was over before it knew
+	if cause := context.Cause(ctx); cause != nil && err == nil { // it had ended before it knew
 		return cause
 	}
 	if remote, ok := errors.AsType[wire.RemoteError](err); ok {
@@ -46,7 +46,8 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 	return err
 }
 
-// explained adds to a plugin's error what has failed here, on its behalf.
+// explained adds failures of calls that bake made on the plugin's behalf to a plugin's
+// error.
 func explained(said wire.RemoteError, cause error) error {
 	text := strings.TrimSpace(clip(said.Error(), maxComplaint))
 	if cause == nil {

@@ -37,7 +37,7 @@ func intend(s *step.Scope, p *part) (*entry, error) {
 	return e, s.Ledger.Intend(r)
 }
 
-// started writes which process it is.
+// started records the process.
 func (e *entry) started(pid int) error {
 	if e == nil {
 		return nil
@@ -61,10 +61,12 @@ func processID(pid int, started string) string { return fmt.Sprintf("%d@%s", pid
 // removed what it has created.
 const withKeeper = "keeper"
 
-// runVariable tells a plugin, and all that it starts, which run it belongs to.
+// runVariable is an environment variable with the run that a plugin, and all processes
+// that it starts, belong to.
 const runVariable = "PACKER_RUN_UUID="
 
-// keeperLimit is when a keeper has ended by itself, or never will.
+// keeperLimit is the time after which a keeper either has ended by itself or never
+// will.
 const keeperLimit = teardownGrace + time.Minute
 
 // DestroyProcess is the [step.Destroyer] of processes that a killed run has left. It does not

@@ -22,7 +22,7 @@ import (
 type served struct {
 	communicator.Communicator
 	proc    *process
-	ctx     context.Context // its end ends the work in progress
+	ctx     context.Context // its end cancels the work in progress
 	windows bool
 
 	running sync.WaitGroup // commands
@@ -132,7 +132,7 @@ func (s *served) start(ctx context.Context, a startArgs) (_ any, err error) {
 	return nil, nil
 }
 
-// slashed is a path of the machine with slashes.
+// slashed returns a path of the machine with slashes.
 func (s *served) slashed(p string) string {
 	if s.windows {
 		p = strings.ReplaceAll(p, `\`, "/")
@@ -151,7 +151,7 @@ func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 	}
 	defer in.Close()
 	defer context.AfterFunc(ctx, func() { in.Close() })()
-	dir, err := os.MkdirTemp("", "bake-upload-") // nobody else may look into it, whatever the mode of the file
+	dir, err := os.MkdirTemp("", "bake-upload-") // nobody else may read it, whatever the mode of the file
 	if err != nil {
 		return nil, s.failed(err)
 	}
@@ -181,7 +181,7 @@ func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 	return nil, s.failed(s.Put(ctx, orHere(to), communicator.LocalFile(name, tmp.Name())))
 }
 
-// orHere is dir, or the directory that relative paths start at.
+// orHere returns dir, or "." if it is empty.
 func orHere(dir string) string {
 	if dir == "" {
 		return "."
@@ -213,7 +213,7 @@ func (s *served) uploadDir(conn context.Context, a dirArgs) (any, error) {
 }
 
 // without is a tree without the files and directories whose path below top, or whose name,
-// matches one of some patterns.
+// matches one of the patterns.
 type without struct {
 	fs.FS
 	top      string

@@ -38,7 +38,7 @@ func newUI(ctx context.Context, s *step.Scope, p *Plugin) *ui {
 	return &ui{scope: s, plugin: p, ctx: context.WithoutCancel(ctx), asking: ctx, bars: map[string]*step.Progress{}}
 }
 
-// methods are the methods of every stream with a Ui. progress finds further ones.
+// methods returns the methods of every stream with a Ui. progress finds further ones.
 func (u *ui) methods() wire.Methods {
 	return wire.Methods{
 		"Ui.Say": wire.Handle(func(_ context.Context, text string) (any, error) {

@@ -76,7 +76,7 @@ type job struct {
 	method      string
 	args, reply any             // reply is valid only if there is no error
 	begun       <-chan struct{} // closed when the plugin has started the work
-	grace       time.Duration   // for it to end in order after a cancellation
+	grace       time.Duration   // time for it to end regularly after a cancellation
 	told        func(error)     // called with the cause once the plugin has received the cancellation; may be nil
 }
 
@@ -95,7 +95,7 @@ func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) e
 	switch {
 	case !ended:
 		return fmt.Errorf("%w; %s", cause, proc.giveUp(h.kind != provisionerKind))
-	case errors.Is(err, wire.ErrGone): // so it has cleaned up nothing
+	case errors.Is(err, wire.ErrGone): // so it has not cleaned up anything
 		return fmt.Errorf("%w; %w", cause, err)
 	case err != nil:
 		return cause

@@ -9,7 +9,7 @@ import (
 	"bake/plugin/setup"
 )
 
-// Missing are the requirements that what is built in does not meet.
+// Missing returns the requirements that built-in plugins do not meet.
 func (p Places) Missing(required []setup.Requirement) (missing []setup.Requirement) {
 	for _, r := range required {
 		if _, ok := p.BuiltIn.InsteadOf(r.Source, r.Allows); !ok {
@@ -19,15 +19,15 @@ func (p Places) Missing(required []setup.Requirement) (missing []setup.Requireme
 	return missing
 }
 
-// Initialized is what has become of a requirement.
+// Initialized is the result for a requirement.
 type Initialized struct {
-	Plugin Plugin // that meets it
-	Text   string // says so, in a line; empty if nothing does
+	Plugin Plugin // plugin that meets it
+	Text   string // the result on one line; empty if nothing meets it
 	Diags  hcl.Diagnostics
 }
 
-// Initialized says what has become of a requirement, whose outcome is empty if what is built in
-// meets it. A plugin that is built in, in another version, stands in for one that cannot be had.
+// Initialized returns the result for a requirement, whose outcome is empty if a built-in plugin
+// meets it. If a plugin cannot be obtained, a built-in one in another version replaces it.
 func (p Places) Initialized(r setup.Requirement, outcome setup.Outcome) (i Initialized) {
 	b, builtIn := p.BuiltIn.Called(r.Source)
 	i.Plugin = p.named(r)
@@ -60,8 +60,7 @@ func (p Places) Initialized(r setup.Requirement, outcome setup.Outcome) (i Initi
 	return i
 }
 
-// named is the plugin that a requirement is about, as it is built in, under the name that the
-// template has for it.
+// named returns the built-in plugin for a requirement, under the name that the template uses.
 func (p Places) named(r setup.Requirement) Plugin {
 	l := Plugin{Components: []string{}}
 	if b, ok := p.BuiltIn.Called(r.Source); ok {

@@ -176,7 +176,7 @@ func (f *finder[C]) Find(typ string, required []component.Requirement) (componen
 				instead.Version, instead.Source, owner.Version, p.Version, instead.Version),
 		})
 	}
-	if _, err := f.require(owner); missing(err) { // bake init has said so
+	if _, err := f.require(owner); missing(err) { // bake init has reported this
 		return own, nil
 	}
 	return nil, diags

@@ -20,7 +20,7 @@ type Plugin struct {
 	BuiltIn    bool     `json:"built_in"`
 	Version    string   `json:"version,omitempty"` // built in or installed
 	Path       string   `json:"path,omitempty"`    // of the binary
-	New        *bool    `json:"new,omitempty"`     // it was installed just now
+	New        *bool    `json:"new,omitempty"`     // just installed
 	Components []string `json:"components"`        // by the names that the template uses
 	Installed  []string `json:"installed,omitempty"`
 }
@@ -55,8 +55,8 @@ func (p Places) All(ctx context.Context) (all []Plugin, skipped []host.Skipped, 
 }
 
 // Required returns the plugins that meet requirements: the built-in one if the constraint allows
-// it, else the newest installed one, else the built-in one after all. It calls refused for binaries
-// that do not match the lock file; they are not run.
+// it, otherwise the newest installed one, and otherwise the built-in one after all. It calls
+// refused for binaries that do not match the lock file; they are not run.
 func (p Places) Required(ctx context.Context, required []setup.Requirement, lock *registry.Lock, refused func(host.Binary, error)) (all []Plugin, err error) {
 	trust := func(b host.Binary) error {
 		err := setup.TrustLocked(lock)(b)

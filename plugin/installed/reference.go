@@ -12,9 +12,9 @@ import (
 	"bake/plugin/host"
 )
 
-// Reference returns what there is to know about the components of installed plugins, of
-// each the newest version, under the plugin's own name. Only the plugins of components
-// that are wanted are asked for options.
+// Reference returns the documentation of the components of installed plugins, in the
+// newest version of each, under the plugin's own name. Options are queried only from
+// the plugins of requested components.
 func Reference(ctx context.Context, plugins *host.Set, wanted func(name string) bool) (all []reference.Component, err error) {
 	binaries, _ := plugins.Binaries()
 	last := ""

@@ -12,7 +12,7 @@ import (
 // group is the process group that the keeper leads.
 type group struct {
 	heads  bool
-	parent int // that waits for this process
+	parent int // which waits for this process
 }
 
 // start starts the plugin in the group.
@@ -23,7 +23,7 @@ func (g *group) start(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// end kills all processes of the group, this one among them.
+// end kills all processes of the group, including this one.
 func (g *group) end(cmd *exec.Cmd) {
 	if g.heads {
 		_ = syscall.Kill(0, syscall.SIGKILL)
@@ -42,7 +42,7 @@ func (g *group) clear(cmd *exec.Cmd) {
 		return
 	}
 	other, err := syscall.Getpgid(g.parent)
-	if err == nil && other > 0 && syscall.Setpgid(0, other) == nil { // 0: it is out of sight, in another namespace
+	if err == nil && other > 0 && syscall.Setpgid(0, other) == nil { // 0: it is in another namespace and invisible
 		_ = syscall.Kill(-os.Getpid(), syscall.SIGKILL)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"bake/internal/procgroup"
 )
 
-// group is the job that the plugin and what it starts are in.
+// group is the job with the plugin and all processes that it starts.
 type group struct{}
 
 // start starts the plugin in a job, which belongs to the keeper's own, if there is one.
@@ -16,8 +16,8 @@ func (group) start(cmd *exec.Cmd) error { return procgroup.Start(cmd) }
 // end kills all processes of the job.
 func (group) end(cmd *exec.Cmd) { _ = cmd.Cancel() }
 
-// clear kills what the plugin has left in the job.
+// clear kills the processes that the plugin has left in the job.
 func (g group) clear(cmd *exec.Cmd) { g.end(cmd) }
 
-// exitCode is the code with which the keeper ends as the plugin did.
+// exitCode returns the exit code for the keeper, that of the plugin.
 func exitCode(s *os.ProcessState) int { return s.ExitCode() }

@@ -1,7 +1,7 @@
-// Package keeper is the process between bake and a plugin that has something to lose. It relays all
+// Package keeper is the process between bake and a plugin that creates resources. It relays all
 // communication between the two. If bake goes away, for whatever reason, the keeper cancels the
-// plugin's work and waits while the plugin removes what it has created. Without the keeper a plugin
-// would exit at once and leave everything behind.
+// plugin's work and waits while the plugin deletes what it has created. Without the keeper, a
+// plugin would exit at once and leave everything behind.
 //
 // A keeper is started like a plugin and sends a plugin's greeting. The plugin's command line
 // follows its own. It leads a process group that contains the plugin and all processes that the
@@ -31,7 +31,7 @@ import (
 const Name = "plugin-keeper"
 
 // Command returns the command of a keeper, to which the plugin's command line is appended. It is
-// empty if the system cannot tell where this program's file is.
+// empty if the path of this program's file is unknown.
 func Command() []string {
 	self, err := os.Executable()
 	if err != nil {
@@ -104,7 +104,7 @@ func start(command []string) (*plugin, error) {
 		return nil, err
 	}
 	go func() {
-		_ = p.cmd.Wait() // ProcessState says how it ended
+		_ = p.cmd.Wait() // ProcessState has the result
 		close(p.first.C)
 		close(p.ended)
 	}()
@@ -159,7 +159,7 @@ func (p *plugin) keep(grace patience) error {
 	up, err := accept(ctx)
 	if err != nil {
 		down.Close()
-		p.wait() // without a host it exits in order
+		p.wait() // without a host it exits regularly
 		return fmt.Errorf("bake has not connected: %w", err)
 	}
 	stop()

@@ -47,7 +47,7 @@ func (p *plugin) prepare(_ context.Context, a configureArgs) (any, error) {
 	return nil, nil
 }
 
-// talk says what the options tell to say.
+// talk prints the messages in the options.
 func (p *plugin) talk(c *wire.Client) error {
 	for method, text := range map[string]string{"Say": p.Say, "Message": p.Message, "Error": p.Error} {
 		if text != "" {
@@ -166,7 +166,7 @@ func (p *plugin) provision(host *wire.Client) error {
 	}
 }
 
-// artifact serves one.
+// artifact serves an artifact.
 func (p *plugin) artifact(id string, files []string) uint32 {
 	give := func(v any) wire.Method { return func(context.Context, any) (any, error) { return v, nil } }
 	if files == nil {
@@ -209,7 +209,7 @@ type startArgs struct {
 	StdinStreamId, StdoutStreamId, StderrStreamId, ResponseStreamId uint32
 }
 
-// commandFinished is what a command ends with, as gob.
+// commandFinished is the message at the end of a command, in gob.
 type commandFinished struct{ ExitStatus int }
 
 // machine is the communicator of the builder: its machine is this host.
@@ -255,7 +255,7 @@ func (p *plugin) startCommand(_ context.Context, a startArgs) (any, error) {
 		return c
 	}
 	if c := dial(a.StdinStreamId); c != nil {
-		stdin, err := cmd.StdinPipe() // Wait does not wait for what nobody reads
+		stdin, err := cmd.StdinPipe() // otherwise Wait would wait for input that nobody reads
 		if err != nil {
 			return nil, err
 		}
@@ -353,7 +353,7 @@ type dirArgs struct {
 	Exclude  []string
 }
 
-// copyDir is cp -R, which keeps modes. Directories that are there stay as they are.
+// copyDir is like cp -R, and keeps modes. Existing directories are not changed.
 func copyDir(dst, src string) error {
 	if !strings.HasSuffix(src, "/") {
 		dst = filepath.Join(dst, filepath.Base(src))
@@ -534,7 +534,7 @@ func (p *plugin) run(host *wire.Client, line string) (out string, code int, err 
 	return buf.String(), code, nil
 }
 
-// postProcessor makes an artifact of its input.
+// postProcessor makes an artifact from its input.
 func (p *plugin) postProcessor() wire.Methods {
 	return wire.Methods{
 		"PostProcessor.ConfigSpec": configSpec, "PostProcessor.Cancel": p.cancelled, "PostProcessor.Configure": wire.Handle(p.prepare),
@@ -587,7 +587,7 @@ func relay(host *wire.Client) wire.Methods {
 	return m
 }
 
-// dataSource returns what its options say.
+// dataSource returns the object in its options.
 func (p *plugin) dataSource() wire.Methods {
 	return wire.Methods{
 		"Datasource.ConfigSpec": configSpec,

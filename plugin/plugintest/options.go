@@ -13,7 +13,8 @@ import (
 	"bake/plugin/wire"
 )
 
-// options are what all components have. Most of them use only some.
+// options are the common options of all components, most of which use only some of
+// them.
 type options struct {
 	Journal   string   // the file to write to
 	Errors    []string // complaints of Prepare
@@ -32,21 +33,21 @@ type options struct {
 	Say, Message, Error, Ask string
 	Progress                 int // bytes
 
-	Home     string   // of the builder's machine, which is this host
-	Values   string   // JSON of values that the builder gives besides
+	Home     string   // directory of the builder's machine, which is this host
+	Values   string   // JSON of additional values that the builder provides
 	Resource string   // a file that the builder makes, and deletes unless it succeeds
-	Commands []string // that the provisioner runs
+	Commands []string // commands that the provisioner runs
 	Upload   []string // FROM, TO
 	Download []string // FROM, TO
 	UpDir    []string // FROM, TO
 	DownDir  []string // FROM, TO
-	Late     []string // commands that are run once it was cancelled
+	Late     []string // commands to run after a cancellation
 
 	Files       []string // of the artifact
-	Returns     string   // of the post-processor: input, nothing or what it makes
+	Returns     string   // result of the post-processor: input, nothing or a new artifact
 	Keep, Force bool
-	State       string // what to ask the input for
-	Huge        int    // how long the artifact's text is
+	State       string // values to request from the input
+	Huge        int    // length of the artifact's text
 
 	Output string // of the data source: JSON of an object
 }
@@ -77,7 +78,7 @@ func configSpec(context.Context, any) (any, error) {
 	return struct{ ConfigSpec []byte }{b}, err
 }
 
-// configure reads the options, and notes all that came with them.
+// configure reads the options, and records everything that came with them.
 func (p *plugin) configure(configs []any) error {
 	var notes []string
 	for _, c := range configs {
@@ -108,7 +109,7 @@ func (p *plugin) configure(configs []any) error {
 	return nil
 }
 
-// decode fills the options. Field names are those of arguments, in another case.
+// decode decodes the options. Field names are those of the arguments, apart from case.
 func (p *plugin) decode(v cty.Value) error {
 	values := v.AsValueMap()
 	for name := range spec() {
@@ -124,7 +125,7 @@ func (p *plugin) decode(v cty.Value) error {
 	return json.Unmarshal(text, &p.options)
 }
 
-// plain is a value as JSON has it, without what is null.
+// plain converts a value for JSON, without nulls.
 func plain(v cty.Value) any {
 	switch {
 	case v.IsNull():
@@ -152,7 +153,7 @@ func plain(v cty.Value) any {
 	return list
 }
 
-// complaints are what the options tell to complain about, as the SDK joins errors.
+// complaints returns the errors in the options, joined as in the SDK.
 func (p *plugin) complaints() string {
 	if len(p.Errors) == 0 {
 		return ""

@@ -1,9 +1,9 @@
 // Package plugintest is a plugin for tests, which speaks Packer's protocol without
-// Packer's SDK. Its components do what their options say, misbehaviour included, and
-// write what they do to a journal.
+// Packer's SDK. Its components do what their options request, including misbehavior,
+// and record what they do in a journal.
 //
-// A test binary is the plugin when it runs under the name of one: its TestMain calls
-// [Main] first, and [Install] installs it.
+// A test binary acts as the plugin when it is run under a plugin's name: its TestMain
+// calls [Main] first, and [Install] installs it.
 package plugintest
 
 import (
@@ -26,13 +26,13 @@ import (
 	"bake/plugin/wire"
 )
 
-// Source is where templates say that the plugin comes from, and Version its version.
+// Source is the plugin's source in templates, and Version its version.
 const (
 	Source  = "example.com/bake/probe"
 	Version = "1.2.3"
 )
 
-// unnamed is what a component is called that has the name of its plugin.
+// unnamed is the name of a component that has the same name as its plugin.
 const unnamed = "-packer-default-plugin-name-"
 
 // Install installs the running test binary as the plugin below root, and returns its path.
@@ -65,7 +65,7 @@ func InstallAs(t testing.TB, root, source string) string {
 	return path
 }
 
-// copyFile makes to another name of from, or a copy, and writes it to sum.
+// copyFile links or copies from to to, and writes its content to sum.
 func copyFile(to, from string, sum io.Writer) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -84,7 +84,7 @@ func copyFile(to, from string, sum io.Writer) error {
 	return errors.Join(err, out.Close())
 }
 
-// Main is the plugin. It returns at once, with false, if args are not those of one.
+// Main runs the plugin. It returns false at once if args are not those of a plugin.
 func Main(args, env []string) (code int, ran bool) {
 	if !strings.HasPrefix(filepath.Base(args[0]), "packer-plugin-") || len(args) < 2 {
 		return 0, false
@@ -109,7 +109,7 @@ func Main(args, env []string) (code int, ran bool) {
 
 const cookie = "PACKER_PLUGIN_MAGIC_COOKIE=d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2"
 
-// serve serves one component, as args say: the kind, the name and --protobuf.
+// serve serves the component that args define: the kind, the name and --protobuf.
 func serve(args, env []string) error {
 	if !slices.Contains(env, cookie) {
 		return errors.New("plugins are not run by hand")
@@ -165,7 +165,7 @@ func serve(args, env []string) error {
 	return nil
 }
 
-// ending closes ended when its other end is closed.
+// ending closes ended when the other end of the stream is closed.
 type ending struct {
 	*wire.Conn
 	ended chan struct{}
@@ -192,7 +192,7 @@ type plugin struct {
 	options
 }
 
-// journal notes what happens, where a test can read it.
+// journal records what happens, for tests.
 func (p *plugin) journal(format string, args ...any) {
 	if p.Journal == "" {
 		return
@@ -205,8 +205,8 @@ func (p *plugin) journal(format string, args ...any) {
 	fmt.Fprintf(f, format+"\n", args...)
 }
 
-// misbehave does what the option misbehave says at a call of the option at. Until the
-// options are known, the environment says so.
+// misbehave misbehaves as the option misbehave requests, at the call that the option at
+// names. Before the options are known, environment variables are used instead.
 func (p *plugin) misbehave(call string) error {
 	what, at := p.Misbehave, p.At
 	for _, e := range p.env {

@@ -40,7 +40,7 @@ type client struct {
 	token string
 	dir   string // root directory for file URLs
 	log   *slog.Logger
-	tell  func(string) // tells the user what bake waits for
+	tell  func(string) // informs the user what bake waits for
 	now   func() time.Time
 
 	first    time.Duration // pause before the second try

@@ -17,9 +17,9 @@ import (
 
 // Mirror copies a release to the directory dir, from which plugins can be installed
 // without a network, or whose files a web server can serve: the layout is that of
-// releases.hashicorp.com, below HOST/NAMESPACE. The archives are those of
-// platforms; it is an error if there are none. Archives that are there are not downloaded
-// again. It returns the names of the archives.
+// releases.hashicorp.com, below HOST/NAMESPACE. The archives are those of platforms; it
+// is an error if there are none. Existing archives are not downloaded again. It returns
+// the names of the archives.
 func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platforms Platforms) (names []string, err error) {
 	s := rel.Source
 	home := filepath.Join(dir, s.Host, filepath.FromSlash(s.Path), s.repository())
@@ -56,14 +56,14 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 	return names, locked(ctx, dir, func() error {
 		tidy(files)
 		texts := map[string][]byte{"SHA256SUMS": rel.sums, "manifest.json": rel.manifest}
-		if rel.manifest == nil { // the names of its archives are others here
+		if rel.manifest == nil { // the names of its archives differ here
 			texts["SHA256SUMS"] = rel.treeSums()
 			texts["manifest.json"] = fmt.Appendf(nil, `{"version":"1","metadata":{"protocol_version":%q}}`+"\n", rel.API)
 		}
 		if rel.signed() {
 			texts["SHA256SUMS.sig"] = rel.signature
 		} else if err := remove(filepath.Join(files, treeFile(s, rel.Version, "SHA256SUMS.sig"))); err != nil {
-			return err // of other checksums: the release was copied from another site before
+			return err // of other checksums: the release was copied from another site earlier
 		}
 		for name, text := range texts {
 			if err := wholefile.WriteData(filepath.Join(files, treeFile(s, rel.Version, name)), 0o644, text); err != nil {
@@ -74,10 +74,10 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 	})
 }
 
-// signed says whether there is a signature of the checksums as a tree has them.
+// signed reports whether there is a signature for the checksums in the form of a tree.
 func (r *Release) signed() bool { return r.signature != nil && r.manifest != nil }
 
-// treeSums are the checksums under the names that archives have in a tree.
+// treeSums returns the checksums under the names that archives have in a tree.
 func (r *Release) treeSums() []byte {
 	var b strings.Builder
 	for _, a := range r.Archives {
@@ -86,7 +86,7 @@ func (r *Release) treeSums() []byte {
 	return []byte(b.String())
 }
 
-// The list of versions of a tree, as releases.hashicorp.com has it.
+// The list of versions of a tree, in the format of releases.hashicorp.com.
 type (
 	treeIndex struct {
 		Name     string                     `json:"name"`
@@ -109,8 +109,8 @@ type (
 	}
 )
 
-// addToIndex adds a release to the list of versions at path, with the archives that
-// there are.
+// addToIndex adds a release to the list of versions at path, with the existing
+// archives.
 func addToIndex(path string, rel *Release) error {
 	index := treeIndex{Name: rel.Source.repository(), Versions: map[string]json.RawMessage{}}
 	f, err := os.Open(path)

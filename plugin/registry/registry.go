@@ -21,7 +21,7 @@ import (
 	goversion "github.com/hashicorp/go-version"
 )
 
-// Options say where plugins come from.
+// Options define the sources of plugins.
 type Options struct {
 	Mirror string       // directory, or http(s) URL, of a tree made by [Registry.Mirror]; if set, it is the only source
 	Token  string       // for GitHub's API

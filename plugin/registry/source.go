@@ -77,8 +77,8 @@ type Platform struct{ OS, Arch string }
 // String returns the form used in file names: linux_amd64.
 func (p Platform) String() string { return p.OS + "_" + p.Arch }
 
-// Platforms are the platforms with one of these systems and one of these architectures; an empty
-// list means all.
+// Platforms is the set of platforms with one of these systems and one of these architectures; an
+// empty list means all.
 type Platforms struct{ OS, Arch []string }
 
 // Only returns a set with only p.

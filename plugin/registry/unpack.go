@@ -13,19 +13,20 @@ import (
 	"sync"
 )
 
-// What an archive may make bake do.
+// Limits on archives.
 const (
-	maxBinary    = 1 << 30 // bytes that are unpacked
+	maxBinary    = 1 << 30 // bytes after unpacking
 	maxDirectory = 1 << 20 // bytes of the list of files
 )
 
-// beside is what an archive may hold beside the plugin. It is not unpacked.
+// beside matches files that an archive may contain besides the plugin. They are not
+// unpacked.
 var beside = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?i)^(licen[cs]e|notice|readme|changelog)(\.(txt|md))?$`)
 })
 
-// unpack writes the file called name in archive to out. An archive holds that file
-// alone, but for a licence and the like; anything else in it is an error, and so is a
+// unpack writes the file called name in archive to out. An archive contains only that
+// file, apart from a license and the like; anything else in it is an error, and so is a
 // file of more than limit bytes.
 func unpack(archive *os.File, name string, out io.Writer, limit int64) error {
 	info, err := archive.Stat()
@@ -60,7 +61,7 @@ func unpack(archive *os.File, name string, out io.Writer, limit int64) error {
 	return copyAtMost(out, r, limit)
 }
 
-// copyAtMost copies what r holds; more than limit bytes are an error.
+// copyAtMost copies the content of r. More than limit bytes are an error.
 func copyAtMost(w io.Writer, r io.Reader, limit int64) error {
 	n, err := io.Copy(w, io.LimitReader(r, limit+1))
 	if err == nil && n > limit {
@@ -69,7 +70,7 @@ func copyAtMost(w io.Writer, r io.Reader, limit int64) error {
 	return err
 }
 
-// metered fails when more than left bytes are read.
+// metered is a reader that fails when more than left bytes are read.
 type metered struct {
 	io.ReaderAt
 	left int64

@@ -21,8 +21,8 @@ import (
 //go:embed hashicorp.asc
 var hashicorpKey []byte
 
-// verifySums checks that signature is one of sums by one of keys. A key may have
-// expired since, but not before the signature was made.
+// verifySums checks that signature is a signature of sums by one of keys. The key may
+// have expired since, but not before the signature was made.
 func verifySums(keys, sums, signature []byte, now time.Time) error {
 	ring, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(keys))
 	if err != nil {
@@ -36,9 +36,9 @@ func verifySums(keys, sums, signature []byte, now time.Time) error {
 	return err
 }
 
-// validWhen says whether the key that has made sig had not expired then. Verifying the
-// signature as of then will not do: a key that was renewed since has no signature of
-// its own that is old enough.
+// validWhen reports whether the key that made sig had not expired at that time.
+// Verifying the signature as of then would not work: a key that was renewed later has
+// no self-signature that is old enough.
 func validWhen(ring openpgp.EntityList, sig *packet.Signature) bool {
 	if sig.IssuerKeyId == nil {
 		return false
@@ -86,7 +86,7 @@ func parseSum(text string) (string, error) {
 	return hex.EncodeToString(b), nil
 }
 
-// clip makes a text from a server short enough to be shown.
+// clip shortens a text from a server for display.
 func clip(text string) string {
 	const most = 80
 	text = strings.TrimSpace(text)

@@ -6,9 +6,9 @@ import (
 	goversion "github.com/hashicorp/go-version"
 )
 
-// ParseVersions reads a version or a constraint; an empty one allows every version. A
-// constraint is met by development versions of the releases that it allows, as in a template;
-// a version is that one alone.
+// ParseVersions parses a version or a constraint; an empty one allows every version. A
+// constraint also allows development versions of the releases that it allows, as in a
+// template; a version allows only itself.
 func ParseVersions(text string) (allows func(version string) bool, err error) {
 	if text == "" {
 		return func(string) bool { return true }, nil

@@ -94,7 +94,7 @@ type Outcome struct {
 // Note is something that the user should know about an installed plugin.
 type Note struct{ Summary, Detail string }
 
-// parallel is how many plugins are downloaded at a time.
+// parallel is the maximum number of plugins that are downloaded at a time.
 const parallel = 4
 
 // Init installs the missing plugins, as far as possible, and updates o.Lock, which the caller
@@ -133,7 +133,7 @@ type Installation struct {
 	New                 bool              // it was installed just now, not before
 }
 
-// dir is where new plugins go.
+// dir is the directory for new plugins.
 func (o Options) dir() (string, error) {
 	if len(o.Dirs) == 0 {
 		return "", errors.New("no plugin directory: the home directory is unknown; set PACKER_PLUGIN_PATH to a directory")

@@ -148,7 +148,7 @@ func assignSlice(dst reflect.Value, v any) error {
 	return nil
 }
 
-// kind names the kind of a decoded value, for an error.
+// kind returns the kind of a decoded value, for errors.
 func kind(v any) string {
 	switch v.(type) {
 	case bool:

@@ -19,8 +19,8 @@ type RemoteError string
 
 func (e RemoteError) Error() string { return string(e) }
 
-// MaxCalls is how many calls on one stream run at the same time, as long as their arguments
-// together take no more than [MaxMessage] bytes; further calls wait.
+// MaxCalls is the maximum number of calls on one stream that run at the same time, as long
+// as their arguments together take no more than [MaxMessage] bytes; further calls wait.
 const MaxCalls = 256
 
 // request and response are the headers of the arguments and the reply.

@@ -1,7 +1,7 @@
-// Package wire speaks the protocol of Packer plugin binaries, from both sides: many
+// Package wire implements both sides of the protocol of Packer plugin binaries: many
 // streams over one connection, calls in MessagePack on each of them, descriptions of
-// options and values. It knows no components.
+// options, and values. It is independent of components.
 //
-// What comes from the other end is hostile. Everything that is read is limited in depth,
-// in number and in memory, and an error is all that it can cause.
+// Data from the other end is considered hostile. Everything that is read is limited in
+// depth, number and memory, and can cause nothing worse than an error.
 package wire

@@ -33,12 +33,12 @@ func readGob(b []byte, left *int) (v any, err error) {
 	id := r.typeID()
 	t, known := r.types[id]
 	if !known || t.kind != gobStruct {
-		r.number() // no struct: a zero stands before it
+		r.number() // not a struct: preceded by a zero
 	}
 	return r.value(id, 0), nil
 }
 
-// gobError is what the reader panics with when the input is wrong.
+// gobError is the value of the reader's panic when the input is invalid.
 type gobError struct{ error }
 
 func gobFail(text string) { panic(gobError{errors.New("gob: " + text)}) }
@@ -106,7 +106,7 @@ func (r *gobReader) typeID() int64 {
 		}
 		r.types[-id] = r.definition()
 		if len(r.msg) > 0 {
-			r.number() // the length of the message that follows in this one
+			r.number() // the length of the nested message that follows
 		}
 	}
 }
@@ -294,15 +294,15 @@ func (r *gobReader) iface(depth int) any {
 		return nil
 	}
 	id := r.typeID()
-	r.number() // the length of the value, for who skips it
+	r.number() // the length of the value, for readers that skip it
 	if t := r.types[id]; t.kind != gobStruct {
-		r.number() // no struct: a zero stands before it
+		r.number() // not a struct: preceded by a zero
 	}
 	return gobInterface{name, r.value(id, depth+1)}
 }
 
-// gobOf reads a value that was sent as the interface or the encoding of itself that it
-// is in cty and hcldec: a struct {Version, ...} in a gob of its own.
+// gobOf reads a value that cty or hcldec has sent as an interface or as its own
+// encoding: a struct {Version, ...} in a nested gob.
 func gobOf(v any, left *int) (map[string]any, error) {
 	b, ok := v.([]byte)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 // MaxHandshake is the largest length of a plugin's first line, in bytes.
 const MaxHandshake = 4 << 10
 
-// Address is where a plugin listens for one connection.
+// Address is the address on which a plugin listens for one connection.
 type Address struct {
 	Network string // "unix" or "tcp"
 	Addr    string

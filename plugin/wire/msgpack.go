@@ -137,8 +137,9 @@ func appendStruct(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	return b, nil
 }
 
-// appendHead begins a list or a map: short is the code with the length in it,
-// long16 the one with a length of 16 bits; that with 32 bits follows it.
+// appendHead appends the head of a list or a map: short is the code that includes the
+// length, and long16 the one with a 16-bit length; the code with a 32-bit length
+// follows it.
 func appendHead(b []byte, n int, short, long16 byte) []byte {
 	switch {
 	case n < 16:
@@ -158,8 +159,8 @@ func appendTextHead(b []byte, n int) []byte {
 
 func appendBytesHead(b []byte, n int) []byte { return appendSize(b, n, 0xc4) }
 
-// appendSize writes a length after its code: code8 is the one with 8 bits, those with
-// 16 and 32 follow it.
+// appendSize appends a code and a length: code8 is the code for 8 bits; those for 16
+// and 32 bits follow it.
 func appendSize(b []byte, n int, code8 byte) []byte {
 	switch {
 	case n < 1<<8:
@@ -188,7 +189,7 @@ func Decode(r Reader) (any, error) {
 
 type decoder struct {
 	r    Reader
-	left int // bytes of memory that may still be taken
+	left int // remaining bytes of memory
 }
 
 // take allows for n bytes of memory.
@@ -301,7 +302,7 @@ func (d *decoder) value(depth int) (any, error) {
 	return d.object(n, depth) // 0xde, 0xdf
 }
 
-// sizeOfLength is of how many bytes the length after a code is.
+// sizeOfLength returns the number of bytes of the length after a code.
 func sizeOfLength(c byte) int {
 	switch c {
 	case 0xc4, 0xc7, 0xd9:

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// MaxStreams is how many streams may be open at a time. Each can hold 256 KiB of unread data.
+	// MaxStreams is the maximum number of open streams. Each can hold 256 KiB of unread data.
 	MaxStreams = 512
 	// maxGreeting is how long the other end may take to name the stream that it dials, or to accept
 	// one that was dialled. Plugins give up after 5 seconds.
@@ -260,7 +260,7 @@ func (m *Mux) listen(id uint32) func(context.Context) (*Conn, error) {
 		case <-ctx.Done():
 		}
 		if !m.forget(id, ch) && c == nil {
-			c = <-ch // it was dialled just now
+			c = <-ch // just dialled
 		}
 		if c != nil {
 			c.Close()

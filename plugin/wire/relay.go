@@ -8,7 +8,7 @@ type Message struct {
 	Seq    uint64
 	Error  string // of an answer
 	Body   any    // the arguments or the reply
-	Raw    []byte // all of it, as it came
+	Raw    []byte // the complete message, unchanged
 }
 
 // ReadMessage reads a whole call or answer. If there is an error, Raw holds the bytes that
@@ -40,7 +40,7 @@ func (c *capture) ReadByte() (byte, error) {
 	return b, err
 }
 
-// Request makes the bytes of a call, for a relay that has something to say itself.
+// Request encodes a call, for a relay that makes its own calls.
 func Request(method string, seq uint64, args any) ([]byte, error) {
 	head, err := Marshal(request{method, seq})
 	if err != nil {

@@ -59,7 +59,8 @@ func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 
 var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d levels deep", ErrLimit, maxSpecDepth)
 
-// checkName refuses names that are not valid in a template. In a message they could do harm.
+// checkName refuses names that are not valid in a template. In a message, they could do
+// harm.
 func checkName(name string) error {
 	if !hclsyntax.ValidIdentifier(name) || name != cty.NormalizeString(name) { // cty panics on two names that it considers the same
 		return fmt.Errorf("%q is not the name of an option", name)

@@ -18,7 +18,7 @@ import (
 // Limits on a value from the other end, in addition to [MaxMessage].
 const (
 	maxType      = 256 << 10 // bytes of the JSON that describes its type
-	maxTypeDepth = 64        // brackets in each other in it
+	maxTypeDepth = 64        // nesting depth of brackets in it
 	maxDigits    = 4096      // of a number that is sent as text
 	maxExponent  = 16384     // of a number, base 2
 )
@@ -33,10 +33,10 @@ func EncodeConfig(v cty.Value) ([]byte, error) {
 	return ctyjson.Marshal(v, cty.DynamicPseudoType)
 }
 
-// DecodeConfig reads what [EncodeConfig] has written.
+// DecodeConfig decodes the format of [EncodeConfig].
 func DecodeConfig(b []byte) (cty.Value, error) { return ctyjson.Unmarshal(b, cty.DynamicPseudoType) }
 
-// DecodeValue reads what a data source has returned. The value is wholly known.
+// DecodeValue decodes the result of a data source. The value is wholly known.
 func DecodeValue(b []byte, form Form) (cty.Value, error) {
 	if len(b) > MaxMessage {
 		return cty.NilVal, fmt.Errorf("%w: a value of %d bytes", ErrLimit, len(b))
@@ -56,7 +56,7 @@ func DecodeValue(b []byte, form Form) (cty.Value, error) {
 	return gobValue(v, &left)
 }
 
-// EncodeValue writes a value as a plugin does that was started with --protobuf.
+// EncodeValue encodes a value like a plugin that was started with --protobuf.
 func EncodeValue(v cty.Value) ([]byte, error) {
 	if !v.IsWhollyKnown() || v.ContainsMarked() {
 		return nil, errors.New("a value that is unknown or marked cannot be sent")
@@ -110,7 +110,7 @@ func plainData(v cty.Value) (any, error) {
 	return nil, fmt.Errorf("a %s cannot be sent", t.FriendlyName())
 }
 
-// dynamicValue makes a value of a list of its type, as JSON, and plain data.
+// dynamicValue makes a value from a list of its type, in JSON, and its plain data.
 func dynamicValue(v any) (cty.Value, error) {
 	pair, ok := v.([]any)
 	if !ok || len(pair) != 2 {
@@ -146,7 +146,8 @@ func typeOf(text []byte) (t cty.Type, err error) {
 	if len(text) > maxType {
 		return t, fmt.Errorf("%w: a type of %d bytes", ErrLimit, len(text))
 	}
-	// cty panics at names that are the same to it, and at optional ones that do not exist.
+	// cty panics at names that it considers the same, and at optional attributes that do
+	// not exist.
 	defer func() {
 		if wrong := recover(); wrong != nil {
 			t, err = cty.NilType, fmt.Errorf("the type of a value: %v", wrong)
@@ -161,8 +162,8 @@ func typeOf(text []byte) (t cty.Type, err error) {
 	return t.WithoutOptionalAttributesDeep(), nil
 }
 
-// gobValue reads a value as cty wrote it when it still knew gob: a struct {Version, Ty,
-// V} in a gob of its own.
+// gobValue reads a value in the gob format of older versions of cty: a struct {Version,
+// Ty, V} in a nested gob.
 func gobValue(v any, left *int) (cty.Value, error) {
 	m, err := gobOf(v, left)
 	if err != nil {
@@ -179,7 +180,7 @@ func gobValue(v any, left *int) (cty.Value, error) {
 	return valueOf(data, t)
 }
 
-// gobData replaces what is particular to gob in a value by plain data.
+// gobData replaces the gob-specific parts of a value by plain data.
 func gobData(v any, left *int) (any, error) {
 	switch v := v.(type) {
 	case gobInterface:
@@ -220,7 +221,7 @@ func gobNumber(b []byte) (*big.Float, error) {
 		return nil, errNumber
 	}
 	if len(b) > 1 && (b[1]>>5 > byte(big.ToPositiveInf) || b[1]>>1&3 == 3) {
-		return nil, errors.New("a number of no kind") // which big takes, and panics at later
+		return nil, errors.New("a number of no kind") // which big accepts, but panics at later
 	}
 	if err := f.GobDecode(b); err != nil {
 		return nil, fmt.Errorf("a number: %w", err)
@@ -230,7 +231,7 @@ func gobNumber(b []byte) (*big.Float, error) {
 
 var errNumber = fmt.Errorf("%w: a number that is too large, too small or too exact", ErrLimit)
 
-// number checks that a number can be written out.
+// number checks that a number can be written out in full.
 func number(f *big.Float) (cty.Value, error) {
 	if e := f.MantExp(nil); f.IsInf() || e > maxExponent || e < -maxExponent || f.Prec() > maxExponent {
 		return cty.NilVal, errNumber
@@ -238,7 +239,7 @@ func number(f *big.Float) (cty.Value, error) {
 	return cty.NumberVal(f), nil
 }
 
-// valueOf makes a value of type t of plain data.
+// valueOf makes a value of type t from plain data.
 func valueOf(v any, t cty.Type) (cty.Value, error) {
 	wrong := func() (cty.Value, error) {
 		return cty.NilVal, fmt.Errorf("%s where %s is expected", kind(v), t.FriendlyName())

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Span is a span as the collector has got it.
+// Span is a span as received by the collector.
 type Span struct {
 	Trace, ID, Parent, Name string
 	Start, End              time.Time
@@ -34,7 +34,7 @@ type Collector struct {
 	wrong error
 }
 
-// attrs are attributes, all of which are texts.
+// attrs are attributes, whose values must all be strings.
 type attrs []struct {
 	Key   string
 	Value struct{ StringValue *string }
@@ -62,7 +62,8 @@ func Start(t testing.TB) *Collector {
 	return c
 }
 
-// New starts a collector. The error of stop, which ends it, is for what it has not understood.
+// New starts a collector. stop ends it, and returns an error about requests that it could not
+// parse.
 func New() (c *Collector, stop func() error) {
 	c = &Collector{}
 	s := httptest.NewServer(c)
@@ -98,7 +99,7 @@ func (c *Collector) Spans() []Span {
 	return append([]Span(nil), c.spans...)
 }
 
-// Requests are all that were made.
+// Requests returns all requests.
 func (c *Collector) Requests() []*http.Request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
