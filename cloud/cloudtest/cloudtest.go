@@ -282,7 +282,7 @@ func (i *Images) About(r io.Reader) ([]byte, error) { return image.ReadAbout(r) 
 
 // RestoreImage implements [cloud.Images].
 func (i *Images) RestoreImage(_ context.Context, r io.Reader) (made []string, err error) {
-	err = image.ReadStored(r, func(layer io.Reader) error {
+	err = image.ReadStored(r, func(_ string, layer io.Reader) error {
 		id := i.NewID()
 		dir := filepath.Join(i.dir, id)
 		made = append(made, id)

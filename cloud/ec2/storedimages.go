@@ -520,7 +520,9 @@ func (s *Service) restoreLayers(ctx context.Context, f *os.File, of map[string][
 					st.collect()
 					return fmt.Errorf("the stored image lacks layer %d", n)
 				}
-				layers = append(layers, made[n])
+				if !slices.Contains(layers, made[n]) { // a layer hides an equal one below it
+					layers = append(layers, made[n])
+				}
 			}
 			if err := st.snapshots.Edit(id, func(r *snapshot) { r.Layers, r.Whole = layers, true }); err != nil {
 				return err

@@ -105,15 +105,9 @@ func (s *Store) importImage(ctx context.Context, img *ociImage, ref string, o Im
 // in the same order. A layer that occurs twice in the image is used once, at its upper position:
 // overlayfs refuses repetitions, and the upper layer hides the lower one.
 func (s *Store) importLayers(ctx context.Context, layers []ociLayer, report func(Progress)) ([]LayerID, error) {
-	records, err := s.records()
+	have, err := s.byDigest()
 	if err != nil {
 		return nil, err
-	}
-	have := map[string]LayerID{}
-	for _, r := range records {
-		if r.DiffID != "" {
-			have[r.DiffID] = r.ID
-		}
 	}
 	var wanted []ociLayer
 	for i, l := range layers {

@@ -26,10 +26,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -72,8 +74,9 @@ type Store struct {
 type layerRecord struct {
 	ID      LayerID   `json:"id"`
 	Created time.Time `json:"created"`
-	DiffID  string    `json:"diff_id,omitempty"` // of the OCI layer that it was made from
-	Size    int64     `json:"size,omitempty"`    // size as a tar, once computed
+	DiffID  string    `json:"diff_id,omitempty"` // digest of the tar that it was made from, verified; also an OCI layer's
+	Size    int64     `json:"size,omitempty"`    // size as a tar that [machine.Driver] packs, once computed
+	Digest  string    `json:"digest,omitempty"`  // of that tar, likewise
 }
 
 // Open opens the store in dir, creating it if necessary, and deletes the unfinished work of
@@ -221,11 +224,7 @@ func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
 func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, check func(dir string) error) (id LayerID, err error) {
 	err = s.work(ctx, func(dir string) error {
 		content := filepath.Join(dir, "content")
-		whole := &endReader{r: tar}
-		if err := s.driver.Unpack(ctx, whole, content); err != nil {
-			return err
-		}
-		if err := whole.check(); err != nil {
+		if err := s.unpack(ctx, tar, content); err != nil {
 			return err
 		}
 		if err := check(content); err != nil {
@@ -238,6 +237,15 @@ func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, c
 		return err
 	})
 	return id, err
+}
+
+// unpack makes the directory content of tar, and reads tar to its end.
+func (s *Store) unpack(ctx context.Context, tar io.Reader, content string) error {
+	whole := &endReader{r: tar}
+	if err := s.driver.Unpack(ctx, whole, content); err != nil {
+		return err
+	}
+	return whole.check()
 }
 
 // Clone makes a layer from a copy of upper, the upper directory of a running machine that is frozen
@@ -304,16 +312,31 @@ func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
 	if err != nil || r.Size > 0 {
 		return r.Size, err
 	}
-	var n counter
-	err = s.driver.Pack(ctx, s.path("layers", string(id)), &n)
-	if err == nil {
-		err = s.noteSize(ctx, id, int64(n))
-	}
-	return int64(n), s.explain("measure layer "+string(id), err)
+	n, _, err := s.measure(ctx, id)
+	return n, err
 }
 
-// noteSize records the size of a layer, unless the layer was removed meanwhile.
-func (s *Store) noteSize(ctx context.Context, id LayerID, size int64) error {
+// measure returns the size of a layer as a tar, and the digest of that.
+func (s *Store) measure(ctx context.Context, id LayerID) (size int64, digest string, err error) {
+	r, err := s.record(id)
+	if err != nil || r.Digest != "" {
+		return r.Size, r.Digest, err
+	}
+	var n counter
+	hash := sha256.New()
+	err = s.driver.Pack(ctx, s.path("layers", string(id)), io.MultiWriter(&n, hash))
+	digest = digestOf(hash)
+	if err == nil {
+		err = s.noteMeasure(ctx, id, int64(n), digest)
+	}
+	return int64(n), digest, s.explain("measure layer "+string(id), err)
+}
+
+// digestOf returns the digest of what was hashed.
+func digestOf(hash hash.Hash) string { return "sha256:" + hex.EncodeToString(hash.Sum(nil)) }
+
+// noteMeasure records the size and the digest of a layer, unless the layer was removed meanwhile.
+func (s *Store) noteMeasure(ctx context.Context, id LayerID, size int64, digest string) error {
 	unlock, err := s.lockRecords(ctx)
 	if err != nil {
 		return err
@@ -323,7 +346,7 @@ func (s *Store) noteSize(ctx context.Context, id LayerID, size int64) error {
 	if err != nil {
 		return err
 	}
-	r.Size = size
+	r.Size, r.Digest = size, digest
 	return writeRecord(s.recordPath(id), r)
 }
 

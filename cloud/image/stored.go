@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"bake/cloud/machine/layer"
@@ -23,10 +26,14 @@ const (
 // storedLayer is the name of a layer in a stored image.
 func storedLayer(n int) string { return fmt.Sprintf("layers/%d.tar", n) }
 
+// digestRecord is the key of the record of a layer's entry with the digest of its content.
+const digestRecord = "BAKE.digest"
+
 // StoredLayer is a layer that is to be stored.
 type StoredLayer struct {
-	Size int64 // bytes that Pack writes
-	Pack func(w io.Writer) error
+	Size   int64  // bytes that Pack writes
+	Digest string // of what Pack writes, as sha256:HEX; may be empty
+	Pack   func(w io.Writer) error
 }
 
 // WriteStored writes a stored image, and calls report with how many bytes of its layers are done. It
@@ -41,17 +48,21 @@ func WriteStored(w io.Writer, about []byte, layers []StoredLayer, report func(in
 		return err
 	}
 	t := tar.NewWriter(&bombCheck{w: z, packed: &packed})
-	entry := func(name string, size int64, content func(io.Writer) error) error {
-		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size}); err != nil {
+	entry := func(name string, size int64, digest string, content func(io.Writer) error) error {
+		h := &tar.Header{Name: name, Mode: 0o600, Size: size}
+		if digest != "" {
+			h.PAXRecords = map[string]string{digestRecord: digest}
+		}
+		if err := t.WriteHeader(h); err != nil {
 			return err
 		}
 		return content(t)
 	}
-	err = entry(aboutName, int64(len(about)), func(w io.Writer) error { _, err := w.Write(about); return err })
+	err = entry(aboutName, int64(len(about)), "", func(w io.Writer) error { _, err := w.Write(about); return err })
 	done := int64(0)
 	for i, l := range layers {
 		if err == nil {
-			err = entry(storedLayer(i), l.Size, func(w io.Writer) error {
+			err = entry(storedLayer(i), l.Size, l.Digest, func(w io.Writer) error {
 				return l.Pack(&reporting{w, func(n int64) { report(done + n) }, 0})
 			})
 		}
@@ -91,8 +102,9 @@ func ReadAbout(r io.Reader) (about []byte, err error) {
 	return about, err
 }
 
-// ReadStored passes the layers of a stored image to unpack, one after the other, as tar streams.
-func ReadStored(r io.Reader, unpack func(io.Reader) error) error {
+// ReadStored passes the layers of a stored image to unpack, one after the other, as tar streams, with
+// the digests that the image claims for them, if any.
+func ReadStored(r io.Reader, unpack func(digest string, layer io.Reader) error) error {
 	return readStored(r, func(t *tar.Reader, plain io.Reader) error {
 		for n := 0; ; n++ {
 			h, err := t.Next()
@@ -105,7 +117,7 @@ func ReadStored(r io.Reader, unpack func(io.Reader) error) error {
 			case !is(h, storedLayer(n)) || n == MaxLayers:
 				return fmt.Errorf("an entry %.80q where a layer should be", h.Name)
 			}
-			if err := unpack(t); err != nil {
+			if err := unpack(h.PAXRecords[digestRecord], t); err != nil {
 				return fmt.Errorf("layer %d: %w", n, err)
 			}
 		}
@@ -151,11 +163,11 @@ func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layer
 		if err != nil {
 			return err
 		}
-		size, err := s.Size(ctx, id)
+		size, digest, err := s.measure(ctx, id)
 		if err != nil {
 			return err
 		}
-		stored = append(stored, StoredLayer{size, func(w io.Writer) error { return s.packRestorable(ctx, dir, w) }})
+		stored = append(stored, StoredLayer{size, digest, func(w io.Writer) error { return s.packRestorable(ctx, dir, w) }})
 		total += size
 		report(int64(i+1), int64(10*len(layers))) // measuring them is about a tenth of the work
 	}
@@ -171,20 +183,79 @@ func (s *Store) packRestorable(ctx context.Context, dir string, w io.Writer) err
 	return pipe.Through(ctx, pack, layer.CheckHoles)
 }
 
-// RestoreImage makes the layers of a stored image, in their order. On error there are none.
-func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (made []LayerID, err error) {
-	err = ReadStored(r, func(content io.Reader) error {
-		id, err := s.importLayer(ctx, content, layerRecord{}, func(string) error { return nil })
-		made = append(made, id)
+// RestoreImage makes the layers of a stored image, in their order. Those that the store has are
+// shared. On error it makes none.
+func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (ids []LayerID, err error) {
+	have, err := s.byDigest()
+	if err != nil {
+		return nil, s.explain("restore an image", err)
+	}
+	err = s.work(ctx, func(dir string) error {
+		var layers []restoredLayer
+		err := ReadStored(r, func(digest string, content io.Reader) error {
+			l := restoredLayer{have[digest], digest, filepath.Join(dir, strconv.Itoa(len(layers)))}
+			layers = append(layers, l)
+			return s.restoreLayer(ctx, l, content)
+		})
+		if err == nil {
+			err = syncFileSystem(s.dir)
+		}
+		if err != nil {
+			return err
+		}
+		ids, err = s.adoptAll(layers, have)
 		return err
 	})
-	if err == nil {
-		return made, nil
+	return ids, s.explain("restore an image", err)
+}
+
+// byDigest returns the layers by the digests of the tars that they were made from or are packed as.
+func (s *Store) byDigest() (map[string]LayerID, error) {
+	records, err := s.records()
+	have := map[string]LayerID{}
+	for _, r := range records {
+		have[r.DiffID], have[r.Digest] = r.ID, r.ID
 	}
-	for _, id := range made {
-		if id != "" {
-			err = errors.Join(err, s.Remove(context.WithoutCancel(ctx), id))
+	delete(have, "") // of those that are not known
+	return have, err
+}
+
+// restoredLayer is a layer of a stored image.
+type restoredLayer struct {
+	id     LayerID // of the layer of this digest that the store has, or empty
+	digest string  // may be empty
+	dir    string  // with the content, unless the store has it
+}
+
+// restoreLayer unpacks a layer that the store does not have. Whether it has it or not, a content that
+// has another digest than the image claims is an error: a layer is had by nobody who cannot show it.
+func (s *Store) restoreLayer(ctx context.Context, l restoredLayer, content io.Reader) error {
+	hash := sha256.New()
+	var err error
+	if l.id != "" {
+		_, err = io.Copy(hash, content)
+	} else {
+		err = s.unpack(ctx, io.TeeReader(content, hash), l.dir)
+	}
+	if got := digestOf(hash); err == nil && l.digest != "" && got != l.digest {
+		err = fmt.Errorf("its content is %s and the image says %.80q", got, l.digest)
+	}
+	return err
+}
+
+// adoptAll makes layers of what was restored. Those of one digest become one layer.
+func (s *Store) adoptAll(layers []restoredLayer, have map[string]LayerID) (ids []LayerID, err error) {
+	for _, l := range layers {
+		id := have[l.digest]
+		if id == "" {
+			if id, err = s.adopt(l.dir, layerRecord{DiffID: l.digest}); err != nil {
+				return nil, err // those that were made have no owner, and Collect finds them
+			}
 		}
+		if l.digest != "" {
+			have[l.digest] = id
+		}
+		ids = append(ids, id)
 	}
-	return nil, s.explain("restore an image", err)
+	return ids, nil
 }

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -135,7 +137,7 @@ func TestStoredHoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := bytes.ReplaceAll(b.Bytes(), []byte("GNX."), []byte("GNU.")) // which the writer does not write
-	err := image.ReadStored(bytes.NewReader(file), func(io.Reader) error { t.Error("it is read"); return nil })
+	err := image.ReadStored(bytes.NewReader(file), func(string, io.Reader) error { t.Error("it is read"); return nil })
 	if err == nil || !strings.Contains(err.Error(), "where a layer should be") {
 		t.Error(err)
 	}
@@ -167,7 +169,7 @@ func TestStoredBomb(t *testing.T) {
 			w.CloseWithError(err)
 			written <- err
 		}()
-		err := image.ReadStored(r, func(layer io.Reader) error { _, err := io.Copy(io.Discard, layer); return err })
+		err := image.ReadStored(r, func(_ string, layer io.Reader) error { _, err := io.Copy(io.Discard, layer); return err })
 		_ = r.Close()
 		if werr := <-written; (werr == nil) != test.stored || (err == nil) != test.stored || !test.stored && !strings.Contains(werr.Error(), "when it is restored") {
 			t.Errorf("%s: stored: %v; restored: %v", name, werr, err)
@@ -243,5 +245,65 @@ func TestExportDisk(t *testing.T) {
 	}
 	if left := work(t, dir); len(left) != before+2 { // the layer and its record
 		t.Errorf("what is left: %q", left)
+	}
+}
+
+// TestRestoredLayersAreShared: a layer that the store has is not made again; what claims to be one,
+// and is not, is refused.
+func TestRestoredLayersAreShared(t *testing.T) {
+	ctx, dir, other := t.Context(), t.TempDir(), t.TempDir()
+	from, to := openStore(t, dir), openStore(t, other)
+	layers := []image.LayerID{layerOf(t, from, "etc/name", "upper"), layerOf(t, from, "etc/name", "lower")}
+	var file bytes.Buffer
+	if err := from.StoreImage(ctx, &file, []byte("about"), layers, func(_, _ int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := from.RestoreImage(ctx, bytes.NewReader(file.Bytes())); err != nil || !slices.Equal(made, layers) {
+		t.Errorf("%v have become %v, %v", layers, made, err)
+	}
+	first, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes())); err != nil || !slices.Equal(again, first) {
+		t.Errorf("%v are restored again as %v, %v", first, again, err)
+	}
+
+	sum := sha256.Sum256(packed(t, from, layers[0]))
+	digest := fmt.Sprintf("sha256:%x", sum)
+	lower, upper := packed(t, from, layers[1]), packed(t, from, layers[0])
+	stored := func(claims ...string) *bytes.Buffer {
+		var file bytes.Buffer
+		var claimed []image.StoredLayer
+		for n, claim := range claims {
+			content := lower
+			if n > 0 {
+				content = upper
+			}
+			claimed = append(claimed, image.StoredLayer{Size: int64(len(content)), Digest: claim, Pack: func(w io.Writer) error { _, err := w.Write(content); return err }})
+		}
+		if err := image.WriteStored(&file, []byte("about"), claimed, func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+		return &file
+	}
+	before, there := work(t, dir), work(t, other)
+	for _, claim := range []string{digest, "sha256:" + strings.Repeat("0", 64), "x"} {
+		for _, s := range []*image.Store{from, to} {
+			if made, err := s.RestoreImage(ctx, stored(claim)); err == nil || !strings.Contains(err.Error(), "and the image says") {
+				t.Errorf("what claims to be %.20s is restored as %v, %v", claim, made, err)
+			}
+		}
+	}
+	if now := work(t, dir); !slices.Equal(before, now) || !slices.Equal(there, work(t, other)) {
+		t.Errorf("there was %q and is %q", before, now)
+	}
+	// One that claims nothing is made.
+	if made, err := from.RestoreImage(ctx, stored("", digest)); err != nil || slices.Contains(layers, made[0]) || made[1] != layers[0] {
+		t.Errorf("%v, %v", made, err)
+	}
+	third := openStore(t, t.TempDir()) // in which two are equal
+	if made, err := third.RestoreImage(ctx, stored("", digest, digest)); err != nil || len(made) != 3 || made[1] != made[2] {
+		t.Errorf("%v, %v", made, err)
 	}
 }
