@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"bake/engine"
 	"bake/step"
 )
 
@@ -115,4 +116,39 @@ func TestCache(t *testing.T) {
 
 	c.err = errors.New("no room")
 	check("a full disk", "six seven", "From here on no machine is kept: keep the machine in the cache: no room", 0, script("six"), script("seven"))
+}
+
+// TestCacheAfterResume: what provisioners do to a machine on which some have run before is not kept,
+// and the build says so.
+func TestCacheAfterResume(t *testing.T) {
+	build := func(j step.Journal, cache engine.Cache, fails error) (says bool) {
+		f := newFixture(t, "source \"machine\" \"web\" {}\nbuild {\nsources = [\"machine.web\"]\nprovisioner \"run\" {\nscript = \"one\"\n}\n}\n")
+		f.options.Journal, f.options.Cache = j, cache
+		f.world.act = func(_ context.Context, what string) error {
+			if what == "run one" {
+				return fails
+			}
+			return nil
+		}
+		if r := f.one(t.Context()); !errors.Is(r.Err, fails) {
+			t.Errorf("got %v, want %v", r.Err, fails)
+		}
+		return slices.ContainsFunc(f.events, func(e step.Event) bool { return strings.Contains(e.Text, "No machine is kept in the cache") })
+	}
+	bad := errors.New("bad")
+	for name, cache := range map[string]engine.Cache{"with": &store{}, "without": nil} {
+		j, err := step.CreateJournal(filepath.Join(t.TempDir(), "journal"), "head", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if build(j, cache, bad) {
+			t.Errorf("%s a cache: the first attempt says that it keeps nothing", name)
+		}
+		if says := build(j, nil, nil); says != (cache != nil) {
+			t.Errorf("%s a cache: after that, it says that it keeps nothing: %t", name, says)
+		}
+		if err := j.Close(false); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -43,6 +43,9 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			return err
 		}
 	}
+	if used, _ := step.Recall[bool](x.scope, cached); used && x.options.Cache == nil {
+		x.scope.Say(ctx, "No machine is kept in the cache: after a resume it is not known what the provisioners find on the machine")
+	}
 	if x.options.Cache != nil && !x.cache.started {
 		x.scope.Say(ctx, "The cache is not used: builders of the type %s cannot begin from it", x.build.Type)
 	}
