@@ -716,3 +716,24 @@ func TestTextAsName(t *testing.T) {
 		}
 	}
 }
+
+// TestTrailingComma: a mistake in JSON is one error.
+func TestTrailingComma(t *testing.T) {
+	dir := write(t, map[string]string{"a.pkr.hcl": "", "v.json": `{"region": "x",}`})
+	_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now, VarFiles: []string{"v.json"}})
+	if got := text(diags); !strings.Contains(got, "Trailing comma in object") || strings.Contains(got, "Root value") {
+		t.Error(got)
+	}
+}
+
+// TestDirectoryAsFile: what is not a file is not read.
+func TestDirectoryAsFile(t *testing.T) {
+	dir := write(t, map[string]string{"a.pkr.hcl": ""})
+	if err := os.Mkdir(filepath.Join(dir, "vars.pkrvars.hcl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now, VarFiles: []string{"vars.pkrvars.hcl"}})
+	if got := text(diags); !strings.Contains(got, "vars.pkrvars.hcl is not a regular file") {
+		t.Error(got)
+	}
+}

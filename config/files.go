@@ -33,6 +33,9 @@ func (r *reader) abs(name string) string {
 
 // parse reads a file in the syntax that its extension indicates.
 func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
+	if info, err := os.Stat(r.abs(name)); err == nil && !info.Mode().IsRegular() {
+		return nil, problem(nil, "Cannot read file", "%s is not a regular file.", name)
+	}
 	src, err := os.ReadFile(r.abs(name))
 	if err != nil {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
@@ -46,6 +49,7 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	if strings.HasSuffix(name, ".json") {
 		f, diags = json.Parse(hcljson.Source(src), name)
+		diags = withoutRoot(diags)
 	} else {
 		f, diags = hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	}
@@ -54,6 +58,15 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	}
 	r.files[name] = f
 	return f, LimitSyntaxErrors(diags)
+}
+
+// withoutRoot removes from the errors of a JSON file the one that the parser adds whenever it
+// could not read the outermost value.
+func withoutRoot(diags hcl.Diagnostics) hcl.Diagnostics {
+	if len(diags) < 2 {
+		return diags
+	}
+	return slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary == "Root value must be object" })
 }
 
 // maxSyntax is the maximum number of syntax errors that are shown for a file.

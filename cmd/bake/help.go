@@ -157,9 +157,27 @@ func section(w io.Writer, heading string, rows [][2]string) {
 	}
 	fmt.Fprintf(w, "\n%s:\n", heading)
 	for _, r := range rows {
-		text := strings.ReplaceAll(r[1], "\n", "\n"+strings.Repeat(" ", width+4))
-		fmt.Fprintf(w, "  %-*s  %s\n", width, r[0], text)
+		lines := wrapped(r[1], max(40, helpWidth-width-4))
+		fmt.Fprintf(w, "  %-*s  %s\n", width, r[0], strings.Join(lines, "\n"+strings.Repeat(" ", width+4)))
 	}
+}
+
+// helpWidth is how many columns help has, unless a single word needs more.
+const helpWidth = 100
+
+// wrapped returns the lines of a text, those that are longer than most divided between words.
+func wrapped(text string, most int) (lines []string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		for len(line) > most {
+			at := strings.LastIndexByte(line[:most+1], ' ')
+			if at <= 0 {
+				break
+			}
+			lines, line = append(lines, line[:at]), line[at+1:]
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // flagRows lists the flags of cmd. A flag that is true by default is listed as set to

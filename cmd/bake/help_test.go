@@ -43,6 +43,9 @@ func TestHelp(t *testing.T) {
 			}
 		}
 		for line := range strings.Lines(out.String()) {
+			if len(line) > helpWidth+1 && !strings.HasPrefix(line, "Usage:") && !strings.HasPrefix(line, "  bake ") {
+				t.Errorf("the help of %s has a line of %d characters: %s", cmd.CommandPath(), len(line)-1, line)
+			}
 			if strings.Contains(line, "`") {
 				t.Errorf("the help of %s has a backquote: %s", cmd.CommandPath(), line)
 			}

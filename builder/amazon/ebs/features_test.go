@@ -502,6 +502,22 @@ func TestSecurityGroupSource(t *testing.T) {
 	}
 }
 
+// TestSecurityGroupSourceHere: a local cloud is on this machine, whatever addresses the
+// template admits for AWS.
+func TestSecurityGroupSourceHere(t *testing.T) {
+	for option, want := range map[string][2]string{
+		`temporary_security_group_source_cidrs = ["10.0.0.0/8"]`: {"10.0.0.0/8", "127.0.0.1/32"},
+		`temporary_security_group_source_public_ip = true`:       {"127.0.0.1/32", ""},
+	} {
+		w := newWorld(t)
+		w.MustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true\n"+option))
+		p := w.Sent("AuthorizeSecurityGroupIngress")
+		if got := [2]string{p["IpPermissions.1.IpRanges.1.CidrIp"], p["IpPermissions.1.IpRanges.2.CidrIp"]}; got != want {
+			t.Errorf("%s: %q, want %q", option, got, want)
+		}
+	}
+}
+
 func TestRunRequest(t *testing.T) {
 	w := newWorld(t)
 	w.MustBuild(t, plain(`

@@ -303,7 +303,7 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if own, err := m.begun(ctx, region, m.Name); err != nil || own.ID != "" {
 		return err
 	}
-	return step.Run(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "deregister any old image in "+region, func(ctx context.Context) error {
 		images, err := m.named(ctx, region)
 		if err != nil {
 			return err

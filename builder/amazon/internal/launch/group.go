@@ -151,7 +151,17 @@ func (l *Launcher) admit(ctx context.Context, group string, ranges []string) err
 const (
 	everybody   = "0.0.0.0/0"
 	everybodyV6 = "::/0"
+	here        = "127.0.0.1/32" // this machine, for a cloud on it
 )
+
+// covers reports whether one of the ranges contains all addresses of another one.
+func covers(ranges []string, other string) bool {
+	inner, err := netip.ParsePrefix(other)
+	return err == nil && slices.ContainsFunc(ranges, func(r string) bool {
+		outer, err := netip.ParsePrefix(r)
+		return err == nil && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+	})
+}
 
 // admitted returns the address ranges to admit, and whether that is only the public
 // address of this machine.
@@ -168,8 +178,10 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	indirect := l.BastionHost != "" || l.ProxyHost != "" || l.fixedHost() != "" ||
 		l.SSHInterface == PrivateIP || l.SSHInterface == PrivateDNS
 	switch {
+	case len(ranges) > 0 && l.Session.Cloud.StandsIn() && !covers(ranges, here):
+		ranges, why = append(ranges, here), why+", and this machine as the local cloud sees it"
 	case len(ranges) > 0:
-	case l.TemporarySecurityGroupSourcePublicIP:
+	case l.TemporarySecurityGroupSourcePublicIP && !l.Session.Loopback():
 		ip, err := publicAddress(ctx, 10*time.Second)
 		if err != nil {
 			return nil, false, l.Src.Errorf(&l.TemporarySecurityGroupSourcePublicIP, "Unknown public address",
@@ -177,7 +189,7 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 		}
 		ranges, why = append(ranges, ip), "the public address of this machine"
 	case l.Session.Loopback():
-		ranges, why = []string{"127.0.0.1/32"}, "this machine"
+		ranges, why = []string{here}, "this machine"
 	case indirect:
 		ranges, why = []string{all}, "everyone, since the address that bake connects from is unknown; set temporary_security_group_source_cidrs to narrow it down"
 	default:

@@ -74,6 +74,9 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 	return step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (string, error) {
 		err := l.Session.IAM().Do(ctx, "GetInstanceProfile", url.Values{"InstanceProfileName": {l.IAMInstanceProfile}}, &struct{}{})
 		switch {
+		case access.Is(err, "NoSuchEntity") && standIn && l.SSHInterface == SessionManager:
+			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile",
+				"The local cloud has no instance profile %q, and Session Manager reaches only machines with one. Create it there, with aws iam create-instance-profile while bake cloud up runs, or use another ssh_interface with -local.", l.IAMInstanceProfile)
 		case access.Is(err, "NoSuchEntity") && standIn:
 			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has no role.", l.IAMInstanceProfile)
 			return "", nil
