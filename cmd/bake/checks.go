@@ -83,7 +83,7 @@ to fail, or if its result is unknown.`,
 4    something of the machine of an image was left behind
 5    the cloud refused to launch a machine of the image
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`},
+With -exit-codes=packer: only 0 and 1.`},
 		Args: needFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Files = args

@@ -59,7 +59,7 @@ public addresses, but neither the host nor private networks: see -allow-egress.
 
 The credentials file has a profile for each account of the cloud, so that sharing
 between accounts can be tried: default, other and, with -accounts, account3 and so on.
-An account stays once it is there.
+Accounts stay once they have been created.
 
 Requests must be signed, except CONNECT, which 'bake nc' uses to reach the ports that
 security groups open. Anyone who can reach the endpoint can reach those ports too, so

@@ -23,14 +23,14 @@ const (
 // runExitCodes are those of the commands that run something, for their help.
 const runExitCodes = `0    done
 1    failed: the template or the command line is wrong, or any other reason
-3    done, and nothing had to be built (with -detailed-exitcode alone)
+3    done, and nothing had to be built (only with -detailed-exitcode)
 4    something was left behind
 5    refused by the cloud before a machine or an image was made
 6    a provisioner failed
 7    an image was made, but not copied, shared or tagged everywhere
 8    the time limit of -timeout has passed
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 // sweepExitCodes are those of bake sweep.
 const sweepExitCodes = `0    done
@@ -38,13 +38,13 @@ const sweepExitCodes = `0    done
 4    something was not deleted
 5    the cloud refused to say what is there
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 // exitCodesFlag registers the flag that selects Packer's exit codes, for a command with
 // more exit codes than Packer's.
 func (p *program) exitCodesFlag(flags *pflag.FlagSet, codes *choice) {
 	codes.values = []string{bakeCodes, packerCodes}
-	flags.Var(codes, "exit-codes", "`meaning` of the exit codes: bake, or packer for 0 and 1 alone; default: $"+exitCodesVariable+", or bake, or packer if that is the program's name")
+	flags.Var(codes, "exit-codes", "`meaning` of the exit codes: bake, or packer for only 0 and 1; default: $"+exitCodesVariable+", or bake, or packer if that is the program's name")
 }
 
 // outcomeError is the error of a command whose exit code reports its outcome.

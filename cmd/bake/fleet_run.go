@@ -216,7 +216,7 @@ with the role of its cells. A cell whose parent image would be built would be bu
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.fleetPlan(ctx, &o, args) })
 		},
-		Annotations: map[string]string{exitCodes: "0    done\n1    failed\n3    nothing would be built (with -detailed-exitcode alone)"},
+		Annotations: map[string]string{exitCodes: "0    done\n1    failed\n3    nothing would be built (only with -detailed-exitcode)"},
 	}
 	o.register(p, cmd)
 	o.registerLocal(cmd.Flags())

@@ -26,7 +26,7 @@ const imagesExitCodes = `0    done
 1    failed: there is no such image, the command line is wrong, or any other reason
 5    the cloud refused to answer, or could not be reached
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 func (p *program) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -217,7 +217,7 @@ the owner of an image can see when it was last launched, up to a day late.`,
 	flags.StringSliceVar(&o.states, "state", nil, "list images in these `states`, such as available or disabled")
 	flags.Var(&o.olderThan, "older-than", "list images of at least this `age`, such as 24h, 7d or 1d12h")
 	flags.StringArrayVar(&o.filters, "filter", nil, "list images that match this EC2 `filter`: Name=NAME,Values=VALUE,...; repeatable")
-	flags.BoolVar(&o.unused, "unused", false, "list unused images, according to the guards of 'bake images rm'; shared images count as used, and a guard that cannot tell, as without a permission, counts as use")
+	flags.BoolVar(&o.unused, "unused", false, "list unused images, according to the guards of 'bake images rm'; shared images count as used, and so do images for which a guard cannot decide, for example for lack of a permission")
 	flags.StringVar(&o.channel, "channel", "", "list the current and earlier images of this `channel`: IMAGE/CHANNEL, or a parameter such as /golden/web/stable")
 	flags.BoolVar(&o.instances, "instances", false, "list the account's instances and their images instead; only with -region or -regions")
 	o.placeFlags.register(p, flags)

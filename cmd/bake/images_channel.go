@@ -26,7 +26,7 @@ const imagesChannelExitCodes = `0    done
 5    the cloud refused, or could not be reached
 7    done in part: an image is still named by a channel, or not disabled
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 // channelFlags select channels and their place.
 type channelFlags struct {

@@ -29,9 +29,9 @@ func (p *program) imagesDiffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE IMAGE",
 		Short: "Show the differences between two images",
-		Long: `Compare two images, by their IDs or names: attributes, tags, block devices and, of images
-the account, the keys of their snapshots and the accounts they are shared with. IDs and
-dates, which always differ, are not compared. The exit code is 0 with or without
+		Long: `Compare two images, by their IDs or names: attributes, tags, block devices and, if the
+account owns them, the keys of their snapshots and the accounts they are shared with. IDs
+and dates, which always differ, are not compared. The exit code is 0 with or without
 differences.
 
 With -contents, also compare their packages, files and check results, from the reports of

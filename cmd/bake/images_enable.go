@@ -17,9 +17,9 @@ func (p *program) imagesEnableCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "enable IMAGE",
 		Short: "Enable a disabled image",
-		Long: `Enable an image that is disabled, and share it again with those whom it was shared with
-before 'bake images prune' disabled it, as its tags say. Give it the tag bake:hold if it
-is to stay: otherwise it may be disabled again when nothing uses it.`,
+		Long: `Enable a disabled image, and share it again with everyone it was shared with before
+'bake images prune' disabled it, according to its tags. Add the tag bake:hold to keep it:
+otherwise it may be disabled again when nothing uses it.`,
 		Example: `  bake images enable ami-0123456789abcdef0
   bake images enable web-20260101 -regions all`,
 		Args: exactly("the ID or name of an image"),

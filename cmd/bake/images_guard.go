@@ -26,9 +26,9 @@ const guardHelp = `An image is in use, and stays, by these guards:
               last 2: AWS reports launches up to a day late
   receivers   an account that it is shared with uses it: by AWS's usage report or,
               with -role, by the guards from channel to references, asked there
-A guard that cannot tell, as without a permission, keeps the image too.
--ignore-guard does without one. Templates of CloudFormation and Terraform, and programs
-that have the ID of an image in their text, are not searched.`
+If a guard cannot decide, for example for lack of a permission, the image stays too.
+-ignore-guard skips guards. CloudFormation and Terraform templates, and programs that
+contain the ID of an image, are not searched.`
 
 // guardFlags select the guards that protect images.
 type guardFlags struct {

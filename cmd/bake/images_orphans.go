@@ -38,10 +38,10 @@ Some are listed but kept, with the reason. These guards can be skipped with -ign
   locked        it is locked
   fast-restore  fast snapshot restore is enabled for it
   fast-launch   fast launch is enabled for its image
-A guard that cannot tell, as without a permission, keeps all snapshots of the region.
-Those that have tags of AWS Backup, Data Lifecycle Manager, EC2 Image Builder, Kubernetes
-or Velero, and archived ones, are always kept. A region whose images could not all be
-listed has no orphans.
+If a guard cannot decide, for example for lack of a permission, all snapshots of the
+region are kept. Those with tags of AWS Backup, Data Lifecycle Manager, EC2 Image Builder,
+Kubernetes or Velero, and archived ones, are always kept. If the images of a region cannot
+all be listed, no snapshot there counts as an orphan.
 
 Sizes are upper bounds: snapshots share blocks, so deleting one frees less. Costs are
 those of us-east-1.`,

@@ -17,7 +17,7 @@ const imagesRemoveExitCodes = `0    done
 5    the cloud refused, or could not be reached
 7    done in part: a region or an account refused
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 type imagesRmOptions struct {
 	placeFlags

@@ -21,7 +21,7 @@ const imagesChangeExitCodes = `0    done
 5    the cloud refused, or could not be reached, before anything was done
 7    done in some regions, but not in all
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`
+With -exit-codes=packer: only 0 and 1.`
 
 // partly is the error of a command that has done only a part of its work. Its outcome is
 // that of images which are not everywhere.
@@ -93,7 +93,7 @@ instances are not affected, but new launches there will fail. With -regions, als
 sharing its copies in those regions.
 
 First, AWS is asked for a report of the accounts that use the image. If one of the given
-accounts uses it, or the report cannot be had, nothing is changed, unless
+accounts uses it, or the report is not available, nothing is changed, unless
 -ignore-guard=receivers is given. Reports lack the launches of the last day; with -role,
 the accounts themselves are queried, which gives the current state.`,
 		Example: `  bake images unshare web-20261128 -with 111122223333

@@ -45,7 +45,7 @@ func (p *program) rehearsing(rules int, seed uint64) {
 
 // faultsFlag registers the flag for a file of rules.
 func faultsFlag(flags *pflag.FlagSet, value *string) {
-	flags.StringVar(value, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file` into the local cloud")
+	flags.StringVar(value, "faults", "", "inject failures into the local cloud, according to the rules in this JSON `file`")
 }
 
 // openLocal opens the local cloud. egress is the value of -allow-egress, and faults that

@@ -41,7 +41,7 @@ whose parent image would be built would be built too.`,
 			o.path = args[0]
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.plan(ctx, o) })
 		},
-		Annotations: map[string]string{exitCodes: "0    done\n1    failed\n3    nothing would be built (with -detailed-exitcode alone)"},
+		Annotations: map[string]string{exitCodes: "0    done\n1    failed\n3    nothing would be built (only with -detailed-exitcode)"},
 	}
 	flags := cmd.Flags()
 	o.register(flags)

@@ -46,7 +46,7 @@ could not be read is reported on standard error and noted in the document.`,
 4    something of the machine of an image was left behind
 5    the cloud refused to launch a machine of the image
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`},
+With -exit-codes=packer: only 0 and 1.`},
 		Args: atMost("an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd, args); err != nil {

@@ -58,7 +58,7 @@ and compare its files with the attested ones; the machine is always deleted agai
 4    something of the machine of an image was left behind
 5    the cloud refused to answer, or to launch a machine of the image
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
-With -exit-codes=packer: 0 and 1 alone.`},
+With -exit-codes=packer: only 0 and 1.`},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{"name the attestations to check, or an image", cmd.CommandPath()}
