@@ -124,7 +124,7 @@ func newWorld(t *testing.T, opts cloud.Options) *world {
 	return w
 }
 
-// process imports an image of some size and tears down what is left to be.
+// process imports an image of a given size and runs the teardown.
 func (w *world) process(t *testing.T, ctx context.Context, size int64, body string) (*builder.Artifact, error) {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk.raw")
@@ -158,7 +158,7 @@ func (w *world) images(t *testing.T) []types.Image {
 	return out.Images
 }
 
-// left is what there is of a build beside its images.
+// left lists the resources of a build other than its images.
 func (w *world) left(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -240,7 +240,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// userTags are the tags that the template gave.
+// userTags are the tags from the template.
 func userTags(i types.Image) []types.Tag {
 	return slices.DeleteFunc(i.Tags, func(t types.Tag) bool { return *t.Key == "bake:user" })
 }
@@ -291,9 +291,8 @@ func TestImportFails(t *testing.T) {
 	}
 }
 
-// TestSharingByDefaultKey imports images that are to be shared where the account encrypts
-// everything, or with its default key: if that is the one of AWS it is said before anything
-// is uploaded.
+// TestSharingByDefaultKey: if an image that is to be shared would be encrypted with a
+// default key that AWS manages, that is an error before anything is uploaded.
 func TestSharingByDefaultKey(t *testing.T) {
 	for _, test := range []struct{ name, body, key, want string }{
 		{"encrypted", "ami_users = [\"987654321098\"]\nami_encrypt = true", "", "Sharing an image that others cannot decrypt"},
@@ -331,8 +330,8 @@ func TestSharingByDefaultKey(t *testing.T) {
 	}
 }
 
-// answering puts a server before the cloud, whose answers to requests about objects may be
-// others: answer says whether it has given one.
+// answering puts a server in front of the cloud in which answer can handle requests about
+// objects. It reports whether it has.
 func (w *world) answering(t *testing.T, answer func(rw http.ResponseWriter, r *http.Request) bool) {
 	t.Helper()
 	at, err := url.Parse(w.URL)
@@ -349,8 +348,8 @@ func (w *world) answering(t *testing.T, answer func(rw http.ResponseWriter, r *h
 	w.cloud.Endpoint = srv.URL
 }
 
-// TestUploadFails: an upload that S3 ends after it has begun leaves nothing, and one that has
-// no ID is not begun.
+// TestUploadFails: an upload that fails after it has begun leaves nothing, and one without an
+// ID is not started.
 func TestUploadFails(t *testing.T) {
 	for _, test := range []struct {
 		name, with, body string
@@ -382,8 +381,8 @@ func TestUploadFails(t *testing.T) {
 	}
 }
 
-// TestChecksums: all that is uploaded has checksums, without which S3 puts nothing into buckets
-// with a default retention.
+// TestChecksums: all uploads have checksums, which S3 requires in buckets with a default
+// retention.
 func TestChecksums(t *testing.T) {
 	for _, size := range []int64{1 << 20, 20 << 20} {
 		w := newWorld(t, cloud.Options{})
@@ -404,7 +403,7 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
-// TestFaults fails, or cancels the build at, each call to EC2: nothing is left.
+// TestFaults fails each call to EC2, or cancels the build there: nothing is left.
 func TestFaults(t *testing.T) {
 	for _, action := range []string{"ImportImage", "DescribeImportImageTasks", "DescribeImages", "CopyImage", "DeregisterImage", "ModifyImageAttribute", "DeleteTags"} {
 		t.Run(action, func(t *testing.T) {

@@ -23,14 +23,14 @@ import (
 	"bake/cloud/machine"
 )
 
-// host is the instance that bake runs on: it notes what is run, and has a device
-// for each attached volume.
+// host is the instance that bake runs on. It records commands, and has a device for
+// each attached volume.
 type host struct {
 	dir, id string
 
 	mu   sync.Mutex
 	ran  []string
-	fail string // a command that begins so fails
+	fail string // commands with this prefix fail
 }
 
 func (h *host) maker() amazontest.Maker {
@@ -57,7 +57,7 @@ func (h *host) maker() amazontest.Maker {
 	})
 }
 
-// newWorld has an instance running that builds are run on.
+// newWorld returns a world with a running instance on which builds run.
 func newWorld(t *testing.T) (*amazontest.World, *host) {
 	h := &host{dir: t.TempDir()}
 	w := amazontest.NewWorld(t, h.maker())
@@ -153,7 +153,7 @@ sudo umount AT`, "AT", at)
 	left(t, w, 2)
 }
 
-// left counts what is in the account beside the instance, its volume and the
+// left counts the account's resources other than the instance, its volume and the
 // network.
 func left(t *testing.T, w *amazontest.World, want int) {
 	t.Helper()
@@ -198,8 +198,8 @@ ami_block_device_mappings {
 	left(t, w, 2)
 }
 
-// TestFailures has each command fail: what was mounted is unmounted, and nothing
-// is left in the cloud.
+// TestFailures makes each command fail: everything is unmounted, and nothing is left in
+// the cloud.
 func TestFailures(t *testing.T) {
 	for _, fail := range []string{"sudo mkdir", "sudo mount -o", "sudo touch", "sudo mount --bind", "sudo cp", "sudo umount", "PROVISION"} {
 		t.Run(fail, func(t *testing.T) {
@@ -272,8 +272,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestNoSourceImage has no image match: on the local cloud, the error at the filter
-// says which images there are, as that of the other builders does.
+// TestNoSourceImage: if no image matches on the local cloud, the error at the filter
+// lists the existing images, as for other builders.
 func TestNoSourceImage(t *testing.T) {
 	w, _ := newWorld(t)
 	b := w.Bake(t)
@@ -292,8 +292,8 @@ func TestNoSourceImage(t *testing.T) {
 	}
 }
 
-// TestVerified: the image is looked at on a machine of it before anybody gets it. The
-// builder knows neither a type for that nor a user.
+// TestVerified: the image is verified on a machine before it is shared. The builder has
+// neither an instance type nor a user for that.
 func TestVerified(t *testing.T) {
 	w, h := newWorld(t)
 	amazontest.Verified(t, w, small+"ami_users = [\"123456789013\"]\n", builder.Boot{InstanceType: "t3.small", User: "admin"}, 2, func(context.Context, builder.Machine) error {

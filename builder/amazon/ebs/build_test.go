@@ -15,7 +15,7 @@ import (
 	"bake/communicator"
 )
 
-// distributed is a source block that uses much of what there is.
+// distributed is a source block that uses many options.
 const distributed = `
 ami_name        = "web"
 ami_description = "from {{ .SourceAMIName }}"
@@ -82,7 +82,7 @@ func TestBuild(t *testing.T) {
 		}
 	}
 
-	// What the artifact says is deleted with it.
+	// Deleting the artifact deletes the resources in it.
 	d := b.Scope.Destroyers()
 	for _, r := range a.Resources {
 		for range 2 {
@@ -96,7 +96,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// checkImage looks at an image made by distributed.
+// checkImage checks an image made by distributed.
 func checkImage(t *testing.T, w *world, in, id string) {
 	t.Helper()
 	ctx, c := t.Context(), w.Client(in)
@@ -110,7 +110,7 @@ func checkImage(t *testing.T, w *world, in, id string) {
 	tags := func(tags []types.Tag) map[string]string {
 		m := map[string]string{}
 		for _, t := range tags {
-			if *t.Key != "bake:user" { // the embedded EC2's own: who logs in
+			if *t.Key != "bake:user" { // of the embedded EC2: the login user
 				m[*t.Key] = *t.Value
 			}
 		}

@@ -17,8 +17,8 @@ import (
 var update = flag.Bool("update", false, "write the expected calls anew")
 
 // TestCalls bakes each source block in testdata/calls and compares the calls that
-// change something in the cloud with those beside it. A line of its own replaces
-// the line of [plain] that sets the same.
+// change something with the recorded ones. Its lines replace the lines of [plain] that
+// set the same arguments.
 func TestCalls(t *testing.T) {
 	blocks, err := filepath.Glob(filepath.Join("testdata", "calls", "*.hcl"))
 	if err != nil || len(blocks) < 25 {
@@ -59,7 +59,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// overlaid is base without the lines that set what text sets, and text.
+// overlaid returns text after the lines of base that set other arguments.
 func overlaid(base, text string) string {
 	var out []string
 	for line := range strings.Lines(base) {

@@ -18,7 +18,7 @@ import (
 
 func asDiagnostics(err error, diags *hcl.Diagnostics) bool { return errors.As(err, diags) }
 
-// TestBlame runs builds that cannot be, and looks at what they point at.
+// TestBlame runs builds that fail, and checks the locations of their errors.
 func TestBlame(t *testing.T) {
 	tests := []struct{ old, new, summary, at string }{
 		{`name = "debian-12-amd64-*"`, `name = "nothing-*"`, "No such image", ``},
@@ -59,7 +59,7 @@ func TestBlame(t *testing.T) {
 	}
 }
 
-// TestNoWay looks at the errors of builds that do not get as far as EC2.
+// TestNoWay checks the errors of builds that do not reach EC2.
 func TestNoWay(t *testing.T) {
 	w := newWorld(t)
 	none := filepath.Join(t.TempDir(), "none")
@@ -108,8 +108,8 @@ func TestNoWay(t *testing.T) {
 	}
 }
 
-// TestOwnConfiguration builds with what the environment says, as against any
-// EC2, and sweeps with what the ledger says.
+// TestOwnConfiguration builds with the configuration in the environment, and sweeps
+// with the configuration in the ledger.
 func TestOwnConfiguration(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("AWS_ENDPOINT_URL", w.Cloud.Endpoint)

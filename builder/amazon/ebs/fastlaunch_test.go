@@ -29,8 +29,8 @@ func TestFastLaunchOptions(t *testing.T) {
 	}
 }
 
-// TestFastLaunch looks at what EC2 is asked for; the embedded one, which has no
-// Windows, does not answer.
+// TestFastLaunch checks the requests to EC2. The embedded EC2, which has no Windows,
+// does not implement them.
 func TestFastLaunch(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex

@@ -84,8 +84,8 @@ func TestForce(t *testing.T) {
 	}
 }
 
-// TestForceLeavesWhatMustStay: an image that is held is not replaced, whether that is known
-// before the launch or only when the new image is to be made; of one that is in use is told.
+// TestForceLeavesWhatMustStay: a held image is not replaced, whether it is tagged before the
+// launch or only before the new image is made. An image in use is reported.
 func TestForceLeavesWhatMustStay(t *testing.T) {
 	body := "ami_name = \"web\"\nforce_deregister = true"
 	for name, late := range map[string]bool{"before the launch": false, "meanwhile": true} {
@@ -195,8 +195,8 @@ func TestForceLeavesQuarantine(t *testing.T) {
 	}
 }
 
-// TestForceFaults has each call go wrong of builds that are to replace an image, which is
-// tagged to stay while the machine is provisioned: it does.
+// TestForceFaults makes each call of builds that replace an image fail. The image is held
+// during provisioning, and stays.
 func TestForceFaults(t *testing.T) {
 	body := "ami_name = \"web\"\nforce_deregister = true\nforce_delete_snapshot = true"
 	for name, fail := range map[string]func(http.ResponseWriter, func(http.ResponseWriter)){
@@ -250,8 +250,8 @@ func TestForceFaults(t *testing.T) {
 	}
 }
 
-// TestForceKeepsTheCopiesOfAFailedBuild has the image fail: what is in other
-// regions under its name must not have been touched.
+// TestForceKeepsTheCopiesOfAFailedBuild: if the image fails, images of the same name in
+// other regions are not touched.
 func TestForceKeepsTheCopiesOfAFailedBuild(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "CreateImage", Nth: 2, Effect: ec2.EffectFail, Code: "InternalError"})
 	body := "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nforce_deregister = true"
@@ -316,7 +316,7 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-// TestLate makes everything that is made invisible for a while.
+// TestLate makes new resources invisible for a while.
 func TestLate(t *testing.T) {
 	var rules []ec2.Fault
 	for _, action := range []string{"CreateSecurityGroup", "RunInstances", "CreateImage", "CopyImage"} {
@@ -331,7 +331,8 @@ func TestLate(t *testing.T) {
 	}
 }
 
-// TestPartitions looks at the tags of images where run_tags are not theirs.
+// TestPartitions checks the tags of images in partitions where they do not get
+// run_tags.
 func TestPartitions(t *testing.T) {
 	for in, want := range map[string]string{region: "images", "us-gov-west-1": "", "cn-north-1": ""} {
 		t.Run(in, func(t *testing.T) {
@@ -359,14 +360,13 @@ func tag(tags []types.Tag, key string) string {
 	return ""
 }
 
-// TestThrottled refuses the calls that look for a change more often than the SDK
-// makes them.
+// TestThrottled refuses polling calls more often than the SDK retries them.
 func TestThrottled(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "DescribeInstances", Nth: 1, Calls: 3, Code: "RequestLimitExceeded"})
 	w.MustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true"))
 }
 
-// TestSideBySide has builds share their watchers: each finds what is its own.
+// TestSideBySide: concurrent builds that share watchers each find their own resources.
 func TestSideBySide(t *testing.T) {
 	w := newWorld(t)
 	w.Cloud.Watchers = &amazon.Watchers{}
@@ -396,7 +396,7 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
-// TestCopiesAgain has a copy fail fewer times than it is tried.
+// TestCopiesAgain makes a copy fail fewer times than it is tried.
 func TestCopiesAgain(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 2, Effect: ec2.EffectFail})
 	if images := w.MustBuild(t, plain(small)); len(images) != 2 {
@@ -407,8 +407,8 @@ func TestCopiesAgain(t *testing.T) {
 	}
 }
 
-// TestPart has what is done in one region fail for good: the images of the
-// other regions are whole and the user's.
+// TestPart: if one region fails permanently, the images in the other regions are
+// complete and kept.
 func TestPart(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault ec2.Fault
@@ -448,7 +448,7 @@ func TestPart(t *testing.T) {
 	}
 }
 
-// TestFailures has what the cloud accepted fail later.
+// TestFailures makes accepted operations fail later.
 func TestFailures(t *testing.T) {
 	for _, action := range []string{"RunInstances", "CreateImage"} {
 		t.Run(action, func(t *testing.T) {
@@ -608,8 +608,7 @@ func keyName(t *testing.T, b *bake) string {
 	return ""
 }
 
-// TestTheUsersKeyPair has a key pair of the chosen name exist already: it is not
-// the build's to delete.
+// TestTheUsersKeyPair: an existing key pair with the chosen name is not deleted.
 func TestTheUsersKeyPair(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.Client(region).CreateKeyPair(t.Context(), &awsec2.CreateKeyPairInput{KeyName: aws.String("mine")}); err != nil {
@@ -627,7 +626,7 @@ func TestTheUsersKeyPair(t *testing.T) {
 	}
 }
 
-// TestSweepByTag deletes what a dead run has left, with no ledger.
+// TestSweepByTag deletes the resources of a dead run without a ledger.
 func TestSweepByTag(t *testing.T) {
 	w := newWorld(t)
 	stop := errors.New("killed")
@@ -672,8 +671,8 @@ func TestSweepByTag(t *testing.T) {
 	}
 }
 
-// TestSweepByAge: a day later a sweep of all regions deletes what a killed bake has left,
-// and nothing sooner. The images of finished bakes stay, however old they are.
+// TestSweepByAge: a sweep of all regions deletes the resources of a killed bake after a
+// day, and not earlier. Finished images stay, whatever their age.
 func TestSweepByAge(t *testing.T) {
 	w := newWorld(t)
 	w.MustBuild(t, plain(small))
@@ -733,8 +732,8 @@ func TestSweepByAge(t *testing.T) {
 	}
 }
 
-// TestAgeOfBuild: what EC2 has no time for is as old as its build, if nothing else is left
-// of that.
+// TestAgeOfBuild: a resource without a creation time is as old as its build, if nothing
+// else of the build is left.
 func TestAgeOfBuild(t *testing.T) {
 	w := newWorld(t)
 	stop := errors.New("killed")
@@ -819,7 +818,7 @@ func TestImageData(t *testing.T) {
 	}
 }
 
-// TestPlainCalls holds on to how few calls a plain build with two copies makes.
+// TestPlainCalls limits the number of calls of a plain build with two copies.
 func TestPlainCalls(t *testing.T) {
 	w := newWorld(t)
 	w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestLostAnswer loses the answer of a call that has made something: the retry of
-// the SDK meets what there is already, and the build goes on with it.
+// TestLostAnswer loses the response to a call that has made something: the SDK's retry
+// finds the existing resource, and the build continues with it.
 func TestLostAnswer(t *testing.T) {
 	for _, action := range []string{"CreateSecurityGroup", "CreateKeyPair"} {
 		t.Run(action, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"bake/builder/amazon/ebs"
 )
 
-// TestValidate adds an option, or a few, to a source block that is right, and
-// says how the complaint begins and what it underlines.
+// TestValidate adds options to a valid source block, and checks the beginning of the
+// error and the text that it underlines.
 func TestValidate(t *testing.T) {
 	device := func(more string) string {
 		return "launch_block_device_mappings {\n device_name = \"/dev/xvdb\"\n" + more + "\n}"
@@ -119,7 +119,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestValidateReplacing replaces a line of a source block that is right.
+// TestValidateReplacing replaces a line of a valid source block.
 func TestValidateReplacing(t *testing.T) {
 	tests := []struct{ old, new, summary, at string }{
 		{`ami_name = "web"`, ``, "Missing required argument", ``},
@@ -147,8 +147,8 @@ func TestValidateReplacing(t *testing.T) {
 	}
 }
 
-// wantDiagnostic demands exactly one error, with a place; at, when not empty,
-// is the text at that place.
+// wantDiagnostic requires exactly one error, with a location; at, if not empty, is the
+// text there.
 func wantDiagnostic(t *testing.T, err error, body, summary, at string) {
 	t.Helper()
 	var diags hcl.Diagnostics

@@ -19,8 +19,8 @@ func policyOf(t testing.TB, in schema.Input) amazon.Policy {
 	return amazontest.PolicyOf(t, ebs.Factory, in)
 }
 
-// demandAllowed fails the test if the policy of a source block does not allow
-// calls that were made for it. foreign is what there was before.
+// demandAllowed fails the test if the policy of a source block does not allow the calls
+// that were made for it. foreign are resources that existed before.
 func demandAllowed(t *testing.T, in schema.Input, calls []call, foreign string) {
 	t.Helper()
 	e := amazontest.Evaluator{Policy: policyOf(t, in), Foreign: foreign}
@@ -29,8 +29,8 @@ func demandAllowed(t *testing.T, in schema.Input, calls []call, foreign string) 
 	}
 }
 
-// TestPolicyOfPlain: the policy of a plain template has nothing that its build does
-// not do, but for what is done when something goes wrong.
+// TestPolicyOfPlain: the policy of a plain template allows only what its build does,
+// and what is done after failures.
 func TestPolicyOfPlain(t *testing.T) {
 	w := newWorld(t)
 	body := plain(`ami_name = "web"`)
@@ -38,7 +38,7 @@ func TestPolicyOfPlain(t *testing.T) {
 	e := amazontest.Evaluator{Policy: policyOf(t, input(body))}
 	want := []string{
 		"ec2:DeleteSnapshot", "ec2:DeleteVolume", "ec2:DeregisterImage", // when the build fails
-		"ec2:DescribeSecurityGroups", // when the answer that named one was lost
+		"ec2:DescribeSecurityGroups", // when the response with the ID was lost
 		"ec2:DescribeSnapshots",      // when an image takes long, or is deleted
 		"ec2:DescribeSubnets",        // when there is no capacity
 	}
@@ -76,8 +76,8 @@ func actions(p amazon.Policy) map[string]bool {
 	return out
 }
 
-// TestPolicyOptions: what an option adds to the actions of a plain template, and
-// what it makes superfluous.
+// TestPolicyOptions: the actions that options add to those of a plain template, or
+// remove from them.
 func TestPolicyOptions(t *testing.T) {
 	base := actions(policyOf(t, input(plain(`ami_name = "web"`))))
 	kms := "kms:CreateGrant +kms:Decrypt +kms:DescribeKey +kms:GenerateDataKeyWithoutPlaintext +kms:ReEncryptFrom +kms:ReEncryptTo"
@@ -136,7 +136,7 @@ func TestPolicyOptions(t *testing.T) {
 	}
 }
 
-// TestPolicyOfUnknown: what is not known yet is allowed both ways.
+// TestPolicyOfUnknown: for unknown values, all possibilities are allowed.
 func TestPolicyOfUnknown(t *testing.T) {
 	in := input(overlaid(plain(`ami_name = "web"`), `
 region            = later

@@ -10,13 +10,13 @@ import (
 	"bake/cloud/ec2"
 )
 
-// TestPreflight runs builds that EC2 would refuse: what it says points at the
-// guilty option, and nothing has been made by then.
+// TestPreflight runs builds that EC2 would refuse: the error points at the option that
+// caused it, and nothing has been made.
 func TestPreflight(t *testing.T) {
 	tests := []struct {
 		name, more    string
 		code, message string
-		summary, at   string   // of the diagnostic, if there is to be one
+		summary, at   string   // of the diagnostic, if one is expected
 		want          []string // in the error
 	}{
 		{name: "no permission", code: "UnauthorizedOperation",
@@ -93,8 +93,8 @@ func nothingMade(t *testing.T, w *world) {
 	}
 }
 
-// TestPreflightGoesOn launches although the dry run is refused, for what may be
-// otherwise by then: for want of room, and for the default security group.
+// TestPreflightGoesOn launches although the dry run is refused for a reason that may
+// not apply to the launch: insufficient capacity, and the default security group.
 func TestPreflightGoesOn(t *testing.T) {
 	for _, refusal := range []string{
 		`<Code>Unsupported</Code><Message>Your requested instance type (t3.micro) is not supported in your requested Availability Zone (us-east-1e).</Message>`,
@@ -113,8 +113,8 @@ func TestPreflightGoesOn(t *testing.T) {
 	}
 }
 
-// TestPreflightOfStranger bakes where dry runs are not known, so that a machine is
-// launched: it goes at once.
+// TestPreflightOfStranger bakes on an endpoint that ignores the dry-run flag: the
+// machine that it launches is terminated at once.
 func TestPreflightOfStranger(t *testing.T) {
 	w := newWorld(t)
 	const stray = "i-0123456789abcdef0"
@@ -138,8 +138,8 @@ func TestPreflightOfStranger(t *testing.T) {
 	}
 }
 
-// TestRegionNotEnabled tells a region that the account has not enabled from one
-// that does not exist, and asks for that only then.
+// TestRegionNotEnabled: a region that is not enabled is distinguished from one that
+// does not exist, by a query that is made only then.
 func TestRegionNotEnabled(t *testing.T) {
 	for region, summary := range map[string]string{"ap-east-1": "The region is not enabled", "eu-west-9": "Unknown region"} {
 		w := newWorld(t)
@@ -162,7 +162,7 @@ func TestRegionNotEnabled(t *testing.T) {
 	}
 }
 
-// TestEncryptedForEverybody shares with everybody what is encrypted.
+// TestEncryptedForEverybody makes encrypted images public.
 func TestEncryptedForEverybody(t *testing.T) {
 	for _, more := range []string{
 		"encrypt_boot = true\nami_groups = [\"all\"]",
@@ -211,8 +211,8 @@ func TestEncryptedSource(t *testing.T) {
 	}
 }
 
-// TestCallsOfPlain counts the calls of a plain image with two copies: Packer makes 36. On a busy
-// host there are more that wait, so that the best of some builds counts.
+// TestCallsOfPlain counts the calls for a plain image with two copies: Packer makes 36. On a
+// busy host there are more polls, so the best of several builds counts.
 func TestCallsOfPlain(t *testing.T) {
 	var calls []call
 	for range 5 {
@@ -237,8 +237,8 @@ func TestCallsOfPlain(t *testing.T) {
 	}
 }
 
-// TestProtectedImage: an image that is to be replaced, and cannot be, is said
-// before anything is made.
+// TestProtectedImage: an image that cannot be replaced is an error before anything is
+// made.
 func TestProtectedImage(t *testing.T) {
 	w := newWorld(t)
 	w.MustBuild(t, plain("ami_name = \"web\"\nderegistration_protection {\n enabled = true\n}"))
@@ -273,7 +273,8 @@ func TestSameName(t *testing.T) {
 	}
 }
 
-// TestWrongPlace names what there is not: each error underlines the attribute.
+// TestWrongPlace names resources that do not exist: each error underlines the
+// attribute.
 func TestWrongPlace(t *testing.T) {
 	filters := "filters     = { name = \"debian-12-amd64-*\" }"
 	for _, tt := range []struct{ old, new, summary, at string }{

@@ -29,8 +29,7 @@ temporary_iam_instance_profile_policy_document {
 }
 `
 
-// TestTemporaryProfile follows a temporary profile through a build, while EC2 has
-// not heard of it at first.
+// TestTemporaryProfile uses a temporary profile that EC2 does not know at first.
 func TestTemporaryProfile(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "RunInstances", Calls: 2, Code: "InvalidParameterValue",
 		Message: "Value (packer-x) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"})
@@ -76,8 +75,8 @@ func TestTemporaryProfile(t *testing.T) {
 	}
 }
 
-// TestTemporaryProfileSwept kills a build after each call to IAM: what there is
-// then can be deleted by its ledger, and by its tags.
+// TestTemporaryProfileSwept kills a build after each call to IAM: the remaining
+// resources can be deleted by ledger and by tags.
 func TestTemporaryProfileSwept(t *testing.T) {
 	for _, failing := range []string{"CreateInstanceProfile", "CreateRole", "PutRolePolicy", "AddRoleToInstanceProfile", "RunInstances"} {
 		t.Run(failing, func(t *testing.T) {
@@ -113,8 +112,8 @@ func TestTemporaryProfileSwept(t *testing.T) {
 	}
 }
 
-// TestProfileNotHere bakes a template that names a profile which only the real
-// account has.
+// TestProfileNotHere bakes a template with a profile that exists only in the real
+// account.
 func TestProfileNotHere(t *testing.T) {
 	w := newWorld(t)
 	b := w.Bake(t)

@@ -19,8 +19,8 @@ import (
 	"bake/step"
 )
 
-// TestUselessAnswer carries calls out and spoils their answers: what may be sent
-// again is.
+// TestUselessAnswer executes calls but spoils their responses: repeatable calls are
+// retried.
 func TestUselessAnswer(t *testing.T) {
 	spoil := map[string]func(rw http.ResponseWriter, answer []byte){
 		"cut off": func(rw http.ResponseWriter, answer []byte) {
@@ -60,8 +60,8 @@ func TestUselessAnswer(t *testing.T) {
 	}
 }
 
-// TestUselessAnswerOnce: what may not be sent twice is not, and the error says what
-// was wrong.
+// TestUselessAnswerOnce: calls that must not be repeated are not, and the error
+// describes the bad response.
 func TestUselessAnswerOnce(t *testing.T) {
 	w := newWorld(t)
 	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
@@ -86,7 +86,7 @@ func TestUselessAnswerOnce(t *testing.T) {
 	}
 }
 
-// TestThrottledChanges has EC2 refuse each call that changes something once for its load.
+// TestThrottledChanges makes EC2 throttle each call that changes something once.
 func TestThrottledChanges(t *testing.T) {
 	var rules []ec2.Fault
 	changes := []string{"CreateKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "StopInstances", "CreateImage",
@@ -106,8 +106,8 @@ func TestThrottledChanges(t *testing.T) {
 	}
 }
 
-// TestKeyPairOfAnother: the teardown of a key pair that may not have been made leaves
-// one of the same name alone that does not carry the tag of the build.
+// TestKeyPairOfAnother: the teardown of a key pair that may not have been made does not
+// delete one of the same name without the tag of the build.
 func TestKeyPairOfAnother(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.Client(region).CreateKeyPair(t.Context(), &awsec2.CreateKeyPairInput{KeyName: new("mine")}); err != nil {
@@ -163,15 +163,15 @@ func TestRefusedIsNotOwned(t *testing.T) {
 	}
 }
 
-// TestFailingService: while the SDK repeats a call to a service that is out of order,
-// the user is told of it, in the step that waits.
+// TestFailingService: while the SDK retries calls to a failing service, the user is
+// warned, in the step that waits.
 func TestFailingService(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var first time.Time
 	repaired := false
 	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
-		if c.Action != "DescribeRegions" || repaired { // of which there is one at a time
+		if c.Action != "DescribeRegions" || repaired { // one at a time
 			serve(rw)
 			return
 		}

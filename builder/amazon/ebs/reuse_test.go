@@ -18,9 +18,9 @@ import (
 	"bake/builder/amazon/internal/amazontest"
 )
 
-// An image is found again by a tag, in all regions, and is looked at before it is reused:
-// whether it is shared as the options say, and whether it can be launched. The policy of an
-// image block allows that.
+// An image is found by a tag, in all regions, and is checked before it is reused: whether
+// it is shared as the options require, and whether it can be launched. The policy of an
+// image block allows these queries.
 func TestLookup(t *testing.T) {
 	const user = "210987654321"
 	w := newWorld(t)

@@ -11,8 +11,8 @@ import (
 	"bake/builder/amazon/ebs"
 )
 
-// TestSharingByDefaultKey builds images that are to be shared where the account encrypts
-// everything with the key of AWS: that is said before there is a machine.
+// TestSharingByDefaultKey: if an image that is to be shared would be encrypted with a
+// key that AWS manages, that is an error before a machine is launched.
 func TestSharingByDefaultKey(t *testing.T) {
 	const undecryptable = "Sharing an image that others cannot decrypt"
 	mapping := func(lines string) string {
@@ -27,7 +27,7 @@ func TestSharingByDefaultKey(t *testing.T) {
 		more        string
 		key         string               // the default one in place of that of AWS
 		off         bool                 // nothing is encrypted unless the template says so
-		west        bool                 // it is there that all is encrypted
+		west        bool                 // the region where everything is encrypted
 		to          builder.Distribution // of a bake file
 		summary, at string
 	}{

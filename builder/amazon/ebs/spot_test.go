@@ -111,7 +111,7 @@ func TestSpot(t *testing.T) {
 	}
 }
 
-// TestSpotWithoutCapacity tries all zones, again and again, and says what it tried.
+// TestSpotWithoutCapacity: all zones are tried repeatedly, and the error lists them.
 func TestSpotElsewhere(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "CreateFleet", Calls: 12, Code: "InsufficientInstanceCapacity"})
 	b := w.Bake(t)
@@ -130,7 +130,7 @@ func TestSpotElsewhere(t *testing.T) {
 	}
 }
 
-// TestSpotSwept: what a spot launch leaves when it dies is found by the ledger.
+// TestSpotSwept: the remains of a killed spot launch are found by the ledger.
 func TestSpotSwept(t *testing.T) {
 	for _, failing := range []string{"CreateFleet", "CreateImage"} {
 		w := newWorld(t, ec2.Fault{Action: failing, Code: "Unavailable", Status: 400})
@@ -179,8 +179,8 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
-// TestSpotProfile: the dry run that waits for a temporary profile asks about the type that
-// the fleet launches first: without one EC2 takes m1.small, which has no CPU credits.
+// TestSpotProfile: the dry run that waits for a temporary profile uses the type that the
+// fleet tries first: without a type, EC2 uses m1.small, which has no CPU credits.
 func TestSpotProfile(t *testing.T) {
 	w := newWorld(t)
 	body := strings.Replace(plain(withPolicy), `instance_type = "t3.micro"`, `spot_price = "auto"

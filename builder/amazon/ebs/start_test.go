@@ -16,8 +16,8 @@ import (
 	"bake/builder/amazon/ebs"
 )
 
-// TestStartGone begins from an image that is deleted before the machine is launched, between
-// any two calls: the source image is launched then, and whoever knew of the other one is told.
+// TestStartGone starts from an image that is deleted before the launch, between any two calls:
+// the source image is launched instead, and ResolveSource is called again.
 func TestStartGone(t *testing.T) {
 	for name, before := range map[string]func(c call) bool{
 		"when it is looked at": func(c call) bool { return c.Action == "DescribeImages" && c.Params["ImageId.1"] != "" },

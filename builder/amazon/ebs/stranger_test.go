@@ -14,9 +14,9 @@ import (
 	"bake/builder/amazon"
 )
 
-// strange makes the world's EC2 one of another maker, at an address that the user
-// has given: CreateImage fails where snapshots are to be tagged, CopyImage ignores
-// tags, and DeleteKeyPair knows names only.
+// strange makes the world's EC2 behave like another implementation at a custom
+// endpoint: CreateImage fails if snapshots are to be tagged, CopyImage ignores tags,
+// and DeleteKeyPair supports only names.
 func strange(t *testing.T, w *world) {
 	t.Setenv("AWS_ENDPOINT_URL", w.URL)
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
@@ -62,7 +62,7 @@ tags          = { Name = "web" }
 snapshot_tags = { Disk = "root" }
 `
 
-// TestStranger bakes on an endpoint that does not tag what it makes.
+// TestStranger bakes on an endpoint that does not tag new resources.
 func TestStranger(t *testing.T) {
 	w := newWorld(t)
 	strange(t, w)
@@ -115,7 +115,7 @@ func wantTags(t *testing.T, what string, have []types.Tag, want map[string]strin
 	}
 }
 
-// TestStrangerRefusesTags: an image without its tags is not handed out.
+// TestStrangerRefusesTags: an image without its tags is not kept.
 func TestStrangerRefusesTags(t *testing.T) {
 	w := newWorld(t)
 	strange(t, w)
@@ -139,7 +139,7 @@ func TestStrangerRefusesTags(t *testing.T) {
 	}
 }
 
-// TestStrangerKeepsKeyPair: that a key pair is gone is said only when it is.
+// TestStrangerKeepsKeyPair: a key pair is reported as deleted only if it is.
 func TestStrangerKeepsKeyPair(t *testing.T) {
 	w := newWorld(t)
 	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {

@@ -29,8 +29,8 @@ func verifies(ctx context.Context, image builder.Image) error {
 	})
 }
 
-// Nobody gets the image before it was looked at: it is not copied, shared or tagged, and
-// the machine of it has nothing of the one that it was made of.
+// The image is not copied, shared or tagged before it was verified, and the machine
+// launched from it shares nothing with the build's machine.
 func TestVerified(t *testing.T) {
 	w := newWorld(t)
 	var key string
@@ -126,8 +126,8 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong while an image is looked at leaves nothing, and a run that goes on
-// looks at it once more at most.
+// Failures during the verification of an image leave nothing, and a resumed run verifies
+// it at most once more.
 func TestFaultsWhileVerifying(t *testing.T) {
 	t.Parallel()
 	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.ImageCreated, w.ImageTags, w.FaultsFrom = verifies, marks, "CreateImage" })
@@ -142,8 +142,8 @@ func marks(context.Context) (map[string]string, error) {
 	return map[string]string{"bake:verified": "verify.boot"}, nil
 }
 
-// The image and each copy of it have their marks when they are handed out, whether
-// somebody has looked at the image or not; an image that is kept nevertheless has none.
+// The image and its copies have their tags when they are handed over, whether or not
+// the image was verified; a rejected image that is kept has none.
 func TestMarked(t *testing.T) {
 	for name, made := range map[string]func(context.Context, builder.Image) error{
 		"nobody looks": nil,
@@ -176,8 +176,8 @@ func TestMarked(t *testing.T) {
 	}
 }
 
-// What looking at an image takes beyond a build is in its policy, and not without it: the cloud
-// refuses what the policy does not allow.
+// The policy of a verified build has the additional permissions for verification, and only
+// then: the cloud refuses what the policy does not allow.
 func TestPolicyOfVerifying(t *testing.T) {
 	boot := builder.Boot{InstanceType: "t3.small"}
 	body := plain("ami_name = \"web\"\ntags = { Name = \"web\" }")
@@ -215,7 +215,7 @@ func TestPolicyOfVerifying(t *testing.T) {
 	}
 }
 
-// What is looked at before it is encrypted is what is encrypted then.
+// An image that is verified before it is encrypted is the one that is encrypted.
 func TestVerifiedBeforeEncryption(t *testing.T) {
 	amazontest.Verified(t, newWorld(t), plain("ami_name = \"web\"\nencrypt_boot = true\nami_regions = [\"eu-west-1\"]\n"), builder.Boot{InstanceType: "t3.small"}, 4, nil)
 }

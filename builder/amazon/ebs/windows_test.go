@@ -46,8 +46,8 @@ func TestValidateWindows(t *testing.T) {
 	}
 }
 
-// windowsCloud makes the world's machines Windows ones, whose password comes at
-// the third time of asking, encrypted with the key pair that was made last.
+// windowsCloud makes the world's machines Windows machines, whose password is available
+// at the third request, encrypted with the newest key pair.
 func windowsCloud(t *testing.T, w *world) (asked *int) {
 	asked = new(int)
 	var key *rsa.PrivateKey
@@ -145,7 +145,7 @@ func TestWindowsPasswordNeverComes(t *testing.T) {
 	}
 }
 
-// TestNotWindows is a machine that EC2 has no password for.
+// TestNotWindows uses a machine for which EC2 has no password.
 func TestNotWindows(t *testing.T) {
 	body := windows(``)
 	_, err := newWorld(t).Bake(t).Build(t.Context(), body)

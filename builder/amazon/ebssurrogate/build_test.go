@@ -55,11 +55,12 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestResume: a build that is killed after provisioning goes on to the same image.
+// TestResume: a build that is killed after provisioning is resumed and makes the same
+// image.
 func TestResume(t *testing.T) { amazontest.Resume(t, ebssurrogate.Factory, small) }
 
-// TestBuild looks at the image, and starts an instance of it: its root is what
-// the volume held.
+// TestBuild checks the image, and launches an instance of it: its root has the content
+// of the volume.
 func TestBuild(t *testing.T) {
 	for name, more := range map[string]string{
 		"registered": "", "from the instance": "use_create_image = true\n", "encrypted": "encrypt_boot = true\nami_regions = [\"eu-west-1\"]\n",
@@ -158,7 +159,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestVerified: the image is looked at on a machine of it before anybody gets it.
+// TestVerified: the image is verified on a machine before it is shared.
 func TestVerified(t *testing.T) {
 	for name, more := range map[string]string{"registered": "", "from the instance": "use_create_image = true\n", "encrypted": "encrypt_boot = true\n"} {
 		t.Run(name, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"bake/builder/amazon/internal/amazontest"
 )
 
-// TestSharing: of an image that is to be shared and gets a volume with the key of AWS, that
-// is said before there is a machine; a volume that is omitted does not count.
+// TestSharing: if an image that is to be shared gets a volume encrypted with a key that AWS
+// manages, that is an error before a machine is launched; omitted volumes do not count.
 func TestSharing(t *testing.T) {
 	const users = "ami_users = [\"123456789012\"]\n"
 	omitted := strings.NewReplacer("= true\n}\nami_root", "= true\n  omit_from_artifact = true\n}\nami_root").Replace(small)

@@ -40,8 +40,8 @@ func TestTrace(t *testing.T) { amazontest.TracePolicy(t, ebsvolume.Factory, "vol
 // TestFaults wants a volume and two snapshots, or nothing.
 func TestFaults(t *testing.T) { amazontest.Faults(t, ebsvolume.Factory, small, 3) }
 
-// TestResume: a build that is killed after provisioning goes on to the same volume and
-// snapshots.
+// TestResume: a build that is killed after provisioning is resumed and keeps the same
+// volume and snapshots.
 func TestResume(t *testing.T) { amazontest.Resume(t, ebsvolume.Factory, small) }
 
 func TestBuild(t *testing.T) {

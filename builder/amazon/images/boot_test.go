@@ -28,7 +28,7 @@ func debian(t *testing.T, a *images.Account) images.Image {
 	return found[len(found)-1]
 }
 
-// looker is a builder that launches a machine of an image and looks at it.
+// looker is a builder that launches a machine from an image and examines it.
 type looker struct {
 	cloud amazon.Cloud
 	image string
@@ -48,7 +48,7 @@ func (l looker) Build(ctx context.Context, s *step.Scope, _ builder.Hooks) (*bui
 	})
 }
 
-// Whatever goes wrong while a machine of an image is looked at, nothing of it stays.
+// Failures while a machine launched from an image is examined leave nothing.
 func TestFaultsWhileLooking(t *testing.T) {
 	t.Parallel()
 	image := ""
@@ -68,7 +68,7 @@ func TestFaultsWhileLooking(t *testing.T) {
 	})
 }
 
-// What machine is launched follows from the image and from what was asked for.
+// The image and the options determine the machine that is launched.
 func TestBoot(t *testing.T) {
 	w := amazontest.NewWorld(t, nil)
 	a, err := images.Open(t.Context(), images.Place{Cloud: w.Cloud})

@@ -8,7 +8,7 @@ import (
 	"bake/builder/amazon/internal/access"
 )
 
-// TestNotChanged: what was never asked of AWS has changed nothing.
+// TestNotChanged: requests that were never sent have changed nothing.
 func TestNotChanged(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")

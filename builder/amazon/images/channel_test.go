@@ -25,7 +25,7 @@ import (
 	"bake/step"
 )
 
-// channelAt is the image that a channel names; empty if there is none.
+// channelAt returns the image that a channel names; empty if there is none.
 func (w *world) channelAt(profile, region, name string) string {
 	w.t.Helper()
 	out, err := ssm.NewFromConfig(w.Config(profile, region)).GetParameter(context.WithoutCancel(w.t.Context()), &ssm.GetParameterInput{Name: &name})
@@ -37,7 +37,7 @@ func (w *world) channelAt(profile, region, name string) string {
 	return *out.Parameter.Value
 }
 
-// placed makes an image in both regions, which the other account may use.
+// placed makes an image in both regions and shares it with the other account.
 func (w *world) placed(name string) (all []builder.Placement) {
 	w.t.Helper()
 	for _, region := range []string{home, west} {
@@ -60,8 +60,7 @@ func names4(w *world, channel string, at []builder.Placement) (n int) {
 	return n
 }
 
-// TestEnter: a channel names an image everywhere or as before, and only images that are
-// whole.
+// TestEnter: a channel is moved everywhere or nowhere, and only to complete images.
 func TestEnter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
@@ -77,7 +76,7 @@ func TestEnter(t *testing.T) {
 	}
 	const channel = "/bake/web/stable"
 	one, two := w.placed("one"), w.placed("two")
-	for range 2 { // again changes nothing
+	for range 2 { // repeating it changes nothing
 		w.fatal(enter(channel, one))
 	}
 	state, err := w.distributor(d).Channel(ctx, channel, one)
@@ -120,15 +119,15 @@ func TestEnter(t *testing.T) {
 	w.fatal(err)
 	put("/bake/text", "ami-1")
 	refused("a text", "has the data type", "/bake/text", four)
-	put(channel+".lock", "bake run x until 2020-01-02T03:04:05Z") // its time is over
+	put(channel+".lock", "bake run x until 2020-01-02T03:04:05Z") // expired
 	w.fatal(enter(channel, four))
 	if names4(w, channel, four) != 4 {
 		t.Error("the channel does not name four")
 	}
 }
 
-// TestFaultsOfEnter: whatever goes wrong, the channel names the same release everywhere,
-// unless the process was killed, and nothing but whole images.
+// TestFaultsOfEnter: whatever fails, the channel names the same release everywhere,
+// unless the process was killed, and always complete images.
 func TestFaultsOfEnter(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
@@ -141,7 +140,7 @@ func TestFaultsOfEnter(t *testing.T) {
 		d := builder.Distribution{Accounts: []string{otherID}, Role: roles}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
-			if n%2 == 0 { // the channel is there already
+			if n%2 == 0 { // the channel exists already
 				s, _, _ := w.copying()
 				w.fatal(w.distributor(d).MoveChannel(w.t.Context(), s, channel, "before", at[0]))
 				w.fatal(s.Close(w.t.Context(), context.Background()))
@@ -177,9 +176,9 @@ func TestFaultsOfEnter(t *testing.T) {
 	})
 }
 
-// offered offers a channel an image that waits for it, as is done again after a fault, and which has to
-// enter then. While what was written by whoever was killed is still being validated, an offer fails,
-// and is made again, as fleets do it.
+// offered offers a waiting image to a channel again after a fault, which must succeed. While the
+// value written by a killed process is still being validated, an offer fails and is repeated, as in
+// fleets.
 func (w *world) offered(d builder.Distribution, channel string, at []builder.Placement, what string) {
 	w.t.Helper()
 	w.watch(nil)
@@ -199,7 +198,7 @@ func (w *world) offered(d builder.Distribution, channel string, at []builder.Pla
 	}
 }
 
-// TestTwoBreakLock: of two who take over a lock whose time is over, one has it.
+// TestTwoBreakLock: if two processes take over an expired lock, one gets it.
 func TestTwoBreakLock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
@@ -216,7 +215,7 @@ func TestTwoBreakLock(t *testing.T) {
 		w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 			serve(rw)
 			if c.Action == "GetParameter" {
-				once.Do(func() { // somebody else is faster
+				once.Do(func() { // another process is faster
 					if again {
 						_, err := client.DeleteParameter(context.Background(), &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
 						w.fatal(err)
@@ -238,8 +237,7 @@ func TestTwoBreakLock(t *testing.T) {
 	}
 }
 
-// TestMovedMeanwhile: a channel that somebody has moved between the look at it and the lock stays
-// where it is then.
+// TestMovedMeanwhile: a channel that was moved between reading and locking it is not changed.
 func TestMovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
@@ -272,9 +270,9 @@ func TestMovedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestMovedByAnother: the second writer of a channel is refused, whenever the first was there.
-// What somebody else has it name meanwhile is no conflict if it is the same image, such as that of
-// a promotion which was killed and whose write comes late.
+// TestMovedByAnother: the second writer of a channel gets an error, whenever the first one wrote.
+// It is no conflict if both write the same image, for example because the write of a killed
+// promotion arrives late.
 func TestMovedByAnother(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})

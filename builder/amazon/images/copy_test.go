@@ -35,7 +35,7 @@ func (w *world) copying() (s *step.Scope, l *step.FileLedger, path string) {
 	return step.NewScope(step.Scope{Run: step.Invocation{ID: "run"}, Build: "images", Ledger: l, Emit: func(step.Event) {}, Grace: time.Minute}), l, filepath.Join(dir, "run.jsonl")
 }
 
-// copyAll copies in a task that ends then.
+// copyAll makes copies in a task, and ends the task.
 func (w *world) copyAll(ctx context.Context, a *images.Account, ref string, o images.CopyOptions) ([]images.Copied, error) {
 	w.t.Helper()
 	s, l, _ := w.copying()
@@ -48,8 +48,8 @@ func (w *world) copyAll(ctx context.Context, a *images.Account, ref string, o im
 	return all, err
 }
 
-// TestEncryptedByDefault: of a copy that is encrypted with a key that was not named it is
-// said whether it can be shared, and sharing it agrees.
+// TestEncryptedByDefault: for a copy encrypted with a default key, Copy reports whether
+// it can be shared, consistent with sharing it.
 func TestEncryptedByDefault(t *testing.T) {
 	for name, c := range map[string]struct {
 		from      *string // key of the image; nil: it is not encrypted
@@ -103,7 +103,7 @@ func TestEncryptedByDefault(t *testing.T) {
 	}
 }
 
-// whole is all that the account has in both regions.
+// whole lists everything that the account has in both regions.
 func (w *world) whole() (out []string) {
 	w.t.Helper()
 	ctx := context.WithoutCancel(w.t.Context())
@@ -128,8 +128,8 @@ func (w *world) whole() (out []string) {
 	return out
 }
 
-// TestCopy: copies have the tags of the image and, in their regions, keys of their own,
-// but not whom it is shared with; doing it again makes nothing.
+// TestCopy: copies have the tags of the image and the keys of their regions, but not
+// its sharing; copying again makes nothing.
 func TestCopy(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	snapshot := w.snapshot("default", home, nil)
@@ -179,8 +179,8 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// TestCopiesOfACopy: what was copied from an image is its copies, also where the image is a
-// copy of somebody else's, of which others with other names are not.
+// TestCopiesOfACopy: images copied from an image are its copies, even if the image is
+// itself a copy of a foreign image; other copies of that with other names are not.
 func TestCopiesOfACopy(t *testing.T) {
 	const debian = "ami-0435c543bf527c4bd" // of a publisher
 	w := newWorld(t, cloud.Options{})
@@ -209,7 +209,7 @@ func TestCopiesOfACopy(t *testing.T) {
 	}
 }
 
-// TestCopyRefused: what can be known to fail is said before anything is copied anywhere.
+// TestCopyRefused: predictable failures are reported before anything is copied.
 func TestCopyRefused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -248,8 +248,8 @@ func TestCopyRefused(t *testing.T) {
 	}
 }
 
-// TestCopyFaults: whatever happens to a call, there is a copy that is whole and the user's,
-// or nothing, and the image is as it was.
+// TestCopyFaults: whatever happens to a call, there is a complete copy that belongs to the
+// user, or nothing, and the image is unchanged.
 func TestCopyFaults(t *testing.T) {
 	for _, f := range turns.One(t, []mishap{
 		{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true},
@@ -269,7 +269,7 @@ func TestCopyFaults(t *testing.T) {
 				w.watch(func(i int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 					switch {
 					case i > n && f.kill:
-						refuse(rw) // nobody is there to make it
+						refuse(rw) // the process is dead and makes no calls
 						return
 					case i != n:
 						serve(rw)
@@ -307,7 +307,7 @@ func TestCopyFaults(t *testing.T) {
 					all = nil
 				} else if cerr := s.Close(ctx, context.Background()); cerr != nil {
 					w.watch(nil)
-					w.fatal(s.Close(ctx, context.Background())) // one call fails: trying again must do
+					w.fatal(s.Close(ctx, context.Background())) // one call fails, so a retry must succeed
 				}
 				w.watch(nil)
 				cancel(nil)

@@ -10,7 +10,7 @@ import (
 	"bake/cloud"
 )
 
-// TestDiff: images differ in what is named, and in nothing else.
+// TestDiff: images differ exactly in the listed attributes.
 func TestDiff(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	one := w.register("default", home, "web-1", []string{w.snapshot("default", home, nil)}, "env", "test", "team", "a", "old", "")

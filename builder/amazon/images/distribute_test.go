@@ -29,7 +29,7 @@ const (
 	roles          = "arn:aws:iam::{account}:role/bake"
 )
 
-// trusting gives the other account a role that the test's account may take on.
+// trusting gives the other account a role that the test's account may assume.
 func (w *world) trusting() *world {
 	_, err := iam.NewFromConfig(w.Config(other, home)).CreateRole(w.t.Context(), &iam.CreateRoleInput{
 		RoleName:                 aws.String("bake"),
@@ -39,7 +39,7 @@ func (w *world) trusting() *world {
 	return w
 }
 
-// distributor opens the distributor of a distribution, its calls watched.
+// distributor opens the distributor of a distribution, and records its calls.
 func (w *world) distributor(d builder.Distribution) *images.Distributor {
 	return w.open(home).NewDistributor(d, "run")
 }
@@ -63,8 +63,8 @@ func tagOf(i *types.Image, key string) string {
 	return ""
 }
 
-// sharedWith are the accounts that an image of the test's account and its snapshots are
-// shared with.
+// sharedWith returns the accounts that an image of the test's account and its snapshots
+// are shared with.
 func (w *world) sharedWith(region, id string) (out []string) {
 	w.t.Helper()
 	ctx, c := context.WithoutCancel(w.t.Context()), w.client("default", region)
@@ -84,7 +84,7 @@ func (w *world) sharedWith(region, id string) (out []string) {
 }
 
 // TestDistribute: each account has the image in each region, its own or a shared one, with
-// its tags; doing it again changes nothing.
+// its tags; repeating the distribution changes nothing.
 func TestDistribute(t *testing.T) {
 	w := newWorld(t, cloud.Options{}).trusting()
 	for _, mode := range []string{"share", "copy"} {
@@ -136,8 +136,7 @@ func ids(all []builder.Placement) (out []string) {
 	return out
 }
 
-// TestNotDistributable: what keeps an image from being distributed is said before there is
-// one.
+// TestNotDistributable: obstacles to distributing an image are reported before it is made.
 func TestNotDistributable(t *testing.T) {
 	w := newWorld(t, cloud.Options{}).trusting()
 	for text, d := range map[string]builder.Distribution{
@@ -162,7 +161,7 @@ func TestNotDistributable(t *testing.T) {
 	}
 }
 
-// mishap is something that goes wrong with a call.
+// mishap is a way in which a call fails.
 type mishap struct {
 	name                        string
 	perform, lose, cancel, kill bool
@@ -172,10 +171,9 @@ func mishaps() []mishap {
 	return []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "killed after", perform: true, cancel: true, kill: true}}
 }
 
-// eachCall does something again and again, and lets one call after the other go wrong, in
-// each way, or in that of the day. ready makes what do needs in a world, and returns it; inspect looks at the
-// world afterwards, when what was left is swept. struck is false for the last, when
-// nothing went wrong.
+// eachCall runs do repeatedly, and makes one call after the other fail, in each way, or in that of
+// the day. ready prepares a world and returns do; inspect checks the world after a sweep. struck is
+// false for the last run, in which nothing fails.
 func eachCall(t *testing.T, ready func(w *world) func(n int) (do func(context.Context, *step.Scope) error, inspect func(what string, err error, struck bool))) {
 	for _, f := range turns.One(t, mishaps()) {
 		t.Run(f.name, func(t *testing.T) {
@@ -231,7 +229,7 @@ func (f mishap) strike(w *world, n int, next func(n int) (func(context.Context, 
 	struck = len(w.seen()) >= n
 	what := fmt.Sprintf("call %d (%s)", n, action)
 	if f.kill && struck {
-		err = errKilled // what it returns, nobody gets
+		err = errKilled // its response is lost
 		w.watch(nil)
 		w.sweepAll(ledger)
 	} else {
@@ -251,8 +249,8 @@ func (f mishap) strike(w *world, n int, next func(n int) (func(context.Context, 
 	return struck && !w.t.Failed()
 }
 
-// TestFaultsOfDistribute: whatever goes wrong, each image that there is afterwards is
-// whole, with its tags, and nobody may do more than before.
+// TestFaultsOfDistribute: whatever fails, each remaining image is complete, with its
+// tags, and no additional permissions are left.
 func TestFaultsOfDistribute(t *testing.T) {
 	t.Parallel()
 	for _, copied := range turns.One(t, []bool{true, false}) {
@@ -292,8 +290,7 @@ func TestFaultsOfDistribute(t *testing.T) {
 	}
 }
 
-// wholeEverywhere complains about images of that name that are not whole, in both accounts
-// and regions.
+// wholeEverywhere reports incomplete images of that name, in both accounts and regions.
 func (w *world) wholeEverywhere(what, name string) {
 	w.t.Helper()
 	for _, profile := range []string{"default", other} {

@@ -22,11 +22,11 @@ import (
 	"bake/cloud"
 )
 
-// later is a time at which nothing that a test has made is recent.
+// later is a time at which nothing made by a test is recent any more.
 func later() time.Time { return time.Now().Add(60 * 24 * time.Hour) }
 
-// nobody answers the questions of guards for what the embedded cloud does not have: there
-// is none.
+// nobody answers the queries of guards for services that the embedded cloud lacks, with
+// empty results.
 var nobody = map[string]string{
 	"DescribeAutoScalingGroups":    "<DescribeAutoScalingGroupsResult/>",
 	"DescribeLaunchConfigurations": "<DescribeLaunchConfigurationsResult/>",
@@ -38,8 +38,8 @@ var nobody = map[string]string{
 	"DescribeFastLaunchImages":     "",
 }
 
-// answering answers some actions with the inside of an answer, and has the cloud carry
-// out the others.
+// answering answers some actions with a given response body, and forwards the others to
+// the cloud.
 func answering(answers ...map[string]string) func(int, call, http.ResponseWriter, func(http.ResponseWriter)) {
 	return func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		for _, of := range answers {
@@ -136,7 +136,7 @@ func (w *world) parameterIn(region, name string, ids ...string) {
 	}
 }
 
-// TestGuards: what uses an image in which way, and what only seems to.
+// TestGuards: the kinds of uses of an image, and resources that only look like uses.
 func TestGuards(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -230,7 +230,7 @@ func TestGuards(t *testing.T) {
 	}
 }
 
-// said are uses in a line, without the changing part of IDs.
+// said formats uses on one line, without the variable part of IDs.
 func said(uses []images.Use) string {
 	var parts []string
 	for _, u := range uses {
@@ -263,8 +263,8 @@ func permit(c *ec2.Client, image string, with types.LaunchPermission) error {
 	return err
 }
 
-// TestGuardsThatCannotTell: each question that has no answer makes an image one that is
-// in use, and is named.
+// TestGuardsThatCannotTell: if a query fails, the image counts as used, and the guard
+// is named.
 func TestGuardsThatCannotTell(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -308,8 +308,8 @@ func TestGuardsThatCannotTell(t *testing.T) {
 	}
 }
 
-// TestGuardsOfTheCloud: the embedded cloud answers all questions, also of whether those
-// use an image whom it is shared with.
+// TestGuardsOfTheCloud: the embedded cloud answers all queries of the guards, including
+// those about accounts that an image is shared with.
 func TestGuardsOfTheCloud(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -330,8 +330,8 @@ func TestGuardsOfTheCloud(t *testing.T) {
 	}
 }
 
-// TestCheckUseOfWrongID: what names an image that is gone, or none at all, is found; that keeps
-// nothing else from being looked at.
+// TestCheckUseOfWrongID: resources that name a missing image, or an invalid ID, are found, and
+// do not prevent other checks.
 func TestCheckUseOfWrongID(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -350,11 +350,11 @@ func TestCheckUseOfWrongID(t *testing.T) {
 	}
 }
 
-// role gives the test's account a way to ask the other one.
+// role creates a role with which the test's account can query the other one.
 func (w *world) role() images.Role { return images.Role{ARN: roles} }
 
-// TestReceiversAsked: with a role, an account that an image is shared with is asked itself;
-// without an answer, the image is in use.
+// TestReceiversAsked: with a role, the accounts that an image is shared with are queried
+// directly; if that fails, the image counts as used.
 func TestReceiversAsked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
@@ -414,7 +414,7 @@ func TestReceiversAsked(t *testing.T) {
 	if got := said(uses[made["idle"]]); !strings.HasPrefix(got, "unknown: "+account+": whether it uses it is not known: ") || images.InUse(uses[made["alone"]]) {
 		t.Errorf("no role: %s, %s", got, said(uses[made["alone"]]))
 	}
-	// What takes the image from an account asks that account, too.
+	// Before an account loses the image, it is queried too.
 	w.watch(nil)
 	a = w.open(home)
 	for name, want := range map[string]bool{"idle": false, "template": true} {
@@ -425,8 +425,8 @@ func TestReceiversAsked(t *testing.T) {
 	}
 }
 
-// TestTextsAndChildren: a parameter that is a text counts if it has the ID of an image, and
-// what was made from an image is known by more than its source.
+// TestTextsAndChildren: text parameters count if they contain the ID of an image, and
+// images made from an image are recognized not only by their source.
 func TestTextsAndChildren(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
