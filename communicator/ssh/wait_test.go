@@ -96,7 +96,8 @@ func TestSilentMachine(t *testing.T) {
 	}
 }
 
-// tardy is a context that tells of its end slowly: in order, a second after another.
+// tardy is a context that notifies of its end slowly: in order, one second after
+// another.
 type tardy struct {
 	context.Context
 	mu    sync.Mutex

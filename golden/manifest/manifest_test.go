@@ -18,7 +18,7 @@ import (
 	"bake/communicator"
 )
 
-// here is this host in the place of a machine, on which nobody becomes root.
+// here is this host as a machine, without becoming root.
 type here struct{ communicator.Communicator }
 
 func (here) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
@@ -33,7 +33,7 @@ func (here) Run(ctx context.Context, c communicator.Command) (communicator.Statu
 	return communicator.Status{}, err
 }
 
-// says is a machine that says a text, whatever it is asked.
+// says is a machine that answers everything with a text.
 type says struct {
 	communicator.Communicator
 	text string

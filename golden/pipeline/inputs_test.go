@@ -116,8 +116,8 @@ image "web" {
 	}
 }
 
-// What the template calls sensitive is looked for on the machine, also where a local value
-// is, and stands in no text of a report.
+// Values that the template marks as sensitive, including local values, are searched for on
+// the machine, and do not appear in reports.
 func TestSensitive(t *testing.T) {
 	const secret = "swordfish-" + "swordfish"
 	dir := t.TempDir()

@@ -18,8 +18,8 @@ import (
 	"bake/step"
 )
 
-// hostile are texts that are more than text where they are taken for markup, for a program
-// or for what a terminal shows.
+// hostile are texts that would be dangerous if they were interpreted as markup, as a
+// program or by a terminal.
 func hostile() []string {
 	return []string{
 		`</script><script>alert(1)</script>`, `<img src=x onerror=alert(2)>`, `" onmouseover="alert(3)`, `'><svg/onload=alert(4)>`, `&lt;b&gt;`,

@@ -70,8 +70,8 @@ func (m memory) Get(_ context.Context, name string, _ int64) ([]byte, error) {
 
 func (memory) String() string { return "s3://reports" }
 
-// What is in a bucket is found from another host, and then here too; it is what it was, or an
-// error.
+// A document in a bucket is found from another host, and then stored here too; it is
+// unchanged, or an error.
 func TestBucket(t *testing.T) {
 	there := memory{docs: map[string][]byte{}}
 	one, err := reports.Store{Dir: t.TempDir(), Bucket: there}.Keep(t.Context(), "web.json", []byte("one"))

@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// Files that have one name in the archive are told of.
+// Files with the same name in the archive are reported.
 func TestNamesakes(t *testing.T) {
 	dir := t.TempDir()
 	var files []string

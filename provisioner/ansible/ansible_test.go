@@ -49,8 +49,7 @@ const (
 	privateKey = "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----\n"
 )
 
-// fake is an ansible-playbook, and an ansible-galaxy, that tells what it was called
-// with.
+// fake is an ansible-playbook, and an ansible-galaxy, that prints its arguments.
 const fake = `#!/bin/sh
 [ "$1" != --version ] || { echo 'ansible-playbook [core 2.14.18]'; exit 0; }
 show() { [ ! -f "$1" ] || { echo "--- $1 $(stat -c %a "$1")"; cat "$1"; }; }
@@ -142,7 +141,7 @@ func call(t *testing.T, w *world, conn func(*provisionertest.Machine) communicat
 	return err
 }
 
-// said is everything that was said and printed, without what differs each time.
+// said returns all messages and output, without the variable parts.
 func (w *world) said() string {
 	text := strings.Join(append(w.log.Texts(step.Say), w.log.Texts(step.Warning)...), "\n") + "\n" + strings.Join(w.log.Texts(step.Output), "\n") + "\n"
 	text = strings.ReplaceAll(text, w.dir, "DIR")
@@ -276,7 +275,7 @@ func TestNoWay(t *testing.T) {
 	}
 }
 
-// The inventory stays if it is to, where others cannot write beside it.
+// The inventory is kept on request, in a directory where others cannot write.
 func TestKeptInventory(t *testing.T) {
 	w := &world{}
 	conn := func(m *provisionertest.Machine) communicator.Communicator {
@@ -369,7 +368,7 @@ func TestInvalid(t *testing.T) {
 	} {
 		provisionertest.Invalid(t, ansible.Factory(nil), tt.body, tt.at, tt.want)
 	}
-	// A program that is not here keeps nobody from checking a template.
+	// A missing program does not prevent checking a template.
 	for _, tt := range []struct{ body, want string }{
 		{"command = \"no-such-ansible\"", "or skip_version_check = true"},
 		{"command = \"/no/such/ansible\"", "/no/such/ansible cannot be run"},

@@ -138,8 +138,8 @@ func TestRemoteSequence(t *testing.T) {
 	}
 }
 
-// However an attempt ends, nothing of it stays on the machine. What a lost
-// connection keeps from being removed is removed in the end.
+// However an attempt ends, nothing of it stays on the machine. Files that could not be
+// removed because of a lost connection are removed at the end.
 func TestNothingStays(t *testing.T) {
 	const secrets = "use_env_var_file = true\nenvironment_vars = [\"TOKEN=hunter2secret\"]\n"
 	lost := func(line string) func(int, string) error {
@@ -306,7 +306,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// What only a build knows is not complained about before there is one.
+// Values that are known only in a build cause no errors before.
 func TestUnknown(t *testing.T) {
 	vars := map[string]cty.Value{"s": cty.UnknownVal(cty.String), "l": cty.UnknownVal(cty.List(cty.String))}
 	for _, body := range []string{`script = var.s`, `inline = var.l`, `scripts = var.l`, "inline = [\"x\"]\nenvironment_vars = var.l"} {

@@ -14,8 +14,8 @@ import (
 	"bake/cloud"
 )
 
-// TestInstances: instances are listed with their images, those that are gone too, page by
-// page; a region that cannot be listed to its end does not keep the others from it.
+// TestInstances: instances are listed with their images, even deregistered ones, page by
+// page; a region that cannot be listed completely does not affect the others.
 func TestInstances(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx, c := t.Context(), w.client("default", home)
@@ -67,8 +67,8 @@ func TestInstances(t *testing.T) {
 	}
 }
 
-// TestUnused: what nothing uses is listed; where that cannot be told, the image is not, and
-// the guard says so.
+// TestUnused: unused images are listed; if a guard cannot decide, the image is not, and the
+// guard is reported.
 func TestUnused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	used, free := w.image(home, "used"), w.image(home, "free")
@@ -105,7 +105,8 @@ func TestUnused(t *testing.T) {
 	}
 }
 
-// TestCheckUse: what names an image that is gone or disabled is found, by what it is.
+// TestCheckUse: resources that name a missing or disabled image are found, with their
+// kind.
 func TestCheckUse(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx, c := t.Context(), w.client("default", home)
@@ -156,8 +157,8 @@ func TestCheckUse(t *testing.T) {
 	}
 }
 
-// TestShareBlocked: where the account blocks public images, none is shared with everybody,
-// in no region, and it is said where that is changed; sharing with accounts goes on.
+// TestShareBlocked: if the account blocks public images, none is made public in any
+// region, and the error says how to change that; sharing with accounts still works.
 func TestShareBlocked(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")

@@ -66,8 +66,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestListPages: a listing is whole or an error, never the pages that happened to arrive,
-// and no request leaves out whose images are meant.
+// TestListPages: a listing is complete or an error, never only some pages, and every
+// request restricts the owners.
 func TestListPages(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	s := w.snapshot("default", home, nil)
@@ -104,7 +104,7 @@ func TestListPages(t *testing.T) {
 	}
 }
 
-// TestListDeregistered: what EC2 still shows of an image that was deregistered is no image.
+// TestListDeregistered: deregistered images that EC2 still lists are left out.
 func TestListDeregistered(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	a := w.open(home)

@@ -11,9 +11,9 @@ import (
 	"bake/cloud"
 )
 
-// TestManyImages: what is asked for a whole region takes no more calls with more images.
-// For a thousand in each region: TMPDIR=/dev/shm BAKE_MANY_IMAGES=1000, as the cloud waits
-// for the disk to have each image.
+// TestManyImages: queries for a whole region take no more calls with more images. For a
+// thousand in each region: TMPDIR=/dev/shm BAKE_MANY_IMAGES=1000, as the cloud waits for
+// the disk to have each image.
 func TestManyImages(t *testing.T) {
 	n := 40
 	if text := os.Getenv("BAKE_MANY_IMAGES"); text != "" {

@@ -26,8 +26,8 @@ import (
 	"bake/step"
 )
 
-// TestPolicies: the policy of a command allows the calls that it makes, and nothing but
-// those and what the cloud has no occasion for here.
+// TestPolicies: the policy of a command allows the calls that it makes, and nothing
+// else except calls that do not occur here.
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -194,7 +194,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// needing are permissions as a component has them.
+// needing is a component with the given permissions.
 type needing []policy.Need
 
 func (n needing) Permissions() []policy.Need { return n }
@@ -247,9 +247,9 @@ func enforcing(p amazon.Policy, foreign string, next func(int, call, http.Respon
 	}
 }
 
-// TestPolicyOfPipeline: what hands out an image, moves a channel and retires older images may
-// be called with the policy of a template that asks for it, and what that allows is called, but
-// for what undoes what has failed.
+// TestPolicyOfPipeline: the policy of a template allows the calls that distribute an image,
+// move its channels and retire older images, and nothing else except calls that revert
+// failures.
 func TestPolicyOfPipeline(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
@@ -303,7 +303,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 		}
 	}
 
-	// Where the policy lacks something, or has it for another channel, nothing moves.
+	// If the policy lacks a permission, or has it for another channel, nothing moves.
 	for name, parameters := range map[string][]string{"no channel": nil, "another channel": {"/golden/other"}} {
 		less := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds([]string{home}, d, parameters))})
 		refused := 0

@@ -22,7 +22,7 @@ import (
 	"bake/step"
 )
 
-// enter has a channel name images.
+// enter makes a channel name images.
 func (w *world) enter(d builder.Distribution, channel string, at []builder.Placement) {
 	w.t.Helper()
 	s, _, _ := w.copying()
@@ -30,8 +30,8 @@ func (w *world) enter(d builder.Distribution, channel string, at []builder.Place
 	w.fatal(s.Close(w.t.Context(), context.Background()))
 }
 
-// history has a channel name images one after the other, as far as the test's account has
-// them. It costs less than enter.
+// history makes a channel name images one after the other, for the places in the test's
+// account. It is cheaper than enter.
 func (w *world) history(channel string, all ...[]builder.Placement) {
 	w.t.Helper()
 	for n, p := range all[0] {
@@ -43,7 +43,7 @@ func (w *world) history(channel string, all ...[]builder.Placement) {
 	}
 }
 
-// TestRollback: a channel goes back to the newest release that is whole everywhere.
+// TestRollback: a channel goes back to the newest release that is complete everywhere.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
@@ -70,7 +70,7 @@ func TestRollback(t *testing.T) {
 	if release != "one" || names4(w, channel, one) != 4 {
 		t.Errorf("rolled back to %s", release)
 	}
-	// Two rollbacks do not end where they began.
+	// Two rollbacks do not return to the start.
 	const twice = "/bake/web/twice"
 	four, five := w.placed("four"), w.placed("five")
 	for _, at := range [][]builder.Placement{one, four, five} {
@@ -86,8 +86,8 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// TestRevoke: an image, its copies and what was made from it leave all channels and cannot
-// be launched, except where a channel has nothing to go back to.
+// TestRevoke: an image, its copies and the images made from it leave all channels and
+// cannot be launched, unless a channel has no earlier image.
 func TestRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
@@ -137,8 +137,8 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// TestFaultsOfRollback: whatever goes wrong, the channel names one release everywhere,
-// and a rollback that was killed can be repeated.
+// TestFaultsOfRollback: whatever fails, the channel names one release everywhere, and a
+// killed rollback can be repeated.
 func TestFaultsOfRollback(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
@@ -178,7 +178,8 @@ func own(all []builder.Placement) []builder.Placement {
 	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placement) bool { return p.Account != ownID })
 }
 
-// TestTakenBack: a channel that went back to an earlier image says so of the one that it left.
+// TestTakenBack: a channel that went back to an earlier image reports this for the image that
+// it left.
 func TestTakenBack(t *testing.T) {
 	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
 	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
@@ -205,7 +206,7 @@ func TestTakenBack(t *testing.T) {
 	}
 }
 
-// oneRelease has images be copies of each other, by their tags.
+// oneRelease makes images copies of each other, by their tags.
 func (w *world) oneRelease(all []builder.Placement, release string) {
 	w.t.Helper()
 	for _, p := range all {
@@ -216,7 +217,7 @@ func (w *world) oneRelease(all []builder.Placement, release string) {
 	}
 }
 
-// denying has a region refuse everything, as a service control policy does.
+// denying makes a region refuse everything, as a service control policy does.
 func (w *world) denying(region string) {
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		switch {
@@ -232,8 +233,8 @@ func (w *world) denying(region string) {
 	})
 }
 
-// TestRegionDenied: a region that refuses everything is named once, and keeps nothing from
-// being done in the others.
+// TestRegionDenied: a region that refuses everything is reported once, and does not affect
+// the others.
 func TestRegionDenied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
@@ -285,7 +286,7 @@ func TestRegionDenied(t *testing.T) {
 	}
 }
 
-// TestRollbackTo: a channel goes back to the release that is asked for, by any of its names.
+// TestRollbackTo: a channel goes back to the requested release, given by any of its names.
 func TestRollbackTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{Validate: soon})
@@ -311,8 +312,8 @@ func TestRollbackTo(t *testing.T) {
 	}
 }
 
-// TestFaultsOfRevoke: whatever goes wrong, no channel names an image that is disabled; what is
-// done names the good one. Doing it again completes it.
+// TestFaultsOfRevoke: whatever fails, no channel names a disabled image, and moved channels
+// name the good one. Repeating the command completes it.
 func TestFaultsOfRevoke(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
@@ -364,7 +365,8 @@ func TestFaultsOfRevoke(t *testing.T) {
 	})
 }
 
-// TestNamedBy: the images that a channel names or has named, in each region, and no others.
+// TestNamedBy: the current and former images of a channel are found in each region, and no
+// others.
 func TestNamedBy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -389,7 +391,7 @@ func TestNamedBy(t *testing.T) {
 	if want := slices.Sorted(slices.Values([]string{two, far})); !slices.Equal(now, want) {
 		t.Errorf("it names %v, want %v", now, want)
 	}
-	// Of a region that does not answer, the others tell.
+	// If a region does not answer, the results of the others are returned.
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Service == "ssm" && c.Region == west {
 			rw.WriteHeader(http.StatusBadRequest)
@@ -407,9 +409,9 @@ func TestNamedBy(t *testing.T) {
 	}
 }
 
-// TestFaultsOfPromote: whatever goes wrong in the calls of a promotion, from the look at the
-// channel that it is from to the last write, the other one names the same whole image
-// everywhere: the new one, or as before another or none.
+// TestFaultsOfPromote: whatever fails during a promotion, from reading the source channel to
+// the last write, the target channel names the same complete image everywhere: the new one,
+// or the previous one, if any.
 func TestFaultsOfPromote(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {

@@ -19,7 +19,7 @@ import (
 	"bake/internal/imagetag"
 )
 
-// share is a share that is written as text.
+// share parses a share.
 func share(t *testing.T, text string) images.Share {
 	t.Helper()
 	s, err := images.ParseShare(text)
@@ -43,8 +43,8 @@ func TestParseShare(t *testing.T) {
 }
 
 // releases makes images with these names, the oldest first, and returns their IDs by name.
-// EC2 dates images by the second; those of one second are told apart by their IDs, so the
-// names say which are alike.
+// EC2 dates images by the second; images of the same second are distinguished only by
+// their IDs.
 func (w *world) releases(names ...string) map[string]string {
 	ids := map[string]string{}
 	for n, name := range names {
@@ -57,7 +57,7 @@ func (w *world) releases(names ...string) map[string]string {
 	return ids
 }
 
-// actions are what is to become of images, by name.
+// actions returns the planned actions on images, by name.
 func actions(p *images.Plan) map[string]string {
 	all := map[string]string{}
 	for _, i := range p.Images {
@@ -66,7 +66,7 @@ func actions(p *images.Plan) map[string]string {
 	return all
 }
 
-// TestPlan: which images are too many.
+// TestPlan: the plan has the surplus images.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -115,7 +115,8 @@ func TestPlan(t *testing.T) {
 		_, err := c.CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{ids[name]}, Tags: []types.Tag{{Key: &key, Value: &value}}})
 		w.fatal(err)
 	}
-	// One that is shared is asked about only when it would go, and the next takes its place.
+	// A shared image is queried only when it would be removed, and the next one takes its
+	// place.
 	w.fatal(permit(c, ids["web-20260101"], types.LaunchPermission{UserId: aws.String("987654321098")}))
 	if got := plan(images.PruneOptions{Keep: 1, Max: share(t, "1")}); got != "in-use remove later keep keep" {
 		t.Errorf("the oldest is shared: %s", got)
@@ -128,7 +129,8 @@ func TestPlan(t *testing.T) {
 	if got := plan(images.PruneOptions{Keep: 1}); got != "in-use in-use keep keep keep" {
 		t.Errorf("one is of another image: %s", got)
 	}
-	// Nor does one that has failed its verification, and nothing goes while it is the newest.
+	// Nor does one that has failed its verification, and nothing is removed while it is the
+	// newest.
 	untag := func(name, key string) {
 		_, err := c.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{ids[name]}, Tags: []types.Tag{{Key: &key}}})
 		w.fatal(err)
@@ -155,13 +157,13 @@ func TestPlan(t *testing.T) {
 	}
 	untag("web-20260104", "bake:run")
 	tag("web-20260102", "bake:hold", "Ann")
-	// A deprecated image does not count as one that others may go for.
+	// A deprecated image does not count as one to keep.
 	_, err := c.EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: aws.String(ids["web-20260104"]), DeprecateAt: aws.Time(time.Now().Add(time.Hour))})
 	w.fatal(err)
 	if got := plan(images.PruneOptions{Keep: 1}); got != "in-use keep keep keep keep" {
 		t.Errorf("the newest is deprecated: %s", got)
 	}
-	// Nor do others go while there are too few that are available.
+	// Nothing is removed while too few images are available.
 	_, err = c.DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: aws.String(ids["web-20260104"])})
 	w.fatal(err)
 	_, err = c.DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: aws.String(ids["web-20260101"])})
@@ -171,7 +173,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestPruneSparesTheRest: nothing goes for the sake of images that are gone meanwhile.
+// TestPruneSparesTheRest: nothing is removed if the images that replace it have
+// disappeared meanwhile.
 func TestPruneSparesTheRest(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ids := w.releases("web-20260101", "web-20260102")
@@ -188,8 +191,8 @@ func TestPruneSparesTheRest(t *testing.T) {
 	}
 }
 
-// TestPruneFaults: whatever call goes wrong, the newest image stays, and one in use, and
-// the old one is there with its snapshot or gone with it.
+// TestPruneFaults: whatever call fails, the newest image and one in use stay, and the
+// old one exists with its snapshot or is gone with it.
 func TestPruneFaults(t *testing.T) {
 	t.Parallel()
 	walk(t, func(ctx context.Context, task *task, a *images.Account) error {
@@ -237,7 +240,7 @@ func (w *world) clear() {
 	}
 }
 
-// orphan makes a snapshot that says to be of an image.
+// orphan makes a snapshot whose description names an image.
 func (w *world) orphan(image string) string {
 	w.t.Helper()
 	c := w.client("default", home)
@@ -257,7 +260,8 @@ func (w *world) orphan(image string) string {
 
 const goneImage = "ami-00000000000000001"
 
-// TestOrphans: which snapshots have lost their image, and why some are kept.
+// TestOrphans: snapshots without their image are found, with the reasons for keeping
+// some.
 func TestOrphans(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx, c := t.Context(), w.client("default", home)
@@ -352,7 +356,7 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// TestDeletable: users are asked for each region, about what nothing keeps.
+// TestDeletable: deletable snapshots are grouped by region.
 func TestDeletable(t *testing.T) {
 	all := []images.Orphan{{ID: "a", Region: west}, {ID: "b", Region: home}, {ID: "c", Region: west, Kept: "it is locked"}, {ID: "d", Region: west}, {ID: "e", Region: "eu-west-1", Kept: "it is shared"}}
 	var got []string
@@ -376,8 +380,8 @@ func TestRole(t *testing.T) {
 	}
 }
 
-// TestOrphansFaults: whatever call goes wrong, no other snapshot goes, and trying again
-// deletes what is left.
+// TestOrphansFaults: whatever call fails, no other snapshot is deleted, and a retry
+// deletes the rest.
 func TestOrphansFaults(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -413,8 +417,8 @@ func TestOrphansFaults(t *testing.T) {
 	}, "refused", "killed after")
 }
 
-// TestSameSecondIsRetained: of images of the same second, that is kept whose run began last, whatever
-// their names and ids.
+// TestSameSecondIsRetained: of images from the same second, the one whose run began last is kept,
+// whatever their names and ids.
 func TestSameSecondIsRetained(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 8, 4, 0, 0, 0, 0, time.UTC)

@@ -19,7 +19,8 @@ import (
 	"bake/cloud"
 )
 
-// TestUsers: what keeps an image that is to be replaced, and who else hears of it.
+// TestUsers: the uses that prevent the replacement of an image, and those that are only
+// reported.
 func TestUsers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -69,8 +70,8 @@ func TestUsers(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
-	// An old value that cannot be read does not keep an image, and neither does a service
-	// that is slow: that is told. Of what must stay alone, nobody else is asked.
+	// A former value that cannot be read does not keep an image, and neither does a slow
+	// service, which is reported. With must, other services are not queried.
 	release := make(chan struct{})
 	var calls []string
 	var mu sync.Mutex
@@ -104,7 +105,8 @@ func TestUsers(t *testing.T) {
 		t.Errorf("late: %v, asked by %v", late, calls)
 	}
 
-	// Whoever may not ask is not told, and images of bake's stay then.
+	// Without permission for the queries, nothing is reported, and images made by bake
+	// stay.
 	tagged := w.image(home, "tagged", images.ImageTag, "web")
 	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Service == "ec2" {
@@ -125,7 +127,7 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-// moved has a channel name an image as bake has it.
+// moved makes a channel name an image, as moved by bake.
 func (w *world) moved(name, image string) {
 	w.t.Helper()
 	w.enter(builder.Distribution{}, name, []builder.Placement{{Account: ownID, Region: home, ID: image}})

@@ -21,10 +21,10 @@ import (
 
 const day = 24 * time.Hour
 
-// life is what most want of their images.
+// life has typical stages.
 var life = images.Stages{Deprecate: 30 * day, Disable: 60 * day, Delete: 120 * day}
 
-// TestStages: what is to become of an image by its age and state, by a clock that stands.
+// TestStages: the actions on an image by its age and state, with a fixed clock.
 func TestStages(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	ago := func(days int) *time.Time { at := now.Add(-time.Duration(days) * day); return &at }
@@ -79,8 +79,8 @@ func TestStages(t *testing.T) {
 // in returns a clock that is ahead.
 func in(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
 
-// TestRetire: an image goes through the stages of its life, a week apart, and can be had
-// back until the last.
+// TestRetire: an image goes through the stages, a week apart, and can be restored until
+// the last.
 func TestRetire(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx := t.Context()
@@ -128,7 +128,7 @@ func TestRetire(t *testing.T) {
 	if got, _ := run(in(210 * day)); got != "keep keep" {
 		t.Errorf("two days later: %s", got)
 	}
-	// Somebody needs it: it is there again, and shared as it was.
+	// When it is enabled, it is available again, and shared as before.
 	enabled, err := a.Enable(ctx, old)
 	w.fatal(err)
 	with, err := a.Sharing(ctx, state())
@@ -136,13 +136,13 @@ func TestRetire(t *testing.T) {
 	if i := state(); len(enabled) != 1 || i.State != "available" || len(with.Accounts) != 40 || slices.ContainsFunc([]string{images.DisabledTag, images.SharedTag, images.SharedTag + "-3"}, func(k string) bool { return i.Tags[k] != "" }) {
 		t.Errorf("enabled: %v, shared with %v, %v", i.State, with.Accounts, i.Tags)
 	}
-	// Tags of an earlier disabling that EnableImage alone has left say nothing any more.
+	// Tags of an earlier disabling that EnableImage itself has left are ignored.
 	_, err = c.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{old}, Tags: []types.Tag{{Key: aws.String(images.SharedTag + "-7"), Value: aws.String(bob)}}})
 	w.fatal(err)
 	if got, _ := run(in(210 * day)); got != "disable keep" || state().Tags[images.SharedTag+"-7"] != "" || state().Tags[images.SharedTag+"-3"] == "" {
 		t.Errorf("disabled again: %s, %v", got, state().Tags)
 	}
-	// What somebody enables between plan and removal stays.
+	// An image that is enabled between plan and removal stays.
 	g := images.Guards{Now: in(220 * day), Ignore: []string{images.GuardReceivers}}
 	plan, err := a.Plan(ctx, images.PruneOptions{Keep: 1, Stages: life, Max: share(t, "1"), Guards: g})
 	w.fatal(err)
@@ -161,7 +161,7 @@ func TestRetire(t *testing.T) {
 	}
 }
 
-// TestRetireGuarded: a deprecation needs less than what makes an image useless to somebody.
+// TestRetireGuarded: fewer uses prevent a deprecation than prevent disabling or removal.
 func TestRetireGuarded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -184,8 +184,8 @@ func TestRetireGuarded(t *testing.T) {
 	}
 }
 
-// TestDisableFaults: whatever call goes wrong, an image can be launched by those whom it is
-// shared with, or its tags say whom it was shared with.
+// TestDisableFaults: whatever call fails, an image is still shared, or its tags record whom
+// it was shared with.
 func TestDisableFaults(t *testing.T) {
 	t.Parallel()
 	o := images.PruneOptions{Query: images.Query{Name: "web-*"}, Keep: 1, Stages: images.Stages{Disable: day, Delete: images.Never}, Max: images.Share{N: 100, Percent: true}}
@@ -219,8 +219,8 @@ func TestDisableFaults(t *testing.T) {
 	}, "refused", "killed after")
 }
 
-// TestSecondLook: what begins to use an image between the first look and its removal keeps
-// it, though a region is not looked through again for each.
+// TestSecondLook: a use that begins between the first check and the removal of an image
+// keeps it, although the region is not scanned again for each image.
 func TestSecondLook(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ids := map[string]string{}
@@ -269,8 +269,8 @@ func TestSecondLook(t *testing.T) {
 	}
 }
 
-// TestRetireAfterBuild: after a build, what its retention says becomes of older images in
-// the account and all regions of what was made; what is in use is no error.
+// TestRetireAfterBuild: after a build, its retention is applied to older images in the
+// account and in all regions of the new images; images in use cause no error.
 func TestRetireAfterBuild(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	a := w.open(home)
@@ -295,8 +295,8 @@ func TestRetireAfterBuild(t *testing.T) {
 	}
 }
 
-// TestRetireElsewhere: the accounts that have copies of their own retire them as the account
-// that makes them does, and one that cannot be entered keeps none of the others.
+// TestRetireElsewhere: copies in other accounts are retired like the originals, and an
+// account that cannot be accessed does not affect the others.
 func TestRetireElsewhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{}).trusting()
@@ -338,8 +338,8 @@ func TestRetireElsewhere(t *testing.T) {
 	}
 }
 
-// TestRetireReused: a run that goes back to an older image keeps it and its copies, though there
-// are newer ones.
+// TestRetireReused: a run that reuses an older image keeps it and its copies, although there are
+// newer ones.
 func TestRetireReused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	a := w.open(home)

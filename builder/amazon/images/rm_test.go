@@ -85,8 +85,8 @@ func (w *world) holdings(region string) (all []string) {
 	return all
 }
 
-// TestRemove: an image goes with its snapshots, except those of other images; all or none
-// of several; and never one of somebody else.
+// TestRemove: an image is removed with its snapshots, except those of other images; of
+// several images, all or none; and never images of other accounts.
 func TestRemove(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx := t.Context()
@@ -135,8 +135,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveLeavesSnapshots: a snapshot that cannot be deleted is an error that says how
-// to, and stays in the ledger.
+// TestRemoveLeavesSnapshots: a snapshot that cannot be deleted causes an error with
+// advice, and stays in the ledger.
 func TestRemoveLeavesSnapshots(t *testing.T) {
 	for _, code := range []string{"missing-permissions", "internal-error", "client-error"} {
 		w := newWorld(t, cloud.Options{})
@@ -199,8 +199,8 @@ var faults = []fault{
 	{name: "killed after", perform: true, lose: true, cancel: true, killed: true},
 }
 
-// keepingSnapshots answers as answering does, in the place of an EC2 that deletes no
-// snapshots with an image, as some did not in 2025: that has more steps to go wrong.
+// keepingSnapshots is like answering, for an EC2 that does not delete snapshots with
+// their image, as in some regions in 2025: then more steps can fail.
 func (w *world) keepingSnapshots(answers ...map[string]string) func(int, call, http.ResponseWriter, func(http.ResponseWriter)) {
 	others := answering(answers...)
 	return func(n int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
@@ -219,8 +219,8 @@ func (w *world) keepingSnapshots(answers ...map[string]string) func(int, call, h
 	}
 }
 
-// walk lets each call of act go wrong in each way, or those named, or in that of the day. ready makes what act
-// works on, and returns what looks at what is left of it.
+// walk makes each call of act fail in each way, or in the named ones, or in that of the day. ready
+// prepares the resources, and returns a function that checks what is left.
 func walk(t *testing.T, act func(context.Context, *task, *images.Account) error, ready func(*world) func(where string), ways ...string) {
 	var lanes sync.WaitGroup
 	asked := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return len(ways) > 0 && !slices.Contains(ways, f.name) })
@@ -238,7 +238,7 @@ func walk(t *testing.T, act func(context.Context, *task, *images.Account) error,
 	lanes.Wait()
 }
 
-// strike lets call n go wrong, and reports whether there was one.
+// strike makes call n fail, and reports whether there was one.
 func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *task, *images.Account) error, ready func(*world) func(string)) bool {
 	w.watch(nil)
 	inspect := ready(w)
@@ -247,8 +247,8 @@ func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *
 	defer cancel(nil)
 	var (
 		mu       sync.Mutex
-		underWay sync.RWMutex // held for reading by each call that is
-		ledger   []byte       // as it was when the call arrived
+		underWay sync.RWMutex // read-locked by each call in progress
+		ledger   []byte       // its state when the call arrived
 		action   string
 	)
 	none := w.keepingSnapshots(nobody)
@@ -264,7 +264,7 @@ func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *
 		mu.Unlock()
 		answer := httptest.NewRecorder()
 		switch {
-		case i != n && dead: // nobody is there to make it
+		case i != n && dead: // the process is dead and makes no calls
 			refuse(rw)
 			return
 		case i != n:
@@ -325,8 +325,8 @@ func (f fault) strike(t *testing.T, w *world, n int, act func(context.Context, *
 	return struck
 }
 
-// TestRemoveFaults: whatever call goes wrong, an image is there with its snapshots, or gone
-// with them, and so is no other.
+// TestRemoveFaults: whatever call fails, an image exists with its snapshots or is gone with
+// them, and others are not affected.
 func TestRemoveFaults(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

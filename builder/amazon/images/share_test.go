@@ -27,7 +27,7 @@ const (
 	carol = "333333333333"
 )
 
-// who is whom the image and its snapshots are shared with, as the cloud says.
+// who returns whom the image and its snapshots are shared with, according to the cloud.
 func (w *world) who(region, id string) (image, snapshots []string) {
 	w.t.Helper()
 	ctx, c := context.WithoutCancel(w.t.Context()), w.client("default", region)
@@ -61,8 +61,8 @@ func (w *world) copied(from, id, to, name string) string {
 	return *out.ImageId
 }
 
-// TestShare: an image and its copies are shared and taken back, with snapshots where that
-// is asked for; what is so already is not asked for again.
+// TestShare: an image and its copies are shared and unshared, with snapshots if
+// requested; existing sharing causes no further calls.
 func TestShare(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -109,7 +109,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestUnshareGuarded: an image is not taken from whoever the guard says is using it.
+// TestUnshareGuarded: an account that uses an image, according to the guard, does not
+// lose it.
 func TestUnshareGuarded(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -133,14 +134,15 @@ func TestUnshareGuarded(t *testing.T) {
 	}
 }
 
-// TestUnshareFromOthers: that one account uses an image keeps nobody else from losing it.
+// TestUnshareFromOthers: the use by one account does not prevent unsharing the image with
+// others.
 func TestUnshareFromOthers(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
 	a := w.open(home)
 	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, bob}, Public: true})
 	w.fatal(err)
-	// Another account has the snapshots alone, of which it may have made images.
+	// Another account has only the snapshots, from which it may have made images.
 	found, err := a.Find(t.Context(), id)
 	w.fatal(err)
 	_, err = w.client("default", home).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{
@@ -175,7 +177,8 @@ func TestUnshareFromOthers(t *testing.T) {
 	}
 }
 
-// TestShareRefused: what AWS would not share is said before anything is shared.
+// TestShareRefused: sharing that AWS would refuse is reported before anything is
+// shared.
 func TestShareRefused(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
@@ -225,8 +228,8 @@ func TestShareRefused(t *testing.T) {
 	}
 }
 
-// TestShareFaults: whatever happens to a call, an image is shared as a whole with its
-// snapshots or not at all, no other one is harmed, and doing it again completes it.
+// TestShareFaults: whatever happens to a call, an image is shared together with its
+// snapshots or not at all, others are not affected, and a retry completes it.
 func TestShareFaults(t *testing.T) {
 	for _, f := range turns.One(t, []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}}) {
 		t.Run(f.name, func(t *testing.T) {

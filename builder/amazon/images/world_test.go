@@ -89,7 +89,7 @@ func newWorld(t *testing.T, opts cloud.Options) *world {
 	return w
 }
 
-// as is the cloud for one of its accounts; its calls are not watched.
+// as returns the cloud for one of its accounts; its calls are not recorded.
 func (w *world) as(profile string) amazon.Cloud {
 	for _, c := range w.Credentials() {
 		if c.Profile == profile {
@@ -136,7 +136,7 @@ func (w *world) handle(forward http.Handler, rw http.ResponseWriter, r *http.Req
 	serve(rw)
 }
 
-// watch forgets the calls so far, and sets what happens to the next ones.
+// watch discards the recorded calls, and sets the handling of the next ones.
 func (w *world) watch(intercept func(n int, c call, w http.ResponseWriter, serve func(http.ResponseWriter))) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +150,7 @@ func (w *world) seen() []call {
 	return slices.Clone(w.calls)
 }
 
-// open opens the account with its calls watched.
+// open opens the account, and records its calls.
 func (w *world) open(regions ...string) *images.Account {
 	w.t.Helper()
 	a, err := images.Open(w.t.Context(), images.Place{Regions: regions, Cloud: w.cloud})
@@ -160,7 +160,7 @@ func (w *world) open(regions ...string) *images.Account {
 	return a
 }
 
-// client is what the user would look at the cloud with.
+// client returns a client for examining the cloud as the user would.
 func (w *world) client(profile, region string) *ec2.Client { return w.EC2(profile, region) }
 
 // snapshot makes a snapshot, which has nothing in it.
@@ -245,7 +245,7 @@ func names(all []images.Image) (out []string) {
 	return out
 }
 
-// refuse answers a call as EC2 does that is not allowed.
+// refuse answers a call like EC2 when it is not allowed.
 func refuse(rw http.ResponseWriter) {
 	rw.WriteHeader(http.StatusForbidden)
 	_, _ = io.WriteString(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>")

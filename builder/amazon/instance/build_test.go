@@ -61,13 +61,14 @@ func TestFaults(t *testing.T) {
 	amazontest.Faults(t, instance.Factory, text, 2, amazontest.InstanceStore)
 }
 
-// TestResume: a build that is killed once its bundle is uploaded goes on to the image.
+// TestResume: a build that is killed once its bundle is uploaded is resumed and makes
+// the image.
 func TestResume(t *testing.T) {
 	text, _ := body(t, "")
 	amazontest.Resume(t, instance.Factory, text, amazontest.InstanceStore)
 }
 
-// TestOrder looks at the order of commands and calls, and at what they say.
+// TestOrder checks the order and the content of commands and calls.
 func TestOrder(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)
@@ -194,7 +195,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestFailures lets each thing on the machine fail. Nothing is left.
+// TestFailures makes each operation on the machine fail. Nothing is left.
 func TestFailures(t *testing.T) {
 	text, _ := body(t, "")
 	set := func(name, value string) string {
@@ -252,7 +253,7 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
-// TestVerified: the image is looked at on a machine of it before anybody gets it.
+// TestVerified: the image is verified on a machine before it is shared.
 func TestVerified(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)
