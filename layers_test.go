@@ -165,8 +165,8 @@ func ruleOf(pkg string) (rule, bool) {
 	return rule{}, false
 }
 
-// TestProgramWithoutTemporal: the SDK of Temporal is in a program of its own, since it adds
-// more to bake than the rest of what most people need.
+// TestProgramWithoutTemporal: Temporal's SDK is in a separate program, since it is larger
+// than everything else that most users need.
 func TestProgramWithoutTemporal(t *testing.T) {
 	for tags, want := range map[string]bool{"": false, "temporal": true} {
 		out, err := exec.Command("go", "list", "-deps", "-tags="+tags, "./cmd/bake").Output()

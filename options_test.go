@@ -82,7 +82,7 @@ func TestOptionsAreRead(t *testing.T) {
 	}
 }
 
-// option is a field of a struct that stands for a block.
+// option is a field of a struct that represents a block.
 type option struct {
 	id      string // package.Struct.Field
 	comment string
@@ -123,8 +123,8 @@ func optionsOf(t *testing.T) (map[*types.Var]option, map[*types.Var]bool) {
 	return u.options, read
 }
 
-// uses are the options that are declared, and the functions that use fields and functions; nil
-// stands for what is outside of functions.
+// uses are the declared options, and the functions that use fields and functions; nil
+// represents code outside of functions.
 type uses struct {
 	options   map[*types.Var]option
 	readers   map[*types.Var][]*types.Func

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// TestLittleIsDoneBeforeMain: what is initialized with its package costs every command
-// its time, "bake version" included. Expressions are compiled when they are needed
-// first, and no package is linked that builds great tables.
+// TestLittleIsDoneBeforeMain: package initialization costs every command time, even
+// "bake version". Regular expressions are compiled when first needed, and no package
+// that builds large tables is linked.
 func TestLittleIsDoneBeforeMain(t *testing.T) {
 	linked := map[string]bool{"bake/cmd/bake": true} // and what is linked with it: each package follows its imports
 	for _, p := range slices.Backward(packages(t)) {

@@ -60,7 +60,7 @@ func TestFactory(t *testing.T) {
 	}
 }
 
-// TestUnknown: what is not known yet is fine for a check and too late for use.
+// TestUnknown: unknown values are accepted in a check, and are errors in use.
 func TestUnknown(t *testing.T) {
 	f := define()
 	if diags := f.Check(input(t, "name = later")); len(diags) > 0 {

@@ -15,7 +15,7 @@ import (
 )
 
 type countOptions struct {
-	// Name is what is counted.
+	// Name is the name to count.
 	Name string `hcl:"name"`
 }
 

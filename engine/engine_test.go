@@ -30,10 +30,10 @@ type world struct {
 	things map[string]bool
 	log    []string
 
-	// act is asked before everything that a component does, under the name of
-	// what it does. An error makes it fail.
+	// act is called before each action of a component, with the action's name. An error
+	// makes the action fail.
 	act func(ctx context.Context, what string) error
-	// destroy is asked before a thing is destroyed.
+	// destroy is called before a resource is destroyed.
 	destroy func(ctx context.Context, key string) error
 }
 
@@ -105,7 +105,7 @@ type machineOptions struct {
 	Generated string `hcl:"generated,optional"`
 	// Vanishes is an image of the cache that is gone when it is launched.
 	Vanishes bool `hcl:"vanishes,optional"`
-	// Unreached is a machine that nobody can reach.
+	// Unreached is a machine that cannot be reached.
 	Unreached bool `hcl:"unreached,optional"`
 }
 
@@ -170,7 +170,7 @@ var errNoRoom = errors.New("no room there")
 
 // runOptions are the options of the fake provisioner.
 type runOptions struct {
-	// Script is what is done.
+	// Script is the list of actions.
 	Script string `hcl:"script"`
 }
 

@@ -44,7 +44,7 @@ func actions(t *testing.T) int {
 	return len(f.world.log)
 }
 
-// TestFaults makes every action fail in every way and looks at what is left.
+// TestFaults makes every action fail in every way and checks the remaining resources.
 func TestFaults(t *testing.T) {
 	faults := map[string]func(ctx context.Context, cancel context.CancelCauseFunc) error{
 		"fail":  func(context.Context, context.CancelCauseFunc) error { return errInjected },
@@ -100,8 +100,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestErrorCleanup: it runs when a provisioner has failed, and not when the run
-// was cancelled or nothing is to be touched.
+// TestErrorCleanup: it runs when a provisioner has failed, but not when the run was
+// cancelled or keeps everything.
 func TestErrorCleanup(t *testing.T) {
 	tests := []struct {
 		name    string

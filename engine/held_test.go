@@ -122,8 +122,8 @@ build {
 }
 `
 
-// TestHeld: what holds something is closed once, when nobody can ask it any more, and
-// what is not kept is destroyed before that.
+// TestHeld: a live artifact is closed once, when it is no longer used, and destroyed
+// before that if it is not kept.
 func TestHeld(t *testing.T) {
 	ends := []string{"close image", "close builder"}
 	made := []string{"create key", "create instance"}

@@ -364,7 +364,7 @@ build {
 	}
 }
 
-// TestCancelBeforeTurn: builds that have not begun do not begin.
+// TestCancelBeforeTurn: waiting builds do not start after a cancellation.
 func TestCancelBeforeTurn(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "a" {}
@@ -380,8 +380,8 @@ build { sources = ["machine.a", "machine.b"] }
 	}
 }
 
-// TestFailFast: the first failure cancels the builds that run and those that wait, and
-// nobody takes it for the end of the run.
+// TestFailFast: the first failure cancels running and waiting builds, and is not
+// mistaken for a cancellation of the run.
 func TestFailFast(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		f := newFixture(t, `

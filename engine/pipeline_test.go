@@ -24,7 +24,7 @@ func (f *fixture) asked(p *engine.Pipeline) {
 }
 
 // A closed gate fails the build, and the error-cleanup-provisioner runs; a gate that
-// nobody could ask is closed.
+// could not be evaluated is closed.
 func TestGates(t *testing.T) {
 	for options, want := range map[string]string{"": "the gate", "unreached = true": "no machine"} {
 		f := newFixture(t, fmt.Sprintf(`
@@ -58,7 +58,7 @@ build {
 	}
 }
 
-// A builder whose images cannot be launched is an error where that is asked for, before
+// If images have to be launched, a builder whose images cannot be is an error before
 // anything is made.
 func TestNotVerifiable(t *testing.T) {
 	f := newFixture(t, `
@@ -79,7 +79,7 @@ build { sources = ["machine.web"] }
 	}
 }
 
-// What is done once an image is made is done for one that is reused too, as the run that has
+// The steps after an image is made are also done for a reused image, because the run that
 // made it may have ended before; a plan does nothing.
 func TestReused(t *testing.T) {
 	for _, planOnly := range []bool{false, true} {

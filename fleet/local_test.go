@@ -287,8 +287,8 @@ func (w *world) machines() (n int) {
 	return n
 }
 
-// What a cell has made is deleted however often the process has died since, and whether the
-// cell was begun again or not. Until then other runs say who owns it.
+// The resources of a cell are deleted, however often the process has died since, and
+// whether or not the cell was started again. Until then, other runs warn about the owner.
 func TestLocalDiesTwice(t *testing.T) {
 	w := newWorld(t, strings.Replace(template, "build {", `variable "fails" { default = "no" }
 build {

@@ -14,8 +14,8 @@ import (
 	"bake/step"
 )
 
-// Calls have to wait so long that there are as many a second as may be, for each service,
-// account and region by itself.
+// Calls wait so that the rate per second is not exceeded, for each service, account and
+// region separately.
 func TestRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRates(map[string]float64{"ec2": 5})

@@ -90,7 +90,8 @@ func TestFollower(t *testing.T) {
 		t.Error(err)
 	}
 
-	// What has been read is spoilt, and something added: only that is looked at.
+	// The part that was read is overwritten and new data is appended: only the new data is
+	// read.
 	write(step.Event{Kind: step.RunStarted})
 	follow(0)
 	past(Running)

@@ -71,9 +71,9 @@ func TestRunLogIsCompressed(t *testing.T) {
 	}
 }
 
-// TestLongLog: a log that is too long loses what is after its start, says so, and still
-// tells how the run went, also after it was reopened, and in parts with the names of old
-// versions.
+// TestLongLog: a log that is too long loses the part after its start, says so, and still
+// describes the course of the run, even if it was reopened, or has parts with names of
+// old versions.
 func TestLongLog(t *testing.T) {
 	state := State(t.TempDir())
 	l, err := createLog(state, "r")
@@ -254,8 +254,8 @@ func TestLogsDoNotPileUp(t *testing.T) {
 	}
 }
 
-// TestReopenLog: the log of a run that goes on has all that it had, once, but for what was
-// being written when the run died, wherever it died.
+// TestReopenLog: the log of a resumed run contains all earlier events once, except an
+// incomplete last line, wherever the run died.
 func TestReopenLog(t *testing.T) {
 	const one, two, three = "{\"n\":1}\n", "{\"n\":2}\n", "{\"n\":3}\n"
 	part := func(text string) []byte {
@@ -357,8 +357,8 @@ func TestLogPartIsBounded(t *testing.T) {
 	}
 }
 
-// TestLogPartIsReadToItsLimit: what is written of a log that tells too much can be read, and what a
-// part has above that is said to be missing.
+// TestLogPartIsReadToItsLimit: the stored part of a log that is too long can be read, and the
+// omitted rest is reported.
 func TestLogPartIsReadToItsLimit(t *testing.T) {
 	o := Options{State: State(t.TempDir()), Now: time.Now}
 	l, err := createLog(o.State, "r1")

@@ -43,7 +43,7 @@ build {
 }
 `
 
-// resumed builds chains until it fails, and returns what goes on with it.
+// resumed builds chains until it fails, and returns a function that resumes it.
 func (b *bench) resumed(t *testing.T, vars ...string) run.ResumeOptions {
 	t.Helper()
 	o := b.options(t, chains)
@@ -101,8 +101,8 @@ func TestResumeChains(t *testing.T) {
 	}
 }
 
-// TestResumeSensitive: the value of a sensitive variable is not in the journal, and is
-// asked for; no other may be given.
+// TestResumeSensitive: the value of a sensitive variable is not in the journal, and
+// must be given again; a different value is an error.
 func TestResumeSensitive(t *testing.T) {
 	var b bench
 	o := b.resumed(t, "password=hunter2-hunter2")

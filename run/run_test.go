@@ -82,8 +82,8 @@ build {
   sources = ["file.f"]
   `
 
-// TestComponentsEnd: what is asked of components while the template is checked ends when
-// the run is cancelled, or takes too long.
+// TestComponentsEnd: queries to components during the check of the template end when the
+// run is cancelled or times out.
 func TestComponentsEnd(t *testing.T) {
 	for name, limit := range map[string]time.Duration{"cancelled": 0, "too long": time.Millisecond} {
 		var b bench
@@ -236,7 +236,7 @@ build {
 		if err != nil || len(found) != want || want > 0 && found[0].KeyFile != filepath.Join(b.dir, "key") {
 			t.Errorf("%s: found %+v, %v", onError, found, err)
 		}
-		// After a week nobody wants to look any more.
+		// After a week, the logins are deleted.
 		o.ID, o.Now = "r2", func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
 		o.OnError = engine.Cleanup
 		_, _ = run.Build(t.Context(), o)
@@ -341,8 +341,8 @@ func TestBuildOfAContextThatHasEnded(t *testing.T) {
 	}
 }
 
-// TestBuildStopsAtOnce: Stop alone ends a run, teardown too, and what is left is in
-// the result, and swept later.
+// TestBuildStopsAtOnce: Stop alone ends a run, including teardown; the remaining
+// resources are in the result, and are swept later.
 func TestBuildStopsAtOnce(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "sleep 60"] }
@@ -571,15 +571,16 @@ func TestSweepByTags(t *testing.T) {
 	if swept, err := run.Sweep(t.Context(), o); err == nil || len(swept) != 1 || len(swept[0].Left) != 2 {
 		t.Errorf("%v, %+v", err, swept)
 	}
-	fake.fail, o.Tags = nil, nil // what is left is in a ledger of its own
+	fake.fail, o.Tags = nil, nil // the rest is in a separate ledger
 	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 1 || !slices.Equal(fake.gone, []string{"first", "last"}) {
 		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)
 	}
 }
 
-// TestSweepByAge: what is too young or of unknown age is left alone, in every region, and
-// so is what belongs to a run that is kept, or whose ledger cannot be read. A region that
-// refuses keeps no other from being swept. What is in no region is found in each.
+// TestSweepByAge: resources that are too young or of unknown age are left alone in every
+// region, and so are those of kept runs and of runs with unreadable ledgers. A region
+// that refuses access does not affect the others. Global resources are found in each
+// region.
 func TestSweepByAge(t *testing.T) {
 	state := run.State(t.TempDir())
 	left(t, state, "kept", "k")
@@ -662,8 +663,8 @@ func TestSweepByAge(t *testing.T) {
 	}
 }
 
-// TestSweepByLedgersAndAge: without tags, things are as old as their run, and what is
-// kept is named.
+// TestSweepByLedgersAndAge: without tags, resources are as old as their run, and kept
+// runs are listed.
 func TestSweepByLedgersAndAge(t *testing.T) {
 	state := run.State(t.TempDir())
 	left(t, state, "kept", "k")

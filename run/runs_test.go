@@ -143,8 +143,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestClockSetBack: a clock that is set back, or forward, while a run goes on makes no
-// difference to how long it took; and one whose log ends before its start took no time.
+// TestClockSetBack: setting the clock during a run does not affect its duration; a run
+// whose log ends before its start has the duration 0.
 func TestClockSetBack(t *testing.T) {
 	for _, jump := range []time.Duration{-24 * time.Hour, 365 * 24 * time.Hour} {
 		var b bench

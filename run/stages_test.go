@@ -304,15 +304,15 @@ func TestStageEndsEarly(t *testing.T) {
 	}
 }
 
-// TestStageInterrupted: a provisioner that had begun in a stage that did not end is not run
-// again on the machine, and one that had finished is not run again either.
+// TestStageInterrupted: provisioners that had started or finished in an interrupted stage
+// are not run again on the machine.
 func TestStageInterrupted(t *testing.T) {
 	s := newStages(t, staged)
 	launched, _, err := s.stage(t, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err = s.stage(t, launched); err != nil { // and nobody hears of it
+	if _, _, err = s.stage(t, launched); err != nil { // and its result is lost
 		t.Fatal(err)
 	}
 	sealed, result, err := s.stage(t, launched)
@@ -526,7 +526,8 @@ func TestLogsOfStages(t *testing.T) {
 // ran, and includes their documents.
 func TestReportOfStages(t *testing.T) {
 	s := newStages(t, staged)
-	// What is run on the machine as root finds nothing and does nothing: it is this host.
+	// Commands that run as root on the machine find nothing and do nothing, because it is
+	// this host.
 	bin := filepath.Join(s.dir, "bin")
 	const sh = "#!/bin/sh\ncase \"$*\" in\n*\"exec sh -s\"*) cat >/dev/null; printf '\\001bake done\\n' ;;\n*) exec /bin/sh \"$@\" ;;\nesac\n"
 	if err := errors.Join(os.Mkdir(bin, 0o700), os.WriteFile(filepath.Join(bin, "sh"), []byte(sh), 0o700)); err != nil { // it is run

@@ -92,8 +92,8 @@ variable "password" {
 	}
 }
 
-// TestTraceOfTeardown: what is deleted of a run whose stages have ended is a part of its trace, and
-// so is what cannot be.
+// TestTraceOfTeardown: deletions after the stages of a run are part of its trace, and so are failed
+// deletions.
 func TestTraceOfTeardown(t *testing.T) {
 	s := newStages(t, staged)
 	spans := traced(t, &s.opts)

@@ -25,7 +25,7 @@ type modelDisk struct {
 	times    int // operations that fail with err, one after the other
 	err      error
 	half     bool // a write that fails or crashes has written the half
-	lazy     bool // nothing but what is synced survives
+	lazy     bool // only synced data survives
 	operated []string
 }
 

@@ -88,8 +88,7 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// TestJournalReader: somebody who reads a journal does not keep others from going on
-// with the run.
+// TestJournalReader: reading a journal does not prevent resuming the run.
 func TestJournalReader(t *testing.T) {
 	j, path := journal(t, nil)
 	must(t, j.Close(true))
@@ -123,8 +122,8 @@ func TestJournalReader(t *testing.T) {
 	<-read
 }
 
-// TestJournalTorn: a last line that was not written whole is as if it had not been
-// written, and the journal goes on behind the line before it.
+// TestJournalTorn: an incomplete last line is ignored, and the journal continues after
+// the line before it.
 func TestJournalTorn(t *testing.T) {
 	j, path := journal(t, nil)
 	j.Record("a", "one", json.RawMessage("1"))
@@ -306,7 +305,8 @@ func refused(t *testing.T, path, name string) {
 	}
 }
 
-// TestJournalBound: what is too much is not recorded, and what is too large not read.
+// TestJournalBound: too much data is not recorded, and a file that is too large is not
+// read.
 func TestJournalBound(t *testing.T) {
 	j, path := journal(t, hide)
 	j.Record("a", "one", json.RawMessage(`"`+strings.Repeat("x", 5<<20)+`"`))

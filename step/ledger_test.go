@@ -96,8 +96,8 @@ func TestCreateTwice(t *testing.T) {
 	}
 }
 
-// TestTorn cuts the file at every byte: what is left is the state after some
-// whole number of lines, and it can be written to again.
+// TestTorn truncates the file at every byte: the rest is the state after a whole number
+// of lines, and can be written to again.
 func TestTorn(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)

@@ -44,7 +44,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// What is no file is not read, which might never end.
+// Only regular files are read, since reading others might never end.
 func TestNoFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, device := filepath.Join(dir, "fifo.jsonl"), filepath.Join(dir, "zero.jsonl")

@@ -10,8 +10,8 @@ import (
 	"bake/step"
 )
 
-// TestScreen draws in a bubble of time: frames come by themselves, none while
-// the terminal is somebody else's, and the last one when the screen is closed.
+// TestScreen draws with a fake clock: frames are drawn periodically, none while another
+// program uses the terminal, and the last one when the screen is closed.
 func TestScreen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer

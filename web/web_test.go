@@ -302,8 +302,8 @@ func TestTerminals(t *testing.T) {
 	}
 }
 
-// TestManyTerminals: of a hundred terminals at once, twenty are let in and the others refused;
-// one that is closed makes room, whether it had begun or not.
+// TestManyTerminals: of a hundred simultaneous terminals, twenty are accepted and the others
+// refused; closing one makes room, whether or not it had started.
 func TestManyTerminals(t *testing.T) {
 	c, server, client := open(t, nil)
 	url := server.URL + c.path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"

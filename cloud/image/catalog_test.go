@@ -221,7 +221,7 @@ func TestRecallWithoutBase(t *testing.T) {
 	}
 }
 
-// TestAlias: an id of AWS stands for a release.
+// TestAlias: an AWS image id refers to a release.
 func TestAlias(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	for _, release := range []string{"debian-12", "ubuntu-22.04"} {

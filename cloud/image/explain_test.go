@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestExplain: whoever finds no image is told why, and which command helps.
+// TestExplain: the error for a missing image explains why, and which command helps.
 func TestExplain(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the names are those of amd64")

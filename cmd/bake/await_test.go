@@ -11,7 +11,7 @@ import (
 const awaits = 5 * time.Minute
 
 // await is the program "await LINE" of scripts: it waits until a line of sh succeeds, and fails
-// when that takes too long, so that no script goes on for ever where what it waits for has ended.
+// after a time limit, so that scripts do not hang.
 func await() {
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: await LINE")

@@ -20,8 +20,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestDeploy: what deploy has for operators can be read by what it is for, and calls the
-// worker with flags that there are, confined as far as each system can.
+// TestDeploy: the files in deploy can be parsed by the systems that they are for, call
+// the worker with existing flags, and confine it as far as each system can.
 func TestDeploy(t *testing.T) {
 	read := func(name string) string {
 		text, err := os.ReadFile(filepath.Join("..", "..", "deploy", name))
@@ -184,8 +184,7 @@ type probe struct {
 	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
-// tryProbe runs the probe of a container, which looks at port 9464, on a server that is well,
-// and on one that is not.
+// tryProbe runs a container's probe of port 9464 against a healthy and an unhealthy server.
 func tryProbe(t *testing.T, command []string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {

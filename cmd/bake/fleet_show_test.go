@@ -9,8 +9,8 @@ import (
 	"bake/fleet"
 )
 
-// TestUnpolled: who looks at a fleet is told of the task queues that no worker polls, and when
-// workers poll them again, each once.
+// TestUnpolled: fleet status reports task queues that no worker polls, and when workers poll
+// them again, once each.
 func TestUnpolled(t *testing.T) {
 	waits := fleet.Status{Fleet: "nightly", State: fleet.StateRunning, Unpolled: []string{"bake/nightly", "bake/nightly/111111111111/eu-west-1/api"}}
 	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: what waits there goes on once a bake worker does"

@@ -19,7 +19,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// block is a fenced block of a guide: a file, or what somebody types.
+// block is a fenced block of a guide: a file, or a console session.
 type block struct {
 	line int
 	info []string // after the fence
@@ -201,7 +201,7 @@ var (
 	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
 	named      = regexp.MustCompile(webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|\b[0-9a-f]{8}\b`)
 	meant      = regexp.MustCompile(`^(?:` + webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
-	// anyOther is what is different in each run.
+	// anyOther matches the parts that differ in each run.
 	anyOther = regexp.MustCompile(webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
 )
 

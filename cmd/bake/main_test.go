@@ -110,7 +110,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CONSOLE_PICTURES", os.Getenv("BAKE_TEST_SCREENSHOTS"))
 			e.Setenv("DOCS", filepath.Join(filepath.Dir(examples), "docs"))
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
-			// Plugins are never those of whoever runs the tests, and come from no network.
+			// Tests never use plugins of the user who runs them, or from a network.
 			e.Setenv("PACKER_PLUGIN_PATH", filepath.Join(e.WorkDir, ".plugins"))
 			e.Setenv("BAKE_PLUGIN_MIRROR", filepath.Join(e.WorkDir, ".mirror"))
 			if err := os.Mkdir(filepath.Join(e.WorkDir, ".mirror"), 0o755); err != nil {

@@ -91,7 +91,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // stall is the script command "stall VARIABLE FILE": it sets a variable to the URL of a
-// server that makes a file when it is asked for something, and never answers.
+// server that creates a file on the first request, and never answers.
 func stall(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: stall variable file")

@@ -79,8 +79,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestOneCommand: the command that is asked for is the one that is made among all, and goes
-// by the name in the table.
+// TestOneCommand: only the requested command is created, and it has the name in the table.
 func TestOneCommand(t *testing.T) {
 	p := &program{now: time.Now}
 	all := p.root(nil).Commands()

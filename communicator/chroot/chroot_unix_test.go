@@ -13,8 +13,8 @@ import (
 	"bake/communicator/chroot"
 )
 
-// A process in the background that holds the output of a command that has ended
-// does not hold the build, and is no failure.
+// A background process that holds the output of an ended command open does not block
+// the build, and is not a failure.
 func TestBackgroundProcess(t *testing.T) {
 	var out strings.Builder
 	status, err := chroot.Local(t.Context(), "sleep 60 & echo $!", os.Environ(), communicator.Command{Stdout: &out})

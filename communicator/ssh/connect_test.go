@@ -63,7 +63,7 @@ func (s *setup) connect(ctx context.Context) (communicator.Communicator, error) 
 	return ssh.Connect(ctx, scope(s.says.emit), &s.options, s.target)
 }
 
-// bubble runs a test with a clock of its own.
+// bubble runs a test with a fake clock.
 func bubble(t *testing.T, f func(t *testing.T, s *setup)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

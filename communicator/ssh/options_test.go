@@ -86,7 +86,7 @@ func TestGoodOptions(t *testing.T) {
 		`communicator = "none"`,
 		"ssh_username = \"me\"\nssh_local_tunnels = [\"8080:example.org:80\", \"1:[::1]:2\"]",
 		"ssh_username = \"me\"\nssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_password = \"p\"",
-		// What is for a bastion host or a proxy that is not there is not looked at.
+		// Options for a bastion host or a proxy are not checked if there is none.
 		"ssh_username = \"me\"\nssh_bastion_private_key_file = \"/no/such/key\"\nssh_bastion_certificate_file = \"/no/such/cert\"",
 		"ssh_username = \"me\"\nssh_bastion_port = 0\nssh_proxy_port = 0",
 		"ssh_username = \"me\"\nssh_bastion_port = 70000\nssh_proxy_port = -1",

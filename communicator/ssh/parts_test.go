@@ -25,7 +25,7 @@ import (
 	"bake/communicator/ssh"
 )
 
-// farConn is a connection on which what is sent arrives a little later.
+// farConn is a connection that delays the data sent on it.
 type farConn struct {
 	net.Conn
 	sent     chan []byte

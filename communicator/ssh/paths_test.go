@@ -580,7 +580,7 @@ func TestDialWhileConnecting(t *testing.T) {
 	})
 }
 
-// greeter greets whoever connects, and hangs up.
+// greeter sends a greeting on each connection, and closes it.
 func greeter(t *testing.T, text string) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -86,7 +86,7 @@ type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 type fake struct {
 	HostKey gossh.Signer
 	Plain   gossh.Signer    // beside HostKey, if that is a certificate
-	Key     gossh.PublicKey // nil: nobody gets in
+	Key     gossh.PublicKey // nil: no login succeeds
 	Mute    bool            // from the login on, answer nothing
 	Silent  string          // the step that is not answered
 	Banner  string

@@ -22,8 +22,8 @@ import (
 	"bake/step"
 )
 
-// A machine that accepts and then says nothing holds up nobody, at whatever step:
-// what waits for it ends with its context, and by itself.
+// A machine that accepts connections and then stays silent blocks nothing, at any step:
+// waiting ends with its context, and by itself.
 func TestSilentMachine(t *testing.T) {
 	run := func(line string) func(context.Context, *setup) error {
 		return func(ctx context.Context, s *setup) error {
@@ -105,7 +105,7 @@ type tardy struct {
 	after []func()
 }
 
-func (c *tardy) Value(any) any { return nil } // so that nobody gets around AfterFunc
+func (c *tardy) Value(any) any { return nil } // so that AfterFunc has to be used
 func (c *tardy) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -438,7 +438,7 @@ func TestRefusedLoginSays(t *testing.T) {
 	}
 }
 
-// What is no SSH server is said to be none, and which option may be wrong.
+// If the server is not an SSH server, the error says so, and which option may be wrong.
 func TestNotSSH(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		s.options.Port, s.options.Timeout = 8080, 10*time.Second

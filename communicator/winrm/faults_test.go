@@ -32,8 +32,8 @@ var spoilt = map[string]winrmtest.Fault{
 	"slow":           winrmtest.Slow(200 * time.Millisecond),
 }
 
-// Whatever an answer is spoilt with, a command ends as it did, or with an error that
-// says what is wrong. The next one works.
+// However an answer is garbled, a command returns its result, or an error that
+// describes the problem. The next one works.
 func TestFaults(t *testing.T) {
 	// What the first spoilt answer to a request does no harm to.
 	harmless := map[string][]string{

@@ -100,7 +100,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestCheckText: what is sent is what was meant, or nothing is.
+// TestCheckText: a text is sent unchanged or refused.
 func TestCheckText(t *testing.T) {
 	for text, want := range map[string]string{
 		"echo \t\r\n äöü \u00a0 \U0001f600 \ufffd": "",

@@ -120,7 +120,7 @@ func FuzzSource(f *testing.F) {
 	})
 }
 
-// tokens are those of src, whose white space is nothing but what is between them.
+// tokens returns the tokens of src, without white space.
 func tokens(t *testing.T, src []byte) (out []string) {
 	all, diags := hclsyntax.LexConfig(src, "f.pkr.hcl", hcl.InitialPos)
 	if diags.HasErrors() {

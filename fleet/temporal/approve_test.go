@@ -37,9 +37,9 @@ func anew(t *testing.T, env *testsuite.TestWorkflowEnvironment) (in fleet.Pendin
 	return in
 }
 
-// TestOfferedAgain: an image that is offered again waits in a new run of its workflow, so that no history
-// grows night after night; webhooks hear once of what fails in all of them. What is no offer of the image,
-// and signals that this version does not know, change nothing.
+// TestOfferedAgain: an image that is offered again waits in a new run of its workflow, so that
+// histories do not grow every night; webhooks are notified once of a failure in all of them. Offers
+// of other images, and unknown signals, change nothing.
 func TestOfferedAgain(t *testing.T) {
 	f := &fake{promotions: 1000}
 	env := f.env(t)
@@ -101,8 +101,8 @@ func TestOfferedWhileBusy(t *testing.T) {
 	}
 }
 
-// TestCancelledWhileTelling: a wait that is cancelled while webhooks are told why the image could not be promoted
-// has not failed for that: it was cancelled, or is over as the image is gone.
+// TestCancelledWhileTelling: cancelling a wait while webhooks are notified of a failed promotion is
+// not a failure: the wait was cancelled, or is over because the image is gone.
 func TestCancelledWhileTelling(t *testing.T) {
 	for promotions, gone := range map[int]bool{-1: true, 1000: false} {
 		f := &fake{promotions: promotions}
@@ -152,8 +152,8 @@ func (d *deaf) SignalExternalWorkflow(ctx workflow.Context, id, run, name string
 	return f
 }
 
-// TestCannotWait: that the image of a cell cannot be offered, since what has it wait ends just then or
-// does not hear of it, is tried again for a while, and then told; the cell has not failed.
+// TestCannotWait: if the image of a cell cannot be offered, because the waiting workflow is ending
+// or does not answer, this is retried for a while and then reported; the cell has not failed.
 func TestCannotWait(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails int

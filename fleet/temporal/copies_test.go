@@ -126,7 +126,7 @@ func tearDownCopies(t *testing.T, reports string) {
 			t.Errorf("the log %s tells of %d that were deleted, want %d: %v", part.Name, deleted, want, err)
 		}
 	}
-	for _, region := range regions { // what is counted has waited
+	for _, region := range regions { // counted calls have waited
 		made, counted := len(seen.Places()[f.Cells[0].Account+"/"+region]), a.metrics.counters[calls("ec2", region)]
 		if made == 0 || float64(made) != counted {
 			t.Errorf("%d calls of EC2 in %s, of which %g have waited", made, region, counted)

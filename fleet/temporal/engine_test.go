@@ -27,8 +27,8 @@ import (
 	"bake/internal/delay"
 )
 
-// TestResume: a run that has failed is gone on with by one that has its images, and one that
-// is to be found by its id.
+// TestResume: a failed run is continued by one that reuses its images, and a run can be
+// found by its id.
 func TestResume(t *testing.T) {
 	const first, second = "0197a1b2-0000-4000-8000-000000000001", "0197a1b2-0000-4000-8000-000000000002"
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}

@@ -128,7 +128,7 @@ func (h heart) RecordActivityHeartbeat(context.Context, []byte, ...any) error { 
 // that exceeded a timeout of its template has failed.
 func TestStageEnds(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer      error // to heartbeats, once the provisioner has begun
+		answer      error // to heartbeats, once the provisioner has started
 		provisioner string
 		want        fleet.Result
 		interrupted bool

@@ -48,7 +48,7 @@ const (
 
 	workerFleets  = "BAKE_TEST_WORKER_FLEETS"  // for which alone it works; empty: all
 	workerRegions = "BAKE_TEST_WORKER_REGIONS" // in which alone it works; empty: all
-	workerSmall   = "BAKE_TEST_WORKER_SMALL"   // if it is there, what is much otherwise is little, as lower says
+	workerSmall   = "BAKE_TEST_WORKER_SMALL"   // if it exists, limits are lowered, see lower
 )
 
 func TestMain(m *testing.M) {
@@ -627,8 +627,8 @@ func TestLogsOfAnotherHost(t *testing.T) {
 	}
 }
 
-// TestApproveByCommand: an image whose channel asks for an approval waits for it, gets it by the
-// program itself, once and from nobody but whoever has a name, and enters the channel.
+// TestApproveByCommand: an image whose channel requires an approval waits for it, is approved
+// with the program, once and only with a name, and enters the channel.
 func TestApproveByCommand(t *testing.T) {
 	_, engine, _ := strings.Cut(fleetBakefile, "engine")
 	w := newReal(t, strings.ReplaceAll(fleetSource, "NAME", "base")+`build { sources = ["amazon-ebs.base"] }`, `
@@ -715,9 +715,9 @@ engine`+engine)
 	w.save(map[string]string{"approval-again": "approval/nightly/" + cell + "/" + first})
 }
 
-// save keeps histories of workflows for the test that replays them, if it is told to, by the names
-// of their files: without the sealed states of runs, which no workflow looks at. A workflow that went on
-// with another one has that kept, too.
+// save stores histories of workflows for the replay test under file names, if requested, without
+// the sealed states of runs, which workflows do not read. If a workflow continued as another one,
+// that is stored too.
 func (w *real) save(workflows map[string]string) {
 	dir := os.Getenv("BAKE_SAVE_HISTORIES")
 	if dir == "" {

@@ -45,7 +45,7 @@ type execution struct {
 	result  fleet.Status
 	waited  fleet.Waits // what a workflow in which an image has waited returns
 	err     error
-	silent  *int // how often the service does not answer when it is asked for the result; may be nil
+	silent  *int // how often the service does not answer a query for the result; may be nil
 
 	children []*api.PendingChildExecutionInfo
 	pending  []*api.PendingActivityInfo
@@ -220,8 +220,8 @@ func historyOf(t *testing.T, all ...did) (events []*history.HistoryEvent) {
 	return events
 }
 
-// TestOrphans: what a terminated workflow has left is found, with the state of its run, and
-// neither what is over, nor what a workflow that was reset goes on with, nor what is seen to.
+// TestOrphans: the runs of terminated workflows are found, with their state, but not those
+// that have ended, continue in a reset workflow, or are being torn down.
 func TestOrphans(t *testing.T) {
 	const running, terminated, completed = enums.WORKFLOW_EXECUTION_STATUS_RUNNING, enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	launched := func(run string) did {

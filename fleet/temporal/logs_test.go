@@ -22,8 +22,9 @@ import (
 	"bake/step"
 )
 
-// TestLogs: the log of a cell consists of what its workers have put among the reports, of what
-// is on this host, and of what is known of the stage under way; who has the rest is said.
+// TestLogs: the log of a cell consists of the parts that its workers have stored with the
+// reports, the log on this host, and a description of the current stage; the hosts with the
+// rest are listed.
 func TestLogs(t *testing.T) {
 	const r1, r2 = "0b5d6b5e-7e0a-4a57-9d53-6a1f0b3c7a11", "0b5d6b5e-7e0a-4a57-9d53-6a1f0b3c7a12"
 	self, err := os.Hostname()

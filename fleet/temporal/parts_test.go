@@ -87,8 +87,8 @@ func TestCodec(t *testing.T) {
 	}
 }
 
-// TestPacked: a fleet with as many cells as one may have goes through the service in one piece,
-// when all of them have ended, too; what is small stays readable.
+// TestPacked: a fleet with the maximum number of cells fits into one message of the service,
+// even when all of them have ended; small payloads stay readable.
 func TestPacked(t *testing.T) {
 	in := fleetIn{Fleet: "big"}
 	s := fleet.Status{Fleet: "big"}
@@ -133,9 +133,9 @@ func TestPacked(t *testing.T) {
 	}
 }
 
-// TestAllFailed: the result of a fleet goes through the service though all of its cells have
-// failed with long errors that do not compress; the first ones are told whole, and a workflow
-// that goes on does not begin to count anew.
+// TestAllFailed: the result of a fleet fits into a message even if all of its cells have
+// failed with long, incompressible errors; the first ones are complete, and the count
+// continues in a following workflow.
 func TestAllFailed(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	text := func() string {
@@ -158,7 +158,7 @@ func TestAllFailed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, c := range r.order.Begin() {
-			if i == many/2 { // another workflow goes on
+			if i == many/2 { // another workflow continues
 				done := r.outcomes
 				r = &fleetRun{fleetIn: in}
 				r.Done = done

@@ -24,7 +24,8 @@ import (
 	"bake/step"
 )
 
-// fake stands for the workers: it does stages as script says, and knows what there is.
+// fake replaces the workers: it executes stages according to script, and tracks the
+// existing resources.
 type fake struct {
 	mu    sync.Mutex
 	stage func(ctx context.Context, in stageIn) (stageOut, error)
@@ -116,7 +117,8 @@ func patient(t *testing.T, env *testsuite.TestWorkflowEnvironment) {
 	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute, Interceptors: []interceptor.WorkerInterceptor{&missed{t: t}}})
 }
 
-// missed sees to it that a worker which has died is missed soon, whatever activity it had begun.
+// missed shortens timeouts so that a dead worker is detected soon, whatever activity it was
+// executing.
 type missed struct {
 	interceptor.WorkerInterceptorBase
 	interceptor.WorkflowInboundInterceptorBase
@@ -203,8 +205,8 @@ func TestBakeStages(t *testing.T) {
 	}
 }
 
-// TestBakeBeginsAgain: a run whose worker has died in its launch, or that was interrupted, is
-// torn down, and another one begins; after some of them the cell has failed.
+// TestBakeBeginsAgain: a run whose worker has died during the launch, or that was
+// interrupted, is torn down, and another one starts; after several of them, the cell fails.
 func TestBakeBeginsAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		deaths int
@@ -241,9 +243,9 @@ func TestBakeBeginsAgain(t *testing.T) {
 	}
 }
 
-// TestServiceEndsActivities: a cell whose activity the service itself has ended is torn down, and
-// begins again unless the activity had all of its time. What says that it has failed has failed,
-// whatever it says.
+// TestServiceEndsActivities: a cell whose activity was ended by the service is torn down, and
+// starts again unless the activity had used up its time. An activity that reports a failure has
+// failed, whatever its error.
 func TestServiceEndsActivities(t *testing.T) {
 	ends := map[string]error{
 		"deadline":  sdk.NewTimeoutError(enums.TIMEOUT_TYPE_START_TO_CLOSE, nil),
@@ -315,9 +317,9 @@ func TestBakeCancelled(t *testing.T) {
 	}
 }
 
-// TestBakeCutOff: a stage that ended though nobody has cancelled the cell begins again if it says
-// that it was interrupted, and not because it was cancelled. Of runs that older versions have
-// begun, both do.
+// TestBakeCutOff: a stage that ended although the cell was not cancelled starts again if it
+// reports an interruption, but not if it reports a cancellation. In runs started by older
+// versions, both start again.
 func TestBakeCutOff(t *testing.T) {
 	for _, v := range []workflow.Version{workflow.DefaultVersion, 1} {
 		for _, interrupted := range []bool{false, true} {
@@ -408,8 +410,8 @@ func TestFleetStrict(t *testing.T) {
 	}
 }
 
-// TestFleetPausedAndCancelled: a paused fleet begins nothing, and cancelling it tears down
-// what is running.
+// TestFleetPausedAndCancelled: a paused fleet starts nothing, and cancelling it tears down
+// the running cells.
 func TestFleetPausedAndCancelled(t *testing.T) {
 	f := &fake{}
 	f.stage = f.script
@@ -518,8 +520,8 @@ func update(t *testing.T, env *testsuite.TestWorkflowEnvironment, id, channel, b
 	}
 }
 
-// TestApproval: an image waits for the channels that it is to be approved for, and for no
-// others, for days. Each approval has it offered to its channels.
+// TestApproval: an image waits, even for days, only for channels that require an
+// approval. After each approval, it is offered to its channels.
 func TestApproval(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
@@ -572,8 +574,8 @@ func TestReusedImageWaitsAnew(t *testing.T) {
 	}
 }
 
-// TestSoak: an image enters its channels one after the other, each when it has been in the one
-// before for long enough and somebody has approved it, and no worker does anything meanwhile.
+// TestSoak: an image enters its channels one after the other, each when it has been in the
+// previous one for long enough and was approved; no worker is occupied meanwhile.
 func TestSoak(t *testing.T) {
 	for name, c := range map[string]struct {
 		cancel time.Duration // 0: not

@@ -186,7 +186,7 @@ func TestTampering(t *testing.T) {
 	}
 }
 
-// TestSignedNonsense: what is signed must also be a statement.
+// TestSignedNonsense: a signed document must also be a statement.
 func TestSignedNonsense(t *testing.T) {
 	key := keys(t)["Ed25519"]
 	for _, text := range []string{
@@ -212,8 +212,8 @@ func TestUnknownFields(t *testing.T) {
 	}
 }
 
-// TestOtherPayload: what is signed as something else is no statement, though it reads
-// like one.
+// TestOtherPayload: a document signed with another type is not a statement, even if it
+// looks like one.
 func TestOtherPayload(t *testing.T) {
 	key := keys(t)["Ed25519"]
 	for kind, ok := range map[string]bool{attest.PayloadType: true, "text/plain": false} {

@@ -49,7 +49,8 @@ func attested(t *testing.T, change func(*attest.Statement)) *attest.Statement {
 	return st
 }
 
-// TestIdentity: what is attested of an image is read back, unless its parts do not fit.
+// TestIdentity: the attested identity of an image can be read back, unless its parts
+// are inconsistent.
 func TestIdentity(t *testing.T) {
 	id, files, err := attested(t, nil).Identity()
 	if err != nil || files != strings.Repeat("a", 64) || len(id.Differs(web, false)) > 0 {
@@ -85,8 +86,8 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestDiffers: an image that is not the attested one is not taken for it; a copy has a name
-// and a place of its own, and the same tags.
+// TestDiffers: differences from the attested image are detected; a copy may have another
+// name and location, but must have the same tags.
 func TestDiffers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change     func(*attest.Identity)

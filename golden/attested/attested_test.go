@@ -220,7 +220,7 @@ func TestFilesOnDisk(t *testing.T) {
 	key := w.key.Public()
 	good := w.attest(w.id, "web", digest)
 	w.key, w.reports = newKey(t), t.TempDir()
-	forged := w.attest(w.id, "web", digest) // it says the same, and somebody else has signed it
+	forged := w.attest(w.id, "web", digest) // the same statement, signed with another key
 	missing := filepath.Join(t.TempDir(), "missing.json")
 	expected := attest.Expected{Subjects: []attest.Resource{attest.Image(region, w.id)}}
 	all, err := attested.Files([]string{forged, good, missing}, key, expected)

@@ -93,7 +93,7 @@ Not known of both, and not compared: files`
 			t.Fatal(err)
 		}
 	}
-	// What is gone is not known, and what was changed is an error.
+	// Missing documents count as unknown, and modified ones are errors.
 	sbom := filepath.Join(dir, "sha256", old[reports.SBOM])
 	if err := os.Remove(sbom); err != nil {
 		t.Fatal(err)

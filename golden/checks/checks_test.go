@@ -104,8 +104,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestRetryOfOne: what has a retry_count is looked at again until it is as demanded, and
-// nothing else is.
+// TestRetryOfOne: only resources with a retry_count are checked again, until they meet
+// the requirements.
 func TestRetryOfOne(t *testing.T) {
 	dir := t.TempDir()
 	count := func(name string) string {

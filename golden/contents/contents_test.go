@@ -432,8 +432,8 @@ func TestHostileMachine(t *testing.T) {
 	}
 }
 
-// TestLongValues: a value that goes on for very many lines is cut, and what has the name
-// of a file but is none is passed over.
+// TestLongValues: a value of very many lines is truncated, and directories and the like
+// with the name of a file are skipped.
 func TestLongValues(t *testing.T) {
 	dir := t.TempDir()
 	status := "Package: a\nStatus: install ok installed\nVersion: 1\nMaintainer: m\n" + strings.Repeat(" x\n", 1<<20) + "Architecture: amd64\n"

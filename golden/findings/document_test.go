@@ -105,7 +105,8 @@ func TestJUnit(t *testing.T) {
 			t.Errorf("it lacks %s\n%s", want, got)
 		}
 	}
-	// No rule at all is not a success that a CI server shows: the gate is a test of its own.
+	// CI servers must not show a success if there were no rules: the gate is a separate
+	// test.
 	v := findings.Gate{}.Judge(nil, now)
 	got = written(t, findings.Document{Verdict: &v}, findings.JUnit)
 	validJUnit(t, got)

@@ -197,7 +197,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// What bake has written of failures, it reads as them.
+// Failures that bake has written are read as failures.
 func TestReadOwn(t *testing.T) {
 	for _, format := range []findings.Format{findings.SARIF, findings.JUnit} {
 		r, err := findings.Read(strings.NewReader(written(t, every(), format)), format, "x")

@@ -253,8 +253,8 @@ func (m mounting) Run(ctx context.Context, c communicator.Command) (communicator
 	return communicator.Status{}, cmd.Run()
 }
 
-// Files of the image that are on another file system than its root are files of the image,
-// too; what is mounted from elsewhere has none.
+// Files of the image on file systems other than the root are included; those on file
+// systems mounted from elsewhere are not.
 func TestFileSystems(t *testing.T) {
 	root := tree(t)
 	if out, err := exec.CommandContext(t.Context(), "unshare", "-rm", "true").CombinedOutput(); err != nil {

@@ -16,8 +16,8 @@ import (
 	"bake/step"
 )
 
-// TestWebhook: a webhook is told what a channel names, three times at most, and never at
-// another address; what is said about a failure has no secrets.
+// TestWebhook: a webhook receives what a channel names, with at most three attempts, and
+// never at another address; messages about failures contain no secrets.
 func TestWebhook(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

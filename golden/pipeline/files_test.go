@@ -12,8 +12,8 @@ import (
 	"bake/golden/plan"
 )
 
-// What is behind a link is uploaded, so an image depends on it: behind one to a directory, in
-// the directory that is named or beside it. Links to nothing and in circles are no errors.
+// Targets of links are uploaded, so an image depends on them, inside and outside the named
+// directory. Dangling and circular links are not errors.
 func TestFilesBehindLinks(t *testing.T) {
 	dir := t.TempDir()
 	put := func(name, text string) {

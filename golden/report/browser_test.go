@@ -107,7 +107,7 @@ func looks(t *testing.T, b *browser.Browser, paths ...string) {
 	}
 }
 
-// What is on the page is there, and its filters work.
+// The content of the page is visible, and its filters work.
 func filters(t *testing.T, b *browser.Browser, recorded string) {
 	p := b.Open(t, "file://"+recorded)
 	p.Look(1024, 900, false)

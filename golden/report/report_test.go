@@ -118,7 +118,7 @@ func reader(t *testing.T, text string, of findings.Document) func(step.Report) (
 	}
 }
 
-// tags are the tags of a page, without what is not the same in each.
+// tags returns the tags of a page, without variable parts.
 func tags(page string) []string {
 	page = regexp.MustCompile(`(?s)<style>.*?</style>`).ReplaceAllString(page, "<style>")
 	return regexp.MustCompile(`<[^>]*>`).FindAllString(page, -1)
@@ -217,7 +217,8 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// Lists of a machine are bounded, and so are the texts in them; what is left out is said.
+// Lists from a machine are limited, and so are the texts in them; the report says how
+// much was omitted.
 func TestBounded(t *testing.T) {
 	long := strings.Repeat("ä", 100_000)
 	set := changes.Set{}

@@ -12,7 +12,7 @@ import (
 	"bake/step"
 )
 
-// valid reports what is wrong with a document by the schema that is published.
+// valid returns the errors of a document according to the published schema.
 func valid(t *testing.T, document string) error {
 	t.Helper()
 	c := jsonschema.NewCompiler()
@@ -37,7 +37,7 @@ func written(t *testing.T, r *report.Report) string {
 	return b.String()
 }
 
-// Reports are as the schema says, and the schema tells what is none.
+// Reports conform to the schema, and the schema rejects other documents.
 func TestSchema(t *testing.T) {
 	whole, _ := run(t, "x")
 	text := strings.ReplaceAll(written(t, whole), `"severity": "x"`, `"severity": "low"`) // no document has such a one

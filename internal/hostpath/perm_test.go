@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestPerm: what is copied from Windows to a machine is not there for everybody to write.
+// TestPerm: files copied from Windows to a machine are not writable by everyone.
 func TestPerm(t *testing.T) {
 	for _, tt := range []struct {
 		system   string

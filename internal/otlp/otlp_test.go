@@ -142,8 +142,8 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Status: fmt.Sprint(status), Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{}, Request: r}, nil
 }
 
-// TestAway: a collector that is away, or in trouble, holds nobody up and is warned of once, and
-// once more of all that is lost.
+// TestAway: an unavailable or failing collector delays nothing and causes one warning, and
+// another one about all lost spans.
 func TestAway(t *testing.T) {
 	away := errors.New("connection refused")
 	for _, tt := range []struct {

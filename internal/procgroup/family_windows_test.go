@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestFamily: whoever lists the number of one that has ended as its parent need not be its child.
+// TestFamily: a process that lists the number of an ended process as its parent need not be its
+// child.
 func TestFamily(t *testing.T) {
 	children := map[uint32][]uint32{1: {2, 3, 1}, 2: {4, 5, 1}, 4: {6}, 7: {8}}
 	for _, tt := range []struct {

@@ -46,7 +46,7 @@ func TestStarted(t *testing.T) {
 	}
 }
 
-// TestKill: what a process has started is killed with it, by somebody who knows its number alone.
+// TestKill: the children of a process are killed with it, given only its number.
 func TestKill(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChild$")
 	cmd.Env = append(os.Environ(), "PROCGROUP_TEST=starts")

@@ -24,7 +24,7 @@ func TestRedact(t *testing.T) {
 		{[]string{"pa55-word"}, "pa55-word1=pa55-word", "<sensitive>1=<sensitive>"},
 		{[]string{"pa55-word", "pa55-word1"}, "pa55-word1=pa55-word", "<sensitive>=<sensitive>"},
 
-		// What is short, a word or a number is masked as a word.
+		// Short texts, words and numbers are masked only as separate words.
 		{[]string{"pass"}, "password=pass; pass_pass-pass PASS(pass)", "password=<sensitive>; pass_pass-pass PASS(<sensitive>)"},
 		{[]string{"y"}, "type y, [y/n], you, süßy yü", "type <sensitive>, [<sensitive>/n], you, süßy yü"},
 		{[]string{"80"}, "80 8080 :80", "<sensitive> 8080 :<sensitive>"},
@@ -142,7 +142,7 @@ func TestRedactMessage(t *testing.T) {
 	}
 }
 
-// What nobody has called a secret is one only if it can be.
+// Values that are not marked as secret are masked only if they are long and rare.
 func TestAddRare(t *testing.T) {
 	for text, rare := range map[string]bool{
 		"packer": false, "root": false, "p": false, "": false, "Administrator": false, "password": false, "12345678": false,

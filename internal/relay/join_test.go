@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// halves is one end of a connection whose other end hears that no more will be sent, and goes on.
+// halves is one end of a connection whose other end sees the end of the data, and continues.
 type halves struct{ net.Conn }
 
 func (halves) CloseWrite() error { return nil }
 
-// TestJoinOutlivesTerminal: a connection goes on without the terminal, until its input ends and the
-// other side has had a while to end too.
+// TestJoinOutlivesTerminal: a connection continues without the terminal, until its input ends and
+// the other side has had time to end too.
 func TestJoinOutlivesTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

@@ -42,7 +42,8 @@ func TestRecoded(t *testing.T) {
 	}
 }
 
-// TestRecodedAtOnce: nobody waits for the end of a line whose beginning can be told.
+// TestRecodedAtOnce: the beginning of a line is forwarded as soon as its encoding is
+// clear.
 func TestRecodedAtOnce(t *testing.T) {
 	var b strings.Builder
 	r := &recoded{out: &b, fromPage: func(coded []byte) []byte { return []byte("(5)") }}

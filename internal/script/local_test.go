@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCommandOfSystems: what is run, and with which environment.
+// TestCommandOfSystems: the command that is run, and its environment.
 func TestCommandOfSystems(t *testing.T) {
 	vars := map[string]string{"A": "it's 100% & more", "PATH": "p"}
 	bash := []string{"bash", "-c", "{{.Vars}} {{.Script}}"}

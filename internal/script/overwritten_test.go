@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestLinesOverwritten: what a line showed before it overwrote itself is told when
-// that can be read, and never what is not whole yet.
+// TestLinesOverwritten: the text of a line before it overwrote itself is reported if it
+// was legible, and never an incomplete text.
 func TestLinesOverwritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines, live []string

@@ -88,7 +88,7 @@ func TestWrongSettings(t *testing.T) {
 	}
 }
 
-// TestOrder: what is wrong is told in the order of the file.
+// TestOrder: errors are reported in the order of the file.
 func TestOrder(t *testing.T) {
 	_, errs := load(t, "f = 1\nexit_codes = \"x\"\ne = 1\nd = 1\nc = 1\nstate_dir = 1\nb = 1\na = 1\n")
 	var lines string

@@ -10,7 +10,7 @@ import (
 	"bake/internal/wholefile"
 )
 
-// TestReplaceOpen: what somebody has open for a moment can be replaced, on Windows too.
+// TestReplaceOpen: a file that is open for a moment can be replaced, even on Windows.
 func TestReplaceOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	for _, data := range []string{"old", "new"} {
@@ -30,7 +30,7 @@ func TestReplaceOpen(t *testing.T) {
 	}
 }
 
-// TestReplaceForbidden: nobody waits for what stays in the way.
+// TestReplaceForbidden: there is no wait for obstacles that will not go away.
 func TestReplaceForbidden(t *testing.T) {
 	dir := t.TempDir()
 	from, folder, readOnly := filepath.Join(dir, "from"), filepath.Join(dir, "folder"), filepath.Join(dir, "read-only")

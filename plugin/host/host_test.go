@@ -255,7 +255,8 @@ func describe(v cty.Value) string {
 	return "list(" + strings.Join(all, ", ") + ")"
 }
 
-// However a plugin ends at whatever call, its call fails at once with what is known of it.
+// However a plugin ends, and at whatever call, the call fails at once with the known
+// reason.
 func TestEndedAtCall(t *testing.T) {
 	calls := map[string]func(t *testing.T, p *probe) error{
 		"ConfigSpec": func(t *testing.T, p *probe) error {

@@ -40,8 +40,8 @@ func TestDirs(t *testing.T) {
 	}
 }
 
-// script installs a program as a plugin and returns its path. It says described when
-// it is asked what it is, and leaves a file beside it that it was.
+// script installs a program as a plugin and returns its path. When asked for its
+// description, it prints described, and creates a file beside itself.
 func script(t *testing.T, root, source, v, described string) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
@@ -148,8 +148,8 @@ func TestUnusableBinaries(t *testing.T) {
 	}
 }
 
-// Who keeps a lock file is asked before a plugin is run, and its refusal is not taken
-// for a reason to look for another version.
+// Trust is called before a plugin is run, and its refusal does not lead to a search for
+// another version.
 func TestTrust(t *testing.T) {
 	root := t.TempDir()
 	path := script(t, root, "example.com/a/b", "1.1.0", says("1.1.0", "x5.0"))

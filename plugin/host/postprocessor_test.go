@@ -117,7 +117,7 @@ func TestUndescribed(t *testing.T) {
 	}
 }
 
-// What cannot be deleted is said, and what is gone is no error.
+// Failed deletions are reported, and missing artifacts are not an error.
 func TestDestroyFails(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)

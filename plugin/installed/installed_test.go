@@ -30,7 +30,7 @@ func own(name string) component.Factory[builder.Builder] {
 	return component.Define(name, func() struct{} { return struct{}{} }, func(*struct{}, *schema.Source) builder.Builder { return nil })
 }
 
-// TestFind: which factory a template gets, or what is said.
+// TestFind: the factory that a template gets, or the error.
 func TestFind(t *testing.T) {
 	root := t.TempDir()
 	for _, source := range []string{"github.com/hashicorp/amazon", "example.com/a/twin", "example.com/b/twin", plugintest.Source} {
@@ -103,7 +103,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestNothingIsLookedAt: what is built in needs no directory of plugins, and no lock file.
+// TestNothingIsLookedAt: built-in components need no plugin directory and no lock file.
 func TestNothingIsLookedAt(t *testing.T) {
 	all := installed.Components(t.Context(), installed.Options{
 		BuiltIn: builtin.Catalog{Builders: component.NewRegistry(own("amazon-ebs"))},

@@ -30,8 +30,8 @@ func places(t *testing.T, sources ...string) installed.Places {
 	return installed.Places{BuiltIn: builtin.Plugins{{Source: amazon, Version: "1.8.2", Components: []string{"amazon-ebs"}}}, Dirs: []string{root}, Env: os.Environ()}
 }
 
-// TestRequired: what is built in comes first, if the constraint allows it, then what is
-// installed; and what is built in again, if nothing else is there.
+// TestRequired: built-in plugins come first if the constraint allows them, then
+// installed ones, and built-in ones again if there is nothing else.
 func TestRequired(t *testing.T) {
 	p := places(t, amazon, plugintest.Source)
 	lock, diags := registry.ReadLock(filepath.Join(t.TempDir(), registry.LockFile))
@@ -73,7 +73,8 @@ func TestRequired(t *testing.T) {
 	}
 }
 
-// TestInitialized: what is said of a requirement that is met, met otherwise, or not met.
+// TestInitialized: the message for a requirement that is met, met by a replacement, or
+// not met.
 func TestInitialized(t *testing.T) {
 	p := places(t)
 	allows := func(string) bool { return false }

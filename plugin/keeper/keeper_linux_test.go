@@ -20,8 +20,8 @@ import (
 	"bake/plugin/wire"
 )
 
-// The test binary is the keeper, the plugin and bake as well, each in a process of its
-// own, as its first argument says.
+// The test binary acts as the keeper, the plugin or bake, each in a separate process,
+// according to its first argument.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -576,7 +576,7 @@ func TestPluginIsKilledAtEveryCall(t *testing.T) {
 	}
 }
 
-// TestKeeperIsTransparent: data, what is logged and how the plugin ends pass unchanged.
+// TestKeeperIsTransparent: data, log lines and the plugin's exit status pass unchanged.
 func TestKeeperIsTransparent(t *testing.T) {
 	w := newWorld(t)
 	cmd, out, log, err := begin("")

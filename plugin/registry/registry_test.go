@@ -435,7 +435,7 @@ func TestOtherHost(t *testing.T) {
 	if rel, err := open(t, nil, Options{Mirror: dir}).Find(t.Context(), source(t, host+"/team/git"), linux.Only(), anyVersion); err != nil || rel.Version != "0.6.3" {
 		t.Errorf("got %+v, %v", rel, err)
 	}
-	// An intercepting proxy has a certificate that nobody here trusts.
+	// An intercepting proxy has an untrusted certificate.
 	r = open(t, s, Options{HTTP: &http.Transport{}})
 	if _, err := r.Find(t.Context(), source(t, host+"/team/tools/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "SSL_CERT_FILE") || strings.Contains(err.Error(), "tried") {
 		t.Errorf("got %v", err)
@@ -665,7 +665,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// What is not encrypted is not followed from what is.
+// Redirects from TLS to plain text are not followed.
 func TestDowngrade(t *testing.T) {
 	plain := newServer(t, (*httptest.Server).Start)
 	s := newServer(t, (*httptest.Server).StartTLS)
@@ -877,7 +877,7 @@ func TestRemoveFile(t *testing.T) {
 	}
 }
 
-// One process at a time changes what is installed.
+// Only one process at a time changes the installed plugins.
 func TestLocked(t *testing.T) {
 	root := t.TempDir()
 	ran := errors.New("ran")

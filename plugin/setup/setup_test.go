@@ -167,7 +167,7 @@ func TestChangedBinary(t *testing.T) {
 	}
 }
 
-// A release whose files were replaced is not installed, in whatever way it is asked for.
+// A release whose files were replaced is not installed, however it is requested.
 func TestChangedRelease(t *testing.T) {
 	w := newWorld(t)
 	w.publish(thing, "", "1.0.0")
@@ -235,7 +235,8 @@ func TestDevelopment(t *testing.T) {
 	if err := w.start(thing); err != nil {
 		t.Error(err)
 	}
-	// The release of the same number is another version: what is locked is used, and kept.
+	// The release with the same number is another version: the locked one is used and
+	// kept.
 	w.install(thing, "1.1.0", script("1.1.0", ""))
 	if out := w.init(requires("thing", thing, ">= 1"), nil); out.Diags.HasErrors() || out.New || out.Version != "1.1.0-dev" {
 		t.Errorf("got %+v", out)

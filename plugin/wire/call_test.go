@@ -234,8 +234,8 @@ func (c *cutter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// session calls the plugin, which calls back twice, on a stream of its own, and reads
-// some data. It says whether all of it was done.
+// session calls the plugin, which calls back twice on a separate stream, and reads some
+// data. It reports whether everything succeeded.
 func session(t *testing.T, p *pair) bool {
 	defer p.close()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("it hangs"))
@@ -308,7 +308,7 @@ func useful(t *testing.T, err error) {
 	}
 }
 
-// TestGarbage: what is no answer ends the client with an error that says so.
+// TestGarbage: invalid data ends the client with an error that says so.
 func TestGarbage(t *testing.T) {
 	for name, answer := range map[string]string{
 		"not MessagePack": "\xc1\xc1",
@@ -398,7 +398,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestCloseEndsReads: a stream that is closed keeps nobody waiting on either side.
+// TestCloseEndsReads: closing a stream ends waiting reads on both sides.
 func TestCloseEndsReads(t *testing.T) {
 	p := connect(t)
 	defer p.close()

@@ -74,7 +74,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// TestDecodeLimits: what promises much takes little memory, and what is much is refused.
+// TestDecodeLimits: large declared sizes take little memory, and large values are
+// refused.
 func TestDecodeLimits(t *testing.T) {
 	nested := func(n int) []byte { return append(bytes.Repeat([]byte{0x91}, n), 0xc0) }
 	if _, err := decodeBytes(nested(MaxDepth)); err != nil {

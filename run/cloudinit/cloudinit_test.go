@@ -111,7 +111,7 @@ func TestShell(t *testing.T) {
 		t.Skip(err)
 	}
 	for name, c := range map[string]struct {
-		files map[string]string // what is in /run/cloud-init, and in /var/lib/cloud/data as data/
+		files map[string]string // contents of /run/cloud-init, and of /var/lib/cloud/data as data/
 		ends  time.Duration     // when the link is made
 		want  string
 	}{

@@ -238,9 +238,9 @@ func TestCacheLimit(t *testing.T) {
 	left("at the end", 0)
 }
 
-// What is not whole keeps nothing else in the cache: an image that has failed goes, whoever made
-// it; one that a build makes stays and counts for no bytes. Keep leaves the latter to the cloud
-// when its time is over.
+// Incomplete images do not displace others in the cache: a failed image is deleted, whoever made
+// it; one in progress stays and counts as 0 bytes. Keep leaves the latter to the cloud at its
+// time limit.
 func TestCacheOfUnfinished(t *testing.T) {
 	const region = "us-east-1"
 	s := cloudtest.Start(t, cloud.Options{})

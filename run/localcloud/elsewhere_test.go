@@ -61,7 +61,7 @@ func TestElsewhere(t *testing.T) {
 		}
 		other.Close()
 	}
-	// What is no machine's address is dialled.
+	// Addresses that cannot belong to a machine are dialled directly.
 	own, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

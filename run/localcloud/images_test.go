@@ -13,7 +13,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestImage: a name stands for the newest image that the instance type can run, and for the
+// TestImage: a name refers to the newest image that the instance type can run, or to the
 // newest of all if it can run none.
 func TestImage(t *testing.T) {
 	const region = "us-east-1"

@@ -74,7 +74,7 @@ func tree(all []otlptest.Span) string {
 	return b.String()
 }
 
-// events hands out events a second after each other.
+// events returns events that are one second apart.
 func events(c *Recorder, all ...step.Event) {
 	for i, e := range all {
 		e.Time = start.Add(time.Duration(i+1) * time.Second)
@@ -153,8 +153,8 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestResume: who goes on with a run sends no first span again, and is within the one that
-// there is, in whatever trace that is; without one, it has a trace in which it is the first.
+// TestResume: a process that resumes a run does not send the first span again, and uses the
+// existing one as its parent, in whatever trace; without one, its own span is the first.
 func TestResume(t *testing.T) {
 	tracer, end := open(t, "TRACEPARENT=00-"+strings.Repeat("ab", 16)+"-"+strings.Repeat("cd", 8)+"-01")
 	c := tracer.Begin(Run{ID: id, Start: start})

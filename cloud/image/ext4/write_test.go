@@ -85,7 +85,7 @@ func check(t *testing.T, disk string) {
 	}
 }
 
-// TestWrite: what is written is read again, and e2fsck finds nothing wrong with it, whatever
+// TestWrite: a written file system can be read again, and e2fsck finds no errors, whatever
 // the size.
 func TestWrite(t *testing.T) {
 	headers, contents := files()

@@ -99,7 +99,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSecondNames: what is left out of a copy is left out under each of its names.
+// TestSecondNames: files that are left out of a copy are left out under all of their
+// names.
 func TestSecondNames(t *testing.T) {
 	devices := stream(t,
 		tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o644, Devmajor: 1, Devminor: 3},

@@ -285,7 +285,8 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestEndlessHole is an entry of a few bytes that stands for more than any disk.
+// TestEndlessHole reads an entry of a few bytes that represents more data than any disk
+// holds.
 func TestEndlessHole(t *testing.T) {
 	b := bytes.NewBuffer(sparseStream(t, 1<<62))
 	err := Unpack(b, openDir(t, t.TempDir()), Options{IgnoreOwner: true})

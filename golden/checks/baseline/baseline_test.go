@@ -326,7 +326,7 @@ func TestNothingKnown(t *testing.T) {
 	}
 }
 
-// TestCut: when the session is cut, nothing of what runs aside goes on or stays.
+// TestCut: when the session is cut, no background process or file remains.
 func TestCut(t *testing.T) {
 	onLinux(t)
 	aside := []string{"pkg-updates", "file-unowned"}
@@ -381,7 +381,7 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 	}
 }
 
-// TestAside: each rule is answered once, also where there is no place for what is tried aside.
+// TestAside: each rule is answered once, even if checks cannot run in the background.
 func TestAside(t *testing.T) {
 	onLinux(t)
 	stubs := "learn_system() { family=deb virtual=none; }\nlearn() { :; }\n"
@@ -492,8 +492,8 @@ func TestSystems(t *testing.T) {
 	}
 }
 
-// TestLongLists: of what is found no more is read than is looked at, and what is not on a list
-// that was cut does not pass.
+// TestLongLists: lists are read only up to a limit, and nothing passes because it is missing
+// from a truncated list.
 func TestLongLists(t *testing.T) {
 	onLinux(t)
 	if signal.Ignored(syscall.SIGPIPE) {

@@ -289,7 +289,7 @@ esac
 `,
 }
 
-// bodies are the functions of the scripts: what is between their braces, by name.
+// bodies are the bodies of the functions in the scripts, by name.
 func bodies() map[string]string {
 	all := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
@@ -430,7 +430,7 @@ func TestOneProgramBroken(t *testing.T) {
 	}
 }
 
-// TestHomes: the fix of account-home-mode leaves alone what is not the user's own.
+// TestHomes: the fix of account-home-mode does not change files of other users.
 func TestHomes(t *testing.T) {
 	onLinux(t)
 	dir := t.TempDir()

@@ -301,8 +301,8 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
-// TestBatches: many questions of a kind take the machine few processes, and have the answers
-// that each would have alone.
+// TestBatches: many questions of the same kind take few processes on the machine, and have
+// the same answers as single ones.
 func TestBatches(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("/proc/sys and stat are those of Linux")
@@ -408,7 +408,7 @@ exit $status
 	same(t, "answers", learn(t, m, questions...), want)
 	same(t, "programs", cost(), map[string]int{"stat": 3, "grep": 1, "is-active": 2, "is-enabled": 4})
 
-	// What is not understood is asked one by one.
+	// Units with unexpected output are queried one by one.
 	same(t, "strange", learn(t, m, q("service", "up1", "enabled"), q("service", "strange", "enabled"), q("service", "up2", "enabled")),
 		[]facts.Answer{{"enabled": is(true)}, {"enabled": is(true)}, {"enabled": is(true)}})
 	if n := cost()["is-enabled"]; n != 4 {
@@ -416,8 +416,8 @@ exit $status
 	}
 }
 
-// What a command has left behind in a session of its own may go on writing, or empty what it
-// has put out; neither spoils the answers.
+// A process that a command has left behind in another session may continue writing, or
+// truncate the output; neither affects the answers.
 func TestWritersThatStay(t *testing.T) {
 	for what, does := range map[string]string{"writes": "echo more", "empties": "echo; echo; echo; echo; : >/proc/self/fd/1"} {
 		t.Run(what, func(t *testing.T) {
@@ -440,7 +440,8 @@ func TestWritersThatStay(t *testing.T) {
 	}
 }
 
-// What the machine had no room for is not judged as if it were whole, whoever notices.
+// Output that was truncated for lack of space on the machine is not judged as complete,
+// whichever side notices.
 func TestFullDisk(t *testing.T) {
 	if out, err := exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "none", "/dev/shm").CombinedOutput(); err != nil {
 		t.Skipf("no file system can be mounted here: %v: %s", err, out)

@@ -174,7 +174,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// TestQuestions: what looks at the same thing is asked once, in the words of goss.
+// TestQuestions: equal queries are made once, in goss's terms.
 func TestQuestions(t *testing.T) {
 	s := load(t, `
 file:

@@ -67,7 +67,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// matchersIn are the names that mappings have in what is demanded.
+// matchersIn returns the names of matchers in requirements.
 func matchersIn(expected any) map[string]bool {
 	names := map[string]bool{}
 	switch v := expected.(type) {

@@ -78,8 +78,8 @@ func digest(list []rpmdb.Package) string {
 	return fmt.Sprintf("%d %x", len(list), h.Sum(nil)[:8])
 }
 
-// TestLogOfSQLite: what is in the log alone counts, up to the end of the last
-// transaction and to the first frame that is damaged.
+// TestLogOfSQLite: changes that are only in the log count, up to the end of the last
+// transaction and the first damaged frame.
 func TestLogOfSQLite(t *testing.T) {
 	db := read(t, filepath.Join(samples(t), "fedora35/rpmdb.sqlite"))
 	const size = 4096
@@ -154,9 +154,8 @@ func spoil(b []byte, at int) []byte {
 	return b
 }
 
-// FuzzRead: whatever a machine says, reading it comes to an end.
-// TestManyFiles: names of files take more memory than they have bytes, so that there is
-// a limit to them.
+// FuzzRead: whatever a machine sends, reading it ends. TestManyFiles: names of files
+// take more memory than they have bytes, so that there is a limit to them.
 func TestManyFiles(t *testing.T) {
 	const files, packages = 1 << 20, 3
 	u32 := func(order binary.AppendByteOrder, list ...uint32) (b []byte) {
