@@ -498,6 +498,12 @@ func TestInstanceRecords(t *testing.T) {
 		t.Fatalf("answered %+v", requests)
 	}
 	fulfilled := got[*ec2.DescribeSpotInstanceRequestsOutput](t)(client.DescribeSpotInstanceRequests(ctx, &ec2.DescribeSpotInstanceRequestsInput{SpotInstanceRequestIds: []string{*requests[0].SpotInstanceRequestId}})).SpotInstanceRequests[0]
+	for kind, want := range map[types.InstanceType]int{types.InstanceTypeT3Micro: 2, types.InstanceTypeM5Large: 0} {
+		launched := []types.Filter{{Name: aws.String("launch.instance-type"), Values: []string{string(kind)}}, {Name: aws.String("spot-price"), Values: []string{"0.05*"}}}
+		if of := got[*ec2.DescribeSpotInstanceRequestsOutput](t)(client.DescribeSpotInstanceRequests(ctx, &ec2.DescribeSpotInstanceRequestsInput{Filters: launched})); len(of.SpotInstanceRequests) != want {
+			t.Errorf("%d requests for %s, not %d", len(of.SpotInstanceRequests), kind, want)
+		}
+	}
 	if fulfilled.State != types.SpotInstanceStateActive || *fulfilled.LaunchSpecification.ImageId != *instance.ImageId {
 		t.Errorf("described %+v", fulfilled)
 	}

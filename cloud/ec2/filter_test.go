@@ -35,6 +35,12 @@ func TestFilterPaths(t *testing.T) {
 		{"prefix lists", prefixListFilters, reflect.TypeFor[types.PrefixList]()},
 		{"modifications", modificationFilters, reflect.TypeFor[types.VolumeModification]()},
 		{"credits", creditFilters, reflect.TypeFor[types.InstanceCreditSpecification]()},
+		{"spot requests", spotFilters, reflect.TypeFor[types.SpotInstanceRequest]()},
+		{"versions of launch templates", versionFilters, reflect.TypeFor[types.LaunchTemplateVersion]()},
+		{"store tasks", storeFilters, reflect.TypeFor[types.StoreImageTaskResult]()},
+		{"export tasks", exportFilters, reflect.TypeFor[types.ExportImageTask]()},
+		{"tiers", tierFilters, reflect.TypeFor[types.SnapshotTierStatus]()},
+		{"spot prices", priceFilters, reflect.TypeFor[types.SpotPrice]()},
 		{"tags", tagFilters, reflect.TypeFor[types.TagDescription]()},
 	} {
 		for filter, path := range table.f {

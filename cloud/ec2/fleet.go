@@ -221,7 +221,29 @@ func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	return v
 }
 
-var spotFilters = filters{"instance-id": "InstanceId", "spot-instance-request-id": "SpotInstanceRequestId", "state": "State", "status-code": "Status.Code", "type": "Type", "launched-availability-zone": "LaunchedAvailabilityZone"}
+var spotFilters = filters{
+	"availability-zone-group": "AvailabilityZoneGroup", "create-time": "CreateTime", "fault-code": "Fault.Code", "fault-message": "Fault.Message",
+	"instance-id": "InstanceId", "launch-group": "LaunchGroup",
+	"launch.block-device-mapping.delete-on-termination": "LaunchSpecification.BlockDeviceMappings.Ebs.DeleteOnTermination",
+	"launch.block-device-mapping.device-name":           "LaunchSpecification.BlockDeviceMappings.DeviceName",
+	"launch.block-device-mapping.snapshot-id":           "LaunchSpecification.BlockDeviceMappings.Ebs.SnapshotId",
+	"launch.block-device-mapping.volume-size":           "LaunchSpecification.BlockDeviceMappings.Ebs.VolumeSize",
+	"launch.block-device-mapping.volume-type":           "LaunchSpecification.BlockDeviceMappings.Ebs.VolumeType",
+	"launch.group-id": "LaunchSpecification.SecurityGroups.GroupId", "launch.group-name": "LaunchSpecification.SecurityGroups.GroupName",
+	"launch.image-id": "LaunchSpecification.ImageId", "launch.instance-type": "LaunchSpecification.InstanceType", "launch.kernel-id": "LaunchSpecification.KernelId",
+	"launch.key-name": "LaunchSpecification.KeyName", "launch.monitoring-enabled": "LaunchSpecification.Monitoring.Enabled",
+	"launch.ramdisk-id": "LaunchSpecification.RamdiskId", "launched-availability-zone": "LaunchedAvailabilityZone",
+	"network-interface.addresses.primary":     "LaunchSpecification.NetworkInterfaces.PrivateIpAddresses.Primary",
+	"network-interface.delete-on-termination": "LaunchSpecification.NetworkInterfaces.DeleteOnTermination",
+	"network-interface.description":           "LaunchSpecification.NetworkInterfaces.Description",
+	"network-interface.device-index":          "LaunchSpecification.NetworkInterfaces.DeviceIndex",
+	"network-interface.group-id":              "LaunchSpecification.NetworkInterfaces.Groups",
+	"network-interface.network-interface-id":  "LaunchSpecification.NetworkInterfaces.NetworkInterfaceId",
+	"network-interface.private-ip-address":    "LaunchSpecification.NetworkInterfaces.PrivateIpAddress",
+	"network-interface.subnet-id":             "LaunchSpecification.NetworkInterfaces.SubnetId",
+	"product-description":                     "ProductDescription", "spot-instance-request-id": "SpotInstanceRequestId", "spot-price": "SpotPrice",
+	"state": "State", "status-code": "Status.Code", "status-message": "Status.Message", "type": "Type", "valid-from": "ValidFrom", "valid-until": "ValidUntil",
+}
 
 func (s *state) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.DescribeSpotInstanceRequestsInput) (*ec2.DescribeSpotInstanceRequestsOutput, error) {
 	var all []types.SpotInstanceRequest

@@ -318,7 +318,9 @@ var versionFilters = filters{
 	"create-time": "CreateTime", "ebs-optimized": "LaunchTemplateData.EbsOptimized", "http-endpoint": "LaunchTemplateData.MetadataOptions.HttpEndpoint",
 	"http-tokens": "LaunchTemplateData.MetadataOptions.HttpTokens", "iam-instance-profile": "LaunchTemplateData.IamInstanceProfile.Arn",
 	"image-id": "LaunchTemplateData.ImageId", "instance-type": "LaunchTemplateData.InstanceType", "is-default-version": "DefaultVersion",
-	"kernel-id": "LaunchTemplateData.KernelId", "ram-disk-id": "LaunchTemplateData.RamDiskId",
+	"host-resource-group-arn": "LaunchTemplateData.Placement.HostResourceGroupArn", "kernel-id": "LaunchTemplateData.KernelId",
+	"license-configuration-arn": "LaunchTemplateData.LicenseSpecifications.LicenseConfigurationArn",
+	"network-card-index":        "LaunchTemplateData.NetworkInterfaces.NetworkCardIndex", "ram-disk-id": "LaunchTemplateData.RamDiskId",
 }
 
 // DescribeLaunchTemplateVersions shows versions of a template or, if the request names

@@ -3,6 +3,7 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -306,4 +307,37 @@ func TestRestoredLayersAreShared(t *testing.T) {
 	if made, err := third.RestoreImage(ctx, stored("", digest, digest)); err != nil || len(made) != 3 || made[1] != made[2] {
 		t.Errorf("%v, %v", made, err)
 	}
+}
+
+// FuzzReadStored reads stored images that are damaged at one place.
+func FuzzReadStored(f *testing.F) {
+	var file bytes.Buffer
+	layer := image.StoredLayer{Size: 1024, Digest: "sha256:00", Pack: func(w io.Writer) error { _, err := w.Write(make([]byte, 1024)); return err }}
+	if err := image.WriteStored(&file, []byte("about"), []image.StoredLayer{layer, layer}, func(int64) {}); err != nil {
+		f.Fatal(err)
+	}
+	plain, err := gzip.NewReader(&file)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, err := io.ReadAll(plain)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte{0}, uint32(0))
+	f.Fuzz(func(t *testing.T, patch []byte, at uint32) {
+		data := bytes.Clone(whole)
+		for i, b := range patch {
+			data[(int(at)+i)%len(data)] = b
+		}
+		read := int64(0)
+		_ = image.ReadStored(bytes.NewReader(data), func(_ string, layer io.Reader) error { // any error is good
+			n, err := io.Copy(io.Discard, layer)
+			read += n
+			return err
+		})
+		if read > int64(len(data)) {
+			t.Errorf("%d bytes hold layers of %d", len(data), read)
+		}
+	})
 }

@@ -41,7 +41,7 @@ var kinds = map[string]string{
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
 	"golden":      "cache checks fleet-machines golden golden-example goss-table guide-checks plan plan-ten scan supply-chain verify",
 	"builds":      "amazon-secrets ami-options ansible cloud-init examples guide-hardening iam-profile imds-required side-by-side spot surrogate",
-	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples run-command stored-images web-identity",
+	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full disks guide-custom-ami guide-first-image guide-machines import rehearsal-examples run-command stored-images web-identity",
 }
 
 // today reports whether a script is run. Those that need machines take turns; the main job

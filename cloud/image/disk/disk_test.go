@@ -128,6 +128,7 @@ func TestErrors(t *testing.T) {
 		{"an encrypted QCOW2", "qcow2", patched(qcow2, 35, 1), "is encrypted"},
 		{"a QCOW2 whose table is too small", "qcow2", patched(qcow2, 39, 0), "too small for its disk"},
 		{"a QCOW2 with large clusters", "qcow2", patched(qcow2, 23, 22), "header is inconsistent"},
+		{"a QCOW2 with clusters of any size", "qcow2", patched(qcow2, 23, 200), "header is inconsistent"},
 	} {
 		if _, err := files(test.image, test.format); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)

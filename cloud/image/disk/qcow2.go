@@ -39,7 +39,7 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 		return Disk{}, errors.New("the QCOW2 image is marked as damaged; qemu-img check may repair it")
 	case features&^(1|8) != 0 || features&8 != 0 && header[104] > 1:
 		return Disk{}, fmt.Errorf("the QCOW2 image has unsupported features (%#x)", features)
-	case bits < 9 || 1<<bits > maxCluster || size < 0 || size > maxDisk || at < 0 || entries*8 > maxTable:
+	case bits < 9 || bits > 21 || size < 0 || size > maxDisk || at < 0 || entries*8 > maxTable:
 		return Disk{}, errors.New("the QCOW2 image is damaged: its header is inconsistent")
 	}
 	cluster := int64(1) << bits
