@@ -398,12 +398,20 @@ func TestSideBySide(t *testing.T) {
 
 // TestCopiesAgain makes a copy fail fewer times than it is tried.
 func TestCopiesAgain(t *testing.T) {
-	w := newWorld(t, ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 2, Effect: ec2.EffectFail})
-	if images := w.MustBuild(t, plain(small)); len(images) != 2 {
-		t.Error(images)
-	}
-	if left := w.Holdings(); len(left) != 4 {
-		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	for name, fault := range map[string]ec2.Fault{
+		"fails":    {Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 2, Effect: ec2.EffectFail},
+		"too many": {Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 4, Code: "ResourceLimitExceeded", Message: "Too many snapshot copies in progress."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fault)
+			if images := w.MustBuild(t, plain(small)); len(images) != 2 {
+				t.Error(images)
+			}
+			if left := w.Holdings(); len(left) != 4 {
+				t.Errorf("left:\n%s", strings.Join(left, "\n"))
+			}
+		})
 	}
 }
 

@@ -258,29 +258,27 @@ func cause(err error) error {
 	return err
 }
 
-// copies is the maximum number of attempts to make a copy.
-const copies = 3
-
 // copy makes one copy, which belongs to the user when copy returns. It retries a copy that
 // EC2 gives up, a few times.
 func (c *copier) copy(ctx context.Context, region string) (Image, error) {
-	pause := c.session.Pace.Retry
-	for try := 1; ; try++ {
+	retries := access.Copying{Pace: c.session.Pace}
+	for {
 		key := fmt.Sprintf("%s@%s %s %s", c.Name, region, c.owner.ID, uuid.NewString())
 		image, err := c.once(ctx, region, key)
-		var failed *access.ImageError
-		again := errors.As(err, &failed) || access.Is(err, "ResourceLimitExceeded", "InternalError")
-		if err == nil || !again || try == copies || context.Cause(ctx) != nil {
+		if err == nil || context.Cause(ctx) != nil {
 			return image, err
 		}
-		c.scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
+		pause, again, ok := retries.Again(err)
+		if !ok {
+			return image, err
+		}
+		c.scope.Warn(ctx, "%s; %s", cause(err), again)
 		if err := c.scope.Destroy(ctx, key); err != nil {
 			return Image{}, err
 		}
 		if err := delay.For(ctx, pause); err != nil {
 			return Image{}, err
 		}
-		pause *= 3
 	}
 }
 

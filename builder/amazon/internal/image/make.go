@@ -126,9 +126,6 @@ func (m *Maker) blameName(err error, region string) error {
 	return err
 }
 
-// copies is the maximum number of attempts to make a copy.
-const copies = 3
-
 // Copy makes a copy of an image, under the name in the options. It retries a copy that EC2
 // gives up, a few times.
 func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
@@ -140,23 +137,25 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		if err := m.replaceExisting(ctx, region); err != nil {
 			return Made{}, err
 		}
-		pause := m.Session.Pace.Retry
+		retries := access.Copying{Pace: m.Session.Pace}
 		once := *m
 		once.Scope = m.Scope.Unattended() // -on-error=ask offers to retry the whole copy, not only the failed part
 		for try := 1; ; try++ {
 			made, err := once.copy(ctx, from, region, m.attempt(region, unknown || try > 1), labels)
-			var failed *access.ImageError
-			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
+			if err == nil || context.Cause(ctx) != nil {
 				return made, cause(err)
 			}
-			m.Scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
+			pause, again, ok := retries.Again(err)
+			if !ok {
+				return made, cause(err)
+			}
+			m.Scope.Warn(ctx, "%s; %s", cause(err), again)
 			if err := once.Scope.Discard(ctx, func(r step.Resource) bool { return m.owns(r, region, m.Name) }); err != nil {
 				return Made{}, cause(err)
 			}
 			if err := delay.For(ctx, pause); err != nil {
 				return Made{}, err
 			}
-			pause *= 3
 		}
 	})
 }
