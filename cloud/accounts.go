@@ -24,8 +24,8 @@ type Credentials struct {
 	SecretAccessKey string
 }
 
-// DefaultRegion is the region of the credentials file's profiles.
-const DefaultRegion = "us-east-1"
+// defaultRegion is the region of the credentials file's profiles.
+const defaultRegion = "us-east-1"
 
 // accounts are the accounts of a cloud, the default one first.
 type accounts []Credentials
@@ -106,7 +106,7 @@ func newAccount(profile, account string) Credentials {
 func (a accounts) file() []byte {
 	var b strings.Builder
 	for _, c := range a {
-		fmt.Fprintf(&b, "[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\nregion = %s\n\n", c.Profile, c.AccessKeyID, c.SecretAccessKey, DefaultRegion)
+		fmt.Fprintf(&b, "[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\nregion = %s\n\n", c.Profile, c.AccessKeyID, c.SecretAccessKey, defaultRegion)
 	}
 	return []byte(b.String())
 }

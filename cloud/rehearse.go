@@ -12,12 +12,12 @@ import (
 
 // rehearsalService is the service, by the name in a signature's scope, that shows and
 // changes the cloud's delays and fault rules. AWS has no such service. GET returns a
-// [Rehearsed]; PUT accepts the content of a [Rehearsal] file (delays, rules, or both) and
+// [rehearsed]; PUT accepts the content of a [Rehearsal] file (delays, rules, or both) and
 // replaces the current ones.
 const rehearsalService = "rehearsal"
 
-// Rehearsed is the rehearsal in effect.
-type Rehearsed struct {
+// rehearsed is the rehearsal in effect.
+type rehearsed struct {
 	Delays Delays       `json:"delays"`
 	Faults *Faults      `json:"faults"`
 	Counts []ec2.Counts `json:"counts"` // one for each rule
@@ -77,5 +77,5 @@ func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wir
 	delays, faults := c.ec2.Rehearsed()
 	_, counts := faults.Rules()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(Rehearsed{delays, faults, counts}) // an error means that the client has gone
+	_ = json.NewEncoder(w).Encode(rehearsed{delays, faults, counts}) // an error means that the client has gone
 }

@@ -32,8 +32,8 @@ type Cache interface {
 	Keep(ctx context.Context, region, instance, key, about string) error
 }
 
-// CachedTag is the tag of images that were made with a cache.
-const CachedTag = "bake:cached"
+// cachedTag is the tag of images that were made with a cache.
+const cachedTag = "bake:cached"
 
 // cached is the key under which a build records that it has used a cache.
 const cached = "cached"
@@ -195,7 +195,7 @@ func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 	}
 	tags := hooks.ImageTags
 	hooks.ImageTags = func(ctx context.Context) (map[string]string, error) {
-		all := map[string]string{CachedTag: "true"}
+		all := map[string]string{cachedTag: "true"}
 		if tags == nil {
 			return all, nil
 		}

@@ -87,15 +87,15 @@ func (s Step) String() string {
 func ValuesOf(o *config.Outline, values []config.Value) []Value {
 	out := []Value{}
 	for _, v := range values {
-		shown := ValueOf(o, v.Value)
+		shown := valueOf(o, v.Value)
 		shown.Name, shown.Description = v.Name, v.Description
 		out = append(out, shown)
 	}
 	return out
 }
 
-// ValueOf shows a value of a template.
-func ValueOf(o *config.Outline, v cty.Value) Value {
+// valueOf shows a value of a template.
+func valueOf(o *config.Outline, v cty.Value) Value {
 	redact := o.Secrets().Redact
 	plain, _ := v.UnmarkDeep()
 	return Value{

@@ -60,7 +60,7 @@ func (s *Session) Line(ctx context.Context, text string, last bool) (Answer, err
 	}
 	a := Answer{Expression: s.Outline.Secrets().Redact(text), Diags: diags}
 	if !diags.HasErrors() {
-		shown := ValueOf(s.Outline, val)
+		shown := valueOf(s.Outline, val)
 		a.Value = &shown
 	}
 	return a, nil

@@ -379,8 +379,8 @@ func (s *state) instanceOf(c wire.Caller, image string) bool {
 	return slices.ContainsFunc(s.instances.of(c), func(in *instance) bool { return *in.ImageId == image && in.Ended == nil })
 }
 
-// UserTag is a tag that DescribeImages shows on every image: its login user.
-const UserTag = "bake:user"
+// userTag is a tag that DescribeImages shows on every image: its login user.
+const userTag = "bake:user"
 
 // imageView returns the image as DescribeImages shows it to the caller.
 func (s *state) imageView(c wire.Caller, img *image) types.Image {
@@ -390,7 +390,7 @@ func (s *state) imageView(c wire.Caller, img *image) types.Image {
 		v.LastLaunchedTime = notEmpty(aws.String(s.lastLaunch(img)))
 	}
 	if img.LoginUser != "" {
-		v.Tags = merged(v.Tags, []types.Tag{{Key: aws.String(UserTag), Value: &img.LoginUser}})
+		v.Tags = merged(v.Tags, []types.Tag{{Key: aws.String(userTag), Value: &img.LoginUser}})
 	}
 	return v
 }

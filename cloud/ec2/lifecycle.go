@@ -216,10 +216,10 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 	s.startFaults(id, r, m)
 }
 
-// ContinuesTag is a tag for launching an instance that continues the work of another
+// continuesTag is a tag for launching an instance that continues the work of another
 // instance, whose disk its image is a copy of. If cloud-init had finished there, it does
 // not run at the first start.
-const ContinuesTag = "bake:continues"
+const continuesTag = "bake:continues"
 
 // spec returns the machine.Spec of the instance's next boot, without its layers.
 func (s *Service) spec(id string, in *instance) machine.Spec {
@@ -259,7 +259,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 		Limits:      limitsOf(in.InstanceType),
 		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),
 		First:       !in.booted(),
-		Continues:   slices.ContainsFunc(in.Tags, func(t types.Tag) bool { return aws.ToString(t.Key) == ContinuesTag }),
+		Continues:   slices.ContainsFunc(in.Tags, func(t types.Tag) bool { return aws.ToString(t.Key) == continuesTag }),
 		User:        in.LoginUser,
 		HasUserData: in.UserData != "",
 		Console:     s.consoleFile(id),

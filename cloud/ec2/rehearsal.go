@@ -36,8 +36,8 @@ type Delays struct {
 	Usage     time.Duration // from a launch until the image's LastLaunchedTime shows it
 }
 
-// AWSDelays returns approximately the delays of a small image on EC2.
-func AWSDelays() Delays {
+// awsDelays returns approximately the delays of a small image on EC2.
+func awsDelays() Delays {
 	return Delays{Launch: 8 * time.Second, Stop: 20 * time.Second, Terminate: 25 * time.Second,
 		Snapshot: 60 * time.Second, Image: 20 * time.Second, Copy: 150 * time.Second, Usage: 24 * time.Hour}
 }
@@ -114,7 +114,7 @@ func (d *Delays) setProfile(name string) error {
 	case "instant":
 		*d = Delays{}
 	case "aws":
-		*d = AWSDelays()
+		*d = awsDelays()
 	default:
 		return fmt.Errorf(`delays: there is no profile %q; use instant, aws or a JSON object such as {"copy":"30s"} or {"profile":"aws","factor":0.1}`, name)
 	}

@@ -75,7 +75,7 @@ func TestRehearsalFile(t *testing.T) {
 		err  string
 	}{
 		{`"instant"`, Delays{}, ""},
-		{`"aws"`, AWSDelays(), ""},
+		{`"aws"`, awsDelays(), ""},
 		{`{"copy": "2m", "stop": "1s"}`, Delays{Copy: 2 * time.Minute, Stop: time.Second}, ""},
 		{`{"profile": "aws", "factor": 0.5, "copy": "1s"}`, Delays{Launch: 4 * time.Second, Stop: 10 * time.Second, Terminate: 12500 * time.Millisecond,
 			Snapshot: 30 * time.Second, Image: 10 * time.Second, Copy: time.Second, Usage: 12 * time.Hour}, ""},

@@ -8,22 +8,22 @@ import (
 // tokenSum is the number of checksum bytes in a token.
 const tokenSum = 8
 
-// NewToken returns the token of the page of a list that begins after a key. It contains a
-// checksum of the list's name and the key, so that [OpenToken] detects tokens that are
+// newToken returns the token of the page of a list that begins after a key. It contains a
+// checksum of the list's name and the key, so that [openToken] detects tokens that are
 // made up or from another list.
-func NewToken(list, after string) string {
+func newToken(list, after string) string {
 	sum := sha256.Sum256([]byte(list + "\x00" + after))
 	return base64.RawURLEncoding.EncodeToString(append(sum[:tokenSum], after...))
 }
 
-// OpenToken returns the key in a token made by [NewToken] for the same list.
-func OpenToken(list, token string) (after string, ok bool) {
+// openToken returns the key in a token made by [newToken] for the same list.
+func openToken(list, token string) (after string, ok bool) {
 	data, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(data) < tokenSum {
 		return "", false
 	}
 	after = string(data[tokenSum:])
-	return after, NewToken(list, after) == token
+	return after, newToken(list, after) == token
 }
 
 // Page returns the page of rows that begins after the token's key: size rows, or all if
@@ -37,7 +37,7 @@ func Page[T any](list string, rows []T, key func(T) string, order func(a, b stri
 // PageOf is Page for a number of rows with these keys: the page is [begin, end).
 func PageOf(list string, rows int, key func(i int) string, order func(a, b string) int, size int, token *string) (begin, end int, next *string, ok bool) {
 	if token != nil {
-		after, ok := OpenToken(list, *token)
+		after, ok := openToken(list, *token)
 		if !ok {
 			return 0, 0, nil, false
 		}
@@ -49,6 +49,6 @@ func PageOf(list string, rows int, key func(i int) string, order func(a, b strin
 		return begin, rows, nil, true
 	}
 	end = begin + size
-	more := NewToken(list, key(end-1))
+	more := newToken(list, key(end-1))
 	return begin, end, &more, true
 }

@@ -25,7 +25,7 @@ import (
 // The types of the documents.
 const (
 	PayloadType   = "application/vnd.in-toto+json"
-	StatementType = "https://in-toto.io/Statement/v1"
+	statementType = "https://in-toto.io/Statement/v1"
 	SLSA          = "https://slsa.dev/provenance/v1"
 	CycloneDX     = "https://cyclonedx.org/bom"
 	SPDX          = "https://spdx.dev/Document/v2.3"
@@ -89,7 +89,7 @@ func New(subjects []Resource, predicateType string, predicate any) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	return encode(Statement{StatementType, subjects, predicateType, raw}, "  ")
+	return encode(Statement{statementType, subjects, predicateType, raw}, "  ")
 }
 
 func encode(v any, indent string) ([]byte, error) {
@@ -307,8 +307,8 @@ func verify(key crypto.PublicKey, message, sig []byte) error {
 
 // check returns an error if a statement is incomplete.
 func (st *Statement) check() error {
-	if st.Type != StatementType {
-		return fmt.Errorf("its statement is of type %q, not %s", st.Type, StatementType)
+	if st.Type != statementType {
+		return fmt.Errorf("its statement is of type %q, not %s", st.Type, statementType)
 	}
 	if st.PredicateType == "" || len(st.Predicate) == 0 || st.Predicate[0] != '{' {
 		return errors.New("its statement has no predicate")

@@ -20,7 +20,7 @@ type node struct{ kind, name string }
 
 // Add adds a box and arrows to it from boxes that were added before, and returns the box.
 func (g *Graph) Add(kind, name string, from ...int) int {
-	g.nodes = append(g.nodes, node{Clean(kind), Clean(name)})
+	g.nodes = append(g.nodes, node{clean(kind), clean(name)})
 	for _, f := range from {
 		g.arrows = append(g.arrows, [2]int{f, len(g.nodes) - 1})
 	}
@@ -35,7 +35,7 @@ type Tree struct {
 
 // Write writes t with its branches.
 func (t Tree) Write(w io.Writer) {
-	fmt.Fprintln(w, Clean(t.Text))
+	fmt.Fprintln(w, clean(t.Text))
 	t.branches(w, "")
 }
 
@@ -45,13 +45,13 @@ func (t Tree) branches(w io.Writer, indent string) {
 		if i == len(t.Below)-1 {
 			branch, below = "└── ", "    "
 		}
-		fmt.Fprintln(w, indent+branch+Clean(b.Text))
+		fmt.Fprintln(w, indent+branch+clean(b.Text))
 		b.branches(w, indent+below)
 	}
 }
 
-// Clean returns s with a mark for whatever could change how other text is shown: control
+// clean returns s with a mark for whatever could change how other text is shown: control
 // characters, line breaks, and those that turn the direction of writing.
-func Clean(s string) string {
+func clean(s string) string {
 	return prose.Printable(strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
 }

@@ -42,7 +42,7 @@ func (g *Graph) SVG(w io.Writer, title string) error {
 	boxes, width, height := g.layout()
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title" width="%d" height="%[2]d" viewBox="0 0 %[1]d %[2]d">`+"\n", width, height)
-	fmt.Fprintf(&b, "<title id=\"title\">%s</title>\n%s", escape(Clean(title)), style)
+	fmt.Fprintf(&b, "<title id=\"title\">%s</title>\n%s", escape(clean(title)), style)
 	for _, a := range g.arrows {
 		from, to := boxes[a[0]], boxes[a[1]]
 		x, y, tx, ty := from.x+from.width, from.y+boxHeight/2, to.x, to.y+boxHeight/2

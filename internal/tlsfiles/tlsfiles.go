@@ -18,7 +18,7 @@ func Client(ca, cert, key string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
 		var err error
-		if c.RootCAs, err = Authorities(ca); err != nil {
+		if c.RootCAs, err = authorities(ca); err != nil {
 			return nil, err
 		}
 	}
@@ -45,8 +45,8 @@ func FromEnvironment(getenv func(name string) string, ca string, insecure bool, 
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, DisableKeepAlives: true}}, nil
 }
 
-// Authorities returns the certificate authorities in a PEM file.
-func Authorities(file string) (*x509.CertPool, error) {
+// authorities returns the certificate authorities in a PEM file.
+func authorities(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err

@@ -21,8 +21,8 @@ type Hook struct {
 	Timeout time.Duration // of each attempt
 }
 
-// Tries is the maximum number of attempts.
-const Tries = 3
+// tries is the maximum number of attempts.
+const tries = 3
 
 // Send posts what as JSON. It reads only the status of the response, and does not follow
 // redirects. Errors name only the host: the rest of the URL, and the headers, may be
@@ -34,7 +34,7 @@ func (h Hook) Send(ctx context.Context, what any) error {
 	}
 	for try := 1; ; try++ {
 		err := h.post(ctx, body)
-		if err == nil || try == Tries {
+		if err == nil || try == tries {
 			return err
 		}
 		if err := delay.For(ctx, time.Duration(try)*time.Second); err != nil {

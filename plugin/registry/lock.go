@@ -69,7 +69,7 @@ func parseHash(text string) (Hash, error) {
 	if m == nil {
 		return Hash{}, fmt.Errorf("%q is not a hash such as linux_amd64:zip:sha256:… with 64 hexadecimal digits", clip(text))
 	}
-	p, err := ParsePlatform(m[1])
+	p, err := parsePlatform(m[1])
 	return Hash{Platform: p, Kind: m[2], SHA256: m[3]}, err
 }
 

@@ -145,7 +145,7 @@ func archives(s Source, version, dir string, sums map[string]string) (named, pla
 		}
 		platform, ours := strings.CutPrefix(name, treeFile(s, version, ""))
 		platform, zipped := strings.CutSuffix(platform, ".zip")
-		if p, err := ParsePlatform(platform); err == nil && ours && zipped {
+		if p, err := parsePlatform(platform); err == nil && ours && zipped {
 			plain = append(plain, Archive{p, sum, dir + name})
 		}
 	}

@@ -101,8 +101,8 @@ func (p Platform) exe() string {
 	return ""
 }
 
-// ParsePlatform parses the result of [Platform.String].
-func ParsePlatform(text string) (Platform, error) {
+// parsePlatform parses the result of [Platform.String].
+func parsePlatform(text string) (Platform, error) {
 	os, arch, ok := strings.Cut(text, "_")
 	if !ok || !word().MatchString(os) || !word().MatchString(arch) {
 		return Platform{}, errors.New("a platform looks like linux_amd64")

@@ -19,9 +19,9 @@ type RemoteError string
 
 func (e RemoteError) Error() string { return string(e) }
 
-// MaxCalls is the maximum number of calls on one stream that run at the same time, as long
-// as their arguments together take no more than [MaxMessage] bytes; further calls wait.
-const MaxCalls = 256
+// maxCalls is the maximum number of calls on one stream that run at the same time, as long
+// as their arguments together take no more than [maxMessage] bytes; further calls wait.
+const maxCalls = 256
 
 // request and response are the headers of the arguments and the reply.
 type request struct {
@@ -199,9 +199,9 @@ func readMessage(r Reader, head any) (body any, size int, err error) {
 	if err := Assign(head, v); err != nil {
 		return nil, 0, fmt.Errorf("the head of a message: %w", err)
 	}
-	d := decoder{r: r, left: MaxMessage}
+	d := decoder{r: r, left: maxMessage}
 	body, err = d.value(0)
-	return body, MaxMessage - d.left, truncated(err)
+	return body, maxMessage - d.left, truncated(err)
 }
 
 // Method answers one kind of call. ctx ends when the stream ends.
@@ -231,7 +231,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, methods Methods, find f
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
-	memory := semaphore.NewWeighted(MaxMessage)
+	memory := semaphore.NewWeighted(maxMessage)
 	var writing sync.Mutex
 	r := bufio.NewReader(conn)
 	for {
@@ -240,7 +240,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, methods Methods, find f
 		if err != nil {
 			return
 		}
-		size = max(size, MaxMessage/MaxCalls)
+		size = max(size, maxMessage/maxCalls)
 		if memory.Acquire(ctx, int64(size)) != nil {
 			return
 		}

@@ -142,7 +142,7 @@ func TestCallsHaveLimits(t *testing.T) {
 			return nil, nil
 		})})
 		var wait sync.WaitGroup
-		for range MaxCalls + 20 {
+		for range maxCalls + 20 {
 			wait.Go(func() {
 				if err := c.Call(t.Context(), "Probe.Block", nil, nil); err != nil {
 					t.Error(err)
@@ -150,12 +150,12 @@ func TestCallsHaveLimits(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if n := running.Load(); n != MaxCalls {
+		if n := running.Load(); n != maxCalls {
 			t.Errorf("%d calls run", n)
 		}
 		close(release)
 		wait.Wait()
-		if n := most.Load(); n != MaxCalls {
+		if n := most.Load(); n != maxCalls {
 			t.Errorf("%d calls ran at a time", n)
 		}
 		// What they hold in memory counts too.
@@ -164,7 +164,7 @@ func TestCallsHaveLimits(t *testing.T) {
 		release = make(chan struct{})
 		for range 5 {
 			wait.Go(func() {
-				if err := c.Call(t.Context(), "Probe.Block", make([]any, MaxMessage/2/valueCost-1000), nil); err != nil {
+				if err := c.Call(t.Context(), "Probe.Block", make([]any, maxMessage/2/valueCost-1000), nil); err != nil {
 					t.Error(err)
 				}
 			})
@@ -478,7 +478,7 @@ func TestTooManyStreams(t *testing.T) {
 	p := connect(t)
 	defer p.close()
 	var streams []*yamux.Stream
-	for range MaxStreams + 1 {
+	for range maxStreams + 1 {
 		s, err := p.plugin.session.OpenStream()
 		if err != nil {
 			break
@@ -486,7 +486,7 @@ func TestTooManyStreams(t *testing.T) {
 		streams = append(streams, s)
 	}
 	<-p.host.Closed()
-	if err := p.host.Err(); !errors.Is(err, ErrLimit) || len(streams) < MaxStreams {
+	if err := p.host.Err(); !errors.Is(err, ErrLimit) || len(streams) < maxStreams {
 		t.Errorf("%d streams: %v", len(streams), err)
 	}
 	if _, err := p.host.Dial(t.Context(), 1); !errors.Is(err, ErrLimit) {

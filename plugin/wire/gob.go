@@ -161,7 +161,7 @@ func (r *gobReader) bytes() []byte {
 
 func (r *gobReader) take(n int) {
 	if n > *r.left {
-		panic(gobError{fmt.Errorf("%w: a value of more than %d MB", ErrLimit, MaxMessage>>20)})
+		panic(gobError{fmt.Errorf("%w: a value of more than %d MB", ErrLimit, maxMessage>>20)})
 	}
 	*r.left -= n
 }
@@ -234,8 +234,8 @@ func (r *gobReader) field() (f gobField) {
 }
 
 func (r *gobReader) value(id int64, depth int) any {
-	if depth > MaxDepth {
-		panic(gobError{fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, MaxDepth)})
+	if depth > maxDepth {
+		panic(gobError{fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, maxDepth)})
 	}
 	r.take(valueCost)
 	switch id {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// MaxHandshake is the largest length of a plugin's first line, in bytes.
-const MaxHandshake = 4 << 10
+// maxHandshake is the largest length of a plugin's first line, in bytes.
+const maxHandshake = 4 << 10
 
 // Address is the address on which a plugin listens for one connection.
 type Address struct {
@@ -61,9 +61,9 @@ func (w *FirstLine) Write(b []byte) (int, error) {
 	if w.done {
 		return len(b), nil
 	}
-	w.text = append(w.text, b[:min(len(b), MaxHandshake)]...)
+	w.text = append(w.text, b[:min(len(b), maxHandshake)]...)
 	line, _, whole := bytes.Cut(w.text, []byte("\n"))
-	if whole || len(w.text) > MaxHandshake {
+	if whole || len(w.text) > maxHandshake {
 		w.done, w.text = true, nil
 		w.C <- strings.TrimSpace(string(line))
 	}

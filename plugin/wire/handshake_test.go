@@ -13,8 +13,8 @@ func TestFirstLine(t *testing.T) {
 	}{
 		"in parts":  {[]string{"5|0", "|unix|/a", "\nand", "more\n"}, "5|0|unix|/a"},
 		"at once":   {[]string{"a\nb\nc"}, "a"},
-		"without":   {[]string{strings.Repeat("x", MaxHandshake), "y", "\n"}, strings.Repeat("x", MaxHandshake) + "y"},
-		"very long": {[]string{strings.Repeat("x", 10*MaxHandshake), "y"}, strings.Repeat("x", MaxHandshake) + "y"},
+		"without":   {[]string{strings.Repeat("x", maxHandshake), "y", "\n"}, strings.Repeat("x", maxHandshake) + "y"},
+		"very long": {[]string{strings.Repeat("x", 10*maxHandshake), "y"}, strings.Repeat("x", maxHandshake) + "y"},
 	} {
 		w := NewFirstLine()
 		for _, text := range tc.writes {

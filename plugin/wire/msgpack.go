@@ -16,8 +16,8 @@ import (
 // Limits on one value from the other end, which is hostile: a few bytes can declare gigabytes or
 // nest until the stack overflows.
 const (
-	MaxMessage = 64 << 20 // bytes of memory, about
-	MaxDepth   = 100      // levels of lists and maps
+	maxMessage = 64 << 20 // bytes of memory, about
+	maxDepth   = 100      // levels of lists and maps
 )
 
 // valueCost is the memory that a value takes in addition to its text: its place in a list
@@ -41,8 +41,8 @@ const extTime = -1
 func Marshal(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v), 0) }
 
 func appendValue(b []byte, v reflect.Value, depth int) ([]byte, error) {
-	if depth > MaxDepth {
-		return nil, fmt.Errorf("a value that is nested more than %d levels deep cannot be sent to a plugin", MaxDepth)
+	if depth > maxDepth {
+		return nil, fmt.Errorf("a value that is nested more than %d levels deep cannot be sent to a plugin", maxDepth)
 	}
 	switch v.Kind() {
 	case reflect.Invalid:
@@ -183,7 +183,7 @@ type Reader interface {
 // if there is nothing at all, and [ErrLimit] if the value is too large; what r holds
 // after an error has no meaning.
 func Decode(r Reader) (any, error) {
-	d := decoder{r: r, left: MaxMessage}
+	d := decoder{r: r, left: maxMessage}
 	return d.value(0)
 }
 
@@ -195,7 +195,7 @@ type decoder struct {
 // take allows for n bytes of memory.
 func (d *decoder) take(n uint64) error {
 	if n > uint64(d.left) {
-		return fmt.Errorf("%w: a value of more than %d MB", ErrLimit, MaxMessage>>20)
+		return fmt.Errorf("%w: a value of more than %d MB", ErrLimit, maxMessage>>20)
 	}
 	d.left -= int(n)
 	return nil
@@ -233,8 +233,8 @@ func truncated(err error) error {
 }
 
 func (d *decoder) value(depth int) (any, error) {
-	if depth > MaxDepth {
-		return nil, fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, MaxDepth)
+	if depth > maxDepth {
+		return nil, fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, maxDepth)
 	}
 	if err := d.take(valueCost); err != nil {
 		return nil, err

@@ -78,11 +78,11 @@ func TestDecodeRefuses(t *testing.T) {
 // refused.
 func TestDecodeLimits(t *testing.T) {
 	nested := func(n int) []byte { return append(bytes.Repeat([]byte{0x91}, n), 0xc0) }
-	if _, err := decodeBytes(nested(MaxDepth)); err != nil {
-		t.Errorf("%d levels: %v", MaxDepth, err)
+	if _, err := decodeBytes(nested(maxDepth)); err != nil {
+		t.Errorf("%d levels: %v", maxDepth, err)
 	}
 	for name, in := range map[string][]byte{
-		"too deep":      nested(MaxDepth + 1),
+		"too deep":      nested(maxDepth + 1),
 		"deepest":       bytes.Repeat([]byte{0x91}, 1<<20),
 		"deep maps":     bytes.Repeat([]byte{0x81, 0xa0}, 1<<20),
 		"great text":    {0xdb, 0xff, 0xff, 0xff, 0xff, 'x'},
@@ -99,7 +99,7 @@ func TestDecodeLimits(t *testing.T) {
 		if !errors.Is(err, ErrLimit) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if n := after.TotalAlloc - before.TotalAlloc; n > 4*MaxMessage {
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4*maxMessage {
 			t.Errorf("%s: %d bytes of memory", name, n)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// MaxStreams is the maximum number of open streams. Each can hold 256 KiB of unread data.
-	MaxStreams = 512
+	// maxStreams is the maximum number of open streams. Each can hold 256 KiB of unread data.
+	maxStreams = 512
 	// maxGreeting is how long the other end may take to name the stream that it dials, or to accept
 	// one that was dialled. Plugins give up after 5 seconds.
 	maxGreeting = 30 * time.Second
@@ -291,8 +291,8 @@ func (m *Mux) run() {
 		if err != nil {
 			return
 		}
-		if m.session.NumStreams() > MaxStreams {
-			m.fail(fmt.Errorf("%w: %d streams at a time", ErrLimit, MaxStreams))
+		if m.session.NumStreams() > maxStreams {
+			m.fail(fmt.Errorf("%w: %d streams at a time", ErrLimit, maxStreams))
 			return
 		}
 		go m.greet(s)

@@ -15,7 +15,7 @@ import (
 
 // Limits on a description of options.
 const (
-	MaxSpec      = 1 << 20 // bytes
+	maxSpec      = 1 << 20 // bytes
 	maxSpecDepth = 32      // levels of nested blocks, and of nested types
 )
 
@@ -33,7 +33,7 @@ const (
 // DecodeSpec decodes the description of a component's options or of its output. It consists only of
 // objects, attributes, blocks and lists of blocks, whose names are valid in a template.
 func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
-	if len(b) > MaxSpec {
+	if len(b) > maxSpec {
 		return nil, fmt.Errorf("%w: a description of %d bytes", ErrLimit, len(b))
 	}
 	var spec hcldec.Spec
@@ -41,7 +41,7 @@ func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 	if form == Protobuf {
 		spec, err = protoSpec(b, 0)
 	} else {
-		left := MaxMessage
+		left := maxMessage
 		var v any
 		if v, err = readGob(b, &left); err == nil {
 			spec, err = gobObject(v, &left, 0)

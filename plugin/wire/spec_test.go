@@ -161,7 +161,7 @@ func TestSpecRefuses(t *testing.T) {
 		}
 	}
 	for _, form := range []Form{Gob, Protobuf} {
-		if _, err := DecodeSpec(make([]byte, MaxSpec+1), form); !errors.Is(err, ErrLimit) {
+		if _, err := DecodeSpec(make([]byte, maxSpec+1), form); !errors.Is(err, ErrLimit) {
 			t.Errorf("too large: %v", err)
 		}
 	}

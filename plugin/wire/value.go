@@ -15,7 +15,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
-// Limits on a value from the other end, in addition to [MaxMessage].
+// Limits on a value from the other end, in addition to [maxMessage].
 const (
 	maxType      = 256 << 10 // bytes of the JSON that describes its type
 	maxTypeDepth = 64        // nesting depth of brackets in it
@@ -38,7 +38,7 @@ func DecodeConfig(b []byte) (cty.Value, error) { return ctyjson.Unmarshal(b, cty
 
 // DecodeValue decodes the result of a data source. The value is wholly known.
 func DecodeValue(b []byte, form Form) (cty.Value, error) {
-	if len(b) > MaxMessage {
+	if len(b) > maxMessage {
 		return cty.NilVal, fmt.Errorf("%w: a value of %d bytes", ErrLimit, len(b))
 	}
 	if form == Protobuf {
@@ -48,7 +48,7 @@ func DecodeValue(b []byte, form Form) (cty.Value, error) {
 		}
 		return dynamicValue(v)
 	}
-	left := MaxMessage
+	left := maxMessage
 	v, err := readGob(b, &left)
 	if err != nil {
 		return cty.NilVal, err

@@ -28,8 +28,8 @@ import (
 	"bake/step"
 )
 
-// BuilderID is the builder ID in the artifacts of this post-processor.
-const BuilderID = "packer.post-processor.amazon-import"
+// builderID is the builder ID in the artifacts of this post-processor.
+const builderID = "packer.post-processor.amazon-import"
 
 // Factory returns the factory of the post-processor. cloud replaces AWS.
 func Factory(cloud access.Cloud) component.Factory[postprocessor.PostProcessor] {
@@ -133,7 +133,7 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	}
 	id := r.session.Region + ":" + image.id
 	return &builder.Artifact{
-		BuilderID: BuilderID, ID: id, Text: fmt.Sprintf("AMIs were created:\n%s: %s\n", r.session.Region, image.id),
+		BuilderID: builderID, ID: id, Text: fmt.Sprintf("AMIs were created:\n%s: %s\n", r.session.Region, image.id),
 		Images: map[string]string{r.session.Region: image.id}, Resources: []step.Resource{image.artifact(r.owner)},
 	}, nil
 }

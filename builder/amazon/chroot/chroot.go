@@ -31,8 +31,8 @@ import (
 	"bake/step"
 )
 
-// BuilderID is the builder ID in the artifacts of this builder.
-const BuilderID = "mitchellh.amazon.chroot"
+// builderID is the builder ID in the artifacts of this builder.
+const builderID = "mitchellh.amazon.chroot"
 
 // Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
@@ -42,7 +42,7 @@ func Factory(cloud access.Cloud) amazonbuild.Factory {
 // FactoryOn returns the factory of the builder for a machine other than this one.
 func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) amazonbuild.Factory {
 	return func(cloud access.Cloud) amazonbuild.Factory {
-		return amazonbuild.Define("amazon-chroot", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+		return amazonbuild.Define("amazon-chroot", builderID, cloud, defaults, func(o *Options) amazonbuild.Recipe {
 			return amazonbuild.Recipe{
 				Access: &o.Access.Options, Image: &o.Image.Options, Permissions: o.permissions, Selection: o.selection(),
 				Hooks: func(b *amazonbuild.Build) (amazonbuild.Hooks, error) {

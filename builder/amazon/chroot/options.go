@@ -97,8 +97,8 @@ type (
 	}
 )
 
-// Defaults returns the options of a template that sets none.
-func Defaults() Options {
+// defaults returns the options of a template that sets none.
+func defaults() Options {
 	return Options{
 		Access:         Access{access.Defaults()},
 		Image:          Image{Firmware: image.FirmwareDefaults()},

@@ -13,12 +13,12 @@ import (
 	"bake/builder/amazon/internal/fastlaunch"
 )
 
-// BuilderID is the builder ID in the artifacts of this builder.
-const BuilderID = "mitchellh.amazonebs"
+// builderID is the builder ID in the artifacts of this builder.
+const builderID = "mitchellh.amazonebs"
 
 // Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
-	return amazonbuild.Define("amazon-ebs", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+	return amazonbuild.Define("amazon-ebs", builderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
 			Access: &o.Access.Options, Launch: &o.Launch.Options, Image: &o.Image.Options,
 			Devices: o.Launch.Devices(), VolumeTags: o.VolumeTags.Deferred(),

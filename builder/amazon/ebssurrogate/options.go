@@ -93,8 +93,8 @@ func (r *RootDevice) mapping() *device.Mapping {
 	}
 }
 
-// Defaults returns the options of a template that sets none.
-func Defaults() Options {
+// defaults returns the options of a template that sets none.
+func defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{Options: launch.Defaults()}, Image: Image{Firmware: image.FirmwareDefaults()}}
 }
 

@@ -21,12 +21,12 @@ import (
 	"bake/step"
 )
 
-// BuilderID is the builder ID in the artifacts of this builder.
-const BuilderID = "mitchellh.amazon.ebsvolume"
+// builderID is the builder ID in the artifacts of this builder.
+const builderID = "mitchellh.amazon.ebsvolume"
 
 // Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
-	return amazonbuild.Define("amazon-ebsvolume", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+	return amazonbuild.Define("amazon-ebsvolume", builderID, cloud, defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
 			Access: &o.Access.Options, Launch: &o.Launch.Options,
 			Devices: o.devices(), VolumeTags: interpolate.Of(&o.RunVolumeTags, o.RunVolumeTag),

@@ -87,8 +87,8 @@ func (v *Volume) Validate(c *schema.Checker) {
 	interpolate.CheckTags(c, interpolate.Of(&v.SnapshotTags, v.SnapshotTag))
 }
 
-// Defaults returns the options of a template that sets none.
-func Defaults() Options {
+// defaults returns the options of a template that sets none.
+func defaults() Options {
 	return Options{Access: Access{access.Defaults()}, Launch: Launch{launch.Defaults()}}
 }
 

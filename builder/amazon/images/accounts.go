@@ -48,8 +48,8 @@ func (r Role) Check() error {
 	return errors.New("it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake")
 }
 
-// RoleOf returns the role of a distribution, for a run of bake.
-func RoleOf(d builder.Distribution, run string) Role {
+// roleOf returns the role of a distribution, for a run of bake.
+func roleOf(d builder.Distribution, run string) Role {
 	name := "bake"
 	if run != "" {
 		name += "-" + run
@@ -228,7 +228,7 @@ func (RetentionPermissions) Permissions() []policy.Need {
 
 // NewDistributor returns a distributor of images of the account, in a run of bake.
 func (a *Account) NewDistributor(d builder.Distribution, run string) *Distributor {
-	return &Distributor{own: a, to: d, role: RoleOf(d, run)}
+	return &Distributor{own: a, to: d, role: roleOf(d, run)}
 }
 
 // in returns an account of the distribution; nil if there is no role to assume in it.

@@ -28,9 +28,9 @@ const (
 	GuardChildren   = "children"   // images were made from it; they only cause warnings
 )
 
-// GuardNames returns the names of all guards, in the order in which users of an image are
+// guardNames returns the names of all guards, in the order in which users of an image are
 // listed.
-func GuardNames() []string {
+func guardNames() []string {
 	return []string{
 		GuardHeld, GuardChannel, GuardInstances, GuardTemplates, GuardScaling, GuardFleets, GuardReferences, GuardRecent, GuardReceivers, GuardChildren,
 	}
@@ -62,8 +62,8 @@ const (
 // Check returns an error if a name of an ignored guard is wrong.
 func (g Guards) Check() error {
 	for _, name := range g.Ignore {
-		if !slices.Contains(GuardNames(), name) {
-			return fmt.Errorf("there is no guard %q; the guards are %s", name, strings.Join(GuardNames(), ", "))
+		if !slices.Contains(guardNames(), name) {
+			return fmt.Errorf("there is no guard %q; the guards are %s", name, strings.Join(guardNames(), ", "))
 		}
 	}
 	return nil
@@ -304,7 +304,7 @@ func (l *usageScan) finish() {
 		}
 	}
 	order := map[string]int{}
-	for n, name := range GuardNames() {
+	for n, name := range guardNames() {
 		order[name] = n
 	}
 	for id, uses := range l.uses {

@@ -409,11 +409,11 @@ func (l *usageScan) children(ctx context.Context, images []Image) error {
 		}
 		say(child.SourceImage, child, text)
 	}
-	if found, err = l.a.having(ctx, l.a.Regions, "tag:"+ParentTag, ids); err != nil {
+	if found, err = l.a.having(ctx, l.a.Regions, "tag:"+parentTag, ids); err != nil {
 		return err
 	}
 	for _, child := range found {
-		say(child.Tags[ParentTag], child, "was made from it, by its tag "+ParentTag)
+		say(child.Tags[parentTag], child, "was made from it, by its tag "+parentTag)
 	}
 	slices.Sort(marks)
 	if found, err = l.a.having(ctx, l.a.Regions, "image-watermark.watermark-key", slices.Compact(marks)); err != nil {

@@ -20,7 +20,7 @@ import (
 // shared with. It returns an *[InUseError] if one of the accounts uses them, as far as the
 // guards are enabled.
 func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingChange) error {
-	for _, name := range GuardNames() {
+	for _, name := range guardNames() {
 		if name != GuardReceivers {
 			g.Ignore = append(slices.Clone(g.Ignore), name)
 		}

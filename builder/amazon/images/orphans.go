@@ -34,8 +34,8 @@ const (
 	GuardFastLaunch  = "fast-launch"  // EC2 launches machines of the image in advance
 )
 
-// OrphanGuardNames returns the names of all guards of snapshots.
-func OrphanGuardNames() []string {
+// orphanGuardNames returns the names of all guards of snapshots.
+func orphanGuardNames() []string {
 	return []string{GuardBin, GuardTemplates, GuardScaling, GuardFleets, GuardShared, GuardLocked, GuardFastRestore, GuardFastLaunch}
 }
 
@@ -49,8 +49,8 @@ type OrphanOptions struct {
 // Check returns an error if a name of an ignored guard is wrong.
 func (o OrphanOptions) Check() error {
 	for _, name := range o.Ignore {
-		if !slices.Contains(OrphanGuardNames(), name) {
-			return fmt.Errorf("there is no guard %q; the guards are %s", name, strings.Join(OrphanGuardNames(), ", "))
+		if !slices.Contains(orphanGuardNames(), name) {
+			return fmt.Errorf("there is no guard %q; the guards are %s", name, strings.Join(orphanGuardNames(), ", "))
 		}
 	}
 	return nil

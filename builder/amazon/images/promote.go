@@ -416,7 +416,7 @@ func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, des
 		ids := from
 		from = nil
 		for a, its := range regions {
-			for _, filter := range []string{"source-image-id", "tag:" + ParentTag} {
+			for _, filter := range []string{"source-image-id", "tag:" + parentTag} {
 				its = slices.DeleteFunc(slices.Clone(its), func(r string) bool { return o.refused.has(a.ID, r) })
 				found, err := a.having(ctx, its, filter, ids)
 				o.leave(ctx, a, err)
@@ -441,8 +441,8 @@ func (a *Account) having(ctx context.Context, regions []string, filter string, v
 	return all, err
 }
 
-// ParentTag is the tag that records which image an image was made from.
-const ParentTag = imagetag.Parent
+// parentTag is the tag that records which image an image was made from.
+const parentTag = imagetag.Parent
 
 // vacate rolls back all channels that name one of the images. It returns, by image, the
 // channels that still name one; these are not known for places that refused access.

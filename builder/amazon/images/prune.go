@@ -188,7 +188,7 @@ func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, 
 		}
 	}
 	rest := o.Guards
-	for _, name := range GuardNames() {
+	for _, name := range guardNames() {
 		if name != GuardReferences && name != GuardReceivers {
 			rest.Ignore = append(slices.Clone(rest.Ignore), name)
 		}
@@ -234,7 +234,7 @@ func (g *planGroup) next() (some []*Planned) {
 // Retained returns the options for a retention.
 func Retained(r builder.Retention, most Share, g Guards) PruneOptions {
 	if g.Role.ARN == "" {
-		g.Role = RoleOf(r.To, "")
+		g.Role = roleOf(r.To, "")
 	}
 	o := PruneOptions{To: r.To, Keep: r.Keep, Stages: Stages{Deprecate: r.Deprecate, Disable: r.Disable, Delete: r.Delete}, Max: most, Guards: g}
 	if r.Delete == 0 {

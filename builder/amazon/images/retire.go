@@ -38,7 +38,7 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	if a.Regions, err = a.Enabled(ctx); err != nil {
 		return err
 	}
-	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now, Role: RoleOf(r.To, s.Run.ID)})
+	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now, Role: roleOf(r.To, s.Run.ID)})
 	o.Spare = spare(made)
 	err = a.PlanEach(ctx, o, s.Run.ID, func(in *Account, g Guards, plan *Plan, _ bool) error { return a.retire(ctx, s, in, g, plan) })
 	if cause := context.Cause(ctx); cause != nil {

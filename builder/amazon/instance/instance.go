@@ -21,12 +21,12 @@ import (
 	"bake/step"
 )
 
-// BuilderID is the builder ID in the artifacts of this builder.
-const BuilderID = "mitchellh.amazon.instance"
+// builderID is the builder ID in the artifacts of this builder.
+const builderID = "mitchellh.amazon.instance"
 
 // Factory returns the factory of the builder. cloud replaces AWS.
 func Factory(cloud access.Cloud) amazonbuild.Factory {
-	return amazonbuild.Define("amazon-instance", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+	return amazonbuild.Define("amazon-instance", builderID, cloud, defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
 			Access: &o.Access.Options, Launch: &o.Launch.Options, Image: &o.Image.Options,
 			Devices: o.Launch.devices(),

@@ -88,8 +88,8 @@ type Bundle struct {
 	BundleUploadCommand string `hcl:"bundle_upload_command,optional,deferred"`
 }
 
-// Defaults returns the options of a template that sets none.
-func Defaults() Options {
+// defaults returns the options of a template that sets none.
+func defaults() Options {
 	return Options{
 		Access: Access{access.Defaults()},
 		Launch: Launch{Options: launch.Defaults()},

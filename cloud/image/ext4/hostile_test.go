@@ -24,10 +24,10 @@ func made(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(MinSize); err != nil {
+	if err := f.Truncate(minSize); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(t.Context(), f, MinSize, pack(t, headers, map[string]string{"etc/a": content, "etc/b": content})); err != nil {
+	if err := Write(t.Context(), f, minSize, pack(t, headers, map[string]string{"etc/a": content, "etc/b": content})); err != nil {
 		t.Fatal(err)
 	}
 	disk, err := os.ReadFile(f.Name())
@@ -56,7 +56,7 @@ func TestHostile(t *testing.T) {
 	}{
 		"untouched":       {func([]byte, func(int) []byte) {}, ""},
 		"a hole of 16 TB": {func(_ []byte, inode func(int) []byte) { le.PutUint32(inode(13)[0x6c:], 1<<12) }, ""},
-		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], MinSize/writeBlock+1) }, "it is cut off"},
+		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], minSize/writeBlock+1) }, "it is cut off"},
 		"more blocks than there are": {func(_ []byte, inode func(int) []byte) {
 			for n := 13; n <= 14; n++ { // each with most of them
 				le.PutUint32(inode(n)[4:], 3000*writeBlock)
@@ -67,7 +67,7 @@ func TestHostile(t *testing.T) {
 			layOut(inode(13)[0x28:][:60], []extent{{0, 8, 600}, {4, 8, 600}}, 0)
 		}, "extents overlap"},
 		"extents beyond": {func(_ []byte, inode func(int) []byte) {
-			layOut(inode(13)[0x28:][:60], []extent{{0, 8, MinSize/writeBlock - 4}}, 0)
+			layOut(inode(13)[0x28:][:60], []extent{{0, 8, minSize/writeBlock - 4}}, 0)
 		}, "an extent is invalid"},
 		"a tree that contains itself": {func(disk []byte, inode func(int) []byte) { // a node at each level, with 340 times the one below
 			node := make([]extent, nodeEntries)
@@ -116,7 +116,7 @@ func TestHostile(t *testing.T) {
 			table := int(le.Uint32(disk[writeBlock+8:]))
 			test.change(disk, func(n int) []byte { return disk[table*writeBlock+(n-1)*writeInode:][:writeInode] })
 			fs, err := Open(bytes.NewReader(disk), int64(len(disk)))
-			written := count{limit: 2 * MinSize}
+			written := count{limit: 2 * minSize}
 			if err == nil {
 				err = fs.WriteTar(&written)
 			}
@@ -151,17 +151,17 @@ func TestNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if err := Write(t.Context(), f, MinSize, pack(t, headers, nil)); err != nil {
+		if err := Write(t.Context(), f, minSize, pack(t, headers, nil)); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Truncate(MinSize); err != nil {
+		if err := f.Truncate(minSize); err != nil {
 			t.Fatal(err)
 		}
-		fs, err := Open(f, MinSize)
+		fs, err := Open(f, minSize)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := fs.WriteTar(&count{limit: MinSize}); err == nil || !strings.Contains(err.Error(), want) {
+		if err := fs.WriteTar(&count{limit: minSize}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}

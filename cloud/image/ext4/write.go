@@ -37,14 +37,14 @@ const (
 // an archive can name any number, and all of them are gone through.
 const maxHoles = 1 << 40
 
-// MinSize is the size of the smallest file system that Write makes, in bytes.
-const MinSize = 16 << 20
+// minSize is the size of the smallest file system that Write makes, in bytes.
+const minSize = 16 << 20
 
 // Write makes an ext4 file system of size bytes of the files in a tar archive, in which a
 // directory comes before what is in it, on a device that reads as zeros. When ctx ends so does it;
 // the error is ctx's cause.
 func Write(ctx context.Context, device io.WriterAt, size int64, archive io.Reader) error {
-	if size < MinSize || size/writeBlock > 1<<32-1 {
+	if size < minSize || size/writeBlock > 1<<32-1 {
 		return fmt.Errorf("a file system of %d bytes cannot be made", size)
 	}
 	w := newWriter(ctx, device, size)

@@ -185,7 +185,7 @@ func TestWriteRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = Write(t.Context(), f, MinSize, pack(t, test.headers, map[string]string{"large": strings.Repeat("x", 20<<20)}))
+		err = Write(t.Context(), f, minSize, pack(t, test.headers, map[string]string{"large": strings.Repeat("x", 20<<20)}))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
@@ -193,7 +193,7 @@ func TestWriteRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Write(t.Context(), nil, MinSize-1, nil); err == nil {
+	if err := Write(t.Context(), nil, minSize-1, nil); err == nil {
 		t.Error("a file system of nothing is made")
 	}
 }
@@ -222,7 +222,7 @@ func TestWriteEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop, reads := errors.New("stop"), 0
-	err := Write(ctx, nothing{}, MinSize, io.MultiReader(&head, endless{func() error {
+	err := Write(ctx, nothing{}, minSize, io.MultiReader(&head, endless{func() error {
 		if reads++; reads == 10 {
 			cancel(stop)
 		}
@@ -247,17 +247,17 @@ func TestWriteBounds(t *testing.T) {
 		{maxFile + 1, 0, "17592186040320 at most"},
 		{maxFile, 0, "holes of more than"},
 		{1<<40 + 1, 0, "it is read"}, // so much of it may be data
-		{1<<40 + MinSize, 0, "holes of more than"},
-		{1 << 39, 1<<39 + MinSize, "holes of more than"},
+		{1<<40 + minSize, 0, "holes of more than"},
+		{1 << 39, 1<<39 + minSize, "holes of more than"},
 	} {
-		w := newWriter(t.Context(), nothing{}, MinSize)
+		w := newWriter(t.Context(), nothing{}, minSize)
 		w.holes = test.holes
 		err := w.add(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: test.size}, unread)
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), `"large": `) {
 			t.Errorf("%d bytes: %v, want %q", test.size, err, test.want)
 		}
 	}
-	w := newWriter(t.Context(), nothing{}, MinSize)
+	w := newWriter(t.Context(), nothing{}, minSize)
 	w.holes = maxHoles - 10*writeBlock
 	err := w.content(&node{size: 11 * writeBlock}, endless{func() error { return nil }})
 	if !errors.Is(err, errHoles) {
@@ -277,7 +277,7 @@ func TestManyDirectories(t *testing.T) {
 			t.Errorf("%d links of %#x are %d, want %d", test.links, test.mode, le.Uint16(raw[0x1a:]), test.want)
 		}
 	}
-	if s := newWriter(t.Context(), nothing{}, MinSize).super(); le.Uint32(s[0x64:])&0x20 == 0 {
+	if s := newWriter(t.Context(), nothing{}, minSize).super(); le.Uint32(s[0x64:])&0x20 == 0 {
 		t.Error("the file system does not say that it has such directories")
 	}
 }

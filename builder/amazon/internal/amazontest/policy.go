@@ -102,7 +102,7 @@ func (e *Evaluator) Unused(calls []Call) []string {
 	return slices.Sorted(maps.Keys(unused))
 }
 
-// TracePolicy bakes the template in a directory as [Trace] does, and compares what
+// TracePolicy bakes the template in a directory as [trace] does, and compares what
 // its policy allows with the calls of Packer and of bake. bake tags and describes
 // things when it makes them, which Packer does afterwards: those calls are left out.
 func TracePolicy(t *testing.T, maker Maker, name string, before func(*World)) {
@@ -112,15 +112,15 @@ func TracePolicy(t *testing.T, maker Maker, name string, before func(*World)) {
 	}
 	var w *World
 	foreign := ""
-	Trace(t, maker, name, func(made *World) {
+	trace(t, maker, name, func(made *World) {
 		w = made
 		if before != nil {
 			before(w)
 		}
 		foreign = strings.Join(w.Holdings(), "\n")
 	})
-	p := PolicyOf(t, maker, BlockIn(t, filepath.Join(dir, "template.pkr.hcl")))
-	recorded := slices.DeleteFunc(ReadCalls(t, filepath.Join(dir, "calls.jsonl")), func(c Call) bool {
+	p := PolicyOf(t, maker, blockIn(t, filepath.Join(dir, "template.pkr.hcl")))
+	recorded := slices.DeleteFunc(readCalls(t, filepath.Join(dir, "calls.jsonl")), func(c Call) bool {
 		return c.Action == "CreateTags" || c.Action == "ModifyImageAttribute" && c.Params["Description.Value"] != ""
 	})
 	packer, bake := Evaluator{Policy: p, Packer: true}, Evaluator{Policy: p, Foreign: foreign}

@@ -17,7 +17,7 @@ import (
 	"bake/communicator/commtest"
 )
 
-// Trace bakes the template in a directory and compares the calls that change something
+// trace bakes the template in a directory and compares the calls that change something
 // with those that Packer made for it, which are recorded there. The directories have
 // the names of the recordings; before prepares the world. Intended differences:
 //
@@ -28,7 +28,7 @@ import (
 //   - The temporary security group lets in only this machine, and has another description.
 //   - Launch permissions are sent once, not twice in two forms.
 //   - Metadata options that the template does not set are left to the image.
-func Trace(t *testing.T, maker Maker, name string, before func(*World)) {
+func trace(t *testing.T, maker Maker, name string, before func(*World)) {
 	dir, err := filepath.Abs(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
@@ -40,13 +40,13 @@ func Trace(t *testing.T, maker Maker, name string, before func(*World)) {
 		w.Calls = nil
 	}
 	b := w.Bake(t)
-	if _, err := b.BuildInput(t.Context(), BlockIn(t, filepath.Join(dir, "template.pkr.hcl"))); err != nil {
+	if _, err := b.BuildInput(t.Context(), blockIn(t, filepath.Join(dir, "template.pkr.hcl"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	got, want := changes(w.Calls), changes(ReadCalls(t, filepath.Join(dir, "calls.jsonl")))
+	got, want := changes(w.Calls), changes(readCalls(t, filepath.Join(dir, "calls.jsonl")))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("calls differ (-Packer +bake):\n%s", diff)
 	}

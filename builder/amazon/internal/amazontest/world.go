@@ -501,8 +501,8 @@ func Input(body string) schema.Input {
 	}}
 }
 
-// BlockIn returns the body of the source block of a template file.
-func BlockIn(t testing.TB, path string) schema.Input {
+// blockIn returns the body of the source block of a template file.
+func blockIn(t testing.TB, path string) schema.Input {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -595,8 +595,8 @@ func (s *imageStore) InBases(layers []string) (map[string]bool, error) {
 
 func (s *imageStore) Collect(context.Context, func() (layers, bases []string)) error { return nil }
 
-// ReadCalls reads a recording.
-func ReadCalls(t testing.TB, path string) (calls []Call) {
+// readCalls reads a recording.
+func readCalls(t testing.TB, path string) (calls []Call) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
