@@ -122,27 +122,27 @@ func (t *Table[T]) Edit(id string, change func(*T)) error {
 }
 
 // Change replaces the row id with one that change has changed, or a new one if there is
-// none. When change fails, or the disk does, the row stays as it is.
+// none. When change fails, or the disk does, the row stays as it is. A row that change
+// leaves as it is is not written.
 func (t *Table[T]) Change(id string, change func(*T) error) error {
 	next := new(T)
+	var before []byte // the row; nil if there is none
 	if row, ok := t.Rows[id]; ok {
-		if err := copyTo(next, row); err != nil {
+		var err error
+		if before, err = json.Marshal(row); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(before, next); err != nil {
 			return err
 		}
 	}
 	if err := change(next); err != nil {
 		return err
 	}
-	return t.Put(id, next)
-}
-
-// copyTo makes to a deep copy of from.
-func copyTo(to, from any) error {
-	data, err := json.Marshal(from)
-	if err != nil {
+	if after, err := json.Marshal(next); err != nil || bytes.Equal(before, after) {
 		return err
 	}
-	return json.Unmarshal(data, to)
+	return t.Put(id, next)
 }
 
 // Drop deletes the row id, if there is one.

@@ -706,6 +706,9 @@ func (s *state) repairGroups() error {
 }
 
 func (s *Service) repairInstance(id string) error {
+	if s.instance(id).state() == types.InstanceStateNameTerminated {
+		return nil
+	}
 	err := s.update(func(st *state) error {
 		return st.instances.Edit(id, func(in *instance) {
 			if in.Freezing != "" {

@@ -1,0 +1,47 @@
+package durable_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"bake/cloud/durable"
+)
+
+// TestTableUnchanged checks that a change that leaves a row as it is does not write it.
+func TestTableUnchanged(t *testing.T) {
+	type row struct{ Name string }
+	dir, writes := t.TempDir(), 0
+	table, err := durable.OpenTable[row](dir, func() { writes++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(to string) func(*row) { return func(r *row) { r.Name = to } }
+	if err := table.Put("a", &row{"one"}); err != nil || writes != 1 {
+		t.Fatal(writes, err)
+	}
+	file := filepath.Join(dir, "a.json")
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Edit("a", name("one")); err != nil || writes != 1 {
+		t.Error("unchanged:", writes, err)
+	}
+	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
+		t.Error("the file was replaced:", err)
+	}
+	if err := table.Edit("a", name("")); err != nil || writes != 2 {
+		t.Error("changed:", writes, err)
+	}
+	if err := table.Change("b", func(*row) error { return nil }); err != nil || writes != 3 {
+		t.Error("a new empty row:", writes, err)
+	}
+	again, err := durable.OpenTable[row](dir, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, ok := again.Get("a"); !ok || a.Name != "" || len(again.IDs()) != 2 {
+		t.Error("read again:", again.IDs(), a)
+	}
+}
