@@ -1,10 +1,6 @@
 package access
 
-import (
-	"time"
-
-	"bake/builder/amazon/internal/wait"
-)
+import "time"
 
 // Pace defines the durations of waits, which depend on the speed of a cloud.
 type Pace struct {
@@ -34,7 +30,7 @@ type Pace struct {
 // EC2.
 func (s *Session) pace() Pace {
 	if s.Loopback() {
-		return Pace{Early: wait.First, Monitor: 2 * time.Second, Retry: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}
+		return Pace{Early: 20 * time.Millisecond, Monitor: 2 * time.Second, Retry: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}
 	}
 	return Pace{Monitor: 15 * time.Second, Retry: 10 * time.Second, Visible: 5 * time.Second, Released: 30 * time.Second, Known: 2 * time.Minute}
 }

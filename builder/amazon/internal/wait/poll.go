@@ -91,6 +91,10 @@ type outcome[T any] struct {
 // together do not poll in step.
 const spread = 0.1
 
+// soon is the time within which changes that may happen at once usually do. Pauses until
+// then are short, because a build has little else to wait for.
+const soon = 2 * time.Second
+
 // remembered is the number of past waits of each kind whose duration is kept.
 const remembered = 8
 
@@ -338,7 +342,11 @@ func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
 	passed := p.last.Sub(w.start)
 	pause := min(max(span.pause(passed), p.Tempo.Fast), w.Delay)
 	if early := p.Tempo.Early; early > 0 {
-		pause = min(pause, max(passed/2, early))
+		grown := passed / 2
+		if passed < soon {
+			grown = passed / 8
+		}
+		pause = min(pause, max(grown, early))
 	}
 	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) // only to spread the load
 }

@@ -265,3 +265,26 @@ func TestPollVoice(t *testing.T) {
 		}
 	})
 }
+
+// TestPollEarly checks that changes that may happen at once are noticed soon after.
+func TestPollEarly(t *testing.T) {
+	for _, c := range []struct{ after, late time.Duration }{
+		{30 * time.Millisecond, 100 * time.Millisecond},
+		{400 * time.Millisecond, 500 * time.Millisecond},
+		{1500 * time.Millisecond, 1750 * time.Millisecond},
+		{4 * time.Second, 6 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			f := &fake{done: map[string]time.Time{"a": start.Add(c.after)}}
+			p := f.poll()
+			p.Tempo.Early = 20 * time.Millisecond
+			if _, err := p.Until(t.Context(), until("a")); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took > c.late || len(f.looks) > 25 {
+				t.Errorf("a change after %s: noticed after %s and %d polls, not within %s and 25", c.after, took, len(f.looks), c.late)
+			}
+		})
+	}
+}
