@@ -1,7 +1,6 @@
 package run
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -103,7 +102,7 @@ func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.C
 	inside, unwatch := cloud.Watch(ctx)
 	teardown, end := context.WithCancelCause(stop)
 	if e.Cache && e.resumed == nil {
-		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now, Until: teardown}
+		e.cache = &localcloud.Cache{Cloud: cloud, Now: e.Now, Until: teardown, Limit: e.CacheLimit}
 	}
 	unhook := context.AfterFunc(inside, func() {
 		if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(inside)); ok {
@@ -245,8 +244,8 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	return options
 }
 
-// settleCache waits for images that are still being added to the cache, and then trims the
-// cache to its limit.
+// settleCache waits for images that are still being added to the cache, and for the deletion
+// of those that exceed its limits.
 func (e *execution) settleCache(ctx context.Context) {
 	if e.cache == nil {
 		return
@@ -254,7 +253,7 @@ func (e *execution) settleCache(ctx context.Context) {
 	if err := e.cache.Settle(ctx); err != nil && ctx.Err() == nil {
 		e.say(step.Warning, prose.Sentence(fmt.Errorf("a machine is not kept in the cache: %w", err).Error()))
 	}
-	if err := e.cache.Shrink(ctx, cmp.Or(e.CacheLimit, localcloud.CacheBytes)); err != nil && ctx.Err() == nil {
+	if err := e.cache.Shrink(ctx); err != nil && ctx.Err() == nil {
 		e.say(step.Warning, prose.Sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err).Error()))
 	}
 }

@@ -1,6 +1,7 @@
 package localcloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ import (
 	"bake/internal/local"
 )
 
-// The limits of the cache. At the end of a run, images beyond the age, number or, unless
-// another limit is set, size are deleted.
+// The limits of the cache. A run deletes images beyond the age, number or, unless another
+// limit is set, size.
 const (
 	CacheImages = 40
 	CacheAge    = 14 * 24 * time.Hour
@@ -43,21 +44,19 @@ type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
 	Until context.Context // when it ends, work that continues after Keep stops; only needed for Keep
+	Limit int64           // bytes; 0 is [CacheBytes]
+
+	shrinking sync.Mutex // held while images are deleted
 
 	mu      sync.Mutex
-	regions map[string]bool  // regions in which Find has searched
+	regions map[string]bool  // regions whose images may exceed the limits
 	failed  map[string]error // unreported errors of images, by instance
 	making  sync.WaitGroup
 }
 
 // Find implements [bake/engine.Cache].
 func (c *Cache) Find(ctx context.Context, region string, keys []string) (image string, at int, err error) {
-	c.mu.Lock()
-	if c.regions == nil {
-		c.regions = map[string]bool{}
-	}
-	c.regions[region] = true
-	c.mu.Unlock()
+	c.due(region)
 	all, err := c.images(ctx, region, keys)
 	if err != nil {
 		return "", -1, err
@@ -106,13 +105,14 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 // removing is the time limit for removing a failed image.
 const removing = 5 * time.Second
 
-// finish waits until the image of a machine is complete and has been measured,
-// independent of the build that made it, and removes it if it has failed. When ctx ends,
-// finish leaves the image to the cloud.
+// finish waits until the image of a machine is complete, independent of the build that
+// made it, and makes room for it in the cache, or removes it if it has failed. When ctx
+// ends, finish leaves the image to the cloud.
 func (c *Cache) finish(ctx context.Context, region, instance, id string) {
 	err := c.await(ctx, region, id)
 	if err == nil {
-		_, _ = c.layers(ctx, region, id) // fetches the sizes early; a later caller reports any error
+		c.due(region)
+		_ = c.shrink(ctx, region) // Shrink tries again and returns any error
 		return
 	}
 	if ctx.Err() != nil {
@@ -162,19 +162,47 @@ func (c *Cache) Settle(ctx context.Context) error {
 }
 
 // Shrink deletes images of the cache, in the regions where this Cache was used, that
-// exceed the limits on age and number, and then until the rest has at most limit bytes.
-func (c *Cache) Shrink(ctx context.Context, limit int64) (err error) {
+// exceed the limits on age and number, and then until the rest is within the limit on size.
+func (c *Cache) Shrink(ctx context.Context) (err error) {
 	c.mu.Lock()
 	regions := slices.Collect(maps.Keys(c.regions))
 	c.mu.Unlock()
 	for _, region := range regions {
-		_, more := c.Trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge, Bytes: limit})
-		err = errors.Join(err, more)
+		err = errors.Join(err, c.shrink(ctx, region))
 	}
 	return err
 }
 
-// await waits until the image is complete.
+// shrink is Shrink in one region. It does nothing if it has left the cache within its limits
+// and no image was added since.
+func (c *Cache) shrink(ctx context.Context, region string) error {
+	c.shrinking.Lock()
+	defer c.shrinking.Unlock()
+	c.mu.Lock()
+	changed := c.regions[region]
+	delete(c.regions, region)
+	c.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	_, inUse, err := c.trim(ctx, region, Bounds{Images: CacheImages, Age: CacheAge, Bytes: cmp.Or(c.Limit, CacheBytes)})
+	if err != nil || inUse > 0 {
+		c.due(region)
+	}
+	return err
+}
+
+// due makes the next shrink look at the images of a region.
+func (c *Cache) due(region string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.regions == nil {
+		c.regions = map[string]bool{}
+	}
+	c.regions[region] = true
+}
+
+// await waits until the image is whole.
 func (c *Cache) await(ctx context.Context, region, id string) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
@@ -307,15 +335,26 @@ type Bounds struct {
 // size. It returns the number of deleted images. It keeps images that a machine runs from
 // and, unless None is set, images that a build is making.
 func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int, err error) {
+	deleted, _, err = c.trim(ctx, region, to)
+	return deleted, err
+}
+
+// trim is Trim. It also returns the number of images that it keeps only because they are
+// in use.
+func (c *Cache) trim(ctx context.Context, region string, to Bounds) (deleted, inUse int, err error) {
 	all, err := c.list(ctx, region)
 	if err != nil || len(all) == 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	var running map[string]bool // set when the first image has to be deleted
 	drop := func(unwanted func(Cached) bool) error {
 		for n := len(all) - 1; n >= 0; n-- {
 			i := all[n]
-			if i.busy && !to.None || !unwanted(i) {
+			if !unwanted(i) {
+				continue
+			}
+			if i.busy && !to.None {
+				inUse++
 				continue
 			}
 			if running == nil {
@@ -324,6 +363,7 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 				}
 			}
 			if running[i.ID] {
+				inUse++
 				continue
 			}
 			if err := c.remove(ctx, region, i.ID); err != nil {
@@ -347,7 +387,7 @@ func (c *Cache) Trim(ctx context.Context, region string, to Bounds) (deleted int
 	if err == nil && to.Bytes > 0 {
 		err = drop(func(Cached) bool { return Bytes(all) > to.Bytes })
 	}
-	return deleted, err
+	return deleted, inUse, err
 }
 
 // running returns the images of machines that are not terminated.

@@ -200,7 +200,8 @@ func TestCacheLimit(t *testing.T) {
 	if _, at, err := c.Find(t.Context(), region, []string{"none"}); at >= 0 || err != nil {
 		t.Fatal(at, err)
 	}
-	if err := c.Shrink(t.Context(), 1<<30); err != nil {
+	c.Limit = 1 << 30
+	if err := c.Shrink(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	find("b")
@@ -210,8 +211,9 @@ func TestCacheLimit(t *testing.T) {
 	now = now.Add(2 * starting)
 	find("c")
 	left("all", 4000, "c", "a", "b")
+	c.Limit = 100
 	for _, i := range []string{"b", ""} { // then the machine of a is in the way, and c is about to be used
-		if err := c.Shrink(t.Context(), 100); err != nil {
+		if err := c.Shrink(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		left("without "+i, 2000, "c", "a")
@@ -232,10 +234,14 @@ func TestCacheLimit(t *testing.T) {
 	if err := waiter.Wait(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{second}}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Shrink(t.Context(), 100); err != nil {
+	if err := c.Shrink(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	left("at the end", 0)
+
+	third, upper := launch(*sources.Images[0].ImageId)
+	keep(third, upper, "d") // 1000 bytes, more than the limit
+	left("after Settle, without Shrink", 0)
 }
 
 // Incomplete images do not displace others in the cache: a failed image is deleted, whoever made
