@@ -89,7 +89,7 @@ var _ machine.Driver = (*Driver)(nil)
 // New makes a driver for this host and user. It fails only if options request something impossible.
 // Check and Start report what the host lacks.
 func New(o Options) (*Driver, error) {
-	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget(), spares: spares{unused: spareUnused}}
+	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget(), spares: spares{unused: spareUnused, delay: afterLaunch}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -132,13 +132,16 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 		release()
 		return nil, fmt.Errorf("start machine %s: %w", spec.ID, d.explain(ctx, err))
 	}
-	go m.listen(release)
+	go m.listen(func() {
+		release()
+		d.replenish(0)
+	})
 	return m, nil
 }
 
 // Prepare starts a process in the background that the next machine, or the next work on its files,
 // would otherwise have to wait for. The process ends if it is unused for a while. A new one is
-// started after each start of a machine, until Close.
+// started a second after each start of a machine, or when the machine has ended, until Close.
 func (d *Driver) Prepare() {
 	d.spares.mu.Lock()
 	d.spares.keeps = true

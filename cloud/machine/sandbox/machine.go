@@ -178,7 +178,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	if err := m.await(ctx); err != nil {
 		return nil, err
 	}
-	d.replenish(afterLaunch)
+	d.replenish(d.spares.delay)
 	return m, nil
 }
 

@@ -170,6 +170,7 @@ type spares struct {
 	mu     sync.Mutex
 	keeps  bool
 	unused time.Duration // after which a spare worker is ended
+	delay  time.Duration // between a launch and the start of a new spare worker
 	next   chan *worker  // receives the spare worker, perhaps not started yet, or nil; the channel is nil if there is none
 }
 

@@ -325,3 +325,21 @@ func TestWorkerDies(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSpareWorkerAfterEnd checks that the end of a short-lived machine starts a spare worker, so that
+// the next launch does not wait for one.
+func TestSpareWorkerAfterEnd(t *testing.T) {
+	b := newBench(t, Options{})
+	spec := b.spec()
+	b.driver.options.Dir = commonDir(append([]string{spec.Dir}, b.layers...)) // a machine's worker runs there
+	b.driver.spares.delay = time.Hour
+	b.driver.Prepare()
+	defer b.driver.Close()
+	first := awaitSpare(t, b.driver)
+	spec.Command = []string{"/bin/true"}
+	m := b.start(spec)
+	b.waitEnd(m)
+	if awaitSpare(t, b.driver) == first {
+		t.Error("the machine's own worker is the spare one")
+	}
+}
