@@ -132,10 +132,7 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 		release()
 		return nil, fmt.Errorf("start machine %s: %w", spec.ID, d.explain(ctx, err))
 	}
-	go m.listen(func() {
-		release()
-		d.replenish(0)
-	})
+	go m.listen(func() { d.replenish(0) }, release)
 	return m, nil
 }
 

@@ -342,9 +342,9 @@ func (g guest) Listening(ctx context.Context) ([]uint16, error) {
 	return answer.Ports, err
 }
 
-// listen passes on the shim's answers until the machine has ended, and calls release once its disk
-// no longer changes.
-func (m *running) listen(release func()) {
+// listen passes on the shim's answers until the machine has ended. It then calls ended, and release
+// once the machine's disk no longer changes.
+func (m *running) listen(ended, release func()) {
 	for {
 		msg, f, err := m.control.receive()
 		if err != nil {
@@ -366,6 +366,7 @@ func (m *running) listen(release func()) {
 			f.Close()
 		}
 	}
+	ended()
 	m.endCommands()
 	m.mu.Lock()
 	m.gone = true

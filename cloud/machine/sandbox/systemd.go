@@ -82,7 +82,7 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 // hastenLogin shortens the wait for the first login. The SSH server checks its configuration once
 // instead of twice, unless the image changes its unit. The service manager of the login user, which
 // a session waits for, starts after the SSH server instead of at the login. Cron starts after both.
-// Half a second later start the units that no other unit waits for: flushing the journal to the
+// A second later start the units that no other unit waits for: flushing the journal to the
 // disk and the record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
 	addition := map[string]string{}
@@ -121,7 +121,7 @@ func (b *bootSpec) hastenLogin(units string) error {
 	return nil
 }
 
-// settled is a unit that becomes active half a second after the SSH server and the user manager, so
+// settled is a unit that becomes active a second after the SSH server and the user manager, so
 // that the first login has the processors to itself. No target waits for it, because it has no
 // default dependencies.
 const settled = "bake-settled.service"
@@ -129,7 +129,7 @@ const settled = "bake-settled.service"
 // writeSettled writes and enables that unit. order is the start of its [Unit] section.
 func writeSettled(units, wants, order string) error {
 	text := order + "Description=Leaves the processors to the first login\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n" +
-		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=-/bin/sleep 0.5\n"
+		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=-/bin/sleep 1\n"
 	return errors.Join(
 		os.WriteFile(filepath.Join(units, settled), []byte(text), 0o644),
 		os.Symlink("../"+settled, filepath.Join(wants, settled)),
