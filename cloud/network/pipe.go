@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // pipe copies bytes in both directions until both sides have finished or ctx ends, and
@@ -22,7 +24,11 @@ func pipe(ctx context.Context, a, b net.Conn) {
 }
 
 func oneWay(dst, src net.Conn) {
-	if _, err := io.Copy(dst, src); err != nil {
+	_, err := io.Copy(dst, &prompt{src: src, left: promptBytes})
+	if err == nil {
+		_, err = io.Copy(dst, src) // which the kernel can do by itself
+	}
+	if err != nil {
 		abort(src)
 		abort(dst)
 		return
@@ -32,6 +38,42 @@ func oneWay(dst, src net.Conn) {
 		return
 	}
 	dst.Close()
+}
+
+// promptBytes is the number of bytes at the start of a stream that are acknowledged at
+// once. A server that sends several small messages while its connection still uses
+// Nagle's algorithm, as OpenSSH's does until it runs a command, waits for the
+// acknowledgment of each, which the kernel delays by 40 ms.
+const promptBytes = 64 << 10
+
+// prompt reads the first left bytes of src, and acknowledges them at once.
+type prompt struct {
+	src  net.Conn
+	left int
+}
+
+func (p *prompt) Read(b []byte) (int, error) {
+	if p.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := p.src.Read(b[:min(len(b), p.left)])
+	p.left -= n
+	acknowledge(p.src)
+	return n, err
+}
+
+// acknowledge sends the acknowledgment that the kernel delays, see TCP_QUICKACK in tcp(7). The
+// kernel soon delays acknowledgments again.
+func acknowledge(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
 }
 
 // abort closes c in such a way that the other end sees a reset.
