@@ -174,24 +174,34 @@ func (b *bench) mainJob(context.Context) error {
 		}
 		wall, events = time.Since(start), out
 	}
-	var first, last time.Time
+	var first, last, waits time.Time
+	var waited time.Duration
 	for line := range bytes.Lines(events) {
 		var e struct {
 			Time time.Time `json:"time"`
 			Kind string    `json:"kind"`
+			Step string    `json:"step"`
 		}
-		if json.Unmarshal(line, &e) != nil || (e.Kind != "output" && e.Kind != "error-output") {
+		if json.Unmarshal(line, &e) != nil {
 			continue
 		}
-		if first.IsZero() {
-			first = e.Time
+		switch wait := strings.HasSuffix(e.Step, "> wait for cloud-init"); {
+		case e.Kind == "step-started" && wait:
+			waits = e.Time
+		case e.Kind == "step-finished" && wait:
+			waited = e.Time.Sub(waits)
+		case e.Kind == "output" || e.Kind == "error-output":
+			if first.IsZero() {
+				first = e.Time
+			}
+			last = e.Time
 		}
-		last = e.Time
 	}
 	apt := last.Sub(first)
 	report("main job, warm: examples/webserver", round(wall), "")
 	report("  of it between apt's first and last line", round(apt), fmt.Sprintf("%.0f%% of the wall time", 100*apt.Seconds()/wall.Seconds()))
-	report("  the rest: launch, image, copies, teardown", round(wall-apt), "")
+	report("  of it waiting for cloud-init", round(waited), "")
+	report("  the rest: launch, image, copies, teardown", round(wall-apt-waited), "goal: at most 1 s")
 	return nil
 }
 
