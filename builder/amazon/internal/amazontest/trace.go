@@ -26,6 +26,7 @@ import (
 //   - Everything carries the tags bake:run and bake:build, which kept images lose
 //     at the end (DeleteTags).
 //   - The temporary security group lets in only this machine, and has another description.
+//     With source CIDRs it lets in this machine too, since the cloud is on it.
 //   - Launch permissions are sent once, not twice in two forms.
 //   - Metadata options that the template does not set are left to the image.
 func trace(t *testing.T, maker Maker, name string, before func(*World)) {
@@ -80,6 +81,7 @@ var (
 	tags    = regexp.MustCompile(`^TagSpecification\.(\d+)\.(ResourceType$|Tag\.(\d+)\.(Key|Value)$)`)
 	names   = regexp.MustCompile(`^[A-Za-z0-9]{7}$`) // of temporary images
 	moments = regexp.MustCompile(`20\d\d-\d\d-\d\d \d\d:.*$`)
+	ranges  = regexp.MustCompile(`^IpPermissions\.1\.IpRanges\.\d+\.CidrIp$`)
 	twice   = regexp.MustCompile(`^User(Id|Group)\.\d+$`)
 )
 
@@ -91,6 +93,7 @@ func changes(calls []Call) (out []string) {
 			continue
 		}
 		params := map[string]string{}
+		var sources []string
 		specs := map[string]map[string]string{}
 		for k, v := range c.Params {
 			if m := tags.FindStringSubmatch(k); m != nil {
@@ -103,8 +106,11 @@ func changes(calls []Call) (out []string) {
 				}
 				continue
 			}
-			if v == "0.0.0.0/0" {
-				v = "127.0.0.1/32"
+			if ranges.MatchString(k) {
+				if v != "0.0.0.0/0" && v != "127.0.0.1/32" {
+					sources = append(sources, v)
+				}
+				continue
 			}
 			if k == "MetadataOptions.HttpTokens" && v == "optional" || k == "MetadataOptions.HttpPutResponseHopLimit" && v == "1" {
 				continue
@@ -113,6 +119,9 @@ func changes(calls []Call) (out []string) {
 			if !twice.MatchString(k) && k != "GroupDescription" {
 				params[k] = v
 			}
+		}
+		if slices.Sort(sources); len(sources) > 0 {
+			params["sources"] = strings.Join(sources, " ")
 		}
 		switch {
 		case c.Action == "ModifyImageAttribute" && params["Description.Value"] != "":
