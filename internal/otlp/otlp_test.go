@@ -241,8 +241,11 @@ func TestLost(t *testing.T) {
 						s.Error = strings.Repeat("x", tt.big)
 						e.Export(s)
 					}
-					if e.waiting > queueBytes {
-						t.Errorf("%d bytes wait", e.waiting)
+					e.mu.Lock()
+					waiting := e.waiting
+					e.mu.Unlock()
+					if waiting > queueBytes {
+						t.Errorf("%d bytes wait", waiting)
 					}
 					time.Sleep(time.Minute)
 					synctest.Wait()
