@@ -24,7 +24,7 @@ func pipe(ctx context.Context, a, b net.Conn) {
 }
 
 func oneWay(dst, src net.Conn) {
-	_, err := io.Copy(dst, &prompt{src: src, left: promptBytes})
+	_, err := io.Copy(dst, io.LimitReader(prompt{src}, promptBytes))
 	if err == nil {
 		_, err = io.Copy(dst, src) // which the kernel can do by itself
 	}
@@ -46,18 +46,11 @@ func oneWay(dst, src net.Conn) {
 // acknowledgment of each, which the kernel delays by 40 ms.
 const promptBytes = 64 << 10
 
-// prompt reads the first left bytes of src, and acknowledges them at once.
-type prompt struct {
-	src  net.Conn
-	left int
-}
+// prompt acknowledges at once what is read from it.
+type prompt struct{ src net.Conn }
 
-func (p *prompt) Read(b []byte) (int, error) {
-	if p.left <= 0 {
-		return 0, io.EOF
-	}
-	n, err := p.src.Read(b[:min(len(b), p.left)])
-	p.left -= n
+func (p prompt) Read(b []byte) (int, error) {
+	n, err := p.src.Read(b)
 	acknowledge(p.src)
 	return n, err
 }

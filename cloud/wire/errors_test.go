@@ -18,7 +18,7 @@ import (
 // TestMessage: clients are not told where the host keeps its files, wherever in an error that is
 // and whatever its directories are called.
 func TestMessage(t *testing.T) {
-	full := &os.PathError{Op: "open", Path: `/srv/my cloud: "new"/work/disk`, Err: syscall.ENOSPC}
+	full := &os.PathError{Op: "open", Path: `/srv/my cloud: "new"/state/disk`, Err: syscall.ENOSPC}
 	for want, err := range map[string]error{
 		"open: no space left on device":                               full,
 		"make a disk: open: no space left on device":                  fmt.Errorf("make a disk: %w", full),
