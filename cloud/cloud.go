@@ -49,7 +49,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// Contents are what an image is made of; see package ec2.
+// Contents describe the root of an image; see package ec2.
 type Contents = ec2.Contents
 
 type (
@@ -164,7 +164,7 @@ func makePrivate(dir string, driver machine.Driver) error {
 	}
 	dirs := []string{dir, filepath.Join(dir, "ec2")}
 	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !slices.Contains(known, e.Name()) }) {
-		dirs = dirs[1:] // the directory, such as /srv, is shared; only the cloud's entries in it are closed
+		dirs = dirs[1:] // the directory, such as /srv, is shared with other programs: restrict only the cloud's entries in it
 	}
 	for _, dir := range dirs {
 		if err := driver.Private(dir); err != nil {
@@ -319,17 +319,17 @@ func (c *Cloud) ServePages(h http.Handler) {
 	c.pages = h
 }
 
-// Watch returns a channel that receives a value, until ctx ends, when the cloud's state
-// changes and when a call that could change it was made. Changes that happen before the
-// previous value was received are merged into it.
+// Watch returns a channel that receives a value after each change of the cloud's state and after
+// each call that could have changed it, until ctx ends. Changes that happen before the previous
+// value was received are merged into one.
 func (c *Cloud) Watch(ctx context.Context) <-chan struct{} { return c.watchers.add(ctx) }
 
 // Calls returns the last calls that changed something or failed, oldest first.
 func (c *Cloud) Calls() []Call { return c.journal.last() }
 
-// Looks returns the header that marks the calls of a client which only displays the
-// cloud's state and polls for it. Fault rules do not apply to what such calls read. The
-// value is a secret of this process.
+// Looks returns the header that marks calls of a client that only displays the cloud's state, such
+// as the console, which polls. Fault rules do not apply to what such calls read. The value is a
+// secret of this process.
 func (c *Cloud) Looks() (header, value string) { return looksHeader, c.looks }
 
 const looksHeader = "X-Bake-Looks"

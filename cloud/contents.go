@@ -8,11 +8,10 @@ import (
 	"bake/cloud/wire"
 )
 
-// contentsService is the service, by the name in a signature's scope, that reports what an
-// image is made of to clients that share the cloud's image directory. AWS has no such
-// service. GET /ID returns the [ec2.Contents] of the image with that id in the signature's
-// region; with ?own, also the image's own layers, whose sizes are measured for the
-// request.
+// contentsService is the name, in a signature's scope, of a service that AWS does not have. It
+// reports the contents of an image to clients that share the cloud's image directory. GET /ID
+// returns the [ec2.Contents] of that image in the signature's region; with ?own, it includes the
+// image's own layers and measures their sizes.
 const contentsService = "contents"
 
 func (c *Cloud) serveContents(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
@@ -29,5 +28,5 @@ func (c *Cloud) serveContents(w http.ResponseWriter, r *http.Request, scope wire
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(contents) // an error means that the client has gone
+	_ = json.NewEncoder(w).Encode(contents) // fails only if the client is gone
 }

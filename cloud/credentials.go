@@ -10,8 +10,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// identify returns the caller that a request claims to be signed by, and the secret with
-// which its signature must verify.
+// identify returns the caller that a request claims to be signed by, and the secret to verify the
+// signature with.
 func (c *Cloud) identify(r *http.Request, scope wire.Scope) (caller wire.Caller, secret string, err error) {
 	caller = wire.Caller{Region: scope.Region, AccessKey: scope.AccessKey}
 	if sts.Temporary(scope.AccessKey) {
@@ -70,7 +70,7 @@ func (p profiles) IssueCredentials(account, arn, instance string) (ec2.Credentia
 	if !ok || found.Role.Name == "" {
 		return ec2.Credentials{}, false
 	}
-	// The credentials stay the same for an hour: EC2's stay the same for a while too.
+	// The credentials stay the same for an hour; EC2 does not change them at every request either.
 	made := time.Now().UTC().Truncate(time.Hour)
 	expires := made.Add(6 * time.Hour)
 	key := p.sessions.Issue(sts.NewSession(sts.Role(found.Role), instance, expires))

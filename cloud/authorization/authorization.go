@@ -1,6 +1,6 @@
-// Package authorization encodes the message with which a service says why it
-// refused a call, for STS to decode: the service encodes it, since it may hold
-// what the caller is not to know.
+// Package authorization encodes the reason why a service refused a call, for the caller to decode
+// with STS's DecodeAuthorizationMessage. AWS encodes it because it may contain details that the
+// caller is not allowed to see; only callers with permission to decode it get them.
 package authorization
 
 import (
@@ -12,7 +12,7 @@ import (
 	"io"
 )
 
-// Message is why a call was refused.
+// Message is the reason why a call was refused, in the JSON form that STS returns.
 type Message struct {
 	Allowed           bool       `json:"allowed"`
 	ExplicitDeny      bool       `json:"explicitDeny"`
@@ -21,42 +21,44 @@ type Message struct {
 	Context           Context    `json:"context"`
 }
 
-// Statements are those of policies that matched; nothing here has policies.
+// Statements are the policy statements that matched. The list is always empty: the embedded cloud
+// does not evaluate policies.
 type Statements struct {
 	Items []struct{} `json:"items"`
 }
 
-// Context is who wanted to do what.
+// Context describes the refused call.
 type Context struct {
 	Principal  Principal  `json:"principal"`
 	Action     string     `json:"action"`   // "ec2:RunInstances"
-	Resource   string     `json:"resource"` // an ARN
+	Resource   string     `json:"resource"` // ARN
 	Conditions Statements `json:"conditions"`
 }
 
-// Principal is who wanted it.
+// Principal is the caller.
 type Principal struct {
 	ID  string `json:"id"`
 	ARN string `json:"arn"`
 }
 
-// Encode returns m in a form that means nothing to its reader.
+// Encode returns m in an opaque form that Decode understands.
 func Encode(m Message) string {
 	text, err := json.Marshal(m)
 	if err != nil {
-		panic(err) // plain data
+		panic(err) // cannot happen: m is plain data
 	}
 	var b bytes.Buffer
 	z, err := flate.NewWriter(&b, flate.BestCompression)
 	if err != nil {
-		panic(err) // the level is a valid one
+		panic(err) // cannot happen: the level is valid
 	}
-	_, _ = z.Write(text) // a bytes.Buffer takes everything
+	_, _ = z.Write(text) // writing to a bytes.Buffer does not fail
 	_ = z.Close()
 	return base64.RawURLEncoding.EncodeToString(b.Bytes())
 }
 
-// Decode returns the JSON of the message that encoded holds.
+// Decode returns the JSON text of an encoded message, or an error if encoded is not the result of
+// Encode.
 func Decode(encoded string) (string, error) {
 	data, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// actions are those that the service answers; wire/genmodel reads them from here.
+// actions returns the actions that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"CreateAutoScalingGroup":       wire.Answer(s.CreateAutoScalingGroup),

@@ -11,7 +11,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// CreateLaunchConfiguration makes a launch configuration, which never changes.
+// CreateLaunchConfiguration creates a launch configuration. Launch configurations are immutable.
 func (s *Service) CreateLaunchConfiguration(ctx context.Context, in *autoscaling.CreateLaunchConfigurationInput) (*autoscaling.CreateLaunchConfigurationOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.LaunchConfigurationName)
 	if err := checkName("launchConfigurationName", name); err != nil {
@@ -46,7 +46,7 @@ func (s *Service) CreateLaunchConfiguration(ctx context.Context, in *autoscaling
 	})
 }
 
-// DeleteLaunchConfiguration deletes a launch configuration that no group has.
+// DeleteLaunchConfiguration deletes a launch configuration that no group uses.
 func (s *state) DeleteLaunchConfiguration(ctx context.Context, in *autoscaling.DeleteLaunchConfigurationInput) (*autoscaling.DeleteLaunchConfigurationOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.LaunchConfigurationName)
 	id := durable.NameID(c.Account, c.Region, name)
@@ -61,8 +61,8 @@ func (s *state) DeleteLaunchConfiguration(ctx context.Context, in *autoscaling.D
 	return &autoscaling.DeleteLaunchConfigurationOutput{}, s.configurations.Drop(id)
 }
 
-// DescribeLaunchConfigurations shows those with the names that are given, or all. A
-// name that nothing has is no error.
+// DescribeLaunchConfigurations lists the caller's launch configurations, or only those that the
+// request names. Unknown names are ignored.
 func (s *state) DescribeLaunchConfigurations(ctx context.Context, in *autoscaling.DescribeLaunchConfigurationsInput) (*autoscaling.DescribeLaunchConfigurationsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	var rows []autoscaling.LaunchConfiguration

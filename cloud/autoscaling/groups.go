@@ -15,7 +15,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// groupsOf are the caller's groups.
+// groupsOf returns the caller's groups.
 func (s *state) groupsOf(c wire.Caller) (out []*group) {
 	for _, g := range s.groups.All() {
 		if g.Account == c.Account && g.Region == c.Region {
@@ -25,7 +25,7 @@ func (s *state) groupsOf(c wire.Caller) (out []*group) {
 	return out
 }
 
-// find returns the caller's group of that name, and its id.
+// find returns the caller's group with that name, and its id.
 func (s *state) find(c wire.Caller, name string) (*group, string, error) {
 	id := durable.NameID(c.Account, c.Region, name)
 	if g, ok := s.groups.Get(id); ok {
@@ -34,7 +34,7 @@ func (s *state) find(c wire.Caller, name string) (*group, string, error) {
 	return nil, "", invalid("AutoScalingGroup name not found - AutoScalingGroup '%s' not found", name)
 }
 
-// CreateAutoScalingGroup makes a group. It launches nothing.
+// CreateAutoScalingGroup stores a group. It launches no instances.
 func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.CreateAutoScalingGroupInput) (*autoscaling.CreateAutoScalingGroupOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.AutoScalingGroupName)
 	if err := checkName("autoScalingGroupName", name); err != nil {
@@ -81,8 +81,9 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Cr
 	})
 }
 
-// UpdateAutoScalingGroup changes what the request sets. Of launch template, policy and
-// launch configuration a group has one.
+// UpdateAutoScalingGroup changes the fields that the request sets. A group has exactly one of
+// launch template, mixed instances policy and launch configuration, so setting one clears the
+// others.
 func (s *Service) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.UpdateAutoScalingGroupInput) (*autoscaling.UpdateAutoScalingGroupOutput, error) {
 	if err := s.checkTemplates(ctx, specsOf(in.LaunchTemplate, in.MixedInstancesPolicy), false); err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (s *Service) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Up
 			if err := recast(in, &g.AutoScalingGroup); err != nil {
 				return err
 			}
-			if in.DesiredCapacity == nil { // it stays within the bounds
+			if in.DesiredCapacity == nil { // keep it within the bounds
 				g.DesiredCapacity = aws.Int32(min(max(*g.DesiredCapacity, *g.MinSize), *g.MaxSize))
 			}
 			return st.check(g)
@@ -113,7 +114,7 @@ func (s *Service) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Up
 	})
 }
 
-// check reports a group that cannot be.
+// check reports an invalid group.
 func (s *state) check(g *group) error {
 	sources := 0
 	for _, given := range []bool{g.LaunchTemplate != nil, g.MixedInstancesPolicy != nil, g.LaunchConfigurationName != nil} {
@@ -141,7 +142,7 @@ func (s *state) check(g *group) error {
 	return nil
 }
 
-// specsOf are the launch templates that a group names.
+// specsOf returns the launch templates that a group refers to.
 func specsOf(template *autoscaling.LaunchTemplateSpecification, mixed *autoscaling.MixedInstancesPolicy) (out []*autoscaling.LaunchTemplateSpecification) {
 	if template != nil {
 		out = append(out, template)
@@ -160,9 +161,8 @@ func specsOf(template *autoscaling.LaunchTemplateSpecification, mixed *autoscali
 	return out
 }
 
-// checkTemplates reports launch templates that do not exist, or, if they are to be
-// resolved, whose images cannot be told. The others get both id and name, as Auto
-// Scaling shows them.
+// checkTemplates reports launch templates that do not exist and, if resolve is set, those whose
+// image ids cannot be resolved. It completes the ids and names in specs.
 func (s *Service) checkTemplates(ctx context.Context, specs []*autoscaling.LaunchTemplateSpecification, resolve bool) error {
 	for _, spec := range specs {
 		if (aws.ToString(spec.LaunchTemplateId) == "") == (aws.ToString(spec.LaunchTemplateName) == "") && !resolve {
@@ -182,7 +182,7 @@ func (s *Service) checkTemplates(ctx context.Context, specs []*autoscaling.Launc
 	return nil
 }
 
-// DeleteAutoScalingGroup deletes a group and its refreshes, unless it is protected.
+// DeleteAutoScalingGroup deletes a group and its refreshes, unless deletion protection prevents it.
 func (s *state) DeleteAutoScalingGroup(ctx context.Context, in *autoscaling.DeleteAutoScalingGroupInput) (*autoscaling.DeleteAutoScalingGroupOutput, error) {
 	c := wire.CallerFrom(ctx)
 	g, id, err := s.find(c, aws.ToString(in.AutoScalingGroupName))
@@ -200,8 +200,8 @@ func (s *state) DeleteAutoScalingGroup(ctx context.Context, in *autoscaling.Dele
 	return &autoscaling.DeleteAutoScalingGroupOutput{}, s.groups.Drop(id)
 }
 
-// DescribeAutoScalingGroups shows those with the names that are given, or all, of which
-// the filters admit. A name that nothing has is no error.
+// DescribeAutoScalingGroups lists the caller's groups that match the filters, or only those that
+// the request names. Unknown names are ignored.
 func (s *state) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.DescribeAutoScalingGroupsInput) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if err := s.settle(); err != nil {
@@ -227,7 +227,7 @@ func (s *state) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.D
 	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: rows, NextToken: next}, err
 }
 
-// admits reports whether one of a group's tags matches a filter.
+// admits reports whether one of a group's tags matches the filter.
 func admits(f autoscaling.Filter, tags []autoscaling.TagDescription) (bool, error) {
 	name := aws.ToString(f.Name)
 	key, byKey := strings.CutPrefix(name, "tag:")

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// pendingFor is how long a refresh is pending, also where everything else is
-	// instant: whoever starts one must not rely on finding it done.
+	// pendingFor is how long a refresh is pending, even if all delays are zero: callers must not
+	// rely on a refresh being complete at once.
 	pendingFor = 500 * time.Millisecond
-	// keptFor is how long Auto Scaling tells of a refresh.
+	// keptFor is how long Auto Scaling lists a refresh.
 	keptFor = 42 * 24 * time.Hour
 )
 
-// status is what has become of a refresh.
+// status returns the current status of a refresh, which depends only on the time since its start.
 func (s *state) status(r *refresh) autoscaling.InstanceRefreshStatus {
 	switch passed := s.opts.Now().Sub(*r.StartTime); {
 	case passed < pendingFor:
@@ -34,7 +34,7 @@ func (s *state) status(r *refresh) autoscaling.InstanceRefreshStatus {
 	return autoscaling.InstanceRefreshStatusSuccessful
 }
 
-// refreshesOf are the refreshes of a group.
+// refreshesOf returns the refreshes of a group.
 func (s *state) refreshesOf(c wire.Caller, name string) (out []*refresh) {
 	for _, r := range s.refreshes.All() {
 		if r.Account == c.Account && r.Region == c.Region && *r.AutoScalingGroupName == name {
@@ -44,8 +44,8 @@ func (s *state) refreshesOf(c wire.Caller, name string) (out []*refresh) {
 	return out
 }
 
-// settle gives groups the configurations that refreshes have brought, and forgets old
-// refreshes.
+// settle applies the configurations of completed refreshes to their groups and deletes refreshes
+// older than keptFor.
 func (s *state) settle() (err error) {
 	for _, id := range s.refreshes.IDs() {
 		r := s.refreshes.Rows[id]
@@ -59,7 +59,7 @@ func (s *state) settle() (err error) {
 	return err
 }
 
-// apply gives the group of a refresh the configuration that the refresh has brought.
+// apply sets the configuration of a group to the desired configuration of its refresh.
 func (s *state) apply(r *refresh) error {
 	want := r.DesiredConfiguration
 	if want == nil {
@@ -74,8 +74,8 @@ func (s *state) apply(r *refresh) error {
 	})
 }
 
-// StartInstanceRefresh starts a refresh, which has nothing to replace. A group has one
-// at a time.
+// StartInstanceRefresh records a refresh. No instances are replaced, since groups have none. A
+// group can have one refresh at a time.
 func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.StartInstanceRefreshInput) (*autoscaling.StartInstanceRefreshOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.AutoScalingGroupName)
 	p, err := preferences(in)
@@ -108,7 +108,7 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 			return nil, err
 		}
 	}
-	if err := s.checkTemplates(ctx, specs, true); err != nil { // what is launched is known now
+	if err := s.checkTemplates(ctx, specs, true); err != nil { // the image ids must be resolvable now
 		return nil, err
 	}
 	row := &refresh{Account: c.Account, Region: c.Region, InstanceRefresh: autoscaling.InstanceRefresh{
@@ -131,7 +131,7 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 	})
 }
 
-// preferences are those of a request, with what Auto Scaling adds.
+// preferences returns the preferences of a request, with Auto Scaling's defaults.
 func preferences(in *autoscaling.StartInstanceRefreshInput) (*autoscaling.RefreshPreferences, error) {
 	p := autoscaling.RefreshPreferences{}
 	if in.Preferences != nil {
@@ -172,7 +172,7 @@ func preferences(in *autoscaling.StartInstanceRefreshInput) (*autoscaling.Refres
 	return &p, nil
 }
 
-// DescribeInstanceRefreshes shows the refreshes of a group, the newest first.
+// DescribeInstanceRefreshes lists the refreshes of a group, newest first.
 func (s *state) DescribeInstanceRefreshes(ctx context.Context, in *autoscaling.DescribeInstanceRefreshesInput) (*autoscaling.DescribeInstanceRefreshesOutput, error) {
 	if err := s.settle(); err != nil {
 		return nil, err
@@ -194,7 +194,7 @@ func (s *state) DescribeInstanceRefreshes(ctx context.Context, in *autoscaling.D
 	return &autoscaling.DescribeInstanceRefreshesOutput{InstanceRefreshes: rows, NextToken: next}, err
 }
 
-// shown is a refresh as it is now.
+// shown returns a refresh with its current status.
 func (s *state) shown(r *refresh) autoscaling.InstanceRefresh {
 	out := r.InstanceRefresh
 	out.InstancesToUpdate, out.PercentageComplete = aws.Int32(0), aws.Int32(0)

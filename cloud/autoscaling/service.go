@@ -1,6 +1,6 @@
-// Package autoscaling is the embedded EC2 Auto Scaling, of which only the records are
-// there: groups, launch configurations and instance refreshes are kept and shown, and
-// nothing is launched. They are what refers to images and launch templates.
+// Package autoscaling is the embedded EC2 Auto Scaling. It stores and lists groups, launch
+// configurations and instance refreshes, but launches nothing. They exist so that images and launch
+// templates can be referenced from them.
 package autoscaling
 
 import (
@@ -24,15 +24,15 @@ import (
 	"bake/cloud/wire"
 )
 
-// EC2 has what groups are made of.
+// EC2 is the service's interface to EC2.
 type EC2 interface {
 	DescribeImages(context.Context, *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error)
 	DescribeLaunchTemplateVersions(context.Context, *ec2.DescribeLaunchTemplateVersionsInput) (*ec2.DescribeLaunchTemplateVersionsOutput, error)
 }
 
-// Options are what a service is made of. All but Refresh are required.
+// Options configure a service. All but Refresh are required.
 type Options struct {
-	Dir     string // for the state
+	Dir     string // directory of the state
 	EC2     EC2
 	Now     func() time.Time
 	Refresh time.Duration // how long an instance refresh is in progress
@@ -45,7 +45,7 @@ type Service struct {
 	guarded *durable.Guarded[*state]
 }
 
-// state is what the service knows. Its methods hold the lock.
+// state is the service's state. Its methods are called with the lock held.
 type state struct {
 	opts           Options
 	groups         *durable.Table[group]
@@ -53,7 +53,7 @@ type state struct {
 	refreshes      *durable.Table[refresh]
 }
 
-// group is a group, which has no instances.
+// group is an Auto Scaling group. It has no instances.
 type group struct {
 	Account, Region string
 	autoscaling.AutoScalingGroup
@@ -65,15 +65,15 @@ type configuration struct {
 	autoscaling.LaunchConfiguration
 }
 
-// refresh is an instance refresh as it was started; what has become of it since is a
-// matter of time.
+// refresh is an instance refresh as it was started. Its progress is derived from the time since
+// then.
 type refresh struct {
 	Account, Region string
 	autoscaling.InstanceRefresh
-	Applied bool // the group has the desired configuration
+	Applied bool // the group already has the desired configuration
 }
 
-// Open returns the service whose state is in opts.Dir.
+// Open returns the service with the state in opts.Dir.
 func Open(opts Options) (*Service, error) {
 	s := &state{opts: opts}
 	var err [3]error
@@ -99,12 +99,12 @@ func invalid(format string, args ...any) error {
 	return wire.Errorf("ValidationError", format, args...)
 }
 
-// arn is the ARN of a new resource.
+// arn returns the ARN for a new resource.
 func arn(c wire.Caller, kind, name string) *string {
 	return aws.String("arn:aws:autoscaling:" + c.Region + ":" + c.Account + ":" + kind + ":" + uuid.NewString() + ":" + kind + "Name/" + name)
 }
 
-// checkName reports a name that nothing can have.
+// checkName reports an invalid name.
 func checkName(field, name string) error {
 	if name == "" || len(name) > 255 || strings.ContainsAny(name, ":\n\r") {
 		return invalid("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: it must have between 1 and 255 characters, and no colon", name, field)
@@ -112,8 +112,8 @@ func checkName(field, name string) error {
 	return nil
 }
 
-// recast fills to, a struct of the SDK, with the fields of from that bear the same
-// names and are set.
+// recast sets the fields of to, an SDK struct, from the fields of from that are set and have the
+// same names.
 func recast(from, to any) error {
 	data, err := durable.Marshal(from)
 	if err != nil {
@@ -122,14 +122,14 @@ func recast(from, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-// maxRecords is the largest page, usualRecords the usual one.
+// maxRecords is the largest page size, usualRecords the default.
 const (
 	maxRecords   = 100
 	usualRecords = 50
 )
 
-// pageOf is the page that a request asks for of the rows with those names, if it gives
-// any.
+// pageOf returns the requested page of the rows with those names, or of all rows if names is empty,
+// and the token of the next page.
 func pageOf[T any](rows []T, key func(T) string, names []string, size *int32, token *string) ([]T, *string, error) {
 	if size != nil && (*size < 1 || *size > maxRecords) {
 		return nil, nil, invalid("1 validation error detected: Value '%d' at 'maxRecords' failed to satisfy constraint: it must be between 1 and %d", *size, maxRecords)

@@ -1,5 +1,4 @@
-// Package cloudtest serves an embedded cloud whose machines boot nothing, for
-// tests of what speaks to EC2.
+// Package cloudtest serves an embedded cloud with fake machines, for tests of EC2 clients.
 package cloudtest
 
 import (
@@ -33,7 +32,7 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// Server is a cloud that is served on a loopback address.
+// Server is a cloud served on a loopback address.
 type Server struct {
 	*cloud.Cloud
 	URL    string
@@ -41,8 +40,8 @@ type Server struct {
 	Images *Images
 }
 
-// Start serves a cloud until the test ends. What opts leaves out is filled in:
-// a new directory, a fake driver, and the images of [NewImages].
+// Start serves a cloud until the test ends. Options that are not set get defaults: a new directory,
+// a fake driver, and the images of [NewImages].
 func Start(t testing.TB, opts cloud.Options) *Server {
 	t.Helper()
 	s, err := Open(t.Context(), t.TempDir, opts)
@@ -66,8 +65,8 @@ func Start(t testing.TB, opts cloud.Options) *Server {
 	return s
 }
 
-// Open is Start for tests that serve and close the cloud themselves. newDir
-// makes a directory.
+// Open is like Start, for tests that serve and close the cloud themselves. newDir creates a
+// directory.
 func Open(ctx context.Context, newDir func() string, opts cloud.Options) (*Server, error) {
 	s := &Server{}
 	if opts.Dir == "" {
@@ -86,14 +85,14 @@ func Open(ctx context.Context, newDir func() string, opts cloud.Options) (*Serve
 	return s, err
 }
 
-// Config is what a client of the account's, in a region, is made of; it does not
-// retry.
+// Config returns a configuration for clients of an account, given by its profile, in a region. The
+// clients do not retry.
 func (s *Server) Config(profile, region string) aws.Config {
 	for _, c := range s.Credentials() {
 		if c.Profile == profile {
 			return aws.Config{
 				Region: region, BaseEndpoint: aws.String(s.URL), Retryer: func() aws.Retryer { return aws.NopRetryer{} },
-				HTTPClient:  &http.Client{Transport: patient{&http.Transport{}}},
+				HTTPClient:  &http.Client{Transport: plainBodies{&http.Transport{}}},
 				Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, ""),
 			}
 		}
@@ -101,13 +100,12 @@ func (s *Server) Config(profile, region string) aws.Config {
 	panic("there is no profile " + profile)
 }
 
-// patient sends the bodies of requests as plain readers. The SDK closes a body as soon
-// as the answer begins, and its WriteTo then fails with io.EOF: where the transport has
-// not yet seen the end of a body that it has sent, it closes the connection, and the
-// rest of the answer is lost.
-type patient struct{ http.RoundTripper }
+// plainBodies sends request bodies without their WriteTo method. The SDK closes a body as soon as
+// the response begins, which makes WriteTo fail with io.EOF. If the transport has not yet reached
+// the end of the body by then, it closes the connection, and the rest of the response is lost.
+type plainBodies struct{ http.RoundTripper }
 
-func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+func (p plainBodies) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		r = r.WithContext(r.Context())
 		r.Body = struct{ io.ReadCloser }{r.Body}
@@ -115,27 +113,27 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return p.RoundTripper.RoundTrip(r)
 }
 
-// EC2 returns a client of the account's, in a region; it does not retry.
+// EC2 returns an EC2 client of an account, given by its profile, in a region. It does not retry.
 func (s *Server) EC2(profile, region string) *ec2.Client {
 	return ec2.NewFromConfig(s.Config(profile, region))
 }
 
-// Images is an image store whose bases have one empty layer each.
+// Images is an image store in which each base has one empty layer.
 type Images struct {
 	dir string
 
-	// EnsureError, when not nil, is asked when a base is wanted.
+	// EnsureError, if not nil, is called by Ensure, and its error is returned.
 	EnsureError func(ctx context.Context, base string) error
 
-	// Cloning, when not nil, is called before the disk of a running machine is copied, and
-	// Flushing instead of a flush.
+	// Cloning, if not nil, is called before the disk of a running machine is copied. Flushing, if
+	// not nil, is called instead of a flush.
 	Cloning, Flushing func() error
 
-	// Storing and Restoring, when not nil, are called in the middle of a file of StoreImage and
-	// RestoreImage.
+	// Storing and Restoring, if not nil, are called while StoreImage and RestoreImage are halfway
+	// through a file.
 	Storing, Restoring func() error
 
-	// Exporting, when not nil, is called before a disk is exported.
+	// Exporting, if not nil, is called before a disk is exported.
 	Exporting func() error
 
 	mu           sync.Mutex
@@ -144,7 +142,7 @@ type Images struct {
 
 var _ cloud.Images = (*Images)(nil)
 
-// NewImages returns a store in dir, with a Debian image as it is on EC2.
+// NewImages returns a store in dir with one Debian image, as published on EC2.
 func NewImages(dir string) *Images {
 	return &Images{dir: dir, publications: []cloud.Publication{{
 		Owner: "136693071363", Name: "debian-12-amd64-20250316-2053", Description: "Debian 12 (20250316-2053)", Architecture: "x86_64",
@@ -167,7 +165,7 @@ func (i *Images) Publications() ([]cloud.Publication, error) {
 	return append([]cloud.Publication(nil), i.publications...), nil
 }
 
-// Recall implements [cloud.Images]: it knows no other images.
+// Recall implements [cloud.Images]. It finds nothing.
 func (i *Images) Recall(string) (string, error) { return "", nil }
 
 // Ensure implements [cloud.Images].
@@ -208,8 +206,8 @@ func (i *Images) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir.Path()))
 }
 
-// Flush implements [cloud.Images]. There is nothing to write: the layers of a test need
-// survive no crash of the host.
+// Flush implements [cloud.Images]. It writes nothing: a test's layers need not survive a crash of
+// the host.
 func (i *Images) Flush() error {
 	if i.Flushing != nil {
 		return i.Flushing()
@@ -217,10 +215,10 @@ func (i *Images) Flush() error {
 	return nil
 }
 
-// Hold implements [cloud.Images]; Collect deletes nothing anyway.
+// Hold implements [cloud.Images]. Collect never deletes anything.
 func (i *Images) Hold(context.Context) (release func(), err error) { return func() {}, nil }
 
-// ImportDisk implements [cloud.Images]. The layer holds the image as the file disk.
+// ImportDisk implements [cloud.Images]. The layer contains the image as a file named disk.
 func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (cloud.ImportedDisk, error) {
 	data, err := io.ReadAll(image)
 	if err != nil || !slices.Contains(disk.Formats, format) {
@@ -233,13 +231,13 @@ func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (c
 	return cloud.ImportedDisk{Layer: id, User: "root", Size: int64(len(data))}, os.WriteFile(filepath.Join(i.dir, id, "disk"), data, 0o600)
 }
 
-// ExportDisk implements [cloud.Images]. The disk begins with the ids of the layers.
+// ExportDisk implements [cloud.Images]. The disk begins with the layer ids.
 func (i *Images) ExportDisk(_ context.Context, layers []string, size int64, report func(done, of int64), use func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(i.dir), "disk")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }() // what is left is the test's
+	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }() // the test's directory is deleted anyway
 	report(1, 2)
 	if i.Exporting != nil {
 		if err := i.Exporting(); err != nil {
@@ -308,7 +306,7 @@ func (i *Images) RestoreImage(_ context.Context, r io.Reader) (made []string, er
 	return nil, err
 }
 
-// unpack writes the directories and files of an archive.
+// unpack extracts the directories and files of an archive.
 func unpack(root *os.Root, archive io.Reader) error {
 	for t := tar.NewReader(archive); ; {
 		h, err := t.Next()
@@ -344,7 +342,7 @@ func (i *Images) Paths(layers []string) ([]string, error) {
 	return out, nil
 }
 
-// Layers are the ids of the layers that exist.
+// Layers returns the ids of all layers.
 func (i *Images) Layers() ([]string, error) {
 	entries, err := os.ReadDir(i.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -357,7 +355,7 @@ func (i *Images) Layers() ([]string, error) {
 	return out, err
 }
 
-// Size implements [cloud.Images]: it is that of the files.
+// Size implements [cloud.Images]. It is the total size of the files.
 func (i *Images) Size(_ context.Context, id string) (size int64, err error) {
 	err = fs.WalkDir(os.DirFS(i.dir), id, func(_ string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !e.Type().IsRegular() {
@@ -384,6 +382,5 @@ func (i *Images) InBases(layers []string) (map[string]bool, error) {
 	return in, nil
 }
 
-// Collect implements [cloud.Images]; it deletes nothing, since all layers of a
-// test are recent.
+// Collect implements [cloud.Images]. It deletes nothing: a test's layers are always recent.
 func (i *Images) Collect(context.Context, func() (layers, bases []string)) error { return nil }

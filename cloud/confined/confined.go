@@ -1,7 +1,6 @@
-// Package confined names directories that machines may have written beside. The
-// root of a machine is no friend of the host, so no component of such a name is
-// ever followed as a link: names are walked from an open directory, and what is
-// moved is moved by the descriptor of its parent.
+// Package confined opens and renames directories whose paths machines may have tampered with. The
+// root of a machine is untrusted, so no component of such a path is followed if it is a symbolic
+// link: paths are resolved from an open directory, and renames use the descriptors of the parents.
 package confined
 
 import (
@@ -13,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is the directory Name, a relative path, below the directory Base. Base is
-// the caller's own and trusted; Name is not.
+// Dir is the directory Name, a relative path, below the directory Base. Base is trusted; Name is
+// not.
 type Dir struct{ Base, Name string }
 
-// Path is for messages. It is not to be opened.
+// Path returns the path for messages. It must not be opened.
 func (d Dir) Path() string { return filepath.Join(d.Base, d.Name) }
 
-// Open opens the directory. It fails with ELOOP if any component of its name is a
-// link, with ENOTDIR if it is something else, and with ENOENT if it does not exist.
+// Open opens the directory. It fails with ELOOP if a component of Name is a symbolic link, with
+// ENOTDIR if one is anything else but a directory, and with ENOENT if one does not exist.
 func (d Dir) Open() (*os.File, error) {
 	return d.open(d.Name)
 }
@@ -41,14 +40,14 @@ func (d Dir) open(name string) (*os.File, error) {
 		switch err {
 		case nil:
 			return os.NewFile(uintptr(fd), filepath.Join(d.Base, name)), nil
-		case unix.EINTR, unix.EAGAIN: // a rename elsewhere on the host raced with the walk
+		case unix.EINTR, unix.EAGAIN: // raced with a rename elsewhere on the host: try again
 		default:
 			return nil, &os.PathError{Op: "open", Path: filepath.Join(d.Base, name), Err: err}
 		}
 	}
 }
 
-// Empty reports whether nothing is in the directory, or it does not exist.
+// Empty reports whether the directory is empty or does not exist.
 func (d Dir) Empty() (bool, error) {
 	f, err := d.Open()
 	if errors.Is(err, os.ErrNotExist) {
@@ -65,11 +64,11 @@ func (d Dir) Empty() (bool, error) {
 	return false, err
 }
 
-// Rename moves the directory to dst, which is trusted and must not exist. On error
-// it is where it was.
+// Rename moves the directory to dst, whose parent is trusted. dst must not exist. On error, the
+// directory is not moved.
 func (d Dir) Rename(dst string) error {
 	name := filepath.Clean(d.Name)
-	f, err := d.Open() // what is moved has to be a directory, and no link to one
+	f, err := d.Open() // must be a directory, not a link to one
 	if err != nil {
 		return err
 	}
@@ -93,7 +92,7 @@ func (d Dir) Rename(dst string) error {
 		defer moved.Close()
 		err = same(f, moved)
 	}
-	if err != nil { // something else was put there in the meantime
+	if err != nil { // the directory was replaced meanwhile: undo
 		return errors.Join(err, unix.Renameat2(int(to.Fd()), filepath.Base(dst), int(from.Fd()), filepath.Base(name), unix.RENAME_NOREPLACE))
 	}
 	return nil

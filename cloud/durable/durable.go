@@ -1,4 +1,4 @@
-// Package durable writes files that survive a crash at any moment.
+// Package durable stores files and tables so that they survive a crash at any moment.
 package durable
 
 import (
@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 )
 
-// Temp matches the names of files that are still being written. One that is
-// found when nobody writes is what a crash has left.
+// Temp is the pattern of the names of files that are being written. A file with such a name that
+// nobody is writing was left by a crash.
 const Temp = ".record-*"
 
-// Replace makes the file name hold data, or leaves it as it was: after a crash
-// there is one or the other, whole. When it returns nil the disk has it.
+// Replace atomically replaces the content of the file name with data. After a crash, the file has
+// either its old content or the new one. When Replace returns nil, the change is on disk.
 func Replace(name string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, Temp)
@@ -25,13 +25,13 @@ func Replace(name string, data []byte, mode os.FileMode) error {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
-		_ = os.Remove(f.Name()) // the error that matters is known
+		_ = os.Remove(f.Name()) // the first error is the one to report
 		return err
 	}
 	return SyncDir(dir)
 }
 
-// SyncDir makes the disk know which files dir holds.
+// SyncDir flushes the entries of a directory to disk.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

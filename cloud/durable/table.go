@@ -15,19 +15,18 @@ import (
 	"syscall"
 )
 
-// Table holds the objects of one kind: in memory by id, and on disk as one JSON
-// file each, replaced as a whole and synced before a change counts. What the
-// files say is what a later Open finds.
+// Table stores the objects of one kind, keyed by id: in memory, and on disk as one JSON file each,
+// which is replaced atomically and synced before a change takes effect. OpenTable reads the files.
 //
-// A row is never changed once it is in the table, so what Get and All return
-// may be read, and handed to a client, without the lock of the one who changes it.
+// Rows in the table are never modified, only replaced, so the results of Get and All may be read,
+// and returned to clients, without a lock.
 type Table[T any] struct {
 	dir   string
-	Rows  map[string]*T // by id, a file name; for reading
+	Rows  map[string]*T // keyed by id, which is a file name; read-only
 	wrote func()        // called after every change on disk
 }
 
-// OpenTable reads the rows in dir, which it creates.
+// OpenTable reads the rows in dir, which it creates if necessary.
 func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -40,7 +39,7 @@ func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
 		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok { // the rest of a write that never ended
+		if !ok { // an unfinished write
 			if err := os.Remove(name); err != nil {
 				return nil, err
 			}
@@ -59,20 +58,20 @@ func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 	return t, nil
 }
 
-// NameID is an id for what bears a name in a place, such as an account and a region: a
-// name may hold what no file name may.
+// NameID derives an id from a name and its namespace, such as account and region. Names may contain
+// characters that file names cannot.
 func NameID(place ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(place, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
-// Get returns the row id.
+// Get returns the row with that id.
 func (t *Table[T]) Get(id string) (*T, bool) {
 	row, ok := t.Rows[id]
 	return row, ok
 }
 
-// All returns the rows in the order of their ids.
+// All returns the rows, sorted by id.
 func (t *Table[T]) All() []*T {
 	rows := make([]*T, 0, len(t.Rows))
 	for _, id := range t.IDs() {
@@ -81,7 +80,7 @@ func (t *Table[T]) All() []*T {
 	return rows
 }
 
-// IDs are those of all rows, in order.
+// IDs returns the ids of all rows, sorted.
 func (t *Table[T]) IDs() []string {
 	ids := make([]string, 0, len(t.Rows))
 	for id := range t.Rows {
@@ -91,7 +90,7 @@ func (t *Table[T]) IDs() []string {
 	return ids
 }
 
-// Put stores a copy of row under id.
+// Put stores a copy of row under id, replacing any existing row.
 func (t *Table[T]) Put(id string, row *T) error {
 	data, err := Marshal(row)
 	if err != nil {
@@ -109,8 +108,7 @@ func (t *Table[T]) Put(id string, row *T) error {
 	return nil
 }
 
-// Edit replaces the row id with one that change has changed. It does nothing
-// when there is no such row.
+// Edit replaces the row with the result of change. It does nothing if there is no such row.
 func (t *Table[T]) Edit(id string, change func(*T)) error {
 	if _, ok := t.Rows[id]; !ok {
 		return nil
@@ -121,12 +119,11 @@ func (t *Table[T]) Edit(id string, change func(*T)) error {
 	})
 }
 
-// Change replaces the row id with one that change has changed, or a new one if there is
-// none. When change fails, or the disk does, the row stays as it is. A row that change
-// leaves as it is is not written.
+// Change replaces the row, or adds one if it does not exist, with the result of change. If change
+// or writing fails, the row stays as it was. A row that change does not modify is not written.
 func (t *Table[T]) Change(id string, change func(*T) error) error {
 	next := new(T)
-	var before []byte // the row; nil if there is none
+	var before []byte // the row as JSON; nil if it does not exist
 	if row, ok := t.Rows[id]; ok {
 		var err error
 		if before, err = json.Marshal(row); err != nil {
@@ -145,7 +142,7 @@ func (t *Table[T]) Change(id string, change func(*T) error) error {
 	return t.Put(id, next)
 }
 
-// Drop deletes the row id, if there is one.
+// Drop deletes the row with that id, if it exists.
 func (t *Table[T]) Drop(id string) error {
 	if err := os.Remove(filepath.Join(t.dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -158,8 +155,8 @@ func (t *Table[T]) Drop(id string) error {
 	return nil
 }
 
-// Marshal writes v for people: indented, without the fields that are not set,
-// of which the SDK's structs have many.
+// Marshal returns the JSON form of v, indented and without null or empty fields, of which the SDK's
+// structs have many.
 func Marshal(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -175,7 +172,7 @@ func Marshal(v any) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// prune removes what is null or empty from the objects in tree.
+// prune removes null and empty values from the objects in tree.
 func prune(tree any) any {
 	switch t := tree.(type) {
 	case map[string]any:
@@ -206,9 +203,8 @@ func prune(tree any) any {
 	return tree
 }
 
-// replaceFile makes name hold data, or leaves it as it was: after a crash at any
-// moment one of the two is there, whole. On a full disk it takes the reserve, so
-// that what fills the disk can still be deleted.
+// replaceFile is [Replace] for the file of a row. If the disk is full, it frees the reserve and
+// tries again, so that resources can still be deleted to make room.
 func replaceFile(name string, data []byte) error {
 	err := Replace(name, data, 0o600)
 	if errors.Is(err, syscall.ENOSPC) && os.Remove(reservePath(filepath.Dir(name))) == nil {
@@ -223,15 +219,15 @@ func replaceFile(name string, data []byte) error {
 	return nil
 }
 
-// reserveSize is some hundred times what a row takes.
+// reserveSize is several hundred times the size of a row.
 const reserveSize = 1 << 20
 
-// reservePath is the reserve of the tables beside dir: a file that is there only
-// to be deleted when the disk is full.
+// reservePath returns the path of the reserve of the tables beside dir: a file that only exists to
+// be deleted when the disk is full.
 func reservePath(dir string) string { return filepath.Join(filepath.Dir(dir), "reserve") }
 
-// KeepReserve makes the reserve of the tables in dir. A disk that has no room for
-// it is no error: it is for later.
+// KeepReserve creates the reserve of the tables in dir. It is no error if the disk has no room for
+// it: a later call tries again.
 func KeepReserve(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, "reserve"), os.O_CREATE|os.O_WRONLY, 0o600)
 	if errors.Is(err, syscall.ENOSPC) {

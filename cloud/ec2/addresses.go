@@ -11,8 +11,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// An elastic address is associated with a network interface, and through it with an
-// instance. Its InstanceId is not stored: see [state.DescribeAddresses].
+// An elastic address is associated with a network interface, and through it with an instance. Its
+// InstanceId is not stored: see [state.DescribeAddresses].
 
 // elasticOf returns the elastic address of the interface an instance was launched with, or
 // nil.
@@ -58,7 +58,7 @@ func (s *state) updateAddress(id string) error {
 	return err
 }
 
-// ofService reports whether an elastic address belongs to an interface of a service.
+// ofService reports whether an elastic address belongs to an interface that a service manages.
 func (n *networking) ofService(a types.Address) bool {
 	return slices.ContainsFunc(n.Interfaces, func(i types.NetworkInterface) bool {
 		return *i.NetworkInterfaceId == aws.ToString(a.NetworkInterfaceId) && aws.ToBool(i.RequesterManaged)

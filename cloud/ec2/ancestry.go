@@ -13,14 +13,13 @@ import (
 	"bake/cloud/wire"
 )
 
-// tombstone is what is kept about a deregistered image.
+// tombstone is the record of a deregistered image.
 type tombstone struct {
 	Region string
 	types.Image
 }
 
-// addTombstone records what must still be known of an image that is about to be
-// deregistered.
+// addTombstone records an image that is about to be deregistered.
 func (s *state) addTombstone(img *image) error {
 	return s.graves.Put(*img.ImageId, &tombstone{img.Region, types.Image{
 		ImageId: img.ImageId, Name: img.Name, OwnerId: img.OwnerId, ImageOwnerAlias: img.ImageOwnerAlias, CreationDate: img.CreationDate,
@@ -29,7 +28,7 @@ func (s *state) addTombstone(img *image) error {
 	}})
 }
 
-// known returns an image of a region, of any owner, even if it was deregistered.
+// known returns an image of a region, with any owner, even if it has been deregistered.
 func (s *state) known(id, region string) (types.Image, bool) {
 	if img, ok := s.images.Get(id); ok {
 		return img.Image, img.Region == region

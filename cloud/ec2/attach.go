@@ -21,15 +21,15 @@ import (
 	"bake/cloud/wire"
 )
 
-// contents is what a volume or a snapshot holds: layers, topmost first, or the base from
-// which they have not been made yet. A blank volume has neither.
+// contents is the content of a volume or a snapshot: layers, topmost first, or the base that they
+// will be made from when first needed. A blank volume has neither.
 type contents struct {
 	layers []string
 	base   string
 	user   string // login user of instances started from it
 }
 
-// contentsOf returns the contents of a snapshot that fromSnapshot has found.
+// contentsOf returns the contents of a snapshot that the caller may use: see fromSnapshot.
 func (s *state) contentsOf(c wire.Caller, id string) (contents, error) {
 	if snap, ok := s.snapshots.Get(id); ok {
 		return contents{layers: snap.Layers, base: snap.Base, user: snap.LoginUser}, nil
@@ -82,8 +82,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// placeVolumes moves the volumes of an instance, except its root, to where its machine
-// expects them. The caller holds the disk's lock, and the machine is not running.
+// placeVolumes moves the volumes of an instance, except its root, to where its machine expects
+// them. The caller holds the lock of the instance's disk, and the machine is not running.
 func (s *Service) placeVolumes(ctx context.Context, instance string) error {
 	row := s.instance(instance)
 	for _, b := range row.BlockDeviceMappings {
@@ -194,9 +194,9 @@ func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance 
 	return out, nil
 }
 
-// holder returns the instance whose lock guards the contents of a volume, or "" if the
-// volume's own lock does. An attachment that has not begun still leaves the volume to its
-// own lock; one that is ending belongs to the instance until it has ended.
+// holder returns the instance whose lock guards the contents of a volume, or "" if the volume's own
+// lock does. A volume belongs to the instance from the moment its attachment begins until its
+// detachment has ended.
 func (s *Service) holder(volume string) string {
 	v, err := s.volume(volume)
 	if err != nil || len(v.Attachments) == 0 {

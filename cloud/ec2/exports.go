@@ -66,7 +66,7 @@ func (s *state) ExportImage(ctx context.Context, in *ec2.ExportImageInput) (*ec2
 		defer s.progress.ended(id)
 		ctx := during
 		defer cancel(nil)
-		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }() // cannot fail
+		defer func() { _ = s.update(func(st *state) error { delete(st.exporting, id); return nil }) }() // the function returns nil
 		err := s.opts.Clock.Sleep(ctx, active)
 		if err == nil {
 			err = fail
@@ -174,8 +174,9 @@ func (s *Service) export(ctx context.Context, id string, root contents, size int
 // The progress of a task when its disk has been made, and when its object is being completed.
 const exportMade, exportUploaded = 70, 95
 
-// uploading returns what is called as the object of a task is written: it ends that when ctx does.
-// At the end it makes the task impossible to cancel.
+// uploading returns a function to call while the object of a task is written. It records the
+// progress and fails if ctx has ended. When everything is written, it makes the task impossible to
+// cancel.
 func (s *Service) uploading(ctx context.Context, id string) func(done, of int64) error {
 	report := s.progress.part(exportMade, exportUploaded, id)
 	return func(done, of int64) error {

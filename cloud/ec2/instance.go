@@ -12,7 +12,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// instance is an instance: the fields that EC2 shows, and those that it does not.
+// instance is an instance: the fields that EC2 shows, and others.
 type instance struct {
 	Region        string
 	OwnerId       string

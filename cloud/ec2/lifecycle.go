@@ -27,8 +27,8 @@ import (
 // stopGrace is how long a machine may take to shut down before it is killed.
 const stopGrace = time.Minute
 
-// goal is what happens to an instance when its machine has ended. A stronger goal replaces
-// a weaker one.
+// goal is what to do with an instance when its machine has ended. A stronger goal replaces a weaker
+// one.
 type goal int
 
 const (
@@ -72,8 +72,8 @@ type runner struct {
 	notice        *time.Time      // when a Spot Instance will be taken back; nil if it will not
 }
 
-// turn wakes everybody who waits for the next machine or for the instance to come to rest: it
-// closes turned and replaces it.
+// turn wakes everything that waits for the instance's next machine, or for it to stop or terminate:
+// it closes turned and replaces it.
 func (r *runner) turn() {
 	close(r.turned)
 	r.turned = make(chan struct{})
@@ -115,12 +115,12 @@ func (e *env) log(id, what string, err error) {
 	}
 }
 
-// launch runs a pending instance until it is stopped or terminated. of is the context of
-// the call that asked for it.
-func (s *state) launch(of context.Context, id string) {
+// launch runs a pending instance until it is stopped or terminated. caller is the context of the
+// call that asked for it.
+func (s *state) launch(caller context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	in, _ := s.instances.Get(id)
-	r := &runner{cancel: cancel, turned: make(chan struct{}), replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(of, in)}
+	r := &runner{cancel: cancel, turned: make(chan struct{}), replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(caller, in)}
 	s.runners[id] = r
 	s.start(func(s *Service) {
 		defer cancel(nil)
@@ -149,7 +149,7 @@ func (s *state) launch(of context.Context, id string) {
 	})
 }
 
-// boot makes the instance's base present, then starts its machine.
+// boot makes sure that the instance's base exists, then starts its machine.
 func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machine, error) {
 	in := s.instance(id)
 	if in.Base != "" {
@@ -216,9 +216,9 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 	s.startFaults(id, r, m)
 }
 
-// continuesTag is a tag for launching an instance that continues the work of another
-// instance, whose disk its image is a copy of. If cloud-init had finished there, it does
-// not run at the first start.
+// continuesTag marks the launch of an instance whose image is a copy of another instance's disk and
+// that continues the work of that instance. If cloud-init had finished there, it does not run at
+// the first start.
 const continuesTag = "bake:continues"
 
 // spec returns the machine.Spec of the instance's next boot, without its layers.
@@ -363,8 +363,8 @@ func (s *state) stopped(id string, r *runner) {
 	s.refreshPolicies()
 }
 
-// terminated deletes the instance's volumes, except those that are kept, which it detaches,
-// and everything else that the instance holds. The row stays for an hour.
+// terminated deletes everything that belongs to the instance, except the volumes to be kept, which
+// it detaches. The row stays for an hour.
 func (s *Service) terminated(id string) {
 	defer s.lockDisk(id)()
 	in := s.instance(id)
@@ -384,7 +384,7 @@ func (s *Service) terminated(id string) {
 	s.log(id, "remove the disk", s.opts.Driver.Remove(context.WithoutCancel(s.ctx), s.machineDir(id)))
 }
 
-// terminated records that the instance is terminated; layers are what its root held.
+// terminated records that the instance is terminated. layers are the contents of its root volume.
 func (s *state) terminated(in *instance, layers []string) {
 	id, why := *in.InstanceId, reasonUser
 	if r := s.runners[id]; r != nil { // none after a crash
@@ -551,8 +551,8 @@ func (s *state) collect() {
 	})
 }
 
-// collectAgain is longer than the two minutes during which the image store considers a
-// layer too young. It is in host time, as the age of layers is.
+// collectAgain is longer than the time, two minutes, during which the image store considers a layer
+// too young to delete. It is in host time, like the age of layers.
 const collectAgain = 130 * time.Second
 
 func (s *Service) collectNow(ctx context.Context) {
@@ -562,11 +562,11 @@ func (s *Service) collectNow(ctx context.Context) {
 	}
 }
 
-// keep protects the layers and bases that a task reads from being collected until release is
-// called: the image and its snapshots may be deleted meanwhile.
+// keep prevents the layers and bases that a task reads from being collected until release is
+// called, even if the image and its snapshots are deleted.
 func (s *state) keep(task string, what ...contents) { s.kept[task] = what }
 
-// release ends the protection of keep.
+// release undoes keep.
 func (s *Service) release(task string) {
 	_ = s.update(func(st *state) error { // cannot fail
 		delete(st.kept, task)

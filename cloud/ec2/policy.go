@@ -246,13 +246,13 @@ func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string
 	})
 }
 
-// dialWhere connects client to a port of the running instance for which meant returns
-// true; what describes it in messages.
-func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
+// dialWhere connects client to a port of the running instance for which match returns true. what
+// describes that instance in messages.
+func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, match func(*instance) bool) (net.Conn, error) {
 	cutOff := false
 	to := view(s, func(st *state) (found peer) {
 		for id, r := range st.runners {
-			if in := st.instances.Rows[id]; in != nil && r.machine != nil && meant(in) {
+			if in := st.instances.Rows[id]; in != nil && r.machine != nil && match(in) {
 				found, cutOff = peer{r.machine, st.policies[id], id}, r.cutOff
 			}
 		}

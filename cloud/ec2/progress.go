@@ -6,11 +6,11 @@ import (
 	"sync/atomic"
 )
 
-// progress is how far the work on tasks and snapshots has come. It is not stored: work that has been
-// cut off has failed.
+// progress records the progress of tasks and snapshots. It is not stored: interrupted work has
+// failed.
 type progress struct{ of sync.Map } // *atomic.Int32, percent, by id
 
-// reached reports percent for an id, unless there is more already.
+// reached raises the progress of an id to percent. It never lowers it.
 func (p *progress) reached(id string, percent int64) {
 	v, _ := p.of.LoadOrStore(id, new(atomic.Int32))
 	for n := v.(*atomic.Int32); ; {
@@ -20,8 +20,8 @@ func (p *progress) reached(id string, percent int64) {
 	}
 }
 
-// part returns a function that reports how much of a part of the work on ids is done: that part
-// begins at one percentage and ends at another.
+// part returns a function that reports the progress of a part of the work on ids, scaled to the
+// range of percentages from from to to.
 func (p *progress) part(from, to int64, ids ...string) func(done, of int64) {
 	return func(done, of int64) {
 		share := float64(1)
@@ -34,7 +34,7 @@ func (p *progress) part(from, to int64, ids ...string) func(done, of int64) {
 	}
 }
 
-// percent returns what was reported for an id that is worked on.
+// percent returns the progress of an id, and whether it is being worked on.
 func (p *progress) percent(id string) (percent int32, working bool) {
 	v, ok := p.of.Load(id)
 	if !ok {
@@ -43,14 +43,14 @@ func (p *progress) percent(id string) (percent int32, working bool) {
 	return v.(*atomic.Int32).Load(), true
 }
 
-// ended forgets ids on which nobody works any more.
+// ended forgets the progress of ids whose work has ended.
 func (p *progress) ended(ids ...string) {
 	for _, id := range ids {
 		p.of.Delete(id)
 	}
 }
 
-// reading is a reader that reports how much of size bytes has been read.
+// reading is a reader that reports how many of size bytes have been read.
 type reading struct {
 	io.Reader
 	size, done int64

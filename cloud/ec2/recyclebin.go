@@ -57,8 +57,8 @@ func (s *state) bin(id string, d *discarded) error {
 	return s.recycled.Put(id, d)
 }
 
-// binned returns what the caller has in the recycle bin. It deletes what has been there
-// long enough.
+// binned returns the caller's resources in the recycle bin, after deleting those whose retention
+// has ended.
 func (s *state) binned(c wire.Caller) ([]*discarded, error) {
 	for _, id := range s.recycled.IDs() {
 		if s.opts.Clock.Now().Before(s.recycled.Rows[id].Exit) {
@@ -106,7 +106,7 @@ func (s *state) ListSnapshotsInRecycleBin(ctx context.Context, in *ec2.ListSnaps
 	return &ec2.ListSnapshotsInRecycleBinOutput{Snapshots: rows, NextToken: next}, err
 }
 
-// recover returns what the caller has in the recycle bin under that id.
+// recover returns the caller's resource in the recycle bin with that id.
 func (s *state) recover(c wire.Caller, k *kind, id string) (*discarded, error) {
 	if err := k.check(id); err != nil {
 		return nil, err

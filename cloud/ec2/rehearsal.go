@@ -412,7 +412,7 @@ func (s *Service) BeforeObjects(ctx context.Context, action string) (context.Con
 	return ctx, err
 }
 
-// meet applies the rules that take effect before a call, and records those that change its
+// meet applies the rules that take effect before a call, and records the rules that change its
 // answer.
 func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, error) {
 	rules := s.opts.Faults.applying(c)
@@ -438,8 +438,8 @@ func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, e
 	return ctx, rules, refused
 }
 
-// refusal returns the error with which a rule refuses a call to EC2. A permission error
-// contains, encoded, who wanted to do what.
+// refusal returns the error with which a rule refuses a call to EC2. The message of a permission
+// error ends with the encoded details: see package authorization.
 func (f Fault) refusal(ctx context.Context, action string) *wire.Error {
 	e := f.failure()
 	if e.Code == "UnauthorizedOperation" {
@@ -538,8 +538,7 @@ func (f Fault) lasts() time.Duration {
 	return f.For
 }
 
-// hide makes the ids that this call created impossible to find for some calls, if a rule
-// says so.
+// hide conceals the ids that this call created from a number of later calls, if a rule says so.
 func (s *state) hide(ctx context.Context, ids ...string) {
 	for _, f := range rulesOf(ctx) {
 		if f.Effect == EffectHide {
@@ -550,8 +549,8 @@ func (s *state) hide(ctx context.Context, ids ...string) {
 	}
 }
 
-// concealed returns those of ids that are still hidden, and counts the attempt unless the
-// caller only looks.
+// concealed returns the ids that are still hidden. It counts the call unless it is made by a client
+// that only displays the state (see [cloud.Cloud.Looks]).
 func (s *state) concealed(ids []string) (hidden []string) {
 	for _, id := range ids {
 		if n := s.hidden[id]; n > 0 {

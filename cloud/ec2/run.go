@@ -53,8 +53,8 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	return s.run(ctx, "RunInstances", in, system)
 }
 
-// run implements RunInstances and the launches of fleets; action is the one that was
-// called. system are the tags that EC2 itself adds.
+// run implements RunInstances and the launches of fleets. action is the action that was called,
+// system the tags that EC2 itself adds.
 func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (*ec2.RunInstancesOutput, error) {
 	launch, request := *in, fingerprint(in)
 	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {

@@ -54,12 +54,12 @@ type Images interface {
 	// ImportDisk makes a layer from the root file system in a disk image. format is one of
 	// ImportImage's.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
-	// ExportDisk writes a raw disk of size bytes with the merged content of layers,
-	// topmost first, and calls use with its file. The file is deleted afterwards. report
-	// is called with how much of the work before that is done.
+	// ExportDisk writes a raw disk of size bytes with the merged content of layers, topmost first,
+	// and calls use with its file, which is deleted afterwards. It calls report with its progress
+	// until use is called.
 	ExportDisk(ctx context.Context, layers []string, size int64, report func(done, of int64), use func(*os.File) error) error
-	// StoreImage writes layers and about, a description of their image, as one file. It
-	// calls report with how much is done.
+	// StoreImage writes layers and about, a description of their image, as one file. It calls
+	// report with its progress.
 	StoreImage(ctx context.Context, w io.Writer, about []byte, layers []string, report func(done, of int64)) error
 	// About returns the description in such a file. The file is untrusted.
 	About(r io.Reader) ([]byte, error)
@@ -124,9 +124,9 @@ type Objects interface {
 	// Store creates an object, with headers as sent by a client. If the reader fails, no
 	// object is created.
 	Store(c wire.Caller, bucket, key string, header http.Header, content io.Reader) error
-	// StoreFile creates an object with the content of a file. It calls said with how many
-	// bytes are done, and at last, before the object is there, with the file's size twice.
-	// If said returns an error, no object is created.
+	// StoreFile creates an object with the content of a file. It calls said with the number of
+	// bytes written and, just before the object becomes visible, with the file's size twice. If
+	// said returns an error, no object is created.
 	StoreFile(c wire.Caller, bucket, key string, header http.Header, f *os.File, said func(done, of int64) error) error
 }
 

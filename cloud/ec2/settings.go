@@ -215,7 +215,7 @@ func (s *state) allowed(c wire.Caller, img types.Image) (ok, enforced bool) {
 	return ok, enforced
 }
 
-// noted returns the value of an image's ImageAllowed; nil while the settings are disabled.
+// noted returns the ImageAllowed field of an image; nil while the settings are disabled.
 func (s *state) noted(c wire.Caller, img types.Image) *bool {
 	if s.settingsOf(c.Account, c.Region).Allowed == "" {
 		return nil

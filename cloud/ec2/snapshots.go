@@ -76,8 +76,7 @@ func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags [
 	return snap
 }
 
-// complete records that a snapshot has ended, with its content; err, if not nil, is why it
-// failed.
+// complete records that a snapshot has ended. err is the reason if it failed.
 func (s *state) complete(id string, err error) error {
 	return s.snapshots.Edit(id, func(r *snapshot) {
 		if err != nil {
@@ -232,16 +231,14 @@ func (s *state) rootOf(v *volumeRow) *instance {
 	return row
 }
 
-// describeRoot records in the snapshot what is needed to boot from it: it is one of row's
-// root.
+// describeRoot records in a snapshot of the root volume of row what is needed to boot from it.
 func (r *snapshot) describeRoot(row *instance) {
 	r.LoginUser, r.Architecture, r.RootDevice = row.LoginUser, row.Architecture, aws.ToString(row.RootDeviceName)
 }
 
-// fill captures the content of volumes for snapshots, given by volume. It calls taken as
-// soon as the volumes may change again, and at the latest when it returns. The instance
-// reboot, if any, is shut down for it. No layers are collected until the snapshots refer
-// to theirs.
+// fill captures the contents of volumes for snapshots, given by volume. It calls taken as soon as
+// the volumes may change again, at the latest when it returns. The instance reboot, if not empty,
+// is shut down for the capture. No layers are collected until the snapshots refer to them.
 func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot string, taken func()) error {
 	defer taken()
 	release, err := s.opts.Images.Hold(ctx)
@@ -270,9 +267,9 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, reboot 
 	})
 }
 
-// momentary is locked for an action that takes snapshots. It answers only when the copy is
-// complete, however long that takes, so that the snapshots are of the moment of the
-// answer. A client that gives up sooner cannot know their moment.
+// momentary is like locked, for an action that takes snapshots. Unless the client gives up, it
+// waits until the contents have been captured, however long that takes, so that the snapshots show
+// the volumes at the time of the answer.
 //
 //go:noinline
 func momentary[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
@@ -293,8 +290,7 @@ func momentary[In, Out any](s *Service, action func(*state, context.Context, In)
 
 type momentKey struct{}
 
-// moment returns the function that must be called when the snapshots of an action have
-// been taken.
+// moment returns the function to call when the snapshots of an action have been captured.
 func moment(ctx context.Context) (taken func()) {
 	if f, ok := ctx.Value(momentKey{}).(func()); ok {
 		return f
@@ -499,8 +495,8 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
 }
 
-// snapshotPermissions returns the permissions that a request adds and removes, in whichever of
-// the two forms it names them.
+// snapshotPermissions returns the permissions that a request adds and removes, in either of its two
+// forms.
 func snapshotPermissions(in *ec2.ModifySnapshotAttributeInput) (add, remove []types.CreateVolumePermission, err error) {
 	if m := in.CreateVolumePermission; m != nil {
 		return m.Add, m.Remove, nil
@@ -551,7 +547,7 @@ func (s *state) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeS
 	return out, nil
 }
 
-// copyOf returns a new pending snapshot of the caller's with the content of another.
+// copyOf returns a new pending snapshot, owned by the caller, with the content of another.
 func (s *state) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *from.VolumeSize, description, tags)
 	snap.VolumeId = aws.String("vol-ffffffff") // the value that EC2 shows for a copy

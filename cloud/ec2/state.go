@@ -46,8 +46,8 @@ type state struct {
 	tables    []taggable         // all of them
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
-	hidden    map[string]int // how often an id must still not be found
-	looked    bool           // by a caller that only looks, in the action that has the lock
+	hidden    map[string]int // in how many more calls an id must not be found
+	looked    bool           // the current action is called by a client that only displays the state
 	policies  map[string]*policy
 	exporting map[string]context.CancelCauseFunc // by task
 	kept      map[string][]contents              // by task; see [state.keep]
@@ -127,7 +127,7 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 	)
 }
 
-// background is start for work that the next Open does if Close has begun. The context
+// background is like start, for work that is left to the next Open if Close has begun. The context
 // ends with the service.
 func (s *state) background(f func(context.Context, *Service)) {
 	if !s.closed {
@@ -143,7 +143,7 @@ type table[T any] struct {
 	about func(id string, row *T) about
 }
 
-// about is the part of rows that all tables have in common.
+// about is the part of a row that all tables have in common.
 type about struct {
 	account, region string                    // owner and region
 	shared          func(account string) bool // whether it is shared with the account; nil means with none

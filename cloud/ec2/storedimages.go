@@ -197,7 +197,7 @@ func (s *state) toStore(c wire.Caller, img *image) (storedImage, []contents, err
 	return out, sources, nil
 }
 
-// storeImage calls put with a reader of the object of a task; sources are the contents of the
+// storeImage calls put with a reader of the object of a task. sources are the contents of the
 // image's snapshots.
 func (s *Service) storeImage(ctx context.Context, id string, about storedImage, sources []contents, put func(io.Reader) error) error {
 	release, err := s.opts.Images.Hold(ctx)
@@ -350,8 +350,7 @@ func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
 
 var loginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31})?$`) })
 
-// maxStoredLayers is the largest number of layers that the snapshots of a stored image can
-// have together, maxStoredDevices the largest number of its devices.
+// Limits of a stored image: the layers of all its snapshots together, and its devices.
 const maxStoredLayers, maxStoredDevices = 500, 50
 
 // check reports an invalid description, and reduces tags and devices to the fields that were
@@ -440,7 +439,7 @@ func (d *storedDevice) check() error {
 	return nil
 }
 
-// restoreImage starts to restore a stored image. It closes f in the end.
+// restoreImage starts to restore a stored image. It closes f when done.
 func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTaskInput, stored storedImage, f *os.File) (*ec2.CreateRestoreImageTaskOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
@@ -491,8 +490,8 @@ func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTask
 	return &ec2.CreateRestoreImageTaskOutput{ImageId: img.ImageId}, nil
 }
 
-// restoreLayers makes the layers in a file and assigns them to snapshots; of holds the
-// layers' indexes, by snapshot.
+// restoreLayers makes the layers in a file and assigns them to snapshots. of contains the indexes
+// of the layers, by snapshot.
 func (s *Service) restoreLayers(ctx context.Context, f *os.File, of map[string][]int) error {
 	release, err := s.opts.Images.Hold(ctx)
 	if err != nil {

@@ -105,8 +105,8 @@ func combined(have, more []types.Tag) ([]types.Tag, error) {
 	return all, checkTagCount(all)
 }
 
-// without returns have with the tags of less removed. A tag of less without a value
-// removes the key whatever its value.
+// without returns have with the tags of less removed. A tag of less without a value removes the key
+// whatever its value.
 func without(have, less []types.Tag) []types.Tag {
 	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool {
 		return slices.ContainsFunc(less, func(l types.Tag) bool {

@@ -82,8 +82,8 @@ func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion,
 	return out, nil
 }
 
-// leftOut is the value stored for NoDevice in a template. An empty text in a stored
-// template means not set; any text omits the device.
+// leftOut is the value that a template stores for NoDevice. In a stored template, an empty string
+// means that the field is not set; any other string omits the device.
 const leftOut = "true"
 
 var templateName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w().\-/]{3,125}$`) })

@@ -122,8 +122,8 @@ func usageScope(in *ec2.CreateImageUsageReportInput) (depth int, err error) {
 	return depth, nil
 }
 
-// usageOf counts the resources of other accounts that use the image of a report, as far as
-// is known by now.
+// usageOf counts the resources of other accounts that use the image of a report, as far as EC2
+// would know by now: see lastLaunch.
 func (s *state) usageOf(r *usageReport, kind string, depth int) (entries []types.ImageUsageReportEntry) {
 	counts, known := map[string]int64{}, r.CreationTime.Add(-s.delays().Usage)
 	if kind == usageInstances {

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// Base is a root file system that images can be made of.
+// Base is a root file system to make images from.
 type Base struct {
 	Name       string    `json:"name"`
 	Layers     []LayerID `json:"layers"`             // topmost first
-	Arch       string    `json:"arch"`               // as Go names it: amd64, arm64
-	User       string    `json:"user"`               // the login user
+	Arch       string    `json:"arch"`               // GOARCH, such as amd64
+	User       string    `json:"user"`               // login user
 	RootDevice string    `json:"root_device"`        // such as /dev/xvda
-	Size       int32     `json:"size,omitempty"`     // of a root volume for it, GiB; 0 is 8
+	Size       int32     `json:"size,omitempty"`     // of the root volume of its images, in GiB; 0 means 8
 	Env        []string  `json:"env,omitempty"`      // from the configuration of an OCI image
-	Source     string    `json:"source"`             // what it was made from, for people
+	Source     string    `json:"source"`             // human-readable origin
 	Packages   []string  `json:"packages,omitempty"` // name=version, where known
-	Mirrors    []string  `json:"mirrors,omitempty"`  // URLs that its package manager fetches from, where known
+	Mirrors    []string  `json:"mirrors,omitempty"`  // URLs that its package manager downloads from, where known
 	Created    time.Time `json:"created"`
 }
 
-// ImportPrefix begins the names of the bases of imported images, which Collect deletes
-// when nothing names them.
+// ImportPrefix is the prefix of the names of imported images' bases, which Collect deletes when
+// nothing refers to them.
 const ImportPrefix = "import-"
 
 var basePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`) })
@@ -36,8 +36,7 @@ func checkBaseName(name string) error {
 	return nil
 }
 
-// Base returns the base of that name; the cause of the error is ErrNotFound
-// when there is none.
+// Base returns the base with that name. The error is ErrNotFound if there is none.
 func (s *Store) Base(name string) (Base, error) {
 	var b Base
 	if err := checkBaseName(name); err != nil {
@@ -49,7 +48,7 @@ func (s *Store) Base(name string) (Base, error) {
 	return b, nil
 }
 
-// Bases returns all bases, by name.
+// Bases returns all bases, sorted by name.
 func (s *Store) Bases() ([]Base, error) {
 	all, err := readRecords[Base](s.path("bases"))
 	if err != nil {
@@ -59,7 +58,7 @@ func (s *Store) Bases() ([]Base, error) {
 	return all, nil
 }
 
-// SaveBase adds a base or replaces the one of its name. Its layers must exist.
+// SaveBase stores a base, replacing one with the same name. Its layers must exist.
 func (s *Store) SaveBase(b Base) error {
 	if err := checkBaseName(b.Name); err != nil {
 		return err
@@ -73,8 +72,8 @@ func (s *Store) SaveBase(b Base) error {
 	return s.explain("save base "+b.Name, writeRecord(s.path("bases", b.Name+".json"), b))
 }
 
-// RemoveBase deletes a base; its layers stay until Collect. It is no error if
-// it does not exist.
+// RemoveBase deletes a base. Its layers stay until Collect. It is no error if the base does not
+// exist.
 func (s *Store) RemoveBase(name string) error {
 	if err := checkBaseName(name); err != nil {
 		return err

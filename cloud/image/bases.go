@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// ReleaseInfo says of a release what a user of its base wants to know.
+// ReleaseInfo describes a release to users of its base.
 type ReleaseInfo struct {
-	FromImage bool // it is made of a container image, and of nothing else
+	FromImage bool // its base can only be made from a container image
 	ID, Title string
 	Publisher string
 	Owner     string // account id
-	User      string // who logs in
+	User      string // login user
 }
 
-// Releases returns the releases that there are bases of, or can be.
+// Releases returns the releases that there are bases of, or that bases can be made of.
 func Releases() []ReleaseInfo {
 	var out []ReleaseInfo
 	for _, r := range releases() {
@@ -30,7 +30,7 @@ func Releases() []ReleaseInfo {
 	return out
 }
 
-// release returns the release with an id; the error names those that there are.
+// release returns the release with that id. The error lists the ids.
 func (s *Store) release(id string) (release, error) {
 	if r, ok := findRelease(id); ok {
 		return r, nil
@@ -42,7 +42,7 @@ func (s *Store) release(id string) (release, error) {
 	return release{}, fmt.Errorf("release %q: choose one of %s", id, strings.Join(ids, ", "))
 }
 
-// CheckNew reports that an owner has an image of a name already.
+// CheckNew returns an error if the owner already has an image with that name.
 func (s *Store) CheckNew(owner, name string) error {
 	all, err := s.Publications()
 	if err != nil {
@@ -56,9 +56,9 @@ func (s *Store) CheckNew(owner, name string) error {
 	return nil
 }
 
-// FillRelease makes the base of a release from what fill imports. fill gets the release's name and
-// login user. It is an error if the base exists, unless replace is set; machines started from the
-// old base are not affected.
+// FillRelease makes the base of a release with fill, which gets the release's name and login user.
+// It is an error if the base exists, unless replace is set. Machines that were started from the old
+// base are not affected.
 func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill func(ImportOptions) (Base, error)) (Base, error) {
 	r, err := s.release(id)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill f
 	return b, s.SaveBase(b)
 }
 
-// Lacks returns what scripts and logins rely on but the base does not have.
+// Lacks returns which of the programs that scripts and logins rely on are missing from the base.
 func (s *Store) Lacks(b Base) ([]string, error) {
 	paths, err := s.Paths(b.Layers)
 	if err != nil {
@@ -119,8 +119,8 @@ var (
 	digits         = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d+`) })
 )
 
-// Alias makes an id of AWS stand for the base of a release in every region, so that what
-// names the id can be launched.
+// Alias publishes the base of a release under an AMI id of AWS, in every region, so that templates
+// with that id work.
 func (s *Store) Alias(id, releaseID string) error {
 	if !imageIDPattern().MatchString(id) {
 		return fmt.Errorf("image id %q: it must be like ami-0123456789abcdef0", id)
@@ -135,9 +135,9 @@ func (s *Store) Alias(id, releaseID string) error {
 	return s.explain("alias "+id, writeRecord(s.path("publications", "alias-"+id+".json"), p))
 }
 
-// Recall checks whether a name is one that images of a release had or may have had, such as that of
-// another day than the images in the catalog, and publishes it. fresh reports that it was not in
-// the catalog before.
+// Recall publishes the image with that name, if a release has or may have had an image so named,
+// for example with an earlier date than those in the catalog. fresh reports that it was not in the
+// catalog before.
 func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 	offered := s.offered()
 	for _, r := range releases() {
@@ -151,7 +151,7 @@ func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 			}
 			p = r.publication(n, version)
 			if s.CheckNew(p.Owner, p.Name) != nil {
-				return p, false, nil // it is there, or cannot be looked for
+				return p, false, nil // already published, or no release has such names
 			}
 			return p, true, s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
 		}
@@ -159,8 +159,8 @@ func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 	return Publication{}, false, ErrNotFound
 }
 
-// versionIn returns the version in a name that is one of the series': it is built as the
-// newest version is.
+// versionIn returns the version in a name of the series. The version must have the same form as the
+// newest one.
 func (r release) versionIn(name string, of series) (version string, ok bool) {
 	newest := of.Versions[len(of.Versions)-1]
 	pattern := digits().ReplaceAllStringFunc(regexp.QuoteMeta(newest), func(run string) string {
