@@ -19,12 +19,12 @@ import (
 	"bake/cloud/network"
 )
 
-// Progress is one report of how far a bootstrap or an import is.
+// Progress is a report of the progress of a bootstrap or an import.
 type Progress = debian.Progress
 
-// CloudPackages are the packages of a base in addition to the required packages of its
-// distribution: those that the images for EC2 have and scripts rely on, without the kernel, boot
-// loader and network setup that a machine here does not need.
+// CloudPackages returns the packages that a base has in addition to its distribution's required
+// packages. They are those of the distribution's EC2 images that scripts rely on, without the
+// kernel, the boot loader and the network setup, which a machine here does not need.
 func CloudPackages() []string {
 	return []string{
 		"apt", "init", "systemd-sysv", "dbus", "libpam-systemd",
@@ -35,7 +35,7 @@ func CloudPackages() []string {
 	}
 }
 
-// furtherPackages are packages that only some releases have, or that may be missing without harm.
+// furtherPackages returns packages that only some releases have, or that a base can do without.
 func furtherPackages(r release) []string {
 	further := []string{"usr-is-merged"}
 	switch {
@@ -43,15 +43,15 @@ func furtherPackages(r release) []string {
 		further = append(further, "ubuntu-keyring", "udev", "tzdata", "python3", "gnupg", "file", "bzip2", "git", "rsync",
 			"software-properties-common", "ufw", "netcat-openbsd", "bash-completion")
 	case r.Suite == "bullseye":
-		further = append(further, "udev") // which its cloud-init calls
+		further = append(further, "udev") // called by its cloud-init
 	}
 	return further
 }
 
-const rootDevice = "/dev/xvda" // of what says nothing else
+const rootDevice = "/dev/xvda" // if nothing else is known
 
-// bootstrap makes the base of a release from the packages of a mirror and saves it. If it fails, or
-// the process dies, there is no base, and only downloads in the cache remain.
+// bootstrap makes the base of a release from the packages of a mirror and saves it. If it fails or
+// the process dies, no base exists, and only downloads in the cache remain.
 func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base, error) {
 	report := o.Progress
 	if report == nil {
@@ -65,7 +65,7 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 	}
 	system, err := debian.Prepare(ctx, debian.Options{
 		Suite:    r.Suite,
-		Arch:     r.Arch, // Debian names the two that matter as Go does
+		Arch:     r.Arch, // Debian and Go use the same names for amd64 and arm64
 		Include:  CloudPackages(),
 		Optional: furtherPackages(r),
 		Mirror:   o.Mirrors[debian.Distribution(r.Suite)],
@@ -135,7 +135,7 @@ func (s *Store) buildDebian(ctx context.Context, system *debian.System, arch, di
 	return root, s.runOnce(ctx, spec, "configure packages")
 }
 
-// unpackDebian runs the first stage into root.
+// unpackDebian writes the unconfigured system into root: the first stage.
 func (s *Store) unpackDebian(ctx context.Context, system *debian.System, root string) error {
 	r, w := io.Pipe()
 	written := make(chan error, 1)
@@ -146,22 +146,22 @@ func (s *Store) unpackDebian(ctx context.Context, system *debian.System, root st
 	}()
 	err := s.driver.Unpack(ctx, r, root)
 	r.CloseWithError(errors.Join(errors.New("nobody reads on"), err))
-	// If both have an error, the writer's is the cause, unless it only says that the reader gave
-	// up.
+	// If both have an error, the writer's is the cause, unless it only reports that the reader has
+	// stopped.
 	if werr := <-written; werr != nil && (err == nil || !errors.Is(werr, err)) {
 		err = werr
 	}
 	return err
 }
 
-// closed is the network policy of a machine that needs no network.
+// closed is the network policy of a machine without network access.
 type closed struct{}
 
 func (closed) Ingress(network.Proto, netip.Addr, uint16) bool { return false }
 func (closed) Egress(network.Proto, netip.Addr, uint16) bool  { return false }
 func (closed) Open() []network.PortRange                      { return nil }
 
-// tail returns the last lines of a console, for an error.
+// tail returns the last lines of a console, for an error message.
 func tail(console string) string {
 	b, err := os.ReadFile(console)
 	if err != nil {
@@ -171,12 +171,12 @@ func tail(console string) string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// Mirrors are the URLs of archives, by the name of their distribution: debian, ubuntu. For other
-// distributions, the archive is the one in the host's apt sources or the public one.
+// Mirrors are archive URLs, keyed by distribution: debian, ubuntu. A distribution that is missing
+// uses the archive in the host's apt sources or its public archive.
 type Mirrors map[string]string
 
-// ParseMirrors reads a comma-separated list of [DISTRIBUTION=]URL. A URL by itself is
-// that of an archive of Debian's.
+// ParseMirrors parses a comma-separated list of [DISTRIBUTION=]URL. A URL without a distribution is
+// a Debian archive.
 func ParseMirrors(text string) (Mirrors, error) {
 	m := Mirrors{}
 	for part := range strings.SplitSeq(text, ",") {
@@ -195,19 +195,18 @@ func ParseMirrors(text string) (Mirrors, error) {
 	return m, nil
 }
 
-// EnsureOptions are what [Store.Ensure] may need to make a base.
+// EnsureOptions are the settings for making a base.
 type EnsureOptions struct {
 	Mirrors Mirrors
-	// Keyring is a file with the keys that sign the mirror; when empty, those of the
-	// distribution's archive do.
+	// Keyring is a file with the keys that may sign the mirror's indexes; empty means the keys of
+	// the distribution's archive.
 	Keyring string
 
 	Progress func(Progress) // may be nil; calls do not overlap
 }
 
-// MirrorsFor returns the mirrors of a list, as [ParseMirrors] reads it, and of what one
-// is given for a release: another such list, or the URL of the archive of its
-// distribution.
+// MirrorsFor returns the mirrors in list, in the format of [ParseMirrors], overridden by given.
+// given is either another such list or the URL of the archive of the release's distribution.
 func MirrorsFor(releaseID, list, given string) (Mirrors, error) {
 	mirrors, err := ParseMirrors(list)
 	if err != nil || given == "" {
@@ -222,8 +221,8 @@ func MirrorsFor(releaseID, list, given string) (Mirrors, error) {
 	return mirrors, err
 }
 
-// Ensure returns a base. If it is that of a release and does not exist yet, Ensure makes it. It is
-// made only once, however many callers and processes ask; the others wait.
+// Ensure returns a base. If it is the base of a release and does not exist yet, Ensure makes it.
+// Concurrent callers, also in other processes, wait for the one that makes it.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
 	b, err := s.Base(name)
 	if _, known := findRelease(name); !errors.Is(err, ErrNotFound) || !known {
@@ -232,8 +231,7 @@ func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base,
 	return s.making(ctx, name, o, false)
 }
 
-// Make makes the base of a release. If there is one, that is an error unless it is to be
-// replaced.
+// Make makes the base of a release. If it exists, Make fails unless replace is set.
 func (s *Store) Make(ctx context.Context, id string, replace bool, o EnsureOptions) (Base, error) {
 	if _, err := s.release(id); err != nil {
 		return Base{}, err
@@ -248,8 +246,8 @@ func errThere(id string) error {
 	return fmt.Errorf("there is a base of %s already: give -replace to make it anew", id)
 }
 
-// making makes the base of a release, unless another process has just made it and replace is not
-// set.
+// making makes the base of a release. If replace is not set and another process has just made it,
+// making returns that one.
 func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace bool) (Base, error) {
 	r, err := s.release(id)
 	if err != nil {
@@ -269,7 +267,7 @@ func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace 
 	return s.bootstrap(ctx, r, o)
 }
 
-// lockBase waits until no other process makes the base.
+// lockBase waits until no other process is making the base.
 func (s *Store) lockBase(ctx context.Context, id string, report func(Progress)) (unlock func(), err error) {
 	file := s.path("bases", id+".lock")
 	unlock, err = tryLock(file, syscall.LOCK_EX)

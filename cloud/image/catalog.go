@@ -16,30 +16,31 @@ import (
 	"time"
 )
 
-// Publication is an image that a publisher offers on EC2, and the local base that stands for it.
+// Publication is an image that a publisher offers on EC2, and the local base that provides its
+// content.
 type Publication struct {
-	ID             string    `json:"id,omitempty"` // of AWS, by which alone it is found; usually empty, for one that follows from the rest
+	ID             string    `json:"id,omitempty"` // AMI id, if the image can only be found by it; usually empty, which means derived from the other fields
 	Owner          string    `json:"owner"`        // account id, 12 digits
 	OwnerAlias     string    `json:"owner_alias,omitempty"`
 	Name           string    `json:"name"`
 	Description    string    `json:"description"`
-	Architecture   string    `json:"architecture"` // as EC2 names it: x86_64, arm64
+	Architecture   string    `json:"architecture"` // EC2's name: x86_64, arm64
 	RootDeviceName string    `json:"root_device_name"`
-	VolumeType     string    `json:"volume_type,omitempty"` // of the root; empty is gp3
-	Size           int32     `json:"size,omitempty"`        // of the root volume, GiB; 0 is 8
-	Ephemeral      int       `json:"ephemeral,omitempty"`   // instance stores that it maps, from /dev/sdb on
+	VolumeType     string    `json:"volume_type,omitempty"` // of the root volume; empty means gp3
+	Size           int32     `json:"size,omitempty"`        // of the root volume, in GiB; 0 means 8
+	Ephemeral      int       `json:"ephemeral,omitempty"`   // number of instance stores in its mapping, from /dev/sdb on
 	BootMode       string    `json:"boot_mode,omitempty"`
 	ImdsSupport    string    `json:"imds_support,omitempty"`
 	CreationDate   time.Time `json:"creation_date"`
-	Deprecated     time.Time `json:"deprecated,omitzero"` // when it is; zero is never
+	Deprecated     time.Time `json:"deprecated,omitzero"` // zero means never
 	LoginUser      string    `json:"login_user"`
-	Base           string    `json:"base"`                 // which need not exist yet: see Ensure
-	Parameters     []string  `json:"parameters,omitempty"` // public ones of Systems Manager that lead to it
+	Base           string    `json:"base"`                 // name of the base; it may not exist yet: see Ensure
+	Parameters     []string  `json:"parameters,omitempty"` // public Systems Manager parameters that name the image
 }
 
-// builtin are the publications of every store: the images of all releases. Owners,
-// names and dates are those of real images, so that a filter made for EC2 finds them;
-// the newest is what most_recent picks.
+// builtin returns the publications that every store has: the images of all releases. Their owners,
+// names and dates are those of real images, so that filters written for EC2 find them and
+// most_recent selects the newest.
 func builtin() []Publication {
 	var list []Publication
 	for _, r := range releases() {
@@ -48,7 +49,7 @@ func builtin() []Publication {
 	return list
 }
 
-// EC2Arch translates Go's name of an architecture to EC2's.
+// EC2Arch returns EC2's name for a GOARCH value.
 func EC2Arch(goarch string) string {
 	if goarch == "amd64" {
 		return "x86_64"
@@ -56,8 +57,7 @@ func EC2Arch(goarch string) string {
 	return goarch
 }
 
-// Publications returns the built-in publications and those that were added, by
-// owner and name.
+// Publications returns the built-in and the added publications, sorted by owner and name.
 func (s *Store) Publications() ([]Publication, error) {
 	added, err := readRecords[Publication](s.path("publications"))
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *Store) Publications() ([]Publication, error) {
 	offered := s.offered()
 	all := slices.DeleteFunc(append(builtin(), added...), func(p Publication) bool {
 		there, known := offered[p.Base]
-		return known && p.ID == "" && !there // an id is there as long as the user wants it
+		return known && p.ID == "" && !there // an alias stays until the user removes it
 	})
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
@@ -78,8 +78,8 @@ func (s *Store) Publications() ([]Publication, error) {
 	return all, nil
 }
 
-// offered reports for each release, by id, whether its images can be launched: a base that is not
-// made automatically must exist, and the host must run programs for the release's processor.
+// offered reports, for each release by id, whether its images can be launched. A base that is not
+// made automatically must exist, and the host must be able to run the release's programs.
 func (s *Store) offered() map[string]bool {
 	runs, all := map[string]bool{}, map[string]bool{}
 	for _, r := range releases() {
@@ -91,7 +91,7 @@ func (s *Store) offered() map[string]bool {
 	return all
 }
 
-// made reports whether there is a base with this id.
+// made reports whether the base exists.
 func (s *Store) made(id string) bool {
 	_, err := os.Stat(s.path("bases", id+".json"))
 	return err == nil
@@ -99,12 +99,12 @@ func (s *Store) made(id string) bool {
 
 var (
 	ownerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]{12}$`) })
-	// From the EC2 API, CreateImage.
+	// EC2 API Reference, CreateImage, parameter Name.
 	namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 )
 
-// Publish adds a publication and keeps it. Its base must exist and its owner
-// must not have another of the same name. Zero fields are taken from the base.
+// Publish stores a publication. Its base must exist, and its owner must not have another image with
+// that name. Zero fields are set from the base.
 func (s *Store) Publish(p Publication) error {
 	if !ownerPattern().MatchString(p.Owner) {
 		return fmt.Errorf("owner %q: give an account id, which has 12 digits", p.Owner)
@@ -138,8 +138,7 @@ func (s *Store) Publish(p Publication) error {
 	return s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
 }
 
-// CheckAdded reports that a publication is not one that was added, and so cannot be taken
-// out of the catalog.
+// CheckAdded returns an error if a publication was not added, since only added ones can be removed.
 func (s *Store) CheckAdded(owner, name string) error {
 	for _, p := range builtin() {
 		if p.Owner == owner && p.Name == name {
@@ -153,8 +152,7 @@ func (s *Store) CheckAdded(owner, name string) error {
 	return nil
 }
 
-// Unpublish takes a publication out of the catalog. Its base stays until Collect. Built-in
-// ones cannot be taken out.
+// Unpublish removes an added publication from the catalog. Its base stays until Collect.
 func (s *Store) Unpublish(owner, name string) error {
 	if err := s.CheckAdded(owner, name); err != nil {
 		return err
@@ -162,7 +160,8 @@ func (s *Store) Unpublish(owner, name string) error {
 	return s.explain("unpublish "+name, removeRecord(s.publicationPath(owner, name)))
 }
 
-// publicationPath makes a file name of what may hold any character.
+// publicationPath returns the file of a publication. The file name is derived from a hash, because
+// names may contain any character.
 func (s *Store) publicationPath(owner, name string) string {
 	sum := sha256.Sum256([]byte(owner + "\x00" + name))
 	return s.path("publications", hex.EncodeToString(sum[:16])+".json")

@@ -11,9 +11,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// Explain says why nothing here matches what DescribeImages was asked for, and what the
-// user can do. id is the wanted image, if it was asked for by that. The text is empty if
-// there is nothing to say but which images there are.
+// Explain explains to the user why no image here matches a DescribeImages request, and what to do.
+// id is the requested image id, or empty. The result is empty if the only help is the list of
+// images.
 func (s *Store) Explain(id string, owners []string, filters map[string][]string) (string, error) {
 	all, err := s.Publications()
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 	return s.missing(owners, names), nil
 }
 
-// elsewhere explains images that no machine here can run.
+// elsewhere explains requests for images that the local cloud can never run.
 func elsewhere(owners []string, filters map[string][]string, names string) string {
 	lower := strings.ToLower(names)
 	var what string
@@ -68,7 +68,7 @@ func elsewhere(owners []string, filters map[string][]string, names string) strin
 	return what + " cannot run on the local cloud. Bake this source on AWS, without -local, or leave it out with -except."
 }
 
-// otherArch explains images for processors that no machine here can have.
+// otherArch explains requests for images of a processor architecture that this host cannot run.
 func (s *Store) otherArch(filters map[string][]string, names string) string {
 	here := EC2Arch(runtime.GOARCH)
 	for _, arch := range []struct{ name, pattern string }{{"arm64", "arm64"}, {"arm64", "aarch64"}, {"amd64", "amd64"}, {"amd64", "x86_64"}} {
@@ -83,7 +83,7 @@ func (s *Store) otherArch(filters map[string][]string, names string) string {
 	return ""
 }
 
-// tooNarrow names the filters besides that of the name that an image does not match.
+// tooNarrow lists the filters, other than the name, that an image does not match.
 func tooNarrow(p Publication, filters map[string][]string) string {
 	has := map[string]string{
 		"architecture": p.Architecture, "root-device-name": p.RootDeviceName, "root-device-type": "ebs", "virtualization-type": "hvm", "hypervisor": "xen",
@@ -106,7 +106,7 @@ func tooNarrow(p Publication, filters map[string][]string) string {
 	return fmt.Sprintf("The local cloud has %s, but %s.", p.Name, strings.Join(wrong, "; "))
 }
 
-// missing explains a name that no image here has.
+// missing explains requests for a name that no image here has.
 func (s *Store) missing(owners []string, names string) string {
 	owner := ""
 	for _, o := range owners {
@@ -141,8 +141,8 @@ func newest(list []Publication) Publication {
 	return slices.MaxFunc(list, func(a, b Publication) int { return a.CreationDate.Compare(b.CreationDate) })
 }
 
-// matches reports whether a value is one of patterns, which are as in the filters of EC2;
-// no patterns match everything.
+// matches reports whether value matches one of patterns, which have the syntax of EC2's filters. An
+// empty list matches everything.
 func matches(value string, patterns []string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return wire.Match(p, value, wire.Backslash) })
 }

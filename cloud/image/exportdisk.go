@@ -12,10 +12,10 @@ import (
 	"bake/cloud/pipe"
 )
 
-// ExportDisk makes a raw disk of size bytes, whose file system holds what layers, topmost first,
-// show together, and calls use with its file, which is no more afterwards. No partition table, no
-// boot loader and no kernel are on it that the layers do not have. report is called with how much of
-// the disk is done.
+// ExportDisk makes a raw disk of size bytes, with a file system that has the merged content of
+// layers, topmost first, and calls use with its file, which is deleted afterwards. The disk has no
+// partition table, and no boot loader or kernel other than those in the layers. ExportDisk calls
+// report with its progress until use is called.
 func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, report func(done, of int64), use func(*os.File) error) error {
 	return s.explain("export a disk", s.work(ctx, func(dir string) (err error) {
 		paths, err := s.Paths(layers)

@@ -14,17 +14,16 @@ import (
 	"bake/cloud/durable"
 )
 
-// NewLayerID returns an id that no layer has, for [Store.FreezeAs].
+// NewLayerID returns a new layer id, for [Store.FreezeAs].
 func NewLayerID() LayerID {
 	var random [8]byte
 	rand.Read(random[:]) // never fails
 	return LayerID("layer-" + hex.EncodeToString(random[:]))
 }
 
-// FreezeAs is [Store.Freeze] with an id that the caller chose beforehand, so
-// that the caller can write down what is about to happen. When the process dies
-// in it, upper is as it was and [Store.Has] denies the layer, or the layer is
-// whole.
+// FreezeAs is [Store.Freeze] with an id that the caller has chosen, so that the caller can record
+// it beforehand. If the process dies during the call, either upper is unchanged and [Store.Has]
+// returns false, or the layer exists.
 func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) error {
 	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("make a layer: %q is not a layer id", id)
@@ -34,8 +33,8 @@ func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) er
 		return s.explain("make a layer", err)
 	}
 	defer unlock()
-	// The record first: a directory without one is deleted by the next Open,
-	// while a record without a directory is no layer.
+	// Write the record first: the next Open deletes a directory without a record, whereas a record
+	// without a directory is not a layer.
 	if err := writeRecord(s.recordPath(id), layerRecord{ID: id, Created: time.Now().UTC()}); err != nil {
 		return s.explain("make a layer", err)
 	}

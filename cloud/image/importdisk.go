@@ -11,15 +11,15 @@ import (
 	"bake/cloud/pipe"
 )
 
-// ImportDisk makes a layer of the root file system on a disk. user is who logs in
-// to it: the system's first ordinary user, or root.
+// ImportDisk makes a layer from the root file system on a disk. user is its login user: the first
+// regular user, or root.
 func (s *Store) ImportDisk(ctx context.Context, d disk.Disk) (id LayerID, user string, err error) {
 	id, user, err = s.importDisk(ctx, d, nil)
 	return id, user, s.explain("import a disk", err)
 }
 
-// ImportDiskBase makes a base of the root file system on a disk. Its root volume is as large as the
-// disk.
+// ImportDiskBase makes a base from the root file system on a disk. The root volume of its images
+// has the size of the disk.
 func (s *Store) ImportDiskBase(ctx context.Context, d disk.Disk, o ImportOptions) (Base, error) {
 	if err := checkBaseName(o.Name); err != nil {
 		return Base{}, err
@@ -32,7 +32,7 @@ func (s *Store) ImportDiskBase(ctx context.Context, d disk.Disk, o ImportOptions
 	return s.baseOf(ctx, id, o, cmp.Or(o.User, user), int32((d.Size+gib-1)/gib))
 }
 
-// importDisk is ImportDisk, with progress if report is not nil.
+// importDisk is ImportDisk with progress reports if report is not nil.
 func (s *Store) importDisk(ctx context.Context, d disk.Disk, report func(Progress)) (id LayerID, user string, err error) {
 	root, err := d.Root()
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *Store) importDisk(ctx context.Context, d disk.Disk, report func(Progres
 	return id, user, err
 }
 
-// firstUser is the user with the id 1000 of the system in a directory, or root.
+// firstUser returns the name of the user with id 1000 in the system in dir, or root.
 func firstUser(dir string) string {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// ImportLayers makes a base of layers of the store, topmost first: those that of returns,
-// with the other fields that it sets. Until the base is there, Collect deletes none. of
-// is not to make layers.
+// ImportLayers makes a base from existing layers, topmost first. of returns them, with any other
+// fields to set. Collect deletes none of them until the base is stored. of must not make layers.
 func (s *Store) ImportLayers(ctx context.Context, o ImportOptions, of func() (Base, error)) (Base, error) {
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 
 var errLocked = errors.New("locked by another process")
 
-// tryLock takes a flock(2) of the given kind on a file that it makes if need
-// be. It holds between goroutines as between processes, and ends with the
-// process at the latest. The error is errLocked when somebody else has it.
+// tryLock takes a flock(2) lock of the given kind on a file, which it creates if necessary. The
+// lock works between goroutines as well as between processes and is released when the process ends.
+// The error is errLocked if somebody else holds the lock.
 func tryLock(path string, kind int) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -31,7 +31,7 @@ func tryLock(path string, kind int) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// lock waits for a lock of tryLock.
+// lock is like tryLock, but waits for the lock.
 func lock(ctx context.Context, path string, kind int) (unlock func(), err error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		unlock, err := tryLock(path, kind)
@@ -46,8 +46,7 @@ func lock(ctx context.Context, path string, kind int) (unlock func(), err error)
 	}
 }
 
-// syncFileSystem writes everything to the disk that the file system of dir has
-// yet to write.
+// syncFileSystem writes all pending data of dir's file system to disk.
 func syncFileSystem(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

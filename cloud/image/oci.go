@@ -51,17 +51,17 @@ func (s *Store) ImportOCI(ctx context.Context, ref string, o ImportOptions) (Bas
 	return base, nil
 }
 
-// ociImage is what an import needs of an image, whatever its source.
+// ociImage is what an import uses of an image, from any source.
 type ociImage struct {
 	config *v1.ConfigFile
-	digest string // of what identifies it, or ""
+	digest string // identifies the image; may be empty
 	layers []ociLayer
 }
 
 // ociLayer is one layer of an image.
 type ociLayer struct {
 	diffID v1.Hash // of the uncompressed tar
-	digest v1.Hash // of what open returns; not set if open checks that itself
+	digest v1.Hash // of what open returns; not set if open verifies it itself
 	size   int64   // of what open returns
 	open   func() (io.ReadCloser, error)
 }
@@ -75,12 +75,12 @@ func (s *Store) importImage(ctx context.Context, img *ociImage, ref string, o Im
 	if err != nil {
 		return Base{}, err
 	}
-	slices.Reverse(ids) // OCI lists the lowest first
+	slices.Reverse(ids) // OCI lists the lowest layer first
 	user := o.User
 	if user == "" {
 		user, _, _ = strings.Cut(config.Config.User, ":")
 		if user != "" && user[0] >= '0' && user[0] <= '9' {
-			user = "" // a number, which nobody can log in with
+			user = "" // a numeric user id cannot log in
 		}
 	}
 	source := o.Source
@@ -97,7 +97,7 @@ func (s *Store) importImage(ctx context.Context, img *ociImage, ref string, o Im
 		Source:     source,
 		Created:    time.Now().UTC(),
 	}
-	// If this fails, the layers have no owner and Collect finds them.
+	// If this fails, Collect will delete the layers.
 	return b, s.SaveBase(b)
 }
 
@@ -160,7 +160,7 @@ func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *shared
 		if l.digest.Hex == "" {
 			return nil
 		}
-		if _, err := io.Copy(io.Discard, raw); err != nil { // what follows the compressed stream
+		if _, err := io.Copy(io.Discard, raw); err != nil { // read whatever follows the compressed stream
 			return err
 		}
 		if got := hex.EncodeToString(blobHash.Sum(nil)); got != l.digest.Hex {
@@ -170,7 +170,7 @@ func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *shared
 	})
 }
 
-// sharedProgress adds up what several readers read.
+// sharedProgress is the total progress of several readers.
 type sharedProgress struct {
 	report func(Progress)
 
@@ -221,8 +221,7 @@ func openOCI(ctx context.Context, ref, dir, arch string) (*ociImage, error) {
 	return fromImage(img)
 }
 
-// fromImage takes what is needed from the library's form of an image whose
-// layers are stored compressed.
+// fromImage converts the library's form of an image whose layers are compressed.
 func fromImage(img v1.Image) (*ociImage, error) {
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -285,15 +284,15 @@ func openArchive(file, dir string, platform v1.Platform) (*ociImage, error) {
 	return nil, fmt.Errorf("%s: not an image: it has neither an oci-layout nor a manifest.json at its top", file)
 }
 
-// maxDocument bounds the JSON documents of an image.
+// maxDocument limits the size of an image's JSON documents.
 const maxDocument = 4 << 20
 
-// imageDir is a directory with the files of an image, which are untrusted: no file outside of it is
-// ever read.
+// imageDir is a directory with the files of an image. The files are untrusted: no file outside of
+// the directory is read.
 type imageDir string
 
-// open opens a regular file and returns its size. follow admits a link to one that
-// stays in the directory.
+// open opens a regular file and returns its size. If follow is set, the name may be a link to a
+// file in the directory.
 func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
 	root, err := os.OpenRoot(string(d))
 	if err != nil {
@@ -306,7 +305,7 @@ func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
 	} else if !info.Mode().IsRegular() && !(follow && info.Mode().Type() == os.ModeSymlink) {
 		return nil, 0, fmt.Errorf("%s is not a regular file", name)
 	}
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have us wait
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK, because a FIFO would block
 	if err != nil {
 		return nil, 0, err
 	}
@@ -320,7 +319,7 @@ func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// document reads a JSON document into v. Its content has the digest want, if that is set.
+// document reads a JSON document into v. If want is set, it verifies the document's digest.
 func (d imageDir) document(name string, want v1.Hash, v any) error {
 	f, size, err := d.open(name, false)
 	if err != nil {
@@ -344,7 +343,7 @@ func (d imageDir) document(name string, want v1.Hash, v any) error {
 	return nil
 }
 
-// blob is the name of the file with a digest in an OCI layout.
+// blob returns the name of the file with a digest in an OCI layout.
 func blob(h v1.Hash) (string, error) {
 	sum, err := hex.DecodeString(h.Hex)
 	if err != nil || h.Algorithm != "sha256" || len(sum) != sha256.Size {
@@ -353,7 +352,7 @@ func blob(h v1.Hash) (string, error) {
 	return "blobs/sha256/" + h.Hex, nil
 }
 
-// blobDocument reads the document with a digest.
+// blobDocument reads the JSON document with a digest.
 func (d imageDir) blobDocument(h v1.Hash, v any) error {
 	name, err := blob(h)
 	if err != nil {
@@ -362,8 +361,7 @@ func (d imageDir) blobDocument(h v1.Hash, v any) error {
 	return d.document(name, h, v)
 }
 
-// openDockerArchive opens the unpacked form of a "docker save" file with one
-// image.
+// openDockerArchive opens an unpacked "docker save" file, which must contain one image.
 func openDockerArchive(dir string) (*ociImage, error) {
 	d := imageDir(dir)
 	var manifest []struct {
@@ -376,7 +374,7 @@ func openDockerArchive(dir string) (*ociImage, error) {
 	if len(manifest) != 1 {
 		return nil, fmt.Errorf("the archive contains %d images, and must contain one", len(manifest))
 	}
-	// The name of the configuration is its digest.
+	// The file name of the configuration is its digest.
 	var digest v1.Hash
 	base := strings.TrimSuffix(path.Base(manifest[0].Config), ".json")
 	if _, err := hex.DecodeString(base); err == nil && len(base) == 2*sha256.Size {
@@ -391,7 +389,7 @@ func openDockerArchive(dir string) (*ociImage, error) {
 		return nil, fmt.Errorf("the archive lists %d layers and its configuration %d", len(manifest[0].Layers), len(diffIDs))
 	}
 	for i, name := range manifest[0].Layers {
-		// Older archives refer to a repeated layer by a link.
+		// Older archives use a link for a repeated layer.
 		l, err := d.layer(name, true)
 		if err != nil {
 			return nil, err
@@ -402,7 +400,7 @@ func openDockerArchive(dir string) (*ociImage, error) {
 	return out, nil
 }
 
-// layer is the layer in a file.
+// layer returns the layer in a file.
 func (d imageDir) layer(name string, follow bool) (ociLayer, error) {
 	f, size, err := d.open(name, follow)
 	if err != nil {
@@ -414,8 +412,8 @@ func (d imageDir) layer(name string, follow bool) (ociLayer, error) {
 	}}, f.Close()
 }
 
-// unpackFiles writes the regular files and symbolic links of an archive below
-// dir and nowhere else.
+// unpackFiles extracts the regular files and symbolic links of an archive into dir. Nothing is
+// written outside of dir.
 func unpackFiles(r io.Reader, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -457,7 +455,7 @@ func unpackFiles(r io.Reader, dir string) error {
 	}
 }
 
-// openLayout opens the only image for the platform of an OCI layout.
+// openLayout opens the image for a platform in an OCI layout; there must be only one.
 func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
 	d := imageDir(dir)
 	var index v1.IndexManifest
@@ -507,11 +505,11 @@ func (d imageDir) imagesFor(index *v1.IndexManifest, platform v1.Platform, seen 
 	return found, nil
 }
 
-// maxIndexes limits the manifests of a layout that are read, and so the depth of the recursion into
-// nested indexes.
+// maxIndexes limits the number of manifests of a layout that are read, and so the depth of nested
+// indexes.
 const maxIndexes = 1000
 
-// image opens the image whose manifest has the digest.
+// image opens the image whose manifest has that digest.
 func (d imageDir) image(digest v1.Hash) (*ociImage, error) {
 	var manifest v1.Manifest
 	if err := d.blobDocument(digest, &manifest); err != nil {

@@ -12,12 +12,12 @@ import (
 // publisher is an account that publishes images on EC2.
 type publisher struct {
 	Name, Owner string
-	Alias       string // that EC2 gives the account
-	RootDevice  string // of its images
+	Alias       string // the account's alias on EC2
+	RootDevice  string // root device name of its images
 }
 
-// publishers are the accounts that templates name, those of releases first. Their ids
-// and aliases are those of DescribeImages.
+// publishers returns well-known accounts that templates use as owners, those of releases first.
+// Their ids and aliases are those that DescribeImages returns.
 func publishers() []publisher {
 	return []publisher{
 		{"Debian", debianOwner, "amazon", "/dev/xvda"},
@@ -40,7 +40,7 @@ const (
 	fedoraOwner = "125523088429"
 )
 
-// publisherOf returns the publisher with the account id; of others only the id is known.
+// publisherOf returns the publisher with that account id. For unknown accounts, only the id is set.
 func publisherOf(owner string) publisher {
 	for _, p := range publishers() {
 		if p.Owner == owner {
@@ -50,40 +50,40 @@ func publisherOf(owner string) publisher {
 	return publisher{Owner: owner}
 }
 
-// release is a distribution's release as its publisher offers it on EC2. One base stands for all of
-// its images, with the packages of the day on which it was made.
+// release is a release of a distribution as its publisher offers it on EC2. All of its images have
+// the content of one base, with the packages of the day on which the base was made.
 type release struct {
-	ID    string // of the base
+	ID    string // name of the base
 	Title string
 	Owner string
-	User  string // who logs in
-	Arch  string // of the processor, as Go names it
-	Suite string // of the archive that the base is made from; empty if it is made of a container image
+	User  string // login user
+	Arch  string // GOARCH
+	Suite string // of the archive that the base is made from; empty if it is made from a container image
 
 	VolumeType string
-	Size       int32 // of the root volume, GiB
-	Ephemeral  int   // how many instance stores the images map
+	Size       int32 // of the root volume, in GiB
+	Ephemeral  int   // number of instance stores in the images' mapping
 	BootMode   string
 	IMDS       string        // ImdsSupport
-	Lifetime   time.Duration // after which an image is deprecated, if it is not the newest; 0 is never
+	Lifetime   time.Duration // time after which an image that is not the newest is deprecated; 0 means never
 
 	Series []series
 }
 
-// series are the images of a release whose names differ only in the version. Its texts contain
-// {version}, {arch} for the architecture in Go's and Debian's names, {machine} for EC2's name, and
-// {uname} for that of uname(1).
+// series is a sequence of images of a release whose names differ only in the version. Its strings
+// may contain {version}, {arch} for GOARCH (which Debian also uses), {machine} for EC2's name of
+// the architecture, and {uname} for that of uname(1).
 type series struct {
 	Name, Description string
-	Versions          []string // of real images, the newest last; each contains its date
-	Parameters        []string // of Systems Manager, that lead to the image of a version
-	Current           []string // and to the newest image
+	Versions          []string // versions of real images, oldest first; each contains its date
+	Parameters        []string // Systems Manager parameters that name the image of a version
+	Current           []string // Systems Manager parameters that name the newest image
 }
 
 const year = 365 * 24 * time.Hour
 
-// releases returns the releases that this package can make, those for this host's processor first.
-// The ids of the others end in the architecture.
+// releases returns the releases that this package can make, those for the host's architecture
+// first. The ids of the others end with the architecture.
 func releases() []release {
 	all := releasesFor(runtime.GOARCH)
 	for _, arch := range []string{"amd64", "arm64"} {
@@ -99,8 +99,8 @@ func releases() []release {
 	return all
 }
 
-// releasesFor are the releases for a processor, in Go's words. What their images are
-// like is what DescribeImages says of the real ones.
+// releasesFor returns the releases for an architecture, a GOARCH value. Their attributes are those
+// that DescribeImages returns for the real images.
 func releasesFor(arch string) []release {
 	all := []release{
 		ubuntuRelease("20.04", "focal", "gp2", "", "", "20230517", "20250610"),
@@ -188,7 +188,7 @@ func amazonLinux2023() release {
 	}
 }
 
-// findRelease returns the release that a base is of.
+// findRelease returns the release whose base has that id.
 func findRelease(id string) (release, bool) {
 	all := releases()
 	i := slices.IndexFunc(all, func(r release) bool { return r.ID == id })
@@ -198,7 +198,7 @@ func findRelease(id string) (release, bool) {
 	return all[i], true
 }
 
-// publications are the images of a release.
+// publications returns the images of a release.
 func (r release) publications() []Publication {
 	var list []Publication
 	for n, s := range r.Series {
@@ -216,20 +216,20 @@ func (r release) publications() []Publication {
 	return list
 }
 
-// publication is the image of a version in the release's series n.
+// publication returns the image of a version in series n of the release.
 func (r release) publication(n int, version string) Publication {
 	from := publisherOf(r.Owner)
 	texts := r.fill([]string{r.Series[n].Name, r.Series[n].Description}, version)
 	return Publication{
 		Owner: r.Owner, OwnerAlias: from.Alias, Name: texts[0], Description: texts[1], Architecture: EC2Arch(r.Arch),
 		RootDeviceName: from.RootDevice, VolumeType: r.VolumeType, Size: r.Size, Ephemeral: r.Ephemeral, BootMode: r.BootMode, ImdsSupport: r.IMDS,
-		// The first series of a release is the newest of those of one day.
+		// Among images with the same date, those of earlier series are newer.
 		CreationDate: dateOf(version).Add(6*time.Hour - time.Duration(n)*time.Minute),
 		LoginUser:    r.User, Base: r.ID,
 	}
 }
 
-// fill replaces what stands in for something in the texts of a series.
+// fill replaces the placeholders in the strings of a series.
 func (r release) fill(texts []string, version string) []string {
 	words := strings.NewReplacer("{version}", version, "{arch}", r.Arch, "{machine}", EC2Arch(r.Arch), "{uname}", unameArch(r.Arch))
 	out := make([]string, len(texts))
@@ -239,7 +239,7 @@ func (r release) fill(texts []string, version string) []string {
 	return out
 }
 
-// unameArch is Go's name of an architecture as the kernel has it.
+// unameArch returns the kernel's name for a GOARCH value.
 func unameArch(arch string) string {
 	if arch == "arm64" {
 		return "aarch64"
@@ -249,7 +249,7 @@ func unameArch(arch string) string {
 
 var datePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d{8}`) })
 
-// dateOf returns the day in the version of an image; zero if there is none.
+// dateOf returns the date in the version of an image; zero if there is none.
 func dateOf(version string) time.Time {
 	day, err := time.Parse("20060102", datePattern().FindString(version))
 	if err != nil {

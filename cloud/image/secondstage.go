@@ -12,14 +12,15 @@ import (
 	"bake/cloud/network"
 )
 
-// secondStage takes the login user.
+// secondStage has one argument: the login user.
 //
 //go:embed secondstage.sh
 var secondStage string
 
-// Install makes a cloud machine of a base that was made of a container image: on a machine
-// of the base, which reaches what reach admits, the image's own package manager installs
-// what is missing. The base gets a layer on top and is saved.
+// Install adds what a cloud machine needs to a base that was made from a container image: it boots
+// a machine from the base, with network access as reach allows, and installs the missing packages
+// with the image's own package manager. The result becomes a layer on top of the base, which is
+// saved.
 func (s *Store) Install(ctx context.Context, b Base, reach *network.Reach, report func(Progress)) (Base, error) {
 	layers, err := s.Paths(b.Layers)
 	if err != nil {
@@ -49,7 +50,7 @@ func (s *Store) Install(ctx context.Context, b Base, reach *network.Reach, repor
 	return b, s.explain("install what a machine needs in "+b.Name, err)
 }
 
-// oneOff is a machine below dir, for a processor, that runs one command and ends.
+// oneOff returns the spec of a machine in dir, for an architecture, that runs one command and ends.
 func (s *Store) oneOff(dir, hostname, arch string) machine.Spec {
 	return machine.Spec{
 		ID:       filepath.Base(dir),
@@ -65,7 +66,7 @@ func (s *Store) oneOff(dir, hostname, arch string) machine.Spec {
 	}
 }
 
-// runOnce runs a machine's command to its end.
+// runOnce runs a machine until its command ends.
 func (s *Store) runOnce(ctx context.Context, spec machine.Spec, doing string) error {
 	m, err := s.driver.Start(ctx, spec)
 	if err != nil {
@@ -88,7 +89,7 @@ func (s *Store) runOnce(ctx context.Context, spec machine.Spec, doing string) er
 	return nil
 }
 
-// outward is the network policy of a machine that fetches packages.
+// outward is the network policy of a machine that may only open connections, to download packages.
 type outward struct{}
 
 func (outward) Ingress(network.Proto, netip.Addr, uint16) bool { return false }

@@ -1,25 +1,22 @@
-// Package image keeps what machines boot from: read-only layers, the bases made
-// of them, and the catalog that says which publisher's image each base stands
-// for.
+// Package image stores what machines boot from: read-only layers, bases made from them, and the
+// catalog that maps publishers' images to bases.
 //
-// A [Store] is a directory of plain files that any number of processes may use
-// at once:
+// A [Store] is a directory of plain files that any number of processes may use at once:
 //
 //	layers/ID         the content of a layer, a directory
 //	layers/ID.json    its record; without it the layer does not exist
-//	bases/NAME.json   a base: layers and what one must know to boot them
-//	publications/     images that somebody imported
+//	bases/NAME.json   a base: its layers and how to boot them
+//	publications/     added publications: imported images and aliases
 //	cache/            downloads, which may be deleted at any time
 //	tmp/              work in progress
-//	layers.lock       held while the record of a layer is changed or removed
-//	lock              held shared by work in progress, exclusively for cleaning
+//	layers.lock       locked while the record of a layer is changed or removed
+//	lock              locked shared by work in progress, exclusively for cleaning
 //
-// A record is written in one step after what it describes, so a process that is
-// killed leaves things whole or absent; what it had begun is deleted by a later
-// Open. A layer comes into being by renaming a directory, which costs nothing.
-// After a power cut the last images of stopped machines may be incomplete, since
-// making those waits for their records to reach the disk but not for their
-// content. An image may be a long chain of layers: see [MaxLayers].
+// A record is written atomically after the content that it describes, so a killed process leaves
+// every layer complete or absent. A later Open deletes unfinished work. A layer is made by renaming
+// a directory, which is cheap. After a power failure, the last images made from stopped machines
+// may be incomplete: making them waits for their records to reach the disk, but not for their
+// content. An image may have a long chain of layers: see [MaxLayers].
 package image
 
 import (

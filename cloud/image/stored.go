@@ -29,15 +29,15 @@ func storedLayer(n int) string { return fmt.Sprintf("layers/%d.tar", n) }
 // digestRecord is the key of the record of a layer's entry with the digest of its content.
 const digestRecord = "BAKE.digest"
 
-// StoredLayer is a layer that is to be stored.
+// StoredLayer is a layer to store.
 type StoredLayer struct {
-	Size   int64  // bytes that Pack writes
+	Size   int64  // number of bytes that Pack writes
 	Digest string // of what Pack writes, as sha256:HEX; may be empty
 	Pack   func(w io.Writer) error
 }
 
-// WriteStored writes a stored image, and calls report with how many bytes of its layers are done. It
-// is an error if [ReadStored] would refuse to decompress the result.
+// WriteStored writes a stored image, and calls report with the number of bytes of its layers that
+// are done. It fails if [ReadStored] would refuse to decompress the result.
 func WriteStored(w io.Writer, about []byte, layers []StoredLayer, report func(int64)) error {
 	if len(about) > maxAbout || len(layers) > MaxLayers {
 		return fmt.Errorf("the image has %d layers and a description of %d bytes: at most %d and %d can be stored", len(layers), len(about), MaxLayers, maxAbout)
@@ -77,11 +77,11 @@ func WriteStored(w io.Writer, about []byte, layers []StoredLayer, report func(in
 	return err
 }
 
-// bombCheck ends with an error before it compresses what a [bombGuard] that reads it would refuse,
-// wherever it stops to look.
+// bombCheck fails before it compresses content that a [bombGuard] would reject, at whatever point
+// the guard checks.
 type bombCheck struct {
 	w      io.Writer
-	packed *counter // what w has made so far; it may lag behind
+	packed *counter // counts the compressed bytes so far; it may lag behind
 	plain  int64
 }
 
@@ -93,7 +93,7 @@ func (b *bombCheck) Write(p []byte) (int, error) {
 	return b.w.Write(p)
 }
 
-// ReadAbout returns what a stored image says of itself.
+// ReadAbout returns the description in a stored image.
 func ReadAbout(r io.Reader) (about []byte, err error) {
 	err = readStored(r, func(t *tar.Reader, _ io.Reader) error {
 		about, err = io.ReadAll(t)
@@ -102,15 +102,15 @@ func ReadAbout(r io.Reader) (about []byte, err error) {
 	return about, err
 }
 
-// ReadStored passes the layers of a stored image to unpack, one after the other, as tar streams, with
-// the digests that the image claims for them, if any.
+// ReadStored passes the layers of a stored image to unpack, one after the other, as tar streams,
+// with the digests that the image declares for them, if any.
 func ReadStored(r io.Reader, unpack func(digest string, layer io.Reader) error) error {
 	return readStored(r, func(t *tar.Reader, plain io.Reader) error {
 		for n := 0; ; n++ {
 			h, err := t.Next()
 			switch {
 			case errors.Is(err, io.EOF):
-				_, err := io.Copy(io.Discard, plain) // the checksum is at the end
+				_, err := io.Copy(io.Discard, plain) // read the checksum at the end
 				return err
 			case err != nil:
 				return err
@@ -124,7 +124,7 @@ func ReadStored(r io.Reader, unpack func(digest string, layer io.Reader) error) 
 	})
 }
 
-// readStored opens a stored image and calls read with the reader at the description.
+// readStored opens a stored image, reads up to its description, and calls read.
 func readStored(r io.Reader, read func(t *tar.Reader, plain io.Reader) error) error {
 	plain, err := decompress(r)
 	if err != nil {
@@ -153,8 +153,8 @@ func is(h *tar.Header, name string) bool {
 	return h.Name == name && h.Typeflag == tar.TypeReg
 }
 
-// StoreImage writes layers and what is known of the image that has them, as a stored image, and
-// calls report with how much is done.
+// StoreImage writes a stored image with these layers and with about, the description of the image.
+// It calls report with its progress.
 func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layers []LayerID, report func(done, of int64)) error {
 	var stored []StoredLayer
 	total := int64(0)
@@ -169,13 +169,13 @@ func (s *Store) StoreImage(ctx context.Context, w io.Writer, about []byte, layer
 		}
 		stored = append(stored, StoredLayer{size, digest, func(w io.Writer) error { return s.packRestorable(ctx, dir, w) }})
 		total += size
-		report(int64(i+1), int64(10*len(layers))) // measuring them is about a tenth of the work
+		report(int64(i+1), int64(10*len(layers))) // measuring is about a tenth of the work
 	}
 	err := WriteStored(w, about, stored, func(n int64) { report(total+9*n, 10*total) })
 	return s.explain("store an image", err)
 }
 
-// packRestorable packs a layer, and reports one that could not be unpacked again.
+// packRestorable packs a layer and fails if it could not be unpacked again.
 func (s *Store) packRestorable(ctx context.Context, dir string, w io.Writer) error {
 	pack := func(ctx context.Context, check io.Writer) error {
 		return s.driver.Pack(ctx, dir, io.MultiWriter(w, check))
@@ -183,8 +183,8 @@ func (s *Store) packRestorable(ctx context.Context, dir string, w io.Writer) err
 	return pipe.Through(ctx, pack, layer.CheckHoles)
 }
 
-// RestoreImage makes the layers of a stored image, in their order. Those that the store has are
-// shared. On error it makes none.
+// RestoreImage makes the layers in a stored image and returns their ids in order. It reuses layers
+// that the store already has. On error it makes none.
 func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (ids []LayerID, err error) {
 	have, err := s.byDigest()
 	if err != nil {
@@ -209,26 +209,27 @@ func (s *Store) RestoreImage(ctx context.Context, r io.Reader) (ids []LayerID, e
 	return ids, s.explain("restore an image", err)
 }
 
-// byDigest returns the layers by the digests of the tars that they were made from or are packed as.
+// byDigest returns the layers, keyed by the digests of the tars that they were made from and that
+// they are packed as.
 func (s *Store) byDigest() (map[string]LayerID, error) {
 	records, err := s.records()
 	have := map[string]LayerID{}
 	for _, r := range records {
 		have[r.DiffID], have[r.Digest] = r.ID, r.ID
 	}
-	delete(have, "") // of those that are not known
+	delete(have, "") // unknown digests
 	return have, err
 }
 
 // restoredLayer is a layer of a stored image.
 type restoredLayer struct {
-	id     LayerID // of the layer of this digest that the store has, or empty
+	id     LayerID // existing layer with this digest; may be empty
 	digest string  // may be empty
-	dir    string  // with the content, unless the store has it
+	dir    string  // directory of the content, if there is no existing layer
 }
 
-// restoreLayer unpacks a layer that the store does not have. Whether it has it or not, a content that
-// has another digest than the image claims is an error: a layer is had by nobody who cannot show it.
+// restoreLayer unpacks a layer that the store does not have. It verifies the declared digest even
+// if the store has the layer, so that nobody gets an existing layer by its digest alone.
 func (s *Store) restoreLayer(ctx context.Context, l restoredLayer, content io.Reader) error {
 	hash := sha256.New()
 	var err error
@@ -243,13 +244,14 @@ func (s *Store) restoreLayer(ctx context.Context, l restoredLayer, content io.Re
 	return err
 }
 
-// adoptAll makes layers of what was restored. Those of one digest become one layer.
+// adoptAll makes layers of the restored directories. Directories with the same digest become one
+// layer.
 func (s *Store) adoptAll(layers []restoredLayer, have map[string]LayerID) (ids []LayerID, err error) {
 	for _, l := range layers {
 		id := have[l.digest]
 		if id == "" {
 			if id, err = s.adopt(l.dir, layerRecord{DiffID: l.digest}); err != nil {
-				return nil, err // those that were made have no owner, and Collect finds them
+				return nil, err // Collect will delete the layers already made
 			}
 		}
 		if l.digest != "" {

@@ -19,18 +19,18 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// ImportOptions describe a base that is made of something that exists.
+// ImportOptions describe a base to be made from existing content.
 type ImportOptions struct {
 	Name     string         // of the base
-	User     string         // its login user; empty means root, or what the image says
-	Arch     string         // of its processor, as Go names it; empty is the host's
-	Source   string         // where it comes from, for people
-	Size     int64          // bytes that will be read, for the progress; 0 when unknown
+	User     string         // login user; empty means the one that the image names, or root
+	Arch     string         // GOARCH; empty means the host's
+	Source   string         // human-readable origin
+	Size     int64          // bytes to read, for the progress; 0 means unknown
 	Progress func(Progress) // may be nil; calls do not overlap
 }
 
-// ImportTar makes a base of a root file system in a tar archive: plain or
-// compressed with gzip, xz or zstd, whatever its name.
+// ImportTar makes a base from a root file system in a tar archive, which may be compressed with
+// gzip, xz or zstd. The file name does not matter.
 func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Base, error) {
 	if err := checkBaseName(o.Name); err != nil {
 		return Base{}, err
@@ -47,7 +47,8 @@ func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Ba
 	return s.baseOf(ctx, id, o, o.User, 0)
 }
 
-// baseOf makes a base of a single layer, with a root volume of size GiB, or removes the layer.
+// baseOf makes a base with a single layer and a root volume of size GiB. If it fails, it removes
+// the layer.
 func (s *Store) baseOf(ctx context.Context, id LayerID, o ImportOptions, user string, size int32) (Base, error) {
 	b := Base{
 		Name:       o.Name,
@@ -72,7 +73,7 @@ func orRoot(user string) string {
 	return user
 }
 
-// checkRoot tells a root file system from some other archive.
+// checkRoot returns an error if dir does not look like a root file system.
 func checkRoot(dir string) error {
 	for _, name := range []string{"bin/sh", "usr/bin/sh", "sbin/init", "usr/sbin/init"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
@@ -113,17 +114,17 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	return &bombGuard{ReadCloser: content, in: in}, nil
 }
 
-// A file system shrinks by a factor of 3 to 10 when it is compressed. Content that is large and
-// grows by more than maxExpansion is taken for an attempt to fill the disk.
+// A file system usually compresses by a factor of 3 to 10. Large content that grows by more than
+// maxExpansion is considered an attempt to fill the disk.
 const (
 	maxExpansion = 200
 	harmlessSize = 1 << 30
 )
 
-// bomb reports whether so many bytes that become so many are made to fill the disk.
+// bomb reports whether compressed data with these sizes is considered a decompression bomb.
 func bomb(packed, plain int64) bool { return plain > harmlessSize && plain/maxExpansion > packed }
 
-// bombGuard ends with an error when what it decompresses is made to fill the disk.
+// bombGuard fails if the data that it decompresses is a decompression bomb.
 type bombGuard struct {
 	io.ReadCloser
 	in  *countingReader
@@ -139,8 +140,8 @@ func (g *bombGuard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// countingReader counts what is read through it. Decompressors read ahead in
-// goroutines of their own.
+// countingReader counts the bytes read through it. It is safe for concurrent use, since
+// decompressors read ahead in their own goroutines.
 type countingReader struct {
 	r io.Reader
 	n atomic.Int64
@@ -152,7 +153,7 @@ func (c *countingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// progressReader reports what is read through it, a megabyte at a time.
+// progressReader reports the bytes read through it, once for each megabyte.
 type progressReader struct {
 	r      io.Reader
 	report func(Progress)

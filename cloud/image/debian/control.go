@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// field is one "Name: value" of a control paragraph. Continuation lines stay in
-// the value as they are in the file, each after a newline.
+// field is a "Name: value" field of a control paragraph. Its value includes continuation lines
+// unchanged, each after a newline.
 type field struct{ Name, Value string }
 
 // paragraph is one stanza of a Debian control file (deb822(5)), in file order.
 type paragraph []field
 
-// get returns the value of the named field, whatever its case, or "".
+// get returns the value of the named field, case-insensitively, or "".
 func (p paragraph) get(name string) string {
 	for _, f := range p {
 		if strings.EqualFold(f.Name, name) {
@@ -22,9 +22,8 @@ func (p paragraph) get(name string) string {
 	return ""
 }
 
-// parseControl calls fn for each paragraph of text until fn fails. The
-// paragraph is only good during the call; the strings in it stay good, and
-// share text's memory.
+// parseControl calls fn for each paragraph of text until fn fails. The paragraph is only valid
+// during the call. The strings in it remain valid; they share text's memory.
 func parseControl(text string, fn func(paragraph) error) error {
 	var p paragraph
 	flush := func() error {
@@ -50,7 +49,7 @@ func parseControl(text string, fn func(paragraph) error) error {
 				return err
 			}
 		case s[0] == '#':
-			// A comment ends nothing: the field before it may go on after it.
+			// A comment line does not end the field before it.
 		case s[0] == ' ' || s[0] == '\t':
 			if len(p) == 0 {
 				return fmt.Errorf("line %d: a continuation line with no field before it", line)
@@ -60,7 +59,7 @@ func parseControl(text string, fn func(paragraph) error) error {
 				last.Value = text[start : pos+len(s)] // adjacent: no copy
 			} else {
 				last.Value += "\n" + s
-				start = -1 << 40 // the value lives elsewhere now
+				start = -1 << 40 // the value is no longer a part of text
 			}
 		default:
 			name, value, ok := strings.Cut(s, ":")
@@ -76,7 +75,7 @@ func parseControl(text string, fn func(paragraph) error) error {
 	return flush()
 }
 
-// clip shortens text that came from a file for use in an error.
+// clip shortens untrusted text for an error message.
 func clip(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "..."

@@ -1,11 +1,10 @@
-// Package debian makes the root file system of a Debian or Ubuntu system out of the
-// packages of a mirror, with no tool of theirs on this host.
+// Package debian makes the root file system of a Debian or Ubuntu system from the packages of a
+// mirror, without using Debian's tools on this host.
 //
-// It works in two stages. [Prepare] verifies the mirror's signed indexes,
-// resolves and downloads packages, and the [System] that it returns writes one
-// tar archive in which every package is unpacked, as dpkg leaves them before
-// they are configured. The second stage, [System.Command], is for a machine
-// with that root: dpkg configures the packages there, offline.
+// It works in two stages. [Prepare] verifies the mirror's signed indexes, resolves dependencies and
+// downloads packages. The [System] that it returns writes a tar archive in which every package is
+// unpacked but not configured. The second stage, [System.Command], runs in a machine with that
+// root: dpkg configures the packages there, offline.
 package debian
 
 import (
@@ -50,21 +49,21 @@ type Options struct {
 // System is a system whose packages are in the cache.
 type System struct {
 	Packages []*Package // each after its dependencies
-	Sources  []string   // the lines of its /etc/apt/sources.list
+	Sources  []string   // each URL in Sources once
 	Mirrors  []string   // the URLs in Sources, each once
-	Version  string     // of the release, such as 12.11; "" when the mirror names none
+	Version  string     // of the release, such as 12.11; empty if the mirror does not say
 
 	distribution
 	sources []source
 	suite   string
 	arch    string
 	user    string
-	date    time.Time // of the release: the time of every file made here
+	date    time.Time // of the release; all generated files get this time
 	fetcher *fetcher
 }
 
-// Prepare decides on the packages of a system and downloads them. It trusts nothing from
-// the mirror that is not covered by the mirror's signature.
+// Prepare selects and downloads the packages of a system. It uses nothing from the mirror that the
+// mirror's signature does not cover.
 func Prepare(ctx context.Context, o Options) (*System, error) {
 	f := &fetcher{client: o.Client, dir: o.Cache, report: serialize(o.Progress)}
 	if f.client == nil {
@@ -112,8 +111,8 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 
 func (p *Package) item() item { return item{p.URL, fileEntry{p.Size, p.SHA256}} }
 
-// readSources verifies and reads the indexes of sources, of which only the first must
-// exist, and sets the fields of s that they determine.
+// readSources verifies and reads the indexes of sources and sets the fields of s that depend on
+// them. Only the first source must exist.
 func (s *System) readSources(ctx context.Context, sources []source, keys openpgp.EntityList, o Options) (*archive, error) {
 	s.fetcher.report(Progress{Phase: "verify the mirror"})
 	releases := make([]*release, len(sources))
@@ -141,8 +140,8 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 			continue
 		}
 		src := sources[i]
-		// Only a frozen mirror needs the option. On any other mirror, the option would hide from
-		// the machines that the mirror is no longer updated.
+		// Set the option only if the mirror is frozen. On any other mirror, it would hide from the
+		// machines that the mirror is no longer updated.
 		src.Expired = src.Expired && r.expired(o.Now())
 		line := src
 		for _, c := range s.Further {

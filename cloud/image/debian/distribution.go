@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// distribution is what Debian and the systems made like it differ in.
+// distribution is a Debian-like distribution.
 type distribution struct {
-	Name       string // also who the login user is to finger(1)
+	Name       string // also the full name of the login user
 	Suites     []string
-	Components []string // that packages are taken from
+	Components []string // components that packages are taken from
 	Further    []string // additional components in the system's sources
 	OneTree    bool     // security fixes are in the same tree, not in a separate one
-	Keyring    string   // the name of its keyring package, and of the file in that
+	Keyring    string   // name of its keyring package and of the file in it
 	Keys       []byte   // the public keys that sign its archive
-	Groups     string   // of the login user, where they exist
+	Groups     string   // groups of the login user; those that do not exist are ignored
 }
 
-// The keys are those of the distributions' keyring packages: for Debian the archive
-// and security keys of 12 and 13 in debian-archive-keyring, for Ubuntu the archive key
-// of 2018 in ubuntu-keyring, which signs 20.04 and all that came after.
+// The keys are from the distributions' keyring packages: for Debian the archive and security keys
+// of releases 12 and 13 in debian-archive-keyring, for Ubuntu the archive key of 2018 in
+// ubuntu-keyring, which signs 20.04 and later.
 var (
 	//go:embed keys/debian.gpg
 	debianKeys []byte
@@ -48,8 +48,8 @@ func distributions() []distribution {
 	}
 }
 
-// distributionOf returns the distribution that has a suite. It returns Debian for an
-// unknown suite, because Debian has the most suites.
+// distributionOf returns the distribution of a suite. It returns Debian for an unknown suite,
+// because Debian has the most suites.
 func distributionOf(suite string) distribution {
 	all := distributions()
 	for _, d := range all {
@@ -60,7 +60,7 @@ func distributionOf(suite string) distribution {
 	return all[0]
 }
 
-// Distribution returns the name of the distribution that has a suite, in lower case.
+// Distribution returns the name of a suite's distribution in lower case.
 func Distribution(suite string) string { return strings.ToLower(distributionOf(suite).Name) }
 
 // CheckMirror returns an error if url is not a mirror of a distribution, given by its name
@@ -79,9 +79,8 @@ func CheckMirror(distribution, url string) error {
 	return nil
 }
 
-// signs reports whether the keys that the host's sources name for an archive can be
-// those of the distribution, so that it is not somebody else's archive that happens
-// to use the same suite names.
+// signs reports whether the signing keys that the host's sources name for an archive may be those
+// of the distribution. Archives of third parties may use the same suite names.
 func (d distribution) signs(signedBy string) bool {
 	return signedBy == "" || strings.Contains(signedBy, d.Keyring) || strings.Contains(signedBy, strings.TrimSuffix(d.Keyring, "-keyring"))
 }

@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Progress is one report of the progress of a task.
+// Progress is a report of the progress of a task.
 type Progress struct {
 	Phase       string // what is being done, such as "download packages"
-	Done, Total int64  // bytes; a Total of 0 means that it is not known
-	Note        string // something the user should know, such as a suite left out
+	Done, Total int64  // bytes; a Total of 0 means unknown
+	Note        string // a message for the user, such as that a suite was left out
 }
 
-// errNotFound is the cause when the mirror does not have a file.
+// errNotFound is the cause if the mirror does not have a file.
 var errNotFound = errors.New("not found on the mirror")
 
 // fetcher downloads files, and stores those with a known hash in a directory.
@@ -36,9 +36,9 @@ type fetcher struct {
 }
 
 const (
-	downloads = 8                // at a time
-	tries     = 4                // of each file
-	stall     = 30 * time.Second // without a byte, after which a download is tried again
+	downloads = 8                // concurrent
+	tries     = 4                // for each file
+	stall     = 30 * time.Second // time without data after which a download is retried
 )
 
 // release downloads a file whose size and hash are not known yet.
@@ -63,12 +63,11 @@ type item struct {
 	fileEntry
 }
 
-// path is where the file is kept.
+// path returns the file's path in the cache.
 func (f *fetcher) path(i item) string { return filepath.Join(f.dir, i.SHA256) }
 
-// all downloads the items that are not in the cache, several at a time, and
-// reports their bytes under phase. When it returns nil all of them are in the
-// cache with the right content.
+// all downloads the items that are not in the cache, several at a time, and reports the bytes under
+// the name phase. When it returns nil, all items are in the cache and match their hashes.
 func (f *fetcher) all(ctx context.Context, phase string, items []item) error {
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return fmt.Errorf("make the download cache: %w", err)
@@ -135,7 +134,7 @@ func (f *fetcher) save(ctx context.Context, i item, advance func(int64)) error {
 	return err
 }
 
-// retry calls op again after failures that may pass.
+// retry calls op, and calls it again after temporary errors.
 func (f *fetcher) retry(ctx context.Context, op func() error) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval = 200 * time.Millisecond
@@ -150,7 +149,7 @@ func (f *fetcher) retry(ctx context.Context, op func() error) error {
 	return err
 }
 
-// read requests url and hands its body to fn.
+// read requests url and passes the body to fn.
 func (f *fetcher) read(ctx context.Context, url string, fn func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -186,7 +185,7 @@ func (f *fetcher) read(ctx context.Context, url string, fn func(io.Reader) error
 	return fn(body)
 }
 
-// because explains a context error by its cause.
+// because returns ": " and the cause of a context's end, for an error message.
 func because(ctx context.Context) string {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
 		return ": " + cause.Error()

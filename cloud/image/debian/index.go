@@ -10,41 +10,41 @@ import (
 	"pault.ag/go/debian/version"
 )
 
-// Package is one version of a binary package that a mirror offers.
+// Package is a version of a binary package on a mirror.
 type Package struct {
 	Name, Version, Architecture string
 	Size                        int64  // bytes of the .deb
-	SHA256                      string // of the .deb, in hex
-	URL                         string // where the .deb is
+	SHA256                      string // of the .deb, in hexadecimal
+	URL                         string // of the .deb
 
 	essential bool
 	priority  string
-	depends   string // Pre-Depends and Depends, unparsed: few are ever looked at
+	depends   string // Pre-Depends and Depends, unparsed, since few are needed
 	conflicts string // Conflicts and Breaks, likewise
 	provides  string
 }
 
-// required reports whether a Debian system is not complete without p.
+// required reports whether a Debian system must have p.
 func (p *Package) required() bool { return p.essential || p.priority == "required" }
 
-// archive is what can be installed: the newest version of each package among
-// the indexes added.
+// archive is the set of packages that can be installed: the newest version of each in the indexes
+// that were added.
 type archive struct {
 	packages  map[string]*Package
-	providers map[string][]provider // by the virtual package's name
+	providers map[string][]provider // keyed by the name of the virtual package
 }
 
-// provider is a package that provides another name, perhaps at a version.
+// provider is a package that provides another name, optionally with a version.
 type provider struct {
 	pkg     *Package
-	version string // "" when the Provides names none
+	version string // empty if the Provides field names none
 }
 
 func newArchive() *archive {
 	return &archive{packages: map[string]*Package{}}
 }
 
-// add reads a Packages index whose files are below base.
+// add reads a Packages index. The files of its packages are below the URL base.
 func (a *archive) add(index, base string) error {
 	return parseControl(index, func(p paragraph) error {
 		pkg := &Package{}
@@ -80,20 +80,20 @@ func (a *archive) add(index, base string) error {
 			return fmt.Errorf("package %q: the index lacks its version, file name, size or SHA256", pkg.Name)
 		}
 		if _, err := version.Parse(pkg.Version); err != nil {
-			return nil // dpkg would not take it; only who wants the package misses it
+			return nil // dpkg would refuse it: ignore it, unless another package needs it
 		}
 		pkg.Size, pkg.SHA256 = e.Size, e.SHA256
 		pkg.URL = base + "/" + file
 		if old := a.packages[pkg.Name]; old == nil || compareVersions(pkg.Version, old.Version) > 0 {
 			a.packages[pkg.Name] = pkg
 		}
-		a.providers = nil // built anew when next asked for
+		a.providers = nil // computed again when next needed
 		return nil
 	})
 }
 
-// provide returns the packages that provide name: required ones first, then by
-// priority, then by name, so that the choice among them is always the same.
+// provide returns the packages that provide name: required ones first, then by priority, then by
+// name, so that the choice is deterministic.
 func (a *archive) provide(name string) ([]provider, error) {
 	if a.providers == nil {
 		a.providers = map[string][]provider{}
@@ -119,7 +119,7 @@ func (a *archive) provide(name string) ([]provider, error) {
 	return a.providers[name], nil
 }
 
-// rank orders packages by how much a plain system wants them.
+// rank returns the priority of a package as a number; lower ones are preferred.
 func rank(p *Package) int {
 	if p.essential {
 		return 0
@@ -137,8 +137,8 @@ func join(a, b string) string {
 	return a + ", " + b
 }
 
-// relation is one alternative of a dependency field: a package, perhaps with a
-// constraint on its version.
+// relation is one alternative in a dependency field: a package, optionally with a constraint on its
+// version.
 type relation struct {
 	name    string
 	op      string // "", "<<", "<=", "=", ">=", ">>"
@@ -161,7 +161,7 @@ func compareVersions(a, b string) int {
 	return version.Compare(x, y)
 }
 
-// admits reports whether version v meets the constraint.
+// admits reports whether version v satisfies the constraint.
 func (r relation) admits(v string) bool {
 	c := compareVersions(v, r.version)
 	switch r.op {
@@ -179,14 +179,14 @@ func (r relation) admits(v string) bool {
 	return true
 }
 
-// provided reports whether a Provides at version v meets the constraint: one
-// without a version meets only a relation without one.
+// provided reports whether a Provides with version v satisfies the constraint. Without a version,
+// it satisfies only relations without a constraint.
 func (r relation) provided(v string) bool {
 	return r.op == "" || v != "" && r.admits(v)
 }
 
-// parseRelations parses a Depends-like field: groups that must all hold, each a
-// list of alternatives of which one must hold. Architecture qualifiers after a
+// parseRelations parses a field such as Depends into groups, all of which must be satisfied. A
+// group is a list of alternatives, one of which must be satisfied. Architecture qualifiers after a
 // colon are dropped, since there is only one architecture.
 func parseRelations(s string) ([][]relation, error) {
 	var groups [][]relation

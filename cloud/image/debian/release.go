@@ -16,16 +16,16 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// release is a suite's signed table of contents.
+// release is the content of a suite's signed Release file.
 type release struct {
 	Suite, Codename  string
 	Version          string    // such as 12.11
-	Date, ValidUntil time.Time // ValidUntil is zero when the suite never expires
-	ByHash           bool      // files can be had below by-hash/SHA256
+	Date, ValidUntil time.Time // ValidUntil is zero if the suite does not expire
+	ByHash           bool      // files are also available below by-hash/SHA256
 	Files            map[string]fileEntry
 }
 
-// fileEntry is a release's entry for one of its files.
+// fileEntry is the entry of a file in a Release file.
 type fileEntry struct {
 	Size   int64
 	SHA256 string // hex
@@ -52,7 +52,7 @@ func (d distribution) loadKeyring(host fs.FS, read func(string) ([]byte, error),
 	if err != nil {
 		return nil, err
 	}
-	for _, ext := range []string{".gpg", ".pgp"} { // of the packages of different releases
+	for _, ext := range []string{".gpg", ".pgp"} { // the extension differs between releases
 		name := "usr/share/keyrings/" + d.Keyring + ext
 		data, err := fs.ReadFile(host, name)
 		if err != nil {
@@ -80,9 +80,8 @@ func parseKeyring(name string, data []byte) (keys openpgp.EntityList, err error)
 	return keys, nil
 }
 
-// verifyRelease checks the signature of an InRelease file and returns the text
-// that was signed; nothing outside the signature gets through. Any one of
-// several signatures by a key of keys is enough.
+// verifyRelease verifies the signature of an InRelease file and returns the signed text only. One
+// valid signature by a key in keys is sufficient.
 func verifyRelease(inRelease []byte, keys openpgp.EntityList, now time.Time) (string, error) {
 	block, rest := clearsign.Decode(inRelease)
 	if block == nil {
@@ -147,7 +146,7 @@ func parseRelease(text string) (*release, error) {
 	return r, nil
 }
 
-// parseDate parses the dates of Release files, which are always in UTC.
+// parseDate parses a date in a Release file, which is always in UTC.
 func parseDate(s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC1123, "Mon, _2 Jan 2006 15:04:05 MST", time.RFC1123Z} {
 		if t, err := time.Parse(layout, s); err == nil {
@@ -174,12 +173,11 @@ func (r *release) expired(now time.Time) bool {
 	return !r.ValidUntil.IsZero() && now.After(r.ValidUntil)
 }
 
-// index returns the Packages index of one component of src, to which r belongs,
-// in the form that is cheapest to read: gzip inflates several times faster than
-// xz and is not much larger.
+// index returns the Packages index of a component of src, whose release is r. It prefers gzip,
+// which decompresses several times faster than xz and is not much larger.
 func (r *release) index(src source, component, arch string) (indexItem, error) {
-	// The security suite's Release calls its components updates/main and so on,
-	// but names its files without the prefix.
+	// The Release file of the security suite calls its components updates/main and so on, but its
+	// paths do not contain the prefix.
 	dir := component + "/binary-" + arch
 	for _, name := range []string{"Packages.gz", "Packages.xz"} {
 		e, ok := r.Files[dir+"/"+name]
@@ -187,7 +185,7 @@ func (r *release) index(src source, component, arch string) (indexItem, error) {
 			continue
 		}
 		file := name
-		if r.ByHash { // stays right while the mirror is being updated
+		if r.ByHash { // remains valid while the mirror is being updated
 			file = "by-hash/SHA256/" + e.SHA256
 		}
 		url := src.URI + "/dists/" + src.Suite + "/" + dir + "/" + file
@@ -199,6 +197,6 @@ func (r *release) index(src source, component, arch string) (indexItem, error) {
 // indexItem is a Packages index to download.
 type indexItem struct {
 	item
-	compression string // the extension of its name
-	base        string // its packages' file names are below this URL
+	compression string // extension of the file name
+	base        string // URL that the file names of its packages are relative to
 }

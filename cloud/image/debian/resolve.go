@@ -34,8 +34,7 @@ func (a *archive) resolve(include []string) ([]*Package, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	// All roots are chosen before anything is looked for, so that a dependency
-	// with alternatives sees them.
+	// Select all roots before resolving dependencies, so that alternatives prefer them.
 	for _, p := range roots {
 		r.chosen[p.Name] = p
 	}
@@ -47,7 +46,7 @@ func (a *archive) resolve(include []string) ([]*Package, error) {
 	return r.order, r.conflicts()
 }
 
-// optional returns those of names that can be installed together with include.
+// optional returns those of names that can be installed in addition to include.
 func (a *archive) optional(include, names []string) []string {
 	var there, out []string
 	for _, name := range names {
@@ -58,7 +57,7 @@ func (a *archive) optional(include, names []string) []string {
 	if _, err := a.resolve(slices.Concat(include, there)); err == nil {
 		return there
 	}
-	for _, name := range there { // one by one, to leave out those that cannot be
+	for _, name := range there { // one by one, to leave out those that cannot be installed
 		if _, err := a.resolve(slices.Concat(include, out, []string{name})); err == nil {
 			out = append(out, name)
 		}
@@ -73,7 +72,7 @@ type resolver struct {
 	order   []*Package
 }
 
-// visit chooses what p depends on and appends p to the order after it.
+// visit resolves the dependencies of p and then appends p to the order.
 func (r *resolver) visit(p *Package) error {
 	if r.visited[p] {
 		return nil
@@ -100,7 +99,7 @@ func (r *resolver) visit(p *Package) error {
 	return nil
 }
 
-// satisfy picks the package for a group of alternatives.
+// satisfy returns the package to install for a group of alternatives.
 func (r *resolver) satisfy(group []relation) (*Package, error) {
 	var first *Package
 	for _, alt := range group {
@@ -127,7 +126,7 @@ func (r *resolver) satisfy(group []relation) (*Package, error) {
 	return first, nil
 }
 
-// candidates lists the packages that satisfy alt, best first.
+// candidates returns the packages that satisfy alt, best first.
 func (r *resolver) candidates(alt relation) ([]*Package, error) {
 	var list []*Package
 	if p := r.packages[alt.name]; p != nil && alt.admits(p.Version) {
@@ -145,7 +144,7 @@ func (r *resolver) candidates(alt relation) ([]*Package, error) {
 	return list, nil
 }
 
-// conflicts reports chosen packages that cannot be installed together.
+// conflicts reports selected packages that conflict with each other.
 func (r *resolver) conflicts() error {
 	var errs []error
 	for _, p := range r.order {

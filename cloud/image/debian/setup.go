@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Command returns the command of the second stage, for a machine whose root is the tree of
-// WriteTar. It needs no network. Its output is for a log.
+// Command returns the command of the second stage, for a machine whose root was written by
+// WriteTar. It needs no network. Its output is meant for a log.
 func (s *System) Command() []string {
 	names := make([]string, len(s.Packages))
 	for i, p := range s.Packages {
@@ -20,14 +20,14 @@ func (s *System) Command() []string {
 	}
 }
 
-// setupScript takes: architecture, login user, all packages in order, the login user's full
-// name, and that user's groups.
+// setupScript has these arguments: architecture, login user, all packages in order, the login
+// user's full name, and the login user's groups.
 //
 //go:embed setup.sh
 var setupScript string
 
-// configuration writes the files that make a cloud machine of a plain system,
-// as the Debian cloud team's images have them.
+// configuration writes the files that distinguish a cloud image from a plain system, as in the
+// images of the Debian cloud team.
 func (t *tree) configuration() error {
 	files := []configurationFile{
 		{"etc/cloud/cloud.cfg.d/90_bake.cfg", 0o644, strings.ReplaceAll(cloudConfig, "LOGIN", t.system.user)},
@@ -54,13 +54,13 @@ type configurationFile struct {
 	content string
 }
 
-// noSnap replaces the snap command of Ubuntu's images.
+// noSnap replaces the snap command in Ubuntu images.
 const noSnap = `#!/bin/sh
 echo "snap: snaps do not work on local machines, which cannot mount them: install a Debian package instead, or bake on AWS" >&2
 exit 1
 `
 
-// aptSources returns the files with the package sources, in the format of the release's own
+// aptSources returns the files with the package sources, in the format of the release's official
 // images.
 func (s *System) aptSources() []configurationFile {
 	if !slices.Contains([]string{"noble", "trixie"}, s.suite) {

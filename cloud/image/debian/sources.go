@@ -17,13 +17,13 @@ type source struct {
 	URI        string // without a trailing slash
 	Suite      string
 	Components []string
-	SignedBy   string // what the host's sources say; "" means any key apt trusts
-	// Expired admits a release past its Valid-Until, as
-	// "Check-Valid-Until: no" in the host's sources does for a frozen mirror.
+	SignedBy   string // as in the host's sources; empty means any key that apt trusts
+	// Expired accepts a release past its Valid-Until date, like "Check-Valid-Until: no" for a
+	// frozen mirror in the host's sources.
 	Expired bool
 }
 
-// Line returns s in the one-line format of sources.list.
+// Line returns s in the one-line format of sources.list(5).
 func (s source) Line() string {
 	options := ""
 	if s.Expired {
@@ -32,9 +32,8 @@ func (s source) Line() string {
 	return "deb " + options + s.URI + " " + s.Suite + " " + strings.Join(s.Components, " ")
 }
 
-// hostSources reads the binary package sources of the host whose root directory
-// is host, from sources.list and sources.list.d in either format. A host
-// without apt has none.
+// hostSources reads the binary package sources of the host with the root directory host:
+// sources.list and sources.list.d, in both formats. A host without apt has none.
 func hostSources(host fs.FS) ([]source, error) {
 	var all []source
 	for _, pattern := range []string{"etc/apt/sources.list", "etc/apt/sources.list.d/*.list", "etc/apt/sources.list.d/*.sources"} {
@@ -45,7 +44,7 @@ func hostSources(host fs.FS) ([]source, error) {
 		for _, name := range names {
 			b, err := fs.ReadFile(host, name)
 			if errors.Is(err, fs.ErrPermission) {
-				continue // may hold a password; not for this user
+				continue // it may contain a password and not be readable by this user
 			}
 			if err != nil {
 				return nil, fmt.Errorf("read the host's apt sources: %w", err)
@@ -67,7 +66,7 @@ func hostSources(host fs.FS) ([]source, error) {
 // HostMirrors returns the URLs of the archives in the host's own apt sources, without
 // duplicates. It ignores sources that cannot be read.
 func HostMirrors(host fs.FS) []string {
-	sources, _ := hostSources(host) // making a base reports their errors
+	sources, _ := hostSources(host) // errors are reported when a base is made
 	return mirrors(sources)
 }
 
@@ -203,8 +202,8 @@ func fetchable(uri string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// loopback returns the first of urls that on a machine would refer to the machine itself
-// and not to the host.
+// loopback returns the first of urls that, on a machine, would refer to the machine instead of the
+// host.
 func loopback(urls []string) string {
 	for _, text := range urls {
 		u, err := url.Parse(text)
@@ -223,7 +222,7 @@ func loopback(urls []string) string {
 func hostAdmitsExpired(host fs.FS) bool {
 	setting := regexp.MustCompile(`(?m)^[^#/]*\bCheck-Valid-Until\s+"?(?:false|no|0|off)"?\s*;`)
 	for _, pattern := range []string{"etc/apt/apt.conf", "etc/apt/apt.conf.d/*"} {
-		names, _ := fs.Glob(host, pattern) // the pattern is well-formed
+		names, _ := fs.Glob(host, pattern) // the pattern is valid
 		for _, name := range names {
 			if b, err := fs.ReadFile(host, name); err == nil && setting.Match(b) {
 				return true

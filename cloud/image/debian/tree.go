@@ -17,10 +17,9 @@ import (
 	"strings"
 )
 
-// WriteTar writes the root file system with every package unpacked: the
-// packages' files, dpkg's database saying that they are unpacked, and the
-// configuration that tells a cloud machine from any other. Progress counts the
-// bytes of the packages.
+// WriteTar writes the root file system with every package unpacked: the packages' files, a dpkg
+// database in which they are unpacked, and the configuration of a cloud image. It reports progress
+// in bytes of packages.
 func (s *System) WriteTar(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -63,9 +62,8 @@ type openedDeb struct {
 	err error
 }
 
-// open inflates the packages on all processors, a few ahead of their reader. It
-// sends one channel per package, in order, on which the package follows when it
-// is ready; it ends with ctx.
+// open decompresses packages on all processors, slightly ahead of the reader. For each package, in
+// order, it sends a channel on which the package follows when it is ready. It stops when ctx ends.
 func (s *System) open(ctx context.Context) <-chan chan openedDeb {
 	workers := runtime.GOMAXPROCS(0)
 	queue := make(chan chan openedDeb, 2*workers)
@@ -100,7 +98,7 @@ func (s *System) openPackage(p *Package) (*deb, error) {
 // tree writes a root file system entry by entry.
 type tree struct {
 	tar    *tar.Writer
-	owner  map[string]string // the package that has each path so far; directories have ""
+	owner  map[string]string // the package that each path is from; "" for directories
 	system *System
 
 	status       strings.Builder // /var/lib/dpkg/status
@@ -108,12 +106,12 @@ type tree struct {
 	triggers     map[string]string
 }
 
-// merged are the directories that a Debian 12 root has below /usr, with a
-// symbolic link in their old place. Packages may still use the old names.
+// merged are the directories that a Debian 12 root has below /usr, with symbolic links in their
+// place. Packages may still use the old paths.
 var merged = map[string]bool{"bin": true, "sbin": true, "lib": true, "lib64": true}
 
-// place returns where the path of a package's file is in the tree, without a
-// leading slash; "" is the root.
+// place returns the path in the tree of a file in a package, without a leading slash; "" is the
+// root.
 func place(name string) string {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	top, _, _ := strings.Cut(name, "/")
@@ -123,7 +121,7 @@ func place(name string) string {
 	return name
 }
 
-// skeleton writes what no package has.
+// skeleton writes the directories and links that belong to no package.
 func (t *tree) skeleton() error {
 	for _, dir := range []string{"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/updates"} {
 		if err := t.dir(dir); err != nil {
@@ -154,8 +152,7 @@ func (t *tree) dir(name string) error {
 	return t.header(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
 }
 
-// file writes a file of the tree's own, and the directories above it that no
-// package has brought.
+// file writes a file that belongs to no package, and its missing parent directories.
 func (t *tree) file(name string, mode int64, content string) error {
 	for i, c := range name {
 		if c == '/' {
@@ -188,7 +185,7 @@ func (t *tree) add(p *Package, d *deb) error {
 	if control.get("Package") != p.Name || control.get("Version") != p.Version {
 		return fmt.Errorf("it claims to be %s %s", control.get("Package"), control.get("Version"))
 	}
-	// dpkg's name for the package in its database and for its files there.
+	// The package's name in dpkg's database and in the names of its files there.
 	name := p.Name
 	if control.get("Multi-Arch") == "same" {
 		name += ":" + control.get("Architecture")
@@ -226,11 +223,11 @@ func (t *tree) add(p *Package, d *deb) error {
 	return nil
 }
 
-// packageFiles is the data about the files of a package in dpkg's database.
+// packageFiles describes the files of a package for dpkg's database.
 type packageFiles struct {
-	list      string            // the names, a line each
-	sums      string            // MD5 sums as in md5sums, if the package brings none
-	conffiles map[string]string // MD5 sums by name
+	list      string            // paths, one on each line
+	sums      string            // MD5 sums in the format of md5sums, if the package has no such file
+	conffiles map[string]string // MD5 sums by path
 }
 
 // addFiles writes the files of a package.
@@ -250,7 +247,7 @@ func (t *tree) addFiles(p *Package, d *deb) (packageFiles, error) {
 		}
 		original := path.Clean("/" + h.Name)
 		if original == "/" {
-			list.WriteString("/.\n") // dpkg's way to write the root
+			list.WriteString("/.\n") // dpkg's notation for the root
 		} else {
 			list.WriteString(original + "\n")
 		}
@@ -260,7 +257,7 @@ func (t *tree) addFiles(p *Package, d *deb) (packageFiles, error) {
 		}
 		if owner, taken := t.owner[target]; taken {
 			if h.Typeflag == tar.TypeDir && owner == "" {
-				continue // the first package decides, as with dpkg
+				continue // the first package wins, as with dpkg
 			}
 			return out, fmt.Errorf("/%s is in package %s too", target, owner)
 		}
@@ -305,8 +302,8 @@ func (t *tree) addFiles(p *Package, d *deb) (packageFiles, error) {
 	return out, nil
 }
 
-// conffileNames parses a conffiles file: one absolute path a line, perhaps after
-// a flag, which is only of use to a later version of the package.
+// conffileNames parses a conffiles file: one absolute path on each line, optionally after a flag,
+// which only matters for upgrades.
 func conffileNames(s string) map[string]bool {
 	names := map[string]bool{}
 	for line := range strings.Lines(s) {
@@ -317,8 +314,8 @@ func conffileNames(s string) map[string]bool {
 	return names
 }
 
-// interests records the triggers that a package waits for (deb-triggers(5)) in
-// the form of dpkg's database.
+// interests records the triggers that a package is interested in (deb-triggers(5)) in the format of
+// dpkg's database.
 func (t *tree) interests(name, triggers string) error {
 	for line := range strings.Lines(triggers) {
 		f := strings.Fields(line)
@@ -344,7 +341,7 @@ func (t *tree) interests(name, triggers string) error {
 	return nil
 }
 
-// writeStatus adds a package to the status file as unpacked.
+// writeStatus adds a package to the status file, as unpacked.
 func (t *tree) writeStatus(control paragraph, conffiles map[string]string) {
 	b := &t.status
 	for _, f := range control {
@@ -362,7 +359,7 @@ func (t *tree) writeStatus(control paragraph, conffiles map[string]string) {
 	b.WriteByte('\n')
 }
 
-// database writes the parts of dpkg's database that cover all packages.
+// database writes the files of dpkg's database that are not specific to a package.
 func (t *tree) database() error {
 	err := errors.Join(
 		t.file("var/lib/dpkg/status", 0o644, t.status.String()),

@@ -1,4 +1,4 @@
-// Package disk finds the root file system in an image of a virtual machine's disk.
+// Package disk finds the root file system in a virtual machine's disk image.
 package disk
 
 import (
@@ -19,13 +19,13 @@ var le, be = binary.LittleEndian, binary.BigEndian
 type Disk struct {
 	io.ReaderAt
 	Size int64 // bytes
-	File int64 // bytes of its image file
+	File int64 // size of the image file in bytes
 }
 
-// Formats are the image formats that [Open] reads. All but the last are also EC2's.
+// Formats are the image formats that [Open] reads. All but the last are also accepted by EC2.
 var Formats = []string{"raw", "vhd", "vmdk", "ova", "qcow2"}
 
-// Open returns the content of a disk whose image is in a file of some size.
+// Open returns the content of the disk whose image is in file, which has the given size in bytes.
 func Open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	d, err := open(file, size, format)
 	d.File = size
@@ -48,8 +48,8 @@ func open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %s", format, strings.Join(Formats, ", "))
 }
 
-// Root returns the file system from which the disk boots: the first one that
-// holds a system, on the whole disk or in a partition.
+// Root returns the file system that the disk boots from: the first one that contains a system, on
+// the whole disk or in a partition.
 func (d Disk) Root() (*ext4.FS, error) {
 	parts, err := d.partitions()
 	if err != nil {
@@ -58,7 +58,7 @@ func (d Disk) Root() (*ext4.FS, error) {
 	var problems []error
 	var there []string
 	for n, p := range append([]extent{{0, d.Size}}, parts...) {
-		p.size = min(p.size, d.Size-p.start) // of a disk that is cut off
+		p.size = min(p.size, d.Size-p.start) // the disk may be truncated
 		device := io.NewSectionReader(d, p.start, p.size)
 		fs, err := ext4.Open(device, p.size)
 		if err == nil {
@@ -83,7 +83,7 @@ func (d Disk) Root() (*ext4.FS, error) {
 	return nil, errors.Join(append([]error{none}, problems...)...)
 }
 
-// isSystem tells the root of a system from other file systems, such as /boot.
+// isSystem reports whether the names are those of a system's root rather than, for example, /boot.
 func isSystem(names []string) bool {
 	return slices.Contains(names, "etc") && (slices.Contains(names, "bin") || slices.Contains(names, "usr"))
 }
@@ -93,7 +93,8 @@ type extent struct{ start, size int64 }
 
 const sector = 512
 
-// partitions are those of the disk's partition table, GPT or MBR. A disk may have none.
+// partitions returns the partitions in the disk's GPT or MBR. A disk without a partition table has
+// none.
 func (d Disk) partitions() ([]extent, error) {
 	head := make([]byte, 2*sector)
 	if _, err := d.ReadAt(head, 0); errors.Is(err, io.EOF) {
@@ -132,11 +133,12 @@ func (d Disk) gpt(header []byte) ([]extent, error) {
 // maxLogical is the largest number of logical partitions.
 const maxLogical = 64
 
-// mbr returns the partitions of the table in the first sector. The tables of logical partitions
-// form a chain within the extended partition: each has one of them and where the next table is.
+// mbr returns the partitions in the table in the first sector. The tables of logical partitions
+// form a chain within the extended partition: each describes one partition and points to the next
+// table.
 func (d Disk) mbr(table []byte) ([]extent, error) {
 	var out []extent
-	var at, first int64 // sectors of the table, and of the first of the chain
+	var at, first int64 // sectors of the current table and of the extended partition
 	for range maxLogical {
 		next := int64(0)
 		for i := range 4 {

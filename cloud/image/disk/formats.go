@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	maxTable   = 64 << 20 // bytes of the tables of an image: enough for a disk of maxDisk
-	maxCluster = 2 << 20  // bytes of what is compressed as a whole, or of a block that a table places
+	maxTable   = 64 << 20 // bytes of the tables of an image: sufficient for a disk of maxDisk
+	maxCluster = 2 << 20  // bytes of a block or a compressed cluster
 	maxDisk    = 64 << 40 // bytes, as on EC2
 )
 
-// blocks is a disk whose image file holds it in blocks of one size, in any order.
+// blocks is a disk that the image file stores in blocks of a fixed size, in any order.
 type blocks struct {
 	file  io.ReaderAt
 	size  int64 // of a block
@@ -25,14 +25,14 @@ type blocks struct {
 	find  func(n int64) (place, error)
 
 	mu   sync.Mutex
-	last int64 // the compressed block that is held, or -1
+	last int64 // number of the compressed block in the cache, or -1
 	data []byte
 }
 
-// place says where a block is.
+// place is the location of a block.
 type place struct {
-	at     int64                  // in the file; 0 if the block is all zeros
-	unpack func() ([]byte, error) // if the block is compressed, in place of at
+	at     int64                  // offset in the file; 0 if the block is all zeros
+	unpack func() ([]byte, error) // set instead of at if the block is compressed
 }
 
 func newBlocks(file io.ReaderAt, size, count int64, find func(n int64) (place, error)) *blocks {
@@ -58,7 +58,7 @@ func (b *blocks) ReadAt(p []byte, off int64) (int, error) {
 	return read, nil
 }
 
-// read reads a part of block n.
+// read reads from block n, starting at the offset at in the block.
 func (b *blocks) read(part []byte, n, at int64) error {
 	if b.last == n {
 		copy(part, b.data[at:])
@@ -90,13 +90,13 @@ func (b *blocks) read(part []byte, n, at int64) error {
 	return nil
 }
 
-// table is one of several tables with the places of blocks, of which the last is held.
+// table caches one of several tables of block locations, the last one used.
 type table struct {
-	held int64 // its offset in the file, or 0
+	held int64 // offset of the cached table in the file, or 0
 	data []byte
 }
 
-// load reads the table of size bytes at an offset that is not 0.
+// load returns the table of size bytes at the offset at, which is not 0.
 func (t *table) load(file io.ReaderAt, at, size int64) ([]byte, error) {
 	if t.held == at {
 		return t.data, nil
@@ -111,8 +111,8 @@ func (t *table) load(file io.ReaderAt, at, size int64) ([]byte, error) {
 	return t.data, nil
 }
 
-// openVHD reads the Virtual Hard Disk Image Format (Microsoft, 2006): fixed,
-// which is the disk and a footer, and dynamic.
+// openVHD reads fixed and dynamic disks in the Virtual Hard Disk Image Format (Microsoft, 2006). A
+// fixed disk is the raw content with a footer.
 func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	footer := make([]byte, 512)
 	if _, err := file.ReadAt(footer, size-512); err != nil || size < 512 || string(footer[:8]) != "conectix" {
@@ -138,7 +138,7 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	if _, err := file.ReadAt(table, int64(be.Uint64(header[16:]))); err != nil {
 		return Disk{}, fmt.Errorf("reading the VHD image's table: %w", err)
 	}
-	bitmap := (block/sector/8 + sector - 1) / sector * sector // which of a block's sectors are in use
+	bitmap := (block/sector/8 + sector - 1) / sector * sector // bitmap of the sectors in use in a block
 	return Disk{ReaderAt: newBlocks(file, block, count, func(n int64) (place, error) {
 		at := be.Uint32(table[n*4:])
 		if at == 1<<32-1 {
@@ -148,8 +148,8 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	}), Size: length}, nil
 }
 
-// openVMDK reads sparse extents of the Virtual Disk Format 5.0 (VMware, 2011):
-// those that hypervisors write and the compressed ones of OVF packages.
+// openVMDK reads sparse extents in the Virtual Disk Format 5.0 (VMware, 2011): those that
+// hypervisors write and the stream-optimized ones in OVF packages.
 func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	damaged := func(what string) (Disk, error) { return Disk{}, errors.New("the VMDK image is damaged: " + what) }
 	header := make([]byte, 512)
@@ -157,7 +157,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{}, errors.New("not a sparse VMDK image; a descriptor that refers to other files cannot be imported")
 	}
 	const atEnd = 1<<64 - 1
-	if le.Uint64(header[56:]) == atEnd { // written in one go: the header that knows is at the end
+	if le.Uint64(header[56:]) == atEnd { // written as a stream: the complete header is at the end
 		if _, err := file.ReadAt(header, size-1024); err != nil || string(header[:4]) != "KDMV" {
 			return damaged("its footer is missing")
 		}
@@ -187,7 +187,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 		if err != nil {
 			return place{}, err
 		}
-		if at = int64(le.Uint32(data[n%entries*4:])); at <= 1 { // nothing, or zeros
+		if at = int64(le.Uint32(data[n%entries*4:])); at <= 1 { // 0 is unallocated, 1 is all zeros
 			return place{}, nil
 		}
 		if !compressed {
@@ -199,7 +199,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 
 // readGrain reads a compressed grain.
 func readGrain(file io.ReaderAt, at, size int64) ([]byte, error) {
-	marker := make([]byte, 12) // its place on the disk, and the size of what follows
+	marker := make([]byte, 12) // the grain's sector on the disk and the size of the data
 	if _, err := file.ReadAt(marker, at); err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func readGrain(file io.ReaderAt, at, size int64) ([]byte, error) {
 	return readBlock(z, size)
 }
 
-// readBlock reads a block of a size that was compressed; the last one of a disk may be short.
+// readBlock reads a decompressed block of the given size; the last block of a disk may be shorter.
 func readBlock(r io.Reader, size int64) ([]byte, error) {
 	data := make([]byte, size)
 	if _, err := io.ReadFull(r, data); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -219,7 +219,7 @@ func readBlock(r io.Reader, size int64) ([]byte, error) {
 	return data, nil
 }
 
-// openOVA finds the first disk of a machine in a tar archive (DMTF DSP0243).
+// openOVA opens the first disk in an OVA, a tar archive (DMTF DSP0243).
 func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 	r := io.NewSectionReader(file, 0, size)
 	for archive := tar.NewReader(r); ; {
@@ -233,7 +233,7 @@ func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 		if path.Ext(h.Name) != ".vmdk" {
 			continue
 		}
-		at, err := r.Seek(0, io.SeekCurrent) // the content follows its header
+		at, err := r.Seek(0, io.SeekCurrent) // the content follows the header
 		if err != nil {
 			return Disk{}, err
 		}
@@ -243,6 +243,6 @@ func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 				return openVMDK(disk, h.Size)
 			}
 		}
-		return Disk{ReaderAt: disk, Size: h.Size}, nil // a flat extent is the disk itself
+		return Disk{ReaderAt: disk, Size: h.Size}, nil // a flat extent contains the raw disk
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// qcow2Offset are the bits of a table's entry that say where something is in the file.
+// qcow2Offset masks the file offset in a table entry.
 const qcow2Offset = 1<<56 - 1<<9
 
-// openQCOW2 reads QEMU's image format in the versions 2 and 3 (docs/interop/qcow2 in QEMU's
-// source), without its snapshots.
+// openQCOW2 reads QEMU's image format, versions 2 and 3 (docs/interop/qcow2 in QEMU's source),
+// without snapshots.
 func openQCOW2(file io.ReaderAt) (Disk, error) {
 	header := make([]byte, 112)
 	if n, err := file.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) || n < 72 || string(header[:4]) != "QFI\xfb" {
@@ -64,18 +64,18 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 		entry := be.Uint64(data[n%(cluster/8)*8:])
 		switch {
 		case entry&(1<<62) != 0:
-			low := 62 - (bits - 8) // bits of the offset; the others say how many sectors follow the first
+			low := 62 - (bits - 8) // number of bits of the offset; the remaining bits are the number of additional sectors
 			at := int64(entry & (1<<low - 1))
 			end := at&^(sector-1) + sector*(1+int64(entry&(1<<62-1)>>low))
 			return place{unpack: func() ([]byte, error) { return inflate(io.NewSectionReader(file, at, end-at), cluster, zstandard) }}, nil
-		case entry&1 != 0: // zeros
+		case entry&1 != 0: // all zeros
 			return place{}, nil
 		}
 		return place{at: int64(entry & qcow2Offset)}, nil
 	}), Size: size}, nil
 }
 
-// inflate returns a compressed cluster.
+// inflate returns a decompressed cluster of the given size.
 func inflate(r io.Reader, size int64, zstandard bool) ([]byte, error) {
 	if !zstandard {
 		return readBlock(flate.NewReader(r), size)
@@ -88,7 +88,8 @@ func inflate(r io.Reader, size int64, zstandard bool) ([]byte, error) {
 	return readBlock(z, size)
 }
 
-// Detect returns the format of a disk image, by its content, or "" if it looks like none.
+// Detect returns the format of a disk image, judging by its content, or "" if it is not a known
+// one.
 func Detect(file io.ReaderAt, size int64) (format string) {
 	at := func(offset int64, magic string) bool {
 		b := make([]byte, len(magic))
@@ -118,7 +119,8 @@ func Detect(file io.ReaderAt, size int64) (format string) {
 	return ""
 }
 
-// kindOf names the file system, or what else is known, at the beginning of a device; "" is unknown.
+// kindOf returns the name of the file system, or of other known content, at the start of a device;
+// "" if unknown.
 func kindOf(r io.ReaderAt) string {
 	for _, known := range []struct {
 		name   string

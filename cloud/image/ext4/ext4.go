@@ -1,5 +1,5 @@
-// Package ext4 reads ext2, ext3 and ext4 file systems out of disk images, as the
-// kernel's documentation (Documentation/filesystems/ext4) describes them.
+// Package ext4 reads ext2, ext3 and ext4 file systems in disk images and writes ext4, following the
+// kernel's documentation (Documentation/filesystems/ext4).
 package ext4
 
 import (
@@ -15,30 +15,30 @@ import (
 	"bake/cloud/machine/layer"
 )
 
-// ErrNot is the error for something that is no such file system.
+// ErrNot is the error if there is no such file system.
 var ErrNot = errors.New("no ext2, ext3 or ext4 file system")
 
-// FS is a file system. It is untrusted: no block is read as content more than once, so that it
-// cannot hold more than its size.
+// FS is a file system. It is untrusted: no block is read as content more than once, so the total
+// content cannot exceed the size of the file system.
 type FS struct {
 	r           io.ReaderAt
 	blockSize   int64
 	inodeSize   int64
-	perGroup    uint32 // inodes in a group
+	perGroup    uint32 // inodes in a block group
 	inodes      uint32
 	blocks      int64
 	free        int64
-	groups      int64 // offset of the table of block groups
-	descriptor  int64 // size of its entries
-	fileTypes   bool  // directory entries say what they name
-	roomForMore bool  // inodes are larger than ext2's, so have room for attributes
+	groups      int64 // offset of the group descriptors
+	descriptor  int64 // size of a group descriptor
+	fileTypes   bool  // directory entries contain file types
+	roomForMore bool  // inodes are larger than in ext2, with room for attributes
 
-	unread int64 // blocks that can still be content
-	group  int64 // that whose inode table is at table, or -1
+	unread int64 // blocks that may still be read as content
+	group  int64 // the group whose inode table is at table, or -1
 	table  int64
 }
 
-// The features that a reader must know of, and does.
+// The incompatible features that a reader must know and that this package supports.
 const (
 	incompatFileType  = 0x2
 	incompatRecover   = 0x4
@@ -56,8 +56,8 @@ const (
 
 var le = binary.LittleEndian
 
-// Open reads the description of the file system that r, a device of size bytes, begins with. The
-// error is [ErrNot] if there is none, and says so if it is one that cannot be read.
+// Open reads the superblock of the file system on r, a device of size bytes. The error is [ErrNot]
+// if there is none, and describes the problem if the file system is not supported.
 func Open(r io.ReaderAt, size int64) (*FS, error) {
 	super := make([]byte, 1024)
 	if _, err := r.ReadAt(super, 1024); errors.Is(err, io.EOF) {
@@ -81,7 +81,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		r: r, blockSize: 1024 << logBlock, inodeSize: 128, perGroup: le.Uint32(super[0x28:]), inodes: le.Uint32(super),
 		fileTypes: incompat&incompatFileType != 0,
 	}
-	if le.Uint32(super[0x4c:]) > 0 { // the revision that has variable inodes
+	if le.Uint32(super[0x4c:]) > 0 { // revision 1 has variable inode sizes
 		fs.inodeSize = int64(le.Uint16(super[0x58:]))
 	}
 	blocks, perGroup, first := int64(le.Uint32(super[4:])), int64(le.Uint32(super[0x20:])), int64(le.Uint32(super[0x14:]))
@@ -106,7 +106,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	return fs, nil
 }
 
-// Used is how many bytes are in use, as the file system says itself.
+// Used returns the number of bytes in use according to the superblock.
 func (fs *FS) Used() int64 { return max(0, fs.blocks-fs.free) * fs.blockSize }
 
 // use counts blocks that are read as content.
@@ -117,7 +117,7 @@ func (fs *FS) use(blocks int64) error {
 	return nil
 }
 
-// inodeTable is the first block of a group's inode table.
+// inodeTable returns the first block of a group's inode table.
 func (fs *FS) inodeTable(group int64) (int64, error) {
 	if group == fs.group {
 		return fs.table, nil
@@ -135,7 +135,7 @@ func (fs *FS) inodeTable(group int64) (int64, error) {
 
 func errDamaged(what string) error { return fmt.Errorf("the file system is damaged: %s", what) }
 
-// inode is a file, directory or whatever else has one.
+// inode is the inode of a file, a directory and so on.
 type inode struct {
 	number uint32
 	raw    []byte
@@ -154,7 +154,7 @@ const (
 	flagInline    = 0x10000000
 )
 
-// The kinds of file, in the mode of an inode.
+// File types in an inode's mode.
 const (
 	modeKind   = 0xf000
 	modeFIFO   = 0x1000
@@ -202,7 +202,7 @@ func (fs *FS) inode(number uint32) (*inode, error) {
 	return n, nil
 }
 
-// extra is how much of an inode is in use beyond ext2's 128 bytes.
+// extra returns how many bytes of an inode are in use beyond ext2's 128.
 func (fs *FS) extra(raw []byte) int {
 	if !fs.roomForMore {
 		return 0
@@ -212,18 +212,18 @@ func (fs *FS) extra(raw []byte) int {
 
 // extent is a run of blocks of a file.
 type extent struct {
-	from, count int64 // in the file
-	at          int64 // on the disk; 0 is a hole
+	from, count int64 // blocks, relative to the file
+	at          int64 // block on the disk; 0 means a hole
 }
 
-// contents is what a file holds. Holes read as zeros.
+// contents is the content of a file. Holes read as zeros.
 type contents struct {
 	io.ReaderAt
 	size int64
-	data []layer.Segment // where there may be other bytes than zeros, in order
+	data []layer.Segment // segments that may contain non-zero bytes, in order
 }
 
-// content returns what a file holds. It can be asked for once.
+// content returns the content of a file. It must be called only once for each file.
 func (fs *FS) content(n *inode) (contents, error) {
 	if n.flags&flagInline != 0 {
 		data, err := fs.inline(n)
@@ -253,8 +253,8 @@ func (fs *FS) content(n *inode) (contents, error) {
 	return contents{&reader{fs: fs, extents: extents, size: n.size}, n.size, data}, nil
 }
 
-// extents appends those in a node of an extent tree. depth is that which its parent calls for, or
-// -1 for the root.
+// extents appends the extents in a node of an extent tree. depth is the depth that the parent
+// implies, or -1 for the root.
 func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
 	if le.Uint16(node) != 0xf30a {
 		return nil, errDamaged("an extent tree node is invalid")
@@ -267,7 +267,7 @@ func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
 		e := node[12+i*12:]
 		if level == 0 {
 			x := extent{int64(le.Uint32(e)), int64(le.Uint16(e[4:])), int64(le.Uint32(e[8:])) | int64(le.Uint16(e[6:]))<<32}
-			if x.count > 32768 { // reserved, but never written
+			if x.count > 32768 { // allocated but not written
 				x.count, x.at = x.count-32768, 0
 			}
 			var err error
@@ -290,7 +290,7 @@ func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
 	return out, nil
 }
 
-// appendExtent appends an extent to those before it in a file.
+// appendExtent appends an extent to the extents before it in a file.
 func (fs *FS) appendExtent(all []extent, x extent) ([]extent, error) {
 	last := len(all) - 1
 	switch {
@@ -317,12 +317,12 @@ func (fs *FS) block(number int64) ([]byte, error) {
 	return b, nil
 }
 
-// blockMap reads the block numbers of a file of ext2 or ext3: twelve direct
-// ones, and then trees of one, two and three levels.
+// blockMap reads the block map of a file on ext2 or ext3: twelve direct blocks, followed by trees
+// of one, two and three levels.
 func (fs *FS) blockMap(n *inode) ([]extent, error) {
 	var (
 		out   []extent
-		next  int64 // block of the file
+		next  int64 // number of the next block in the file
 		limit = n.size/fs.blockSize + 1
 		per   = fs.blockSize / 4
 	)
@@ -365,10 +365,10 @@ func (fs *FS) blockMap(n *inode) ([]extent, error) {
 	return out, nil
 }
 
-// reader reads a file.
+// reader reads the content of a file.
 type reader struct {
 	fs      *FS
-	extents []extent // in order
+	extents []extent // sorted
 	size    int64
 }
 
@@ -382,7 +382,7 @@ func (r *reader) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// read reads up to the end of an extent or of a hole.
+// read reads up to the end of the current extent or hole.
 func (r *reader) read(b []byte, off int64) (int, error) {
 	if off >= r.size {
 		return 0, io.EOF
@@ -412,10 +412,10 @@ func (r *reader) read(b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
-// maxSmall bounds what is read into memory at once: directories and links.
+// maxSmall limits what is read into memory as a whole: directories and symbolic links.
 const maxSmall = 64 << 20
 
-// all returns the whole content of something small.
+// all returns the complete content of a small file.
 func (fs *FS) all(n *inode) ([]byte, error) {
 	if n.size > maxSmall {
 		return nil, errDamaged(fmt.Sprintf("inode %d is impossibly large", n.number))
@@ -427,7 +427,7 @@ func (fs *FS) all(n *inode) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(c, 0, c.size))
 }
 
-// inline is the content of a file that is kept in its inode.
+// inline returns the content of a file that is stored in its inode.
 func (fs *FS) inline(n *inode) ([]byte, error) {
 	attributes, err := fs.attributes(n, true)
 	if err != nil {
@@ -440,14 +440,14 @@ func (fs *FS) inline(n *inode) ([]byte, error) {
 	return data[:n.size], nil
 }
 
-// entry is what a directory names.
+// entry is a directory entry.
 type entry struct {
 	name  string
 	inode uint32
 }
 
-// entries are those of a directory, but itself and its parent. The blocks of an
-// index look like blocks without entries.
+// entries returns the entries of a directory except "." and "..". Index blocks look like blocks
+// without entries.
 func (fs *FS) entries(n *inode) ([]entry, error) {
 	data, err := fs.all(n)
 	if err != nil {
@@ -458,7 +458,7 @@ func (fs *FS) entries(n *inode) ([]entry, error) {
 		if len(data) < 4 {
 			return nil, errDamaged(fmt.Sprintf("directory %d is cut off", n.number))
 		}
-		head := data[4:min(60, len(data))] // after the number of the parent
+		head := data[4:min(60, len(data))] // after the inode number of the parent
 		if out, err = fs.appendEntries(out, n, head); err == nil && len(data) > 60 {
 			out, err = fs.appendEntries(out, n, data[60:])
 		}
@@ -498,13 +498,13 @@ func (fs *FS) appendEntries(out []entry, dir *inode, block []byte) ([]entry, err
 	return out, nil
 }
 
-// prefixes are the beginnings of the names of attributes, by their number.
+// prefixes are the prefixes of attribute names, by their number on disk.
 var prefixes = map[byte]string{
 	1: "user.", 2: "system.posix_acl_access", 3: "system.posix_acl_default", 4: "trusted.", 6: "security.", 7: "system.", 8: "system.richacl",
 }
 
-// attributes are the extended attributes of an inode. Inline content is among
-// them only if asked for.
+// attributes returns the extended attributes of an inode. They include the one with inline content
+// only if inline is set.
 func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	if start := 128 + fs.extra(n.raw); fs.roomForMore && start+4 <= len(n.raw) && le.Uint32(n.raw[start:]) == 0xea020000 {
@@ -531,7 +531,7 @@ func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 	return out, nil
 }
 
-// readAttributes reads entries whose values are at offsets into base.
+// readAttributes parses attribute entries. The offsets of their values are relative to base.
 func readAttributes(out map[string][]byte, entries, base []byte) error {
 	for len(entries) >= 4 && le.Uint32(entries) != 0 {
 		if len(entries) < 16 {

@@ -10,7 +10,7 @@ import (
 	"bake/cloud/machine/layer"
 )
 
-// Root are the names at the top of the file system.
+// Root returns the names in the root directory.
 func (fs *FS) Root() ([]string, error) {
 	root, err := fs.inode(rootInode)
 	if err != nil {
@@ -24,12 +24,12 @@ func (fs *FS) Root() ([]string, error) {
 	return out, err
 }
 
-// maxPath is the length of the longest path of a file: Linux opens none that is longer.
+// maxPath is the length of the longest path that Linux accepts.
 const maxPath = 4095
 
-// WriteTar writes all files as a tar archive, with owners, modes, times, links, holes
-// and extended attributes. Sockets, which mean nothing without who listens, and
-// lost+found are left out.
+// WriteTar writes all files as a tar archive, with owners, modes, times, links, holes and extended
+// attributes. It leaves out lost+found and sockets, which are useless without the process that
+// listens.
 func (fs *FS) WriteTar(w io.Writer) error {
 	fs.unread = fs.blocks
 	t := &tarWriter{fs: fs, w: layer.NewArchive(w), seen: map[uint32]string{}}
@@ -42,7 +42,7 @@ func (fs *FS) WriteTar(w io.Writer) error {
 type tarWriter struct {
 	fs   *FS
 	w    *layer.Archive
-	seen map[uint32]string // the first name of each inode
+	seen map[uint32]string // first path of each inode
 }
 
 func (t *tarWriter) directory(name string, n *inode) error {
@@ -134,8 +134,8 @@ func (t *tarWriter) entry(name string, number uint32) error {
 	return t.directory(name, n)
 }
 
-// linkTarget is where a symbolic link points to: short targets are where others
-// have their block numbers.
+// linkTarget returns the target of a symbolic link. Short targets are stored in place of the block
+// numbers.
 func (fs *FS) linkTarget(n *inode) (string, error) {
 	if n.size < 60 && n.flags&(flagExtents|flagInline) == 0 {
 		return string(n.raw[0x28 : 0x28+n.size]), nil
@@ -144,8 +144,8 @@ func (fs *FS) linkTarget(n *inode) (string, error) {
 	return string(target), err
 }
 
-// accessList turns an access control list from the form that it has on disk,
-// where only named users and groups have ids, into that of the attribute.
+// accessList converts an access control list from its form on disk, where only named users and
+// groups have ids, to the form of the extended attribute.
 func accessList(disk []byte) []byte {
 	out := le.AppendUint32(nil, 2)
 	for disk = disk[min(4, len(disk)):]; len(disk) >= 4; {
@@ -159,7 +159,7 @@ func accessList(disk []byte) []byte {
 	return out
 }
 
-// device is the number of a device, in the old form or the new.
+// device returns a device number in the old or the new encoding.
 func device(n *inode) (major, minor int64) {
 	if old := le.Uint32(n.raw[0x28:]); old != 0 {
 		return int64(old >> 8 & 0xff), int64(old & 0xff)

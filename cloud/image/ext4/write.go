@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// The layout that Write gives a file system: blocks of 4 KiB, in groups of 128 MiB with an
-// inode for each 16 KiB, no journal.
+// The layout of file systems made by Write: blocks of 4 KiB, groups of 128 MiB with an inode for
+// every 16 KiB, no journal.
 const (
 	writeBlock  = 4096
 	writeInode  = 256
@@ -28,21 +28,21 @@ const (
 	rootInode   = 2
 
 	maxExtent   = 32768             // blocks
-	nodeEntries = writeBlock/12 - 1 // of a block of an extent tree
+	nodeEntries = writeBlock/12 - 1 // entries in a block of an extent tree
 	maxLinks    = 65000
 	maxFile     = (1<<32 - 1) * writeBlock // bytes
 )
 
-// maxHoles is how many bytes of holes the files of a file system may have together. A few bytes of
-// an archive can name any number, and all of them are gone through.
+// maxHoles limits the total size of the holes in a file system, in bytes. A few bytes of an archive
+// can declare any size, and all of it is processed.
 const maxHoles = 1 << 40
 
-// minSize is the size of the smallest file system that Write makes, in bytes.
+// minSize is the size of the smallest file system that Write supports, in bytes.
 const minSize = 16 << 20
 
-// Write makes an ext4 file system of size bytes of the files in a tar archive, in which a
-// directory comes before what is in it, on a device that reads as zeros. When ctx ends so does it;
-// the error is ctx's cause.
+// Write makes an ext4 file system of size bytes with the files of a tar archive, in which a
+// directory must precede its content. The device must read as zeros. If ctx ends, Write fails with
+// its cause.
 func Write(ctx context.Context, device io.WriterAt, size int64, archive io.Reader) error {
 	if size < minSize || size/writeBlock > 1<<32-1 {
 		return fmt.Errorf("a file system of %d bytes cannot be made", size)
@@ -62,7 +62,7 @@ func Write(ctx context.Context, device io.WriterAt, size int64, archive io.Reade
 	}
 }
 
-// node is an inode that is being made.
+// node is an inode to be written.
 type node struct {
 	mode     uint16
 	uid, gid int
@@ -70,14 +70,14 @@ type node struct {
 	mtime    time.Time
 	links    int
 	flags    uint32
-	block    [60]byte // extents, a short link, or a device
-	blocks   int64    // in use for it
-	acl      uint32   // the block of its attributes
+	block    [60]byte // extents, target of a short link, or device number
+	blocks   int64    // blocks in use
+	acl      uint32   // block with the attributes
 	entries  []dirEntry
 	parent   uint32
 }
 
-// dirEntry is a name in a directory.
+// dirEntry is a directory entry.
 type dirEntry struct {
 	name string
 	ino  uint32
@@ -85,17 +85,17 @@ type dirEntry struct {
 }
 
 type writer struct {
-	ctx    context.Context // of Write
+	ctx    context.Context // the context of Write
 	device io.WriterAt
-	blocks int64 // of the file system
+	blocks int64 // of the whole file system
 	groups int64
-	gdt    int64 // blocks of the table of groups
+	gdt    int64 // blocks of the group descriptor table
 	nodes  []*node
-	names  map[string]uint32 // the inodes of files, by path
-	used   []byte            // the bitmap of all blocks
-	next   int64             // no block before it is free
+	names  map[string]uint32 // inode numbers by path
+	used   []byte            // bitmap of all blocks
+	next   int64             // all blocks before it are in use
 	free   int64
-	holes  int64 // bytes of them in all files
+	holes  int64 // total size of the holes in files, in bytes
 	buf    []byte
 }
 
@@ -104,7 +104,7 @@ func newWriter(ctx context.Context, device io.WriterAt, size int64) *writer {
 	w.groups = (w.blocks + groupBlocks - 1) / groupBlocks
 	w.gdt = (w.groups*32 + writeBlock - 1) / writeBlock
 	if last := w.blocks - (w.groups-1)*groupBlocks; w.groups > 1 && last < w.overhead(w.groups-1)+64 {
-		w.groups-- // there is no room for what a group needs
+		w.groups-- // too small for a group's metadata
 		w.blocks = w.groups * groupBlocks
 		w.gdt = (w.groups*32 + writeBlock - 1) / writeBlock
 	}
@@ -115,10 +115,10 @@ func newWriter(ctx context.Context, device io.WriterAt, size int64) *writer {
 			w.take(g*groupBlocks + b)
 		}
 	}
-	for b := w.blocks; b < w.groups*groupBlocks; b++ { // which do not exist
+	for b := w.blocks; b < w.groups*groupBlocks; b++ { // these do not exist
 		w.used[b/8] |= 1 << (b % 8)
 	}
-	w.nodes = make([]*node, firstInode) // by number, from 1; those that are reserved
+	w.nodes = make([]*node, firstInode) // indexed by inode number; the first ones are reserved
 	w.nodes[rootInode] = &node{mode: modeDir | 0o755, links: 2, parent: rootInode}
 	w.names[""] = rootInode
 	found := w.node(&node{mode: modeDir | 0o700, links: 2, parent: rootInode})
@@ -128,7 +128,7 @@ func newWriter(ctx context.Context, device io.WriterAt, size int64) *writer {
 	return w
 }
 
-// copied reports whether a group has a copy of the superblock and of the table of groups.
+// copied reports whether a group contains a backup of the superblock and the group descriptors.
 func copied(g int64) bool {
 	for _, base := range []int64{3, 5, 7} {
 		n := base
@@ -142,7 +142,7 @@ func copied(g int64) bool {
 	return g <= 1
 }
 
-// overhead is how many blocks at the beginning of a group are not for files.
+// overhead returns the number of blocks of metadata at the start of a group.
 func (w *writer) overhead(g int64) int64 {
 	if copied(g) {
 		return 1 + w.gdt + 2 + tableBlocks
@@ -155,7 +155,7 @@ func (w *writer) take(b int64) {
 	w.free--
 }
 
-// alloc takes a free block.
+// alloc allocates a block.
 func (w *writer) alloc() (int64, error) {
 	for ; w.next < w.blocks; w.next++ {
 		if w.used[w.next/8]&(1<<(w.next%8)) == 0 {
@@ -177,7 +177,7 @@ func (w *writer) node(n *node) uint32 {
 	return uint32(len(w.nodes) - 1)
 }
 
-// add adds an entry of the archive.
+// add adds the file of an archive entry.
 func (w *writer) add(h *tar.Header, content io.Reader) error {
 	name := strings.Trim(path.Clean("/"+h.Name), "/")
 	dir, base := path.Split(name)
@@ -202,7 +202,7 @@ func (w *writer) add(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%q: %w", h.Name, err)
 	}
-	if name == "" || name == "lost+found" { // it is there
+	if name == "" || name == "lost+found" { // these exist already
 		was := w.nodes[w.names[name]]
 		was.mode, was.uid, was.gid, was.mtime, was.acl, was.blocks = n.mode, n.uid, n.gid, n.mtime, n.acl, n.blocks
 		return nil
@@ -228,12 +228,12 @@ func (w *writer) link(h *tar.Header, parent uint32, name, base string) error {
 	return nil
 }
 
-// kindOf is what a directory says of a file with a mode.
+// kindOf returns the file type for a directory entry.
 func kindOf(mode uint16) byte {
 	return map[uint16]byte{modeFile: 1, modeDir: 2, modeChar: 3, modeBlock: 4, modeFIFO: 5, modeSocket: 6, modeLink: 7}[mode&modeKind]
 }
 
-// fill gives an inode its type and its content.
+// fill sets the type and content of an inode.
 func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err error) {
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -273,12 +273,12 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 
 var errHoles = fmt.Errorf("with it, the files have holes of more than %d bytes, or more data than the volume has room for", int64(maxHoles))
 
-// content writes what an inode holds. Blocks of zeros become holes.
+// content writes the content of a file. Blocks of zeros become holes.
 func (w *writer) content(n *node, r io.Reader) error {
 	switch {
 	case n.size > maxFile:
 		return fmt.Errorf("it has %d bytes; a file of this file system has %d at most", n.size, int64(maxFile))
-	case n.size-w.free*writeBlock > maxHoles-w.holes: // whatever it holds
+	case n.size-w.free*writeBlock > maxHoles-w.holes: // too large even if every block is a hole
 		return errHoles
 	}
 	var all []extent
@@ -306,8 +306,8 @@ func (w *writer) content(n *node, r io.Reader) error {
 	return w.extents(n, all)
 }
 
-// append writes the block of a file with the number at, whose blocks before it are in all, unless
-// it is a hole.
+// append writes a block of a file, with the number at, unless it is a hole, and returns the extents
+// including it. all are the extents of the blocks before it.
 func (w *writer) append(all []extent, at int64, block []byte) ([]extent, error) {
 	if block[0] == 0 && bytes.Equal(block[1:], block[:len(block)-1]) { // all zeros
 		if w.holes += writeBlock; w.holes > maxHoles {
@@ -329,7 +329,7 @@ func (w *writer) append(all []extent, at int64, block []byte) ([]extent, error) 
 	return append(all, extent{at, 1, b}), nil
 }
 
-// extents gives an inode its extents: up to four in itself, or a tree.
+// extents stores the extents of an inode: up to four in the inode itself, otherwise in a tree.
 func (w *writer) extents(n *node, all []extent) error {
 	n.flags |= flagExtents
 	level := uint16(0)
@@ -354,7 +354,7 @@ func (w *writer) extents(n *node, all []extent) error {
 	return nil
 }
 
-// layOut lays out a node of a tree of extents: those of a file at the level 0, nodes above it.
+// layOut encodes a node of an extent tree: extents at level 0, child nodes at higher levels.
 func layOut(node []byte, all []extent, level uint16) {
 	le.PutUint16(node, 0xf30a)
 	le.PutUint16(node[2:], uint16(len(all)))
@@ -374,14 +374,14 @@ func layOut(node []byte, all []extent, level uint16) {
 	}
 }
 
-// attribute is an extended attribute as it is on the disk.
+// attribute is an extended attribute in its form on disk.
 type attribute struct {
 	index byte
 	name  string
 	value []byte
 }
 
-// attributes writes the extended attributes of an entry, if it has any, into a block.
+// attributes writes the extended attributes of an entry, if any, to a block.
 func (w *writer) attributes(n *node, h *tar.Header) error {
 	var all []attribute
 	room := writeBlock - 32 - 4
@@ -428,12 +428,12 @@ func (w *writer) attributes(n *node, h *tar.Header) error {
 	return w.write(b, attributeBlock(all))
 }
 
-// attributeBlock lays out attributes: their names from the beginning on, their values from the end.
+// attributeBlock encodes attributes: entries from the start of the block, values from the end.
 func attributeBlock(all []attribute) []byte {
 	data := make([]byte, writeBlock)
 	le.PutUint32(data, 0xea020000)
-	le.PutUint32(data[4:], 1) // in use for one inode
-	le.PutUint32(data[8:], 1) // block
+	le.PutUint32(data[4:], 1) // reference count
+	le.PutUint32(data[8:], 1) // number of blocks
 	at, end, whole := 32, writeBlock, uint32(0)
 	for _, a := range all {
 		end -= (len(a.value) + 3) &^ 3
@@ -472,7 +472,7 @@ func diskList(list []byte) []byte {
 	return out
 }
 
-// finish writes the directories, the inodes, and what describes the groups.
+// finish writes the directories, the inodes and the metadata of the groups.
 func (w *writer) finish() error {
 	if int64(len(w.nodes)-1) > w.groups*groupInodes {
 		return fmt.Errorf("the volume is too small for %d files", len(w.nodes))
@@ -496,17 +496,17 @@ func (w *writer) finish() error {
 	return w.describe()
 }
 
-// table is the first block of a group's inodes.
+// table returns the first block of a group's inode table.
 func (w *writer) table(g int64) int64 { return g*groupBlocks + w.overhead(g) - tableBlocks }
 
-// directory writes the names of a directory.
+// directory writes the entries of a directory.
 func (w *writer) directory(ino uint32, n *node) error {
 	all := append([]dirEntry{{".", ino, 2}, {"..", n.parent, 2}}, n.entries...)
 	var data bytes.Buffer
 	block := make([]byte, 0, writeBlock)
 	last := 0
 	flush := func() {
-		le.PutUint16(block[last+4:], uint16(writeBlock-last)) // the last entry has the rest
+		le.PutUint16(block[last+4:], uint16(writeBlock-last)) // the last entry extends to the end of the block
 		data.Write(block)
 		data.Write(make([]byte, writeBlock-len(block)))
 		block = block[:0]
@@ -528,7 +528,7 @@ func (w *writer) directory(ino uint32, n *node) error {
 	return w.content(n, &data)
 }
 
-// raw is the inode as it is on the disk.
+// raw returns the inode in its form on disk.
 func (n *node) raw() []byte {
 	raw := make([]byte, writeInode)
 	le.PutUint16(raw, n.mode)
@@ -542,7 +542,7 @@ func (n *node) raw() []byte {
 	if n.mtime.IsZero() {
 		seconds = 0
 	}
-	for _, at := range []int{8, 0xc, 0x10} { // access, change, modification
+	for _, at := range []int{8, 0xc, 0x10} { // access, change and modification time
 		le.PutUint32(raw[at:], uint32(seconds))
 	}
 	epoch := uint32((seconds-int64(int32(seconds)))>>32) & 3
@@ -564,7 +564,7 @@ func (n *node) raw() []byte {
 	return raw
 }
 
-// describe writes the superblock, the table of groups, their copies and the bitmaps.
+// describe writes the superblock, the group descriptors, their backups, and the bitmaps.
 func (w *writer) describe() error {
 	groups := make([]byte, w.gdt*writeBlock)
 	for g := range w.groups {
@@ -580,7 +580,7 @@ func (w *writer) describe() error {
 		}
 		have := min(max(int64(len(w.nodes))-1-g*groupInodes, 0), groupInodes)
 		for i := range int64(groupBlocks) {
-			if i < have || i >= groupInodes { // those past the end do not exist
+			if i < have || i >= groupInodes { // past the end
 				inodes[i/8] |= 1 << (i % 8)
 			}
 			if i < have {
@@ -626,20 +626,20 @@ func (w *writer) super() []byte {
 		0x00: uint32(w.groups * groupInodes), 0x04: uint32(w.blocks), 0x0c: uint32(w.free), 0x10: uint32(w.groups*groupInodes - int64(len(w.nodes)-1)),
 		0x18: 2, 0x1c: 2, 0x20: groupBlocks, 0x24: groupBlocks, 0x28: groupInodes, 0x30: now, 0x40: now,
 		0x4c: 1, 0x54: firstInode,
-		0x5c: 0x8, // attributes
+		0x5c: 0x8, // compatible features: extended attributes
 		0x60: incompatFileType | incompatExtents,
-		// Few copies of the superblock, large and huge files, directories whose one link stands for
-		// more than maxLinks, larger inodes.
+		// Read-only compatible features: sparse superblocks, large files, huge files, directories
+		// with more links than maxLinks (counted as 1), extra inode size.
 		0x64: 0x1 | 0x2 | 0x8 | 0x20 | 0x40,
 	} {
 		le.PutUint32(s[at:], v)
 	}
-	le.PutUint16(s[0x36:], 0xffff) // mounts before a check
+	le.PutUint16(s[0x36:], 0xffff) // maximal mount count before a check: unlimited
 	le.PutUint16(s[0x38:], 0xef53)
-	le.PutUint16(s[0x3a:], 1) // clean
-	le.PutUint16(s[0x3c:], 1) // go on after errors
+	le.PutUint16(s[0x3a:], 1) // state: clean
+	le.PutUint16(s[0x3c:], 1) // on errors: continue
 	le.PutUint16(s[0x58:], writeInode)
-	_, _ = rand.Read(s[0x68:0x78]) // the UUID; it never fails
+	_, _ = rand.Read(s[0x68:0x78]) // the UUID; rand.Read never fails
 	s[0x6e], s[0x70] = s[0x6e]&0x0f|0x40, s[0x70]&0x3f|0x80
 	le.PutUint16(s[0x15c:], 32)
 	le.PutUint16(s[0x15e:], 32)

@@ -1,4 +1,4 @@
-// Package imagetest gives tests of real machines a base to boot them of.
+// Package imagetest provides a base for tests that boot real machines.
 package imagetest
 
 import (
@@ -10,9 +10,9 @@ import (
 	"bake/cloud/machine"
 )
 
-// Dir is the image store that the tests of this user share: BAKE_TEST_BASE, or
-// a directory below /var/tmp. It is not below the home directory, where a
-// machine's own root could not reach what a link leads to.
+// Dir returns the image store that all tests of this user share: BAKE_TEST_BASE, or a directory
+// below /var/tmp. It is not below the home directory, which the machines' root may not be allowed
+// to pass through.
 func Dir() string {
 	if dir := os.Getenv("BAKE_TEST_BASE"); dir != "" {
 		return dir
@@ -20,9 +20,8 @@ func Dir() string {
 	return fmt.Sprintf("/var/tmp/bake-test-%d", os.Getuid())
 }
 
-// Debian returns the shared store and the Debian base in it, which it makes if
-// need be; however many tests ask, it is made once. Nobody may write to its
-// layers. logf is told how it goes.
+// Debian returns the shared store and its Debian base, which it makes if necessary. Concurrent
+// tests make it only once. Tests must not write to its layers. Progress is written to logf.
 func Debian(ctx context.Context, driver machine.Driver, logf func(string, ...any)) (*image.Store, image.Base, error) {
 	store, err := image.Open(Dir(), driver)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package debiantest has a small Debian mirror, signed with a key of its own, for
-// tests of what reads mirrors.
+// Package debiantest provides a small Debian mirror, signed with its own key, for tests.
 package debiantest
 
 import (
@@ -24,15 +23,15 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Package is a binary package to be built.
+// Package describes a binary package to build.
 type Package struct {
 	Name, Version string
-	Fields        string            // more lines of the control file
-	Files         []tar.Header      // its data: Name and Linkname as in a real package
-	Content       map[string]string // of the regular files among Files
-	Control       map[string]string // more control files, such as postinst
-	Compression   string            // of control and data: "", "gz", "xz" or "zst"
-	Component     string            // of the archive; empty is main
+	Fields        string            // additional lines of the control file
+	Files         []tar.Header      // content of the package; Name and Linkname as in a real package
+	Content       map[string]string // content of the regular files in Files
+	Control       map[string]string // additional control files, such as postinst
+	Compression   string            // of the control and data archives: "", "gz", "xz" or "zst"
+	Component     string            // component of the archive; empty means main
 }
 
 // Deb builds the package file.
@@ -70,7 +69,7 @@ func (p Package) controlFile() string {
 	return fmt.Sprintf("Package: %s\nVersion: %s\n%sDescription: a package\n of a test\n", p.Name, p.Version, fields)
 }
 
-// Tar returns an archive of entries; content returns the contents of regular files.
+// Tar returns an archive of entries. content returns the content of each regular file.
 func Tar(t testing.TB, entries []tar.Header, content func(name string) string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -152,7 +151,7 @@ func Compress(t testing.TB, kind string, b []byte) []byte {
 // Mirror serves packages over HTTP.
 type Mirror struct {
 	URL     string
-	Arch    string          // of its indexes; amd64 unless set before Publish
+	Arch    string          // of its indexes; amd64 if not set before Publish
 	Keyring string          // file with the public key that signs it
 	Key     *openpgp.Entity // the key pair
 
@@ -172,7 +171,7 @@ type Release struct {
 	Signer     *openpgp.Entity // nil for the mirror's key
 }
 
-// NewMirror starts an empty mirror, which ends with the test.
+// NewMirror starts an empty mirror, which is closed when the test ends.
 func NewMirror(t testing.TB) *Mirror {
 	t.Helper()
 	m := &Mirror{Arch: "amd64", files: map[string][]byte{}, requests: map[string]int{}, Key: NewKey(t)}
@@ -191,7 +190,7 @@ func NewMirror(t testing.TB) *Mirror {
 	return m
 }
 
-// NewKey makes a key pair. It is valid from long ago.
+// NewKey generates a key pair whose validity starts in the past.
 func NewKey(t testing.TB) *openpgp.Entity {
 	t.Helper()
 	key, err := openpgp.NewEntity("Test Archive", "", "archive@mirror.example", &packet.Config{
@@ -220,12 +219,12 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		http.NotFound(w, r)
 	default:
-		w.Write(content) //nolint:errcheck // the client may have gone
+		w.Write(content) //nolint:errcheck // fails only if the client has closed the connection
 	}
 }
 
-// Fail makes requests fail: f gets the path and how many times it has been asked
-// for, and returns a status, or 0 to answer as usual.
+// Fail makes requests fail. f gets the path and the number of requests for it so far, and returns
+// an HTTP status, or 0 to answer normally.
 func (m *Mirror) Fail(f func(path string, n int) int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -263,7 +262,7 @@ func (m *Mirror) Edit(t testing.TB, part string, change func([]byte) []byte) {
 	}
 }
 
-// Publish puts a suite with these packages on the mirror.
+// Publish adds a suite with these packages to the mirror.
 func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 	t.Helper()
 	m.mu.Lock()
@@ -312,7 +311,7 @@ func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 	m.files[dist+"/InRelease"] = Sign(t, signer, r.Date, text)
 }
 
-// Sign makes a clear-signed message of text.
+// Sign returns text as a clear-signed message.
 func Sign(t testing.TB, key *openpgp.Entity, at time.Time, text string) []byte {
 	t.Helper()
 	var b bytes.Buffer
