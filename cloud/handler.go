@@ -100,9 +100,9 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	service.Serve(context.WithoutCancel(ctx), w, r, body)
 }
 
-// serveUnsigned answers a request for an action that needs no signature, and reports
-// whether the request is one. A client that asks STS for a role with a web identity token
-// has no credentials to sign with.
+// serveUnsigned answers a request for an action that needs no signature, and reports whether the
+// request is one. A client that calls STS for a role with a web identity token has no credentials
+// to sign with.
 func (c *Cloud) serveUnsigned(w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Authorization") != "" || r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		return false

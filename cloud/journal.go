@@ -30,8 +30,8 @@ type Call struct {
 	Message string    `json:"message,omitempty"`
 }
 
-// journal keeps the last calls that changed something or failed. It leaves out reads by
-// clients that only look (see [Cloud.Looks]).
+// journal keeps the last calls that changed something or failed. It omits reads by clients that
+// only display the state (see [Cloud.Looks]).
 type journal struct {
 	log   *slog.Logger
 	tell  func() // called after a call that may have changed something
@@ -49,7 +49,7 @@ func (j *journal) of(service string) func(ctx context.Context, action string, er
 		call := Call{Time: time.Now(), Account: caller.Account, Region: caller.Region, Service: service, Action: action}
 		if err != nil {
 			if _, ok := errors.AsType[*wire.Error](err); !ok {
-				j.log.Error("internal error", "service", service, "action", action, "error", err) // with its paths
+				j.log.Error("internal error", "service", service, "action", action, "error", err) // unlike the answer, the log may contain paths
 			}
 			e := wire.AsError(err)
 			call.Code, call.Message = e.Code, e.Message

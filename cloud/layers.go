@@ -13,8 +13,8 @@ import (
 	"bake/cloud/image/disk"
 )
 
-// Layers adapts an image store to the cloud. No other cloud may keep layers in the store.
-// ensure says how bases are made; its Progress is not used.
+// Layers adapts an image store to the cloud. No other cloud may have layers in the store. ensure is
+// the configuration for making bases; its Progress is ignored.
 func Layers(store *image.Store, ensure image.EnsureOptions) Images {
 	return layers{store, ensure}
 }

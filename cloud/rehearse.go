@@ -77,5 +77,5 @@ func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wir
 	delays, faults := c.ec2.Rehearsed()
 	_, counts := faults.Rules()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(rehearsed{delays, faults, counts}) // an error means that the client has gone
+	_ = json.NewEncoder(w).Encode(rehearsed{delays, faults, counts}) // fails only if the client is gone
 }

@@ -28,7 +28,7 @@ func (w *watchers) add(ctx context.Context) <-chan struct{} {
 	return ch
 }
 
-// tell notifies all channels of a change. It never blocks.
+// notify notifies all channels of a change. It never blocks.
 func (w *watchers) tell() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

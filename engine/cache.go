@@ -19,36 +19,35 @@ import (
 	"bake/step"
 )
 
-// Cache keeps machines as they were after each provisioner.
+// Cache stores the states of machines after each provisioner, as images.
 type Cache interface {
-	// Find returns the image that was kept under the last of the keys that has one, and
-	// the index of that key; -1 if there is none.
+	// Find returns the image stored under the last of the keys that has one, and the index of that
+	// key; -1 if there is none.
 	Find(ctx context.Context, region string, keys []string) (image string, at int, err error)
 
-	// Keep starts making an image of a running machine and returns when the machine may
-	// change again, which can be before the image is complete. Keep also returns an error
-	// if an earlier image of the same machine has failed. about describes the image for
-	// people.
+	// Keep starts making an image of a running machine. It returns when the machine may change
+	// again, which may be before the image is complete. It also returns an error if an earlier
+	// image of the same machine has failed. about is a description for users.
 	Keep(ctx context.Context, region, instance, key, about string) error
 }
 
-// cachedTag is the tag of images that were made with a cache.
+// cachedTag is the tag of images that were built with a cache.
 const cachedTag = "bake:cached"
 
-// cached is the key under which a build records that it has used a cache.
+// cached is the journal key that records that a build has used a cache.
 const cached = "cached"
 
 // caching is the state of a build's use of the cache.
 type caching struct {
 	started bool
 	region  string
-	base    string   // the digest of the state of the machine before it is provisioned
-	keys    []string // of the machine after each provisioner, as far as they are known
-	done    int      // how many provisioners need not be run
+	base    string   // digest of the machine's initial state
+	keys    []string // keys of the machine after each provisioner, as far as known
+	done    int      // number of provisioners that can be skipped
 }
 
-// start looks for a machine in the cache that the build can begin from. It is the
-// builder's [builder.Hooks.ResolveSource].
+// start looks for a cached machine to launch the build from. It implements
+// [builder.Hooks.ResolveSource].
 func (x *execution) start(ctx context.Context, from builder.LaunchSource) (image string, err error) {
 	defer recovered(&err)
 	c := &x.cache
@@ -96,8 +95,8 @@ func hashed(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// key returns the cache key of the machine after provisioner i. The error says why there
-// is none.
+// key returns the cache key of the machine after provisioner i, or an error that says why there is
+// none.
 func (x *execution) key(ctx context.Context, i int) (string, error) {
 	before := x.cache.base
 	if i > 0 {
@@ -139,7 +138,7 @@ func (x *execution) key(ctx context.Context, i int) (string, error) {
 	return hashed(fmt.Sprintf("%s %s %s %s", before, p.Type, text, contents)), nil
 }
 
-// standIns returns values of build.* that are the same in each run, so that differences
+// standIns returns placeholder values of build.* that are the same in each run, so that differences
 // between machines do not change the cache key.
 func standIns(exports component.Exports) cty.Value {
 	values := map[string]cty.Value{}
@@ -156,8 +155,9 @@ func standIns(exports component.Exports) cty.Value {
 	return cty.ObjectVal(values)
 }
 
-// keep puts the machine into the cache after provisioner i, unless files that it has read
-// have changed meanwhile. A machine that cannot be kept is none that the build needs.
+// keep stores the machine in the cache after provisioner i, unless files that the provisioner has
+// read have changed meanwhile. A failure is only a warning, since the build does not need the
+// cache.
 func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
 	c := &x.cache
 	if i >= len(c.keys) {
@@ -184,7 +184,7 @@ func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
 	}
 }
 
-// withCache returns the hooks of a build that may use a cache.
+// withCache adds the cache to the hooks of a build, if it may use one.
 func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 	used, _ := step.Recall[bool](x.scope, cached)
 	if x.options.Cache != nil {

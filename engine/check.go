@@ -17,20 +17,20 @@ import (
 	"bake/step"
 )
 
-// checker decodes components without making them.
+// checker decodes components without creating them.
 type checker struct {
 	*maker
 	done     map[checked]hcl.Diagnostics
-	files    map[checked][]string // that the component reads
+	files    map[checked][]string // files that the component reads
 	material map[*config.Build]*Materials
 }
 
-// checked identifies what has been checked: a block whose options do not depend on its
-// build needs to be checked only once.
+// checked is the key of a checked block. A block whose options do not depend on the build needs to
+// be checked only once.
 type checked struct {
 	block   any
-	exports string // if the block refers to build: the builder's type and its exports
-	build   string // if the block refers to source, or is overridden
+	exports string // the builder's type and exports, if the block refers to build
+	build   string // the build, if the block refers to source or is overridden
 }
 
 func newChecker(t *config.Template, c Components, o Options) *checker {
@@ -111,7 +111,7 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	return diags
 }
 
-// maker makes components of blocks.
+// maker creates components from blocks.
 type maker struct {
 	template   *config.Template
 	components Components
@@ -137,8 +137,8 @@ func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component,
 	return in, diags
 }
 
-// secret registers a value that an option or a machine holds. The template does not mark
-// it as secret, and it may be as common as "root".
+// secret registers a value of an option or a machine as secret. The template does not mark it as
+// sensitive, and it may be a common word such as "root".
 func (m *maker) secret(s string) {
 	m.template.Secrets().AddRare(s)
 	if m.options.Secret != nil {
@@ -146,8 +146,8 @@ func (m *maker) secret(s string) {
 	}
 }
 
-// newComponent decodes a component's options with the values of build.* that are
-// known now, and makes it. The caller closes it. The error is hcl.Diagnostics.
+// newComponent decodes a component's options with the current values of build.* and creates the
+// component. The caller closes it. The error is hcl.Diagnostics.
 func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Finder[C], build cty.Value) (made C, err error) {
 	in, diags := m.input(ctx, b, c, build)
 	if diags.HasErrors() {
@@ -180,7 +180,7 @@ func withCommon(e component.Exports) component.Exports {
 	return e
 }
 
-// expected returns the values of build.* before the build has any.
+// expected returns the values of build.* before the build has started.
 func expected(exports component.Exports) cty.Value {
 	if exports.Open {
 		return cty.DynamicVal
@@ -192,8 +192,8 @@ func expected(exports component.Exports) cty.Value {
 	return cty.ObjectVal(values)
 }
 
-// actual returns the values of build.* during a build: those of each of data in turn, and
-// a placeholder text for every other exported value.
+// actual returns the values of build.* during a build: those in data, in which later ones take
+// precedence, and a placeholder for every other exported value.
 func actual(exports component.Exports, run step.Invocation, data ...builder.Data) cty.Value {
 	values := map[string]cty.Value{}
 	for name := range exports.Types {

@@ -34,7 +34,7 @@ func (p patterns) match(name string) bool {
 	return slices.ContainsFunc(p.globs, func(g *glob.Pattern) bool { return g.Match(name) })
 }
 
-// idle warns of patterns that match none of names.
+// idle returns warnings for patterns that match none of names.
 func (p patterns) idle(names, shown []string) (diags hcl.Diagnostics) {
 	for i, g := range p.globs {
 		if !slices.ContainsFunc(names, g.Match) {
@@ -47,8 +47,8 @@ func (p patterns) idle(names, shown []string) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// choose returns the builds that -only and -except admit, in template order,
-// without the post-processors that -except names.
+// choose returns the builds selected by -only and -except, in template order, without the
+// post-processors that -except names.
 func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	if len(t.Builds) == 0 && t.Open {
 		return nil, nil
@@ -62,7 +62,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, diags
 	}
-	open := t.Open // then a pattern may yet match something
+	open := t.Open // the template is incomplete: an unmatched pattern may still match later
 	var names, extra []string
 	var chosen []*config.Build
 	for _, b := range t.Builds {
@@ -80,10 +80,10 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 			continue
 		}
 		copied := *b
-		copied.Name = t.Secrets().RedactMessage(b.Name) // it is shown, and written to the ledger
+		copied.Name = t.Secrets().RedactMessage(b.Name) // the name is displayed and written to the ledger
 		copied.PostProcessors = nil
 		for _, chain := range b.PostProcessors {
-			// The rest of the chain would get an artifact that it is not made for.
+			// The rest of the chain would get an artifact of the wrong kind.
 			if i := slices.IndexFunc(chain, func(p *config.PostProcessor) bool { return except.match(label(p)) }); i >= 0 {
 				chain = chain[:i]
 			}
@@ -106,8 +106,8 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	return chosen, diags
 }
 
-// distinguish numbers builds that have the same name, which a template may have: the
-// resources of a build are identified by its name.
+// distinguish numbers builds with the same name, because a build's resources are identified by its
+// name.
 func distinguish(builds []*config.Build) {
 	count := map[string]int{}
 	for _, b := range builds {
@@ -117,7 +117,7 @@ func distinguish(builds []*config.Build) {
 	}
 }
 
-// label returns the name by which -except selects a post-processor.
+// label returns the name that -except uses for a post-processor.
 func label(p *config.PostProcessor) string {
 	if p.Name != "" {
 		return p.Name

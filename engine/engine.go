@@ -1,5 +1,5 @@
-// Package engine runs the builds of a template: it selects them, makes their components,
-// and ensures that what they create is either kept or destroyed.
+// Package engine runs the builds of a template: it selects builds, creates their components, and
+// ensures that every resource they create is either kept or destroyed.
 package engine
 
 import (
@@ -21,7 +21,7 @@ import (
 	"bake/step"
 )
 
-// Components are all that a template can use.
+// Components are the components available to templates.
 type Components struct {
 	Builders       component.Finder[builder.Builder]
 	Provisioners   component.Finder[provisioner.Provisioner]
@@ -29,7 +29,7 @@ type Components struct {
 	DataSources    component.Finder[datasource.DataSource] // for code that reads the template
 }
 
-// Options define which builds are run, and how.
+// Options define which builds to run, and how.
 type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
@@ -37,74 +37,71 @@ type Options struct {
 	// Builds are the builds that Run selects from. Nil means all builds of the template.
 	Builds map[*config.Build]bool
 
-	Parallel int             // builds at a time; 0 or less means all
+	Parallel int             // maximum number of concurrent builds; 0 or less means no limit
 	OnError  OnError         // empty means Cleanup
-	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]
+	FailFast bool            // cancel the other builds, with a [*FailFastError], when one has failed
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
-	Journal  step.Journal // of results from which a later run can resume; nil: none
+	Journal  step.Journal // results from which a later run can resume; nil means none
 	Resume   bool         // resume the builds that Journal records; the others are errors
 
-	// Destroyers delete the resources of resumed builds, and exit before the builders of
-	// those builds provide a destroyer.
+	// Destroyers delete the resources of resumed builds. They are available before the builders of
+	// those builds register theirs.
 	Destroyers step.Destroyers
 
-	// From is the provisioner with which builds resume whose provisioning had not
-	// finished, on their existing machines: its name, type or number. If it is empty, such
-	// builds are errors.
+	// From is the name, type or number of the provisioner from which builds resume, on their
+	// existing machines, if their provisioning had not finished. If it is empty, such builds are
+	// errors.
 	From string
 
-	// Boundary makes builds run by stages: each build runs from one boundary where it can
-	// resume to the next, and Boundary is called with the boundary. Resume runs the next
-	// stage. A build that cannot be divided has one stage. If Boundary is nil, builds run
-	// to completion.
+	// Boundary makes builds run in stages: each build runs up to the next boundary from which it
+	// can resume, and Boundary is called with it. Resume runs the next stage. A build that cannot
+	// be divided has one stage. If Boundary is nil, builds run to completion.
 	Boundary func(step.Boundary)
 
-	// Key is the private key of the machine that a build has left, in PEM, or empty. It
+	// Key returns the private key of the machine that a build has left running, in PEM, or "". It
 	// may be nil.
 	Key   func(build string) string
-	Start time.Time     // of the run, for {{timestamp}} and its like
-	Grace time.Duration // limit for the teardown of one build
+	Start time.Time     // of the run, for {{timestamp}} and similar functions
+	Grace time.Duration // time limit for the teardown of a build
 
-	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
+	// Emit gets every event, without secrets. It is called by one goroutine at a time.
 	Emit func(step.Event)
 
-	// Ask decides what happens after a failed step when OnError is Ask. It is called for
-	// one question at a time.
+	// Ask asks the user what to do after a failed step if OnError is Ask. It is called for one
+	// question at a time.
 	Ask func(ctx context.Context, build, step string, err error) Answer
 
 	// Pause is called before each step when Run.Debug is set. It returns when the user
 	// wants to continue, or with the cause of ctx.
 	Pause func(ctx context.Context, build, step string) error
 
-	// Ready is called before the first provisioner of a build, or what its pipeline does
-	// on the machine if it has none. It may be nil.
+	// Ready is called before the first provisioner of a build, or before the pipeline's checks on
+	// the machine if there are no provisioners. It may be nil.
 	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// AwaitFirstBoot is called after the last provisioner of a build, before what its pipeline does on
-	// the machine, and as [builder.Hooks.AwaitFirstBoot]. It may be nil.
+	// AwaitFirstBoot is called after the last provisioner of a build and before the pipeline's
+	// checks on the machine. It also implements [builder.Hooks.AwaitFirstBoot]. It may be nil.
 	AwaitFirstBoot func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// Pipelines hold the pipeline of each build, keyed by its builder.
+	// Pipelines are the pipelines of builds, keyed by builder.
 	Pipelines map[*config.Component]*Pipeline
 
-	// Verified is called with the outlines of builders whose images a pipeline verifies or
-	// marks, when they are checked. It may be nil.
+	// Verified is called by the check with the outline of each builder whose images a pipeline
+	// verifies or quarantines. It may be nil.
 	Verified func(b builder.Builder, p *Pipeline)
 
-	// Cache holds snapshots of provisioned machines, from which builds start and to which
-	// they add their own. Nil means no cache.
+	// Cache holds snapshots of provisioned machines. Builds start from them and add their own. Nil
+	// means no cache.
 	Cache Cache
 
-	// PlanOnly makes Run only determine, by the pipelines of builds, whether the builds
-	// are needed.
+	// PlanOnly makes Run only determine, with the builds' pipelines, which builds are needed.
 	PlanOnly bool
 
-	// Uploads are the rules for files that provisioners upload for good.
+	// Uploads are the rules for files that provisioners upload permanently.
 	Uploads []*builder.Upload
 
-	// Login describes how a user logs in to the machine m of a build; "" if that is not
-	// known. It may be nil.
+	// Login describes how to log in to the machine m of a build; "" if unknown. It may be nil.
 	Login func(ctx context.Context, build string, m builder.Machine) string
 
 	// Secret is called with every value that must not be shown, in addition to the
@@ -112,7 +109,7 @@ type Options struct {
 	Secret func(string)
 }
 
-// OnError is what becomes of a build's resources when a step has failed.
+// OnError says what to do with a build's resources after a failed step.
 type OnError string
 
 // The values of -on-error.
@@ -120,13 +117,13 @@ const (
 	Cleanup               OnError = "cleanup"                 // destroyed
 	Abort                 OnError = "abort"                   // left, and listed
 	Ask                   OnError = "ask"                     // as the user decides
-	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after error-cleanup-provisioner has run
-	Keep                  OnError = "keep"                    // left, and listed, for the run to be resumed
+	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after the error-cleanup-provisioner has run
+	Keep                  OnError = "keep"                    // left, and listed, so that the run can be resumed
 )
 
-// FailFastError is why a build was cancelled that another one took down with it.
+// FailFastError is the cause of a build's cancellation after another build has failed.
 type FailFastError struct {
-	Build string // that failed first
+	Build string // the build that failed
 	Err   error
 }
 
@@ -142,12 +139,12 @@ const (
 	AnswerRetry
 )
 
-// Result is how a run ended.
+// Result is the result of a run.
 type Result struct {
 	Builds []BuildResult // in template order
 }
 
-// BuildResult is how one build ended. Its texts hold no secrets.
+// BuildResult is the result of a build. It contains no secrets.
 type BuildResult struct {
 	Name      string
 	Elapsed   time.Duration
@@ -156,30 +153,29 @@ type BuildResult struct {
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // created by the build, but neither kept nor destroyed
 
-	Unfinished bool // it goes by stages, and there is one to come
+	Unfinished bool // the build runs in stages, and this was not the last one
 
-	Reused bool // nothing was built: the artifacts are those of earlier builds
+	Reused bool // nothing was built: the artifacts are from earlier builds
 
-	Failure Failure // what the build was doing when it failed
+	Failure Failure // the phase in which the build failed
 
-	// LeftMachine reports that the build has failed and left its machine in place, as
-	// requested.
+	// LeftMachine reports that the build has failed and its machine was left running, as requested.
 	LeftMachine bool
 }
 
-// Failure is what a build was doing when it failed.
+// Failure is the phase in which a build failed.
 type Failure string
 
-// The failures that have a name; others are empty.
+// The failures with a name; others are empty.
 const (
-	Refused      Failure = "refused" // by the cloud, before a machine or an image was made
+	Refused      Failure = "refused" // the cloud refused a request before a machine or an image was made
 	Provisioning Failure = "provisioning"
-	GateClosed   Failure = "gate closed"  // its machine or its image does not meet the requirements
-	Distributing Failure = "distributing" // it has made an image, but not all that it was to do with it
+	GateClosed   Failure = "gate closed"  // the machine or the image does not meet the requirements
+	Distributing Failure = "distributing" // an image was made, but not completely distributed
 )
 
-// Check decodes every component of the selected builds, without running any. The
-// diagnostics hold no secrets.
+// Check decodes every component of the selected builds, without running any. The diagnostics
+// contain no secrets.
 func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl.Diagnostics {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {
@@ -197,10 +193,10 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	return t.Secrets().Diagnostics(config.Once(slices.Concat(diags, found, t.WeakSecrets())))
 }
 
-// Run runs the selected builds. The diagnostics are about the template: builds that they
-// concern are not run, the others are. Errors of a running build are in its result. When
-// ctx is cancelled, builds stop and are torn down; when stop is cancelled, teardown ends
-// too and the results list what is left.
+// Run runs the selected builds. The diagnostics concern the template: the affected builds are not
+// run, but the others are. Errors of running builds are in the result. When ctx is cancelled,
+// builds stop and are torn down. When stop is cancelled, teardown ends too, and the results list
+// what is left.
 func Run(ctx, stop context.Context, t *config.Template, c Components, o Options) (Result, hcl.Diagnostics) {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {

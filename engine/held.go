@@ -8,12 +8,12 @@ import (
 	"bake/component"
 )
 
-// held lists what a build has to close, oldest first: components and artifacts that hold a
-// resource such as a process.
+// held lists what a build must close, oldest first: components and artifacts that hold a resource
+// such as a process.
 type held []holding
 
 type holding struct {
-	who string // the component, for a warning
+	who string // name of the component, for warnings
 	io.Closer
 }
 
@@ -24,8 +24,8 @@ func (x *execution) hold(who string, c any) {
 	}
 }
 
-// holdLive keeps the artifact of a component open, unless it is already held, as when a
-// post-processor has passed it on.
+// holdLive keeps the artifact of a component open. It does nothing if the artifact is already held,
+// for example because a post-processor returned its input.
 func (x *execution) holdLive(who string, a *builder.Artifact) {
 	if a == nil || a.Live == nil {
 		return
@@ -38,7 +38,7 @@ func (x *execution) holdLive(who string, a *builder.Artifact) {
 	x.held = append(x.held, holding{who, a.Live})
 }
 
-// release closes what is held, newest first, except for the oldest n.
+// release closes all but the oldest n of what is held, newest first.
 func (x *execution) release(ctx context.Context, n int) {
 	for len(x.held) > n {
 		last := len(x.held) - 1
@@ -48,7 +48,7 @@ func (x *execution) release(ctx context.Context, n int) {
 	}
 }
 
-// close closes a component. Whatever goes wrong is a warning: its work is done.
+// close closes a component. An error is only a warning, since the component's work is done.
 func (x *execution) close(ctx context.Context, who string, c any) {
 	err := func() (err error) {
 		defer recovered(&err)

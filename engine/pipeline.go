@@ -15,57 +15,56 @@ import (
 	"bake/step"
 )
 
-// Pipeline describes the work on the image of a build that the template does not define.
+// Pipeline describes the work on a build's image that bake files, rather than the template, define.
 type Pipeline struct {
-	// Provisioned is called after the last provisioner, just before the machine becomes an
-	// image. If it returns an error, the build fails. It may be nil.
+	// Provisioned is called after the last provisioner, just before the machine becomes an image.
+	// An error fails the build. It may be nil.
 	Provisioned func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
-	// ImageCreated is [builder.Hooks.ImageCreated]. It may run some or all of Provisioners
-	// on the machines that it boots, which Boots lists. It may be nil.
+	// ImageCreated implements [builder.Hooks.ImageCreated]. It may run Provisioners on the machines
+	// listed in Boots. It may be nil.
 	ImageCreated func(ctx context.Context, s *step.Scope, image builder.Image, provision Provision) error
 	Boots        []builder.Boot
 	Provisioners []*config.Provisioner
-	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
+	Quarantines  bool // an image that fails may be quarantined; see [builder.Quarantine]
 
-	// Inputs is called for one build at a time, before the run creates any resource, with
-	// the inputs of the build's components. If it returns an error, the build is not run.
-	// It may be nil.
+	// Inputs is called for one build at a time, before the run creates any resource, with the
+	// inputs of the build's components. An error prevents the build. It may be nil.
 	Inputs func(ctx context.Context, of Materials) hcl.Diagnostics
 
-	// Reuse is called after Inputs. It returns the artifact of a build that is not needed,
-	// since its images exist, or nil if the build is needed. If Reuse is nil, the build is
-	// needed.
+	// Reuse is called after Inputs. It returns the artifact of an earlier build whose images make
+	// this build unnecessary, or nil if the build is needed. If Reuse is nil, the build is needed.
 	Reuse func(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error)
 
-	// Prepare is called before b makes the image, and fails if a later step could not
-	// work. It may be nil.
+	// Prepare is called before b makes the image. It fails if a later step could not succeed. It
+	// may be nil.
 	Prepare func(ctx context.Context, s *step.Scope, b builder.Builder) error
 
-	// Distribute hands out what b has made, and adds to it where it is then. With its error
-	// the artifact is only a part. Nil: there is nothing to hand out.
+	// Distribute copies and shares the images in made and adds their new places to it. If it fails,
+	// made is incomplete. Nil means that there is nothing to distribute.
 	Distribute func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
 
-	// Release makes the distributed images available, once the post-processors have run.
+	// Release makes the distributed images available. It is called after the post-processors.
 	Release func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
 
-	// CheckDistributable reports a builder whose images Distribute cannot hand out. Nil with it.
+	// CheckDistributable returns an error if Distribute does not support the images of a builder.
+	// It is nil if Distribute is nil.
 	CheckDistributable func(b builder.Builder) error
 
-	// To and Parameters are where Distribute hands it to, and the channels of Release.
+	// To and Parameters are the targets of Distribute and the channels of Release.
 	To         builder.Distribution
 	Parameters []string
 
-	// Reports and Key are the place of reports and the key that signs attestations, as the
-	// bake files set them; empty if not set.
+	// Reports and Key are the location of reports and the key that signs attestations, as set in
+	// the bake files; empty if not set.
 	Reports, Key string
 
-	// ImageTags are [builder.Hooks.ImageTags]. Nil: there are none.
+	// ImageTags implements [builder.Hooks.ImageTags]. Nil means no tags.
 	ImageTags func(ctx context.Context, s *step.Scope) (map[string]string, error)
 
-	// Done is called with the builder's artifact when everything that the build makes
-	// exists, its post-processors have run, and its machine is gone. If it returns an
-	// error, the build fails, and what was made is kept. It may be nil.
+	// Done is called with the builder's artifact when the build has made everything, its
+	// post-processors have run, and its machine is gone. An error fails the build, but what was
+	// made is kept. It may be nil.
 	Done func(ctx context.Context, s *step.Scope, made *builder.Artifact) error
 
 	At *hcl.Range // the first block that asks for Made
@@ -111,7 +110,7 @@ func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err err
 	return p.Done(ctx, x.scope, made)
 }
 
-// suits reports a builder whose images cannot be checked as the pipeline requires.
+// suits reports a builder that does not support what the pipeline requires.
 func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	if p == nil {
 		return nil
@@ -160,7 +159,7 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 	return diags
 }
 
-// hooks returns the callbacks for the builder b.
+// hooks returns the hooks for builder b.
 func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	hooks := builder.Hooks{Provision: x.provision, AwaitFirstBoot: x.awaitFirstBoot}
 	p := x.pipeline(x.build)
@@ -186,8 +185,8 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	return hooks, nil
 }
 
-// unseen reports whether the pipeline has checks for the build's machine that have not run
-// in any process of this run.
+// unseen reports whether the pipeline has checks for the build's machine that have not been run,
+// either in this process or in an earlier one of the run.
 func (x *execution) unseen() bool {
 	p := x.pipeline(x.build)
 	x.mu.Lock()
@@ -195,11 +194,11 @@ func (x *execution) unseen() bool {
 	return p != nil && p.Provisioned != nil && !x.seen && !x.remembered()
 }
 
-// errUnseen is the error of a gate whose checks had no machine to run on.
+// errUnseen is the error of a gate if there was no machine to check.
 var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
 
-// distributeReused distributes and publishes an image that existed before the run: an
-// earlier run that made the image may have ended before it did so.
+// distributeReused distributes and publishes an image that an earlier run made: that run may have
+// ended before it did so.
 func (x *execution) distributeReused(ctx context.Context, made *builder.Artifact) error {
 	err := x.distribute(ctx, made)
 	if err == nil {
@@ -214,7 +213,7 @@ func (x *execution) distributeReused(ctx context.Context, made *builder.Artifact
 	return x.partly(err)
 }
 
-// distribute distributes what the builder has made.
+// distribute distributes the builder's artifact.
 func (x *execution) distribute(ctx context.Context, made *builder.Artifact) (err error) {
 	p := x.pipeline(x.build)
 	if p == nil || p.Distribute == nil || x.options.PlanOnly {

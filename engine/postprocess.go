@@ -14,9 +14,9 @@ import (
 	"bake/step"
 )
 
-// postProcess passes the builder's artifact to every chain and returns what remains: the
-// builder's artifact if a chain or an error keeps it, and the kept artifacts of each
-// chain. A chain that fails does not stop the others.
+// postProcess passes the builder's artifact to every chain and returns the remaining artifacts: the
+// builder's, if a chain or an error keeps it, and those that the chains keep. An error in one chain
+// does not stop the others.
 func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact) ([]*builder.Artifact, error) {
 	var results []*builder.Artifact
 	var errs []error
@@ -37,7 +37,7 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 			x.recordChain(i, artifact, made, kept)
 		}
 		results = append(results, made...)
-		// An image that could not be processed is not thrown away.
+		// Keep an image that could not be processed.
 		keep = keep || kept || err != nil
 	}
 	if keep {
@@ -68,7 +68,7 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 			keep = kept
 		case kept:
 			results = append(results, in)
-		case in != out && in != artifact: // an artifact that is passed on is still needed
+		case in != out && in != artifact: // an artifact that was passed on is still needed
 			errs = append(errs, x.delete(ctx, in))
 		}
 		if out == nil {
@@ -79,7 +79,7 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 	return append(results, in), keep, errors.Join(errs...)
 }
 
-// keeps decides about an input artifact: the template decides unless the post-processor
+// keeps returns whether to keep an input artifact: as the template says, unless the post-processor
 // requires otherwise.
 func keeps(wish *bool, answer postprocessor.Keep) bool {
 	switch answer {
@@ -116,8 +116,8 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 	return out.artifact, out.keep, blame(ctx, err, announced(p), p.TypeRange)
 }
 
-// announced returns the name of the step that runs p. Programs search logs for it, so it
-// has Packer's two spaces where a name is missing.
+// announced returns the name of the step that runs p. Like Packer's, it has two spaces where a name
+// is missing, because programs search logs for it.
 func announced(p *config.PostProcessor) string {
 	if p.Name == p.Type {
 		return "running post-processor: " + p.Type
@@ -125,10 +125,10 @@ func announced(p *config.PostProcessor) string {
 	return fmt.Sprintf("running post-processor: %s (type %s)", p.Name, p.Type)
 }
 
-// delete destroys what an artifact consists of, first to last, as teardown does:
-// it is in the ledger until it is gone, and a cancellation does not stop it.
+// delete destroys the resources of an artifact, first to last, in the same way as teardown: each
+// stays in the ledger until it is gone, and cancellation does not interrupt it.
 func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
-	for _, r := range slices.Backward(a.Resources) { // the newest in the ledger goes first
+	for _, r := range slices.Backward(a.Resources) { // resources are destroyed newest first
 		r.Build = x.build.Name
 		if err := x.options.Ledger.Intend(r); err != nil {
 			return fmt.Errorf("deleting an artifact that is not kept: %w", err)
@@ -141,7 +141,7 @@ func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
 	return nil
 }
 
-// destroy destroys the parts of an artifact that are not its resources.
+// destroy destroys the parts of an artifact that are not resources.
 func (x *execution) destroy(ctx context.Context, a *builder.Artifact) (err error) {
 	if a.Live == nil {
 		return nil
@@ -156,7 +156,7 @@ func (x *execution) destroy(ctx context.Context, a *builder.Artifact) (err error
 	return err
 }
 
-// distinct leaves out artifacts that a post-processor has passed on as they are.
+// distinct removes duplicates: post-processors may return their input.
 func distinct(all []*builder.Artifact) []*builder.Artifact {
 	var out []*builder.Artifact
 	for _, a := range all {
@@ -167,7 +167,7 @@ func distinct(all []*builder.Artifact) []*builder.Artifact {
 	return out
 }
 
-// redacted returns a without secrets in the fields that are displayed.
+// redacted returns a copy of a without secrets in the fields that are displayed.
 func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	clean := *a
 	clean.Live = nil
@@ -184,8 +184,8 @@ func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	return &clean
 }
 
-// redactedResource returns r without secrets in the fields that are displayed. The ledger
-// keeps the resource unchanged, because it could not be deleted by another name.
+// redactedResource returns r without secrets in the fields that are displayed. The ledger stores
+// the resource unchanged: it could not be deleted under another name.
 func redactedResource(secrets *redact.Set, r step.Resource) step.Resource {
 	r.Key, r.ID = secrets.RedactMessage(r.Key), secrets.RedactMessage(r.ID)
 	r.With = maps.Clone(r.With)

@@ -12,9 +12,8 @@ import (
 	"bake/step"
 )
 
-// provision runs the build's provisioners one after the other. When one fails,
-// the error-cleanup-provisioner runs before the machine is given up. It is the
-// builder's [builder.Provision].
+// provision runs the build's provisioners one after the other. If one fails, it runs the
+// error-cleanup-provisioner. It is the builder's [builder.Provision].
 func (x *execution) provision(ctx context.Context, m builder.Machine) (err error) {
 	defer func() {
 		x.mu.Lock()
@@ -64,7 +63,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	return x.unmark(ctx, m)
 }
 
-// runProvisioner runs one of the provisioners of the build, as often as it may fail.
+// runProvisioner runs a provisioner of the build, including retries.
 func (x *execution) runProvisioner(ctx context.Context, m builder.Machine, i int) error {
 	if err := x.begin(ctx, m, i); err != nil {
 		return err
@@ -83,14 +82,13 @@ func (x *execution) runProvisioner(ctx context.Context, m builder.Machine, i int
 	return x.end(ctx, m, i)
 }
 
-// touched reports whether anything is done on the machine before it becomes an image.
+// touched reports whether anything runs on the machine before it becomes an image.
 func (x *execution) touched() bool {
 	p := x.pipeline(x.build)
 	return len(x.build.Provisioners) > 0 || p != nil && p.Provisioned != nil
 }
 
-// tidy removes what provisioners have left on the machine, since it is going to be
-// an image.
+// tidy removes the provisioners' temporary files from a machine that will become an image.
 func (x *execution) tidy(ctx context.Context, m builder.Machine) error {
 	for _, l := range m.Leftovers.Take() {
 		err := step.Run(ctx, x.scope, "remove "+l.Path+" from the machine", func(ctx context.Context) error {
@@ -103,11 +101,10 @@ func (x *execution) tidy(ctx context.Context, m builder.Machine) error {
 	return nil
 }
 
-// abandonGrace is how long the removal of files may take from a machine that has
-// failed.
+// abandonGrace is the time limit for removing files from a machine after a failure.
 const abandonGrace = 5 * time.Second
 
-// abandon tries to remove what provisioners have left on a machine that will not become an
+// abandon tries to remove the provisioners' temporary files from a machine that will not become an
 // image but may outlive the build.
 func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), abandonGrace, fmt.Errorf("no answer within %s", abandonGrace))
@@ -115,14 +112,14 @@ func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	defer context.AfterFunc(x.runner.stop, cancel)()
 	for _, l := range m.Leftovers.Take() {
 		err := l.Remove(ctx)
-		if err != nil && x.runner.stop.Err() == nil { // else the machine may be gone as well
+		if err != nil && x.runner.stop.Err() == nil { // otherwise the machine may be gone
 			x.scope.Warn(ctx, "Left on the machine: %s, which could not be removed: %s", l.Path, err)
 		}
 	}
 }
 
-// cleanUp runs the error-cleanup-provisioner, unless the machine is to stay untouched. If
-// the provisioner fails, cleanUp only warns, since the build has failed already.
+// cleanUp runs the error-cleanup-provisioner, unless the machine is to be left untouched. If the
+// provisioner fails, cleanUp only warns, since the build has already failed.
 func (x *execution) cleanUp(ctx context.Context, m builder.Machine) {
 	p := x.build.ErrorCleanup
 	if p == nil || context.Cause(ctx) != nil || x.leaves() && x.options.OnError != RunCleanupProvisioner {
@@ -140,13 +137,13 @@ func title(p *config.Provisioner) string {
 	return p.Type
 }
 
-// attempts runs one provisioner according to its meta-arguments: a pause and a time limit
-// for each attempt, retries after a failure, and a failure that is only a warning.
+// attempts runs a provisioner as its meta-arguments say: with a pause and a time limit for each
+// attempt, with retries, and possibly with failures as warnings.
 func (x *execution) attempts(ctx context.Context, name string, p *config.Provisioner, m builder.Machine) error {
 	for attempt := 0; ; attempt++ {
 		last := attempt >= p.MaxRetries
 		do := x.scope
-		if !last || p.ContinueOnError { // the template already handles this failure
+		if !last || p.ContinueOnError { // the template handles this failure
 			do = do.Unattended()
 		}
 		err := step.Run(ctx, do, name, func(ctx context.Context) error {
@@ -168,8 +165,8 @@ func (x *execution) attempts(ctx context.Context, name string, p *config.Provisi
 	}
 }
 
-// attempt runs a provisioner once: decoded anew, since the values of build.* are
-// known only now.
+// attempt runs a provisioner once. It decodes the provisioner again, since the values of build.*
+// are known only now.
 func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provisioner, m builder.Machine) (err error) {
 	defer recovered(&err)
 	if p.PauseBefore > 0 {
@@ -190,7 +187,7 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 		return err
 	}
 	defer x.close(ctx, p.Type, provisioner)
-	if p.Type == "breakpoint" { // a breakpoint pauses the build so that the user can inspect the machine
+	if p.Type == "breakpoint" { // a breakpoint exists for the user to inspect the machine
 		x.sayLogin(ctx)
 	}
 	err = provisioner.Provision(ctx, s, m)

@@ -11,20 +11,20 @@ import (
 	"bake/step"
 )
 
-// The keys under which the engine records how far a build has come.
+// The journal keys that record the progress of a build.
 const (
-	finished   = "finished"    // its artifacts
-	cleanedUp  = "cleaned up"  // it has failed, and what it made is being destroyed
-	artifactIs = "artifact is" // the builder has returned this artifact, and no longer needs the machine
+	finished   = "finished"    // the build's artifacts
+	cleanedUp  = "cleaned up"  // the build has failed, and its resources are being destroyed
+	artifactIs = "artifact is" // the builder has returned this artifact and no longer needs the machine
 	madeOnce   = "made once"   // the artifact of a builder that cannot resume
 )
 
 // ErrFinished means that a build need not be resumed.
 var ErrFinished = errors.New("the build has finished")
 
-// Resumable returns why a build cannot be resumed, according to the journal of its run:
-// nil if it can be resumed, and ErrFinished if there is nothing to resume. again means
-// that the provisioners will run again, on the existing machine.
+// Resumable returns nil if a build can be resumed, according to the journal of its run, ErrFinished
+// if there is nothing to resume, and otherwise an error that says why it cannot be. again means
+// that the provisioners will run again on the existing machine.
 func Resumable(j step.Results, build string, again bool) error {
 	has := func(key string) bool {
 		_, ok := j.Result(build, key)
@@ -49,8 +49,7 @@ func Resumable(j step.Results, build string, again bool) error {
 	return nil
 }
 
-// live executes the build, or the rest of it if an earlier process of the run has executed
-// a part.
+// live executes the build, or the rest of it if an earlier process of the run has executed a part.
 func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	if x.options.Resume {
 		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != "" || x.options.Boundary != nil); {
@@ -74,15 +73,15 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	return made, err
 }
 
-// processed is the result of a chain of post-processors. The builder's artifact is left
-// out of Made.
+// processed is the result of a chain of post-processors. Made does not include the builder's
+// artifact.
 type processed struct {
 	Made   []*builder.Artifact `json:"made"`
-	Passed bool                `json:"passed"` // the builder's artifact is among what it has made
+	Passed bool                `json:"passed"` // the chain has also kept the builder's artifact
 	Kept   bool                `json:"kept"`
 }
 
-// recallChain returns what an earlier life of the run has recorded of a chain.
+// recallChain returns the result of a chain that an earlier process of the run has recorded.
 func (x *execution) recallChain(i int, artifact *builder.Artifact) (made []*builder.Artifact, kept, ok bool) {
 	p, ok := step.Recall[processed](x.scope, chainKey(i))
 	if p.Passed {
@@ -91,8 +90,8 @@ func (x *execution) recallChain(i int, artifact *builder.Artifact) (made []*buil
 	return p.Made, p.Kept, ok
 }
 
-// recordChain records a chain that has succeeded. A chain whose artifact is not only data
-// runs again.
+// recordChain records a chain that has succeeded. A chain whose artifacts are not plain data is not
+// recorded and will run again.
 func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*builder.Artifact, kept bool) {
 	p := processed{Kept: kept}
 	for _, a := range made {
@@ -110,7 +109,7 @@ func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*build
 
 func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
 
-// remembered reports whether the builder can resume from what it has recorded.
+// remembered reports whether the builder can resume from the results that it has recorded.
 func (x *execution) remembered() bool {
 	_, ok := step.Recall[any](x.scope, step.Provisioned)
 	return ok
@@ -123,8 +122,8 @@ func (x *execution) hasArtifact() bool {
 	return ok
 }
 
-// recordArtifact records the builder's artifact, before its machine is torn down. An
-// artifact that is not only data cannot be recorded.
+// recordArtifact records the builder's artifact, before its machine is torn down. An artifact that
+// is not plain data cannot be recorded.
 func (x *execution) recordArtifact(artifact *builder.Artifact) {
 	switch {
 	case artifact == nil || artifact.Live != nil:

@@ -8,15 +8,15 @@ import (
 	"bake/config"
 )
 
-// Materials are the inputs that the components of a build report, in addition to those in
-// its template.
+// Materials are the inputs of a build that its components report, in addition to those in the
+// template.
 type Materials struct {
-	Incidental []string          // as [builder.Reusable] has them
-	Files      []string          // and directories of this host, as the template names them
-	Components map[string]string // versions of components that are not built in, by component
+	Incidental []string          // see [builder.Reusable]
+	Files      []string          // files and directories of this host, as named in the template
+	Components map[string]string // versions of components that are not built in, keyed by component
 }
 
-// materials returns the materials of a build, for callers to add to.
+// materials returns the materials of a build, to which callers may add.
 func (ck *checker) materials(b *config.Build) *Materials {
 	m := ck.material[b]
 	if m == nil {
@@ -26,7 +26,7 @@ func (ck *checker) materials(b *config.Build) *Materials {
 	return m
 }
 
-// note adds a component of a build.
+// note adds a component.
 func (m *Materials) note(what, typ string, f any, files []string) {
 	m.Files = append(m.Files, files...)
 	if v, ok := f.(component.Versioned); ok {
@@ -38,7 +38,7 @@ func (m *Materials) note(what, typ string, f any, files []string) {
 func (x *execution) reuse(ctx context.Context, b builder.Builder) (_ *builder.Artifact, err error) {
 	defer recovered(&err)
 	p := x.pipeline(x.build)
-	if p == nil || p.Reuse == nil || x.options.Resume { // an earlier process of the run has called it
+	if p == nil || p.Reuse == nil || x.options.Resume { // an earlier process of the run has already called it
 		return nil, nil
 	}
 	return p.Reuse(ctx, x.scope, b)

@@ -19,10 +19,10 @@ import (
 	"bake/step"
 )
 
-// an earlier process of the run has called it
+// runner runs builds and emits their events.
 type runner struct {
 	*maker
-	stop context.Context // ends teardown
+	stop context.Context // cancels teardown
 
 	emitting sync.Mutex
 	asking   sync.Mutex
@@ -54,7 +54,7 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 			return nil
 		})
 	}
-	_ = g.Wait() // builds put their errors into their results
+	_ = g.Wait() // never fails: errors are in the results
 	if slices.ContainsFunc(results, func(b BuildResult) bool { return b.Unfinished }) {
 		return Result{results}
 	}
@@ -65,7 +65,7 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 	return Result{results}
 }
 
-// emit passes an event on without its secrets. It is the only way out for events.
+// emit redacts an event and passes it on. All events go through it.
 func (r *runner) emit(e step.Event) {
 	secrets := r.template.Secrets()
 	if e.Kind == step.Output || e.Kind == step.ErrOutput {
@@ -95,10 +95,10 @@ func (r *runner) emit(e step.Event) {
 	r.options.Emit(e)
 }
 
-// build runs one build from launch to teardown.
+// build runs a build from launch to teardown.
 func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	result := BuildResult{Name: b.Name}
-	if err := context.Cause(ctx); err != nil && (r.options.Boundary == nil || !r.options.Resume) { // cancelled before its turn came
+	if err := context.Cause(ctx); err != nil && (r.options.Boundary == nil || !r.options.Resume) { // cancelled before it started
 		result.Err = err
 		return result
 	}
@@ -135,16 +135,16 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	return result
 }
 
-// failed is the error of a step that a block of the template requested.
+// failed is the error of a step that a block of the template defines.
 type failed struct {
 	error
-	step string // its path
+	step string // path of the step
 	at   hcl.Range
 }
 
 func (e *failed) Unwrap() error { return e.error }
 
-// blame makes err the error of the step with this name, requested by the block at at.
+// blame returns err as the error of the step with this name, defined by the block at at.
 func blame(ctx context.Context, err error, name string, at hcl.Range) error {
 	if err == nil || context.Cause(ctx) != nil {
 		return err
@@ -155,7 +155,7 @@ func blame(ctx context.Context, err error, name string, at hcl.Range) error {
 	return &failed{err, name, at}
 }
 
-// execution is one build on its way.
+// execution is the execution of a build.
 type execution struct {
 	*maker
 	runner *runner
@@ -163,19 +163,19 @@ type execution struct {
 	scope  *step.Scope
 
 	mu      sync.Mutex
-	leave   bool            // the resources of the build stay
-	made    bool            // a machine, an image or a disk, whether or not it still exists
-	failed  bool            // a provisioner has
-	seen    bool            // its pipeline has checked the machine
-	builder builder.Builder // nil: not made yet
-	partial bool            // the builder has made an image, and failed after that
-	machine builder.Machine // as the builder gave it
+	leave   bool            // leave the build's resources in place
+	made    bool            // a machine, an image or a disk was made, whether or not it still exists
+	failed  bool            // a provisioner has failed
+	seen    bool            // the pipeline has checked the machine
+	builder builder.Builder // nil until it is created
+	partial bool            // the builder has made an image and failed afterwards
+	machine builder.Machine // as provided by the builder
 	cache   caching
 
 	reused bool // nothing was built
-	marked bool // the machine keeps how far it has come
+	marked bool // the machine records the progress
 
-	held held // closed when the build is over, or earlier
+	held held // closed at the end of the build or earlier
 }
 
 func (r *runner) newExecution(b *config.Build) *execution {
@@ -203,10 +203,10 @@ func (r *runner) newExecution(b *config.Build) *execution {
 	return x
 }
 
-// preparations are the kinds of resource that are made before a machine is.
+// preparations are the kinds of resources that are created before a machine.
 var preparations = []string{"key-pair", "security-group", "instance-profile", "role", "launch-template", "network-interface", "process"}
 
-// emit passes an event on that the build has caused.
+// emit passes on an event of the build.
 func (x *execution) emit(e step.Event) {
 	if e.Kind == step.ResourceCreated {
 		if _, kind, _ := strings.Cut(e.Resource.Kind, ":"); !slices.Contains(preparations, kind) {
@@ -218,7 +218,7 @@ func (x *execution) emit(e step.Event) {
 	x.runner.emit(e)
 }
 
-// failure returns what the build was doing when it ended with err.
+// failure returns the phase in which the build failed with err.
 func (x *execution) failure(ctx context.Context, err error) Failure {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -267,7 +267,7 @@ func (x *execution) sayLogin(ctx context.Context) {
 	}
 }
 
-// reached reports whether there was a machine.
+// reached reports whether a machine was provided.
 func (x *execution) reached() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -280,14 +280,14 @@ func (x *execution) setLeave() {
 	x.leave = true
 }
 
-// leaves reports whether the build's resources stay after it has failed.
+// leaves reports whether the resources of the failed build are left in place.
 func (x *execution) leaves() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.leave || x.options.OnError == Abort || x.options.OnError == Keep || x.options.OnError == RunCleanupProvisioner
 }
 
-// execute builds, tears down, and post-processes.
+// execute runs the builder, the teardown and the post-processors.
 func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	defer x.release(ctx, 0)
 	artifact, err := x.make(ctx)
@@ -341,7 +341,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	return kept, err
 }
 
-// partly marks an error as that of an image that exists, but not everywhere.
+// partly records, if err is not nil, that an image exists but is not everywhere, and returns err.
 func (x *execution) partly(err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -349,8 +349,8 @@ func (x *execution) partly(err error) error {
 	return err
 }
 
-// part returns what a failed build has made nevertheless. It is not post-processed,
-// because users of a post-processor's output take it for the complete result.
+// part returns the artifact of a failed build. It is not post-processed, because users would take
+// the output of a post-processor for the complete result.
 func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*builder.Artifact {
 	if artifact == nil {
 		return nil
@@ -361,7 +361,7 @@ func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*bui
 	return []*builder.Artifact{artifact}
 }
 
-// make runs the builder. It turns a panic into an error, so that teardown still happens.
+// make runs the builder. It turns a panic into an error, so that teardown still runs.
 func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err error) {
 	defer recovered(&err)
 	if made, ok := step.Recall[*builder.Artifact](x.scope, madeOnce); ok {
@@ -396,7 +396,7 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	return artifact, err
 }
 
-// newBuilder returns the builder of the build, which is closed when that is over.
+// newBuilder creates the builder, which is closed at the end of the build.
 func (x *execution) newBuilder(ctx context.Context) (builder.Builder, error) {
 	if x.builder != nil {
 		return x.builder, nil
@@ -409,17 +409,17 @@ func (x *execution) newBuilder(ctx context.Context) (builder.Builder, error) {
 	return b, err
 }
 
-// owned lists what a finished build owns. If build is empty, it lists what belongs to no
+// owned lists the resources that a finished build owns. If build is empty, it lists those of no
 // build.
 func (r *runner) owned(build string) []step.Resource {
 	all, err := r.options.Ledger.Owned()
-	if err != nil { // the ledger's error has been reported by Close or Leave
+	if err != nil { // Close or Leave has reported the ledger's error
 		return nil
 	}
 	return slices.DeleteFunc(all, func(r step.Resource) bool { return r.Build != build })
 }
 
-// recovered turns a panic into an error that holds the stack.
+// recovered turns a panic into an error with a stack trace.
 func recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = fmt.Errorf("a bug in bake: panic: %v\n%s", v, debug.Stack())

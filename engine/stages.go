@@ -11,11 +11,11 @@ import (
 	"bake/step"
 )
 
-// provisionersDone is the key under which a build that goes by stages records how many of
-// its provisioners have finished.
+// provisionersDone is the journal key that records, for a build in stages, how many provisioners
+// have finished.
 const provisionersDone = "provisioners done"
 
-// byStages reports whether the build is cut between its provisioners.
+// byStages reports whether provisioners run in stages of their own.
 func (x *execution) byStages() bool {
 	if x.options.Boundary == nil {
 		return false
@@ -24,15 +24,14 @@ func (x *execution) byStages() bool {
 	return reached
 }
 
-// hasMoreStages reports whether the artifact of the builder needs further work that can
-// run as a stage of its own.
+// hasMoreStages reports whether the work on the builder's artifact continues in another stage.
 func (x *execution) hasMoreStages() bool {
 	p := x.pipeline(x.build)
 	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
 }
 
-// nextProvisioner returns the index of the provisioner that a stage begins with. The first
-// stage ends here, if the machine can record its progress.
+// nextProvisioner returns the index of the provisioner to start with. In the first stage it ends
+// the stage, if the machine can record its progress.
 func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int, error) {
 	done, again := step.Recall[int](x.scope, provisionersDone)
 	if !again {
@@ -44,7 +43,7 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 			return 0, nil
 		}
 		x.marked = true
-		if x.options.Login != nil { // the next stage may be on another host
+		if x.options.Login != nil { // the next stage may run on another host
 			_ = x.options.Login(ctx, x.build.Name, m)
 		}
 		step.Record(x.scope, provisionersDone, 0)
@@ -70,7 +69,7 @@ func (x *execution) endStage(ctx context.Context, done int) error {
 	return step.EndStage(ctx, x.scope, step.Boundary{Next: step.StageProvision, Done: done, Of: len(x.build.Provisioners)})
 }
 
-// begin records on the machine that provisioner i begins.
+// begin records on the machine that provisioner i has started.
 func (x *execution) begin(ctx context.Context, m builder.Machine, i int) error {
 	if !x.marked {
 		return nil
@@ -78,8 +77,8 @@ func (x *execution) begin(ctx context.Context, m builder.Machine, i int) error {
 	return x.mark(ctx, m, "begun", i+1)
 }
 
-// end records on the machine, and in the journal, that provisioner i has finished. The
-// next provisioner is a stage of its own.
+// end records on the machine, and in the journal, that provisioner i has finished. The next
+// provisioner runs in its own stage.
 func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
 	if !x.marked {
 		return nil
@@ -99,17 +98,17 @@ func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
 
 func progress(what string, n int) string { return fmt.Sprintf("%s %d", what, n) }
 
-// The mark is a file in the memory of the machine, so that no image holds it and a machine
-// that was started anew has none.
+// The mark is a file in the machine's memory: it is not part of the image, and it is lost when the
+// machine restarts.
 const markFile = `d=/run; [ -w "$d" ] || d=/dev/shm; f="$d/bake-$0"; `
 
-// mark writes how far the machine has come.
+// mark records the machine's progress.
 func (x *execution) mark(ctx context.Context, m builder.Machine, what string, n int) error {
 	_, err := x.shell(ctx, m, `printf '%s' "$1" > "$f"`, progress(what, n))
 	return err
 }
 
-// unmark removes what mark has written.
+// unmark removes the mark.
 func (x *execution) unmark(ctx context.Context, m builder.Machine) error {
 	if !x.marked {
 		return nil
@@ -122,7 +121,7 @@ func (x *execution) markOf(ctx context.Context, m builder.Machine) (string, erro
 	return x.shell(ctx, m, `[ ! -e "$f" ] || head -c 64 "$f"`, "")
 }
 
-// shell runs a script for the mark on the machine, and returns its output.
+// shell runs a script with the mark's file on the machine and returns its output.
 func (x *execution) shell(ctx context.Context, m builder.Machine, script, arg string) (string, error) {
 	out, errs := communicator.Head{Max: 64}, communicator.Head{Max: 1 << 10}
 	name := strings.NewReplacer("/", "_", " ", "_").Replace(x.options.Run.ID + "-" + x.build.Name)

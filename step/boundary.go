@@ -6,48 +6,47 @@ import (
 	"fmt"
 )
 
-// Boundary is a place between two stages of a build: the journal and the ledger of the run
-// record everything before it, and another process can resume from there, on another host.
+// Boundary is a place between two stages of a build. The journal and the ledger of the run record
+// everything before it, so that another process, on this or another host, can resume from there.
 type Boundary struct {
 	Build string `json:"build"`
-	Next  Stage  `json:"next"` // what is done after it
+	Next  Stage  `json:"next"` // the stage after it
 
-	Done int `json:"done,omitempty"` // how many provisioners have finished, for StageProvision
-	Of   int `json:"of,omitempty"`   // how many there are
+	Done int `json:"done,omitempty"` // for StageProvision: number of provisioners that have finished
+	Of   int `json:"of,omitempty"`   // total number of provisioners
 
-	Region string `json:"region,omitempty"` // where the image is that is waited for, for StageWait
+	Region string `json:"region,omitempty"` // for StageWait: region of the image to wait for
 	Image  string `json:"image,omitempty"`
 }
 
-// Stage is the work of a build from one boundary to the next.
+// Stage is the work between two boundaries.
 type Stage string
 
 // The stages of a build, in order. Each builder defines which of them its builds have.
 const (
-	StageLaunch    Stage = "launch"    // a machine is launched and reached
-	StageProvision Stage = "provision" // one provisioner is run
-	StageImage     Stage = "image"     // the creation of an image of the machine is started
-	StageWait      Stage = "wait"      // for an image or a copy, to become available
-	StageVerify    Stage = "verify"    // the image is looked at
-	StageCopy      Stage = "copy"      // copies are started, or images shared
-	StagePublish   Stage = "publish"   // the image is handed out, post-processed and released
+	StageLaunch    Stage = "launch"    // launch a machine and connect to it
+	StageProvision Stage = "provision" // run one provisioner
+	StageImage     Stage = "image"     // start to make an image of the machine
+	StageWait      Stage = "wait"      // wait until an image or a copy is available
+	StageVerify    Stage = "verify"    // verify the image
+	StageCopy      Stage = "copy"      // start copies, or share images
+	StagePublish   Stage = "publish"   // distribute, post-process and release the image
 )
 
-// OnMachine reports whether the stage works on a machine, over minutes or hours.
+// OnMachine reports whether the stage works on a machine, which may take hours.
 func (s Stage) OnMachine() bool { return s == StageProvision || s == StageVerify }
 
-// ErrBoundary is the error of a build that has reached the end of a stage. The build has
-// not failed: what it owns stays as it is.
+// ErrBoundary is the error of a build at the end of a stage. The build has not failed, and its
+// resources stay in place.
 var ErrBoundary = errors.New("the stage is over")
 
-// ErrInterrupted is the error of a build that runs by stages and cannot resume from the
-// end of the previous one: a provisioner had begun on its machine, and may have done part
-// of its work or still be running, or the machine is gone or does not answer. Such a build
-// has to start again.
+// ErrInterrupted is the error of a build in stages that cannot resume from the end of the previous
+// stage, because the machine is gone or does not answer, or because a provisioner was interrupted,
+// so that it is unknown what it has done and whether it is still running. Such a build must start
+// again.
 var ErrInterrupted = errors.New("the stage before was interrupted")
 
-// Interrupted wraps err as an [ErrInterrupted], if the build runs by stages and was not
-// cancelled.
+// Interrupted wraps err with [ErrInterrupted] if the build runs in stages and was not cancelled.
 func Interrupted(ctx context.Context, s *Scope, err error) error {
 	if err == nil || s.Boundary == nil || context.Cause(ctx) != nil || errors.Is(err, ErrInterrupted) {
 		return err
@@ -55,8 +54,8 @@ func Interrupted(ctx context.Context, s *Scope, err error) error {
 	return fmt.Errorf("%w: %w", ErrInterrupted, err)
 }
 
-// EndStage ends the stage at b with [ErrBoundary], unless the build runs to completion, or
-// an earlier process of the run has ended a stage there.
+// EndStage ends the current stage at b by returning [ErrBoundary], unless the build runs to
+// completion or an earlier process of the run has already ended a stage there.
 func EndStage(_ context.Context, s *Scope, b Boundary) error {
 	if s.Boundary == nil {
 		return nil
@@ -66,7 +65,7 @@ func EndStage(_ context.Context, s *Scope, b Boundary) error {
 		return nil
 	}
 	Record(s, b.key(), b)
-	if _, ok := Recall[Boundary](s, b.key()); !ok { // the boundary was not recorded, so the build could not resume here
+	if _, ok := Recall[Boundary](s, b.key()); !ok { // not recorded: the build could not resume here
 		return nil
 	}
 	s.Boundary(b)

@@ -10,14 +10,14 @@ import (
 	"bake/internal/filelock"
 )
 
-// disk is the file system of the ledgers. Tests have one that fails and crashes.
+// disk is the file system of ledgers. Tests use one that fails and crashes.
 type disk interface {
 	isDir(path string) bool
-	mkdir(dir string) error           // no error if it exists; its name is not durable
-	create(path string) (file, error) // new, and locked; its name is not durable
-	open(path string) (file, error)   // for reading and writing, and locked, else ErrLive
-	syncDir(dir string) error         // makes the names in dir durable
-	remove(f file) error              // and closes it
+	mkdir(dir string) error           // succeeds if it exists; the directory entry is not durable yet
+	create(path string) (file, error) // creates and locks a new file; the directory entry is not durable yet
+	open(path string) (file, error)   // opens for reading and writing and locks; ErrLive if locked
+	syncDir(dir string) error         // makes the entries of dir durable
+	remove(f file) error              // also closes it
 }
 
 // file is an open file of a disk.
@@ -29,7 +29,7 @@ type file interface {
 	Sync() error
 }
 
-// mkdirAll makes dir, and the directories it is in, durably.
+// mkdirAll durably creates dir and its missing parents.
 func mkdirAll(d disk, dir string) error {
 	if d.isDir(dir) {
 		return nil
@@ -91,9 +91,9 @@ func own(f *os.File) error {
 	return lock(f)
 }
 
-// createLocked makes a file that must not exist, for its owner alone, and locks it. A sweep
-// that comes between the two takes it for that of a run that was killed there, and deletes
-// it: then it is made again.
+// createLocked creates and locks a new file that only its owner can read. If a sweep opens the file
+// between the two steps, it takes the file for the ledger of a killed run and deletes it:
+// createLocked then tries again.
 func createLocked(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -111,9 +111,8 @@ func createLocked(path string) (*os.File, error) {
 	}
 }
 
-// lock locks f. The error is ErrLive if another process holds the lock, and os.ErrNotExist
-// if f no longer is the file of its name, because the previous holder of the lock has
-// deleted it. Only the holder of the lock deletes a file.
+// lock locks f. The error is ErrLive if another process holds the lock, and os.ErrNotExist if the
+// previous holder of the lock has deleted f. Only the holder of the lock deletes a file.
 func lock(f *os.File) error {
 	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
 		return ErrLive
@@ -131,8 +130,7 @@ func lock(f *os.File) error {
 	return err
 }
 
-// lockWithin is lock for a file that a reader may have locked for a moment: it waits for
-// that.
+// lockWithin is lock for a file that a reader may lock briefly: it waits up to patience.
 func lockWithin(f *os.File, patience time.Duration) error {
 	const pause = 25 * time.Millisecond
 	for ; ; patience -= pause {

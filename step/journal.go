@@ -15,35 +15,34 @@ import (
 	"bake/internal/filelock"
 )
 
-// Results are the contents of a journal.
+// Results are the results in a journal.
 type Results interface {
-	// Result returns what was recorded last for a build under key.
+	// Result returns the last result recorded for a build under key.
 	Result(build, key string) (json.RawMessage, bool)
 }
 
-// Journal is the durable record of a run's results, so that another process can resume
-// where this one has died. Methods are safe for concurrent use.
+// Journal is the durable record of a run's results, from which another process can resume the run
+// after a crash. Methods are safe for concurrent use.
 type Journal interface {
 	Results
 
-	// Record stores a result durably. If it cannot, the run can no longer be resumed: the
-	// journal then has no results, and its error says why.
+	// Record durably stores a result. If that fails, the run can no longer be resumed: the journal
+	// then has no results, and its error says why.
 	Record(build, key string, result json.RawMessage)
 }
 
-// Resumable is the key with which a builder records, when it begins, that it will be able
-// to resume with its machine.
+// Resumable is the key with which a builder records, at its start, that it will be able to resume
+// with its machine.
 const Resumable = "goes on"
 
-// Provisioned is the key with which a builder records that it can resume without its
-// provisioners.
+// Provisioned is the key with which a builder records that it can resume after provisioning.
 const Provisioned = "provisioned"
 
-// Reached is the key with which a builder records that it can resume with its machine; its
-// provisioners then run again.
+// Reached is the key with which a builder records that it can resume with its machine, on which the
+// provisioners run again.
 const Reached = "reached"
 
-// Recall returns the result that an earlier life of the run has recorded under key.
+// Recall returns the result that an earlier process of the run has recorded under key.
 func Recall[T any](s *Scope, key string) (result T, ok bool) {
 	if s.Journal == nil {
 		return result, false
@@ -56,7 +55,7 @@ func Recall[T any](s *Scope, key string) (result T, ok bool) {
 	return result, true
 }
 
-// Record keeps a result, which is plain data, for a later life of the run.
+// Record stores a result, which must be plain data, for a later process of the run.
 func Record[T any](s *Scope, key string, result T) {
 	if s.Journal == nil {
 		return
@@ -66,8 +65,8 @@ func Record[T any](s *Scope, key string, result T) {
 	}
 }
 
-// Memo returns the result that an earlier life of the run has recorded under key, or
-// else that of fn, which it records if there is no error.
+// Memo returns the result that an earlier process of the run has recorded under key. If there is
+// none, it calls fn and records its result unless fn fails.
 func Memo[T any](ctx context.Context, s *Scope, key string, fn func(context.Context) (T, error)) (T, error) {
 	if v, ok := Recall[T](s, key); ok {
 		return v, nil
@@ -79,9 +78,9 @@ func Memo[T any](ctx context.Context, s *Scope, key string, fn func(context.Cont
 	return v, err
 }
 
-// Made returns the id of the resource of the scope that match accepts, which an earlier
-// life of the run has made, or an earlier try; empty if there is none. Those whose ids
-// are not known are destroyed first: they are made again.
+// Made returns the scope's resource that match accepts, created by an earlier process of the run or
+// an earlier attempt; the zero Resource if there is none. Matching resources whose ids are unknown
+// are destroyed, so that the caller can create them again.
 func (s *Scope) Made(ctx context.Context, match func(Resource) bool) (Resource, error) {
 	var found Resource
 	owned, err := s.owned()
@@ -102,8 +101,8 @@ func (s *Scope) Made(ctx context.Context, match func(Resource) bool) (Resource, 
 	return found, nil
 }
 
-// FileJournal is a journal in a file that only its owner can read. Each line is synced.
-// It is locked while it is open.
+// FileJournal is a journal in a file that only its owner can read. Each line is synced. The file is
+// locked while the journal is open.
 type FileJournal struct {
 	redact func(string) string
 
@@ -123,20 +122,19 @@ func (r results) Result(build, key string) (json.RawMessage, bool) {
 	return text, ok
 }
 
-// journalLimit is far more than the results of any run have.
+// journalLimit is far above the size of any run's journal, in bytes.
 const journalLimit = 64 << 20
 
 type entry struct {
-	Head   json.RawMessage `json:"head,omitempty"` // of the first line alone
+	Head   json.RawMessage `json:"head,omitempty"` // in the first line only
 	Build  string          `json:"build,omitempty"`
 	Key    string          `json:"key,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"`
-	Broken string          `json:"broken,omitempty"` // why the run cannot be resumed
+	Broken string          `json:"broken,omitempty"` // reason why the run cannot be resumed
 }
 
-// CreateJournal starts a journal, which begins with head. What redact would change is
-// not written down: the run cannot be resumed then. It makes the directory, durably, if
-// needed.
+// CreateJournal creates a journal that begins with head, and its directory if necessary. If redact
+// would change a result or the head, that is not written, and the run cannot be resumed.
 func CreateJournal(path string, head any, redact func(string) string) (*FileJournal, error) {
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -187,8 +185,8 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 	return j, nil
 }
 
-// ReadJournal reads the journal of a run that has ended, and its head, without changing
-// it. The errors are those of OpenJournal. With ErrLive, or an error after the head, the
+// ReadJournal reads the journal of a run that has ended, and its head, without changing the file.
+// The errors are those of OpenJournal. If the error is ErrLive or concerns a part after the head,
 // head is still set if it has been written.
 func ReadJournal(path string, head any) (Results, error) {
 	f, err := os.Open(path)
@@ -208,8 +206,8 @@ func ReadJournal(path string, head any) (Results, error) {
 	return j.results, nil
 }
 
-// DiscardUnbegun deletes the journal of a run that was killed before its head was written,
-// and leaves any other as it is.
+// DiscardUnbegun deletes the journal of a run that was killed before its head was written. It
+// leaves other journals unchanged.
 func DiscardUnbegun(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -238,7 +236,7 @@ func (j *FileJournal) plausible() error {
 	return nil
 }
 
-// peek reads the head of a journal that another process writes, if it has been written.
+// peek reads the head, if it has been written, of a journal that another process is writing.
 func (j *FileJournal) peek(head any) error {
 	if err := j.plausible(); err != nil {
 		return err
@@ -297,7 +295,7 @@ func (j *FileJournal) append(e entry) error {
 	if err != nil {
 		return err
 	}
-	var plain any // in which no text is escaped
+	var plain any // decoded, so that no text is escaped
 	if err := json.Unmarshal(line, &plain); err != nil {
 		return err
 	}
@@ -338,7 +336,7 @@ func (j *FileJournal) Record(build, key string, result json.RawMessage) {
 
 var errSensitive = errors.New("what would have to be written down to resume it contains a sensitive value")
 
-// sensitive reports whether a text in what JSON holds is changed by redact.
+// sensitive reports whether redact would change a string in a JSON value.
 func sensitive(v any, redact func(string) string) bool {
 	switch v := v.(type) {
 	case string:
@@ -355,7 +353,7 @@ func sensitive(v any, redact func(string) string) bool {
 	return false
 }
 
-// redacted returns a JSON value with redact applied to its texts.
+// redacted returns a JSON value with redact applied to its strings.
 func redacted(v any, redact func(string) string) any {
 	switch v := v.(type) {
 	case string:
@@ -374,7 +372,7 @@ func redacted(v any, redact func(string) string) any {
 	return v
 }
 
-// giveUp leaves nothing in the journal but its head, without secrets, and why the run
+// giveUp replaces the journal's content with its head, without secrets, and the reason why the run
 // cannot be resumed.
 func (j *FileJournal) giveUp(why error) error {
 	var head any
@@ -393,7 +391,7 @@ func (j *FileJournal) giveUp(why error) error {
 	return j.append(entry{Head: text, Broken: why.Error()})
 }
 
-// Close closes the journal, and deletes it if it is not useful any more.
+// Close closes the journal, and deletes it unless it is still useful.
 func (j *FileJournal) Close(useful bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

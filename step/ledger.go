@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Ledger is the durable list of resources that a run owns. When a method returns nil, the
+// Ledger is the durable list of the resources that a run owns. When a method returns nil, the
 // change is on disk.
 type Ledger interface {
 	Intend(Resource) error        // before the request to the cloud
-	Created(key, id string) error // once the cloud has answered
-	Gone(keys ...string) error    // destroyed, or handed to the user: all or none
+	Created(key, id string) error // after the cloud's response
+	Gone(keys ...string) error    // destroyed, or left to the user: all or none
 	Owned() ([]Resource, error)   // oldest first
 }
 
@@ -30,33 +30,33 @@ type Ledger interface {
 type FileLedger struct {
 	Header Header
 
-	// Damage names the unreadable lines; nil if there are none. A damaged ledger is kept
-	// even if it owns nothing any more: its lost lines may have recorded more resources.
+	// Damage describes the unreadable lines; nil if there are none. A damaged ledger is kept even
+	// if it owns nothing: its lost lines may have recorded more resources.
 	Damage error
 
 	mu   sync.Mutex
 	disk disk
 	f    file
-	size int64 // of the whole lines in f
-	torn bool  // what follows them in f could not be cut off
+	size int64 // of the complete lines in f
+	torn bool  // an incomplete line after them could not be removed
 	live []Resource
 
-	doubtful map[string]bool // keys of live that a lost line may have given away
+	doubtful map[string]bool // keys in live that a lost line may have released
 }
 
-// ledgerVersion is that of the ledgers that this program writes. It goes up when older
-// programs would misread them. Ledgers without a version are of the first.
+// ledgerVersion is the version of the ledgers that this program writes. It is increased when older
+// programs would misread them. Ledgers without a version have version 1.
 const ledgerVersion = 1
 
-// Header is the first line of a ledger: which run it belongs to.
+// Header is the first line of a ledger. It identifies the run.
 type Header struct {
 	Version int       `json:"version,omitempty"` // set by [CreateLedger]
 	Run     string    `json:"run"`
 	Started time.Time `json:"started"`
 	PID     int       `json:"pid"`
-	Command string    `json:"command"` // for the user to recognise the run
+	Command string    `json:"command"` // for the user to recognize the run
 
-	// Parent is the id of the run that this one is a part of; empty if it is of none.
+	// Parent is the id of the run that this run is a part of; empty if there is none.
 	Parent string `json:"whole,omitempty"`
 }
 
@@ -67,14 +67,13 @@ type line struct {
 	Keys []string `json:"keys,omitempty"` // of "gone", in place of one key
 }
 
-// ErrLive means that the run of a ledger has not ended.
+// ErrLive is the error if the run of a ledger has not ended.
 var ErrLive = errors.New("the run is still in progress")
 
-// ErrNewer means that a ledger cannot be read, since a newer version of bake has written
-// it.
+// ErrNewer is the error if a ledger was written by a newer version of bake.
 var ErrNewer = errors.New("it was written by a newer version of bake; use that version")
 
-// CreateLedger starts the ledger of a new run in dir, which it makes if needed.
+// CreateLedger creates the ledger of a new run in dir, which it creates if necessary.
 func CreateLedger(dir string, h Header) (*FileLedger, error) {
 	return createLedger(osDisk{}, dir, h)
 }
@@ -169,14 +168,14 @@ func replay(d disk, f file) (*FileLedger, error) {
 	return l, err
 }
 
-// longestLine is far more than any line of a ledger has. A longer line is not kept in
-// memory.
+// longestLine is far above the length of any line of a ledger, in bytes. A longer line is not read
+// into memory.
 const longestLine = 4 << 20
 
 var errLong = errors.New("no line of a ledger is that long")
 
-// wholeLines returns an iterator over the complete lines of r, each valid until the next
-// one is read. A line that is too long yields errLong instead. The size of the lines is
+// wholeLines returns an iterator over the complete lines of r, each of which is valid until the
+// next one is read. A line that is too long yields errLong instead. The sizes of the lines are
 // added to size.
 func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
@@ -205,8 +204,8 @@ func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
 	}
 }
 
-// newer reports whether the first line of a ledger has the version of a newer program,
-// whose format may be different.
+// newer reports whether the first line of a ledger has the version of a newer program, whose format
+// may differ.
 func newer(first []byte) bool {
 	var h struct{ Version int }
 	return json.Unmarshal(first, &h) == nil && h.Version > ledgerVersion
@@ -239,9 +238,9 @@ func (l *FileLedger) apply(ln line) {
 	}
 }
 
-// append writes a line and waits until it is on disk. If that fails, because the disk is
-// full or broken, the line is cut off again, so that the next line starts at a line
-// boundary, and a reported failure is not read back as a success.
+// append writes a line and syncs it. If that fails, for example because the disk is full, it
+// removes the line again, so that the next line starts correctly and a reported failure is not read
+// back as a success.
 func (l *FileLedger) append(ln line) error {
 	b, err := json.Marshal(ln)
 	if err != nil {
@@ -293,7 +292,7 @@ func (l *FileLedger) Created(key, id string) error {
 	return l.write(line{Op: "created", Resource: &Resource{Key: key, ID: id}})
 }
 
-// Gone implements [Ledger]: with one line.
+// Gone implements [Ledger]. It writes a single line.
 func (l *FileLedger) Gone(keys ...string) error {
 	switch len(keys) {
 	case 0:
@@ -312,12 +311,10 @@ func (l *FileLedger) Owned() ([]Resource, error) {
 	return slices.Clone(l.live), nil
 }
 
-// Doubtful reports whether a lost line may have transferred the resource with this key to
-// the user.
+// Doubtful reports whether a lost line may have released the resource with this key to the user.
 func (l *FileLedger) Doubtful(key string) bool { return l.doubtful[key] }
 
-// Close closes the ledger, and deletes it if it owns nothing any more, unless it is
-// damaged.
+// Close closes the ledger, and deletes it if it owns nothing and is not damaged.
 func (l *FileLedger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -327,11 +324,11 @@ func (l *FileLedger) Close() error {
 	return l.f.Close()
 }
 
-// ReadHeader returns the first line of a ledger, even while its run is in progress. It is
-// empty if the line is not written yet or cannot be parsed.
+// ReadHeader returns the first line of a ledger, even while its run is in progress. The header is
+// empty if the line has not been written yet or cannot be parsed.
 func ReadHeader(path string) (h Header, err error) {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() { // a pipe may never end
+	if err != nil || !info.Mode().IsRegular() { // reading a FIFO could block
 		return h, err
 	}
 	f, err := os.Open(path)
@@ -352,8 +349,8 @@ func ReadHeader(path string) (h Header, err error) {
 	return h, nil
 }
 
-// Ledgers lists the paths of the ledgers in dir, oldest first by name. A
-// missing directory holds none.
+// Ledgers returns the paths of the ledgers in dir, sorted by name and so by age. A missing
+// directory contains none.
 func Ledgers(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {

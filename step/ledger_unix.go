@@ -16,7 +16,7 @@ func remove(f file) error {
 	return errors.Join(err, f.Close())
 }
 
-// syncDir makes the names in a directory durable.
+// syncDir makes the entries of a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// remove closes a ledger and deletes it, in this order: Windows deletes no file that
-// is open. A sweep that has opened it in the meantime finds nothing owned in it, and
-// deletes it itself.
+// remove closes a ledger and then deletes it, because Windows cannot delete open files. A sweep
+// that opens it in between finds no resources in it and deletes it itself.
 func remove(f file) error {
 	err := f.Close()
 	gone := os.Remove(f.Name())
@@ -19,6 +18,6 @@ func remove(f file) error {
 	return errors.Join(err, gone)
 }
 
-// syncDir does nothing: Windows cannot sync the names in a directory, and its file systems
-// journal them.
+// syncDir does nothing: Windows cannot sync directories, and its file systems journal their
+// entries.
 func syncDir(string) error { return nil }

@@ -6,21 +6,21 @@ import (
 	"strings"
 )
 
-// Resource is something that exists outside this process and costs money.
-// It holds no secrets: it is written to disk.
+// Resource is something that exists outside this process and may cost money. It contains no
+// secrets, because it is written to disk.
 type Resource struct {
 	Kind  string `json:"kind"`            // such as "ec2:instance"; the part before the colon finds the destroyer
-	Key   string `json:"key"`             // unique in the run and chosen before the call: client token, name or tag
-	ID    string `json:"id,omitempty"`    // chosen by the cloud; empty while only intended
+	Key   string `json:"key"`             // unique in the run and chosen before the request: client token, name or tag
+	ID    string `json:"id,omitempty"`    // chosen by the cloud; empty until created
 	Where string `json:"where,omitempty"` // region
 	Build string `json:"build,omitempty"` // the build that owns it
 
-	// With is what another process needs to reach and find it, such as
-	// profile, endpoint or the name it was given.
+	// With contains what another process needs to access and find the resource, such as a profile,
+	// an endpoint or a name.
 	With map[string]string `json:"with,omitempty"`
 }
 
-// String names the resource for people: "instance i-0abc in us-east-1".
+// String describes the resource to users: "instance i-0abc in us-east-1".
 func (r Resource) String() string {
 	_, what, _ := strings.Cut(r.Kind, ":")
 	s := strings.ReplaceAll(what, "-", " ")
@@ -42,13 +42,13 @@ func (r Resource) String() string {
 	return s
 }
 
-// Destroyer deletes a resource. It must succeed when the resource is already
-// gone, and must find it by Key and With when ID is empty.
+// Destroyer deletes a resource. It must succeed if the resource is already gone, and must find the
+// resource by Key and With if ID is empty.
 type Destroyer interface {
 	Destroy(ctx context.Context, r Resource) error
 }
 
-// Destroyers finds a resource's destroyer by the part of its kind before the colon.
+// Destroyers maps the part of a resource's kind before the colon to its destroyer.
 type Destroyers map[string]Destroyer
 
 // Destroy implements [Destroyer].

@@ -1,9 +1,9 @@
 // Package step runs a build as ordinary Go code whose side effects are recorded.
 //
-// A build is a function. Each named piece of it is a call to [Do], which returns its
-// result as a typed value. Each resource it creates is a call to [Acquire], which records
-// the intent before the request to the cloud. The records are data, so the same code tears
-// down after success, failure, cancellation and a crash.
+// A build is a function. Each named step is a call to [Do], which returns a typed result. Each
+// resource is created by a call to [Acquire], which records the intent before the request to the
+// cloud. Since the records are data, the same code tears down after success, failure, cancellation
+// and a crash.
 package step
 
 import (
@@ -18,67 +18,65 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
-// Invocation holds what all builds of one invocation share.
+// Invocation is what all builds of an invocation share.
 type Invocation struct {
-	ID    string // a UUID; also the value of the tag that every taggable resource carries
+	ID    string // a UUID; also the value of the tag on every taggable resource
 	Force bool   // -force
 	Debug bool   // -debug
 	Env   []string
 
 	Command string // the user's command line, for the log
 
-	// MachinesEnd is how long after Start machines end themselves, whatever has become of
-	// the run; 0: they do not.
+	// MachinesEnd is the time after Start at which machines terminate themselves, whatever happens
+	// to the run; 0 means never.
 	MachinesEnd time.Duration
 
-	Start   time.Time // the time of {{timestamp}} and similar functions in options that are rendered late
-	Version string    // what {{packer_version}} gives
+	Start   time.Time // returned by {{timestamp}} and similar functions in options rendered during the build
+	Version string    // returned by {{packer_version}}
 
-	Redact func(string) string // removes secrets from a text before it is written to a file; nil: there are none
+	Redact func(string) string // removes secrets from text before it is written to a file; nil means that there are none
 }
 
-// Scope is the context of one build: it identifies the build in events, owns what the
-// build creates, and emits its events. Its exported fields are set before the build starts
-// and are not changed afterwards. Methods are safe for concurrent use.
+// Scope is the context of a build: it identifies the build in events, owns the build's resources,
+// and emits its events. Its exported fields are set before the build starts and do not change
+// afterwards. Methods are safe for concurrent use.
 type Scope struct {
 	Run        Invocation
 	Build      string // full name: [build.]type.name
 	SourceType string // such as amazon-ebs
 	SourceName string // the label of the source block
 
-	// Key is the private key of the machine that an earlier process of the run has kept,
-	// in PEM. It is empty if there is none, or if it is the user's own.
+	// Key is the private key, in PEM, of the machine that an earlier process of the run has kept.
+	// It is empty if there is none, or if it is the user's own.
 	Key string
 
 	Ledger  Ledger
-	Journal Journal     // nil: nothing is remembered
+	Journal Journal     // nil means that no results are recorded
 	Emit    func(Event) // safe for concurrent use
 
-	// Grace is how long teardown may take once it has begun.
+	// Grace is the time limit for a teardown.
 	Grace time.Duration
 
-	// Failed is called when a step has failed, and may be nil. If it returns Retry, the
-	// step is run again; what the step acquired stays owned.
+	// Failed is called after a failed step; nil means GiveUp. If it returns Retry, the step runs
+	// again; resources that it has acquired stay owned.
 	Failed func(ctx context.Context, step string, err error) Decision
 
-	// Leaves reports whether the resources of a failed build are left as they are. Nil
-	// means that they are deleted.
+	// Leaves reports whether the resources of a failed build are left in place. Nil means that they
+	// are destroyed.
 	Leaves func() bool
 
-	// Stop ends the teardown of what is torn down inside a step, such as the build of a
-	// plugin. It may be nil.
+	// Stop cancels teardown inside a step, such as that of a plugin's build. It may be nil.
 	Stop context.Context
 
 	// Pause is called before each step and before each teardown, and may be nil. It
 	// returns when the user wants to continue, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error
 
-	// Boundary makes the build run by stages, and is called at the end of each; see
-	// [EndStage]. It is called by several goroutines. Nil means that the build runs to
-	// completion.
+	// Boundary makes the build run in stages, and is called at the end of each; see [EndStage]. It
+	// may be called concurrently. Nil means that the build runs to completion.
 	Boundary func(Boundary)
 
-	// Source names the component that emits events, if it is not the builder.
+	// Source is the component that emits events, if it is not the builder.
 	Source string
 
 	shared *shared
@@ -89,13 +87,13 @@ type shared struct {
 	destroyers map[string]Destroyer
 }
 
-// NewScope readies s for use.
+// NewScope returns a usable scope with the fields of s.
 func NewScope(s Scope) *Scope {
 	s.shared = &shared{destroyers: map[string]Destroyer{}}
 	return &s
 }
 
-// As returns a scope like s whose events name source as their component. It owns the same
+// As returns a scope like s whose events have source as their component. It owns the same
 // resources.
 func (s *Scope) As(source string) *Scope {
 	c := *s
@@ -112,10 +110,10 @@ func (s *Scope) Unattended() *Scope {
 	return &c
 }
 
-// Decision is the answer to a failed step.
+// Decision is what to do after a failed step.
 type Decision int
 
-// What may be done about a failed step.
+// The possible decisions.
 const (
 	GiveUp Decision = iota
 	Retry
@@ -130,7 +128,7 @@ func (s *Scope) Handle(prefix string, d Destroyer) {
 	s.shared.destroyers[prefix] = d
 }
 
-// Destroyers returns what Handle has registered, as one destroyer.
+// Destroyers returns all registered destroyers as one.
 func (s *Scope) Destroyers() Destroyer {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
@@ -143,7 +141,7 @@ func (s *Scope) Destroyers() Destroyer {
 
 type stepKey struct{}
 
-// Path returns the names of the steps that ctx is in, joined by " > ".
+// Path returns the names of the current steps of ctx, joined by " > ".
 func Path(ctx context.Context) string {
 	p, _ := ctx.Value(stepKey{}).(string)
 	return p
@@ -154,12 +152,12 @@ func (s *Scope) emit(ctx context.Context, e Event) {
 	s.Emit(e)
 }
 
-// Say shows the user a message.
+// Say emits a message for the user.
 func (s *Scope) Say(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Say, Text: fmt.Sprintf(format, args...)})
 }
 
-// Warn warns the user of a problem that does not stop the build.
+// Warn emits a warning about a problem that does not stop the build.
 func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Warning, Text: fmt.Sprintf(format, args...)})
 }
@@ -169,30 +167,29 @@ func (s *Scope) Reported(ctx context.Context, r Report) {
 	s.emit(ctx, Event{Kind: Reported, Report: &r})
 }
 
-// Placed reports that an image has arrived in a place of its distribution.
+// Placed reports that an image has reached a place of its distribution.
 func (s *Scope) Placed(ctx context.Context, p Placement) {
 	s.emit(ctx, Event{Kind: ImagePlaced, Placed: &p})
 }
 
-// Channel reports whether a channel names the image.
+// Channel reports whether a channel points to the image.
 func (s *Scope) Channel(ctx context.Context, c Channel) {
 	s.emit(ctx, Event{Kind: ChannelAsked, Channel: &c})
 }
 
-// Output passes on a line that something run by the build has written.
-// kind is [Output], [ErrOutput] or [Partial].
+// Output emits a line of output of the build. kind is [Output], [ErrOutput] or [Partial].
 func (s *Scope) Output(ctx context.Context, kind Kind, line string) {
 	s.emit(ctx, Event{Kind: kind, Text: line})
 }
 
-// Progress reports how far the current step has come. Callers need not limit
-// how often they call it; displays do.
+// Progress reports the progress of the current step. It may be called often: displays limit the
+// rate.
 func (s *Scope) Progress(ctx context.Context, p Progress) {
 	s.emit(ctx, Event{Kind: Progressed, Progress: &p})
 }
 
-// Do runs fn as a named step and returns its result. The error of a failed step
-// carries the step's name once. fn may call Do again: such steps are nested.
+// Do runs fn as a named step and returns its result. The error of a failed step contains the step's
+// name once. fn may call Do again for nested steps.
 func Do[T any](ctx context.Context, s *Scope, name string, fn func(context.Context) (T, error)) (T, error) {
 	var zero T
 	if p := Path(ctx); p != "" {
@@ -240,8 +237,8 @@ func Run(ctx context.Context, s *Scope, name string, fn func(context.Context) er
 	return err
 }
 
-// ErrRefused is wrapped by errors that the cloud causes: it rejected the request, does not
-// have the requested resource, or could not be reached.
+// ErrRefused is wrapped by errors that the cloud causes: it rejected the request, lacks the
+// requested resource, or could not be reached.
 var ErrRefused = errors.New("refused by the cloud")
 
 // Error is the failure of a step.
@@ -253,10 +250,9 @@ type Error struct {
 func (e *Error) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Acquire creates want as a named step and leaves it owned by the scope. The
-// intent is durable before create is called; the id is durable before Acquire
-// returns. When create fails the intent stays, since the call may have half
-// succeeded; teardown then looks for the resource by its key.
+// Acquire creates want as a named step; the scope then owns it. The intent is durable before create
+// is called, and the id before Acquire returns. If create fails, the intent remains, since the
+// request may have partly succeeded: teardown then looks for the resource by its key.
 func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, create func(context.Context) (id string, v T, err error)) (T, error) {
 	return Do(ctx, s, name, func(ctx context.Context) (T, error) {
 		var zero T
@@ -279,7 +275,7 @@ func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, c
 	})
 }
 
-// Keep hands resources to the user, all or none: Close will not destroy them.
+// Keep releases resources to the user, all or none: Close will not destroy them.
 func (s *Scope) Keep(ctx context.Context, keys ...string) error {
 	owned, err := s.owned()
 	if err != nil {
@@ -299,7 +295,7 @@ func (s *Scope) Keep(ctx context.Context, keys ...string) error {
 	return nil
 }
 
-// Destroy tears down the one resource with this key, now.
+// Destroy destroys the resource with this key now. It does nothing if the scope does not own it.
 func (s *Scope) Destroy(ctx context.Context, key string) error {
 	owned, err := s.owned()
 	if err != nil {
@@ -324,7 +320,7 @@ func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
 		s.emit(ctx, Event{Kind: ResourceDestroyed, Resource: &r})
 		return nil
 	})
-	if err != nil { // including a step that could not begin in time
+	if err != nil { // including a step that could not start in time
 		s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
 	}
 	return err
@@ -341,8 +337,8 @@ func (s *Scope) owned() ([]Resource, error) {
 	return mine, err
 }
 
-// Leave releases what the scope still owns without destroying it, and lists it. The ledger
-// keeps it, so that a sweep finds it.
+// Leave releases what the scope still owns without destroying it, and returns it. It stays in the
+// ledger, so that a sweep finds it.
 func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
 	owned, err := s.owned()
 	for _, r := range owned {
@@ -351,16 +347,16 @@ func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
 	return owned, err
 }
 
-// Close destroys everything the scope still owns, newest first, even if ctx is
-// already cancelled; only a cancellation of stop ends it early. It tries every
-// resource and joins the errors. What could not be destroyed stays in the ledger.
+// Close destroys everything that the scope still owns, newest first, even if ctx is already
+// cancelled. Only the cancellation of stop ends it early. It tries every resource and joins the
+// errors. What could not be destroyed stays in the ledger.
 func (s *Scope) Close(ctx, stop context.Context) error {
 	ctx, end := s.Teardown(ctx, stop)
 	defer end()
 	return teardown(ctx, s, s.Destroyers(), func(Resource) bool { return true })
 }
 
-// Discard destroys, as Close does, those of the scope's resources that match accepts.
+// Discard destroys, like Close, the scope's resources that match accepts.
 func (s *Scope) Discard(ctx context.Context, match func(Resource) bool) error {
 	stop := s.Stop
 	if stop == nil {
@@ -371,14 +367,14 @@ func (s *Scope) Discard(ctx context.Context, match func(Resource) bool) error {
 	return teardown(ctx, s, s.Destroyers(), match)
 }
 
-// Teardown returns the context that something is destroyed under: it outlives ctx, and
-// ends with the scope's grace or with stop. The caller calls end.
+// Teardown returns a context for teardown: it outlives ctx and ends after the scope's grace period
+// or with stop. The caller must call end.
 func (s *Scope) Teardown(ctx, stop context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.Grace,
 		fmt.Errorf("teardown took longer than %s", s.Grace))
 	ctx, cancelCause := context.WithCancelCause(ctx)
 	detach := context.AfterFunc(stop, func() { cancelCause(context.Cause(stop)) })
-	if stop.Err() != nil { // then there is no time to begin with anything
+	if stop.Err() != nil { // there is no time to start anything
 		cancelCause(context.Cause(stop))
 	}
 	return ctx, func() {

@@ -7,13 +7,13 @@ import (
 	"github.com/clipperhouse/displaywidth"
 )
 
-// cells is how many cells of a terminal s takes. Control sequences take none.
+// cells returns the number of terminal cells that s occupies. Control sequences occupy none.
 func cells(s string) int {
 	return displaywidth.Options{ControlSequences: true}.String(s)
 }
 
-// truncate shortens s to at most so many cells, of which tail has the last if something
-// was cut off. Control sequences stay.
+// truncate shortens s to at most width cells, including tail if anything was removed. Control
+// sequences stay.
 func truncate(s string, width int, tail string) string {
 	o := displaywidth.Options{ControlSequences: true}
 	if width < o.String(tail) && o.String(s) > width {
@@ -22,21 +22,21 @@ func truncate(s string, width int, tail string) string {
 	return o.TruncateString(s, width, tail)
 }
 
-// strip returns s without control sequences (ECMA-48), whole or not. Controls of one
-// character stay, but those above ASCII.
+// strip removes control sequences (ECMA-48), complete or not, and C1 control characters. ASCII
+// control characters stay.
 func strip(s string) string {
 	var out strings.Builder
 	state := ground
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && n == 1 {
-			r = rune(s[i]) // perhaps a control of 8 bits
+			r = rune(s[i]) // may be an 8-bit control character
 		}
 		control := r < 0x20
 		switch {
 		case r == 0x1b:
 			state = escape
-		case 0x80 <= r && r <= 0x9f && (state == ground || state == escape): // ESC and @ to _ in one
+		case 0x80 <= r && r <= 0x9f && (state == ground || state == escape): // the 8-bit forms of ESC followed by @ to _
 			state = begun(r - 0x40)
 		case r == 0x9c, state != ground && (r == 0x18 || r == 0x1a), state == command && r == 0x07:
 			state = ground
@@ -52,11 +52,11 @@ func strip(s string) string {
 	return out.String()
 }
 
-// The states of reading a control sequence.
+// The parser's states.
 const (
-	ground   = iota // nothing
-	escape          // ESC, and what may follow it before a final character
-	sequence        // parameters, up to a final character
+	ground   = iota // outside of control sequences
+	escape          // after ESC, including intermediate characters
+	sequence        // CSI: parameters, up to a final character
 	command         // OSC: up to BEL or ST
 	text            // DCS, SOS, PM, APC: up to ST
 )

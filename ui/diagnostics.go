@@ -9,9 +9,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Diagnostics writes diags to w, each with the lines of source that it blames,
-// wrapped to width. files are the files that were parsed, by name; one that is
-// not among them is read from the disk.
+// Diagnostics writes diags to w, each with its source lines, wrapped to width. files are the parsed
+// files, by name; others are read from disk.
 func Diagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics, width int, color bool) error {
 	sources := map[string]*hcl.File{}
 	var shown hcl.Diagnostics
@@ -41,8 +40,8 @@ func source(files map[string]*hcl.File, name string) *hcl.File {
 // maxSource is the maximum size, in bytes, of a file whose lines are shown.
 const maxSource = 4 << 20
 
-// SourceFile reads a file to show lines of it. It is nil if it cannot be read, is no
-// regular file, or is too large.
+// SourceFile reads a file whose lines are to be shown. It returns nil if the file cannot be read,
+// is not a regular file, or is too large.
 func SourceFile(name string) *hcl.File {
 	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() || info.Size() > maxSource {
 		return nil
@@ -54,8 +53,7 @@ func SourceFile(name string) *hcl.File {
 	return &hcl.File{Bytes: b}
 }
 
-// Diagnostic is a diagnostic as JSON. Positions count lines and columns from 1 and
-// bytes from 0.
+// Diagnostic is a diagnostic for JSON. Lines and columns count from 1, bytes from 0.
 type Diagnostic struct {
 	Severity string   `json:"severity"` // "error" or "warning"
 	Summary  string   `json:"summary"`
@@ -64,21 +62,21 @@ type Diagnostic struct {
 	Snippet  *Snippet `json:"snippet,omitempty"`
 }
 
-// Range is the part of a file that a diagnostic is about.
+// Range is the part of a file that a diagnostic concerns.
 type Range struct {
 	File  string   `json:"file"`
 	Start Position `json:"start"`
 	End   Position `json:"end"` // exclusive
 }
 
-// Position is a place in a file.
+// Position is a position in a file.
 type Position struct {
 	Line   int `json:"line"`
 	Column int `json:"column"`
 	Byte   int `json:"byte"`
 }
 
-// Snippet shows a range: the whole lines that contain it, and its position in them in
+// Snippet is the source of a range: the complete lines that contain it, and its position in them in
 // bytes.
 type Snippet struct {
 	Context        string `json:"context,omitempty"` // such as `source "null" "x"`
@@ -88,7 +86,7 @@ type Snippet struct {
 	HighlightEnd   int    `json:"highlight_end"`
 }
 
-// PlainDiagnostics returns diags as [Diagnostics] would show them.
+// PlainDiagnostics returns diags with the same content that [Diagnostics] shows.
 func PlainDiagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) []Diagnostic {
 	var out []Diagnostic
 	for _, d := range diags {
@@ -105,7 +103,7 @@ func PlainDiagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) []Diagn
 	return out
 }
 
-// snippet returns the lines of f that r is in, nil if they cannot be told.
+// snippet returns the lines of f that contain r; nil if they are unknown.
 func snippet(f *hcl.File, r hcl.Range) *Snippet {
 	if f == nil || r.Start.Byte < 0 || r.End.Byte < r.Start.Byte || r.End.Byte > len(f.Bytes) {
 		return nil

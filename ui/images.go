@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// launches returns a table of the images that were made, by region, each with a command
-// that launches a machine of it: next to the image if everything fits into width columns,
-// else below it.
+// launches returns a table of the created images, by region, each with a command that launches a
+// machine from it: in the same line if the table fits into width columns, otherwise below.
 func (t *transcript) launches(local bool, width int) (lines []string) {
 	type row struct{ build, region, image, launch string }
 	rows, seen := []row{{"Build", "Region", "Image", "Launch it with"}}, map[row]bool{}
@@ -25,7 +24,7 @@ func (t *transcript) launches(local bool, width int) (lines []string) {
 					r.launch = fmt.Sprintf("bake cloud run -region %s %s", r.region, r.image)
 				}
 				if seen[r] {
-					continue // a post-processor has passed the image on
+					continue // a post-processor has returned its input
 				}
 				seen[r] = true
 				rows = append(rows, r)
@@ -35,7 +34,7 @@ func (t *transcript) launches(local bool, width int) (lines []string) {
 	if len(rows) == 1 {
 		return nil
 	}
-	var builds, regions, ids, commands int // widths of the columns
+	var builds, regions, ids, commands int // column widths
 	for _, r := range rows {
 		builds, regions = max(builds, cells(r.build)), max(regions, cells(r.region))
 		ids, commands = max(ids, cells(r.image)), max(commands, cells(r.launch))

@@ -12,37 +12,37 @@ import (
 	"bake/step"
 )
 
-// Live keeps a list of builds and their steps at the bottom of a terminal; what
-// builds say scrolls by above it.
+// Live shows a list of builds and their steps at the bottom of a terminal. The builds' messages
+// scroll by above it.
 //
-// It never changes the terminal's modes and never hides the cursor, so there is
-// nothing to restore however the process ends. A frame is one write that draws
-// over the one before, between the marks of a synchronized update.
+// It neither changes the terminal's modes nor hides the cursor, so there is nothing to restore
+// however the process ends. Each frame is a single write that draws over the previous one, as a
+// synchronized update.
 type Live struct {
 	out    io.Writer
 	color  bool
-	local  bool // images are those of the local cloud
+	local  bool // images are in the local cloud
 	script transcript
 
 	builds  []*buildView
-	ended   bool     // the run has
-	over    bool     // and the last frame has been drawn
-	scroll  []string // lines that have not been written yet, to go above the list
-	summary []string // lines to go below the list when the run has ended
-	drawn   []int    // widths in cells of the lines at the bottom of the screen
+	ended   bool     // the run has ended
+	over    bool     // the last frame has been drawn
+	scroll  []string // lines that will be written above the list
+	summary []string // lines below the list when the run has ended
+	drawn   []int    // widths in cells of the drawn lines of the list
 }
 
-// buildView is one build on the screen.
+// buildView is a build on the screen.
 type buildView struct {
 	name    string
 	started time.Time // zero until it starts
 	elapsed time.Duration
 	ended   bool
 	err     error
-	steps   []*stepView // in the order they started
+	steps   []*stepView // in the order of their start
 }
 
-// stepView is one step on the screen.
+// stepView is a step on the screen.
 type stepView struct {
 	path     string
 	started  time.Time
@@ -50,9 +50,9 @@ type stepView struct {
 	ended    bool
 	err      error
 	progress *step.Progress
-	since    time.Time // of the first progress, for the rate
-	first    int64     // done at that time
-	output   string    // last line that was written in it
+	since    time.Time // time of the first progress report, for the rate
+	first    int64     // amount done at that time
+	output   string    // last line of output
 }
 
 // NewLive returns a display that draws on out.
@@ -60,11 +60,11 @@ func NewLive(out io.Writer, o PlainOptions) *Live {
 	return &Live{out: out, color: o.Color, local: o.Local, script: transcript{timestamps: o.Timestamps, log: o.Log}}
 }
 
-// Handle implements [Display]. Nothing is written before the next Draw.
+// Handle implements [Display]. Nothing is written until the next Draw.
 func (d *Live) Handle(e step.Event) {
 	for _, en := range d.script.entries(e) {
 		if en.record == nil {
-			en.text = strip(en.text) // what a script writes must not move the cursor
+			en.text = strip(en.text) // output must not move the cursor
 			lines := strings.Split(d.script.paint(en, d.color), "\n")
 			if e.Kind == step.RunFinished {
 				d.summary = append(d.summary, lines...)
@@ -111,8 +111,8 @@ func (d *Live) Handle(e step.Event) {
 	}
 }
 
-// view returns the view of the named build. The run itself has one too, with an
-// empty name, for what happens before and between builds.
+// view returns the view of the named build. The empty name is the run itself, for messages before
+// and between builds.
 func (d *Live) view(name string) *buildView {
 	for _, b := range d.builds {
 		if b.name == name {
@@ -124,7 +124,7 @@ func (d *Live) view(name string) *buildView {
 	return b
 }
 
-// running returns the step of b that path names, if it is going on.
+// running returns the running step of b with that path, or nil.
 func (b *buildView) running(path string) *stepView {
 	for _, s := range slices.Backward(b.steps) {
 		if s.path == path && !s.ended {
@@ -134,14 +134,14 @@ func (b *buildView) running(path string) *stepView {
 	return nil
 }
 
-// Draw writes the lines added since the last frame, and below them the list as of now, on
-// a terminal of the given size. Once the run has ended, it draws the list in full and
-// leaves it on the screen, with the summary below it.
+// Draw writes the lines added since the last frame and, below them, the current list, on a terminal
+// of the given size. Once the run has ended, it draws the complete list and the summary, which stay
+// on the screen.
 func (d *Live) Draw(now time.Time, width, height int) {
 	width, height = max(width, 10), max(height, 4)
 	room := 1 << 30
 	if !d.ended {
-		room = max(1, height/2-1) // the cursor's row is below the list; at least half is for what builds say
+		room = max(1, height/2-1) // the cursor is in the row below the list; at least half of the rows are for messages
 	}
 	var list []string
 	if !d.over {
@@ -160,9 +160,9 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	} else {
 		b.WriteString("\r")
 	}
-	// Rows are erased before they are written: what only overwrites a row leaves its
-	// old length and its folding behind, and a terminal that reflows acts on these
-	// when it is resized. A line above the list may take several rows.
+	// Erase rows before writing them: a row that is only overwritten keeps its old length and
+	// wrapping, on which terminals act when they are resized. A line above the list may take
+	// several rows.
 	if len(lines) > len(list) {
 		b.WriteString("\x1b[J")
 	}
@@ -202,13 +202,13 @@ func (d *Live) list(now time.Time, width, room int) []string {
 		}
 	}
 	spin := spinner(now)
-	heads, hidden := d.heads(shown, room-min(2*countRunning(shown), room/2)) // steps that run need room too
+	heads, hidden := d.heads(shown, room-min(2*countRunning(shown), room/2)) // leave room for the steps of running builds
 	each := (room - len(heads) - min(1, hidden)) / max(1, countRunning(heads))
 	var lines []string
 	for _, b := range heads {
 		lines = append(lines, d.row(width, b.mark(d, spin), 0, b.title(), "", b.time(now)))
 		if b.ended && len(d.script.builds) > 1 {
-			continue // its story has scrolled by
+			continue // its messages have scrolled by
 		}
 		lines = append(lines, d.steps(b, spin, now, width, each)...)
 	}
@@ -218,7 +218,7 @@ func (d *Live) list(now time.Time, width, room int) []string {
 	return lines[:min(len(lines), room)]
 }
 
-// heads chooses the builds that fit into room lines: running ones first.
+// heads selects the builds to show in room lines, running ones first.
 func (d *Live) heads(builds []*buildView, room int) (shown []*buildView, hidden int) {
 	if len(builds) <= room {
 		return builds, 0
@@ -247,7 +247,7 @@ func (b *buildView) rank() int {
 	}
 }
 
-// active reports whether something is in progress in b.
+// active reports whether b has a running step.
 func (b *buildView) active() bool {
 	if b.name == "" {
 		return slices.ContainsFunc(b.steps, func(s *stepView) bool { return !s.ended })
@@ -264,9 +264,9 @@ func countRunning(bs []*buildView) (n int) {
 	return n
 }
 
-// steps returns the lines below the head of b, at most room of them. When there are
-// more, finished steps are folded into one line, oldest first; then what steps wrote
-// last goes, and in the end all but the newest: the step in progress is the last to go.
+// steps returns the lines below the head of b, at most room of them. If there are more, it first
+// folds finished steps into one line, oldest first, then omits output lines, and finally all but
+// the newest lines: the current step is the last to be omitted.
 func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) []string {
 	var lines []string
 	need, outputs := 0, 0
@@ -281,7 +281,7 @@ func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) 
 	if n := len(folded); n > 0 {
 		need += 1 - n
 		if need-outputs > room {
-			need-- // there is no room to count them
+			need-- // no room for the line with their number
 		} else {
 			lines = append(lines, d.foldedRow(folded, width))
 		}
@@ -305,9 +305,8 @@ func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) 
 	return lines[max(0, len(lines)-max(0, room)):]
 }
 
-// fold chooses finished steps, oldest first, so that excess lines less are needed,
-// with one line more for all that are chosen. Steps that failed are never chosen,
-// unless they were tried again.
+// fold selects finished steps, oldest first, so that at least excess lines are saved, not counting
+// the line that replaces them. It does not select failed steps unless they were retried.
 func (b *buildView) fold(excess int) (folded []*stepView) {
 	if excess <= 0 {
 		return nil
@@ -324,8 +323,8 @@ func (b *buildView) fold(excess int) (folded []*stepView) {
 	return folded
 }
 
-// foldedRow summarizes finished steps: how many, and the time from the start of the first
-// to the end of the last.
+// foldedRow summarizes finished steps: their number, and the time from the start of the first to
+// the end of the last.
 func (d *Live) foldedRow(steps []*stepView, width int) string {
 	text, began, end := "1 step done", steps[0].started, steps[0].started
 	if len(steps) > 1 {
@@ -353,8 +352,8 @@ func (s *stepView) mark(d *Live, spin string) string {
 	}
 }
 
-// row lays one line out: mark and text on the left, time on the right, and a bar
-// before the time if there is room for it.
+// row formats a line: mark and text on the left, the time on the right, and a bar before the time
+// if there is room.
 func (d *Live) row(width int, mark string, depth int, text, bar, at string) string {
 	left := strings.Repeat("  ", depth) + mark + " "
 	room := width - 1 - cells(left) - cells(at) - 1
@@ -421,7 +420,7 @@ func (s *stepView) time(now time.Time) string {
 	return clock(now.Sub(s.started))
 }
 
-// bar draws how far a running step has come, with its rate when that is bytes.
+// bar shows the progress of a running step, with the rate if it is in bytes.
 func (s *stepView) bar(now time.Time) string {
 	if s.ended || s.progress == nil {
 		return ""

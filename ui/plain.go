@@ -9,20 +9,20 @@ import (
 	"bake/step"
 )
 
-// Plain writes lines of text, for logs and for terminals that are no terminals.
+// Plain writes lines of text, for logs and for terminals without cursor control.
 type Plain struct {
 	out    io.Writer
 	color  bool
 	script transcript
 }
 
-// PlainOptions say how [Plain] writes.
+// PlainOptions configure [Plain].
 type PlainOptions struct {
 	Color      bool // a colour for each build, and red for errors
 	Timestamps bool // prefix each line of a build with the time of its event, as RFC 3339
 
 	Log   string // path of the run's log, for more details about a failure
-	Local bool   // images are those of the local cloud
+	Local bool   // images are in the local cloud
 }
 
 // NewPlain returns a display that writes to out.
@@ -42,7 +42,7 @@ func (d *Plain) Handle(e step.Event) {
 	}
 }
 
-// preamble shows which colour belongs to which build.
+// preamble shows the colour of each build.
 func (t *transcript) preamble() string {
 	var b strings.Builder
 	for _, o := range t.builds {
@@ -52,7 +52,7 @@ func (t *transcript) preamble() string {
 	return b.String() + "\n"
 }
 
-// paint gives every line of en's text its colour.
+// paint colours every line of en's text.
 func (t *transcript) paint(en entry, color bool) string {
 	code := t.color(en)
 	if !color || code == 0 {
@@ -67,12 +67,12 @@ func (t *transcript) paint(en entry, color bool) string {
 	return strings.Join(lines, "\n")
 }
 
-// color returns the SGR code of en's colour, 0 for none.
+// color returns the SGR code of en's colour; 0 means none.
 func (t *transcript) color(en entry) int {
 	if en.level == failure {
 		return 31
 	}
-	palette := [...]int{32, 36, 35, 33, 34, 1} // the last one is bold without a colour
+	palette := [...]int{32, 36, 35, 33, 34, 1} // the last one is bold, without a colour
 	for i, o := range t.builds {
 		if o.name == en.build {
 			return palette[i%len(palette)]
@@ -81,8 +81,8 @@ func (t *transcript) color(en entry) int {
 	return 0
 }
 
-// Machine writes one comma-separated record per line: unix seconds, target,
-// type, data. Texts for people become records of type ui.
+// Machine writes one comma-separated record per line: Unix time in seconds, target, type, data.
+// Messages for users are records of type ui.
 type Machine struct {
 	out    io.Writer
 	script transcript

@@ -7,7 +7,7 @@ import (
 	"bake/step"
 )
 
-// Screen draws a [Live] display as time goes by.
+// Screen draws a [Live] display periodically.
 type Screen struct {
 	mu   sync.Mutex
 	live *Live
@@ -18,11 +18,11 @@ type Screen struct {
 	suspended bool
 }
 
-// frame is how long a frame stays on the screen.
+// frame is the interval between frames.
 const frame = 100 * time.Millisecond
 
-// NewScreen starts to draw live; size tells the terminal's size in cells at any
-// time. The caller closes the screen.
+// NewScreen starts to draw live. size returns the terminal's current size in cells. The caller must
+// close the screen.
 func NewScreen(live *Live, size func() (width, height int)) *Screen {
 	s := &Screen{live: live, size: size, stop: make(chan struct{})}
 	s.done.Go(func() {
@@ -50,8 +50,8 @@ func (s *Screen) draw() {
 	s.live.Draw(time.Now(), w, h)
 }
 
-// Suspend draws a frame and leaves the terminal below it to the caller, until
-// resume is called. Events go on being taken.
+// Suspend draws a frame and leaves the terminal below it to the caller until resume is called.
+// Events are still handled meanwhile.
 func (s *Screen) Suspend() (resume func()) {
 	s.draw()
 	s.mu.Lock()

@@ -10,8 +10,8 @@ import (
 	"bake/step"
 )
 
-// Timeline writes when each step of a run began and how long it took, once the run is
-// over: a table with a bar for each step, in the order in which they began.
+// Timeline writes a table of all steps when the run has ended, in the order of their start: when
+// each started, how long it took, and a bar.
 type Timeline struct {
 	out   io.Writer
 	width int // of the table; bars use the rest
@@ -27,7 +27,7 @@ type timedBuild struct {
 
 type timedStep struct {
 	path       string
-	began, end time.Time // end is zero while it runs
+	began, end time.Time // end is zero while the step is running
 	failed     bool
 }
 
@@ -66,8 +66,8 @@ func (d *Timeline) build(name string) *timedBuild {
 	return b
 }
 
-// Close writes the table. Steps that have not ended, because the run was killed, last
-// until the last event.
+// Close writes the table. Steps that have not ended, because the run was killed, end with the last
+// event.
 func (d *Timeline) Close() error {
 	const times = len("  1h02m  1h02m  ")
 	names := 0
@@ -108,12 +108,12 @@ func (d *Timeline) Close() error {
 	return err
 }
 
-// label returns the name of the step, indented below the steps that it is part of.
+// label returns the name of the step, indented by its nesting.
 func (s *timedStep) label() string {
 	return "  " + strings.Repeat("  ", strings.Count(s.path, within)) + prose.Capital(innermost(s.path))
 }
 
-// bar shows in room columns, which stand for the whole run, when something was.
+// bar draws the interval from began to end in room columns, which represent the whole run.
 func (d *Timeline) bar(began, end time.Time, room int) string {
 	whole := max(1, d.last.Sub(d.start))
 	from := int(int64(began.Sub(d.start)) * int64(room) / int64(whole))

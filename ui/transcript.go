@@ -16,44 +16,44 @@ import (
 	"bake/step"
 )
 
-// transcript turns events into what Packer's users are used to read. The plain
-// and the machine-readable display write the same transcript in two ways.
+// transcript converts events to messages in the style of Packer. The plain and the machine-readable
+// display write the same transcript in different formats.
 type transcript struct {
-	timestamps bool   // prefix the lines of builds with their time
-	steps      bool   // say which steps start, and how far long ones are
+	timestamps bool   // prefix the builds' lines with their time
+	steps      bool   // report the start of steps and the progress of long ones
 	log        string // path of the run's log
 
 	builds    []*outcome
 	failed    map[string]string              // build -> path of the step that failed last
-	untold    map[string][]reason            // build -> why its steps failed, while nothing has said so
-	tails     map[string]map[string][]string // build -> path of step -> the last lines of its output
+	untold    map[string][]reason            // build -> reasons of failed steps that have not been shown yet
+	tails     map[string]map[string][]string // build -> path of step -> last lines of its output
 	announced map[string]told                // build and step -> last reported progress
-	left      bool                           // something could not be deleted
+	left      bool                           // a resource could not be deleted
 }
 
-// reason is why a step failed.
+// reason is the reason why a step failed.
 type reason struct{ path, text string }
 
-// told is when progress was first reported, and the time and text of the last report.
+// told records when progress was first reported, and the time and text of the last report.
 type told struct {
 	first, at time.Time
 	text      string
 }
 
-// outcome is the outcome of one build.
+// outcome is the outcome of a build.
 type outcome struct {
 	name      string
 	err       error
-	step      string // component that failed; empty if the template does not request it
-	place     string // of the block that requests it
+	step      string // component that failed; empty if it is not from the template
+	place     string // location of its block
 	artifacts []*builder.Artifact
 	ended     bool
 }
 
-// entry is one thing to write: a text for people, or a record for programs.
+// entry is one message: text for people, or a record for programs.
 type entry struct {
 	level  level
-	build  string // whose colour the text has; empty for the run itself
+	build  string // determines the colour; empty for the run itself
 	text   string // one or more lines
 	record []string
 }
@@ -65,7 +65,7 @@ const (
 	failure level = "error"
 )
 
-// quiet is how long the plain display lets a step with progress go on without a word.
+// quiet is the longest time for which the plain display shows nothing about a step with progress.
 const quiet = 10 * time.Second
 
 func (t *transcript) build(name string) *outcome {
@@ -79,7 +79,7 @@ func (t *transcript) build(name string) *outcome {
 	return o
 }
 
-// entries returns what e adds to the transcript.
+// entries returns the messages for e.
 func (t *transcript) entries(e step.Event) []entry {
 	if t.failed == nil {
 		t.failed, t.announced = map[string]string{}, map[string]told{}
@@ -104,22 +104,22 @@ func (t *transcript) entries(e step.Event) []entry {
 	case step.StepStarted:
 		delete(t.failed, e.Build)
 		delete(t.tails[e.Build], e.Step)
-		t.tell(e, func(r reason) bool { return r.path == e.Step }) // it is tried again
+		t.tell(e, func(r reason) bool { return r.path == e.Step }) // the step is retried
 		if t.steps {
 			return t.lines(e, say, prose.Capital(innermost(e.Step)))
 		}
 	case step.StepFailed:
-		// The steps around a failed one fail with it, for the same reason.
+		// The outer steps fail for the same reason.
 		inner := t.failed[e.Build]
 		t.failed[e.Build] = e.Step
 		if !strings.HasPrefix(inner, e.Step+within) {
-			// Why is said with the end of the build.
+			// The reason is shown at the end of the build.
 			t.untold[e.Build] = append(t.untold[e.Build], reason{e.Step, e.Error.Error()})
 			return t.lines(e, failure, prose.Capital(innermost(e.Step))+" failed")
 		}
 	case step.StepFinished:
 		delete(t.tails[e.Build], e.Step)
-		// The steps within it that failed do not fail the build.
+		// Failed steps inside a successful one do not fail the build: show their reasons now.
 		return t.reasons(e, t.tell(e, func(r reason) bool { return strings.HasPrefix(r.path, e.Step+within) }))
 	case step.Progressed:
 		return t.progress(e)
@@ -141,14 +141,13 @@ func (t *transcript) entries(e step.Event) []entry {
 	return nil
 }
 
-// buildFailed reports that a build has failed, with the details that were not shown
-// before.
+// buildFailed reports that a build has failed, with the reasons that have not been shown yet.
 func (t *transcript) buildFailed(e step.Event) []entry {
 	o := t.build(e.Build)
 	o.ended, o.err, o.step, o.place = true, e.Error, e.Step, e.Place
 	text := t.stamp(e) + fmt.Sprintf("Build '%s' errored after %s", e.Build, Words(e.Elapsed))
 	if slices.ContainsFunc(t.builds, func(o *outcome) bool { return !o.ended }) {
-		text += ": " + reasonText(e.Error) // the end of the run may be far
+		text += ": " + reasonText(e.Error) // the end of the run may be far away
 	} else {
 		text += "."
 	}
@@ -156,7 +155,7 @@ func (t *transcript) buildFailed(e step.Event) []entry {
 	return append(t.reasons(e, t.tell(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
 }
 
-// lines prefixes every line of text with the build that says it.
+// lines prefixes every line of text with the name of its build.
 func (t *transcript) lines(e step.Event, l level, text string) []entry {
 	if e.Build == "" {
 		return []entry{{level: l, text: strings.TrimRight(text, " \t\r\n")}}
@@ -174,7 +173,7 @@ func (t *transcript) lines(e step.Event, l level, text string) []entry {
 	return []entry{{level: l, build: e.Build, text: strings.Join(out, "\n")}}
 }
 
-// stamp returns the prefix of the lines of builds.
+// stamp returns the time prefix of a build's lines.
 func (t *transcript) stamp(e step.Event) string {
 	if !t.timestamps {
 		return ""
@@ -182,8 +181,7 @@ func (t *transcript) stamp(e step.Event) string {
 	return e.Time.Format(time.RFC3339) + ": "
 }
 
-// tell returns those reasons of e's build that which selects and that have not been shown
-// yet, and removes them from the list.
+// tell removes from the list the reasons of e's build that which accepts, and returns them.
 func (t *transcript) tell(e step.Event, which func(reason) bool) (chosen []reason) {
 	t.untold[e.Build] = slices.DeleteFunc(t.untold[e.Build], func(r reason) bool {
 		if !which(r) {
@@ -202,13 +200,13 @@ func (t *transcript) reasons(e step.Event, reasons []reason) (out []entry) {
 	return out
 }
 
-// tailLines and tailWidth are how much of a failed step's output is shown again.
+// The maximum number and width of a failed step's output lines that are shown again.
 const (
 	tailLines = 20
 	tailWidth = 500
 )
 
-// keepTail keeps the end of the output of e's step.
+// keepTail records the last lines of output of e's step.
 func (t *transcript) keepTail(e step.Event) {
 	steps := t.tails[e.Build]
 	if steps == nil {
@@ -221,8 +219,7 @@ func (t *transcript) keepTail(e step.Event) {
 	steps[e.Step] = slices.Clone(steps[e.Step][max(0, len(steps[e.Step])-tailLines):])
 }
 
-// reasonText returns the text for err. Errors in the template are shown with their source
-// at the end.
+// reasonText returns the text of err without source snippets, which are shown at the end.
 func reasonText(err error) string {
 	text := err.Error()
 	var blamed hcl.Diagnostics
@@ -234,7 +231,7 @@ func reasonText(err error) string {
 	return strings.ReplaceAll(text, "\n", "\n    ")
 }
 
-// failure describes why a build failed, where, and the end of its output.
+// failure describes why a build failed, where, and its last output.
 func (t *transcript) failure(o *outcome) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "--> %s: %s", o.name, reasonText(o.err))
@@ -340,7 +337,7 @@ func (t *transcript) summary(e step.Event) []entry {
 	return out
 }
 
-// entries lists the artifacts of a build.
+// entries returns a message for each artifact of a build.
 func (o *outcome) entries() []entry {
 	artifacts := o.artifacts
 	if len(artifacts) == 0 {

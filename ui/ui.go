@@ -1,6 +1,5 @@
-// Package ui shows a run to people and to programs. Every display is a function
-// of the run's event stream: it is given events one after the other, from one
-// goroutine at a time, and writes bytes.
+// Package ui shows a run to people and programs. Every display is a function of the run's events:
+// it gets them one after the other, from one goroutine at a time, and writes bytes.
 package ui
 
 import (
@@ -14,21 +13,21 @@ import (
 	"bake/step"
 )
 
-// Display shows events as they happen.
+// Display shows events as they occur.
 type Display interface {
-	// Handle shows e. The first event of a run is RunStarted, whose text names
-	// the builds, one per line; the last is RunFinished.
+	// Handle shows e. The first event of a run is RunStarted, whose text names the builds, one per
+	// line; the last is RunFinished.
 	Handle(e step.Event)
 }
 
-// JSON writes events as JSON lines: the run's log. It limits the progress of a step to one
-// event every half a second.
+// JSON writes events as JSON lines, which are the run's log. It writes the progress of a step at
+// most twice a second.
 type JSON struct {
 	Out    io.Writer
-	Prefix string // fields that each event starts with, such as `"schema":1,`
-	Err    error  // the first error of Out, after which nothing more is written
+	Prefix string // fields at the start of each event, such as `"schema":1,`
+	Err    error  // the first write error; nothing is written after it
 
-	progress map[string]time.Time // of a build's step -> when it was last written
+	progress map[string]time.Time // build and step -> time of the last written progress
 }
 
 // Handle implements [Display].
@@ -69,8 +68,8 @@ func ReadEvents(r io.Reader, handle func(step.Event)) error {
 	}
 }
 
-// Artifact returns the artifact of an ArtifactMade event, be the event from this
-// process or read from a log. A build that made none has a nil artifact.
+// Artifact returns the artifact of an ArtifactMade event, from this process or read from a log. The
+// result is nil if the build made none.
 func Artifact(e step.Event) *builder.Artifact {
 	switch a := e.Artifact.(type) {
 	case *builder.Artifact:
@@ -87,7 +86,7 @@ func Artifact(e step.Event) *builder.Artifact {
 	}
 }
 
-// Words writes d as its two largest units: "3 seconds 52 milliseconds".
+// Words formats d in its two largest units: "3 seconds 52 milliseconds".
 func Words(d time.Duration) string {
 	units := []struct {
 		size time.Duration
@@ -115,7 +114,7 @@ func Words(d time.Duration) string {
 	return strings.Join(words, " ")
 }
 
-// clock writes d for a column of times: "0.2s", "42s", "1m12s", "2h05m".
+// clock formats d for a column of times: "0.2s", "42s", "1m12s", "2h05m".
 func clock(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
@@ -129,7 +128,7 @@ func clock(d time.Duration) string {
 	}
 }
 
-// amount writes p in figures: "45%", "12.0 of 80.1 MB", "3 of 7 files".
+// amount formats p: "45%", "12.0 of 80.1 MB", "3 of 7 files".
 func amount(p step.Progress) string {
 	switch {
 	case p.Unit == "%":
@@ -146,7 +145,7 @@ func amount(p step.Progress) string {
 	}
 }
 
-// Bytes writes a number of bytes: "80.1 MB".
+// Bytes formats a number of bytes: "80.1 MB".
 func Bytes(n int64) string {
 	size, unit := byteUnit(n)
 	if unit == "B" {
@@ -168,7 +167,7 @@ func byteUnit(n int64) (float64, string) {
 	}
 }
 
-// fraction returns how much of p is done, from 0 to 1, and whether that can be told.
+// fraction returns the completed fraction of p, from 0 to 1, and whether it is known.
 func fraction(p step.Progress) (float64, bool) {
 	total := p.Total
 	if p.Unit == "%" && total == 0 {
@@ -180,7 +179,7 @@ func fraction(p step.Progress) (float64, bool) {
 	return min(1, max(0, float64(p.Done)/float64(total))), true
 }
 
-// within joins the names of nested steps in [step.Event].
+// within separates the names of nested steps in [step.Event].
 const within = " > "
 
 // innermost returns the name of the last step of a path.

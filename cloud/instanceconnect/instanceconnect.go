@@ -1,5 +1,5 @@
-// Package instanceconnect is the embedded EC2 Instance Connect: it lends public keys
-// to instances, whose sshd finds them in the metadata.
+// Package instanceconnect is the embedded EC2 Instance Connect: it adds temporary public keys to
+// the metadata of instances, where their sshd finds them.
 package instanceconnect
 
 import (
@@ -13,17 +13,17 @@ import (
 	"bake/cloud/wire"
 )
 
-// Instances take keys.
+// Instances is the service's interface to EC2.
 type Instances interface {
-	// AddTemporaryKey has an instance of the caller's tell, for a minute, that a user may log
-	// in with a key. zone, if not empty, is where the instance has to be.
+	// AddTemporaryKey makes one of the caller's instances accept a key for logging in as user, for
+	// a minute. If zone is not empty, the instance must be in it.
 	AddTemporaryKey(c wire.Caller, id, zone, user, key string) error
 }
 
 // Service is the embedded EC2 Instance Connect of all accounts and regions.
 type Service struct{ Instances Instances }
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("ec2-instance-connect")
 	if err != nil {
@@ -32,17 +32,17 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return wire.New(model, s.actions())
 }
 
-// actions are those that the service answers.
+// actions returns the actions that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"SendSSHPublicKey": wire.Answer(s.SendSSHPublicKey),
 	}
 }
 
-// userCharacters are those that names of users have.
+// userCharacters are the characters allowed in user names.
 const userCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.@$"
 
-// SendSSHPublicKey lends an instance a key.
+// SendSSHPublicKey adds a temporary key to an instance.
 func (s *Service) SendSSHPublicKey(ctx context.Context, in *ec2instanceconnect.SendSSHPublicKeyInput) (*ec2instanceconnect.SendSSHPublicKeyOutput, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(*in.SSHPublicKey))
 	if err != nil || strings.Contains(strings.TrimSpace(*in.SSHPublicKey), "\n") || key.Type() != ssh.KeyAlgoRSA && key.Type() != ssh.KeyAlgoED25519 {

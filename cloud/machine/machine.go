@@ -1,7 +1,6 @@
-// Package machine says what the embedded cloud needs of a thing that can boot a
-// root file system: a [Driver]. The sandbox driver builds Linux machines from
-// namespaces. The driver in machinetest boots nothing and serves tests of the
-// API.
+// Package machine defines the interface of the embedded cloud to machines: a [Driver] boots root
+// file systems. The sandbox driver builds Linux machines from namespaces. The driver in machinetest
+// boots nothing and is for tests of the API.
 package machine
 
 import (
@@ -14,9 +13,8 @@ import (
 	"bake/cloud/network"
 )
 
-// Driver boots machines. It also does the file operations that need the
-// machines' user ids: files in a layer belong to ids that only the driver can
-// map.
+// Driver boots machines. It also does the file operations that need the machines' user ids, since
+// only the driver can map the owners of files in layers.
 type Driver interface {
 	// Start boots spec and returns once the first process runs, which is before
 	// anything answers on the network. The machine outlives ctx. It ends when
@@ -39,9 +37,8 @@ type Driver interface {
 	// does not exist.
 	Remove(ctx context.Context, dir string) error
 
-	// Clone copies the layer in the open directory src to dst, which must not
-	// exist. It keeps everything that Unpack keeps. It serves to take a
-	// snapshot of a running machine.
+	// Clone copies the layer in the open directory src to dst, which must not exist. It keeps
+	// everything that Unpack keeps. It is used for snapshots of running machines.
 	Clone(ctx context.Context, src *os.File, dst string) error
 
 	// MakeVolume creates the directory dir, which must not exist, as a volume
@@ -140,16 +137,15 @@ type Spec struct {
 	// Console is the file that the machine's console is appended to.
 	Console string
 
-	// Command, if not empty, runs instead of an init system and writes to the
-	// console. The machine ends with the command; a non-zero exit status
-	// becomes the error of Exit. It serves to finish the bootstrap of a base.
+	// Command, if not empty, runs instead of an init system, with the console as its output. The
+	// machine ends when the command does; a non-zero exit status becomes the error of Exit. It is
+	// used to finish the bootstrap of a base.
 	Command []string
 
 	Network network.Config
 
-	// Waiting, if not nil, is called at most once, before Start returns, if the
-	// start has to wait for something on this host. The argument says for what,
-	// and what the user can do about it.
+	// Waiting, if not nil, is called at most once, before Start returns, if Start must wait for
+	// something on this host. why says what it is, and what the user can do about it.
 	Waiting func(why string)
 }
 

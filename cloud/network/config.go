@@ -1,6 +1,6 @@
-// Package network connects a machine to a virtual private cloud: a user-mode router with
-// outbound connections and name resolution, the instance metadata service, and listeners
-// on a loopback address that stands for the machine's public address.
+// Package network connects a machine to a virtual private cloud: a user-mode router with outbound
+// connections and name resolution, the instance metadata service, and listeners on a loopback
+// address that serves as the machine's public address.
 package network
 
 import (

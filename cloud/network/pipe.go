@@ -26,7 +26,7 @@ func pipe(ctx context.Context, a, b net.Conn) {
 func oneWay(dst, src net.Conn) {
 	_, err := io.Copy(dst, io.LimitReader(prompt{src}, promptBytes))
 	if err == nil {
-		_, err = io.Copy(dst, src) // which the kernel can do by itself
+		_, err = io.Copy(dst, src) // without copying in user space, where the kernel supports it
 	}
 	if err != nil {
 		abort(src)

@@ -2,7 +2,7 @@ package organizations
 
 import "bake/cloud/wire"
 
-// actions are those that the service answers; wire/genmodel reads them from here.
+// actions returns the actions that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"DescribeOrganization":             wire.Answer(s.DescribeOrganization),

@@ -1,6 +1,6 @@
-// Package organizations is the embedded AWS Organizations: one organization, which is
-// the cloud's accounts. The first one manages it and is at its root, the others are in
-// one organizational unit. It cannot be changed.
+// Package organizations is the embedded AWS Organizations: a single organization of all the cloud's
+// accounts. The first account is the management account and is at the root; the others are in one
+// organizational unit. The organization cannot be changed.
 package organizations
 
 import (
@@ -19,16 +19,16 @@ import (
 // Account is an account of the organization.
 type Account struct{ ID, Name string }
 
-// Service is the organization of these accounts, of which there is at least one.
+// Service is the organization of the given accounts. There must be at least one.
 type Service struct{ Accounts []Account }
 
 // unitName is the name of the organizational unit.
 const unitName = "workloads"
 
-// maxPage is the largest page and the usual one.
+// maxPage is the maximum page size and the default.
 const maxPage = 20
 
-// Endpoint returns the handler of the service's requests.
+// Endpoint returns the handler of requests to the service.
 func (s *Service) Endpoint() (*wire.Service, error) {
 	model, err := wire.Load("organizations")
 	if err != nil {
@@ -37,7 +37,8 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return wire.New(model, s.actions())
 }
 
-// digits are the same ones for an organization always.
+// digits returns the random-looking part of the organization's ids. It is always the same for the
+// same management account.
 func (s *Service) digits() string {
 	sum := sha256.Sum256([]byte("organization of " + s.manager()))
 	return hex.EncodeToString(sum[:])
@@ -65,7 +66,7 @@ func (s *Service) Member(account, arn string) bool {
 	return false
 }
 
-// DescribeOrganization tells members of the organization about it.
+// DescribeOrganization describes the organization to its members.
 func (s *Service) DescribeOrganization(context.Context, *organizations.DescribeOrganizationInput) (*organizations.DescribeOrganizationOutput, error) {
 	return &organizations.DescribeOrganizationOutput{Organization: &organizations.Organization{
 		Id: aws.String(s.id()), Arn: aws.String(s.organizationARN()), FeatureSet: organizations.OrganizationFeatureSetAll,
@@ -81,8 +82,8 @@ func sorted(accounts []organizations.Account) []organizations.Account {
 
 func email(a Account) string { return a.Name + "@example.com" }
 
-// manages reports a caller that does not manage the organization. Only the account that
-// does may ask who is in it.
+// manages returns an error if the caller is not the management account. Only that account may list
+// the members.
 func (s *Service) manages(ctx context.Context) error {
 	if wire.CallerFrom(ctx).Account != s.manager() {
 		return wire.Errorf("AccessDeniedException", "You don't have permissions to access this resource.")
@@ -90,7 +91,7 @@ func (s *Service) manages(ctx context.Context) error {
 	return nil
 }
 
-// shown are accounts as they are listed.
+// shown returns accounts in the form of lists.
 func (s *Service) shown(accounts []Account) (out []organizations.Account) {
 	for _, a := range accounts {
 		out = append(out, organizations.Account{Id: &a.ID, Name: &a.Name, Email: aws.String(email(a)), Arn: aws.String(s.arn("account/" + s.id() + "/" + a.ID)),
@@ -99,7 +100,7 @@ func (s *Service) shown(accounts []Account) (out []organizations.Account) {
 	return out
 }
 
-// page is the page that a request asks for of the accounts.
+// page returns the requested page of accounts and the token of the next page.
 func page(accounts []organizations.Account, size *int32, token *string) ([]organizations.Account, *string, error) {
 	rows, next, ok := wire.Page("accounts", accounts, func(a organizations.Account) string { return *a.Id }, cmp.Compare[string], int(cmp.Or(aws.ToInt32(size), maxPage)), token)
 	if !ok {
@@ -117,7 +118,7 @@ func (s *Service) ListAccounts(ctx context.Context, in *organizations.ListAccoun
 	return &organizations.ListAccountsOutput{Accounts: rows, NextToken: next}, err
 }
 
-// ListAccountsForParent lists the accounts at the root, or in the unit.
+// ListAccountsForParent lists the accounts directly in the root or in the unit.
 func (s *Service) ListAccountsForParent(ctx context.Context, in *organizations.ListAccountsForParentInput) (*organizations.ListAccountsForParentOutput, error) {
 	if err := s.manages(ctx); err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func errNoParent() error {
 	return wire.Errorf("ParentNotFoundException", "You specified parent that doesn't exist.")
 }
 
-// ListOrganizationalUnitsForParent lists the unit, which is at the root.
+// ListOrganizationalUnitsForParent lists the unit, whose parent is the root.
 func (s *Service) ListOrganizationalUnitsForParent(ctx context.Context, in *organizations.ListOrganizationalUnitsForParentInput) (*organizations.ListOrganizationalUnitsForParentOutput, error) {
 	if err := s.manages(ctx); err != nil {
 		return nil, err

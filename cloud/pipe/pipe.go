@@ -1,4 +1,4 @@
-// Package pipe has one function write what another reads.
+// Package pipe connects a function that writes a stream to one that reads it.
 package pipe
 
 import (
@@ -6,10 +6,10 @@ import (
 	"io"
 )
 
-// Through calls write, in a goroutine of its own, and read with what it writes, and returns the error
-// of read once both have ended. The reader meets an error of the writer in place of the end. When the
-// reader has ended, writing fails and the writer's context is cancelled: what a reader has not asked
-// for, and why the writer could not hand it over, is not reported.
+// Through calls write in a new goroutine, and read with the stream that it writes. It returns the
+// error of read when both have returned. If write fails, read gets that error instead of io.EOF.
+// When read returns, further writes fail and the context of write is cancelled. An error of write
+// that read has not seen is discarded.
 func Through(ctx context.Context, write func(context.Context, io.Writer) error, read func(io.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
@@ -19,7 +19,7 @@ func Through(ctx context.Context, write func(context.Context, io.Writer) error, 
 		w.CloseWithError(write(ctx, w))
 	}()
 	defer func() {
-		_ = r.Close() // which cannot fail
+		_ = r.Close() // never fails
 		cancel()
 		<-written
 	}()

@@ -15,21 +15,22 @@ import (
 	"bake/cloud/wire"
 )
 
-// The parts of a file: as many as an upload can have, of a size that is a power of two, so that the
-// regular structures of a disk are at the same places of its parts.
+// The number and size of the parts of a file: at most as many parts as an upload can have, of a
+// size that is a power of two, so that the regular structures of a disk image recur at the same
+// offsets in its parts.
 const (
 	filePart  = 8 << 20
 	fileParts = 10000
 )
 
-// maxKnown is how much data a part can have whose checksum is kept for parts that are like it.
+// maxKnown is the maximum amount of data in a part whose checksum is cached for identical parts.
 const maxKnown = 1 << 20
 
-// StoreFile creates an object of an account with the content of a file, for the cloud's other
-// services. Its entity tag is that of an upload in parts. Holes are neither read nor written, and
-// parts without other data than those before are not hashed again. said is called with the number of
-// bytes that are done and the file's size, the last time before the object is there; if it returns an
-// error, an existing object is unchanged.
+// StoreFile creates an object with the content of a file, for the cloud's other services. Its
+// entity tag is that of an upload in parts. Holes are neither read nor written, and parts with the
+// same data as an earlier one are not hashed again. StoreFile calls said with the number of bytes
+// written and the file's size, the last time before the object becomes visible. If said returns an
+// error, an existing object stays unchanged.
 func (s *Service) StoreFile(caller wire.Caller, bucket, key string, header http.Header, f *os.File, said func(done, of int64) error) error {
 	q := &request{Request: &http.Request{Header: header}, w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
 	o, err := newObject(q)
@@ -53,8 +54,8 @@ func (s *Service) StoreFile(caller wire.Caller, bucket, key string, header http.
 	return s.guarded.Update(func(b *buckets) error { return b.place(q, o, to.Name()) })
 }
 
-// copyParts copies a file to an empty one, and returns the entity tag and the size. It calls said
-// after each part but the last.
+// copyParts copies a file to an empty one and returns the entity tag and the size. It calls said
+// after each part except the last.
 func copyParts(to, from *os.File, said func(done, of int64) error) (tag string, size int64, err error) {
 	info, err := from.Stat()
 	if err != nil {
@@ -91,7 +92,7 @@ func copyParts(to, from *os.File, said func(done, of int64) error) (tag string, 
 	return fmt.Sprintf(`"%x-%d"`, sums.Sum(nil), count), size, nil
 }
 
-// within takes the segments from start to end off the beginning of data.
+// within removes the segments from start to end from the beginning of data and returns them.
 func within(data *[]layer.Segment, start, end int64) (in []layer.Segment) {
 	for len(*data) > 0 {
 		s := (*data)[0]
@@ -108,8 +109,8 @@ func within(data *[]layer.Segment, start, end int64) (in []layer.Segment) {
 	return in
 }
 
-// copyPart copies a part of a file and returns its MD5. known has those of parts with little data, by
-// a digest of the data and their places.
+// copyPart copies a part of a file and returns its MD5. known caches the MD5 of parts with little
+// data, keyed by a digest of the data and its offsets.
 func copyPart(to, from *os.File, start, end int64, data []layer.Segment, known map[[sha256.Size]byte][]byte) ([]byte, error) {
 	amount := int64(0)
 	like := sha256.New()
@@ -160,6 +161,6 @@ func copyPart(to, from *os.File, start, end int64, data []layer.Segment, known m
 func hashZeros(hash io.Writer, n int64) {
 	zeros := make([]byte, 64<<10)
 	for ; n > 0; n -= int64(len(zeros)) {
-		_, _ = hash.Write(zeros[:min(n, int64(len(zeros)))]) // which cannot fail
+		_, _ = hash.Write(zeros[:min(n, int64(len(zeros)))]) // never fails
 	}
 }

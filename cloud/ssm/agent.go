@@ -17,8 +17,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// session is the instance's end of a port forwarding session, which on AWS is implemented
-// by the Systems Manager agent. The fields below the line are used only by run.
+// session is the instance's end of a port forwarding session, which on AWS is implemented by the
+// Systems Manager agent. The fields below the line are used only by run.
 type session struct {
 	id       string
 	caller   wire.Caller

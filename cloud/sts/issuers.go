@@ -21,9 +21,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Issuers fetches the keys of token issuers, see OpenID Connect Discovery 1.0. The size of
-// an issuer's answers is limited. They are only followed to the issuer's keys, without
-// redirects.
+// Issuers fetches the keys of token issuers, see OpenID Connect Discovery 1.0. It limits the size
+// of the responses and follows no redirects.
 type Issuers struct{}
 
 const (
@@ -31,7 +30,7 @@ const (
 	issuerAnswer  = 1 << 20 // bytes
 )
 
-// keys returns the keys with which an issuer signs now.
+// keys returns the current signing keys of an issuer.
 func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (set jose.JSONWebKeySet, err error) {
 	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
 	defer cancel()
@@ -109,8 +108,8 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	return nil
 }
 
-// shown returns an error's text, which may contain the issuer's words: shortened, and
-// without characters that control a terminal.
+// shown returns the text of an error, which may quote the issuer's response: shortened, and without
+// control characters.
 func shown(err error) string {
 	text := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Deliver calls answer with w, or with a writer that delivers only part of the answer if
-// ctx says so: see [WithDelivery]. In the latter case it panics with
-// [http.ErrAbortHandler], which closes the connection.
+// Deliver calls answer with w or, if [WithDelivery] has set another delivery in ctx, with a writer
+// that delivers only part of the answer. In the latter case it panics with [http.ErrAbortHandler],
+// which closes the connection.
 func Deliver(ctx context.Context, w http.ResponseWriter, answer func(http.ResponseWriter)) {
 	delivery, _ := ctx.Value(deliveryKey{}).(Delivery)
 	if delivery == Delivered {

@@ -316,7 +316,7 @@ func encodeJSONError(err *Error) []byte {
 	return text
 }
 
-// inJSON returns err as services with the JSON protocol report it: their errors for bad
+// inJSON converts err to the form of services with the JSON protocol, whose errors for bad
 // signatures have other codes and another status.
 func inJSON(err *Error) *Error {
 	code := err.Code

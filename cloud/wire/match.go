@@ -46,9 +46,8 @@ func match(pattern, text string, escape Escape) (ok bool, steps int) {
 	return true, steps
 }
 
-// one reports whether a pattern, which does not begin with a star, and a text begin with
-// the same character. n is the length of the character in the pattern, m in the text, in
-// bytes.
+// one reports whether a pattern, which does not begin with a star, and a text begin with the same
+// character. n and m are the lengths of that character in bytes in the pattern and in the text.
 func one(pattern, text string, escape Escape) (n, m int, same bool) {
 	if pattern == "" || text == "" {
 		return 0, 0, false

@@ -161,7 +161,7 @@ const (
 
 type deliveryKey struct{}
 
-// WithDelivery returns a context for a call whose answer is delivered so.
+// WithDelivery returns a context for a call whose answer is delivered as specified.
 // [Service.Before] may return it.
 func WithDelivery(ctx context.Context, delivery Delivery) context.Context {
 	return context.WithValue(ctx, deliveryKey{}, delivery)

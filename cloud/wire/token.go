@@ -8,9 +8,9 @@ import (
 // tokenSum is the number of checksum bytes in a token.
 const tokenSum = 8
 
-// newToken returns the token of the page of a list that begins after a key. It contains a
-// checksum of the list's name and the key, so that [openToken] detects tokens that are
-// made up or from another list.
+// newToken returns the token of the page of a list that begins after a key. It contains a checksum
+// of the list's name and the key, so that [openToken] detects forged tokens and tokens of other
+// lists.
 func newToken(list, after string) string {
 	sum := sha256.Sum256([]byte(list + "\x00" + after))
 	return base64.RawURLEncoding.EncodeToString(append(sum[:tokenSum], after...))

@@ -26,12 +26,12 @@ const (
 	directory = Prefix + ":directory"
 )
 
-// temporary is the prefix of the names of directories; nothing else is ever deleted.
+// temporary is the prefix of the directories' names. Nothing else is ever deleted.
 const temporary = "bake-"
 
-// TempDir makes a directory in parent, or where temporary files are if that is empty,
-// which is for this user alone and whose name begins with "bake-" and name. The caller
-// calls remove, which deletes it.
+// TempDir creates a directory, accessible only to this user, in parent or, if that is empty, in the
+// default directory for temporary files. Its name begins with "bake-" and name. The caller must
+// call remove, which deletes it.
 func TempDir(s *step.Scope, parent, name string) (path string, remove func() error, err error) {
 	if parent == "" {
 		parent = os.TempDir()
@@ -56,12 +56,12 @@ func TempDir(s *step.Scope, parent, name string) (path string, remove func() err
 	return path, remove, e.created(path)
 }
 
-// runVariable identifies the run to all processes that it starts. It is in the environment
-// of the scope.
+// runVariable identifies the run to all processes that it starts. It is in the environment of the
+// scope.
 const runVariable = "PACKER_RUN_UUID="
 
-// Run runs a command, which has a context and the environment of the run, to its end as
-// [procgroup.Run] does.
+// Run runs a command, which must have a context and the environment of the run, to completion, like
+// [procgroup.Run].
 func Run(s *step.Scope, cmd *exec.Cmd) error {
 	e, err := intend(s, step.Resource{
 		Kind: process, Key: fmt.Sprintf("%s/%s/%s", s.Run.ID, s.Build, rand.Text()),
@@ -75,14 +75,14 @@ func Run(s *step.Scope, cmd *exec.Cmd) error {
 	}
 	recorded := e.created(fmt.Sprintf("%d@%s", cmd.Process.Pid, procgroup.Started(cmd.Process.Pid)))
 	if err := cmd.Wait(); err != nil {
-		_ = e.gone() // why the command failed matters more
+		_ = e.gone() // the command's error matters more
 		return err
 	}
 	return errors.Join(recorded, e.gone())
 }
 
-// entry is a resource in the ledger of a run. It belongs to no build: it is released by
-// the call that made it.
+// entry is a resource in the ledger of a run. It belongs to no build: the call that created it
+// releases it.
 type entry struct {
 	ledger step.Ledger
 	key    string
@@ -109,7 +109,7 @@ func (e *entry) gone() error {
 	return e.ledger.Gone(e.key)
 }
 
-// Destroy is the [step.Destroyer] for what a killed run has left on this host.
+// Destroy implements [step.Destroyer] for what a killed run has left on this host.
 func Destroy(_ context.Context, r step.Resource) error {
 	switch r.Kind {
 	case directory:
@@ -131,7 +131,7 @@ func end(r step.Resource) error {
 		return nil // it was never started
 	}
 	if run := r.With["run"]; procgroup.Started(pid) != started && (run == "" || !procgroup.Holds(pid, runVariable+run)) {
-		return nil // it has ended, and has left nothing
+		return nil // it has ended without descendants
 	}
 	if err := procgroup.Kill(pid); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("ending %s: %w", r, err)

@@ -13,13 +13,13 @@ import (
 	"bake/engine"
 )
 
-// ErrNoTerminal is the error when there is no terminal to prompt on.
+// ErrNoTerminal is the error if there is no terminal to prompt on.
 var ErrNoTerminal = errors.New("bake is not running in a terminal, or was started with -machine-readable")
 
 // Prompter asks the user, one question at a time.
 type Prompter struct {
 	out     io.Writer
-	suspend func() (resume func()) // keeps the display away from the terminal
+	suspend func() (resume func()) // stops the display from using the terminal
 
 	turn  chan struct{} // holds one token while no question is open
 	start sync.Once
@@ -43,8 +43,8 @@ func New(tty io.ReadWriter, suspend func() (resume func())) *Prompter {
 	return q
 }
 
-// Ask shows question and returns the line that the user types, without its end.
-// It fails with the cause of ctx, and when the input ends.
+// Ask shows question and returns the line that the user types, without the line end. It fails with
+// the cause of ctx, or at the end of input.
 func (q *Prompter) Ask(ctx context.Context, question string) (string, error) {
 	select {
 	case <-q.turn:
@@ -64,8 +64,8 @@ func (q *Prompter) Ask(ctx context.Context, question string) (string, error) {
 	}
 }
 
-// read passes lines to the current question. A read cannot be cancelled, so one goroutine
-// reads for all questions, as long as the program runs.
+// read passes lines to the current question. Since a read cannot be cancelled, one goroutine reads
+// for all questions for the life of the program.
 func (q *Prompter) read() {
 	for {
 		line, err := q.in.ReadString('\n')
@@ -79,8 +79,8 @@ func (q *Prompter) read() {
 	}
 }
 
-// FailedStep asks what to do about a failed step. Without an answer the build is
-// cleaned up.
+// FailedStep asks the user what to do about a failed step. Without an answer the build is cleaned
+// up.
 func (q *Prompter) FailedStep(ctx context.Context, build, step string, err error) engine.Answer {
 	for {
 		text, askErr := q.Ask(ctx, fmt.Sprintf("==> %s: step %q failed: %v\n[c] clean up and stop, [a] abort without cleaning up, [r] retry it? [c] ", build, step, err))
@@ -105,8 +105,8 @@ func (q *Prompter) Pause(ctx context.Context, build, step string) error {
 	return err
 }
 
-// Open returns the user's next line as a reader, for a component that waits for one.
-// Closing it ends the wait.
+// Open returns the user's next line as a reader, for components that read input. Closing it cancels
+// the wait.
 func (q *Prompter) Open() (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &waiting{q: q, ctx: ctx, cancel: cancel}, nil

@@ -1,5 +1,5 @@
-// Package machinetest has a [machine.Driver] that boots nothing, for tests of
-// what is built on machines, and the conformance suite of real drivers.
+// Package machinetest provides a [machine.Driver] that boots nothing, for tests, and the
+// conformance suite of real drivers.
 package machinetest
 
 import (
@@ -26,14 +26,14 @@ type Driver struct {
 	// StartError, if not nil, is called before every start; a non-nil result is the error of Start.
 	StartError func(machine.Spec) error
 
-	// Dial answers the machines' Dial. When nil every port refuses.
+	// Dial implements the machines' Dial. If nil, every connection is refused.
 	Dial func(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error)
 
-	// Exec replaces commands in machines. The end of the context asks it to end. If nil, every
-	// command succeeds at once.
+	// Exec implements the machines' Exec. When ctx ends, it must return. If nil, every command
+	// succeeds at once.
 	Exec func(ctx context.Context, spec machine.Spec, c machine.Command) (status int, err error)
 
-	// Run replaces the command of a spec that has one; the machine ends with it. If nil, every
+	// Run runs the command of a spec that has one; the machine ends when it returns. If nil, every
 	// command succeeds at once.
 	Run func(machine.Spec) error
 
@@ -44,7 +44,7 @@ type Driver struct {
 	// Lacks are the processors that Runs rejects.
 	Lacks []string
 
-	// Findings is the answer of Check.
+	// Findings is the result of Check.
 	Findings []machine.Finding
 
 	mu       sync.Mutex
@@ -54,22 +54,22 @@ type Driver struct {
 
 var _ machine.Driver = (*Driver)(nil)
 
-// Specs are the specs that were started, in order.
+// Specs returns the specs that were started, in order.
 func (d *Driver) Specs() []machine.Spec {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]machine.Spec(nil), d.specs...)
 }
 
-// Machine is the running machine with that id, or nil.
+// Machine returns the running machine with that id, or nil.
 func (d *Driver) Machine(id string) *Machine {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.machines[id]
 }
 
-// Start implements [machine.Driver]. It leaves an empty Dir/upper and a line on
-// the console.
+// Start implements [machine.Driver]. It creates an empty Dir/upper and writes a line to the
+// console.
 func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -219,18 +219,18 @@ type Machine struct {
 	ended          bool
 	exit           machine.Exit
 	done           chan struct{}
-	frozen         int  // by how many
-	released       bool // it was resumed for good and cannot be frozen again
+	frozen         int  // number of calls of Freeze without their Thaw
+	released       bool // resumed for good; cannot be frozen again
 	networkChanges int
 }
 
 var _ machine.Machine = (*Machine)(nil)
 
-// Spec is what the machine was started with.
+// Spec returns the spec that the machine was started with.
 func (m *Machine) Spec() machine.Spec { return m.spec }
 
-// End ends the machine as if from inside: by a reboot, a power-off or a crash.
-// It does nothing when the machine has ended already.
+// End ends the machine as if from inside: by a reboot, a power-off or a crash. It does nothing if
+// the machine has already ended.
 func (m *Machine) End(e machine.Exit) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -247,7 +247,7 @@ func (m *Machine) End(e machine.Exit) {
 // Print appends a line to the machine's console.
 func (m *Machine) Print(line string) error { return appendLine(m.spec.Console, line) }
 
-// NetworkChanges counts the calls of NetworkChanged.
+// NetworkChanges returns the number of calls of NetworkChanged.
 func (m *Machine) NetworkChanges() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

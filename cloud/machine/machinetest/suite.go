@@ -19,15 +19,15 @@ import (
 	"bake/cloud/network"
 )
 
-// Fixture is a driver under test.
+// Fixture is a driver to test.
 type Fixture struct {
 	Driver machine.Driver
-	Dir    string   // an empty directory on a file system that the driver can use
-	Layers []string // a root file system that boots and has /bin/true
+	Dir    string   // an empty directory on a file system that the driver supports
+	Layers []string // a root file system that boots and contains /bin/true
 }
 
-// TestDriver checks what [machine.Driver] promises. newFixture is called once
-// for each subtest.
+// TestDriver checks a driver against the contract of [machine.Driver]. It calls newFixture for each
+// subtest.
 func TestDriver(t *testing.T, newFixture func(*testing.T) Fixture) {
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"layers":       testLayers,
@@ -49,7 +49,7 @@ func TestDriver(t *testing.T, newFixture func(*testing.T) Fixture) {
 
 var when = time.Unix(1700000000, 123456789)
 
-// sample is a layer with one of everything that every driver keeps.
+// sample is a layer with one of every kind of file that a driver must keep.
 func sample() []tar.Header {
 	return []tar.Header{
 		{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755},
@@ -64,7 +64,7 @@ func sample() []tar.Header {
 	}
 }
 
-// archive writes headers as a tar stream; files are filled with a letter.
+// archive returns a tar stream of headers. The content of each file is a repeated letter.
 func archive(t *testing.T, headers []tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -87,7 +87,7 @@ func archive(t *testing.T, headers []tar.Header) []byte {
 	return b.Bytes()
 }
 
-// entries reads a tar stream's headers by name.
+// entries returns the headers of a tar stream, keyed by name.
 func entries(t *testing.T, stream []byte) map[string]*tar.Header {
 	t.Helper()
 	found := make(map[string]*tar.Header)
@@ -169,8 +169,8 @@ func testLayers(t *testing.T, f Fixture) {
 	}
 }
 
-// testLeftOut has a socket and a device with two names each: neither name of a socket is kept, and
-// a device either way.
+// testLeftOut tests sockets and device nodes with two names each. Neither name of a socket is kept;
+// device nodes may be kept or not.
 func testLeftOut(t *testing.T, f Fixture) {
 	dir := filepath.Join(f.Dir, "socket")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -222,7 +222,8 @@ func testWhiteouts(t *testing.T, f Fixture) {
 	}
 }
 
-// testVolumes makes a volume of two layers: the upper one hides and replaces.
+// testVolumes tests a volume made from two layers: the upper one hides and replaces files of the
+// lower one.
 func testVolumes(t *testing.T, f Fixture) {
 	lower, upper, dir := filepath.Join(f.Dir, "lower"), filepath.Join(f.Dir, "upper"), filepath.Join(f.Dir, "volume")
 	unpack(t, f.Driver, archive(t, append(sample(),
@@ -359,7 +360,7 @@ func spec(f Fixture, id string) machine.Spec {
 	}
 }
 
-// closed lets nobody in.
+// closed is a network policy that allows nothing.
 type closed struct{}
 
 func (closed) Ingress(network.Proto, netip.Addr, uint16) bool { return false }
@@ -456,7 +457,7 @@ func testSameDisk(t *testing.T, f Fixture) {
 	m.Kill()
 	after := entries(t, pack(t, f.Driver, upper))
 	for name := range entries(t, before) {
-		// What daemons clean up at boot is theirs.
+		// Daemons may clean up such files at boot.
 		if strings.HasPrefix(name, "etc/") && after[name] == nil {
 			t.Errorf("%s is gone after another boot", name)
 		}
@@ -492,7 +493,7 @@ func testFreeze(t *testing.T, f Fixture) {
 			t.Error(err)
 		}
 	}
-	for range 2 { // for two who do not know of each other
+	for range 2 { // by two independent callers
 		if err := m.Freeze(t.Context()); err != nil {
 			t.Error(err)
 		}

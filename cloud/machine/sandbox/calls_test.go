@@ -119,9 +119,9 @@ func TestHungFileSystem(t *testing.T) {
 	if err := writeSize(boot.Dir, size); err != nil {
 		t.Fatal(err)
 	}
-	var teller *diskTeller
+	var teller *statfsServer
 	if err := thread.do(func() (err error) {
-		teller, err = listenDisks(boot, func(err error) { t.Error(err) })
+		teller, err = newStatfsServer(boot, func(err error) { t.Error(err) })
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check implements [machine.Driver]. Nothing it tries outlives it.
+// Check implements [machine.Driver]. It leaves nothing behind.
 func (d *Driver) Check(ctx context.Context) []machine.Finding {
 	checks := []func() machine.Finding{
 		tried(ctx, d.checkNamespaces),
@@ -46,8 +46,8 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 	return findings
 }
 
-// tried is a check of something that is tried. What is cut short by the end of ctx says nothing
-// about the host, not even that no machine can run.
+// tried wraps a check that tries something. A failure after the end of ctx says nothing about the
+// host: the finding reports the interruption instead and is not fatal.
 func tried(ctx context.Context, check func(context.Context) machine.Finding) func() machine.Finding {
 	return func() machine.Finding {
 		f := check(ctx)
@@ -62,8 +62,7 @@ func good(name, detail string) machine.Finding {
 	return machine.Finding{Name: name, OK: true, Detail: detail}
 }
 
-// checkNamespaces begins a process in new namespaces of all the kinds that a
-// machine needs.
+// checkNamespaces starts a process in new namespaces of all kinds that machines need.
 func (d *Driver) checkNamespaces(ctx context.Context) machine.Finding {
 	const name = "user namespaces"
 	f := machine.Finding{Name: name, Fatal: true}
@@ -110,7 +109,7 @@ func (d *Driver) checkIDs() machine.Finding {
 	return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
 }
 
-// checkEmulation looks for what runs the programs of the other processor that EC2 has.
+// checkEmulation checks whether the host can run programs for EC2's other processor architecture.
 func (d *Driver) checkEmulation() machine.Finding {
 	const name = "other processors"
 	var ran []string
@@ -148,8 +147,8 @@ func (d *Driver) checkStateDir() machine.Finding {
 	return good(name, fmt.Sprintf("%s, %d GB free", dir, fs.Bavail*uint64(fs.Bsize)>>30))
 }
 
-// checkOverlay mounts one on the state directory, in a directory like those of machines. What
-// is above that need not be open to their root.
+// checkOverlay mounts an overlay in the state directory, in a directory like those of machines. The
+// directories above it need not be accessible to the machines' root.
 func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	const name = "overlay file system"
 	dir := existing(d.options.Dir)
@@ -215,7 +214,7 @@ func (d *Driver) checkCgroup() machine.Finding {
 	return f
 }
 
-// checkLimits says which limits of an instance type hold.
+// checkLimits reports which limits of instance types are enforced.
 func (d *Driver) checkLimits() machine.Finding {
 	const name = "size of machines"
 	const disk = "; the size of a root volume is not enforced: a machine can fill the disk that the state directory is on"
@@ -229,7 +228,7 @@ func (d *Driver) checkLimits() machine.Finding {
 	}
 }
 
-// checkFuse mounts what shows a machine its own memory and load, see [kernelFile].
+// checkFuse tries to serve the files that show a machine its own memory and load: see [kernelFile].
 func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
 	const name = "sizes that machines see"
 	err := d.probeFuse(ctx)
@@ -242,7 +241,7 @@ func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
 	return f
 }
 
-// checkDisks tries what shows a machine its disks as large as its volumes are, see [diskTeller].
+// checkDisks tries to show a machine disks with the sizes of its volumes: see [statfsServer].
 func (d *Driver) checkDisks(ctx context.Context) machine.Finding {
 	const name = "disks that machines see"
 	if err := d.probe(ctx, "disks", ""); err != nil {
@@ -258,7 +257,7 @@ func (d *Driver) checkDisks(ctx context.Context) machine.Finding {
 	return good(name, "df shows the sizes of volumes, through seccomp")
 }
 
-// fuseRemedy makes FUSE usable on a host with these file systems, as /proc/filesystems has them.
+// fuseRemedy returns how to make FUSE usable. systems is the content of /proc/filesystems.
 func fuseRemedy(systems string) string {
 	if !slices.Contains(strings.Fields(systems), "fuse") {
 		return "modprobe fuse, or use a kernel with CONFIG_FUSE_FS; if this is a container, do so on its host"
@@ -282,11 +281,10 @@ func (d *Driver) probeFuse(ctx context.Context) error {
 	if err == nil {
 		defer os.Remove(node)
 	}
-	return d.probe(ctx, "fuse", dir) // which may have the host's own device
+	return d.probe(ctx, "fuse", dir) // this may also use the host's own device
 }
 
-// checkLowPorts opens the ports that clients expect on an address that nobody
-// else should use.
+// checkLowPorts opens the ports that clients expect, on an address that is unlikely to be in use.
 func checkLowPorts() machine.Finding {
 	const name = "public addresses"
 	for _, port := range []string{"22", "80", "443"} {
@@ -309,8 +307,8 @@ func checkLowPorts() machine.Finding {
 	return good(name, "ports 22, 80 and 443 can be opened in 127.0.0.0/8")
 }
 
-// probe tries something in fresh namespaces; dir is the child's working
-// directory, which it may not be able to walk to by name.
+// probe tries something in new namespaces. dir is the child's working directory, which the child
+// may not be able to reach by its path.
 func (d *Driver) probe(ctx context.Context, what, dir string) error {
 	gate, open, err := os.Pipe()
 	if err != nil {
@@ -340,7 +338,7 @@ func (d *Driver) probe(ctx context.Context, what, dir string) error {
 	defer stop()
 	if err := d.ids.finish(cmd.Process.Pid); err != nil {
 		cmd.Process.Kill()
-		<-ended //nolint:errcheck // the cause is err
+		<-ended //nolint:errcheck // err is the cause
 		return err
 	}
 	_, _ = open.Write([]byte{1})
@@ -356,7 +354,7 @@ func (d *Driver) probe(ctx context.Context, what, dir string) error {
 	return nil
 }
 
-// probeMain is the child's side of probe.
+// probeMain is the main function of probe's child.
 func probeMain(args []string) error {
 	what, err := enterNamespace(args)
 	if err != nil {
@@ -403,7 +401,7 @@ func closing(f *os.File, err error) error {
 	return f.Close()
 }
 
-// existing is dir, or the nearest directory above it that exists.
+// existing returns dir or, if it does not exist, the nearest existing directory above it.
 func existing(dir string) string {
 	if dir == "" {
 		return ""

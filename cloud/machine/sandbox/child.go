@@ -6,8 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Roles are the names by which the program knows, from its first argument, that
-// it was started again as a part of a machine.
+// Roles are values of the program's first argument with which it runs as a part of a machine.
 const (
 	roleWorker    = "bake-machine:worker"
 	roleInit      = "bake-machine:init"
@@ -19,9 +18,9 @@ const (
 	roleShutdown  = "bake-machine:shutdown"
 )
 
-// Child runs the program's part in a machine, if it was started for one, and
-// says with which code to exit. The driver starts the running program again, so
-// main, and TestMain of tests that start machines, call it before anything else:
+// Child runs the program's role in a machine if it was started for one, and returns the exit code.
+// Since the driver starts the running program again, main, and TestMain of tests that start
+// machines, must call it first:
 //
 //	if ran, code := sandbox.Child(os.Args); ran {
 //		os.Exit(code)

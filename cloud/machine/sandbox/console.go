@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	consoleMax  = 4 << 20  // bytes in a console's file
-	consoleKept = 64 << 10 // those that stay when it is full, as many as EC2 shows
+	consoleMax  = 4 << 20  // size limit of a console's file, in bytes
+	consoleKept = 64 << 10 // bytes kept when it is full, as many as EC2 shows
 )
 
-// consoleLog appends to the file of a console, which a machine can write without
-// end: when it is full only its end stays.
+// consoleLog appends to the file of a console. Since a machine can write any amount, only the end
+// is kept when the file is full.
 type consoleLog struct {
-	file *os.File // opened to append
+	file *os.File // opened for appending
 
 	mu   sync.Mutex
 	last []byte
@@ -26,7 +26,7 @@ func (c *consoleLog) Write(b []byte) (int, error) {
 	return c.write(b)
 }
 
-// writeLines writes text that begins a line, whatever was written before.
+// writeLines writes text at the start of a line, whatever was written before.
 func (c *consoleLog) writeLines(text string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

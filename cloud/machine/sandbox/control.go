@@ -42,29 +42,29 @@ type message struct {
 type op string
 
 const (
-	opGive   op = "give"   // to a worker: a file for its work
-	opShim   op = "shim"   // to a worker: be a shim
+	opGive   op = "give"   // to a worker: a file for its job
+	opShim   op = "shim"   // to a worker: become a shim
 	opFiles  op = "files"  // to a worker: do a filesJob
-	opDone   op = "done"   // from a worker: it is done; else opFailed
+	opDone   op = "done"   // from a worker: the job is done; otherwise opFailed
 	opBoot   op = "boot"   // to the shim: what to boot
-	opLink   op = "link"   // from the shim: the network card's far end
-	opUp     op = "up"     // from the shim: the first process runs
-	opFailed op = "failed" // from the shim: it does not
-	opDial   op = "dial"   // a question: a connection to a port
-	opPorts  op = "ports"  // a question: the ports that are listened on
-	opFreeze op = "freeze" // a question: stop every process
-	opThaw   op = "thaw"   // a question: let them go on
-	opPlug   op = "plug"   // a question: make a volume appear
-	opUnplug op = "unplug" // a question: take it away
+	opLink   op = "link"   // from the shim: the far end of the network card
+	opUp     op = "up"     // from the shim: the first process is running
+	opFailed op = "failed" // from the shim: the machine did not start
+	opDial   op = "dial"   // request: connect to a port
+	opPorts  op = "ports"  // request: list the listening ports
+	opFreeze op = "freeze" // request: suspend every process
+	opThaw   op = "thaw"   // request: resume every process
+	opPlug   op = "plug"   // request: attach a volume
+	opUnplug op = "unplug" // request: detach a volume
 	opExec   op = "exec"   // to the shim, with a socket: run a command; see exec.go
 	opStop   op = "stop"   // to the shim: ask the machine to shut down
 	opKill   op = "kill"   // to the shim: end the machine at once
-	opEnded  op = "ended"  // from the shim, the last message
+	opEnded  op = "ended"  // from the shim: the machine has ended; the last message
 )
 
 // ending is how a machine's first process ended.
 type ending struct {
-	Signal int // 0 when it exited
+	Signal int // 0 if it exited
 	Code   int
 }
 
@@ -82,7 +82,7 @@ func newControl(f *os.File) (*control, error) {
 	return &control{conn: u, buf: make([]byte, maxMessage)}, nil
 }
 
-// send sends m and, when f is not nil, a copy of its descriptor.
+// send sends m and, if f is not nil, a copy of its descriptor.
 func (c *control) send(m message, f *os.File) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -116,8 +116,8 @@ func (c *control) closed() bool {
 	return closed || err != nil
 }
 
-// receive waits for a message; the caller closes the file. Only one goroutine
-// may receive. The error is io.EOF once the other end is closed.
+// receive waits for a message. The caller closes the file. Only one goroutine may call receive at a
+// time. The error is io.EOF when the other end is closed.
 func (c *control) receive() (message, *os.File, error) {
 	rights := make([]byte, syscall.CmsgSpace(4))
 	n, nrights, _, _, err := c.conn.ReadMsgUnix(c.buf, rights)
@@ -159,7 +159,7 @@ func receivedFile(rights []byte) (*os.File, error) {
 
 func (c *control) close() { _ = c.conn.Close() }
 
-// failure stores an error in a message so that its kind is preserved.
+// failure stores err in m in a form that keeps its kind.
 func failure(m message, err error) message {
 	m.Err = err.Error()
 	var errno syscall.Errno
@@ -169,7 +169,7 @@ func failure(m message, err error) message {
 	return m
 }
 
-// remoteError is an error of the other side.
+// remoteError is an error from the other side.
 type remoteError struct {
 	text  string
 	errno syscall.Errno

@@ -27,11 +27,11 @@ import (
 )
 
 // A command is run by the executor, a process between the shim and the machine. It starts the
-// command in the machine's namespaces and itself stays outside of them. Driver and executor talk
-// over a socket: the driver sends the command, the executor sends its output and exit status. When
-// the driver closes its side for writing, the command is killed. A machine is not suspended while a
-// command starts: the shim would be blocked too, and a host that suspends processes one by one
-// would miss the new process.
+// command in the machine's namespaces but stays outside of them itself. Driver and executor
+// communicate over a socket: the driver sends the command, the executor its output and exit status.
+// If the driver closes its side for writing, the command is killed. A machine is not suspended
+// while a command starts: the shim would be blocked too, and where processes are suspended one by
+// one, the new process would be missed.
 
 const fdExec = 3 // the executor's end of the socket
 
@@ -156,7 +156,7 @@ func (s *shim) exec(socket *os.File) {
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	// The thread that started the machine starts the executor too: it is in the machine's time
-	// namespace, and its calls go to diskTeller.
+	// namespace, and its calls go to statfsServer.
 	begun := make(chan error, 1)
 	s.begins <- func() { begun <- s.beginExecutor(cmd) } // once the machine has ended, this process ends too
 	if err := <-begun; err != nil {

@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unitsFailed has a file for each service that has failed, until it is started again or
-// forgotten: the result and the status, see systemd.exec(5).
+// unitsFailed contains a file for each service that has failed, until the service is started again
+// or its state is reset. The file contains the result and the status, see systemd.exec(5).
 const unitsFailed = "/run/bake/failed"
 
-// unitFailure is how a service failed.
+// unitFailure describes how a service failed.
 type unitFailure struct {
-	result string // systemd's word, such as exit-code
-	status int    // the code, or the number of the signal, or 0
+	result string // systemd's name, such as exit-code
+	status int    // exit code or signal number, or 0
 }
 
 func (u *unit) failedFile() string { return filepath.Join(unitsFailed, filepath.Base(u.name)) }
 
-// fail notes that the service has failed.
+// fail records that the service has failed.
 func (u *unit) fail(f unitFailure) error {
 	if err := os.MkdirAll(unitsFailed, 0o755); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (u *unit) fail(f unitFailure) error {
 	return os.WriteFile(u.failedFile(), fmt.Appendf(nil, "%s %d", f.result, f.status), 0o644)
 }
 
-// failed is how the service failed, if that is what it did last.
+// failed returns how the service failed; ok is false if it has not.
 func (u *unit) failed() (f unitFailure, ok bool) {
 	text, err := os.ReadFile(u.failedFile())
 	if err != nil {
@@ -45,7 +45,7 @@ func (u *unit) failed() (f unitFailure, ok bool) {
 	return f, err == nil
 }
 
-// forget makes the service one that has not failed.
+// forget resets the failed state of the service.
 func (u *unit) forget() error {
 	err := os.Remove(u.failedFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -54,7 +54,7 @@ func (u *unit) forget() error {
 	return err
 }
 
-// failedUnits are the names of those that have failed.
+// failedUnits returns the names of the failed services.
 func failedUnits() ([]string, error) {
 	entries, err := os.ReadDir(unitsFailed)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -67,7 +67,7 @@ func failedUnits() ([]string, error) {
 	return names, nil
 }
 
-// failureOf returns the failure for an error of a start.
+// failureOf returns the failure for an error of starting a service.
 func failureOf(err error) unitFailure {
 	if status, ok := statusOf(err); ok {
 		if status.Signaled() {
@@ -93,8 +93,8 @@ func statusOf(err error) (status syscall.WaitStatus, ok bool) {
 	return status, ok
 }
 
-// failureOfEnd returns the failure for the exit of a process of the service, or nil for success. A
-// daemon may also end by the signal that it is stopped with.
+// failureOfEnd returns the failure for the exit status of a process of the service, or nil if it
+// counts as success. A daemon may also end by the signal that stops it.
 func (u *unit) failureOfEnd(status unix.WaitStatus, daemon bool) *unitFailure {
 	clean := u.cleanEnds(daemon)
 	switch {
@@ -111,7 +111,7 @@ type ends struct {
 	signals []syscall.Signal
 }
 
-// cleanEnds are those that count as success, see SuccessExitStatus in systemd.service(5).
+// cleanEnds returns the ends that count as success, see SuccessExitStatus in systemd.service(5).
 func (u *unit) cleanEnds(daemon bool) ends {
 	clean := ends{codes: []int{0}}
 	if daemon {
@@ -131,7 +131,7 @@ func (u *unit) cleanEnds(daemon bool) ends {
 	return clean
 }
 
-// exitCodes are those of the LSB and of sysexits.h, by the names that systemd.exec(5) has for them.
+// exitCodes maps the names in systemd.exec(5) to the exit codes of the LSB and of sysexits.h.
 var exitCodes = map[string]int{
 	"SUCCESS": 0, "FAILURE": 1, "INVALIDARGUMENT": 2, "NOTIMPLEMENTED": 3, "NOPERMISSION": 4, "NOTINSTALLED": 5, "NOTCONFIGURED": 6, "NOTRUNNING": 7,
 	"USAGE": 64, "DATAERR": 65, "NOINPUT": 66, "NOUSER": 67, "NOHOST": 68, "UNAVAILABLE": 69, "SOFTWARE": 70, "OSERR": 71, "OSFILE": 72,

@@ -4,5 +4,5 @@ import "golang.org/x/sys/unix"
 
 const auditArch = unix.AUDIT_ARCH_AARCH64
 
-// oldChown are calls that this architecture does not have.
+// oldChown are system calls that this architecture lacks.
 var oldChown []uint32

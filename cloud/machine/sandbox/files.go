@@ -9,16 +9,15 @@ import (
 	"bake/cloud/machine/layer"
 )
 
-// filesJob is work on files that belong to the machines' ids. It is done by a
-// [worker].
+// filesJob is a job on files whose owners are user ids of machines. A [worker] does it.
 type filesJob struct {
 	op     string     // unpack, pack, clone, merge, empty
-	dirs   []*os.File // what it works on; of merge, the result and then the layers
-	stdin  io.Reader  // of unpack
-	stdout io.Writer  // of pack
+	dirs   []*os.File // directories to work on; for merge, the result followed by the layers
+	stdin  io.Reader  // for unpack
+	stdout io.Writer  // for pack
 }
 
-// inNamespace does a job and reports the worker's complaint as the error.
+// inNamespace runs a job in a worker and returns its error.
 func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	w, err := d.worker(ctx, "")
 	if err != nil {
@@ -28,9 +27,9 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	work := message{Op: opFiles, Name: job.op, Mode: d.ids.mode}
 	switch {
 	case job.stdin != nil:
-		err = w.fed(work, job)
+		err = w.runWithInput(work, job)
 	case job.stdout != nil:
-		err = w.printing(work, job)
+		err = w.runWithOutput(work, job)
 	default:
 		if err = w.give(work, job.dirs...); err == nil {
 			err = w.result()
@@ -48,9 +47,9 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	return err
 }
 
-// fed runs a job that reads a stream. If the stream cannot be read to its end, that is the error,
-// and the worker does not mistake it for the end.
-func (w *worker) fed(work message, job filesJob) error {
+// runWithInput runs a job that reads a stream. If reading the stream fails, runWithInput returns that error and kills
+// the worker, which would take the failure for the end of the stream.
+func (w *worker) runWithInput(work message, job filesJob) error {
 	in, feed, err := os.Pipe()
 	if err != nil {
 		return err
@@ -62,7 +61,7 @@ func (w *worker) fed(work message, job filesJob) error {
 		return err
 	}
 	source := &watchedReader{r: job.stdin}
-	_, _ = io.Copy(feed, source) // of a worker that reads no more, result tells why
+	_, _ = io.Copy(feed, source) // if the worker stopped reading, result returns the reason
 	if source.err != nil {
 		w.cmd.Process.Kill()
 		return source.err
@@ -71,8 +70,8 @@ func (w *worker) fed(work message, job filesJob) error {
 	return w.result()
 }
 
-// printing has the worker do a job that prints.
-func (w *worker) printing(work message, job filesJob) error {
+// runWithOutput runs a job that writes a stream.
+func (w *worker) runWithOutput(work message, job filesJob) error {
 	printed, out, err := os.Pipe()
 	if err != nil {
 		return err
@@ -98,7 +97,7 @@ func (w *worker) result() error {
 	return answer.error()
 }
 
-// watchedReader remembers why reading ended, if not by the end of the stream.
+// watchedReader remembers the error that ended reading, other than io.EOF.
 type watchedReader struct {
 	r   io.Reader
 	err error
@@ -112,8 +111,8 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// workOnFiles is the worker's side of inNamespace. Given are the stream, if the job has one, and the
-// directories.
+// workOnFiles is the worker's side of inNamespace. given are the stream, if the job has one, and
+// the directories.
 func workOnFiles(op string, mode Mode, given []*os.File) error {
 	o := layer.Options{IgnoreOwner: mode == ModeSingle}
 	wanted := map[string]int{"unpack": 2, "pack": 2, "clone": 2, "merge": 1, "empty": 1}[op]
@@ -134,7 +133,7 @@ func workOnFiles(op string, mode Mode, given []*os.File) error {
 	}
 }
 
-// empty removes everything in dir.
+// empty deletes the content of dir.
 func empty(dir *os.File) error {
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {

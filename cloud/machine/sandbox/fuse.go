@@ -23,13 +23,13 @@ type kernelFile struct {
 // some hosts only root may open the one in /dev.
 const fuseNode = "fuse"
 
-// fusePath is the host's own device.
+// fusePath is the host's own FUSE device.
 const fusePath = "/dev/fuse"
 
-// makeFuseNode makes fuseNode for the machine's root. The caller removes it when the
-// machine has begun.
+// makeFuseNode makes fuseNode for the machine's root. The caller removes it once the machine has
+// started.
 func (d *Driver) makeFuseNode(dir string) (path string, err error) {
-	const major, minor = 10, 229 // the kernel's admin-guide/devices
+	const major, minor = 10, 229 // see admin-guide/devices in Linux's documentation
 	path = filepath.Join(dir, fuseNode)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
@@ -40,7 +40,7 @@ func (d *Driver) makeFuseNode(dir string) (path string, err error) {
 	return path, d.ids.give(path)
 }
 
-// openFuse opens a new connection of FUSE for the user namespace that it is called in.
+// openFuse opens a new FUSE connection for the current user namespace.
 func openFuse(dir string) (*os.File, error) {
 	var errs []error
 	for _, path := range []string{filepath.Join(dir, fuseNode), fusePath} {
@@ -55,7 +55,7 @@ func openFuse(dir string) (*os.File, error) {
 	return nil, errors.Join(errs...)
 }
 
-// mountFuse makes the file of a connection a mount that is attached nowhere yet.
+// mountFuse returns a detached mount of a connection's file system.
 func mountFuse(connection *os.File) (*os.File, error) {
 	fd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -82,8 +82,7 @@ func mountFuse(connection *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(tree), "fuse"), nil
 }
 
-// Requests of FUSE that are answered with more than an error, and those that have no
-// answer.
+// Types of FUSE requests that are answered with more than an error, or not at all.
 const (
 	fuseForget      = 2
 	fuseGetAttr     = 3
@@ -97,14 +96,14 @@ const (
 
 	fuseRequestHeader = 40
 	fuseMaxWrite      = 4096
-	fuseDirectIO      = 1 // of an open file: its size says nothing
+	fuseDirectIO      = 1 // the file's size is unknown
 )
 
 // serve answers requests until the file is unmounted everywhere. The machine controls the content
 // of requests.
 func (k kernelFile) serve(connection *os.File) {
 	defer connection.Close()
-	request := make([]byte, 8192+fuseMaxWrite) // the kernel wants no less
+	request := make([]byte, 8192+fuseMaxWrite) // the minimum that the kernel accepts
 	for {
 		n, err := unix.Read(int(connection.Fd()), request)
 		switch {
@@ -114,13 +113,13 @@ func (k kernelFile) serve(connection *os.File) {
 			return
 		}
 		if reply := k.answer(request[:n]); reply != nil {
-			// A request that was interrupted meanwhile wants no answer any more.
+			// Fails if the request was interrupted meanwhile.
 			_, _ = unix.Write(int(connection.Fd()), reply)
 		}
 	}
 }
 
-// answer is the reply to a request, or nil if there is none to send.
+// answer returns the reply to a request, or nil if no reply must be sent.
 func (k kernelFile) answer(request []byte) []byte {
 	le := binary.NativeEndian
 	unique, body := le.Uint64(request[8:]), request[fuseRequestHeader:]
@@ -131,10 +130,10 @@ func (k kernelFile) answer(request []byte) []byte {
 		return nil
 	case fuseInit:
 		out = make([]byte, 64)
-		le.PutUint32(out, 7) // the version of the protocol, 7.31
+		le.PutUint32(out, 7) // protocol version 7.31
 		le.PutUint32(out[4:], 31)
 		le.PutUint32(out[20:], fuseMaxWrite)
-		le.PutUint32(out[24:], 1) // ns, how exact times are
+		le.PutUint32(out[24:], 1) // time granularity in nanoseconds
 	case fuseGetAttr:
 		out = make([]byte, 16+88)
 		attributes := out[16:]
@@ -160,7 +159,7 @@ func (k kernelFile) answer(request []byte) []byte {
 	return append(reply, out...)
 }
 
-// read makes the text anew for each part, so that nothing is kept for a reader.
+// read generates the content again for each request, so that no state is kept for a reader.
 func (k kernelFile) read(body []byte) ([]byte, unix.Errno) {
 	if len(body) < 20 {
 		return nil, unix.EINVAL

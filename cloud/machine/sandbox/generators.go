@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// maskedGenerators look for disks, kernel arguments and clouds. They take a third
-// of the boot and find nothing.
+// maskedGenerators are generators that look for disks, kernel arguments and clouds. They take a
+// third of the boot time and find nothing.
 var maskedGenerators = []string{
 	"systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
 	"systemd-hibernate-resume-generator", "systemd-integritysetup-generator", "systemd-run-generator",
@@ -15,8 +15,8 @@ var maskedGenerators = []string{
 	"cloud-init-generator",
 }
 
-// configureGenerators says below dir, which systemd looks at first, which generators of the image
-// are not run, or only where they have something to do.
+// configureGenerators masks generators, or makes them conditional, by files below dir, where
+// systemd looks first.
 func configureGenerators(dir string) error {
 	system := filepath.Join(dir, "system-generators")
 	if err := os.MkdirAll(system, 0o755); err != nil {
@@ -33,7 +33,7 @@ func configureGenerators(dir string) error {
 	if err := mountTable(system); err != nil {
 		return err
 	}
-	for _, g := range askedGenerators {
+	for _, g := range conditionalGenerators {
 		if err := g.write(dir, "/"); err != nil {
 			return err
 		}
@@ -41,7 +41,8 @@ func configureGenerators(dir string) error {
 	return nil
 }
 
-// rcLocalGenerator is that of a script which machines seldom have.
+// rcLocalGenerator returns the generator for rc.local, to be masked, unless the image has such a
+// script.
 func rcLocalGenerator() []string {
 	if exists("/etc/rc.local") || exists("/etc/rc.d/rc.local") {
 		return nil
@@ -49,8 +50,8 @@ func rcLocalGenerator() []string {
 	return []string{"systemd-rc-local-generator"}
 }
 
-// maskUserGenerators does the same for the login user's services, which the first login waits for:
-// without an autostart directory, the generator for desktops is not run.
+// maskUserGenerators masks the generator for desktops, which delays the first login, unless the
+// image has an autostart directory.
 func maskUserGenerators(dir string) error {
 	if exists("/etc/xdg/autostart") {
 		return nil
@@ -61,15 +62,15 @@ func maskUserGenerators(dir string) error {
 	return os.Symlink("/dev/null", filepath.Join(dir, "systemd-xdg-autostart-generator"))
 }
 
-// An askedGenerator is a generator of systemd's that seldom has work to do. A shell script, which
+// A conditionalGenerator is a systemd generator that rarely has work to do. A shell script, which
 // starts in a quarter of the time, checks that first. It checks at each run, because the answer may
 // change while the machine runs.
-type askedGenerator struct {
+type conditionalGenerator struct {
 	kind, name string
-	script     string // shell that calls work where it finds something
+	script     string // shell script that calls work if there is work to do
 }
 
-var askedGenerators = []askedGenerator{
+var conditionalGenerators = []conditionalGenerator{
 	{"system-generators", "systemd-sysv-generator", `# Scripts for which there are no units.
 for f in /etc/init.d/* /etc/rc.d/init.d/*; do
 	[ -f "$f" ] && [ -x "$f" ] || continue
@@ -90,9 +91,9 @@ done
 `},
 }
 
-// write puts the script before the generator of the image whose root is given, below dir, unless the image has
-// one of its own in place of the distribution's.
-func (g askedGenerator) write(dir, root string) error {
+// write installs the script below dir, in place of the generator of the image with that root. If
+// the image has its own version of the generator, it does nothing.
+func (g conditionalGenerator) write(dir, root string) error {
 	const distribution = "/usr/lib/systemd/"
 	for _, from := range []string{"/etc/systemd/", "/usr/local/lib/systemd/", distribution} {
 		path := filepath.Join(from, g.kind, g.name)

@@ -38,7 +38,7 @@ func TestAskedGenerators(t *testing.T) {
 		{1, "etc/environment.d/a.conf", "work x"},
 		{1, "home/.config/environment.d/a.conf", "work x"},
 	} {
-		g, root, dir := askedGenerators[test.generator], t.TempDir(), t.TempDir()
+		g, root, dir := conditionalGenerators[test.generator], t.TempDir(), t.TempDir()
 		own := filepath.Join(g.kind, g.name)
 		writeFiles(t, root, append(strings.Fields(test.files), "usr/lib/systemd/"+own)...)
 		if err := g.write(dir, root); err != nil {

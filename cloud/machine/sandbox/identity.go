@@ -90,7 +90,7 @@ func newMachineID() error {
 	if err := os.WriteFile(path, []byte(hex.EncodeToString(id[:])+"\n"), 0o444); err != nil {
 		return err
 	}
-	// D-Bus has a copy on old images; as a link it would follow.
+	// Old images have a copy here, which would now differ: replace it with a link.
 	const dbus = "/var/lib/dbus/machine-id"
 	if st, err := os.Lstat(dbus); err == nil && st.Mode().IsRegular() {
 		if err := os.Remove(dbus); err != nil {
@@ -178,8 +178,7 @@ func hostKeyLines(keys []ssh.PublicKey, hostname string) string {
 	return w.String()
 }
 
-// loginUser makes the user that clients log in as, with its keys and the right
-// to become root.
+// loginUser creates the login user with its authorized keys and passwordless sudo.
 func (b *bootSpec) loginUser() error {
 	account, err := lookupAccount(b.User)
 	if errors.Is(err, errNoAccount) {
@@ -188,7 +187,7 @@ func (b *bootSpec) loginUser() error {
 	if err != nil {
 		return err
 	}
-	// In a machine with one user id all files are root's whatever we ask for.
+	// In a machine with a single user id, all files belong to root anyway.
 	own := func(path string) error {
 		if b.Mode == ModeSingle {
 			return nil
@@ -373,8 +372,8 @@ func addTo(path, line string) error {
 	return errors.Join(err, f.Close())
 }
 
-// eachEntry calls do with the fields of every complete line of a file like
-// /etc/passwd. A file that does not exist has none.
+// eachEntry calls do with the fields of every complete line of a file in the format of /etc/passwd.
+// A file that does not exist has no lines.
 func eachEntry(path string, fields int, do func([]string) error) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

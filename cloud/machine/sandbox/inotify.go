@@ -17,20 +17,20 @@ import (
 const inotifyLimit = "/proc/sys/fs/inotify/max_user_instances"
 
 const (
-	inotifyPerMachine = 8  // systemd and its services take seven; the rest are the machine's
-	inotifyEnough     = 64 // machines at once, with which doctor is content
+	inotifyPerMachine = 8  // seven for systemd and its services; the rest is for the machine's programs
+	inotifyEnough     = 64 // number of concurrent machines that Check considers sufficient
 	inotifyRemedy     = "sysctl fs.inotify.max_user_instances=1024"
 )
 
-// budget limits the machines that run at once to the available inotify instances. A machine without
-// any does not boot: systemd fails at its first step.
+// budget limits the number of running machines to the available inotify instances. Without any,
+// systemd fails as soon as it starts.
 type budget struct {
-	limit func() int      // instances that the user may have
-	free  func(n int) int // how many of n more can be had now
+	limit func() int      // the user's limit
+	free  func(n int) int // how many of n more instances are available now
 
 	mu     sync.Mutex
 	own    int // machines of this driver
-	others int // instances that others had when there were none
+	others int // instances that others used when none were available
 	ended  chan struct{}
 }
 

@@ -56,8 +56,7 @@ func openTun() (*os.File, error) {
 	return os.NewFile(uintptr(fd), tunPath), nil
 }
 
-// openTunOf opens the tun device for the network namespace of another process.
-// It is for root.
+// openTunOf opens the tun device for the network namespace of another process. It requires root.
 func openTunOf(pid int) (*os.File, error) {
 	path := fmt.Sprintf("/proc/%d/ns/net", pid)
 	namespace, err := os.Open(path)

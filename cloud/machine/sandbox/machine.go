@@ -385,7 +385,7 @@ func (m *running) listen(ended, release func()) {
 	close(m.done)
 }
 
-// clear ends what is left of the machine and frees its resources.
+// clear ends what remains of the machine and frees its resources.
 func (m *running) clear() error {
 	if m.shim != nil {
 		m.control.close() // the shim notices, and ends the machine with itself
@@ -568,7 +568,7 @@ func (m *running) Thaw() error {
 		m.holds--
 		return nil
 	}
-	return m.goOn()
+	return m.resume()
 }
 
 // release resumes the machine for good, however often it was frozen.
@@ -576,11 +576,11 @@ func (m *running) release() error {
 	m.freezing <- struct{}{}
 	defer func() { <-m.freezing }()
 	m.released = true
-	return m.goOn()
+	return m.resume()
 }
 
-// goOn resumes the machine. The caller holds freezing.
-func (m *running) goOn() error {
+// resume resumes the machine. The caller holds freezing.
+func (m *running) resume() error {
 	if m.thawed != nil {
 		close(m.thawed)
 	}

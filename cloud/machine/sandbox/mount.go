@@ -18,8 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// realPrograms is where the image's own mount and umount are, in machines that
-// have volumes.
+// realPrograms contains the image's own mount and umount in machines that have volumes.
 const realPrograms = "/run/bake/real"
 
 func isMountName(name string) bool { return name == "mount" || name == "umount" }
@@ -38,7 +37,7 @@ func installMount() error {
 		for _, dir := range []string{"/usr/bin", "/bin"} {
 			path, err := filepath.EvalSymlinks(filepath.Join(dir, name))
 			if err != nil || filepath.Base(path) != name {
-				continue // not there, or one file with many programs in it
+				continue // missing, or a file that implements many programs
 			}
 			if err := bind(path, filepath.Join(realPrograms, name)); err != nil {
 				return err
@@ -77,14 +76,14 @@ func mountMain(name string, args []string) int {
 
 // mountCall is one call of mount(8).
 type mountCall struct {
-	volume      string // empty: not of a volume's device
+	volume      string // empty if the device is not a volume's
 	device, dir string
 	kind        string
 	options     []string
 }
 
-// valued are the options of mount(8) and umount(8) that take a value.
-var valued = []string{"-t", "--types", "-o", "--options", "-O", "--test-opts", "-T", "--fstab", "-N", "--namespace", "-L", "--label", "-U", "--uuid",
+// optionsWithValue are the options of mount(8) and umount(8) that take a value.
+var optionsWithValue = []string{"-t", "--types", "-o", "--options", "-O", "--test-opts", "-T", "--fstab", "-N", "--namespace", "-L", "--label", "-U", "--uuid",
 	"--source", "--target", "--target-prefix", "--options-mode", "--options-source", "--map-users", "--map-groups"}
 
 // parseMount parses `mount [-t TYPE] [-o OPTIONS] DEVICE DIR`.
@@ -99,12 +98,12 @@ func parseMount(args []string) (c mountCall) {
 		case arg == "-r", arg == "--read-only":
 			c.options = append(c.options, "ro")
 			continue
-		case slices.Contains(valued, arg) && i+1 < len(args):
+		case slices.Contains(optionsWithValue, arg) && i+1 < len(args):
 			i++
 			value = args[i]
 		case strings.HasPrefix(arg, "--"):
 			arg, value, _ = strings.Cut(arg, "=")
-		case len(arg) > 2 && slices.Contains(valued, arg[:2]):
+		case len(arg) > 2 && slices.Contains(optionsWithValue, arg[:2]):
 			arg, value = arg[:2], arg[2:]
 		}
 		switch arg {
@@ -123,13 +122,12 @@ func parseMount(args []string) (c mountCall) {
 	return c
 }
 
-// mountFlags are the options that apply to a bind mount too. The others concern the work of the
-// file system itself, which here is the host's; and a machine cannot change how it keeps access
-// times.
+// mountFlags are the options that also apply to a bind mount. Other options concern the file system
+// itself, which is the host's here, or how it records access times, which a machine cannot change.
 var mountFlags = map[string]uintptr{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
 
-// do mounts the volume's tree at the directory. Without a file system on the device it fails like
-// the kernel. A new file system starts with an empty tree.
+// do mounts the volume's tree at the directory. If the device has no file system, it fails like the
+// kernel. A new file system starts with an empty tree.
 func (c mountCall) do() error {
 	device, err := os.Open(c.device)
 	if err != nil {
@@ -181,7 +179,7 @@ func (c mountCall) do() error {
 	return nil
 }
 
-// startTree makes the tree that of a new file system.
+// startTree makes the tree that of a new, empty file system.
 func startTree(content string) error {
 	dir, err := os.Open(content)
 	if err != nil {
@@ -194,7 +192,7 @@ func startTree(content string) error {
 	return errors.Join(os.Chown(content, 0, 0), os.Chmod(content, 0o755))
 }
 
-// sameKind reports whether a file system of the kind may be mounted as wanted.
+// sameKind reports whether a file system of that kind may be mounted as the type wanted.
 func sameKind(wanted, kind string) bool {
 	return wanted == "" || wanted == "auto" || slices.Contains(strings.Split(wanted, ","), kind) ||
 		kind == "ext" && slices.Contains([]string{"ext2", "ext3", "ext4"}, wanted)
@@ -229,7 +227,7 @@ func readFilesystem(device io.ReaderAt) (kind, id string, err error) {
 	return "", "", nil
 }
 
-// unmountArgs replaces a volume's device by the place where it is mounted.
+// unmountArgs replaces a volume's device in args with its mount point.
 func unmountArgs(args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overlay is a root file system made of layers. Paths are relative to the
-// working directory.
+// overlay is a root file system made of layers. Paths are relative to the working directory.
 type overlay struct {
 	lower       []string // topmost first
-	upper, work string   // empty: nothing can be written
+	upper, work string   // empty means read-only
 }
 
 // mount mounts the overlay at target. The overlay keeps its metadata in user.* attributes,

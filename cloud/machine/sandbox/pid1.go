@@ -62,7 +62,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := makeDir("/run/sshd", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := tellContainer(); err != nil {
+	if err := markContainer(); err != nil {
 		return err
 	}
 	setUp()
@@ -137,9 +137,9 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	}
 }
 
-// tellContainer records, as systemd does, that this is a container, for programs that may not read
+// markContainer records, as systemd does, that this is a container, for programs that may not read
 // the first process's environment.
-func tellContainer() error {
+func markContainer() error {
 	return errors.Join(os.MkdirAll("/run/systemd", 0o755), os.WriteFile("/run/systemd/container", []byte(containerName+"\n"), 0o644))
 }
 

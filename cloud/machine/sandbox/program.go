@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sealedFD is the lowest descriptor of the sealed program, above the descriptors that a child is
-// given, which would replace it.
+// sealedFD is the lowest descriptor of the sealed program. It is above the descriptors that
+// children inherit, which would replace it.
 const sealedFD = 1500
 
 // sealedProgram returns the path of a copy of this program that cannot be changed any more.
@@ -23,7 +23,7 @@ const sealedFD = 1500
 func sealedProgram() (path string, err error) {
 	fd, err := sealProgram()
 	if err == nil {
-		// The machines' root may own it, and may have made it unreadable.
+		// The file may belong to the machines' root, which may have made it unreadable.
 		err = unix.Fchmod(fd, 0o555)
 	}
 	if err != nil {
@@ -59,16 +59,16 @@ var sealProgram = sync.OnceValues(func() (sealed int, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
-	// It stays open as long as the process lives.
+	// The descriptor stays open for the life of the process.
 	sealed, err = unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, sealedFD)
 	return sealed, os.NewSyscallError("fcntl", err)
 })
 
-// bindProgram makes this program visible in the machine, as the builtin init's systemctl and as
-// mount in machines with volumes. The file appears through an overlay without an upper layer, so
+// bindProgram makes this program available in the machine, as the builtin init's systemctl, and as
+// mount in machines with volumes. The file is mounted through an overlay without an upper layer, so
 // that neither the machine's root nor the file's owner in the machine can change it or its mode. If
-// its path does not lead to it, as when the file was replaced since the start, it is copied. The
-// working directory is the machine's root.
+// the path does not lead to the running program, for example because the file was replaced,
+// bindProgram makes a copy. The working directory is the machine's root.
 func (b *bootSpec) bindProgram(target string) error {
 	if len(b.Command) > 0 {
 		return nil

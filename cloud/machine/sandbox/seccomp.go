@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filterCalls installs a filter that does action, see seccomp(2), for the named calls of this
-// host's own processor, and lets all others be. It holds for the calling thread and what it starts
-// from now on; flags can make it hold for more, or have it return a descriptor.
+// filterCalls installs a seccomp(2) filter that applies action to the given system calls of the
+// host's native architecture and allows all others. It applies to the calling thread and the
+// processes and threads that it starts; flags may extend it to other threads or request a
+// descriptor.
 func filterCalls(calls []uint32, action uint32, flags uintptr) (descriptor int, err error) {
 	const arch, number = 4, 0 // offsets in struct seccomp_data
 	load := func(offset uint32) unix.SockFilter {

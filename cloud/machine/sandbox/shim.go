@@ -34,9 +34,9 @@ const (
 
 	dialInside = 10 * time.Second
 
-	// A connection to a machine that starts is retried at the first interval.
-	// The second is the interval of the check whether the machine is still
-	// starting: that check costs the kernel a walk through a large table.
+	// reachAgain is the interval at which a connection to a starting machine is retried. lookAgain
+	// is the interval at which the shim checks whether the machine is still starting, which makes
+	// the kernel scan a large table.
 	reachAgain, lookAgain = 4 * time.Millisecond, 100 * time.Millisecond
 
 	maxWaiting = 64 // connections; later ones are refused
@@ -195,7 +195,7 @@ func (s *shim) startInit() error {
 		defer dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
-	disks := s.tellDisks()
+	disks := s.startStatfsServer()
 	err = cmd.Start()
 	reportWrite.Close()
 	if err != nil {
@@ -230,14 +230,14 @@ func (s *shim) startInit() error {
 	return errors.New(text)
 }
 
-// tellDisks makes the processes that the calling thread starts see the
+// startStatfsServer makes the processes that the calling thread starts see the
 // configured sizes of the machine's disks. If the host does not let this
 // program intercept calls, they see the host's sizes.
-func (s *shim) tellDisks() *diskTeller {
+func (s *shim) startStatfsServer() *statfsServer {
 	if _, err := readSize(s.boot.Dir); err != nil { // the root has no size
 		return nil
 	}
-	t, err := listenDisks(s.boot, func(err error) {
+	t, err := newStatfsServer(s.boot, func(err error) {
 		_ = s.log.writeLines(fmt.Sprintf("bake: statfs(2), and so df, fails in this machine until it is started again: %v\n", err))
 	})
 	if err != nil {

@@ -19,17 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskTeller answers statfs(2) in a machine. The machine's root and volumes are
-// directories of a host file system, and the kernel would report the host's
-// figures. diskTeller reports the size of the volume and the usage of its
-// content instead. A seccomp filter passes these calls to the shim, see
-// seccomp_unotify(2). The shim returns to the kernel the calls that concern
-// anything else and those that it cannot interpret.
+// statfsServer answers statfs(2) calls in a machine. The machine's root and volumes are directories
+// of a host file system, and the kernel would report the host's figures. statfsServer reports the
+// size of the volume and the usage of its content instead. A seccomp filter passes these calls to
+// the shim, see seccomp_unotify(2). The shim returns calls that concern anything else, and calls
+// that it cannot interpret, to the kernel.
 //
-// The machine controls the content of a call and how long handling it takes. A
-// path is walked as the calling process would walk it, from that process's root
-// and with its rights. Files are opened only to find out where they are.
-type diskTeller struct {
+// The machine controls the content of a call and how long handling it takes. A path is walked as
+// the calling process would walk it, from that process's root and with its rights. Files are opened
+// only to find out where they are.
+type statfsServer struct {
 	calls      *callListener
 	boot       *bootSpec
 	proc       *os.File      // the host's /proc
@@ -55,11 +54,10 @@ const (
 	inodeDensity = 16 << 10 // bytes of a volume per inode, the default of mkfs.ext4
 )
 
-// listenDisks returns a diskTeller that receives the statfs calls of all
-// processes that the calling thread starts from now on. It reports to say the
-// errors that end its service.
-func listenDisks(boot *bootSpec, say func(error)) (*diskTeller, error) {
-	t := &diskTeller{
+// newStatfsServer returns a server that receives the statfs calls of all processes that the calling
+// thread starts from now on. It calls say with the errors that end its service.
+func newStatfsServer(boot *bootSpec, say func(error)) (*statfsServer, error) {
+	t := &statfsServer{
 		boot: boot, patience: askPatience, queue: make(chan *question, askQueue),
 		root: newUsage(boot.Layers, filepath.Join(boot.Dir, upperDir)), volumes: make(map[string]*usage),
 	}
@@ -96,7 +94,7 @@ func (q *question) take() bool { return q.taken.CompareAndSwap(false, true) }
 // serve receives calls as long as there are processes to make them. It does
 // nothing that the machine could block: other goroutines walk paths, and when
 // all of those are blocked, every call goes to the kernel.
-func (t *diskTeller) serve() {
+func (t *statfsServer) serve() {
 	for range askWalkers {
 		t.walkers.Add(1)
 		go t.walk()
@@ -132,7 +130,7 @@ func (t *diskTeller) serve() {
 
 // walk answers calls one at a time, on a thread with its own root directory. If
 // one call takes too long, another goroutine takes over the queue.
-func (t *diskTeller) walk() {
+func (t *statfsServer) walk() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	if unix.Unshare(unix.CLONE_FS) != nil {
 		return
@@ -156,7 +154,7 @@ func (t *diskTeller) walk() {
 }
 
 // answer answers one call, unless the call was passed to the kernel meanwhile.
-func (t *diskTeller) answer(q *question) {
+func (t *statfsServer) answer(q *question) {
 	st, ok := t.look(q.stoppedCall)
 	if !q.take() {
 		return
@@ -179,7 +177,7 @@ func (t *diskTeller) answer(q *question) {
 // look computes the answer to a call about one of the machine's disks. It holds
 // no file of the machine open when it returns, because the caller may want to
 // unmount the file system.
-func (t *diskTeller) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
+func (t *statfsServer) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
 	f, d := t.named(call)
 	if f == nil {
 		return st, false
@@ -199,7 +197,7 @@ func (t *diskTeller) look(call *stoppedCall) (st unix.Statfs_t, ok bool) {
 // named returns the file that a call names and the disk that holds it. The disk
 // is nil if it is not one of the machine's or if the kernel will refuse the
 // call.
-func (t *diskTeller) named(call *stoppedCall) (*os.File, *disk) {
+func (t *statfsServer) named(call *stoppedCall) (*os.File, *disk) {
 	f, err := t.openNamed(call, rights{})
 	if err != nil || f == nil {
 		return nil, nil
@@ -243,7 +241,7 @@ type disk struct {
 }
 
 // disk returns the machine's disk that holds a file, or nil.
-func (t *diskTeller) disk(call *stoppedCall, f *os.File) (*disk, error) {
+func (t *statfsServer) disk(call *stoppedCall, f *os.File) (*disk, error) {
 	at, err := placeOf(f)
 	if err != nil {
 		return nil, err
@@ -282,9 +280,9 @@ type firstProcess struct {
 	device [2]uint32 // of the machine's root
 }
 
-// begun says that process pid is the machine's first and has changed to the
-// machine's root.
-func (t *diskTeller) begun(pid int) error {
+// begun records that process pid is the machine's first process and has changed to the machine's
+// root.
+func (t *statfsServer) begun(pid int) error {
 	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH, 0)
 	if err != nil {
 		return err
@@ -300,7 +298,7 @@ func (t *diskTeller) begun(pid int) error {
 
 // volume returns the name of the volume whose tree is mounted with that mount
 // id, as the caller sees it, or "".
-func (t *diskTeller) volume(call *stoppedCall, mount uint64) (string, error) {
+func (t *statfsServer) volume(call *stoppedCall, mount uint64) (string, error) {
 	mounts, err := t.openAt(call, "mountinfo", unix.O_RDONLY)
 	if err != nil {
 		return "", err
@@ -338,7 +336,7 @@ func volumeIn(path, machineDir string) string {
 }
 
 // volumeUse returns the usage record of a volume whose tree is dir.
-func (t *diskTeller) volumeUse(name, dir string) *usage {
+func (t *statfsServer) volumeUse(name, dir string) *usage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.volumes[name] == nil {
@@ -350,7 +348,7 @@ func (t *diskTeller) volumeUse(name, dir string) *usage {
 // openNamed opens the path of the call as the calling thread would with rights
 // r. The exception is a thread's own directory in the machine's /proc, which
 // differs for this process. It returns nil for a [kernelPath]. It may block.
-func (t *diskTeller) openNamed(call *stoppedCall, r rights) (*os.File, error) {
+func (t *statfsServer) openNamed(call *stoppedCall, r rights) (*os.File, error) {
 	path, err := call.pathname()
 	if err != nil || kernelPath(path) {
 		return nil, err
@@ -389,7 +387,7 @@ func kernelPath(path string) bool {
 }
 
 // openAt opens a file in the host's /proc directory of the calling thread.
-func (t *diskTeller) openAt(call *stoppedCall, name string, flags int) (*os.File, error) {
+func (t *statfsServer) openAt(call *stoppedCall, name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(int(t.proc.Fd()), fmt.Sprintf("%d/%s", call.thread, name), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
@@ -416,7 +414,7 @@ type rights struct {
 }
 
 // rights returns those of the calling thread, see proc_pid_status(5).
-func (t *diskTeller) rights(call *stoppedCall) (r rights, err error) {
+func (t *statfsServer) rights(call *stoppedCall) (r rights, err error) {
 	status, err := t.openAt(call, "status", unix.O_RDONLY)
 	if err != nil {
 		return r, err

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// sysusersDirs are the directories in which packages and administrators declare the users
-// that a system needs, see sysusers.d(5).
+// sysusersDirs are the directories in which packages and administrators declare system users, see
+// sysusers.d(5).
 var sysusersDirs = []string{"/etc/sysusers.d", "/run/sysusers.d", "/usr/local/lib/sysusers.d", "/usr/lib/sysusers.d"}
 
-// hasSystemUsers reports whether the machine has all users and groups that files in dirs
-// declare. If that is not certain it returns false, and systemd-sysusers decides.
+// hasSystemUsers reports whether the machine has all users and groups declared by files in dirs. If
+// in doubt, it returns false, so that systemd-sysusers runs.
 func hasSystemUsers(dirs []string) bool {
-	users, members := map[string]bool{}, map[string][]string{} // of groups
+	users, members := map[string]bool{}, map[string][]string{} // members by group
 	if eachEntry("/etc/passwd", 7, func(f []string) error { users[f[0]] = true; return nil }) != nil {
 		return false
 	}
@@ -22,7 +22,7 @@ func hasSystemUsers(dirs []string) bool {
 		return false
 	}
 	for _, dir := range dirs {
-		files, _ := filepath.Glob(filepath.Join(dir, "*.conf")) // the pattern is good
+		files, _ := filepath.Glob(filepath.Join(dir, "*.conf")) // the pattern is valid
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -51,13 +51,13 @@ func hasSystemUser(fields []string, users map[string]bool, members map[string][]
 		id = fields[2]
 	}
 	switch kind {
-	case "u": // with a group of its name, unless another is given
+	case "u": // implies a group of the same name unless another is given
 		return users[name] && (members[name] != nil || strings.Contains(id, ":"))
 	case "g":
 		return members[name] != nil
 	case "m":
 		return users[name] && slices.Contains(members[id], name)
-	case "r": // a range of ids for others
+	case "r": // a range of ids to assign
 		return true
 	}
 	return false

@@ -12,12 +12,12 @@ import (
 	"syscall"
 )
 
-// unit is a service of the image, read from systemd's unit files for the builtin
-// init. It knows what a plain service needs, see systemd.service(5).
+// unit is a service, read from the image's systemd unit files for the builtin init. Only the
+// settings of simple services are supported, see systemd.service(5).
 type unit struct {
-	name   string // with its suffix
+	name   string // including the suffix
 	path   string
-	values map[string][]string // by section and key, such as Service.ExecStart
+	values map[string][]string // keyed by section and key, such as Service.ExecStart
 }
 
 var (
@@ -30,7 +30,7 @@ func unitDirs() []string {
 	return []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"}
 }
 
-// fullName is a unit's name with its suffix.
+// fullName returns a unit's name with its suffix.
 func fullName(name string) string {
 	if !strings.Contains(name, ".") {
 		name += ".service"
@@ -94,7 +94,7 @@ func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
 	section, pending := "", ""
 	s := bufio.NewScanner(r)
 	for more := true; more; {
-		line := "" // at the end of the file, it ends a continued setting
+		line := "" // empty at the end of the file, which completes a continued setting
 		if more = s.Scan(); more {
 			line = strings.TrimSpace(s.Text())
 		}

@@ -30,8 +30,8 @@ const (
 )
 
 const (
-	// rangeBase is where root's range begins: above what distributions give to
-	// the first dozen users, below what systemd-nspawn takes.
+	// rangeBase is the start of root's range. It is above the ranges that distributions assign to
+	// the first users and below those that systemd-nspawn uses.
 	rangeBase = 1 << 20
 	rangeSize = 1 << 16
 )
@@ -118,8 +118,8 @@ func subidIdentity() (identity, error) {
 	return identity{ModeSubid, uids, gids}, err
 }
 
-// subordinateMap maps root to the user's own id and the rest to the largest
-// range that file gives to the user.
+// subordinateMap maps root to the user's own id and the other ids to the largest range that the
+// file assigns to the user.
 func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -143,7 +143,7 @@ func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, er
 func largestRange(r io.Reader, name string, uid int) (first, count int, err error) {
 	ranges, err := subid.ParseSubIDFilter(r, func(s subid.SubID) bool { return s.Name == name || s.Name == strconv.Itoa(uid) })
 	for _, s := range ranges {
-		if s.SubID > 0 && int(s.Count) > count { // a number that cannot be read is 0
+		if s.SubID > 0 && int(s.Count) > count { // an invalid number is 0
 			first, count = int(s.SubID), int(s.Count)
 		}
 	}
@@ -157,7 +157,7 @@ func singleIdentity() identity {
 	return identity{ModeSingle, one(os.Geteuid()), one(os.Getegid())}
 }
 
-// size is the number of user ids that a machine has.
+// size returns the number of user ids of a machine.
 func (id identity) size() int {
 	n := 0
 	for _, m := range id.uids {
@@ -166,7 +166,7 @@ func (id identity) size() int {
 	return n
 }
 
-// rootUID and rootGID are the host's ids of the machines' root.
+// rootUID and rootGID return the host's ids for the machines' root.
 func (id identity) rootUID() int { return id.uids[0].HostID }
 func (id identity) rootGID() int { return id.gids[0].HostID }
 
@@ -178,8 +178,7 @@ func (id identity) give(path string) error {
 	return os.Lchown(path, id.rootUID(), id.rootGID())
 }
 
-// prepare makes cmd begin in a new user namespace, with more flags for other
-// namespaces.
+// prepare makes cmd start in a new user namespace and in the namespaces given by flags.
 func (id identity) prepare(cmd *exec.Cmd, flags uintptr) {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | flags}
 	if id.mode == ModeRange {
@@ -227,7 +226,7 @@ func runMapper(program string, pid int, ids []syscall.SysProcIDMap) error {
 }
 
 const (
-	fdMapped    = 3 // a byte on it says that the ids are mapped
+	fdMapped    = 3 // a byte received on it means that the ids are mapped
 	mappedAgain = "mapped"
 )
 

@@ -143,8 +143,8 @@ func (s source) add(d ast.Decl) {
 	}
 }
 
-// reach adds a type and the types of its fields to reached. It removes from structs what
-// only the SDK's clients use.
+// reach adds a type and the types of its fields to reached. It removes fields that only the SDK's
+// clients use.
 func (s source) reach(name string, reached map[string]bool) error {
 	if reached[name] {
 		return nil
