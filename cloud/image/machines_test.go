@@ -43,6 +43,7 @@ func TestBootstrap(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") == "" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to bootstrap bases from the host's Debian mirror")
 	}
+	turns.Skip(t, 4) // and so of the three below another one each time
 	releases := []struct{ name, user, groups, source string }{
 		{"debian-12", "admin", "adm admin audio cdrom dialout dip floppy plugdev sudo video", "Debian 12"},
 		{"ubuntu-22.04", "ubuntu", "adm audio cdrom dialout dip floppy plugdev sudo ubuntu video", "Ubuntu 22.04 jammy"},

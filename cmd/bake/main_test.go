@@ -41,13 +41,14 @@ var kinds = map[string]string{
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
 	"golden":      "cache checks fleet-machines golden golden-example goss-table guide-checks plan plan-ten scan supply-chain verify",
 	"builds":      "amazon-secrets ami-options ansible cloud-init examples guide-hardening iam-profile imds-required side-by-side spot surrogate",
-	"cloud":       "aws-cli-secrets aws-cli-tutorial boto3 cloud cloud-private disk-full disks guide-custom-ami guide-first-image guide-machines import rehearsal-examples run-command stored-images web-identity",
+	"cloud":       "aws-cli-secrets cloud cloud-private disk-full disks guide-first-image guide-machines import rehearsal-examples run-command stored-images web-identity",
+	"tutorial":    "aws-cli-tutorial boto3 cloud-console guide-custom-ami", // by each kind of client
 }
 
 // today reports whether a script is run. Those that need machines take turns; the main job
 // is run every day.
 func today(t *testing.T, name string) bool {
-	if name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
+	if name == "main-job" {
 		return true
 	}
 	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
