@@ -22,7 +22,7 @@ var rules = []rule{
 	{"inspect/graph", []string{"internal/prose"}, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "docs", "golden/bakefile", "internal/prose"}, "documentation comes from the options of components, and from nothing else"},
-	{"docs", []string{"config/schema"}, "documents are text that anybody may show, those of options among them"},
+	{"docs", []string{"config/schema", "internal/prose"}, "documents are text that anybody may show, those of options among them"},
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/plan", "golden/report", "golden/reports", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "run/trace", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/trace", []string{"builder", "internal/otlp", "internal/prose", "step"}, "traces are made of events, as displays are, and only sent where someone wants them"},
 	{"fleet", []string{"builder/amazon", "config", "config/lang", "engine", "golden/bakefile", "golden/plan", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},

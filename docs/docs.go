@@ -1,5 +1,5 @@
 // Package docs is the documentation that the program has in it: the guide, the functions
-// of templates, the blocks of templates, and how options belong together.
+// and blocks of templates, a user's settings, and how options belong together.
 package docs
 
 import (

@@ -9,6 +9,7 @@ import (
 
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/prose"
 )
 
 // Described is a component as bake docs -json writes it.
@@ -59,6 +60,9 @@ func Describe(refs []Component, details bool) Result {
 	return out
 }
 
+// Width is how many columns the texts of the documentation have, unless a word is wider.
+const Width = 92
+
 // Explain writes the options of components.
 func Explain(w io.Writer, refs []Component) {
 	for _, r := range refs {
@@ -67,7 +71,7 @@ func Explain(w io.Writer, refs []Component) {
 			fmt.Fprintf(w, "of the plugin %s\n", r.Plugin)
 		}
 		if r.Text != "" {
-			fmt.Fprintln(w, r.Text)
+			fmt.Fprintln(w, prose.Fill(r.Text, "", Width))
 		}
 		if r.Example != "" {
 			fmt.Fprintf(w, "\n%s", indented(r.Example, "  "))
@@ -93,7 +97,7 @@ func Explain(w io.Writer, refs []Component) {
 
 func explainGroup(w io.Writer, g Group) {
 	if g.Name != "" {
-		fmt.Fprintf(w, "\n%s\n%s\n", strings.ToUpper(g.Name), g.Text)
+		fmt.Fprintf(w, "\n%s\n%s\n", strings.ToUpper(g.Name), prose.Fill(g.Text, "", Width))
 	}
 	if g.Example != "" {
 		fmt.Fprintf(w, "\n%s", indented(g.Example, "    "))
@@ -108,9 +112,16 @@ func explainOptions(w io.Writer, options []schema.Doc, indent string) {
 }
 
 func explainOption(w io.Writer, d schema.Doc, indent string) {
-	fmt.Fprintf(w, "\n%s  %s  (%s)\n", indent, d.Name, traits(d))
-	fmt.Fprint(w, indented(d.Text+"\n", indent+"      "))
+	head := strings.TrimSpace(prose.Fill(d.Name+" ("+traits(d)+")", indent+"      ", Width))
+	fmt.Fprintf(w, "\n%s  %s\n", indent, strings.Replace(head, " ", "  ", 1))
+	fmt.Fprintln(w, prose.Fill(d.Text, indent+"      ", Width))
 	explainOptions(w, d.Block, indent+"    ")
+}
+
+// column is a text beside a first column of a width, in lines of its own below each other.
+func column(text string, width int) string {
+	indent := strings.Repeat(" ", width)
+	return strings.TrimPrefix(prose.Fill(text, indent, max(Width, width+40)), indent)
 }
 
 // indented is text with each line that is not empty moved to the right.

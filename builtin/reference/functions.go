@@ -39,7 +39,7 @@ func Functions() ([]Function, error) {
 		text, sample, _ := strings.Cut(rest, ". `")
 		example, result, _ := strings.Cut(strings.TrimSuffix(sample, "`.\n"), "` is `")
 		name, _, _ := strings.Cut(signature, "(")
-		all = append(all, Function{name, signature, docs.Plain(text + "."), example, result, group})
+		all = append(all, Function{name, signature, strings.TrimSpace(docs.Plain(text+".", Width)), example, result, group})
 	}
 	return all, nil
 }

@@ -113,12 +113,13 @@ func List(w io.Writer, refs []Component) {
 		if r.Plugin != "" {
 			about = "(" + r.Plugin + ")"
 		}
-		fmt.Fprintf(w, "  %-22s  %s\n", r.Name, about)
+		fmt.Fprintf(w, "  %-22s  %s\n", r.Name, column(about, 26))
 	}
 	fmt.Fprint(w, `
 bake docs COMPONENT         explains a component's options
 bake docs COMPONENT OPTION  explains one of them, or a group such as network
 bake docs functions         lists the functions of templates
+bake docs settings          explains the settings that apply to all templates
 bake docs guide             is the guide
 bake docs -search TEXT      looks everywhere
 `)
@@ -127,6 +128,36 @@ bake docs -search TEXT      looks everywhere
 // Named returns the components called name, of whatever kind.
 func Named(refs []Component, name string) []Component {
 	return slices.DeleteFunc(slices.Clone(refs), func(r Component) bool { return r.Name != name })
+}
+
+// Names returns the names of all components and blocks, each once.
+func Names(c builtin.Catalog) ([]string, error) {
+	refs, err := Of(c)
+	var names []string
+	for _, r := range refs {
+		names = append(names, r.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
+// OptionNames returns the names of the options of the components called name, each once.
+// Arguments of blocks have those of their blocks before them.
+func OptionNames(c builtin.Catalog, name string) ([]string, error) {
+	refs, err := Of(c)
+	var names []string
+	var add func(path string, options []schema.Doc)
+	add = func(path string, options []schema.Doc) {
+		for _, d := range options {
+			names = append(names, path+d.Name)
+			add(path+d.Name+".", d.Block)
+		}
+	}
+	for _, r := range Named(refs, name) {
+		add("", r.Options)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
 }
 
 // Unknown is the error of a name that no component has.

@@ -25,8 +25,8 @@ type search struct {
 	found []Match
 }
 
-// Search looks for places that have all words of a text: options, functions, and sections
-// of the guide. Those that have it in their name come first.
+// Search looks for places that have all words of a text: options, functions, settings, and
+// sections of the guide. Those that have it in their name come first.
 func Search(refs []Component, text string) ([]Match, error) {
 	s := &search{words: strings.Fields(strings.ToLower(text)), seen: map[string]bool{}}
 	usual := func(r Component) bool { return r.Name == "amazon-ebs" }
@@ -44,6 +44,16 @@ func Search(refs []Component, text string) ([]Match, error) {
 	for _, f := range functions {
 		s.look("bake docs functions "+f.Name, f.Name, f.Text, f.Text)
 	}
+	settings, err := Settings()
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(settings) {
+		if name, about, ok := setting(line); ok {
+			s.look("bake docs settings", name, line, name+": "+about)
+		}
+	}
+	s.look("bake docs settings", "settings config.hcl", settings, "Settings that apply to all templates of a user.")
 	chapters, err := Chapters()
 	for _, c := range chapters {
 		for part := range strings.SplitSeq("\n"+c.Text, "\n#") {
@@ -94,8 +104,26 @@ func ListMatches(w io.Writer, found []Match) {
 		width = max(width, min(len(m.Command), 60))
 	}
 	for _, m := range found {
-		fmt.Fprintf(w, "%-*s  %s\n", width, m.Command, m.Text)
+		fmt.Fprintf(w, "%-*s  %s\n", width, m.Command, column(m.Text, width+2))
 	}
+}
+
+// Settings is docs/configuration.md: the file of a user's settings, in Markdown.
+func Settings() (string, error) {
+	pages, err := docs.Pages("configuration.md")
+	if err != nil {
+		return "", err
+	}
+	return pages[0].Text, nil
+}
+
+// setting returns the name of the setting that a line of its page is about, and what it is.
+func setting(line string) (name, about string, ok bool) {
+	cells := strings.Split(line, "|")
+	if len(cells) != 5 || !strings.HasPrefix(cells[1], " `") {
+		return "", "", false
+	}
+	return strings.Trim(cells[1], " `"), strings.TrimSpace(docs.Plain(strings.TrimSpace(cells[3]), Width)), true
 }
 
 // Chapter is one of the guide.

@@ -13,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"bake/builtin/reference"
 	"bake/config"
+	"bake/internal/local"
 	"bake/internal/prose"
 	"bake/internal/startup"
 )
@@ -23,8 +25,8 @@ func (p *program) completionCommand() *cobra.Command {
 		Use:   "completion SHELL",
 		Short: "Generate a shell completion script",
 		Long: `Generate a completion script for bash, zsh, fish or PowerShell. It completes commands,
-flags, templates, build names for -only and -except, variable names for -var, and the
-ids of runs. Bash needs the bash-completion package.
+flags, templates, build names for -only and -except, variable names for -var, the ids of
+runs, and what bake docs explains. Bash needs the bash-completion package.
 
 bake -autocomplete-install makes your shells load it at startup, and
 bake -autocomplete-uninstall undoes that.`,
@@ -80,13 +82,13 @@ func (p *program) completeWith(root *cobra.Command, args []string) (asked []stri
 
 // completions sets the completion of arguments for every command below cmd.
 func (p *program) completions(cmd *cobra.Command) {
-	if cmd.Name() == "docs" {
-		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			all := p.parts().Catalog()
-			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.DataSources.Names(), []string{"functions", "guide"})
-			slices.Sort(names)
-			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
-		}
+	switch commandName(cmd) {
+	case "docs":
+		cmd.ValidArgsFunction = p.completeDocs
+	case "cloud base":
+		cmd.ValidArgsFunction = argument(0, local.Releases)
+	case "cloud alias":
+		cmd.ValidArgsFunction = argument(1, local.Releases)
 	}
 	if strings.HasSuffix(strings.TrimSuffix(cmd.Use, "]"), "TEMPLATE") && cmd.ValidArgsFunction == nil {
 		cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -117,6 +119,46 @@ func (p *program) completions(cmd *cobra.Command) {
 	}
 }
 
+// argument completes one argument, counted from 0, with fixed values, and no other.
+func argument(at int, values func() []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) != at {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return values(), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeDocs completes what bake docs explains: components and blocks, and then their
+// options, functions, or chapters of the guide.
+func (p *program) completeDocs(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	names, err := []string(nil), error(nil)
+	switch {
+	case len(args) == 0:
+		names, err = reference.Names(p.parts().Catalog())
+		names = append(names, "functions", "guide", "settings")
+	case len(args) > 1 || args[0] == "settings":
+	case args[0] == "functions":
+		var all []reference.Function
+		all, err = reference.Functions()
+		for _, f := range all {
+			names = append(names, f.Name)
+		}
+	case args[0] == "guide":
+		var all []reference.Chapter
+		all, err = reference.Chapters()
+		for _, c := range all {
+			names = append(names, c.Name)
+		}
+	default:
+		names, err = reference.OptionNames(p.parts().Catalog(), args[0])
+	}
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 // flagCompletion returns what completes the values of f, nil for the names of files.
 func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 	if c, ok := f.Value.(*choice); ok {
@@ -144,6 +186,12 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 		}
 	case "run":
 		return p.completeRuns
+	case "graph":
+		return cobra.FixedCompletions([]string{"text", "svg"}, cobra.ShellCompDirectiveNoFileComp)
+	case "delays":
+		return cobra.FixedCompletions([]string{"instant", "aws"}, cobra.ShellCompDirectiveNoFileComp)
+	case "as": // of bake cloud import
+		return cobra.FixedCompletions(local.Releases(), cobra.ShellCompDirectiveNoFileComp)
 	case "regions": // of bake sweep; the others are known to the account
 		return cobra.FixedCompletions([]string{"all"}, cobra.ShellCompDirectiveNoFileComp)
 	case "older-than":

@@ -12,6 +12,7 @@ import (
 
 	"bake/builtin/reference"
 	"bake/docs"
+	"bake/internal/prose"
 	"bake/plugin/installed"
 )
 
@@ -24,15 +25,15 @@ type docsOptions struct {
 func (p *program) docsCommand() *cobra.Command {
 	var o docsOptions
 	cmd := &cobra.Command{
-		Use:   "docs [COMPONENT [OPTION] | functions [NAME] | guide [CHAPTER]]",
+		Use:   "docs [COMPONENT [OPTION] | functions [NAME] | settings | guide [CHAPTER]]",
 		Short: "Show the reference of components and functions, and the guide",
 		Long: `Show the options of a component, or of a block of templates or bake files (*.bake.hcl):
 what each option does, its type and default, and the values that the component exports to
 the template. With OPTION, show only that option or group of options, such as network.
 
 Without a name, list all components. For those of installed plugins, only the names and
-types of options are known. 'functions' shows the functions that templates can call, and
-'guide' shows the guide.`,
+types of options are known. 'functions' shows the functions that templates can call,
+'settings' the settings that apply to all templates, and 'guide' the guide.`,
 		Example: `  bake docs amazon-ebs
   bake docs amazon-ebs ami_users
   bake docs amazon-ebs network
@@ -48,7 +49,7 @@ types of options are known. 'functions' shows the functions that templates can c
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.search, "search", "", "search commands, options, functions and the guide for all words of a `text`")
+	flags.StringVar(&o.search, "search", "", "search commands, variables of the environment, options, functions, settings and the guide for all words of a `text`")
 	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component to this `directory`; other pages in its subdirectories (*/*.md) are deleted")
 	flags.StringVar(&o.man, "man", "", "write a manual page for each command to this `directory`")
 	flags.BoolVar(&o.schema, "schema", false, "print a JSON schema of templates in JSON (*.pkr.json), for editors")
@@ -78,6 +79,8 @@ func (p *program) docs(ctx context.Context, cmd *cobra.Command, args []string, o
 		return p.docsSearch(refs, cmd.Root(), o.search)
 	case len(args) > 0 && args[0] == "functions":
 		return p.docsFunctions(args[1:])
+	case len(args) > 0 && args[0] == "settings":
+		return p.docsSettings(cmd, args[1:])
 	case len(args) > 0 && args[0] == "guide":
 		return p.docsGuide(args[1:])
 	}
@@ -143,6 +146,25 @@ func (p *program) docsFunctions(args []string) error {
 	return nil
 }
 
+// docsSettings shows the page about settings.
+func (p *program) docsSettings(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Sprintf("%q: bake docs settings shows all settings", args[0]), cmd.CommandPath()}
+	}
+	text, err := reference.Settings()
+	if err != nil {
+		return err
+	}
+	if p.json.on {
+		p.json.result = struct {
+			Settings string `json:"settings"`
+		}{text}
+		return nil
+	}
+	fmt.Fprint(p.stdout, docs.Plain(text, reference.Width))
+	return nil
+}
+
 // docsGuide lists the chapters of the guide, or shows one.
 func (p *program) docsGuide(args []string) error {
 	all, err := reference.Chapters()
@@ -169,7 +191,7 @@ func (p *program) docsGuide(args []string) error {
 		return nil
 	}
 	if len(args) > 0 {
-		fmt.Fprint(p.stdout, docs.Plain(all[0].Text))
+		fmt.Fprint(p.stdout, docs.Plain(all[0].Text, reference.Width))
 		return nil
 	}
 	for _, c := range all {
@@ -187,7 +209,7 @@ func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, te
 	if err != nil {
 		return err
 	}
-	for _, m := range searchCommands(root, text) {
+	for _, m := range append(searchVariables(root, text), searchCommands(root, text)...) {
 		found = append(found, reference.Match{Command: m[0], Text: m[1]})
 	}
 	if p.json.on {
@@ -204,18 +226,33 @@ func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, te
 	return nil
 }
 
+// hasWords reports whether a text contains all words of another one, whatever their case.
+func hasWords(text, words string) bool {
+	text = strings.ToLower(text)
+	return !slices.ContainsFunc(strings.Fields(strings.ToLower(words)), func(w string) bool { return !strings.Contains(text, w) })
+}
+
+// searchVariables returns how to get help on the environment, and each of its variables that
+// has all words of a text in its row.
+func searchVariables(root *cobra.Command, text string) (found [][2]string) {
+	for _, row := range variableRows(root) {
+		if hasWords(row[0]+" "+row[1], text) {
+			found = append(found, [2]string{root.Name() + " -h", row[0] + ": " + prose.OneLine(row[1])})
+		}
+	}
+	return found
+}
+
 // searchCommands returns, for each command whose description or flags contain all words of
 // a text, how to get help on it, and its description.
 func searchCommands(cmd *cobra.Command, text string) (found [][2]string) {
-	words := strings.Fields(strings.ToLower(text))
 	for _, c := range cmd.Commands() {
 		if !c.IsAvailableCommand() {
 			continue
 		}
 		var help strings.Builder
 		writeHelp(&help, c)
-		about := strings.ToLower(help.String())
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(about, w) }) && !c.HasAvailableSubCommands() {
+		if hasWords(help.String(), text) && !c.HasAvailableSubCommands() {
 			found = append(found, [2]string{c.CommandPath() + " -h", c.Short})
 		}
 		found = append(found, searchCommands(c, text)...)

@@ -7,6 +7,14 @@ import (
 	"bake/cloud/image"
 )
 
+// Releases returns the names of the releases that the cloud offers.
+func Releases() (names []string) {
+	for _, r := range image.Releases() {
+		names = append(names, r.ID)
+	}
+	return names
+}
+
 // Bases returns the bases of the cloud in dir: those of releases, whether made or not, and
 // those of imported images.
 func Bases(ctx context.Context, dir string, log *slog.Logger) ([]Base, error) {

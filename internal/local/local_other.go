@@ -27,6 +27,9 @@ func ImportImage(context.Context, string, *slog.Logger, Import) ([]string, error
 	return nil, ErrUnsupported
 }
 
+// Releases returns the names of the releases that the cloud offers.
+func Releases() []string { return nil }
+
 // Bases returns the bases of the cloud in dir.
 func Bases(context.Context, string, *slog.Logger) ([]Base, error) { return nil, ErrUnsupported }
 

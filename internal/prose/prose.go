@@ -52,6 +52,34 @@ func onePoint[E error](text string, args []any) string {
 	return text
 }
 
+// Fill divides a text into lines of at most width columns, which begin with indent. It moves
+// line breaks, but puts none into what is in backquotes; what is wider has a line of its own.
+func Fill(text, indent string, width int) string {
+	var lines []string
+	line, word := "", ""
+	for part := range strings.FieldsSeq(text) {
+		if word != "" {
+			part = word + " " + part
+		}
+		if word = ""; strings.Count(part, "`")%2 == 1 {
+			word = part // its quotation goes on
+			continue
+		}
+		if line != "" && utf8.RuneCountInString(indent+line+" "+part) <= width {
+			line += " " + part
+			continue
+		}
+		if line != "" {
+			lines = append(lines, indent+line)
+		}
+		line = part
+	}
+	if rest := strings.TrimSpace(line + " " + word); rest != "" { // word: a quotation that does not end
+		lines = append(lines, indent+rest)
+	}
+	return strings.Join(lines, "\n")
+}
+
 // OneLine replaces each sequence of white space in a text by a single space.
 func OneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 

@@ -95,3 +95,18 @@ func TestTable(t *testing.T) {
 		t.Errorf("an empty table is %q", got)
 	}
 }
+
+func TestFill(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"", ""},
+		{"one two\nthree  four five", "  one two three\n  four five"},
+		{"set `a b c d e f g h i` to it", "  set\n  `a b c d e f g h i`\n  to it"},
+		{"as (`a b`, `c d`) and so on", "  as (`a b`,\n  `c d`) and so\n  on"},
+		{"a `quotation that does not end", "  a `quotation that does not end"},
+		{"überüberüber öö ä", "  überüberüber\n  öö ä"},
+	} {
+		if got := Fill(c.text, "  ", 15); got != c.want {
+			t.Errorf("%q:\n%s\nwant\n%s", c.text, got, c.want)
+		}
+	}
+}
