@@ -52,14 +52,6 @@ func (all Plugins) InsteadOf(source string, allows func(version string) bool) (P
 	return b, ok && allows(b.Version)
 }
 
-// Sources lists their sources.
-func (all Plugins) Sources() (out []string) {
-	for _, p := range all {
-		out = append(out, p.Source)
-	}
-	return out
-}
-
 // As returns b's components as a template knows them that requires b under name.
 func (b Plugin) As(name string) (out []string) {
 	for _, c := range b.Components {

@@ -183,9 +183,9 @@ type Image struct {
 	Inputs string            `json:"inputs,omitempty"` // the digest of its inputs
 }
 
-// Known returns the parents of a cell as its template refers to them, by the names of the
+// builtBy returns the parents of a cell as its template refers to them, by the names of the
 // images.
-func Known(parents []Outcome) map[string]config.Built {
+func builtBy(parents []Outcome) map[string]config.Built {
 	known := map[string]config.Built{}
 	for _, p := range parents {
 		known[p.Cell.Image] = config.Built{ID: p.Image.ID, IDs: p.Image.IDs, Name: p.Image.Name, Inputs: p.Image.Inputs}

@@ -152,7 +152,7 @@ func (t *Template) Cell(name string) (*Fleet, Cell, error) {
 func (t *Template) Instance(c Cell, parents []Outcome) (config.Instance, error) {
 	for _, i := range t.images {
 		if i.Name() == c.Image {
-			i.Known = Known(parents)
+			i.Known = builtBy(parents)
 			return i.Instance, nil
 		}
 	}

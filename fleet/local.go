@@ -56,16 +56,16 @@ func (l *local) Work(context.Context, WorkerOptions) error { return ErrNotHere }
 // looks is the interval at which a run checks for requests of other processes.
 const looks = 300 * time.Millisecond
 
-// CancelledError is the cause if another process cancelled the run of a fleet.
-type CancelledError struct{ Fleet string }
+// cancelledError is the cause if another process cancelled the run of a fleet.
+type cancelledError struct{ Fleet string }
 
-func (e *CancelledError) Error() string { return "cancelled by bake fleet cancel" }
+func (e *cancelledError) Error() string { return "cancelled by bake fleet cancel" }
 
 // Outcome returns the outcome of the runs of cells.
-func (e *CancelledError) Outcome() run.Outcome { return run.OutcomeCancelled }
+func (e *cancelledError) Outcome() run.Outcome { return run.OutcomeCancelled }
 
 // Cancelling returns the message in the logs of the cells.
-func (e *CancelledError) Cancelling() string {
+func (e *cancelledError) Cancelling() string {
 	return "Cancelling build: the fleet " + e.Fleet + " was cancelled"
 }
 
@@ -290,7 +290,7 @@ func (a *attempt) loop(parent context.Context) (err error) {
 		case <-look.C:
 			a.order.Pause(a.dir.has(pausedFile))
 			if a.dir.has(a.Run + cancelEnd) {
-				cancel(&CancelledError{a.Fleet})
+				cancel(&cancelledError{a.Fleet})
 			}
 		}
 		for _, o := range all {

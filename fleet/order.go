@@ -185,9 +185,6 @@ func (o *Order) Paused() bool { return o.paused }
 // Running returns the cells that are running.
 func (o *Order) Running() []Cell { return o.in(cellRuns) }
 
-// Waiting returns the cells that have not started.
-func (o *Order) Waiting() []Cell { return o.in(cellWaits) }
-
 func (o *Order) in(s cellState) (all []Cell) {
 	for i, c := range o.cells {
 		if o.states[i] == s {

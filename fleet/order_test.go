@@ -94,7 +94,7 @@ func TestOrderLimits(t *testing.T) {
 	o.Pause(false)
 	expect(t, "not paused", names(o.Begin()), "a/1/t")
 	expect(t, "running", names(o.Running()), "a/1/s a/1/t a/2/r")
-	expect(t, "waiting", names(o.Waiting()), "a/2/s a/2/t")
+	expect(t, "waiting", names(o.in(cellWaits)), "a/2/s a/2/t")
 }
 
 func TestOrderStops(t *testing.T) {
@@ -119,7 +119,7 @@ func TestOrderGoesOn(t *testing.T) {
 	o := order(t, cells, Limits{}, false, Outcome{Cell: cells[0], Result: Built, Image: Image{ID: "ami-1"}}, Outcome{Cell: cells[1], Result: Failed}, Outcome{Cell: Cell{Image: "other"}, Result: Built})
 	expect(t, "begin", names(o.Begin()), "base/1/s web/1/r")
 	expect(t, "ended", results(o.Outcomes()), "base/1/r=built")
-	if id := Known(o.Parents(cells[2]))["base"].ID; id != "ami-1" {
+	if id := builtBy(o.Parents(cells[2]))["base"].ID; id != "ami-1" {
 		t.Errorf("the parent is %q", id)
 	}
 }

@@ -60,7 +60,7 @@ func NewLive(out io.Writer, o PlainOptions) *Live {
 	return &Live{out: out, color: o.Color, local: o.Local, script: transcript{timestamps: o.Timestamps, log: o.Log}}
 }
 
-// Handle implements [Display]. Nothing is written until the next Draw.
+// Handle implements [Display]. Nothing is written until the next draw.
 func (d *Live) Handle(e step.Event) {
 	for _, en := range d.script.entries(e) {
 		if en.record == nil {
@@ -134,10 +134,10 @@ func (b *buildView) running(path string) *stepView {
 	return nil
 }
 
-// Draw writes the lines added since the last frame and, below them, the current list, on a terminal
+// draw writes the lines added since the last frame and, below them, the current list, on a terminal
 // of the given size. Once the run has ended, it draws the complete list and the summary, which stay
 // on the screen.
-func (d *Live) Draw(now time.Time, width, height int) {
+func (d *Live) draw(now time.Time, width, height int) {
 	width, height = max(width, 10), max(height, 4)
 	room := 1 << 30
 	if !d.ended {
@@ -180,8 +180,8 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	}
 }
 
-// Leave leaves the list on the screen. The next frame is drawn below it.
-func (d *Live) Leave() { d.drawn = nil }
+// leave leaves the list on the screen. The next frame is drawn below it.
+func (d *Live) leave() { d.drawn = nil }
 
 // rows returns how many rows the drawn list occupies on a terminal of the given width. The
 // terminal may have been wider when the list was drawn.

@@ -47,7 +47,7 @@ func (s *Screen) draw() {
 		return
 	}
 	w, h := s.size()
-	s.live.Draw(time.Now(), w, h)
+	s.live.draw(time.Now(), w, h)
 }
 
 // Suspend draws a frame and leaves the terminal below it to the caller until resume is called.
@@ -57,7 +57,7 @@ func (s *Screen) Suspend() (resume func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.suspended = true
-	s.live.Leave()
+	s.live.leave()
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

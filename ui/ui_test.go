@@ -275,7 +275,7 @@ func TestLive(t *testing.T) {
 			events := recorded(t, tt.stream)
 			for i, e := range events {
 				d.Handle(e)
-				d.Draw(e.Time.Add(150*time.Millisecond), tt.width, tt.height)
+				d.draw(e.Time.Add(150*time.Millisecond), tt.width, tt.height)
 				s.write(t, out.Bytes())
 				out.Reset()
 				if !d.ended && len(d.drawn)+1 > max(tt.height, 4)/2 { // the cursor has a row too
@@ -338,7 +338,7 @@ func TestLiveFolds(t *testing.T) {
 		var got []string
 		out.Reset()
 		d.scroll = nil
-		d.Draw(at, 60, height)
+		d.draw(at, 60, height)
 		s := &screen{width: 60}
 		s.write(t, out.Bytes())
 		for _, row := range strings.Split(strings.TrimSpace(s.String()), "\n") {
@@ -396,8 +396,8 @@ x.y       us-east-1  ami-3
 			d.Handle(e)
 		}
 		d.Handle(step.Event{Kind: step.RunFinished})
-		d.Draw(time.Unix(0, 0), width, 24)
-		d.Draw(time.Unix(0, 0), width, 24)
+		d.draw(time.Unix(0, 0), width, 24)
+		d.draw(time.Unix(0, 0), width, 24)
 		s := &screen{width: width}
 		s.write(t, out.Bytes())
 		if n := strings.Count(s.String(), "\nBuild "); n != 1 || strings.Count(s.String(), " x.y ") > 1 {
@@ -418,10 +418,10 @@ func TestLiveSurvivesResizing(t *testing.T) {
 	for _, e := range events[:30] {
 		d.Handle(e)
 	}
-	d.Draw(events[29].Time, 80, 24)
+	d.draw(events[29].Time, 80, 24)
 	lines := len(d.drawn)
 	out.Reset()
-	d.Draw(events[29].Time, 41, 24)
+	d.draw(events[29].Time, 41, 24)
 	if want := fmt.Sprintf("\x1b[%dA", 2*lines); !strings.Contains(out.String(), want) {
 		t.Errorf("%d lines were redrawn with %q, want %q in it", lines, out.String()[:20], want)
 	}
@@ -444,7 +444,7 @@ func TestLiveLeavesNothingBehind(t *testing.T) {
 		}
 		draw := func(l *Live, s *screen) {
 			out.Reset()
-			l.Draw(time.Unix(1700000001, 0), s.width, 24)
+			l.draw(time.Unix(1700000001, 0), s.width, 24)
 			s.write(t, out.Bytes())
 		}
 		both(step.Event{Kind: step.BuildStarted})

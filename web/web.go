@@ -27,9 +27,9 @@ import (
 	"bake/run"
 )
 
-// Prefix is the beginning of the paths of all consoles on the listener of a cloud. No bucket
+// prefix is the beginning of the paths of all consoles on the listener of a cloud. No bucket
 // can have its name.
-const Prefix = "/-/console/"
+const prefix = "/-/console/"
 
 // ticketFor is how long a ticket lets in.
 const ticketFor = 5 * time.Minute
@@ -93,7 +93,7 @@ var static embed.FS
 // New returns a console with a token of its own.
 func New(opts Options) *Console {
 	c := &Console{
-		opts: opts, path: Prefix + rand.Text() + "/", token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux(),
+		opts: opts, path: prefix + rand.Text() + "/", token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux(),
 		client: &http.Client{Transport: &http.Transport{}}, tickets: map[string]time.Time{},
 	}
 	c.mux.HandleFunc("GET "+c.path+"{$}", c.index)

@@ -130,7 +130,7 @@ func TestIntruders(t *testing.T) {
 		"no cookie, a file":                     {stranger, "GET", c.path + "static/app.js", nil, http.StatusUnauthorized},
 		"no cookie, the API":                    {stranger, "POST", api, []string{"Origin", server.URL}, http.StatusUnauthorized},
 		"no cookie, the bakes":                  {stranger, "GET", c.path + "bakes", nil, http.StatusUnauthorized},
-		"another path":                          {client, "GET", Prefix, nil, http.StatusUnauthorized},
+		"another path":                          {client, "GET", prefix, nil, http.StatusUnauthorized},
 		"a wrong token":                         {stranger, "GET", c.path + "?token=AAAA", nil, http.StatusUnauthorized},
 		"a wrong cookie":                        {stranger, "GET", c.path, []string{"Cookie", "bake-console-" + server.URL[strings.LastIndex(server.URL, ":")+1:] + "=1234"}, http.StatusUnauthorized},
 		"another name, which DNS points here":   {client, "GET", c.path, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},

@@ -183,7 +183,7 @@ func (r Component) where() string {
 // WriteMarkdown fills dir with one page per component and an index. Pages of
 // components that are no more are deleted.
 func WriteMarkdown(dir string, refs []Component) error {
-	pages := Markdown(refs)
+	pages := markdown(refs)
 	for name, text := range pages {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -38,7 +38,7 @@ func TestReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Markdown(refs), got); diff != "" {
+	if diff := cmp.Diff(markdown(refs), got); diff != "" {
 		t.Errorf("docs/options is not what the options say; write it with: make docs\n%s", diff)
 	}
 }

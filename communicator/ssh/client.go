@@ -151,7 +151,7 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 
 // Describe implements [communicator.Describer].
 func (c *Client) Describe() communicator.Connection {
-	host, port := c.Addr()
+	host, port := c.lastAddr()
 	return communicator.Connection{Host: host, Port: port, User: c.opts.Username, Password: c.opts.Password}
 }
 
@@ -240,8 +240,8 @@ func absolute(file string) string {
 	return file
 }
 
-// Addr returns where the machine was last reached.
-func (c *Client) Addr() (host string, port int) {
+// lastAddr returns where the machine was last reached.
+func (c *Client) lastAddr() (host string, port int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link == nil {

@@ -118,7 +118,7 @@ func direct(conn net.Conn, addr string) bool {
 
 // Dial implements [communicator.Accessible].
 func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
-	host, port := c.Addr()
+	host, port := c.lastAddr()
 	l := &link{down: make(chan struct{})}
 	conn, err := c.dial(ctx, l, net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {

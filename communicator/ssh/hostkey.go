@@ -214,7 +214,7 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 			h.settled()
 			return nil
 		}
-		wrong := &HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}
+		wrong := &HostKeyError{addr: c.addr, shown: key, expected: c.keys, source: c.source}
 		if c.final || h.console == nil {
 			return &fatalError{wrong}
 		}
@@ -360,22 +360,22 @@ const maxPinned = 64
 
 // HostKeyError is the error for a host that presented an unexpected key.
 type HostKeyError struct {
-	Addr     string
-	Shown    ssh.PublicKey
-	Expected []ssh.PublicKey
+	addr     string
+	shown    ssh.PublicKey
+	expected []ssh.PublicKey
 	source   string
 }
 
 func (e *HostKeyError) Error() string {
 	var right []string
-	for _, k := range e.Expected {
+	for _, k := range e.expected {
 		right = append(right, describe(k))
 	}
 	return fmt.Sprintf("%s presents the host key %s, but its host keys are %s (%s). "+
 		"Either something is intercepting the connection, or the machine has new host keys. "+
 		"If they are new, keep the old ones until the build is over (cloud-init: ssh_deletekeys: false), "+
 		"list the new ones in ssh_host_keys, or accept any key with ssh_host_key_check = \"off\"",
-		e.Addr, describe(e.Shown), strings.Join(right, ", "), e.source)
+		e.addr, describe(e.shown), strings.Join(right, ", "), e.source)
 }
 
 func describe(k ssh.PublicKey) string { return k.Type() + " " + ssh.FingerprintSHA256(k) }

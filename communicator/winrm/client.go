@@ -75,7 +75,7 @@ func (c *Client) hello(ctx context.Context) error {
 	said := errors.New("PowerShell does not answer")
 	return c.retry(ctx, func(ctx context.Context) error {
 		out := communicator.Head{Max: 64 << 10}
-		status, err := c.attempt(ctx, communicator.Command{Line: PowerShell("# bake: hello\n$ProgressPreference = 'SilentlyContinue'; echo '" + greeting + "'"), Stdout: &out})
+		status, err := c.attempt(ctx, communicator.Command{Line: powerShell("# bake: hello\n$ProgressPreference = 'SilentlyContinue'; echo '" + greeting + "'"), Stdout: &out})
 		switch {
 		case err != nil:
 			return err

@@ -24,9 +24,9 @@ var putScript string
 //go:embed get.ps1
 var getScript string
 
-// PowerShell returns the command line that runs a script in PowerShell, which
+// powerShell returns the command line that runs a script in PowerShell, which
 // reads its input as the script's.
-func PowerShell(script string) string {
+func powerShell(script string) string {
 	var b []byte
 	for _, unit := range utf16.Encode([]rune(script)) {
 		b = binary.LittleEndian.AppendUint16(b, unit)
@@ -63,7 +63,7 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	go func() { out.CloseWithError(send(out, src)) }()
 	stderr := communicator.Head{Max: 4 << 10}
 	script := strings.Replace(compact(putScript), "%ROOT%", encode(dst), 1)
-	status, err := c.Run(ctx, communicator.Command{Line: PowerShell(script), Stdin: in, Stderr: &stderr})
+	status, err := c.Run(ctx, communicator.Command{Line: powerShell(script), Stdin: in, Stderr: &stderr})
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 		received <- err
 	}()
 	stderr := communicator.Head{Max: 4 << 10}
-	status, err := c.Run(ctx, communicator.Command{Line: PowerShell(script), Stdout: out, Stderr: &stderr})
+	status, err := c.Run(ctx, communicator.Command{Line: powerShell(script), Stdout: out, Stderr: &stderr})
 	_ = out.Close()
 	if got := <-received; got != nil && (err != nil || status.Code == 0) {
 		return got

@@ -127,8 +127,8 @@ var help = []struct{ name, text string }{
 	{"bake_teardown_failures_total", "Attempts to tear down a run that left something; they are repeated."},
 }
 
-// Write writes the metrics in the text format of Prometheus.
-func (m *Metrics) Write(w io.Writer) error {
+// write writes the metrics in the text format of Prometheus.
+func (m *Metrics) write(w io.Writer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var names []string
@@ -154,5 +154,5 @@ func (m *Metrics) Write(w io.Writer) error {
 // ServeHTTP answers with the metrics.
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	_ = m.Write(w)
+	_ = m.write(w)
 }

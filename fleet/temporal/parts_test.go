@@ -291,7 +291,7 @@ func TestMetrics(t *testing.T) {
 	m.call("ec2", "eu-west-1")
 	m.call("ec2", "eu-west-1")
 	var out strings.Builder
-	if err := m.Write(&out); err != nil {
+	if err := m.write(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

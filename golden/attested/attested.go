@@ -20,8 +20,8 @@ import (
 // maxFile is the maximum size of an attestation, and of a list of files.
 const maxFile = 512 << 20
 
-// Open reads the attestation in a file, which must be signed with key.
-func Open(path string, key crypto.PublicKey) (*attest.Statement, error) {
+// open reads the attestation in a file, which must be signed with key.
+func open(path string, key crypto.PublicKey) (*attest.Statement, error) {
 	text, err := reports.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ type File struct {
 // names those that fail; the others are still returned.
 func Files(paths []string, key crypto.PublicKey, expected attest.Expected) (all []File, err error) {
 	for _, path := range paths {
-		st, failed := Open(path, key)
+		st, failed := open(path, key)
 		if failed == nil {
 			failed = st.Meet(expected)
 		}
@@ -106,17 +106,17 @@ func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, 
 // UnreadError is the error for a document about an image that is missing from the reports.
 type UnreadError struct {
 	Files bool // it is the list of the image's files, and not its attestation
-	Err   error
+	err   error
 }
 
 func (e *UnreadError) Error() string {
 	if e.Files {
-		return "its list of files: " + e.Err.Error()
+		return "its list of files: " + e.err.Error()
 	}
-	return "its attestation cannot be read: " + e.Err.Error()
+	return "its attestation cannot be read: " + e.err.Error()
 }
 
-func (e *UnreadError) Unwrap() error { return e.Err }
+func (e *UnreadError) Unwrap() error { return e.err }
 
 // open reads the attestation that the image's tag names.
 func (i *Image) open(ctx context.Context, w Where) error {
@@ -134,7 +134,7 @@ func (i *Image) open(ctx context.Context, w Where) error {
 			return fmt.Errorf("its tag %s names another attestation than %s: %.64s", reports.Attestation, w.File, digest)
 		}
 	} else if text, err = i.reports.Read(ctx, digest, maxFile); err != nil {
-		return &UnreadError{Err: err}
+		return &UnreadError{err: err}
 	}
 	i.Statement, err = attest.Open(text, w.Key)
 	if err == nil {
@@ -197,7 +197,7 @@ func (i *Image) list(ctx context.Context, digest string) (err error) {
 		return ErrNoList
 	}
 	if i.files, err = i.reports.Read(ctx, digest, maxFile); err != nil {
-		return &UnreadError{Files: true, Err: err}
+		return &UnreadError{Files: true, err: err}
 	}
 	return nil
 }

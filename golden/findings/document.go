@@ -178,7 +178,7 @@ func (r Report) summary() string {
 		}
 	}
 	if r.Count(Pass, Fixed, Fail, Error) > 0 {
-		parts = append(parts, "score "+decimals(r.Score()))
+		parts = append(parts, "score "+decimals(r.score()))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -71,9 +71,9 @@ func (r Report) Count(results ...Result) (n int) {
 	return n
 }
 
-// Score returns the percentage of judged rules that passed, from 0 to 100. Fixed rules
+// score returns the percentage of judged rules that passed, from 0 to 100. Fixed rules
 // count as passed, and waived rules do not count. If no rule was judged, the score is 0.
-func (r Report) Score() float64 {
+func (r Report) score() float64 {
 	passed := r.Count(Pass, Fixed)
 	judged := passed + r.Count(Fail, Error)
 	if judged == 0 {

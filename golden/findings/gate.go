@@ -196,7 +196,7 @@ func (j *judge) limits() {
 		}
 	}
 	if low := j.gate.MinScore; low != nil {
-		switch score := all.Score(); {
+		switch score := all.score(); {
 		case all.Count(Pass, Fixed, Fail, Error) == 0:
 			j.close("there is no score: no rule was judged")
 		case !(score >= *low): // also for NaN

@@ -64,7 +64,7 @@ func (d Document) json(w io.Writer) error {
 			one.Started = &started
 		}
 		if r.Count(Pass, Fixed, Fail, Error) > 0 {
-			score := r.Score()
+			score := r.score()
 			one.Score = &score
 		}
 		for _, result := range results() {

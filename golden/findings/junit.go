@@ -105,7 +105,7 @@ func (r Report) junit(d Document) junitSuite {
 	}
 	s.Properties = &junitProps{[]junitProperty{{"tool", line(r.Tool, most)}}}
 	if r.Count(Pass, Fixed, Fail, Error) > 0 {
-		s.Properties.Property = append(s.Properties.Property, junitProperty{"score", decimals(r.Score())})
+		s.Properties.Property = append(s.Properties.Property, junitProperty{"score", decimals(r.score())})
 	}
 	for _, f := range r.Findings {
 		c := junitCase{Name: line(f.ID, most), Classname: name, Time: seconds(took(f.Took))}

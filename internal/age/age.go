@@ -11,17 +11,17 @@ import (
 // Age is a duration above 0 that people write with days: 30d, 24h, or 1d12h.
 type Age time.Duration
 
-// ErrInvalid is the error of a text that is not an age.
-var ErrInvalid = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
+// errInvalid is the error of a text that is not an age.
+var errInvalid = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
 
-// Parse parses an age. Its error is [ErrInvalid].
+// Parse parses an age. Its error shows what an age looks like.
 func Parse(text string) (Age, error) {
 	var days time.Duration
 	rest := text
 	if n, after, ok := strings.Cut(text, "d"); ok {
 		count, err := strconv.ParseUint(n, 10, 16)
 		if err != nil {
-			return 0, ErrInvalid
+			return 0, errInvalid
 		}
 		days, rest = time.Duration(count)*24*time.Hour, after
 	}
@@ -29,12 +29,12 @@ func Parse(text string) (Age, error) {
 	if rest != "" {
 		more, err := time.ParseDuration(rest)
 		if err != nil {
-			return 0, ErrInvalid
+			return 0, errInvalid
 		}
 		d += more
 	}
 	if d <= 0 || strings.ContainsAny(rest, "-+") {
-		return 0, ErrInvalid
+		return 0, errInvalid
 	}
 	return Age(d), nil
 }

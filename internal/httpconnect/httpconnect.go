@@ -18,10 +18,10 @@ import (
 
 // RefusedError is the answer of a proxy that refused to connect.
 type RefusedError struct {
-	Status string // such as "502 Bad Gateway"; empty: the server does not speak HTTP
+	status string // such as "502 Bad Gateway"; empty: the server does not speak HTTP
 	Code   int
 	Header http.Header
-	Text   string // the start of the response body
+	text   string // the start of the response body
 	err    error
 }
 
@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string {
 	if e.err != nil {
 		return fmt.Sprintf("it does not answer like an HTTP proxy: %v", e.err)
 	}
-	return strings.TrimSpace(e.Status + " " + e.Text)
+	return strings.TrimSpace(e.status + " " + e.text)
 }
 
 func (e *RefusedError) Unwrap() error { return e.err }
@@ -68,7 +68,7 @@ func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header)
 	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return fail(&RefusedError{Status: resp.Status, Code: resp.StatusCode, Header: resp.Header, Text: prose.Line(string(text))})
+		return fail(&RefusedError{status: resp.Status, Code: resp.StatusCode, Header: resp.Header, text: prose.Line(string(text))})
 	}
 	if !stop() {
 		return fail(context.Cause(ctx))

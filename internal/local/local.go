@@ -122,10 +122,10 @@ type Cloud struct {
 func (c *Cloud) Close(stop context.Context) error { return c.close(stop) }
 
 // DelaysError is the error of [Options] with invalid Delays.
-type DelaysError struct{ Err error }
+type DelaysError struct{ err error }
 
-func (e *DelaysError) Error() string { return e.Err.Error() }
-func (e *DelaysError) Unwrap() error { return e.Err }
+func (e *DelaysError) Error() string { return e.err.Error() }
+func (e *DelaysError) Unwrap() error { return e.err }
 
 // Finding is a requirement of machines on this host.
 type Finding struct {

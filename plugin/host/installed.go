@@ -54,7 +54,7 @@ type Requirement struct {
 // NotInstalled is the error if no installed binary meets a requirement.
 type NotInstalled struct {
 	Requirement
-	Dirs    []string
+	dirs    []string
 	Skipped []Skipped
 }
 
@@ -64,8 +64,8 @@ func (e *NotInstalled) Error() string {
 	if e.Version != "" {
 		fmt.Fprintf(&b, " (version %s)", e.Version)
 	}
-	if b.WriteString(" is not installed"); len(e.Dirs) > 0 {
-		fmt.Fprintf(&b, " in %s", strings.Join(e.Dirs, " or "))
+	if b.WriteString(" is not installed"); len(e.dirs) > 0 {
+		fmt.Fprintf(&b, " in %s", strings.Join(e.dirs, " or "))
 	}
 	for _, s := range e.Skipped {
 		fmt.Fprintf(&b, "\n%s is not used: %s", s.Path, s.Why)
@@ -199,13 +199,13 @@ func speaks(api string) error {
 // Require returns the newest installed plugin that meets a requirement. The error is a
 // [*NotInstalled], that of [Options.Trust], or the cause of ctx.
 func (s *Set) Require(ctx context.Context, r Requirement) (*Plugin, error) {
-	missing := &NotInstalled{Requirement: r, Dirs: s.options.Dirs}
+	missing := &NotInstalled{Requirement: r, dirs: s.options.Dirs}
 	for _, b := range s.candidates(r.Source, &missing.Skipped) {
 		if r.Locked != "" && b.Version != r.Locked || r.Allows != nil && !r.Allows(b.version.Core().String()) {
 			missing.Skipped = append(missing.Skipped, Skipped{b.Path, fmt.Sprintf("its version is %s", b.Version)})
 			continue
 		}
-		p, err := s.Open(ctx, b)
+		p, err := s.open(ctx, b)
 		var unusable *unusable
 		switch {
 		case err == nil:
@@ -268,7 +268,7 @@ func (s *Set) Usable(ctx context.Context, want func(Binary) bool) (usable []*Plu
 	g.SetLimit(4)
 	for i, b := range binaries {
 		g.Go(func() (err error) {
-			if plugins[i], err = s.Open(ctx, b); err != nil && ctx.Err() == nil {
+			if plugins[i], err = s.open(ctx, b); err != nil && ctx.Err() == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				skipped = append(skipped, Skipped{Path: b.Path, Why: strings.TrimPrefix(err.Error(), b.Path+": ")})
@@ -281,9 +281,9 @@ func (s *Set) Usable(ctx context.Context, want func(Binary) bool) (usable []*Plu
 	return slices.DeleteFunc(plugins, func(p *Plugin) bool { return p == nil }), skipped, err
 }
 
-// Open verifies that b matches its name and its checksum, and asks it for its description. It does
+// open verifies that b matches its name and its checksum, and asks it for its description. It does
 // so once per binary.
-func (s *Set) Open(ctx context.Context, b Binary) (*Plugin, error) {
+func (s *Set) open(ctx context.Context, b Binary) (*Plugin, error) {
 	s.mu.Lock()
 	o := s.plugins[b.Path]
 	if o == nil {

@@ -121,7 +121,7 @@ func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicat
 // ended. The channel is nil if there is no stream or after it has ended.
 type running struct {
 	stdout, stderr, ended <-chan error
-	end                   CommandFinished // what the plugin reported about the end of the command
+	end                   commandFinished // what the plugin reported about the end of the command
 	broken                error           // why it reported nothing
 }
 

@@ -32,9 +32,9 @@ type (
 	}
 )
 
-// CommandFinished is the message at the end of a command, in gob. Only the names of its
+// commandFinished is the message at the end of a command, in gob. Only the names of its
 // fields matter.
-type CommandFinished struct{ ExitStatus int }
+type commandFinished struct{ ExitStatus int }
 
 const (
 	disconnected = 2300218 // the exit status of a command whose connection was lost

@@ -127,7 +127,7 @@ func (s *served) start(ctx context.Context, a startArgs) (_ any, err error) {
 		if s.failed(err) != nil {
 			st.Code = disconnected
 		}
-		_ = gob.NewEncoder(answer).Encode(CommandFinished{st.Code})
+		_ = gob.NewEncoder(answer).Encode(commandFinished{st.Code})
 	})
 	return nil, nil
 }

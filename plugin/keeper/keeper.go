@@ -27,8 +27,8 @@ import (
 	"bake/plugin/wire"
 )
 
-// Name is the argument that makes bake run as a keeper.
-const Name = "plugin-keeper"
+// argument is the argument that makes bake run as a keeper.
+const argument = "plugin-keeper"
 
 // Command returns the command of a keeper, to which the plugin's command line is appended. It is
 // empty if the path of this program's file is unknown.
@@ -37,7 +37,7 @@ func Command() []string {
 	if err != nil {
 		return nil
 	}
-	return []string{self, Name}
+	return []string{self, argument}
 }
 
 // Time limits. A keeper outlives bake, so it never waits without one.
@@ -56,11 +56,11 @@ type patience struct {
 
 // Child runs the keeper if args are those of one. main calls it before anything else.
 func Child(args []string) (ran bool, code int) {
-	if len(args) < 2 || args[1] != Name {
+	if len(args) < 2 || args[1] != argument {
 		return false, 0
 	}
 	if len(args) < 3 {
-		fmt.Fprintf(os.Stderr, "bake %s runs a plugin for bake, whose command line follows; it is not run by hand.\n", Name)
+		fmt.Fprintf(os.Stderr, "bake %s runs a plugin for bake, whose command line follows; it is not run by hand.\n", argument)
 		return true, 1
 	}
 	return true, keep(args[2:], patience{begin: 10 * time.Second, teardown: 10 * time.Minute})
@@ -113,7 +113,7 @@ func start(command []string) (*plugin, error) {
 
 // log prints a line for bake's debug log, which also gets the plugin's own log lines.
 func (p *plugin) log(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, Name+": "+format+"\n", args...)
+	fmt.Fprintf(os.Stderr, argument+": "+format+"\n", args...)
 }
 
 // wait waits for the plugin to exit, which it does once its connections are closed. It reports

@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case Name:
+		case argument:
 			os.Exit(keep(os.Args[2:], patience{begin: time.Second, teardown: time.Second + 10*duration("KEEPER_GRACE")}))
 		case "probe":
 			os.Exit(probe(os.Args[2]))
@@ -237,7 +237,7 @@ func begin(mode string, env ...string) (*exec.Cmd, io.Reader, *bytes.Buffer, err
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	cmd := exec.Command(self, Name, self, "probe", mode)
+	cmd := exec.Command(self, argument, self, "probe", mode)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var log bytes.Buffer
@@ -635,7 +635,7 @@ func TestNoPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command(self, Name, filepath.Join(w.dir, "nothing"))
+	cmd = exec.Command(self, argument, filepath.Join(w.dir, "nothing"))
 	cmd.Stderr = &log
 	if err := cmd.Run(); err == nil || !strings.Contains(log.String(), "no such file") {
 		t.Errorf("%v, %q", err, &log)

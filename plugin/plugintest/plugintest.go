@@ -29,7 +29,7 @@ import (
 // Source is the plugin's source in templates, and Version its version.
 const (
 	Source  = "example.com/bake/probe"
-	Version = "1.2.3"
+	version = "1.2.3"
 )
 
 // unnamed is the name of a component that has the same name as its plugin.
@@ -49,7 +49,7 @@ func InstallAs(t testing.TB, root, source string) string {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(root, filepath.FromSlash(source))
-	file := fmt.Sprintf("packer-plugin-%s_v%s_x5.0_%s_%s", filepath.Base(dir), Version, runtime.GOOS, runtime.GOARCH)
+	file := fmt.Sprintf("packer-plugin-%s_v%s_x5.0_%s_%s", filepath.Base(dir), version, runtime.GOOS, runtime.GOARCH)
 	path := filepath.Join(dir, file)
 	if runtime.GOOS == "windows" {
 		path += ".exe"
@@ -92,7 +92,7 @@ func Main(args, env []string) (code int, ran bool) {
 	switch args[1] {
 	case "describe":
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{
-			"version": Version, "sdk_version": "0.6.0", "api_version": "x5.0", "protocol_version": "v2",
+			"version": version, "sdk_version": "0.6.0", "api_version": "x5.0", "protocol_version": "v2",
 			"builders": []string{unnamed}, "provisioners": []string{unnamed}, "post_processors": []string{unnamed}, "datasources": []string{unnamed},
 		})
 		return 0, true

@@ -36,7 +36,7 @@ type Installed struct {
 // binary reports the expected version. If locked is not empty, it is the required checksum of the
 // binary. On any error nothing is installed, and what was installed before is unchanged.
 func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Platform, locked string, describe Describe) (*Installed, error) {
-	archive, ok := rel.For(p)
+	archive, ok := rel.archive(p)
 	if !ok {
 		return nil, fmt.Errorf("version %s of %s has no build for %s", rel.Version, rel.Source, p)
 	}

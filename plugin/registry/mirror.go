@@ -33,7 +33,7 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 	}
 	defer os.RemoveAll(temp)
 	for _, a := range rel.Archives {
-		if !platforms.Has(a.Platform) {
+		if !platforms.has(a.Platform) {
 			continue
 		}
 		name := treeFile(s, rel.Version, a.Platform.String()+".zip")

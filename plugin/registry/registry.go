@@ -174,12 +174,12 @@ func (r *Registry) sites(s Source) []site {
 
 // NotFoundError is the error if no release of a plugin can be installed.
 type NotFoundError struct {
-	Source  Source
+	source  Source
 	Reasons []string // what was tried, and why it is unsuitable
 }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("no release of %s can be installed: %s", e.Source, strings.Join(e.Reasons, "; "))
+	return fmt.Sprintf("no release of %s can be installed: %s", e.source, strings.Join(e.Reasons, "; "))
 }
 
 // Find returns the highest release of a plugin that allows accepts and that has an archive for one
@@ -228,7 +228,7 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 const maxReleases = 100
 
 func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(site) (wanted, others []string, err error)) (*Release, error) {
-	missing := &NotFoundError{Source: s}
+	missing := &NotFoundError{source: s}
 	var failures []string
 	for _, at := range r.sites(s) {
 		because := func(format string, args ...any) {
@@ -291,7 +291,7 @@ func newest(ctx context.Context, at site, s Source, on Platforms, wanted []strin
 		case err != nil:
 			because("version %s: %v", v, err)
 			return nil, err, nil
-		case !slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.Has(a.Platform) }):
+		case !slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.has(a.Platform) }):
 			because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
 		default:
 			sort.Slice(rel.Archives, func(i, j int) bool { return rel.Archives[i].Platform.String() < rel.Archives[j].Platform.String() })

@@ -51,8 +51,8 @@ type Archive struct {
 	url      string
 }
 
-// For returns the archive for a platform.
-func (r *Release) For(p Platform) (Archive, bool) {
+// archive returns the archive for a platform.
+func (r *Release) archive(p Platform) (Archive, bool) {
 	for _, a := range r.Archives {
 		if a.Platform == p {
 			return a, true

@@ -84,8 +84,8 @@ type Platforms struct{ OS, Arch []string }
 // Only returns a set with only p.
 func (p Platform) Only() Platforms { return Platforms{[]string{p.OS}, []string{p.Arch}} }
 
-// Has reports whether p is one of the platforms.
-func (all Platforms) Has(p Platform) bool {
+// has reports whether p is one of the platforms.
+func (all Platforms) has(p Platform) bool {
 	return (len(all.OS) == 0 || slices.Contains(all.OS, p.OS)) && (len(all.Arch) == 0 || slices.Contains(all.Arch, p.Arch))
 }
 

@@ -54,8 +54,8 @@ func TrustLocked(lock *registry.Lock) func(host.Binary) error {
 	}
 }
 
-// Describe asks a binary for its version, with the environment env.
-func Describe(env []string) registry.Describe {
+// describe asks a binary for its version, with the environment env.
+func describe(env []string) registry.Describe {
 	return func(ctx context.Context, path string) (version, api string, err error) {
 		d, err := host.Describe(ctx, path, env)
 		return d.Version, d.API, err
@@ -148,7 +148,7 @@ func InstallFile(ctx context.Context, source registry.Source, binary string, o O
 	if err != nil {
 		return nil, err
 	}
-	return registry.InstallFile(ctx, dir, source, binary, Platform(), Describe(o.Env))
+	return registry.InstallFile(ctx, dir, source, binary, Platform(), describe(o.Env))
 }
 
 // Install installs the newest allowed release for this platform into the first of o.Dirs. If the
@@ -174,7 +174,7 @@ func Install(ctx context.Context, source registry.Source, allows func(version st
 		}
 	}
 	i.New = true
-	i.Installed, err = o.Registry.Install(ctx, dir, i.Release, Platform(), "", Describe(o.Env))
+	i.Installed, err = o.Registry.Install(ctx, dir, i.Release, Platform(), "", describe(o.Env))
 	return i, err
 }
 
@@ -258,7 +258,7 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	if same {
 		sum = locked.Hash(Platform(), "bin")
 	}
-	made, err := o.Registry.Install(ctx, dir, rel, Platform(), sum, Describe(o.Env))
+	made, err := o.Registry.Install(ctx, dir, rel, Platform(), sum, describe(o.Env))
 	if err != nil {
 		return f.broken(notInstalled, err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Assign stores a value from [Decode] in dst, a pointer. It ignores fields that dst does
+// Assign stores a value from [decode] in dst, a pointer. It ignores fields that dst does
 // not have, and leaves fields unchanged that the value does not have. If the value does not
 // fit, the error names the field.
 func Assign(dst any, v any) error { return assign(reflect.ValueOf(dst).Elem(), v) }

@@ -69,7 +69,7 @@ func (c *Client) Close() error {
 // Call sends args and stores the answer in reply, a pointer or nil. If there is no answer, the
 // error wraps [ErrGone]. The end of ctx ends the wait, but not the call.
 func (c *Client) Call(ctx context.Context, method string, args, reply any) error {
-	body, err := Marshal(args)
+	body, err := marshal(args)
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
@@ -78,7 +78,7 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
-	head, err := Marshal(request{method, seq})
+	head, err := marshal(request{method, seq})
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
@@ -192,7 +192,7 @@ func broken(err error) error {
 // readMessage reads the header of a call or an answer into head, and the body after it. size is the
 // memory that the body takes, in bytes.
 func readMessage(r Reader, head any) (body any, size int, err error) {
-	v, err := Decode(r)
+	v, err := decode(r)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -270,14 +270,14 @@ func reply(ctx context.Context, call request, m Method, args any) []byte {
 	}
 	var body []byte
 	if err == nil {
-		body, err = Marshal(result)
+		body, err = marshal(result)
 	}
 	if err != nil {
 		if head.Error = err.Error(); head.Error == "" {
 			head.Error = "unknown error"
 		}
-		body, _ = Marshal(nil)
+		body, _ = marshal(nil)
 	}
-	answer, _ := Marshal(head)
+	answer, _ := marshal(head)
 	return append(answer, body...)
 }

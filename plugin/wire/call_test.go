@@ -486,10 +486,10 @@ func TestTooManyStreams(t *testing.T) {
 		streams = append(streams, s)
 	}
 	<-p.host.Closed()
-	if err := p.host.Err(); !errors.Is(err, ErrLimit) || len(streams) < maxStreams {
+	if err := p.host.Err(); !errors.Is(err, errLimit) || len(streams) < maxStreams {
 		t.Errorf("%d streams: %v", len(streams), err)
 	}
-	if _, err := p.host.Dial(t.Context(), 1); !errors.Is(err, ErrLimit) {
+	if _, err := p.host.Dial(t.Context(), 1); !errors.Is(err, errLimit) {
 		t.Errorf("after that: %v", err)
 	}
 }

@@ -161,7 +161,7 @@ func (r *gobReader) bytes() []byte {
 
 func (r *gobReader) take(n int) {
 	if n > *r.left {
-		panic(gobError{fmt.Errorf("%w: a value of more than %d MB", ErrLimit, maxMessage>>20)})
+		panic(gobError{fmt.Errorf("%w: a value of more than %d MB", errLimit, maxMessage>>20)})
 	}
 	*r.left -= n
 }
@@ -235,7 +235,7 @@ func (r *gobReader) field() (f gobField) {
 
 func (r *gobReader) value(id int64, depth int) any {
 	if depth > maxDepth {
-		panic(gobError{fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, maxDepth)})
+		panic(gobError{fmt.Errorf("%w: a value that is nested more than %d levels deep", errLimit, maxDepth)})
 	}
 	r.take(valueCost)
 	switch id {

@@ -24,8 +24,8 @@ const (
 // or a map.
 const valueCost = 48
 
-// ErrLimit is the error for a value that exceeds a limit.
-var ErrLimit = errors.New("more than a plugin may send")
+// errLimit is the error for a value that exceeds a limit.
+var errLimit = errors.New("more than a plugin may send")
 
 // Ext is a value of an extension type that has no meaning here.
 type Ext struct {
@@ -35,10 +35,10 @@ type Ext struct {
 
 const extTime = -1
 
-// Marshal encodes v: structs as maps of their exported fields by Go name, byte
+// marshal encodes v: structs as maps of their exported fields by Go name, byte
 // slices as binary, strings as text, times as extension -1. Pointers are followed;
 // a nil pointer, slice of bytes or interface is nil.
-func Marshal(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v), 0) }
+func marshal(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v), 0) }
 
 func appendValue(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	if depth > maxDepth {
@@ -178,11 +178,11 @@ type Reader interface {
 	io.ByteReader
 }
 
-// Decode reads one value: nil, bool, int64, uint64 (what int64 cannot hold), float64,
+// decode reads one value: nil, bool, int64, uint64 (what int64 cannot hold), float64,
 // string, []byte, []any, map[string]any, time.Time or [Ext]. The error is io.EOF only
-// if there is nothing at all, and [ErrLimit] if the value is too large; what r holds
+// if there is nothing at all, and [errLimit] if the value is too large; what r holds
 // after an error has no meaning.
-func Decode(r Reader) (any, error) {
+func decode(r Reader) (any, error) {
 	d := decoder{r: r, left: maxMessage}
 	return d.value(0)
 }
@@ -195,7 +195,7 @@ type decoder struct {
 // take allows for n bytes of memory.
 func (d *decoder) take(n uint64) error {
 	if n > uint64(d.left) {
-		return fmt.Errorf("%w: a value of more than %d MB", ErrLimit, maxMessage>>20)
+		return fmt.Errorf("%w: a value of more than %d MB", errLimit, maxMessage>>20)
 	}
 	d.left -= int(n)
 	return nil
@@ -234,7 +234,7 @@ func truncated(err error) error {
 
 func (d *decoder) value(depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("%w: a value that is nested more than %d levels deep", ErrLimit, maxDepth)
+		return nil, fmt.Errorf("%w: a value that is nested more than %d levels deep", errLimit, maxDepth)
 	}
 	if err := d.take(valueCost); err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func decodeBytes(b []byte) (any, error) { return Decode(bufio.NewReader(bytes.NewReader(b))) }
+func decodeBytes(b []byte) (any, error) { return decode(bufio.NewReader(bytes.NewReader(b))) }
 
 func decodeHex(t *testing.T, text string) (any, error) {
 	t.Helper()
@@ -63,7 +63,7 @@ func TestDecodeRefuses(t *testing.T) {
 	if _, err := decodeBytes(nil); err != io.EOF { //nolint:errorlint // exactly that
 		t.Errorf("nothing: %v", err)
 	}
-	whole, err := Marshal(map[string]any{"text": strings.Repeat("x", 300), "list": []any{1, 1 << 40, 1.5, []byte("x"), time.Unix(1, 1)}})
+	whole, err := marshal(map[string]any{"text": strings.Repeat("x", 300), "list": []any{1, 1 << 40, 1.5, []byte("x"), time.Unix(1, 1)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestDecodeLimits(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		_, err := decodeBytes(in)
 		runtime.ReadMemStats(&after)
-		if !errors.Is(err, ErrLimit) {
+		if !errors.Is(err, errLimit) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if n := after.TotalAlloc - before.TotalAlloc; n > 4*maxMessage {
@@ -135,7 +135,7 @@ func TestMarshalAssign(t *testing.T) {
 		When: time.Unix(1700000000, 5), N: math.MinInt64, U: math.MaxUint32, F: -0.5, B: true,
 		List: make([]string, 70000), P: &inner{"x"}, Any: []any{nil, false}, none: 1,
 	}
-	b, err := Marshal(in)
+	b, err := marshal(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestMarshalBytes(t *testing.T) {
 		{inner{"x"}, "81a153a178"}, {map[string]int{"b": 1, "a": 2}, "82a16102a16201"}, {true, "c3"}, {1.5, "cb3ff8000000000000"},
 		{Ext{5, []byte{7}}, "c7010507"}, {time.Unix(1, 2), "c70cff000000020000000000000001"},
 	} {
-		b, err := Marshal(tc.in)
+		b, err := marshal(tc.in)
 		if got := hex.EncodeToString(b); err != nil || got != tc.want {
 			t.Errorf("%#v: %s, %v; want %s", tc.in, got, err, tc.want)
 		}
@@ -174,7 +174,7 @@ func TestMarshalBytes(t *testing.T) {
 	var c cycle
 	c.Next = &c
 	for _, in := range []any{make(chan int), struct{ F func() }{func() {}}, &c, map[string]any{"c": make(chan int)}} {
-		if _, err := Marshal(in); err == nil {
+		if _, err := marshal(in); err == nil {
 			t.Errorf("%T was encoded", in)
 		}
 	}
@@ -215,7 +215,7 @@ func TestAssignRefuses(t *testing.T) {
 }
 
 func FuzzMsgpack(f *testing.F) {
-	b, err := Marshal(sample{Name: "x", Data: map[string]any{"a": 1}, List: []string{"x"}, P: &inner{}, When: time.Unix(1, 1)})
+	b, err := marshal(sample{Name: "x", Data: map[string]any{"a": 1}, List: []string{"x"}, P: &inner{}, When: time.Unix(1, 1)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func FuzzMsgpack(f *testing.F) {
 		}
 		var s sample
 		_ = Assign(&s, v) // no panic
-		again, err := Marshal(v)
+		again, err := marshal(v)
 		if err != nil {
 			t.Fatalf("%#v: %v", v, err)
 		}
@@ -237,7 +237,7 @@ func FuzzMsgpack(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%#v: %v", v, err)
 		}
-		if twice, err := Marshal(w); err != nil || !bytes.Equal(again, twice) {
+		if twice, err := marshal(w); err != nil || !bytes.Equal(again, twice) {
 			t.Errorf("%#v became %#v, %v", v, w, err)
 		}
 	})

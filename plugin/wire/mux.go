@@ -292,7 +292,7 @@ func (m *Mux) run() {
 			return
 		}
 		if m.session.NumStreams() > maxStreams {
-			m.fail(fmt.Errorf("%w: %d streams at a time", ErrLimit, maxStreams))
+			m.fail(fmt.Errorf("%w: %d streams at a time", errLimit, maxStreams))
 			return
 		}
 		go m.greet(s)

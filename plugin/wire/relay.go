@@ -42,11 +42,11 @@ func (c *capture) ReadByte() (byte, error) {
 
 // Request encodes a call, for a relay that makes its own calls.
 func Request(method string, seq uint64, args any) ([]byte, error) {
-	head, err := Marshal(request{method, seq})
+	head, err := marshal(request{method, seq})
 	if err != nil {
 		return nil, err
 	}
-	body, err := Marshal(args)
+	body, err := marshal(args)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}

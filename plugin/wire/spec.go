@@ -34,7 +34,7 @@ const (
 // objects, attributes, blocks and lists of blocks, whose names are valid in a template.
 func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 	if len(b) > maxSpec {
-		return nil, fmt.Errorf("%w: a description of %d bytes", ErrLimit, len(b))
+		return nil, fmt.Errorf("%w: a description of %d bytes", errLimit, len(b))
 	}
 	var spec hcldec.Spec
 	var err error
@@ -57,7 +57,7 @@ func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 	return object, nil
 }
 
-var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d levels deep", ErrLimit, maxSpecDepth)
+var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d levels deep", errLimit, maxSpecDepth)
 
 // checkName refuses names that are not valid in a template. In a message, they could do
 // harm.

@@ -144,7 +144,7 @@ func TestSpecRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got, err := DecodeSpec(b, Protobuf); err == nil || errors.Is(err, ErrLimit) != tc.limit {
+		if got, err := DecodeSpec(b, Protobuf); err == nil || errors.Is(err, errLimit) != tc.limit {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
@@ -161,7 +161,7 @@ func TestSpecRefuses(t *testing.T) {
 		}
 	}
 	for _, form := range []Form{Gob, Protobuf} {
-		if _, err := DecodeSpec(make([]byte, maxSpec+1), form); !errors.Is(err, ErrLimit) {
+		if _, err := DecodeSpec(make([]byte, maxSpec+1), form); !errors.Is(err, errLimit) {
 			t.Errorf("too large: %v", err)
 		}
 	}
@@ -230,7 +230,7 @@ func TestValue(t *testing.T) {
 
 func TestValueRefuses(t *testing.T) {
 	dynamic := func(typ string, v any) []byte {
-		b, err := Marshal([]any{[]byte(typ), v})
+		b, err := marshal([]any{[]byte(typ), v})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestValueRefuses(t *testing.T) {
 		"many digits":      dynamic(`"number"`, strings.Repeat("9", maxDigits+1)),
 	}
 	for name, b := range limit {
-		if got, err := DecodeValue(b, Protobuf); !errors.Is(err, ErrLimit) {
+		if got, err := DecodeValue(b, Protobuf); !errors.Is(err, errLimit) {
 			t.Errorf("%s: %.100v", name, err)
 			_ = got
 		}

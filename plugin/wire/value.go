@@ -39,10 +39,10 @@ func DecodeConfig(b []byte) (cty.Value, error) { return ctyjson.Unmarshal(b, cty
 // DecodeValue decodes the result of a data source. The value is wholly known.
 func DecodeValue(b []byte, form Form) (cty.Value, error) {
 	if len(b) > maxMessage {
-		return cty.NilVal, fmt.Errorf("%w: a value of %d bytes", ErrLimit, len(b))
+		return cty.NilVal, fmt.Errorf("%w: a value of %d bytes", errLimit, len(b))
 	}
 	if form == Protobuf {
-		v, err := Decode(bufio.NewReader(bytes.NewReader(b)))
+		v, err := decode(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
 			return cty.NilVal, truncated(err)
 		}
@@ -69,10 +69,10 @@ func EncodeValue(v cty.Value) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Marshal([]any{t, plain})
+	return marshal([]any{t, plain})
 }
 
-// plainData converts a value for [Marshal].
+// plainData converts a value for [marshal].
 func plainData(v cty.Value) (any, error) {
 	t := v.Type()
 	switch {
@@ -140,11 +140,11 @@ func typeOf(text []byte) (t cty.Type, err error) {
 			depth--
 		}
 		if depth > maxTypeDepth {
-			return t, fmt.Errorf("%w: a type that is nested more than %d levels deep", ErrLimit, maxTypeDepth)
+			return t, fmt.Errorf("%w: a type that is nested more than %d levels deep", errLimit, maxTypeDepth)
 		}
 	}
 	if len(text) > maxType {
-		return t, fmt.Errorf("%w: a type of %d bytes", ErrLimit, len(text))
+		return t, fmt.Errorf("%w: a type of %d bytes", errLimit, len(text))
 	}
 	// cty panics at names that it considers the same, and at optional attributes that do
 	// not exist.
@@ -229,7 +229,7 @@ func gobNumber(b []byte) (*big.Float, error) {
 	return f, nil
 }
 
-var errNumber = fmt.Errorf("%w: a number that is too large, too small or too exact", ErrLimit)
+var errNumber = fmt.Errorf("%w: a number that is too large, too small or too exact", errLimit)
 
 // number checks that a number can be written out in full.
 func number(f *big.Float) (cty.Value, error) {

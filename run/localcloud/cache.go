@@ -64,7 +64,7 @@ func (c *Cache) Find(ctx context.Context, region string, keys []string) (image s
 	for at := len(keys) - 1; at >= 0; at-- {
 		for _, i := range all { // the newest first
 			if i.State == types.ImageStateAvailable && key(i) == keys[at] {
-				_, err := c.Cloud.EC2(region).CreateTags(ctx, &ec2.CreateTagsInput{
+				_, err := c.Cloud.ec2(region).CreateTags(ctx, &ec2.CreateTagsInput{
 					Resources: []string{aws.ToString(i.ImageId)}, Tags: []types.Tag{{Key: aws.String(usedTag), Value: aws.String(c.Now().UTC().Format(time.RFC3339))}},
 				})
 				return aws.ToString(i.ImageId), at, err
@@ -92,7 +92,7 @@ func (c *Cache) Keep(ctx context.Context, region, instance, key, about string) e
 	}
 	name := fmt.Sprintf("bake-cache-%.16s-%.8s", key, uuid.NewString())
 	about = strings.ToValidUTF8(about[:min(len(about), 255)], "")
-	made, err := c.Cloud.EC2(region).CreateImage(ctx, &ec2.CreateImageInput{
+	made, err := c.Cloud.ec2(region).CreateImage(ctx, &ec2.CreateImageInput{
 		InstanceId: &instance, Name: &name, Description: &about, NoReboot: aws.Bool(true), TagSpecifications: specs,
 	})
 	if err != nil {
@@ -205,7 +205,7 @@ func (c *Cache) due(region string) {
 // await waits until the image is whole.
 func (c *Cache) await(ctx context.Context, region, id string) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+		out, err := c.Cloud.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
 		if err != nil {
 			return err
 		}
@@ -302,7 +302,7 @@ func (c *Cache) measured(ctx context.Context, region string, all []Cached) ([]Ca
 		}
 		layers, err := c.layers(ctx, region, i.ID)
 		if err != nil {
-			left, failed := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{
+			left, failed := c.Cloud.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{
 				Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("image-id"), Values: []string{i.ID}}},
 			})
 			if failed == nil && len(left.Images) == 0 {
@@ -397,7 +397,7 @@ func (c *Cache) running(ctx context.Context, region string, all []Cached) (map[s
 		ids = append(ids, i.ID)
 	}
 	in := map[string]bool{}
-	out, err := c.Cloud.EC2(region).DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{ // the local cloud returns all on one page
+	out, err := c.Cloud.ec2(region).DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{ // the local cloud returns all on one page
 		{Name: aws.String("image-id"), Values: ids},
 		{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "stopping", "stopped"}},
 	}})
@@ -413,7 +413,7 @@ func (c *Cache) running(ctx context.Context, region string, all []Cached) (map[s
 }
 
 func (c *Cache) remove(ctx context.Context, region, id string) error {
-	_, err := c.Cloud.EC2(region).DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: &id, DeleteAssociatedSnapshots: aws.Bool(true)})
+	_, err := c.Cloud.ec2(region).DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: &id, DeleteAssociatedSnapshots: aws.Bool(true)})
 	if api, ok := errors.AsType[smithy.APIError](err); ok && slices.Contains(gone, api.ErrorCode()) {
 		return nil // another build was faster
 	}
@@ -430,7 +430,7 @@ func (c *Cache) images(ctx context.Context, region string, keys []string) ([]typ
 	if len(keys) > 0 {
 		filter = types.Filter{Name: aws.String("tag:" + amazon.CacheTag), Values: keys}
 	}
-	out, err := c.Cloud.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: []types.Filter{filter}})
+	out, err := c.Cloud.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: []types.Filter{filter}})
 	if err != nil {
 		return nil, err
 	}

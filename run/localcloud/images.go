@@ -31,7 +31,7 @@ type Image struct {
 // Images returns every image in a region, oldest first.
 func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 	images := []Image{}
-	out, err := c.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{})
+	out, err := c.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{})
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (c *Cloud) Image(ctx context.Context, region, idOrName, instanceType string
 	if !strings.HasPrefix(idOrName, "ami-") {
 		in = &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("name"), Values: []string{idOrName}}}}
 	}
-	out, err := c.EC2(region).DescribeImages(ctx, in)
+	out, err := c.ec2(region).DescribeImages(ctx, in)
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		return Image{}, fmt.Errorf("image %s: %s (%s); bake cloud images lists the available images", idOrName, api.ErrorMessage(), api.ErrorCode())
@@ -96,7 +96,7 @@ func (c *Cloud) architectures(ctx context.Context, region, instanceType string) 
 	if instanceType == "" {
 		return nil, nil
 	}
-	out, err := c.EC2(region).DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{types.InstanceType(instanceType)}})
+	out, err := c.ec2(region).DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{types.InstanceType(instanceType)}})
 	var api smithy.APIError
 	switch {
 	case errors.As(err, &api), err == nil && len(out.InstanceTypes) == 0: // the launch will report the error

@@ -58,7 +58,7 @@ func (i *Instance) User() string { return i.Image.Tags[userTag] }
 // Launch starts an instance, which the caller terminates. On an error nothing of it is
 // left.
 func (c *Cloud) Launch(ctx context.Context, o LaunchOptions) (_ *Instance, err error) {
-	i := &Instance{client: c.EC2(o.Region), key: openGroup + "-" + uuid.NewString()}
+	i := &Instance{client: c.ec2(o.Region), key: openGroup + "-" + uuid.NewString()}
 	if i.Image, err = c.Image(ctx, o.Region, o.Image, o.Type); err != nil {
 		return nil, err
 	}

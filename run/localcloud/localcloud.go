@@ -84,8 +84,8 @@ func (c *Cloud) config(region string) aws.Config {
 	}
 }
 
-// EC2 returns a client for a region of the cloud.
-func (c *Cloud) EC2(region string) *ec2.Client { return ec2.NewFromConfig(c.config(region)) }
+// ec2 returns a client for a region of the cloud.
+func (c *Cloud) ec2(region string) *ec2.Client { return ec2.NewFromConfig(c.config(region)) }
 
 // Account returns the ID of the account whose credentials are used.
 func (c *Cloud) Account(ctx context.Context) (string, error) {

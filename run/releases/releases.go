@@ -37,12 +37,12 @@ type Moved struct {
 
 // ClosedError is a channel's refusal of a release: nothing has changed.
 type ClosedError struct {
-	Release, Channel string
+	release, Channel string
 	Reasons          []string
 }
 
 func (e *ClosedError) Error() string {
-	return fmt.Sprintf("%s cannot enter channel %s: %s", e.Release, e.Channel, strings.Join(e.Reasons, "; "))
+	return fmt.Sprintf("%s cannot enter channel %s: %s", e.release, e.Channel, strings.Join(e.Reasons, "; "))
 }
 
 // Channel returns the channel of the image with this name. If there is none, the error

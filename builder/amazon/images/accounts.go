@@ -23,8 +23,8 @@ import (
 	"bake/step"
 )
 
-// Of returns the account of a session, with the regions that the session was opened in.
-func Of(s *access.Session) *Account {
+// accountOf returns the account of a session, with the regions that the session was opened in.
+func accountOf(s *access.Session) *Account {
 	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 }
 
@@ -91,7 +91,7 @@ func (a *Account) in(ctx context.Context, account string, role Role) (*Account, 
 func (a *Account) as(ctx context.Context, account string, role access.AssumeRole) (*Account, error) {
 	session, err := a.session.As(ctx, role)
 	if err != nil {
-		return nil, &PlaceError{Account: account, Err: fmt.Errorf("%w. Its trust policy must allow sts:AssumeRole to account %s", err, a.ID)}
+		return nil, &PlaceError{account: account, err: fmt.Errorf("%w. Its trust policy must allow sts:AssumeRole to account %s", err, a.ID)}
 	}
 	if session.Account != account {
 		return nil, fmt.Errorf("account %s: the role %s is one of account %s; write {account} in its place, or name each account's own role", account, role.RoleARN, session.Account)
@@ -115,9 +115,9 @@ func (a *Account) Keepers(ctx context.Context, to builder.Distribution, run stri
 			errs = append(errs, err)
 			continue
 		}
-		its, err := other.Enabled(ctx)
+		its, err := other.enabled(ctx)
 		if err != nil {
-			errs = append(errs, &PlaceError{Account: id, Err: err})
+			errs = append(errs, &PlaceError{account: id, err: err})
 			continue
 		}
 		keeper := *other
@@ -153,7 +153,7 @@ func (r *refusals) take(ctx context.Context, account, region string, err error) 
 		return false
 	}
 	if of, ok := errors.AsType[*PlaceError](err); ok {
-		err = of.Err
+		err = of.err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -198,7 +198,7 @@ func DistributorOf(ctx context.Context, s *step.Scope, b builder.Builder, d buil
 		return nil, err
 	}
 	h.SetDistribution(d)
-	return Of(session).NewDistributor(d, s.Run.ID), nil
+	return accountOf(session).NewDistributor(d, s.Run.ID), nil
 }
 
 // DistributionPermissions are the permissions for distributing the images of a builder and
@@ -276,7 +276,7 @@ func (o *Distributor) Check(ctx context.Context) error {
 
 // checkAccount checks the regions of one account.
 func (o *Distributor) checkAccount(ctx context.Context, a *Account, regions []string) error {
-	enabled, err := a.Enabled(ctx)
+	enabled, err := a.enabled(ctx)
 	if err != nil {
 		return fmt.Errorf("account %s: %w", a.ID, err)
 	}
@@ -291,7 +291,7 @@ func (o *Distributor) checkAccount(ctx context.Context, a *Account, regions []st
 		if err := a.checkKey(ctx, r, key); err != nil {
 			return err
 		}
-		if a != o.own || r != a.Home() {
+		if a != o.own || r != a.home() {
 			if err := a.checkCopy(ctx, r); err != nil {
 				return err
 			}

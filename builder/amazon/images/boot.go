@@ -41,8 +41,8 @@ func (a *Account) Boot(ctx context.Context, s *step.Scope, ref string, o BootOpt
 	if err != nil {
 		return err
 	}
-	if i.Region != a.Home() {
-		return fmt.Errorf("image %s is in %s, and not in %s: name its region with -region", i.ID, i.Region, a.Home())
+	if i.Region != a.home() {
+		return fmt.Errorf("image %s is in %s, and not in %s: name its region with -region", i.ID, i.Region, a.home())
 	}
 	if i.State != string(types.ImageStateAvailable) {
 		return fmt.Errorf("image %s is %s: no machine of it can be launched", i.ID, i.State)

@@ -316,7 +316,7 @@ func (a *Account) write(ctx context.Context, moves []*move) error {
 }
 
 func rank(a *Account, m *move) int {
-	if m.ID == a.ID && m.region == a.Home() {
+	if m.ID == a.ID && m.region == a.home() {
 		return 1
 	}
 	return 0

@@ -136,7 +136,7 @@ func (c *copier) check(ctx context.Context) (existing []Image, err error) {
 	if c.Description == "" {
 		c.Description = i.Description
 	}
-	enabled, err := c.Enabled(ctx)
+	enabled, err := c.enabled(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +200,8 @@ func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
 		return nil, err
 	}
 	i := found[0]
-	same := i.SourceImage == c.from.ID && i.IsCopy() && i.State == string(types.ImageStateAvailable) && i.Tags[ownership.RunTag] == ""
-	if same && (c.key(region) == "" && (!c.Encrypt || i.Encrypted()) || c.key(region) != "" && i.Tags[KeyTag] == c.key(region)) {
+	same := i.SourceImage == c.from.ID && i.isCopy() && i.State == string(types.ImageStateAvailable) && i.Tags[ownership.RunTag] == ""
+	if same && (c.key(region) == "" && (!c.Encrypt || i.encrypted()) || c.key(region) != "" && i.Tags[KeyTag] == c.key(region)) {
 		return found, nil
 	}
 	why := cmp.Or(c.unnamed, "choose another name with -name")
@@ -308,7 +308,7 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	if image.Encrypted() && in.KmsKeyId == nil && c.unnamed == "" {
+	if image.encrypted() && in.KmsKeyId == nil && c.unnamed == "" {
 		used, err := c.session.DefaultKey(ctx, region)
 		if err != nil {
 			return Image{}, err

@@ -67,7 +67,7 @@ func (a *Account) facts(ctx context.Context, i Image) (map[string]string, error)
 		"architecture": i.Architecture, "platform": i.Platform, "boot mode": i.BootMode, "IMDS": i.IMDS, "TPM": i.TPM, "ENA": yes(i.ENA),
 		"root device": i.RootDevice, "public": yes(i.Public), "made from": i.SourceImage,
 		"product codes": strings.Join(i.ProductCodes, ", "), "watermarks": strings.Join(i.Watermarks, ", "),
-		"protected from deregistration": yes(i.Protected()), "deprecated from": "",
+		"protected from deregistration": yes(i.protected()), "deprecated from": "",
 	}
 	if i.Deprecated != nil {
 		f["deprecated from"] = i.Deprecated.Format(time.RFC3339)

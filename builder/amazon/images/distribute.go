@@ -26,17 +26,17 @@ import (
 
 // PlaceError is the error of one of several places that an image is distributed to.
 type PlaceError struct {
-	Account, Region string // no region: the account as a whole
-	Err             error
+	account, region string // no region: the account as a whole
+	err             error
 }
 
 func (e *PlaceError) Error() string {
-	if e.Region == "" {
-		return fmt.Sprintf("account %s: %s", e.Account, e.Err)
+	if e.region == "" {
+		return fmt.Sprintf("account %s: %s", e.account, e.err)
 	}
-	return fmt.Sprintf("account %s, %s: %s", e.Account, e.Region, e.Err)
+	return fmt.Sprintf("account %s, %s: %s", e.account, e.region, e.err)
 }
-func (e *PlaceError) Unwrap() error { return e.Err }
+func (e *PlaceError) Unwrap() error { return e.err }
 
 // placing collects the results of distributing images to several places.
 type placing struct {
@@ -128,7 +128,7 @@ func (o *Distributor) inRegions(ctx context.Context, s *step.Scope, images map[s
 		own[region] = found[0]
 		p.add(builder.Placement{Account: o.own.ID, Region: region, ID: images[region]}, nil)
 	}
-	from, ok := own[o.own.Home()]
+	from, ok := own[o.own.home()]
 	if !ok {
 		for _, region := range slices.Sorted(maps.Keys(own)) {
 			from, ok = own[region], true

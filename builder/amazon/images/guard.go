@@ -265,7 +265,7 @@ func (l *usageScan) held() {
 		if why, ok := i.Tags[HoldTag]; ok {
 			l.use(i.ID, Use{Guard: GuardHeld, User: strings.TrimSuffix("held by the tag "+HoldTag+": "+why, ": ")})
 		}
-		if i.Protected() {
+		if i.protected() {
 			l.use(i.ID, Use{Guard: GuardHeld, User: "deregistration protection: " + i.Protection})
 		}
 	}

@@ -404,7 +404,7 @@ func (l *usageScan) children(ctx context.Context, images []Image) error {
 	}
 	for _, child := range found {
 		text := "was made from it"
-		if child.IsCopy() {
+		if child.isCopy() {
 			text = "was copied from it"
 		}
 		say(child.SourceImage, child, text)

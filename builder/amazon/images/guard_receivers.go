@@ -101,7 +101,7 @@ func (l *usageScan) inAccount(ctx context.Context, account string, images []Imag
 	other, err := l.a.in(ctx, account, l.g.Role)
 	var regions []string
 	if err == nil {
-		regions, err = other.Enabled(ctx)
+		regions, err = other.enabled(ctx)
 	}
 	if err != nil {
 		for _, i := range images {

@@ -70,27 +70,27 @@ func (i Image) Snapshots() (ids []string) {
 	return ids
 }
 
-// Size returns the size of all volumes together, in GiB.
-func (i Image) Size() (gib int32) {
+// size returns the size of all volumes together, in GiB.
+func (i Image) size() (gib int32) {
 	for _, d := range i.Devices {
 		gib += d.Size
 	}
 	return gib
 }
 
-// Encrypted reports whether a snapshot of the image is encrypted.
-func (i Image) Encrypted() bool {
+// encrypted reports whether a snapshot of the image is encrypted.
+func (i Image) encrypted() bool {
 	return slices.ContainsFunc(i.Devices, func(d Device) bool { return d.Encrypted })
 }
 
-// Protected reports whether the image cannot be deregistered.
-func (i Image) Protected() bool { return i.Protection != "" && i.Protection != "disabled" }
+// protected reports whether the image cannot be deregistered.
+func (i Image) protected() bool { return i.Protection != "" && i.Protection != "disabled" }
 
-// IsCopy reports whether the image was made by copying another one.
-func (i Image) IsCopy() bool { return i.SourceImage != "" && i.SourceInstance == "" }
+// isCopy reports whether the image was made by copying another one.
+func (i Image) isCopy() bool { return i.SourceImage != "" && i.SourceInstance == "" }
 
-// Status returns the state for people: EC2 does not count a deprecation as one.
-func (i Image) Status(now time.Time) string {
+// status returns the state for people: EC2 does not count a deprecation as one.
+func (i Image) status(now time.Time) string {
 	if i.State == string(types.ImageStateAvailable) && i.Deprecated != nil && !now.Before(*i.Deprecated) {
 		return "deprecated"
 	}

@@ -79,12 +79,12 @@ func (a *Account) say(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// Home returns the region that the account was opened in: the first named one, or that of
+// home returns the region that the account was opened in: the first named one, or that of
 // the AWS configuration.
-func (a *Account) Home() string { return a.session.Region }
+func (a *Account) home() string { return a.session.Region }
 
-// Enabled lists the regions that are enabled for the account, in order.
-func (a *Account) Enabled(ctx context.Context) ([]string, error) {
+// enabled lists the regions that are enabled for the account, in order.
+func (a *Account) enabled(ctx context.Context) ([]string, error) {
 	return a.session.Regions(ctx, false)
 }
 
@@ -92,11 +92,11 @@ func (a *Account) Enabled(ctx context.Context) ([]string, error) {
 // others.
 type RegionError struct {
 	Region string
-	Err    error
+	err    error
 }
 
-func (e *RegionError) Error() string { return e.Region + ": " + e.Err.Error() }
-func (e *RegionError) Unwrap() error { return e.Err }
+func (e *RegionError) Error() string { return e.Region + ": " + e.err.Error() }
+func (e *RegionError) Unwrap() error { return e.err }
 
 // regionsAtOnce is how many regions are queried concurrently. AWS limits calls per region.
 const regionsAtOnce = 16
@@ -137,7 +137,7 @@ func refusing(err error) map[string]error {
 	all := map[string]error{}
 	switch e := err.(type) { //nolint:errorlint // as inRegions has joined them
 	case *RegionError:
-		all[e.Region] = e.Err
+		all[e.Region] = e.err
 	case interface{ Unwrap() []error }:
 		for _, one := range e.Unwrap() {
 			maps.Copy(all, refusing(one))
@@ -150,13 +150,13 @@ func refusing(err error) map[string]error {
 // image.
 type NotFoundError struct {
 	Ref     string
-	Regions []string // where it was looked for
+	regions []string // where it was looked for
 }
 
 func (e *NotFoundError) Error() string {
-	where := strings.Join(e.Regions, ", ")
-	if len(e.Regions) > 3 {
-		where = fmt.Sprintf("%d regions", len(e.Regions))
+	where := strings.Join(e.regions, ", ")
+	if len(e.regions) > 3 {
+		where = fmt.Sprintf("%d regions", len(e.regions))
 	}
 	if isID(e.Ref) {
 		return fmt.Sprintf("there is no image %s in %s that this account can use; -region or -regions names other regions", e.Ref, where)

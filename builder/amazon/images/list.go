@@ -121,12 +121,12 @@ func (a *Account) listIn(ctx context.Context, regions []string, q Query) ([]Imag
 			return q.Shared && i.Owner == a.ID || q.OlderThan > 0 && q.Now.Sub(i.Created) < q.OlderThan
 		}), nil
 	})
-	Sort(found)
+	sortImages(found)
 	return found, err
 }
 
-// Sort sorts images by name, the oldest first, then by region.
-func Sort(all []Image) {
+// sortImages sorts images by name, the oldest first, then by region.
+func sortImages(all []Image) {
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
 		return cmp.Or(strings.Compare(a.Name, b.Name), a.Created.Compare(b.Created), strings.Compare(a.Region, b.Region), strings.Compare(a.ID, b.ID)) < 0
@@ -224,8 +224,8 @@ func (a *Account) findIn(ctx context.Context, regions []string, ref string) ([]I
 func (a *Account) One(ctx context.Context, ref string) (Image, error) {
 	found, err := a.Find(ctx, ref)
 	if missing, ok := errors.AsType[*NotFoundError](err); ok && isID(ref) && !a.named {
-		if all, lost := a.Enabled(ctx); lost == nil {
-			missing.Regions = all
+		if all, lost := a.enabled(ctx); lost == nil {
+			missing.regions = all
 			found, err = a.findIn(ctx, all, ref)
 		}
 	}
@@ -234,7 +234,7 @@ func (a *Account) One(ctx context.Context, ref string) (Image, error) {
 	}
 	var where []string
 	for _, i := range found {
-		if len(found) == 1 || i.Region == a.Home() {
+		if len(found) == 1 || i.Region == a.home() {
 			return i, nil
 		}
 		where = append(where, i.ID+" in "+i.Region)

@@ -34,9 +34,9 @@ func (o *Distributor) openAccount(ctx context.Context, account string) (*Account
 	if err != nil || a == nil {
 		return nil, nil, err
 	}
-	regions, err := a.Enabled(ctx)
+	regions, err := a.enabled(ctx)
 	if err != nil {
-		return nil, nil, &PlaceError{Account: account, Err: err}
+		return nil, nil, &PlaceError{account: account, err: err}
 	}
 	return a, regions, nil
 }
@@ -201,7 +201,7 @@ func (o *Distributor) inOrder(histories map[location][]Entry) []location {
 	all := slices.Collect(maps.Keys(histories))
 	key := func(at location) string {
 		own := at.ID == o.own.ID
-		return fmt.Sprintf("%t %t %s %s", own, own && at.region == o.own.Home(), at.ID, at.region) // false < true
+		return fmt.Sprintf("%t %t %s %s", own, own && at.region == o.own.home(), at.ID, at.region) // false < true
 	}
 	sort.Slice(all, func(i, j int) bool { return key(all[i]) < key(all[j]) })
 	return all
@@ -267,11 +267,11 @@ func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (
 	if who, err = a.session.Caller(ctx); err != nil {
 		return nil, "", err
 	}
-	regions, err := a.Enabled(ctx)
+	regions, err := a.enabled(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	copies, err := a.Release(ctx, i, regions)
+	copies, err := a.release(ctx, i, regions)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, "", cause
 	}
@@ -318,13 +318,13 @@ func (o *Distributor) Revoke(ctx context.Context, s *step.Scope, ref, why string
 	if err := o.own.owns(i); err != nil {
 		return nil, err
 	}
-	regions, err := o.own.Enabled(ctx)
+	regions, err := o.own.enabled(ctx)
 	if err != nil {
 		return nil, err
 	}
 	o.own.Regions = regions // regardless of the place: an image is revoked everywhere
 	o = &Distributor{own: o.own, to: o.to, role: o.role, refused: &refusals{of: map[string]bool{}}}
-	copies, err := o.own.Release(ctx, i, regions)
+	copies, err := o.own.release(ctx, i, regions)
 	o.leave(ctx, o.own, err)
 	all := map[*Account][]Image{o.own: append([]Image{i}, copies...)}
 	o.related(ctx, all, descendants)
@@ -421,7 +421,7 @@ func (o *Distributor) related(ctx context.Context, all map[*Account][]Image, des
 				found, err := a.having(ctx, its, filter, ids)
 				o.leave(ctx, a, err)
 				for _, i := range found {
-					if !known[i.ID] && (descendants || i.IsCopy() && filter == "source-image-id") {
+					if !known[i.ID] && (descendants || i.isCopy() && filter == "source-image-id") {
 						known[i.ID] = true
 						all[a], from = append(all[a], i), append(from, i.ID)
 					}

@@ -104,7 +104,7 @@ func (p *Plan) Count(action string) (n int, gib int64) {
 	for _, i := range p.Images {
 		if i.Action == action {
 			n++
-			gib += int64(i.Image.Size())
+			gib += int64(i.Image.size())
 		}
 	}
 	return n, gib
@@ -307,7 +307,7 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 		}
 		if state == types.ImageStateAvailable {
 			available++
-			if i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable) { // not deprecated
+			if i.Image.status(o.Guards.now()) == string(types.ImageStateAvailable) { // not deprecated
 				current++
 			}
 		}
@@ -317,7 +317,7 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 			stay(i, "this run has made or reused it")
 		case state == types.ImageStateAvailable && available <= o.Keep:
 			stay(i, "one of the newest %d", o.Keep)
-		case state == types.ImageStateAvailable && current <= o.Keep && i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable):
+		case state == types.ImageStateAvailable && current <= o.Keep && i.Image.status(o.Guards.now()) == string(types.ImageStateAvailable):
 			stay(i, "one of the newest %d that are not deprecated", o.Keep)
 		case state == types.ImageStatePending || state == types.ImageStateTransient:
 			stay(i, "it is %s", state)

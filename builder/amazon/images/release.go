@@ -29,7 +29,7 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 			return all, nil
 		}
 		seen[i.SourceImage] = true
-		from := Ancestor{ID: i.SourceImage, Region: cmp.Or(i.SourceRegion, i.Region), Copied: i.IsCopy()}
+		from := Ancestor{ID: i.SourceImage, Region: cmp.Or(i.SourceRegion, i.Region), Copied: i.isCopy()}
 		found, err := a.byID(ctx, from.Region, from.ID)
 		if err != nil || len(found) == 0 {
 			return append(all, from), err
@@ -41,12 +41,12 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 	return all, nil
 }
 
-// Release lists the copies of an image of the account in the regions, without the image
+// release lists the copies of an image of the account in the regions, without the image
 // itself: images copied from it, or from the image that it is a copy of (if that belongs
 // to another account, only under the name of the account's own copy); and images with the
 // same tags bake:image and bake:release. With an error, it returns the images that were
 // found nevertheless.
-func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
+func (a *Account) release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	var errs []error
 	answering := slices.Clone(regions)
 	root, foreign, err := a.original(ctx, i)
@@ -84,7 +84,7 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
 			// An image of another account may have been copied for many purposes.
-			return c.IsCopy() && (c.SourceImage != foreign || c.Name == root.Name)
+			return c.isCopy() && (c.SourceImage != foreign || c.Name == root.Name)
 		})
 	}
 	delete(family, i.ID)
@@ -92,7 +92,7 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 	for _, c := range family {
 		all = append(all, c)
 	}
-	Sort(all)
+	sortImages(all)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
@@ -119,7 +119,7 @@ func joined(errs []error) error {
 // original is the last image that was reached.
 func (a *Account) original(ctx context.Context, i Image) (original Image, foreign string, err error) {
 	for range generations {
-		if !i.IsCopy() {
+		if !i.isCopy() {
 			break
 		}
 		region := cmp.Or(i.SourceRegion, i.Region)

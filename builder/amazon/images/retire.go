@@ -33,9 +33,9 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 		return err
 	}
 	session.Warn = s.Warn
-	a := Of(session)
+	a := accountOf(session)
 	a.place.Say, a.place.All = s.Say, true
-	if a.Regions, err = a.Enabled(ctx); err != nil {
+	if a.Regions, err = a.enabled(ctx); err != nil {
 		return err
 	}
 	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now, Role: roleOf(r.To, s.Run.ID)})
@@ -105,7 +105,7 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 		if err != nil {
 			return err
 		}
-		done.Shared = with.All()
+		done.Shared = with.all()
 		if tags, err = i.record(tags, with); err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ func (i Image) record(tags map[string]string, with Sharing) (map[string]string, 
 		tags[key], value = value, ""
 		n++
 	}
-	for _, who := range with.All() {
+	for _, who := range with.all() {
 		if value != "" && len(value)+len(",")+len(who) > tagValue {
 			put()
 		}
@@ -182,7 +182,7 @@ func (i Image) record(tags map[string]string, with Sharing) (map[string]string, 
 	}
 	if all > ownership.MostTags {
 		return nil, fmt.Errorf("image %s in %s is shared with %d others, which EC2 forgets when an image is disabled, and which does not fit into its tags: it would have %d, and EC2 allows %d. Take it back from them first: bake images unshare %s -region %s -all",
-			i.ID, i.Region, len(with.All()), all, ownership.MostTags, i.ID, i.Region)
+			i.ID, i.Region, len(with.all()), all, ownership.MostTags, i.ID, i.Region)
 	}
 	return tags, nil
 }

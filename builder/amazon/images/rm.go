@@ -44,7 +44,7 @@ type Removal struct {
 // InUseError is the error of images that are not removed because they are in use.
 type InUseError struct {
 	Images []Image
-	Uses   Uses
+	uses   Uses
 }
 
 func (e *InUseError) Error() string {
@@ -54,7 +54,7 @@ func (e *InUseError) Error() string {
 			b.WriteByte('\n')
 		}
 		fmt.Fprintf(&b, "image %s (%s) in %s is in use:", i.ID, i.Name, i.Region)
-		for _, u := range e.Uses[i.ID] {
+		for _, u := range e.uses[i.ID] {
 			if !u.Warning {
 				b.WriteString("\n  " + u.String())
 			}
@@ -68,7 +68,7 @@ func (e *InUseError) Advice() string {
 	text := "Nothing that is in use was removed. First have its users use another image"
 	guards := map[string]bool{}
 	for _, i := range e.Images {
-		for _, u := range e.Uses[i.ID] {
+		for _, u := range e.uses[i.ID] {
 			if !u.Warning {
 				guards[u.Guard] = true
 			}
@@ -80,21 +80,21 @@ func (e *InUseError) Advice() string {
 // SnapshotsLeftError is the error of an image that was deregistered although not all of its
 // snapshots were deleted.
 type SnapshotsLeftError struct {
-	Image     Image
-	Snapshots []string
-	Err       error
+	image     Image
+	snapshots []string
+	err       error
 }
 
 func (e *SnapshotsLeftError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "image %s in %s was deregistered, but not all of its snapshots were deleted: %s", e.Image.ID, e.Image.Region, e.Err)
-	for _, id := range e.Snapshots {
-		fmt.Fprintf(&b, "\n  aws ec2 delete-snapshot --region %s --snapshot-id %s", e.Image.Region, id)
+	fmt.Fprintf(&b, "image %s in %s was deregistered, but not all of its snapshots were deleted: %s", e.image.ID, e.image.Region, e.err)
+	for _, id := range e.snapshots {
+		fmt.Fprintf(&b, "\n  aws ec2 delete-snapshot --region %s --snapshot-id %s", e.image.Region, id)
 	}
 	return b.String()
 }
 
-func (e *SnapshotsLeftError) Unwrap() error { return e.Err }
+func (e *SnapshotsLeftError) Unwrap() error { return e.err }
 
 // Remover removes images, as a task whose ledger records what remains if bake is killed.
 type Remover struct {
@@ -338,7 +338,7 @@ const (
 func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, error) {
 	all := slices.Clone(images)
 	for _, i := range images {
-		copies, err := a.Release(ctx, i, a.Regions)
+		copies, err := a.release(ctx, i, a.Regions)
 		if err != nil {
 			return nil, err
 		}
@@ -349,6 +349,6 @@ func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, erro
 
 // unique removes duplicates and sorts the images.
 func unique(all []Image) []Image {
-	Sort(all)
+	sortImages(all)
 	return slices.CompactFunc(all, func(a, b Image) bool { return a.ID == b.ID })
 }

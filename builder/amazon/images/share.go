@@ -137,7 +137,7 @@ func (a *Account) changeSharing(ctx context.Context, ref string, c SharingChange
 	}
 	all := []Image{image}
 	if c.Copies {
-		copies, err := a.Release(ctx, image, a.Regions)
+		copies, err := a.release(ctx, image, a.Regions)
 		if err != nil {
 			return nil, fmt.Errorf("looking for copies of the image: %w", err)
 		}
@@ -190,7 +190,7 @@ func (a *Account) shared(ctx context.Context, i Image, c SharingChange) (s Share
 		return s, err
 	}
 	s.After = s.Before
-	if !c.Snapshots && !i.Encrypted() {
+	if !c.Snapshots && !i.encrypted() {
 		return s, nil
 	}
 	parts, err := a.snapshots(ctx, i)
@@ -251,7 +251,7 @@ func (a *Account) shareable(ctx context.Context, region string, all []Shared, c 
 			continue
 		}
 		switch {
-		case i.Encrypted():
+		case i.encrypted():
 			refuse(i, "it is encrypted, and AWS does not allow encrypted images to be public; share it with accounts or organizations instead")
 		case len(i.ProductCodes) > 0:
 			refuse(i, "it has the product code %s of AWS Marketplace, and such images cannot be public", strings.Join(i.ProductCodes, ", "))
@@ -362,7 +362,7 @@ const undoTime = 30 * time.Second
 // from returns the current recipients that the change removes.
 func (c SharingChange) from(now Sharing) []string {
 	if c.All {
-		return now.All()
+		return now.all()
 	}
 	return slices.DeleteFunc(c.recipients(), func(who string) bool { return !now.has(who) })
 }

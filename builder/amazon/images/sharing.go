@@ -21,10 +21,10 @@ type Sharing struct {
 }
 
 // Empty reports whether nothing is shared.
-func (s Sharing) Empty() bool { return len(s.All()) == 0 }
+func (s Sharing) Empty() bool { return len(s.all()) == 0 }
 
-// All returns all recipients; it includes "all" for a public image.
-func (s Sharing) All() []string {
+// all returns all recipients; it includes "all" for a public image.
+func (s Sharing) all() []string {
 	all := slices.Concat(s.Accounts, s.Organizations, s.Units)
 	if s.Public {
 		all = append(all, Everybody)
@@ -37,7 +37,7 @@ const Everybody = "all"
 
 // String lists the recipients, for people.
 func (s Sharing) String() string {
-	all := s.All()
+	all := s.all()
 	if s.Public {
 		all[len(all)-1] = "everybody"
 	}
@@ -48,7 +48,7 @@ func (s Sharing) String() string {
 }
 
 // has reports whether All contains who.
-func (s Sharing) has(who string) bool { return slices.Contains(s.All(), who) }
+func (s Sharing) has(who string) bool { return slices.Contains(s.all(), who) }
 
 func (s *Sharing) sort() {
 	for _, l := range []*[]string{&s.Accounts, &s.Organizations, &s.Units} {

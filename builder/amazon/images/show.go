@@ -39,10 +39,10 @@ func (a *Account) Show(ctx context.Context, ref string, regions []string) (Detai
 	if image.Owner == a.ID {
 		d.own(ctx, a, note)
 		if len(regions) == 0 {
-			regions, err = a.Enabled(ctx)
+			regions, err = a.enabled(ctx)
 			note("the regions to look for copies in", err)
 		}
-		copies, err := a.Release(ctx, image, regions)
+		copies, err := a.release(ctx, image, regions)
 		d.Copies = append(d.Copies, copies...)
 		note("copies of the image", err)
 	}

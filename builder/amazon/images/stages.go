@@ -9,7 +9,7 @@ import (
 )
 
 // Stages are the ages at which old releases of an image are deprecated, disabled and
-// deleted. Each stage follows [Pause] after the one before at the earliest, so that users
+// deleted. Each stage follows [minPause] after the one before at the earliest, so that users
 // who still need an image notice while it can be enabled again.
 type Stages struct {
 	Deprecate, Disable time.Duration // 0: never
@@ -19,8 +19,8 @@ type Stages struct {
 // Never is the age at which images are not deleted.
 const Never = time.Duration(-1)
 
-// Pause is the minimum duration of each stage in the life of an image.
-const Pause = 7 * 24 * time.Hour
+// minPause is the minimum duration of each stage in the life of an image.
+const minPause = 7 * 24 * time.Hour
 
 // soon is the margin within which a coming deprecation counts as begun, because EC2 accepts
 // no deprecation time in the past.
@@ -69,8 +69,8 @@ func (s Stages) next(i Image, now time.Time) (action, why string) {
 	if now.Sub(i.Created) < after {
 		return PlanKeep, "younger than " + days(after)
 	}
-	if last != nil && now.Before(last.Add(Pause)) {
-		return PlanKeep, fmt.Sprintf("to be %s on %s, %s after it was %s", participle(action), last.Add(Pause).UTC().Format(time.DateOnly), days(Pause), was)
+	if last != nil && now.Before(last.Add(minPause)) {
+		return PlanKeep, fmt.Sprintf("to be %s on %s, %s after it was %s", participle(action), last.Add(minPause).UTC().Format(time.DateOnly), days(minPause), was)
 	}
 	if after > 0 {
 		why = "older than " + days(after)

@@ -21,17 +21,17 @@ func Text(account string, all []Image, now time.Time) string {
 	if !slices.ContainsFunc(all, func(i Image) bool { return i.Owner != account }) {
 		table := prose.NewTable("NAME", "ID", "REGION", "CREATED", "STATE", "GIB", "LAST LAUNCHED")
 		for _, i := range all {
-			state := i.Status(now)
+			state := i.status(now)
 			if i.Public {
 				state += ", public"
 			}
-			table.Row(i.Name, i.ID, i.Region, i.Created.Format(time.DateOnly), state, i.Size(), day(i.LastLaunched))
+			table.Row(i.Name, i.ID, i.Region, i.Created.Format(time.DateOnly), state, i.size(), day(i.LastLaunched))
 		}
 		return table.String()
 	}
 	table := prose.NewTable("NAME", "ID", "REGION", "OWNER", "CREATED", "STATE", "GIB")
 	for _, i := range all {
-		table.Row(i.Name, i.ID, i.Region, i.Owner, i.Created.Format(time.DateOnly), i.Status(now), i.Size())
+		table.Row(i.Name, i.ID, i.Region, i.Owner, i.Created.Format(time.DateOnly), i.status(now), i.size())
 	}
 	return table.String()
 }
@@ -86,7 +86,7 @@ func (p *Plan) Text(retires bool, most string) string {
 		if i.Action == PlanKeep {
 			continue
 		}
-		table.Row(i.Action, i.Image.Name, i.Image.ID, i.Image.Region, i.Image.Created.Format(time.DateOnly), i.Image.Size(), day(i.Image.LastLaunched), i.Reason)
+		table.Row(i.Action, i.Image.Name, i.Image.ID, i.Image.Region, i.Image.Created.Format(time.DateOnly), i.Image.size(), day(i.Image.LastLaunched), i.Reason)
 		for _, u := range i.Uses {
 			table.Row("", "", "", "", "", "", "", "  "+u.String())
 		}
@@ -179,7 +179,7 @@ func (d Detail) Text(account string, now time.Time) string {
 		from = append(from, l.text())
 	}
 	for _, c := range d.Copies {
-		copies = append(copies, fmt.Sprintf("%s  %s  %s  %s", c.Region, c.ID, c.Status(now), c.Name))
+		copies = append(copies, fmt.Sprintf("%s  %s  %s  %s", c.Region, c.ID, c.status(now), c.Name))
 	}
 	section("Tags", tags)
 	section("Devices", parts)
@@ -217,7 +217,7 @@ func (d Detail) attributes(account string, now time.Time) [][2]string {
 		allowed = "no: the account's Allowed AMIs leave it out"
 	}
 	protection := ""
-	if d.Protected() {
+	if d.protected() {
 		protection = d.Protection
 	}
 	ena := "no"
@@ -225,7 +225,7 @@ func (d Detail) attributes(account string, now time.Time) [][2]string {
 		ena = "yes"
 	}
 	return [][2]string{
-		{"State", strings.TrimSuffix(d.Status(now)+": "+d.Reason, ": ")},
+		{"State", strings.TrimSuffix(d.status(now)+": "+d.Reason, ": ")},
 		{"Description", d.Description}, {"Owner", owner}, {"Shared with", shared},
 		{"Created", d.Created.Format(time.DateTime) + " UTC"}, {"Last launched", launched}, {"Deprecated from", deprecated},
 		{"Deregistration protection", protection}, {"Can be launched", allowed},

@@ -53,15 +53,15 @@ type Server struct {
 	home   string
 	server *httptest.Server
 
-	mu      sync.Mutex
-	fault   func(n int, action string) Fault
-	next    int
-	down    bool
-	actions []string
-	shells  map[string]*remoteCommand // by id; nil until one runs
-	conns   map[net.Conn]bool
-	lines   []string
-	schemes []string // of the logins
+	mu       sync.Mutex
+	fault    func(n int, action string) Fault
+	next     int
+	down     bool
+	requests int
+	shells   map[string]*remoteCommand // by id; nil until one runs
+	conns    map[net.Conn]bool
+	lines    []string
+	schemes  []string // of the logins
 }
 
 // SetFault makes f be asked before each request: it may spoil the answer. n counts from 0; the
@@ -136,13 +136,6 @@ func (s *Server) Up() {
 	s.down = false
 }
 
-// Actions returns the requests, by action.
-func (s *Server) Actions() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.actions...)
-}
-
 // Lines returns the command lines that were run, PowerShell's decoded.
 func (s *Server) Lines() []string {
 	s.mu.Lock()
@@ -195,8 +188,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.schemes = append(s.schemes, scheme)
 	cmd, known := s.shells[e.Selector]
-	n, action := len(s.actions), e.Action[strings.LastIndex(e.Action, "/")+1:]
-	s.actions = append(s.actions, action)
+	n, action := s.requests, e.Action[strings.LastIndex(e.Action, "/")+1:]
+	s.requests++
 	spoils := s.fault
 	s.mu.Unlock()
 	if spoils != nil {
@@ -483,7 +476,7 @@ func (s *Server) startWindows(c *remoteCommand, line string) {
 		in.CloseWithError(io.ErrClosedPipe)
 	}()
 	go func() {
-		c.finish(s.Windows.Run(ctx, line, in, outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}))
+		c.finish(s.Windows.run(ctx, line, in, outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}))
 		c.kill()
 	}()
 }

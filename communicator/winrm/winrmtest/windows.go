@@ -86,8 +86,8 @@ func (w *Windows) environment() map[string]string {
 	}
 }
 
-// Run runs a command line as cmd.exe does, and returns its exit status.
-func (w *Windows) Run(ctx context.Context, line string, stdin io.Reader, stdout, stderr io.Writer) int {
+// run runs a command line as cmd.exe does, and returns its exit status.
+func (w *Windows) run(ctx context.Context, line string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &cmd{w, ctx, w.environment(), stdin, stdout, stderr}
 	code, _ := c.line(line)
 	return code
@@ -422,11 +422,4 @@ func (r registry) Call(_ string, args []any) (any, error) {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	return r.w.Registry[fmt.Sprint(args[0])], nil
-}
-
-// SetKey creates or removes a registry key.
-func (w *Windows) SetKey(key string, exists bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.Registry[key] = exists
 }

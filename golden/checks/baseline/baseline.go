@@ -19,9 +19,9 @@ import (
 // Name is the name of the profile in lists of check files.
 const Name = "bake:baseline"
 
-// Rule is a requirement on a secure machine. Its check and its fix are the shell
+// rule is a requirement on a secure machine. Its check and its fix are the shell
 // functions check_ID and fix_ID in scripts/.
-type Rule struct {
+type rule struct {
 	ID        string
 	Severity  findings.Severity
 	Level     int    // 1: for every server; 2: may be disruptive, and is only checked on request
@@ -32,13 +32,10 @@ type Rule struct {
 	AppliesTo string // "": every machine
 }
 
-// Rules returns all rules, in display order.
-func Rules() []Rule { return slices.Clone(table) }
+// automatic reports whether Remediate has a fix for the rule.
+func (r rule) automatic() bool { return strings.Contains(scripts(), "\n"+function("fix", r.ID)+"()") }
 
-// Automatic reports whether Remediate has a fix for the rule.
-func (r Rule) Automatic() bool { return strings.Contains(scripts(), "\n"+function("fix", r.ID)+"()") }
-
-func (r Rule) finding() findings.Finding {
+func (r rule) finding() findings.Finding {
 	f := findings.Finding{ID: r.ID, Title: r.Title, Severity: r.Severity, Rationale: r.Rationale, Fix: r.Fix}
 	if r.Refs != "" {
 		f.Refs = strings.Split(r.Refs, ", ")
@@ -74,13 +71,13 @@ func Select(words string) (Selection, error) {
 			s.Only = append(s.Only, id)
 		}
 	}
-	_, err := s.Rules()
+	_, err := s.rules()
 	return s, err
 }
 
 // Findings returns the selected rules as findings without a result.
 func (s Selection) Findings() (all []findings.Finding) {
-	rules, err := s.Rules()
+	rules, err := s.rules()
 	if err != nil {
 		return nil
 	}
@@ -92,12 +89,12 @@ func (s Selection) Findings() (all []findings.Finding) {
 	return all
 }
 
-// Rules returns the selected rules. It is an error if there are none, or if the
+// rules returns the selected rules. It is an error if there are none, or if the
 // selection names one that does not exist.
-func (s Selection) Rules() ([]Rule, error) {
+func (s Selection) rules() ([]rule, error) {
 	var errs []error
 	for _, id := range slices.Concat(s.Only, s.Except) {
-		if !slices.ContainsFunc(table, func(r Rule) bool { return r.ID == id }) {
+		if !slices.ContainsFunc(table, func(r rule) bool { return r.ID == id }) {
 			errs = append(errs, fmt.Errorf("%s has no rule %q%s", Name, id, nearest(id)))
 		}
 	}
@@ -113,7 +110,7 @@ func (s Selection) Rules() ([]Rule, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	var rules []Rule
+	var rules []rule
 	for _, r := range table {
 		if (slices.Contains(levels, r.Level) || slices.Contains(s.Only, r.ID)) && !slices.Contains(s.Except, r.ID) {
 			rules = append(rules, r)

@@ -36,7 +36,7 @@ func TestTable(t *testing.T) {
 	id := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 	ref := regexp.MustCompile(`^(C \d+(\.\d+)+|R9-\d{6}|U24-\d{6}|R\d+|DS (os|sysctl)-\d{2})$`)
 	seen := map[string]bool{}
-	for _, r := range Rules() {
+	for _, r := range table {
 		if seen[r.ID] || !id.MatchString(r.ID) {
 			t.Errorf("%q is no ID, or there twice", r.ID)
 		}
@@ -55,8 +55,8 @@ func TestTable(t *testing.T) {
 		if !functions[function("check", r.ID)] {
 			t.Errorf("%s has no check", r.ID)
 		}
-		if r.Automatic() != functions[function("fix", r.ID)] {
-			t.Errorf("%s: Automatic is %v", r.ID, r.Automatic())
+		if r.automatic() != functions[function("fix", r.ID)] {
+			t.Errorf("%s: automatic() is %v", r.ID, r.automatic())
 		}
 		delete(functions, function("check", r.ID))
 		delete(functions, function("fix", r.ID))
@@ -87,7 +87,7 @@ func TestSelect(t *testing.T) {
 		s, err := Select(words)
 		got := fmt.Sprint(err)
 		if err == nil {
-			rules, _ := s.Rules()
+			rules, _ := s.rules()
 			first := 0
 			for _, r := range rules {
 				first += 2 - r.Level
@@ -385,7 +385,7 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 func TestAside(t *testing.T) {
 	onLinux(t)
 	stubs := "learn_system() { family=deb virtual=none; }\nlearn() { :; }\n"
-	for _, r := range Rules() {
+	for _, r := range table {
 		stubs += function("check", r.ID) + "() { fail " + r.ID + "; }\n"
 	}
 	for what, mktemp := range map[string]string{
@@ -395,7 +395,7 @@ func TestAside(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		if len(report.Findings) != len(Rules()) {
+		if len(report.Findings) != len(table) {
 			t.Errorf("%s: %d findings", what, len(report.Findings))
 		}
 		for _, f := range report.Findings {
@@ -435,7 +435,7 @@ func TestLearned(t *testing.T) {
 		if learner == "learn_sshd" {
 			sets = append(sets, []string{"", "sshd_port"}) // one of its many, which rules of services ask for
 		}
-		for _, r := range Rules() {
+		for _, r := range table {
 			variables := map[string]bool{}
 			used(function("check", r.ID), map[string]bool{}, variables)
 			if slices.ContainsFunc(sets, func(m []string) bool { return variables[m[1]] }) {

@@ -17,7 +17,7 @@ import (
 // there. An error means that no rule could be checked; a single rule that could not be
 // checked is a finding.
 func Check(ctx context.Context, m Machine, s Selection) (findings.Report, error) {
-	rules, err := s.Rules()
+	rules, err := s.rules()
 	if err != nil {
 		return findings.Report{}, err
 	}
@@ -54,7 +54,7 @@ func Check(ctx context.Context, m Machine, s Selection) (findings.Report, error)
 	return report, nil
 }
 
-func ids(rules []Rule) (ids []string) {
+func ids(rules []rule) (ids []string) {
 	for _, r := range rules {
 		ids = append(ids, r.ID)
 	}
@@ -69,10 +69,10 @@ func ids(rules []Rule) (ids []string) {
 // Remediate tries a second login. If it fails before, nothing is fixed; if it fails after,
 // the files of the fixes that control logins are removed again. Either is an error.
 func Remediate(ctx context.Context, m Machine, s Selection, before findings.Report) (findings.Report, error) {
-	var todo []Rule
+	var todo []rule
 	for _, f := range before.Findings {
-		i := slices.IndexFunc(table, func(r Rule) bool { return r.ID == f.ID })
-		if i >= 0 && f.Result == findings.Fail && table[i].Automatic() {
+		i := slices.IndexFunc(table, func(r rule) bool { return r.ID == f.ID })
+		if i >= 0 && f.Result == findings.Fail && table[i].automatic() {
 			todo = append(todo, table[i])
 		}
 	}

@@ -20,9 +20,9 @@ func TestDocs(t *testing.T) {
 	}
 	var b strings.Builder
 	b.WriteString(guide + marker + "| rule | | level | holds when | what to do |\n|---|---|---|---|---|\n")
-	for _, r := range Rules() {
+	for _, r := range table {
 		fix := r.Fix
-		if !r.Automatic() {
+		if !r.automatic() {
 			fix = "by hand: " + fix
 		}
 		if r.AppliesTo != "" {

@@ -24,7 +24,7 @@ const (
 // References: C is a section of CIS Debian Linux 12 1.1.0, R9 a number of the STIG for
 // RHEL 9 (V2R9), U24 one of the STIG for Ubuntu 24.04 (V1R5), R a recommendation of
 // ANSSI-BP-028 2.0, and DS a control of the DevSec Linux Baseline.
-var table = []Rule{
+var table = []rule{
 	{"ssh-root-login", high, 1, "root cannot log in over SSH", "A login of root cannot be traced to a person, and its name need not be guessed.", "PermitRootLogin no", "C 5.1.20, R9-255045, R33", ""},
 	{"ssh-password-auth", critical, 1, "SSH takes no passwords", "Passwords are guessed; keys are not.", "PasswordAuthentication no, also in Match blocks", "", ""},
 	{"ssh-kbdint-auth", high, 1, "SSH asks no questions", "Keyboard-interactive logins are passwords by another name. Waive the rule where one-time codes are used.", "KbdInteractiveAuthentication no", "", ""},

@@ -23,13 +23,13 @@ type Error struct {
 	Service, Op string // "EC2", "RunInstances"
 	Code        string // as AWS gives it; empty if it gave none
 	Message     string
-	Hint        string // what the user can do about it; may be empty
+	hint        string // what the user can do about it; may be empty
 
 	// Refused means that AWS refused the only request that was sent, so that it changed
 	// nothing.
 	Refused bool
 
-	Err error
+	err error
 
 	status int // of HTTP; 0 if there was no response
 }
@@ -40,13 +40,13 @@ func (e *Error) Error() string {
 		text = e.Op + ": " + e.Code + ": " + e.Message
 	}
 	text = strings.TrimSuffix(text, ".")
-	if e.Hint != "" {
-		text += ". " + e.Hint
+	if e.hint != "" {
+		text += ". " + e.hint
 	}
 	return text
 }
 
-func (e *Error) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.err }
 
 // Is reports whether target is [step.ErrRefused], because AWS is the cause.
 func (e *Error) Is(target error) bool { return target == step.ErrRefused }
@@ -144,7 +144,7 @@ const (
 const noCode = "UnknownError"
 
 func explain(err error, requests int) error {
-	e := &Error{Op: "the call", Err: err}
+	e := &Error{Op: "the call", err: err}
 	var op *smithy.OperationError
 	if errors.As(err, &op) {
 		e.Service, e.Op = op.ServiceID, op.OperationName
@@ -157,14 +157,14 @@ func explain(err error, requests int) error {
 	if errors.As(err, &api) && api.ErrorCode() != noCode {
 		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
 		e.Refused = requests == 1 && e.status/100 == 4
-		e.Message, e.Hint = hint(e)
+		e.Message, e.hint = hint(e)
 		var said *explained
 		if errors.As(err, &said) {
-			e.Hint = said.permission(e) + ". AWS says: " + said.why
+			e.hint = said.permission(e) + ". AWS says: " + said.why
 		}
 		return e
 	}
-	e.Message, e.Hint = unreachable(err)
+	e.Message, e.hint = unreachable(err)
 	return e
 }
 

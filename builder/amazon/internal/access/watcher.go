@@ -193,7 +193,7 @@ func Available(region, id string) func(types.Image, bool) (bool, error) {
 
 // ImageError is the error of an image that EC2 began to make and did not finish.
 type ImageError struct {
-	ID, Region string
+	id, region string
 	image      types.Image
 }
 
@@ -202,7 +202,7 @@ func (e *ImageError) Error() string {
 	if why == "" {
 		why = "EC2 gave no reason"
 	}
-	return fmt.Sprintf("image %s in %s is %s: %s", e.ID, e.Region, e.image.State, why)
+	return fmt.Sprintf("image %s in %s is %s: %s", e.id, e.region, e.image.State, why)
 }
 
 // StateReason formats a reason as one text. Its code is included once, although EC2 often

@@ -245,7 +245,7 @@ func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
 		h.Stop = b.Stop
 	}
 	if h.Make == nil {
-		h.Make = b.Create
+		h.Make = b.create
 	}
 }
 

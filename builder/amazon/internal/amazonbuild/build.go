@@ -256,8 +256,8 @@ func (b *Build) ModifyInstance(ctx context.Context) error {
 	return b.Machines.ModifyInstance(ctx, aws.ToString(b.Instance.InstanceId), b.Images.SRIOVSupport, b.Images.ENASupport)
 }
 
-// Create makes EC2 create the first image from the instance.
-func (b *Build) Create(ctx context.Context) (image.Made, error) {
+// create makes EC2 create the first image from the instance.
+func (b *Build) create(ctx context.Context) (image.Made, error) {
 	if err := b.ModifyInstance(ctx); err != nil {
 		return image.Made{}, err
 	}

@@ -51,10 +51,10 @@ func (m *Maker) Targets() []string {
 	return regions
 }
 
-// CopyTo returns the regions that the first image is copied to.
-func (m *Maker) CopyTo() []string {
+// copyTo returns the regions that the first image is copied to.
+func (m *Maker) copyTo() []string {
 	regions := m.copies(m.Session.Region)
-	if m.Temporary() && !m.SkipSaveBuildRegion {
+	if m.temporary() && !m.SkipSaveBuildRegion {
 		regions = append(regions, m.Session.Region)
 	}
 	return regions

@@ -32,7 +32,7 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 					err = m.Finish(ctx, one)
 				}
 				if err == nil {
-					err = m.Share(ctx, one)
+					err = m.share(ctx, one)
 				}
 				return one, err
 			})
@@ -45,11 +45,11 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 			made = append(made, one)
 		})
 	}
-	if !m.Temporary() {
+	if !m.temporary() {
 		in(first.Region, func() (Made, error) { return first, nil })
 	}
-	for _, region := range m.CopyTo() {
-		in(region, func() (Made, error) { return m.Copy(ctx, first, region, labels) })
+	for _, region := range m.copyTo() {
+		in(region, func() (Made, error) { return m.copyWithRetries(ctx, first, region, labels) })
 	}
 	all.Wait()
 	if err := context.Cause(ctx); err != nil {

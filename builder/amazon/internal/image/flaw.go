@@ -18,7 +18,7 @@ import (
 )
 
 // Flaw returns why an available image of an earlier run differs from the result of
-// [Maker.Share], or cannot be launched; empty if there is no difference.
+// [Maker.share], or cannot be launched; empty if there is no difference.
 func (m *Maker) Flaw(ctx context.Context, i builder.ExistingImage) (string, error) {
 	if flaw, err := m.brokenSnapshot(ctx, i); err != nil || flaw != "" {
 		return flaw, err

@@ -71,7 +71,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 // firstName returns the name of the image in the build region, after it has ensured that
 // the name is free.
 func (m *Maker) firstName(ctx context.Context) (string, error) {
-	if m.Temporary() {
+	if m.temporary() {
 		return step.Memo(ctx, m.Scope, "temporary name", func(context.Context) (string, error) { return randomName(), nil })
 	}
 	return m.Name, m.replaceExisting(ctx, m.Session.Region)
@@ -126,9 +126,9 @@ func (m *Maker) blameName(err error, region string) error {
 	return err
 }
 
-// Copy makes a copy of an image, under the name in the options. It retries a copy that EC2
-// gives up, a few times.
-func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
+// copyWithRetries makes a copy of an image, under the name in the options. It retries a copy
+// that EC2 gives up, a few times.
+func (m *Maker) copyWithRetries(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
 	return step.Do(ctx, m.Scope, "copy the image to "+region, func(ctx context.Context) (Made, error) {
 		unknown, err := m.unknown(ctx, region)
 		if err != nil {

@@ -280,8 +280,8 @@ func (o *Options) copies(build string) []string {
 	return out
 }
 
-// Temporary reports whether the image of the build region is only the source of the
+// temporary reports whether the image of the build region is only the source of the
 // permanent images.
-func (o *Options) Temporary() bool {
+func (o *Options) temporary() bool {
 	return o.SkipSaveBuildRegion || o.encrypts()
 }

@@ -18,7 +18,7 @@ func (o *Options) Permissions(src *schema.Source, region, action string) []polic
 		all.Look("DescribeSnapshots"),
 		all.Own("DeregisterImage", "image"), all.Own("DeleteSnapshot", "snapshot"), all.Release("image", "snapshot"))
 	needs = append(needs, o.first(src, here, action)...)
-	copied := len(o.copies(region)) > 0 || o.Temporary() || !src.Known(&o.Regions) || !src.Known(&o.EncryptBoot) || !src.Known(&o.SkipSaveBuildRegion)
+	copied := len(o.copies(region)) > 0 || o.temporary() || !src.Known(&o.Regions) || !src.Known(&o.EncryptBoot) || !src.Known(&o.SkipSaveBuildRegion)
 	if copied {
 		needs = append(needs, all.Use("CopyImage", "image", "snapshot"), all.TagNew("CopyImage", "image", "snapshot"))
 	}

@@ -181,8 +181,8 @@ func (m *Maker) listed(ctx context.Context, region, name string) (*types.Image, 
 // CheckExists returns an error if an image that an earlier process of the run has made no
 // longer exists: a finished one, or the first one if a region has no image yet.
 func (m *Maker) CheckExists(ctx context.Context, first Made) error {
-	regions := m.CopyTo()
-	if !m.Temporary() {
+	regions := m.copyTo()
+	if !m.temporary() {
 		regions = append([]string{first.Region}, regions...)
 	}
 	var needed []Made

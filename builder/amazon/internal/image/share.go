@@ -16,9 +16,9 @@ import (
 	"bake/step"
 )
 
-// Share shares the image as the options require, and sets its other attributes. The calls
+// share shares the image as the options require, and sets its other attributes. The calls
 // stop when ctx ends, since the image is then deleted with its run.
-func (m *Maker) Share(ctx context.Context, made Made) error {
+func (m *Maker) share(ctx context.Context, made Made) error {
 	changes := m.imageChanges(made.ID)
 	snapshots := m.snapshotChanges(made.Snapshots)
 	if len(changes)+len(snapshots) == 0 && m.DeprecateAt == "" {

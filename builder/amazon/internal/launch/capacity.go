@@ -33,30 +33,30 @@ func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInpu
 	if found != nil {
 		return nil, err // the error of the launch is more important
 	}
-	tried := cmp.Or(place.Zone, "the zone that EC2 chose")
+	tried := cmp.Or(place.zone, "the zone that EC2 chose")
 	for _, p := range others {
-		l.Scope.Say(ctx, "There is no capacity for %s in %s; trying %s", l.InstanceType, tried, p.Zone)
+		l.Scope.Say(ctx, "There is no capacity for %s in %s; trying %s", l.InstanceType, tried, p.zone)
 		next := *in
 		next.ClientToken = aws.String(uuid.NewString()) // the previous token belongs to other parameters
 		l.move(&next, p)
 		if out, err = l.runInstances(ctx, &next); !noCapacity(err) {
 			return out, err
 		}
-		tried = p.Zone
+		tried = p.zone
 	}
 	return nil, err
 }
 
 // move changes the place of a launch.
 func (l *Launcher) move(in *ec2.RunInstancesInput, p Place) {
-	in.Placement = l.placement(p.Zone)
+	in.Placement = l.placement(p.zone)
 	switch {
-	case p.Subnet == "":
+	case p.subnet == "":
 	case len(in.NetworkInterfaces) > 0:
 		in.NetworkInterfaces = slices.Clone(in.NetworkInterfaces)
-		in.NetworkInterfaces[0].SubnetId = &p.Subnet
+		in.NetworkInterfaces[0].SubnetId = &p.subnet
 	default:
-		in.SubnetId = &p.Subnet
+		in.SubnetId = &p.subnet
 	}
 }
 
@@ -72,7 +72,7 @@ func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) 
 	} else {
 		filters = append(filters, types.Filter{Name: new("default-for-az"), Values: []string{"true"}})
 	}
-	subnets, err := l.subnets(ctx, Place{VPC: place.VPC}, filters)
+	subnets, err := l.subnets(ctx, Place{vpc: place.vpc}, filters)
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +81,11 @@ func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) 
 	})
 	var out []Place
 	for _, s := range subnets {
-		p := Place{VPC: place.VPC}.in(s)
-		if place.Subnet == "" {
-			p.Subnet = "" // EC2 chooses the default subnet of each zone
+		p := Place{vpc: place.vpc}.in(s)
+		if place.subnet == "" {
+			p.subnet = "" // EC2 chooses the default subnet of each zone
 		}
-		if p.Zone != place.Zone && !slices.ContainsFunc(out, func(o Place) bool { return o.Zone == p.Zone }) {
+		if p.zone != place.zone && !slices.ContainsFunc(out, func(o Place) bool { return o.zone == p.zone }) {
 			out = append(out, p)
 		}
 	}

@@ -31,8 +31,8 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 	build := ctx
 	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (communicator.Communicator, error) {
 		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: a.dial, User: a.loginUser}
-		if key.Signer != nil {
-			t.Signers = []gossh.Signer{key.Signer}
+		if key.signer != nil {
+			t.Signers = []gossh.Signer{key.signer}
 		}
 		if l.SSHInterface == SessionManager && l.Communicator == ssh.SSH {
 			through, err := l.sessions(build, aws.ToString(instance.InstanceId))
@@ -93,7 +93,7 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 		if err := a.l.openForPrivate(ctx, a.groups); err != nil {
 			return "", 0, err
 		}
-		a.groups.Public = false
+		a.groups.public = false
 		host = private
 	}
 	if host == "" && a.l.SSHInterface != "" {
@@ -226,7 +226,7 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 // root, so that the image does not contain it. It first waits until nothing adds the key
 // again.
 func (l *Launcher) ClearKey(ctx context.Context, m builder.Machine, key Key) error {
-	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
+	if !l.SSHClearAuthorizedKeys || key.signer == nil || l.Communicator != ssh.SSH {
 		return nil
 	}
 	if l.AwaitFirstBoot != nil {

@@ -24,11 +24,11 @@ import (
 
 // Groups are the security groups of a machine.
 type Groups struct {
-	IDs []string
+	ids []string
 
-	// Public means that the group is temporary and admits only the public address of this
+	// public means that the group is temporary and admits only the public address of this
 	// machine, so that private addresses are blocked.
-	Public bool
+	public bool
 }
 
 // MakesGroup reports whether a temporary security group is made for the machine.
@@ -58,7 +58,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 		out, err := access.Finish(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
 			GroupName:         &name,
 			Description:       new("Temporary group for bake"),
-			VpcId:             access.Optional(place.VPC),
+			VpcId:             access.Optional(place.vpc),
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeSecurityGroup),
 		})
 		if access.Is(err, "InvalidGroup.Duplicate") && !access.Refused(err) {
@@ -76,12 +76,12 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 		return Groups{}, err
 	}
 	if closed {
-		return Groups{IDs: []string{id}}, nil
+		return Groups{ids: []string{id}}, nil
 	}
 	err = step.Run(ctx, l.Scope, "open the security group", func(ctx context.Context) error {
 		return l.admit(ctx, id, ranges)
 	})
-	return Groups{IDs: []string{id}, Public: public}, err
+	return Groups{ids: []string{id}, public: public}, err
 }
 
 func (l *Launcher) findGroups(ctx context.Context, ids []string) (Groups, error) {
@@ -94,15 +94,15 @@ func (l *Launcher) findGroups(ctx context.Context, ids []string) (Groups, error)
 			}
 			err = l.Src.Errorf(blame, "No such security group", "%s.", err)
 		}
-		return Groups{IDs: ids}, err
+		return Groups{ids: ids}, err
 	})
 }
 
 func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error) {
 	return step.Do(ctx, l.Scope, "find the security groups", func(ctx context.Context) (Groups, error) {
 		filters := l.SecurityGroupFilter.EC2()
-		if place.VPC != "" {
-			filters = append(filters, types.Filter{Name: new("vpc-id"), Values: []string{place.VPC}})
+		if place.vpc != "" {
+			filters = append(filters, types.Filter{Name: new("vpc-id"), Values: []string{place.vpc}})
 		}
 		out, err := access.Call(ctx, l.client().DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: filters})
 		if err != nil {
@@ -110,12 +110,12 @@ func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error
 		}
 		var g Groups
 		for _, sg := range out.SecurityGroups {
-			g.IDs = append(g.IDs, aws.ToString(sg.GroupId))
+			g.ids = append(g.ids, aws.ToString(sg.GroupId))
 		}
-		if len(g.IDs) == 0 {
+		if len(g.ids) == 0 {
 			return g, l.Src.Errorf(&l.SecurityGroupFilter, "No such security group", "No security group in %s matches these filters.", l.Session.Region)
 		}
-		slices.Sort(g.IDs)
+		slices.Sort(g.ids)
 		return g, nil
 	})
 }
@@ -217,11 +217,11 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 // openForPrivate allows connections from all hosts that can reach the machine's private
 // address.
 func (l *Launcher) openForPrivate(ctx context.Context, g Groups) error {
-	if !g.Public {
+	if !g.public {
 		return nil
 	}
 	l.Scope.Say(ctx, "The machine has no public address; the security group now allows connections from %s, since bake's address inside the network is unknown (temporary_security_group_source_cidrs narrows it down)", everybody)
-	return l.admit(ctx, g.IDs[0], []string{everybody})
+	return l.admit(ctx, g.ids[0], []string{everybody})
 }
 
 const addressService = "https://checkip.amazonaws.com"

@@ -24,7 +24,7 @@ type Key struct {
 	Name    string       // empty: none
 	Private string       // of a temporary one, in PEM
 	Public  string       // of a temporary one, as a line of an authorized_keys file
-	Signer  gossh.Signer // of a temporary one
+	signer  gossh.Signer // of a temporary one
 }
 
 // KeptKey returns the key pair with which an earlier process of the run has launched the
@@ -39,10 +39,10 @@ func (l *Launcher) KeptKey(name, private string) (Key, error) {
 	}
 	k.Private = private
 	var err error
-	if k.Signer, err = gossh.ParsePrivateKey([]byte(private)); err != nil {
+	if k.signer, err = gossh.ParsePrivateKey([]byte(private)); err != nil {
 		return k, fmt.Errorf("the private key of the machine that was kept cannot be used: %w", err)
 	}
-	k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
+	k.Public = string(gossh.MarshalAuthorizedKey(k.signer.PublicKey()))
 	return k, nil
 }
 
@@ -82,10 +82,10 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 			return "", Key{}, err
 		}
 		k := Key{Name: name, Private: aws.ToString(out.KeyMaterial)}
-		if k.Signer, err = gossh.ParsePrivateKey([]byte(k.Private)); err != nil {
+		if k.signer, err = gossh.ParsePrivateKey([]byte(k.Private)); err != nil {
 			return "", Key{}, fmt.Errorf("the private key from EC2 cannot be used: %w", err)
 		}
-		k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
+		k.Public = string(gossh.MarshalAuthorizedKey(k.signer.PublicKey()))
 		if l.Scope.Run.Debug {
 			file := fmt.Sprintf("ec2_%s.pem", l.Scope.SourceName)
 			if err := l.saveKey(ctx, file, k.Private); err != nil {

@@ -17,30 +17,30 @@ import (
 // Place is the location in the network where a machine is launched. EC2 chooses the fields
 // that are empty.
 type Place struct {
-	VPC, Subnet, Zone string
+	vpc, subnet, zone string
 }
 
 // Place finds the place that the options describe.
 func (l *Launcher) Place(ctx context.Context) (Place, error) {
-	p := Place{VPC: l.VPCID, Subnet: l.SubnetID, Zone: l.AvailabilityZone}
-	if p == (Place{Zone: p.Zone}) && l.VPCFilter == nil && l.SubnetFilter == nil && l.AssociatePublicIPAddress == nil {
+	p := Place{vpc: l.VPCID, subnet: l.SubnetID, zone: l.AvailabilityZone}
+	if p == (Place{zone: p.zone}) && l.VPCFilter == nil && l.SubnetFilter == nil && l.AssociatePublicIPAddress == nil {
 		return p, nil
 	}
 	return step.Do(ctx, l.Scope, "find the network", func(ctx context.Context) (Place, error) {
 		var err error
-		if p.VPC == "" && l.VPCFilter != nil {
-			if p.VPC, err = l.filterVPC(ctx); err != nil {
+		if p.vpc == "" && l.VPCFilter != nil {
+			if p.vpc, err = l.filterVPC(ctx); err != nil {
 				return p, err
 			}
 		}
 		switch {
-		case p.Subnet != "":
+		case p.subnet != "":
 			return l.describeSubnet(ctx, p)
 		case l.SubnetFilter != nil:
 			return l.filterSubnet(ctx, p)
 		}
-		if p.VPC != "" {
-			if err := l.demandDefault(ctx, p.VPC); err != nil {
+		if p.vpc != "" {
+			if err := l.demandDefault(ctx, p.vpc); err != nil {
 				return p, err
 			}
 		}
@@ -90,9 +90,9 @@ func (l *Launcher) demandDefault(ctx context.Context, vpc string) error {
 }
 
 func (l *Launcher) describeSubnet(ctx context.Context, p Place) (Place, error) {
-	out, err := access.Call(ctx, l.client().DescribeSubnets, &ec2.DescribeSubnetsInput{SubnetIds: []string{p.Subnet}})
+	out, err := access.Call(ctx, l.client().DescribeSubnets, &ec2.DescribeSubnetsInput{SubnetIds: []string{p.subnet}})
 	if access.NotFound(err) || access.Is(err, "InvalidSubnetID.Malformed", "InvalidSubnetId.Malformed") || err == nil && len(out.Subnets) == 0 {
-		return p, l.Src.Errorf(&l.SubnetID, "No such subnet", "There is no subnet %q in %s.", p.Subnet, l.Session.Region)
+		return p, l.Src.Errorf(&l.SubnetID, "No such subnet", "There is no subnet %q in %s.", p.subnet, l.Session.Region)
 	} else if err != nil {
 		return p, err
 	}
@@ -100,9 +100,9 @@ func (l *Launcher) describeSubnet(ctx context.Context, p Place) (Place, error) {
 }
 
 func (p Place) in(s types.Subnet) Place {
-	p.Subnet = aws.ToString(s.SubnetId)
-	p.VPC = cmp.Or(p.VPC, aws.ToString(s.VpcId))
-	p.Zone = cmp.Or(p.Zone, aws.ToString(s.AvailabilityZone))
+	p.subnet = aws.ToString(s.SubnetId)
+	p.vpc = cmp.Or(p.vpc, aws.ToString(s.VpcId))
+	p.zone = cmp.Or(p.zone, aws.ToString(s.AvailabilityZone))
 	return p
 }
 
@@ -131,8 +131,8 @@ func (l *Launcher) subnets(ctx context.Context, p Place, filters []types.Filter)
 		}
 	}
 	add("state", "available")
-	add("vpc-id", p.VPC)
-	add("availability-zone", p.Zone)
+	add("vpc-id", p.vpc)
+	add("availability-zone", p.zone)
 	out, err := access.Call(ctx, l.client().DescribeSubnets, &ec2.DescribeSubnetsInput{Filters: filters})
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func mostFree(subnets []types.Subnet) types.Subnet {
 // guessSubnet chooses the subnet with the most free addresses in the default VPC (or
 // the one given), among zones that have the instance type.
 func (l *Launcher) guessSubnet(ctx context.Context, p Place) (Place, error) {
-	if p.VPC == "" {
+	if p.vpc == "" {
 		out, err := access.Call(ctx, l.client().DescribeVpcs, &ec2.DescribeVpcsInput{
 			Filters: []types.Filter{{Name: new("is-default"), Values: []string{"true"}}},
 		})
@@ -159,7 +159,7 @@ func (l *Launcher) guessSubnet(ctx context.Context, p Place) (Place, error) {
 		if len(out.Vpcs) == 0 {
 			return p, errNoDefaultVPC
 		}
-		p.VPC = aws.ToString(out.Vpcs[0].VpcId)
+		p.vpc = aws.ToString(out.Vpcs[0].VpcId)
 	}
 	subnets, err := l.subnets(ctx, p, nil)
 	if err != nil {

@@ -550,14 +550,14 @@ func (o *Options) validateNetwork(c *schema.Checker) {
 
 var burstable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(t2|t3|t3a|t4g)\.`) })
 
-// Unlimited reports whether the instance may burst without limit.
-func (o *Options) Unlimited() bool { return o.EnableUnlimitedCredits || o.EnableT2Unlimited }
+// unlimited reports whether the instance may burst without limit.
+func (o *Options) unlimited() bool { return o.EnableUnlimitedCredits || o.EnableT2Unlimited }
 
 func (o *Options) validateInstance(c *schema.Checker) {
 	if o.EnableT2Unlimited {
 		c.Warnf(&o.EnableT2Unlimited, "Deprecated argument", "enable_t2_unlimited is the old name of enable_unlimited_credits.")
 	}
-	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable().MatchString(t) }); o.Unlimited() && o.typesKnown(c) && i >= 0 {
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable().MatchString(t) }); o.unlimited() && o.typesKnown(c) && i >= 0 {
 		ptr := &o.EnableUnlimitedCredits
 		if !o.EnableUnlimitedCredits {
 			ptr = &o.EnableT2Unlimited
@@ -630,7 +630,7 @@ func (o *Options) validateSpot(c *schema.Checker) {
 	if o.EnableNitroEnclave && o.Spot() {
 		c.Errorf(&o.EnableNitroEnclave, "No enclaves on spot instances", "Spot instances do not support Nitro enclaves.")
 	}
-	if i := slices.IndexFunc(o.types(), func(t string) bool { return strings.HasPrefix(t, "t2.") }); o.Unlimited() && o.Spot() && i >= 0 {
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return strings.HasPrefix(t, "t2.") }); o.unlimited() && o.Spot() && i >= 0 {
 		ptr := &o.EnableUnlimitedCredits
 		if !o.EnableUnlimitedCredits {
 			ptr = &o.EnableT2Unlimited

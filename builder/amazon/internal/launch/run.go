@@ -131,7 +131,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		InstanceInitiatedShutdownBehavior: l.shutdownBehavior(),
 		CapacityReservationSpecification:  l.capacity(),
 		MetadataOptions:                   l.metadata(),
-		Placement:                         l.placement(spec.Place.Zone),
+		Placement:                         l.placement(spec.Place.zone),
 		BlockDeviceMappings:               device.EC2(l.Devices),
 	}
 	if l.InstanceStore { // EC2 refuses it: such an instance cannot stop
@@ -151,7 +151,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	}
 	if !slices.ContainsFunc(l.types(), func(t string) bool { return !burstable().MatchString(t) }) {
 		credits := "standard"
-		if l.Unlimited() {
+		if l.unlimited() {
 			credits = "unlimited"
 		}
 		in.CreditSpecification = &types.CreditSpecificationRequest{CpuCredits: &credits}
@@ -161,16 +161,16 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 			LicenseConfigurationArn: &l.LicenseSpecifications[i].LicenseConfigurationRequest.LicenseConfigurationARN,
 		})
 	}
-	if spec.Place.Subnet != "" && l.AssociatePublicIPAddress != nil {
+	if spec.Place.subnet != "" && l.AssociatePublicIPAddress != nil {
 		in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{
 			DeviceIndex:              new(int32(0)),
-			SubnetId:                 &spec.Place.Subnet,
-			Groups:                   spec.Groups.IDs,
+			SubnetId:                 &spec.Place.subnet,
+			Groups:                   spec.Groups.ids,
 			AssociatePublicIpAddress: l.AssociatePublicIPAddress,
 			DeleteOnTermination:      new(true),
 		}}
 	} else {
-		in.SubnetId, in.SecurityGroupIds = access.Optional(spec.Place.Subnet), spec.Groups.IDs
+		in.SubnetId, in.SecurityGroupIds = access.Optional(spec.Place.subnet), spec.Groups.ids
 	}
 	return in
 }

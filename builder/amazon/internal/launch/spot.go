@@ -76,10 +76,10 @@ func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.Reques
 		market.SpotOptions = &types.LaunchTemplateSpotMarketOptionsRequest{MaxPrice: &l.SpotPrice}
 	}
 	data.InstanceMarketOptions = market
-	if spec.Place.Subnet != "" && len(data.NetworkInterfaces) == 0 {
+	if spec.Place.subnet != "" && len(data.NetworkInterfaces) == 0 {
 		data.SecurityGroupIds = nil
 		data.NetworkInterfaces = []types.LaunchTemplateInstanceNetworkInterfaceSpecificationRequest{{
-			DeviceIndex: new(int32(0)), SubnetId: &spec.Place.Subnet, Groups: spec.Groups.IDs, DeleteOnTermination: new(true),
+			DeviceIndex: new(int32(0)), SubnetId: &spec.Place.subnet, Groups: spec.Groups.ids, DeleteOnTermination: new(true),
 		}}
 	}
 	data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{
@@ -144,9 +144,9 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 func overrides(kinds []string, places []Place) (out []types.FleetLaunchTemplateOverridesRequest) {
 	for _, p := range places {
 		for _, k := range kinds {
-			o := types.FleetLaunchTemplateOverridesRequest{InstanceType: types.InstanceType(k), SubnetId: access.Optional(p.Subnet)}
-			if p.Subnet == "" {
-				o.AvailabilityZone = access.Optional(p.Zone)
+			o := types.FleetLaunchTemplateOverridesRequest{InstanceType: types.InstanceType(k), SubnetId: access.Optional(p.subnet)}
+			if p.subnet == "" {
+				o.AvailabilityZone = access.Optional(p.zone)
 			}
 			out = append(out, o)
 		}

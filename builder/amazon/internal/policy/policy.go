@@ -75,8 +75,8 @@ func (p Place) partition() string {
 	return "aws"
 }
 
-// Service returns the name of a service in the place, such as "ec2.amazonaws.com".
-func (p Place) Service(name string) string {
+// service returns the name of a service in the place, such as "ec2.amazonaws.com".
+func (p Place) service(name string) string {
 	if p.partition() == "aws-cn" && name == "ec2" {
 		return name + ".amazonaws.com.cn"
 	}
@@ -195,7 +195,7 @@ func (p Place) Release(resources ...string) Need {
 func (p Place) Pass(service string, roles ...string) Need {
 	return Need{
 		Actions: []string{"iam:PassRole"}, Resources: p.IAM(roles...),
-		When: Condition{"StringEqualsIfExists": {"iam:PassedToService": {p.Service(service)}}},
+		When: Condition{"StringEqualsIfExists": {"iam:PassedToService": {p.service(service)}}},
 	}
 }
 

@@ -44,9 +44,6 @@ type NameValue struct {
 	Value string `hcl:"value"`
 }
 
-// Empty reports whether there are no filters.
-func (f *Filters) Empty() bool { return len(f.Filters) == 0 && len(f.Filter) == 0 }
-
 // EC2 returns the filters in the form of the API, in order of their names; none if f is
 // nil.
 func (f *Filters) EC2() []types.Filter {
