@@ -15,12 +15,14 @@ import (
 	"bake/cloud"
 	"bake/cloud/cloudtest"
 	"bake/internal/local"
+	"bake/internal/turns"
 )
 
 // TestMany: in a browser, with BAKE_TEST_CONSOLE, lists of a thousand instances and of
 // hundreds of images are a call for each page. The machines boot nothing.
 func TestMany(t *testing.T) {
 	const instances, images = 1000, 300
+	turns.Skip(t, 3) // in a browser it is two minutes of a busy processor
 	s, browse := browser(t)
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
 	bases, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ExecutableUsers: []string{"all"}})
