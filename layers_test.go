@@ -2,8 +2,11 @@
 package bake_test
 
 import (
+	"go/parser"
+	"go/token"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -153,6 +156,33 @@ func TestLayers(t *testing.T) {
 	}
 	if len(used) < 10 {
 		t.Errorf("only %d rules fit a package; is this the module's root?", len(used))
+	}
+}
+
+// TestExamples: what an example of a package imports, a program in another module can
+// import too.
+func TestExamples(t *testing.T) {
+	n := 0
+	for _, pattern := range []string{"*/example_test.go", "*/*/example_test.go"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			n++
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range f.Imports {
+				if strings.Contains(i.Path.Value, "/internal/") {
+					t.Errorf("%s imports %s, which no other module can", name, i.Path.Value)
+				}
+			}
+		}
+	}
+	if n < 3 {
+		t.Errorf("%d examples were found", n)
 	}
 }
 

@@ -7,6 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
 )
 
 // TestREADME checks that the lists of actions are those of the action tables.
@@ -37,6 +42,31 @@ func TestREADME(t *testing.T) {
 	}
 	if _, rest, _ := strings.Cut(string(text), "\n## Actions\n"); !strings.Contains(rest, want.String()) {
 		t.Errorf("README.md should hold, below \"Actions\":\n\n%s", want.String())
+	}
+}
+
+// TestImages is the example in README.md.
+func TestImages(t *testing.T) {
+	client := cloudtest.Start(t, cloud.Options{}).EC2("default", "us-east-1") // an *ec2.Client of the AWS SDK
+	out, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"136693071363"}})
+	if err != nil || len(out.Images) != 1 {
+		t.Errorf("%v, %v", out, err)
+	}
+}
+
+// TestExample: what README.md shows in Go is a test here.
+func TestExample(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.ReadFile("readme_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := strings.Cut(string(text), "\n```go\n")
+	if code, _, ok := strings.Cut(code, "```"); !ok || !strings.Contains(string(here), code) {
+		t.Errorf("readme_test.go lacks the example of README.md:\n%s", code)
 	}
 }
 

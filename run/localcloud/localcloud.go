@@ -28,9 +28,17 @@ type Cloud struct {
 	open *local.Cloud
 }
 
+// Options say where the local cloud is, and how this process serves it.
+type Options = local.Options
+
+// Child runs the part of a machine for which this process was started, if it was, and reports
+// its exit code. A program that opens the local cloud calls it before anything else, since
+// machines are processes of the same program.
+func Child(args []string) (ran bool, code int) { return local.Child(args) }
+
 // Open returns the local cloud. If another process serves it, that one is used, and
 // does not end before Close; otherwise this process serves it until Close.
-func Open(ctx context.Context, o local.Options) (*Cloud, error) {
+func Open(ctx context.Context, o Options) (*Cloud, error) {
 	c, err := local.Open(ctx, o)
 	if err != nil {
 		return nil, err
