@@ -66,7 +66,8 @@ func releaseFiles(t *testing.T) map[string]string {
 }
 
 // TestPackages: each entry of the Linux packages names files that scripts/release lays out, and
-// no two of them go to one place, which nfpm refuses.
+// no two of them go to one place, which nfpm refuses. Completions are where the zsh of
+// the distributions looks for them.
 func TestPackages(t *testing.T) {
 	root := t.TempDir()
 	script, err := os.ReadFile("scripts/release")
@@ -91,30 +92,37 @@ func TestPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	var packages struct {
-		Contents []struct{ Src, Dst string }
+		Contents []struct{ Src, Dst, Packager string }
 	}
 	if err := yaml.Unmarshal(text, &packages); err != nil || len(packages.Contents) == 0 {
 		t.Fatalf("there are %d entries: %v", len(packages.Contents), err)
 	}
-	from := map[string]string{}
-	for _, c := range packages.Contents {
-		found, err := filepath.Glob(strings.ReplaceAll(c.Src, "${BAKE_ROOT}", root))
-		if err != nil || len(found) == 0 {
-			t.Errorf("%s names no file: %v", c.Src, err)
-		}
-		for _, name := range found {
-			to := filepath.Clean(c.Dst)
-			if strings.Contains(c.Src, "*") {
-				to = filepath.Join(to, filepath.Base(name))
+	for kind, zsh := range map[string]string{"deb": "/usr/share/zsh/vendor-completions/_bake", "rpm": "/usr/share/zsh/site-functions/_bake"} {
+		from := map[string]string{}
+		for _, c := range packages.Contents {
+			if c.Packager != "" && c.Packager != kind {
+				continue
 			}
-			if other, ok := from[to]; ok {
-				t.Errorf("%s comes from both %s and %s", to, other, c.Src)
+			found, err := filepath.Glob(strings.ReplaceAll(c.Src, "${BAKE_ROOT}", root))
+			if err != nil || len(found) == 0 {
+				t.Errorf("%s names no file: %v", c.Src, err)
 			}
-			from[to] = c.Src
+			for _, name := range found {
+				to := filepath.Clean(c.Dst)
+				if strings.Contains(c.Src, "*") {
+					to = filepath.Join(to, filepath.Base(name))
+				}
+				if other, ok := from[to]; ok {
+					t.Errorf("%s: %s comes from both %s and %s", kind, to, other, c.Src)
+				}
+				from[to] = c.Src
+			}
 		}
-	}
-	if page := filepath.FromSlash("/usr/share/man/man1/bake.1"); from[page] == "" {
-		t.Errorf("there is no %s", page)
+		for _, file := range []string{"/usr/share/man/man1/bake.1", zsh} {
+			if from[filepath.FromSlash(file)] == "" {
+				t.Errorf("%s: there is no %s", kind, file)
+			}
+		}
 	}
 }
 
