@@ -178,6 +178,7 @@ func (p *program) report(err error) {
 	case errors.As(err, &ended):
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
 	case errors.Is(err, errUnread), p.stdout.unread() && terminal.Unread(err): // as Unix tools end: without a word
+	case p.stdout.failure() != nil && errors.Is(err, p.stdout.failure()): // said at the end
 	case errors.As(err, &template):
 		p.diagnostics(template.Files, template.Diags)
 	case p.json.on:

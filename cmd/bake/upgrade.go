@@ -11,6 +11,7 @@ import (
 	"bake/builtin/reference"
 	"bake/config/schema"
 	"bake/config/upgrade"
+	"bake/internal/wholefile"
 )
 
 // upgradeOptions are the flags of bake hcl2_upgrade.
@@ -70,7 +71,7 @@ func (p *program) upgrade(o upgradeOptions) error {
 	if out == nil {
 		return errReported
 	}
-	if err := os.WriteFile(o.output, out, 0o644); err != nil {
+	if err := wholefile.WriteData(o.output, 0o644, out); err != nil {
 		return fmt.Errorf("cannot write the HCL template: %w", err)
 	}
 	p.json.result = struct {

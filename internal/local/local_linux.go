@@ -88,7 +88,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	driver, store, err := open(o.Dir, o.Log)
 	if err != nil {
-		return nil, unwritable(o.Dir, err)
+		return nil, unusable(o.Dir, err)
 	}
 	mirrors, err := image.ParseMirrors(o.Mirror)
 	if err != nil {
@@ -108,7 +108,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		},
 	})
 	if err != nil {
-		return nil, unwritable(o.Dir, err)
+		return nil, unusable(o.Dir, err)
 	}
 	shut := func(ctx context.Context) error {
 		defer driver.Close()
@@ -182,13 +182,25 @@ func visible(c *cloud.Cloud, endpoint string) Served {
 	return s
 }
 
-// unwritable adds advice to an error if the directory of the local cloud cannot be written
-// to.
-func unwritable(dir string, err error) error {
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), dir) {
+// unusable adds advice to an error if the directory of the local cloud cannot be made or
+// written to, or if its disk is full.
+func unusable(dir string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("there is no room for the local cloud: %w; free some space on the disk of its directory, or set BAKE_CLOUD_DIR to use another", err)
+	case errors.Is(err, syscall.EROFS), (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR)) && concerns(dir, err):
 		return fmt.Errorf("the directory of the local cloud cannot be written to: %w; set BAKE_CLOUD_DIR to use another directory", err)
 	}
 	return err
+}
+
+// concerns reports whether err is about dir, something in it, or a directory above it.
+func concerns(dir string, err error) bool {
+	if strings.Contains(err.Error(), dir) {
+		return true
+	}
+	at, ok := errors.AsType[*fs.PathError](err)
+	return ok && strings.HasPrefix(dir, strings.TrimSuffix(at.Path, "/")+"/")
 }
 
 // rehearsal reads the delays and faults of o. The delays in o take precedence over those in

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/agext/levenshtein"
@@ -53,7 +54,7 @@ const limit = 1 << 20
 // error. A "~/" at the start of a path is replaced by the directory home.
 func Load(name string, must bool, home string) (env []string, files map[string]*hcl.File, diags hcl.Diagnostics) {
 	text, err := read(name)
-	if errors.Is(err, fs.ErrNotExist) && !must {
+	if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) && !must { // the home of a system user may be /dev/null
 		return nil, nil, nil
 	}
 	if err != nil {

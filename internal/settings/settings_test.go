@@ -105,6 +105,9 @@ func TestFile(t *testing.T) {
 	if env, _, diags := Load(missing, false, ""); env != nil || diags != nil {
 		t.Errorf("a file that is not there: %v, %v", env, diags)
 	}
+	if env, _, diags := Load(filepath.Join(os.DevNull, ".config", "bake", "config.hcl"), false, ""); env != nil || diags != nil {
+		t.Errorf("a home that is no directory: %v, %v", env, diags)
+	}
 	for _, name := range []string{missing, t.TempDir()} {
 		if _, _, diags := Load(name, true, ""); len(diags) != 1 || !strings.Contains(diags[0].Detail, name) {
 			t.Errorf("%s: %v", name, diags)

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,17 +97,22 @@ func (d *Driver) checkIDs() machine.Finding {
 			return machine.Finding{
 				Name:   name,
 				Detail: fmt.Sprintf("only %d; files of users above that, such as nobody (65534), cannot be unpacked", d.ids.size()),
-				Remedy: "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + os.Getenv("USER"),
+				Remedy: giveIDs(),
 			}
 		}
 		return good(name, fmt.Sprintf("%d from %d on", d.ids.uids[1].Size, d.ids.uids[1].HostID))
 	}
 	detail := "machines run with one user id and without systemd"
-	remedy := "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + os.Getenv("USER")
+	remedy := "apt-get install uidmap; " + giveIDs()
 	if _, err := subidIdentity(); err != nil {
 		detail = err.Error() + "; " + detail
 	}
 	return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+}
+
+// giveIDs returns the command that gives subordinate ids to the user of this process.
+func giveIDs() string {
+	return "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + cmp.Or(userName(), "USER")
 }
 
 // checkEmulation checks whether the host can run programs for EC2's other processor architecture.

@@ -106,16 +106,23 @@ func subidIdentity() (identity, error) {
 			return identity{}, fmt.Errorf("%s is not installed", program)
 		}
 	}
-	name := ""
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
+	name := userName()
 	uids, err := subordinateMap("/etc/subuid", name, os.Getuid(), os.Getuid())
 	if err != nil {
 		return identity{}, err
 	}
 	gids, err := subordinateMap("/etc/subgid", name, os.Getuid(), os.Getgid())
 	return identity{ModeSubid, uids, gids}, err
+}
+
+// userName returns the name of the user of this process, empty if it has none. $USER may be
+// missing, or that of another user.
+func userName() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // subordinateMap maps root to the user's own id and the other ids to the largest range that the
