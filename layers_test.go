@@ -53,7 +53,7 @@ var rules = []rule{
 	{"step/onhost", []string{"internal/procgroup", "step"}, "what a step has on this host is a resource like any other"},
 	{"config/schema", []string{"internal/prose"}, "options, templates and documentation meet here: it serves every component and knows none"},
 	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
-	{"config/format", nil, "layout is a matter of text: it knows nothing of what templates mean"},
+	{"config/format", []string{"internal/limits", "internal/prose"}, "layout is a matter of text: it knows nothing of what templates mean"},
 	{"config/upgrade", []string{"config/schema", "internal/..."}, "a conversion of text: templates are read by config"},
 	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
 	{"component", []string{"config/schema", "docs", "internal/prose"}, "the interface between components and templates depends on neither"},

@@ -40,15 +40,19 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	if err != nil {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
 	}
-	if err := limits.Source(src); err != nil {
+	syntax := limits.HCL
+	if strings.HasSuffix(name, ".json") {
+		syntax, src = limits.JSON, hcljson.Source(src)
+	}
+	if err := limits.Source(src, syntax); err != nil {
 		r.files[name] = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 		return nil, problem(&hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Cannot read file", "%s: %s.", name, err)
 	}
 	r.log.Debug("file read", "name", name, "bytes", len(src))
 	var f *hcl.File
 	var diags hcl.Diagnostics
-	if strings.HasSuffix(name, ".json") {
-		f, diags = json.Parse(hcljson.Source(src), name)
+	if syntax == limits.JSON {
+		f, diags = json.Parse(src, name)
 		diags = withoutRoot(diags)
 	} else {
 		f, diags = hclsyntax.ParseConfig(src, name, hcl.InitialPos)

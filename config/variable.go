@@ -195,7 +195,7 @@ func (in *inputs) setText(v *Variable, text, source string) hcl.Diagnostics {
 	if v.Type == cty.String || v.Type == cty.Number || v.Type == cty.DynamicPseudoType {
 		return v.set(cty.StringVal(text), whole)
 	}
-	if err := limits.Source([]byte(text)); err != nil {
+	if err := limits.Source([]byte(text), limits.HCL); err != nil {
 		v.failed = true
 		return problem(&whole, "Invalid value for variable", "The value of variable %q cannot be read: %s.", v.Name, err)
 	}

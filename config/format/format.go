@@ -14,11 +14,18 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/rogpeppe/go-internal/diff"
+
+	"bake/internal/limits"
+	"bake/internal/prose"
 )
 
 // Source returns src in the canonical layout. It does not change a file that is not HCL,
 // and returns diagnostics that name the file.
 func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
+	if err := limits.Source(src, limits.HCL); err != nil {
+		at := hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read file", Detail: prose.Sprintf("%s: %s.", name, err), Subject: &at}}
+	}
 	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
 		return nil, diags
 	}

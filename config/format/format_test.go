@@ -33,6 +33,9 @@ func TestSource(t *testing.T) {
 			t.Errorf("%s: %v\n%s", tt.name, diags, diff)
 		}
 	}
+	if got, diags := format.Source("t.pkr.hcl", []byte("a = b"+strings.Repeat("[*]", 300_000))); got != nil || !diags.HasErrors() {
+		t.Errorf("what no parser reads gives %d bytes, %v", len(got), diags)
+	}
 	if got, diags := format.Source("t.pkr.hcl", []byte("a = [\n")); got != nil || !diags.HasErrors() || diags[0].Subject.Filename != "t.pkr.hcl" {
 		t.Errorf("half a list gives %q, %v", got, diags)
 	}

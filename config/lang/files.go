@@ -205,7 +205,7 @@ func templateFile(read func(string) (path, text string, err error), funcs map[st
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
 		}
-		if err := limits.Source([]byte(text)); err != nil {
+		if err := limits.Source([]byte(text), limits.Template); err != nil {
 			return cty.DynamicVal, function.NewArgErrorf(0, "%s: %s", path, err)
 		}
 		expr, diags := hclsyntax.ParseTemplate([]byte(text), path, hcl.InitialPos)

@@ -72,7 +72,7 @@ func read(path string) ([]byte, error) {
 
 // Waivers parses the text of a file of waivers, which is called name in diagnostics.
 func Waivers(name string, src []byte) (all []findings.Waiver, diags hcl.Diagnostics) {
-	if err := limits.Source(src); err != nil {
+	if err := limits.Source(src, limits.HCL); err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}
 	}
 	if err := limits.Run(func() { all, diags = waivers(name, src) }); err != nil {

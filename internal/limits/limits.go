@@ -10,41 +10,6 @@ import (
 	"bake/internal/stack"
 )
 
-// Limits on the text of a template, or of values for one. Parsers recurse, and a program
-// cannot recover from a stack overflow.
-const (
-	maxSource = 1 << 20 // bytes
-	maxDepth  = 1000    // of brackets, and of operators before one operand
-)
-
-// Source returns an error if src is too large or too deeply nested for a parser. It also
-// counts brackets in strings and comments, where they are rarely unbalanced.
-func Source(src []byte) error {
-	if len(src) > maxSource {
-		return fmt.Errorf("it has %d bytes; at most %d are read. Keep large texts in files of their own and read them with file()", len(src), maxSource)
-	}
-	depth, operators := 0, 0
-	for _, c := range src {
-		switch c {
-		case '(', '[', '{':
-			depth++
-		case ')', ']', '}':
-			depth = max(depth-1, 0)
-		}
-		switch c {
-		case '-', '!':
-			operators++
-		case ' ', '\t', '\r', '\n':
-		default:
-			operators = 0
-		}
-		if depth > maxDepth || operators > maxDepth {
-			return fmt.Errorf("it is nested more than %d levels deep", maxDepth)
-		}
-	}
-	return nil
-}
-
 // Limits on the evaluation of a template.
 const (
 	maxCPU    = 15 * time.Second

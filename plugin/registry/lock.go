@@ -121,7 +121,7 @@ func ReadLock(path string) (*Lock, hcl.Diagnostics) {
 	if err != nil {
 		return unreadable(err)
 	}
-	if err := limits.Source(src); err != nil {
+	if err := limits.Source(src, limits.HCL); err != nil {
 		return unreadable(err)
 	}
 	l.exists, l.old = true, src
