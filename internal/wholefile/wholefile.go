@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -111,9 +112,13 @@ func Read(path string) ([]byte, error) {
 	return b, err
 }
 
-// direct writes to a file that cannot be replaced, such as a device.
+// direct writes to a file that cannot be replaced, such as a device. It does not wait until
+// somebody reads a named pipe.
 func direct(path string, fill func(*os.File) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY|noWait, 0)
+	if errors.Is(err, syscall.ENXIO) {
+		return fmt.Errorf("%s is a named pipe or a device that nobody reads", path)
+	}
 	if err != nil {
 		return err
 	}

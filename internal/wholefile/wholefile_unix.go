@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// noWait makes it an error to open a named pipe that nobody reads.
+const noWait = syscall.O_NONBLOCK
+
 // keepOwner gives f the owner of old, if this process runs as root.
 func keepOwner(f *os.File, old fs.FileInfo) error {
 	if owner, ok := old.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {

@@ -4,11 +4,14 @@ package wholefile_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"bake/internal/wholefile"
 )
@@ -72,5 +75,34 @@ func TestWrite(t *testing.T) {
 	}
 	if err := wholefile.Write(os.DevNull, 0o666, text("x")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPipe: a named pipe is written to if somebody reads it, and otherwise not waited for.
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- wholefile.WriteData(path, 0o666, []byte("x")) }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "nobody reads") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for a reader")
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := wholefile.WriteData(path, 0o666, []byte("read")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(reader); err != nil || string(b) != "read" {
+		t.Errorf("read %q, %v", b, err)
 	}
 }

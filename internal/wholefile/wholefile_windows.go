@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// noWait is not needed: named pipes are not in directories.
+const noWait = 0
+
 // keepOwner does nothing: a new file belongs to the user who writes it.
 func keepOwner(*os.File, fs.FileInfo) error { return nil }
 
