@@ -472,13 +472,18 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		return
 	}
 	if f.isSecret && d.Secret != nil {
-		_ = cty.Walk(val, func(_ cty.Path, v cty.Value) (bool, error) {
-			if v.Type() == cty.String && !v.IsNull() && v.AsString() != "" {
-				d.Secret(v.AsString())
-			}
-			return true, nil
-		})
+		d.secrets(val)
 	}
+}
+
+// secrets passes the strings in the value of a secret option to d.Secret.
+func (d *decoder) secrets(val cty.Value) {
+	_ = cty.Walk(val, func(_ cty.Path, v cty.Value) (bool, error) {
+		if v.Type() == cty.String && !v.IsNull() && v.AsString() != "" {
+			d.Secret(v.AsString())
+		}
+		return true, nil
+	})
 }
 
 // Loose is an expression that is decoded leniently: a single element may replace a list of

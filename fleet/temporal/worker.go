@@ -70,13 +70,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if err != nil {
 		return err
 	}
-	var regions []string
-	for _, f := range o.Fleets {
-		for _, p := range places(f, o) {
-			regions = append(regions, p.Region)
-		}
-	}
-	m := newMetrics(regions...)
+	m := newMetrics(regionsOf(o)...)
 	c, err := e.dialLogging(ctx, o.Fleets[0], slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}), tally{Metrics: m})
 	if err != nil {
 		return err
@@ -106,13 +100,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		default: // one is enough
 		}
 	}
-	var workers []worker.Worker
-	for _, f := range o.Fleets {
-		workers = append(workers, e.workflowWorker(c, a, f, failed))
-		for _, place := range places(f, o) {
-			workers = append(workers, e.placeWorkers(c, a, place, f.Limits.APIRate["ec2"], failed)...)
-		}
-	}
+	workers := e.workers(c, a, o, failed)
 	if err := startAll(workers); err != nil {
 		return fmt.Errorf("the worker cannot start: %w", explained(o.Fleets[0], err))
 	}
@@ -129,6 +117,28 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	}
 	stopAll(workers, drain+time.Minute)
 	return nil
+}
+
+// regionsOf returns the regions of all places that the worker serves.
+func regionsOf(o fleet.WorkerOptions) (regions []string) {
+	for _, f := range o.Fleets {
+		for _, p := range places(f, o) {
+			regions = append(regions, p.Region)
+		}
+	}
+	return regions
+}
+
+// workers returns the workers for the workflows of all fleets, and for the activities in their
+// places.
+func (e *Engine) workers(c client.Client, a *activities, o fleet.WorkerOptions, failed func(error)) (all []worker.Worker) {
+	for _, f := range o.Fleets {
+		all = append(all, e.workflowWorker(c, a, f, failed))
+		for _, place := range places(f, o) {
+			all = append(all, e.placeWorkers(c, a, place, f.Limits.APIRate["ec2"], failed)...)
+		}
+	}
+	return all
 }
 
 // startAll starts all workers or, if one cannot, none.

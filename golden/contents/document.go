@@ -70,13 +70,15 @@ func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
 
 var notOfIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9.-]+`) })
 
+// none is SPDX's value for unknown information.
+const none = "NOASSERTION"
+
 // spdx writes SPDX 2.3.
 func (c *Contents) spdx(w io.Writer, d Document) error {
 	id, err := c.id(SPDX, d)
 	if err != nil {
 		return err
 	}
-	const none = "NOASSERTION"
 	doc := &spdx.Document{
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: d.Name,
 		DocumentNamespace: "https://spdx.org/spdxdocs/" + strings.Trim(notOfIDs().ReplaceAllString(d.Name, "-"), "-") + "-" + id.String(),
@@ -106,24 +108,7 @@ func (c *Contents) spdx(w io.Writer, d Document) error {
 	relate("DOCUMENT", "DESCRIBES", root.PackageSPDXIdentifier)
 	others := map[string]string{} // names of licenses, by reference
 	for _, p := range c.Packages {
-		purl := p.URL(c.OS)
-		sum := sha256.Sum256([]byte(purl))
-		one := &spdx.Package{
-			PackageName: p.Name, PackageVersion: p.Version, PackageDownloadLocation: none, PackageCopyrightText: none,
-			PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("%s-%s-%x", p.Kind, notOfIDs().ReplaceAllString(p.Name, "-"), sum[:6])),
-			PackageLicenseConcluded:   none,
-			PackageLicenseDeclared:    cmp.Or(spdxExpression(p.Licenses, others), none),
-			PackageExternalReferences: []*spdx.PackageExternalReference{{Category: "PACKAGE-MANAGER", RefType: "purl", Locator: purl}},
-		}
-		if p.Epoch != "" {
-			one.PackageVersion = p.Epoch + ":" + p.Version
-		}
-		if p.Supplier != "" {
-			one.PackageSupplier = &common.Supplier{SupplierType: "Organization", Supplier: p.Supplier}
-		}
-		if len(p.Paths) > 0 {
-			one.PackageSourceInfo = "found at /" + strings.Join(p.Paths, ", /")
-		}
+		one := c.spdxPackage(p, others)
 		doc.Packages = append(doc.Packages, one)
 		relate(root.PackageSPDXIdentifier, "CONTAINS", one.PackageSPDXIdentifier)
 	}
@@ -137,6 +122,30 @@ func (c *Contents) spdx(w io.Writer, d Document) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(doc)
+}
+
+// spdxPackage returns the entry of a package, and adds its licenses that SPDX does not list to
+// others.
+func (c *Contents) spdxPackage(p Package, others map[string]string) *spdx.Package {
+	purl := p.URL(c.OS)
+	sum := sha256.Sum256([]byte(purl))
+	one := &spdx.Package{
+		PackageName: p.Name, PackageVersion: p.Version, PackageDownloadLocation: none, PackageCopyrightText: none,
+		PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("%s-%s-%x", p.Kind, notOfIDs().ReplaceAllString(p.Name, "-"), sum[:6])),
+		PackageLicenseConcluded:   none,
+		PackageLicenseDeclared:    cmp.Or(spdxExpression(p.Licenses, others), none),
+		PackageExternalReferences: []*spdx.PackageExternalReference{{Category: "PACKAGE-MANAGER", RefType: "purl", Locator: purl}},
+	}
+	if p.Epoch != "" {
+		one.PackageVersion = p.Epoch + ":" + p.Version
+	}
+	if p.Supplier != "" {
+		one.PackageSupplier = &common.Supplier{SupplierType: "Organization", Supplier: p.Supplier}
+	}
+	if len(p.Paths) > 0 {
+		one.PackageSourceInfo = "found at /" + strings.Join(p.Paths, ", /")
+	}
+	return one
 }
 
 // spdxExpression joins licenses to an expression. A license that is not in SPDX's list

@@ -119,13 +119,11 @@ func (b *bench) bakeSideBySide(ctx context.Context, n int, delays cloud.Delays) 
 	defer direct.Close()
 	who := s.Credentials()[0]
 
-	template := filepath.Join(dir, "t.pkr.hcl")
-	if err := os.WriteFile(template, []byte(sideBySide(n)), 0o600); err != nil {
+	cmd, err := b.sideBySideCommand(ctx, dir, n)
+	if err != nil {
 		return r, err
 	}
-	cmd := exec.CommandContext(ctx, b.bake, "build", "-json", "-color=false", template)
-	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+counted.URL, "AWS_ACCESS_KEY_ID="+who.AccessKeyID,
-		"AWS_SECRET_ACCESS_KEY="+who.SecretAccessKey, "BAKE_STATE_DIR="+filepath.Join(dir, "state"))
+	cmd.Env = append(cmd.Env, "AWS_ENDPOINT_URL="+counted.URL, "AWS_ACCESS_KEY_ID="+who.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+who.SecretAccessKey)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return r, err
@@ -161,6 +159,18 @@ func (b *bench) bakeSideBySide(ctx context.Context, n int, delays cloud.Delays) 
 		r.late = []time.Duration{0}
 	}
 	return r, nil
+}
+
+// sideBySideCommand returns the command that bakes a template with n sources, and keeps its state
+// in dir.
+func (b *bench) sideBySideCommand(ctx context.Context, dir string, n int) (*exec.Cmd, error) {
+	template := filepath.Join(dir, "t.pkr.hcl")
+	if err := os.WriteFile(template, []byte(sideBySide(n)), 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, b.bake, "build", "-json", "-color=false", template)
+	cmd.Env = append(os.Environ(), "BAKE_STATE_DIR="+filepath.Join(dir, "state"))
+	return cmd, nil
 }
 
 // sideBySide is a template that makes n images, each with two copies.

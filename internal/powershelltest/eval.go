@@ -788,24 +788,9 @@ func (in *interpreter) invoke(c *command, input []any) (out []any, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var args []any
-	flags := map[string]any{}
-	for i := 0; i < len(c.args); i++ {
-		if p, ok := c.args[i].(*parameter); ok {
-			flags[p.name] = true
-			if takesValue(p.name) && i+1 < len(c.args) {
-				i++
-				if flags[p.name], err = in.val(c.args[i]); err != nil {
-					return nil, err
-				}
-			}
-			continue
-		}
-		v, err := in.val(c.args[i])
-		if err != nil {
-			return nil, err
-		}
-		args = append(args, v)
+	flags, args, err := in.arguments(c)
+	if err != nil {
+		return nil, err
 	}
 	if b, ok := name.(*block); ok {
 		if c.how == '.' {
@@ -829,27 +814,55 @@ func (in *interpreter) invoke(c *command, input []any) (out []any, err error) {
 		}
 		return nil, err
 	}
+	return nil, in.native(c, word)
+}
+
+// arguments evaluates the arguments of a command.
+func (in *interpreter) arguments(c *command) (flags map[string]any, args []any, err error) {
+	flags = map[string]any{}
+	for i := 0; i < len(c.args); i++ {
+		if p, ok := c.args[i].(*parameter); ok {
+			flags[p.name] = true
+			if takesValue(p.name) && i+1 < len(c.args) {
+				i++
+				if flags[p.name], err = in.val(c.args[i]); err != nil {
+					return nil, nil, err
+				}
+			}
+			continue
+		}
+		v, err := in.val(c.args[i])
+		if err != nil {
+			return nil, nil, err
+		}
+		args = append(args, v)
+	}
+	return flags, args, nil
+}
+
+// native runs a program of the host with the arguments of a command unchanged.
+func (in *interpreter) native(c *command, word string) error {
 	if in.Native == nil {
-		return nil, &thrown{"The term '" + word + "' is not recognized as the name of a cmdlet, function, script file, or operable program."}
+		return &thrown{"The term '" + word + "' is not recognized as the name of a cmdlet, function, script file, or operable program."}
 	}
 	words := []string{word}
-	for _, n := range c.args { // unchanged
+	for _, n := range c.args {
 		if p, ok := n.(*parameter); ok {
 			words = append(words, "-"+p.name)
 			continue
 		}
 		v, err := in.val(n)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		words = append(words, str(v))
 	}
 	status := in.Native(in.Host, words)
 	if status == NotFound {
-		return nil, &thrown{"The term '" + word + "' is not recognized as the name of a cmdlet, function, script file, or operable program."}
+		return &thrown{"The term '" + word + "' is not recognized as the name of a cmdlet, function, script file, or operable program."}
 	}
 	in.global.vars["lastexitcode"] = status
-	return nil, nil
+	return nil
 }
 
 // NotFound is the error of Native if there is no such program.

@@ -25,95 +25,85 @@ type cmdlet func(in *interpreter, flags map[string]any, args, input []any) ([]an
 
 // commands returns the built-in commands of PowerShell, by name.
 func commands() map[string]cmdlet {
-	write := func(in *interpreter, _ map[string]any, args, input []any) ([]any, error) {
-		if len(args) == 1 {
-			return flat(args[0]), nil
-		}
-		return append(input, args...), nil
-	}
 	return map[string]cmdlet{
-		"write-output": write,
-		"echo":         write,
-		"write-host": func(in *interpreter, _ map[string]any, args, _ []any) ([]any, error) {
-			_, err := io.WriteString(in.Stdout, str(args)+in.newline())
-			return nil, err
-		},
-		"write-error": func(in *interpreter, flags map[string]any, args, _ []any) ([]any, error) {
-			return nil, in.fail(flags, "%s", str(args))
-		},
-		"out-null": func(*interpreter, map[string]any, []any, []any) ([]any, error) { return nil, nil },
-		"out-string": func(in *interpreter, _ map[string]any, _, input []any) ([]any, error) {
-			var b strings.Builder
-			for _, v := range input {
-				b.WriteString(str(v) + in.newline())
-			}
-			return []any{b.String()}, nil
-		},
-		"set-psdebug": func(in *interpreter, flags map[string]any, _, _ []any) ([]any, error) {
-			_, err := io.WriteString(in.Stdout, "DEBUG: trace "+str(flags["trace"])+in.newline())
-			return nil, err
-		},
-		"set-strictmode": func(in *interpreter, _ map[string]any, _, _ []any) ([]any, error) {
-			in.strict = true
-			return nil, nil
-		},
-		"start-sleep": func(in *interpreter, flags map[string]any, args, _ []any) ([]any, error) {
-			return nil, sleep(flags, args)
-		},
-		"where-object": func(in *interpreter, _ map[string]any, args, input []any) (out []any, err error) {
-			for _, v := range input {
-				ok, err := in.each(args, v)
-				if err != nil {
-					return out, err
-				}
-				if truth(value(ok)) {
-					out = append(out, v)
-				}
-			}
-			return out, nil
-		},
-		"foreach-object": func(in *interpreter, _ map[string]any, args, input []any) (out []any, err error) {
-			for _, v := range input {
-				more, err := in.each(args, v)
-				if out = append(out, more...); err != nil {
-					return out, err
-				}
-			}
-			return out, nil
-		},
-		"test-path":   testPath,
-		"remove-item": removeItem,
-		"set-content": func(in *interpreter, flags map[string]any, args, input []any) ([]any, error) {
-			name, text := flags["path"], flags["value"]
-			if flags["literalpath"] != nil {
-				name = flags["literalpath"]
-			}
-			if name == nil && len(args) > 0 {
-				name, args = args[0], args[1:]
-			}
-			if text == nil && len(args) > 0 {
-				text = args[0]
-			}
-			if text == nil {
-				text = input
-			}
-			if err := os.WriteFile(in.Path(str(name)), []byte(str(text)+in.newline()), 0o600); err != nil {
-				return nil, in.fail(flags, "%s", err)
-			}
-			return nil, nil
-		},
-		"get-content": func(in *interpreter, flags map[string]any, args, _ []any) (out []any, err error) {
-			b, err := os.ReadFile(in.Path(str(args)))
-			if err != nil {
-				return nil, in.fail(flags, "%s", err)
-			}
-			for line := range strings.Lines(string(b)) {
-				out = append(out, strings.TrimRight(line, "\r\n"))
-			}
-			return out, nil
-		},
-		"new-object": newObject,
+		"write-output":   writeOutput,
+		"echo":           writeOutput,
+		"write-host":     writeHost,
+		"write-error":    writeError,
+		"out-null":       func(*interpreter, map[string]any, []any, []any) ([]any, error) { return nil, nil },
+		"out-string":     outString,
+		"set-psdebug":    setPSDebug,
+		"set-strictmode": setStrictMode,
+		"start-sleep":    startSleep,
+		"where-object":   whereObject,
+		"foreach-object": forEachObject,
+		"test-path":      testPath,
+		"remove-item":    removeItem,
+		"set-content":    setContent,
+		"get-content":    getContent,
+		"new-object":     newObject,
 	}
+}
+
+func writeOutput(_ *interpreter, _ map[string]any, args, input []any) ([]any, error) {
+	if len(args) == 1 {
+		return flat(args[0]), nil
+	}
+	return append(input, args...), nil
+}
+
+func writeHost(in *interpreter, _ map[string]any, args, _ []any) ([]any, error) {
+	_, err := io.WriteString(in.Stdout, str(args)+in.newline())
+	return nil, err
+}
+
+func writeError(in *interpreter, flags map[string]any, args, _ []any) ([]any, error) {
+	return nil, in.fail(flags, "%s", str(args))
+}
+
+func outString(in *interpreter, _ map[string]any, _, input []any) ([]any, error) {
+	var b strings.Builder
+	for _, v := range input {
+		b.WriteString(str(v) + in.newline())
+	}
+	return []any{b.String()}, nil
+}
+
+func setPSDebug(in *interpreter, flags map[string]any, _, _ []any) ([]any, error) {
+	_, err := io.WriteString(in.Stdout, "DEBUG: trace "+str(flags["trace"])+in.newline())
+	return nil, err
+}
+
+func setStrictMode(in *interpreter, _ map[string]any, _, _ []any) ([]any, error) {
+	in.strict = true
+	return nil, nil
+}
+
+func startSleep(_ *interpreter, flags map[string]any, args, _ []any) ([]any, error) {
+	return nil, sleep(flags, args)
+}
+
+func whereObject(in *interpreter, _ map[string]any, args, input []any) (out []any, err error) {
+	for _, v := range input {
+		ok, err := in.each(args, v)
+		if err != nil {
+			return out, err
+		}
+		if truth(value(ok)) {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+func forEachObject(in *interpreter, _ map[string]any, args, input []any) (out []any, err error) {
+	for _, v := range input {
+		more, err := in.each(args, v)
+		if out = append(out, more...); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // each calls a block for one value.
@@ -129,6 +119,37 @@ func (in *interpreter) each(args []any, v any) ([]any, error) {
 	in.scope.vars["_"] = v
 	defer func() { in.scope.vars["_"] = before }()
 	return in.capture(func() error { return in.inner(b) })
+}
+
+func setContent(in *interpreter, flags map[string]any, args, input []any) ([]any, error) {
+	name, text := flags["path"], flags["value"]
+	if flags["literalpath"] != nil {
+		name = flags["literalpath"]
+	}
+	if name == nil && len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	if text == nil && len(args) > 0 {
+		text = args[0]
+	}
+	if text == nil {
+		text = input
+	}
+	if err := os.WriteFile(in.Path(str(name)), []byte(str(text)+in.newline()), 0o600); err != nil {
+		return nil, in.fail(flags, "%s", err)
+	}
+	return nil, nil
+}
+
+func getContent(in *interpreter, flags map[string]any, args, _ []any) (out []any, err error) {
+	b, err := os.ReadFile(in.Path(str(args)))
+	if err != nil {
+		return nil, in.fail(flags, "%s", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		out = append(out, strings.TrimRight(line, "\r\n"))
+	}
+	return out, nil
 }
 
 func paths(flags map[string]any, args []any) []any {

@@ -231,85 +231,22 @@ func (p *parser) cond() node {
 }
 
 func (p *parser) statement() node {
-	keyword := func(s string) bool {
-		if !p.word(s) {
-			return false
-		}
-		p.at += len(s)
-		return true
-	}
 	switch {
-	case keyword("function"):
-		p.space()
-		start := p.at
-		for isWord(p.peek()) || p.peek() == '-' {
-			p.at++
-		}
-		f := &function{name: strings.ToLower(string(p.src[start:p.at]))}
-		var params []string
-		if p.space(); p.peek() == '(' {
-			params = p.params()
-		}
-		f.body = p.block()
-		f.body.params = append(f.body.params, params...)
-		return f
-	case keyword("if"):
-		s := &ifStmt{conds: []node{p.cond()}, blocks: []*block{p.block()}}
-		for {
-			at := p.at
-			switch p.blank(); {
-			case keyword("elseif"):
-				s.conds, s.blocks = append(s.conds, p.cond()), append(s.blocks, p.block())
-				continue
-			case keyword("else"):
-				s.other = p.block()
-			default:
-				p.at = at
-			}
-			return s
-		}
-	case keyword("while"):
+	case p.keyword("function"):
+		return p.functionDefinition()
+	case p.keyword("if"):
+		return p.ifStatement()
+	case p.keyword("while"):
 		return &loop{before: true, cond: p.cond(), body: p.block()}
-	case keyword("do"):
-		l := &loop{body: p.block()}
-		switch p.blank(); {
-		case keyword("until"):
-			l.until = true
-		case keyword("while"):
-		default:
-			p.fail("do without an end")
-		}
-		l.cond = p.cond()
-		return l
-	case keyword("foreach"):
-		p.want("(")
-		p.want("$")
-		f := &foreach{name: p.name()}
-		p.space()
-		p.want("in")
-		p.blank()
-		f.in = p.pipeline()
-		p.want(")")
-		f.body = p.block()
-		return f
-	case keyword("try"):
-		t := &try{body: p.block()}
-		at := p.at
-		if p.blank(); keyword("catch") {
-			t.catch = p.block()
-			at = p.at
-		}
-		if p.blank(); keyword("finally") {
-			t.finally = p.block()
-			at = p.at
-		}
-		if p.at = at; t.catch == nil && t.finally == nil {
-			p.fail("try without catch and finally")
-		}
-		return t
+	case p.keyword("do"):
+		return p.doStatement()
+	case p.keyword("foreach"):
+		return p.foreachStatement()
+	case p.keyword("try"):
+		return p.tryStatement()
 	}
 	for _, how := range []string{"return", "exit", "throw"} {
-		if keyword(how) {
+		if p.keyword(how) {
 			s := &leave{how: how}
 			if p.space(); !p.ended() {
 				s.value = p.pipeline()
@@ -318,6 +255,91 @@ func (p *parser) statement() node {
 		}
 	}
 	return p.pipeline()
+}
+
+// keyword skips a keyword, and reports whether it is next.
+func (p *parser) keyword(s string) bool {
+	if !p.word(s) {
+		return false
+	}
+	p.at += len(s)
+	return true
+}
+
+func (p *parser) functionDefinition() node {
+	p.space()
+	start := p.at
+	for isWord(p.peek()) || p.peek() == '-' {
+		p.at++
+	}
+	f := &function{name: strings.ToLower(string(p.src[start:p.at]))}
+	var params []string
+	if p.space(); p.peek() == '(' {
+		params = p.params()
+	}
+	f.body = p.block()
+	f.body.params = append(f.body.params, params...)
+	return f
+}
+
+func (p *parser) ifStatement() node {
+	s := &ifStmt{conds: []node{p.cond()}, blocks: []*block{p.block()}}
+	for {
+		at := p.at
+		switch p.blank(); {
+		case p.keyword("elseif"):
+			s.conds, s.blocks = append(s.conds, p.cond()), append(s.blocks, p.block())
+			continue
+		case p.keyword("else"):
+			s.other = p.block()
+		default:
+			p.at = at
+		}
+		return s
+	}
+}
+
+func (p *parser) doStatement() node {
+	l := &loop{body: p.block()}
+	switch p.blank(); {
+	case p.keyword("until"):
+		l.until = true
+	case p.keyword("while"):
+	default:
+		p.fail("do without an end")
+	}
+	l.cond = p.cond()
+	return l
+}
+
+func (p *parser) foreachStatement() node {
+	p.want("(")
+	p.want("$")
+	f := &foreach{name: p.name()}
+	p.space()
+	p.want("in")
+	p.blank()
+	f.in = p.pipeline()
+	p.want(")")
+	f.body = p.block()
+	return f
+}
+
+func (p *parser) tryStatement() node {
+	t := &try{body: p.block()}
+	at := p.at
+	if p.blank(); p.keyword("catch") {
+		t.catch = p.block()
+		at = p.at
+	}
+	if p.blank(); p.keyword("finally") {
+		t.finally = p.block()
+		at = p.at
+	}
+	if p.at = at; t.catch == nil && t.finally == nil {
+		p.fail("try without catch and finally")
+	}
+	return t
 }
 
 // ended reports whether a command is over here.

@@ -114,21 +114,8 @@ func (p *Package) item() item { return item{p.URL, fileEntry{p.Size, p.SHA256}} 
 // readSources verifies and reads the indexes of sources and sets the fields of s that depend on
 // them. Only the first source must exist.
 func (s *System) readSources(ctx context.Context, sources []source, keys openpgp.EntityList, o Options) (*archive, error) {
-	s.fetcher.report(Progress{Phase: "verify the mirror"})
-	releases := make([]*release, len(sources))
-	g, gctx := errgroup.WithContext(ctx)
-	for i, src := range sources {
-		g.Go(func() error {
-			r, err := s.readRelease(gctx, src, keys, o.Now())
-			if i > 0 && errors.Is(err, errNotFound) {
-				s.fetcher.report(Progress{Note: fmt.Sprintf("%s has no suite %s: continuing without it", src.URI, src.Suite)})
-				return nil
-			}
-			releases[i] = r
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	releases, err := s.readReleases(ctx, sources, keys, o.Now())
+	if err != nil {
 		return nil, err
 	}
 	s.Version, s.date = releases[0].Version, releases[0].Date
@@ -162,6 +149,31 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 	if err := s.fetcher.all(ctx, "download indexes", items); err != nil {
 		return nil, err
 	}
+	return s.readIndexes(indexes)
+}
+
+// readReleases reads and verifies the Release of each source, nil for a source without one. The
+// first source must have one.
+func (s *System) readReleases(ctx context.Context, sources []source, keys openpgp.EntityList, now time.Time) ([]*release, error) {
+	s.fetcher.report(Progress{Phase: "verify the mirror"})
+	releases := make([]*release, len(sources))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, src := range sources {
+		g.Go(func() error {
+			r, err := s.readRelease(ctx, src, keys, now)
+			if i > 0 && errors.Is(err, errNotFound) {
+				s.fetcher.report(Progress{Note: fmt.Sprintf("%s has no suite %s: continuing without it", src.URI, src.Suite)})
+				return nil
+			}
+			releases[i] = r
+			return err
+		})
+	}
+	return releases, g.Wait()
+}
+
+// readIndexes reads downloaded package indexes.
+func (s *System) readIndexes(indexes []indexItem) (*archive, error) {
 	packages := newArchive()
 	for _, it := range indexes {
 		b, err := os.ReadFile(s.fetcher.path(it.item))

@@ -95,7 +95,12 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	}
 	fmt.Fprint(report, reportReady+string(InitBuiltin)+"\n"+b.announced)
 	report.Close()
+	return superviseBuiltin(stop, server, serverPID, services)
+}
 
+// superviseBuiltin restarts the SSH server whenever it ends, until a signal requests the end of the
+// machine. services is the process that starts the services.
+func superviseBuiltin(stop <-chan os.Signal, server func() *exec.Cmd, serverPID, services int) error {
 	ends := reap()
 	respawn := make(<-chan time.Time)
 	for {
@@ -125,6 +130,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 				}
 			}
 		case <-respawn:
+			var err error
 			if exists(sshServerStopped) {
 				respawn = time.After(respawnDelay)
 			} else if serverPID, err = startSSHServer(server); err != nil {

@@ -174,19 +174,8 @@ func (s *shim) startInit() error {
 	}
 	defer reportRead.Close()
 
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{roleInit}
-	cmd.Env = []string{}
-	if len(s.boot.Command) == 0 {
-		cmd.Env = append(cmd.Env, "container="+containerName)
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.terminal, s.terminal, s.terminal
+	cmd := s.initCommand()
 	cmd.ExtraFiles = append([]*os.File{specRead, reportWrite}, mounts...)
-	cmd.SysProcAttr = &unix.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-		Pdeathsig:  unix.SIGKILL,
-		Setsid:     true,
-	}
 	if s.boot.InitCgroup != "" {
 		dir, err := os.Open(s.boot.InitCgroup)
 		if err != nil {
@@ -228,6 +217,23 @@ func (s *shim) startInit() error {
 		text = "the first process died before it said why"
 	}
 	return errors.New(text)
+}
+
+// initCommand returns the command of the first process, without the files that it inherits.
+func (s *shim) initCommand() *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{roleInit}
+	cmd.Env = []string{}
+	if len(s.boot.Command) == 0 {
+		cmd.Env = append(cmd.Env, "container="+containerName)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.terminal, s.terminal, s.terminal
+	cmd.SysProcAttr = &unix.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Pdeathsig:  unix.SIGKILL,
+		Setsid:     true,
+	}
+	return cmd
 }
 
 // startStatfsServer makes the processes that the calling thread starts see the

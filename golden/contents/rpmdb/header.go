@@ -89,16 +89,22 @@ func header(blob []byte) (Package, error) {
 	if p.Name == "" {
 		return p, damaged("a package has no name")
 	}
-	left := amplification * len(blob)
+	p.Files = append(p.Files, paths(dirs, bases, indexes, amplification*len(blob))...)
+	return p, nil
+}
+
+// paths joins the names of files and their directories: indexes has the directory of each file. It
+// stops after limit bytes.
+func paths(dirs, bases []string, indexes []int32, limit int) (files []string) {
 	for i, base := range bases[:min(len(bases), len(indexes))] {
 		if n := indexes[i]; n >= 0 && int(n) < len(dirs) {
-			if left -= len(dirs[n]) + len(base); left < 0 {
+			if limit -= len(dirs[n]) + len(base); limit < 0 {
 				break
 			}
-			p.Files = append(p.Files, dirs[n]+base)
+			files = append(files, dirs[n]+base)
 		}
 	}
-	return p, nil
+	return files
 }
 
 // value returns the bytes of an entry's value; empty if it is truncated.

@@ -120,22 +120,7 @@ func read(r *http.Request) ([]Span, error) {
 	var request struct {
 		ResourceSpans []struct {
 			Resource   struct{ Attributes attrs }
-			ScopeSpans []struct {
-				Spans []struct {
-					TraceID, SpanID, ParentSpanID, Name string
-					Kind                                int
-					StartTimeUnixNano, EndTimeUnixNano  string
-					Attributes                          attrs
-					Events                              []struct {
-						TimeUnixNano, Name string
-						Attributes         attrs
-					}
-					Status struct {
-						Code    int
-						Message string
-					}
-				}
-			}
+			ScopeSpans []struct{ Spans []wireSpan }
 		}
 	}
 	if err := json.NewDecoder(body).Decode(&request); err != nil {
@@ -149,25 +134,50 @@ func read(r *http.Request) ([]Span, error) {
 		}
 		for _, ss := range rs.ScopeSpans {
 			for _, s := range ss.Spans {
-				one := Span{Trace: s.TraceID, ID: s.SpanID, Parent: s.ParentSpanID, Name: s.Name, Resource: resource, Failed: s.Status.Code == 2, Error: s.Status.Message}
-				var e1, e2 error
-				one.Start, e1 = at(s.StartTimeUnixNano)
-				one.End, e2 = at(s.EndTimeUnixNano)
-				if one.Attrs, err = s.Attributes.texts(); err != nil || e1 != nil || e2 != nil || len(s.TraceID) != 32 || len(s.SpanID) != 16 || len(s.ParentSpanID)%16 != 0 || s.Kind != 1 || one.End.Before(one.Start) {
-					return nil, fmt.Errorf("the span %+v: %w, %w, %w", s, err, e1, e2)
-				}
-				for _, e := range s.Events {
-					text := e.Name
-					for _, a := range e.Attributes {
-						text += " " + *a.Value.StringValue
-					}
-					one.Events = append(one.Events, text)
+				one, err := s.span(resource)
+				if err != nil {
+					return nil, err
 				}
 				all = append(all, one)
 			}
 		}
 	}
 	return all, nil
+}
+
+// wireSpan is a span in a request.
+type wireSpan struct {
+	TraceID, SpanID, ParentSpanID, Name string
+	Kind                                int
+	StartTimeUnixNano, EndTimeUnixNano  string
+	Attributes                          attrs
+	Events                              []struct {
+		TimeUnixNano, Name string
+		Attributes         attrs
+	}
+	Status struct {
+		Code    int
+		Message string
+	}
+}
+
+// span checks s, and returns it with the attributes of its resource.
+func (s wireSpan) span(resource map[string]string) (Span, error) {
+	one := Span{Trace: s.TraceID, ID: s.SpanID, Parent: s.ParentSpanID, Name: s.Name, Resource: resource, Failed: s.Status.Code == 2, Error: s.Status.Message}
+	var err, e1, e2 error
+	one.Start, e1 = at(s.StartTimeUnixNano)
+	one.End, e2 = at(s.EndTimeUnixNano)
+	if one.Attrs, err = s.Attributes.texts(); err != nil || e1 != nil || e2 != nil || len(s.TraceID) != 32 || len(s.SpanID) != 16 || len(s.ParentSpanID)%16 != 0 || s.Kind != 1 || one.End.Before(one.Start) {
+		return Span{}, fmt.Errorf("the span %+v: %w, %w, %w", s, err, e1, e2)
+	}
+	for _, e := range s.Events {
+		text := e.Name
+		for _, a := range e.Attributes {
+			text += " " + *a.Value.StringValue
+		}
+		one.Events = append(one.Events, text)
+	}
+	return one, nil
 }
 
 func at(text string) (time.Time, error) {
