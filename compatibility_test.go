@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCompatibilityNames: every fixture, script and test that the page on the
-// language names is there, so that each rule on it is shown by something.
+// TestCompatibilityNames: every fixture, script and test that the page about the language names
+// exists, so that each rule there has a test.
 func TestCompatibilityNames(t *testing.T) {
 	const page = "docs/compatibility-language.md"
 	text, err := os.ReadFile(page)

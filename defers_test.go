@@ -21,7 +21,7 @@ func TestDeferredErrors(t *testing.T) {
 	}
 }
 
-// TestLostByDefer: what the rule is about, and what it is not.
+// TestLostByDefer: cases that the rule covers, and cases that it does not.
 func TestLostByDefer(t *testing.T) {
 	const text = `package p
 func inner() (err error) {
@@ -56,8 +56,8 @@ func outer() (err error) {
 	}
 }
 
-// lostByDefer is where deferred functions of a file set variables of inner blocks that are called
-// as a result of their function.
+// lostByDefer returns the places in a file where deferred functions set variables of inner blocks
+// that have the name of a result.
 func lostByDefer(f *ast.File) (found []token.Pos) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		var kind *ast.FuncType
@@ -86,8 +86,8 @@ func lostByDefer(f *ast.File) (found []token.Pos) {
 	return found
 }
 
-// lost is where deferred functions below a node set what shadows a result. shadowed are the
-// results, and changes; declares says that the node may shadow one.
+// lost returns where deferred functions below a node set a variable that shadows a result.
+// shadowed holds the results, and changes; declares reports whether the node may shadow one.
 func lost(n ast.Node, shadowed map[string]bool, declares bool) (found []token.Pos) {
 	within := func(scope map[string]bool, nodes ...ast.Stmt) {
 		for _, s := range nodes {

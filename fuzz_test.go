@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestFuzzTargetsCompileFast: no package with a fuzz target needs a client of the
-// SDK, in its tests either, since everything is compiled anew for fuzzing and EC2's
-// client alone takes minutes. Such a target belongs in a package with what it tests.
+// TestFuzzTargetsCompileFast: no package with a fuzz target depends on a client of the SDK, not
+// even in its tests, since everything is compiled again for fuzzing, and EC2's client alone takes
+// minutes. Such a target belongs in a separate package with the code that it tests.
 func TestFuzzTargetsCompileFast(t *testing.T) {
 	var dirs []string
 	for _, s := range sources(t) {

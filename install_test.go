@@ -24,7 +24,7 @@ import (
 // archiveName is the archive of a release for the system of the test.
 var archiveName = fmt.Sprintf("bake_9.8.7_%s_%s", runtime.GOOS, runtime.GOARCH)
 
-// releaseFiles are those of a release whose program prints its version and does nothing else.
+// releaseFiles are the files of a release whose program only prints its version.
 func releaseFiles(t *testing.T) map[string]string {
 	t.Helper()
 	var archive bytes.Buffer
@@ -175,7 +175,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// TestInstallNothing: what is not as the release states leaves everything as it was.
+// TestInstallNothing: if anything differs from the release's checksums, nothing is changed.
 func TestInstallNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(files map[string]string)

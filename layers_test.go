@@ -1,4 +1,5 @@
-// Package bake_test holds the doors between the rooms of the project shut.
+// Package bake_test has tests of the structure of the project, such as the imports between its
+// packages.
 package bake_test
 
 import (
@@ -11,14 +12,14 @@ import (
 	"testing"
 )
 
-// rule says which packages of the module a package may import, other than in its tests.
+// rule defines the packages of the module that a package may import, other than in its tests.
 type rule struct {
 	of     string   // a package, or a pattern of [path.Match], or "x/..." for all below x
 	may    []string // packages, or "x/..." for x and all below it
 	reason string
 }
 
-// rules are tried from the top; the first that fits a package is the one that counts.
+// rules are in order of precedence: the first one that matches a package counts.
 var rules = []rule{
 	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/notice", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui/...", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
@@ -117,7 +118,7 @@ var rules = []rule{
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step", "step/onhost"}, "siblings do not import each other"},
 }
 
-// fits says whether the pattern of a rule fits a package.
+// fits reports whether a package matches the pattern of a rule.
 func fits(pattern, pkg string) bool {
 	if below, ok := strings.CutSuffix(pattern, "..."); ok {
 		return strings.HasPrefix(pkg+"/", below)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestNolintNamesLinters: what a comment silences is a linter that runs. golangci-lint says
-// nothing about comments for others, and they would stay after what they were about.
+// TestNolintNamesLinters: nolint comments name only linters that run. golangci-lint does not
+// report others, so they would stay without need.
 func TestNolintNamesLinters(t *testing.T) {
 	config, err := os.ReadFile(".golangci.yml")
 	if err != nil {

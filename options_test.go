@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// inert are the options that nothing reads but their validation, as their documentation says.
+// inert are the options that only their validation reads, as their documentation says.
 var inert = map[string]string{
 	"builder/amazon/internal/launch.Options.BlockDurationMinutes": "EC2 has no such spot instances any more",
 	"builder/amazon/internal/launch.Options.SpotPriceAutoProduct": "EC2 needs no product any more",
@@ -37,7 +37,7 @@ var inert = map[string]string{
 	"provisioner/powershell.Options.Binary":                       "scripts are uploaded unchanged",
 }
 
-// elsewhere are the options whose values are taken in ways that are not seen here.
+// elsewhere are the options whose values are used in ways that this test cannot detect.
 var elsewhere = map[string]string{
 	"builder/amazon/internal/launch.PolicyDocument.Statement": "it is sent with its policy, as JSON",
 	"builder/amazon/internal/launch.PolicyDocument.Version":   "it is sent with its policy, as JSON",
@@ -88,8 +88,8 @@ type option struct {
 	comment string
 }
 
-// optionsOf returns the options of all packages but those of the cloud, which has none, and the
-// fields that are read by more than validations.
+// optionsOf returns the options of all packages except those of the cloud, which has none, and the
+// fields that are used outside of validations.
 func optionsOf(t *testing.T) (map[*types.Var]option, map[*types.Var]bool) {
 	t.Helper()
 	syntax := map[string]*ast.File{}
@@ -123,8 +123,8 @@ func optionsOf(t *testing.T) (map[*types.Var]option, map[*types.Var]bool) {
 	return u.options, read
 }
 
-// uses are the declared options, and the functions that use fields and functions; nil
-// represents code outside of functions.
+// uses holds the declared options, and the functions that use fields and functions; nil represents
+// code outside of functions.
 type uses struct {
 	options   map[*types.Var]option
 	readers   map[*types.Var][]*types.Func
@@ -132,7 +132,7 @@ type uses struct {
 	validates map[*types.Func]bool // functions of which nothing remains but diagnostics
 }
 
-// add adds what a file of a directory says.
+// add adds the uses in a file of a directory.
 func (u *uses) add(dir string, f *ast.File, info *types.Info) {
 	for _, d := range f.Decls {
 		name, within := dir, (*types.Func)(nil)
@@ -199,7 +199,8 @@ func validates(f *ast.FuncType) bool {
 	})
 }
 
-// blamed are the fields whose addresses a call takes only to say which option it is about.
+// blamed returns the fields whose addresses are arguments of a call only to name the option in an
+// error.
 func blamed(call *ast.CallExpr) (fields []ast.Node) {
 	f, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || !slices.Contains([]string{"Errorf", "Known", "Name", "Range", "Set"}, f.Sel.Name) {

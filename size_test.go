@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// TestSize holds the stripped program below its goal. It exceeds it by far when
-// something looks methods up by a name that the linker cannot know (text/template,
-// html/template, reflect's MethodByName): every method of every type that becomes
-// an interface is then kept, those of the AWS SDK's clients among them.
+// TestSize checks the size of the stripped program. It exceeds the limit by far if some code looks
+// up methods by a name that the linker cannot know (text/template, html/template, reflect's
+// MethodByName): every method of every type that becomes an interface is then kept, including
+// those of the AWS SDK's clients.
 func TestSize(t *testing.T) {
 	if testing.Short() {
 		t.Skip("links the program")
@@ -35,12 +35,12 @@ func TestSize(t *testing.T) {
 	t.Run("initialization", func(t *testing.T) { testInitialization(t, program) })
 }
 
-// TestSorts holds sorting to package sort: each type that is sorted by a function of
+// TestSorts: only package sort is used for sorting: each type that is sorted by a function of
 // package slices adds some 15 kB to the program, and sixty of them a megabyte.
 func TestSorts(t *testing.T) {
 	large := regexp.MustCompile(`\bslices\.(Sort|SortStable|Sorted|SortedStable)Func\(`)
 	for _, s := range sources(t) {
-		if s.syntax == nil || strings.HasPrefix(s.name, "internal/torture/") || strings.HasPrefix(s.name, "internal/bench/") { // programs of their own
+		if s.syntax == nil || strings.HasPrefix(s.name, "internal/torture/") || strings.HasPrefix(s.name, "internal/bench/") { // separate programs
 			continue
 		}
 		for i, line := range strings.Split(s.text, "\n") {

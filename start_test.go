@@ -16,7 +16,7 @@ import (
 // "bake version". Regular expressions are compiled when first needed, and no package
 // that builds large tables is linked.
 func TestLittleIsDoneBeforeMain(t *testing.T) {
-	linked := map[string]bool{"bake/cmd/bake": true} // and what is linked with it: each package follows its imports
+	linked := map[string]bool{"bake/cmd/bake": true} // and what is linked with it, in order of initialization
 	for _, p := range slices.Backward(packages(t)) {
 		if linked[p.ImportPath] {
 			for _, in := range p.Imports {
@@ -42,11 +42,11 @@ func TestLittleIsDoneBeforeMain(t *testing.T) {
 	}
 }
 
-// testInitialization holds what packages allocate before main, which is what they do then
-// counted in a way that no machine changes. A third of it are the expressions that each
-// client of the AWS SDK compiles.
+// testInitialization limits the memory that packages allocate before main, which measures their
+// work independently of the machine. A third of it is for the expressions that each client of the
+// AWS SDK compiles.
 func testInitialization(t *testing.T, program string) {
-	const limit = 1_400_000 // bytes: 0.5 MB are six services of the SDK, 0.2 go-cmp, which hclwrite has
+	const limit = 1_400_000 // bytes: 0.5 MB are six services of the SDK, 0.2 go-cmp, which hclwrite imports
 	cmd := exec.Command(program, "version")
 	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
 	var trace strings.Builder
@@ -83,8 +83,7 @@ func (i initialized) String() string {
 	return fmt.Sprintf("%d bytes in %d: %s\n", i.bytes, i.allocs, i.pkg)
 }
 
-// compiledAtOnce returns the places where variables of a package are set to a compiled
-// expression.
+// compiledAtOnce returns the places where package variables are set to a compiled expression.
 func compiledAtOnce(f *ast.File) (at []token.Pos) {
 	for _, d := range f.Decls {
 		vars, ok := d.(*ast.GenDecl)

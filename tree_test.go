@@ -24,7 +24,7 @@ type source struct {
 	syntax *ast.File // with comments; nil for tests
 }
 
-// positions are those of the syntax of all sources.
+// positions are the positions in all sources.
 var positions = token.NewFileSet()
 
 // sources returns the Go files of the module, which are read once.
@@ -63,16 +63,16 @@ var readSources = sync.OnceValues(func() (all []source, err error) {
 	})
 })
 
-// listed is a package as the go command describes it.
+// listed is a package as listed by the go command.
 type listed struct {
 	ImportPath string
-	Export     string // the file with the types of what it exports
+	Export     string // the file with the types of its exports
 	GoFiles    []string
 	Imports    []string
 }
 
-// packages returns the packages of the module and all that they import, each after its imports,
-// which are listed once.
+// packages returns the packages of the module and all their dependencies, each after its imports.
+// They are listed once.
 func packages(t *testing.T) []listed {
 	t.Helper()
 	all, err := listPackages()
@@ -106,8 +106,8 @@ var listPackages = sync.OnceValues(func() (all []listed, err error) {
 // dir returns the directory of a package of the module, from the module's root.
 func (p listed) dir() (string, bool) { return strings.CutPrefix(p.ImportPath, "bake/") }
 
-// checker checks the types of packages from their syntax, so that what they declare is the same
-// object wherever it is used. What it is not given comes from the files of the go command.
+// checker checks the types of packages from their syntax, so that a declaration is the same object
+// wherever it is used. Other packages are read from the export files of the go command.
 type checker struct {
 	checked map[string]*types.Package
 	others  types.Importer

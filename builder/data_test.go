@@ -13,7 +13,7 @@ import (
 	"bake/communicator/none"
 )
 
-// What an artifact says of its machine has neither secrets nor stand-ins.
+// The artifact's data about its machine contains neither secrets nor placeholders.
 func TestPublicData(t *testing.T) {
 	data := builder.MachineData(none.Communicator{}, builder.Facts{RunID: "run"})
 	data["Password"], data["SSHPrivateKey"], data["WinRMPassword"] = builder.Secret("hunter2"), builder.Secret("-----BEGIN"), builder.Secret("hunter3")
@@ -40,8 +40,8 @@ type reached struct {
 
 func (r reached) Describe() communicator.Connection { return r.Connection }
 
-// What a machine is logged in to with is secret, under whatever name it stands in
-// build.*, and a value that is secret is shown nowhere.
+// The credentials for a machine are secret under every name that they have in build.*, and are
+// never shown.
 func TestSecretsOfAMachine(t *testing.T) {
 	conn := reached{Connection: communicator.Connection{Host: "h", Port: 5986, User: "u", Password: "p", WinRM: true}}
 	data := builder.MachineData(conn, builder.Facts{RunID: "run", ID: "i-1", Communicator: "winrm", PublicKey: "pub", PrivateKey: "key"})
@@ -55,7 +55,7 @@ func TestSecretsOfAMachine(t *testing.T) {
 	}
 }
 
-// Values read back as they were written.
+// Values are unchanged after writing and reading.
 func TestValueInJSON(t *testing.T) {
 	for _, want := range []builder.Value{builder.Text("22"), builder.Text(""), builder.Text("a\"b"), builder.Number(22), builder.Number(-1)} {
 		var got builder.Value

@@ -10,10 +10,10 @@ import (
 	"bake/config/schema"
 )
 
-// notThere are components and options that are left out on purpose.
+// notThere are components and options that are omitted on purpose.
 var notThere = map[string]string{}
 
-// TestOptionNames: each component takes every option that templates may use.
+// TestOptionNames: each component accepts every option that templates may use.
 func TestOptionNames(t *testing.T) {
 	text, err := os.ReadFile("../testdata/option-names.txt")
 	if err != nil {
@@ -33,7 +33,7 @@ func TestOptionNames(t *testing.T) {
 	optionsOf(t, have, "data.", all.DataSources)
 	for name, options := range lists {
 		if !strings.Contains(name, ".") {
-			continue // options that others share
+			continue // options that several components share
 		}
 		docs, built := have[name]
 		if why := notThere[name]; why != "" {
@@ -60,7 +60,7 @@ func TestOptionNames(t *testing.T) {
 	}
 }
 
-// expand puts the options of a list in the place of its name.
+// expand replaces the name of a list by its options.
 func expand(lists map[string][]string, options []string) (all []string) {
 	for _, o := range options {
 		if group, ok := strings.CutPrefix(o, "@"); ok {

@@ -45,8 +45,8 @@ func (all Plugins) Called(source string) (Plugin, bool) {
 	return all[i], true
 }
 
-// InsteadOf returns the one that is used in place of an installed plugin with this source: the
-// constraint of whoever wants it allows its version.
+// InsteadOf returns the built-in plugin that replaces an installed plugin with this source, if the
+// version constraint of the template allows its version.
 func (all Plugins) InsteadOf(source string, allows func(version string) bool) (Plugin, bool) {
 	b, ok := all.Called(source)
 	return b, ok && allows(b.Version)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestComponentsBelongSomewhere: a component is one of those that Packer itself
-// has, or one of a plugin that templates can require.
+// TestComponentsBelongSomewhere: every component is one of Packer itself, or belongs to a plugin
+// that templates can require.
 func TestComponentsBelongSomewhere(t *testing.T) {
 	core := []string{
 		"artifice", "breakpoint", "checksum", "compress", "file", "hcp-packer-artifact", "hcp-packer-version", "hcp-sbom", "http", "manifest", "null",

@@ -45,7 +45,8 @@ func TestUnpackEndlessHole(t *testing.T) {
 	why := errors.New("enough")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, why)
 	defer cancel()
-	// File systems have their limits, which Windows has many words for; else it ends with the context.
+	// File systems have limits, for which Windows has several errors; otherwise the transfer ends
+	// with the context.
 	err = Unpack(ctx, bytes.NewReader(append(block, make([]byte, 1024)...)), root)
 	if err == nil || runtime.GOOS != "windows" && !errors.Is(err, why) && !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("got %v", err)
@@ -55,8 +56,7 @@ func TestUnpackEndlessHole(t *testing.T) {
 	}
 }
 
-// FuzzUnpack feeds what a hostile machine could send: whatever it is, nothing
-// is written outside the directory.
+// FuzzUnpack reads streams of a hostile machine: nothing is ever written outside the directory.
 func FuzzUnpack(f *testing.F) {
 	for _, h := range []tar.Header{
 		{Name: "../out", Typeflag: tar.TypeReg, Size: 1},

@@ -139,7 +139,7 @@ func TestAutoFilesNeedDirectory(t *testing.T) {
 	}
 }
 
-// TestVariableText: how a value is read that comes as text.
+// TestVariableText: how values of variables are parsed from text.
 func TestVariableText(t *testing.T) {
 	list := func(vs ...string) cty.Value {
 		var vals []cty.Value
@@ -287,8 +287,7 @@ func TestAllowUnset(t *testing.T) {
 	}
 }
 
-// TestRefusedSecret: the value of a sensitive variable is a secret even if it is
-// refused.
+// TestRefusedSecret: the value of a sensitive variable is secret even if it is invalid.
 func TestRefusedSecret(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": `
 variable "a" {
@@ -320,7 +319,7 @@ source "null" "a" {
 source "null" "b" {}
 `
 
-// TestSources: how sources are named, chosen and extended in a build.
+// TestSources: how builds name, select and extend sources.
 func TestSources(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": sources + `
 locals { extra = ["x", "y"] }
@@ -556,8 +555,7 @@ build { sources = ["null.x"] }
 	}
 }
 
-// FuzzLoad: whatever a file holds, loading it ends in a template or in
-// diagnostics that point into it.
+// FuzzLoad: any file results in a template, or in diagnostics that point into the file.
 func FuzzLoad(f *testing.F) {
 	for _, pattern := range []string{"../testdata/*/*.pkr.*", "../testdata/*/components/*.pkr.*"} {
 		paths, err := filepath.Glob(pattern)
@@ -600,7 +598,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzVarFile: whatever a file of values holds is taken or refused, with a place.
+// FuzzVarFile: any file of values is accepted, or refused with a location.
 func FuzzVarFile(f *testing.F) {
 	for _, src := range []string{"s = \"x\"", "n = 1\nb = true", "l = [\"x\"", "m = { a = 1 }", "variable \"s\" {}", "o = null", "s = upper(\"x\")", "\xef\xbb\xbfs = \"x\"", "s = <<E\n${1}\nE\n"} {
 		f.Add([]byte(src), false)
@@ -650,7 +648,7 @@ variable "o" {
 }
 `
 
-// FuzzVar: whatever is given with -var is taken or refused.
+// FuzzVar: any value of -var is accepted or refused.
 func FuzzVar(f *testing.F) {
 	for _, arg := range []string{"s=x", "n=1", "b=true", `l=["x"]`, "m={a=1}", "=", "l=", "o={", "l=[for x in [1]: x]", "n=1e999999999"} {
 		f.Add(arg)
@@ -669,8 +667,8 @@ func FuzzVar(f *testing.F) {
 	})
 }
 
-// TestLookedUpSecret: the result of aws_secretsmanager is not shown, and is unknown if it
-// cannot be looked up.
+// TestLookedUpSecret: the result of aws_secretsmanager is not shown, and is unknown if it cannot
+// be looked up.
 func TestLookedUpSecret(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": `
 locals { password = aws_secretsmanager("app", "password") }
@@ -697,8 +695,8 @@ build { sources = ["source.null.a"] }
 	}
 }
 
-// TestTextAsName: a name that does not exist may be a text without quotation marks, or for a
-// shell.
+// TestTextAsName: the error for an unknown name considers that it may be a text without quotation
+// marks, or a shell variable.
 func TestTextAsName(t *testing.T) {
 	for _, tt := range []struct{ value, want string }{
 		{`t3.micro`, ` If a text is meant, it needs quotation marks.`},
@@ -717,7 +715,7 @@ func TestTextAsName(t *testing.T) {
 	}
 }
 
-// TestTrailingComma: a mistake in JSON is one error.
+// TestTrailingComma: a mistake in JSON is reported as a single error.
 func TestTrailingComma(t *testing.T) {
 	dir := write(t, map[string]string{"a.pkr.hcl": "", "v.json": `{"region": "x",}`})
 	_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now, VarFiles: []string{"v.json"}})
@@ -726,7 +724,7 @@ func TestTrailingComma(t *testing.T) {
 	}
 }
 
-// TestDirectoryAsFile: what is not a file is not read.
+// TestDirectoryAsFile: a directory is not read as a file.
 func TestDirectoryAsFile(t *testing.T) {
 	dir := write(t, map[string]string{"a.pkr.hcl": ""})
 	if err := os.Mkdir(filepath.Join(dir, "vars.pkrvars.hcl"), 0o755); err != nil {

@@ -101,7 +101,7 @@ func TestIncomplete(t *testing.T) {
 	}
 }
 
-// FuzzEvaluate: whatever is typed in, there is an answer, and it tells no secret.
+// FuzzEvaluate: any input gets an answer, which contains no secret.
 func FuzzEvaluate(f *testing.F) {
 	for _, text := range []string{
 		"var.password", `"${var.password}"`, "local.list[0]", `format("%5s", "x")`, "[for x in local.list : upper(x)]",
@@ -132,7 +132,7 @@ func FuzzEvaluate(f *testing.F) {
 	})
 }
 
-// expensive says whether an expression reaches outside, or may take the time that it is told to.
+// expensive reports whether an expression makes requests, or can take an arbitrary time.
 func expensive(text string) bool {
 	for _, word := range []string{"bcrypt", "file", "vault", "consul", "aws_", "template", "format", "range", "rsadecrypt"} {
 		if strings.Contains(text, word) && text != `format("%5s", "x")` {
@@ -142,8 +142,8 @@ func expensive(text string) bool {
 	return false
 }
 
-// TestLookupInLocals: a lookup in all locals gets those that do not depend on it, and is
-// not a cycle.
+// TestLookupInLocals: a lookup in all locals finds those that do not depend on it, and is not a
+// cycle.
 func TestLookupInLocals(t *testing.T) {
 	out := outline(t, `locals {
 		b     = lookup(local, "a", "none")

@@ -10,8 +10,8 @@ import (
 	"bake/config"
 )
 
-// TestStandAlone: of a folder of templates that are each its own, that is said first,
-// and then a few examples.
+// TestStandAlone: for a folder of independent templates, that is reported first, followed by a few
+// examples.
 func TestStandAlone(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 10 {
@@ -39,7 +39,7 @@ func TestStandAlone(t *testing.T) {
 	}
 }
 
-// TestMissingQuote: what comes of a quotation mark that is missing is counted.
+// TestMissingQuote: the errors that follow from a missing quotation mark are counted.
 func TestMissingQuote(t *testing.T) {
 	for text, want := range map[string]string{
 		"variable \"a\" {\n  default = \"x\n}\nlocals {\n  a = \"1\"\n  b = \"2\"\n}\n": "2: Invalid multi-line string (6 more)",

@@ -105,8 +105,8 @@ func usesOf(t *testing.T, text string, vars ...string) map[string]string {
 	return all
 }
 
-// What a build depends on is what its template says, and not how; values that are new each
-// time do not count, and neither does what other builds use.
+// The dependencies of a build are determined by the contents of its template, and not by its form.
+// Values that differ in each run do not count, nor do the dependencies of other builds.
 func TestUses(t *testing.T) {
 	before := usesOf(t, usesTemplate)
 	for _, test := range []struct {

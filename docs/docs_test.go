@@ -19,10 +19,10 @@ import (
 
 var update = flag.Bool("update", false, "write packed.gz")
 
-// maxPacked is how much room the documentation may take in the program.
+// maxPacked is the maximum size of the documentation in the program.
 const maxPacked = 100 << 10
 
-// TestPacked: the program says what the documents say.
+// TestPacked: the documents in the program are up to date.
 func TestPacked(t *testing.T) {
 	var want []Page
 	for _, pattern := range []string{"configuration.md", "functions.md", "guide/*.md", "reference/*"} {
@@ -61,7 +61,7 @@ func TestPacked(t *testing.T) {
 	}
 }
 
-// fieldComments are the comments of the fields of all structs of the project that are options.
+// fieldComments returns the comments of the fields of all structs that hold options.
 func fieldComments(t *testing.T) string {
 	t.Helper()
 	all := map[string]string{}

@@ -128,8 +128,8 @@ func newWorldOn(t *testing.T, on cloud.Options, template, bakeFile string) *worl
 	return w
 }
 
-// withoutRoot makes all that is run on machines as root find nothing and do nothing: they
-// are this host.
+// withoutRoot makes everything that is run as root on machines find and do nothing, because the
+// machines are this host.
 func withoutRoot(t *testing.T) {
 	t.Helper()
 	const sh = `#!/bin/sh
@@ -145,7 +145,7 @@ esac
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 }
 
-// run runs the fleet, and says how the cells ended.
+// run runs the fleet, and returns how the cells ended.
 func (w *world) run(o fleet.RunOptions) (fleet.Status, string) {
 	w.t.Helper()
 	f := w.template.Fleets[0]
@@ -167,8 +167,7 @@ func ended(s fleet.Status) string {
 	return strings.Join(all, "\n")
 }
 
-// Each image is baked in each account and region, children of the parent that is there, and
-// not again.
+// Each image is baked once in each account and region, children from the parent there.
 func TestLocal(t *testing.T) {
 	w := newWorld(t, template, bakeFile)
 	s, text := w.run(fleet.RunOptions{})
@@ -200,15 +199,15 @@ func TestLocal(t *testing.T) {
 	w.goesOn(s)
 }
 
-// goesOn cuts the journal of a run, as if its process had been killed, and resumes the run.
-// Cells that had ended are left alone.
+// goesOn truncates the journal of a run, as if its process had been killed, and resumes the run.
+// Ended cells are not started again.
 func (w *world) goesOn(s fleet.Status) {
 	path, data := w.journal(s.Run)
 	var kept []string
 	lost := 0
 	for line := range strings.Lines(data) {
 		switch {
-		case strings.HasPrefix(line, `{"header":{`): // what has its image is not made again even so
+		case strings.HasPrefix(line, `{"header":{`): // a cell whose image exists is still not baked again
 			kept = append(kept, strings.Replace(line, `{"header":{`, `{"header":{"force":true,`, 1))
 		case strings.HasPrefix(line, `{"over"`):
 		case strings.HasPrefix(line, `{"ended"`) && strings.Contains(line, `"account":"987654321098"`) && strings.Contains(line, `"image":"web"`):
@@ -256,7 +255,7 @@ func (w *world) journal(run string) (path, text string) {
 	return found[0], string(data)
 }
 
-// dies leaves a machine behind as the run of a cell whose process is killed, and returns the
+// dies leaves a machine behind, like the run of a cell whose process is killed, and returns the
 // run's id.
 func (w *world) dies(whole string, c fleet.Cell) string {
 	w.t.Helper()
@@ -273,7 +272,7 @@ func (w *world) dies(whole string, c fleet.Cell) string {
 	return o.ID
 }
 
-// machines is how many there are.
+// machines returns the number of machines.
 func (w *world) machines() (n int) {
 	for _, profile := range []string{"default", "other"} {
 		for _, region := range []string{"eu-west-1", "us-west-2"} {
@@ -347,7 +346,7 @@ func (w *world) warned(text string) bool {
 	return slices.ContainsFunc(w.events, func(e step.Event) bool { return e.Kind == step.Warning && strings.Contains(e.Text, text) })
 }
 
-// dump shows the events.
+// dump returns the events.
 func (w *world) dump() {
 	for _, e := range w.events {
 		if e.Error != nil || e.Kind == step.Warning {
@@ -356,8 +355,8 @@ func (w *world) dump() {
 	}
 }
 
-// Requests of other processes are carried out: a paused fleet begins no cell, and a
-// cancelled one leaves nothing.
+// Requests of other processes are carried out: a paused fleet starts no cell, and a cancelled one
+// leaves nothing.
 func TestLocalIsAsked(t *testing.T) {
 	w := newWorld(t, template, bakeFile)
 	f, engine := w.template.Fleets[0], fleet.NewLocal(w.host)

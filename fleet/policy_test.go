@@ -33,8 +33,8 @@ func allows(p amazon.Policy, action, region string) bool {
 	return false
 }
 
-// TestPolicyOfFleet: a fleet can be run with the policies that are printed for it: of the roles in
-// each account, which have nothing elsewhere, and of who takes them on.
+// TestPolicyOfFleet: a fleet can be run with the policies that are printed for it: those of the
+// roles in each account, which grant nothing elsewhere, and that of the process that assumes them.
 func TestPolicyOfFleet(t *testing.T) {
 	web := strings.Replace(template, `ami_name      = "web"`, `ami_name      = "web-${uuidv4()}"`+"\n  ami_regions   = [\"us-east-1\"]", 1)
 	w := newWorld(t, web, "bake { reports = \"s3://acme-images/nightly\" }\n"+bakeFile)
@@ -83,7 +83,7 @@ func TestPolicyOfFleet(t *testing.T) {
 		if service == "s3" {
 			c.Action = "s3:" + ofS3[action]
 		}
-		if c.Action != "sts:GetCallerIdentity" && !allows(p, c.Action, c.Region) { // which everybody may
+		if c.Action != "sts:GetCallerIdentity" && !allows(p, c.Action, c.Region) { // which is allowed for everybody
 			t.Errorf("%+v is called, which the policy does not allow", c)
 		}
 	}
@@ -91,7 +91,7 @@ func TestPolicyOfFleet(t *testing.T) {
 		t.Errorf("calls by account: %v", accounts)
 	}
 	for _, c := range []runtest.Call{
-		{Action: "ec2:RunInstances", Region: "us-east-1"}, // which is only copied to, whatever the sources say
+		{Action: "ec2:RunInstances", Region: "us-east-1"}, // which is only a destination of copies, whatever the sources contain
 		{Action: "ec2:RunInstances", Region: "ap-south-1"},
 		{Action: "ec2:CopyImage", Region: "ap-south-1"},
 		{Action: "s3:PutObject", Region: "us-east-1"}, // which is for the workers
@@ -114,8 +114,8 @@ func TestPolicyOfFleet(t *testing.T) {
 	}
 }
 
-// TestPolicyOfWorker: who runs cells without roles may bake them, in their regions alone, and may
-// write their reports.
+// TestPolicyOfWorker: a worker for cells without roles may bake them, only in their regions, and
+// may write their reports.
 func TestPolicyOfWorker(t *testing.T) {
 	const reports = "bake { reports = \"s3://acme-images/nightly\" }\n"
 	role := `role = "arn:aws:iam::${each.account}:role/bake-build"`
@@ -130,7 +130,7 @@ func TestPolicyOfWorker(t *testing.T) {
 		w := newWorld(t, template, reports+c.bakeFile)
 		f := w.template.Fleets[0]
 		for i, one := range f.Cells {
-			if one.Account == "123456789012" && one.Region == "eu-west-1" { // as no bake file says it yet
+			if one.Account == "123456789012" && one.Region == "eu-west-1" { // no bake file names it yet
 				f.Cells[i].Role = ""
 			}
 		}
@@ -169,7 +169,7 @@ func TestPolicyOfWorker(t *testing.T) {
 	}
 }
 
-// TestTrustPolicy: only a role or a user can be let in.
+// TestTrustPolicy: only a role or a user can be trusted.
 func TestTrustPolicy(t *testing.T) {
 	for arn, want := range map[string]bool{
 		"arn:aws:iam::333333333333:role/bake-worker":       true,

@@ -15,8 +15,8 @@ import (
 	"bake/internal/turns"
 )
 
-// Many cells together make no more calls to a service in a region than api_rate allows, as the
-// cloud sees them.
+// Together, many cells make no more calls to a service in a region than api_rate allows, as
+// counted by the cloud.
 func TestManyCells(t *testing.T) { manyCells(t, 6, 25) }
 
 func TestTwoHundredCells(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"bake/run"
 )
 
-// TestWordsOfOthers: errors, reasons and changes, in which a template, a machine or AWS has a say, cannot
-// move the cursor, change the title of a terminal, or begin a line there.
+// TestWordsOfOthers: errors, reasons and changes with text from a template, a machine or AWS
+// cannot move the cursor, change the title of a terminal, or begin a line there.
 func TestWordsOfOthers(t *testing.T) {
 	const evil = "no\x1b]0;title\x07\x1b[2J\u202e\nhow"
 	cell := fleet.Cell{Fleet: "nightly", Image: "web", Account: "111111111111", Region: "eu-west-1"}

@@ -49,8 +49,8 @@ func TestRates(t *testing.T) {
 	})
 }
 
-// TestResumeOptions: cells that begin anew when a run is resumed get what the run was told when
-// it began; one of an older version, what the process that resumes it is told.
+// TestResumeOptions: cells that begin again when a run is resumed get the original options of the
+// run or, if an older version started it, those of the resuming process.
 func TestResumeOptions(t *testing.T) {
 	l := NewLocal(Host{State: run.State(t.TempDir()), Options: func(context.Context, Cell, []Outcome) (run.Options, error) {
 		return run.Options{CloudInit: time.Hour}, nil
@@ -97,7 +97,7 @@ func TestNotices(t *testing.T) {
 	expect(t, "approval", kinds(Outcome{Result: Built, Waits: Waits{Awaiting: []string{"stable"}}}, ""), "approvalstable")
 }
 
-// A webhook gets what it is for, with its headers, which no error shows.
+// A webhook receives its message, with its headers, which no error shows.
 func TestTell(t *testing.T) {
 	got := make(chan string, 1)
 	fails := false

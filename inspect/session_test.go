@@ -26,8 +26,7 @@ func newSession(t *testing.T, template string) *inspect.Session {
 	return &inspect.Session{Outline: outline}
 }
 
-// TestSession: lines are commands, expressions, parts of them, or nothing; nothing that is
-// sensitive is told.
+// TestSession: lines are commands, expressions, parts of them, or empty; no secret is shown.
 func TestSession(t *testing.T) {
 	s := newSession(t, "variable \"secret\" {\n  default   = \"hunter2\"\n  sensitive = true\n}\nlocals { name = \"web\" }\n")
 	for _, c := range []struct {

@@ -12,8 +12,8 @@ import (
 	"bake/step"
 )
 
-// A template is built as bake build does it: nothing but the options says where its state is,
-// and who hears of what happens.
+// A template is built as by bake build: only the options define where its state is, and who gets
+// its events.
 func ExampleBuild() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	"bake/run"
 )
 
-// TestInvalidComponents: the real components complain as the fixtures say. The
-// fixtures of the language itself are run with few components, by engine.
+// TestInvalidComponents: the real components report the errors in the fixtures. The fixtures of
+// the language itself are checked with few components, in engine.
 func TestInvalidComponents(t *testing.T) {
 	fixtures.Invalid(t, "../testdata/invalid/components/*.pkr.hcl", validateFixture)
 }
 
-// TestValidComponents: the real components have nothing to complain about.
+// TestValidComponents: the real components report no errors.
 func TestValidComponents(t *testing.T) {
 	fixtures.Valid(t, "../testdata/valid/components/*.pkr.hcl", validateFixture)
 }

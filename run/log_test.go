@@ -20,8 +20,7 @@ import (
 	"bake/ui"
 )
 
-// TestRunLogIsCompressed: a log of much output takes little room, and nothing of it
-// is lost.
+// TestRunLogIsCompressed: a log with much output takes little space, and is complete.
 func TestRunLogIsCompressed(t *testing.T) {
 	state := State(t.TempDir())
 	dir := state.Runs()
@@ -228,7 +227,7 @@ func TestPrunedLogsAreFinished(t *testing.T) {
 
 func TestLogsDoNotPileUp(t *testing.T) {
 	state := State(t.TempDir())
-	for i := range keptLogs + 5 { // and then one more, which is empty
+	for i := range keptLogs + 5 { // and then another one, which is empty
 		f, err := createLog(state, fmt.Sprint(i))
 		if err != nil {
 			t.Fatal(err)
@@ -320,8 +319,8 @@ func TestReopenLog(t *testing.T) {
 	}
 }
 
-// TestLogPartIsBounded: of a stage that has logged too much, the end is kept, and what tells how
-// the run went; what came before the stage is not.
+// TestLogPartIsBounded: of the log of a long stage, the end is kept, and the events that describe
+// the course of the run; what came before the stage is not.
 func TestLogPartIsBounded(t *testing.T) {
 	o := Options{State: State(t.TempDir()), Now: time.Now}
 	if err := os.Mkdir(o.State.Ledgers(), 0o700); err != nil {
@@ -396,7 +395,7 @@ func TestLogPartIsReadToItsLimit(t *testing.T) {
 	}
 }
 
-// fullOnce is a bucket that takes nothing the first time.
+// fullOnce is a bucket whose first write fails.
 type fullOnce struct {
 	docs map[string][]byte
 	full bool
@@ -428,8 +427,8 @@ func (f *fullOnce) note(ctx context.Context) error {
 
 func (*fullOnce) String() string { return "s3://reports" }
 
-// TestLogPartIsLost: the log of a stage that could not be kept is in what the report of the run is
-// made of, if that is made on the same host; each document has its own time.
+// TestLogPartIsLost: if the log of a stage could not be stored, a report that is made on the same
+// host still contains it. Each document has its own time limit.
 func TestLogPartIsLost(t *testing.T) {
 	o := Options{State: State(t.TempDir()), Now: time.Now}
 	if err := os.MkdirAll(o.State.Ledgers(), 0o700); err != nil {

@@ -10,7 +10,7 @@ import (
 	"bake/golden/plan"
 )
 
-// TestResultPlan: what becomes of builds with and without image blocks, and in which words.
+// TestResultPlan: the decisions about builds with and without image blocks, and their texts.
 func TestResultPlan(t *testing.T) {
 	r := Result{
 		Planned: []pipeline.Planned{

@@ -20,7 +20,7 @@ import (
 	"bake/golden/reports"
 )
 
-// The reports of a run that is held to another account are in the bucket of this one.
+// The reports of a run that is restricted to another account are in the bucket of this one.
 func TestReportsOfCell(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	key := s.Credentials()[0]
@@ -54,7 +54,7 @@ func TestReportsOfCell(t *testing.T) {
 	}
 }
 
-// The pages of runs do not take one another's place.
+// The pages of runs do not overwrite each other.
 func TestPageDir(t *testing.T) {
 	web := &config.Instance{Image: "web", Key: "small"}
 	at := func(of *config.Instance, within *amazon.Within) Options {

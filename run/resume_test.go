@@ -15,8 +15,8 @@ import (
 	"bake/step"
 )
 
-// chains is a template of two builds; the second chain of post-processors fails until
-// DIR/ready exists, and what has run writes a line to DIR/log.
+// chains is a template with two builds. The second chain of post-processors fails until DIR/ready
+// exists, and each one that runs writes a line to DIR/log.
 const chains = `
 variable "password" {
   type      = string
@@ -73,8 +73,8 @@ func (b *bench) ready(t *testing.T) {
 	}
 }
 
-// TestResumeChains: chains that had finished are not run again, a second life that fails
-// is followed by a third, and one that has succeeded by none.
+// TestResumeChains: finished chains are not run again, a run can be resumed again after another
+// failure, but not after it has succeeded.
 func TestResumeChains(t *testing.T) {
 	var b bench
 	o := b.resumed(t)
@@ -127,7 +127,7 @@ func TestResumeSensitive(t *testing.T) {
 	}
 }
 
-// TestResumeRefused are resumes that do nothing, and leave the run as it was.
+// TestResumeRefused: attempts to resume that do nothing, and leave the run unchanged.
 func TestResumeRefused(t *testing.T) {
 	var b bench
 	o := b.resumed(t)

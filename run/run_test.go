@@ -204,8 +204,8 @@ func TestBuildThatFails(t *testing.T) {
 	}
 }
 
-// TestLeftMachine: the machine of a build that was told to leave it can be logged in
-// to, also if it was the user's before, but not that of a build that cleans up.
+// TestLeftMachine: the user can log in to the machine that a build was told to leave, even if the
+// machine was the user's before, but not to that of a build that cleans up.
 func TestLeftMachine(t *testing.T) {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -250,8 +250,8 @@ build {
 const failing = fileSource + `provisioner "shell-local" { inline = ["exit 3"] }
 }`
 
-// TestSweepOfWhatABuildLeft: what a run was told to leave is in its result and its
-// ledger, and a sweep deletes it.
+// TestSweepOfWhatABuildLeft: resources that a run was told to leave are in its result and its
+// ledger, and a sweep deletes them.
 func TestSweepOfWhatABuildLeft(t *testing.T) {
 	var b bench
 	o := b.options(t, failing)
@@ -367,7 +367,7 @@ func TestBuildStopsAtOnce(t *testing.T) {
 	}
 }
 
-// TestBuildWithNobodyToAsk: a step that fails is not asked about, and that is said.
+// TestBuildWithNobodyToAsk: there is no prompt for a failed step, and a message says why.
 func TestBuildWithNobodyToAsk(t *testing.T) {
 	var b bench
 	o := b.options(t, failing)
@@ -771,7 +771,7 @@ build {
 	}
 }
 
-// TestSweepOfAllIsInNoLog: only the sweep of one run can be told in the log of a run.
+// TestSweepOfAllIsInNoLog: only the sweep of a single run is in the log of the run.
 func TestSweepOfAllIsInNoLog(t *testing.T) {
 	_, err := run.Sweep(t.Context(), run.SweepOptions{State: run.State(t.TempDir()), Logged: func(run.Position) { t.Error("it is logged") }})
 	if err == nil {

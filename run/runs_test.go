@@ -61,7 +61,7 @@ func TestList(t *testing.T) {
 	if _, err := run.Build(ctx, o); err == nil {
 		t.Error("it was not cancelled")
 	}
-	// One that was killed while it wrote, and whose log is in two parts.
+	// A run that was killed during a write, and whose log has two parts.
 	whole, err := os.ReadFile(o.State.Log("a-succeeds"))
 	must(err)
 	lines := strings.SplitAfter(string(whole), "\n")
@@ -73,8 +73,8 @@ func TestList(t *testing.T) {
 	must(os.WriteFile(o.State.Log("d-killed"), []byte(lines[3]+lines[4][:len(lines[4])/2]), 0o600))
 	must(os.WriteFile(o.State.Log("e-garbage"), []byte("{\"kind\":\"run-started\"\n"), 0o600))
 
-	// One that was cancelled before the turn of its second build came, and part of whose log
-	// is cut, such as by a full disk.
+	// A run that was cancelled before the turn of its second build, and whose log was truncated,
+	// for example by a full disk.
 	part := strings.TrimSuffix(o.State.Log("f-cut"), ".jsonl") + ".001.jsonl.gz"
 	z, err = os.Create(part)
 	must(err)
@@ -117,7 +117,7 @@ func TestList(t *testing.T) {
 	if len(kinds) != 4 || kinds[0] != step.RunStarted {
 		t.Errorf("the events are %v", kinds)
 	}
-	// Those whose ledgers cannot be read, in part or at all, are in the list all the same.
+	// Runs whose ledgers cannot be read, in part or at all, are listed all the same.
 	ledger := o.State.Ledgers() + "/b-fails.jsonl"
 	text, err := os.ReadFile(ledger)
 	must(err)

@@ -122,7 +122,7 @@ func TestStagesAreNotSwept(t *testing.T) {
 		t.Errorf("there were %q, and are %q", before, after)
 	}
 
-	// What was made without a word in the journal is not forgotten by an import.
+	// Resources without an entry in the journal are not forgotten by an import.
 	ledger := filepath.Join(state.Ledgers(), s.opts.ID+".jsonl")
 	text, err := os.ReadFile(ledger)
 	if err != nil {
@@ -298,7 +298,7 @@ func TestStageEndsEarly(t *testing.T) {
 		if !errors.Is(err, enough) || len(result.Left) > 0 || run.OutcomeOf(err) == run.OutcomeLeft || len(s.all()) > 0 {
 			t.Errorf("%s: %v; left %v; there is %q", name, err, result.Left, s.all())
 		}
-		if calls.Load() == 0 { // what deletes is held to the rate, too
+		if calls.Load() == 0 { // deletions are subject to the rate limit, too
 			t.Errorf("%s: no call has waited for its turn", name)
 		}
 	}
@@ -415,7 +415,7 @@ func TestStageCopiesOnce(t *testing.T) {
 	}
 }
 
-// TestStagesOfWhatCannotBeCut: a builder that cannot be continued elsewhere has one stage.
+// TestStagesOfWhatCannotBeCut: a builder that cannot be continued on another host has one stage.
 func TestStagesOfWhatCannotBeCut(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+"}")

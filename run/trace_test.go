@@ -107,7 +107,7 @@ func TestTraceOfTeardown(t *testing.T) {
 		if _, err := run.Sweep(t.Context(), refused); err == nil {
 			t.Error("what nobody can delete is gone")
 		}
-		refused.Again, sweep.Again = true, true // which is not told of three times
+		refused.Again, sweep.Again = true, true // which is not reported three times
 	}
 	if _, err := run.Sweep(t.Context(), sweep); err != nil {
 		t.Error(err)
@@ -141,7 +141,7 @@ func TestTraceOfTeardown(t *testing.T) {
 	}
 }
 
-// one is the span of that name; the test fails unless there is one.
+// one returns the span of that name; the test fails unless there is one.
 func one(t *testing.T, all map[string]otlptest.Span, name string) (found otlptest.Span) {
 	t.Helper()
 	n := 0
@@ -189,7 +189,8 @@ func TestTraceOfResume(t *testing.T) {
 	}
 }
 
-// TestTraceOfNoBuild: a run that fails though no build of it does says why.
+// TestTraceOfNoBuild: the trace of a run that fails although no build has failed contains the
+// reason.
 func TestTraceOfNoBuild(t *testing.T) {
 	var b bench
 	o := b.options(t, chains)

@@ -19,13 +19,13 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// maxRequest bounds the body of a call, and maxAnswer what is read of its answer.
+// maxRequest limits the body of a call, and maxAnswer the part of its answer that is read.
 const (
 	maxRequest = 1 << 20
 	maxAnswer  = 64 << 20
 )
 
-// services are those whose calls the console makes.
+// services are the services that the console calls.
 var services = []string{"ec2", "ssm", "sts", "ec2-instance-connect"}
 
 var regionPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`) })
@@ -39,8 +39,8 @@ func (c *Console) account(id string) (Account, bool) {
 	return c.opts.Accounts[i], true
 }
 
-// api makes a call of the API in the name of an account. The page says all of it but the
-// signature, and gets the answer as it is.
+// api makes a call of the API with the credentials of an account. The page provides everything but
+// the signature, and gets the answer unchanged.
 func (c *Console) api(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, service := r.PathValue("region"), r.PathValue("service")
@@ -85,7 +85,7 @@ func (c *Console) call(ctx context.Context, a Account, region, service, contentT
 
 var imagePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8,17}$`) })
 
-// uses says what uses an image: the API deregisters it all the same.
+// uses lists the uses of an image. The API deregisters the image regardless of them.
 func (c *Console) uses(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, image := r.PathValue("region"), r.PathValue("image")
@@ -109,14 +109,14 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the browser may have gone
 }
 
-// heartbeat is how often a page that waits for changes hears that the server is there.
+// heartbeat is the interval at which a page that waits for changes gets a sign that the server
+// runs.
 const heartbeat = 20 * time.Second
 
-// quiet is how long changes are gathered before a page hears of them.
+// quiet is how long changes are collected before they are sent to a page.
 const quiet = 200 * time.Millisecond
 
-// changes tells a page whenever something has changed, as server-sent events, until the
-// page or the cloud closes.
+// changes notifies a page of changes, as server-sent events, until the page or the cloud closes.
 func (c *Console) changes(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	answer := http.NewResponseController(w)

@@ -10,7 +10,7 @@ import (
 	"bake/run"
 )
 
-// A page gets at most this much of a log at a time.
+// The maximum size of the part of a log that is sent to a page at a time.
 const (
 	maxEvents = 20_000
 	maxBytes  = 8 << 20
@@ -18,15 +18,15 @@ const (
 
 var runPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]{0,99}$`) })
 
-// pastRuns are the runs that there were when they were last asked for.
+// pastRuns caches the list of runs.
 type pastRuns struct {
 	stamp string
 	all   []run.Past
 	err   error
 }
 
-// bakes lists the runs of bake build. What cannot be read is passed over, and said. Logs are
-// long, and pages ask often: they are read again when one has changed.
+// bakes lists the runs of bake build, and reports those that cannot be read. Since logs are long
+// and pages poll often, the logs are read again only after a change.
 func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
 	if stamp := c.opts.Runs.Stamp(); c.past.stamp != stamp {
@@ -48,8 +48,8 @@ func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, answer)
 }
 
-// bake gives the events of a run's log from the position "after" on, the position to go on
-// with, and what became of the run.
+// bake sends the events of a run's log after the position "after", the position at which to
+// continue, and the result of the run.
 func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("run")
 	at, err := run.ParsePosition(r.URL.Query().Get("after"))
@@ -82,7 +82,7 @@ func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, answer)
 }
 
-// report gives the report of a run, as a page that can reach nothing of the console.
+// report sends the report of a run, as a page that cannot access the console.
 func (c *Console) report(w http.ResponseWriter, r *http.Request) {
 	if !runPattern().MatchString(r.PathValue("run")) {
 		http.NotFound(w, r)

@@ -18,8 +18,8 @@ import (
 	"bake/internal/turns"
 )
 
-// TestMany: in a browser, with BAKE_TEST_CONSOLE, lists of a thousand instances and of
-// hundreds of images are a call for each page. The machines boot nothing.
+// TestMany: in a browser, with BAKE_TEST_CONSOLE, lists of a thousand instances and of hundreds of
+// images take one call for each page. The machines run nothing.
 func TestMany(t *testing.T) {
 	const instances, images = 1000, 300
 	turns.Skip(t, 3) // in a browser it is two minutes of a busy processor
@@ -71,15 +71,15 @@ func TestMany(t *testing.T) {
 	browse("many.mjs", "images")
 }
 
-// TestFaults: in a browser, a page shows what it got of an answer that is not whole, and does not
-// wait for the one of another page.
+// TestFaults: in a browser, a page shows the available parts of an incomplete answer, and does not
+// wait for the answer for another page.
 func TestFaults(t *testing.T) {
 	_, browse := browser(t)
 	browse("faults.mjs")
 }
 
-// browser opens a console on a cloud whose machines boot nothing, and returns what runs a
-// program of e2e/ on it. Without a browser the test is skipped.
+// browser opens a console on a cloud whose machines run nothing, and returns a function that runs
+// a program of e2e/ on it. Without a browser the test is skipped.
 func browser(t *testing.T) (s *cloudtest.Server, browse func(program string, args ...string)) {
 	t.Helper()
 	modules := os.Getenv("BAKE_TEST_CONSOLE")

@@ -21,10 +21,10 @@ import (
 	"bake/run/localcloud"
 )
 
-// maxTerminals is how many terminals can be open at a time.
+// maxTerminals is the maximum number of open terminals.
 const maxTerminals = 20
 
-// connecting is how long it may take until a shell answers.
+// connecting is the time limit for reaching a shell.
 const connecting = 30 * time.Second
 
 var (
@@ -33,10 +33,10 @@ var (
 )
 
 // terminal connects a WebSocket with a shell on an instance. The first message is a text
-// {"key":"..."} with a private key, which may be empty. Messages of bytes are what is typed
-// and shown, a text {"cols":80,"rows":24} says how large the terminal is, and the last one, a
-// text {"end":"..."}, why it is over. The ways in are that of EC2 Instance Connect, a key that
-// is lent to the instance for a minute, and the private key.
+// {"key":"..."} with a private key, which may be empty. Binary messages are input and output of
+// the terminal, a text {"cols":80,"rows":24} sets its size, and the last message, a text
+// {"end":"..."}, is the reason why it has ended. The login uses EC2 Instance Connect, which
+// accepts a key for a minute, and the private key.
 func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, instance, user := r.PathValue("region"), r.PathValue("instance"), r.URL.Query().Get("user")
@@ -44,7 +44,7 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if r.Header.Get("Origin") == "" { // browsers always say it of a WebSocket
+	if r.Header.Get("Origin") == "" { // browsers always send it with a WebSocket
 		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
 		return
 	}
@@ -57,9 +57,9 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 	}
 	ws, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return // it has answered
+		return // the client has its answer
 	}
-	defer ws.CloseNow() //nolint:errcheck // it is over
+	defer ws.CloseNow() //nolint:errcheck // the terminal has ended
 	ws.SetReadLimit(64 << 10)
 	err = c.shell(r.Context(), ws, account, region, instance, user)
 	end := struct {
@@ -77,7 +77,7 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 
 // shell runs a shell on an instance until it or the WebSocket ends.
 func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, region, instance, user string) error {
-	outer := ctx // that of the WebSocket, which is to say last why it is over
+	outer := ctx // of the WebSocket, which still has to send the reason for the end
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begin, began := context.WithTimeout(ctx, connecting)
@@ -95,7 +95,7 @@ func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, regi
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	context.AfterFunc(ctx, func() { _ = client.Close() }) // which ends what waits for it
+	context.AfterFunc(ctx, func() { _ = client.Close() }) // which ends the functions that wait for it
 	session, err := client.NewSession()
 	if err != nil {
 		return err
@@ -118,12 +118,12 @@ func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, regi
 	}()
 	err = session.Wait()
 	if _, ok := errors.AsType[*ssh.ExitError](err); ok || ctx.Err() != nil {
-		return nil // what the last command of the shell returned
+		return nil // the exit status of the last command of the shell
 	}
 	return err
 }
 
-// typed hands what a page sends to a shell.
+// typed forwards the input from a page to a shell.
 func typed(ctx context.Context, ws *websocket.Conn, in io.Writer, session *ssh.Session) error {
 	for {
 		kind, data, err := ws.Read(ctx)
@@ -141,13 +141,12 @@ func typed(ctx context.Context, ws *websocket.Conn, in io.Writer, session *ssh.S
 			return err
 		}
 		if size.Cols > 0 && size.Cols <= 1000 && size.Rows > 0 && size.Rows <= 1000 {
-			_ = session.WindowChange(size.Rows, size.Cols) // a shell that has ended says so elsewhere
+			_ = session.WindowChange(size.Rows, size.Cols) // the end of the shell is reported elsewhere
 		}
 	}
 }
 
-// logIn connects to an instance with a key that is lent to it, and with a private one if
-// that is not empty.
+// logIn connects to an instance with a temporary key and, if it is not empty, a private one.
 func (c *Console) logIn(ctx context.Context, a Account, region, instance, user, private string) (*ssh.Client, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -181,7 +180,7 @@ func (c *Console) logIn(ctx context.Context, a Account, region, instance, user, 
 			Lower string `json:"message"`
 			Upper string `json:"Message"`
 		}
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read says enough
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // the part that can be read is enough
 		_ = json.Unmarshal(text, &refused)
 		return nil, fmt.Errorf("%s: %s", resp.Status, refused.Lower+refused.Upper)
 	}
@@ -202,9 +201,9 @@ func (c *Console) logIn(ctx context.Context, a Account, region, instance, user, 
 	return ssh.NewClient(sshConn, channels, requests), nil
 }
 
-// frames writes what a shell shows as messages.
+// frames sends the output of a shell as messages.
 type frames struct {
-	ctx context.Context // that of the session which writes
+	ctx context.Context // of the session that writes
 	ws  *websocket.Conn
 }
 

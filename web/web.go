@@ -1,6 +1,6 @@
-// Package web is the console: pages that show the local cloud's machines and images and
-// what bakes are doing, to one person with a browser. Every action in it is a call of the
-// cloud's API, signed and answered as any client's.
+// Package web is the console: pages that show the local cloud's machines and images and the runs
+// of bake, for one person with a browser. Every action in it is a call of the cloud's API, signed
+// and answered like that of any client.
 package web
 
 import (
@@ -31,33 +31,33 @@ import (
 // can have its name.
 const prefix = "/-/console/"
 
-// ticketFor is how long a ticket lets in.
+// ticketFor is the lifetime of a ticket.
 const ticketFor = 5 * time.Minute
 
-// Account is an account of the cloud, with the key that calls in its name are signed with.
+// Account is an account of the cloud, and the key that signs calls in its name.
 type Account struct{ ID, Profile, AccessKey, SecretKey string }
 
-// Options are what the console shows.
+// Options define what the console shows.
 type Options struct {
 	Endpoint string    // URL of the cloud
-	Accounts []Account // the first is the one that the console begins with
-	Region   string    // that the console begins with
+	Accounts []Account // the first one is selected at first
+	Region   string    // selected at first
 
-	// Ports are those at which the ports of machines are served, where that differs.
+	// Ports maps the ports of machines to those at which they are served, where these differ.
 	Ports map[int]int
 
-	// Changes returns a channel that hears of changes of the cloud's state until the
-	// context ends. Changes in quick succession may be one.
+	// Changes returns a channel that signals changes of the cloud's state until the context ends.
+	// Changes in quick succession may be combined.
 	Changes func(context.Context) <-chan struct{}
 
 	Calls func() []local.Call // the last ones that changed something or failed, oldest first
 
-	// Uses says of what uses an image of an account, and keeps it where images are removed with
-	// care: for people, each in a line.
+	// Uses describes, in a line each, what uses an image of an account, including uses that
+	// prevent its removal by commands with guards.
 	Uses func(ctx context.Context, a Account, region, image string) ([]string, error)
 
-	// Looks are headers that tell the cloud that the pages look again and again: rules for
-	// faults do not count what they read.
+	// Looks are the headers that mark polling requests to the cloud, which fault rules do not
+	// count.
 	Looks http.Header
 
 	Runs    Runs
@@ -68,29 +68,29 @@ type Options struct {
 type Runs interface {
 	List() ([]run.Past, error)
 	Past(id string) (run.Past, error)
-	Stamp() string // another one when a run has begun, gone on or ended
+	Stamp() string // changes when a run begins, continues or ends
 	Lines(id string, from run.Position, handle func(line []byte) bool) (run.Position, error)
 	Report(id, bake string) (*report.Report, error)
 }
 
-// Console serves the pages to whoever has its token.
+// Console serves the pages to clients with its token.
 type Console struct {
 	opts      Options
-	path      string // where it is: a secret, too, since cookies are kept to paths but not to ports
+	path      string // its path: also a secret, since cookies are restricted to paths but not to ports
 	token     string
-	terminals chan struct{} // holds one for each open terminal
+	terminals chan struct{} // has a value for each open terminal
 	mux       *http.ServeMux
-	client    *http.Client // of the cloud, which no proxy is between
+	client    *http.Client // to the cloud, never through a proxy
 
 	mu      sync.Mutex
-	tickets map[string]time.Time // until when each lets in, once
+	tickets map[string]time.Time // expiry of each, which is valid once
 	past    pastRuns
 }
 
 //go:embed static
 var static embed.FS
 
-// New returns a console with a token of its own.
+// New returns a console with a new token.
 func New(opts Options) *Console {
 	c := &Console{
 		opts: opts, path: prefix + rand.Text() + "/", token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux(),
@@ -110,12 +110,12 @@ func New(opts Options) *Console {
 	return c
 }
 
-// URL is the address that lets its reader in.
+// URL returns an address that gives access to the console.
 func (c *Console) URL() string { return c.address(c.token) }
 
 func (c *Console) address(token string) string { return c.opts.Endpoint + c.path + "?token=" + token }
 
-// Ticket is an address that lets in once, within five minutes: for the arguments of a
+// Ticket returns an address that gives access once, within five minutes: for the arguments of a
 // program, which other users of the host can see.
 func (c *Console) Ticket() string {
 	ticket := rand.Text()
@@ -125,7 +125,7 @@ func (c *Console) Ticket() string {
 	return c.address(ticket)
 }
 
-// admits reports whether a token lets in. A ticket does so once.
+// admits reports whether a token gives access. A ticket does so once.
 func (c *Console) admits(token string) bool {
 	c.mu.Lock()
 	until, ok := c.tickets[token]
@@ -140,7 +140,7 @@ func (c *Console) admits(token string) bool {
 const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
-// ServeHTTP lets in who has the token or the cookie that it was changed for.
+// ServeHTTP serves clients that have the token, or the cookie that replaces it.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
@@ -151,7 +151,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	switch {
 	case !literal(r.Host):
-		// A name that another site controls, and has pointed here.
+		// Another site may control the name and let it point here.
 		http.Error(w, "The console answers at an IP address or at localhost alone.", http.StatusMisdirectedRequest)
 	case !c.sameOrigin(r):
 		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
@@ -164,7 +164,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// literal reports whether a Host is an IP address or localhost: DNS decides about neither.
+// literal reports whether a Host is an IP address or localhost, neither of which uses DNS.
 func literal(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

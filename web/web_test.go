@@ -25,7 +25,7 @@ import (
 	"bake/ui"
 )
 
-// runs are those of a test: one that has ended, and a log that cannot be read.
+// runs are a run that has ended, and a log that cannot be read.
 func runs(t *testing.T) *run.Follower {
 	t.Helper()
 	state := run.State(t.TempDir())
@@ -46,8 +46,8 @@ func runs(t *testing.T) *run.Follower {
 	return &run.Follower{State: state}
 }
 
-// open serves a console in front of a cloud that answers with what it was asked, and
-// returns it, the address that lets in, and a client that was let in.
+// open serves a console for a cloud that answers with the request it got. It returns the console,
+// the address with a ticket, and a client that has used it.
 func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *http.Client) {
 	t.Helper()
 	cloud := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -115,7 +115,7 @@ func ask(t *testing.T, client *http.Client, method, url, body string, headers ..
 	return resp.StatusCode, string(text), resp.Header
 }
 
-// TestIntruders: who is not the user, or is one of the user's other pages, gets nothing.
+// TestIntruders: other users, and other pages of the user, get nothing.
 func TestIntruders(t *testing.T) {
 	c, server, client := open(t, nil)
 	stranger := &http.Client{}
@@ -185,7 +185,7 @@ func TestTicket(t *testing.T) {
 	}
 }
 
-// TestAPI: a call is signed in the name of the account, and the cookie stays here.
+// TestAPI: a call is signed with the account's key, and the cookie is not forwarded.
 func TestAPI(t *testing.T) {
 	c, server, client := open(t, nil)
 	code, text, header := ask(t, client, "POST", server.URL+c.path+"api/111111111111/eu-west-1/ssm", `{"Name":"x"}`, "Origin", server.URL, "X-Amz-Target", "AmazonSSM.GetParameter", "Content-Type", "application/x-amz-json-1.1")
@@ -252,7 +252,7 @@ func TestBakes(t *testing.T) {
 	}
 }
 
-// TestChanges: several changes at once are told once, and the end of the cloud ends it.
+// TestChanges: simultaneous changes are reported once, and the end of the cloud ends the stream.
 func TestChanges(t *testing.T) {
 	changes := make(chan struct{}, 1)
 	c, server, client := open(t, changes)
@@ -269,7 +269,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestTerminals: a WebSocket is opened by the console's pages alone, and not too many.
+// TestTerminals: only the console's pages can open a WebSocket, and their number is limited.
 func TestTerminals(t *testing.T) {
 	c, server, client := open(t, nil)
 	url := server.URL + c.path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"
@@ -340,7 +340,7 @@ func TestManyTerminals(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for len(c.terminals) > 0 { // the server has yet to see that they are closed
+	for len(c.terminals) > 0 { // the server has not noticed yet that they are closed
 		if t.Context().Err() != nil {
 			t.Fatal("those that are closed count")
 		}
@@ -355,8 +355,8 @@ func TestManyTerminals(t *testing.T) {
 	}
 }
 
-// TestFiles: every file that a page asks for is there, none asks for another site's, and
-// none makes HTML of text.
+// TestFiles: every file that a page loads exists, none is from another site, and no page makes
+// HTML from text.
 func TestFiles(t *testing.T) {
 	asked := regexp.MustCompile(`(?:from |import\()"\./([^"]+)"|(?:src|href)[=:] ?"(static/[^"]+)"`)
 	unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`)

@@ -55,8 +55,8 @@ func world(t *testing.T) amazon.Cloud {
 	return amazon.Cloud{Name: "test", Endpoint: s.URL, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, Region: "us-east-1"}
 }
 
-// read is the attribute out of what a data source gives for a body, or its error,
-// and what it has made secret.
+// read returns the attribute out of a data source with this body, or the error, and the texts that
+// were marked as secret.
 func read(t *testing.T, f component.Factory[datasource.DataSource], body, out string) (value string, secrets []string) {
 	t.Helper()
 	file, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
@@ -86,7 +86,7 @@ func TestDataSources(t *testing.T) {
 		of         component.Factory[datasource.DataSource]
 		body, attr string
 		want       string
-		secret     string // one that must have been told
+		secret     string // one that must have been marked
 	}{
 		{params, `name = "/app/host"`, "value", "two", ""},
 		{params, `name = "/app/host"`, "version", "2", ""},
@@ -142,7 +142,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// TestSecretsOnce: what was found is not asked for again.
+// TestSecretsOnce: values are cached, and not queried again.
 func TestSecretsOnce(t *testing.T) {
 	c := world(t)
 	look := amazon.Secrets(c, nil)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A pipe that nobody writes to is refused, and not waited for.
+// A pipe without a writer is an error, and is not waited for.
 func TestPipeAsSource(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")

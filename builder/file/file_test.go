@@ -29,7 +29,7 @@ func input(t *testing.T, body string) schema.Input {
 	return schema.Input{Body: f.Body, Context: &hcl.EvalContext{}}
 }
 
-// build builds, and tears down what the build still owns.
+// build builds, and tears down the resources that the build still owns.
 func build(t *testing.T, body string, provisioned error) (*builder.Artifact, error) {
 	t.Helper()
 	b, diags := file.Factory().New(input(t, body))
@@ -135,7 +135,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// A file that is its own source stays what it is.
+// A file that is its own source does not change.
 func TestOwnSource(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {

@@ -140,7 +140,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// Empty strings, 0 and false say that an option is not set.
+// Empty strings, 0 and false mean that an option is not set.
 func TestWaysToLogIn(t *testing.T) {
 	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -173,8 +173,8 @@ func TestWaysToLogIn(t *testing.T) {
 	}
 }
 
-// Options about key pairs are those of all builders; here they change nothing, and
-// only those that are set are warned of.
+// The options for key pairs, common to all builders, have no effect here. Only those that are set
+// cause a warning.
 func TestKeyPairOptions(t *testing.T) {
 	const auth = "ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\n"
 	for body, want := range map[string]int{

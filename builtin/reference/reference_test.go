@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/options")
 
-// TestReference holds docs/options to what the options themselves say.
+// TestReference compares docs/options with the options themselves.
 func TestReference(t *testing.T) {
 	dir := filepath.Join("..", "..", "docs", "options")
 	refs, err := Of(builtin.Parts{}.Catalog())

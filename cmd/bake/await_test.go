@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// awaits is how long the program await has patience.
+// awaits is the time limit of the program await.
 const awaits = 5 * time.Minute
 
 // await is the program "await LINE" of scripts: it waits until a line of sh succeeds, and fails

@@ -7,8 +7,7 @@ import (
 	"bake/cloud/machine/sandbox"
 )
 
-// sharedBase makes the Debian base unless it is there, and returns the image
-// store that it is in.
+// sharedBase makes the Debian base unless it exists, and returns its image store.
 func sharedBase(ctx context.Context, logf func(string, ...any)) (string, error) {
 	driver, err := sandbox.New(sandbox.Options{Dir: imagetest.Dir()})
 	if err != nil {

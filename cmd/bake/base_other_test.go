@@ -8,7 +8,7 @@ import (
 	"bake/internal/local"
 )
 
-// sharedBase says that this system has no machines.
+// sharedBase returns an error, since this system has no machines.
 func sharedBase(context.Context, func(string, ...any)) (string, error) {
 	return "", local.ErrUnsupported
 }

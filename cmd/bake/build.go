@@ -100,7 +100,7 @@ const (
 	cacheReleases = "release"
 )
 
-// asked replaces a time limit of 0 that was set by the flag with no limit, regardless of
+// asked replaces a time limit of 0 that the flag has set by [run.NoTimeout], which also overrides
 // bake files.
 func asked(cmd *cobra.Command, flag string, limit *time.Duration) {
 	if *limit == 0 && cmd.Flags().Changed(flag) {

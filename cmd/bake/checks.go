@@ -335,7 +335,7 @@ func (p *program) checkImage(cmd *cobra.Command, o checksOptions) error {
 	return p.ended(err, shown, o.guest.exitCodes)
 }
 
-// blamed is err, unless that is about files: then they have been shown.
+// blamed shows errors about files, and returns any other error unchanged.
 func (p *program) blamed(err error) error {
 	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
 		return p.blame(diags)

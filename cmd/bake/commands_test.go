@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// said is a command line that a document shows.
+// said is a command line in a document.
 type said struct {
 	at   string // FILE:LINE
 	line string
-	all  bool // it is one to be commandLine; otherwise words may be left out
+	all  bool // it must be complete; otherwise words may be missing
 }
 
 var (
@@ -25,7 +25,7 @@ var (
 	inlineCommand = regexp.MustCompile("`(bake [a-z][^`]*)`")
 )
 
-// saidIn are the command lines of bake in a document.
+// saidIn returns bake's command lines in a document.
 func saidIn(path, text string) (all []said) {
 	fenced := false
 	for i, line := range strings.Split(text, "\n") {
@@ -44,8 +44,8 @@ func saidIn(path, text string) (all []said) {
 	return all
 }
 
-// words are those of a command line up to its end: a comment, a pipe, a redirection, or the next
-// command. What is left out is shown with "..." or "…".
+// words returns the words of a command line up to its end: a comment, a pipe, a redirection, or
+// the next command. Omissions are shown as "..." or "…".
 func words(line string) (all []string, partly bool) {
 	line = regexp.MustCompile(`\s(#|\||&&|&|>|<|2>|;|\\$|   ).*`).ReplaceAllString(line+" ", "")
 	line = strings.NewReplacer("[", " ", "]", " ", `"`, "", "'", "", ",…", "", ";", "").Replace(line)
@@ -57,7 +57,7 @@ func words(line string) (all []string, partly bool) {
 	return all, partly
 }
 
-// wrong says what is wrong with a command line; empty: nothing.
+// wrong returns the error in a command line, or "".
 func (s said) wrong() string {
 	all, partly := words(s.line)
 	if len(all) < 2 || all[1] == "plugin-keeper" { // which is a process, and nothing to be commandLine
@@ -89,7 +89,7 @@ func (s said) wrong() string {
 	return ""
 }
 
-// TestDocumentedCommands: the commands and options that documents show are there.
+// TestDocumentedCommands: the commands and options in documents exist.
 func TestDocumentedCommands(t *testing.T) {
 	n := 0
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
@@ -129,7 +129,7 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
-// TestJSONCommandsAreDocumented: docs/json.md says what each command writes with -json.
+// TestJSONCommandsAreDocumented: docs/json.md describes the -json output of each command.
 func TestJSONCommandsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/json.md")
 	if err != nil {

@@ -159,7 +159,7 @@ func (p *program) completeDocs(_ *cobra.Command, args []string, _ string) ([]str
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// flagCompletion returns what completes the values of f, nil for the names of files.
+// flagCompletion returns the completion of the values of f; nil if they are file names.
 func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 	if c, ok := f.Value.(*choice); ok {
 		return cobra.FixedCompletions(c.values, cobra.ShellCompDirectiveNoFileComp)

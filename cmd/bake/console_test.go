@@ -52,7 +52,7 @@ func startConsole(t *testing.T, state, dir string) *typist {
 	return u
 }
 
-// expect waits until the terminal shows text after what was seen last.
+// expect waits until the terminal shows text after the text that was found last.
 func (u *typist) expect(text string) {
 	u.t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -111,13 +111,13 @@ func TestConsoleAtATerminal(t *testing.T) {
 	u.enter("local.nmae\r")
 	u.expect("Did you mean \"name\"?")
 	u.expect("> ")
-	u.enter("upper(loc\t") // completed, then thrown away
+	u.enter("upper(loc\t") // completed, then discarded
 	u.expect("al.name")
 	u.enter("\x03")
 	u.expect("^C\r\n> ")
 	u.enter("[\r")
 	u.expect("  ")
-	u.enter("\x03") // so is an expression that is not complete
+	u.enter("\x03") // and so is an incomplete expression
 	u.expect("^C\r\n> ")
 	u.enter("\"hunter2\" # typed in\r")
 	u.expect("> ")
@@ -139,7 +139,7 @@ func TestConsoleAtATerminal(t *testing.T) {
 		t.Errorf("the history's mode is %v (%v)", info.Mode(), err)
 	}
 
-	// The next time, the lines are there again.
+	// The lines are still in the history of the next session.
 	u = startConsole(t, state, dir)
 	u.enter(strings.Repeat("\x1b[A", 6) + "\r")
 	u.expect("WEB\r\n> ")

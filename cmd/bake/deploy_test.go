@@ -109,7 +109,7 @@ func TestDeploy(t *testing.T) {
 			if c.Startup.HTTPGet.Path != "/live" || c.Liveness.HTTPGet.Path != "/live" || c.Readiness.HTTPGet.Path != "/ready" || c.Liveness.HTTPGet.Port != "metrics" || c.Readiness.HTTPGet.Port != "metrics" {
 				t.Errorf("the probes: %+v", c)
 			}
-			key := map[string]string{} // where it is, by who says so
+			key := map[string]string{} // where each system puts it
 			for _, v := range c.Env {
 				if strings.HasPrefix(v.Name, "BAKE_FLEET_KEY") {
 					key[v.Name] = v.Value
@@ -164,7 +164,7 @@ func TestDeploy(t *testing.T) {
 	}
 	worker := task.ContainerDefinitions[0]
 	check("ECS", worker.Command)
-	if worker.StopTimeout != 120 { // Fargate has no longer one
+	if worker.StopTimeout != 120 { // the maximum of Fargate
 		t.Errorf("the task has %d s to end", worker.StopTimeout)
 	}
 	if fleets := worker.MountPoints[0]; fleets.ContainerPath != "/etc/bake/fleets" || !fleets.ReadOnly || task.Volumes[0].Name != fleets.SourceVolume || task.Volumes[0].EFS.FileSystemID == "" || task.Volumes[0].EFS.TransitEncryption != "ENABLED" {
@@ -218,7 +218,7 @@ func tryProbe(t *testing.T, command []string) {
 	}
 }
 
-// TestUnitVerifies: systemd, where it is, understands the unit.
+// TestUnitVerifies: systemd, if it is installed, accepts the unit.
 func TestUnitVerifies(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("there is no systemd-analyze")
@@ -241,7 +241,7 @@ func TestUnitVerifies(t *testing.T) {
 	}
 }
 
-// TestTaskValidates: the AWS CLI, where it is, takes the task for ECS, and gets as far as to send it.
+// TestTaskValidates: the AWS CLI, if it is installed, accepts the task for ECS, up to the request.
 func TestTaskValidates(t *testing.T) {
 	aws, err := exec.LookPath("aws")
 	if err != nil {
@@ -258,8 +258,8 @@ func TestTaskValidates(t *testing.T) {
 	}
 }
 
-// TestManifestDecodes: kubectl, where it is, loses nothing of the Deployment, as it does of fields
-// that Kubernetes does not have.
+// TestManifestDecodes: kubectl, if it is installed, keeps all fields of the Deployment; it drops
+// fields that Kubernetes does not have.
 func TestManifestDecodes(t *testing.T) {
 	kubectl, err := exec.LookPath("kubectl")
 	if err != nil {
@@ -297,7 +297,7 @@ func TestManifestDecodes(t *testing.T) {
 	}
 }
 
-// lost is where the first thing is that got lacks.
+// lost returns the first place at which got lacks something.
 func lost(want, got any, at string) string {
 	switch want := want.(type) {
 	case map[string]any:
@@ -324,7 +324,7 @@ func lost(want, got any, at string) string {
 	return ""
 }
 
-// strictly reads JSON that nothing follows.
+// strictly decodes JSON that must not be followed by anything.
 func strictly(t *testing.T, text string, to any) {
 	t.Helper()
 	if err := json.NewDecoder(bytes.NewReader([]byte(text))).Decode(to); err != nil || !json.Valid([]byte(text)) {

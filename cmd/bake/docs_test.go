@@ -22,14 +22,14 @@ import (
 	"bake/builtin/reference"
 )
 
-// notTogether are options of which an example may have only one, besides those that it has.
+// notTogether are groups of options of which an example may contain only one.
 var notTogether = [][]string{
 	{"source_ami", "source_ami_filter"}, {"inline", "script", "scripts"}, {"source", "content"},
 	{"instance_type", "spot_instance_types"}, {"ssh_private_key_file", "ssh_password"},
 }
 
-// without returns a block's text without the arguments that an example gives, or that
-// cannot be beside them.
+// without returns a block's text without the arguments that an example sets, or that conflict with
+// them.
 func without(t *testing.T, block, example string) string {
 	t.Helper()
 	var given []string
@@ -76,7 +76,7 @@ func ranges(body *hclsyntax.Body) map[string]hcl.Range {
 	return all
 }
 
-// template writes a template that has a block of a component, which is valid if the block is.
+// template writes a template with a block of a component. It is valid if the block is.
 func template(t *testing.T, kind, block string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -168,7 +168,7 @@ func TestExamplesOfOptions(t *testing.T) {
 	}
 }
 
-// TestArgumentsOfBlocks: the reference has every argument and block that templates can have.
+// TestArgumentsOfBlocks: the reference lists every argument and block of templates.
 func TestArgumentsOfBlocks(t *testing.T) {
 	refs, err := reference.Of(builtin.Parts{}.Catalog())
 	if err != nil {
@@ -207,8 +207,8 @@ func TestArgumentsOfBlocks(t *testing.T) {
 	}
 }
 
-// TestSchema: templates in JSON are valid by the schema that editors get if bake takes them,
-// and one with a wrong option is not.
+// TestSchema: for templates in JSON, the schema for editors agrees with bake, and it rejects a
+// wrong option.
 func TestSchema(t *testing.T) {
 	var out, errOut bytes.Buffer
 	if code := bake([]string{"bake", "docs", "-schema"}, nil, strings.NewReader(""), &out, &errOut); code != 0 {

@@ -16,7 +16,7 @@ func temporalEngine(context.Context, fleet.Host, *fleet.Temporal) (fleet.Engine,
 	return nil, nil // as it says
 }
 
-// promoteCell has no engine here that calls it.
+// promoteCell returns nil, since this program has no engine that would call it.
 func (p *program) promoteCell(*fleetFlags, *localcloud.Clouds, run.State) func(context.Context, fleet.PendingImage, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
 	return nil
 }

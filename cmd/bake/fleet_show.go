@@ -97,9 +97,8 @@ func (p *program) cellChanges() func(fleet.Status) {
 	}
 }
 
-// changes returns a function that prints a text whenever it differs from the one before,
-// or over if the text is empty then. In JSON, it prints the value as an object of that
-// kind.
+// changes returns a function that prints a text whenever it differs from the previous one. For an
+// empty text, it prints over. In JSON, it prints the value as an object of that kind.
 func (p *program) changes(kind, over string) func(text string, value any) {
 	before := ""
 	return func(text string, value any) {

@@ -9,8 +9,8 @@ import (
 	"bake/fleet"
 )
 
-// TestUnpolled: fleet status reports task queues that no worker polls, and when workers poll
-// them again, once each.
+// TestUnpolled: fleet status reports task queues without a worker, and when workers poll them
+// again, once each.
 func TestUnpolled(t *testing.T) {
 	waits := fleet.Status{Fleet: "nightly", State: fleet.StateRunning, Unpolled: []string{"bake/nightly", "bake/nightly/111111111111/eu-west-1/api"}}
 	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: what waits there goes on once a bake worker does"
@@ -41,8 +41,8 @@ func TestUnpolled(t *testing.T) {
 	}
 }
 
-// TestUnanswered: who follows a run is told that nothing new is known of it, and when that is over,
-// each once.
+// TestUnanswered: following a run reports that the engine does not answer, and that it answers
+// again, once each.
 func TestUnanswered(t *testing.T) {
 	answers := fleet.Status{Fleet: "nightly", State: fleet.StateRunning}
 	late := answers

@@ -26,8 +26,8 @@ func temporalEngine(_ context.Context, h fleet.Host, _ *fleet.Temporal) (fleet.E
 	return &temporal.Engine{Host: h, Metrics: envvar.Get(h.Env, metricsVar)}, nil
 }
 
-// promoteCell has the channels of the image of a cell name it that let it in. clouds have the
-// local cloud.
+// promoteCell returns a function that moves the channels of a cell's image to the image, if their
+// rules admit it. clouds contains the local cloud.
 func (p *program) promoteCell(f *fleetFlags, clouds *localcloud.Clouds, state run.State) func(context.Context, fleet.PendingImage, fleet.Wait, func(step.Event)) ([]step.Channel, error) {
 	return func(ctx context.Context, in fleet.PendingImage, wait fleet.Wait, emit func(step.Event)) (said []step.Channel, err error) {
 		o := in.Outcome

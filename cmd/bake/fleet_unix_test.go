@@ -40,7 +40,7 @@ func (e *elsewhere) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions)
 	return fleet.Status{Run: "x", State: fleet.StateCancelled}, nil
 }
 
-// The first Ctrl-C cancels what an engine runs, and waits for it; the second one leaves.
+// The first Ctrl-C cancels the run on the engine and waits for it; the second one leaves.
 func TestFleetElsewhereIsInterrupted(t *testing.T) {
 	for _, never := range []bool{false, true} {
 		var out bytes.Buffer

@@ -19,9 +19,8 @@ import (
 // much larger.
 const workerProgram = "bake-worker"
 
-// handOver has the other program do the whole command. It returns an error in any case, if
-// it returns: that of the command, as the other program has ended, or what kept it from
-// beginning.
+// handOver runs the whole command in the other program. If it returns, the error is never nil:
+// either the command has failed, or the other program could not be started.
 func (p *program) handOver() error {
 	name := workerProgram
 	if runtime.GOOS == "windows" {

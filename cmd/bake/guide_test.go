@@ -26,7 +26,7 @@ type block struct {
 	text string
 }
 
-// blocks are the fenced blocks of a document.
+// blocks returns the fenced blocks of a document.
 func blocks(text string) (all []block) {
 	var now *block
 	for i, line := range strings.SplitAfter(text, "\n") {
@@ -42,21 +42,21 @@ func blocks(text string) (all []block) {
 	return all
 }
 
-// guide is the script command "guide FILE": it does what a document says, in the current
-// directory, in the order in which it says it. A block "```LANGUAGE NAME" is written to the
-// file NAME. In a block "```console", each line after "$ " is run by a shell, and the lines
-// below it are part of what that prints, in this order: IDs and times are those of any
-// other run, and "..." stands for any lines, or for the rest of one. An ID or an address
-// that a command has printed is meant where a later one names it as the document shows it.
-// Variables of the shell last. A command that ends in " &" goes on until "kill %N" ends it, where
-// N is 1 for the first such command, or the document ends, and it gets Ctrl-C. A last line "(exit code N)" says how it ends, if not with 0.
+// guide is the script command "guide FILE": it carries out a document in the current directory. A
+// block "```LANGUAGE NAME" is written to the file NAME. In a block "```console", each line after
+// "$ " is run by a shell, and the lines below it must occur in the output, in this order. IDs and
+// times may differ, and "..." stands for any lines, or for the rest of a line. If a later command
+// contains an ID or an address of an earlier output in the document, it gets the one that was
+// really printed. Shell variables persist. A command that ends in " &" runs until "kill %N", where
+// N is 1 for the first one, or until the end of the document, and then gets Ctrl-C. A last line
+// "(exit code N)" is the exit code, if not 0.
 func guide(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: guide file")
 	}
 	text, err := os.ReadFile(args[0])
 	ts.Check(err)
-	known := ""                  // what sets variables of the shell
+	known := ""                  // shell code that sets the variables
 	means := map[string]string{} // what the document shows -> what was printed
 	var jobs []*job
 	for _, b := range blocks(string(text)) {
@@ -95,8 +95,8 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// typedHere is a command that the document shows, with what was printed in place of what
-// is shown.
+// typedHere returns a command of the document, with the printed IDs and addresses in place of
+// those in the document.
 func typedHere(command string, means map[string]string) string {
 	return named.ReplaceAllStringFunc(command, func(shown string) string {
 		if is, ok := means[shown]; ok {
@@ -109,8 +109,8 @@ func typedHere(command string, means map[string]string) string {
 	})
 }
 
-// conforms is the script command "conforms SCHEMA FILE...": the files must be as a JSON schema
-// says.
+// conforms is the script command "conforms SCHEMA FILE...": the files must conform to a JSON
+// schema.
 func conforms(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: conforms schema file...")
@@ -150,8 +150,8 @@ func (j *job) end(signal os.Signal) error {
 	return err
 }
 
-// behind starts a command, waits until it has printed what is shown, and has it end with
-// the script.
+// behind starts a command in the background, waits until it has printed the expected output, and
+// ends it with the script.
 func behind(ts *testscript.TestScript, command, shown string, means map[string]string) *job {
 	path := ts.MkAbs(".printed-" + strconv.Itoa(len(command)))
 	out, err := os.Create(path)
@@ -192,8 +192,8 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 	return string(bytes.ToValidUTF8(out, []byte("?"))), cmd.ProcessState.ExitCode()
 }
 
-// webPage is the URL of a machine's web server, which is on another port where the user
-// may not open its own.
+// webPage returns the URL of a machine's web server. The port is another one if the user may not
+// listen on its own.
 const webPage = `http://127(?:\.[0-9]{1,3}){3}(?::[0-9]+)?/`
 
 var (
@@ -205,8 +205,8 @@ var (
 	anyOther = regexp.MustCompile(webPage + `|(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
 )
 
-// differs says how what a command printed is not what the document shows; empty: it is.
-// It notes in means what was printed for an ID or an address that is shown.
+// differs describes the difference between the output of a command and the document, or returns
+// "". It records in means what was printed for the IDs and addresses in the document.
 func differs(shown, got string, code int, means map[string]string) string {
 	want := 0
 	lines := strings.Split(got, "\n")
@@ -250,7 +250,7 @@ func differs(shown, got string, code int, means map[string]string) string {
 	return ""
 }
 
-// TestGuides: a guide that does not say what happens is wrong.
+// TestGuides: differences from what really happens are found.
 func TestGuides(t *testing.T) {
 	const printed = "base: build, because\n  file x: 01234567 -> 89abcdef\nReusing ami-0123456789abcdef0 (web-20261128-101112), 3s old\nend\n"
 	for _, test := range []struct {

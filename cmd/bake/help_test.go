@@ -15,8 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestHelp: every command says what it does, how it ends, what it reads, and
-// shows how it is used.
+// TestHelp: the help of every command has a description, exit codes, variables and examples.
 func TestHelp(t *testing.T) {
 	p := &program{now: time.Now}
 	var visit func(*cobra.Command)
@@ -64,7 +63,7 @@ func names(text, word string) bool {
 	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }), word)
 }
 
-// TestHelpOfReaders: the help of a command names the variables that it reads.
+// TestHelpOfReaders: the help of a command lists the variables that it reads.
 func TestHelpOfReaders(t *testing.T) {
 	p := &program{now: time.Now}
 	root := p.root(nil)
@@ -88,8 +87,7 @@ func TestHelpOfReaders(t *testing.T) {
 	}
 }
 
-// TestHelpNamesVariables: each variable that the program looks for under a name of its own is in
-// the help of bake.
+// TestHelpNamesVariables: each environment variable that the program reads is in the help of bake.
 func TestHelpNamesVariables(t *testing.T) {
 	p := &program{now: time.Now}
 	var help bytes.Buffer

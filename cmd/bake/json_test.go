@@ -19,9 +19,8 @@ import (
 	"bake/golden/attest"
 )
 
-// TestJSONIsDocumented runs commands with -json. Every line that they write is an
-// object with the header, the last one is the result with the exit code, and
-// docs/json.md has every field.
+// TestJSONIsDocumented runs commands with -json. Every line of output is an object with the
+// header, the last one is the result with the exit code, and docs/json.md describes every field.
 func TestJSONIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "json.md"))
 	if err != nil {
@@ -152,12 +151,12 @@ func undocumented(t *testing.T, doc string, v any) {
 	}
 }
 
-// full is an output that takes nothing.
+// full is an output on which every write fails.
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// TestLostOutput: a command whose output nobody can have has failed, and says why.
+// TestLostOutput: a command whose output cannot be written fails and says why.
 func TestLostOutput(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	for _, args := range [][]string{{"runs"}, {"version"}, {"runs", "-json"}, {"validate", "-json", "missing.pkr.hcl"}} {

@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"await": await, "bake": main, "packer": main}) // packer is bake under another name
 }
 
-// kinds are the scripts with machines, by what they are about: in turns, one of each kind is
-// run a day. Those that are in none have turns of their own.
+// kinds are the scripts with machines, by subject: on each day, one of each kind is run. Scripts
+// without a kind have turns of their own.
 var kinds = map[string]string{
 	"connections": "bastion egress host-keys login login-hints nothing-stays private-address reboot session-manager ssh",
 	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
@@ -66,8 +66,8 @@ func today(t *testing.T, name string) bool {
 	return turns.Today(name, 10)
 }
 
-// TestKindsOfScripts: a script that is in the table of kinds is there, needs machines, and is
-// where one looks for it.
+// TestKindsOfScripts: each script in the table of kinds exists, needs machines, and is in the
+// right directory.
 func TestKindsOfScripts(t *testing.T) {
 	for kind, names := range kinds {
 		if !slices.IsSorted(strings.Fields(names)) {
@@ -117,7 +117,7 @@ func TestScripts(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(e.WorkDir, ".mirror"), 0o755); err != nil {
 				return err
 			}
-			// What most scripts do on their machines does not need cloud-init to have finished.
+			// Most scripts do not depend on cloud-init, and need not wait for it.
 			e.Setenv("BAKE_CLOUD_INIT_TIMEOUT", "0")
 			cloud := filepath.Join(e.WorkDir, ".cloud")
 			e.Setenv("BAKE_CLOUD_DIR", cloud)

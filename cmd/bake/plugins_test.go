@@ -21,14 +21,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// pluginSystems are those that the script command release builds plugins for.
+// pluginSystems are the systems for which the script command release builds plugins.
 func pluginSystems() []string {
 	all := []string{runtime.GOOS + "_" + runtime.GOARCH, "linux_amd64", "darwin_arm64", "windows_amd64"}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// pluginScript is a plugin that can say what it is, and no more.
+// pluginScript is a plugin that can only describe itself.
 func pluginScript(name, version string) string {
 	return fmt.Sprintf(`#!/bin/sh
 # %s
@@ -36,8 +36,8 @@ echo '{"version":"%s","sdk_version":"0.6.0","api_version":"x5.0","builders":["-p
 `, name, version)
 }
 
-// release is the script command "release DIR SOURCE VERSION": it publishes a release of
-// a plugin in a tree as 'bake plugins mirror' makes it.
+// release is the script command "release DIR SOURCE VERSION": it publishes a release of a plugin
+// in a directory with the layout of 'bake plugins mirror'.
 func release(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: release dir source version")
@@ -79,8 +79,8 @@ func release(ts *testscript.TestScript, neg bool, args []string) {
 		os.WriteFile(prefix+"manifest.json", []byte(`{"version":"1","metadata":{"protocol_version":"5.0"}}`), 0o644)))
 }
 
-// serve is the script command "serve VARIABLE DIR": it sets a variable to the URL of a
-// server of the files in a directory, which is a proxy for them as well.
+// serve is the script command "serve VARIABLE DIR": it sets a variable to the URL of a server for
+// the files in a directory, which also is a proxy for them.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: serve variable dir")
@@ -99,7 +99,7 @@ func stall(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[1])
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_ = os.WriteFile(path, nil, 0o600) // without it, the script does not end
-		_, _ = io.Copy(io.Discard, r.Body) // only then it is seen that the client leaves
+		_, _ = io.Copy(io.Discard, r.Body) // otherwise the end of the client is not noticed
 		<-r.Context().Done()
 	}))
 	ts.Defer(s.Close)

@@ -152,7 +152,7 @@ func (p *program) helpCommand(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// exactly returns a check that a command gets as many arguments as it has names for.
+// exactly returns a check that a command has exactly the named arguments.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == len(names) {
@@ -168,7 +168,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// atMost returns a check that a command gets no more arguments than it has names for.
+// atMost returns a check that a command has no more arguments than those named.
 func atMost(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) <= len(names) {

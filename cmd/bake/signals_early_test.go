@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// TestEarlySignal: what asks a background job of a script to end before it listens is heard.
+// TestEarlySignal: a signal to a background job of a script is not lost if it arrives before bake
+// listens for signals.
 func TestEarlySignal(t *testing.T) {
 	signal.Ignore(os.Interrupt)
 	defer signal.Reset(os.Interrupt)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestEcho: timeout(1) signals a process and then its group. That asks bake to end, and
-// not to leave everything behind, as a person does who has pressed Ctrl-C once more.
+// TestEcho: timeout(1) signals a process and then its group. This counts as one signal, which lets
+// bake clean up, unlike a user's second Ctrl-C.
 func TestEcho(t *testing.T) {
 	p := &program{stdout: &output{}, stderr: &output{}}
 	told := make(chan int, 3)

@@ -10,10 +10,10 @@ import (
 	"bake/internal/otlp/otlptest"
 )
 
-// collector is the script command "collector VARIABLE": it starts a collector of traces, and
-// sets a variable to its URL. "collector VARIABLE FILE" writes what it has got since to a file, a
-// line for each span: its service, its trace, its name, that of the span around it or what its
-// id is, how it failed, and its events.
+// collector is the script command "collector VARIABLE": it starts a collector of traces, and sets
+// a variable to its URL. "collector VARIABLE FILE" writes what it has received since then to a
+// file, a line for each span: service, trace, name, the name of the parent span or what its id is,
+// error, and events.
 func collector() func(*testscript.TestScript, bool, []string) {
 	started := map[string]*otlptest.Collector{} // by URL
 	return func(ts *testscript.TestScript, neg bool, args []string) {

@@ -101,7 +101,7 @@ func TestOneCommand(t *testing.T) {
 	}
 }
 
-// TestWrongArguments: a command that checks the number of its arguments says how it is used.
+// TestWrongArguments: a command that is called with a wrong number of arguments shows its usage.
 func TestWrongArguments(t *testing.T) {
 	p := &program{now: time.Now}
 	var visit func(*cobra.Command)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestUpgradedTemplatesAreValid converts the JSON templates that use nothing but
-// what is built in, and validates what comes out.
+// TestUpgradedTemplatesAreValid converts the JSON templates that use only built-in components, and
+// validates the results.
 func TestUpgradedTemplatesAreValid(t *testing.T) {
 	files, err := filepath.Glob("../../config/upgrade/testdata/valid-*.json")
 	if err != nil || len(files) < 5 {

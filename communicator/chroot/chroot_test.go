@@ -10,8 +10,7 @@ import (
 	"bake/communicator/commtest"
 )
 
-// TestConformance runs the suite in the root of this computer, which is a chroot
-// as good as any.
+// TestConformance runs the suite in the root of this computer, which is a valid chroot.
 func TestConformance(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("chroot needs root")

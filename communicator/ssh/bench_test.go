@@ -17,8 +17,8 @@ import (
 	"bake/communicator/ssh"
 )
 
-// BenchmarkUpload uploads the same data to the same OpenSSH server in each way
-// there is and with the system's scp, and reports how much faster than scp each is.
+// BenchmarkUpload uploads the same data to the same OpenSSH server in each possible way and with
+// the system's scp, and reports the speed relative to scp.
 func BenchmarkUpload(b *testing.B) {
 	key := newKey(b)
 	host := newKey(b)
@@ -97,7 +97,7 @@ func makeFiles(b *testing.B, dir string, n int, size int64) {
 	}
 }
 
-// BenchmarkConnect is the time from nothing to the first command done.
+// BenchmarkConnect measures the time until the first command has ended.
 func BenchmarkConnect(b *testing.B) {
 	key := newKey(b)
 	host := newKey(b)

@@ -25,7 +25,7 @@ import (
 	"bake/step"
 )
 
-// says collects what a scope says.
+// says collects the messages of a scope.
 type says struct {
 	mu    sync.Mutex
 	lines []string
@@ -43,7 +43,7 @@ func (s *says) has(text string) bool {
 	return slices.ContainsFunc(s.lines, func(l string) bool { return strings.Contains(l, text) })
 }
 
-// setup is a fake machine and what is needed to connect to it.
+// setup is a fake machine and the options to connect to it.
 type setup struct {
 	*fake
 	options ssh.Options
@@ -110,7 +110,7 @@ func TestMachineThatComesUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			// It is noticed soon: the sooner the younger the machine is.
+			// It is noticed quickly, especially on a young machine.
 			between(t, "connecting", time.Since(start), after, after+after/3+50*time.Millisecond)
 		})
 	}
@@ -121,7 +121,7 @@ func TestLimits(t *testing.T) {
 		name      string
 		timeout   time.Duration
 		attempts  int
-		login     bool // whether the machine is there and refuses, or is not there
+		login     bool // whether the machine refuses, or is not there
 		low, high time.Duration
 		text      string
 	}{
@@ -152,7 +152,7 @@ func TestLimits(t *testing.T) {
 func TestCancelledConnect(t *testing.T) {
 	why := errors.New("enough")
 	dead := func(context.Context, string, string) (net.Conn, error) {
-		near, _ := pipe() // never says a word
+		near, _ := pipe() // never sends anything
 		return near, nil
 	}
 	for name, dial := range map[string]dialer{"not there": refused, "mute": dead} {
@@ -172,7 +172,7 @@ func TestCancelledConnect(t *testing.T) {
 	}
 }
 
-// A machine that accepts connections before its sshd can talk is not waited for forever.
+// A machine that accepts connections before its sshd answers is not waited for forever.
 func TestBannerThatDoesNotCome(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		first := true
@@ -220,7 +220,7 @@ func TestPauseBeforeConnecting(t *testing.T) {
 	})
 }
 
-// A connection that dies without a word is noticed while a command runs.
+// A connection that breaks silently is noticed while a command runs.
 func TestKeepAlive(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		s.Mute = true
@@ -238,7 +238,7 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
-// What has to be done before a login is done before each.
+// The preparation for a login is repeated before each login.
 func TestPrepare(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		prepared := 0
@@ -253,7 +253,7 @@ func TestPrepare(t *testing.T) {
 		if _, err := c.Run(t.Context(), communicator.Command{Line: "true"}); err != nil || prepared != 2 {
 			t.Errorf("prepared %d times, %v", prepared, err)
 		}
-		conn, err := c.(communicator.Accessible).Dial(t.Context()) // for a program that logs in itself
+		conn, err := c.(communicator.Accessible).Dial(t.Context()) // for a program that makes its own login
 		if err != nil || prepared != 3 {
 			t.Fatalf("prepared %d times, %v", prepared, err)
 		}
@@ -412,8 +412,8 @@ func TestHostKeyConfigured(t *testing.T) {
 	}
 }
 
-// A host certificate counts where its authority is listed, and one that does not hold is
-// refused at once: waiting does not make it better.
+// A host certificate is accepted if its authority is listed, and an invalid one is an error at
+// once, since waiting would not help.
 func TestHostCertificate(t *testing.T) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

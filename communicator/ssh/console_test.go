@@ -10,7 +10,7 @@ import (
 	"bake/communicator/ssh"
 )
 
-// authorizedKey makes a line of an authorized_keys file.
+// authorizedKey returns a line of an authorized_keys file.
 func authorizedKey(t testing.TB) string {
 	k, err := commtest.NewKeyPair("ed25519", 0, "root@host")
 	if err != nil {

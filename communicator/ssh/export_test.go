@@ -1,4 +1,4 @@
 package ssh
 
-// ScriptMark is what our scripts print first.
+// ScriptMark is the first output of bake's scripts.
 const ScriptMark = scriptMark

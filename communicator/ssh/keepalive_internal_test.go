@@ -14,8 +14,8 @@ import (
 	"bake/step"
 )
 
-// TestSilence: the user is told early, and once, that the machine does not answer, and
-// that it does again; who waits for it gives up in the end.
+// TestSilence: the user gets an early message, once, that the machine does not answer, and one
+// when it answers again; a wait for the machine ends after a time limit.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

@@ -102,8 +102,8 @@ func TestGoodOptions(t *testing.T) {
 	}
 }
 
-// A certificate that does not let in now may have been renewed by the time of the
-// build, so that it is a warning.
+// A certificate that is not valid now is only a warning, because it may have been renewed when the
+// build runs.
 func TestDoubtfulCertificate(t *testing.T) {
 	key, authority := newKey(t), newKey(t)
 	for wanted, cert := range map[string]string{
@@ -120,7 +120,7 @@ func TestDoubtfulCertificate(t *testing.T) {
 	}
 }
 
-// 0 is how a template says that an option is not set.
+// 0 means that an option is not set.
 func TestZeroIsNotSet(t *testing.T) {
 	body := "ssh_username = \"me\"\nssh_port = 0\nssh_bastion_port = 0\nssh_proxy_port = 0\nssh_keep_alive_interval = \"0s\""
 	o, diags := decode(t, body)

@@ -115,7 +115,7 @@ func (c *farConn) Close() error {
 	return c.Conn.Close()
 }
 
-// far connects to an OpenSSH server that is some way off.
+// far connects to an OpenSSH server over a slow link.
 func far(t *testing.T, extra ...string) (communicator.Communicator, *commtest.Server) {
 	t.Helper()
 	key, host := newKey(t), newKey(t)
@@ -132,7 +132,7 @@ func far(t *testing.T, extra ...string) (communicator.Communicator, *commtest.Se
 	}), srv
 }
 
-// noise is a file with content that is like no other's.
+// noise returns a file with unique content.
 func noise(t *testing.T, size int) (path string, content []byte) {
 	t.Helper()
 	content = make([]byte, size)
@@ -144,7 +144,7 @@ func noise(t *testing.T, size int) (path string, content []byte) {
 	return path, content
 }
 
-// holds compares a file, and sees that nothing lies beside it.
+// holds compares a file, and checks that there is nothing next to it.
 func holds(t *testing.T, path string, content []byte, mode fs.FileMode) {
 	t.Helper()
 	got, err := os.ReadFile(path)
@@ -159,8 +159,8 @@ func holds(t *testing.T, path string, content []byte, mode fs.FileMode) {
 	}
 }
 
-// A large file goes to a machine that is far away in parts, whatever is there already
-// and however many sessions the machine allows.
+// A large file is uploaded to a distant machine in parts, whatever exists there and however many
+// sessions the machine allows.
 func TestUploadInParts(t *testing.T) {
 	path, content := noise(t, 9<<20+12345)
 	for _, sessions := range []string{"1", "4"} {
@@ -170,7 +170,7 @@ func TestUploadInParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		holds(t, filepath.Join(dir, "it's new"), content, 0o640)
-		// What a link leads to is written, and the link stays.
+		// The target of a link is written, and the link stays.
 		if err := os.Symlink("it's new", filepath.Join(dir, "link")); err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func TestUploadInParts(t *testing.T) {
 	}
 }
 
-// A large file comes from a machine that is far away in parts, too.
+// A large file is downloaded from a distant machine in parts, too.
 func TestDownloadInParts(t *testing.T) {
 	real, err := exec.LookPath("dd")
 	if err != nil {
@@ -211,7 +211,7 @@ func TestDownloadInParts(t *testing.T) {
 	if used, err := os.ReadFile(filepath.Join(bin, "count")); err != nil || bytes.Count(used, []byte("used")) < 10 {
 		t.Errorf("it did not come in parts: %q, %v", used, err)
 	}
-	// Cut on its way, it comes all the same.
+	// It is downloaded completely even if the connection breaks.
 	if err := os.Remove(filepath.Join(back, "it's new")); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestDownloadInParts(t *testing.T) {
 	holds(t, filepath.Join(back, "it's new"), content, 0o640)
 }
 
-// program writes a script that stands before a program of the machine.
+// program writes a script that replaces a program of the machine.
 func program(t *testing.T, dir, name, script string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
@@ -238,7 +238,7 @@ func program(t *testing.T, dir, name, script string) {
 	}
 }
 
-// A file that is there already is written in place, so that the disk need not hold two.
+// An existing file is overwritten in place, so that the disk need not hold both versions.
 func TestPartsInPlace(t *testing.T) {
 	real, err := exec.LookPath("dd")
 	if err != nil {
@@ -262,7 +262,7 @@ func TestPartsInPlace(t *testing.T) {
 	}
 }
 
-// Uploads to one name at once do not get into each other's way: one of them is there.
+// Concurrent uploads to the same name do not mix: the file is one of them.
 func TestPartsAtOnce(t *testing.T) {
 	one, first := noise(t, 9<<20)
 	two, second := noise(t, 9<<20+1)
@@ -285,7 +285,7 @@ func TestPartsAtOnce(t *testing.T) {
 	}
 }
 
-// "~" is the home of the login user for files that go in parts, too.
+// "~" is the home of the login user for files that are sent in parts, too.
 func TestPartsBelowHome(t *testing.T) {
 	path, content := noise(t, 9<<20)
 	c, _ := far(t)
@@ -312,8 +312,8 @@ func TestPartsBelowHome(t *testing.T) {
 	holds(t, filepath.Join(back, "it's new"), content, 0o640)
 }
 
-// Of a file of another user that the login user may write to, the content is replaced and
-// the mode stays. Root may change any, so a chmod that refuses stands in for that user's.
+// A file of another user that the login user may write to gets new content, and keeps its mode.
+// Since root may change any file, a chmod that fails simulates that user.
 func TestFileOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")
@@ -341,7 +341,7 @@ func TestFileOfAnotherUser(t *testing.T) {
 	}
 }
 
-// In a tree only the large files go in parts.
+// In a tree, only large files are sent in parts.
 func TestTreeWithLargeFile(t *testing.T) {
 	path, content := noise(t, 10<<20)
 	local := t.TempDir()
@@ -399,7 +399,7 @@ func TestSmallTreeInOneCommand(t *testing.T) {
 	}
 }
 
-// What a lost connection has cut is sent again, also when it happens more than once.
+// What was lost with a connection is sent again, even repeatedly.
 func TestCutPartIsRepeated(t *testing.T) {
 	path, content := noise(t, 20<<20)
 	c, srv := far(t)
@@ -431,8 +431,8 @@ func TestCutPartIsRepeated(t *testing.T) {
 	holds(t, filepath.Join(dir, "x"), content, 0o640)
 }
 
-// A full disk, and a directory that cannot be written to, are said to be that, and
-// nothing is left that looks whole.
+// A full disk, and a directory that cannot be written to, are named in the error, and no
+// incomplete file is left under the final name.
 func TestPartsThatCannotBeWritten(t *testing.T) {
 	path, _ := noise(t, 10<<20)
 	c, _ := far(t)
@@ -496,7 +496,7 @@ func (c cutFS) Open(name string) (fs.File, error) {
 	return f, err
 }
 
-// What a lost connection has cut is not left as if it were whole.
+// A file that was truncated by a lost connection is not left as if it were complete.
 func TestCutStream(t *testing.T) {
 	key, host := newKey(t), newKey(t)
 	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
@@ -517,7 +517,7 @@ func TestCutStream(t *testing.T) {
 	}
 }
 
-// lines counts lines that hold their numbers, and keeps none of them.
+// lines counts numbered lines without storing them.
 type lines struct {
 	next  int
 	rest  []byte
@@ -539,7 +539,7 @@ func (l *lines) Write(b []byte) (int, error) {
 	}
 }
 
-// Of a million lines none is lost, and none is kept.
+// Of a million lines none is lost, and none is stored.
 func TestMillionLines(t *testing.T) {
 	key, host := newKey(t), newKey(t)
 	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())

@@ -133,7 +133,7 @@ func TestLogins(t *testing.T) {
 	want(t, err, `user "me"`, o.PrivateKeyFile, "the password", srv.Host)
 }
 
-// certificate signs a user's key with an authority, as change says.
+// certificate signs a user's key with an authority; change modifies the certificate.
 func certificate(t *testing.T, key, authority *commtest.KeyPair, user string, change func(*gossh.Certificate)) string {
 	t.Helper()
 	cert := &gossh.Certificate{
@@ -153,7 +153,8 @@ func certificate(t *testing.T, key, authority *commtest.KeyPair, user string, ch
 	return path
 }
 
-// A certificate lets in; one that cannot is said to be expired, or of whom it is.
+// A valid certificate is accepted. The error for an invalid one says that it has expired, or whose
+// it is.
 func TestCertificate(t *testing.T) {
 	authority, key, host := newKey(t), newKey(t), newKey(t)
 	trusted := filepath.Join(t.TempDir(), "authority")
@@ -172,7 +173,7 @@ func TestCertificate(t *testing.T) {
 	})
 	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
 	want(t, err, "expired on Sat, 03 Feb 2024 04:05:06 UTC", o.PrivateKeyFile)
-	between(t, "failing", time.Since(start), 0, 15*time.Second) // it is not tried for five minutes
+	between(t, "failing", time.Since(start), 0, 15*time.Second) // not tried for five minutes
 
 	o.HandshakeAttempts = 1
 	o.CertificateFile = certificate(t, key, authority, "somebody", nil)
@@ -183,7 +184,7 @@ func TestCertificate(t *testing.T) {
 	want(t, err, "is not valid before Fri, 11 Jun 2128")
 }
 
-// Where there is no algorithm in common, both sides' are listed, and what to set.
+// If there is no common algorithm, the error lists those of both sides and the option to set.
 func TestNoCommonAlgorithm(t *testing.T) {
 	key, host := newKey(t), newKey(t)
 	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "Ciphers aes256-ctr", "KexAlgorithms curve25519-sha256", "MACs hmac-sha2-512")
@@ -263,7 +264,7 @@ func TestBastion(t *testing.T) {
 		t.Errorf("%d connections to the bastion host; said %q", bastion.Connections(), said.lines)
 	}
 
-	// A password, also as the answer to a question, and the agent.
+	// Login with a password, also as the answer to a question, and with the agent.
 	o.BastionPrivateKeyFile = ""
 	for name, prompts := range map[string]bool{"password": false, "question": true} {
 		gated := login(t)
@@ -287,15 +288,15 @@ func TestBastion(t *testing.T) {
 		t.Errorf("a bastion with another host key: %v", err)
 	}
 
-	o.BastionPrivateKeyFile = o.PrivateKeyFile // which it does not take
+	o.BastionPrivateKeyFile = o.PrivateKeyFile // which it does not accept
 	start := time.Now()
 	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
 	want(t, err, "the bastion host", "did not let user")
 	between(t, "failing", time.Since(start), 0, 10*time.Second)
 }
 
-// Other programs are told whether they can dial the machine themselves and by which
-// host keys it is known, and get connections the way bake takes.
+// Other programs learn whether they can dial the machine directly and which host keys it has, and
+// can get connections made by bake.
 func TestDial(t *testing.T) {
 	inner, outer := login(t), login(t)
 	inner.Password, outer.Password = "inner secret", "outer secret"
@@ -335,7 +336,7 @@ func TestDial(t *testing.T) {
 	if keys := c.(communicator.Accessible).Access().HostKeys; len(keys) > 0 {
 		t.Errorf("host keys are not checked, but known: %q", keys)
 	}
-	// A connection through something else than the network is not one to the machine.
+	// A connection through a session is not a network connection to the machine.
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", net.JoinHostPort(machine.Host, strconv.Itoa(machine.Port)))
@@ -351,8 +352,7 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// What a user's SSH client is told of a bastion host leads through it, without a
-// question.
+// The settings for a user's SSH client lead through a bastion host without prompts.
 func TestLoginThroughBastion(t *testing.T) {
 	client, err := exec.LookPath("ssh")
 	if err != nil {
@@ -418,7 +418,7 @@ func TestLoginThroughBastion(t *testing.T) {
 	}
 }
 
-// socks is a SOCKS5 proxy with a password. It connects to the host and port asked for.
+// socks is a SOCKS5 proxy with a password.
 func socks(t *testing.T, user, password string) (port int, used *bool) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -487,7 +487,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// An HTTP proxy leads to the machine too, and says why not.
+// The machine can be reached through an HTTP proxy, whose refusals are explained.
 func TestHTTPProxy(t *testing.T) {
 	key := newKey(t)
 	l := login(t)
@@ -536,7 +536,7 @@ func TestHTTPProxy(t *testing.T) {
 	want(t, err, "through the proxy "+net.JoinHostPort(host, port)+": 407 Proxy Authentication Required who are you?", "check ssh_proxy_username")
 }
 
-// Another connection to the machine does not wait for one that is being made.
+// A further connection to the machine does not wait for one that is being made.
 func TestDialWhileConnecting(t *testing.T) {
 	key := newKey(t)
 	l := login(t)
@@ -671,7 +671,7 @@ func TestTunnels(t *testing.T) {
 	want(t, err, "ssh_local_tunnels: cannot listen on localhost")
 }
 
-// A machine that falls silent is given up after ssh_read_write_timeout.
+// A machine that stops answering is given up after ssh_read_write_timeout.
 func TestReadWriteTimeout(t *testing.T) {
 	key := newKey(t)
 	l := login(t)
@@ -685,7 +685,7 @@ func TestReadWriteTimeout(t *testing.T) {
 	}
 }
 
-// Machines with a tar that is not GNU's, and with none.
+// Machines with a tar other than GNU tar, and with none.
 func TestOtherTars(t *testing.T) {
 	for name, tar := range map[string]string{
 		"plain tar": "#!/bin/sh\ncase $1 in --*) exit 1;; esac\nexec %s \"$@\"\n",

@@ -2,7 +2,7 @@ package ssh
 
 import "testing"
 
-// What a machine says of a file does not make bake list parts without end.
+// A machine cannot make bake list an unlimited number of parts of a file.
 func TestParseFacts(t *testing.T) {
 	for line, parts := range map[string]bool{
 		"file 20971520 644 40960 512":                        true,

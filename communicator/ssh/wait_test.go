@@ -22,8 +22,8 @@ import (
 	"bake/step"
 )
 
-// A machine that accepts connections and then stays silent blocks nothing, at any step:
-// waiting ends with its context, and by itself.
+// A machine that accepts connections and then stays silent blocks nothing, at any step: waits end
+// with their context, or after a time limit.
 func TestSilentMachine(t *testing.T) {
 	run := func(line string) func(context.Context, *setup) error {
 		return func(ctx context.Context, s *setup) error {
@@ -82,7 +82,7 @@ func TestSilentMachine(t *testing.T) {
 				between(t, "cancelling", time.Since(start), 10*time.Second, 13*time.Second)
 			})
 			if step == "hostkeys-prove-00@openssh.com" {
-				return // it can be done without; the command then runs
+				return // this step is optional; the command then runs
 			}
 			bubble(t, func(t *testing.T, s *setup) {
 				s.Silent = step
@@ -96,8 +96,8 @@ func TestSilentMachine(t *testing.T) {
 	}
 }
 
-// tardy is a context that notifies of its end slowly: in order, one second after
-// another.
+// tardy is a context that announces its end slowly: to one listener after the other, with a second
+// between them.
 type tardy struct {
 	context.Context
 	mu    sync.Mutex
@@ -115,7 +115,7 @@ func (c *tardy) Err() error {
 	return nil
 }
 
-// AfterFunc is how package context hears of the end of a context that is not its own.
+// AfterFunc is how package context watches contexts of foreign types.
 func (c *tardy) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,8 +176,8 @@ func TestDeadLinks(t *testing.T) {
 	}
 }
 
-// A link that is closed since the time is up is not taken for one that works, which
-// would be connected anew for as long again.
+// A link that is closed because of a timeout is not taken for a working one, which would be
+// reconnected for the same time again.
 func TestTimeIsUpDuringHandshake(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		s.Silent, s.More = "keepalive@openssh.com", []gossh.Signer{s.HostKey}
@@ -192,7 +192,7 @@ func TestTimeIsUpDuringHandshake(t *testing.T) {
 	})
 }
 
-// A dial that does not heed its context ends with it all the same.
+// A dial that ignores its context is given up when that ends.
 func TestDialWithoutContext(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		block := make(chan struct{})
@@ -210,7 +210,8 @@ func TestDialWithoutContext(t *testing.T) {
 	})
 }
 
-// agentAt serves an SSH agent at a socket; serve nil accepts and says nothing.
+// agentAt serves an SSH agent at a socket; if serve is nil, it accepts connections and does not
+// answer.
 func agentAt(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
@@ -263,8 +264,8 @@ func hangGuard(t *testing.T, f func()) {
 	}
 }
 
-// Each handshake can use the agent: the second one after a lost connection, and
-// those with bastion and target.
+// Each handshake can use the agent: the second one after a lost connection, and those with bastion
+// and target.
 func TestAgentAgain(t *testing.T) {
 	key := newKey(t)
 	raw, err := gossh.ParseRawPrivateKey([]byte(key.PrivateKey))
@@ -299,7 +300,7 @@ func TestAgentAgain(t *testing.T) {
 	})
 }
 
-// An agent that does not answer holds up nothing beyond the context and ssh_timeout.
+// An agent that does not answer delays nothing beyond the context and ssh_timeout.
 func TestAgentThatIsSilent(t *testing.T) {
 	key := newKey(t)
 	srv := commtest.Serve(t, t.TempDir(), commtest.Login{User: "me", Key: key.Signer.PublicKey(), HostKey: newKey(t).Signer})
@@ -320,8 +321,8 @@ func TestAgentThatIsSilent(t *testing.T) {
 	})
 }
 
-// A process in the background that holds the output of a command that has ended
-// does not hold the build for long.
+// A background process that keeps the output of an ended command open does not delay the build for
+// long.
 func TestBackgroundProcess(t *testing.T) {
 	for line, limit := range map[string]time.Duration{"background": 7 * time.Second, "chatty": 35 * time.Second} {
 		bubble(t, func(t *testing.T, s *setup) {
@@ -420,8 +421,7 @@ func known(s *setup, keys ...gossh.Signer) {
 	}
 }
 
-// What the machine says at a refused login, and whom its image lets in, is part of
-// the error.
+// The error of a refused login contains the machine's message, and the login users of its image.
 func TestRefusedLoginSays(t *testing.T) {
 	for _, tt := range []struct{ banner, image, want string }{
 		{"Please login as the user \"ec2-user\" rather than the user \"admin\".\n", "", `set ssh_username = "ec2-user"`},
@@ -472,8 +472,8 @@ func forced(t *testing.T, command string, method ssh.TransferMethod) communicato
 	return connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
 }
 
-// A login shell that prints is no obstacle to transfers through it, and is named
-// where SFTP meets it.
+// A login shell that prints something does not prevent transfers through it, and is named in the
+// errors of SFTP.
 func TestNoisyShell(t *testing.T) {
 	const noisy = `printf 'Welcome to this machine\nLoad: 1'; eval "$SSH_ORIGINAL_COMMAND"`
 	c := forced(t, noisy, ssh.Shell)
@@ -501,8 +501,8 @@ func TestNoisyShell(t *testing.T) {
 	failed(t, forced(t, noisy, ssh.SFTP), "sends text where SFTP should begin", "Welcome to this machine", "~/.bashrc", `ssh_file_transfer_method = "scp"`)
 }
 
-// failed wants transfers to fail at once with texts, not as a lost connection that
-// would be tried again.
+// failed requires transfers to fail at once with these texts, and not as a lost connection that
+// would be retried.
 func failed(t *testing.T, c communicator.Communicator, texts ...string) {
 	t.Helper()
 	root, err := os.OpenRoot(t.TempDir())
@@ -521,7 +521,7 @@ func failed(t *testing.T, c communicator.Communicator, texts ...string) {
 	}
 }
 
-// What runs in place of our scripts is quoted, with what it says to do.
+// If something else runs in place of bake's scripts, its output is quoted with advice.
 func TestForcedCommand(t *testing.T) {
 	const cloud = `echo 'Please login as the user "admin" rather than the user "root".'; exit 142`
 	for _, method := range []ssh.TransferMethod{ssh.Shell, ssh.SFTP} {

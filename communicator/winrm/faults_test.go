@@ -32,10 +32,10 @@ var spoilt = map[string]winrmtest.Fault{
 	"slow":           winrmtest.Slow(200 * time.Millisecond),
 }
 
-// However an answer is garbled, a command returns its result, or an error that
-// describes the problem. The next one works.
+// Whatever happens to a response, a command returns its result, or an error that describes the
+// problem, and the next one works.
 func TestFaults(t *testing.T) {
-	// What the first spoilt answer to a request does no harm to.
+	// Requests for which a single bad response has no effect.
 	harmless := map[string][]string{
 		"Create":  {"dies", "not found", "busy", "login", "garbage", "no XML", "empty", "something else", "refused", "gone", "cut", "endless", "slow"},
 		"Command": {"not found", "busy", "login", "refused", "gone", "slow"},
@@ -75,7 +75,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A command that is always refused is not tried for ever, and the reason is told.
+// A command that is always refused is not retried forever, and the error has the reason.
 func TestRefusedCommand(t *testing.T) {
 	t.Parallel()
 	srv := winrmtest.Serve(t, t.TempDir(), false)
@@ -95,7 +95,7 @@ func TestRefusedCommand(t *testing.T) {
 	}
 }
 
-// A machine that never says anything useful is given up at once, not asked for ever.
+// A machine that never answers sensibly is given up at once.
 func TestUselessOutput(t *testing.T) {
 	for _, name := range []string{"something else", "garbage", "gone"} {
 		srv := winrmtest.Serve(t, t.TempDir(), false)
@@ -115,7 +115,7 @@ func TestUselessOutput(t *testing.T) {
 	}
 }
 
-// Input that the machine does not take ends a command that waits for it.
+// Input that the machine does not accept ends a command that waits for it.
 func TestUnwantedInput(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// sent is a request as a machine reads it, which goes by the namespaces.
+// sent is a request as parsed by a machine, which uses namespaces.
 type sent struct {
 	XMLName xml.Name `xml:"http://www.w3.org/2003/05/soap-envelope Envelope"`
 	Header  struct {
@@ -51,8 +51,8 @@ func read(t *testing.T, r request) (s sent) {
 	return s
 }
 
-// TestRequests: a machine finds in a request what bake has put there. Identifiers are the
-// machine's own words, and may be hostile.
+// TestRequests: a machine finds bake's values in a request. Identifiers come from the machine, and
+// may be hostile.
 func TestRequests(t *testing.T) {
 	const url = "http://[2001:db8::1]:5985/wsman?a&b"
 	open := read(t, openRequest(url))

@@ -88,7 +88,7 @@ func TestRefusedLogin(t *testing.T) {
 	}
 }
 
-// TestPowerShellComesLater is a machine whose WinRM is up before its PowerShell.
+// TestPowerShellComesLater: WinRM on the machine answers before its PowerShell works.
 func TestPowerShellComesLater(t *testing.T) {
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	srv.NoPowerShell = 2
@@ -100,7 +100,7 @@ func TestPowerShellComesLater(t *testing.T) {
 
 var errNoAddress = errors.New("no address yet")
 
-// TestAddress is a machine that has no address at first, and then another one.
+// TestAddress: the machine has no address at first, and then a different one.
 func TestAddress(t *testing.T) {
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	o := settings(srv)
@@ -130,7 +130,7 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// TestLine checks that a command line arrives as it is.
+// TestLine: a command line arrives unchanged.
 func TestLine(t *testing.T) {
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	c := connect(t, settings(srv))
@@ -144,8 +144,8 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// A login by NTLM neither sends the password to a service that asks for it, nor crashes
-// on a challenge whose fields lead out of it.
+// A login with NTLM does not send the password to a service that requests it, and a challenge with
+// invalid offsets causes no crash.
 func TestHostileNTLM(t *testing.T) {
 	challenge := make([]byte, 48)
 	copy(challenge, "NTLMSSP\x00\x02")
@@ -173,7 +173,7 @@ func TestHostileNTLM(t *testing.T) {
 	}
 }
 
-// A machine does not make bake talk to other hosts.
+// A machine cannot redirect bake to other hosts.
 func TestRedirected(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was followed") }))
 	defer other.Close()
@@ -184,7 +184,7 @@ func TestRedirected(t *testing.T) {
 	}
 }
 
-// hello connects to any server, for a moment.
+// hello connects to any server for a moment.
 func hello(t *testing.T, srv *httptest.Server, ntlm bool) error {
 	t.Helper()
 	addr := srv.Listener.Addr().(*net.TCPAddr)

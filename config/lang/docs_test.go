@@ -21,7 +21,7 @@ import (
 	"bake/config/lang"
 )
 
-// documentedWorld has the files and the servers that docs/functions.md speaks of.
+// documentedWorld has the files and the servers that docs/functions.md mentions.
 func documentedWorld(t *testing.T) lang.World {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -65,8 +65,8 @@ func documentedWorld(t *testing.T) lang.World {
 	}
 }
 
-// TestFunctionsAreDocumented: docs/functions.md has every function, with as many arguments
-// as it takes, and an example that is what it says.
+// TestFunctionsAreDocumented: docs/functions.md describes every function with the right number of
+// arguments, and a correct example.
 func TestFunctionsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "functions.md"))
 	if err != nil {
@@ -99,7 +99,7 @@ func TestFunctionsAreDocumented(t *testing.T) {
 		if want := evaluate(t, w, want, nil); got != want {
 			t.Errorf("%s = %s, want %s", example, got, want)
 		}
-		// The example may be of a part of the result.
+		// The example may show a part of the result.
 		kind := map[byte]string{'"': "string", '[': "list", '{': "map", 't': "bool", 'f': "bool"}[got[0]]
 		if kind == "" {
 			kind = "number"

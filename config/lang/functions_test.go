@@ -175,7 +175,7 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// TestUnknownArguments: functions wait for values that are not known yet.
+// TestUnknownArguments: functions accept unknown values.
 func TestUnknownArguments(t *testing.T) {
 	w := testWorld(t)
 	vars := map[string]cty.Value{
@@ -261,8 +261,8 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-// FuzzAddresses: the subnets that cidrsubnets gives are of the right length, lie in
-// the prefix, and do not overlap.
+// FuzzAddresses: the subnets that cidrsubnets returns have the right length, lie in the prefix,
+// and do not overlap.
 func FuzzAddresses(f *testing.F) {
 	f.Add("10.0.0.0/8", 4, 9, 2, int64(5))
 	f.Add("fd00::/56", 8, 1, 70, int64(-1))

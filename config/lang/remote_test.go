@@ -13,7 +13,7 @@ import (
 	"bake/config/lang"
 )
 
-// server answers like Vault and Consul to those who may ask.
+// server answers like Vault and Consul, if the token is right.
 func server(w http.ResponseWriter, r *http.Request) {
 	user, password, _ := r.BasicAuth()
 	allowed := r.Header.Get("X-Vault-Token") == "tok" || r.Header.Get("X-Consul-Token") == "tok" || user == "u" && password == "p"

@@ -242,7 +242,7 @@ func TestComplaints(t *testing.T) {
 		{"name = \"x\"\nlist = [\"a\", null]", `2: Null value: Argument "list": the element with index 1 is null. Leave it out, or give it a value.`},
 		{"name = \"x\"\ntags = { a = \"b\", c = null }", `2: Null value: Argument "tags": "c" is null. Leave it out, or give it a value.`},
 		{"name = \"x\"\nany = { a = null }", ``},
-		// One mistake does not hide another, and nothing is said twice.
+		// One error does not hide another, and none is reported twice.
 		{"volume {\n device = \"d\"\n size = -1\n}\nwait = \"soon\"", "1: Missing required argument: The argument \"name\" is required, but no definition was found.\n" +
 			"5: Invalid value: Argument \"wait\": \"soon\" is not a duration such as \"90s\" or \"5m\".\n" +
 			"3: Too small: A volume has at least 1 GB."},
@@ -265,8 +265,7 @@ func TestComplaints(t *testing.T) {
 	}
 }
 
-// TestUnknown: a value that is not known yet is not complained about, but its
-// type is.
+// TestUnknown: an unknown value is not an error, but a wrong type is.
 func TestUnknown(t *testing.T) {
 	vars := map[string]cty.Value{"later": cty.UnknownVal(cty.String), "list": cty.UnknownVal(cty.List(cty.String)), "any": cty.DynamicVal}
 	o, src, diags := decode(t, "name = later\nlist = [\"a\", later]\ncount = any\nwait = later", vars)
@@ -317,7 +316,7 @@ func TestKnownAndSet(t *testing.T) {
 	src.Range(&other)
 }
 
-// TestRender: strings are rendered once, map keys too; late ones are only checked.
+// TestRender: strings are rendered once, including map keys; deferred ones are only checked.
 func TestRender(t *testing.T) {
 	var seen []string
 	o := new(options)
@@ -481,7 +480,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// FuzzDecode: a body is decoded or complained about, at a place.
+// FuzzDecode: a body is decoded, or causes errors with locations.
 func FuzzDecode(f *testing.F) {
 	f.Add("name = \"x\"\nwait = \"1h\"\nvolume {\n device = \"a\"\n}")
 	f.Add("name = [for x in [1]: x]\ncodes = {}\nlist = toset([])")

@@ -12,8 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// validText says whether JSON and HCL both carry s unchanged: it is UTF-8 in
-// composed form.
+// validText reports whether JSON and HCL both keep s unchanged: it is UTF-8 in composed form.
 func validText(s string) bool {
 	return utf8.ValidString(s) && cty.NormalizeString(s) == s
 }

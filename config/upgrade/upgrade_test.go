@@ -40,9 +40,9 @@ func docs(kind, typ string) []schema.Doc {
 // nothing knows no component.
 func nothing(string, string) []schema.Doc { return nil }
 
-// TestGolden converts each testdata/NAME.json to NAME.pkr.hcl. What is reported
-// is in NAME.txt; without that file, nothing may be. Names that start with
-// annotated are converted with comments.
+// TestGolden converts each testdata/NAME.json to NAME.pkr.hcl. NAME.txt has the expected
+// diagnostics; without that file, there must be none. Names that start with annotated are
+// converted with comments.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) < 25 {

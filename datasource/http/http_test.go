@@ -18,7 +18,7 @@ import (
 	"bake/datasource/http"
 )
 
-// read is what the data source gives for a body.
+// read returns the result of the data source with this body.
 func read(t *testing.T, ctx context.Context, body string) (cty.Value, error) {
 	t.Helper()
 	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
@@ -32,7 +32,7 @@ func read(t *testing.T, ctx context.Context, body string) (cty.Value, error) {
 	return d.Read(ctx)
 }
 
-// server answers with what it was asked.
+// server answers with the request that it received.
 func server(w nethttp.ResponseWriter, r *nethttp.Request) {
 	switch r.URL.Path {
 	case "/echo":

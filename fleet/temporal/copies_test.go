@@ -40,10 +40,10 @@ fleet "nightly" {
 }
 `
 
-// TestTeardownOfCopies: of a run whose state is lost, all is found that carries its tag, in the
-// region of its cell and in those that its image is copied to; that of another run stays. What was
-// deleted is among the reports, in a directory or a bucket, also if something could not be deleted at
-// first: the attempt after that knows of it.
+// TestTeardownOfCopies: if the state of a run is lost, everything with its tag is found, in the
+// region of its cell and in those that its image is copied to. Resources of other runs stay. What
+// was deleted is recorded in the reports, in a directory or a bucket, even if something could not
+// be deleted at first: the next attempt knows about it.
 func TestTeardownOfCopies(t *testing.T) {
 	t.Run("directory", func(t *testing.T) { tearDownCopies(t, filepath.Join(t.TempDir(), "reports")) })
 	t.Run("bucket", func(t *testing.T) { tearDownCopies(t, "s3://acme-images/nightly") })

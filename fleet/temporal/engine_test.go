@@ -75,8 +75,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestWithoutWorkers: who asks, cancels or approves while no worker is there is told so, and does
-// not wait. Of a large fleet, the cells are known that go on.
+// TestWithoutWorkers: commands that show, cancel or approve report at once that there is no
+// worker. Of a large fleet, the unfinished cells are known.
 func TestWithoutWorkers(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
 	began := []*history.HistoryEvent{{Attributes: &history.HistoryEvent_WorkflowExecutionStartedEventAttributes{
@@ -132,8 +132,8 @@ func TestFollowsThroughSilence(t *testing.T) {
 	}
 }
 
-// busy is a service whose worker answers no query before its patience is over, and a run that
-// ends once it is cancelled.
+// busy is a service whose worker answers no query in time, and a run that ends once it is
+// cancelled.
 type busy struct {
 	*service
 	patience time.Duration
@@ -164,8 +164,8 @@ func (b busy) GetWithOptions(ctx context.Context, result any, _ client.WorkflowR
 	return b.Get(ctx, result)
 }
 
-// TestFollowsWhatIsBusy: a worker that answers slowly does not keep a cancellation waiting, and who
-// follows the run is told that it cannot be asked.
+// TestFollowsWhatIsBusy: a worker that answers slowly does not delay a cancellation, and following
+// the run reports that the worker cannot be queried.
 func TestFollowsWhatIsBusy(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
 	for patience, want := range map[time.Duration][]string{time.Hour: {""}, time.Second: {"nobody answers", "nobody answers", ""}} {
@@ -186,8 +186,8 @@ func TestFollowsWhatIsBusy(t *testing.T) {
 	}
 }
 
-// TestWaiting: the status of a fleet says what its images wait for now, and the end of the waits is
-// that of a fleet which is not being run.
+// TestWaiting: the status of a fleet shows what its images wait for, and the end of the waits ends
+// the status of a fleet that is not running.
 func TestWaiting(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Cells: nightly()}
 	s := fleet.Status{Fleet: f.Name}
@@ -228,7 +228,8 @@ func TestWaiting(t *testing.T) {
 	})
 }
 
-// TestKeyThatCannotBeRead: it is not taken for none, which would leave histories unread.
+// TestKeyThatCannotBeRead: an unreadable key is an error, since without the key histories could
+// not be read.
 func TestKeyThatCannotBeRead(t *testing.T) {
 	e := &Engine{Host: fleet.Host{Env: []string{"BAKE_FLEET_KEY_FILE=/none/key"}}}
 	if _, err := e.dial(t.Context(), &fleet.Fleet{Name: "nightly", Engine: &fleet.Temporal{Address: "127.0.0.1:1"}}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "BAKE_FLEET_KEY_FILE") {
@@ -236,11 +237,11 @@ func TestKeyThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// fresh is a service whose search attributes were made just now, or never.
+// fresh is a service whose search attributes were created just now, or never.
 type fresh struct {
 	service
 	operatorservice.OperatorServiceClient
-	refuses int // so many queries
+	refuses int // number of queries
 	made    bool
 }
 
@@ -261,8 +262,8 @@ func (f *fresh) ListWorkflow(ctx context.Context, r *workflowservice.ListWorkflo
 	return f.service.ListWorkflow(ctx, r)
 }
 
-// TestFreshAttributes: a service that has search attributes knows them in queries some seconds later,
-// which is waited for; one that has none is not waited for.
+// TestFreshAttributes: a service accepts new search attributes in queries some seconds later,
+// which is waited for. There is no wait if it has none.
 func TestFreshAttributes(t *testing.T) {
 	f := &fleet.Fleet{Name: "nightly", Engine: &fleet.Temporal{Namespace: "bake"}}
 	for name, c := range map[string]struct {

@@ -14,8 +14,8 @@ import (
 	"bake/internal/turns"
 )
 
-// TestForgottenTask: a look at an image whose worker has died at once, before any heartbeat, is done by
-// another worker soon, and not when all of its time is over.
+// TestForgottenTask: if the worker of a query for an image dies before its first heartbeat,
+// another worker takes over soon, and not only after the timeout of the activity.
 func TestForgottenTask(t *testing.T) {
 	turns.Skip(t, 10)
 	w := newReal(t, strings.ReplaceAll(fleetSource, "NAME", "base")+`build { sources = ["amazon-ebs.base"] }`,

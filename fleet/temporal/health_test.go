@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// TestHealth: probes hear whether a worker takes work, and only that it lives if it does not.
+// TestHealth: the probes report that a worker takes work, or that it only runs.
 func TestHealth(t *testing.T) {
 	var away error
 	h := newHealth(func(context.Context) error { return away })
@@ -58,7 +58,7 @@ func TestHealth(t *testing.T) {
 	ask("/other", 404, "")
 }
 
-// TestMetricsAreDocumented: the page for operators names each metric, and no other.
+// TestMetricsAreDocumented: the page for operators lists exactly the existing metrics.
 func TestMetricsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "fleets.md"))
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 	"bake/run/localcloud"
 )
 
-// TestPulse: a service that is slow, or silent for a while, ends nothing. One that has been
-// silent for too long does, and one that says so.
+// TestPulse: a service that is slow, or does not answer for a while, does not end an activity. One
+// that does not answer for too long does, and so does one that ends it.
 func TestPulse(t *testing.T) {
 	busy := serviceerror.NewDeadlineExceeded("context deadline exceeded")
 	for name, c := range map[string]struct {
@@ -66,7 +66,7 @@ func TestPulse(t *testing.T) {
 				apart, stop := context.WithCancel(t.Context())
 				ctx, cancel := context.WithCancelCause(t.Context())
 				began := time.Now()
-				var ended, heard time.Duration // heard: when a heartbeat was sent that was answered
+				var ended, heard time.Duration // heard: when the last answered heartbeat was sent
 				context.AfterFunc(ctx, func() { ended = time.Since(began) })
 				beats, over := 0, make(chan struct{})
 				go func() {
@@ -177,7 +177,8 @@ func TestStageEnds(t *testing.T) {
 			if err != nil || out.Outcome == nil || out.Outcome.Result != c.want || out.Interrupted != c.interrupted {
 				t.Errorf("interrupted: %t, %+v, %v", out.Interrupted, out.Outcome, err)
 			}
-			// A stage that cannot go on with the state that it is given has not ended well: another worker may.
+			// A stage that cannot continue with its state has not ended successfully: another
+			// worker may be able to.
 			other := uuid.NewString()
 			if err := os.WriteFile(a.host.State.Journal(other), []byte("of another version"), 0o600); err != nil {
 				t.Fatal(err)
@@ -205,7 +206,7 @@ func TestToldOnce(t *testing.T) {
 	hooks := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		if heard[r.URL.Path]++; r.URL.Path == "/second" && heard["/second"] <= 3 { // as often as it is tried
+		if heard[r.URL.Path]++; r.URL.Path == "/second" && heard["/second"] <= 3 { // number of attempts
 			w.WriteHeader(http.StatusForbidden)
 		}
 	}))

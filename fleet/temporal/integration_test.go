@@ -41,13 +41,13 @@ import (
 // These tests need the development server of Temporal; scripts/temporal builds it.
 const serverVar = "BAKE_TEMPORAL"
 
-// The environment of a process that is a worker of these tests.
+// The environment of a process that is a worker in these tests.
 const (
 	workerDir   = "BAKE_TEST_WORKER"       // the directory of the template
-	workerState = "BAKE_TEST_WORKER_STATE" // the worker's own directory of state
+	workerState = "BAKE_TEST_WORKER_STATE" // the worker's own state directory
 
-	workerFleets  = "BAKE_TEST_WORKER_FLEETS"  // for which alone it works; empty: all
-	workerRegions = "BAKE_TEST_WORKER_REGIONS" // in which alone it works; empty: all
+	workerFleets  = "BAKE_TEST_WORKER_FLEETS"  // the only fleet it works for; empty: all
+	workerRegions = "BAKE_TEST_WORKER_REGIONS" // the only place it works in; empty: all
 	workerSmall   = "BAKE_TEST_WORKER_SMALL"   // if it exists, limits are lowered, see lower
 )
 
@@ -95,7 +95,7 @@ func lower() (restore func()) {
 	return func() { mostCells, orphanAge = cells, age }
 }
 
-// open reads the template in dir, and gives an engine what it needs.
+// open reads the template in dir, and provides what an engine needs.
 func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, error) {
 	options := config.Options{Path: ".", Cwd: dir, Env: os.Environ()}
 	loaded, diags := fleet.Load(ctx, options)
@@ -162,8 +162,8 @@ engine "temporal" {
 
 const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`
 
-// without makes all that is run on machines as root find nothing and do nothing: they are
-// this host.
+// without makes everything that is run as root on machines find and do nothing, because the
+// machines are this host.
 const without = `#!/bin/sh
 case "$*" in
 *"exec sh -s"*) cat >/dev/null; printf '\001bake done\n' ;;
@@ -236,7 +236,7 @@ func (w *real) serve() {
 	})
 }
 
-// start starts a process, which ends with the test, and returns what it says.
+// start starts a process, which ends with the test, and returns its output.
 func (w *real) start(c *exec.Cmd) *bytes.Buffer {
 	w.t.Helper()
 	var out bytes.Buffer
@@ -417,7 +417,8 @@ func TestApply(t *testing.T) {
 		}
 	}
 	schedule("02:30", "")
-	// A pause holds the schedule, and not who runs the fleet: the run waits for its workers.
+	// A pause affects the schedule, but not a user who runs the fleet: the run waits for its
+	// workers.
 	if err := w.engine.Pause(ctx, w.fleet); err != nil {
 		t.Error(err)
 	}
@@ -447,7 +448,8 @@ func TestApply(t *testing.T) {
 	apply(nil, "Deleted the schedule fleet/nightly.", "Updated the schedule janitor/nightly: every hour.")
 	schedule("", "")
 
-	// The template has another fleet instead: what the old one has is deleted only if one says so.
+	// The template has a different fleet: the resources of the old one are deleted only on
+	// request.
 	apply(s, "Created the schedule fleet/nightly: 30 2 * * * in UTC.", "Updated the schedule janitor/nightly: every hour.")
 	other, elsewhere := *w.fleet, *w.fleet
 	other.Name, other.Fleets = "weekly", []string{"weekly"}
@@ -564,7 +566,8 @@ fleet "FLEET" {
 	}
 }
 
-// TestLogsOfAnotherHost: who has only the template sees what a worker elsewhere does and has done.
+// TestLogsOfAnotherHost: a host that has only the template can show what a worker elsewhere does
+// and has done.
 func TestLogsOfAnotherHost(t *testing.T) {
 	template := strings.ReplaceAll(fleetSource, "NAME", "base") + strings.Replace(fleetTemplate, `, "amazon-ebs.web", "amazon-ebs.db"`, "", 1)
 	bakefile := regexp.MustCompile(`(?m)^image "(web|db)".*\n`).ReplaceAllString(strings.Replace(fleetBakefile, "[image.base, image.web, image.db]", "[image.base]", 1), "")
@@ -599,7 +602,7 @@ func TestLogsOfAnotherHost(t *testing.T) {
 		text := logs()
 		return strings.Contains(text, " one\n") && strings.Contains(text, "A stage is under way on "+host+": ")
 	})
-	// Nor does a run that a schedule begins beside it, as it may, bake the cell again.
+	// A concurrent run of the schedule, which is allowed, does not bake the cell again either.
 	c, err := w.engine.dial(t.Context(), w.fleet)
 	if err != nil {
 		t.Fatal(err)
@@ -687,7 +690,7 @@ engine`+engine)
 	}
 	bake("waits for approval for stable", false, "status", "nightly")
 	first := channel("candidate")
-	bake("reused", false, "run", "nightly") // which has the image wait anew
+	bake("reused", false, "run", "nightly") // which makes the image wait again
 	if channel("candidate") != first || channel("stable") != "" {
 		t.Errorf("after a run that has reused the image, candidate names %q, and stable %q", channel("candidate"), channel("stable"))
 	}
@@ -730,7 +733,8 @@ func (w *real) save(workflows map[string]string) {
 	}
 }
 
-// saveRun keeps the history of a run of a workflow, and returns that which it went on with, if any.
+// saveRun stores the history of a run of a workflow, and returns the run that continued it, if
+// any.
 func (w *real) saveRun(path string, of ...string) (before string) {
 	c := exec.Command(os.Getenv(serverVar), append([]string{"workflow", "show", "--address", w.address, "--output", "json"}, of...)...)
 	text, err := c.Output()
@@ -759,7 +763,7 @@ func (w *real) saveRun(path string, of ...string) (before string) {
 	return h.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetContinuedExecutionRunId()
 }
 
-// slim takes the sealed states of runs out of a history.
+// slim removes the sealed states of runs from a history.
 func slim(ctx context.Context, h *history.History) error {
 	state := regexp.MustCompile(`"state":"[A-Za-z0-9+/=]{40,}"`)
 	return proxy.VisitPayloads(ctx, h, proxy.VisitPayloadsOptions{Visitor: func(_ *proxy.VisitPayloadsContext, all []*common.Payload) ([]*common.Payload, error) {

@@ -33,9 +33,9 @@ type service struct {
 	begun *fleetIn // what ExecuteWorkflow was called with
 
 	polled    []string // task queues that workers poll
-	cancelled []string // runs that were told to end
+	cancelled []string // runs that were terminated
 
-	waits map[string]fleet.Waits // what open workflows say that their images wait for, by id
+	waits map[string]fleet.Waits // what images wait for according to open workflows, by id
 }
 
 type execution struct {
@@ -43,7 +43,7 @@ type execution struct {
 	status  enums.WorkflowExecutionStatus
 	history []*history.HistoryEvent
 	result  fleet.Status
-	waited  fleet.Waits // what a workflow in which an image has waited returns
+	waited  fleet.Waits // the result of a workflow in which an image has waited
 	err     error
 	silent  *int // how often the service does not answer a query for the result; may be nil
 
@@ -59,7 +59,7 @@ func (e execution) info() *api.WorkflowExecutionInfo {
 	return info
 }
 
-// ListWorkflow knows the queries of this package, as far as these tests need them.
+// ListWorkflow supports the queries of this package, as far as these tests need them.
 func (s *service) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	out := &workflowservice.ListWorkflowExecutionsResponse{}
 	for _, e := range slices.Backward(s.executions) {
@@ -109,7 +109,7 @@ func (s *service) QueryWorkflow(context.Context, string, string, string, ...any)
 	return nil, serviceerror.NewDeadlineExceeded("no worker has answered")
 }
 
-// value is what a query is answered by.
+// value is the answer to a query.
 type value struct{ v any }
 
 func (v value) HasValue() bool { return true }
@@ -191,12 +191,12 @@ func payloads(t *testing.T, v any) *common.Payloads {
 	return p
 }
 
-// did is an activity in a history: historyOf has the events of those that follow each other. One without an end is
-// under way.
+// did is an activity in a history: historyOf returns the events of consecutive ones. An activity
+// without an end is in progress.
 type did struct {
 	name    string
 	in, out any
-	host    string // of the worker; empty: it is not known
+	host    string // of the worker; empty: unknown
 }
 
 func historyOf(t *testing.T, all ...did) (events []*history.HistoryEvent) {

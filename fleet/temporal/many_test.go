@@ -16,13 +16,14 @@ import (
 	"bake/internal/turns"
 )
 
-// manyRegions are as many as there are in each account.
+// manyRegions is the number of regions in each account.
 var manyRegions = []string{
 	"us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1", "eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1",
 	"eu-north-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ap-northeast-1",
 }
 
-// manyFleet is a template with so many images in so many regions of two accounts, and its bake file.
+// manyFleet returns a template with a number of images in a number of regions of two accounts, and
+// its bake file.
 func manyFleet(images, regions int, limits string) (template, bakefile string) {
 	var sources, blocks strings.Builder
 	var builds, names []string
@@ -39,7 +40,7 @@ func manyFleet(images, regions int, limits string) (template, bakefile string) {
 	return sources.String() + "build { sources = [" + strings.Join(builds, ", ") + "] }\n", blocks.String() + "fleet \"nightly\"" + fleetBlock
 }
 
-// resident is the memory that a process has, in MB.
+// resident returns the memory of a process in MB.
 func resident(t *testing.T, pid int) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -53,14 +54,14 @@ func resident(t *testing.T, pid int) int {
 	return pages * os.Getpagesize() >> 20
 }
 
-// TestTwoHundredCellsOnTemporal: as EC2 sees it, many cells are held to the rate, which is what
-// they take the time for, and a worker's memory does not grow with the cells that it has done.
+// TestTwoHundredCellsOnTemporal: many cells are limited to the rate, as counted by EC2, and it
+// determines their duration. The memory of a worker does not grow with the number of its cells.
 func TestTwoHundredCellsOnTemporal(t *testing.T) {
 	turns.Skip(t, 10)
 	heldCells(t, 50, 10, 24)
 }
 
-// TestManyCellsOnTemporal is that with few cells.
+// TestManyCellsOnTemporal is the same test with few cells.
 func TestManyCellsOnTemporal(t *testing.T) { heldCells(t, 2, 20, 8) }
 
 func heldCells(t *testing.T, images int, rate float64, parallel int) {
@@ -80,12 +81,12 @@ func heldCells(t *testing.T, images int, rate float64, parallel int) {
 	}
 }
 
-// thousandVar has the test run that is too long for CI.
+// thousandVar enables the test that takes too long for CI.
 const thousandVar = "BAKE_TEST_THOUSAND"
 
-// TestThousandCellsOnTemporal: more cells than a workflow has children are baked by workflows of
-// their images, and no workflow comes near the limits of the service, nor a worker to those of its
-// memory.
+// TestThousandCellsOnTemporal: more cells than a workflow may have children are baked by a
+// workflow for each image. No workflow comes near the limits of the service, and no worker near
+// the limit on its memory.
 func TestThousandCellsOnTemporal(t *testing.T) {
 	if os.Getenv(thousandVar) == "" {
 		t.Skipf("it takes many minutes: %s=1 runs it", thousandVar)
@@ -112,7 +113,7 @@ func TestThousandCellsOnTemporal(t *testing.T) {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(count)) {
 		t.Logf("%d workflows %s have %d events and %d kB at most", count[kind], kind, events[kind], bytes[kind]>>10)
-		if bytes[kind] == 0 || events[kind] > 10_240 || bytes[kind] > 10<<20 { // from where the service warns; it ends those with 5 times as many
+		if bytes[kind] == 0 || events[kind] > 10_240 || bytes[kind] > 10<<20 { // at which the service warns; it terminates workflows with 5 times as many
 			t.Errorf("a workflow %s has %d events and %d bytes", kind, events[kind], bytes[kind])
 		}
 	}

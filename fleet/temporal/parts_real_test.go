@@ -12,8 +12,8 @@ import (
 	"bake/fleet"
 )
 
-// TestPartsOnTemporal: the images of a fleet that is too large for one workflow are baked by those of
-// their own. What a cell leaves whose workflow is terminated, the janitor deletes.
+// TestPartsOnTemporal: the images of a fleet that is too large for one workflow have workflows of
+// their own. If the workflow of a cell is terminated, the janitor deletes the cell's resources.
 func TestPartsOnTemporal(t *testing.T) {
 	var sources strings.Builder
 	for _, name := range []string{"base", "web", "db"} {

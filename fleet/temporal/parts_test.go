@@ -26,7 +26,7 @@ import (
 	"bake/step"
 )
 
-// TestLooks: cells that wait in one place share a call, and those elsewhere do not.
+// TestLooks: cells that wait in the same place share a call.
 func TestLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -66,7 +66,7 @@ func TestCodec(t *testing.T) {
 		t.Fatalf("%v, %v", p, err)
 	}
 	var text string
-	for _, encrypt := range []bool{true, false} { // who encrypts nothing reads it, too
+	for _, encrypt := range []bool{true, false} { // a codec without encryption reads it, too
 		if err := sealed(key, encrypt).FromPayloads(p, &text); err != nil || text != "secret text" {
 			t.Errorf("%q, %v", text, err)
 		}
@@ -190,7 +190,8 @@ func TestAllFailed(t *testing.T) {
 	}
 }
 
-// TestFailuresAreEncrypted: so are the messages of errors, which name images and accounts.
+// TestFailuresAreEncrypted: the messages of errors, which contain the names of images and
+// accounts, are encrypted.
 func TestFailuresAreEncrypted(t *testing.T) {
 	key, _ := run.NewKey("a key for the tests")
 	for _, encrypt := range []bool{true, false} {
@@ -247,7 +248,7 @@ func TestRunIsNoPath(t *testing.T) {
 	}
 }
 
-// TestPlace: a worker assumes no role but those that its template names for the place.
+// TestPlace: a worker assumes only roles that its template names for the place.
 func TestPlace(t *testing.T) {
 	own := fleet.Cell{Fleet: "nightly", Image: "web", Account: "111111111111", Region: "eu-west-1", Role: "arn:aws:iam::111111111111:role/bake"}
 	a := &activities{fleets: map[string]*fleet.Fleet{"nightly": {Name: "nightly", Cells: []fleet.Cell{own}}}}
@@ -263,7 +264,7 @@ func TestPlace(t *testing.T) {
 			t.Errorf("%+v: %+v, %v", *c, out.Outcome, err)
 		}
 	}
-	if c, err := a.place(admin); err != nil || c.Role != own.Role { // as what is torn down later is
+	if c, err := a.place(admin); err != nil || c.Role != own.Role { // for a later teardown
 		t.Errorf("%+v, %v", c, err)
 	}
 	approved := false
@@ -281,7 +282,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// TestMetrics: they are in the format of Prometheus, each below what it is.
+// TestMetrics: metrics are in the format of Prometheus, each after its description.
 func TestMetrics(t *testing.T) {
 	m := newMetrics("eu-west-1", "eu-west-2")
 	m.event(step.Event{Kind: step.StepFinished, Elapsed: 1500 * time.Millisecond})

@@ -16,14 +16,14 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// TestReplay: what the workflows do is what they did when the histories in testdata were
-// made, in the same order. If this fails, workflows that go on while workers are upgraded
-// would fail, too: put the change behind workflow.GetVersion, and add a history of the new
-// way. BAKE_SAVE_HISTORIES=DIRECTORY has TestDeaths, TestApproveByCommand and TestPartsOnTemporal
-// write some. bake-again and bake-late are of a way in which no cell begins any more, before cells
-// rested, and approval-done is of one in which an image waited anew in the same run: they prove that such
-// are replayed. Of each kind of workflow there is one. On a host that is
-// busy with other things the code of a workflow may get no processor for a second, which is no fault of it.
+// TestReplay: the workflows do what they did when the histories in testdata were recorded, in the
+// same order. If this fails, workflows that continue while workers are upgraded would fail, too:
+// put the change behind workflow.GetVersion, and add a new history. With
+// BAKE_SAVE_HISTORIES=DIRECTORY, TestDeaths, TestApproveByCommand and TestPartsOnTemporal write
+// histories. bake-again and bake-late are from versions in which cells did not rest before another
+// attempt, and approval-done is from one in which an image waited again in the same run: they
+// prove that old histories are still replayed. There is a history for each kind of workflow. On a
+// busy host, the code of a workflow may get no processor for a second, which is not an error.
 func TestReplay(t *testing.T) {
 	histories, err := filepath.Glob("testdata/*.json.gz")
 	if err != nil || len(histories) == 0 {
@@ -60,8 +60,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// starved is a converter on a host that does nothing for more than a second when the first result of an
-// activity is read.
+// starved is a converter that simulates a busy host: it blocks for more than a second when the
+// first result of an activity is read.
 type starved struct {
 	converter.DataConverter
 	reads int
@@ -74,7 +74,7 @@ func (b *starved) FromPayloads(p *common.Payloads, to ...any) error {
 	return b.DataConverter.FromPayloads(p, to...)
 }
 
-// kinds are the names of workflows that are registered.
+// kinds are the names of registered workflows.
 type kinds map[string]bool
 
 func (k kinds) RegisterWorkflowWithOptions(_ any, o workflow.RegisterOptions) { k[o.Name] = true }

@@ -35,7 +35,7 @@ type fake struct {
 
 	teardowns int // that fail before one succeeds
 
-	promote    func(after time.Duration) []step.Channel // what channels say so long after the beginning; may be nil
+	promote    func(after time.Duration) []step.Channel // what channels report so long after the start; may be nil
 	promotions int                                      // that fail before one succeeds
 	began      time.Time
 	now        func() time.Time   // by the clock of the workflow
@@ -111,7 +111,7 @@ func (f *fake) Pause(_ context.Context, in pauseIn) error {
 
 func (f *fake) Orphans(context.Context, orphansIn) ([]teardownIn, error) { return f.orphans, nil }
 
-// patient lets a host that is busy with other things take its time.
+// patient allows for a busy host.
 func patient(t *testing.T, env *testsuite.TestWorkflowEnvironment) {
 	env.SetTestTimeout(5 * time.Minute)
 	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute, Interceptors: []interceptor.WorkerInterceptor{&missed{t: t}}})
@@ -164,7 +164,7 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 
 var web = fleet.Cell{Fleet: "nightly", Image: "web", Account: "111111111111", Region: "eu-west-1"}
 
-// script does the stages of a build with two provisioners, and an image that takes long.
+// script carries out the stages of a build with two provisioners, and an image that takes long.
 func (f *fake) script(ctx context.Context, in stageIn) (stageOut, error) {
 	next := []step.Boundary{
 		{Next: step.StageProvision, Of: 2}, {Next: step.StageProvision, Done: 1, Of: 2}, {Next: step.StageImage},
@@ -178,8 +178,8 @@ func (f *fake) script(ctx context.Context, in stageIn) (stageOut, error) {
 	return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Built, Image: fleet.Image{ID: "ami-" + in.Cell.Image}}}, nil
 }
 
-// TestBakeStages: stages follow each other on the queues that they belong to, an image is
-// waited for without a worker, and nothing is torn down that has taken itself down.
+// TestBakeStages: stages follow each other on their queues, no worker is needed while an image is
+// made, and a run that has torn itself down is not torn down again.
 func TestBakeStages(t *testing.T) {
 	f := &fake{}
 	f.stage = f.script
@@ -288,7 +288,8 @@ func TestServiceEndsActivities(t *testing.T) {
 	}
 }
 
-// TestBakeRests: before a cell begins again it is left alone for a while, and may be cancelled then.
+// TestBakeRests: there is a pause before a cell begins again, and it can be cancelled during the
+// pause.
 func TestBakeRests(t *testing.T) {
 	f := &fake{}
 	f.stage = func(context.Context, stageIn) (stageOut, error) { return stageOut{}, sdk.NewHeartbeatTimeoutError() }
@@ -301,7 +302,7 @@ func TestBakeRests(t *testing.T) {
 	}
 }
 
-// TestBakeCancelled: a cell that is cancelled is torn down, also while it only waits.
+// TestBakeCancelled: a cancelled cell is torn down, even if it only waits.
 func TestBakeCancelled(t *testing.T) {
 	f := &fake{teardowns: 3}
 	f.stage = f.script
@@ -446,7 +447,7 @@ func TestFleetPausedAndCancelled(t *testing.T) {
 // TestFleetOfThousands: a fleet with a long history continues in a new workflow, with the
 // cells that have ended. It neither bakes a cell twice nor forgets one.
 func TestFleetOfThousands(t *testing.T) {
-	const many = 120 // the history is said to be long
+	const many = 120 // the history is reported as long
 	var cells []fleet.Cell
 	for i := range many {
 		cells = append(cells, fleet.Cell{Fleet: "big", Image: fmt.Sprintf("i%04d", i), Account: "111111111111", Region: "eu-west-1"})
@@ -497,12 +498,12 @@ func TestFleetOfThousands(t *testing.T) {
 	}
 }
 
-// pending returns an image that waits.
+// pending returns a waiting image.
 func pending(o fleet.Outcome) fleet.PendingImage {
 	return fleet.PendingImage{Outcome: o, Places: []step.Placement{{Account: o.Cell.Account, Region: o.Cell.Region, ID: o.Image.ID}}}
 }
 
-// update approves an image in a workflow that is tested, and wants it to succeed or not.
+// update approves an image in a workflow under test, and checks whether that succeeds.
 func update(t *testing.T, env *testsuite.TestWorkflowEnvironment, id, channel, by string, want bool) func() {
 	return func() {
 		env.UpdateWorkflow(approveUpdate, id, &testsuite.TestUpdateCallback{
@@ -535,13 +536,13 @@ func TestApproval(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{"approve stable by ann", "promote after 72h0m0s", "approve latest by bob", "promote after 81h0m0s"}
-	if log, more := unasked(f.log, want); !slices.Equal(log, want) || more < 40 || more > 80 { // it looks for what bake images approve has done
+	if log, more := unasked(f.log, want); !slices.Equal(log, want) || more < 40 || more > 80 { // it checks what bake images approve has done
 		t.Errorf("it did %q", f.log)
 	}
 }
 
-// TestReusedImageWaitsAnew: the image of an earlier run waits from when a later one has reused it, since
-// the template asks for it again: what has entered its channels before that does not keep it out.
+// TestReusedImageWaitsAnew: an image that a later run reuses waits from that time on, since the
+// template requests it again: images that entered its channels before do not keep it out.
 func TestReusedImageWaitsAnew(t *testing.T) {
 	f := &fake{}
 	var runs []string
@@ -621,7 +622,7 @@ func TestSoak(t *testing.T) {
 			}
 			at := func(after time.Duration) string { return began.Add(after).UTC().Format(time.RFC3339) }
 			status(time.Hour, "soaking until "+at(24*time.Hour)+" for beta")
-			env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", false), 2*time.Hour) // it is not its turn
+			env.RegisterDelayedCallback(update(t, env, "1", "stable", "ann", false), 2*time.Hour) // it is not next
 			if c.cancel == 0 || c.cancel > 24*time.Hour {
 				status(25*time.Hour, "soaking until "+at(72*time.Hour)+" for stable, waits for approval for stable")
 				env.RegisterDelayedCallback(update(t, env, "2", "stable", "ann", true), 30*time.Hour)
@@ -644,7 +645,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// unasked are the entries of a log that are wanted or no promotions, and how many others there are.
+// unasked returns the log entries about promotions that were not requested, and the number of the
+// others.
 func unasked(log, want []string) (few []string, more int) {
 	for _, one := range log {
 		if strings.HasPrefix(one, "promote ") && !slices.Contains(want, one) {
@@ -692,8 +694,8 @@ func TestPromotionFails(t *testing.T) {
 	}
 }
 
-// TestReusedImageWaitsOnce: the runs that reuse an image which waits for its channels succeed, and
-// have it wait there once, for the last of them.
+// TestReusedImageWaitsOnce: runs that reuse a waiting image succeed, and the image waits only
+// once, for the last of them.
 func TestReusedImageWaitsOnce(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
@@ -724,8 +726,8 @@ func TestReusedImageWaitsOnce(t *testing.T) {
 	}
 }
 
-// TestClockIsBehind: an image that still soaks by the clock of the worker is offered once a minute, and
-// what keeps it out in the end is what the workflow returns.
+// TestClockIsBehind: an image that still soaks by the clock of the worker is offered once a
+// minute, and the workflow returns the last reason for not promoting it.
 func TestClockIsBehind(t *testing.T) {
 	f := &fake{}
 	env := f.env(t)
@@ -779,8 +781,8 @@ func TestBakeWaits(t *testing.T) {
 	}
 }
 
-// TestLargeFleet: a fleet with more cells than a workflow has children is baked by a workflow
-// for each image, which together keep to the limits, each cell once and after its parent.
+// TestLargeFleet: a fleet with more cells than a workflow may have children is baked by a workflow
+// for each image. Together they keep to the limits, and bake each cell once and after its parent.
 func TestLargeFleet(t *testing.T) {
 	const images, places, parallel, perAccount = 12, 100, 37, 9
 	var cells []fleet.Cell
@@ -880,8 +882,8 @@ func TestLargeFleet(t *testing.T) {
 	}
 }
 
-// TestReadyImagesDoNotWait: in a fleet whose images have workflows of their own, those whose
-// parents are done get a share of the limits from others, which have no more than there is.
+// TestReadyImagesDoNotWait: if the images of a fleet have separate workflows, those whose parents
+// are done get a share of the limits from the others.
 func TestReadyImagesDoNotWait(t *testing.T) {
 	const parallel, children = 20, 3
 	var cells []fleet.Cell

@@ -92,7 +92,7 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// TestTampering: whatever is changed in an envelope, it does not verify any more.
+// TestTampering: an envelope with any change cannot be verified.
 func TestTampering(t *testing.T) {
 	all := keys(t)
 	key, other := all["P-256"], all["P-384"]

@@ -72,7 +72,7 @@ func (w *world) fatal(err error) {
 	}
 }
 
-// register makes an image of a snapshot that has nothing in it.
+// register makes an image of an empty snapshot.
 func (w *world) register() string {
 	ctx := w.t.Context()
 	volume, err := w.ec2.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String(region + "a"), Size: aws.Int32(1)})
@@ -99,7 +99,7 @@ func (w *world) untag(key string) {
 	w.fatal(err)
 }
 
-// attest keeps an attestation of an image that is like identity, and tags the image with it.
+// attest stores an attestation of an image, and tags the image with it.
 func (w *world) attest(id, name, files string) string {
 	identity := attest.Identity{Image: "web", ID: id, Region: region, Account: w.account.ID, Name: name, Tags: map[string]string{"bake:image": "web", reports.Manifest: digest}}
 	st, err := attest.Attested(identity, files, attest.Provenance{

@@ -98,7 +98,7 @@ func TestWrongFleets(t *testing.T) {
 	}
 }
 
-// What a source copies its image to is no region that a fleet bakes it in, too.
+// A fleet must not bake an image in a region that its source copies it to.
 func TestCopiedTwice(t *testing.T) {
 	for regions, wrong := range map[string]bool{
 		`["eu-west-1", "us-east-1"]`: true,

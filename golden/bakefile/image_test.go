@@ -93,7 +93,7 @@ func TestWrongImages(t *testing.T) {
 	}
 }
 
-// An image block is for the builds that it names, and says what it leaves open.
+// An image block applies to the builds that it names, and has defaults for what it does not set.
 func TestImages(t *testing.T) {
 	settings, said := read(t, `
 image "web" {

@@ -87,7 +87,7 @@ Version: 1.16.0-4
 	return root
 }
 
-// program is a program that Go has made of several modules.
+// program returns a program that Go has built from several modules.
 func program(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "program")
@@ -301,7 +301,7 @@ func valid(t *testing.T, c *contents.Contents) map[contents.Format]string {
 	return texts
 }
 
-// TestLicenses: what SPDX knows is written as SPDX does, and all of it is in its list.
+// TestLicenses: licenses that SPDX knows are written as in SPDX, and are in its list.
 func TestLicenses(t *testing.T) {
 	for field, want := range map[string]string{
 		"": "[]", "MIT": "[MIT]", "GPLv2+ and LGPLv2": "[GPL-2.0-or-later AND LGPL-2.0-only]", "(GPL-2+ or MIT) and zlib": "[(GPL-2.0-or-later OR MIT) AND Zlib]",
@@ -373,8 +373,7 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// TestHostileMachine: what a machine sends is an error or what it says, and never
-// without an end.
+// TestHostileMachine: whatever a machine sends, reading it ends, with contents or an error.
 func TestHostileMachine(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	for name, c := range map[string]struct {
@@ -397,7 +396,7 @@ func TestHostileMachine(t *testing.T) {
 		}
 	}
 	_, err := contents.FromMachine(t.Context(), func(ctx context.Context, _ string, out io.Writer) error {
-		for { // without an end
+		for { // endless
 			if _, err := io.WriteString(out, "\x01bake files\n"); err != nil {
 				return err
 			}

@@ -8,7 +8,7 @@ import (
 
 var Expression = expression
 
-// LicenseIDs are all identifiers that are written as ones of SPDX.
+// LicenseIDs are all identifiers that are written as those of SPDX.
 func LicenseIDs() []string {
 	ids := slices.Collect(maps.Keys(spdxIDs()))
 	for _, id := range aliases() {

@@ -140,8 +140,8 @@ type declared struct {
 	required []string
 }
 
-// validJUnit holds JUnit's XML to the schema of Jenkins' xUnit plugin. All content models in
-// there are of any number of some elements in any order.
+// validJUnit checks JUnit's XML against the schema of Jenkins' xUnit plugin. All content models
+// there are any number of some elements in any order.
 func validJUnit(t *testing.T, document string) {
 	t.Helper()
 	src, err := os.ReadFile("testdata/junit-10.xsd")
@@ -252,7 +252,7 @@ var sarifSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	return c.Compile(url)
 })
 
-// validSARIF holds what was written to SARIF's schema, and reads it with another library.
+// validSARIF checks a document against SARIF's schema, and reads it with another library.
 func validSARIF(t *testing.T, document string) *sarif.Report {
 	t.Helper()
 	schema, err := sarifSchema()

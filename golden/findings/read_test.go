@@ -25,8 +25,8 @@ func lines(r findings.Report) (all []string) {
 	return all
 }
 
-// What tools have written is read as they meant it. The files are OpenSCAP 1.3.7's, bats
-// 1.8's and pytest 7's; that of grype is like those it writes.
+// The output of tools is read as intended. The files are from OpenSCAP 1.3.7, bats 1.8 and pytest
+// 7; that of grype is similar to its output.
 func TestReadTools(t *testing.T) {
 	openscap := []string{
 		"low pass xccdf_com.example_rule_issue", "high fail xccdf_com.example_rule_banner", "medium fail xccdf_com.example_rule_motd",
@@ -62,7 +62,7 @@ func TestReadTools(t *testing.T) {
 		if diff := cmp.Diff(test.want, lines(r)); diff != "" || r.Tool != test.tool || r.Name != "scan.it" {
 			t.Errorf("%s of %q (-want +got):\n%s", test.file, r.Tool, diff)
 		}
-		for n := range len(src) { // cut anywhere, it is no success
+		for n := range len(src) { // truncated anywhere, it is no success
 			if n%1009 != 0 && n < len(src)-200 || strings.TrimSpace(string(src[n:])) == "" {
 				continue
 			}
@@ -107,7 +107,7 @@ func ruleResult(id, result string) string {
 	return `<rule-result idref="` + id + `" severity="high"><result>` + result + `</result></rule-result>`
 }
 
-// Every result of every format is one of ours, and nothing that is odd is a success.
+// Every result of every format has an equivalent, and an unknown one is never a success.
 func TestRead(t *testing.T) {
 	for _, test := range []struct {
 		format findings.Format
@@ -210,7 +210,7 @@ func TestReadOwn(t *testing.T) {
 	}
 }
 
-// FuzzRead reads what a hostile machine or scanner could say.
+// FuzzRead reads what a hostile machine or scanner could write.
 func FuzzRead(f *testing.F) {
 	files, err := filepath.Glob("testdata/read/*")
 	if err != nil {

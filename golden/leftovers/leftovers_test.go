@@ -36,7 +36,7 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// A value is found as other formats write it, too.
+// A value is also found in the notation of other formats.
 func TestPatternsOfOtherFormats(t *testing.T) {
 	const secret = `pa/ss "word" <&>+ä`
 	all := patterns([]string{secret})
@@ -54,7 +54,7 @@ func TestPatternsOfOtherFormats(t *testing.T) {
 	}
 }
 
-// Base64 is broken into lines, wherever that breaks the value.
+// Base64 has line breaks, wherever they split the value.
 func TestPatternsInLines(t *testing.T) {
 	for _, secret := range []string{"correct horse battery staple", strings.Repeat("correct horse battery staple ", 9)} {
 		all := patterns([]string{secret})
@@ -148,8 +148,7 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-// Keys of the user data are not those that the instance was launched with, wherever
-// cloud-init has written them down.
+// Keys in the user data are not the instance's own keys, wherever cloud-init has written them.
 func TestLogins(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -191,8 +190,8 @@ func TestLogins(t *testing.T) {
 	}
 }
 
-// TestSettled: cloud-init that is at work closes the gate. Its result is a link that leads
-// nowhere after cloud-init clean, and after Remove has run once.
+// TestSettled: a running cloud-init closes the gate. Its result is a dangling link after
+// cloud-init clean, and after Remove has run once.
 func TestSettled(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {

@@ -33,7 +33,7 @@ func (here) Run(ctx context.Context, c communicator.Command) (communicator.Statu
 	return communicator.Status{}, err
 }
 
-// says is a machine that answers everything with a text.
+// says is a machine that always gives the same answer.
 type says struct {
 	communicator.Communicator
 	text string
@@ -86,7 +86,7 @@ func list(t *testing.T, root string) *Manifest {
 	return m
 }
 
-// A machine's files come over whole, whatever they are called, and so does the document.
+// A machine's files are listed completely, whatever their names are, and so is the document.
 func TestRead(t *testing.T) {
 	m := list(t, tree(t))
 	for _, name := range strange {
@@ -124,21 +124,22 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// Every change of a file is seen and said; those of files that are a machine's own are not.
+// Every change of a file is found and described; changes of files that differ on each machine are
+// not.
 func TestCompare(t *testing.T) {
 	root := tree(t)
 	before := list(t, root)
 	in := func(name string) string { return filepath.Join(root, name) }
 	for _, err := range []error{
-		os.WriteFile(in("etc/a b"), []byte("A B"), 0o644),  // as it was
-		os.WriteFile(in("etc/*"), []byte("longer"), 0o644), // as it was
+		os.WriteFile(in("etc/a b"), []byte("A B"), 0o644),  // unchanged
+		os.WriteFile(in("etc/*"), []byte("longer"), 0o644), // unchanged
 		os.Chmod(in("usr/bin/su"), 0o755|os.ModeSetuid),
 		os.Chmod(in("tmp"), 0o777|os.ModeSticky),
 		os.Remove(in("etc/-n")),
 		os.Remove(in("etc/to -n")), os.Symlink("elsewhere", in("etc/to -n")),
 		os.Remove(in("etc/tab\t")), os.Mkdir(in("etc/tab\t"), 0o755),
 		os.WriteFile(in("usr/bin/new\x1b[31m"), nil, 0o644),     // as others
-		os.WriteFile(in("etc/hostname"), []byte("web2"), 0o644), // as it was
+		os.WriteFile(in("etc/hostname"), []byte("web2"), 0o644), // unchanged
 		os.WriteFile(in("etc/ssh_host_x"), nil, 0o644),          // as others
 		os.WriteFile(in("home/admin/.ssh/authorized_keys"), nil, 0o600),
 		os.WriteFile(in("tmp/y"), nil, 0o600),
@@ -171,7 +172,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// A file whose digest is not known is not taken for unchanged.
+// A file with an unknown digest does not count as unchanged.
 func TestUnread(t *testing.T) {
 	unread := &Manifest{files: map[string]file{"/x": {kind: regular}}}
 	if c := Compare(unread, unread, nil); len(c) != 1 {
@@ -213,7 +214,7 @@ func TestHostileMachine(t *testing.T) {
 	}
 }
 
-// A document that is not whole is refused.
+// An incomplete document is refused.
 func TestParseDamaged(t *testing.T) {
 	pack := func(text string) string {
 		var b bytes.Buffer
@@ -241,7 +242,7 @@ func TestParseDamaged(t *testing.T) {
 	}
 }
 
-// mounting is this host with another file system at a directory, which holds a file.
+// mounting is this host with another file system, which contains a file, mounted at a directory.
 type mounting struct {
 	communicator.Communicator
 	at string

@@ -21,7 +21,7 @@ import (
 func TestWebhook(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answers []int // the last one again and again
+		answers []int // the last one repeats
 		calls   int32
 		warning string
 	}{

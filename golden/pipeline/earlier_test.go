@@ -7,7 +7,7 @@ import (
 	"bake/golden/changes"
 )
 
-// The name of a document says what it is, as the log says it when it is written.
+// The name of a document describes its content, as in the log.
 func TestKindOf(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"sbom.cdx.json":                    {"sbom (cyclonedx)", "cyclonedx"},

@@ -72,8 +72,8 @@ func TestFilesBehindLinks(t *testing.T) {
 	}
 }
 
-// A file that vanishes while files are read does not leave those after it out, .git is an input
-// if it is named, and links that multiply the ways through directories end in an error.
+// A file that disappears during reading does not affect the others, .git is an input if it is
+// named, and links that multiply the paths through directories are an error.
 func TestFilesThatAreLeftOut(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }

@@ -9,7 +9,7 @@ import (
 	"bake/step"
 )
 
-// An image says for good which run has its reports.
+// The tag for the run that has the reports of an image never changes.
 func TestMarkOfReports(t *testing.T) {
 	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run-1"}, Emit: func(step.Event) {}})
 	p := &pipeline{image: bakefile.Pipeline{Name: "web"}}

@@ -18,7 +18,7 @@ import (
 	"bake/golden/plan"
 )
 
-// load is the pipeline of the image in a directory, with its inputs.
+// load returns the pipeline of the image in a directory, with its inputs.
 func load(t *testing.T, dir string, now time.Time, environ ...string) *pipeline {
 	t.Helper()
 	template, diags := config.Load(t.Context(), config.Options{Path: ".", Cwd: dir, Env: environ, Now: now})
@@ -43,8 +43,8 @@ func inputsOf(t *testing.T, dir string, now time.Time, environ ...string) (strin
 	return plan.Digest(all), all
 }
 
-// What decides whether a gate opens makes another image: files that checks include, the
-// content of a scan, a waiver that has run out, and what servers say.
+// Everything that decides about a gate is an input: files that checks include, the content of a
+// scan, an expired waiver, and responses of servers.
 func TestInputsOfGates(t *testing.T) {
 	var value = "a-first-value"
 	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, value) }))

@@ -12,7 +12,7 @@ import (
 	"bake/step"
 )
 
-// A scan on the host finds the directory of the reports, though nothing was written yet.
+// A scan on the host has a directory for its reports, even if nothing was written yet.
 func TestScanFindsReports(t *testing.T) {
 	l, err := step.CreateLedger(t.TempDir(), step.Header{Run: "r"})
 	if err != nil {

@@ -19,7 +19,7 @@ func image(id, region string, age time.Duration, inputs []Input, more ...string)
 	return i
 }
 
-// An image is reused if it is the newest with the same inputs, fit, and everywhere.
+// An image is reused if it is the newest with the same inputs, usable, and in all regions.
 func TestDecide(t *testing.T) {
 	const day = 24 * time.Hour
 	in := []Input{Text("build", "web"), Text("var.a", "1"), Of("file s.sh", []byte("x"))}
@@ -65,7 +65,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A record fits into tags however many inputs there are, and is as precise as it can be.
+// A record fits into tags whatever the number of inputs, and is as precise as possible.
 func TestRecord(t *testing.T) {
 	for _, n := range []int{0, 1, 10, 60, 300, 5000} {
 		in := []Input{Text(BuildInput, "web"), Text("var.a", "1")}

@@ -15,7 +15,7 @@ import (
 // widths are those of a phone, a laptop and a large screen.
 var widths = []int{360, 1024, 2560}
 
-// pages writes the page of a real run, and one in which everything is hostile.
+// pages writes the page of a real run, and one with hostile text everywhere.
 func pages(t *testing.T) (recorded, evil string) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/run.json")
@@ -49,8 +49,8 @@ func pages(t *testing.T) (recorded, evil string) {
 	return filepath.Join(dir, "recorded.html"), filepath.Join(dir, "hostile.html")
 }
 
-// contrast returns texts on the page that are hard to read: those with a contrast below 4.5 to
-// 1, as WCAG asks for.
+// contrast returns texts on the page that are hard to read: those with a contrast below 4.5 to 1,
+// the minimum in WCAG.
 const contrast = `(() => {
   const parts = (c) => c.match(/[\d.]+/g).map(Number);
   const light = (c) => { const [r, g, b] = parts(c).map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
@@ -72,8 +72,8 @@ func TestBrowser(t *testing.T) {
 	t.Run("access", func(t *testing.T) { access(t, b, recorded, evil) })
 }
 
-// The page is whole at any width, in light and dark, loads nothing, and the browser has nothing
-// to complain about.
+// The page is complete at any width, in light and dark mode, loads nothing, and causes no
+// complaints of the browser.
 func looks(t *testing.T, b *browser.Browser, paths ...string) {
 	for _, path := range paths {
 		p := b.Open(t, "file://"+path)
@@ -148,7 +148,7 @@ func filters(t *testing.T, b *browser.Browser, recorded string) {
 	if n := shown("packages-0"); n != 0 {
 		t.Errorf("%d packages are called nosuchpackage", n)
 	}
-	// On paper it says that it is filtered, and has no forms.
+	// In print, it says that it is filtered, and has no forms.
 	p.OnPaper()
 	if n := browser.Eval[int](p, "[...document.querySelectorAll('form, .skip, nav')].filter(e => e.getClientRects().length).length"); n != 0 {
 		t.Errorf("%d forms are printed", n)
@@ -166,8 +166,8 @@ func filters(t *testing.T, b *browser.Browser, recorded string) {
 	}
 }
 
-// The page can be used with the keyboard, and a screen reader knows what it is made of, also
-// where tables are shown as blocks.
+// The page can be used with the keyboard, and a screen reader knows its structure, even where
+// tables are shown as blocks.
 func access(t *testing.T, b *browser.Browser, recorded, evil string) {
 	p := b.Open(t, "file://"+recorded)
 	p.Look(360, 900, false)

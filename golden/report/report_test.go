@@ -27,7 +27,7 @@ func hostile() []string {
 	}
 }
 
-// run are the events of a run in which text is everywhere.
+// run are the events of a run with text in every field.
 func run(t *testing.T, text string) (*report.Report, string) {
 	t.Helper()
 	document := findings.Document{
@@ -81,7 +81,7 @@ func run(t *testing.T, text string) (*report.Report, string) {
 	return r.Report(), page.String()
 }
 
-// reader returns documents in which text is everywhere.
+// reader returns documents with text in every field.
 func reader(t *testing.T, text string, of findings.Document) func(step.Report) ([]byte, error) {
 	t.Helper()
 	var b bytes.Buffer
@@ -265,7 +265,7 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// A document that was changed or is nonsense is named, and the rest of the report is there.
+// A modified or invalid document is named, and the rest of the report is there.
 func TestMissing(t *testing.T) {
 	r := report.New("r", "v", func(d step.Report) ([]byte, error) { return []byte("{"), nil })
 	for _, kind := range []string{step.FindingsReport, "spdx", changes.Extension} {

@@ -40,7 +40,7 @@ func written(t *testing.T, r *report.Report) string {
 // Reports conform to the schema, and the schema rejects other documents.
 func TestSchema(t *testing.T) {
 	whole, _ := run(t, "x")
-	text := strings.ReplaceAll(written(t, whole), `"severity": "x"`, `"severity": "low"`) // no document has such a one
+	text := strings.ReplaceAll(written(t, whole), `"severity": "x"`, `"severity": "low"`) // no document has this one
 	lost := report.New("r", "v", func(step.Report) ([]byte, error) { return nil, errors.New("gone") })
 	lost.Handle(step.Event{Kind: step.RunStarted, Text: "null.a"})
 	for _, kind := range []string{step.FindingsReport, "cyclonedx", ".changes.json"} {

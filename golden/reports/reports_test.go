@@ -12,8 +12,7 @@ import (
 	"bake/golden/reports"
 )
 
-// A document is found by its digest, also when another one has its name; one that was changed
-// is not it.
+// A document is found by its digest, even if another one has its name; a modified document is not.
 func TestKeep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "reports")
 	store := reports.Store{Dir: dir}
@@ -70,8 +69,8 @@ func (m memory) Get(_ context.Context, name string, _ int64) ([]byte, error) {
 
 func (memory) String() string { return "s3://reports" }
 
-// A document in a bucket is found from another host, and then stored here too; it is
-// unchanged, or an error.
+// A document in a bucket is found from another host, and then stored there too; it is unchanged,
+// or an error.
 func TestBucket(t *testing.T) {
 	there := memory{docs: map[string][]byte{}}
 	one, err := reports.Store{Dir: t.TempDir(), Bucket: there}.Keep(t.Context(), "web.json", []byte("one"))
@@ -107,7 +106,7 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// A tag that is no ID of a run names no directory.
+// A tag that is not the ID of a run does not name a directory.
 func TestRunOf(t *testing.T) {
 	const run = "5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55"
 	for tag, want := range map[string]string{run: run, "../../x": "", "": ""} {

@@ -21,7 +21,7 @@ import (
 // machine is a machine on which scripts run as the user of the test.
 type machine struct {
 	communicator.Communicator
-	rules map[string]string // of a script: what stands there instead
+	rules map[string]string // of a script: what replaces it
 }
 
 func (m machine) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
@@ -216,7 +216,7 @@ func TestReadContent(t *testing.T) {
 	}
 }
 
-// A date in the future would have content stay new for ever.
+// A date in the future must not make content count as new forever.
 func TestDatedInTheFuture(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.xml")
 	text := `<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2"><status date="2020-03-01">accepted</status><status date="2999-01-01">draft</status></Benchmark>`

@@ -272,7 +272,7 @@ func (p *Page) Requests() []string {
 	return append([]string(nil), p.requests...)
 }
 
-// Look sets the size of the window, and whether its user wants dark pages.
+// Look sets the size of the window, and whether the user prefers dark mode.
 func (p *Page) Look(width, height int, dark bool) {
 	p.t.Helper()
 	scheme := "light"

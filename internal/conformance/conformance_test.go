@@ -22,7 +22,7 @@ func (r *recorder) Errorf(text string, args ...any) {
 }
 
 func TestCancel(t *testing.T) {
-	const ends, ignores, succeeds = 'e', 'i', 's' // when it learns that it is cancelled
+	const ends, ignores, succeeds = 'e', 'i', 's' // when it notices that it is cancelled
 	asks := func(does string) func(context.Context) error {
 		return func(ctx context.Context) error {
 			for _, d := range does {

@@ -122,7 +122,7 @@ func TestStrftime(t *testing.T) {
 	}
 }
 
-// FuzzRender: what Check refuses, Render refuses; nothing panics.
+// FuzzRender: what Check rejects, Render rejects, and nothing panics.
 func FuzzRender(f *testing.F) {
 	for _, text := range []string{
 		"{{ .Path }}", "{{timestamp}}", "{{ split `a` `` 0 }}", "{{ range .List }}{{ . }}{{ end }}", "{{ define `a` }}{{ end }}",

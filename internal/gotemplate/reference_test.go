@@ -8,8 +8,8 @@ import (
 	"bake/internal/gotemplate"
 )
 
-// FuzzReference holds the evaluator against text/template, whose language it is:
-// what either renders, the other renders to the same text.
+// FuzzReference compares the evaluator with text/template, which defines the language: both render
+// the same text, or neither does.
 func FuzzReference(f *testing.F) {
 	for _, text := range []string{
 		"{{ .Path }} {{ .N }} {{ .Absent }} {{ .Tags.a }} {{ .Tags.b }} {{ .Deep.A.B }}", "{{ .Path.X }}", "{{ .Absent.X }}",
@@ -40,7 +40,7 @@ func FuzzReference(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, own := range []string{"build", "time", "strf", "uuid", "pwd", "upper", "lower", "replace", "split", "packer", "env", "user", "template_dir", "sed", "consul", "vault", "aws"} {
 			if strings.Contains(text, own) {
-				return // functions that are ours, or differ in nothing
+				return // functions that are bake's own, or differ in nothing
 			}
 		}
 		got, err := gotemplate.Context{}.Render(text, data)

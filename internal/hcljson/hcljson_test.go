@@ -16,8 +16,8 @@ func TestByteOrderMark(t *testing.T) {
 	}
 }
 
-// TestSource reads strings in which each character stands before everything that
-// means something to a scanner of strings.
+// TestSource reads strings in which each character precedes everything that is special in a
+// string.
 func TestSource(t *testing.T) {
 	for r := rune(0x80); r <= utf8.MaxRune; r++ {
 		if !utf8.ValidRune(r) || r > 0x20000 && r < 0xe0000 || r > 0xe1000 { // ideographs and nothing

@@ -8,8 +8,8 @@ import (
 	"bake/internal/imagetag"
 )
 
-// TestOrder: an image of an earlier second is older; of the same one, that whose run began earlier,
-// and then that with the lesser id, however they come.
+// TestOrder: an image of an earlier second is older; in the same second, the one whose run began
+// earlier, and then the one with the lesser id, in any order of input.
 func TestOrder(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	of := func(id string, after time.Duration, run string) imagetag.Made {

@@ -28,7 +28,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestComplete: a name is completed as far as it can be told.
+// TestComplete: a name is completed as far as it is unambiguous.
 func TestComplete(t *testing.T) {
 	e := &Editor{Words: []string{"local.name", "local.number", "upper", "var.region"}}
 	for in, want := range map[string]string{

@@ -10,7 +10,7 @@ import (
 	"bake/cloud/machine/sandbox"
 )
 
-// TestCutShort: where not all could be tried, nothing is known of the host.
+// TestCutShort: if not everything could be tested, there is no verdict about the host.
 func TestCutShort(t *testing.T) {
 	dir := t.TempDir()
 	driver, err := sandbox.New(sandbox.Options{Dir: dir})
@@ -28,7 +28,8 @@ func TestCutShort(t *testing.T) {
 	}
 }
 
-// TestAble: a host that can run machines is tried once for each of its boots, any other each time.
+// TestAble: a host that can run machines is tested once for each of its boots, any other one each
+// time.
 func TestAble(t *testing.T) {
 	dir, tries := t.TempDir(), 0
 	boot := filepath.Join(dir, "boot")

@@ -17,7 +17,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// workers are this process's children that machines, or work on their files, wait for.
+// workers returns the child processes of this one that machines run in, or that wait for work on
+// their files.
 func workers(t *testing.T) (n int) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -38,8 +39,8 @@ func workers(t *testing.T) (n int) {
 	return n
 }
 
-// Who opens the cloud for something else than machines begins no process for them, and none is left
-// when it is closed.
+// Opening the cloud without launching machines starts no process for them, and none is left when
+// it is closed.
 func TestLaunches(t *testing.T) {
 	for _, launches := range []bool{false, true} {
 		o := Options{Dir: t.TempDir(), Getenv: os.Getenv, Launches: launches}

@@ -29,14 +29,14 @@ func TestCommand(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
-	// A host's or a user's name is no option.
+	// The name of a host or user is not taken for an option.
 	args := login.Machine{Host: "-oProxyCommand=x", User: "-v"}.Args()
 	if got, want := args[len(args)-4:], []string{"-l", "-v", "--", "-oProxyCommand=x"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-// TestSaveAgain: who looks while a machine is saved again finds it whole.
+// TestSaveAgain: a reader gets a complete record while a machine is saved again.
 func TestSaveAgain(t *testing.T) {
 	runs := t.TempDir()
 	save := func() {
@@ -85,7 +85,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("%q, %q: got %v, %v; want %d", tt.run, tt.build, found, err, tt.want)
 		}
 	}
-	// The user's own machine, in two runs, is one.
+	// The user's own machine is listed once, although two runs used it.
 	for _, run := range []string{"ca", "cb"} {
 		if _, err := login.Save(login.Dir(runs, run), login.Machine{Run: run, Build: "null.z", Host: "mine"}, ""); err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestFind(t *testing.T) {
 	if found, err := login.Find(runs, "c", ""); err != nil || len(found) != 1 {
 		t.Errorf("got %v, %v; want the newest", found, err)
 	}
-	// What cannot be read of another run is nothing to this one.
+	// Unreadable records of another run do not affect this one.
 	torn := filepath.Join(login.Dir(runs, "d"), "null.z.json")
 	if err := errors.Join(os.Mkdir(filepath.Dir(torn), 0o700), os.WriteFile(torn, nil, 0o600)); err != nil {
 		t.Fatal(err)

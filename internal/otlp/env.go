@@ -47,8 +47,8 @@ const (
 	traces  = general + "TRACES_"
 )
 
-// FromEnv returns the configuration from the variables of OpenTelemetry's specification,
-// which get returns the values of. It returns nil if they name no collector, or disable
+// FromEnv reads the configuration from the variables of OpenTelemetry's specification; get
+// returns the value of a variable. It returns nil if they name no collector, or disable
 // traces. service is the service name unless the variables set another one.
 func FromEnv(get func(name string) string, service string) (*Config, error) {
 	own := func(short string) (name, value string) {
@@ -221,7 +221,7 @@ func parseParent(text string) (p Parent, sampled bool) {
 	return p, flags[0]&1 != 0
 }
 
-// unhex reads small hexadecimal digits that fill to.
+// unhex decodes lower-case hexadecimal digits, which must fill to exactly.
 func unhex(to []byte, text string) bool {
 	if len(text) != 2*len(to) || strings.ToLower(text) != text {
 		return false

@@ -36,7 +36,7 @@ func TestFromEnv(t *testing.T) {
 	const at = "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4318"
 	for _, tt := range []struct {
 		env  []string
-		want string // the URL, and some more; empty: none
+		want string // the URL, and other settings; empty: none
 	}{
 		{nil, ""},
 		{[]string{"OTEL_SERVICE_NAME=x"}, ""},
@@ -180,7 +180,7 @@ func TestAway(t *testing.T) {
 					t.Errorf("after a minute: %q", warnings)
 				}
 				start := time.Now()
-				for n := range 3 * queueSize { // more than it keeps
+				for n := range 3 * queueSize { // more than are kept
 					e.Export(span(n))
 				}
 				if time.Since(start) > 0 {
@@ -196,7 +196,7 @@ func TestAway(t *testing.T) {
 				if took := time.Since(start); took > tt.takes {
 					t.Errorf("the end took %s", took)
 				}
-				if tt.sent { // how many depends on what was on the way
+				if tt.sent { // how many depends on what was in transit
 					warnings[len(warnings)-1] = regexp.MustCompile(`[1-9]\d+$`).ReplaceAllString(warnings[len(warnings)-1], "N")
 				}
 				if !slices.Equal(warnings, tt.all) || taken != tt.sent {
@@ -209,7 +209,7 @@ func TestAway(t *testing.T) {
 
 const lostSome = "the collector of traces was too slow, or away, so that some spans are lost; how many is told at the end"
 
-// TestLost: whatever is lost is told: once while spans are sent, and in the end how many.
+// TestLost: lost spans are reported: once while spans are sent, and at the end with their number.
 func TestLost(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -264,7 +264,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestLate: what a request waits for is told, and not how it is made to end.
+// TestLate: the error of a timeout says what the request waited for.
 func TestLate(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

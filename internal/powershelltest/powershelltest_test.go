@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The interpreter does what PowerShell does, as far as it goes.
+// The interpreter behaves like PowerShell, as far as it supports the language.
 func TestLanguage(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "seven.ps1"), []byte("param($a)\r\n\"got $a\"\r\n$inner = 1\r\nexit 7\r\n"), 0o600); err != nil {

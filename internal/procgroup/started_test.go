@@ -29,7 +29,7 @@ func TestStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := cmd.Process.Pid
-	if got := procgroup.Started(pid); got == "" || got == own && runtime.GOOS != "linux" { // which counts in hundredths
+	if got := procgroup.Started(pid); got == "" || got == own && runtime.GOOS != "linux" { // whose unit is a hundredth of a second
 		t.Errorf("the child was started at %q, this process at %q", got, own)
 	}
 	if runtime.GOOS != "windows" && (!procgroup.Holds(pid, "PROCGROUP_TEST=waits") || procgroup.Holds(pid, "PROCGROUP_TEST=wait")) {
@@ -75,8 +75,8 @@ func TestKill(t *testing.T) {
 
 const sleeps = 20 * time.Second
 
-// TestChild is what the other tests start: it ends with its input, or sleeps, or starts one that does,
-// which writes to the same output.
+// TestChild is the program that the other tests start: it ends with its input, or sleeps, or
+// starts a child that sleeps, which writes to the same output.
 func TestChild(*testing.T) {
 	switch os.Getenv("PROCGROUP_TEST") {
 	case "waits":

@@ -26,12 +26,12 @@ func TestSentence(t *testing.T) {
 	}
 }
 
-// message is what a system says of an error.
+// message is a system's text of an error.
 type message string
 
 func (m message) Error() string { return string(m) }
 
-// TestOnePoint: only what a system has ended with a point loses the second one.
+// TestOnePoint: the second full stop is removed only after a message of the system.
 func TestOnePoint(t *testing.T) {
 	gone := &fs.PathError{Op: "open", Path: "a..", Err: message("Gone.")}
 	for want, args := range map[string][]any{
@@ -50,7 +50,7 @@ func TestOnePoint(t *testing.T) {
 	}
 }
 
-// TestMissing: only who names a path that is relative learns where such paths start.
+// TestMissing: for relative paths, the message says what they are relative to.
 func TestBeginning(t *testing.T) {
 	for _, c := range []struct {
 		text string

@@ -156,7 +156,7 @@ func TestAddRare(t *testing.T) {
 	}
 }
 
-// Each way in which programs quote a text is one in which it can be printed.
+// Each form in which programs quote a text is masked.
 func TestQuotations(t *testing.T) {
 	const text = "a<b>&\"c\"\\'d'\té"
 	for name, form := range map[string]string{
@@ -203,7 +203,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestOverlap: of secrets that overlap nothing is left, nor of one that contains another.
+// TestOverlap: nothing is left of overlapping secrets, nor of one that contains another.
 func TestOverlap(t *testing.T) {
 	var set redact.Set
 	for _, secret := range []string{"hunter2-alpha", "alpha-centauri-9", "centauri-9", "hunter2-alphabet"} {
@@ -225,7 +225,7 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
-// BenchmarkKeys learns one key for each of many builds, and looks for all in some output.
+// BenchmarkKeys adds one key for each of many builds, and searches some output for all of them.
 func BenchmarkKeys(b *testing.B) {
 	for b.Loop() {
 		var set redact.Set
@@ -238,7 +238,7 @@ func BenchmarkKeys(b *testing.B) {
 	}
 }
 
-// FuzzRedact: no secret is left in what comes out, unless the masks make it up.
+// FuzzRedact: no secret is left in the output, unless the masks form it.
 func FuzzRedact(f *testing.F) {
 	f.Add("secret", "cre", "a secret text")
 	f.Add("aa", "aaa", "aaaaa")

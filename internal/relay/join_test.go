@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// halves is one end of a connection whose other end sees the end of the data, and continues.
+// halves is one end of a connection whose other end can continue after it has read all data.
 type halves struct{ net.Conn }
 
 func (halves) CloseWrite() error { return nil }
@@ -38,7 +38,7 @@ func TestJoinOutlivesTerminal(t *testing.T) {
 	})
 }
 
-// TestJoinWaits: as long as there is a terminal, the other side may answer late.
+// TestJoinWaits: while there is a terminal, the other side may take any time to answer.
 func TestJoinWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

@@ -23,7 +23,7 @@ func socket(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-// Both directions arrive whole, and the end of one does not end the other.
+// Data arrives completely in both directions, and the end of one direction does not end the other.
 func TestRelay(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

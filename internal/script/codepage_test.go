@@ -25,7 +25,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// TestRecoded: each line is UTF-8 or not, wherever its output is cut.
+// TestRecoded: each line is recognized as UTF-8 or not, however its output is divided.
 func TestRecoded(t *testing.T) {
 	const text, want = "gr\x81n\r\nü\n10 % \x81\r20 % ü\r\x81 and no end", "gr(5)n\r\nü\n10 % (5)\r20 % ü\r(5) and no end"
 	for size := 1; size <= len(text); size++ {

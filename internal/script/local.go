@@ -229,7 +229,7 @@ func tempScript(text, extension string) (path string, err error) {
 	return f.Name(), nil
 }
 
-// killGrace is how long the output of a killed script is waited for.
+// killGrace is how long to wait for the output of a killed script.
 const killGrace = 2 * time.Second
 
 func (l *Local) script(ctx context.Context, path string, vars map[string]string) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCommandOfSystems: the command that is run, and its environment.
+// TestCommandOfSystems: the command, and its environment.
 func TestCommandOfSystems(t *testing.T) {
 	vars := map[string]string{"A": "it's 100% & more", "PATH": "p"}
 	bash := []string{"bash", "-c", "{{.Vars}} {{.Script}}"}
@@ -37,7 +37,7 @@ func TestCommandOfSystems(t *testing.T) {
 	}
 }
 
-// TestInlineOfSystems: what an inline script holds, and what its name ends in.
+// TestInlineOfSystems: the contents of an inline script, and the end of its name.
 func TestInlineOfSystems(t *testing.T) {
 	for _, tt := range []struct {
 		system          string
@@ -67,7 +67,7 @@ func TestLinuxPath(t *testing.T) {
 	}
 }
 
-// TestCmdLine: cmd.exe undoes no backslashes before quotes, and parts a path at "&".
+// TestCmdLine: cmd.exe does not undo backslashes before quotes, and splits a path at "&".
 func TestCmdLine(t *testing.T) {
 	for _, tt := range []struct {
 		args []string

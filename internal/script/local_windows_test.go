@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// TestRunOnWindows: cmd.exe gets scripts, paths and values as they were written, and what it writes
-// is read as it meant it.
+// TestRunOnWindows: cmd.exe gets scripts, paths and values unchanged, and its output is decoded
+// correctly.
 func TestRunOnWindows(t *testing.T) {
 	u := "ü"
 	if _, err := windows.GetConsoleOutputCP(); err != nil {

@@ -32,7 +32,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// Lines come out the same however the text is cut into writes.
+// The lines do not depend on how the text is divided into writes.
 func FuzzLines(f *testing.F) {
 	f.Add("a\nb\rc\n\nd ", 3)
 	f.Fuzz(func(t *testing.T, text string, cut int) {

@@ -23,7 +23,7 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// Whatever a word holds, a shell reads it as that word.
+// A shell reads every word unchanged.
 func TestShellReadsItBack(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -49,7 +49,7 @@ func TestShellReadsItBack(t *testing.T) {
 	}
 }
 
-// The shell of Windows reads double quotes, and no single ones.
+// The shell of Windows supports double quotes, and no single ones.
 func TestForWindows(t *testing.T) {
 	for want, words := range map[string][]string{
 		`ssh -i C:\Users\me\a.pem admin@h`:            {"ssh", "-i", `C:\Users\me\a.pem`, "admin@h"},

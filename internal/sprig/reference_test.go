@@ -9,8 +9,8 @@ import (
 	"bake/internal/sprig"
 )
 
-// FuzzReference holds templates with these functions against text/template with the same:
-// what either renders, the other renders to the same text. Lines of the text are counted.
+// FuzzReference compares templates with these functions with text/template and the same functions:
+// both render the same text, or neither does. Lines of the text are counted.
 func FuzzReference(f *testing.F) {
 	for _, text := range []string{
 		"{{ .Vars.x }}", "{{ .Vars.absent }}", "{{ .Vars.m.k }}{{ .Vars.m.absent }}", "{{ index .Vars `absent` }}", "{{ .Absent }}", "{{ .Vars.null }}", "{{ .Vars.null.x }}", "{{ $.Vars.x }}{{ $v := .Vars }}{{ $v.absent }}",

@@ -12,8 +12,8 @@ import (
 
 var commands = map[string]string{"bash": "for bash", "zsh": "for zsh", "fish": "for fish"}
 
-// TestAddAndRemove: the files that are there get the line, and so does the login shell's;
-// afterwards they are what they were.
+// TestAddAndRemove: existing files and the login shell's file get the line, and afterwards they
+// are as before.
 func TestAddAndRemove(t *testing.T) {
 	const line = "for zsh # note\n"
 	for _, test := range []struct {
@@ -75,7 +75,7 @@ func TestLoginShell(t *testing.T) {
 	}
 }
 
-// TestUnreadable: an error does not hide what has changed before.
+// TestUnreadable: an error does not hide earlier changes.
 func TestUnreadable(t *testing.T) {
 	home := t.TempDir()
 	if err := os.Mkdir(filepath.Join(home, ".zshrc"), 0o700); err != nil {

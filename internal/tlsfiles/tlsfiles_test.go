@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// TestClient: a server that asks for a certificate is spoken to with the files, and not without
+// TestClient: a server that requires a certificate accepts the files, and no connection without
 // one of them.
 func TestClient(t *testing.T) {
 	dir := t.TempDir()
@@ -55,7 +55,7 @@ func TestClient(t *testing.T) {
 	defer s.Close()
 	for _, c := range []struct {
 		ca, cert, key string
-		want          string // the answer, or what the error has; with "read: " that of the files
+		want          string // the answer, or a part of the error; after "read: ", of that of reading the files
 	}{
 		{"cert", "cert", "key", "hello"},
 		{"", "cert", "key", "unknown authority"},

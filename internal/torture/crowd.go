@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// crowd is a number of simultaneous bakes on one cloud that share a state directory.
+// crowd is a group of simultaneous bakes on one cloud that share a state directory.
 type crowd struct {
 	name      string
 	processes int

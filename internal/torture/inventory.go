@@ -200,7 +200,7 @@ func text(v any) string {
 	return aTime.ReplaceAllString(anID.ReplaceAllString(b.String(), "$1"), "")
 }
 
-// album returns a text of all images, in order, for comparing the images of two bakes.
+// album formats all images, in order, for comparing the images of two bakes.
 func (h holdings) album() string {
 	var texts []string
 	for _, i := range h.images {

@@ -13,8 +13,8 @@ import (
 	"bake/internal/turns"
 )
 
-// TestPromotion: wherever a promotion is killed or refused, the channel names whole releases
-// and says so if they differ; and what does not move all places is noticed.
+// TestPromotion: wherever a promotion is killed or refused, the channel names complete releases
+// and reports it if they differ. A promotion that does not move all places is noticed.
 func TestPromotion(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program")
@@ -29,7 +29,7 @@ func TestPromotion(t *testing.T) {
 	}
 	for _, m := range turns.One(t, promotions()) {
 		if os.Getenv(turns.Variable) == "" && !slices.Contains([]string{"kill-after", "refuse"}, m.name) {
-			continue // make torture does the others
+			continue // make torture runs the others
 		}
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()

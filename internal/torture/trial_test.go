@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// TestTrial: a kill leaves what a sweep deletes, and without the sweep that is noticed.
+// TestTrial: a sweep deletes what a killed bake has left; without the sweep, the leftovers are
+// noticed.
 func TestTrial(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program")

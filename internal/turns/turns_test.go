@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestEachHasItsTurn: in so many days, each name has exactly one turn, and a test has gone
-// through everything once.
+// TestEachHasItsTurn: within the given number of days, each name has exactly one turn, and a test
+// has run all of its cases once.
 func TestEachHasItsTurn(t *testing.T) {
 	t.Setenv(Variable, "today")
 	all := []string{"a", "b", "c", "d", "e", "f", "g"}
@@ -45,7 +45,7 @@ func TestAllRunUnlessInTurns(t *testing.T) {
 	}
 }
 
-// TestOfADate: a date has the turns that it will have.
+// TestOfADate: the turns of a date do not depend on the current time.
 func TestOfADate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 5 {

@@ -30,7 +30,7 @@ func TestReplaceOpen(t *testing.T) {
 	}
 }
 
-// TestReplaceForbidden: there is no wait for obstacles that will not go away.
+// TestReplaceForbidden: there is no wait for permanent obstacles.
 func TestReplaceForbidden(t *testing.T) {
 	dir := t.TempDir()
 	from, folder, readOnly := filepath.Join(dir, "from"), filepath.Join(dir, "folder"), filepath.Join(dir, "read-only")

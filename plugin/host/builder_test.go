@@ -108,7 +108,7 @@ func TestBuildWithoutArtifact(t *testing.T) {
 	}
 }
 
-// What provisioning has failed with comes back as it was, and the plugin tears down.
+// The error of provisioning is returned unchanged, and the plugin tears down.
 func TestProvisioningFails(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
@@ -126,7 +126,7 @@ func TestProvisioningFails(t *testing.T) {
 	}
 }
 
-// A cancelled build tears down, whenever it is cancelled, and says why it ended.
+// A cancelled build tears down, whenever it is cancelled, and returns the cause.
 func TestCancelBuild(t *testing.T) {
 	why := errors.New("enough")
 	for name, tt := range map[string]struct {
@@ -163,7 +163,7 @@ func TestCancelBuild(t *testing.T) {
 				provisioned <- err
 				return err
 			})
-			if a != nil || !errors.Is(err, why) || errors.Is(err, wire.ErrGone) { // a plugin crashes that is cancelled too early
+			if a != nil || !errors.Is(err, why) || errors.Is(err, wire.ErrGone) { // a plugin that is cancelled too early crashes
 				t.Errorf("got %v, %v", a, err)
 			}
 			if _, err := os.Stat(resource); err == nil {
@@ -176,7 +176,7 @@ func TestCancelBuild(t *testing.T) {
 	}
 }
 
-// A plugin that dies while it builds is missed at once, and its last words are told.
+// The death of a plugin that builds is noticed at once, and its last output is reported.
 func TestBuilderDies(t *testing.T) {
 	for _, at := range []string{"Start", "Build", "Upload"} {
 		t.Run(at, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestBuilderDies(t *testing.T) {
 	}
 }
 
-// What may be asked, and how plugins are answered.
+// The questions that plugins may ask, and their answers.
 func TestAsk(t *testing.T) {
 	const onError = "[c] Clean up and exit, [a] abort without cleanup, or [r] retry step (build may fail even if retry succeeds)?"
 	const debug = "Pausing after run of step 'StepX'. Press enter to continue. "
@@ -253,7 +253,7 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// The communicator of a plugin's builder is one like others.
+// The communicator of a plugin's builder passes the conformance suite.
 func TestMachine(t *testing.T) {
 	commtest.Run(t, func(t *testing.T) commtest.Subject { return commtest.Subject{Communicator: pluginMachine(t)} })
 }

@@ -48,7 +48,7 @@ func newProbe(t *testing.T, env ...string) *probe {
 	return &probe{p, p.Components(t.Context(), "probe"), filepath.Join(root, "journal")}
 }
 
-// notes are the lines of the journal that begin with a word.
+// notes returns the lines of the journal that begin with a word.
 func (p *probe) notes(t *testing.T, word string) (lines []string) {
 	t.Helper()
 	b, err := os.ReadFile(p.journal)
@@ -82,7 +82,7 @@ func text(diags hcl.Diagnostics) (out string) {
 	return out
 }
 
-// made is what a factory makes of a body that is right.
+// made returns what a factory makes of a valid body.
 func made[C any](t *testing.T, f component.Factory[C], in schema.Input) C {
 	t.Helper()
 	c, diags := f.New(in)
@@ -135,7 +135,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// What a plugin is told is what Packer tells it.
+// A plugin gets the same information as from Packer.
 func TestConfigs(t *testing.T) {
 	p := newProbe(t)
 	body := "text = \"{{ user `x` }}\"\ntags = { a = \"b\" }\ndisk {\n name = \"d\"\n}"
@@ -201,7 +201,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// A secret that an option holds is told, though plugins do not say which ones do.
+// The secret value of an option is registered, though plugins do not say which options are secret.
 func TestSecretOptions(t *testing.T) {
 	p := newProbe(t)
 	var told []string

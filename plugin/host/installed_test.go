@@ -105,8 +105,8 @@ func TestRequireTakesTheNewest(t *testing.T) {
 	}
 }
 
-// A binary that is not what its checksum or its name says is not used, and before its
-// checksum is known to be right it is not run.
+// A binary that does not match its checksum or name is not used, and it is not run before its
+// checksum was verified.
 func TestUnusableBinaries(t *testing.T) {
 	for _, tt := range []struct {
 		name, described string

@@ -62,7 +62,7 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A plugin's post-processor asks a plugin's artifact for what only that knows.
+// A plugin's post-processor can query a plugin's artifact.
 func TestState(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
@@ -81,7 +81,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// What a plugin says of an artifact is bounded.
+// What a plugin reports about an artifact is limited.
 func TestHugeArtifact(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
@@ -95,7 +95,7 @@ func TestHugeArtifact(t *testing.T) {
 	}
 }
 
-// An artifact that the plugin does not describe is deleted, or said to be left.
+// An artifact that the plugin does not describe is deleted, or reported as left behind.
 func TestUndescribed(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)

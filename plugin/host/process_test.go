@@ -20,8 +20,8 @@ import (
 	"bake/step"
 )
 
-// A plugin that does not heed a cancellation is ended, once it has had its time or the
-// user has no more patience.
+// A plugin that ignores a cancellation is killed, after a time limit or when the user stops
+// waiting.
 func TestStubbornPlugin(t *testing.T) {
 	for name, stops := range map[string]bool{"grace": false, "stop": true, "stop with keeper": true} {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestStubbornPlugin(t *testing.T) {
 	}
 }
 
-// waitGone waits for a process to end: what kills it does not wait for that.
+// waitGone waits until a process has ended, since killing it does not wait.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
 	for range 200 {
@@ -90,7 +90,7 @@ func zombie(pid int) bool {
 	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
-// What a plugin has started ends with it, also if the plugin dies first.
+// Child processes of a plugin end with it, even if the plugin ends first.
 func TestChildrenOfPlugin(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("processes are looked up in /proc")
@@ -115,7 +115,7 @@ func TestChildrenOfPlugin(t *testing.T) {
 	}
 }
 
-// ledger keeps the entries of a run.
+// ledger holds the entries of a run.
 type ledger struct {
 	mu    sync.Mutex
 	owned map[string]step.Resource
@@ -156,8 +156,8 @@ func (l *ledger) Owned() (all []step.Resource, _ error) {
 	return all, nil
 }
 
-// The process of a plugin is in the ledger for as long as it lives, and not among what
-// its build owns.
+// The process of a plugin is in the ledger while it runs, but not among the resources of its
+// build.
 func TestProcessInLedger(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
@@ -186,7 +186,7 @@ func TestProcessInLedger(t *testing.T) {
 	}
 }
 
-// A process that has got the number of a plugin's is left alone.
+// A process that has the number of a former plugin is left alone.
 func TestDestroyNoOtherProcess(t *testing.T) {
 	for _, id := range []string{"", "x", "1@1", "0@", "-1@1", processID(os.Getpid(), "1"), processID(os.Getpid(), "")} {
 		if err := DestroyProcess(t.Context(), step.Resource{Kind: ProcessKind, ID: id}); err != nil {
@@ -195,7 +195,7 @@ func TestDestroyNoOtherProcess(t *testing.T) {
 	}
 }
 
-// What a plugin logs is kept in part, whatever it is.
+// The log output of a plugin is kept up to a limit.
 func TestTail(t *testing.T) {
 	var debug lines
 	l := &tail{name: "p", to: &debug}

@@ -26,7 +26,7 @@ func terminal(input string) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(input)), nil }
 }
 
-// about is a factory whose components are told about their build.
+// about is a factory whose components get information about their build.
 type about struct {
 	component.Factory[provisioner.Provisioner]
 }
@@ -78,7 +78,7 @@ func TestProvision(t *testing.T) {
 	}
 }
 
-// Without a machine commands do nothing, and files cannot be moved.
+// Without a machine, commands do nothing, and files cannot be transferred.
 func TestProvisionNothing(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
@@ -119,8 +119,8 @@ func TestCancelProvision(t *testing.T) {
 	}
 }
 
-// A provisioner that the user does not wait for is killed: it has nothing to take down,
-// and must not go on with the machine.
+// A provisioner that the user does not wait for is killed: it has nothing to tear down, and must
+// not continue to work on the machine.
 func TestImpatientProvision(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)

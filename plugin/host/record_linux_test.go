@@ -16,8 +16,8 @@ import (
 	"bake/step"
 )
 
-// TestDestroyProcess: a plugin that is left of a killed run is ended, but not while its
-// keeper has it take down what it has made.
+// TestDestroyProcess: a plugin that a killed run has left is ended, but not while its keeper lets
+// it tear down.
 func TestDestroyProcess(t *testing.T) {
 	for name, tc := range map[string]struct {
 		with     map[string]string
@@ -59,8 +59,8 @@ func TestDestroyProcess(t *testing.T) {
 	}
 }
 
-// TestDestroyChildren: what a killed plugin or keeper has left of its group is ended, and
-// what has nothing to do with the run is not.
+// TestDestroyChildren: the remaining processes of a killed plugin's or keeper's group are ended,
+// and unrelated ones are not.
 func TestDestroyChildren(t *testing.T) {
 	cmd := exec.CommandContext(context.Background(), "sh", "-c", "sleep 100 & echo $! > pid; mv pid child; wait")
 	cmd.Dir = t.TempDir()

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// own is a builder that is built in.
+// own is a built-in builder.
 func own(name string) component.Factory[builder.Builder] {
 	return component.Define(name, func() struct{} { return struct{}{} }, func(*struct{}, *schema.Source) builder.Builder { return nil })
 }

@@ -41,7 +41,7 @@ func duration(name string) time.Duration {
 	return d
 }
 
-// journal notes what happens, where the test reads it.
+// journal records what happens, for the test.
 func journal(format string, a ...any) {
 	f, err := os.OpenFile(os.Getenv("JOURNAL"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -139,7 +139,7 @@ func probe(mode string) int {
 			if err != nil {
 				return nil, err
 			}
-			go func() { // an echo, once all has come
+			go func() { // an echo, when all data has arrived
 				b, _ := io.ReadAll(c)
 				_, _ = c.Write(b)
 				c.Close()
@@ -255,7 +255,7 @@ func begin(mode string, env ...string) (*exec.Cmd, io.Reader, *bytes.Buffer, err
 	return cmd, out, &log, err
 }
 
-// dial connects to what has greeted on out.
+// dial connects to the server that has announced itself on out.
 func dial(out io.Reader, die *dieAt) (*wire.Mux, *wire.Client, error) {
 	line := make([]byte, 200)
 	n, err := out.Read(line)
@@ -415,7 +415,7 @@ func (w *world) journal() string {
 	return string(b)
 }
 
-// bake runs bake until it ends or dies, and says whether it has done everything.
+// bake runs bake until it ends or dies, and reports whether it has done everything.
 func (w *world) bake() bool {
 	self, err := os.Executable()
 	if err != nil {
@@ -428,8 +428,7 @@ func (w *world) bake() bool {
 	return err == nil
 }
 
-// clean waits until nothing is left of the plugin: no process, and nothing in the
-// directory for temporary files.
+// clean waits until nothing is left of the plugin: no process, and no temporary file.
 func (w *world) clean() {
 	w.t.Helper()
 	group := ""
@@ -457,7 +456,7 @@ func (w *world) clean() {
 	}
 }
 
-// members are the processes of a group that still run.
+// members returns the running processes of a group.
 func members(group string) (list []string) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
@@ -480,8 +479,8 @@ func (w *world) gone(want bool) {
 	}
 }
 
-// TestBakeIsKilledAtEveryCall: the plugin is cancelled and takes down what it has made,
-// and nothing is left, wherever bake is killed.
+// TestBakeIsKilledAtEveryCall: wherever bake is killed, the plugin is cancelled and tears down
+// what it has made, and nothing is left.
 func TestBakeIsKilledAtEveryCall(t *testing.T) {
 	for n := 1; n < 50; n++ { // there are fewer events
 		done := false
@@ -507,7 +506,7 @@ func TestBakeIsKilledAtEveryCall(t *testing.T) {
 	}
 }
 
-// TestBakeIsKilled while the plugin works without a word.
+// TestBakeIsKilled kills bake while the plugin works silently.
 func TestBakeIsKilled(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mode, want string
@@ -551,8 +550,8 @@ func TestBakeIsKilled(t *testing.T) {
 	}
 }
 
-// TestPluginIsKilledAtEveryCall: what waits for it fails at once, and the keeper dies of
-// the same signal.
+// TestPluginIsKilledAtEveryCall: waiting calls fail at once, and the keeper ends with the same
+// signal.
 func TestPluginIsKilledAtEveryCall(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		w := newWorld(t, "PLUGIN_DIES_AT="+strconv.Itoa(n))
@@ -615,7 +614,7 @@ func TestKeeperIsTransparent(t *testing.T) {
 	w.clean()
 }
 
-// TestNoPlugin: what does not greet as plugins do.
+// TestNoPlugin: programs that do not announce themselves as plugins.
 func TestNoPlugin(t *testing.T) {
 	w := newWorld(t)
 	cmd, out, _, err := begin("rude")

@@ -6,7 +6,7 @@ import (
 	"bake/plugin/wire"
 )
 
-// TestWhatIsWork: what a keeper waits for when bake has gone, and what it can cancel.
+// TestWhatIsWork: the calls that a keeper waits for when bake is gone, and those it can cancel.
 func TestWhatIsWork(t *testing.T) {
 	number := func(n int64) any { return n }
 	for _, tc := range []struct {

@@ -210,7 +210,7 @@ func (s *server) inTree(t *testing.T, prefix, name, version string, sign *key, p
 	s.files[product+"/index.json"], _ = json.Marshal(index)
 }
 
-// open returns a registry that asks s for everything, and does not wait between tries.
+// open returns a registry that sends all requests to s, and does not wait between attempts.
 func open(t *testing.T, s *server, o Options) *Registry {
 	t.Helper()
 	if s != nil {
@@ -310,7 +310,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	}
 }
 
-// Tags come in pages, and only those of the API are followed.
+// Tags are paginated, and only links to the API are followed.
 func TestPages(t *testing.T) {
 	s := newServer(t, (*httptest.Server).Start)
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -333,7 +333,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// HashiCorp's plugins come from its own site, signed, and else from GitHub.
+// HashiCorp's plugins are downloaded from its own site, signed, or else from GitHub.
 func TestReleaseSite(t *testing.T) {
 	hashicorp, stranger := newKey(t, time.Now().Add(-time.Hour), 0), newKey(t, time.Now().Add(-time.Hour), 0)
 	s := newServer(t, (*httptest.Server).StartTLS)
@@ -377,8 +377,8 @@ func TestReleaseSite(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	// A signature that cannot be had for the moment says nothing against the release: the
-	// site is passed over, which is told.
+	// If a signature is temporarily unavailable, the release is not rejected: the site is skipped,
+	// with a message.
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "SHA256SUMS.sig") {
 			return false
@@ -391,7 +391,7 @@ func TestReleaseSite(t *testing.T) {
 		t.Errorf("without a signature: got %+v, %v", rel, err)
 	}
 	s.before = nil
-	// A site that does not answer is passed over, which is told.
+	// A site that does not answer is skipped, with a message.
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		bad := strings.HasPrefix(r.URL.Path, "/hc/")
 		if bad {
@@ -414,7 +414,7 @@ func TestOtherHost(t *testing.T) {
 	if err != nil || rel.Version != "0.3.0" || rel.Signed || rel.Site != host {
 		t.Errorf("got %+v, %v", rel, err)
 	}
-	// Releases of GitHub can be copied there as they are, but for the name of the sums.
+	// Releases of GitHub can be copied there, with another name for the checksums.
 	git := "/org/packer-plugin-git/releases/download/v0.6.3/packer-plugin-git_v0.6.3_"
 	s.onGitHub(t, "org", "git", "0.6.3", "5.0", linux, windows)
 	s.files["/team/packer-plugin-git/index.json"] = []byte(`{"versions":{"0.6.3":{}}}`)
@@ -442,7 +442,7 @@ func TestOtherHost(t *testing.T) {
 	}
 }
 
-// The token is for the API alone, whatever it redirects to.
+// The token is sent only to the API, whatever it redirects to.
 func TestToken(t *testing.T) {
 	other := newServer(t, (*httptest.Server).Start)
 	var sent atomic.Value
@@ -558,7 +558,7 @@ func TestBrokenDownloads(t *testing.T) {
 			inner, n := s.before, 0
 			s.before = func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.HasSuffix(r.URL.Path, ".zip") {
-					if n++; n == 2 { // in place of what is missing
+					if n++; n == 2 { // in place of the missing data
 						w.Header().Set("Content-Range", "bytes 150-210/211")
 						w.Header().Set("Content-Length", "61")
 						w.WriteHeader(http.StatusPartialContent)
@@ -609,8 +609,7 @@ func TestBrokenDownloads(t *testing.T) {
 	}
 }
 
-// A server that sends a little more each time before it breaks off, and never all of it,
-// is given up.
+// A server that sends a little more in each attempt, but never everything, is given up.
 func TestEndlessDownload(t *testing.T) {
 	s := newServer(t, (*httptest.Server).Start)
 	n := 0
@@ -632,7 +631,7 @@ func TestEndlessDownload(t *testing.T) {
 	}
 }
 
-// A server that sends nothing more is given up, and so is one when the user does.
+// A server that stops sending is given up, and a download ends when the user cancels it.
 func TestSilence(t *testing.T) {
 	s := newServer(t, (*httptest.Server).Start)
 	release := make(chan struct{})
@@ -679,7 +678,7 @@ func TestDowngrade(t *testing.T) {
 	}
 }
 
-// Several installs at once leave a binary with its checksum.
+// Concurrent installs leave a binary with its checksum.
 func TestConcurrentInstalls(t *testing.T) {
 	root, dir := t.TempDir(), t.TempDir()
 	src := source(t, "example.com/a/thing")
@@ -748,8 +747,8 @@ func TestInstallFile(t *testing.T) {
 	}
 }
 
-// A mirror holds what the sites have, and plugins are installed from it: from the
-// directory, and from a server of its files.
+// A mirror has everything that the sites have, and plugins are installed from it: from the
+// directory, and from a server for its files.
 func TestMirror(t *testing.T) {
 	hashicorp := newKey(t, time.Now().Add(-time.Hour), 0)
 	s := newServer(t, (*httptest.Server).Start)
@@ -783,7 +782,7 @@ func TestMirror(t *testing.T) {
 		t.Error("archives that were there were downloaded again")
 	}
 
-	// A signature of other checksums does not stay.
+	// A signature for other checksums is not kept.
 	stale := filepath.Join(dir, "github.com/org/packer-plugin-thing/1.1.0/packer-plugin-thing_1.1.0_SHA256SUMS.sig")
 	if err := os.WriteFile(stale, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -817,12 +816,12 @@ func TestMirror(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	// A plain copy of HashiCorp's site will do for its plugins.
+	// A plain copy of HashiCorp's site works for its plugins.
 	m := open(t, nil, Options{Mirror: s.URL + "/hc", Keys: hashicorp.public})
 	if rel, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), windows.Only(), anyVersion); err != nil || !rel.Signed {
 		t.Errorf("got %+v, %v", rel, err)
 	}
-	// What was changed in the mirror is refused.
+	// Modified files in the mirror are rejected.
 	sums := filepath.Join(dir, "github.com/hashicorp/packer-plugin-docker/1.1.0/packer-plugin-docker_1.1.0_SHA256SUMS")
 	b, err := os.ReadFile(sums)
 	if err == nil {
@@ -897,7 +896,7 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// TestReplace: the new program is there, or the old one still is.
+// TestReplace: there is always a program, the new or the old one.
 func TestReplace(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "new"), filepath.Join(dir, "plugin.exe")

@@ -60,7 +60,7 @@ func TestParseName(t *testing.T) {
 	}
 }
 
-// TestHashiCorpKey holds the key that is built in against its published fingerprint.
+// TestHashiCorpKey compares the built-in key with its published fingerprint.
 func TestHashiCorpKey(t *testing.T) {
 	ring, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(hashicorpKey))
 	if err != nil || len(ring) != 1 {
@@ -108,7 +108,7 @@ func TestVerifySums(t *testing.T) {
 	}
 }
 
-// A key that was renewed keeps its old subkeys, whose signatures stay good.
+// A renewed key keeps its old subkeys, whose signatures stay valid.
 func TestRenewedKey(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) *packet.Config {
@@ -199,7 +199,7 @@ func manyFiles(t *testing.T) []byte {
 	return zipped(t, all...)
 }
 
-// A small archive can hold a large file, which ends where the limit is.
+// A small archive can contain a large file, which is cut at the limit.
 func TestBomb(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "zip"))
 	if err != nil {

@@ -123,7 +123,7 @@ func (w world) init(r Requirement, change func(*Options)) Outcome {
 	return out[0]
 }
 
-// start opens the plugin as commands do that use it.
+// start opens the plugin like a command that uses it.
 func (w world) start(source string) error {
 	w.t.Helper()
 	lock, diags := registry.ReadLock(w.lock)
@@ -139,8 +139,8 @@ func upgrade(o *Options) { o.Upgrade = true }
 
 const thing = "example.com/a/thing"
 
-// A binary that is not what was locked is never run, neither by bake init nor by what
-// uses it, though the checksum beside it is right; -force brings back what was locked.
+// A binary that differs from the lock file is never run, neither by bake init nor by commands,
+// even if the checksum next to it is right; -force restores the locked one.
 func TestChangedBinary(t *testing.T) {
 	w := newWorld(t)
 	w.publish(thing, "", "1.0.0")
@@ -181,7 +181,8 @@ func TestChangedRelease(t *testing.T) {
 			t.Errorf("%s: got %+v", name, out)
 		}
 	}
-	// One that is not, but whose mirror has another archive than it says.
+	// The same for a release that was not replaced, but whose mirror has a different archive than
+	// it states.
 	w.publish(thing, "", "1.0.0")
 	zip := filepath.Join(w.mirror, "example.com/a/packer-plugin-thing/1.0.0/packer-plugin-thing_1.0.0_"+Platform().String()+".zip")
 	w.check(os.WriteFile(zip, []byte("x"), 0o644))
@@ -193,8 +194,8 @@ func TestChangedRelease(t *testing.T) {
 	}
 }
 
-// What was locked on another system is verified by its archive, though a binary of that
-// version is installed: it may be anything.
+// A lock entry of another system is verified with the archive, even if a binary of that version is
+// installed, because that could be anything.
 func TestOtherPlatform(t *testing.T) {
 	w := newWorld(t)
 	archive := w.publish(thing, "", "1.0.0", "1.1.0")
@@ -221,7 +222,7 @@ func TestOtherPlatform(t *testing.T) {
 	}
 }
 
-// A binary of one's own is locked by itself, and is not replaced by anything.
+// The user's own binary is locked itself, and is not replaced.
 func TestDevelopment(t *testing.T) {
 	w := newWorld(t)
 	w.publish(thing, "", "1.0.0")
@@ -241,12 +242,12 @@ func TestDevelopment(t *testing.T) {
 	if out := w.init(requires("thing", thing, ">= 1"), nil); out.Diags.HasErrors() || out.New || out.Version != "1.1.0-dev" {
 		t.Errorf("got %+v", out)
 	}
-	// Where it is not installed, there is nowhere to get it from.
+	// If it is not installed, it cannot be obtained.
 	out := w.init(requires("thing", thing, ">= 1"), func(o *Options) { o.Dirs = []string{t.TempDir()} })
 	if !strings.Contains(out.Diags.Error(), "bake plugins install -path") {
 		t.Errorf("got %v", out.Diags)
 	}
-	// A release that is locked is not met by the development version of the same number.
+	// A development version does not satisfy the lock entry of the release with the same number.
 	w.check(os.Remove(w.lock))
 	w.check(os.RemoveAll(w.root))
 	w.publish(thing, "", "1.0.0", "1.1.0")
@@ -309,7 +310,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// Once the user has had enough, nothing is installed or left.
+// When the user cancels, nothing is installed or left.
 func TestCancelled(t *testing.T) {
 	w := newWorld(t)
 	w.publish(thing, "", "1.0.0")

@@ -128,7 +128,7 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-// TestCallsHaveLimits: so many run at a time, and no more; the rest waits its turn.
+// TestCallsHaveLimits: the number of concurrent calls is limited; further ones wait.
 func TestCallsHaveLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int32
@@ -158,7 +158,7 @@ func TestCallsHaveLimits(t *testing.T) {
 		if n := most.Load(); n != maxCalls {
 			t.Errorf("%d calls ran at a time", n)
 		}
-		// What they hold in memory counts too.
+		// Their memory is limited too.
 		running.Store(0)
 		most.Store(0)
 		release = make(chan struct{})
@@ -333,7 +333,7 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestStreams: both sides dial and accept; what was not agreed upon is refused.
+// TestStreams: both sides dial and accept; a stream without an agreed number is refused.
 func TestStreams(t *testing.T) {
 	p := connect(t)
 	defer p.close()
@@ -368,7 +368,7 @@ func TestStreams(t *testing.T) {
 	if _, err := p.host.Dial(ctx, 99); err == nil {
 		t.Error("a stream that nobody waits for was opened")
 	}
-	// A wait that was given up: the number means nothing any more.
+	// A wait was cancelled, so its number is unknown.
 	id, accept := p.host.Listen()
 	short, cancel := context.WithTimeoutCause(ctx, time.Millisecond, errors.New("no longer"))
 	defer cancel()
@@ -378,7 +378,7 @@ func TestStreams(t *testing.T) {
 	if _, err := p.plugin.Dial(ctx, id); err == nil {
 		t.Error("a number was good after the wait for it")
 	}
-	// Twice is once too often.
+	// The same number twice is an error.
 	id, accept = p.host.Listen()
 	first := make(chan error, 1)
 	go func() { _, err := p.plugin.Dial(ctx, id); first <- err }()
@@ -442,7 +442,7 @@ func TestCloseEndsReads(t *testing.T) {
 	}
 }
 
-// TestSilence: an end that says nothing, or reads nothing, costs seconds at most.
+// TestSilence: a side that does not write or read costs seconds at most.
 func TestSilence(t *testing.T) {
 	h, p := net.Pipe()
 	host, err := NewMux(h)
@@ -494,7 +494,7 @@ func TestTooManyStreams(t *testing.T) {
 	}
 }
 
-// TestNothingStays: no goroutine is left of a session.
+// TestNothingStays: a session leaves no goroutine.
 func TestNothingStays(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 3 {
@@ -579,7 +579,7 @@ func TestServeEnds(t *testing.T) {
 	})
 }
 
-// TestCloseDoesNotWait for an end that reads nothing, so that not even the close arrives.
+// TestCloseDoesNotWait for a side that does not read, so that not even the close arrives.
 func TestCloseDoesNotWait(t *testing.T) {
 	h, p := net.Pipe()
 	host, err := NewMux(h)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestFirstLine: one line is taken, of some length at most, and the rest is dropped.
+// TestFirstLine: one line of limited length is read, and the rest is dropped.
 func TestFirstLine(t *testing.T) {
 	for name, tc := range map[string]struct {
 		writes []string

@@ -180,7 +180,7 @@ func TestMarshalBytes(t *testing.T) {
 	}
 }
 
-// TestAssignRefuses: what does not fit is an error, not a panic and not another value.
+// TestAssignRefuses: a value that does not fit is an error, without a panic or a wrong value.
 func TestAssignRefuses(t *testing.T) {
 	values := []any{true, int64(-1), uint64(math.MaxUint64), 1.5, "text", []byte("x"), []any{[]any{}}, map[string]any{"S": []any{}}, time.Unix(0, 0), Ext{}}
 	for _, v := range values {

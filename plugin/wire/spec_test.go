@@ -80,7 +80,7 @@ func TestProtobufSpec(t *testing.T) {
 	}
 }
 
-// TestProtobufBytes: what a plugin sent for one attribute.
+// TestProtobufBytes: bytes that a plugin has sent for one attribute.
 func TestProtobufBytes(t *testing.T) {
 	b := []byte("\x0a\x24\x0a\x22\x0a\x04name\x12\x1a\x12\x18\x0a\x04name\x12\x0e\x0a\x0c\x0a\x0acty.String\x18\x01")
 	got, err := DecodeSpec(b, Protobuf)
@@ -90,7 +90,7 @@ func TestProtobufBytes(t *testing.T) {
 	sameSpec(t, "", got, hcldec.ObjectSpec{"name": &hcldec.AttrSpec{Name: "name", Type: cty.String, Required: true}})
 }
 
-// TestGobSpec reads what plugins of before protocol buffers send.
+// TestGobSpec reads specs of plugins from before protocol buffers.
 func TestGobSpec(t *testing.T) {
 	b, err := os.ReadFile("testdata/spec.gob")
 	if err != nil {
@@ -273,7 +273,7 @@ func TestValueRefuses(t *testing.T) {
 	}
 }
 
-// TestNumberOfNoKind: what math/big reads of a number in gob is one that it knows.
+// TestNumberOfNoKind: numbers in gob have one of the kinds that math/big can read.
 func TestNumberOfNoKind(t *testing.T) {
 	b, err := big.NewFloat(1.5).GobEncode()
 	if err != nil {

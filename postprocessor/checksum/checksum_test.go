@@ -22,7 +22,7 @@ output = "DIR/sums.{{.ChecksumType}}"`,
 	}.Run(t)
 }
 
-// The artifact is no place for its checksums, by whatever name.
+// Checksums cannot overwrite the artifact, under any name.
 func TestOutputIsInput(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "data")
@@ -43,7 +43,7 @@ func TestOutputIsInput(t *testing.T) {
 	}
 }
 
-// Checksums are added to what is there.
+// Checksums are appended to an existing file.
 func TestAppend(t *testing.T) {
 	dir := filepath.ToSlash(t.TempDir())
 	if err := os.WriteFile(dir+"/a", nil, 0o644); err != nil {
@@ -101,7 +101,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// Checksums of nothing are not written down, and the artifact goes on as it is.
+// Without files, no checksums are written, and the artifact is unchanged.
 func TestNoFiles(t *testing.T) {
 	dir := filepath.ToSlash(t.TempDir())
 	in := &builder.Artifact{ID: "ami-1"}

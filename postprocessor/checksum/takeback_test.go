@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// What could not be written whole is taken back, but never what others have appended
-// before or since.
+// An incomplete line is removed again, but never what others have appended before or since.
 func TestTakeBack(t *testing.T) {
 	for later, want := range map[string]string{"": "before", "later": "beforepartlater"} {
 		path := filepath.Join(t.TempDir(), "sum")

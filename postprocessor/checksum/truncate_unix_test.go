@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestTakeBackOfMoved: what has the name of the file now is another's.
+// TestTakeBackOfMoved: a different file now has the name of the file.
 func TestTakeBackOfMoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sum")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

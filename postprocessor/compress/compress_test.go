@@ -133,7 +133,7 @@ func decompress(t *testing.T, algorithm string, r io.Reader) io.Reader {
 	return out
 }
 
-// TestForms reads what was written with other programs' code.
+// TestForms reads the output with other implementations.
 func TestForms(t *testing.T) {
 	for i, test := range []struct{ output, options, archive, algorithm string }{
 		{"all", "", "tar", "gz"},
@@ -210,7 +210,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// checkMembers jumps through a file in BGZF by the lengths that its members give.
+// checkMembers steps through a BGZF file by the lengths of its members.
 func checkMembers(t *testing.T, data []byte) {
 	t.Helper()
 	members, last := 0, 0
@@ -255,8 +255,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// The same files make the same output: neither when they were written, nor in
-// which order they come, nor who runs this shows in it.
+// The same files make the same output, regardless of when they were written, their order, and the
+// user.
 func TestReproducible(t *testing.T) {
 	for _, end := range []string{"tar", "zip", "tar.gz", "tar.bz2", "tar.xz", "tar.lz4", "tar.bgzf"} {
 		var made [][]byte

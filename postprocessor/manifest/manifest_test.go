@@ -149,7 +149,7 @@ func TestConformance(t *testing.T) {
 	}.Run(t)
 }
 
-// What another program has added to a build stays.
+// Data that another program has added to a build stays.
 func TestForeignFields(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.json")
 	if err := os.WriteFile(path, []byte(`{"builds":[{"name":"old","size":12345678901234567890,"more":{"a":[1]}}],"last_run_uuid":"0"}`), 0o600); err != nil {
@@ -163,7 +163,7 @@ func TestForeignFields(t *testing.T) {
 	}
 }
 
-// A lock that nobody holds any more is not waited for without end, and goes.
+// A stale lock is not waited for forever, and is removed.
 func TestStaleLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

@@ -263,7 +263,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestRepository: where the source is, without what lets in.
+// TestRepository: the location of the source, without credentials.
 func TestRepository(t *testing.T) {
 	for from, want := range map[string]string{
 		"https://user:token@git.example/o/r.git?token=x": "git+https://git.example/o/r.git",

@@ -28,7 +28,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// reached is a machine that is reached over SSH, or over WinRM.
+// reached returns a machine that is reached over SSH or WinRM.
 type reached struct {
 	*provisionertest.Machine
 	communicator.Connection
@@ -88,7 +88,7 @@ type world struct {
 	log  *provisionertest.Log
 }
 
-// call provisions, in a directory with a playbook, with the programs above.
+// call provisions in a directory with a playbook, with the programs above.
 func call(t *testing.T, w *world, conn func(*provisionertest.Machine) communicator.Communicator, connect []string, body string) error {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "ansible") // short, as the paths of sockets have to be
@@ -157,7 +157,7 @@ func (w *world) said() string {
 	return text
 }
 
-// What Ansible is called with, and what it finds.
+// Ansible's arguments, environment and files.
 func TestCommandLine(t *testing.T) {
 	overSSHWith := func(a communicator.Access) func(*provisionertest.Machine) communicator.Communicator {
 		return func(m *provisionertest.Machine) communicator.Communicator {
@@ -254,7 +254,7 @@ galaxy_force_with_deps = true
 	}
 }
 
-// original is where the test was started.
+// original is the directory in which the test was started.
 var original = func() string {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -296,8 +296,7 @@ func TestKeptInventory(t *testing.T) {
 	}
 }
 
-// A playbook that fails fails the build, and a cancelled one ends with all that it has
-// started.
+// A failing playbook fails the build, and a cancelled one ends with all its child processes.
 func TestFailure(t *testing.T) {
 	conn := func(m *provisionertest.Machine) communicator.Communicator {
 		return overSSH{reached{m, communicator.Connection{Host: "192.0.2.1", Port: 22, User: "admin"}, communicator.Access{Direct: true}}}

@@ -99,7 +99,8 @@ func TestAnsible(t *testing.T) {
 		if direct := strings.Contains(out, fmt.Sprintf("port %d", machine.Port)); direct == (way == "proxy") {
 			t.Errorf("%s: %s", way, out)
 		}
-		// One carries them all: a second would begin while the first is ending, and may be lost with it.
+		// All use one connection: a second one could start while the first ends, and be lost with
+		// it.
 		if n, want := bastion.Connections()-before, map[string]int{"bastion": 1}[way]; n != want {
 			t.Errorf("%s: Ansible has made %d connections to the bastion host", way, n)
 		}

@@ -16,7 +16,7 @@ import (
 	"bake/step"
 )
 
-// site makes a directory of a project, and changes to it.
+// site makes a project directory, and changes to it.
 func site(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,7 +48,7 @@ clean_staging_directory = true
 `, staging), filepath.Dir(staging))
 }
 
-// What is on the machine, and which commands run there.
+// The files on the machine, and the commands that are run there.
 func TestCommands(t *testing.T) {
 	for name, tt := range map[string]struct {
 		body  string
@@ -148,7 +148,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// A directory that the template names stays, unless it is to go.
+// A directory that the template names is kept, unless it is to be deleted.
 func TestStays(t *testing.T) {
 	site(t)
 	for clean, want := range map[string]bool{"": true, "clean_staging_directory = true": false, "clean_staging_directory = false": true} {

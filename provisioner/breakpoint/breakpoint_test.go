@@ -14,7 +14,7 @@ import (
 	"bake/step"
 )
 
-// keyboard is one on which text is typed.
+// keyboard is a terminal on which text is typed.
 func keyboard(text string) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 }

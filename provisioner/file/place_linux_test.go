@@ -16,8 +16,8 @@ import (
 	"bake/provisioner/provisionertest"
 )
 
-// TestUploadRules: what is uploaded has the owners and permissions that the rules give
-// it, the last one that says something; what was there before keeps its own.
+// TestUploadRules: uploaded files get the owners and permissions of the last rule that sets them;
+// existing files keep theirs.
 func TestUploadRules(t *testing.T) {
 	local := t.TempDir()
 	for _, name := range []string{"plain", "secret", "sub/deep"} {
@@ -91,7 +91,7 @@ func (r *recording) Run(ctx context.Context, c communicator.Command) (communicat
 	return r.Communicator.Run(ctx, c)
 }
 
-// TestUploadModeAsRoot: what root has put there belongs to root, who alone can give it
+// TestUploadModeAsRoot: files that root has written belong to root, who alone can set their
 // permissions.
 func TestUploadModeAsRoot(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -119,8 +119,8 @@ func TestUploadModeAsRoot(t *testing.T) {
 	}
 }
 
-// TestUploadAsRoot: where only root may write, root copies what was uploaded elsewhere,
-// and nothing of that is left. An owner that there is not is an error in the machine's words.
+// TestUploadAsRoot: where only root may write, root copies the uploaded files, and no temporary
+// file is left. For an unknown owner, the error is that of the machine.
 func TestUploadAsRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")

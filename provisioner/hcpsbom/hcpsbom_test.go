@@ -21,7 +21,7 @@ var uploads = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`
 
 func now() time.Time { return time.Unix(1700000000, 0) }
 
-// root makes a system with one package, whose SBOM by somebody else is in /sbom.json.
+// root makes a system with one package, and an SBOM of another tool in /sbom.json.
 func root(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -59,7 +59,7 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// TestSBOM: what is written, and where.
+// TestSBOM: the written documents, and their paths.
 func TestSBOM(t *testing.T) {
 	dir := root(t)
 	for name, c := range map[string]struct {
@@ -144,7 +144,7 @@ func TestSBOM(t *testing.T) {
 	}
 }
 
-// TestErrors: what is no SBOM and what cannot be written are errors.
+// TestErrors: files that are not SBOMs, or cannot be written, are errors.
 func TestErrors(t *testing.T) {
 	dir := root(t)
 	for b, want := range map[string]string{

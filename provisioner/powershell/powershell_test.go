@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// withPwsh puts a pwsh on the path of this host, which is the machine of the tests.
+// withPwsh adds a pwsh to the path of this host, which is the machine of the tests.
 func withPwsh(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
@@ -77,8 +77,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// On a machine that does not run Windows the login shell reads the command line: it does
-// not touch what is PowerShell's own.
+// On a machine without Windows, the login shell parses the command line: it must not change text
+// for PowerShell.
 func TestPwsh(t *testing.T) {
 	withPwsh(t)
 	script := local(t, "\"$env:A $env:PACKER_BUILD_NAME $HOME\"\n/bin/sh -c \"exit 5\"")
@@ -120,7 +120,7 @@ func TestPwsh(t *testing.T) {
 	}
 }
 
-// talker is a machine that shows what it is and notes the command lines.
+// talker is a machine that reports its system and records the command lines.
 type talker struct {
 	none.Communicator
 	shows string
@@ -136,7 +136,7 @@ func (m *talker) Run(_ context.Context, c communicator.Command) (communicator.St
 
 func (m *talker) Put(context.Context, string, fs.FS) error { return nil }
 
-// TestShells: how each login shell gets the default command line.
+// TestShells: the default command line for each login shell.
 func TestShells(t *testing.T) {
 	const inner = `"& { if (Test-Path variable:global:ProgressPreference){DProgressPreference='SilentlyContinue'};. ENV; &'PATH'; exit DLastExitCode }"`
 	script := local(t, "'x'")

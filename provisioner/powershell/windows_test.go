@@ -19,7 +19,7 @@ import (
 	"bake/step"
 )
 
-// mask makes the names that change equal.
+// mask replaces variable names.
 func mask(line string) string {
 	return regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`).ReplaceAllString(line, "UUID")
 }
@@ -47,7 +47,7 @@ func local(t *testing.T, text string) string {
 
 const odd = `a "b" 'c' $d ` + "`e`" + ` %f% ^g & h | i <j> ${k} \ “l” ü`
 
-// On Windows, over WinRM: what runs there, what it puts out, and how it ends.
+// On Windows, over WinRM: scripts, their output and exit status.
 func TestWindows(t *testing.T) {
 	print := []string{`"A=$env:A B=${env:B(x86)} type=$env:PACKER_BUILDER_TYPE name=$env:PACKER_BUILD_NAME"`}
 	fileOf := func(lines ...string) string { return "script = \"" + local(t, strings.Join(lines, "\r\n")) + "\"" }
@@ -125,8 +125,8 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// What runs as another user is a task with all privileges, whose output and exit status
-// come back, and of which nothing stays.
+// A script for another user is run by a task with all privileges. Its output and exit status are
+// returned, and nothing of it is left.
 func TestElevated(t *testing.T) {
 	const print = `inline = ["\"$env:USERNAME $env:RUNLEVEL $env:A\"", "Start-Sleep -Milliseconds 300", "'later'", "cmd /c exit 5"]` + "\nenv = { A = \"<1 & 2>\" }\n"
 	for _, tt := range []struct {
@@ -163,7 +163,7 @@ func TestElevated(t *testing.T) {
 	}
 }
 
-// A task that nobody waits for any more is stopped and removed.
+// The task of a cancelled script is stopped and removed.
 func TestElevatedCancelled(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	s, log := provisionertest.Scope(t)
@@ -183,9 +183,9 @@ func TestElevatedCancelled(t *testing.T) {
 	nothingLeft(t, srv.Windows)
 }
 
-// A connection that is lost while something is uploaded is tried again; one that is
-// lost while the script runs is an error, and what the machine then holds is removed
-// before it becomes an image.
+// If the connection is lost during an upload, the upload is retried. If it is lost while the
+// script runs, that is an error, and leftovers on the machine are removed before the image is
+// made.
 func TestLostConnections(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	s, _ := provisionertest.Scope(t)
@@ -225,8 +225,8 @@ func TestLostConnections(t *testing.T) {
 	nothingLeft(t, srv.Windows)
 }
 
-// A script that shuts the machine down has done its work: what cannot be removed then is
-// a warning, now and before the image is made.
+// A script that shuts the machine down succeeds: leftovers that cannot be removed then are a
+// warning, now and before the image is made.
 func TestShutDown(t *testing.T) {
 	srv, m := provisionertest.Windows(t)
 	s, log := provisionertest.Scope(t)
@@ -245,7 +245,7 @@ func TestShutDown(t *testing.T) {
 	}
 }
 
-// refusing is a machine that takes nothing any more once a script has run.
+// refusing is a machine that refuses everything once a script has run.
 type refusing struct {
 	communicator.Communicator
 	srv *winrmtest.Server

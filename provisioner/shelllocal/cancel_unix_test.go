@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A cancelled script dies with everything it has started.
+// A cancelled script ends with all its child processes.
 func TestCancel(t *testing.T) {
 	pidFile := t.TempDir() + "/pid"
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -40,7 +40,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// gone reports whether a process has ended; one that nobody has reaped yet has.
+// gone reports whether a process has ended; a zombie has.
 func gone(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return true

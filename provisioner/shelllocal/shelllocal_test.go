@@ -58,8 +58,8 @@ func TestScriptNotExecutable(t *testing.T) {
 	}
 }
 
-// No value of the environment is among the arguments of a process, however the
-// assignments are used; and the script has it, whatever characters are in it.
+// No value of the environment is among the arguments of a process, however the assignments are
+// used, and the script gets it unchanged.
 func TestSecretsAreNoArguments(t *testing.T) {
 	const secret, want = `s3cr3t it's \"$HOME\" $(id) \\ *`, `s3cr3t it's "$HOME" $(id) \ *`
 	for _, line := range []string{
@@ -76,7 +76,7 @@ func TestSecretsAreNoArguments(t *testing.T) {
 			t.Errorf("%s\ngot %q, %v", line, out, err)
 		}
 	}
-	// Where the assignments are quoted again, or no shell reads them, they are as they were.
+	// If the assignments are quoted again, or no shell reads them, they are unchanged.
 	for _, line := range []string{
 		`execute_command = ["sh", "-c", "sh -c \"{{.Vars}} {{.Script}}\""]`,
 		`execute_command = ["env", "sh", "-c", "{{.Vars}} {{.Script}}"]`,

@@ -17,14 +17,14 @@ import (
 	"bake/provisioner/windowsrestart"
 )
 
-// answer is what a machine makes of a command line.
+// answer is the response of a machine to a command line.
 type answer struct {
 	code int
 	out  string
 	err  error
 }
 
-// machine answers commands in turn, and the last way for ever.
+// machine answers commands in order; the last answer repeats.
 type machine struct {
 	none.Communicator
 	answers []answer
@@ -107,8 +107,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestEndsItself: Windows refuses an order to restart while there is that of the machine
-// to end itself, so that it is taken back first. After a reboot there is none.
+// TestEndsItself: Windows refuses to restart while the machine is scheduled to shut down, so the
+// schedule is cancelled first. After a reboot there is none.
 func TestEndsItself(t *testing.T) {
 	ok, back := answer{}, answer{out: "HOST restarted.\r\n"}
 	for _, first := range []answer{ok, {code: 1116}} {
@@ -152,7 +152,7 @@ func TestRealRestart(t *testing.T) {
 	if got := words(srv.Lines()); len(got) < 5 || !strings.HasPrefix(got[len(got)-3], "powershell -command") || got[len(got)-1] != "registry" {
 		t.Errorf("commands: %q", got)
 	}
-	// The machine takes another order.
+	// The machine accepts another command.
 	if st, err := m.Run(t.Context(), communicator.Command{Line: "shutdown /a"}); err != nil || st.Code != 1116 {
 		t.Errorf("a shutdown is left: %+v, %v", st, err)
 	}

@@ -33,8 +33,8 @@ esac
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 }
 
-// provision runs a block on a machine whose shell is a POSIX one, which takes
-// command lines that suit both.
+// provision runs a block on a machine with a POSIX shell, with command lines that work on both
+// systems.
 func provision(t *testing.T, body string) (dir string, out []string, err error) {
 	t.Helper()
 	dir = t.TempDir()
@@ -68,7 +68,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestDefaults checks the command line that Windows gets.
+// TestDefaults checks the command line for Windows.
 func TestDefaults(t *testing.T) {
 	s, _ := provisionertest.Scope(t)
 	m := provisionertest.NewMachine(t)
@@ -97,7 +97,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// A script that cannot be removed is not left without a word.
+// A script that cannot be removed causes a warning.
 func TestScriptThatStays(t *testing.T) {
 	standInForCmd(t)
 	s, _ := provisionertest.Scope(t)

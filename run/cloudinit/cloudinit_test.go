@@ -19,10 +19,10 @@ import (
 	"bake/step"
 )
 
-// machine is one that answers as cloud-init on it is.
+// machine simulates the state of cloud-init.
 type machine struct {
 	communicator.Communicator
-	done  time.Time // when it finishes; zero: it is not there
+	done  time.Time // when it finishes; zero: it is not installed
 	fails bool
 	cut   int // how often the connection is lost while it is waited for
 	ran   int
@@ -153,7 +153,7 @@ func TestShell(t *testing.T) {
 				}
 				return string(out)
 			}
-			most := 1 // polls, which are no end where it is not done
+			most := 1 // polls, which do not end a wait early
 			if c.want == "" {
 				most = 1 << 20
 			}

@@ -20,8 +20,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// A machine is found by its key, the last key first. Images that exceed the limits are
-// deleted, with their snapshots.
+// A machine is found by its key, and the last key has precedence. Images that exceed the limits
+// are deleted, with their snapshots.
 func TestCache(t *testing.T) {
 	const region = "us-east-1"
 	s := cloudtest.Start(t, cloud.Options{})
@@ -55,7 +55,7 @@ func TestCache(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(upper, fmt.Sprint("file", i)), make([]byte, 1000), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // the second time it is there
+		for range 2 { // the second time it exists
 			if err := c.Keep(t.Context(), region, machine, fmt.Sprintf("key-%d", i), fmt.Sprintf("after %d", i)); err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestCache(t *testing.T) {
 		t.Error("a machine that is not there is kept")
 	}
 
-	// What fails after Keep is said by the next one of the machine, or at the end, and once.
+	// Errors after Keep are reported once: by the next call for the machine, or at the end.
 	full := errors.New("no room")
 	s.Images.Cloning = func() error { return full }
 	for range 2 {
@@ -129,8 +129,8 @@ func TestCache(t *testing.T) {
 	count(0)
 }
 
-// Over its limit, the cache loses what was used least recently; what a machine runs from,
-// or is about to, stays, and layers that images have in common are counted once.
+// If the cache exceeds its limit, the least recently used images are deleted. Images that a
+// machine runs from, or is about to, stay, and shared layers are counted once.
 func TestCacheLimit(t *testing.T) {
 	const region = "us-east-1"
 	s := cloudtest.Start(t, cloud.Options{})

@@ -387,8 +387,8 @@ func TestOlderImageKeepsNoNewerOneOut(t *testing.T) {
 	}
 }
 
-// TestSameSecond: of two images made in the same second, the one whose run began later is
-// the newer one, regardless of their ids and of which worker asks.
+// TestSameSecond: of two images made in the same second, the one whose run began later is the
+// newer one, regardless of their ids and of the worker.
 func TestSameSecond(t *testing.T) {
 	w := newWorld(t)
 	stable := run.Channel{Rule: channels.Rule{Name: "stable", Approval: true}, Parameter: "/bake/web/stable"}
@@ -444,7 +444,7 @@ func TestSameSecond(t *testing.T) {
 	}
 }
 
-// TestChannels: a channel is one of the block's or, without a block, whatever it is called.
+// TestChannels: a channel is one of the block's or, without a block, any name.
 func TestChannels(t *testing.T) {
 	m := &releases.Mover{Image: "web", Block: &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "beta"}}, {Rule: channels.Rule{Name: "stable"}}}}}
 	if _, err := m.Channel("stabel"); err == nil || err.Error() != `the image "web" has no channel "stabel"; it has: beta, stable` {

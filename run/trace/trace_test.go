@@ -21,7 +21,7 @@ const (
 // start is when all runs of these tests begin.
 var start = time.Now().Add(-time.Hour)
 
-// open returns a tracer, and what closes it and returns its spans as a tree in text.
+// open returns a tracer, and a function that closes it and returns its spans as a tree in text.
 func open(t *testing.T, more ...string) (*Tracer, func() string) {
 	t.Helper()
 	c := otlptest.Start(t)
@@ -40,7 +40,7 @@ func open(t *testing.T, more ...string) (*Tracer, func() string) {
 	}
 }
 
-// tree shows the spans that have no parent among all, and those within them, as they begin.
+// tree formats the spans that have no parent among all, and those within them, by start time.
 func tree(all []otlptest.Span) string {
 	slices.SortStableFunc(all, func(a, b otlptest.Span) int { return a.Start.Compare(b.Start) })
 	names := map[string]bool{}
@@ -126,8 +126,8 @@ func TestSpans(t *testing.T) {
 	}
 }
 
-// TestParts: what several processes do of a run is one trace, whose first span is sent by the
-// last of them.
+// TestParts: the parts of a run in several processes form one trace, whose first span is sent by
+// the last of them.
 func TestParts(t *testing.T) {
 	tracer, end := open(t)
 	tracer = tracer.Named("bake web", "bake.cell", "web/1/r")
@@ -212,7 +212,7 @@ func TestManyImages(t *testing.T) {
 	}
 }
 
-// TestParent: what the environment says is around everything.
+// TestParent: a parent span from the environment contains everything.
 func TestParent(t *testing.T) {
 	c := otlptest.Start(t)
 	vars := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "TRACEPARENT": "00-" + strings.Repeat("ab", 16) + "-" + strings.Repeat("cd", 8) + "-01"}

@@ -26,8 +26,8 @@ import (
 	"bake/step"
 )
 
-// TestPolicies: the policy of a command allows the calls that it makes, and nothing
-// else except calls that do not occur here.
+// TestPolicies: the policy of a command allows the calls that it makes, and nothing else except
+// calls that do not occur in this test.
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -57,7 +57,7 @@ func TestPolicies(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		run  func(context.Context, *images.Account) error
-		more []string // that this run does not call
+		more []string // that this run does not make
 	}{
 		{"list", func(ctx context.Context, a *images.Account) error {
 			all, first := a.List(ctx, images.Query{})
@@ -169,7 +169,7 @@ func TestPolicies(t *testing.T) {
 		for _, seen := range w.seen() {
 			action := seen.Service + ":" + seen.Action
 			if action == "sts:GetCallerIdentity" {
-				continue // everybody may
+				continue // allowed for everybody
 			}
 			if called[action] = true; !allowed[action] {
 				t.Errorf("%s calls %s, which its policy does not allow", c.name, action)
@@ -199,9 +199,8 @@ type needing []policy.Need
 
 func (n needing) Permissions() []policy.Need { return n }
 
-// enforcing refuses calls as IAM does if a policy does not allow them, with the resources and
-// conditions that it has, and has next answer the others. foreign are images without the tag of
-// a run.
+// enforcing refuses calls as IAM does if a policy does not allow them with their resources and
+// conditions, and forwards the others to next. foreign are images without the tag of a run.
 func enforcing(p amazon.Policy, foreign string, next func(int, call, http.ResponseWriter, func(http.ResponseWriter)), refused func(string)) func(int, call, http.ResponseWriter, func(http.ResponseWriter)) {
 	var mu sync.Mutex
 	e := amazontest.Evaluator{Policy: p, Foreign: foreign}

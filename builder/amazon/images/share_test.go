@@ -286,9 +286,9 @@ func TestShareFaults(t *testing.T) {
 	}
 }
 
-// TestSharingNotCutOff: when sharing or taking back is interrupted, the call that is under way
-// has been answered before anything else happens, also one that takes as long as several tries: what
-// was done is known, and whatever takes it back comes after it.
+// TestSharingNotCutOff: if a change of the sharing is interrupted, the pending call is completed
+// first, even if it takes as long as several attempts: the result is then known, and the change is
+// reverted after it.
 func TestSharingNotCutOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cloud.Options{})
@@ -350,7 +350,7 @@ func TestSharingNotCutOff(t *testing.T) {
 	}
 }
 
-// all are the images of the account in both regions.
+// all returns the account's images in both regions.
 func (w *world) all() []images.Image {
 	w.t.Helper()
 	a, err := images.Open(w.t.Context(), images.Place{Regions: []string{home, west}, Cloud: w.as("default")})

@@ -28,17 +28,17 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// The test's account has the name default, and another one other.
+// The test's account is called default, and another one other.
 const (
 	home  = "us-east-1"
 	west  = "us-west-2"
 	other = "other"
 )
 
-// soon is when parameters that name images are valid.
+// soon is when the parameters that name images become valid.
 const soon = 20 * time.Millisecond
 
-// call is one request that the cloud got.
+// call is a request that the cloud received.
 type call struct {
 	Region, Service, Action string
 	Params                  url.Values
@@ -50,7 +50,7 @@ func (c call) changes() bool {
 	return !strings.HasPrefix(c.Action, "Describe") && !strings.HasPrefix(c.Action, "Get")
 }
 
-// has reports whether the call has one of the parameters.
+// has reports whether the call has at least one of the parameters.
 func (c call) has(names ...string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return c.Params.Has(n) })
 }
@@ -62,7 +62,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// world is an embedded cloud without machines, whose calls are watched.
+// world is an embedded cloud without machines that records calls.
 type world struct {
 	*cloudtest.Server
 	t     *testing.T
@@ -89,7 +89,7 @@ func newWorld(t *testing.T, opts cloud.Options) *world {
 	return w
 }
 
-// as returns the cloud for one of its accounts; its calls are not recorded.
+// as returns the cloud for one of its accounts. Its calls are not recorded.
 func (w *world) as(profile string) amazon.Cloud {
 	for _, c := range w.Credentials() {
 		if c.Profile == profile {
@@ -136,14 +136,14 @@ func (w *world) handle(forward http.Handler, rw http.ResponseWriter, r *http.Req
 	serve(rw)
 }
 
-// watch discards the recorded calls, and sets the handling of the next ones.
+// watch discards the recorded calls, and sets the handler of the following ones.
 func (w *world) watch(intercept func(n int, c call, w http.ResponseWriter, serve func(http.ResponseWriter))) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls, w.intercept = nil, intercept
 }
 
-// seen are the calls since watch.
+// seen returns the calls since watch.
 func (w *world) seen() []call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,10 +160,10 @@ func (w *world) open(regions ...string) *images.Account {
 	return a
 }
 
-// client returns a client for examining the cloud as the user would.
+// client returns a client that examines the cloud as the user would.
 func (w *world) client(profile, region string) *ec2.Client { return w.EC2(profile, region) }
 
-// snapshot makes a snapshot, which has nothing in it.
+// snapshot makes an empty snapshot.
 func (w *world) snapshot(profile, region string, key *string) string {
 	w.t.Helper()
 	ctx, c := w.t.Context(), w.client(profile, region)
@@ -183,7 +183,7 @@ func (w *world) snapshot(profile, region string, key *string) string {
 	return *s.SnapshotId
 }
 
-// register makes an image of snapshots, the first of which is the root. tags are in pairs.
+// register makes an image of snapshots; the first one is the root. tags are key-value pairs.
 func (w *world) register(profile, region, name string, snapshots []string, tags ...string) string {
 	w.t.Helper()
 	in := &ec2.RegisterImageInput{Name: &name, RootDeviceName: aws.String("/dev/xvda"), VirtualizationType: aws.String("hvm")}
@@ -204,7 +204,7 @@ func (w *world) register(profile, region, name string, snapshots []string, tags 
 	return *out.ImageId
 }
 
-// image makes an image of the test's account with a snapshot of its own.
+// image makes an image of the test's account with its own snapshot.
 func (w *world) image(region, name string, tags ...string) string {
 	w.t.Helper()
 	return w.register("default", region, name, []string{w.snapshot("default", region, nil)}, tags...)
@@ -217,7 +217,7 @@ func (w *world) fatal(err error) {
 	}
 }
 
-// until waits for something that happens in the cloud by itself.
+// until waits for a change that the cloud makes in the background.
 func (w *world) until(what string, done func() bool) {
 	w.t.Helper()
 	for range 2000 {
@@ -229,15 +229,15 @@ func (w *world) until(what string, done func() bool) {
 	w.t.Fatalf("it did not happen that %s", what)
 }
 
-// nextSecond waits until what is created now has another date than what was before: dates
-// have no fractions of seconds.
+// nextSecond waits until new resources get a later date than the existing ones: dates have no
+// fractions of seconds.
 func (w *world) nextSecond() {
 	w.t.Helper()
 	now := time.Now().Unix()
 	w.until("another second begins", func() bool { return time.Now().Unix() > now })
 }
 
-// names are the names of images, in their order.
+// names returns the names of images, in order.
 func names(all []images.Image) (out []string) {
 	for _, i := range all {
 		out = append(out, i.Name+" "+i.Region)
@@ -245,7 +245,7 @@ func names(all []images.Image) (out []string) {
 	return out
 }
 
-// refuse answers a call like EC2 when it is not allowed.
+// refuse answers a call as EC2 does when permission is missing.
 func refuse(rw http.ResponseWriter) {
 	rw.WriteHeader(http.StatusForbidden)
 	_, _ = io.WriteString(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>")

@@ -19,8 +19,8 @@ import (
 	"bake/step"
 )
 
-// body is that of a source block whose commands are run by a real shell, and
-// write what they are told into the log that it returns.
+// body returns a source block whose commands are run by a real shell. They write their arguments
+// to the log that body returns.
 func body(t *testing.T, more string) (text, log string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -55,14 +55,13 @@ func write(t *testing.T, log, line string) {
 	}
 }
 
-// TestFaults wants an image, and the snapshot that it has in the world, or nothing.
+// TestFaults expects an image and its snapshot in the world, or nothing.
 func TestFaults(t *testing.T) {
 	text, _ := body(t, "")
 	amazontest.Faults(t, instance.Factory, text, 2, amazontest.InstanceStore)
 }
 
-// TestResume: a build that is killed once its bundle is uploaded is resumed and makes
-// the image.
+// TestResume: a build that is killed after its bundle was uploaded is resumed and makes the image.
 func TestResume(t *testing.T) {
 	text, _ := body(t, "")
 	amazontest.Resume(t, instance.Factory, text, amazontest.InstanceStore)
@@ -126,7 +125,7 @@ ModifyImageAttribute
 DeleteTags
 TerminateInstances
 `
-	// What is done with the image has no order.
+	// The order of the calls after the registration of the image does not matter.
 	lines := strings.SplitAfter(string(got), "\n")
 	if i := slices.Index(lines, "EnableImageDeprecation\n"); i > 0 && i < len(lines)-1 && lines[i-1] == "ModifyImageAttribute\n" {
 		lines[i-1], lines[i] = lines[i], lines[i-1]
@@ -169,7 +168,7 @@ TerminateInstances
 	}
 }
 
-// TestCopies looks for images in both regions, and for none of the temporary one.
+// TestCopies expects images in both regions, and no temporary image.
 func TestCopies(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)
@@ -180,7 +179,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestToken builds with credentials that end.
+// TestToken builds with credentials that expire.
 func TestToken(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)
@@ -195,7 +194,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestFailures makes each operation on the machine fail. Nothing is left.
+// TestFailures makes each operation on the machine fail. Nothing must be left.
 func TestFailures(t *testing.T) {
 	text, _ := body(t, "")
 	set := func(name, value string) string {
@@ -236,7 +235,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestEmbedded builds where no image starts from an instance store.
+// TestEmbedded builds on a cloud where no image has an instance store as its root.
 func TestEmbedded(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	b := w.Bake(t)

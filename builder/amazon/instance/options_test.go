@@ -14,8 +14,8 @@ import (
 	"bake/builder/amazon/internal/amazontest"
 )
 
-// TestValidate gives an option a value, and says how the complaint begins and
-// what it underlines. An empty summary is a template that is right.
+// TestValidate sets an option, and checks the start of the error and the underlined text. No
+// summary means that the template is valid.
 func TestValidate(t *testing.T) {
 	dir := t.TempDir()
 	tests := []struct{ option, value, summary, at string }{
@@ -84,7 +84,7 @@ func wantDiagnostic(t *testing.T, err error, text, summary, at string) {
 	}
 }
 
-// TestShutdown warns about what cannot be.
+// TestShutdown: options that cannot have an effect cause warnings.
 func TestShutdown(t *testing.T) {
 	text, _ := body(t, "shutdown_behavior = \"terminate\"\n")
 	diags := instance.Factory(amazon.Cloud{}).Check(amazontest.Input(amazontest.Plain(text)))

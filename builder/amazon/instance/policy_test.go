@@ -9,8 +9,8 @@ import (
 	"bake/builder/amazon/internal/amazontest"
 )
 
-// TestPolicy holds the policy against the calls of a build, and looks for the
-// bucket in it, which the machine's command calls.
+// TestPolicy compares the policy with the calls of a build, and with the bucket that the command
+// on the machine uses.
 func TestPolicy(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)

@@ -24,7 +24,7 @@ import (
 	"bake/golden/findings"
 )
 
-// TestTable: every rule is whole, and every function of the scripts belongs to one.
+// TestTable: every rule is complete, and every function of the scripts belongs to a rule.
 func TestTable(t *testing.T) {
 	functions := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^((?:check|fix)_\w+)\(\)`).FindAllStringSubmatch(scripts(), -1) {
@@ -256,7 +256,7 @@ func onLinux(t *testing.T) {
 	}
 }
 
-// TestOnlyVerdictsPass: whatever else a check ends in is an error.
+// TestOnlyVerdictsPass: a check that ends in any other way is an error.
 func TestOnlyVerdictsPass(t *testing.T) {
 	onLinux(t)
 	system := "learn_system() { family=deb virtual=none; }\n"
@@ -326,7 +326,7 @@ func TestNothingKnown(t *testing.T) {
 	}
 }
 
-// TestCut: when the session is cut, no background process or file remains.
+// TestCut: when the session ends early, no background process or file remains.
 func TestCut(t *testing.T) {
 	onLinux(t)
 	aside := []string{"pkg-updates", "file-unowned"}
@@ -406,8 +406,8 @@ func TestAside(t *testing.T) {
 	}
 }
 
-// TestLearned: what the check of a rule needs to have been learned is learned for that rule
-// alone, whatever others it is tried with.
+// TestLearned: facts that the check of a rule needs are collected even if the rule is checked
+// alone.
 func TestLearned(t *testing.T) {
 	onLinux(t)
 	bodies := bodies()
@@ -433,7 +433,7 @@ func TestLearned(t *testing.T) {
 		first, _, _ := strings.Cut(body, "\n")
 		sets := regexp.MustCompile(`(\w+)=`).FindAllStringSubmatch(first, -1)
 		if learner == "learn_sshd" {
-			sets = append(sets, []string{"", "sshd_port"}) // one of its many, which rules of services ask for
+			sets = append(sets, []string{"", "sshd_port"}) // one of many, which rules about services query
 		}
 		for _, r := range table {
 			variables := map[string]bool{}
@@ -469,7 +469,7 @@ note() { # by which learn_modes is asked
 	}
 }
 
-// TestSystems: a machine is of the family that its os-release says, however that is written.
+// TestSystems: the family of a machine is read from its os-release, in any notation.
 func TestSystems(t *testing.T) {
 	onLinux(t)
 	for text, want := range map[string]string{

@@ -69,7 +69,7 @@ const passwd = "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/bas
 // goodUnits is a systemctl that knows of some units.
 const goodUnits = "case $1 in list-unit-files) echo 'multi-user.target static'; echo 'snmpd.service generated' ;; is-enabled|-q) exit 0 ;; esac\n"
 
-// TestFacts: what a rule makes of the facts of a machine.
+// TestFacts: the results of rules for given facts of a machine.
 func TestFacts(t *testing.T) {
 	onLinux(t)
 	t.Parallel()
@@ -77,7 +77,7 @@ func TestFacts(t *testing.T) {
 		return map[string]string{"etc/passwd": passwd, "etc/group": "root:x:0:\n", "etc/ssh/sshd_config": match, "bin/sshd": program}
 	}
 	const askAnn = "case $* in *user=ann,*) echo passwordauthentication yes; echo clientaliveinterval 900; echo clientalivecountmax 3 ;; *) echo passwordauthentication no; echo clientaliveinterval 300; echo clientalivecountmax 3 ;; esac\n"
-	askAt := func(connection string) string { // passwords are taken there
+	askAt := func(connection string) string { // passwords are accepted there
 		return "case $* in *,\"" + connection + "\"*) echo passwordauthentication yes ;; *) echo passwordauthentication no ;; esac\n"
 	}
 	included := func(line string) map[string]string {
@@ -242,7 +242,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// brokenMachine keeps hardly any rule.
+// brokenMachine violates almost every rule.
 var brokenMachine = map[string]string{
 	"etc/passwd": "root::0:0::/:/bin/sh\ntoor:x:0:0::/:/bin/sh\ngames:x:5:5::/:/bin/sh\nann:x:1000:1000::/home:/bin/sh\nbob:x:1000:1000::/missing:/bin/sh\n",
 	"etc/shadow": "root:$1$x$y:::::::\nann::::::::\n", "etc/group": "shadow:x:42:ann\na:x:42:\n", "etc/gshadow": "",
@@ -289,7 +289,7 @@ esac
 `,
 }
 
-// bodies are the bodies of the functions in the scripts, by name.
+// bodies returns the bodies of the functions in the scripts, by name.
 func bodies() map[string]string {
 	all := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)\(\) (?:\{ (.*)|\{\n((?s:.*?)\n)\})$`).FindAllStringSubmatch(scripts(), -1) {
@@ -298,7 +298,7 @@ func bodies() map[string]string {
 	return all
 }
 
-// called matches the names in a function that may be those of others that it calls.
+// called matches names in a function that may be those of functions that it calls.
 var called = regexp.MustCompile(`(?m)(?:^|[;&|(){!]|\b(?:then|do|else|if|while|until|of_rule|in_apt_sources))[ \t]*(\w+)`)
 
 // shell runs a script, and returns its output.
@@ -313,8 +313,8 @@ func shell(t *testing.T, script string) string {
 	return string(out)
 }
 
-// reached returns for each rule the text of the functions that its check comes to, and of those that
-// learn what these need.
+// reached returns for each rule the text of all functions that its check calls, and of those that
+// collect the facts for these.
 func reached() map[string]string {
 	bodies := bodies()
 	var walk func(name string, seen map[string]bool) string
@@ -350,8 +350,8 @@ func reached() map[string]string {
 	return texts
 }
 
-// TestOneProgramBroken: on a machine that keeps hardly any rule, no rule passes because one of the
-// programs fails in silence.
+// TestOneProgramBroken: on a machine that violates almost every rule, no rule passes because a
+// program fails silently.
 func TestOneProgramBroken(t *testing.T) {
 	turns.Skip(t, 3)
 	onLinux(t)
@@ -381,7 +381,7 @@ func TestOneProgramBroken(t *testing.T) {
 		if err := os.WriteFile(m.dir+"/sysctl", []byte("77\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		// What the host has is in "bin" as well, so that each can be broken there.
+		// The host's programs are in "bin" as well, so that each can be replaced there.
 		for _, name := range strings.Fields("awk cat cp env grep head mktemp rm sed sort stat tail timeout tr") {
 			path, err := exec.LookPath(name)
 			if err == nil {
@@ -479,8 +479,8 @@ echo "$u" ;; esac; }
 	}
 }
 
-// TestUpdates: a package that is held is one that is not up to date, and lists are new if those of
-// each archive are.
+// TestUpdates: a package on hold counts as not up to date, and package lists are recent only if
+// those of every archive are.
 func TestUpdates(t *testing.T) {
 	onLinux(t)
 	for lists, want := range map[string]string{
@@ -520,7 +520,7 @@ func TestUpdates(t *testing.T) {
 	}
 }
 
-// TestWalks: what finds look for is found where it hides, and a find that is killed has found nothing.
+// TestWalks: find finds hidden files too, and the result of a killed find is not used.
 func TestWalks(t *testing.T) {
 	onLinux(t)
 	dir := t.TempDir()

@@ -142,8 +142,8 @@ func changed(before, after map[string]string) []string {
 	return slices.Sorted(maps.Keys(paths))
 }
 
-// wrongs are ways to break a rule that holds on the base, what must be left to do after
-// its fix ("": nothing), and which files the fix changes. Together they are one script.
+// wrongs are ways to break a rule that holds on the base, what remains to be done after its fix
+// ("": nothing), and which files the fix changes. Together they are one script.
 var wrongs = []struct{ rule, wrong, left, files string }{
 	{"ssh-kbdint-auth", "conf KbdInteractiveAuthentication yes", "", ""},
 	{"ssh-empty-passwords", "conf PermitEmptyPasswords yes", "", ""},
@@ -193,8 +193,8 @@ var wrongs = []struct{ rule, wrong, left, files string }{
 	{"core-dumps", "echo '* hard core unlimited' >/etc/security/limits.d/99-x.conf", "", "/etc/security/limits.d/99-zz-bake-baseline.conf"},
 }
 
-// broken at first: rules that the base does not keep, with what their fixes change. What
-// has to download packages is left to the example that bakes a hardened image.
+// broken at first: rules that the base violates, with the files that their fixes change. Fixes
+// that download packages are left to the example that bakes a hardened image.
 var stock = map[string]string{
 	"ssh-root-login": "", "ssh-max-auth-tries": "", "ssh-login-grace": "", "ssh-max-startups": "", "ssh-idle": "", "ssh-x11": "", "ssh-macs": "",
 	"ssh-forwarding": "", "ssh-access-list": "/etc/ssh/sshd_config.d/00-bake-baseline.conf",
@@ -213,9 +213,9 @@ var stock = map[string]string{
 	"mount-tmp": "/etc/systemd/system/tmp.mount /etc/systemd/system/local-fs.target.wants/tmp.mount",
 }
 
-// TestOnMachine breaks what can be broken on a machine at once: each of the rules fails,
-// the fixes mend what they can and change nothing else, the user can still log in, and
-// nothing is done a second time.
+// TestOnMachine breaks everything possible on a machine: each of the rules fails, the fixes repair
+// what they can and change nothing else, the user can still log in, and the second time nothing
+// changes.
 func TestOnMachine(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to boot a machine")
@@ -305,7 +305,7 @@ func TestOnMachine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 
-	// Nobody gets in: what decides about that is gone again.
+	// Nobody can log in: what decides that is removed again.
 	if _, err := baseline.Remediate(t.Context(), &lockedOut{Machine: m}, all, broken); err == nil || !strings.Contains(err.Error(), "locked out") {
 		t.Errorf("got %v", err)
 	}

@@ -277,7 +277,7 @@ func testCommands(t *testing.T, m *local) {
 	}
 }
 
-// gone waits for a process to end, which has been killed.
+// gone waits until a killed process has ended.
 func gone(pid int) error {
 	for range 100 {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -484,7 +484,7 @@ func TestCommandsAreNoArguments(t *testing.T) {
 	same(t, "command lines with the word", got[0]["stdout"], is(facts.Text("0\n")))
 }
 
-// dnsServer answers over TCP what it has for a type.
+// dnsServer answers over TCP with its records of a type.
 func dnsServer(t *testing.T, code dnsmessage.RCode, bodies map[dnsmessage.Type][]dnsmessage.ResourceBody) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -167,7 +167,7 @@ func TestHTTPOutput(t *testing.T) {
 	same(t, "answer", a, Answer{"status": known(int64(200)), "headers": known(Text("Content-Type: text/plain\nX-Two: b")), "body": known(Text("body\n"))})
 }
 
-// machine says what a test wants it to.
+// machine gives the answers that a test sets.
 type machine struct {
 	communicator.Communicator
 	say func(ctx context.Context, script string, out io.Writer) (int, error)
@@ -265,7 +265,7 @@ func TestMachinesThatStall(t *testing.T) {
 	}
 }
 
-// A script of which a part is missing is not run at all.
+// An incomplete script is not run at all.
 func TestPartOfAScript(t *testing.T) {
 	whole := input("echo one\n# end N", "N")
 	if !strings.Contains(whole, "*'# end N') eval") {

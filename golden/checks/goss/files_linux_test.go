@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestNotRegular: a file that may never end, or begin, is refused, also where it is included.
+// TestNotRegular: files that are not regular, and may be endless, are refused, even if they are
+// included.
 func TestNotRegular(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {

@@ -34,7 +34,7 @@ func write(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// load reads a suite of one file, which must be in order.
+// load reads a suite of one file, which must be valid.
 func load(t *testing.T, text string, o goss.Options) *goss.Suite {
 	t.Helper()
 	s, diags := goss.Load(filepath.Join(write(t, map[string]string{"goss.yaml": text}), "goss.yaml"), o)
@@ -44,8 +44,8 @@ func load(t *testing.T, text string, o goss.Options) *goss.Suite {
 	return s
 }
 
-// said is a diagnostic as "error x.yaml:3:5 summary: detail"; without a place, it is of the
-// file that was to be loaded.
+// said formats a diagnostic as "error x.yaml:3:5 summary: detail"; without a location, it is about
+// the loaded file.
 func said(diags hcl.Diagnostics) string {
 	var b strings.Builder
 	for _, d := range diags {
@@ -201,7 +201,7 @@ func TestMatching(t *testing.T) {
 	}
 }
 
-// check holds a result against pass, fail, skip or a part of an error.
+// check compares a result with pass, fail, skip or a part of an error.
 func check(t *testing.T, what string, r goss.Result, want string) {
 	t.Helper()
 	got := []string{"pass", "fail", "skip"}[r.Outcome]
@@ -217,7 +217,8 @@ func check(t *testing.T, what string, r goss.Result, want string) {
 	}
 }
 
-// TestHostileJSON: what a machine says can be nested so deeply that a parser's stack is full.
+// TestHostileJSON: JSON from a machine can be nested so deeply that it would overflow a parser's
+// stack.
 func TestHostileJSON(t *testing.T) {
 	s := load(t, "command:\n  x: {exit-status: 0, stdout: {gjson: {a: 1}}}\n", goss.Options{})
 	for _, text := range []string{strings.Repeat("[", 8<<20), strings.Repeat(`{"a":`, 2<<20), strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20)} {
@@ -226,8 +227,8 @@ func TestHostileJSON(t *testing.T) {
 	}
 }
 
-// TestHostileXML: a document of a machine can be one that an expression takes the square of its
-// size on. It ends soon, with an error if need be.
+// TestHostileXML: for a document from a machine, an expression may take time that is quadratic in
+// its size. Its evaluation ends soon, if necessary with an error.
 func TestHostileXML(t *testing.T) {
 	const long = "takes too long"
 	deep := strings.Repeat("<a>", 199) + strings.Repeat("x", 1<<20) + strings.Repeat("</a>", 199)
@@ -318,7 +319,7 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// TestResources judges every attribute of every kind of thing, met and unmet.
+// TestResources judges every attribute of every resource type, met and unmet.
 func TestResources(t *testing.T) {
 	type list = []string
 	tests := []struct {
@@ -409,7 +410,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// TestFindings: what a finding says, and that its identity is the author's if it can be.
+// TestFindings: the contents of a finding, whose identity is the author's if there is one.
 func TestFindings(t *testing.T) {
 	s := load(t, `
 file:
@@ -461,7 +462,7 @@ Command: ls: stdout||unknown|fail|expected "` + strings.Repeat("long ", 22) + `|
 	if diff := cmp.Diff(want, strings.Join(got, "\n")); diff != "" {
 		t.Error(diff)
 	}
-	// Answers that are not there are errors.
+	// Missing answers are errors.
 	for _, f := range s.Judge(t.Context(), nil) {
 		if f.Result == findings.Pass || f.Result == findings.Fail {
 			t.Errorf("%s: %s without an answer", f.ID, f.Result)

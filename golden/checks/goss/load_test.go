@@ -102,7 +102,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestJSON reads JSON, with places.
+// TestJSON reads JSON, with locations.
 func TestJSON(t *testing.T) {
 	for text, want := range map[string]string{
 		"{\n \"file\": {\n  \"/x\": {\"exists\": true, \"mode\": \"0644\", \"uid\": 0, \"title\": \"\\ud83d\\ude00\"}\n }\n}\n": "",
@@ -125,7 +125,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestIncludes: an include follows what includes it, and takes its place where they differ.
+// TestIncludes: an included file is relative to the file that includes it.
 func TestIncludes(t *testing.T) {
 	dir := write(t, map[string]string{
 		"goss.yaml": "x-common: &c {exists: true, owner: root}\nanchors: {a: &m {mode: \"0644\"}}\n" +
@@ -159,7 +159,7 @@ func TestIncludeFolder(t *testing.T) {
 	}
 }
 
-// TestDocs: the example of docs/goss.md is in order.
+// TestDocs: the example in docs/goss.md is valid.
 func TestDocs(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/goss.md")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"bake/golden/checks/goss"
 )
 
-// vars are variables from a text of YAML or JSON.
+// vars returns variables from a YAML or JSON text.
 func vars(t *testing.T, text string) map[string]any {
 	t.Helper()
 	v, diags := goss.ReadVars(nil, text)
@@ -22,7 +22,7 @@ func vars(t *testing.T, text string) map[string]any {
 	return v
 }
 
-// TestTemplates renders what goss files do with templates; every check in it must pass.
+// TestTemplates renders typical templates of goss files; every check in the result must pass.
 func TestTemplates(t *testing.T) {
 	s := load(t, `# comment {{ "kept" }}
 {{- define "port" }}

@@ -38,8 +38,8 @@ func TestTable(t *testing.T) {
 				has[r.kind.kind+" by its "+r.kind.key] = true
 			}
 			for i, c := range r.checks {
-				// In the file whose demands do not hold, the one that decides about the others
-				// does not only where it is alone.
+				// If the requirements in that file do not hold, an attribute that others depend on
+				// is only tested alone.
 				if first := &r.kind.attributes[0]; f.Name == "pass.yaml" || !r.kind.gate || i > 0 || c.attribute.name != first.name || len(r.checks) == 1 {
 					has[r.kind.kind+"."+c.attribute.name] = true
 				}

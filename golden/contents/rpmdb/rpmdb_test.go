@@ -17,8 +17,8 @@ import (
 	"bake/golden/contents/rpmdb"
 )
 
-// samples is the folder of the databases that the module go-rpmdb is tested with: those
-// of whole distributions.
+// samples is the folder of the test databases of the module go-rpmdb, which are those of whole
+// distributions.
 func samples(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/anchore/go-rpmdb").Output()
@@ -37,8 +37,7 @@ func read(t testing.TB, name string) []byte {
 	return text
 }
 
-// TestRead: the packages are those that another reader has found, in all that is read
-// of them.
+// TestRead: the packages and all their fields are those that another reader finds.
 func TestRead(t *testing.T) {
 	for name, want := range map[string]string{
 		"cbl-mariner-2.0/rpmdb.sqlite":     "129 1a45d30f10d7bead",
@@ -154,8 +153,8 @@ func spoil(b []byte, at int) []byte {
 	return b
 }
 
-// FuzzRead: whatever a machine sends, reading it ends. TestManyFiles: names of files
-// take more memory than they have bytes, so that there is a limit to them.
+// FuzzRead: whatever a machine sends, reading it ends. TestManyFiles: file names take more memory
+// than they have bytes, so they are limited.
 func TestManyFiles(t *testing.T) {
 	const files, packages = 1 << 20, 3
 	u32 := func(order binary.AppendByteOrder, list ...uint32) (b []byte) {

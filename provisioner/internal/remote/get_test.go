@@ -15,7 +15,7 @@ import (
 	"bake/provisioner/internal/remote"
 )
 
-// endless is a machine that sends what is asked for, and then nothing, or more.
+// endless is a machine that sends the requested file, and then nothing, or more.
 type endless struct {
 	communicator.Communicator
 	more int
@@ -42,7 +42,7 @@ func (e *endless) Get(ctx context.Context, src string, dst *os.Root) error {
 	return nil
 }
 
-// crowded is a machine that sends empty files for ever.
+// crowded is a machine that sends empty files without end.
 type crowded struct{ communicator.Communicator }
 
 func (crowded) Get(ctx context.Context, src string, dst *os.Root) error {
@@ -59,7 +59,7 @@ func (crowded) Get(ctx context.Context, src string, dst *os.Root) error {
 	return nil
 }
 
-// TestGetCrowd: names take room too.
+// TestGetCrowd: names count towards the limit.
 func TestGetCrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, err := os.OpenRoot(t.TempDir())

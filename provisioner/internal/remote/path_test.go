@@ -7,7 +7,7 @@ import (
 	"bake/provisioner/internal/remote"
 )
 
-// Word is one word, in which a shell expands what it is to expand and nothing else.
+// A path is one word, in which a shell expands only what it should.
 func TestWord(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                     "",

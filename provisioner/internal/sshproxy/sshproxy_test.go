@@ -132,8 +132,8 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A command whose exit status is unknown has none, which is a lost connection to SSH
-// clients; and what is not passed on is said.
+// A command whose exit status is unknown gets none, which SSH clients report as a lost connection;
+// requests that are not supported are reported.
 func TestLostMachine(t *testing.T) {
 	m := provisionertest.NewMachine(t)
 	m.Fault = func(int, string) error { return communicator.ErrDisconnected }
@@ -149,7 +149,7 @@ func TestLostMachine(t *testing.T) {
 	}
 }
 
-// A client that goes away takes its commands along.
+// When a client disconnects, its commands end.
 func TestGoneClient(t *testing.T) {
 	m := provisionertest.NewMachine(t)
 	ended := make(chan struct{})
@@ -178,7 +178,7 @@ func (w waiting) Run(ctx context.Context, _ communicator.Command) (communicator.
 	return communicator.Status{}, context.Cause(ctx)
 }
 
-// Nobody else is let in.
+// Other keys are refused.
 func TestStrangers(t *testing.T) {
 	s := serve(t, &sshproxy.Server{Machine: provisionertest.NewMachine(t)})
 	other, _ := newKey(t)

@@ -18,16 +18,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// fake plays Vault, and as much of AWS as a session needs.
+// fake is a Vault, and the parts of AWS that a session needs.
 type fake struct {
 	*httptest.Server
 	mu       sync.Mutex
 	calls    []string // "Action key token", or "METHOD path body" of Vault
 	lifetime time.Duration
-	unknown  int    // how many more calls to EC2 find the credentials unknown
+	unknown  int    // number of calls to EC2 that are refused before the credentials are known
 	refuse   string // error code of DescribeVpcs
 
-	seen func(*http.Request) // if not nil, is told of each request
+	seen func(*http.Request) // if not nil, called for each request
 }
 
 func newFake(t *testing.T) *fake {
@@ -51,7 +51,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.seen != nil {
 		f.seen(r)
 	}
-	body, _ := io.ReadAll(r.Body) // what is missing is not found below
+	body, _ := io.ReadAll(r.Body) // missing entries are not found below
 	if strings.HasPrefix(r.URL.Path, "/v1/") {
 		f.calls = append(f.calls, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(body)))
 		if r.Header.Get("X-Vault-Token") != "root" {
@@ -107,7 +107,7 @@ func (f *fake) open(t *testing.T, o Options, env ...string) *Session {
 	return s
 }
 
-// said returns the calls so far.
+// said returns the recorded calls.
 func (f *fake) said() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,7 @@ func describe(ctx context.Context, s *Session) error {
 	return err
 }
 
-// TestVault works with credentials from Vault, which AWS does not know at first.
+// TestVault uses credentials from Vault, which AWS does not know at first.
 func TestVault(t *testing.T) {
 	for _, tt := range []struct {
 		engine VaultAWSEngine
@@ -152,11 +152,11 @@ func TestVaultRefuses(t *testing.T) {
 	}
 }
 
-// TestRoleIsRenewed: when the credentials of a role expire during a build, it is
-// taken on again.
+// TestRoleIsRenewed: when the credentials of a role expire during a build, the role is assumed
+// again.
 func TestRoleIsRenewed(t *testing.T) {
 	f := newFake(t)
-	f.lifetime = -time.Minute // has ended by the time it is used again
+	f.lifetime = -time.Minute // has expired when it is used again
 	s := f.open(t, Options{SkipCredentialValidation: true, AssumeRole: &AssumeRole{RoleARN: "arn:aws:iam::1:role/r", SessionName: "bake"}})
 	for range 2 {
 		if err := describe(t.Context(), s); err != nil {
@@ -169,8 +169,8 @@ func TestRoleIsRenewed(t *testing.T) {
 	}
 }
 
-// TestConfiguredRoles: the roles of the AWS configuration itself are taken on at the endpoint for all
-// services, wherever that is named, and at that of STS if there is one.
+// TestConfiguredRoles: roles of the AWS configuration are assumed at the endpoint for all
+// services, however that is set, or at that of STS if there is one.
 func TestConfiguredRoles(t *testing.T) {
 	write := func(t *testing.T, text string) string {
 		path := filepath.Join(t.TempDir(), "file")

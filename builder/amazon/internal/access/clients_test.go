@@ -18,7 +18,7 @@ type httpFunc func(*http.Request) (*http.Response, error)
 
 func (f httpFunc) Do(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestPlainBodies: net/http calls the WriteTo of a body that has one; what is sent has none.
+// TestPlainBodies: request bodies have no WriteTo, because net/http would call it.
 func TestPlainBodies(t *testing.T) {
 	r, err := http.NewRequest(http.MethodPost, "http://127.0.0.1", io.NopCloser(bytes.NewReader([]byte("Action=x"))))
 	if err != nil {
@@ -41,8 +41,8 @@ func TestPlainBodies(t *testing.T) {
 	}
 }
 
-// TestRootsAndALocalCloud: a bundle of certificates in the environment keeps nobody from a
-// local cloud.
+// TestRootsAndALocalCloud: a bundle of certificates in the environment does not prevent the use of
+// a local cloud.
 func TestRootsAndALocalCloud(t *testing.T) {
 	f := newFake(t)
 	tls := httptest.NewTLSServer(f)
@@ -67,8 +67,7 @@ func TestRootsAndALocalCloud(t *testing.T) {
 	}
 }
 
-// TestSender: the calls of all sessions of a process go over the same connections, but not
-// those that trust other servers.
+// TestSender: all sessions of a process share connections, except those that trust other servers.
 func TestSender(t *testing.T) {
 	f := newFake(t)
 	var clients sync.Map

@@ -14,7 +14,7 @@ func TestCopying(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		err      error
-		min, max time.Duration // how long it is tried
+		min, max time.Duration // for how long it is retried
 		attempts int           // at least
 	}{
 		{"a broken copy", &access.ImageError{}, 40 * time.Second, 40 * time.Second, 3},

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// TestCallsThatFinish: a call that makes something is not cut off with its context for five seconds, and one
-// that is to be taken back for half a minute; then its error is the cause. What has not begun by then is
-// not sent.
+// TestCallsThatFinish: after the end of its context, a call that creates something may continue
+// for five seconds, and one that reverts something for half a minute. After that, the error is the
+// cause. A call that has not started by then is not sent.
 func TestCallsThatFinish(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	type call = func(context.Context, func(context.Context, *int, ...func(*int)) (*int, error), *int) (*int, error)
 	for name, c := range map[string]struct {
 		call  call
 		takes time.Duration
-		after time.Duration // when it is over
+		after time.Duration // until the call has ended
 		cut   bool
 	}{
 		"call":               {Call[int, int, int], 20 * time.Second, time.Second, true},

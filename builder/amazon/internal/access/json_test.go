@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// someRegions has regions of all partitions, and one that nobody knows.
+// someRegions are regions of all partitions, and an unknown one.
 func someRegions() []string {
 	return []string{
 		"us-east-1", "eu-central-1", "xx-new-1", "cn-north-1", "cn-northwest-1", "us-gov-west-1", "us-gov-east-1", "us-iso-east-1", "us-iso-west-1",
@@ -28,7 +28,7 @@ func someRegions() []string {
 	}
 }
 
-// TestRegionalEndpoints: calls go to the hosts that the SDK's clients would choose.
+// TestRegionalEndpoints: calls go to the same hosts as those of the SDK's clients.
 func TestRegionalEndpoints(t *testing.T) {
 	of := map[string]func(region *string, dual, fips *bool) (url.URL, error){
 		"autoscaling": func(region *string, dual, fips *bool) (url.URL, error) {
@@ -85,7 +85,7 @@ func TestRegionalEndpoints(t *testing.T) {
 	}
 }
 
-// TestJSONRequests: a call and its errors are written and read as by the SDK's client.
+// TestJSONRequests: requests and errors are the same as those of the SDK's client.
 func TestJSONRequests(t *testing.T) {
 	type sent struct{ Target, Type, Body string }
 	var got []sent

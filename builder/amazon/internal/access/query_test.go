@@ -16,8 +16,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// TestGlobalEndpoints: calls of IAM go to the hosts, and are signed for the regions, that
-// the SDK's client of it would choose.
+// TestGlobalEndpoints: calls of IAM go to the same hosts, and are signed for the same regions, as
+// those of the SDK's client.
 func TestGlobalEndpoints(t *testing.T) {
 	f := newFake(t)
 	t.Setenv("AWS_ENDPOINT_URL", f.URL)
@@ -59,8 +59,7 @@ func TestGlobalEndpoints(t *testing.T) {
 	}
 }
 
-// TestQueryRequests: a call is sent again as the SDK's clients would send it, and what it
-// fails with is explained.
+// TestQueryRequests: calls are retried like those of the SDK's clients, and errors are explained.
 func TestQueryRequests(t *testing.T) {
 	var requests atomic.Int32
 	fine := func(w http.ResponseWriter, _ int32) { fmt.Fprint(w, `<GetRoleResponse/>`) }

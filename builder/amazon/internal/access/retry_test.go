@@ -14,13 +14,13 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// TestRetryer: throttling is outlasted for minutes, if max_retries does not say how
-// often; other failures are not. What earlier calls of the client met does not count.
+// TestRetryer: throttled calls are retried for minutes unless max_retries is set; other failures
+// are not. Failures of earlier calls of the client have no effect.
 func TestRetryer(t *testing.T) {
 	for _, c := range []struct {
-		code       string // of each answer, in turn; the last one of all others
+		code       string // of the responses, in order; the last one repeats
 		maxRetries int
-		want       int // requests
+		want       int // number of requests
 	}{
 		{"InternalError", 0, usualAttempts},
 		{"RequestLimitExceeded", 0, throttledAttempts},

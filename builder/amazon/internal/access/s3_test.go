@@ -27,7 +27,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorder is an HTTP client that writes down requests and gives all the same answer.
+// recorder is an HTTP client that records requests and always returns the same response.
 type recorder struct {
 	sent   []recorded
 	answer func(http.ResponseWriter)
@@ -43,7 +43,7 @@ type recorded struct {
 func (c *recorder) Do(r *http.Request) (*http.Response, error) {
 	one := recorded{Method: r.Method, URL: r.URL.String(), Length: r.ContentLength, Header: r.Header.Clone()}
 	one.Header.Del("User-Agent")
-	if len(c.sent) > 0 { // when another attempt is made is left to chance
+	if len(c.sent) > 0 { // the delay before the next attempt is random
 		one.Header.Del("X-Amz-Date")
 		one.Header.Del("Authorization")
 	}
@@ -63,7 +63,7 @@ func (c *recorder) Do(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// calls are the requests of a call at a time that is the same for all of them.
+// calls returns the requests of a call, made at a fixed time.
 func (c *recorder) calls(t *testing.T, call func(context.Context) error) ([]recorded, error) {
 	c.sent = nil
 	var err error
@@ -71,13 +71,13 @@ func (c *recorder) calls(t *testing.T, call func(context.Context) error) ([]reco
 	return c.sent, err
 }
 
-// comparable leaves out of requests what is random, and what only the SDK's client of S3
-// sends, which says what the rest says, too.
+// comparable removes from requests what is random, and redundant parts that only the SDK's client
+// sends.
 func comparable(stack *middleware.Stack) error {
 	if _, err := stack.Build.Remove("ClientRequestID"); err != nil {
 		return err
 	}
-	if digest := (&v4.ComputePayloadSHA256{}); slices.Contains(stack.Finalize.List(), digest.ID()) { // it leaves bodies to TLS
+	if digest := (&v4.ComputePayloadSHA256{}); slices.Contains(stack.Finalize.List(), digest.ID()) { // it does not sign bodies over TLS
 		if _, err := stack.Finalize.Swap(digest.ID(), digest); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func comparable(stack *middleware.Stack) error {
 	}), middleware.After)
 }
 
-// s3Session is a session with AWS whose requests are written down.
+// s3Session is a session with AWS whose requests are recorded.
 func s3Session(t *testing.T, region string) (*Session, *s3.Client, *recorder) {
 	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
@@ -107,7 +107,7 @@ func s3Session(t *testing.T, region string) (*Session, *s3.Client, *recorder) {
 	return s, s3.NewFromConfig(s.config), c
 }
 
-// TestS3Endpoints: buckets are found where the SDK's client would look for them.
+// TestS3Endpoints: the hosts of buckets are those that the SDK's client uses.
 func TestS3Endpoints(t *testing.T) {
 	compared := 0
 	for _, region := range someRegions() {
@@ -142,11 +142,11 @@ func TestS3Endpoints(t *testing.T) {
 	}
 }
 
-// s3Pair is a call, and the same of the SDK's client.
+// s3Pair is a call, and the equivalent call of the SDK's client.
 type s3Pair struct{ here, sdk func(context.Context) error }
 
-// s3Pairs are the calls of S3 that there are, by the names of the API. The SDK's client is
-// told which checksums to use: it would use others.
+// s3Pairs are all calls of S3, by their names in the API. The SDK's client is configured to use
+// the same checksums, which are not its default.
 func s3Pairs(bucket *S3, client *s3.Client, key string, sums bool) map[string]s3Pair {
 	name, large := aws.String("b-1"), bytes.Repeat([]byte{7}, 3<<20)
 	sum := func(text []byte) *string {
@@ -244,8 +244,8 @@ func s3Pairs(bucket *S3, client *s3.Client, key string, sums bool) map[string]s3
 	}
 }
 
-// compareS3 makes a call here and with the SDK's client, and compares what is sent, with the
-// signatures, and the errors.
+// compareS3 makes a call here and with the SDK's client, and compares the signed requests and the
+// errors.
 func compareS3(t *testing.T, c *recorder, pair s3Pair, status int, body string) {
 	t.Helper()
 	c.answer = func(w http.ResponseWriter) {
@@ -264,7 +264,7 @@ func compareS3(t *testing.T, c *recorder, pair s3Pair, status int, body string) 
 	}
 }
 
-// s3Answers are what S3 says to calls that it has carried out.
+// s3Answers are responses of S3 to successful calls.
 var s3Answers = map[string]string{
 	"GetObject":               "<Error><Code>a text</Code></Error>",
 	"CreateMultipartUpload":   "<InitiateMultipartUploadResult><UploadId>u+1</UploadId></InitiateMultipartUploadResult>",
@@ -272,7 +272,7 @@ var s3Answers = map[string]string{
 	"ListMultipartUploads":    "<ListMultipartUploadsResult/>",
 }
 
-// TestS3Requests: calls are written and signed as by the SDK's client.
+// TestS3Requests: requests and signatures are the same as those of the SDK's client.
 func TestS3Requests(t *testing.T) {
 	for name, env := range map[string]map[string]string{
 		"AWS":                    {},
@@ -298,7 +298,7 @@ func TestS3Requests(t *testing.T) {
 	}
 }
 
-// TestS3Errors: what S3 does not carry out is an error as of the SDK's client.
+// TestS3Errors: errors of S3 are reported as by the SDK's client.
 func TestS3Errors(t *testing.T) {
 	s, client, c := s3Session(t, "eu-west-1")
 	pairs := s3Pairs(s.S3("eu-west-1", "b-1"), client, "k", true)
@@ -320,8 +320,8 @@ func TestS3Errors(t *testing.T) {
 	}
 }
 
-// TestS3Permissions: a refusal names the permission that IAM has, also where the call has
-// another name.
+// TestS3Permissions: the error of a refused call contains the name of the permission in IAM, even
+// if the call has a different name.
 func TestS3Permissions(t *testing.T) {
 	s, client, c := s3Session(t, "eu-west-1")
 	c.answer = func(w http.ResponseWriter) {
@@ -339,7 +339,8 @@ func TestS3Permissions(t *testing.T) {
 	}
 }
 
-// TestS3Unsent: a call that would be another, or go to another host, is not sent.
+// TestS3Unsent: arguments that would result in a different call, or a different host, are errors,
+// and nothing is sent.
 func TestS3Unsent(t *testing.T) {
 	s, _, c := s3Session(t, "eu-west-1")
 	object := S3Request{Method: http.MethodDelete, Key: "k"}
@@ -365,10 +366,11 @@ func TestS3Unsent(t *testing.T) {
 	}
 }
 
-// TestS3Checksums: what is not what was stored is an error, as with the SDK's client.
+// TestS3Checksums: a response that does not match its checksum is an error, as with the SDK's
+// client.
 func TestS3Checksums(t *testing.T) {
 	s, client, c := s3Session(t, "eu-west-1")
-	const text = "123456789" // of which these are the checksums that catalogues have
+	const text = "123456789" // these are the checksums in catalogues
 	for name, sum := range map[string]string{
 		"Crc32": "cbf43926", "Crc32c": "e3069283", "Crc64nvme": "ae8b14860a799888", "Sha1": "f7c3bc1d808e04732adf679965ccc34ca7ae3441",
 		"Sha256": "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
@@ -398,7 +400,7 @@ func TestS3Checksums(t *testing.T) {
 	}
 }
 
-// counted counts the bytes that are read of it.
+// counted counts the bytes that are read from it.
 type counted struct {
 	*bytes.Reader
 	read int
@@ -410,12 +412,12 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo hides that of the reader, which is not counted.
+// WriteTo hides that of the reader, which would not be counted.
 func (c *counted) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c})
 }
 
-// TestS3Body: for its digest a body is read once, and not for each attempt.
+// TestS3Body: the body is read once for its digest, and not again for each attempt.
 func TestS3Body(t *testing.T) {
 	s, _, c := s3Session(t, "eu-west-1")
 	c.answer = func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }
@@ -429,7 +431,7 @@ func TestS3Body(t *testing.T) {
 	}
 }
 
-// TestS3Empty: where an answer says nothing, the message names the service.
+// TestS3Empty: the error for an empty response names the service.
 func TestS3Empty(t *testing.T) {
 	s, client, c := s3Session(t, "eu-west-1")
 	pair := s3Pairs(s.S3("eu-west-1", "b-1"), client, "k", true)["ListMultipartUploads"]
@@ -438,7 +440,7 @@ func TestS3Empty(t *testing.T) {
 	}
 }
 
-// outcome is an error of a call, of the SDK's client or of bake's, as its code.
+// outcome returns the error code of a call of the SDK's client or of bake's.
 func outcome(err error) string {
 	if err == nil {
 		return ""
@@ -453,7 +455,8 @@ func outcome(err error) string {
 	return fmt.Sprint(e.status, " ", e.Code)
 }
 
-// TestS3Limit: what is larger than it may be is not called cut off, nor asked for again.
+// TestS3Limit: an object that exceeds the limit is not reported as truncated, and not requested
+// again.
 func TestS3Limit(t *testing.T) {
 	s, _, c := s3Session(t, "eu-west-1")
 	c.answer = func(w http.ResponseWriter) { fmt.Fprint(w, "four") }
@@ -471,7 +474,7 @@ func TestS3Limit(t *testing.T) {
 	}
 }
 
-// TestMaxRetries: max_retries says how often a call is sent that no client of the SDK makes.
+// TestMaxRetries: max_retries also applies to calls that are not made by a client of the SDK.
 func TestMaxRetries(t *testing.T) {
 	s, _, c := s3Session(t, "eu-west-1")
 	c.answer = func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }

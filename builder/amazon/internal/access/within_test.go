@@ -17,8 +17,8 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// Components that are held to an account and region work there, whatever their options say,
-// and what they make is found there again.
+// Components that are restricted to an account and region work there whatever their options are,
+// and their resources are found there again.
 func TestWithin(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	key := s.Credentials()[0]
@@ -63,7 +63,7 @@ func TestWithin(t *testing.T) {
 	if err != nil || again.Account != other || again.Region != "eu-central-1" {
 		t.Errorf("what is in eu-central-1 is looked for in %+v, %v", again, err)
 	}
-	// A role that only the role of the cell may take on is reached by way of that.
+	// A role that only the role of the cell may assume is assumed from that role.
 	distributors := strings.Replace(trust, "123456789012", other, 1)
 	if _, err := iam.NewFromConfig(s.Config("default", "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("receive"), AssumeRolePolicyDocument: &distributors}); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// TestLayout holds every byte of a message.
+// TestLayout checks every byte of a message.
 func TestLayout(t *testing.T) {
 	m := Message{Kind: InputData, Seq: 3, Flags: 1, ID: uuid.MustParse("00112233-4455-6677-8899-aabbccddeeff"), PayloadType: PayloadData, Payload: []byte("hi")}
 	got := hex.EncodeToString(m.Encode(time.UnixMilli(0x0102030405)))
@@ -21,8 +21,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no bytes make Decode fail other than with an error, and what it
-// takes is encoded to something that it takes for the same.
+// FuzzDecode: Decode never panics, and what it accepts is the same after encoding and decoding.
 func FuzzDecode(f *testing.F) {
 	good := Message{Kind: OutputData, Seq: 1, ID: uuid.New(), PayloadType: PayloadData, Payload: []byte("x")}.Encode(time.Now())
 	for _, seed := range [][]byte{good, good[:119], good[:60], nil, bytes.Repeat([]byte{0xff}, 200), append([]byte{0, 0, 1, 0}, good[4:]...)} {

@@ -21,7 +21,7 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// disturbed is a cloud with a bucket in eu-west-1, before which disturb may answer instead.
+// disturbed is a cloud with a bucket in eu-west-1. disturb may answer requests in its place.
 func disturbed(t *testing.T, disturb func(w http.ResponseWriter, r *http.Request) bool) access.Cloud {
 	t.Helper()
 	s := cloudtest.Start(t, cloud.Options{})
@@ -91,7 +91,7 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// What goes wrong on the way is an error, and half a document is none.
+// Failures on the way are errors, and a truncated document is not returned.
 func TestFaults(t *testing.T) {
 	for name, c := range map[string]struct {
 		method  string
@@ -134,8 +134,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A bucket that may not be listed, or is in another region than the request was signed for,
-// may be one that can be written to, in the region that the refusal names.
+// A bucket that may not be listed, or is in another region than the request was signed for, may
+// still be writable, in the region that the refusal names.
 func TestUnlisted(t *testing.T) {
 	for _, status := range []int{http.StatusForbidden, http.StatusBadRequest, http.StatusMovedPermanently} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestUnlisted(t *testing.T) {
 	}
 }
 
-// A bad request that names no region is an error.
+// A "bad request" without a region is an error.
 func TestBadRequest(t *testing.T) {
 	c := disturbed(t, func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodHead {

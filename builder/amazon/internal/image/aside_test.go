@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// An image that the template gives many tags is not refused because of those that only
-// explain others.
+// An image with many tags from the template is not refused because of bake's explanatory tags.
 func TestMark(t *testing.T) {
 	marks := map[string]string{"bake:inputs": "digest", "bake:inputs.1": "a", "bake:inputs.2": "b"}
 	for tags, want := range map[int]int{0: 3, 45: 3, 46: 1, 48: 1} {

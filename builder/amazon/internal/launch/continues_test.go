@@ -11,8 +11,8 @@ import (
 	"bake/builder/amazon/internal/ownership"
 )
 
-// TestContinues: that an instance goes on is said of it alone, on demand and as a spot instance, if it
-// has room for one more tag.
+// TestContinues: only the instance, on demand or spot, is tagged as continuing, and only if there
+// is room for another tag.
 func TestContinues(t *testing.T) {
 	for _, tt := range []struct {
 		continues bool

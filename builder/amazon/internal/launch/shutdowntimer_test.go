@@ -50,7 +50,7 @@ func (m *machine) Run(_ context.Context, c communicator.Command) (communicator.S
 	return communicator.Status{}, nil
 }
 
-// launcher returns one with the options in body, for a run that may take some time.
+// launcher returns a launcher with the options in body, for a run with this time limit.
 func launcher(t *testing.T, body string, end time.Duration) (*Launcher, *[]string) {
 	t.Helper()
 	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
@@ -59,7 +59,7 @@ func launcher(t *testing.T, body string, end time.Duration) (*Launcher, *[]strin
 	}
 	o := Defaults()
 	o.Communicator = ssh.SSH
-	src, _ := schema.Decode(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}}, &o) // of the options that are missing nothing is used
+	src, _ := schema.Decode(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}}, &o) // of missing options nothing is used
 	said := new([]string)
 	scope := step.NewScope(step.Scope{
 		Run:  step.Invocation{Start: time.Now(), MachinesEnd: end},
@@ -86,8 +86,8 @@ func TestShutdownBehavior(t *testing.T) {
 	}
 }
 
-// TestEnding: the timer is one of systemd, or else of shutdown(8), and is removed in the
-// same way. Where there can be none, that is said once.
+// TestEnding: the timer is set with systemd or else with shutdown(8), and removed in the same way.
+// If neither works, that is reported once.
 func TestEnding(t *testing.T) {
 	for _, tt := range []struct {
 		name, body string
@@ -170,8 +170,7 @@ func TestEnding(t *testing.T) {
 	}
 }
 
-// TestEndingKept: the timer is set again after a reboot has taken it from the machine,
-// for what is left of the time.
+// TestEndingKept: after a reboot, the timer is set again for the remaining time.
 func TestEndingKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, said := launcher(t, "", time.Hour)

@@ -26,7 +26,7 @@ func TestUserData(t *testing.T) {
 		"":                  "",
 		"#!/bin/sh\necho\n": "IyEvYmluL3NoCmVjaG8K",
 		"aGVsbG8=":          "aGVsbG8=",
-		"word":              "word", // four letters are base64 already
+		"word":              "word", // four letters are valid base64
 	} {
 		if got, err := (&Options{UserData: in}).userData(); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", in, got, err, want)

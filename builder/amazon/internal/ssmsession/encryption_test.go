@@ -21,7 +21,7 @@ import (
 	"bake/builder/amazon/internal/ssmsession"
 )
 
-// agent is the machine's end of a session that KMS has the keys of. It echoes.
+// agent is the machine's end of a session that is encrypted with KMS. It echoes.
 type agent struct {
 	t    *testing.T
 	key  []byte // the data key
@@ -97,7 +97,7 @@ func (a *agent) serve(w http.ResponseWriter, r *http.Request) {
 			a.t.Error(err)
 		}
 		_ = a.ws.Write(ctx, websocket.MessageBinary, ack.Encode(time.Now()))
-		if m.Seq != next { // again
+		if m.Seq != next { // repeated
 			continue
 		}
 		next++
@@ -136,7 +136,7 @@ func (a *agent) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A session whose preferences name a KMS key is encrypted, both ways.
+// A session whose preferences name a KMS key is encrypted in both directions.
 func TestEncrypted(t *testing.T) {
 	for name, tt := range map[string]struct {
 		refused error

@@ -31,7 +31,7 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// world is a cloud with an instance whose every port echoes what it gets.
+// world is a cloud with an instance on which every port echoes.
 type world struct {
 	t      *testing.T
 	ssm    *ssm.Client
@@ -95,7 +95,7 @@ func newWorld(t *testing.T, profile bool) *world {
 	return w
 }
 
-// makeProfile makes an instance profile with a role, both of that name.
+// makeProfile makes an instance profile and a role of the same name.
 func (w *world) makeProfile(name string) {
 	w.t.Helper()
 	client := iam.NewFromConfig(w.server.Config("default", "us-east-1"))
@@ -108,8 +108,8 @@ func (w *world) makeProfile(name string) {
 	}
 }
 
-// api are the calls for a session with a port of the instance, whose WebSocket
-// goes where via, if not nil, says.
+// api starts sessions with a port of the instance. via, if not nil, may replace the URL of the
+// WebSocket.
 func (w *world) api(port string, via func(string) string) ssmsession.API {
 	if via == nil {
 		via = func(url string) string { return url }
@@ -148,7 +148,7 @@ func code(err error) string {
 	return ""
 }
 
-// echo sends size bytes and wants them back, after the machine's greeting.
+// echo reads the machine's greeting, sends size bytes, and expects them back.
 func echo(t *testing.T, conn net.Conn, size int) {
 	t.Helper()
 	greeting := make([]byte, 6)
@@ -175,7 +175,7 @@ func echo(t *testing.T, conn net.Conn, size int) {
 	}
 }
 
-// noSessions waits until the cloud has none.
+// noSessions waits until the cloud has no sessions.
 func (w *world) noSessions() {
 	w.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); w.server.Sessions() > 0; time.Sleep(time.Millisecond) {
@@ -226,7 +226,7 @@ func TestSessionErrors(t *testing.T) {
 	}
 }
 
-// TestTerminated: a session that is ended from elsewhere is not resumed.
+// TestTerminated: a session that was terminated elsewhere is not resumed.
 func TestTerminated(t *testing.T) {
 	w := newWorld(t, true)
 	api := w.api("22", nil)
@@ -253,11 +253,11 @@ func TestTerminated(t *testing.T) {
 	}
 }
 
-// network carries WebSockets badly: of the binary messages of either side it
-// loses, doubles and swaps some, and after so many it cuts the connection.
+// network is an unreliable transport of WebSockets: it loses, duplicates and reorders binary
+// messages of either side, and breaks connections after a number of them.
 type network struct {
 	lose, double, swap float64
-	cut                []int // after how many messages each connection is cut; the last one lives
+	cut                []int // number of messages after which each connection breaks; the last one does not
 
 	mu    sync.Mutex
 	rand  *rand.Rand
@@ -340,8 +340,8 @@ func (n *network) carry(ctx context.Context, from, to *websocket.Conn, budget *i
 	}
 }
 
-// TestBadNetwork: whatever the network does, what is sent arrives once and in
-// order, and a session whose WebSocket is cut goes on.
+// TestBadNetwork: whatever the network does, data arrives once and in order, and a session
+// continues when its WebSocket breaks.
 func TestBadNetwork(t *testing.T) {
 	for name, n := range map[string]*network{
 		"loss":       {lose: 0.05},
@@ -369,7 +369,7 @@ func TestBadNetwork(t *testing.T) {
 	}
 }
 
-// TestCancelled: giving up while the session comes about leaves none.
+// TestCancelled: cancelling while a session starts leaves no session.
 func TestCancelled(t *testing.T) {
 	w := newWorld(t, true)
 	ctx, cancel := context.WithCancelCause(t.Context())

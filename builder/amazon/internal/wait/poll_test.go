@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// fake is a service whose things change at a time.
+// fake is a service whose resources change at given times.
 type fake struct {
 	mu    sync.Mutex
 	done  map[string]time.Time
 	looks []time.Time
 	asked int   // ids
-	err   error // of every look, if not nil
-	hang  bool  // looks only end when they are cancelled
+	err   error // of every poll, if not nil
+	hang  bool  // polls end only when they are cancelled
 }
 
 func (f *fake) look(ctx context.Context, ids []string) (map[string]bool, error) {
@@ -56,7 +56,7 @@ func until(id string) Wait[bool] {
 		Judge: func(v, found bool) (bool, error) { return found && v, nil }}
 }
 
-// TestPollTempo looks at when it is looked, and how late a change is noticed.
+// TestPollTempo checks when polls happen, and how late a change is noticed.
 func TestPollTempo(t *testing.T) {
 	for _, after := range []time.Duration{5 * time.Second, 12 * time.Second, 29 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -74,8 +74,8 @@ func TestPollTempo(t *testing.T) {
 	}
 }
 
-// TestPollLearns: the second wait of a kind has few looks far from its end, and
-// many close to it.
+// TestPollLearns: the second wait of a kind polls rarely at first, and often near the expected
+// end.
 func TestPollLearns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{done: map[string]time.Time{"a": time.Now().Add(4 * time.Minute)}}
@@ -103,8 +103,7 @@ func TestPollLearns(t *testing.T) {
 	})
 }
 
-// TestPollTogether has many wait side by side: the looks are about as many as
-// for one.
+// TestPollTogether: many concurrent waits need about as many polls as a single one.
 func TestPollTogether(t *testing.T) {
 	looks := func(n int) (count int) {
 		synctest.Test(t, func(t *testing.T) {
@@ -165,8 +164,7 @@ func TestPollBatches(t *testing.T) {
 	})
 }
 
-// TestPollPasses: what goes wrong for a while, or one that is not there, ends no
-// wait before its time.
+// TestPollPasses: neither temporary failures nor a missing resource end a wait before its limit.
 func TestPollPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{err: errPassing, done: map[string]time.Time{"a": time.Now()}}
@@ -205,7 +203,7 @@ func TestPollEnds(t *testing.T) {
 		if _, err := p.Until(ctx, until("a")); !errors.Is(err, stop) || time.Since(start) != 10*time.Second {
 			t.Errorf("after %s: %v", time.Since(start), err)
 		}
-		synctest.Wait() // or the test would hang: nobody looks any more
+		synctest.Wait() // or the test would hang: there are no more polls
 		f.hang, f.done = false, map[string]time.Time{"b": time.Now()}
 		w := until("b")
 		w.Judge = func(bool, bool) (bool, error) { return false, broken }
@@ -215,7 +213,7 @@ func TestPollEnds(t *testing.T) {
 	})
 }
 
-// TestPollExpect: who knows better than experience is believed.
+// TestPollExpect: a given expectation takes precedence over experience.
 func TestPollExpect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		change := time.Now().Add(10 * time.Minute)
@@ -232,7 +230,7 @@ func TestPollExpect(t *testing.T) {
 	})
 }
 
-// TestPollVoice: that the looks go on failing is said, not at once and not each time.
+// TestPollVoice: continuing failures are reported after a while, and not each time.
 func TestPollVoice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{done: map[string]time.Time{"a": time.Now()}, err: errPassing}
@@ -266,7 +264,7 @@ func TestPollVoice(t *testing.T) {
 	})
 }
 
-// TestPollEarly checks that changes that may happen at once are noticed soon after.
+// TestPollEarly: changes that may happen at once are noticed soon after.
 func TestPollEarly(t *testing.T) {
 	for _, c := range []struct{ after, late time.Duration }{
 		{30 * time.Millisecond, 100 * time.Millisecond},
