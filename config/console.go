@@ -32,7 +32,7 @@ const (
 func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
 	var val cty.Value
 	var diags hcl.Diagnostics
-	if err := limits.Run(func() { val, diags = out.evaluate(ctx, text) }); err != nil {
+	if err := limits.Run(ctx, func() { val, diags = out.evaluate(ctx, text) }); err != nil {
 		return cty.DynamicVal, nil, err
 	}
 	return val, out.secrets.Diagnostics(diags), nil

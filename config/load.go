@@ -44,9 +44,9 @@ var fileSchema = &hcl.BodySchema{
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l := newLoader(ctx, o)
 	var diags hcl.Diagnostics
-	if err := limits.Run(func() { diags = l.load(ctx) }); err != nil {
+	if err := limits.Run(ctx, func() { diags = l.load(ctx) }); err != nil {
 		stopped := &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}
-		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
+		return stopped, problem(nil, "Cannot evaluate the template", "%s: %s.", o.Path, err)
 	}
 	return l.t, l.t.secrets.Diagnostics(diags)
 }

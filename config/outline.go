@@ -56,9 +56,9 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	out := &Outline{Template: l.t, console: &hcl.File{}}
 	l.t.files[consoleName] = out.console
 	var diags hcl.Diagnostics
-	if err := limits.Run(func() { diags = out.read(ctx, l) }); err != nil {
+	if err := limits.Run(ctx, func() { diags = out.read(ctx, l) }); err != nil {
 		stopped := &Outline{Template: &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}}
-		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
+		return stopped, problem(nil, "Cannot evaluate the template", "%s: %s.", o.Path, err)
 	}
 	return out, l.t.secrets.Diagnostics(l.together(Merge(diags, nil)))
 }

@@ -183,12 +183,12 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	}
 	ck := newChecker(t, c, o)
 	var found hcl.Diagnostics
-	if err := limits.Run(func() {
+	if err := limits.Run(ctx, func() {
 		for _, b := range builds {
 			found = lang.AppendNew(found, ck.build(ctx, b))
 		}
 	}); err != nil {
-		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template exceeds its limits", Detail: fmt.Sprintf("The options of components: %s.", err)})
+		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot evaluate the template", Detail: fmt.Sprintf("The options of components: %s.", err)})
 	}
 	return t.Secrets().Diagnostics(config.Once(slices.Concat(diags, found, t.WeakSecrets())))
 }

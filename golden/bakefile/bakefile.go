@@ -120,9 +120,9 @@ func read(ctx context.Context, t *config.Template, now bool) (*Settings, hcl.Dia
 		return new(Settings), nil
 	}
 	r := &reader{t: t, now: now, reads: map[*hcl.Block][]string{}}
-	if err := limits.Run(func() { r.files(ctx) }); err != nil {
+	if err := limits.Run(ctx, func() { r.files(ctx) }); err != nil {
 		return new(Settings), hcl.Diagnostics{{
-			Severity: hcl.DiagError, Summary: "Bake files exceed their limits", Detail: fmt.Sprintf("%s: %s.", t.BakeFiles[0].Name, err),
+			Severity: hcl.DiagError, Summary: "Cannot evaluate the bake files", Detail: fmt.Sprintf("%s: %s.", t.BakeFiles[0].Name, err),
 		}}
 	}
 	return &r.settings, t.Secrets().Diagnostics(t.Explain(r.diags))

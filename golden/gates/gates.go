@@ -2,6 +2,7 @@
 package gates
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -75,7 +76,7 @@ func Waivers(name string, src []byte) (all []findings.Waiver, diags hcl.Diagnost
 	if err := limits.Source(src, limits.HCL); err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}
 	}
-	if err := limits.Run(func() { all, diags = waivers(name, src) }); err != nil {
+	if err := limits.Run(context.Background(), func() { all, diags = waivers(name, src) }); err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s: %s.", name, err)}}
 	}
 	if diags.HasErrors() {

@@ -1,8 +1,12 @@
 package limits_test
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"bake/internal/limits"
 )
@@ -53,7 +57,32 @@ func TestSource(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	ended := false
-	if err := limits.Run(func() { ended = true }); err != nil || !ended {
+	if err := limits.Run(t.Context(), func() { ended = true }); err != nil || !ended {
 		t.Errorf("%v, %v", ended, err)
+	}
+}
+
+// TestCancelled: an evaluation that only computes ends soon after its cancellation, and one
+// that waits can end what it waits for.
+func TestCancelled(t *testing.T) {
+	why := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var stop atomic.Bool
+	begun := make(chan struct{})
+	go func() {
+		<-begun
+		cancel(why)
+	}()
+	err := limits.Run(ctx, func() {
+		close(begun)
+		for !stop.Load() {
+		}
+	})
+	stop.Store(true)
+	if !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	if err := limits.Run(ctx, func() { time.Sleep(200 * time.Millisecond) }); err != nil {
+		t.Errorf("waiting: %v", err)
 	}
 }
