@@ -38,7 +38,7 @@ const MaxAccounts = 100
 // Each account has its own secret. The credentials file is rewritten every time.
 func openAccounts(dir string, want int, ids []string) (accounts, error) {
 	if want > MaxAccounts {
-		return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", want, MaxAccounts)
+		return nil, fmt.Errorf("%d accounts were requested; at most %d are possible", want, MaxAccounts)
 	}
 	name := filepath.Join(dir, "accounts.json")
 	var a accounts
@@ -57,7 +57,7 @@ func openAccounts(dir string, want int, ids []string) (accounts, error) {
 	if n := len(a); data == nil || n < want || len(a.with(ids)) > n {
 		a = a.grown(want).with(ids)
 		if len(a) > MaxAccounts {
-			return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", len(a), MaxAccounts)
+			return nil, fmt.Errorf("%d accounts were requested; at most %d are possible", len(a), MaxAccounts)
 		}
 		if data, err = json.MarshalIndent(a, "", "  "); err != nil {
 			return nil, err

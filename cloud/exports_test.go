@@ -154,7 +154,7 @@ func TestExportCutOff(t *testing.T) {
 		id = out.ExportImageTaskId
 	})
 	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
-		if task := exported(t, s.EC2("default", "us-east-1"), id); *task.Status != "deleted" || !strings.Contains(*task.StatusMessage, "ended during the export") {
+		if task := exported(t, s.EC2("default", "us-east-1"), id); *task.Status != "deleted" || !strings.Contains(*task.StatusMessage, "was stopped during the export") {
 			t.Errorf("%+v", task)
 		}
 		if keys := keysIn(t, s3Client(s, 0, "us-east-1")); len(keys) != 0 {

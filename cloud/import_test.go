@@ -102,7 +102,7 @@ func TestImportImageFails(t *testing.T) {
 	windows.Platform = aws.String("Windows")
 	nothing := importing("disk.raw", "raw")
 	nothing.DiskContainers[0].UserBucket = nil
-	qcow2 := importing("disk.raw", "qcow2") // which EC2 does not import
+	qcow2 := importing("disk.raw", "qcow2") // EC2 does not import this format
 	for want, in := range map[string]*ec2.ImportImageInput{"Unsupported": windows, "MissingParameter": nothing, "InvalidParameterValue": qcow2} {
 		if _, err := client.ImportImage(ctx, in); code(err) != want {
 			t.Errorf("%v; want %s", err, want)
@@ -150,7 +150,7 @@ func TestImportCutOff(t *testing.T) {
 		}
 	})
 	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
-		if one := task(t, s.EC2("default", "us-east-1"), ids[1]); *one.Status != "deleted" || !strings.Contains(*one.StatusMessage, "ended during the import") {
+		if one := task(t, s.EC2("default", "us-east-1"), ids[1]); *one.Status != "deleted" || !strings.Contains(*one.StatusMessage, "was stopped during the import") {
 			t.Errorf("cut off: %s, %s", *one.Status, *one.StatusMessage)
 		}
 	})

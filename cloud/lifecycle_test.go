@@ -167,7 +167,7 @@ func TestProcessor(t *testing.T) {
 		}
 		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: found.Images[0].ImageId, InstanceType: types.InstanceTypeT4gMicro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
 		if lacks != nil {
-			if code(err) != "Unsupported" || !strings.Contains(err.Error(), "nothing that emulates arm64") {
+			if code(err) != "Unsupported" || !strings.Contains(err.Error(), "no emulator for arm64") {
 				t.Error(err)
 			}
 			continue

@@ -303,7 +303,7 @@ func TestPublicParameters(t *testing.T) {
 		t.Errorf("Debian 11 is %s", got)
 	}
 	_, err = client.GetParameter(t.Context(), &ssm.GetParameterInput{Name: aws.String("/aws/service/debian/release/12/latest/arm64")})
-	if err == nil || !strings.Contains(err.Error(), "Its public ones like that are /aws/service/debian/release/12/latest/amd64, ") {
+	if err == nil || !strings.Contains(err.Error(), "Similar public parameters are /aws/service/debian/release/12/latest/amd64, ") {
 		t.Errorf("one that is not there: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (c *Cloud) ownRequest(w http.ResponseWriter, r *http.Request, scope wire.Sc
 		err = scope.Verify(r.Context(), r, body, secret, time.Now())
 	}
 	if err == nil && caller.SessionARN != "" {
-		err = &wire.Error{Code: "AccessDenied", Message: "This takes an account's own access key.", Status: http.StatusForbidden}
+		err = &wire.Error{Code: "AccessDenied", Message: "This request must be signed with an account's own access key.", Status: http.StatusForbidden}
 	}
 	if err != nil {
 		refuse(w, err)

@@ -165,7 +165,7 @@ func (g *graph) instances(b *imageBlock) {
 	case val.IsNull(), !isObject(val) && !(val.Type().IsSetType() && val.Type().ElementType() == cty.String):
 		g.complain(at, "Invalid for_each", "for_each must be a map, or a set of strings such as toset([\"debian\", \"ubuntu\"]), but it is %s.", friendly(val))
 	case val.LengthInt() > mostInstances:
-		g.complain(at, "Invalid for_each", "A block can stand for %d images at most, and these are %d.", mostInstances, val.LengthInt())
+		g.complain(at, "Invalid for_each", "A block can define at most %d images; this one defines %d.", mostInstances, val.LengthInt())
 	default:
 		for it := val.ElementIterator(); it.Next(); {
 			k, v := it.Element()

@@ -64,7 +64,7 @@ func (x *execution) start(ctx context.Context, from builder.LaunchSource) (image
 	for i, p := range x.build.Provisioners {
 		key, err := x.key(ctx, i)
 		if err != nil {
-			x.scope.Say(ctx, "The cache ends before %s (%d of %d): %s", title(p), i+1, len(x.build.Provisioners), err)
+			x.scope.Say(ctx, "The cache is not used from %s (%d of %d) on: %s", title(p), i+1, len(x.build.Provisioners), err)
 			break
 		}
 		c.keys = append(c.keys, key)
@@ -73,7 +73,7 @@ func (x *execution) start(ctx context.Context, from builder.LaunchSource) (image
 		return "", nil
 	}
 	if from.Gone != "" {
-		x.scope.Say(ctx, "Beginning without the cache: image %s, which the machine was to be launched from, is gone", from.Gone)
+		x.scope.Say(ctx, "Starting without the cache: image %s, from which to launch the machine, no longer exists", from.Gone)
 		return "", nil
 	}
 	image, at, err := x.options.Cache.Find(ctx, from.Region, c.keys)
@@ -82,11 +82,11 @@ func (x *execution) start(ctx context.Context, from builder.LaunchSource) (image
 		return "", nil
 	}
 	if image == "" {
-		x.scope.Say(ctx, "The cache has no machine that this build can begin from")
+		x.scope.Say(ctx, "The cache has no machine that this build can start from")
 		return "", nil
 	}
 	c.done = at + 1
-	x.scope.Say(ctx, "Beginning from the cache, image %s: %s (%d of %d) and everything before it are unchanged", image, title(x.build.Provisioners[at]), c.done, len(x.build.Provisioners))
+	x.scope.Say(ctx, "Starting from the cache, image %s: %s (%d of %d) and everything before it are unchanged", image, title(x.build.Provisioners[at]), c.done, len(x.build.Provisioners))
 	return image, nil
 }
 
@@ -109,7 +109,7 @@ func (x *execution) key(ctx context.Context, i int) (string, error) {
 	case p.ContinueOnError:
 		return "", errors.New("it may have failed (continue_on_error)")
 	case varies != "":
-		return "", fmt.Errorf("%s is another value in each run", varies)
+		return "", fmt.Errorf("%s has a different value in each run", varies)
 	}
 	made, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.Provisioners, standIns(x.exports[x.build]))
 	if err != nil {
@@ -129,7 +129,7 @@ func (x *execution) key(ctx context.Context, i int) (string, error) {
 		return "", err
 	}
 	if varies := config.Varies(string(text)); varies != "" {
-		return "", fmt.Errorf("%s is another value in each run", varies)
+		return "", fmt.Errorf("%s has a different value in each run", varies)
 	}
 	contents, err := filedigest.Of(files)
 	if err != nil {
@@ -179,7 +179,7 @@ func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
 	if err != nil {
 		c.keys = slices.Clip(c.keys[:i])
 		if context.Cause(ctx) == nil {
-			x.scope.Warn(ctx, "From here on no machine is kept: %s", err)
+			x.scope.Warn(ctx, "No more machines are added to the cache: %s", err)
 		}
 	}
 }

@@ -36,8 +36,8 @@ func (c *store) Keep(_ context.Context, region, instance, key, _ string) error {
 	return c.err
 }
 
-// build bakes a template of these provisioners, and returns what they have said, and what
-// is to be read of the cache.
+// build bakes a template with these provisioners, and returns what they did and the messages about
+// the cache.
 func (c *store) build(t *testing.T, builder string, provisioners ...string) (ran, said string, err error) {
 	t.Helper()
 	var b strings.Builder
@@ -92,7 +92,7 @@ func TestCache(t *testing.T) {
 	check("one that fails", "bad", "run (1 of 2) and everything", 0, one, script("bad"))
 	check("one that waits", "two three", "waits for something (pause_before)", 0, one, two+"\npause_before = \"1ns\"", three)
 	check("one that may fail", "two three", "may have failed (continue_on_error)", 0, one, two+"\ncontinue_on_error = true", three)
-	check("the time", "now two", "timestamp is another value in each run", 0, one, `script = timestamp() == "" ? "" : "now"`, two)
+	check("the time", "now two", "timestamp has a different value in each run", 0, one, `script = timestamp() == "" ? "" : "now"`, two)
 	check("what differs between machines", "i-1", "has no machine", 1, "script = build.ID")
 	check("which does not count", "", "(1 of 1)", 0, "script = build.ID")
 	check("leftovers", "leave x", "temporary files are left on the machine", 0, script("leave x"))
@@ -110,16 +110,15 @@ func TestCache(t *testing.T) {
 	_, _, _ = c.build(t, "vanishes = true", one, two)
 	before := len(c.kept)
 	ran, said, err := c.build(t, "vanishes = true", one, two)
-	if ran != "one two" || !strings.Contains(said, "Beginning without the cache: image img-cached") || err != nil || len(c.kept) != before+2 {
+	if ran != "one two" || !strings.Contains(said, "Starting without the cache: image img-cached") || err != nil || len(c.kept) != before+2 {
 		t.Errorf("an image that is gone when it is launched: ran %q, said %q, kept %d machines, error %v", ran, said, len(c.kept)-before, err)
 	}
 
 	c.err = errors.New("no room")
-	check("a full disk", "six seven", "From here on no machine is kept: keep the machine in the cache: no room", 0, script("six"), script("seven"))
+	check("a full disk", "six seven", "No more machines are added to the cache: keep the machine in the cache: no room", 0, script("six"), script("seven"))
 }
 
-// TestCacheAfterResume: what provisioners do to a machine on which some have run before is not kept,
-// and the build says so.
+// TestCacheAfterResume checks that a resumed build adds no machine to the cache and reports that.
 func TestCacheAfterResume(t *testing.T) {
 	build := func(j step.Journal, cache engine.Cache, fails error) (says bool) {
 		f := newFixture(t, "source \"machine\" \"web\" {}\nbuild {\nsources = [\"machine.web\"]\nprovisioner \"run\" {\nscript = \"one\"\n}\n}\n")
@@ -133,7 +132,7 @@ func TestCacheAfterResume(t *testing.T) {
 		if r := f.one(t.Context()); !errors.Is(r.Err, fails) {
 			t.Errorf("got %v, want %v", r.Err, fails)
 		}
-		return slices.ContainsFunc(f.events, func(e step.Event) bool { return strings.Contains(e.Text, "No machine is kept in the cache") })
+		return slices.ContainsFunc(f.events, func(e step.Event) bool { return strings.Contains(e.Text, "No machines are added to the cache") })
 	}
 	bad := errors.New("bad")
 	for name, cache := range map[string]engine.Cache{"with": &store{}, "without": nil} {

@@ -195,7 +195,7 @@ func (x *execution) unseen() bool {
 }
 
 // errUnseen is the error of a gate if there was no machine to check.
-var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
+var errUnseen = fmt.Errorf("%w: the builder provided no machine on which to run the checks of the image block or to look for leftovers", builder.ErrGate)
 
 // distributeReused distributes and publishes an image that an earlier run made: that run may have
 // ended before it did so.

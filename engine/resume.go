@@ -36,15 +36,15 @@ func Resumable(j step.Results, build string, again bool) error {
 	case has(artifactIs), has(madeOnce):
 		return nil
 	case has(cleanedUp):
-		return errors.New("it failed, and what it had made was deleted; with -on-error=keep it stays")
+		return errors.New("it failed, and its resources were deleted; -on-error=keep keeps them")
 	case has(step.Provisioned):
 		return nil
 	case !has(step.Resumable):
-		return errors.New("its builder had not begun, or is one that can only start over; nothing but its post-processors can be resumed")
+		return errors.New("its builder had not started, or cannot resume; only its post-processors can be resumed")
 	case !has(step.Reached):
-		return errors.New("its machine had not been reached")
+		return errors.New("bake had not connected to its machine yet")
 	case !again:
-		return errors.New("its provisioners had not finished; -from PROVISIONER runs them again, from that one on")
+		return errors.New("its provisioners had not finished; use -from PROVISIONER to run them again, starting with that one")
 	}
 	return nil
 }
@@ -55,7 +55,7 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != "" || x.options.Boundary != nil); {
 		case errors.Is(err, ErrFinished):
 			made, _ := step.Recall[[]*builder.Artifact](x.scope, finished)
-			x.scope.Say(ctx, "This build had finished before")
+			x.scope.Say(ctx, "This build had already finished")
 			return made, nil
 		case err != nil && context.Cause(ctx) != nil:
 			return nil, context.Cause(ctx)

@@ -39,7 +39,7 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 			if cause := context.Cause(ctx); cause != nil {
 				return 0, cause
 			}
-			x.scope.Say(ctx, "All provisioners are one stage, because the machine cannot keep how far it has come: %s", err)
+			x.scope.Say(ctx, "All provisioners run as one stage, because the machine cannot record its progress: %s", err)
 			return 0, nil
 		}
 		x.marked = true
@@ -60,9 +60,9 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 		return done + 1, nil
 	}
 	if done < len(x.build.Provisioners) {
-		return 0, fmt.Errorf("%w: the provisioner %s had begun", step.ErrInterrupted, title(x.build.Provisioners[done]))
+		return 0, fmt.Errorf("%w: the provisioner %s had started", step.ErrInterrupted, title(x.build.Provisioners[done]))
 	}
-	return 0, fmt.Errorf("%w: the checks of the machine had begun", step.ErrInterrupted)
+	return 0, fmt.Errorf("%w: the checks of the machine had started", step.ErrInterrupted)
 }
 
 func (x *execution) endStage(ctx context.Context, done int) error {
@@ -127,7 +127,7 @@ func (x *execution) shell(ctx context.Context, m builder.Machine, script, arg st
 	name := strings.NewReplacer("/", "_", " ", "_").Replace(x.options.Run.ID + "-" + x.build.Name)
 	status, err := m.Run(ctx, communicator.Command{Line: shellquote.Join("sh", "-c", markFile+script, name, arg), Stdout: &out, Stderr: &errs})
 	if err == nil && status.Code != 0 {
-		err = fmt.Errorf("how far the machine has come: exit status %d: %s", status.Code, strings.TrimSpace(errs.String()))
+		err = fmt.Errorf("recording progress on the machine: exit status %d: %s", status.Code, strings.TrimSpace(errs.String()))
 	}
 	return strings.TrimSpace(out.String()), err
 }

@@ -136,13 +136,13 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	}
 	a.header = a.before.header
 	if a.Local != l.host.Local {
-		return nil, fmt.Errorf("the run %s is on %s: go on with it there", a.Run, map[bool]string{true: "the local cloud, with -local", false: "AWS, without -local"}[a.Local])
+		return nil, fmt.Errorf("the run %s is on %s: resume it there", a.Run, map[bool]string{true: "the local cloud, with -local", false: "AWS, without -local"}[a.Local])
 	}
 	if a.Cells, err = f.Today(a.Run, a.Cells); err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(a.Cells, func(c Cell) bool { return !a.before.ended[c.ID()].Result.OK() }) {
-		return nil, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", a.Run)
+		return nil, fmt.Errorf("there is nothing to resume: all cells of the run %s have their images", a.Run)
 	}
 	if a.order, err = NewOrder(a.Cells, f.Limits, a.FailFast, a.before.outcomes()); err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	old := map[string]Cell{}
 	for _, c := range begun {
 		if _, ok := f.Cell(c.Short()); !ok {
-			return nil, fmt.Errorf("the fleet %s has no cell %s any more, which is one of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", f.Name, c.Short(), run, run)
+			return nil, fmt.Errorf("the fleet %s no longer has the cell %s of the run %s: start a new run; bake sweep -run %s deletes what is left of the old one", f.Name, c.Short(), run, run)
 		}
 		old[c.ID()] = c
 	}
@@ -169,7 +169,7 @@ func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 		}
 		for _, id := range c.Needs {
 			if _, ok := old[id]; !ok {
-				return nil, fmt.Errorf("the cell %s needs %s now, which is none of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", c.Short(), id, run, run)
+				return nil, fmt.Errorf("the cell %s now needs %s, which is not in the run %s: start a new run; bake sweep -run %s deletes what is left of the old one", c.Short(), id, run, run)
 			}
 		}
 		c.ReuseOnly = was.ReuseOnly
@@ -186,7 +186,7 @@ func (l *local) warnOfDead(dir folder, a *attempt) {
 	}
 	for _, p := range all {
 		if p.Run != a.Run && a.left(p) {
-			a.warn("The run %s of the fleet has died and left something behind: 'bake fleet run %s%s -resume=%s' goes on with it, and 'bake sweep -run %s' deletes it.", p.Run, p.Fleet, map[bool]string{true: " -local"}[p.Local], p.Run, p.Run)
+			a.warn("The run %s of the fleet was killed and left resources behind: 'bake fleet run %s%s -resume=%s' resumes it, and 'bake sweep -run %s' deletes them.", p.Run, p.Fleet, map[bool]string{true: " -local"}[p.Local], p.Run, p.Run)
 		}
 	}
 }
@@ -615,7 +615,7 @@ func (l *local) Cancel(ctx context.Context, f *Fleet) error {
 	}
 	switch {
 	case p.over.IsZero() && !dir.live():
-		return fmt.Errorf("the run %s has died before it had deleted what its cells have made: bake sweep -run %s does that, and bake fleet run %s -resume=%s goes on with it", p.Run, p.Run, f.Name, p.Run)
+		return fmt.Errorf("the run %s was killed before it had deleted the resources of its cells: bake sweep -run %s deletes them, and bake fleet run %s -resume=%s resumes the run", p.Run, p.Run, f.Name, p.Run)
 	case !slices.ContainsFunc(p.outcomes(), func(o Outcome) bool { return o.Result == Cancelled }):
 		return fmt.Errorf("the run %s had ended before it could be cancelled: bake fleet status %s shows how", p.Run, f.Name)
 	}

@@ -236,7 +236,7 @@ func (w *world) goesOn(s fleet.Status) {
 			w.t.Errorf("%s was made again: %+v, after %+v", c.Cell.Short(), c.Outcome, was)
 		}
 	}
-	if _, err := fleet.NewLocal(w.host).Run(w.t.Context(), f, fleet.RunOptions{Resume: "last"}); err == nil || !strings.Contains(err.Error(), "nothing to go on with") {
+	if _, err := fleet.NewLocal(w.host).Run(w.t.Context(), f, fleet.RunOptions{Resume: "last"}); err == nil || !strings.Contains(err.Error(), "nothing to resume") {
 		w.t.Errorf("of a run that is over: %v", err)
 	}
 }
@@ -334,7 +334,7 @@ build {
 		t.Errorf("the last run is %s, %v", now.Run, err)
 	}
 	w.events = nil
-	if w.run(fleet.RunOptions{Cells: cells}); w.warned("has died") {
+	if w.run(fleet.RunOptions{Cells: cells}); w.warned("was killed") {
 		t.Error("nothing is left, and that is warned of")
 	}
 }

@@ -226,7 +226,7 @@ func Select(cells []Cell, patterns []string) ([]Cell, error) {
 			}
 		}
 		if !matched {
-			return nil, fmt.Errorf("%q fits no cell of the fleet; a cell is IMAGE/ACCOUNT/REGION, such as %s, and * stands for anything", p, cells[0].Short())
+			return nil, fmt.Errorf("%q matches no cell of the fleet; a cell is IMAGE/ACCOUNT/REGION, such as %s, and * matches anything", p, cells[0].Short())
 		}
 	}
 	needed := map[string]bool{}

@@ -59,7 +59,7 @@ func (s Status) UnpolledText() string {
 	if len(s.Unpolled) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
+	return fmt.Sprintf("No worker polls %s: its tasks wait for a bake worker", strings.Join(s.Unpolled, ", "))
 }
 
 // UnansweredText explains why the status of a run is not current; empty if it is.
@@ -67,7 +67,7 @@ func (s Status) UnansweredText() string {
 	if s.Unanswered == "" {
 		return ""
 	}
-	return "The run cannot be asked how it goes, and goes on: " + prose.Line(s.Unanswered)
+	return "The state of the run cannot be queried; the run continues: " + prose.Line(s.Unanswered)
 }
 
 // Does describes on one line what the cell is doing, or how it ended.

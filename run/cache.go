@@ -44,7 +44,7 @@ func noReleases(t *config.Template, selected []string, pipelines map[*config.Com
 		}
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Subject: &b.Builder.TypeRange, Summary: "No release from the cache",
-			Detail: fmt.Sprintf("%s makes an image of an image block, and with -cache it would be made of what an earlier build has left. Build it without -cache, leave it out with -except, or use -cache=release.", b.Name),
+			Detail: fmt.Sprintf("%s builds an image with an image block, and with -cache it would be made from the machine of an earlier build. Build it without -cache, exclude it with -except, or use -cache=release.", b.Name),
 		})
 	}
 	return diags

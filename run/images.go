@@ -39,7 +39,7 @@ func (b *ImageBlock) Approvable(image, channel string) error {
 			case one.Name == channel && one.Approval:
 				return nil
 			case one.Name == channel:
-				return fmt.Errorf("the channel %s of image %s takes no approval: its block lacks approval = true", channel, image)
+				return fmt.Errorf("the channel %s of image %s does not use approval: its block lacks approval = true", channel, image)
 			}
 			names = append(names, one.Name)
 		}

@@ -51,7 +51,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 	machine, err := login.Save(l.dir, machine, key)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("There is no way to log in to the machine: its key could not be saved (%v)", err)
+		return fmt.Sprintf("You cannot log in to the machine: its key could not be saved (%v)", err)
 	case machine.Through != "":
 		return "The machine can be reached only through " + machine.Through + ", which SSH clients cannot use"
 	}

@@ -37,7 +37,7 @@ func document(d step.Report) ([]byte, error) {
 		return nil, err
 	}
 	if reports.Digest(text) != d.SHA256 {
-		return nil, fmt.Errorf("%s is not what it was when the run wrote it", d.Path)
+		return nil, fmt.Errorf("%s has changed since the run wrote it", d.Path)
 	}
 	return text, nil
 }

@@ -107,7 +107,7 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	case len(found) == 0 && prefix == "":
 		return Memory{}, errors.New("there is no run that can be resumed; bake runs lists the runs")
 	case len(found) == 0:
-		return Memory{}, fmt.Errorf("there is nothing to resume of a run %s: it succeeded, or what it had made was deleted; bake runs lists the runs", prefix)
+		return Memory{}, fmt.Errorf("there is nothing to resume for run %s: it succeeded, or its resources were deleted; bake runs lists the runs", prefix)
 	case prefix != "" && len(found) > 1:
 		var ids []string
 		for _, m := range found {
@@ -246,7 +246,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 	}
 	for _, name := range names(given) {
 		if !slices.Contains(m.Asked, name) {
-			return nil, fmt.Errorf("the value of %s cannot be changed: the run goes on with the one it began with", name)
+			return nil, fmt.Errorf("the value of %s cannot be changed: the run continues with its original value", name)
 		}
 	}
 	if len(missing) > 0 {
@@ -332,7 +332,7 @@ func (a *resumed) unchanged(now map[string]string) error {
 		return nil
 	}
 	slices.Sort(changed)
-	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
+	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with the changed template", strings.Join(changed, ", "))
 }
 
 // kept returns why the resources of a run must not be deleted, or "" if they may be.

@@ -47,13 +47,13 @@ func (s Spared) String() string {
 	case wasKept:
 		fmt.Fprintf(&b, "Run %s was kept (-on-error=keep) and is not swept. To delete it: bake sweep -run %s", id, id)
 	case goesOn:
-		fmt.Fprintf(&b, "Run %s is that of a cell of a fleet, with which another worker may be going on, and is not swept. If it is over: bake sweep -run %s", id, id)
+		fmt.Fprintf(&b, "Run %s belongs to a cell of a fleet, and another worker may be continuing it, so it is not swept. If it has ended: bake sweep -run %s", id, id)
 	case unknown:
 		fmt.Fprintf(&b, "Run %s is not swept, since its ledger cannot be read. If it is over: bake sweep -tags -run %s", id, id)
 	case tooYoung:
 		fmt.Fprintf(&b, "Not old enough, of run %s:", id)
 	case ageless:
-		fmt.Fprintf(&b, "Of unknown age, of run %s, and so not swept. If it is over: bake sweep -tags -run %s", id, id)
+		fmt.Fprintf(&b, "Not swept, because their age is unknown (run %s). If the run has ended: bake sweep -tags -run %s", id, id)
 	}
 	for _, r := range s.Resources {
 		fmt.Fprintf(&b, "\n  %s", r)

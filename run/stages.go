@@ -241,7 +241,7 @@ func unpack(sealed []byte, key Key) (e exported, err error) {
 		return e, err
 	}
 	if e.Run == "" || strings.ContainsAny(e.Run, `/\`) || strings.HasPrefix(e.Run, ".") {
-		return e, fmt.Errorf("%q is no id of a run", e.Run)
+		return e, fmt.Errorf("%q is not the id of a run", e.Run)
 	}
 	return e, nil
 }

@@ -113,7 +113,7 @@ func (s SweptRun) String() string {
 		}
 	}
 	if len(unseen) > 0 {
-		fmt.Fprintf(&b, "\nA plugin deletes what it has made when bake is killed, but bake cannot see whether it did. Look for machines and images of %s.", strings.Join(unseen, ", "))
+		fmt.Fprintf(&b, "\nA plugin deletes its resources when bake is killed, but bake cannot see whether it did. Look for machines and images of %s.", strings.Join(unseen, ", "))
 	}
 	return b.String()
 }
@@ -534,7 +534,7 @@ func (s State) survey(run string) survey {
 // being opened.
 func unwritable(err error) error {
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w; nothing of this run has been deleted, since bake must write down there what it deletes: "+
+		return fmt.Errorf("%w; nothing of this run was deleted, because bake must record deletions there: "+
 			"make the directory writable and repeat the command", err)
 	}
 	return err

@@ -44,7 +44,7 @@ var ErrBoundary = errors.New("the stage is over")
 // stage, because the machine is gone or does not answer, or because a provisioner was interrupted,
 // so that it is unknown what it has done and whether it is still running. Such a build must start
 // again.
-var ErrInterrupted = errors.New("the stage before was interrupted")
+var ErrInterrupted = errors.New("the previous stage was interrupted")
 
 // Interrupted wraps err with [ErrInterrupted] if the build runs in stages and was not cancelled.
 func Interrupted(ctx context.Context, s *Scope, err error) error {

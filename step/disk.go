@@ -86,7 +86,7 @@ func own(f *os.File) error {
 	if info, err := f.Stat(); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() {
-		return errors.New("this is no regular file, so it cannot be a ledger; delete it")
+		return errors.New("it is not a regular file, so it cannot be a ledger; delete it")
 	}
 	return lock(f)
 }

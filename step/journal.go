@@ -224,14 +224,14 @@ func DiscardUnbegun(path string) error {
 }
 
 // ErrUnbegun is the error of a journal whose run was killed before its head was written.
-var ErrUnbegun = errors.New("it is empty: the run ended before it began")
+var ErrUnbegun = errors.New("it is empty: the run was killed while it was starting")
 
 // plausible returns an error if the file cannot be a journal.
 func (j *FileJournal) plausible() error {
 	if info, err := j.f.Stat(); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() || info.Size() > journalLimit {
-		return errors.New("this is no journal that bake has written")
+		return errors.New("this is not a journal written by bake")
 	}
 	return nil
 }
@@ -303,7 +303,7 @@ func (j *FileJournal) append(e entry) error {
 		return errSensitive
 	}
 	if len(line) >= longestLine || j.size+int64(len(line)) >= journalLimit {
-		return errors.New("there is too much to remember")
+		return errors.New("its journal would be too large")
 	}
 	n, err := j.f.Write(append(line, '\n'))
 	if err != nil {
@@ -334,7 +334,7 @@ func (j *FileJournal) Record(build, key string, result json.RawMessage) {
 	j.results[[2]string{build, key}] = result
 }
 
-var errSensitive = errors.New("what would have to be written down to resume it contains a sensitive value")
+var errSensitive = errors.New("its journal would contain a sensitive value")
 
 // sensitive reports whether redact would change a string in a JSON value.
 func sensitive(v any, redact func(string) string) bool {

@@ -18,7 +18,7 @@ import (
 	"bake/step"
 )
 
-// head is what the journals of these tests begin with.
+// head is the head of the journals in these tests.
 type head struct{ Name string }
 
 func journal(t *testing.T, redact func(string) string) (*step.FileJournal, string) {
@@ -29,7 +29,7 @@ func journal(t *testing.T, redact func(string) string) (*step.FileJournal, strin
 	return j, path
 }
 
-// hide takes the word hunter2 out of texts.
+// hide removes the word hunter2 from a text.
 func hide(text string) string { return strings.ReplaceAll(text, "hunter2", "<sensitive>") }
 
 // read reads a journal in both ways, which must agree.
@@ -162,8 +162,8 @@ func TestJournalTorn(t *testing.T) {
 	}
 }
 
-// TestDiscardUnbegun: what is left of a run that was killed before the head of its journal
-// was whole is deleted; the journal of a run that has begun, or begins just now, is not.
+// TestDiscardUnbegun checks that a journal without a complete head is deleted, unless its run has
+// started or is starting now.
 func TestDiscardUnbegun(t *testing.T) {
 	j, path := journal(t, nil)
 	if err := step.DiscardUnbegun(path); !errors.Is(err, step.ErrLive) {
@@ -182,8 +182,8 @@ func TestDiscardUnbegun(t *testing.T) {
 	}
 }
 
-// TestCreateAmongSweeps: a run that begins while sweeps look for what killed runs have left
-// has its journal and its ledger under their names when it goes on.
+// TestCreateAmongSweeps checks that a run that starts during sweeps ends up with its journal and
+// its ledger in place.
 func TestCreateAmongSweeps(t *testing.T) {
 	dir := t.TempDir()
 	const runs = 100
@@ -219,8 +219,8 @@ func TestCreateAmongSweeps(t *testing.T) {
 	sweeps.Wait()
 }
 
-// TestJournalDamage: a line that cannot be read is an error that names it. What the head
-// says is known all the same, unless the head is damaged.
+// TestJournalDamage checks that an unreadable line is an error that names it, and that the head is
+// returned unless it is damaged.
 func TestJournalDamage(t *testing.T) {
 	const start = `{"head":{"Name":"it"}}` + "\n"
 	for text, want := range map[string]string{
@@ -246,9 +246,9 @@ func TestJournalDamage(t *testing.T) {
 	}
 }
 
-// TestJournalSecrets: nothing of a sensitive value is written down, whether it is in the
-// head or in a result, escaped or not, and the journal says why there is nothing. The rest
-// of the head stays.
+// TestJournalSecrets checks that no sensitive value is written, whether it is in the head or in a
+// result, escaped or not, and that the journal says why it has no results. The rest of the head
+// stays.
 func TestJournalSecrets(t *testing.T) {
 	secret := `p"<hunter2>` + "\n"
 	redact := func(text string) string { return strings.ReplaceAll(text, secret, "<sensitive>") }
@@ -311,11 +311,11 @@ func TestJournalBound(t *testing.T) {
 	j, path := journal(t, hide)
 	j.Record("a", "one", json.RawMessage(`"`+strings.Repeat("x", 5<<20)+`"`))
 	must(t, j.Close(true))
-	if _, _, err := read(t, path); err == nil || !strings.Contains(err.Error(), "too much to remember") {
+	if _, _, err := read(t, path); err == nil || !strings.Contains(err.Error(), "its journal would be too large") {
 		t.Error(err)
 	}
 	must(t, os.Truncate(path, 65<<20))
-	if _, _, err := read(t, path); err == nil || !strings.Contains(err.Error(), "no journal that bake has written") {
+	if _, _, err := read(t, path); err == nil || !strings.Contains(err.Error(), "not a journal written by bake") {
 		t.Error(err)
 	}
 }

@@ -159,7 +159,7 @@ func replay(d disk, f file) (*FileLedger, error) {
 	case lost > 1:
 		l.Damage = fmt.Errorf("%d lines cannot be read; the first: %w", lost, first)
 	case n > 0 && !headed:
-		l.Damage = errors.New("line 1: it does not say which run the ledger is of")
+		l.Damage = errors.New("line 1: it does not name the run")
 	}
 	if err := f.Truncate(l.size); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func replay(d disk, f file) (*FileLedger, error) {
 // into memory.
 const longestLine = 4 << 20
 
-var errLong = errors.New("no line of a ledger is that long")
+var errLong = errors.New("it is too long for a line of a ledger")
 
 // wholeLines returns an iterator over the complete lines of r, each of which is valid until the
 // next one is read. A line that is too long yields errLong instead. The sizes of the lines are

@@ -45,7 +45,7 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get("Origin") == "" { // browsers always send it with a WebSocket
-		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
+		http.Error(w, "The console does not accept requests from other sites.", http.StatusForbidden)
 		return
 	}
 	select {

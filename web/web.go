@@ -154,7 +154,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Another site may control the name and let it point here.
 		http.Error(w, "The console answers at an IP address or at localhost alone.", http.StatusMisdirectedRequest)
 	case !c.sameOrigin(r):
-		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
+		http.Error(w, "The console does not accept requests from other sites.", http.StatusForbidden)
 	case r.URL.Path == c.path && r.URL.Query().Has("token"):
 		c.enter(w, r)
 	case !c.known(r):

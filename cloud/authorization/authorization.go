@@ -70,7 +70,7 @@ func Decode(encoded string) (string, error) {
 	}
 	var m Message
 	if err := json.Unmarshal(text, &m); err != nil || m.Context.Action == "" {
-		return "", errors.New("it holds no message")
+		return "", errors.New("it contains no message")
 	}
 	return string(text), nil
 }

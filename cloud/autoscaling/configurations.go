@@ -19,7 +19,7 @@ func (s *Service) CreateLaunchConfiguration(ctx context.Context, in *autoscaling
 	}
 	switch {
 	case in.InstanceId != nil:
-		return nil, invalid("The embedded cloud makes no launch configurations of instances: give an ImageId and an InstanceType.")
+		return nil, invalid("The embedded cloud cannot create launch configurations from instances: specify an ImageId and an InstanceType.")
 	case aws.ToString(in.ImageId) == "" || aws.ToString(in.InstanceType) == "":
 		return nil, invalid("Valid requests must contain either the InstanceID parameter or both the ImageId and InstanceType parameters.")
 	}

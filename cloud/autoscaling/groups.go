@@ -41,7 +41,7 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Cr
 		return nil, err
 	}
 	if in.InstanceId != nil {
-		return nil, invalid("The embedded cloud makes no groups of instances: give a LaunchTemplate, a MixedInstancesPolicy or a LaunchConfigurationName.")
+		return nil, invalid("The embedded cloud cannot create groups from instances: specify a LaunchTemplate, a MixedInstancesPolicy or a LaunchConfigurationName.")
 	}
 	if aws.ToString(in.VPCZoneIdentifier) == "" && len(in.AvailabilityZones)+len(in.AvailabilityZoneIds) == 0 {
 		return nil, invalid("At least one Availability Zone or VPC Subnet is required.")

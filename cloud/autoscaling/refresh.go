@@ -161,11 +161,11 @@ func preferences(in *autoscaling.StartInstanceRefreshInput) (*autoscaling.Refres
 	if *p.AutoRollback {
 		want := in.DesiredConfiguration
 		if want == nil {
-			return nil, invalid("AutoRollback needs a desired configuration.")
+			return nil, invalid("AutoRollback requires a desired configuration.")
 		}
 		for _, spec := range specsOf(want.LaunchTemplate, want.MixedInstancesPolicy) {
 			if v := aws.ToString(spec.Version); v == "" || v == "$Latest" || v == "$Default" {
-				return nil, invalid("AutoRollback needs a desired configuration that names the version of its launch template by its number.")
+				return nil, invalid("AutoRollback requires a desired configuration with a numeric launch template version.")
 			}
 		}
 	}

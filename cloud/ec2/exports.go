@@ -138,14 +138,14 @@ func (s *state) exportable(c wire.Caller, id *string) (root contents, size int64
 		}
 	}
 	if len(further) > 0 {
-		return root, 0, wire.Errorf("Unsupported", "Only images with a single volume are exported: the image '%s' has volumes besides its root, from snapshots: %s.", *id, strings.Join(further, ", "))
+		return root, 0, wire.Errorf("Unsupported", "Only images with a single volume can be exported: the image '%s' has volumes besides its root, from snapshots: %s.", *id, strings.Join(further, ", "))
 	}
 	for _, b := range img.BlockDeviceMappings {
 		switch {
 		case b.Ebs == nil || b.Ebs.SnapshotId == nil:
 			continue
 		case aws.ToBool(b.Ebs.Encrypted):
-			return root, 0, wire.Errorf("Unsupported", "The image '%s' is encrypted; such images are not exported.", *id)
+			return root, 0, wire.Errorf("Unsupported", "The image '%s' is encrypted; such images cannot be exported.", *id)
 		}
 		snap, err := s.copySource(c, img, *b.Ebs.SnapshotId)
 		if err != nil {
@@ -242,9 +242,9 @@ func (s *state) CancelExportTask(ctx context.Context, in *ec2.CancelExportTaskIn
 	}
 	switch {
 	case *t.Status != importActive:
-		return nil, wire.Errorf("IncorrectState", "The export task %s cannot be cancelled any more: it is %s.", *t.ExportImageTaskId, *t.Status)
+		return nil, wire.Errorf("IncorrectState", "The export task %s can no longer be cancelled: it is %s.", *t.ExportImageTaskId, *t.Status)
 	case aws.ToString(t.StatusMessage) == exportSealed:
-		return nil, wire.Errorf("IncorrectState", "The export task %s cannot be cancelled any more: its object is being written.", *t.ExportImageTaskId)
+		return nil, wire.Errorf("IncorrectState", "The export task %s can no longer be cancelled: its object is being written.", *t.ExportImageTaskId)
 	}
 	err = s.exports.Edit(*t.ExportImageTaskId, func(t *exportTask) {
 		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String("cancelled by the user"), nil
@@ -261,7 +261,7 @@ func (s *state) repairExports() error {
 		if *s.exports.Rows[id].Status != importActive {
 			continue
 		}
-		err := s.exports.Edit(id, func(t *exportTask) { t.end(errors.New("the embedded cloud ended during the export")) })
+		err := s.exports.Edit(id, func(t *exportTask) { t.end(errors.New("the embedded cloud was stopped during the export")) })
 		if err != nil {
 			return err
 		}

@@ -13,17 +13,18 @@ import (
 	"bake/cloud/wire"
 )
 
-// offers are images of which only the publications may be asked for.
+// offers is an image store of which only Publications may be called.
 type offers struct{ Images }
 
 func (offers) Publications() ([]Publication, error) { return nil, nil }
 
-// open accepts every object, and stores none.
+// open accepts every object and stores nothing.
 type open struct{ Objects }
 
 func (open) Accepts(wire.Caller, string, string, http.Header) error { return nil }
 
-// TestExportCancelledAtOnce: an export that is cancelled before its work has begun makes no disk.
+// TestExportCancelledAtOnce checks that an export that is cancelled before its work starts makes no
+// disk.
 func TestExportCancelledAtOnce(t *testing.T) {
 	caller := wire.Caller{Account: "111122223333", Region: "us-east-1"}
 	ctx := wire.WithCaller(t.Context(), caller)
@@ -47,7 +48,7 @@ func TestExportCancelledAtOnce(t *testing.T) {
 	if _, err := st.CancelExportTask(ctx, &ec2.CancelExportTaskInput{ExportTaskId: out.ExportImageTaskId}); err != nil {
 		t.Fatal(err)
 	}
-	work[0](&Service{env: e, guarded: durable.Guard(st)}) // which would panic if it asked for a disk
+	work[0](&Service{env: e, guarded: durable.Guard(st)}) // would panic if it exported a disk
 	if task := st.exports.Rows[*out.ExportImageTaskId]; *task.Status != importDeleted || *task.StatusMessage != "cancelled by the user" {
 		t.Errorf("%+v", task.ExportImageTask)
 	}
@@ -57,13 +58,14 @@ func TestExportCancelledAtOnce(t *testing.T) {
 	if err := st.exports.Edit(*out.ExportImageTaskId, func(t *exportTask) { t.Status, t.StatusMessage = aws.String(importActive), aws.String(exportSealed) }); err != nil {
 		t.Fatal(err)
 	}
-	const sealed = "cannot be cancelled any more: its object is being written."
+	const sealed = "can no longer be cancelled: its object is being written."
 	if _, err := st.CancelExportTask(ctx, &ec2.CancelExportTaskInput{ExportTaskId: out.ExportImageTaskId}); err == nil || !strings.HasSuffix(err.Error(), sealed) {
 		t.Errorf("%v, want %s", err, sealed)
 	}
 }
 
-// TestExportSingleVolume: an image with further volumes is refused with their names.
+// TestExportSingleVolume checks that the export of an image with more than one volume is refused,
+// with the names of the others.
 func TestExportSingleVolume(t *testing.T) {
 	caller := wire.Caller{Account: "111122223333", Region: "us-east-1"}
 	e := &env{opts: Options{Dir: t.TempDir(), Clock: SystemClock{}, Images: offers{}, Wrote: func() {}}, ctx: t.Context()}

@@ -38,7 +38,7 @@ func (s *state) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunchIn
 	case t != nil && aws.ToString(t.Version) == "":
 		return nil, missing("LaunchTemplate.Version")
 	case t != nil && (t.LaunchTemplateId == nil) == (t.LaunchTemplateName == nil):
-		return nil, wire.Errorf("InvalidParameterCombination", "Give either the id or the name of the launch template.")
+		return nil, wire.Errorf("InvalidParameterCombination", "Specify either the id or the name of the launch template.")
 	case img.Platform != types.PlatformValuesWindows:
 		return nil, wire.Errorf("UnsupportedOperation", "The image '%s' is not a Windows AMI. Fast launch is for Windows AMIs only.", *img.ImageId)
 	}

@@ -105,7 +105,7 @@ func (r *Fault) checkEffect() error {
 		is        string // format of the message that says which effects use it
 	}{
 		{r.For != 0, e.lasting(), "for", `"for" is for the effects delay, stuck, interrupt, hang, unreachable and metadata, not for %s`},
-		{r.Times != 0, e == EffectHide, "times", `"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`},
+		{r.Times != 0, e == EffectHide, "times", `"times" is for the effect hide, not for %s; "calls" is the number of calls that a rule applies to`},
 		{r.Code != "" || r.Message != "", e == EffectError || e == EffectFail, "code", `"code" and "message" are for the effects error and fail, not for %s`},
 		{r.Status != 0, e == EffectError || e == EffectMetadata, "status", `"status" is for the effects error and metadata, not for %s`},
 		{r.After != 0, e.onMachine(), "after", `"after" is for the effects ` + strings.Replace(oneOf(onMachine), " or ", " and ", 1) + `, not for %s`},
@@ -115,7 +115,7 @@ func (r *Fault) checkEffect() error {
 		}
 	}
 	if launches := e == EffectError || e == EffectFail || e == EffectStuck || e.onMachine(); (r.Zone != "" || r.InstanceType != "") && !launches {
-		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", e)
+		return fmt.Errorf("zone and instance_type are for rules about launches; the effect %s does not apply to launches", e)
 	}
 	return nil
 }
@@ -125,11 +125,11 @@ func (r *Fault) checkLaunches() error {
 	of := faultTargets[r.Effect]
 	switch {
 	case r.aboutLaunch() && !r.isFor(launching...):
-		return errors.New("the rule is about launches: its action can be RunInstances, CreateFleet or StartInstances, of ec2")
+		return errors.New("the rule is about launches: its action must be RunInstances, CreateFleet or StartInstances of ec2")
 	case r.aboutPools() && !r.isFor("RunInstances", "CreateFleet"):
-		return errors.New("the rule is about capacity for launches: its action can be RunInstances or CreateFleet, of ec2")
+		return errors.New("the rule is about capacity for launches: its action must be RunInstances or CreateFleet of ec2")
 	case of != nil && !r.isFor(of...):
-		return fmt.Errorf("the effect %s is for what these actions of ec2 start or make: %s", r.Effect, strings.Join(of, ", "))
+		return fmt.Errorf("the effect %s applies only to these actions of ec2: %s", r.Effect, strings.Join(of, ", "))
 	}
 	return nil
 }

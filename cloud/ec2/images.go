@@ -502,7 +502,7 @@ func (s *state) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping
 		i := slices.IndexFunc(out, func(b types.BlockDeviceMapping) bool { return *b.DeviceName == name })
 		switch {
 		case m.NoDevice != nil && name == aws.ToString(img.RootDeviceName):
-			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be left out", name)
+			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be omitted", name)
 		case m.NoDevice != nil:
 		case i >= 0 && m.Ebs != nil:
 			if size := m.Ebs.VolumeSize; size != nil && *size < *out[i].Ebs.VolumeSize {
@@ -764,7 +764,7 @@ func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (
 		return nil, err
 	}
 	if aws.ToString(in.ImageLocation) != "" {
-		return nil, wire.Errorf("Unsupported", "The embedded cloud has no S3 buckets to register images from.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud cannot register images from S3 buckets.")
 	}
 	if err := errors.Join(s.checkName(c, in.Name), checkDescription(in.Description)); err != nil {
 		return nil, err

@@ -237,7 +237,7 @@ func (s *state) repairImports() error {
 		err := s.imports.Edit(id, func(t *importTask) {
 			if *t.Status == importActive {
 				t.Status, t.Progress = aws.String(importDeleted), nil
-				t.StatusMessage = aws.String("ServerError: the embedded cloud ended during the import")
+				t.StatusMessage = aws.String("ServerError: the embedded cloud was stopped during the import")
 			}
 		})
 		if err != nil {

@@ -48,7 +48,7 @@ var (
 	reasonUser     = reason{"Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated"}
 	reasonInside   = reason{"Client.InstanceInitiatedShutdown", "Instance initiated shutdown", ""}
 	reasonShutdown = reason{"Server.ScheduledStop", "The embedded cloud was shut down", "Service initiated"}
-	reasonDied     = reason{"Server.InternalError", "The embedded cloud ended without shutting the instance down", "Service initiated"}
+	reasonDied     = reason{"Server.InternalError", "The embedded cloud was stopped without shutting down the instance", "Service initiated"}
 )
 
 func reasonError(err error) reason {
@@ -86,7 +86,7 @@ func (r *runner) aim(g goal, why reason) {
 	}
 }
 
-var errHalted = errors.New("the instance is to end")
+var errHalted = errors.New("the instance is ending")
 
 // halt ends r's machine, or the work before it starts, according to r's goal.
 func (s *state) halt(ctx context.Context, id string, r *runner) {
@@ -163,7 +163,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	}
 	if !in.booted() {
 		if arch := processorOf(in.Architecture); arch != "" && arch != runtime.GOARCH {
-			s.opts.Progress(Progress{Note: fmt.Sprintf("The programs of %s are for %s and run in emulation here, many times slower.", id, in.Architecture)})
+			s.opts.Progress(Progress{Note: fmt.Sprintf("The programs of %s are for %s and run in emulation on this host, many times slower.", id, in.Architecture)})
 		}
 		if err := s.opts.Clock.Sleep(ctx, s.delays().Launch); err != nil {
 			return nil, err
@@ -176,7 +176,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	if blank, err := s.upper(id).Empty(); err != nil {
 		return nil, err
 	} else if blank && len(in.Layers) == 0 {
-		return nil, fmt.Errorf("the root volume of the image %s is blank: there is nothing to start", *in.ImageId)
+		return nil, fmt.Errorf("the root volume of the image %s is blank: there is nothing to boot", *in.ImageId)
 	}
 	err := s.placeVolumes(ctx, id)
 	if err != nil {

@@ -47,7 +47,7 @@ func (s *state) LockSnapshot(ctx context.Context, in *ec2.LockSnapshotInput) (*e
 		return nil, err
 	}
 	if r.lockState(now) == types.LockStateCompliance && (in.LockMode != types.LockModeCompliance || in.CoolOffPeriod != nil || !l.LockExpiresOn.After(*r.Lock.LockExpiresOn)) {
-		return nil, wire.Errorf("OperationNotPermitted", "The snapshot %s is locked in compliance mode and its cooling-off period is over: the lock can only be made longer.", *r.SnapshotId)
+		return nil, wire.Errorf("OperationNotPermitted", "The snapshot %s is locked in compliance mode and its cooling-off period is over: the lock can only be extended.", *r.SnapshotId)
 	}
 	l.SnapshotId, l.OwnerId = r.SnapshotId, r.OwnerId
 	if err := s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Lock = l }); err != nil {
@@ -65,9 +65,9 @@ func newLock(in *ec2.LockSnapshotInput, now time.Time) (*types.LockedSnapshotsIn
 	l := &types.LockedSnapshotsInfo{LockCreatedOn: &now, LockDurationStartTime: &now, LockState: types.LockState(in.LockMode), CoolOffPeriod: in.CoolOffPeriod}
 	switch days, hours := aws.ToInt32(in.LockDuration), aws.ToInt32(in.CoolOffPeriod); {
 	case in.LockDuration != nil && in.ExpirationDate != nil:
-		return nil, wire.Errorf("InvalidParameterCombination", "Give either LockDuration or ExpirationDate.")
+		return nil, wire.Errorf("InvalidParameterCombination", "Specify either LockDuration or ExpirationDate.")
 	case in.CoolOffPeriod != nil && in.LockMode != types.LockModeCompliance:
-		return nil, wire.Errorf("InvalidParameterCombination", "The parameter CoolOffPeriod is for the lock mode compliance only.")
+		return nil, wire.Errorf("InvalidParameterCombination", "The parameter CoolOffPeriod requires the lock mode compliance.")
 	case in.CoolOffPeriod != nil && (hours < 1 || hours > 72):
 		return nil, invalidValue("Value ( %d ) for parameter CoolOffPeriod is invalid. Expecting a value between 1 and 72.", hours)
 	case in.LockDuration != nil && (days < 1 || days > 36500):

@@ -70,7 +70,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 			return fmt.Errorf("delays: factor %v is not between 0 and 1000", *f)
 		}
 		if head.Profile == "" {
-			return errors.New("delays: factor multiplies the delays of a profile: name one, such as aws")
+			return errors.New("delays: factor multiplies the delays of a profile: specify one, such as aws")
 		}
 		for _, field := range fields {
 			*field = time.Duration(float64(*field) * *f)
@@ -79,7 +79,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 	for name, raw := range named {
 		field := fields[name]
 		if field == nil {
-			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image, copy and usage, besides profile and factor", name)
+			return fmt.Errorf("delays: unknown delay %q; use launch, stop, terminate, snapshot, image, copy, usage, profile or factor", name)
 		}
 		var text string
 		err := json.Unmarshal(raw, &text)

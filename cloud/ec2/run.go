@@ -241,7 +241,7 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 // if it names one.
 func checkInterface(in *ec2.RunInstancesInput) error {
 	if len(in.NetworkInterfaces) > 1 {
-		return wire.Errorf("Unsupported", "An instance of the embedded cloud has one network interface.")
+		return wire.Errorf("Unsupported", "An instance of the embedded cloud can be launched with only one network interface.")
 	}
 	if len(in.NetworkInterfaces) == 1 && (aws.ToString(in.SubnetId) != "" || len(in.SecurityGroupIds)+len(in.SecurityGroups) > 0) {
 		return wire.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
@@ -250,7 +250,7 @@ func checkInterface(in *ec2.RunInstancesInput) error {
 		i := in.NetworkInterfaces[0]
 		switch {
 		case aws.ToString(i.SubnetId) != "" || len(i.Groups) > 0 || aws.ToString(i.PrivateIpAddress) != "" || aws.ToString(in.PrivateIpAddress) != "" || aws.ToString(i.Description) != "":
-			return wire.Errorf("InvalidParameterCombination", "A network interface that exists has its subnet, security groups, private address and description: they may not be specified together with a network interface ID")
+			return wire.Errorf("InvalidParameterCombination", "A subnet, security groups, a private address and a description may not be specified together with a network interface ID")
 		case aws.ToBool(i.AssociatePublicIpAddress):
 			return wire.Errorf("InvalidParameterCombination", "A public address can only be given to a new network interface, not to an existing one")
 		case aws.ToBool(i.DeleteOnTermination):

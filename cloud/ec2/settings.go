@@ -193,7 +193,7 @@ func (s *state) ReplaceImageCriteriaInAllowedImagesSettings(ctx context.Context,
 		case slices.Contains(c.ImageProviders, "none") && len(c.ImageProviders) > 1:
 			return nil, wire.Errorf("InvalidParameterCombination", "The image provider none cannot be combined with others.")
 		case c.ScanResultCondition != nil:
-			return nil, wire.Errorf("Unsupported", "The embedded cloud scans no images, and so has no scan results to ask for.")
+			return nil, wire.Errorf("Unsupported", "The embedded cloud does not scan images, so there are no scan results.")
 		}
 		var row types.ImageCriterion
 		if err := recast(c, &row); err != nil {

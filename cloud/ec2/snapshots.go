@@ -151,7 +151,7 @@ func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInpu
 	}
 	for _, id := range spec.ExcludeDataVolumeIds {
 		if !row.hasVolume(id) || row.root() != nil && *row.root().Ebs.VolumeId == id {
-			return nil, invalidValue("The volume '%s' is no data volume of the instance '%s'.", id, *row.InstanceId)
+			return nil, invalidValue("The volume '%s' is not a data volume of the instance '%s'.", id, *row.InstanceId)
 		}
 	}
 	if len(rows) == 0 {

@@ -28,9 +28,9 @@ func (s *Service) RequestSpotInstances(ctx context.Context, in *ec2.RequestSpotI
 	case spec == nil:
 		return nil, missing("LaunchSpecification")
 	case cmp.Or(in.Type, types.SpotInstanceTypeOneTime) != types.SpotInstanceTypeOneTime:
-		return nil, wire.Errorf("Unsupported", "The embedded cloud has spot requests of the type one-time only.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud supports only Spot requests of the type one-time.")
 	case in.InstanceInterruptionBehavior != "" && in.InstanceInterruptionBehavior != types.InstanceInterruptionBehaviorTerminate:
-		return nil, wire.Errorf("Unsupported", "The embedded cloud terminates spot instances that it interrupts.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud can only terminate Spot Instances that it interrupts.")
 	}
 	launch := &ec2.RunInstancesInput{MinCount: &count, MaxCount: &count, DryRun: in.DryRun, ClientToken: in.ClientToken, SecurityGroups: spec.SecurityGroups,
 		InstanceMarketOptions: &types.InstanceMarketOptionsRequest{MarketType: types.MarketTypeSpot, SpotOptions: &types.SpotMarketOptions{MaxPrice: in.SpotPrice}},

@@ -84,7 +84,7 @@ func (s *state) CreateStoreImageTask(ctx context.Context, in *ec2.CreateStoreIma
 		return nil, err
 	}
 	if *img.OwnerId != c.Account && !s.permitted(img, c.Account) {
-		return nil, wire.Errorf("AuthFailure", "The image '%s' is not yours, and is shared with everybody only: such images cannot be stored.", *img.ImageId)
+		return nil, wire.Errorf("AuthFailure", "The image '%s' belongs to another account and is only shared publicly: such images cannot be stored.", *img.ImageId)
 	}
 	key, header := *img.ImageId+".bin", s.storedHeader(img, in.S3ObjectTags)
 	about, sources, err := s.toStore(c, img)
@@ -253,7 +253,7 @@ var storeFilters = filters{"bucket": "Bucket", "task-state": "StoreTaskState"}
 func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeStoreImageTasksInput) (*ec2.DescribeStoreImageTasksOutput, error) {
 	switch {
 	case len(in.ImageIds) > 20:
-		return nil, invalidValue("Up to 20 images can be asked for, not %d.", len(in.ImageIds))
+		return nil, invalidValue("At most 20 image ids are allowed, not %d.", len(in.ImageIds))
 	case len(in.ImageIds) > 0 && in.MaxResults != nil:
 		return nil, wire.Errorf("InvalidParameterCombination", "The parameter ImageIds cannot be used with the parameter MaxResults")
 	}
@@ -302,7 +302,7 @@ func (s *state) repairStoreTasks() error {
 			continue
 		}
 		err := s.stores.Edit(id, func(t *storeTask) {
-			t.end(wire.Errorf("InternalError", "The embedded cloud ended while the image was stored."))
+			t.end(wire.Errorf("InternalError", "The embedded cloud was stopped while the image was being stored."))
 		})
 		if err != nil {
 			return err
@@ -340,7 +340,7 @@ func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
 		return stored, err
 	}
 	if err := json.Unmarshal(text, &stored); err != nil || stored.Form != storedForm {
-		return stored, errors.New("it is no stored image")
+		return stored, errors.New("it is not a stored image")
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return stored, err
@@ -357,7 +357,7 @@ const maxStoredLayers, maxStoredDevices = 500, 50
 // checked.
 func (i *storedImage) check() error {
 	bad := func(what string, value any) error {
-		return fmt.Errorf("its %s %.80q is not one", what, fmt.Sprint(value))
+		return fmt.Errorf("its %s %.80q is invalid", what, fmt.Sprint(value))
 	}
 	switch {
 	case !imageName().MatchString(i.Name):
@@ -377,7 +377,7 @@ func (i *storedImage) check() error {
 	case i.Sriov != "" && i.Sriov != "simple":
 		return bad("SR-IOV support", i.Sriov)
 	case len(i.Devices) > maxStoredDevices:
-		return fmt.Errorf("it has %d devices; it can have %d", len(i.Devices), maxStoredDevices)
+		return fmt.Errorf("it has %d devices; at most %d are allowed", len(i.Devices), maxStoredDevices)
 	}
 	if err := checkTags(i.Tags); err != nil {
 		return err
@@ -405,7 +405,7 @@ func (d *storedDevice) check() error {
 	case !validDevice(name) || len(aws.ToString(d.Mapping.VirtualName)) > 32:
 		return fmt.Errorf("a device cannot be named %.80q", name)
 	case ebs == nil && d.Snapshot != nil, ebs != nil && (ebs.SnapshotId != nil || ebs.KmsKeyId != nil || ebs.Encrypted != nil || ebs.OutpostArn != nil):
-		return fmt.Errorf("the device %s is mapped to what is not in it", name)
+		return fmt.Errorf("the device %s refers to a snapshot that is not in the object", name)
 	case ebs == nil:
 		d.Mapping = types.BlockDeviceMapping{DeviceName: &name, VirtualName: d.Mapping.VirtualName}
 		return nil

@@ -205,7 +205,7 @@ func (s *state) ModifySubnetAttribute(ctx context.Context, in *ec2.ModifySubnetA
 		}
 	}
 	if in.PrivateDnsHostnameTypeOnLaunch == types.HostnameTypeResourceName {
-		return nil, wire.Errorf("Unsupported", "The embedded cloud names instances by their addresses only.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud only supports host names derived from IP addresses.")
 	}
 	if f := in.MapPublicIpOnLaunch; f != nil {
 		err = s.editNetwork(c, func(n *networking) { n.Subnets[i].MapPublicIpOnLaunch = aws.Bool(aws.ToBool(f.Value)) })

@@ -252,7 +252,7 @@ func (s *state) DeleteLaunchTemplateVersions(ctx context.Context, in *ec2.Delete
 	for _, name := range in.Versions {
 		number, err := strconv.ParseInt(name, 10, 64)
 		if err != nil {
-			return nil, invalidValue("Invalid launch template version '%s': a version to delete is given by its number.", name)
+			return nil, invalidValue("Invalid launch template version '%s': versions to delete must be numbers.", name)
 		}
 		var wrong *types.ResponseError
 		if _, err := t.version(name); err != nil || slices.Contains(gone, number) {
@@ -481,14 +481,14 @@ func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
 		return id, nil
 	}
 	if s.opts.Parameter == nil {
-		return nil, wire.Errorf("Unsupported", "There is no Systems Manager to resolve '%s'.", *id)
+		return nil, wire.Errorf("Unsupported", "'%s' cannot be resolved: there is no Systems Manager.", *id)
 	}
 	value, kind, err := s.opts.Parameter(ctx, name)
 	switch {
 	case err != nil:
 		return nil, invalidValue("The parameter '%s' that the image id refers to could not be resolved: %s", name, wire.AsError(err).Message)
 	case kind != "aws:ec2:image" && !strings.HasPrefix(name, "/aws/service/"):
-		return nil, invalidValue("The parameter '%s' has the data type %s; an image id needs one of the data type aws:ec2:image.", name, kind)
+		return nil, invalidValue("The parameter '%s' has the data type %s; image ids require the data type aws:ec2:image.", name, kind)
 	}
 	return &value, nil
 }

@@ -166,7 +166,7 @@ func (s *state) RestoreSnapshotTier(ctx context.Context, in *ec2.RestoreSnapshot
 	permanent, days, now := aws.ToBool(in.PermanentRestore), aws.ToInt32(in.TemporaryRestoreDays), s.opts.Clock.Now()
 	switch {
 	case permanent && in.TemporaryRestoreDays != nil:
-		return nil, wire.Errorf("InvalidParameterCombination", "Give either PermanentRestore or TemporaryRestoreDays.")
+		return nil, wire.Errorf("InvalidParameterCombination", "Specify either PermanentRestore or TemporaryRestoreDays.")
 	case !permanent && in.TemporaryRestoreDays == nil:
 		return nil, missing("TemporaryRestoreDays")
 	case !permanent && (days < 1 || days > maxRestoreDays):

@@ -120,7 +120,7 @@ func checkMappings(want []types.BlockDeviceMapping) error {
 		case seen[name]:
 			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is used in more than one block-device mapping", name)
 		case m.Ebs == nil && aws.ToString(m.VirtualName) == "" && m.NoDevice == nil:
-			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is mapped to nothing. Give Ebs, VirtualName or NoDevice.", name)
+			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' has no mapping. Specify Ebs, VirtualName or NoDevice.", name)
 		}
 		seen[name] = true
 		if m.Ebs != nil {
@@ -152,7 +152,7 @@ func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMappi
 		i := slices.IndexFunc(mappings, func(have types.BlockDeviceMapping) bool { return *have.DeviceName == name })
 		if m.NoDevice != nil {
 			if name == aws.ToString(img.RootDeviceName) {
-				return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be left out", name)
+				return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be omitted", name)
 			}
 			if i >= 0 {
 				mappings = slices.Delete(mappings, i, i+1)

@@ -50,7 +50,7 @@ func (s *Store) CheckNew(owner, name string) error {
 	}
 	for _, other := range all {
 		if other.Owner == owner && other.Name == name && other.ID == "" {
-			return fmt.Errorf("account %s has an image named %s already: choose another name, or give -replace for one that was imported", owner, name)
+			return fmt.Errorf("account %s has an image named %s already: choose another name, or use -replace if it was imported", owner, name)
 		}
 	}
 	return nil
@@ -123,7 +123,7 @@ var (
 // with that id work.
 func (s *Store) Alias(id, releaseID string) error {
 	if !imageIDPattern().MatchString(id) {
-		return fmt.Errorf("image id %q: it must be like ami-0123456789abcdef0", id)
+		return fmt.Errorf("image id %q: it must have the form ami-0123456789abcdef0", id)
 	}
 	r, err := s.release(releaseID)
 	if err != nil {

@@ -243,7 +243,7 @@ func (s *Store) Make(ctx context.Context, id string, replace bool, o EnsureOptio
 }
 
 func errThere(id string) error {
-	return fmt.Errorf("there is a base of %s already: give -replace to make it anew", id)
+	return fmt.Errorf("the base of %s already exists: use -replace to make it again", id)
 }
 
 // making makes the base of a release. If replace is not set and another process has just made it,
@@ -259,7 +259,7 @@ func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace 
 	}
 	defer unlock()
 	if r.Suite == "" {
-		return Base{}, fmt.Errorf("%s is not made of packages from a mirror: name a container image of it, with bake cloud base %s -from IMAGE", r.Title, id)
+		return Base{}, fmt.Errorf("%s cannot be made from a mirror: make it from a container image with 'bake cloud base %s -from IMAGE'", r.Title, id)
 	}
 	if b, err := s.Base(id); !replace && !errors.Is(err, ErrNotFound) {
 		return b, err

@@ -107,7 +107,7 @@ var (
 // that name. Zero fields are set from the base.
 func (s *Store) Publish(p Publication) error {
 	if !ownerPattern().MatchString(p.Owner) {
-		return fmt.Errorf("owner %q: give an account id, which has 12 digits", p.Owner)
+		return fmt.Errorf("owner %q: use an account id of 12 digits", p.Owner)
 	}
 	if !namePattern().MatchString(p.Name) {
 		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", p.Name)

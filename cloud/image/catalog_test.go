@@ -127,8 +127,8 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-// TestReleases: each release's images are those of its publisher, and the newest of each
-// is never deprecated.
+// TestReleases checks that the images of each release belong to its publisher, and that the newest
+// of each is not deprecated.
 func TestReleases(t *testing.T) {
 	all, err := openStore(t, t.TempDir()).Publications()
 	if err != nil {
@@ -165,8 +165,8 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// TestRecall: a name that an image of a release may have had on another day is found,
-// and stays.
+// TestRecall checks that a name that an image of a release may have had on another day is found and
+// published.
 func TestRecall(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -191,8 +191,8 @@ func TestRecall(t *testing.T) {
 	}
 }
 
-// TestRecallWithoutBase: what is made of a container image is found only when it has been
-// made, and so is what an older store has published.
+// TestRecallWithoutBase checks that images of a release that is made from a container image are
+// found only once its base exists, including those that an older store has published.
 func TestRecallWithoutBase(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	name := "al2023-ami-2023.7.20250101.0-kernel-6.1-" + image.EC2Arch(runtime.GOARCH)
@@ -221,7 +221,7 @@ func TestRecallWithoutBase(t *testing.T) {
 	}
 }
 
-// TestAlias: an AWS image id refers to a release.
+// TestAlias checks that the id of an AWS image can refer to a release.
 func TestAlias(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	for _, release := range []string{"debian-12", "ubuntu-22.04"} {
@@ -237,7 +237,7 @@ func TestAlias(t *testing.T) {
 	if len(all) != 1 || all[0].Base != "ubuntu-22.04" || all[0].LoginUser != "ubuntu" || all[0].RootDeviceName != "/dev/sda1" {
 		t.Errorf("%+v", all)
 	}
-	if err := s.Alias("ami-x", "ubuntu-22.04"); err == nil || !strings.Contains(err.Error(), "must be like ami-") {
+	if err := s.Alias("ami-x", "ubuntu-22.04"); err == nil || !strings.Contains(err.Error(), "must have the form ami-") {
 		t.Errorf("no id: %v", err)
 	}
 	if err := s.Alias("ami-0c4f7023847b90238", "ubuntu-1"); err == nil || !strings.Contains(err.Error(), "choose one of ubuntu-20.04") {
@@ -245,8 +245,8 @@ func TestAlias(t *testing.T) {
 	}
 }
 
-// TestFillRelease: what is imported as a release has the release's user and device, and
-// is not replaced unless that is asked for.
+// TestFillRelease checks that a base imported as a release has the release's login user and root
+// device, and that it is replaced only if requested.
 func TestFillRelease(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	n := 0
@@ -265,10 +265,10 @@ func TestFillRelease(t *testing.T) {
 	if lacks, err := s.Lacks(b); err != nil || len(lacks) != 4 {
 		t.Errorf("it lacks %q, %v", lacks, err)
 	}
-	if _, err := s.FillRelease(t.Context(), "ubuntu-22.04", false, fill); err == nil || !strings.Contains(err.Error(), "give -replace") || n != 1 {
+	if _, err := s.FillRelease(t.Context(), "ubuntu-22.04", false, fill); err == nil || !strings.Contains(err.Error(), "use -replace") || n != 1 {
 		t.Errorf("again: %v after %d imports", err, n)
 	}
-	if _, err := s.Make(t.Context(), "ubuntu-22.04", false, image.EnsureOptions{}); err == nil || !strings.Contains(err.Error(), "give -replace") {
+	if _, err := s.Make(t.Context(), "ubuntu-22.04", false, image.EnsureOptions{}); err == nil || !strings.Contains(err.Error(), "use -replace") {
 		t.Errorf("make it: %v", err)
 	}
 	again, err := s.FillRelease(t.Context(), "ubuntu-22.04", true, fill)
@@ -336,7 +336,7 @@ func TestBases(t *testing.T) {
 	}
 }
 
-// cloudMirror serves empty packages of all the names that a Debian base wants.
+// cloudMirror serves empty packages with all the names that a Debian base needs.
 func cloudMirror(t *testing.T) *debiantest.Mirror {
 	t.Helper()
 	m := debiantest.NewMirror(t)
@@ -349,8 +349,8 @@ func cloudMirror(t *testing.T) *debiantest.Mirror {
 	return m
 }
 
-// TestEnsure asks for a base from many sides at once, through stores that know
-// nothing of each other, as those of several processes do.
+// TestEnsure requests a base concurrently through several stores that do not know of each other,
+// like several processes.
 func TestEnsure(t *testing.T) {
 	mirror := cloudMirror(t)
 	dir := t.TempDir()
@@ -404,7 +404,7 @@ func TestEnsure(t *testing.T) {
 	}
 }
 
-// TestBootstrapFails makes each stage fail: no base and no layer is left.
+// TestBootstrapFails makes each stage fail: no base and no layer must remain.
 func TestBootstrapFails(t *testing.T) {
 	canceled, cancel := context.WithCancelCause(context.Background())
 	for name, test := range map[string]struct {
@@ -469,7 +469,8 @@ func TestBootstrapFails(t *testing.T) {
 	}
 }
 
-// Images for another processor are there where the host runs them, and then say which.
+// Images for other processors are only offered where the host can run them, and their bases then
+// name the processor.
 func TestOtherProcessors(t *testing.T) {
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 	for _, runs := range []bool{false, true} {
@@ -493,11 +494,11 @@ func TestOtherProcessors(t *testing.T) {
 			t.Errorf("host runs them: %v, there: %v", runs, there)
 		}
 		text, err := s.Explain("", []string{"amazon"}, map[string][]string{"name": {"debian-12-" + other + "-2019*"}})
-		if err != nil || strings.Contains(text, "nothing that emulates "+other) == runs {
+		if err != nil || strings.Contains(text, "no emulator for "+other) == runs {
 			t.Errorf("host runs them: %v: %s, %v", runs, text, err)
 		}
 		_, err = s.Make(t.Context(), "debian-12-"+other, false, image.EnsureOptions{Mirrors: image.Mirrors{"debian": "http://127.0.0.1:1/"}})
-		if err == nil || strings.Contains(err.Error(), "nothing that emulates") == runs {
+		if err == nil || strings.Contains(err.Error(), "no emulator for") == runs {
 			t.Errorf("host runs them: %v: %v", runs, err)
 		}
 	}
@@ -510,7 +511,7 @@ func TestOtherProcessors(t *testing.T) {
 	}
 }
 
-// A base of layers that are there is the layers' as they are.
+// A base made from existing layers uses them unchanged.
 func TestImportLayers(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	id, err := s.Import(t.Context(), bytes.NewReader(archive(t, "etc/a")))

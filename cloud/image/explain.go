@@ -20,7 +20,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 		return "", err
 	}
 	if id != "" {
-		return fmt.Sprintf("AMI ids of AWS mean nothing on the local cloud. Say which release this one stands for, such as: bake cloud alias %s %s. 'bake cloud bases' lists the releases.", id, releases()[1].ID), nil
+		return fmt.Sprintf("The local cloud does not know the AMI ids of AWS. Map this one to a release, for example: bake cloud alias %s %s. 'bake cloud bases' lists the releases.", id, releases()[1].ID), nil
 	}
 	names := strings.Join(filters["name"], ", ")
 	if text := elsewhere(owners, filters, names); text != "" {
@@ -45,7 +45,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 	offered := s.offered()
 	for _, r := range releases() {
 		if p := r.publications(); !offered[r.ID] && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
-			return fmt.Sprintf("%s of %s is not on this host. Make its base of a container image of it, which names its registry: bake cloud base %s -from IMAGE.", r.Title, publisherOf(r.Owner).Name, r.ID), nil
+			return fmt.Sprintf("This host has no base for %s of %s. Make one from a container image, named with its registry: bake cloud base %s -from IMAGE.", r.Title, publisherOf(r.Owner).Name, r.ID), nil
 		}
 	}
 	return s.missing(owners, names), nil
@@ -93,7 +93,7 @@ func tooNarrow(p Publication, filters map[string][]string) string {
 	var wrong []string
 	for name, values := range filters {
 		if value, known := has[name]; known && !matches(value, values) {
-			wrong = append(wrong, fmt.Sprintf("%s is %q there, not %s", name, value, strings.Join(values, " or ")))
+			wrong = append(wrong, fmt.Sprintf("its %s is %q, not %s", name, value, strings.Join(values, " or ")))
 		}
 	}
 	if !p.Deprecated.IsZero() && p.Deprecated.Before(time.Now()) {
@@ -126,13 +126,13 @@ func (s *Store) missing(owners []string, names string) string {
 	name := strings.NewReplacer("*", "1", "?", "1").Replace(names)
 	switch {
 	case slices.Contains(owners, "self"):
-		return fmt.Sprintf("This account has no image named %s on the local cloud: images of AWS are not there. Bake its template with -local first, or import one: bake cloud import FILE -name '%s'.", names, name)
+		return fmt.Sprintf("This account has no image named %s on the local cloud, which has no images of AWS. Bake its template with -local first, or import one: bake cloud import FILE -name '%s'.", names, name)
 	case ids != nil:
-		return fmt.Sprintf("Of the images of %s the local cloud has those of %s, and none named %s. To stand in for one, import a root file system or an OCI image: bake cloud import FILE -owner %s -name '%s'.", from.Name, strings.Join(ids, ", "), names, owner, name)
+		return fmt.Sprintf("The local cloud has these releases of %s: %s. They have no image named %s. To provide one, import a root file system or an OCI image: bake cloud import FILE -owner %s -name '%s'.", from.Name, strings.Join(ids, ", "), names, owner, name)
 	case from.Name != "":
 		return fmt.Sprintf("The local cloud cannot make images of %s by itself. Import a root file system or an OCI image of that system: bake cloud import FILE -owner %s -name '%s' -user USER.", from.Name, owner, name)
 	case owner != "":
-		return fmt.Sprintf("There is no image named %s of %s on the local cloud. Bake its template with -local first, or import one: bake cloud import FILE -owner %s -name '%s' -user USER.", names, owner, owner, name)
+		return fmt.Sprintf("The local cloud has no image named %s of owner %s. Bake its template with -local first, or import one: bake cloud import FILE -owner %s -name '%s' -user USER.", names, owner, owner, name)
 	}
 	return ""
 }

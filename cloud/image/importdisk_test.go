@@ -30,7 +30,7 @@ func packed(t *testing.T, s *image.Store, id image.LayerID) []byte {
 	return b.Bytes()
 }
 
-// systemDir makes a directory with files of all kinds that there are without being root.
+// systemDir creates a directory with files of all kinds that do not require root.
 func systemDir(t *testing.T) string {
 	t.Helper()
 	dir := makeUpper(t, "bin/sh", "etc/motd", "etc/empty", "var/holes")
@@ -56,7 +56,8 @@ func systemDir(t *testing.T) string {
 	return dir
 }
 
-// TestImportDiskBase: what was on an exported disk is in the base that is made of it, to the byte.
+// TestImportDiskBase checks that a base made from an exported disk has the same content, byte for
+// byte.
 func TestImportDiskBase(t *testing.T) {
 	s, ctx := openStore(t, t.TempDir()), t.Context()
 	id, err := s.Freeze(ctx, systemDir(t))
@@ -92,7 +93,7 @@ func TestImportDiskBase(t *testing.T) {
 	}
 }
 
-// TestImportDiskRefuses: what is refused leaves nothing behind.
+// TestImportDiskRefuses checks that nothing remains of an import that is refused.
 func TestImportDiskRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s, ctx := openStore(t, dir), t.Context()
@@ -108,10 +109,10 @@ func TestImportDiskRefuses(t *testing.T) {
 		}
 		here := len(work(t, dir))
 		for want, broken := range map[string][]byte{
-			"is cut off":             content[:len(content)/2],
-			"file system is damaged": bytes.ReplaceAll(content, []byte{0x0a, 0xf3, 1, 0}, []byte{0, 0, 1, 0}),
-			"holds a Linux system":   make([]byte, 1<<20),
-			`has the name "m/td"`:    bytes.ReplaceAll(content, []byte("\x04\x01motd"), []byte("\x04\x01m/td")),
+			"is truncated":            content[:len(content)/2],
+			"file system is damaged":  bytes.ReplaceAll(content, []byte{0x0a, 0xf3, 1, 0}, []byte{0, 0, 1, 0}),
+			"contains a Linux system": make([]byte, 1<<20),
+			`has the name "m/td"`:     bytes.ReplaceAll(content, []byte("\x04\x01motd"), []byte("\x04\x01m/td")),
 		} {
 			d, err := disk.Open(bytes.NewReader(broken), int64(len(broken)), "raw")
 			if err != nil {

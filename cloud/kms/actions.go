@@ -37,7 +37,7 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 		return nil, invalid("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
 	if aws.ToBool(in.MultiRegion) || in.Origin != "" && in.Origin != kms.OriginTypeAwsKms || in.CustomKeyStoreId != nil || in.XksKeyId != nil {
-		return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys of one region only, with key material of its own: not MultiRegion, and no other Origin or key store.")
+		return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud supports only single-region keys with key material from KMS: MultiRegion, other origins and custom key stores are not supported.")
 	}
 	private, err := generate(spec)
 	if err != nil {

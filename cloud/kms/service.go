@@ -157,7 +157,7 @@ func generate(spec kms.KeySpec) (crypto.Signer, error) {
 	case kms.KeySpecRsa4096:
 		return rsa.GenerateKey(rand.Reader, 4096)
 	}
-	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys for SIGN_VERIFY only, of ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
+	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud supports only keys for SIGN_VERIFY with the specs ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
 }
 
 // algorithms returns the signing algorithms of a key.

@@ -220,7 +220,7 @@ var ErrEnded = errors.New("the machine has ended")
 
 // ErrReleased says that a suspended machine was resumed because it is being
 // stopped. Data read from its disk may come from different moments.
-var ErrReleased = errors.New("the machine is not suspended, since it is to stop")
+var ErrReleased = errors.New("the machine was resumed because it is being stopped")
 
 // Exit is how a machine ended.
 type Exit struct {

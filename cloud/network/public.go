@@ -71,7 +71,7 @@ func (p *publicAddress) run() {
 		listening, err := p.r.guest.Listening(ctx)
 		cancel()
 		if err != nil {
-			p.r.log.Debug("cannot tell what the machine listens on", "machine", p.r.cfg.Private, "error", err)
+			p.r.log.Debug("cannot determine the machine's listening ports", "machine", p.r.cfg.Private, "error", err)
 			continue
 		}
 		p.open(listening)
@@ -252,7 +252,7 @@ func (p *publicAddress) admit(c net.Conn, port uint16) {
 	defer cancel()
 	inside, err := p.r.guest.Dial(ctx, port)
 	if err != nil {
-		p.r.log.Debug("the machine refused", "address", c.LocalAddr(), "error", err)
+		p.r.log.Debug("the machine refused the connection", "address", c.LocalAddr(), "error", err)
 		abort(c)
 		return
 	}

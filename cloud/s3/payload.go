@@ -32,7 +32,7 @@ func Payload(r *http.Request) (hash string, body io.Reader, err error) {
 		return hash, &signed{r.Body, sha256.New(), hash}, nil
 	case strings.HasPrefix(hash, "STREAMING-"):
 		return "", nil, &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,
-			Message: "The embedded cloud's S3 does not read bodies whose chunks are signed (" + hash + ")."}
+			Message: "The embedded cloud's S3 does not support bodies with signed chunks (" + hash + ")."}
 	case hash == "":
 		return "", nil, wire.Errorf("MissingSecurityHeader", "Your request was missing a required header: x-amz-content-sha256")
 	}

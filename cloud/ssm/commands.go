@@ -268,7 +268,7 @@ func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2t
 	managed = slices.DeleteFunc(managed, func(i ec2types.Instance) bool { return !s.opts.Machines.Managed(wire.CallerFrom(ctx), *i.InstanceId) })
 	switch {
 	case len(in.InstanceIds) > 0 && len(in.Targets) > 0:
-		return nil, wire.Errorf("ValidationException", "InstanceIds and Targets cannot both be given.")
+		return nil, wire.Errorf("ValidationException", "InstanceIds and Targets cannot both be specified.")
 	case len(in.InstanceIds) > 0:
 		return named(managed, in.InstanceIds)
 	case len(in.Targets) == 0:
@@ -289,7 +289,7 @@ func (s *Service) targets(ctx context.Context, in *ssm.SendCommandInput) ([]ec2t
 				return !slices.ContainsFunc(t.Values, func(key string) bool { return hasTag(i, key, nil) })
 			})
 		default:
-			return nil, wire.Errorf("ValidationException", "The embedded cloud has no targets with the key %s; it has InstanceIds, tag:KEY and tag-key.", key)
+			return nil, wire.Errorf("ValidationException", "The embedded cloud does not support the target key %s; use InstanceIds, tag:KEY or tag-key.", key)
 		}
 	}
 	return managed, nil

@@ -20,7 +20,7 @@ const agentVersion = "3.2.0.0"
 // report their distribution.
 func (s *Service) DescribeInstanceInformation(ctx context.Context, in *ssm.DescribeInstanceInformationInput) (*ssm.DescribeInstanceInformationOutput, error) {
 	if len(in.Filters) > 0 && len(in.InstanceInformationFilterList) > 0 {
-		return nil, wire.Errorf("ValidationException", "Filters and InstanceInformationFilterList cannot both be given.")
+		return nil, wire.Errorf("ValidationException", "Filters and InstanceInformationFilterList cannot both be specified.")
 	}
 	filters := in.Filters
 	for _, f := range in.InstanceInformationFilterList {

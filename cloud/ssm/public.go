@@ -57,7 +57,7 @@ func unknownPublic(err error, name string, public map[string]*parameter) error {
 	}
 	near := slices.Sorted(maps.Keys(public))
 	sort.SliceStable(near, func(i, j int) bool { return shared(near[i]) > shared(near[j]) })
-	return wire.Errorf(e.Code, "The local cloud has no parameter %s. Its public ones like that are %s.", name, strings.Join(near[:min(3, len(near))], ", "))
+	return wire.Errorf(e.Code, "The local cloud has no parameter %s. Similar public parameters are %s.", name, strings.Join(near[:min(3, len(near))], ", "))
 }
 
 // Images returns the current image ids in the caller's parameters of the data type

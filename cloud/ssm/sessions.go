@@ -57,7 +57,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 	c := wire.CallerFrom(ctx)
 	connected := targetPattern().MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
 	if in.DocumentName == nil && connected {
-		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no sessions with a shell, only those of %s.", portDocument)
+		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no shell sessions, only sessions of the document %s.", portDocument)
 	}
 	if name := aws.ToString(in.DocumentName); in.DocumentName != nil && name != portDocument {
 		return nil, wire.Errorf("InvalidDocument", "Document with name %s does not exist. The embedded cloud has %s.", name, portDocument)

@@ -18,7 +18,7 @@ const maxTags = 50
 // tagged returns the id of the caller's parameter that a tagging request names.
 func (s *state) tagged(c wire.Caller, kind ssm.ResourceTypeForTagging, name *string) (string, error) {
 	if kind != ssm.ResourceTypeForTaggingParameter {
-		return "", wire.Errorf("InvalidResourceType", "The embedded cloud has tags of parameters only, not of the resource type %s.", kind)
+		return "", wire.Errorf("InvalidResourceType", "The embedded cloud supports tags only on parameters, not on the resource type %s.", kind)
 	}
 	id := durable.NameID(c.Account, c.Region, aws.ToString(name))
 	if _, ok := s.parameters.Get(id); !ok {

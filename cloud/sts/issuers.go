@@ -51,7 +51,7 @@ func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (s
 			return trusted(c.PeerCertificates, cmp.Or(c.ServerName, at.Hostname()), thumbprints)
 		}
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("it answers with a redirection") }}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("it responded with a redirect") }}
 	var document struct {
 		Issuer string `json:"issuer"`
 		Keys   string `json:"jwks_uri"`
@@ -61,10 +61,10 @@ func (Issuers) keys(ctx context.Context, issuer string, thumbprints []string) (s
 		return set, err
 	}
 	if document.Issuer != issuer {
-		return set, fmt.Errorf("its discovery document is of the issuer %q", document.Issuer)
+		return set, fmt.Errorf("its discovery document is for the issuer %q", document.Issuer)
 	}
 	if at, err = url.Parse(document.Keys); err != nil || at.Scheme != "https" || at.Host == "" {
-		return set, fmt.Errorf("the address of its keys, %q, is not one of https", document.Keys)
+		return set, fmt.Errorf("the URL of its keys, %q, is not an https URL", document.Keys)
 	}
 	trust(at)
 	var keys struct {
@@ -97,7 +97,7 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	}
 	text, err := io.ReadAll(io.LimitReader(answer.Body, issuerAnswer+1))
 	if err == nil && len(text) > issuerAnswer {
-		err = fmt.Errorf("its answer is longer than %d bytes", issuerAnswer)
+		err = fmt.Errorf("its response is longer than %d bytes", issuerAnswer)
 	}
 	if err == nil {
 		err = json.Unmarshal(text, into)

@@ -47,7 +47,7 @@ func (s *Service) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeR
 		return nil, err
 	}
 	if in.ProviderId != nil {
-		return nil, wire.Errorf("ValidationError", "ProviderId is for tokens of OAuth 2.0, which the embedded cloud does not take.")
+		return nil, wire.Errorf("ValidationError", "ProviderId is for OAuth 2.0 tokens, which the embedded cloud does not support.")
 	}
 	account := strings.Split(arn, ":")[4]
 	token, provider, err := s.verify(ctx, account, aws.ToString(in.WebIdentityToken))

@@ -109,15 +109,15 @@ func New(m *Model, actions Actions) (*Service, error) {
 	for name := range m.Operations {
 		action, ok := actions[name]
 		if !ok {
-			return nil, fmt.Errorf("wire: %s: nothing answers the action %s", m.Service, name)
+			return nil, fmt.Errorf("wire: %s: there is no implementation of the action %s", m.Service, name)
 		}
 		if t := reflect.TypeOf(action.input()).Elem().Name(); t != name+"Input" {
-			return nil, fmt.Errorf("wire: %s: what answers the action %s takes %s", m.Service, name, t)
+			return nil, fmt.Errorf("wire: %s: the implementation of the action %s takes %s", m.Service, name, t)
 		}
 	}
 	for name := range actions {
 		if _, ok := m.Operations[name]; !ok {
-			return nil, fmt.Errorf("wire: %s: the model has no action %s: write it anew with genmodel", m.Service, name)
+			return nil, fmt.Errorf("wire: %s: the model has no action %s: regenerate it with genmodel", m.Service, name)
 		}
 	}
 	return &Service{Model: m, actions: actions}, nil

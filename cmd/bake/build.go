@@ -257,7 +257,7 @@ func (p *program) sayNext(result run.Result) {
 		p.say(leftText(result.Run, result.Left))
 	}
 	if result.Resumable {
-		p.say("To go on with the run: bake resume " + result.Run)
+		p.say("To resume the run: bake resume " + result.Run)
 	} else if result.Reachable {
 		p.say("To run the provisioners again, from one on: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
 	}

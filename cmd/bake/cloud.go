@@ -169,7 +169,7 @@ func (p *program) showCloud(c *local.Cloud, console *web.Console) error {
 	case console == nil:
 		fmt.Fprintln(p.stderr, "The console is served on loopback addresses only: leave -listen out, or forward a port of this host.")
 	case !p.json.on:
-		fmt.Fprintln(p.stderr, "The console, for whoever has this address:", address)
+		fmt.Fprintln(p.stderr, "The console (anyone with this URL can use it):", address)
 	}
 	return nil
 }

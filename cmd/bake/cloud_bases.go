@@ -72,7 +72,7 @@ Templates find the images of the release under the publisher's own names.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Release = args[0]
 			if from != "" && (o.Mirror != "" || o.Keyring != "") {
-				return usageError{"-from takes no -mirror and no -keyring", cmd.CommandPath()}
+				return usageError{"-from cannot be combined with -mirror or -keyring", cmd.CommandPath()}
 			}
 			if from != "" {
 				return p.cloudImport(cmd.Context(), cloudImportOptions{source: from, as: o.Release, replace: o.Replace, region: local.DefaultRegion})

@@ -66,7 +66,7 @@ func (o *cloudCacheOptions) bounds(env environ) (to localcloud.Bounds, err error
 	case o.clear:
 		return localcloud.Bounds{None: true}, nil
 	case !o.prune && (o.limit > 0 || o.olderThan > 0):
-		return to, usageError{"-cache-limit and -older-than say what is deleted: use them with -prune", "bake cloud cache"}
+		return to, usageError{"-cache-limit and -older-than require -prune", "bake cloud cache"}
 	case !o.prune:
 		return to, nil
 	}

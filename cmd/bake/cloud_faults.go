@@ -27,7 +27,7 @@ so are its effects on instances: an instance that it suspended continues.`,
 		Args: atMost("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && remove {
-				return usageError{"-clear takes no FILE", cmd.CommandPath()}
+				return usageError{"-clear cannot be combined with a FILE", cmd.CommandPath()}
 			}
 			return p.cloudFaults(cmd.Context(), strings.Join(args, ""), remove)
 		},

@@ -64,13 +64,13 @@ var accountPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCo
 func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	switch {
 	case o.as != "" && (o.name != "" || o.user != "" || o.arch != "" || o.owner != "" && o.owner != "self"):
-		return usageError{"-as takes no -name, -owner, -user and -arch: they are those of the release", "bake cloud import"}
+		return usageError{"-as cannot be combined with -name, -owner, -user or -arch: the release determines them", "bake cloud import"}
 	case o.arch != "" && local.IsImageID(o.source):
 		return usageError{"-arch is not for an image of the local cloud, which says it itself", "bake cloud import"}
 	case o.arch != "" && o.arch != "amd64" && o.arch != "arm64":
 		return usageError{fmt.Sprintf("-arch %s: it must be amd64 or arm64", o.arch), "bake cloud import"}
 	case o.as == "" && o.name == "":
-		return usageError{"name the image with -name, or the release that it stands for with -as", "bake cloud import"}
+		return usageError{"name the image with -name, or the release that it replaces with -as", "bake cloud import"}
 	case o.as == "" && o.owner != "self" && !accountPattern().MatchString(o.owner):
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}

@@ -63,7 +63,7 @@ func (p *program) docs(ctx context.Context, cmd *cobra.Command, args []string, o
 		return usageError{fmt.Sprintf("-%s and -%s cannot be used together", set[0], set[1]), cmd.CommandPath()}
 	}
 	if len(args) > 0 && len(set) > 0 {
-		return usageError{fmt.Sprintf("%q: -search, -markdown, -man and -schema are about everything, and take no name", args[0]), cmd.CommandPath()}
+		return usageError{fmt.Sprintf("%q: -search, -markdown, -man and -schema cannot be combined with a name", args[0]), cmd.CommandPath()}
 	}
 	refs, err := reference.Of(p.parts().Catalog())
 	switch {

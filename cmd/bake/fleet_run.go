@@ -104,7 +104,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		return false, nil, err
 	}
 	if o.resume != "" && (len(o.cells) > 0 || o.failFast || o.force || o.cloudInit != "") {
-		return false, nil, usageError{"-resume goes on with the cells and options of the run: -only, -fail-fast, -force and -cloud-init-timeout cannot be combined with it", "bake fleet run"}
+		return false, nil, usageError{"-resume uses the cells and options of the run: -only, -fail-fast, -force and -cloud-init-timeout cannot be combined with it", "bake fleet run"}
 	}
 	t, one, err := p.oneFleet(ctx, &o.fleetFlags, "bake fleet run", args)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // again, once each.
 func TestUnpolled(t *testing.T) {
 	waits := fleet.Status{Fleet: "nightly", State: fleet.StateRunning, Unpolled: []string{"bake/nightly", "bake/nightly/111111111111/eu-west-1/api"}}
-	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: what waits there goes on once a bake worker does"
+	const text = "No worker polls bake/nightly, bake/nightly/111111111111/eu-west-1/api: its tasks wait for a bake worker"
 	if tree := waits.Tree(time.Now()); !strings.Contains(tree, "\n"+text) {
 		t.Errorf("the status: %s", tree)
 	}
@@ -48,7 +48,7 @@ func TestUnanswered(t *testing.T) {
 	late := answers
 	late.Unanswered = "context deadline exceeded\nx"
 	for json, want := range map[bool][]string{
-		false: {"The run cannot be asked how it goes, and goes on: context deadline exceeded", "The run can be asked again how it goes."},
+		false: {"The state of the run cannot be queried; the run continues: context deadline exceeded", "The run can be asked again how it goes."},
 		true:  {`"kind":"unanswered","unanswered":"context deadline exceeded\nx"`, `"kind":"unanswered","unanswered":""`},
 	} {
 		var out bytes.Buffer

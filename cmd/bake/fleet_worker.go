@@ -118,7 +118,7 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	defer h.trace.Close()
 	err = e.Work(ctx, o)
 	if errors.Is(err, fleet.ErrNotHere) {
-		return errors.New("the template has no engine block, so that there is nothing to work for: bake fleet run does all of the work itself")
+		return errors.New("the template has no engine block, so there is no work for a worker: bake fleet run does everything itself")
 	}
 	return err
 }

@@ -110,7 +110,7 @@ func (p *program) confirmed(ctx context.Context, regions [][]images.Orphan, yes 
 	}
 	ask := p.newPrompter(func() func() { return func() {} })
 	if ask == nil {
-		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since nobody can be asked: %w; -yes deletes without a question", prompt.ErrNoTerminal))
+		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since there is no one to ask: %w; use -yes to delete without asking", prompt.ErrNoTerminal))
 	}
 	var agreed []images.Orphan
 	for _, in := range regions {

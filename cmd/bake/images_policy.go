@@ -32,7 +32,7 @@ that role in other accounts; the permissions of the role itself are not included
 			document, ok := images.PolicyFor(args[0], regions, role)
 			switch {
 			case ok && role != "" && !images.TakesRole(args[0]):
-				return usageError{fmt.Sprintf("bake images %s takes no role: leave -role out", args[0]), cmd.CommandPath()}
+				return usageError{fmt.Sprintf("bake images %s does not use a role: omit -role", args[0]), cmd.CommandPath()}
 			case !ok:
 				return usageError{fmt.Sprintf("there is no policy for %q; the commands are %s", args[0], strings.Join(images.Commands(), ", ")), cmd.CommandPath()}
 			}

@@ -111,7 +111,7 @@ func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command s
 	if o.name != "" || len(o.tags) > 0 || o.together {
 		return nil, usageError{"-name, -tag and -together say which images are looked at with -keep or -older-than; retention blocks say that themselves", command}
 	}
-	none := usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; say what is too much: -keep N, -older-than AGE, or both", path), command}
+	none := usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; specify -keep N, -older-than AGE, or both", path), command}
 	if files, _ := filepath.Glob("*.bake.hcl"); path == "." && len(files) == 0 {
 		return nil, none
 	}

@@ -25,7 +25,7 @@ type graphFormat string
 // Set implements [pflag.Value].
 func (g *graphFormat) Set(s string) error {
 	if s != "text" && s != "svg" {
-		return fmt.Errorf("%q is no format of a graph: use text or svg", s)
+		return fmt.Errorf("unknown graph format %q: use text or svg", s)
 	}
 	*g = graphFormat(s)
 	return nil

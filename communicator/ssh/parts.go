@@ -327,7 +327,7 @@ func (c *Client) inSessions(ctx context.Context, workers int, q *partQueue, work
 		}
 		if fruitless >= 2 {
 			if err == nil {
-				err = errors.New("the machine does not acknowledge what it gets")
+				err = errors.New("the machine does not acknowledge the data")
 			}
 			return err
 		}

@@ -121,7 +121,7 @@ func (w receiver) Write(b []byte) (int, error) {
 	all := len(b)
 	for len(b) > 0 {
 		if len(w.asked) == 0 {
-			return 0, errors.New("the machine sends more than it was asked for")
+			return 0, errors.New("the machine sends more than was requested")
 		}
 		s := w.asked[0]
 		n := min(int64(len(b)), s.size-w.got)

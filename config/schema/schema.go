@@ -441,7 +441,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		return
 	}
 	if path := nullWithin(val); path != "" && f.typ != ctyValueType {
-		complain("Null value", "Argument %q: %s is null. Leave it out, or give it a value.", f.name, path)
+		complain("Null value", "Argument %q: %s is null. Omit it or set a value.", f.name, path)
 		return
 	}
 	if !val.IsWhollyKnown() {

@@ -239,8 +239,8 @@ func TestComplaints(t *testing.T) {
 		{"name = \"x\"\ncount = 3", `2: No effect: Three is the default.`},
 		{"name = \"x\"\ncount = 0", ``},
 		{"name = \"x\"\nvolume {\n device = \"d\"\n size = -1\n}", `4: Too small: A volume has at least 1 GB.`},
-		{"name = \"x\"\nlist = [\"a\", null]", `2: Null value: Argument "list": the element with index 1 is null. Leave it out, or give it a value.`},
-		{"name = \"x\"\ntags = { a = \"b\", c = null }", `2: Null value: Argument "tags": "c" is null. Leave it out, or give it a value.`},
+		{"name = \"x\"\nlist = [\"a\", null]", `2: Null value: Argument "list": the element with index 1 is null. Omit it or set a value.`},
+		{"name = \"x\"\ntags = { a = \"b\", c = null }", `2: Null value: Argument "tags": "c" is null. Omit it or set a value.`},
 		{"name = \"x\"\nany = { a = null }", ``},
 		// One error does not hide another, and none is reported twice.
 		{"volume {\n device = \"d\"\n size = -1\n}\nwait = \"soon\"", "1: Missing required argument: The argument \"name\" is required, but no definition was found.\n" +

@@ -126,7 +126,7 @@ func (a *activities) options(ctx context.Context, in stageIn) (o run.Options, er
 		return o, err
 	}
 	if now.Role != in.Cell.Role {
-		return o, fmt.Errorf("the run of the fleet has begun with the role %q for %s, and the template of this worker says %q: begin another one, or call bake fleet apply if a schedule has begun it", in.Cell.Role, in.Cell.Short(), now.Role)
+		return o, fmt.Errorf("the run of the fleet was started with the role %q for %s, and the template of this worker has %q: start another run, or call bake fleet apply if a schedule started it", in.Cell.Role, in.Cell.Short(), now.Role)
 	}
 	return a.host.Options(ctx, in.Cell, in.Parents)
 }
@@ -145,7 +145,7 @@ func (a *activities) restore(state []byte) error {
 // names, is invalid.
 func named(id string) error {
 	if err := uuid.Validate(id); err != nil {
-		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%q is no id of a run", id), "Run", err)
+		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%q is not the id of a run", id), "Run", err)
 	}
 	return nil
 }
@@ -327,7 +327,7 @@ func (a *activities) stateOf(ctx context.Context, in teardownIn, emit func(step.
 		return err
 	}
 	// For example because the key has changed: the tags can still be used.
-	emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
+	emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; the run's remaining resources can only be found by their tags"})
 	return nil
 }
 

@@ -345,7 +345,7 @@ func notify(ctx workflow.Context, cell fleet.Cell, in notifyIn) {
 		RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
 	})
 	if err := workflow.ExecuteActivity(at, notifyActivity, in).Get(ctx, nil); err != nil {
-		workflow.GetLogger(ctx).Warn("nobody was notified", "cell", cell.ID(), "error", err)
+		workflow.GetLogger(ctx).Warn("no notification was sent", "cell", cell.ID(), "error", err)
 	}
 }
 

@@ -153,7 +153,7 @@ const endBytes = 150
 func tooLarge(in fleetIn) error {
 	p, err := packing().ToPayload(in)
 	if err == nil && len(p.GetData())+endBytes*len(in.Cells)+min(longErrors, len(in.Cells))*(longestError-shortError) > payloadLimit {
-		err = fmt.Errorf("the fleet %s has %d cells, which is more than the Temporal service takes; make several fleets of it", in.Fleet, len(in.Cells))
+		err = fmt.Errorf("the fleet %s has %d cells, more than the Temporal service supports; split it into several fleets", in.Fleet, len(in.Cells))
 	}
 	return err
 }
@@ -236,7 +236,7 @@ func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o 
 		}
 	}
 	if len(in.Done) == len(before.Cells) {
-		return fleet.Status{}, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", run)
+		return fleet.Status{}, fmt.Errorf("there is nothing to resume: all cells of the run %s have their images", run)
 	}
 	return e.begin(ctx, c, f, in, o.OnStatus)
 }
@@ -315,7 +315,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 		case <-cancelled:
 			cancelled = nil
 			if err := c.CancelWorkflow(apart, w.GetID(), ""); err != nil {
-				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
+				return fleet.Status{}, fmt.Errorf("the run could not be cancelled and continues: %w", err)
 			}
 		case <-next:
 			if tell == nil {
@@ -658,7 +658,7 @@ func (e *Engine) end(ctx context.Context, c client.Client, f *fleet.Fleet, id, r
 	}
 	s, err := e.overall(ctx, c, f, id, run, &pollers{c: c})
 	if err == nil && len(s.Unpolled) > 0 {
-		return fmt.Errorf("the run of the fleet %s is told to end, and does not yet: no worker polls %s; it ends once a bake worker does", f.Name, strings.Join(s.Unpolled, ", "))
+		return fmt.Errorf("the run of the fleet %s has been asked to end but has not ended yet: no worker polls %s; it ends once a bake worker does", f.Name, strings.Join(s.Unpolled, ", "))
 	}
 	if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {
 		return err

@@ -17,7 +17,7 @@ type health struct {
 // The reasons why a worker accepts no work.
 const (
 	isStarting = "starting"
-	isEnding   = "ending: it finishes what it has begun"
+	isEnding   = "ending: finishing the work in progress"
 )
 
 func newHealth(service func(context.Context) error) *health {

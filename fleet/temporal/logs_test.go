@@ -110,7 +110,7 @@ func TestLogs(t *testing.T) {
 		"died":      {history: []did{stage(r1, "a", ""), stage(r2, "b", "two")}, want: []string{"two of " + r2, "Parts of the log of run " + r1 + " are in the directories of state of a alone. With"}},
 		"deleted":   {history: []did{stage(r2, "a", "gone"), stage(r2, "b", "two")}, want: []string{"two of " + r2}, err: "gone is gone"},
 		"no place":  {history: []did{stage(r2, "a", "one")}, nowhere: true, err: "a part of the log is one among the reports, and the template here names no place for those"},
-		"no run":    {history: []did{stage("../r", "a", "one")}, err: `"../r" is no id of a run`},
+		"no run":    {history: []did{stage("../r", "a", "one")}, err: `"../r" is not the id of a run`},
 		"not begun": {err: "the fleet has no such run"},
 	} {
 		e := &Engine{Host: fleet.Host{State: run.State(t.TempDir()), Now: time.Now}}

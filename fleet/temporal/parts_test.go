@@ -239,10 +239,10 @@ func TestEmitsOneByOne(t *testing.T) {
 func TestRunIsNoPath(t *testing.T) {
 	a := &activities{}
 	for _, id := range []string{"", "../x", "/etc/passwd"} {
-		if _, err := a.stage(t.Context(), stageIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
+		if _, err := a.stage(t.Context(), stageIn{Run: id}); err == nil || !strings.Contains(err.Error(), "not the id of a run") {
 			t.Errorf("stage %q: %v", id, err)
 		}
-		if _, err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
+		if _, err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "not the id of a run") {
 			t.Errorf("teardown %q: %v", id, err)
 		}
 	}

@@ -113,7 +113,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	go tidy(tidied, host)
 	if err := health.atEnd(ctx, fatal); err != nil {
 		stopAll(workers, fatalDrain)
-		return fmt.Errorf("the worker cannot go on: %w", explained(o.Fleets[0], err))
+		return fmt.Errorf("the worker cannot continue: %w", explained(o.Fleets[0], err))
 	}
 	stopAll(workers, drain+time.Minute)
 	return nil

@@ -39,7 +39,7 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 		return nil, fmt.Errorf("the machine says more than %d kB", limit>>10)
 	}
 	if out.String() == "" && errOut.String() == "" {
-		return nil, errors.New("there is no machine that could be looked at, or none that says anything: the communicator of the build must be ssh")
+		return nil, errors.New("there is no machine to inspect, or it returns no output: the communicator of the build must be ssh")
 	}
 	var said []string
 	for l := range strings.Lines(out.String()) {

@@ -56,7 +56,7 @@ func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 		case errors.Is(err, bufio.ErrBufferFull):
 			return errors.New("the machine says a line that does not end")
 		case errors.Is(err, io.EOF):
-			return errors.New("the machine says nothing: the script did not get to its end, or there is no machine that could be looked at")
+			return errors.New("the machine returned nothing: the script did not finish, or there is no machine to inspect")
 		case err != nil:
 			return err
 		}
@@ -82,7 +82,7 @@ func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 	}
 	// Only the end of the base64 text and output of the login shell can follow.
 	if _, err := io.CopyN(io.Discard, r, 1<<16); err == nil {
-		return errors.New("the machine says more than it was asked for")
+		return errors.New("the machine returned more than was requested")
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func (i *Image) compare(ctx context.Context, a *images.Account) (files string, e
 	}
 	have := attest.Identity{ID: i.ID, Region: i.Region, Account: i.Owner, Name: i.Name, Tags: i.Tags}
 	if reasons := id.Differs(have, isCopy); len(reasons) > 0 {
-		return "", fmt.Errorf("it is not what is attested: %s", strings.Join(reasons, "; "))
+		return "", fmt.Errorf("it differs from the attestation: %s", strings.Join(reasons, "; "))
 	}
 	if files != "" && id.Tags[reports.Manifest] != files {
 		return "", errors.New("its attestation names two lists of files")
@@ -186,9 +186,9 @@ func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Id
 		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("what it is a copy of cannot be found out: %w", err)
+		return false, fmt.Errorf("the image that it was copied from cannot be determined: %w", err)
 	}
-	return false, fmt.Errorf("it is not what is attested: that is %s in %s, which it is no copy of", id.ID, id.Region)
+	return false, fmt.Errorf("it is not the attested image: that is %s in %s, and this is not a copy of it", id.ID, id.Region)
 }
 
 // list reads the list of files with that digest.

@@ -155,7 +155,7 @@ func TestFind(t *testing.T) {
 		{"another tag", func(*attested.Where) { w.tag("bake:image", "db") }, `its tag bake:image is "db", but "web" is attested`},
 		{"a tag less", func(*attested.Where) { w.untag("bake:image") }, "its tag bake:image is missing"},
 		{"another name", func(*attested.Where) { w.attest(w.id, "db", digest) }, `its name is "web", but "db" is attested`},
-		{"of another image", func(*attested.Where) { w.attest("ami-00000000000000000", "web", digest) }, "which it is no copy of"},
+		{"of another image", func(*attested.Where) { w.attest("ami-00000000000000000", "web", digest) }, "this is not a copy of it"},
 		{"two lists of files", func(*attested.Where) { w.attest(w.id, "web", strings.Repeat("0", 64)) }, "names two lists of files"},
 		{"revoked", func(*attested.Where) { w.tag(images.RevokedTag, "it leaks") }, "the image was revoked: it leaks"},
 	} {
@@ -185,7 +185,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("a list that is not there: %v", err)
 	}
 	w.attest(w.id, "web", "")
-	if _, err := attested.Find(t.Context(), w.account, w.id, o); err == nil || !strings.Contains(err.Error(), "no list of files is attested") {
+	if _, err := attested.Find(t.Context(), w.account, w.id, o); err == nil || !strings.Contains(err.Error(), "no list of files to compare") {
 		t.Errorf("a list that is not attested: %v", err)
 	}
 	o.Files = false

@@ -17,7 +17,7 @@ import (
 var (
 	ErrArtifact = errors.New("an artifact that is demanded")
 	ErrImage    = errors.New("an image that is demanded")
-	ErrNoList   = errors.New("no list of files is attested, so that those of a machine can be compared with none")
+	ErrNoList   = errors.New("the attestation has no list of files to compare with those of the machine")
 )
 
 // Options are the requirements for attestations.

@@ -73,7 +73,7 @@ func (d *Distribute) Validate(c *schema.Checker) {
 	}
 	for _, region := range slices.Sorted(maps.Keys(d.KMSKeys)) {
 		if !slices.Contains(d.Regions, region) && c.Known(&d.Regions) {
-			c.Errorf(&d.KMSKeys, "Key for no region", "The image is not distributed to %q, so that there is nothing to encrypt with a key there.", region)
+			c.Errorf(&d.KMSKeys, "Key for no region", "The image is not distributed to %q, so a key for that place is not used.", region)
 		}
 		if d.KMSKeys[region] == "" {
 			c.Errorf(&d.KMSKeys, "Empty key", "The key for %s is empty.", region)

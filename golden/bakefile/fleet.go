@@ -252,14 +252,14 @@ var occasions = []string{"failed", "recovered", "approval"}
 // Validate implements [schema.Validator].
 func (n *Notify) Validate(c *schema.Checker) {
 	if n.Kind != "webhook" {
-		c.Errorf(&n.Kind, "Unknown kind", "There is no way %q to tell somebody. There is: webhook.", n.Kind)
+		c.Errorf(&n.Kind, "Unknown kind", "Unknown kind of notification %q. The only kind is webhook.", n.Kind)
 	}
 	if len(n.On) == 0 {
 		c.Errorf(&n.On, "Nothing to tell", "on is empty. It can have: %s.", strings.Join(occasions, ", "))
 	}
 	for _, on := range n.On {
 		if !slices.Contains(occasions, on) {
-			c.Errorf(&n.On, "Unknown occasion", "%q is not what can be told.%s There are: %s.", on, lang.DidYouMean(on, occasions), strings.Join(occasions, ", "))
+			c.Errorf(&n.On, "Unknown occasion", "Unknown event %q.%s The events are: %s.", on, lang.DidYouMean(on, occasions), strings.Join(occasions, ", "))
 		}
 	}
 	u, err := url.Parse(n.URL)
@@ -267,7 +267,7 @@ func (n *Notify) Validate(c *schema.Checker) {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		c.Errorf(&n.URL, "Invalid URL", "url must be the URL of a web server, such as \"https://ci.example.com/hook\".")
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		c.Errorf(&n.URL, "Not encrypted", "What is told goes to another machine, and so takes https.")
+		c.Errorf(&n.URL, "Not encrypted", "Notifications to other machines must use https.")
 	}
 	if n.Timeout <= 0 || n.Timeout > mostTelling { // the end of a run may have to wait for three attempts
 		c.Errorf(&n.Timeout, "Invalid duration", "timeout must be a duration such as \"10s\", and %s at most.", mostTelling)

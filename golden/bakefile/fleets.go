@@ -57,7 +57,7 @@ var fleetName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 // fleets checks the fleet blocks and the engine block as a whole.
 func (r *reader) fleets(ctx context.Context) {
 	if b := r.settings.engine.block; b != nil && b.Labels[0] != "temporal" {
-		r.complain(&b.LabelRanges[0], "Unknown engine", "There is no engine %q.%s There is: temporal.", b.Labels[0], lang.DidYouMean(b.Labels[0], []string{"temporal"}))
+		r.complain(&b.LabelRanges[0], "Unknown engine", "Unknown engine %q.%s The only engine is temporal.", b.Labels[0], lang.DidYouMean(b.Labels[0], []string{"temporal"}))
 	}
 	first := map[string]hcl.Range{}
 	for _, f := range r.settings.fleets {

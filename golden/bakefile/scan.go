@@ -129,7 +129,7 @@ func (o *Scan) Validate(c *schema.Checker) {
 	}
 	kinds := []string{OpenSCAP, Command}
 	if !slices.Contains(kinds, o.Kind) {
-		c.Errorf(&o.Kind, "Unknown kind of scan", "There is no scan %q.%s There are openscap, and command for any other scanner.", o.Kind, lang.DidYouMean(o.Kind, kinds))
+		c.Errorf(&o.Kind, "Unknown kind of scan", "Unknown scan %q.%s Use openscap, or command for any other scanner.", o.Kind, lang.DidYouMean(o.Kind, kinds))
 		return
 	}
 	for _, kind := range kinds {
@@ -159,7 +159,7 @@ func (o *Scan) Validate(c *schema.Checker) {
 	}
 	for _, code := range o.ExitCodes {
 		if code < 1 || code > 125 {
-			c.Errorf(&o.ExitCodes, "Invalid exit code", "%d is not an exit status by which a command says what it has found: give numbers from 1 to 125.", code)
+			c.Errorf(&o.ExitCodes, "Invalid exit code", "%d cannot be an exit status for findings: use numbers from 1 to 125.", code)
 		}
 	}
 	if o.Timeout <= 0 && c.Known(&o.Timeout) {

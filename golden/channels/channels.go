@@ -40,7 +40,7 @@ func (r Rule) Closed(s State) (reasons []string, wait Wait) {
 	for _, name := range r.Requires {
 		switch {
 		case s.Untold:
-			return []string{"what the image has passed is not in its tags; build it again"}, Wait{}
+			return []string{"its tags do not say which checks it has passed; build it again"}, Wait{}
 		case !slices.Contains(s.Passed, name):
 			reasons = append(reasons, name+" has not passed")
 		}

@@ -38,7 +38,7 @@ func (c *Checks) again(ctx context.Context, m communicator.Communicator, suite *
 			}
 		}
 		if len(questions) > 0 {
-			c.say("Looking again at what is not as demanded yet")
+			c.say("Checking again what did not pass yet")
 			found, err := facts.Learn(ctx, m, c.options.As, questions)
 			if err != nil {
 				return err

@@ -29,10 +29,10 @@ type Shell func(ctx context.Context, script string, out io.Writer) error
 func FromMachine(ctx context.Context, sh Shell, root string) (*Contents, error) {
 	m := &machine{sh: sh, root: root, files: map[string]*sparse{}, left: maxTotal, room: maxTotal}
 	if err := m.list(ctx); err != nil {
-		return nil, fmt.Errorf("listing what is installed: %w", err)
+		return nil, fmt.Errorf("listing the installed packages: %w", err)
 	}
 	if err := m.fetch(ctx); err != nil {
-		return nil, fmt.Errorf("reading what is installed: %w", err)
+		return nil, fmt.Errorf("reading the installed packages: %w", err)
 	}
 	c, err := read(m)
 	if err != nil {
@@ -104,7 +104,7 @@ func (m *machine) run(ctx context.Context, script string, parse func(*bufio.Read
 		}
 		if err == nil { // check that nothing follows
 			if _, end := io.CopyN(io.Discard, pr, 1<<16); end == nil {
-				err = errors.New("the machine sends more than it was asked for")
+				err = errors.New("the machine sends more than was requested")
 			}
 		}
 		if err != nil {

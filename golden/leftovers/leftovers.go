@@ -53,7 +53,7 @@ func kinds() []kind {
 		{"private-keys", "No private keys", findings.Critical, "delete the file, or allow it"},
 		{"credentials", "No credentials of clouds and services", findings.Critical, "delete the file, or allow it"},
 		{"secrets", "No sensitive values of the template", findings.Critical, "have the provisioners delete the file or leave the value out, or allow the file"},
-		{"cloud-init", "cloud-init has done its work", findings.High, "it would let keys in again that are removed: see what it waits for, with cloud-init status --long, or allow /run/cloud-init"},
+		{"cloud-init", "cloud-init has done its work", findings.High, "it could add removed keys again: see what it is waiting for with cloud-init status --long, or allow /run/cloud-init"},
 		{"host-keys", "No SSH host keys", findings.High, "nothing makes new ones at the first start: enable cloud-init, or a service that runs ssh-keygen -A"},
 		{"machine-id", "No machine ID", findings.High, "empty /etc/machine-id"},
 		{"instance-data", "No instance data of cloud-init", findings.High, "delete it"},

@@ -121,7 +121,7 @@ func (m *Manifest) digests(r *bufio.Reader) error {
 		sum, escapes := strings.CutPrefix(line, `\`)
 		sum, path, ok := strings.Cut(sum, " ")
 		if !ok || len(path) < 2 {
-			return fmt.Errorf("the machine says %.100q, which is no digest of a file", line)
+			return fmt.Errorf("the machine returned %.100q, which is not the digest of a file", line)
 		}
 		if path = path[1:]; escapes {
 			path = escaped.Replace(path)
@@ -131,7 +131,7 @@ func (m *Manifest) digests(r *bufio.Reader) error {
 			continue
 		}
 		if !f.digest(sum) {
-			return fmt.Errorf("the machine says %.100q, which is no digest of a file", line)
+			return fmt.Errorf("the machine returned %.100q, which is not the digest of a file", line)
 		}
 		m.files[absolute(path)] = f
 	}

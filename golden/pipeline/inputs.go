@@ -133,7 +133,7 @@ func (p *pipeline) expired() (rules []string) {
 }
 
 func unreadable(at *hcl.Range, err error) hcl.Diagnostics {
-	return hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "Inputs cannot be read", Detail: prose.Sprintf("What the image depends on cannot be told: %s.", err)}}
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "Inputs cannot be read", Detail: prose.Sprintf("The inputs of the image cannot be determined: %s.", err)}}
 }
 
 // used returns the inputs that the template defines.

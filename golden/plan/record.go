@@ -124,7 +124,7 @@ type record struct {
 	inputs []Input // with the start of their digests
 }
 
-var errRecord = errors.New("the image does not tell what it was made of")
+var errRecord = errors.New("the image does not record its inputs")
 
 // read reads the record of an image. It is untrusted: anyone who may tag the image can
 // write it.

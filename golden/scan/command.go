@@ -130,7 +130,7 @@ func (c Command) judge(report findings.Report, code int, out []byte, errOut stri
 	case code != 0 && !slices.Contains(c.codes(), code):
 		report.Findings = append(report.Findings, findings.Finding{
 			ID: "exit status", Title: "The command ends as it does after a scan", Severity: findings.Unknown, Result: findings.Error,
-			Evidence: strings.TrimSpace(fmt.Sprintf("The command ended with exit status %d, which may mean that it has not looked at everything. If it says by that what it has found, add it to exit_codes. %s", code, said)),
+			Evidence: strings.TrimSpace(fmt.Sprintf("The command ended with exit status %d, which may mean that it has not looked at everything. If this status means that it has findings, add it to exit_codes. %s", code, said)),
 		})
 	case code != 0 && report.Count(findings.Fail, findings.Error, findings.Waived) == 0:
 		report.Findings = append(report.Findings, findings.Finding{

@@ -85,7 +85,7 @@ func run(ctx context.Context, on communicator.Communicator, script string) (said
 		return nil, fmt.Errorf("the machine says more than %d MB", maxWire>>20)
 	}
 	if out.String() == "" {
-		return nil, errors.New("there is no machine that could be looked at, or none that says anything: the communicator of the build must be ssh")
+		return nil, errors.New("there is no machine to inspect, or it returns no output: the communicator of the build must be ssh")
 	}
 	parts := split(out.String())
 	if _, whole := parts["end"]; !whole {

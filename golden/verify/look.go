@@ -120,7 +120,7 @@ func (s sight) judge(of Identity) []findings.Finding {
 	}
 	sameID := ""
 	if s.machineID == of.MachineID && s.machineID != "" {
-		sameID = "/etc/machine-id is that of the machine that the image was made of. Empty the file before the image is made."
+		sameID = "/etc/machine-id is the id of the machine that the image was made from. Empty the file before the image is made."
 	}
 	admitted := ""
 	for _, k := range of.Login {

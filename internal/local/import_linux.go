@@ -135,7 +135,7 @@ func importAMI(ctx context.Context, store *image.Store, in Import, o image.Impor
 	return store.ImportLayers(ctx, o, func() (b image.Base, err error) {
 		var from cloud.Contents
 		if err := contents(ctx, in.Endpoint, in.Region, in.Source, in.Key, &from); err != nil {
-			return b, fmt.Errorf("%s: %w. An image of AWS is not fetched by its id: let the id stand for a release, with bake cloud alias %s RELEASE, "+
+			return b, fmt.Errorf("%s: %w. The local cloud does not download AWS images: map the id to a release with bake cloud alias %s RELEASE, "+
 				"or bake its template with -local", in.Region, err, in.Source)
 		}
 		if o.Arch != "" && from.Arch != "" && o.Arch != from.Arch {

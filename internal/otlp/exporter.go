@@ -215,7 +215,7 @@ func (e *Exporter) taken() {
 	e.warned, e.told = false, e.told || tell
 	e.mu.Unlock()
 	if tell {
-		e.warn(errors.New("the collector of traces was too slow, or away, so that some spans are lost; how many is told at the end"))
+		e.warn(errors.New("the collector of traces was too slow or unavailable, so some spans are lost; their number is reported at the end"))
 	}
 }
 

@@ -207,7 +207,7 @@ func TestAway(t *testing.T) {
 	}
 }
 
-const lostSome = "the collector of traces was too slow, or away, so that some spans are lost; how many is told at the end"
+const lostSome = "the collector of traces was too slow or unavailable, so some spans are lost; their number is reported at the end"
 
 // TestLost: lost spans are reported: once while spans are sent, and at the end with their number.
 func TestLost(t *testing.T) {

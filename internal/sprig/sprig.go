@@ -38,7 +38,7 @@ func refused() map[string]any {
 	for reason, names := range map[string]string{
 		"its result differs each time, so that two runs could not be compared": "now ago randAlphaNum randAlpha randAscii randNumeric randInt randBytes shuffle uuidv4 bcrypt htpasswd",
 		"dates are shown in the time zone of this host":                        "date date_in_zone date_modify dateInZone dateModify durationRound htmlDate htmlDateInZone must_date_modify mustDateModify mustToDate toDate unixEpoch",
-		"it makes keys, and what is rendered here is no place for secrets":     "genPrivateKey derivePassword buildCustomCert genCA genCAWithKey genSelfSignedCert genSelfSignedCertWithKey genSignedCert genSignedCertWithKey encryptAES decryptAES",
+		"it generates keys, and rendered text must not contain secrets":        "genPrivateKey derivePassword buildCustomCert genCA genCAWithKey genSelfSignedCert genSelfSignedCertWithKey genSignedCert genSignedCertWithKey encryptAES decryptAES",
 		"it asks the network": "getHostByName",
 		"its result has methods, which cannot be called here; use semverCompare": "semver",
 	} {

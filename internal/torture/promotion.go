@@ -220,7 +220,7 @@ func misreported(r report, numbers []int) string {
 	split := slices.Contains(numbers, 0) && slices.Contains(numbers, 1)
 	switch {
 	case slices.Contains(numbers, -1):
-		return "the channel names what is no release:"
+		return "the channel points to something that is not a release:"
 	case r.exit == 0 && slices.Contains(numbers, 0):
 		return "it says that the channel has moved, and it names"
 	case r.exit > 0 && split && !strings.Contains(r.text, "may name different images"):

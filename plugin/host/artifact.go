@@ -33,7 +33,7 @@ func (a *artifact) call(ctx context.Context, method string, args, reply any) err
 
 // ask makes a call that the plugin should answer quickly.
 func (a *artifact) ask(ctx context.Context, method string, args, reply any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, artifactCall, fmt.Errorf("the plugin %s has not said within %s what it has made", a.proc.plugin.Source, artifactCall))
+	ctx, cancel := context.WithTimeoutCause(ctx, artifactCall, fmt.Errorf("the plugin %s did not report its artifact within %s", a.proc.plugin.Source, artifactCall))
 	defer cancel()
 	return a.call(ctx, method, args, reply)
 }
@@ -77,7 +77,7 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 			err = nil // such as values that cannot be encoded
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the plugin %s does not tell what it has made: %w", a.proc.plugin.Source, err)
+			return nil, fmt.Errorf("the plugin %s did not report its artifact: %w", a.proc.plugin.Source, err)
 		}
 	}
 	if len(out.Files) > maxFiles || slices.ContainsFunc(out.Files, func(f string) bool { return len(f) > maxFileName }) {
@@ -102,7 +102,7 @@ func (a *artifact) lost(ctx context.Context, err error) error {
 
 // remaining adds to an error that something that the plugin has created may remain.
 func remaining(err error) error {
-	return fmt.Errorf("what the plugin has made may still be there: %w", err)
+	return fmt.Errorf("the resources of the plugin may still exist: %w", err)
 }
 
 // input answers a plugin's calls of Artifact with the artifact that a post-processor receives.

@@ -122,7 +122,7 @@ func (b *building) explain(err error) error {
 	remote, ok := errors.AsType[wire.RemoteError](err)
 	switch {
 	case errors.Is(err, wire.ErrGone):
-		return fmt.Errorf("what the plugin had created by then may still be there: %w", err)
+		return fmt.Errorf("the resources that the plugin had created by then may still exist: %w", err)
 	case ok && b.provisioned != nil:
 		return b.provisioned
 	case ok:

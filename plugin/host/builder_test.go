@@ -191,7 +191,7 @@ func TestBuilderDies(t *testing.T) {
 				_, err := m.Run(ctx, communicator.Command{Line: "true"})
 				return err
 			})
-			for _, want := range []string{"the plugin process went away (signal: killed)", "the probe is killed at", "may still be there"} {
+			for _, want := range []string{"the plugin process went away (signal: killed)", "the probe is killed at", "may still exist"} {
 				if !errors.Is(err, wire.ErrGone) || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %s", err, want)
 				}
@@ -216,7 +216,7 @@ func TestAsk(t *testing.T) {
 		"leave":            {onError, func(context.Context, string, error) step.Decision { return step.GiveUp }, true, `"a" <nil>`},
 		"pause":            {debug, nil, false, `"" <nil>`},
 		"anything else":    {"Who are you?", nil, false, `"probe" <nil>`},
-		"without terminal": {"Really?", nil, false, `"" nobody can be asked here: there is no terminal`},
+		"without terminal": {"Really?", nil, false, `"" there is no terminal to ask on`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

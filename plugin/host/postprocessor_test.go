@@ -101,7 +101,7 @@ func TestUndescribed(t *testing.T) {
 	s, _ := scope(t)
 	for body, want := range map[string]string{
 		"misbehave = \"error\"\nat = \"Id\"": "has deleted it",
-		"misbehave = \"kill\"\nat = \"Id\"":  "may still be there",
+		"misbehave = \"kill\"\nat = \"Id\"":  "may still exist",
 	} {
 		disk := filepath.Join(t.TempDir(), "disk")
 		if err := os.WriteFile(disk, nil, 0o600); err != nil {
@@ -111,7 +111,7 @@ func TestUndescribed(t *testing.T) {
 		if a != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, %v, want %q", body, a, err, want)
 		}
-		if _, err := os.Stat(disk); (err == nil) != (want == "may still be there") {
+		if _, err := os.Stat(disk); (err == nil) != (want == "may still exist") {
 			t.Errorf("%s: the file: %v", body, err)
 		}
 	}

@@ -93,7 +93,7 @@ func (p *Plugin) unchanged(ctx context.Context) error {
 		err = errors.New("it was replaced by another one; run bake again")
 	}
 	if err != nil {
-		return fmt.Errorf("the plugin %s is not what it was at the start: %w", p.Source, err)
+		return fmt.Errorf("the plugin %s has changed since the start: %w", p.Source, err)
 	}
 	return nil
 }
@@ -296,14 +296,14 @@ func (p *process) giveUp(makes bool) string {
 	if !p.kept || !makes {
 		p.kill()
 		_ = p.Close()
-		return fmt.Sprintf("the plugin %s had not ended by then and was killed: what it has made may still be there", p.plugin.Source)
+		return fmt.Sprintf("the plugin %s had not exited by then and was killed: its resources may still exist", p.plugin.Source)
 	}
 	p.closing.Do(func() { // it stays in the ledger
 		p.end()
 		p.mux.Close()
 		p.serving.Wait()
 	})
-	return fmt.Sprintf("the plugin %s had not ended by then: it goes on to take down what it has made, in process %d", p.plugin.Source, p.cmd.Process.Pid)
+	return fmt.Sprintf("the plugin %s had not exited by then: it continues its teardown in process %d", p.plugin.Source, p.cmd.Process.Pid)
 }
 
 // tail passes a plugin's log lines to the debug log and keeps the last ones.

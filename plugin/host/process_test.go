@@ -52,10 +52,10 @@ func TestStubbornPlugin(t *testing.T) {
 				}
 			}
 			_, err := build(t, p, ctx, s, "misbehave = \"stubborn\"\nat = \"Build\"\nsay = \"working\"", nil)
-			want := "was killed: what it has made may still be there"
+			want := "was killed: its resources may still exist"
 			owned, _ := l.Owned()
 			if kept {
-				want = "it goes on to take down what it has made, in process "
+				want = "it continues its teardown in process "
 			}
 			if !errors.Is(err, why) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v", err)
@@ -229,7 +229,7 @@ func TestReplaced(t *testing.T) {
 	if err := os.WriteFile(p.Path, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Builders[0].Docs(); err == nil || !strings.Contains(err.Error(), "is not what it was at the start") {
+	if _, err := p.Builders[0].Docs(); err == nil || !strings.Contains(err.Error(), "has changed since the start") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -85,7 +85,7 @@ func DestroyProcess(ctx context.Context, r step.Resource) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the plugin %s (process %d) still takes down what it has made: %w", r.With["plugin"], pid, context.Cause(ctx))
+			return fmt.Errorf("the plugin %s (process %d) is still tearing down: %w", r.With["plugin"], pid, context.Cause(ctx))
 		}
 	}
 	if procgroup.Started(pid) != started && !procgroup.Holds(pid, runVariable+r.With["run"]) {

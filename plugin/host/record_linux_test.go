@@ -42,7 +42,7 @@ func TestDestroyProcess(t *testing.T) {
 			if tc.finishes {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				cancel(errors.New("no time"))
-				if err := DestroyProcess(ctx, r); err == nil || !strings.HasSuffix(err.Error(), "still takes down what it has made: no time") {
+				if err := DestroyProcess(ctx, r); err == nil || !strings.HasSuffix(err.Error(), "is still tearing down: no time") {
 					t.Errorf("with no time: %v", err)
 				}
 			}

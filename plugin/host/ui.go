@@ -114,7 +114,7 @@ func (u *ui) progress(name string) wire.Method {
 }
 
 // errNobody is the answer to a plugin's question if there is no terminal.
-var errNobody = errors.New("nobody can be asked here: there is no terminal")
+var errNobody = errors.New("there is no terminal to ask on")
 
 // ask passes the plugin's question to the user. The questions that every plugin built with Packer's
 // SDK asks, for -debug and -on-error=ask, are worded as bake's own.

@@ -519,11 +519,11 @@ func (r *relay) wait(p *plugin, grace patience) {
 		case <-p.ended:
 			return
 		case <-never:
-			p.log("the plugin has not begun within %s, and is killed", grace.begin)
+			p.log("the plugin did not start within %s and is killed", grace.begin)
 			p.end()
 			return
 		case <-limit.C:
-			p.log("the plugin did not take down what it has made within %s, and is killed", grace.teardown)
+			p.log("the plugin did not finish its teardown within %s and is killed", grace.teardown)
 			p.end()
 			return
 		}

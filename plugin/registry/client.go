@@ -131,7 +131,7 @@ func (c *client) download(ctx context.Context, address string, file *os.File, li
 			case http.StatusPartialContent:
 				if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", done)) {
 					done, validator = 0, ""
-					return &failure{err: fmt.Errorf("the server sent %q instead of what is missing", resp.Header.Get("Content-Range")), again: true}
+					return &failure{err: fmt.Errorf("the server sent %q instead of the missing part", resp.Header.Get("Content-Range")), again: true}
 				}
 			case http.StatusRequestedRangeNotSatisfiable:
 				done, validator = 0, ""

@@ -23,7 +23,7 @@ func truncateSame(f, again *os.File, size int64) error {
 		return err
 	}
 	if !os.SameFile(was, is) {
-		return fmt.Errorf("%s is another file now, and what was added to the old one is not taken back", f.Name())
+		return fmt.Errorf("%s is a different file now, so the lines added to the old one are not removed", f.Name())
 	}
 	return again.Truncate(size)
 }

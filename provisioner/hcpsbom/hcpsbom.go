@@ -122,7 +122,7 @@ func (r *run) document(ctx context.Context) ([]byte, int, error) {
 	if r.Data["ConnType"].Text == "winrm" {
 		return nil, 0, errors.New("auto_generate reads Linux machines; on Windows make the SBOM with another tool, and set source")
 	}
-	r.Scope.Say(ctx, "Reading what is installed on the machine")
+	r.Scope.Say(ctx, "Reading the packages installed on the machine")
 	scan, _ := parse(r.ScannerArgs)
 	shell := r.stdin
 	if r.ExecuteCommand != "" {

@@ -235,7 +235,7 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 	}
 	at, _, err := m.Distributor.Named(ctx, c.Parameter)
 	if err != nil { // it names the release nevertheless
-		m.Scope.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", channel, err)
+		m.Scope.Warn(ctx, "The current image of channel %s cannot be read, so no notification was sent: %s", channel, err)
 	} else {
 		m.tell(ctx, c, at)
 	}

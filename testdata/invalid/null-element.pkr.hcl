@@ -9,6 +9,6 @@ build {
   sources = ["null.a"]
 
   provisioner "shell" {
-    inline = ["true", var.nothing] # ERROR: Null value: Argument "inline": the element with index 1 is null. Leave it out, or give it a value.
+    inline = ["true", var.nothing] # ERROR: Null value: Argument "inline": the element with index 1 is null. Omit it or set a value.
   }
 }

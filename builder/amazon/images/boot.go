@@ -92,9 +92,9 @@ func (a *Account) user(ctx context.Context, i Image) (string, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return "", cause
 	}
-	text := fmt.Sprintf("it is not known whom image %s lets in, since neither its tag bake:user nor its publisher says so: name the user with -user", i.ID)
+	text := fmt.Sprintf("the login user of image %s is unknown: neither its tag bake:user nor its publisher tells; set it with -user", i.ID)
 	if err != nil {
-		return "", fmt.Errorf("%s (what it was made from cannot be found out: %w)", text, err)
+		return "", fmt.Errorf("%s (its source cannot be determined: %w)", text, err)
 	}
 	return "", errors.New(text)
 }

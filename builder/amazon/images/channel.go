@@ -373,7 +373,7 @@ func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Ent
 		return ok, other
 	})
 	if err != nil && other == nil && m.blind == nil && context.Cause(ctx) == nil {
-		return fmt.Errorf("%w. Systems Manager drops a value without a word if the image is not there for account %s, or if these credentials lack ec2:DescribeImages", err, m.ID)
+		return fmt.Errorf("%w. Systems Manager silently drops a value if the image is not there for account %s, or if these credentials lack ec2:DescribeImages", err, m.ID)
 	}
 	return err
 }

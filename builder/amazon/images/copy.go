@@ -209,7 +209,7 @@ func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
 	case i.Tags[ownership.RunTag] != "":
 		why = "run " + i.Tags[ownership.RunTag] + " of bake is making it; wait for that or, if it was killed, clean up with bake sweep"
 	case same:
-		why = "it is a copy of this image, but how it is encrypted is not known to be what was asked for; remove it, or " + why
+		why = "it is a copy of this image, but it may not be encrypted as requested; remove it, or " + why
 	}
 	return nil, fmt.Errorf("image %s in %s, which is %s, already has the name %q: %s", i.ID, region, i.State, c.Name, why)
 }

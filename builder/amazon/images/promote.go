@@ -190,9 +190,9 @@ func (o *Distributor) Rollback(ctx context.Context, s *step.Scope, parameter, to
 		}
 	}
 	if to != "" {
-		return "", fmt.Errorf("the channel %s has not named %s, or that is not whole everywhere any more; 'bake images channel' shows what it has named", parameter, to)
+		return "", fmt.Errorf("the channel %s has never pointed to %s, or that release is no longer complete everywhere; 'bake images channel' shows its history", parameter, to)
 	}
-	return "", fmt.Errorf("the channel %s has named no other image before that is still whole everywhere", parameter)
+	return "", fmt.Errorf("the channel %s has no earlier image that is still complete everywhere", parameter)
 }
 
 // inOrder returns places in the order in which they are written: the other accounts, then

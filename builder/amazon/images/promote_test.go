@@ -122,7 +122,7 @@ func TestRevoke(t *testing.T) {
 		return disabled, named, err
 	}
 	disabled, named, err := revoke()
-	if disabled != 4 || named != 1 || err == nil || !strings.Contains(err.Error(), "/bake/web/only has named no other image") {
+	if disabled != 4 || named != 1 || err == nil || !strings.Contains(err.Error(), "/bake/web/only has no earlier image") {
 		t.Errorf("%d disabled, %d named: %v", disabled, named, err)
 	}
 	if names4(w, "/bake/web/stable", good) != 4 {
@@ -306,7 +306,7 @@ func TestRollbackTo(t *testing.T) {
 		}
 	}
 	for _, to := range []string{never[0].ID, "never"} {
-		if _, err := w.distributor(d).Rollback(t.Context(), s, channel, to, "back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
+		if _, err := w.distributor(d).Rollback(t.Context(), s, channel, to, "back"); err == nil || !strings.Contains(err.Error(), "has never pointed to "+to) {
 			t.Errorf("to what it has not named: %v", err)
 		}
 	}

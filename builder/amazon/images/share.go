@@ -133,7 +133,7 @@ func (a *Account) changeSharing(ctx context.Context, ref string, c SharingChange
 		return nil, err
 	}
 	if image.Owner != a.ID {
-		return nil, fmt.Errorf("image %s in %s belongs to account %s, which alone can say who may use it; these credentials are for account %s", image.ID, image.Region, image.Owner, a.ID)
+		return nil, fmt.Errorf("image %s in %s belongs to account %s, and only that account can change who may use it; these credentials are for account %s", image.ID, image.Region, image.Owner, a.ID)
 	}
 	all := []Image{image}
 	if c.Copies {

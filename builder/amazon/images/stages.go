@@ -64,7 +64,7 @@ func (s Stages) next(i Image, now time.Time) (action, why string) {
 			last, was = i.Deprecated, "deprecated"
 		}
 	default:
-		return PlanKeep, "nothing else is to become of it"
+		return PlanKeep, "no further stage applies to it"
 	}
 	if now.Sub(i.Created) < after {
 		return PlanKeep, "younger than " + days(after)

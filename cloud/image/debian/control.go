@@ -64,7 +64,7 @@ func parseControl(text string, fn func(paragraph) error) error {
 		default:
 			name, value, ok := strings.Cut(s, ":")
 			if !ok || name == "" || strings.ContainsAny(name, " \t") {
-				return fmt.Errorf("line %d: %q is no \"Name: value\" field", line, clip(s))
+				return fmt.Errorf("line %d: %q is not a \"Name: value\" field", line, clip(s))
 			}
 			trimmed := strings.TrimSpace(value)
 			start = pos + len(s) - len(strings.TrimLeft(value, " \t"))

@@ -84,7 +84,7 @@ func readAr(file []byte, fn func(name string, content []byte) error) error {
 		size, err := strconv.ParseUint(strings.TrimRight(string(rest[48:58]), " "), 10, 63)
 		rest = rest[headerSize:]
 		if err != nil || size > uint64(len(rest)) {
-			return fmt.Errorf("member %q is cut short", clip(name))
+			return fmt.Errorf("member %q is truncated", clip(name))
 		}
 		if err := fn(name, rest[:size]); err != nil {
 			return err

@@ -57,7 +57,7 @@ func TestOpenDebErrors(t *testing.T) {
 		"other version":   {debiantest.Ar(debiantest.Member{Name: "debian-binary", Content: []byte("3.0\n")}), "is not 2"},
 		"compression":     {debiantest.Ar(version, debiantest.Member{Name: "data.tar.lzo", Content: empty}), `unknown compression ".lzo"`},
 		"damaged":         {debiantest.Ar(version, debiantest.Member{Name: "data.tar.gz", Content: empty}), "data.tar.gz: gzip"},
-		"cut":             {good[:len(good)-5], "cut short"},
+		"cut":             {good[:len(good)-5], "is truncated"},
 		"cut in a header": {good[:80], "damaged member header"},
 	} {
 		if _, err := openDeb(test.file); err == nil || !strings.Contains(err.Error(), test.err) {

@@ -226,7 +226,7 @@ func parseRelation(s string) (relation, error) {
 		op = ">="
 	case "<<", "<=", "=", ">=", ">>":
 	default:
-		return relation{}, fmt.Errorf("%q has no known comparison", clip(s))
+		return relation{}, fmt.Errorf("%q has an unknown operator", clip(s))
 	}
 	if !closed || strings.TrimSpace(after) != "" || number == "" {
 		return relation{}, fmt.Errorf("%q is not a package relation", clip(s))

@@ -76,7 +76,7 @@ func (d Disk) Root() (*ext4.FS, error) {
 			there = append(there, fmt.Sprintf("%s in partition %d", kind, n))
 		}
 	}
-	none := errors.New("no ext4, ext3 or ext2 file system on the disk holds a Linux system")
+	none := errors.New("no ext4, ext3 or ext2 file system on the disk contains a Linux system")
 	if len(there) > 0 {
 		none = fmt.Errorf("%w: there is %s", none, strings.Join(there, ", "))
 	}

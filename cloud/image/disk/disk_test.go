@@ -35,7 +35,7 @@ func load(t testing.TB, name string) ([]byte, string) {
 	return data, strings.TrimPrefix(filepath.Ext(name), ".")
 }
 
-// files are the regular files on the disk's root file system.
+// files returns the regular files on the disk's root file system.
 func files(image []byte, format string) (map[string]string, error) {
 	d, err := disk.Open(bytes.NewReader(image), int64(len(image)), format)
 	if err != nil {
@@ -88,8 +88,8 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// TestFooter reads a VMDK image that was written in one go, by a program that
-// knew only at its end where the grain directory is.
+// TestFooter reads a VMDK image that was written as a stream: its footer has the offset of the
+// grain directory.
 func TestFooter(t *testing.T) {
 	image, format := load(t, "stream.vmdk")
 	marker := make([]byte, 512)
@@ -110,9 +110,9 @@ func TestErrors(t *testing.T) {
 		image        []byte
 		want         string
 	}{
-		{"nothing", "raw", nil, "holds a Linux system"},
-		{"zeros", "raw", make([]byte, 1<<20), "holds a Linux system"},
-		{"only /boot", "raw", mbr[:4096*512], "holds a Linux system"},
+		{"nothing", "raw", nil, "contains a Linux system"},
+		{"zeros", "raw", make([]byte, 1<<20), "contains a Linux system"},
+		{"only /boot", "raw", mbr[:4096*512], "contains a Linux system"},
 		{"text as VHD", "vhd", bytes.Repeat([]byte("text"), 500), "not a VHD image"},
 		{"text as VMDK", "vmdk", bytes.Repeat([]byte("text"), 500), "not a sparse VMDK image"},
 		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "not an OVA archive"},
@@ -123,7 +123,7 @@ func TestErrors(t *testing.T) {
 		{"another file system", "raw", append([]byte("XFSB"), make([]byte, 1<<20)...), "there is XFS on the whole disk"},
 		{"text as QCOW2", "qcow2", bytes.Repeat([]byte("text"), 500), "not a QCOW2 image"},
 		{"a QCOW2 that is cut off", "qcow2", qcow2[:len(qcow2)/2], "damaged"},
-		{"a QCOW2 with a backing file", "qcow2", patched(qcow2, 15, 1), "only the differences"},
+		{"a QCOW2 with a backing file", "qcow2", patched(qcow2, 15, 1), "has a backing file"},
 		{"a QCOW2 with data in another file", "qcow2", patched(qcow2, 79, 4), "unsupported features (0x4)"},
 		{"an encrypted QCOW2", "qcow2", patched(qcow2, 35, 1), "is encrypted"},
 		{"a QCOW2 whose table is too small", "qcow2", patched(qcow2, 39, 0), "too small for its disk"},
@@ -136,14 +136,14 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// patched returns an image with another byte at a place.
+// patched returns a copy of an image with the byte at offset at replaced.
 func patched(image []byte, at int, b byte) []byte {
 	image = bytes.Clone(image)
 	image[at] = b
 	return image
 }
 
-// looped is a disk whose table of partitions has four extended ones that contain each other.
+// looped returns a disk with four extended partitions that contain each other.
 func looped() []byte {
 	image := make([]byte, 1<<20)
 	for n := range 2 {
@@ -156,7 +156,7 @@ func looped() []byte {
 	return image
 }
 
-// TestDetect: images are recognized by their content.
+// TestDetect checks that images are recognized by their content.
 func TestDetect(t *testing.T) {
 	for _, name := range images {
 		if image, format := load(t, name); disk.Detect(bytes.NewReader(image), int64(len(image))) != format {
@@ -170,7 +170,7 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-// FuzzOpen reads images that are damaged at one place.
+// FuzzOpen reads images with one damaged byte.
 func FuzzOpen(f *testing.F) {
 	for i := range images {
 		f.Add(byte(i), []byte{0}, uint32(0), true)
@@ -186,7 +186,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		d, err := disk.Open(bytes.NewReader(image), int64(len(image)), format)
 		if err == nil {
-			_, _ = d.Root() // any error is good
+			_, _ = d.Root() // any error is acceptable
 		}
 	})
 }

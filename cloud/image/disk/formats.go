@@ -175,7 +175,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	}
 	top := make([]byte, tables*4)
 	if _, err := file.ReadAt(top, directory*sector); err != nil {
-		return damaged("its grain directory is cut off")
+		return damaged("its grain directory is truncated")
 	}
 	var below table
 	return Disk{ReaderAt: newBlocks(file, grain*sector, grains, func(n int64) (place, error) {

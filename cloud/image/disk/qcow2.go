@@ -32,7 +32,7 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 	case version != 2 && version != 3:
 		return Disk{}, fmt.Errorf("QCOW2 images of version %d are not supported", version)
 	case be.Uint64(header[8:]) != 0:
-		return Disk{}, errors.New("the QCOW2 image holds only the differences to another one; qemu-img convert makes a whole one of both")
+		return Disk{}, errors.New("the QCOW2 image has a backing file; use qemu-img convert to merge the two")
 	case be.Uint32(header[32:]) != 0:
 		return Disk{}, errors.New("the QCOW2 image is encrypted; qemu-img convert decrypts it")
 	case features&2 != 0:

@@ -71,7 +71,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	incompat, logBlock := le.Uint32(super[0x60:]), le.Uint32(super[0x18:])
 	switch {
 	case incompat&incompatRecover != 0:
-		return nil, errors.New("the file system was in use when the disk was copied: its journal holds changes; mount and unmount it first")
+		return nil, errors.New("the file system was in use when the disk was copied: its journal contains changes; mount and unmount it first")
 	case incompat&^incompatSupported != 0:
 		return nil, fmt.Errorf("the file system has unsupported features (%#x)", incompat&^incompatSupported)
 	case logBlock > 6:
@@ -95,7 +95,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		return nil, errDamaged("its superblock is inconsistent")
 	}
 	if blocks > size/fs.blockSize {
-		return nil, fmt.Errorf("the file system has %d bytes, and the disk or partition only %d: it is cut off", blocks*fs.blockSize, size)
+		return nil, fmt.Errorf("the file system has %d bytes, and the disk or partition only %d: it is truncated", blocks*fs.blockSize, size)
 	}
 	fs.roomForMore, fs.blocks, fs.groups, fs.group = fs.inodeSize > 128, blocks, (first+1)*fs.blockSize, -1
 	groups := (blocks - first + perGroup - 1) / perGroup
@@ -418,7 +418,7 @@ const maxSmall = 64 << 20
 // all returns the complete content of a small file.
 func (fs *FS) all(n *inode) ([]byte, error) {
 	if n.size > maxSmall {
-		return nil, errDamaged(fmt.Sprintf("inode %d is impossibly large", n.number))
+		return nil, errDamaged(fmt.Sprintf("inode %d is too large", n.number))
 	}
 	c, err := fs.content(n)
 	if err != nil {
@@ -435,7 +435,7 @@ func (fs *FS) inline(n *inode) ([]byte, error) {
 	}
 	data := append(append([]byte(nil), n.raw[0x28:0x28+60]...), attributes["system.data"]...)
 	if int64(len(data)) < n.size {
-		return nil, errDamaged(fmt.Sprintf("the content of inode %d is cut off", n.number))
+		return nil, errDamaged(fmt.Sprintf("the content of inode %d is truncated", n.number))
 	}
 	return data[:n.size], nil
 }
@@ -456,7 +456,7 @@ func (fs *FS) entries(n *inode) ([]entry, error) {
 	var out []entry
 	if n.flags&flagInline != 0 {
 		if len(data) < 4 {
-			return nil, errDamaged(fmt.Sprintf("directory %d is cut off", n.number))
+			return nil, errDamaged(fmt.Sprintf("directory %d is truncated", n.number))
 		}
 		head := data[4:min(60, len(data))] // after the inode number of the parent
 		if out, err = fs.appendEntries(out, n, head); err == nil && len(data) > 60 {
@@ -535,11 +535,11 @@ func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 func readAttributes(out map[string][]byte, entries, base []byte) error {
 	for len(entries) >= 4 && le.Uint32(entries) != 0 {
 		if len(entries) < 16 {
-			return errDamaged("an attribute is cut off")
+			return errDamaged("an attribute is truncated")
 		}
 		name, offset, size := int(entries[0]), int(le.Uint16(entries[2:])), int(le.Uint32(entries[8:]))
 		if le.Uint32(entries[4:]) != 0 {
-			return errors.New("an attribute is in an inode of its own, which is not supported")
+			return errors.New("attributes that are stored in separate inodes are not supported")
 		}
 		end := (16 + name + 3) &^ 3
 		if end > len(entries) || size < 0 || offset+size > len(base) {

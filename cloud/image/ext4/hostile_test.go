@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// made is a file system with the directory etc, of inode 12, and in it the files a and b of eight
-// blocks each, of inodes 13 and 14.
+// made returns a file system with the directory etc (inode 12) and in it the files a and b (inodes
+// 13 and 14) of eight blocks each.
 func made(t *testing.T) []byte {
 	t.Helper()
 	content := strings.Repeat("data", 8*writeBlock/4)
@@ -37,7 +37,7 @@ func made(t *testing.T) []byte {
 	return disk
 }
 
-// count counts what is written, and fails after a limit.
+// count counts the bytes written to it and fails after a limit.
 type count struct{ n, limit int }
 
 func (c *count) Write(p []byte) (int, error) {
@@ -47,18 +47,18 @@ func (c *count) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestHostile: what claims more than there is, or leads elsewhere, is refused; nothing is read
-// without a bound.
+// TestHostile checks that inconsistent file systems are rejected, and that the amount of data read
+// from them is limited.
 func TestHostile(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(disk []byte, inode func(n int) []byte)
-		want   string // an error, or "" if it is only bounded
+		want   string // the expected error; "" if only the size is checked
 	}{
 		"untouched":       {func([]byte, func(int) []byte) {}, ""},
 		"a hole of 16 TB": {func(_ []byte, inode func(int) []byte) { le.PutUint32(inode(13)[0x6c:], 1<<12) }, ""},
-		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], minSize/writeBlock+1) }, "it is cut off"},
+		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], minSize/writeBlock+1) }, "it is truncated"},
 		"more blocks than there are": {func(_ []byte, inode func(int) []byte) {
-			for n := 13; n <= 14; n++ { // each with most of them
+			for n := 13; n <= 14; n++ { // each has most of the blocks
 				le.PutUint32(inode(n)[4:], 3000*writeBlock)
 				layOut(inode(n)[0x28:][:60], []extent{{0, 3000, 1}}, 0)
 			}
@@ -69,7 +69,7 @@ func TestHostile(t *testing.T) {
 		"extents beyond": {func(_ []byte, inode func(int) []byte) {
 			layOut(inode(13)[0x28:][:60], []extent{{0, 8, minSize/writeBlock - 4}}, 0)
 		}, "an extent is invalid"},
-		"a tree that contains itself": {func(disk []byte, inode func(int) []byte) { // a node at each level, with 340 times the one below
+		"a tree that contains itself": {func(disk []byte, inode func(int) []byte) { // one node for each level, each with 340 times the entries of the one below
 			node := make([]extent, nodeEntries)
 			for level := range 5 {
 				at := int64(3000 + level)
@@ -127,14 +127,14 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// named returns the entry of the file b in its directory, which is the last one there.
+// named returns the entry of the file b in its directory, where it is the last one.
 func named(disk []byte) []byte {
 	rest := le.AppendUint16(nil, writeBlock-12-12-12)
 	return disk[bytes.Index(disk, slices.Concat([]byte{14, 0, 0, 0}, rest, []byte{1, 1, 'b'})):]
 }
 
-// TestNames: names that mean something else in an image are refused, as are paths that no program
-// can open.
+// TestNames checks that file names with a special meaning in layers are rejected, and paths that
+// are too long.
 func TestNames(t *testing.T) {
 	deep := []*tar.Header{}
 	path := ""

@@ -77,7 +77,7 @@ func (t *tarWriter) entry(name string, number uint32) error {
 	}
 	kind := n.mode & modeKind
 	if number == rootInode && kind != modeDir {
-		return errDamaged("its root is no directory")
+		return errDamaged("its root is not a directory")
 	}
 	if first, ok := t.seen[number]; ok {
 		if kind == modeDir {

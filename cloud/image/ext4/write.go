@@ -45,7 +45,7 @@ const minSize = 16 << 20
 // its cause.
 func Write(ctx context.Context, device io.WriterAt, size int64, archive io.Reader) error {
 	if size < minSize || size/writeBlock > 1<<32-1 {
-		return fmt.Errorf("a file system of %d bytes cannot be made", size)
+		return fmt.Errorf("a file system cannot have a size of %d bytes", size)
 	}
 	w := newWriter(ctx, device, size)
 	for t := tar.NewReader(archive); ; {
@@ -183,10 +183,10 @@ func (w *writer) add(h *tar.Header, content io.Reader) error {
 	dir, base := path.Split(name)
 	parent, ok := w.names[strings.TrimSuffix(dir, "/")]
 	if !ok || w.nodes[parent].mode&modeKind != modeDir {
-		return fmt.Errorf("%q: its directory does not come before it", h.Name)
+		return fmt.Errorf("%q: the entry of its directory must come first", h.Name)
 	}
 	if _, again := w.names[name]; again && (name != "" && name != "lost+found" || h.Typeflag != tar.TypeDir) {
-		return fmt.Errorf("%q: there are two", h.Name)
+		return fmt.Errorf("%q: it occurs twice", h.Name)
 	}
 	if len(base) > 255 {
 		return fmt.Errorf("%q: its name is too long", h.Name)
@@ -266,18 +266,18 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 			le.PutUint32(n.block[4:], minor&0xff|major<<8|(minor&^0xff)<<12)
 		}
 	default:
-		err = fmt.Errorf("entries of the type %q are not made", h.Typeflag)
+		err = fmt.Errorf("entries of the type %q are not supported", h.Typeflag)
 	}
 	return kindOf(n.mode), err
 }
 
-var errHoles = fmt.Errorf("with it, the files have holes of more than %d bytes, or more data than the volume has room for", int64(maxHoles))
+var errHoles = fmt.Errorf("with it, the files have more than %d bytes of holes, or more data than fits on the volume", int64(maxHoles))
 
 // content writes the content of a file. Blocks of zeros become holes.
 func (w *writer) content(n *node, r io.Reader) error {
 	switch {
 	case n.size > maxFile:
-		return fmt.Errorf("it has %d bytes; a file of this file system has %d at most", n.size, int64(maxFile))
+		return fmt.Errorf("it has %d bytes; a file can have at most %d", n.size, int64(maxFile))
 	case n.size-w.free*writeBlock > maxHoles-w.holes: // too large even if every block is a hole
 		return errHoles
 	}
@@ -404,7 +404,7 @@ func (w *writer) attributes(n *node, h *tar.Header) error {
 			}
 		}
 		if a.index == 0 || len(a.name) > 255 {
-			return fmt.Errorf("the attribute %q cannot be kept", name)
+			return fmt.Errorf("the attribute %q cannot be stored", name)
 		}
 		room -= 16 + (len(a.name)+3)&^3 + (len(a.value)+3)&^3
 		all = append(all, a)

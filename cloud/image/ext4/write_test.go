@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// files are entries of an archive of all kinds, with what they hold.
+// files returns archive entries of all kinds, and their contents.
 func files() (headers []*tar.Header, contents map[string]string) {
 	at := time.Unix(1_700_000_000, 123_456_789)
 	contents = map[string]string{"etc/passwd": "root:x:0:0\n", "empty": "", "holes": strings.Repeat("\x00", 3*writeBlock) + "x" + strings.Repeat("\x00", 50*writeBlock) + "y"}
@@ -40,10 +40,10 @@ func files() (headers []*tar.Header, contents map[string]string) {
 	add(tar.Header{Name: "null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3})
 	add(tar.Header{Name: "disk", Typeflag: tar.TypeBlock, Mode: 0o660, Devmajor: 259, Devminor: 70000})
 	add(tar.Header{Name: "many/", Typeflag: tar.TypeDir, Mode: 0o755})
-	for i := range 1000 { // more names than a block has room for
+	for i := range 1000 { // more names than fit into a block
 		add(tar.Header{Name: fmt.Sprintf("many/%d-%s", i, strings.Repeat("n", i%200)), Typeflag: tar.TypeReg, Mode: 0o644})
 	}
-	var scattered strings.Builder // more extents than an inode has room for
+	var scattered strings.Builder // more extents than fit into an inode
 	for i := range 1500 {
 		scattered.WriteString(fmt.Sprint(i) + strings.Repeat("z", writeBlock-len(fmt.Sprint(i))) + strings.Repeat("\x00", writeBlock))
 	}
@@ -52,7 +52,7 @@ func files() (headers []*tar.Header, contents map[string]string) {
 	return headers, contents
 }
 
-// pack is an archive of files.
+// pack returns an archive of files.
 func pack(t *testing.T, headers []*tar.Header, contents map[string]string) io.Reader {
 	t.Helper()
 	var b bytes.Buffer
@@ -71,10 +71,10 @@ func pack(t *testing.T, headers []*tar.Header, contents map[string]string) io.Re
 	return &b
 }
 
-// check has e2fsck look at a file system.
+// check runs e2fsck on a file system.
 func check(t *testing.T, disk string) {
 	t.Helper()
-	fsck, err := exec.LookPath("/usr/sbin/e2fsck") // a directory that not every PATH has
+	fsck, err := exec.LookPath("/usr/sbin/e2fsck") // not in every user's PATH
 	if err != nil {
 		if fsck, err = exec.LookPath("e2fsck"); err != nil {
 			t.Skip("there is no e2fsck here to check file systems with")
@@ -85,8 +85,8 @@ func check(t *testing.T, disk string) {
 	}
 }
 
-// TestWrite: a written file system can be read again, and e2fsck finds no errors, whatever
-// the size.
+// TestWrite checks that written file systems of several sizes can be read again, and that e2fsck
+// finds no errors in them.
 func TestWrite(t *testing.T) {
 	headers, contents := files()
 	for _, size := range []int64{32 << 20, 128<<20 + 4096, 1<<30 - 512, 3 << 30} {
@@ -116,7 +116,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// compare compares what was put into a file system with what has come out of it.
+// compare compares an archive that was written to a file system with the archive that was read from
+// it.
 func compare(t *testing.T, headers []*tar.Header, contents map[string]string, archive io.Reader) {
 	t.Helper()
 	got := map[string]*tar.Header{}
@@ -144,7 +145,7 @@ func compare(t *testing.T, headers []*tar.Header, contents map[string]string, ar
 			continue
 		}
 		mode := want.Mode
-		if want.Typeflag == tar.TypeLink { // the first name has the rest
+		if want.Typeflag == tar.TypeLink { // the first name has the other attributes
 			mode = h.Mode
 		}
 		if h.Typeflag != want.Typeflag || h.Mode != mode || h.Linkname != want.Linkname || h.Devmajor != want.Devmajor || h.Devminor != want.Devminor ||
@@ -164,7 +165,7 @@ func compare(t *testing.T, headers []*tar.Header, contents map[string]string, ar
 	}
 }
 
-// TestWriteRefuses: what no file system can hold is an error.
+// TestWriteRefuses checks that archives that a file system cannot hold are errors.
 func TestWriteRefuses(t *testing.T) {
 	dir := &tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}
 	large := &tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: 20 << 20}
@@ -172,13 +173,13 @@ func TestWriteRefuses(t *testing.T) {
 		headers []*tar.Header
 		want    string
 	}{
-		"no directory": {[]*tar.Header{{Name: "d/x", Typeflag: tar.TypeReg}}, "its directory does not come before it"},
+		"no directory": {[]*tar.Header{{Name: "d/x", Typeflag: tar.TypeReg}}, "the entry of its directory must come first"},
 		"no target":    {[]*tar.Header{{Name: "x", Typeflag: tar.TypeLink, Linkname: "y"}}, "cannot be a link"},
 		"a directory":  {[]*tar.Header{dir, {Name: "x", Typeflag: tar.TypeLink, Linkname: "d"}}, "cannot be a link"},
 		"twice":        {[]*tar.Header{dir, {Name: "d", Typeflag: tar.TypeReg}}, "there are two"},
 		"above":        {[]*tar.Header{{Name: "../../x", Typeflag: tar.TypeReg}, {Name: "x", Typeflag: tar.TypeReg}}, "there are two"},
 		"too large":    {[]*tar.Header{large}, "too small"},
-		"an attribute": {[]*tar.Header{{Name: "x", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.odd": "1"}}}, "cannot be kept"},
+		"an attribute": {[]*tar.Header{{Name: "x", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.odd": "1"}}}, "cannot be stored"},
 		"a long value": {[]*tar.Header{{Name: "x", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", 5000)}}}, "more than 4 KiB"},
 	} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
@@ -198,12 +199,12 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-// nothing is a device that keeps nothing.
+// nothing is a device that discards all writes.
 type nothing struct{}
 
 func (nothing) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
-// endless reads as zeros; called is called at each read, and can make it fail.
+// endless is a reader of zeros. It calls called at each read, and fails if that does.
 type endless struct{ called func() error }
 
 func (e endless) Read(p []byte) (int, error) {
@@ -214,7 +215,7 @@ func (e endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestWriteEnds: a file of holes is not gone through when nobody wants the file system any more.
+// TestWriteEnds checks that writing a file of holes ends soon after it is cancelled.
 func TestWriteEnds(t *testing.T) {
 	var head bytes.Buffer
 	if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: 1 << 39}); err != nil {
@@ -236,19 +237,19 @@ func TestWriteEnds(t *testing.T) {
 	}
 }
 
-// TestWriteBounds: files that are too large, or have too many holes, are refused by name before
-// they are read.
+// TestWriteBounds checks that files that are too large or have too many holes are rejected, by
+// name, before they are read.
 func TestWriteBounds(t *testing.T) {
 	unread := endless{func() error { return errors.New("it is read") }}
 	for _, test := range []struct {
-		size, holes int64 // of it, and of those before
+		size, holes int64 // of the file, and of the files before it
 		want        string
 	}{
-		{maxFile + 1, 0, "17592186040320 at most"},
-		{maxFile, 0, "holes of more than"},
-		{1<<40 + 1, 0, "it is read"}, // so much of it may be data
-		{1<<40 + minSize, 0, "holes of more than"},
-		{1 << 39, 1<<39 + minSize, "holes of more than"},
+		{maxFile + 1, 0, "at most 17592186040320"},
+		{maxFile, 0, "more than"},
+		{1<<40 + 1, 0, "it is read"}, // its data might fit
+		{1<<40 + minSize, 0, "more than"},
+		{1 << 39, 1<<39 + minSize, "more than"},
 	} {
 		w := newWriter(t.Context(), nothing{}, minSize)
 		w.holes = test.holes
@@ -265,8 +266,8 @@ func TestWriteBounds(t *testing.T) {
 	}
 }
 
-// TestManyDirectories: a directory with more links than can be counted has one, as the feature
-// dir_nlink has it.
+// TestManyDirectories checks that a directory with more links than can be counted has a link count
+// of 1, as the feature dir_nlink defines.
 func TestManyDirectories(t *testing.T) {
 	for _, test := range []struct {
 		mode  uint16

@@ -40,7 +40,7 @@ func stream(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-// TestReplace has entries that come twice: the later one counts.
+// TestReplace unpacks entries that occur twice: the later one wins.
 func TestReplace(t *testing.T) {
 	dir := t.TempDir()
 	b := stream(t,
@@ -79,7 +79,7 @@ func TestPackRefusesWhatItCannotSay(t *testing.T) {
 	}
 }
 
-// TestNames: an error names its entry once, and nothing that the caller was not asked to do.
+// TestNames checks that an error names its entry once, and no operation.
 func TestNames(t *testing.T) {
 	src := t.TempDir()
 	if err := os.WriteFile(filepath.Join(src, "file"), []byte("x"), 0o644); err != nil {
@@ -99,8 +99,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSecondNames: files that are left out of a copy are left out under all of their
-// names.
+// TestSecondNames checks that a file that is omitted is omitted under all of its names.
 func TestSecondNames(t *testing.T) {
 	devices := stream(t,
 		tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o644, Devmajor: 1, Devminor: 3},
@@ -116,7 +115,7 @@ func TestSecondNames(t *testing.T) {
 	}
 }
 
-// withoutDevices calls f in a thread that may make no device nodes.
+// withoutDevices calls f in a thread that may not create device nodes.
 func withoutDevices(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -135,7 +134,7 @@ func withoutDevices(f func() error) error {
 	return <-done
 }
 
-// TestNoLongerAFile: a name that leads to something else than it did a moment ago.
+// TestNoLongerAFile replaces a file between two system calls.
 func TestNoLongerAFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mkfifo(filepath.Join(dir, "file"), 0o644); err != nil {
@@ -148,7 +147,7 @@ func TestNoLongerAFile(t *testing.T) {
 	}()
 	select {
 	case err := <-done:
-		if err == nil || !strings.Contains(err.Error(), "the layer changes while it is read") {
+		if err == nil || !strings.Contains(err.Error(), "the layer changed while it was read") {
 			t.Errorf("error is %v", err)
 		}
 	case <-time.After(10 * time.Second):
@@ -156,7 +155,7 @@ func TestNoLongerAFile(t *testing.T) {
 	}
 }
 
-// TestCutAnywhere cuts a stream at every block: no part is taken for the whole.
+// TestCutAnywhere truncates a stream at every block: the result is never accepted as complete.
 func TestCutAnywhere(t *testing.T) {
 	b := stream(t,
 		tar.Header{Typeflag: tar.TypeReg, Name: "a", Mode: 0o644, Size: 700},
@@ -169,7 +168,7 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
-// FuzzUnpack feeds anything to Unpack, which must not write outside its directory.
+// FuzzUnpack unpacks arbitrary data. Nothing outside of the directory may be written.
 func FuzzUnpack(f *testing.F) {
 	f.Add(stream(f, tar.Header{Typeflag: tar.TypeReg, Name: "a/b", Mode: 0o644, Size: 9}))
 	f.Add(stream(f, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: ".."}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x", Size: 1}))

@@ -218,7 +218,7 @@ func (w *walker) file(parent int, base string, h *tar.Header) error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%q: it was a file, and is something else now: the layer changes while it is read", h.Name)
+		return fmt.Errorf("%q: it is no longer a file: the layer changed while it was read", h.Name)
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size()
 	if err := xattrs(h, fdXattrs(fd)); err != nil {

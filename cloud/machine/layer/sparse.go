@@ -177,7 +177,7 @@ func joined(all []Segment) ([]Segment, error) {
 		filled += s.Length
 	}
 	if filled > maxHoles {
-		return nil, fmt.Errorf("it has data in more than %d places, and too far apart to be in one stream", maxSegments)
+		return nil, fmt.Errorf("it has more than %d separate data segments", maxSegments)
 	}
 	return all, nil
 }

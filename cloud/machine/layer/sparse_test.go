@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holed makes a file with data at the given offsets and holes between.
+// holed creates a file with data at the given offsets and holes in between.
 func holed(t *testing.T, name string, size int64, offsets ...int64) {
 	t.Helper()
 	f, err := os.Create(name)
@@ -58,7 +58,7 @@ func sameContent(t *testing.T, a, b string) {
 	}
 }
 
-// sparseFiles are files with holes of all sorts.
+// sparseFiles creates files with all kinds of holes.
 func sparseFiles(t *testing.T) (dir string, names []string) {
 	dir = t.TempDir()
 	const m = 1 << 20
@@ -75,7 +75,7 @@ func sparseFiles(t *testing.T) (dir string, names []string) {
 	return dir, []string{odd, "all", "begin", "end", "sub/middle", "sub/" + strings.Repeat("ä", 100)}
 }
 
-// TestHoles: a copy of a layer has the holes that the layer has.
+// TestHoles checks that a copy of a layer has the same holes.
 func TestHoles(t *testing.T) {
 	src, names := sparseFiles(t)
 	if allocated(t, filepath.Join(src, "all")) > 1<<20 {
@@ -101,7 +101,7 @@ func TestHoles(t *testing.T) {
 			t.Errorf("%s takes %d bytes", name, got)
 		}
 	}
-	// GNU tar reads it too.
+	// GNU tar can read the stream too.
 	byTar := t.TempDir()
 	cmd := exec.Command("tar", "-xf", "-", "-C", byTar)
 	cmd.Stdin = bytes.NewReader(b.Bytes())
@@ -113,7 +113,7 @@ func TestHoles(t *testing.T) {
 	}
 }
 
-// TestGNUTar unpacks what GNU tar makes of sparse files, in each of its formats.
+// TestGNUTar unpacks sparse files from streams made by GNU tar, in each of its formats.
 func TestGNUTar(t *testing.T) {
 	src, names := sparseFiles(t)
 	for _, format := range [][]string{{"--format=gnu"}, {"--format=oldgnu"}, {"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"}, {"--format=pax", "--sparse-version=1.0"}} {
@@ -136,7 +136,7 @@ func TestGNUTar(t *testing.T) {
 	}
 }
 
-// TestManyHoles has more stretches of data than a map may name.
+// TestManyHoles has more data segments than a map may contain.
 func TestManyHoles(t *testing.T) {
 	src, dst, byStream := t.TempDir(), t.TempDir(), t.TempDir()
 	f, err := os.Create(filepath.Join(src, "many"))
@@ -163,8 +163,8 @@ func TestManyHoles(t *testing.T) {
 	sameContent(t, filepath.Join(src, "many"), filepath.Join(byStream, "many"))
 }
 
-// TestFarApart has more stretches of data than a map may name, with more zeros between them than
-// anybody can go through.
+// TestFarApart has more data segments than a map may contain, with more zeros between them than can
+// be processed.
 func TestFarApart(t *testing.T) {
 	const apart, blocks = 1 << 29, maxSegments + 1
 	src, dst := t.TempDir(), t.TempDir()
@@ -182,7 +182,7 @@ func TestFarApart(t *testing.T) {
 	for what, do := range map[string]func() error{
 		"clone": func() error { return Clone(openDir(t, src), openDir(t, dst), Options{IgnoreOwner: true}) },
 		"pack": func() error {
-			if err := Pack(openDir(t, src), io.Discard); err == nil || !strings.Contains(err.Error(), `"far": it has data in more than`) {
+			if err := Pack(openDir(t, src), io.Discard); err == nil || !strings.Contains(err.Error(), `"far": it has more than`) {
 				return fmt.Errorf("error is %w", err)
 			}
 			return nil
@@ -224,7 +224,7 @@ func TestFarApart(t *testing.T) {
 	}
 }
 
-// reserved makes a file of which all has been reserved and little is used, as journals do.
+// reserved creates a file whose blocks are all reserved but mostly unused, like a journal.
 func reserved(t *testing.T, dir string, size int64) *os.File {
 	t.Helper()
 	name := filepath.Join(dir, fmt.Sprint("journal", size))
@@ -240,7 +240,7 @@ func reserved(t *testing.T, dir string, size int64) *os.File {
 	return f
 }
 
-// made is a new file that copy has filled.
+// made returns a new file that copy has filled.
 func made(t *testing.T, dir string, copy func(fd int) error) string {
 	t.Helper()
 	f, err := os.CreateTemp(dir, "copy")
@@ -254,7 +254,7 @@ func made(t *testing.T, dir string, copy func(fd int) error) string {
 	return f.Name()
 }
 
-// TestSetAside: what a file has reserved and not used is not copied.
+// TestSetAside checks that unused reserved blocks are not copied.
 func TestSetAside(t *testing.T) {
 	dir, buf := t.TempDir(), make([]byte, 4096)
 	f := reserved(t, dir, 8<<20)
@@ -265,8 +265,8 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
-// TestShared: a copy has the blocks of its file, if that is large, where the file system has such
-// copies.
+// TestShared checks that the copy of a large file shares its blocks, if the file system supports
+// that.
 func TestShared(t *testing.T) {
 	dir, buf := t.TempDir(), make([]byte, 4096)
 	for _, size := range []int64{smallFile, 8 << 20} {
@@ -285,8 +285,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestEndlessHole reads an entry of a few bytes that represents more data than any disk
-// holds.
+// TestEndlessHole reads an entry of a few bytes that represents more data than fits on any disk.
 func TestEndlessHole(t *testing.T) {
 	b := bytes.NewBuffer(sparseStream(t, 1<<62))
 	err := Unpack(b, openDir(t, t.TempDir()), Options{IgnoreOwner: true})
@@ -295,7 +294,7 @@ func TestEndlessHole(t *testing.T) {
 	}
 }
 
-// sparseStream holds a file of the given size that is one hole.
+// sparseStream returns a stream with a file of the given size that is a single hole.
 func sparseStream(t testing.TB, size int64) []byte {
 	t.Helper()
 	var b bytes.Buffer

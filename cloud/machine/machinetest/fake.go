@@ -95,7 +95,7 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	d.mu.Lock()
 	if d.machines[spec.ID] != nil {
 		d.mu.Unlock()
-		return nil, fmt.Errorf("start %s: it is running already", spec.ID)
+		return nil, fmt.Errorf("start %s: it is already running", spec.ID)
 	}
 	if d.machines == nil {
 		d.machines = make(map[string]*Machine)
@@ -204,7 +204,7 @@ func (d *Driver) Runs(arch string) error {
 	if !slices.Contains(d.Lacks, arch) {
 		return nil
 	}
-	return fmt.Errorf("this host runs programs for %s and has nothing that emulates %s", runtime.GOARCH, arch)
+	return fmt.Errorf("this host runs programs for %s and has no emulator for %s", runtime.GOARCH, arch)
 }
 
 // Check implements [machine.Driver].

@@ -53,7 +53,7 @@ func listenCalls(call uint32, say func(error)) (*callListener, error) {
 		}
 	}
 	if errors.Is(err, unix.EBUSY) {
-		return nil, fmt.Errorf("another program is asked about the system calls of this one, as the engine of a container may be, and Linux lets only one: %w", err)
+		return nil, fmt.Errorf("another program, such as a container engine, already intercepts the system calls of this one, and Linux allows only one to do so: %w", err)
 	}
 	if err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (c *stoppedCall) text(address uint64, limit int) (string, error) {
 	}
 	end := bytes.IndexByte(text[:n], 0)
 	if end < 0 {
-		return "", errors.New("a string that does not end")
+		return "", errors.New("an unterminated string")
 	}
 	return string(text[:end]), nil
 }
@@ -252,7 +252,7 @@ func askCalls() error {
 		return &os.PathError{Op: "statfs", Path: probedPath, Err: err}
 	}
 	if st.Blocks != probedBlocks {
-		return errors.New("the answer to statfs(2) does not arrive")
+		return errors.New("no answer to statfs(2)")
 	}
 	if err := unix.Statfs("/proc", &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: "/proc", Err: err}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oneThread is a thread with a view of mounts of its own.
+// oneThread is a thread with its own mount namespace.
 type oneThread struct {
 	id   int
 	jobs chan func()
@@ -60,7 +60,7 @@ func (o *oneThread) do(job func() error) error {
 	return <-done
 }
 
-// ask begins a program there that asks statfs(2) about path; the answer is its output.
+// ask starts a program on the thread that calls statfs(2) on path; the answer is its output.
 func (o *oneThread) ask(t *testing.T, path string) (answer chan string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -90,7 +90,7 @@ func soon(t *testing.T, answer chan string) string {
 	}
 }
 
-// mountHung mounts a file system that never answers, until connection is closed.
+// mountHung mounts a file system that does not answer until connection is closed.
 func (o *oneThread) mountHung(t *testing.T) (dir string, connection *os.File) {
 	t.Helper()
 	fd, err := unix.Open(fusePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -107,7 +107,7 @@ func (o *oneThread) mountHung(t *testing.T) (dir string, connection *os.File) {
 	return dir, connection
 }
 
-// TestHungFileSystem: who asks about a file system that does not answer waits, and nobody else does.
+// TestHungFileSystem checks that only calls about a hung file system wait for it.
 func TestHungFileSystem(t *testing.T) {
 	const size = 3 << 30
 	thread := newThread(t)
@@ -164,7 +164,7 @@ func TestHungFileSystem(t *testing.T) {
 	for len(asked) == 0 || teller.free.Load() > 0 && len(asked) < 10*askMost {
 		asked = append(asked, thread.ask(t, filepath.Join(hung, "file")))
 		if len(asked) == askWalkers {
-			shows(want) // there are others
+			shows(want) // other threads are available
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -182,7 +182,7 @@ func TestHungFileSystem(t *testing.T) {
 	}
 	free(askMost)
 	shows(want)
-	thread.jobs <- runtime.Goexit // and with the thread go all that could call
+	thread.jobs <- runtime.Goexit // all possible callers end with the thread
 	select {
 	case <-served:
 	case <-time.After(20 * time.Second):
@@ -194,7 +194,7 @@ func TestHungFileSystem(t *testing.T) {
 	}()
 }
 
-// TestUsageDoesNotHang: what cannot be looked at is not waited for.
+// TestUsageDoesNotHang checks that measuring does not wait for a file system that hangs.
 func TestUsageDoesNotHang(t *testing.T) {
 	thread := newThread(t)
 	hung, _ := thread.mountHung(t)
@@ -217,7 +217,7 @@ func TestUsageDoesNotHang(t *testing.T) {
 	}
 }
 
-// TestCallsThatCannotBeAnswered: they end, and so do later ones.
+// TestCallsThatCannotBeAnswered checks that such calls end, and later ones too.
 func TestCallsThatCannotBeAnswered(t *testing.T) {
 	thread := newThread(t)
 	var said atomic.Int32
@@ -230,7 +230,7 @@ func TestCallsThatCannotBeAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := l
-	if err := thread.do(listen); err == nil || !strings.Contains(err.Error(), "another program is asked") {
+	if err := thread.do(listen); err == nil || !strings.Contains(err.Error(), "already intercepts the system calls") {
 		t.Errorf("twice: %v", err)
 	}
 	l = first
@@ -239,7 +239,7 @@ func TestCallsThatCannotBeAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.send(callAnswer{id: call.id, flags: 1 << 31}) // which no kernel knows
+	l.send(callAnswer{id: call.id, flags: 1 << 31}) // unknown to every kernel
 	for _, answer := range []chan string{one, other, thread.ask(t, "/")} {
 		if got := soon(t, answer); !strings.Contains(got, "not implemented") {
 			t.Errorf("it ends with %q", got)
@@ -254,7 +254,7 @@ func TestCallsThatCannotBeAnswered(t *testing.T) {
 	}
 }
 
-// TestTryCalls: a call is answered and one is passed.
+// TestTryCalls checks that a call can be answered and another one passed on.
 func TestTryCalls(t *testing.T) {
 	thread := newThread(t)
 	var text strings.Builder
@@ -268,13 +268,13 @@ func TestTryCalls(t *testing.T) {
 	if got := text.String(); err != nil || got != fmt.Sprintf("%d\n0\n", probedBlocks) {
 		t.Errorf("%q, %v", got, err)
 	}
-	other := newThread(t) // this one's calls are not handed over
+	other := newThread(t) // the calls of this one are not intercepted
 	if err := other.do(func() error { return tryCalls(askCalls) }); err != nil {
 		t.Errorf("on its own thread: %v", err)
 	}
 }
 
-// TestCheckDisks: a host that runs machines lets their calls be answered, too.
+// TestCheckDisks checks that a host that runs machines also supports answering their calls.
 func TestCheckDisks(t *testing.T) {
 	d, err := New(Options{Dir: t.TempDir()})
 	if err != nil {

@@ -111,7 +111,7 @@ func ownCgroup(file string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s names no cgroup v2", file)
+	return "", fmt.Errorf("%s contains no cgroup v2 path", file)
 }
 
 // create makes a machine's group, owned by the machines' root. It returns nil if the group can only

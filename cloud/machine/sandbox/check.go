@@ -53,7 +53,7 @@ func tried(ctx context.Context, check func(context.Context) machine.Finding) fun
 	return func() machine.Finding {
 		f := check(ctx)
 		if cause := context.Cause(ctx); cause != nil && !f.OK {
-			f.Fatal, f.Detail, f.Remedy = false, "not tried to the end: "+cause.Error(), ""
+			f.Fatal, f.Detail, f.Remedy = false, "the check was interrupted: "+cause.Error(), ""
 		}
 		return f
 	}
@@ -230,7 +230,7 @@ func (d *Driver) checkLimits() machine.Finding {
 	}
 	return machine.Finding{
 		Name: name, Detail: "not limited to the instance type's: " + strings.Join(missing, ", ") + disk,
-		Remedy: "delegate the cgroup v2 controllers memory, pids and cpu to this user: systemd does with Delegate=yes in a drop-in for user@.service",
+		Remedy: "delegate the cgroup v2 controllers memory, pids and cpu to this user: with systemd, set Delegate=yes in a drop-in for user@.service",
 	}
 }
 
@@ -241,7 +241,7 @@ func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
 	if err == nil {
 		return good(name, "/proc/meminfo and /proc/stat are the machine's own, through FUSE")
 	}
-	f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; free, top and what else reads /proc/meminfo or /proc/stat show the host's memory and CPUs, not the machine's", err)}
+	f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; free, top and other programs that read /proc/meminfo or /proc/stat show the host's memory and CPUs, not the machine's", err)}
 	systems, _ := os.ReadFile("/proc/filesystems")
 	f.Remedy = fuseRemedy(string(systems))
 	return f
@@ -252,11 +252,11 @@ func (d *Driver) checkDisks(ctx context.Context) machine.Finding {
 	const name = "disks that machines see"
 	if err := d.probe(ctx, "disks", ""); err != nil {
 		f := machine.Finding{
-			Name: name, Detail: fmt.Sprintf("%v; df and what else asks statfs(2) show the host's disk, not the machine's", err),
+			Name: name, Detail: fmt.Sprintf("%v; df and other programs that call statfs(2) show the host's disk, not the machine's", err),
 			Remedy: "use a kernel with CONFIG_SECCOMP_FILTER; if this is a container, start it with --security-opt seccomp=unconfined",
 		}
 		if sysctl("/proc/sys/kernel/yama/ptrace_scope") == "3" {
-			f.Remedy = "boot the host with a kernel.yama.ptrace_scope below 3"
+			f.Remedy = "boot the host with kernel.yama.ptrace_scope below 3"
 		}
 		return f
 	}

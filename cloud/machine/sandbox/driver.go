@@ -172,7 +172,7 @@ func (d *Driver) explain(ctx context.Context, failed error) error {
 	}
 	findings := d.Check(ctx)
 	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("%w (it is not known whether the host is to blame: %w)", failed, cause)
+		return fmt.Errorf("%w (checking whether the host is the cause failed: %w)", failed, cause)
 	}
 	var errs []error
 	for _, f := range findings {

@@ -48,7 +48,7 @@ func emulator(arch string, look func(string) (string, error), registered, kernel
 	}
 	p, known := knownProcessors[arch]
 	if !known {
-		return "", fmt.Errorf("machines cannot be for %s", arch)
+		return "", fmt.Errorf("machines for %s are not supported", arch)
 	}
 	if hostEmulates(registered, p.machine) {
 		return "", nil
@@ -63,13 +63,13 @@ func emulator(arch string, look func(string) (string, error), registered, kernel
 		}
 		if !atLeast(kernel, 6, 7) {
 			return "", cannotRun{
-				fmt.Sprintf("this host runs programs for %s, and its kernel (%s) lets only the host say what emulates others, such as %s", runtime.GOARCH, kernel, path),
+				fmt.Sprintf("this host runs programs for %s, and with its kernel (%s) only the host can register an emulator for %s", runtime.GOARCH, kernel, path),
 				"systemctl restart systemd-binfmt, or apt-get install binfmt-support",
 			}
 		}
 		return path, nil
 	}
-	return "", cannotRun{fmt.Sprintf("this host runs programs for %s and has nothing that emulates %s", runtime.GOARCH, arch), "apt-get install qemu-user-static"}
+	return "", cannotRun{fmt.Sprintf("this host runs programs for %s and has no emulator for %s", runtime.GOARCH, arch), "apt-get install qemu-user-static"}
 }
 
 // hostEmulates reports whether the host's kernel has an emulator for a processor that works in

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// program writes the header of a program; a loader is named in those that are not static.
+// program writes the header of a program file, with a loader unless it is static.
 func program(t *testing.T, loader bool) string {
 	t.Helper()
 	text := make([]byte, 64+56)
@@ -29,8 +29,8 @@ func program(t *testing.T, loader bool) string {
 	return path
 }
 
-// What runs programs of another processor is the host's kernel, or else a static qemu
-// that the kernel of a machine can be told.
+// Programs of another processor run by the host's kernel, or by a static qemu that is registered in
+// the machine.
 func TestEmulator(t *testing.T) {
 	other, machine := "arm64", "b700"
 	if runtime.GOARCH == "arm64" {
@@ -58,7 +58,7 @@ func TestEmulator(t *testing.T) {
 	}{
 		{arch: "", want: ""},
 		{arch: runtime.GOARCH, want: ""},
-		{arch: "s390x", fails: "machines cannot be for s390x"},
+		{arch: "s390x", fails: "machines for s390x are not supported"},
 		{arch: other, qemu: static, kernel: "6.7.0-generic", want: static},
 		{arch: other, qemu: static, kernel: "10.0", want: static},
 		{arch: other, qemu: static, kernel: "6.1.0-37-amd64", fails: "systemctl restart systemd-binfmt"},
@@ -66,7 +66,7 @@ func TestEmulator(t *testing.T) {
 		{arch: other, qemu: dynamic, kernel: "6.18.0", fails: "apt-get install qemu-user-static"},
 		{arch: other, kernel: "6.18.0", fails: "apt-get install qemu-user-static"},
 		{arch: other, flags: "POCF", state: "enabled", kernel: "6.1.0", want: ""},
-		{arch: other, flags: "POC", state: "enabled", kernel: "6.1.0", fails: "apt-get"}, // its file is not in a machine's view
+		{arch: other, flags: "POC", state: "enabled", kernel: "6.1.0", fails: "apt-get"}, // the file of the emulator is not visible in the machine
 		{arch: other, flags: "F", state: "disabled", kernel: "6.1.0", fails: "apt-get"},
 	} {
 		entry(test.flags, test.state)

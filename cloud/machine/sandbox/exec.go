@@ -89,7 +89,7 @@ func (m *running) Exec(ctx context.Context, c machine.Command) (status int, err 
 		late := time.AfterFunc(execBegin, func() { _ = conn.Close() })
 		defer func() {
 			if !late.Stop() {
-				err = fmt.Errorf("it has not begun within %v", execBegin)
+				err = fmt.Errorf("it did not start within %v", execBegin)
 			}
 		}()
 		if err := errors.Join(m.control.send(message{Op: opExec}, theirs), theirs.Close()); err != nil {
@@ -251,7 +251,7 @@ func executeFor(args []string, socket io.Reader, out *frames) (status int, err e
 	}
 	// The executor may have been delayed for longer than the driver waits.
 	if gone, _ := unix.Poll([]unix.PollFd{{Fd: fdExec, Events: unix.POLLRDHUP}}, 0); gone > 0 {
-		return 0, errors.New("nobody wants it any more")
+		return 0, errors.New("the caller has gone")
 	}
 	mode, env := Mode(args[2]), []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	if mode == ModeSingle {

@@ -169,7 +169,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 		if node, err := d.makeFuseNode(spec.Dir); err == nil {
 			defer os.Remove(node)
 		} else {
-			d.log.Debug("no device of FUSE", "machine", spec.ID, "error", err)
+			d.log.Debug("no FUSE device", "machine", spec.ID, "error", err)
 		}
 	}
 	if err := m.sendBoot(d, boot); err != nil {
@@ -309,7 +309,7 @@ func (m *running) shimDeath(err error) error {
 	if m.shim.complaint.Len() == 0 {
 		err = fmt.Errorf("%w; see %s", err, m.spec.Console)
 	}
-	return fmt.Errorf("the shim ended before the machine began: %w", err)
+	return fmt.Errorf("the shim ended before the machine started: %w", err)
 }
 
 // connect plugs the machine's card into a router.
@@ -490,7 +490,7 @@ func (m *running) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 		return nil, fmt.Errorf("dial port %d of machine %s: %w", port, m.spec.ID, err)
 	}
 	if answer.file == nil {
-		return nil, fmt.Errorf("dial port %d of machine %s: no connection came", port, m.spec.ID)
+		return nil, fmt.Errorf("dial port %d of machine %s: no connection received", port, m.spec.ID)
 	}
 	defer answer.file.Close()
 	return net.FileConn(answer.file)

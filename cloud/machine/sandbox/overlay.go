@@ -28,7 +28,7 @@ func (o overlay) mount(target string, old bool) error {
 	return o.mountOld(target)
 }
 
-var errNoLayerOption = errors.New("this kernel takes no single layers")
+var errNoLayerOption = errors.New("this kernel does not accept layers one by one")
 
 func (o overlay) mountNew(target string) error {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)

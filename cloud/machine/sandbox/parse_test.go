@@ -142,7 +142,7 @@ func TestUnit(t *testing.T) {
 			t.Errorf("%s: %s, %s", name, template, instance)
 		}
 	}
-	// A line that goes on ends with a blank one, and with the file.
+	// A continued line ends at an empty line or at the end of the file.
 	u = &unit{values: make(map[string][]string)}
 	if err := u.read(strings.NewReader("[Service]\nExecStart=/bin/a \\\n\nType=forking\nUser=web \\\n"), strings.NewReplacer()); err != nil {
 		t.Fatal(err)
@@ -216,8 +216,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckInterrupted: what was cut short has no remedy, and is no reason why a machine does not
-// start.
+// TestCheckInterrupted checks that the finding of an interrupted check has no remedy and does not
+// count as a reason why machines cannot start.
 func TestCheckInterrupted(t *testing.T) {
 	d, err := New(Options{Dir: t.TempDir()})
 	if err != nil {
@@ -227,7 +227,7 @@ func TestCheckInterrupted(t *testing.T) {
 	enough := errors.New("enough")
 	cancel(enough)
 	for _, f := range d.Check(ctx) {
-		if f.Name == "user namespaces" && (f.OK || f.Fatal || f.Detail != "not tried to the end: enough" || f.Remedy != "") {
+		if f.Name == "user namespaces" && (f.OK || f.Fatal || f.Detail != "the check was interrupted: enough" || f.Remedy != "") {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -240,7 +240,7 @@ func TestCheckInterrupted(t *testing.T) {
 	}
 }
 
-// endsLater is a context that has ended when it is asked for the second time.
+// endsLater is a context that has ended when its error is queried for the second time.
 type endsLater struct {
 	context.Context
 	looks int
@@ -254,8 +254,8 @@ func (c *endsLater) Err() error {
 	return c.Context.Err()
 }
 
-// TestCheckClosedHome: the state directory is yet to be made, below a home that is closed to the
-// machines' root, as root's own often is.
+// TestCheckClosedHome checks a state directory that does not exist yet, below a home directory that
+// the machines' root cannot enter, as is common for root's.
 func TestCheckClosedHome(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root's machines have a root to whom the home is closed")
@@ -280,8 +280,8 @@ func TestCheckClosedHome(t *testing.T) {
 	}
 }
 
-// TestFuseRemedies has hosts with and without FUSE; the one here either shows machines their
-// own size, or its remedy is one of those.
+// TestFuseRemedies checks the remedies for hosts with and without FUSE. This host must either show
+// machines their own size or have one of the remedies.
 func TestFuseRemedies(t *testing.T) {
 	without, with := fuseRemedy("nodev\tproc\n\text4\n"), fuseRemedy("nodev\tproc\n\tfuseblk\nnodev\tfuse\n")
 	if fuseRemedy("\tfuseblk\n") != without || !strings.HasPrefix(without, "modprobe fuse") || !strings.HasPrefix(with, "chmod 0666 /dev/fuse") {

@@ -188,7 +188,7 @@ func (s *shim) startInit() error {
 	err = cmd.Start()
 	reportWrite.Close()
 	if err != nil {
-		return fmt.Errorf("begin the first process: %w", err)
+		return fmt.Errorf("start the first process: %w", err)
 	}
 	s.init, s.begun = cmd, time.Now()
 	err = json.NewEncoder(specWrite).Encode(s.boot)
@@ -214,7 +214,7 @@ func (s *shim) startInit() error {
 	cmd.Process.Kill()
 	_ = cmd.Wait()
 	if text == "" {
-		text = "the first process died before it said why"
+		text = "the first process ended without reporting an error"
 	}
 	return errors.New(text)
 }
@@ -244,7 +244,7 @@ func (s *shim) startStatfsServer() *statfsServer {
 		return nil
 	}
 	t, err := newStatfsServer(s.boot, func(err error) {
-		_ = s.log.writeLines(fmt.Sprintf("bake: statfs(2), and so df, fails in this machine until it is started again: %v\n", err))
+		_ = s.log.writeLines(fmt.Sprintf("bake: statfs(2), and so df, fails in this machine until it is restarted: %v\n", err))
 	})
 	if err != nil {
 		return nil

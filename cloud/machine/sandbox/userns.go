@@ -58,7 +58,7 @@ func hostIdentity(want Mode) (identity, error) {
 		return singleIdentity(), nil
 	case ModeRange:
 		if !root {
-			return identity{}, errors.New("only root can take a range of user ids")
+			return identity{}, errors.New("only root can use a range of user ids")
 		}
 		return rangeIdentity()
 	case ModeSubid:
@@ -249,7 +249,7 @@ func enterNamespace(args []string) (operands []string, err error) {
 	}
 	gate := os.NewFile(fdMapped, "gate")
 	if _, err := io.ReadFull(gate, make([]byte, 1)); err != nil {
-		return nil, fmt.Errorf("the driver gave up before the machine began: %w", err)
+		return nil, fmt.Errorf("the driver gave up before the machine started: %w", err)
 	}
 	header, able := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
 	if err := unix.Capget(&header, &able[0]); err != nil {

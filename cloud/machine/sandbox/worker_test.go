@@ -297,10 +297,10 @@ func TestWorkerDies(t *testing.T) {
 		t.Error(err)
 	}
 	m := &running{shim: w, control: w.control, spec: machine.Spec{Console: "CONSOLE"}}
-	if err := m.await(t.Context()); err == nil || err.Error() != "the shim ended before the machine began: no work: dance" {
+	if err := m.await(t.Context()); err == nil || err.Error() != "the shim ended before the machine started: no work: dance" {
 		t.Error(err)
 	}
-	if err := m.sendBoot(d, &bootSpec{}); err == nil || err.Error() != "the shim ended before the machine began: no work: dance" {
+	if err := m.sendBoot(d, &bootSpec{}); err == nil || err.Error() != "the shim ended before the machine started: no work: dance" {
 		t.Error(err)
 	}
 	w = begin()

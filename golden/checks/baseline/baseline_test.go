@@ -116,8 +116,8 @@ func TestParse(t *testing.T) {
 		"evidence of nothing":  {out: "\x01bake . x\n\x01bake a 0\n\x01bake b 0\n\x01bake end\n\x01bake . y\n", want: map[string]answer{"a": {0, ""}, "b": {0, ""}}},
 		"cut":                  {out: "\x01bake a 0\n\x01bake b 0\n", err: "ends early"},
 		"nothing":              {err: "ends early"},
-		"twice":                {out: "\x01bake a 1\n\x01bake a 0\n\x01bake end\n", err: `"a 0", which is no answer`},
-		"unknown rule":         {out: "\x01bake c 0\n", err: `"c 0", which is no answer`},
+		"twice":                {out: "\x01bake a 1\n\x01bake a 0\n\x01bake end\n", err: `an invalid response: "a 0"`},
+		"unknown rule":         {out: "\x01bake c 0\n", err: `an invalid response: "c 0"`},
 		"no status":            {out: "\x01bake a\n", err: "no answer"},
 		"long line":            {out: "\x01bake a 1\n\x01bake . " + strings.Repeat("x", 2*maxLine) + "\n\x01bake end\n", err: "a line that does not end"},
 		"another system":       {out: "\x01bake unsupported 0\n\x01bake . Alpine Linux v3.20\n", err: "the system of this machine is Alpine Linux v3.20"},
@@ -221,7 +221,7 @@ func TestRemediate(t *testing.T) {
 		calls []string
 	}{
 		{[]error{refused}, "nothing of bake:baseline was fixed", []string{"check " + all, "log in"}},
-		{[]error{nil, refused}, "after the fixes nobody can log in", []string{"check " + all, "log in", "fix pkg-updates pam-nullok ssh-x11", "log in", "undo"}},
+		{[]error{nil, refused}, "logging in fails after the fixes", []string{"check " + all, "log in", "fix pkg-updates pam-nullok ssh-x11", "log in", "undo"}},
 	} {
 		f = &fake{login: test.login}
 		if before, err = Check(t.Context(), f, s); err == nil {

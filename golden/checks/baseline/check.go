@@ -86,7 +86,7 @@ func Remediate(ctx context.Context, m Machine, s Selection, before findings.Repo
 	said, err := ask(ctx, m, "fix", fixTime, ids(todo))
 	if err == nil {
 		if err = tryLogin(ctx, m); err != nil {
-			err = fmt.Errorf("after the fixes nobody can log in: %w", err)
+			err = fmt.Errorf("logging in fails after the fixes: %w", err)
 		}
 	}
 	if err != nil {

@@ -144,7 +144,7 @@ func parse(out io.Reader, ids []string) (map[string]answer, error) {
 		n, err := strconv.Atoi(status)
 		_, twice := answers[id]
 		if err != nil || twice || !slices.Contains(ids, id) && id != unsupported {
-			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
+			return nil, fmt.Errorf("the machine sent an invalid response: %.60q", l)
 		}
 		answers[id] = answer{status: n}
 	}

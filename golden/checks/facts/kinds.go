@@ -47,7 +47,7 @@ func (q Question) asks(attributes ...string) bool {
 func whole(text string) Fact {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return unknown(fmt.Sprintf("the machine says %.40q, which is no number", text))
+		return unknown(fmt.Sprintf("the machine returned %.40q, which is not a number", text))
 	}
 	return known(n)
 }
@@ -102,7 +102,7 @@ func fileText(name string, r reply) Fact {
 	}
 	sum, _, _ := strings.Cut(string(r.out), " ")
 	if sum = strings.TrimPrefix(sum, `\`); !isHex(sum) {
-		return unknown(fmt.Sprintf("the machine says %.40q, which is no checksum", sum))
+		return unknown(fmt.Sprintf("the machine returned %.40q, which is not a checksum", sum))
 	}
 	return known(sum)
 }

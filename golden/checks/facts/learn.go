@@ -338,7 +338,7 @@ func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 		got, err := f.next(id)
 		if err != nil && cut && errors.Is(err, io.ErrUnexpectedEOF) {
 			for _, id := range order[n:] {
-				replies[id] = reply{lost: fmt.Sprintf("what the machine has to say is longer than %d MB", maxTotal>>20)}
+				replies[id] = reply{lost: fmt.Sprintf("the machine's output is longer than %d MB", maxTotal>>20)}
 			}
 			return replies, nil
 		}
@@ -351,7 +351,7 @@ func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 		return nil, errors.New("the machine's answer cannot be read: it is longer than it says")
 	}
 	if room := replies[len(p.probes)]; room.status != 0 || len(room.out) > 0 {
-		return nil, errors.New("the machine has no room for what is learned: its /dev/shm, or /tmp, is full")
+		return nil, errors.New("the machine has no room for the facts: its /dev/shm or /tmp is full")
 	}
 	return replies, nil
 }
@@ -390,7 +390,7 @@ func (f *frames) next(id int) (reply, error) {
 			break
 		}
 		if line = append(line, b[0]); len(line) > maxHeader {
-			return reply{}, fmt.Errorf("%.40q is no reply", line)
+			return reply{}, fmt.Errorf("%.40q is not a reply", line)
 		}
 	}
 	words := strings.Split(string(line), " ")

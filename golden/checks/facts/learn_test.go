@@ -470,7 +470,7 @@ func TestFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := facts.Learn(t.Context(), &local{t: t, shell: sh}, facts.Login, []facts.Question{c.question})
-			if err == nil || !strings.Contains(err.Error(), "has no room for what is learned") {
+			if err == nil || !strings.Contains(err.Error(), "has no room for the facts") {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})

@@ -194,7 +194,7 @@ func (l *loader) section(f field) {
 	}
 	things, ok := f.node.value.(fields)
 	if !ok {
-		l.add(fault(f.node.at, "Not a section", "%s holds a mapping of names to what is demanded of them, not %s.", f.name, f.node.kind()))
+		l.add(fault(f.node.at, "Not a section", "%s must be a mapping from names to attributes, not %s.", f.name, f.node.kind()))
 		return
 	}
 	for _, thing := range things {
@@ -305,7 +305,7 @@ func readInclude(thing field) (include, *hcl.Diagnostic) {
 }
 
 func notResource(kind string, thing field) *hcl.Diagnostic {
-	return fault(thing.at, "Nothing demanded", "%s %q holds %s instead of a mapping of attributes. Write {} if nothing else is to be said about it.", kind, thing.name, thing.node.kind())
+	return fault(thing.at, "Nothing demanded", "%s %q has %s instead of a mapping of attributes. Write {} if it has no attributes.", kind, thing.name, thing.node.kind())
 }
 
 func unknownAttribute(kind, name string, f field, names []string) *hcl.Diagnostic {

@@ -44,7 +44,7 @@ func (a attrs) texts() (map[string]string, error) {
 	out := map[string]string{}
 	for _, one := range a {
 		if _, again := out[one.Key]; again || one.Key == "" || one.Value.StringValue == nil {
-			return nil, fmt.Errorf("the attribute %q stands there twice, or is no text", one.Key)
+			return nil, fmt.Errorf("the attribute %q occurs twice or is not a string", one.Key)
 		}
 		out[one.Key] = *one.Value.StringValue
 	}
@@ -71,7 +71,7 @@ func New() (c *Collector, stop func() error) {
 	return c, func() error {
 		s.Close()
 		if c.wrong != nil {
-			return fmt.Errorf("the collector does not understand what it got: %w", c.wrong)
+			return fmt.Errorf("the collector rejected the data: %w", c.wrong)
 		}
 		return nil
 	}

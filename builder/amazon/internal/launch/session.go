@@ -134,7 +134,7 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 				"EncryptionContext": map[string]string{"aws:ssm:SessionId": session, "aws:ssm:TargetId": s.id},
 			}, &out)
 			if access.Is(err, "AccessDeniedException") {
-				err = fmt.Errorf("%w; it takes kms:GenerateDataKey for whoever runs this, and kms:Decrypt for the instance's role", err)
+				err = fmt.Errorf("%w; this requires kms:GenerateDataKey for the user of bake and kms:Decrypt for the instance's role", err)
 			}
 			if err != nil {
 				s.refused(err)

@@ -95,7 +95,7 @@ func (e *ShutdownTimer) when() string { return e.at.UTC().Format("2006-01-02 15:
 // Left reports how much longer a machine that is left running will live.
 func (e *ShutdownTimer) Left(ctx context.Context) {
 	if !e.at.IsZero() {
-		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run sets the time anew.", e.when(), e.what)
+		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run resets this time.", e.when(), e.what)
 	}
 }
 

@@ -511,7 +511,7 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessag
 		}
 		response, keys, unusable := request.answer(func(keyID string) (plain, encrypted []byte, err error) {
 			if s.api.DataKey == nil {
-				return nil, nil, errors.New("there is no way to KMS here")
+				return nil, nil, errors.New("KMS is not available here")
 			}
 			ctx, cancel := context.WithTimeout(ctx, openLimit)
 			defer cancel()
