@@ -41,7 +41,7 @@ func withData(t *testing.T, s *cloudtest.Server, client *ec2.Client) (instance, 
 	return *in.InstanceId, root, data
 }
 
-// snapshotOf starts a snapshot.
+// snapshotOf starts to take a snapshot.
 func snapshotOf(t *testing.T, client *ec2.Client, volume string) string {
 	t.Helper()
 	return *got[*ec2.CreateSnapshotOutput](t)(client.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &volume})).SnapshotId

@@ -52,7 +52,7 @@ func TestFailedCalls(t *testing.T) {
 	}
 }
 
-// TestInternalErrors: clients are not told where the host keeps its files; its log says it.
+// TestInternalErrors checks that clients do not see paths of the host, but the log does.
 func TestInternalErrors(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "my cloud")
 	var text strings.Builder
@@ -61,7 +61,7 @@ func TestInternalErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries { // so that no state can be written any more
+	for _, e := range entries { // so that no state can be written
 		if err := os.RemoveAll(filepath.Join(dir, "ec2", e.Name())); err != nil {
 			t.Fatal(err)
 		}

@@ -10,12 +10,12 @@ import (
 	"bake/cloud/cloudtest"
 )
 
-// TestProgress: how far a task has come is shown while it is under way, and never goes back.
+// TestProgress checks that the progress of a running task is shown and never decreases.
 func TestProgress(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
 	bucketNamed(t, s, "disks")
-	img := madeWith(t, s, "web", "mine") // of two layers
+	img := madeWith(t, s, "web", "mine") // with two layers
 
 	var during []string
 	s.Images.Exporting = func() error {

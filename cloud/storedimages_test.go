@@ -141,8 +141,8 @@ func TestStoreImage(t *testing.T) {
 	}
 }
 
-// TestStoredDescriptions: what an image can have it has when it is restored, and what it cannot have
-// is refused where it is made.
+// TestStoredDescriptions checks that everything that an image can have survives storing and
+// restoring, and that anything else is rejected when the image is made.
 func TestStoredDescriptions(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -195,8 +195,8 @@ func TestStoredDescriptions(t *testing.T) {
 	}
 }
 
-// TestStoredTags: no image or snapshot gets more tags than it can have, by way of those of what it
-// is made of.
+// TestStoredTags checks that an image or snapshot cannot get more tags than the limit by inheriting
+// tags.
 func TestStoredTags(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
@@ -246,7 +246,7 @@ func TestStoredTags(t *testing.T) {
 	}
 }
 
-// TestStoreTaskPages: tasks that began in one second are on a page each.
+// TestStoreTaskPages checks paging of tasks that were started in the same second.
 func TestStoreTaskPages(t *testing.T) {
 	now := time.Now()
 	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return now }}})
@@ -275,13 +275,13 @@ func TestStoreTaskPages(t *testing.T) {
 	}
 }
 
-// deleting deletes an image and its snapshots when its layers are about to be read, and notes
-// whether they may be collected then.
+// deleting deletes an image and its snapshots just before its layers are read, and records whether
+// the layers could be collected then.
 type deleting struct {
 	*cloudtest.Images
 	inUse  atomic.Pointer[func() (layers, bases []string)]
 	delete func() error
-	free   atomic.Pointer[string] // a layer that may be
+	free   atomic.Pointer[string] // a layer that could be collected
 }
 
 func (d *deleting) Collect(_ context.Context, inUse func() (layers, bases []string)) error {
@@ -315,8 +315,8 @@ func (d *deleting) ExportDisk(ctx context.Context, layers []string, size int64, 
 	return errors.Join(d.reads(layers), d.Images.ExportDisk(ctx, layers, size, report, use))
 }
 
-// TestTasksKeepLayers: while an image is stored or exported its layers are kept, also if it and its
-// snapshots are deleted; afterwards they are not.
+// TestTasksKeepLayers checks that the layers of an image that is being stored or exported are kept
+// until the task has ended, even if the image and its snapshots are deleted.
 func TestTasksKeepLayers(t *testing.T) {
 	d := &deleting{Images: cloudtest.NewImages(t.TempDir())}
 	s := cloudtest.Start(t, cloud.Options{Images: d})
@@ -510,7 +510,7 @@ func TestRestoreHostile(t *testing.T) {
 		}
 	}
 	after, err := s.Images.Layers()
-	if err != nil || len(after) > len(before)+1 { // the layer of a description that names more is collected
+	if err != nil || len(after) > len(before)+1 { // extra layers of an invalid object are collected
 		t.Errorf("layers: %v, then %v, %v", before, after, err)
 	}
 	images, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: []types.Filter{{Name: aws.String("state"), Values: []string{"available", "pending"}}}})

@@ -24,7 +24,7 @@ import (
 	"bake/step"
 )
 
-// world is a cloud of the simplest kind: a set of named things.
+// world is a minimal cloud: a set of named things.
 type world struct {
 	mu     sync.Mutex
 	things map[string]bool
@@ -95,17 +95,17 @@ func (w *world) acquire(ctx context.Context, s *step.Scope, what string) error {
 type machineOptions struct {
 	// Image is the name of the image.
 	Image string `hcl:"image,optional"`
-	// Password is a secret.
+	// Image is the image's name.
 	Password string `hcl:"password,optional,secret"`
-	// Say is said.
+	// Say is printed.
 	Say string `hcl:"say,optional"`
-	// Copy is where a copy of the image is wanted; there can be none.
+	// Copy is where to copy the image to; copies always fail.
 	Copy string `hcl:"copy,optional"`
-	// Generated is the password that the machine has made up.
+	// Generated is the password that the machine generates.
 	Generated string `hcl:"generated,optional"`
-	// Vanishes is an image of the cache that is gone when it is launched.
+	// Vanishes makes the cached image disappear before the launch.
 	Vanishes bool `hcl:"vanishes,optional"`
-	// Unreached is a machine that cannot be reached.
+	// Unreached makes connecting to the machine fail.
 	Unreached bool `hcl:"unreached,optional"`
 }
 
@@ -179,7 +179,7 @@ type run struct {
 	o *runOptions
 }
 
-// Key implements [provisioner.Keyed]: a script that begins with "read" is of a file.
+// Key implements [provisioner.Keyed]. A script that begins with "read" depends on a file.
 func (r *run) Key() (options any, files []string, err error) {
 	path, reads := strings.CutPrefix(r.o.Script, "read ")
 	if !reads {
@@ -198,11 +198,11 @@ func (r *run) Provision(ctx context.Context, s *step.Scope, m builder.Machine) e
 
 // turnOptions are the options of the fake post-processor.
 type turnOptions struct {
-	// Into is the id of the artifact made; empty passes the input on.
+	// Into is the id of the new artifact; empty returns the input.
 	Into string `hcl:"into,optional"`
-	// Nothing makes no artifact.
+	// Nothing makes the post-processor return no artifact.
 	Nothing bool `hcl:"nothing,optional"`
-	// Keep is what becomes of the input.
+	// Keep says what happens to the input.
 	Keep int `hcl:"keep,optional"`
 }
 
@@ -268,7 +268,7 @@ func (w *world) dataSources() component.Registry[datasource.DataSource] {
 	)
 }
 
-// fixture is a template on its way through the engine.
+// fixture is a template to run.
 type fixture struct {
 	t        *testing.T
 	world    *world

@@ -32,7 +32,7 @@ build {
 }
 `
 
-// actions counts what the components of the template whole do.
+// actions returns the number of component actions in the template whole.
 func actions(t *testing.T) int {
 	f := newFixture(t, whole)
 	if r := f.one(t.Context()); r.Err != nil {
@@ -82,7 +82,7 @@ func TestFaults(t *testing.T) {
 				if len(r.Left) > 0 {
 					t.Errorf("left: %v", r.Left)
 				}
-				// What exists is what the result hands to the user, and no more.
+				// Exactly the resources in the result must exist.
 				var handed []string
 				for _, a := range r.Artifacts {
 					for _, res := range a.Resources {
@@ -100,8 +100,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestErrorCleanup: it runs when a provisioner has failed, but not when the run was
-// cancelled or keeps everything.
+// TestErrorCleanup checks that the error-cleanup-provisioner runs after a failed provisioner, but
+// not if the run was cancelled or keeps everything.
 func TestErrorCleanup(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -139,7 +139,7 @@ func TestErrorCleanup(t *testing.T) {
 	}
 }
 
-// TestOnErrorLeaves: what a failed build owns stays, and is listed.
+// TestOnErrorLeaves checks that the resources of a failed build stay and are listed.
 func TestOnErrorLeaves(t *testing.T) {
 	for _, mode := range []string{"abort", "run-cleanup-provisioner"} {
 		f := newFixture(t, whole)
@@ -164,8 +164,8 @@ func TestOnErrorLeaves(t *testing.T) {
 	}
 }
 
-// TestTeardownFails: what cannot be destroyed is listed, stays in the ledger, and
-// makes the build fail.
+// TestTeardownFails checks that a resource that cannot be destroyed is listed, stays in the ledger,
+// and makes the build fail.
 func TestTeardownFails(t *testing.T) {
 	f := newFixture(t, whole)
 	f.world.destroy = func(_ context.Context, key string) error {
@@ -189,8 +189,8 @@ func TestTeardownFails(t *testing.T) {
 	}
 }
 
-// TestPart: what a build has made in spite of an error is kept, as it is, and the
-// rest goes the way that -on-error says.
+// TestPart checks that an artifact made before an error is kept, and that the other resources are
+// treated as -on-error says.
 func TestPart(t *testing.T) {
 	template := strings.Replace(whole, `"web" {}`, `"web" { copy = "mars" }`, 1)
 	for mode, left := range map[engine.OnError]int{engine.Cleanup: 0, engine.Abort: 3} {
@@ -209,7 +209,8 @@ func TestPart(t *testing.T) {
 	}
 }
 
-// TestStop: a second interruption ends teardown, and the rest is listed.
+// TestStop checks that a second interruption ends teardown, and that the remaining resources are
+// listed.
 func TestStop(t *testing.T) {
 	f := newFixture(t, whole)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -238,8 +239,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestLedgerCut crashes a run after each byte that its ledger has: a thing exists
-// if and only if its intent was durable before. A sweep finds all of them.
+// TestLedgerCut truncates the ledger of a run at each byte: a resource must not exist unless its
+// intent is recorded, so that a sweep finds all of them.
 func TestLedgerCut(t *testing.T) {
 	f := newFixture(t, whole)
 	f.options.OnError = onError("abort")
@@ -321,8 +322,7 @@ func (l *brokenLedger) Gone(keys ...string) error {
 	return l.Ledger.Gone(keys...)
 }
 
-// TestLedgerFails: when the disk is full nothing exists that the ledger does not
-// know of.
+// TestLedgerFails checks that no unrecorded resource exists when the disk is full.
 func TestLedgerFails(t *testing.T) {
 	for n := range 12 {
 		f := newFixture(t, simple)

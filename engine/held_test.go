@@ -20,7 +20,7 @@ import (
 	"bake/step"
 )
 
-// open is what is closed once; it logs that under its name.
+// open is something that must be closed once; it logs that under its name.
 type open struct {
 	*world
 	name string
@@ -28,14 +28,14 @@ type open struct {
 
 func (o *open) Close() error { return o.do(context.Background(), "close "+o.name) }
 
-// live is an artifact with a life of its own.
+// live is an artifact that must be closed.
 type live struct{ open }
 
 func (l *live) State(_ context.Context, name string) (any, error) { return name + " of " + l.name, nil }
 
 func (l *live) Destroy(ctx context.Context) error { return l.do(ctx, "destroy "+l.name) }
 
-// liveMachine is a builder that holds something, and whose artifact does too.
+// liveMachine is a builder that must be closed and whose artifact must be too.
 type liveMachine struct {
 	open
 	*machine
@@ -60,7 +60,7 @@ type liveRun struct {
 
 func (r *liveRun) Close() error { return r.open.Close() }
 
-// liveTurn is a post-processor that asks its input for something, and makes what lives.
+// liveTurn is a post-processor that uses a live input and makes a live artifact.
 type liveTurn struct {
 	open
 	*turn
@@ -122,8 +122,8 @@ build {
 }
 `
 
-// TestHeld: a live artifact is closed once, when it is no longer used, and destroyed
-// before that if it is not kept.
+// TestHeld checks that a live artifact is closed once, after its last use, and destroyed before
+// that if it is not kept.
 func TestHeld(t *testing.T) {
 	ends := []string{"close image", "close builder"}
 	made := []string{"create key", "create instance"}
@@ -134,7 +134,7 @@ func TestHeld(t *testing.T) {
 	})
 	tests := map[string]struct {
 		template string
-		fail     string // what fails; "cancel " before it: what is cancelled
+		fail     string // the action that fails or, after "cancel ", is cancelled
 		onError  engine.OnError
 		want     []string
 	}{
@@ -209,8 +209,8 @@ func TestHeld(t *testing.T) {
 	}
 }
 
-// TestLeftByNoBuild: what belongs to no build, such as a process, is said to be left before
-// the run has finished: it has not been tidied up.
+// TestLeftByNoBuild checks that resources that belong to no build, such as processes, are reported
+// as left before the run ends.
 func TestLeftByNoBuild(t *testing.T) {
 	f := newFixture(t, living)
 	f.world.act = func(_ context.Context, what string) error {
@@ -226,7 +226,7 @@ func TestLeftByNoBuild(t *testing.T) {
 	}
 }
 
-// TestNotDestroyed: the error of an artifact that could not be deleted says what to
+// TestNotDestroyed checks that the error for an artifact that could not be deleted says what to
 // delete by hand.
 func TestNotDestroyed(t *testing.T) {
 	f := newFixture(t, strings.Replace(living, `post-processor "turn" {}`, "", 1))
@@ -243,7 +243,7 @@ func TestNotDestroyed(t *testing.T) {
 	}
 }
 
-// varied is a builder that exports what its options say.
+// varied is a builder whose exports depend on its options.
 type varied struct {
 	component.Factory[builder.Builder]
 	checked []hcl.Body
@@ -267,7 +267,7 @@ func (v *varied) Exports(in schema.Input) component.Exports {
 	return component.Exports{Types: map[string]cty.Type{name.AsString(): cty.DynamicPseudoType}}
 }
 
-// TestExports: what build.* has depends on the source, and may not be known.
+// TestExports checks that the values of build.* depend on the source and may be unknown.
 func TestExports(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "a" { say = "A" }
@@ -298,7 +298,7 @@ build {
 	}
 }
 
-// TestObservedIsClosed: a component that is made to be looked at is closed.
+// TestObservedIsClosed checks that a component that is only created for inspection is closed.
 func TestObservedIsClosed(t *testing.T) {
 	f := newFixture(t, living)
 	c := f.world.holding()

@@ -25,21 +25,21 @@ import (
 // with the few options that the fixtures need.
 
 type nullBuilderOptions struct {
-	// Communicator is how the machine is reached.
+	// Communicator is the kind of connection to the machine.
 	Communicator string `hcl:"communicator,optional"`
-	// Timeout is how long to try.
+	// Timeout limits the connection attempts.
 	Timeout time.Duration `hcl:"ssh_timeout,optional"`
 }
 
 type fileBuilderOptions struct {
 	// Target is the file.
 	Target string `hcl:"target"`
-	// Content is what it holds.
+	// Content is the content of the file.
 	Content string `hcl:"content,optional"`
 }
 
 type shellOptions struct {
-	// Inline are the commands.
+	// Inline lists the commands.
 	Inline []string `hcl:"inline,optional,again"`
 }
 
@@ -105,8 +105,8 @@ func validate(t *testing.T, path string) hcl.Diagnostics {
 	return config.Merge(diags, engine.Check(t.Context(), template, components, engine.Options{Start: start}))
 }
 
-// TestInvalid: each fixture has the mistakes that its comments say, and no others.
+// TestInvalid checks that each fixture causes exactly the errors in its comments.
 func TestInvalid(t *testing.T) { fixtures.Invalid(t, "../testdata/invalid/*.pkr.hcl", validate) }
 
-// TestValid: there is nothing to complain about in these.
+// TestValid checks that valid fixtures cause no errors.
 func TestValid(t *testing.T) { fixtures.Valid(t, "../testdata/valid/*.pkr.*", validate) }

@@ -116,8 +116,7 @@ func failUntil(n int) func(context.Context, int) error {
 	}
 }
 
-// TestCancelDuring: neither pauses nor retries nor continue_on_error hold up a
-// cancellation.
+// TestCancelDuring checks that pauses, retries and continue_on_error do not delay a cancellation.
 func TestCancelDuring(t *testing.T) {
 	for _, meta := range []string{`pause_before = "1h"`, `timeout = "1h"`, `max_retries = 5`, `continue_on_error = true`} {
 		synctest.Test(t, func(t *testing.T) {
@@ -142,8 +141,7 @@ func TestCancelDuring(t *testing.T) {
 	}
 }
 
-// TestAsk: the user may have a failed step run again, or decide what becomes of
-// the machine.
+// TestAsk checks that the user can retry a failed step or decide what happens to the machine.
 func TestAsk(t *testing.T) {
 	tests := []struct {
 		answers []engine.Answer
@@ -198,7 +196,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestKeep: who is kept when post-processors make artifacts of artifacts.
+// TestKeep checks which artifacts are kept in chains of post-processors.
 func TestKeep(t *testing.T) {
 	const (
 		discard = ""
@@ -216,7 +214,7 @@ func TestKeep(t *testing.T) {
 	tests := []struct {
 		name   string
 		blocks string
-		want   string // ids of the artifacts, in order; all else is destroyed
+		want   string // ids of the artifacts in order; all others are destroyed
 		fail   string // action that fails
 	}{
 		{name: "none", want: "img-1"},
@@ -270,7 +268,7 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// TestSecrets: nothing that is secret comes out, wherever it is said.
+// TestSecrets checks that no secret is displayed, wherever it occurs.
 func TestSecrets(t *testing.T) {
 	f := newFixture(t, `
 variable "token" {
@@ -315,7 +313,7 @@ build {
 	}
 }
 
-// TestParallel: no more builds at a time than asked for, and the results are in
+// TestParallel checks that the limit on concurrent builds is respected and that results are in
 // template order.
 func TestParallel(t *testing.T) {
 	for limit, want := range map[int]int{0: 5, 1: 1, 2: 2} {
@@ -380,8 +378,8 @@ build { sources = ["machine.a", "machine.b"] }
 	}
 }
 
-// TestFailFast: the first failure cancels running and waiting builds, and is not
-// mistaken for a cancellation of the run.
+// TestFailFast checks that the first failure cancels running and waiting builds, and is not
+// reported as a cancellation of the run.
 func TestFailFast(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		f := newFixture(t, `
@@ -430,8 +428,8 @@ build {
 	}
 }
 
-// TestInvalidBuildsAreLeftOut: a build that cannot be prepared is reported while
-// the others run.
+// TestInvalidBuildsAreLeftOut checks that a build that cannot be prepared is reported, and that the
+// others run.
 func TestInvalidBuildsAreLeftOut(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "good" {}
@@ -447,7 +445,7 @@ build { sources = ["machine.good", "machine.bad"] }
 	}
 }
 
-// TestBuildValues: what provisioners and post-processors see of build.*.
+// TestBuildValues checks the values of build.* in provisioners and post-processors.
 func TestBuildValues(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "web" {}
@@ -521,8 +519,8 @@ build { sources = ["machine.one", "machine.two", "machine.three"] }
 	}
 }
 
-// TestDataFails: the failure of a data source is told once, at its block, and
-// stops the builds that need it.
+// TestDataFails checks that the failure of a data source is reported once, at its block, and stops
+// the builds that need it.
 func TestDataFails(t *testing.T) {
 	f := newFixture(t, `
 data "look" "a" { name = "a" }
@@ -568,7 +566,7 @@ build { sources = ["machine.one"] }
 		only, except []string
 		want         string
 		warn, err    string
-		last         string // what the first build's artifact is turned into at last
+		last         string // the last artifact of the first build
 	}{
 		{want: "grp.machine.one grp.machine.two machine.one", last: "c"},
 		{only: []string{"machine.one"}, want: "machine.one"},
@@ -620,7 +618,7 @@ build { sources = ["machine.one"] }
 	}
 }
 
-// TestSameName: builds that share a name own their things apart.
+// TestSameName checks that builds with the same name own their resources separately.
 func TestSameName(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "web" {}
@@ -649,8 +647,7 @@ build { sources = ["machine.web"] }
 	}
 }
 
-// TestPluginName: the name under which a plugin is required is the prefix of its
-// components.
+// TestPluginName checks that the name of a required plugin is the prefix of its components.
 func TestPluginName(t *testing.T) {
 	f := newFixture(t, `
 packer {
@@ -672,7 +669,7 @@ build {
 	}
 }
 
-// TestMachineSecrets: a password that only the builder knows does not come out.
+// TestMachineSecrets checks that a password that only the builder knows is not displayed.
 func TestMachineSecrets(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "web" { generated = "pass-of-the-machine" }
@@ -692,7 +689,8 @@ build {
 	}
 }
 
-// TestDiagnosticsHoldNoSecrets: neither their words nor the lines they point at.
+// TestDiagnosticsHoldNoSecrets checks that neither diagnostics nor their source lines contain
+// secrets.
 func TestDiagnosticsHoldNoSecrets(t *testing.T) {
 	f := newFixture(t, `
 variable "pw" {
@@ -718,8 +716,8 @@ build { sources = ["machine.web"] }
 	}
 }
 
-// TestLeftovers: what a provisioner could not remove from the machine is removed
-// before it becomes an image, or it becomes none.
+// TestLeftovers checks that files that a provisioner could not remove from the machine are removed
+// before it becomes an image, or that it does not become one.
 func TestLeftovers(t *testing.T) {
 	const text = `
 source "machine" "web" {}
@@ -762,9 +760,9 @@ build {
 	}
 }
 
-// TestWeakSecrets: a short or common secret is masked where it stands by itself, with
-// a warning that says so; a literal password of that kind is none; and bake's own
-// words stay what they are.
+// TestWeakSecrets checks that a short or common secret is masked only where it stands alone, with a
+// warning; that a weak literal password is not treated as a secret; and that bake's own messages
+// are not masked.
 func TestWeakSecrets(t *testing.T) {
 	f := newFixture(t, `
 variable "answer" {

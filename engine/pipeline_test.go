@@ -23,8 +23,8 @@ func (f *fixture) asked(p *engine.Pipeline) {
 	}
 }
 
-// A closed gate fails the build, and the error-cleanup-provisioner runs; a gate that
-// could not be evaluated is closed.
+// A closed gate fails the build, and the error-cleanup-provisioner runs. A gate that cannot be
+// evaluated is closed.
 func TestGates(t *testing.T) {
 	for options, want := range map[string]string{"": "the gate", "unreached = true": "no machine"} {
 		f := newFixture(t, fmt.Sprintf(`
@@ -58,8 +58,8 @@ build {
 	}
 }
 
-// If images have to be launched, a builder whose images cannot be is an error before
-// anything is made.
+// If images must be verified, a builder whose images cannot be launched is an error before anything
+// is created.
 func TestNotVerifiable(t *testing.T) {
 	f := newFixture(t, `
 source "machine" "web" {}
@@ -116,8 +116,8 @@ build { sources = ["machine.web"] }
 	}
 }
 
-// A machine is ready before anything is done on it, which may be what a pipeline does alone,
-// and has settled again before a pipeline does that.
+// The machine must be ready before anything runs on it, which may be only the pipeline, and its
+// first boot must be complete before the pipeline runs.
 func TestReady(t *testing.T) {
 	const source, provisioner = `source "machine" "web" {}
 build {

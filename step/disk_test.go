@@ -14,17 +14,17 @@ import (
 	"testing"
 )
 
-// modelDisk is a disk that forgets on a crash what was not synced: the data of files, and
-// names in directories. From the at-th on, operations fail with err, or, without one, the at-th is the crash.
+// modelDisk is a disk that loses unsynced data and directory entries in a crash. From the at-th
+// operation on, operations fail with err; if err is nil, the disk crashes at that operation.
 type modelDisk struct {
 	files   map[string]*inode // by path, as programs see them
 	durable map[string]*inode // names that are synced
-	dirs    map[string]bool   // whether their own name is synced
+	dirs    map[string]bool   // whether their own entries are synced
 
 	ops, at  int
-	times    int // operations that fail with err, one after the other
+	times    int // number of consecutive operations that fail with err
 	err      error
-	half     bool // a write that fails or crashes has written the half
+	half     bool // a failing write writes half of its data
 	lazy     bool // only synced data survives
 	operated []string
 }
@@ -33,7 +33,7 @@ type inode struct{ data, durable []byte }
 
 var errCrash = errors.New("the power fails")
 
-// begin starts an operation. It fails if it is the one that fails, and after a crash.
+// begin starts an operation. It fails if this is an operation that must fail, or after a crash.
 func (d *modelDisk) begin(op string) error {
 	d.ops++
 	d.operated = append(d.operated, op)
@@ -48,7 +48,7 @@ func (d *modelDisk) begin(op string) error {
 	return nil
 }
 
-// crash makes d what a new process finds.
+// crash changes d to the state that a new process finds.
 func (d *modelDisk) crash() {
 	if d.lazy {
 		d.files = maps.Clone(d.durable)
@@ -189,14 +189,14 @@ func (f *modelFile) Sync() error {
 
 func (f *modelFile) Close() error { return f.d.begin("close") }
 
-// cloudOf is what a run has asked of the cloud, and what it was told is on disk.
+// cloudOf records a run's requests to the cloud, and the ledger's acknowledgments.
 type cloudOf struct {
-	asked map[string]bool   // made, and neither deleted nor given away
-	ids   map[string]string // that the ledger has taken
-	given map[string]bool   // no longer the run's; the ledger has taken that
+	asked map[string]bool   // created, and neither deleted nor released
+	ids   map[string]string // recorded in the ledger
+	given map[string]bool   // released, as recorded in the ledger
 }
 
-// bakeOn is a run that keeps to the rules of a ledger until something fails.
+// bakeOn is a run that follows the rules of a ledger until something fails.
 func bakeOn(d disk, path string, c *cloudOf) error {
 	l, err := createLedger(d, filepath.Dir(path), Header{Run: "r"})
 	if err != nil {
@@ -219,7 +219,8 @@ func bakeOn(d disk, path string, c *cloudOf) error {
 	if errors.Is(err, errCrash) {
 		return err
 	}
-	// Teardown goes on after an error; the last one is handed to the user if all went well.
+	// Teardown continues after an error; the last resource is released to the user if everything
+	// has succeeded.
 	owned, _ := l.Owned()
 	for _, r := range slices.Backward(owned) {
 		delete(c.asked, r.Key)
@@ -232,7 +233,7 @@ func bakeOn(d disk, path string, c *cloudOf) error {
 	return errors.Join(err, l.Close())
 }
 
-// check compares what survives on d with what the run has done.
+// check compares the state that survives on d with the run's actions.
 func (c *cloudOf) check(d disk, path string) error {
 	l, err := openLedger(d, path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -266,9 +267,9 @@ func (c *cloudOf) check(d disk, path string) error {
 	return nil
 }
 
-// TestLedgerOnFailingDisk: at every operation the power fails, or the disk is full, broken
-// or read-only. What survives knows of everything that was asked of the cloud, and of
-// nothing that is no longer the run's.
+// TestLedgerOnFailingDisk crashes the disk, or makes it full, broken or read-only, at every
+// operation. The surviving ledger must contain every resource that the run requested and none that
+// it no longer owns.
 func TestLedgerOnFailingDisk(t *testing.T) {
 	path := filepath.FromSlash("/state/new/ledgers/r.jsonl")
 	for _, err := range []error{nil, syscall.ENOSPC, syscall.EIO, syscall.EROFS} {

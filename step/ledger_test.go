@@ -96,8 +96,8 @@ func TestCreateTwice(t *testing.T) {
 	}
 }
 
-// TestTorn truncates the file at every byte: the rest is the state after a whole number
-// of lines, and can be written to again.
+// TestTorn truncates the ledger at every byte: the rest must be the state after a whole number of
+// lines, to which lines can be appended.
 func TestTorn(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)
@@ -135,8 +135,8 @@ func TestTorn(t *testing.T) {
 	}
 }
 
-// TestDamaged destroys each line in turn. What the others say is still known, what
-// the lost one may have given away is in doubt, and the file stays.
+// TestDamaged destroys each line in turn. The other lines still count, resources that the lost line
+// may have released are doubtful, and the file stays.
 func TestDamaged(t *testing.T) {
 	lines := []string{
 		`{"op":"run","run":"r"}`,
@@ -180,8 +180,8 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// The first line says the version. Ledgers without one are read; those of a newer program
-// are refused, and left as they are.
+// The first line contains the version. Ledgers without a version are read; ledgers of newer
+// programs are refused and left unchanged.
 func TestLedgerVersion(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)
@@ -218,7 +218,7 @@ func TestLedgerVersion(t *testing.T) {
 	}
 }
 
-// A ledger that has lost its first line owns what the others say, and is damaged.
+// A ledger without its first line owns the resources in the other lines, and is damaged.
 func TestHeadless(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headless.jsonl")
 	must(t, os.WriteFile(path, []byte(`{"op":"intend","kind":"x:y","key":"a"}`+"\n"), 0o600))
@@ -230,8 +230,8 @@ func TestHeadless(t *testing.T) {
 	must(t, l.Close())
 }
 
-// TestLedgerHandsOverTogether: several resources are handed over by one line, so that
-// none is without the others, however much of it was written.
+// TestLedgerHandsOverTogether checks that several resources are released by one line, so that
+// either all or none of them are, however much of it was written.
 func TestLedgerHandsOverTogether(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)
@@ -290,8 +290,8 @@ func TestLedgerConcurrently(t *testing.T) {
 	}
 }
 
-// FuzzLedger: whatever is in the file, it opens, and a line that is written to it is
-// there the next time.
+// FuzzLedger checks that a ledger with any content opens, and that a line written to it is there
+// the next time.
 func FuzzLedger(f *testing.F) {
 	f.Add([]byte("{\"op\":\"run\",\"run\":\"r\"}\n{\"op\":\"intend\",\"kind\":\"a:b\",\"key\":\"k\"}\n{\"op\":\"gone\",\"key\":\"k\"}\n"))
 	f.Add([]byte("{\"op\":\"created\",\"key\":\"k\",\"id\":\"i\"}\n"))

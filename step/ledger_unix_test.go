@@ -12,7 +12,7 @@ import (
 	"bake/step"
 )
 
-// TestDiskFull: a line that does not fit is as if it had not been written.
+// TestDiskFull checks that a line that does not fit leaves no trace.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)
@@ -21,7 +21,7 @@ func TestDiskFull(t *testing.T) {
 	info, err := os.Stat(path)
 	must(t, err)
 
-	// A limit on the size of files is the disk that is full in the middle of a line.
+	// A limit on file sizes acts like a disk that becomes full in the middle of a line.
 	var limit unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
 	full := limit
@@ -44,7 +44,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// Only regular files are read, since reading others might never end.
+// Only regular files are read, because reading others might block.
 func TestNoFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, device := filepath.Join(dir, "fifo.jsonl"), filepath.Join(dir, "zero.jsonl")

@@ -17,7 +17,7 @@ import (
 
 var errFailed = errors.New("it failed")
 
-// memory is a ledger that is gone with the test.
+// memory is a ledger in memory.
 type memory struct {
 	mu   sync.Mutex
 	live []step.Resource
@@ -60,7 +60,7 @@ func (m *memory) Owned() ([]step.Resource, error) {
 	return slices.Clone(m.live), nil
 }
 
-// bench is a scope with what is needed to look at it.
+// bench is a scope with everything needed to observe it.
 type bench struct {
 	*step.Scope
 	ledger *memory
@@ -139,7 +139,7 @@ func TestDoFails(t *testing.T) {
 	}
 }
 
-// TestDoConcurrently: steps side by side do not mix up their paths.
+// TestDoConcurrently checks that concurrent steps do not mix up their paths.
 func TestDoConcurrently(t *testing.T) {
 	b := newBench(nil)
 	var wg sync.WaitGroup
@@ -203,7 +203,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestAcquireRetried: what the first attempt made is still owned.
+// TestAcquireRetried checks that resources of the first attempt stay owned.
 func TestAcquireRetried(t *testing.T) {
 	b := newBench(func(s *step.Scope) {
 		s.Failed = func(context.Context, string, error) step.Decision { return step.Retry }
@@ -249,7 +249,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestAcquire: the intent is written before, and the id after.
+// TestAcquire checks that the intent is written before the call and the id after it.
 func TestAcquire(t *testing.T) {
 	b := newBench(nil)
 	want := step.Resource{Kind: "x:thing", Key: "k", Where: "here", With: map[string]string{"a": "b"}}
@@ -268,7 +268,7 @@ func TestAcquire(t *testing.T) {
 	}
 }
 
-// TestAcquireWithoutLedger: nothing is created that cannot be written down.
+// TestAcquireWithoutLedger checks that nothing is created if it cannot be recorded.
 func TestAcquireWithoutLedger(t *testing.T) {
 	b := newBench(nil)
 	b.ledger.fail = func(string) error { return errFailed }
@@ -319,7 +319,7 @@ func TestDestroyOne(t *testing.T) {
 	}
 }
 
-// TestCloseGoesOn: after a cancellation, and after a failure.
+// TestCloseGoesOn checks that Close continues after a cancellation and after a failure.
 func TestCloseGoesOn(t *testing.T) {
 	b := newBench(func(s *step.Scope) {
 		s.Failed = func(context.Context, string, error) step.Decision {
@@ -360,7 +360,7 @@ func TestCloseWithoutDestroyer(t *testing.T) {
 	}
 }
 
-// hanging makes destroying wait for its context.
+// hanging makes destroyers wait until their context ends.
 func hanging(b *bench) {
 	b.Handle("x", step.DestroyerFunc(func(ctx context.Context, _ step.Resource) error {
 		<-ctx.Done()
@@ -377,7 +377,7 @@ func TestCloseStopped(t *testing.T) {
 		stop, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(5*time.Second, func() { cancel(errFailed) })
 		begin := time.Now()
-		// One cause is one error, whatever it keeps from being destroyed.
+		// A single cause is reported once, however many resources it affects.
 		if err := b.Close(t.Context(), stop); !errors.Is(err, errFailed) || strings.Count(err.Error(), errFailed.Error()) != 1 {
 			t.Error(err)
 		}
@@ -428,7 +428,7 @@ func TestAs(t *testing.T) {
 	}
 }
 
-// TestEventJSON: an event comes back from JSON as it was, its error as text.
+// TestEventJSON checks that events survive encoding as JSON, with errors as text.
 func TestEventJSON(t *testing.T) {
 	in := step.Event{
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Kind: step.StepFailed, Build: "b", Step: "s", Text: "t",

@@ -7,7 +7,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// TestStrip: no control sequence of a script reaches the terminal.
+// TestStrip checks that no control sequence in output reaches the terminal.
 func TestStrip(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                "",
@@ -18,13 +18,13 @@ func TestStrip(t *testing.T) {
 		"a\x1bPq#0;2\x07still\x1b\\b":                   "ab",
 		"a\x1b_apc\x1b\\b\x1b^pm\x1b\\c\x1bXsos\x1b\\d": "abcd",
 		"a\x1b(Bb\x1b#8c\x1bMd\x1b7e":                   "abcde",
-		"a\x1b[2":                                       "a", // cut off
+		"a\x1b[2":                                       "a", // incomplete
 		"a\x1b]0;never ended":                           "a",
 		"a\x1b":                                         "a",
 		"a\x1b[3\x18b":                                  "ab", // cancelled
 		"a\x1b[1\x1b[2Jb":                               "ab",
-		"a\x9b2Jb\x9d0;t\x9cc":                          "abc", // 8 bits
-		"a\u009b2Jb\u0085c":                             "abc", // as terminals that read UTF-8 take them
+		"a\x9b2Jb\x9d0;t\x9cc":                          "abc", // 8-bit forms
+		"a\u009b2Jb\u0085c":                             "abc", // as interpreted by terminals that use UTF-8
 		"caf\xe9 \xff":                                  "caf\xe9 \xff",
 	} {
 		if got := strip(in); got != want {
@@ -55,7 +55,8 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
-// FuzzStrip: it is as a parser of terminals has it, and nothing is left to strip.
+// FuzzStrip compares the result with that of a terminal parser, and checks that stripping it again
+// changes nothing.
 func FuzzStrip(f *testing.F) {
 	for _, s := range []string{"a\x1b[1mb\x1b]0;t\x07c", "\x1bP1$r\x1b\\x", "\x1b[;\x07m", "e\u0301\x1b(0q"} {
 		f.Add(s)
@@ -69,7 +70,7 @@ func FuzzStrip(f *testing.F) {
 			t.Fatalf("strip(%q) = %q", s, got)
 		}
 		for _, r := range s {
-			if r > 0x7e || r == 0x18 || r == 0x1a { // the library lets some controls above ASCII through
+			if r > 0x7e || r == 0x18 || r == 0x1a { // the library keeps some non-ASCII control characters
 				return
 			}
 		}

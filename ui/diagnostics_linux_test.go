@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// TestEndlessFile: no lines of a file without an end are shown.
+// TestEndlessFile checks that lines of an endless file are not shown.
 func TestEndlessFile(t *testing.T) {
 	var b bytes.Buffer
 	at := hcl.Range{Filename: "/dev/zero", Start: hcl.InitialPos, End: hcl.InitialPos}

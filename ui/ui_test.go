@@ -114,8 +114,8 @@ func TestReadEventsNamesTheBrokenOne(t *testing.T) {
 	}
 }
 
-// TestTranscriptTellsReasonsOnce: the reason why a step failed is told with the
-// build's error or a warning, and by itself only if neither does.
+// TestTranscriptTellsReasonsOnce checks that the reason of a failed step is shown with the build's
+// error or a warning, and separately only if neither shows it.
 func TestTranscriptTellsReasonsOnce(t *testing.T) {
 	fail := func(path, why string) []step.Event {
 		return []step.Event{{Kind: step.StepStarted, Build: "b", Step: path}, {Kind: step.StepFailed, Build: "b", Step: path, Error: errors.New(why)}}
@@ -149,17 +149,17 @@ func TestTranscriptTellsReasonsOnce(t *testing.T) {
 	}
 }
 
-// screen is a terminal that understands exactly what Live may write, and folds its
-// rows when it is narrowed.
+// screen is a terminal that supports only the sequences that Live may write, and wraps its rows
+// when it becomes narrower.
 type screen struct {
 	width  int
-	rows   []string // what has scrolled by, and what is on the screen
-	used   []int    // cells of each row that are taken: erasing the end of a row gives none back
+	rows   []string // the scrollback and the screen
+	used   []int    // occupied cells of each row; erasing the end of a row does not free them
 	cursor int      // row
 	column int
 }
 
-// resize folds the rows as tmux does: all cells that are taken, also blank ones.
+// resize wraps rows like tmux: all occupied cells, including blank ones.
 func (s *screen) resize(width int) {
 	var rows []string
 	var used []int
@@ -254,7 +254,7 @@ func TestLive(t *testing.T) {
 	for _, tt := range []struct {
 		stream        string
 		width, height int
-		at            []int // events after which the screen is looked at
+		at            []int // events after which the screen is compared
 	}{
 		{"webserver", 80, 24, []int{14, 29, 44, 1000}},
 		{"webserver", 32, 8, []int{29, 44, 1000}},
@@ -278,7 +278,7 @@ func TestLive(t *testing.T) {
 				d.draw(e.Time.Add(150*time.Millisecond), tt.width, tt.height)
 				s.write(t, out.Bytes())
 				out.Reset()
-				if !d.ended && len(d.drawn)+1 > max(tt.height, 4)/2 { // the cursor has a row too
+				if !d.ended && len(d.drawn)+1 > max(tt.height, 4)/2 { // the cursor needs a row too
 					t.Fatalf("event %d: the list has %d lines on a screen of %d", i, len(d.drawn), tt.height)
 				}
 				for _, w := range d.drawn {
@@ -297,8 +297,8 @@ func TestLive(t *testing.T) {
 	}
 }
 
-// TestLiveFolds has a build with many steps on screens of several heights: those that
-// are done fold, those that failed and the one in progress stay.
+// TestLiveFolds shows a build with many steps on screens of several heights: finished steps fold,
+// failed ones and the current one stay.
 func TestLiveFolds(t *testing.T) {
 	start := time.Unix(1700000000, 0)
 	for height, want := range map[int]string{
@@ -350,9 +350,9 @@ func TestLiveFolds(t *testing.T) {
 	}
 }
 
-// TestLiveTellsHowToLaunch has two builds, one of which passes its image on: the end of
-// the screen has each image of each region once, with the command that launches it, below
-// it where the terminal is too narrow for the table; another frame adds nothing.
+// TestLiveTellsHowToLaunch has two builds, one of which returns its image unchanged: the final
+// screen shows each image in each region once, with the command that launches it, below the image
+// if the terminal is too narrow for the table. Another frame adds nothing.
 func TestLiveTellsHowToLaunch(t *testing.T) {
 	const aws = `
 Build     Region     Image  Launch it with
@@ -409,8 +409,8 @@ x.y       us-east-1  ami-3
 	}
 }
 
-// TestLiveSurvivesResizing narrows the terminal between two frames: the lines
-// already there are folded by the terminal and must still be drawn over.
+// TestLiveSurvivesResizing makes the terminal narrower between two frames: the terminal wraps the
+// existing lines, and the next frame must still draw over them.
 func TestLiveSurvivesResizing(t *testing.T) {
 	var out bytes.Buffer
 	d := NewLive(&out, PlainOptions{})
@@ -427,8 +427,8 @@ func TestLiveSurvivesResizing(t *testing.T) {
 	}
 }
 
-// TestLiveLeavesNothingBehind resizes the terminal again and again while lines go
-// by: the screen shows what it would show if it had always had its last width.
+// TestLiveLeavesNothingBehind resizes the terminal repeatedly while lines scroll by: the screen
+// must look as if it always had its last width.
 func TestLiveLeavesNothingBehind(t *testing.T) {
 	for _, widths := range [][]int{{60, 100}, {100, 60}, {100, 60, 110}, {60, 100, 41, 120}} {
 		var out bytes.Buffer
@@ -521,7 +521,7 @@ func TestDiagnosticsShowTheSource(t *testing.T) {
 	}
 }
 
-// TestTimelineOfClockSetBack: a step that began before the run, as far as the clock knows.
+// TestTimelineOfClockSetBack shows a step that, according to the clock, started before the run.
 func TestTimelineOfClockSetBack(t *testing.T) {
 	var out strings.Builder
 	d := NewTimeline(&out, 60)
@@ -534,8 +534,8 @@ func TestTimelineOfClockSetBack(t *testing.T) {
 	}
 }
 
-// TestTimeline: steps with their beginnings and lengths, also those that run again, fail,
-// or have no end.
+// TestTimeline shows the start and duration of steps, including those that are retried, fail or do
+// not end.
 func TestTimeline(t *testing.T) {
 	var out strings.Builder
 	d := NewTimeline(&out, 60)

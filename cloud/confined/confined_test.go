@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLinks has a link at each component of a name: none may lead to the victim.
+// TestLinks replaces each component of a path with a symbolic link to another directory, which must
+// never be opened.
 func TestLinks(t *testing.T) {
 	for _, at := range []string{"m", "m/volumes", "m/volumes/xvdf", "m/volumes/xvdf/content"} {
 		t.Run(filepath.Base(at), func(t *testing.T) {

@@ -2,7 +2,7 @@ package ec2
 
 import "testing"
 
-// A key that was made in advance is used only once.
+// TestKeyAhead checks that a key generated in advance is used only once.
 func TestKeyAhead(t *testing.T) {
 	s := &Service{}
 	s.Prepare()

@@ -25,7 +25,8 @@ func (b *begins) Pack(ctx context.Context, dir string, w io.Writer) error {
 	return b.Driver.Pack(ctx, dir, w)
 }
 
-// TestExportDiskEnds: an export that is cancelled ends, however large the holes of the files are.
+// TestExportDiskEnds checks that an export ends soon after it is cancelled, however large the holes
+// in the files are.
 func TestExportDiskEnds(t *testing.T) {
 	driver := &begins{Driver: &machinetest.Driver{}, begun: func() {}}
 	s, err := image.Open(t.TempDir(), driver)
@@ -42,7 +43,7 @@ func TestExportDiskEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
-	driver.begun = func() { time.AfterFunc(50*time.Millisecond, func() { cancel(stop) }) } // the file takes minutes
+	driver.begun = func() { time.AfterFunc(50*time.Millisecond, func() { cancel(stop) }) } // writing the file takes minutes
 	err = s.ExportDisk(ctx, []image.LayerID{id}, 1<<30, func(_, _ int64) {}, func(*os.File) error { return errors.New("a disk was made") })
 	if !errors.Is(err, stop) {
 		t.Errorf("%v", err)

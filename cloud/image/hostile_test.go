@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layoutDir writes OCI layouts by hand.
+// layoutDir is a directory in which OCI layouts are written by hand.
 type layoutDir struct {
 	t   testing.TB
 	dir string
@@ -53,7 +53,7 @@ func (l layoutDir) blob(content string) (digest string) {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// image writes an image of one layer and returns the digests of its parts.
+// image writes an image with one layer and returns the digests of its parts.
 func (l layoutDir) image(layer string) (manifest, config, blob string) {
 	blob = l.blob(layer)
 	config = l.blob(fmt.Sprintf(`{"os":"linux","architecture":%q,"rootfs":{"type":"layers","diff_ids":[%q]}}`, runtime.GOARCH, blob))
@@ -62,7 +62,7 @@ func (l layoutDir) image(layer string) (manifest, config, blob string) {
 	return manifest, config, blob
 }
 
-// index is an index of manifests of a type.
+// index returns an index that lists manifests.
 func index(kind types.MediaType, digests ...string) string {
 	var list []string
 	for _, d := range digests {
@@ -73,7 +73,7 @@ func index(kind types.MediaType, digests ...string) string {
 
 func file(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
 
-// TestHostileLayouts opens layouts that want something of the host, or never to end.
+// TestHostileLayouts opens layouts that refer to files of the host or to themselves.
 func TestHostileLayouts(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
@@ -170,7 +170,7 @@ func TestHostileLayouts(t *testing.T) {
 	}
 }
 
-// TestBombGuard decompresses without end.
+// TestBombGuard decompresses an endless stream.
 func TestBombGuard(t *testing.T) {
 	zero, err := os.Open("/dev/zero")
 	if err != nil {
@@ -185,8 +185,8 @@ func TestBombGuard(t *testing.T) {
 	}
 }
 
-// FuzzOpenArchive opens anything as an archive of an image. Nothing outside of the
-// directory is read, and what opens can be read.
+// FuzzOpenArchive opens arbitrary data as an image archive. Nothing outside of the directory may be
+// read, and an image that opens must be readable.
 func FuzzOpenArchive(f *testing.F) {
 	pack := func(files ...string) []byte {
 		var b bytes.Buffer

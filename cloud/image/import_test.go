@@ -87,7 +87,7 @@ func TestImportTarErrors(t *testing.T) {
 	}
 }
 
-// ociLayer makes a layer of the image library's.
+// ociLayer returns a layer in the image library's form.
 func ociLayer(t *testing.T, content []byte) v1.Layer {
 	t.Helper()
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
@@ -97,7 +97,7 @@ func ociLayer(t *testing.T, content []byte) v1.Layer {
 	return l
 }
 
-// ociImage makes an image of layers, lowest first.
+// ociImage returns an image with these layers, lowest first.
 func ociImage(t *testing.T, arch, user string, layers ...[]byte) v1.Image {
 	t.Helper()
 	img := empty.Image
@@ -137,7 +137,7 @@ func push(t *testing.T, ref string, img v1.Image) {
 	}
 }
 
-// TestImportOCI imports one image from every place that an image can be in.
+// TestImportOCI imports an image from every kind of source.
 func TestImportOCI(t *testing.T) {
 	img := ociImage(t, runtime.GOARCH, "ops:ops", archive(t, "bin/sh", "etc/a"), archive(t, "etc/b"))
 	ref := startRegistry(t) + "/team/app:v1"
@@ -149,7 +149,7 @@ func TestImportOCI(t *testing.T) {
 	if err == nil {
 		err = path.AppendImage(img, layout.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
 	}
-	if err == nil { // for another machine
+	if err == nil { // the image is for another architecture
 		err = path.AppendImage(ociImage(t, "s390x", "", archive(t, "bin/sh")), layout.WithPlatform(v1.Platform{OS: "linux", Architecture: "s390x"}))
 	}
 	if err != nil {
@@ -203,7 +203,7 @@ func TestImportOCISharesLayers(t *testing.T) {
 	host := startRegistry(t)
 	common := archive(t, "bin/sh")
 	push(t, host+"/a:1", ociImage(t, runtime.GOARCH, "1000", common, archive(t, "a")))
-	// The common layer is there twice, and there is one more that nobody has.
+	// The common layer occurs twice, and one other layer is new.
 	push(t, host+"/b:1", ociImage(t, runtime.GOARCH, "", common, archive(t, "b"), common))
 	s := openStore(t, t.TempDir())
 	a, err := s.ImportOCI(t.Context(), host+"/a:1", image.ImportOptions{Name: "a"})
@@ -233,7 +233,7 @@ func TestImportOCIErrors(t *testing.T) {
 		}
 		return path
 	}
-	// A layer that is not what the image says.
+	// A layer whose content does not match the image's digest.
 	docker := func(layer []byte, manifest string) []byte {
 		config, err := json.Marshal(v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers",
 			DiffIDs: []v1.Hash{{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}}}})
@@ -278,8 +278,8 @@ func TestImportOCIErrors(t *testing.T) {
 	}
 }
 
-// TestImportOCIWhiteouts imports an image that deletes files, with the real
-// driver, and wants the deletions in the layer.
+// TestImportOCIWhiteouts imports an image that deletes files, with the real driver, and checks the
+// deletions in the layer.
 func TestImportOCIWhiteouts(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") == "" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to unpack layers with the driver of real machines")

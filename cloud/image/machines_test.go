@@ -36,9 +36,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestBootstrap makes bases from the host's mirror: Debian's, and one as Ubuntu's, from
-// an archive that is laid out and signed like Ubuntu's and has Debian's packages. They
-// take turns by the day.
+// TestBootstrap makes bases from the host's mirror: one of Debian, and one from an archive that is
+// laid out and signed like Ubuntu's but contains Debian's packages. They are tested on alternate
+// days.
 func TestBootstrap(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") == "" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to bootstrap bases from the host's Debian mirror")
@@ -52,7 +52,7 @@ func TestBootstrap(t *testing.T) {
 	dir := os.Getenv("BAKE_TEST_STORE")
 	if dir == "" {
 		dir = t.TempDir()
-		// A machine's own root must be able to reach the layers.
+		// The machines' root must be able to reach the layers.
 		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestBootstrap(t *testing.T) {
 	}
 }
 
-// ensure makes a base and logs how it goes.
+// ensure makes a base and logs its progress.
 func ensure(t *testing.T, store *image.Store, name string, o image.EnsureOptions) image.Base {
 	t.Helper()
 	begin := time.Now()
@@ -117,8 +117,8 @@ func ensure(t *testing.T, store *image.Store, name string, o image.EnsureOptions
 	return base
 }
 
-// ubuntuArchive serves an archive of the suite jammy: one tree with main and universe,
-// signed by a key of its own. Its packages are those of Debian 12 on the host's mirror.
+// ubuntuArchive serves an archive of the suite jammy: a single tree with main and universe, signed
+// with its own key. Its packages are those of Debian 12 on the host's mirror.
 func ubuntuArchive(t *testing.T) (url, keyring string) {
 	t.Helper()
 	mirror := debian.HostMirrors(os.DirFS("/"))[0]
@@ -149,7 +149,7 @@ func ubuntuArchive(t *testing.T) (url, keyring string) {
 		case strings.HasPrefix(path, "pool/"):
 			http.Redirect(w, r, mirror+"/"+path, http.StatusFound)
 		case path == "dists/jammy/InRelease":
-			_, _ = w.Write(release) // the client may have gone
+			_, _ = w.Write(release) // fails only if the client has closed the connection
 		case strings.HasPrefix(path, "dists/jammy/") && files[component] != nil:
 			_, _ = w.Write(files[component])
 		default:
@@ -160,7 +160,7 @@ func ubuntuArchive(t *testing.T) (url, keyring string) {
 	return server.URL + "/ubuntu", m.Keyring
 }
 
-// checkDatabase lets dpkg and apt judge the system that they did not install.
+// checkDatabase checks the system with dpkg and apt, which have not installed it.
 func checkDatabase(t *testing.T, driver machine.Driver, layers []string, user, groups string) {
 	const script = `set -eu
 user=$1
@@ -203,7 +203,7 @@ locale -a | grep -qx C.utf8 || fail "no UTF-8 locale"
 	}
 }
 
-// checkBoot boots the base as the cloud does, logs in and looks around.
+// checkBoot boots the base as the cloud does, logs in and checks the system.
 func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, user string) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -229,7 +229,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, us
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		m.Kill() // it may have ended
+		m.Kill() // fails if it has already ended
 		<-m.Done()
 		if t.Failed() {
 			b, _ := os.ReadFile(console)
@@ -254,16 +254,16 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, us
 			t.Fatalf("no SSH after %v: %v", time.Since(begin), err)
 		}
 		if err != nil {
-			time.Sleep(20 * time.Millisecond) // until the next try at a real machine
+			time.Sleep(20 * time.Millisecond) // until the next attempt
 		}
 	}
 	defer client.Close()
 	t.Logf("SSH login after %v", time.Since(begin).Round(time.Millisecond))
-	tmp := "" // is on the disk
+	tmp := "" // on the disk
 	if release == "debian-13" {
 		tmp = "524288" // half of the memory, in KiB
 	}
-	// What user data run last, runs beside the logins: it is waited for first.
+	// User data runs last and in parallel with logins: wait for it first.
 	for _, check := range [][2]string{
 		{"cloud-init status --wait | tail -1", "status: done"},
 		{"cat /run/user-data-was-here", "yes"},
@@ -275,7 +275,8 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, us
 		{"hostname", "ip-10-0-0-5"},
 		{"cat /etc/timezone; date +%Z", "Etc/UTC\nUTC"},
 		{"echo $LANG", "C.UTF-8"},
-		// It warns of a script as user data, and of this test's metadata without network cards.
+		// cloud-init warns about user data that is a script, and about this test's metadata without
+		// network cards.
 		{`sudo -n grep WARNING /var/log/cloud-init.log | grep -v "schema.py\|'network' key"`, ""},
 		{"sudo -n grep -c 'Traceback' /var/log/cloud-init.log", "0"},
 		{"curl --version >/dev/null && python3 -c 'print(1)' && gpg --version >/dev/null", "1"},
@@ -292,8 +293,8 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, us
 	}
 }
 
-// machineDir makes a directory for a machine, which the driver deletes: not all
-// in it belongs to this process's user.
+// machineDir creates a directory for a machine. The driver deletes it, because some of the files
+// belong to other users.
 func machineDir(t *testing.T, driver machine.Driver) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(os.Getenv("BAKE_TEST_STORE"), "machine-")
@@ -319,7 +320,7 @@ func testNetwork(metadata http.Handler) network.Config {
 	}
 }
 
-// metadata answers as much of the instance metadata service as cloud-init asks.
+// metadata serves the part of the instance metadata that cloud-init requests.
 func metadata(key string) http.Handler {
 	values := map[string]string{
 		"ami-id": "ami-1", "instance-id": "i-1", "instance-type": "t3.micro", "hostname": "ip-10-0-0-5", "local-hostname": "ip-10-0-0-5",

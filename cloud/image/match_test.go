@@ -2,7 +2,7 @@ package image
 
 import "testing"
 
-// TestMatches: patterns are those of EC2's filters, not those of file names.
+// TestMatches checks that patterns have the syntax of EC2's filters rather than that of file names.
 func TestMatches(t *testing.T) {
 	for _, test := range []struct {
 		pattern, value string

@@ -16,8 +16,8 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// TestInstall: what a machine of the base installs is a layer on top of it; if it cannot,
-// the base stays as it was.
+// TestInstall checks that the result of the second stage becomes a layer on top of the base, and
+// that the base stays unchanged if the second stage fails.
 func TestInstall(t *testing.T) {
 	var fail error
 	var spec machine.Spec
@@ -68,8 +68,8 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// stubs are a package manager as the second stage calls it: it makes nothing but notes,
-// and takes away the base's own login user, whose id the new one gets.
+// stubs replace the package manager that the second stage calls: they record their arguments, and
+// remove the base's own login user, whose id the new one gets.
 const stubs = `#!/bin/sh
 set -e
 [ "$(basename "$0")" = rpm ] && exit 1
@@ -79,8 +79,8 @@ esac
 echo "$*" >>/var/log/dnf.log
 `
 
-// checkSecondStage runs the second stage on a machine whose package manager is a stub, and
-// looks at what it leaves.
+// checkSecondStage runs the second stage on a machine with a stub package manager, and checks the
+// result.
 func checkSecondStage(t *testing.T, store *image.Store, driver machine.Driver, base image.Base) {
 	stub, err := store.Import(t.Context(), bytes.NewReader(debiantest.Tar(t, []tar.Header{
 		{Typeflag: tar.TypeReg, Name: "usr/local/bin/dnf", Mode: 0o755}, {Typeflag: tar.TypeReg, Name: "usr/local/bin/rpm", Mode: 0o755},

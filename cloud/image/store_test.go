@@ -26,7 +26,7 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// openStore opens a store of plain files in dir.
+// openStore opens a store in dir whose driver uses plain files.
 func openStore(t *testing.T, dir string) *image.Store {
 	t.Helper()
 	s, err := image.Open(dir, &machinetest.Driver{})
@@ -36,7 +36,7 @@ func openStore(t *testing.T, dir string) *image.Store {
 	return s
 }
 
-// makeUpper makes a directory like that of a stopped machine.
+// makeUpper creates a directory like the upper directory of a stopped machine.
 func makeUpper(t *testing.T, files ...string) string {
 	t.Helper()
 	upper := filepath.Join(t.TempDir(), "upper")
@@ -49,7 +49,7 @@ func makeUpper(t *testing.T, files ...string) string {
 	return upper
 }
 
-// archive makes a tar of regular files.
+// archive returns a tar of regular files.
 func archive(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var entries []tar.Header
@@ -64,7 +64,7 @@ func archive(t testing.TB, files ...string) []byte {
 	return debiantest.Tar(t, entries, func(name string) string { return name })
 }
 
-// listing returns the files below dir, one a line.
+// listing returns the paths of the files below dir, one on each line.
 func listing(t *testing.T, dir string) string {
 	t.Helper()
 	var names []string
@@ -170,7 +170,7 @@ func TestRemove(t *testing.T) {
 	if err := s.RemoveBase("b"); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // it may be removed already
+	for range 2 { // the second time, it no longer exists
 		if err := s.Remove(t.Context(), id); err != nil {
 			t.Error(err)
 		}
@@ -216,7 +216,8 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestCollectBases: an imported base goes when no publication names it and nothing uses it.
+// TestCollectBases checks that an imported base is deleted when no publication names it and it is
+// not in use.
 func TestCollectBases(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -254,8 +255,8 @@ func TestCollectBases(t *testing.T) {
 	}
 }
 
-// TestHold: a layer that is old, and that something names only in the end, stays for as long as
-// somebody holds the store, and afterwards.
+// TestHold checks that Collect deletes no old layer while the store is held, nor afterwards if the
+// layer has come into use by then.
 func TestHold(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -263,7 +264,7 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a")) // which does not wait for the hold
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a")) // does not wait for the hold
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +291,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestSizeOfRemoved: a layer that is removed while it is measured stays removed.
+// TestSizeOfRemoved checks that a layer that is removed while it is being measured stays removed.
 func TestSizeOfRemoved(t *testing.T) {
 	dir := t.TempDir()
 	driver := &packing{Driver: &machinetest.Driver{}}
@@ -315,7 +316,7 @@ func TestSizeOfRemoved(t *testing.T) {
 	}
 }
 
-// packing is a driver that calls packed when it has packed a layer.
+// packing is a driver that calls packed after it has packed a layer.
 type packing struct {
 	machine.Driver
 	packed func()
@@ -327,7 +328,7 @@ func (p *packing) Pack(ctx context.Context, dir string, w io.Writer) error {
 	return err
 }
 
-// age makes a layer older than it is.
+// age changes the creation time of a layer.
 func age(t *testing.T, dir string, id image.LayerID, by time.Duration) {
 	t.Helper()
 	path := filepath.Join(dir, "layers", string(id)+".json")
@@ -355,7 +356,7 @@ func TestPathsLimit(t *testing.T) {
 	}
 }
 
-// What a process that died has left is deleted, but not while another is at work.
+// Unfinished work of dead processes is deleted, unless another process is working.
 func TestOpenCleans(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -404,12 +405,12 @@ func sameLines(a, b string) bool {
 	return slices.Equal(x, y)
 }
 
-// childEnv tells this test program to be the child of a test, in the store that
-// it names.
+// childEnv makes this test program run as the child of a test, in the store that the variable
+// names.
 const childEnv = "BAKE_IMAGE_TEST_CHILD"
 
-// TestKill kills a process that makes layers and bases, again and again, at any
-// moment: all there is afterwards is whole.
+// TestKill repeatedly kills a process that makes layers and bases, at random moments: everything
+// that remains must be complete.
 func TestKill(t *testing.T) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		s := openStore(t, dir)
@@ -431,7 +432,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	scratch := t.TempDir() // the child's own temporary files
+	scratch := t.TempDir() // temporary files of the child
 	layers := 0
 	for round := range 15 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
@@ -441,7 +442,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// Once it has begun, at any moment.
+		// Kill it at any moment after it has started.
 		wait := time.Duration(rand.IntN(30)) * time.Millisecond
 		deadline := time.Now().Add(10 * time.Second)
 		for {
@@ -501,7 +502,7 @@ func TestFull(t *testing.T) {
 		testFull(t, dir)
 		return
 	}
-	// The small disk is a tmpfs in a mount namespace of the child's own.
+	// The small disk is a tmpfs in the child's own mount namespace.
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFull$", "-test.v")
 	cmd.Env = append(os.Environ(), childEnv+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -542,7 +543,7 @@ func testFull(t *testing.T, dir string) {
 	_, err := s.Import(t.Context(), bytes.NewReader(large))
 	check(err)
 
-	// No inode is left for the record of a layer: the machine keeps its disk.
+	// There is no inode for the record of a layer: the machine must keep its disk.
 	fill := filepath.Join(dir, "fill")
 	if err := os.Mkdir(fill, 0o755); err != nil {
 		t.Fatal(err)

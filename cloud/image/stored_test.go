@@ -20,7 +20,7 @@ import (
 	"bake/cloud/machine/machinetest"
 )
 
-// layerOf makes a layer of files, name and content in turns.
+// layerOf makes a layer of files; names and contents alternate.
 func layerOf(t *testing.T, s *image.Store, files ...string) image.LayerID {
 	t.Helper()
 	var b bytes.Buffer
@@ -43,7 +43,7 @@ func layerOf(t *testing.T, s *image.Store, files ...string) image.LayerID {
 	return id
 }
 
-// work is what a store has of layers and of work in progress.
+// work returns the store's layers and unfinished work.
 func work(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	for _, pattern := range []string{"layers/*", "tmp/*"} {
@@ -66,8 +66,8 @@ func (f *failing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestStoredImage: layers go into a file and come out of it in their order, in another store
-// too; a file that is cut off anywhere, and a writer that fails anywhere, leave nothing.
+// TestStoredImage checks that layers can be stored and restored in order, also in another store,
+// and that neither a truncated file nor a failing writer leaves anything behind.
 func TestStoredImage(t *testing.T) {
 	ctx := t.Context()
 	dir, other := t.TempDir(), t.TempDir()
@@ -120,8 +120,8 @@ func TestStoredImage(t *testing.T) {
 	}
 }
 
-// TestStoredHoles: an entry that is nearly all holes, of which a terabyte takes a few bytes, is
-// refused.
+// TestStoredHoles checks that an entry that consists of a huge hole is rejected: a few bytes can
+// declare a terabyte.
 func TestStoredHoles(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -137,15 +137,15 @@ func TestStoredHoles(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	file := bytes.ReplaceAll(b.Bytes(), []byte("GNX."), []byte("GNU.")) // which the writer does not write
+	file := bytes.ReplaceAll(b.Bytes(), []byte("GNX."), []byte("GNU.")) // the writer refuses to write this prefix
 	err := image.ReadStored(bytes.NewReader(file), func(string, io.Reader) error { t.Error("it is read"); return nil })
 	if err == nil || !strings.Contains(err.Error(), "where a layer should be") {
 		t.Error(err)
 	}
 }
 
-// TestStoredBomb: what is stored can be restored, in whatever order its layers compress well and
-// badly.
+// TestStoredBomb checks that every image that can be stored can be restored, in whatever order well
+// and badly compressible layers occur.
 func TestStoredBomb(t *testing.T) {
 	const large = 1<<30 + 100<<20
 	zeros := image.StoredLayer{Size: large, Pack: func(w io.Writer) error {
@@ -178,12 +178,13 @@ func TestStoredBomb(t *testing.T) {
 	}
 }
 
-// zeroes has no end.
+// zeroes is an endless stream of zeros.
 type zeroes struct{}
 
 func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestStoredSparse: a layer is stored if its sparse files are not too large to be unpacked.
+// TestStoredSparse checks that a layer can be stored only if its sparse files are not too large to
+// be unpacked.
 func TestStoredSparse(t *testing.T) {
 	ctx := t.Context()
 	s, err := image.Open(t.TempDir(), &machinetest.Driver{})
@@ -210,7 +211,8 @@ func TestStoredSparse(t *testing.T) {
 	}
 }
 
-// TestExportDisk: a disk of layers is imported as one layer with what they show together.
+// TestExportDisk checks that an exported disk can be imported as a single layer with the merged
+// content.
 func TestExportDisk(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	s, err := image.Open(dir, &machinetest.Driver{})
@@ -249,8 +251,8 @@ func TestExportDisk(t *testing.T) {
 	}
 }
 
-// TestRestoredLayersAreShared: a layer that the store has is not made again; what claims to be one,
-// and is not, is refused.
+// TestRestoredLayersAreShared checks that a layer that the store has is not made again, and that a
+// layer with a wrong digest is rejected.
 func TestRestoredLayersAreShared(t *testing.T) {
 	ctx, dir, other := t.Context(), t.TempDir(), t.TempDir()
 	from, to := openStore(t, dir), openStore(t, other)
@@ -299,17 +301,17 @@ func TestRestoredLayersAreShared(t *testing.T) {
 	if now := work(t, dir); !slices.Equal(before, now) || !slices.Equal(there, work(t, other)) {
 		t.Errorf("there was %q and is %q", before, now)
 	}
-	// One that claims nothing is made.
+	// A layer without a declared digest is made.
 	if made, err := from.RestoreImage(ctx, stored("", digest)); err != nil || slices.Contains(layers, made[0]) || made[1] != layers[0] {
 		t.Errorf("%v, %v", made, err)
 	}
-	third := openStore(t, t.TempDir()) // in which two are equal
+	third := openStore(t, t.TempDir()) // a store with two equal layers
 	if made, err := third.RestoreImage(ctx, stored("", digest, digest)); err != nil || len(made) != 3 || made[1] != made[2] {
 		t.Errorf("%v, %v", made, err)
 	}
 }
 
-// FuzzReadStored reads stored images that are damaged at one place.
+// FuzzReadStored reads stored images with one damaged byte.
 func FuzzReadStored(f *testing.F) {
 	var file bytes.Buffer
 	layer := image.StoredLayer{Size: 1024, Digest: "sha256:00", Pack: func(w io.Writer) error { _, err := w.Write(make([]byte, 1024)); return err }}
@@ -331,7 +333,7 @@ func FuzzReadStored(f *testing.F) {
 			data[(int(at)+i)%len(data)] = b
 		}
 		read := int64(0)
-		_ = image.ReadStored(bytes.NewReader(data), func(_ string, layer io.Reader) error { // any error is good
+		_ = image.ReadStored(bytes.NewReader(data), func(_ string, layer io.Reader) error { // any error is acceptable
 			n, err := io.Copy(io.Discard, layer)
 			read += n
 			return err

@@ -9,8 +9,8 @@ import (
 	"bake/cloud/pipe"
 )
 
-// TestThrough: the reader gets the data and the writer's error, and the call returns only after a
-// writer that is no longer read has ended.
+// TestThrough checks that the reader gets the data and the writer's error, and that the call does
+// not return before the writer has ended.
 func TestThrough(t *testing.T) {
 	ctx, broken, full := t.Context(), errors.New("broken"), errors.New("full")
 	ended := false

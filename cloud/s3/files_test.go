@@ -18,7 +18,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// sparseFile is a file with the text at the places, and holes elsewhere.
+// sparseFile creates a file with text at the given offsets and holes elsewhere.
 func sparseFile(t *testing.T, size int64, text string, places ...int64) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
@@ -36,7 +36,7 @@ func sparseFile(t *testing.T, size int64, text string, places ...int64) *os.File
 	return f
 }
 
-// allocated is the space that a file takes.
+// allocated returns the space that a file occupies.
 func allocated(t *testing.T, f *os.File) int64 {
 	t.Helper()
 	info, err := f.Stat()
@@ -46,7 +46,7 @@ func allocated(t *testing.T, f *os.File) int64 {
 	return info.Sys().(*syscall.Stat_t).Blocks * 512
 }
 
-// bucketFor is a service with the bucket "disks" of a caller.
+// bucketFor returns a service with the bucket "disks", and its owner.
 func bucketFor(t *testing.T) (*Service, wire.Caller) {
 	t.Helper()
 	s, err := Open(t.TempDir(), time.Now)
@@ -60,8 +60,8 @@ func bucketFor(t *testing.T) (*Service, wire.Caller) {
 	return s, caller
 }
 
-// TestStoreFile: the object is the file with its holes, and its entity tag that of an upload of the
-// same bytes in parts.
+// TestStoreFile checks that an object has the content and the holes of its file, and the entity tag
+// of an upload of the same bytes in parts.
 func TestStoreFile(t *testing.T) {
 	s, caller := bucketFor(t)
 	for name, f := range map[string]*os.File{
@@ -130,7 +130,7 @@ func TestStoreFile(t *testing.T) {
 	}
 }
 
-// TestLargeFile: a file of 1 TiB with little data takes no time.
+// TestLargeFile checks that storing a file of 1 TiB with little data is fast.
 func TestLargeFile(t *testing.T) {
 	s, caller := bucketFor(t)
 	var places []int64
@@ -147,7 +147,7 @@ func TestLargeFile(t *testing.T) {
 	}
 }
 
-// TestUploadKeepsHoles: an object of parts has their holes.
+// TestUploadKeepsHoles checks that an object uploaded in parts has the holes of the parts.
 func TestUploadKeepsHoles(t *testing.T) {
 	s, caller := bucketFor(t)
 	created := do(t, s, caller, http.MethodPost, "/disks/large?uploads", nil)

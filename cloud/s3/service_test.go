@@ -51,7 +51,8 @@ func TestSlowClient(t *testing.T) {
 	}})
 }
 
-// TestTagging: an object has at most ten tags, each once, with keys and values that are not too long.
+// TestTagging checks the limits of an object's tags: at most ten, unique, with limited keys and
+// values.
 func TestTagging(t *testing.T) {
 	many := "a=1"
 	for i := range 9 {

@@ -15,8 +15,7 @@ import (
 	"bake/cloud/wire"
 )
 
-// TestMessage: clients are not told where the host keeps its files, wherever in an error that is
-// and whatever its directories are called.
+// TestMessage checks that clients do not see paths of the host, wherever in an error they are.
 func TestMessage(t *testing.T) {
 	full := &os.PathError{Op: "open", Path: `/srv/my cloud: "new"/state/disk`, Err: syscall.ENOSPC}
 	for want, err := range map[string]error{
@@ -42,7 +41,8 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestMessageOfFiles: the errors of the standard library are of the types that are recognized.
+// TestMessageOfFiles checks that the standard library's errors have the types that WithoutPaths
+// recognizes.
 func TestMessageOfFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "my cloud")
 	if err := os.Mkdir(dir, 0o700); err != nil {

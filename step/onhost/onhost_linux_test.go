@@ -34,7 +34,7 @@ func scope(t *testing.T) (*step.Scope, func() []step.Resource) {
 	}
 }
 
-// shell is a command that says which processes it consists of, once they run.
+// shell returns a command, and a function that returns the ids of its processes once they run.
 func shell(t *testing.T, script string) (cmd *exec.Cmd, pids func() []int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pids")
@@ -72,7 +72,7 @@ func gone(t *testing.T, pid int) {
 	t.Errorf("process %d goes on", pid)
 }
 
-// What a killed run has left is ended: the process and its children, or those alone.
+// The processes of a killed run are ended: the process and its children, or the remaining children.
 func TestSweep(t *testing.T) {
 	for name, killed := range map[string]bool{"running": false, "its children": true} {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// Another process that has got the number is left alone.
+// Another process that has got the same id is left alone.
 func TestAnother(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "sleep", "1000")
 	if err := procgroup.Start(cmd); err != nil {

@@ -11,7 +11,7 @@ import (
 	"bake/engine"
 )
 
-// keyboard is a terminal whose user types in, and sees out.
+// keyboard is a terminal: the user types into in and sees out.
 type keyboard struct {
 	io.Reader
 	io.Writer
@@ -55,8 +55,8 @@ func TestPrompterGivesUpWithTheContext(t *testing.T) {
 	}
 }
 
-// TestOpen: a component that waits for a line gets the user's next one, and no longer waits
-// when it is closed.
+// TestOpen checks that a component that waits for a line gets the user's next one, and stops
+// waiting when its reader is closed.
 func TestOpen(t *testing.T) {
 	in, typed := io.Pipe()
 	q, _ := prompting(in, io.Discard)
@@ -66,7 +66,7 @@ func TestOpen(t *testing.T) {
 	}
 	go io.WriteString(typed, "yes\r\n")
 	b := make([]byte, 2)
-	for _, want := range []string{"ye", "s\n"} { // in pieces as the reader likes
+	for _, want := range []string{"ye", "s\n"} { // in pieces of any size
 		if n, err := line.Read(b); err != nil || string(b[:n]) != want {
 			t.Errorf("read %q, %v, want %q", b[:n], err, want)
 		}

@@ -55,7 +55,7 @@ func TestParseControl(t *testing.T) {
 	}
 }
 
-// FuzzParseControl writes what it parsed and wants it back.
+// FuzzParseControl checks that formatting a parsed paragraph gives the original again.
 func FuzzParseControl(f *testing.F) {
 	f.Add("A: 1\nB:\n x\n\nC: 2")
 	f.Add("A: 1\n# c\n x\r\n y\n")

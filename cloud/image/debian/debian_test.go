@@ -20,9 +20,8 @@ import (
 	"bake/cloud/image/debian/debiantest"
 )
 
-// testPackages have what the first stage must get right: old and merged paths,
-// links, shared directories, conffiles, triggers and packages of several
-// architectures.
+// testPackages returns packages with the cases that are easy to get wrong: old and merged paths,
+// links, shared directories, conffiles, triggers and several architectures.
 func testPackages() []debiantest.Package {
 	file := func(name string, mode int64) tar.Header {
 		return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}
@@ -112,8 +111,8 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// TestPrepareFrozen: a host that admits expired releases hands that on to its machines
-// only for a suite that has expired.
+// TestPrepareFrozen checks that the permission of expired releases, if the host grants it, is
+// passed on to machines only for suites that have expired.
 func TestPrepareFrozen(t *testing.T) {
 	for _, host := range []fstest.MapFS{
 		{"etc/apt/sources.list": {Data: []byte("deb [check-valid-until=no] URL bookworm main\n")}},
@@ -138,8 +137,8 @@ func TestPrepareFrozen(t *testing.T) {
 	}
 }
 
-// TestPrepareUbuntu: packages come from two components, security fixes from the same
-// tree, and the sources are written as the release has them.
+// TestPrepareUbuntu checks that packages come from two components, security fixes from the same
+// tree, and that the sources have the format of the release.
 func TestPrepareUbuntu(t *testing.T) {
 	for suite, want := range map[string]map[string]string{
 		"jammy": {"etc/apt/sources.list": "deb URL jammy main universe multiverse\ndeb URL jammy-security main universe\n"},
@@ -183,7 +182,7 @@ func TestPrepareUbuntu(t *testing.T) {
 	}
 }
 
-// TestPrepareTampered changes what a mirror serves after it was signed.
+// TestPrepareTampered changes files of a mirror after it was signed.
 func TestPrepareTampered(t *testing.T) {
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
 	for name, test := range map[string]struct {
@@ -232,7 +231,7 @@ func TestPrepareTampered(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.err) {
 				t.Fatalf("error %v, want %q", err, test.err)
 			}
-			// What is in the cache is good, whatever happened.
+			// Whatever happens, the files in the cache are correct.
 			files, err := os.ReadDir(s.options.Cache)
 			if err != nil {
 				t.Fatal(err)
@@ -246,7 +245,7 @@ func TestPrepareTampered(t *testing.T) {
 	}
 }
 
-// TestPrepareRetries lets every file fail once.
+// TestPrepareRetries makes the first request for every file fail.
 func TestPrepareRetries(t *testing.T) {
 	s := newSetup(t)
 	s.Fail(func(path string, n int) int {
@@ -335,7 +334,7 @@ func TestWriteTar(t *testing.T) {
 		"usr/bin/tool":                      "-4755",
 		"usr/bin/tool2":                     "usr/bin/tool",
 		"usr/bin/tool3":                     "tool",
-		"usr/lib":                           "-755", // as the first has it, not lib's 700
+		"usr/lib":                           "-755", // the mode in the first package, not lib's 700
 		"var/mail":                          "-2775",
 		"etc/base.conf":                     "-640",
 		"etc/sudoers.d/90-cloud-init-users": "-440",
@@ -411,7 +410,7 @@ Description: a package
 	}
 }
 
-// Two packages with one file would overwrite each other without a word.
+// Two packages with the same file must not silently overwrite each other.
 func TestWriteTarCollision(t *testing.T) {
 	s := newSetup(t)
 	clash := debiantest.Package{Name: "clash", Version: "1", Fields: "Depends: base\n",

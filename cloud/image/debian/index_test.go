@@ -63,7 +63,8 @@ func FuzzParseRelations(f *testing.F) {
 	})
 }
 
-// index writes a Packages file: one package a line, "name version; Field: value; ...".
+// index returns a Packages file with a package for each line of the form "name version; Field:
+// value; ...".
 func index(lines ...string) string {
 	var b strings.Builder
 	for _, l := range lines {
@@ -171,8 +172,8 @@ func TestIndexErrors(t *testing.T) {
 	}
 }
 
-// TestVersions: dpkg's order decides which version of a package counts and whether
-// a constraint is met, and what dpkg refuses is no version.
+// TestVersions checks that versions are ordered as by dpkg, which determines the newest version and
+// whether constraints are satisfied, and that invalid versions are rejected.
 func TestVersions(t *testing.T) {
 	for _, c := range []struct {
 		relation, version string
@@ -193,7 +194,7 @@ func TestVersions(t *testing.T) {
 			t.Errorf("%s with %s: %v", c.relation, c.version, got)
 		}
 	}
-	// Ascending; neighbours within a group are equal.
+	// In ascending order; versions within a group are equal.
 	for _, order := range [][][]string{
 		{{"0~~"}, {"0~~a"}, {"0~"}, {"0"}, {"0a"}, {"0+"}},
 		{{"1.0~rc1-1"}, {"1.0-1~bpo12+1"}, {"1.0-1", "0:1.0-1", "01.0-1", "1.00-1"}, {"1.0-1+b1"}, {"1.0-1.1"}, {"1.0-2"}, {"1.0a-1"}, {"1.0+dfsg-1"}, {"1.0.1-1"}, {"1.9"}, {"1.10"}, {"1:0.1"}},

@@ -22,7 +22,7 @@ import (
 	"bake/cloud/image/ext4"
 )
 
-// makeTree fills dir with files of all kinds that there are without being root.
+// makeTree creates files in dir, of all kinds that do not require root.
 func makeTree(t *testing.T, dir string) {
 	t.Helper()
 	must := func(err error) {
@@ -49,10 +49,10 @@ func makeTree(t *testing.T, dir string) {
 	write("inline-100", bytes.Repeat([]byte("x"), 100), 0o644)
 	write("large", large, 0o640)
 	write("a/b/c/deep", []byte("deep"), 0o444)
-	for i := range 700 { // enough for an index
+	for i := range 700 { // sufficient for an index
 		write(fmt.Sprintf("many/file-%04d-%s", i, strings.Repeat("n", i%120)), []byte{byte(i)}, 0o644)
 	}
-	// Holes at the start, in the middle and at the end; and very many extents.
+	// Holes at the start, in the middle and at the end, and many extents.
 	sparse, err := os.Create(filepath.Join(dir, "sparse"))
 	must(err)
 	for i := range 400 {
@@ -123,7 +123,7 @@ func inTar(t *testing.T, r io.Reader) map[string]item {
 		}
 		name := strings.TrimSuffix(h.Name, "/")
 		if name == "." {
-			continue // its mode is that of the program that made the file system
+			continue // its mode depends on the program that made the file system
 		}
 		if h.Typeflag == tar.TypeLink {
 			out[name] = out[h.Linkname]
@@ -153,7 +153,7 @@ func makeDisk(t *testing.T, tree string, options ...string) string {
 	return disk
 }
 
-// TestWriteTar reads file systems that e2fsprogs made of a tree.
+// TestWriteTar reads file systems made by e2fsprogs.
 func TestWriteTar(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	makeTree(t, tree)
@@ -182,7 +182,7 @@ func TestWriteTar(t *testing.T) {
 				t.Fatal(err)
 			}
 			want, got := maps.Clone(want), inTar(t, &archive)
-			if name == "inline data" { // mke2fs cuts the hole at the end off then
+			if name == "inline data" { // here mke2fs omits the hole at the end
 				delete(want, "sparse")
 				delete(got, "sparse")
 			}
@@ -193,8 +193,8 @@ func TestWriteTar(t *testing.T) {
 	}
 }
 
-// TestAttributes reads owners, device numbers and extended attributes, which
-// debugfs can write without being root.
+// TestAttributes reads owners, device numbers and extended attributes, which debugfs can write
+// without root.
 func TestAttributes(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	if err := os.MkdirAll(tree, 0o755); err != nil {
@@ -241,7 +241,7 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// FuzzOpen reads file systems that are damaged anywhere.
+// FuzzOpen reads damaged file systems.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte{}, uint32(0), uint32(0))
 	f.Fuzz(func(t *testing.T, patch []byte, at, at2 uint32) {
@@ -258,13 +258,13 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		written := limited{left: 64 << 20}
-		if _ = fsys.WriteTar(&written); written.left < 0 { // any other error is good
+		if _ = fsys.WriteTar(&written); written.left < 0 { // any other error is acceptable
 			t.Error("256 KiB hold more than 64 MiB")
 		}
 	})
 }
 
-// limited takes so many bytes.
+// limited is a writer that fails after left bytes.
 type limited struct{ left int }
 
 func (l *limited) Write(b []byte) (int, error) {

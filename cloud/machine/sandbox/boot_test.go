@@ -12,8 +12,7 @@ import (
 	"bake/cloud/machine"
 )
 
-// TestBootIdentity looks at what tells a boot from another one, and at what tells
-// a program that it is on EC2.
+// TestBootIdentity checks what identifies a boot, and what tells programs that they run on EC2.
 func TestBootIdentity(t *testing.T) {
 	b := newBench(t, Options{})
 	b.eachInit(t, func(t *testing.T, b *bench, init Init) {
@@ -48,7 +47,7 @@ func TestBootIdentity(t *testing.T) {
 		if u := facts[5]; !strings.HasPrefix(u, "ec2") || len(u) != 36 || u != facts[6] || u != facts[7] {
 			t.Errorf("the machine's UUIDs are %q", facts[5:])
 		}
-		// The rest of /sys is there, and read-only.
+		// The rest of /sys is visible, and read-only.
 		b.run(c, "cat /sys/class/net/eth0/address /sys/devices/system/cpu/online && ! sudo touch /sys/class/dmi/id/x && ! sudo sh -c 'echo 1 > /sys/class/net/eth0/mtu'")
 
 		try(c, "sudo reboot")
@@ -72,7 +71,7 @@ func TestBootIdentity(t *testing.T) {
 	})
 }
 
-// machinesSay demands what commands print on a new machine, with systemd and without.
+// machinesSay checks the output of commands on new machines, with systemd and without.
 func machinesSay(t *testing.T, commands map[string]string) {
 	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		spec := b.spec()
@@ -86,8 +85,8 @@ func machinesSay(t *testing.T, commands map[string]string) {
 	})
 }
 
-// TestTellsThatItIsAContainer: programs learn that the kernel is not the machine's own from any of the
-// places where they look, with systemd and without.
+// TestTellsThatItIsAContainer checks that programs can find out that the machine is a container, in
+// all of the usual places, with systemd and without.
 func TestTellsThatItIsAContainer(t *testing.T) {
 	machinesSay(t, map[string]string{
 		"systemd-detect-virt -c":      "container-other",
@@ -98,7 +97,8 @@ func TestTellsThatItIsAContainer(t *testing.T) {
 	})
 }
 
-// TestStartOfTheImage: parameters of the network and files that an image sets are so from each start on.
+// TestStartOfTheImage checks that the image's network parameters and temporary files are set up at
+// each start.
 func TestStartOfTheImage(t *testing.T) {
 	b := newBench(t, Options{})
 	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
@@ -116,8 +116,8 @@ func TestStartOfTheImage(t *testing.T) {
 	})
 }
 
-// TestUmaskOfTheUser: who shares nothing with other users of the host still has machines that users
-// can log in to, and that make files as others do.
+// TestUmaskOfTheUser checks that machines of a user with a restrictive umask can be logged in to
+// and create files with the usual modes.
 func TestUmaskOfTheUser(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
 	machinesSay(t, map[string]string{
@@ -127,8 +127,8 @@ func TestUmaskOfTheUser(t *testing.T) {
 	})
 }
 
-// TestCloudInitIsAnnounced: who logs in to a machine that cloud-init is still setting up can tell, with
-// systemd and without, and when it has ended.
+// TestCloudInitIsAnnounced checks that logins show whether cloud-init is still running, with
+// systemd and without.
 func TestCloudInitIsAnnounced(t *testing.T) {
 	b := newBench(t, Options{})
 	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
@@ -143,8 +143,8 @@ func TestCloudInitIsAnnounced(t *testing.T) {
 	})
 }
 
-// TestFailedServices: without systemd, too, services that have failed are known until they are started
-// again or forgotten.
+// TestFailedServices checks that, without systemd too, a failed service is listed until it is
+// started again or its state is reset.
 func TestFailedServices(t *testing.T) {
 	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		spec := b.spec()
@@ -201,8 +201,8 @@ END`)
 	})
 }
 
-// TestStandIns calls this program by the names that it has in a machine without
-// systemd, and by others.
+// TestStandIns runs this program under the names that it has in a machine without systemd, and
+// under other names.
 func TestStandIns(t *testing.T) {
 	b := newBench(t, Options{Init: InitBuiltin})
 	spec := b.spec()
@@ -228,7 +228,7 @@ func TestStandIns(t *testing.T) {
 			t.Errorf("%s: %q, want %q", command, out, want)
 		}
 	}
-	// Nothing that links to it prints the help of bake, whatever its arguments.
+	// None of the links to the program prints bake's help, whatever the arguments.
 	for _, name := range strings.Fields(links) {
 		for _, args := range []string{"--help", "-w", "--no-such-option -w"} {
 			if out, _ := try(c, "sudo "+name+" "+args); strings.Contains(out, "bake") || strings.Contains(out, "HCL") {
@@ -266,7 +266,8 @@ func TestShutdownDelay(t *testing.T) {
 	}
 }
 
-// TestDialWhileStarting: who comes before anything listens waits for it, and later nobody does.
+// TestDialWhileStarting checks that early connections wait until something listens, and that later
+// ones do not.
 func TestDialWhileStarting(t *testing.T) {
 	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		m := b.start(b.spec())

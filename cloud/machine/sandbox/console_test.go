@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// newConsoleLog returns one with the path of its file, which is empty.
+// newConsoleLog returns a console log and the path of its file, which is empty.
 func newConsoleLog(t *testing.T) (c *consoleLog, path string) {
 	path = filepath.Join(t.TempDir(), "console")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -19,7 +19,7 @@ func newConsoleLog(t *testing.T) (c *consoleLog, path string) {
 	return &consoleLog{file: f}, path
 }
 
-// TestConsoleLog writes more than a console's file holds.
+// TestConsoleLog writes more than the size limit of a console's file.
 func TestConsoleLog(t *testing.T) {
 	c, path := newConsoleLog(t)
 	var all bytes.Buffer
@@ -41,7 +41,7 @@ func TestConsoleLog(t *testing.T) {
 	}
 }
 
-// TestConsoleLines: what has lines of its own begins one.
+// TestConsoleLines checks that lines of the driver start on a new line.
 func TestConsoleLines(t *testing.T) {
 	c, path := newConsoleLog(t)
 	for _, part := range []string{"one\n", "two\n"} {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestContinueCloudInit looks at what cloud-init finds in a machine that goes on.
+// TestContinueCloudInit checks the state of cloud-init in a machine that continues the work of
+// another.
 func TestContinueCloudInit(t *testing.T) {
 	const data = "var/lib/cloud/data/"
 	finished := map[string]string{
@@ -82,8 +83,8 @@ func TestContinueCloudInit(t *testing.T) {
 	}
 }
 
-// TestContinueHostile: what an image says of its instance neither holds its start up nor leads out of
-// cloud-init's directory.
+// TestContinueHostile checks that the content of an image can neither block the start nor make it
+// leave cloud-init's directory.
 func TestContinueHostile(t *testing.T) {
 	for name, prepare := range map[string]func(cloud string) error{
 		"FIFO for the id": func(cloud string) error { return unix.Mkfifo(filepath.Join(cloud, "data/instance-id"), 0o644) },

@@ -16,7 +16,7 @@ import (
 	"bake/cloud/machine"
 )
 
-// exec runs a script and returns what it printed.
+// exec runs a script and returns its output.
 func (b *bench) exec(m machine.Machine, script, dir string) (stdout, stderr string, status int, err error) {
 	b.t.Helper()
 	var out, errs bytes.Buffer
@@ -25,7 +25,7 @@ func (b *bench) exec(m machine.Machine, script, dir string) (stdout, stderr stri
 }
 
 func TestExec(t *testing.T) {
-	left, err := unix.Open("/etc/hostname", unix.O_RDONLY, 0) // as what began this program may have left one
+	left, err := unix.Open("/etc/hostname", unix.O_RDONLY, 0) // like a file that this program has inherited
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,14 +65,14 @@ func TestExec(t *testing.T) {
 		if out, _, _, err := b.exec(m, "head -c 300000 /dev/zero | tr '\\0' x", ""); err != nil || len(out) != 300000 {
 			t.Errorf("%d bytes of output, %v", len(out), err)
 		}
-		// What is counted and suspended with the machine.
+		// Commands are counted and suspended with the machine.
 		if out, _, _, err := b.exec(m, "cat /proc/self/cgroup", ""); err != nil || m.(*running).group != nil && !strings.Contains(out, "0::/"+execLeaf) {
 			t.Errorf("its group: %q, %v", out, err)
 		}
 	})
 }
 
-// TestExecEnds ends commands in each of the ways there are.
+// TestExecEnds ends commands in every possible way.
 func TestExecEnds(t *testing.T) {
 	b := newBench(t, Options{})
 	spec := b.spec()
@@ -99,7 +99,7 @@ func TestExecEnds(t *testing.T) {
 		return ended
 	}
 	why := errors.New("no more wanted")
-	for _, script := range []string{forever, "sleep 1000 & echo"} { // the shell of the other has ended before
+	for _, script := range []string{forever, "sleep 1000 & echo"} { // the shell of the second one has already ended
 		ctx, cancel := context.WithCancelCause(t.Context())
 		ended := begin(ctx, script)
 		if n := lasting(); n == "0" {
@@ -109,19 +109,19 @@ func TestExecEnds(t *testing.T) {
 		if err := <-ended; !errors.Is(err, why) {
 			t.Errorf("%s: cancelled: %v", script, err)
 		}
-		// Those that have lost their parent are there until the first process has waited for them.
+		// Orphans remain until the first process has waited for them.
 		for deadline := time.Now().Add(10 * time.Second); lasting() != "0"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %s processes are left", script, lasting())
 			}
 		}
 	}
-	// One that nobody wants the output of any more.
+	// A command whose output can no longer be delivered.
 	_, err := m.Exec(t.Context(), machine.Command{Script: []byte("echo; sleep 1000"), Stdout: writerFunc(func([]byte) (int, error) { return 0, why }), Stderr: io.Discard})
 	if !errors.Is(err, why) {
 		t.Errorf("no output wanted: %v", err)
 	}
-	// None begins while its machine is suspended, as a group or, on a host without those, one by one.
+	// No command starts while its machine is suspended, whether as a group or one by one.
 	b.execSuspended(m)
 	own := m.(*running).group
 	m.(*running).group = nil
@@ -143,8 +143,8 @@ func TestExecEnds(t *testing.T) {
 	}
 }
 
-// TestExecHeldUp: who is root in a machine can have no command begin there, and holds up neither who
-// suspends it nor its end.
+// TestExecHeldUp checks that root in a machine can only prevent commands from starting, and can
+// delay neither a suspension nor the end of the machine.
 func TestExecHeldUp(t *testing.T) {
 	b := newBench(t, Options{})
 	spec := b.spec()
@@ -169,7 +169,7 @@ func TestExecHeldUp(t *testing.T) {
 	}
 }
 
-// execSuspended has a command wait for a suspended machine, and another not wait for long.
+// execSuspended runs a command that waits for a suspended machine, and another one that gives up.
 func (b *bench) execSuspended(m machine.Machine) {
 	b.t.Helper()
 	if err := m.Freeze(b.t.Context()); err != nil {
@@ -189,7 +189,7 @@ func (b *bench) execSuspended(m machine.Machine) {
 	if took := time.Since(began); took > execGrace {
 		b.t.Errorf("a command waited for a suspended machine for %v", took)
 	}
-	time.Sleep(300 * time.Millisecond) // in which the other does not run
+	time.Sleep(300 * time.Millisecond) // the waiting command does not run meanwhile
 	thawed := time.Now()
 	if err := m.Thaw(); err != nil {
 		b.t.Fatal(err)
@@ -201,7 +201,7 @@ func (b *bench) execSuspended(m machine.Machine) {
 	}
 }
 
-// TestFrames reads what a machine that has taken over its part of a command might send.
+// TestFrames reads messages that a compromised executor might send.
 func TestFrames(t *testing.T) {
 	frame := func(kind byte, size uint32, data string) string {
 		return string(binary.BigEndian.AppendUint32([]byte{kind}, size)) + data

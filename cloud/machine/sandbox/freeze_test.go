@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who had a machine suspended hears that it went on, since it was to stop; nobody suspends it
-// again.
+// TestReleased checks that a caller that suspended a machine learns that the machine was resumed
+// for a stop, and that the machine cannot be suspended again.
 func TestReleased(t *testing.T) {
 	m := &running{freezing: make(chan struct{}, 1), done: make(chan struct{}), holds: 2}
 	close(m.done)
-	_ = m.release() // there is no shim to tell
+	_ = m.release() // fails, since there is no shim
 	for range 2 {
 		if err := m.Thaw(); !errors.Is(err, machine.ErrReleased) {
 			t.Errorf("thaw: %v", err)
@@ -30,15 +30,16 @@ func TestReleased(t *testing.T) {
 	}
 }
 
-// A machine that lets no command begin holds up who wants it suspended, and who runs another
-// command, for as long as they wait, and the first for no longer than a command may take to begin.
+// TestCommandThatDoesNotBegin checks that a machine in which commands do not start delays
+// suspensions and other commands only as long as their callers wait, and at most by the limit for
+// starting a command.
 func TestCommandThatDoesNotBegin(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	shim := os.NewFile(uintptr(pair[1]), "shim")
-	defer shim.Close() // which takes the message, with the socket, and does nothing
+	defer shim.Close() // receives the message with the socket, and does nothing
 	m := &running{freezing: make(chan struct{}, 1), done: make(chan struct{}), commands: t.Context()}
 	if m.control, err = newControl(os.NewFile(uintptr(pair[0]), "driver")); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// writeFiles writes files below dir, with their directories.
+// writeFiles writes files below dir, including their directories.
 func writeFiles(t *testing.T, dir string, files ...string) {
 	t.Helper()
 	for _, name := range files {
@@ -22,7 +22,8 @@ func writeFiles(t *testing.T, dir string, files ...string) {
 	}
 }
 
-// A generator is begun if it has something to find, and is the image's own if that has one.
+// TestAskedGenerators checks that a generator runs only if it has work to do, and that the image's
+// own version is not replaced.
 func TestAskedGenerators(t *testing.T) {
 	for _, test := range []struct {
 		generator int
@@ -70,7 +71,7 @@ func TestAskedGenerators(t *testing.T) {
 	}
 }
 
-// Users and groups are there only if all of a line is.
+// TestHasSystemUser checks that a line counts as fulfilled only if all of it is.
 func TestHasSystemUser(t *testing.T) {
 	users := map[string]bool{"root": true, "nobody": true}
 	members := map[string][]string{"root": {""}, "adm": {"nobody"}}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestBudget has 50 machines want to run on a host with instances for 15.
+// TestBudget starts 50 machines on a host with instances for 15.
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, others = 128, 5
@@ -38,7 +38,7 @@ func TestBudget(t *testing.T) {
 					running--
 					b.mu.Unlock()
 					release()
-					release() // again does nothing
+					release() // a second call has no effect
 				}
 				done <- err
 			}()
@@ -54,7 +54,7 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// TestBudgetRefuses: no machine's end can help.
+// TestBudgetRefuses checks the error if no machine's end could help.
 func TestBudgetRefuses(t *testing.T) {
 	b := newBudget()
 	b.limit = func() int { return 128 }
@@ -83,8 +83,8 @@ func TestFreeInotify(t *testing.T) {
 	}
 }
 
-// TestAwaitInotify: another driver's machines take the instances between the
-// admission of a machine and its systemd.
+// TestAwaitInotify lets another driver's machines take the instances between the admission of a
+// machine and the start of its systemd.
 func TestAwaitInotify(t *testing.T) {
 	for free, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Hour: false} {
 		synctest.Test(t, func(t *testing.T) {

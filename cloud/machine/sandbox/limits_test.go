@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// TestLimits has a machine want more than its size.
+// TestLimits lets a machine try to exceed its size.
 func TestLimits(t *testing.T) {
 	b := newBench(t, Options{})
 	if missing := b.driver.groups.unlimited(); len(missing) > 0 {
@@ -26,7 +26,7 @@ func TestLimits(t *testing.T) {
 	if got := b.run(c, "nproc"); got != "1" {
 		t.Errorf("the machine has %s CPUs", got)
 	}
-	// perl-base is in every Debian.
+	// Every Debian system has perl-base.
 	if out, err := try(c, `perl -e '$x = "a" x (700 * 1024 * 1024); print length $x'`); err == nil {
 		t.Errorf("700 MiB were had of 384: %s", out)
 	}
@@ -51,7 +51,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// looksItsSize asks the programs that people ask about a machine's size.
+// looksItsSize checks the output of the usual programs that show a machine's size.
 func looksItsSize(b *bench, c *ssh.Client, l machine.Limits) {
 	b.t.Helper()
 	for command, want := range map[string]string{
@@ -68,7 +68,7 @@ func looksItsSize(b *bench, c *ssh.Client, l machine.Limits) {
 			b.t.Errorf("%s says %q, not %q", command, got, want)
 		}
 	}
-	// What is used shows, and is free again afterwards.
+	// Memory that is used is shown, and is free again afterwards.
 	const used = `open F, "/proc/meminfo"; while (<F>) { $v{$1} = $2 if /^(MemTotal|MemFree): *(\d+)/ } print int(($v{MemTotal} - $v{MemFree}) / 1024)`
 	before, err := strconv.Atoi(b.run(c, "perl -e '"+used+"'"))
 	during, err2 := strconv.Atoi(b.run(c, `perl -e '$x = "a" x (60 << 20); `+used+"'"))

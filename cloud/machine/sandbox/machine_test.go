@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// bench is a driver with a base to boot machines of.
+// bench is a driver with a base to boot machines from.
 type bench struct {
 	t      *testing.T
 	driver *Driver
@@ -57,9 +57,9 @@ type bench struct {
 	next   *atomic.Int32
 }
 
-// newBench makes a driver for machines of the Debian base that all tests share, or
-// of the root file system in the tar file that BAKE_TEST_ROOTFS names. Tests of
-// real machines run only where they are asked for.
+// newBench returns a driver for machines from the Debian base that all tests share, or from the
+// root file system in the tar file named by BAKE_TEST_ROOTFS. Tests with real machines only run if
+// they are enabled.
 func newBench(t *testing.T, o Options) *bench {
 	t.Helper()
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
@@ -113,7 +113,7 @@ func newBench(t *testing.T, o Options) *bench {
 	return b
 }
 
-// unpack makes a layer of a root file system in a tar file.
+// unpack makes a layer from a root file system in a tar file.
 func (b *bench) unpack(rootfs string) string {
 	b.t.Helper()
 	f, err := os.Open(rootfs)
@@ -128,7 +128,7 @@ func (b *bench) unpack(rootfs string) string {
 	return layer
 }
 
-// spec is that of a new instance of the base.
+// spec returns the spec of a new instance.
 func (b *bench) spec() machine.Spec {
 	n := b.next.Add(1)
 	id := fmt.Sprintf("i-%d%04d", n, os.Getpid()%10000)
@@ -158,7 +158,7 @@ func (b *bench) start(spec machine.Spec) machine.Machine {
 	return m
 }
 
-// login connects to the machine's public address as soon as it lets us in.
+// login connects to the machine's public address as soon as the SSH server accepts the login.
 func (b *bench) login(spec machine.Spec) *ssh.Client {
 	b.t.Helper()
 	config := &ssh.ClientConfig{User: spec.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(b.key)}, HostKeyCallback: consoleKeys(spec.Console), Timeout: 10 * time.Second}
@@ -228,8 +228,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestBoot measures the way from Start to the first complete command, and looks
-// at what the machine is like.
+// TestBoot measures the time from Start to the first complete command, and checks the machine.
 func TestBoot(t *testing.T) {
 	b := newBench(t, Options{})
 	for _, imds := range []string{"without a metadata service", "with one", "with one, of one processor"} {
@@ -251,7 +250,7 @@ func TestBoot(t *testing.T) {
 			t.Logf("started %v, logged in %v, first command %v", round(up), round(in), round(time.Since(began)))
 
 			user := "admin"
-			if b.driver.Mode() == ModeSingle { // there is nobody else
+			if b.driver.Mode() == ModeSingle { // there is no other user
 				user = "root"
 			}
 			if got := b.run(c, "hostname; id -un; sudo id -u; cat /etc/machine-id | wc -c; stat -c %s /etc/ssh/ssh_host_rsa_key 2>/dev/null; true"); got != spec.Hostname+"\n"+user+"\n0\n33" {
@@ -301,12 +300,12 @@ func TestBoot(t *testing.T) {
 
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
-// with is the bench for a subtest.
+// with returns the bench for a subtest.
 func (b *bench) with(t *testing.T) *bench {
 	return &bench{t: t, driver: b.driver, dir: b.dir, layers: b.layers, key: b.key, next: b.next}
 }
 
-// eachInit runs a subtest for each first process that machines can have.
+// eachInit runs a subtest for each kind of init.
 func (b *bench) eachInit(t *testing.T, test func(t *testing.T, b *bench, init Init)) {
 	for _, init := range []Init{InitSystemd, InitBuiltin} {
 		t.Run(string(init), func(t *testing.T) {
@@ -331,7 +330,7 @@ func mountsBelow(dir string) string {
 	return strings.Join(found, "")
 }
 
-// metadataService is what cloud-init asks for on EC2, and no more.
+// metadataService serves the metadata that cloud-init requests on EC2.
 func metadataService(spec machine.Spec) http.Handler {
 	answers := map[string]string{
 		"meta-data/":                            "ami-id\nhostname\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\npublic-keys/",
@@ -359,7 +358,7 @@ func metadataService(spec machine.Spec) http.Handler {
 		_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		answer, ok := answers[path]
 		if !ok {
-			answer, ok = answers[path+"/"] // a directory by either name
+			answer, ok = answers[path+"/"] // a directory with or without the slash
 		}
 		if !ok {
 			http.NotFound(w, r)
@@ -369,7 +368,7 @@ func metadataService(spec machine.Spec) http.Handler {
 	})
 }
 
-// TestEnds has a machine end in each of the ways there are.
+// TestEnds ends a machine in every possible way.
 func TestEnds(t *testing.T) {
 	b := newBench(t, Options{})
 	for command, want := range map[string]machine.Reason{"sudo reboot": machine.Reboot, "sudo poweroff": machine.PowerOff} {
@@ -505,7 +504,7 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// get fetches the page of the machine's web server.
+// get fetches a page from the machine's web server.
 func (b *bench) get(spec machine.Spec) string {
 	b.t.Helper()
 	var last error
@@ -526,7 +525,7 @@ func (b *bench) get(spec machine.Spec) string {
 	return ""
 }
 
-// publicPort is where a machine's port is found.
+// publicPort returns the number under which a machine's port is available.
 func publicPort(port int) string {
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.255.71.5:%d", port))
 	if err != nil {
@@ -538,7 +537,7 @@ func publicPort(port int) string {
 
 const victimSpec = "BAKE_TEST_VICTIM"
 
-// victimOf is the part of a spec that can be passed on.
+// victimOf is the part of a spec that is passed to a victim.
 type victimOf struct {
 	ID, Dir  string
 	Layers   []string
@@ -550,7 +549,8 @@ type victimOf struct {
 	Public   netip.Addr
 }
 
-// victim is a process that runs a machine until it is killed: see TestKilledParent.
+// victim is the main function of a process that runs a machine until it is killed: see
+// TestKilledParent.
 func victim(text string) {
 	var v victimOf
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
@@ -571,8 +571,8 @@ func victim(text string) {
 	select {}
 }
 
-// TestKilledParent kills the process that started a machine: nothing of the
-// machine remains, and the next driver clears its control group away.
+// TestKilledParent kills the process that started a machine: nothing of the machine remains, and
+// the next driver removes its control group.
 func TestKilledParent(t *testing.T) {
 	b := newBench(t, Options{})
 	spec := b.spec()
@@ -635,10 +635,10 @@ func TestKilledParent(t *testing.T) {
 	m.Kill()
 }
 
-// TestCancelledStart gives up at several moments of a start.
+// TestCancelledStart cancels a start at several moments.
 func TestCancelledStart(t *testing.T) {
 	b := newBench(t, Options{})
-	b.start(b.spec()).Kill() // what is looked at once has been looked at
+	b.start(b.spec()).Kill() // fills caches
 	for _, after := range []time.Duration{0, time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond, 60 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		spec := b.spec()
@@ -655,7 +655,7 @@ func TestCancelledStart(t *testing.T) {
 	}
 }
 
-// TestNetwork looks at the network from inside two machines.
+// TestNetwork tests the network from inside two machines.
 func TestNetwork(t *testing.T) {
 	b := newBench(t, Options{})
 	one, two := b.spec(), b.spec()
@@ -685,7 +685,7 @@ func TestNetwork(t *testing.T) {
 		t.Error("a port that no group opens is open")
 	}
 
-	// Many connections at a time.
+	// Many concurrent connections.
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
@@ -696,14 +696,14 @@ func TestNetwork(t *testing.T) {
 			}
 			defer conn.Close()
 			b := make([]byte, 4)
-			if _, err := io.ReadFull(conn, b); err != nil { // sshd greets or excuses itself
+			if _, err := io.ReadFull(conn, b); err != nil { // sshd sends its version or an error
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
 
-	// A server that starts later, on a port of a wide range.
+	// A server that starts later, on a port in a wide range.
 	b.run(c, "echo served > /tmp/index.html; cd /tmp; nohup python3 -m http.server 8123 >/dev/null 2>&1 & sleep 0.1")
 	err := eventually(t.Context(), 10*time.Second, func() (bool, error) {
 		r, err := http.Get("http://" + one.Network.Public.String() + ":8123/")
@@ -719,7 +719,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// neighbour is a machine as its neighbours see it, with all doors open.
+// neighbour is a machine that its neighbours can reach on all ports.
 type neighbour struct{ machine.Machine }
 
 func (n neighbour) Dial(ctx context.Context, _ netip.Addr, port uint16) (net.Conn, error) {
@@ -732,8 +732,7 @@ func (only80) Ingress(_ network.Proto, _ netip.Addr, port uint16) bool { return 
 func (only80) Egress(network.Proto, netip.Addr, uint16) bool           { return true }
 func (only80) Open() []network.PortRange                               { return []network.PortRange{{From: 80, To: 80}} }
 
-// TestBuiltin boots with the builtin init and its SSH server, as images without
-// systemd and sshd do.
+// TestBuiltin boots with the builtin init and SSH server, like images without systemd and sshd.
 func TestBuiltin(t *testing.T) {
 	b := newBench(t, Options{Init: InitBuiltin, Link: LinkPacket, OldMount: true})
 	spec := b.spec()
@@ -788,7 +787,8 @@ func TestBuiltin(t *testing.T) {
 	}
 }
 
-// TestSSHUnit: the SSH server is a unit under both inits, also to a user, and its sessions outlive it.
+// TestSSHUnit checks that the SSH server is a unit under both inits, also for users, and that
+// sessions survive its restart.
 func TestSSHUnit(t *testing.T) {
 	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, _ Init) {
 		spec := b.spec()

@@ -41,7 +41,7 @@ HugePages_Total:       0
 			t.Errorf("%s is %d by version 1, %d by version 2", name, older[name], value)
 		}
 	}
-	// More than the limit is in use where the supervisor needs what it has on top.
+	// More than the limit can be in use, because of the supervisor's own memory.
 	use[""] = 130 << 20
 	if got := meminfo(host, 128<<20, use); !strings.Contains(got, "MemFree:               0 kB") {
 		t.Errorf("got\n%s", got)
@@ -75,7 +75,7 @@ softirq 99
 	}
 }
 
-// TestKernelFile asks as the kernel does, and worse.
+// TestKernelFile sends requests like the kernel's, and invalid ones.
 func TestKernelFile(t *testing.T) {
 	text, failed := "0123456789", error(nil)
 	k := kernelFile{"/proc/x", func() ([]byte, error) { return []byte(text), failed }}

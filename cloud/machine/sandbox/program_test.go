@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestProgramIsOutOfReach has the machine's root, who owns this program's file as
-// on the host of an ordinary user, try to change it.
+// TestProgramIsOutOfReach lets the machine's root, which owns this program's file as it does on the
+// host of an ordinary user, try to change the file.
 func TestProgramIsOutOfReach(t *testing.T) {
 	b := newBench(t, Options{Init: InitBuiltin})
 	bin := filepath.Join(b.dir, "bin")
@@ -36,7 +36,7 @@ func TestProgramIsOutOfReach(t *testing.T) {
 	spec := b.spec()
 	b.start(spec)
 	c := b.login(spec)
-	// It is the file itself and no copy.
+	// It is the file itself, not a copy.
 	if got := b.run(c, "stat -c %u:%Y /run/bake/program; systemctl is-system-running"); got != "0:"+strconv.FormatInt(before.ModTime().Unix(), 10)+"\nrunning" {
 		t.Errorf("the program is %q", got)
 	}

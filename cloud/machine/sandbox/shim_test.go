@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// busy begins processes in a namespace of their own that begin others all the time, and write so
-// much in one call that they stop long after they were told to.
+// busy starts processes in their own namespaces that constantly start others and write so much in
+// one call that they stop late.
 func busy(t *testing.T) *shim {
 	t.Helper()
 	const script = `for i in 1 2; do (while :; do /bin/true; done) & (while :; do dd if=/dev/zero of="$0$i" bs=64M count=1 conv=notrunc 2>/dev/null; done) & done; wait`
@@ -25,7 +25,7 @@ func busy(t *testing.T) *shim {
 	if err := cmd.Start(); err != nil {
 		t.Skip("no namespace of processes: ", err)
 	}
-	t.Cleanup(func() { // and with the first process all of them
+	t.Cleanup(func() { // all of them end with the first process
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
@@ -46,7 +46,7 @@ func going(t *testing.T, s *shim) (n int) {
 	return n
 }
 
-// TestFreezeWithoutGroup: once a machine is frozen nothing goes on in it, until it is thawed.
+// TestFreezeWithoutGroup checks that nothing happens in a frozen machine until it is thawed.
 func TestFreezeWithoutGroup(t *testing.T) {
 	s := busy(t)
 	for range 10 {

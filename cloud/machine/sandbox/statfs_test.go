@@ -16,7 +16,7 @@ import (
 	"bake/cloud/machine"
 )
 
-// TestDiskSize: a machine sees its root as large as its volume is.
+// TestDiskSize checks that the root of a machine has the size of its volume.
 func TestDiskSize(t *testing.T) {
 	newBench(t, Options{}).eachInit(t, func(t *testing.T, b *bench, init Init) {
 		const size = 3 << 30
@@ -30,7 +30,7 @@ func TestDiskSize(t *testing.T) {
 		}
 		all, used, avail := root()
 		for deadline := time.Now().Add(30 * time.Second); used < 100<<20 && time.Now().Before(deadline); time.Sleep(time.Second) {
-			all, used, avail = root() // the first look takes longer than df waits
+			all, used, avail = root() // the first measurement takes longer than df waits
 		}
 		if all != size || used < 100<<20 || used > 2<<30 || avail > size-used {
 			t.Errorf("df shows %d, %d used, %d available", all, used, avail)
@@ -61,7 +61,7 @@ func TestDiskSize(t *testing.T) {
 		if got := b.run(c, "sudo install -d -m 700 /root/secret; stat -f /root/secret 2>&1; sudo stat -f -c %b /root/secret"); !strings.Contains(got, "Permission denied") || !strings.HasSuffix(got, fmt.Sprint(2*size/4096)) {
 			t.Errorf("of what a user may not see, it shows %q", got)
 		}
-		const largest = 65536 << 30 // of a volume on EC2, and larger than a file on ext4 may be
+		const largest = 65536 << 30 // the largest volume on EC2, larger than the largest file on ext4
 		if err := b.driver.GrowVolume(spec.Dir, largest); err != nil {
 			t.Error(err)
 		} else if all, _, _ := root(); all != largest {
@@ -78,7 +78,7 @@ func TestDiskSize(t *testing.T) {
 	})
 }
 
-// hostileCalls expects the size of the root in bytes.
+// hostileCalls is a program whose argument is the size of the root in bytes.
 const hostileCalls = `
 import ctypes, errno, os, signal, subprocess, sys, threading, time
 size = int(sys.argv[1])
@@ -191,7 +191,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 print("done")
 `
 
-// TestDiskWithoutSize: without a size, or a listener, it is the host's.
+// TestDiskWithoutSize checks that, without a size or a listener, the host's size is shown.
 func TestDiskWithoutSize(t *testing.T) {
 	b := newBench(t, Options{})
 	spec := b.spec()
@@ -305,7 +305,8 @@ func TestUsageIsKept(t *testing.T) {
 	}
 }
 
-// TestVolumeSize: a volume's file system is as large as the volume, wherever it is mounted.
+// TestVolumeSize checks that a volume's file system has the size of the volume, wherever it is
+// mounted.
 func TestVolumeSize(t *testing.T) {
 	b := newBench(t, Options{})
 	spec := b.spec()
@@ -358,7 +359,8 @@ func TestVolumeMounted(t *testing.T) {
 	}
 }
 
-// TestVolumeWithoutSizeFile: a volume that was made before sizes were written is as large as its device.
+// TestVolumeWithoutSizeFile checks that a volume made by an older version has the size of its
+// device.
 func TestVolumeWithoutSizeFile(t *testing.T) {
 	dir := t.TempDir()
 	device := filepath.Join(dir, volumeDevice)
@@ -370,7 +372,7 @@ func TestVolumeWithoutSizeFile(t *testing.T) {
 	}
 }
 
-// TestVolumeSizeFile: a size is larger than any file can be.
+// TestVolumeSizeFile checks sizes above the maximum size of a file.
 func TestVolumeSizeFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := growVolume(dir, 1<<30); !errors.Is(err, os.ErrNotExist) {

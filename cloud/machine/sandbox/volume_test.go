@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestVolume formats and mounts volumes, one there from the start and one that
-// comes while the machine runs, and starts a machine from one.
+// TestVolume formats and mounts volumes, one attached at the start and one attached later, and
+// starts a machine from one.
 func TestVolume(t *testing.T) {
 	b := newBench(t, Options{})
 	b.eachInit(t, func(t *testing.T, b *bench, _ Init) {
@@ -50,8 +50,8 @@ func TestVolume(t *testing.T) {
 			t.Errorf("a new file system has %q", got)
 		}
 
-		// Nothing above a volume's own parts is the host's, and none of them can
-		// be made to lead elsewhere there.
+		// Only the parts of a volume are from the host, and none of them can be made to lead
+		// elsewhere.
 		if got := b.run(c, "stat -f -c %T /run/bake/volumes /run/bake/volumes/xvdf"); got != "tmpfs\ntmpfs" {
 			t.Errorf("the volumes' directories are %q", got)
 		}
