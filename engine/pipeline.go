@@ -110,8 +110,8 @@ func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err err
 	return p.Done(ctx, x.scope, made)
 }
 
-// suits reports a builder that does not support what the pipeline requires.
-func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
+// checkBuilder reports a builder that does not support what the pipeline requires.
+func (p *Pipeline) checkBuilder(b builder.Builder, typ string) hcl.Diagnostics {
 	if p == nil {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 	if r, ok := made.(builder.Reusable); ok {
 		ck.materials(b).Incidental = r.Incidental()
 	}
-	if diags = p.suits(made, b.Type); !diags.HasErrors() && ck.options.Verified != nil {
+	if diags = p.checkBuilder(made, b.Type); !diags.HasErrors() && ck.options.Verified != nil {
 		ck.options.Verified(made, p)
 	}
 	if err := component.Close(made); err != nil {
@@ -172,7 +172,7 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	if p.ImageCreated == nil && p.CheckDistributable == nil {
 		return hooks, nil
 	}
-	if diags := p.suits(b, x.build.Type); diags.HasErrors() {
+	if diags := p.checkBuilder(b, x.build.Type); diags.HasErrors() {
 		return hooks, x.template.Explain(diags)
 	}
 	if p.ImageCreated == nil {
@@ -185,17 +185,17 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	return hooks, nil
 }
 
-// unseen reports whether the pipeline has checks for the build's machine that have not been run,
+// unchecked reports whether the pipeline has checks for the build's machine that have not been run,
 // either in this process or in an earlier one of the run.
-func (x *execution) unseen() bool {
+func (x *execution) unchecked() bool {
 	p := x.pipeline(x.build)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return p != nil && p.Provisioned != nil && !x.seen && !x.remembered()
+	return p != nil && p.Provisioned != nil && !x.seen && !x.canResume()
 }
 
-// errUnseen is the error of a gate if there was no machine to check.
-var errUnseen = fmt.Errorf("%w: the builder provided no machine on which to run the checks of the image block or to look for leftovers", builder.ErrGate)
+// errUnchecked is the error of a gate if there was no machine to check.
+var errUnchecked = fmt.Errorf("%w: the builder provided no machine on which to run the checks of the image block or to look for leftovers", builder.ErrGate)
 
 // distributeReused distributes and publishes an image that an earlier run made: that run may have
 // ended before it did so.
@@ -210,7 +210,7 @@ func (x *execution) distributeReused(ctx context.Context, made *builder.Artifact
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
-	return x.partly(err)
+	return x.markPartial(err)
 }
 
 // distribute distributes the builder's artifact.

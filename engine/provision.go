@@ -37,7 +37,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			return err
 		}
 	}
-	if x.options.Ready != nil && first == 0 && x.touched() {
+	if x.options.Ready != nil && first == 0 && x.usesMachine() {
 		if err := x.options.Ready(ctx, x.scope, m); err != nil {
 			return err
 		}
@@ -82,8 +82,8 @@ func (x *execution) runProvisioner(ctx context.Context, m builder.Machine, i int
 	return x.end(ctx, m, i)
 }
 
-// touched reports whether anything runs on the machine before it becomes an image.
-func (x *execution) touched() bool {
+// usesMachine reports whether anything runs on the machine before it becomes an image.
+func (x *execution) usesMachine() bool {
 	p := x.pipeline(x.build)
 	return len(x.build.Provisioners) > 0 || p != nil && p.Provisioned != nil
 }

@@ -49,8 +49,8 @@ func Resumable(j step.Results, build string, again bool) error {
 	return nil
 }
 
-// live executes the build, or the rest of it if an earlier process of the run has executed a part.
-func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
+// executeRest executes the build, or the rest of it if an earlier process of the run has executed a part.
+func (x *execution) executeRest(ctx context.Context) ([]*builder.Artifact, error) {
 	if x.options.Resume {
 		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != "" || x.options.Boundary != nil); {
 		case errors.Is(err, ErrFinished):
@@ -62,7 +62,7 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 		case err != nil:
 			return nil, fmt.Errorf("this build cannot be resumed: %w", err)
 		}
-		if _, err := x.first(); err != nil && !x.remembered() && !x.hasArtifact() {
+		if _, err := x.first(); err != nil && !x.canResume() && !x.hasArtifact() {
 			return nil, err
 		}
 	}
@@ -109,8 +109,8 @@ func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*build
 
 func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
 
-// remembered reports whether the builder can resume from the results that it has recorded.
-func (x *execution) remembered() bool {
+// canResume reports whether the builder can resume from the results that it has recorded.
+func (x *execution) canResume() bool {
 	_, ok := step.Recall[any](x.scope, step.Provisioned)
 	return ok
 }
@@ -127,7 +127,7 @@ func (x *execution) hasArtifact() bool {
 func (x *execution) recordArtifact(artifact *builder.Artifact) {
 	switch {
 	case artifact == nil || artifact.Live != nil:
-	case x.remembered():
+	case x.canResume():
 		step.Record(x.scope, artifactIs, artifact.ID)
 	default:
 		step.Record(x.scope, madeOnce, artifact)

@@ -105,7 +105,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	start := time.Now()
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
-	result.Artifacts, result.Err = x.live(ctx)
+	result.Artifacts, result.Err = x.executeRest(ctx)
 	if errors.Is(result.Err, step.ErrBoundary) {
 		return BuildResult{Name: b.Name, Unfinished: true, Elapsed: time.Since(start)}
 	}
@@ -303,7 +303,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
 		x.sayLogin(ctx)
-		return x.part(ctx, artifact), errors.Join(err, lerr)
+		return x.partialArtifacts(ctx, artifact), errors.Join(err, lerr)
 	}
 	if err != nil {
 		step.Record(x.scope, cleanedUp, true)
@@ -317,20 +317,20 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		}
 	}
 	if err == nil && artifact != nil {
-		err = x.partly(x.distribute(ctx, artifact))
+		err = x.markPartial(x.distribute(ctx, artifact))
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
 	if err != nil {
-		return x.part(ctx, artifact), err
+		return x.partialArtifacts(ctx, artifact), err
 	}
 	if artifact == nil {
 		return nil, nil
 	}
 	kept, err := x.postProcess(ctx, artifact)
 	if err == nil {
-		err = x.partly(x.publish(ctx, artifact))
+		err = x.markPartial(x.publish(ctx, artifact))
 	}
 	if err == nil {
 		err = x.finish(ctx, artifact)
@@ -341,17 +341,17 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	return kept, err
 }
 
-// partly records, if err is not nil, that an image exists but is not everywhere, and returns err.
-func (x *execution) partly(err error) error {
+// markPartial records, if err is not nil, that an image exists but is not everywhere, and returns err.
+func (x *execution) markPartial(err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.partial = x.partial || err != nil
 	return err
 }
 
-// part returns the artifact of a failed build. It is not post-processed, because users would take
+// partialArtifacts returns the artifact of a failed build. It is not post-processed, because users would take
 // the output of a post-processor for the complete result.
-func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*builder.Artifact {
+func (x *execution) partialArtifacts(ctx context.Context, artifact *builder.Artifact) []*builder.Artifact {
 	if artifact == nil {
 		return nil
 	}
@@ -387,8 +387,8 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	}
 	artifact, err = b.Build(ctx, x.scope, hooks)
 	x.holdLive(x.build.Type, artifact)
-	if err == nil && x.unseen() {
-		err = errUnseen
+	if err == nil && x.unchecked() {
+		err = errUnchecked
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -27,7 +27,7 @@ func (x *execution) byStages() bool {
 // hasMoreStages reports whether the work on the builder's artifact continues in another stage.
 func (x *execution) hasMoreStages() bool {
 	p := x.pipeline(x.build)
-	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
+	return x.canResume() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
 }
 
 // nextProvisioner returns the index of the provisioner to start with. In the first stage it ends

@@ -25,17 +25,17 @@ type transcript struct {
 
 	builds    []*outcome
 	failed    map[string]string              // build -> path of the step that failed last
-	untold    map[string][]reason            // build -> reasons of failed steps that have not been shown yet
+	unshown   map[string][]reason            // build -> reasons of failed steps that have not been shown yet
 	tails     map[string]map[string][]string // build -> path of step -> last lines of its output
-	announced map[string]told                // build and step -> last reported progress
+	announced map[string]progressReport      // build and step -> last reported progress
 	left      bool                           // a resource could not be deleted
 }
 
 // reason is the reason why a step failed.
 type reason struct{ path, text string }
 
-// told records when progress was first reported, and the time and text of the last report.
-type told struct {
+// progressReport records when progress was first reported, and the time and text of the last report.
+type progressReport struct {
 	first, at time.Time
 	text      string
 }
@@ -82,8 +82,8 @@ func (t *transcript) build(name string) *outcome {
 // entries returns the messages for e.
 func (t *transcript) entries(e step.Event) []entry {
 	if t.failed == nil {
-		t.failed, t.announced = map[string]string{}, map[string]told{}
-		t.untold, t.tails = map[string][]reason{}, map[string]map[string][]string{}
+		t.failed, t.announced = map[string]string{}, map[string]progressReport{}
+		t.unshown, t.tails = map[string][]reason{}, map[string]map[string][]string{}
 	}
 	switch e.Kind {
 	case step.RunStarted:
@@ -99,12 +99,12 @@ func (t *transcript) entries(e step.Event) []entry {
 		t.keepTail(e)
 		return t.lines(e, failure, e.Text)
 	case step.Warning:
-		t.tell(e, func(r reason) bool { return strings.Contains(e.Text, r.text) })
+		t.takeReasons(e, func(r reason) bool { return strings.Contains(e.Text, r.text) })
 		return t.lines(e, say, "Warning: "+e.Text)
 	case step.StepStarted:
 		delete(t.failed, e.Build)
 		delete(t.tails[e.Build], e.Step)
-		t.tell(e, func(r reason) bool { return r.path == e.Step }) // the step is retried
+		t.takeReasons(e, func(r reason) bool { return r.path == e.Step }) // the step is retried
 		if t.steps {
 			return t.lines(e, say, prose.Capital(innermost(e.Step)))
 		}
@@ -114,13 +114,13 @@ func (t *transcript) entries(e step.Event) []entry {
 		t.failed[e.Build] = e.Step
 		if !strings.HasPrefix(inner, e.Step+within) {
 			// The reason is shown at the end of the build.
-			t.untold[e.Build] = append(t.untold[e.Build], reason{e.Step, e.Error.Error()})
+			t.unshown[e.Build] = append(t.unshown[e.Build], reason{e.Step, e.Error.Error()})
 			return t.lines(e, failure, prose.Capital(innermost(e.Step))+" failed")
 		}
 	case step.StepFinished:
 		delete(t.tails[e.Build], e.Step)
 		// Failed steps inside a successful one do not fail the build: show their reasons now.
-		return t.reasons(e, t.tell(e, func(r reason) bool { return strings.HasPrefix(r.path, e.Step+within) }))
+		return t.reasons(e, t.takeReasons(e, func(r reason) bool { return strings.HasPrefix(r.path, e.Step+within) }))
 	case step.Progressed:
 		return t.progress(e)
 	case step.ResourceLeft:
@@ -131,7 +131,7 @@ func (t *transcript) entries(e step.Event) []entry {
 		o.artifacts = append(o.artifacts, Artifact(e))
 	case step.BuildFinished:
 		t.build(e.Build).ended = true
-		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })),
+		return append(t.reasons(e, t.takeReasons(e, func(reason) bool { return true })),
 			entry{level: say, build: e.Build, text: t.stamp(e) + fmt.Sprintf("Build '%s' finished after %s.", e.Build, Words(e.Elapsed))})
 	case step.BuildFailed:
 		return t.buildFailed(e)
@@ -151,8 +151,8 @@ func (t *transcript) buildFailed(e step.Event) []entry {
 	} else {
 		text += "."
 	}
-	t.tell(e, func(r reason) bool { return strings.Contains(e.Error.Error(), r.text) })
-	return append(t.reasons(e, t.tell(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
+	t.takeReasons(e, func(r reason) bool { return strings.Contains(e.Error.Error(), r.text) })
+	return append(t.reasons(e, t.takeReasons(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
 }
 
 // lines prefixes every line of text with the name of its build.
@@ -181,9 +181,9 @@ func (t *transcript) stamp(e step.Event) string {
 	return e.Time.Format(time.RFC3339) + ": "
 }
 
-// tell removes from the list the reasons of e's build that which accepts, and returns them.
-func (t *transcript) tell(e step.Event, which func(reason) bool) (chosen []reason) {
-	t.untold[e.Build] = slices.DeleteFunc(t.untold[e.Build], func(r reason) bool {
+// takeReasons removes from the list the reasons of e's build that which accepts, and returns them.
+func (t *transcript) takeReasons(e step.Event, which func(reason) bool) (chosen []reason) {
+	t.unshown[e.Build] = slices.DeleteFunc(t.unshown[e.Build], func(r reason) bool {
 		if !which(r) {
 			return false
 		}
@@ -258,7 +258,7 @@ func (t *transcript) progress(e step.Event) []entry {
 	key := e.Build + within + e.Step
 	last, ok := t.announced[key]
 	if !ok {
-		last = told{first: e.Time, at: e.Time}
+		last = progressReport{first: e.Time, at: e.Time}
 		t.announced[key] = last
 	}
 	if !ok || !t.steps || e.Time.Sub(last.at) < quiet {
@@ -272,7 +272,7 @@ func (t *transcript) progress(e step.Event) []entry {
 	if text == last.text {
 		shown += fmt.Sprintf(", still running after %s", clock(e.Time.Sub(last.first)))
 	}
-	t.announced[key] = told{last.first, e.Time, text}
+	t.announced[key] = progressReport{last.first, e.Time, text}
 	return t.lines(e, say, shown)
 }
 

@@ -99,7 +99,7 @@ func (s *state) DescribeInstanceImageMetadata(ctx context.Context, in *ec2.Descr
 		}
 		if img, ok := s.known(*row.ImageId, c.Region); ok {
 			v.ImageMetadata = &types.ImageMetadata{ImageId: img.ImageId, Name: img.Name, OwnerId: img.OwnerId, ImageOwnerAlias: img.ImageOwnerAlias, State: img.State,
-				CreationDate: img.CreationDate, DeprecationTime: img.DeprecationTime, IsPublic: img.Public, ImageAllowed: s.noted(c, img), ImageWatermarks: img.ImageWatermarks}
+				CreationDate: img.CreationDate, DeprecationTime: img.DeprecationTime, IsPublic: img.Public, ImageAllowed: s.imageAllowed(c, img), ImageWatermarks: img.ImageWatermarks}
 		}
 		rows = append(rows, v)
 	}

@@ -320,7 +320,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 			continue
 		}
 		shown := *img
-		shown.ImageAllowed = s.noted(c, img.Image)
+		shown.ImageAllowed = s.imageAllowed(c, img.Image)
 		shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
 		rows = append(rows, &shown)
 	}
@@ -453,7 +453,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		reboot = *row.InstanceId
 		taken() // the machine shuts down first
 	}
-	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
+	s.completeImage(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
 		return s.fill(ctx, captured, reboot, taken)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
@@ -562,8 +562,8 @@ func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot)
 	return s.images.Put(*img.ImageId, img)
 }
 
-// develop makes a pending image available after content has filled its snapshots.
-func (s *state) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
+// completeImage makes a pending image available after content has filled its snapshots.
+func (s *state) completeImage(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
 	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
 	pending := later(stuck(ctx), s.delays().Snapshot)
 	s.background(func(ctx context.Context, s *Service) {
@@ -692,7 +692,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	s.develop(ctx, img, s.delays().Copy, func(context.Context, *Service) error { return nil })
+	s.completeImage(ctx, img, s.delays().Copy, func(context.Context, *Service) error { return nil })
 	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
 }
 

@@ -442,7 +442,7 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 	if err != nil {
 		return nil, err
 	}
-	if err := spellOut(in); err != nil {
+	if err := setNamedAttribute(in); err != nil {
 		return nil, err
 	}
 	if len(in.Groups) > 0 || in.SourceDestCheck != nil { // attributes of its interface
@@ -548,8 +548,8 @@ func (row *instance) change(in *ec2.ModifyInstanceAttributeInput, groups []types
 	}
 }
 
-// spellOut converts the form Attribute=… Value=… to the attribute's own field.
-func spellOut(in *ec2.ModifyInstanceAttributeInput) error {
+// setNamedAttribute converts the form Attribute=… Value=… to the attribute's own field.
+func setNamedAttribute(in *ec2.ModifyInstanceAttributeInput) error {
 	if in.Attribute == "" {
 		return nil
 	}

@@ -682,8 +682,8 @@ func (s *state) DescribeNatGateways(ctx context.Context, in *ec2.DescribeNatGate
 	return &ec2.DescribeNatGatewaysOutput{NatGateways: rows, NextToken: next}, err
 }
 
-// heldIn adds to taken the addresses of a subnet that recorded interfaces hold.
-func (n *networking) heldIn(subnet string, taken map[string]bool) {
+// addHeldAddresses adds to taken the addresses of a subnet that recorded interfaces hold.
+func (n *networking) addHeldAddresses(subnet string, taken map[string]bool) {
 	for _, i := range n.Interfaces {
 		if *i.SubnetId == subnet {
 			taken[*i.PrivateIpAddress] = true

@@ -60,7 +60,7 @@ func reasonError(err error) reason {
 type runner struct {
 	cancel        context.CancelCauseFunc // ends the work before the machine starts
 	machine       machine.Machine         // nil while there is none
-	turned        chan struct{}           // see turn
+	changed       chan struct{}           // see notify
 	goal          goal
 	why           reason
 	temporaryKeys []temporaryKey
@@ -72,11 +72,11 @@ type runner struct {
 	notice        *time.Time      // when a Spot Instance will be taken back; nil if it will not
 }
 
-// turn wakes everything that waits for the instance's next machine, or for it to stop or terminate:
-// it closes turned and replaces it.
-func (r *runner) turn() {
-	close(r.turned)
-	r.turned = make(chan struct{})
+// notify wakes everything that waits for the instance's next machine, or for it to stop or terminate:
+// it closes changed and replaces it.
+func (r *runner) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 // aim sets the goal to g unless it already has a stronger one.
@@ -120,7 +120,7 @@ func (e *env) log(id, what string, err error) {
 func (s *state) launch(caller context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	in, _ := s.instances.Get(id)
-	r := &runner{cancel: cancel, turned: make(chan struct{}), replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(caller, in)}
+	r := &runner{cancel: cancel, changed: make(chan struct{}), replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(caller, in)}
 	s.runners[id] = r
 	s.start(func(s *Service) {
 		defer cancel(nil)
@@ -145,7 +145,7 @@ func (s *state) launch(caller context.Context, id string) {
 				return again
 			})
 		}
-		s.rest(ctx, id, r, exit, err)
+		s.settle(ctx, id, r, exit, err)
 	})
 }
 
@@ -198,7 +198,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 // started records that the instance's machine runs, unless the instance is already ending.
 func (s *state) started(ctx context.Context, id string, r *runner, m machine.Machine) {
 	r.machine = m
-	r.turn()
+	r.notify()
 	if r.goal >= goalStop {
 		s.halt(ctx, id, r)
 		return
@@ -282,10 +282,10 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 	return spec
 }
 
-// rest brings the instance to stopped or terminated after its machine ended with exit, or
+// settle brings the instance to stopped or terminated after its machine ended with exit, or
 // could not be started because of err. If a stopping instance is stuck, terminating it
 // ends ctx.
-func (s *Service) rest(ctx context.Context, id string, r *runner, exit machine.Exit, err error) {
+func (s *Service) settle(ctx context.Context, id string, r *runner, exit machine.Exit, err error) {
 	var delay, stuck time.Duration
 	terminating := view(s, func(st *state) bool {
 		delay, stuck = st.ending(id, r, exit, err), r.stuck
@@ -336,7 +336,7 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 		}
 	}
 	r.aim(goal, why)
-	r.turn()
+	r.notify()
 	state, delay := types.InstanceStateNameStopping, s.delays().Stop
 	if goal == goalTerminate {
 		state, delay = types.InstanceStateNameShuttingDown, s.delays().Terminate

@@ -43,13 +43,13 @@ func (s *Service) RunManaged(ctx context.Context, c wire.Caller, id string, comm
 // does not start or is no longer managed.
 func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) error {
 	var r *runner
-	var turned <-chan struct{}
+	var changed <-chan struct{}
 	err := s.update(func(st *state) error {
 		if st.managed(c, id) == nil {
 			return machine.ErrEnded
 		}
 		r = st.runners[id]
-		turned = r.turned
+		changed = r.changed
 		r.aim(goalReboot, reasonUser)
 		st.halt(ctx, id, r)
 		return nil
@@ -58,7 +58,7 @@ func (s *Service) RebootManaged(ctx context.Context, c wire.Caller, id string) e
 		return err
 	}
 	select {
-	case <-turned:
+	case <-changed:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -83,8 +83,8 @@ type temporaryKey struct {
 	until     time.Time
 }
 
-// lentFor is how long a temporary key is accepted.
-const lentFor = time.Minute
+// temporaryKeyAge is how long a temporary key is accepted.
+const temporaryKeyAge = time.Minute
 
 // AddTemporaryKey adds, for a minute, a key to the metadata of one of the caller's
 // instances. The user may log in with that key.
@@ -100,7 +100,7 @@ func (s *Service) AddTemporaryKey(c wire.Caller, id, zone, user, key string) err
 		}
 		now := s.opts.Clock.Now()
 		r.temporaryKeys = slices.DeleteFunc(r.temporaryKeys, func(k temporaryKey) bool { return !now.Before(k.until) || k.user == user && k.key == key })
-		r.temporaryKeys = append(r.temporaryKeys, temporaryKey{user, key, now.Add(lentFor)})
+		r.temporaryKeys = append(r.temporaryKeys, temporaryKey{user, key, now.Add(temporaryKeyAge)})
 		return nil
 	})
 }

@@ -394,7 +394,7 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 		var rules []Fault
 		if !caller.Looks || !wire.Reads(action) {
 			var err error
-			if ctx, rules, err = s.meet(ctx, c); err != nil {
+			if ctx, rules, err = s.applyRules(ctx, c); err != nil {
 				return nil, err
 			}
 		}
@@ -408,13 +408,13 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 // BeforeObjects is [Service.Before] for S3, which is not a wire service.
 func (s *Service) BeforeObjects(ctx context.Context, action string) (context.Context, error) {
 	caller := wire.CallerFrom(ctx)
-	ctx, _, err := s.meet(ctx, call{service: "s3", action: action, region: caller.Region, account: caller.Account})
+	ctx, _, err := s.applyRules(ctx, call{service: "s3", action: action, region: caller.Region, account: caller.Account})
 	return ctx, err
 }
 
-// meet applies the rules that take effect before a call, and records the rules that change its
+// applyRules applies the rules that take effect before a call, and records the rules that change its
 // answer.
-func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, error) {
+func (s *Service) applyRules(ctx context.Context, c call) (context.Context, []Fault, error) {
 	rules := s.opts.Faults.applying(c)
 	var refused error
 	for _, f := range rules {

@@ -123,7 +123,7 @@ func (s *state) routeTables(n *networking) []types.RouteTable {
 		routes := slices.Clone(tables[i].Routes)
 		for j := range routes {
 			routes[j].State = types.RouteStateActive
-			if !s.leads(n, routes[j], *tables[i].VpcId) {
+			if !s.targetExists(n, routes[j], *tables[i].VpcId) {
 				routes[j].State = types.RouteStateBlackhole
 			}
 		}
@@ -132,8 +132,8 @@ func (s *state) routeTables(n *networking) []types.RouteTable {
 	return tables
 }
 
-// leads reports whether the target of a route in a table of vpc exists.
-func (s *state) leads(n *networking, route types.Route, vpc string) bool {
+// targetExists reports whether the target of a route in a table of vpc exists.
+func (s *state) targetExists(n *networking, route types.Route, vpc string) bool {
 	if route.InstanceId != nil {
 		row, ok := s.instances.Get(*route.InstanceId)
 		return ok && row.Ended == nil

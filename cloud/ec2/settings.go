@@ -215,8 +215,8 @@ func (s *state) allowed(c wire.Caller, img types.Image) (ok, enforced bool) {
 	return ok, enforced
 }
 
-// noted returns the ImageAllowed field of an image; nil while the settings are disabled.
-func (s *state) noted(c wire.Caller, img types.Image) *bool {
+// imageAllowed returns the ImageAllowed field of an image; nil while the settings are disabled.
+func (s *state) imageAllowed(c wire.Caller, img types.Image) *bool {
 	if s.settingsOf(c.Account, c.Region).Allowed == "" {
 		return nil
 	}
@@ -234,7 +234,7 @@ func meets(img types.Image, c types.ImageCriterion, now time.Time) bool {
 	switch {
 	case len(c.ImageProviders) > 0 && !slices.Contains(c.ImageProviders, *img.OwnerId) && (img.ImageOwnerAlias == nil || !slices.Contains(c.ImageProviders, *img.ImageOwnerAlias)),
 		len(c.ImageNames) > 0 && !slices.ContainsFunc(c.ImageNames, func(pattern string) bool { return match(pattern, aws.ToString(img.Name)) }),
-		len(c.ImageWatermarks) > 0 && !slices.ContainsFunc(c.ImageWatermarks, func(w types.ImageWatermarkFilterResponse) bool { return marked(img, w, now) }),
+		len(c.ImageWatermarks) > 0 && !slices.ContainsFunc(c.ImageWatermarks, func(w types.ImageWatermarkFilterResponse) bool { return hasWatermark(img, w, now) }),
 		len(c.MarketplaceProductCodes) > 0,
 		c.CreationDateCondition != nil && !within(img.CreationDate, c.CreationDateCondition.MaximumDaysSinceCreated),
 		c.DeprecationTimeCondition != nil && !within(img.DeprecationTime, c.DeprecationTimeCondition.MaximumDaysSinceDeprecated):
@@ -243,8 +243,8 @@ func meets(img types.Image, c types.ImageCriterion, now time.Time) bool {
 	return true
 }
 
-// marked reports whether one of an image's watermarks satisfies a criterion.
-func marked(img types.Image, want types.ImageWatermarkFilterResponse, now time.Time) bool {
+// hasWatermark reports whether one of an image's watermarks satisfies a criterion.
+func hasWatermark(img types.Image, want types.ImageWatermarkFilterResponse, now time.Time) bool {
 	young := func(at *time.Time, days *int32) bool { return days == nil || now.Before(at.AddDate(0, 0, int(*days))) }
 	return slices.ContainsFunc(img.ImageWatermarks, func(w types.ImageWatermark) bool {
 		return (want.WatermarkKey == nil || match(*want.WatermarkKey, *w.WatermarkKey)) &&

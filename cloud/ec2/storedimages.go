@@ -484,7 +484,7 @@ func (s *state) restoreImage(ctx context.Context, in *ec2.CreateRestoreImageTask
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
+	s.completeImage(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
 		return errors.Join(s.restoreLayers(ctx, f, layers), f.Close())
 	})
 	return &ec2.CreateRestoreImageTaskOutput{ImageId: img.ImageId}, nil

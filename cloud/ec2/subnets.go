@@ -56,7 +56,7 @@ func (s *state) taken(subnet string) map[string]bool {
 		}
 	}
 	for _, n := range s.networks.Rows {
-		n.heldIn(subnet, taken)
+		n.addHeldAddresses(subnet, taken)
 	}
 	return taken
 }

@@ -21,8 +21,8 @@ import (
 // availableEndpoint is the state as EC2 spells it; the SDK's enumeration differs.
 const availableEndpoint types.State = "available"
 
-// wholePolicy is the policy of an endpoint that is created without one.
-const wholePolicy = `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
+// defaultEndpointPolicy is the policy of an endpoint that is created without one.
+const defaultEndpointPolicy = `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
 
 // prefixLists returns AWS's prefix lists in a region, for the services that have gateway
 // endpoints.
@@ -83,7 +83,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 	}
 	e := types.VpcEndpoint{VpcEndpointId: aws.String(newID("vpce")), VpcId: in.VpcId, ServiceName: in.ServiceName, OwnerId: &c.Account, CreationTimestamp: aws.Time(s.now()),
 		VpcEndpointType: cmp.Or(in.VpcEndpointType, types.VpcEndpointTypeGateway), State: availableEndpoint, Tags: tags[kindEndpoint.resource],
-		PolicyDocument: aws.String(cmp.Or(aws.ToString(in.PolicyDocument), wholePolicy)), PrivateDnsEnabled: aws.Bool(false), RequesterManaged: aws.Bool(false),
+		PolicyDocument: aws.String(cmp.Or(aws.ToString(in.PolicyDocument), defaultEndpointPolicy)), PrivateDnsEnabled: aws.Bool(false), RequesterManaged: aws.Bool(false),
 		RouteTableIds: []string{}, SubnetIds: []string{}, Groups: []types.SecurityGroupIdentifier{}, NetworkInterfaceIds: []string{}, DnsEntries: []types.DnsEntry{}}
 	gateway := prefixList(c.Region, aws.ToString(in.ServiceName))
 	var nics []types.NetworkInterface
@@ -228,7 +228,7 @@ func (s *state) ModifyVpcEndpoint(ctx context.Context, in *ec2.ModifyVpcEndpoint
 		e := &n.Endpoints[i]
 		switch {
 		case aws.ToBool(in.ResetPolicy):
-			e.PolicyDocument = aws.String(wholePolicy)
+			e.PolicyDocument = aws.String(defaultEndpointPolicy)
 		case aws.ToString(in.PolicyDocument) != "":
 			e.PolicyDocument = in.PolicyDocument
 		}
