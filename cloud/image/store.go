@@ -408,7 +408,7 @@ func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bas
 		return nil, err
 	}
 	defer unlock()
-	layers, busy := inUse() // after unnamed: bases that are no longer named get no new users
+	layers, busy := inUse() // called after unnamed: a base that no publication names gets no new users
 	for _, base := range unnamed {
 		if slices.Contains(busy, base) {
 			continue

@@ -27,8 +27,8 @@ func Errorf(code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Message returns what a client is told of err: the message of the [Error] in its tree, or else
-// its text without paths of the host.
+// Message returns the text of err for clients: the message of the [Error] in its tree, or else its
+// text without paths of the host.
 func Message(err error) string {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Message
@@ -36,9 +36,9 @@ func Message(err error) string {
 	return WithoutPaths(err)
 }
 
-// WithoutPaths returns the text of err without paths of the host, which are recognized by where
-// they are: in the cloud's errors they occur only as fields of [fs.PathError], [os.LinkError],
-// [exec.Error] or [net.OpError]. Relative paths, such as those within an image, stay.
+// WithoutPaths returns the text of err without paths of the host. In the cloud's errors, these occur
+// only as fields of [fs.PathError], [os.LinkError], [exec.Error] and [net.OpError]. Relative paths,
+// such as those within an image, stay.
 func WithoutPaths(err error) string {
 	text := err.Error()
 	var parts []error
