@@ -188,7 +188,7 @@ func TestWebIdentity(t *testing.T) {
 			http.Error(w, "no", http.StatusBadGateway)
 			return true
 		},
-		"a redirection": func(w http.ResponseWriter, r *http.Request) bool {
+		"a redirect": func(w http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(w, r, "/keys", http.StatusFound)
 			return true
 		},

@@ -300,7 +300,7 @@ func refused(t *testing.T, path, name string) {
 		t.Errorf("it is written down: %s (%v)", text, err)
 	}
 	_, h, err := read(t, path)
-	if err == nil || !strings.Contains(err.Error(), "contains a sensitive value") || h.Name != name {
+	if err == nil || !strings.Contains(err.Error(), "would contain a sensitive value") || h.Name != name {
 		t.Errorf("%+v: %v", h, err)
 	}
 }

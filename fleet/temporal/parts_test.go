@@ -258,7 +258,7 @@ func TestPlace(t *testing.T) {
 	}
 	admin, elsewhere, another := own, own, own
 	admin.Role, elsewhere.Region, another.Fleet = "arn:aws:iam::111111111111:role/admin", "us-east-1", "weekly"
-	for c, want := range map[*fleet.Cell]string{&admin: "says \"arn:aws:iam::111111111111:role/bake\"", &elsewhere: "has no cell in account 111111111111, region us-east-1", &another: "does not work for the fleet weekly"} {
+	for c, want := range map[*fleet.Cell]string{&admin: "has \"arn:aws:iam::111111111111:role/bake\"", &elsewhere: "has no cell in account 111111111111, region us-east-1", &another: "does not work for the fleet weekly"} {
 		out, err := a.stage(t.Context(), stageIn{Cell: *c, Run: "0197a1b2-0000-4000-8000-000000000001"})
 		if err != nil || out.Outcome == nil || out.Outcome.Result != fleet.Failed || !strings.Contains(out.Outcome.Error, want) {
 			t.Errorf("%+v: %+v, %v", *c, out.Outcome, err)

@@ -21,7 +21,7 @@ func TestClosed(t *testing.T) {
 	}{
 		"open":        {func(*channels.State) {}, "", channels.Wait{}},
 		"not passed":  {func(s *channels.State) { s.Passed = []string{"verify.boot"} }, "checks.base has not passed", channels.Wait{}},
-		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "not in its tags", channels.Wait{}},
+		"not told":    {func(s *channels.State) { s.Passed, s.Untold = nil, true }, "tags do not say which checks", channels.Wait{}},
 		"not in from": {func(s *channels.State) { s.In = false }, "channel candidate does not name it", channels.Wait{}},
 		"too early":   {func(s *channels.State) { s.Since = late }, "from 2026-11-28T12:00:01Z on", channels.Wait{Until: late.Add(rule.Soak)}},
 		"no approval": {func(s *channels.State) { s.Approved = false }, "bake images approve AMI stable", channels.Wait{Approval: true}},

@@ -383,7 +383,7 @@ func TestHostileMachine(t *testing.T) {
 		"nothing":       {"", "ends early"},
 		"a long line":   {"\x01bake files\n" + long, "does not end"},
 		"no end":        {"\x01bake files\netc/os-release\n", "ends early"},
-		"much more":     {"\x01bake end\n" + long, "more than it was asked for"},
+		"much more":     {"\x01bake end\n" + long, "more than was requested"},
 		"another file":  {"\x01bake files\netc/os-release\n\x01bake end\n7\n", "sends"},
 		"paths to here": {"\x01bake files\n../../etc/shadow\n/etc/shadow\n\x01bake end\n", "no dpkg, RPM or apk database"},
 	} {

@@ -96,7 +96,7 @@ func TestHostile(t *testing.T) {
 		"a link of 1 GB": {func(_ []byte, inode func(int) []byte) {
 			le.PutUint16(inode(13), modeLink|0o777)
 			le.PutUint32(inode(13)[4:], 1<<30)
-		}, "impossibly large"},
+		}, "is too large"},
 		"large group entries": {func(disk []byte, _ func(int) []byte) {
 			le.PutUint32(disk[1024+0x60:], 0x42|incompat64)
 			le.PutUint16(disk[1024+0xfe:], 65535)

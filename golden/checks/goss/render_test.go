@@ -75,7 +75,7 @@ func TestTemplateFaults(t *testing.T) {
 		{"\n{{ nosuch 1 }}\n", `error goss.yaml:2:1 The template cannot be rendered: function "nosuch" not defined`},
 		{"{{ range 3 }}\n\n{{ fail \"no\" }}{{ end }}", "error goss.yaml:3:1 The template cannot be rendered: {{ fail \"no\" }}: no."},
 		{"{{ randAlpha 5 }}", "randAlpha cannot be used here: its result differs each time"},
-		{"{{ getHostByName \"x\" }}", "it asks the network"}, {"{{ now }}", "differs each time"}, {"{{ genPrivateKey \"rsa\" }}", "it makes keys"},
+		{"{{ getHostByName \"x\" }}", "it asks the network"}, {"{{ now }}", "differs each time"}, {"{{ genPrivateKey \"rsa\" }}", "it generates keys"},
 		{"{{ readFile \"/etc/x\" }}", "readFile reads files of the machine, and there is none here"},
 		{"{{ env \"PATH\" }}file: {a: {exists: true}}", ""},
 		{"file:\n{{- range mkSlice 1 2 }}\n  /x{{ . }}:\n    exists: true\n    nosuch: 1\n{{- end }}\n", `error goss.yaml:5:5 Unknown attribute: file "/x1"`},
