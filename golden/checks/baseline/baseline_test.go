@@ -118,7 +118,7 @@ func TestParse(t *testing.T) {
 		"nothing":              {err: "ends early"},
 		"twice":                {out: "\x01bake a 1\n\x01bake a 0\n\x01bake end\n", err: `an invalid response: "a 0"`},
 		"unknown rule":         {out: "\x01bake c 0\n", err: `an invalid response: "c 0"`},
-		"no status":            {out: "\x01bake a\n", err: "no answer"},
+		"no status":            {out: "\x01bake a\n", err: `an invalid response: "a"`},
 		"long line":            {out: "\x01bake a 1\n\x01bake . " + strings.Repeat("x", 2*maxLine) + "\n\x01bake end\n", err: "a line that does not end"},
 		"another system":       {out: "\x01bake unsupported 0\n\x01bake . Alpine Linux v3.20\n", err: "the system of this machine is Alpine Linux v3.20"},
 	} {
