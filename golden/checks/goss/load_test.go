@@ -16,7 +16,7 @@ func TestFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"file:\n  /x:\n    exists: true\n    nosuch: 1\n", `error goss.yaml:4:5 Unknown attribute: file "/x": there is no attribute "nosuch".`},
 		{"file:\n  /x: {exists: true, ower: root}\n", `error goss.yaml:2:22 Unknown attribute: file "/x": there is no attribute "ower". Did you mean "owner"?`},
-		{"file:\n  /x:\n", `error goss.yaml:2:3 Nothing demanded: file "/x" holds nothing`},
+		{"file:\n  /x:\n", `error goss.yaml:2:3 Nothing demanded: file "/x" has nothing`},
 		{"file:\n  - /x\n", "error goss.yaml:2:3 Not a section: file must be a mapping from names"},
 		{"file:\n  /x: {mode: \"0644\"}\n", `hint goss.yaml:2:3 Missing attribute: file "/x" needs the attribute exists, and fails without it.`},
 		{"file:\n  /x: {exists: null}\n", "Missing attribute"},
