@@ -2,6 +2,7 @@ package step
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ type disk interface {
 	create(path string) (file, error) // creates and locks a new file; the directory entry is not durable yet
 	open(path string) (file, error)   // opens for reading and writing and locks; ErrLive if locked
 	syncDir(dir string) error         // makes the entries of dir durable
+	named(f file) error               // ErrNotExist unless f is still the file that its path names
 	remove(f file) error              // also closes it
 }
 
@@ -119,12 +121,17 @@ func lock(f *os.File) error {
 	} else if err != nil {
 		return err
 	}
-	locked, err := f.Stat()
+	return named(f)
+}
+
+// named returns os.ErrNotExist if the path of f names another file by now, or none.
+func named(f *os.File) error {
+	opened, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	named, err := os.Lstat(f.Name())
-	if err == nil && !os.SameFile(locked, named) {
+	there, err := os.Lstat(f.Name())
+	if err == nil && !os.SameFile(opened, there) {
 		err = os.ErrNotExist
 	}
 	return err
@@ -140,6 +147,14 @@ func lockWithin(f *os.File, patience time.Duration) error {
 		}
 		time.Sleep(pause)
 	}
+}
+
+func (osDisk) named(f file) error {
+	opened, ok := f.(*os.File)
+	if !ok {
+		return fmt.Errorf("%T is no file of this disk", f)
+	}
+	return named(opened)
 }
 
 func (osDisk) syncDir(dir string) error { return syncDir(dir) }

@@ -121,6 +121,16 @@ func (d *modelDisk) syncDir(dir string) error {
 	return nil
 }
 
+func (d *modelDisk) named(f file) error {
+	if err := d.begin("stat"); err != nil {
+		return err
+	}
+	if opened, ok := f.(*modelFile); !ok || d.files[f.Name()] != opened.n {
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
 func (d *modelDisk) remove(f file) error {
 	if err := d.begin("remove"); err != nil {
 		return err

@@ -255,12 +255,27 @@ func (l *FileLedger) append(ln line) error {
 	if err == nil {
 		err = l.f.Sync()
 	}
+	if err == nil && ln.Op == "intend" {
+		err = l.lasts()
+	}
 	if err != nil {
 		return errors.Join(err, l.cut())
 	}
 	l.size += int64(n)
 	return nil
 }
+
+// lasts returns an error if a sweep could not find the ledger, because its file, or a directory
+// above it, was deleted or replaced.
+func (l *FileLedger) lasts() error {
+	err := l.disk.named(l.f)
+	if errors.Is(err, os.ErrNotExist) {
+		return errLost
+	}
+	return err
+}
+
+var errLost = errors.New("the file was deleted or replaced during the run, so a sweep could not find what the run creates; leave the state directory alone while bake runs")
 
 func (l *FileLedger) cut() error {
 	l.torn = true
@@ -284,7 +299,8 @@ func (l *FileLedger) write(ln line) error {
 	return nil
 }
 
-// Intend implements [Ledger].
+// Intend implements [Ledger]. It fails if the file was deleted or replaced, because its lines
+// would be lost with the process.
 func (l *FileLedger) Intend(r Resource) error { return l.write(line{Op: "intend", Resource: &r}) }
 
 // Created implements [Ledger].
@@ -314,14 +330,19 @@ func (l *FileLedger) Owned() ([]Resource, error) {
 // Doubtful reports whether a lost line may have released the resource with this key to the user.
 func (l *FileLedger) Doubtful(key string) bool { return l.doubtful[key] }
 
-// Close closes the ledger, and deletes it if it owns nothing and is not damaged.
+// Close closes the ledger, and deletes it if it owns nothing and is not damaged. It fails if what
+// the ledger owns is lost because the file was deleted or replaced.
 func (l *FileLedger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.live) == 0 && l.Damage == nil {
 		return l.disk.remove(l.f)
 	}
-	return l.f.Close()
+	err := l.lasts()
+	if err != nil {
+		err = fmt.Errorf("ledger %s: %w", l.f.Name(), err)
+	}
+	return errors.Join(err, l.f.Close())
 }
 
 // ReadHeader returns the first line of a ledger, even while its run is in progress. The header is
