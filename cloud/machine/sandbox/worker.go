@@ -275,7 +275,7 @@ func (d *Driver) replenish(after time.Duration) {
 		}
 		w, err := d.newWorker(d.options.Dir)
 		if err != nil {
-			d.log.Debug("no worker begun ahead", "error", err) // the next caller of worker gets the error
+			d.log.Debug("a spare worker could not be started", "error", err) // the next caller of worker gets the error
 		}
 		next <- w
 	})
@@ -328,7 +328,7 @@ func workerMain(args []string) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("no work: %s", msg.Op)
+			return fmt.Errorf("unknown request to a worker: %q", msg.Op)
 		}
 	}
 }

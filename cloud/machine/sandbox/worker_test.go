@@ -293,14 +293,14 @@ func TestWorkerDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended(t, w.cmd.Process.Pid)
-	if err := w.give(message{Op: opShim}); err == nil || err.Error() != "no work: dance" {
+	if err := w.give(message{Op: opShim}); err == nil || err.Error() != "unknown request to a worker: \"dance\"" {
 		t.Error(err)
 	}
 	m := &running{shim: w, control: w.control, spec: machine.Spec{Console: "CONSOLE"}}
-	if err := m.await(t.Context()); err == nil || err.Error() != "the shim ended before the machine started: no work: dance" {
+	if err := m.await(t.Context()); err == nil || err.Error() != "the shim ended before the machine started: unknown request to a worker: \"dance\"" {
 		t.Error(err)
 	}
-	if err := m.sendBoot(d, &bootSpec{}); err == nil || err.Error() != "the shim ended before the machine started: no work: dance" {
+	if err := m.sendBoot(d, &bootSpec{}); err == nil || err.Error() != "the shim ended before the machine started: unknown request to a worker: \"dance\"" {
 		t.Error(err)
 	}
 	w = begin()
