@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -77,16 +78,49 @@ func (s State) Find(prefix string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	found := slices.DeleteFunc(ids, func(id string) bool { return !strings.HasPrefix(id, prefix) })
-	switch {
-	case len(found) == 0:
-		return "", fmt.Errorf("%w: no log in %s is of a run %s", ErrNoRun, s.Runs(), prefix)
-	case len(found) > 1 && !slices.Contains(found, prefix):
-		return "", fmt.Errorf("several runs start with %s: %s", prefix, strings.Join(found, ", "))
-	case len(found) > 1:
+	id, err := only(ids, prefix)
+	if id == "" && err == nil {
+		err = fmt.Errorf("%w: no log in %s is of a run %s", ErrNoRun, s.Runs(), prefix)
+	}
+	return id, err
+}
+
+// FindOwner is Find for a prefix that is not empty, among all runs that have a ledger or a log, or
+// a part with a ledger.
+func (s State) FindOwner(prefix string) (string, error) {
+	ids, err := s.logged()
+	if err != nil {
+		return "", err
+	}
+	ledgers, err := step.Ledgers(s.Ledgers())
+	if err != nil {
+		return "", err
+	}
+	for _, path := range ledgers {
+		ids = append(ids, strings.TrimSuffix(filepath.Base(path), ".jsonl"))
+		if h, err := step.ReadHeader(path); err == nil && h.Parent != "" {
+			ids = append(ids, h.Parent)
+		}
+	}
+	slices.Sort(ids)
+	id, err := only(slices.Compact(ids), prefix)
+	if id == "" && err == nil {
+		err = fmt.Errorf("%w: neither a ledger nor a log in %s is of a run %s", ErrNoRun, string(s), prefix)
+	}
+	return id, err
+}
+
+// only returns the one of ids that is prefix or, if there is none, the only one that starts with
+// it; "" if none does.
+func only(ids []string, prefix string) (string, error) {
+	if slices.Contains(ids, prefix) {
 		return prefix, nil
 	}
-	return found[0], nil
+	found := slices.DeleteFunc(ids, func(id string) bool { return !strings.HasPrefix(id, prefix) })
+	if len(found) > 1 {
+		return "", fmt.Errorf("several runs start with %s: %s", prefix, strings.Join(found, ", "))
+	}
+	return strings.Join(found, ""), nil
 }
 
 // logged returns the ids of all runs that have a log.

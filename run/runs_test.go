@@ -141,6 +141,15 @@ func TestList(t *testing.T) {
 	if _, err := o.State.Find("x"); !errors.Is(err, run.ErrNoRun) {
 		t.Errorf("the error is %v", err)
 	}
+	must(os.WriteFile(o.State.Ledgers()+"/e-part.jsonl", []byte(`{"op":"run","run":"e-part","whole":"whole"}`+"\n"), 0o600))
+	for prefix, want := range map[string]string{"a": "a-succeeds", "e-p": "e-part", "who": "whole", "b-fails": "b-fails"} {
+		if id, err := o.State.FindOwner(prefix); id != want {
+			t.Errorf("%q is the owner %q, %v", prefix, id, err)
+		}
+	}
+	if _, err := o.State.FindOwner("x"); !errors.Is(err, run.ErrNoRun) {
+		t.Errorf("the error is %v", err)
+	}
 }
 
 // TestClockSetBack: setting the clock during a run does not affect its duration; a run

@@ -57,7 +57,7 @@ age that is longer than any of your builds take.`,
 		Annotations: map[string]string{exitCodes: sweepExitCodes},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.run, "run", "", "sweep only the run with this `ID`")
+	flags.StringVar(&o.run, "run", "", "sweep only the run with this `ID`; without -tags, its beginning is enough")
 	flags.BoolVar(&o.tags, "tags", false, "find what to delete by the run tag instead of the ledgers")
 	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to use; default: the usual AWS settings")
 	flags.StringSliceVar(&o.regions, "regions", nil, "with -tags: the `regions` to use, separated by commas; all: those enabled for the account")
@@ -113,6 +113,11 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error
 	state, err := p.env.state()
 	if err != nil {
 		return nil, err
+	}
+	if o.run != "" && !o.tags { // the tag of a run may be all that is known here
+		if o.run, err = state.FindOwner(o.run); err != nil {
+			return nil, err
+		}
 	}
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
