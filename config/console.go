@@ -3,7 +3,6 @@ package config
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -12,6 +11,7 @@ import (
 
 	"bake/config/lang"
 	"bake/internal/limits"
+	"bake/internal/prose"
 )
 
 // consoleName is the file that diagnostics about evaluated expressions point at.
@@ -20,9 +20,8 @@ const consoleName = "<console>"
 // Limits of expressions that are typed in: without them, evaluation could take
 // unlimited memory and time.
 const (
-	maxLength   = 64 << 10 // bytes
-	maxDepth    = 200      // of brackets
-	maxExponent = 10000    // of a number
+	maxLength = 64 << 10 // bytes
+	maxDepth  = 200      // of brackets
 )
 
 // Evaluate evaluates an expression. It may refer to everything that a local value may refer
@@ -88,9 +87,8 @@ func excessive(text string) hcl.Diagnostics {
 			return problem(&t.Range, "Expression too deep", "More than %d brackets are open here.", maxDepth)
 		}
 		if t.Type == hclsyntax.TokenNumberLit {
-			_, exp, _ := strings.Cut(strings.ToLower(string(t.Bytes)), "e")
-			if n, err := strconv.Atoi(exp); exp != "" && (err != nil || n > maxExponent || n < -maxExponent) {
-				return problem(&t.Range, "Number out of range", "Exponents can be at most %d here.", maxExponent)
+			if err := limits.Literal(t.Bytes); err != nil {
+				return problem(&t.Range, "Number out of range", "%s.", prose.Capital(err.Error()))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -46,7 +47,7 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	}
 	if err := limits.Source(src, syntax); err != nil {
 		r.files[name] = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
-		return nil, problem(&hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Cannot read file", "%s: %s.", name, err)
+		return nil, problem(placeOf(err, name), "Cannot read file", "%s: %s.", name, err)
 	}
 	r.log.Debug("file read", "name", name, "bytes", len(src))
 	var f *hcl.File
@@ -62,6 +63,16 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	}
 	r.files[name] = f
 	return f, LimitSyntaxErrors(diags)
+}
+
+// placeOf returns the place of an error of [limits.Source] about the file, or the value, called
+// name: its start, if nothing more is known.
+func placeOf(err error, name string) *hcl.Range {
+	at := hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}
+	if wrong, ok := errors.AsType[*limits.NumberError](err); ok {
+		at.Start, at.End = wrong.At.Start, wrong.At.End
+	}
+	return &at
 }
 
 // withoutRoot removes from the errors of a JSON file the one that the parser adds whenever it

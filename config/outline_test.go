@@ -81,7 +81,7 @@ func TestEvaluate(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"build.ID": "console", "data.http.x.body": "console", "source.name": "console",
-		"{{user `x`}}": "legacy JSON", "1 +": "", "": "", "1e10001": "Exponents",
+		"{{user `x`}}": "legacy JSON", "1 +": "", "": "", "1e10001": "at most 1e10000",
 		strings.Repeat("(", 201): "brackets", strings.Repeat("x", 70000): "bytes",
 	} {
 		if _, diags, _ := out.Evaluate(t.Context(), text); !diags.HasErrors() || !strings.Contains(diags.Error()+diags[0].Detail, want) {

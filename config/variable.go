@@ -173,8 +173,23 @@ func (v *Variable) set(val cty.Value, from hcl.Range) hcl.Diagnostics {
 		return problem(&from, "Invalid value for variable", "The value of variable %q does not fit its type %s: %s.",
 			v.Name, typeexpr.TypeString(v.Type), err)
 	}
+	if err := outOfRange(converted); err != nil {
+		v.refuse(from)
+		return problem(&from, "Invalid value for variable", "The value of variable %q is out of range: %s.", v.Name, err)
+	}
 	v.Value, v.From = converted, from
 	return nil
+}
+
+// outOfRange returns an error if [limits.Number] refuses a number in val. A number may come from a
+// text.
+func outOfRange(val cty.Value) error {
+	return cty.Walk(val, func(_ cty.Path, v cty.Value) (bool, error) {
+		if v, _ = v.Unmark(); v.Type() != cty.Number || v.IsNull() || !v.IsKnown() {
+			return true, nil
+		}
+		return false, limits.Number(v.AsBigFloat())
+	})
 }
 
 // refuse records that the text at rng is not a valid value for v.
@@ -197,7 +212,7 @@ func (in *inputs) setText(v *Variable, text, source string) hcl.Diagnostics {
 	}
 	if err := limits.Source([]byte(text), limits.HCL); err != nil {
 		v.failed = true
-		return problem(&whole, "Invalid value for variable", "The value of variable %q cannot be read: %s.", v.Name, err)
+		return problem(placeOf(err, source), "Invalid value for variable", "The value of variable %q cannot be read: %s.", v.Name, err)
 	}
 	expr, diags := hclsyntax.ParseExpression([]byte(text), source, hcl.InitialPos)
 	if diags.HasErrors() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"bake/internal/limits"
 )
 
@@ -47,6 +49,30 @@ func TestSource(t *testing.T) {
 		{"an escaped template in a text", `["${` + n(`\u0028`, 1001) + `"]`, limits.JSON, "nested"},
 		{"many values", "[" + n(`{"a": ["(", "["]}, `, 5000) + "1]", limits.JSON, ""},
 	}
+	for _, number := range []string{"1e10001", "1E+10001", "1.5e-10001", "12e99999999", n("1", 10_002), "0." + n("0", 10_001) + "1"} {
+		tests = append(tests, []struct {
+			name, src string
+			in        limits.Syntax
+			want      string
+		}{
+			{"a number", "a = 1\nb = [1, -" + number + "]", limits.HCL, "at most 1e10000"},
+			{"a number in a text", `a = "${` + number + `}"`, limits.HCL, "at most 1e10000"},
+			{"a number in a template", "${" + number + "}", limits.Template, "at most 1e10000"},
+			{"a number in JSON", `{"a": [1, -` + number + `]}`, limits.JSON, "at most 1e10000"},
+			{"a number in a text in JSON", `{"a": "${` + number + `}"}`, limits.JSON, "at most 1e10000"},
+			{"a number that is a text", `a = "` + number + `" # ` + number, limits.HCL, ""},
+			{"a number that is a text in JSON", `{"a": "` + number + `"}`, limits.JSON, ""},
+		}...)
+	}
+	for _, number := range []string{"1e10000", "9e-10000", "0e1", "100000", "12345.67890e123", n("1", 9999)} {
+		for _, in := range []limits.Syntax{limits.HCL, limits.JSON} {
+			tests = append(tests, struct {
+				name, src string
+				in        limits.Syntax
+				want      string
+			}{number, "[" + number + ", 0e10000]", in, ""})
+		}
+	}
 	for _, test := range tests {
 		err := limits.Source([]byte(test.src), test.in)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
@@ -84,5 +110,24 @@ func TestCancelled(t *testing.T) {
 	}
 	if err := limits.Run(ctx, func() { time.Sleep(200 * time.Millisecond) }); err != nil {
 		t.Errorf("waiting: %v", err)
+	}
+}
+
+// TestPlaceOfNumber: the error of a number names its place.
+func TestPlaceOfNumber(t *testing.T) {
+	for src, want := range map[string]hcl.Pos{
+		"a = 1\nb = [é, 1e99999]":             {Line: 2, Column: 9, Byte: 15},
+		"{\"a\": 1,\n \"é\": [1e99999]}":      {Line: 2, Column: 8, Byte: 17},
+		"{\"a\": 1,\n \"b\": \"${1e99999}\"}": {Line: 2, Column: 7, Byte: 15},
+	} {
+		in := limits.HCL
+		if src[0] == '{' {
+			in = limits.JSON
+		}
+		err := limits.Source([]byte(src), in)
+		wrong, ok := errors.AsType[*limits.NumberError](err)
+		if !ok || wrong.At.Start != want {
+			t.Errorf("%s: %#v", src, err)
+		}
 	}
 }
