@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"syscall"
 
 	"bake/internal/debuglog"
 	"bake/internal/redact"
@@ -28,7 +31,7 @@ func openLog(env environ, stderr io.Writer) (*debugLog, error) {
 	l := &debugLog{Logger: slog.New(slog.DiscardHandler), secrets: new(redact.Set)}
 	var out io.Writer
 	if path := env.either("BAKE_LOG_PATH", "PACKER_LOG_PATH"); path != "" {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		f, err := createLog(path)
 		if err != nil {
 			return nil, fmt.Errorf("the log file set by BAKE_LOG_PATH or PACKER_LOG_PATH: %w", err)
 		}
@@ -42,6 +45,20 @@ func openLog(env environ, stderr io.Writer) (*debugLog, error) {
 	text := slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})
 	l.Logger = slog.New(debuglog.Redacted(text, l.secrets.RedactMessage))
 	return l, nil
+}
+
+// createLog creates or empties a file. Opening a named pipe fails, instead of waiting, if no process
+// reads from it.
+func createLog(path string) (*os.File, error) {
+	flags := os.O_CREATE | os.O_TRUNC | os.O_WRONLY
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		flags |= syscall.O_NONBLOCK
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, syscall.ENXIO) {
+		return nil, fmt.Errorf("%s is a named pipe that no process reads: start its reader first, or name a file", path)
+	}
+	return f, err
 }
 
 // either returns the value of the first of names that is not empty.
