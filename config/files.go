@@ -128,6 +128,9 @@ type template struct {
 
 // find finds the files of the template at the path that the user has given.
 func (r *reader) find(path string) (template, hcl.Diagnostics) {
+	if path == "" {
+		return template{}, problem(nil, "No template", "The path of the template is empty; it must name a file or a directory.")
+	}
 	info, err := os.Stat(r.abs(path))
 	if err != nil {
 		return template{}, problem(nil, "Template not found", "%s.", err)

@@ -98,7 +98,9 @@ type Diagnosis struct {
 // TemplateError holds the errors of a template. Nothing was run.
 type TemplateError Diagnosis
 
-func (e *TemplateError) Error() string { return e.Diags.Error() }
+func (e *TemplateError) Error() string {
+	return strings.TrimPrefix(e.Diags.Error(), "<nil>: ") // of a diagnostic without a place
+}
 
 // Check reads a template and decodes everything that it would run. Errors are returned as
 // a *TemplateError; without an error, the diagnosis holds only warnings.

@@ -163,6 +163,12 @@ func TestBuildOfAWrongTemplate(t *testing.T) {
 			t.Errorf("%q: something was run", template)
 		}
 	}
+	var b bench
+	o := b.options(t, "")
+	o.Template.Path = ""
+	if _, err := run.Build(t.Context(), o); err == nil || err.Error() != "No template; The path of the template is empty; it must name a file or a directory." {
+		t.Errorf("without a template: %v", err)
+	}
 }
 
 func TestBuildTellsDoubts(t *testing.T) {
