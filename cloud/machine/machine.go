@@ -73,6 +73,8 @@ type Finding struct {
 	Fatal  bool   // no machine can run without it
 	Detail string // what was found, in one line
 	Remedy string // what the user can do about it; empty when OK
+
+	StateDir bool // another state directory may not have this problem
 }
 
 // Spec describes one boot.

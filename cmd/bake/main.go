@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -171,6 +172,9 @@ func exitCode(err error) int {
 // report shows a command's error. Errors in a template go to standard output, like all
 // other output about it; others go to standard error.
 func (p *program) report(err error) {
+	if errors.Is(err, syscall.EMFILE) {
+		err = fmt.Errorf("%w; allow bake more open files, such as with: ulimit -n 4096", err)
+	}
 	var usage usageError
 	var template *templateError
 	var ended exitStatus

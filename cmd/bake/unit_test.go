@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"os/user"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +21,16 @@ func TestSingleDash(t *testing.T) {
 	want := []string{"-v", "-h", "--var", "a=b", "--var=c=-d", "--var", "--color=false", "--parallel-builds", "-1", "-", "x", "--", "-var"}
 	if diff := cmp.Diff(want, singleDash(in)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestOpenFiles: an error about the limit on open files says what to do.
+func TestOpenFiles(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{stdout: newOutput(&out), stderr: newOutput(&out)}
+	p.report(fmt.Errorf("cannot start the ledger: %w", &os.PathError{Op: "open", Path: "x", Err: syscall.EMFILE}))
+	if want := "Error: cannot start the ledger: open x: too many open files; allow bake more open files, such as with: ulimit -n 4096\n"; out.String() != want {
+		t.Errorf("got %q, want %q", &out, want)
 	}
 }
 

@@ -46,11 +46,11 @@ func Run(ctx context.Context, f func()) error {
 				heap = size
 			}
 			if size > heap+maxHeap {
-				return fmt.Errorf("evaluating it takes more than %d GiB of memory: some value in it grows without bounds", maxHeap>>30)
+				return fmt.Errorf("evaluating it takes more than %d GiB of memory: some value in it grows without bounds, or it has too many values", maxHeap>>30)
 			}
 			used := cpuTime()
 			if used > cpu+maxCPU {
-				return fmt.Errorf("evaluating it takes more than %s of CPU time: some expression in it repeats without bounds", maxCPU)
+				return fmt.Errorf("evaluating it takes more than %s of CPU time: some expression in it repeats without bounds, or it has too many values that depend on each other", maxCPU)
 			}
 			if ctx.Err() == nil {
 				cancelled = used

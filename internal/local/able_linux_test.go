@@ -3,8 +3,10 @@ package local
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"bake/cloud/machine/sandbox"
@@ -59,4 +61,19 @@ func TestAble(t *testing.T) {
 			t.Errorf("%d: tried %d times, not %d: %v", i, tries, c.tries, err)
 		}
 	}
+}
+
+// TestRemedyOfTheDirectory: what is wrong with the directory of the cloud is said with the variable
+// that names another.
+func TestRemedyOfTheDirectory(t *testing.T) {
+	found, err := Examine(t.Context(), "/proc/none", slog.New(slog.DiscardHandler)) // where nothing can be created
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		if f.Name == "overlay file system" && !f.OK && strings.HasSuffix(f.Remedy, "; BAKE_CLOUD_DIR names the directory") {
+			return
+		}
+	}
+	t.Errorf("%+v", found)
 }

@@ -300,7 +300,10 @@ func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, erro
 // the error is its cause.
 func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding, err error) {
 	for _, f := range driver.Check(ctx) {
-		out = append(out, Finding(f))
+		if f.StateDir {
+			f.Remedy += "; BAKE_CLOUD_DIR names the directory"
+		}
+		out = append(out, Finding{Name: f.Name, OK: f.OK, Fatal: f.Fatal, Detail: f.Detail, Remedy: f.Remedy})
 	}
 	return out, context.Cause(ctx)
 }

@@ -142,15 +142,20 @@ func (d *Driver) checkStateDir() machine.Finding {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
-		return machine.Finding{Name: name, Fatal: true, Detail: (&os.PathError{Op: "statfs", Path: dir, Err: err}).Error(), Remedy: "choose a directory that you can read"}
+		return badStateDir(name, (&os.PathError{Op: "statfs", Path: dir, Err: err}).Error(), "choose a directory that you can read")
 	}
 	switch fs.Type {
 	case unix.OVERLAYFS_SUPER_MAGIC:
-		return machine.Finding{Name: name, Fatal: true, Detail: dir + " is on overlayfs, which cannot hold the writable layer of another overlay", Remedy: "put the state on a volume or another file system"}
+		return badStateDir(name, dir+" is on overlayfs, which cannot hold the writable layer of another overlay", "put the state on a volume or another file system")
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC:
-		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%s is on a file system of type %#x, which cannot hold the disks of machines", dir, fs.Type), Remedy: "put the state on a local file system such as ext4, xfs or btrfs"}
+		return badStateDir(name, fmt.Sprintf("%s is on a file system of type %#x, which cannot hold the disks of machines", dir, fs.Type), "put the state on a local file system such as ext4, xfs or btrfs")
 	}
 	return good(name, fmt.Sprintf("%s, %d GB free", dir, fs.Bavail*uint64(fs.Bsize)>>30))
+}
+
+// badStateDir returns a finding that another state directory may be without.
+func badStateDir(name, detail, remedy string) machine.Finding {
+	return machine.Finding{Name: name, Fatal: true, StateDir: true, Detail: detail, Remedy: remedy}
 }
 
 // checkOverlay mounts an overlay in the state directory, in a directory like those of machines. The
@@ -163,19 +168,19 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	}
 	probe, err := os.MkdirTemp(dir, ".check-")
 	if err != nil {
-		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that you can write to"}
+		return badStateDir(name, err.Error(), "choose a state directory that you can write to")
 	}
 	defer func() { _ = d.Remove(context.WithoutCancel(ctx), probe) }()
 	if err := d.Private(probe); err != nil {
-		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
+		return badStateDir(name, err.Error(), "choose a state directory that is yours")
 	}
 	for _, sub := range []string{"lower", upperDir, workDir, rootDir} {
 		if err := d.makeLayerDir(filepath.Join(probe, sub)); err != nil {
-			return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
+			return badStateDir(name, err.Error(), "choose a state directory that is yours")
 		}
 	}
 	if err := d.probe(ctx, "overlay", probe); err != nil {
-		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs"}
+		return badStateDir(name, err.Error(), "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs")
 	}
 	return good(name, "works on "+dir+" with its metadata in user attributes")
 }
