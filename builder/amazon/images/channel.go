@@ -218,10 +218,11 @@ func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) (err
 	if err := eachMove(ctx, moves, (*move).look); err != nil {
 		return err
 	}
-	moves = slices.DeleteFunc(slices.Clone(moves), func(m *move) bool { return len(m.before) > 0 && m.before[0].Image == m.image })
+	moves = slices.DeleteFunc(slices.Clone(moves), (*move).made)
 	if len(moves) == 0 {
 		return nil
 	}
+	parameter := moves[0].parameter
 	token := "bake run " + s.Run.ID + " " + uuid.NewString()
 	var locks []string
 	unlock := func(ctx context.Context) error {
@@ -236,11 +237,12 @@ func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) (err
 	}
 	err = eachMove(ctx, moves, (*move).still)
 	if err == nil {
+		moves = slices.DeleteFunc(moves, (*move).made)
 		err = a.write(ctx, moves)
 	}
 	left := unlock(ctx)
 	if err == nil && left != nil { // the channel has moved; the end of the run retries
-		s.Warn(ctx, "The channel %s has moved, but a lock on it is not removed yet: %s", moves[0].parameter, left)
+		s.Warn(ctx, "The channel %s has moved, but a lock on it is not removed yet: %s", parameter, left)
 		return nil
 	}
 	return errors.Join(err, left)
@@ -270,7 +272,11 @@ func (m *move) look(ctx context.Context) (err error) {
 	return err
 }
 
-// still returns an error if the channel has been moved since it was read.
+// made reports whether the channel named the image already when it was read.
+func (m *move) made() bool { return len(m.before) > 0 && m.before[0].Image == m.image }
+
+// still returns an error if the channel has been moved to another image since it was read.
+// The write of a promotion that was killed may arrive late: then the move is made.
 func (m *move) still(ctx context.Context) error {
 	now, err := m.History(ctx, m.region, m.parameter)
 	if err != nil {
@@ -278,6 +284,10 @@ func (m *move) still(ctx context.Context) error {
 	}
 	if len(now) == 0 && len(m.before) > 0 {
 		return fmt.Errorf("the channel %s was deleted meanwhile; look at it, and run the command again", m.parameter)
+	}
+	if newest(now) != newest(m.before) && now[0].Image == m.image {
+		m.before = now
+		return nil
 	}
 	if newest(now) != newest(m.before) {
 		return fmt.Errorf("the channel %s was moved to %s by %s at %s; look at it, and run the command again", m.parameter, now[0].Image, now[0].By, now[0].At.Format(time.RFC3339))

@@ -283,8 +283,9 @@ func TestMovedByAnother(t *testing.T) {
 		image  string
 		want   string // of the error
 	}{
-		"the same": {write, next[0].ID, ""},
-		"another":  {write, at[0].ID, "has written the channel"},
+		"the same":                 {write, next[0].ID, ""},
+		"the same before the lock": {write - 1, next[0].ID, ""},
+		"another":                  {write, at[0].ID, "has written the channel"},
 	} {
 		channel := "/bake/" + strings.ReplaceAll(name, " ", "-") + "/stable"
 		w.parameter(channel, at[0].ID)
@@ -295,6 +296,9 @@ func TestMovedByAnother(t *testing.T) {
 					Name: &channel, Value: &c.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
 				})
 				w.fatal(err)
+				if c.before < write {
+					w.until("the move is valid", func() bool { return w.channelAt("default", home, channel) == c.image })
+				}
 			}
 			serve(rw)
 		})
