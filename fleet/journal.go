@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bake/internal/filelock"
+	"bake/internal/hostpath"
 	"bake/run"
 )
 
@@ -85,7 +86,7 @@ const (
 
 // live reports whether a process runs the fleet.
 func (d folder) live() bool {
-	f, err := os.Open(d.path(lockFile))
+	f, err := hostpath.OpenRegular(d.path(lockFile))
 	if err != nil {
 		return false
 	}
@@ -200,10 +201,13 @@ func (p journalState) outcomes() (all []Outcome) {
 	return all
 }
 
+// maxJournal is far larger than the journal of any run, in bytes.
+const maxJournal = 256 << 20
+
 // read reads the journal of a run.
 func (d folder) read(id string) (journalState, error) {
 	p := journalState{began: map[string]began{}, ended: map[string]Outcome{}, open: map[string][]string{}}
-	data, err := os.ReadFile(d.path(id + journalEnd))
+	data, err := hostpath.ReadRegular(os.OpenFile, d.path(id+journalEnd), maxJournal)
 	if err != nil {
 		return p, err
 	}

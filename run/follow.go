@@ -9,11 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"sort"
 	"sync"
 
+	"bake/internal/hostpath"
 	"bake/step"
 )
 
@@ -118,7 +118,7 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 const maxTail = 2 * logPart
 
 func readFrom(path string, offset int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := hostpath.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"bake/internal/filelock"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 	"bake/step"
 	"bake/ui"
@@ -187,7 +188,7 @@ func (l *log) compress() error {
 		made.number = l.parts[n-1].number + 1
 	}
 	made.path = fmt.Sprintf("%s.%06d.jsonl.gz", strings.TrimSuffix(l.file.Name(), ".jsonl"), made.number)
-	in, err := os.Open(l.file.Name())
+	in, err := hostpath.OpenRegular(l.file.Name())
 	if err != nil {
 		return err
 	}
@@ -257,7 +258,7 @@ func (l *log) drop() error {
 	}
 	if kept.Len() > 0 {
 		err := wholefile.Write(first.path, 0o600, func(out *os.File) error {
-			old, err := os.Open(first.path)
+			old, err := hostpath.OpenRegular(first.path)
 			if err != nil {
 				return err
 			}

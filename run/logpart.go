@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -67,7 +66,7 @@ func (s State) parts(run string) string { return filepath.Join(s.Ledgers(), run+
 
 // logParts returns the parts in that file.
 func (s State) logParts(run string) (all []LogPart, err error) {
-	text, err := os.ReadFile(s.parts(run))
+	text, err := stateFile(s.parts(run))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err == nil {

@@ -357,7 +357,7 @@ func (s State) key(run, build string) string {
 	if err != nil || len(found) != 1 || filepath.Dir(found[0].KeyFile) != s.keys(run) {
 		return ""
 	}
-	text, err := os.ReadFile(found[0].KeyFile)
+	text, err := stateFile(found[0].KeyFile)
 	if err != nil {
 		return ""
 	}

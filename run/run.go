@@ -23,6 +23,7 @@ import (
 	"bake/engine"
 	"bake/golden/bakefile"
 	"bake/golden/pipeline"
+	"bake/internal/hostpath"
 	"bake/internal/login"
 	"bake/step"
 )
@@ -193,6 +194,14 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 	}
 	return out, nil
 }
+
+// stateFile returns the content of a file in the state directory.
+func stateFile(path string) ([]byte, error) {
+	return hostpath.ReadRegular(os.OpenFile, path, maxStateFile)
+}
+
+// maxStateFile is far larger than any file in the state directory that is read whole, in bytes.
+const maxStateFile = 64 << 20
 
 // teardownGrace limits the teardown of one build. Terminating an instance on EC2 takes a
 // minute or two, and deregistering the remains of a copy a few more.

@@ -18,6 +18,7 @@ import (
 
 	"bake/builder"
 	"bake/internal/filelock"
+	"bake/internal/hostpath"
 	"bake/step"
 	"bake/ui"
 )
@@ -169,7 +170,7 @@ func (s State) read(run string, handle func(io.Reader) error) error {
 }
 
 func readFile(path string, handle func(io.Reader) error) error {
-	f, err := os.Open(path)
+	f, err := hostpath.OpenRegular(path)
 	if err != nil {
 		return err
 	}
@@ -298,7 +299,7 @@ func (p *Past) live() {
 // written reports whether the log of a run is open for writing. A run that consists of
 // other runs has no ledger that would show that it is in progress.
 func (s State) written(run string) bool {
-	f, err := os.Open(s.Log(run))
+	f, err := hostpath.OpenRegular(s.Log(run))
 	if err != nil {
 		return false
 	}

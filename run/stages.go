@@ -160,13 +160,13 @@ const exportLimit = 8 << 20
 func (s State) Export(run string, key Key) ([]byte, error) {
 	e := exported{Run: run, Logins: map[string][]byte{}}
 	var err error
-	if e.Journal, err = os.ReadFile(s.Journal(run)); err != nil {
+	if e.Journal, err = stateFile(s.Journal(run)); err != nil {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
-	if e.Ledger, err = os.ReadFile(s.Ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if e.Ledger, err = stateFile(s.Ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
-	if e.Parts, err = os.ReadFile(s.parts(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if e.Parts, err = stateFile(s.parts(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
 	files, err := fs.Glob(os.DirFS(s.keys(run)), "*")
@@ -174,7 +174,7 @@ func (s State) Export(run string, key Key) ([]byte, error) {
 		return nil, err
 	}
 	for _, name := range files {
-		if e.Logins[name], err = os.ReadFile(filepath.Join(s.keys(run), name)); err != nil {
+		if e.Logins[name], err = stateFile(filepath.Join(s.keys(run), name)); err != nil {
 			return nil, err
 		}
 	}
@@ -257,14 +257,14 @@ func (s State) knowsMore(e exported) (bool, error) {
 	case err != nil: // missing, or unreadable
 		return false, nil
 	}
-	own, err := os.ReadFile(s.Journal(e.Run))
+	own, err := stateFile(s.Journal(e.Run))
 	if err != nil {
 		return false, err
 	}
 	if len(own) != len(e.Journal) || !bytes.Equal(own, e.Journal) {
 		return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
 	}
-	owned, err := os.ReadFile(s.Ledger(e.Run)) // the journals are equal, but the ledger may have grown
+	owned, err := stateFile(s.Ledger(e.Run)) // the journals are equal, but the ledger may have grown
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

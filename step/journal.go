@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bake/internal/filelock"
+	"bake/internal/hostpath"
 )
 
 // Results are the results in a journal.
@@ -189,7 +190,7 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 // The errors are those of OpenJournal. If the error is ErrLive or concerns a part after the head,
 // head is still set if it has been written.
 func ReadJournal(path string, head any) (Results, error) {
-	f, err := os.Open(path)
+	f, err := hostpath.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // Ledger is the durable list of the resources that a run owns. When a method returns nil, the
@@ -348,11 +350,7 @@ func (l *FileLedger) Close() error {
 // ReadHeader returns the first line of a ledger, even while its run is in progress. The header is
 // empty if the line has not been written yet or cannot be parsed.
 func ReadHeader(path string) (h Header, err error) {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() { // reading a FIFO could block
-		return h, err
-	}
-	f, err := os.Open(path)
+	f, err := hostpath.OpenRegular(path)
 	if err != nil {
 		return h, err
 	}

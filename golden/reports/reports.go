@@ -8,16 +8,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/google/uuid"
 
+	"bake/internal/hostpath"
 	"bake/internal/imagetag"
 	"bake/internal/wholefile"
 )
@@ -170,7 +169,7 @@ func (s Store) readFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	text, err := read(root.OpenFile, filepath.FromSlash(name), limit)
+	text, err := hostpath.ReadRegular(root.OpenFile, filepath.FromSlash(name), limit)
 	if err != nil {
 		return nil, fmt.Errorf("in %s: %w", s.Dir, err)
 	}
@@ -179,24 +178,6 @@ func (s Store) readFile(name string, limit int64) ([]byte, error) {
 
 // ReadFile reads a regular file of at most limit bytes. It does not block on other kinds of
 // files.
-func ReadFile(path string, limit int64) ([]byte, error) { return read(os.OpenFile, path, limit) }
-
-func read(open func(name string, flag int, perm fs.FileMode) (*os.File, error), name string, limit int64) ([]byte, error) {
-	f, err := open(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe would block
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than the limit of %d MB", name, limit>>20)
-	}
-	return text, err
+func ReadFile(path string, limit int64) ([]byte, error) {
+	return hostpath.ReadRegular(os.OpenFile, path, limit)
 }

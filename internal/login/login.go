@@ -89,6 +89,9 @@ func RunOf(dir string) string { return strings.TrimSuffix(filepath.Base(dir), su
 
 const suffix = ".keys"
 
+// maxMachine is far larger than the text of any machine, in bytes.
+const maxMachine = 1 << 20
+
 // Save records m in dir, with its private key if the key is not in a file of the user, and
 // returns m with the path of the key. Only this user can read the files in dir.
 func Save(dir string, m Machine, key string) (Machine, error) {
@@ -132,7 +135,7 @@ func Find(runs, run, build string) ([]Machine, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := wholefile.Read(path)
+		text, err := wholefile.Read(path, maxMachine)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

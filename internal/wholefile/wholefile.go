@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // WriteData is [Write] for data in memory.
@@ -103,13 +105,14 @@ func stays(there fs.FileInfo, err error) bool {
 // patience allows for programs that open new files for a moment, such as virus scanners.
 const patience = 2 * time.Second
 
-// Read reads a file that may be replaced at that moment, as [os.ReadFile] does.
-func Read(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	for limit := time.Now().Add(patience); inUse(err) && !stays(os.Lstat(path)) && time.Now().Before(limit); b, err = os.ReadFile(path) {
-		time.Sleep(time.Millisecond)
+// Read reads a regular file of at most limit bytes, which may be replaced at that moment.
+func Read(path string, limit int64) ([]byte, error) {
+	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		b, err := hostpath.ReadRegular(os.OpenFile, path, limit)
+		if !inUse(err) || stays(os.Lstat(path)) || time.Now().After(until) {
+			return b, err
+		}
 	}
-	return b, err
 }
 
 // direct writes to a file that cannot be replaced, such as a device. It does not wait until

@@ -21,7 +21,7 @@ func TestReplaceOpen(t *testing.T) {
 		if err := wholefile.WriteData(path, 0o644, []byte(data)); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := wholefile.Read(path); err != nil || string(got) != data {
+		if got, err := wholefile.Read(path, 1<<20); err != nil || string(got) != data {
 			t.Errorf("it holds %q, want %q, %v", got, data, err)
 		}
 	}
