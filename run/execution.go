@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -268,6 +269,9 @@ func (e *execution) finish(ctx context.Context, ended engine.Result) (Result, er
 	left, _ := e.ledger.Owned()
 	if err := e.closeJournal(e.journal, reachable || len(left) > 0); err != nil {
 		e.warn(fmt.Errorf("the journal of the run: %w", err), "")
+	}
+	if _, err := os.Stat(e.State.Journal(e.run.ID)); errors.Is(err, fs.ErrNotExist) { // deleted during the run
+		useful, reachable = false, false
 	}
 	result, err := conclude(ctx, e.Options, e.run, e.ledger, ended, Diagnosis{e.diags, e.template.Files()})
 	if _, wrong := errors.AsType[*TemplateError](err); err != nil && !wrong {
