@@ -24,6 +24,7 @@ var localSchema = &hcl.BodySchema{
 // localBlock defines the local value of a local block.
 func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
 	content, diags := block.Body.Content(localSchema)
+	diags, _ = schema.Misspelt(diags)
 	sensitive := false
 	if attr, ok := content.Attributes["sensitive"]; ok {
 		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)

@@ -17,7 +17,8 @@
 //
 // An optional argument whose value is null, an empty text or 0 is not set: the
 // field keeps its default, and no rule counts it as written. Templates pass the
-// empty values of variables on to mean just that. A bool, a list and a map are
+// empty values of variables on to mean just that. An empty text is no duration,
+// though, for Packer refuses that. A bool, a list and a map are
 // always what was written, and so is whatever a pointer holds.
 //
 // Embedded structs contribute their fields as if they were written in place.
@@ -25,11 +26,14 @@ package schema
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -282,11 +286,12 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 		}
 	}
 	content, diags := body.Content(schema)
-	d.diags = append(d.diags, diags...)
-	var misplaced map[string]bool
+	var meant, misplaced map[string]bool
 	if diags.HasErrors() {
+		diags, meant = Misspelt(diags)
 		misplaced = otherForm(body, fs)
 	}
+	d.diags = append(d.diags, diags...)
 	missing := body.MissingItemRange()
 	for _, f := range fs {
 		fv := v.FieldByIndex(f.index)
@@ -295,7 +300,7 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 		attr, written := content.Attributes[f.name]
 		switch {
 		case f.label:
-		case misplaced[f.name]:
+		case misplaced[f.name], meant[f.name] && !written && len(content.Blocks.OfType(f.name)) == 0:
 			d.src.failed[ptr] = true
 		case f.block:
 			d.block(f, content.Blocks.OfType(f.name), fv)
@@ -305,6 +310,22 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 			d.src.failed[ptr] = true
 		}
 	}
+}
+
+// suggested matches what the parser suggests for an unknown name.
+var suggested = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`Did you mean "([^"]+)"\?`) })
+
+// Misspelt returns the names that were probably meant by the unknown ones in diags, and the
+// diagnostics without those that follow from that: required arguments that are missing.
+func Misspelt(diags hcl.Diagnostics) (hcl.Diagnostics, map[string]bool) {
+	meant, follows := map[string]bool{}, map[string]bool{}
+	for _, d := range diags {
+		if m := suggested().FindStringSubmatch(d.Detail); m != nil {
+			meant[m[1]] = true
+			follows[fmt.Sprintf("The argument %q is required, but no definition was found.", m[1])] = true
+		}
+	}
+	return slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool { return follows[d.Detail] }), meant
 }
 
 // otherForm finds the blocks that were written as arguments, and the arguments
@@ -542,7 +563,7 @@ func nullWithin(val cty.Value) (name string) {
 
 func parseDuration(val cty.Value) (time.Duration, error) {
 	if val.AsString() == "" {
-		return 0, nil
+		return 0, errors.New(`"" is not a duration; leave the argument out, or set it to null, if it is not to be set`)
 	}
 	wait, err := time.ParseDuration(val.AsString())
 	if err != nil {

@@ -158,7 +158,7 @@ func TestDecode(t *testing.T) {
 			region = ""
 			count  = 0
 			ratio  = "0"
-			wait   = ""
+			wait   = "0s"
 			color  = ""
 			volume {
 				device = "d"
@@ -232,6 +232,7 @@ func TestComplaints(t *testing.T) {
 		{"name = \"x\"\nlist = \"one\"", `2: Invalid value: Argument "list": list of string required, but have string.`},
 		{"name = \"x\"\nlist = [[]]", `2: Invalid value: Argument "list": element 0: string required, but have tuple.`},
 		{"name = \"x\"\ntags = { a = \"b\", c = [] }", `2: Invalid value: Argument "tags": element "c": string required, but have tuple.`},
+		{"name = \"x\"\nwait = \"\"", `2: Invalid value: Argument "wait": "" is not a duration; leave the argument out, or set it to null, if it is not to be set.`},
 		{"name = \"x\"\nwait = \"5 minutes\"", `2: Invalid value: Argument "wait": "5 minutes" is not a duration such as "90s" or "5m".`},
 		{"name = \"x\"\ncolor = \"blue\"", `2: Invalid value: Argument "color": "blue" is not one of "red", "green".`},
 		{"name = \"x\"\nroot {\n device = \"r\"\n size = 1\n}\nroot {\n}", `6: Duplicate block: Only one "root" block is allowed here; the first one is at t.hcl:2,1-5.`},
@@ -242,6 +243,8 @@ func TestComplaints(t *testing.T) {
 		{"name = \"x\"\nlist = [\"a\", null]", `2: Null value: Argument "list": the element with index 1 is null. Omit it or set a value.`},
 		{"name = \"x\"\ntags = { a = \"b\", c = null }", `2: Null value: Argument "tags": "c" is null. Omit it or set a value.`},
 		{"name = \"x\"\nany = { a = null }", ``},
+		{"nam = \"x\"\ncount = 9", "1: Unsupported argument: An argument named \"nam\" is not expected here. Did you mean \"name\"?\n1: Nothing needed: Set needed."},
+		{"name = \"x\"\ncount = 9\nneded = \"y\"", `3: Unsupported argument: An argument named "neded" is not expected here. Did you mean "needed"?`},
 		// One error does not hide another, and none is reported twice.
 		{"volume {\n device = \"d\"\n size = -1\n}\nwait = \"soon\"", "1: Missing required argument: The argument \"name\" is required, but no definition was found.\n" +
 			"5: Invalid value: Argument \"wait\": \"soon\" is not a duration such as \"90s\" or \"5m\".\n" +

@@ -1,4 +1,4 @@
-# What is empty or 0 is not set, as what is null is not.
+# What is empty or 0 is not set, as what is null is not. Only a duration cannot be empty.
 
 variable "empty" {
   default = ""
@@ -6,7 +6,7 @@ variable "empty" {
 
 source "null" "a" {
   communicator = var.empty
-  ssh_timeout  = ""
+  ssh_timeout  = null
 }
 
 source "null" "b" {

@@ -45,10 +45,10 @@ type ImageFilter struct {
 func (s *Selection) Validate(c *schema.Checker, alternatives string) {
 	switch f := s.SourceAMIFilter; {
 	case f == nil:
-		if s.SourceAMI == "" {
+		if s.SourceAMI == "" && c.Known(&s.SourceAMIFilter) {
 			c.Errorf(&s.SourceAMI, "No source image", "Set %s.", alternatives)
 		}
-	case len(f.Owners) == 0 && s.SourceAMI == "" && c.Known(&s.SourceAMI):
+	case len(f.Owners) == 0 && s.SourceAMI == "" && c.Known(&f.Owners) && c.Known(&s.SourceAMI):
 		c.Errorf(&s.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anyone can publish an image under any name.")
 	}
 }
