@@ -84,8 +84,8 @@ func (c CellStatus) Does(now time.Time) string {
 }
 
 // Summary describes how the cells of a run of the fleet have ended, and what the user can
-// do next. local means that the run was on the local cloud.
-func (f *Fleet) Summary(s Status, local bool) string {
+// do next. local means that the run was on the local cloud, columns is as for [prose.Table.Within].
+func (f *Fleet) Summary(s Status, local bool, columns int) string {
 	then, by := "the next run of the fleet, or bake images promote, has it enter then", ""
 	if f.Engine != nil {
 		then, by = "the fleet has it enter then", " -by NAME"
@@ -112,7 +112,7 @@ func (f *Fleet) Summary(s Status, local bool) string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n%s", table, strings.Join(parts, ", "))
+	fmt.Fprintf(&b, "\n%s\n%s", table.Within(columns), strings.Join(parts, ", "))
 	for _, o := range s.Outcomes() {
 		for _, k := range o.Soaking {
 			fmt.Fprintf(&b, "\n%s may enter channel %s from %s on: %s", o.Image.ID, k.Channel, k.Until.Local().Format(time.DateTime), then)

@@ -49,7 +49,7 @@ func (p *program) cloudBases(ctx context.Context) error {
 		}
 		table.Row(b.Name, cmp.Or(b.Publisher, "-"), b.User, made, size, cmp.Or(b.Source, "-"))
 	}
-	p.say(table.String())
+	p.say(table.Within(p.stdout.columns()))
 	return nil
 }
 

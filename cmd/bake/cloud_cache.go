@@ -104,7 +104,7 @@ func (p *program) cloudCache(ctx context.Context, cache *localcloud.Cache, regio
 	for _, i := range all {
 		table.Row(i.ID, i.Created.Format(cacheTime), i.Used.Format(cacheTime), ui.Bytes(i.Bytes), i.About)
 	}
-	p.say(table.String())
+	p.say(table.Within(p.stdout.columns()))
 	p.say(prose.Count(len(all), "machine") + ": " + ui.Bytes(localcloud.Bytes(all)))
 	return nil
 }

@@ -71,6 +71,6 @@ func (p *program) cloudFaults(ctx context.Context, file string, remove bool) err
 	for i, rule := range r.Faults.Rules {
 		table.Row(r.Counts[i].Seen, r.Counts[i].Applied, string(rule))
 	}
-	p.say(table.String())
+	p.say(table.Within(p.stdout.columns()))
 	return nil
 }

@@ -44,7 +44,7 @@ func (p *program) cloudImages(ctx context.Context, region string) error {
 		for _, i := range images {
 			table.Row(i.ID, i.Owner, fmt.Sprintf("%.10s", i.Created), i.State, i.Name)
 		}
-		p.say(table.String())
+		p.say(table.Within(p.stdout.columns()))
 		return nil
 	})
 }

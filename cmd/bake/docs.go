@@ -251,7 +251,7 @@ func searchCommands(cmd *cobra.Command, text string) (found [][2]string) {
 			continue
 		}
 		var help strings.Builder
-		writeHelp(&help, c)
+		writeHelp(&help, c, helpWidth)
 		if hasWords(help.String(), text) && !c.HasAvailableSubCommands() {
 			found = append(found, [2]string{c.CommandPath() + " -h", c.Short})
 		}

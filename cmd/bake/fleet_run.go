@@ -127,7 +127,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		return false, nil, err
 	}
 	p.json.result = status
-	p.say(one.Summary(status, o.local))
+	p.say(one.Summary(status, o.local, p.stdout.columns()))
 	worst := fleet.Worst(status.Outcomes())
 	switch {
 	case err != nil:

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bake/golden/attest"
+	"bake/internal/prose"
 	"bake/run"
 )
 
@@ -103,14 +104,14 @@ func reads(cmd *cobra.Command) []string {
 	return names
 }
 
-// writeHelp prints the help of cmd: its description, commands, flags, exit codes,
-// environment, and examples.
-func writeHelp(w io.Writer, cmd *cobra.Command) {
+// writeHelp prints the help of cmd in so many columns: its description, commands, flags, exit
+// codes, environment, and examples.
+func writeHelp(w io.Writer, cmd *cobra.Command, columns int) {
 	about := cmd.Long
 	if about == "" {
 		about = cmd.Short
 	}
-	fmt.Fprintf(w, "%s\n\nUsage: %s\n", about, usageLine(cmd))
+	fmt.Fprintf(w, "%s\n\n%s\n", narrowed(about, columns), narrowed("Usage: "+usageLine(cmd), columns))
 	if len(cmd.Aliases) > 0 {
 		fmt.Fprintf(w, "Also known as: %s\n", strings.Join(cmd.Aliases, ", "))
 	}
@@ -121,11 +122,11 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 				rows = append(rows, [2]string{c.Name(), c.Short})
 			}
 		}
-		section(w, "Commands", rows)
+		section(w, columns, "Commands", rows)
 	}
-	section(w, "Flags", flagRows(cmd))
-	fmt.Fprintf(w, "\nExit codes:\n%s\n", indented(codesOf(cmd)))
-	section(w, "Environment", variableRows(cmd))
+	section(w, columns, "Flags", flagRows(cmd))
+	fmt.Fprintf(w, "\nExit codes:\n%s\n", narrowed(indented(codesOf(cmd)), columns))
+	section(w, columns, "Environment", variableRows(cmd))
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
 	}
@@ -147,7 +148,7 @@ func codesOf(cmd *cobra.Command) string {
 
 // section writes rows of a name and its meaning under a heading. Without rows it writes
 // nothing.
-func section(w io.Writer, heading string, rows [][2]string) {
+func section(w io.Writer, columns int, heading string, rows [][2]string) {
 	if len(rows) == 0 {
 		return
 	}
@@ -156,29 +157,42 @@ func section(w io.Writer, heading string, rows [][2]string) {
 		width = max(width, len(r[0]))
 	}
 	fmt.Fprintf(w, "\n%s:\n", heading)
+	room := columns - width - 4
 	for _, r := range rows {
-		lines := wrapped(r[1], max(40, helpWidth-width-4))
-		fmt.Fprintf(w, "  %-*s  %s\n", width, r[0], strings.Join(lines, "\n"+strings.Repeat(" ", width+4)))
+		if room < 40 { // names above their meanings
+			indent := "\n" + strings.Repeat(" ", 6)
+			fmt.Fprintf(w, "  %s%s%s\n", r[0], indent, strings.Join(prose.Wrapped(strings.Join(strings.Fields(r[1]), " "), columns-6), indent))
+			continue
+		}
+		fmt.Fprintf(w, "  %-*s  %s\n", width, r[0], strings.Join(prose.Wrapped(r[1], room), "\n"+strings.Repeat(" ", width+4)))
 	}
+}
+
+// narrowed returns a text of lines of up to helpWidth columns with lines of so many columns:
+// paragraphs are filled again, and long lines that are indented are divided.
+func narrowed(text string, columns int) string {
+	if columns >= helpWidth {
+		return text
+	}
+	var out []string
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		lines := strings.Split(paragraph, "\n")
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, " ") }) {
+			out = append(out, strings.Join(prose.Wrapped(strings.Join(lines, " "), columns), "\n"))
+			continue
+		}
+		for i, l := range lines {
+			rest := strings.TrimLeft(l, " ")
+			indent := strings.Repeat(" ", len(l)-len(rest))
+			lines[i] = indent + strings.Join(prose.Wrapped(rest, columns-len(indent)-2), "\n  "+indent)
+		}
+		out = append(out, strings.Join(lines, "\n"))
+	}
+	return strings.Join(out, "\n\n")
 }
 
 // helpWidth is how many columns help has, unless a single word needs more.
 const helpWidth = 100
-
-// wrapped returns the lines of a text, those that are longer than most divided between words.
-func wrapped(text string, most int) (lines []string) {
-	for line := range strings.SplitSeq(text, "\n") {
-		for len(line) > most {
-			at := strings.LastIndexByte(line[:most+1], ' ')
-			if at <= 0 {
-				break
-			}
-			lines, line = append(lines, line[:at]), line[at+1:]
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
 
 // flagRows lists the flags of cmd. A flag that is true by default is listed as set to
 // false, with the effect of that as its usage.

@@ -21,7 +21,7 @@ func TestHelp(t *testing.T) {
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
 		var out bytes.Buffer
-		writeHelp(&out, cmd)
+		writeHelp(&out, cmd, helpWidth)
 		parts := []string{"\nUsage: " + cmd.CommandPath(), "\nExit codes:\n"}
 		if cmd.HasAvailableSubCommands() {
 			parts = append(parts, "\nCommands:\n")
@@ -58,6 +58,28 @@ func TestHelp(t *testing.T) {
 	visit(p.root(nil))
 }
 
+// TestNarrowHelp: help fits into a narrow terminal, but for the names of flags and examples.
+func TestNarrowHelp(t *testing.T) {
+	p := &program{now: time.Now}
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		var out bytes.Buffer
+		writeHelp(&out, cmd, 40)
+		text, _, _ := strings.Cut(out.String(), "\nExamples:\n")
+		for line := range strings.Lines(text) {
+			if len(line) > 41 && !strings.HasPrefix(line, "  -") && strings.Contains(strings.TrimSpace(line), " ") {
+				t.Errorf("the help of %s has a line of %d characters: %s", cmd.CommandPath(), len(line)-1, line)
+			}
+		}
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				visit(c)
+			}
+		}
+	}
+	visit(p.root(nil))
+}
+
 // names reports whether a text has a word.
 func names(text, word string) bool {
 	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }), word)
@@ -79,7 +101,7 @@ func TestHelpOfReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			var help bytes.Buffer
-			writeHelp(&help, cmd)
+			writeHelp(&help, cmd, helpWidth)
 			if !names(help.String(), variable) {
 				t.Errorf("the help of bake %s lacks %s", command, variable)
 			}
@@ -91,7 +113,7 @@ func TestHelpOfReaders(t *testing.T) {
 func TestHelpNamesVariables(t *testing.T) {
 	p := &program{now: time.Now}
 	var help bytes.Buffer
-	writeHelp(&help, p.root(nil))
+	writeHelp(&help, p.root(nil), helpWidth)
 	own := regexp.MustCompile(`"(BAKE_[A-Z_]+)"`)
 	found := 0
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {

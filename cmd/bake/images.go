@@ -393,7 +393,7 @@ func (p *program) showImages(account string, all []images.Image, of *channelOf, 
 	p.json.result = imagesResult{account, list(all), of}
 	switch {
 	case len(all) > 0:
-		p.say(images.Text(account, all, p.now()))
+		p.say(images.Text(account, all, p.now(), p.stdout.columns()))
 	case err == nil:
 		p.say("No images.")
 	}
@@ -414,7 +414,7 @@ func (p *program) showInstances(account string, all []images.Instance, err error
 	p.json.result = instancesResult{account, list(all)}
 	switch {
 	case len(all) > 0:
-		p.say(images.InstancesText(all, p.now()))
+		p.say(images.InstancesText(all, p.now(), p.stdout.columns()))
 	case err == nil:
 		p.say("No instances.")
 	}

@@ -99,7 +99,7 @@ func (p *program) imagesDiff(cmd *cobra.Command, o *diffOptions) error {
 	}
 	if d.A.ID != "" {
 		p.json.result = d
-		p.say(d.Comparison.Text())
+		p.say(d.Comparison.Text(p.stdout.columns()))
 		if d.Contents != nil {
 			p.say("\n" + d.Contents.Text())
 		}

@@ -83,7 +83,7 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 		p.json.result = orphansResult{list(found), []string{}}
 		switch {
 		case len(found) > 0:
-			p.say(images.OrphansText(found))
+			p.say(images.OrphansText(found, p.stdout.columns()))
 		case err == nil: // otherwise they are not all
 			p.say("No snapshots without their image.")
 		}

@@ -179,7 +179,7 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 // prune shows a plan and, on request, carries it out.
 func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, g images.Guards, plan *images.Plan, result *pruneResult) error {
 	result.Images = append(result.Images, plan.Images...)
-	p.say(plan.Text(o.byTemplate(), o.max))
+	p.say(plan.Text(o.byTemplate(), o.max, p.stdout.columns()))
 	if plan.Empty() {
 		return nil
 	}

@@ -66,6 +66,23 @@ func (o *output) draws() bool { return terminal.Draws(o.Writer) }
 // or its content may be shown on one later.
 func (o *output) colors() bool { return o.draws() || !terminal.Is(o.Writer) }
 
+// columns returns the width of o, 0 if it is no terminal.
+func (o *output) columns() int {
+	if !terminal.Is(o.Writer) {
+		return 0
+	}
+	width, _ := o.size()
+	return width
+}
+
+// helpColumns returns how many columns help has on o.
+func (o *output) helpColumns() int {
+	if width := o.columns(); width > 0 {
+		return min(width, helpWidth)
+	}
+	return helpWidth
+}
+
 // size returns the size of o in cells, 80 by 24 if it is no terminal.
 func (o *output) size() (width, height int) {
 	if f := o.file(); f != nil {

@@ -53,7 +53,7 @@ func (p *program) root(args []string) *cobra.Command {
 	}
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd) })
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd, p.stdout.helpColumns()) })
 	root.SetHelpCommand(p.helpCommand(root))
 	root.SetFlagErrorFunc(flagError)
 	return root
@@ -113,7 +113,7 @@ func (p *program) commands(args []string) []*cobra.Command {
 // noCommand handles a command group that was called without a subcommand.
 func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		writeHelp(p.stderr, cmd)
+		writeHelp(p.stderr, cmd, p.stderr.helpColumns())
 		return errors.Join(errReported, unknownCommand{})
 	}
 	if args[0] == "help" && cmd.HasParent() {
@@ -122,7 +122,7 @@ func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 				cmd = c
 			}
 		}
-		writeHelp(p.stdout, cmd)
+		writeHelp(p.stdout, cmd, p.stdout.helpColumns())
 		return nil
 	}
 	text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
@@ -146,7 +146,7 @@ func (p *program) helpCommand(root *cobra.Command) *cobra.Command {
 			if err != nil || len(rest) > 0 {
 				return p.noCommand(root, args)
 			}
-			writeHelp(p.stdout, cmd)
+			writeHelp(p.stdout, cmd, p.stdout.helpColumns())
 			return nil
 		},
 	}

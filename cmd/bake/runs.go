@@ -64,7 +64,7 @@ func (p *program) listRuns() error {
 		}
 		table.Row(run.ShortID(r.Run), r.Started.Local().Format(time.DateTime), r.Elapsed.Round(time.Second), result, left, imagesOf(r), prose.OneLine(r.Command))
 	}
-	text := table.String()
+	text := table.Within(p.stdout.columns())
 	for _, r := range all {
 		if r.Damage != "" {
 			text += fmt.Sprintf("\nRun %s is damaged: %s", run.ShortID(r.Run), prose.Printable(r.Damage))

@@ -142,7 +142,7 @@ func Count(n int, what string) string {
 // Table formats rows of cells in columns that are as wide as their widest cell, two spaces
 // apart. The zero value is empty.
 type Table struct {
-	rows strings.Builder
+	rows [][]string
 }
 
 // NewTable returns a table whose first row consists of these cells.
@@ -155,20 +155,74 @@ func NewTable(heads ...any) *Table {
 // Row adds a row. Each cell is formatted by [fmt.Sprint] and [Printable]. The last cell
 // does not widen its column, and a row with a single cell ends the columns above it.
 func (t *Table) Row(cells ...any) {
+	row := make([]string, len(cells))
 	for i, c := range cells {
-		if i > 0 {
-			t.rows.WriteByte('\t')
-		}
-		t.rows.WriteString(Printable(fmt.Sprint(c)))
+		row[i] = Printable(fmt.Sprint(c))
 	}
-	t.rows.WriteByte('\n')
+	t.rows = append(t.rows, row)
 }
 
 // String returns the table, with the end of a line after each row but the last.
 func (t *Table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprint(w, t.rows.String())
+	for _, row := range t.rows {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
 	_ = w.Flush() // into memory
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// Within is String for a terminal of so many columns; 0 is any number. If a row is longer,
+// each row becomes a block: its first cell, and below it the others that have a value, each
+// with its head. The first row holds the heads.
+func (t *Table) Within(columns int) string {
+	text := t.String()
+	if columns <= 0 || len(t.rows) < 2 || fits(text, columns) {
+		return text
+	}
+	heads, width := t.rows[0], 0
+	for _, h := range heads {
+		width = max(width, utf8.RuneCountInString(h))
+	}
+	var lines []string
+	for _, row := range t.rows[1:] {
+		for i, cell := range row {
+			switch cell = strings.TrimSpace(cell); {
+			case cell == "" || cell == "-" && i > 0:
+			case i == 0:
+				lines = append(lines, Wrapped(cell, columns)...)
+			default:
+				text := strings.Join(Wrapped(cell, max(10, columns-width-4)), "\n"+strings.Repeat(" ", width+4))
+				lines = append(lines, fmt.Sprintf("  %-*s  %s", width, heads[i], text))
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// fits reports whether no line of text is longer than so many columns.
+func fits(text string, columns int) bool {
+	for line := range strings.SplitSeq(text, "\n") {
+		if utf8.RuneCountInString(strings.TrimRight(line, " ")) > columns {
+			return false
+		}
+	}
+	return true
+}
+
+// Wrapped returns the lines of a text, those that are longer than most bytes divided between
+// words.
+func Wrapped(text string, most int) (lines []string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		for len(line) > most {
+			at := strings.LastIndexByte(line[:most+1], ' ')
+			if at <= 0 {
+				break
+			}
+			lines, line = append(lines, line[:at]), line[at+1:]
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

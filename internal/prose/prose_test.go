@@ -91,6 +91,20 @@ func TestTable(t *testing.T) {
 	if got, want := groups.String(), "first\n  a  b\nsecond\n  wide  b"; got != want {
 		t.Errorf("the groups are\n%q, not\n%q", got, want)
 	}
+	if got := table.Within(19); got != table.String() {
+		t.Errorf("a table that fits is\n%q", got)
+	}
+	folded := NewTable("NAME", "N", "NOTE")
+	folded.Row("web", 12, "-")
+	folded.Row("db", 3, "a note of some words")
+	folded.Row("", "", "  and more")
+	const blocks = "web\n  N     12\ndb\n  N     3\n  NOTE  a note of\n        some words\n  NOTE  and more"
+	if got := folded.Within(20); got != blocks {
+		t.Errorf("the blocks are\n%s\nnot\n%s", got, blocks)
+	}
+	if got := folded.Within(0); got != folded.String() {
+		t.Errorf("without a terminal the table is\n%s", got)
+	}
 	if got := new(Table).String(); got != "" {
 		t.Errorf("an empty table is %q", got)
 	}

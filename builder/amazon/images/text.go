@@ -12,12 +12,12 @@ import (
 	"bake/internal/prose"
 )
 
-// The text is for a terminal: texts from external sources, such as names and tags, are
-// escaped.
+// The text is for a terminal, with the number of columns that the functions take, if it is not 0.
+// Texts from external sources, such as names and tags, are escaped.
 
 // Text returns a table of images. It shows the owners of images that do not belong to
 // account.
-func Text(account string, all []Image, now time.Time) string {
+func Text(account string, all []Image, now time.Time, columns int) string {
 	if !slices.ContainsFunc(all, func(i Image) bool { return i.Owner != account }) {
 		table := prose.NewTable("NAME", "ID", "REGION", "CREATED", "STATE", "GIB", "LAST LAUNCHED")
 		for _, i := range all {
@@ -27,22 +27,22 @@ func Text(account string, all []Image, now time.Time) string {
 			}
 			table.Row(i.Name, i.ID, i.Region, i.Created.Format(time.DateOnly), state, i.size(), day(i.LastLaunched))
 		}
-		return table.String()
+		return table.Within(columns)
 	}
 	table := prose.NewTable("NAME", "ID", "REGION", "OWNER", "CREATED", "STATE", "GIB")
 	for _, i := range all {
 		table.Row(i.Name, i.ID, i.Region, i.Owner, i.Created.Format(time.DateOnly), i.status(now), i.size())
 	}
-	return table.String()
+	return table.Within(columns)
 }
 
 // InstancesText returns a table of instances and their images.
-func InstancesText(all []Instance, now time.Time) string {
+func InstancesText(all []Instance, now time.Time, columns int) string {
 	table := prose.NewTable("INSTANCE", "REGION", "STATE", "LAUNCHED", "IMAGE", "OWNER", "NAME", "NOTE")
 	for _, i := range all {
 		table.Row(i.ID, i.Region, i.State, day(&i.Launched), i.Image, cmp.Or(i.ImageOwner, "-"), cmp.Or(i.ImageName, "-"), i.Note(now))
 	}
-	return table.String()
+	return table.Within(columns)
 }
 
 // day returns the day of a time, "-" if there is none.
@@ -80,7 +80,7 @@ func (r Removal) Text() string {
 // Text returns a table of the images that the plan changes, and a line with their count.
 // retires means that images are deprecated and disabled before they are removed, and most
 // is the maximum number of removals, in the format of [ParseShare].
-func (p *Plan) Text(retires bool, most string) string {
+func (p *Plan) Text(retires bool, most string, columns int) string {
 	table := prose.NewTable("ACTION", "NAME", "ID", "REGION", "CREATED", "GIB", "LAST LAUNCHED", "REASON")
 	for _, i := range p.Images {
 		if i.Action == PlanKeep {
@@ -97,7 +97,7 @@ func (p *Plan) Text(retires bool, most string) string {
 	}
 	text := ""
 	if len(p.Images) > count(PlanKeep) {
-		text = table.String() + "\n"
+		text = table.Within(columns) + "\n"
 	}
 	stages := ""
 	if retires {
@@ -110,7 +110,7 @@ func (p *Plan) Text(retires bool, most string) string {
 
 // OrphansText returns a table of snapshots, those to delete first, and a line with their
 // cost.
-func OrphansText(all []Orphan) string {
+func OrphansText(all []Orphan, columns int) string {
 	table := prose.NewTable("SNAPSHOT", "REGION", "CREATED", "GIB", "IMAGE", "NOTE")
 	n, cost := 0, 0.0
 	for _, kept := range []bool{false, true} {
@@ -130,11 +130,11 @@ func OrphansText(all []Orphan) string {
 			table.Row(s.ID, s.Region, s.Created.Format(time.DateOnly), fmt.Sprintf("%.1f", float64(s.Bytes)/(1<<30)), cmp.Or(s.Image, "-"), note)
 		}
 	}
-	return table.String() + fmt.Sprintf("\n%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n)
+	return table.Within(columns) + fmt.Sprintf("\n%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n)
 }
 
 // Text returns a table of the differences; a sentence if there are none.
-func (c Comparison) Text() string {
+func (c Comparison) Text(columns int) string {
 	if len(c.Differences) == 0 {
 		return "No differences in attributes, tags, block devices and sharing."
 	}
@@ -146,7 +146,7 @@ func (c Comparison) Text() string {
 		}
 		table.Row(d.What, a, b)
 	}
-	return table.String()
+	return table.Within(columns)
 }
 
 // Text returns all details of the image, as seen by an account.
