@@ -216,3 +216,50 @@ type clock struct {
 
 func (c clock) Now() time.Time                                   { return c.now() }
 func (c clock) Sleep(ctx context.Context, _ time.Duration) error { return context.Cause(ctx) }
+
+// TestStartForgets checks that a start deletes the instances that ended long ago, and what is
+// kept of deregistered images that nothing was made from.
+func TestStartForgets(t *testing.T) {
+	dir := t.TempDir()
+	rows := func(table string) int {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(dir, "ec2", table, "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	var stopped, recent, parent string
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+		client, ctx := s.EC2("default", "us-east-1"), t.Context()
+		img, unused := made(t, client, "parent"), made(t, client, "unused")
+		parent, stopped = *img.ImageId, *run(t, client, ec2.RunInstancesInput{ImageId: img.ImageId}).InstanceId
+		for _, id := range []*string{img.ImageId, unused.ImageId} {
+			got[*ec2.DeregisterImageOutput](t)(client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id}))
+		}
+		recent = *run(t, client, ec2.RunInstancesInput{}).InstanceId
+		got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{recent}}))
+		await(t, client, recent, types.InstanceStateNameTerminated)
+		if ended, graves := rows("instances"), rows("deregistered-images"); ended < 2 || graves != 2 {
+			t.Errorf("%d instances and %d deregistered images", ended, graves)
+		}
+	})
+	before := rows("instances")
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+		if n := rows("instances"); n != before {
+			t.Errorf("%d instances of %d are left at once", n, before)
+		}
+	})
+	later := clock{now: func() time.Time { return time.Now().Add(2 * time.Hour) }}
+	serveOnce(t, cloud.Options{Dir: dir, Clock: later}, func(s *cloudtest.Server) {
+		if _, err := os.Stat(filepath.Join(dir, "ec2", "instances", recent+".json")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("an instance that ended two hours ago: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ec2", "instances", stopped+".json")); err != nil {
+			t.Errorf("an instance that did not end: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ec2", "deregistered-images", parent+".json")); err != nil || rows("deregistered-images") != 1 {
+			t.Errorf("the image of an instance: %v; %d images are kept", err, rows("deregistered-images"))
+		}
+	})
+}

@@ -10,9 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Table stores the objects of one kind, keyed by id: in memory, and on disk as one JSON file each,
@@ -36,26 +39,46 @@ func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 	if err != nil {
 		return nil, err
 	}
+	var ids []string
 	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok { // an unfinished write
-			if err := os.Remove(name); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+			ids = append(ids, id)
+		} else if err := os.Remove(filepath.Join(dir, e.Name())); err != nil { // an unfinished write
 			return nil, err
 		}
-		row := new(T)
-		if err := json.Unmarshal(data, row); err != nil {
-			return nil, fmt.Errorf("%s is damaged: %w", name, err)
-		}
-		t.Rows[id] = row
+	}
+	rows := make([]*T, len(ids))
+	var g errgroup.Group
+	for part := range runtime.GOMAXPROCS(0) {
+		g.Go(func() (err error) {
+			for i := part; i < len(ids) && err == nil; i += runtime.GOMAXPROCS(0) {
+				rows[i] = new(T)
+				err = readRow(t.path(ids[i]), rows[i])
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, id := range ids {
+		t.Rows[id] = rows[i]
 	}
 	return t, nil
+}
+
+// path is the file of the row id.
+func (t *Table[T]) path(id string) string { return filepath.Join(t.dir, id+".json") }
+
+func readRow(name string, row any) error {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, row); err != nil {
+		return fmt.Errorf("%s is damaged: %w", name, err)
+	}
+	return nil
 }
 
 // NameID derives an id from a name and its namespace, such as account and region. Names may contain
@@ -100,7 +123,7 @@ func (t *Table[T]) Put(id string, row *T) error {
 	if err := json.Unmarshal(data, stored); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(t.dir, id+".json"), data); err != nil {
+	if err := replaceFile(t.path(id), data); err != nil {
 		return err
 	}
 	t.Rows[id] = stored
@@ -142,17 +165,19 @@ func (t *Table[T]) Change(id string, change func(*T) error) error {
 	return t.Put(id, next)
 }
 
-// Drop deletes the row with that id, if it exists.
-func (t *Table[T]) Drop(id string) error {
-	if err := os.Remove(filepath.Join(t.dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// Drop deletes the rows with those ids, if they exist.
+func (t *Table[T]) Drop(ids ...string) error {
+	for _, id := range ids {
+		if err := os.Remove(t.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		delete(t.Rows, id)
+		t.wrote()
 	}
-	if err := SyncDir(t.dir); err != nil {
-		return err
+	if len(ids) == 0 {
+		return nil
 	}
-	delete(t.Rows, id)
-	t.wrote()
-	return nil
+	return SyncDir(t.dir)
 }
 
 // Marshal returns the JSON form of v, indented and without null or empty fields, of which the SDK's

@@ -28,6 +28,35 @@ func (s *state) addTombstone(img *image) error {
 	}})
 }
 
+// forgetDeregistered deletes the tombstones that nothing leads to any more: no image, in the
+// recycle bin or out of it, and no instance was made from those images.
+func (s *state) forgetDeregistered() error {
+	needed := map[string]bool{}
+	need := func(id *string) {
+		for id != nil && !needed[*id] {
+			needed[*id] = true
+			grave, ok := s.graves.Get(*id)
+			if !ok {
+				return // what an image was made from is needed by the image itself
+			}
+			id = grave.SourceImageId
+		}
+	}
+	for _, img := range s.images.Rows {
+		need(img.SourceImageId)
+	}
+	for id, d := range s.recycled.Rows {
+		if d.Image != nil {
+			need(&id)
+			need(d.Image.SourceImageId)
+		}
+	}
+	for _, in := range s.instances.Rows {
+		need(in.ImageId)
+	}
+	return s.graves.Drop(slices.DeleteFunc(s.graves.IDs(), func(id string) bool { return needed[id] })...)
+}
+
 // known returns an image of a region, with any owner, even if it has been deregistered.
 func (s *state) known(id, region string) (types.Image, bool) {
 	if img, ok := s.images.Get(id); ok {

@@ -147,15 +147,13 @@ func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 
 // forgetEnded deletes the instances that were terminated more than terminatedFor ago.
 func (s *state) forgetEnded() error {
-	for _, id := range s.instances.IDs() {
-		in, _ := s.instances.Get(id)
+	var ended []string
+	for id, in := range s.instances.Rows {
 		if in.Ended != nil && s.now().Sub(*in.Ended) >= terminatedFor {
-			if err := s.forget(id); err != nil {
-				return err
-			}
+			ended = append(ended, id)
 		}
 	}
-	return nil
+	return s.forget(ended...)
 }
 
 // findInstances returns the caller's instances with those ids, in that order, without

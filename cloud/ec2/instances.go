@@ -378,16 +378,16 @@ func tail(name string, limit int64) ([]byte, time.Time, error) {
 	return text, info.ModTime(), err
 }
 
-// forget deletes everything that belongs to a terminated instance.
-func (s *state) forget(id string) error {
-	if err := s.instances.Drop(id); err != nil {
-		return err
+// forget deletes everything that belongs to terminated instances, the rows last: what a
+// crash leaves is forgotten by the next call.
+func (s *state) forget(ids ...string) error {
+	for _, id := range ids {
+		if err := os.Remove(s.consoleFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		delete(s.disks, id)
 	}
-	delete(s.disks, id)
-	if err := os.Remove(s.consoleFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return s.instances.Drop(ids...)
 }
 
 func (s *state) DescribeInstanceAttribute(ctx context.Context, in *ec2.DescribeInstanceAttributeInput) (*ec2.DescribeInstanceAttributeOutput, error) {

@@ -667,7 +667,7 @@ func (e *env) consoleFile(id string) string {
 // stopped.
 func (s *Service) repair(ctx context.Context) error {
 	err := s.update(func(st *state) error {
-		return errors.Join(st.repairImports(), st.repairStoreTasks(), st.repairExports(), st.repairGroups(), st.repairInterfaces())
+		return errors.Join(st.forgetEnded(), st.forgetDeregistered(), st.repairImports(), st.repairStoreTasks(), st.repairExports(), st.repairGroups(), st.repairInterfaces())
 	})
 	if err != nil {
 		return err
