@@ -79,6 +79,7 @@ type Driver struct {
 
 	executable string // this program's file, if it is known
 	spares     spares
+	runs       answers
 
 	mu    sync.Mutex
 	disks map[string]bool // directories of machines that run or are starting

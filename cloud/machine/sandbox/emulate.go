@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +36,34 @@ func (e cannotRun) Error() string { return e.why + ": " + e.remedy }
 
 // Runs implements [machine.Driver].
 func (d *Driver) Runs(arch string) error {
-	_, err := emulator(arch, exec.LookPath, binfmtDir, release())
+	return d.runs.of(arch, time.Now(), func() error {
+		_, err := emulator(arch, exec.LookPath, binfmtDir, release())
+		return err
+	})
+}
+
+// answers holds what is known of processors, by name: every list of images asks, and looking for
+// an emulator takes a walk along the PATH.
+type answers struct{ known sync.Map }
+
+type answer struct {
+	err error
+	at  time.Time
+}
+
+// refusalHolds is how long a processor counts as one that has no emulator. The user may install one.
+const refusalHolds = 10 * time.Second
+
+// of returns the answer of ask. One that is known already is returned again, a refusal for
+// refusalHolds.
+func (a *answers) of(arch string, now time.Time, ask func() error) error {
+	if last, ok := a.known.Load(arch); ok {
+		if l := last.(answer); l.err == nil || now.Sub(l.at) < refusalHolds {
+			return l.err
+		}
+	}
+	err := ask()
+	a.known.Store(arch, answer{err, now})
 	return err
 }
 

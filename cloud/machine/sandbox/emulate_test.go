@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // program writes the header of a program file, with a loader unless it is static.
@@ -85,5 +86,25 @@ func TestRegistration(t *testing.T) {
 		`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:POCF`
 	if got := registration("arm64", "/usr/bin/qemu-aarch64-static"); got != want {
 		t.Errorf("%s, not %s", got, want)
+	}
+}
+
+// TestRunsOnce: whether programs of a processor run is looked up once; that they do not, again
+// after a while.
+func TestRunsOnce(t *testing.T) {
+	var a answers
+	asked, now, missing := 0, time.Now(), errors.New("missing")
+	for i, step := range []struct {
+		after time.Duration
+		found error
+		want  error
+		asked int
+	}{
+		{0, missing, missing, 1}, {refusalHolds - 1, nil, missing, 1}, {refusalHolds, nil, nil, 2}, {time.Hour, missing, nil, 2},
+	} {
+		err := a.of("arm64", now.Add(step.after), func() error { asked++; return step.found })
+		if !errors.Is(err, step.want) || asked != step.asked {
+			t.Errorf("step %d: %v after %d questions", i, err, asked)
+		}
 	}
 }
