@@ -262,8 +262,8 @@ func (c *Cloud) imageParameters(ctx context.Context) (map[string]string, error) 
 	return c.ssm.Images(ctx)
 }
 
-// Prepare starts the work that the first bake would otherwise wait for, in the background.
-func (c *Cloud) Prepare() { c.ec2.Prepare() }
+// ExpectKey prepares for an RSA key pair that a client will create soon, in the background.
+func (c *Cloud) ExpectKey() { c.ec2.ExpectKey() }
 
 // Serve answers requests on l until Close, and records the URL, so that another process's
 // [InUseError] can report it. It returns nil after Close.

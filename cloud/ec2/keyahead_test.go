@@ -5,7 +5,7 @@ import "testing"
 // TestKeyAhead checks that a key generated in advance is used only once.
 func TestKeyAhead(t *testing.T) {
 	s := &Service{}
-	s.Prepare()
+	s.ExpectKey()
 	ahead, err := (*s.ahead.Load())()
 	if err != nil {
 		t.Fatal(err)

@@ -62,15 +62,16 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 // second.
 func makeKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }
 
-// Prepare generates the key of the first key pair in the background, so that the first
-// bake does not wait for it.
-func (s *Service) Prepare() {
+// ExpectKey generates the key of the next RSA key pair in the background, unless it has done
+// so already.
+func (s *Service) ExpectKey() {
 	key := sync.OnceValues(makeKey)
-	s.ahead.Store(&key)
-	go func() { _, _ = key() }()
+	if s.ahead.CompareAndSwap(nil, &key) {
+		go func() { _, _ = key() }()
+	}
 }
 
-// rsaKey returns a new key: the one that Prepare has generated, if it is unused, or
+// rsaKey returns a new key: the one that ExpectKey has generated, if it is unused, or
 // another.
 func (s *Service) rsaKey() (*rsa.PrivateKey, error) {
 	if key := s.ahead.Swap(nil); key != nil {

@@ -211,7 +211,7 @@ type Service struct {
 	measured  sync.Map      // sizes of layers, which never change
 	measuring chan struct{} // full while a layer is measured
 
-	ahead atomic.Pointer[func() (*rsa.PrivateKey, error)] // see Prepare
+	ahead atomic.Pointer[func() (*rsa.PrivateKey, error)] // see ExpectKey
 
 	launchingFleet sync.Mutex // held during a fleet launch, so that a client token is used only once
 }

@@ -124,6 +124,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err := p.showCloud(c, console); err != nil {
 		return err
 	}
+	c.ExpectKey()
 	if o.open && console != nil {
 		go func() { // the browser may stay in the foreground
 			if err := browse(ctx, console.Ticket()); err != nil && ctx.Err() == nil {

@@ -114,6 +114,10 @@ type Cloud struct {
 	// owners and filters, and what to do; it may be empty.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
+	// ExpectKey prepares for an RSA key pair that will be created soon, if this process serves
+	// the cloud; otherwise it is nil.
+	ExpectKey func()
+
 	close func(stop context.Context) error
 }
 

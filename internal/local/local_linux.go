@@ -121,7 +121,6 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}()
 	if o.Launches {
 		driver.Prepare()
-		c.Prepare()
 	}
 	if err := able(o.Dir, bootID, func() error { return fatal(ctx, driver) }); err != nil {
 		return nil, err
@@ -153,7 +152,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	go func() { served <- c.Serve(l) }()
 	return &Cloud{
 		Endpoint: seen.Endpoint, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
-		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store),
+		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store), ExpectKey: c.ExpectKey,
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
 				return errors.Join(err, shut(stop), <-served)

@@ -49,7 +49,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 // standIn returns the local cloud as a replacement for AWS.
 func standIn(c *local.Cloud) amazon.Cloud {
 	return amazon.Cloud{
-		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion, Explain: c.Explain,
+		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion, Explain: c.Explain, ExpectKey: c.ExpectKey,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			var d net.Dialer
 			conn, err := d.DialContext(ctx, network, addr)

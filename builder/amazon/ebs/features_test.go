@@ -843,3 +843,24 @@ func TestPlainCalls(t *testing.T) {
 		t.Errorf("%d calls: %s", len(w.Calls), tally(w.Calls))
 	}
 }
+
+// TestExpectKey: a cloud that makes keys itself learns of an RSA key pair at the start of the
+// build, and of no other.
+func TestExpectKey(t *testing.T) {
+	for options, want := range map[string]int{"": 1, `temporary_key_pair_type = "ed25519"`: 0, `ssh_password = "x"`: 0, `communicator = "none"`: 0} {
+		w := newWorld(t)
+		expected := 0
+		w.Cloud.ExpectKey = func() { expected++ }
+		b := w.Bake(t)
+		body := strings.NewReplacer("most_recent = true", "most_recent = false", `temporary_key_pair_type = "ed25519"`, options).Replace(plain("ami_name = \"keys\""))
+		if _, err := b.Build(t.Context(), body); err == nil || !strings.Contains(err.Error(), "match") {
+			t.Errorf("%s: %v; several images match", options, err)
+		}
+		if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+			t.Error(err)
+		}
+		if expected != want {
+			t.Errorf("%s: %d RSA key pairs were expected, not %d", options, expected, want)
+		}
+	}
+}

@@ -57,6 +57,10 @@ type Cloud struct {
 	// owners and filters, and what to do. The result may be empty. Explain may be nil.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
+	// ExpectKey prepares the cloud for an RSA key pair that a build will create soon: making
+	// one takes the processor some time. It may be nil.
+	ExpectKey func()
+
 	// Users finds what uses images of a region that will be replaced by new ones of the
 	// same name or, with must, only uses that prevent the replacement. It ignores queries
 	// that are not permitted. Nil means that uses are not queried.

@@ -64,6 +64,7 @@ func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 	b := &Build{ID: q.id, Session: session, Owner: owner, Scope: s, Src: q.src, Texts: interpolate.New(s, q.src, session.Region)}
 	if q.Launch != nil {
 		b.Machines = &launch.Launcher{Options: q.Launch, Src: q.src, Session: session, Owner: owner, Scope: s, Devices: q.Devices}
+		b.Machines.ExpectKey()
 	}
 	if q.Image != nil {
 		b.Images = &image.Maker{Options: q.Image, Src: q.src, Session: session, Owner: owner, Scope: s, BuildRegion: &q.Access.Region}

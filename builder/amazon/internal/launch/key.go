@@ -46,16 +46,27 @@ func (l *Launcher) KeptKey(name, private string) (Key, error) {
 	return k, nil
 }
 
-// KeyPair makes the temporary key pair, unless the options define another way to log in.
-func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
-	given := l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth
+// makesKey reports whether the machine gets a temporary key pair.
+func (l *Launcher) makesKey() bool {
 	switch l.Communicator {
 	case ssh.None:
-		given = true
+		return false
 	case ssh.WinRM:
-		given = l.SSHKeyPairName != "" || l.WinRMPassword != ""
+		return l.SSHKeyPairName == "" && l.WinRMPassword == ""
 	}
-	if given {
+	return l.SSHKeyPairName == "" && l.PrivateKeyFile == "" && l.Password == "" && !l.AgentAuth
+}
+
+// ExpectKey has a cloud that replaces AWS prepare for the temporary key pair, if that is RSA.
+func (l *Launcher) ExpectKey() {
+	if expect := l.Session.Cloud.ExpectKey; expect != nil && l.makesKey() && types.KeyType(l.TemporaryKeyPairType) == types.KeyTypeRsa {
+		expect()
+	}
+}
+
+// KeyPair makes the temporary key pair, unless the options define another way to log in.
+func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
+	if !l.makesKey() {
 		return Key{Name: l.SSHKeyPairName}, nil
 	}
 	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)
