@@ -2,13 +2,18 @@ package image_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
 
 	"bake/cloud/image"
@@ -130,6 +135,88 @@ func TestImportDiskRefuses(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if left := work(t, dir); len(left) != before {
+		t.Errorf("what is left: %q", left)
+	}
+}
+
+// TestUnpackDisk: a compressed disk becomes a file without a name that takes no more room than
+// what is on it; any other file is left alone.
+func TestUnpackDisk(t *testing.T) {
+	dir := t.TempDir()
+	s, ctx := openStore(t, dir), t.Context()
+	before := len(work(t, dir))
+	content := make([]byte, 3<<20+7)
+	copy(content[510:], "\x55\xaa")
+	copy(content[1<<20:], "in the middle")
+	content[len(content)-1] = 1
+	compressed := func(to func(io.Writer) (io.WriteCloser, error), plain []byte) []byte {
+		t.Helper()
+		var b bytes.Buffer
+		w, err := to(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Write(plain)
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	toGzip := func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }
+	files := map[string][]byte{
+		"gzip": compressed(toGzip, content),
+		"xz":   compressed(func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }, content),
+		"zstd": compressed(func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, content),
+	}
+	if path, err := exec.LookPath("bzip2"); err == nil {
+		cmd := exec.CommandContext(ctx, path, "-c")
+		cmd.Stdin = bytes.NewReader(content)
+		if files["bzip2"], err = cmd.Output(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unpack := func(packed []byte) (*os.File, *os.File) {
+		t.Helper()
+		f, err := os.Create(filepath.Join(t.TempDir(), "packed"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt(packed, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.UnpackDisk(ctx, f, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f, out
+	}
+	for name, packed := range files {
+		f, out := unpack(packed)
+		if out == nil {
+			t.Errorf("%s: not taken for a disk", name)
+			continue
+		}
+		got, err := io.ReadAll(io.NewSectionReader(out, 0, 1<<30))
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes are not what was packed: %v", name, len(got), err)
+		}
+		var info unix.Stat_t
+		if err := unix.Fstat(int(out.Fd()), &info); err != nil || info.Blocks*512 > 1<<20 || info.Nlink != 0 {
+			t.Errorf("%s: it takes %d blocks and has %d names: %v", name, info.Blocks, info.Nlink, err)
+		}
+		if err := errors.Join(out.Close(), f.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, other := range map[string][]byte{"plain": content, "an archive": compressed(toGzip, []byte("no disk")), "empty": nil} {
+		f, out := unpack(other)
+		if at, err := f.Seek(0, io.SeekCurrent); out != nil || at != 0 || err != nil {
+			t.Errorf("%s: %v, at %d, %v", name, out, at, err)
+		}
+		_ = f.Close()
 	}
 	if left := work(t, dir); len(left) != before {
 		t.Errorf("what is left: %q", left)

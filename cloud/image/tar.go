@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -30,7 +31,7 @@ type ImportOptions struct {
 }
 
 // ImportTar makes a base from a root file system in a tar archive, which may be compressed with
-// gzip, xz or zstd. The file name does not matter.
+// gzip, xz, zstd or bzip2. The file name does not matter.
 func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Base, error) {
 	if err := checkBaseName(o.Name); err != nil {
 		return Base{}, err
@@ -105,6 +106,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		if z, err = zstd.NewReader(b); err == nil {
 			content = z.IOReadCloser()
 		}
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		content = io.NopCloser(bzip2.NewReader(b))
 	default:
 		return io.NopCloser(b), nil
 	}

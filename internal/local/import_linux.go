@@ -105,6 +105,9 @@ func importBase(ctx context.Context, store *image.Store, in Import, o image.Impo
 	if err != nil || info.IsDir() {
 		return store.ImportOCI(ctx, in.Source, o)
 	}
+	if !info.Mode().IsRegular() { // reading a pipe may never begin
+		return image.Base{}, fmt.Errorf("%s is not a regular file", in.Source)
+	}
 	f, err := os.Open(in.Source)
 	if err != nil {
 		return image.Base{}, err
@@ -117,8 +120,18 @@ func importBase(ctx context.Context, store *image.Store, in Import, o image.Impo
 	if saved {
 		return store.ImportOCI(ctx, in.Source, o)
 	}
-	if format := disk.Detect(f, info.Size()); format != "" {
-		d, err := disk.Open(f, info.Size(), format)
+	content := f
+	if plain, err := store.UnpackDisk(ctx, f, o.Progress); err != nil {
+		return image.Base{}, fmt.Errorf("%s: %w", in.Source, err)
+	} else if plain != nil {
+		defer plain.Close()
+		content = plain
+		if info, err = plain.Stat(); err != nil {
+			return image.Base{}, err
+		}
+	}
+	if format := disk.Detect(content, info.Size()); format != "" {
+		d, err := disk.Open(content, info.Size(), format)
 		if err != nil {
 			return image.Base{}, fmt.Errorf("%s: %w", in.Source, err)
 		}
