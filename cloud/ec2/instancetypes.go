@@ -160,32 +160,44 @@ func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst b
 	if family == "t2" || name == "t1.micro" || name == "m1.small" || name == "m1.medium" {
 		architectures = []types.ArchitectureType{types.ArchitectureTypeI386, arch}
 	}
+	cores, threads := cpuOptions(types.InstanceType(name))
 	return types.InstanceTypeInfo{
 		InstanceType: types.InstanceType(name), BurstablePerformanceSupported: &burst, CurrentGeneration: aws.Bool(!previous),
 		BareMetal: aws.Bool(false), FreeTierEligible: aws.Bool(name == "t2.micro" || name == "t3.micro"), Hypervisor: hypervisor,
 		InstanceStorageSupported: aws.Bool(false), HibernationSupported: aws.Bool(false), AutoRecoverySupported: aws.Bool(true),
 		DedicatedHostsSupported: aws.Bool(!burst), MemoryInfo: &types.MemoryInfo{SizeInMiB: aws.Int64(int64(mib))},
-		ProcessorInfo:            &types.ProcessorInfo{SupportedArchitectures: architectures},
-		VCpuInfo:                 &types.VCpuInfo{DefaultVCpus: &cpus},
-		EbsInfo:                  &types.EbsInfo{EbsOptimizedSupport: types.EbsOptimizedSupportDefault, EncryptionSupport: types.EbsEncryptionSupportSupported},
-		NetworkInfo:              &types.NetworkInfo{EnaSupport: ena, MaximumNetworkInterfaces: aws.Int32(int32(maxInterfaces(types.InstanceType(name)))), Ipv4AddressesPerInterface: aws.Int32(1), Ipv6Supported: aws.Bool(false)},
+		ProcessorInfo: &types.ProcessorInfo{SupportedArchitectures: architectures},
+		VCpuInfo:      &types.VCpuInfo{DefaultVCpus: &cpus, DefaultCores: &cores, DefaultThreadsPerCore: &threads},
+		EbsInfo:       &types.EbsInfo{EbsOptimizedSupport: types.EbsOptimizedSupportDefault, EncryptionSupport: types.EbsEncryptionSupportSupported},
+		NetworkInfo: &types.NetworkInfo{
+			EnaSupport: ena, MaximumNetworkInterfaces: aws.Int32(int32(maxInterfaces(types.InstanceType(name)))), MaximumNetworkCards: aws.Int32(1),
+			Ipv4AddressesPerInterface: aws.Int32(1), Ipv6AddressesPerInterface: aws.Int32(0), Ipv6Supported: aws.Bool(false),
+			EfaSupported: aws.Bool(false), EncryptionInTransitSupported: aws.Bool(false),
+		},
 		SupportedRootDeviceTypes: []types.RootDeviceType{types.RootDeviceTypeEbs}, SupportedUsageClasses: []types.UsageClassType{types.UsageClassTypeOnDemand, types.UsageClassTypeSpot},
 		SupportedVirtualizationTypes: []types.VirtualizationType{types.VirtualizationTypeHvm},
 	}
 }
 
+// typeFilters has no filters for what is not known of a type here: its bandwidth, clock speed,
+// and other numbers of cores than the default.
 var typeFilters = filters{
 	"auto-recovery-supported": "AutoRecoverySupported", "bare-metal": "BareMetal", "burstable-performance-supported": "BurstablePerformanceSupported",
 	"current-generation": "CurrentGeneration", "dedicated-hosts-supported": "DedicatedHostsSupported",
 	"ebs-info.ebs-optimized-support": "EbsInfo.EbsOptimizedSupport", "ebs-info.encryption-support": "EbsInfo.EncryptionSupport", "ebs-info.nvme-support": "",
 	"free-tier-eligible": "FreeTierEligible", "hibernation-supported": "HibernationSupported", "hypervisor": "Hypervisor",
+	"instance-storage-info.disk.count": "", "instance-storage-info.disk.size-in-gb": "", "instance-storage-info.disk.type": "",
+	"instance-storage-info.encryption-support": "", "instance-storage-info.nvme-support": "", "instance-storage-info.total-size-in-gb": "",
 	"instance-storage-supported": "InstanceStorageSupported", "instance-type": "InstanceType", "memory-info.size-in-mib": "MemoryInfo.SizeInMiB",
 	"network-info.ena-support": "NetworkInfo.EnaSupport", "network-info.ipv6-supported": "NetworkInfo.Ipv6Supported",
-	"network-info.ipv4-addresses-per-interface": "NetworkInfo.Ipv4AddressesPerInterface",
-	"network-info.maximum-network-interfaces":   "NetworkInfo.MaximumNetworkInterfaces",
-	"processor-info.supported-architecture":     "ProcessorInfo.SupportedArchitectures", "supported-boot-mode": "",
+	"network-info.efa-info.maximum-efa-interfaces": "", "network-info.efa-supported": "NetworkInfo.EfaSupported",
+	"network-info.encryption-in-transit-supported": "NetworkInfo.EncryptionInTransitSupported", "network-info.maximum-network-cards": "NetworkInfo.MaximumNetworkCards",
+	"network-info.ipv4-addresses-per-interface": "NetworkInfo.Ipv4AddressesPerInterface", "network-info.ipv6-addresses-per-interface": "NetworkInfo.Ipv6AddressesPerInterface",
+	"network-info.maximum-network-interfaces": "NetworkInfo.MaximumNetworkInterfaces",
+	"processor-info.supported-architecture":   "ProcessorInfo.SupportedArchitectures", "supported-boot-mode": "",
 	"supported-root-device-type": "SupportedRootDeviceTypes", "supported-usage-class": "SupportedUsageClasses",
 	"supported-virtualization-type": "SupportedVirtualizationTypes", "vcpu-info.default-vcpus": "VCpuInfo.DefaultVCpus",
+	"vcpu-info.default-cores": "VCpuInfo.DefaultCores", "vcpu-info.default-threads-per-core": "VCpuInfo.DefaultThreadsPerCore",
 }
 
 func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInstanceTypesInput) (*ec2.DescribeInstanceTypesOutput, error) {

@@ -315,7 +315,7 @@ func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLau
 }
 
 var versionFilters = filters{
-	"create-time": "CreateTime", "ebs-optimized": "LaunchTemplateData.EbsOptimized", "http-endpoint": "LaunchTemplateData.MetadataOptions.HttpEndpoint",
+	"create-time": "CreateTime", "ebs-optimized": "LaunchTemplateData.EbsOptimized", "http-endpoint": "LaunchTemplateData.MetadataOptions.HttpEndpoint", "http-protocol-ipv4": "",
 	"http-tokens": "LaunchTemplateData.MetadataOptions.HttpTokens", "iam-instance-profile": "LaunchTemplateData.IamInstanceProfile.Arn",
 	"image-id": "LaunchTemplateData.ImageId", "instance-type": "LaunchTemplateData.InstanceType", "is-default-version": "DefaultVersion",
 	"host-resource-group-arn": "LaunchTemplateData.Placement.HostResourceGroupArn", "kernel-id": "LaunchTemplateData.KernelId",
