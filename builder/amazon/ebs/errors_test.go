@@ -32,7 +32,6 @@ func TestBlame(t *testing.T) {
 		{`ami_name = "web"`, "ami_name = \"web\"\nvpc_filter {\n filters = { cidr = \"203.0.113.0/24\" }\n}", "Not exactly one VPC", ``},
 		{`ami_name = "web"`, "ami_name = \"web\"\nsubnet_filter {\n filters = { availability-zone = \"us-east-1*\" }\n}", "Several subnets match", ``},
 		{`ami_name = "web"`, "ami_name = \"web\"\nsecurity_group_filter {\n filters = { group-name = \"nothing\" }\n}", "No such security group", ``},
-		{`ami_name = "web"`, "ami_name = \"web\"\nssh_interface = \"session_manager\"\niam_instance_profile = \"nobodys\"", "No such instance profile", `"nobodys"`},
 		{`"t3.micro"`, `"t9.mega"`, "The instance type cannot be used", `"t9.mega"`},
 		{`ami_name = "web"`, "ami_name = \"web\"\nssh_keypair_name = \"nobodys\"\nssh_agent_auth = true", "No such key pair", `"nobodys"`},
 	}

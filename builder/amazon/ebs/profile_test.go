@@ -9,6 +9,7 @@ import (
 
 	"bake/builder/amazon"
 	"bake/cloud/ec2"
+	"bake/step"
 )
 
 const withPolicy = `
@@ -126,5 +127,29 @@ func TestProfileNotHere(t *testing.T) {
 	}
 	if !strings.Contains(b.Said(), `There is no instance profile "builders" here`) {
 		t.Errorf("it said:\n%s", b.Said())
+	}
+}
+
+// TestSessionProfileNotHere: where Session Manager needs the profile that exists only in the
+// real account, the machine has a temporary one, which does not stay.
+func TestSessionProfileNotHere(t *testing.T) {
+	w := newWorld(t)
+	before := w.Holdings()
+	b := w.Bake(t)
+	_, err := b.Build(t.Context(), plain("ami_name = \"profile\"\niam_instance_profile = \"builders\"\nssh_interface = \"session_manager\"\nssh_timeout = \"1s\""))
+	if cerr := b.Scope.Close(t.Context(), context.Background()); cerr != nil {
+		t.Fatal(cerr)
+	}
+	if want := `There is no instance profile "builders" here; the machine has a temporary one`; !strings.Contains(b.Said(), want) {
+		t.Errorf("it did not say %q, but\n%s\n%v", want, b.Said(), err)
+	}
+	attached := func(e step.Event) bool {
+		return e.Kind == step.StepFinished && strings.Contains(e.Step, "attach the policy to the role")
+	}
+	if !slices.ContainsFunc(b.Events, attached) {
+		t.Errorf("no policy was attached: %v", err)
+	}
+	if after := w.Holdings(); err != nil && !slices.Equal(before, after) {
+		t.Errorf("left behind: %v", after)
 	}
 }

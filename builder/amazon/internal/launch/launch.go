@@ -36,6 +36,10 @@ type Launcher struct {
 	// fails.
 	Keep []string
 
+	// replacesProfile means that the profile of the options is not there, and that the machine
+	// gets a temporary one with what Session Manager needs; see Profile.
+	replacesProfile bool
+
 	// AwaitFirstBoot is that of [builder.Hooks].
 	AwaitFirstBoot func(context.Context, builder.Machine) error
 }

@@ -43,19 +43,28 @@ func (s *Statement) Validate(c *schema.Checker) {
 
 // MakesProfile reports whether a temporary instance profile is made for the machine.
 func (l *Launcher) MakesProfile() bool {
-	return l.IAMInstanceProfile == "" && l.TemporaryIAMInstanceProfilePolicyDocument != nil
+	return l.replacesProfile || l.IAMInstanceProfile == "" && l.TemporaryIAMInstanceProfilePolicyDocument != nil
 }
 
+// sessionPolicy lets the agent of Systems Manager register its machine and carry sessions.
+const sessionPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ssm:UpdateInstanceInformation","ssmmessages:*"],"Resource":["*"]}]}`
+
 // Profile returns the name of the instance profile to launch with, or "". It
-// checks that the one in the options exists, or makes a temporary one.
+// checks that the one in the options exists, or makes a temporary one. If the one in the
+// options is not there and Session Manager needs one, MakesProfile is true from then on.
 func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string, error) {
-	if l.IAMInstanceProfile != "" {
-		return l.checkProfile(ctx)
+	if l.IAMInstanceProfile != "" && !l.replacesProfile {
+		name, err := l.checkProfile(ctx)
+		l.replacesProfile = err == nil && name == "" && l.SSHInterface == SessionManager
+		return name, err
 	}
 	if !l.MakesProfile() {
 		return "", nil
 	}
-	policy, err := json.Marshal(l.TemporaryIAMInstanceProfilePolicyDocument)
+	policy, err := []byte(sessionPolicy), error(nil)
+	if !l.replacesProfile {
+		policy, err = json.Marshal(l.TemporaryIAMInstanceProfilePolicyDocument)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -64,8 +73,7 @@ func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string,
 }
 
 // checkProfile checks that the instance profile of the options exists. A cloud that
-// replaces AWS need not have it: the machine is then launched without a profile, which is
-// reported.
+// replaces AWS need not have it: the machine is then launched without it, which is reported.
 func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 	standIn := l.Session.Cloud.StandsIn()
 	if l.SkipProfileValidation && !standIn {
@@ -75,8 +83,8 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 		err := l.Session.IAM().Do(ctx, "GetInstanceProfile", url.Values{"InstanceProfileName": {l.IAMInstanceProfile}}, &struct{}{})
 		switch {
 		case access.Is(err, "NoSuchEntity") && standIn && l.SSHInterface == SessionManager:
-			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile",
-				"The local cloud has no instance profile %q, and Session Manager reaches only machines with one. Create it there, with aws iam create-instance-profile while bake cloud up runs, or use another ssh_interface with -local.", l.IAMInstanceProfile)
+			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has a temporary one, with what Session Manager needs.", l.IAMInstanceProfile)
+			return "", nil
 		case access.Is(err, "NoSuchEntity") && standIn:
 			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has no role.", l.IAMInstanceProfile)
 			return "", nil

@@ -42,7 +42,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		return types.Instance{}, l.blameUserData(err)
 	}
 	in := l.request(spec, userData)
-	if l.IAMInstanceProfile == "" && spec.Profile != "" {
+	if l.MakesProfile() && spec.Profile != "" {
 		err := step.Run(ctx, l.Scope, "wait for EC2 to see the instance profile", func(ctx context.Context) error {
 			return l.awaitProfile(ctx, in)
 		})
