@@ -43,16 +43,3 @@ func SameFile(path string, files []string) (string, bool) {
 	}
 	return "", false
 }
-
-// Open opens a file of an artifact for reading. It accepts only regular files, because
-// reading others may never end.
-func Open(path string) (*os.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file (%s)", path, info.Mode())
-	}
-	return os.Open(path)
-}

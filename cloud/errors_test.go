@@ -610,3 +610,29 @@ func TestPages(t *testing.T) {
 		t.Errorf("%d instance types", types)
 	}
 }
+
+// TestTypeFilters: documented filters of instance types are answered, with what is true here;
+// those whose answers are not known are refused.
+func TestTypeFilters(t *testing.T) {
+	client := cloudtest.Start(t, cloud.Options{}).EC2("default", "us-east-1")
+	for _, test := range []struct {
+		name, value, want string
+	}{
+		{"vcpu-info.default-cores", "8", "m5.4xlarge"}, {"vcpu-info.default-threads-per-core", "2", "m5.4xlarge"},
+		{"network-info.maximum-network-cards", "1", "m5.4xlarge"}, {"network-info.efa-supported", "false", "m5.4xlarge"},
+		{"network-info.ipv6-addresses-per-interface", "0", "m5.4xlarge"}, {"network-info.encryption-in-transit-supported", "true", ""},
+		{"network-info.efa-info.maximum-efa-interfaces", "*", ""}, {"instance-storage-info.total-size-in-gb", "*", ""},
+		{"ebs-info.ebs-optimized-info.maximum-iops", "*", "InvalidParameterValue"}, {"vcpu-info.valid-cores", "*", "InvalidParameterValue"},
+	} {
+		out, err := client.DescribeInstanceTypes(t.Context(), &ec2.DescribeInstanceTypesInput{
+			InstanceTypes: []types.InstanceType{"m5.4xlarge", "t2.micro"}, Filters: []types.Filter{filter(test.name, test.value), filter("instance-type", "m5.*")},
+		})
+		found := code(err)
+		if err == nil && len(out.InstanceTypes) > 0 {
+			found = string(out.InstanceTypes[0].InstanceType)
+		}
+		if found != test.want {
+			t.Errorf("%s = %s: %q, want %q", test.name, test.value, found, test.want)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // LocalFile returns a tree of one file: the local file at path, under the given name.
@@ -38,7 +40,11 @@ func (r renamed) Open(name string) (fs.File, error) {
 		}
 		return &root{entries: []fs.DirEntry{fs.FileInfoToDirEntry(info)}}, nil
 	}
-	f, err := os.Open(local)
+	open := hostpath.Open
+	if info, err := os.Stat(local); err == nil && info.IsDir() {
+		open = os.Open
+	}
+	f, err := open(local)
 	if err != nil {
 		return nil, err
 	}

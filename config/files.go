@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,17 +33,15 @@ func (r *reader) abs(name string) string {
 	return hostpath.In(r.cwd, name)
 }
 
-// parse reads a file in the syntax that its extension indicates.
+// parse reads a file in the syntax that its extension indicates or, for a pipe of this process,
+// its content.
 func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
-	if info, err := os.Stat(r.abs(name)); err == nil && !info.Mode().IsRegular() {
-		return nil, problem(nil, "Cannot read file", "%s is not a regular file.", name)
-	}
-	src, err := os.ReadFile(r.abs(name))
+	src, err := hostpath.Read(r.abs(name), hostpath.Limit)
 	if err != nil {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
 	}
 	syntax := limits.HCL
-	if strings.HasSuffix(name, ".json") {
+	if strings.HasSuffix(name, ".json") || hostpath.OfProcess(name) && bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) {
 		syntax, src = limits.JSON, hcljson.Source(src)
 	}
 	if err := limits.Source(src, syntax); err != nil {

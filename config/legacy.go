@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/json"
 
 	"bake/internal/hcljson"
+	"bake/internal/hostpath"
 )
 
 // legacySections are the sections of legacy JSON templates. No HCL template has them.
@@ -41,7 +42,7 @@ func legacyProblem(name string, at hcl.Range) hcl.Diagnostics {
 // notHCL returns the error for a template file whose name ends neither in .pkr.hcl nor in
 // .pkr.json.
 func (r *reader) notHCL(path string) hcl.Diagnostics {
-	src, err := os.ReadFile(r.abs(path))
+	src, err := hostpath.Read(r.abs(path), hostpath.Limit)
 	if err != nil {
 		return problem(nil, "Cannot read file", "%s.", err)
 	}
@@ -65,7 +66,7 @@ func (r *reader) legacyIn(dir string, entries []os.DirEntry) hcl.Diagnostics {
 			continue
 		}
 		name := filepath.Join(dir, e.Name())
-		src, err := os.ReadFile(r.abs(name))
+		src, err := hostpath.Read(r.abs(name), hostpath.Limit)
 		if err != nil {
 			continue
 		}

@@ -59,6 +59,7 @@ type loader struct {
 
 	blocks  map[string]hcl.Blocks // of all files, by type
 	sources map[string]*hcl.Block // by "type.name"
+	pipes   *lang.Pipes           // that the template has read
 	failed  bool                  // some value is unknown only because it could not be computed
 
 	outline       bool // read only an [Outline]
@@ -71,7 +72,7 @@ func newLoader(ctx context.Context, o Options) *loader {
 	}
 	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}, log: debuglog.From(ctx)}
 	secrets := cmp.Or(o.Secrets, new(redact.Set))
-	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil), cwd: o.Cwd, instance: o.Instance}}
+	return &loader{o: o, reader: r, pipes: new(lang.Pipes), t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil), cwd: o.Cwd, instance: o.Instance}}
 }
 
 // load continues after errors as far as possible: what could not be read counts as
@@ -308,7 +309,7 @@ func (l *loader) getenv(name string) string {
 const remoteTimeout = time.Minute
 
 func (l *loader) world(base string) lang.World {
-	w := lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now, Secret: l.t.secrets.Add, Read: l.t.reads.note}
+	w := lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now, Secret: l.t.secrets.Add, Read: l.t.reads.note, Pipes: l.pipes}
 	if look := l.o.SecretsManager; look != nil {
 		w.SecretsManager = func(name string) (string, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)

@@ -17,6 +17,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"bake/config/lang"
+	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/internal/limits"
 	"bake/internal/redact"
 )
@@ -117,6 +119,7 @@ var validationSchema = &hcl.BodySchema{
 func validationBlock(block *hcl.Block, variable string) (validation, hcl.Diagnostics) {
 	var rule validation
 	content, diags := block.Body.Content(validationSchema)
+	diags, _ = schema.Misspelt(diags)
 	if attr, ok := content.Attributes["condition"]; ok {
 		rule.condition = attr.Expr
 		diags = append(diags, checkCondition(attr.Expr, variable)...)
@@ -290,10 +293,11 @@ func (in *inputs) fromEnv(env []string) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// fromFile reads the attributes of a variable file. If warn is set, it warns of values for
+// fromFile reads the attributes of a variable file, or of what a command writes into a pipe of
+// this process, in either syntax. If warn is set, it warns of values for
 // undeclared variables.
 func (in *inputs) fromFile(name string, warn bool) hcl.Diagnostics {
-	if ext := filepath.Ext(name); ext != ".hcl" && ext != ".json" {
+	if ext := filepath.Ext(name); ext != ".hcl" && ext != ".json" && !hostpath.OfProcess(name) {
 		return problem(nil, "Unknown format of variable file", "%s ends neither in .hcl nor in .json, so its format is unknown.", name)
 	}
 	f, diags := in.reader.parse(name)

@@ -15,6 +15,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 	"bake/step"
 )
@@ -102,7 +103,7 @@ func (b *file) write(ctx context.Context) error {
 	in := io.NopCloser(strings.NewReader(b.Content))
 	perm := os.FileMode(0o600)
 	if b.Source != "" {
-		f, err := builder.Open(b.Source)
+		f, err := hostpath.Open(b.Source)
 		if err != nil {
 			return b.src.Errorf(&b.Source, "Cannot read the source", "%s.", err)
 		}

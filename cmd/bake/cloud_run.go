@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"bake/internal/hostpath"
 	"bake/internal/local"
 	"bake/internal/login"
 	"bake/run/localcloud"
@@ -49,7 +49,7 @@ log in, and terminate it on Ctrl-C.`,
 func (p *program) cloudRun(ctx context.Context, c *localcloud.Cloud, o cloudRunOptions) (err error) {
 	launch := localcloud.LaunchOptions{Region: o.region, Image: o.image, Type: o.instanceType, KeyFile: o.key}
 	if o.userData != "" {
-		if launch.UserData, err = os.ReadFile(o.userData); err != nil {
+		if launch.UserData, err = hostpath.Read(o.userData, hostpath.Limit); err != nil {
 			return fmt.Errorf("-user-data: %w", err)
 		}
 	}

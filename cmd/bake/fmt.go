@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -13,6 +12,7 @@ import (
 
 	"bake/config"
 	"bake/config/format"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 )
 
@@ -132,7 +132,7 @@ func (p *program) formatInput(o fmtOptions) (formattedFile, error) {
 // formatFile formats one file, and reports whether that changes it.
 func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
 	f := formattedFile{Name: name}
-	src, err := os.ReadFile(name)
+	src, err := hostpath.Read(name, hostpath.Limit)
 	if err != nil {
 		return f, err
 	}

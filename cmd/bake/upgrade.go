@@ -11,6 +11,7 @@ import (
 	"bake/builtin/reference"
 	"bake/config/schema"
 	"bake/config/upgrade"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 )
 
@@ -50,7 +51,7 @@ func (p *program) upgrade(o upgradeOptions) error {
 	if filepath.Clean(o.output) == filepath.Clean(o.path) {
 		return usageError{"-output-file is the JSON template itself", "bake hcl2_upgrade"}
 	}
-	src, err := os.ReadFile(o.path)
+	src, err := hostpath.Read(o.path, hostpath.Limit)
 	if err != nil {
 		return fmt.Errorf("cannot read the template: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"bake/internal/hostpath"
 	"bake/step"
 )
 
@@ -394,6 +395,9 @@ func parseHostKeys(lines []string) (keys []ssh.PublicKey, err error) {
 func loadKnownHosts(path string) (ssh.HostKeyCallback, error) {
 	path, err := ExpandHome(path)
 	if err != nil {
+		return nil, err
+	}
+	if err := hostpath.Check(path); err != nil {
 		return nil, err
 	}
 	return knownhosts.New(path)

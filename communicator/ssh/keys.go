@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/hostpath"
 )
 
 // PublicKey is the public key of the private key in a file.
@@ -92,5 +93,5 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(path)
+	return hostpath.Read(path, hostpath.Limit)
 }

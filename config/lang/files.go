@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -117,16 +117,35 @@ func (w World) expand(path string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// readFile reads a file. It refuses files that are too large for a template.
-func (w World) readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// Pipes holds what has been read from pipes of this process, such as those of a shell's
+// <(command). An expression may be evaluated several times, and a pipe is read only once.
+type Pipes struct {
+	mu   sync.Mutex
+	read map[string][]byte // by path
+}
+
+func (p *Pipes) once(path string) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b, ok := p.read[path]; ok {
+		return b, nil
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if len(b) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MB", path, maxFile>>20)
+	b, err := hostpath.Read(path, hostpath.Limit)
+	if err == nil {
+		if p.read == nil {
+			p.read = map[string][]byte{}
+		}
+		p.read[path] = b
+	}
+	return b, err
+}
+
+// readFile reads a file, as [hostpath.Read] does.
+func (w World) readFile(path string) (b []byte, err error) {
+	if w.Pipes != nil && hostpath.OfProcess(path) {
+		b, err = w.Pipes.once(path)
+	} else {
+		b, err = hostpath.Read(path, hostpath.Limit)
 	}
 	if err == nil {
 		w.read(ReadFile, path, b)

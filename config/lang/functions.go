@@ -25,6 +25,9 @@ type World struct {
 	// Secret is called with every value that must not be shown. It may be nil.
 	Secret func(string)
 
+	// Pipes are the pipes that have been read. Nil: each read begins anew.
+	Pipes *Pipes
+
 	// Read is called with what a function has read from files of this host and from
 	// servers: the content of a file, or the result of any other query. It may be nil.
 	Read func(what, path string, content []byte)

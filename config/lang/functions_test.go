@@ -151,7 +151,7 @@ func TestFunctions(t *testing.T) {
 		{`file("t/a.txt")`, `error: no such file or directory; paths start at the directory of the template here, so leave out ${path.root}/`}, {`templatefile("t/hi.tpl", {})`, `error: leave out ${path.root}/`},
 		{`indent(999999999999, "a\nb")`, `error: must be from 0 to 9999`}, {`indent(-1, "a\nb")`, `error: must be from 0 to 9999`}, {`format("%99999999999s", "x")`, `error: width or precision`}, {`formatlist("%-12345d", [1])`, `error: width or precision`},
 		{`length(format("%9999s", "x"))`, `9999`}, {`setproduct(range(1000), range(1000))`, `error: more than 100000 elements`}, {`bcrypt("x", 31)`, `error: must be at most 16`},
-		{`file("/dev/zero")`, `error: larger than 64 MB`}, {`yamldecode("a: &a [*a]")`, `error: inside its own definition`}, {`range(0, 2000)`, `error: more than 1024 values`},
+		{`file("/dev/zero")`, `error: /dev/zero is not a regular file but a device`}, {`filebase64("/dev/tty")`, `error: not a regular file`}, {`templatefile("sub", {})`, `error: not a regular file but a directory`}, {`yamldecode("a: &a [*a]")`, `error: inside its own definition`}, {`range(0, 2000)`, `error: more than 1024 values`},
 	}
 	for _, test := range tests {
 		got := evaluate(t, w, test.expr, nil)

@@ -16,7 +16,6 @@ const (
 	maxPad        = 9_999   // columns that indent, format and formatlist put in
 	maxProduct    = 100_000 // elements of setproduct
 	maxBcryptCost = 16      // each one more doubles the time: this takes some seconds
-	maxFile       = 64 << 20
 )
 
 var (

@@ -7,10 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
+	"bake/internal/hostpath"
 	"bake/internal/tlsfiles"
 )
 
@@ -89,7 +89,7 @@ func consulKey(getenv func(string) string) func(key string) (string, error) {
 		header := http.Header{}
 		token := getenv("CONSUL_HTTP_TOKEN")
 		if file := getenv("CONSUL_HTTP_TOKEN_FILE"); token == "" && file != "" {
-			b, err := os.ReadFile(file)
+			b, err := hostpath.Read(file, hostpath.Limit)
 			if err != nil {
 				return "", fmt.Errorf("CONSUL_HTTP_TOKEN_FILE: %w", err)
 			}

@@ -17,9 +17,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // The types of the documents.
@@ -103,7 +104,7 @@ func encode(v any, indent string) ([]byte, error) {
 
 // File returns the file at path as a subject with this name.
 func File(name, path string) (Resource, error) {
-	f, err := os.Open(path)
+	f, err := hostpath.Open(path)
 	if err != nil {
 		return Resource{}, err
 	}

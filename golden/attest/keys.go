@@ -9,10 +9,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/youmark/pkcs8"
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/hostpath"
 )
 
 // PassphraseVar is the environment variable with the passphrase of an encrypted key.
@@ -24,14 +25,7 @@ const maxKey = 1 << 20
 // readPEM returns the first key in a PEM file, and the rest of the file starting with
 // that key.
 func readPEM(path string) (*pem.Block, []byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	if info.Size() > maxKey {
-		return nil, nil, fmt.Errorf("%s is too large for a key", path)
-	}
-	text, err := os.ReadFile(path)
+	text, err := hostpath.Read(path, maxKey)
 	if err != nil {
 		return nil, nil, err
 	}

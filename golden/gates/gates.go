@@ -4,7 +4,6 @@ package gates
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"bake/config"
 	"bake/config/schema"
 	"bake/golden/findings"
+	"bake/internal/hostpath"
 	"bake/internal/limits"
 	"bake/internal/prose"
 )
@@ -52,23 +52,11 @@ func expiry(text string) (time.Time, error) {
 
 // ReadWaivers reads a file of waivers.
 func ReadWaivers(path string) ([]findings.Waiver, hcl.Diagnostics) {
-	src, err := read(path)
+	src, err := hostpath.Read(path, hostpath.Limit)
 	if err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: prose.Sprintf("%s.", err)}}
 	}
 	return Waivers(path, src)
-}
-
-// read reads a regular file. Reading a pipe could block forever.
-func read(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	return os.ReadFile(path)
 }
 
 // Waivers parses the text of a file of waivers, which is called name in diagnostics.

@@ -8,9 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // maxContent is the maximum size of a content file.
@@ -28,7 +29,7 @@ type Content struct {
 
 // ReadContent reads a content file. It ignores dates after now, which must be mistakes.
 func ReadContent(path string, now time.Time) (*Content, error) {
-	data, err := readFile(path)
+	data, err := hostpath.Read(path, maxContent)
 	if err != nil {
 		return nil, err
 	}
@@ -38,20 +39,6 @@ func ReadContent(path string, now time.Time) (*Content, error) {
 		return nil, fmt.Errorf("%s is not SCAP content: %w", path, err)
 	}
 	return c, nil
-}
-
-// readFile reads a regular file. Reading a pipe could block forever.
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case info.Size() > maxContent:
-		return nil, fmt.Errorf("%s is larger than %d MB", path, maxContent>>20)
-	}
-	return os.ReadFile(path)
 }
 
 // read looks for profiles.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"bake/internal/hostpath"
 	"bake/internal/prose"
 )
 
@@ -84,17 +85,18 @@ func (o *Options) Problems(known func(field any) bool) (found []Problem) {
 }
 
 func readable(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	err := hostpath.Check(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return errors.New(prose.Missing("file", path))
-	case err != nil:
-		return err
-	case info.IsDir():
-		return fmt.Errorf("%q is a directory", path)
 	}
-	return nil
+	return err
 }
+
+// maxSize is the maximum size of a script. Installers can carry what they install.
+const maxSize = 1 << 30
+
+// Read returns the text of a local script.
+func Read(path string) ([]byte, error) { return hostpath.Read(path, maxSize) }
 
 // Paths returns the local scripts; none if the script is inline.
 func (o *Options) Paths() []string {

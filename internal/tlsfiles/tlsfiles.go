@@ -6,8 +6,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
+
+	"bake/internal/hostpath"
 )
 
 // Client returns the configuration of a client that trusts the authorities in the file ca,
@@ -47,7 +48,7 @@ func FromEnvironment(getenv func(name string) string, ca string, insecure bool, 
 
 // authorities returns the certificate authorities in a PEM file.
 func authorities(file string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(file)
+	text, err := hostpath.Read(file, hostpath.Limit)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"golang.org/x/sync/errgroup"
+
+	"bake/internal/hostpath"
 )
 
 // Binary is an installed plugin binary, as described by its path.
@@ -338,7 +340,7 @@ func (s stamp) same(path string) bool {
 // verify compares a binary with its checksum file and returns the checksum.
 func verify(ctx context.Context, path string) (string, stamp, error) {
 	var none stamp
-	want, err := os.Open(path + sumSuffix)
+	want, err := hostpath.Open(path + sumSuffix)
 	if err != nil {
 		return "", none, &unusable{path, "there is no file " + filepath.Base(path) + sumSuffix + " beside it with its checksum"}
 	}
@@ -348,14 +350,14 @@ func verify(ctx context.Context, path string) (string, stamp, error) {
 	if raw, herr := hex.DecodeString(sum); err != nil || herr != nil || len(raw) != sha256.Size {
 		return "", none, &unusable{path, want.Name() + " holds no checksum"}
 	}
-	f, err := os.Open(path)
+	f, err := hostpath.Open(path)
 	if err != nil {
 		return "", none, &unusable{path, err.Error()}
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return "", none, &unusable{path, "it is not a file"}
+	if err != nil {
+		return "", none, &unusable{path, err.Error()}
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, cancellable{ctx, f}); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"bake/internal/delay"
 	"bake/internal/filelock"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 )
 
@@ -74,14 +75,11 @@ func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Pla
 // version is the one that it reports: a release, or a -dev version.
 func InstallFile(ctx context.Context, root string, s Source, binary string, p Platform, describe Describe) (*Installed, error) {
 	return place(ctx, root, s, func(dir string) (string, error) {
-		in, err := os.Open(binary)
+		in, err := hostpath.Open(binary)
 		if err != nil {
 			return "", err
 		}
 		defer in.Close()
-		if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
-			return "", errors.Join(err, fmt.Errorf("%s is not a file", binary))
-		}
 		// The copy is both described and installed, whatever happens to the original.
 		path := filepath.Join(dir, s.repository()+p.exe())
 		if err := write(path, func(w io.Writer) error { return copyAtMost(w, in, maxBinary) }); err != nil {
@@ -205,7 +203,7 @@ func tidy(home string) {
 
 // installedSum returns the checksum of an installed binary if it matches its checksum file.
 func installedSum(path string) (string, error) {
-	beside, err := os.Open(path + sumSuffix)
+	beside, err := hostpath.Open(path + sumSuffix)
 	if err != nil {
 		return "", err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"slices"
 	"sort"
@@ -20,6 +19,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/internal/hostpath"
 	"bake/internal/limits"
 	"bake/internal/prose"
 	"bake/internal/wholefile"
@@ -114,7 +114,7 @@ func ReadLock(path string) (*Lock, hcl.Diagnostics) {
 	unreadable := func(err error) (*Lock, hcl.Diagnostics) {
 		return l, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Lock file not readable", Detail: prose.Sprintf("%s: %v.", path, err)}}
 	}
-	src, err := os.ReadFile(path)
+	src, err := hostpath.Read(path, hostpath.Limit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}

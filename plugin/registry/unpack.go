@@ -11,6 +11,8 @@ import (
 	"os"
 	"regexp"
 	"sync"
+
+	"bake/internal/hostpath"
 )
 
 // Limits on archives.
@@ -97,7 +99,7 @@ func sumOfFile(f *os.File) (string, error) {
 
 // sumOf returns the SHA-256 checksum of the file at path.
 func sumOf(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := hostpath.Open(path)
 	if err != nil {
 		return "", err
 	}

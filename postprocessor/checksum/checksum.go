@@ -23,6 +23,7 @@ import (
 	"bake/config/schema"
 	"bake/internal/delay"
 	"bake/internal/gotemplate"
+	"bake/internal/hostpath"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -177,7 +178,7 @@ func takeBack(f *os.File, n int) error {
 
 // sum returns the checksums of a file, reading it once.
 func sum(ctx context.Context, path string, types []string) ([][]byte, error) {
-	f, err := builder.Open(path)
+	f, err := hostpath.Open(path)
 	if err != nil {
 		return nil, err
 	}

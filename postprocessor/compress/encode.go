@@ -22,7 +22,6 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
 
-	"bake/builder"
 	"bake/internal/delay"
 	"bake/internal/hostpath"
 )
@@ -136,7 +135,7 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 
 // withFile calls f with the content of a file. Errors name the file.
 func withFile(ctx context.Context, name string, f func(fs.FileInfo, io.Reader) error) error {
-	file, err := builder.Open(name)
+	file, err := hostpath.Open(name)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
+	"bake/internal/hostpath"
 	"bake/internal/wholefile"
 	"bake/postprocessor"
 	"bake/step"
@@ -150,7 +151,7 @@ func (p *manifest) lock(ctx context.Context) (unlock func(), err error) {
 
 func (p *manifest) add(s *step.Scope, entry build) error {
 	var d document
-	switch text, err := os.ReadFile(p.Output); {
+	switch text, err := hostpath.Read(p.Output, hostpath.Limit); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return p.src.Errorf(&p.Output, "Cannot read the manifest", "%s.", err)

@@ -23,6 +23,7 @@ import (
 	"bake/golden/attest"
 	"bake/golden/contents"
 	"bake/internal/envvar"
+	"bake/internal/hostpath"
 	"bake/internal/release"
 	"bake/internal/wholefile"
 	"bake/postprocessor"
@@ -254,7 +255,7 @@ func (r *run) sbom(in *builder.Artifact) ([]byte, error) {
 		return nil, fail(err)
 	}
 	if !info.IsDir() {
-		text, err := os.ReadFile(path)
+		text, err := hostpath.Read(path, hostpath.Limit)
 		if err != nil {
 			return nil, fail(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/hostpath"
 	"bake/internal/redact"
 	"bake/internal/script"
 	"bake/internal/shellquote"
@@ -170,7 +171,7 @@ func (r *run) renderAll(option string, texts []string) (rendered []string, err e
 
 // install installs the roles and collections that the playbook needs.
 func (r *run) install(ctx context.Context) error {
-	text, err := os.ReadFile(r.GalaxyFile)
+	text, err := hostpath.Read(r.GalaxyFile, hostpath.Limit)
 	if err != nil {
 		return err
 	}

@@ -357,7 +357,7 @@ func TestInvalid(t *testing.T) {
 	for _, tt := range []struct{ body, at, want string }{
 		{"", "", "playbook_file"},
 		{"playbook_file = \"missing.yml\"\nskip_version_check = true", "missing.yml", `no file "missing.yml"`},
-		{fmt.Sprintf("playbook_file = %q\nskip_version_check = true", dir), "playbook_file", "is a directory"},
+		{fmt.Sprintf("playbook_file = %q\nskip_version_check = true", dir), "playbook_file", "not a regular file but a directory"},
 		{ok + `galaxy_file = "missing"`, "missing", "no file"},
 		{ok + `inventory_directory = "missing"`, "missing", "no directory"},
 		{ok + fmt.Sprintf("inventory_directory = %q", file), "inventory_directory", "is a file"},

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/internal/prose"
 )
 
@@ -163,12 +164,11 @@ func (o *Options) Validate(c *schema.Checker) {
 		if *file == "" {
 			continue
 		}
-		info, err := os.Stat(*file)
-		switch {
+		switch err := hostpath.Check(*file); {
+		case errors.Is(err, os.ErrNotExist):
+			c.Errorf(file, "No such file", "%s.", prose.Missing("file", *file))
 		case err != nil:
-			c.Errorf(file, "No such file", "%s.", missing("file", *file, err))
-		case info.IsDir():
-			c.Errorf(file, "Not a file", "%q is a directory.", *file)
+			c.Errorf(file, "Not readable", "%s.", err)
 		}
 	}
 	if dir := o.InventoryDirectory; dir != "" {

@@ -11,13 +11,13 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
-	"os"
 	"os/user"
 	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
 
+	"bake/internal/hostpath"
 	"bake/provisioner/internal/sshproxy"
 )
 
@@ -84,7 +84,7 @@ func (r *run) proxyHostKey() (ssh.Signer, error) {
 		}
 		return ssh.NewSignerFromSigner(key)
 	}
-	text, err := os.ReadFile(r.SSHHostKeyFile)
+	text, err := hostpath.Read(r.SSHHostKeyFile, hostpath.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (r *run) proxyHostKey() (ssh.Signer, error) {
 
 func (r *run) proxyClientKey() (ssh.PublicKey, error) {
 	if file := r.SSHAuthorizedKeyFile; file != "" {
-		text, err := os.ReadFile(file)
+		text, err := hostpath.Read(file, hostpath.Limit)
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -21,6 +20,7 @@ import (
 	"bake/communicator"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/internal/redact"
 	"bake/internal/shellquote"
 	"bake/provisioner"
@@ -282,7 +282,7 @@ func (o *Options) requirements() (requirements, error) {
 	if o.GalaxyFile == "" {
 		return requirements{}, nil
 	}
-	text, err := os.ReadFile(o.GalaxyFile)
+	text, err := hostpath.Read(o.GalaxyFile, hostpath.Limit)
 	collections := hasCollections().Match(text)
 	return requirements{hasRoles().Match(text) || !collections, collections}, err // the older format is a list of roles
 }

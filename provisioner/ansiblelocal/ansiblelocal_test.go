@@ -189,7 +189,7 @@ func TestInvalid(t *testing.T) {
 		{ok + `playbook_files = ["play.yml"]`, "playbook_files", "not both"},
 		{`playbook_file = "missing"`, "missing", `no file "missing"`},
 		{`playbook_files = ["play.yml", "missing"]`, "missing", `no file "missing"`},
-		{`playbook_file = "site"`, "site", "is a directory"},
+		{`playbook_file = "site"`, "site", "not a regular file but a directory"},
 		{ok + `playbook_dir = "missing"`, "missing", `no directory "missing"`},
 		{ok + `role_paths = ["play.yml"]`, "role_paths", "is a file"},
 		{ok + `group_vars = "hosts"`, "group_vars", "is a file"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/internal/prose"
 )
 
@@ -119,7 +120,11 @@ func check(c *schema.Checker, field any, path string, dir bool) {
 	if path == "" {
 		return
 	}
-	switch info, err := os.Stat(path); {
+	info, err := os.Stat(path)
+	if !dir {
+		err = hostpath.Check(path)
+	}
+	switch {
 	case errors.Is(err, os.ErrNotExist):
 		what := "file"
 		if dir {
@@ -130,7 +135,5 @@ func check(c *schema.Checker, field any, path string, dir bool) {
 		c.Errorf(field, "Not readable", "%s.", err)
 	case dir && !info.IsDir():
 		c.Errorf(field, "Not a directory", "%q is a file.", path)
-	case !dir && info.IsDir():
-		c.Errorf(field, "Not a file", "%q is a directory.", path)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/internal/prose"
 )
 
@@ -103,5 +104,9 @@ func (o *Options) checkSource(c *schema.Checker, field any, path string) {
 		c.Errorf(field, "Source not readable", "%s.", err)
 	case endsInSeparator(path) && !info.IsDir():
 		c.Errorf(field, "Not a directory", "%q ends in / but is a file.", path)
+	case !info.IsDir():
+		if err := hostpath.Check(path); err != nil {
+			c.Errorf(field, "Source not readable", "%s.", err)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
+	"bake/internal/script"
 	"bake/provisioner"
 	"bake/provisioner/internal/remote"
 	"bake/step"
@@ -88,7 +88,7 @@ func (r *run) scripts(ctx context.Context) error {
 		return r.script(ctx, assigned, file(r.inlineScript(assigned, lines)))
 	}
 	for _, local := range r.Paths() {
-		text, err := os.ReadFile(local)
+		text, err := script.Read(local)
 		if err != nil {
 			return err
 		}

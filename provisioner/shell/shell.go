@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path"
 	"strings"
 
@@ -82,7 +81,7 @@ func (r *run) scripts(ctx context.Context) error {
 		return r.script(ctx, text)
 	}
 	for _, local := range r.Paths() {
-		text, err := os.ReadFile(local)
+		text, err := script.Read(local)
 		if err != nil {
 			return err
 		}

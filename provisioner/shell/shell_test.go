@@ -291,7 +291,7 @@ func TestInvalid(t *testing.T) {
 		{"script = \"/etc/passwd\"\nscripts = [\"/etc/passwd\"]", "scripts", "not both"},
 		{"script = \"missing.sh\"", "missing.sh", `no file "missing.sh"`},
 		{"scripts = [\"/etc/passwd\", \"missing.sh\"]", "missing.sh", `no file "missing.sh"`},
-		{"script = \"/etc\"", "/etc", "is a directory"},
+		{"script = \"/etc\"", "/etc", "not a regular file but a directory"},
 		{"inline = [\"x\"]\nenvironment_vars = [\"NOVALUE\"]", "NOVALUE", "NAME=value"},
 		{"inline = [\"x\"]\nenvironment_vars = [\"=v\"]", "=v", "NAME=value"},
 		{"inline = [\"x\"]\nenv = { \"\" = \"v\" }", "env", "empty"},

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -92,7 +91,7 @@ func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine bui
 		return p.script(ctx, m, line, []byte(strings.Join(lines, "\n")+"\n"))
 	}
 	for _, local := range p.Paths() {
-		text, err := os.ReadFile(local)
+		text, err := script.Read(local)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/google/uuid"
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/hostpath"
 )
 
 // openGroup is the security group of instances that Launch starts. It lets everything
@@ -206,7 +208,7 @@ func ensureOpenGroup(ctx context.Context, client *ec2.Client) (string, error) {
 // authorized_keys. Without a file a new key is written to one that clean deletes.
 func loginKey(file string) (path string, public []byte, clean func(), err error) {
 	if file != "" {
-		text, err := os.ReadFile(file)
+		text, err := hostpath.Read(file, hostpath.Limit)
 		if err != nil {
 			return "", nil, nil, fmt.Errorf("the login key: %w", err)
 		}

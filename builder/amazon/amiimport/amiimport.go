@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/hostpath"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -371,7 +371,7 @@ func (r *run) finalize(ctx context.Context, m made) error {
 // upload uploads the file to the bucket and returns the resource by which the scope owns
 // it.
 func (r *run) upload(ctx context.Context, file, key string) (step.Resource, error) {
-	f, err := os.Open(file)
+	f, err := hostpath.Open(file)
 	if err != nil {
 		return step.Resource{}, err
 	}

@@ -54,7 +54,7 @@ func TestValidate(t *testing.T) {
 		{"temporary_iam_instance_profile_policy_document {\n Version = \"1\"\n Statement {\n Effect = \"Allow\"\n Action = [\"a:b\"]\n Resource = [\"*\"]\n }\n}", "Unknown version", `"1"`},
 
 		{`user_data = "a"` + "\n" + `user_data_file = "/etc/passwd"`, "Conflicting arguments", `"/etc/passwd"`},
-		{`user_data_file = "/no/such/file"`, "User data file not found", `"/no/such/file"`},
+		{`user_data_file = "/no/such/file"`, "User data cannot be read", `"/no/such/file"`},
 		{`security_group_id = "sg-1"` + "\n" + `security_group_ids = ["sg-2"]`, "Conflicting arguments", `["sg-2"]`},
 		{`temporary_security_group_source_cidrs = ["10.0.0.1"]`, "Not an address range", `["10.0.0.1"]`},
 		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/communicator"
+	"bake/internal/hostpath"
 	"bake/internal/script"
 	"bake/step"
 )
@@ -126,7 +126,7 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 // upload uploads a file of this machine, named by the option from, to the machine. Only the
 // login user can read it there.
 func (u *bundling) upload(ctx context.Context, m communicator.Communicator, to string, from *string) error {
-	content, err := os.ReadFile(*from)
+	content, err := hostpath.Read(*from, hostpath.Limit)
 	if err != nil {
 		return u.Src.Errorf(from, "File cannot be read", "%s.", err)
 	}

@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"os"
 	"strings"
 
 	"bake/builder/amazon/internal/access"
@@ -12,6 +11,7 @@ import (
 	"bake/communicator/ssh"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/hostpath"
 )
 
 // Options of the builder amazon-instance.
@@ -152,10 +152,8 @@ func (b *Bundle) validate(c *schema.Checker) {
 		}
 		if *file == "" {
 			c.Errorf(file, "Missing value", "%s cannot be empty.", c.Name(file))
-		} else if info, err := os.Stat(*file); err != nil {
-			c.Errorf(file, "File not found", "%s.", err)
-		} else if info.IsDir() {
-			c.Errorf(file, "Not a file", "%s is a directory.", *file)
+		} else if err := hostpath.Check(*file); err != nil {
+			c.Errorf(file, "File cannot be read", "%s.", err)
 		}
 	}
 	if b.S3Bucket == "" && c.Known(&b.S3Bucket) {

@@ -15,7 +15,7 @@ func TestNotRegular(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, diags := ReadVars([]string{filepath.Join(dir, "pipe.yaml")}, ""); !strings.Contains(diags.Error(), "pipe.yaml is a named pipe") {
+	if _, diags := ReadVars([]string{filepath.Join(dir, "pipe.yaml")}, ""); !strings.Contains(diags.Error(), "pipe.yaml is not a regular file but a named pipe") {
 		t.Errorf("variables: %v", diags)
 	}
 	if err := os.Symlink("/dev/zero", filepath.Join(dir, "zero.yaml")); err != nil {

@@ -141,7 +141,7 @@ func (l *loader) file(path string, from hcl.Range) {
 	}
 }
 
-// read reads a regular file, or returns the input if path is [Stdin].
+// read reads a file, or returns the input if path is [Stdin].
 func (l *loader) read(path string) (info os.FileInfo, text []byte, err error) {
 	if path == Stdin && len(l.chain) == 0 {
 		if len(l.options.Input) > maxFile {
@@ -152,16 +152,13 @@ func (l *loader) read(path string) (info os.FileInfo, text []byte, err error) {
 	if info, err = os.Stat(path); err != nil {
 		return nil, nil, err
 	}
-	if !info.Mode().IsRegular() { // reading a pipe could block forever
-		return nil, nil, fmt.Errorf("%s is not a regular file", path)
-	}
 	text, err = readFile(path)
 	return info, text, err
 }
 
 // readFile reads a file, with a limit on its size.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := hostpath.Open(path)
 	if err != nil {
 		return nil, err
 	}

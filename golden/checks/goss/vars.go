@@ -2,10 +2,7 @@ package goss
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
-	"os"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -17,7 +14,7 @@ func ReadVars(files []string, inline string) (map[string]any, hcl.Diagnostics) {
 	all := map[string]any{}
 	var diags hcl.Diagnostics
 	for _, path := range files {
-		text, err := readVarsFile(path)
+		text, err := readFile(path)
 		if err != nil {
 			start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
 			diags = append(diags, fault(start, "Cannot read a file of variables", "%s.", err))
@@ -36,19 +33,6 @@ func ReadVars(files []string, inline string) (map[string]any, hcl.Diagnostics) {
 	}
 	maps.Copy(all, more)
 	return all, diags
-}
-
-// readVarsFile reads a file of variables. It refuses a named pipe that is not open yet,
-// since reading might block forever; the pipes of a shell's <(…) are open.
-func readVarsFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/proc/") {
-		err = fmt.Errorf("%s is a named pipe, and not a file", path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return readFile(path)
 }
 
 func readVars(name string, text []byte) (map[string]any, *hcl.Diagnostic) {

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  user_data_file = "/no/such/file" # ERROR: User data file not found: stat /no/such/file:
+  user_data_file = "/no/such/file" # ERROR: User data cannot be read: stat /no/such/file:
 
   source_ami_filter {
     owners      = ["136693071363"]

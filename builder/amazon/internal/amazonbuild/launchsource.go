@@ -3,7 +3,6 @@ package amazonbuild
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -12,6 +11,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/launch"
+	"bake/internal/hostpath"
 )
 
 // start determines the image to launch the instance from: the source image, or the one
@@ -64,7 +64,7 @@ func (b *Build) from() (builder.LaunchSource, error) {
 	from := builder.LaunchSource{Region: b.Session.Region, Image: aws.ToString(b.Source.ImageId)}
 	file := ""
 	if o.UserDataFile != "" {
-		text, err := os.ReadFile(o.UserDataFile)
+		text, err := hostpath.Read(o.UserDataFile, hostpath.Limit)
 		if err != nil {
 			return from, b.Src.Errorf(&o.UserDataFile, "User data cannot be read", "%s.", err)
 		}

@@ -5,7 +5,6 @@ package launch
 import (
 	"encoding/base64"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 	"bake/communicator/ssh"
 	"bake/communicator/winrm"
 	"bake/config/schema"
+	"bake/internal/hostpath"
 )
 
 // Options define the machine to launch, its place in the network, and how to connect to
@@ -499,8 +499,8 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateTags(c)
 	both(c, &o.UserData, &o.UserDataFile)
 	if f := o.UserDataFile; f != "" && c.Known(&o.UserDataFile) {
-		if _, err := os.Stat(f); err != nil {
-			c.Errorf(&o.UserDataFile, "User data file not found", "%s.", err)
+		if err := hostpath.Check(f); err != nil {
+			c.Errorf(&o.UserDataFile, "User data cannot be read", "%s.", err)
 		}
 	}
 }
@@ -680,7 +680,7 @@ func (o *Options) hasProfile() bool {
 func (o *Options) userData() (string, error) {
 	data := o.UserData
 	if o.UserDataFile != "" {
-		b, err := os.ReadFile(o.UserDataFile)
+		b, err := hostpath.Read(o.UserDataFile, hostpath.Limit)
 		if err != nil {
 			return "", err
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"bake/communicator/ssh"
 	"bake/communicator/winrm"
 	"bake/config/schema"
+	"bake/internal/hostpath"
 	"bake/step"
 )
 
@@ -123,7 +123,7 @@ func (l *Launcher) passwordKey(key Key) (*rsa.PrivateKey, error) {
 	if key.Private == "" {
 		file, err := ssh.ExpandHome(l.PrivateKeyFile)
 		if err == nil {
-			pem, err = os.ReadFile(file)
+			pem, err = hostpath.Read(file, hostpath.Limit)
 		}
 		if err != nil {
 			return nil, l.Src.Errorf(&l.PrivateKeyFile, "Unusable private key", "%s.", err)
