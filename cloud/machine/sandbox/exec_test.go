@@ -155,7 +155,7 @@ func TestExecHeldUp(t *testing.T) {
 	c := b.login(spec)
 	b.run(c, "sudo sh -c 'mkdir -p /sys/fs/cgroup/"+execLeaf+" && echo 1 > /sys/fs/cgroup/"+execLeaf+"/cgroup.freeze'")
 	for range 2 {
-		if _, _, _, err := b.exec(m, "true", ""); err == nil || !strings.Contains(err.Error(), "has not begun") {
+		if _, _, _, err := b.exec(m, "true", ""); err == nil || !strings.Contains(err.Error(), "did not start within") {
 			t.Errorf("a command: %v", err)
 		}
 	}

@@ -65,7 +65,7 @@ func TestCommandThatDoesNotBegin(t *testing.T) {
 	if took := time.Since(began); took >= execBegin {
 		t.Errorf("they waited for %v", took)
 	}
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "has not begun") {
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "did not start within") {
 		t.Errorf("the command: %v", err)
 	}
 	if len(m.freezing) > 0 {
