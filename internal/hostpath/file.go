@@ -79,9 +79,14 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readAll(f, path, limit)
+}
+
+// readAll reads f, which is called name, unless it has more than limit bytes.
+func readAll(f *os.File, name string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d MB", path, limit>>20)
+		return nil, fmt.Errorf("%s is larger than the limit of %d MB", name, limit>>20)
 	}
 	return b, err
 }

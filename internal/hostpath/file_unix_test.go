@@ -59,7 +59,7 @@ func TestRead(t *testing.T) {
 	if err := os.Truncate(file, 1<<20+1); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := hostpath.Read(file, 1<<20); err == nil || !strings.Contains(err.Error(), "larger than 1 MB") {
+	if text, err := hostpath.Read(file, 1<<20); err == nil || !strings.Contains(err.Error(), "larger than the limit of 1 MB") {
 		t.Errorf("a long file: %d bytes, %v", len(text), err)
 	}
 }

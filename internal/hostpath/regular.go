@@ -2,7 +2,6 @@ package hostpath
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -20,11 +19,7 @@ func ReadRegular(open func(name string, flag int, perm fs.FileMode) (*os.File, e
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than the limit of %d MB", name, limit>>20)
-	}
-	return text, err
+	return readAll(f, name, limit)
 }
 
 func openRegular(open func(name string, flag int, perm fs.FileMode) (*os.File, error), name string) (*os.File, error) {

@@ -8,13 +8,13 @@ import (
 
 // TestGiveIDs: the remedy names the user of the process, whatever the environment says.
 func TestGiveIDs(t *testing.T) {
-	u, err := user.Current()
-	if err != nil {
-		t.Skip(err)
+	want := "USER" // of a user without a name
+	if u, err := user.Current(); err == nil {
+		want = u.Username
 	}
 	for _, name := range []string{"", "somebody-else"} {
 		t.Setenv("USER", name)
-		if got := giveIDs(); !strings.HasSuffix(got, " "+u.Username) {
+		if got := giveIDs(); !strings.HasSuffix(got, " "+want) {
 			t.Errorf("USER=%s: %s", name, got)
 		}
 	}
