@@ -122,6 +122,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	}
 	pauses.Reset()
 	refused, counted := 0, time.Time{}
+	told := false // that the console is waited for
 	for {
 		start := time.Now()
 		l, err := c.attempt(ctx)
@@ -143,13 +144,17 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 		if attempts > 0 && refused >= attempts {
 			return nil, err
 		}
+		var mismatch *HostKeyError
+		if errors.As(err, &mismatch) && !told {
+			c.scope.Say(ctx, "%s presents a new host key, %s; waiting up to %.0f minutes for the machine's console to show it.", mismatch.addr, describe(mismatch.shown), consoleLag.Minutes())
+			told = true
+		}
 		if delay.For(ctx, pauses.NextBackOff()) == nil {
 			continue
 		}
 		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
 			return nil, cause
 		}
-		var mismatch *HostKeyError
 		if errors.As(last, &auth) || errors.As(last, &mismatch) {
 			return nil, last
 		}

@@ -335,6 +335,46 @@ func TestHostKeyOnConsole(t *testing.T) {
 	}
 }
 
+// TestNewHostKeyOnConsole: a machine that makes new host keys and reboots may present them before it
+// goes down, long before its console shows them.
+func TestNewHostKeyOnConsole(t *testing.T) {
+	for _, tt := range []struct {
+		after time.Duration // when the console shows the new key, after it is first presented
+		wrong bool
+	}{{0, false}, {100 * time.Second, false}, {time.Hour, true}} {
+		bubble(t, func(t *testing.T, s *setup) {
+			shown := []gossh.PublicKey{s.HostKey.PublicKey()}
+			var changed time.Time
+			next := newKey(t).Signer
+			s.target.HostKeys = func(context.Context) ([]gossh.PublicKey, error) {
+				if !changed.IsZero() && time.Since(changed) >= tt.after {
+					return []gossh.PublicKey{next.PublicKey()}, nil
+				}
+				return shown, nil
+			}
+			c, err := s.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			s.cut()
+			synctest.Wait()
+			s.HostKey, changed = next, time.Now()
+			_, err = c.Run(t.Context(), communicator.Command{Line: "true"})
+			var wrong *ssh.HostKeyError
+			if errors.As(err, &wrong) != tt.wrong || !tt.wrong && err != nil {
+				t.Errorf("console after %s: got %v, refused should be %t", tt.after, err, tt.wrong)
+			}
+			if tt.wrong {
+				between(t, "the refusal", time.Since(changed), 2*time.Minute, 2*time.Minute+5*time.Second)
+			}
+			if tt.after > 0 && !s.says.has("waiting up to 2 minutes for the machine's console to show it") {
+				t.Errorf("console after %s: said %q", tt.after, s.says.lines)
+			}
+		})
+	}
+}
+
 var newRSA = func() func(t *testing.T) gossh.PublicKey {
 	var once sync.Once
 	var key gossh.PublicKey

@@ -38,11 +38,12 @@ type hostKeys struct {
 }
 
 // Limits for reading the console: how long one read may delay connecting, how often it is read, and
-// how long the console may take to show a key that the machine uses.
+// how long the console may take to show a key that the machine uses: a machine with new keys may
+// have to shut down and boot first.
 const (
 	consolePatience = 3 * time.Second
 	consoleSpacing  = time.Second
-	consoleLag      = 30 * time.Second
+	consoleLag      = 2 * time.Minute
 )
 
 // byAuthority is a value of source.
