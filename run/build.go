@@ -63,20 +63,20 @@ type Options struct {
 	// temporary key is removed. 0 means no wait.
 	CloudInit time.Duration
 
-	// Stop, when it ends, stops the run at once: teardown stops too, and anything still
-	// running two seconds later is abandoned. Nil: never.
+	// When Stop is done, the run stops immediately, including its teardown, and anything
+	// still running two seconds later is abandoned. If it is nil, this never happens.
 	Stop context.Context
 
 	// Cloud opens a cloud that replaces AWS, once the template is known to be valid; emit
-	// receives its events. The caller closes it, after Build. Nil: AWS.
+	// receives its events. The caller closes it after Build returns. Nil means AWS.
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
 	// Within restricts the Amazon components to an account and region, whatever the
 	// template says. If it is nil, the template decides.
 	Within *amazon.Within
 
-	// Wait is called before each request to a service of AWS in a region, and may fail. Nil:
-	// nothing is called.
+	// Wait is called before each request to an AWS service in a region. If it returns an
+	// error, the request is not sent. It may be nil.
 	Wait func(ctx context.Context, service, region string) error
 
 	// ReuseOnly makes it an error if a build of an image block has to be run because no
@@ -109,8 +109,8 @@ type Options struct {
 
 	// Connect is a command for the user's own SSH client that connects its standard input
 	// and output to a port of a machine of the local cloud, given by %h and %p as in
-	// ssh_config; with -through and a socket, it connects by way of this process. Nil: SSH
-	// clients connect to the machine's address.
+	// ssh_config; with -through and a socket, it connects by way of this process. If it is
+	// nil, SSH clients connect to the machine's address.
 	Connect []string
 
 	// Stages makes the run end at the next boundary where it can resume, and keep what it
@@ -222,8 +222,8 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
 	parts := builtin.Parts{Cloud: o.hold(localcloud.FromEnvironment(o.Template.Env)), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
-		// Errors in the template are reported before the cloud starts; its secrets are not
-		// known yet.
+		// Report errors in the template before the cloud starts. Its secrets cannot be read
+		// until then.
 		t := o.Template
 		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
 		if _, err := check(limit, t, o.Components(limit, parts), run, nil); err != nil {
@@ -239,8 +239,8 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	defer events.trace.End()
 	result, err := build(limit, o, run, parts, events)
 	if _, ok := errors.AsType[*TemplateError](err); ok {
-		events.trace.Fail(errors.New("the template is wrong")) // its values may be secrets
-		_ = events.close()                                     // the error of the template matters more
+		events.trace.Fail(errors.New("the template is wrong")) // not err, which may quote secrets
+		_ = events.close()                                     // the template error takes precedence
 		return result, err
 	}
 	if err != nil {
@@ -393,8 +393,8 @@ func deleteFiles(ctx context.Context, ledger step.Ledger) {
 	}
 }
 
-// endEarlier stops and deletes what an earlier process of a resumed run has left on
-// this host. It belongs to no build, and would otherwise keep running.
+// endEarlier stops and deletes what an earlier process of a resumed run left on this
+// host. No build owns it, so nothing else would stop it.
 func endEarlier(ctx context.Context, ledger step.Ledger) error {
 	owned, err := ledger.Owned()
 	for _, r := range owned {
@@ -446,7 +446,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 		os.RemoveAll(o.State.keys(run.ID))
 	}
 	switch {
-	case wrong && len(ended.Builds) == 0 && ctx.Err() != nil: // the errors of the template are the cause
+	case wrong && len(ended.Builds) == 0 && ctx.Err() != nil: // the template errors come from the cancellation
 		result.Diagnosis = Diagnosis{}
 		return result, context.Cause(ctx)
 	case wrong && len(ended.Builds) == 0:

@@ -11,11 +11,11 @@ import (
 	"bake/engine"
 )
 
-// fits is the type of the builders whose machines can be cached.
+// fits is the type of the only builder whose machines can be cached.
 const fits = "amazon-ebs"
 
-// uncached warns about sources whose builds run all their provisioners in spite of the
-// cache, and explains why.
+// uncached returns a warning for each source whose builds run all their provisioners
+// despite the cache, and explains why.
 func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 	said := map[*config.Component]bool{}
 	for _, b := range t.Builds {
@@ -35,8 +35,8 @@ func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 	return diags
 }
 
-// noReleases reports builds of image blocks: an image that depends on an earlier build,
-// and not only on the template, must not be distributed.
+// noReleases returns an error for each build of an image block: an image that depends on
+// an earlier build, and not only on the template, must not be distributed.
 func noReleases(t *config.Template, selected []string, pipelines map[*config.Component]*engine.Pipeline) (diags hcl.Diagnostics) {
 	for _, b := range t.Builds {
 		if pipelines[b.Builder] == nil || !slices.Contains(selected, b.Name) {

@@ -12,8 +12,8 @@ import (
 	"bake/step"
 )
 
-// A template is built as by bake build: only the options define where its state is, and who gets
-// its events.
+// Builds a template as bake build does. The options define where the state is kept and who
+// gets the events.
 func ExampleBuild() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

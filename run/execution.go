@@ -68,7 +68,7 @@ func (e *execution) warn(err error, detail string) {
 }
 
 // announce returns two contexts: ctx ends when the run is cancelled, and stop when it must
-// stop at once. Each cancellation is logged first. ctx ends with stop.
+// stop immediately, which also ends ctx. Each cancellation is logged before its context ends.
 func (e *execution) announce(limit *timeLimit) (ctx, stop context.Context, release func()) {
 	ctx, unlimit := announced(limit, func(cause error) { e.say(step.Say, cancelling(cause)) })
 	stop, unstop := announced(e.Stop, func(error) { e.say(step.Say, "Stopping immediately") })
@@ -128,7 +128,7 @@ func (e *execution) load(ctx context.Context, limit *timeLimit) error {
 		e.loadBakeFiles(ctx, limit)
 	}
 	switch {
-	case e.diags.HasErrors() && ctx.Err() != nil: // that is why
+	case e.diags.HasErrors() && ctx.Err() != nil: // the errors come from the cancellation
 		return context.Cause(ctx)
 	case e.diags.HasErrors():
 		return &TemplateError{e.diags, e.template.Files()}
@@ -239,7 +239,7 @@ func (e *execution) options(ctx context.Context) engine.Options {
 	if e.Stages {
 		options.Boundary = e.stages.add
 	}
-	if e.cache != nil { // an interface with a nil pointer would not be nil
+	if e.cache != nil { // an interface holding a nil pointer is not nil
 		options.Cache = e.cache
 	}
 	return options
@@ -285,7 +285,7 @@ func (e *execution) finish(ctx context.Context, ended engine.Result) (Result, er
 }
 
 // keep closes the log of the run, stores the log of a stage with the reports, and writes
-// the page of a finished run. Failures are only warnings, since the images are not
+// the report of a finished run. Errors are only warnings, because the images are not
 // affected.
 func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	if err := e.events.close(); err != nil {
@@ -310,7 +310,8 @@ func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	return logged
 }
 
-// signer opens the keys that sign attestations; a plan needs none.
+// signer returns a function that opens the keys that sign attestations. It returns nil for
+// a plan, which signs nothing.
 func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key string) (crypto.Signer, error) {
 	if o.planOnly {
 		return nil

@@ -79,7 +79,7 @@ func lastPart(parts []part) int {
 	return parts[len(parts)-1].number
 }
 
-// enter moves to a file of the log, to its beginning if it is another one.
+// enter moves to the beginning of a file of the log, unless the position is in it already.
 func (p *Position) enter(part int) {
 	if p.Part != part {
 		*p = Position{Part: part}
@@ -94,7 +94,7 @@ func noLog(path string, err error) error {
 	return fmt.Errorf("the log %s: %w", path, err)
 }
 
-// partLines is Lines for a compressed part, and reports whether to continue after it.
+// partLines is Lines for one compressed part. on reports whether to continue after it.
 func (s State) partLines(path string, from *Position, handle func(line []byte) bool) (on bool, err error) {
 	err = readFile(path, func(r io.Reader) error {
 		if _, err := io.CopyN(io.Discard, r, from.Offset); err != nil {
@@ -105,7 +105,7 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 		return err
 	})
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return true, nil // it is truncated
+		return true, nil // a truncated part
 	}
 	if err != nil {
 		err = noLog(path, err)
@@ -113,8 +113,8 @@ func (s State) partLines(path string, from *Position, handle func(line []byte) b
 	return on, err
 }
 
-// maxTail limits how much of the end of a log is read at a time: everything that is not
-// compressed yet, and one further write.
+// maxTail limits how much of a log that is not compressed yet is read at a time. It is twice
+// the size at which a log is compressed.
 const maxTail = 2 * logPart
 
 func readFrom(path string, offset int64) ([]byte, error) {
@@ -129,8 +129,8 @@ func readFrom(path string, offset int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxTail))
 }
 
-// eachWhole calls handle for complete lines, as long as it returns true, and moves from
-// past them.
+// eachWhole calls handle for each complete line until it returns false, and advances from
+// past the handled lines. on is false if handle returned false.
 func eachWhole(r *bufio.Reader, from *Position, handle func(line []byte) bool) (on bool, err error) {
 	for {
 		line, err := r.ReadBytes('\n')
@@ -247,7 +247,7 @@ func (s State) learn(id string, k *known) error {
 		return true
 	})
 	switch {
-	case wrong != nil && k.at != Position{}: // for the correct line number
+	case wrong != nil && k.at != Position{}: // read from the beginning, for the correct line number
 		*k = known{past: newPast(id)}
 		return s.learn(id, k)
 	case wrong != nil:

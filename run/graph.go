@@ -30,18 +30,18 @@ type apart struct {
 	all   []*member
 	began time.Time
 
-	events *events // the events of all runs, which also have separate logs
+	events *events // of all runs; each run also has a log of its own
 	asking sync.Mutex
 	slots  chan struct{} // a token for each run in progress; nil: no limit
 	cancel context.CancelCauseFunc
 }
 
-// member is one of these images, or the builds without an image block.
+// member is one image of the template, or the builds without an image block.
 type member struct {
 	config.ImageOf
 	builds   []string // builds that -only and -except select
-	made     int      // number of builds that make it
-	needed   bool     // by other images, although -only and -except exclude it
+	made     int      // number of builds that make the image
+	needed   bool     // by other images, although -only or -except excludes it
 	shown    func(build string) string
 	done     chan struct{}
 	result   Result
@@ -109,7 +109,7 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 		maps.Copy(found.Files, checked.Files)
 		found.Diags = config.Merge(found.Diags, checked.Diags)
 		one.builds, one.made = checked.builds, checked.made
-		r.o.Command = checked.redact(r.o.Command) // logged
+		r.o.Command = checked.redact(r.o.Command) // it will be logged
 		r.all = append(r.all, one)
 	}
 	for _, i := range r.all {
@@ -128,7 +128,8 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 	return found, r.choose()
 }
 
-// choose determines which images are needed although they are not selected.
+// choose finds the images that are not selected but that selected images need. It returns an
+// error if no build is selected.
 func (r *apart) choose() error {
 	any := false
 	for _, i := range slices.Backward(r.all) { // images that refer to others first
@@ -157,14 +158,14 @@ func (r *apart) named(name string) *member {
 	return nil
 }
 
-// share makes the runs share one cloud, and prompt the user one at a time.
+// share makes the runs use the same cloud, and prompt the user one at a time.
 func (r *apart) share() {
 	if open := r.o.Cloud; open != nil {
 		var once sync.Once
 		var cloud *localcloud.Cloud
 		var err error
 		r.o.Cloud = func(ctx context.Context, _ func(step.Event)) (*localcloud.Cloud, error) {
-			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), r.events.handle) }) // it stays open longer than each run
+			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), r.events.handle) }) // the cloud outlives the run that opens it
 			return cloud, err
 		}
 	}
@@ -203,7 +204,7 @@ func (r *apart) name() {
 	}
 }
 
-// start starts the common display of all runs.
+// start emits the event that starts the common display of all runs.
 func (r *apart) start() {
 	var names []string
 	for _, i := range r.all {
@@ -275,7 +276,7 @@ func (r *apart) list() (all []config.ImageOf) {
 	return all
 }
 
-// skip records that an image cannot be built because of another one.
+// skip records that an image was not built because parent, which it refers to, was not.
 func (r *apart) skip(i, parent *member) {
 	if r.o.planOnly && parent.err == nil {
 		i.result.Planned = []pipeline.Planned{{Image: i.Name(), Build: strings.Join(i.builds, ", "), Unknown: "the image " + parent.Address() + ", which it refers to, is built first"}}
@@ -375,7 +376,7 @@ func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 // Plan returns which builds [Build] would run, and why, without making anything. Its
 // requests to the cloud are read-only.
 func Plan(ctx context.Context, o Options) (Result, error) {
-	dir, err := os.MkdirTemp("", "bake-plan-") // a plan is not a run
+	dir, err := os.MkdirTemp("", "bake-plan-") // a plan leaves no log or ledger
 	if err != nil {
 		return Result{}, err
 	}

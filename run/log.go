@@ -37,7 +37,7 @@ const (
 // log is the log of a run. When Write returns, the data is in the file. The log is locked
 // while it is open, so that no other run deletes it.
 type log struct {
-	file  *os.File // not embedded: its own methods would bypass the parts
+	file  *os.File // not embedded: writes through its other methods would bypass the limit
 	size  int64
 	parts []part
 	limit int64 // bytes after which a part is compressed
@@ -52,7 +52,7 @@ type part struct {
 
 // logPartsOf lists the compressed parts of the log of a run in dir, in order.
 func logPartsOf(dir, run string) ([]part, error) {
-	names, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz") // dir may contain special characters of patterns
+	names, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz") // not filepath.Glob: dir may contain pattern characters
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,8 @@ func reopenLog(state State, run string) (*log, error) {
 }
 
 // compressed reports whether the content of the file is already in the last part, because
-// the run died before it emptied the file. Events contain times, so no two are equal.
+// the run died before it emptied the file. It compares the first lines, which differ unless
+// they are the same event, because events contain times.
 func (l *log) compressed() bool {
 	if len(l.parts) == 0 {
 		return false
@@ -136,7 +137,7 @@ func (l *log) compressed() bool {
 	return len(line) > 0 && bytes.Equal(line, first(l.parts[len(l.parts)-1].path))
 }
 
-// lastLine returns the end of the last complete line of a log.
+// lastLine returns the offset of the end of the last complete line of a log.
 func lastLine(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -238,7 +239,7 @@ func (p *part) add(out *os.File, r io.Reader) error {
 }
 
 // drop deletes the second part, the oldest after the one with the start of the run. It
-// keeps the events that describe the course of the run, at the end of the first part.
+// first moves the events that describe the course of the run to the end of the first part.
 func (l *log) drop() error {
 	first, second := &l.parts[0], l.parts[1]
 	var kept bytes.Buffer
@@ -262,7 +263,7 @@ func (l *log) drop() error {
 			if err != nil {
 				return err
 			}
-			defer old.Close() // before it is replaced: Windows does not replace open files
+			defer old.Close() // before the file is replaced: Windows does not replace open files
 			if _, err := io.Copy(out, old); err != nil {
 				return err
 			}

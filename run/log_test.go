@@ -20,7 +20,7 @@ import (
 	"bake/ui"
 )
 
-// TestRunLogIsCompressed: a log with much output takes little space, and is complete.
+// TestRunLogIsCompressed: a log with a lot of output takes little space, and is complete.
 func TestRunLogIsCompressed(t *testing.T) {
 	state := State(t.TempDir())
 	dir := state.Runs()
@@ -227,7 +227,7 @@ func TestPrunedLogsAreFinished(t *testing.T) {
 
 func TestLogsDoNotPileUp(t *testing.T) {
 	state := State(t.TempDir())
-	for i := range keptLogs + 5 { // and then another one, which is empty
+	for i := range keptLogs + 5 { // more runs than are kept; an empty one follows
 		f, err := createLog(state, fmt.Sprint(i))
 		if err != nil {
 			t.Fatal(err)
@@ -241,7 +241,7 @@ func TestLogsDoNotPileUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if f, err := createLog(state, "empty"); err != nil || f.Close() != nil { // it is not kept
+	if f, err := createLog(state, "empty"); err != nil || f.Close() != nil { // Close deletes an empty log
 		t.Fatal(err)
 	}
 	logs, err := os.ReadDir(state.Runs())
@@ -456,7 +456,7 @@ func TestLogPartIsLost(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	in.Dir = t.TempDir() // another host's
+	in.Dir = t.TempDir() // of another host
 	var got []string
 	err := o.allEvents(ended, "r1", in, func(e step.Event) { got = append(got, e.Text) })
 	if want := []string{"kept", "kept, too", "lost"}; err != nil || !slices.Equal(got, want) {

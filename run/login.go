@@ -46,7 +46,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 	}
 	key := value("SSHPrivateKey")
 	if machine.KeyFile != "" || !strings.Contains(key, "PRIVATE KEY") {
-		key = "" // it is the user's
+		key = "" // the user has the key already
 	}
 	machine, err := login.Save(l.dir, machine, key)
 	switch {
@@ -58,7 +58,7 @@ func (l *logins) text(ctx context.Context, build string, m builder.Machine) stri
 	return "Log in to the machine:  " + machine.Command()
 }
 
-// dialed reports whether a machine of the local cloud serves a port unchanged.
+// dialed reports whether clients can dial the port of a machine of the local cloud directly.
 func dialed(host string, port int) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback() && localcloud.ServedPort(port) == port

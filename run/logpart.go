@@ -26,8 +26,8 @@ import (
 // bytes again.
 const logPartBytes = 32 << 20
 
-// logReadBytes limits the size of a part when it is read: both areas, and the note between
-// them.
+// logReadBytes limits the size of a part when it is read: the earlier events, the note
+// about missing lines and the end of the log.
 const logReadBytes = 2*logPartBytes + 4096
 
 // LogPart is the part of the log from a stage of a run, or from its teardown, as a
@@ -48,7 +48,7 @@ func (s State) OpenReports(ctx context.Context, cloud amazon.Cloud, env []string
 	case !strings.HasPrefix(place, s3uri.Scheme):
 		return func(string) reports.Store { return reports.Store{Dir: place} }, nil
 	}
-	cloud.Within = nil // the reports of all cells of a fleet are in one bucket
+	cloud.Within = nil // all cells of a fleet write their reports to one bucket
 	bucket, err := amazon.OpenBucket(ctx, cloud, env, place)
 	if err != nil {
 		return beside, err
@@ -204,7 +204,7 @@ func ReadLog(ctx context.Context, in reports.Store, part LogPart, emit func(step
 // cloud has no such bucket, the error is an [fs.ErrNotExist]: another cloud has the part.
 func (s State) LogReader(aws amazon.Cloud, local func(context.Context) (amazon.Cloud, error), env []string, place string) func(ctx context.Context, run string, part LogPart, emit func(step.Event)) error {
 	var mu sync.Mutex
-	opened := map[bool]func(run string) reports.Store{} // by whether it is in the local cloud
+	opened := map[bool]func(run string) reports.Store{} // true: in the local cloud
 	open := func(ctx context.Context, there bool) (of func(run string) reports.Store, err error) {
 		mu.Lock()
 		defer mu.Unlock()

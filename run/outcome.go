@@ -9,8 +9,8 @@ import (
 	"bake/step"
 )
 
-// Outcome is the result of a run or a sweep for programs. Its number is the exit code of
-// bake. After a signal, it is 128 plus the signal's number.
+// Outcome is the result of a run or a sweep, for use by programs. Its value is bake's exit
+// code. After a signal, it is 128 plus the number of the signal.
 type Outcome int
 
 // The outcomes.
@@ -24,7 +24,7 @@ const (
 	OutcomeProvisioning Outcome = 6 // a provisioner failed
 	OutcomePartial      Outcome = 7 // an image was made, but not copied, shared or tagged everywhere
 	OutcomeTimeout      Outcome = 8
-	OutcomeCancelled    Outcome = 130 // and all that follow
+	OutcomeCancelled    Outcome = 130 // by SIGINT; any value above 128 means cancelled
 )
 
 // String returns the name for programs.
@@ -93,7 +93,7 @@ func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcom
 		return OutcomeLeft
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		if _, fast := errors.AsType[*engine.FailFastError](cause); !fast { // the builds have the reasons of their failures
+		if _, fast := errors.AsType[*engine.FailFastError](cause); !fast { // the failed builds decide
 			return ofCause(cause)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"bake/step"
 )
 
-// TestPipesInTheStateDirectory: a named pipe in place of any file of a run is an error, and nobody
-// waits for it.
+// TestPipesInTheStateDirectory: a named pipe in place of any file of a run is an error, and
+// nothing blocks on it.
 func TestPipesInTheStateDirectory(t *testing.T) {
 	s := run.State(t.TempDir())
 	key, err := run.NewKey("0123456789abcdef")

@@ -19,7 +19,7 @@ type PlannedBuild struct {
 	Since   string            `json:"since,omitempty"`  // the image with which the inputs were compared
 	Changes []plan.Change     `json:"changes"`          // not nil
 	Images  map[string]string `json:"images,omitempty"` // images that would be reused, by region
-	Copied  []string          `json:"copied,omitempty"` // regions that these would be copied to
+	Copied  []string          `json:"copied,omitempty"` // regions to which those images would be copied
 	Inputs  string            `json:"inputs,omitempty"` // the digest; empty if it is not known yet
 }
 
@@ -32,8 +32,8 @@ const (
 	Reuses PlannedAction = "reuse"
 )
 
-// Plan returns the decisions of [Plan]: those about builds of image blocks, and then the
-// others.
+// Plan returns the decisions of [Plan]: first those about builds of image blocks, then
+// those about the others.
 func (r Result) Plan() (all []PlannedBuild) {
 	named := map[string]bool{}
 	for _, one := range r.Planned {

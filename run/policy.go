@@ -80,14 +80,14 @@ type callers struct {
 	read, run []amazon.Permitted
 }
 
-// hold makes a component call only the first region, if regions are given.
+// hold sets the region of a component to the first region of the policy, if any is given.
 func (c *callers) hold(part any) {
 	if h, ok := part.(amazon.Regional); ok && len(c.regions) > 0 {
 		h.SetRegion(c.regions[0])
 	}
 }
 
-// observe adds components that call AWS to found.
+// observe returns a function that adds a component to found if it calls AWS.
 func (c *callers) observe(found *[]amazon.Permitted) func(any) {
 	return func(part any) {
 		c.hold(part)
@@ -102,7 +102,7 @@ func (c *callers) observe(found *[]amazon.Permitted) func(any) {
 	}
 }
 
-// pipeline adds the needs of the pipeline of a build's image.
+// pipeline adds the permissions that the pipeline of a build's image needs.
 func (c *callers) pipeline(b builder.Builder, p *engine.Pipeline) {
 	c.hold(b)
 	if v, ok := b.(amazon.Verifying); ok {

@@ -20,8 +20,8 @@ import (
 	"bake/step"
 )
 
-// Report describes the course and result of a run, from its log. Documents that no longer
-// exist are named as missing.
+// Report describes the course and result of a run, as its log has them. Documents that no
+// longer exist are listed as missing.
 func (s State) Report(run, version string) (*report.Report, error) {
 	b := report.New(run, version, document)
 	if err := s.Events(run, b.Handle); err != nil {
@@ -42,11 +42,11 @@ func document(d step.Report) ([]byte, error) {
 	return text, nil
 }
 
-// page writes the report of a run next to the other reports, as HTML and JSON.
+// page writes the report of a run, as HTML and JSON, next to its other documents.
 func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	b := report.New(run, o.Version, func(d step.Report) ([]byte, error) {
 		text, err := document(d)
-		if err != nil { // another host has written it
+		if err != nil { // it may have been written on another host
 			kerr := inTime(ctx, func(ctx context.Context) (err error) {
 				text, err = in.Read(ctx, d.SHA256, findings.MaxRead)
 				return err
@@ -60,7 +60,7 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 	incomplete := o.allEvents(ctx, run, in, b.Handle)
 	r := b.Report()
 	prefix := ""
-	if o.sharedReports(in, run) { // other images, or the same ones in other places, have pages too
+	if o.sharedReports(in, run) { // with other images, or the same image in other places
 		prefix = o.pageDir()
 	}
 	var html, text bytes.Buffer
@@ -77,16 +77,17 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 // run.
 const documentLimit = time.Minute
 
-// inTime reads or writes one document, within [documentLimit]. It also works after the run
-// was cancelled, so that the document still gets written.
+// inTime calls do, which reads or writes one document, with a limit of [documentLimit]. The
+// context of do does not end with ctx, so documents are written after a cancellation too.
 func inTime(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), documentLimit)
 	defer cancel()
 	return do(ctx)
 }
 
-// pageDir returns the directory of the page of an image if there are several images, with
-// a slash, or "".
+// pageDir returns the directory, with a trailing slash, for the report of an image that is
+// built separately, or of a run that is restricted to an account and region. Otherwise it
+// returns "".
 func (o Options) pageDir() string {
 	var names []string
 	if of := o.Template.Instance; of != nil {
@@ -132,7 +133,7 @@ func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts
 	return of, diags
 }
 
-// aboutReports is a description of the reports that is stored in a bucket.
+// aboutReports is the README.txt of a bucket with reports.
 const aboutReports = `Reports of bake about images: under the names of their builds those of the newest, and in
 sha256/ all of them by their SHA-256. Those of an image are found by its tags bake:report,
 bake:sbom, bake:manifest and bake:attestation. In logs/ are those of the runs of fleets.

@@ -22,8 +22,8 @@ import (
 	"bake/step"
 )
 
-// Memory is the head of a run's journal: what another process needs to resume the run.
-// It holds no secrets.
+// Memory is the header of a run's journal: what another process needs to resume the run.
+// It contains no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
 	Parent  string         `json:"whole,omitempty"` // the run that this one is a part of
@@ -38,7 +38,7 @@ type Memory struct {
 	Parallel int  `json:"parallel,omitempty"`
 	FailFast bool `json:"fail_fast,omitempty"`
 
-	CloudInit *time.Duration `json:"cloud_init,omitempty"` // absent in journals of older versions: the default
+	CloudInit *time.Duration `json:"cloud_init,omitempty"` // nil in journals of older versions, which means the default
 
 	Files map[string]string `json:"files"` // digests of the template and of values of variables, by name
 
@@ -67,11 +67,10 @@ func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), ru
 
 // ResumeOptions are the options of [Resume].
 type ResumeOptions struct {
-	// Options are as for [Build]. The journal provides the values from the start of the
-	// run: ID, Command, Force, Parallel, FailFast, CloudInit, and of the Template all but
-	// Env, Secrets, and the values of sensitive variables, which Vars must provide again.
-	// Cloud is only used for a run on the local cloud. An empty OnError means that of the
-	// run.
+	// Options are as for [Build], but these are taken from the journal instead: ID, Command,
+	// Force, Parallel, FailFast, CloudInit, Within, and everything in Template except Env,
+	// Secrets and the values of sensitive variables, which Vars must provide again. Cloud is used
+	// only if the run is on the local cloud. An empty OnError means that of the run.
 	Options
 
 	Run     string // its id
@@ -80,8 +79,8 @@ type ResumeOptions struct {
 }
 
 // Resumable returns the memory of the run whose id, or whose parent's id, starts with
-// prefix. If prefix is empty, it returns that of the newest run that can be resumed. again
-// means that provisioners may run again. The error says why no run can be resumed.
+// prefix, or of the newest run that can be resumed if prefix is empty. again allows
+// provisioners to run again. The error says why no run can be resumed.
 func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -282,8 +281,8 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 	return step.CreateJournal(o.State.Journal(run.ID), m, t.Secrets().Redact)
 }
 
-// selected returns the names of the builds to run. It returns none for an invalid
-// selection, with which the run fails later.
+// selected returns the names of the builds to run. It returns none if the selection is
+// invalid: the engine reports that.
 func (o Options) selected(t *config.Template, among map[*config.Build]bool) []string {
 	builds, _ := engine.Select(t, engine.Options{Only: o.Template.Only, Except: o.Template.Except, Builds: among})
 	var names []string
@@ -335,10 +334,10 @@ func (a *resumed) unchanged(now map[string]string) error {
 	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with the changed template", strings.Join(changed, ", "))
 }
 
-// kept returns why the resources of a run must not be deleted, or "" if they may be.
-// They must not be if the run runs by stages, if it keeps its resources on failure and
-// has not been resumed to its end since, or if it is being resumed. It need not be
-// resumable.
+// kept returns the reason not to delete the resources of a run, or "" if there is none.
+// Reasons are that the run runs by stages, that it kept its resources after a failure and
+// has not been resumed to its end since, and that it is being resumed. Whether it can be
+// resumed does not matter.
 func (s State) kept(run string) Reason {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(run), &m)

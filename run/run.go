@@ -34,7 +34,7 @@ type State string
 // Ledgers returns the directory of the ledgers of runs that own something.
 func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
 
-// Runs returns the directory of the logs of runs.
+// Runs returns the directory of the logs of runs, and of their reports and logins.
 func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
 // ShortID returns a prefix of a run's id that is long enough for people to distinguish
@@ -44,9 +44,9 @@ func ShortID(id string) string { return id[:min(8, len(id))] }
 // Log returns the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
 
-// Reports returns the directory of the reports of a run, unless its template names another. run
-// may come from the tag of a foreign image: for any value, the directory is below that of
-// runs.
+// Reports returns the directory of the reports of a run whose template names no other place.
+// The directory is below [State.Runs] for any value of run, which may come from the tag of a
+// foreign image.
 func (s State) Reports(run string) string {
 	name := strings.NewReplacer("/", "_", `\`, "_", "..", "_").Replace(run)
 	return filepath.Join(s.Runs(), name+".reports")
@@ -100,7 +100,7 @@ type Diagnosis struct {
 type TemplateError Diagnosis
 
 func (e *TemplateError) Error() string {
-	return strings.TrimPrefix(e.Diags.Error(), "<nil>: ") // of a diagnostic without a place
+	return strings.TrimPrefix(e.Diags.Error(), "<nil>: ") // hcl's prefix for a diagnostic without a range
 }
 
 // Check reads a template and decodes everything that it would run. Errors are returned as
@@ -149,7 +149,7 @@ type checkedOne struct {
 	redact func(text string) string // masks the template's secrets in a text
 }
 
-// among returns the builds that the template was loaded for; nil if for all.
+// among returns the builds that the template was loaded for. Nil means all of them.
 func (t Template) among(ctx context.Context, loaded *config.Template, settings *bakefile.Settings) map[*config.Build]bool {
 	switch {
 	case t.Instance == nil:
@@ -164,7 +164,7 @@ func (t Template) among(ctx context.Context, loaded *config.Template, settings *
 	return builds
 }
 
-// checkOne is check of a template that is loaded for one image, or for all.
+// checkOne is check for a template that is loaded once: for one image or for all.
 func checkOne(ctx context.Context, t Template, all engine.Components, run step.Invocation, verified func(builder.Builder, *engine.Pipeline)) (checkedOne, error) {
 	var out checkedOne
 	t.DataSources = all.DataSources
@@ -187,7 +187,7 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 	}
 	out.Diagnosis, out.redact = Diagnosis{diags, template.Files()}, template.Secrets().Redact
 	switch {
-	case diags.HasErrors() && ctx.Err() != nil: // that is why
+	case diags.HasErrors() && ctx.Err() != nil: // the errors come from the cancellation
 		return out, context.Cause(ctx)
 	case diags.HasErrors():
 		return out, (*TemplateError)(&out.Diagnosis)
@@ -200,12 +200,13 @@ func stateFile(path string) ([]byte, error) {
 	return hostpath.ReadRegular(os.OpenFile, path, maxStateFile)
 }
 
-// maxStateFile is far larger than any file in the state directory that is read whole, in bytes.
+// maxStateFile is the size limit, in bytes, of files in the state directory that are read
+// whole. It is far larger than any of them.
 const maxStateFile = 64 << 20
 
-// teardownGrace limits the teardown of one build. Terminating an instance on EC2 takes a
-// minute or two, and deregistering the remains of a copy a few more.
+// teardownGrace is the time limit for the teardown of one build. Terminating an EC2 instance
+// takes a minute or two, and deleting an unfinished copy of an image a few more.
 const teardownGrace = 20 * time.Minute
 
-// hurry is how long a build may take to stop when it must stop at once.
+// hurry is how long a build may take to stop when the run must stop immediately.
 const hurry = 2 * time.Second

@@ -28,10 +28,10 @@ import (
 // start is when all runs of these tests start.
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// bench is a directory with a template whose build makes a file.
+// bench is a directory with a template whose build creates a file.
 type bench struct {
 	dir    string
-	image  string // what the build makes
+	image  string // the file that the build creates
 	events []step.Event
 	on     func(step.Event) // sees each event
 }
@@ -332,7 +332,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestBuildOfAContextThatHasEnded: nothing is run.
+// TestBuildOfAContextThatHasEnded: Build runs nothing.
 func TestBuildOfAContextThatHasEnded(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+"}")
@@ -373,7 +373,8 @@ func TestBuildStopsAtOnce(t *testing.T) {
 	}
 }
 
-// TestBuildWithNobodyToAsk: there is no prompt for a failed step, and a message says why.
+// TestBuildWithNobodyToAsk: without a terminal, a failed step does not prompt, and a message
+// says why.
 func TestBuildWithNobodyToAsk(t *testing.T) {
 	var b bench
 	o := b.options(t, failing)
@@ -412,7 +413,7 @@ func (d *deleter) Destroy(_ context.Context, r step.Resource) error {
 	return nil
 }
 
-// left writes the ledger of a run that has ended and owns things with these keys.
+// left writes the ledger of a run that has ended and still owns resources with these keys.
 func left(t *testing.T, state run.State, id string, keys ...string) {
 	t.Helper()
 	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: id, Started: start})
@@ -451,7 +452,7 @@ func partGoesOn(t *testing.T, state run.State, o run.SweepOptions) {
 	}
 }
 
-// TestParts: what the parts of a run have left is known by the id of the whole too.
+// TestParts: the id of a run that consists of parts also finds what its parts have left.
 func TestParts(t *testing.T) {
 	state := run.State(t.TempDir())
 	left(t, state, "r1", "a")
@@ -718,7 +719,7 @@ func TestSweepOfADamagedLedger(t *testing.T) {
 	if !ok || incomplete.Unreadable == nil || !strings.Contains(err.Error(), "r1.jsonl is damaged: line 3") {
 		t.Errorf("the error is %v", err)
 	}
-	// What a lost line may have handed over is not deleted; other runs are swept.
+	// A resource that a lost line may have handed over is not deleted. Other runs are swept.
 	if len(swept) != 1 || swept[0].Run != "r2" || !slices.Equal(fake.gone, []string{"b"}) {
 		t.Errorf("%+v, gone are %v", swept, fake.gone)
 	}
@@ -777,7 +778,7 @@ build {
 	}
 }
 
-// TestSweepOfAllIsInNoLog: only the sweep of a single run is in the log of the run.
+// TestSweepOfAllIsInNoLog: a sweep can write to the log of a run only if it names the run.
 func TestSweepOfAllIsInNoLog(t *testing.T) {
 	_, err := run.Sweep(t.Context(), run.SweepOptions{State: run.State(t.TempDir()), Logged: func(run.Position) { t.Error("it is logged") }})
 	if err == nil {

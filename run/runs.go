@@ -46,13 +46,13 @@ const (
 	Succeeded PastState = "succeeded"
 	Failed    PastState = "failed"
 	Cancelled PastState = "cancelled"
-	Crashed   PastState = "crashed" // no end in its log: killed, or a power failure
+	Crashed   PastState = "crashed" // its log has no end: bake was killed, or the power failed
 )
 
 // PastBuild is a build of a run.
 type PastBuild struct {
 	Name   string            `json:"name"`
-	State  PastState         `json:"state"` // Crashed and Running are states of the run
+	State  PastState         `json:"state"` // Crashed and Running mean that the run is
 	Error  string            `json:"error,omitempty"`
 	Images map[string]string `json:"images,omitempty"` // region -> image id
 }
@@ -86,8 +86,8 @@ func (s State) Find(prefix string) (string, error) {
 	return id, err
 }
 
-// FindOwner is Find for a prefix that is not empty, among all runs that have a ledger or a log, or
-// a part with a ledger.
+// FindOwner is Find for all runs that have a log or a ledger, or a part that has a ledger.
+// prefix must not be empty.
 func (s State) FindOwner(prefix string) (string, error) {
 	ids, err := s.logged()
 	if err != nil {
@@ -111,8 +111,8 @@ func (s State) FindOwner(prefix string) (string, error) {
 	return id, err
 }
 
-// only returns the one of ids that is prefix or, if there is none, the only one that starts with
-// it; "" if none does.
+// only returns prefix if it is one of ids, or else the only one of ids that starts with it.
+// It returns "" if none does.
 func only(ids []string, prefix string) (string, error) {
 	if slices.Contains(ids, prefix) {
 		return prefix, nil
@@ -185,7 +185,7 @@ func readFile(path string, handle func(io.Reader) error) error {
 	return handle(z)
 }
 
-// Stamp changes when a log or a ledger is created, written to or deleted.
+// Stamp returns a text that changes when a log or a ledger is created, written or deleted.
 func (s State) Stamp() string {
 	sum := sha256.New()
 	for _, dir := range []string{s.Runs(), s.Ledgers()} {
@@ -203,9 +203,8 @@ func (s State) Stamp() string {
 // Past returns a run as its log and its ledger describe it.
 func (s State) Past(id string) (Past, error) { return (&Follower{State: s}).Past(id) }
 
-// eachLine calls handle for those lines of a log file that describe the course of the run,
-// with their numbers, and returns the last line of the file. A line without an end was not
-// written completely.
+// eachLine calls handle for each line of a log file that describes the course of the run,
+// with its number, and returns the last line of the file. It ignores an incomplete line.
 func eachLine(r io.Reader, handle func(n int, line []byte) error) (last []byte, err error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for n := 1; ; n++ {
@@ -225,7 +224,7 @@ func eachLine(r io.Reader, handle func(n int, line []byte) error) (last []byte, 
 
 // tells reports whether a line of a log is an event that describes the course of the run.
 func tells(line []byte) bool {
-	head := line[:min(len(line), 120)] // with the kind, which follows the time
+	head := line[:min(len(line), 120)] // it contains the kind, which follows the time
 	for _, kind := range []step.Kind{step.RunStarted, step.RunFinished, step.BuildFinished, step.BuildFailed, step.ArtifactMade} {
 		if bytes.Contains(head, []byte(`"kind":"`+string(kind)+`"`)) {
 			return true
@@ -255,7 +254,7 @@ func (p *Past) learn(e step.Event) {
 			p.State = Cancelled
 		}
 		for i, b := range p.Builds {
-			if b.State == Crashed { // waiting for its turn
+			if b.State == Crashed { // it had not started
 				p.Builds[i].State = Cancelled
 			}
 		}
@@ -275,7 +274,7 @@ func (p *Past) learn(e step.Event) {
 	}
 }
 
-// goesOn handles the resumption of a run, which invalidates its earlier end.
+// goesOn resets the outcome of a run that was resumed.
 func (p *Past) goesOn() {
 	p.State = Crashed
 	for i := range p.Builds {
@@ -296,8 +295,8 @@ func (p *Past) live() {
 	}
 }
 
-// written reports whether the log of a run is open for writing. A run that consists of
-// other runs has no ledger that would show that it is in progress.
+// written reports whether the log of a run is open for writing. Only that shows that a run
+// that consists of other runs is in progress, because it has no ledger.
 func (s State) written(run string) bool {
 	f, err := hostpath.OpenRegular(s.Log(run))
 	if err != nil {
@@ -319,8 +318,8 @@ func (b *PastBuild) addImages(a *builder.Artifact) {
 	}
 }
 
-// account reads the ledger of the run: whether the run is in progress, and what it owns.
-// The error says which part cannot be read.
+// account adds what the ledger of the run says: whether the run is in progress, and what it
+// owns. The error says which part of the ledger cannot be read.
 func (p *Past) account(path string) error {
 	ledger, err := step.OpenLedger(path)
 	switch {

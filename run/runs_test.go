@@ -21,7 +21,7 @@ func TestList(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "test ! -e DIR/fail", "test ! -e DIR/hang || sleep 60"] }
 }`)
-	o.State = run.State(b.dir + "/state[1]") // no pattern
+	o.State = run.State(b.dir + "/state[1]") // must not be read as a pattern
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -185,7 +185,8 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// TestReportsStayBelowRuns: the name of a run can be the tag of a foreign image.
+// TestReportsStayBelowRuns: no id of a run leads out of the directory of runs. It may be a tag
+// of a foreign image.
 func TestReportsStayBelowRuns(t *testing.T) {
 	state := run.State("/state")
 	for _, name := range []string{"20260102-1", "../../etc", `..\..\etc`, "/etc", "a/b", "..", ""} {

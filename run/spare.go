@@ -26,15 +26,15 @@ const (
 	ageless    Reason = "unknown-age"
 )
 
-// Spared describes what a sweep leaves alone of a run.
+// Spared describes resources of a run that a sweep leaves alone.
 type Spared struct {
 	Run       string
-	Started   time.Time // the run, if its ledger names it
+	Started   time.Time // when the run started; zero if unknown
 	Why       Reason
 	Resources []step.Resource
 }
 
-// String describes the reason, and how to delete the resources nevertheless.
+// String describes the reason, and how to delete the resources anyway.
 func (s Spared) String() string {
 	id := s.Run
 	if id == "" {
@@ -96,7 +96,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// created returns when the cloud has made r, or the zero time if that is not known.
+// created returns when the cloud created r, or the zero time if that is unknown.
 func created(r step.Resource) time.Time {
 	at, err := time.Parse(time.RFC3339, r.With[amazon.WithCreated])
 	if err != nil {
@@ -119,8 +119,8 @@ func (o SweepOptions) old(at time.Time) Reason {
 	return ""
 }
 
-// young reports whether a run has ended, but began too recently. Resources found by tags
-// were filtered before.
+// young reports whether the resources of d are too young to be deleted, or of unknown
+// age, and if so passes them to spare. Resources found by tags have been filtered already.
 func (o SweepOptions) young(d dead) bool {
 	if o.Tags != nil {
 		return false

@@ -26,7 +26,7 @@ import (
 	"bake/step"
 )
 
-// boundaries are the points at which a stage of a run has ended.
+// boundaries collects the points at which the builds of a run have ended a stage.
 type boundaries struct {
 	mu  sync.Mutex
 	all []step.Boundary
@@ -47,14 +47,14 @@ func unfinished(builds []engine.BuildResult) bool {
 // least 16 characters.
 type Key [sha256.Size]byte
 
-// KeyVar is the environment variable with the text of the key, and KeyFileVar the one with the
-// name of a file that contains it.
+// KeyVar is the environment variable with the text of the key, and KeyFileVar the one with
+// the name of a file that contains that text.
 const (
 	KeyVar     = "BAKE_FLEET_KEY"
 	KeyFileVar = "BAKE_FLEET_KEY_FILE"
 )
 
-// longestKey is far longer than the text of any key.
+// longestKey is the size limit of a key file, in bytes. It is far larger than any key.
 const longestKey = 1 << 12
 
 // ErrNoKey is the error of an environment that has neither a key nor the name of a key
@@ -151,7 +151,8 @@ type exported struct {
 	Parts   []byte            `json:"parts,omitempty"`  // part of its log in the reports; nil: none
 }
 
-// exportLimit is far larger than the state of any run, compressed or not.
+// exportLimit is the size limit of an uncompressed export, in bytes. It is far larger than
+// the state of any run.
 const exportLimit = 8 << 20
 
 // Export returns the state that another host needs to resume a run that has ended a stage,
@@ -218,7 +219,7 @@ func (s State) Import(sealed []byte, key Key) (run string, err error) {
 		return wholefile.WriteData(path, 0o600, data)
 	}
 	err = errors.Join(put(s.Ledger(e.Run), e.Ledger), put(s.parts(e.Run), e.Parts))
-	if err == nil { // last: without it the run cannot be resumed
+	if err == nil { // last, because the journal makes the run resumable
 		err = wholefile.WriteData(s.Journal(e.Run), 0o600, e.Journal)
 	}
 	return e.Run, err
@@ -246,8 +247,8 @@ func unpack(sealed []byte, key Key) (e exported, err error) {
 	return e, nil
 }
 
-// knowsMore reports whether this host has continued the run after the state e, and then
-// died.
+// knowsMore reports whether the state on this host is newer than e: the run was continued
+// here after e was exported, by a process that has died.
 func (s State) knowsMore(e exported) (bool, error) {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(e.Run), &m)
@@ -271,9 +272,8 @@ func (s State) knowsMore(e exported) (bool, error) {
 	return len(owned) > len(e.Ledger) && bytes.HasPrefix(owned, e.Ledger), err
 }
 
-// ForgetStages deletes the state on this host of runs that run by stages and were last
-// continued here before a time. The host that continues such a run has the record of what
-// it owns.
+// ForgetStages deletes the state on this host of runs by stages that were last continued
+// here before the given time. The host that continues such a run knows what it owns.
 func (s State) ForgetStages(before time.Time) error {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	errs := []error{err}
@@ -284,7 +284,7 @@ func (s State) ForgetStages(before time.Time) error {
 			continue
 		}
 		var m Memory
-		if _, err := step.ReadJournal(s.Journal(run), &m); err == nil && m.Stages { // otherwise it is live, or cannot be read
+		if _, err := step.ReadJournal(s.Journal(run), &m); err == nil && m.Stages { // not in progress or unreadable
 			errs = append(errs, s.Forget(run))
 		}
 	}

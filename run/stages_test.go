@@ -63,7 +63,7 @@ func newStages(t *testing.T, template string) *stages {
 	s := &stages{World: runtest.Start(t, cloud.Options{})}
 	s.opts = s.options(t, template)
 	s.opts.Template.Env = append(slices.Clone(s.Env), "PATH="+os.Getenv("PATH"), "HOME="+s.dir)
-	s.opts.ID = uuid.NewString() // the mark of the machine, which is this host, has it
+	s.opts.ID = uuid.NewString() // it is in the mark on the machine, which is this host
 	var err error
 	if s.key, err = run.NewKey("a key for the tests"); err != nil {
 		t.Fatal(err)
@@ -189,8 +189,8 @@ func next(r run.Result) string {
 	return strings.Join(out, ", ")
 }
 
-// did returns the finished steps and the created resources, sorted. It leaves out the steps
-// that only a run by stages has, because another process continues it.
+// did returns the finished steps and the created resources, sorted. It omits the steps that
+// exist only because another process continues the run.
 func (b *bench) did() []string {
 	id := regexp.MustCompile(`\b(i|ami|snap|key|sg)-[0-9a-f]{17}|packer_\S+|[0-9a-f]{8}-[0-9a-f-]{27}`)
 	again := map[string]bool{"connect to AWS": true, "find the machine of the run": true, "find the image of the run": true, "provision": true}
@@ -357,7 +357,7 @@ func TestStageWithoutMachine(t *testing.T) {
 		},
 	} {
 		for _, before := range []string{"provision 0 of 2", "image"} {
-			if name == "stopped" && before == "image" { // which it is to be anyway
+			if name == "stopped" && before == "image" { // the image is made of a stopped machine
 				continue
 			}
 			s := newStages(t, staged)
@@ -415,7 +415,8 @@ func TestStageCopiesOnce(t *testing.T) {
 	}
 }
 
-// TestStagesOfWhatCannotBeCut: a builder that cannot be continued on another host has one stage.
+// TestStagesOfWhatCannotBeCut: a builder that cannot be continued on another host runs in one
+// stage.
 func TestStagesOfWhatCannotBeCut(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+"}")

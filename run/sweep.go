@@ -30,8 +30,8 @@ type SweepOptions struct {
 	Local  bool   // only what is on the local cloud
 	DryRun bool   // delete nothing
 
-	// OlderThan, if not 0, is the minimum age of resources to delete. Resources in ledgers
-	// are as old as their run.
+	// OlderThan, if not 0, is the minimum age of resources to delete. A resource in a
+	// ledger is as old as its run.
 	OlderThan time.Duration
 
 	Tags    *Tags  // where to look for run tags; nil: use the ledgers
@@ -51,13 +51,12 @@ type SweepOptions struct {
 	Spared   func(Spared)
 	Resource func(SweptResource)
 
-	// Trace records the deletion as a part of the trace of Run, called teardown. It may be
-	// nil.
+	// Trace records the deletion as the part "teardown" of the trace of Run. It may be nil.
 	Trace *trace.Tracer
 
-	// Logged makes the sweep log its events in the log of Run, which must be set, instead
-	// of in a separate log. Logged is called with the position of the first such event
-	// after it is written. It may be nil.
+	// If Logged is set, Run must be set, and the sweep writes its events to the log of Run
+	// instead of to a log of its own. Logged is called when they have been written, with the
+	// position of the first of them.
 	Logged func(from Position)
 
 	// Again reports that Run was swept before: the sweep is recorded in the trace only if
@@ -173,13 +172,13 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		return nil, fmt.Errorf("run %s is still in progress: so is run %s, which is a part of it; stop it with Ctrl-C", o.Run, strings.Join(all.live, ", "))
 	}
 	if o.Run != "" && len(found) == 0 && !o.DryRun {
-		o.State.forgetRun(o.Run) // which owns nothing
+		o.State.forgetRun(o.Run) // it owns nothing
 	}
 	incomplete := &SweepError{Unreadable: all.err}
 	if o.Tags != nil {
-		incomplete.Unreadable = nil // tags replace the unreadable ledgers
+		incomplete.Unreadable = nil // the tags replace unreadable ledgers
 		if o.Run == "" {
-			incomplete.Unreadable = all.unopened // but not whether their runs are over
+			incomplete.Unreadable = all.unopened // but do not tell whether their runs are over
 		}
 		found, err = o.byTags(ctx, found, all, incomplete)
 		if err != nil {
@@ -218,8 +217,8 @@ func onThisHost(owned []step.Resource) bool {
 	}))
 }
 
-// byTags returns a single run that has left everything that is found by tags. It replaces
-// the runs in found, whose ledgers it closes.
+// byTags returns one entry that owns everything that is found by tags, in place of the runs
+// in found, whose ledgers it closes.
 func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, incomplete *SweepError) ([]dead, error) {
 	for _, d := range found {
 		if err := d.close(); err != nil {
@@ -241,7 +240,7 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 		return nil, nil
 	}
 	d := dead{header: step.Header{Run: NewID(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
-	if !o.DryRun { // a ledger of a dry run would make a later sweep delete the resources of others
+	if !o.DryRun { // after a dry run, a later sweep would delete what is in such a ledger
 		d.ledger, err = adopt(o.State.Ledgers(), d.header, tagged)
 	}
 	return []dead{d}, err
@@ -264,7 +263,7 @@ func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *Swe
 	if err != nil {
 		return nil, err
 	}
-	if len(regions) == 1 { // its error is the error of the sweep
+	if len(regions) == 1 { // an error then fails the sweep
 		place.Region = regions[0]
 		found, err := o.Tags.find(ctx, place, runs)
 		slices.Reverse(found) // ledgers are torn down from their end
@@ -295,8 +294,9 @@ func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *Swe
 // region.
 const regionsAtOnce = 8
 
-// merged returns what was found in all regions, each resource as if a separate build owned
-// it. Global resources, such as roles, were found in each region and are listed once.
+// merged returns the resources found in all regions. Each region counts as a build, so that
+// regions are torn down concurrently. Global resources, such as roles, which are found in
+// every region, are listed once.
 func merged(found [][]step.Resource) (all []step.Resource) {
 	seen := map[string]bool{}
 	for _, in := range found {
@@ -401,11 +401,11 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 	return swept, err
 }
 
-// listed returns rs for JSON: never null.
+// listed returns a copy of rs that is not nil, so that JSON has [] and not null.
 func listed(rs []step.Resource) []step.Resource { return append([]step.Resource{}, rs...) }
 
-// dead is the ledger of a run that has ended without deleting everything. As a
-// [step.Ledger] it owns what can be deleted.
+// dead is the ledger of a run that has ended without deleting everything. It implements
+// [step.Ledger], but owns only resources that may be deleted.
 type dead struct {
 	header step.Header
 	ledger *step.FileLedger // nil in a dry run by tags
@@ -430,8 +430,8 @@ func (d dead) Owned() ([]step.Resource, error) {
 // temporary are the kinds of resource that builds never hand over to the user.
 var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process", "directory"}
 
-// uncertain reports whether r may belong to the user by now: the line of l that would show
-// it cannot be read.
+// uncertain reports whether r may have been handed over to the user: the line of l that
+// would record that cannot be read.
 func uncertain(l *step.FileLedger, r step.Resource) bool {
 	_, kind, _ := strings.Cut(r.Kind, ":")
 	return l.Doubtful(r.Key) && !slices.Contains(temporary, kind)
@@ -446,8 +446,8 @@ func (d dead) left() []step.Resource {
 	return owned
 }
 
-// damageText describes what is lost with the unreadable lines of a ledger, and what the
-// user can do.
+// damageText describes a ledger with unreadable lines, what is not deleted because of them,
+// and what the user can do.
 func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 	id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
 	var b strings.Builder
@@ -479,7 +479,7 @@ func (s State) survey(run string) survey {
 	unopened, damaged := []error{err}, []error(nil)
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
-		if run != "" && id != run { // which is not even locked: the run may be about to resume
+		if run != "" && id != run { // do not lock it: its run may be about to resume
 			if h, err := step.ReadHeader(path); err == nil && h.Parent != run {
 				continue
 			}
@@ -519,7 +519,7 @@ func (s State) survey(run string) survey {
 			continue
 		}
 		if l.Damage != nil {
-			d.header.Run = id // regardless of its first line
+			d.header.Run = id // the first line may be damaged
 			lines, _ := l.Owned()
 			damaged = append(damaged, errors.New(damageText(path, l, lines)))
 		}
@@ -530,8 +530,8 @@ func (s State) survey(run string) survey {
 	return all
 }
 
-// unwritable explains what to do if the disk or its permissions prevent a ledger from
-// being opened.
+// unwritable adds what to do to the error of a ledger that cannot be opened because its file
+// system is read-only or its permissions forbid it.
 func unwritable(err error) error {
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; nothing of this run was deleted, because bake must record deletions there: "+
@@ -558,8 +558,8 @@ func adopt(dir string, h step.Header, found []step.Resource) (*step.FileLedger, 
 	return l, nil
 }
 
-// destroyAll tears down everything that the ledger owns, like the builds that made it:
-// concurrently, until ctx ends. emit may be called by several goroutines.
+// destroyAll tears down everything that the ledger owns until ctx ends, all builds
+// concurrently. emit may be called by several goroutines.
 func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit func(step.Event)) error {
 	owned, err := l.Owned()
 	if err != nil {

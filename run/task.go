@@ -18,15 +18,16 @@ type TaskOptions struct {
 	Emit    func(step.Event) // gets every event; it is called by one goroutine at a time, and may be nil
 	Now     func() time.Time // nil: time.Now
 
-	// Stop, when it ends, stops the deletion of what do has left. Nil never ends.
+	// When Stop is done, the deletion of what do has left stops. If it is nil, this never
+	// happens.
 	Stop context.Context
 }
 
 // Task runs a function that creates resources without a build, with its own ledger and
 // log. When do returns, Task deletes everything that do has acquired and not kept, even
 // if ctx has ended; if this process is killed, a sweep does so. The error is a
-// *[FailedError] that lists what could not be deleted, if there is any. run is the id for
-// a sweep.
+// *[FailedError] that lists what could not be deleted, if anything. run is the id to sweep
+// by.
 func Task(ctx context.Context, o TaskOptions, do func(context.Context, *step.Scope) error) (run string, err error) {
 	if o.Now == nil {
 		o.Now = time.Now

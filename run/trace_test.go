@@ -13,8 +13,8 @@ import (
 	"bake/step"
 )
 
-// traced sends the traces of o's runs to a collector. It returns a function that closes the
-// tracer and returns its spans by id.
+// traced makes the runs of o send traces to a collector. It returns a function that closes
+// the tracer and returns the received spans by id.
 func traced(t *testing.T, o *run.Options, env ...string) func() map[string]otlptest.Span {
 	t.Helper()
 	c := otlptest.Start(t)
@@ -107,7 +107,7 @@ func TestTraceOfTeardown(t *testing.T) {
 		if _, err := run.Sweep(t.Context(), refused); err == nil {
 			t.Error("what nobody can delete is gone")
 		}
-		refused.Again, sweep.Again = true, true // which is not reported three times
+		refused.Again, sweep.Again = true, true // a repeated failure is recorded once
 	}
 	if _, err := run.Sweep(t.Context(), sweep); err != nil {
 		t.Error(err)
@@ -189,8 +189,7 @@ func TestTraceOfResume(t *testing.T) {
 	}
 }
 
-// TestTraceOfNoBuild: the trace of a run that fails although no build has failed contains the
-// reason.
+// TestTraceOfNoBuild: the trace of a run that fails without a failed build says why.
 func TestTraceOfNoBuild(t *testing.T) {
 	var b bench
 	o := b.options(t, chains)

@@ -16,8 +16,8 @@ import (
 	"bake/step"
 )
 
-// The answer of a machine follows the mark. Any output before the mark comes from the
-// start-up files of its login shell.
+// The machine's answer follows the mark. Output before the mark comes from the start-up
+// files of its login shell.
 const (
 	mark    = "bake-asks-cloud-init: "
 	running = "running" // cloud-init is still running
@@ -36,10 +36,11 @@ if [ -e $d/result.json ]; then
 	esac
 elif busy; then echo '` + mark + running + `'; fi`
 
-// wait is shell code that waits for cloud-init, for at most about that many seconds.
+// wait is a shell script that waits for cloud-init. Its parameter is the maximum number of
+// polls, of which there are at most [polls] per second.
 const wait = cloudinit.Busy + `n=0; while busy && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
 
-// polls is the maximum number of times per second that wait checks.
+// polls is the maximum number of times per second that wait polls.
 const polls = 5
 
 // The environment variable and the flag that set the limit of a new run. Neither changes the
@@ -59,8 +60,8 @@ type Limit struct {
 }
 
 // Wait waits until cloud-init on m has finished, for at most limit. A failure or timeout
-// is only a warning, because later steps fail if they depend on it. Wait does nothing for
-// machines that are not reached over SSH, since they have no shell.
+// is only a warning: steps that depend on cloud-init will fail themselves. Wait does nothing
+// for machines that are not reached over SSH, since they may have no shell.
 func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit) error {
 	said, err := settled(ctx, s, m, limit)
 	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {
@@ -96,8 +97,8 @@ func settled(ctx context.Context, s *step.Scope, m builder.Machine, limit Limit)
 	return said, context.Cause(ctx)
 }
 
-// ask returns the answer of a machine, or "" if the machine cannot be reached: the
-// provisioners will report that.
+// ask returns the answer of a machine. It returns "" if the machine cannot be reached, which
+// the provisioners will report.
 func ask(ctx context.Context, m builder.Machine) string {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
@@ -111,7 +112,7 @@ func ask(ctx context.Context, m builder.Machine) string {
 	return strings.TrimSpace(answer)
 }
 
-// askLimit is how long a machine may take to answer.
+// askLimit is how long ask waits for an answer.
 const askLimit = time.Minute
 
 // line returns a command line that runs a script with sh, whatever the login shell is.

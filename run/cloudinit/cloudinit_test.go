@@ -103,8 +103,8 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestShell asks machines as they are: the result is a link, which leads nowhere once
-// /var/lib/cloud is cleaned, as cloud-init clean and the removal of leftovers do.
+// TestShell runs the script on machines in every state. The result is a link, which dangles
+// after cloud-init clean or the removal of leftovers, which empty /var/lib/cloud.
 func TestShell(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {

@@ -36,7 +36,7 @@ type Options struct {
 // none is known, and accept any key.
 func KeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
 
-// patience is how long a host may take to answer: it is expected to be running.
+// patience is how long to wait for a host. It is short because the host should be running.
 const patience = 30 * time.Second
 
 // Check returns an error if the options are invalid.
@@ -45,7 +45,7 @@ func (o Options) Check() error {
 	return err
 }
 
-// Connect logs in.
+// Connect logs in to the host. The caller closes the communicator.
 func Connect(ctx context.Context, o Options) (communicator.Communicator, error) {
 	opts, err := o.options()
 	if err != nil {
@@ -95,7 +95,7 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// key returns the user's way to log in.
+// key returns the private key to log in with, or that the SSH agent has it.
 func (o Options) key() (file string, agent bool, err error) {
 	if o.KeyFile != "" {
 		return o.KeyFile, false, nil
@@ -115,7 +115,7 @@ func (o Options) key() (file string, agent bool, err error) {
 	return "", false, errors.New("there is no key to log in with: use -i, or start an SSH agent")
 }
 
-// parse parses an ssh URL, or ssh's USER@HOST.
+// parse parses the value of a flag: an ssh URL, or USER@HOST as ssh takes it.
 func parse(flag, text string) (name, host string, port int, err error) {
 	bad := func(why string) error {
 		return fmt.Errorf("%s: %q %s; it is written ssh://USER@HOST:PORT", flag, text, why)

@@ -23,8 +23,8 @@ import (
 	"bake/internal/local"
 )
 
-// The limits of the cache. A run deletes images beyond the age, number or, unless another
-// limit is set, size.
+// The limits of the cache. A run deletes images that exceed the age, the number or, unless
+// the user sets another limit, the size.
 const (
 	CacheImages = 40
 	CacheAge    = 14 * 24 * time.Hour
@@ -38,8 +38,8 @@ const usedTag = amazon.CacheTag + "-used"
 // launched its machine yet.
 const starting = time.Minute
 
-// Cache keeps machines of builds, as they were after each provisioner, as images of the
-// cloud. It is an [bake/engine.Cache].
+// Cache stores the state of build machines after each provisioner as images of the cloud. It
+// is a [bake/engine.Cache].
 type Cache struct {
 	Cloud *Cloud
 	Now   func() time.Time
@@ -50,7 +50,7 @@ type Cache struct {
 
 	mu      sync.Mutex
 	regions map[string]bool  // regions whose images may exceed the limits
-	failed  map[string]error // unreported errors of images, by instance
+	failed  map[string]error // errors of images, not reported yet, by instance
 	making  sync.WaitGroup
 }
 
@@ -192,7 +192,7 @@ func (c *Cache) shrink(ctx context.Context, region string) error {
 	return err
 }
 
-// due makes the next shrink look at the images of a region.
+// due marks a region, so that the next shrink examines its images.
 func (c *Cache) due(region string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -202,7 +202,7 @@ func (c *Cache) due(region string) {
 	c.regions[region] = true
 }
 
-// await waits until the image is whole.
+// await waits until the image is complete.
 func (c *Cache) await(ctx context.Context, region, id string) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		out, err := c.Cloud.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
@@ -420,7 +420,7 @@ func (c *Cache) remove(ctx context.Context, region, id string) error {
 	return err
 }
 
-// gone are the codes of errors about images that no longer exist.
+// gone are the error codes for images that no longer exist.
 var gone = []string{"InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"}
 
 // images returns the images of the cache, the newest first; with keys, only those with one

@@ -212,7 +212,7 @@ func TestCacheLimit(t *testing.T) {
 	find("c")
 	left("all", 4000, "c", "a", "b")
 	c.Limit = 100
-	for _, i := range []string{"b", ""} { // then the machine of a is in the way, and c is about to be used
+	for _, i := range []string{"b", ""} { // b first; then a machine runs from a, and c is about to be used
 		if err := c.Shrink(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestCacheOfUnfinished(t *testing.T) {
 
 	s.Images.Flushing = func() error { return errors.New("no room") }
 	tags := []types.Tag{{Key: aws.String(amazon.CacheTag), Value: aws.String("failed")}}
-	made, err := client.CreateImage(t.Context(), &ec2.CreateImageInput{ // of a process that has not lived to remove it
+	made, err := client.CreateImage(t.Context(), &ec2.CreateImageInput{ // as by a process that died before it could remove the image
 		InstanceId: &machine, Name: aws.String("failed"), Description: aws.String("failed"), NoReboot: aws.Bool(true),
 		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: tags}, {ResourceType: types.ResourceTypeSnapshot, Tags: tags}},
 	})

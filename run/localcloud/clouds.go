@@ -13,8 +13,8 @@ import (
 
 // Clouds opens the clouds that contain resources, when they are needed.
 type Clouds struct {
-	// Open opens the local cloud, when it is needed for the first time. Nil: resources on
-	// it cannot be reached.
+	// Open opens the local cloud the first time it is needed. If it is nil, resources on the
+	// local cloud cannot be reached.
 	Open func(context.Context) (*Cloud, error)
 
 	// Hold applies the limits of the run to each cloud before it is used. Nil: no limits.

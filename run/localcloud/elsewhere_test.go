@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestElsewhere: the addresses of machines are those of the host that serves them.
+// TestElsewhere: addresses of machines are dialed through the host that serves the cloud.
 func TestElsewhere(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect {
@@ -39,7 +39,7 @@ func TestElsewhere(t *testing.T) {
 		}
 		conn.Close()
 	}
-	// A server that is no local cloud is not asked twice: the address is dialed.
+	// If the server is not a local cloud, the address is dialed directly.
 	machine, err := net.Listen("tcp", "127.10.0.5:0")
 	if err != nil {
 		t.Skip(err) // only Linux has all of 127/8
@@ -79,8 +79,8 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// TestOnlyThrough: a machine of a cloud on another host is reached through that cloud,
-// and one of another server's is not.
+// TestOnlyThrough: a machine of a local cloud on another host is reached through that cloud; for
+// a server that is not a local cloud, it is not.
 func TestOnlyThrough(t *testing.T) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

@@ -23,11 +23,11 @@ import (
 	"bake/internal/hostpath"
 )
 
-// openGroup is the security group of instances that Launch starts. It lets everything
-// in: only this host can reach them anyway.
+// openGroup is the security group of instances that Launch starts. It allows all inbound
+// traffic, because only this host can reach them anyway.
 const openGroup = "bake-cloud-run"
 
-// startLimit is how long an instance may take to start, and to end.
+// startLimit is how long an instance may take to start or to terminate.
 const startLimit = 5 * time.Minute
 
 // answers is how long to wait for the SSH server of a new machine.
@@ -54,11 +54,11 @@ type Instance struct {
 	cleanKey func()
 }
 
-// User returns the name for logging in.
+// User returns the login user.
 func (i *Instance) User() string { return i.Image.Tags[userTag] }
 
-// Launch starts an instance, which the caller terminates. On an error nothing of it is
-// left.
+// Launch starts an instance, which the caller terminates. After an error, nothing is left of
+// it.
 func (c *Cloud) Launch(ctx context.Context, o LaunchOptions) (_ *Instance, err error) {
 	i := &Instance{client: c.ec2(o.Region), key: openGroup + "-" + uuid.NewString()}
 	if i.Image, err = c.Image(ctx, o.Region, o.Image, o.Type); err != nil {
@@ -103,7 +103,7 @@ func (i *Instance) deleteKey(ctx context.Context) error {
 	return err
 }
 
-// Running waits until the instance runs.
+// Running waits until the instance is running.
 func (i *Instance) Running(ctx context.Context) error {
 	instance, err := i.wait(ctx, types.InstanceStateNameRunning)
 	i.Address = aws.ToString(instance.PublicIpAddress)
@@ -146,8 +146,8 @@ func (i *Instance) AwaitSSH(ctx context.Context) {
 	}
 }
 
-// wait polls the instance until it is in the wanted state or in one that does not lead
-// there. The local cloud answers immediately, so wait polls often. Unlike a waiter of the
+// wait polls the instance until it is in the wanted state, or in a state from which it will
+// not reach it. The local cloud answers immediately, so wait polls often. Unlike a waiter of the
 // SDK, it reports why an instance has stopped.
 func (i *Instance) wait(ctx context.Context, want types.InstanceStateName) (types.Instance, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s is not %s after %s", i.ID, want, startLimit))
@@ -204,8 +204,8 @@ func ensureOpenGroup(ctx context.Context, client *ec2.Client) (string, error) {
 	return aws.ToString(made.GroupId), err
 }
 
-// loginKey returns a private key's file and its public half in the format of
-// authorized_keys. Without a file a new key is written to one that clean deletes.
+// loginKey returns the file of a private key, and its public key in the format of
+// authorized_keys. If no file is given, it writes a new key to a file that clean deletes.
 func loginKey(file string) (path string, public []byte, clean func(), err error) {
 	if file != "" {
 		text, err := hostpath.Read(file, hostpath.Limit)

@@ -25,8 +25,8 @@ func (e *GoneError) Error() string {
 const watchEvery = time.Second
 
 // Watch returns a context that ends with a *GoneError when the process that serves the
-// cloud has ended without waiting for this one: at most a second later, and before the
-// loss of a connection to a machine is reported. The caller releases it.
+// cloud has ended without waiting for this one. It ends at most a second later, and before a
+// lost connection to a machine is reported. The caller releases it.
 func (c *Cloud) Watch(parent context.Context) (ctx context.Context, release func()) {
 	if c.open.ServedBy == 0 {
 		return parent, func() {}
@@ -75,9 +75,8 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// gone reports whether the server of the cloud has gone away. A process that is being
-// killed may accept a connection and break it; any other failure may come from a busy
-// host.
+// gone reports whether the server of the cloud is gone. A process that is being killed may
+// accept a connection and then break it. Any other failure may be due to a busy host.
 func (c *Cloud) gone(ctx context.Context) bool {
 	d := net.Dialer{Timeout: watchEvery}
 	for range 20 {

@@ -28,7 +28,7 @@ type Cloud struct {
 	open *local.Cloud
 }
 
-// Options say where the local cloud is, and how this process serves it.
+// Options define where the local cloud is and how this process serves it.
 type Options = local.Options
 
 // Child runs the part of a machine for which this process was started, if it was, and reports
@@ -46,7 +46,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	return &Cloud{standIn(c), c}, nil
 }
 
-// standIn returns the local cloud as a replacement for AWS.
+// standIn returns the local cloud in place of AWS.
 func standIn(c *local.Cloud) amazon.Cloud {
 	return amazon.Cloud{
 		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion, Explain: c.Explain, ExpectKey: c.ExpectKey,

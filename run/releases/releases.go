@@ -23,7 +23,7 @@ import (
 type Mover struct {
 	Image       string              // its name
 	Block       *run.ImageBlock     // the rules of its channels; nil: the channels are parameters of the account, without rules
-	Distributor *images.Distributor // to all places of the channels
+	Distributor *images.Distributor // for all places of the channels
 	Scope       *step.Scope         // of the run that moves them
 	Now         func() time.Time
 }
@@ -234,7 +234,7 @@ func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error)
 		return Moved{}, err
 	}
 	at, _, err := m.Distributor.Named(ctx, c.Parameter)
-	if err != nil { // it names the release nevertheless
+	if err != nil { // the channel has moved nevertheless
 		m.Scope.Warn(ctx, "The current image of channel %s cannot be read, so no notification was sent: %s", channel, err)
 	} else {
 		m.tell(ctx, c, at)
@@ -323,7 +323,7 @@ func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Plac
 			return state, err
 		}
 		if tags == nil {
-			continue // of another account: those of the own account are sufficient
+			continue // in another account; this account's images are enough
 		}
 		passed, told := channels.Passed(tags[imagetag.Verified])
 		state.Untold = state.Untold || !told

@@ -68,7 +68,7 @@ func (w *world) fatal(err error) {
 	}
 }
 
-// image makes an image that has passed something, if that is not empty.
+// image makes an image that has passed the given check, unless that is empty.
 func (w *world) image(name, passed string) string {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -99,7 +99,7 @@ func (w *world) tag(image, key, value string) {
 	w.fatal(err)
 }
 
-// move does something in a separate run, which must leave nothing behind.
+// move calls do in a separate run, which must leave nothing behind.
 func (w *world) move(block *run.ImageBlock, do func(context.Context, *releases.Mover) error) error {
 	w.t.Helper()
 	l, err := step.CreateLedger(w.t.TempDir(), step.Header{Run: "run"})
@@ -256,7 +256,7 @@ func TestOffer(t *testing.T) {
 	is(said[0], true, false, false, "")
 	is(said[1], false, false, true, "nobody has approved it")
 	w.tag(ids[0], channels.ApprovalTag("stable"), "somebody")
-	for range 2 { // twice is once
+	for range 2 { // the second time changes nothing
 		said = offer(ids[0], 2*time.Hour)
 		is(said[0], true, false, false, "")
 		is(said[1], true, false, false, "")
@@ -400,7 +400,7 @@ func TestSameSecond(t *testing.T) {
 		return *out.Images[0].CreationDate
 	}
 	earlier := run.NewID()
-	time.Sleep(2 * time.Millisecond) // which is what ids tell
+	time.Sleep(2 * time.Millisecond) // ids of runs contain milliseconds
 	later := run.NewID()
 	n := 0
 	pair := func() [2]string {

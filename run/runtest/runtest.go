@@ -73,14 +73,14 @@ func Start(t testing.TB, opts cloud.Options) *World {
 			}
 		}
 	}
-	for _, v := range w.Env { // credentials are those of the process
+	for _, v := range w.Env { // the SDK reads credentials from the environment of the process
 		name, value, _ := strings.Cut(v, "=")
 		t.Setenv(name, value)
 	}
 	return w
 }
 
-// server returns the machine of a spec.
+// server returns the SSH server that is the machine of a spec.
 func (w *World) server(home string, spec machine.Spec) (*commtest.Server, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,7 +1,6 @@
-// Package trace makes OpenTelemetry spans from the events of runs: for each step, build
-// and run. A trace is a run, and has its id. Spans that other processes send for the run
-// belong to the same trace, since the id of the first span is derived from the id of the
-// run.
+// Package trace turns the events of runs into OpenTelemetry spans: one for each step, build
+// and run. Each run is a trace with the id of the run. The id of its first span is derived
+// from that of the run, so the spans that other processes send belong to the same trace.
 package trace
 
 import (
@@ -89,8 +88,8 @@ type Run struct {
 	Account string    // the only account that it may use; empty if any
 	Region  string
 
-	// Part names the part of the run in this process, if it is not the whole run: a stage
-	// or a resume.
+	// Part is the name of the part of the run that this process does, such as "stage" or
+	// "resume". It is empty for a whole run.
 	Part string
 
 	// Stages means that the run consists of parts: the part in which it ends sends its
@@ -116,16 +115,16 @@ type Recorder struct {
 	root   otlp.SpanID // of the run
 	attrs  []otlp.Attr // of all spans
 
-	top    *otlp.Span             // of the run or of the part
+	top    *otlp.Span             // of the run or the part
 	open   map[place][]*otlp.Span // open spans
-	within bool                   // other recorders have its builds
+	within bool                   // other recorders record its builds
 	ended  bool                   // the run is over
 
-	held []otlp.Span // held spans, which are sent once something was deleted
-	did  bool        // something was deleted
+	held []otlp.Span // spans to send once something has been deleted
+	did  bool        // something has been deleted
 }
 
-// place is a location in a run.
+// place is a build, or a step of a build.
 type place struct{ build, step string }
 
 // Begin starts recording a run. The caller ends it.
@@ -183,12 +182,12 @@ func (c *Recorder) first() *otlp.Span {
 
 func (c *Recorder) span(name string, parent otlp.SpanID, start time.Time) *otlp.Span {
 	s := &otlp.Span{Trace: c.trace, Parent: parent, State: c.tracer.parent.State, Name: name, Start: start, Attrs: slices.Clone(c.attrs)}
-	_, _ = rand.Read(s.ID[:]) // which never fails
+	_, _ = rand.Read(s.ID[:]) // never fails
 	return s
 }
 
-// Within returns a tracer for runs that are parts of this one. They then record the
-// builds: this recorder only notes their results and failures.
+// Within returns a tracer for runs that are parts of this one. Their recorders record the
+// builds; this one then notes only artifacts and failures.
 func (c *Recorder) Within() *Tracer {
 	if c == nil {
 		return nil
@@ -199,7 +198,7 @@ func (c *Recorder) Within() *Tracer {
 	return &t
 }
 
-// Handle records an event of the run, which is free of secrets.
+// Handle records an event of the run. The event must be free of secrets.
 func (c *Recorder) Handle(e step.Event) {
 	if c == nil {
 		return
@@ -247,7 +246,7 @@ func (c *Recorder) Handle(e step.Event) {
 	}
 }
 
-// separator is between the names of steps in a path.
+// separator joins the names of nested steps.
 const separator = " > "
 
 // outer returns the span that contains a step, and the name of the step.
@@ -285,7 +284,7 @@ func (c *Recorder) begin(at place, name string, parent otlp.SpanID, start time.T
 	return s
 }
 
-// end ends the newest span of a place.
+// end ends and exports the newest span of a place.
 func (c *Recorder) end(at place, e step.Event) {
 	s := c.newest(at)
 	if s == nil {
@@ -305,7 +304,8 @@ func (c *Recorder) end(at place, e step.Event) {
 	c.export(s)
 }
 
-// export sends a span, or holds it until it is known whether the part did anything.
+// export sends a span. A part that is tried again holds its spans until it has deleted
+// something.
 func (c *Recorder) export(s *otlp.Span) {
 	if c.run.Again && !c.did {
 		c.held = append(c.held, *s)
@@ -369,8 +369,8 @@ func (c *Recorder) End() {
 }
 
 const (
-	mostEvents  = 128     // of a span
-	longestText = 4 << 10 // of an error, or a message
+	mostEvents  = 128     // maximum number of events of a span
+	longestText = 4 << 10 // maximum bytes of a message or error
 )
 
 // note adds an event to a span.
@@ -393,7 +393,7 @@ func set(s *otlp.Span, key, value string) {
 	s.Attrs[i].Value = value
 }
 
-// add adds to an attribute of a span whose values are separated by commas.
+// add adds a value to an attribute of a span, a comma-separated list without duplicates.
 func add(s *otlp.Span, key, value string) {
 	i := slices.IndexFunc(s.Attrs, func(a otlp.Attr) bool { return a.Key == key })
 	if i < 0 {

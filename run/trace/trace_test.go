@@ -51,7 +51,7 @@ func tree(all []otlptest.Span) string {
 	var show func(parent, indent string)
 	show = func(parent, indent string) {
 		for _, s := range all {
-			if s.Parent != parent && (indent != "" || names[s.Parent]) { // it is shown elsewhere
+			if s.Parent != parent && (indent != "" || names[s.Parent]) { // shown below another span
 				continue
 			}
 			fmt.Fprintf(&b, "%s%s", indent, s.Name)
@@ -232,8 +232,7 @@ func TestParent(t *testing.T) {
 	}
 }
 
-// TestNothing: without a collector nothing is recorded, and callers need not check for
-// that.
+// TestNothing: without a collector, all methods are no-ops that need no check.
 func TestNothing(t *testing.T) {
 	tracer := Open(func(string) string { return "" }, "bake", "", "", func(err error) { t.Error(err) })
 	c := tracer.Named("x").Begin(Run{ID: id})
