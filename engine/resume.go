@@ -13,10 +13,10 @@ import (
 
 // The journal keys that record the progress of a build.
 const (
-	finished   = "finished"    // the build's artifacts
-	cleanedUp  = "cleaned up"  // the build has failed, and its resources are being destroyed
-	artifactIs = "artifact is" // the builder has returned this artifact and no longer needs the machine
-	madeOnce   = "made once"   // the artifact of a builder that cannot resume
+	finished   = "finished"         // the build's artifacts
+	cleanedUp  = "cleaned up"       // the build has failed, and its resources are being destroyed
+	artifactIs = "artifact ID"      // of the artifact that the builder has returned; it no longer needs the machine
+	madeOnce   = "builder artifact" // of a builder that cannot resume
 )
 
 // ErrFinished means that a build need not be resumed.

@@ -26,8 +26,8 @@ import (
 // It contains no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
-	Parent  string         `json:"whole,omitempty"` // the run that this one is a part of
-	Bake    string         `json:"bake"`            // the version
+	Parent  string         `json:"parent,omitempty"` // the run that this one is a part of
+	Bake    string         `json:"bake"`             // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`
 	Builds  []string       `json:"builds"` // builds that -only and -except selected

@@ -34,7 +34,7 @@ type Journal interface {
 
 // Resumable is the key with which a builder records, at its start, that it will be able to resume
 // with its machine.
-const Resumable = "goes on"
+const Resumable = "resumable"
 
 // Provisioned is the key with which a builder records that it can resume after provisioning.
 const Provisioned = "provisioned"

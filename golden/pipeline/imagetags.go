@@ -17,10 +17,10 @@ import (
 // longestTag is the maximum length of a tag value, in characters.
 const longestTag = 256
 
-// The keys under which the tags so far, and what has passed, are recorded.
+// The journal keys of the image's tags so far, and of the checks that it has passed.
 const (
-	tagsKey   = "marks"
-	passedKey = "passed"
+	tagsKey   = "image tags"
+	passedKey = "passed checks"
 )
 
 // addTag adds a tag that the image and its copies get before they are distributed. It

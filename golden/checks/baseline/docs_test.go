@@ -19,7 +19,7 @@ func TestDocs(t *testing.T) {
 		t.Fatalf("%s has no %s", file, marker)
 	}
 	var b strings.Builder
-	b.WriteString(guide + marker + "| rule | | level | holds when | what to do |\n|---|---|---|---|---|\n")
+	b.WriteString(guide + marker + "| rule | severity | level | requirement | fix |\n|---|---|---|---|---|\n")
 	for _, r := range table {
 		fix := r.Fix
 		if !r.automatic() {

@@ -51,13 +51,13 @@ func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls 
 		}
 	}
 	if calls.ImageTags != nil {
-		marks, err := calls.ImageTags(ctx)
+		tags, err := calls.ImageTags(ctx)
 		if err != nil {
 			return nil, err
 		}
-		b.Labels.AddImageTags(marks)
+		b.Labels.AddImageTags(tags)
 	}
-	_, err := step.Memo(ctx, b.Scope, "labelled", func(ctx context.Context) (bool, error) {
+	_, err := step.Memo(ctx, b.Scope, "image tagged", func(ctx context.Context) (bool, error) {
 		labels := b.Labels
 		if calls.ImageCreated == nil { // the image has the tags already
 			labels = labels.WithoutUserTags()
